@@ -1,0 +1,58 @@
+"""corelm: train language models with nothing hidden.
+
+What an author of ops, kernels, models and optimizers imports is here; everything else has its own module.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# In a checkout, ops/, plugins/, models/ and configs/ lie beside core/; in a wheel they lie inside it. Either way
+# they are found under `core`, so that a traceback and a pickle say the same name everywhere.
+if not (Path(__file__).parent / "ops").is_dir():
+    __path__.append(str(Path(__file__).parent.parent))
+
+PUBLIC = {
+    "Op": "core.op",
+    "Param": "core.op",
+    "Variant": "core.op",
+    "Reference": "core.op",
+    "Optimizer": "core.op",
+    "Schedule": "core.op",
+    "Tensors": "core.op",
+    "BuildError": "core.errors",
+    "cdiv": "core.expr",
+    "f32": "core.op",
+    "i32": "core.op",
+    "u32": "core.op",
+    "hookimpl": "core.hooks",
+    "load": "core.api",
+}
+
+if TYPE_CHECKING:
+    from core.api import load as load
+    from core.errors import BuildError as BuildError
+    from core.expr import cdiv as cdiv
+    from core.hooks import hookimpl as hookimpl
+    from core.op import Op as Op
+    from core.op import Optimizer as Optimizer
+    from core.op import Param as Param
+    from core.op import Reference as Reference
+    from core.op import Schedule as Schedule
+    from core.op import Tensors as Tensors
+    from core.op import Variant as Variant
+    from core.op import f32 as f32
+    from core.op import i32 as i32
+    from core.op import u32 as u32
+
+__all__ = [*PUBLIC, "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in PUBLIC:
+        return getattr(import_module(PUBLIC[name]), name)
+    raise AttributeError(f"module 'core' has no attribute {name!r}")

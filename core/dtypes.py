@@ -1,0 +1,49 @@
+"""Element types by their short names, and what they are under a precision.
+
+A schema names no precision: nothing after the colon means the activations' type, `acc` the type of statistics
+and parameter gradients. A run's precision settles both.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from core.errors import UsageError, did_you_mean
+
+# bf16 lies in 16-bit integers on the host: NumPy has no bf16, and no kernel of the host computes in it.
+NUMPY: dict[str, np.dtype[Any]] = {
+    "f32": np.dtype(np.float32),
+    "f64": np.dtype(np.float64),
+    "bf16": np.dtype(np.uint16),
+    "i32": np.dtype(np.int32),
+    "u32": np.dtype(np.uint32),
+    "u8": np.dtype(np.uint8),
+}
+
+# precision: (activations and weights, statistics and parameter gradients)
+PRECISIONS: dict[str, tuple[str, str]] = {"f32": ("f32", "f32"), "bf16": ("bf16", "f32"), "f64": ("f64", "f64")}
+
+INTEGERS = ("i32", "u32", "u8")
+
+
+def resolve(dtype: str | None, precision: str) -> str:
+    """The element type that a schema's `dtype` (None, "acc" or a name) has under `precision`."""
+    activation, acc = PRECISIONS[check_precision(precision)]
+    if dtype is None:
+        return activation
+    return acc if dtype == "acc" else dtype
+
+
+def check_precision(precision: str) -> str:
+    if precision not in PRECISIONS:
+        raise UsageError(
+            f'precision "{precision}" is not one of {", ".join(PRECISIONS)}{did_you_mean(precision, PRECISIONS)}'
+        )
+    return precision
+
+
+def itemsize(dtype: str) -> int:
+    """Bytes of one element."""
+    return NUMPY[dtype].itemsize

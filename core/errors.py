@@ -1,0 +1,87 @@
+"""Expected failures and their exit codes.
+
+Every error that a user can cause is a `CoreError`: the command line prints it without a traceback and exits
+with its code. The message says what was expected, what came and where; the hint says what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class CoreError(Exception):
+    """Base of all expected failures. `hint` is one sentence that says what to do next."""
+
+    exit_code = 70
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
+
+
+class CheckFailed(CoreError):
+    """A check ran and said no."""
+
+    exit_code = 1
+
+
+class UsageError(CoreError):
+    """A wrong command line or run config; a glob that matches nothing included."""
+
+    exit_code = 2
+
+
+class BuildError(CoreError):
+    """A model graph, plugin or kernel that cannot be built."""
+
+    exit_code = 3
+
+
+class DeviceError(CoreError):
+    """A device that is absent, unusable or out of memory."""
+
+    exit_code = 4
+
+
+class NumericsError(CoreError):
+    """A loss or gradient that is not finite."""
+
+    exit_code = 5
+
+
+class DataError(CoreError):
+    """Training data or a tokenizer that cannot be read or does not fit."""
+
+    exit_code = 6
+
+
+class CheckpointError(CoreError):
+    """A checkpoint that is missing, damaged or does not fit."""
+
+    exit_code = 7
+
+
+def nearest(name: str, candidates: Iterable[str]) -> str:
+    """The candidate closest to `name`, or "" when none is close."""
+    found = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)
+    return found[0] if found else ""
+
+
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """'; did you mean "steps"?', or '' when nothing is close: to be put behind an error's message."""
+    found = nearest(name, candidates)
+    return f'; did you mean "{found}"?' if found else ""
+
+
+def raise_all(problems: list[str], kind: type[CoreError], *, hint: str = "") -> None:
+    """Raise one error that lists every problem; do nothing when there is none."""
+    if not problems:
+        return
+    if len(problems) == 1:
+        raise kind(problems[0], hint=hint)
+    raise kind(f"{len(problems)} problems:\n" + "\n".join(f"  {p}" for p in problems), hint=hint)
