@@ -8,6 +8,7 @@ a plan or a device.
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -341,6 +342,14 @@ class Tensors:
             target[...] = np.asarray(value).reshape(target.shape)
 
 
+def make_tensors(dims: Mapping[str, Any], tensors: Mapping[str, Any], **flags: Any) -> Tensors:
+    """`t` from a node's dims and attrs, its tensors by name, and flags such as `add_dx`."""
+    visible = {k: v for k, v in dims.items() if k != "..."}
+    if "..." in dims:
+        visible["rows"] = math.prod(dims["..."])
+    return Tensors(**{"config": {}, **visible, **flags, **tensors})
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """A tensor before it has memory: what `workspace`, `configs` and `why_not` see. dtype is a core.dtypes name."""
@@ -358,7 +367,7 @@ class TensorSpec:
 
 
 class Variant:
-    """One way to compute an op, forward and backward together. See DESIGN in docs/ops.md for every field.
+    """One way to compute an op, forward and backward together. docs/plugins.md explains every field.
 
     A subclass writes `op`, `name`, `forward`, `backward` and what is saved and read; the rest has defaults.
     Variants never allocate: outputs, saved tensors and workspace are given.

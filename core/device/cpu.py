@@ -18,7 +18,7 @@ import numpy as np
 
 from core.dtypes import NUMPY
 from core.errors import BuildError
-from core.op import Op, Reference, Tensors, Variant
+from core.op import Op, Reference, Tensors, Variant, make_tensors
 
 Array = np.ndarray[Any, Any]
 Command = Callable[[], None]
@@ -170,14 +170,6 @@ def nested_tensors(op: Op, variant: Variant, values: Mapping[str, Any]) -> Tenso
     dims = op.solve(shapes, settled, where)
     tensors = {k: values.get(k) for k in (*op.inputs, *op.params, *op.outputs)}
     return make_tensors(dims, {**tensors, **{k: values[k] for k in extra}}, node=op.name)
-
-
-def make_tensors(dims: Mapping[str, Any], tensors: Mapping[str, Any], **flags: Any) -> Tensors:
-    """`t` from a node's dims and attrs, its tensors by name, and flags such as `add_dx`."""
-    visible = {k: v for k, v in dims.items() if k != "..."}
-    if "..." in dims:
-        visible["rows"] = math.prod(dims["..."])
-    return Tensors(**{"config": {}, **visible, **flags, **tensors})
 
 
 def record(

@@ -1,0 +1,11 @@
+"""Graph and request -> Plan: what runs, in order, and where it lies in memory. It computes nothing."""
+
+from core.plan.choose import AUTO, Choice, Chooser
+from core.plan.layout import DECAYS, GROUP, TRAINS, ParameterLayout, trimmed
+from core.plan.memory import Buffer
+from core.plan.schedule import EVALUATE, GENERATE, TRAIN, Plan, Request, Step, make_plan
+
+__all__ = [
+    "AUTO", "DECAYS", "EVALUATE", "GENERATE", "GROUP", "TRAIN", "TRAINS",
+    "Buffer", "Choice", "Chooser", "ParameterLayout", "Plan", "Request", "Step", "make_plan", "trimmed",
+]

@@ -1,0 +1,164 @@
+"""Which variant runs a node: what the config says, else what was recorded, else the best that can run.
+
+An explicit choice never falls back: it runs, or BuildError lists every candidate with its reason.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from core.dtypes import resolve
+from core.errors import BuildError, UsageError, did_you_mean
+from core.graph import Graph, Node
+from core.op import Op, TensorSpec, Variant, make_tensors
+from core.registry import Registry
+
+AUTO = "auto"
+NOTHING, BACKWARD, LOSS = "nothing", "backward", "loss"  # what a plan needs of a variant besides its forward
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The variant of a node, where the choice came from, and why the others were not taken."""
+
+    variant: Variant
+    why: str  # "auto", "recorded", or the config's line
+    rejected: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Chooser:
+    """Chooses variants for one device and precision.
+
+    ops: op name -> variant name or "auto". nodes: glob over node names -> variant name. generate: like ops, for
+    generation. recorded: node name -> variant name, from the run that is resumed. can_run(variant) gives the
+    device's own reason against a variant (an architecture, say), or None.
+    """
+
+    registry: Registry
+    runs: str  # the `device` of the variants: "cpu" or "cuda"
+    precision: str
+    ops: Mapping[str, str] = field(default_factory=dict)
+    nodes: Mapping[str, str] = field(default_factory=dict)
+    generate: Mapping[str, str] = field(default_factory=dict)
+    recorded: Mapping[str, str] = field(default_factory=dict)
+    can_run: Callable[[Variant], str | None] = lambda variant: None
+
+    def check_names(self, graph: Graph) -> None:
+        """UsageError for an op, node glob or variant that does not exist."""
+        by_node = {n.name: n.op.name for n in graph.nodes}
+        for table, entries in (("[ops]", self.ops), ("[ops.generate]", self.generate)):
+            for op, variant in entries.items():
+                if op not in self.registry.ops:
+                    raise UsageError(f'{table} {op}: no op of that name{did_you_mean(op, self.registry.ops)}')
+                self._check_variant(f"{table} {op}", op, variant)
+        for pattern, variant in self.nodes.items():
+            matched = {by_node[n] for n in fnmatch.filter(by_node, pattern)}
+            if not matched:
+                raise UsageError(
+                    f'[nodes] "{pattern}" matches no node of {graph.name}{did_you_mean(pattern, by_node)}',
+                    hint="`core plan` lists the nodes",
+                )
+            for op in sorted(matched):
+                self._check_variant(f'[nodes] "{pattern}"', op, variant)
+
+    def _check_variant(self, where: str, op: str, variant: str) -> None:
+        known = self.registry.variants.get(op, {})
+        if variant != AUTO and variant not in known:
+            raise UsageError(
+                f'{where}: op "{op}" has no variant "{variant}"{did_you_mean(variant, known)}',
+                hint=f"it has: {', '.join(sorted(known)) or 'none'}, or {AUTO}",
+            )
+
+    def explicit(self, node: Node, kind: str) -> tuple[str, str] | None:
+        """(variant, config line) that the config names for this node, if it does; "auto" is no choice."""
+        found = None
+        for table, entries in (("ops", self.ops), ("ops.generate", self.generate if kind == "generate" else {})):
+            if node.op.name in entries:
+                found = (entries[node.op.name], f"[{table}] {node.op.name}")
+        for pattern, variant in self.nodes.items():
+            if fnmatch.fnmatchcase(node.name, pattern):
+                found = (variant, f'[nodes] "{pattern}"')
+        return found if found and found[0] != AUTO else None
+
+    def choose(self, node: Node, graph: Graph, kind: str, backward: bool) -> Choice:
+        """The variant of `node`; `backward` when it must have one. Raises BuildError when none can run.
+
+        A variant that does both directions in one go will do where all outputs are loss terms.
+        """
+        t = specs(node, graph, self.precision)
+        needs = NOTHING if not backward else LOSS if set(node.outputs.values()) <= set(graph.loss) else BACKWARD
+        return self._among(node.op, t, node.name, needs, self.explicit(node, kind), self.recorded.get(node.name))
+
+    def pick(self, name: str, values: Mapping[str, Any]) -> tuple[Op, Variant]:
+        """The op and variant of a nested launch or an update step: chosen by op name, forward only."""
+        op = self.registry.op(name)
+        explicit = (self.ops[name], f"[ops] {name}") if self.ops.get(name, AUTO) != AUTO else None
+        return op, self._among(op, make_tensors({}, values), name, NOTHING, explicit, self.recorded.get(name)).variant
+
+    def candidates(self, op: Op) -> list[Variant]:
+        """This device's variants of an op, best first."""
+        here = [v for v in self.registry.variants.get(op.name, {}).values() if v.device == self.runs]
+        return sorted(here, key=lambda v: (-v.priority, v.name))
+
+    def against(self, variant: Variant, t: Any, needs: str) -> str | None:
+        """Why `variant` cannot run here, in words."""
+        if variant.device != self.runs:
+            return f"it is for {variant.device}, and this is {self.runs}"
+        if self.precision not in variant.dtypes:
+            return f"it computes {', '.join(variant.dtypes)}, not {self.precision}"
+        if needs == BACKWARD and not variant.has_backward:
+            return "it has no backward, and this plan trains"
+        if needs == LOSS and not (variant.has_backward or variant.has_forward_backward):
+            return "it has no backward, and this plan trains"
+        return self.can_run(variant) or variant.why_not(t)
+
+    def _among(
+        self, op: Op, t: Any, node: str, needs: str, explicit: tuple[str, str] | None, recorded: str | None
+    ) -> Choice:
+        rejected: dict[str, str] = {}
+        if explicit is not None:
+            name, line = explicit
+            variant = self.registry.variant(op.name, name)
+            why_not = self.against(variant, t, needs)
+            if why_not is None:
+                return Choice(variant, line)
+            rejected[name] = why_not
+            for other in self.candidates(op):
+                if other.name != name:
+                    rejected[other.name] = self.against(other, t, needs) or "it can run"
+            raise BuildError(f'{line} = "{name}" cannot run node {node}:\n' + _lines(rejected))
+        found: Choice | None = None
+        for variant in self.candidates(op):
+            why_not = self.against(variant, t, needs)
+            if why_not is not None:
+                rejected[variant.name] = why_not
+            elif variant.name == recorded:
+                return Choice(variant, "recorded", rejected)
+            elif variant.priority < 0 or not variant.repeatable:
+                rejected[variant.name] = "only when asked for by name" if variant.repeatable else "its bits do not repeat"
+            elif found is None:
+                found = Choice(variant, AUTO, rejected)
+        if found is None:
+            what = f"no variant of {op.name} can run node {node} on {self.runs} in {self.precision}"
+            raise BuildError(f"{what}:\n{_lines(rejected)}" if rejected else f"{what}: there is none for this device")
+        return found
+
+
+def _lines(reasons: Mapping[str, str]) -> str:
+    return "\n".join(f"    {name}: {why}" for name, why in reasons.items())
+
+
+def specs(node: Node, graph: Graph, precision: str) -> Any:
+    """`t` with shapes and dtypes in place of tensors."""
+    spec = {}
+    for role, value in (*node.inputs.items(), *node.outputs.items()):
+        found = graph.values[value]
+        spec[role] = TensorSpec(found.shape, resolve(found.dtype, precision))
+    for role, name in node.params.items():
+        spec[role] = TensorSpec(graph.parameters[name].shape, resolve(None, precision))
+    absent = dict.fromkeys([*node.op.inputs, *node.op.params])
+    return make_tensors(node.dims, {**absent, **spec}, node=node.name)

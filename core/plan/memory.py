@@ -1,0 +1,60 @@
+"""One arena for everything that lives within a step: offsets from lifetimes, largest first."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from core.dtypes import itemsize
+from core.expr import cdiv
+
+ALIGN = 256  # bytes: where every tensor starts
+FOREVER = 10**9
+
+
+@dataclass(eq=False)
+class Buffer:
+    """A tensor of a plan. `home` says who owns its memory:
+
+    "arena": planned here, alive from step `first` to step `last`; "param" and "grad": the flat arenas; "input",
+    "seed", "key", "start": written by the engine before the step; "state": a decode session; "counter": zeros.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    home: str = "arena"
+    role: str = "activation"  # or "saved", "gradient", "temporary", "workspace": for the plan's table
+    first: int = FOREVER
+    last: int = -1
+    offset: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes, rounded up to ALIGN."""
+        return cdiv(math.prod(self.shape) * itemsize(self.dtype), ALIGN) * ALIGN
+
+    def use(self, step: int) -> None:
+        self.first, self.last = min(self.first, step), max(self.last, step)
+
+
+def place(buffers: list[Buffer]) -> int:
+    """Give each buffer an offset so that no two that live at once overlap; the bytes needed in all."""
+    placed: list[Buffer] = []
+    total = 0
+    for buffer in sorted(buffers, key=lambda b: (-b.nbytes, b.first, b.name)):
+        together = [p for p in placed if p.first <= buffer.last and buffer.first <= p.last]
+        offset = 0
+        for other in sorted(together, key=lambda p: p.offset):
+            if offset + buffer.nbytes <= other.offset:
+                break
+            offset = max(offset, other.offset + other.nbytes)
+        buffer.offset = offset
+        total = max(total, offset + buffer.nbytes)
+        placed.append(buffer)
+    return total
+
+
+def alive(buffers: list[Buffer], step: int) -> list[Buffer]:
+    """The buffers that hold something at `step`."""
+    return [b for b in buffers if b.first <= step <= b.last]
