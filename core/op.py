@@ -10,8 +10,10 @@ from __future__ import annotations
 import ast
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -191,6 +193,8 @@ class Op:
         self.mutates = tuple(mutates)
         self.doc = doc
         self.origin = ""  # the plugin that brought it; stamped when registered
+        caller = sys._getframe(1)
+        self.where = f"{caller.f_code.co_filename}:{caller.f_lineno}"  # for an error that names two definitions
         self._validate()
 
     def __repr__(self) -> str:
@@ -210,7 +214,7 @@ class Op:
         gradients = ["d" + n for n in (*self.inputs, *self.outputs, *self.params)]
         others = [a for a in self.attrs if a not in self.params]
         seen: set[str] = set()
-        for used in (*tensors, *gradients, *others, "rows", "config", "step", "start", "key"):
+        for used in (*tensors, *gradients, *others, "config", "step", "start", "key"):
             if used in seen:
                 raise BuildError(
                     f'op "{self.name}": the name "{used}" stands for two things',
@@ -391,7 +395,10 @@ class Variant:
     tolerance: ClassVar[Mapping[str, float]] = {}  # dtype -> relative 2-norm allowed by the check
     tolerance_why: ClassVar[str] = ""  # needed to allow more than the default
     examples: ClassVar[Sequence[Mapping[str, Any]]] = ()  # checked besides the op's own
-    origin: str = ""  # the plugin that brought it; stamped when registered
+    # stamped when registered:
+    origin: str = ""  # the plugin that brought it
+    folder: Path = Path()  # where the class's file lies
+    sources: Mapping[str, Path] = {}  # launcher -> its kernels' file; `base` may make forward's and backward's differ
 
     def forward(self, t: Any, launch: Any) -> None:
         raise BuildError(f"variant {self.op}.{self.name} defines no forward")
