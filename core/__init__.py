@@ -24,6 +24,7 @@ PUBLIC = {
     "Optimizer": "core.op",
     "Schedule": "core.op",
     "Tensors": "core.op",
+    "SLOT": "core.op",
     "BuildError": "core.errors",
     "cdiv": "core.expr",
     "f32": "core.op",
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from core.errors import BuildError as BuildError
     from core.expr import cdiv as cdiv
     from core.hooks import hookimpl as hookimpl
+    from core.op import SLOT as SLOT
     from core.op import Op as Op
     from core.op import Optimizer as Optimizer
     from core.op import Param as Param

@@ -258,7 +258,9 @@ class Op:
     def solve(self, shapes: Mapping[str, tuple[int, ...]], attrs: Mapping[str, Any], where: str) -> dict[str, Any]:
         """All dims of a node: attrs, and names bound by unifying the inputs' shapes, then `infer`."""
         dims: dict[str, Any] = dict(attrs)
-        arithmetic_last = sorted(self.inputs, key=lambda n: any(not t.isidentifier() for t in self.inputs[n].pattern.tokens))
+        arithmetic_last = sorted(
+            self.inputs, key=lambda n: any(not t.isidentifier() for t in self.inputs[n].pattern.tokens)
+        )
         for name in arithmetic_last:
             if name in shapes:
                 self.inputs[name].pattern.unify(tuple(shapes[name]), dims, f"{where}.{name}")

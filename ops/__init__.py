@@ -1,0 +1,74 @@
+"""The ops, optimizers, schedules and models that come with corelm, through the hooks that any plugin uses."""
+
+from pathlib import Path
+
+from core import hookimpl
+
+from . import (
+    adamw,
+    add,
+    add_layernorm,
+    attention,
+    cross_entropy,
+    dropout,
+    embedding,
+    gelu,
+    global_norm,
+    head_loss,
+    layernorm,
+    matmul,
+    position,
+    schedules,
+)
+
+
+@hookimpl
+def core_ops():
+    return [
+        embedding.embedding,
+        position.position,
+        layernorm.layernorm,
+        matmul.matmul,
+        attention.attention,
+        gelu.gelu,
+        add.add,
+        dropout.dropout,
+        cross_entropy.cross_entropy,
+        add_layernorm.add_layernorm,
+        head_loss.head_loss,
+        global_norm.global_norm,
+        adamw.adamw_update,
+    ]
+
+
+@hookimpl
+def core_variants():
+    return [
+        embedding.EmbeddingReference,
+        position.PositionReference,
+        layernorm.LayerNormReference,
+        matmul.MatmulReference,
+        attention.AttentionReference,
+        gelu.GeluReference,
+        add.AddReference,
+        dropout.DropoutReference,
+        cross_entropy.CrossEntropyReference,
+        global_norm.GlobalNormReference,
+        adamw.AdamWUpdateReference,
+    ]
+
+
+@hookimpl
+def core_optimizers():
+    return [adamw.AdamW]
+
+
+@hookimpl
+def core_schedules():
+    return [schedules.Cosine, schedules.Linear, schedules.Constant, schedules.Wsd]
+
+
+@hookimpl
+def core_models():
+    """The model graphs beside this folder: in the checkout's root, or inside `core` in a wheel."""
+    return sorted((Path(__file__).parent.parent / "models").glob("*.toml"))

@@ -1,0 +1,55 @@
+"""Cross-entropy of a softmax: loss = lse - logits[target], lse = log sum exp(logits), for each token.
+
+Gradient: dlogits = dloss * (exp(logits - lse) - [column is the target]). Where the target is negative, the token is
+ignored: loss and gradient are 0. Columns from `classes` on are padding: no part of the softmax, their gradient 0.
+"""
+
+import numpy as np
+
+from core import BuildError, Op, Reference
+
+
+def settle_classes(dims):
+    dims["classes"] = dims["classes"] or dims["P"]
+    if not 0 < dims["classes"] <= dims["P"]:
+        raise BuildError(f"classes = {dims['classes']}, but the logits have {dims['P']} columns")
+
+
+cross_entropy = Op(
+    "cross_entropy",
+    inputs={"logits": "... P", "targets": "... : i32 < classes"},
+    outputs={"loss": "... : acc"},
+    attrs={"classes": 0},
+    infer=settle_classes,
+    examples=[
+        {"logits": (2, 7, 32), "targets": (2, 7), "classes": 29},
+        {"logits": (5, 33), "targets": (5,)},
+        {"logits": (1, 1), "targets": (1,)},
+    ],
+    doc="The negative log-likelihood of each target; negative targets are ignored.",
+)
+
+
+class CrossEntropyReference(Reference):
+    op = "cross_entropy"
+    saved = {"lse": "... : acc"}
+    reads = ("logits", "targets")
+    can_add = ("logits",)
+    inplace = {"dlogits": "logits"}
+
+    def forward(self, t):
+        z, target = t.logits.reshape(-1, t.P)[:, : t.classes], t.targets.reshape(-1)
+        top = z.max(-1)
+        lse = top + np.log(np.exp(z - top[:, None]).sum(-1))
+        t.lse[...] = lse.reshape(t.lse.shape)
+        loss = lse - z[np.arange(len(z)), np.maximum(target, 0)]
+        t.loss[...] = np.where(target < 0, 0, loss).reshape(t.loss.shape)
+
+    def backward(self, t):
+        if t.dlogits is None:
+            return
+        z, target = t.logits.reshape(-1, t.P), t.targets.reshape(-1)
+        g = np.zeros_like(z)
+        g[:, : t.classes] = np.exp(z[:, : t.classes] - t.lse.reshape(-1, 1))
+        g[np.arange(len(z)), np.maximum(target, 0)] -= 1
+        t.add("dlogits", g * np.where(target < 0, 0, t.dloss.reshape(-1))[:, None])

@@ -1,0 +1,47 @@
+"""The gradient's 2-norm over all parameters, and what follows from it for the update.
+
+norm = sqrt(sum of grad^2); ok = loss and norm are finite and nothing was halted before; scale = min(1, clip / (norm
++ 1e-6)) as PyTorch's clip_grad_norm_ has it, 1 without clip. If ok, `step` advances; if not, `halted` stays set, so
+that steps which are queued already change nothing. All of it lies in the control record, `t.step`.
+"""
+
+import math
+
+import numpy as np
+
+from core import SLOT, Op, Reference
+
+global_norm = Op(
+    "global_norm",
+    inputs={"grad": "n : acc"},
+    attrs={"clip": 0.0},
+    uses=("step",),
+    gradient=False,
+    examples=[{"grad": (192,), "clip": 1.0}, {"grad": (64 * 2053,)}, {"grad": (64,), "clip": 0.5}],
+    doc="Norm, clipping and the verdict on a step.",
+)
+
+
+def settle_step(control, squares, clip):
+    """Write norm, scale, ok, halted and step into the control record, from the sum of grad^2."""
+    norm = math.sqrt(squares) if squares >= 0 else math.nan
+    ok = math.isfinite(control[SLOT["loss"]]) and math.isfinite(norm) and not control[SLOT["halted"]]
+    control[SLOT["norm"]] = norm
+    control[SLOT["ok"]] = ok
+    control[SLOT["scale"]] = min(1.0, clip / (norm + 1e-6)) if clip and ok else 1.0
+    if ok:
+        control[SLOT["step"]] += 1
+    else:
+        control[SLOT["halted"]] = 1
+
+
+class GlobalNormReference(Reference):
+    op = "global_norm"
+    chunk = 1 << 16  # elements summed at a time, in f64
+
+    def forward(self, t):
+        squares = 0.0
+        for lo in range(0, t.n, self.chunk):
+            part = t.grad[lo : lo + self.chunk].astype(np.float64)
+            squares += float(part @ part)
+        settle_step(t.step, squares, t.clip)

@@ -1,0 +1,33 @@
+"""The language-model head and its loss, in chunks of rows: loss = cross_entropy(x weight^T, targets).
+
+The logits, by far the largest tensor of a small model, exist for `chunk` rows at a time; loss and gradients of a
+chunk are done while it is in memory. See matmul.py and cross_entropy.py for the formulas. What it computes follows
+from the pattern, and so does what it is checked against.
+"""
+
+from core import BuildError, Op, Param
+
+
+def settle(dims):
+    dims["classes"] = dims["classes"] or dims["features"]
+    if not 0 < dims["classes"] <= dims["features"]:
+        raise BuildError(f"classes = {dims['classes']}, but the head has {dims['features']} features")
+    if dims["chunk"] < 1:
+        raise BuildError(f"chunk = {dims['chunk']}; expected at least one row")
+
+
+head_loss = Op(
+    "head_loss",
+    inputs={"x": "... K", "targets": "... : i32 < classes"},
+    outputs={"loss": "... : acc"},
+    params={"weight": Param("features K", init="normal(0.02)")},
+    attrs={"features": int, "classes": 0, "chunk": 2048},
+    replaces="l = matmul(x, weight, bias=False); loss = cross_entropy(l, targets)",
+    infer=settle,
+    examples=[
+        {"x": (2, 7, 16), "targets": (2, 7), "features": 32, "classes": 29, "chunk": 5},
+        {"x": (5, 33), "targets": (5,), "features": 11, "chunk": 2},
+        {"x": (1, 1), "targets": (1,), "features": 1},
+    ],
+    doc="Head and loss in one, without the logits as a whole.",
+)

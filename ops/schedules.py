@@ -1,0 +1,75 @@
+"""Learning-rate schedules: each takes step 0 .. steps-1 to a learning rate.
+
+All warm up alike, lr = peak * (step + 1) / warmup for step < warmup, reach peak, and end at final * peak on the
+last step.
+"""
+
+import math
+
+from core import Schedule
+
+
+def warmed(step, peak, options):
+    """The learning rate during warm-up, None after it."""
+    return peak * (step + 1) / options["warmup"] if step < options["warmup"] else None
+
+
+def progress(step, steps, warmup):
+    """How far a step lies between the end of warm-up, 0, and the last step, 1."""
+    return min(1.0, (step - warmup) / max(1, steps - 1 - warmup))
+
+
+class Cosine(Schedule):
+    """Half a cosine from peak to final * peak, arXiv:1608.03983."""
+
+    name = "cosine"
+    options = {"warmup": 0, "final": 0.0}
+
+    def lr(self, step, steps, peak, options):
+        warm = warmed(step, peak, options)
+        if warm is not None:
+            return warm
+        falling = (1 + math.cos(math.pi * progress(step, steps, options["warmup"]))) / 2
+        return peak * (options["final"] + (1 - options["final"]) * falling)
+
+
+class Linear(Schedule):
+    """A straight line from peak to final * peak."""
+
+    name = "linear"
+    options = {"warmup": 0, "final": 0.0}
+
+    def lr(self, step, steps, peak, options):
+        warm = warmed(step, peak, options)
+        if warm is not None:
+            return warm
+        return peak * (1 - (1 - options["final"]) * progress(step, steps, options["warmup"]))
+
+
+class Constant(Schedule):
+    """Peak after warm-up, to the end."""
+
+    name = "constant"
+    options = {"warmup": 0}
+
+    def lr(self, step, steps, peak, options):
+        warm = warmed(step, peak, options)
+        return peak if warm is None else warm
+
+
+class Wsd(Schedule):
+    """Warm-up, stable, decay, arXiv:2404.06395: peak, then a line to final * peak over the last `decay` steps.
+
+    decay = 0 stands for a fifth of the steps.
+    """
+
+    name = "wsd"
+    options = {"warmup": 0, "decay": 0, "final": 0.0}
+
+    def lr(self, step, steps, peak, options):
+        warm = warmed(step, peak, options)
+        if warm is not None:
+            return warm
+        decay = options["decay"] or max(1, steps // 5)
+        left = min(1.0, max(0, steps - 1 - step) / decay)
+        return peak * (options["final"] + (1 - options["final"]) * left)
