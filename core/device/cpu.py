@@ -223,6 +223,12 @@ class CpuDevice:
     ) -> list[Command]:
         return record(variant, method, t, pick, workspace)
 
+    def record_calls(self, calls: Callable[[Launch], None], pick: Pick | None) -> list[Command]:
+        """The commands that `calls(launch)` launches: an optimizer's step."""
+        commands: list[Command] = []
+        calls(Launch(commands, None, pick))
+        return commands
+
     # primitives, recorded like launches
 
     def fill(self, target: Array, value: float) -> list[Command]:
