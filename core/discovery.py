@@ -1,0 +1,240 @@
+"""Finds plugins without importing them: built in, shipped, installed, and given by path.
+
+It says what there is and what the user switched off. Importing and registering is the loader's business; that is
+why a listing of commands stays fast, and why a broken plugin can still be searched for what it would have brought.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.machinery import PathFinder
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+import core
+from core.errors import BuildError, UsageError, did_you_mean
+from core.hooks import GROUP
+
+BUILT_IN, SHIPPED, INSTALLED, GIVEN = "built-in", "shipped", "installed", "path"
+LIMIT = "CORELM_PLUGINS"  # comma list: only these of the shipped and installed ones; "" is none of them
+
+LARGEST_SOURCE = 1 << 20  # bytes of a file that is searched for a name
+MOST_SOURCES = 200  # files of a plugin that are searched
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A plugin that was found and not yet imported.
+
+    home: its folder, or its file; None when an installed module is not on the path.
+    root: what it brings as files must lie in here.
+    """
+
+    name: str
+    kind: str
+    origin: str  # in words: "plugin llama", "corelm-foo 1.2 (entry point foo)", a path
+    home: Path | None
+    root: Path | None
+    module: str = ""
+    entry: EntryPoint | None = None
+    version: str = ""
+    distribution: str = ""
+
+    def sources(self) -> Iterator[Path]:
+        """Its Python and TOML files."""
+        if self.home is None:
+            return
+        if self.home.is_file():
+            yield self.home
+            return
+        found = (p for p in sorted(self.home.rglob("*")) if p.suffix in (".py", ".toml"))
+        for count, path in enumerate(found):
+            if count == MOST_SOURCES:
+                return
+            yield path
+
+    def mentions(self, name: str) -> bool:
+        """Whether it seems to bring `name`: a quoted string in its sources, a hook of it, or a model of that stem."""
+        pattern = re.compile(rf"""(["']){re.escape(name)}\1|\bdef {re.escape(name)}\b""")
+        for path in self.sources():
+            if path.suffix == ".toml":
+                if path.stem == name:
+                    return True
+            elif pattern.search(_text(path)):
+                return True
+        return False
+
+
+@functools.lru_cache(maxsize=512)
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace") if path.stat().st_size <= LARGEST_SOURCE else ""
+    except OSError:
+        return ""
+
+
+@dataclass
+class Found:
+    """Candidates in loading order, the ones that are switched off, and what is wrong with their names."""
+
+    candidates: list[Candidate] = field(default_factory=list)
+    disabled: list[Candidate] = field(default_factory=list)
+    problems: list[Exception] = field(default_factory=list)
+
+
+def discover(paths: Sequence[str | os.PathLike[str]] = (), disable: Sequence[str] = ()) -> Found:
+    """All plugins: built in first, then shipped, installed and given ones.
+
+    disable: names of plugins, or of distributions, to leave out. Raises BuildError for a path that is no plugin.
+    """
+    found = Found()
+    only = _limit()
+    known = [*built_in(), *shipped(), *installed()]
+    switchable = [c for c in known if c.kind != BUILT_IN]
+    given = given_paths(paths)
+    for kind, names in (("disable", disable), (LIMIT, only or ())):
+        for name in names:
+            _check_name(kind, name, [*switchable, *given], found)
+    for candidate in [*known, *given]:
+        off = _is_named(candidate, disable) or (
+            only is not None and candidate in switchable and not _is_named(candidate, only)
+        )
+        if off and candidate.kind != BUILT_IN:
+            found.disabled.append(candidate)
+        else:
+            found.candidates.append(candidate)
+    _drop_same_names(found)
+    return found
+
+
+def _limit() -> list[str] | None:
+    value = os.environ.get(LIMIT)
+    return None if value is None else [name for name in (part.strip() for part in value.split(",")) if name]
+
+
+def _is_named(candidate: Candidate, names: Sequence[str]) -> bool:
+    return candidate.name in names or (candidate.distribution != "" and candidate.distribution in names)
+
+
+def _check_name(kind: str, name: str, candidates: Sequence[Candidate], found: Found) -> None:
+    if any(_is_named(c, [name]) for c in candidates):
+        return
+    names = sorted({c.name for c in candidates})
+    found.problems.append(
+        UsageError(
+            f'{kind} names the plugin "{name}", and there is none that can be switched{did_you_mean(name, names)}',
+            hint=f"there are: {', '.join(names) or 'none'}",
+        )
+    )
+
+
+def _drop_same_names(found: Found) -> None:
+    """Of two plugins with one name the second is not loaded, and that is an error: never skipped without a word."""
+    first: dict[str, Candidate] = {}
+    for candidate in list(found.candidates):
+        other = first.setdefault(candidate.name, candidate)
+        if other is not candidate:
+            found.candidates.remove(candidate)
+            found.disabled.append(candidate)
+            found.problems.append(
+                BuildError(
+                    f'two plugins are called "{candidate.name}": {describe(other)} and {describe(candidate)}',
+                    hint="switch one off, by its distribution's name: [plugins] disable, or uninstall it",
+                )
+            )
+
+
+def describe(candidate: Candidate) -> str:
+    """The origin, and where it lies."""
+    home = str(candidate.home) if candidate.home else ""
+    return f"{candidate.origin} ({home})" if home and home != candidate.origin else candidate.origin
+
+
+# --- where they are looked for ---------------------------------------------------------------------------------
+
+
+def built_in() -> list[Candidate]:
+    """The built-in ops come through the same door as a stranger's plugin; their models lie beside them."""
+    for parent in core.__path__:
+        home = Path(parent) / "ops"
+        if (home / "__init__.py").is_file():
+            return [Candidate("ops", BUILT_IN, "corelm", home, home.parent, "core.ops", version=core.__version__)]
+    raise BuildError(
+        f"the built-in ops are missing from {', '.join(core.__path__)}", hint="install corelm again, or run `core doctor`"
+    )
+
+
+def shipped() -> list[Candidate]:
+    """Every package under `core.plugins`."""
+    found = {}
+    for parent in core.__path__:
+        for init in sorted((Path(parent) / "plugins").glob("*/__init__.py")):
+            home = init.parent
+            found.setdefault(
+                home.name,
+                Candidate(
+                    home.name,
+                    SHIPPED,
+                    f"plugin {home.name}",
+                    home,
+                    home,
+                    f"core.plugins.{home.name}",
+                    version=core.__version__,
+                ),
+            )
+    return [found[name] for name in sorted(found)]
+
+
+def installed() -> list[Candidate]:
+    """The entry points of the group `corelm`, sorted by name and distribution."""
+    found = []
+    for entry in entry_points(group=GROUP):
+        distribution = entry.dist.name if entry.dist else ""
+        version = entry.dist.version if entry.dist else ""
+        owner = " ".join(part for part in (distribution, version) if part) or entry.value
+        home = _module_home(entry.module)
+        root = home if home is None or home.is_dir() else home.parent
+        origin = f"{owner} (entry point {entry.name})"
+        found.append(
+            Candidate(entry.name, INSTALLED, origin, home, root, entry.module, entry, version, distribution)
+        )
+    return sorted(found, key=lambda c: (c.name, c.distribution))
+
+
+def _module_home(module: str) -> Path | None:
+    """The folder or file of a module's top level package, found without importing it."""
+    try:
+        spec = PathFinder.find_spec(module.partition(".")[0])
+    except (ImportError, ValueError):
+        return None
+    if spec is None:
+        return None
+    if spec.submodule_search_locations:
+        return Path(next(iter(spec.submodule_search_locations)))
+    return Path(spec.origin) if spec.origin else None
+
+
+def given_paths(paths: Sequence[str | os.PathLike[str]]) -> list[Candidate]:
+    """Plugins given by path: a folder with an __init__.py, or a .py file. One given twice counts once."""
+    found: dict[Path, Candidate] = {}
+    for given in paths:
+        text = os.fspath(given)
+        path = Path(text).expanduser().resolve()
+        if path.is_dir() and (path / "__init__.py").is_file():
+            found.setdefault(path, Candidate(path.name, GIVEN, text, path, path))
+        elif path.is_file() and path.suffix == ".py":
+            found.setdefault(path, Candidate(path.stem, GIVEN, text, path, path.parent))
+        else:
+            why = (
+                "a folder without an __init__.py" if path.is_dir()
+                else "no Python file" if path.exists()
+                else "not there"
+            )  # fmt: skip
+            raise BuildError(
+                f'--plugin "{text}" is {why}', hint="a plugin is a folder with an __init__.py, or a .py file"
+            )
+    return list(found.values())

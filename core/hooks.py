@@ -1,0 +1,140 @@
+"""The hooks: everything that a plugin can bring, and nothing else.
+
+A plugin is a module: a folder with an `__init__.py`, a single `.py` file, or an installed entry point in the group
+`corelm`. It defines functions of the names below, with or without the mark `@hookimpl`, and each returns a plain
+list. Nothing registers on import, and no hook is handed the registry. An argument that a hook does not need may be
+left out of its signature. Names `core_*` are kept for hooks: a misspelt one is refused.
+
+The smallest plugin, `mine.py`, which `core train CONFIG --plugin ./mine.py` loads:
+
+    from core import Op, Reference
+
+    double = Op("double", inputs={"x": "..."}, outputs={"y": "..."}, examples=[{"x": (2, 3)}])
+
+    class DoubleReference(Reference):
+        op = "double"
+
+        def forward(self, t):
+            t.y[...] = 2 * t.x
+
+        def backward(self, t):
+            t.add("dx", 2 * t.dy)
+
+    def core_ops():
+        return [double]
+
+    def core_variants():
+        return [DoubleReference]
+
+To install it for every run instead, its package says in its pyproject.toml:
+
+    [project.entry-points.corelm]
+    mine = "mine"
+
+A plugin may state `core_api = 1`, the version of this page that it was written for; another one is refused.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    import click
+
+    from core.op import Op, Optimizer, Schedule, Variant
+
+GROUP = "corelm"  # the entry points' group, and the name under which marks are kept
+CORE_API = 1  # the version of the hooks on this page
+
+hookspec = pluggy.HookspecMarker(GROUP)
+hookimpl = pluggy.HookimplMarker(GROUP)
+
+
+@hookspec
+def core_ops() -> list[Op]:
+    """Ops: schemas, without a way to compute them. All plugins' ops are registered before any variant.
+
+        def core_ops():
+            return [rmsnorm]
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
+def core_variants() -> list[type[Variant]]:
+    """Variants as classes, references included, for ops of this plugin or of any other.
+
+        def core_variants():
+            return [RmsNormReference, RmsNormWarp]
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
+def core_models() -> list[Path | str]:
+    """Model graphs: paths of TOML files in the plugin's folder; relative ones start there. The stem is the name.
+
+        def core_models():
+            return ["llama_1b.toml"]
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
+def core_optimizers() -> list[type[Optimizer]]:
+    """Optimizers as classes. Their updates are ops, which `core_ops` brings.
+
+        def core_optimizers():
+            return [Lion]
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
+def core_schedules() -> list[type[Schedule]]:
+    """Learning-rate schedules as classes.
+
+        def core_schedules():
+            return [InverseSquareRoot]
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
+def core_commands() -> list[click.Command]:
+    """Commands, listed by `core --help` after the built-in ones, whose names they may not take.
+
+        @click.command()
+        def hello():
+            click.echo("hello")
+
+        def core_commands():
+            return [hello]
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
+def core_step_end(run: Any, step: int, metrics: dict[str, Any]) -> None:
+    """Called after each training step with what metrics.jsonl gets. An exception is reported and training goes on.
+
+        def core_step_end(step, metrics):
+            print(step, metrics["loss"])
+    """
+
+
+SPECS = {
+    spec.__name__: spec
+    for spec in (
+        core_ops,
+        core_variants,
+        core_models,
+        core_optimizers,
+        core_schedules,
+        core_commands,
+        core_step_end,
+    )
+}

@@ -1,0 +1,323 @@
+"""Loads plugins, one by one, into a registry.
+
+Each plugin is imported and its hooks are called inside a guard: what fails is listed as broken with its reason, and
+nothing of it is registered. It is fatal only where it was asked for: a path given by the user, a plugin that a model
+requires, an op that it would have brought. Choosing among what was loaded is not done here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from core import hooks
+from core.discovery import BUILT_IN, GIVEN, Candidate, describe, discover
+from core.errors import BuildError, CoreError, did_you_mean
+from core.op import Op, Optimizer, Schedule, Variant
+from core.registry import (
+    BROKEN,
+    DISABLED,
+    LOADED,
+    Contribution,
+    PluginRecord,
+    Registry,
+    Rejected,
+    StepHook,
+    build_registry,
+    shorten,
+)
+
+
+def load_registry(
+    paths: Sequence[str | os.PathLike[str]] = (),
+    *,
+    disable: Sequence[str] = (),
+    require: Sequence[str] = (),
+    strict: bool = True,
+) -> Registry:
+    """The built-in ops and every plugin: shipped, installed, and those at `paths` (a folder or a .py file).
+
+    disable: names of plugins or distributions to leave out. require: plugins that must be loaded. strict=False is
+    for listings: it raises nothing, not for conflicts nor for a given path that is broken, and lists them.
+
+    Raises BuildError for a broken plugin that was given or required, and for two definitions of one name.
+    """
+    found = discover(paths, disable)
+    if strict and found.problems:
+        raise found.problems[0]
+    loading = Loading(strict)
+    for candidate in found.candidates:
+        loading.collect(candidate)
+    registry = loading.build()
+    registry.plugins = [loading.records[id(c)] for c in found.candidates]
+    registry.plugins += [_record(c, DISABLED) for c in found.disabled]
+    for name in require:
+        registry.plugin(name)
+    return registry
+
+
+@dataclass
+class Loading:
+    """Contributions so far, and what became of each plugin."""
+
+    strict: bool
+    contributions: list[Contribution] = field(default_factory=list)
+    records: dict[int, PluginRecord] = field(default_factory=dict)
+
+    def collect(self, candidate: Candidate) -> None:
+        """Import a plugin and call its hooks. Whatever it raises makes it broken, SystemExit included."""
+        record = self.records[id(candidate)] = _record(candidate, LOADED)
+        try:
+            self.contributions.append(contribution_of(candidate, import_plugin(candidate)))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            self._broken(record, error)
+
+    def build(self) -> Registry:
+        """A registry of all that fits; each plugin is in it whole or not at all."""
+        while True:
+            try:
+                registry = build_registry(self.contributions)
+            except Rejected as rejected:
+                self.contributions.remove(rejected.contribution)
+                record = self.records[id(rejected.contribution.plugin)]
+                self._broken(record, rejected.error, fatal=rejected.conflict)
+            else:
+                break
+        for contribution in self.contributions:
+            self.records[id(contribution.plugin)].brings = brings(contribution)
+        return registry
+
+    def _broken(self, record: PluginRecord, error: BaseException, fatal: bool = False) -> None:
+        record.status = BROKEN
+        record.reason = reason_of(error, record.candidate)
+        record.traceback = "".join(traceback.format_exception(error))
+        asked_for = record.kind in (BUILT_IN, GIVEN)
+        if self.strict and (fatal or asked_for):
+            hint = error.hint if isinstance(error, CoreError) else "CORELM_TRACEBACK=1 shows the whole traceback"
+            raise BuildError(
+                f'plugin "{record.name}" ({record.origin}) cannot be loaded: {record.reason}', hint=hint
+            ) from error
+
+
+def _record(candidate: Candidate, status: str) -> PluginRecord:
+    return PluginRecord(
+        candidate.name,
+        candidate.kind,
+        candidate.origin,
+        status,
+        candidate.version,
+        candidate.home,
+        candidate,
+    )
+
+
+def brings(contribution: Contribution) -> dict[str, list[str]]:
+    """Names by kind, kinds that are empty left out."""
+    named = {
+        "ops": [op.name for op in contribution.ops],
+        "variants": [f"{cls.op}.{cls.name}" for cls in contribution.variants],
+        "models": [Path(path).stem for path in contribution.models],
+        "optimizers": [cls.name for cls in contribution.optimizers],
+        "schedules": [cls.name for cls in contribution.schedules],
+        "commands": [command.name or "" for command in contribution.commands],
+        "hooks": ["core_step_end" for _ in contribution.step_hooks],
+    }
+    return {kind: names for kind, names in named.items() if names}
+
+
+def reason_of(error: BaseException, candidate: Candidate) -> str:
+    """One line: the error, and the author's own file and line where it happened."""
+    if isinstance(error, CoreError):
+        return error.message
+    first = (str(error).splitlines() or [""])[0]
+    text = f"{type(error).__name__}: {first}" if first else type(error).__name__
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{type(error).__name__}: {error.msg} ({shorten(error.filename)}:{error.lineno})"
+    root = str(candidate.root or candidate.home or "")
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if root and frame.filename.startswith(root):
+            return f"{text} ({shorten(frame.filename)}:{frame.lineno})"
+    return text
+
+
+# --- importing ---------------------------------------------------------------------------------------------------------
+
+
+def import_plugin(candidate: Candidate) -> ModuleType:
+    """The plugin's module. Raises whatever its import raises."""
+    if candidate.entry is not None:
+        loaded = candidate.entry.load()
+    elif candidate.module:
+        loaded = importlib.import_module(candidate.module)
+    else:
+        loaded = _import_path(candidate)
+    if not isinstance(loaded, ModuleType):
+        raise BuildError(
+            f"{describe(candidate)} names {loaded!r}; expected a module with functions called core_*",
+            hint='an entry point reads `name = "package.module"`, without a colon',
+        )
+    return loaded
+
+
+def _import_path(candidate: Candidate) -> ModuleType:
+    """A module from a file or folder, under a name of its own, so that two of one stem never meet.
+
+    Its relative imports work, and it is imported once in a process.
+    """
+    home = candidate.home
+    assert home is not None
+    stem = "".join(c if c.isalnum() else "_" for c in candidate.name)
+    name = f"core_plugin_{stem}_{hashlib.sha256(str(home).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    folder = home.is_dir()
+    spec = importlib.util.spec_from_file_location(
+        name, home / "__init__.py" if folder else home, submodule_search_locations=[str(home)] if folder else None
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        for part in [m for m in sys.modules if m == name or m.startswith(name + ".")]:
+            del sys.modules[part]  # so that a second try imports it again
+        raise
+    return module
+
+
+# --- calling hooks -----------------------------------------------------------------------------------------------------
+
+
+class PluginManager(pluggy.PluginManager):
+    """pluggy's, for which a function called like a hook is one, marked or not."""
+
+    def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
+        marked = super().parse_hookimpl_opts(plugin, name)
+        if marked is not None or name not in hooks.SPECS or not callable(getattr(plugin, name)):
+            return marked
+        return {"wrapper": False, "hookwrapper": False, "optionalhook": False, "tryfirst": False, "trylast": False,
+                "specname": None}  # fmt: skip
+
+
+def _is_class(base: type) -> Callable[[Any], bool]:
+    return lambda item: isinstance(item, type) and issubclass(item, base)
+
+
+def _is_command(item: Any) -> bool:
+    import click
+
+    return isinstance(item, click.Command)
+
+
+# hook -> what each item of its list is, in words, and the test for it
+ITEMS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "core_ops": ("an Op", lambda item: isinstance(item, Op)),
+    "core_variants": ("a class derived from Variant", _is_class(Variant)),
+    "core_models": ("a path", lambda item: isinstance(item, str | os.PathLike)),
+    "core_optimizers": ("a class derived from Optimizer", _is_class(Optimizer)),
+    "core_schedules": ("a class derived from Schedule", _is_class(Schedule)),
+    "core_commands": ("a click.Command", _is_command),
+}
+
+
+def contribution_of(candidate: Candidate, module: ModuleType) -> Contribution:
+    """What the module's hooks return, with its types checked. Raises BuildError, or whatever a hook raises."""
+    _check_api(module)
+    _check_names(module)
+    manager = PluginManager(hooks.GROUP)  # one for each plugin: what it returns has an owner, and nothing leaks
+    manager.add_hookspecs(hooks)
+    try:
+        manager.register(module, candidate.name)
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        raise BuildError(" ".join(str(error).split())) from None
+    contribution = Contribution(candidate)
+    for name in hooks.SPECS:
+        for implementation in getattr(manager.hook, name).get_hookimpls():
+            if name == "core_step_end":
+                arguments = tuple(implementation.argnames) + tuple(implementation.kwargnames)
+                known = tuple(a for a in arguments if a in inspect.signature(hooks.core_step_end).parameters)
+                contribution.step_hooks.append(StepHook(candidate.name, implementation.function, known))
+            else:
+                getattr(contribution, name.removeprefix("core_")).extend(_items(name, implementation.function))
+    return contribution
+
+
+def _check_api(module: ModuleType) -> None:
+    stated = getattr(module, "core_api", hooks.CORE_API)
+    if stated != hooks.CORE_API:
+        raise BuildError(
+            f"it states core_api = {stated!r}; this corelm speaks {hooks.CORE_API}",
+            hint="install a version of the plugin, or of corelm, that fits",
+        )
+
+
+def _check_names(module: ModuleType) -> None:
+    """A misspelt hook would be ignored without a word, and so would a module that is no plugin."""
+    named = {n: v for n, v in vars(module).items() if n.startswith("core_") and callable(v) and n != "core_api"}
+    for name, function in named.items():
+        place = place_of(function)
+        if name not in hooks.SPECS:
+            raise BuildError(
+                f"{place}: there is no hook {name}{did_you_mean(name, hooks.SPECS)}",
+                hint=f"the hooks are: {', '.join(hooks.SPECS)}; names core_* are kept for them",
+            )
+        _check_signature(name, function, place)
+    if not named:
+        raise BuildError(
+            f"{shorten(str(getattr(module, '__file__', None) or module.__name__))} defines no hook",
+            hint=f"a plugin defines at least one of: {', '.join(hooks.SPECS)}",
+        )
+
+
+def _check_signature(name: str, function: Any, place: str) -> None:
+    specified = inspect.signature(hooks.SPECS[name])
+    written = inspect.signature(function)
+    unknown = [p.name for p in written.parameters.values()
+               if p.name not in specified.parameters and (p.default is p.empty or p.kind in VARIADIC)]  # fmt: skip
+    if unknown or inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
+        keyword = "async def" if inspect.iscoroutinefunction(function) else "def"
+        raise BuildError(
+            f"{place}: written: {keyword} {name}{written.replace(return_annotation=written.empty)}; "
+            f"specified: def {name}({', '.join(specified.parameters)})",
+            hint="a plain function, neither generator nor async, with these arguments or fewer",
+        )
+
+
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def _items(name: str, function: Callable[[], Any]) -> list[Any]:
+    returned = function()
+    words, fits = ITEMS[name]
+    if not isinstance(returned, list | tuple):
+        raise BuildError(f"{place_of(function)}: {name} returned {_kind(returned)}; expected a list")
+    for item in returned:
+        if not fits(item):
+            raise BuildError(f"{place_of(function)}: {name} returned a list with {_kind(item)}; expected {words}")
+    return list(returned)
+
+
+def _kind(value: Any) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else f"{type(value).__name__} {str(value)[:60]!r}"
+
+
+def place_of(function: Any) -> str:
+    """file:line of a function, as far as it is known."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return shorten(f"{code.co_filename}:{code.co_firstlineno}") if code else getattr(function, "__module__", "?")

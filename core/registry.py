@@ -1,0 +1,520 @@
+"""Names to ops, variants, models, optimizers and schedules, each with the plugin that brought it.
+
+A registry is built whole from the plugins' contributions: all ops first, then all variants, then the rest. A
+contribution that does not fit (a duplicate, an unknown name) raises `Rejected`, which the loader turns into a broken
+plugin; nothing of it stays behind. The registry imports no plugin and chooses no variant.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.discovery import Candidate
+from core.dtypes import PRECISIONS
+from core.errors import BuildError, CoreError, did_you_mean
+from core.op import NAME, Op, Optimizer, Pattern, Reference, Schedule, Variant
+
+if TYPE_CHECKING:
+    import click
+
+LOADED, BROKEN, DISABLED = "loaded", "broken", "disabled"
+REFERENCE = "reference"
+AUTO = "auto"  # what a config says for "choose one": no variant can have this name
+DEVICES = ("cpu", "cuda")  # what a variant can be written for; the simulator runs the variants of cuda
+ARCH = re.compile(r"sm_\d{2,3}(\+|[a-z])?")
+LAUNCHERS = ("forward", "backward", "forward_backward")
+METHODS = (*LAUNCHERS, "configs", "workspace", "counters", "why_not")
+FIELDS = tuple(Variant.__annotations__)
+STAMPED = ("origin", "folder", "sources")  # set by us, not by the author
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model's TOML file. `name` is its stem."""
+
+    name: str
+    path: Path
+    origin: str
+
+
+@dataclass(frozen=True)
+class StepHook:
+    """A plugin's `core_step_end`, called with the arguments that it asked for."""
+
+    plugin: str
+    function: Callable[..., None]
+    arguments: tuple[str, ...]
+
+    def __call__(self, run: Any, step: int, metrics: dict[str, Any]) -> None:
+        given = {"run": run, "step": step, "metrics": metrics}
+        self.function(**{name: given[name] for name in self.arguments})
+
+
+@dataclass
+class Contribution:
+    """What one plugin's hooks returned, with the right types and not yet registered."""
+
+    plugin: Candidate
+    ops: list[Op] = field(default_factory=list)
+    variants: list[type[Variant]] = field(default_factory=list)
+    models: list[Path | str] = field(default_factory=list)
+    optimizers: list[type[Optimizer]] = field(default_factory=list)
+    schedules: list[type[Schedule]] = field(default_factory=list)
+    commands: list[click.Command] = field(default_factory=list)
+    step_hooks: list[StepHook] = field(default_factory=list)
+
+
+@dataclass
+class PluginRecord:
+    """A plugin and what became of it. `brings` lists names by kind; `reason` is one line for a broken one."""
+
+    name: str
+    kind: str
+    origin: str
+    status: str
+    version: str
+    path: Path | None
+    candidate: Candidate
+    brings: dict[str, list[str]] = field(default_factory=dict)
+    reason: str = ""
+    traceback: str = ""
+
+
+class Rejected(Exception):
+    """A contribution that cannot be registered, and why. `conflict`: it names what another plugin has."""
+
+    def __init__(self, contribution: Contribution, error: CoreError, conflict: bool = False) -> None:
+        super().__init__(str(error))
+        self.contribution = contribution
+        self.error = error
+        self.conflict = conflict
+
+
+@dataclass
+class Registry:
+    """Everything that plugins brought. Look-ups raise BuildError with the nearest name."""
+
+    ops: dict[str, Op] = field(default_factory=dict)
+    variants: dict[str, dict[str, Variant]] = field(default_factory=dict)
+    models: dict[str, ModelFile] = field(default_factory=dict)
+    optimizers: dict[str, Optimizer] = field(default_factory=dict)
+    schedules: dict[str, Schedule] = field(default_factory=dict)
+    commands: list[click.Command] = field(default_factory=list)
+    step_hooks: list[StepHook] = field(default_factory=list)
+    plugins: list[PluginRecord] = field(default_factory=list)
+
+    def op(self, name: str, where: str = "") -> Op:
+        return self._find("op", name, self.ops, where)
+
+    def variant(self, op: str, name: str, where: str = "") -> Variant:
+        self.op(op, where)
+        return self._find(f'variant of "{op}"', name, self.variants.get(op, {}), where)
+
+    def reference(self, op: str) -> Variant:
+        """The NumPy implementation that says what is right. A fused op has none of its own."""
+        return self.variant(op, REFERENCE)
+
+    def model(self, name: str, where: str = "") -> ModelFile:
+        return self._find("model", name, self.models, where)
+
+    def optimizer(self, name: str, where: str = "") -> Optimizer:
+        return self._find("optimizer", name, self.optimizers, where)
+
+    def schedule(self, name: str, where: str = "") -> Schedule:
+        return self._find("schedule", name, self.schedules, where)
+
+    def plugin(self, name: str, where: str = "") -> PluginRecord:
+        """The loaded plugin of that name; BuildError if it is missing, broken or disabled, and why."""
+        prefix = f"{where}: " if where else ""
+        records = [r for r in self.plugins if r.name == name]
+        for record in records:
+            if record.status == LOADED:
+                return record
+        for record in records:
+            raise BuildError(f'{prefix}{state(record)}', hint=_remedy(record))
+        names = [r.name for r in self.plugins]
+        raise BuildError(
+            f'{prefix}there is no plugin "{name}"{did_you_mean(name, names)}',
+            hint=f"install it, or give its folder: --plugin PATH. There are: {', '.join(names)}",
+        )
+
+    def suspects(self, name: str) -> list[PluginRecord]:
+        """Broken and disabled plugins whose sources mention `name`."""
+        return [r for r in self.plugins if r.status != LOADED and r.candidate.mentions(name)]
+
+    def _find(self, kind: str, name: str, known: Mapping[str, Any], where: str) -> Any:
+        if name in known:
+            return known[name]
+        raise self.missing(kind, name, known, where)
+
+    def missing(self, kind: str, name: str, known: Iterable[str], where: str = "") -> BuildError:
+        """The error for a name that nobody brought: the nearest one, and who may have brought it."""
+        known = sorted(known)
+        prefix = f"{where}: " if where else ""
+        message = f'{prefix}there is no {kind} "{name}"{did_you_mean(name, known)}'
+        suspects = self.suspects(name)
+        for record in suspects:
+            message += f"\n    {state(record)}, and it mentions {name}"
+        if suspects:
+            return BuildError(message, hint=_remedy(suspects[0]))
+        return BuildError(message, hint=f"there are: {', '.join(known) or 'none'}")
+
+
+def state(record: PluginRecord) -> str:
+    """`plugin "mine" (./mine) is broken: ImportError: ...`"""
+    reason = f": {record.reason}" if record.reason else ""
+    return f'plugin "{record.name}" ({record.origin}) is {record.status}{reason}'
+
+
+def _remedy(record: PluginRecord) -> str:
+    if record.status == DISABLED:
+        return f"take {record.name} out of [plugins] disable, or add it to CORELM_PLUGINS"
+    return f"`core plugins {record.name}` shows its traceback"
+
+
+# --- building ----------------------------------------------------------------------------------------------------
+
+
+def build_registry(contributions: Sequence[Contribution]) -> Registry:
+    """All contributions in one registry, or Rejected for the first that does not fit."""
+    registry = Registry()
+    for step in (_add_ops, _check_patterns, _add_variants, _check_references, _add_models, _add_rest):
+        step(registry, contributions)
+    return registry
+
+
+def _add_ops(registry: Registry, contributions: Sequence[Contribution]) -> None:
+    for contribution in contributions:
+        for op in contribution.ops:
+            other = registry.ops.get(op.name)
+            if other is not None:
+                raise _twice(contribution, f'op "{op.name}"', _place_of_op(other), _place_of_op(op))
+            op.origin = contribution.plugin.origin
+            registry.ops[op.name] = op
+            registry.variants[op.name] = {}
+
+
+def _check_patterns(registry: Registry, contributions: Sequence[Contribution]) -> None:
+    """What a fused op replaces must be ops that exist, called with names that exist."""
+    for contribution in contributions:
+        for op in contribution.ops:
+            try:
+                check_replaces(op, registry)
+            except BuildError as error:
+                raise Rejected(contribution, error) from None
+
+
+def check_replaces(op: Op, registry: Registry) -> None:
+    """BuildError unless every statement of `op.replaces` calls a known op with known names."""
+    where = f'{shorten(op.where)}: op "{op.name}" replaces'
+    known = [*op.inputs, *op.params]
+    for statement in op.statements:
+        called = registry.op(statement.op, where)
+        for argument in statement.arguments:
+            if argument not in known:
+                raise BuildError(
+                    f'{where}: "{argument}" in {statement.op}(...) is no input, parameter or earlier result'
+                    f"{did_you_mean(argument, known)}",
+                    hint=f"there are: {', '.join(known)}",
+                )
+        takes = [*called.inputs, *called.params]
+        if len(statement.arguments) > len(takes) or len(statement.outputs) > len(called.outputs):
+            raise BuildError(
+                f"{where}: {', '.join(statement.outputs)} = {statement.op}({', '.join(statement.arguments)}) has more "
+                f"names than {statement.op}, which is {', '.join(called.outputs)} = {statement.op}({', '.join(takes)})"
+            )
+        _refuse_unknown(f"{where}: {statement.op}(...)", "attribute", statement.attrs, called.attrs)
+        known += statement.outputs
+    _refuse_unknown(where, "result", op.outputs if op.statements else (), known)
+
+
+def _add_variants(registry: Registry, contributions: Sequence[Contribution]) -> None:
+    """Instances of the variant classes, each after the one that its `base` names."""
+    waiting: list[tuple[Contribution, type[Variant]]] = []
+    written: dict[tuple[str, str], type[Variant]] = {}
+    for contribution in contributions:
+        for cls in contribution.variants:
+            key = (cls.op, cls.name)
+            if key in written:
+                places = (place_of_class(written[key]), place_of_class(cls))
+                raise _twice(contribution, f'variant "{cls.op}.{cls.name}"', *places)
+            written[key] = cls
+            waiting.append((contribution, cls))
+    while waiting:
+        ready = [(c, cls) for c, cls in waiting if not cls.base or cls.base in registry.variants.get(cls.op, {})]
+        for contribution, cls in ready or waiting:
+            try:
+                _add_variant(registry, contribution, cls, written)
+            except BuildError as error:
+                raise Rejected(contribution, error) from None
+        waiting = [entry for entry in waiting if entry not in ready]
+
+
+def _add_variant(
+    registry: Registry, contribution: Contribution, cls: type[Variant], written: Mapping[tuple[str, str], Any]
+) -> None:
+    where = f"{place_of_class(cls)}: {cls.__name__}"
+    op = registry.op(cls.op, where)
+    siblings = registry.variants[cls.op]
+    if cls.base and cls.base not in siblings:
+        if (cls.op, cls.base) in written:
+            raise BuildError(f'{where}: base "{cls.base}" leads in a circle')
+        raise registry.missing(f'variant of "{cls.op}"', cls.base, siblings, f"{where}: base")
+    variant = resolve_base(cls, siblings[cls.base])() if cls.base else cls()
+    variant.origin = contribution.plugin.origin
+    variant.folder = folder_of_class(cls)
+    check_variant(variant, cls, op, where)
+    variant.sources = _sources(cls, siblings.get(cls.base), contribution.plugin, where)
+    siblings[cls.name] = variant
+
+
+def _check_references(registry: Registry, contributions: Sequence[Contribution]) -> None:
+    for contribution in contributions:
+        for op in contribution.ops:
+            if not op.statements and REFERENCE not in registry.variants[op.name]:
+                error = BuildError(
+                    f'{shorten(op.where)}: op "{op.name}" has no reference',
+                    hint=f'bring a class that derives from Reference, with op = "{op.name}", in core_variants',
+                )
+                raise Rejected(contribution, error)
+
+
+def _add_models(registry: Registry, contributions: Sequence[Contribution]) -> None:
+    for contribution in contributions:
+        plugin = contribution.plugin
+        for given in contribution.models:
+            try:
+                path = asset(plugin, _folder(plugin), given, "core_models")
+            except BuildError as error:
+                raise Rejected(contribution, error) from None
+            name = path.stem
+            if name in registry.models:
+                raise _twice(contribution, f'model "{name}"', shorten(str(registry.models[name].path)), shorten(str(path)))
+            registry.models[name] = ModelFile(name, path, plugin.origin)
+
+
+def _add_rest(registry: Registry, contributions: Sequence[Contribution]) -> None:
+    for contribution in contributions:
+        for kind, table, classes in (
+            ("optimizer", registry.optimizers, contribution.optimizers),
+            ("schedule", registry.schedules, contribution.schedules),
+        ):
+            _add_classes(contribution, kind, table, classes)
+        taken = {command.name: command for command in registry.commands}
+        for command in contribution.commands:
+            if command.name in taken:
+                places = (_place_of_command(taken[command.name]), _place_of_command(command))
+                raise _twice(contribution, f'command "{command.name}"', *places)
+            registry.commands.append(command)
+        registry.step_hooks += contribution.step_hooks
+
+
+def _add_classes(contribution: Contribution, kind: str, table: Any, classes: Sequence[Any]) -> None:
+    for cls in classes:
+        if not NAME.fullmatch(cls.name):
+            error = BuildError(f'{place_of_class(cls)}: {kind} name "{cls.name}" is not a lower-case identifier')
+            raise Rejected(contribution, error)
+        if cls.name in table:
+            places = (place_of_class(type(table[cls.name])), place_of_class(cls))
+            raise _twice(contribution, f'{kind} "{cls.name}"', *places)
+        instance = cls()
+        instance.origin = contribution.plugin.origin
+        table[cls.name] = instance
+
+
+def _twice(contribution: Contribution, what: str, first: str, second: str) -> Rejected:
+    hint = f"rename one, or switch one plugin off: [plugins] disable = [\"{contribution.plugin.name}\"]"
+    error = BuildError(f"{what} is defined twice: {first} and {second}", hint=hint)
+    return Rejected(contribution, error, conflict=True)
+
+
+# --- base: what a class does not define comes from that variant ------------------------------------------------------
+
+
+def resolve_base(cls: type[Variant], base: Variant) -> type[Variant]:
+    """`cls` with `base` behind it: what `cls` does not define comes from there, its name and priority excepted."""
+    if issubclass(cls, Reference):
+        raise BuildError(f"{place_of_class(cls)}: {cls.__name__}: a reference has no base")
+    behind = _launched(base) if isinstance(base, Reference) else type(base)
+    own = {key: getattr(cls, key) for key in ("op", "name", "base", "priority")}
+    own["__module__"] = cls.__module__
+    own["__doc__"] = cls.__doc__
+    own["__qualname__"] = cls.__qualname__
+    return type(cls.__name__, (cls, behind), own)
+
+
+def _launched(reference: Reference) -> type[Variant]:
+    """The reference as a variant that records its work, so that another can take one direction from it."""
+    members: dict[str, Any] = {
+        key: getattr(reference, key) for key in FIELDS if key not in ("op", "name", "priority", *STAMPED)
+    }
+    for method in ("forward", "backward"):
+        written = getattr(reference, method)
+        members[method] = None if written is None else _recorded(written)
+    return type(f"Launched{type(reference).__name__}", (Variant,), members)
+
+
+def _recorded(method: Callable[[Any], None]) -> Callable[[Any, Any, Any], None]:
+    @functools.wraps(method)
+    def launcher(self: Any, t: Any, launch: Any) -> None:
+        launch.call(lambda: method(t))
+
+    return launcher
+
+
+# --- checks of a variant ---------------------------------------------------------------------------------------------
+
+
+def check_variant(variant: Variant, cls: type[Variant], op: Op, where: str) -> None:
+    """BuildError, naming class, place and the nearest name, for anything that the op or the core does not know."""
+    _check_identity(variant, where)
+    _check_signatures(cls, where)
+    _check_misspelt(cls, where)
+    inputs, params, outputs = list(op.inputs), list(op.params), list(op.outputs)
+    d_inputs, d_outputs = ["d" + n for n in inputs], ["d" + n for n in outputs]
+    saved = list(variant.saved)
+    for name, pattern in variant.saved.items():
+        Pattern.parse(pattern, f"{where}: saved {name}")
+        if name in (*inputs, *params, *outputs, *op.attrs, *op.state, *d_inputs, *d_outputs):
+            raise BuildError(f'{where}: saved "{name}" has the name of something else of op "{op.name}"')
+    rows: tuple[tuple[str, Iterable[str], Iterable[str]], ...] = (
+        ("reads", variant.reads, [*inputs, *params, *outputs]),
+        ("can_add", variant.can_add, inputs),
+        ("alias", variant.alias, d_inputs),
+        ("alias value", variant.alias.values(), [*d_inputs, *d_outputs]),
+        ("inplace", variant.inplace, d_inputs),
+        ("inplace value", variant.inplace.values(), [*inputs, *outputs, *d_outputs, *saved]),
+        ("partial", variant.partial, params),
+        ("dtypes", variant.dtypes, PRECISIONS),
+        ("tolerance", variant.tolerance, PRECISIONS),
+    )
+    for key, given, known in rows:
+        if isinstance(given, str):
+            raise BuildError(f'{where}: {key} is the string "{given}"; expected a tuple: ("{given}",)')
+        _refuse_unknown(f"{where}: {key}", "name", given, known)
+
+
+def _check_identity(variant: Variant, where: str) -> None:
+    if not NAME.fullmatch(variant.name) or variant.name == AUTO:
+        raise BuildError(f'{where}: variant name "{variant.name}" is not a lower-case identifier other than "{AUTO}"')
+    if (variant.name == REFERENCE) != isinstance(variant, Reference):
+        raise BuildError(f'{where}: a class that derives from Reference is called "{REFERENCE}", and no other is')
+    if variant.device not in DEVICES:
+        raise BuildError(
+            f'{where}: device "{variant.device}" is not one of {", ".join(DEVICES)}'
+            f"{did_you_mean(variant.device, DEVICES)}"
+        )
+    if not ARCH.fullmatch(variant.arch):
+        raise BuildError(f'{where}: arch "{variant.arch}" is not of the form "sm_80+", "sm_80" or "sm_90a"')
+
+
+def _check_signatures(cls: type[Variant], where: str) -> None:
+    """A launcher with other arguments would fail when a plan is bound, far from its author."""
+    expected = ("self", "t") if issubclass(cls, Reference) else ("self", "t", "launch")
+    for method in LAUNCHERS:
+        function = inspect.getattr_static(cls, method, None)
+        if not inspect.isfunction(function):
+            continue
+        try:
+            inspect.signature(function).bind(*expected)
+        except TypeError:
+            raise BuildError(
+                f"{where}: written: {method}{inspect.signature(function)}; specified: {method}({', '.join(expected)})"
+            ) from None
+
+
+def _check_misspelt(cls: type[Variant], where: str) -> None:
+    """`can_ad` or `whynot` would be ignored without a word: names this close to a field's are refused."""
+    for name in vars(cls):
+        if name.startswith("_") or name in FIELDS or name in METHODS:
+            continue
+        close = difflib.get_close_matches(name, [*FIELDS, *METHODS], n=1, cutoff=0.86)
+        if close:
+            raise BuildError(f'{where}: "{name}" means nothing here; did you mean "{close[0]}"? If not, rename it')
+
+
+def _refuse_unknown(where: str, kind: str, given: Iterable[str], known: Iterable[str]) -> None:
+    known = list(known)
+    for name in given:
+        if name not in known:
+            raise BuildError(
+                f'{where}: unknown {kind} "{name}"{did_you_mean(str(name), known)}',
+                hint=f"known: {', '.join(known) or 'none'}",
+            )
+
+
+# --- files and places ----------------------------------------------------------------------------------------------------
+
+
+def _sources(cls: type[Variant], base: Variant | None, plugin: Candidate, where: str) -> dict[str, Path]:
+    """The kernels' file of each launcher: the class's own, or its base's where the launcher comes from there."""
+    device = cls.device if base is None or "device" in _defined(cls) else base.device
+    if device == "cpu":
+        return {}
+    folder = folder_of_class(cls)
+    own = asset(plugin, folder, cls.source, f"{where}: source") if cls.source else folder / f"{cls.op}.cu"
+    found = {} if base is None else dict(base.sources)
+    found.update({method: own for method in LAUNCHERS if method in _defined(cls)})
+    return found
+
+
+def _defined(cls: type[Variant]) -> set[str]:
+    """Names that the class, or a parent of it short of Variant itself, defines."""
+    return {name for parent in cls.__mro__[: cls.__mro__.index(Variant)] for name in vars(parent)}
+
+
+def asset(plugin: Candidate, folder: Path, given: Path | str, where: str) -> Path:
+    """The file `given`, relative to `folder`, which must exist and lie in the plugin's own folder.
+
+    Symbolic links are followed first, so that none leads out. Raises BuildError.
+    """
+    path = folder / given
+    root = plugin.root.resolve() if plugin.root else folder.resolve()
+    if not path.resolve().is_relative_to(root):
+        raise BuildError(f'{where}: "{given}" leads out of the plugin\'s folder {shorten(str(root))}')
+    if not path.is_file():
+        raise BuildError(f'{where}: no file "{shorten(str(path))}"')
+    return path.resolve()
+
+
+def _folder(plugin: Candidate) -> Path:
+    home = plugin.home or Path()
+    return home if home.is_dir() else home.parent
+
+
+def folder_of_class(cls: type) -> Path:
+    """The folder of the file that a class is written in."""
+    return Path(getattr(sys.modules.get(cls.__module__), "__file__", None) or ".").parent
+
+
+def place_of_class(cls: type) -> str:
+    """file:line of a class, as far as it is known."""
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__
+    try:
+        line = f":{inspect.getsourcelines(cls)[1]}"
+    except (OSError, TypeError):
+        line = ""
+    return shorten(f"{file}{line}")
+
+
+def _place_of_op(op: Op) -> str:
+    return f"{shorten(op.where)} ({op.origin})" if op.origin else shorten(op.where)
+
+
+def _place_of_command(command: click.Command) -> str:
+    code = getattr(command.callback, "__code__", None)
+    return shorten(f"{code.co_filename}:{code.co_firstlineno}") if code else f"command {command.name}"
+
+
+def shorten(place: str) -> str:
+    """A path as a person would type it: relative to the current directory if it lies there."""
+    here = str(Path.cwd()) + ("\\" if "\\" in str(Path.cwd()) else "/")
+    return place.removeprefix(here)
