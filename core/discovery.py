@@ -164,29 +164,21 @@ def built_in() -> list[Candidate]:
         if (home / "__init__.py").is_file():
             return [Candidate("ops", BUILT_IN, "corelm", home, home.parent, "core.ops", version=core.__version__)]
     raise BuildError(
-        f"the built-in ops are missing from {', '.join(core.__path__)}", hint="install corelm again, or run `core doctor`"
+        f"the built-in ops are missing from {', '.join(core.__path__)}",
+        hint="install corelm again, or run `core doctor`",
     )
 
 
 def shipped() -> list[Candidate]:
     """Every package under `core.plugins`."""
-    found = {}
+    homes: dict[str, Path] = {}
     for parent in core.__path__:
         for init in sorted((Path(parent) / "plugins").glob("*/__init__.py")):
-            home = init.parent
-            found.setdefault(
-                home.name,
-                Candidate(
-                    home.name,
-                    SHIPPED,
-                    f"plugin {home.name}",
-                    home,
-                    home,
-                    f"core.plugins.{home.name}",
-                    version=core.__version__,
-                ),
-            )
-    return [found[name] for name in sorted(found)]
+            homes.setdefault(init.parent.name, init.parent)
+    return [
+        Candidate(name, SHIPPED, f"plugin {name}", home, home, f"core.plugins.{name}", version=core.__version__)
+        for name, home in sorted(homes.items())
+    ]
 
 
 def installed() -> list[Candidate]:
@@ -199,9 +191,7 @@ def installed() -> list[Candidate]:
         home = _module_home(entry.module)
         root = home if home is None or home.is_dir() else home.parent
         origin = f"{owner} (entry point {entry.name})"
-        found.append(
-            Candidate(entry.name, INSTALLED, origin, home, root, entry.module, entry, version, distribution)
-        )
+        found.append(Candidate(entry.name, INSTALLED, origin, home, root, entry.module, entry, version, distribution))
     return sorted(found, key=lambda c: (c.name, c.distribution))
 
 

@@ -154,7 +154,7 @@ def reason_of(error: BaseException, candidate: Candidate) -> str:
     return text
 
 
-# --- importing ---------------------------------------------------------------------------------------------------------
+# --- importing ---------------------------------------------------------------------------------------------------
 
 
 def import_plugin(candidate: Candidate) -> ModuleType:
@@ -200,7 +200,7 @@ def _import_path(candidate: Candidate) -> ModuleType:
     return module
 
 
-# --- calling hooks -----------------------------------------------------------------------------------------------------
+# --- calling hooks -----------------------------------------------------------------------------------------------
 
 
 class PluginManager(pluggy.PluginManager):

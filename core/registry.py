@@ -10,12 +10,13 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from core.discovery import Candidate
 from core.dtypes import PRECISIONS
@@ -25,6 +26,7 @@ from core.op import NAME, Op, Optimizer, Pattern, Reference, Schedule, Variant
 if TYPE_CHECKING:
     import click
 
+T = TypeVar("T")
 LOADED, BROKEN, DISABLED = "loaded", "broken", "disabled"
 REFERENCE = "reference"
 AUTO = "auto"  # what a config says for "choose one": no variant can have this name
@@ -139,7 +141,7 @@ class Registry:
             if record.status == LOADED:
                 return record
         for record in records:
-            raise BuildError(f'{prefix}{state(record)}', hint=_remedy(record))
+            raise BuildError(f"{prefix}{state(record)}", hint=_remedy(record))
         names = [r.name for r in self.plugins]
         raise BuildError(
             f'{prefix}there is no plugin "{name}"{did_you_mean(name, names)}',
@@ -150,7 +152,7 @@ class Registry:
         """Broken and disabled plugins whose sources mention `name`."""
         return [r for r in self.plugins if r.status != LOADED and r.candidate.mentions(name)]
 
-    def _find(self, kind: str, name: str, known: Mapping[str, Any], where: str) -> Any:
+    def _find(self, kind: str, name: str, known: Mapping[str, T], where: str) -> T:
         if name in known:
             return known[name]
         raise self.missing(kind, name, known, where)
@@ -180,34 +182,53 @@ def _remedy(record: PluginRecord) -> str:
     return f"`core plugins {record.name}` shows its traceback"
 
 
-# --- building ----------------------------------------------------------------------------------------------------
+# --- building --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Building:
+    """A registry that is being filled. `claims`: what was brought, by whom, and a function that says where."""
+
+    registry: Registry
+    contributions: Sequence[Contribution]
+    claims: dict[str, tuple[Contribution, Callable[[], str]]] = field(default_factory=dict)
+
+    def claim(self, contribution: Contribution, what: str, place: Callable[[], str]) -> None:
+        """Rejected if `what` is there already, naming both places."""
+        first, first_place = self.claims.setdefault(what, (contribution, place))
+        if first_place is place:
+            return
+        origins = first.plugin.origin, contribution.plugin.origin
+        error = BuildError(
+            f"{what} is defined twice: {first_place()} ({origins[0]}) and {place()} ({origins[1]})",
+            hint=f'rename one, or switch a plugin off: [plugins] disable = ["{contribution.plugin.name}"]',
+        )
+        raise Rejected(contribution, error, conflict=first is not contribution)
 
 
 def build_registry(contributions: Sequence[Contribution]) -> Registry:
     """All contributions in one registry, or Rejected for the first that does not fit."""
-    registry = Registry()
-    for step in (_add_ops, _check_patterns, _add_variants, _check_references, _add_models, _add_rest):
-        step(registry, contributions)
-    return registry
+    building = Building(Registry(), contributions)
+    for step in (_add_ops, _check_patterns, _add_variants, _check_references, _add_models, _add_classes, _add_rest):
+        step(building)
+    return building.registry
 
 
-def _add_ops(registry: Registry, contributions: Sequence[Contribution]) -> None:
-    for contribution in contributions:
+def _add_ops(building: Building) -> None:
+    for contribution in building.contributions:
         for op in contribution.ops:
-            other = registry.ops.get(op.name)
-            if other is not None:
-                raise _twice(contribution, f'op "{op.name}"', _place_of_op(other), _place_of_op(op))
+            building.claim(contribution, f'op "{op.name}"', functools.partial(shorten, op.where))
             op.origin = contribution.plugin.origin
-            registry.ops[op.name] = op
-            registry.variants[op.name] = {}
+            building.registry.ops[op.name] = op
+            building.registry.variants[op.name] = {}
 
 
-def _check_patterns(registry: Registry, contributions: Sequence[Contribution]) -> None:
+def _check_patterns(building: Building) -> None:
     """What a fused op replaces must be ops that exist, called with names that exist."""
-    for contribution in contributions:
+    for contribution in building.contributions:
         for op in contribution.ops:
             try:
-                check_replaces(op, registry)
+                check_replaces(op, building.registry)
             except BuildError as error:
                 raise Rejected(contribution, error) from None
 
@@ -218,68 +239,58 @@ def check_replaces(op: Op, registry: Registry) -> None:
     known = [*op.inputs, *op.params]
     for statement in op.statements:
         called = registry.op(statement.op, where)
-        for argument in statement.arguments:
-            if argument not in known:
-                raise BuildError(
-                    f'{where}: "{argument}" in {statement.op}(...) is no input, parameter or earlier result'
-                    f"{did_you_mean(argument, known)}",
-                    hint=f"there are: {', '.join(known)}",
-                )
+        call = f"{statement.op}({', '.join(statement.arguments)})"
+        _refuse_unknown(f"{where}: {call}", "input, parameter or earlier result", statement.arguments, known)
+        _refuse_unknown(f"{where}: {call}", "attribute", statement.attrs, called.attrs)
         takes = [*called.inputs, *called.params]
         if len(statement.arguments) > len(takes) or len(statement.outputs) > len(called.outputs):
             raise BuildError(
-                f"{where}: {', '.join(statement.outputs)} = {statement.op}({', '.join(statement.arguments)}) has more "
-                f"names than {statement.op}, which is {', '.join(called.outputs)} = {statement.op}({', '.join(takes)})"
+                f"{where}: {', '.join(statement.outputs)} = {call} has more names than {statement.op}, "
+                f"which is {', '.join(called.outputs)} = {statement.op}({', '.join(takes)})"
             )
-        _refuse_unknown(f"{where}: {statement.op}(...)", "attribute", statement.attrs, called.attrs)
         known += statement.outputs
-    _refuse_unknown(where, "result", op.outputs if op.statements else (), known)
+    if op.statements:
+        _refuse_unknown(f"{where}: outputs", "result", op.outputs, known)
 
 
-def _add_variants(registry: Registry, contributions: Sequence[Contribution]) -> None:
+def _add_variants(building: Building) -> None:
     """Instances of the variant classes, each after the one that its `base` names."""
-    waiting: list[tuple[Contribution, type[Variant]]] = []
-    written: dict[tuple[str, str], type[Variant]] = {}
-    for contribution in contributions:
-        for cls in contribution.variants:
-            key = (cls.op, cls.name)
-            if key in written:
-                places = (place_of_class(written[key]), place_of_class(cls))
-                raise _twice(contribution, f'variant "{cls.op}.{cls.name}"', *places)
-            written[key] = cls
-            waiting.append((contribution, cls))
+    variants = building.registry.variants
+    waiting = [(c, cls) for c in building.contributions for cls in c.variants]
+    for contribution, cls in waiting:
+        building.claim(contribution, f'variant "{cls.op}.{cls.name}"', functools.partial(place_of_class, cls))
     while waiting:
-        ready = [(c, cls) for c, cls in waiting if not cls.base or cls.base in registry.variants.get(cls.op, {})]
-        for contribution, cls in ready or waiting:
+        ready = [(c, cls) for c, cls in waiting if not cls.base or cls.base in variants.get(cls.op, {})]
+        for contribution, cls in ready or waiting:  # when none is ready, the first one says why
             try:
-                _add_variant(registry, contribution, cls, written)
+                _add_variant(building, contribution.plugin, cls)
             except BuildError as error:
-                raise Rejected(contribution, error) from None
+                where = f"{place_of_class(cls)}: {cls.__name__}"
+                raise Rejected(contribution, BuildError(f"{where}: {error.message}", hint=error.hint)) from None
         waiting = [entry for entry in waiting if entry not in ready]
 
 
-def _add_variant(
-    registry: Registry, contribution: Contribution, cls: type[Variant], written: Mapping[tuple[str, str], Any]
-) -> None:
-    where = f"{place_of_class(cls)}: {cls.__name__}"
-    op = registry.op(cls.op, where)
+def _add_variant(building: Building, plugin: Candidate, cls: type[Variant]) -> None:
+    registry = building.registry
+    op = registry.op(cls.op)
     siblings = registry.variants[cls.op]
-    if cls.base and cls.base not in siblings:
-        if (cls.op, cls.base) in written:
-            raise BuildError(f'{where}: base "{cls.base}" leads in a circle')
-        raise registry.missing(f'variant of "{cls.op}"', cls.base, siblings, f"{where}: base")
-    variant = resolve_base(cls, siblings[cls.base])() if cls.base else cls()
-    variant.origin = contribution.plugin.origin
+    base = siblings.get(cls.base)
+    if cls.base and base is None:
+        if f'variant "{cls.op}.{cls.base}"' in building.claims:
+            raise BuildError(f'base = "{cls.base}" leads in a circle')
+        raise registry.missing(f'variant of "{cls.op}"', cls.base, siblings, "base")
+    variant = resolve_base(cls, base)() if base is not None else cls()
+    check_variant(variant, cls, op)
+    variant.origin = plugin.origin
     variant.folder = folder_of_class(cls)
-    check_variant(variant, cls, op, where)
-    variant.sources = _sources(cls, siblings.get(cls.base), contribution.plugin, where)
+    variant.sources = _sources(variant, cls, base, plugin)
     siblings[cls.name] = variant
 
 
-def _check_references(registry: Registry, contributions: Sequence[Contribution]) -> None:
-    for contribution in contributions:
+def _check_references(building: Building) -> None:
+    for contribution in building.contributions:
         for op in contribution.ops:
-            if not op.statements and REFERENCE not in registry.variants[op.name]:
+            if not op.statements and REFERENCE not in building.registry.variants[op.name]:
                 error = BuildError(
                     f'{shorten(op.where)}: op "{op.name}" has no reference',
                     hint=f'bring a class that derives from Reference, with op = "{op.name}", in core_variants',
@@ -287,53 +298,43 @@ def _check_references(registry: Registry, contributions: Sequence[Contribution])
                 raise Rejected(contribution, error)
 
 
-def _add_models(registry: Registry, contributions: Sequence[Contribution]) -> None:
-    for contribution in contributions:
+def _add_models(building: Building) -> None:
+    for contribution in building.contributions:
         plugin = contribution.plugin
         for given in contribution.models:
             try:
                 path = asset(plugin, _folder(plugin), given, "core_models")
             except BuildError as error:
                 raise Rejected(contribution, error) from None
-            name = path.stem
-            if name in registry.models:
-                raise _twice(contribution, f'model "{name}"', shorten(str(registry.models[name].path)), shorten(str(path)))
-            registry.models[name] = ModelFile(name, path, plugin.origin)
+            building.claim(contribution, f'model "{path.stem}"', functools.partial(shorten, str(path)))
+            building.registry.models[path.stem] = ModelFile(path.stem, path, plugin.origin)
 
 
-def _add_rest(registry: Registry, contributions: Sequence[Contribution]) -> None:
-    for contribution in contributions:
-        for kind, table, classes in (
+def _add_classes(building: Building) -> None:
+    """Optimizers and schedules."""
+    registry = building.registry
+    for contribution in building.contributions:
+        brought: tuple[tuple[str, dict[str, Any], Sequence[type]], ...] = (
             ("optimizer", registry.optimizers, contribution.optimizers),
             ("schedule", registry.schedules, contribution.schedules),
-        ):
-            _add_classes(contribution, kind, table, classes)
-        taken = {command.name: command for command in registry.commands}
+        )
+        for kind, table, classes in brought:
+            for cls in classes:
+                instance: Any = cls()
+                if not NAME.fullmatch(instance.name):
+                    what = f'{kind} name "{instance.name}" is not a lower-case identifier'
+                    raise Rejected(contribution, BuildError(f"{place_of_class(cls)}: {what}"))
+                building.claim(contribution, f'{kind} "{instance.name}"', functools.partial(place_of_class, cls))
+                instance.origin = contribution.plugin.origin
+                table[instance.name] = instance
+
+
+def _add_rest(building: Building) -> None:
+    for contribution in building.contributions:
         for command in contribution.commands:
-            if command.name in taken:
-                places = (_place_of_command(taken[command.name]), _place_of_command(command))
-                raise _twice(contribution, f'command "{command.name}"', *places)
-            registry.commands.append(command)
-        registry.step_hooks += contribution.step_hooks
-
-
-def _add_classes(contribution: Contribution, kind: str, table: Any, classes: Sequence[Any]) -> None:
-    for cls in classes:
-        if not NAME.fullmatch(cls.name):
-            error = BuildError(f'{place_of_class(cls)}: {kind} name "{cls.name}" is not a lower-case identifier')
-            raise Rejected(contribution, error)
-        if cls.name in table:
-            places = (place_of_class(type(table[cls.name])), place_of_class(cls))
-            raise _twice(contribution, f'{kind} "{cls.name}"', *places)
-        instance = cls()
-        instance.origin = contribution.plugin.origin
-        table[cls.name] = instance
-
-
-def _twice(contribution: Contribution, what: str, first: str, second: str) -> Rejected:
-    hint = f"rename one, or switch one plugin off: [plugins] disable = [\"{contribution.plugin.name}\"]"
-    error = BuildError(f"{what} is defined twice: {first} and {second}", hint=hint)
-    return Rejected(contribution, error, conflict=True)
+            building.claim(contribution, f'command "{command.name}"', functools.partial(_place_of_command, command))
+            building.registry.commands.append(command)
+        building.registry.step_hooks += contribution.step_hooks
 
 
 # --- base: what a class does not define comes from that variant ------------------------------------------------------
@@ -370,53 +371,50 @@ def _recorded(method: Callable[[Any], None]) -> Callable[[Any, Any, Any], None]:
     return launcher
 
 
-# --- checks of a variant ---------------------------------------------------------------------------------------------
+# --- checks of a variant -------------------------------------------------------------------------------------------
 
 
-def check_variant(variant: Variant, cls: type[Variant], op: Op, where: str) -> None:
-    """BuildError, naming class, place and the nearest name, for anything that the op or the core does not know."""
-    _check_identity(variant, where)
-    _check_signatures(cls, where)
-    _check_misspelt(cls, where)
+def check_variant(variant: Variant, cls: type[Variant], op: Op) -> None:
+    """BuildError, naming the nearest name, for anything in the class that the op or the core does not know."""
+    _check_identity(variant)
+    _check_signatures(cls)
+    _check_misspelt(cls)
     inputs, params, outputs = list(op.inputs), list(op.params), list(op.outputs)
     d_inputs, d_outputs = ["d" + n for n in inputs], ["d" + n for n in outputs]
-    saved = list(variant.saved)
-    for name, pattern in variant.saved.items():
-        Pattern.parse(pattern, f"{where}: saved {name}")
-        if name in (*inputs, *params, *outputs, *op.attrs, *op.state, *d_inputs, *d_outputs):
-            raise BuildError(f'{where}: saved "{name}" has the name of something else of op "{op.name}"')
     rows: tuple[tuple[str, Iterable[str], Iterable[str]], ...] = (
         ("reads", variant.reads, [*inputs, *params, *outputs]),
         ("can_add", variant.can_add, inputs),
         ("alias", variant.alias, d_inputs),
         ("alias value", variant.alias.values(), [*d_inputs, *d_outputs]),
         ("inplace", variant.inplace, d_inputs),
-        ("inplace value", variant.inplace.values(), [*inputs, *outputs, *d_outputs, *saved]),
+        ("inplace value", variant.inplace.values(), [*inputs, *outputs, *d_outputs, *variant.saved]),
         ("partial", variant.partial, params),
         ("dtypes", variant.dtypes, PRECISIONS),
         ("tolerance", variant.tolerance, PRECISIONS),
     )
     for key, given, known in rows:
         if isinstance(given, str):
-            raise BuildError(f'{where}: {key} is the string "{given}"; expected a tuple: ("{given}",)')
-        _refuse_unknown(f"{where}: {key}", "name", given, known)
+            raise BuildError(f'{key} is the string "{given}"; expected a tuple: ("{given}",)')
+        _refuse_unknown(key, "name", given, known)
+    for name, pattern in variant.saved.items():
+        Pattern.parse(pattern, f"saved {name}")
+        if name in (*inputs, *params, *outputs, *op.attrs, *op.state, *d_inputs, *d_outputs):
+            raise BuildError(f'saved "{name}" has the name of something else of op "{op.name}"')
 
 
-def _check_identity(variant: Variant, where: str) -> None:
+def _check_identity(variant: Variant) -> None:
     if not NAME.fullmatch(variant.name) or variant.name == AUTO:
-        raise BuildError(f'{where}: variant name "{variant.name}" is not a lower-case identifier other than "{AUTO}"')
+        raise BuildError(f'variant name "{variant.name}" is not a lower-case identifier other than "{AUTO}"')
     if (variant.name == REFERENCE) != isinstance(variant, Reference):
-        raise BuildError(f'{where}: a class that derives from Reference is called "{REFERENCE}", and no other is')
+        raise BuildError(f'a class that derives from Reference is called "{REFERENCE}", and no other is')
     if variant.device not in DEVICES:
-        raise BuildError(
-            f'{where}: device "{variant.device}" is not one of {", ".join(DEVICES)}'
-            f"{did_you_mean(variant.device, DEVICES)}"
-        )
+        near = did_you_mean(variant.device, DEVICES)
+        raise BuildError(f'device "{variant.device}" is not one of {", ".join(DEVICES)}{near}')
     if not ARCH.fullmatch(variant.arch):
-        raise BuildError(f'{where}: arch "{variant.arch}" is not of the form "sm_80+", "sm_80" or "sm_90a"')
+        raise BuildError(f'arch "{variant.arch}" is not of the form "sm_80+", "sm_80" or "sm_90a"')
 
 
-def _check_signatures(cls: type[Variant], where: str) -> None:
+def _check_signatures(cls: type[Variant]) -> None:
     """A launcher with other arguments would fail when a plan is bound, far from its author."""
     expected = ("self", "t") if issubclass(cls, Reference) else ("self", "t", "launch")
     for method in LAUNCHERS:
@@ -426,19 +424,18 @@ def _check_signatures(cls: type[Variant], where: str) -> None:
         try:
             inspect.signature(function).bind(*expected)
         except TypeError:
-            raise BuildError(
-                f"{where}: written: {method}{inspect.signature(function)}; specified: {method}({', '.join(expected)})"
-            ) from None
+            written = f"{method}{inspect.signature(function)}"
+            raise BuildError(f"written: {written}; specified: {method}({', '.join(expected)})") from None
 
 
-def _check_misspelt(cls: type[Variant], where: str) -> None:
+def _check_misspelt(cls: type[Variant]) -> None:
     """`can_ad` or `whynot` would be ignored without a word: names this close to a field's are refused."""
     for name in vars(cls):
         if name.startswith("_") or name in FIELDS or name in METHODS:
             continue
         close = difflib.get_close_matches(name, [*FIELDS, *METHODS], n=1, cutoff=0.86)
         if close:
-            raise BuildError(f'{where}: "{name}" means nothing here; did you mean "{close[0]}"? If not, rename it')
+            raise BuildError(f'"{name}" means nothing here; did you mean "{close[0]}"? If not, rename it')
 
 
 def _refuse_unknown(where: str, kind: str, given: Iterable[str], known: Iterable[str]) -> None:
@@ -451,24 +448,17 @@ def _refuse_unknown(where: str, kind: str, given: Iterable[str], known: Iterable
             )
 
 
-# --- files and places ----------------------------------------------------------------------------------------------------
+# --- files and places ------------------------------------------------------------------------------------------
 
 
-def _sources(cls: type[Variant], base: Variant | None, plugin: Candidate, where: str) -> dict[str, Path]:
+def _sources(variant: Variant, cls: type[Variant], base: Variant | None, plugin: Candidate) -> dict[str, Path]:
     """The kernels' file of each launcher: the class's own, or its base's where the launcher comes from there."""
-    device = cls.device if base is None or "device" in _defined(cls) else base.device
-    if device == "cpu":
+    if variant.device == "cpu":
         return {}
     folder = folder_of_class(cls)
-    own = asset(plugin, folder, cls.source, f"{where}: source") if cls.source else folder / f"{cls.op}.cu"
-    found = {} if base is None else dict(base.sources)
-    found.update({method: own for method in LAUNCHERS if method in _defined(cls)})
-    return found
-
-
-def _defined(cls: type[Variant]) -> set[str]:
-    """Names that the class, or a parent of it short of Variant itself, defines."""
-    return {name for parent in cls.__mro__[: cls.__mro__.index(Variant)] for name in vars(parent)}
+    own = asset(plugin, folder, cls.source, "source") if cls.source else folder / f"{cls.op}.cu"
+    written = {name for parent in cls.__mro__[: cls.__mro__.index(Variant)] for name in vars(parent)}
+    return {**(base.sources if base is not None else {}), **{m: own for m in LAUNCHERS if m in written}}
 
 
 def asset(plugin: Candidate, folder: Path, given: Path | str, where: str) -> Path:
@@ -496,17 +486,13 @@ def folder_of_class(cls: type) -> Path:
 
 
 def place_of_class(cls: type) -> str:
-    """file:line of a class, as far as it is known."""
+    """file:line of a class, as far as it is known. It reads the source: for errors and listings only."""
     file = getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__
     try:
         line = f":{inspect.getsourcelines(cls)[1]}"
     except (OSError, TypeError):
         line = ""
     return shorten(f"{file}{line}")
-
-
-def _place_of_op(op: Op) -> str:
-    return f"{shorten(op.where)} ({op.origin})" if op.origin else shorten(op.where)
 
 
 def _place_of_command(command: click.Command) -> str:
@@ -516,5 +502,4 @@ def _place_of_command(command: click.Command) -> str:
 
 def shorten(place: str) -> str:
     """A path as a person would type it: relative to the current directory if it lies there."""
-    here = str(Path.cwd()) + ("\\" if "\\" in str(Path.cwd()) else "/")
-    return place.removeprefix(here)
+    return place.removeprefix(f"{Path.cwd()}{os.sep}")
