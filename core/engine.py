@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from core.device import open_device
+from core.device.cpu import cores
 from core.dtypes import check_precision, itemsize, resolve
 from core.errors import BuildError, DataError, DeviceError, UsageError, did_you_mean
 from core.graph import Graph, ModelSource
 from core.graph.init import draw_all
-from core.op import CONTROL, SLOT, Optimizer, Tensors, make_tensors
+from core.op import CONTROL, SLOT, Optimizer, Pattern, Tensors, make_tensors
 from core.plan import (
     EVALUATE,
     GENERATE,
@@ -101,6 +102,8 @@ class Engine:
                 hint=f"it computes in {', '.join(self.device.precisions)}: --set precision=f32",
             )
         self.graph = model.build(registry, dict(settings.dims))
+        patterns = model.document["inputs"]
+        self.input_dims = {n: Pattern.parse(text, f"inputs.{n}").tokens for n, text in patterns.items()}
         self.layout = ParameterLayout(self.graph, settings.freeze)
         self.chooser = Chooser(
             registry, self.device.runs, self.precision, settings.ops, settings.nodes, settings.generate,
@@ -129,7 +132,9 @@ class Engine:
 
     def initialize(self, seed: int) -> None:
         """Draw every parameter; a parameter's values depend on the seed and its name alone."""
-        draw_all(self.graph, seed, lambda name: self.place(self.weights, name))
+        draw_all(
+            self.graph.parameters.values(), seed, {n: self.place(self.weights, n) for n in self.graph.parameters}, cores()
+        )
 
     def parameters(self) -> dict[str, Array]:
         """Views of all parameters without padding, in the graph's order."""
@@ -217,7 +222,10 @@ class Engine:
                 raise DataError(
                     f'{self.graph.name} has no input "{name}"{did_you_mean(name, self.graph.inputs)}'
                 )
-            for token, size in zip(self.graph.input_tokens[name], array.shape, strict=True):
+            tokens = self.input_dims[name]
+            if array.ndim != len(tokens):
+                raise DataError(f"input {name} has shape {array.shape}, expected ({', '.join(tokens)})")
+            for token, size in zip(tokens, array.shape, strict=True):
                 if dims.setdefault(token, size) != size:
                     raise DataError(f"input {name} has {token} = {size}, another one has {dims[token]}")
         return dims
@@ -543,7 +551,7 @@ class DecodeSession:
         name = engine.token_input
         key = (tokens.shape[1], logits)
         if key not in self._plans:
-            dims = dict(zip(engine.graph.input_tokens[name], tokens.shape, strict=True))
+            dims = dict(zip(engine.input_dims[name], tokens.shape, strict=True))
             outputs = (engine.logits_value,) if logits else ()
             plan = engine.plan(GENERATE, outputs, self.capacity, **dims)
             self._plans[key] = BoundPlan(engine, plan, self._states)

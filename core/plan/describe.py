@@ -1,0 +1,155 @@
+"""A plan in words: nodes with repeats folded, choices, bytes, and the way from a node to its code."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from core.errors import UsageError, did_you_mean
+from core.graph import Graph, Node
+from core.op import Variant
+from core.plan.schedule import Plan
+
+
+def human(nbytes: float) -> str:
+    """Bytes in the largest unit that leaves a number of at least 1: 1.5G."""
+    for unit in ("B", "K", "M", "G"):
+        if nbytes < 1024:
+            return f"{nbytes:.0f}{unit}" if unit == "B" else f"{nbytes:.1f}{unit}"
+        nbytes /= 1024
+    return f"{nbytes:.1f}T"
+
+
+def node_rows(plan: Plan) -> list[dict[str, Any]]:
+    """One row a node: name, op, variant, why, shape of its first output, parameters (elements without padding)."""
+    rows = []
+    owned = {p.name: p for p in plan.graph.parameters.values()}
+    for node in plan.nodes:
+        first = next(iter(node.outputs.values()))
+        choice = plan.choices[node.name]
+        rows.append(
+            {
+                "node": node.name,
+                "op": node.op.name,
+                "variant": choice.variant.name,
+                "why": choice.why,
+                "shape": [int(n) for n in plan.graph.values[first].shape],
+                "parameters": sum(owned.pop(p).size for p in node.params.values() if p in owned),
+            }
+        )
+    return rows
+
+
+def folded(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows that differ in a repeat's number alone become one: `h.{0..11}.qkv`."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        pattern = re.sub(r"\.\d+\.", ".{}.", row["node"])
+        key = (pattern, row["op"], row["variant"], row["why"], tuple(row["shape"]), row["parameters"])
+        groups.setdefault(key, []).append(row)
+    out = []
+    for key, members in groups.items():
+        row = dict(members[0])
+        if len(members) > 1:
+            numbers = [int(re.findall(r"\.(\d+)\.", m["node"])[0]) for m in members]
+            span = f"{{{numbers[0]}..{numbers[-1]}}}" if _contiguous(numbers) else "{" + ",".join(map(str, numbers)) + "}"
+            row["node"] = key[0].replace("{}", span, 1)
+            row["parameters"] *= len(members)
+        out.append({**row, "count": len(members)})
+    return out
+
+
+def _contiguous(numbers: Sequence[int]) -> bool:
+    return list(numbers) == list(range(numbers[0], numbers[-1] + 1))
+
+
+def fusions(plan: Plan) -> list[dict[str, Any]]:
+    """Each fused op of the plan: name, how many nodes, and the pattern that it stands for."""
+    found: dict[str, dict[str, Any]] = {}
+    for node in plan.nodes:
+        if node.op.replaces:
+            row = found.setdefault(node.op.name, {"op": node.op.name, "count": 0, "replaces": node.op.replaces})
+            row["count"] += 1
+    return list(found.values())
+
+
+def table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> list[str]:
+    """Lines of a table; numbers are aligned to the right."""
+    cells = [list(header), *[[_cell(c) for c in row] for row in rows]]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(header))]
+    numeric = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(header))]
+    return [
+        "  ".join(c.rjust(w) if right else c.ljust(w) for c, w, right in zip(line, widths, numeric, strict=True)).rstrip()
+        for line in cells
+    ]
+
+
+def _cell(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+# --- from a node to its code -------------------------------------------------------------------------------------
+
+
+def way(plan: Plan, name: str) -> list[tuple[str, str]]:
+    """(what, where) pairs from a node's TOML line to its op, its variant's launchers and its kernels' source.
+
+    Raises UsageError for a node that the graph does not have.
+    """
+    graph = plan.graph
+    names = [n.name for n in graph.nodes]
+    if name not in names:
+        raise UsageError(f'{graph.name} has no node "{name}"{did_you_mean(name, names)}')
+    node = next(n for n in graph.nodes if n.name == name)
+    runs = _node_that_runs(plan, node)
+    out = [("node", f"{name}: op {node.op.name}"), ("toml", _toml_line(graph, node)), ("op", node.op.where)]
+    if runs is None:
+        return [*out, ("plan", "no request needs this node: it does not run")]
+    if runs is not node and runs.op is not node.op:
+        out += [("fused into", f"{runs.name}: op {runs.op.name} = {runs.op.replaces}"), ("op", runs.op.where)]
+    choice = plan.choices[runs.name]
+    variant = choice.variant
+    out.append(("variant", f"{variant.op}.{variant.name} on {variant.device}, chosen by {choice.why}"))
+    for launcher in ("forward", "backward", "forward_backward"):
+        if (where := _launcher(variant, launcher)) is not None:
+            out.append((launcher, where))
+    out += [("kernels", str(path)) for path in dict.fromkeys(variant.sources.values())]
+    for role, value in (*runs.inputs.items(), *runs.outputs.items()):
+        found = graph.values[value]
+        out.append((role, f"{value} {tuple(int(n) for n in found.shape)} {found.dtype or plan.precision}"))
+    out += [(role, f"{p} {tuple(int(n) for n in graph.parameters[p].shape)}") for role, p in runs.params.items()]
+    out += [(f"not {other}", why) for other, why in choice.rejected.items()]
+    return out
+
+
+def _node_that_runs(plan: Plan, node: Node) -> Node | None:
+    """The plan's node that computes `node`: itself, or the fused one that took its place."""
+    for candidate in plan.nodes:
+        if candidate.name == node.name:
+            return candidate
+    values, params = set(node.outputs.values()), set(node.params.values())
+    for candidate in plan.nodes:
+        if values & set(candidate.outputs.values()) or (candidate.op.replaces and params & set(candidate.params.values())):
+            return candidate
+    return None
+
+
+def _launcher(variant: Variant, name: str) -> str | None:
+    method = getattr(type(variant), name, None)
+    if method is None:
+        return None
+    code = inspect.unwrap(method).__code__
+    return f"{code.co_filename}:{code.co_firstlineno}"
+
+
+def _toml_line(graph: Graph, node: Node) -> str:
+    """`file:line` of the node's own line, behind what the graph says of its place."""
+    key = re.escape(node.name.rsplit(".", 1)[-1])
+    for path in reversed(graph.source.files):
+        for number, line in enumerate(Path(path).read_text("utf-8").splitlines(), 1):
+            if re.match(rf'\s*"?{key}"?\s*=\s*\{{', line):
+                return f"{path}:{number}  {line.strip()}"
+    return node.where
