@@ -1,0 +1,198 @@
+"""Tensors in a safetensors file: a writer that streams and hashes, a reader that trusts nothing.
+
+The format (https://huggingface.co/docs/safetensors): 8 bytes, the length n of the header; n bytes of JSON, name ->
+dtype, shape, [begin, end) in the data; then the data, little-endian, without gaps. The library's own writer wants
+all bytes in memory and does not sync; this one holds one chunk at a time and returns the file's sha256, computed
+beside the writing. Nothing here is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.errors import CheckpointError
+from core.interop import files
+
+Array = np.ndarray[Any, Any]
+
+# safetensors name -> how the bytes lie. BF16 is read as 16-bit integers and widened.
+DTYPES: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "U32": np.dtype("<u4"),
+    "U8": np.dtype("u1"),
+}
+WRITTEN = {dtype: name for name, dtype in DTYPES.items() if name not in ("BF16", "F16")}
+
+CHUNK = 1 << 22  # bytes of one write
+BEHIND = 64  # chunks by which the hash may lag, so that it also works while the disk syncs; they are kept alive
+LONGEST_HEADER = 100_000_000  # bytes; the library's own limit: a hostile length must not become an allocation
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> str:
+    """Write `tensors` to a new file, in their order, synced. Returns the sha256 of the file (hex).
+
+    Each tensor is looked up twice, once for its shape and once for its contents, so that a mapping that computes
+    them needs memory for one at a time. Raises OSError when the disk does.
+    """
+    digest = hashlib.sha256()
+    with files.create(path) as file, ThreadPoolExecutor(1, "core-hash") as hasher:
+        pending: deque[Future[None]] = deque()
+        for chunk in _contents(tensors, metadata):
+            pending.append(hasher.submit(digest.update, chunk))  # releases the interpreter, as the write does
+            files.write(file, path, chunk)
+            if len(pending) > BEHIND:
+                pending.popleft().result()
+        files.sync(file, path)
+    return digest.hexdigest()  # leaving the block has waited for the hasher
+
+
+def _contents(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    position = 0
+    for name in tensors:
+        tensor = tensors[name]
+        end = position + tensor.nbytes
+        kind = WRITTEN[tensor.dtype.newbyteorder("<") if tensor.dtype.byteorder != "|" else tensor.dtype]
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the data starts on 8 bytes, so that it can be mapped
+    yield struct.pack("<Q", len(text)) + text
+    for name in tensors:
+        yield from _chunks(tensors[name])
+
+
+def _chunks(tensor: Array) -> Iterator[memoryview]:
+    """The little-endian bytes of `tensor`. One that is a view with gaps (cut padding) is copied a chunk at a time."""
+    if not tensor.size:
+        return
+    ordered = tensor.reshape(1) if tensor.ndim == 0 else tensor
+    if not ordered.flags.c_contiguous:
+        rows = max(1, CHUNK // max(1, ordered[:1].nbytes))
+        for start in range(0, len(ordered), rows):
+            yield from _chunks(np.ascontiguousarray(ordered[start : start + rows]))
+        return
+    little = ordered.astype(ordered.dtype.newbyteorder("<"), copy=False)
+    raw = memoryview(little.reshape(-1).view(np.uint8))
+    for start in range(0, raw.nbytes, CHUNK):
+        yield raw[start : start + CHUNK]
+
+
+class TensorFile(Mapping[str, Array]):
+    """A safetensors file as a mapping: name -> read-only array in the mapped file, so that loading copies once.
+
+    The header is checked when it is opened: CheckpointError names the file, the tensor, and what is wrong. BF16 and
+    F16 come as f32, all else as it lies. `shapes` and `metadata` are known without reading data.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._entries: dict[str, tuple[str, tuple[int, ...], int]] = {}
+        self.metadata: dict[str, str] = {}
+        self._read_header()
+        self.shapes = {name: shape for name, (_, shape, _) in self._entries.items()}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __getitem__(self, name: str) -> Array:
+        kind, shape, start = self._entries[name]
+        if not math.prod(shape):
+            return np.empty(shape, np.float32 if kind in ("BF16", "F16") else DTYPES[kind].newbyteorder("="))
+        array = np.asarray(np.memmap(self.path, DTYPES[kind], "r", start, shape))
+        if kind == "BF16":  # the upper half of an f32
+            return (array.astype(np.uint32) << 16).view(np.float32)
+        return array.astype(np.float32) if kind == "F16" else array.astype(array.dtype.newbyteorder("="), copy=False)
+
+    def _read_header(self) -> None:
+        try:
+            size = self.path.stat().st_size
+            with self.path.open("rb") as file:
+                first = file.read(8)
+                if len(first) < 8:
+                    raise self._bad(f"{len(first)} bytes: too short for a header")
+                (length,) = struct.unpack("<Q", first)
+                if length > min(LONGEST_HEADER, size - 8):
+                    raise self._bad(f"the header claims {length:,} bytes, the file has {size:,}")
+                text = file.read(length)
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be read: {error.strerror or error}") from None
+        try:
+            header = json.loads(text.decode(), object_pairs_hook=self._without_duplicates)
+        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+            raise self._bad("the header is not JSON") from None
+        if not isinstance(header, dict):
+            raise self._bad("the header is not a JSON object")
+        metadata = header.pop("__metadata__", {})
+        if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+            raise self._bad("__metadata__ is not a table of strings")
+        self.metadata = metadata
+        self._place(header, 8 + length, size)
+
+    def _place(self, header: dict[str, Any], start: int, size: int) -> None:
+        """Fill `_entries`: the tensors must lie one behind the other and fill the file."""
+        spans: list[tuple[int, int, str]] = []
+        for name, entry in header.items():
+            kind, shape, begin, end = self._entry(name, entry)
+            if end - begin != math.prod(shape) * DTYPES[kind].itemsize:
+                raise self._bad(f'tensor "{name}": {kind} {list(shape)} does not take {end - begin:,} bytes')
+            spans.append((begin, end, name))
+            self._entries[name] = (kind, shape, start + begin)
+        position = 0
+        for begin, end, name in sorted(spans):
+            if begin != position:
+                raise self._bad(f'tensor "{name}" starts at byte {begin:,} of the data, expected {position:,}')
+            position = end
+        if start + position != size:
+            raise self._bad(f"{size:,} bytes, but its header describes {start + position:,}: cut short or extended")
+
+    def _entry(self, name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
+        if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+            raise self._bad(f'tensor "{name}" must have dtype, shape and data_offsets')
+        kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+        if kind not in DTYPES:
+            raise self._bad(f'tensor "{name}" has dtype {kind!r}; expected one of {", ".join(DTYPES)}')
+        if not isinstance(shape, list) or not all(_is_size(n) for n in shape) or len(shape) > 16:
+            raise self._bad(f'tensor "{name}" has shape {shape!r}')
+        if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_size(n) for n in offsets):
+            raise self._bad(f'tensor "{name}" has data_offsets {offsets!r}')
+        return kind, tuple(shape), offsets[0], offsets[1]
+
+    def _without_duplicates(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        table = dict(pairs)
+        if len(table) != len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise self._bad(f'"{twice}" is in the header twice')
+        return table
+
+    def _bad(self, why: str) -> CheckpointError:
+        return CheckpointError(
+            f"{self.path}: not a valid safetensors file: {why}",
+            hint="checkpoints are safetensors only; a .pt, .npz or pickle file is never read",
+        )
+
+
+def _is_size(n: Any) -> bool:
+    return isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**62

@@ -1,0 +1,106 @@
+"""What a run says: the line of a step, z-scores, tables, sizes and times as people read them. It prints nothing."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+WINDOW = 128  # losses and norms that a z-score is taken over; none before there are so many (as in llm.c)
+
+
+class Window:
+    """The last WINDOW values; `score` says how unusual another one is. Values that are not finite stay out."""
+
+    def __init__(self, size: int = WINDOW) -> None:
+        self._values: deque[float] = deque(maxlen=size)
+
+    def add(self, value: float) -> None:
+        if math.isfinite(value):
+            self._values.append(value)
+
+    def score(self, value: float) -> float | None:
+        """(value - mean) / standard deviation of the window; None until it is full or when all are equal."""
+        if len(self._values) < (self._values.maxlen or 0) or not math.isfinite(value):
+            return None
+        deviation = statistics.pstdev(self._values)
+        return (value - statistics.fmean(self._values)) / deviation if deviation > 0 else None
+
+
+def step_line(metrics: Mapping[str, Any], steps: int, eta: float | None) -> str:
+    """`step 12/40 | loss 7.1234 | norm 1.318 | lr 6.00e-04 | 1302.1 ms | 197 tok/s | mem 3.1G | eta 1m28s`.
+
+    `loss_z`, `norm_z`, `mfu` and `memory` are shown where the metrics have them.
+    """
+    parts = [
+        f"step {metrics['step']}/{steps}",
+        f"loss {metrics['loss']:.4f}{_score(metrics.get('loss_z'))}",
+        f"norm {metrics['norm']:.3f}{_score(metrics.get('norm_z'))}",
+        f"lr {metrics['lr']:.2e}",
+        f"{metrics['ms']:.1f} ms",
+        f"{count(metrics['tokens_per_s'])} tok/s",
+    ]
+    if metrics.get("mfu") is not None:
+        parts.append(f"mfu {100 * metrics['mfu']:.1f}%")
+    if metrics.get("memory") is not None:
+        parts.append(f"mem {gigabytes(metrics['memory'])}")
+    if eta is not None:
+        parts.append(f"eta {duration(eta)}")
+    return " | ".join(parts)
+
+
+def _score(z: float | None) -> str:
+    return "" if z is None else f" ({z:+.1f}z)"
+
+
+def count(n: float) -> str:
+    """197, 9,876, 61k, 1,735k."""
+    return f"{n:,.0f}" if n < 10_000 else f"{n / 1000:,.0f}k"
+
+
+def gigabytes(nbytes: float) -> str:
+    """3.1G, in units of 2**30 bytes."""
+    return f"{nbytes / 2**30:.1f}G"
+
+
+def duration(seconds: float) -> str:
+    """7s, 1m28s, 1h28m, 2d03h."""
+    whole = int(seconds + 0.5)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
+    """Rows as aligned lines under their columns' names."""
+    cells = [list(columns), *[[str(row.get(c, "")) for c in columns] for row in rows]]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    return ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells]
+
+
+def printable(text: str) -> str:
+    """Text that a model wrote, without control characters: they could move a terminal's cursor or worse."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def memory_in_use() -> int | None:
+    """Bytes of memory that this process holds; None where the system does not say."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            import resource
+
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except (OSError, ImportError):
+        pass
+    if sys.platform == "darwin":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return None

@@ -1,0 +1,275 @@
+"""A run's folder: who owns it, what lies in it, and what is appended to it.
+
+    runs/<name>/  config.source.toml  config.resolved.toml  variants.json  env.json
+                  metrics.jsonl  samples.jsonl  train.log  LOCK  LATEST  checkpoints/
+
+It knows no engine and no loop. A folder belongs to one process at a time, by a lock of the operating system that
+ends with the process, however it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import json
+import math
+import os
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import core
+from core.errors import UsageError, did_you_mean
+from core.interop import checkpoint, files
+
+RUNS = Path("runs")
+LOCK, METRICS, SAMPLES, LOG = "LOCK", "metrics.jsonl", "samples.jsonl", "train.log"
+SOURCE, RESOLVED, VARIANTS, ENV = "config.source.toml", "config.resolved.toml", "variants.json", "env.json"
+LOCKED_BYTE = 1 << 30  # Windows locks bytes against reading: one that nobody reads
+PACKAGES = ("numpy", "tiktoken", "safetensors", "msgspec", "click", "pluggy", "rustbpe", "cuda-python")
+
+
+def choose_folder(out: Path | None, stem: str, resume: bool) -> Path:
+    """The folder of a run: `out`, or runs/<stem>, -2, -3. With `resume` and no `out`, the newest of these.
+
+    Raises UsageError for an `out` that exists when it is not to be resumed. Creates nothing.
+    """
+    if out is not None:
+        if not resume and occupied(out):
+            raise UsageError(
+                f"{out} exists already; nothing was changed", hint="--resume goes on with it, another --out starts anew"
+            )
+        return out
+    taken = [path for path in _numbered(stem) if occupied(path)]
+    if resume:
+        return taken[-1] if taken else RUNS / stem
+    return next(path for path in _numbered(stem, len(taken) + 1) if not occupied(path))
+
+
+def _numbered(stem: str, most: int = 0) -> list[Path]:
+    """runs/<stem>, runs/<stem>-2, ...: up to the first gap, or `most` and one behind them."""
+    paths = [RUNS / stem]
+    while len(paths) <= most or (not most and occupied(paths[-1])):
+        paths.append(RUNS / f"{stem}-{len(paths) + 1}")
+    return paths
+
+
+def occupied(path: Path) -> bool:
+    """Whether something is there: an empty folder is nothing."""
+    return path.is_file() or path.is_symlink() or (path.is_dir() and any(path.iterdir()))
+
+
+class Run:
+    """An open run folder. `path` and `name` are what `core_step_end` hooks see of it.
+
+    Entering it creates the folder when needed and takes the lock; leaving it releases the lock. Raises UsageError
+    when another process has it or when it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.name
+        self.checkpoints = path / "checkpoints"
+        self._lock: io.FileIO | None = None
+        self._open: dict[str, io.FileIO] = {}
+
+    def __enter__(self) -> Run:
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self._lock = take_lock(self.path / LOCK)
+            checkpoint.sweep(self.checkpoints)
+            files.replace_durably(self.path / ENV, files.to_json(environment()))
+            for name in (METRICS, SAMPLES, LOG):
+                self._open[name] = (self.path / name).open("ab", buffering=0)
+        except OSError as error:
+            self.close()
+            raise UsageError(
+                f"{self.path}: cannot be written: {error.strerror or error}", hint="--out FOLDER puts the run elsewhere"
+            ) from None
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for file in self._open.values():
+            file.close()
+        self._open.clear()
+        if self._lock is not None:
+            self._lock.close()  # releases it
+            self._lock = None
+
+    # --- what is written once --------------------------------------------------------------------------------
+
+    def write_config(self, source: str, resolved: str) -> None:
+        files.replace_durably(self.path / SOURCE, source.encode())
+        files.replace_durably(self.path / RESOLVED, resolved.encode())
+
+    def resolved_config(self) -> str | None:
+        """The resolved config that the run had, None for a new one."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.path / RESOLVED).read_text(encoding="utf-8")
+        return None
+
+    def write_variants(self, variants: Mapping[str, Any]) -> None:
+        files.replace_durably(self.path / VARIANTS, files.to_json(variants))
+
+    # --- what is appended ------------------------------------------------------------------------------------
+
+    def log(self, text: str) -> None:
+        """A line of train.log; a full disk must not end a run because of it."""
+        with contextlib.suppress(OSError):
+            self._append(LOG, text + "\n")
+
+    def metrics(self, record: Mapping[str, Any]) -> None:
+        self._append(METRICS, to_line(record))
+
+    def sample(self, record: Mapping[str, Any]) -> None:
+        self._append(SAMPLES, to_line(record))
+
+    def _append(self, name: str, text: str) -> None:
+        """One write, so that a kill leaves at most the last line incomplete."""
+        data = memoryview(text.encode("utf-8", "backslashreplace"))
+        while data.nbytes:
+            data = data[self._open[name].write(data) :]
+
+    def sync(self) -> None:
+        """Bring the metrics to the disk, beside a checkpoint that stands on them."""
+        for name in (METRICS, SAMPLES):
+            os.fsync(self._open[name].fileno())
+
+    def rewind(self, step: int) -> None:
+        """Drop what metrics and samples say of later steps, and a last line that a kill cut short."""
+        for name in (METRICS, SAMPLES):
+            path = self.path / name
+            kept = [line for line in read_lines(path) if line["step"] <= step]
+            self._open[name].close()
+            files.replace_durably(path, "".join(map(to_line, kept)).encode("utf-8", "backslashreplace"))
+            self._open[name] = path.open("ab", buffering=0)
+
+
+# --- JSON lines ------------------------------------------------------------------------------------------------
+
+
+def to_line(record: Mapping[str, Any]) -> str:
+    """One JSON object on one line. Floats read back exactly; those that are not finite, which JSON has no form for,
+    become "nan", "inf" and "-inf", which Python's float() takes."""
+    settled = {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+    return json.dumps(settled, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a .jsonl file that have a step; lines that are damaged are left out."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for line in path.read_bytes().split(b"\n"):
+            with contextlib.suppress(ValueError, RecursionError):
+                value = json.loads(line)
+                if isinstance(value, dict) and isinstance(value.get("step"), int):
+                    found.append(value)
+    return found
+
+
+# --- the lock --------------------------------------------------------------------------------------------------
+
+
+def take_lock(path: Path) -> io.FileIO:
+    """Lock the file at `path`, made if needed, until the returned file is closed or the process ends.
+
+    It says who holds it: pid and host. Raises UsageError, with both, when somebody does.
+    """
+    file = path.open("r+b" if path.exists() else "w+b", buffering=0)
+    try:
+        _lock_file(file)
+    except OSError as error:
+        owner = file.read(4096).decode("utf-8", "replace").strip()
+        file.close()
+        if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+            raise
+        raise UsageError(
+            f"{path.parent} is in use by {owner or 'another process'}", hint="let it end, or choose another --out"
+        ) from None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    return file
+
+
+def _lock_file(file: io.FileIO) -> None:
+    """POSIX and Windows each have a call for it; both locks end with the process."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        file.seek(LOCKED_BYTE)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        file.seek(0)
+    else:
+        import fcntl
+
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+# --- the environment -------------------------------------------------------------------------------------------
+
+
+def environment() -> dict[str, Any]:
+    """What a run's numbers may depend on: versions, platform, cores, and the checkout's commit where there is one."""
+    packages = {}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            packages[name] = metadata.version(name)
+    return {
+        "corelm": core.__version__,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "packages": packages,
+        "threads": {k: v for k, v in os.environ.items() if k.endswith("_NUM_THREADS")},
+        "argv": sys.argv[1:],
+    }
+
+
+def commit() -> str | None:
+    """The commit of the checkout that this runs from, with "+" when files differ from it; None without git."""
+    folder = Path(core.__file__).parent.parent
+    if not (folder / ".git").exists():
+        return None
+
+    def git(*arguments: str) -> str:
+        command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def newest_run(runs: Path = RUNS) -> Path:
+    """The run whose metrics changed last. Raises UsageError when there is none."""
+    found = [p for p in runs.iterdir() if (p / RESOLVED).is_file()] if runs.is_dir() else []
+    if not found:
+        raise UsageError(f"no runs in {runs}{os.sep}", hint="train one: core train configs/tiny.toml")
+    return max(found, key=lambda p: ((p / METRICS).stat().st_mtime if (p / METRICS).exists() else 0.0, p.name))
+
+
+def find_run(name: str | None) -> Path:
+    """RUN as the command line has it: a path, a name under runs/, or nothing for the newest. Raises UsageError."""
+    if not name:
+        return newest_run()
+    for path in (Path(name), RUNS / name):
+        if path.exists():
+            return path
+    known = [p.name for p in RUNS.iterdir()] if RUNS.is_dir() else []
+    raise UsageError(f'no run "{name}": neither a path nor a name under {RUNS}{os.sep}{did_you_mean(name, known)}')
