@@ -1,0 +1,27 @@
+"""The run config: what a TOML file, its `extends`, `[on.DEVICE]` and `--set` come to, checked.
+
+It is not the model: dims, ops, optimizers and plugins are named here and looked up by the floors above, which
+report a wrong name with `RunConfig.where`.
+"""
+
+from __future__ import annotations
+
+from core.config.load import RunConfig, load_config
+from core.config.options import check_options
+from core.config.schema import DEVICES, PRECISIONS_OF
+from core.config.sizes import check_out, check_run_name, micro_steps
+from core.config.source import find_config, read_toml, shipped_configs
+
+__all__ = [
+    "DEVICES",
+    "PRECISIONS_OF",
+    "RunConfig",
+    "check_options",
+    "check_out",
+    "check_run_name",
+    "find_config",
+    "load_config",
+    "micro_steps",
+    "read_toml",
+    "shipped_configs",
+]

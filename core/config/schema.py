@@ -1,0 +1,179 @@
+"""The schema of a run config: every table and key with its type, limits, default and meaning.
+
+One msgspec Struct a table. The loader checks by it, the resolved form is written by it, and docs/config.md is
+made from it: a key is added here and nowhere else. No default names an op, model or optimizer.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct, field
+
+DEVICES = ("cpu", "cuda", "sim")
+
+# What each device computes in: f64 is the references' own precision, bf16 is for tensor cores.
+PRECISIONS_OF = {"cpu": ("f32", "f64"), "cuda": ("f32", "bf16"), "sim": ("f32", "bf16")}
+
+Text = Annotated[str, Meta(min_length=1)]
+Texts = Annotated[list[Text], Meta(extra={"lone": True})]  # one string stands for a list of one
+SomeTexts = Annotated[list[Text], Meta(min_length=1, extra={"lone": True})]
+Every = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=1)]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", extra={"expected": "a name of letters, digits and _"})]
+Size = Annotated[
+    Annotated[int, Meta(ge=0)] | Annotated[float, Meta(ge=0)] | Text,
+    Meta(extra={"expected": "a number >= 0 or arithmetic over the dims"}),
+]
+Scalar = bool | int | float | str
+Option = Annotated[
+    Scalar | list[Scalar], Meta(extra={"expected": "a number, true or false, a string, or a list of these"})
+]
+Fusion = Annotated[
+    bool | dict[str, Scalar], Meta(extra={"expected": "true, false, or a table of the fused op's attributes"})
+]
+REST = {"rest": True}  # this field takes every key of its table that is no other field's
+
+
+class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all tables."""
+
+
+class Data(Table, frozen=True, kw_only=True):
+    """The text or tokens to train on. Paths are relative to the current directory; globs are understood."""
+
+    train: Annotated[
+        SomeTexts, Meta(description='`"builtin"` (text that comes with Python), token shards, text files, folders.')
+    ] = field(default_factory=lambda: ["builtin"])
+    val: Annotated[Texts, Meta(description="The same, for validation; `[]` is none.")] = field(default_factory=list)
+    tokenizer: Annotated[
+        SomeTexts, Meta(description="In order of preference; the first that is available is taken and recorded.")
+    ] = field(default_factory=lambda: ["gpt2", "bpe"])
+    vocab_size: Annotated[
+        int, Meta(ge=257, description="Tokens of a `bpe` trained on the run's text: 256 bytes, end of text, merges.")
+    ] = 4096
+
+
+class Train(Table, frozen=True, kw_only=True):
+    """How long to train, and what happens on the way. In every `..._every`, 0 is never; validation, sample and
+    checkpoint that are not off also happen after the last step."""
+
+    steps: Annotated[Count, Meta(description="Optimizer steps of the whole run.")]
+    tokens_per_step: Annotated[
+        Count, Meta(description="Tokens of one optimizer step: a multiple of B * T (times ranks); micro-steps follow.")
+    ]
+    val_every: Annotated[Every, Meta(description="Steps between validations.")] = 0
+    val_tokens: Annotated[
+        Every, Meta(description="Tokens of one validation, at most what there is; 0 is 20 * B * T.")
+    ] = 0
+    sample_every: Annotated[Every, Meta(description="Steps between samples.")] = 0
+    sample_tokens: Annotated[Count, Meta(description="Tokens of a sample, without its prompt.")] = 64
+    sample_prompt: Annotated[str, Meta(description='What a sample continues; `""` is the start of a document.')] = ""
+    checkpoint_every: Annotated[Every, Meta(description="Steps between checkpoints.")] = 0
+    keep_last: Annotated[Count, Meta(description="The newest so many checkpoints are kept.")] = 2
+    keep_every: Annotated[
+        Every, Meta(description="Checkpoints of steps that this divides are kept for good, besides `keep_last`.")
+    ] = 0
+    log_every: Annotated[Every, Meta(description="Steps between printed lines; metrics.jsonl has every step.")] = 1
+    freeze: Annotated[
+        Texts,
+        Meta(description="Globs of parameters that are not trained; `*` crosses dots. Each must match."),
+    ] = field(default_factory=list)
+    recompute: Annotated[
+        Texts, Meta(description="Ops that backward computes again instead of keeping what forward saved.")
+    ] = field(default_factory=list)
+
+
+class Optimizer(Table, frozen=True, kw_only=True):
+    """The optimizer; keys beside these are its own options, checked against it."""
+
+    name: Annotated[Text, Meta(description="A registered optimizer.")]
+    lr: Annotated[float, Meta(gt=0, description="Peak learning rate.")]
+    clip: Annotated[float, Meta(ge=0, description="Largest global norm of the gradients; 0 is no clipping.")] = 1.0
+    options: Annotated[dict[str, Option], Meta(description="Options of the optimizer.", extra=REST)] = field(
+        default_factory=dict
+    )
+
+
+class Schedule(Table, frozen=True, kw_only=True):
+    """The learning rate's course; keys beside `name` are the schedule's own options, checked against it."""
+
+    name: Annotated[Text, Meta(description="A registered schedule.")]
+    options: Annotated[dict[str, Option], Meta(description="Options of the schedule.", extra=REST)] = field(
+        default_factory=dict
+    )
+
+
+class Ops(Table, frozen=True, kw_only=True):
+    """Variants by op: `matmul = "tiled"`. Unlisted ops are `"auto"`. A choice never falls back to another."""
+
+    generate: Annotated[
+        dict[str, Text], Meta(description="Variants by op for generation, in place of those above.")
+    ] = field(default_factory=dict)
+    variants: Annotated[dict[str, Text], Meta(description='A variant of that op, or `"auto"`.', extra=REST)] = field(
+        default_factory=dict
+    )
+
+
+class Plugins(Table, frozen=True, kw_only=True):
+    """Plugins beside the shipped and the installed ones."""
+
+    load: Annotated[Texts, Meta(description="Folders and files to load, relative to the current directory.")] = field(
+        default_factory=list
+    )
+    disable: Annotated[Texts, Meta(description="Plugins to leave out, by name.")] = field(default_factory=list)
+
+
+class Schema(Table, frozen=True, kw_only=True):
+    """Keys that stand before the first table."""
+
+    model: Annotated[Text, Meta(description="A name from `core models`, or the path of a model TOML.")]
+    precision: Annotated[
+        Literal["f32", "bf16", "f64"],
+        Meta(description="Of weights and activations: see Precision below."),
+    ] = "f32"
+    weights: Annotated[
+        str, Meta(description='A checkpoint or a folder of weights to start from; `""` is a fresh start.')
+    ] = ""
+    seed: Annotated[
+        int, Meta(ge=0, description="Seed of the initial weights, the order of the data, dropout and samples.")
+    ] = 1337
+    dims: Annotated[
+        dict[Name, Size], Meta(description="The model's dims by name, over its own: B, T and whatever it has.")
+    ] = field(default_factory=dict)
+    data: Data = field(default_factory=Data)
+    train: Train
+    optimizer: Optimizer
+    schedule: Schedule
+    ops: Ops = field(default_factory=Ops)
+    nodes: Annotated[
+        dict[str, Text], Meta(description="Variants by glob of node names, over `[ops]`; `*` crosses dots.")
+    ] = field(default_factory=dict)
+    fuse: Annotated[
+        dict[str, Fusion], Meta(description="Fused ops by name: `false` is off, a table sets attributes.")
+    ] = field(default_factory=dict)
+    plugins: Plugins = field(default_factory=Plugins)
+
+
+class On(Table, frozen=True, kw_only=True):
+    """What holds on one device only: any key and table of this page except `extends`."""
+
+    cpu: Schema
+    cuda: Schema
+    sim: Schema
+
+
+class File(Schema, frozen=True, kw_only=True):
+    """A file: the schema, what it extends, and what holds on one device."""
+
+    extends: Annotated[
+        str,
+        Meta(min_length=1, description="A config to start from: a path relative to this file, or a shipped name."),
+    ]
+    on: On
+
+
+# Tables whose `name` says what their other keys mean: another name makes the old options meaningless.
+NAMED: dict[str, type[Table]] = {"optimizer": Optimizer, "schedule": Schedule}
+
+Document = dict[str, Any]

@@ -1,0 +1,231 @@
+"""Where a config's words come from: files, the files that they extend, and `--set`.
+
+It reads and parses; what the words mean is checked elsewhere. A shipped config is found by its path or stem when
+there is no such file here, in a checkout and in a wheel alike.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli
+
+import core
+from core.config.check import Keys, show
+from core.config.schema import Document
+from core.errors import UsageError, did_you_mean
+
+LARGEST = 1 << 20  # bytes: a config beyond this is some other file, perhaps a checkpoint given by mistake
+
+AT = re.compile(r"\s*\(at line (\d+), column (\d+)\)$")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file as read: its path, how messages show it, its text, and what it says."""
+
+    path: Path
+    shown: str
+    text: str
+    document: Document
+
+
+# --- files -----------------------------------------------------------------------------------------------------
+
+
+def show_path(path: Path) -> str:
+    """A path for a message: relative to the current directory where it lies within."""
+    try:
+        return path.resolve().relative_to(Path.cwd()).as_posix()
+    except (ValueError, OSError):
+        return str(path)
+
+
+def shipped_configs() -> dict[str, Path]:
+    """The configs that come with the project, by stem."""
+    folders = [Path(root) / "configs" for root in core.__path__]
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.toml"))}
+
+
+def is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # over-long names and NUL are no files
+        return False
+
+
+def shipped(name: str) -> Path | None:
+    """The shipped config of this path or stem: `tiny`, `tiny.toml`, `configs/tiny.toml`."""
+    stem = name.replace("\\", "/").removeprefix("./").removeprefix("configs/").removesuffix(".toml")
+    return shipped_configs().get(stem)
+
+
+def find_config(name: str | Path) -> tuple[Path, str]:
+    """The path of a config, and a note when it is a shipped one that was not found here.
+
+    `name` is a path, or the path or stem of a shipped config. Raises UsageError naming the nearest shipped one.
+    """
+    path = Path(name)
+    if is_file(path):
+        return path, ""
+    found = shipped(str(name))
+    if found is not None:
+        return found, f"no file {show(str(name))} here: the shipped {show_path(found)} is used"
+    what = "is a folder, not a config" if "\0" not in str(name) and path.is_dir() else "does not exist"
+    raise UsageError(
+        f"config {show(str(name))} {what}{did_you_mean(path.stem, shipped_configs())}",
+        hint=f"give the path of a TOML file, or a shipped config: {', '.join(shipped_configs())}",
+    )
+
+
+def read_source(path: Path) -> Source:
+    text = read_text(path)
+    return Source(path, show_path(path), text, parse_toml(text, show_path(path)))
+
+
+def read_text(path: Path) -> str:
+    """The text of a TOML file. Raises UsageError: unreadable, too large, or not UTF-8, with line and column."""
+    shown = show_path(path)
+    try:
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
+    except OSError as error:
+        raise UsageError(f"{shown}: cannot be read: {error.strerror or error}") from None
+    if len(data) > LARGEST:
+        raise UsageError(f"{shown}: larger than {LARGEST} bytes; expected a TOML file")
+    try:
+        return data.decode("utf-8").removeprefix("\ufeff")  # some editors put a byte order mark in front
+    except UnicodeDecodeError as error:
+        before = data[: error.start]
+        line, column = before.count(b"\n") + 1, len(before) - (before.rfind(b"\n") + 1) + 1
+        raise UsageError(
+            f"{shown}:{line}:{column}: not UTF-8 (byte 0x{data[error.start]:02x})", hint="save the file as UTF-8"
+        ) from None
+
+
+def parse_toml(text: str, shown: str) -> Document:
+    """What a TOML text says. Raises UsageError with file, line and column; duplicate keys are such an error."""
+    try:
+        return tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
+        message, found = AT.sub("", str(error)), AT.search(str(error))
+        lines = text.splitlines() or [""]
+        line, column = (int(found[1]), int(found[2])) if found else (len(lines), len(lines[-1]) + 1)
+        written = lines[line - 1].strip() if line <= len(lines) else ""
+        raise UsageError(f"{shown}:{line}:{column}: not TOML: {message}\n    {written[:100]}") from None
+    except (RecursionError, ValueError) as error:  # nesting without end, a number of thousands of digits
+        raise UsageError(f"{shown}:1:1: not TOML that can be read: {error}") from None
+
+
+def read_toml(path: Path) -> Document:
+    """What a TOML file says. Raises UsageError naming file, line and column."""
+    return read_source(path).document
+
+
+# --- extends ---------------------------------------------------------------------------------------------------
+
+
+def read_chain(path: Path) -> tuple[list[Source], list[str]]:
+    """A config and what it extends, the base first; and what is wrong with the chain itself."""
+    chain: list[Source] = []  # the top first
+    while True:
+        source = read_source(path)
+        chain.append(source)
+        base = source.document.get("extends")
+        if not isinstance(base, str) or not base:  # absent, or a wrong type, which the schema's check reports
+            return chain[::-1], []
+        found = find_base(base, source.path)
+        walked = " -> ".join(s.shown for s in chain)
+        if found is None:
+            close = did_you_mean(Path(base).stem, shipped_configs())
+            return chain[::-1], [
+                f"{source.shown} extends: expected a file relative to {show_path(path.parent) or '.'} or a shipped "
+                f"config, got {show(base)}, which does not exist{close} (chain: {walked} -> {base})"
+            ]
+        if any(found.resolve() == s.path.resolve() for s in chain):
+            return chain[::-1], [f"{source.shown} extends: a cycle: {walked} -> {show_path(found)}"]
+        path = found
+
+
+def find_base(base: str, path: Path) -> Path | None:
+    """What `extends = base` in the file `path` names: a file relative to it, .toml or not, or a shipped one."""
+    here = [path.parent / base, path.parent / f"{base}.toml"]
+    return next((p for p in here if is_file(p)), None) or shipped(base)
+
+
+# --- --set -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Override:
+    """One `--set KEY=VALUE`: the document that it stands for."""
+
+    shown: str
+    path: Keys
+    value: Any
+
+    @property
+    def document(self) -> Document:
+        inner = self.value
+        for key in reversed(self.path):
+            inner = {key: inner}
+        return inner  # type: ignore[no-any-return]
+
+
+def parse_override(text: str) -> Override | str:
+    """`train.steps=10` read as TOML, or what is wrong with it."""
+    shown = f"--set {text}"
+    left, equals, right = split(text)
+    if not equals or not left.strip():
+        return f"{shown}: expected KEY=VALUE, as in train.steps=10"
+    path = split_keys(left.strip())
+    if path is None:
+        return f"{shown}: {show(left)} is no dotted key, as in train.steps"
+    if path[0] == "extends":
+        return f"{shown}: extends is for files; give the other config instead"
+    try:
+        parsed = tomli.loads(f"v = {right.strip()}")
+    except (tomli.TOMLDecodeError, RecursionError, ValueError) as error:
+        if right.strip()[:1] in ("[", "{", '"', "'"):  # meant as TOML: as a string it would be a strange one
+            return f"{shown}: the value is not TOML: {AT.sub('', str(error))}"
+        return Override(shown, path, right)
+    return Override(shown, path, parsed["v"] if list(parsed) == ["v"] else right)
+
+
+def split(text: str) -> tuple[str, bool, str]:
+    """KEY, whether there is an `=`, VALUE: at the first `=` that is not in quotes."""
+    quote = ""
+    for at, letter in enumerate(text):
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "\"'":
+            quote = letter
+        elif letter == "=":
+            return text[:at], True, text[at + 1 :]
+    return text, False, ""
+
+
+def split_keys(text: str) -> Keys | None:
+    """A dotted key as its parts; None when it is none.
+
+    A shell eats the quotes of `nodes."h.*.fc"`, so under the table of globs the rest is one key.
+    """
+    parts: list[str] = []
+    try:
+        inner: Any = tomli.loads(f"{text} = 0")
+        while isinstance(inner, dict):
+            if len(inner) != 1:
+                return None
+            [(part, inner)] = inner.items()
+            parts.append(part)
+    except (tomli.TOMLDecodeError, RecursionError):
+        parts = text.split(".")
+        if any(not p or re.search(r"[\s\"'\[\]{}#]", p) for p in parts):
+            return None
+    first = 2 if parts[0] == "on" else 0
+    if parts[first : first + 1] == ["nodes"] and len(parts) > first + 2:
+        parts[first + 1 :] = [".".join(parts[first + 1 :])]
+    return tuple(parts)
