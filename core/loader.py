@@ -61,6 +61,7 @@ def load_registry(
     for candidate in found.candidates:
         loading.collect(candidate)
     registry = loading.build()
+    registry.problems = [str(problem) for problem in found.problems]
     registry.plugins = [loading.records[id(c)] for c in found.candidates]
     registry.plugins += [_record(c, DISABLED) for c in found.disabled]
     for name in require:

@@ -112,6 +112,7 @@ class Registry:
     commands: list[click.Command] = field(default_factory=list)
     step_hooks: list[StepHook] = field(default_factory=list)
     plugins: list[PluginRecord] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)  # what a listing loaded in spite of
 
     def op(self, name: str, where: str = "") -> Op:
         return self._find("op", name, self.ops, where)

@@ -1,0 +1,183 @@
+"""The command `core`: its verbs, and what becomes of errors.
+
+One file a verb, `core/cli/<verb>.py` with a `command`, imported only when that verb is used, so that `core --help`
+stays fast. Plugins' commands follow the verbs. An expected error prints one message and no traceback, and exits
+with its code; anything else is a bug of ours and exits with 70.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from core import __version__
+from core.errors import CoreError, DeviceError, did_you_mean
+
+if TYPE_CHECKING:
+    from core.registry import Registry
+
+# verb -> its line in `core --help`; `core/cli/<verb>.py` is imported only when the verb is used
+VERBS = {
+    "train": "Train a model from a run config.",
+    "plan": "Show what a config would run, without running it.",
+    "sample": "Generate text from a run.",
+    "check": "Check ops against their references, then time them.",
+    "ops": "List ops and their variants, and why one can run or not.",
+    "models": "List models.",
+    "plugins": "List plugins: what they bring, and why one is broken.",
+    "data": "Prepare, inspect and verify training data.",
+    "tokenizer": "Fetch, train and try tokenizers.",
+    "doctor": "Look at this machine and say what to put right.",
+}
+
+BUG, INTERRUPTED = 70, 130
+LAST_FRAMES = 3  # of a bug's traceback that are shown; all of it goes to a file
+
+
+class Verbs(click.Group):
+    """The verbs, then the plugins' commands. Listing them imports none of their modules."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*VERBS, *plugin_commands()]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return plugin_commands().get(cmd_name)
+        command: click.Command = import_module(f"core.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+        plugins = plugin_commands()
+        if plugins:
+            with formatter.section("Commands of plugins"):
+                formatter.write_dl([(name, command.get_short_help_str(80)) for name, command in plugins.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if not name.startswith("-") and name not in VERBS and name not in plugin_commands():
+            ctx.fail(f'there is no command "{name}"{did_you_mean(name, self.list_commands(ctx))}{_suspects(name)}')
+        return super().resolve_command(ctx, args)
+
+
+def plugin_commands() -> dict[str, click.Command]:
+    """Commands by name that shipped and installed plugins bring. Plugins that mention none are not imported."""
+    registry = _registry_for_commands()
+    found: dict[str, click.Command] = {}
+    for command in registry.commands if registry else ():
+        name = command.name or ""
+        if name in VERBS:
+            click.echo(f'core: warning: a plugin\'s command "{name}" is hidden by the verb of that name', err=True)
+        else:
+            found[name] = command
+    return found
+
+
+def _registry_for_commands() -> Registry | None:
+    from core.discovery import discover
+
+    if not any(candidate.mentions("core_commands") for candidate in discover().candidates):
+        return None  # the usual case: nothing is imported for a list of verbs
+    from core.loader import load_registry
+
+    return load_registry(strict=False)
+
+
+def _suspects(name: str) -> str:
+    registry = _registry_for_commands()
+    if registry is None:
+        return ""
+    from core.registry import state
+
+    return "".join(f"\n{state(record)}, and it mentions {name}" for record in registry.suspects(name))
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="corelm")
+def core() -> None:
+    """Train language models with nothing hidden."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """The entry point of the command `core`: run a verb and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a C locale must not end a run
+    sys.exit(run(args))
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """Run a verb; the exit code. Errors are printed on stderr here and nowhere else."""
+    try:
+        result = core.main(list(args) if args is not None else None, prog_name="core", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except CoreError as error:
+        return expected(error)
+    except MemoryError as error:
+        return expected(DeviceError(f"out of memory: {error}", hint="a smaller B, T or model needs less"))
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("core: interrupted", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        return reader_gone()
+    except Exception as error:
+        return bug(error)
+    return result if isinstance(result, int) else 0
+
+
+def expected(error: CoreError) -> int:
+    """Print an expected error: no traceback unless CORELM_TRACEBACK=1 asks for it."""
+    if os.environ.get("CORELM_TRACEBACK") == "1":
+        traceback.print_exception(error)
+    click.echo(f"core: error: {error}", err=True)
+    return error.exit_code
+
+
+def reader_gone() -> int:
+    """`core ops | head`: the reader has what it wanted. Python must not complain when it flushes at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def bug(error: Exception) -> int:
+    """Say that it is our fault, show the last frames, and keep the whole traceback in a file."""
+    whole = "".join(traceback.format_exception(error))
+    lines = [f"core: this is a bug of ours: {type(error).__name__}: {error}"]
+    if os.environ.get("CORELM_TRACEBACK") == "1":
+        lines.append(whole)
+    else:
+        frames = traceback.extract_tb(error.__traceback__)[-LAST_FRAMES:]
+        lines += [f"    {frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]
+        kept = _keep(whole)
+        lines.append(f"  hint: please report it with {kept}" if kept else "  hint: CORELM_TRACEBACK=1 shows all of it")
+    click.echo("\n".join(lines), err=True)
+    return BUG
+
+
+def _keep(text: str) -> Path | None:
+    """A new file with the traceback; None where none can be written."""
+    try:
+        handle, name = tempfile.mkstemp(prefix="corelm-traceback-", suffix=".txt", text=True)
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError:
+        return None
+    return Path(name)

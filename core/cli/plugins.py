@@ -1,0 +1,76 @@
+"""`core plugins`: every plugin that was found, what it brings, and why one is broken or switched off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from core.cli.show import emit_json, json_option, plugin_option, table
+from core.errors import BuildError, did_you_mean
+from core.loader import load_registry
+from core.registry import PluginRecord, Registry
+
+
+@click.command("plugins")
+@click.argument("name", required=False)
+@plugin_option
+@json_option
+def command(name: str | None, plugin: tuple[str, ...], as_json: bool) -> None:
+    """List plugins; with NAME, all that one brings, or the traceback that broke it."""
+    registry = load_registry(plugin, strict=False)
+    records = registry.plugins if name is None else _named(registry, name)
+    if as_json:
+        emit_json([as_data(record) for record in records])
+        return
+    if name is not None:
+        click.echo("\n\n".join(detail(record) for record in records))
+        return
+    rows = [(r.name, r.version or "-", r.status, r.origin, summary(r)) for r in records]
+    click.echo(table(("PLUGIN", "VERSION", "STATUS", "ORIGIN", "BRINGS"), rows))
+    for problem in registry.problems:
+        click.echo(f"core: error: {problem}", err=True)
+
+
+def _named(registry: Registry, name: str) -> list[PluginRecord]:
+    found = [r for r in registry.plugins if r.name == name]
+    if not found:
+        names = [r.name for r in registry.plugins]
+        raise BuildError(
+            f'there is no plugin "{name}"{did_you_mean(name, names)}', hint=f"there are: {', '.join(names)}"
+        )
+    return found
+
+
+def summary(record: PluginRecord) -> str:
+    """`9 ops, 12 variants`, or the reason why there is nothing."""
+    if record.reason:
+        return record.reason
+    counts = [f"{len(names)} {kind if len(names) > 1 else kind[:-1]}" for kind, names in record.brings.items()]
+    return ", ".join(counts) or "-"
+
+
+def detail(record: PluginRecord) -> str:
+    """All that is known of one plugin."""
+    lines = [
+        f"{record.name} {record.version}".rstrip(),
+        f"  {record.status}, {record.origin}, {record.path or 'no path'}",
+    ]
+    lines += [f"  {kind}: {', '.join(names)}" for kind, names in record.brings.items()]
+    if record.reason:
+        lines += [f"  {record.reason}", "", record.traceback.rstrip()]
+    return "\n".join(lines)
+
+
+def as_data(record: PluginRecord) -> dict[str, Any]:
+    return {
+        "name": record.name,
+        "version": record.version,
+        "kind": record.kind,
+        "origin": record.origin,
+        "path": str(record.path) if record.path else None,
+        "status": record.status,
+        "reason": record.reason,
+        "traceback": record.traceback,
+        "brings": record.brings,
+    }

@@ -1,0 +1,35 @@
+"""What the listings share: their options, tables of text, and the JSON twin."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def plugin_option(function: F) -> F:
+    """`--plugin PATH`, any number of times, as the argument `plugin`."""
+    return click.option(
+        "--plugin", multiple=True, metavar="PATH", help="Load a plugin: a folder with an __init__.py, or a .py file."
+    )(function)
+
+
+def json_option(function: F) -> F:
+    """`--json`, as the argument `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+def emit_json(data: Any) -> None:
+    """`data` as JSON on stdout. What JSON has no type for becomes text."""
+    click.echo(json.dumps(data, indent=2, default=str))
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Columns aligned to the left, two spaces apart; the last one runs free."""
+    cells = [[str(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
