@@ -1,0 +1,11 @@
+"""Model TOML to a graph: reading and `extends` (source), checks (schema), blocks (expand), shapes (build), init.
+
+Nothing is allocated here and nothing runs: a graph of billions of parameters builds in milliseconds.
+"""
+
+from __future__ import annotations
+
+from core.graph.source import ModelSource, load_model
+from core.graph.types import Graph, Node, Parameter, Value
+
+__all__ = ["Graph", "ModelSource", "Node", "Parameter", "Value", "load_model"]

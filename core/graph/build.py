@@ -1,0 +1,370 @@
+"""A model document to a Graph: dims, then nodes, then shapes, then ties, init, loss.
+
+Every stage reports all that it finds before the next one starts. Nothing is allocated.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections import ChainMap
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from core.errors import BuildError, UsageError, did_you_mean
+from core.expr import Number, evaluate, trim
+from core.graph.dims import check_overrides, evaluate_dims
+from core.graph.expand import Draft, Expander, in_order
+from core.graph.init import settle
+from core.graph.problems import Problems
+from core.graph.schema import OP_NODE, check_document
+from core.graph.types import Graph, Node, Parameter, Value
+from core.op import Pattern
+
+if TYPE_CHECKING:
+    from core.graph.source import ModelSource
+    from core.registry import Registry
+
+Shape = tuple[int, ...]
+
+
+def build_graph(source: ModelSource, registry: Registry, overrides: Mapping[str, Number | str]) -> Graph:
+    """See ModelSource.build."""
+    problems = Problems()
+    check_document(source, problems)
+    problems.finish()
+    table: dict[str, Any] = source.document.get("dims", {})
+    table = {**table, **check_overrides(table, overrides, source.where())}
+    graph = _Builder(source, registry, table).build()
+    _check_batch_free(graph, source, registry, table)
+    return graph
+
+
+class _Builder:
+    def __init__(self, source: ModelSource, registry: Registry, table: Mapping[str, Any]) -> None:
+        self.source, self.registry = source, registry
+        self.dims = evaluate_dims(table, source.where("dims"))
+        self.problems = Problems()
+        self.values: dict[str, Value] = {}
+        self.nodes: list[Node] = []
+        self.parameters: dict[str, Parameter] = {}
+        self.ties: list[_Tie] = []
+        self.lost: set[str] = set()  # values whose node was reported
+
+    def build(self) -> Graph:
+        self._inputs()
+        expander = Expander(self.source, self.registry, self.dims, self.problems)
+        drafts = in_order(expander.run(), self.problems)
+        self.lost = expander.lost
+        for draft in drafts:
+            self._node(draft)
+        self.problems.finish()
+        self._resolve_ties()
+        loss, logits = self._loss(expander.scope), self._logits(expander.scope)
+        self._unused(drafts, {*loss, *([logits] if logits else [])})
+        self.problems.finish()
+        self._init()
+        inputs = {name: self.values[name] for name in self.source.document["inputs"]}
+        return Graph(
+            self.source.name,
+            inputs,
+            self.nodes,
+            self.values,
+            self.parameters,
+            dict(self.dims),
+            loss,
+            logits,
+            self.source,
+        )
+
+    # --- values and nodes ------------------------------------------------------------------------------------------
+
+    def _inputs(self) -> None:
+        for name, text in self.source.document["inputs"].items():
+            where = self.source.where("inputs", name)
+            try:
+                pattern = Pattern.parse(text, where)
+                if pattern.leading:
+                    raise BuildError(f'{where}: "{text}" has "..."; an input of the graph names its sizes')
+                shape = pattern.shape(self.dims, where)
+                self.values[name] = Value(name, shape, pattern.dtype, _bound(pattern, self.dims, where))
+            except BuildError as error:
+                self.problems.take(where, error)
+                self.lost.add(name)
+
+    def _node(self, draft: Draft) -> None:
+        """Unify one node; on a problem, its outputs are lost, and what reads them says nothing."""
+        if not draft.sound or draft.op is None or any(v in self.lost for v in draft.inputs.values()):
+            self.lost.update(draft.outputs.values())
+            return
+        try:
+            self.nodes.append(self._settled(draft))
+        except BuildError as error:
+            self.problems.take(draft.where, error)
+            self.lost.update(draft.outputs.values())
+
+    def _settled(self, draft: Draft) -> Node:
+        op, where = draft.op, f"{draft.where}, node {draft.name}"
+        assert op is not None
+        given = {k: v for k, v in draft.spec.items() if k not in OP_NODE}
+        for key in given:
+            if key not in op.attrs:
+                known = [*op.attrs, *OP_NODE]
+                raise BuildError(
+                    f'{where}: op "{op.name}" has no attribute "{key}"{did_you_mean(key, known)}',
+                    hint=f"it has: {', '.join(op.attrs) or 'none'}",
+                )
+        attrs = op.settle_attrs(given, self.dims, where)
+        shapes = {role: self.values[value].shape for role, value in draft.inputs.items()}
+        dims = self._solved(draft, shapes, attrs, where)
+        outputs = draft.outputs
+        for role, value in outputs.items():
+            pattern = op.outputs[role].pattern
+            shape = pattern.shape(dims, f"{where}.{role}")
+            self.values[value] = Value(value, shape, pattern.dtype, _bound(pattern, dims, where))
+        params = self._params(draft, attrs, dims, where)
+        return Node(draft.name, op, draft.inputs, outputs, params, attrs, dims, draft.where)
+
+    def _solved(self, draft: Draft, shapes: dict[str, Shape], attrs: dict[str, Any], where: str) -> dict[str, Any]:
+        """The node's dims; an error about an edge names both its ends and all shapes that come in."""
+        op = draft.op
+        assert op is not None
+        try:
+            dims = op.solve(shapes, attrs, where)
+            for role, value in draft.inputs.items():
+                _check_contents(self.values[value], op.inputs[role].pattern, dims, f"{where}.{role}")
+        except BuildError as error:
+            edges = "".join(
+                f"\n    {role} ({op.inputs[role].pattern.text}) <- {value} {_described(self.values[value])}"
+                for role, value in draft.inputs.items()
+            )
+            raise BuildError(f"{error.message}{edges}", hint=error.hint) from None
+        return dims
+
+    # --- parameters ------------------------------------------------------------------------------------------------
+
+    def _params(self, draft: Draft, attrs: dict[str, Any], dims: dict[str, Any], where: str) -> dict[str, str]:
+        op = draft.op
+        assert op is not None
+        present = op.present_params(attrs)
+        tie = draft.spec.get("tie", {})
+        for role in tie:
+            if role not in present:
+                why = "it is switched off here" if role in op.params else f'op "{op.name}" has no such parameter'
+                raise BuildError(f'{where}: "tie" names "{role}", but {why}{did_you_mean(role, present)}')
+        names: dict[str, str] = {}
+        for role, declared in present.items():
+            names[role] = name = f"{draft.name}.{role}"
+            shape = op.param_patterns[role].shape(dims, f"{where}.{role}")
+            if role in tie:
+                self.ties.append(_Tie(name, tie[role], shape, draft, role, names))
+                continue
+            init = settle(declared.init, ChainMap(dims, self.dims), f"{where}.{role}")
+            self.parameters[name] = Parameter(name, shape, init, declared.decay, draft.name, role)
+        return names
+
+    def _resolve_ties(self) -> None:
+        """Give every tied role its owner's name. `tie` looks in its own block first, then further out."""
+        sources: dict[str, str] = {}
+        known = {*self.parameters, *(t.name for t in self.ties)}
+        for tie in self.ties:
+            candidates = [prefix + tie.source for prefix in tie.draft.prefixes]
+            found = next((c for c in candidates if c in known), None)
+            if found is None:
+                where = tie.draft.where
+                self.problems.add(
+                    where,
+                    f'{where}, node {tie.draft.name}: "tie" names "{tie.source}", which is no parameter'
+                    f"{did_you_mean(tie.source, known)}",
+                    'a parameter is its node\'s name and its role, as in "wte.weight"',
+                )
+            else:
+                sources[tie.name] = found
+        for tie in self.ties:
+            if tie.name in sources:
+                self._tie(tie, sources)
+
+    def _tie(self, tie: _Tie, sources: Mapping[str, str]) -> None:
+        where = f"{tie.draft.where}, node {tie.draft.name}"
+        owner, way = sources[tie.name], [tie.name]
+        while owner in sources and owner not in way:
+            way.append(owner)
+            owner = sources[owner]
+        if owner in way:
+            circle = " -> ".join([*way, owner])
+            self.problems.add(tie.draft.where, f"{where}: parameters are tied in a circle: {circle}")
+        elif owner in self.parameters:
+            parameter = self.parameters[owner]
+            if _sizes(parameter.shape) != _sizes(tie.shape):
+                self.problems.add(
+                    tie.draft.where,
+                    f"{where}: {tie.role} needs shape {described(tie.shape)}, but {owner}, which it is tied to, "
+                    f"has {described(parameter.shape)}",
+                )
+            tie.names[tie.role] = owner
+
+    def _init(self) -> None:
+        """Apply `[init]`: globs over parameter names, the last match wins. UsageError for one that matches nothing."""
+        tied = {t.name: t.names[t.role] for t in self.ties}
+        empty = Problems()
+        for glob, rule in self.source.document.get("init", {}).items():
+            where = self.source.where("init", glob)
+            matches = [name for name in self.parameters if fnmatch.fnmatchcase(name, glob)]
+            if not matches:
+                shared = [f"{n} is {tied[n]}, tied" for n in tied if fnmatch.fnmatchcase(n, glob)][:1]
+                hint = shared[0] if shared else "`false` instead of a rule takes an inherited glob away"
+                empty.add(where, f"{where}: matches no parameter{did_you_mean(glob, self.parameters)}", hint)
+                continue
+            try:
+                settled = settle(rule, self.dims, where)
+            except BuildError as error:
+                self.problems.take(where, error)
+                continue
+            for name in matches:
+                p = self.parameters[name]
+                self.parameters[name] = Parameter(name, p.shape, settled, p.decay, p.node, p.role)
+        self.problems.finish()
+        empty.finish(UsageError)
+
+    # --- what is asked for -----------------------------------------------------------------------------------------
+
+    def _loss(self, scope: Mapping[str, str]) -> dict[str, float]:
+        """Loss terms and their weights: names or globs over values, the last match wins."""
+        declared = self.source.document.get("loss", {})
+        terms = {declared: 1.0} if isinstance(declared, str) else declared
+        made = [v for v in self.values if v not in self.source.document["inputs"]]
+        loss: dict[str, float] = {}
+        for glob, weight in terms.items():
+            where = self.source.where("loss", glob) if isinstance(declared, dict) else self.source.where("loss")
+            matches = [v for v in made if fnmatch.fnmatchcase(v, glob)]
+            if not matches and scope.get(glob) in made:
+                matches = [scope[glob]]
+            if not matches:
+                self.problems.add(where, f'{where}: no value is called "{glob}"{did_you_mean(glob, made)}')
+            try:
+                number = float(evaluate(weight, self.dims, where))
+            except BuildError as error:
+                self.problems.take(where, error)
+                continue
+            for name in matches:
+                if self.values[name].dtype != "acc":
+                    self.problems.add(
+                        where,
+                        f'{where}: "{name}" {_described(self.values[name])} is no loss: its dtype is not acc',
+                        'a loss term is the output of an op that declares it as ": acc"',
+                    )
+                loss[name] = number
+        return loss
+
+    def _logits(self, scope: Mapping[str, str]) -> str | None:
+        name = self.source.document.get("logits")
+        if name is None:
+            return None
+        where = self.source.where("logits")
+        value = name if name in self.values else scope.get(name)
+        if value not in self.values or value in self.source.document["inputs"]:
+            made = [v for v in self.values if v not in self.source.document["inputs"]]
+            self.problems.add(where, f'{where}: no value is called "{name}"{did_you_mean(name, made)}')
+            return None
+        if self.values[value].dtype is not None:
+            what = _described(self.values[value])
+            self.problems.add(where, f'{where}: "{name}" {what} is no activation: logits have the activations\' dtype')
+        return value
+
+    def _unused(self, drafts: Iterable[Draft], wanted: set[str]) -> None:
+        """Report nodes and inputs that nothing asks for. A node of a block counts as used if one repeat's is."""
+        used = {v for n in self.nodes for v in n.inputs.values()} | wanted
+        alive = {d.path for d in drafts if used.intersection(d.outputs.values())}
+        for draft in drafts:
+            if draft.path not in alive:
+                self.problems.add(
+                    draft.where,
+                    f"{draft.where}, node {draft.name}: nothing uses it: no node, no loss, not the logits",
+                    "remove it, or name it where it belongs",
+                )
+        for name in self.source.document["inputs"]:
+            if name not in used:
+                where = self.source.where("inputs", name)
+                self.problems.add(
+                    where, f"{where}: no node uses this input", f"inputs = {{ {name} = false }} removes it"
+                )
+
+
+class _Tie:
+    """A parameter that is another's: its own name, the name that the file gives, and where to write the owner."""
+
+    def __init__(self, name: str, source: str, shape: Shape, draft: Draft, role: str, names: dict[str, str]) -> None:
+        self.name, self.source, self.shape = name, source, shape
+        self.draft, self.role, self.names = draft, role, names
+
+
+def _bound(pattern: Pattern, dims: Mapping[str, Any], where: str) -> int | None:
+    """The exclusive upper bound of integer contents; None when there is none."""
+    if pattern.bound is None:
+        return None
+    bound = evaluate(pattern.bound, dims, where)
+    if not isinstance(bound, int) or bound < 1:
+        raise BuildError(f'{where}: the bound "{pattern.bound}" is {bound}; expected a whole number of at least 1')
+    return bound
+
+
+def _check_contents(value: Value, pattern: Pattern, dims: Mapping[str, Any], where: str) -> None:
+    """Raise BuildError if `value` has another dtype than the op takes, or larger integers."""
+    if value.dtype != pattern.dtype:
+        raise BuildError(f"{where}: takes {_kind(pattern.dtype)}, but {value.name} holds {_kind(value.dtype)}")
+    bound = _bound(pattern, dims, where)
+    if bound is not None and value.bound is not None and value.bound > bound:
+        raise BuildError(
+            f"{where}: takes integers below {pattern.bound} = {bound}, but {value.name} goes up to {value.bound - 1}"
+        )
+
+
+def _kind(dtype: str | None) -> str:
+    return {None: "activations", "acc": "acc (a statistic or a loss)"}.get(dtype, str(dtype))
+
+
+def _sizes(shape: Shape) -> tuple[Shape, Shape]:
+    return tuple(int(n) for n in shape), trim(shape)
+
+
+def described(shape: Shape) -> str:
+    """`(50304, 768)`, with the meaningful part where it is padded."""
+    plain, meant = _sizes(shape)
+    return str(plain) if plain == meant else f"{plain} padded from {meant}"
+
+
+def _described(value: Value) -> str:
+    return f"{described(value.shape)} {_kind(value.dtype)}"
+
+
+def _check_batch_free(graph: Graph, source: ModelSource, registry: Registry, table: Mapping[str, Any]) -> None:
+    """Raise BuildError if a parameter's shape follows B or T: build again with others and compare.
+
+    Both are chosen smaller or larger until the graph builds: T may be bounded by the learned positions.
+    """
+    now = {n: graph.dims[n] for n in ("B", "T") if isinstance(graph.dims.get(n), int)}
+    for dim, size in now.items():
+        for other in (size // 2, size - 1, size + 1, 2 * size):
+            if other < 1:
+                continue
+            try:
+                again = _Builder(source, registry, {**table, dim: other}).build()
+            except (BuildError, UsageError):
+                continue
+            _compare(graph, again, dim, source)
+            break
+
+
+def _compare(graph: Graph, again: Graph, dim: str, source: ModelSource) -> None:
+    problems = Problems()
+    where = {n.name: n.where for n in graph.nodes}
+    for name, parameter in graph.parameters.items():
+        other = again.parameters.get(name)
+        shape = other.shape if other else None
+        if shape != parameter.shape:
+            problems.add(
+                where[parameter.node],
+                f"{where[parameter.node]}: the shape of parameter {name} follows {dim}: {described(parameter.shape)} "
+                f"at {dim} = {graph.dims[dim]}, {described(shape) if shape else 'absent'} at {dim} = {again.dims[dim]}",
+                f"give it a dim of its own: {dim} changes from plan to plan",
+            )
+    problems.finish()

@@ -1,0 +1,244 @@
+"""The form of a model file, before any meaning: which tables and keys there are, and what type each has.
+
+Whether a name stands for something is expand.py's and build.py's business.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from core.errors import did_you_mean
+from core.graph.dims import name_problem, unusable
+from core.graph.problems import Problems
+
+if TYPE_CHECKING:
+    from core.graph.source import ModelSource
+
+KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # a node, block or input; no dots, which expanded names are made of
+RESERVED = ("in", "out")  # a block's own keys: no node can have these names
+BLOCK_NODE = ("block", "in", "repeat")
+OP_NODE = ("op", "in", "tie")  # and the op's attributes
+
+Check = Callable[["ModelSource", Any, tuple[str, ...], Problems], None]
+
+
+def check_document(source: ModelSource, problems: Problems) -> None:
+    """Report every key that a model file does not have, and every value of a wrong type."""
+    for key, value in source.document.items():
+        if key not in TOP:
+            where = source.where(key)
+            problems.also(where, f'{where}: a model has no key "{key}"{did_you_mean(key, TOP)}')
+        else:
+            TOP[key](source, value, (key,), problems)
+    for needed in ("inputs", "graph"):
+        if needed not in source.document:
+            problems.also(source.where(), f'{source.where()}: there is no "{needed}"; a model needs it')
+    if not {"loss", "logits"} & source.document.keys():
+        problems.also(source.where(), f'{source.where()}: there is neither "loss" nor "logits": nothing is asked for')
+
+
+def wrong(
+    source: ModelSource, path: tuple[str, ...], value: Any, expected: str, problems: Problems, hint: str = ""
+) -> None:
+    where = source.where(*path)
+    problems.also(where, f"{where} is {value!r:.200}; expected {expected}", hint)
+
+
+# --- pieces ------------------------------------------------------------------------------------------------------
+
+
+def _string(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+    if not isinstance(value, str) or not value:
+        wrong(source, path, value, "a string", problems)
+
+
+def _strings(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+    if not is_names(value):
+        wrong(source, path, value, "a string or a list of strings", problems)
+
+
+def is_names(value: Any) -> bool:
+    """A string, or a list of at least one."""
+    names = value if isinstance(value, list) else [value]
+    return bool(names) and all(isinstance(n, str) and n for n in names)
+
+
+def _table(
+    source: ModelSource,
+    value: Any,
+    path: tuple[str, ...],
+    problems: Problems,
+    keys: Collection[str] | None = None,
+) -> Mapping[str, Any]:
+    """`value` if it is a table, else an empty one and a problem. Keys that are not in `keys` are problems."""
+    if not isinstance(value, dict):
+        wrong(source, path, value, "a table", problems)
+        return {}
+    for key in value:
+        if keys is not None and key not in keys:
+            where = source.where(*path, key)
+            problems.also(
+                where, f'{where}: there is no key "{key}" here{did_you_mean(key, keys)} (known: {", ".join(keys)})'
+            )
+    return value
+
+
+def _identifier(source: ModelSource, path: tuple[str, ...], problems: Problems, what: str) -> None:
+    name = path[-1]
+    if not KEY.fullmatch(name) or name in RESERVED:
+        why = "is reserved" if name in RESERVED else "is not made of letters, digits and _"
+        problems.also(source.where(*path), f'{source.where(*path)}: "{name}" {why}; {what} cannot be called so')
+
+
+# --- tables ------------------------------------------------------------------------------------------------------
+
+
+def _inputs(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+    for name, pattern in _table(source, value, path, problems).items():
+        _identifier(source, (*path, name), problems, "an input")
+        if not isinstance(pattern, str):
+            wrong(source, (*path, name), pattern, 'a shape, as in "B T : i32 < V"', problems)
+
+
+def _dims(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+    for name, size in _table(source, value, path, problems).items():
+        where = source.where(*path, name)
+        if problem := name_problem(name) or unusable(size):
+            problems.also(where, f"{where}: {problem}")
+
+
+def _nodes(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+    inputs = source.document.get("inputs")
+    taken = set(inputs) if path == ("graph",) and isinstance(inputs, dict) else set()
+    for name, node in _table(source, value, path, problems).items():
+        if len(path) == 2 and name in RESERVED:
+            continue
+        here = (*path, name)
+        _identifier(source, here, problems, "a node")
+        if name in taken:
+            where = source.where(*here)
+            problems.also(where, f'{where}: "{name}" is an input of the graph already; a node needs a name of its own')
+        if isinstance(node, dict):
+            _node(source, node, here, problems)
+        else:
+            wrong(source, here, node, 'a node, as in { op = "layernorm", in = "x" }', problems)
+
+
+def _node(source: ModelSource, node: dict[str, Any], path: tuple[str, ...], problems: Problems) -> None:
+    where = source.where(*path)
+    if ("op" in node) == ("block" in node):
+        problems.also(where, f'{where}: a node has either "op" or "block"; this one has {", ".join(node) or "nothing"}')
+        return
+    kind = "op" if "op" in node else "block"
+    if not isinstance(node[kind], str):
+        problems.also(where, f'{where}: "{kind}" is {node[kind]!r:.200}; expected a name')
+    if "in" in node and not is_names(node["in"]) and not (kind == "op" and _named_inputs(node["in"])):
+        problems.also(where, f'{where}: "in" is {node["in"]!r:.200}; expected a name or a list of names')
+    if kind == "op":
+        tie = node.get("tie", {})
+        if not isinstance(tie, dict) or not all(isinstance(v, str) for v in tie.values()):
+            problems.also(where, f'{where}: "tie" is {tie!r:.200}; expected {{ weight = "wte.weight" }}')
+        return
+    for key in node:
+        if key not in BLOCK_NODE:
+            problems.also(where, f'{where}: a block node has no key "{key}"{did_you_mean(key, BLOCK_NODE)}')
+    if "in" not in node:
+        problems.also(where, f'{where}: a block node needs "in"')
+    if why := unusable(node.get("repeat", 1)):
+        problems.also(where, f'{where}: "repeat": {why}')
+
+
+def _named_inputs(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(v, str) and v for v in value.values())
+
+
+def _blocks(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+    for name, block in _table(source, value, path, problems).items():
+        here = (*path, name)
+        _identifier(source, here, problems, "a block")
+        _nodes(source, block, here, problems)
+        if not isinstance(block, dict):
+            continue
+        for key in RESERVED:
+            if not is_names(block.get(key)):
+                where = source.where(*here)
+                problems.also(
+                    where, f'{where}: "{key}" is {block.get(key)!r:.200}; a block needs a name or a list of names'
+                )
+        names = as_list(block.get("in", [])) if is_names(block.get("in")) else []
+        for twice in {n for n in names if n in block or names.count(n) > 1}:
+            where = source.where(*here, twice)
+            problems.also(where, f'{where}: "{twice}" names two things in this block; one of them is in its "in"')
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _loss(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+    if isinstance(value, str) and value:
+        return
+    if not isinstance(value, dict) or not value:
+        wrong(source, path, value, 'a value\'s name, or weights as in { loss = 1.0, "h.*.balance" = 0.02 }', problems)
+        return
+    for name, weight in value.items():
+        if why := unusable(weight):
+            problems.also(source.where(*path, name), f"{source.where(*path, name)}: {why}")
+
+
+def _init(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+    for name, rule in _table(source, value, path, problems).items():
+        _string(source, rule, (*path, name), problems)
+
+
+def _hf(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+    for key, inner in _table(source, value, path, problems, HF).items():
+        if key in HF:
+            HF[key](source, inner, (*path, key), problems)
+
+
+def _hf_dims(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+    known = source.document.get("dims")
+    for name, keys in _table(source, value, path, problems, known if isinstance(known, dict) else ()).items():
+        _strings(source, keys, (*path, name), problems)
+
+
+def _hf_expect(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+    _table(source, value, path, problems)
+
+
+def _hf_params(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+    for name, rule in _table(source, value, path, problems).items():
+        here = (*path, name)
+        if isinstance(rule, dict):
+            _table(source, rule, here, problems, ("from", "transpose", "stack", "rows"))
+        else:
+            _strings(source, rule, here, problems)
+
+
+TOP: dict[str, Check] = {
+    "name": _string,
+    "requires": lambda *_: None,  # checked where the file is read
+    "inputs": _inputs,
+    "logits": _string,
+    "loss": _loss,
+    "dims": _dims,
+    "graph": _nodes,
+    "block": _blocks,
+    "init": _init,
+    "hf": _hf,
+}
+HF: dict[str, Check] = {
+    "architectures": _strings,
+    "prefix": lambda source, value, path, problems: (
+        None
+        if isinstance(value, list) and all(isinstance(p, str) for p in value)
+        else wrong(source, path, value, "a list of strings", problems)
+    ),
+    "dims": _hf_dims,
+    "expect": _hf_expect,
+    "ignore": _strings,
+    "params": _hf_params,
+}

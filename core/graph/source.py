@@ -1,0 +1,281 @@
+"""Model files: reading, `extends`, merging. What comes out is a document that needs no other file.
+
+No shape is known here, and no op is looked up: that is build.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tomli
+import tomli_w
+
+from core.errors import BuildError, UsageError, did_you_mean
+from core.expr import Number
+from core.graph.build import build_graph
+from core.graph.dims import check_overrides
+from core.graph.problems import Problems
+from core.graph.types import Graph
+
+if TYPE_CHECKING:
+    from core.registry import Registry
+
+Path_ = tuple[str, ...]  # the way to a key: ("block", "layer", "qkv")
+
+# Where the keys of two files are merged one by one; anywhere else the later value replaces the earlier one whole.
+MERGED = (
+    *((table,) for table in ("inputs", "dims", "graph", "init", "loss", "hf", "block")),
+    *(("block", "*"), ("hf", "dims"), ("hf", "expect"), ("hf", "params")),
+)
+# Where `key = false` removes what an earlier file says.
+REMOVABLE = ((), ("inputs",), ("dims",), ("graph",), ("init",), ("loss",), ("block",), ("block", "*"), ("hf", "params"))
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model's TOML after `extends`, before its dims are evaluated.
+
+    name: the file's stem, or its `name`. files: the file and its bases, base last. places: where each key was
+    written, "models/gpt2_124m.toml:25". removed: nodes and entries that a later file took away, and where.
+    """
+
+    name: str
+    document: dict[str, Any]
+    files: tuple[Path, ...]
+    requires: tuple[str, ...] = ()
+    places: Mapping[Path_, str] = field(default_factory=dict, repr=False)
+    removed: Mapping[Path_, str] = field(default_factory=dict, repr=False)
+
+    def build(self, registry: Registry, dims: Mapping[str, Number | str] | None = None) -> Graph:
+        """The graph under these dims (overrides of `[dims]`), every size settled; nothing is allocated.
+
+        Raises BuildError for a graph that cannot be built, UsageError for an unknown dim or a glob that matches
+        nothing.
+        """
+        check_requires(self.requires, registry, self.where())
+        return build_graph(self, registry, dict(dims or {}))
+
+    def to_toml(self, dims: Mapping[str, Number | str] | None = None) -> str:
+        """A self-contained model file: bases resolved, `dims` folded in. It builds the same graph."""
+        overrides = check_overrides(self.document.get("dims", {}), dims or {}, self.where())
+        document = {"name": self.name, **self.document}
+        if overrides:
+            document["dims"] = {**document.get("dims", {}), **overrides}
+        return tomli_w.dumps(document)
+
+    def where(self, *path: str) -> str:
+        """The place of a key for a message: `models/x.toml:25 [block.layer] qkv`."""
+        place = self.places.get(path) or (display(self.files[0]) if self.files else self.name)
+        if not path:
+            return place
+        table = f"[{'.'.join(path[:-1])}] " if path[:-1] else ""
+        return f"{place} {table}{path[-1]}"
+
+
+def load_model(name_or_path: str | Path, registry: Registry) -> ModelSource:
+    """A model by its registered name or the path of its TOML, bases included.
+
+    Raises UsageError (exit 2) for a file that is missing, is not TOML, or whose bases run in a circle; BuildError
+    for an unknown name or a plugin that the model requires and that is not there.
+    """
+    path = _resolve_name(str(name_or_path), registry)
+    chain = _read_chain(path, registry)
+    document: dict[str, Any] = {}
+    places: dict[Path_, str] = {}
+    removed: dict[Path_, str] = {}
+    problems = Problems()
+    requires: dict[str, None] = {}
+    for file in reversed(chain):
+        requires.update(dict.fromkeys(file.requires))
+        _merge(document, file.document, (), file, places, removed, problems)
+    problems.finish()
+    name = chain[0].document.get("name", path.stem)
+    if not isinstance(name, str) or not name:
+        raise BuildError(f'{chain[0].shown}: "name" is {name!r}; expected a string')
+    for key in ("extends", "name"):
+        document.pop(key, None)
+    if requires:
+        document["requires"] = list(requires)
+    return ModelSource(name, document, tuple(f.path for f in chain), tuple(requires), places, removed)
+
+
+def display(path: Path) -> str:
+    """`path` as a reader at the current directory would type it."""
+    try:
+        return path.resolve().relative_to(Path.cwd().resolve()).as_posix()
+    except (OSError, ValueError):
+        return str(path)
+
+
+# --- one file ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    shown: str
+    document: dict[str, Any]
+    lines: dict[Path_, int]
+    requires: tuple[str, ...]
+
+    def place(self, path: Path_) -> str:
+        line = self.lines.get(path)
+        return f"{self.shown}:{line}" if line else self.shown
+
+
+def _read(path: Path, asked_by: str = "") -> _File:
+    shown = display(path)
+    try:
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"cannot read the model file {shown}: {why}{asked_by}") from None
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
+        raise UsageError(f"{shown}:{line}:{column}: not UTF-8 (byte 0x{data[error.start]:02x})") from None
+    try:
+        document = tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
+        raise UsageError(f"{shown}:{error.lineno}:{error.colno}: not TOML: {error.msg}") from None
+    except (RecursionError, ValueError) as error:  # nested too deeply; an integer of thousands of digits
+        raise UsageError(f"{shown}: not TOML that can be read: {error}") from None
+    return _File(path, shown, document, key_lines(text), _requires(document, shown))
+
+
+def _requires(document: Mapping[str, Any], shown: str) -> tuple[str, ...]:
+    requires = document.get("requires", [])
+    if not isinstance(requires, list) or not all(isinstance(r, str) for r in requires):
+        raise BuildError(f'{shown} requires is {requires!r}; expected a list of plugin names, as in ["llama"]')
+    return tuple(requires)
+
+
+_HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(#.*)?")
+_KEY = re.compile(r"""\s*((?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+)(?:\s*\.\s*(?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+))*)\s*=""")
+_PART = re.compile(r""""([^"]*)"|'([^']*)'|([A-Za-z0-9_-]+)""")
+
+
+def key_lines(text: str) -> dict[Path_, int]:
+    """The line of each key, found by a reading of the text line by line: for messages, where a miss is harmless."""
+    lines: dict[Path_, int] = {}
+    table: Path_ = ()
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := _HEADER.fullmatch(line):
+            table = path = _parts(header[1])
+        elif key := _KEY.match(line):
+            path = (*table, *_parts(key[1]))
+        else:
+            continue
+        for length in range(1, len(path) + 1):
+            lines.setdefault(path[:length], number)
+    return lines
+
+
+def _parts(dotted: str) -> Path_:
+    return tuple(a or b or c for a, b, c in _PART.findall(dotted))
+
+
+# --- a file and its bases ----------------------------------------------------------------------------------------
+
+
+def _resolve_name(name: str, registry: Registry) -> Path:
+    """The file of a registered model, or the path itself. A bare word is a name; what looks like a path is one."""
+    if name in registry.models:
+        return Path(registry.models[name].path)
+    if _is_path(name):
+        return Path(name)
+    return Path(registry.model(name).path)  # raises, with the nearest name and the plugin that may have brought it
+
+
+def _is_path(name: str) -> bool:
+    return name.endswith(".toml") or "/" in name or "\\" in name
+
+
+def _read_chain(path: Path, registry: Registry) -> list[_File]:
+    """The file and its bases, base last."""
+    chain = [_read(path)]
+    check_requires(chain[0].requires, registry, chain[0].shown)
+    while "extends" in chain[-1].document:
+        last = chain[-1]
+        base = _base_path(last, path, registry, chain)
+        shown = " -> ".join([*(f.shown for f in chain), display(base)])
+        if base.resolve() in {f.path.resolve() for f in chain}:
+            raise UsageError(f"extends runs in a circle: {shown}", hint="a model cannot be its own base")
+        chain.append(_read(base, asked_by=f" (extends: {shown})"))
+        check_requires(chain[-1].requires, registry, chain[-1].shown)
+    return chain
+
+
+def _base_path(file: _File, first: Path, registry: Registry, chain: Sequence[_File]) -> Path:
+    name = file.document["extends"]
+    where = f"{file.place(('extends',))} extends"
+    if not isinstance(name, str) or not name:
+        raise UsageError(f"{where} is {name!r}; expected a model's name or the path of its file")
+    if name in registry.models:
+        return Path(registry.models[name].path)
+    shown = " -> ".join([*(f.shown for f in chain), name])
+    if not _is_path(name):
+        raise UsageError(
+            f'{where}: no model is called "{name}"{did_you_mean(name, registry.models)} (extends: {shown})',
+            hint="`core models` lists the names; a path ends in .toml and is relative to the file that says it",
+        )
+    try:
+        base = (file.path.parent / name).resolve()
+        roots = {Path.cwd().resolve(), first.parent.resolve()}
+        roots |= {Path(m.path).parent.resolve() for m in registry.models.values()}
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{where}: {name!r} is not a path: {error}") from None
+    if not any(base.is_relative_to(root) for root in roots):
+        raise UsageError(
+            f"{where}: {display(base)} lies outside the folders that a model may come from (extends: {shown})",
+            hint="a base lies below the current directory, beside the model that is loaded, or is a registered model",
+        )
+    return base
+
+
+def check_requires(names: Sequence[str], registry: Registry, where: str) -> None:
+    """Raise BuildError for a plugin that a model needs and that is missing, broken or disabled."""
+    for name in names:
+        registry.plugin(name, f"{where} requires")
+
+
+def _merge(
+    base: dict[str, Any],
+    over: Mapping[str, Any],
+    path: Path_,
+    file: _File,
+    places: dict[Path_, str],
+    removed: dict[Path_, str],
+    problems: Problems,
+) -> None:
+    """Fold `over` into `base`: tables key by key, nodes whole, `false` removes. A replaced node keeps its place."""
+    for key, value in over.items():
+        here = (*path, key)
+        if value is False and _listed(path, REMOVABLE):
+            if key not in base:
+                problems.also(
+                    file.place(here),
+                    f"{file.place(here)} [{'.'.join(path)}] {key} = false: there is no "
+                    f'"{key}" to remove{did_you_mean(key, base)}',
+                )
+            base.pop(key, None)
+            removed[here] = file.place(here)
+            continue
+        removed.pop(here, None)
+        places[here] = file.place(here)
+        if isinstance(value, dict) and _listed(here, MERGED):
+            inner = base.get(key)
+            base[key] = inner = dict(inner) if isinstance(inner, dict) else {}
+            _merge(inner, value, here, file, places, removed, problems)
+        else:
+            base[key] = value
+
+
+def _listed(path: Path_, patterns: Sequence[Path_]) -> bool:
+    return any(len(p) == len(path) and all(a in ("*", b) for a, b in zip(p, path, strict=True)) for p in patterns)
