@@ -1,0 +1,145 @@
+"""Which tokenizer a run gets: the first of a preference list that is there, fits, and can be had.
+
+An entry is `gpt2`, `gpt2:PATH`, `bpe` (trained on the run's own text), `bpe:PATH` (a trained one) or `bytes`. Why
+earlier ones were passed over is part of the answer, since a run must say what it runs with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.data.cache import cache_folder, try_write
+from core.data.gpt2 import load_gpt2
+from core.data.tokenizer import FORMAT, Tokenizer, bytes_tokenizer, load_tokenizer, train_bpe
+from core.errors import DataError, UsageError, did_you_mean
+
+DEFAULT_VOCAB = 4096
+MOST_TEXT = 100_000_000  # characters a bpe is trained on: more changes no merge that matters
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A tokenizer and one sentence on how it came to be chosen."""
+
+    tokenizer: Tokenizer
+    why: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a tokenizer is wanted for. `text` gives the training text, or is None where there is none; `digest` names
+    that text, so that a trained tokenizer can be cached; `max_vocab` is the model's vocabulary."""
+
+    text: Callable[[], Iterable[str]] | None = None
+    digest: str | None = None
+    vocab_size: int = DEFAULT_VOCAB
+    max_vocab: int | None = None
+    offline: bool = False
+
+
+def _gpt2(path: Path | None, request: Request) -> Tokenizer:
+    return load_gpt2(path, offline=request.offline)
+
+
+def _bpe(path: Path | None, request: Request) -> Tokenizer:
+    if path is not None:
+        return load_tokenizer(path.expanduser(), "bpe")
+    if request.text is None:
+        raise DataError(
+            "there is no text to train it on", hint="name text in [data] train, or a trained tokenizer as bpe:PATH"
+        )
+    size = min(request.vocab_size, request.max_vocab or request.vocab_size)
+    entry = None
+    if request.digest is not None:
+        key = hashlib.sha256(f"{FORMAT} {MOST_TEXT} {request.digest} {size}".encode()).hexdigest()[:32]
+        entry = cache_folder() / "tokenizers" / "bpe" / f"{key}.json"
+        try:
+            return Tokenizer.from_json(entry.read_text("utf-8"), str(entry))
+        except (OSError, UnicodeDecodeError, DataError):
+            pass  # not there, or damaged: trained again, from the same text to the same tokenizer
+    tokenizer = train_bpe(_limited(request.text()), size)
+    if entry is not None:
+        try_write(entry, tokenizer.to_json().encode())
+    return tokenizer
+
+
+def _bytes(path: Path | None, request: Request) -> Tokenizer:
+    if path is not None:
+        raise UsageError(f'tokenizer "bytes:{path}": bytes needs no file', hint='write "bytes"')
+    return bytes_tokenizer()
+
+
+KINDS: dict[str, Callable[[Path | None, Request], Tokenizer]] = {"gpt2": _gpt2, "bpe": _bpe, "bytes": _bytes}
+
+
+def choose_tokenizer(
+    preference: Sequence[str],
+    *,
+    text: Callable[[], Iterable[str]] | None = None,
+    digest: str | None = None,
+    vocab_size: int = DEFAULT_VOCAB,
+    max_vocab: int | None = None,
+    offline: bool = False,
+    where: str = "",
+) -> Choice:
+    """The first tokenizer of `preference` that can be had and whose ids are below `max_vocab`.
+
+    UsageError for a name that is none, DataError with every reason when all are passed over; `where` is the place of
+    the list, for messages.
+    """
+    request = Request(text, digest, vocab_size, max_vocab, offline)
+    kinds = [parse_spec(spec, where) for spec in preference]
+    reasons: list[str] = []
+    hints: list[str] = []
+    for spec, (kind, path) in zip(preference, kinds, strict=True):
+        try:
+            tokenizer = KINDS[kind](path, request)
+            if max_vocab is not None and tokenizer.vocab_size > max_vocab:
+                raise DataError(
+                    f"its {tokenizer.vocab_size:,} ids do not fit the model's vocabulary of {max_vocab:,}",
+                    hint="raise the model's vocabulary in [dims], or choose a smaller tokenizer",
+                )
+            return Choice(tokenizer, _why(tokenizer, request, kind, path, reasons))
+        except DataError as error:
+            reasons.append(error.message if error.message.startswith(spec) else f"{spec}: {error.message}")
+            hints.append(error.hint)
+    prefix = f"{where}: " if where else ""
+    raise DataError(
+        f"{prefix}no tokenizer of {list(preference)} can be used:\n" + "\n".join(f"  {reason}" for reason in reasons),
+        hint=next((hint for hint in hints if hint), "add bytes to the list: it needs nothing"),
+    )
+
+
+def parse_spec(spec: str, where: str = "") -> tuple[str, Path | None]:
+    """ "gpt2:vocab.bpe" to its kind and path. UsageError for an unknown kind."""
+    kind, colon, path = spec.partition(":")
+    if kind not in KINDS or (colon and not path):
+        raise UsageError(
+            f'{where + ": " if where else ""}unknown tokenizer "{spec}"{did_you_mean(kind, KINDS)}',
+            hint="gpt2, gpt2:PATH, bpe, bpe:PATH and bytes are known",
+        )
+    return kind, Path(path) if path else None
+
+
+def _why(tokenizer: Tokenizer, request: Request, kind: str, path: Path | None, reasons: list[str]) -> str:
+    chosen = f"{tokenizer.name}, {tokenizer.vocab_size:,} ids"
+    if path is not None:
+        chosen += f", from {path}"
+    elif kind == "bpe":
+        chosen += ", trained on the run's own text"
+        if request.max_vocab is not None and request.max_vocab < request.vocab_size:
+            chosen += f" ({request.vocab_size:,} asked for, the model has {request.max_vocab:,})"
+    return chosen + "".join(f"; passed over {reason}" for reason in reasons)
+
+
+def _limited(text: Iterable[str]) -> Iterator[str]:
+    """The first MOST_TEXT characters."""
+    left = MOST_TEXT
+    for block in text:
+        yield block[:left]
+        left -= len(block)
+        if left <= 0:
+            return

@@ -1,0 +1,142 @@
+"""GPT-2's tokenizer: where its 50,256 tokens are looked for, and one bounded attempt to download them.
+
+In order: the file that CORELM_GPT2_RANKS names; our cache; tiktoken's cache, which is only read (tiktoken itself would
+delete a file with a wrong hash, and download without a time limit); the network. Whatever is found must have GPT-2's
+hash. A failed download is remembered, so that the next run does not wait for it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import queue
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from core.data.cache import cache_folder, read_json, try_write
+from core.data.tokenizer import Tokenizer, load_tokenizer, read_merges, read_ranks
+from core.errors import DataError
+
+HASH = "2a22afed7c1bc07a25c567c2d30d15e1aaa1127376f4c7d4aa36a38a0f54dc48"  # Tokenizer.hash of GPT-2's
+URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/vocab.bpe"
+URL_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
+# The same tokens in tiktoken's own format, as its encoding r50k_base keeps them.
+RANKS_URL = "https://openaipublic.blob.core.windows.net/encodings/r50k_base.tiktoken"
+DOWNLOAD_SECONDS = 10.0
+REMEMBER_SECONDS = 600.0
+LARGEST = 4 << 20  # bytes: vocab.bpe has 456 kB, and whatever sends more is not it
+ENVIRONMENT = "CORELM_GPT2_RANKS"
+FIXES = (
+    "one of: (1) `core tokenizer fetch` where there is a network, then copy the file it names here; "
+    f'(2) name a vocab.bpe or r50k_base.tiktoken: tokenizer = "gpt2:PATH", or {ENVIRONMENT}=PATH; '
+    '(3) tokenizer = "bpe", trained on your own text, or "bytes"'
+)
+
+
+def load_gpt2(path: Path | None = None, *, offline: bool = False, again: bool = False) -> Tokenizer:
+    """GPT-2's tokenizer from `path`, or from wherever it is found.
+
+    offline: no download; again: download even if an attempt failed minutes ago. DataError says why there is none, and
+    gives three ways out.
+    """
+    named = path or (Path(os.environ[ENVIRONMENT]) if os.environ.get(ENVIRONMENT) else None)
+    if named is not None:  # an explicit file never falls back to another
+        return _checked(load_tokenizer(named.expanduser(), "gpt2"), str(named))
+    passed: list[str] = []
+    for file, read in _places():
+        try:
+            if file.is_file():
+                return _checked(Tokenizer("gpt2", read(file.read_bytes(), file), name="gpt2"), str(file))
+        except (DataError, OSError) as error:
+            passed.append(
+                f"{file} is left alone and not used ({error.message if isinstance(error, DataError) else error})"
+            )
+    try:
+        if offline:
+            raise DataError("it is not on this machine, and nothing may be downloaded")
+        raw = _download_once(again)
+    except DataError as error:
+        raise DataError("; ".join(["gpt2: " + error.message, *passed]), hint=FIXES) from None
+    return _checked(Tokenizer("gpt2", read_merges(raw, URL), name="gpt2"), URL)
+
+
+def cached_file() -> Path:
+    """Where a downloaded vocab.bpe lies."""
+    return cache_folder() / "tokenizers" / "gpt2" / "vocab.bpe"
+
+
+def _places() -> list[tuple[Path, Callable[[bytes, object], list[bytes]]]]:
+    """Files that may hold the tokens, and how each is read."""
+    folder = os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR"))
+    theirs = Path(tempfile.gettempdir()) / "data-gym-cache" if folder is None else Path(folder)
+    places: list[tuple[Path, Callable[[bytes, object], list[bytes]]]] = [(cached_file(), read_merges)]
+    if folder != "":  # an empty name is tiktoken's way to say: no cache
+        places.append((theirs / hashlib.sha1(URL.encode()).hexdigest(), read_merges))
+        places.append((theirs / hashlib.sha1(RANKS_URL.encode()).hexdigest(), read_ranks))
+    return places
+
+
+def _checked(tokenizer: Tokenizer, where: str) -> Tokenizer:
+    if tokenizer.hash != HASH:
+        raise DataError(
+            f"{where}: expected GPT-2's tokens, sha256 {HASH[:16]}..., got {tokenizer.hash[:16]}... "
+            f"({tokenizer.vocab_size:,} ids)",
+            hint='the file is damaged or another tokenizer\'s; name that one as "bpe:PATH"',
+        )
+    tokenizer.kind = tokenizer.name = "gpt2"
+    return tokenizer
+
+
+def _download_once(again: bool) -> bytes:
+    """vocab.bpe from the network into our cache, at most one attempt in ten minutes."""
+    memory = cache_folder() / "tokenizers" / "gpt2" / "failed.json"
+    last = read_json(memory)
+    if not again and isinstance(last, dict) and 0 <= time.time() - float(last.get("time", 0)) < REMEMBER_SECONDS:
+        minutes = (time.time() - float(last["time"])) / 60
+        raise DataError(
+            f"the download failed {minutes:.0f} min ago ({last.get('why')}); `core tokenizer fetch` tries at once"
+        )
+    try:
+        raw = download(URL, DOWNLOAD_SECONDS)
+        if hashlib.sha256(raw).hexdigest() != URL_SHA256:
+            start = raw[:40].decode("utf-8", "replace")
+            raise DataError(
+                f"what came from {URL} is not vocab.bpe ({len(raw):,} bytes, {start!r}): a sign-in page or a proxy?"
+            )
+    except DataError as error:
+        try_write(memory, json.dumps({"time": time.time(), "why": error.message}).encode())
+        raise
+    try_write(cached_file(), raw)
+    return raw
+
+
+def download(url: str, seconds: float) -> bytes:
+    """A small file, or DataError after at most `seconds` in all.
+
+    A socket's timeout starts anew with each byte and does not cover name resolution, so a thread does the work and is
+    left behind when time is up.
+    """
+    answer: queue.Queue[bytes | Exception] = queue.Queue()
+
+    def work() -> None:
+        try:
+            with urllib.request.urlopen(url, timeout=seconds) as response:
+                answer.put(response.read(LARGEST))
+        except Exception as error:  # whatever it is, the waiting side names it
+            answer.put(error)
+
+    threading.Thread(target=work, daemon=True, name="download").start()
+    try:
+        got = answer.get(timeout=seconds)
+    except queue.Empty:
+        raise DataError(f"no answer from {url} within {seconds:.0f} s") from None
+    if isinstance(got, Exception):
+        reason = getattr(got, "reason", None) or got
+        raise DataError(f"{url} cannot be reached: {reason}") from None
+    return got

@@ -1,0 +1,102 @@
+"""Which tokenizer a run's token shards were made with, and where that tokenizer is.
+
+A shard of ours says so in its sidecar; of another's, only the header's magic number is known. A tokenizer that is
+known to be another than the one that is asked for is refused; one that is not here costs a run its samples only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from core.data.choose import Choice, choose_tokenizer, parse_spec
+from core.data.gpt2 import load_gpt2
+from core.data.shards import Shard, tokenizer_record
+from core.data.tokenizer import Tokenizer, bytes_tokenizer, load_tokenizer
+from core.errors import DataError
+
+
+def shards_record(shards: Sequence[Shard]) -> dict[str, Any] | None:
+    """The one tokenizer that all sidecars name, or None without sidecars. DataError when there are two."""
+    named: dict[str, tuple[Path, dict[str, Any]]] = {}
+    for shard in shards:
+        record = tokenizer_record(shard.path)
+        if record is not None:
+            named.setdefault(record["hash"], (shard.path, record))
+    if len(named) > 1:
+        (a, first), (b, second) = list(named.values())[:2]
+        raise DataError(
+            f"two tokenizers: {a} was made with {_short(first)}, {b} with {_short(second)}",
+            hint="prepare both from their text with one tokenizer",
+        )
+    if len({shard.format for shard in shards}) > 1:
+        raise DataError(
+            "shards of GPT-2's and of LLaMA-3's format in one run: they have different tokenizers",
+            hint="choose one kind",
+        )
+    return next(iter(named.values()))[1] if named else None
+
+
+def check_record(
+    record: dict[str, Any],
+    shard: Path,
+    recorded: Tokenizer | None,
+    preference: list[str],
+    vocab: int | None,
+    where: str,
+) -> None:
+    made = f"the shards ({shard}) were made with {_short(record)}"
+    if recorded is not None and recorded.hash != record["hash"]:
+        raise DataError(
+            f"{made}, the run with {_short(recorded.record())}",
+            hint="prepare the text again with the run's tokenizer.json, as bpe:PATH",
+        )
+    if len(preference) == 1 and parse_spec(preference[0], where)[0] != record.get("kind"):
+        raise DataError(
+            f"{where}: {made}, the config asks for {preference[0]}", hint=f'write tokenizer = "{record.get("kind")}"'
+        )
+    if vocab is not None and int(record.get("vocab_size", 0)) > vocab:
+        raise DataError(
+            f"{made}, whose {record['vocab_size']:,} ids do not fit the model's vocabulary of {vocab:,}",
+            hint="raise the model's vocabulary in [dims]",
+        )
+
+
+def find_tokenizer(record: dict[str, Any], shards: Sequence[Path], preference: Sequence[str], offline: bool) -> Choice:
+    """The tokenizer with the recorded hash: in a file beside a shard or named by the config, or a known one."""
+    files = [*dict.fromkeys(shard.parent / "tokenizer.json" for shard in shards)]
+    files += [path for path in (parse_spec(spec)[1] for spec in preference) if path is not None]
+    why = f"{record.get('name')}, as the shards' sidecars say"
+    for file in files:
+        if file.is_file():
+            tokenizer = load_tokenizer(file, str(record.get("kind")))
+            if tokenizer.hash == record["hash"]:
+                return Choice(tokenizer, why)
+    known = {"gpt2": lambda: load_gpt2(offline=offline), "bytes": bytes_tokenizer}.get(str(record.get("kind")))
+    if known is not None:
+        tokenizer = known()
+        if tokenizer.hash == record["hash"]:
+            return Choice(tokenizer, why)
+    raise DataError(f"no file has the tokenizer {_short(record)}", hint="put its tokenizer.json beside the shards")
+
+
+def promised_tokenizer(
+    shards: Sequence[Shard], preference: list[str], vocab: int | None, where: str, offline: bool
+) -> Choice:
+    """For shards without a sidecar: what their header promises, or a file that the config names."""
+    promised = shards[0].format.tokenizer
+    specs = [
+        spec for spec in preference if parse_spec(spec, where)[0] == promised or parse_spec(spec, where)[1] is not None
+    ]
+    if promised and promised not in specs:
+        specs.append(promised)
+    if not specs:
+        raise DataError(
+            f"shards of {shards[0].format.name}'s format name no tokenizer", hint='name a file: tokenizer = "bpe:PATH"'
+        )
+    return choose_tokenizer(specs, max_vocab=vocab, offline=offline, where=where)
+
+
+def _short(record: dict[str, Any]) -> str:
+    return f"{record.get('name')} (sha256 {str(record.get('hash'))[:16]}...)"

@@ -1,0 +1,200 @@
+"""From `[data]` to what a run draws from: names become files, text becomes tokens, and everything is checked.
+
+`open_data` is the whole of it for a run. Text is tokenised once and cached by what it holds and who tokenised it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.data.cache import cache_folder, read_json, staged_folder
+from core.data.choose import Choice, choose_tokenizer
+from core.data.inputs import Inputs, resolve
+from core.data.match import check_record, find_tokenizer, promised_tokenizer, shards_record
+from core.data.shards import InMemory, Piece, Shard, format_for, open_shard, verify_shard, write_shards
+from core.data.source import TokenSource
+from core.data.text import Document, Progress, corpus_digest, tokenise
+from core.data.tokenizer import Tokenizer
+from core.errors import DataError
+
+VERSION = 1  # of how text becomes cached tokens
+
+
+class DataConfig(Protocol):
+    """The `[data]` table of a run config."""
+
+    @property
+    def train(self) -> str | Sequence[str]: ...
+    @property
+    def val(self) -> str | Sequence[str] | None: ...
+    @property
+    def tokenizer(self) -> str | Sequence[str]: ...
+    @property
+    def vocab_size(self) -> int: ...
+
+
+@dataclass
+class Data:
+    """What a run draws from. `tokenizer` is None where shards come without one: such a run has no samples.
+
+    `notes` are for the person: what was chosen and why, what was skipped, what looks wrong but is allowed.
+    """
+
+    train: TokenSource
+    val: TokenSource | None
+    tokenizer: Tokenizer | None
+    notes: list[str]
+    why: str = ""  # how the tokenizer came to be chosen
+
+    def describe(self) -> dict[str, Any]:
+        """For state.json: what a resume must find again."""
+        return {"train": self.train.describe(), "val": self.val.describe() if self.val else None}
+
+
+def open_data(
+    data: DataConfig,
+    *,
+    dims: Mapping[str, Any],
+    seed: int = 0,
+    vocab: int | None = None,
+    tokenizer: Tokenizer | None = None,
+    where: Callable[[str], str] = str,
+    offline: bool = False,
+    progress: Progress | None = None,
+) -> Data:
+    """The data of a run.
+
+    dims: B and T, and V, the model's vocabulary, unless `vocab` gives it; tokenizer: the one that a checkpoint
+    recorded, instead of a choice; where: a config key such as "data.train" to its place, for messages; offline: no
+    download (CORELM_OFFLINE=1 says the same). UsageError where names match nothing, DataError for what is in the files.
+    """
+    B, T = int(dims["B"]), int(dims["T"])
+    vocab = vocab if vocab is not None else int(dims["V"]) if "V" in dims else None
+    offline = offline or bool(os.environ.get("CORELM_OFFLINE"))
+    notes: list[str] = []
+    train = resolve(as_list(data.train), "train", where("data.train"), notes)
+    val = resolve(as_list(data.val), "val", where("data.val"), notes) if data.val else Inputs()
+    shared = sorted(str(path) for path in train.files & val.files)
+    if shared:
+        notes.append(
+            f"warning: train and val share {', '.join(shared[:3])}: the validation loss is no measure of learning"
+        )
+
+    choice = _choose(data, train, val, vocab, tokenizer, where("data.tokenizer"), offline, notes)
+    chosen = choice.tokenizer if choice else None
+    sources = {
+        part: [*inputs.shards, *token_pieces(inputs.documents, chosen, notes, progress, part)]
+        for part, inputs in (("train", train), ("val", val))
+    }
+    training = TokenSource(sources["train"], B, T, seed=seed, vocab=vocab, name="train")
+    validation = TokenSource(sources["val"], B, T, seed=seed, vocab=vocab, name="val", least=2) if data.val else None
+    for source in (training, validation):
+        if source is not None:
+            source.check_tokens()
+    if choice is not None:
+        notes.insert(0, f"tokenizer: {choice.why}")
+    return Data(training, validation, chosen, notes, choice.why if choice else "")
+
+
+def as_list(value: str | Sequence[str] | None) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or [])
+
+
+def token_pieces(
+    documents: Sequence[Document], tokenizer: Tokenizer | None, notes: list[str], progress: Progress | None, name: str
+) -> list[Piece]:
+    """Documents as tokens: shards in the cache, or in memory where it is read-only."""
+    if not documents or tokenizer is None:
+        return []
+    key = hashlib.sha256(f"{VERSION} {corpus_digest(documents)} {tokenizer.hash}".encode()).hexdigest()[:32]
+    folder = cache_folder() / "tokens" / key
+    known = _cached_tokens(folder, notes)
+    if known:
+        return list(known)
+    own: list[str] = []
+    before = len(notes)
+    try:
+        with staged_folder(folder) as staged:
+            chunks = tokenise(documents, tokenizer, progress)
+            write_shards(chunks, staged, "tokens", format_for(tokenizer.vocab_size), {"tokenizer": tokenizer.record()})
+            own = notes[before:]
+            (staged / "notes.json").write_text(json.dumps(own), "utf-8")
+        return [open_shard(path) for path in sorted(folder.glob("*.bin"))]
+    except OSError as error:
+        del notes[before:]
+        notes.append(
+            f"the cache {cache_folder()} cannot be written ({error.strerror or error}): "
+            f"{name} is tokenised again each time"
+        )
+        return [_in_memory(tokenise(documents, tokenizer, progress), tokenizer, name)]
+
+
+def _in_memory(chunks: Iterable[NDArray[np.int32]], tokenizer: Tokenizer, name: str) -> InMemory:
+    dtype = format_for(tokenizer.vocab_size).dtype
+    return InMemory(name, np.concatenate([chunk.astype(dtype) for chunk in chunks]))
+
+
+def _cached_tokens(folder: Path, notes: list[str]) -> list[Shard]:
+    """The shards of a cache entry, or none; a damaged entry is removed, to be made again."""
+    paths = sorted(folder.glob("*.bin"))
+    try:
+        shards = [open_shard(path) for path in paths]
+        for path in paths:
+            verify_shard(path)
+    except DataError as error:
+        notes.append(f"a damaged cache entry is made again: {error.message}")
+        shutil.rmtree(folder, ignore_errors=True)
+        return []
+    kept = read_json(folder / "notes.json")
+    notes.extend(str(note) for note in kept or [])
+    return shards
+
+
+def _choose(
+    data: DataConfig,
+    train: Inputs,
+    val: Inputs,
+    vocab: int | None,
+    recorded: Tokenizer | None,
+    where: str,
+    offline: bool,
+    notes: list[str],
+) -> Choice | None:
+    """The tokenizer: a recorded one, else what the shards were made with, else the config's preference."""
+    preference = as_list(data.tokenizer)
+    shards = [*train.shards, *val.shards]
+    record = shards_record(shards)
+    if record is not None:
+        check_record(record, shards[0].path, recorded, preference, vocab, where)
+    if recorded is not None:
+        return Choice(recorded, f"{recorded.name}, {recorded.vocab_size:,} ids, recorded by the run")
+    if not shards:
+        documents = train.documents
+        return choose_tokenizer(
+            preference,
+            text=lambda: (block for document in documents for block in document.blocks()),
+            digest=corpus_digest(documents),
+            vocab_size=data.vocab_size,
+            max_vocab=vocab,
+            offline=offline,
+            where=where,
+        )
+    try:
+        if record is not None:
+            return find_tokenizer(record, [shard.path for shard in shards], preference, offline)
+        return promised_tokenizer(shards, preference, vocab, where, offline)
+    except DataError as error:
+        if train.documents or val.documents:
+            raise
+        notes.append(f"no samples: the shards' tokenizer is not here ({error.message})")
+        return None

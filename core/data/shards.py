@@ -1,0 +1,329 @@
+"""Token shards: files of token ids behind a header of 256 int32, as llm.c writes and reads them.
+
+GPT-2's hold uint16, LLaMA-3's uint32, little-endian. A shard is checked when it is opened, and mapped, not read.
+Beside a shard that `core data prepare` wrote lie `<shard>.sha256` (as sha256sum writes it) and `<shard>.json` (which
+tokenizer made it). nanoGPT's headerless files are refused here; `core data prepare --raw` converts them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.data.cache import contents_sha256, file_sha256
+from core.errors import DataError
+
+Tokens = NDArray[np.unsignedinteger[Any]]
+
+HEADER_BYTES = 1024
+SHARD_TOKENS = 100_000_000  # as in the published FineWeb shards: 200 MB of uint16
+MOST_TOKENS = 2**31 - 1  # the header's count is an int32, and other readers take it for one
+SAMPLES, SAMPLE_BYTES = 64, 4096
+
+
+@dataclass(frozen=True)
+class Format:
+    """One kind of shard. `tokenizer` is what its magic number promises when nothing else says."""
+
+    name: str
+    magic: int
+    version: int
+    dtype: np.dtype[Any]
+    tokenizer: str | None
+
+
+FORMATS = (
+    Format("GPT-2", 20240520, 1, np.dtype("<u2"), "gpt2"),
+    Format("LLaMA-3", 20240801, 7, np.dtype("<u4"), None),
+)
+OTHER_MAGIC = {
+    20240326: "a model checkpoint",
+    20240327: "a debug state",
+    20240328: "a tokenizer",
+    20240522: "HellaSwag",
+}
+
+
+def format_for(vocab_size: int) -> Format:
+    """The narrowest format that holds ids below `vocab_size`."""
+    return FORMATS[0] if vocab_size <= 2**16 else FORMATS[1]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A checked shard on disk."""
+
+    path: Path
+    format: Format
+    count: int  # tokens
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    def open(self) -> Tokens:
+        """The tokens, mapped read-only: (count,) uint16 or uint32."""
+        return np.memmap(self.path, self.format.dtype, "r", HEADER_BYTES, (self.count,))
+
+    def byte_offset(self, token: int) -> int:
+        """Where in the file a token lies."""
+        return HEADER_BYTES + token * self.format.dtype.itemsize
+
+    def describe(self) -> dict[str, Any]:
+        """What a resume compares. The hash covers the header, the size and 64 samples, so that it is always quick."""
+        size = self.path.stat().st_size
+        hasher = hashlib.sha256(str(size).encode())
+        with self.path.open("rb") as file:
+            for at in (0, *sample_offsets(size)):
+                file.seek(at)
+                hasher.update(file.read(SAMPLE_BYTES))
+        return {"file": self.name, "tokens": self.count, "bytes": size, "hash": hasher.hexdigest()[:32]}
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Tokens that lie on no disk: a read-only cache, or a caller's array."""
+
+    name: str
+    array: Tokens
+
+    @property
+    def count(self) -> int:
+        return int(self.array.size)
+
+    def open(self) -> Tokens:
+        return self.array
+
+    def byte_offset(self, token: int) -> int:
+        return token * self.array.dtype.itemsize
+
+    def describe(self) -> dict[str, Any]:
+        hasher = hashlib.sha256(np.ascontiguousarray(self.array).view(np.uint8).data)
+        return {
+            "file": self.name,
+            "tokens": self.count,
+            "bytes": int(self.array.nbytes),
+            "hash": hasher.hexdigest()[:32],
+        }
+
+
+Piece = Shard | InMemory
+
+
+def sample_offsets(size: int) -> list[int]:
+    """Byte offsets of the samples of a file's quick hash: evenly spaced, the last at the end."""
+    last = max(0, size - SAMPLE_BYTES)
+    return sorted({last * i // (SAMPLES - 1) for i in range(SAMPLES)})
+
+
+def magic_of(path: Path) -> int | None:
+    """The first int32 of a file, or None when it has none."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    return int.from_bytes(head, "little", signed=True) if len(head) == 4 else None
+
+
+def open_shard(path: Path) -> Shard:
+    """Check a shard's header against its size. DataError names the file, what was expected and what is there."""
+    if path.is_dir():
+        raise DataError(
+            f"{path}: expected a token shard, got a folder", hint=f'write "{path}/*.bin" for the shards in it'
+        )
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            raw = file.read(HEADER_BYTES)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror or error}", hint="check the path and its rights"
+        ) from None
+    if len(raw) < HEADER_BYTES:
+        raise DataError(
+            f"{path}: expected a header of {HEADER_BYTES} bytes, the file has {size}", hint="fetch or write it again"
+        )
+    header = np.frombuffer(raw, "<i4")
+    format = _format(path, int(header[0]), int(header[1]))
+    itemsize = format.dtype.itemsize
+    count, rest = divmod(size - HEADER_BYTES, itemsize)
+    stated = int(header[2]) % 2**32  # beyond int32 the count wraps; the file's size says the rest
+    if rest or count % 2**32 != stated:
+        expected = HEADER_BYTES + stated * itemsize
+        what = "truncated" if size < expected else "too long"
+        raise DataError(
+            f"{path}: {what}: the header says {stated:,} tokens, so expected {expected:,} bytes, got {size:,}",
+            hint="fetch or write it again",
+        )
+    if count == 0:
+        raise DataError(f"{path}: the shard has zero tokens", hint="leave it out, or write it again")
+    return Shard(path, format, count)
+
+
+def _format(path: Path, magic: int, version: int) -> Format:
+    known = ", ".join(f"{f.magic} ({f.name})" for f in FORMATS)
+    for format in FORMATS:
+        if magic == format.magic:
+            if version != format.version:
+                raise DataError(
+                    f"{path}: expected version {format.version} of a {format.name} shard, got {version}",
+                    hint="write it again with `core data prepare`",
+                )
+            return format
+    if magic in OTHER_MAGIC:
+        raise DataError(
+            f"{path}: expected a token shard, got {OTHER_MAGIC[magic]} of llm.c", hint="name token shards here"
+        )
+    raise DataError(
+        f"{path}: expected a token shard with magic number {known}, got {magic}",
+        hint=f"a headerless file, as nanoGPT writes: `core data prepare {path} --raw uint16 --out FOLDER` converts it",
+    )
+
+
+def sha256_sidecar(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def json_sidecar(path: Path) -> Path:
+    return path.with_name(path.name + ".json")
+
+
+def recorded_sha256(path: Path) -> str | None:
+    """The hash in a shard's sidecar, or None when it has no sidecar."""
+    sidecar = sha256_sidecar(path)
+    if not sidecar.exists():
+        return None
+    text = sidecar.read_text("utf-8", "replace").split()
+    if not text or len(text[0]) != 64 or not set(text[0].lower()) <= set("0123456789abcdef"):
+        raise DataError(
+            f"{sidecar}: expected a sha256 in hexadecimal",
+            hint=f"remove it, or write it again with sha256sum {path.name}",
+        )
+    return text[0].lower()
+
+
+def verify_shard(path: Path, *, always: bool = False) -> bool:
+    """True if the contents have the sidecar's hash, False if there is no sidecar; DataError if they differ.
+
+    The hash of an unchanged file (by size and time stamp) is remembered, unless `always`.
+    """
+    expected = recorded_sha256(path)
+    if expected is None:
+        return False
+    if always:
+        got = contents_sha256(path)
+    else:
+        got = file_sha256(path)
+    if got != expected:
+        raise DataError(
+            f"{path}: changed since it was written: expected sha256 {expected[:16]}..., got {got[:16]}...",
+            hint=f"fetch or write it again; if the change is wanted, remove {sha256_sidecar(path).name}",
+        )
+    return True
+
+
+def tokenizer_record(path: Path) -> dict[str, Any] | None:
+    """What the sidecar of a shard says of its tokenizer: kind, name, hash, vocab_size, eot. None without a sidecar."""
+    sidecar = json_sidecar(path)
+    if not sidecar.exists():
+        return None
+    try:
+        record = json.loads(sidecar.read_bytes())["tokenizer"]
+    except (OSError, ValueError, KeyError, TypeError):
+        record = None
+    if record is None or not isinstance(record.get("hash"), str):
+        raise DataError(
+            f"{sidecar}: expected a JSON object that names the shard's tokenizer",
+            hint="write the shard again, or remove it",
+        )
+    return dict(record)
+
+
+class ShardWriter:
+    """Writes tokens to `<stem>_000000.bin`, `_000001.bin`, ... in a folder, each with its two sidecars.
+
+    The shards are whole only after `close` (the end of a `with` block): write into a staged folder.
+    """
+
+    def __init__(
+        self, folder: Path, stem: str, format: Format, record: dict[str, Any], *, shard_tokens: int = SHARD_TOKENS
+    ):
+        if not 0 < shard_tokens <= MOST_TOKENS:
+            raise DataError(
+                f"a shard holds 1 to {MOST_TOKENS:,} tokens, got {shard_tokens:,}", hint="write more shards"
+            )
+        self.paths: list[Path] = []
+        self.tokens = 0
+        self._folder, self._stem, self._format, self._record = folder, stem, format, record
+        self._limit = shard_tokens
+        self._file: BinaryIO | None = None
+        self._count = 0
+
+    def write(self, tokens: NDArray[Any]) -> None:
+        """Append ids (n,) of any integer type; they must fit the format."""
+        while tokens.size:
+            if self._file is None or self._count == self._limit:
+                self._finish()
+                self._start()
+            assert self._file is not None
+            part, tokens = tokens[: self._limit - self._count], tokens[self._limit - self._count :]
+            self._file.write(np.ascontiguousarray(part, dtype=self._format.dtype).data)
+            self._count += part.size
+            self.tokens += part.size
+
+    def close(self) -> None:
+        self._finish()
+
+    def _start(self) -> None:
+        path = self._folder / f"{self._stem}_{len(self.paths):06d}.bin"
+        self.paths.append(path)
+        self._file = path.open("wb")
+        self._file.write(bytes(HEADER_BYTES))
+        self._count = 0
+
+    def _finish(self) -> None:
+        if self._file is None:
+            return
+        header = np.zeros(256, "<i4")
+        header[:3] = self._format.magic, self._format.version, self._count
+        self._file.seek(0)
+        self._file.write(header.tobytes())
+        self._file.close()
+        self._file = None
+        path = self.paths[-1]
+        digest = contents_sha256(path)
+        sha256_sidecar(path).write_text(f"{digest}  {path.name}\n", "utf-8", newline="\n")
+        json_sidecar(path).write_text(json.dumps({**self._record, "tokens": self._count}, indent=2) + "\n", "utf-8")
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        elif self._file is not None:
+            self._file.close()
+
+
+def write_shards(
+    chunks: Iterable[NDArray[Any]],
+    folder: Path,
+    stem: str,
+    format: Format,
+    record: dict[str, Any],
+    *,
+    shard_tokens: int = SHARD_TOKENS,
+) -> list[Path]:
+    """All chunks as shards in `folder`; returns their paths."""
+    with ShardWriter(folder, stem, format, record, shard_tokens=shard_tokens) as writer:
+        for chunk in chunks:
+            writer.write(chunk)
+    return writer.paths

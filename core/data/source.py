@@ -1,0 +1,219 @@
+"""What the trainer draws from: sequences of T + 1 tokens in an order that follows from the seed and a number alone.
+
+Token pieces (shards or arrays) are cut into sequences of stride T; no sequence spans two pieces. The unit of the order
+is the sequence, not the batch: sequence number g of a run is sequence `permutation(g % N)` of epoch `g // N`. So a
+batch needs no state but the step, ranks and micro-steps of every number partition the same sequences, and a resumed
+run draws what an unbroken one would.
+
+The permutation is computed, not stored: a Feistel network over the numbers below a power of four, walked until it falls
+below N (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). No memory for billions of tokens, and no
+dependence on a library's random stream.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.data.shards import InMemory, Piece, Tokens, open_shard
+from core.errors import DataError
+
+Ids = NDArray[np.int32]
+Batch = tuple[Ids, Ids]
+
+ROUNDS = 8
+OPEN_PIECES = 256  # mapped at a time: every map holds a file handle
+UP_FRONT_TOKENS = 1 << 26  # this many are checked against the vocabulary at the start; the rest as they are drawn
+
+
+class TokenSource:
+    """Batches of (tokens, targets), each (B, T) int32; a target is the token that follows.
+
+    pieces: shards, paths of shards, or integer arrays (n,); vocab: ids must be below it (None: unchecked). `least` is
+    the number of tokens needed at least, B * T + 1 for training. DataError when there are fewer.
+    """
+
+    def __init__(
+        self,
+        pieces: Sequence[Piece | Path | NDArray[Any]],
+        B: int,
+        T: int,
+        *,
+        seed: int = 0,
+        vocab: int | None = None,
+        name: str = "train",
+        least: int | None = None,
+    ) -> None:
+        self.pieces: list[Piece] = [_piece(p, i, name) for i, p in enumerate(pieces)]
+        self.B, self.T, self.seed, self.vocab, self.name = B, T, seed, vocab, name
+        self.tokens = sum(piece.count for piece in self.pieces)
+        counts = np.array([(piece.count - 1) // T if piece.count else 0 for piece in self.pieces], np.int64)
+        self._ends = np.cumsum(counts, dtype=np.int64)
+        self.sequences = int(self._ends[-1]) if self.pieces else 0  # of an epoch
+        self._open = functools.lru_cache(OPEN_PIECES)(lambda i: self.pieces[i].open())
+        needed = B * T + 1 if least is None else least
+        if self.tokens < needed:
+            raise DataError(
+                f"{name}: expected at least {needed:,} tokens (B * T + 1 = {B} * {T} + 1), got {self.tokens:,}"
+                if least is None
+                else f"{name}: expected at least {needed:,} tokens, got {self.tokens:,}",
+                hint="name more data, or lower B or T in [dims]",
+            )
+        if least is None and self.sequences == 0:
+            raise DataError(
+                f"{name}: no shard holds the {T + 1:,} tokens of one sequence",
+                hint="join the shards, or lower T in [dims]",
+            )
+
+    def batch(self, step: int, micro_step: int = 0, micro_steps: int = 1, rank: int = 0, ranks: int = 1) -> Batch:
+        """The batch of a rank's micro-step; steps count from 0. The order is over the whole run, epoch after epoch."""
+        if not (0 <= micro_step < micro_steps and 0 <= rank < ranks and step >= 0):
+            raise ValueError(f"step {step}, micro-step {micro_step} of {micro_steps}, rank {rank} of {ranks}")
+        first = ((step * micro_steps + micro_step) * ranks + rank) * self.B
+        rows = [self._window(*self._locate(int(s)), self.T) for s in self.order(first, self.B)]
+        both = np.stack(rows)
+        return np.ascontiguousarray(both[:, :-1]), np.ascontiguousarray(both[:, 1:])
+
+    def order(self, first: int, count: int) -> NDArray[np.int64]:
+        """Which sequences of the data numbers first .. first + count - 1 of a run are: (count,)."""
+        numbers = np.arange(first, first + count, dtype=np.int64)
+        epochs, places = np.divmod(numbers, self.sequences)
+        out = np.empty(count, np.int64)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            out[here] = permute(places[here], self.sequences, self.seed, int(epoch))
+        return out
+
+    def val_batches(self, tokens: int, B: int | None = None) -> Iterator[Batch]:
+        """The first `tokens` targets of the data in order, or all of them if there are fewer, as batches (B, T).
+
+        Places beyond the end have token 0 and target -1, which losses ignore.
+        """
+        B = B or self.B
+        windows = self._windows(tokens)
+        while True:
+            x, y = np.zeros((B, self.T), np.int32), np.full((B, self.T), -1, np.int32)
+            rows = 0
+            for row, (piece, start, count) in zip(range(B), windows, strict=False):
+                window = self._window(piece, start, count)
+                x[row, :count], y[row, :count] = window[:-1], window[1:]
+                rows += 1
+            if rows:
+                yield x, y
+            if rows < B:
+                return
+
+    def check_tokens(self) -> None:
+        """Check ids against the vocabulary now, as far as that is quick; the others are checked when they are drawn."""
+        if self.vocab is None or self.tokens > UP_FRONT_TOKENS:
+            return
+        for i in range(len(self.pieces)):
+            tokens = self._open(i)
+            for at in range(0, len(tokens), 1 << 20):
+                self._check(i, at, tokens[at : at + (1 << 20)])
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the order and contents of batches, for state.json; compare with `diff_description`."""
+        return {
+            "name": self.name,
+            "seed": self.seed,
+            "T": self.T,
+            "tokens": self.tokens,
+            "sequences": self.sequences,
+            "files": [piece.describe() for piece in self.pieces],
+        }
+
+    def _locate(self, sequence: int) -> tuple[int, int]:
+        """Sequence number to piece and first token."""
+        piece = int(np.searchsorted(self._ends, sequence, side="right"))
+        before = int(self._ends[piece - 1]) if piece else 0
+        return piece, (sequence - before) * self.T
+
+    def _window(self, piece: int, start: int, count: int) -> Ids:
+        """Tokens start .. start + count of a piece: (count + 1,)."""
+        tokens = self._open(piece)[start : start + count + 1]
+        self._check(piece, start, tokens)
+        return tokens.astype(np.int32)
+
+    def _windows(self, tokens: int) -> Iterator[tuple[int, int, int]]:
+        for i, piece in enumerate(self.pieces):
+            for start in range(0, piece.count - 1, self.T):
+                count = min(self.T, piece.count - 1 - start, tokens)
+                if count <= 0:
+                    return
+                yield i, start, count
+                tokens -= count
+
+    def _check(self, piece: int, start: int, tokens: Tokens) -> None:
+        if self.vocab is None or not tokens.size or int(tokens.max()) < self.vocab:
+            return
+        at = start + int(np.argmax(tokens >= self.vocab))
+        source = self.pieces[piece]
+        raise DataError(
+            f"{source.name}: expected ids below the model's vocabulary of {self.vocab:,}, "
+            f"got {int(tokens[at - start]):,} at token {at:,} (byte {source.byte_offset(at):,})",
+            hint="the shard is damaged, or was made with another tokenizer than the model is for",
+        )
+
+
+def permute(places: NDArray[np.int64], n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """places (k,) in 0 .. n - 1 to distinct numbers in 0 .. n - 1: one permutation for every seed and epoch."""
+    half = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))
+    low = (np.uint64(1) << half) - np.uint64(1)
+    keys = _mix(np.array([seed % 2**64, epoch % 2**64, *range(ROUNDS)], np.uint64))
+    keys = _mix(_mix(keys[:1] ^ np.uint64(0x5DEECE66D)) ^ (keys[1] + keys[2:]))
+    out = places.astype(np.uint64)
+    walking = np.arange(len(out))
+    while walking.size:
+        left, right = out[walking] >> half, out[walking] & low
+        for key in keys:
+            left, right = right, left ^ (_mix(right ^ key) & low)
+        out[walking] = (left << half) | right
+        walking = walking[out[walking] >= n]
+    return out.astype(np.int64)
+
+
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """A bijection of 64 bits in which every bit depends on every other (the finaliser of SplitMix64)."""
+    x = np.atleast_1d(x) + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _piece(piece: Piece | Path | NDArray[Any], number: int, name: str) -> Piece:
+    if isinstance(piece, Path):
+        return open_shard(piece)
+    if isinstance(piece, np.ndarray):
+        if piece.ndim != 1 or piece.dtype.kind not in "iu" or (piece.size and int(piece.min()) < 0):
+            raise DataError(
+                f"{name}: expected arrays (n,) of ids, got {piece.dtype} {piece.shape}",
+                hint="flatten it, and use ids >= 0",
+            )
+        return InMemory(f"{name}[{number}]", piece.astype(np.uint32))
+    return piece
+
+
+def diff_description(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between two `describe()`, a line each, [] if a run can go on. A file that moved is the same file."""
+    name = now["name"]
+    lines = [
+        f"{name}: {key} was {recorded.get(key)}, is {now[key]}"
+        for key in ("seed", "T", "tokens", "sequences")
+        if recorded.get(key) != now[key]
+    ]
+    before, after = recorded.get("files", []), now["files"]
+    for i in range(max(len(before), len(after))):
+        old = before[i] if i < len(before) else None
+        new = after[i] if i < len(after) else None
+        if old is None or new is None:
+            lines.append(f"{name}: - {old['file']}" if old else f"{name}: + {new['file']}" if new else "")
+        elif (old["hash"], old["bytes"]) != (new["hash"], new["bytes"]):
+            what = "changed" if old["file"] == new["file"] else f"replaced by {new['file']}"
+            lines.append(f"{name}: {old['file']} ({old['tokens']:,} tokens) {what} ({new['tokens']:,} tokens)")
+    return lines

@@ -1,0 +1,258 @@
+"""Tokenizers: byte-level BPE (GPT-2's, or one trained on the run's own text) and plain bytes.
+
+A tokenizer here is a list of byte strings, a pattern that cuts text into pieces, and one special token, end of text,
+whose id is the last. Text never yields the special token, whatever is written in it. `to_json` is complete: a
+checkpoint that carries it needs nothing else. Where tokenizers come from is in `choose.py` and `gpt2.py`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from core.errors import DataError
+
+if TYPE_CHECKING:
+    import tiktoken
+
+FORMAT = "corelm tokenizer 1"
+END_OF_TEXT = "<|endoftext|>"
+UNKNOWN = "\ufffd".encode()  # what an id without a token decodes to
+
+# GPT-2's: contractions, then words, numbers and signs with the blank before them, then white space but for the blank
+# that belongs to the next word. `++` takes the same text as `+` and never gives any back.
+PATTERN = r"'(?:s|d|m|t|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s+(?!\S)|\s+"
+
+# Merging a piece costs more than its length, and matching white space takes stack: runs of one kind are cut.
+LONGEST_RUN = 4096
+LONG_RUN = re.compile(rf"(?<![^\W_])[^\W_]{{{LONGEST_RUN + 1},}}|(?<![\W_])[\W_]{{{LONGEST_RUN + 1},}}")
+
+
+class Tokenizer:
+    """Text to ids and back.
+
+    kind: "gpt2", "bpe" or "bytes"; name: for people; tokens: the byte string of each id below `eot`; eot: the id of
+    the end-of-text token, the last; vocab_size: ids, `eot` included. DataError for tokens that cannot work.
+    """
+
+    def __init__(self, kind: str, tokens: Sequence[bytes], *, name: str | None = None) -> None:
+        validate_tokens(tokens, name or kind)
+        self.kind = kind
+        self.name = name or kind
+        self.tokens = tuple(tokens)
+        self.eot: int | None = len(self.tokens)
+        self.vocab_size = len(self.tokens) + 1
+
+    def encode(self, text: str) -> NDArray[np.int32]:
+        """Ids (n,) int32. A lone surrogate counts as U+FFFD; runs of one kind beyond 4,096 characters are cut."""
+        text = _without_surrogates(text)
+        if self.kind == "bytes":
+            return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
+        parts = [self._encode_part(part) for part in split_runs(text)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def decode_bytes(self, ids: ArrayLike) -> bytes:
+        """The bytes of ids (n,); an id that stands for nothing (padding of the vocabulary) gives U+FFFD."""
+        table, size = self._table, self.vocab_size
+        return b"".join([table[i] if 0 <= i < size else UNKNOWN for i in np.asarray(ids).reshape(-1).tolist()])
+
+    def decode(self, ids: ArrayLike) -> str:
+        """Text of ids (n,); bytes that are no UTF-8 (half a character at an end) give U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", "replace")
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 over everything that decides which ids a text gets: two tokenizers with one hash are the same."""
+        hasher = hashlib.sha256(f"{FORMAT}\n{'bytes' if self.kind == 'bytes' else PATTERN}\n".encode())
+        for token in self.tokens:
+            hasher.update(len(token).to_bytes(4, "little") + token)
+        return hasher.hexdigest()
+
+    def record(self) -> dict[str, Any]:
+        """What shards and runs note of their tokenizer."""
+        return {"kind": self.kind, "name": self.name, "hash": self.hash, "vocab_size": self.vocab_size, "eot": self.eot}
+
+    def to_json(self) -> str:
+        """Everything, as JSON: the tokens in base64, separated by blanks, in the order of their ids."""
+        tokens = " ".join(base64.b64encode(token).decode() for token in self.tokens)
+        pattern = None if self.kind == "bytes" else PATTERN
+        return json.dumps({"format": FORMAT, **self.record(), "pattern": pattern, "tokens": tokens}, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "tokenizer.json") -> Tokenizer:
+        """The tokenizer that `to_json` wrote. DataError if the text is damaged or of another format."""
+        try:
+            value = json.loads(text)
+            kind, name, digest = str(value["kind"]), str(value["name"]), str(value["hash"])
+            if value["format"] != FORMAT:
+                raise DataError(
+                    f'{where}: expected format "{FORMAT}", got "{value["format"]}"',
+                    hint="use the version that wrote it",
+                )
+            tokens = [base64.b64decode(token, validate=True) for token in value["tokens"].split(" ")]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise DataError(f"{where}: not a tokenizer of this project: {error!r}", hint="write it again") from None
+        if kind not in ("gpt2", "bpe", "bytes"):
+            raise DataError(f'{where}: expected kind gpt2, bpe or bytes, got "{kind}"', hint="write it again")
+        tokenizer = cls(kind, tokens, name=name)
+        if tokenizer.hash != digest:
+            raise DataError(
+                f"{where}: damaged: expected sha256 {digest[:16]}..., got {tokenizer.hash[:16]}...",
+                hint="write it again",
+            )
+        return tokenizer
+
+    def _encode_part(self, text: str) -> NDArray[np.int32]:
+        try:
+            return np.array(self._encoding.encode_ordinary(text), np.int32)
+        except BaseException as error:
+            if type(error).__name__ == "PanicException":  # no Exception, and not importable: it would end the program
+                raise DataError(
+                    f"tokenizer {self.name}: cannot encode {text[:40]!r}...: {error}", hint="leave that text out"
+                ) from None
+            raise
+
+    @cached_property
+    def _table(self) -> list[bytes]:
+        return [*self.tokens, END_OF_TEXT.encode()]
+
+    @cached_property
+    def _encoding(self) -> tiktoken.Encoding:
+        import tiktoken  # a fifth of a second, and only who encodes needs it
+
+        ranks = {token: rank for rank, token in enumerate(self.tokens)}
+        return tiktoken.Encoding(
+            self.name, pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: len(ranks)}
+        )
+
+
+def bytes_tokenizer() -> Tokenizer:
+    """One id a byte, and end of text: 257 ids."""
+    return Tokenizer("bytes", [bytes([b]) for b in range(256)])
+
+
+def train_bpe(text: Iterable[str], vocab_size: int, *, name: str = "bpe") -> Tokenizer:
+    """A byte-level BPE of at most `vocab_size` ids, end of text included: bytes first, then merges as they are found.
+
+    The same text gives the same tokenizer. A short text may have fewer merges than asked for.
+    """
+    import rustbpe  # type: ignore[import-untyped]
+
+    if vocab_size < 257:
+        raise DataError(
+            f"a bpe tokenizer needs at least 257 ids (256 bytes and end of text), got {vocab_size}",
+            hint="raise vocab_size",
+        )
+    trainer = rustbpe.Tokenizer()
+    parts = (part for block in text for part in split_runs(_without_surrogates(block)))
+    trainer.train_from_iterator(parts, vocab_size - 1, pattern=PATTERN)
+    ranks = sorted((rank, bytes(token)) for token, rank in trainer.get_mergeable_ranks())
+    return Tokenizer("bpe", [token for _, token in ranks], name=name)
+
+
+def split_runs(text: str) -> Iterator[str]:
+    """`text` in parts, cut only inside runs of more than 4,096 letters and digits, or of none."""
+    start = 0
+    for run in LONG_RUN.finditer(text):
+        for cut in range(run.start() + LONGEST_RUN, run.end(), LONGEST_RUN):
+            yield text[start:cut]
+            start = cut
+    yield text[start:]
+
+
+def validate_tokens(tokens: Sequence[bytes], name: str) -> None:
+    """DataError unless every byte has a token and no two are equal: the encoder would panic on anything else."""
+    distinct = set(tokens)
+    missing = [b for b in range(256) if bytes([b]) not in distinct]
+    if missing:
+        raise DataError(
+            f"tokenizer {name}: {len(missing)} of the 256 bytes have no token, such as {missing[0]:#04x}",
+            hint="write it again",
+        )
+    if len(distinct) != len(tokens) or b"" in distinct:
+        seen: set[bytes] = {b""}
+        for i, token in enumerate(tokens):
+            if token in seen:
+                raise DataError(
+                    f"tokenizer {name}: token {i} ({token!r}) is empty or there twice", hint="write it again"
+                )
+            seen.add(token)
+
+
+def load_tokenizer(path: Path, kind: str = "bpe") -> Tokenizer:
+    """A tokenizer from a file: our tokenizer.json, tiktoken's ranks (base64 and rank a line) or GPT-2's vocab.bpe."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror or error}", hint="check the path and its rights"
+        ) from None
+    if raw.lstrip()[:1] == b"{":
+        return Tokenizer.from_json(raw.decode("utf-8", "replace"), str(path))
+    return Tokenizer(kind, read_merges(raw, path) if raw.startswith(b"#version") else read_ranks(raw, path), name=kind)
+
+
+def read_ranks(raw: bytes, where: object) -> list[bytes]:
+    """The tokens of tiktoken's file format, in the order of their ranks, which are 0, 1, 2, ..."""
+    ranks: dict[int, bytes] = {}
+    for number, line in enumerate(raw.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            token, rank = line.split()
+            if int(rank) in ranks:
+                raise DataError(
+                    f"{where}:{number}: rank {int(rank)} is there twice", hint="fetch or write the file again"
+                )
+            ranks[int(rank)] = base64.b64decode(token, validate=True)
+        except (ValueError, binascii.Error):
+            raise DataError(
+                f"{where}:{number}: expected a token in base64 and its rank, got {line[:40]!r}",
+                hint="tokenizer files are our tokenizer.json, tiktoken's ranks and GPT-2's vocab.bpe",
+            ) from None
+    for expected in range(len(ranks)):
+        if expected not in ranks:
+            raise DataError(f"{where}: rank {expected} is missing", hint="fetch or write the file again")
+    return [ranks[i] for i in range(len(ranks))]
+
+
+def read_merges(raw: bytes, where: object) -> list[bytes]:
+    """The tokens of GPT-2's vocab.bpe: the 256 bytes in its own order, then a merge a line.
+
+    Merges are written in letters that stand for bytes. A printable byte is written as itself, the others as the letters from U+0100 on, so that no merge holds a blank.
+    """
+    printable = [b for b in range(256) if chr(b).isprintable() and chr(b) != " "]
+    order = printable + [b for b in range(256) if b not in set(printable)]
+    letters = [chr(b) for b in printable] + [chr(256 + i) for i in range(256 - len(printable))]
+    byte_of = dict(zip(letters, order, strict=True))
+    tokens = [bytes([b]) for b in order]
+    for number, line in enumerate(raw.decode("utf-8", "replace").split("\n")[1:], 2):
+        if not line.strip("\r"):
+            continue
+        try:
+            first, second = line.rstrip("\r").split(" ")
+            tokens.append(bytes(byte_of[letter] for letter in first + second))
+        except (ValueError, KeyError):
+            raise DataError(
+                f"{where}:{number}: expected a merge of two tokens, got {line[:40]!r}", hint="fetch the file again"
+            ) from None
+    return tokens
+
+
+def _without_surrogates(text: str) -> str:
+    """`text` with U+FFFD for every lone surrogate, which UTF-8 cannot hold; a pair is joined to its character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
