@@ -20,6 +20,12 @@ from . import (
     position,
     schedules,
 )
+from .cpu import adamw as cpu_adamw
+from .cpu import attention as cpu_attention
+from .cpu import cross_entropy as cpu_cross_entropy
+from .cpu import gelu as cpu_gelu
+from .cpu import layernorm as cpu_layernorm
+from .cpu import matmul as cpu_matmul
 
 
 @hookimpl
@@ -55,6 +61,15 @@ def core_variants():
         cross_entropy.CrossEntropyReference,
         global_norm.GlobalNormReference,
         adamw.AdamWUpdateReference,
+        cpu_layernorm.LayerNormBlocked,
+        cpu_layernorm.AddLayerNormBlocked,
+        cpu_matmul.MatmulBlas,
+        cpu_attention.AttentionBlocked,
+        cpu_gelu.GeluBlocked,
+        cpu_cross_entropy.CrossEntropyBlocked,
+        cpu_cross_entropy.HeadLossChunked,
+        cpu_adamw.GlobalNormBlocked,
+        cpu_adamw.AdamWBlocked,
     ]
 
 

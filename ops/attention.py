@@ -97,6 +97,17 @@ def softmax(s, seen):
     return p / total, (top + np.log(total))[..., 0]
 
 
+def decode(t):
+    """Append T keys and values at `start`, and attend over what each row of the batch has so far."""
+    for b, start in enumerate(t.start.tolist()):  # rows have different lengths, and nothing unwritten is read
+        end = start + t.T
+        q, k, v = split_heads(t.qkv[b : b + 1], t.heads, t.kv_heads)
+        t.k[b, start:end], t.v[b, start:end] = merge_heads(k)[0], merge_heads(v)[0]
+        k, v = (c[b, :end].reshape(end, t.kv_heads, 1, t.D).transpose(1, 2, 0, 3)[None] for c in (t.k, t.v))
+        seen = visible(np.arange(start, end), np.arange(end), t.causal, t.window)
+        t.y[b] = merge_heads(softmax(scores(q, k, t), seen)[0] @ v)[0]
+
+
 class AttentionReference(Reference):
     op = "attention"
     saved = {"lse": "B heads T : acc"}
@@ -113,22 +124,12 @@ class AttentionReference(Reference):
 
     def forward(self, t):
         if t.start is not None:
-            self.decode(t)
+            decode(t)
             return
         q, k, v = split_heads(t.qkv, t.heads, t.kv_heads)
         p, lse = softmax(scores(q, k, t), self.seen(t))
         t.lse[...] = lse.reshape(t.lse.shape)
         t.y[...] = merge_heads(p @ v)
-
-    def decode(self, t):
-        """Append T keys and values at `start`, and attend over what the row of the batch has so far."""
-        for b, start in enumerate(t.start.tolist()):  # rows have different lengths, and nothing unwritten is read
-            end = start + t.T
-            q, k, v = split_heads(t.qkv[b : b + 1], t.heads, t.kv_heads)
-            t.k[b, start:end], t.v[b, start:end] = merge_heads(k)[0], merge_heads(v)[0]
-            k, v = (c[b, :end].reshape(end, t.kv_heads, 1, t.D).transpose(1, 2, 0, 3)[None] for c in (t.k, t.v))
-            seen = visible(np.arange(start, end), np.arange(end), t.causal, t.window)
-            t.y[b] = merge_heads(softmax(scores(q, k, t), seen)[0] @ v)[0]
 
     def backward(self, t):
         if t.dqkv is None:

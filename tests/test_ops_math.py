@@ -274,3 +274,284 @@ def attention_node(at: Arrays, precision: str = "f64", D: int = 5) -> Node:
 def test_attention_is_torchs(case: str) -> None:
     at = ATTENTION[case]
     compare(attention_node(at), lambda T, qkv, documents=None: torch_attention(T, qkv, documents, at, 5))
+
+
+# --- cpu variants against references ---------------------------------------------------------------------------
+
+BOUND = {"f32": 1e-5, "f64": 1e-13}
+FUSED_SEED = 11
+
+
+def near(got: Any, expected: Any, precision: str, what: str) -> None:
+    scale = np.linalg.norm(expected.astype(np.float64)) + 1e-30
+    assert np.isfinite(got).all(), f"{what} was not written whole"
+    assert np.linalg.norm(got.astype(np.float64) - expected) <= BOUND[precision] * scale, what
+
+
+def simple(name: str, precision: str, given: Arrays, params: Arrays) -> Node:
+    return Node(
+        name, precision, params=params, **{k: v for k, v in given.items() if k in (*OPS[name].inputs, *OPS[name].attrs)}
+    )
+
+
+def add_layernorm_by_parts(given: Arrays, params: Arrays, seeds: Arrays) -> tuple[Arrays, Arrays]:
+    s = simple("add", "f64", {"a": given["x"], "b": given["r"]}, {}).forward()["y"]
+    norm = simple("layernorm", "f64", {**given, "x": s}, params)
+    outputs = {"y": norm.forward()["y"], "s": s}
+    grads = norm.backward({"y": seeds["y"]})
+    dx = grads.pop("x") + seeds["s"]
+    return outputs, {**grads, "x": dx, "r": dx}
+
+
+def head_loss_by_parts(given: Arrays, params: Arrays, seeds: Arrays) -> tuple[Arrays, Arrays]:
+    head = simple("matmul", "f64", {**given, "bias": False}, params)
+    loss = simple("cross_entropy", "f64", {**given, "logits": head.forward()["y"]}, {})
+    outputs = loss.forward()
+    return outputs, head.backward({"y": loss.backward(seeds)["logits"]})
+
+
+BY_PARTS = {"add_layernorm": add_layernorm_by_parts, "head_loss": head_loss_by_parts}
+
+
+def expected_of(node: Node, given: Arrays, seeds: Arrays) -> tuple[Arrays, Arrays]:
+    """Outputs and gradients in f64, on the tensors as the node's precision rounds them."""
+    rounded = {**given, **{k: v for k, v in node.inputs.items() if v is not None}}
+    params = {k: v for k, v in node.params.items() if v is not None}
+    if node.op.name in BY_PARTS:
+        return BY_PARTS[node.op.name](rounded, params, seeds)
+    exact = Node(node.op.name, "f64", params=params, **rounded)
+    return exact.forward(), exact.backward(seeds)
+
+
+MORE: dict[str, list[Arrays]] = {  # several blocks of each kind
+    "layernorm": [{"x": (150, 768)}],
+    "add_layernorm": [{"x": (70, 768), "r": (70, 768)}],
+    "gelu": [{"x": (70000,)}],
+    "attention": [
+        {"qkv": (2, 150, 24), "heads": 2},
+        {"qkv": (1, 131, 40), "heads": 4, "kv_heads": 2},
+        {"qkv": (1, 129, 24), "heads": 4, "causal": False, "scale": 0.2},
+    ],
+    "matmul": [{"x": (67, 129), "features": 1100}],
+    "cross_entropy": [{"logits": (9, 300), "targets": (9,), "classes": 259}],
+    "head_loss": [{"x": (9, 600), "targets": (9,), "features": 1030, "classes": 1025, "chunk": 4}],
+}
+FAST = [
+    pytest.param(variant, example, precision, id=f"{variant.op}.{variant.name}-{precision}-{i}")
+    for variant in VARIANTS.values()
+    if not isinstance(variant, Reference) and OPS[variant.op].gradient
+    for i, example in enumerate([*OPS[variant.op].examples, *MORE.get(variant.op, [])])
+    for precision in ("f32", "f64")
+]
+
+
+def fast_node(variant: Variant, example: Arrays, precision: str) -> tuple[Node, Arrays]:
+    given = draw_inputs(OPS[variant.op], example)
+    node = Node(variant.op, precision, **given)
+    t = node.tensors({**node.inputs, **node.params})
+    if reason := variant.why_not(t):
+        pytest.skip(reason)
+    return node, given
+
+
+def seeds_of(node: Node) -> Arrays:
+    shapes = {k: slot.pattern.shape(node.dims) for k, slot in node.op.outputs.items()}
+    return {k: node.cast(rng(FUSED_SEED).standard_normal(s), node.op.outputs[k].pattern) for k, s in shapes.items()}
+
+
+@pytest.mark.parametrize(("variant", "example", "precision"), FAST)
+def test_variant_computes_what_the_reference_says(variant: Variant, example: Arrays, precision: str) -> None:
+    node, given = fast_node(variant, example, precision)
+    seeds = seeds_of(node)
+    outputs, expected = expected_of(node, given, seeds)
+    got = node.forward(variant)
+    for name in outputs:
+        near(got[name], outputs[name], precision, name)
+    grads = node.backward(seeds, variant)
+    assert set(grads) == set(expected)
+    for name, gradient in grads.items():
+        near(gradient, expected[name], precision, "d" + name)
+    again = node.backward(seeds, variant)
+    assert all(np.array_equal(grads[n], again[n]) for n in grads), "the bits of two runs differ"
+
+
+@pytest.mark.parametrize(("variant", "example", "precision"), [p for p in FAST if p.values[2] == "f64"])
+def test_variant_adds_where_it_is_asked_to(variant: Variant, example: Arrays, precision: str) -> None:
+    """Parameters' gradients always, inputs' where the variant says it can; each in turn absent."""
+    node, given = fast_node(variant, example, precision)
+    seeds = seeds_of(node)
+    node.forward(variant)
+    plain = node.backward(seeds, variant)
+    adding = {n: rng(3).standard_normal(g.shape) for n, g in plain.items() if n in node.params or n in variant.can_add}
+    added = node.backward(seeds, variant, into=adding)
+    for name, start in adding.items():
+        near(added[name] - start, plain[name], precision, "d" + name)
+    for absent in plain:
+        rest = node.backward(seeds, variant, absent=(absent,))
+        assert all(np.array_equal(rest[n], plain[n]) for n in rest)
+
+
+@pytest.mark.parametrize(("variant", "example", "precision"), [p for p in FAST if p.values[2] == "f64"])
+def test_variant_is_right_in_place_too(variant: Variant, example: Arrays, precision: str) -> None:
+    if not variant.inplace:
+        pytest.skip("it declares nothing in place")
+    node, given = fast_node(variant, example, precision)
+    seeds = seeds_of(node)
+    node.forward(variant)
+    apart, shared = node.backward(seeds, variant), node.backward(seeds, variant, share=dict(variant.inplace))
+    for name in apart:
+        assert np.array_equal(apart[name], shared[name]), name
+
+
+@pytest.mark.parametrize("op", ["gelu", "cross_entropy", "dropout"])
+def test_reference_is_right_in_place_too(op: str) -> None:
+    reference = REFERENCES[op]
+    given = draw_inputs(OPS[op], OPS[op].examples[0])
+    node = Node(op, **given, **({"key": np.array([1, 2, 3, 4], np.uint32)} if op == "dropout" else {}))
+    node.forward()
+    seeds = seeds_of(node)
+    apart, shared = node.backward(seeds), node.backward(seeds, share=dict(reference.inplace))
+    for name in apart:
+        assert np.array_equal(apart[name], shared[name]), name
+
+
+@pytest.mark.parametrize("missing", ["y", "s"])
+def test_add_layernorm_does_without_either_gradient(missing: str) -> None:
+    variant = VARIANTS["add_layernorm", "blocked"]
+    node, given = fast_node(variant, {"x": (3, 33), "r": (3, 33)}, "f64")
+    seeds = seeds_of(node)
+    node.forward(variant)
+    zeroed = node.backward({**seeds, missing: np.zeros((3, 33))}, variant)
+    without = node.backward({k: v for k, v in seeds.items() if k != missing}, variant)
+    for name in zeroed:
+        np.testing.assert_allclose(without[name], zeroed[name], atol=1e-14)
+
+
+@pytest.mark.parametrize("index", range(len(OPS["head_loss"].examples)))
+def test_head_loss_in_one_go_is_forward_and_backward(index: int) -> None:
+    variant = VARIANTS["head_loss", "chunked"]
+    node, _ = fast_node(variant, OPS["head_loss"].examples[index], "f64")
+    seeds = seeds_of(node)
+    loss = node.forward(variant)["loss"].copy()
+    apart = node.backward(seeds, variant)
+    node.outputs["loss"].fill(math.nan)
+    at_once = node.backward(seeds, variant, method="forward_backward")
+    assert np.array_equal(node.outputs["loss"], loss)
+    for name in apart:
+        assert np.array_equal(apart[name], at_once[name]), name
+
+
+# --- decoding --------------------------------------------------------------------------------------------------
+
+DECODING = {k: v for k, v in ATTENTION.items() if k != "documents" and v.get("causal", True)}
+
+
+@pytest.mark.parametrize("variant", [v for v in VARIANTS.values() if v.op == "attention"], ids=repr)
+@pytest.mark.parametrize("case", DECODING)
+def test_decoding_step_by_step_gives_what_the_whole_gives(case: str, variant: Variant) -> None:
+    """T - 1 tokens and then one, rows that start at different places; what nothing wrote is NaN."""
+    at = DECODING[case]
+    whole = attention_node(at)
+    if reason := variant.why_not(whole.tensors({**whole.inputs})):
+        pytest.skip(reason)
+    qkv, expected = whole.inputs["qkv"], whole.forward(variant)["y"]
+    kv = whole.dims["kv_heads"] * whole.dims["D"]
+    cache = {name: np.full((2, 12, kv), math.nan) for name in ("k", "v")}
+    for begin, end in ((0, 8), (8, 9)):
+        part = Node("attention", qkv=qkv[:, begin:end], start=np.array([begin, begin], np.int32), **cache, **at)
+        got = part.forward(variant)["y"]
+        np.testing.assert_allclose(got, expected[:, begin:end], atol=1e-12)
+    # row 0 goes on at 4, as if its later tokens had never been, while row 1 goes on at 8
+    mixed = np.stack([qkv[0, 4:5], qkv[1, 8:9]])
+    part = Node("attention", qkv=mixed, start=np.array([4, 8], np.int32), **cache, **at)
+    np.testing.assert_allclose(part.forward(variant)["y"][:, 0], [expected[0, 4], expected[1, 8]], atol=1e-12)
+
+
+def test_position_counts_from_each_rows_start() -> None:
+    x = rng().standard_normal((2, 3, 4))
+    node = Node("position", x=x, length=10, start=np.array([5, 0], np.int32))
+    y, weight = node.forward()["y"], node.params["weight"]
+    np.testing.assert_array_equal(y, x + np.stack([weight[5:8], weight[0:3]]))
+
+
+# --- promises of single ops ------------------------------------------------------------------------------------
+
+
+def test_positions_beyond_t_get_a_gradient_of_zero() -> None:
+    node = Node("position", x=rng().standard_normal((2, 3, 4)), length=5)
+    node.forward()
+    assert not node.backward({"y": np.ones((2, 3, 4))})["weight"][3:].any()
+
+
+@pytest.mark.parametrize("variant", [v for v in VARIANTS.values() if v.op == "cross_entropy"], ids=repr)
+def test_padding_columns_and_ignored_targets_get_exactly_nothing(variant: Variant) -> None:
+    targets = np.array([3, -1, 0, -100])
+    node = Node("cross_entropy", logits=rng().standard_normal((4, 8)) * 1e3, targets=targets, classes=5)
+    node.inputs["logits"][:, 5:] = math.nan  # padding is not looked at
+    loss = node.forward(variant)["loss"]
+    assert not loss[targets < 0].any() and np.isfinite(loss).all()
+    gradient = node.backward({"loss": np.ones(4)}, variant)["logits"]
+    assert not gradient[:, 5:].any() and not gradient[targets < 0].any()
+    np.testing.assert_allclose(gradient.sum(1), 0, atol=1e-12)
+
+
+def test_head_loss_keeps_the_gradient_of_padding_rows_at_zero() -> None:
+    variant = VARIANTS["head_loss", "chunked"]
+    given = draw_inputs(OPS["head_loss"], OPS["head_loss"].examples[0])
+    node = Node("head_loss", "f32", **given)
+    node.forward(variant)
+    assert not node.backward({"loss": np.ones((2, 7))}, variant)["weight"][29:].any()
+
+
+def test_a_query_that_may_see_nothing_gives_zero() -> None:
+    """Alone in the mathematics: a mask that hides a whole row gives p = 0 and lse = 0, not NaN."""
+    from core.ops.attention import softmax
+
+    p, lse = softmax(np.ones((2, 3)), np.array([[True, False, True], [False, False, False]]))
+    np.testing.assert_array_equal(p, [[0.5, 0, 0.5], [0, 0, 0]])
+    assert lse[1] == 0
+
+
+def test_gelu_is_flat_and_linear_far_out() -> None:
+    for precision in ("f32", "f64"):
+        for variant in (v for v in VARIANTS.values() if v.op == "gelu"):
+            for approx in ("tanh", "erf"):
+                node = Node("gelu", precision, x=np.array([-1e4, -50.0, 0.0, 50.0, 1e4]), approx=approx)
+                if variant.why_not(node.tensors(node.inputs)):
+                    continue
+                with np.errstate(all="raise", under="ignore"):
+                    y = node.forward(variant)["y"]
+                    dx = node.backward({"y": np.ones(5)}, variant)["x"]
+                np.testing.assert_allclose(y, [0, 0, 0, 50, 1e4], atol=1e-30)
+                np.testing.assert_allclose(dx, [0, 0, 0.5, 1, 1], atol=1e-30)
+
+
+def test_references_stay_in_their_precision() -> None:
+    """A reference that computes f32 in f64 would hide what f32 costs; its outputs would be exact to the last bit."""
+    for op in OPS.values():
+        if not op.gradient or op.replaces:
+            continue
+        given = draw_inputs(op, op.examples[0])
+        node = Node(op.name, "f32", **given, **({"key": np.zeros(4, np.uint32)} if "random" in op.uses else {}))
+        t = node.tensors({**node.inputs, **node.params})
+        assert all(v.dtype != np.float64 for v in (*node.forward().values(), *node.saved.values())), t
+        assert all(g.dtype == np.float32 for g in node.backward(seeds_of(node)).values())
+
+
+@pytest.mark.parametrize(
+    ("op", "given", "message"),
+    [
+        ("position", {"x": np.zeros((1, 9, 2)), "length": 8}, "only 8 positions"),
+        ("attention", {"qkv": np.zeros((1, 2, 13)), "heads": 2}, "no multiple of heads"),
+        ("attention", {"qkv": np.zeros((1, 2, 14)), "heads": 3, "kv_heads": 2}, "whole groups"),
+        ("attention", {"qkv": np.zeros((1, 2, 12)), "heads": 2, "window": -1}, "negative"),
+        ("cross_entropy", {"logits": np.zeros((2, 4)), "targets": np.zeros(2), "classes": 5}, "4 columns"),
+        ("dropout", {"x": np.zeros((2, 4)), "p": 1.0}, "a probability"),
+        ("head_loss", {"x": np.zeros((2, 4)), "targets": np.zeros(2), "features": 3, "chunk": 0}, "chunk"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused_in_words(op: str, given: Arrays, message: str) -> None:
+    from core.errors import BuildError
+
+    with pytest.raises(BuildError, match=message):
+        Node(op, **given)

@@ -1,0 +1,4 @@
+"""Faster cpu variants of the built-in ops: the references' formulas, in blocks that stay in cache, rows over threads.
+
+Each writes into the memory that it is given; what lies between is a worker's scratch.
+"""

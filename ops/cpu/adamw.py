@@ -1,0 +1,102 @@
+"""Gradient norm and AdamW in blocks that stay in cache, over threads. Formulas: ../global_norm.py, ../adamw.py.
+
+Both are bound by memory: AdamW reads and writes each array once.
+"""
+
+import math
+
+import numpy as np
+
+from core import SLOT, Variant, cdiv
+
+from ..adamw import BLOCK, DECAYS, TRAINS
+from ..global_norm import settle_step
+from .blocks import carve
+
+ROW = 8192  # elements of one dot product: few enough that BLAS takes one thread and f32 loses nothing
+ELEMENTS = 32 * 1024  # of a block: four arrays and the scratch lie in a core's L2
+
+
+class GlobalNormBlocked(Variant):
+    """One dot product a row of 8,192 elements, in their type; the rows' sums are added in f64, in order."""
+
+    op, name, device = "global_norm", "blocked", "cpu"
+    dtypes = ("f32", "f64")
+
+    def workspace(self, t):
+        return cdiv(t.n, ROW) * 8
+
+    def forward(self, t, launch):
+        grad, control = t.grad, t.step
+        (sums,) = carve(launch.workspace, grad.dtype, (cdiv(t.n, ROW),))
+        whole = t.n // ROW
+        rows = grad[: whole * ROW].reshape(whole, ROW)
+
+        def dots(lo, hi):
+            np.vecdot(rows[lo:hi], rows[lo:hi], out=sums[lo:hi])
+
+        if whole:
+            launch.rows(whole, dots, grain=64)
+
+        def finish():
+            tail = grad[whole * ROW :]
+            if tail.size:
+                sums[whole] = np.dot(tail, tail)
+            settle_step(control, float(np.add.reduce(sums, dtype=np.float64)), t.clip)
+
+        launch.call(finish)
+
+
+class AdamWBlocked(Variant):
+    """The bias corrections are moved to the scalars: with c = sqrt(1 - beta2^k),
+    m / (1 - beta1^k) / (sqrt(v / (1 - beta2^k)) + eps) = m * c / (1 - beta1^k) / (sqrt(v) + eps * c)."""
+
+    op, name, device = "adamw_update", "blocked", "cpu"
+    dtypes = ("f32", "f64")
+
+    def forward(self, t, launch):
+        weights = t.param if t.master is None else t.master
+
+        def block(lo, hi, scratch):
+            if not t.step[SLOT["ok"]]:
+                return
+            for start, end, bits in runs(t.group, lo, hi):
+                if bits & TRAINS:
+                    part = slice(start, end)
+                    (a,) = carve(scratch, weights.dtype, (end - start,))
+                    decay = t.weight_decay if bits & DECAYS else 0.0
+                    self.update(t, weights[part], t.grad[part], t.m[part], t.v[part], a, decay)
+                    if t.master is not None:
+                        t.param[part] = weights[part]
+
+        launch.rows(t.n, block, grain=ELEMENTS, scratch=ELEMENTS * weights.itemsize)
+
+    def update(self, t, w, grad, m, v, a, decay):
+        lr, step, scale = (float(t.step[SLOT[name]]) for name in ("lr", "step", "scale"))
+        correction = math.sqrt(1 - t.beta2**step)
+        np.multiply(grad, (1 - t.beta1) * scale, out=a)
+        m *= t.beta1
+        m += a
+        np.multiply(grad, math.sqrt(1 - t.beta2) * scale, out=a)
+        a *= a
+        v *= t.beta2
+        v += a
+        np.sqrt(v, out=a)
+        a += t.eps * correction
+        np.divide(m, a, out=a)
+        a *= lr * correction / (1 - t.beta1**step)
+        if decay:
+            w *= 1 - lr * decay
+        w -= a
+
+
+def runs(group, lo, hi):
+    """(start, end, bits) of the stretches of [lo, hi) whose 64-element blocks have the same bits."""
+    first = lo // BLOCK
+    bits = group[first : cdiv(hi, BLOCK)]
+    if (bits == bits[0]).all():
+        yield lo, hi, int(bits[0])
+        return
+    cuts = [0, *(np.flatnonzero(bits[1:] != bits[:-1]) + 1).tolist(), len(bits)]
+    for a, b in zip(cuts, cuts[1:], strict=False):
+        yield max(lo, (first + a) * BLOCK), min(hi, (first + b) * BLOCK), int(bits[a])

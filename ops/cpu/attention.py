@@ -1,0 +1,161 @@
+"""Causal or full attention in blocks of heads and queries; nothing of size T x T exists. Formulas: ../attention.py.
+
+A task is some heads of one sequence; its scores for one block of queries lie in the worker's scratch. BLAS reads
+queries, keys and values where they lie in qkv, and writes y and dqkv in place. Keys behind a causal block are skipped.
+"""
+
+import math
+
+import numpy as np
+
+from core import Variant
+
+from ..attention import decode
+from .blocks import bytes_of, carve
+
+SCORES = 128 * 1024  # bytes of a task's scores
+QUERIES = 64
+
+
+class Tasks:
+    """How an attention is cut: `heads` key heads (each with its group of queries) x `queries` at a time."""
+
+    def __init__(self, t):
+        item = t.qkv.dtype.itemsize
+        self.group = t.heads // t.kv_heads
+        self.queries = min(t.T, QUERIES)
+        of_one = self.group * self.queries * t.T * item
+        fitting = [h for h in range(1, t.kv_heads + 1) if t.kv_heads % h == 0 and h * of_one <= SCORES]
+        self.heads = max(fitting, default=1)
+        self.count = t.B * (t.kv_heads // self.heads)
+        self.scale = t.scale or 1 / math.sqrt(t.D)
+        n = self.queries
+        self.scores = (self.heads, self.group, n, t.T)
+        self.hidden = np.triu(np.full((n, n), -math.inf, t.qkv.dtype), 1) if t.causal else None
+        self.t = t
+
+    def place(self, task):
+        """The sequence and the first key head of a task."""
+        b, part = divmod(task, self.t.kv_heads // self.heads)
+        return b, part * self.heads
+
+    def unpack(self, packed, task):
+        """Views of the task's q (heads, group, T, D), k and v (heads, T, D) of a tensor like qkv."""
+        t, (b, first) = self.t, self.place(task)
+        by_head = packed.reshape(t.B, t.T, -1, t.D)[b].swapaxes(0, 1)
+        q = self.queries_of(by_head, first)
+        k, v = (by_head[at + first : at + first + self.heads] for at in (t.heads, t.heads + t.kv_heads))
+        return q, k, v
+
+    def unpack_y(self, y, task):
+        """A view of the task's part of a tensor like y, (heads, group, T, D)."""
+        t, (b, first) = self.t, self.place(task)
+        return self.queries_of(y.reshape(t.B, t.T, t.heads, t.D)[b].swapaxes(0, 1), first)
+
+    def queries_of(self, by_head, first):
+        t = self.t
+        mine = by_head[first * self.group : (first + self.heads) * self.group]
+        return mine.reshape(self.heads, self.group, t.T, t.D)
+
+    def blocks(self):
+        """(first query, end of the queries, end of the keys), the last one first: it sees all keys."""
+        t, n = self.t, self.queries
+        for lo in reversed(range(0, t.T, n)):
+            hi = min(lo + n, t.T)
+            yield lo, hi, hi if t.causal else t.T
+
+    def score(self, q, k, lo, hi, s):
+        """s = scale * q k^T for queries lo..hi, -inf where hidden."""
+        np.matmul(q[:, :, lo:hi], k[:, None, : s.shape[-1]].swapaxes(-1, -2), out=s)
+        s *= self.scale
+        if self.hidden is not None:
+            s[..., lo:hi] += self.hidden[: hi - lo, : hi - lo]
+
+
+class AttentionBlocked(Variant):
+    op, name, device = "attention", "blocked", "cpu"
+    dtypes = ("f32", "f64")
+    saved = {"lse": "B heads T : acc"}
+    reads = ("qkv",)
+
+    def why_not(self, t):
+        asked = {"a window": t.window, "softcap": t.softcap, "documents": t.documents is not None}
+        return next((f"it does without {feature}" for feature, there in asked.items() if there), None)
+
+    def forward(self, t, launch):
+        if t.start is not None:
+            launch.call(lambda: decode(t))
+            return
+        tasks, kind = Tasks(t), t.qkv.dtype
+        lse = t.lse.reshape(t.B, t.kv_heads, tasks.group, t.T)
+        sizes = (tasks.scores, tasks.scores[:3])
+
+        def attend(task, scratch):
+            q, k, v = tasks.unpack(t.qkv, task)
+            y = tasks.unpack_y(t.y, task)
+            b, first = tasks.place(task)
+            for lo, hi, keys in tasks.blocks():
+                shape = (tasks.heads, tasks.group, hi - lo)
+                s, row = carve(scratch, kind, (*shape, keys), shape)
+                top = lse[b, first : first + tasks.heads, :, lo:hi]
+                tasks.score(q, k, lo, hi, s)
+                np.maximum.reduce(s, axis=-1, out=top)
+                s -= top[..., None]
+                np.exp(s, out=s)
+                np.add.reduce(s, axis=-1, out=row)
+                np.matmul(s, v[:, None, :keys], out=y[:, :, lo:hi])
+                y[:, :, lo:hi] /= row[..., None]
+                np.log(row, out=row)
+                top += row
+
+        launch.rows(tasks.count, one_by_one(attend), scratch=bytes_of(kind, *sizes))
+
+    def backward(self, t, launch):
+        if t.dqkv is None:
+            return
+        tasks, kind = Tasks(t), t.qkv.dtype
+        lse = t.lse.reshape(t.B, t.kv_heads, tasks.group, t.T)
+        sizes = (tasks.scores, tasks.scores, tasks.scores[:3], (tasks.heads, t.T, t.D))
+
+        def differentiate(task, scratch):
+            q, k, v = tasks.unpack(t.qkv, task)
+            dq, dk, dv = tasks.unpack(t.dqkv, task)
+            dy = tasks.unpack_y(t.dy, task)
+            b, first = tasks.place(task)
+            for lo, hi, keys in tasks.blocks():
+                shape = (tasks.heads, tasks.group, hi - lo)
+                p, ds, row, part = carve(scratch, kind, (*shape, keys), (*shape, keys), shape, (tasks.heads, keys, t.D))
+                tasks.score(q, k, lo, hi, p)
+                p -= lse[b, first : first + tasks.heads, :, lo:hi, None]
+                np.exp(p, out=p)
+                accumulate(p, dy[:, :, lo:hi], dv[:, :keys], part, hi == t.T)
+                np.matmul(dy[:, :, lo:hi], v[:, None, :keys].swapaxes(-1, -2), out=ds)
+                np.vecdot(p, ds, out=row)
+                ds -= row[..., None]
+                ds *= p
+                ds *= tasks.scale
+                np.matmul(ds, k[:, None, :keys], out=dq[:, :, lo:hi])
+                accumulate(ds, q[:, :, lo:hi], dk[:, :keys], part, hi == t.T)
+
+        launch.rows(tasks.count, one_by_one(differentiate), scratch=bytes_of(kind, *sizes))
+
+
+def accumulate(weights, rows, target, part, fresh):
+    """target (heads, keys, D) = sum over the group of weights^T rows; added unless `fresh`."""
+    for g in range(weights.shape[1]):
+        transposed = weights[:, g].swapaxes(-1, -2)
+        if fresh and g == 0:
+            np.matmul(transposed, rows[:, g], out=target)
+        else:
+            np.matmul(transposed, rows[:, g], out=part)
+            target += part
+
+
+def one_by_one(f):
+    """f(task, scratch) as the f(lo, hi, scratch) that a launch runs."""
+
+    def run(lo, hi, scratch):
+        for task in range(lo, hi):
+            f(task, scratch)
+
+    return run
