@@ -132,9 +132,7 @@ class Engine:
 
     def initialize(self, seed: int) -> None:
         """Draw every parameter; a parameter's values depend on the seed and its name alone."""
-        draw_all(
-            self.graph.parameters.values(), seed, {n: self.place(self.weights, n) for n in self.graph.parameters}, cores()
-        )
+        draw_all(self.graph, seed, lambda name: self.place(self.weights, name), cores())
 
     def parameters(self) -> dict[str, Array]:
         """Views of all parameters without padding, in the graph's order."""

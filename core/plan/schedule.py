@@ -299,14 +299,12 @@ class _Planner:
     def _new_saved(self, node: Node, variant: Variant) -> dict[str, Tensor]:
         where = f"{variant.op}.{variant.name}, saved"
         made: dict[str, Buffer] = {}
-        if self.request.kind != GENERATE:
-            for role, text in variant.saved.items():
-                pattern = Pattern.parse(text, where)
-                made[role] = self._buffer(
-                    f"{node.name}.{role}", pattern.shape(node.dims, f"{where} {role}"), pattern.dtype, role="saved"
-                )
+        for role, text in variant.saved.items():
+            pattern = Pattern.parse(text, where)
+            shape = pattern.shape(node.dims, f"{where} {role}")
+            made[role] = self._buffer(f"{node.name}.{role}", shape, pattern.dtype, role="saved")
         self.saved[node.name] = made
-        return {role: made.get(role) for role in variant.saved}
+        return dict(made)
 
     # --- the plan --------------------------------------------------------------------------------------------
 
