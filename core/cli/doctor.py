@@ -1,0 +1,234 @@
+"""`core doctor`: what this machine has, and one line of advice for each thing that is not right.
+
+It changes nothing, downloads nothing, and exits with 0: a machine without a GPU is not ill.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import click
+
+import core
+from core.cli.show import emit_json, json_option, table
+from core.errors import CoreError
+
+OK, NOTE, PROBLEM = "ok", "note", "problem"
+
+# the distributions that pyproject.toml depends on; a test holds the two together
+EVERYWHERE = ("numpy", "pluggy", "tiktoken", "tomli", "tomli-w", "click", "msgspec", "safetensors", "rustbpe")
+NOT_ON_MACOS = ("cuda-python", "nvidia-cuda-nvrtc")
+OLDEST_DRIVER = 13_000  # as cuDriverGetVersion counts: CUDA 13.0, driver 580
+SMALL_MEMORY = 4 * 2**30  # bytes: 124M parameters in f32 with gradients and two moments are 2 GB, plus activations
+THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was looked at, ok, note or problem, what was found, and what to do."""
+
+    what: str
+    verdict: str
+    found: str
+    advice: str = ""
+
+
+@click.command("doctor")
+@json_option
+def command(as_json: bool) -> None:
+    """Look at this machine and say what to put right."""
+    findings = [finding for look in LOOKS for finding in look()]
+    if as_json:
+        emit_json([asdict(finding) for finding in findings])
+        return
+    click.echo(table(("", "", ""), [(f.what, f.verdict, f.found) for f in findings]).lstrip("\n"))
+    for finding in findings:
+        if finding.advice:
+            click.echo(f"{finding.what}: {finding.advice}")
+
+
+def python() -> Iterator[Finding]:
+    yield Finding("python", OK, f"{platform.python_version()} ({sys.executable})")
+    yield Finding("platform", OK, f"{platform.system()} {platform.release()} {platform.machine()}")
+    yield Finding("corelm", OK, f"{core.__version__} in {Path(core.__file__).parent}")
+
+
+def packages() -> Iterator[Finding]:
+    missing, found = [], []
+    for name in EVERYWHERE if sys.platform == "darwin" else (*EVERYWHERE, *NOT_ON_MACOS):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            missing.append(name)
+    yield Finding("packages", OK, ", ".join(found))
+    if missing:
+        yield Finding("packages", PROBLEM, f"missing: {', '.join(missing)}", f"pip install {' '.join(missing)}")
+
+
+def blas() -> Iterator[Finding]:
+    import numpy as np
+
+    from core.device.cpu import cores
+
+    built: Any = np.show_config(mode="dicts")
+    library = built.get("Build Dependencies", {}).get("blas", {})
+    limits = {name: os.environ[name] for name in THREADS if os.environ.get(name)}
+    threads = ", ".join(f"{k}={v}" for k, v in limits.items()) or "threads: as many as cores"
+    limited = any(value.isdigit() and int(value) < cores() for value in limits.values())
+    advice = f"products use fewer threads than the {cores()} cores; unset {', '.join(limits)}" if limited else ""
+    yield Finding("cores", OK, str(cores()))
+    name = f"{library.get('name', 'unknown')} {library.get('version', '')}".strip()
+    yield Finding("blas", NOTE if limited else OK, f"{name}, {threads}", advice)
+
+
+def memory() -> Iterator[Finding]:
+    size = memory_bytes()
+    if size is None:
+        yield Finding("memory", NOTE, "cannot be read here")
+        return
+    small = size < SMALL_MEMORY
+    advice = "a model of 124M parameters trains in about 4 GB: start with a smaller one" if small else ""
+    yield Finding("memory", NOTE if small else OK, f"{size / 2**30:.1f} GiB", advice)
+
+
+def memory_bytes() -> int | None:
+    """The machine's memory in bytes, or None where the platform does not say."""
+    if sys.platform == "win32":
+        return _windows_memory()
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _windows_memory() -> int | None:
+    class Status(ctypes.Structure):  # MEMORYSTATUSEX
+        _fields_ = [
+            ("length", ctypes.c_uint32),
+            ("load", ctypes.c_uint32),
+            *[(f"size{i}", ctypes.c_uint64) for i in range(7)],
+        ]
+
+    status = Status(length=ctypes.sizeof(Status))
+    library: Any = getattr(ctypes, "windll", None)
+    if library is None or not library.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):
+        return None
+    return int(status.size0)
+
+
+def cache() -> Iterator[Finding]:
+    from core.data.cache import cache_folder
+
+    folder = cache_folder()
+    nearest = next(p for p in (folder, *folder.parents) if p.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            yield Finding("cache", OK, str(folder))
+    except OSError as error:
+        yield Finding(
+            "cache", PROBLEM, f"{folder}: {error.strerror}", "everything works, slower; set CORELM_CACHE to a folder"
+        )
+
+
+def tokenizer() -> Iterator[Finding]:
+    from core.data.gpt2 import load_gpt2
+
+    try:
+        load_gpt2(offline=True)
+    except CoreError as error:
+        advice = "`core tokenizer fetch` gets it; without it, a config's next choice is trained on its own text"
+        yield Finding("tokenizer gpt2", NOTE, error.message.splitlines()[0], advice)
+    else:
+        yield Finding("tokenizer gpt2", OK, "in the cache")
+
+
+def compiler() -> Iterator[Finding]:
+    if sys.platform == "darwin":
+        yield Finding("nvrtc", NOTE, "not on macOS; the cpu device works")
+        return
+    try:
+        error, major, minor = import_module("cuda.bindings.nvrtc").nvrtcVersion()
+    except Exception as failed:  # the binding raises its own kinds when a library is missing
+        advice = "kernels cannot be compiled; pip install cuda-python nvidia-cuda-nvrtc"
+        yield Finding("nvrtc", NOTE, f"not usable: {type(failed).__name__}: {failed}".splitlines()[0], advice)
+    else:
+        yield Finding("nvrtc", OK if int(error) == 0 else PROBLEM, f"{major}.{minor}")
+
+
+def driver() -> Iterator[Finding]:
+    """Asks the driver's own library: cuda-python takes half a second to import, and fails where there is none."""
+    library = driver_library()
+    if library is None:
+        yield Finding("gpu", NOTE, "no NVIDIA driver; the cpu device works")
+        return
+    number = ctypes.c_int()
+    if library.cuInit(0) != 0 or library.cuDriverGetVersion(ctypes.byref(number)) != 0:
+        yield Finding(
+            "gpu", PROBLEM, "the NVIDIA driver does not start", "see what `nvidia-smi` says; --device cpu works"
+        )
+        return
+    found = f"driver for CUDA {number.value // 1000}.{number.value % 1000 // 10}"
+    if number.value < OLDEST_DRIVER:
+        yield Finding("driver", PROBLEM, found, "kernels need CUDA 13.0: update the driver to 580 or newer")
+    else:
+        yield Finding("driver", OK, found)
+    yield from _gpus(library)
+
+
+def driver_library() -> Any:
+    """libcuda, or None where there is no driver."""
+    try:
+        return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return None
+
+
+def _gpus(library: Any) -> Iterator[Finding]:
+    count = ctypes.c_int()
+    if library.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
+        yield Finding("gpu", NOTE, "none; the cpu device works")
+    for index in range(count.value):
+        name = ctypes.create_string_buffer(256)
+        size = ctypes.c_size_t()
+        library.cuDeviceGetName(name, len(name), index)
+        library.cuDeviceTotalMem_v2(ctypes.byref(size), index)
+        major, minor = (_attribute(library, key, index) for key in (75, 76))  # compute capability, major and minor
+        memory = f"{size.value / 2**30:.0f} GiB"
+        yield Finding(f"gpu {index}", OK, f"{name.value.decode(errors='replace')}, sm_{major}{minor}, {memory}")
+
+
+def _attribute(library: Any, key: int, device: int) -> int:
+    value = ctypes.c_int()
+    library.cuDeviceGetAttribute(ctypes.byref(value), key, device)
+    return value.value
+
+
+def plugins() -> Iterator[Finding]:
+    from core.loader import load_registry
+    from core.registry import BROKEN
+
+    registry = load_registry(strict=False)
+    broken = [record for record in registry.plugins if record.status == BROKEN]
+    for record in broken:
+        yield Finding(
+            f"plugin {record.name}", PROBLEM, record.reason, f"`core plugins {record.name}` shows its traceback"
+        )
+    for problem in registry.problems:
+        yield Finding("plugins", PROBLEM, problem.splitlines()[0])
+    if not broken and not registry.problems:
+        yield Finding("plugins", OK, ", ".join(record.name for record in registry.plugins))
+
+
+LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+    python, packages, blas, memory, cache, tokenizer, compiler, driver, plugins,
+)  # fmt: skip
