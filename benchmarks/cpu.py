@@ -1,0 +1,408 @@
+"""One GPT-2 124M training step on the cpu: ours, eager PyTorch's, and llm.c's, in alternating rounds of one run.
+
+    python benchmarks/cpu.py                                   ours and PyTorch, if it is installed
+    python benchmarks/cpu.py --llmc /tmp/llm.c/train_gpt2      llm.c's program too (README.md says how to build it)
+    python benchmarks/cpu.py --peers ours --profile            where our step spends its time
+
+Each peer runs in a process of its own, so that memory is its own and threads do not meet; all have the same weights
+and the same tokens, and the table shows each one's first loss, so that one sees that the work is the same. Rounds
+alternate between the peers, since a shared machine is never equally fast for long: compare within a run only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+V, P, S, C, H, L = 50257, 50304, 1024, 768, 12, 12  # vocabulary, with padding, positions, width, heads, layers
+LR, BETAS, EPS, DECAY, CLIP = 1e-4, (0.9, 0.95), 1e-8, 0.1, 1.0
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "CORELM_THREADS")
+
+BLOCK = {  # parameter -> shape, in llm.c's order
+    "ln_1.weight": (C,), "ln_1.bias": (C,), "qkv.weight": (3 * C, C), "qkv.bias": (3 * C,),
+    "proj.weight": (C, C), "proj.bias": (C,), "ln_2.weight": (C,), "ln_2.bias": (C,),
+    "fc.weight": (4 * C, C), "fc.bias": (4 * C,), "down.weight": (C, 4 * C), "down.bias": (C,),
+}  # fmt: skip
+SHAPES = {
+    "wte.weight": (V, C), "x0.weight": (S, C), **{f"h.{i}.{n}": s for n, s in BLOCK.items() for i in range(L)},
+    "ln_f.weight": (C,), "ln_f.bias": (C,),
+}  # fmt: skip
+
+
+def draw(name):
+    """A parameter's first value, f32: the same for all peers."""
+    shape = SHAPES[name]
+    if name.endswith("bias"):
+        return np.zeros(shape, np.float32)
+    if len(shape) == 1:
+        return np.ones(shape, np.float32)
+    scale = 0.02 / (2 * L) ** 0.5 if ".proj." in name or ".down." in name else 0.02
+    stream = np.random.Generator(np.random.PCG64(list(SHAPES).index(name)))
+    return stream.standard_normal(shape, np.float32) * np.float32(scale)
+
+
+def draw_tokens(batch, seq):
+    """batch*seq + 1 tokens: inputs are all but the last, targets all but the first."""
+    return np.random.Generator(np.random.PCG64(1337)).integers(0, V, batch * seq + 1)
+
+
+def peak_memory(pid="self"):
+    """Peak resident bytes of a process so far; of this one where there is no /proc."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+        return int(found[1]) * 1024
+    if pid == "self":
+        with contextlib.suppress(ImportError):
+            import resource
+
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return 0
+
+
+# --- the peers, each in its own process ------------------------------------------------------------------------------
+
+
+class Ours:
+    """core.engine on the shipped gpt2_124m."""
+
+    def __init__(self, batch, seq, threads):
+        sys.path.insert(0, str(ROOT))
+        from core.engine import Engine, Settings
+        from core.graph import load_model
+        from core.loader import load_registry
+
+        registry = load_registry()
+        settings = Settings(
+            dims={"B": batch, "T": seq}, optimizer="adamw",
+            options={"betas": list(BETAS), "eps": EPS, "weight_decay": DECAY, "clip": CLIP},
+        )  # fmt: skip
+        self.engine = Engine(load_model("gpt2_124m", registry), registry, settings)
+        for name, array in self.engine.parameters().items():
+            array[...] = draw(name)
+        tokens = draw_tokens(batch, seq).astype(np.int32)
+        self.batch = {"tokens": tokens[:-1].reshape(batch, seq), "targets": tokens[1:].reshape(batch, seq)}
+
+    def step(self):
+        return self.engine.step([self.batch], LR).loss
+
+    def profile(self, steps):
+        """{"op.variant direction": (launches, seconds)} a step, median over `steps`."""
+        runs = []
+        for _ in range(steps):
+            spent, before = {}, time.perf_counter()
+            for event in self.engine.trace(self.batch):
+                now = time.perf_counter()
+                op = event.node and self.ops[event.node] + "." + event.variant + " "
+                count, seconds = spent.get(op + event.kind, (0, 0.0))
+                spent[op + event.kind] = count + 1, seconds + now - before
+                before = time.perf_counter()
+            self.engine.device.run(self.engine._update)
+            spent["update"] = 1, time.perf_counter() - before
+            runs.append(spent)
+        return {name: (runs[0][name][0], statistics.median(run[name][1] for run in runs)) for name in runs[0]}
+
+    @property
+    def ops(self):
+        return {node.name: node.op.name for node in self.engine.plan("train").nodes}
+
+
+class Torch:
+    """The same model and optimizer as one writes them in eager PyTorch."""
+
+    def __init__(self, batch, seq, threads):
+        import torch
+
+        self.torch = torch
+        torch.set_num_threads(threads)
+        self.p = {name: torch.from_numpy(draw(name)).requires_grad_() for name in SHAPES}
+        groups = [
+            {"params": [w for w in self.p.values() if w.ndim == 2], "weight_decay": DECAY},
+            {"params": [w for w in self.p.values() if w.ndim == 1], "weight_decay": 0.0},
+        ]
+        self.adamw = torch.optim.AdamW(groups, lr=LR, betas=BETAS, eps=EPS)
+        tokens = torch.from_numpy(draw_tokens(batch, seq))
+        self.tokens, self.targets = tokens[:-1].view(batch, seq), tokens[1:].view(batch, seq)
+
+    def loss(self):
+        from torch.nn import functional as F
+
+        p, (B, T) = self.p, self.tokens.shape
+        x = F.embedding(self.tokens, p["wte.weight"]) + p["x0.weight"][:T]
+        for i in range(L):
+            own = {name: p[f"h.{i}.{name}"] for name in BLOCK}
+            y = F.layer_norm(x, (C,), own["ln_1.weight"], own["ln_1.bias"])
+            qkv = F.linear(y, own["qkv.weight"], own["qkv.bias"]).view(B, T, 3, H, C // H)
+            q, k, v = qkv.permute(2, 0, 3, 1, 4)
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(B, T, C)
+            x = x + F.linear(y, own["proj.weight"], own["proj.bias"])
+            y = F.layer_norm(x, (C,), own["ln_2.weight"], own["ln_2.bias"])
+            y = F.gelu(F.linear(y, own["fc.weight"], own["fc.bias"]), approximate="tanh")
+            x = x + F.linear(y, own["down.weight"], own["down.bias"])
+        logits = F.linear(F.layer_norm(x, (C,), p["ln_f.weight"], p["ln_f.bias"]), p["wte.weight"])
+        return F.cross_entropy(logits.view(-1, V), self.targets.view(-1))
+
+    def step(self):
+        self.adamw.zero_grad(set_to_none=True)
+        loss = self.loss()
+        loss.backward()
+        self.torch.nn.utils.clip_grad_norm_(list(self.p.values()), CLIP)
+        self.adamw.step()
+        return loss.item()
+
+
+WORKERS = {"ours": Ours, "torch": Torch}
+
+
+def work(name, batch, seq, threads):
+    """The worker's side: build, then run as many steps as each line of stdin says, and answer in JSON."""
+    peer = WORKERS[name](batch, seq, threads)
+    print(json.dumps({"ready": True}), flush=True)
+    for line in sys.stdin:
+        order = json.loads(line)
+        if "profile" in order:
+            print(json.dumps(peer.profile(order["profile"])), flush=True)
+            continue
+        ms, losses = [], []
+        for _ in range(order["steps"]):
+            start = time.perf_counter()
+            losses.append(peer.step())
+            ms.append(1e3 * (time.perf_counter() - start))
+        print(json.dumps({"ms": ms, "losses": losses, "memory": peak_memory()}), flush=True)
+
+
+class Worker:
+    """A peer in a process of its own, asleep between its rounds."""
+
+    def __init__(self, name, args):
+        command = [sys.executable, __file__, "--worker", name, "--batch", args.batch, "--seq", args.seq,
+                   "--threads", args.threads]  # fmt: skip
+        self.process = subprocess.Popen(
+            [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=os.environ | dict.fromkeys(THREADS, str(args.threads)),
+        )  # fmt: skip
+        self._answer()
+
+    def _answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"the process of a peer ended with code {self.process.wait()}; its message is above")
+        return json.loads(line)
+
+    def ask(self, **order):
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def round(self, steps):
+        return self.ask(steps=steps)
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+class LlmC:
+    """llm.c's train_gpt2, which reads fixed file names in its folder and knows B=4, T=64 alone. POSIX only.
+
+    Each round starts it afresh and stops it after the steps that are wanted; it times its steps itself.
+    """
+
+    def __init__(self, args):
+        if (args.batch, args.seq) != (4, 64):
+            raise SystemExit("llm.c's train_gpt2.c is written for --batch 4 --seq 64")
+        self.binary, self.threads = Path(args.llmc).resolve(), args.threads
+        if not self.binary.is_file():
+            raise SystemExit(f"--llmc {args.llmc}: no such file; benchmarks/README.md says how to build it")
+        self._temporary = None
+        if args.llmc_dir:
+            self.folder = Path(args.llmc_dir)
+        else:
+            self._temporary = tempfile.TemporaryDirectory()
+            self.folder = Path(self._temporary.name)
+            write_llmc_files(self.folder, args.batch, args.seq)
+
+    def round(self, steps):
+        import pty  # its output is a terminal's, so that lines come as they are printed
+
+        ours, its = pty.openpty()
+        process = subprocess.Popen(
+            [str(self.binary)], cwd=self.folder, stdout=its, stderr=its,
+            env=os.environ | dict.fromkeys(THREADS, str(self.threads)),
+        )  # fmt: skip
+        os.close(its)
+        ms, losses, memory, text = [], [], 0, ""
+        try:
+            while len(ms) < steps:
+                text += os.read(ours, 65536).decode()  # raises OSError when the program ends
+                found = re.findall(r"step \d+: train loss (\S+) \(took (\S+) ms\)", text)
+                losses, ms = [float(loss) for loss, _ in found], [float(took) for _, took in found]
+                memory = max(memory, peak_memory(process.pid))
+        except OSError:
+            raise SystemExit(f"{self.binary} ended with code {process.wait()}:\n{text}") from None
+        finally:
+            process.kill()
+            process.wait()
+            os.close(ours)
+        return {"ms": ms[:steps], "losses": losses[:steps], "memory": memory}
+
+    def close(self):
+        if self._temporary:
+            self._temporary.cleanup()
+
+
+def write_llmc_files(folder, batch, seq):
+    """What train_gpt2 wants to find: a checkpoint of version 3 (f32), and token shards that hold our one batch."""
+    header = np.zeros(256, "<i4")
+    header[:8] = 20240326, 3, S, V, L, H, C, P
+    with (folder / "gpt2_124M.bin").open("wb") as file:
+        file.write(header.tobytes())
+        for name in SHAPES:
+            file.write(draw(name).astype("<f4").tobytes())
+            if name == "wte.weight":
+                file.write(bytes(4 * C * (P - V)))
+    tokens = draw_tokens(batch, seq).astype("<u2")
+    header[:] = 0
+    header[:3] = 20240520, 1, tokens.size
+    shards = folder / "dev" / "data" / "tinyshakespeare"
+    shards.mkdir(parents=True)
+    for split in ("train", "val"):
+        (shards / f"tiny_shakespeare_{split}.bin").write_bytes(header.tobytes() + tokens.tobytes())
+
+
+# --- the run ---------------------------------------------------------------------------------------------------------
+
+
+def measure(args):
+    """{peer: {"ms": [[per step] per round], "loss": of the first step, "memory"}}, and our profile if asked for."""
+    runners, results = {}, {}
+    try:
+        for name in args.peers:
+            runners[name] = LlmC(args) if name == "llmc" else Worker(name, args)
+        for number in range(args.rounds):
+            for name, runner in runners.items():
+                fresh = number == 0 or name == "llmc"  # the first step after a start allocates: it is not counted
+                answer = runner.round(args.steps + fresh)
+                found = results.setdefault(name, {"ms": [], "loss": answer["losses"][0], "memory": 0})
+                found["ms"].append(answer["ms"][fresh:])
+                found["memory"] = max(found["memory"], answer["memory"])
+                print(f"round {number + 1} {name:>5}: " + " ".join(f"{t:.0f}" for t in found["ms"][-1]) + " ms")
+        profile = runners["ours"].ask(profile=args.steps) if args.profile and "ours" in runners else None
+    finally:
+        for runner in runners.values():
+            runner.close()
+    return results, profile
+
+
+def summary(results, args):
+    """One row a peer: median and least ms a step, tokens/s, peak bytes, first loss, and its time over ours."""
+    rows = []
+    for name, found in results.items():
+        every = [t for one in found["ms"] for t in one]
+        median = statistics.median(every)
+        rows.append({
+            "peer": name, "median_ms": median, "least_ms": min(every), "tokens_per_s": 1e3 * args.batch * args.seq / median,
+            "peak_bytes": found["memory"], "first_loss": found["loss"],
+        })  # fmt: skip
+    ours = next((row for row in rows if row["peer"] == "ours"), None)
+    for row in rows:
+        row["times_ours"] = row["median_ms"] / ours["median_ms"] if ours else None
+        row["times_ours_least"] = row["least_ms"] / ours["least_ms"] if ours else None
+    return rows
+
+
+def print_summary(rows):
+    print("\n| peer | ms a step, median | least | tokens/s | peak memory | first loss | time over ours, median | least |")
+    print("|---|--:|--:|--:|--:|--:|--:|--:|")
+    for row in rows:
+        ratios = [f"{row[key]:.2f}" if row[key] else "" for key in ("times_ours", "times_ours_least")]
+        print(
+            f"| {row['peer']} | {row['median_ms']:.0f} | {row['least_ms']:.0f} | {row['tokens_per_s']:.0f} "
+            f"| {row['peak_bytes'] / 2**20:.0f} MiB | {row['first_loss']:.4f} | {ratios[0]} | {ratios[1]} |"
+        )
+
+
+def print_profile(profile):
+    total = sum(seconds for _, seconds in profile.values())
+    print(f"\nours, step by step ({1e3 * total:.0f} ms):\n\n| launches | | ms | share |\n|---|--:|--:|--:|")
+    for name, (count, seconds) in sorted(profile.items(), key=lambda item: -item[1][1]):
+        print(f"| {name} | {count} | {1e3 * seconds:.1f} | {100 * seconds / total:.1f}% |")
+
+
+def machine(args):
+    """What the figures were measured on."""
+    found = re.search(r"model name\s*:\s*(.+)", _read("/proc/cpuinfo"))
+    return {
+        "cpu": found[1] if found else platform.processor() or platform.machine(), "threads": args.threads,
+        "system": platform.system(), "python": platform.python_version(), "numpy": np.__version__,
+        "torch": _version("torch"),
+    }  # fmt: skip
+
+
+def _read(path):
+    with contextlib.suppress(OSError):
+        return Path(path).read_text()
+    return ""
+
+
+def _version(name):
+    from importlib import metadata
+
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version(name)
+    return None
+
+
+def arguments():
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peers", help="comma-separated: ours, torch, llmc (default: those that are there)")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=4, help="steps a round, besides those that warm up")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--seq", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=cores)
+    parser.add_argument("--llmc", metavar="BINARY", help="llm.c's train_gpt2, built as README.md says")
+    parser.add_argument("--llmc-dir", metavar="FOLDER", help="run it there, on that folder's files, not on ours")
+    parser.add_argument("--profile", action="store_true", help="time each launch of our step, by op and direction")
+    parser.add_argument("--json", metavar="FILE", type=Path)
+    parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    there = ["ours", *["torch"] * bool(_version("torch")), *["llmc"] * bool(args.llmc)]
+    args.peers = args.peers.split(",") if args.peers else there
+    for name in args.peers:
+        if name not in (*WORKERS, "llmc") or (name == "llmc" and not args.llmc):
+            parser.error(f"--peers {name}: expected ours, torch or llmc; llmc needs --llmc BINARY")
+    return args
+
+
+def main():
+    args = arguments()
+    if args.worker:
+        work(args.worker, args.batch, args.seq, args.threads)
+        return
+    print(f"GPT-2 124M, B={args.batch}, T={args.seq}, f32, AdamW: " + ", ".join(f"{k} {v}" for k, v in machine(args).items()))
+    results, profile = measure(args)
+    rows = summary(results, args)
+    print_summary(rows)
+    if profile:
+        print_profile(profile)
+    if args.json:
+        told = {"machine": machine(args), "batch": args.batch, "seq": args.seq, "peers": rows, "rounds": results, "profile": profile}
+        args.json.write_text(json.dumps(told, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
