@@ -44,6 +44,10 @@ class Key:
         return self.info.cls if isinstance(self.info, inspect.StructType) else None
 
     @property
+    def is_table(self) -> bool:
+        return isinstance(self.info, inspect.StructType | inspect.DictType)
+
+    @property
     def entries(self) -> tuple[Any, Any] | None:
         """Types of keys and values, when this key holds a table with names of the user's choice."""
         if not isinstance(self.info, inspect.DictType):
@@ -164,7 +168,7 @@ def got(value: Any) -> str:
 
 def bare(key: str) -> str:
     """A key as TOML writes it: in quotes when it must be."""
-    return key if BARE.fullmatch(key) else msgspec.json.encode(key).decode()
+    return key if BARE.fullmatch(key) else show(key)
 
 
 def place(file: str, path: Keys) -> str:
@@ -250,6 +254,8 @@ def senseless(value: Any) -> str:
             return f"got {show(value)}, which does not fit 64 bits"
         case str() if "\0" in value:
             return f"got {show(value)}, which holds a NUL character"
+        case str() if any("\ud800" <= letter <= "\udfff" for letter in value):  # from an argument that is not UTF-8
+            return f"got {show(value)}, which is not Unicode text"
         case bool() | int() | float() | str() | NoneType():
             return ""
     return f"got the date or time {value}"

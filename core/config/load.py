@@ -16,6 +16,7 @@ from core.config.check import (
     Keys,
     check_complete,
     check_table,
+    keys,
     named_keys,
     place,
     show,
@@ -24,7 +25,7 @@ from core.config.check import (
 )
 from core.config.schema import DEVICES, NAMED, PRECISIONS_OF, Document, File, Schema
 from core.config.sizes import micro_steps
-from core.config.source import Override, Source, find_config, parse_override, read_chain
+from core.config.source import Override, Source, find_config, parse_override, read_chain, show_path
 from core.errors import UsageError, did_you_mean, raise_all
 
 
@@ -50,8 +51,7 @@ class RunConfig(Schema, frozen=True, kw_only=True):
 
     def to_toml(self) -> str:
         """The resolved form as text. Loading it for the same device gives the same config."""
-        head = f"# resolved for device {self.device} from {', '.join(p.as_posix() for p in self.files)}\n"
-        return head + tomli_w.dumps(self.document)
+        return f"# resolved for device {self.device}\n{tomli_w.dumps(self.document)}"
 
     def where(self, key: str) -> str:
         """The place of a dotted key for a message: `configs/tiny.toml [train] steps`, `--set train.steps=3`.
@@ -60,13 +60,11 @@ class RunConfig(Schema, frozen=True, kw_only=True):
         """
         if key in self.origins:
             return self.origins[key]
-        inner = next((place for name, place in self.origins.items() if name.startswith(key + ".")), None)
-        if inner is not None:  # a table
-            return f"{self.path.as_posix()} [{key}]"
-        head, dot, tail = key.partition(".")
-        if dot:
-            return place(self.path.as_posix(), (head, tail)) + " (default)"
-        return place(self.path.as_posix(), (key,)) + " (default)"
+        shown = show_path(self.path)
+        if key in keys(Schema) and keys(Schema)[key].is_table:
+            return f"{shown} [{key}]"
+        head, _, tail = key.partition(".")
+        return place(shown, (head, tail) if tail else (head,)) + " (default)"
 
 
 def load_config(path: str | Path, *, overrides: Sequence[str] = (), device: str) -> RunConfig:
@@ -188,10 +186,10 @@ def merge(document: Document, layer: Document, path: Keys, record: Callable[[Key
     for name, value in layer.items():
         inner = (*path, name)
         if isinstance(value, dict):
-            if not isinstance(document.get(name), dict):
-                document[name] = {}
-                if not value:
-                    record(inner)
+            if not isinstance(document.get(name, {}), dict):  # `head_loss = false`, now a table of attributes
+                del document[name]
+                record(inner)
+            document.setdefault(name, {})
             merge(document[name], value, inner, record)
         else:
             document[name] = value

@@ -51,12 +51,12 @@ over 255 bytes. A run's name is one component under `runs/`.
 
 def reference() -> str:
     """The text of docs/config.md."""
-    parts = [INTRO, "## Top level\n", text_of(Schema), "\n", rows(Schema), extends_row()]
+    parts = [INTRO, f"\n## Top level\n\n{text_of(Schema)}\n\n", rows(Schema), extends_row()]
     for name, key in keys(Schema).items():
         if key.table is not None:
             parts += [f"\n## [{name}]\n\n{text_of(key.table)}\n\n", rows(key.table)]
         elif key.entries is not None:
-            parts += [f"\n## [{name}]\n\n{key.doc}\n\n", row_head(), any_row(key.entries[1], key.doc)]
+            parts += [f"\n## [{name}]\n\n{key.doc} Each is {expected(key.entries[1])}.\n"]
     parts += [on_text(), "\n", AFTER, *(f"| {d} | {', '.join(p)} |\n" for d, p in PRECISIONS_OF.items()), NAMES]
     return "".join(parts)
 

@@ -40,8 +40,8 @@ def check_out(path: str | Path) -> Path:
     if not why and ".." in Path(text).parts:
         why = 'it holds ".."'
     if not why:
-        existing = next((p for p in (Path(text), *Path(text).parents) if p.exists()), Path("."))
-        why = "" if existing.is_dir() else f"{existing} is not a folder"
+        existing = next((p for p in (Path(text), *Path(text).parents) if os.path.exists(p)), Path("."))
+        why = "" if existing.is_dir() else f"{show(str(existing))} is not a folder"
     if why:
         raise UsageError(f"--out {show(text)}: {why}", hint="give a path to a folder, as in --out runs/mine")
     return Path(text)

@@ -6,6 +6,7 @@ there is no such file here, in a checkout and in a wheel alike.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,13 +51,6 @@ def shipped_configs() -> dict[str, Path]:
     return {path.stem: path for folder in folders for path in sorted(folder.glob("*.toml"))}
 
 
-def is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # over-long names and NUL are no files
-        return False
-
-
 def shipped(name: str) -> Path | None:
     """The shipped config of this path or stem: `tiny`, `tiny.toml`, `configs/tiny.toml`."""
     stem = name.replace("\\", "/").removeprefix("./").removeprefix("configs/").removesuffix(".toml")
@@ -68,13 +62,13 @@ def find_config(name: str | Path) -> tuple[Path, str]:
 
     `name` is a path, or the path or stem of a shipped config. Raises UsageError naming the nearest shipped one.
     """
-    path = Path(name)
-    if is_file(path):
+    path = Path(name)  # os.path below: Path's own questions raise at NUL and over-long names
+    if os.path.isfile(path):
         return path, ""
     found = shipped(str(name))
     if found is not None:
         return found, f"no file {show(str(name))} here: the shipped {show_path(found)} is used"
-    what = "is a folder, not a config" if "\0" not in str(name) and path.is_dir() else "does not exist"
+    what = "is a folder, not a config" if os.path.isdir(path) else "does not exist"
     raise UsageError(
         f"config {show(str(name))} {what}{did_you_mean(path.stem, shipped_configs())}",
         hint=f"give the path of a TOML file, or a shipped config: {', '.join(shipped_configs())}",
@@ -153,7 +147,7 @@ def read_chain(path: Path) -> tuple[list[Source], list[str]]:
 def find_base(base: str, path: Path) -> Path | None:
     """What `extends = base` in the file `path` names: a file relative to it, .toml or not, or a shipped one."""
     here = [path.parent / base, path.parent / f"{base}.toml"]
-    return next((p for p in here if is_file(p)), None) or shipped(base)
+    return next((p for p in here if os.path.isfile(p)), None) or shipped(base)
 
 
 # --- --set -----------------------------------------------------------------------------------------------------
