@@ -216,10 +216,7 @@ def verify_shard(path: Path, *, always: bool = False) -> bool:
     expected = recorded_sha256(path)
     if expected is None:
         return False
-    if always:
-        got = contents_sha256(path)
-    else:
-        got = file_sha256(path)
+    got = contents_sha256(path) if always else file_sha256(path)
     if got != expected:
         raise DataError(
             f"{path}: changed since it was written: expected sha256 {expected[:16]}..., got {got[:16]}...",
@@ -229,20 +226,21 @@ def verify_shard(path: Path, *, always: bool = False) -> bool:
 
 
 def tokenizer_record(path: Path) -> dict[str, Any] | None:
-    """What the sidecar of a shard says of its tokenizer: kind, name, hash, vocab_size, eot. None without a sidecar."""
+    """What the sidecar of a shard says of its tokenizer: kind, name, hash, vocab_size, eot. None if nothing does."""
     sidecar = json_sidecar(path)
     if not sidecar.exists():
         return None
     try:
-        record = json.loads(sidecar.read_bytes())["tokenizer"]
-    except (OSError, ValueError, KeyError, TypeError):
-        record = None
-    if record is None or not isinstance(record.get("hash"), str):
+        value = json.loads(sidecar.read_bytes())
+        record = value.get("tokenizer")
+        if record is None:
+            return None
+        return {**record, "hash": str(record["hash"]), "vocab_size": int(record["vocab_size"])}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise DataError(
             f"{sidecar}: expected a JSON object that names the shard's tokenizer",
-            hint="write the shard again, or remove it",
-        )
-    return dict(record)
+            hint="write the shard again, or remove this file",
+        ) from None
 
 
 class ShardWriter:

@@ -229,7 +229,8 @@ def read_ranks(raw: bytes, where: object) -> list[bytes]:
 def read_merges(raw: bytes, where: object) -> list[bytes]:
     """The tokens of GPT-2's vocab.bpe: the 256 bytes in its own order, then a merge a line.
 
-    Merges are written in letters that stand for bytes. A printable byte is written as itself, the others as the letters from U+0100 on, so that no merge holds a blank.
+    Merges are written in letters that stand for bytes: a printable byte is itself, the others are the letters from
+    U+0100 on, so that no merge holds a blank.
     """
     printable = [b for b in range(256) if chr(b).isprintable() and chr(b) != " "]
     order = printable + [b for b in range(256) if b not in set(printable)]

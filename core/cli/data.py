@@ -1,0 +1,170 @@
+"""`core data`: make token shards, look at them, and check that nothing has changed in them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from core.cli.show import emit_json, json_option, table
+from core.errors import CheckFailed, DataError
+
+Progress = Callable[[int, int, str], None]
+
+
+@click.group("data")
+def command() -> None:
+    """Prepare, inspect and verify training data."""
+
+
+@command.command("prepare")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder for the shards.")
+@click.option("--split", type=click.Choice(["train", "val"]), default="train", help="Part of the shards' name.")
+@click.option("--name", metavar="NAME", help="First part of the shards' name; the folder's name unless given.")
+@click.option(
+    "--tokenizer",
+    multiple=True,
+    metavar="SPEC",
+    help="gpt2, gpt2:PATH, bpe, bpe:PATH or bytes; several are a preference order. Without it: DIR's, else gpt2, bpe.",
+)
+@click.option("--vocab-size", type=click.IntRange(257), default=4096, help="Ids of a bpe that is trained here.")
+@click.option("--raw", type=click.Choice(["uint16", "uint32"]), help="SOURCE is bare ids of this type (nanoGPT's).")
+@click.option("--shard-tokens", type=click.IntRange(1, 2**31 - 1), default=100_000_000, help="Tokens of one shard.")
+@json_option
+def prepare(
+    sources: tuple[str, ...],
+    out: Path,
+    split: str,
+    name: str | None,
+    tokenizer: tuple[str, ...],
+    vocab_size: int,
+    raw: str | None,
+    shard_tokens: int,
+    as_json: bool,
+) -> None:
+    """Write text (files, folders, globs, or builtin) as token shards with hashes beside them.
+
+    Each file is a document and starts with the end-of-text token.
+    """
+    from core.data.convert import raw_to_shards, text_to_shards
+
+    progress = progress_line()
+    if raw is not None:
+        written = raw_to_shards(sources, out, raw, split=split, name=name, shard_tokens=shard_tokens, progress=progress)
+    else:
+        written = text_to_shards(
+            sources,
+            out,
+            split=split,
+            name=name,
+            tokenizer=tokenizer,
+            vocab_size=vocab_size,
+            shard_tokens=shard_tokens,
+            progress=progress,
+        )
+    record = written.tokenizer.record() if written.tokenizer else None
+    if as_json:
+        shards = [str(path) for path in written.paths]
+        emit_json({"shards": shards, "tokens": written.tokens, "tokenizer": record, "notes": written.notes})
+        return
+    for note in written.notes:
+        click.echo(note)
+    stem = written.paths[0].name.removesuffix("_000000.bin") if written.paths else ""
+    click.echo(f"{written.tokens:,} tokens in {len(written.paths)} shards")
+    click.echo(f'in a config:  [data] {split} = "{(out / stem).as_posix()}_*.bin"')
+
+
+@command.command("inspect")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@json_option
+def inspect(sources: tuple[str, ...], as_json: bool) -> None:
+    """Show what shards and texts hold: tokens, largest id, tokenizer, the first ids."""
+    from core.data.inputs import resolve
+
+    notes: list[str] = []
+    inputs = resolve(sources, "train", "data inspect", notes)
+    found = [describe_shard(shard) for shard in inputs.shards]
+    texts = [{"file": d.name, "kind": "text", "bytes": d.size} for d in inputs.documents]
+    if as_json:
+        emit_json([*found, *texts])
+        return
+    if found:
+        columns = ("file", "kind", "tokens", "bytes", "largest id", "tokenizer", "hash", "first ids")
+        click.echo(table([c.upper() for c in columns], [[show(shard[c]) for c in columns] for shard in found]))
+    if texts:
+        rows = [(t["file"], show(t["bytes"])) for t in texts[:20]]
+        click.echo(table(("TEXT", "BYTES"), rows))
+        click.echo(f"{len(texts):,} documents, {sum(d.size for d in inputs.documents):,} bytes")
+
+
+@command.command("verify")
+@click.argument("sources", nargs=-1, required=True, metavar="SHARD...")
+@json_option
+def verify(sources: tuple[str, ...], as_json: bool) -> None:
+    """Compare shards with the hashes beside them (SHARD.sha256); exit 1 if one has changed."""
+    from core.data.inputs import expand
+
+    paths = [path for source in sources for path in expand(source, "data verify")]
+    results = [verify_one(path) for path in paths]
+    if as_json:
+        emit_json(results)
+    else:
+        click.echo(table(("SHARD", "RESULT"), [(r["file"], r["error"] or r["result"]) for r in results]))
+    bad = [r for r in results if r["result"] == "failed"]
+    if bad:
+        raise CheckFailed(
+            f"{len(bad)} of {len(results)} shards are not what was written", hint="fetch or write them again"
+        )
+    if all(r["result"] == "no hash" for r in results):
+        raise CheckFailed("no shard has a hash beside it: nothing was compared", hint="sha256sum SHARD > SHARD.sha256")
+
+
+def describe_shard(shard: Any) -> dict[str, Any]:
+    """A shard as the listing shows it. Reads all of it once, for the largest id."""
+    from core.data.shards import recorded_sha256, tokenizer_record
+
+    tokens = shard.open()
+    record = tokenizer_record(shard.path)
+    largest = max(int(tokens[at : at + 2**22].max()) for at in range(0, len(tokens), 2**22))
+    return {
+        "file": str(shard.path),
+        "kind": f"{shard.format.name}, {shard.format.dtype.name}",
+        "tokens": shard.count,
+        "bytes": shard.path.stat().st_size,
+        "largest id": largest,
+        "tokenizer": record["name"] if record else None,
+        "tokenizer hash": record["hash"] if record else None,
+        "hash": "verified" if recorded_sha256(shard.path) else "none",
+        "first ids": [int(i) for i in tokens[:6]],
+    }
+
+
+def verify_one(path: Path) -> dict[str, Any]:
+    from core.data.shards import open_shard, verify_shard
+
+    try:
+        open_shard(path)
+        result, error = "verified" if verify_shard(path, always=True) else "no hash", None
+    except DataError as failed:
+        result, error = "failed", failed.message
+    return {"file": str(path), "result": result, "error": error}
+
+
+def show(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else "-" if value is None else str(value)
+
+
+def progress_line() -> Progress | None:
+    """A line on stderr that is redrawn, where stderr is a terminal."""
+    if not sys.stderr.isatty():
+        return None
+
+    def draw(done: int, total: int, what: str) -> None:
+        end = "\n" if done >= total else ""
+        click.echo(f"\r{what[:50]:50} {100 * done // max(1, total):3d}%{end}", nl=False, err=True)
+
+    return draw

@@ -1,0 +1,106 @@
+"""`core tokenizer`: fetch GPT-2's, train one, and try what they make of a text."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from core.cli.show import emit_json, json_option
+from core.errors import UsageError
+
+SPEC_HELP = "gpt2, gpt2:PATH, bpe:PATH (a tokenizer.json or ranks file) or bytes."
+
+
+@click.group("tokenizer")
+def command() -> None:
+    """Fetch, train and try tokenizers."""
+
+
+@command.command("fetch")
+@json_option
+def fetch(as_json: bool) -> None:
+    """Bring GPT-2's tokenizer (456 kB) into the cache, unless it is on this machine already."""
+    from core.data.gpt2 import cached_file, load_gpt2
+
+    tokenizer = load_gpt2(again=True)
+    file = str(cached_file()) if cached_file().is_file() else None
+    if as_json:
+        emit_json({**tokenizer.record(), "file": file})
+    else:
+        click.echo(f"gpt2: {tokenizer.vocab_size:,} ids, in {file or 'the cache of tiktoken, or the file you named'}")
+
+
+@command.command("train")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("--vocab-size", type=click.IntRange(257), default=4096, help="Ids: 256 bytes, end of text, merges.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="A new tokenizer.json.")
+@json_option
+def train(sources: tuple[str, ...], vocab_size: int, out: Path, as_json: bool) -> None:
+    """Train a byte-level BPE on text: files, folders, globs, or builtin."""
+    from core.data.cache import write_atomically
+    from core.data.choose import choose_tokenizer
+    from core.data.inputs import resolve
+
+    if out.exists():
+        raise UsageError(f"{out} exists: nothing is overwritten", hint="choose another --out, or remove it")
+    inputs = resolve(sources, "train", "tokenizer train", [])
+    if inputs.shards:
+        raise UsageError(
+            f"{inputs.shards[0].path}: expected text, this is a token shard", hint="train on the text itself"
+        )
+    choice = choose_tokenizer(
+        ["bpe"], text=lambda: (b for d in inputs.documents for b in d.blocks()), vocab_size=vocab_size
+    )
+    try:
+        write_atomically(out, choice.tokenizer.to_json().encode())
+    except OSError as error:
+        raise UsageError(f"{out}: cannot be written: {error.strerror}", hint="choose another --out") from None
+    if as_json:
+        emit_json({**choice.tokenizer.record(), "file": str(out)})
+    else:
+        click.echo(f'{choice.tokenizer.vocab_size:,} ids; in a config:  [data] tokenizer = "bpe:{out.as_posix()}"')
+
+
+@command.command("encode")
+@click.argument("text", default="-")
+@click.option("--tokenizer", "spec", default="gpt2", metavar="SPEC", help=SPEC_HELP)
+@json_option
+def encode(text: str, spec: str, as_json: bool) -> None:
+    """Print the ids of TEXT, or of the standard input. Special tokens are never read from text."""
+    from core.data.choose import choose_tokenizer
+
+    tokenizer = choose_tokenizer([spec]).tokenizer
+    if text == "-":
+        text = sys.stdin.buffer.read().decode("utf-8", "replace")
+    ids = tokenizer.encode(text).tolist()
+    if as_json:
+        emit_json({"tokenizer": tokenizer.record(), "ids": ids, "pieces": [tokenizer.decode([i]) for i in ids]})
+    else:
+        click.echo(" ".join(str(i) for i in ids))
+
+
+@command.command("decode")
+@click.argument("ids", nargs=-1, type=int)
+@click.option("--tokenizer", "spec", default="gpt2", metavar="SPEC", help=SPEC_HELP)
+@json_option
+def decode(ids: tuple[int, ...], spec: str, as_json: bool) -> None:
+    """Print the text of IDS, or of the ids on the standard input."""
+    from core.data.choose import choose_tokenizer
+
+    tokenizer = choose_tokenizer([spec]).tokenizer
+    numbers = list(ids) or from_stdin()
+    text = tokenizer.decode(numbers)
+    if as_json:
+        emit_json({"tokenizer": tokenizer.record(), "ids": numbers, "text": text})
+    else:
+        click.echo(text)
+
+
+def from_stdin() -> list[int]:
+    words = sys.stdin.read().split()
+    try:
+        return [int(word) for word in words]
+    except ValueError as error:
+        raise UsageError(f"expected ids as whole numbers, got {error}", hint="separate them by blanks") from None

@@ -1,0 +1,160 @@
+"""Writing token shards for others to train on: from text, and from files of bare ids.
+
+What a run itself needs of this lies in `prepare.py`; here a folder is made to be kept, copied and checked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.data.cache import staged_folder
+from core.data.choose import choose_tokenizer
+from core.data.inputs import BUILTIN, expand, resolve
+from core.data.shards import SHARD_TOKENS, Format, ShardWriter, format_for
+from core.data.text import Progress, corpus_digest, tokenise
+from core.data.tokenizer import Tokenizer, load_tokenizer
+from core.errors import DataError, UsageError
+
+RAW_DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
+RAW_CHUNK = 1 << 22  # tokens read at a time
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written: the shards, their tokens, and the tokenizer (None for bare ids) with why it was taken."""
+
+    paths: list[Path]
+    tokens: int
+    tokenizer: Tokenizer | None
+    notes: list[str]
+
+
+def text_to_shards(
+    sources: Sequence[str],
+    out: Path,
+    *,
+    split: str = "train",
+    name: str | None = None,
+    tokenizer: Sequence[str] = (),
+    vocab_size: int = 4096,
+    shard_tokens: int = SHARD_TOKENS,
+    offline: bool = False,
+    progress: Progress | None = None,
+) -> Written:
+    """Files, folders, globs or "builtin" as `out/<name>_<split>_000000.bin`, ... with sidecars and tokenizer.json.
+
+    tokenizer: a preference list; without one, the folder's tokenizer.json, so that a second split gets the same, else
+    gpt2, else bpe. UsageError when shards of that name exist, DataError when the folder has another tokenizer.
+    """
+    stem = f"{name or out.resolve().name}_{split}"
+    _refuse_existing(out, stem)
+    notes: list[str] = []
+    inputs = resolve(sources, split, "data prepare", notes)
+    if inputs.shards:
+        raise UsageError(
+            f"{inputs.shards[0].path}: expected text, this is a token shard already", hint="use it as it is"
+        )
+    kept = out / "tokenizer.json"
+    specs = list(tokenizer) or ([f"bpe:{kept}"] if kept.exists() else ["gpt2", "bpe"])
+    choice = choose_tokenizer(
+        specs,
+        text=lambda: (block for document in inputs.documents for block in document.blocks()),
+        digest=corpus_digest(inputs.documents),
+        vocab_size=vocab_size,
+        offline=offline,
+    )
+    if kept.exists() and load_tokenizer(kept).hash != choice.tokenizer.hash:
+        raise DataError(
+            f"{kept}: the folder's shards were made with another tokenizer than {choice.why}",
+            hint="leave --tokenizer out to use the folder's, or write to another folder",
+        )
+    chunks = tokenise(inputs.documents, choice.tokenizer, progress)
+    record = {"tokenizer": choice.tokenizer.record(), "sources": [s if s == BUILTIN else Path(s).name for s in sources]}
+    paths, tokens = _write(
+        chunks, out, stem, format_for(choice.tokenizer.vocab_size), record, shard_tokens, choice.tokenizer
+    )
+    return Written(paths, tokens, choice.tokenizer, [f"tokenizer: {choice.why}", *notes])
+
+
+def raw_to_shards(
+    sources: Sequence[str],
+    out: Path,
+    dtype: str,
+    *,
+    split: str = "train",
+    name: str | None = None,
+    shard_tokens: int = SHARD_TOKENS,
+    progress: Progress | None = None,
+) -> Written:
+    """Headerless files of ids, as nanoGPT's train.bin (uint16), as shards. Which tokenizer made them stays unknown."""
+    stem = f"{name or out.resolve().name}_{split}"
+    _refuse_existing(out, stem)
+    paths = [path for source in sources for path in expand(source, "data prepare")]
+    itemsize = RAW_DTYPES[dtype].itemsize
+    for path in paths:
+        size = path.stat().st_size
+        if not path.is_file() or size == 0 or size % itemsize:
+            raise DataError(
+                f"{path}: expected a file of {dtype} ids, got {size:,} bytes", hint="try the other --raw type"
+            )
+    total = sum(path.stat().st_size for path in paths) // itemsize
+
+    def chunks() -> Iterator[NDArray[Any]]:
+        done = 0
+        for path in paths:
+            ids = np.memmap(path, RAW_DTYPES[dtype], "r")
+            for at in range(0, len(ids), RAW_CHUNK):
+                yield ids[at : at + RAW_CHUNK]
+                done += min(RAW_CHUNK, len(ids) - at)
+                if progress is not None:
+                    progress(done, total, f"copying {path.name}")
+
+    format = format_for(2 ** (8 * itemsize))
+    written, tokens = _write(chunks(), out, stem, format, {"sources": [path.name for path in paths]}, shard_tokens)
+    return Written(written, tokens, None, [])
+
+
+def _refuse_existing(out: Path, stem: str) -> None:
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out}: expected a folder for the shards, got a file", hint="name a folder with --out")
+    found = sorted(out.glob(f"{stem}_*.bin"))
+    if found:
+        raise UsageError(
+            f"{found[0]} exists: nothing is overwritten", hint="choose another --out or --name, or remove it"
+        )
+
+
+def _write(
+    chunks: Iterator[NDArray[Any]],
+    out: Path,
+    stem: str,
+    format: Format,
+    record: dict[str, Any],
+    shard_tokens: int,
+    tokenizer: Tokenizer | None = None,
+) -> tuple[list[Path], int]:
+    """Shards written aside and moved into `out` when all are whole. Returns their paths and the number of tokens."""
+    done = out / f".{stem}"
+    try:
+        with staged_folder(done) as staged:
+            with ShardWriter(staged, stem, format, record, shard_tokens=shard_tokens) as writer:
+                for chunk in chunks:
+                    writer.write(chunk)
+            if tokenizer is not None:
+                (staged / "tokenizer.json").write_text(tokenizer.to_json(), "utf-8")
+        sidecars_first = sorted(done.iterdir(), key=lambda file: file.suffix == ".bin")
+        for file in sidecars_first:  # where a shard is, all that belongs to it is
+            os.replace(file, out / file.name)
+        done.rmdir()
+    except OSError as error:
+        raise DataError(
+            f"{out}: cannot be written: {error.strerror or error}", hint="check the disk and the rights"
+        ) from None
+    return [out / path.name for path in writer.paths], writer.tokens
