@@ -1,0 +1,220 @@
+"""The op check: every variant of an op, on every example and dtype, through every sub-check.
+
+`check_op("rmsnorm")` is what a plugin's test calls and `core check rmsnorm` runs. It raises CheckFailed when a
+variant is wrong, and returns a `Report` when all are right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from core.errors import BuildError, CheckFailed, UsageError
+from core.loader import load_registry
+from core.op import Op, Reference, Variant
+from core.registry import Registry
+from core.testing.case import Case, cases_of
+from core.testing.checks import NAMES, SUBCHECKS, check_schema
+from core.testing.derived import derive_reference
+from core.testing.log import Failure, Log, Stop
+from core.testing.runner import CpuRunner, Runner
+from core.testing.trial import Trial
+
+SHOWN = 4  # failures of a sub-check that are printed; the rest are counted
+
+
+@dataclass
+class VariantReport:
+    """What the check of one variant found.
+
+    checks: sub-check -> (times that it ran, worst relative error). times: label -> median milliseconds.
+    skipped: example and dtype -> why the variant cannot run there.
+    """
+
+    op: str
+    variant: str
+    device: str
+    dtypes: tuple[str, ...]
+    checks: dict[str, tuple[int, float]] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    times: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return f"{self.op}.{self.variant}"
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures
+
+    def failed_checks(self) -> list[str]:
+        return [name for name in NAMES if any(f.check == name for f in self.failures)]
+
+    def describe_failures(self) -> str:
+        """One line a failure: sub-check, what and where, example and dtype."""
+        lines = [f"{self.name}: FAILED {', '.join(self.failed_checks())}"]
+        for check in self.failed_checks():
+            found = [f for f in self.failures if f.check == check]
+            lines += [f"  {check}: {f.message}\n      in {f.dtype}, example {f.case}" for f in found[:SHOWN]]
+            if len(found) > SHOWN:
+                lines.append(f"  {check}: and {len(found) - SHOWN} more")
+        return "\n".join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "op": self.op,
+            "variant": self.variant,
+            "device": self.device,
+            "passed": self.passed,
+            "checks": {
+                n: {"runs": runs, "worst": finite(worst), "passed": n not in self.failed_checks()}
+                for n, (runs, worst) in self.checks.items()
+            },
+            "failures": [
+                {"check": f.check, "message": f.message, "error": finite(f.error), "example": f.case, "dtype": f.dtype}
+                for f in self.failures
+            ],
+            "skipped": self.skipped,
+            "median_ms": self.times,
+        }
+
+
+def finite(number: float) -> float | None:
+    """JSON has no infinities."""
+    return number if number - number == 0 else None
+
+
+@dataclass
+class Report:
+    """The reports of all variants that were asked for."""
+
+    variants: list[VariantReport]
+
+    @property
+    def passed(self) -> bool:
+        return all(v.passed for v in self.variants)
+
+    def raise_failures(self) -> None:
+        """CheckFailed that says everything, unless all passed."""
+        failed = [v.describe_failures() for v in self.variants if not v.passed]
+        if failed:
+            raise CheckFailed("\n".join(failed), hint="docs/checks.md says what each sub-check asks for")
+
+
+def check_op(
+    what: str, *, registry: Registry | None = None, plugins: Sequence[str] = (), device: str = "cpu", seed: int = 0
+) -> Report:
+    """Check `"op"` (all its variants on `device`) or `"op.variant"`.
+
+    registry: where to look; without one, what is built in, shipped and installed is loaded, and `plugins` by path.
+    seed: of the drawn contents. Raises CheckFailed naming sub-check, tensor, index, error, example and dtype;
+    BuildError for an unknown name.
+    """
+    registry = registry if registry is not None else load_registry(plugins)
+    report = Report([check_variant(op, variant, registry, seed=seed) for op, variant in find(what, registry, device)])
+    report.raise_failures()
+    return report
+
+
+def find(what: str, registry: Registry, device: str) -> list[tuple[Op, Variant]]:
+    """The variants that `"op"` or `"op.variant"` names, the reference first."""
+    if device not in RUNNERS:
+        raise UsageError(f'the op check cannot run on "{device}"', hint=f"it runs on: {', '.join(RUNNERS)}")
+    name, dot, wanted = what.partition(".")
+    op = registry.op(name)
+    if dot:
+        variant = registry.variant(name, wanted)
+        if variant.device != device:
+            raise UsageError(f"{what} is for {variant.device}, and this check runs on {device}")
+        return [(op, variant)]
+    here = [v for v in registry.variants.get(name, {}).values() if v.device == device]
+    if not here:
+        raise BuildError(f'op "{name}" has no variant for {device}, so there is nothing to check')
+    return [(op, v) for v in sorted(here, key=lambda v: (not isinstance(v, Reference), v.name))]
+
+
+RUNNERS: Mapping[str, type[CpuRunner]] = {"cpu": CpuRunner}  # device -> what runs its variants
+
+
+def reference_of(op: Op, registry: Registry) -> Reference:
+    """What says what is right: the op's reference, or the one that follows from a fused op's pattern."""
+    if op.statements:
+        return derive_reference(op, registry)
+    found = registry.variant(op.name, "reference")
+    if not isinstance(found, Reference):
+        raise BuildError(f"{op.name}.reference is no Reference")
+    return found
+
+
+def check_variant(
+    op: Op,
+    variant: Variant,
+    registry: Registry,
+    *,
+    seed: int = 0,
+    stop: bool = False,
+    reference: Reference | None = None,
+) -> VariantReport:
+    """All sub-checks of one variant. `stop`: give up at the first failure."""
+    log = Log(stop=stop)
+    report = VariantReport(op.name, variant.name, variant.device, variant.dtypes)
+    runner: Runner = RUNNERS[variant.device](registry)
+    home = CpuRunner(registry)
+    try:
+        cases = cases_of(op, variant, seed)
+        truth = reference or reference_of(op, registry)
+        trials = list(trials_of(cases, variant, truth, runner, home, report))
+        check_schema(log, variant, trials, list(report.skipped.values()))
+        for check in SUBCHECKS.values():
+            for trial in trials:
+                log.case, log.dtype = trial.case.label, trial.dtype
+                check(log, trial)
+    except BuildError as error:
+        log.failures.append(Failure("schema", error.message, float("nan"), "", ""))
+    except Stop:
+        pass
+    report.checks = {n: (log.ran[n], log.worst[n]) for n in NAMES if n in log.ran}
+    report.failures = log.failures
+    return report
+
+
+def trials_of(
+    cases: Sequence[Case], variant: Variant, truth: Reference, runner: Runner, home: Runner, report: VariantReport
+) -> list[Trial]:
+    """Every case in every dtype and mode in which the variant can run; `report.skipped` says why not elsewhere."""
+    trials = []
+    for case in cases:
+        for dtype in sorted(variant.dtypes, reverse=True):  # f64 first: there the numbers are clearest
+            for mode in modes_of(case.op, variant):
+                trial = Trial(case, variant, truth, dtype, mode, runner, home)
+                why_not = trial.why_not()
+                if why_not is None:
+                    trials.append(trial)
+                else:
+                    report.skipped[f"{case.label} in {dtype}"] = why_not
+    return trials
+
+
+def modes_of(op: Op, variant: Variant) -> list[str]:
+    """The ways in which a plan may run this variant."""
+    if not op.gradient:
+        return ["forward"]
+    able = {"backward": variant.has_backward, "forward_backward": variant.has_forward_backward}
+    modes = [mode for mode, has in able.items() if has]
+    return modes if variant.has_backward else ["forward", *modes]
+
+
+def measure(op: Op, variant: Variant, registry: Registry, repeats: int = 10) -> dict[str, float]:
+    """Median milliseconds of each launcher on the largest example that the variant can run, in its first dtype."""
+    report = VariantReport(op.name, variant.name, variant.device, variant.dtypes)
+    runner: Runner = RUNNERS[variant.device](registry)
+    cases = cases_of(op, variant)
+    trials = trials_of(cases, variant, reference_of(op, registry), runner, CpuRunner(registry), report)
+    able = [t for t in trials if t.dtype == variant.dtypes[0]]
+    if not able:
+        return {}
+    largest = max(able, key=lambda t: t.elements).case
+    calls = {call.method: call for t in able if t.case is largest for call in t.calls()}
+    return {method: runner.time(call, repeats) for method, call in calls.items()}

@@ -1,0 +1,191 @@
+"""The sub-checks of the op check, one function each, in the order in which they run.
+
+Each takes a `Trial` (one variant, one case, one dtype) and reports into its `Log`. Which of them apply follows from
+what the op and the variant declare; a sub-check that does not apply says nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from core.op import Reference, Variant
+from core.testing.case import padding
+from core.testing.compare import Array, bounds_of
+from core.testing.decode import check_decode
+from core.testing.log import Log, compare, compare_gradients, trained
+from core.testing.numeric import check_derivative
+from core.testing.random_bits import check_random
+from core.testing.trial import PLAIN, Asked, Trial
+from core.testing.update import check_update
+
+
+def check_forward(log: Log, trial: Trial) -> None:
+    """Outputs against the reference's. The f64 reference says what is right, so there it only has to run."""
+    got = trained(log, "forward", trial)
+    if got is None:
+        return
+    for name, value in got.outputs.items():
+        compare(log, "forward", trial, name, value, trial.truth().outputs[name])
+
+
+def check_gradient(log: Log, trial: Trial) -> None:
+    """The reference in f64 against numeric derivatives; everything else against the reference."""
+    got = trained(log, "gradient", trial)
+    if got is None or not got.gradients:
+        return
+    if trial.dtype == "f64" and isinstance(trial.variant, Reference):
+        for name, gradient in got.gradients.items():
+            with log.caught("gradient"):
+                check_derivative(log, trial, name, gradient)
+    else:
+        compare_gradients(log, "gradient", trial, got, PLAIN)
+
+
+def check_accumulate(log: Log, trial: Trial) -> None:
+    """Gradients that are added to: each alone, then all at once."""
+    adds = [n for n in trial.wanted() if n[1:] in trial.variant.can_add or n[1:] in trial.op.params]
+    for chosen in sets_of(adds):
+        asked = Asked(add=frozenset(chosen))
+        got = trained(log, "accumulate", trial, asked)
+        if got is not None:
+            compare_gradients(log, "accumulate", trial, got, asked, f" (adding to {', '.join(chosen)})")
+
+
+def check_absent(log: Log, trial: Trial) -> None:
+    """Gradients that nobody needs, each in turn and all but one; output gradients that do not exist."""
+    wanted = trial.wanted()
+    alone = [frozenset(wanted) - {n} for n in wanted] if len(wanted) > 2 else []
+    for unwanted in [*(frozenset((n,)) for n in wanted if len(wanted) > 1), *alone]:
+        asked = Asked(unwanted=unwanted)
+        got = trained(log, "absent", trial, asked)
+        if got is not None:
+            compare_gradients(log, "absent", trial, got, asked, f" (without {', '.join(sorted(unwanted))})")
+    for name in trial.seeds if len(trial.seeds) > 1 else ():
+        asked = Asked(absent=frozenset((name,)))
+        got = trained(log, "absent", trial, asked)
+        if got is not None:
+            compare_gradients(log, "absent", trial, got, asked, f" (no {name} from above)")
+
+
+def check_alias(log: Log, trial: Trial) -> None:
+    """Aliased gradients are the tensor that the variant says, when it does not write them."""
+    if not any(trial.aliased(n) for n in trial.wanted()):
+        return
+    asked = Asked(alias=True)
+    got = trained(log, "alias", trial, asked)
+    if got is not None:
+        compare_gradients(log, "alias", trial, got, asked, " (as the alias)")
+
+
+def check_inplace(log: Log, trial: Trial) -> None:
+    """Gradients in the memory of the tensor that the variant says, for every absence that it allows."""
+    shared = [n for n in trial.wanted() if n in trial.variant.inplace]
+    if not shared:
+        return
+    more = [frozenset((n,)) for n in trial.seeds if len(trial.seeds) > 1 and n not in trial.variant.inplace.values()]
+    for absent in [frozenset[str](), *more]:
+        asked = Asked(in_place=True, absent=absent)
+        got = trained(log, "in place", trial, asked)
+        if got is not None:
+            compare_gradients(log, "in place", trial, got, asked, " (in place)")
+
+
+def check_repeat(log: Log, trial: Trial) -> None:
+    """The same bits twice, and again with the row ranges in other orders."""
+    if not trial.variant.repeatable:
+        return
+    runs = [trained(log, "repeat", trial, Asked(order=order)) for order in (0, 0, 1, 2)]
+    if any(run is None for run in runs):
+        return
+    first = runs[0]
+    assert first is not None
+    for which, again in enumerate(runs[1:]):
+        assert again is not None
+        for name, value in first.all.items():
+            same = value.tobytes() == again.all[name].tobytes()
+            order = "the same order" if which == 0 else "another order of row ranges"
+            log.verdict("repeat", same, f"{name}: other bits in a second run, rows in {order}")
+
+
+def check_configs(log: Log, trial: Trial) -> None:
+    """The other tile candidates: forward and gradient."""
+    for index in range(1, len(trial.configs)):
+        asked = Asked(config=index)
+        got = trained(log, "configs", trial, asked)
+        if got is None:
+            continue
+        note = f" (config {trial.configs[index]})"
+        for name, value in got.outputs.items():
+            compare(log, "configs", trial, name, value, trial.truth().outputs[name], note)
+        compare_gradients(log, "configs", trial, got, asked, note)
+
+
+def check_zeros(log: Log, trial: Trial) -> None:
+    """Padding, ignored rows, and whatever else the truth leaves at exactly zero, is exactly zero.
+
+    That is whole rows, trailing columns, and what the schema's sizes were padded by: rounding cannot touch it.
+    """
+    got = trained(log, "zeros", trial)
+    if got is None:
+        return
+    truth = trial.truth().all
+    for name, value in got.all.items():
+        zero = must_be_zero(truth[name], trial.case.spec(name, trial.dtype).shape)
+        if zero.any():
+            wrong = zero & (value != 0)
+            at = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
+            index = [int(i) for i in at]
+            log.verdict("zeros", not wrong.any(), f"{name}: {value[at]:.3g} at {index}, expected exactly 0")
+
+
+def must_be_zero(want: Array, shape: tuple[int, ...]) -> Array:
+    """Where a tensor has to be exactly zero, by what the truth is and by the padding of `shape`."""
+    zero = padding(shape)
+    if want.ndim and want.any():
+        if want.ndim > 1:
+            zero |= (want == 0).all(-1, keepdims=True)
+        columns = (want == 0).reshape(-1, want.shape[-1]).all(0)
+        used = want.shape[-1] - int(np.argmax(~columns[::-1]))
+        zero[..., used:] = True  # trailing columns that are zero in every row
+    return zero
+
+
+# name of the sub-check -> function; in this order
+SUBCHECKS: dict[str, Callable[[Log, Trial], None]] = {
+    "forward": check_forward,
+    "gradient": check_gradient,
+    "accumulate": check_accumulate,
+    "absent": check_absent,
+    "alias": check_alias,
+    "in place": check_inplace,
+    "zeros": check_zeros,
+    "decode": check_decode,
+    "random": check_random,
+    "repeat": check_repeat,
+    "configs": check_configs,
+    "update": check_update,
+}
+NAMES = ("schema", *SUBCHECKS, "bounds", "unchanged", "written", "reads")
+
+
+def sets_of(names: list[str]) -> list[tuple[str, ...]]:
+    """Each name alone, then all together."""
+    return [*itertools.combinations(names, 1), *([tuple(names)] if len(names) > 1 else [])]
+
+
+def check_schema(log: Log, variant: Variant, trials: Sequence[Trial], refusals: Sequence[str]) -> None:
+    """That the variant can run on some example, and that what it declares has a meaning."""
+    log.verdict("schema", bool(trials), "it can run on no example: " + "; ".join(sorted(set(refusals))))
+    for dtype in variant.dtypes:
+        with log.caught("schema"):
+            bounds_of(variant, dtype)
+    for trial in trials:
+        with log.caught("schema"):
+            t = trial.forward_call().specs()
+            configs, nbytes, counters = variant.configs(t), variant.workspace(t), variant.counters(t)
+            log.verdict("schema", bool(configs), "`configs` is empty; expected at least [{}]")
+            log.verdict("schema", nbytes >= 0, f"`workspace` is {nbytes} bytes")
+            log.verdict("schema", counters >= 0, f"`counters` is {counters}")

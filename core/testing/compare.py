@@ -1,0 +1,117 @@
+"""How far a result is from the truth: two bounds per tensor, and the element that is worst.
+
+The truth is the reference in f64 on the same rounded inputs. No bound on single elements separates an error of 1 %
+from bf16's rounding; the projection of the error onto the truth does, because rounding averages out and a wrong
+factor does not. So each tensor has to keep both: the relative 2-norm and the projection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from core.errors import BuildError
+from core.op import Variant
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """norm: |got - want| / |want|. projection: |<got - want, want>| / <want, want>."""
+
+    norm: float
+    projection: float
+
+
+BOUNDS = {"f64": Bounds(1e-11, 1e-11), "f32": Bounds(1e-5, 1e-5), "bf16": Bounds(1e-2, 3e-3)}
+EPSILON = {"f64": 2.0**-53, "f32": 2.0**-24, "bf16": 2.0**-9}  # half a unit in the last place, relative
+LOOSEST = 4.0  # times the default: more than that is not rounding
+
+
+def bounds_of(variant: Variant, dtype: str) -> Bounds:
+    """The bounds that a variant is held to in `dtype`.
+
+    `Variant.tolerance` may tighten the 2-norm freely, and loosen both up to LOOSEST times where `tolerance_why`
+    says why. Raises BuildError for anything looser.
+    """
+    default = BOUNDS[dtype]
+    asked = variant.tolerance.get(dtype, default.norm)
+    if asked > default.norm and not variant.tolerance_why:
+        raise BuildError(
+            f"{variant.op}.{variant.name}: tolerance {asked:g} in {dtype} is looser than {default.norm:g}",
+            hint="say why in `tolerance_why`; listings print it",
+        )
+    if not 0 < asked <= LOOSEST * default.norm:
+        raise BuildError(
+            f"{variant.op}.{variant.name}: tolerance {asked:g} in {dtype}; "
+            f"expected more than 0 and at most {LOOSEST * default.norm:g}"
+        )
+    return Bounds(asked, default.projection * max(1.0, asked / default.norm))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """norm and projection as in Bounds; `index`, `got`, `want` and `relative` are of the worst element.
+
+    `relative` is |got - want| over the larger of |want| there and the root mean square of the tensor.
+    """
+
+    norm: float
+    projection: float
+    index: tuple[int, ...]
+    got: float
+    want: float
+    relative: float
+
+    def exceeds(self, bounds: Bounds, excuse: float = 0.0) -> bool:
+        """Whether a bound is broken. `excuse` is a relative 2-norm that rounding alone explains."""
+        return not (self.norm <= max(bounds.norm, excuse) and self.projection <= max(bounds.projection, excuse))
+
+
+def difference(got: Array, want: Array) -> Difference:
+    """Compare two tensors of one shape. Not-a-number where the truth is a number is an infinite error."""
+    a, b = np.asarray(got, np.float64).reshape(-1), np.asarray(want, np.float64).reshape(-1)
+    with np.errstate(all="ignore"):
+        error = a - b
+        same = (a == b) | (np.isnan(a) & np.isnan(b))  # infinities and NaN that the truth has too
+        error[same] = 0.0
+        truth = np.where(np.isfinite(b), b, 0.0)
+        size = float(np.sqrt(np.dot(truth, truth)))
+        rms = size / max(1.0, np.sqrt(truth.size))
+        distance = float(np.sqrt(np.dot(error, error)))
+        along = abs(float(np.dot(error, truth)))
+        badness = np.where(np.isnan(error), np.inf, np.abs(error))
+        worst = int(np.argmax(badness)) if badness.size else 0
+        scale = max(abs(truth[worst]), rms) if truth.size else 1.0
+    index = tuple(int(i) for i in np.unravel_index(worst, np.shape(want))) if truth.size else ()
+    return Difference(
+        norm=_ratio(distance, size),
+        projection=_ratio(along, size * size),
+        index=index,
+        got=float(a[worst]) if a.size else 0.0,
+        want=float(b[worst]) if b.size else 0.0,
+        relative=_ratio(float(badness[worst]), float(scale)) if a.size else 0.0,
+    )
+
+
+def _ratio(part: float, whole: float) -> float:
+    if not np.isfinite(part):
+        return float("inf")
+    if part == 0.0:
+        return 0.0
+    return part / whole if whole > 0.0 else float("inf")
+
+
+def round_to(values: Array, dtype: str) -> Array:
+    """`values` as `dtype` holds them: f64 for f64, else f32; bf16 rounds to nearest even on the way."""
+    if dtype == "f64":
+        return np.asarray(values, np.float64)
+    single = np.asarray(values, np.float32)
+    if dtype == "f32":
+        return single
+    bits = single.view(np.uint32).astype(np.uint64)
+    nearest = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+    return nearest.astype(np.uint32).view(np.float32)

@@ -1,0 +1,197 @@
+"""Runs one launcher of one variant on a device, in buffers that give every misstep away.
+
+Each tensor lies between guard bands; what a launcher has to write starts as a bit pattern that is not a number in
+any float type; inputs are compared with what they were; and when the call is over its memory is poisoned, so that a
+variant that kept a reference to it reads nothing that it should have declared. A device takes part in the op check
+by a `Runner`; here is the cpu's.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from core.device import cpu
+from core.dtypes import NUMPY
+from core.op import Op, TensorSpec, Variant, make_tensors
+from core.registry import Registry
+from core.testing.compare import Array
+
+GUARD = 4096  # bytes before and behind each tensor
+POISON = 0xFF  # every float type reads these bytes as not-a-number
+
+
+@dataclass
+class Call:
+    """What to run. `method` is "forward", "backward" or "forward_backward".
+
+    given: tensors with contents (float arrays in f32 or f64, whatever the device keeps them in), and None for what
+    is absent. writes: tensors that the launcher has to fill, which start poisoned. shares: {"dx": "dy"} puts the
+    first into the memory of the second. may_change: given tensors that the launcher may write to.
+    order: 0 runs rows as always; any other number shuffles the order of the row ranges.
+    """
+
+    variant: Variant
+    method: str
+    dims: Mapping[str, Any]
+    given: Mapping[str, Array | None]
+    dtypes: Mapping[str, str]
+    writes: Mapping[str, TensorSpec] = field(default_factory=dict)
+    shares: Mapping[str, str] = field(default_factory=dict)
+    may_change: frozenset[str] = frozenset()
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    order: int = 0
+
+    def specs(self) -> Any:
+        """`t` before it has memory: what `why_not`, `configs` and `workspace` see."""
+        tensors: dict[str, Any] = {
+            k: None if v is None else TensorSpec(v.shape, self.dtypes[k]) for k, v in self.given.items()
+        }
+        return make_tensors(self.dims, {**tensors, **self.writes}, config=dict(self.config), **self.flags)
+
+
+@dataclass
+class Outcome:
+    """All tensors after the call; `overrun` and `changed` name the tensors whose guards or contents were touched."""
+
+    tensors: dict[str, Array]
+    overrun: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+
+
+class Runner(Protocol):
+    """A device in the op check. `device` is the `Variant.device` that it runs."""
+
+    device: str
+
+    def run(self, call: Call) -> Outcome: ...
+
+    def time(self, call: Call, repeats: int) -> float:
+        """Median milliseconds of one call."""
+        ...
+
+
+class CpuRunner:
+    """Runs cpu variants on NumPy arrays, exactly as a plan does: recorded once, then replayed."""
+
+    device = "cpu"
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+
+    def pick(self, name: str, values: Mapping[str, Any]) -> tuple[Op, Variant]:
+        """The variant of a nested launch: the best that can run on these tensors."""
+        op = self.registry.op(name)
+        t = make_tensors({}, values)
+        able = [v for v in self.registry.variants[name].values() if v.device == "cpu" and v.why_not(t) is None]
+        return op, max(able, key=lambda v: (v.priority, v.name))
+
+    def run(self, call: Call) -> Outcome:
+        buffers = {
+            name: Guarded(value.shape, NUMPY[call.dtypes[name]], value)
+            for name, value in call.given.items()
+            if value is not None
+        }
+        for name, spec in call.writes.items():
+            if name not in call.shares:
+                buffers[name] = Guarded(spec.shape, NUMPY[spec.dtype])
+        before = {n: b.array.tobytes() for n, b in buffers.items() if n in call.given and n not in call.may_change}
+        t = self._tensors(call, buffers)
+        scratch = Guarded((call.variant.workspace(call.specs()),), np.dtype(np.uint8))
+        with rows_in(call.order), np.errstate(all="ignore"):
+            for command in cpu.record(call.variant, call.method, t, self.pick, scratch.array):
+                command()
+        outcome = Outcome(
+            {n: b.array.copy() for n, b in buffers.items()},
+            [n for n, b in {**buffers, "workspace": scratch}.items() if b.overrun()],
+            [n for n, b in before.items() if buffers[n].array.tobytes() != b],
+        )
+        for target, source in call.shares.items():
+            outcome.tensors[target] = outcome.tensors[source]
+        for buffer in (*buffers.values(), scratch):
+            buffer.poison()
+        return outcome
+
+    def _tensors(self, call: Call, buffers: Mapping[str, Guarded]) -> Any:
+        tensors: dict[str, Any] = {k: None if v is None else buffers[k].array for k, v in call.given.items()}
+        tensors |= {k: buffers[call.shares.get(k, k)].array for k in call.writes}
+        return make_tensors(call.dims, tensors, config=dict(call.config), node="check", **call.flags)
+
+    def time(self, call: Call, repeats: int) -> float:
+        buffers = {n: Guarded(v.shape, NUMPY[call.dtypes[n]], v) for n, v in call.given.items() if v is not None}
+        buffers |= {n: Guarded(s.shape, NUMPY[s.dtype]) for n, s in call.writes.items() if n not in call.shares}
+        commands = cpu.record(call.variant, call.method, self._tensors(call, buffers), self.pick)
+        taken = []
+        with np.errstate(all="ignore"):
+            for _ in range(repeats + 1):
+                start = time.perf_counter()
+                for command in commands:
+                    command()
+                taken.append((time.perf_counter() - start) * 1e3)
+        return statistics.median(taken[1:])
+
+
+class Guarded:
+    """A tensor between two bands of poison, aligned as a plan aligns it."""
+
+    def __init__(self, shape: Sequence[int], dtype: np.dtype[Any], contents: Array | None = None) -> None:
+        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        self.whole = cpu.aligned_empty(nbytes + 2 * GUARD)
+        self.whole.fill(POISON)
+        self.array = self.whole[GUARD : GUARD + nbytes].view(dtype).reshape(tuple(shape))
+        if contents is not None:
+            self.array[...] = contents
+
+    def overrun(self) -> bool:
+        front, back = self.whole[:GUARD], self.whole[self.whole.size - GUARD :]
+        return bool((front != POISON).any() or (back != POISON).any())
+
+    def poison(self) -> None:
+        self.whole.fill(POISON)
+
+
+def unwritten(array: Array) -> Array:
+    """Where a tensor that started poisoned still is."""
+    flat = np.ascontiguousarray(array).view(np.uint8).reshape(*array.shape, array.dtype.itemsize)
+    return np.asarray((flat == POISON).all(-1))
+
+
+class _Shuffled:
+    """In place of the pool: one thread, row ranges in a random order, scratch poisoned before each range."""
+
+    workers = 1
+
+    def __init__(self, order: int) -> None:
+        self.random = random.Random(order)
+        self.scratch = np.empty(0, np.uint8)
+
+    def reserve(self, nbytes: int) -> None:
+        if self.scratch.size < nbytes:
+            self.scratch = cpu.aligned_empty(nbytes)
+
+    def run(self, n: int, grain: int, f: Callable[..., None], scratch: int) -> None:
+        starts = list(range(0, n, grain))
+        self.random.shuffle(starts)
+        for lo in starts:
+            self.scratch.fill(POISON)
+            f(lo, min(lo + grain, n), *((self.scratch[:scratch],) if scratch else ()))
+
+
+@contextmanager
+def rows_in(order: int) -> Iterator[None]:
+    """Have `launch.rows` run its ranges in another order than usual, to show that no range needs another."""
+    usual = cpu.POOL
+    if order:
+        cpu.POOL = _Shuffled(order)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        cpu.POOL = usual

@@ -1,0 +1,312 @@
+"""One variant on one case in one dtype: runs it as a plan would, in every way that a plan may ask for.
+
+A `Trial` runs and keeps the truth beside it; what a sub-check asks for is in checks.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from core.dtypes import resolve
+from core.op import Op, Pattern, Reference, TensorSpec, Variant
+from core.testing.case import Case
+from core.testing.compare import EPSILON, Array, round_to
+from core.testing.runner import Call, Outcome, Runner
+
+SLACK = 4.0  # times the reference's own rounding, which a variant may have too
+UNITS = 64.0  # and never more than this many units in the last place of the largest tensor involved
+
+
+@dataclass
+class Training:
+    """What one forward and backward left: outputs, saved tensors and gradients by name, and what went wrong.
+
+    starts: what gradients held before, where the variant was asked to add.
+    """
+
+    outputs: dict[str, Array]
+    saved: dict[str, Array]
+    gradients: dict[str, Array]
+    starts: dict[str, Array]
+    overrun: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+
+    @property
+    def all(self) -> dict[str, Array]:
+        """Outputs and gradients."""
+        return {**self.outputs, **self.gradients}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How a plan asks for gradients.
+
+    unwanted: gradients that nobody needs. absent: output gradients that nothing downstream has. add: gradients to
+    add to. alias: whether declared aliases are used, so that those are not written. in_place: whether declared
+    in-place gradients lie in the other tensor's memory. order: of row ranges. config: of the variant.
+    """
+
+    unwanted: frozenset[str] = frozenset()
+    absent: frozenset[str] = frozenset()
+    add: frozenset[str] = frozenset()
+    alias: bool = False
+    in_place: bool = False
+    order: int = 0
+    config: int = 0
+
+
+PLAIN = Asked()
+
+
+class Trial:
+    """`mode` is "backward" (two launchers), "forward_backward" (one) or "forward" (no gradient at all)."""
+
+    def __init__(
+        self, case: Case, variant: Variant, reference: Reference, dtype: str, mode: str, runner: Runner, home: Runner
+    ) -> None:
+        self.case, self.variant, self.reference = case, variant, reference
+        self.dtype, self.mode, self.runner, self.home = dtype, mode, runner, home
+        self.values = case.rounded(dtype)
+        self.seeds = case.seeds(dtype)
+        self._truths: dict[tuple[str, frozenset[str]], Training] = {}
+
+    @property
+    def op(self) -> Op:
+        return self.case.op
+
+    @cached_property
+    def configs(self) -> list[dict[str, Any]]:
+        """The variant's tile candidates on this case."""
+        return self.variant.configs(self.forward_call().specs())
+
+    def why_not(self) -> str | None:
+        return self.variant.why_not(self.forward_call().specs())
+
+    # --- the variant -----------------------------------------------------------------------------------------
+
+    def train(self, asked: Asked = PLAIN) -> Training:
+        """Forward and backward as `asked`; the outcome's gradients are those that are wanted."""
+        if self.mode == "forward_backward":
+            call = self.forward_call("forward_backward", asked)
+            starts = self._gradients(call, asked)
+            return self._collect(self.runner.run(call), None, call, starts, asked)
+        call = self.forward_call("forward", asked)
+        first = self.runner.run(call)
+        if self.mode == "forward":
+            return self._collect(first, None, call, {}, asked)
+        later = self.backward_call(first, asked)
+        starts = self._gradients(later, asked)
+        return self._collect(first, self.runner.run(later), later, starts, asked)
+
+    def calls(self) -> list[Call]:
+        """The calls of `train`, for timing."""
+        if self.mode == "forward_backward":
+            call = self.forward_call("forward_backward")
+            self._gradients(call, PLAIN)
+            return [call]
+        call = self.forward_call()
+        if self.mode == "forward":
+            return [call]
+        later = self.backward_call(self.runner.run(call), PLAIN)
+        self._gradients(later, PLAIN)
+        return [call, later]
+
+    @property
+    def elements(self) -> int:
+        """Of all inputs and params."""
+        return sum(v.size for v in self.values.values() if v is not None)
+
+    def forward_call(self, method: str = "forward", asked: Asked = PLAIN) -> Call:
+        return Call(
+            self.variant,
+            method,
+            self.case.dims,
+            given={**self.values, **self._extras()},
+            dtypes=self._dtypes(),
+            writes={**self._specs(self.op.outputs), **self.saved_specs},
+            may_change=frozenset(self.op.mutates) | (frozenset(("step",)) if not self.op.gradient else frozenset()),
+            config=self.configs[asked.config] if asked.config else {},
+            order=asked.order,
+        )
+
+    def backward_call(self, first: Outcome, asked: Asked) -> Call:
+        """Backward with what the variant declared, and nothing else."""
+        held: dict[str, Array | None] = {**self.values, **{n: first.tensors[n] for n in self.op.outputs}}
+        given: dict[str, Array | None] = {n: held[n] for n in self.variant.reads}
+        given |= {n: first.tensors[n] for n in self.variant.saved}
+        return Call(
+            self.variant,
+            "backward",
+            self.case.dims,
+            given={**given, **self._extras()},
+            dtypes=self._dtypes(),
+            config=self.configs[asked.config] if asked.config else {},
+            order=asked.order,
+        )
+
+    def _gradients(self, call: Call, asked: Asked) -> dict[str, Array]:
+        """Put the gradients into `call` as `asked`; returns what those to add to start from."""
+        given: dict[str, Array | None] = dict(call.given)
+        writes, shares, flags = dict(call.writes), dict(call.shares), {}
+        given |= {n: None if n in asked.absent else v for n, v in self.seeds.items()}
+        wanted = self.wanted(asked)
+        starts: dict[str, Array] = {}
+        for name in ("d" + n for n in (*self.op.inputs, *self.op.params)):
+            flags["add_" + name] = False
+            spec = self._spec(name)
+            if name not in wanted or (asked.alias and self.aliased(name)):
+                given[name] = None
+            elif name in asked.add or name[1:] in self.variant.partial:
+                flags["add_" + name] = True
+                starts[name] = self._start(name, spec, zero=name not in asked.add)
+                given[name] = starts[name]
+            else:
+                writes[name] = spec
+                source = self.variant.inplace.get(name) if asked.in_place else None
+                if source is not None and given.get(source) is not None:
+                    shares[name] = source
+        may_change = call.may_change | frozenset(starts) | frozenset(shares.values())
+        call.given, call.writes, call.shares = given, writes, shares
+        call.flags, call.may_change = flags, may_change
+        return starts
+
+    def aliased(self, name: str) -> bool:
+        """Whether a plan would take this gradient from another tensor: its source is there to be taken."""
+        source = self.variant.alias.get(name)
+        return source is not None and (source in self.seeds or source in self.wanted())
+
+    def wanted(self, asked: Asked = PLAIN) -> list[str]:
+        return [] if self.mode == "forward" else [n for n in self.case.wanted() if n not in asked.unwanted]
+
+    def _start(self, name: str, spec: TensorSpec, zero: bool) -> Array:
+        """Contents to add to, of the gradient's own size, so that neither drowns in the other."""
+        kind = np.float64 if spec.dtype == "f64" else np.float32
+        if zero:
+            return np.zeros(spec.shape, kind)
+        truth = self.truth().gradients[name]
+        scale = float(np.sqrt(np.mean(np.square(truth)))) or 1.0
+        rng = np.random.default_rng([len(name), truth.size])
+        return round_to(rng.standard_normal(spec.shape) * scale, spec.dtype)
+
+    def _collect(
+        self, first: Outcome, later: Outcome | None, call: Call, starts: dict[str, Array], asked: Asked
+    ) -> Training:
+        last = later or first
+        gradients: dict[str, Array] = {}
+        for name in self.wanted(asked):
+            gradients[name] = last.tensors[self.variant.alias[name] if asked.alias and self.aliased(name) else name]
+        return Training(
+            outputs={n: first.tensors[n] for n in self.op.outputs},
+            saved={n: first.tensors[n] for n in self.variant.saved},
+            gradients=gradients,
+            starts=starts,
+            overrun=[*first.overrun, *(later.overrun if later else [])],
+            changed=[*first.changed, *(later.changed if later else [])],
+        )
+
+    # --- shapes and dtypes -----------------------------------------------------------------------------------
+
+    @cached_property
+    def saved_specs(self) -> dict[str, TensorSpec]:
+        return self.saved_at(self.case.dims)
+
+    def saved_at(self, dims: Mapping[str, Any]) -> dict[str, TensorSpec]:
+        """The variant's saved tensors under `dims`."""
+        where = f"{self.op.name}.{self.variant.name}, saved"
+        specs = {}
+        for name, text in self.variant.saved.items():
+            pattern = Pattern.parse(text, f"{where} {name}")
+            specs[name] = TensorSpec(pattern.shape(dims, where), resolve(pattern.dtype, self.dtype))
+        return specs
+
+    def _spec(self, name: str) -> TensorSpec:
+        return self.case.spec(name, self.dtype)
+
+    def _specs(self, names: Any) -> dict[str, TensorSpec]:
+        return {n: self._spec(n) for n in names}
+
+    def _dtypes(self) -> dict[str, str]:
+        op = self.op
+        names = [*op.inputs, *op.outputs, *op.params]
+        found = {n: resolve(self.case.pattern(n).dtype, self.dtype) for n in names}
+        found |= {"d" + n: resolve("acc", self.dtype) if n in op.params else found[n] for n in names}
+        found |= {n: s.dtype for n, s in self.saved_specs.items()}
+        found |= {n: resolve(op.state[n].pattern.dtype, self.dtype) for n in op.state}
+        return {**found, "start": "i32", "key": "u32", "step": "f64"}
+
+    def _extras(self) -> dict[str, Array | None]:
+        """`start`, `key`, `step` and state as a training plan gives them."""
+        extras: dict[str, Array | None] = dict.fromkeys(self.op.state)
+        if "start" in self.op.uses:
+            extras["start"] = None
+        return {**extras, **self.case.extras}
+
+    # --- the truth -------------------------------------------------------------------------------------------
+
+    def truth(self, absent: frozenset[str] = frozenset(), dtype: str = "f64") -> Training:
+        """The reference in `dtype` on this trial's rounded inputs; absent output gradients count as zero."""
+        key = (dtype, absent)
+        if key not in self._truths:
+            other = self.truly(self._truth_mode, dtype)
+            other.seeds = {n: v * 0 if n in absent else v for n, v in other.seeds.items()}
+            self._truths[key] = other.train()
+        return self._truths[key]
+
+    def truly(self, mode: str = "forward", dtype: str = "f64") -> Trial:
+        """A trial of the reference in `dtype` with the contents of this one, which may be changed."""
+        other = Trial(self.case, self.reference, self.reference, dtype, mode, self.home, self.home)
+        kind = np.float32 if dtype == "f32" else np.float64
+        other.values = {n: _as(v, kind) for n, v in self.values.items()}
+        other.seeds = {n: _as(v, kind) for n, v in self.seeds.items()}
+        return other
+
+    def again(self, case: Case | None = None, values: Mapping[str, Array | None] | None = None) -> Trial:
+        """This variant's forward on another case or with other contents."""
+        other = Trial(case or self.case, self.variant, self.reference, self.dtype, "forward", self.runner, self.home)
+        other.values = dict(self.values if values is None else values)
+        return other
+
+    @property
+    def _truth_mode(self) -> str:
+        return "forward" if self.mode == "forward" else "backward"
+
+    def excuse(self, name: str, absent: frozenset[str] = frozenset()) -> float:
+        """The relative 2-norm of a tensor's error that rounding alone explains.
+
+        Where large terms cancel (a row of one element, normalised), the reference itself is this far from the truth.
+        """
+        want = self.truth(absent).all[name]
+        got = self.truth(absent, "f32").all[name]
+        size = float(np.linalg.norm(want))
+        if not size or not np.isfinite(size):
+            return 0.0
+        ratio = EPSILON[self.dtype] / EPSILON["f32"]
+        noise = SLACK * ratio * float(np.linalg.norm(got.astype(np.float64) - want))
+        tensors = (*self.values.values(), *self.seeds.values(), want)
+        largest = max(float(np.sqrt(np.mean(np.square(v)))) for v in tensors if v is not None and v.dtype.kind == "f")
+        return min(noise, UNITS * EPSILON[self.dtype] * largest * float(np.sqrt(want.size))) / size
+
+    # --- decoding --------------------------------------------------------------------------------------------
+
+    def feed(self, values: Mapping[str, Array | None], state: Mapping[str, Array], start: Array) -> Outcome:
+        """One step of a decode session: `values` holds the new tokens only; `state` is appended to."""
+        dims = self.case.solve(values)
+        call = Call(
+            self.variant,
+            "forward",
+            dims,
+            given={**values, **state, "start": start},
+            dtypes=self._dtypes(),
+            writes={**{n: self.case.spec(n, self.dtype, dims) for n in self.op.outputs}, **self.saved_at(dims)},
+            may_change=frozenset(state),
+        )
+        return self.runner.run(call)
+
+
+def _as(value: Array | None, kind: Any) -> Any:
+    return value if value is None or value.dtype.kind != "f" else value.astype(kind)

@@ -1,0 +1,88 @@
+"""Updates and norms: ops without a gradient, against their reference, over several calls in a row.
+
+The state that a call leaves is what the next one starts from, as in training; and the control record goes through
+every state that a step can be in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from core.op import SLOT
+from core.testing.compare import Array
+from core.testing.log import Log, compare, kept_out, no_excuse
+from core.testing.trial import Trial
+
+CALLS = 3
+# what the control record says: slots to set before each call
+CONTROLS: Mapping[str, Mapping[str, float]] = {
+    "a good step": {},
+    "a step that is not ok": {"ok": 0.0, "halted": 1.0},
+    "a loss that is not a number": {"loss": float("nan")},
+    "an infinite loss": {"loss": float("inf")},
+}
+
+
+def check_update(log: Log, trial: Trial) -> None:
+    """Several calls of variant and reference side by side, for each state of the control record."""
+    if trial.op.gradient:
+        return
+    for label, slots in CONTROLS.items() if "step" in trial.op.uses else (("", {}),):
+        with log.caught("update"):
+            mine, truth = own_extras(trial.again()), own_extras(trial.truly())
+            for call in range(CALLS):
+                for side in (mine, truth):
+                    disturb(side, call, slots)
+                before = dict(mine.values)
+                got, want = (side.runner.run(side.forward_call()) for side in (mine, truth))
+                note = f" (call {call + 1}{', ' * bool(label)}{label})"
+                kept_out(log, got, note)
+                compare_all(log, trial, got.tensors, want.tensors, before, note)
+                carry(mine, got.tensors)
+                carry(truth, want.tensors)
+
+
+def own_extras(trial: Trial) -> Trial:
+    """The trial with a control record of its own, which may be written to."""
+    trial.case = replace(trial.case, extras={n: v.copy() for n, v in trial.case.extras.items()})
+    return trial
+
+
+def disturb(trial: Trial, call: int, slots: Mapping[str, float]) -> None:
+    """New contents for what the op only reads, and the control record as asked."""
+    for name, value in trial.values.items():
+        if call and value is not None and value.dtype.kind == "f" and name not in trial.op.mutates:
+            trial.values[name] = np.roll(value, 7) * value.dtype.type(-1)
+    for slot, number in slots.items():
+        trial.case.extras["step"][SLOT[slot]] = number
+
+
+def carry(trial: Trial, tensors: Mapping[str, Array]) -> None:
+    """What the call left is what the next one starts from."""
+    for name in trial.op.mutates:
+        if trial.values[name] is not None:
+            trial.values[name] = tensors[name]
+    for name, value in trial.case.extras.items():
+        value[...] = tensors[name]
+
+
+def compare_all(
+    log: Log,
+    trial: Trial,
+    got: Mapping[str, Array],
+    want: Mapping[str, Array],
+    before: Mapping[str, Array | None],
+    note: str,
+) -> None:
+    """Everything that the op may write against the reference; what is not to change keeps its bits."""
+    for name in (*trial.op.mutates, *trial.op.outputs, *trial.case.extras):
+        if name not in got:
+            continue
+        compare(log, "update", trial, name, got[name], want[name], note, no_excuse)
+        old = before.get(name)
+        if old is not None and not np.count_nonzero(want[name] != old):
+            same = got[name].tobytes() == old.tobytes()
+            log.verdict("update", same, f"{name}{note}: was to stay as it is, bit for bit")
