@@ -193,12 +193,7 @@ class _Planner:
         recompute, chooser, kind = set(self.request.recompute), self.chooser, self.request.kind
 
         def named(node: Node) -> bool:
-            return (
-                node.op.name in recompute
-                or node.op.name in chooser.ops
-                or (kind == GENERATE and node.op.name in chooser.generate)
-                or chooser.explicit(node, kind) is not None
-            )
+            return node.op.name in recompute or chooser.explicit(node, kind) is not None
 
         def runs(node: Node) -> bool:
             if chooser.explicit(node, kind) is not None:

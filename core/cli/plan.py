@@ -1,0 +1,115 @@
+"""`core plan`: everything that a run would do, resolved and planned, without allocating or running it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from core.cli.show import emit_json, json_option, plugin_option
+
+
+@click.command("plan")
+@click.argument("config")
+@click.argument("node", required=False)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key: --set ops.gelu=reference.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cuda", "cpu", "sim"]), default="auto", show_default=True,
+    help="The device to plan for.",
+)  # fmt: skip
+@click.option(
+    "--kind", type=click.Choice(["train", "evaluate", "generate"]), default="train", show_default=True,
+    help="What the plan is for.",
+)  # fmt: skip
+@click.option("--all", "every", is_flag=True, help="A line for every node: repeats are not folded.")
+@plugin_option
+@json_option
+def command(
+    config: str,
+    node: str | None,
+    overrides: tuple[str, ...],
+    device: str,
+    kind: str,
+    every: bool,
+    plugin: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Show what CONFIG would run: nodes, variants, fusions, parameters and bytes.
+
+    With NODE (`core plan configs/tiny.toml h.3.fc`): the way from its line in the model's TOML to its op, its
+    variant's launchers and its kernels, file and line, and why the other variants were not taken.
+    """
+    from core.config import load_config
+    from core.graph import load_model
+    from core.loader import load_registry
+    from core.plan.describe import way
+    from core.train.devices import choose_device
+    from core.train.setup import build_engine
+
+    loaded = load_config(config, overrides=overrides, device=choose_device(device))
+    registry = load_registry([*plugin, *loaded.plugins.load], disable=loaded.plugins.disable)
+    engine = build_engine(loaded, registry, load_model(loaded.model, registry), None)
+    outputs = {"train": (), "evaluate": tuple(engine.graph.loss), "generate": (engine.logits_value,)}[kind]
+    capacity = int(engine.graph.dims.get("S", engine.graph.dims.get("T", 0))) if kind == "generate" else 0
+    plan = engine.plan(kind, outputs, capacity)
+    if node is not None:
+        steps = way(plan, node)
+        if as_json:
+            emit_json([{"what": what, "where": where} for what, where in steps])
+        else:
+            width = max(len(what) for what, _ in steps)
+            for what, where in steps:
+                click.echo(f"{what.ljust(width)}  {where}")
+        return
+    report = _report(loaded, engine, plan, every)
+    if as_json:
+        emit_json(report)
+    else:
+        _print(report)
+
+
+def _report(config: Any, engine: Any, plan: Any, every: bool) -> dict[str, Any]:
+    from core.plan.describe import folded, fusions, node_rows
+
+    rows = node_rows(plan)
+    return {
+        "model": plan.graph.name,
+        "kind": plan.request.kind,
+        "device": engine.device.describe(),
+        "precision": plan.precision,
+        "dims": {k: int(v) if isinstance(v, int) else v for k, v in plan.graph.dims.items()},
+        "notes": list(config.notes),
+        "nodes": rows if every else folded(rows),
+        "fusions": fusions(plan),
+        "parameters": plan.graph.parameter_count,
+        "parameters_allocated": plan.graph.allocated_count,
+        "launches": len(plan.steps),
+        "traffic": plan.traffic,
+        "bytes": engine.memory(plan),
+    }
+
+
+def _print(report: dict[str, Any]) -> None:
+    from core.plan.describe import human, table
+
+    for note in report["notes"]:
+        click.echo(note)
+    dims = ", ".join(f"{name} = {size:,}" for name, size in report["dims"].items())
+    click.echo(f"{report['model']} to {report['kind']} on {report['device']}, in {report['precision']}")
+    click.echo(f"dims: {dims}\n")
+    header = ("node", "op", "variant", "why", "shape", "parameters")
+    rows = [
+        [row["node"], row["op"], row["variant"], row["why"], "x".join(map(str, row["shape"])), row["parameters"]]
+        for row in report["nodes"]
+    ]
+    for line in table(rows, header):
+        click.echo(line)
+    for fusion in report["fusions"]:
+        click.echo(f"\nfused {fusion['count']} times: {fusion['op']} = {fusion['replaces']}", nl=False)
+    click.echo(f"\n\nparameters  {report['parameters']:,} ({report['parameters_allocated']:,} with padding)")
+    click.echo(f"steps       {report['launches']:,} a micro-step, which read and write {human(report['traffic'])}")
+    total = sum(report["bytes"][part] for part in ("parameters", "gradients", "optimizer", "activations"))
+    for part, nbytes in report["bytes"].items():
+        inside = "  (within activations)" if part in ("saved", "workspace") else ""
+        click.echo(f"{part.ljust(11)} {human(nbytes).rjust(7)}{inside}")
+    click.echo(f"{'in all'.ljust(11)} {human(total).rjust(7)}")
