@@ -17,6 +17,15 @@ from core.errors import NumericsError, UsageError
 Array = np.ndarray[Any, Any]
 
 
+class Text(Protocol):
+    """What a prompt needs of a tokenizer."""
+
+    @property
+    def eot(self) -> int | None: ...
+
+    def encode(self, text: str) -> Array: ...
+
+
 class Session(Protocol):
     """What `generate` needs of a decode session: `feed` appends tokens and gives the logits behind the last ones."""
 
@@ -41,6 +50,12 @@ class Sampling:
             raise UsageError(f"top_k is {self.top_k}; expected a count >= 0 (0: all tokens)")
 
 
+def prompt_ids(tokenizer: Text, prompt: str) -> list[int]:
+    """The ids of a prompt; of an empty one, the id that begins a document."""
+    ids = [int(i) for i in tokenizer.encode(prompt)]
+    return ids or [tokenizer.eot if tokenizer.eot is not None else 0]
+
+
 def sample_logits(logits: Array, temperature: float, top_k: int, rng: np.random.Generator) -> Array:
     """One token a row, (B,) i32, from logits (B, V): softmax(logits / temperature) over the top_k largest.
 
@@ -52,7 +67,8 @@ def sample_logits(logits: Array, temperature: float, top_k: int, rng: np.random.
     if not np.isfinite(largest).all():  # a nan in a row makes its largest nan
         raise NumericsError("logits are not finite: there is nothing to sample from", hint="is the checkpoint sound?")
     if temperature == 0:
-        return np.argmax(values, axis=-1).astype(np.int32)
+        likeliest: Array = np.argmax(values, axis=-1).astype(np.int32)
+        return likeliest
     ids = None
     if 0 < top_k < values.shape[-1]:
         ids = np.argsort(-values, axis=-1, kind="stable")[:, :top_k]

@@ -88,7 +88,7 @@ def _chunks(tensor: Array) -> Iterator[memoryview]:
             yield from _chunks(np.ascontiguousarray(ordered[start : start + rows]))
         return
     little = ordered.astype(ordered.dtype.newbyteorder("<"), copy=False)
-    raw = memoryview(little.reshape(-1).view(np.uint8))
+    raw = little.reshape(-1).view(np.uint8).data
     for start in range(0, raw.nbytes, CHUNK):
         yield raw[start : start + CHUNK]
 

@@ -1,4 +1,4 @@
-"""What a run says: the line of a step, z-scores, tables, sizes and times as people read them. It prints nothing."""
+"""What a run says: the line of a step, z-scores, sizes and times as people read them. It prints nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import statistics
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 WINDOW = 128  # losses and norms that a z-score is taken over; none before there are so many (as in llm.c)
@@ -76,13 +76,6 @@ def duration(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
     return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
-
-
-def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
-    """Rows as aligned lines under their columns' names."""
-    cells = [list(columns), *[[str(row.get(c, "")) for c in columns] for row in rows]]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    return ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells]
 
 
 def printable(text: str) -> str:

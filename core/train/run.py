@@ -85,7 +85,6 @@ class Run:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self._lock = take_lock(self.path / LOCK)
             checkpoint.sweep(self.checkpoints)
-            files.replace_durably(self.path / ENV, files.to_json(environment()))
             for name in (METRICS, SAMPLES, LOG):
                 self._open[name] = (self.path / name).open("ab", buffering=0)
         except OSError as error:
@@ -112,8 +111,10 @@ class Run:
     # --- what is written once --------------------------------------------------------------------------------
 
     def write_config(self, source: str, resolved: str) -> None:
+        """The config as it was written and as it was resolved, and the environment of this start."""
         files.replace_durably(self.path / SOURCE, source.encode())
         files.replace_durably(self.path / RESOLVED, resolved.encode())
+        files.replace_durably(self.path / ENV, files.to_json(environment()))
 
     def resolved_config(self) -> str | None:
         """The resolved config that the run had, None for a new one."""

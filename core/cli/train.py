@@ -1,0 +1,67 @@
+"""`core train`: train a model from a run config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from core.cli.show import plugin_option
+from core.errors import UsageError
+
+
+@click.command("train")
+@click.argument("config")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key: --set train.steps=10.")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cuda", "cpu", "sim"]),
+    default="auto",
+    show_default=True,
+    help="auto takes the cpu only where there is no NVIDIA device.",
+)
+@plugin_option
+@click.option("--out", metavar="FOLDER", help="The run's folder. Default: runs/<config's stem>, then -2, -3.")
+@click.option("--resume", is_flag=True, help="Go on from the newest valid checkpoint, or start if there is none.")
+@click.option("--from", "origin", metavar="CHECKPOINT", help="Go on from this checkpoint or run, in a new folder.")
+@click.option("--allow-data-change", is_flag=True, help="Resume although the data is not what it was; recorded.")
+@click.option("--long", is_flag=True, help="Start a run on the cpu or simulator that is estimated at over an hour.")
+@click.option("--quiet", is_flag=True, help="Print nothing; train.log in the run's folder has it all.")
+def command(
+    config: str,
+    overrides: tuple[str, ...],
+    device: str,
+    plugin: tuple[str, ...],
+    out: str | None,
+    resume: bool,
+    origin: str | None,
+    allow_data_change: bool,
+    long: bool,
+    quiet: bool,
+) -> int:
+    """Train a model as CONFIG says: a path, or the name of a shipped config.
+
+    The run's folder gets the config, metrics.jsonl, train.log, samples.jsonl and checkpoints. Ctrl-C ends after the
+    step and saves; a second one leaves at once.
+    """
+    from core.train.display import Display
+    from core.train.setup import Asked, train
+    from core.train.signals import exit_on_sigterm
+
+    if resume and origin:
+        raise UsageError("--resume and --from exclude each other", hint="--from starts a new folder")
+    exit_on_sigterm()
+    return train(
+        Asked(
+            config=config,
+            overrides=overrides,
+            device=device,
+            plugins=plugin,
+            out=Path(out) if out is not None else None,
+            resume=resume,
+            origin=Path(origin) if origin else None,
+            allow_data_change=allow_data_change,
+            long=long,
+        ),
+        Display(quiet=quiet),
+    )

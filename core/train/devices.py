@@ -1,0 +1,59 @@
+"""Which device a run takes when it is told `auto`: the cpu only where there is no NVIDIA device.
+
+A GPU that is there and cannot be used is an error, never a quiet run of toy size on the cpu. This looks for devices
+in the system's own listings and loads no driver.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from core.device import DEVICES
+from core.errors import DeviceError
+
+AUTO, CPU, CUDA = "auto", "cpu", "cuda"
+NVIDIA_VENDOR = "0x10de"  # PCI
+DISPLAY_CLASSES = ("0x0300", "0x0302")  # PCI: VGA and 3D controllers
+CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv")
+
+
+def nvidia_device(root: Path = Path("/")) -> str:
+    """What shows that an NVIDIA device is here, in words; "" when nothing does. `root` is for tests."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return ""
+    if sys.platform == "win32":
+        driver = Path(os.environ.get("SYSTEMROOT", "C:\\Windows")) / "System32" / "nvcuda.dll"
+        return str(driver) if driver.exists() else ""
+    for node in sorted((root / "dev").glob("nvidia[0-9]*")):
+        return str(node)
+    wsl = root / "usr/lib/wsl/lib/libcuda.so.1"
+    if (root / "dev/dxg").exists() and wsl.exists():
+        return str(wsl)
+    if any((root / mark.lstrip("/")).exists() for mark in CONTAINER_MARKS) or "KUBERNETES_SERVICE_HOST" in os.environ:
+        return ""  # a container sees the host's PCI devices without being able to use them
+    for device in sorted((root / "sys/bus/pci/devices").glob("*")):
+        if _line(device / "vendor") == NVIDIA_VENDOR and _line(device / "class").startswith(DISPLAY_CLASSES):
+            return f"PCI device {device.name}"
+    return ""
+
+
+def _line(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def choose_device(asked: str) -> str:
+    """The device for `--device asked`. Raises DeviceError for one that this version or machine cannot use."""
+    found = nvidia_device() if asked == AUTO else ""
+    device = (CUDA if found else CPU) if asked == AUTO else asked
+    if device in DEVICES:
+        return device
+    why = f"there is an NVIDIA device ({found}), and " if found else ""
+    raise DeviceError(
+        f"{why}this version has no backend for {device}",
+        hint=f"--device {CPU} trains on the cpu; backends here: {', '.join(DEVICES)}",
+    )

@@ -1,0 +1,288 @@
+"""The training loop: draw, step, report; validate, sample and save when due, and at the end.
+
+It knows an engine, data and a run folder, and nothing of where they came from. The only thing that it carries from
+step to step is the step's number: batches, learning rates and dropout follow from it, so that a resumed run repeats
+an uninterrupted one bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from core.errors import CoreError, NumericsError, UsageError
+from core.generate import Sampling, generate, prompt_ids
+from core.interop import checkpoint
+from core.interop.checkpoint import Contents
+from core.train.display import Display
+from core.train.report import WINDOW, Window, duration, memory_in_use, printable, step_line
+from core.train.run import METRICS, Run, read_lines
+from core.train.signals import Stop
+
+Array = np.ndarray[Any, Any]
+SAMPLE_STREAM = 1  # beside the run's seed: samples draw from a stream of their own
+
+
+class Trainable(Protocol):
+    """What the loop needs of an engine."""
+
+    def step(self, micro_batches: Sequence[Mapping[str, Array]], lr: float) -> Any: ...
+    def evaluate(self, batch: Mapping[str, Array]) -> tuple[float, int]: ...
+    def session(self, rows: int, capacity: int = 0) -> Any: ...
+    def parameters(self) -> Mapping[str, Array]: ...
+    def optimizer_state(self) -> Mapping[str, Mapping[str, Array]]: ...
+
+
+class Text(Protocol):
+    """What the loop needs of a tokenizer."""
+
+    vocab_size: int
+    eot: int | None
+
+    def encode(self, text: str) -> Array: ...
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+
+@dataclass
+class Job:
+    """All that a run is, settled: the loop looks nothing up.
+
+    batches(step): the micro-batches of step 0 .. steps-1, graph input -> (B, T) i32. lr(step): its learning rate.
+    val_batches(): those of one validation; None without validation data. state: what state.json says besides what
+    the loop knows. A period of 0 is never; what is not off also happens after the last step.
+    """
+
+    run: Run
+    engine: Trainable
+    display: Display
+    steps: int
+    tokens_per_step: int
+    batches: Callable[[int], Sequence[Mapping[str, Array]]]
+    lr: Callable[[int], float]
+    model_toml: str
+    seed: int = 0
+    val_batches: Callable[[], Iterator[Mapping[str, Array]]] | None = None
+    tokenizer: Text | None = None
+    tokenizer_json: str | None = None
+    val_every: int = 0
+    sample_every: int = 0
+    sample_tokens: int = 64
+    sample_prompt: str = ""
+    checkpoint_every: int = 0
+    keep_last: int = 2
+    keep_every: int = 0
+    log_every: int = 1
+    hooks: Sequence[Callable[[Any, int, dict[str, Any]], None]] = ()
+    state: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Trainer:
+    """Runs a Job from a step to its end. `step` is the number of steps done."""
+
+    def __init__(self, job: Job, start: int = 0, best_val: float | None = None) -> None:
+        self.job = job
+        self.step = self._first = start
+        self.best_val = best_val
+        self.saved: int | None = start or None  # the newest step that is on disk
+        self.losses, self.norms = Window(), Window()
+        self._seconds = 0.0  # of a step: a running mean, for the estimate of what is left
+        self._events = 0.0  # seconds of validation, samples and checkpoints so far
+        self._failed_hooks: set[int] = set()
+        for record in read_lines(job.run.path / METRICS)[-WINDOW:]:
+            self._remember(record)
+
+    def _remember(self, record: Mapping[str, Any]) -> None:
+        for window, name in ((self.losses, "loss"), (self.norms, "norm")):
+            if isinstance(record.get(name), float):
+                window.add(record[name])
+
+    def train(self, stop: Stop) -> int:
+        """Train to the last step or until `stop`. Returns the exit code: 0, 130 or 143.
+
+        Raises NumericsError, with nothing updated and nothing saved, when a loss or gradient is not finite.
+        """
+        job = self.job
+        begun = time.perf_counter()
+        if self.step >= job.steps:
+            job.display.line(f"nothing to do: {self.step} of {job.steps} steps are done")
+        while self.step < job.steps and not stop.requested:
+            metrics = self._one_step()
+            last = self.step == job.steps
+            before = time.perf_counter()
+            if self._due(job.val_every, last):
+                self._validate(metrics, stop)
+            if self._due(job.sample_every, last) and not stop.requested:
+                self._sample(stop)
+            job.run.metrics(metrics)
+            self._call_hooks(metrics)
+            if self._due(job.checkpoint_every, last or stop.requested):
+                self.save()
+            self._events += time.perf_counter() - before
+        job.display.line(self._closing(stop, time.perf_counter() - begun))
+        return stop.exit_code
+
+    def _due(self, every: int, now: bool) -> bool:
+        return every > 0 and (now or self.step % every == 0)
+
+    # --- a step ----------------------------------------------------------------------------------------------
+
+    def _one_step(self) -> dict[str, Any]:
+        """One optimizer step and its line; the metrics of it."""
+        job = self.job
+        lr = job.lr(self.step)
+        begun = time.perf_counter()
+        record = job.engine.step(job.batches(self.step), lr)
+        seconds = time.perf_counter() - begun
+        if not record.ok:
+            raise self._not_finite(record)
+        self.step += 1
+        metrics = {
+            "step": self.step,
+            "loss": float(record.loss),
+            "norm": float(record.norm),
+            "lr": lr,
+            "ms": round(1000 * seconds, 3),
+            "tokens": self.step * job.tokens_per_step,
+            "tokens_per_s": round(job.tokens_per_step / seconds, 3),
+            "loss_z": self.losses.score(record.loss),
+            "norm_z": self.norms.score(record.norm),
+            "memory": memory_in_use(),
+        }
+        self._remember(metrics)
+        due = job.log_every > 0 and (self.step % job.log_every == 0 or self.step == job.steps)
+        job.display.step(step_line(metrics, job.steps, self._eta(seconds)), due)
+        return metrics
+
+    def _eta(self, seconds: float) -> float:
+        """Seconds to the end: a running mean of step times, and the share of what happens between steps."""
+        self._seconds = seconds if not self._seconds else self._seconds + 0.1 * (seconds - self._seconds)
+        between = self._events / (self.step - self._first)
+        return (self.job.steps - self.step) * (self._seconds + between)
+
+    def _not_finite(self, record: Any) -> NumericsError:
+        where = f"step {self.step + 1}/{self.job.steps}"
+        kept = f"the newest checkpoint is that of step {self.saved}" if self.saved else "there is no checkpoint yet"
+        return NumericsError(
+            f"{where}: loss is {record.loss}, gradient norm is {record.norm}; nothing was updated, and {kept}",
+            hint="lower optimizer.lr or raise schedule.warmup; --resume goes on from the newest checkpoint",
+        )
+
+    def _call_hooks(self, metrics: dict[str, Any]) -> None:
+        """Plugins' `core_step_end`. One that raises is reported once and called again: training goes on."""
+        for index, hook in enumerate(self.job.hooks):
+            try:
+                hook(self.job.run, self.step, dict(metrics))
+            except Exception as error:
+                if index not in self._failed_hooks:
+                    self._failed_hooks.add(index)
+                    who = getattr(hook, "plugin", None) or getattr(hook, "__qualname__", repr(hook))
+                    self.job.display.line(
+                        f"warning: core_step_end of {who} raised {type(error).__name__}: {error} "
+                        "(said once; training goes on)"
+                    )
+
+    # --- what happens between steps --------------------------------------------------------------------------
+
+    def _validate(self, metrics: dict[str, Any], stop: Stop) -> None:
+        """Mean loss over the validation batches, into `metrics`; nothing if it was stopped half-way."""
+        job = self.job
+        if job.val_batches is None:
+            return
+        total, count = 0.0, 0
+        for index, batch in enumerate(job.val_batches()):
+            if stop.requested:
+                return
+            job.display.status(f"validating, batch {index + 1}")
+            loss, targets = job.engine.evaluate(batch)
+            total, count = total + loss, count + targets
+        if not count:
+            return
+        metrics["val_loss"], metrics["val_tokens"] = total / count, count
+        best = math.isfinite(total) and (self.best_val is None or metrics["val_loss"] < self.best_val)
+        if best:
+            self.best_val = metrics["val_loss"]
+        job.display.line(f"val loss {metrics['val_loss']:.4f} over {count:,} tokens{' (best so far)' if best else ''}")
+
+    def _sample(self, stop: Stop) -> None:
+        """Text from the model as it is, printed and kept in samples.jsonl. Nothing of training depends on it."""
+        job = self.job
+        if job.tokenizer is None:
+            return
+        job.display.status("sampling")
+        prompt = prompt_ids(job.tokenizer, job.sample_prompt)
+        session = job.engine.session(1)
+        room = session.room + 1 - len(prompt)
+        if room < 1:
+            raise UsageError(f"[train] sample_prompt has {len(prompt)} tokens; the model holds {session.room}")
+        found = generate(
+            session,
+            [prompt],
+            min(job.sample_tokens, room),
+            Sampling(temperature=1.0, top_k=0, seed=sample_seed(job.seed, self.step)),
+            vocabulary=job.tokenizer.vocab_size,
+            cancelled=lambda: stop.requested,
+        )[0]
+        text = job.sample_prompt + job.tokenizer.decode(found)
+        job.run.sample({"step": self.step, "prompt": job.sample_prompt, "text": text, "tokens": [*prompt, *found]})
+        job.display.line(f"sample at step {self.step}:\n" + indented(printable(text)))
+
+    def save(self) -> None:
+        """A checkpoint of now, then the ones that it makes superfluous go. Raises CheckpointError."""
+        job = self.job
+        job.display.status(f"saving the checkpoint of step {self.step}")
+        begun = time.perf_counter()
+        job.run.sync()
+        state = {
+            **job.state,
+            "step": self.step,
+            "steps": job.steps,
+            "seed": job.seed,
+            "tokens": self.step * job.tokens_per_step,
+            "best_val": self.best_val,
+        }
+        contents = Contents(
+            job.engine.parameters(), job.engine.optimizer_state(), job.model_toml, job.tokenizer_json, state
+        )
+        path = checkpoint.save(job.run.checkpoints, self.step, contents)
+        self.saved = self.step
+        checkpoint.retain(job.run.checkpoints, self.step, job.keep_last, job.keep_every)
+        job.display.line(f"saved {path} in {time.perf_counter() - begun:.1f} s")
+
+    def _closing(self, stop: Stop, seconds: float) -> str:
+        """The last line: what was done and, truthfully, what of it is on disk."""
+        if not stop.requested:
+            return f"done: {self.step} steps in {duration(seconds)}, in {self.job.run.path}"
+        if self.saved == self.step and self.step:
+            kept = f"the checkpoint of step {self.step} is saved; --resume goes on from there"
+        elif self.saved:
+            kept = f"step {self.step} is not saved (checkpoint_every = 0); the newest checkpoint is step {self.saved}"
+        else:
+            kept = "nothing is saved" + (" (checkpoint_every = 0)" if self.step else ": no step was done")
+        return f"ended by {stop.name} after step {self.step}/{self.job.steps}: {kept}"
+
+
+def sample_seed(seed: int, step: int) -> int:
+    """The seed of the sample at a step: another one each time, the same in every repetition of the run."""
+    return int(np.random.SeedSequence([seed, SAMPLE_STREAM, step]).generate_state(1, np.uint64)[0])
+
+
+def indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.split("\n"))
+
+
+def run_job(trainer: Trainer) -> int:
+    """Train under the signal handlers; an expected error is also in train.log. Returns the exit code."""
+    display = trainer.job.display
+    try:
+        with Stop() as stop:
+            return trainer.train(stop)
+    except CoreError as error:
+        trainer.job.run.log(f"error: {error}")
+        raise
+    finally:
+        display.close()

@@ -1,0 +1,404 @@
+"""From a run config to a Trainer that stands at its first step: everything is looked up, checked and said here.
+
+The order matters. What a typing error can cause comes first and creates nothing: config, device, registry, graph,
+estimate, data. Then the folder is made and locked, and memory is filled last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli
+
+import core
+from core.config import RunConfig, check_options, check_out, load_config, micro_steps
+from core.data import Data, Tokenizer, TokenSource, diff_description, open_data
+from core.engine import TARGETS, Engine, Settings
+from core.errors import BuildError, CheckpointError, DataError
+from core.graph import ModelSource, load_model
+from core.interop import checkpoint
+from core.interop.checkpoint import Checkpoint
+from core.loader import load_registry
+from core.plan import TRAIN, Plan
+from core.plan.describe import human
+from core.plan.describe import table as table_lines
+from core.registry import Registry
+from core.train.devices import choose_device
+from core.train.display import Display
+from core.train.estimate import SLOW, estimate_seconds, gemm_rate, refuse_long
+from core.train.loop import Job, Trainer, run_job
+from core.train.report import duration
+from core.train.run import Run, choose_folder, occupied
+
+Array = np.ndarray[Any, Any]
+SIZES = ("B", "T")  # dims of a batch, not of the model: they may change when a run is resumed
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line asks of `core train`."""
+
+    config: str
+    overrides: Sequence[str] = ()
+    device: str = "auto"
+    plugins: Sequence[str] = ()
+    out: Path | None = None
+    resume: bool = False
+    origin: Path | None = None  # --from: a checkpoint or run to go on from, in a new folder
+    allow_data_change: bool = False
+    long: bool = False
+
+
+def train(asked: Asked, display: Display) -> int:
+    """Train as asked. Returns the exit code: 0, 130, 143. Raises CoreError."""
+    with ExitStack() as stack:
+        return run_job(prepare(asked, display, stack))
+
+
+def prepare(asked: Asked, display: Display, stack: ExitStack) -> Trainer:
+    """A Trainer at its first step; `stack` closes the run's folder."""
+    config = load_config(asked.config, overrides=asked.overrides, device=choose_device(asked.device))
+    folder = choose_folder(check_out(asked.out) if asked.out else None, config.path.stem, asked.resume)
+    registry = load_registry([*asked.plugins, *config.plugins.load], disable=config.plugins.disable)
+    run = Run(folder)
+    if asked.resume and occupied(folder):
+        stack.enter_context(run)
+        display.log = run.log
+    start = find_start(asked, run, display)
+    before = run.resolved_config()
+
+    model = load_model(config.model, registry)
+    if start is not None:
+        same_architecture(start, model.to_toml(config.dims))
+    engine = build_engine(config, registry, model, start)
+    B, T = (int(engine.graph.dims[name]) for name in SIZES)
+    micro = micro_steps(config.train.tokens_per_step, B, T, where=config.where("train.tokens_per_step"))
+    done = start.step if start else 0
+    estimate = check_estimate(config, engine, done, asked.long)
+    plan = engine.plan(TRAIN)
+    data = find_data(config, engine, start, asked.allow_data_change, display)
+
+    if display.log != run.log:
+        stack.enter_context(run)
+        display.log = run.log
+    run.rewind(done)
+    run.write_config(config.source, config.to_toml())
+    choices = {name: choice.variant.name for name, choice in plan.choices.items()}
+    run.write_variants(variants_record(config, engine, plan, choices))
+    announce(config, run, engine, plan, data, micro, display)
+    announce_start(config, start, before, estimate, display)
+    fill(config, engine, start)
+    job = make_job(config, registry, run, display, engine, data, micro, choices)
+    return Trainer(job, done, start.state.get("best_val") if start else None)
+
+
+# --- where a run starts ----------------------------------------------------------------------------------------
+
+
+def find_start(asked: Asked, run: Run, display: Display) -> Checkpoint | None:
+    """The checkpoint to go on from, None for a fresh start.
+
+    --resume falls back to an older checkpoint, and says so; --from takes the one that was named or raises.
+    """
+    if asked.origin is not None:
+        return checkpoint.find(asked.origin)
+    if not asked.resume:
+        return None
+    found, problems = checkpoint.newest(run.checkpoints)
+    for problem in problems:
+        display.line(f"warning: a checkpoint is passed over: {problem}")
+    if found is None and problems:
+        raise CheckpointError(
+            f"{run.path}: none of its checkpoints is valid; nothing was changed",
+            hint="another --out starts anew, with --from CHECKPOINT from one that is valid",
+        )
+    return found
+
+
+def same_architecture(start: Checkpoint, model_toml: str) -> None:
+    """CheckpointError with the differences when the config's model is not the checkpoint's; B and T may differ."""
+    ours, theirs = tomli.loads(model_toml), tomli.loads(start.model_toml)
+    for document in (ours, theirs):
+        for name in SIZES:
+            document.get("dims", {}).pop(name, None)
+    if ours != theirs:
+        raise CheckpointError(
+            f"{start.path}: the config's model is another one than the checkpoint's:\n"
+            + "\n".join(f"  {line}" for line in differences(flat(theirs), flat(ours))),
+            hint="train the new one in a folder of its own (--out), or put the config back",
+        )
+
+
+def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in document.items():
+        name = f"{prefix}{key}"
+        found |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return found
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any], most: int = 20) -> list[str]:
+    """`key: before -> after`, a line each."""
+    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    lines = [f"{key}: {before.get(key, 'absent')!s} -> {after.get(key, 'absent')!s}" for key in keys[:most]]
+    return lines + ([f"... and {len(keys) - most} more"] if len(keys) > most else [])
+
+
+def fill(config: RunConfig, engine: Engine, start: Checkpoint | None) -> None:
+    """Parameters and optimizer state: of the checkpoint, of `weights`, or drawn."""
+    if start is not None:
+        load_state(engine, start, optimizer=True)
+        engine.set_step(start.step)
+    elif config.weights:
+        load_state(engine, find_weights(config), optimizer=False)
+    else:
+        engine.initialize(config.seed)
+
+
+def load_state(engine: Engine, found: Checkpoint, *, optimizer: bool) -> None:
+    """Copy a checkpoint's tensors into the engine. CheckpointError when names or shapes are not the model's."""
+    try:
+        engine.load_parameters(found.parameters)
+        if optimizer:
+            engine.load_optimizer_state(found.optimizer)
+    except BuildError as error:
+        raise CheckpointError(f"{found.path}: does not fit the model: {error.message}", hint=error.hint) from None
+
+
+def find_weights(config: RunConfig) -> Checkpoint:
+    """The checkpoint that `weights` names."""
+    path = Path(config.weights).expanduser()
+    if path.suffix in (".bin", ".pt", ".pth", ".npz") or (path / "config.json").is_file():
+        raise CheckpointError(
+            f"{config.where('weights')}: {path} is not a checkpoint of corelm",
+            hint="this version starts from a run's folder or one of its checkpoints (checkpoints/step_00001000)",
+        )
+    try:
+        return checkpoint.find(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{config.where('weights')}: {error.message}", hint=error.hint) from None
+
+
+# --- engine and data -------------------------------------------------------------------------------------------
+
+
+def build_engine(config: RunConfig, registry: Registry, model: ModelSource, start: Checkpoint | None) -> Engine:
+    """The engine that a config describes; the choices of a run that is resumed stand where the config says nothing."""
+    optimizer = registry.optimizer(config.optimizer.name, config.where("optimizer.name"))
+    options = check_options(config.optimizer.options, optimizer.options, option_place(config, "optimizer"))
+    return Engine(
+        model,
+        registry,
+        Settings(
+            device=config.device,
+            precision=config.precision,
+            dims=config.dims,
+            ops=config.ops.variants,
+            generate=config.ops.generate,
+            nodes=config.nodes,
+            recorded=start.state.get("variants", {}) if start else {},
+            fusion=config.fuse,
+            recompute=config.train.recompute,
+            freeze=config.train.freeze,
+            optimizer=config.optimizer.name,
+            options={**options, "clip": config.optimizer.clip},
+            seed=config.seed,
+        ),
+    )
+
+
+def option_place(config: RunConfig, table: str) -> Callable[[str], str]:
+    return lambda option: config.where(f"{table}.{option}")
+
+
+def check_estimate(config: RunConfig, engine: Engine, done: int, allowed: bool) -> float | None:
+    """Seconds that the rest of the run may take on a slow device, refused beyond an hour; None on others."""
+    if config.device not in SLOW:
+        return None
+    steps = max(0, config.train.steps - done)
+    tokens = steps * config.train.tokens_per_step
+    seconds = estimate_seconds(engine.graph.parameter_count, tokens, gemm_rate())
+    refuse_long(seconds, config.device, steps=steps, allowed=allowed, where=config.where("train.steps"))
+    return seconds
+
+
+def find_data(
+    config: RunConfig, engine: Engine, start: Checkpoint | None, allow_change: bool, display: Display
+) -> Data:
+    """The run's data; on resume, with the recorded tokenizer, and the same data as before or DataError."""
+    recorded = None
+    if start is not None and start.tokenizer_json is not None:
+        recorded = Tokenizer.from_json(start.tokenizer_json, str(start.path / checkpoint.TOKENIZER))
+    given = set(engine.graph.inputs) - {engine.token_input, TARGETS}
+    if given:
+        raise DataError(
+            f"model {engine.graph.name} has the input {', '.join(sorted(given))}; training data gives "
+            f"{engine.token_input} and {TARGETS}",
+            hint="remove the input in a model that extends this one",
+        )
+    data = open_data(
+        config.data,
+        dims=engine.graph.dims,
+        seed=config.seed,
+        vocab=engine.graph.inputs[engine.token_input].bound,
+        tokenizer=recorded,
+        where=config.where,
+        progress=lambda at, total, what: display.status(f"{what}: {at:,} of {total:,}"),
+    )
+    if start is not None:
+        check_same_data(start, data, allow_change, display)
+    return data
+
+
+def check_same_data(start: Checkpoint, data: Data, allow_change: bool, display: Display) -> None:
+    before, now = start.state.get("data") or {}, data.describe()
+    if not before.get("train"):
+        return
+    lines = diff_description(before["train"], now["train"])
+    if before.get("val") and now["val"]:
+        lines += diff_description(before["val"], now["val"])
+    if not lines:
+        return
+    if not allow_change:
+        raise DataError(
+            "the data is not what the checkpoint was trained on:\n" + "\n".join(f"  {line}" for line in lines),
+            hint="put it back, or go on with --allow-data-change, which records the change",
+        )
+    for line in lines:
+        display.line(f"data change, allowed: {line}")
+
+
+def batches_of(source: TokenSource, engine: Engine, micro: int) -> Callable[[int], list[dict[str, Array]]]:
+    """step -> its micro-batches by graph input."""
+    name = engine.token_input
+
+    def batches(step: int) -> list[dict[str, Array]]:
+        pairs = [source.batch(step, index, micro) for index in range(micro)]
+        return [{name: tokens, TARGETS: targets} for tokens, targets in pairs]
+
+    return batches
+
+
+def val_batches_of(source: TokenSource, engine: Engine, tokens: int) -> Callable[[], Iterator[dict[str, Array]]]:
+    name = engine.token_input
+
+    def batches() -> Iterator[dict[str, Array]]:
+        for tokens_of, targets in source.val_batches(tokens):
+            yield {name: tokens_of, TARGETS: targets}
+
+    return batches
+
+
+def make_job(
+    config: RunConfig,
+    registry: Registry,
+    run: Run,
+    display: Display,
+    engine: Engine,
+    data: Data,
+    micro: int,
+    choices: Mapping[str, str],
+) -> Job:
+    """Everything that the loop needs, settled."""
+    table, settings = config.train, config.schedule
+    schedule = registry.schedule(settings.name, config.where("schedule.name"))
+    options = check_options(settings.options, schedule.options, option_place(config, "schedule"))
+    B, T = (int(engine.graph.dims[name]) for name in SIZES)
+    val_tokens = table.val_tokens or 20 * B * T
+    tokenizer = data.tokenizer
+    return Job(
+        run=run,
+        engine=engine,
+        display=display,
+        steps=table.steps,
+        tokens_per_step=table.tokens_per_step,
+        batches=batches_of(data.train, engine, micro),
+        lr=lambda step: float(schedule.lr(step, table.steps, config.optimizer.lr, options)),
+        model_toml=engine.model.to_toml(config.dims),
+        seed=config.seed,
+        val_batches=val_batches_of(data.val, engine, val_tokens) if data.val else None,
+        tokenizer=tokenizer,
+        tokenizer_json=tokenizer.to_json() if tokenizer else None,
+        val_every=table.val_every,
+        sample_every=table.sample_every,
+        sample_tokens=table.sample_tokens,
+        sample_prompt=table.sample_prompt,
+        checkpoint_every=table.checkpoint_every,
+        keep_last=table.keep_last,
+        keep_every=table.keep_every,
+        log_every=table.log_every,
+        hooks=registry.step_hooks,
+        state={
+            "corelm": core.__version__,
+            "model": engine.graph.name,
+            "device": config.device,
+            "precision": config.precision,
+            "optimizer": config.optimizer.name,
+            "schedule": settings.name,
+            "tokenizer": {"name": tokenizer.name, "hash": tokenizer.hash} if tokenizer else None,
+            "data": data.describe(),
+            "variants": dict(choices),
+        },
+    )
+
+
+# --- what is said at the start ---------------------------------------------------------------------------------
+
+
+def variants_record(config: RunConfig, engine: Engine, plan: Plan, choices: Mapping[str, str]) -> dict[str, Any]:
+    """variants.json: the choices on which the run's bits depend."""
+    return {
+        "device": engine.device.describe(),
+        "precision": config.precision,
+        "table": engine.table(plan),
+        "nodes": dict(choices),
+    }
+
+
+def announce(
+    config: RunConfig, run: Run, engine: Engine, plan: Plan, data: Data, micro: int, display: Display
+) -> None:
+    """What was folded in, the device, the model, memory, data, and the table of choices: once, at the start."""
+    graph = engine.graph
+    sizes = ", ".join(f"{name} = {int(graph.dims[name]):,}" for name in SIZES)
+    memory = engine.memory(plan)
+    parts = ("parameters", "gradients", "optimizer", "activations")
+    for note in config.notes:
+        display.line(note)
+    display.line(f"run: {run.path}, on {engine.device.describe()}, in {config.precision}")
+    display.line(
+        f"model: {graph.name}, {graph.parameter_count:,} parameters; {sizes}; "
+        f"{micro} micro-step{'s' * (micro > 1)} a step"
+    )
+    display.line(f"memory: {', '.join(f'{part} {human(memory[part])}' for part in parts)}")
+    for note in data.notes:
+        display.line(note)
+    held_out = f", {data.val.tokens:,} to validate on" if data.val else ""
+    display.line(f"data: {data.train.tokens:,} tokens to train on{held_out}")
+    header = ("op", "variant", "nodes", "source", "why")
+    for line in table_lines([[row[name] for name in header] for row in engine.table(plan)], header):
+        display.line(f"  {line}")
+
+
+def announce_start(
+    config: RunConfig, start: Checkpoint | None, before: str | None, estimate: float | None, display: Display
+) -> None:
+    """Where the run starts from, what changed in the config since, and how long it may take."""
+    if start is not None:
+        display.line(f"resumed from {start}")
+    if start is not None and before is not None:
+        for line in differences(flat(tomli.loads(before)), flat(config.document)):
+            display.line(f"config change: {line}")
+    if start is None and config.weights:
+        display.line(f"weights: {config.weights}")
+    if estimate is not None:
+        steps = config.train.steps - (start.step if start else 0)
+        display.line(f"estimate: {steps:,} steps take {duration(max(1, estimate))} or more: that long for products alone")
+
+
