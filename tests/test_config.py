@@ -267,6 +267,8 @@ def test_micro_steps_follow_or_the_nearest_legal_values_are_named():
     assert micro_steps(65_536, 16, 1024) == 4 and micro_steps(65_536, 16, 1024, ranks=4) == 1
     with pytest.raises(UsageError, match=r"multiple of B \* T = 16 \* 1024 = 16384, got 65537[^!]*65536 and 81920"):
         micro_steps(65_537, 16, 1024)
+    with pytest.raises(UsageError, match="got 0"):
+        micro_steps(0, 16, 1024)
     with pytest.raises(UsageError, match=r"got 100[^!]*nearest legal: 16384;"):
         micro_steps(100, 16, 1024)
     with pytest.raises(UsageError, match=r"B \* T \* ranks = 16 \* 1024 \* 3"):
@@ -338,6 +340,7 @@ def test_another_optimizer_drops_the_options_of_the_old_one_and_says_so(write):
     assert config.notes == (
         'run.toml [optimizer] name: "sgd" takes the place of "adamw", whose options are dropped: betas',
     )
+    assert loaded("base.toml", "optimizer.name=adamw").optimizer.options == {"betas": [0.9, 0.95]}
     config = loaded("base.toml", "optimizer.momentum=0.5", "optimizer.name=sgd")
     assert config.optimizer.options == {"momentum": 0.5}
 
@@ -346,6 +349,7 @@ def test_a_fusion_can_be_switched_on_and_off_by_later_layers(write):
     write(GOOD + "[fuse]\na = false\nb = { chunk = 1 }\n", "base.toml")
     config = loaded(write('extends = "base"\n[fuse]\na = { chunk = 2 }\nb = false\n'))
     assert config.fuse == {"a": {"chunk": 2}, "b": False}
+    assert config.where("fuse.b.chunk").endswith("(default)")  # gone, not the base's
     assert config.where("fuse.a") == "run.toml [fuse] a" and config.where("fuse.a.chunk") == "run.toml [fuse.a] chunk"
 
 
@@ -432,7 +436,7 @@ def test_a_missing_config_names_the_shipped_ones(write, name, says):
 
 
 def test_every_shipped_config_is_found_in_a_wheel_too(tmp_path):
-    """In a wheel the configs lie inside the package."""
+    """There the configs lie inside the package."""
     package = tmp_path / "core"
     for folder in ("config", "configs", "ops"):
         (package / folder).mkdir(parents=True)

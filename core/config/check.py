@@ -306,7 +306,7 @@ def to_struct(document: Document, table: type[Table]) -> dict[str, Any]:
 
 
 def to_document(settings: Table, table: type[Table]) -> Document:
-    """The opposite: the rest spread among the other keys, empty tables left out."""
+    """The opposite: the rest spread among the other keys."""
     document: Document = {}
     for name, key in keys(table).items():
         value = getattr(settings, name)
@@ -314,6 +314,6 @@ def to_document(settings: Table, table: type[Table]) -> Document:
             value = to_document(value, key.table)
         if key.extra.get("rest"):
             document.update(msgspec.to_builtins(value))
-        elif value != {}:
+        else:
             document[name] = msgspec.to_builtins(value)
     return document
