@@ -106,7 +106,12 @@ class Engine:
         self.input_dims = {n: Pattern.parse(text, f"inputs.{n}").tokens for n, text in patterns.items()}
         self.layout = ParameterLayout(self.graph, settings.freeze)
         self.chooser = Chooser(
-            registry, self.device.runs, self.precision, settings.ops, settings.nodes, settings.generate,
+            registry,
+            self.device.runs,
+            self.precision,
+            settings.ops,
+            settings.nodes,
+            settings.generate,
             settings.recorded,
         )
         self.chooser.check_names(self.graph)
@@ -172,9 +177,7 @@ class Engine:
     def states(self) -> dict[str, Array]:
         """The optimizer's flat state tensors."""
         if self._states is None:
-            self._states = {
-                name: self._flat(self.layout.trainable, "acc") for name in self._optimizer().state
-            }
+            self._states = {name: self._flat(self.layout.trainable, "acc") for name in self._optimizer().state}
         return self._states
 
     def _optimizer(self) -> Optimizer:
@@ -184,26 +187,33 @@ class Engine:
 
     # --- plans -----------------------------------------------------------------------------------------------
 
-    def graph_for(self, **dims: int) -> Graph:
+    def graph_for(self, dims: Mapping[str, int]) -> Graph:
         """The model with other dims, such as B and T."""
         key = tuple(sorted((k, v) for k, v in dims.items() if self.graph.dims.get(k) != v))
         if key not in self._graphs:
             self._graphs[key] = self.model.build(self.registry, {**self.settings.dims, **dict(key)})
         return self._graphs[key]
 
-    def plan(self, kind: str, outputs: Sequence[str] = (), capacity: int = 0, **dims: int) -> Plan:
-        """The plan for a request, unbound: what `core plan` shows."""
+    def plan(
+        self, kind: str, outputs: Sequence[str] = (), capacity: int = 0, dims: Mapping[str, int] | None = None
+    ) -> Plan:
+        """The plan for a request, unbound: what `core plan` shows. dims: other sizes, such as B and T."""
         request = Request(
-            kind, tuple(outputs), capacity, tuple(self.settings.recompute), self.settings.fusion,
-            self.settings.alias, self.settings.in_place,
+            kind,
+            tuple(outputs),
+            capacity,
+            tuple(self.settings.recompute),
+            self.settings.fusion,
+            self.settings.alias,
+            self.settings.in_place,
         )
-        return make_plan(self.graph_for(**dims), request, self.chooser, self.layout)
+        return make_plan(self.graph_for(dims or {}), request, self.chooser, self.layout)
 
-    def bound(self, kind: str, outputs: Sequence[str] = (), **dims: int) -> BoundPlan:
+    def bound(self, kind: str, outputs: Sequence[str], dims: Mapping[str, int]) -> BoundPlan:
         """The plan for a request, bound; made once."""
         key = (kind, tuple(outputs), tuple(sorted(dims.items())))
         if key not in self._bound:
-            self._bound[key] = BoundPlan(self, self.plan(kind, outputs, **dims))
+            self._bound[key] = BoundPlan(self, self.plan(kind, outputs, dims=dims))
         return self._bound[key]
 
     def arena_for(self, plan: Plan) -> Array:
@@ -217,9 +227,7 @@ class Engine:
         dims: dict[str, int] = {}
         for name, array in batch.items():
             if name not in self.graph.inputs:
-                raise DataError(
-                    f'{self.graph.name} has no input "{name}"{did_you_mean(name, self.graph.inputs)}'
-                )
+                raise DataError(f'{self.graph.name} has no input "{name}"{did_you_mean(name, self.graph.inputs)}')
             tokens = self.input_dims[name]
             if array.ndim != len(tokens):
                 raise DataError(f"input {name} has shape {array.shape}, expected ({', '.join(tokens)})")
@@ -247,7 +255,9 @@ class Engine:
         self.device.run(self._update)
         values = self.device.download(self.control)
         return Record(
-            float(values[SLOT["loss"]]), float(values[SLOT["norm"]]), bool(values[SLOT["ok"]]),
+            float(values[SLOT["loss"]]),
+            float(values[SLOT["norm"]]),
+            bool(values[SLOT["ok"]]),
             int(values[SLOT["step"]]),
         )
 
@@ -263,7 +273,7 @@ class Engine:
         count = sum(_count(batch) for batch in batches)
         first_row = 0
         for index, batch in enumerate(batches):
-            plan = self.bound(TRAIN, **self._dims_of(batch))
+            plan = self.bound(TRAIN, (), self._dims_of(batch))
             plan.write_inputs(batch)
             plan.write_seeds(count, len(batches))
             plan.write_keys(self.settings.seed, int(self.control[SLOT["step"]]), first_row)
@@ -278,14 +288,18 @@ class Engine:
         p = Tensors(
             **{**optimizer.options, **self.settings.options},
             **self.states,
-            param=self.weights[:n], grad=self.grads, group=group, control=self.control, master=None,
+            param=self.weights[:n],
+            grad=self.grads,
+            group=group,
+            control=self.control,
+            master=None,
         )
         self._update = self.device.record_calls(lambda launch: optimizer.step(p, launch), self.chooser.pick)
 
     def evaluate(self, batch: Batch) -> tuple[float, int]:
         """(the loss terms' weighted sum, the number of targets >= 0) of a batch, without gradients."""
         terms = tuple(self.graph.loss)
-        plan = self.bound(EVALUATE, terms, **self._dims_of(batch))
+        plan = self.bound(EVALUATE, terms, self._dims_of(batch))
         plan.write_inputs(batch)
         plan.run()
         count = _count(batch)
@@ -297,13 +311,11 @@ class Engine:
 
     def values(self, batch: Batch, names: Sequence[str]) -> list[Array]:
         """Copies of the graph's values `names` for a batch, without padding."""
-        plan = self.bound(EVALUATE, tuple(names), **self._dims_of(batch))
+        plan = self.bound(EVALUATE, tuple(names), self._dims_of(batch))
         plan.write_inputs(batch)
         plan.run()
         graph = plan.plan.graph
-        return [
-            trimmed(self.device.download(plan.tensor(plan.plan.values[n])), graph.values[n].shape) for n in names
-        ]
+        return [trimmed(self.device.download(plan.tensor(plan.plan.values[n])), graph.values[n].shape) for n in names]
 
     def logits(self, tokens: Array) -> Array:
         """(B, T, V) logits of tokens (B, T)."""
@@ -323,7 +335,7 @@ class Engine:
     def trace(self, batch: Batch) -> Iterator[TraceEvent]:
         """Run one training micro-step, stopping after every step of the plan. Tensors are views: copy to keep."""
         self._start_step()
-        plan = self.bound(TRAIN, **self._dims_of(batch))
+        plan = self.bound(TRAIN, (), self._dims_of(batch))
         plan.write_inputs(batch)
         plan.write_seeds(_count(batch), 1)
         plan.write_keys(self.settings.seed, int(self.control[SLOT["step"]]), 0)
@@ -357,8 +369,14 @@ class Engine:
             key = (node.op.name, choice.variant.name, choice.why)
             row = rows.setdefault(
                 key,
-                {"op": key[0], "variant": key[1], "nodes": 0, "source": choice.variant.origin, "why": key[2],
-                 "node": node.name},
+                {
+                    "op": key[0],
+                    "variant": key[1],
+                    "nodes": 0,
+                    "source": choice.variant.origin,
+                    "why": key[2],
+                    "node": node.name,
+                },
             )
             row["nodes"] += 1
         return list(rows.values())
@@ -410,7 +428,8 @@ class BoundPlan:
                 raise DataError(f"input {buffer.name} has shape {given.shape}, expected {buffer.shape}")
             if value.bound is not None and given.size and int(given.max()) >= value.bound:
                 raise DataError(
-                    f"input {buffer.name} holds {int(given.max())}, and the model's vocabulary ends at {value.bound - 1}"
+                    f"input {buffer.name} holds {int(given.max())}, and the largest that the model knows is "
+                    f"{value.bound - 1}"
                 )
             self.device.upload(self.tensor(buffer), given)
 
@@ -551,7 +570,7 @@ class DecodeSession:
         if key not in self._plans:
             dims = dict(zip(engine.input_dims[name], tokens.shape, strict=True))
             outputs = (engine.logits_value,) if logits else ()
-            plan = engine.plan(GENERATE, outputs, self.capacity, **dims)
+            plan = engine.plan(GENERATE, outputs, self.capacity, dims)
             self._plans[key] = BoundPlan(engine, plan, self._states)
         plan_bound = self._plans[key]
         plan_bound.write_inputs({name: tokens})
@@ -571,9 +590,11 @@ def _copy_in(ours: Mapping[str, Array], values: Mapping[str, Array], what: str) 
     missing, extra = sorted(set(ours) - set(values)), sorted(set(values) - set(ours))
     if missing or extra:
         raise BuildError(
-            f"{what}: " + "; ".join(
+            f"{what}: "
+            + "; ".join(
                 f"{label} {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
-                for label, names in (("missing", missing), ("unexpected", extra)) if names
+                for label, names in (("missing", missing), ("unexpected", extra))
+                if names
             )
         )
     for name, array in ours.items():

@@ -12,7 +12,7 @@ from core.cli.show import emit_json, json_option, plugin_option
 @click.command("plan")
 @click.argument("config")
 @click.argument("node", required=False)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key: --set ops.gelu=reference.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of CONFIG.")
 @click.option(
     "--device", type=click.Choice(["auto", "cuda", "cpu", "sim"]), default="auto", show_default=True,
     help="The device to plan for.",

@@ -238,7 +238,10 @@ class CpuDevice:
         return [lambda: np.copyto(target, source)]
 
     def add(self, target: Array, source: Array) -> list[Command]:
-        return [lambda: np.add(target, source, out=target)]
+        def add() -> None:
+            np.add(target, source, out=target)
+
+        return [add]
 
     def dot_into(self, control: Array, slot: int, a: Array, b: Array) -> list[Command]:
         """control[slot] += sum(a * b), in f64."""

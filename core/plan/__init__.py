@@ -6,6 +6,20 @@ from core.plan.memory import Buffer
 from core.plan.schedule import EVALUATE, GENERATE, TRAIN, Plan, Request, Step, make_plan
 
 __all__ = [
-    "AUTO", "DECAYS", "EVALUATE", "GENERATE", "GROUP", "TRAIN", "TRAINS",
-    "Buffer", "Choice", "Chooser", "ParameterLayout", "Plan", "Request", "Step", "make_plan", "trimmed",
+    "AUTO",
+    "DECAYS",
+    "EVALUATE",
+    "GENERATE",
+    "GROUP",
+    "TRAIN",
+    "TRAINS",
+    "Buffer",
+    "Choice",
+    "Chooser",
+    "ParameterLayout",
+    "Plan",
+    "Request",
+    "Step",
+    "make_plan",
+    "trimmed",
 ]

@@ -53,7 +53,7 @@ class Chooser:
         for table, entries in (("[ops]", self.ops), ("[ops.generate]", self.generate)):
             for op, variant in entries.items():
                 if op not in self.registry.ops:
-                    raise UsageError(f'{table} {op}: no op of that name{did_you_mean(op, self.registry.ops)}')
+                    raise UsageError(f"{table} {op}: no op of that name{did_you_mean(op, self.registry.ops)}")
                 self._check_variant(f"{table} {op}", op, variant)
         for pattern, variant in self.nodes.items():
             matched = {by_node[n] for n in fnmatch.filter(by_node, pattern)}
@@ -139,7 +139,7 @@ class Chooser:
             elif variant.name == recorded:
                 return Choice(variant, "recorded", rejected)
             elif variant.priority < 0 or not variant.repeatable:
-                rejected[variant.name] = "only when asked for by name" if variant.repeatable else "its bits do not repeat"
+                rejected[variant.name] = "its bits do not repeat" if variant.priority >= 0 else "only when asked for"
             elif found is None:
                 found = Choice(variant, AUTO, rejected)
         if found is None:

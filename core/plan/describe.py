@@ -55,8 +55,8 @@ def folded(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         row = dict(members[0])
         if len(members) > 1:
             numbers = [int(re.findall(r"\.(\d+)\.", m["node"])[0]) for m in members]
-            span = f"{{{numbers[0]}..{numbers[-1]}}}" if _contiguous(numbers) else "{" + ",".join(map(str, numbers)) + "}"
-            row["node"] = key[0].replace("{}", span, 1)
+            span = f"{numbers[0]}..{numbers[-1]}" if _contiguous(numbers) else ",".join(map(str, numbers))
+            row["node"] = key[0].replace("{}", "{" + span + "}", 1)
             row["parameters"] *= len(members)
         out.append({**row, "count": len(members)})
     return out
@@ -81,10 +81,11 @@ def table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> list[str]:
     cells = [list(header), *[[_cell(c) for c in row] for row in rows]]
     widths = [max(len(line[i]) for line in cells) for i in range(len(header))]
     numeric = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(header))]
-    return [
-        "  ".join(c.rjust(w) if right else c.ljust(w) for c, w, right in zip(line, widths, numeric, strict=True)).rstrip()
-        for line in cells
-    ]
+    lines = []
+    for line in cells:
+        columns = zip(line, widths, numeric, strict=True)
+        lines.append("  ".join(c.rjust(w) if right else c.ljust(w) for c, w, right in columns).rstrip())
+    return lines
 
 
 def _cell(value: Any) -> str:
@@ -132,7 +133,8 @@ def _node_that_runs(plan: Plan, node: Node) -> Node | None:
             return candidate
     values, params = set(node.outputs.values()), set(node.params.values())
     for candidate in plan.nodes:
-        if values & set(candidate.outputs.values()) or (candidate.op.replaces and params & set(candidate.params.values())):
+        shares = bool(candidate.op.replaces) and bool(params & set(candidate.params.values()))
+        if shares or values & set(candidate.outputs.values()):
             return candidate
     return None
 

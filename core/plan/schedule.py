@@ -117,7 +117,7 @@ def _check_request(graph: Graph, request: Request, chooser: Chooser) -> None:
     for name in request.fusion:
         fused = [o for o, op in chooser.registry.ops.items() if op.replaces]
         if name not in fused:
-            raise UsageError(f'[fuse] {name}: no fused op of that name{did_you_mean(name, fused)}')
+            raise UsageError(f"[fuse] {name}: no fused op of that name{did_you_mean(name, fused)}")
 
 
 class _Planner:
@@ -280,7 +280,7 @@ class _Planner:
         self._step(kind, node, variant, tensors)
 
     def _values_read(self, node: Node) -> dict[str, Tensor]:
-        tensors: dict[str, Tensor] = {r: None for r in node.op.inputs}
+        tensors: dict[str, Tensor] = dict.fromkeys(node.op.inputs)
         tensors |= {r: self.current[v] for r, v in node.inputs.items()}
         tensors |= {p: self.params[node.params[p]] if p in node.params else None for p in node.op.params}
         return tensors
@@ -317,8 +317,16 @@ class _Planner:
             buffer.use(len(self.steps))
             buffer.last = FOREVER
         plan = Plan(
-            self.graph, self.request, self.precision, self.nodes, self.choices, self.steps, self.buffers, values,
-            seeds, backward_from,
+            self.graph,
+            self.request,
+            self.precision,
+            self.nodes,
+            self.choices,
+            self.steps,
+            self.buffers,
+            values,
+            seeds,
+            backward_from,
         )
         plan.arena_bytes = place(plan.in_arena)
         return plan
@@ -416,9 +424,10 @@ class _Backward:
         flags: dict[str, bool | str] = {}
         self._param_gradients(node, variant, tensors, flags)
         after = self._input_gradients(index, node, variant, tensors, flags)
+        own = [r for r in (*node.inputs, *node.params) if "d" + r not in self._alias(variant)]
         if node.name in self.once:
             p._step("forward_backward", node, variant, tensors, flags)
-        elif any(tensors.get("d" + r) is not None for r in (*node.inputs, *node.params) if "d" + r not in self._alias(variant)):
+        elif any(tensors.get("d" + r) is not None for r in own):
             p._step("backward", node, variant, tensors, flags)
         for value, name in after:
             self._deliver(value, tensors[name])
@@ -525,4 +534,3 @@ class _Backward:
         return any(
             n.name in self.dropped and n.name not in self.redone and value in n.inputs.values() for n in self.nodes
         )
-
