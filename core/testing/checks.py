@@ -168,7 +168,27 @@ SUBCHECKS: dict[str, Callable[[Log, Trial], None]] = {
     "configs": check_configs,
     "update": check_update,
 }
-NAMES = ("schema", *SUBCHECKS, "bounds", "unchanged", "written", "reads")
+# what each sub-check asks for, in a few words; `bounds` and what follows are looked at in every run of the others
+MEANING: dict[str, str] = {
+    "schema": "examples fit, declarations have a meaning",
+    "forward": "outputs against the reference in f64",
+    "gradient": "gradients against the reference; the reference against numeric derivatives",
+    "accumulate": "adds to a gradient where asked to",
+    "absent": "gradients that nobody needs or that do not exist",
+    "alias": "a gradient that is declared to be another tensor is that tensor",
+    "in place": "a gradient in the memory of another tensor",
+    "zeros": "padding and ignored rows are exactly zero",
+    "decode": "token by token as all at once",
+    "random": "the key settles the bits, by row",
+    "repeat": "the same bits again, rows in any order",
+    "configs": "every tile candidate",
+    "update": "several calls in a row, every state of a step",
+    "bounds": "nothing outside of the tensors is written",
+    "unchanged": "nothing that may only be read is written",
+    "written": "everything that is owed is written",
+    "reads": "nothing undeclared is read",
+}
+NAMES = tuple(MEANING)
 
 
 def sets_of(names: list[str]) -> list[tuple[str, ...]]:

@@ -126,6 +126,7 @@ def trained(log: Log, check: str, trial: Trial, asked: Asked = PLAIN) -> Trainin
     if got is None:
         return None
     kept_out(log, got)
+    log.passed("reads")
     for name, tensor in got.all.items():
         holes = unwritten(tensor)
         if name in got.starts or not holes.any():

@@ -1,0 +1,79 @@
+"""`core check`: the op check, as a table of sub-checks for each variant, then times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+
+from core.cli.show import emit_json, json_option, plugin_option
+from core.data.cache import cache_folder
+from core.errors import CheckFailed, UsageError
+from core.loader import load_registry
+from core.op import Op, Variant
+from core.registry import Registry
+from core.testing.check import RUNNERS, VariantReport, check_variant, find, measure
+from core.testing.checks import MEANING
+from core.testing.verdicts import Verdicts
+
+STORE = "checks.json"  # in the cache folder
+
+
+@click.command("check")
+@click.argument("what", required=False, metavar="[OP[.VARIANT]]")
+@click.option("--all", "everything", is_flag=True, help="Every variant of every op.")
+@click.option("--device", default="cpu", help=f"Where to run: {', '.join(RUNNERS)}.", show_default=True)
+@click.option("--time/--no-time", "timed", default=True, help="Measure the variants that pass.", show_default=True)
+@click.option("--seed", default=0, help="Of the drawn contents.", show_default=True)
+@plugin_option
+@json_option
+def command(
+    what: str | None, everything: bool, device: str, timed: bool, seed: int, plugin: tuple[str, ...], as_json: bool
+) -> None:
+    """Check OP's variants against its reference, forward and backward, then time them.
+
+    Exits with 1 when a variant is wrong, naming sub-check, tensor, index, error, example and dtype.
+    """
+    if bool(what) == everything:
+        raise UsageError("core check needs an OP, an OP.VARIANT, or --all", hint="`core ops` lists them")
+    registry = load_registry(plugin)
+    verdicts = Verdicts(cache_folder() / STORE, registry)
+    reports = []
+    for op, variant in chosen(what, registry, device):
+        report = check_variant(op, variant, registry, seed=seed)
+        verdicts.keep(variant, report.passed)
+        if report.passed and timed:
+            report.times = measure(op, variant, registry)
+        reports.append(report)
+        if not as_json:
+            click.echo("\n".join(lines_of(report)) + "\n")
+    failed = [r.name for r in reports if not r.passed]
+    if as_json:
+        emit_json([r.as_json() for r in reports])
+    else:
+        click.echo(f"{len(reports) - len(failed)} of {len(reports)} variants passed")
+    if failed:
+        raise CheckFailed(f"failed: {', '.join(failed)}", hint="docs/checks.md says what each sub-check asks for")
+
+
+def chosen(what: str | None, registry: Registry, device: str) -> list[tuple[Op, Variant]]:
+    if what:
+        return find(what, registry, device)
+    names = [n for n in sorted(registry.ops) if any(v.device == device for v in registry.variants.get(n, {}).values())]
+    return [pair for name in names for pair in find(name, registry, device)]
+
+
+def lines_of(report: VariantReport) -> Iterator[str]:
+    """A variant's table: sub-check, verdict, worst error, how often; failures in full; then times."""
+    yield f"{report.name}  ({report.device}; {', '.join(report.dtypes)})"
+    failed = report.failed_checks()
+    for check, (runs, worst) in report.checks.items():
+        verdict = "FAILED" if check in failed else "ok"
+        error = f"{worst:.1e}" if worst else "-"
+        yield f"  {check:<12} {verdict:<7} {error:>8} {runs:>6}x  {MEANING[check]}"
+    if failed:
+        yield from report.describe_failures().splitlines()[1:]
+    for where, why in report.skipped.items():
+        yield f"  left out: {where}: {why}"
+    if report.times:
+        yield "  median ms: " + ", ".join(f"{label} {ms:.3f}" for label, ms in report.times.items())
