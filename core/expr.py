@@ -47,11 +47,12 @@ def cdiv(a: int, b: int) -> int:
 
 
 def pad(size: int, multiple: int) -> int:
-    """`size` rounded up to a multiple; remembers `size` if it grew."""
-    if multiple < 1:
-        raise ValueError(f"pad to a multiple of {multiple}")
-    up = cdiv(size, multiple) * multiple
-    return Padded(up, size) if up != size else size
+    """`size` rounded up to a multiple; remembers `size`, or what that was padded from, if it grew."""
+    if size != int(size) or multiple != int(multiple) or multiple < 1:
+        raise ValueError(f"pad({size}, {multiple}) needs whole numbers, the second at least 1")
+    size = size if isinstance(size, int) else int(size)  # `4*C/2` is a float on the way
+    up = cdiv(size, int(multiple)) * int(multiple)
+    return Padded(up, unpadded(size)) if up != size else size
 
 
 OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {

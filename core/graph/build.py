@@ -10,7 +10,7 @@ from collections import ChainMap
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from core.errors import BuildError, UsageError, did_you_mean
+from core.errors import BuildError, CoreError, UsageError, did_you_mean
 from core.expr import Number, evaluate, trim
 from core.graph.dims import check_overrides, evaluate_dims
 from core.graph.expand import Draft, Expander, in_order
@@ -18,7 +18,7 @@ from core.graph.init import settle
 from core.graph.problems import Problems
 from core.graph.schema import OP_NODE, check_document
 from core.graph.types import Graph, Node, Parameter, Value
-from core.op import Pattern
+from core.op import Op, Pattern
 
 if TYPE_CHECKING:
     from core.graph.source import ModelSource
@@ -33,16 +33,20 @@ def build_graph(source: ModelSource, registry: Registry, overrides: Mapping[str,
     check_document(source, problems)
     problems.finish()
     table: dict[str, Any] = source.document.get("dims", {})
-    table = {**table, **check_overrides(table, overrides, source.where())}
-    graph = _Builder(source, registry, table).build()
-    _check_batch_free(graph, source, registry, table)
+    overrides = check_overrides(table, overrides, source.where())
+    graph = _Builder(source, registry, overrides).build()
+    _check_batch_free(graph, source, registry, overrides)
     return graph
 
 
 class _Builder:
-    def __init__(self, source: ModelSource, registry: Registry, table: Mapping[str, Any]) -> None:
+    def __init__(self, source: ModelSource, registry: Registry, overrides: Mapping[str, Number | str]) -> None:
         self.source, self.registry = source, registry
-        self.dims = evaluate_dims(table, source.where("dims"))
+
+        def place(dim: str) -> str:
+            return f"dim {dim} of {source.where()}" if dim in overrides else source.where("dims", dim)
+
+        self.dims = evaluate_dims({**source.document.get("dims", {}), **overrides}, overrides, place)
         self.problems = Problems()
         self.values: dict[str, Value] = {}
         self.nodes: list[Node] = []
@@ -129,7 +133,7 @@ class _Builder:
         op = draft.op
         assert op is not None
         try:
-            dims = op.solve(shapes, attrs, where)
+            dims = _solve(op, shapes, attrs, where)
             for role, value in draft.inputs.items():
                 _check_contents(self.values[value], op.inputs[role].pattern, dims, f"{where}.{role}")
         except BuildError as error:
@@ -289,6 +293,19 @@ class _Builder:
                 )
 
 
+def _solve(op: Op, shapes: Mapping[str, Shape], attrs: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """op.solve, with whatever its `infer` raises as an error that names the op: that code is its author's."""
+    try:
+        return op.solve(shapes, attrs, where)
+    except CoreError:
+        raise
+    except Exception as error:
+        raise BuildError(
+            f'{where}: infer of op "{op.name}" ({op.origin or "no plugin"}) raised {type(error).__name__}: {error}',
+            hint="infer raises BuildError for sizes that do not fit",
+        ) from error
+
+
 class _Tie:
     """A parameter that is another's: its own name, the name that the file gives, and where to write the owner."""
 
@@ -336,7 +353,9 @@ def _described(value: Value) -> str:
     return f"{described(value.shape)} {_kind(value.dtype)}"
 
 
-def _check_batch_free(graph: Graph, source: ModelSource, registry: Registry, table: Mapping[str, Any]) -> None:
+def _check_batch_free(
+    graph: Graph, source: ModelSource, registry: Registry, overrides: Mapping[str, Number | str]
+) -> None:
     """Raise BuildError if a parameter's shape follows B or T: build again with others and compare.
 
     Both are chosen smaller or larger until the graph builds: T may be bounded by the learned positions.
@@ -347,24 +366,24 @@ def _check_batch_free(graph: Graph, source: ModelSource, registry: Registry, tab
             if other < 1:
                 continue
             try:
-                again = _Builder(source, registry, {**table, dim: other}).build()
+                again = _Builder(source, registry, {**overrides, dim: other}).build()
             except (BuildError, UsageError):
                 continue
-            _compare(graph, again, dim, source)
+            _compare(graph, again, dim)
             break
 
 
-def _compare(graph: Graph, again: Graph, dim: str, source: ModelSource) -> None:
+def _compare(graph: Graph, again: Graph, dim: str) -> None:
     problems = Problems()
-    where = {n.name: n.where for n in graph.nodes}
-    for name, parameter in graph.parameters.items():
-        other = again.parameters.get(name)
-        shape = other.shape if other else None
-        if shape != parameter.shape:
+    for name in {**graph.parameters, **again.parameters}:
+        sides = [(g, g.parameters.get(name)) for g in (graph, again)]
+        if sides[0][1] is None or sides[1][1] is None or _sizes(sides[0][1].shape) != _sizes(sides[1][1].shape):
+            owner = next(p.node for _, p in sides if p)
+            where = next(n.where for g in (graph, again) for n in g.nodes if n.name == owner)
+            seen = [f"{described(p.shape) if p else 'absent'} at {dim} = {g.dims[dim]}" for g, p in sides]
             problems.add(
-                where[parameter.node],
-                f"{where[parameter.node]}: the shape of parameter {name} follows {dim}: {described(parameter.shape)} "
-                f"at {dim} = {graph.dims[dim]}, {described(shape) if shape else 'absent'} at {dim} = {again.dims[dim]}",
+                where,
+                f"{where}: the shape of parameter {name} follows {dim}: {', '.join(seen)}",
                 f"give it a dim of its own: {dim} changes from plan to plan",
             )
     problems.finish()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from core.errors import BuildError, UsageError, did_you_mean
@@ -38,16 +38,24 @@ def unusable(value: Any) -> str:
     return ""
 
 
-def evaluate_dims(table: Mapping[str, Any], where: str) -> Dims:
-    """All dims as numbers, in the table's order. Raises BuildError; a circle is shown."""
+def evaluate_dims(table: Mapping[str, Any], overridden: Collection[str], where: Callable[[str], str]) -> Dims:
+    """All dims as numbers, in the table's order; `where` gives a dim's place.
+
+    Raises BuildError, with a circle shown; UsageError where the expression at fault is an override.
+    """
     needs = {name: _names(value) & table.keys() for name, value in table.items()}
     settled: Dims = {}
     while len(settled) < len(table):
         ready = [n for n in table if n not in settled and needs[n] <= settled.keys()]
         if not ready:
-            raise BuildError(f"{where}: {_circle(needs, settled)} depend on one another")
+            circle = _circle(needs, settled)
+            raise BuildError(f"{where(circle[0])}: dims depend on one another: {' -> '.join(circle)}")
         for name in ready:
-            settled[name] = evaluate(table[name], _known(settled, table), f"{where} {name}")
+            try:
+                settled[name] = evaluate(table[name], settled, where(name))
+            except BuildError as error:
+                kind = UsageError if name in overridden else BuildError
+                raise kind(error.message, hint=error.hint) from None
     return {name: settled[name] for name in table}
 
 
@@ -56,10 +64,6 @@ def name_problem(name: str) -> str:
     if name in FUNCTIONS:
         return f'"{name}" is a function of the arithmetic'
     return "" if name.isidentifier() else f'"{name}" is not an identifier'
-
-
-def _known(settled: Dims, table: Mapping[str, Any]) -> Mapping[str, Number]:
-    return {n: settled[n] for n in table if n in settled}
 
 
 def _names(value: Any) -> set[str]:
@@ -73,10 +77,11 @@ def _names(value: Any) -> set[str]:
     return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
 
 
-def _circle(needs: Mapping[str, set[str]], settled: Dims) -> str:
+def _circle(needs: Mapping[str, set[str]], settled: Dims) -> list[str]:
     stuck = {n: needs[n] - settled.keys() for n in needs if n not in settled}
-    name, seen = next(iter(stuck)), []
+    name = next(iter(stuck))
+    seen: list[str] = []
     while name not in seen:
         seen.append(name)
         name = sorted(stuck[name])[0]
-    return " -> ".join([*seen[seen.index(name) :], name])
+    return [*seen[seen.index(name) :], name]

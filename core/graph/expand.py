@@ -229,9 +229,9 @@ class Expander:
 
     def _resolve_out(self, name: str, scope: Mapping[str, str], block: str, where: str) -> str | None:
         if name not in scope:
-            self.problems.add(
-                where, f'{where}: "out" names "{name}", which the block does not make{did_you_mean(name, scope)}'
-            )
+            gone = self.source.removed.get(("block", block, name))
+            message = f'{where}: "out" names "{name}", which the block does not make{did_you_mean(name, scope)}'
+            self.problems.add(where, message, f"{gone} removes it" if gone else "")
         return scope.get(name)
 
     def _check_block(self, path: tuple[str, ...], spec: Mapping[str, Any], inside: tuple[str, ...]) -> int | None:

@@ -111,7 +111,7 @@ def _dims(source: ModelSource, value: Any, path: tuple[str, ...], problems: Prob
 
 def _nodes(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
     inputs = source.document.get("inputs")
-    taken = set(inputs) if path == ("graph",) and isinstance(inputs, dict) else set()
+    taken = set(inputs) if isinstance(inputs, dict) else set()
     for name, node in _table(source, value, path, problems).items():
         if len(path) == 2 and name in RESERVED:
             continue
@@ -123,7 +123,7 @@ def _nodes(source: ModelSource, value: Any, path: tuple[str, ...], problems: Pro
         if isinstance(node, dict):
             _node(source, node, here, problems)
         else:
-            wrong(source, here, node, 'a node, as in { op = "layernorm", in = "x" }', problems)
+            wrong(source, here, node, 'a node: { op = "...", in = "..." } or { block = "...", in = "..." }', problems)
 
 
 def _node(source: ModelSource, node: dict[str, Any], path: tuple[str, ...], problems: Problems) -> None:

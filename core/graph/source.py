@@ -24,7 +24,7 @@ from core.graph.types import Graph
 if TYPE_CHECKING:
     from core.registry import Registry
 
-Path_ = tuple[str, ...]  # the way to a key: ("block", "layer", "qkv")
+KeyPath = tuple[str, ...]  # the way to a key: ("block", "layer", "qkv")
 
 # Where the keys of two files are merged one by one; anywhere else the later value replaces the earlier one whole.
 MERGED = (
@@ -47,8 +47,8 @@ class ModelSource:
     document: dict[str, Any]
     files: tuple[Path, ...]
     requires: tuple[str, ...] = ()
-    places: Mapping[Path_, str] = field(default_factory=dict, repr=False)
-    removed: Mapping[Path_, str] = field(default_factory=dict, repr=False)
+    places: Mapping[KeyPath, str] = field(default_factory=dict, repr=False)
+    removed: Mapping[KeyPath, str] = field(default_factory=dict, repr=False)
 
     def build(self, registry: Registry, dims: Mapping[str, Number | str] | None = None) -> Graph:
         """The graph under these dims (overrides of `[dims]`), every size settled; nothing is allocated.
@@ -85,8 +85,8 @@ def load_model(name_or_path: str | Path, registry: Registry) -> ModelSource:
     path = _resolve_name(str(name_or_path), registry)
     chain = _read_chain(path, registry)
     document: dict[str, Any] = {}
-    places: dict[Path_, str] = {}
-    removed: dict[Path_, str] = {}
+    places: dict[KeyPath, str] = {}
+    removed: dict[KeyPath, str] = {}
     problems = Problems()
     requires: dict[str, None] = {}
     for file in reversed(chain):
@@ -119,12 +119,15 @@ class _File:
     path: Path
     shown: str
     document: dict[str, Any]
-    lines: dict[Path_, int]
+    lines: dict[KeyPath, int]
     requires: tuple[str, ...]
 
-    def place(self, path: Path_) -> str:
-        line = self.lines.get(path)
-        return f"{self.shown}:{line}" if line else self.shown
+    def place(self, path: KeyPath) -> str:
+        """The file and line of a key; of the table or inline table around it where the key's own is not known."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.lines:
+                return f"{self.shown}:{self.lines[path[:length]]}"
+        return self.shown
 
 
 def _read(path: Path, asked_by: str = "") -> _File:
@@ -156,18 +159,17 @@ def _requires(document: Mapping[str, Any], shown: str) -> tuple[str, ...]:
     return tuple(requires)
 
 
-_HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(#.*)?")
 _KEY = re.compile(r"""\s*((?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+)(?:\s*\.\s*(?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+))*)\s*=""")
 _PART = re.compile(r""""([^"]*)"|'([^']*)'|([A-Za-z0-9_-]+)""")
 
 
-def key_lines(text: str) -> dict[Path_, int]:
+def key_lines(text: str) -> dict[KeyPath, int]:
     """The line of each key, found by a reading of the text line by line: for messages, where a miss is harmless."""
-    lines: dict[Path_, int] = {}
-    table: Path_ = ()
+    lines: dict[KeyPath, int] = {}
+    table: KeyPath = ()
     for number, line in enumerate(text.splitlines(), 1):
-        if header := _HEADER.fullmatch(line):
-            table = path = _parts(header[1])
+        if line.lstrip().startswith("["):
+            table = path = _parts(line.partition("#")[0])
         elif key := _KEY.match(line):
             path = (*table, *_parts(key[1]))
         else:
@@ -177,7 +179,7 @@ def key_lines(text: str) -> dict[Path_, int]:
     return lines
 
 
-def _parts(dotted: str) -> Path_:
+def _parts(dotted: str) -> KeyPath:
     return tuple(a or b or c for a, b, c in _PART.findall(dotted))
 
 
@@ -248,10 +250,10 @@ def check_requires(names: Sequence[str], registry: Registry, where: str) -> None
 def _merge(
     base: dict[str, Any],
     over: Mapping[str, Any],
-    path: Path_,
+    path: KeyPath,
     file: _File,
-    places: dict[Path_, str],
-    removed: dict[Path_, str],
+    places: dict[KeyPath, str],
+    removed: dict[KeyPath, str],
     problems: Problems,
 ) -> None:
     """Fold `over` into `base`: tables key by key, nodes whole, `false` removes. A replaced node keeps its place."""
@@ -277,5 +279,5 @@ def _merge(
             base[key] = value
 
 
-def _listed(path: Path_, patterns: Sequence[Path_]) -> bool:
+def _listed(path: KeyPath, patterns: Sequence[KeyPath]) -> bool:
     return any(len(p) == len(path) and all(a in ("*", b) for a, b in zip(p, path, strict=True)) for p in patterns)
