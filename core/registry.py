@@ -193,35 +193,46 @@ class Building:
     registry: Registry
     contributions: Sequence[Contribution]
     claims: dict[str, tuple[Contribution, Callable[[], str]]] = field(default_factory=dict)
+    conflicts: list[Rejected] = field(default_factory=list)
 
-    def claim(self, contribution: Contribution, what: str, place: Callable[[], str]) -> None:
-        """Rejected if `what` is there already, naming both places."""
+    def claim(self, contribution: Contribution, what: str, place: Callable[[], str]) -> bool:
+        """Whether `what` is new. If not, both places are noted; it is judged once all else is known to fit."""
         first, first_place = self.claims.setdefault(what, (contribution, place))
         if first_place is place:
-            return
+            return True
         origins = first.plugin.origin, contribution.plugin.origin
         error = BuildError(
             f"{what} is defined twice: {first_place()} ({origins[0]}) and {place()} ({origins[1]})",
             hint=f'rename one, or switch a plugin off: [plugins] disable = ["{contribution.plugin.name}"]',
         )
-        raise Rejected(contribution, error, conflict=first is not contribution)
+        self.conflicts.append(Rejected(contribution, error, conflict=first is not contribution))
+        return False
 
 
 def build_registry(contributions: Sequence[Contribution]) -> Registry:
-    """All contributions in one registry, or Rejected for the first that does not fit."""
+    """All contributions in one registry, or Rejected for one that does not fit.
+
+    A duplicate counts only if both plugins are sound otherwise: one that is refused anyway takes no name.
+    """
     building = Building(Registry(), contributions)
-    for step in (_add_ops, _check_patterns, _add_variants, _check_references, _add_models, _add_classes, _add_rest):
-        step(building)
+    try:
+        for step in (_add_ops, _check_patterns, _add_variants, _check_references, _add_models, _add_classes, _add_rest):
+            step(building)
+    except Rejected as rejected:
+        doubled = [c for c in building.conflicts if c.contribution is rejected.contribution]
+        raise (doubled or [rejected])[0] from None  # what is wrong with it may follow from the duplicate
+    for conflict in building.conflicts:
+        raise conflict
     return building.registry
 
 
 def _add_ops(building: Building) -> None:
     for contribution in building.contributions:
         for op in contribution.ops:
-            building.claim(contribution, f'op "{op.name}"', functools.partial(shorten, op.where))
-            op.origin = contribution.plugin.origin
-            building.registry.ops[op.name] = op
-            building.registry.variants[op.name] = {}
+            if building.claim(contribution, f'op "{op.name}"', functools.partial(shorten, op.where)):
+                op.origin = contribution.plugin.origin
+                building.registry.ops[op.name] = op
+                building.registry.variants[op.name] = {}
 
 
 def _check_patterns(building: Building) -> None:
@@ -257,9 +268,12 @@ def check_replaces(op: Op, registry: Registry) -> None:
 def _add_variants(building: Building) -> None:
     """Instances of the variant classes, each after the one that its `base` names."""
     variants = building.registry.variants
-    waiting = [(c, cls) for c in building.contributions for cls in c.variants]
-    for contribution, cls in waiting:
-        building.claim(contribution, f'variant "{cls.op}.{cls.name}"', functools.partial(place_of_class, cls))
+    waiting = [
+        (contribution, cls)
+        for contribution in building.contributions
+        for cls in contribution.variants
+        if building.claim(contribution, f'variant "{cls.op}.{cls.name}"', functools.partial(place_of_class, cls))
+    ]
     while waiting:
         ready = [(c, cls) for c, cls in waiting if not cls.base or cls.base in variants.get(cls.op, {})]
         for contribution, cls in ready or waiting:  # when none is ready, the first one says why
@@ -307,8 +321,8 @@ def _add_models(building: Building) -> None:
                 path = asset(plugin, _folder(plugin), given, "core_models")
             except BuildError as error:
                 raise Rejected(contribution, error) from None
-            building.claim(contribution, f'model "{path.stem}"', functools.partial(shorten, str(path)))
-            building.registry.models[path.stem] = ModelFile(path.stem, path, plugin.origin)
+            if building.claim(contribution, f'model "{path.stem}"', functools.partial(shorten, str(path))):
+                building.registry.models[path.stem] = ModelFile(path.stem, path, plugin.origin)
 
 
 def _add_classes(building: Building) -> None:
@@ -325,16 +339,16 @@ def _add_classes(building: Building) -> None:
                 if not NAME.fullmatch(instance.name):
                     what = f'{kind} name "{instance.name}" is not a lower-case identifier'
                     raise Rejected(contribution, BuildError(f"{place_of_class(cls)}: {what}"))
-                building.claim(contribution, f'{kind} "{instance.name}"', functools.partial(place_of_class, cls))
-                instance.origin = contribution.plugin.origin
-                table[instance.name] = instance
+                if building.claim(contribution, f'{kind} "{instance.name}"', functools.partial(place_of_class, cls)):
+                    instance.origin = contribution.plugin.origin
+                    table[instance.name] = instance
 
 
 def _add_rest(building: Building) -> None:
     for contribution in building.contributions:
         for command in contribution.commands:
-            building.claim(contribution, f'command "{command.name}"', functools.partial(_place_of_command, command))
-            building.registry.commands.append(command)
+            if building.claim(contribution, f'command "{command.name}"', functools.partial(_place_of_command, command)):
+                building.registry.commands.append(command)
         building.registry.step_hooks += contribution.step_hooks
 
 
