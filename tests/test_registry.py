@@ -52,6 +52,12 @@ class Other(Variant):
 OTHERS.append(Other)
 """
 
+LONE_VARIANT = (  # for an op of another plugin
+    "from core import Variant\nOTHERS = []\n"
+    + VARIANT.format(op="alpha", fields="")
+    + "def core_variants():\n    return OTHERS\n"
+)
+
 
 @pytest.fixture(autouse=True)
 def only_built_in(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,8 +165,7 @@ def test_nothing_is_loaded_from_the_current_directory_unasked(tmp_path: Path, mo
 
 
 def test_variants_may_come_before_the_plugin_of_their_op(tmp_path: Path) -> None:
-    first = write(tmp_path / "first.py", "from core import Variant\nOTHERS = []\n" + VARIANT.format(op="alpha", fields="")
-                  + "def core_variants():\n    return OTHERS\n")  # fmt: skip
+    first = write(tmp_path / "first.py", LONE_VARIANT)
     registry = load_registry([first, op_plugin(tmp_path / "second.py")])
     assert registry.variant("alpha", "other").origin == str(first)
 
@@ -259,8 +264,7 @@ def test_nothing_of_a_plugin_with_one_bad_variant_is_registered(site: Path) -> N
 def test_a_plugin_that_needs_an_op_of_a_refused_one_is_refused_too_and_says_why(site: Path) -> None:
     text = OP.format(name="alpha") + VARIANT.format(op="alpha", fields='reads = ("xx",)')
     install(site, "a", "corelm_a_module", text)
-    install(site, "b", "corelm_b_module", "from core import Variant\nOTHERS = []\n" + VARIANT.format(op="alpha", fields="")
-            + "def core_variants():\n    return OTHERS\n")  # fmt: skip
+    install(site, "b", "corelm_b_module", LONE_VARIANT)
     install(site, "c", "corelm_c_module", OP.format(name="gamma"))
     registry = load_registry()
     status = {p.name: p.status for p in registry.plugins if p.kind == "installed"}

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -70,6 +70,12 @@ class Verbs(click.Group):
         if not name.startswith("-") and name not in VERBS and name not in plugin_commands():
             ctx.fail(f'there is no command "{name}"{did_you_mean(name, self.list_commands(ctx))}{_suspects(name)}')
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # before click sees it: its exit code for this is 1, which says that a check failed
+            return reader_gone()
 
 
 def plugin_commands() -> dict[str, click.Command]:
@@ -135,7 +141,7 @@ def run(args: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("core: interrupted", err=True)
         return INTERRUPTED
-    except BrokenPipeError:
+    except BrokenPipeError:  # while flushing
         return reader_gone()
     except Exception as error:
         return bug(error)
