@@ -89,6 +89,7 @@ class AttentionBlocked(Variant):
         tasks, kind = Tasks(t), t.qkv.dtype
         lse = t.lse.reshape(t.B, t.kv_heads, tasks.group, t.T)
         sizes = (tasks.scores, tasks.scores[:3])
+        ones = np.ones(t.T, kind)
 
         def attend(task, scratch):
             q, k, v = tasks.unpack(t.qkv, task)
@@ -102,7 +103,7 @@ class AttentionBlocked(Variant):
                 np.maximum.reduce(s, axis=-1, out=top)
                 s -= top[..., None]
                 np.exp(s, out=s)
-                np.add.reduce(s, axis=-1, out=row)
+                np.vecdot(s, ones[:keys], out=row)  # a sum of short rows: twice as fast as add.reduce
                 np.matmul(s, v[:, None, :keys], out=y[:, :, lo:hi])
                 y[:, :, lo:hi] /= row[..., None]
                 np.log(row, out=row)

@@ -4,7 +4,7 @@ import numpy as np
 
 from core import cdiv
 
-BLOCK = 96 * 1024  # bytes of one array in a block: the handful that a formula needs stay in a core's L2
+BLOCK = 192 * 1024  # bytes of one array in a block: the handful that a formula needs stay in a core's L2
 
 
 def grain(rows, row_bytes):
