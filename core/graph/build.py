@@ -58,7 +58,7 @@ class _Builder:
         self._inputs()
         expander = Expander(self.source, self.registry, self.dims, self.problems)
         drafts = in_order(expander.run(), self.problems)
-        self.lost = expander.lost
+        self.lost |= expander.lost
         for draft in drafts:
             self._node(draft)
         self.problems.finish()
