@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.command("sample")
 @click.argument("run", required=False)
 @click.option("--prompt", default="", help="What the text continues; without one, a document begins.")
-@click.option("--tokens", type=click.IntRange(1), default=64, show_default=True, help="At most so many new tokens.")
+@click.option("--tokens", type=click.IntRange(1), default=64, show_default=True, help="New tokens, at most.")
 @click.option("--temperature", type=float, default=0.8, show_default=True, help="0 takes the likeliest token.")
 @click.option("--top-k", type=int, default=0, show_default=True, help="Draw from the k likeliest tokens; 0: from all.")
 @click.option("--seed", type=click.IntRange(0), help="The same seed draws the same text; without one it is new.")
@@ -53,10 +53,14 @@ def command(
     tokenizer = tokenizer_of(found)
     engine = open_engine(found, device, plugin)
     ids = prompt_ids(tokenizer, prompt)
+    session = engine.session(1)
+    count = max(1, min(tokens, session.room + 1 - len(ids)))
+    if count < tokens:
+        click.echo(f"the model holds {session.room} tokens: {count} new ones instead of {tokens}", err=True)
     printer = Printer(tokenizer, silent=as_json)
     printer.text(prompt)
     new: list[int] = []
-    for drawn in generate_steps(engine.session(1), [ids], tokens, sampling, tokenizer.vocab_size):
+    for drawn in generate_steps(session, [ids], count, sampling, tokenizer.vocab_size):
         if int(drawn[0]) == tokenizer.eot:
             break
         new.append(int(drawn[0]))

@@ -17,7 +17,7 @@ PROBE = 0.05  # seconds that the measurement may take
 SLOW = ("cpu", "sim")  # devices on which a run may take hours without being meant to
 
 
-def gemm_rate(seconds: float = PROBE, size: int = 384) -> float:
+def gemm_rate(seconds: float = PROBE, size: int = 256) -> float:
     """FLOP/s of f32 matrix products here; the best of as many as fit into `seconds`, after one to warm up."""
     a = np.ones((size, size), np.float32)
     out = np.empty_like(a)

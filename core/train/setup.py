@@ -399,6 +399,6 @@ def announce_start(
         display.line(f"weights: {config.weights}")
     if estimate is not None:
         steps = config.train.steps - (start.step if start else 0)
-        display.line(f"estimate: {steps:,} steps take {duration(max(1, estimate))} or more: that long for products alone")
+        display.line(f"estimate: {steps:,} steps take {duration(max(1, estimate))} or more, for matrix products alone")
 
 

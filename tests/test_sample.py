@@ -1,0 +1,148 @@
+"""What sampling promises: the right distribution, the same text for a seed, and a cache that changes nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core.engine import Engine, Settings
+from core.errors import NumericsError, UsageError
+from core.generate import Sampling, generate, prompt_ids, sample_logits
+from core.graph import load_model
+from core.loader import load_registry
+
+Array = np.ndarray[Any, Any]
+DIMS = {"V": 37, "C": 16, "H": 2, "L": 2, "S": 40, "B": 2, "T": 8}
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    registry = load_registry()
+    made = Engine(load_model("gpt2_124m", registry), registry, Settings(dims=DIMS))
+    made.initialize(5)
+    for array in made.parameters().values():
+        array *= 4  # logits far enough apart that a difference would change a token
+    return made
+
+
+class Fixed:
+    """A session with the same logits whatever it is fed; it keeps what it was fed."""
+
+    def __init__(self, logits: Array, room: int = 100) -> None:
+        self.logits, self.room, self.fed = logits, room, []  # type: ignore[var-annotated]
+
+    def feed(self, tokens: Array, counts: Array | None = None) -> Array:
+        self.fed.append(np.array(tokens))
+        return self.logits
+
+
+def draw(logits: Array, n: int, temperature: float = 1.0, top_k: int = 0) -> Array:
+    rng = np.random.default_rng(1)
+    return sample_logits(np.tile(logits, (n, 1)), temperature, top_k, rng)
+
+
+def test_temperature_zero_takes_the_likeliest_and_the_first_of_equals() -> None:
+    logits = np.array([[0.0, 3.0, 3.0], [5.0, 1.0, 2.0]], np.float32)
+    np.testing.assert_array_equal(sample_logits(logits, 0, 0, np.random.default_rng(0)), [1, 0])
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("top_k", [0, 3])
+def test_tokens_come_as_often_as_softmax_says(temperature: float, top_k: int) -> None:
+    logits = np.array([0.1, 1.5, -2.0, 0.7, 1.0], np.float32)
+    weights = np.exp(logits.astype(np.float64) / temperature)
+    if top_k:
+        weights[np.argsort(-logits)[top_k:]] = 0
+    n = 200_000
+    found = np.bincount(draw(logits, n, temperature, top_k), minlength=5) / n
+    want = weights / weights.sum()
+    assert (found[want == 0] == 0).all()
+    assert np.abs(found - want).max() < 5 * np.sqrt(0.25 / n)  # five standard deviations
+
+
+def test_top_k_takes_exactly_k_of_equals() -> None:
+    assert set(draw(np.zeros(6, np.float32), 1000, top_k=2)) == {0, 1}
+
+
+def test_a_draw_does_not_depend_on_how_many_tokens_can_not_be_drawn() -> None:
+    logits = np.array([0.3, 0.1, -1.0], np.float32)
+    longer = np.concatenate([logits, np.full(50, -np.inf, np.float32)])
+    np.testing.assert_array_equal(draw(logits, 500), draw(longer, 500))
+
+
+def test_huge_logits_do_not_overflow() -> None:
+    np.testing.assert_array_equal(draw(np.array([1e30, -1e30], np.float32), 3, temperature=1e-3), [0, 0, 0])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_logits_that_are_not_finite_are_an_error(bad: float) -> None:
+    with pytest.raises(NumericsError, match="not finite"):
+        draw(np.array([0.0, bad], np.float32), 2)
+
+
+@pytest.mark.parametrize("wrong", [{"temperature": -1.0}, {"temperature": float("nan")}, {"top_k": -1}])
+def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        Sampling(**wrong)
+
+
+def test_ids_beyond_the_vocabulary_are_never_drawn() -> None:
+    logits = np.array([[0.0, 0.0, 9.0, 9.0]], np.float32)
+    for temperature in (0.0, 1.0):
+        found = generate(Fixed(logits), [[1]], 50, Sampling(temperature), vocabulary=2)
+        assert set(found[0]) <= {0, 1}
+
+
+def test_a_row_ends_at_the_stop_token_and_the_others_go_on() -> None:
+    logits = np.array([[0.0, 9.0], [9.0, 0.0]], np.float32)
+    assert generate(Fixed(logits), [[1], [1]], 4, Sampling(0), stop=1) == [[], [0, 0, 0, 0]]
+
+
+def test_the_last_token_is_not_fed_and_cancelling_ends() -> None:
+    session = Fixed(np.zeros((1, 3), np.float32))
+    assert len(generate(session, [[0, 1]], 3, Sampling(0))[0]) == 3
+    assert len(session.fed) == 3  # the prompt and two tokens
+    assert len(generate(session, [[0]], 9, Sampling(0), cancelled=lambda: True)[0]) == 1
+
+
+def test_what_does_not_fit_is_refused_with_both_lengths() -> None:
+    session = Fixed(np.zeros((1, 3), np.float32), room=10)
+    assert len(generate(session, [[0] * 4], 7)[0]) == 7
+    with pytest.raises(UsageError, match="4 tokens and 8 new ones"):
+        generate(session, [[0] * 4], 8)
+    with pytest.raises(UsageError, match="no tokens"):
+        generate(session, [[0], []], 1)
+
+
+def test_cached_greedy_text_is_that_of_whole_forward_passes(engine: Engine) -> None:
+    prompt = [3, 30, 7, 7, 12]
+    want = list(prompt)
+    for _ in range(12):
+        logits = engine.logits(np.array([want, want], np.int32))
+        want.append(int(logits[0, -1].argmax()))
+    assert generate(engine.session(1), [prompt], 12, Sampling(0))[0] == want[len(prompt) :]
+
+
+def test_prompts_of_unequal_lengths_continue_as_each_alone(engine: Engine) -> None:
+    prompts = [[1, 2, 3, 4, 5, 6, 7], [9], [11, 30, 2]]
+    alone = [generate(engine.session(1), [p], 10, Sampling(0))[0] for p in prompts]
+    assert generate(engine.session(3), prompts, 10, Sampling(0)) == alone
+
+
+def test_one_seed_one_text(engine: Engine) -> None:
+    def text(seed: int) -> list[list[int]]:
+        return generate(engine.session(1), [[4, 5]], 20, Sampling(1.0, 0, seed))
+
+    assert text(1) == text(1) != text(2)
+
+
+def test_an_empty_prompt_is_the_begin_of_a_document() -> None:
+    class Tokenizer:
+        eot = 9
+
+        def encode(self, text: str) -> Array:
+            return np.array([ord(c) for c in text], np.int32)
+
+    assert prompt_ids(Tokenizer(), "") == [9] and prompt_ids(Tokenizer(), "ab") == [97, 98]
