@@ -1,0 +1,159 @@
+"""The house has floors: a file of core/ imports only from floors below its own, and core/ knows nobody by name."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import core
+from core.loader import load_registry
+
+ROOT = Path(__file__).parent.parent
+
+# From the ground up. A name is a module or a folder of core/; a folder may import from itself.
+FLOORS = (
+    ("errors",),
+    ("expr", "dtypes"),
+    ("op",),
+    ("hooks",),
+    ("discovery",),
+    ("registry",),
+    ("loader",),
+    ("derived",),
+    ("config",),
+    ("graph",),
+    ("device",),
+    ("plan",),
+    ("engine",),
+    ("testing",),
+    ("data", "interop", "generate", "view"),
+    ("train",),
+    ("api",),
+    ("cli",),
+)
+FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
+
+# Words of core/ that happen to be names of ops, models, plugins, optimizers or schedules, each with its reason.
+ALLOWED = {
+    ("plan/schedule.py", "add"): "a kind of step: the device's own sum of two gradients",
+}
+
+
+def files(folder: str) -> list[Path]:
+    return sorted(p for p in (ROOT / folder).rglob("*.py") if "__pycache__" not in p.parts)
+
+
+def imports(path: Path, package: str) -> Iterator[tuple[int, str, str]]:
+    """(line, module, name) of every import in a file, those inside functions included, relative ones resolved."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name, ""
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                yield node.lineno, module, alias.name
+
+
+def package_of(path: Path, folder: Path, name: str) -> str:
+    """The package that relative imports of a file start from."""
+    return ".".join([name, *path.relative_to(folder).parent.parts])
+
+
+def typing_only(path: Path) -> set[int]:
+    """Lines under `if TYPE_CHECKING:`, which import nothing when they run."""
+    lines: set[int] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            lines |= {
+                inner.lineno for statement in node.body for inner in ast.walk(statement) if hasattr(inner, "lineno")
+            }
+    return lines
+
+
+def core_imports(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, module or folder of core/) for every import from core that runs."""
+    names = typing_only(path)
+    for line, module, name in imports(path, package_of(path, ROOT / "core", "core")):
+        parts = module.split(".")
+        if parts[0] != "core" or line in names:
+            continue
+        target = parts[1] if len(parts) > 1 else name
+        if target in FLOOR or len(parts) > 1:
+            yield line, target
+
+
+def test_every_module_of_core_has_a_floor() -> None:
+    here = {p.relative_to(ROOT / "core").parts[0].removesuffix(".py") for p in files("core")} - {"__init__"}
+    assert here <= set(FLOOR), f"say on which floor: {sorted(here - set(FLOOR))}"
+
+
+@pytest.mark.parametrize("path", files("core"), ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_a_file_imports_only_from_floors_below_its_own(path: Path) -> None:
+    own = path.relative_to(ROOT / "core").parts[0].removesuffix(".py")
+    if own == "__init__":
+        return  # the front door hands out names of every floor, when they are asked for
+    for line, target in core_imports(path):
+        where = f"{path.relative_to(ROOT)}:{line} imports core.{target}"
+        assert target in FLOOR, f"{where}, which has no floor"
+        assert target == own or FLOOR[target] < FLOOR[own], f"{where}, which is not below {own}"
+
+
+@pytest.mark.parametrize("path", [*files("ops"), *files("plugins")], ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_ops_and_plugins_import_public_names_of_core_and_their_own(path: Path) -> None:
+    parts = path.relative_to(ROOT).parts
+    own = f"core.{parts[0]}" if parts[0] == "ops" else f"core.plugins.{parts[1]}"
+    tests = path.name.startswith("test_")
+    for line, module, name in imports(path, package_of(path, ROOT, "core")):
+        where = f"{path.relative_to(ROOT)}:{line}"
+        if module == "core":
+            assert name in core.__all__, f"{where}: core.{name} is not public"
+        elif tests and module == "core.testing":
+            continue
+        elif module.split(".")[0] == "core":
+            assert f"{module}.".startswith(f"{own}."), f"{where}: {module} is neither public nor its own"
+        else:
+            assert module.split(".")[0] not in ("ops", "plugins", "models", "configs"), f"{where}: {module}"
+
+
+def words(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, text) of every string of a file that is data: docstrings and messages with blanks are prose."""
+    tree = ast.parse(path.read_text("utf-8"))
+    prose = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            prose.add(id(node.value))
+        if isinstance(node, ast.JoinedStr):
+            prose |= {id(part) for part in node.values}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+            yield node.lineno, node.value
+
+
+def test_core_names_no_op_model_plugin_optimizer_or_schedule() -> None:
+    registry = load_registry()
+    plugins = {p.name for p in registry.plugins if p.kind != "built-in"}
+    names = {*registry.ops, *registry.models, *registry.optimizers, *registry.schedules, *plugins}
+    found = [
+        (path.relative_to(ROOT / "core").as_posix(), line, text)
+        for path in files("core")
+        for line, text in words(path)
+        if text in names
+    ]
+    named = [f"core/{file}:{line} names {text!r}" for file, line, text in found if (file, text) not in ALLOWED]
+    assert not named, "\n".join(named)
+    assert set(ALLOWED) <= {(file, text) for file, _, text in found}, "an exception that nobody needs"
+
+
+def test_importing_core_imports_no_floor() -> None:
+    code = "import sys, core; print([m for m in sys.modules if m.startswith('core.') or m == 'numpy'])"
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment, check=True)
+    assert done.stdout.strip() == "[]"
