@@ -155,5 +155,6 @@ def test_core_names_no_op_model_plugin_optimizer_or_schedule() -> None:
 def test_importing_core_imports_no_floor() -> None:
     code = "import sys, core; print([m for m in sys.modules if m.startswith('core.') or m == 'numpy'])"
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment, check=True)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=True)
     assert done.stdout.strip() == "[]"
