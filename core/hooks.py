@@ -57,6 +57,8 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 def core_ops() -> list[Op]:
     """Ops: schemas, without a way to compute them. All plugins' ops are registered before any variant.
 
+    Sample:
+
         def core_ops():
             return [rmsnorm]
     """
@@ -66,6 +68,8 @@ def core_ops() -> list[Op]:
 @hookspec
 def core_variants() -> list[type[Variant]]:
     """Variants as classes, references included, for ops of this plugin or of any other.
+
+    Sample:
 
         def core_variants():
             return [RmsNormReference, RmsNormWarp]
@@ -77,6 +81,8 @@ def core_variants() -> list[type[Variant]]:
 def core_models() -> list[Path | str]:
     """Model graphs: paths of TOML files in the plugin's folder; relative ones start there. The stem is the name.
 
+    Sample:
+
         def core_models():
             return ["llama_1b.toml"]
     """
@@ -86,6 +92,8 @@ def core_models() -> list[Path | str]:
 @hookspec
 def core_optimizers() -> list[type[Optimizer]]:
     """Optimizers as classes. Their updates are ops, which `core_ops` brings.
+
+    Sample:
 
         def core_optimizers():
             return [Lion]
@@ -97,6 +105,8 @@ def core_optimizers() -> list[type[Optimizer]]:
 def core_schedules() -> list[type[Schedule]]:
     """Learning-rate schedules as classes.
 
+    Sample:
+
         def core_schedules():
             return [InverseSquareRoot]
     """
@@ -106,6 +116,8 @@ def core_schedules() -> list[type[Schedule]]:
 @hookspec
 def core_commands() -> list[click.Command]:
     """Commands, listed by `core --help` after the built-in ones, whose names they may not take.
+
+    Sample:
 
         @click.command()
         def hello():
@@ -120,6 +132,8 @@ def core_commands() -> list[click.Command]:
 @hookspec
 def core_step_end(run: Any, step: int, metrics: dict[str, Any]) -> None:
     """Called after each training step with what metrics.jsonl gets. An exception is reported and training goes on.
+
+    Sample:
 
         def core_step_end(step, metrics):
             print(step, metrics["loss"])
