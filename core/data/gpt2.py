@@ -32,6 +32,7 @@ DOWNLOAD_SECONDS = 10.0
 REMEMBER_SECONDS = 600.0
 LARGEST = 4 << 20  # bytes: vocab.bpe has 456 kB, and whatever sends more is not it
 ENVIRONMENT = "CORELM_GPT2_RANKS"
+OFFLINE = "CORELM_OFFLINE"  # set: nothing is downloaded unless `core tokenizer fetch` asks for it
 FIXES = (
     "one of: (1) `core tokenizer fetch` where there is a network, then copy the file it names here; "
     f'(2) name a vocab.bpe or r50k_base.tiktoken: tokenizer = "gpt2:PATH", or {ENVIRONMENT}=PATH; '
@@ -58,7 +59,7 @@ def load_gpt2(path: Path | None = None, *, offline: bool = False, again: bool = 
                 f"{file} is left alone and not used ({error.message if isinstance(error, DataError) else error})"
             )
     try:
-        if offline:
+        if offline or (os.environ.get(OFFLINE) and not again):
             raise DataError("it is not on this machine, and nothing may be downloaded")
         raw = _download_once(again)
     except DataError as error:
@@ -126,7 +127,7 @@ def download(url: str, seconds: float) -> bytes:
 
     def work() -> None:
         try:
-            with urllib.request.urlopen(url, timeout=seconds) as response:
+            with urllib.request.urlopen(url, timeout=2 * seconds) as response:
                 answer.put(response.read(LARGEST))
         except Exception as error:  # whatever it is, the waiting side names it
             answer.put(error)

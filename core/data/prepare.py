@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -80,7 +79,6 @@ def open_data(
     """
     B, T = int(dims["B"]), int(dims["T"])
     vocab = vocab if vocab is not None else int(dims["V"]) if "V" in dims else None
-    offline = offline or bool(os.environ.get("CORELM_OFFLINE"))
     notes: list[str] = []
     train = resolve(as_list(data.train), "train", where("data.train"), notes)
     val = resolve(as_list(data.val), "val", where("data.val"), notes) if data.val else Inputs()
@@ -103,7 +101,7 @@ def open_data(
             source.check_tokens()
     if choice is not None:
         notes.insert(0, f"tokenizer: {choice.why}")
-    return Data(training, validation, chosen, notes, choice.why if choice else "")
+    return Data(training, validation, chosen, list(dict.fromkeys(notes)), choice.why if choice else "")
 
 
 def as_list(value: str | Sequence[str] | None) -> list[str]:

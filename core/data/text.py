@@ -84,26 +84,28 @@ def read_blocks(path: Path, notes: list[str]) -> Iterator[str]:
 
 def _read_blocks(path: Path, notes: list[str]) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
-    text, bad, first = "", 0, True
+    text, tail, bad, first = "", b"", 0, True
     with path.open("rb") as file:
-        while raw := file.read(BLOCK_BYTES):
-            new = decoder.decode(raw)
-            replaced = max(0, new.count("\ufffd") - raw.count(b"\xef\xbf\xbd"))
-            if first and replaced > BAD_SHARE * len(raw):
+        while True:
+            raw = file.read(BLOCK_BYTES)
+            new = decoder.decode(raw, not raw)
+            bad += new.count("\ufffd") - (tail + raw).count(b"\xef\xbf\xbd")  # but those that stand in the file
+            if first and bad > BAD_SHARE * max(1, len(raw)):
                 raise DataError(
                     f"{path}: expected UTF-8 text, got something else ({raw[:8].hex(' ')} ...)",
                     hint="convert it, or leave it out",
                 )
-            bad, first, text = bad + replaced, False, text + new
+            text, tail, first = text + new, raw[-2:], False
+            if not raw:
+                break
             cut = _cut(text)
             if cut:
                 yield text[:cut]
                 text = text[cut:]
-    text += decoder.decode(b"", True)
     if text:
         yield text
-    if bad:
-        notes.append(f"{path}: {bad:,} bytes that are not UTF-8 became U+FFFD")
+    if bad > 0:
+        notes.append(f"{path}: {bad:,} places that are not UTF-8 became U+FFFD")
 
 
 def _cut(text: str) -> int:
