@@ -17,7 +17,6 @@ from core.graph.init import draw, draw_all
 from core.graph.source import key_lines
 from core.loader import load_registry
 from core.op import Op, Param
-from core.registry import ModelFile
 
 ROOT = Path(__file__).parent.parent
 
@@ -54,12 +53,17 @@ y    = { op = "add", in = ["x", "attn"] }
 # Ops that no built-in model needs: two outputs with a scalar loss, optional inputs, no inputs, a faulty `infer`.
 ROUTER = Op(
     "router",
-    inputs={"x": "B T C", "documents?": "B T : i32", "bias?": "C"},
-    outputs={"y": "B T C", "balance": ": acc"},
-    params={"weight": Param("C C", init="normal(1 / sqrt(C))")},
+    inputs={"x": "B T W", "documents?": "B T : i32", "bias?": "W"},
+    outputs={"y": "B T W", "balance": ": acc"},
+    params={"weight": Param("W W", init="normal(1 / sqrt(W))")},
 )
-TABLE = Op("table", inputs={}, outputs={"y": "rows cols"}, params={"weight": Param("rows cols")},
-           attrs={"rows": int, "cols": int})  # fmt: skip
+TABLE = Op(
+    "table",
+    inputs={},
+    outputs={"y": "rows cols"},
+    params={"weight": Param("rows cols")},
+    attrs={"rows": int, "cols": int},
+)
 FAULTY = Op("faulty", inputs={"x": "... C"}, outputs={"y": "... C"}, infer=lambda dims: dims["nothing"])
 
 
@@ -156,10 +160,13 @@ def test_tie_looks_in_the_block_first_and_follows_ties(model):
     assert graph.node("h.1.again").params["weight"] == "h.1.proj.weight"
     chained = model(
         TINY,
-        ("[graph]", '[graph]\nhead = { op = "matmul", in = "ln_f", features = "P", bias = false, '
-         'tie = { weight = "logits.weight" } }'),
+        (
+            "[graph]",
+            '[graph]\nhead = { op = "matmul", in = "ln_f", features = "P", bias = false, '
+            'tie = { weight = "logits.weight" } }',
+        ),
         ('in = ["logits", "targets"]', 'in = ["head", "targets"]'),
-    )  # fmt: skip
+    )
     assert chained.node("head").params == {"weight": "wte.weight"}
 
 
@@ -193,8 +200,12 @@ def test_a_block_carries_lists_and_sees_graph_inputs(model):
     assert graph.node("h.1.z").inputs == {"a": "h.0.z", "b": "h.0.y"}
     assert graph.node("h.0.r").inputs == {"x": "h.0.attn", "documents": "docs"}
     assert graph.node("h.1.z") is not None  # nothing reads the last repeat's z, and that is no error
-    further = model(text.replace('ln_f   = { op = "layernorm", in = "h" }',
-                                 'sum = { op = "add", in = ["h.y", "h.z"] }\nln_f = { op = "layernorm", in = "sum" }'))  # fmt: skip
+    further = model(
+        text.replace(
+            'ln_f   = { op = "layernorm", in = "h" }',
+            'sum = { op = "add", in = ["h.y", "h.z"] }\nln_f = { op = "layernorm", in = "sum" }',
+        )
+    )
     assert further.node("sum").inputs == {"a": "h.1.y", "b": "h.1.z"}
 
 
@@ -212,8 +223,10 @@ def test_blocks_hold_blocks_and_may_come_in_any_order(model):
 
 
 def test_further_outputs_are_named_after_their_node_and_losses_are_weighted_by_globs(model):
-    text = TINY.replace('y    = { op = "add", in = ["x", "attn"] }',
-                        'r = { op = "router", in = "attn" }\ny = { op = "add", in = ["x", "r"] }')  # fmt: skip
+    text = TINY.replace(
+        'y    = { op = "add", in = ["x", "attn"] }',
+        'r = { op = "router", in = "attn" }\ny = { op = "add", in = ["x", "r"] }',
+    )
     graph = model(
         text,
         ('loss   = "loss"\n[dims]', '[loss]\nloss = 1.0\n"h.*.balance" = "0.5 / L"\n"h.1.*balance" = 0.125\n[dims]'),
@@ -224,17 +237,27 @@ def test_further_outputs_are_named_after_their_node_and_losses_are_weighted_by_g
 
 
 def test_an_op_may_have_no_input(model):
-    graph = model(TINY, ("[graph]", '[graph]\nextra = { op = "table", rows = "C", cols = 1 }\n'
-                         'used = { op = "matmul", in = "extra", features = "C" }'),
-                  ('"logits"\nloss ', '"used"\nloss '))  # fmt: skip
+    graph = model(
+        TINY,
+        (
+            "[graph]",
+            '[graph]\nextra = { op = "table", rows = "C", cols = 1 }\n'
+            'used = { op = "matmul", in = "extra", features = "C" }',
+        ),
+        ('"logits"\nloss ', '"used"\nloss '),
+    )
     assert graph.node("extra").inputs == {} and graph.values["extra"].shape == (32, 1)
 
 
 def test_the_last_matching_init_glob_wins_and_stars_cross_dots(model):
     graph = model(TINY, ("[init]", '[init]\n"*.weight" = "uniform(1 / C)"\n"h.0.*" = "zeros"'))
     inits = {p: graph.parameters[p].init for p in ("wte.weight", "h.0.qkv.weight", "h.0.qkv.bias", "ln_f.weight")}
-    assert inits == {"wte.weight": "uniform(0.03125)", "h.0.qkv.weight": "normal(0.01)", "h.0.qkv.bias": "zeros",
-                     "ln_f.weight": "uniform(0.03125)"}  # fmt: skip
+    assert inits == {
+        "wte.weight": "uniform(0.03125)",
+        "h.0.qkv.weight": "normal(0.01)",
+        "h.0.qkv.bias": "zeros",
+        "ln_f.weight": "uniform(0.03125)",
+    }
 
 
 # --- extends -----------------------------------------------------------------------------------------------------
@@ -242,8 +265,10 @@ def test_the_last_matching_init_glob_wins_and_stars_cross_dots(model):
 
 def test_extending_merges_tables_replaces_nodes_and_removes(model, tmp_path):
     (tmp_path / "base.toml").write_text(TINY, encoding="utf-8")
-    graph = model('extends = "base.toml"\n[graph]\nx0 = false\nh = { block = "layer", in = "wte", repeat = 3 }\n'
-                  '[block.layer]\nattn = { op = "attention", in = "qkv", heads = 2 }\n[dims]\nS = false\nC = 16\n')  # fmt: skip
+    graph = model(
+        'extends = "base.toml"\n[graph]\nx0 = false\nh = { block = "layer", in = "wte", repeat = 3 }\n'
+        '[block.layer]\nattn = { op = "attention", in = "qkv", heads = 2 }\n[dims]\nS = false\nC = 16\n'
+    )
     assert graph.name == "model" and graph.node("x0") is None and "x0.weight" not in graph.parameters
     assert graph.node("h.0.qkv").inputs == {"x": "wte"} and len(graph.find("h.*.y")) == 3
     assert graph.node("h.0.attn").attrs["heads"] == 2 and "causal" in graph.node("h.0.attn").attrs
@@ -258,8 +283,13 @@ def test_gpt2_with_its_positions_removed_builds_by_name(model):
 
 
 def test_a_reader_of_a_removed_node_is_told_who_removed_it(model):
-    refused(lambda: model('extends = "gpt2_124m"\n[graph]\nx0 = false\n'), '"in" names "x0"', "model.toml:3 removes it",
-            "[graph] h", "another")  # fmt: skip
+    refused(
+        lambda: model('extends = "gpt2_124m"\n[graph]\nx0 = false\n'),
+        '"in" names "x0"',
+        "model.toml:3 removes it",
+        "[graph] h",
+        "another",
+    )
 
 
 def test_bases_in_a_circle_are_shown_as_a_chain(model, tmp_path):
@@ -278,6 +308,13 @@ def test_a_base_elsewhere_on_the_disk_is_refused(model, tmp_path_factory):
     outside = tmp_path_factory.mktemp("outside") / "base.toml"
     outside.write_text(TINY, encoding="utf-8")
     refused(lambda: model(f"extends = '{outside.as_posix()}'\n"), "outside the folders", kind=UsageError)
+
+
+def test_what_a_third_file_puts_back_is_there_again(model, tmp_path, registry):
+    (tmp_path / "base.toml").write_text(TINY, encoding="utf-8")
+    (tmp_path / "without.toml").write_text('extends = "base.toml"\n[graph]\nx0 = false\n', encoding="utf-8")
+    graph = model('extends = "without.toml"\n[graph]\nx0 = { op = "gelu", in = "wte" }\n')
+    assert graph.node("x0").op.name == "gelu" and not graph.source.removed
 
 
 def test_removing_what_is_not_there_is_refused(model):
@@ -333,54 +370,91 @@ REFUSALS = {
     "too many inputs": ([('in = "h" }', 'in = ["h", "x0"] }')], ["ln_f", "2 names", "takes x"]),
     "an unknown input by name": ([('in = "h" }', 'in = { y = "h" } }')], ["ln_f", '"y"', "takes x"]),
     "shapes that do not fit": (
-        [('features = "P", bias = false, tie = { weight = "wte.weight" }', 'features = "C"'),
-         ('in = ["logits", "targets"], classes = "V"', 'in = ["logits", "ln_f"]')],
+        [
+            ('features = "P", bias = false, tie = { weight = "wte.weight" }', 'features = "C"'),
+            ('in = ["logits", "targets"], classes = "V"', 'in = ["logits", "ln_f"]'),
+        ],
         ["[graph] loss", "logits (2, 8, 32)", "ln_f (2, 8, 32)"],
     ),
     "sizes that differ on an edge": (
-        [('attn = {', 'fc = { op = "matmul", in = "attn", features = "C+1" }\nattn = {'), ('["x", "attn"]', '["x", "fc"]')],
+        [
+            ("attn = {", 'fc = { op = "matmul", in = "attn", features = "C+1" }\nattn = {'),
+            ('["x", "attn"]', '["x", "fc"]'),
+        ],
         ["[block.layer] y", "h.0.y", "x0 (2, 8, 32)", "h.0.fc (2, 8, 33)"],
     ),
     "an op's own objection": ([EDGE], ["[block.layer] attn", "h.0.attn", "h.0.qkv (2, 8, 99)"]),
     "an `infer` that breaks": ([('"layernorm"', '"faulty"')], ["[graph] ln_f", 'infer of op "faulty"', "KeyError"]),
-    "a dtype that does not fit": ([('in = "h" }', 'in = "loss" }')], ["loss", "circle"]),
-    "an activation where integers belong": ([('in = ["logits", "targets"]', 'in = ["logits", "ln_f"]')], ["[graph] loss"]),
-    "integers that are too large": ([('targets = "B T : i32 < V"', 'targets = "B T : i32 < V+1"')],
-                                    ["[graph] loss", "below classes = 50", "targets goes up to 50"]),
-    "a cycle": ([('in = "wte", length', 'in = "ln_f", length'), ('in = "h" }', 'in = "x1" }'),
-                 ("[graph]", '[graph]\nx1 = { op = "gelu", in = "x0" }')], ["circle", "ln_f -> x0 -> x1 -> ln_f"]),
+    "an activation where integers belong": (
+        [("inputs = {", 'inputs = { docs = "B T",'), ('in = "tokens"', 'in = "docs"')],
+        ["[graph] wte", "takes i32", "docs holds activations"],
+    ),
+    "integers that are too large": (
+        [('targets = "B T : i32 < V"', 'targets = "B T : i32 < V+1"')],
+        ["[graph] loss", "below classes = 50", "targets goes up to 50"],
+    ),
+    "a cycle": (
+        [
+            ('in = "wte", length', 'in = "ln_f", length'),
+            ('in = "h" }', 'in = "x1" }'),
+            ("[graph]", '[graph]\nx1 = { op = "gelu", in = "x0" }'),
+        ],
+        ["circle", "ln_f -> x0 -> x1 -> ln_f"],
+    ),
     "a node that reads itself": ([('in = "h" }', 'in = "ln_f" }')], ["circle: ln_f -> ln_f"]),
-    "blocks that wait for one another": ([("[graph]", '[graph]\ng = { block = "layer", in = "h" }'),
-                                          ('in = "x0", repeat', 'in = "g", repeat')], ["wait for one another"]),
-    "an unused node": ([("[graph]", '[graph]\nextra = { op = "gelu", in = "x0" }')], ["[graph] extra", "nothing uses it"]),
-    "an unused node of a block": ([('out = "y"', 'out = "y"\ne = { op = "gelu", in = "x" }')], ["h.0.e", "nothing uses"]),
+    "blocks that wait for one another": (
+        [("[graph]", '[graph]\ng = { block = "layer", in = "h" }'), ('in = "x0", repeat', 'in = "g", repeat')],
+        ["wait for one another"],
+    ),
+    "an unused node": (
+        [("[graph]", '[graph]\nextra = { op = "gelu", in = "x0" }')],
+        ["[graph] extra", "nothing uses it"],
+    ),
+    "an unused node of a block": (
+        [('out = "y"', 'out = "y"\ne = { op = "gelu", in = "x" }')],
+        ["h.0.e", "nothing uses"],
+    ),
     "an unused input": ([("inputs = {", 'inputs = { docs = "B T : i32",')], ["inputs", "docs", "no node uses"]),
-    "a node called like an input": ([("[graph]", '[graph]\ntokens = { op = "gelu", in = "x0" }')], ["tokens", "already"]),
+    "a node called like an input": (
+        [("[graph]", '[graph]\ntokens = { op = "gelu", in = "x0" }')],
+        ["tokens", "already"],
+    ),
     "a name with a dot": ([("[graph]", '[graph]\n"h.0" = { op = "gelu", in = "x0" }')], ['"h.0"', "letters"]),
     "a reserved name": ([("[graph]", '[graph]\nin = { op = "gelu", in = "x0" }')], ['"in" is reserved']),
     "a node that is no table": ([("[graph]", "[graph]\nx9 = 3")], ["[graph] x9 is 3"]),
     "op and block at once": ([('block = "layer"', 'block = "layer", op = "add"')], ['either "op" or "block"']),
     "an unknown block": ([('block = "layer"', 'block = "later"')], ["[block.later]", 'did you mean "layer"']),
-    "a block in itself": ([('out = "y"', 'out = "y"\ng = { block = "layer", in = "x" }'), ('["x", "attn"]', '["g", "attn"]')],
-                          ["contains itself", "layer -> layer"]),
+    "a block in itself": (
+        [('out = "y"', 'out = "y"\ng = { block = "layer", in = "x" }'), ('["x", "attn"]', '["g", "attn"]')],
+        ["contains itself", "layer -> layer"],
+    ),
     "an `out` that is not made": ([('out = "y"', 'out = "yy"')], ["[block.layer] out", '"yy"', 'did you mean "y"']),
     "a block without `out`": ([('out = "y"\n', "")], ["[block] layer", '"out"']),
-    "another number of inputs to a block": ([('in = "x0", repeat', 'in = ["x0", "wte"], repeat')], ["2 names", "takes 1"]),
-    "a list that cannot be carried": ([('out = "y"', 'out = ["y", "attn"]')], ["cannot be repeated", "takes 1", "gives 2"]),
+    "another number of inputs to a block": (
+        [('in = "x0", repeat', 'in = ["x0", "wte"], repeat')],
+        ["2 names", "takes 1"],
+    ),
+    "a list that cannot be carried": (
+        [('out = "y"', 'out = ["y", "attn"]')],
+        ["cannot be repeated", "takes 1", "gives 2"],
+    ),
     "a repeat of zero": ([('repeat = "L"', "repeat = 0")], ['"repeat" is 0', "at least 1"]),
     "a huge repeat": ([('repeat = "L"', "repeat = 100_000_000")], ["10,000 nodes"]),
     "a huge nested repeat": ([('repeat = "L"', "repeat = 9_999")], ["more than 10,000 nodes"]),
     "an unknown tie": ([('"wte.weight"', '"wte.wait"')], ["[graph] logits", '"wte.wait"', 'did you mean "wte.weight"']),
-    "a tie of an absent parameter": ([("weight = \"wte.weight\"", "bias = \"wte.weight\"")], ["switched off"]),
-    "a tie of another shape": ([('"wte.weight"', '"x0.weight"')], ["(64, 32) padded from (50, 32)", "x0.weight", "(16, 32)"]),
-    "a tie that forgets the padding": ([('features = "P", bias', 'features = 64, bias')], ["(64, 32)", "padded from"]),
+    "a tie of an absent parameter": ([('weight = "wte.weight"', 'bias = "wte.weight"')], ["switched off"]),
+    "a tie of another shape": (
+        [('"wte.weight"', '"x0.weight"')],
+        ["(64, 32) padded from (50, 32)", "x0.weight", "(16, 32)"],
+    ),
+    "a tie that forgets the padding": ([('features = "P", bias', "features = 64, bias")], ["(64, 32)", "padded from"]),
     "ties in a circle": ([('"wte.weight"', '"logits.weight"')], ["circle", "logits.weight -> logits.weight"]),
     "an unknown loss": ([('= "loss"', '= "los"')], ["model.toml:4 loss", 'did you mean "loss"']),
     "a loss that is an activation": ([('= "loss"', '= "ln_f"')], ['"ln_f"', "is no loss", "acc"]),
     "unknown logits": ([('= "logits"', '= "logit"')], ["model.toml:3 logits", 'did you mean "logits"']),
     "neither loss nor logits": ([('logits = "logits"\n', ""), ('loss   = "loss"\n', "")], ["neither"]),
     "an unknown init rule": ([('"normal(0.02 / sqrt(2*L))"', '"nromal(1)"')], ["[init] h.*.qkv.weight", '"normal"']),
-    "an init rule with a bad number": ([('sqrt(2*L)', 'sqrt(2*N)')], ["[init]", '"N" is not known']),
+    "an init rule with a bad number": ([("sqrt(2*L)", "sqrt(2*N)")], ["[init]", '"N" is not known']),
     "a negative standard deviation": ([('"normal(0.02', '"normal(-0.02')], ["[init]", "0 or more"]),
     "dims in a circle": ([("C = 32", 'C = "H*D"\nD = "C//H"')], ["[dims]", "C -> D -> C"]),
     "a dim that is a truth value": ([("C = 32", "C = true")], ["model.toml:11 [dims] C", "True"]),
@@ -392,7 +466,7 @@ REFUSALS = {
     "a parameter that follows T": ([('length = "S"', 'length = "T"')], ["x0.weight", "follows T", "(8, 32) at T = 8"]),
     "a parameter that follows B through a dim": ([("C = 32", 'C = "16*B"')], ["follows B", "at B = 2"]),
     "an unknown key of [hf]": ([("[init]", "[hf]\narchitecture = []\n[init]")], ['did you mean "architectures"']),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", REFUSALS)
@@ -415,8 +489,11 @@ def test_an_override_is_refused_as_the_callers_mistake(model):
 def test_independent_problems_are_reported_together_and_once_each(model):
     message = refused(
         lambda: model(TINY, ('"attention"', '"atention"'), ('length = "S"', 'length = "N"'), ('in = "h"', 'in = "hh"')),
-        "3 problems", "atention", '"N" is not known', '"hh"',
-    )  # fmt: skip
+        "3 problems",
+        "atention",
+        '"N" is not known',
+        '"hh"',
+    )
     assert message.count("atention") == 1 and "h.1" not in message  # a block's mistake is no mistake of each repeat
 
 
@@ -424,8 +501,16 @@ def test_an_op_of_a_broken_plugin_names_that_plugin(tmp_path, model, registry):
     plugin = tmp_path / "broken.py"
     plugin.write_text("NAME = 'my_norm'\nraise RuntimeError('no luck')\n", encoding="utf-8")
     real = load_registry()
-    records = [*real.plugins, dataclasses.replace(real.plugins[0], name="broken", status="broken", reason="no luck",
-                                                  candidate=dataclasses.replace(real.plugins[0].candidate, home=plugin))]  # fmt: skip
+    records = [
+        *real.plugins,
+        dataclasses.replace(
+            real.plugins[0],
+            name="broken",
+            status="broken",
+            reason="no luck",
+            candidate=dataclasses.replace(real.plugins[0].candidate, home=plugin),
+        ),
+    ]
     (tmp_path / "m.toml").write_text(TINY.replace("layernorm", "my_norm"), encoding="utf-8")
     with_broken = dataclasses.replace(real, plugins=records)
     refused(lambda: load_model("m.toml", with_broken).build(with_broken), "my_norm", 'plugin "broken"', "no luck")
@@ -512,10 +597,48 @@ def test_whatever_a_file_holds_only_expected_errors_come_out(tmp_path, registry)
     import tomli_w
 
     word = st.sampled_from(
-        ["x", "y", "h", "wte", "x0", "logits", "loss", "tokens", "targets", "layer", "C", "B", "T", "L", "3*C", "h.y", "*",
-         "[", "h.*.weight", "wte.weight", "logits.weight", "-1", "9**9**9", "1/0", "pad(V, 0)", "B T : i32 < V", ": acc",
-         "... C", "normal(C)", "zeros", "add", "matmul", "router", "table", "faulty", "gelu", "", "in", "out"]
-    )  # fmt: skip
+        [
+            "x",
+            "y",
+            "h",
+            "wte",
+            "x0",
+            "logits",
+            "loss",
+            "tokens",
+            "targets",
+            "layer",
+            "C",
+            "B",
+            "T",
+            "L",
+            "3*C",
+            "h.y",
+            "*",
+            "[",
+            "h.*.weight",
+            "wte.weight",
+            "logits.weight",
+            "-1",
+            "9**9**9",
+            "1/0",
+            "pad(V, 0)",
+            "B T : i32 < V",
+            ": acc",
+            "... C",
+            "normal(C)",
+            "zeros",
+            "add",
+            "matmul",
+            "router",
+            "table",
+            "faulty",
+            "gelu",
+            "",
+            "in",
+            "out",
+        ]
+    )
     scalar = st.one_of(word, st.integers(-(2**70), 2**70), st.floats(), st.booleans(), st.text(max_size=4))
     key = st.one_of(
         word, st.sampled_from(["op", "block", "repeat", "tie", "weight", "features", "init", "extends", "hf"])
@@ -541,8 +664,13 @@ def test_whatever_a_file_holds_only_expected_errors_come_out(tmp_path, registry)
         except CoreError as error:
             assert str(error)
 
-    @hypothesis.settings(max_examples=300, deadline=None, database=None, derandomize=True,
-                         suppress_health_check=list(hypothesis.HealthCheck))  # fmt: skip
+    @hypothesis.settings(
+        max_examples=300,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
     @hypothesis.given(st.data())
     def fuzz(data):
         document = tomli.loads(TINY)

@@ -219,7 +219,6 @@ class Expander:
             carried = [self._resolve_out(o, inner, name, out) for o in gives]
             if None in carried:
                 return drafts
-        self.lost.discard(prefixes[0] + key)
         del scope[key]
         for i, (give, value) in enumerate(zip(gives, carried, strict=True)):
             scope[f"{key}.{give}"] = value or ""
