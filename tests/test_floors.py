@@ -42,6 +42,8 @@ FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 # Words of core/ that happen to be names of ops, models, plugins, optimizers or schedules, each with its reason.
 ALLOWED = {
     ("plan/schedule.py", "add"): "a kind of step: the device's own sum of two gradients",
+    ("testing/mutate.py", "add"): "np.add and t.add, whose calls it changes",
+    ("testing/mutate.py", "matmul"): "np.matmul, whose calls it changes",
 }
 
 
@@ -149,7 +151,8 @@ def test_core_names_no_op_model_plugin_optimizer_or_schedule() -> None:
     ]
     named = [f"core/{file}:{line} names {text!r}" for file, line, text in found if (file, text) not in ALLOWED]
     assert not named, "\n".join(named)
-    assert set(ALLOWED) <= {(file, text) for file, _, text in found}, "an exception that nobody needs"
+    unneeded = set(ALLOWED) - {(file, text) for file, _, text in found}
+    assert not unneeded, f"exceptions that nobody needs: {sorted(unneeded)}"
 
 
 def test_importing_core_imports_no_floor() -> None:
