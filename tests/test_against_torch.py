@@ -39,21 +39,20 @@ def references():
 
 UNFUSED = {"add_layernorm": False, "head_loss": False}
 CHOICES = {
-    "auto": lambda: {},
+    "auto": dict,
     "references": lambda: {"ops": references()},
     "unfused": lambda: {"fusion": UNFUSED},
 }
 
 
-def engine(case="gpt2", precision="f64", dims=None, **settings):
+def engine(case="gpt2", precision="f64", dims=None, model=None, **settings):
     """The case's model with its weights, and AdamW as the golden values have it."""
     options = {k: v for k, v in make.OPTIMIZER.items() if k != "lr"}
-    settings = {"optimizer": "adamw", "options": options, **settings}
     spec = make.CASES[case]
     name = spec["model"] if "." not in spec["model"] else str(GOLDEN / spec["model"])
-    built = Engine(
-        load_model(name, registry()), registry(), Settings(precision=precision, dims={**spec["dims"], **(dims or {})}, **settings)
-    )
+    source = load_model(model or name, registry())
+    settings = {"optimizer": "adamw", "options": options, "dims": {**spec["dims"], **(dims or {})}, **settings}
+    built = Engine(source, registry(), Settings(precision=precision, **settings))
     dtype = {"f64": np.float64, "f32": np.float32}[precision]
     built.load_parameters({n: w.astype(dtype) for n, w in make.weights(spec["dims"]).items()})
     return built
@@ -92,7 +91,8 @@ def golden(case):
 
 @pytest.mark.parametrize("case", make.CASES)
 def test_the_committed_values_are_what_torch_computes_here(case):
-    pytest.importorskip("torch")
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)  # for tensors this small, its threads only wait for each other
     fresh = make.compute(case)
     assert set(fresh) == set(golden(case))
     far = {name: distance(fresh[name], value) for name, value in golden(case).items()}
@@ -166,17 +166,17 @@ RECOMPUTED = [["gelu"], ["layernorm"], ["gelu", "layernorm"], ["gelu", "layernor
 @pytest.mark.parametrize("ops", RECOMPUTED, ids="+".join)
 @pytest.mark.parametrize("precision", GRADIENT)
 def test_recompute_gives_the_same_bits(precision, ops):
-    plain, redone = engine(precision=precision, fusion=UNFUSED), engine(precision=precision, fusion=UNFUSED, recompute=ops)
-    kinds = [step.kind for step in redone.plan("train").steps]
-    assert "recompute" in kinds
+    plain, redone = (engine(precision=precision, fusion=UNFUSED, recompute=r) for r in ([], ops))
+    assert "recompute" in {step.kind for step in redone.plan("train").steps}
     (loss, expected), (again, got) = (e.gradients(batches()[0]) for e in (plain, redone))
     assert loss == again and {n for n in expected if not np.array_equal(expected[n], got[n])} == set()
     np.testing.assert_array_equal(losses(plain), losses(redone))
 
 
-@pytest.mark.parametrize(
-    "frozen", [["h.0.*"], ["wte.weight"], ["h.1.qkv.weight", "h.1.qkv.bias", "*.ln_1.*"], ["h.*", "x0.weight", "wte.weight"]]
-)
+FROZEN = [["h.0.*"], ["wte.weight"], ["h.1.qkv.weight", "h.1.qkv.bias", "*.ln_1.*"], ["h.*", "x0.weight", "wte.weight"]]
+
+
+@pytest.mark.parametrize("frozen", FROZEN, ids="+".join)
 @pytest.mark.parametrize("fusion", [{}, UNFUSED], ids=["fused", "unfused"])
 def test_frozen_parameters_keep_their_values_and_the_others_their_gradients(frozen, fusion):
     built = engine(freeze=frozen, fusion=fusion)
@@ -199,8 +199,56 @@ def test_two_micro_steps_are_one_batch_of_both():
     apart, together = engine(), engine(dims={"B": 4})
     for _ in range(3):
         first, second = apart.step(halves, 1e-2), together.step([whole], 1e-2)
-        assert first.loss == pytest.approx(second.loss, rel=1e-12) and first.norm == pytest.approx(second.norm, rel=1e-12)
+        assert [first.loss, first.norm] == pytest.approx([second.loss, second.norm], rel=1e-12)
     same_gradients(apart.parameters(), together.parameters(), 1e-11)
+
+
+DROPOUT = """
+extends = "gpt2_124m"
+[block.layer]
+drop = { op = "dropout", in = "proj", p = 0.25 }
+r    = { op = "add",     in = ["x", "drop"] }
+"""
+
+
+def test_dropout_drops_the_same_in_two_micro_steps_as_in_one_batch(tmp_path):
+    path = tmp_path / "dropping.toml"
+    path.write_text(DROPOUT)
+    halves = batches(count=2)
+    whole = {name: np.concatenate([half[name] for half in halves]) for name in halves[0]}
+    apart, together = engine(model=str(path)), engine(model=str(path), dims={"B": 4})
+    for _ in range(2):
+        first, second = apart.step(halves, 1e-2), together.step([whole], 1e-2)
+        assert first.loss == pytest.approx(second.loss, rel=1e-12)
+        assert abs(first.loss / engine().gradients(whole)[0] - 1) > 1e-3
+    same_gradients(apart.parameters(), together.parameters(), 1e-11)
+    once, again = engine(model=str(path), recompute=["dropout"]), engine(model=str(path))
+    np.testing.assert_array_equal(losses(once), losses(again))
+
+
+def test_a_step_that_is_not_finite_changes_nothing():
+    built = engine()
+    built.step(batches(), make.OPTIMIZER["lr"])
+    built.parameters()["h.1.fc.bias"][3] = np.inf
+    weights, moments = built.weights.copy(), {name: flat.copy() for name, flat in built.states.items()}
+    with np.errstate(invalid="ignore"):
+        record = built.step(batches(), make.OPTIMIZER["lr"])
+    assert not record.ok and record.step == 1
+    np.testing.assert_array_equal(built.weights, weights)
+    for name, flat in moments.items():
+        np.testing.assert_array_equal(built.states[name], flat)
+
+
+def test_tracing_a_step_gives_the_gradients_of_that_step():
+    for fusion in ({}, UNFUSED):
+        built, found = engine(fusion=fusion), {}
+        nodes = {node.name: node for node in built.plan("train").nodes}
+        for event in built.trace(batches()[0]):
+            if event.kind in ("backward", "forward_backward"):
+                for role, parameter in nodes[event.node].params.items():
+                    if event.tensors.get("d" + role) is not None:
+                        found[parameter] = event.tensors["d" + role].copy()
+        same_gradients(found, golden_gradients(), GRADIENT["f64"])
 
 
 def test_a_micro_step_may_have_another_shape_than_the_one_before():

@@ -21,8 +21,14 @@ IGNORED = -1  # a target that does not count
 # name -> model (of `core models`, or a file beside this one) and dims. T is shorter than S, the positions that there
 # are; V is no multiple of anything; C / H is 6 and 8.
 CASES = {
-    "gpt2": {"model": "gpt2_124m", "dims": {"B": 2, "T": 11, "S": 16, "V": 50, "P": "pad(V, 64)", "C": 24, "H": 4, "L": 2}},
-    "gqa": {"model": "gqa.toml", "dims": {"B": 2, "T": 9, "S": 9, "V": 37, "P": "pad(V, 64)", "C": 32, "H": 4, "K": 2, "L": 1}},
+    "gpt2": {
+        "model": "gpt2_124m",
+        "dims": {"B": 2, "T": 11, "S": 16, "V": 50, "P": "pad(V, 64)", "C": 24, "H": 4, "L": 2},
+    },
+    "gqa": {
+        "model": "gqa.toml",
+        "dims": {"B": 2, "T": 9, "S": 9, "V": 37, "P": "pad(V, 64)", "C": 32, "H": 4, "K": 2, "L": 1},
+    },
 }
 STEPS, MICRO_STEPS = 10, 3
 OPTIMIZER = {"lr": 1e-2, "betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1, "clip": 1.0}
@@ -30,7 +36,7 @@ EPS = 1e-5  # of layernorm
 
 
 def shapes(dims):
-    """Parameter name -> shape, as the issue's GPT-2 has them: rows of a weight are its outputs."""
+    """Parameter name -> shape; the rows of a weight are its outputs."""
     C, L = dims["C"], dims["L"]
     qkv = (dims["H"] + 2 * dims.get("K", dims["H"])) * (C // dims["H"])
     found = {"wte.weight": (dims["V"], C), "x0.weight": (dims["S"], C)}
