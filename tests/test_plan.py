@@ -1,4 +1,4 @@
-"""What a plan promises: who writes a gradient and who adds, what is fused, recomputed, overwritten, and where it lies."""
+"""What a plan promises: who writes a gradient and who adds, what is fused, overwritten, and where it lies."""
 
 from __future__ import annotations
 
@@ -113,26 +113,54 @@ def test_the_residual_gradient_stays_in_one_buffer():
     assert not any(s.node.op.name == "add" for s in plan.steps if s.kind == "backward")  # an alias is no launch
 
 
-def test_an_aliased_gradient_is_copied_before_it_is_added_to_while_another_holds_it(tmp_path):
-    graph = 'a = { op = "gelu", in = "wte" }\ns = { op = "add", in = ["wte", "a"] }\n'
-    graph += 'b = { op = "gelu", in = "wte" }\nt = { op = "add", in = ["s", "b"] }\n' + HEAD.format("t")
-    built = engine(model_file(tmp_path, graph), dims={}, seed=3)
-    plain = engine(model_file(tmp_path, graph), dims={}, seed=3, alias=False, in_place=False)
-    rng = np.random.default_rng(0)
-    batch = {name: rng.integers(0, 11, (2, 4)).astype(np.int32) for name in ("tokens", "targets")}
-    for e in (built, plain):
-        e.initialize(3)
-    (loss, ours), (loss_plain, other) = built.gradients(batch), plain.gradients(batch)
-    assert loss == loss_plain
-    for name, gradient in other.items():
-        np.testing.assert_allclose(ours[name], gradient, rtol=1e-5, atol=1e-7)
+def random_batch(seed=0, vocabulary=11, shape=(2, 4)):
+    rng = np.random.default_rng(seed)
+    return {name: rng.integers(0, vocabulary, shape).astype(np.int32) for name in ("tokens", "targets")}
 
 
-def test_one_value_taken_twice_by_a_node_gets_both_gradients(tmp_path):
-    built = engine(model_file(tmp_path, 'd = { op = "add", in = ["wte", "wte"] }\n' + HEAD.format("d")), dims={})
+def same_gradients_without_shortcuts(path, top_value="loss", **kwargs):
+    """The plan with aliases and in-place gradients gives what the plan without them gives, in f64."""
+    kwargs = {"precision": "f64", "dims": {}, **kwargs}
+    fast, plain = engine(path, **kwargs), engine(path, **kwargs, alias=False, in_place=False)
+    for e in (fast, plain):
+        e.initialize(5)
+        for name, array in e.parameters().items():
+            array += 0.1 * np.random.default_rng(len(name)).standard_normal(array.shape)
+    (loss, ours), (expected_loss, expected) = fast.gradients(random_batch()), plain.gradients(random_batch())
+    assert loss == pytest.approx(expected_loss, rel=1e-13)
+    for name, gradient in expected.items():
+        np.testing.assert_allclose(ours[name], gradient, rtol=1e-11, atol=1e-15, err_msg=name)
+    return fast.plan("train")
+
+
+def test_a_gradient_that_two_values_share_is_copied_before_one_of_them_adds(tmp_path):
+    graph = 'n = { op = "layernorm", in = "wte" }\ns = { op = "add", in = ["wte", "n"] }\n' + HEAD.format("s")
+    plan = same_gradients_without_shortcuts(model_file(tmp_path, graph), fusion={"head_loss": False})
+    assert len(steps_of(plan, "copy")) == 1
+
+
+def test_logits_are_not_overwritten_while_another_loss_reads_them(tmp_path):
+    graph = HEAD.format("wte") + '\nother = { op = "cross_entropy", in = ["y", "tokens"] }'
+    top = 'logits = "y"\nloss = { loss = 1.0, other = "1 / 2" }'
+    plan = same_gradients_without_shortcuts(model_file(tmp_path, graph, top))
+    assert "head_loss" not in fused(plan).values()  # logits are used twice
+
+
+def test_no_launch_writes_two_gradients_into_one_place():
+    for kwargs in ({}, {"alias": False}, {"in_place": False}, {"fusion": {"add_layernorm": False}}):
+        for step in train_plan(**kwargs).steps:
+            if step.node is not None and step.kind == "backward":
+                written = [b for r in step.node.inputs if (b := step.tensors.get("d" + r)) is not None]
+                assert len(written) == len(set(written)), step.node.name
+
+
+@pytest.mark.parametrize("alias", [True, False])
+def test_one_value_taken_twice_by_a_node_gets_both_gradients(tmp_path, alias):
+    built = engine(
+        model_file(tmp_path, 'd = { op = "add", in = ["wte", "wte"] }\n' + HEAD.format("d")), dims={}, alias=alias
+    )
     single = engine(model_file(tmp_path, HEAD.format("wte")), dims={})
-    rng = np.random.default_rng(0)
-    batch = {name: rng.integers(0, 11, (2, 4)).astype(np.int32) for name in ("tokens", "targets")}
+    batch = random_batch()
     built.initialize(1)
     single.load_parameters({n: p * (2 if n == "wte.weight" else 1) for n, p in built.parameters().items()})
     (loss, ours), (expected_loss, expected) = built.gradients(batch), single.gradients(batch)
@@ -148,8 +176,7 @@ def test_frozen_parameters_get_no_gradient_and_no_state():
     e = engine(freeze=("wte*", "x0*", "h.0.*"), options={"clip": 1.0})
     e.initialize(1)
     before = {n: p.copy() for n, p in e.parameters().items()}
-    rng = np.random.default_rng(0)
-    e.step([{name: rng.integers(0, 50, (2, 8)).astype(np.int32) for name in ("tokens", "targets")}], 1e-2)
+    e.step([random_batch(0, 50, (2, 8))], 1e-2)
     changed = {n for n, p in e.parameters().items() if not np.array_equal(p, before[n])}
     assert changed and all(n.startswith(("h.1.", "ln_f")) for n in changed)
 
@@ -281,6 +308,19 @@ def test_an_unknown_fusion_is_refused():
 # --- recompute -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "ops", [("gelu",), ("matmul", "gelu"), ("layernorm", "matmul", "attention"), ("add", "matmul", "embedding", "gelu")]
+)
+def test_recompute_gives_the_same_bits(ops):
+    gradients = []
+    for recompute in ((), ops):
+        built = engine(recompute=recompute, fusion={"add_layernorm": False, "head_loss": False})
+        built.initialize(1)
+        gradients.append(built.gradients(random_batch(0, 50, (2, 8)))[1])
+    for name, gradient in gradients[0].items():
+        np.testing.assert_array_equal(gradients[1][name], gradient, err_msg=name)
+
+
 def test_recompute_runs_the_forward_again_and_saves_memory():
     plain, less = train_plan(), train_plan(recompute=("gelu",))
     assert len(steps_of(less, "recompute")) == 2
@@ -324,8 +364,7 @@ def test_the_flat_arena_puts_trainable_first_and_decaying_before_others():
 def test_a_loss_that_is_not_finite_changes_nothing_and_stays_halted():
     built = engine(options={"clip": 1.0})
     built.initialize(1)
-    rng = np.random.default_rng(0)
-    batch = {name: rng.integers(0, 50, (2, 8)).astype(np.int32) for name in ("tokens", "targets")}
+    batch = random_batch(0, 50, (2, 8))
     good = {n: p.copy() for n, p in built.parameters().items()}
     poisoned = {n: p.copy() for n, p in good.items()}
     poisoned["h.0.fc.weight"][0, 0] = np.nan
@@ -343,8 +382,7 @@ def test_dropout_drops_while_training_and_not_while_evaluating(tmp_path):
     graph = 'd = { op = "dropout", in = "wte", p = 0.5 }\n' + HEAD.format("d")
     built = engine(model_file(tmp_path, graph), dims={}, options={"clip": 0.0})
     built.initialize(1)
-    rng = np.random.default_rng(0)
-    batch = {name: rng.integers(0, 11, (2, 4)).astype(np.int32) for name in ("tokens", "targets")}
+    batch = random_batch()
     first, again = built.gradients(batch)[0], built.gradients(batch)[0]
     assert first == again  # the same step draws the same mask
     total, count = built.evaluate(batch)
@@ -358,8 +396,7 @@ def test_a_parameter_that_the_loss_does_not_reach_has_a_zero_gradient(tmp_path):
     path = model_file(tmp_path, graph, top='logits = "side"\nloss = "loss"')
     built = engine(path, dims={})
     built.initialize(1)
-    rng = np.random.default_rng(0)
-    batch = {name: rng.integers(0, 11, (2, 4)).astype(np.int32) for name in ("tokens", "targets")}
+    batch = random_batch()
     built.grads[:] = 7.0  # what an earlier step left
     gradients = built.gradients(batch)[1]
     assert not gradients["side.weight"].any() and gradients["y.weight"].any()
