@@ -26,6 +26,7 @@ class Display:
         self.live = self._stream is not None and self._stream.isatty() and os.environ.get("TERM") != "dumb"
         self._shown = ""  # the status that stands on the terminal's last line
         self._latest = ""  # the one that should
+        self._drawn_text = ""  # the latest one that does, before it was cut to the width
         self._keep = False  # whether it is worth keeping when another line comes
         self._drawn = 0.0
 
@@ -65,13 +66,14 @@ class Display:
     def _overwrite(self) -> None:
         fitted = fit(self._latest, shutil.get_terminal_size().columns - 1)
         self._write("\r" + fitted + " " * (len(self._shown) - len(fitted)))
-        self._shown, self._drawn = fitted, time.monotonic()
+        self._shown, self._drawn_text, self._drawn = fitted, self._latest, time.monotonic()
 
     def _end_status(self) -> None:
         if not self._shown:
             return
         if self._keep:
-            self._overwrite()
+            if self._latest != self._drawn_text:
+                self._overwrite()
             self._write("\n")
         else:
             self._write("\r" + " " * len(self._shown) + "\r")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -279,7 +280,9 @@ def run_job(trainer: Trainer) -> int:
     """Train under the signal handlers; an expected error is also in train.log. Returns the exit code."""
     display = trainer.job.display
     try:
-        with Stop() as stop:
+        with Stop() as stop, warnings.catch_warnings():
+            # what is not finite is an error with a name and a step, not a stream of NumPy's warnings
+            warnings.filterwarnings("ignore", "(invalid value|overflow|divide by zero) encountered", RuntimeWarning)
             return trainer.train(stop)
     except CoreError as error:
         trainer.job.run.log(f"error: {error}")

@@ -80,6 +80,7 @@ def prepare(asked: Asked, display: Display, stack: ExitStack) -> Trainer:
     micro = micro_steps(config.train.tokens_per_step, B, T, where=config.where("train.tokens_per_step"))
     done = start.step if start else 0
     estimate = check_estimate(config, engine, done, asked.long)
+    lr = learning_rate(config, registry)
     plan = engine.plan(TRAIN)
     data = find_data(config, engine, start, asked.allow_data_change, display)
 
@@ -93,7 +94,7 @@ def prepare(asked: Asked, display: Display, stack: ExitStack) -> Trainer:
     announce(config, run, engine, plan, data, micro, display)
     announce_start(config, start, before, estimate, display)
     fill(config, engine, start)
-    job = make_job(config, registry, run, display, engine, data, micro, choices)
+    job = make_job(config, registry, run, display, engine, data, micro, lr, choices)
     return Trainer(job, done, start.state.get("best_val") if start else None)
 
 
@@ -274,6 +275,13 @@ def check_same_data(start: Checkpoint, data: Data, allow_change: bool, display: 
         display.line(f"data change, allowed: {line}")
 
 
+def learning_rate(config: RunConfig, registry: Registry) -> Callable[[int], float]:
+    """step 0 .. steps-1 -> its learning rate. Raises CoreError for a schedule or an option that does not exist."""
+    schedule = registry.schedule(config.schedule.name, config.where("schedule.name"))
+    options = check_options(config.schedule.options, schedule.options, option_place(config, "schedule"))
+    return lambda step: float(schedule.lr(step, config.train.steps, config.optimizer.lr, options))
+
+
 def batches_of(source: TokenSource, engine: Engine, micro: int) -> Callable[[int], list[dict[str, Array]]]:
     """step -> its micro-batches by graph input."""
     name = engine.token_input
@@ -303,12 +311,11 @@ def make_job(
     engine: Engine,
     data: Data,
     micro: int,
+    lr: Callable[[int], float],
     choices: Mapping[str, str],
 ) -> Job:
     """Everything that the loop needs, settled."""
-    table, settings = config.train, config.schedule
-    schedule = registry.schedule(settings.name, config.where("schedule.name"))
-    options = check_options(settings.options, schedule.options, option_place(config, "schedule"))
+    table = config.train
     B, T = (int(engine.graph.dims[name]) for name in SIZES)
     val_tokens = table.val_tokens or 20 * B * T
     tokenizer = data.tokenizer
@@ -319,7 +326,7 @@ def make_job(
         steps=table.steps,
         tokens_per_step=table.tokens_per_step,
         batches=batches_of(data.train, engine, micro),
-        lr=lambda step: float(schedule.lr(step, table.steps, config.optimizer.lr, options)),
+        lr=lr,
         model_toml=engine.model.to_toml(config.dims),
         seed=config.seed,
         val_batches=val_batches_of(data.val, engine, val_tokens) if data.val else None,
@@ -340,7 +347,7 @@ def make_job(
             "device": config.device,
             "precision": config.precision,
             "optimizer": config.optimizer.name,
-            "schedule": settings.name,
+            "schedule": config.schedule.name,
             "tokenizer": {"name": tokenizer.name, "hash": tokenizer.hash} if tokenizer else None,
             "data": data.describe(),
             "variants": dict(choices),
