@@ -3,11 +3,10 @@
 The definition that every device keeps to, so that all give the same bits. For a node's element at row r and column
 c of the flattened (rows, C) tensor, with t.key = (seed, node, step, first):
     philox key     = (seed, node)                       node: CRC-32 of the node's name
-    philox counter = (c // 4, row, step, 0)             row = first * (rows / B) + r  modulo 2^32
+    philox counter = (c // 4, row, step, 0)             row = first + r  modulo 2^32
     word           = output[c % 4]
-B is the tensor's first dim and `first` the index, in the whole step over micro-steps and ranks, of its first entry:
-so that neither the micro-batch nor the number of devices changes the bits. Dropout keeps an element if
-word >= floor(p * 2^32).
+`first` counts the tokens of the whole step, over micro-steps and ranks, that come before this tensor's, so that neither
+the micro-batch nor the number of devices changes the bits. Dropout keeps an element if word >= floor(p * 2^32).
 """
 
 import numpy as np
@@ -38,9 +37,8 @@ def words(key, shape):
     """The u32 word of each element of a tensor of `shape` (..., C) under t.key (u32[4])."""
     *leading, C = shape
     rows = int(np.prod(leading, dtype=np.int64))
-    inner = rows // leading[0] if leading else 1
     counter = np.zeros((rows, -(-C // 4), 4), np.uint32)
     counter[..., 0] = np.arange(counter.shape[1])
-    counter[..., 1] = ((int(key[3]) * inner + np.arange(rows, dtype=np.int64)) % 2**32)[:, None]
+    counter[..., 1] = ((int(key[3]) + np.arange(rows, dtype=np.int64)) % 2**32)[:, None]
     counter[..., 2] = key[2]
     return philox(counter, key).reshape(rows, -1)[:, :C].reshape(shape)
