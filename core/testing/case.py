@@ -177,12 +177,12 @@ def draw_input(op: Op, name: str, shape: tuple[int, ...], dims: Mapping[str, Any
     limit = int(evaluate(pattern.bound, dims, f"{op.name}.{name}")) if pattern.bound else UNBOUNDED
     kind = {"i32": np.int32, "u32": np.uint32, "u8": np.uint8}[str(pattern.dtype)]
     values = rng.integers(0, limit, shape).astype(kind)
-    if values.size:
-        values.reshape(-1)[-1] = limit - 1  # the largest one is always among them
+    edges = [limit - 1, 0]  # the largest, the smallest and an ignored one are always among them
     if ignores_negative(op, name):
         values[rng.random(shape) < IGNORED] = -1
-        if values.size:
-            values.reshape(-1)[0] = limit - 1 if values.size < 3 else -1
+        edges.append(-1)
+    first = values.reshape(-1)[: len(edges)]
+    first[...] = edges[: first.size]
     return values
 
 

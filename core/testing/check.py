@@ -15,7 +15,7 @@ from core.loader import load_registry
 from core.op import Op, Reference, Variant
 from core.registry import Registry
 from core.testing.case import Case, cases_of
-from core.testing.checks import NAMES, SUBCHECKS, check_schema
+from core.testing.checks import NAMES, SUBCHECKS, check_blocks, check_schema
 from core.testing.derived import derive_reference
 from core.testing.log import Failure, Log, Stop
 from core.testing.runner import CpuRunner, Runner
@@ -171,6 +171,8 @@ def check_variant(
             for trial in trials:
                 log.case, log.dtype = trial.case.label, trial.dtype
                 check(log, trial)
+        log.case, log.dtype = "all", "all"
+        check_blocks(log)
     except BuildError as error:
         log.failures.append(Failure("schema", error.message, float("nan"), "", ""))
     except Stop:

@@ -86,8 +86,9 @@ def check_inplace(log: Log, trial: Trial) -> None:
     if not shared:
         return
     more = [frozenset((n,)) for n in trial.seeds if len(trial.seeds) > 1 and n not in trial.variant.inplace.values()]
-    for absent in [frozenset[str](), *more]:
-        asked = Asked(in_place=True, absent=absent)
+    aliases = {False, any(trial.aliased(n) for n in trial.wanted())}
+    for absent, alias in itertools.product([frozenset[str](), *more], sorted(aliases)):
+        asked = Asked(in_place=True, absent=absent, alias=alias)
         got = trained(log, "in place", trial, asked)
         if got is not None:
             compare_gradients(log, "in place", trial, got, asked, " (in place)")
@@ -108,6 +109,16 @@ def check_repeat(log: Log, trial: Trial) -> None:
             same = value.tobytes() == again.all[name].tobytes()
             order = "the same order" if which == 0 else "another order of row ranges"
             log.verdict("repeat", same, f"{name}: other bits in a second run, rows in {order}")
+
+
+def check_blocks(log: Log) -> None:
+    """Each place that shares out rows did so in several ranges at least once: else no seam between two was tested."""
+    for place, count in log.ranges.items():
+        log.verdict(
+            "blocks",
+            count > 1,
+            f"the rows at {place} are one range in every example: give the variant a larger example",
+        )
 
 
 def check_configs(log: Log, trial: Trial) -> None:
@@ -181,6 +192,7 @@ MEANING: dict[str, str] = {
     "decode": "token by token as all at once",
     "random": "the key settles the bits, by row",
     "repeat": "the same bits again, rows in any order",
+    "blocks": "examples that need more than one block of rows",
     "configs": "every tile candidate",
     "update": "several calls in a row, every state of a step",
     "bounds": "nothing outside of the tensors is written",

@@ -41,6 +41,7 @@ class Log:
     worst: dict[str, float] = field(default_factory=dict)
     case: str = ""
     dtype: str = ""
+    ranges: dict[str, int] = field(default_factory=dict)  # where rows are shared out -> the most ranges of any example
 
     def passed(self, check: str, error: float = 0.0) -> None:
         self.ran[check] = self.ran.get(check, 0) + 1
@@ -127,6 +128,8 @@ def trained(log: Log, check: str, trial: Trial, asked: Asked = PLAIN) -> Trainin
         return None
     kept_out(log, got)
     log.passed("reads")
+    for place, count in got.ranges.items():
+        log.ranges[place] = max(count, log.ranges.get(place, 0))
     for name, tensor in got.all.items():
         holes = unwritten(tensor)
         if name in got.starts or not holes.any():

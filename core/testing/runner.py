@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -65,6 +66,7 @@ class Outcome:
     tensors: dict[str, Array]
     overrun: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
+    ranges: dict[str, int] = field(default_factory=dict)  # where rows are shared out -> in how many ranges, if counted
 
 
 class Runner(Protocol):
@@ -106,13 +108,14 @@ class CpuRunner:
         before = {n: b.array.tobytes() for n, b in buffers.items() if n in call.given and n not in call.may_change}
         t = self._tensors(call, buffers)
         scratch = Guarded((call.variant.workspace(call.specs()),), np.dtype(np.uint8))
-        with rows_in(call.order), np.errstate(all="ignore"):
+        with rows_in(call.order) as ranges, np.errstate(all="ignore"):
             for command in cpu.record(call.variant, call.method, t, self.pick, scratch.array):
                 command()
         outcome = Outcome(
             {n: b.array.copy() for n, b in buffers.items()},
             [n for n, b in {**buffers, "workspace": scratch}.items() if b.overrun()],
             [n for n, b in before.items() if buffers[n].array.tobytes() != b],
+            ranges,
         )
         for target, source in call.shares.items():
             outcome.tensors[target] = outcome.tensors[source]
@@ -172,6 +175,7 @@ class _Shuffled:
     def __init__(self, order: int) -> None:
         self.random = random.Random(order)
         self.scratch = np.empty(0, np.uint8)
+        self.ranges: dict[str, int] = {}
 
     def reserve(self, nbytes: int) -> None:
         if self.scratch.size < nbytes:
@@ -179,6 +183,9 @@ class _Shuffled:
 
     def run(self, n: int, grain: int, f: Callable[..., None], scratch: int) -> None:
         starts = list(range(0, n, grain))
+        code = f.__code__
+        place = f"{Path(code.co_filename).name}:{code.co_firstlineno}"
+        self.ranges[place] = max(self.ranges.get(place, 0), len(starts))
         self.random.shuffle(starts)
         for lo in starts:
             self.scratch.fill(POISON)
@@ -186,12 +193,15 @@ class _Shuffled:
 
 
 @contextmanager
-def rows_in(order: int) -> Iterator[None]:
-    """Have `launch.rows` run its ranges in another order than usual, to show that no range needs another."""
-    usual = cpu.POOL
+def rows_in(order: int) -> Iterator[dict[str, int]]:
+    """Have `launch.rows` run its ranges in another order than usual, to show that no range needs another.
+
+    Gives how many ranges there were, by the place of the function; nothing for order 0.
+    """
+    usual, shuffled = cpu.POOL, _Shuffled(order)
     if order:
-        cpu.POOL = _Shuffled(order)  # type: ignore[assignment]
+        cpu.POOL = shuffled  # type: ignore[assignment]
     try:
-        yield
+        yield shuffled.ranges
     finally:
         cpu.POOL = usual

@@ -35,6 +35,7 @@ class Training:
     starts: dict[str, Array]
     overrun: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
+    ranges: dict[str, int] = field(default_factory=dict)
 
     @property
     def all(self) -> dict[str, Array]:
@@ -207,6 +208,7 @@ class Trial:
             starts=starts,
             overrun=[*first.overrun, *(later.overrun if later else [])],
             changed=[*first.changed, *(later.changed if later else [])],
+            ranges={**first.ranges, **(later.ranges if later else {})},
         )
 
     # --- shapes and dtypes -----------------------------------------------------------------------------------
