@@ -321,6 +321,12 @@ def test_recompute_gives_the_same_bits(ops):
         np.testing.assert_array_equal(gradients[1][name], gradient, err_msg=name)
 
 
+def test_recompute_follows_a_chain_of_dropped_nodes_and_runs_only_what_backward_reads():
+    plan = train_plan(recompute=("matmul", "gelu"))
+    again = {s.node.name for s in steps_of(plan, "recompute")}
+    assert again == {"h.0.qkv", "h.0.fc", "h.0.act", "h.1.qkv", "h.1.fc", "h.1.act", "logits"}
+
+
 def test_recompute_runs_the_forward_again_and_saves_memory():
     plain, less = train_plan(), train_plan(recompute=("gelu",))
     assert len(steps_of(less, "recompute")) == 2
