@@ -9,24 +9,27 @@ import time
 
 import numpy as np
 
+from core.device.cpu import cores
 from core.errors import UsageError
 from core.train.report import duration
 
 LONG = 3600.0  # seconds: a run estimated longer than this is not started by accident
-PROBE = 0.05  # seconds that the measurement may take
+PROBE = 0.05  # seconds that the measurement takes on a quiet machine
+TRIES = 24  # products at least: on a busy machine most of them wait for a core, and the best one counts
+LEAST = 20e9  # FLOP/s of a core: other work on the machine must not make a run look longer than it is
 SLOW = ("cpu", "sim")  # devices on which a run may take hours without being meant to
 
 
 def gemm_rate(seconds: float = PROBE, size: int = 256) -> float:
-    """FLOP/s of f32 matrix products here; the best of as many as fit into `seconds`, after one to warm up."""
+    """FLOP/s of f32 matrix products here; the best of as many as fit into `seconds`, and LEAST a core at least."""
     a = np.ones((size, size), np.float32)
     out = np.empty_like(a)
     np.matmul(a, a, out=out)
-    best, end = float("inf"), time.perf_counter() + seconds
-    while (start := time.perf_counter()) < end:
+    best, tries, began = float("inf"), 0, time.perf_counter()
+    while (start := time.perf_counter()) < began + seconds or (tries < TRIES and start < began + 2.0):
         np.matmul(a, a, out=out)
-        best = min(best, time.perf_counter() - start)
-    return 2.0 * size**3 / best
+        best, tries = min(best, time.perf_counter() - start), tries + 1
+    return max(2.0 * size**3 / best, LEAST * cores())
 
 
 def estimate_seconds(parameters: int, tokens: int, rate: float) -> float:
