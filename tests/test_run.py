@@ -20,15 +20,17 @@ import numpy as np
 import pytest
 
 from core.cli import run as core_command
-from core.errors import CheckpointError, CoreError, DataError, DeviceError, NumericsError, UsageError
+from core.errors import BuildError, CheckpointError, CoreError, DataError, DeviceError, NumericsError, UsageError
 from core.interop import checkpoint, files
+from core.loader import load_registry
+from core.testing.verdicts import Verdicts
 from core.train import devices
 from core.train.display import Display, fit
 from core.train.estimate import estimate_seconds, refuse_long
 from core.train.loop import Trainer
 from core.train.report import Window, count, duration, printable, step_line
 from core.train.run import Run, choose_folder, find_run, read_lines, take_lock, to_line
-from core.train.setup import Asked, prepare
+from core.train.setup import VERDICTS, Asked, prepare
 from core.train.signals import Stop
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -174,6 +176,20 @@ def test_a_wrong_config_creates_nothing(here: Path) -> None:
         with pytest.raises(CoreError):
             train(wrong)
     assert not (here / "runs").exists()
+
+
+def test_a_variant_that_failed_its_check_is_refused_and_the_others_say_theirs(here: Path) -> None:
+    registry = load_registry()
+    verdicts = Verdicts(here / "cache" / VERDICTS, registry)
+    verdicts.keep(registry.variant("gelu", "reference"), passed=True)
+    verdicts.keep(registry.variant("layernorm", "reference"), passed=False)
+    train("ops.gelu=reference", "train.steps=1", out=Path("a"))
+    table = json.loads((here / "a" / "variants.json").read_text())["table"]
+    assert {row["check"] for row in table if row["op"] == "gelu"} == {"checked"}
+    assert "unchecked" in {row["check"] for row in table}
+    with pytest.raises(BuildError, match="layernorm.reference, chosen by .* failed its check"):
+        train("ops.layernorm=reference", out=Path("b"))
+    assert not (here / "b").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_found_before_training(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ import tomli
 import core
 from core.config import RunConfig, check_options, check_out, load_config, micro_steps
 from core.data import Data, Tokenizer, TokenSource, diff_description, open_data
+from core.data.cache import cache_folder
 from core.engine import TARGETS, Engine, Settings
 from core.errors import BuildError, CheckpointError, DataError
 from core.graph import ModelSource, load_model
@@ -28,6 +29,7 @@ from core.plan import TRAIN, Plan
 from core.plan.describe import human
 from core.plan.describe import table as table_lines
 from core.registry import Registry
+from core.testing.verdicts import FAILED, Verdicts
 from core.train.devices import choose_device
 from core.train.display import Display
 from core.train.estimate import SLOW, estimate_seconds, gemm_rate, refuse_long
@@ -36,6 +38,7 @@ from core.train.report import duration
 from core.train.run import Run, choose_folder, occupied
 
 Array = np.ndarray[Any, Any]
+VERDICTS = "verdicts.json"  # in the cache folder: what `core check` found
 SIZES = ("B", "T")  # dims of a batch, not of the model: they may change when a run is resumed
 
 
@@ -82,6 +85,7 @@ def prepare(asked: Asked, display: Display, stack: ExitStack) -> Trainer:
     estimate = check_estimate(config, engine, done, asked.long)
     lr = learning_rate(config, registry)
     plan = engine.plan(TRAIN)
+    table = table_of_choices(engine, plan, registry)
     data = find_data(config, engine, start, asked.allow_data_change, display)
 
     if display.log != run.log:
@@ -90,8 +94,8 @@ def prepare(asked: Asked, display: Display, stack: ExitStack) -> Trainer:
     run.rewind(done)
     run.write_config(config.source, config.to_toml())
     choices = {name: choice.variant.name for name, choice in plan.choices.items()}
-    run.write_variants(variants_record(config, engine, plan, choices))
-    announce(config, run, engine, plan, data, micro, display)
+    run.write_variants(variants_record(config, engine, table, choices))
+    announce(config, run, engine, plan, table, data, micro, display)
     announce_start(config, start, before, estimate, display)
     fill(config, engine, start)
     job = make_job(config, registry, run, display, engine, data, micro, lr, choices)
@@ -358,18 +362,43 @@ def make_job(
 # --- what is said at the start ---------------------------------------------------------------------------------
 
 
-def variants_record(config: RunConfig, engine: Engine, plan: Plan, choices: Mapping[str, str]) -> dict[str, Any]:
+def table_of_choices(engine: Engine, plan: Plan, registry: Registry) -> list[dict[str, Any]]:
+    """The plan's choices, a row each, with what the op check said of them. BuildError for one that failed."""
+    verdicts = Verdicts(cache_folder() / VERDICTS, registry)
+    rows = []
+    for row in engine.table(plan):
+        found = verdicts.lookup(registry.variant(row["op"], row["variant"]))
+        if found == FAILED:
+            name = f"{row['op']}.{row['variant']}"
+            raise BuildError(
+                f"variant {name}, chosen by {row['why']} for {row['nodes']} nodes, failed its check",
+                hint=f"`core check {name}` shows how; [ops] {row['op']} names another one",
+            )
+        rows.append({**row, "check": "checked" if found else "unchecked"})
+    return rows
+
+
+def variants_record(
+    config: RunConfig, engine: Engine, table: Sequence[Mapping[str, Any]], choices: Mapping[str, str]
+) -> dict[str, Any]:
     """variants.json: the choices on which the run's bits depend."""
     return {
         "device": engine.device.describe(),
         "precision": config.precision,
-        "table": engine.table(plan),
+        "table": list(table),
         "nodes": dict(choices),
     }
 
 
 def announce(
-    config: RunConfig, run: Run, engine: Engine, plan: Plan, data: Data, micro: int, display: Display
+    config: RunConfig,
+    run: Run,
+    engine: Engine,
+    plan: Plan,
+    table: Sequence[Mapping[str, Any]],
+    data: Data,
+    micro: int,
+    display: Display,
 ) -> None:
     """What was folded in, the device, the model, memory, data, and the table of choices: once, at the start."""
     graph = engine.graph
@@ -388,8 +417,8 @@ def announce(
         display.line(note)
     held_out = f", {data.val.tokens:,} to validate on" if data.val else ""
     display.line(f"data: {data.train.tokens:,} tokens to train on{held_out}")
-    header = ("op", "variant", "nodes", "source", "why")
-    for line in table_lines([[row[name] for name in header] for row in engine.table(plan)], header):
+    header = ("op", "variant", "nodes", "source", "why", "check")
+    for line in table_lines([[row[name] for name in header] for row in table], header):
         display.line(f"  {line}")
 
 
