@@ -273,6 +273,15 @@ def test_bytes_that_are_no_utf8_become_u_fffd_with_a_note_each_time(tmp_path):
         assert any("1 places that are not UTF-8" in note for note in data.notes)
 
 
+def test_a_u_fffd_that_stands_in_the_file_is_no_damage(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    path.write_text("\ufffd word" * 20, "utf-8")
+    for size in (1000, 4, 5):
+        monkeypatch.setattr(text, "BLOCK_BYTES", size)
+        notes: list[str] = []
+        assert "".join(text.read_blocks(path, notes)) == "\ufffd word" * 20 and notes == []
+
+
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     path = tmp_path / "photo.jpg"
     path.write_bytes(bytes(range(128, 256)) * 10)

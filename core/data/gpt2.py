@@ -14,8 +14,6 @@ import queue
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,6 +121,8 @@ def download(url: str, seconds: float) -> bytes:
     A socket's timeout starts anew with each byte and does not cover name resolution, so a thread does the work and is
     left behind when time is up.
     """
+    import urllib.request  # with TLS a tenth of a second, and only a download needs it
+
     answer: queue.Queue[bytes | Exception] = queue.Queue()
 
     def work() -> None:

@@ -55,7 +55,9 @@ class TokenSource:
         counts = np.array([(piece.count - 1) // T if piece.count else 0 for piece in self.pieces], np.int64)
         self._ends = np.cumsum(counts, dtype=np.int64)
         self.sequences = int(self._ends[-1]) if self.pieces else 0  # of an epoch
-        self._open = functools.lru_cache(OPEN_PIECES)(lambda i: self.pieces[i].open())
+        self._open = functools.lru_cache(OPEN_PIECES)(
+            lambda i: self.pieces[i].open().view(np.ndarray)  # a memmap's own slices are slow
+        )
         needed = B * T + 1 if least is None else least
         if self.tokens < needed:
             raise DataError(
@@ -165,17 +167,22 @@ def permute(places: NDArray[np.int64], n: int, seed: int, epoch: int) -> NDArray
     """places (k,) in 0 .. n - 1 to distinct numbers in 0 .. n - 1: one permutation for every seed and epoch."""
     half = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))
     low = (np.uint64(1) << half) - np.uint64(1)
-    keys = _mix(np.array([seed % 2**64, epoch % 2**64, *range(ROUNDS)], np.uint64))
-    keys = _mix(_mix(keys[:1] ^ np.uint64(0x5DEECE66D)) ^ (keys[1] + keys[2:]))
     out = places.astype(np.uint64)
     walking = np.arange(len(out))
     while walking.size:
         left, right = out[walking] >> half, out[walking] & low
-        for key in keys:
+        for key in _keys(seed, epoch):
             left, right = right, left ^ (_mix(right ^ key) & low)
         out[walking] = (left << half) | right
         walking = walking[out[walking] >= n]
     return out.astype(np.int64)
+
+
+@functools.lru_cache(4)
+def _keys(seed: int, epoch: int) -> NDArray[np.uint64]:
+    """A key for each round of the network: (ROUNDS,)."""
+    keys = _mix(np.array([seed % 2**64, epoch % 2**64, *range(ROUNDS)], np.uint64))
+    return _mix(_mix(keys[:1] ^ np.uint64(0x5DEECE66D)) ^ (keys[1] + keys[2:]))
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
