@@ -282,11 +282,13 @@ class Engine:
 
     def _record_update(self) -> None:
         optimizer, n = self._optimizer(), self.layout.trainable
+        if not n:
+            raise UsageError(f"[train] freeze leaves no parameter of {self.graph.name} to train")
         groups = self.layout.groups()[: n // 64]
         group = self.device.tensor(self.device.allocate(groups.nbytes), 0, groups.shape, "u8")
         self.device.upload(group, groups)
         p = Tensors(
-            **{**optimizer.options, **self.settings.options},
+            **{"clip": 0.0, **optimizer.options, **self.settings.options},
             **self.states,
             param=self.weights[:n],
             grad=self.grads,
@@ -418,7 +420,7 @@ class BoundPlan:
         return [b for b in self.plan.buffers if b.home == home and b.last >= 0]
 
     def write_inputs(self, batch: Batch) -> None:
-        """Copy a batch in. Raises DataError for a missing input or an integer beyond its bound."""
+        """Copy a batch in. Raises DataError for a missing input or an integer outside its bounds."""
         for buffer in self._homed("input"):
             value = self.plan.graph.inputs[buffer.name]
             if buffer.name not in batch:
@@ -426,6 +428,10 @@ class BoundPlan:
             given = np.asarray(batch[buffer.name])
             if given.shape != buffer.shape:
                 raise DataError(f"input {buffer.name} has shape {given.shape}, expected {buffer.shape}")
+            if given.dtype.kind not in "iu":
+                raise DataError(f"input {buffer.name} holds {given.dtype}, expected integers")
+            if value.bound is not None and buffer.name != TARGETS and given.size and int(given.min()) < 0:
+                raise DataError(f"input {buffer.name} holds {int(given.min())}; only {TARGETS} may be negative")
             if value.bound is not None and given.size and int(given.max()) >= value.bound:
                 raise DataError(
                     f"input {buffer.name} holds {int(given.max())}, and the largest that the model knows is "

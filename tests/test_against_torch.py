@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from core.engine import Engine, Settings
-from core.errors import DataError
+from core.errors import DataError, UsageError
 from core.graph import load_model
 from core.loader import load_registry
 
@@ -286,6 +286,30 @@ def test_evaluation_is_the_training_loss_without_training():
     total, count = built.evaluate(batch)
     assert count == make.counted(batch) and total / count == pytest.approx(float(golden("gpt2")["loss"]), rel=1e-12)
     np.testing.assert_array_equal(built.weights, before)
+
+
+WRONG = {
+    "input tokens holds 50, and the largest": lambda tokens: tokens + (50 - tokens.max()),
+    "input tokens holds -1; only targets may be negative": lambda tokens: tokens - 1 - tokens.min(),
+    "input tokens holds float64, expected integers": lambda tokens: tokens + 0.5,
+    r"input tokens has shape \(22,\), expected \(B, T\)": lambda tokens: tokens.reshape(-1),
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_tokens_that_the_model_cannot_take_are_refused(message):
+    with pytest.raises(DataError, match=message):
+        engine().logits(WRONG[message](batches()[0]["tokens"]))
+
+
+def test_a_model_that_is_frozen_whole_cannot_be_trained():
+    with pytest.raises(UsageError, match="freeze leaves no parameter"):
+        engine(freeze=["*"]).step(batches(), 1e-2)
+
+
+def test_an_optimizer_without_a_clip_does_not_clip():
+    plain, wide = (engine(options=options) for options in ({"eps": 1e-3}, {"eps": 1e-3, "clip": 1e9}))
+    np.testing.assert_array_equal(losses(plain), losses(wide))
 
 
 # --- decoding -----------------------------------------------------------------------------------------------------
