@@ -27,6 +27,7 @@ Ids = NDArray[np.int32]
 Batch = tuple[Ids, Ids]
 
 ROUNDS = 8
+SPAN = 1024
 OPEN_PIECES = 256  # mapped at a time: every map holds a file handle
 UP_FRONT_TOKENS = 1 << 26  # this many are checked against the vocabulary at the start; the rest as they are drawn
 
@@ -58,6 +59,7 @@ class TokenSource:
         self._open = functools.lru_cache(OPEN_PIECES)(
             lambda i: self.pieces[i].open().view(np.ndarray)  # a memmap's own slices are slow
         )
+        self._span = functools.lru_cache(16)(self._permute_span)
         needed = B * T + 1 if least is None else least
         if self.tokens < needed:
             raise DataError(
@@ -83,13 +85,8 @@ class TokenSource:
 
     def order(self, first: int, count: int) -> NDArray[np.int64]:
         """Which sequences of the data numbers first .. first + count - 1 of a run are: (count,)."""
-        numbers = np.arange(first, first + count, dtype=np.int64)
-        epochs, places = np.divmod(numbers, self.sequences)
-        out = np.empty(count, np.int64)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            out[here] = permute(places[here], self.sequences, self.seed, int(epoch))
-        return out
+        places = (divmod(number, self.sequences) for number in range(first, first + count))
+        return np.array([self._span(epoch, place // SPAN)[place % SPAN] for epoch, place in places], np.int64)
 
     def val_batches(self, tokens: int, B: int | None = None) -> Iterator[Batch]:
         """The first `tokens` targets of the data in order, or all of them if there are fewer, as batches (B, T).
@@ -130,6 +127,11 @@ class TokenSource:
             "files": [piece.describe() for piece in self.pieces],
         }
 
+    def _permute_span(self, epoch: int, span: int) -> NDArray[np.int64]:
+        """The order of SPAN sequences of an epoch at once, which costs little more than that of one."""
+        places = np.arange(span * SPAN, min(self.sequences, (span + 1) * SPAN), dtype=np.int64)
+        return permute(places, self.sequences, self.seed, epoch)
+
     def _locate(self, sequence: int) -> tuple[int, int]:
         """Sequence number to piece and first token."""
         piece = int(np.searchsorted(self._ends, sequence, side="right"))
@@ -167,22 +169,17 @@ def permute(places: NDArray[np.int64], n: int, seed: int, epoch: int) -> NDArray
     """places (k,) in 0 .. n - 1 to distinct numbers in 0 .. n - 1: one permutation for every seed and epoch."""
     half = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))
     low = (np.uint64(1) << half) - np.uint64(1)
+    keys = _mix(np.array([seed % 2**64, epoch % 2**64, *range(ROUNDS)], np.uint64))
+    keys = _mix(_mix(keys[:1] ^ np.uint64(0x5DEECE66D)) ^ (keys[1] + keys[2:]))
     out = places.astype(np.uint64)
     walking = np.arange(len(out))
     while walking.size:
         left, right = out[walking] >> half, out[walking] & low
-        for key in _keys(seed, epoch):
+        for key in keys:
             left, right = right, left ^ (_mix(right ^ key) & low)
         out[walking] = (left << half) | right
         walking = walking[out[walking] >= n]
     return out.astype(np.int64)
-
-
-@functools.lru_cache(4)
-def _keys(seed: int, epoch: int) -> NDArray[np.uint64]:
-    """A key for each round of the network: (ROUNDS,)."""
-    keys = _mix(np.array([seed % 2**64, epoch % 2**64, *range(ROUNDS)], np.uint64))
-    return _mix(_mix(keys[:1] ^ np.uint64(0x5DEECE66D)) ^ (keys[1] + keys[2:]))
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
