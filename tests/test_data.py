@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import shlex
 import sys
 import time
 from dataclasses import dataclass, field
@@ -89,7 +91,7 @@ def test_a_damaged_shard_is_refused_at_the_start(tmp_path, name):
     with pytest.raises(DataError, match="x.bin") as error:
         open_data(Config(str(tmp_path / "x.bin")), dims=DIMS)
     assert error.value.exit_code == 6
-    assert __import__("re").search(message, str(error.value)), str(error.value)
+    assert re.search(message, str(error.value)), str(error.value)
 
 
 def test_all_damaged_shards_are_named_together(tmp_path):
@@ -611,3 +613,15 @@ def test_verify_without_any_hash_does_not_claim_success(tmp_path):
 
 
 GOLDEN_ORDER = [3, 0, 5, 6, 8, 2, 9, 4, 1, 7]
+
+
+def test_every_command_in_the_docs_is_understood():
+    from core.cli import tokenizer
+
+    page = (Path(__file__).parent.parent / "docs" / "data.md").read_text("utf-8")
+    lines = re.findall(r"^    core (data|tokenizer) (.*)$", page, re.MULTILINE)
+    assert len(lines) >= 8
+    for group, line in lines:
+        name, *args = shlex.split(line)
+        verb = {"data": command, "tokenizer": tokenizer.command}[group].commands[name]
+        verb.make_context(name, args)
