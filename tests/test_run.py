@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from core.cli import run as core_command
+from core.cli.check import STORE
 from core.errors import BuildError, CheckpointError, CoreError, DataError, DeviceError, NumericsError, UsageError
 from core.interop import checkpoint, files
 from core.loader import load_registry
@@ -170,6 +171,12 @@ def test_runs_are_numbered_and_resume_takes_the_last(here: Path) -> None:
     assert choose_folder(None, "small", True) == Path("runs/small-2")
 
 
+def test_what_is_not_a_run_is_not_resumed_into(here: Path) -> None:
+    with pytest.raises(UsageError, match="is not a run's folder"):
+        train(out=Path("."), resume=True)
+    assert not (here / "checkpoints").exists()
+
+
 def test_a_wrong_config_creates_nothing(here: Path) -> None:
     for wrong in ("train.stpes=3", "optimizer.beta=1", "schedule.warm=1", "optimizer.name=adamv", "ops.matmul=fastest",
                   "data.train=absent-*.txt", "train.tokens_per_step=65", "train.freeze=nothing.*"):  # fmt: skip
@@ -181,6 +188,7 @@ def test_a_wrong_config_creates_nothing(here: Path) -> None:
 def test_a_variant_that_failed_its_check_is_refused_and_the_others_say_theirs(here: Path) -> None:
     registry = load_registry()
     verdicts = Verdicts(here / "cache" / VERDICTS, registry)
+    assert VERDICTS == STORE  # where `core check` keeps them
     verdicts.keep(registry.variant("gelu", "reference"), passed=True)
     verdicts.keep(registry.variant("layernorm", "reference"), passed=False)
     train("ops.gelu=reference", "train.steps=1", out=Path("a"))

@@ -39,13 +39,15 @@ PACKAGES = ("numpy", "tiktoken", "safetensors", "msgspec", "click", "pluggy", "r
 def choose_folder(out: Path | None, stem: str, resume: bool) -> Path:
     """The folder of a run: `out`, or runs/<stem>, -2, -3. With `resume` and no `out`, the newest of these.
 
-    Raises UsageError for an `out` that exists when it is not to be resumed. Creates nothing.
+    Raises UsageError for an `out` that exists when it is not to be resumed, or is no run. Creates nothing.
     """
     if out is not None:
         if not resume and occupied(out):
             raise UsageError(
                 f"{out} exists already; nothing was changed", hint="--resume goes on with it, another --out starts anew"
             )
+        if occupied(out) and not (out / LOCK).is_file():
+            raise UsageError(f"{out} is not a run's folder; nothing was changed", hint="--out names the run to go on with")
         return out
     taken = [path for path in _numbered(stem) if occupied(path)]
     if resume:

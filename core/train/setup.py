@@ -38,7 +38,7 @@ from core.train.report import duration
 from core.train.run import Run, choose_folder, occupied
 
 Array = np.ndarray[Any, Any]
-VERDICTS = "verdicts.json"  # in the cache folder: what `core check` found
+VERDICTS = "checks.json"  # in the cache folder: what `core check` found
 SIZES = ("B", "T")  # dims of a batch, not of the model: they may change when a run is resumed
 
 
