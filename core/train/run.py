@@ -47,7 +47,7 @@ def choose_folder(out: Path | None, stem: str, resume: bool) -> Path:
                 f"{out} exists already; nothing was changed", hint="--resume goes on with it, another --out starts anew"
             )
         if occupied(out) and not (out / LOCK).is_file():
-            raise UsageError(f"{out} is not a run's folder; nothing was changed", hint="--out names the run to go on with")
+            raise UsageError(f"{out} is not a run's folder; nothing was changed", hint="--out names the run to resume")
         return out
     taken = [path for path in _numbered(stem) if occupied(path)]
     if resume:
