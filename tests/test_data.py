@@ -194,6 +194,28 @@ def test_a_missing_file_an_empty_list_and_a_folder_of_shards_say_what_to_write(t
         open_data(Config(str(tmp_path)), dims=DIMS)
 
 
+def test_names_that_no_file_can_have_are_usage_errors(tmp_path):
+    for name in ("a\0b", "x" * 300, str(tmp_path / ("y" * 300) / "*.bin")):
+        with pytest.raises(UsageError):
+            open_data(Config(name), dims=DIMS)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_and_a_file_that_cannot_be_read_are_refused_at_once(tmp_path, monkeypatch):
+    (tmp_path / "texts").mkdir()
+    os.mkfifo(tmp_path / "texts" / "pipe")
+    with pytest.raises(DataError, match="pipe: expected a file"):
+        open_data(Config(str(tmp_path / "texts")), dims=DIMS)
+    path = write_shard(tmp_path / "a.bin", np.arange(20))
+
+    def denied(*args):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", denied)
+    with pytest.raises(DataError, match=r"a\.bin: cannot be read: Permission denied"):
+        open_data(Config(str(path)), dims=DIMS)
+
+
 def test_globs_are_taken_in_the_order_of_names_and_each_file_once(tmp_path):
     for name in "bca":
         write_shard(tmp_path / f"{name}.bin", np.arange(20))

@@ -35,6 +35,7 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("CORELM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "tiktoken"))
     monkeypatch.delenv("CORELM_GPT2_RANKS", raising=False)
+    monkeypatch.delenv("CORELM_OFFLINE", raising=False)
     monkeypatch.setattr(gpt2, "URL", "http://127.0.0.1:9/vocab.bpe")  # the discard port: nothing listens
 
 
@@ -316,6 +317,16 @@ def test_a_captive_portals_page_is_named_and_not_kept(monkeypatch, small_gpt2):
         with pytest.raises(DataError, match="is not vocab.bpe .*Please sign in"):
             gpt2.load_gpt2()
     assert not gpt2.cached_file().exists()
+
+
+def test_offline_runs_download_nothing_and_fetch_still_does(monkeypatch, small_gpt2):
+    with Server(MERGES) as server:
+        use(monkeypatch, server, 10)
+        monkeypatch.setenv("CORELM_OFFLINE", "1")
+        with pytest.raises(DataError, match="nothing may be downloaded"):
+            gpt2.load_gpt2()
+        assert server.calls == 0
+        assert gpt2.load_gpt2(again=True).hash == small_gpt2.hash
 
 
 def test_the_time_limit_is_ten_seconds_in_all():

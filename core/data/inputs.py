@@ -7,6 +7,7 @@ text. Shards are checked when they are found, so that a damaged one stops a run 
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from core.data.text import Document, folder_files, text_document
 from core.errors import DataError, UsageError, did_you_mean, raise_all
 
 BUILTIN = "builtin"
+LONGEST_NAME = 255  # bytes: what file systems allow
 MAGICS = {format.magic for format in FORMATS} | set(OTHER_MAGIC)
 
 
@@ -48,6 +50,8 @@ def resolve(items: Sequence[str], part: str, where: str, notes: list[str]) -> In
                 _add(inputs, path, notes)
             except DataError as error:
                 problems.append(str(error))
+            except OSError as error:
+                problems.append(f"{path}: cannot be read: {error.strerror or error}")
     raise_all(problems, DataError)
     return inputs
 
@@ -85,13 +89,17 @@ def expand(item: str, where: str) -> list[Path]:
     if "\0" in item:
         raise UsageError(f"{where}: expected a path, got {item!r} with a NUL in it", hint="remove it")
     path = Path(item).expanduser()
+    if any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts):
+        raise UsageError(
+            f'{where}: "{item[:40]}..." has a name of more than {LONGEST_NAME} bytes', hint="no file can be called so"
+        )
     if path.exists():
         return [path]
     found = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(item) else []
     if found:
         return [Path(name) for name in found]
     folder = next((p for p in path.parents if p.is_dir() and not glob.has_magic(str(p))), Path())
-    names = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+    names = _names(folder)
     holds = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "nothing"
     missing = path.relative_to(folder).parts[0] if path.is_relative_to(folder) else item
     what = "matches no file" if glob.has_magic(item) else "does not exist"
@@ -100,3 +108,11 @@ def expand(item: str, where: str) -> list[Path]:
         f"{did_you_mean(missing, names)}",
         hint=f'name token shards, text files, a folder of text, or "{BUILTIN}"',
     )
+
+
+def _names(folder: Path) -> list[str]:
+    """What a listing of a folder shows; nothing where it may not be listed."""
+    try:
+        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except OSError:
+        return []

@@ -55,6 +55,10 @@ def corpus_digest(documents: Sequence[Document]) -> str:
 
 def text_document(path: Path, notes: list[str]) -> Document:
     """A text file as a document; reading it may add to `notes`."""
+    if not path.is_file():
+        raise DataError(
+            f"{path}: expected a file, got something else (a pipe, a device, a dangling link)", hint="leave it out"
+        )
     try:
         return Document(str(path), path.stat().st_size, file_sha256(path), lambda: read_blocks(path, notes))
     except OSError as error:
