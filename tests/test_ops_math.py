@@ -323,21 +323,6 @@ def expected_of(node: Node, given: Arrays, seeds: Arrays) -> tuple[Arrays, Array
     return exact.forward(), exact.backward(seeds)
 
 
-MORE: dict[str, list[Arrays]] = {  # several blocks of each kind
-    "layernorm": [{"x": (150, 768)}],
-    "add_layernorm": [{"x": (70, 768), "r": (70, 768)}],
-    "gelu": [{"x": (70000,)}],
-    "attention": [
-        {"qkv": (2, 150, 24), "heads": 2},
-        {"qkv": (1, 131, 40), "heads": 4, "kv_heads": 2},
-        {"qkv": (1, 129, 24), "heads": 4, "causal": False, "scale": 0.2},
-    ],
-    "matmul": [{"x": (67, 129), "features": 1100}],
-    "cross_entropy": [{"logits": (9, 300), "targets": (9,), "classes": 259}],
-    "head_loss": [{"x": (9, 600), "targets": (9,), "features": 1030, "classes": 1025, "chunk": 4}],
-}
-
-
 def fast_node(variant: Variant, example: Arrays, precision: str = "f64") -> tuple[Node, Arrays]:
     given = draw_inputs(OPS[variant.op], example)
     return Node(variant.op, precision, **given), given
@@ -352,7 +337,7 @@ FAST = [
     pytest.param(variant, example, precision, id=f"{variant.op}.{variant.name}-{precision}-{i}")
     for variant in VARIANTS.values()
     if not isinstance(variant, Reference) and OPS[variant.op].gradient
-    for i, example in enumerate([*OPS[variant.op].examples, *MORE.get(variant.op, [])])
+    for i, example in enumerate([*OPS[variant.op].examples, *variant.examples])
     if runs(variant, example)
     for precision in ("f32", "f64")
 ]

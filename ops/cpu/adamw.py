@@ -22,6 +22,7 @@ class GlobalNormBlocked(Variant):
 
     op, name, device = "global_norm", "blocked", "cpu"
     dtypes = ("f32", "f64")
+    examples = [{"grad": (65 * ROW + 64,), "clip": 0.1}]
 
     def workspace(self, t):
         return cdiv(t.n, ROW) * 8

@@ -40,6 +40,7 @@ class CrossEntropyBlocked(Variant):
     saved = {"lse": "... : acc"}
     reads = ("logits", "targets")
     inplace = {"dlogits": "logits"}
+    examples = [{"logits": (9, 300), "targets": (9,), "classes": 259}]
 
     def forward(self, t, launch):
         logits, targets = t.logits.reshape(-1, t.P), t.targets.reshape(-1)
@@ -73,6 +74,7 @@ class HeadLossChunked(Variant):
     op, name, device = "head_loss", "chunked", "cpu"
     dtypes = ("f32", "f64")
     reads = ("x", "weight", "targets")
+    examples = [{"x": (9, 600), "targets": (9,), "features": 1030, "classes": 1025, "chunk": 4}]
 
     def workspace(self, t):
         item = t.weight.nbytes // t.weight.size

@@ -29,6 +29,7 @@ class GeluBlocked(Variant):
     dtypes = ("f32", "f64")
     reads = ("x",)
     inplace = {"dx": "dy"}
+    examples = [{"x": (50_000,)}]
 
     def why_not(self, t):
         return None if t.approx == "tanh" else "it has the tanh form only"

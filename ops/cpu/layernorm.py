@@ -101,6 +101,7 @@ class LayerNormBlocked(_Blocked):
     op, name = "layernorm", "blocked"
     reads = ("x", "weight")
     can_add = ("x",)
+    examples = [{"x": (150, 768)}]
 
     def forward(self, t, launch):
         x, y, mean, rstd = t.x.reshape(-1, t.C), t.y.reshape(-1, t.C), t.mean.reshape(-1), t.rstd.reshape(-1)
@@ -131,6 +132,7 @@ class AddLayerNormBlocked(_Blocked):
     reads = ("s", "weight")
     alias = {"dr": "dx"}
     inplace = {"dx": "ds"}
+    examples = [{"x": (70, 768), "r": (70, 768)}]
 
     def forward(self, t, launch):
         x, r, s, y = (a.reshape(-1, t.C) for a in (t.x, t.r, t.s, t.y))
