@@ -218,6 +218,27 @@ def _hf_params(source: ModelSource, value: Any, path: tuple[str, ...], problems:
             _strings(source, rule, here, problems)
 
 
+def _hf_tied(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+    for name, owner in _table(source, value, path, problems).items():
+        _string(source, owner, (*path, name), problems)
+
+
+def _llmc(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+    table = _table(source, value, path, problems, ("magic", "header", "padding", "params"))
+    if type(table.get("magic")) is not int:
+        wrong(source, (*path, "magic"), table.get("magic"), "the number that the model's files begin with", problems)
+    known = source.document.get("dims")
+    for key in ("header", "padding", "params"):
+        names = table.get(key, [] if key == "padding" else None)
+        if not isinstance(names, list) or not all(isinstance(n, str) and n for n in names):
+            wrong(source, (*path, key), names, "a list of strings", problems)
+            continue
+        for name in names if key != "params" and isinstance(known, dict) else ():
+            if name not in known:
+                where = source.where(*path, key)
+                problems.also(where, f'{where}: the model has no dim "{name}"{did_you_mean(name, known)}')
+
+
 TOP: dict[str, Check] = {
     "name": _string,
     "requires": lambda *_: None,  # checked where the file is read
@@ -229,6 +250,7 @@ TOP: dict[str, Check] = {
     "block": _blocks,
     "init": _init,
     "hf": _hf,
+    "llmc": _llmc,
 }
 HF: dict[str, Check] = {
     "architectures": _strings,
@@ -241,4 +263,5 @@ HF: dict[str, Check] = {
     "expect": _hf_expect,
     "ignore": _strings,
     "params": _hf_params,
+    "tied": _hf_tied,
 }

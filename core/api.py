@@ -1,0 +1,278 @@
+"""`core.load`: a model in Python, to be asked for logits, losses, gradients, text, and each step of a step.
+
+A Model computes and never trains: `core train` does that. It runs one node at a time, each tensor in memory of its
+own, unless `fuse=True`, so that what a trace shows is what the model's TOML says.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from core.data import Tokenizer
+from core.engine import TARGETS, Engine, Settings, TraceEvent
+from core.errors import BuildError, CheckpointError, DataError, UsageError
+from core.expr import Number
+from core.generate import Sampling, generate_steps
+from core.graph import Graph, ModelSource, load_model
+from core.interop import checkpoint, huggingface, llmc
+from core.interop.weights import CHECKPOINT, HUGGINGFACE, LLMC, MODEL, identify
+from core.loader import load_registry
+from core.registry import Registry
+from core.train.devices import choose_device
+
+Array = np.ndarray[Any, Any]
+Dims = Mapping[str, Number | str]
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    device: str = "cpu",
+    precision: str = "f32",
+    ops: Mapping[str, str] | None = None,
+    plugins: Sequence[str | os.PathLike[str]] = (),
+    dims: Dims | None = None,
+    seed: int = 1337,
+    fuse: bool = False,
+) -> Model:
+    """The model at `path`, which is found by looking to be one of
+
+    - a run's folder (its newest valid checkpoint) or a checkpoint's,
+    - a Hugging Face folder: config.json with model.safetensors, or shards and their index,
+    - an llm.c model file (.bin, all f32 or all bf16),
+    - the name of a model or the path of its TOML: its weights are then drawn from `seed`.
+
+    device: "cpu", or "auto" and what else `core train --device` takes. precision: "f32", "f64" (cpu only).
+    ops: op -> variant, as in a config's [ops], such as {"layernorm": "reference"}. plugins: folders or files that
+    bring ops and models. dims: overrides of the model's dims. fuse: plan as a training run does, with fused ops and
+    shared memory; a trace then shows fewer nodes.
+
+    Raises UsageError for nothing found, two answers, or a wrong argument; CheckpointError for files that are damaged
+    or fit no model; BuildError for a model that cannot be built; DeviceError.
+    """
+    registry = load_registry([plugins] if isinstance(plugins, str | os.PathLike) else list(plugins))
+    found = OPENERS[identify(_path(path), registry)](Path(path).expanduser(), registry, dict(dims or {}))
+    fusion = {} if fuse else {name: False for name, op in registry.ops.items() if op.replaces}
+    engine = Engine(
+        found.source,
+        registry,
+        Settings(
+            device=choose_device(device),
+            precision=precision,
+            dims=found.dims,
+            ops=dict(ops or {}),
+            recorded=found.recorded,
+            fusion=fusion,
+            seed=seed,
+            alias=fuse,
+            in_place=fuse,
+        ),
+    )
+    if found.weights is None:
+        engine.initialize(seed)
+    else:
+        try:
+            engine.load_parameters(found.weights)
+        except BuildError as error:
+            raise CheckpointError(f"{path}: does not fit the model: {error.message}", hint=error.hint) from None
+    return Model(engine, found.tokenizer)
+
+
+class Model:
+    """A model that was loaded: see `core.load`.
+
+    tokens and targets are integers, lists or arrays, (B, T), or (T,) for one row; T may be any length that the model
+    takes, and B and T may change from call to call. targets that are negative do not count. Nothing that is given
+    out has padding. Wrong shapes and ids raise DataError.
+    """
+
+    def __init__(self, engine: Engine, tokenizer: Tokenizer | None) -> None:
+        self.engine = engine
+        self.tokenizer = tokenizer
+        self._params = MappingProxyType(engine.parameters())
+        self._runs = 0  # a trace that was interrupted by another computation must not go on
+
+    @property
+    def graph(self) -> Graph:
+        """The model's nodes, values, parameters and dims."""
+        return self.engine.graph
+
+    @property
+    def params(self) -> Mapping[str, Array]:
+        """Parameter name -> its numbers: views, so that writing into one changes the model."""
+        return self._params
+
+    def names(self, scheme: str) -> dict[str, str | tuple[str, ...]]:
+        """Our parameter names -> those of `scheme`, "hf": a tensor's name, or several where their rows are stacked.
+
+        Some tensors are the transpose of ours: `[hf.params]` of the model says which.
+        """
+        if scheme != "hf":
+            raise UsageError(f'names("{scheme}"): the only other names that are known are "hf"')
+        return huggingface.names(self.graph)
+
+    def logits(self, tokens: Any) -> Array:
+        """(B, T, V): for each token, the logits of the one behind it."""
+        self._runs += 1
+        return self.engine.logits(self._tokens(tokens)[self.engine.token_input])
+
+    def loss(self, tokens: Any, targets: Any) -> float:
+        """The mean loss over the targets that are not negative, without gradients; dropout is off."""
+        batch = self._batch(tokens, targets)
+        self._runs += 1
+        total, count = self.engine.evaluate(batch)
+        return total / count
+
+    def gradients(self, tokens: Any, targets: Any) -> dict[str, Array]:
+        """The gradient of the mean loss by parameter name, in the parameter's shape; dropout is on. Copies."""
+        batch = self._batch(tokens, targets)
+        self._runs += 1
+        return self.engine.gradients(batch)[1]
+
+    def trace(self, tokens: Any, targets: Any) -> Iterator[TraceEvent]:
+        """One training step without its update, stopping behind each node's forward and then each one's backward.
+
+        An event has `kind` ("forward", "backward"; "fill", "copy" and "add" for what is not a node's), `node`,
+        `variant`, and `tensors`: inputs, parameters, outputs and saved tensors by their names in the op's schema,
+        gradients with a `d` before them. They are views of memory that later nodes use again: copy what you keep.
+        Asking the model for anything else ends the trace: its next event is a UsageError.
+        """
+        batch = self._batch(tokens, targets)
+        self._runs += 1
+        return self._guarded(self.engine.trace(batch), self._runs)
+
+    def _guarded(self, events: Iterator[TraceEvent], run: int) -> Iterator[TraceEvent]:
+        while True:
+            if self._runs != run:
+                raise UsageError(
+                    "the model computed something else while it was traced, over the trace's tensors",
+                    hint="ask before the trace or after it, or load the model twice",
+                )
+            event = next(events, None)
+            if event is None:
+                return
+            yield event
+
+    def generate(
+        self, tokens: Any, *, max_new_tokens: int = 64, temperature: float = 1.0, top_k: int = 0, seed: int = 0
+    ) -> Array:
+        """`tokens` and `max_new_tokens` more: (T + n,) i32 for (T,), else (B, T + n). Keys and values are cached.
+
+        temperature 0 takes the likeliest token; top_k 0 draws from all; one seed, one text. Ids that the tokenizer
+        does not know are never drawn. Raises UsageError for more tokens than the model has positions.
+        """
+        prompt = self._tokens(tokens)[self.engine.token_input]
+        if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 0:
+            raise UsageError(f"max_new_tokens is {max_new_tokens!r}; expected a count")
+        sampling = Sampling(temperature, top_k, seed)
+        self._runs += 1
+        needed = prompt.shape[1] + max_new_tokens
+        session = self.engine.session(len(prompt), min(needed, int(self.graph.dims.get("S", needed))))
+        known = self.tokenizer.vocab_size if self.tokenizer else None
+        drawn = list(generate_steps(session, prompt.tolist(), max_new_tokens, sampling, known))
+        whole = np.concatenate([prompt, *(column[:, None] for column in drawn)], axis=1)
+        return whole[0] if np.ndim(tokens) == 1 else whole
+
+    def __repr__(self) -> str:
+        engine = self.engine
+        return (
+            f"<{self.graph.name}, {self.graph.parameter_count:,} parameters, {engine.precision} on "
+            f"{engine.device.name}>"
+        )
+
+    # --- what came in ------------------------------------------------------------------------------------------
+
+    def _tokens(self, tokens: Any) -> dict[str, Array]:
+        name = self.engine.token_input
+        return {name: _ids(tokens, "tokens", self.graph.inputs[name].bound, negative=False)}
+
+    def _batch(self, tokens: Any, targets: Any) -> dict[str, Array]:
+        if not self.graph.loss:
+            raise UsageError(f"model {self.graph.name} names no loss")
+        batch = self._tokens(tokens)
+        if TARGETS not in self.graph.inputs:
+            raise UsageError(f'model {self.graph.name} has no input "{TARGETS}"')
+        batch[TARGETS] = _ids(targets, "targets", self.graph.inputs[TARGETS].bound, negative=True)
+        shapes = [array.shape for array in batch.values()]
+        if shapes[0] != shapes[1]:
+            raise DataError(f"tokens are {shapes[0]} and targets {shapes[1]}; expected the same (B, T)")
+        if not (batch[TARGETS] >= 0).any():
+            raise DataError("every target is negative: there is nothing to take a mean over")
+        return batch
+
+
+def _ids(values: Any, what: str, bound: int | None, *, negative: bool) -> Array:
+    """(B, T) i32. Raises DataError for another shape, no integers, or an id that the model does not know."""
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError, OverflowError):
+        array = np.empty(0, object)
+    if array.dtype == object:
+        raise DataError(f"{what} are no array of integers: rows of different lengths, or something else in them")
+    if array.ndim not in (1, 2) or not array.size:
+        raise DataError(f"{what} have shape {array.shape}; expected (B, T) or (T,), and at least one")
+    if array.dtype.kind not in "iu":
+        raise DataError(f"{what} are {array.dtype}; expected integers")
+    array = np.atleast_2d(array)
+    above = np.iinfo(np.int32).max + 1 if bound is None else bound
+    wrong = (array >= above) if negative else (array >= above) | (array < 0)
+    if wrong.any():
+        row, column = (int(i) for i in np.argwhere(wrong)[0])
+        raise DataError(
+            f"{what}[{row}, {column}] is {array[row, column]}; the model knows 0 to {above - 1}"
+            + (", and below 0 for what does not count" if negative else "")
+        )
+    return np.clip(array, -1, None).astype(np.int32) if negative else array.astype(np.int32)
+
+
+# --- what a path holds ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What was found at a path. weights: None to draw them."""
+
+    source: ModelSource
+    dims: Dims
+    weights: Mapping[str, Array] | None = None
+    tokenizer: Tokenizer | None = None
+    recorded: Mapping[str, str] = field(default_factory=dict)
+
+
+def _path(path: str | os.PathLike[str]) -> str | Path:
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"core.load takes a path or a model's name, got {type(path).__name__}")
+    return path if isinstance(path, str) else Path(path)
+
+
+def _model(path: Path, registry: Registry, dims: Dims) -> Opened:
+    return Opened(load_model(path, registry), dims)
+
+
+def _checkpoint(path: Path, registry: Registry, dims: Dims) -> Opened:
+    found = checkpoint.find(path)
+    tokenizer = None
+    if found.tokenizer_json is not None:
+        tokenizer = Tokenizer.from_json(found.tokenizer_json, str(found.path / checkpoint.TOKENIZER))
+    source = load_model(found.path / checkpoint.MODEL_TOML, registry)
+    return Opened(source, dims, found.parameters, tokenizer, found.state.get("variants", {}))
+
+
+def _huggingface(path: Path, registry: Registry, dims: Dims) -> Opened:
+    found = huggingface.find(huggingface.open_folder(path), registry, dims)
+    return Opened(found.source, found.dims, found.weights)
+
+
+def _llmc(path: Path, registry: Registry, dims: Dims) -> Opened:
+    found = llmc.find(llmc.open_file(path), registry, dims)
+    return Opened(found.source, found.dims, found.weights)
+
+
+OPENERS = {MODEL: _model, CHECKPOINT: _checkpoint, HUGGINGFACE: _huggingface, LLMC: _llmc}

@@ -1,0 +1,170 @@
+"""What other programs' files have in common: the registered model that fits one, and parameters made on demand.
+
+How such a file is read is a model's own data ([hf], [llmc]) and the business of huggingface.py and llmc.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from core.errors import BuildError, CheckpointError, CoreError, UsageError, raise_all
+from core.expr import Number
+from core.graph import Graph, ModelSource, load_model
+from core.graph.problems import Problems
+from core.graph.schema import check_document
+from core.registry import Registry
+
+Array = np.ndarray[Any, Any]
+Dims = dict[str, Number | str]
+MOST = 12  # problems that one error lists: a file of another model has hundreds
+
+
+class Weights(Mapping[str, Array]):
+    """Parameters by our names, without padding, each made when it is asked for: memory is needed for one at a time.
+
+    Names and shapes were checked when this was made. Floating point of any width.
+    """
+
+    def __init__(self, makers: Mapping[str, Callable[[], Array]]) -> None:
+        self._makers = dict(makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __getitem__(self, name: str) -> Array:
+        return self._makers[name]()
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model that fits a file: its source, the dims that the file gives it, and the file's parameters."""
+
+    source: ModelSource
+    dims: Dims
+    weights: Weights
+
+
+@contextmanager
+def about(what: str) -> Iterator[None]:
+    """Puts the file's name before a CheckpointError from within."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{what}: {error.message}", hint=error.hint) from None
+
+
+def find_model(registry: Registry, table: str, attempt: Callable[[ModelSource], Found | None]) -> Found | None:
+    """The registered model with a [table] that `attempt` can fit to a file; None when every attempt gives None.
+
+    attempt: None for a model of another kind, CheckpointError or BuildError for one that should fit and does not.
+    Of the sizes of one model, the one with the most dims of the file. A model that extends another inherits its
+    tables: where both fit, the file is the base's, whose tables were written for it. Raises CheckpointError when
+    none fits, with every reason, and when models fit of which none is the others' base.
+    """
+    found: list[Found] = []
+    reasons: dict[str, tuple[CoreError, list[str]]] = {}
+    for name in registry.models:
+        try:
+            source = load_model(name, registry)
+            if table not in source.document:
+                continue
+            problems = Problems()
+            check_document(source, problems)
+            problems.finish()
+            fitted = attempt(source)
+        except CoreError as error:
+            reasons.setdefault(error.message, (error, []))[1].append(name)
+            continue
+        if fitted is not None:
+            found.append(fitted)
+    if found:
+        return _settle(found, table)
+    if not reasons:
+        return None
+    errors = [error for error, _ in reasons.values()]
+    kind = UsageError if all(isinstance(error, UsageError) for error in errors) else CheckpointError
+    if len(errors) == 1:
+        raise kind(errors[0].message, hint=errors[0].hint)
+    raise kind("no model fits:\n" + "\n".join(f"  {', '.join(n)}: {why}" for why, (_, n) in reasons.items()))
+
+
+def _settle(found: list[Found], table: str) -> Found:
+    """One of the models that fit."""
+
+    def body(fitted: Found) -> dict[str, Any]:
+        return {k: v for k, v in fitted.source.document.items() if k != "dims"}
+
+    def changed(fitted: Found) -> int:
+        own = fitted.source.document.get("dims", {})
+        return sum(own.get(name) != size for name, size in fitted.dims.items())
+
+    def is_base(fitted: Found) -> bool:
+        return all(fitted.source.files[0] in other.source.files for other in found)
+
+    base = next((f for f in found if is_base(f)), None)
+    if base is None:
+        raise CheckpointError(
+            f"several models fit: {', '.join(f.source.name for f in found)}",
+            hint=f"tell them apart in their [{table}], or leave a plugin out (CORELM_PLUGINS)",
+        )
+    sizes = [f for f in found if body(f) == body(base)]
+    return min(sizes, key=lambda f: (changed(f), len(f.source.files), f.source.name))
+
+
+def build(source: ModelSource, registry: Registry, dims: Mapping[str, Number | str]) -> Graph:
+    """The graph for the sizes that a file gives; sizes that make no model are the file's fault."""
+    try:
+        return source.build(registry, dims)
+    except BuildError as error:
+        raise CheckpointError(f"its sizes make no model: {error.message}", hint=error.hint) from None
+
+
+def with_length(source: ModelSource, dims: Dims) -> Dims:
+    """`dims`, with T no longer than the S that the file gives: the model's own T may be."""
+    own = {**source.document.get("dims", {}), **dims}
+    T, S = own.get("T"), own.get("S")
+    return {**dims, "T": S} if isinstance(T, int) and isinstance(S, int) and T > S else dims
+
+
+def check_dims(given: Mapping[str, Number | str], graph: Graph, keys: Mapping[str, str]) -> None:
+    """CheckpointError unless the sizes in a file are the graph's. keys: dim -> what the file calls it."""
+    raise_all(
+        [
+            f"{keys.get(name, name)} is {size}, and the model's {name} is {graph.dims[name]}"
+            for name, size in given.items()
+            if graph.dims[name] != size
+        ],
+        CheckpointError,
+        hint="set the model's dims to those of the file, as in --set dims.L=24",
+    )
+
+
+def raise_some(problems: list[str], hint: str = "") -> None:
+    """One CheckpointError with the first of `problems`, if there are any."""
+    more = [f"... and {len(problems) - MOST} more"] if len(problems) > MOST else []
+    raise_all(problems[:MOST] + more, CheckpointError, hint=hint)
+
+
+def name_pattern(template: str) -> re.Pattern[str]:
+    """`h.{i}.qkv.weight` as a pattern over parameter names, with the group `i` for the number."""
+    parts = re.split(r"\{([A-Za-z_]\w*)\}", template)
+    seen: set[str] = set()
+    text = ""
+    for index, part in enumerate(parts):
+        if index % 2 == 0:
+            text += re.escape(part)
+        elif part in seen:
+            text += f"(?P={part})"
+        else:
+            seen.add(part)
+            text += rf"(?P<{part}>\d+)"
+    return re.compile(text)

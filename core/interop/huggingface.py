@@ -1,0 +1,413 @@
+"""Hugging Face folders: config.json and safetensors files, read by what a model's [hf] tables say.
+
+Everything is accounted for: each key of config.json and each tensor is mapped, on the model's ignore list, or refused
+by name. A pickle (pytorch_model.bin) is never read. Knows no architecture: that is the models' data.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.errors import BuildError, CheckpointError, did_you_mean
+from core.expr import Number, trim
+from core.graph import Graph, ModelSource
+from core.graph.types import Parameter
+from core.interop.foreign import (
+    Array,
+    Dims,
+    Found,
+    Weights,
+    about,
+    build,
+    check_dims,
+    find_model,
+    name_pattern,
+    raise_some,
+    with_length,
+)
+from core.interop.tensors import TensorFile
+from core.registry import Registry
+
+TABLE = "hf"
+CONFIG, WHOLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
+ABSENT, NULL = "absent", "null"  # what [hf.expect] writes for a key that is not there, and for JSON's null
+_MISSING = object()
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder that was opened: its config, and which file holds each tensor. No data was read."""
+
+    path: Path
+    config: dict[str, Any]
+    files: dict[str, TensorFile]
+
+    @property
+    def architectures(self) -> list[str]:
+        return list(self.config["architectures"])
+
+
+def open_folder(path: Path) -> Folder:
+    """Read config.json and all headers. CheckpointError names the file and what is wrong with it."""
+    config = _read_json(path / CONFIG)
+    names = config.get("architectures")
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        raise CheckpointError(f'{path / CONFIG}: "architectures" is {names!r:.200}; expected a list of names')
+    files: dict[str, TensorFile] = {}
+    for file in _tensor_files(path):
+        for name in file:
+            if name in files:
+                raise CheckpointError(f'{path}: tensor "{name}" is in {files[name].path.name} and {file.path.name}')
+            files[name] = file
+    return Folder(path, config, files)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError):
+        raise CheckpointError(f"{path}: not valid JSON") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: not a JSON object")
+    return value
+
+
+def _tensor_files(path: Path) -> list[TensorFile]:
+    whole, index = (path / WHOLE).is_file(), (path / INDEX).is_file()
+    if whole and index:
+        raise CheckpointError(f"{path}: holds {WHOLE} and {INDEX}", hint="which is it? Move one of them away")
+    if whole:
+        return [TensorFile(path / WHOLE)]
+    if index:
+        return _sharded(path)
+    pickles = sorted(p.name for pattern in PICKLES for p in path.glob(pattern))
+    if pickles:
+        raise CheckpointError(
+            f"{path}: {pickles[0]} is no safetensors file; pickles run code when they are read, so none is",
+            hint="save the model again where it came from: model.save_pretrained(FOLDER, safe_serialization=True)",
+        )
+    raise CheckpointError(f"{path}: there is neither {WHOLE} nor {INDEX} beside {CONFIG}")
+
+
+def _sharded(path: Path) -> list[TensorFile]:
+    """The files that the index names, each of which must hold what the index says."""
+    table = _read_json(path / INDEX).get("weight_map")
+    if not isinstance(table, dict) or not table:
+        raise CheckpointError(f'{path / INDEX}: "weight_map" is {table!r:.200}; expected tensor -> file')
+    opened: dict[str, TensorFile] = {}
+    for tensor, name in table.items():
+        if not isinstance(name, str) or Path(name).name != name or "\\" in name or not name.endswith(".safetensors"):
+            raise CheckpointError(f'{path / INDEX}: tensor "{tensor}" is said to be in {name!r:.200}, not a file here')
+        if name not in opened:
+            opened[name] = TensorFile(path / name)
+        if tensor not in opened[name]:
+            raise CheckpointError(f'{path / name}: there is no tensor "{tensor}", which {INDEX} puts there')
+    return list(opened.values())
+
+
+# --- which model ---------------------------------------------------------------------------------------------------
+
+
+def find(folder: Folder, registry: Registry, overrides: Mapping[str, Number | str]) -> Found:
+    """The registered model that a folder holds, with the sizes of its config.json; `overrides` are dims on top.
+
+    Raises CheckpointError for a folder that no model fits, or not wholly.
+    """
+
+    known: set[str] = set()
+
+    def attempt(source: ModelSource) -> Found | None:
+        known.update(_names(source, "architectures"))
+        if not set(_names(source, "architectures")) & set(folder.architectures):
+            return None
+        _check_config(source, folder)
+        dims = {**with_length(source, _dims(source, folder)), **overrides}
+        return Found(source, dims, weights(folder, build(source, registry, dims)))
+
+    with about(str(folder.path)):
+        found = find_model(registry, TABLE, attempt)
+    if found is None:
+        raise CheckpointError(
+            f"{folder.path}: no model answers to {', '.join(folder.architectures)}",
+            hint=f"known: {', '.join(sorted(known)) or 'none'}; a plugin may bring another (plugins=[PATH])",
+        )
+    return found
+
+
+def _names(source: ModelSource, key: str) -> list[str]:
+    value = source.document.get(TABLE, {}).get(key, [])
+    return [value] if isinstance(value, str) else list(value)
+
+
+def fitting(folder: Folder, graph: Graph) -> Weights:
+    """The folder's parameters for a model that is settled. CheckpointError unless it is the same model and size."""
+    source = graph.source
+    if TABLE not in source.document:
+        raise CheckpointError(f"{folder.path}: {source.where()} has no [{TABLE}] to read Hugging Face's names with")
+    if not set(_names(source, "architectures")) & set(folder.architectures):
+        raise CheckpointError(
+            f"{folder.path}: holds {', '.join(folder.architectures)}; model {graph.name} answers to "
+            f"{', '.join(_names(source, 'architectures'))}"
+        )
+    with about(str(folder.path)):
+        _check_config(source, folder)
+        check_dims(_dims(source, folder), graph, {dim: " or ".join(k) for dim, k in _alternatives(source).items()})
+        return weights(folder, graph)
+
+
+# --- config.json ---------------------------------------------------------------------------------------------------
+
+
+def _look_up(config: Mapping[str, Any], key: str) -> Any:
+    """The value of a dotted key, _MISSING when it is not there."""
+    value: Any = config
+    for part in key.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return _MISSING
+        value = value[part]
+    return value
+
+
+def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted keys of everything that is no table with something in it."""
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def _alternatives(source: ModelSource) -> dict[str, list[str]]:
+    """Dim -> keys of config.json that may hold it."""
+    table = source.document[TABLE].get("dims", {})
+    return {dim: keys if isinstance(keys, list) else [keys] for dim, keys in table.items()}
+
+
+def _check_config(source: ModelSource, folder: Folder) -> None:
+    """CheckpointError for a value that [hf.expect] does not have, and for a key that nobody knows."""
+    expect, ignore = source.document[TABLE].get("expect", {}), _names(source, "ignore")
+    problems = []
+    for key, allowed in expect.items():
+        value = _look_up(folder.config, key)
+        if not any(_is(value, a) for a in (allowed if isinstance(allowed, list) else [allowed])):
+            shown = ABSENT if value is _MISSING else json.dumps(value)
+            problems.append(f"{key} is {shown:.100}, expected {' or '.join(json.dumps(a) for a in allowed)}")
+    known = {"architectures", *expect, *(key for keys in _alternatives(source).values() for key in keys)}
+    for key in _leaves(folder.config):
+        parts = key.split(".")
+        above = [".".join(parts[:n]) for n in range(1, len(parts) + 1)]
+        if not any(name in known or _matches(name, ignore) for name in above):
+            problems.append(f'key "{key}" is unknown: neither mapped nor on the ignore list of [{TABLE}]')
+    raise_some(
+        [f"{CONFIG}: {problem}" for problem in problems],
+        f"what a model reads is in its [{TABLE}]; a model that extends it may say more",
+    )
+
+
+def _is(value: Any, allowed: Any) -> bool:
+    if allowed in (ABSENT, NULL):
+        return value is (_MISSING if allowed == ABSENT else None)
+    return isinstance(value, bool) == isinstance(allowed, bool) and bool(value == allowed)
+
+
+def _matches(name: str, globs: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, glob) for glob in globs)
+
+
+def _dims(source: ModelSource, folder: Folder) -> Dims:
+    dims: Dims = {}
+    for dim, keys in _alternatives(source).items():
+        key = next((k for k in keys if _look_up(folder.config, k) not in (_MISSING, None)), None)
+        if key is None:
+            raise CheckpointError(f"{CONFIG}: there is no {' or '.join(keys)}, which the model's {dim} comes from")
+        value = _look_up(folder.config, key)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise CheckpointError(f"{CONFIG}: {key} is {value!r:.100}; expected a number")
+        dims[dim] = int(value) if float(value).is_integer() else value
+    return dims
+
+
+# --- tensors -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Where a parameter's numbers are: tensors[e][r], by Hugging Face's names without prefix.
+
+    Each is transposed if `transpose`; the rows of tensors[e] follow one another; `stack`: a new first dim over e.
+    """
+
+    tensors: tuple[tuple[str, ...], ...]
+    transpose: bool = False
+    stack: bool = False
+
+
+def rules(graph: Graph) -> dict[str, Rule]:
+    """The rule of each parameter. BuildError for a parameter that [hf.params] does not know, or knows twice."""
+    source = graph.source
+    table = source.document.get(TABLE, {}).get("params", {})
+    patterns = [(name_pattern(name), name, rule) for name, rule in table.items()]
+    found: dict[str, Rule] = {}
+    matched: set[str] = set()
+    for parameter in graph.parameters.values():
+        fits = [(m, name, rule) for pattern, name, rule in patterns if (m := pattern.fullmatch(parameter.name))]
+        if len(fits) != 1:
+            why = f"two entries fit {parameter.name}" if fits else f"nothing is said of {parameter.name}"
+            raise BuildError(f"{source.where()} [{TABLE}.params]: {why}")
+        match, name, rule = fits[0]
+        matched.add(name)
+        found[parameter.name] = _rule(rule, parameter, match.groupdict(), source.where(TABLE, "params", name))
+    for name in table:
+        if name not in matched:
+            where = source.where(TABLE, "params", name)
+            raise BuildError(f"{where}: the model has no such parameter{did_you_mean(name, graph.parameters)}")
+    return found
+
+
+def _rule(rule: Any, parameter: Parameter, numbers: Mapping[str, str], where: str) -> Rule:
+    table = rule if isinstance(rule, dict) else {"from": rule}
+    names = table.get("rows", table.get("from"))
+    names = [names] if isinstance(names, str) else names
+    counter = table.get("stack")
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        raise BuildError(f'{where} is {rule!r:.200}; expected a tensor\'s name, a list of them, or {{ from = "..." }}')
+    count = trim(parameter.shape)[0] if counter else 1
+
+    def filled(name: str, index: int) -> str:
+        for key, number in {**numbers, **({counter: str(index)} if counter else {})}.items():
+            name = name.replace(f"{{{key}}}", number)
+        return name
+
+    tensors = tuple(tuple(filled(name, index) for name in names) for index in range(count))
+    return Rule(tensors, bool(table.get("transpose")), bool(counter))
+
+
+def names(graph: Graph) -> dict[str, str | tuple[str, ...]]:
+    """Parameter -> Hugging Face's tensor, or the tensors whose rows it stacks, with the prefix that export writes."""
+    prefix = (_names(graph.source, "prefix") or [""])[0]
+    found: dict[str, str | tuple[str, ...]] = {}
+    for parameter, rule in rules(graph).items():
+        full = tuple(prefix + name for group in rule.tensors for name in group)
+        found[parameter] = full[0] if len(full) == 1 else full
+    return found
+
+
+def weights(folder: Folder, graph: Graph) -> Weights:
+    """The folder's tensors as the graph's parameters: names and shapes checked, data read on demand, as floats.
+
+    Raises CheckpointError with every tensor that is missing, has another shape, or belongs to nothing.
+    """
+    reader = _Reader(folder, graph)
+    for name, rule in rules(graph).items():
+        reader.parameter(graph.parameters[name], rule)
+    for copy, owner in graph.source.document[TABLE].get("tied", {}).items():
+        reader.tied(copy, owner)
+    reader.left()
+    raise_some(reader.problems)
+    return Weights(reader.makers)
+
+
+class _Reader:
+    """Takes tensors out of a folder, and keeps account of them."""
+
+    def __init__(self, folder: Folder, graph: Graph) -> None:
+        self.folder, self.source = folder, graph.source
+        self.prefixes = _names(graph.source, "prefix") or [""]
+        self.unused = dict.fromkeys(folder.files)
+        self.problems: list[str] = []
+        self.makers: dict[str, Callable[[], Array]] = {}
+
+    def find(self, name: str) -> str | None:
+        """A tensor's name in the files, with one of the prefixes."""
+        found = next((p + name for p in self.prefixes if p + name in self.folder.files), None)
+        if found is not None:
+            self.unused.pop(found, None)
+        return found
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.folder.files[name].shapes[name]
+
+    def parameter(self, parameter: Parameter, rule: Rule) -> None:
+        groups: list[list[str]] = []
+        for group in rule.tensors:
+            found = [self.find(name) for name in group]
+            for name, at in zip(group, found, strict=True):
+                if at is None:
+                    near = did_you_mean(name, self.unused)
+                    self.problems.append(f'tensor "{name}", for {parameter.name}, is missing{near}')
+            groups.append([at for at in found if at is not None])
+        if [len(g) for g in groups] != [len(g) for g in rule.tensors]:
+            return
+        expected = trim(parameter.shape)
+        got = _shape([[self.shape(n) for n in group] for group in groups], rule)
+        if got == expected:
+            self.makers[parameter.name] = lambda: _read(self.folder, groups, rule)
+        else:
+            came = ", ".join(f'"{n}" {self.shape(n)}' for group in groups for n in group)
+            turned = " transposed" if rule.transpose else ""
+            self.problems.append(f"tensor {came} does not fit{turned}: {parameter.name} has shape {expected}")
+
+    def tied(self, copy: str, owner: str) -> None:
+        """A tensor that may be there a second time: it must be what its owner is."""
+        found, made = self.find(copy), self.makers.get(owner)
+        if found is None or made is None:
+            return
+
+        def checked() -> Array:
+            ours = made()
+            if not np.array_equal(_tensor(self.folder, found), ours):
+                raise CheckpointError(
+                    f'{self.folder.path}: tensor "{found}" differs from {owner}, which the model ties it to',
+                    hint="a model whose head is a parameter of its own reads such a file",
+                )
+            return ours
+
+        self.makers[owner] = checked
+
+    def left(self) -> None:
+        """What nobody asked for is ignored by name or refused."""
+        ignore = _names(self.source, "ignore")
+        for name in self.unused:
+            bare = [name.removeprefix(prefix) for prefix in self.prefixes]
+            if not any(_matches(form, ignore) for form in (name, *bare)):
+                self.problems.append(f'tensor "{name}" is unknown: no parameter of the model reads it')
+
+
+def _shape(groups: list[list[tuple[int, ...]]], rule: Rule) -> tuple[int, ...] | None:
+    """The shape that tensors of these shapes come to; None when they do not go together."""
+    turned = [[s[::-1] if rule.transpose else s for s in group] for group in groups]
+    if any(rule.transpose and len(s) != 2 or not s for group in turned for s in group):
+        return None
+    if any(s[1:] != group[0][1:] for group in turned for s in group):
+        return None
+    stacked = [(sum(s[0] for s in group), *group[0][1:]) for group in turned]
+    if any(s != stacked[0] for s in stacked):
+        return None
+    return (len(stacked), *stacked[0]) if rule.stack else stacked[0]
+
+
+def _read(folder: Folder, groups: list[list[str]], rule: Rule) -> Array:
+    parts = []
+    for group in groups:
+        tensors = [_tensor(folder, name) for name in group]
+        tensors = [t.T for t in tensors] if rule.transpose else tensors
+        parts.append(tensors[0] if len(tensors) == 1 else np.concatenate(tensors))
+    return np.stack(parts) if rule.stack else parts[0]
+
+
+def _tensor(folder: Folder, name: str) -> Array:
+    array = folder.files[name][name]
+    if array.dtype.kind != "f":
+        raise CheckpointError(f'{folder.path}: tensor "{name}" holds {array.dtype}; expected floating point')
+    return array

@@ -1,0 +1,182 @@
+"""llm.c's model files: 256 int32 of header, then the parameters, the layers of each stacked, all f32 or all bf16.
+
+https://github.com/karpathy/llm.c, train_gpt2.py, write_model. Which dims the header holds, and the order of the
+parameters, is the models' data ([llmc]). The vocabulary has padding of the file's own, which is cut off.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.errors import BuildError, CheckpointError
+from core.expr import Number, trim
+from core.graph import Graph, ModelSource
+from core.interop.foreign import (
+    Array,
+    Dims,
+    Found,
+    Weights,
+    about,
+    build,
+    check_dims,
+    find_model,
+    name_pattern,
+    with_length,
+)
+from core.registry import Registry
+
+TABLE = "llmc"
+INTEGERS = 256
+BYTES = 4 * INTEGERS
+FIRST = 2  # of the header's numbers, behind magic and version
+DTYPES: dict[int, np.dtype[Any]] = {
+    3: np.dtype("<f4"),
+    5: np.dtype("<u2"),
+}  # version -> how numbers lie; bf16 is the upper half of an f32
+OTHERS = {  # first number of llm.c's other files
+    20240327: "the gradients of a test (debug_state)",
+    20240328: "a tokenizer",
+    20240520: "a shard of tokens",
+    20240522: "HellaSwag's questions",
+    20240801: "a shard of tokens",
+}
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A file whose header was read: its numbers, and the bytes that the file has."""
+
+    path: Path
+    header: tuple[int, ...]
+    size: int
+
+    @property
+    def magic(self) -> int:
+        return self.header[0]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return DTYPES[self.header[1]]
+
+
+def open_file(path: Path) -> ModelFile:
+    """Read the header. CheckpointError for another kind of file, or a version that is unknown."""
+    try:
+        with path.open("rb") as file:
+            data, size = file.read(BYTES), path.stat().st_size
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if len(data) < BYTES:
+        raise CheckpointError(f"{path}: {size} bytes, too short for llm.c's header of {BYTES}")
+    header = tuple(int(n) for n in np.frombuffer(data, "<i4"))
+    if header[0] in OTHERS:
+        raise CheckpointError(f"{path}: this is {OTHERS[header[0]]} of llm.c, not a model")
+    return ModelFile(path, header, size)
+
+
+def find(file: ModelFile, registry: Registry, overrides: Mapping[str, Number | str]) -> Found:
+    """The registered model that a file holds, with the sizes of its header; `overrides` are dims on top."""
+
+    def attempt(source: ModelSource) -> Found | None:
+        if source.document[TABLE]["magic"] != file.magic:
+            return None
+        given = _header_dims(source, file)
+        own = {name: size for name, size in given.items() if name not in _padding(source)}
+        dims = {**with_length(source, own), **overrides}
+        return Found(source, dims, weights(file, build(source, registry, dims), registry))
+
+    with about(str(file.path)):
+        found = find_model(registry, TABLE, attempt)
+    if found is None:
+        raise CheckpointError(
+            f"{file.path}: no model has the magic {file.magic} in its [{TABLE}]",
+            hint="a plugin may bring one that has (plugins=[PATH])",
+        )
+    return found
+
+
+def fitting(file: ModelFile, graph: Graph, registry: Registry) -> Weights:
+    """The file's parameters for a model that is settled. CheckpointError unless it is the same model and size."""
+    source = graph.source
+    if source.document.get(TABLE, {}).get("magic") != file.magic:
+        raise CheckpointError(f"{file.path}: magic {file.magic} is not of model {graph.name}: see its [{TABLE}]")
+    with about(str(file.path)):
+        given = _header_dims(source, file)
+        own = {name: size for name, size in given.items() if name not in _padding(source)}
+        check_dims(own, graph, {name: f"{name} in the header" for name in own})
+        return weights(file, graph, registry)
+
+
+def _padding(source: ModelSource) -> list[str]:
+    return list(source.document[TABLE].get("padding", []))
+
+
+def _header_dims(source: ModelSource, file: ModelFile) -> Dims:
+    """Dim -> its size in the header. CheckpointError for a version or number that means nothing here."""
+    if file.header[1] not in DTYPES:
+        raise CheckpointError(
+            f"version {file.header[1]} of llm.c's format is unknown; known: 3 (all f32), 5 (all bf16)",
+            hint="versions 1 and 2 came before the padded vocabulary: write the file again with llm.c of today",
+        )
+    names = source.document[TABLE]["header"]
+    dims: Dims = {}
+    for place, name in enumerate(names, FIRST):
+        if file.header[place] < 1:
+            raise CheckpointError(f"the header's number {place}, {name}, is {file.header[place]}: damaged")
+        dims[name] = file.header[place]
+    for place in range(FIRST + len(names), INTEGERS):
+        if file.header[place] != 0:
+            raise CheckpointError(f"the header's number {place} is {file.header[place]}, expected 0: damaged")
+    return dims
+
+
+def weights(file: ModelFile, graph: Graph, registry: Registry) -> Weights:
+    """The file's parameters for `graph`, read on demand, bf16 as f32. CheckpointError when the sizes do not add up."""
+    source = graph.source
+    sizes: Dims = {name: size + 0 for name, size in graph.dims.items()}  # + 0: a padded size becomes a plain one
+    in_file = build(source, registry, {**sizes, **_header_dims(source, file)})
+    shapes = {name: tuple(int(n) for n in p.shape) for name, p in in_file.parameters.items()}
+    order = _order(source, graph)
+    total = BYTES + file.dtype.itemsize * sum(math.prod(shapes[name]) for name in order)
+    if total != file.size:
+        raise CheckpointError(f"{file.size:,} bytes, but its header describes {total:,}: cut short, or another model")
+    makers = {}
+    position = BYTES
+    for name in order:
+        wanted = trim(graph.parameters[name].shape)
+        if len(wanted) != len(shapes[name]) or any(w > s for w, s in zip(wanted, shapes[name], strict=True)):
+            raise CheckpointError(f"{name} has shape {shapes[name]}; the model's has {wanted}")
+        makers[name] = _maker(file, position, shapes[name], wanted)
+        position += file.dtype.itemsize * math.prod(shapes[name])
+    return Weights({name: makers[name] for name in graph.parameters})
+
+
+def _order(source: ModelSource, graph: Graph) -> list[str]:
+    """Parameters in the file's order. BuildError unless [llmc] params names each exactly once."""
+    order: list[str] = []
+    for template in source.document[TABLE]["params"]:
+        pattern = name_pattern(template)
+        found = [(m, name) for name in graph.parameters if (m := pattern.fullmatch(name))]
+        if not found:
+            raise BuildError(f"{source.where(TABLE, 'params')}: the model has no parameter {template}")
+        order += [name for _, name in sorted(found, key=lambda f: [int(n) for n in f[0].groups()])]
+    if sorted(order) != sorted(graph.parameters):
+        odd = sorted(set(graph.parameters) - set(order)) or sorted({n for n in order if order.count(n) > 1})
+        raise BuildError(f"{source.where(TABLE, 'params')}: {odd[0]} must be named once")
+    return order
+
+
+def _maker(file: ModelFile, position: int, shape: tuple[int, ...], wanted: tuple[int, ...]) -> Any:
+    def make() -> Array:
+        raw = np.asarray(np.memmap(file.path, file.dtype, "r", position, shape))[tuple(slice(n) for n in wanted)]
+        if file.dtype.kind == "u":
+            return (raw.astype(np.uint32) << 16).view(np.float32)
+        return raw.astype(raw.dtype.newbyteorder("="), copy=False)
+
+    return make

@@ -1,0 +1,99 @@
+"""What a path is, and the parameters that lie there: our checkpoints, Hugging Face folders, llm.c's files.
+
+What it is gets found by looking. Two answers, and none, are errors that say what was looked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from core.errors import CheckpointError, UsageError, did_you_mean
+from core.graph import Graph
+from core.interop import checkpoint, huggingface, llmc
+from core.interop.foreign import Array
+from core.registry import Registry
+
+MODEL, CHECKPOINT, HUGGINGFACE, LLMC = "a model", "a checkpoint", "a Hugging Face folder", "an llm.c file"
+EXPECTED = (
+    "expected a run's or checkpoint's folder, a Hugging Face folder (config.json and *.safetensors), an llm.c model "
+    "file (.bin), a model's TOML, or the name of a model (`core models`)"
+)
+LLMC_MAGICS = range(20240000, 20250000)  # llm.c begins its files with the day that a format was made
+PICKLED = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch.save, pickle, npz
+
+
+def identify(path: str | Path, registry: Registry) -> str:
+    """MODEL, CHECKPOINT (a run's folder included), HUGGINGFACE or LLMC. CheckpointError or UsageError otherwise."""
+    where = Path(path).expanduser()
+    try:
+        there = where.exists()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{str(path)!r:.200} is no path: {error}") from None
+    if str(path) in registry.models:
+        if there:
+            raise UsageError(
+                f'"{path}" is the name of a model, and a {"folder" if where.is_dir() else "file"} here',
+                hint=f"./{path} is the one here, {registry.models[str(path)].path} the model",
+            )
+        return MODEL
+    if not there:
+        run = Path("runs") / where
+        hint = f"{run} exists" if run.exists() else EXPECTED
+        raise UsageError(f"{path}: no such file, folder or model{did_you_mean(str(path), registry.models)}", hint=hint)
+    return _folder(where) if where.is_dir() else _file(where)
+
+
+def _folder(path: Path) -> str:
+    ours = (path / checkpoint.MANIFEST).is_file() or checkpoint.STEP.fullmatch(path.name) is not None
+    ours = ours or bool(checkpoint.steps(path) or checkpoint.steps(path / "checkpoints"))
+    theirs = (path / huggingface.CONFIG).is_file()
+    if ours and theirs:
+        raise CheckpointError(
+            f"{path}: both {CHECKPOINT} and {HUGGINGFACE}: it holds {huggingface.CONFIG} too",
+            hint="give the checkpoint's own folder (checkpoints/step_00001000), or move one of them away",
+        )
+    if ours or theirs:
+        return CHECKPOINT if ours else HUGGINGFACE
+    if (path / "checkpoints").is_dir():
+        raise CheckpointError(f"{path}: a run without a checkpoint so far")
+    if list(path.glob("*.safetensors")):
+        raise CheckpointError(f"{path}: there is no {huggingface.CONFIG} beside the safetensors files", hint=EXPECTED)
+    raise CheckpointError(f"{path}: nothing here is known", hint=EXPECTED)
+
+
+def _file(path: Path) -> str:
+    if path.suffix == ".toml":
+        return MODEL
+    if path.suffix == ".safetensors":
+        raise CheckpointError(f"{path}: tensors alone do not say which model they are", hint=f"give {path.parent}")
+    try:
+        with path.open("rb") as file:
+            first = file.read(4)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if first.startswith(PICKLED):
+        raise CheckpointError(
+            f"{path}: a pickle or an archive of one, which runs code when it is read: never read here",
+            hint="save the model as safetensors where it came from (save_pretrained, safetensors.torch.save_file)",
+        )
+    if int.from_bytes(first, "little") in LLMC_MAGICS:
+        return LLMC
+    raise CheckpointError(f"{path}: nothing that is known", hint=EXPECTED)
+
+
+def read_weights(path: str | Path, graph: Graph, registry: Registry) -> Mapping[str, Array]:
+    """The parameters at `path` for a model that is settled: by its names, without padding, each read when asked for.
+
+    path: a run's or checkpoint's folder (its newest), a Hugging Face folder, an llm.c file. A model of another kind
+    or size is a CheckpointError. Of a checkpoint, names and shapes are left to be checked against the engine's.
+    """
+    where = Path(path).expanduser()
+    kind = identify(path, registry)
+    if kind == MODEL:
+        raise CheckpointError(f"{path}: a model without weights", hint="leave `weights` out: they are drawn")
+    if kind == CHECKPOINT:
+        return checkpoint.find(where).parameters
+    if kind == HUGGINGFACE:
+        return huggingface.fitting(huggingface.open_folder(where), graph)
+    return llmc.fitting(llmc.open_file(where), graph, registry)
