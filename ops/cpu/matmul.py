@@ -30,7 +30,7 @@ class MatmulBlas(Variant):
     op, name, device = "matmul", "blas", "cpu"
     dtypes = ("f32", "f64")
     reads = ("x", "weight")
-    examples = [{"x": (7, 601), "features": 1030}]
+    examples = [{"x": (2, 31, 601), "features": 1030}]
 
     def workspace(self, t):
         return max(SLICE, 8 * t.K)  # one row at least
