@@ -101,7 +101,7 @@ def cases_of(op: Op, variant: Variant, seed: int = 0) -> list[Case]:
             f'op "{op.name}" has no examples, so there is nothing to check',
             hint='add `examples=[{"x": (4, 7, 64)}, ...]`, with awkward sizes (1, odd, prime) among them',
         )
-    return [make_case(op, example, seed) for example in [*examples, *reduced(op, examples)]]
+    return [make_case(op, e, seed, index) for index, e in enumerate([*examples, *reduced(op, examples)])]
 
 
 def reduced(op: Op, examples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -118,8 +118,11 @@ def reduced(op: Op, examples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any
     return more
 
 
-def make_case(op: Op, example: Mapping[str, Any], seed: int = 0) -> Case:
-    """Shapes, dims and drawn contents of one example. Raises BuildError for an example that does not fit the op."""
+def make_case(op: Op, example: Mapping[str, Any], seed: int = 0, index: int = 0) -> Case:
+    """Shapes, dims and drawn contents of one example; every second one has no integer 0.
+
+    Raises BuildError for an example that does not fit the op.
+    """
     where = f"op {op.name!r}, example {dict(example)!r}"
     for key in example:
         if key not in op.inputs and key not in op.attrs:
@@ -139,7 +142,7 @@ def make_case(op: Op, example: Mapping[str, Any], seed: int = 0) -> Case:
     for name in op.inputs:
         values[name] = None
         if name in shapes:
-            values[name] = fixed[name] if name in fixed else draw_input(op, name, shapes[name], dims, rng)
+            values[name] = fixed[name] if name in fixed else draw_input(op, name, shapes[name], dims, rng, index % 2)
     present = op.present_params(attrs)
     for name in op.params:
         values[name] = draw(op.param_patterns[name].shape(dims, where), rng) if name in present else None
@@ -167,7 +170,9 @@ def padding(shape: tuple[int, ...]) -> Array:
     return outside
 
 
-def draw_input(op: Op, name: str, shape: tuple[int, ...], dims: Mapping[str, Any], rng: np.random.Generator) -> Array:
+def draw_input(
+    op: Op, name: str, shape: tuple[int, ...], dims: Mapping[str, Any], rng: np.random.Generator, least: int
+) -> Array:
     """Contents of an input: normal, integers below their bound, or zero for the state that an update starts from."""
     pattern = op.inputs[name].pattern
     if not pattern.integer:
@@ -176,8 +181,9 @@ def draw_input(op: Op, name: str, shape: tuple[int, ...], dims: Mapping[str, Any
         return draw(shape, rng)
     limit = int(evaluate(pattern.bound, dims, f"{op.name}.{name}")) if pattern.bound else UNBOUNDED
     kind = {"i32": np.int32, "u32": np.uint32, "u8": np.uint8}[str(pattern.dtype)]
-    values = rng.integers(0, limit, shape).astype(kind)
-    edges = [limit - 1, 0]  # the largest, the smallest and an ignored one are always among them
+    least = min(least, limit - 1)
+    values = rng.integers(least, limit, shape).astype(kind)
+    edges = [limit - 1, least]  # the largest, the smallest and an ignored one are always among them
     if ignores_negative(op, name):
         values[rng.random(shape) < IGNORED] = -1
         edges.append(-1)

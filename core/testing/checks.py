@@ -46,12 +46,16 @@ def check_gradient(log: Log, trial: Trial) -> None:
 
 def check_accumulate(log: Log, trial: Trial) -> None:
     """Gradients that are added to: each alone, then all at once."""
-    adds = [n for n in trial.wanted() if n[1:] in trial.variant.can_add or n[1:] in trial.op.params]
-    for chosen in sets_of(adds):
+    for chosen in sets_of(addable(trial)):
         asked = Asked(add=frozenset(chosen))
         got = trained(log, "accumulate", trial, asked)
         if got is not None:
             compare_gradients(log, "accumulate", trial, got, asked, f" (adding to {', '.join(chosen)})")
+
+
+def addable(trial: Trial) -> list[str]:
+    """The gradients that a plan may ask the variant to add to."""
+    return [n for n in trial.wanted() if n[1:] in trial.variant.can_add or n[1:] in trial.op.params]
 
 
 def check_absent(log: Log, trial: Trial) -> None:
@@ -63,8 +67,9 @@ def check_absent(log: Log, trial: Trial) -> None:
         got = trained(log, "absent", trial, asked)
         if got is not None:
             compare_gradients(log, "absent", trial, got, asked, f" (without {', '.join(sorted(unwanted))})")
-    for name in trial.seeds if len(trial.seeds) > 1 else ():
-        asked = Asked(absent=frozenset((name,)))
+    missing = list(trial.seeds) if len(trial.seeds) > 1 else []
+    for name, add in itertools.product(missing, [frozenset[str](), frozenset(addable(trial))]):
+        asked = Asked(absent=frozenset((name,)), add=add)
         got = trained(log, "absent", trial, asked)
         if got is not None:
             compare_gradients(log, "absent", trial, got, asked, f" (no {name} from above)")

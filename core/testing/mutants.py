@@ -154,7 +154,10 @@ def same_shape(op: Op, variant: Variant) -> dict[str, tuple[str, ...]]:
 
 @dataclass
 class Result:
-    """What became of the mutants of one variant. by_check: sub-check -> how many it caught first."""
+    """What became of the mutants of one variant. by_check: sub-check -> how many it caught first.
+
+    unbroken: sub-checks that the variant fails as it is; what those say of a mutant counts for nothing.
+    """
 
     name: str
     made: int = 0
@@ -162,6 +165,7 @@ class Result:
     equivalent: int = 0
     by_check: dict[str, int] = field(default_factory=dict)
     survivors: list[Mutant] = field(default_factory=list)
+    unbroken: list[str] = field(default_factory=list)
 
 
 def run_mutants(
@@ -179,11 +183,12 @@ def run_mutants(
     for op, variant in chosen(registry, names):
         result = Result(f"{op.name}.{variant.name}")
         reasons = (listed or {}).get(result.name, {})
+        result.unbroken = check_variant(op, variant, registry).failed_checks()
         for mutant in spread(mutants_of(op, variant), sample):
             result.made += 1
             if mutant.key in reasons:
                 result.equivalent += 1
-            elif check := mutant.caught(registry):
+            elif (check := mutant.caught(registry)) and check not in result.unbroken:
                 result.caught += 1
                 result.by_check[check] = result.by_check.get(check, 0) + 1
             else:
@@ -266,6 +271,7 @@ def describe(results: Sequence[Result]) -> str:
     for r in results:
         by = ", ".join(f"{check} {n}" for check, n in sorted(r.by_check.items(), key=lambda i: -i[1]))
         lines.append(f"{r.name:<28} {r.caught:>4} of {r.made - r.equivalent:>4} caught ({by})")
+    lines += [f"{r.name} fails {', '.join(r.unbroken)} as it is" for r in results if r.unbroken]
     lines += [f"\nNOT CAUGHT, line {m.fault.line}:\n{as_toml(m)}" for r in results for m in r.survivors]
     made, same = sum(r.made for r in results), sum(r.equivalent for r in results)
     caught = sum(r.caught for r in results)

@@ -1,10 +1,12 @@
 """Ops that use a random key: the key and the place settle everything, whatever the batch; without one, nothing is.
 
-Recomputing, resuming and other numbers of devices rely on it.
+Recomputing, resuming and other numbers of devices rely on it. The key is (seed, node, step, first), and `first` counts
+the rows (tokens) of the whole step that come before this batch.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +15,6 @@ import numpy as np
 from core.testing.compare import Array
 from core.testing.log import Log, compare, no_excuse, trained
 from core.testing.trial import PLAIN, Trial
-
-FIRST = 3  # the key's last word: the index, in the whole step, of the batch's first row
 
 
 def check_random(log: Log, trial: Trial) -> None:
@@ -31,8 +31,10 @@ def check_random(log: Log, trial: Trial) -> None:
             other = keyed(trial, key + np.array([1, 0, 0, 0], np.uint32))
             same = all(v.tobytes() == whole.outputs[n].tobytes() for n, v in other.items())
             log.verdict("random", not same, "another seed in the key gives the same bits")
-        for row in range(1, (trial.case.dims.get("...") or (1,))[0]):
-            for name, value in keyed(trial, key + np.array([0, 0, 0, row], np.uint32), row).items():
+        batch, *rest = trial.case.dims.get("...") or (1,)
+        for row in range(1, batch):
+            later = key + np.array([0, 0, 0, row * math.prod(rest)], np.uint32)
+            for name, value in keyed(trial, later, row).items():
                 same = value.tobytes() == np.ascontiguousarray(whole.outputs[name][row:]).tobytes()
                 log.verdict("random", same, f"{name}: rows from {row} on differ when they are a batch of their own")
 
