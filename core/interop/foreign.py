@@ -144,7 +144,7 @@ def check_dims(given: Mapping[str, Number | str], graph: Graph, keys: Mapping[st
             if graph.dims[name] != size
         ],
         CheckpointError,
-        hint="set the model's dims to those of the file, as in --set dims.L=24",
+        hint="the model's dims must be those of the file",
     )
 
 

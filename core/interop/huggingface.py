@@ -162,7 +162,6 @@ def fitting(folder: Folder, graph: Graph) -> Weights:
         )
     with about(str(folder.path)):
         _check_config(source, folder)
-        check_dims(_dims(source, folder), graph, {dim: " or ".join(k) for dim, k in _alternatives(source).items()})
         return weights(folder, graph)
 
 
@@ -306,8 +305,11 @@ def names(graph: Graph) -> dict[str, str | tuple[str, ...]]:
 def weights(folder: Folder, graph: Graph) -> Weights:
     """The folder's tensors as the graph's parameters: names and shapes checked, data read on demand, as floats.
 
-    Raises CheckpointError with every tensor that is missing, has another shape, or belongs to nothing.
+    Raises CheckpointError for sizes that are not the graph's, then with every tensor that is missing, has another
+    shape, or belongs to nothing.
     """
+    keys = {dim: f"{CONFIG}: {' or '.join(keys)}" for dim, keys in _alternatives(graph.source).items()}
+    check_dims(_dims(graph.source, folder), graph, keys)
     reader = _Reader(folder, graph)
     for name, rule in rules(graph).items():
         reader.parameter(graph.parameters[name], rule)

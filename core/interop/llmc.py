@@ -86,9 +86,7 @@ def find(file: ModelFile, registry: Registry, overrides: Mapping[str, Number | s
     def attempt(source: ModelSource) -> Found | None:
         if source.document[TABLE]["magic"] != file.magic:
             return None
-        given = _header_dims(source, file)
-        own = {name: size for name, size in given.items() if name not in _padding(source)}
-        dims = {**with_length(source, own), **overrides}
+        dims = {**with_length(source, _own_dims(source, file)), **overrides}
         return Found(source, dims, weights(file, build(source, registry, dims), registry))
 
     with about(str(file.path)):
@@ -107,14 +105,7 @@ def fitting(file: ModelFile, graph: Graph, registry: Registry) -> Weights:
     if source.document.get(TABLE, {}).get("magic") != file.magic:
         raise CheckpointError(f"{file.path}: magic {file.magic} is not of model {graph.name}: see its [{TABLE}]")
     with about(str(file.path)):
-        given = _header_dims(source, file)
-        own = {name: size for name, size in given.items() if name not in _padding(source)}
-        check_dims(own, graph, {name: f"{name} in the header" for name in own})
         return weights(file, graph, registry)
-
-
-def _padding(source: ModelSource) -> list[str]:
-    return list(source.document[TABLE].get("padding", []))
 
 
 def _header_dims(source: ModelSource, file: ModelFile) -> Dims:
@@ -136,9 +127,17 @@ def _header_dims(source: ModelSource, file: ModelFile) -> Dims:
     return dims
 
 
+def _own_dims(source: ModelSource, file: ModelFile) -> Dims:
+    """The header's dims that are the model's too: without the file's own padding."""
+    padding = source.document[TABLE].get("padding", [])
+    return {name: size for name, size in _header_dims(source, file).items() if name not in padding}
+
+
 def weights(file: ModelFile, graph: Graph, registry: Registry) -> Weights:
     """The file's parameters for `graph`, read on demand, bf16 as f32. CheckpointError when the sizes do not add up."""
     source = graph.source
+    own = _own_dims(source, file)
+    check_dims(own, graph, {name: f"{name} in the header" for name in own})
     sizes: Dims = {name: size + 0 for name, size in graph.dims.items()}  # + 0: a padded size becomes a plain one
     in_file = build(source, registry, {**sizes, **_header_dims(source, file)})
     shapes = {name: tuple(int(n) for n in p.shape) for name, p in in_file.parameters.items()}
@@ -150,7 +149,7 @@ def weights(file: ModelFile, graph: Graph, registry: Registry) -> Weights:
     position = BYTES
     for name in order:
         wanted = trim(graph.parameters[name].shape)
-        if len(wanted) != len(shapes[name]) or any(w > s for w, s in zip(wanted, shapes[name], strict=True)):
+        if any(w > s for w, s in zip(wanted, shapes[name], strict=True)):
             raise CheckpointError(f"{name} has shape {shapes[name]}; the model's has {wanted}")
         makers[name] = _maker(file, position, shapes[name], wanted)
         position += file.dtype.itemsize * math.prod(shapes[name])

@@ -35,6 +35,9 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "I32": np.dtype("<i4"),
     "U32": np.dtype("<u4"),
     "U8": np.dtype("u1"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "BOOL": np.dtype("?"),
 }
 WRITTEN = {dtype: name for name, dtype in DTYPES.items() if name not in ("BF16", "F16")}
 

@@ -1,0 +1,523 @@
+"""Hugging Face folders and llm.c's files: read to the last number, or refused with the reason."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import pickle
+import shutil
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import core
+from core.errors import CheckpointError, CoreError, UsageError
+from core.graph import load_model
+from core.interop import huggingface
+from core.interop.weights import read_weights
+from core.loader import load_registry
+
+GOLDEN = Path(__file__).parent / "golden"
+spec = importlib.util.spec_from_file_location("golden_make", GOLDEN / "make.py")
+make = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(make)
+
+DIMS = make.CASES["gpt2"]["dims"]
+GOLD = safetensors.numpy.load_file(GOLDEN / "gpt2.safetensors")
+BATCH = make.batches(DIMS)[0]
+OURS = {name: value.astype(np.float32) for name, value in make.weights(DIMS).items()}
+
+CONFIG = {
+    "architectures": ["GPT2LMHeadModel"],
+    "model_type": "gpt2",
+    "activation_function": "gelu_new",
+    "layer_norm_epsilon": 1e-05,
+    "n_embd": DIMS["C"],
+    "n_head": DIMS["H"],
+    "n_layer": DIMS["L"],
+    "n_positions": DIMS["S"],
+    "n_inner": None,
+    "vocab_size": DIMS["V"],
+    "attn_pdrop": 0.1,
+    "bos_token_id": 49,
+    "task_specific_params": {"text-generation": {"do_sample": True}},
+}
+CONV1D = {"qkv": "attn.c_attn", "proj": "attn.c_proj", "fc": "mlp.c_fc", "down": "mlp.c_proj"}
+
+
+@pytest.fixture(scope="module")
+def registry():
+    return load_registry()
+
+
+# --- Hugging Face: writing one by hand ---------------------------------------------------------------------------
+
+
+def hf_tensors(prefix="transformer."):
+    """The golden model as transformers stores a GPT-2: written from its source, not from our [hf] table."""
+    found = {"wte.weight": OURS["wte.weight"], "wpe.weight": OURS["x0.weight"]}
+    for name, value in OURS.items():
+        if name.startswith("ln_f"):
+            found[name] = value
+        if name.startswith("h."):
+            _, i, node, role = name.split(".")
+            theirs = f"h.{i}.{CONV1D.get(node, node)}.{role}"
+            found[theirs] = np.ascontiguousarray(value.T) if node in CONV1D and role == "weight" else value
+    return {prefix + name: value for name, value in found.items()}
+
+
+def hf_folder(path, tensors=None, config=None, shards=1):
+    path.mkdir(parents=True, exist_ok=True)
+    tensors = hf_tensors() if tensors is None else tensors
+    (path / "config.json").write_text(json.dumps(CONFIG if config is None else config))
+    if shards == 1:
+        safetensors.numpy.save_file(tensors, path / "model.safetensors")
+        return path
+    names = [f"model-{i + 1:05d}-of-{shards:05d}.safetensors" for i in range(shards)]
+    where = {name: names[index % shards] for index, name in enumerate(tensors)}
+    for file in names:
+        safetensors.numpy.save_file({n: v for n, v in tensors.items() if where[n] == file}, path / file)
+    (path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    return path
+
+
+def bf16(values):
+    """Rounded to bf16, nearest even: (the 16 bits, what they stand for in f32)."""
+    bits = values.astype(np.float32).view(np.uint32).astype(np.uint64)
+    upper = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    return upper, (upper.astype(np.uint32) << 16).view(np.float32)
+
+
+def same(params, expected=OURS):
+    assert set(params) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(params[name], value)
+
+
+def refused(call, *words, kind=CheckpointError):
+    with pytest.raises(kind) as caught:
+        call()
+    for word in words:
+        assert word in str(caught.value), str(caught.value)
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("prefix", ["transformer.", ""])
+def test_a_hugging_face_folder_computes_what_torch_computes(tmp_path, prefix, shards):
+    model = core.load(hf_folder(tmp_path / "hf", hf_tensors(prefix), shards=shards))
+    same(model.params)
+    np.testing.assert_allclose(model.logits(BATCH["tokens"]), GOLD["logits"], atol=1e-4)
+    assert abs(model.loss(**BATCH) - GOLD["loss"]) < 1e-5
+    for name, gradient in model.gradients(**BATCH).items():
+        expected = GOLD["d" + name]
+        assert np.linalg.norm(gradient - expected) < 1e-4 * np.linalg.norm(expected), name
+
+
+def test_names_hf_lead_to_the_tensors_that_were_read(tmp_path):
+    tensors = hf_tensors()
+    names = core.load(hf_folder(tmp_path / "hf", tensors)).names("hf")
+    assert set(names) == set(OURS) and set(names.values()) == set(tensors)
+    for name, theirs in names.items():
+        assert tensors[theirs].shape in (OURS[name].shape, OURS[name].shape[::-1])
+
+
+def test_every_size_of_gpt2_is_found_by_its_config(tmp_path, registry):
+    for name in ("gpt2_124m", "gpt2_355m", "gpt2_774m", "gpt2_1558m"):
+        source = load_model(name, registry)
+        keys = {"n_embd": "C", "n_head": "H", "n_layer": "L", "n_positions": "S", "vocab_size": "V"}
+        dims = {**source.document["dims"], "V": 3, "S": 4, "C": source.document["dims"]["H"]}  # small, to be quick
+        assert {k: dims[v] for k, v in keys.items()}
+        graph = source.build(registry, {"V": 3, "S": 4, "T": 4, "C": dims["C"]})
+        folder = hf_folder(tmp_path / name, empty(graph), {**CONFIG, **{k: dims[v] for k, v in keys.items()}})
+        found = huggingface.find(huggingface.open_folder(folder), registry, {})
+        assert found.source.name == name and found.dims["L"] == source.document["dims"]["L"] and found.dims["T"] == 4
+
+
+def empty(graph):
+    """Zeros in Hugging Face's names and shapes for a graph of GPT-2."""
+    found = {}
+    for name, theirs in huggingface.names(graph).items():
+        shape = tuple(core.expr.unpadded(n) for n in graph.parameters[name].shape)
+        turned = any(f".{node}.weight" in name for node in CONV1D)
+        found[theirs] = np.zeros(shape[::-1] if turned else shape, np.float16)
+    return found
+
+
+def test_bf16_and_f16_are_widened_exactly(tmp_path):
+    halves = {name: value.astype(np.float16) for name, value in hf_tensors().items()}
+    same(core.load(hf_folder(tmp_path / "f16", halves)).params, {n: v.astype(np.float16) for n, v in OURS.items()})
+    folder = hf_folder(tmp_path / "bf16")
+    header, data = {}, b""
+    for name, value in hf_tensors().items():
+        bits = bf16(value)[0].tobytes()
+        header[name] = {"dtype": "BF16", "shape": value.shape, "data_offsets": [len(data), len(data) + len(bits)]}
+        data += bits
+    text = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
+    same(core.load(folder).params, {name: bf16(value)[1] for name, value in OURS.items()})
+
+
+def test_what_the_model_ignores_may_be_there(tmp_path):
+    extra = {"transformer.h.0.attn.bias": np.tri(4, dtype=bool)[None, None], "h.1.attn.masked_bias": np.float32([-1e4])}
+    same(core.load(hf_folder(tmp_path / "hf", {**hf_tensors(), **extra})).params)
+
+
+def test_a_head_that_is_stored_twice_must_be_the_embedding(tmp_path):
+    wte = OURS["wte.weight"]
+    same(core.load(hf_folder(tmp_path / "same", {**hf_tensors(), "lm_head.weight": wte})).params)
+    folder = hf_folder(tmp_path / "other", {**hf_tensors(), "lm_head.weight": wte + 1})
+    refused(lambda: core.load(folder), "lm_head.weight", "differs from wte.weight")
+
+
+# --- Hugging Face: what is refused -------------------------------------------------------------------------------
+
+
+def without(table, *names):
+    return {k: v for k, v in table.items() if k not in names}
+
+
+REFUSED_CONFIGS = {
+    "an unknown key": ({**CONFIG, "rope_scaling": 2}, ["config.json", 'key "rope_scaling" is unknown']),
+    "an unknown key in a table": ({**CONFIG, "quantization": {"bits": 4}}, ['"quantization.bits"']),
+    "another activation": ({**CONFIG, "activation_function": "relu"}, ['activation_function is "relu"', '"gelu_new"']),
+    "a value that is missing": (without(CONFIG, "model_type"), ["model_type is absent"]),
+    "false where 0 could pass": ({**CONFIG, "scale_attn_weights": 1}, ["scale_attn_weights is 1"]),
+    "a size that is missing": (without(CONFIG, "n_positions"), ["n_positions or n_ctx", "S comes from"]),
+    "a size that is no number": ({**CONFIG, "n_layer": "2"}, ["n_layer is '2'", "expected a number"]),
+    "a size that is true": ({**CONFIG, "n_layer": True}, ["n_layer is True"]),
+    "a negative size": ({**CONFIG, "n_layer": -2}, ["-2"]),
+    "sizes that make no model": ({**CONFIG, "n_head": 5}, ["sizes make no model", "heads"]),
+    "more layers than anyone has": ({**CONFIG, "n_layer": 10**9}, ["sizes make no model"]),
+    "another vocabulary": ({**CONFIG, "vocab_size": 10**9}, ['"transformer.wte.weight" (50, 24)', "(1000000000, 24)"]),
+    "no architecture": (without(CONFIG, "architectures"), ['"architectures" is None']),
+    "an unknown architecture": ({**CONFIG, "architectures": ["Mamba"]}, ["no model answers to Mamba", "GPT2LMHeadModel"]),
+}
+
+
+@pytest.mark.parametrize("config, words", REFUSED_CONFIGS.values(), ids=REFUSED_CONFIGS)
+def test_a_config_that_is_not_the_models_is_refused_by_name(tmp_path, config, words):
+    folder = hf_folder(tmp_path / "hf", config=config)
+    refused(lambda: core.load(folder), str(folder), *words)
+
+
+QKV = "transformer.h.1.attn.c_attn.weight"
+REFUSED_TENSORS = {
+    "an unknown tensor": ({**hf_tensors(), "score.weight": OURS["ln_f.bias"]}, ['"score.weight" is unknown']),
+    "a missing tensor": (without(hf_tensors(), QKV), ['"h.1.attn.c_attn.weight"', "h.1.qkv.weight, is missing"]),
+    "a matrix that is not transposed": ({**hf_tensors(), QKV: OURS["h.1.qkv.weight"]}, [QKV, "(72, 24)", "transposed"]),
+    "a matrix with one dim": ({**hf_tensors(), QKV: OURS["h.1.qkv.bias"]}, [QKV, "(72,)"]),
+    "one name under two prefixes": ({**hf_tensors(), "ln_f.bias": OURS["ln_f.bias"]}, ['"ln_f.bias" is unknown']),
+    "integers": ({**hf_tensors(), QKV: np.zeros((24, 72), np.int32)}, [QKV, "int32", "floating point"]),
+    "another model's": ({"a": OURS["ln_f.bias"]}, ["and 17 more"]),
+}
+
+
+@pytest.mark.parametrize("tensors, words", REFUSED_TENSORS.values(), ids=REFUSED_TENSORS)
+def test_tensors_that_are_not_the_models_are_refused_by_name(tmp_path, tensors, words):
+    folder = hf_folder(tmp_path / "hf", tensors)
+    refused(lambda: core.load(folder), str(folder), *words)
+
+
+def edit_index(change):
+    def edit(folder):
+        index = folder / "model.safetensors.index.json"
+        table = json.loads(index.read_text())
+        change(table)
+        index.write_text(json.dumps(table))
+
+    return edit
+
+
+SHARDED = {
+    "a shard that is missing": (lambda f: (f / "model-00002-of-00003.safetensors").unlink(), ["00002", "cannot be read"]),
+    "a name that leaves the folder": (
+        edit_index(lambda t: t["weight_map"].update({QKV: "../model-00001-of-00003.safetensors"})), ["not a file here"]),
+    "a tensor that is elsewhere": (
+        edit_index(lambda t: t["weight_map"].update({"gone": "model-00001-of-00003.safetensors"})), ['no tensor "gone"']),
+    "a number for a name": (edit_index(lambda t: t["weight_map"].update({QKV: 3})), ["not a file here"]),
+    "no table": (edit_index(lambda t: t.update(weight_map=[])), ["weight_map"]),
+    "an index that is no JSON": (lambda f: (f / "model.safetensors.index.json").write_text("{"), ["not valid JSON"]),
+    "a tensor in two shards": (
+        lambda f: safetensors.numpy.save_file(hf_tensors(), f / "model-00001-of-00003.safetensors"), ["is in model-0000"]),
+    "a whole file too": (lambda f: safetensors.numpy.save_file(hf_tensors(), f / "model.safetensors"), ["which is it"]),
+    "a hostile header": (
+        lambda f: (f / "model-00001-of-00003.safetensors").write_bytes(b"\xff" * 64), ["not a valid safetensors file"]),
+    "a shard that is cut short": (
+        lambda f: (f / "model-00003-of-00003.safetensors").write_bytes(
+            (f / "model-00003-of-00003.safetensors").read_bytes()[:-4]), ["cut short"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage, words", SHARDED.values(), ids=SHARDED)
+def test_damaged_shards_are_refused(tmp_path, damage, words):
+    folder = hf_folder(tmp_path / "hf", shards=3)
+    damage(folder)
+    refused(lambda: core.load(folder), *words)
+
+
+class Bomb:
+    def __reduce__(self):
+        return (pytest.fail, ("a pickle was read",))
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt"])
+def test_a_pickle_is_never_read(tmp_path, name):
+    folder = hf_folder(tmp_path / "hf")
+    (folder / "model.safetensors").unlink()
+    (folder / name).write_bytes(pickle.dumps(Bomb()))
+    refused(lambda: core.load(folder), name, "safe_serialization=True")
+    refused(lambda: core.load(folder / name), "never read")
+
+
+# --- rules that GPT-2 does not need ------------------------------------------------------------------------------
+
+SPLIT = """
+extends = "gpt2_124m"
+llmc = false
+[dims]
+B = 1
+T = 4
+S = 8
+V = 50
+P = "pad(V, 8)"
+C = 12
+H = 2
+L = 2
+[block.layer]
+ln_1 = { op = "layernorm", in = "x" }
+[hf]
+architectures = ["SplitModel"]
+prefix = ["", "m."]
+expect = { model_type = ["split"], activation_function = ["absent"], layer_norm_epsilon = ["absent"] }
+ignore = ["extra.*"]
+dims = { C = "sizes.width", H = "sizes.heads", L = "sizes.layers", S = "sizes.positions", V = "sizes.vocabulary" }
+tied = {}
+[hf.params]
+"h.{i}.qkv.weight" = ["h.{i}.q", "h.{i}.k", "h.{i}.v"]
+"h.{i}.qkv.bias" = { rows = ["h.{i}.qb", "h.{i}.kb", "h.{i}.vb"] }
+"x0.weight" = { stack = "e", rows = ["pos.{e}.a", "pos.{e}.b"] }
+"""
+SPLIT_CONFIG = {"architectures": ["SplitModel"], "model_type": "split", "extra": {"x": 1},
+                "sizes": {"width": 12, "heads": 2, "layers": 2, "positions": 8, "vocabulary": 50}}  # fmt: skip
+
+
+@pytest.fixture
+def split(tmp_path):
+    """A plugin with a model whose tensors are split, a folder of its weights, and what they are."""
+    plugin = tmp_path / "split"
+    plugin.mkdir()
+    (plugin / "split.toml").write_text(SPLIT)
+    (plugin / "__init__.py").write_text(
+        "from pathlib import Path\nfrom core import hookimpl\n\n\n@hookimpl\ndef core_models():\n"
+        "    return [Path(__file__).parent / 'split.toml']\n"
+    )
+    params = {k: np.array(v) for k, v in core.load("split", plugins=[plugin]).params.items()}
+    tensors = {}
+    for name, value in params.items():
+        if name.endswith("qkv.weight"):
+            tensors |= dict(zip((f"m.{name[:4]}{part}" for part in "qkv"), np.split(value, 3), strict=True))
+        elif name.endswith("qkv.bias"):
+            tensors |= dict(zip((f"{name[:4]}{part}b" for part in "qkv"), np.split(value, 3), strict=True))
+        elif name == "x0.weight":  # (8, 12): eight parts of 2 * 6 rows of one number
+            tensors |= {f"pos.{e}.{half}": part for e, row in enumerate(value) for half, part in zip("ab", np.split(row, 2), strict=True)}
+        else:
+            node, role = name.rsplit(".", 1)
+            turned = node.rsplit(".", 1)[-1] in ("proj", "fc", "down") and role == "weight"
+            theirs = name.replace(".proj.", ".attn.c_proj.").replace(".fc.", ".mlp.c_fc.").replace(".down.", ".mlp.c_proj.")
+            tensors[theirs] = np.ascontiguousarray(value.T) if turned else value
+    folder = hf_folder(tmp_path / "folder", {k: np.ascontiguousarray(v) for k, v in tensors.items()}, SPLIT_CONFIG)
+    return plugin, folder, params
+
+
+def test_rows_are_stacked_and_counted_tensors_too(split):
+    plugin, folder, params = split
+    model = core.load(folder, plugins=[plugin])
+    same(model.params, params)
+    assert model.names("hf")["h.1.qkv.weight"] == ("h.1.q", "h.1.k", "h.1.v")
+
+
+def test_a_model_that_inherits_the_mapping_does_not_get_in_the_way(tmp_path):
+    plugin = tmp_path / "cooler"
+    plugin.mkdir()
+    (plugin / "cooler.toml").write_text('extends = "gpt2_124m"\n[block.layer]\nact = { op = "gelu", in = "fc", approx = "none" }\n')
+    (plugin / "__init__.py").write_text(
+        "from pathlib import Path\nfrom core import hookimpl\n\n\n@hookimpl\ndef core_models():\n"
+        "    return [Path(__file__).parent / 'cooler.toml']\n"
+    )
+    assert core.load(hf_folder(tmp_path / "hf"), plugins=[plugin]).graph.name == "gpt2_124m"
+    (plugin / "cooler.toml").write_text(Path("models/gpt2_124m.toml").read_text())
+    refused(lambda: core.load(tmp_path / "hf", plugins=[plugin]), "several models fit", "cooler", "gpt2_124m")
+
+
+# --- transformers itself -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [None, "20KB"], ids=["whole", "sharded"])
+def test_a_gpt2_that_transformers_saved_is_the_same_model(tmp_path, size):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        vocab_size=61, n_positions=24, n_embd=32, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0,
+        attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0, initializer_range=0.3,
+    )  # fmt: skip
+    theirs = transformers.GPT2LMHeadModel(config).eval()
+    theirs.save_pretrained(tmp_path, **({"max_shard_size": size} if size else {}))
+    ours = core.load(tmp_path)
+    tokens = np.random.default_rng(0).integers(0, 61, (3, 14))
+    targets = np.roll(tokens, -1, axis=1)
+    given = torch.from_numpy(tokens)
+    expected = theirs(given).logits
+    assert np.abs(ours.logits(tokens) - expected.detach().numpy()).max() < 1e-4
+    loss = torch.nn.functional.cross_entropy(expected.flatten(0, 1), torch.from_numpy(targets).flatten())
+    loss.backward()
+    assert abs(ours.loss(tokens, targets) - loss.item()) < 1e-5
+    gradients, names = ours.gradients(tokens, targets), ours.names("hf")
+    for name, gradient in gradients.items():
+        wanted = theirs.get_parameter(names[name]).grad.numpy()
+        wanted = wanted.T if name.split(".")[-2] in CONV1D and name.endswith("weight") else wanted
+        assert np.linalg.norm(gradient - wanted) < 1e-3 * np.linalg.norm(wanted), name
+    greedy = theirs.generate(given[:, :5], max_new_tokens=15, do_sample=False, pad_token_id=0, eos_token_id=None)
+    np.testing.assert_array_equal(ours.generate(tokens[:, :5], max_new_tokens=15, temperature=0), greedy.numpy())
+
+
+# --- llm.c -------------------------------------------------------------------------------------------------------
+
+ORDER = ("ln_1.weight", "ln_1.bias", "qkv.weight", "qkv.bias", "proj.weight", "proj.bias",
+         "ln_2.weight", "ln_2.bias", "fc.weight", "fc.bias", "down.weight", "down.bias")  # fmt: skip
+
+
+def llmc_file(path, version=3, padded=128, header=None, extra=b""):
+    """The golden model as llm.c writes it: 256 int32, then the tensors, layers stacked."""
+    L, C = DIMS["L"], DIMS["C"]
+    numbers = np.zeros(256, "<i4")
+    numbers[:8] = [20240326, version, DIMS["S"], DIMS["V"], L, DIMS["H"], C, padded]
+    for place, value in (header or {}).items():
+        numbers[place] = value
+    wte = np.zeros((padded, C), np.float32)
+    wte[: DIMS["V"]] = OURS["wte.weight"]
+    tensors = [wte, OURS["x0.weight"]]
+    tensors += [np.stack([OURS[f"h.{i}.{name}"] for i in range(L)]) for name in ORDER]
+    tensors += [OURS["ln_f.weight"], OURS["ln_f.bias"]]
+    payload = b"".join((bf16(t)[0] if version == 5 else t.astype("<f4")).tobytes() for t in tensors)
+    path.write_bytes(numbers.tobytes() + payload + extra)
+    return path
+
+
+@pytest.mark.parametrize("padded", [50, 64, 128, 131])
+def test_an_llmc_file_is_the_same_model_whatever_its_padding(tmp_path, padded):
+    model = core.load(llmc_file(tmp_path / "model.bin", padded=padded))
+    same(model.params)
+    assert model.graph.name == "gpt2_124m" and model.graph.dims["P"] == 128
+    np.testing.assert_allclose(model.logits(BATCH["tokens"]), GOLD["logits"], atol=1e-4)
+
+
+def test_an_llmc_file_in_bf16_is_widened_exactly(tmp_path):
+    model = core.load(llmc_file(tmp_path / "model.bin", version=5))
+    same(model.params, {name: bf16(value)[1] for name, value in OURS.items()})
+
+
+LLMC = {
+    "version 1": ({"header": {1: 1}}, ["version 1", "3 (all f32), 5 (all bf16)"]),
+    "version 4": ({"header": {1: 4}}, ["version 4"]),
+    "a token shard": ({"header": {0: 20240520}}, ["a shard of tokens"]),
+    "a tokenizer": ({"header": {0: 20240328}}, ["a tokenizer"]),
+    "another architecture": ({"header": {0: 20240803}}, ["no model has the magic 20240803"]),
+    "more layers": ({"header": {4: 3}}, ["but its header describes", "cut short"]),
+    "no layers": ({"header": {4: 0}}, ["number 4, L, is 0"]),
+    "a negative size": ({"header": {6: -24}}, ["number 6, C, is -24"]),
+    "2 billion layers": ({"header": {4: 2**31 - 1}}, ["sizes make no model"]),
+    "a number more": ({"header": {8: 1}}, ["number 8 is 1, expected 0"]),
+    "heads that do not divide": ({"header": {5: 7}}, ["sizes make no model"]),
+    "fewer rows than the vocabulary": ({"padded": 50, "header": {7: 49}}, ["sizes make no model", "rows"]),
+    "bytes behind the end": ({"extra": b"\0\0\0\0"}, ["but its header describes"]),
+}
+
+
+@pytest.mark.parametrize("given, words", LLMC.values(), ids=LLMC)
+def test_an_llmc_file_that_is_none_is_refused(tmp_path, given, words):
+    path = llmc_file(tmp_path / "model.bin", **given)
+    refused(lambda: core.load(path), str(path), *words)
+
+
+def test_a_file_that_ends_in_the_header_or_in_the_data_is_refused(tmp_path):
+    whole = llmc_file(tmp_path / "model.bin").read_bytes()
+    for size, word in ((600, "too short"), (len(whole) - 4, "cut short"), (2, "nothing that is known")):
+        (tmp_path / "model.bin").write_bytes(whole[:size])
+        refused(lambda: core.load(tmp_path / "model.bin"), word)
+
+
+def test_dims_cannot_contradict_a_file(tmp_path):
+    folder, file = hf_folder(tmp_path / "hf"), llmc_file(tmp_path / "model.bin")
+    refused(lambda: core.load(folder, dims={"H": 2}), "n_head is 4, and the model's H is 2")
+    refused(lambda: core.load(file, dims={"V": 60}), "V in the header is 50, and the model's V is 60")
+    refused(lambda: core.load(file, dims={"VV": 60}), 'no dim "VV"', kind=UsageError)
+    assert core.load(folder, dims={"P": "pad(V, 8)"}).graph.dims["P"] == 56
+
+
+# --- weights of a run --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def graph(registry):
+    return load_model("gpt2_124m", registry).build(registry, DIMS)
+
+
+def test_weights_for_a_settled_model_come_from_either(tmp_path, graph, registry):
+    same(read_weights(hf_folder(tmp_path / "hf"), graph, registry))
+    same(read_weights(llmc_file(tmp_path / "m.bin"), graph, registry))
+
+
+def test_weights_of_another_size_are_refused_with_both_sizes(tmp_path, registry):
+    graph = load_model("gpt2_124m", registry).build(registry, {**DIMS, "L": 3})
+    folder, file = hf_folder(tmp_path / "hf"), llmc_file(tmp_path / "m.bin")
+    refused(lambda: read_weights(folder, graph, registry), str(folder), "n_layer is 2, and the model's L is 3")
+    refused(lambda: read_weights(file, graph, registry), str(file), "L in the header is 2, and the model's L is 3")
+
+
+def test_weights_of_another_model_are_refused(tmp_path, registry):
+    (tmp_path / "m.toml").write_text('extends = "gpt2_124m"\nhf = false\nllmc = false\n')
+    graph = load_model(tmp_path / "m.toml", registry).build(registry, DIMS)
+    refused(lambda: read_weights(hf_folder(tmp_path / "hf"), graph, registry), "no [hf]")
+    refused(lambda: read_weights(llmc_file(tmp_path / "m.bin"), graph, registry), "is not of model m")
+    refused(lambda: read_weights("gpt2_124m", graph, registry), "without weights")
+
+
+# --- the tables --------------------------------------------------------------------------------------------------
+
+TABLES = {
+    "llmc without magic": ("[llmc]\nheader = ['S']\nparams = ['wte.weight']\n", ["magic"]),
+    "llmc with an unknown dim": ("[llmc]\nmagic = 1\nheader = ['SS']\nparams = ['a']\n", ['no dim "SS"', 'did you mean "S"']),
+    "llmc with an unknown key": ("[llmc]\nmagic = 1\nheader = []\nparams = []\nparam = []\n", ['did you mean "params"']),
+    "tied to a number": ("[hf]\ntied = { a = 3 }\n", ["expected a string"]),
+}
+
+
+@pytest.mark.parametrize("text, words", TABLES.values(), ids=TABLES)
+def test_a_table_that_is_wrong_is_refused_where_it_stands(tmp_path, registry, text, words):
+    (tmp_path / "m.toml").write_text('extends = "gpt2_124m"\n' + text)
+    refused(lambda: load_model(tmp_path / "m.toml", registry).build(registry, DIMS), "m.toml", *words, kind=CoreError)
+
+
+def test_a_path_that_is_two_things_or_none_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = hf_folder(tmp_path / "gpt2_124m")
+    refused(lambda: core.load("gpt2_124m"), "is the name of a model, and a folder here", "./gpt2_124m", kind=UsageError)
+    same(core.load("./gpt2_124m").params)
+    shutil.copytree(folder, tmp_path / "both" / "checkpoints" / "step_00000001")
+    (tmp_path / "both" / "config.json").write_text("{}")
+    refused(lambda: core.load("both"), "both a checkpoint and a Hugging Face folder")
+    refused(lambda: core.load("gpt2_124"), 'did you mean "gpt2_124m"', "expected a run's", kind=UsageError)
+    (tmp_path / "runs" / "tiny" / "checkpoints").mkdir(parents=True)
+    refused(lambda: core.load("tiny"), "runs/tiny exists", kind=UsageError)
+    refused(lambda: core.load("runs/tiny"), "a run without a checkpoint so far")
+    (tmp_path / "empty").mkdir()
+    refused(lambda: core.load("empty"), "nothing here is known")
+    safetensors.numpy.save_file({}, tmp_path / "empty" / "model.safetensors")
+    refused(lambda: core.load("empty"), "no config.json beside")
+    refused(lambda: core.load("empty/model.safetensors"), "give empty")
+    refused(lambda: core.load("bad\0name"), kind=CoreError)
+    refused(lambda: core.load(3), "takes a path", kind=UsageError)
