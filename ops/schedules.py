@@ -1,7 +1,7 @@
 """Learning-rate schedules: each takes step 0 .. steps-1 to a learning rate.
 
-All warm up alike, lr = peak * (step + 1) / warmup for step < warmup, reach peak, and end at final * peak on the
-last step.
+All warm up alike, lr = peak * (step + 1) / warmup for step < warmup, and reach peak. Those that fall would come to
+final * peak at the step behind the last one, as in llm.c, so that the last step still learns.
 """
 
 import math
@@ -15,8 +15,8 @@ def warmed(step, peak, options):
 
 
 def progress(step, steps, warmup):
-    """How far a step lies between the end of warm-up, 0, and the last step, 1."""
-    return min(1.0, (step - warmup) / max(1, steps - 1 - warmup))
+    """How far a step lies between the end of warm-up, 0, and the end of the run, 1."""
+    return min(1.0, (step - warmup) / max(1, steps - warmup))
 
 
 class Cosine(Schedule):
@@ -71,5 +71,5 @@ class Wsd(Schedule):
         if warm is not None:
             return warm
         decay = options["decay"] or max(1, steps // 5)
-        left = min(1.0, max(0, steps - 1 - step) / decay)
+        left = min(1.0, (steps - step) / decay)
         return peak * (options["final"] + (1 - options["final"]) * left)

@@ -207,19 +207,27 @@ def test_warm_up_rises_by_equal_parts_to_the_peak(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["cosine", "linear", "wsd"])
 @pytest.mark.parametrize("final", [0.0, 0.1])
-def test_the_last_step_has_the_final_rate(name: str, final: float) -> None:
+def test_rates_fall_to_the_final_one_at_the_step_behind_the_last(name: str, final: float) -> None:
     lr = rates(name, 100, warmup=10, final=final)
-    assert lr[-1] == pytest.approx(6e-4 * final, abs=1e-15)
+    behind = SCHEDULES[name].lr(100, 100, 6e-4, {**SCHEDULES[name].options, "warmup": 10, "final": final})
+    assert behind == pytest.approx(6e-4 * final, abs=1e-15) and lr[-1] > behind
     assert all(a >= b - 1e-15 for a, b in zip(lr[10:], lr[11:], strict=False))
 
 
+def test_cosine_has_the_rates_of_llm_c() -> None:
+    """Its scheduler, written from its definition: 0.5 * (1 + cos(pi * (step - warmup) / (steps - warmup)))."""
+    expected = [6e-4 * 0.5 * (1 + math.cos(math.pi * (i - 700) / (18_865 - 700))) for i in (700, 9000, 18_864)]
+    got = [SCHEDULES["cosine"].lr(i, 18_865, 6e-4, {"warmup": 700, "final": 0.0}) for i in (700, 9000, 18_864)]
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
 def test_schedules_have_their_shapes() -> None:
-    cosine, linear, wsd = (rates(n, 101) for n in ("cosine", "linear", "wsd"))
+    cosine, linear, wsd = (rates(n, 100) for n in ("cosine", "linear", "wsd"))
     assert cosine[50] == pytest.approx(3e-4) and cosine[25] == pytest.approx(3e-4 * (1 + math.sqrt(0.5)))
     assert linear[25] == pytest.approx(0.75 * 6e-4)
     assert wsd[80] == 6e-4 > wsd[81] and wsd[90] == pytest.approx(3e-4)
     assert set(rates("constant", 20, warmup=3)[3:]) == {6e-4}
-    assert rates("wsd", 100, decay=10)[89] == 6e-4 and rates("wsd", 100, decay=10)[90] == pytest.approx(5.4e-4)
+    assert rates("wsd", 100, decay=10)[90] == 6e-4 and rates("wsd", 100, decay=10)[91] == pytest.approx(5.4e-4)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
