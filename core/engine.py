@@ -24,8 +24,10 @@ from core.op import CONTROL, SLOT, Optimizer, Pattern, Tensors, make_tensors
 from core.plan import (
     EVALUATE,
     GENERATE,
+    GROUP,
     TRAIN,
     Buffer,
+    Choice,
     Chooser,
     ParameterLayout,
     Plan,
@@ -247,12 +249,11 @@ class Engine:
 
     def step(self, micro_batches: Sequence[Batch], lr: float) -> Record:
         """Forward and backward over the micro-batches, then one update."""
-        if not self._update:
-            self._record_update()
+        update = self._recorded_update()
         self._start_step()
         self.control[SLOT["lr"]] = lr
         self._micro_steps(micro_batches)
-        self.device.run(self._update)
+        self.device.run(update)
         values = self.device.download(self.control)
         return Record(
             float(values[SLOT["loss"]]),
@@ -280,23 +281,24 @@ class Engine:
             plan.run(first=index == 0)
             first_row += next(iter(batch.values())).size
 
-    def _record_update(self) -> None:
-        optimizer, n = self._optimizer(), self.layout.trainable
-        if not n:
-            raise UsageError(f"[train] freeze leaves no parameter of {self.graph.name} to train")
-        groups = self.layout.groups()[: n // 64]
-        group = self.device.tensor(self.device.allocate(groups.nbytes), 0, groups.shape, "u8")
-        self.device.upload(group, groups)
-        p = Tensors(
-            **{"clip": 0.0, **optimizer.options, **self.settings.options},
-            **self.states,
-            param=self.weights[:n],
-            grad=self.grads,
-            group=group,
-            control=self.control,
-            master=None,
-        )
-        self._update = self.device.record_calls(lambda launch: optimizer.step(p, launch), self.chooser.pick)
+    def _recorded_update(self) -> list[Any]:
+        """The optimizer's step over the flat arenas, recorded once."""
+        if not self._update:
+            optimizer, n = self._optimizer(), self.layout.trainable
+            groups = self.layout.groups()[: n // GROUP]
+            group = self.device.tensor(self.device.allocate(groups.nbytes), 0, groups.shape, "u8")
+            self.device.upload(group, groups)
+            p = Tensors(
+                **{"clip": 0.0, **optimizer.options, **self.settings.options},
+                **self.states,
+                param=self.weights[:n],
+                grad=self.grads,
+                group=group,
+                control=self.control,
+                master=None,
+            )
+            self._update = self.device.record_calls(lambda launch: optimizer.step(p, launch), self.chooser.pick)
+        return self._update
 
     def evaluate(self, batch: Batch) -> tuple[float, int]:
         """(the loss terms' weighted sum, the number of targets >= 0) of a batch, without gradients."""
@@ -363,23 +365,19 @@ class Engine:
             "workspace": plan.workspace_bytes,
         }
 
+    def choices(self, plan: Plan) -> dict[str, Choice]:
+        """What runs: the choice of each node of the plan, then by op name those of nested launches and the update."""
+        if plan.request.kind == TRAIN and self.settings.optimizer:
+            self._recorded_update()
+        return {**plan.choices, **self.chooser.picked}
+
     def table(self, plan: Plan) -> list[dict[str, Any]]:
-        """One row per (op, variant, reason): op, variant, nodes, source, why, example node."""
+        """One row per (op, variant, reason): op, variant, how many nodes, source, why, the first node."""
         rows: dict[tuple[str, str, str], dict[str, Any]] = {}
-        for node in plan.nodes:
-            choice = plan.choices[node.name]
-            key = (node.op.name, choice.variant.name, choice.why)
-            row = rows.setdefault(
-                key,
-                {
-                    "op": key[0],
-                    "variant": key[1],
-                    "nodes": 0,
-                    "source": choice.variant.origin,
-                    "why": key[2],
-                    "node": node.name,
-                },
-            )
+        for name, choice in self.choices(plan).items():
+            op, variant = choice.variant.op, choice.variant.name
+            first = {"op": op, "variant": variant, "nodes": 0, "source": choice.variant.origin, "why": choice.why}
+            row = rows.setdefault((op, variant, choice.why), {**first, "node": name})
             row["nodes"] += 1
         return list(rows.values())
 

@@ -46,6 +46,7 @@ class Chooser:
     generate: Mapping[str, str] = field(default_factory=dict)
     recorded: Mapping[str, str] = field(default_factory=dict)
     can_run: Callable[[Variant], str | None] = lambda variant: None
+    picked: dict[str, Choice] = field(default_factory=dict)  # by op: what nested launches and updates took
 
     def check_names(self, graph: Graph) -> None:
         """UsageError for an op, node glob or variant that does not exist."""
@@ -97,7 +98,9 @@ class Chooser:
         """The op and variant of a nested launch or an update step: chosen by op name, forward only."""
         op = self.registry.op(name)
         explicit = (self.ops[name], f"[ops] {name}") if self.ops.get(name, AUTO) != AUTO else None
-        return op, self._among(op, make_tensors({}, values), name, NOTHING, explicit, self.recorded.get(name)).variant
+        choice = self._among(op, make_tensors({}, values), name, NOTHING, explicit, self.recorded.get(name))
+        self.picked[name] = choice
+        return op, choice.variant
 
     def candidates(self, op: Op) -> list[Variant]:
         """This device's variants of an op, best first."""

@@ -93,7 +93,7 @@ def prepare(asked: Asked, display: Display, stack: ExitStack) -> Trainer:
         display.log = run.log
     run.rewind(done)
     run.write_config(config.source, config.to_toml())
-    choices = {name: choice.variant.name for name, choice in plan.choices.items()}
+    choices = {name: choice.variant.name for name, choice in engine.choices(plan).items()}
     run.write_variants(variants_record(config, engine, table, choices))
     announce(config, run, engine, plan, table, data, micro, display)
     announce_start(config, start, before, estimate, display)
