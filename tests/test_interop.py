@@ -193,7 +193,10 @@ REFUSED_CONFIGS = {
     "more layers than anyone has": ({**CONFIG, "n_layer": 10**9}, ["sizes make no model"]),
     "another vocabulary": ({**CONFIG, "vocab_size": 10**9}, ['"transformer.wte.weight" (50, 24)', "(1000000000, 24)"]),
     "no architecture": (without(CONFIG, "architectures"), ['"architectures" is None']),
-    "an unknown architecture": ({**CONFIG, "architectures": ["Mamba"]}, ["no model answers to Mamba", "GPT2LMHeadModel"]),
+    "an unknown architecture": (
+        {**CONFIG, "architectures": ["Mamba"]},
+        ["no model answers to Mamba", "GPT2LMHeadModel"],
+    ),
 }
 
 
@@ -231,23 +234,24 @@ def edit_index(change):
     return edit
 
 
+SHARD = "model-0000{}-of-00003.safetensors"
 SHARDED = {
-    "a shard that is missing": (lambda f: (f / "model-00002-of-00003.safetensors").unlink(), ["00002", "cannot be read"]),
+    "a shard that is missing": (lambda f: (f / SHARD.format(2)).unlink(), ["00002", "cannot be read"]),
     "a name that leaves the folder": (
-        edit_index(lambda t: t["weight_map"].update({QKV: "../model-00001-of-00003.safetensors"})), ["not a file here"]),
+        edit_index(lambda t: t["weight_map"].update({QKV: "../" + SHARD.format(1)})), ["not a file here"]),
     "a tensor that is elsewhere": (
-        edit_index(lambda t: t["weight_map"].update({"gone": "model-00001-of-00003.safetensors"})), ['no tensor "gone"']),
+        edit_index(lambda t: t["weight_map"].update({"gone": SHARD.format(1)})), ['no tensor "gone"']),
     "a number for a name": (edit_index(lambda t: t["weight_map"].update({QKV: 3})), ["not a file here"]),
     "no table": (edit_index(lambda t: t.update(weight_map=[])), ["weight_map"]),
     "an index that is no JSON": (lambda f: (f / "model.safetensors.index.json").write_text("{"), ["not valid JSON"]),
     "a tensor in two shards": (
-        lambda f: safetensors.numpy.save_file(hf_tensors(), f / "model-00001-of-00003.safetensors"), ["is in model-0000"]),
+        lambda f: safetensors.numpy.save_file(hf_tensors(), f / SHARD.format(1)), ["is in model-0000"]),
     "a whole file too": (lambda f: safetensors.numpy.save_file(hf_tensors(), f / "model.safetensors"), ["which is it"]),
     "a hostile header": (
-        lambda f: (f / "model-00001-of-00003.safetensors").write_bytes(b"\xff" * 64), ["not a valid safetensors file"]),
+        lambda f: (f / SHARD.format(1)).write_bytes(b"\xff" * 64), ["not a valid safetensors file"]),
     "a shard that is cut short": (
-        lambda f: (f / "model-00003-of-00003.safetensors").write_bytes(
-            (f / "model-00003-of-00003.safetensors").read_bytes()[:-4]), ["cut short"]),
+        lambda f: (f / SHARD.format(3)).write_bytes(
+            (f / SHARD.format(3)).read_bytes()[:-4]), ["cut short"]),
 }  # fmt: skip
 
 
@@ -304,16 +308,21 @@ SPLIT_CONFIG = {"architectures": ["SplitModel"], "model_type": "split", "extra":
                 "sizes": {"width": 12, "heads": 2, "layers": 2, "positions": 8, "vocabulary": 50}}  # fmt: skip
 
 
+def plugin_with(path, text):
+    """A plugin that brings one model, called like its folder."""
+    path.mkdir(exist_ok=True)
+    (path / f"{path.name}.toml").write_text(text)
+    (path / "__init__.py").write_text(
+        "from pathlib import Path\nfrom core import hookimpl\n\n\n@hookimpl\ndef core_models():\n"
+        f"    return [Path(__file__).parent / '{path.name}.toml']\n"
+    )
+    return path
+
+
 @pytest.fixture
 def split(tmp_path):
     """A plugin with a model whose tensors are split, a folder of its weights, and what they are."""
-    plugin = tmp_path / "split"
-    plugin.mkdir()
-    (plugin / "split.toml").write_text(SPLIT)
-    (plugin / "__init__.py").write_text(
-        "from pathlib import Path\nfrom core import hookimpl\n\n\n@hookimpl\ndef core_models():\n"
-        "    return [Path(__file__).parent / 'split.toml']\n"
-    )
+    plugin = plugin_with(tmp_path / "split", SPLIT)
     params = {k: np.array(v) for k, v in core.load("split", plugins=[plugin]).params.items()}
     tensors = {}
     for name, value in params.items():
@@ -321,13 +330,13 @@ def split(tmp_path):
             tensors |= dict(zip((f"m.{name[:4]}{part}" for part in "qkv"), np.split(value, 3), strict=True))
         elif name.endswith("qkv.bias"):
             tensors |= dict(zip((f"{name[:4]}{part}b" for part in "qkv"), np.split(value, 3), strict=True))
-        elif name == "x0.weight":  # (8, 12): eight parts of 2 * 6 rows of one number
-            tensors |= {f"pos.{e}.{half}": part for e, row in enumerate(value) for half, part in zip("ab", np.split(row, 2), strict=True)}
+        elif name == "x0.weight":  # (8, 12): eight times 6 + 6 rows of one number
+            for e, row in enumerate(value):
+                tensors |= dict(zip((f"pos.{e}.a", f"pos.{e}.b"), np.split(row, 2), strict=True))
         else:
-            node, role = name.rsplit(".", 1)
-            turned = node.rsplit(".", 1)[-1] in ("proj", "fc", "down") and role == "weight"
-            theirs = name.replace(".proj.", ".attn.c_proj.").replace(".fc.", ".mlp.c_fc.").replace(".down.", ".mlp.c_proj.")
-            tensors[theirs] = np.ascontiguousarray(value.T) if turned else value
+            node, role = name.split(".")[-2:]
+            theirs = name.replace(f".{node}.", f".{CONV1D.get(node, node)}.")
+            tensors[theirs] = value.T if node in CONV1D and role == "weight" else value
     folder = hf_folder(tmp_path / "folder", {k: np.ascontiguousarray(v) for k, v in tensors.items()}, SPLIT_CONFIG)
     return plugin, folder, params
 
@@ -339,17 +348,14 @@ def test_rows_are_stacked_and_counted_tensors_too(split):
     assert model.names("hf")["h.1.qkv.weight"] == ("h.1.q", "h.1.k", "h.1.v")
 
 
-def test_a_model_that_inherits_the_mapping_does_not_get_in_the_way(tmp_path):
-    plugin = tmp_path / "cooler"
-    plugin.mkdir()
-    (plugin / "cooler.toml").write_text('extends = "gpt2_124m"\n[block.layer]\nact = { op = "gelu", in = "fc", approx = "none" }\n')
-    (plugin / "__init__.py").write_text(
-        "from pathlib import Path\nfrom core import hookimpl\n\n\n@hookimpl\ndef core_models():\n"
-        "    return [Path(__file__).parent / 'cooler.toml']\n"
-    )
-    assert core.load(hf_folder(tmp_path / "hf"), plugins=[plugin]).graph.name == "gpt2_124m"
-    (plugin / "cooler.toml").write_text(Path("models/gpt2_124m.toml").read_text())
-    refused(lambda: core.load(tmp_path / "hf", plugins=[plugin]), "several models fit", "cooler", "gpt2_124m")
+def test_a_model_that_inherits_the_mapping_does_not_get_in_the_way(tmp_path, registry):
+    folder = hf_folder(tmp_path / "hf")
+    act = '[block.layer]\nact = { op = "gelu", in = "fc", approx = "erf" }\n'
+    plugin = plugin_with(tmp_path / "cooler", 'extends = "gpt2_124m"\n' + act)
+    assert core.load("cooler", plugins=[plugin], dims=DIMS).graph.node("h.0.act").attrs["approx"] == "erf"
+    assert core.load(folder, plugins=[plugin]).graph.name == "gpt2_124m"
+    plugin_with(plugin, registry.models["gpt2_124m"].path.read_text())
+    refused(lambda: core.load(folder, plugins=[plugin]), "several models fit", "cooler", "gpt2_124m")
 
 
 # --- transformers itself -----------------------------------------------------------------------------------------
@@ -490,8 +496,14 @@ def test_weights_of_another_model_are_refused(tmp_path, registry):
 
 TABLES = {
     "llmc without magic": ("[llmc]\nheader = ['S']\nparams = ['wte.weight']\n", ["magic"]),
-    "llmc with an unknown dim": ("[llmc]\nmagic = 1\nheader = ['SS']\nparams = ['a']\n", ['no dim "SS"', 'did you mean "S"']),
-    "llmc with an unknown key": ("[llmc]\nmagic = 1\nheader = []\nparams = []\nparam = []\n", ['did you mean "params"']),
+    "llmc with an unknown dim": (
+        "[llmc]\nmagic = 1\nheader = ['SS']\nparams = ['a']\n",
+        ['no dim "SS"', 'did you mean "S"'],
+    ),
+    "llmc with an unknown key": (
+        "[llmc]\nmagic = 1\nheader = []\nparams = []\nparam = []\n",
+        ['did you mean "params"'],
+    ),
     "tied to a number": ("[hf]\ntied = { a = 3 }\n", ["expected a string"]),
 }
 
