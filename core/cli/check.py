@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import click
 
+from core.cache import cache_folder
 from core.cli.show import emit_json, json_option, plugin_option
-from core.data.cache import cache_folder
 from core.errors import CheckFailed, UsageError
 from core.loader import load_registry
 from core.op import Op, Variant

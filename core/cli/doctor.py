@@ -127,7 +127,7 @@ def _windows_memory() -> int | None:
 
 
 def cache() -> Iterator[Finding]:
-    from core.data.cache import cache_folder
+    from core.cache import cache_folder
 
     folder = cache_folder()
     nearest = next(p for p in (folder, *folder.parents) if p.exists())

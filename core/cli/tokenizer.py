@@ -39,7 +39,7 @@ def fetch(as_json: bool) -> None:
 @json_option
 def train(sources: tuple[str, ...], vocab_size: int, out: Path, as_json: bool) -> None:
     """Train a byte-level BPE on text: files, folders, globs, or builtin."""
-    from core.data.cache import write_atomically
+    from core.cache import write_atomically
     from core.data.choose import choose_tokenizer
     from core.data.inputs import resolve
 

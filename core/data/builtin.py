@@ -18,7 +18,7 @@ import sysconfig
 import warnings
 from pathlib import Path
 
-from core.data.cache import cache_folder, read_json, try_write
+from core.cache import cache_folder, read_json, try_write
 from core.data.text import Document
 from core.errors import DataError
 

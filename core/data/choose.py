@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.data.cache import cache_folder, try_write
+from core.cache import cache_folder, try_write
 from core.data.gpt2 import load_gpt2
 from core.data.tokenizer import FORMAT, Tokenizer, bytes_tokenizer, load_tokenizer, train_bpe
 from core.errors import DataError, UsageError, did_you_mean

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from core.data.cache import cache_folder, read_json, try_write
+from core.cache import cache_folder, read_json, try_write
 from core.data.tokenizer import Tokenizer, load_tokenizer, read_merges, read_ranks
 from core.errors import DataError
 

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from core.data.cache import cache_folder, read_json, staged_folder
+from core.cache import cache_folder, read_json
+from core.data.cache import staged_folder
 from core.data.choose import Choice, choose_tokenizer
 from core.data.inputs import Inputs, resolve
 from core.data.match import check_record, find_tokenizer, promised_tokenizer, shards_record

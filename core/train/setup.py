@@ -16,9 +16,9 @@ import numpy as np
 import tomli
 
 import core
+from core.cache import cache_folder
 from core.config import RunConfig, check_options, check_out, load_config, micro_steps
 from core.data import Data, Tokenizer, TokenSource, diff_description, open_data
-from core.data.cache import cache_folder
 from core.engine import TARGETS, Engine, Settings
 from core.errors import BuildError, CheckpointError, DataError
 from core.graph import ModelSource, load_model
