@@ -1,0 +1,26 @@
+"""One table over everything that is registered: each variant of each op passes the op check."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.loader import load_registry
+from core.testing import check_op
+from core.testing.check import RUNNERS
+
+REGISTRY = load_registry()
+VARIANTS = [
+    f"{op}.{name}"
+    for op, held in REGISTRY.variants.items()
+    for name, variant in held.items()
+    if variant.device in RUNNERS
+]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variant_passes_the_op_check(name: str) -> None:
+    check_op(name, registry=REGISTRY)
+
+
+def test_every_op_has_a_variant_in_the_table() -> None:
+    assert {name.partition(".")[0] for name in VARIANTS} == set(REGISTRY.ops)
