@@ -84,6 +84,7 @@ def workplace(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> P
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CORELM_CACHE", str(cache))
     monkeypatch.setenv("CORELM_PLUGINS", "")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # `auto` is to be the cpu, on a machine with a GPU too
     return tmp_path
 
 
@@ -171,9 +172,9 @@ def test_every_verb_and_option_on_any_page_exists() -> None:
         command: click.Command | None = cli.core.get_command(click.Context(cli.core), words[0])
         if isinstance(command, click.Group) and len(words) > 1:
             command = command.commands.get(words[1])
-        options = {"-h", "--help"} | {o for p in command.params for o in p.opts + p.secondary_opts} if command else set()
+        options = {o for p in command.params for o in p.opts + p.secondary_opts} if command else set()
         given = {w.partition("=")[0] for w in words if w.startswith("-")}
-        if command is None or given - options:
+        if command is None or given - options - {"-h", "--help"}:
             unknown.append(f"{page}: core {' '.join(words)}")
     assert count > 20
     assert not unknown
@@ -248,7 +249,7 @@ def test_the_plugin_works_from_where_an_installer_puts_it(
         for name in [m for m in sys.modules if m.split(".")[0] == "docs_mine"]:
             del sys.modules[name]
     assert "step 2/2 | loss" in printed
-    assert [line.split()[:2] for line in printed.splitlines() if line.startswith("  rmsnorm")] == [["rmsnorm", "blocked"]]
+    assert re.search(r"^ +rmsnorm +blocked +5 ", printed, re.M)  # two in each of two layers, and the last one
 
 
 def test_a_wrong_gradient_in_the_plugin_is_refused(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -275,7 +276,7 @@ def signature(function: object) -> str:
 
 
 def test_the_fields_of_an_op_and_a_parameter_are_all_there() -> None:
-    assert rows(PLUGINS, "Op") == [name for name in inspect.signature(Op).parameters]
+    assert rows(PLUGINS, "Op") == list(inspect.signature(Op).parameters)
     assert rows(PLUGINS, "Param") == list(inspect.signature(Param).parameters)
 
 
@@ -316,7 +317,7 @@ def test_the_reading_list_is_as_long_as_it_says() -> None:
     assert len(listed) >= 10
     wrong = {n: lengths[n] for n, said in listed if abs(lengths[n] - int(said)) > max(12, lengths[n] / 4)}
     assert not wrong
-    assert 1500 <= sum(lengths.values()) <= 2500
+    assert 1900 <= sum(lengths.values()) <= 2600
 
 
 # --- CI -------------------------------------------------------------------------------------------------------------
