@@ -396,18 +396,18 @@ ORDER = ("ln_1.weight", "ln_1.bias", "qkv.weight", "qkv.bias", "proj.weight", "p
          "ln_2.weight", "ln_2.bias", "fc.weight", "fc.bias", "down.weight", "down.bias")  # fmt: skip
 
 
-def llmc_file(path, version=3, padded=128, header=None, extra=b""):
-    """The golden model as llm.c writes it: 256 int32, then the tensors, layers stacked."""
-    L, C = DIMS["L"], DIMS["C"]
+def llmc_file(path, version=3, padded=128, header=None, extra=b"", ours=OURS, L=DIMS["L"]):
+    """A model of golden sizes as llm.c writes it: 256 int32, then the tensors, layers stacked."""
+    C = DIMS["C"]
     numbers = np.zeros(256, "<i4")
     numbers[:8] = [20240326, version, DIMS["S"], DIMS["V"], L, DIMS["H"], C, padded]
     for place, value in (header or {}).items():
         numbers[place] = value
     wte = np.zeros((padded, C), np.float32)
-    wte[: DIMS["V"]] = OURS["wte.weight"]
-    tensors = [wte, OURS["x0.weight"]]
-    tensors += [np.stack([OURS[f"h.{i}.{name}"] for i in range(L)]) for name in ORDER]
-    tensors += [OURS["ln_f.weight"], OURS["ln_f.bias"]]
+    wte[: DIMS["V"]] = ours["wte.weight"]
+    tensors = [wte, ours["x0.weight"]]
+    tensors += [np.stack([ours[f"h.{i}.{name}"] for i in range(L)]) for name in ORDER]
+    tensors += [ours["ln_f.weight"], ours["ln_f.bias"]]
     payload = b"".join((bf16(t)[0] if version == 5 else t.astype("<f4")).tobytes() for t in tensors)
     path.write_bytes(numbers.tobytes() + payload + extra)
     return path
@@ -424,6 +424,11 @@ def test_an_llmc_file_is_the_same_model_whatever_its_padding(tmp_path, padded):
 def test_an_llmc_file_in_bf16_is_widened_exactly(tmp_path):
     model = core.load(llmc_file(tmp_path / "model.bin", version=5))
     same(model.params, {name: bf16(value)[1] for name, value in OURS.items()})
+
+
+def test_the_eleventh_layer_of_an_llmc_file_comes_after_the_tenth(tmp_path):
+    ours = {name: value.astype(np.float32) for name, value in make.weights({**DIMS, "L": 11}).items()}
+    same(core.load(llmc_file(tmp_path / "model.bin", ours=ours, L=11)).params, ours)
 
 
 LLMC = {
