@@ -1,0 +1,48 @@
+"""Cross-entropy on CUDA: one thread a row, and one thread block a row. Kernels: cross_entropy.cu."""
+
+from core import Variant, cdiv, i32
+
+from .width import width
+
+THREADS = 256
+
+
+class CrossEntropyNaive(Variant):
+    op, name, priority = "cross_entropy", "naive", 0
+    saved = {"lse": "... : acc"}
+    reads = ("logits", "targets")
+    inplace = {"dlogits": "logits"}
+
+    def forward(self, t, launch):
+        arguments = (t.loss, t.lse, t.logits, t.targets, i32(t.rows), i32(t.P), i32(t.classes))
+        launch("naive_forward", *arguments, grid=cdiv(t.rows, 32), block=32)
+
+    def backward(self, t, launch):
+        if t.dlogits is not None:
+            arguments = (t.dlogits, t.logits, t.targets, t.lse, t.dloss, i32(t.P), i32(t.classes))
+            launch("naive_dlogits", *arguments, grid=(t.rows, cdiv(t.P, 128)), block=128)
+
+
+class CrossEntropyBlock(Variant):
+    op, name = "cross_entropy", "block"
+    saved = {"lse": "... : acc"}
+    reads = ("logits", "targets")
+    inplace = {"dlogits": "logits"}
+    examples = [{"logits": (3, 2312), "targets": (3,), "classes": 2307}]  # more than a pass of the thread block
+
+    def forward(self, t, launch):
+        self.launch(t, launch, "block_forward", t.loss, t.lse, t.logits, t.targets)
+
+    def backward(self, t, launch):
+        if t.dlogits is not None:
+            self.launch(t, launch, "block_dlogits", t.dlogits, t.logits, t.targets, t.lse, t.dloss)
+
+    def forward_backward(self, t, launch):
+        if t.dlogits is None:
+            self.forward(t, launch)
+        else:
+            self.launch(t, launch, "block_both", t.loss, t.lse, t.dlogits, t.logits, t.targets, t.dloss)
+
+    def launch(self, t, launch, kernel, *arguments):
+        define = {"WIDTH": width(t.P, t.logits)}
+        launch(kernel, *arguments, i32(t.P), i32(t.classes), grid=t.rows, block=THREADS, define=define)

@@ -1,0 +1,52 @@
+"""Embedding on CUDA: one thread a column in backward, or one warp a row that owns it. Kernels: embedding.cu."""
+
+import math
+
+from core import Variant, cdiv, i32
+
+from .width import width
+
+THREADS = 128
+WARPS = 4
+
+
+def count(t):
+    """How many ids there are; `rows` is the table's."""
+    return math.prod(t.ids.shape)
+
+
+class EmbeddingNaive(Variant):
+    op, name, priority = "embedding", "naive", 0
+    reads = ("ids",)
+    partial = ("weight",)
+
+    def forward(self, t, launch):
+        n = count(t)
+        grid = (n, cdiv(t.cols, THREADS))
+        launch("naive_forward", t.y, t.ids, t.weight, i32(n), i32(t.cols), grid=grid, block=THREADS)
+
+    def backward(self, t, launch):
+        if t.dweight is not None:
+            arguments = (t.dweight, t.ids, t.dy, i32(count(t)), i32(t.cols))
+            launch("naive_dweight", *arguments, grid=cdiv(t.cols, THREADS), block=THREADS)
+
+
+class EmbeddingOwner(Variant):
+    op, name = "embedding", "owner"
+    reads = ("ids",)
+    partial = ("weight",)
+    examples = [{"ids": (3, 41), "rows": 29, "cols": 264}]  # four chunks of places, two slices of columns
+
+    def forward(self, t, launch):
+        n, wide = count(t), width(t.cols, t.y)
+        grid = (n, cdiv(t.cols, wide * THREADS))
+        arguments = (t.y, t.ids, t.weight, i32(n), i32(t.cols))
+        launch("owner_forward", *arguments, grid=grid, block=THREADS, define={"WIDTH": wide})
+
+    def backward(self, t, launch):
+        if t.dweight is None:
+            return
+        n, wide = count(t), width(t.cols, t.dy)
+        grid = (cdiv(n, WARPS), cdiv(t.cols, 32 * wide))
+        arguments = (t.dweight, t.ids, t.dy, i32(n), i32(t.cols))
+        launch("owner_dweight", *arguments, grid=grid, block=(32, WARPS), define={"WIDTH": wide})

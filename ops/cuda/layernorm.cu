@@ -1,0 +1,169 @@
+// Layer normalization: y = n * weight + bias, n = (x - mean) * rstd, for x (rows, C). Formulas: ../layernorm.py.
+// With dn = dy * weight:  dx = rstd * (dn - mean(dn) - n * mean(dn * n)),  dweight = sum dy * n,  dbias = sum dy.
+//
+// naive_forward, naive_dx   one thread a row: neighbouring threads read addresses C apart, 32 transactions a load
+// naive_dparams             one thread a column, rows in order: coalesced, but C threads do not fill a GPU
+// warp_forward, warp_dx     one warp a row, 16 bytes a lane: coalesced; limited by memory bandwidth
+// warp_partials             a slice of the rows a thread block: enough of them to fill the GPU; sums into workspace
+// warp_dparams              adds the slices up in order, so that bits repeat
+
+#ifndef WIDTH
+#define WIDTH 1  // elements that a lane loads at once: 16 bytes where C is a multiple of them, else one
+#endif
+
+// --- naive ---------------------------------------------------------------------------------------------------------
+
+// y, x: (rows, C); mean, rstd: (rows); weight, bias: (C)
+extern "C" __global__ void naive_forward(elem* y, float* mean, float* rstd, const elem* x, const elem* weight,
+                                         const elem* bias, int rows, int C, float eps) {
+    int row = blockIdx.x * blockDim.x + threadIdx.x;
+    if (row >= rows) return;
+    x += (u64)row * C;
+    y += (u64)row * C;
+    float sum = 0, squares = 0;
+    for (int c = 0; c < C; c++) sum += x[c];
+    float m = sum / C;
+    for (int c = 0; c < C; c++) squares += (x[c] - m) * (x[c] - m);
+    float r = 1 / sqrtf(squares / C + eps);
+    for (int c = 0; c < C; c++) y[c] = (x[c] - m) * r * weight[c] + (bias ? float(bias[c]) : 0);
+    mean[row] = m;
+    rstd[row] = r;
+}
+
+// dx, dy, x: (rows, C)
+extern "C" __global__ void naive_dx(elem* dx, const elem* dy, const elem* x, const elem* weight, const float* mean,
+                                    const float* rstd, int rows, int C, int add) {
+    int row = blockIdx.x * blockDim.x + threadIdx.x;
+    if (row >= rows) return;
+    x += (u64)row * C;
+    dy += (u64)row * C;
+    dx += (u64)row * C;
+    float m = mean[row], r = rstd[row];
+    float along_one = 0, along_n = 0;  // mean(dn), mean(dn * n)
+    for (int c = 0; c < C; c++) {
+        float dn = dy[c] * weight[c];
+        along_one += dn / C;
+        along_n += dn * (x[c] - m) * r / C;
+    }
+    for (int c = 0; c < C; c++) {
+        float dn = dy[c] * weight[c], n = (x[c] - m) * r;
+        dx[c] = (add ? float(dx[c]) : 0) + r * (dn - along_one - n * along_n);
+    }
+}
+
+// dweight, dbias: (C), either may be null; dy, x: (rows, C)
+extern "C" __global__ void naive_dparams(float* dweight, float* dbias, const elem* dy, const elem* x, const float* mean,
+                                         const float* rstd, int rows, int C, int add_weight, int add_bias) {
+    int c = blockIdx.x * blockDim.x + threadIdx.x;
+    if (c >= C) return;
+    float weights = 0, biases = 0;
+    for (int row = 0; row < rows; row++) {
+        u64 at = (u64)row * C + c;
+        weights += dy[at] * (x[at] - mean[row]) * rstd[row];
+        biases += dy[at];
+    }
+    if (dweight) dweight[c] = (add_weight ? dweight[c] : 0) + weights;
+    if (dbias) dbias[c] = (add_bias ? dbias[c] : 0) + biases;
+}
+
+// --- warp ----------------------------------------------------------------------------------------------------------
+
+// y, x: (rows, C); block (32, warps)
+extern "C" __global__ void warp_forward(elem* __restrict__ y, float* __restrict__ mean, float* __restrict__ rstd,
+                                        const elem* __restrict__ x, const elem* __restrict__ weight,
+                                        const elem* __restrict__ bias, int rows, int C, float eps) {
+    int row = blockIdx.x * blockDim.y + threadIdx.y;
+    if (row >= rows) return;  // a whole warp leaves, so that the others' sums are over 32 lanes
+    x += (u64)row * C;
+    y += (u64)row * C;
+    float sum = 0, squares = 0;
+    for (int c = threadIdx.x * WIDTH; c < C; c += 32 * WIDTH) {
+        auto in = load<WIDTH>(x + c);
+        for (int k = 0; k < WIDTH; k++) sum += in[k];
+    }
+    float m = warp_sum(sum) / C;
+    for (int c = threadIdx.x * WIDTH; c < C; c += 32 * WIDTH) {  // x comes from cache from here on
+        auto in = load<WIDTH>(x + c);
+        for (int k = 0; k < WIDTH; k++) squares += (in[k] - m) * (in[k] - m);
+    }
+    float r = rsqrtf(warp_sum(squares) / C + eps);
+    for (int c = threadIdx.x * WIDTH; c < C; c += 32 * WIDTH) {
+        auto in = load<WIDTH>(x + c), scale = load<WIDTH>(weight + c);
+        Pack<elem, WIDTH> shift, out;
+        if (bias) shift = load<WIDTH>(bias + c);
+        for (int k = 0; k < WIDTH; k++) out[k] = (in[k] - m) * r * scale[k] + (bias ? float(shift[k]) : 0);
+        store(y + c, out);
+    }
+    if (threadIdx.x == 0) {
+        mean[row] = m;
+        rstd[row] = r;
+    }
+}
+
+// dx, dy, x: (rows, C); block (32, warps)
+extern "C" __global__ void warp_dx(elem* __restrict__ dx, const elem* __restrict__ dy, const elem* __restrict__ x,
+                                   const elem* __restrict__ weight, const float* __restrict__ mean,
+                                   const float* __restrict__ rstd, int rows, int C, int add) {
+    int row = blockIdx.x * blockDim.y + threadIdx.y;
+    if (row >= rows) return;
+    x += (u64)row * C;
+    dy += (u64)row * C;
+    dx += (u64)row * C;
+    float m = mean[row], r = rstd[row], along_one = 0, along_n = 0;
+    for (int c = threadIdx.x * WIDTH; c < C; c += 32 * WIDTH) {
+        auto in = load<WIDTH>(x + c), above = load<WIDTH>(dy + c), scale = load<WIDTH>(weight + c);
+        for (int k = 0; k < WIDTH; k++) {
+            float dn = above[k] * scale[k];
+            along_one += dn;
+            along_n += dn * (in[k] - m) * r;
+        }
+    }
+    along_one = warp_sum(along_one) / C;
+    along_n = warp_sum(along_n) / C;
+    for (int c = threadIdx.x * WIDTH; c < C; c += 32 * WIDTH) {
+        auto in = load<WIDTH>(x + c), above = load<WIDTH>(dy + c), scale = load<WIDTH>(weight + c);
+        Pack<elem, WIDTH> out;
+        if (add) out = load<WIDTH>(dx + c);
+        for (int k = 0; k < WIDTH; k++) {
+            float n = (in[k] - m) * r;
+            out[k] = (add ? float(out[k]) : 0) + r * (above[k] * scale[k] - along_one - n * along_n);
+        }
+        store(dx + c, out);
+    }
+}
+
+// partials: (slices, 2, C), for dweight and dbias; dy, x: (rows, C); block (32, 8): 32 columns, every 8th row of a slice
+extern "C" __global__ void warp_partials(float* __restrict__ partials, const elem* __restrict__ dy,
+                                         const elem* __restrict__ x, const float* __restrict__ mean,
+                                         const float* __restrict__ rstd, int rows, int C, int slice) {
+    __shared__ float sums[2][8][32];
+    int c = blockIdx.x * 32 + threadIdx.x;
+    int first = blockIdx.y * slice, last = min(first + slice, rows);
+    float weights = 0, biases = 0;
+    for (int row = first + threadIdx.y; row < last && c < C; row += 8) {
+        float above = dy[(u64)row * C + c];
+        weights += above * (x[(u64)row * C + c] - mean[row]) * rstd[row];
+        biases += above;
+    }
+    sums[0][threadIdx.y][threadIdx.x] = weights;
+    sums[1][threadIdx.y][threadIdx.x] = biases;
+    __syncthreads();
+    if (threadIdx.y >= 2 || c >= C) return;
+    float sum = 0;
+    for (int i = 0; i < 8; i++) sum += sums[threadIdx.y][i][threadIdx.x];
+    partials[((u64)blockIdx.y * 2 + threadIdx.y) * C + c] = sum;
+}
+
+// dweight, dbias: (C), either may be null; partials: (slices, 2, C)
+extern "C" __global__ void warp_dparams(float* dweight, float* dbias, const float* partials, int slices, int C,
+                                        int add_weight, int add_bias) {
+    int c = blockIdx.x * blockDim.x + threadIdx.x;
+    if (c >= C) return;
+    float weights = add_weight && dweight ? dweight[c] : 0, biases = add_bias && dbias ? dbias[c] : 0;
+    for (int i = 0; i < slices; i++) {
+        weights += partials[(u64)i * 2 * C + c];
+        biases += partials[((u64)i * 2 + 1) * C + c];
+    }
+    if (dweight) dweight[c] = weights;
+    if (dbias) dbias[c] = biases;
+}

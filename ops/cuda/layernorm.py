@@ -1,0 +1,57 @@
+"""Layernorm on CUDA: one thread a row, and one warp a row. Kernels and shapes: layernorm.cu."""
+
+from core import Variant, cdiv, f32, i32
+
+from .width import width
+
+WARPS = 4  # rows of a thread block
+SLICE = 128  # rows whose part of the parameter gradients one thread block sums
+
+
+class LayerNormNaive(Variant):
+    op, name, priority = "layernorm", "naive", 0
+    saved = {"mean": "... : acc", "rstd": "... : acc"}
+    reads = ("x", "weight")
+    can_add = ("x",)
+
+    def forward(self, t, launch):
+        sizes = (i32(t.rows), i32(t.C), f32(t.eps))
+        launch("naive_forward", t.y, t.mean, t.rstd, t.x, t.weight, t.bias, *sizes, grid=cdiv(t.rows, 64), block=64)
+
+    def backward(self, t, launch):
+        given = (t.mean, t.rstd, i32(t.rows), i32(t.C))
+        if t.dx is not None:
+            arguments = (t.dx, t.dy, t.x, t.weight, *given, i32(t.add_dx))
+            launch("naive_dx", *arguments, grid=cdiv(t.rows, 64), block=64)
+        if t.dweight is not None or t.dbias is not None:
+            arguments = (t.dweight, t.dbias, t.dy, t.x, *given, i32(t.add_dweight), i32(t.add_dbias))
+            launch("naive_dparams", *arguments, grid=cdiv(t.C, 64), block=64)
+
+
+class LayerNormWarp(Variant):
+    op, name = "layernorm", "warp"
+    saved = {"mean": "... : acc", "rstd": "... : acc"}
+    reads = ("x", "weight")
+    can_add = ("x",)
+    examples = [{"x": (2 * SLICE + 3, 72)}]  # three slices
+
+    def forward(self, t, launch):
+        arguments = (t.y, t.mean, t.rstd, t.x, t.weight, t.bias, i32(t.rows), i32(t.C), f32(t.eps))
+        by_row = {"grid": cdiv(t.rows, WARPS), "block": (32, WARPS)}
+        launch("warp_forward", *arguments, **by_row, define={"WIDTH": width(t.C, t.x)})
+
+    def workspace(self, t):
+        return cdiv(t.rows, SLICE) * 2 * t.C * 4
+
+    def backward(self, t, launch):
+        given = (t.mean, t.rstd, i32(t.rows), i32(t.C))
+        slices = cdiv(t.rows, SLICE)
+        if t.dx is not None:
+            arguments = (t.dx, t.dy, t.x, t.weight, *given, i32(t.add_dx))
+            by_row = {"grid": cdiv(t.rows, WARPS), "block": (32, WARPS)}
+            launch("warp_dx", *arguments, **by_row, define={"WIDTH": width(t.C, t.x)})
+        if t.dweight is not None or t.dbias is not None:
+            sums = launch.workspace
+            launch("warp_partials", sums, t.dy, t.x, *given, i32(SLICE), grid=(cdiv(t.C, 32), slices), block=(32, 8))
+            arguments = (t.dweight, t.dbias, sums, i32(slices), i32(t.C), i32(t.add_dweight), i32(t.add_dbias))
+            launch("warp_dparams", *arguments, grid=cdiv(t.C, 128), block=128)
