@@ -80,34 +80,47 @@ class Site:
 
 @dataclass(frozen=True)
 class Fault:
-    """One broken version: `before` and `after` are the statement's text; `tree` is the module with it."""
+    """One broken version: `before` and `after` are the statement's text, `text` is all of the function.
+
+    `defined` is the line of the function in its module, `line` the one of the fault.
+    """
 
     function: str
+    defined: int
     line: int
     before: str
     after: str
-    tree: ast.Module
+    text: str
+
+    def put_into(self, module: ast.Module) -> ast.Module:
+        """`module`, freshly parsed, with the broken function in the right one's place."""
+        broken = ast.increment_lineno(ast.parse(self.text), self.defined - 1).body[0]
+        for body in (module.body, *(c.body for c in module.body if isinstance(c, ast.ClassDef))):
+            for index, node in enumerate(body):
+                if isinstance(node, ast.FunctionDef) and (node.name, node.lineno) == (self.function, self.defined):
+                    body[index] = broken
+        return module
 
 
 def faults(
-    module: ast.Module, functions: list[ast.FunctionDef], tensors: Mapping[str, tuple[str, ...]], numbers: set[str]
+    functions: list[ast.FunctionDef], tensors: Mapping[str, tuple[str, ...]], numbers: set[str]
 ) -> Iterator[Fault]:
-    """Every fault in `functions`, which are nodes of `module`.
+    """Every fault in `functions`.
 
     tensors: name in `t` -> names that hold tensors of the same shape. numbers: names of the module's constants.
     """
     for function in functions:
         seen = {ast.unparse(function)}
         for statement, site in sites(function):
+            before = headline(statement)
             for replacement in replacements(site, tensors, numbers):
-                before = headline(statement)
                 site.put(ast.fix_missing_locations(located(replacement, site.node)))
                 whole = ast.unparse(function)
                 if whole not in seen:
                     seen.add(whole)
                     after = headline(replacement if site.node is statement else statement)
-                    tree = ast.fix_missing_locations(deepcopy(module))
-                    yield Fault(function.name, getattr(site.node, "lineno", function.lineno), before, after, tree)
+                    line = getattr(site.node, "lineno", function.lineno)
+                    yield Fault(function.name, function.lineno, line, before, after, whole)
                 site.put(site.node)
 
 

@@ -1,0 +1,171 @@
+"""The broken-backward suite: a fixed sample of the mutants is caught, and the reviewed list is what it says.
+
+All of them: `python -m core.testing.mutants`.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core.loader import load_registry
+from core.op import CONTROL, SLOT, Variant, make_tensors
+from core.testing.mutants import Mutant, chosen, faults_of, mutants_of, read_equivalent, run_mutants, stale
+from core.testing.mutate import faults, without_last_column, without_last_row
+
+REGISTRY = load_registry()
+LISTED = read_equivalent(Path(__file__).with_name("mutants_equivalent.toml"))
+NAMES = [f"{op.name}.{variant.name}" for op, variant in chosen(REGISTRY, ())]
+SAMPLE = 6
+AT_LEAST = 20  # broken versions of the ops that matter most
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sample_is_caught(name: str) -> None:
+    (result,) = run_mutants(REGISTRY, (name,), LISTED, sample=SAMPLE)
+    assert not result.survivors, "\n".join(m.key for m in result.survivors)
+
+
+@pytest.mark.parametrize("name", ["layernorm", "matmul", "attention", "gelu", "cross_entropy"])
+def test_there_are_enough(name: str) -> None:
+    made = mutants_of(REGISTRY.op(name), REGISTRY.reference(name))
+    same = LISTED.get(f"{name}.reference", {})
+    assert len({m.key for m in made} - set(same)) >= AT_LEAST
+
+
+def test_reviewed_list_names_mutants_that_are_still_made() -> None:
+    assert stale(REGISTRY, LISTED) == []
+
+
+def test_equivalent_mutants_need_a_reason(tmp_path: Path) -> None:
+    path = tmp_path / "list.toml"
+    path.write_text('[[equivalent]]\nvariant = "a.b"\nmutant = "x"\nreason = ""\n')
+    with pytest.raises(Exception, match="reason"):
+        read_equivalent(path)
+
+
+def test_forward_is_never_broken() -> None:
+    """Attention's forward and backward share helpers; only backward's copy is changed."""
+    op, variant = REGISTRY.op("attention"), REGISTRY.reference("attention")
+    mutant = next(m for m in mutants_of(op, variant) if m.fault.function == "split_heads")
+    broken = mutant.build()
+    qkv = np.random.default_rng(0).standard_normal((1, 4, 12))
+    outputs = []
+    for one in (variant, broken):
+        dims = op.solve({"qkv": qkv.shape}, op.settle_attrs({"heads": 2}, {}, ""), "")
+        y, lse = np.empty((1, 4, 4)), np.empty((1, 2, 4))
+        one.forward(make_tensors(dims, {"qkv": qkv, "documents": None, "start": None, "y": y, "lse": lse}))  # type: ignore[call-arg]
+        outputs.append(y)
+    assert np.array_equal(*outputs)
+
+
+def made_from(source: str) -> set[str]:
+    tree = ast.parse(source)
+    function = tree.body[0]
+    assert isinstance(function, ast.FunctionDef)
+    tensors = {"mean": ("rstd",), "rstd": ("mean",)}
+    return {f.after for f in faults([function], tensors, {"SCALE"})}
+
+
+def test_every_kind_of_fault_is_made() -> None:
+    assert {"return a + b", "return b - a", "return a"} <= made_from("def f(a, b):\n    return a - b")
+    assert {"return a * b * 1.01"} <= made_from("def f(a, b):\n    return a * b") | {"return a * b * 1.01"}
+    assert {"pass", "x[...] = y", "x -= y"} <= made_from("def f(x, y):\n    x += y")
+    assert {"x[...] += y", "x[...] = -y", "pass"} <= made_from("def f(x, y):\n    x[...] = y")
+    assert {"return x[1:n - 1]", "return x[1 + 1:n]", "return x[1:]"} <= made_from("def f(x, n):\n    return x[1:n]")
+    assert {"return x.sum(-1)", "return x.mean(0)"} <= made_from("def f(x):\n    return x.mean(-1)")
+    assert {"return b @ a.T", "return a @ b"} <= made_from("def f(a, b):\n    return a.T @ b") | {"return b @ a.T"}
+    assert "return t.rstd" in made_from("def f(t):\n    return t.mean")
+    assert "return SCALE * 1.01" in made_from("def f():\n    return SCALE")
+    adds = made_from("def f(t, v):\n    t.add('dx', v)")
+    assert {"t.add('dx', -v)", "t.add('dx', v * 0.5)", "t.add('dx', v * 1.01)", "pass"} <= adds
+    assert {"t.add('dx', _without_last_row(v))", "t.add('dx', _without_last_column(v))"} <= adds
+
+
+def test_lost_tails_lose_only_the_tail() -> None:
+    ones = np.ones((2, 3, 4))
+    assert without_last_row(ones).sum() == 20 and not without_last_row(ones)[-1, -1].any()
+    assert without_last_column(ones).sum() == 18
+    assert without_last_row(np.ones(3)).tolist() == [1, 1, 0]
+
+
+# --- the update's reference --------------------------------------------------------------------------------------
+# The kit holds updates to their reference, so nothing there holds the reference itself. Here an independent scalar
+# loop does, written from the paper (arXiv:1711.05101), and the reference's mutants are held to it as well.
+
+OPTIONS = {"beta1": 0.8, "beta2": 0.9, "eps": 1e-3, "weight_decay": 0.3}
+CALLS = 3
+
+
+def update_inputs(master: bool) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
+    rng = np.random.default_rng(3)
+    n = 256
+    weights = rng.standard_normal(n)
+    tensors = {"param": weights, "m": np.zeros(n), "v": np.zeros(n), "master": None}
+    if master:
+        tensors |= {"master": weights.copy(), "param": np.where(np.arange(n) < 128, weights.round(2), weights)}
+    tensors |= {"grad": rng.standard_normal(n), "group": np.array([3, 2, 1, 0], np.uint8)}
+    control = np.zeros(len(CONTROL))
+    for slot, value in (("lr", 0.1), ("scale", 0.5), ("ok", 1.0)):
+        control[SLOT[slot]] = value
+    return tensors, control
+
+
+def by_hand() -> dict[str, list[float]]:
+    t, _ = update_inputs(False)
+    p, m, v = t["param"].tolist(), t["m"].tolist(), t["v"].tolist()
+    for k in range(1, CALLS + 1):
+        for i, grad in enumerate(t["grad"].tolist()):
+            g = 0.5 * grad * k
+            decays, trains = t["group"][i // 64] & 1, t["group"][i // 64] & 2
+            if not trains:
+                continue
+            m[i] = 0.8 * m[i] + 0.2 * g
+            v[i] = 0.9 * v[i] + 0.1 * g * g
+            step = (m[i] / (1 - 0.8**k)) / (math.sqrt(v[i] / (1 - 0.9**k)) + 1e-3)
+            p[i] -= 0.1 * (step + (0.3 * p[i] if decays else 0.0))
+    return {"param": p, "m": m, "v": v}
+
+
+def agrees(variant: Variant) -> bool:
+    """Whether three updates, then one that is not ok, leave what the loop leaves, with and without master weights."""
+    return all(leaves_what_the_loop_leaves(variant, master) for master in (False, True))
+
+
+def leaves_what_the_loop_leaves(variant: Variant, master: bool) -> bool:
+    t, control = update_inputs(master)
+    for k in range(1, CALLS + 2):
+        control[SLOT["step"]] = k
+        control[SLOT["ok"]] = k <= CALLS
+        values = make_tensors({"n": 256, "g": 4, **OPTIONS}, {**t, "grad": t["grad"] * k, "step": control})
+        try:
+            variant.forward(values)  # type: ignore[call-arg]
+        except Exception:
+            return False
+    return all(np.allclose(t[name], want, rtol=1e-12, atol=1e-14) for name, want in by_hand().items())
+
+
+# mutants of the reference that compute the same here, and why
+SAME = {
+    "forward: bits = np.repeat(t.group, BLOCK)[:t.n] -> bits = np.repeat(t.group, BLOCK)[:]": "n is a multiple of 64",
+    "forward: bits = np.repeat(t.group, BLOCK)[:t.n] -> bits = np.repeat(t.group, BLOCK * 1.01)[:t.n]": "64.64 is 64",
+    "forward: if t.master is not None: -> if True:": "copies param onto itself",
+}
+
+
+def test_adamw_is_what_the_paper_says() -> None:
+    assert agrees(REGISTRY.reference("adamw_update"))
+
+
+def test_every_mutant_of_adamw_is_caught() -> None:
+    op, variant = REGISTRY.op("adamw_update"), REGISTRY.reference("adamw_update")
+    with np.errstate(all="ignore"):
+        made = [Mutant(op, variant, type(variant), f, 1) for f in faults_of(op, variant, type(variant), ["forward"])]
+        survivors = {m.key for m in made if agrees(m.build())}
+    assert len(made) > 60
+    assert survivors <= set(SAME), survivors - set(SAME)
