@@ -143,7 +143,8 @@ def test_the_lines_that_the_readme_shows_are_printed(workplace: Path, capfd: pyt
     trained = {numberless(line) for line in run(["core", "train", "configs/gpt2_124m.toml"], capfd).splitlines()}
     shown = [line for block in fenced(README, "text") if "step 1/40" in block for line in block.splitlines()]
     assert len(shown) > 5
-    assert not [s for s in shown if s != "..." and numberless(s) not in trained]
+    missing = [s for s in shown if not any(line.startswith(numberless(s.removesuffix("..."))) for line in trained)]
+    assert not missing
 
 
 def squeezed(text: str) -> list[str]:
