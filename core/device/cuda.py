@@ -1,0 +1,431 @@
+"""The cuda device: memory, compiled kernels, and replay of recorded launches on one NVIDIA GPU.
+
+A recorded launch becomes a call whose parameters are packed once; a step replays the calls on one stream. Nothing
+waits but `download`. An error that kills the context is told with the launches that it may have come from.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from core.device import primitives
+from core.device.cpu import Pick
+from core.device.driver import MAP_ALIGNMENT, OUT_OF_MEMORY, Driver, StickyError, encode_map
+from core.device.gpu import (
+    DEFAULT_SHARED,
+    CallLaunch,
+    DeviceTensor,
+    Host,
+    LaunchRecord,
+    TensorMap,
+    bytes_of,
+    decode,
+    encode,
+    record,
+)
+from core.device.nvrtc import Kernel, architecture, compile_all, runs_on, supported
+from core.dtypes import NUMPY
+from core.errors import BuildError, DeviceError
+from core.op import Tensors, Variant
+
+Array = np.ndarray[Any, Any]
+
+STAGES = 4  # pinned buffers that uploads go through in turn
+STAGE_BYTES = 1 << 20
+LOGGED = 64  # replayed lists that an error can still name
+SYNC = "CORELM_SYNC"  # environment: wait after every launch, so that an error names the one that failed
+
+
+class CudaMemory:
+    """An allocation; its memory goes back when the last tensor in it is gone."""
+
+    def __init__(self, device: CudaDevice, nbytes: int) -> None:
+        self.nbytes = nbytes
+        self.pointer = device._allocate(nbytes) if nbytes else 0
+        if nbytes:
+            weakref.finalize(self, device._free, self.pointer).atexit = False  # at exit the driver frees all
+
+
+class CudaLaunch:
+    """A recorded launch, ready to be replayed: function, configuration and packed parameters."""
+
+    def __init__(self, asked: LaunchRecord) -> None:
+        self.record = asked
+        self.start: Callable[[], int] | None = None  # launches and gives the driver's status
+        self.kept: Any = None  # what the packed parameters lie in
+
+
+class CudaDevice:
+    """Memory, primitives and replay of one GPU. `ordinal` counts the GPUs that the process can see."""
+
+    name = "cuda"
+    runs = "cuda"  # the `device` of the variants that run here
+
+    def __init__(self, ordinal: int = 0) -> None:
+        self.driver = Driver()
+        call = self.driver.call
+        count = int(call("cuDeviceGetCount"))
+        if ordinal >= count:
+            raise DeviceError(
+                f"there is no GPU {ordinal}: the driver shows {count or 'none'}",
+                hint="CUDA_VISIBLE_DEVICES and `nvidia-smi` say which are there; --device cpu works",
+            )
+        self._device = call("cuDeviceGet", ordinal)
+        self.model = _text(call("cuDeviceGetName", 256, self._device))
+        major, minor = self._attribute("COMPUTE_CAPABILITY_MAJOR"), self._attribute("COMPUTE_CAPABILITY_MINOR")
+        self.capability = (major, minor)
+        self.arch = architecture(major, minor)
+        self._check_architecture()
+        self.sms = self._attribute("MULTIPROCESSOR_COUNT")
+        self._most_shared = self._attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
+        call("cuCtxSetCurrent", call("cuDevicePrimaryCtxRetain", self._device))
+        self._stream = call("cuStreamCreate", int(self.driver.api.CUstream_flags.CU_STREAM_NON_BLOCKING))
+        self._staging = Staging(self.driver, self._stream)
+        self._modules: dict[bytes, Any] = {}
+        self._functions: dict[tuple[Kernel, int], Any] = {}
+        self._log: deque[Sequence[CudaLaunch]] = deque(maxlen=LOGGED)  # replayed since the last wait
+        self._waits = os.environ.get(SYNC, "") not in ("", "0")
+        self._scratch: list[DeviceTensor] = []
+
+    def _attribute(self, name: str) -> int:
+        kind = getattr(self.driver.api.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}")
+        return int(self.driver.call("cuDeviceGetAttribute", kind, self._device))
+
+    def _check_architecture(self) -> None:
+        known = supported()
+        if self.arch.rstrip("a") in known:
+            return
+        major, minor = self.capability
+        what = f"{self.model} has compute capability {major}.{minor}"
+        if major < 7 or (major, minor) < (7, 5):
+            raise DeviceError(f"{what}; kernels need 7.5 or newer", hint="--device cpu works")
+        raise DeviceError(
+            f"{what}, which the compiler here does not know: it knows {', '.join(known)}",
+            hint="pip install -U nvidia-cuda-nvrtc; --device cpu works",
+        )
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        return ("f32", "bf16") if self.capability >= (8, 0) else ("f32",)
+
+    def describe(self) -> str:
+        _, total = self.driver.memory()
+        version = int(self.driver.call("cuDriverGetVersion"))
+        driver = f"driver for CUDA {version // 1000}.{version % 1000 // 10}"
+        return f"{self.model}, {self.arch}, {self.sms} multiprocessors, {total / 2**30:.0f} GiB, {driver}"
+
+    def can_run(self, variant: Variant) -> str | None:
+        """Why a variant's kernels cannot run on this GPU; None when they can."""
+        if runs_on(variant.arch, self.arch):
+            return None
+        return f"it needs {variant.arch}, and this GPU is {self.arch}"
+
+    # --- memory ------------------------------------------------------------------------------------------------
+
+    def allocate(self, nbytes: int) -> CudaMemory:
+        """Zeroed memory. Raises DeviceError with what is free when there is not enough."""
+        return CudaMemory(self, nbytes)
+
+    def _allocate(self, nbytes: int) -> int:
+        driver = self.driver
+        if driver.dead is not None:
+            raise driver.dead
+        status, pointer = driver.api.cuMemAlloc(nbytes)
+        if int(status) == OUT_OF_MEMORY:
+            free, total = driver.memory()
+            raise DeviceError(
+                f"out of memory on {self.model}: {nbytes / 2**30:.2f} GiB asked for, {free / 2**30:.2f} free of "
+                f"{total / 2**30:.2f}",
+                hint="another process may hold the rest (`nvidia-smi`); a smaller B or [train] recompute needs less",
+            )
+        if int(status):
+            raise driver.error(int(status), f"allocating {nbytes} bytes")
+        driver.call("cuMemsetD8Async", pointer, 0, nbytes, self._stream)
+        return int(pointer)
+
+    def _free(self, pointer: int) -> None:
+        if self.driver.dead is None:
+            self.driver.api.cuMemFree(pointer)  # waits for what still runs
+
+    def tensor(self, memory: CudaMemory, offset: int, shape: Sequence[int], dtype: str) -> DeviceTensor:
+        """A tensor that lies in `memory`, `offset` bytes from its start."""
+        return DeviceTensor(memory.pointer + offset, tuple(int(n) for n in shape), dtype, memory, offset)
+
+    def memory(self) -> tuple[int, int]:
+        """(free, total) bytes."""
+        return self.driver.memory()
+
+    def upload(self, tensor: DeviceTensor, values: Any) -> None:
+        """Write an array into a tensor, rounded to nearest even where the tensor is bf16. Does not wait."""
+        self._staging.upload(tensor.pointer, encode(values, tensor.dtype, tensor.shape).reshape(-1).view(np.uint8))
+
+    def download(self, tensor: DeviceTensor) -> Array:
+        """A copy of a tensor, bf16 as f32. Waits for all that was launched."""
+        stored = np.empty(tensor.shape, NUMPY[tensor.dtype])
+        if stored.nbytes:
+            self._wait("cuMemcpyDtoHAsync", stored.ctypes.data, tensor.pointer, stored.nbytes, self._stream)
+        self.synchronize()
+        return decode(stored, tensor.dtype)
+
+    def synchronize(self) -> None:
+        """Wait for all that was launched. Raises DeviceError for what went wrong meanwhile."""
+        self._wait("cuStreamSynchronize", self._stream)
+        self._log.clear()
+
+    def _wait(self, function: str, *args: Any) -> None:
+        try:
+            self.driver.call(function, *args)
+        except StickyError as error:
+            raise self._told(error) from None
+
+    def _told(self, error: StickyError) -> DeviceError:
+        """A sticky error with the launches that it may have come from; told once, then repeated as it is."""
+        launches = [command.record for commands in self._log for command in commands]
+        self._log.clear()
+        if not launches:
+            return error
+        shown = list(dict.fromkeys(launch.where for launch in launches))
+        listed = "\n".join(f"  {where}" for where in shown[:8])
+        more = f"\n  and {len(shown) - 8} more" if len(shown) > 8 else ""
+        hint = "no checkpoint was written from this state: `--resume` goes on from the last one"
+        if not self._waits and len(launches) > 1:
+            hint = f"run again with {SYNC}=1, which names the launch; {hint}"
+        told = StickyError(f"{error.message}, in one of these launches:\n{listed}{more}", error.status, hint=hint)
+        if len(launches) == 1:
+            told = StickyError(f"{error.message} in {launches[0].where}", error.status, hint=hint)
+        self.driver.dead = told
+        return told
+
+    # --- recording ---------------------------------------------------------------------------------------------
+
+    @property
+    def host(self) -> Host:
+        return Host(self.sms, self.resident, self._zeros)
+
+    def _zeros(self, nbytes: int) -> DeviceTensor:
+        """Scratch of a nested launch; kept as long as the device."""
+        self._scratch.append(self.tensor(self.allocate(nbytes), 0, (nbytes,), "u8"))
+        return self._scratch[-1]
+
+    def resident(self, kernel: Kernel, threads: int, smem: int) -> int:
+        """How many thread blocks of a kernel the whole GPU holds at once."""
+        function = self._function(kernel, smem)
+        each = self.driver.call("cuOccupancyMaxActiveBlocksPerMultiprocessor", function, threads, smem)
+        if not int(each):
+            raise BuildError(
+                f"{kernel.where}: no thread block of {threads} threads and {smem} bytes fits on {self.arch}"
+            )
+        return int(each) * self.sms
+
+    def record(
+        self,
+        variant: Variant,
+        method: str,
+        t: Tensors,
+        pick: Pick | None,
+        workspace: DeviceTensor | None,
+        counters: DeviceTensor | None = None,
+    ) -> list[CudaLaunch]:
+        """The launches of one launcher."""
+        return [CudaLaunch(r) for r in record(variant, method, t, pick, workspace, counters, host=self.host)]
+
+    def record_calls(self, calls: Callable[[Any], None], pick: Pick | None) -> list[CudaLaunch]:
+        """The launches of the ops that `calls(launch)` asks for: an optimizer's step."""
+        launch = CallLaunch(pick, self.host)
+        calls(launch)
+        return [CudaLaunch(r) for r in launch.records]
+
+    def fill(self, target: DeviceTensor, value: float) -> list[CudaLaunch]:
+        return [CudaLaunch(primitives.fill(target, value))]
+
+    def copy(self, target: DeviceTensor, source: DeviceTensor) -> list[CudaLaunch]:
+        return [CudaLaunch(primitives.copy(target, source))]
+
+    def add(self, target: DeviceTensor, source: DeviceTensor) -> list[CudaLaunch]:
+        return [CudaLaunch(primitives.add(target, source))]
+
+    def dot_into(self, control: DeviceTensor, slot: int, a: DeviceTensor, b: DeviceTensor) -> list[CudaLaunch]:
+        """control[slot] += sum(a * b), in f64."""
+        return [CudaLaunch(primitives.dot(control, slot, a, b))]
+
+    # --- replay ------------------------------------------------------------------------------------------------
+
+    def run(self, commands: Sequence[CudaLaunch]) -> None:
+        """Launch them in order; returns before they have run, unless CORELM_SYNC is set."""
+        if self.driver.dead is not None:
+            raise self.driver.dead
+        if any(command.start is None for command in commands):
+            self.prepare(commands)
+        if self._waits:
+            return self._run_waiting(commands)
+        self._log.append(commands)
+        for command in commands:
+            status = command.start()  # type: ignore[misc]
+            if status:
+                self._refused(command, status)
+        return None
+
+    def _run_waiting(self, commands: Sequence[CudaLaunch]) -> None:
+        for command in commands:
+            self._log.clear()
+            self._log.append([command])
+            if status := command.start():  # type: ignore[misc]
+                self._refused(command, status)
+            self._wait("cuStreamSynchronize", self._stream)
+
+    def _refused(self, command: CudaLaunch, status: int) -> None:
+        error = self.driver.error(status, f"the driver refuses to launch {command.record.where}")
+        raise self._told(error) if isinstance(error, StickyError) else error
+
+    def prepare(self, commands: Sequence[CudaLaunch]) -> None:
+        """Compile, load and pack what was not yet; compilations run at once. Raises BuildError."""
+        todo = [command for command in commands if command.start is None]
+        kernels = list(dict.fromkeys(command.record.kernel for command in todo))
+        missing = [kernel for kernel in kernels if (kernel, 0) not in self._functions]
+        for kernel, compiled in zip(missing, compile_all((k, self.arch) for k in missing), strict=True):
+            compiled.of(kernel)
+            self._functions[kernel, 0] = self._load(kernel, compiled.cubin)
+        for command in todo:
+            self._pack(command)
+
+    def _load(self, kernel: Kernel, cubin: bytes) -> Any:
+        if cubin not in self._modules:
+            self._modules[cubin] = self.driver.call("cuModuleLoadData", cubin, doing=f"loading {kernel.where}")
+        return self.driver.call(
+            "cuModuleGetFunction", self._modules[cubin], kernel.name.encode(), doing=f"loading {kernel.where}"
+        )
+
+    def _function(self, kernel: Kernel, smem: int) -> Any:
+        """The function, allowed to use `smem` bytes of dynamic shared memory."""
+        if (kernel, 0) not in self._functions:
+            (compiled,) = compile_all([(kernel, self.arch)])
+            compiled.of(kernel)
+            self._functions[kernel, 0] = self._load(kernel, compiled.cubin)
+        function = self._functions[kernel, 0]
+        if smem > DEFAULT_SHARED and (kernel, smem) not in self._functions:
+            if smem > self._most_shared:
+                raise BuildError(
+                    f"{kernel.where} asks for {smem} bytes of dynamic shared memory; {self.model} has "
+                    f"{self._most_shared} a thread block"
+                )
+            kind = self.driver.api.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            self.driver.call("cuFuncSetAttribute", function, kind, self._largest(kernel, smem))
+            self._functions[kernel, smem] = function
+        return function
+
+    def _largest(self, kernel: Kernel, smem: int) -> int:
+        """The attribute is a limit of the function: the most that any of its launches asked for."""
+        return max([smem, *(size for known, size in self._functions if known == kernel)])
+
+    def _pack(self, command: CudaLaunch) -> None:
+        asked = command.record
+        function = self._function(asked.kernel, asked.smem)
+        parameters, kept = pack(list(self._encoded(asked)))
+        self._check_parameters(function, asked)
+        config = self._config(asked)
+        launch = self.driver.api.cuLaunchKernelEx
+        command.kept = (kept, config, asked.args)
+        command.start = lambda: int(launch(config, function, parameters, 0)[0])
+
+    def _encoded(self, asked: LaunchRecord) -> Iterator[bytes]:
+        for argument in asked.args:
+            yield encode_map(self.driver, argument) if isinstance(argument, TensorMap) else bytes_of(argument)
+
+    def _check_parameters(self, function: Any, asked: LaunchRecord) -> None:
+        """The compiled kernel's own parameters: the driver would read past ours, or leave some out, without a word."""
+        ours = [128 if isinstance(a, TensorMap) else len(bytes_of(a)) for a in asked.args]
+        theirs: list[int] = []
+        while len(theirs) <= len(ours):
+            status, *found = self.driver.api.cuFuncGetParamInfo(function, len(theirs))
+            if int(status):
+                break
+            theirs.append(int(found[1]))
+        if ours != theirs:
+            raise BuildError(
+                f"{asked.where}: arguments of {', '.join(map(str, ours)) or 'no'} bytes; the kernel takes "
+                f"{', '.join(map(str, theirs[: len(ours) + 1])) or 'none'}"
+            )
+
+    def _config(self, asked: LaunchRecord) -> Any:
+        api = self.driver.api
+        config = api.CUlaunchConfig()
+        config.gridDimX, config.gridDimY, config.gridDimZ = asked.grid
+        config.blockDimX, config.blockDimY, config.blockDimZ = asked.block
+        config.sharedMemBytes = asked.smem
+        config.hStream = self._stream
+        attributes = []
+        if asked.cluster > 1:
+            attribute = api.CUlaunchAttribute()
+            attribute.id = api.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
+            size = attribute.value.clusterDim
+            size.x, size.y, size.z = asked.cluster, 1, 1
+            attributes.append(attribute)
+        if asked.pdl:
+            attribute = api.CUlaunchAttribute()
+            attribute.id = api.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+            attribute.value.programmaticStreamSerializationAllowed = 1
+            attributes.append(attribute)
+        config.attrs = attributes
+        config.numAttrs = len(attributes)
+        return config
+
+
+def pack(arguments: Sequence[bytes]) -> tuple[int, Any]:
+    """(address of the array of parameter pointers, what keeps it alive) for arguments as they lie in memory.
+
+    Each starts on a multiple of its size, a tensor map on 128 bytes.
+    """
+    offsets, end = [], 0
+    for raw in arguments:
+        alignment = min(len(raw), MAP_ALIGNMENT)
+        offsets.append(-(-end // alignment) * alignment)
+        end = offsets[-1] + len(raw)
+    buffer = np.zeros(end + MAP_ALIGNMENT, np.uint8)
+    start = -buffer.ctypes.data % MAP_ALIGNMENT
+    for offset, raw in zip(offsets, arguments, strict=True):
+        buffer[start + offset : start + offset + len(raw)] = np.frombuffer(raw, np.uint8)
+    base = buffer.ctypes.data + start
+    pointers = (ctypes.c_void_p * max(len(arguments), 1))(*(base + offset for offset in offsets))
+    return ctypes.addressof(pointers), (buffer, pointers)
+
+
+class Staging:
+    """Pinned buffers that uploads go through: the copy to the device runs while the host goes on."""
+
+    def __init__(self, driver: Driver, stream: Any) -> None:
+        self.driver, self.stream = driver, stream
+        self.stages: list[tuple[int, Array, Any]] = []  # address, its bytes as an array, the event behind its last copy
+        self.turn = 0
+
+    def upload(self, pointer: int, data: Array) -> None:
+        for start in range(0, data.size, STAGE_BYTES):
+            part = data[start : start + STAGE_BYTES]
+            address, held, event = self._next()
+            held[: part.size] = part
+            self.driver.call("cuMemcpyHtoDAsync", pointer + start, address, part.size, self.stream)
+            self.driver.call("cuEventRecord", event, self.stream)
+
+    def _next(self) -> tuple[int, Array, Any]:
+        """The next buffer, once the copy out of it is done."""
+        call = self.driver.call
+        if len(self.stages) < STAGES:
+            address = int(call("cuMemHostAlloc", STAGE_BYTES, 0))
+            held = np.ctypeslib.as_array((ctypes.c_uint8 * STAGE_BYTES).from_address(address))
+            event = call("cuEventCreate", int(self.driver.api.CUevent_flags.CU_EVENT_DISABLE_TIMING))
+            self.stages.append((address, held, event))
+            return self.stages[-1]
+        self.turn = (self.turn + 1) % STAGES
+        stage = self.stages[self.turn]
+        call("cuEventSynchronize", stage[2])
+        return stage
+
+
+def _text(raw: Any) -> str:
+    return bytes(raw).split(b"\0")[0].decode(errors="replace")
