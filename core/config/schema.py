@@ -69,6 +69,9 @@ class Train(Table, frozen=True, kw_only=True):
     sample_every: Annotated[Every, Meta(description="Steps between samples.")] = 0
     sample_tokens: Annotated[Count, Meta(description="Tokens of a sample, without its prompt.")] = 64
     sample_prompt: Annotated[str, Meta(description='What a sample continues; `""` is the start of a document.')] = ""
+    sample_temperature: Annotated[
+        float, Meta(ge=0, description="Above 1 a sample is more random, below 1 less; 0 takes the likeliest token.")
+    ] = 0.8
     checkpoint_every: Annotated[Every, Meta(description="Steps between checkpoints.")] = 0
     keep_last: Annotated[Count, Meta(description="The newest so many checkpoints are kept.")] = 2
     keep_every: Annotated[

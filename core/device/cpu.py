@@ -76,6 +76,7 @@ class RowPool:
                 self._started = True
 
     def _serve(self) -> None:
+        np.seterr(all="ignore")  # as in CpuDevice.run; NumPy keeps this per thread
         while True:
             work, worker, latch = self._tasks.get()
             try:
@@ -253,5 +254,7 @@ class CpuDevice:
         return [dot]
 
     def run(self, commands: Sequence[Command]) -> None:
-        for command in commands:
-            command()
+        """Replay. What is not finite shows in the loss and the norm, so NumPy need not warn about it."""
+        with np.errstate(all="ignore"):
+            for command in commands:
+                command()

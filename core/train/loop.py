@@ -74,6 +74,7 @@ class Job:
     sample_every: int = 0
     sample_tokens: int = 64
     sample_prompt: str = ""
+    sample_temperature: float = 0.8
     checkpoint_every: int = 0
     keep_last: int = 2
     keep_every: int = 0
@@ -224,7 +225,7 @@ class Trainer:
             session,
             [prompt],
             min(job.sample_tokens, room),
-            Sampling(temperature=1.0, top_k=0, seed=sample_seed(job.seed, self.step)),
+            Sampling(temperature=job.sample_temperature, top_k=0, seed=sample_seed(job.seed, self.step)),
             vocabulary=job.tokenizer.vocab_size,
             cancelled=lambda: stop.requested,
         )[0]

@@ -20,10 +20,11 @@ from core.cache import cache_folder
 from core.config import RunConfig, check_options, check_out, load_config, micro_steps
 from core.data import Data, Tokenizer, TokenSource, diff_description, open_data
 from core.engine import TARGETS, Engine, Settings
-from core.errors import BuildError, CheckpointError, DataError
+from core.errors import BuildError, CheckpointError, DataError, UsageError
 from core.graph import ModelSource, load_model
 from core.interop import checkpoint
 from core.interop.checkpoint import Checkpoint
+from core.interop.weights import read_weights
 from core.loader import load_registry
 from core.plan import TRAIN, Plan
 from core.plan.describe import human
@@ -97,7 +98,7 @@ def prepare(asked: Asked, display: Display, stack: ExitStack) -> Trainer:
     run.write_variants(variants_record(config, engine, table, choices))
     announce(config, run, engine, plan, table, data, micro, display)
     announce_start(config, start, before, estimate, display)
-    fill(config, engine, start)
+    fill(config, registry, engine, start)
     job = make_job(config, registry, run, display, engine, data, micro, lr, choices)
     return Trainer(job, done, start.state.get("best_val") if start else None)
 
@@ -155,38 +156,31 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any], most: int =
     return lines + ([f"... and {len(keys) - most} more"] if len(keys) > most else [])
 
 
-def fill(config: RunConfig, engine: Engine, start: Checkpoint | None) -> None:
+def fill(config: RunConfig, registry: Registry, engine: Engine, start: Checkpoint | None) -> None:
     """Parameters and optimizer state: of the checkpoint, of `weights`, or drawn."""
     if start is not None:
-        load_state(engine, start, optimizer=True)
+        load_state(engine, start)
         engine.set_step(start.step)
     elif config.weights:
-        load_state(engine, find_weights(config), optimizer=False)
+        load_weights(config, registry, engine)
     else:
         engine.initialize(config.seed)
 
 
-def load_state(engine: Engine, found: Checkpoint, *, optimizer: bool) -> None:
+def load_state(engine: Engine, found: Checkpoint) -> None:
     """Copy a checkpoint's tensors into the engine. CheckpointError when names or shapes are not the model's."""
     try:
         engine.load_parameters(found.parameters)
-        if optimizer:
-            engine.load_optimizer_state(found.optimizer)
+        engine.load_optimizer_state(found.optimizer)
     except BuildError as error:
         raise CheckpointError(f"{found.path}: does not fit the model: {error.message}", hint=error.hint) from None
 
 
-def find_weights(config: RunConfig) -> Checkpoint:
-    """The checkpoint that `weights` names."""
-    path = Path(config.weights).expanduser()
-    if path.suffix in (".bin", ".pt", ".pth", ".npz") or (path / "config.json").is_file():
-        raise CheckpointError(
-            f"{config.where('weights')}: {path} is not a checkpoint of corelm",
-            hint="this version starts from a run's folder or one of its checkpoints (checkpoints/step_00001000)",
-        )
+def load_weights(config: RunConfig, registry: Registry, engine: Engine) -> None:
+    """Copy in the parameters that `weights` names. CheckpointError when they cannot be read or do not fit."""
     try:
-        return checkpoint.find(path)
-    except CheckpointError as error:
+        engine.load_parameters(read_weights(Path(config.weights).expanduser(), engine.graph, registry))
+    except (BuildError, CheckpointError, UsageError) as error:
         raise CheckpointError(f"{config.where('weights')}: {error.message}", hint=error.hint) from None
 
 
@@ -340,6 +334,7 @@ def make_job(
         sample_every=table.sample_every,
         sample_tokens=table.sample_tokens,
         sample_prompt=table.sample_prompt,
+        sample_temperature=table.sample_temperature,
         checkpoint_every=table.checkpoint_every,
         keep_last=table.keep_last,
         keep_every=table.keep_every,
@@ -436,5 +431,3 @@ def announce_start(
     if estimate is not None:
         steps = config.train.steps - (start.step if start else 0)
         display.line(f"estimate: {steps:,} steps take {duration(max(1, estimate))} or more, for matrix products alone")
-
-
