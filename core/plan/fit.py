@@ -1,0 +1,137 @@
+"""Whether a plan fits into a device's memory, told before the first step: what needs how much, and what would fit.
+
+It allocates nothing. The figures are the plan's own, so that what it says is what will be allocated.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+from core.errors import DeviceError
+from core.plan.describe import human
+from core.plan.memory import Buffer, alive
+from core.plan.schedule import Plan
+
+HELD = ("parameters", "master weights", "gradients", "optimizer", "activations")  # what adds up; the rest lies within
+RESERVE = 128 * 2**20  # bytes that stay free: the driver's own needs, kernels' code, small buffers
+# measure({"B": 4}, ("gelu",)) -> bytes in all, of the same plan with other dims and with those ops recomputed
+Measure = Callable[[Mapping[str, int], Sequence[str]], int]
+
+
+def needed(memory: Mapping[str, int]) -> int:
+    """Bytes in all, of `Engine.memory`'s parts."""
+    return sum(memory.get(part, 0) for part in HELD)
+
+
+def check_fit(
+    plan: Plan, memory: Mapping[str, int], free: int, *, device: str = "", measure: Measure | None = None
+) -> None:
+    """Nothing where the plan fits into `free` bytes; else DeviceError with the table and what would fit.
+
+    memory: `Engine.memory(plan)`. free: bytes that the device has for all of it. measure: what the same plan would
+    need under other dims and recompute; without it, no advice with figures is given.
+    """
+    need = needed(memory)
+    if need + RESERVE <= free:
+        return
+    where = f" on {device}" if device else ""
+    kind = plan.request.kind
+    head = (
+        f"{plan.graph.name} does not fit into memory{where}: to {kind} it needs {human(need)}, and {human(free)} are "
+        f"free ({human(RESERVE)} of them stay free)"
+    )
+    lines = [head, *_table(plan, memory, free), "largest tensors of the fullest step:"]
+    lines += [f"  {row['nbytes_in_all']:>8}  {row['name']}  {row['what']}" for row in largest(plan)]
+    raise DeviceError("\n".join(lines), hint=_advice(plan, free, measure))
+
+
+def _table(plan: Plan, memory: Mapping[str, int], free: int) -> list[str]:
+    within = {part: memory[part] for part in ("saved", "workspace") if part in memory}
+    other = memory["activations"] - sum(within.values())
+    rows = [(part, memory[part]) for part in HELD[:-1] if memory.get(part)]
+    rows += list(within.items())
+    rows += [("activations besides", max(other, 0)), ("in all", needed(memory)), ("free", free)]
+    width = max(len(name) for name, _ in rows)
+    return [f"  {name.ljust(width)}  {human(nbytes):>8}" for name, nbytes in rows]
+
+
+def fullest(plan: Plan) -> int:
+    """The step at which most bytes of the arena are in use."""
+    change = [0] * (len(plan.steps) + 2)
+    for buffer in plan.in_arena:
+        change[min(buffer.first, len(plan.steps))] += buffer.nbytes
+        change[min(buffer.last, len(plan.steps)) + 1] -= buffer.nbytes
+    level = list(accumulate(change))
+    return level.index(max(level))
+
+
+def largest(plan: Plan, count: int = 6) -> list[dict[str, Any]]:
+    """What fills the arena at its fullest: rows of name (repeats folded into `h.*`), what and bytes."""
+    groups: dict[tuple[Any, ...], list[Buffer]] = {}
+    for buffer in alive(plan.in_arena, fullest(plan)):
+        name = re.sub(r"(?<=\.)\d+(?=\.)", "*", buffer.name)
+        groups.setdefault((name, buffer.shape, buffer.dtype, buffer.role), []).append(buffer)
+    ordered = sorted(groups.items(), key=lambda item: -sum(b.nbytes for b in item[1]))
+    rows = []
+    for (name, shape, dtype, role), members in ordered[:count]:
+        times = f"{len(members)} x " if len(members) > 1 else ""
+        nbytes = sum(b.nbytes for b in members)
+        what = f"{times}{'x'.join(str(int(n)) for n in shape)} {dtype}, {role}"
+        rows.append({"name": name, "what": what, "nbytes": nbytes, "nbytes_in_all": human(nbytes)})
+    return rows
+
+
+# --- what would fit ----------------------------------------------------------------------------------------------
+
+
+def _advice(plan: Plan, free: int, measure: Measure | None) -> str:
+    """One sentence with what would fit: a smaller B, an op to recompute, or both."""
+    if measure is None:
+        return "a smaller B, [train] recompute, or precision bf16 needs less"
+    found = [text for text in (smaller_batch(plan, free, measure), recompute(plan, free, measure)) if text]
+    if found:
+        return "; or ".join(found)
+    ops = candidates(plan)
+    if ops and (both := smaller_batch(plan, free, measure, ops)):
+        return both
+    return "not even B = 1 fits: take a smaller model, precision bf16, or a GPU with more memory"
+
+
+def smaller_batch(plan: Plan, free: int, measure: Measure, ops: Sequence[str] = ()) -> str:
+    """The largest divisor of B that fits, as an option of the command line; "" when none does."""
+    batch = int(plan.graph.dims.get("B", 1))
+    for size in (n for n in range(batch - 1, 0, -1) if batch % n == 0):  # a divisor keeps tokens_per_step legal
+        need = measure({"B": size}, ops)
+        if need + RESERVE <= free:
+            extra = f" {_set_recompute(plan, ops)}" if ops else ""
+            return f"--set dims.B={size}{extra} needs {human(need)}"
+    return ""
+
+
+def recompute(plan: Plan, free: int, measure: Measure) -> str:
+    """The fewest ops, the largest first, whose recompute makes it fit, as an option; "" when none do."""
+    ops = candidates(plan)
+    for count in range(1, len(ops) + 1):
+        need = measure({}, ops[:count])
+        if need + RESERVE <= free:
+            return f"{_set_recompute(plan, ops[:count])} needs {human(need)}"
+    return ""
+
+
+def _set_recompute(plan: Plan, ops: Sequence[str]) -> str:
+    names = ", ".join(f'"{op}"' for op in dict.fromkeys((*plan.request.recompute, *ops)))
+    return f"--set 'train.recompute=[{names}]'"
+
+
+def candidates(plan: Plan, count: int = 3) -> list[str]:
+    """Ops whose results fill most of what forward keeps for backward, the most first."""
+    makers = {value: node.op.name for node in plan.graph.nodes for value in node.outputs.values()}
+    held: dict[str, int] = {}
+    for buffer in alive(plan.in_arena, plan.backward_from):
+        op = makers.get(buffer.name)
+        if op is not None and buffer.first < plan.backward_from and op not in plan.request.recompute:
+            held[op] = held.get(op, 0) + buffer.nbytes
+    return sorted(held, key=lambda op: -held[op])[:count]

@@ -1,0 +1,93 @@
+"""A plan that does not fit is refused before step 1, with what needs how much and with what would fit."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+
+from core.engine import Engine, Settings
+from core.errors import DeviceError
+from core.graph import load_model
+from core.loader import load_registry
+from core.plan import fit
+
+DIMS = {"B": 8, "T": 64, "S": 64, "V": 50, "P": 64, "C": 64, "H": 4, "L": 3}
+
+
+@cache
+def registry():
+    return load_registry()
+
+
+def engine(**settings):
+    dims = {**DIMS, **settings.pop("dims", {})}
+    return Engine(load_model("gpt2_124m", registry()), registry(), Settings(dims=dims, optimizer="adamw", **settings))
+
+
+def measure(dims, ops):
+    other = engine(dims=dims, recompute=tuple(ops))
+    return fit.needed(other.memory(other.plan("train")))
+
+
+def need(**settings):
+    made = engine(**settings)
+    return fit.needed(made.memory(made.plan("train")))
+
+
+def refused(free, **settings):
+    made = engine(**settings)
+    plan = made.plan("train")
+    with pytest.raises(DeviceError) as caught:
+        fit.check_fit(plan, made.memory(plan), free + fit.RESERVE, device="a GPU", measure=measure)
+    assert caught.value.exit_code == 4
+    return caught.value
+
+
+def test_a_plan_that_fits_passes_to_the_last_byte():
+    made = engine()
+    plan = made.plan("train")
+    memory = made.memory(plan)
+    fit.check_fit(plan, memory, fit.needed(memory) + fit.RESERVE)
+    with pytest.raises(DeviceError):
+        fit.check_fit(plan, memory, fit.needed(memory) + fit.RESERVE - 1)
+
+
+def test_the_table_adds_up_to_what_is_needed():
+    made = engine()
+    plan = made.plan("train")
+    memory = made.memory(plan)
+    parts = ("parameters", "gradients", "optimizer", "activations")
+    assert fit.needed(memory) == sum(memory[p] for p in parts)
+    message = refused(10 * 2**20).message
+    for word in ("parameters", "gradients", "optimizer", "saved", "workspace", "in all", "free", "largest tensors"):
+        assert word in message
+
+
+def test_the_largest_tensors_are_those_of_the_fullest_step():
+    plan = engine().plan("train")
+    rows = fit.largest(plan, 1000)
+    step = fit.fullest(plan)
+    alive = [b for b in plan.in_arena if b.first <= step <= b.last]
+    assert sum(r["nbytes"] for r in rows) == sum(b.nbytes for b in alive) <= plan.arena_bytes
+    assert [r["nbytes"] for r in rows] == sorted((r["nbytes"] for r in rows), reverse=True)
+    assert any("h.*." in r["name"] and "3 x" in r["what"] for r in rows)
+
+
+def test_the_advised_batch_fits_and_the_next_larger_divisor_does_not():
+    enough = need(dims={"B": 2})
+    hint = refused(enough).hint
+    assert "--set dims.B=2" in hint
+    assert measure({"B": 2}, ()) <= enough < measure({"B": 4}, ())
+
+
+def test_the_advised_recompute_fits():
+    made = engine()
+    ops = fit.candidates(made.plan("train"))
+    enough = need(recompute=ops[:1])
+    assert enough < need()
+    assert f'train.recompute=["{ops[0]}"]' in refused(enough).hint
+
+
+def test_a_model_that_fits_under_no_batch_says_so():
+    assert "not even B = 1" in refused(2**16).hint
