@@ -1,0 +1,238 @@
+"""Kernels are compiled once, never stale, and what is wrong with them is told with file and line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from core.device import nvrtc
+from core.device.nvrtc import ARCHITECTURES, Compiled, Kernel, compile_all, compile_cubin, compile_ptx
+from core.errors import BuildError, DeviceError
+
+pytestmark = pytest.mark.skipif(sys.platform == "darwin", reason="there is no NVRTC for macOS")
+
+DOUBLE = """#include "half.cuh"
+extern "C" __global__ void twice(elem* y, const elem* x, int n) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) y[i] = elem(HALF(4) * float(x[i]));
+}
+"""
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    """A .cu with a header beside it, an empty cache, and a count of the compilations."""
+    monkeypatch.setenv("CORELM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(nvrtc, "_HELD", {})
+    (tmp_path / "half.cuh").write_text("#define HALF(x) ((x) / 2)\n")
+    path = tmp_path / "twice.cu"
+    path.write_text(DOUBLE)
+    runs = []
+    real = nvrtc._run_nvrtc
+    monkeypatch.setattr(nvrtc, "_run_nvrtc", lambda unit, kernel: runs.append(unit.arch) or real(unit, kernel))
+    return path, runs, monkeypatch
+
+
+def twice(path, **defines):
+    return Kernel(path, "twice", tuple(sorted(defines.items())), "op.variant")
+
+
+def forget(monkeypatch):
+    """As if another process asked."""
+    monkeypatch.setattr(nvrtc, "_HELD", {})
+
+
+def test_ptx_and_cubin_come_without_a_gpu(source):
+    path, _, _ = source
+    ptx = compile_ptx(twice(path))
+    assert ptx.names == ["twice"] and ".entry twice" in ptx.ptx and f'"{path.as_posix()}"' in ptx.ptx
+    cubin = compile_cubin(twice(path), "sm_80")
+    assert cubin.cubin[:4] == b"\x7fELF" and cubin.names == ["twice"]
+    assert 0 < cubin.of(twice(path)).registers < 64 and cubin.of(twice(path)).spills == 0
+
+
+def test_an_entry_is_used_again_by_this_process_and_by_the_next(source):
+    path, runs, monkeypatch = source
+    first = compile_cubin(twice(path))
+    assert compile_cubin(twice(path)) is first
+    forget(monkeypatch)
+    assert compile_cubin(twice(path)) == first
+    assert len(runs) == 1
+
+
+def change_source(path, monkeypatch):
+    path.write_text(DOUBLE.replace("HALF(4)", "HALF(6)"))
+    return twice(path), "sm_90a"
+
+
+def change_header(path, monkeypatch):
+    path.with_name("half.cuh").write_text("#define HALF(x) ((x) / 4)\n")
+    return twice(path), "sm_90a"
+
+
+def change_prelude(path, monkeypatch):
+    changed = path.with_name("prelude.cuh")
+    changed.write_text(nvrtc.prelude_file().read_text() + "// changed\n")
+    monkeypatch.setattr(nvrtc, "prelude_file", lambda: changed)
+    return twice(path), "sm_90a"
+
+
+def change_define(path, monkeypatch):
+    return twice(path, ELEM_BF16=1), "sm_90a"
+
+
+def change_option(path, monkeypatch):
+    monkeypatch.setattr(nvrtc, "OPTIONS", (*nvrtc.OPTIONS, "--use_fast_math"))
+    return twice(path), "sm_90a"
+
+
+def change_architecture(path, monkeypatch):
+    return twice(path), "sm_80"
+
+
+def change_compiler(path, monkeypatch):
+    monkeypatch.setattr(nvrtc, "nvrtc_version", lambda: "13.99")
+    return twice(path), "sm_90a"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [change_source, change_header, change_prelude, change_define, change_option, change_architecture, change_compiler],
+)
+def test_nothing_stale_is_used(source, change):
+    path, runs, monkeypatch = source
+    before = compile_cubin(twice(path))
+    kernel, arch = change(path, monkeypatch)
+    after = compile_cubin(kernel, arch)
+    assert len(runs) == 2
+    if change in (change_source, change_header, change_define, change_architecture):
+        assert after.code != before.code
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:100], lambda b: b"", lambda b: b[:-1] + bytes([b[-1] ^ 1])])
+def test_a_damaged_entry_is_compiled_again(source, damage):
+    path, runs, monkeypatch = source
+    first = compile_cubin(twice(path))
+    (entry,) = (path.parent / "cache" / "kernels").glob("*.bin")
+    entry.write_bytes(damage(entry.read_bytes()))
+    forget(monkeypatch)
+    assert compile_cubin(twice(path)) == first and len(runs) == 2
+    forget(monkeypatch)
+    assert compile_cubin(twice(path)) == first and len(runs) == 2, "the entry was mended"
+
+
+def test_a_cache_that_cannot_be_written_only_costs_time(source):
+    path, runs, monkeypatch = source
+    (path.parent / "file").write_text("")
+    monkeypatch.setenv("CORELM_CACHE", str(path.parent / "file" / "cache"))
+    for _ in range(2):
+        forget(monkeypatch)
+        assert compile_ptx(twice(path)).names == ["twice"]
+    assert len(runs) == 2
+
+
+def test_two_processes_may_compile_the_same_at_once(source):
+    path, _, _ = source
+    code = f"""
+from pathlib import Path
+from core.device.nvrtc import Kernel, compile_cubin
+print(len(compile_cubin(Kernel(Path({str(path)!r}), "twice")).cubin))
+"""
+    running = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(2)]
+    sizes = [int(p.communicate()[0]) for p in running]
+    assert sizes[0] == sizes[1] == len(compile_cubin(twice(path)).cubin)
+    left = [p.suffix for p in (path.parent / "cache" / "kernels").iterdir()]
+    assert left == [".bin"]
+
+
+def test_many_are_compiled_at_once_each_of_them_once(source):
+    path, runs, _ = source
+    jobs = [(twice(path, ELEM_BF16=b), arch) for arch in ("sm_80", "sm_90a") for b in (0, 1, 0)]
+    done = compile_all(jobs)
+    assert sorted(runs) == ["sm_80", "sm_80", "sm_90a", "sm_90a"]
+    assert [d.arch for d in done] == [arch for _, arch in jobs]
+    assert done[0] is done[2] and done[0].code != done[1].code
+
+
+def test_an_error_names_the_authors_file_and_line(source):
+    path, _, _ = source
+    path.write_text(DOUBLE.replace("y[i] =", "z[i] ="))
+    with pytest.raises(BuildError) as error:
+        compile_ptx(twice(path))
+    text = str(error.value)
+    assert f"{path.as_posix()}(4): error" in text and "op.variant" in text and '"z"' in text
+
+
+def test_an_error_in_a_header_names_the_header(source):
+    path, _, _ = source
+    path.with_name("half.cuh").write_text("\n\nint broken(;\n")
+    with pytest.raises(BuildError, match=r"half\.cuh\(3\): error"):
+        compile_ptx(twice(path))
+
+
+def test_a_kernel_that_is_not_there_gets_the_nearest(source):
+    path, _, _ = source
+    with pytest.raises(BuildError, match='did you mean "twice"'):
+        compile_cubin(twice(path)).of(Kernel(path, "twoce", origin="op.variant"))
+
+
+def test_architectures_that_nobody_can_compile_for_are_refused(source):
+    path, _, _ = source
+    with pytest.raises(BuildError, match="does not know sm_99"):
+        compile_cubin(twice(path), "sm_99")
+    with pytest.raises(BuildError, match="compute_90a"):
+        compile_cubin(twice(path), "compute_90a")
+
+
+def test_what_a_variant_declares_decides_where_it_runs():
+    assert nvrtc.architectures_of("sm_75+") == ARCHITECTURES
+    assert nvrtc.architectures_of("sm_80+") == ARCHITECTURES[1:]
+    assert nvrtc.architectures_of("sm_90a") == ("sm_90a",)
+    assert nvrtc.runs_on("sm_80+", "sm_103a") and not nvrtc.runs_on("sm_80", "sm_86")
+    assert [nvrtc.architecture(*c) for c in ((7, 5), (8, 9), (9, 0), (12, 0))] == [
+        "sm_75",
+        "sm_89",
+        "sm_90a",
+        "sm_120a",
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ptxas warning : (C7508) Potential Performance Loss: 'setmaxnreg' ignored to maintain minimum register",
+        "ptxas warning : (C7517) A wgmma wait was inserted",
+        "ptxas warning : Potential Performance Loss: wgmma.mma_async instructions are serialized due to ...",
+    ],
+)
+def test_the_warnings_that_mean_a_wrong_kernel_are_faults(line):
+    assert Compiled("sm_90a", b"", line).faults == [line]
+    assert Compiled("sm_90a", b"", "k.cu(3): warning #177-D: variable was declared but never used").faults == []
+
+
+def test_spills_and_shared_memory_are_read_from_the_log(source):
+    path, _, _ = source
+    path.write_text("""extern "C" __global__ void __launch_bounds__(1024, 2) heavy(float* x) {
+        __shared__ float s[64];
+        float a[80];
+        for (int i = 0; i < 80; i++) a[i] = x[i * 32 + threadIdx.x];
+        for (int k = 0; k < 9; k++)
+            for (int i = 0; i < 80; i++) a[i] = a[i] * a[(i * 7 + 1) % 80] + a[(i + 3) % 80];
+        s[threadIdx.x % 64] = a[0];
+        __syncthreads();
+        for (int i = 0; i < 80; i++) x[i * 32 + threadIdx.x] = a[i] + s[i % 64];
+    }""")
+    found = compile_cubin(Kernel(path, "heavy"), "sm_80").of(Kernel(path, "heavy"))
+    assert found.registers == 32 and found.shared == 256 and found.spills > 0
+
+
+def test_no_compiler_is_one_line_and_exit_4(monkeypatch):
+    def absent(name):
+        raise RuntimeError("libnvrtc is not here\nand a traceback of it")
+
+    monkeypatch.setattr(nvrtc, "import_module", absent)
+    with pytest.raises(DeviceError) as error:
+        nvrtc.load_nvrtc.__wrapped__()
+    assert error.value.exit_code == 4 and "\n" not in error.value.message and "pip install" in error.value.hint
