@@ -285,6 +285,8 @@ class Engine:
         """The optimizer's step over the flat arenas, recorded once."""
         if not self._update:
             optimizer, n = self._optimizer(), self.layout.trainable
+            if not n:
+                raise UsageError(f"[train] freeze leaves no parameter of {self.graph.name} to train")
             groups = self.layout.groups()[: n // GROUP]
             group = self.device.tensor(self.device.allocate(groups.nbytes), 0, groups.shape, "u8")
             self.device.upload(group, groups)
