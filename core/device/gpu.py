@@ -418,7 +418,7 @@ def _argument(value: Any, index: int, where: str) -> Argument:
 
 
 def _sizes(given: int | Sequence[int], what: str, where: str) -> tuple[int, int, int]:
-    sizes = (given,) if isinstance(given, int | np.integer) else tuple(given)
+    sizes = tuple(given) if isinstance(given, Sequence) else (given,)
     if not 1 <= len(sizes) <= 3 or any(not isinstance(n, int | np.integer) or n < 1 for n in sizes):
         raise BuildError(f"{where}, {what}={given}): expected one to three sizes, each at least 1")
     x, y, z = (*(int(n) for n in sizes), 1, 1)[:3]
@@ -521,7 +521,7 @@ def _mismatch(parameter: str, argument: Argument, dtype: str) -> str:
 
 def _named(argument: Argument) -> str:
     if isinstance(argument, np.generic):
-        return f"a {argument.dtype.name} scalar"
+        return f"a scalar of {argument.dtype.name}"
     if isinstance(argument, TensorMap):
         return "a tensor map"
     return "None" if argument is None else f"a tensor of {argument.dtype}"

@@ -1,0 +1,201 @@
+"""What a launcher may ask for: `launch` records it, or says at once, with file and line, what could not run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core import f32, i32, u32
+from core.device.gpu import (
+    DeviceTensor,
+    Host,
+    bytes_of,
+    decode,
+    element_type,
+    encode,
+    from_bf16,
+    record,
+    tensor_map,
+    to_bf16,
+)
+from core.errors import BuildError
+from core.op import Tensors, Variant
+
+SOURCE = """// scale(y) in a comment is not a kernel
+extern "C" __global__ void __launch_bounds__(256) scale(elem* y, const elem* __restrict__ x, const int* rows,
+                                                        float by, int n) {
+    if (threadIdx.x < n) y[threadIdx.x] = elem(by * float(x[threadIdx.x]));
+}
+extern "C" __global__ void none() {}
+"""
+
+
+def tensor(shape, dtype="f32", pointer=4096):
+    return DeviceTensor(pointer, shape, dtype)
+
+
+@pytest.fixture
+def launched(tmp_path):
+    """launched(launcher, **tensors): the records of a variant whose forward is `launcher`."""
+    (tmp_path / "scale.cu").write_text(SOURCE)
+
+    def run(launcher, host=None, workspace=None, counters=None, **values):
+        class Scaled(Variant):
+            op, name = "scale", "mine"
+            sources = {"forward": tmp_path / "scale.cu"}
+
+            def forward(self, t, launch):
+                launcher(t, launch)
+
+        t = Tensors(node="h.0.scale", **values)
+        return record(Scaled(), "forward", t, None, workspace, counters, host=host or Host(sms=7))
+
+    return run
+
+
+def good(t, launch, **how):
+    how = {"grid": 1, "block": 32, **how}
+    launch("scale", t.y, t.x, None, f32(2), i32(8), **how)
+
+
+Y, X = tensor((8,)), tensor((8,), pointer=8192)
+
+
+def test_a_launch_is_recorded_with_who_asked_and_where(launched):
+    (found,) = launched(lambda t, launch: good(t, launch, grid=(3, 2), smem=1024, pdl=True), y=Y, x=X)
+    assert (found.grid, found.block, found.smem, found.pdl) == ((3, 2, 1), (32, 1, 1), 1024, True)
+    assert found.args[:3] == (Y, X, None) and found.args[3].dtype == np.float32
+    assert (
+        found.node == "h.0.scale"
+        and found.method == "forward"
+        and Path(found.line.split(":")[0]).name == "test_launch.py"
+    )
+    assert "scale.mine" in found.where and "test_launch.py" in found.where
+    assert found.kernel.defines == (("ELEM_BF16", 0),)
+
+
+def test_elem_is_bf16_where_a_tensor_is(launched):
+    y, x = tensor((8,), "bf16"), tensor((8,), "bf16")
+    (found,) = launched(lambda t, launch: good(t, launch, define={"WIDTH": 8}), y=y, x=x)
+    assert found.kernel.defines == (("ELEM_BF16", 1), ("WIDTH", 8))
+    assert element_type(Tensors(a=1, b=None, y=Y)) == "f32"
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (lambda t: (t.y, t.x, None, f32(2), 8), r"argument 5 is the bare int 8.*i32\(8\)"),
+        (lambda t: (t.y, t.x, None, 2.0, i32(8)), r"argument 4 is the bare float 2.0.*f32\(2.0\)"),
+        (lambda t: (t.y, t.x, None, f32(2), True), r"argument 5 is True.*i32\(True\)"),
+        (lambda t: (t.y, np.zeros(8, np.float32), None, f32(2), i32(8)), "argument 2 is a NumPy array"),
+        (lambda t: (t.y, "x", None, f32(2), i32(8)), "argument 2 is 'x'"),
+        (lambda t: (t.y, t.x, None, f32(2)), r"has 4 arguments; the kernel takes 5: elem\* y, "),
+        (lambda t: (t.y, t.x, None, i32(2), i32(8)), "argument 4 is a scalar of int32; the kernel takes `float by`"),
+        (lambda t: (t.y, t.x, None, f32(2), u32(8)), "argument 5 is a scalar of uint32; the kernel takes `int n`"),
+        (lambda t: (t.y, t.x, None, f32(2), t.y), "argument 5 is a tensor of f32; the kernel takes `int n`"),
+        (
+            lambda t: (t.y, t.x, t.x, f32(2), i32(8)),
+            r"argument 3 is a tensor of f32; the kernel takes `const int\* rows`",
+        ),
+        (lambda t: (t.y, i32(3), None, f32(2), i32(8)), "argument 2 is a scalar of int32"),
+        (lambda t: (tensor((8,), "f64"), t.x, None, f32(2), i32(8)), "argument 1 is a tensor of f64"),
+    ],
+)
+def test_a_wrong_argument_is_told_in_words(launched, args, words):
+    with pytest.raises(BuildError) as error:
+        launched(lambda t, launch: launch("scale", *args(t), grid=1, block=32), y=Y, x=X)
+    text = " ".join(str(error.value).split())
+    assert re.search(words, text), text
+    assert "scale.mine forward (" in text and "test_launch.py:" in text
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"block": 1025}, "1025 threads"),
+        ({"block": (32, 33)}, "1056 threads"),
+        ({"grid": 0}, "grid=0"),
+        ({"grid": (1, 70000)}, "largest grid"),
+        ({"grid": (1, 1, 1, 1)}, "one to three sizes"),
+        ({"block": 2.5}, "one to three sizes"),
+        ({"smem": 300_000}, "bytes of shared memory"),
+        ({"cluster": 16}, "cluster=16"),
+        ({"cluster": 2, "grid": 3}, "a grid that it divides"),
+    ],
+)
+def test_sizes_that_no_device_has_are_refused(launched, how, words):
+    with pytest.raises(BuildError, match=words):
+        launched(lambda t, launch: good(t, launch, **how), y=Y, x=X)
+
+
+def test_workspace_goes_to_any_pointer_and_counters_are_passed_on(launched):
+    scratch, zeros = tensor((64,), "u8"), tensor((4,), "u32")
+
+    def launcher(t, launch):
+        assert launch.workspace is scratch and launch.counters is zeros and launch.sms == 7
+        assert launch.resident("none", block=64) == 7
+        launch("scale", launch.workspace, t.x, None, f32(1), i32(8), grid=1, block=8)
+
+    assert len(launched(launcher, workspace=scratch, counters=zeros, y=Y, x=X)) == 1
+
+
+def test_parts_of_a_tensor_keep_their_addresses():
+    x = tensor((4, 6), "bf16", 1024)
+    assert x[1:3].pointer == 1024 + 12 and x[1:3].shape == (2, 6)
+    assert x.part(6, (2, 3)).pointer == 1024 + 12
+    assert x.reshape(3, -1).shape == (3, 8) and x.reshape((24,)).nbytes == 48
+    assert tensor((64,), "u8", 1024).part(16, (4,), "f32").dtype == "f32"
+    for wrong in (lambda: x.part(20, (5,)), lambda: x.reshape(5, 5), lambda: x.part(-1, (1,)), lambda: x[0]):
+        with pytest.raises(BuildError):
+            wrong()
+
+
+def test_contents_cannot_be_read_by_a_launcher():
+    with pytest.raises(TypeError, match="never contents"):
+        np.asarray(tensor((4,)))
+
+
+def test_bf16_rounds_to_nearest_even_and_keeps_what_is_not_finite():
+    values = np.array(
+        [1.0, 1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8 + 2**-20, -0.0, np.inf, -np.inf, 3.4e38, 1e-40], np.float32
+    )
+    bits = [0x3F80, 0x3F80, 0x3F82, 0x3F81, 0x8000, 0x7F80, 0xFF80, 0x7F80, 0x0001]
+    assert to_bf16(values).tolist() == bits
+    assert np.isnan(from_bf16(to_bf16(np.array([np.nan, -np.nan], np.float32)))).all()
+    every = np.arange(2**16, dtype=np.uint16)
+    kept = from_bf16(every)
+    assert np.array_equal(to_bf16(kept)[~np.isnan(kept)], every[~np.isnan(kept)])
+    assert decode(encode([1, 2.5], "bf16", (2,)), "bf16").tolist() == [1, 2.5]
+
+
+def test_arguments_lie_as_the_kernel_reads_them():
+    assert bytes_of(tensor((1,), pointer=0x1234)) == (0x1234).to_bytes(8, "little") and bytes_of(None) == bytes(8)
+    assert bytes_of(f32(1)) == b"\0\0\x80\x3f" and bytes_of(i32(-1)) == b"\xff" * 4
+
+
+def test_a_tensor_map_runs_from_the_fastest_dim():
+    found = tensor_map(tensor((6, 64, 128), "bf16"), box=(64, 32, 1))
+    assert found.dims == (128, 64, 6) and found.strides == (256, 256 * 64) and found.swizzle == 128
+
+
+@pytest.mark.parametrize(
+    ("shape", "how", "words"),
+    [
+        ((64, 65), {"box": (64, 1)}, "not multiples of 16 bytes"),
+        ((64, 64), {"box": (64,)}, "the box has 1 sizes"),
+        ((64, 64), {"box": (128, 1)}, "more than swizzle"),
+        ((64, 512), {"box": (512, 1), "swizzle": 0}, "1 to 256"),
+        ((64, 64), {"box": (4, 1)}, "not a multiple of 16"),
+        ((2, 2, 2, 2, 2, 8), {"box": (8, 1, 1, 1, 1, 1)}, "rank 6"),
+        ((64, 64), {"box": (64, 1), "swizzle": 100}, "expected 0, 32, 64 or 128"),
+        ((64, 64), {"box": (64, 1), "strides": (128, 128)}, "all but the first"),
+    ],
+)
+def test_a_tensor_map_that_the_hardware_refuses_is_told_in_words(shape, how, words):
+    with pytest.raises(BuildError, match=words):
+        tensor_map(tensor(shape, "bf16"), **how)
+    with pytest.raises(BuildError, match="multiple of 16 bytes"):
+        tensor_map(tensor((64, 64), "bf16", pointer=8), box=(64, 1))
