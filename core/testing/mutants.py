@@ -77,9 +77,11 @@ class Mutant:
     def caught(self, registry: Registry) -> str:
         """The sub-check that says no, or "" when none does."""
         variant = self.build()
+        own = variant if isinstance(variant, Reference) else None
         try:
-            own = variant if isinstance(variant, Reference) else None
-            report = check_variant(self.op, variant, registry, stop=True, reference=own)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # overflows and the like, of mutants in the pool's threads
+                report = check_variant(self.op, variant, registry, stop=True, reference=own)
         except Exception as error:  # whatever a mutant breaks, it has been noticed
             return type(error).__name__
         return report.failures[0].check if report.failures else ""
