@@ -1,0 +1,173 @@
+"""The sim device: the launches that kernels' launchers record, run by the simulator on flat simulated memory.
+
+It is the cuda device without a GPU: the same kernels, the same launchers, the same records.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from core.device import primitives
+from core.device.cpu import Pick
+from core.device.gpu import (
+    CallLaunch,
+    DeviceTensor,
+    Host,
+    LaunchRecord,
+    TensorMap,
+    bytes_of,
+    decode,
+    encode,
+    record,
+)
+from core.device.nvrtc import SIMULATED, Compiled, Kernel, compile_all, missing, nvrtc_version, runs_on
+from core.device.sim.errors import KernelError
+from core.device.sim.memory import Memory
+from core.device.sim.report import Report
+from core.device.sim.simulator import Simulator
+from core.dtypes import NUMPY
+from core.errors import BuildError
+from core.op import Tensors, Variant
+
+Array = np.ndarray[Any, Any]
+SMS = 4  # multiprocessors that launchers are told of: few, so that grids stay small
+
+
+class SimMemory:
+    """An allocation in simulated memory; its addresses become invalid when the last tensor in it is gone."""
+
+    def __init__(self, memory: Memory, nbytes: int, name: str) -> None:
+        self.nbytes = nbytes
+        self.pointer = memory.allocate(nbytes, name)
+        weakref.finalize(self, memory.free, self.pointer)
+
+
+class SimDevice:
+    """Memory, primitives and replay in the simulator.
+
+    on_report: called with each launch and what it did, for those who count.
+    """
+
+    name = "sim"
+    runs = "cuda"  # the `device` of the variants that run here
+    precisions = ("f32", "bf16")
+    sms = SMS
+
+    def __init__(self) -> None:
+        self.space = Memory()
+        self.on_report: Callable[[LaunchRecord, Report], None] | None = None
+        self._simulators: dict[Kernel, Simulator] = {}
+        self._by_ptx: dict[Compiled, Simulator] = {}
+        self._scratch: list[DeviceTensor] = []
+        self._allocations = 0
+
+    def describe(self) -> str:
+        return f"sim, the kernels' PTX ({SIMULATED}, NVRTC {nvrtc_version()}) on NumPy"
+
+    def can_run(self, variant: Variant) -> str | None:
+        """Why a variant's kernels cannot be simulated; None when they can."""
+        arch = SIMULATED.replace("compute_", "sm_")
+        return None if runs_on(variant.arch, arch) else f"it needs {variant.arch}, and the simulator is an {arch}"
+
+    # --- memory ------------------------------------------------------------------------------------------------
+
+    def allocate(self, nbytes: int) -> SimMemory:
+        """Zeroed memory."""
+        self._allocations += 1
+        return SimMemory(self.space, nbytes, f"allocation {self._allocations} ({nbytes} bytes)")
+
+    def tensor(self, memory: SimMemory, offset: int, shape: Sequence[int], dtype: str) -> DeviceTensor:
+        """A tensor that lies in `memory`, `offset` bytes from its start."""
+        return DeviceTensor(memory.pointer + offset, tuple(int(n) for n in shape), dtype, memory, offset)
+
+    def upload(self, tensor: DeviceTensor, values: Any) -> None:
+        """Write an array into a tensor, rounded to nearest even where the tensor is bf16."""
+        self.space.write(tensor.pointer, encode(values, tensor.dtype, tensor.shape))
+
+    def download(self, tensor: DeviceTensor) -> Array:
+        """A copy of a tensor, bf16 as f32."""
+        stored = self.space.read(tensor.pointer, tensor.nbytes)
+        return decode(stored.view(NUMPY[tensor.dtype]).reshape(tensor.shape), tensor.dtype)
+
+    def synchronize(self) -> None:
+        """Nothing is ever under way here."""
+
+    # --- recording ---------------------------------------------------------------------------------------------
+
+    @property
+    def host(self) -> Host:
+        return Host(self.sms, None, self._zeros)
+
+    def _zeros(self, nbytes: int) -> DeviceTensor:
+        """Scratch of a nested launch; kept as long as the device."""
+        self._scratch.append(self.tensor(self.allocate(nbytes), 0, (nbytes,), "u8"))
+        return self._scratch[-1]
+
+    def record(
+        self,
+        variant: Variant,
+        method: str,
+        t: Tensors,
+        pick: Pick | None,
+        workspace: DeviceTensor | None,
+        counters: DeviceTensor | None = None,
+    ) -> list[LaunchRecord]:
+        """The launches of one launcher."""
+        return record(variant, method, t, pick, workspace, counters, host=self.host)
+
+    def record_calls(self, calls: Callable[[Any], None], pick: Pick | None) -> list[LaunchRecord]:
+        """The launches of the ops that `calls(launch)` asks for: an optimizer's step."""
+        launch = CallLaunch(pick, self.host)
+        calls(launch)
+        return launch.records
+
+    def fill(self, target: DeviceTensor, value: float) -> list[LaunchRecord]:
+        return [primitives.fill(target, value)]
+
+    def copy(self, target: DeviceTensor, source: DeviceTensor) -> list[LaunchRecord]:
+        return [primitives.copy(target, source)]
+
+    def add(self, target: DeviceTensor, source: DeviceTensor) -> list[LaunchRecord]:
+        return [primitives.add(target, source)]
+
+    def dot_into(self, control: DeviceTensor, slot: int, a: DeviceTensor, b: DeviceTensor) -> list[LaunchRecord]:
+        """control[slot] += sum(a * b), in f64."""
+        return [primitives.dot(control, slot, a, b)]
+
+    # --- running -----------------------------------------------------------------------------------------------
+
+    def run(self, commands: Sequence[LaunchRecord]) -> None:
+        """Simulate launches, one after the other."""
+        self.prepare(commands)
+        for asked in commands:
+            report = self._run(asked)
+            if self.on_report is not None:
+                self.on_report(asked, report)
+
+    def prepare(self, commands: Sequence[LaunchRecord]) -> None:
+        """Compile and read what was not yet. Raises BuildError."""
+        kernels = [k for k in dict.fromkeys(c.kernel for c in commands) if k not in self._simulators]
+        for kernel, compiled in zip(kernels, compile_all((k, SIMULATED) for k in kernels), strict=True):
+            if compiled not in self._by_ptx:
+                self._by_ptx[compiled] = Simulator(compiled.ptx, self.space)
+            found = self._by_ptx[compiled]
+            if kernel.name not in found.kernels:
+                raise missing(kernel, found.kernels)
+            self._simulators[kernel] = found
+
+    def _run(self, asked: LaunchRecord) -> Report:
+        simulator = self._simulators[asked.kernel]
+        arguments = [self._encoded(asked, argument) for argument in asked.args]
+        try:
+            return simulator.launch(asked.kernel.name, asked.grid, asked.block, arguments, asked.smem, asked.cluster)
+        except KernelError as error:
+            raise KernelError(f"{asked.where}: {error.message}", kind=error.kind, hint=error.hint) from None
+
+    def _encoded(self, asked: LaunchRecord, argument: Any) -> bytes:
+        if isinstance(argument, TensorMap):
+            raise BuildError(f"{asked.where}: the simulator of this version has no tensor maps")
+        return bytes_of(argument)
