@@ -403,6 +403,6 @@ def test_a_parameter_that_the_loss_does_not_reach_has_a_zero_gradient(tmp_path):
     built = engine(path, dims={})
     built.initialize(1)
     batch = random_batch()
-    built.grads[:] = 7.0  # what an earlier step left
+    built.store.grads[:] = 7.0  # what an earlier step left
     gradients = built.gradients(batch)[1]
     assert not gradients["side.weight"].any() and gradients["y.weight"].any()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from core.device.cpu import CpuDevice
+from importlib import import_module
+from typing import Any
+
 from core.errors import DeviceError, did_you_mean
 
-DEVICES = {"cpu": CpuDevice}
+# name -> where its class lies; imported when it is opened, since drivers and compilers take their time
+DEVICES = {"cpu": "core.device.cpu:CpuDevice"}
 
 
-def open_device(name: str) -> CpuDevice:
+def open_device(name: str) -> Any:
     """The device called `name`. Raises DeviceError for one that this version does not have."""
     if name not in DEVICES:
         raise DeviceError(
             f'there is no device "{name}" in this version{did_you_mean(name, DEVICES)}',
             hint=f"--device takes {', '.join(DEVICES)} here",
         )
-    return DEVICES[name]()
+    module, _, attribute = DEVICES[name].partition(":")
+    return getattr(import_module(module), attribute)()

@@ -220,8 +220,15 @@ class CpuDevice:
         return tensor.copy()
 
     def record(
-        self, variant: Variant, method: str, t: Tensors, pick: Pick | None, workspace: Array | None
+        self,
+        variant: Variant,
+        method: str,
+        t: Tensors,
+        pick: Pick | None,
+        workspace: Array | None,
+        counters: Array | None = None,
     ) -> list[Command]:
+        """The commands of one launcher; nothing here waits for another, so there are no counters."""
         return record(variant, method, t, pick, workspace)
 
     def record_calls(self, calls: Callable[[Launch], None], pick: Pick | None) -> list[Command]:

@@ -1,0 +1,7 @@
+"""Plans bound to a device: parameters in flat arenas, recorded steps, forward, backward, update, decoding."""
+
+from core.engine.bound import TARGETS, BoundPlan, TraceEvent
+from core.engine.decode import DecodeSession
+from core.engine.engine import Engine, Record, Settings
+
+__all__ = ["TARGETS", "BoundPlan", "DecodeSession", "Engine", "Record", "Settings", "TraceEvent"]

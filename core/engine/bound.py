@@ -1,0 +1,164 @@
+"""A plan with addresses: what changes between steps, the recorded launches, and their replay."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from core.errors import DataError
+from core.op import SLOT, Tensors, make_tensors
+from core.plan import Buffer, Plan, Step, trimmed
+
+if TYPE_CHECKING:
+    from core.engine.engine import Engine
+
+Array = np.ndarray[Any, Any]
+Batch = Mapping[str, Array]  # graph input -> integers
+TARGETS = "targets"  # the graph input whose negative entries are left out of the loss
+
+
+@dataclass(frozen=True)
+class TraceEvent:
+    """One step of a traced run: `kind` ("forward", "backward", "add", ...), the node's name ("" for add, copy and
+    fill), the variant's name, and every tensor it saw after it ran, by schema name, without padding."""
+
+    kind: str
+    node: str
+    variant: str
+    tensors: dict[str, Array | None]
+
+
+class BoundPlan:
+    """A plan with addresses: its tensors, and the recorded first and later micro-steps."""
+
+    def __init__(self, engine: Engine, plan: Plan, states: dict[str, Any] | None = None) -> None:
+        self.engine, self.device, self.plan = engine, engine.device, plan
+        self._states = states if states is not None else {}
+        self._own: dict[Buffer, Any] = {}
+        self._flags: dict[bool, list[tuple[Step, Tensors, list[Any]]]] = {}
+        self._commands: dict[bool, list[Any]] = {}
+        self._arena = engine.arena_for(plan)
+
+    def tensor(self, buffer: Buffer) -> Any:
+        """The device's tensor of a buffer; on the cpu, an array."""
+        if buffer.home == "arena":
+            return self.device.tensor(self._arena, buffer.offset, buffer.shape, buffer.dtype)
+        if buffer.home == "param":
+            return self.engine.store.place(self.engine.store.weights, buffer.name)
+        if buffer.home == "grad":
+            return self.engine.store.place(self.engine.store.grads, buffer.name[1:])
+        if buffer.home == "state":
+            if buffer.name not in self._states:
+                self._states[buffer.name] = self._allocate(buffer)
+            return self._states[buffer.name]
+        if buffer not in self._own:
+            self._own[buffer] = self._allocate(buffer)
+        return self._own[buffer]
+
+    def _allocate(self, buffer: Buffer) -> Any:
+        return self.device.tensor(self.device.allocate(buffer.nbytes), 0, buffer.shape, buffer.dtype)
+
+    # --- what changes between steps --------------------------------------------------------------------------
+
+    def _homed(self, home: str) -> list[Buffer]:
+        return [b for b in self.plan.buffers if b.home == home and b.last >= 0]
+
+    def write_inputs(self, batch: Batch) -> None:
+        """Copy a batch in. Raises DataError for a missing input or an integer outside its bounds."""
+        for buffer in self._homed("input"):
+            value = self.plan.graph.inputs[buffer.name]
+            if buffer.name not in batch:
+                raise DataError(f'input "{buffer.name}" is missing; got {", ".join(batch)}')
+            given = np.asarray(batch[buffer.name])
+            if given.shape != buffer.shape:
+                raise DataError(f"input {buffer.name} has shape {given.shape}, expected {buffer.shape}")
+            if given.dtype.kind not in "iu":
+                raise DataError(f"input {buffer.name} holds {given.dtype}, expected integers")
+            if value.bound is not None and buffer.name != TARGETS and given.size and int(given.min()) < 0:
+                raise DataError(f"input {buffer.name} holds {int(given.min())}; only {TARGETS} may be negative")
+            if value.bound is not None and given.size and int(given.max()) >= value.bound:
+                raise DataError(
+                    f"input {buffer.name} holds {int(given.max())}, and the largest that the model knows is "
+                    f"{value.bound - 1}"
+                )
+            self.device.upload(self.tensor(buffer), given)
+
+    def write_seeds(self, count: int, micro_steps: int) -> None:
+        """The loss terms' gradients: weight / count for a term per token, weight / micro-steps for a scalar."""
+        for value, buffer in self.plan.seeds.items():
+            weight = self.plan.graph.loss[value]
+            share = weight / max(count, 1) if buffer.shape else weight / micro_steps
+            self.device.upload(self.tensor(buffer), np.full(buffer.shape, share))
+
+    def write_keys(self, seed: int, step: int, first_row: int) -> None:
+        """The random ops' keys: (seed, crc32 of the node's name, step, first global row)."""
+        for buffer in self._homed("key"):
+            node = buffer.name.removesuffix(".key")
+            key = np.array([seed & 0xFFFFFFFF, zlib.crc32(node.encode()), step, first_row & 0xFFFFFFFF], np.uint32)
+            self.device.upload(self.tensor(buffer), key)
+
+    def write_start(self, start: Array) -> None:
+        for buffer in self._homed("start"):
+            self.device.upload(self.tensor(buffer), start)
+
+    # --- recording and replay --------------------------------------------------------------------------------
+
+    def run(self, first: bool = True) -> None:
+        """Replay one micro-step."""
+        self._bind()
+        if first not in self._commands:
+            self._commands[first] = [c for _, _, commands in self._recorded(first) for c in commands]
+        self.device.run(self._commands[first])
+
+    def trace(self) -> Iterator[TraceEvent]:
+        """Run the first micro-step step by step."""
+        self._bind()
+        for step, t, commands in self._recorded(True):
+            self.device.run(commands)
+            if step.kind == "objective":
+                continue
+            tensors = {}
+            for name, buffer in step.tensors.items():
+                if name not in ("workspace", "counters"):
+                    tensor = getattr(t, name)
+                    array = tensor if tensor is None or isinstance(tensor, np.ndarray) else self.device.download(tensor)
+                    tensors[name] = None if array is None or buffer is None else trimmed(array, buffer.shape)
+            yield TraceEvent(
+                step.kind, step.node.name if step.node else "", step.variant.name if step.variant else "", tensors
+            )
+
+    def _bind(self) -> None:
+        """See that the recorded addresses are those of the arena of now."""
+        if self._arena is not self.engine.arena:
+            self._arena = self.engine.arena
+            self._flags.clear()
+            self._commands.clear()
+
+    def _recorded(self, first: bool) -> list[tuple[Step, Tensors, list[Any]]]:
+        if first not in self._flags:
+            steps = [s for s in self.plan.steps if first or not s.first_only]
+            self._flags[first] = [(step, *self._record(step, first)) for step in steps]
+            for value, seed in self.plan.seeds.items():
+                dot = self.device.dot_into(
+                    self.engine.control, SLOT["loss"], self.tensor(self.plan.values[value]), self.tensor(seed)
+                )
+                self._flags[first].append((Step("objective", None, None, {}), Tensors(), dot))
+        return self._flags[first]
+
+    def _record(self, step: Step, first: bool) -> tuple[Tensors, list[Any]]:
+        tensors = {name: None if b is None else self.tensor(b) for name, b in step.tensors.items()}
+        if step.node is None or step.variant is None:
+            primitive: Callable[..., list[Any]] = getattr(self.device, step.kind)
+            arguments = [0.0] if step.kind == "fill" else [tensors["source"]]
+            return Tensors(**tensors), primitive(tensors["target"], *arguments)
+        flags: dict[str, Any] = {f"add_d{r}": False for r in (*step.node.op.inputs, *step.node.op.params)}
+        for name, flag in step.flags.items():
+            flags[name] = not first if flag == "later" else bool(flag)
+        workspace, counters = tensors.pop("workspace", None), tensors.pop("counters", None)
+        t = make_tensors(step.node.dims, tensors, **flags, node=step.node.name)
+        method = "forward" if step.kind in ("forward", "recompute") else step.kind
+        return t, self.device.record(step.variant, method, t, self.engine.chooser.pick, workspace, counters)

@@ -1,0 +1,84 @@
+"""Decoding: sequences that grow token by token, with a cache of what their attention has seen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from core.engine.bound import Array, BoundPlan
+from core.errors import DataError
+from core.plan import GENERATE, trimmed
+
+if TYPE_CHECKING:
+    from core.engine.engine import Engine
+
+
+class DecodeSession:
+    """Sequences that grow token by token, with the keys and values of what came before.
+
+    rows: how many sequences. capacity: tokens that each can hold. `start` (rows,) i32: tokens held per row.
+    """
+
+    BUCKET = 32  # prompts are padded to multiples of this, so that few plans serve all lengths
+
+    def __init__(self, engine: Engine, rows: int, capacity: int) -> None:
+        self.engine, self.rows, self.capacity = engine, rows, capacity
+        self.start = np.zeros(rows, np.int32)
+        self._states: dict[str, Any] = {}
+        self._plans: dict[tuple[int, bool], BoundPlan] = {}
+
+    @property
+    def room(self) -> int:
+        """Tokens that the fullest row can still take."""
+        return self.capacity - int(self.start.max())
+
+    def reset(self) -> None:
+        """Forget all tokens."""
+        self.start[:] = 0
+
+    def feed(self, tokens: Array, counts: Array | None = None) -> Array:
+        """Append tokens (rows, t) i32 and give the logits (rows, V) behind each row's last one.
+
+        counts (rows,): how many of the t tokens each row has, at least 1; the rest is ignored. All but the last
+        token of each row run without logits. Raises DataError when a row would hold more than `capacity`.
+        """
+        tokens = np.asarray(tokens, np.int32).reshape(self.rows, -1)
+        counts = np.full(self.rows, tokens.shape[1], np.int32) if counts is None else np.asarray(counts, np.int32)
+        if tokens.shape[1] < 1 or counts.min() < 1 or counts.max() > tokens.shape[1]:
+            raise DataError(f"each row needs 1 to {tokens.shape[1]} tokens, got {counts.tolist()}")
+        if int((self.start + counts).max()) > self.capacity:
+            raise DataError(
+                f"{int((self.start + counts).max())} tokens do not fit into a session of {self.capacity}",
+                hint="start a new session with the last tokens, or ask for fewer new ones",
+            )
+        longest = int(counts.max()) - 1
+        if longest:
+            length = min(-(-longest // self.BUCKET) * self.BUCKET, self.room)
+            prompt = np.zeros((self.rows, length), np.int32)
+            width = min(length, tokens.shape[1])
+            prompt[:, :width] = tokens[:, :width]
+            np.clip(prompt, 0, None, out=prompt)
+            self._run(prompt, logits=False)
+            self.start += counts - 1
+        last = tokens[np.arange(self.rows), counts - 1][:, None]
+        plan = self._run(last, logits=True)
+        self.start += 1
+        value = self.engine.logits_value
+        found = self.engine.device.download(plan.tensor(plan.plan.values[value]))
+        return trimmed(found, plan.plan.graph.values[value].shape)[:, -1]
+
+    def _run(self, tokens: Array, logits: bool) -> BoundPlan:
+        engine = self.engine
+        name = engine.token_input
+        key = (tokens.shape[1], logits)
+        if key not in self._plans:
+            dims = dict(zip(engine.input_dims[name], tokens.shape, strict=True))
+            outputs = (engine.logits_value,) if logits else ()
+            plan = engine.plan(GENERATE, outputs, self.capacity, dims)
+            self._plans[key] = BoundPlan(engine, plan, self._states)
+        plan_bound = self._plans[key]
+        plan_bound.write_inputs({name: tokens})
+        plan_bound.write_start(self.start)
+        plan_bound.run()
+        return plan_bound

@@ -1,0 +1,329 @@
+"""Plans bound to a device: parameters in flat arenas, recorded steps, forward, backward, update, decoding.
+
+An Engine owns the memory. A plan is bound once: every tensor gets its address and each launcher is called once to
+record what it launches; a step replays the record. The first micro-step of a step and the later ones are two
+records, since the first writes parameter gradients and the others add to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from core.device import open_device
+from core.dtypes import check_precision, itemsize, resolve
+from core.engine.bound import TARGETS, Array, Batch, BoundPlan, TraceEvent
+from core.engine.decode import DecodeSession
+from core.engine.store import ParameterStore
+from core.errors import DataError, DeviceError, UsageError, did_you_mean
+from core.graph import Graph, ModelSource
+from core.op import CONTROL, SLOT, Optimizer, Pattern, Tensors
+from core.plan import EVALUATE, TRAIN, Choice, Chooser, ParameterLayout, Plan, Request, make_plan, trimmed
+from core.registry import Registry
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is to be run: device, precision, chosen variants, fusion, what trains and how.
+
+    ops, generate: op -> variant. nodes: glob -> variant. recorded: node -> variant, of the run that is resumed.
+    fusion: fused op -> False or its attrs. optimizer: name; options: its options, and "clip".
+    dims: overrides of the model's dims. alias, in_place: False only in tests.
+    """
+
+    device: str = "cpu"
+    precision: str = "f32"
+    dims: Mapping[str, Any] = field(default_factory=dict)
+    ops: Mapping[str, str] = field(default_factory=dict)
+    generate: Mapping[str, str] = field(default_factory=dict)
+    nodes: Mapping[str, str] = field(default_factory=dict)
+    recorded: Mapping[str, str] = field(default_factory=dict)
+    fusion: Mapping[str, Any] = field(default_factory=dict)
+    recompute: Sequence[str] = ()
+    freeze: Sequence[str] = ()
+    optimizer: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 1337
+    alias: bool = True
+    in_place: bool = True
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a training step reports. loss: the objective, a mean over targets >= 0. ok: False if nothing was updated
+    because the loss or the gradient norm was not finite."""
+
+    loss: float
+    norm: float
+    ok: bool
+    step: int
+
+
+class Engine:
+    """A model on a device. Parameters start at zero: call `initialize` or `load_parameters`."""
+
+    def __init__(self, model: ModelSource, registry: Registry, settings: Settings) -> None:
+        self.model, self.registry, self.settings = model, registry, settings
+        self.device = open_device(settings.device)
+        self.precision = check_precision(settings.precision)
+        if self.precision not in self.device.precisions:
+            raise DeviceError(
+                f"{self.device.name} does not compute in {self.precision}",
+                hint=f"it computes in {', '.join(self.device.precisions)}: --set precision=f32",
+            )
+        self.graph = model.build(registry, dict(settings.dims))
+        patterns = model.document["inputs"]
+        self.input_dims = {n: Pattern.parse(text, f"inputs.{n}").tokens for n, text in patterns.items()}
+        self.layout = ParameterLayout(self.graph, settings.freeze)
+        self.chooser = Chooser(
+            registry,
+            self.device.runs,
+            self.precision,
+            settings.ops,
+            settings.nodes,
+            settings.generate,
+            settings.recorded,
+        )
+        self.chooser.check_names(self.graph)
+        states = self._optimizer().state if settings.optimizer else ()
+        self.store = ParameterStore(self.device, self.graph, self.layout, self.precision, tuple(states))
+        self.control = self.device.tensor(self.device.allocate(8 * len(CONTROL)), 0, (len(CONTROL),), "f64")
+        self._record = np.zeros(len(CONTROL))  # the control record as the host last saw or wrote it
+        self._update: list[Any] = []
+        self._graphs: dict[tuple[tuple[str, int], ...], Graph] = {(): self.graph}
+        self._bound: dict[Any, BoundPlan] = {}
+        self.arena: Any = None
+
+    # --- parameters and state --------------------------------------------------------------------------------
+
+    def initialize(self, seed: int) -> None:
+        """Draw every parameter; a parameter's values depend on the seed and its name alone."""
+        self.store.initialize(seed)
+
+    def parameters(self) -> dict[str, Array]:
+        """All parameters without padding, in the graph's order: views on the cpu, copies elsewhere."""
+        return self.store.parameters()
+
+    def load_parameters(self, values: Mapping[str, Array]) -> None:
+        """Set parameters from arrays without padding. Raises BuildError unless names and shapes are exactly ours."""
+        self.store.load_parameters(values)
+
+    def optimizer_state(self) -> dict[str, dict[str, Array]]:
+        """The optimizer's tensors: state -> parameter -> array without padding; views on the cpu."""
+        return self.store.optimizer_state()
+
+    def load_optimizer_state(self, values: Mapping[str, Mapping[str, Array]]) -> None:
+        """Set the optimizer's tensors. Raises BuildError unless states, names and shapes are exactly ours."""
+        self.store.load_optimizer_state(values)
+
+    def _optimizer(self) -> Optimizer:
+        if not self.settings.optimizer:
+            raise UsageError("this model was loaded without an optimizer: nothing to update with")
+        return self.registry.optimizer(self.settings.optimizer)
+
+    # --- plans -----------------------------------------------------------------------------------------------
+
+    def graph_for(self, dims: Mapping[str, int]) -> Graph:
+        """The model with other dims, such as B and T."""
+        key = tuple(sorted((k, v) for k, v in dims.items() if self.graph.dims.get(k) != v))
+        if key not in self._graphs:
+            self._graphs[key] = self.model.build(self.registry, {**self.settings.dims, **dict(key)})
+        return self._graphs[key]
+
+    def plan(
+        self, kind: str, outputs: Sequence[str] = (), capacity: int = 0, dims: Mapping[str, int] | None = None
+    ) -> Plan:
+        """The plan for a request, unbound: what `core plan` shows. dims: other sizes, such as B and T."""
+        request = Request(
+            kind,
+            tuple(outputs),
+            capacity,
+            tuple(self.settings.recompute),
+            self.settings.fusion,
+            self.settings.alias,
+            self.settings.in_place,
+        )
+        return make_plan(self.graph_for(dims or {}), request, self.chooser, self.layout)
+
+    def bound(self, kind: str, outputs: Sequence[str], dims: Mapping[str, int]) -> BoundPlan:
+        """The plan for a request, bound; made once."""
+        key = (kind, tuple(outputs), tuple(sorted(dims.items())))
+        if key not in self._bound:
+            self._bound[key] = BoundPlan(self, self.plan(kind, outputs, dims=dims))
+        return self._bound[key]
+
+    def arena_for(self, plan: Plan) -> Any:
+        """The arena that all plans share, grown when one needs more; the others bind again when they run next."""
+        if self.arena is None or plan.arena_bytes > self.arena.nbytes:
+            self.arena = self.device.allocate(plan.arena_bytes)
+        return self.arena
+
+    def _dims_of(self, batch: Batch) -> dict[str, int]:
+        """B and T as the batch has them, by the patterns of the graph's inputs."""
+        dims: dict[str, int] = {}
+        for name, array in batch.items():
+            if name not in self.graph.inputs:
+                raise DataError(f'{self.graph.name} has no input "{name}"{did_you_mean(name, self.graph.inputs)}')
+            tokens = self.input_dims[name]
+            if array.ndim != len(tokens):
+                raise DataError(f"input {name} has shape {array.shape}, expected ({', '.join(tokens)})")
+            for token, size in zip(tokens, array.shape, strict=True):
+                if dims.setdefault(token, size) != size:
+                    raise DataError(f"input {name} has {token} = {size}, another one has {dims[token]}")
+        return dims
+
+    # --- running ---------------------------------------------------------------------------------------------
+
+    def gradients(self, batch: Batch) -> tuple[float, dict[str, Array]]:
+        """(loss, gradients by parameter name, copies without padding) of one batch; nothing is updated."""
+        self._start_step(0.0)
+        self._micro_steps([batch])
+        loss = float(self.device.download(self.control)[SLOT["loss"]])
+        return loss, {name: array.copy() for name, array in self.store.gradients().items()}
+
+    def step(self, micro_batches: Sequence[Batch], lr: float) -> Record:
+        """Forward and backward over the micro-batches, then one update."""
+        if not micro_batches:
+            raise DataError("a step needs at least one micro-batch, got none")
+        update = self._recorded_update()
+        self._start_step(lr)
+        self._micro_steps(micro_batches)
+        self.device.run(update)
+        self._record = self.device.download(self.control)
+        loss, norm, ok, step = (float(self._record[SLOT[name]]) for name in ("loss", "norm", "ok", "step"))
+        return Record(loss, norm, bool(ok), int(step))
+
+    def set_step(self, step: int) -> None:
+        """The number of updates done, when a run is resumed."""
+        self._record[SLOT["step"]] = step
+
+    def _start_step(self, lr: float) -> None:
+        for name, value in (("lr", lr), ("loss_scale", 1.0), ("loss", 0.0)):
+            self._record[SLOT[name]] = value
+        self.device.upload(self.control, self._record)
+
+    def _write(self, plan: BoundPlan, batch: Batch, count: int, micro_steps: int, first_row: int) -> None:
+        """Everything that changes between micro-steps."""
+        plan.write_inputs(batch)
+        plan.write_seeds(count, micro_steps)
+        plan.write_keys(self.settings.seed, int(self._record[SLOT["step"]]), first_row)
+
+    def _micro_steps(self, batches: Sequence[Batch]) -> None:
+        count = sum(_count(batch) for batch in batches)
+        first_row = 0
+        for index, batch in enumerate(batches):
+            plan = self.bound(TRAIN, (), self._dims_of(batch))
+            self._write(plan, batch, count, len(batches), first_row)
+            plan.run(first=index == 0)
+            first_row += next(iter(batch.values())).size
+
+    def _recorded_update(self) -> list[Any]:
+        """The optimizer's step over the flat arenas, recorded once."""
+        if not self._update:
+            optimizer, n = self._optimizer(), self.layout.trainable
+            p = Tensors(
+                **{"clip": 0.0, **optimizer.options, **self.settings.options},
+                **self.store.states,
+                param=self.store.weights[:n],
+                grad=self.store.grads,
+                group=self.store.groups(),
+                control=self.control,
+                master=self.store.master,
+            )
+            self._update = self.device.record_calls(lambda launch: optimizer.step(p, launch), self.chooser.pick)
+        return self._update
+
+    def evaluate(self, batch: Batch) -> tuple[float, int]:
+        """(the loss terms' weighted sum, the number of targets >= 0) of a batch, without gradients."""
+        terms = tuple(self.graph.loss)
+        plan = self.bound(EVALUATE, terms, self._dims_of(batch))
+        plan.write_inputs(batch)
+        plan.run()
+        count = _count(batch)
+        total = 0.0
+        for value, weight in self.graph.loss.items():
+            found = self.device.download(plan.tensor(plan.plan.values[value])).astype(np.float64)
+            total += weight * (float(found.sum()) if found.ndim else float(found) * count)
+        return total, count
+
+    def values(self, batch: Batch, names: Sequence[str]) -> list[Array]:
+        """Copies of the graph's values `names` for a batch, without padding."""
+        plan = self.bound(EVALUATE, tuple(names), self._dims_of(batch))
+        plan.write_inputs(batch)
+        plan.run()
+        graph = plan.plan.graph
+        return [trimmed(self.device.download(plan.tensor(plan.plan.values[n])), graph.values[n].shape) for n in names]
+
+    def logits(self, tokens: Array) -> Array:
+        """(B, T, V) logits of tokens (B, T)."""
+        return self.values({self.token_input: tokens}, [self.logits_value])[0]
+
+    @property
+    def logits_value(self) -> str:
+        if self.graph.logits is None:
+            raise UsageError(f"model {self.graph.name} names no logits")
+        return self.graph.logits
+
+    @property
+    def token_input(self) -> str:
+        """The graph input that holds the tokens: the first one that is not the targets."""
+        return next(name for name in self.graph.inputs if name != TARGETS)
+
+    def trace(self, batch: Batch) -> Iterator[TraceEvent]:
+        """Run one training micro-step, stopping after every step of the plan. Tensors are views: copy to keep."""
+        self._start_step(0.0)
+        plan = self.bound(TRAIN, (), self._dims_of(batch))
+        self._write(plan, batch, _count(batch), 1, 0)
+        yield from plan.trace()
+
+    def session(self, rows: int, capacity: int = 0) -> DecodeSession:
+        """A decode session for `rows` sequences; capacity in tokens, by default the model's S, else its T.
+
+        Raises UsageError for a capacity beyond S: the model has no positions there.
+        """
+        most = int(self.graph.dims.get("S", self.graph.dims.get("T", 0)))
+        if "S" in self.graph.dims and capacity > most:
+            raise UsageError(f"a session of {capacity} tokens: {self.graph.name} has S = {most} positions")
+        return DecodeSession(self, rows, capacity or most)
+
+    # --- what people want to see -----------------------------------------------------------------------------
+
+    def memory(self, plan: Plan) -> dict[str, int]:
+        """Bytes of parameters, gradients, optimizer, and the plan's arena with its parts."""
+        acc = itemsize(resolve("acc", self.precision)) * self.layout.trainable
+        training = plan.request.kind == TRAIN
+        states = len(self._optimizer().state) + (self.store.master is not None) if self.settings.optimizer else 0
+        return {
+            "parameters": self.layout.size * itemsize(resolve(None, self.precision)),
+            "gradients": acc if training else 0,
+            "optimizer": acc * states if training else 0,
+            "activations": plan.arena_bytes,
+            "saved": plan.saved_bytes,
+            "workspace": plan.workspace_bytes,
+        }
+
+    def choices(self, plan: Plan) -> dict[str, Choice]:
+        """What runs: the choice of each node of the plan, then by op name those of nested launches and the update."""
+        if plan.request.kind == TRAIN and self.settings.optimizer:
+            self._recorded_update()
+        return {**plan.choices, **self.chooser.picked}
+
+    def table(self, plan: Plan) -> list[dict[str, Any]]:
+        """One row per (op, variant, reason): op, variant, how many nodes, source, why, the first node."""
+        rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+        for name, choice in self.choices(plan).items():
+            op, variant = choice.variant.op, choice.variant.name
+            first = {"op": op, "variant": variant, "nodes": 0, "source": choice.variant.origin, "why": choice.why}
+            row = rows.setdefault((op, variant, choice.why), {**first, "node": name})
+            row["nodes"] += 1
+        return list(rows.values())
+
+
+def _count(batch: Batch) -> int:
+    """Targets that count in a batch: those >= 0, or every token where a model has no targets."""
+    if TARGETS in batch:
+        return int((batch[TARGETS] >= 0).sum())
+    return int(next(iter(batch.values())).size)

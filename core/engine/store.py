@@ -1,0 +1,151 @@
+"""A model's parameters in memory: flat arenas of weights, gradients and optimizer state, and arrays by name.
+
+Under bf16 the weights that train have a master copy in f32: it is what is drawn, loaded, updated and read; the
+weights are its rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from core.device.cpu import cores
+from core.dtypes import itemsize, resolve
+from core.errors import BuildError
+from core.expr import trim
+from core.graph import Graph
+from core.graph.init import draw_all
+from core.plan import GROUP, ParameterLayout, trimmed
+
+Array = np.ndarray[Any, Any]
+
+
+class ParameterStore:
+    """The flat arenas of one model on one device. Gradients and state are allocated when they are first used.
+
+    states: the names of the optimizer's tensors; none for a model that does not train.
+    """
+
+    def __init__(
+        self, device: Any, graph: Graph, layout: ParameterLayout, precision: str, states: Sequence[str]
+    ) -> None:
+        self.device, self.graph, self.layout, self.precision = device, graph, layout, precision
+        self._state_names = tuple(states)
+        self.weights = self._flat(layout.size, None)
+        rounded = resolve(None, precision) != resolve("acc", precision)
+        self.master = self._flat(layout.trainable, "acc") if rounded and states else None
+        self._grads: Any = None
+        self._states: dict[str, Any] | None = None
+
+    def _flat(self, size: int, dtype: str | None) -> Any:
+        kind = resolve(dtype, self.precision)
+        return self.device.tensor(self.device.allocate(size * itemsize(kind)), 0, (size,), kind)
+
+    @property
+    def grads(self) -> Any:
+        """The flat gradients of what trains."""
+        if self._grads is None:
+            self._grads = self._flat(self.layout.trainable, "acc")
+        return self._grads
+
+    @property
+    def states(self) -> dict[str, Any]:
+        """The optimizer's flat tensors by name."""
+        if self._states is None:
+            self._states = {name: self._flat(self.layout.trainable, "acc") for name in self._state_names}
+        return self._states
+
+    def groups(self) -> Any:
+        """One byte per 64 trainable elements, on the device: what decays, what trains."""
+        groups = self.layout.groups()[: self.layout.trainable // GROUP]
+        tensor = self.device.tensor(self.device.allocate(groups.nbytes), 0, groups.shape, "u8")
+        self.device.upload(tensor, groups)
+        return tensor
+
+    def place(self, flat: Any, name: str) -> Any:
+        """The parameter `name` within a flat arena, with padding."""
+        where = self.layout.places[name]
+        return flat[where.offset : where.offset + where.size].reshape(where.shape)
+
+    # --- by name -----------------------------------------------------------------------------------------------
+
+    def initialize(self, seed: int) -> None:
+        """Draw every parameter; its values depend on the seed and its name alone."""
+        if isinstance(self.weights, np.ndarray):
+            draw_all(self.graph, seed, lambda name: self.place(self.weights, name), cores())
+            return
+        drawn = np.zeros(self.layout.size, np.float32)
+        draw_all(self.graph, seed, lambda name: self.place(drawn, name), cores())
+        self.device.upload(self.weights, drawn)
+        if self.master is not None:
+            self.device.upload(self.master, drawn[: self.layout.trainable])
+
+    def parameters(self) -> dict[str, Array]:
+        """All parameters without padding, in the graph's order: views on the cpu, copies elsewhere."""
+        names = self.graph.parameters
+        return {n: self._read(self._full(n), n) for n in names}
+
+    def gradients(self) -> dict[str, Array]:
+        """The gradients of what trains, likewise."""
+        return {n: self._read(self.grads, n) for n in self.trainable()}
+
+    def optimizer_state(self) -> dict[str, dict[str, Array]]:
+        """The optimizer's tensors, state -> parameter -> array, likewise."""
+        return {s: {n: self._read(flat, n) for n in self.trainable()} for s, flat in self.states.items()}
+
+    def trainable(self) -> list[str]:
+        return [n for n in self.graph.parameters if self.layout.places[n].trains]
+
+    def load_parameters(self, values: Mapping[str, Array]) -> None:
+        """Set all parameters. Raises BuildError unless names and shapes are exactly ours."""
+        self._check(values, list(self.graph.parameters), f"parameters of {self.graph.name}")
+        for name in self.graph.parameters:
+            self._write(self.weights, name, values[name])
+            if self._full(name) is not self.weights:
+                self._write(self.master, name, values[name])
+
+    def load_optimizer_state(self, values: Mapping[str, Mapping[str, Array]]) -> None:
+        """Set the optimizer's tensors. Raises BuildError unless states, names and shapes are exactly ours."""
+        if set(values) != set(self.states):
+            raise BuildError(f"optimizer state: expected {sorted(self.states)}, got {sorted(values)}")
+        for state in self.states:
+            self._check(values[state], self.trainable(), f"optimizer state {state}")
+        for state, flat in self.states.items():
+            for name in self.trainable():
+                self._write(flat, name, values[state][name])
+
+    def _full(self, name: str) -> Any:
+        """The arena that holds a parameter in full precision."""
+        return self.master if self.master is not None and self.layout.places[name].trains else self.weights
+
+    def _read(self, flat: Any, name: str) -> Array:
+        tensor = self.place(flat, name)
+        array = tensor if isinstance(tensor, np.ndarray) else self.device.download(tensor)
+        return trimmed(array, self.layout.places[name].shape)
+
+    def _write(self, flat: Any, name: str, values: Array) -> None:
+        tensor, shape = self.place(flat, name), self.layout.places[name].shape
+        if values.shape == shape:
+            self.device.upload(tensor, values)
+        elif isinstance(tensor, np.ndarray):
+            trimmed(tensor, shape)[...] = values
+        else:
+            padded = np.zeros(shape, values.dtype)
+            trimmed(padded, shape)[...] = values
+            self.device.upload(tensor, padded)
+
+    def _check(self, values: Mapping[str, Array], names: Sequence[str], what: str) -> None:
+        missing, extra = sorted(set(names) - set(values)), sorted(set(values) - set(names))
+        problems = [
+            f"{label} {', '.join(found[:5])}{' ...' if len(found) > 5 else ''}"
+            for label, found in (("missing", missing), ("unexpected", extra))
+            if found
+        ]
+        if problems:
+            raise BuildError(f"{what}: {'; '.join(problems)}")
+        for name in names:
+            expected = trim(self.layout.places[name].shape)
+            if tuple(values[name].shape) != expected:
+                raise BuildError(f"{what}: {name} has shape {tuple(values[name].shape)}, expected {expected}")
