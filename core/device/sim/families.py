@@ -1,0 +1,5 @@
+"""Imports every module that fills the table of opcodes."""
+
+from core.device.sim import arith, atomics, collectives, control, convert, floats, move
+
+__all__ = ["arith", "atomics", "collectives", "control", "convert", "floats", "move"]

@@ -1,0 +1,412 @@
+"""Floating-point instructions in f32, f64, bf16, f16 and the packed pairs, exact in every rounding mode.
+
+The .approx functions are computed in f64 and rounded once: closer to the truth than the hardware's, whose last
+bits differ from chip to chip. NaN results are PTX's canonical ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from core.device.sim.arith import INTEGER_ROWS
+from core.device.sim.opcodes import OPCODES, opcode
+from core.device.sim.operands import Read, Step, bits_reader, need, writer
+from core.device.sim.parser import Instruction, Operand, Register
+from core.device.sim.program import Program
+from core.device.sim.rounding import from_bf16, to_bf16, to_f16, to_f32, to_odd, two_product, two_sum
+from core.device.sim.types import TYPES, UNSIGNED, Array
+
+if TYPE_CHECKING:
+    from core.device.sim.group import Group
+
+NAN32 = np.array([0x7FFFFFFF], np.uint32).view(np.float32)[0]
+TINY = np.float32(1.1754943508222875e-38)  # the smallest normal f32
+LOW, HALF = np.int64(0x1FFFFFFF), np.int64(0x10000000)  # the bits of an f64 that an f32 has no room for; their middle
+
+
+@dataclass(frozen=True)
+class Format:
+    """How values of a type are computed with: `bits` each, `packed` together in one register."""
+
+    bits: int
+    packed: int
+    decode: Callable[[Array], Array]
+    encode: Callable[[Array, str], Array]  # f64, exact or rounded to odd -> bits
+
+
+def _f64_bits(value: Array, mode: str) -> Array:
+    return value.view(np.uint64)
+
+
+def _f32_bits(value: Array, mode: str) -> Array:
+    return canonical(to_f32(value, mode)).view(np.uint32)
+
+
+def _f16_values(bits: Array) -> Array:
+    return bits.view(np.float16).astype(np.float32)
+
+
+FORMATS = {
+    "f32": Format(32, 1, lambda b: b.view(np.float32), _f32_bits),
+    "f64": Format(64, 1, lambda b: b.view(np.float64), _f64_bits),
+    "bf16": Format(16, 1, from_bf16, to_bf16),
+    "f16": Format(16, 1, _f16_values, to_f16),
+    "f32x2": Format(32, 2, lambda b: b.view(np.float32), _f32_bits),
+    "bf16x2": Format(16, 2, from_bf16, to_bf16),
+    "f16x2": Format(16, 2, _f16_values, to_f16),
+}
+ROUNDINGS = {"rn": "rn", "rz": "rz", "rm": "rm", "rp": "rp", "rna": "rna"}
+
+
+def canonical(value: Array) -> Array:
+    """Every NaN of an f32 array becomes 0x7FFFFFFF."""
+    bad = np.isnan(value)
+    return np.where(bad, NAN32, value) if bad.any() else value
+
+
+def flush(value: Array) -> Array:
+    """.ftz: subnormals become zero and keep their sign."""
+    small = np.abs(value) < TINY
+    return np.where(small, np.copysign(value.dtype.type(0), value), value) if small.any() else value
+
+
+def readable(program: Program, operand: Operand, name: str, ftz: bool = False) -> Read:
+    """Reads an operand as numbers to compute with: integers as they are, 16-bit floats as f32, pairs as (n, 2)."""
+    form = FORMATS.get(name)
+    if form is None:
+        return bits_reader(program, operand, TYPES[name].numpy)
+    raw = bits_reader(program, operand, UNSIGNED[form.bits * form.packed])
+    if name in ("f32", "f64"):
+        raw = bits_reader(program, operand, TYPES[name].numpy)
+        return (lambda g: flush(raw(g))) if ftz and name == "f32" else raw
+    if form.packed == 1:
+        return lambda g: form.decode(raw(g))
+    small = UNSIGNED[form.bits]
+    return lambda g: form.decode(np.ascontiguousarray(raw(g)).view(small).reshape(-1, form.packed))
+
+
+def packed_bits(form: Format, bits: Array) -> Array:
+    """(n, 2) bits -> n registers."""
+    if form.packed == 1:
+        return bits
+    return np.ascontiguousarray(bits).reshape(-1).view(UNSIGNED[form.bits * form.packed])
+
+
+# --------------------------------------------------------------------------- exact arithmetic in f64
+def exact_add(a: Array, b: Array) -> Array:
+    return to_odd(*two_sum(a.astype(np.float64), b.astype(np.float64)))
+
+
+def exact_fma(a: Array, b: Array, c: Array) -> Array:
+    """a * b + c of formats up to 24 bits: the product is exact in f64."""
+    return to_odd(*two_sum(a.astype(np.float64) * b.astype(np.float64), c.astype(np.float64)))
+
+
+def exact_divide(a: Array, b: Array) -> Array:
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    result = x / y
+    lost = x - result * y  # exact when the quotient fits f32, the only case in which its sign matters
+    single = result.astype(np.float32).astype(np.float64) == result
+    return to_odd(result, np.where(single & np.isfinite(result), lost * np.sign(y), 0.0))
+
+
+def exact_sqrt(a: Array) -> Array:
+    x = a.astype(np.float64)
+    result = np.sqrt(x)
+    single = result.astype(np.float32).astype(np.float64) == result
+    return to_odd(result, np.where(single & np.isfinite(result), x - result * result, 0.0))
+
+
+def fma_f64(a: Array, b: Array, c: Array) -> Array:
+    """The single rounding of a * b + c in f64 (Boldo and Melquiond), barring over- and underflow."""
+    product, lost = two_product(a, b)
+    top, rest = two_sum(c, lost)
+    high, low = two_sum(product, top)
+    return np.where(np.isfinite(high), high + to_odd(*two_sum(rest, low)), a * b + c)
+
+
+def fma_f32(a: Array, b: Array, c: Array) -> Array:
+    """The single rounding of a * b + c in f32, of operands as f64.
+
+    f64's sum differs from the exact one only in its last bit; that matters when it lies half way between two f32,
+    or below f32's normal range. Such elements are done again.
+    """
+    product = a * b
+    total = product + c
+    result = total.astype(np.float32)
+    size = np.abs(result)
+    again = ((total.view(np.int64) & LOW) == HALF).any()
+    if again or not (size.min(initial=np.inf) > TINY and size.max(initial=0) < np.inf):
+        redo = (((total.view(np.int64) & LOW) == HALF) | (size <= TINY)) & (total != 0)
+        if redo.any():
+            a, b, c = np.broadcast_arrays(product, c, total)
+            result[redo] = to_odd(*two_sum(a[redo], b[redo])).astype(np.float32)
+        return canonical(result)
+    return result
+
+
+# --------------------------------------------------------------------------- builders
+def _finish(ins: Instruction) -> Callable[[Array], Array]:
+    """What comes after an f32 result: canonical NaN, .ftz, .sat, .relu."""
+    ftz, sat = "ftz" in ins.names, "sat" in ins.names
+
+    def finish(value: Array) -> Array:
+        value = canonical(value)
+        if ftz:
+            value = flush(value)
+        if sat:
+            value = np.where(np.isnan(value), np.float32(0), np.clip(value, np.float32(0), np.float32(1)))
+        return value
+
+    return finish
+
+
+def _mode(ins: Instruction) -> str:
+    return next((n for n in ins.names if n in ROUNDINGS), "rn")
+
+
+def arithmetic(native: Callable[..., Array], exact: Callable[..., Array] | None) -> Callable[..., Step]:
+    """A builder: `native` for round-to-nearest f32 and f64, `exact` through f64 for all else."""
+
+    def builder(program: Program, ins: Instruction) -> Step:
+        name, mode, ftz = ins.names[-1], _mode(ins), "ftz" in ins.names
+        if ins.names[-2:] == ("rn", "bf16") or name in FORMATS:
+            pass
+        need(ins, name in FORMATS, f"type {name}")
+        form = FORMATS[name]
+        reads = [readable(program, o, name, ftz) for o in ins.operands[1:]]
+        write, finish = writer(program, ins.operands[0]), _finish(ins)
+        if name == "f64":
+            need(ins, mode == "rn", "directed rounding in f64")
+            return lambda g: write(g, native(*(read(g) for read in reads)))
+        if name in ("f32", "f32x2") and mode == "rn":
+            if len(reads) == 2 and form.packed == 1:
+                first, second = reads
+                return lambda g: write(g, finish(native(first(g), second(g))))
+            return lambda g: write(g, packed_bits(form, finish(native(*(read(g) for read in reads))).view(np.uint32)))
+        need(ins, exact is not None)
+        assert exact is not None
+        relu, sat = "relu" in ins.names, "sat" in ins.names
+
+        def compute(g: Group) -> None:
+            value = exact(*(read(g) for read in reads))
+            if relu:
+                value = np.where(value > 0, value, np.where(np.isnan(value), value, 0.0))
+            if sat:
+                value = np.where(np.isnan(value), 0.0, np.clip(value, 0.0, 1.0))
+            bits = form.encode(value, mode)
+            if ftz and form.bits == 32:
+                bits = flush(bits.view(np.float32)).view(np.uint32)
+            write(g, packed_bits(form, bits))
+
+        return compute
+
+    return builder
+
+
+_ADD = arithmetic(lambda a, b: a + b, exact_add)
+_SUB = arithmetic(lambda a, b: a - b, lambda a, b: exact_add(a, -b))
+_MUL = arithmetic(lambda a, b: a * b, lambda a, b: a.astype(np.float64) * b.astype(np.float64))
+_DIV = arithmetic(lambda a, b: a / b, exact_divide)
+
+
+def _is_float(ins: Instruction) -> bool:
+    return ins.names[-1] in FORMATS
+
+
+def _either(name: str, floating: Callable[..., Step]) -> None:
+    """Opcodes that floats and integers share."""
+    integer = INTEGER_ROWS[name]
+
+    @opcode(name)
+    def _(program: Program, ins: Instruction) -> Step:
+        return floating(program, ins) if _is_float(ins) else integer(program, ins)
+
+
+_either("add", _ADD)
+_either("sub", _SUB)
+_either("div", _DIV)
+OPCODES["mul"] = _MUL
+
+
+@opcode("fma", "mad")
+def _fma(program: Program, ins: Instruction) -> Step:
+    need(ins, _is_float(ins))
+    name = ins.names[-1]
+    if name == "f64":
+        return arithmetic(fma_f64, None)(program, ins)
+    if name != "f32" or _mode(ins) != "rn" or "sat" in ins.names or "ftz" in ins.names:
+        native = (
+            (lambda a, b, c: fma_f32(*(x.astype(np.float64) for x in (a, b, c)))) if name[:3] == "f32" else exact_fma
+        )
+        return arithmetic(native, exact_fma)(program, ins)
+    a, b = (_as_double(program, o) for o in ins.operands[1:3])
+    c, write = bits_reader(program, ins.operands[3], np.dtype(np.float32)), writer(program, ins.operands[0])
+    return lambda g: write(g, fma_f32(a(g), b(g), c(g).astype(np.float64)))
+
+
+def _as_double(program: Program, operand: Operand) -> Read:
+    """Reads an f32 as f64, and keeps that for the next time: matmuls read one element many times."""
+    read = bits_reader(program, operand, np.dtype(np.float32))
+    if not isinstance(operand, Register):
+        constant = read(None).astype(np.float64)  # type: ignore[arg-type]
+        return lambda g: constant
+    number = program.number(operand)
+
+    def widen(g: Group) -> Array:
+        if g.picked is not None:
+            return read(g).astype(np.float64)
+        value = g.registers[number]
+        known = g.doubles.get(number)
+        if known is not None and known[0] is value:
+            return known[1]
+        wide = value.view(np.float32).astype(np.float64)
+        g.doubles[number] = (value, wide)
+        return wide
+
+    return widen
+
+
+# --------------------------------------------------------------------------- minimum, sign, tests
+def _extreme(pick: Callable[[Array, Array], Array], zero: Callable[[Array, Array], Array]) -> Callable[..., Array]:
+    """min or max: a NaN loses to a number, and -0 is less than +0."""
+
+    def compute(a: Array, b: Array) -> Array:
+        result = pick(a, b)
+        at_zero = result == 0
+        if at_zero.any():
+            bits = UNSIGNED[8 * a.dtype.itemsize]
+            signed = zero(a.view(bits), b.view(bits)).view(a.dtype)
+            result = np.where(at_zero & (a == 0) & (b == 0), signed, result)
+        return result
+
+    return compute
+
+
+EXTREMES = {"min": _extreme(np.fmin, np.bitwise_or), "max": _extreme(np.fmax, np.bitwise_and)}
+
+
+@opcode("min", "max")
+def _minmax(program: Program, ins: Instruction) -> Step:
+    if not _is_float(ins):
+        return INTEGER_ROWS[ins.names[0]](program, ins)
+    name, ftz = ins.names[-1], "ftz" in ins.names
+    form, nan, magnitude = FORMATS[name], "NaN" in ins.names, "xorsign" in ins.names
+    reads = [readable(program, o, name, ftz) for o in ins.operands[1:]]
+    write, compute, relu = writer(program, ins.operands[0]), EXTREMES[ins.names[0]], "relu" in ins.names
+
+    def extreme(g: Group) -> None:
+        values = [read(g) for read in reads]
+        result = values[0]
+        for other in values[1:]:
+            if magnitude:
+                sign = np.signbit(result) ^ np.signbit(other)
+                size = compute(np.abs(result), np.abs(other))
+                result = np.where(sign, -size, size)
+            else:
+                result = compute(result, other)
+        if nan:
+            bad = np.isnan(values[0])
+            for other in values[1:]:
+                bad = bad | np.isnan(other)
+            result = np.where(bad, result.dtype.type(np.nan), result)
+        if relu:
+            result = np.where(result > 0, result, np.where(np.isnan(result), result, result.dtype.type(0)))
+        bits = canonical(result).view(np.uint32) if form.bits == 32 else form.encode(result, "rn")
+        write(g, packed_bits(form, bits))
+
+    return extreme
+
+
+@opcode("neg", "abs")
+def _sign(program: Program, ins: Instruction) -> Step:
+    if not _is_float(ins):
+        return INTEGER_ROWS[ins.names[0]](program, ins)
+    form = FORMATS[ins.names[-1]]
+    whole = UNSIGNED[form.bits * form.packed]
+    read, write = bits_reader(program, ins.operands[1], whole), writer(program, ins.operands[0])
+    signs = whole.type(sum(1 << (form.bits * (i + 1) - 1) for i in range(form.packed)))
+    ftz = "ftz" in ins.names and form.bits == 32
+    change: Callable[[Array], Array] = (lambda v: v ^ signs) if ins.names[0] == "neg" else (lambda v: v & ~signs)
+    if ftz:
+        return lambda g: write(g, flush(change(read(g)).view(np.float32)))
+    return lambda g: write(g, change(read(g)))
+
+
+@opcode("copysign")
+def _copysign(program: Program, ins: Instruction) -> Step:
+    """copysign d, a, b: b with a's sign."""
+    kind = TYPES[ins.names[-1]].numpy
+    a, b = (bits_reader(program, o, kind) for o in ins.operands[1:3])
+    write = writer(program, ins.operands[0])
+    return lambda g: write(g, np.copysign(b(g), a(g)))
+
+
+TESTS: dict[str, Callable[[Array], Array]] = {
+    "finite": np.isfinite,
+    "infinite": np.isinf,
+    "number": lambda a: ~np.isnan(a),
+    "notanumber": np.isnan,
+    "normal": lambda a: np.isfinite(a) & (np.abs(a) >= np.finfo(a.dtype).tiny),
+    "subnormal": lambda a: (a != 0) & (np.abs(a) < np.finfo(a.dtype).tiny),
+}
+
+
+@opcode("testp")
+def _testp(program: Program, ins: Instruction) -> Step:
+    test = TESTS[ins.names[1]]
+    read, write = bits_reader(program, ins.operands[1], TYPES[ins.names[-1]].numpy), writer(program, ins.operands[0])
+    return lambda g: write(g, test(read(g)))
+
+
+# --------------------------------------------------------------------------- functions
+FUNCTIONS: dict[str, Callable[[Array], Array]] = {
+    "rcp": lambda x: 1.0 / x,
+    "sqrt": np.sqrt,
+    "rsqrt": lambda x: 1.0 / np.sqrt(x),
+    "ex2": np.exp2,
+    "lg2": np.log2,
+    "sin": np.sin,
+    "cos": np.cos,
+    "tanh": np.tanh,
+}
+DIRECTED: dict[str, Callable[[Array], Array]] = {
+    "rcp": lambda a: exact_divide(np.ones(1, a.dtype), a),
+    "sqrt": exact_sqrt,
+}
+
+
+@opcode(*FUNCTIONS)
+def _function(program: Program, ins: Instruction) -> Step:
+    name = ins.names[-1]
+    need(ins, name in FORMATS)
+    form, ftz, mode = FORMATS[name], "ftz" in ins.names, _mode(ins)
+    read, write = readable(program, ins.operands[1], name, ftz), writer(program, ins.operands[0])
+    function = FUNCTIONS[ins.names[0]]
+    directed = mode != "rn"
+    need(ins, not directed or (ins.names[0] in DIRECTED and name == "f32"), "this rounding")
+    finish = _finish(ins)
+
+    def apply(g: Group) -> None:
+        x = read(g)
+        if directed:
+            write(g, finish(to_f32(DIRECTED[ins.names[0]](x), mode)))
+            return
+        value: Array = np.asarray(function(x.astype(np.float64)))
+        if form.bits == 64:
+            write(g, value)
+        elif form.bits == 32:
+            write(g, packed_bits(form, finish(value.astype(np.float32)).view(np.uint32)))
+        else:
+            write(g, packed_bits(form, form.encode(value, "rn")))
+
+    return apply
+
+
+def rounded(value: Array, dtype: np.dtype[Any]) -> Array:
+    """f64 -> f32 or f64."""
+    return value.astype(dtype)

@@ -1,0 +1,216 @@
+"""mov, ld, st, cvta: moving bits between registers and memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from core.device.sim import memory as layout
+from core.device.sim.access import SHARED, locate, settle, space_of
+from core.device.sim.opcodes import opcode
+from core.device.sim.operands import Step, address_reader, bits_reader, disowning, elements, need, reader, writer
+from core.device.sim.parser import Address, Instruction, Symbol, Vector
+from core.device.sim.program import Program
+from core.device.sim.types import SIGNED, TYPES, UNSIGNED, Array, Type
+
+if TYPE_CHECKING:
+    from core.device.sim.group import Group
+
+SHIFT = {8: 0, 16: 1, 32: 2, 64: 3}
+
+
+@opcode("mov")
+def _mov(program: Program, ins: Instruction) -> Step:
+    kind = TYPES[ins.names[-1]]
+    target, source = ins.operands
+    if isinstance(source, Vector):
+        return _pack(program, ins, kind, source)
+    if isinstance(target, Vector):
+        return _unpack(program, ins, kind, target)
+    read, write = reader(program, source, kind), writer(program, target)
+    return disowning(program, source, lambda g: write(g, read(g)))
+
+
+def _pack(program: Program, ins: Instruction, kind: Type, source: Vector) -> Step:
+    """mov.b64 d, {a, b}: a is the lowest part."""
+    part = kind.bits // len(source.parts)
+    reads = [bits_reader(program, p, UNSIGNED[part]) for p in source.parts]
+    write, dtype = writer(program, ins.operands[0]), UNSIGNED[kind.bits]
+
+    def pack(g: Group) -> None:
+        value = reads[0](g).astype(dtype)
+        for i, read in enumerate(reads[1:], 1):
+            value = value | (read(g).astype(dtype) << dtype.type(i * part))
+        write(g, value)
+
+    return pack
+
+
+def _unpack(program: Program, ins: Instruction, kind: Type, target: Vector) -> Step:
+    part = kind.bits // len(target.parts)
+    writes = [writer(program, p) for p in target.parts]
+    read, dtype = bits_reader(program, ins.operands[1], UNSIGNED[kind.bits]), UNSIGNED[part]
+
+    def unpack(g: Group) -> None:
+        value = read(g)
+        for i, write in enumerate(writes):
+            write(g, (value >> value.dtype.type(i * part)).astype(dtype))
+
+    return unpack
+
+
+WINDOWS = {"shared": layout.SHARED_WINDOW, "local": layout.LOCAL_WINDOW}
+
+
+@opcode("cvta")
+def _cvta(program: Program, ins: Instruction) -> Step:
+    """cvta.space a -> generic; cvta.to.space generic -> a."""
+    space = space_of(ins.names)
+    read, write = bits_reader(program, ins.operands[1], UNSIGNED[64]), writer(program, ins.operands[0])
+    window = np.uint64(WINDOWS.get(space, 0))
+    if not window:
+        return disowning(program, ins.operands[1], lambda g: write(g, read(g)))
+    if "to" in ins.names:
+        return lambda g: write(g, read(g) - window)
+    return lambda g: write(g, read(g) + window)
+
+
+@opcode("isspacep")
+def _isspacep(program: Program, ins: Instruction) -> Step:
+    space = space_of(ins.names)
+    read, write = bits_reader(program, ins.operands[1], SIGNED[64]), writer(program, ins.operands[0])
+    number = {"shared": 1, "local": 2}.get(space, 0)
+    return lambda g: write(g, (read(g) >> 40) == number)
+
+
+def _form(program: Program, ins: Instruction, place: int) -> tuple[str, Type, int]:
+    """(space, element type, elements) of a load or store whose address is operand `place`."""
+    kind = TYPES.get(ins.names[-1])
+    need(ins, kind is not None and kind.kind != "p")
+    assert kind is not None
+    count = next((int(n[1:]) for n in ins.names if n in ("v2", "v4", "v8")), 1)
+    space = space_of(ins.names)
+    address = ins.operands[place]
+    assert isinstance(address, Address)
+    if space == "param" and isinstance(address.base, Symbol):
+        space = program.place(address.base)[0]
+    need(ins, kind.bytes * count <= 16, "an access wider than 16 bytes")
+    return space, kind, count
+
+
+@opcode("ld", "ldu")
+def _ld(program: Program, ins: Instruction) -> Step:
+    space, kind, count = _form(program, ins, 1)
+    width = kind.bytes * count
+    where = address_reader(program, ins.operands[1])
+    writes = [writer(program, o) for o in elements(ins.operands[0])]
+    dtype = SIGNED[kind.bits] if kind.kind == "s" else UNSIGNED[kind.bits]
+    direct = space != "generic"
+    space = "global" if space == "param" else space
+
+    def fetch(g: Group, place: str, addresses: Array, lanes: Array) -> Array:
+        view, index = locate(g, ins, place, addresses, lanes, width, "read")
+        return view.take(index)
+
+    def load(g: Group) -> None:
+        addresses = g.concerned(where(g))
+        lanes = g.indices() if g.index is not None or not direct or space != "global" else ALL
+        if direct:
+            raw = fetch(g, space, addresses, lanes)
+        else:
+            parts = settle(space, addresses)
+            if len(parts) == 1:
+                raw = fetch(g, parts[0][0], parts[0][1], lanes)
+            else:
+                raw = np.empty(len(addresses), layout.WIDE[8 * width])
+                for place, part, positions in parts:
+                    raw[positions] = fetch(g, place, part, lanes[positions])
+        if count == 1:
+            writes[0](g, g.spread_back(raw.view(dtype)))
+            return
+        columns = raw.view(dtype).reshape(-1, count)
+        for i, write in enumerate(writes):
+            write(g, g.spread_back(np.ascontiguousarray(columns[:, i])))
+
+    return load
+
+
+class _All:
+    """Stands for every lane where positions are only needed for an error's text."""
+
+    def __getitem__(self, place: int) -> int:
+        return place
+
+
+ALL: Array = _All()  # type: ignore[assignment]
+
+
+@opcode("st")
+def _st(program: Program, ins: Instruction) -> Step:
+    space, kind, count = _form(program, ins, 0)
+    width = kind.bytes * count
+    where = address_reader(program, ins.operands[0])
+    reads = [bits_reader(program, o, UNSIGNED[kind.bits]) for o in elements(ins.operands[1])]
+
+    def store(g: Group) -> None:
+        addresses = g.concerned(where(g))
+        lanes = g.indices()
+        if count == 1:
+            raw = g.spread(reads[0](g))
+        else:
+            columns = np.empty((g.count, count), UNSIGNED[kind.bits])
+            for i, read in enumerate(reads):
+                columns[:, i] = g.concerned(read(g))
+            raw = columns.reshape(-1).view(layout.WIDE[8 * width])
+        for place, part, positions in settle(space, addresses):
+            own = lanes if positions is None else lanes[positions]
+            view, index = locate(g, ins, place, part, own, width, "write")
+            if index.size == 1:
+                view[index] = raw[-1] if positions is None else raw[positions[-1]]
+            else:
+                view[index] = raw if positions is None else raw[positions]
+
+    return store
+
+
+@opcode("prefetch", "prefetchu", "applypriority", "discard", "createpolicy")
+def _nothing(program: Program, ins: Instruction) -> Step:
+    """Hints to the caches."""
+    if ins.names[0] == "createpolicy":
+        write = writer(program, ins.operands[0])
+        return lambda g: write(g, np.zeros(1, np.uint64))
+    return lambda g: None
+
+
+@opcode("mapa")
+def _mapa(program: Program, ins: Instruction) -> Step:
+    """The address, in a peer of the cluster, that corresponds to an own shared address."""
+    kind = TYPES[ins.names[-1]]
+    read = bits_reader(program, ins.operands[1], UNSIGNED[kind.bits])
+    rank = bits_reader(program, ins.operands[2], UNSIGNED[32])
+    write = writer(program, ins.operands[0])
+    window = np.uint64(0 if any(n in SHARED for n in ins.names) else layout.SHARED_WINDOW)
+    low = np.uint64((1 << layout.RANK_SHIFT) - 1)
+
+    def map_address(g: Group) -> None:
+        offset = read(g).astype(np.uint64) & low
+        peer = (rank(g).astype(np.uint64) + np.uint64(1)) << np.uint64(layout.RANK_SHIFT)
+        write(g, (offset | peer | window).astype(UNSIGNED[kind.bits]))
+
+    return map_address
+
+
+@opcode("getctarank")
+def _getctarank(program: Program, ins: Instruction) -> Step:
+    kind = TYPES[ins.names[-1]]
+    read = bits_reader(program, ins.operands[1], UNSIGNED[kind.bits])
+    write = writer(program, ins.operands[0])
+
+    def rank(g: Group) -> None:
+        address = g.spread(read(g)).astype(np.int64) & layout.WINDOW_MASK
+        peer = (address >> layout.RANK_SHIFT) - 1
+        own = g.batch.numbers[g.block[g.indices()]] % g.batch.shape.cluster
+        write(g, g.spread_back(np.where(peer < 0, own, peer).astype(np.uint32)))
+
+    return rank

@@ -1,0 +1,259 @@
+"""Runs a launch: thread blocks in batches, their groups in turn, barriers between them.
+
+Fast mode puts as many thread blocks into one lockstep group as keep NumPy busy; thread blocks of different
+batches never run at the same time, which is legal for any kernel whose thread blocks do not wait for each
+other. A kernel that polls memory runs under the fair scheduler instead: every warpgroup a group of its own,
+taken in a seeded random order and preempted, so that a thread block may wait for another.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from core.device.sim import memory as layout
+from core.device.sim.errors import KernelError
+from core.device.sim.group import Group
+from core.device.sim.memory import Memory
+from core.device.sim.parser import Instruction
+from core.device.sim.program import Program
+from core.device.sim.special import special
+from core.device.sim.types import Array
+
+LANES = 16384  # of a fast group: registers of that many lanes still lie in a core's cache
+WARP = 32
+WARPGROUP = 128
+QUANTUM = 64  # blocks of instructions that a group runs under the fair scheduler before another has its turn
+STALLED = 200_000  # turns without a barrier completing or a lane exiting, after which polling is called a deadlock
+Observer = Callable[[Group, Instruction, str, Array, int, str], None]
+
+
+@dataclass
+class Waiting:
+    """Lanes of a group that wait, and where they go on."""
+
+    group: Group
+    index: Array
+    pc: int
+
+
+@dataclass
+class Barrier:
+    """One barrier of one thread block. `values` are the operands of a reduction, by lane."""
+
+    arrived: int = 0
+    waiting: list[Waiting] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The geometry of a launch."""
+
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    cluster: int = 1
+
+    @property
+    def threads(self) -> int:
+        return int(np.prod(self.block))
+
+    @property
+    def blocks(self) -> int:
+        return int(np.prod(self.grid))
+
+
+class Batch:
+    """Thread blocks that are resident together: their shared memory, barriers and groups."""
+
+    def __init__(self, program: Program, memory: Memory, shape: Shape, numbers: Array, smem: int) -> None:
+        self.program = program
+        self.memory = memory
+        self.shape = shape
+        self.numbers = numbers  # of the thread blocks, in the grid
+        self.threads = shape.threads
+        self.padded = -(-self.threads // WARP) * WARP
+        self.dynamic = smem
+        self.shared_end = program.shared_size + smem
+        self.stride = -(-self.shared_end // 128) * 128  # bytes of shared memory from one thread block to the next
+        self.shared = np.zeros(len(numbers) * self.stride, np.uint8)
+        self.shared_views: dict[int, Array] = {}
+        self.barriers: dict[tuple[int, int], Barrier] = {}
+        self.groups: list[Group] = []
+        self.remaining = np.full(len(numbers), self.threads)  # threads that have not exited, by block
+        self.observe: Observer | None = None
+        self.executed: dict[int, int] = {}  # block of instructions -> times run
+        self.lanes_run: dict[int, int] = {}
+        self.progress = 0
+
+    # ------------------------------------------------------------------ what groups ask
+    def fresh_registers(self) -> list[Array]:
+        return list(self.program.fresh)
+
+    def shared_offsets(self, blocks: Array) -> Array:
+        if (blocks == blocks[0]).all():
+            return np.array([blocks[0] * self.stride], np.int64)
+        return blocks.astype(np.int64) * self.stride
+
+    def shared_view(self, width: int) -> Array:
+        if width not in self.shared_views:
+            self.shared_views[width] = self.shared.view(layout.WIDE[8 * width])
+        return self.shared_views[width]
+
+    def local_memory(self, g: Group) -> Array:
+        if g.local is None:
+            size = -(-max(self.program.local_size, 16) // 16) * 16
+            g.local = np.zeros(g.lanes * size, np.uint8)
+        return g.local
+
+    @property
+    def local_stride(self) -> int:
+        return -(-max(self.program.local_size, 16) // 16) * 16
+
+    def special(self, g: Group, name: str) -> Array:
+        return special(self, g, name)
+
+    # ------------------------------------------------------------------ errors
+    def place(self, g: Group, lane: int) -> str:
+        """Thread block and thread of a lane, in words."""
+        number = int(self.numbers[g.block[lane]])
+        block = np.unravel_index(number, self.shape.grid[::-1])[::-1]
+        thread = np.unravel_index(int(g.thread[lane]), self.shape.block[::-1])[::-1]
+        return f"thread block {_triple(block)}, thread {_triple(thread)}"
+
+    def fault(
+        self, ins: Instruction, kind: str, message: str, g: Group, lane: int, address: int | None = None, hint: str = ""
+    ) -> KernelError:
+        at = f", address {address:#x}" if address is not None else ""
+        return KernelError(
+            f"kernel {self.program.name}, {ins.location}: {message}\n  {self.place(g, lane)}{at}\n  `{ins.text}`",
+            kind=kind,
+            hint=hint,
+        )
+
+    # ------------------------------------------------------------------ barriers and exits
+    def exited(self, g: Group, lanes: Array) -> None:
+        """Lanes exit; a barrier that only waited for them completes."""
+        g.leave(lanes)
+        self.progress += 1
+        blocks, counts = np.unique(g.block[lanes], return_counts=True)
+        self.remaining[blocks] -= counts
+        if self.barriers:
+            for key in [k for k in self.barriers if k[0] in set(blocks.tolist()) and k[1] >= 0]:
+                self.complete(key, None)
+
+    def arrive(self, g: Group, ins: Instruction, number: int, count: int | None, pc: int, wait: bool) -> bool:
+        """The lanes concerned come to barrier `number`, for `count` threads (None: all that have not exited).
+
+        True when every lane may go straight on; else the lanes are parked until their barrier completes.
+        """
+        index = g.indices()
+        blocks = g.block[index]
+        present, counts = np.unique(blocks, return_counts=True)
+        expected = self.remaining[present] if count is None else np.full(len(present), count)
+        if not self.barriers and (counts == expected).all():
+            self.progress += 1
+            return True
+        for block, arrived in zip(present.tolist(), counts.tolist(), strict=True):
+            barrier = self.barriers.setdefault((block, number), Barrier())
+            barrier.arrived += arrived
+            if wait:
+                barrier.waiting.append(Waiting(g, index[blocks == block], pc))
+                g.waiting += arrived
+        for block in present.tolist():
+            self.complete((block, number), count)
+        return False
+
+    def complete(self, key: tuple[int, int], count: int | None) -> None:
+        barrier = self.barriers[key]
+        if barrier.arrived < (int(self.remaining[key[0]]) if count is None else count):
+            return
+        del self.barriers[key]
+        self.progress += 1
+        for waiting in barrier.waiting:
+            self.resume(waiting)
+
+    def resume(self, waiting: Waiting) -> None:
+        lanes = np.zeros(waiting.group.lanes, np.bool_)
+        lanes[waiting.index] = True
+        waiting.group.waiting -= len(waiting.index)
+        waiting.group.queue(waiting.pc, lanes)
+
+    # ------------------------------------------------------------------ running
+    def run(self) -> None:
+        """All thread blocks in one lockstep group."""
+        count = len(self.numbers)
+        blocks = np.repeat(np.arange(count), self.padded)
+        threads = np.tile(np.arange(self.padded), count)
+        self.groups = [Group(self, blocks, threads)]
+        self.advance(self.groups[0], None)
+        self.finish()
+
+    def run_fair(self, seed: int) -> None:
+        """Every warpgroup a group; a random one runs for a while."""
+        order = random.Random(seed)
+        for block in range(len(self.numbers)):
+            for first in range(0, self.padded, WARPGROUP):
+                threads = np.arange(first, min(first + WARPGROUP, self.padded))
+                self.groups.append(Group(self, np.full(len(threads), block), threads, len(self.groups)))
+        idle, before = 0, self.progress
+        runnable = [g for g in self.groups if g.fragments]
+        while runnable:
+            g = order.choice(runnable)
+            self.advance(g, order.randint(1, QUANTUM))
+            idle = 0 if self.progress != before else idle + 1
+            before = self.progress
+            if idle > STALLED:
+                raise self.stuck(g)
+            runnable = [g for g in self.groups if g.fragments]
+        self.finish()
+
+    def advance(self, g: Group, quantum: int | None) -> None:
+        """Run a group's lowest fragments until none is left, or for `quantum` blocks of instructions."""
+        blocks, fragments = self.program.blocks, g.fragments
+        left = quantum if quantum is not None else 1 << 62
+        while fragments and left > 0:
+            pc = min(fragments)
+            lanes = fragments.pop(pc)
+            limit = min(fragments, default=1 << 62)
+            g.select(lanes)
+            while True:
+                block = blocks[pc]
+                g.pc = pc
+                for step in block.steps:
+                    step(g)
+                self.executed[block.start] = self.executed.get(block.start, 0) + 1
+                self.lanes_run[block.start] = self.lanes_run.get(block.start, 0) + g.count
+                pc = block.end(g)
+                left -= 1
+                if pc < 0:
+                    break
+                if pc >= limit or left <= 0:
+                    g.queue(pc, lanes)
+                    break
+
+    def finish(self) -> None:
+        for (_, number), barrier in self.barriers.items():
+            if barrier.waiting:
+                waiting = barrier.waiting[0]
+                ins = self.program.instructions[waiting.pc - 1]
+                name = f"barrier {number}" if number >= 0 else "the cluster's barrier"
+                raise self.fault(
+                    ins,
+                    "barrier never completes",
+                    f"{name} never completes: {barrier.arrived} threads wait, the others have exited or wait elsewhere",
+                    waiting.group,
+                    int(waiting.index[0]),
+                    hint="every thread of the thread block must come to the barrier",
+                )
+
+    def stuck(self, g: Group) -> KernelError:
+        lane = int(np.flatnonzero(g.live)[0])
+        ins = self.program.instructions[min(min(g.fragments), len(self.program.instructions) - 1)]
+        return self.fault(ins, "deadlock", "the kernel polls memory that nobody changes any more", g, lane)
+
+
+def _triple(values: Sequence[int]) -> str:
+    return f"({', '.join(str(int(v)) for v in values)})"

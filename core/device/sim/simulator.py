@@ -1,0 +1,137 @@
+"""Loads PTX and launches its kernels on simulated memory: the simulator's front door."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+import core.device.sim.families  # noqa: F401  (fills the table of opcodes)
+from core.device.sim import memory as layout
+from core.device.sim.errors import KernelError
+from core.device.sim.memory import Memory
+from core.device.sim.parser import Module, parse
+from core.device.sim.program import Program, link
+from core.device.sim.report import Report, summarise
+from core.device.sim.scheduler import LANES, Batch, Shape
+
+MAX_SHARED = 227 * 1024  # bytes of a thread block on Hopper
+MAX_CLUSTER = 16
+
+
+@dataclass
+class Simulator:
+    """A module of PTX on a memory. Kernels are linked on their first launch."""
+
+    ptx: str
+    memory: Memory = field(default_factory=Memory)
+    module: Module = field(init=False)
+    programs: dict[str, Program] = field(default_factory=dict)
+    globals_at: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.module = parse(self.ptx)
+        for variable in self.module.variables.values():
+            if variable.space == "shared":
+                continue
+            address = self.memory.allocate(variable.size, f"variable {variable.name}", max(variable.align, 16))
+            self.globals_at[variable.name] = address
+            if isinstance(variable.initial, bytes) and variable.initial:
+                self.memory.write(address, np.frombuffer(variable.initial, np.uint8))
+
+    @property
+    def kernels(self) -> list[str]:
+        return [f.name for f in self.module.functions.values() if f.entry]
+
+    def program(self, kernel: str) -> Program:
+        if kernel not in self.programs:
+            self.programs[kernel] = link(self.module, kernel, self.globals_at)
+        return self.programs[kernel]
+
+    def launch(
+        self,
+        kernel: str,
+        grid: Sequence[int],
+        block: Sequence[int],
+        args: Sequence[bytes],
+        smem: int = 0,
+        cluster: int = 1,
+    ) -> Report:
+        """Run a kernel to its end. args: the parameters' bytes in order. Raises KernelError and PtxError."""
+        program = self.program(kernel)
+        shape = Shape(_three(grid), _three(block), max(cluster, program.required_cluster))
+        _check_limits(program, shape, smem)
+        self._pass_arguments(program, args)
+        batches = []
+        per = _blocks_together(program, shape)
+        with np.errstate(all="ignore"):
+            for first in range(0, shape.blocks, per):
+                numbers = np.arange(first, min(first + per, shape.blocks))
+                batch = Batch(program, self.memory, shape, numbers, smem)
+                if polls(program):
+                    batch.run_fair(seed=0)
+                else:
+                    batch.run()
+                batches.append(batch)
+        return summarise(program, shape, batches)
+
+    def _pass_arguments(self, program: Program, args: Sequence[bytes]) -> None:
+        if len(args) != len(program.parameters):
+            raise KernelError(
+                f"kernel {program.name} takes {len(program.parameters)} arguments and was given {len(args)}",
+                kind="arguments",
+            )
+        for i, ((variable, offset), raw) in enumerate(zip(program.parameters, args, strict=True)):
+            if len(raw) != variable.size:
+                raise KernelError(
+                    f"kernel {program.name}, argument {i}: {len(raw)} bytes given, the parameter has {variable.size}",
+                    kind="arguments",
+                    hint="pass scalars with the kernel's own types, such as i32(n) and f32(x)",
+                )
+            self.memory.write(layout.PARAMETERS + offset, np.frombuffer(raw, np.uint8))
+
+
+def polls(program: Program) -> bool:
+    """Whether a kernel waits for other thread blocks: it reads memory in a way that asks for their writes."""
+    return any(
+        i.names[0] == "ld"
+        and {"acquire", "volatile", "relaxed"} & set(i.names)
+        and "shared" not in i.names
+        or (i.names[0] == "atom" and "cas" in i.names)
+        for i in program.instructions
+    )
+
+
+def _blocks_together(program: Program, shape: Shape) -> int:
+    """How many thread blocks make a batch; all of them where they wait for each other."""
+    if polls(program):
+        return shape.blocks
+    padded = -(-shape.threads // 32) * 32
+    return max(1, LANES // padded // shape.cluster) * shape.cluster
+
+
+def _three(sizes: Sequence[int]) -> tuple[int, int, int]:
+    full = (*(int(n) for n in sizes), 1, 1)
+    return full[0], full[1], full[2]
+
+
+def _check_limits(program: Program, shape: Shape, smem: int) -> None:
+    """What a launch on the hardware would refuse."""
+    problems = {
+        f"a thread block of {shape.threads} threads; at most 1024": not 1 <= shape.threads <= 1024,
+        f"a thread block of {shape.threads} threads; the kernel was compiled for at most {program.max_threads}": (
+            shape.threads > program.max_threads
+        ),
+        f"a block of {shape.block}; at most 64 along z": shape.block[2] > 64,
+        f"a grid of {shape.grid}": min(shape.grid) < 1 or max(shape.grid[1:]) > 65535,
+        f"{program.shared_size - layout.SHARED_START + smem} bytes of shared memory; at most {MAX_SHARED}": (
+            program.shared_size - layout.SHARED_START + smem > MAX_SHARED
+        ),
+        f"a cluster of {shape.cluster} that does not divide the grid's x of {shape.grid[0]}": (
+            shape.cluster > MAX_CLUSTER or shape.grid[0] % shape.cluster != 0
+        ),
+    }
+    found = [text for text, bad in problems.items() if bad]
+    if found:
+        raise KernelError(f"kernel {program.name} cannot be launched: {'; '.join(found)}", kind="launch limits")
