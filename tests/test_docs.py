@@ -209,8 +209,9 @@ def test_the_readme_leads_to_every_page() -> None:
 
 @pytest.mark.parametrize("page", [p for p in (README, CONTRIBUTING, READING, IDEA) if p.exists()], ids=lambda p: p.stem)
 def test_every_file_that_the_page_names_exists(page: Path) -> None:
-    named = re.findall(r"`((?:core|ops|models|configs|tests|docs|benchmarks)/[\w./]*)`", page.read_text("utf-8"))
-    assert not [name for name in named if not (ROOT / name).exists()]
+    folders = "core|ops|models|configs|tests|docs|benchmarks"
+    named = re.findall(rf"(?<![\w./])((?:{folders})/[\w./]*)", page.read_text("utf-8"))
+    assert not [name for name in named if not (ROOT / name.rstrip(".")).exists()]
 
 
 def test_contributing_lists_the_floors_that_are_tested() -> None:
