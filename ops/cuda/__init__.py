@@ -1,0 +1,44 @@
+"""The ops' CUDA variants: for each op a .cu file with its kernels and a .py file with its launchers.
+
+`naive` is the clearest way and what to read first; the other one is what a practitioner would write next. Both run on
+`--device cuda`, and in the simulator on `--device sim`.
+"""
+
+from . import (
+    adamw_update,
+    add,
+    attention,
+    cross_entropy,
+    dropout,
+    embedding,
+    gelu,
+    global_norm,
+    layernorm,
+    matmul,
+    position,
+)
+
+VARIANTS = [
+    embedding.EmbeddingNaive,
+    embedding.EmbeddingOwner,
+    position.PositionNaive,
+    position.PositionVector,
+    layernorm.LayerNormNaive,
+    layernorm.LayerNormWarp,
+    matmul.MatmulNaive,
+    matmul.MatmulTiled,
+    attention.AttentionNaive,
+    attention.AttentionOnline,
+    gelu.GeluNaive,
+    gelu.GeluVector,
+    add.AddNaive,
+    add.AddVector,
+    dropout.DropoutNaive,
+    dropout.DropoutVector,
+    cross_entropy.CrossEntropyNaive,
+    cross_entropy.CrossEntropyBlock,
+    global_norm.GlobalNormNaive,
+    global_norm.GlobalNormBlocks,
+    adamw_update.AdamWNaive,
+    adamw_update.AdamWVector,
+]

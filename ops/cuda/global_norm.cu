@@ -1,0 +1,49 @@
+// Norm of the gradient (n), and the verdict on a step: sum of grad^2 in double, then norm, ok, scale and the next step
+// into the control record. Formulas: ../global_norm.py. Sums have a fixed order, so that bits repeat.
+//
+// naive_norm     one thread block: far too few loads at once for the memory
+// blocks_sums    a fixed number of thread blocks, 16 bytes a thread: limited by memory bandwidth; sums into workspace
+// blocks_norm    one thread block adds them up
+
+enum { LR, STEP, LOSS_SCALE, LOSS, NORM, SCALE, OK, HALTED };  // slots of the control record
+
+__device__ inline bool is_finite(double x) { return x - x == 0; }
+
+__device__ inline void settle(double* control, double squares, float clip) {
+    double norm = sqrt(squares);
+    bool ok = is_finite(control[LOSS]) && is_finite(norm) && control[HALTED] == 0;
+    double scale = ok && clip > 0 ? clip / (norm + 1e-6) : 1;
+    control[NORM] = norm;
+    control[SCALE] = scale < 1 ? scale : 1;
+    control[OK] = ok;
+    control[ok ? STEP : HALTED] = ok ? control[STEP] + 1 : 1;
+}
+
+extern "C" __global__ void naive_norm(double* control, const float* grad, int n, float clip) {
+    double sum = 0;
+    for (int i = threadIdx.x; i < n; i += blockDim.x) sum += (double)grad[i] * grad[i];
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) settle(control, sum, clip);
+}
+
+// sums: (gridDim.x)
+extern "C" __global__ void blocks_sums(double* __restrict__ sums, const float* __restrict__ grad, int n) {
+    double sum = 0;
+    for (u64 i = (blockIdx.x * blockDim.x + threadIdx.x) * 4; i < n; i += gridDim.x * blockDim.x * 4) {
+        if (i + 4 <= n) {
+            auto part = load<4>(grad + i);
+            for (int k = 0; k < 4; k++) sum += (double)part[k] * part[k];
+        } else {
+            for (u64 j = i; j < n; j++) sum += (double)grad[j] * grad[j];
+        }
+    }
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) sums[blockIdx.x] = sum;
+}
+
+extern "C" __global__ void blocks_norm(double* control, const double* sums, int count, float clip) {
+    double sum = 0;
+    for (int i = threadIdx.x; i < count; i += blockDim.x) sum += sums[i];
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) settle(control, sum, clip);
+}
