@@ -28,6 +28,7 @@ head_loss = Op(
         {"x": (2, 7, 16), "targets": (2, 7), "features": 32, "classes": 29, "chunk": 5},
         {"x": (5, 33), "targets": (5,), "features": 11, "chunk": 2},
         {"x": (1, 1), "targets": (1,), "features": 1},
+        {"x": (3, 4), "targets": (3,), "features": 5, "chunk": 1},
     ],
     doc="Head and loss in one, without the logits as a whole.",
 )

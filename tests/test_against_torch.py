@@ -134,7 +134,7 @@ def test_the_padding_of_the_vocabulary_stays_zero_in_training():
     built = engine(precision="f32")
     for _ in range(3):
         built.step(batches(), make.OPTIMIZER["lr"])
-    rows = built.place(built.weights, "wte.weight")
+    rows = built.store.place(built.store.weights, "wte.weight")
     assert rows.shape[0] == 64 and not rows[50:].any() and rows[:50].all()
 
 
@@ -276,16 +276,16 @@ def test_a_micro_step_may_have_another_shape_than_the_one_before():
 def test_a_run_repeats_bit_for_bit(precision, fusion):
     runs = [engine(precision=precision, fusion=fusion) for _ in range(2)]
     np.testing.assert_array_equal(*(losses(run) for run in runs))
-    weights = [run.weights for run in runs]
+    weights = [run.store.weights for run in runs]
     np.testing.assert_array_equal(*weights)
 
 
 def test_evaluation_is_the_training_loss_without_training():
     built, batch = engine(), batches()[0]
-    before = built.weights.copy()
+    before = built.store.weights.copy()
     total, count = built.evaluate(batch)
     assert count == make.counted(batch) and total / count == pytest.approx(float(golden("gpt2")["loss"]), rel=1e-12)
-    np.testing.assert_array_equal(built.weights, before)
+    np.testing.assert_array_equal(built.store.weights, before)
 
 
 WRONG = {

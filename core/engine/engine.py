@@ -224,6 +224,8 @@ class Engine:
         """The optimizer's step over the flat arenas, recorded once."""
         if not self._update:
             optimizer, n = self._optimizer(), self.layout.trainable
+            if not n:
+                raise UsageError(f"[train] freeze leaves no parameter of {self.graph.name} to train")
             p = Tensors(
                 **{"clip": 0.0, **optimizer.options, **self.settings.options},
                 **self.store.states,

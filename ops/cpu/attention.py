@@ -83,6 +83,7 @@ class AttentionBlocked(Variant):
     reads = ("qkv",)
     examples = [
         {"qkv": (2, 150, 24), "heads": 2},
+        {"qkv": (1, 100, 48), "heads": 4},  # two tasks of two heads
         {"qkv": (1, 131, 40), "heads": 4, "kv_heads": 2},
         {"qkv": (1, 129, 24), "heads": 4, "causal": False, "scale": 0.2},
         {"qkv": (2, 140, 120), "heads": 2},

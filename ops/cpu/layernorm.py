@@ -130,6 +130,7 @@ class AddLayerNormBlocked(_Blocked):
 
     op, name = "add_layernorm", "blocked"
     reads = ("s", "weight")
+    can_add = ("x", "r")
     alias = {"dr": "dx"}
     inplace = {"dx": "ds"}
     examples = [{"x": (70, 768), "r": (70, 768)}]
