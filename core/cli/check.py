@@ -12,7 +12,7 @@ from core.errors import CheckFailed, UsageError
 from core.loader import load_registry
 from core.op import Op, Variant
 from core.registry import Registry
-from core.testing.check import RUNNERS, VariantReport, check_variant, find, measure
+from core.testing.check import RUNNERS, VariantReport, check_variant, find, measure, runs_on
 from core.testing.checks import MEANING
 from core.testing.verdicts import Verdicts
 
@@ -22,7 +22,11 @@ STORE = "checks.json"  # in the cache folder
 @click.command("check")
 @click.argument("what", required=False, metavar="[OP[.VARIANT]]")
 @click.option("--all", "everything", is_flag=True, help="Every variant of every op.")
-@click.option("--device", default="cpu", help=f"Where to run: {', '.join(RUNNERS)}.", show_default=True)
+@click.option(
+    "--device",
+    default="",
+    help=f"Where to run: {', '.join(RUNNERS)}; by default the cpu, and the simulator for kernels.",
+)
 @click.option("--time/--no-time", "timed", default=True, help="Measure the variants that pass.", show_default=True)
 @click.option("--seed", default=0, help="Of the drawn contents.", show_default=True)
 @plugin_option
@@ -40,10 +44,10 @@ def command(
     verdicts = Verdicts(cache_folder() / STORE, registry)
     reports = []
     for op, variant in chosen(what, registry, device):
-        report = check_variant(op, variant, registry, seed=seed)
+        report = check_variant(op, variant, registry, device, seed=seed)
         verdicts.keep(variant, report.passed)
         if report.passed and timed:
-            report.times = measure(op, variant, registry)
+            report.times = measure(op, variant, registry, device)
         reports.append(report)
         if not as_json:
             click.echo("\n".join(lines_of(report)) + "\n")
@@ -59,8 +63,9 @@ def command(
 def chosen(what: str | None, registry: Registry, device: str) -> list[tuple[Op, Variant]]:
     if what:
         return find(what, registry, device)
-    names = [n for n in sorted(registry.ops) if any(v.device == device for v in registry.variants.get(n, {}).values())]
-    return [pair for name in names for pair in find(name, registry, device)]
+    kind = runs_on(device)
+    able = {n: [v for v in registry.variants.get(n, {}).values() if kind in ("", v.device)] for n in registry.ops}
+    return [pair for name in sorted(able) if able[name] for pair in find(name, registry, device)]
 
 
 def lines_of(report: VariantReport) -> Iterator[str]:

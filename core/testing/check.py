@@ -17,6 +17,7 @@ from core.registry import Registry
 from core.testing.case import Case, cases_of
 from core.testing.checks import NAMES, SUBCHECKS, check_blocks, check_schema
 from core.testing.derived import derive_reference
+from core.testing.devices import DeviceRunner, SimRunner
 from core.testing.log import Failure, Log, Stop
 from core.testing.runner import CpuRunner, Runner
 from core.testing.trial import Trial
@@ -104,38 +105,54 @@ class Report:
 
 
 def check_op(
-    what: str, *, registry: Registry | None = None, plugins: Sequence[str] = (), device: str = "cpu", seed: int = 0
+    what: str, *, registry: Registry | None = None, plugins: Sequence[str] = (), device: str = "", seed: int = 0
 ) -> Report:
-    """Check `"op"` (all its variants on `device`) or `"op.variant"`.
+    """Check `"op"` (all its variants) or `"op.variant"`, on `device` or, without one, each where `HOMES` says.
 
     registry: where to look; without one, what is built in, shipped and installed is loaded, and `plugins` by path.
     seed: of the drawn contents. Raises CheckFailed naming sub-check, tensor, index, error, example and dtype;
     BuildError for an unknown name.
     """
     registry = registry if registry is not None else load_registry(plugins)
-    report = Report([check_variant(op, variant, registry, seed=seed) for op, variant in find(what, registry, device)])
+    found = find(what, registry, device)
+    report = Report([check_variant(op, variant, registry, device, seed=seed) for op, variant in found])
     report.raise_failures()
     return report
 
 
-def find(what: str, registry: Registry, device: str) -> list[tuple[Op, Variant]]:
-    """The variants that `"op"` or `"op.variant"` names, the reference first."""
-    if device not in RUNNERS:
-        raise UsageError(f'the op check cannot run on "{device}"', hint=f"it runs on: {', '.join(RUNNERS)}")
+def find(what: str, registry: Registry, device: str = "") -> list[tuple[Op, Variant]]:
+    """The variants that `"op"` or `"op.variant"` names, the reference first; with `device`, those that run there."""
+    kind = runs_on(device)
     name, dot, wanted = what.partition(".")
     op = registry.op(name)
     if dot:
         variant = registry.variant(name, wanted)
-        if variant.device != device:
-            raise UsageError(f"{what} is for {variant.device}, and this check runs on {device}")
+        if kind not in ("", variant.device):
+            able = " or ".join(
+                f"--device {place}" for place, runner in RUNNERS.items() if runner.device == variant.device
+            )
+            raise UsageError(f"{what} is for {variant.device}, and this check runs on {device}", hint=able)
         return [(op, variant)]
-    here = [v for v in registry.variants.get(name, {}).values() if v.device == device]
+    here = [v for v in registry.variants.get(name, {}).values() if kind in ("", v.device)]
     if not here:
-        raise BuildError(f'op "{name}" has no variant for {device}, so there is nothing to check')
-    return [(op, v) for v in sorted(here, key=lambda v: (not isinstance(v, Reference), v.name))]
+        raise BuildError(f'op "{name}" has no variant for {device or "any device"}, so there is nothing to check')
+    return [(op, v) for v in sorted(here, key=lambda v: (not isinstance(v, Reference), v.device, v.name))]
 
 
-RUNNERS: Mapping[str, type[CpuRunner]] = {"cpu": CpuRunner}  # device -> what runs its variants
+def runs_on(device: str) -> str:
+    """The `Variant.device` that is checked on `device`; "" for "", which is all."""
+    if device and device not in RUNNERS:
+        raise UsageError(f'the op check cannot run on "{device}"', hint=f"it runs on: {', '.join(RUNNERS)}")
+    return RUNNERS[device].device if device else ""
+
+
+# device -> what runs variants there: the simulator runs those of cuda
+RUNNERS: Mapping[str, type[CpuRunner] | type[DeviceRunner]] = {
+    "cpu": CpuRunner,
+    "cuda": DeviceRunner,
+    "sim": SimRunner,
+}
+HOMES = {"cpu": "cpu", "cuda": "sim"}  # where a variant is checked unless one says where: no GPU is needed
 
 
 def reference_of(op: Op, registry: Registry) -> Reference:
@@ -152,15 +169,17 @@ def check_variant(
     op: Op,
     variant: Variant,
     registry: Registry,
+    device: str = "",
     *,
     seed: int = 0,
     stop: bool = False,
     reference: Reference | None = None,
 ) -> VariantReport:
-    """All sub-checks of one variant. `stop`: give up at the first failure."""
+    """All sub-checks of one variant on `device`, by default as `HOMES` says. `stop`: give up at the first failure."""
     log = Log(stop=stop)
-    report = VariantReport(op.name, variant.name, variant.device, variant.dtypes)
-    runner: Runner = RUNNERS[variant.device](registry)
+    device = device or HOMES[variant.device]
+    report = VariantReport(op.name, variant.name, device, variant.dtypes)
+    runner: Runner = RUNNERS[device](registry)
     home = CpuRunner(registry)
     try:
         cases = cases_of(op, variant, seed)
@@ -208,10 +227,16 @@ def modes_of(op: Op, variant: Variant) -> list[str]:
     return modes if variant.has_backward else ["forward", *modes]
 
 
-def measure(op: Op, variant: Variant, registry: Registry, repeats: int = 10) -> dict[str, float]:
-    """Median milliseconds of each launcher on the largest example that the variant can run, in its first dtype."""
-    report = VariantReport(op.name, variant.name, variant.device, variant.dtypes)
-    runner: Runner = RUNNERS[variant.device](registry)
+def measure(op: Op, variant: Variant, registry: Registry, device: str = "", repeats: int = 10) -> dict[str, float]:
+    """Median milliseconds of each launcher on the largest example that the variant can run, in its first dtype.
+
+    Nothing in the simulator, whose time says nothing of a GPU's.
+    """
+    device = device or HOMES[variant.device]
+    if not RUNNERS[device].timed:
+        return {}
+    report = VariantReport(op.name, variant.name, device, variant.dtypes)
+    runner: Runner = RUNNERS[device](registry)
     cases = cases_of(op, variant)
     trials = trials_of(cases, variant, reference_of(op, registry), runner, CpuRunner(registry), report)
     able = [t for t in trials if t.dtype == variant.dtypes[0]]

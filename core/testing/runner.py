@@ -85,6 +85,7 @@ class CpuRunner:
     """Runs cpu variants on NumPy arrays, exactly as a plan does: recorded once, then replayed."""
 
     device = "cpu"
+    timed = True
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry

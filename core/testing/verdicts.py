@@ -18,6 +18,7 @@ from types import ModuleType
 
 import numpy as np
 
+from core.device.nvrtc import prelude_file
 from core.op import Variant
 from core.registry import REFERENCE, Registry
 
@@ -82,6 +83,8 @@ def sources_of(variant: Variant, registry: Registry) -> set[Path]:
     start = [sys.modules.get(kind.__module__) for kind in kinds]
     paths = {Path(p) for p in variant.sources.values()} | {Path(o.where.rpartition(":")[0]) for o in ops}
     paths |= {Path(str(m.__file__)) for m in _reachable([m for m in start if m is not None])}
+    if variant.sources:
+        paths.add(prelude_file())
     return {p for p in paths if p.is_file()}
 
 

@@ -1,0 +1,147 @@
+"""Runs one launcher of a kernel's variant, on a GPU or in the simulator, for the op check.
+
+As the cpu's runner does it: every tensor in memory of its own, what has to be written starts as not-a-number, and
+inputs are compared with what they were. The simulator's own bounds are exact and catch reads too; on a GPU guard
+bands catch what is written.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from core.device.gpu import DeviceTensor, decode, encode
+from core.dtypes import NUMPY
+from core.op import Op, Variant, make_tensors
+from core.registry import Registry
+from core.testing.compare import Array
+from core.testing.runner import GUARD, POISON, Call, Outcome
+
+NOTHING = np.uint32(0xFFFFFFFF)  # what unwritten bf16 becomes as f32: still all ones
+
+
+class Placed:
+    """A tensor in an allocation of its own, between guard bands of `guard` bytes."""
+
+    def __init__(self, device: Any, shape: Sequence[int], dtype: str, contents: Array | None, guard: int) -> None:
+        self.device, self.guard, self.dtype = device, guard, dtype
+        size = int(np.prod(shape, dtype=np.int64)) * NUMPY[dtype].itemsize
+        whole = np.full(size + 2 * guard, POISON, np.uint8)
+        if contents is not None:
+            whole[guard : guard + size] = encode(contents, dtype, shape).reshape(-1).view(np.uint8)
+        memory = device.allocate(whole.size)
+        self.whole: DeviceTensor = device.tensor(memory, 0, whole.shape, "u8")
+        self.tensor: DeviceTensor = device.tensor(memory, guard, tuple(shape), dtype)
+        device.upload(self.whole, whole)
+
+    def bytes(self) -> Array:
+        found: Array = self.device.download(self.whole)
+        return found
+
+    def read(self) -> tuple[Array, Array, bool]:
+        """(the contents as the host computes with them, their bytes, whether a guard band was touched)."""
+        whole = self.bytes()
+        inner = whole[self.guard : whole.size - self.guard]
+        bands = np.concatenate([whole[: self.guard], whole[whole.size - self.guard :]])
+        stored = inner.view(NUMPY[self.dtype]).reshape(self.tensor.shape)
+        values = decode(stored, self.dtype).copy()
+        if self.dtype == "bf16":
+            values.view(np.uint32)[stored == 0xFFFF] = NOTHING
+        return values, inner, bool((bands != POISON).any())
+
+
+class DeviceRunner:
+    """A GPU in the op check. `guard`: bytes before and behind each tensor. `timed`: whether its time tells anything."""
+
+    device = "cuda"  # the `Variant.device` that it runs
+    guard = GUARD
+    timed = True
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+
+    @cached_property
+    def target(self) -> Any:
+        """The device, opened when it is first needed."""
+        from core.device.cuda import CudaDevice
+
+        return CudaDevice()
+
+    def pick(self, name: str, values: Mapping[str, Any]) -> tuple[Op, Variant]:
+        """The variant of a nested launch: the best that can run on these tensors."""
+        op = self.registry.op(name)
+        t = make_tensors({}, values)
+        here = [v for v in self.registry.variants[name].values() if v.device == self.device]
+        able = [v for v in here if self.target.can_run(v) is None and v.why_not(t) is None]
+        return op, max(able, key=lambda v: (v.priority, v.name))
+
+    def _place(self, call: Call) -> dict[str, Placed]:
+        placed = {
+            name: Placed(self.target, value.shape, call.dtypes[name], value, self.guard)
+            for name, value in call.given.items()
+            if value is not None
+        }
+        for name, spec in call.writes.items():
+            if name not in call.shares:
+                placed[name] = Placed(self.target, spec.shape, spec.dtype, None, self.guard)
+        return placed
+
+    def _record(self, call: Call, placed: Mapping[str, Placed]) -> tuple[list[Any], dict[str, Placed]]:
+        """The commands, and the scratch that they use: workspace and counters."""
+        tensors: dict[str, Any] = {k: None if v is None else placed[k].tensor for k, v in call.given.items()}
+        tensors |= {k: placed[call.shares.get(k, k)].tensor for k in call.writes}
+        t = make_tensors(call.dims, tensors, config=dict(call.config), node="check", **call.flags)
+        scratch: dict[str, Placed] = {}
+        if nbytes := call.variant.workspace(call.specs()):
+            scratch["workspace"] = Placed(self.target, (nbytes,), "u8", None, self.guard)
+        if count := call.variant.counters(call.specs()):
+            scratch["counters"] = Placed(self.target, (count,), "u32", np.zeros(count), self.guard)
+        given = [scratch[name].tensor if name in scratch else None for name in ("workspace", "counters")]
+        return self.target.record(call.variant, call.method, t, self.pick, *given), scratch
+
+    def run(self, call: Call) -> Outcome:
+        placed = self._place(call)
+        kept = [n for n in placed if n in call.given and n not in call.may_change]
+        before = {n: placed[n].bytes() for n in kept}
+        commands, scratch = self._record(call, placed)
+        self.target.run(commands)
+        found = {n: p.read() for n, p in placed.items()}
+        outcome = Outcome({n: values for n, (values, _, _) in found.items()})
+        outcome.overrun = [n for n, (_, _, touched) in found.items() if touched]
+        outcome.overrun += [n for n, p in scratch.items() if p.read()[2]]
+        outcome.changed = [n for n in kept if not np.array_equal(placed[n].bytes(), before[n])]
+        if "counters" in scratch and scratch["counters"].read()[0].any():
+            outcome.changed.append("counters, which a launch leaves at zero")
+        for target, source in call.shares.items():
+            outcome.tensors[target] = outcome.tensors[source]
+        return outcome
+
+    def time(self, call: Call, repeats: int) -> float:
+        """Median milliseconds, launch to end; the first run, which compiles, does not count."""
+        commands, _ = self._record(call, self._place(call))
+        taken = []
+        for _ in range(repeats + 1):
+            self.target.synchronize()
+            start = time.perf_counter()
+            self.target.run(commands)
+            self.target.synchronize()
+            taken.append((time.perf_counter() - start) * 1e3)
+        return statistics.median(taken[1:])
+
+
+class SimRunner(DeviceRunner):
+    """The simulator in the op check: every tensor its own region, so that bounds are exact."""
+
+    guard = 0
+    timed = False
+
+    @cached_property
+    def target(self) -> Any:
+        from core.device.sim.device import SimDevice
+
+        return SimDevice()
