@@ -40,13 +40,15 @@ def widened(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def wide_product(a: Array, b: Array) -> Array:
     wide = widened(a.dtype)
-    return a.astype(wide) * b.astype(wide)
+    product: Array = a.astype(wide) * b.astype(wide)
+    return product
 
 
 def high_product(a: Array, b: Array) -> Array:
     """The upper half of the double-width product."""
     if a.dtype.itemsize < 8:
-        return (wide_product(a, b) >> (8 * a.dtype.itemsize)).astype(a.dtype)
+        narrow: Array = (wide_product(a, b) >> (8 * a.dtype.itemsize)).astype(a.dtype)
+        return narrow
     ua, ub = a.view(np.uint64), b.view(np.uint64)
     half, low = np.uint64(32), np.uint64(0xFFFFFFFF)
     a1, a0, b1, b0 = ua >> half, ua & low, ub >> half, ub & low
@@ -78,7 +80,7 @@ def shift_left(a: Array, by: Array) -> Array:
     bits = 8 * a.dtype.itemsize
     if by.size == 1:
         count = int(by[0])
-        return a << a.dtype.type(count) if count < bits else np.zeros_like(a)
+        return np.left_shift(a, a.dtype.type(count)) if count < bits else np.zeros_like(a)
     return np.where(by >= bits, a.dtype.type(0), a << np.minimum(by, bits - 1).astype(a.dtype))
 
 
@@ -86,10 +88,10 @@ def shift_right(a: Array, by: Array) -> Array:
     """Arithmetic where `a` is signed; a shift by the width or more leaves only the sign."""
     bits = 8 * a.dtype.itemsize
     if a.dtype.kind == "i":
-        return a >> np.minimum(by, bits - 1).astype(a.dtype)
+        return np.right_shift(a, np.minimum(by, bits - 1).astype(a.dtype))
     if by.size == 1:
         count = int(by[0])
-        return a >> a.dtype.type(count) if count < bits else np.zeros_like(a)
+        return np.right_shift(a, a.dtype.type(count)) if count < bits else np.zeros_like(a)
     return np.where(by >= bits, a.dtype.type(0), a >> np.minimum(by, bits - 1).astype(a.dtype))
 
 
@@ -167,9 +169,8 @@ def _mad_wide(program: Program, ins: Instruction) -> Step:
     return lambda g: write(g, wide_product(a(g), b(g)) + c(g))
 
 
-OPCODES |= {
-    name: INTEGER_ROWS[name] for name in INTEGER if name not in ("add", "sub", "min", "max", "neg", "abs", "div")
-}
+SHARED_NAMES = ("add", "sub", "min", "max", "neg", "abs", "div")  # floats have them too: see floats.py
+OPCODES |= {name: row for name, row in INTEGER_ROWS.items() if name not in SHARED_NAMES}
 
 
 @opcode("shl", "shr")
@@ -213,9 +214,8 @@ def _bit_field_extract(program: Program, ins: Instruction) -> Step:
         width = np.minimum(n, bits).astype(np.int64)
         low = np.minimum(at, bits).astype(np.int64)
         wide = a.astype(np.int64 if kind.kind == "s" else np.uint64)
-        shifted = np.where(
-            low >= 64, 0 if kind.kind == "u" else wide >> 63, wide >> np.minimum(low, 63).astype(wide.dtype)
-        )
+        beyond = wide >> wide.dtype.type(63) if kind.kind == "s" else np.zeros_like(wide)
+        shifted = np.where(low >= 64, beyond, wide >> np.minimum(low, 63).astype(wide.dtype))
         mask = np.where(width >= 64, np.uint64(2**64 - 1), (np.uint64(1) << width.astype(np.uint64)) - np.uint64(1))
         field = shifted.astype(np.uint64) & mask
         if kind.kind == "s":
@@ -364,10 +364,7 @@ def _setp(program: Program, ins: Instruction) -> Step:
 
     names = [n for n in ins.names if n != "ftz"]
     combine = next((COMBINE[n] for n in names if n in COMBINE), None)
-    compare = comparison(
-        names[1],
-        names[-1][0] in "fb" and names[-1][1] in "0123456789f" and names[-1][:1] == "f" or names[-1].startswith("bf"),
-    )
+    compare = comparison(names[1], names[-1].startswith(("f", "bf")))
     a, b = (readable(program, o, names[-1], "ftz" in ins.names) for o in ins.operands[1:3])
     extra = bits_reader(program, ins.operands[3], np.dtype(np.bool_)) if combine else None
     target = ins.operands[0]

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from core.device.sim.access import locate, settle, space_of
-from core.device.sim.floats import EXTREMES, FORMATS, canonical
+from core.device.sim.floats import EXTREMES, FORMATS, canonical, exact_add
 from core.device.sim.opcodes import opcode
 from core.device.sim.operands import Step, address_reader, bits_reader, elements, need, writer
 from core.device.sim.parser import Instruction
 from core.device.sim.program import Program
-from core.device.sim.rounding import to_odd, two_sum
 from core.device.sim.types import TYPES, UNSIGNED, Array, Type
 
 if TYPE_CHECKING:
@@ -54,10 +53,7 @@ def _float_change(name: str, kind: Type) -> Change:
 
     def change(old: Array, b: Array) -> Array:
         x, y = (form.decode(np.ascontiguousarray(v).view(small)) for v in (old, b))
-        if name == "add":
-            value = to_odd(*two_sum(x.astype(np.float64), y.astype(np.float64)))
-        else:
-            value = EXTREMES[name](x, y)
+        value = exact_add(x, y) if name == "add" else EXTREMES[name](x, y)
         return np.ascontiguousarray(form.encode(value, "rn")).view(whole)
 
     return change

@@ -9,7 +9,7 @@ import numpy as np
 
 from core.device.sim.control import condition, control
 from core.device.sim.opcodes import opcode
-from core.device.sim.operands import Step, bits_reader, need, writer
+from core.device.sim.operands import Read, Step, Write, bits_reader, need, writer
 from core.device.sim.parser import Instruction, Operand, Pair
 from core.device.sim.program import GONE, End, Program
 from core.device.sim.types import BOOL, SIGNED, UNSIGNED, Array
@@ -269,9 +269,7 @@ def _barrier(program: Program, ins: Instruction, pc: int) -> End:
     return barrier
 
 
-def _reduce_block(
-    g: Group, ins: Instruction, holds: Callable[[Group], Array], write: Callable[[Group, Array], None]
-) -> None:
+def _reduce_block(g: Group, ins: Instruction, holds: Read, write: Write) -> None:
     """bar.red.{popc,and,or} over thread blocks whose threads are all here."""
     lanes = g.indices()
     blocks = g.block[lanes]

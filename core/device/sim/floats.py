@@ -6,6 +6,7 @@ bits differ from chip to chip. NaN results are PTX's canonical ones.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 NAN32 = np.array([0x7FFFFFFF], np.uint32).view(np.float32)[0]
 TINY = np.float32(1.1754943508222875e-38)  # the smallest normal f32
+DROPPED, LEAST = np.int64(35), np.iinfo(np.int64).min
 LOW, HALF = np.int64(0x1FFFFFFF), np.int64(0x10000000)  # the bits of an f64 that an f32 has no room for; their middle
 
 
@@ -130,23 +132,53 @@ def fma_f64(a: Array, b: Array, c: Array) -> Array:
 
 
 def fma_f32(a: Array, b: Array, c: Array) -> Array:
-    """The single rounding of a * b + c in f32, of operands as f64.
+    """The single rounding of a * b + c in f32; a and b are f32 values held in f64, c is f32 (or f64).
 
     f64's sum differs from the exact one only in its last bit; that matters when it lies half way between two f32,
     or below f32's normal range. Such elements are done again.
     """
-    product = a * b
-    total = product + c
+    shape = np.broadcast_shapes(a.shape, b.shape, c.shape)
+    product, total = _scratch(shape)
+    np.multiply(a, b, out=product)
+    total[...] = c
+    np.add(product, total, out=total)
     result = total.astype(np.float32)
     size = np.abs(result)
-    again = ((total.view(np.int64) & LOW) == HALF).any()
-    if again or not (size.min(initial=np.inf) > TINY and size.max(initial=0) < np.inf):
-        redo = (((total.view(np.int64) & LOW) == HALF) | (size <= TINY)) & (total != 0)
-        if redo.any():
-            a, b, c = np.broadcast_arrays(product, c, total)
-            result[redo] = to_odd(*two_sum(a[redo], b[redo])).astype(np.float32)
-        return canonical(result)
-    return result
+    whole = size.max() < np.inf and size.min() > TINY
+    # Half way: of the 29 bits that f32 drops, only the top one is set; at the top of 64 bits that is the least integer.
+    if whole and np.left_shift(total.view(np.int64), DROPPED, out=product.view(np.int64)).min() != LEAST:
+        return result
+    return _fma_again(a, b, c, result)
+
+
+def _fma_again(a: Array, b: Array, c: Array, result: Array) -> Array:
+    product, added = np.broadcast_arrays(a * b, c.astype(np.float64))
+    total = product + added
+    redo = (((total.view(np.int64) & LOW) == HALF) | (np.abs(result) <= TINY)) & (total != 0)
+    if redo.any():
+        result[redo] = to_odd(*two_sum(product[redo], added[redo])).astype(np.float32)
+    return canonical(result)
+
+
+class _Scratch(threading.local):
+    """Two f64 arrays a thread, used again and again so that they stay in the core's cache."""
+
+    shape: tuple[int, ...] = ()
+    arrays: tuple[Array, Array]
+
+
+_SCRATCH = _Scratch()
+
+
+def _scratch(shape: tuple[int, ...]) -> tuple[Array, Array]:
+    if _SCRATCH.shape != shape:
+        _SCRATCH.shape = shape
+        _SCRATCH.arrays = np.empty(shape), np.empty(shape)
+    return _SCRATCH.arrays
+
+
+def _fma_of_singles(a: Array, b: Array, c: Array) -> Array:
+    return fma_f32(a.astype(np.float64), b.astype(np.float64), c)
 
 
 # --------------------------------------------------------------------------- builders
@@ -240,13 +272,10 @@ def _fma(program: Program, ins: Instruction) -> Step:
     if name == "f64":
         return arithmetic(fma_f64, None)(program, ins)
     if name != "f32" or _mode(ins) != "rn" or "sat" in ins.names or "ftz" in ins.names:
-        native = (
-            (lambda a, b, c: fma_f32(*(x.astype(np.float64) for x in (a, b, c)))) if name[:3] == "f32" else exact_fma
-        )
-        return arithmetic(native, exact_fma)(program, ins)
+        return arithmetic(_fma_of_singles, exact_fma)(program, ins)
     a, b = (_as_double(program, o) for o in ins.operands[1:3])
     c, write = bits_reader(program, ins.operands[3], np.dtype(np.float32)), writer(program, ins.operands[0])
-    return lambda g: write(g, fma_f32(a(g), b(g), c(g).astype(np.float64)))
+    return lambda g: write(g, fma_f32(a(g), b(g), c(g)))
 
 
 def _as_double(program: Program, operand: Operand) -> Read:

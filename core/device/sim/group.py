@@ -34,8 +34,8 @@ class Group:
         self.batch = batch
         self.number = number
         self.lanes = len(threads)
-        self.block = blocks
-        self.thread = threads
+        self.block: Array = blocks
+        self.thread: Array = threads
         self.live = threads < batch.threads
         self.live_count = int(self.live.sum())
         self.registers: list[Array] = batch.fresh_registers()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -71,12 +72,12 @@ class Batch:
     def __init__(self, program: Program, memory: Memory, shape: Shape, numbers: Array, smem: int) -> None:
         self.program = program
         self.memory = memory
-        self.shape = shape
+        self.shape: Shape = shape
         self.numbers = numbers  # of the thread blocks, in the grid
-        self.threads = shape.threads
-        self.padded = -(-self.threads // WARP) * WARP
-        self.dynamic = smem
-        self.shared_end = program.shared_size + smem
+        self.threads: int = shape.threads
+        self.padded: int = -(-self.threads // WARP) * WARP
+        self.dynamic: int = smem
+        self.shared_end: int = program.shared_size + smem
         self.stride = -(-self.shared_end // 128) * 128  # bytes of shared memory from one thread block to the next
         self.shared = np.zeros(len(numbers) * self.stride, np.uint8)
         self.shared_views: dict[int, Array] = {}
@@ -255,5 +256,5 @@ class Batch:
         return self.fault(ins, "deadlock", "the kernel polls memory that nobody changes any more", g, lane)
 
 
-def _triple(values: Sequence[int]) -> str:
+def _triple(values: Sequence[Any]) -> str:
     return f"({', '.join(str(int(v)) for v in values)})"
