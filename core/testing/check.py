@@ -16,6 +16,7 @@ from core.op import Op, Reference, Variant
 from core.registry import Registry
 from core.testing.case import Case, cases_of
 from core.testing.checks import NAMES, SUBCHECKS, check_blocks, check_schema
+from core.testing.compiles import check_compile
 from core.testing.derived import derive_reference
 from core.testing.devices import DeviceRunner, SimRunner
 from core.testing.log import Failure, Log, Stop
@@ -192,6 +193,8 @@ def check_variant(
                 check(log, trial)
         log.case, log.dtype = "all", "all"
         check_blocks(log)
+        if variant.sources and not log.failures:
+            check_compile(log, variant, trials)
     except BuildError as error:
         log.failures.append(Failure("schema", error.message, float("nan"), "", ""))
     except Stop:

@@ -200,6 +200,7 @@ MEANING: dict[str, str] = {
     "blocks": "examples that need more than one block of rows",
     "configs": "every tile candidate",
     "update": "several calls in a row, every state of a step",
+    "compile": "kernels for every architecture declared, without spills, within its limits",
     "bounds": "nothing outside of the tensors is written",
     "unchanged": "nothing that may only be read is written",
     "written": "everything that is owed is written",
