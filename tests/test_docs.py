@@ -23,6 +23,7 @@ import pytest
 import tomli
 
 from core import cli, hooks
+from core.device import DEVICES
 from core.op import Op, Param, Variant
 
 ROOT = Path(__file__).parent.parent
@@ -199,6 +200,11 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
         if not target.exists() or (anchor and anchor not in anchors(target)):
             broken.append(link)
     assert not broken
+
+
+def test_no_page_calls_a_device_future_that_is_here() -> None:
+    waiting = [p.name for p in (README, PLUGINS) if re.search(r"come next|comes next", p.read_text("utf-8"))]
+    assert not waiting or set(DEVICES) == {"cpu"}, f"{waiting} still announce what is here: {', '.join(DEVICES)}"
 
 
 def test_the_readme_leads_to_every_page() -> None:
