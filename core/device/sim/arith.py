@@ -125,6 +125,12 @@ def find_highest(a: Array) -> Array:
     return np.uint32(8 * a.dtype.itemsize - 1) - zeros
 
 
+def shift_to_top(a: Array) -> Array:
+    """bfind.shiftamt: how far left that bit has to go to become the top bit; all ones for none."""
+    found = find_highest(a)
+    return np.where(found == ~np.uint32(0), found, np.uint32(8 * a.dtype.itemsize - 1) - found)
+
+
 INTEGER: dict[str, Compute] = {
     "add": lambda a, b: a + b,
     "sub": lambda a, b: a - b,
@@ -150,6 +156,7 @@ INTEGER: dict[str, Compute] = {
     "clz": leading_zeros,
     "brev": bit_reverse,
     "bfind": find_highest,
+    "bfind.shiftamt": shift_to_top,
 }
 
 
