@@ -10,6 +10,7 @@ from . import (
     add_layernorm,
     attention,
     cross_entropy,
+    cuda,
     dropout,
     embedding,
     gelu,
@@ -70,6 +71,7 @@ def core_variants():
         cpu_cross_entropy.HeadLossChunked,
         cpu_adamw.GlobalNormBlocked,
         cpu_adamw.AdamWBlocked,
+        *cuda.VARIANTS,
     ]
 
 

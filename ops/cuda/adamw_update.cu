@@ -69,7 +69,8 @@ extern "C" __global__ void vector_update(elem* __restrict__ param, float* __rest
         Pack<float, 4> w;
         if (master) w = load<4>(master + i);
         for (int k = 0; k < 4; k++) {
-            w[k] = update(master ? w[k] : float(rounded[k]), g[k], first[k], second[k], shared, beta1, beta2, eps, decay);
+            float old = master ? w[k] : float(rounded[k]);
+            w[k] = update(old, g[k], first[k], second[k], shared, beta1, beta2, eps, decay);
             rounded[k] = w[k];
         }
         if (master) store(master + i, w);
@@ -78,7 +79,8 @@ extern "C" __global__ void vector_update(elem* __restrict__ param, float* __rest
         store(v + i, second);
     } else {
         for (; i < n; i++) {
-            float w = update(master ? master[i] : float(param[i]), grad[i], m[i], v[i], shared, beta1, beta2, eps, decay);
+            float w = master ? master[i] : float(param[i]);
+            w = update(w, grad[i], m[i], v[i], shared, beta1, beta2, eps, decay);
             if (master) master[i] = w;
             param[i] = w;
         }

@@ -1,16 +1,17 @@
 // Attention over packed queries, keys and values: for query i and key j of one head (formulas: ../attention.py)
-//     s = scale q.k, softcap tanh(s / softcap) if there is a cap;  p = exp(s - lse), 0 where i may not see j;  y = sum_j p v
-//     dp = dy.v,  ds = p (dp - dy.y) (1 - (s / softcap)^2) scale;  dq = sum_j ds k,  dk = sum_i ds q,  dv = sum_i p dy
+//     s = scale q.k, softcap tanh(s / softcap) if there is a cap;  p = exp(s - lse), 0 where i may not see j
+//     y = sum_j p v;  dp = dy.v,  ds = p (dp - dy.y) (1 - (s / softcap)^2) scale
+//     dq = sum_j ds k,  dk = sum_i ds q,  dv = sum_i p dy
 // qkv: (B, T, heads + 2 kv_heads, D), the queries first, then keys, then values; y: (B, T, heads, D); a group of
-// heads / kv_heads queries shares a key and a value. While decoding, keys and values lie in caches (B, S, kv_heads, D), and
-// row b of the batch goes on at start[b].
+// heads / kv_heads queries shares a key and a value. While decoding, keys and values lie in caches (B, S, kv_heads, D),
+// and row b of the batch goes on at start[b].
 //
 // naive_scores, naive_softmax, naive_y   write all T x T probabilities: limited by memory, which also ends first
 // naive_ds, naive_dq, naive_dkv          read them back and write as many gradients
-// naive_append, naive_decode             new keys and values into the caches; one thread an element of y over all of them
-// online_forward                         one warp a query, one lane a key: softmax is corrected while tiles of keys pass by
-//                                        in shared memory (arXiv:2205.14135), nothing T x T is written; limited by the
-//                                        float units and shared loads, since tensor cores are not used
+// naive_append, naive_decode             new keys and values into the caches; one thread an element of y over all keys
+// online_forward                         one warp for four queries, one lane a key: softmax is corrected while tiles of
+//                                        keys pass by in shared memory (arXiv:2205.14135), nothing T x T is written;
+//                                        limited by float units and shared loads, since tensor cores are not used
 // online_dq, online_dkv                  work the probabilities out again, by query, then by key, so that each gradient
 //                                        has one writer and bits repeat
 
@@ -101,8 +102,8 @@ extern "C" __global__ void naive_dq(elem* dqkv, const float* ds, const elem* qkv
     dqkv[at] = sum;
 }
 
-extern "C" __global__ void naive_dkv(elem* dqkv, const float* p, const float* ds, const elem* qkv, const elem* dy, int B,
-                                     int T, int heads, int kv_heads, int D, int add) {
+extern "C" __global__ void naive_dkv(elem* dqkv, const float* p, const float* ds, const elem* qkv, const elem* dy,
+                                     int B, int T, int heads, int kv_heads, int D, int add) {
     int d = blockIdx.y * blockDim.x + threadIdx.x, j = blockIdx.x % T, g = blockIdx.x / T % kv_heads;
     int b = blockIdx.x / T / kv_heads, width = (heads + 2 * kv_heads) * D, group = heads / kv_heads;
     if (d >= D) return;
@@ -151,11 +152,12 @@ extern "C" __global__ void naive_decode(elem* y, const elem* qkv, const elem* k,
 
 // --- online --------------------------------------------------------------------------------------------------------
 
-constexpr int D = HEAD_DIM, PITCH = D + 1;     // lanes that read neighbouring rows of PITCH floats reach different banks
-constexpr int LANES = 32, WARPS = 4, EACH = 4; // a warp has EACH queries (or keys) of its own, its lanes a tile of LANES
-constexpr int OWN = WARPS * EACH;              // rows of a thread block
-constexpr int COLUMNS = (D + 31) / 32;         // of the D that a lane sums
-constexpr float LOWEST = -1e30f;               // a score below all others, and still a number
+constexpr int D = HEAD_DIM;
+constexpr int PITCH = D | 1;                    // odd, so that lanes at rows of PITCH floats reach different banks
+constexpr int LANES = 32, WARPS = 4, EACH = 4;  // a warp has EACH queries (or keys) of its own, its lanes take a tile
+constexpr int OWN = WARPS * EACH;               // rows of a thread block
+constexpr int COLUMNS = (D + 31) / 32;          // of the D that a lane sums
+constexpr float LOWEST = -1e30f;                // a score below all others, and still a number
 
 extern __shared__ float memory[];
 
@@ -196,7 +198,8 @@ __device__ inline void multiply(float (&products)[EACH], const float* own, const
     }
 }
 
-// A thread block takes OWN queries of one head. y: (B, T, heads, D); lse: (B, heads, T); smem: OWN D + 2 LANES PITCH floats
+// A thread block takes OWN queries of one head. y: (B, T, heads, D); lse: (B, heads, T);
+// shared memory: OWN D + 2 LANES PITCH floats
 extern "C" __global__ void __launch_bounds__(WARPS* LANES, 4)
     online_forward(elem* y, float* lse, const elem* qkv, const elem* k_cache, const elem* v_cache, const int* start,
                    const int* documents, int T, int S, int heads, int kv_heads, int causal, int window, float scale,
@@ -247,7 +250,8 @@ extern "C" __global__ void __launch_bounds__(WARPS* LANES, 4)
     }
 }
 
-// A thread block takes OWN queries of one head. means: (B, heads, T), dy.y; smem: 2 OWN D + 2 LANES PITCH floats
+// A thread block takes OWN queries of one head. means: (B, heads, T), dy.y;
+// shared memory: 2 OWN D + 2 LANES PITCH floats
 extern "C" __global__ void __launch_bounds__(WARPS* LANES, 4)
     online_dq(elem* dqkv, float* means, const elem* qkv, const elem* y, const elem* dy, const float* lse,
               const int* documents, int T, int heads, int kv_heads, int causal, int window, float scale, float softcap,
@@ -300,7 +304,8 @@ extern "C" __global__ void __launch_bounds__(WARPS* LANES, 4)
     }
 }
 
-// A thread block takes OWN keys of one key head, and all queries of its group. smem: 2 OWN D + 2 LANES PITCH floats
+// A thread block takes OWN keys of one key head, and all queries of its group.
+// shared memory: 2 OWN D + 2 LANES PITCH floats
 extern "C" __global__ void __launch_bounds__(WARPS* LANES, 4)
     online_dkv(elem* dqkv, const float* means, const elem* qkv, const elem* dy, const float* lse, const int* documents,
                int T, int heads, int kv_heads, int causal, int window, float scale, float softcap, int add) {

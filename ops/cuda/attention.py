@@ -83,7 +83,7 @@ class AttentionOnline(Variant):
 
     def tiles(self, t, heads, own):
         """A thread block for each ROWS rows of each head; shared memory for `own` tensors of its rows and two tiles."""
-        floats = own * ROWS * t.D + 2 * LANES * (t.D + 1)
+        floats = own * ROWS * t.D + 2 * LANES * (t.D | 1)
         grid = (heads, cdiv(t.T, ROWS))
         return {"grid": grid, "block": (LANES, WARPS), "smem": 4 * floats, "define": {"HEAD_DIM": t.D}}
 

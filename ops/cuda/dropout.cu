@@ -1,5 +1,5 @@
-// Dropout: y = x * scale where an element is kept, 0 where it is dropped, for x (rows, C). An element is kept if its word
-// of Philox4x32-10 is at least `threshold`; backward works the same words out again, and nothing is saved.
+// Dropout: y = x * scale where an element is kept, 0 where it is dropped, for x (rows, C). An element is kept if its
+// word of Philox4x32-10 is at least `threshold`; backward works the same words out again, and nothing is saved.
 // key: (seed, node, step, first row), or null outside training, where y = x. Formulas: ../dropout.py, ../philox.py.
 //
 // naive_apply    one thread an element: ten rounds for one word of the four that they give
@@ -10,7 +10,8 @@
 __device__ inline uint4 philox(uint4 counter, u32 seed, u32 node) {
     for (int round = 0; round < 10; round++) {
         u64 first = (u64)counter.x * 0xD2511F53, second = (u64)counter.z * 0xCD9E8D57;
-        counter = {(u32)(second >> 32) ^ counter.y ^ seed, (u32)second, (u32)(first >> 32) ^ counter.w ^ node, (u32)first};
+        u32 x = (u32)(second >> 32) ^ counter.y ^ seed, z = (u32)(first >> 32) ^ counter.w ^ node;
+        counter = {x, (u32)second, z, (u32)first};
         seed += 0x9E3779B9;
         node += 0xBB67AE85;
     }

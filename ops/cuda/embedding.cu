@@ -1,5 +1,5 @@
-// Embedding: y[i] = weight[ids[i]], for ids (n), weight (rows, C), y (n, C). Backward: dweight[r] += sum of dy[i] over the
-// places i where ids[i] == r; other rows are left alone. Formulas: ../embedding.py.
+// Embedding: y[i] = weight[ids[i]], for ids (n), weight (rows, C), y (n, C). Backward: dweight[r] += sum of dy[i] over
+// the places i where ids[i] == r; other rows are left alone. Formulas: ../embedding.py.
 // Atomics would be simplest, but then the order of the sums, and so the bits, would differ from run to run.
 //
 // naive_forward     one thread an element

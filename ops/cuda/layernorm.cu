@@ -132,7 +132,8 @@ extern "C" __global__ void warp_dx(elem* __restrict__ dx, const elem* __restrict
     }
 }
 
-// partials: (slices, 2, C), for dweight and dbias; dy, x: (rows, C); block (32, 8): 32 columns, every 8th row of a slice
+// partials: (slices, 2, C), for dweight and dbias; dy, x: (rows, C)
+// block (32, 8): 32 columns, every 8th row of a slice
 extern "C" __global__ void warp_partials(float* __restrict__ partials, const elem* __restrict__ dy,
                                          const elem* __restrict__ x, const float* __restrict__ mean,
                                          const float* __restrict__ rstd, int rows, int C, int slice) {

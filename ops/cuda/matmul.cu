@@ -1,10 +1,10 @@
 // Linear map: y = x weight^T + bias, for x (M, K), weight (N, K), y (M, N). Backward: dx = dy weight, dweight = dy^T x,
 // dbias = sum of dy over its rows. Formulas: ../matmul.py. Products are summed in float.
 //
-// naive_forward, naive_dx,     one thread an element of the result: each element of x is loaded N times, from cache at best;
-// naive_dweight, naive_dbias   limited by the number of loads, two for each multiply-add
-// tiled_forward, tiled_dx,     64 x 64 results a thread block, 4 x 4 a thread: tiles of both operands in shared memory are
-// tiled_dweight                loaded once for 64 uses, and registers make 16 multiply-adds of 2 shared loads of 16 bytes;
+// naive_forward, naive_dx,     one thread an element of the result: each element of x is loaded N times, from cache at
+// naive_dweight, naive_dbias   best; limited by the number of loads, two for each multiply-add
+// tiled_forward, tiled_dx,     64 x 64 results a thread block, 4 x 4 a thread: tiles of both operands in shared memory
+// tiled_dweight                are loaded once for 64 uses, and registers make 16 multiply-adds of two 16-byte loads;
 //                              limited by the float units, since tensor cores are not used
 // tiled_sums, tiled_dbias      slices of the rows a thread block into workspace, then added up in order
 

@@ -1,9 +1,11 @@
 // Learned positions: y[b, i] = x[b, i] + weight[i] for x (B, T, C), weight (length, C); while decoding, row b starts at
-// position start[b]. Backward: dx = dy, dweight[i] = sum over b of dy[b, i], 0 from position T on. Formulas: ../position.py.
+// position start[b]. Backward: dx = dy, dweight[i] = sum over b of dy[b, i], 0 from position T on.
+// Formulas: ../position.py.
 //
 // naive_forward, naive_dx     one thread an element
 // naive_dweight               one thread an element of dweight, rows of the batch in order, so that bits repeat
-// vector_*                    the same with 16 bytes a thread where C is a multiple of them: limited by memory bandwidth
+// vector_forward, vector_dx,  the same with 16 bytes a thread where C is a multiple of them: limited by memory
+// vector_dweight              bandwidth
 
 #ifndef WIDTH
 #define WIDTH 1  // elements that a thread loads at once
