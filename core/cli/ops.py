@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from core.cli.show import emit_json, json_option, plugin_option, table
 from core.dtypes import resolve
-from core.errors import BuildError
+from core.errors import BuildError, CoreError
 from core.loader import load_registry
 from core.op import Op, Param, Reference, Slot, TensorSpec, Variant, make_tensors
 from core.registry import DEVICES, Registry, place_of_class, shorten
@@ -35,7 +36,7 @@ def command(op: str | None, why: bool, device: str | None, plugin: tuple[str, ..
         verdicts = [v for name in names for d in devices for v in reasons(registry, registry.op(name), d)]
         emit_json(verdicts) if as_json else click.echo(why_table(verdicts))
     elif as_json:
-        emit_json([op_data(registry, name, devices) for name in names])
+        emit_json([op_data(registry, name, devices, kernels=bool(op)) for name in names])
     elif op:
         click.echo(detail(registry, names[0], devices))
     else:
@@ -74,6 +75,8 @@ def detail(registry: Registry, name: str, devices: tuple[str, ...]) -> str:
     for device in devices:
         for variant in of_device(registry, name, device):
             lines += _variant_lines(variant)
+            if variant.sources:
+                lines += _kernel_lines(registry, op, variant)
     return "\n".join(lines)
 
 
@@ -117,6 +120,31 @@ def _variant_lines(variant: Variant) -> list[str]:
     return lines
 
 
+def _kernel_lines(registry: Registry, op: Op, variant: Variant) -> Iterator[str]:
+    """What the compiler says of each kernel; why not, where it says nothing."""
+    from core.testing.check import kernels_of
+
+    try:
+        arch, kernels = kernels_of(op, variant, registry)
+    except CoreError as error:
+        yield f"    not compiled: {error.message.splitlines()[0]}"
+        return
+    for name, used in kernels.items():
+        spills = f", spills {used.spills} B a thread" if used.spills else ""
+        yield f"    {name}: {used.registers} registers, {used.shared:,} B shared{spills}  ({arch})"
+
+
+def _kernel_data(registry: Registry, op: Op, variant: Variant) -> dict[str, Any]:
+    """The JSON twin of `_kernel_lines`."""
+    from core.testing.check import kernels_of
+
+    try:
+        arch, kernels = kernels_of(op, variant, registry)
+    except CoreError as error:
+        return {"not_compiled": error.message}
+    return {name: {"arch": arch, **asdict(used)} for name, used in kernels.items()}
+
+
 def _author_class(variant: Variant) -> type:
     """The class as written; one with a `base` was put in front of it."""
     return type(variant).__mro__[1] if variant.base else type(variant)
@@ -146,8 +174,8 @@ def _joined(value: Any) -> str:
     return value if isinstance(value, str) else ", ".join(value)
 
 
-def op_data(registry: Registry, name: str, devices: tuple[str, ...]) -> dict[str, Any]:
-    """The JSON twin of `detail`."""
+def op_data(registry: Registry, name: str, devices: tuple[str, ...], kernels: bool = True) -> dict[str, Any]:
+    """The JSON twin of `detail`. kernels: whether to compile, for what the compiler says of each kernel."""
     op = registry.op(name)
     return {
         "name": name,
@@ -173,6 +201,7 @@ def op_data(registry: Registry, name: str, devices: tuple[str, ...]) -> dict[str
                 "where": place_of_class(_author_class(v)),
                 "reference": isinstance(v, Reference),
                 **declared(v),
+                **({"kernels": _kernel_data(registry, op, v)} if v.sources and kernels else {}),
             }
             for device in devices
             for v in of_device(registry, name, device)

@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from core.device.nvrtc import Resources, architectures_of
 from core.errors import BuildError, CheckFailed, UsageError
 from core.loader import load_registry
 from core.op import Op, Reference, Variant
 from core.registry import Registry
 from core.testing.case import Case, cases_of
 from core.testing.checks import NAMES, SUBCHECKS, check_blocks, check_schema
-from core.testing.compiles import check_compile
+from core.testing.compiles import check_compile, compilations, launches_of, widest
 from core.testing.derived import derive_reference
 from core.testing.devices import DeviceRunner, SimRunner
 from core.testing.log import Failure, Log, Stop
@@ -248,3 +249,16 @@ def measure(op: Op, variant: Variant, registry: Registry, device: str = "", repe
     largest = max(able, key=lambda t: t.elements).case
     calls = {call.method: call for t in able if t.case is largest for call in t.calls()}
     return {method: runner.time(call, repeats) for method, call in calls.items()}
+
+
+SHOWN_FOR = "sm_90a"  # where a kernel's resources are told, if the variant declares it
+
+
+def kernels_of(op: Op, variant: Variant, registry: Registry) -> tuple[str, Mapping[str, Resources]]:
+    """(architecture, kernel -> resources) of what a variant launches at its examples; the most of all instances."""
+    report = VariantReport(op.name, variant.name, variant.device, variant.dtypes)
+    home = CpuRunner(registry)
+    trials = trials_of(cases_of(op, variant), variant, reference_of(op, registry), home, home, report)
+    declared = architectures_of(variant.arch)
+    arch = SHOWN_FOR if SHOWN_FOR in declared else declared[-1]
+    return arch, widest(compilations(variant, launches_of(trials), (arch,)))

@@ -97,14 +97,16 @@ class Compilation:
     problems: tuple[str, ...]
 
 
-def compilations(variant: Variant, launches: Sequence[LaunchRecord]) -> list[Compilation]:
+def compilations(
+    variant: Variant, launches: Sequence[LaunchRecord], archs: Sequence[str] | None = None
+) -> list[Compilation]:
     """Every kernel launched, for every architecture that the variant declares. Raises BuildError for one that fails."""
     threads: dict[Kernel, int] = {}
     smem: dict[Kernel, int] = {}
     for launch in launches:
         threads[launch.kernel] = max(threads.get(launch.kernel, 0), math.prod(launch.block))
         smem[launch.kernel] = max(smem.get(launch.kernel, 0), launch.smem)
-    jobs = [(kernel, arch) for arch in architectures_of(variant.arch) for kernel in threads]
+    jobs = [(kernel, arch) for arch in archs or architectures_of(variant.arch) for kernel in threads]
     found = []
     for (kernel, arch), compiled in zip(jobs, compile_all(jobs), strict=True):
         used = compiled.of(kernel)
