@@ -1,0 +1,353 @@
+"""The host layer of `cuda` against a stub of the driver: memory, launches, tensor maps, errors. Nothing is computed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.device.cuda import pack
+
+HERE = Path(__file__).parent
+COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="the stub is a libcuda.so.1"),
+    pytest.mark.skipif(COMPILER is None, reason="no C compiler to build the stub with"),
+]
+
+# what every script below starts with
+START = """
+import ctypes, json, sys
+from pathlib import Path
+import numpy as np
+from core import Variant, f32, i32
+from core.device.cuda import STAGE_BYTES, CudaDevice
+from core.device.gpu import LaunchRecord, tensor_map
+from core.device.nvrtc import Kernel
+from core.errors import CoreError
+from core.op import Tensors
+
+class Seen(ctypes.Structure):
+    _fields_ = [("name", ctypes.c_char * 64), ("grid", ctypes.c_uint32 * 3), ("block", ctypes.c_uint32 * 3),
+                ("shared", ctypes.c_uint32), ("cluster", ctypes.c_uint32), ("pdl", ctypes.c_uint32),
+                ("count", ctypes.c_uint32), ("sizes", ctypes.c_uint32 * 64),
+                ("parameters", (ctypes.c_uint8 * 128) * 64), ("addresses", ctypes.c_uint64 * 64)]
+
+stub = ctypes.CDLL("libcuda.so.1")
+stub.stub_launch.restype = ctypes.POINTER(Seen)
+stub.stub_held.restype = ctypes.c_size_t
+
+def seen(index):
+    return stub.stub_launch(index).contents
+
+def parameter(launch, index):
+    return bytes(launch.parameters[index])[: launch.sizes[index]]
+
+def failing(f):
+    try:
+        f()
+    except CoreError as error:
+        return [type(error).__name__, error.exit_code, error.message, error.hint]
+    return None
+
+def tensor(device, shape, dtype="f32"):
+    size = int(np.prod(shape)) * {"bf16": 2, "f64": 8}.get(dtype, 4)
+    return device.tensor(device.allocate(size), 0, shape, dtype)
+
+SOURCE = '''
+extern "C" __global__ void scale(elem* y, const elem* x, float by, int n) { y[threadIdx.x] = elem(by * float(x[n])); }
+struct alignas(128) Map { char bytes[128]; };
+extern "C" __global__ void mapped(int n, const __grid_constant__ Map map, float* y) { y[n] = map.bytes[n]; }
+'''
+
+class Scale(Variant):
+    op, name = "scale", "mine"
+    how = {"grid": 4, "block": 32}
+    def forward(self, t, launch):
+        launch("scale", t.y, t.x, f32(2.5), i32(7), **self.how)
+
+def scale(folder, **how):
+    path = Path(folder) / "scale.cu"
+    path.write_text(SOURCE)
+    variant = Scale()
+    variant.sources = {"forward": path}
+    variant.how = {**Scale.how, **how}
+    return variant
+
+def out(value):
+    print("@@" + json.dumps(value))
+"""
+PARAMETERS = "scale=8,8,4,4;mapped=4,128,8;fill=8,4,8;copy=8,8,8;add=8,8,8;dot=8,4,8,8,8"
+
+
+@pytest.fixture(scope="module")
+def stub(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stub")
+    command = [str(COMPILER), "-shared", "-fPIC", "-o", str(folder / "libcuda.so.1"), str(HERE / "stub_driver.c")]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def host(stub, tmp_path):
+    """host(code, **environment): runs `code` against the stub; what it hands to `out`."""
+
+    def run(code, **environment):
+        env = {**os.environ, "LD_LIBRARY_PATH": str(stub), "STUB_PARAMETERS": PARAMETERS, **environment}
+        code = f"{START}\nFOLDER = {str(tmp_path)!r}\n{code}"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.rpartition("@@")[2])
+
+    return run
+
+
+def test_a_gpu_says_what_it_is(host):
+    words, arch, precisions, sms, why = host("""
+d = CudaDevice()
+class Old(Variant):
+    arch = "sm_80"
+out([d.describe(), d.arch, d.precisions, d.sms, d.can_run(Old())])
+""")
+    assert words == "Stub GPU, sm_90a, 132 multiprocessors, 1 GiB, driver for CUDA 13.0"
+    assert (arch, precisions, sms) == ("sm_90a", ["f32", "bf16"], 132)
+    assert why == "it needs sm_80, and this GPU is sm_90a"
+
+
+def test_turing_computes_in_f32_only(host):
+    assert host("out(CudaDevice().precisions)", STUB_MAJOR="7", STUB_MINOR="5") == ["f32"]
+
+
+def test_memory_is_zeroed_aligned_and_given_back(host):
+    zero, aligned, held, left = host("""
+d = CudaDevice()
+t = tensor(d, (1000,))
+zero = not d.download(t).any()
+before = stub.stub_held()
+big = tensor(d, (1 << 20,))
+held = stub.stub_held() - before
+del big
+out([zero, t.pointer % 256 == 0, held, stub.stub_held() - before])
+""")
+    assert zero and aligned and held == 4 << 20 and left == 0
+
+
+def test_uploads_of_any_size_and_type_come_back(host):
+    assert host("""
+d = CudaDevice()
+same = []
+for n in (1, 3, STAGE_BYTES // 4, 3 * STAGE_BYTES + 5):  # one stage, several, more than there are
+    t, values = tensor(d, (n,)), np.arange(n, dtype=np.float32)
+    d.upload(t, values)
+    same.append(bool((d.download(t) == values).all()))
+b = tensor(d, (3,), "bf16")
+d.upload(b, [1.0, 1 + 2**-8, -3.3])
+i = tensor(d, (2, 2), "i32")
+d.upload(i, [[1, -1], [2**31 - 1, 0]])
+out([same, d.download(b).tolist(), d.download(i).tolist()])
+""") == [[True] * 4, [1.0, 1.0, -3.296875], [[1, -1], [2**31 - 1, 0]]]
+
+
+def test_a_launch_reaches_the_driver_as_it_was_recorded(host):
+    found = host("""
+d = CudaDevice()
+y, x = tensor(d, (32,)), tensor(d, (32,))
+v = scale(FOLDER, grid=(4, 3), block=(32, 2), smem=100_000, cluster=2, pdl=True)
+d.run(d.record(v, "forward", Tensors(y=y, x=x), None, None))
+s = seen(0)
+out([s.name.decode(), list(s.grid), list(s.block), s.shared, s.cluster, s.pdl,
+     [int.from_bytes(parameter(s, i), "little") for i in (0, 1, 3)], [y.pointer, x.pointer, 7],
+     float(np.frombuffer(parameter(s, 2), np.float32)[0])])
+""")
+    assert found[:6] == ["scale", [4, 3, 1], [32, 2, 1], 100_000, 2, 1]
+    assert found[6] == found[7] and found[8] == 2.5
+
+
+def test_a_step_is_recorded_once_and_replayed(host):
+    assert (
+        host("""
+d = CudaDevice()
+y, x = tensor(d, (32,)), tensor(d, (32,))
+commands = d.record(scale(FOLDER), "forward", Tensors(y=y, x=x), None, None) + d.fill(y, 3.0) + d.copy(x, y)
+for _ in range(3):
+    d.run(commands)
+out([seen(i).name.decode() for i in range(stub.stub_launches())])
+""")
+        == ["scale", "fill", "copy"] * 3
+    )
+
+
+def test_the_devices_own_launches_have_the_right_sizes(host):
+    assert host("""
+d = CudaDevice()
+a, b, c = tensor(d, (5000,)), tensor(d, (5000,), "bf16"), tensor(d, (8,), "f64")
+d.run(d.fill(a, 1.5) + d.add(a, b) + d.dot_into(c, 3, a, b))
+launches = [seen(i) for i in range(3)]
+out([[s.name.decode(), s.grid[0] * s.block[0], int.from_bytes(parameter(s, s.count - 1), "little")]
+     for s in launches] + [list(launches[2].grid), parameter(launches[2], 1).hex()])
+""") == [["fill", 1280, 5000], ["add", 1280, 5000], ["dot", 512, 5000], [1, 1, 1], "03000000"]
+
+
+def test_a_tensor_map_is_encoded_aligned_and_passed_whole(host):
+    found = host("""
+d = CudaDevice()
+x, y = tensor(d, (6, 64, 128), "bf16"), tensor(d, (8,))
+path = Path(FOLDER) / "scale.cu"
+path.write_text(SOURCE)
+asked = LaunchRecord(Kernel(path, "mapped"), (i32(3), tensor_map(x, (64, 32, 1)), y), (1, 1, 1), (32, 1, 1))
+from core.device.cuda import CudaLaunch
+d.run([CudaLaunch(asked)])
+s = seen(0)
+out([np.frombuffer(parameter(s, 1), np.uint64).tolist(), x.pointer, s.addresses[1] % 128,
+     int.from_bytes(parameter(s, 2), "little") == y.pointer])
+""")
+    words, pointer, misaligned, passed = found
+    assert words[0] == pointer and words[1] == 9 | 3 << 8 | 3 << 16  # bf16, rank 3, 128-byte swizzle
+    assert words[2:5] == [128 | 64 << 32, 64 | 32 << 32, 6 | 1 << 32] and words[8:10] == [256, 256 * 64]
+    assert misaligned == 0 and passed
+
+
+def test_parameters_are_packed_as_the_kernel_reads_them():
+    import ctypes
+
+    arguments = [b"\1\0\0\0", (2).to_bytes(8, "little"), b"\3" * 4, b"\4" * 128]
+    address, kept = pack(arguments)
+    pointers = (ctypes.c_void_p * 4).from_address(address)
+    assert [ctypes.string_at(p, len(a)) for p, a in zip(pointers, arguments, strict=True)] == arguments
+    assert pointers[1] % 8 == 0 and pointers[3] % 128 == 0 and kept
+    assert pack([])[0]
+
+
+def test_a_resident_grid_is_what_the_driver_says(host):
+    assert (
+        host("""
+d = CudaDevice()
+path = Path(FOLDER) / "scale.cu"
+path.write_text(SOURCE)
+out(d.resident(Kernel(path, "scale"), 256, 0))
+""")
+        == 8 * 132
+    )
+
+
+# --- errors ------------------------------------------------------------------------------------------------------
+
+
+def test_arguments_that_the_compiled_kernel_does_not_take_are_refused(host):
+    kind, code, message, _ = host(
+        """
+d = CudaDevice()
+t = tensor(d, (32,))
+out(failing(lambda: d.run(d.record(scale(FOLDER), "forward", Tensors(y=t, x=t), None, None))))
+""",
+        STUB_PARAMETERS="scale=8,8,8,4",
+    )
+    assert (kind, code) == ("BuildError", 3)
+    assert "scale.mine forward, kernel scale" in message and "8, 8, 4, 4 bytes; the kernel takes 8, 8, 8, 4" in message
+
+
+def test_more_shared_memory_than_there_is_is_refused(host):
+    kind, _, message, _ = host("""
+d = CudaDevice()
+d._most_shared = 99 * 1024
+t = tensor(d, (32,))
+v = scale(FOLDER, smem=100 * 1024)
+out(failing(lambda: d.run(d.record(v, "forward", Tensors(y=t, x=t), None, None))))
+""")
+    assert kind == "BuildError" and "102400 bytes of dynamic shared memory; Stub GPU has 101376" in message
+
+
+def test_memory_that_another_process_holds_is_told_with_what_is_free(host):
+    kind, code, message, hint = host("out(failing(lambda: tensor(CudaDevice(), (1 << 20,))))", STUB_MEMORY="1000000")
+    assert (kind, code) == ("DeviceError", 4)
+    assert "out of memory on Stub GPU: 0.00 GiB asked for" in message and "recompute" in hint and "nvidia-smi" in hint
+
+
+ILLEGAL = """
+d = CudaDevice()
+y, x = tensor(d, (32,)), tensor(d, (32,))
+commands = d.record(scale(FOLDER), "forward", Tensors(y=y, x=x, node="h.3.act"), None, None) + d.fill(y, 3.0)
+def step():
+    d.run(commands)
+    d.download(y)
+first = failing(step)
+launched = stub.stub_launches()
+again = [failing(lambda: d.run(commands)), failing(lambda: d.upload(y, 0)), failing(lambda: tensor(d, (4,)))]
+out([first, [a == first for a in again], stub.stub_launches() - launched])
+"""
+
+
+def test_an_illegal_address_names_the_launches_that_it_may_come_from_and_nothing_more_is_called(host):
+    first, same, later = host(ILLEGAL, STUB_FAIL="cuMemcpyDtoHAsync:700", CORELM_SYNC="")
+    kind, code, message, hint = first
+    assert code == 4 and "an illegal address" in message and "CUDA_ERROR_ILLEGAL_ADDRESS" in message
+    assert "node h.3.act, scale.mine forward, kernel scale" in message and "kernel fill" in message
+    assert "CORELM_SYNC=1" in hint and "--resume" in hint
+    assert same == [True] * 3 and later == 0
+
+
+def test_waiting_after_each_launch_names_the_one(host):
+    # the third wait: two were for what the allocations launched
+    first, same, _ = host(ILLEGAL, STUB_FAIL="cuStreamSynchronize:700", CORELM_SYNC="1")
+    assert "illegal address" in first[2] and "kernel scale" in first[2] and "kernel fill" not in first[2]
+    assert "CORELM_SYNC" not in first[3] and same == [True] * 3
+
+
+def test_a_launch_that_the_driver_refuses_is_named(host):
+    first, _, _ = host(ILLEGAL, STUB_FAIL="cuLaunchKernelEx:1:2", CORELM_SYNC="")
+    assert first[1] == 4 and "refuses to launch device fill" in first[2] and "CUDA_ERROR_INVALID_VALUE" in first[2]
+
+
+@pytest.mark.parametrize(
+    ("environment", "words", "advice"),
+    [
+        ({"STUB_GPUS": "0"}, "there is no GPU 0: the driver shows none", "--device cpu"),
+        ({"STUB_FAIL": "cuInit:100"}, "there is no NVIDIA GPU that this process can see", "nvidia-smi"),
+        ({"STUB_FAIL": "cuInit:803"}, "different versions: restart", "core doctor"),
+        ({"STUB_VERSION": "12080"}, "the NVIDIA driver is for CUDA 12.8, and kernels compiled here need 13.0", "cu12"),
+        ({"STUB_VERSION": "11040"}, "the NVIDIA driver is for CUDA 11.4", "580 or newer; `core doctor`"),
+        ({"STUB_MAJOR": "6", "STUB_MINOR": "1"}, "has compute capability 6.1; kernels need 7.5", "--device cpu"),
+        ({"STUB_MAJOR": "15"}, "15.0, which the compiler here does not know", "pip install -U nvidia-cuda-nvrtc"),
+        ({"STUB_FAIL": "cuDevicePrimaryCtxRetain:2"}, "cuDevicePrimaryCtxRetain: CUDA_ERROR_OUT_OF_MEMORY", "doctor"),
+    ],
+)
+def test_a_gpu_that_cannot_be_used_is_one_line_with_what_to_do_and_exit_4(host, environment, words, advice):
+    kind, code, message, hint = host("out(failing(CudaDevice))", **environment)
+    assert code == 4 and words in message and "\n" not in message and advice in hint
+
+
+def test_no_driver_is_one_line_with_what_to_do_and_exit_4(tmp_path):
+    from core.device.driver import bindings
+    from core.errors import DeviceError
+
+    if any(Path("/dev").glob("nvidia[0-9]*")):
+        pytest.skip("there is a driver here")
+    with pytest.raises(DeviceError) as error:
+        bindings.__wrapped__()
+    assert error.value.exit_code == 4 and "no NVIDIA driver here" in error.value.message
+    assert "\n" not in error.value.message and "core doctor" in error.value.hint
+
+
+def test_a_tensor_map_that_the_driver_refuses_says_which(host):
+    found = host(
+        """
+d = CudaDevice()
+from core.device.driver import encode_map
+x = tensor(d, (64, 64), "bf16")
+out(failing(lambda: encode_map(d.driver, tensor_map(x, (64, 8)))))
+""",
+        STUB_FAIL="cuTensorMapEncodeTiled:1",
+    )
+    assert found[1] == 4 and "box (64, 8)" in found[2] and "CUDA_ERROR_INVALID_VALUE" in found[2]
+
+
+def test_bytes_of_bf16_are_what_a_kernel_reads():
+    from core.device.gpu import encode
+
+    assert encode(np.array([1.0, -2.0]), "bf16", (2,)).tobytes().hex() == "803f00c0"
