@@ -80,7 +80,7 @@ def locate(
             _out_of_bounds(g, ins, space, addresses, lanes, width, how, int(bad[0]))
         view, index = batch.local_memory(g).view(WIDE[8 * width]), lanes * stride + addresses
     if batch.observe is not None:
-        batch.observe(g, ins, space, index, width, how)
+        batch.observe(g, ins, space, index, lanes, width, how)
     return view, index >> (width.bit_length() - 1) if width > 1 else index
 
 

@@ -57,7 +57,7 @@ def high_product(a: Array, b: Array) -> Array:
     high = a1 * b1 + (middle >> half) + (other >> half)
     if a.dtype.kind == "i":
         high = high - np.where(a < 0, ub, np.uint64(0)) - np.where(b < 0, ua, np.uint64(0))
-    return high.view(a.dtype)
+    return np.asarray(high.view(a.dtype))
 
 
 def quotient(a: Array, b: Array) -> Array:
@@ -80,7 +80,7 @@ def shift_left(a: Array, by: Array) -> Array:
     bits = 8 * a.dtype.itemsize
     if by.size == 1:
         count = int(by[0])
-        return np.left_shift(a, a.dtype.type(count)) if count < bits else np.zeros_like(a)
+        return np.asarray(np.left_shift(a, a.dtype.type(count))) if count < bits else np.zeros_like(a)
     return np.where(by >= bits, a.dtype.type(0), a << np.minimum(by, bits - 1).astype(a.dtype))
 
 
@@ -88,10 +88,10 @@ def shift_right(a: Array, by: Array) -> Array:
     """Arithmetic where `a` is signed; a shift by the width or more leaves only the sign."""
     bits = 8 * a.dtype.itemsize
     if a.dtype.kind == "i":
-        return np.right_shift(a, np.minimum(by, bits - 1).astype(a.dtype))
+        return np.asarray(np.right_shift(a, np.minimum(by, bits - 1).astype(a.dtype)))
     if by.size == 1:
         count = int(by[0])
-        return np.right_shift(a, a.dtype.type(count)) if count < bits else np.zeros_like(a)
+        return np.asarray(np.right_shift(a, a.dtype.type(count))) if count < bits else np.zeros_like(a)
     return np.where(by >= bits, a.dtype.type(0), a >> np.minimum(by, bits - 1).astype(a.dtype))
 
 

@@ -120,6 +120,16 @@ def in_turn(view: Array, index: Array, value: Array, swap: Array, change: Change
     return old
 
 
-@opcode("membar", "fence", "nanosleep", "pmevent", "setmaxnreg", "griddepcontrol")
-def _ordered(program: Program, ins: Instruction) -> Step:
+@opcode("membar", "fence")
+def _fence(program: Program, ins: Instruction) -> Step:
+    def fence(g: Group) -> None:
+        if g.batch.watch is not None:
+            g.batch.watch.fence(g)
+
+    return fence
+
+
+@opcode("nanosleep", "pmevent", "setmaxnreg", "griddepcontrol")
+def _no_effect(program: Program, ins: Instruction) -> Step:
+    """Time, registers per thread and the overlap of launches are not modelled."""
     return lambda g: None

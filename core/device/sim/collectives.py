@@ -218,7 +218,12 @@ def _elect(program: Program, ins: Instruction) -> Step:
 @opcode("bar.warp", "barrier.warp")
 def _warp_barrier(program: Program, ins: Instruction) -> Step:
     """A lockstep group has nothing to wait for; under the fair scheduler a warp is never split between groups."""
-    return lambda g: None
+
+    def sync(g: Group) -> None:
+        if g.batch.watch is not None:
+            g.batch.watch.warp_sync(g)
+
+    return sync
 
 
 @control("bar.sync", "bar.arrive", "bar.red", "bar.cta", "barrier.sync", "barrier.arrive", "barrier.red", "barrier.cta")

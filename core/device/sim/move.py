@@ -108,6 +108,7 @@ def _ld(program: Program, ins: Instruction) -> Step:
     dtype = SIGNED[kind.bits] if kind.kind == "s" else UNSIGNED[kind.bits]
     direct = space != "generic"
     space = "global" if space == "param" else space
+    fast = direct and space == "global"
 
     def fetch(g: Group, place: str, addresses: Array, lanes: Array) -> Array:
         view, index = locate(g, ins, place, addresses, lanes, width, "read")
@@ -115,7 +116,7 @@ def _ld(program: Program, ins: Instruction) -> Step:
 
     def load(g: Group) -> None:
         addresses = g.concerned(where(g))
-        lanes = g.indices() if g.index is not None or not direct or space != "global" else ALL
+        lanes = ALL if fast and g.index is None and g.batch.observe is None else g.indices()
         if direct:
             raw = fetch(g, space, addresses, lanes)
         else:

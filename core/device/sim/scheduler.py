@@ -22,14 +22,15 @@ from core.device.sim.memory import Memory
 from core.device.sim.parser import Instruction
 from core.device.sim.program import Program
 from core.device.sim.special import special
+from core.device.sim.strict import Watch
 from core.device.sim.types import Array
 
 LANES = 16384  # of a fast group: registers of that many lanes still lie in a core's cache
 WARP = 32
 WARPGROUP = 128
 QUANTUM = 64  # blocks of instructions that a group runs under the fair scheduler before another has its turn
-STALLED = 200_000  # turns without a barrier completing or a lane exiting, after which polling is called a deadlock
-Observer = Callable[[Group, Instruction, str, Array, int, str], None]
+STALLED = 3_000  # turns without a barrier completing or a lane exiting, after which polling is called a deadlock
+Observer = Callable[[Group, Instruction, str, Array, Array, int, str], None]
 
 
 @dataclass
@@ -46,7 +47,9 @@ class Barrier:
     """One barrier of one thread block. `values` are the operands of a reduction, by lane."""
 
     arrived: int = 0
+    known: Array | None = None  # strict mode: the clock of those who came
     waiting: list[Waiting] = field(default_factory=list)
+    whole: bool = True  # it is of all threads of the thread block
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class Batch:
         self.groups: list[Group] = []
         self.remaining = np.full(len(numbers), self.threads)  # threads that have not exited, by block
         self.observe: Observer | None = None
+        self.watch: Watch | None = None
         self.executed: dict[int, int] = {}  # block of instructions -> times run
         self.lanes_run: dict[int, int] = {}
         self.progress = 0
@@ -156,10 +160,15 @@ class Batch:
         expected = self.remaining[present] if count is None else np.full(len(present), count)
         if not self.barriers and (counts == expected).all():
             self.progress += 1
+            if self.watch is not None:
+                self.watch.straight(g, index, count is None)
             return True
         for block, arrived in zip(present.tolist(), counts.tolist(), strict=True):
             barrier = self.barriers.setdefault((block, number), Barrier())
             barrier.arrived += arrived
+            barrier.whole = barrier.whole and count is None
+            if self.watch is not None:
+                self.watch.arrived(g, index[blocks == block], barrier)
             if wait:
                 barrier.waiting.append(Waiting(g, index[blocks == block], pc))
                 g.waiting += arrived
@@ -172,6 +181,8 @@ class Batch:
         if barrier.arrived < (int(self.remaining[key[0]]) if count is None else count):
             return
         del self.barriers[key]
+        if self.watch is not None:
+            self.watch.completed(barrier, key[0], barrier.whole)
         self.progress += 1
         for waiting in barrier.waiting:
             self.resume(waiting)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 
 import core.device.sim.families  # noqa: F401  (fills the table of opcodes)
+from core.device.cpu import cores
 from core.device.sim import memory as layout
 from core.device.sim.errors import KernelError
 from core.device.sim.memory import Memory
@@ -15,9 +18,11 @@ from core.device.sim.parser import Module, parse
 from core.device.sim.program import Program, link
 from core.device.sim.report import Report, summarise
 from core.device.sim.scheduler import LANES, Batch, Shape
+from core.device.sim.strict import Global, Watch, grain, orders_blocks
 
 MAX_SHARED = 227 * 1024  # bytes of a thread block on Hopper
 MAX_CLUSTER = 16
+SPLIT = 8192  # lanes of a launch from which it is worth two threads
 
 
 @dataclass
@@ -57,23 +62,32 @@ class Simulator:
         args: Sequence[bytes],
         smem: int = 0,
         cluster: int = 1,
+        strict: bool = False,
     ) -> Report:
-        """Run a kernel to its end. args: the parameters' bytes in order. Raises KernelError and PtxError."""
+        """Run a kernel to its end. args: the parameters' bytes in order. Raises KernelError and PtxError.
+
+        strict: also report races and reads of what nothing wrote; some ten times slower.
+        """
         program = self.program(kernel)
         shape = Shape(_three(grid), _three(block), max(cluster, program.required_cluster))
         _check_limits(program, shape, smem)
         self._pass_arguments(program, args)
-        batches = []
-        per = _blocks_together(program, shape)
-        with np.errstate(all="ignore"):
-            for first in range(0, shape.blocks, per):
-                numbers = np.arange(first, min(first + per, shape.blocks))
-                batch = Batch(program, self.memory, shape, numbers, smem)
-                if polls(program):
-                    batch.run_fair(seed=0)
-                else:
-                    batch.run()
-                batches.append(batch)
+        per = _blocks_together(program, shape, strict)
+        starts = range(0, shape.blocks, per)
+        batches = [
+            Batch(program, self.memory, shape, np.arange(first, min(first + per, shape.blocks)), smem)
+            for first in starts
+        ]
+        if strict:
+            shadow = Global.over(self.memory.top, grain(program, "global"))
+            for batch in batches:
+                batch.watch = Watch(batch, shadow)
+                batch.observe = batch.watch.access
+        if len(batches) > 1 and not strict and not _ordered(program):
+            list(_pool().map(_run, batches))
+        else:
+            for batch in batches:
+                _run(batch)
         return summarise(program, shape, batches)
 
     def _pass_arguments(self, program: Program, args: Sequence[bytes]) -> None:
@@ -92,6 +106,25 @@ class Simulator:
             self.memory.write(layout.PARAMETERS + offset, np.frombuffer(raw, np.uint8))
 
 
+def _run(batch: Batch) -> None:
+    with np.errstate(all="ignore"):
+        if polls(batch.program):
+            batch.run_fair(seed=0)
+        else:
+            batch.run()
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    """Threads for batches: NumPy lets go of the interpreter while it computes."""
+    return ThreadPoolExecutor(cores(), thread_name_prefix="core-sim")
+
+
+def _ordered(program: Program) -> bool:
+    """Whether the order of thread blocks can show in the result: they then run in the order of their numbers."""
+    return any(i.names[0] in ("atom", "red") and "shared" not in " ".join(i.names) for i in program.instructions)
+
+
 def polls(program: Program) -> bool:
     """Whether a kernel waits for other thread blocks: it reads memory in a way that asks for their writes."""
     return any(
@@ -103,12 +136,17 @@ def polls(program: Program) -> bool:
     )
 
 
-def _blocks_together(program: Program, shape: Shape) -> int:
+def _blocks_together(program: Program, shape: Shape, strict: bool) -> int:
     """How many thread blocks make a batch; all of them where they wait for each other."""
-    if polls(program):
+    if polls(program) or (strict and orders_blocks(program)):
         return shape.blocks
     padded = -(-shape.threads // 32) * 32
-    return max(1, LANES // padded // shape.cluster) * shape.cluster
+    most = max(1, LANES // padded // shape.cluster)
+    # As many batches as keep every core busy to the end.
+    clusters, workers = -(-shape.blocks // shape.cluster), 1 if _ordered(program) else cores()
+    batches = -(-clusters // most)
+    batches = -(-batches // workers) * workers if clusters * shape.cluster * padded >= SPLIT else batches
+    return max(1, -(-clusters // max(batches, 1))) * shape.cluster
 
 
 def _three(sizes: Sequence[int]) -> tuple[int, int, int]:
