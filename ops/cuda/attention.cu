@@ -159,52 +159,60 @@ constexpr int OWN = WARPS * EACH;               // rows of a thread block
 constexpr int COLUMNS = (D + 31) / 32;          // of the D that a lane sums
 constexpr float LOWEST = -1e30f;                // a score below all others, and still a number
 
-extern __shared__ float memory[];
+extern __shared__ __align__(16) float memory[];
+constexpr int SCRATCH = WARPS * LANES * EACH;  // floats at its start, for weigh()
 
-// `count` rows of D elements, `stride` apart, from `data` into rows of `pitch` floats; zeros from row `limit` on
-__device__ inline void copy_rows(float* rows, int pitch, int count, const elem* data, u64 stride, int limit) {
-    for (int at = threadIdx.y * LANES + threadIdx.x; at < count * D; at += WARPS * LANES) {
+// Where element d of a thread block's own row lies: a warp's EACH rows interleaved, so that one load brings all of them
+__device__ inline int own_place(int row, int d) { return (row / EACH * D + d) * EACH + row % EACH; }
+
+// Rows of D elements, `stride` apart, from `data` into shared memory, zeros from row `limit` on: OWN interleaved rows,
+// or a tile of LANES rows of PITCH floats
+template <bool INTERLEAVED>
+__device__ inline void copy_rows(float* rows, const elem* data, u64 stride, int limit) {
+    constexpr int COUNT = (INTERLEAVED ? OWN : LANES) * D;
+    for (int at = threadIdx.y * LANES + threadIdx.x; at < COUNT; at += WARPS * LANES) {
         int row = at / D, d = at % D;
-        rows[row * pitch + d] = row < limit ? float(data[row * stride + d]) : 0;
-    }
-}
-
-// sums[r][c] += sum over lanes of the lane's weights[r] * rows[lane][32 c + this lane]
-__device__ inline void gather(float (&sums)[EACH][COLUMNS], const float (&weights)[EACH], const float* rows) {
-#pragma unroll 8
-    for (int lane = 0; lane < LANES; lane++) {
-        float weight[EACH];
-#pragma unroll
-        for (int r = 0; r < EACH; r++) weight[r] = __shfl_sync(ALL, weights[r], lane);
-#pragma unroll
-        for (int c = 0; c < COLUMNS; c++) {
-            int d = c * 32 + threadIdx.x;
-            float value = d < D ? rows[lane * PITCH + d] : 0;
-#pragma unroll
-            for (int r = 0; r < EACH; r++) sums[r][c] += weight[r] * value;
-        }
+        rows[INTERLEAVED ? own_place(row, d) : row * PITCH + d] = row < limit ? float(data[row * stride + d]) : 0;
     }
 }
 
 // products[r] = own row r of this warp . this lane's row of the tile
 __device__ inline void multiply(float (&products)[EACH], const float* own, const float* tile) {
-#pragma unroll
     for (int r = 0; r < EACH; r++) products[r] = 0;
 #pragma unroll 4
     for (int d = 0; d < D; d++) {
+        auto mine = load<EACH>(own + own_place(threadIdx.y * EACH, d));
         float value = tile[threadIdx.x * PITCH + d];
-#pragma unroll
-        for (int r = 0; r < EACH; r++) products[r] += own[(threadIdx.y * EACH + r) * D + d] * value;
+        for (int r = 0; r < EACH; r++) products[r] += mine[r] * value;
+    }
+}
+
+// sums[r][c] += sum over the warp's lanes of the lane's weights[r] * rows[lane][32 c + this lane]
+__device__ inline void weigh(float (&sums)[EACH][COLUMNS], const float (&weights)[EACH], const float* rows) {
+    float* mine = memory + threadIdx.y * LANES * EACH;
+    Pack<float, EACH> weight;
+    for (int r = 0; r < EACH; r++) weight[r] = weights[r];
+    __syncwarp();  // the last call's readers are done
+    store(mine + threadIdx.x * EACH, weight);
+    __syncwarp();
+#pragma unroll 4
+    for (int lane = 0; lane < LANES; lane++) {
+        auto weight = load<EACH>(mine + lane * EACH);
+        for (int c = 0; c < COLUMNS; c++) {
+            int d = c * 32 + threadIdx.x;
+            float value = d < D ? rows[lane * PITCH + d] : 0;
+            for (int r = 0; r < EACH; r++) sums[r][c] += weight[r] * value;
+        }
     }
 }
 
 // A thread block takes OWN queries of one head. y: (B, T, heads, D); lse: (B, heads, T);
-// shared memory: OWN D + 2 LANES PITCH floats
+// shared memory: SCRATCH + OWN D + 2 LANES PITCH floats
 extern "C" __global__ void __launch_bounds__(WARPS* LANES, 4)
     online_forward(elem* y, float* lse, const elem* qkv, const elem* k_cache, const elem* v_cache, const int* start,
                    const int* documents, int T, int S, int heads, int kv_heads, int causal, int window, float scale,
                    float softcap) {
-    float *q = memory, *k = q + OWN * D, *v = k + LANES * PITCH;
+    float *q = memory + SCRATCH, *k = q + OWN * D, *v = k + LANES * PITCH;
     int b = blockIdx.x / heads, h = blockIdx.x % heads, g = h / (heads / kv_heads), first = blockIdx.y * OWN;
     int offset = start ? start[b] : 0, keys = offset + T;  // a query's position is `offset` beyond its row
     u64 width = (heads + 2 * kv_heads) * D, key_width = start ? (u64)kv_heads * D : width;
@@ -212,15 +220,15 @@ extern "C" __global__ void __launch_bounds__(WARPS* LANES, 4)
     const elem* all_k = start ? k_cache + (u64)b * S * key_width + g * D : row + (heads + g) * D;
     const elem* all_v = start ? v_cache + (u64)b * S * key_width + g * D : row + (heads + kv_heads + g) * D;
     if (documents) documents += b * T;
-    copy_rows(q, D, OWN, row + first * width + h * D, width, T - first);
+    copy_rows<true>(q, row + first * width + h * D, width, T - first);
 
     float top[EACH], sum[EACH] = {}, out[EACH][COLUMNS] = {};
     for (int r = 0; r < EACH; r++) top[r] = LOWEST;
     int from = window ? max(0, offset + first - window + 1) / LANES * LANES : 0;
     int to = causal ? min(keys, offset + first + OWN) : keys;
     for (int tile = from; tile < to; tile += LANES) {
-        copy_rows(k, PITCH, LANES, all_k + tile * key_width, key_width, keys - tile);
-        copy_rows(v, PITCH, LANES, all_v + tile * key_width, key_width, keys - tile);
+        copy_rows<false>(k, all_k + tile * key_width, key_width, keys - tile);
+        copy_rows<false>(v, all_v + tile * key_width, key_width, keys - tile);
         __syncthreads();
         float p[EACH];
         multiply(p, q, k);
@@ -235,7 +243,7 @@ extern "C" __global__ void __launch_bounds__(WARPS* LANES, 4)
             for (int c = 0; c < COLUMNS; c++) out[r][c] *= shrink;
             top[r] = higher;
         }
-        gather(out, p, v);
+        weigh(out, p, v);
         __syncthreads();  // the tile may be overwritten
     }
     for (int r = 0; r < EACH; r++) {
@@ -251,35 +259,35 @@ extern "C" __global__ void __launch_bounds__(WARPS* LANES, 4)
 }
 
 // A thread block takes OWN queries of one head. means: (B, heads, T), dy.y;
-// shared memory: 2 OWN D + 2 LANES PITCH floats
+// shared memory: SCRATCH + 2 OWN D + 2 LANES PITCH floats
 extern "C" __global__ void __launch_bounds__(WARPS* LANES, 4)
     online_dq(elem* dqkv, float* means, const elem* qkv, const elem* y, const elem* dy, const float* lse,
               const int* documents, int T, int heads, int kv_heads, int causal, int window, float scale, float softcap,
               int add) {
-    float *q = memory, *above = q + OWN * D, *k = above + OWN * D, *v = k + LANES * PITCH;
+    float *q = memory + SCRATCH, *above = q + OWN * D, *k = above + OWN * D, *v = k + LANES * PITCH;
     int b = blockIdx.x / heads, h = blockIdx.x % heads, g = h / (heads / kv_heads), first = blockIdx.y * OWN;
     u64 width = (heads + 2 * kv_heads) * D, y_width = heads * D;
     const elem* row = qkv + (u64)b * T * width;
     if (documents) documents += b * T;
     y += (u64)b * T * y_width + h * D;
     dy += (u64)b * T * y_width + h * D;
-    copy_rows(q, D, OWN, row + first * width + h * D, width, T - first);
-    copy_rows(above, D, OWN, dy + first * y_width, y_width, T - first);
+    copy_rows<true>(q, row + first * width + h * D, width, T - first);
+    copy_rows<true>(above, dy + first * y_width, y_width, T - first);
     __syncthreads();
 
     float own_lse[EACH], mean[EACH], dq[EACH][COLUMNS] = {};
     for (int r = 0; r < EACH; r++) {
         int mine = threadIdx.y * EACH + r, i = first + mine;
         float part = 0;
-        for (int d = threadIdx.x; d < D && i < T; d += 32) part += above[mine * D + d] * y[i * y_width + d];
+        for (int d = threadIdx.x; d < D && i < T; d += 32) part += above[own_place(mine, d)] * y[i * y_width + d];
         mean[r] = warp_sum(part);
         own_lse[r] = i < T ? lse[(u64)blockIdx.x * T + i] : 0;
         if (threadIdx.x == 0 && i < T) means[(u64)blockIdx.x * T + i] = mean[r];
     }
     int from = window ? max(0, first - window + 1) / LANES * LANES : 0, to = causal ? min(T, first + OWN) : T;
     for (int tile = from; tile < to; tile += LANES) {
-        copy_rows(k, PITCH, LANES, row + tile * width + (heads + g) * D, width, T - tile);
-        copy_rows(v, PITCH, LANES, row + tile * width + (heads + kv_heads + g) * D, width, T - tile);
+        copy_rows<false>(k, row + tile * width + (heads + g) * D, width, T - tile);
+        copy_rows<false>(v, row + tile * width + (heads + kv_heads + g) * D, width, T - tile);
         __syncthreads();
         float ds[EACH], dp[EACH];
         multiply(ds, q, k);
@@ -291,7 +299,7 @@ extern "C" __global__ void __launch_bounds__(WARPS* LANES, 4)
             float s = capped(scale * ds[r], softcap), p = seen ? fast_exp(s - own_lse[r]) : 0;
             ds[r] = p * (dp[r] - mean[r]) * cap_slope(s, softcap) * scale;
         }
-        gather(dq, ds, k);
+        weigh(dq, ds, k);
         __syncthreads();
     }
     for (int r = 0; r < EACH; r++) {
@@ -305,24 +313,24 @@ extern "C" __global__ void __launch_bounds__(WARPS* LANES, 4)
 }
 
 // A thread block takes OWN keys of one key head, and all queries of its group.
-// shared memory: 2 OWN D + 2 LANES PITCH floats
+// shared memory: SCRATCH + 2 OWN D + 2 LANES PITCH floats
 extern "C" __global__ void __launch_bounds__(WARPS* LANES, 4)
     online_dkv(elem* dqkv, const float* means, const elem* qkv, const elem* dy, const float* lse, const int* documents,
                int T, int heads, int kv_heads, int causal, int window, float scale, float softcap, int add) {
-    float *k = memory, *v = k + OWN * D, *q = v + OWN * D, *above = q + LANES * PITCH;
+    float *k = memory + SCRATCH, *v = k + OWN * D, *q = v + OWN * D, *above = q + LANES * PITCH;
     int b = blockIdx.x / kv_heads, g = blockIdx.x % kv_heads, group = heads / kv_heads, first = blockIdx.y * OWN;
     u64 width = (heads + 2 * kv_heads) * D, y_width = heads * D;
     const elem* row = qkv + (u64)b * T * width;
     if (documents) documents += b * T;
-    copy_rows(k, D, OWN, row + first * width + (heads + g) * D, width, T - first);
-    copy_rows(v, D, OWN, row + first * width + (heads + kv_heads + g) * D, width, T - first);
+    copy_rows<true>(k, row + first * width + (heads + g) * D, width, T - first);
+    copy_rows<true>(v, row + first * width + (heads + kv_heads + g) * D, width, T - first);
 
     float dk[EACH][COLUMNS] = {}, dv[EACH][COLUMNS] = {};
     int from = causal ? first / LANES * LANES : 0, to = window ? min(T, first + OWN - 1 + window) : T;
     for (int h = g * group; h < (g + 1) * group; h++) {
         for (int tile = from; tile < to; tile += LANES) {
-            copy_rows(q, PITCH, LANES, row + tile * width + h * D, width, T - tile);
-            copy_rows(above, PITCH, LANES, dy + ((u64)b * T + tile) * y_width + h * D, y_width, T - tile);
+            copy_rows<false>(q, row + tile * width + h * D, width, T - tile);
+            copy_rows<false>(above, dy + ((u64)b * T + tile) * y_width + h * D, y_width, T - tile);
             __syncthreads();
             float ds[EACH], p[EACH];
             multiply(ds, k, q);
@@ -337,8 +345,8 @@ extern "C" __global__ void __launch_bounds__(WARPS* LANES, 4)
                 p[r] = seen ? fast_exp(s - own_lse) : 0;
                 ds[r] = p[r] * (dp - mean) * cap_slope(s, softcap) * scale;
             }
-            gather(dk, ds, q);
-            gather(dv, p, above);
+            weigh(dk, ds, q);
+            weigh(dv, p, above);
             __syncthreads();
         }
     }

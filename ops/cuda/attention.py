@@ -6,6 +6,7 @@ from core import Variant, cdiv, f32, i32
 
 THREADS = 64
 ROWS, LANES, WARPS = 16, 32, 4  # of online: queries or keys of a thread block, a tile, warps
+SCRATCH = ROWS * LANES  # floats: a tile's weights for each of those rows
 WIDEST = 128  # columns of a head: four tiles in shared memory
 
 
@@ -50,9 +51,8 @@ class AttentionOnline(Variant):
     reads = ("qkv", "y", "documents")
     can_add = ("qkv",)
     examples = [
-        {"qkv": (1, 67, 4 * 33), "heads": 2, "kv_heads": 1},  # three tiles, the last one short; two columns a lane
-        {"qkv": (1, 70, 3 * 8), "heads": 1, "window": 20},  # tiles before the window
-        {"qkv": (1, 35, 3 * 8), "heads": 1, "causal": False, "window": 5},
+        {"qkv": (1, 37, 4 * 33), "heads": 2, "kv_heads": 1},  # two tiles, the last one short; two columns a lane
+        {"qkv": (1, 50, 3 * 8), "heads": 1, "window": 10},  # tiles on either side of the window
     ]
 
     def why_not(self, t):
@@ -83,7 +83,7 @@ class AttentionOnline(Variant):
 
     def tiles(self, t, heads, own):
         """A thread block for each ROWS rows of each head; shared memory for `own` tensors of its rows and two tiles."""
-        floats = own * ROWS * t.D + 2 * LANES * (t.D | 1)
+        floats = SCRATCH + own * ROWS * t.D + 2 * LANES * (t.D | 1)
         grid = (heads, cdiv(t.T, ROWS))
         return {"grid": grid, "block": (LANES, WARPS), "smem": 4 * floats, "define": {"HEAD_DIM": t.D}}
 
