@@ -8,7 +8,11 @@ from typing import Any
 from core.errors import DeviceError, did_you_mean
 
 # name -> where its class lies; imported when it is opened, since drivers and compilers take their time
-DEVICES = {"cpu": "core.device.cpu:CpuDevice"}
+DEVICES = {
+    "cpu": "core.device.cpu:CpuDevice",
+    "cuda": "core.device.cuda:CudaDevice",
+    "sim": "core.device.sim.device:SimDevice",
+}
 
 
 def open_device(name: str) -> Any:
