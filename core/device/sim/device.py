@@ -43,7 +43,7 @@ class SimMemory:
     def __init__(self, memory: Memory, nbytes: int, name: str) -> None:
         self.nbytes = nbytes
         self.pointer = memory.allocate(nbytes, name)
-        weakref.finalize(self, memory.free, self.pointer)
+        weakref.finalize(self, memory.free, self.pointer).atexit = False
 
 
 class SimDevice:

@@ -1,0 +1,120 @@
+"""The compile check says which kernel breaks which limit on which architecture, and lets sound ones pass."""
+
+from __future__ import annotations
+
+import pytest
+
+from core import Variant, i32
+from core.device.nvrtc import Resources
+from core.loader import load_registry
+from core.testing.check import check_variant, kernels_of
+from core.testing.compiles import check_compile, limits, widest
+
+REGISTRY = load_registry()
+GELU = REGISTRY.op("gelu")
+
+SOUND = """extern "C" __global__ void forward(elem* y, const elem* x, int n) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) y[i] = elem(0.5f * float(x[i]) * (1 + tanhf(0.7978845608f * (x[i] + 0.044715f * x[i] * x[i] * x[i]))));
+}
+"""
+HEAVY = """extern "C" __global__ void __launch_bounds__(1024, 2) forward(elem* y, const elem* x, int n) {
+    float a[80];
+    for (int i = 0; i < 80; i++) a[i] = x[(i * 32 + threadIdx.x) % n];
+    for (int k = 0; k < 9; k++)
+        for (int i = 0; i < 80; i++) a[i] = a[i] * a[(i * 7 + 1) % 80] + a[(i + 3) % 80];
+    for (int i = 0; i < 80; i++) y[(i * 32 + threadIdx.x) % n] = elem(a[i]);
+}
+"""
+
+
+class Verdicts:
+    """In place of the op check's log."""
+
+    def __init__(self):
+        self.passed, self.failed = 0, []
+
+    def verdict(self, check, ok, message):
+        assert check == "compile"
+        self.passed += ok
+        self.failed += [] if ok else [message]
+
+
+@pytest.fixture
+def variant(tmp_path):
+    """variant(source, arch, **how): a forward of gelu with those kernels, launched so."""
+
+    def make(source, arch="sm_80+", **how):
+        class Mine(Variant):
+            op, name, backward = "gelu", "mine", None
+
+            def why_not(self, t):
+                return None if t.approx == "tanh" else "it has the tanh form only"
+
+            def forward(self, t, launch):
+                launch("forward", t.y, t.x, i32(t.y.size), **{"grid": -(-t.y.size // 128), "block": 128, **how})
+
+        (tmp_path / "gelu.cu").write_text(source)
+        made = Mine()
+        type(made).arch = arch
+        made.sources = {"forward": tmp_path / "gelu.cu"}
+        return made
+
+    return make
+
+
+def verdicts_of(made):
+    from core.testing.check import CpuRunner, VariantReport, cases_of, reference_of, trials_of
+
+    home = CpuRunner(REGISTRY)
+    report = VariantReport("gelu", "mine", "cuda", made.dtypes)
+    trials = trials_of(cases_of(GELU, made)[:1], made, reference_of(GELU, REGISTRY), home, home, report)
+    log = Verdicts()
+    check_compile(log, made, trials)
+    return log
+
+
+def test_a_sound_kernel_passes_on_every_architecture_in_both_dtypes(variant):
+    log = verdicts_of(variant(SOUND, "sm_75+"))
+    assert log.passed == 7 * 2 and not log.failed
+
+
+def test_only_what_is_declared_is_compiled(variant):
+    assert verdicts_of(variant(SOUND, "sm_90a")).passed == 2
+
+
+def test_spills_are_told_with_kernel_and_architecture(variant):
+    (first, *_) = verdicts_of(variant(HEAVY, "sm_80")).failed
+    assert first.startswith("forward for sm_80 spills ") and "at 32 registers" in first
+
+
+def test_more_shared_memory_than_an_architecture_has_is_told_for_that_one_alone(variant):
+    failed = verdicts_of(variant(SOUND, "sm_86+", smem=150_000)).failed
+    assert {m.split()[2] for m in failed} == {"sm_86", "sm_89", "sm_120a"}
+    assert all("150,000 bytes of shared memory a thread block; there are 101,376" in m for m in failed)
+
+
+def test_a_kernel_that_is_not_there_is_told(variant):
+    (message,) = verdicts_of(variant(SOUND.replace("forward", "foreward"))).failed
+    assert 'no kernel "forward"' in message and 'did you mean "foreward"' in message
+
+
+def test_the_op_check_runs_it_and_fails_by_it(variant):
+    sound = check_variant(GELU, variant(SOUND, "sm_80"), REGISTRY)
+    assert "compile" in sound.checks and sound.passed
+    assert check_variant(GELU, variant(SOUND, "sm_86", smem=150_000), REGISTRY).failed_checks() == ["compile"]
+
+
+def test_registers_of_a_whole_thread_block_are_held_against_the_file():
+    assert limits(Resources(64, 0, 0, 0), "sm_80", 1024, 0) == []
+    (told,) = limits(Resources(65, 0, 0, 0), "sm_80", 1024, 0)
+    assert "73,728 registers at 1024 threads" in told
+    assert limits(Resources(40, 64 * 1024, 0, 0), "sm_75", 64, 0) == []
+    assert limits(Resources(40, 64 * 1024, 0, 0), "sm_75", 64, 1) != []
+
+
+def test_what_the_listing_shows_is_the_most_of_all_instances(variant):
+    made = variant(SOUND)
+    arch, kernels = kernels_of(GELU, made, REGISTRY)
+    assert arch == "sm_90a" and 0 < kernels["forward"].registers < 64
+    assert widest([]) == {}

@@ -1,0 +1,117 @@
+"""The sim device: what kernels' launchers record runs in the simulator, on tensors like a GPU's."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+
+from core import Variant, i32
+from core.device.sim.device import SimDevice
+from core.device.sim.errors import KernelError
+from core.errors import BuildError
+from core.op import Tensors
+
+SOURCE = """extern "C" __global__ void shift(float* y, const float* x, int by) { y[threadIdx.x] = x[threadIdx.x + by]; }
+"""
+
+
+class Shift(Variant):
+    op, name = "shift", "mine"
+
+    def forward(self, t, launch):
+        launch(t.kernel, t.y, t.x, i32(t.by), grid=1, block=32)
+
+
+@pytest.fixture
+def shift(tmp_path):
+    (tmp_path / "shift.cu").write_text(SOURCE)
+    made = Shift()
+    made.sources = {"forward": tmp_path / "shift.cu"}
+    return made
+
+
+def tensor(device, values, dtype="f32"):
+    values = np.asarray(values)
+    made = device.tensor(device.allocate(values.size * 8), 0, values.shape, dtype)
+    device.upload(made, values)
+    return made
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+@pytest.mark.parametrize("n", [1, 3, 4, 1027])
+def test_the_devices_own_launches_do_what_they_say(dtype, n):
+    device, rng = SimDevice(), np.random.default_rng(n)
+    a, b = tensor(device, rng.standard_normal(n), dtype), tensor(device, rng.standard_normal(n))
+    control = tensor(device, np.arange(8.0), "f64")
+    x, y = device.download(a), device.download(b)
+    device.run(device.dot_into(control, 3, a, b) * 2)
+    expected = 3 + 2 * float(x.astype(np.float64) @ y.astype(np.float64))
+    assert device.download(control)[3] == pytest.approx(expected, rel=1e-13)
+    assert device.download(control)[[0, 1, 2, 4, 5, 6, 7]].tolist() == [0, 1, 2, 4, 5, 6, 7]
+    device.run(device.copy(b, a))
+    assert np.array_equal(device.download(b), x)
+    device.upload(b, y)
+    device.run(device.add(a, b))
+    rounded = tensor(device, x + y, dtype)
+    assert np.array_equal(device.download(a), device.download(rounded))
+    device.run(device.fill(a, 2.5))
+    assert (device.download(a) == 2.5).all()
+
+
+def test_nothing_beside_the_tensor_is_written_by_the_devices_own_launches():
+    device = SimDevice()
+    memory = device.allocate(4 * 1024)
+    whole = device.tensor(memory, 0, (1024,), "f32")
+    device.upload(whole, np.full(1024, 7.0))
+    device.run(device.fill(device.tensor(memory, 256, (101,), "f32"), 1.0))
+    found = device.download(whole)
+    assert (found[64:165] == 1).all() and (found[:64] == 7).all() and (found[165:] == 7).all()
+
+
+def test_a_launcher_runs_and_its_launch_can_be_counted(shift):
+    device, counted = SimDevice(), []
+    device.on_report = lambda asked, report: counted.append((asked.kernel.name, report.instructions))
+    x, y = tensor(device, np.arange(64)), tensor(device, np.zeros(32))
+    commands = device.record(shift, "forward", Tensors(y=y, x=x, by=5, kernel="shift"), None, None)
+    assert not device.download(y).any(), "nothing runs while recording"
+    device.run(commands)
+    assert np.array_equal(device.download(y), np.arange(5, 37))
+    assert [name for name, _ in counted] == ["shift"] and counted[0][1] > 0
+
+
+def test_an_error_names_node_launcher_and_kernel(shift):
+    device = SimDevice()
+    x, y = tensor(device, np.arange(32)), tensor(device, np.zeros(32))
+    t = Tensors(y=y, x=x, by=10_000, kernel="shift", node="h.0.shift")
+    with pytest.raises(KernelError) as error:
+        device.run(device.record(shift, "forward", t, None, None))
+    text = str(error.value)
+    assert "node h.0.shift, shift.mine forward, kernel shift (" in text and "test_sim_device.py:" in text
+    assert "shift.cu:1" in text
+
+
+def test_a_kernel_that_is_not_there_gets_the_nearest(shift):
+    device = SimDevice()
+    x = tensor(device, np.zeros(32))
+    with pytest.raises(BuildError, match='did you mean "shift"'):
+        device.run(device.record(shift, "forward", Tensors(y=x, x=x, by=0, kernel="shft"), None, None))
+
+
+def test_memory_that_nobody_holds_is_given_back():
+    device = SimDevice()
+    device.allocate(1 << 20)
+    gc.collect()
+    before = device.space.top
+    for _ in range(50):
+        tensor(device, np.zeros(1 << 16))
+    gc.collect()
+    assert device.space.top <= before
+
+
+def test_a_variant_for_newer_hardware_says_so():
+    class Blackwell(Variant):
+        arch = "sm_100a"
+
+    assert "sm_100a" in str(SimDevice().can_run(Blackwell())) and SimDevice().can_run(Shift()) is None
