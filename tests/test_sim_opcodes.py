@@ -260,7 +260,8 @@ def test_min_and_max_prefer_numbers_and_order_zeros():
 
 @pytest.mark.parametrize(
     ("compare", "function"),
-    [("eq", "=="), ("ne", "!="), ("lt", "<"), ("ltu", "<u"), ("gtu", ">u"), ("equ", "==u"), ("neu", "!=u"), ("nan", "nan"), ("num", "num")],
+    [("eq", "=="), ("ne", "!="), ("lt", "<"), ("ltu", "<u"), ("gtu", ">u"), ("equ", "==u"), ("neu", "!=u"),
+     ("nan", "nan"), ("num", "num")],
 )  # fmt: skip
 def test_float_comparisons_and_nan(compare, function):
     a, b = f32(1, 2, np.nan, 1), f32(1, 1, 1, 2)
@@ -538,7 +539,8 @@ ld.param.u64 %p1, [k_0]; mad.wide.u32 %p1, %t0, 4, %p1; st.global.u32 [%p1], %t1
 
 @pytest.mark.parametrize(
     ("form", "wanted"),
-    [("add.u32", 10 + 3 * 7), ("max.s32", 10), ("min.u32", 7), ("exch.b32", 7), ("xor.b32", 10 ^ 7), ("inc.u32", 0x3), ("and.b32", 2)],
+    [("add.u32", 10 + 3 * 7), ("max.s32", 10), ("min.u32", 7), ("exch.b32", 7), ("xor.b32", 10 ^ 7), ("inc.u32", 0x3),
+     ("and.b32", 2)],
 )  # fmt: skip
 def test_red_and_atom_forms(form, wanted):
     opcode = "atom" if form.startswith("exch") else "red"

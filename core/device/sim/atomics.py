@@ -93,7 +93,10 @@ def _atomic(program: Program, ins: Instruction) -> Step:
                 own = slice(None) if positions is None else positions
                 view, index = locate(g, ins, place, part, lanes[own], kind.bytes, "atomic")
                 old[own] = in_turn(view, index, given[own], other[own], change)
-        g.batch.progress += 1
+        if change is None and (old != g.spread(values[0](g))).all():
+            g.batch.polled += 1  # a lock that somebody else holds
+        else:
+            g.batch.progress += 1
         if write is not None:
             write(g, g.spread_back(old))
 

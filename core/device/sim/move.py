@@ -114,7 +114,11 @@ def _ld(program: Program, ins: Instruction) -> Step:
         view, index = locate(g, ins, place, addresses, lanes, width, "read")
         return view.take(index)
 
+    polls = not {"acquire", "relaxed", "volatile"}.isdisjoint(ins.names)
+
     def load(g: Group) -> None:
+        if polls:
+            g.batch.polled += 1
         addresses = g.concerned(where(g))
         lanes = ALL if fast and g.index is None and g.batch.observe is None else g.indices()
         if direct:
@@ -155,6 +159,7 @@ def _st(program: Program, ins: Instruction) -> Step:
     reads = [bits_reader(program, o, UNSIGNED[kind.bits]) for o in elements(ins.operands[1])]
 
     def store(g: Group) -> None:
+        g.batch.progress += 1
         addresses = g.concerned(where(g))
         lanes = g.indices()
         if count == 1:

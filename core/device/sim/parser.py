@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from core.device.sim.errors import PtxError
 from core.device.sim.types import TYPES, Type
@@ -23,7 +24,7 @@ class Location:
     outer: Location | None = None
 
     def __str__(self) -> str:
-        here = f"{self.file}:{self.line}"
+        here = f"{_shown(self.file)}:{self.line}"
         return f"{self.kernel_line} (in {here})" if self.outer else here
 
     @property
@@ -32,7 +33,13 @@ class Location:
         place = self
         while place.outer:
             place = place.outer
-        return f"{place.file}:{place.line}"
+        return f"{_shown(place.file)}:{place.line}"
+
+
+def _shown(file: str) -> str:
+    """A path as one would type it here: NVRTC makes all of them absolute."""
+    here = f"{Path.cwd().as_posix()}/"
+    return file.removeprefix(here)
 
 
 NOWHERE = Location("ptx", 0)

@@ -66,6 +66,7 @@ class Program:
     tables: dict[str, tuple[str, ...]] = field(default_factory=dict)
     parameters: list[tuple[Variable, int]] = field(default_factory=list)  # with offsets in the parameter buffer
     shared_size: int = layout.SHARED_START  # static
+    shared_used: int = layout.SHARED_START  # end of the last static variable
     dynamic: list[str] = field(default_factory=list)  # extern shared arrays
     local_size: int = 0
     blocks: dict[int, Block] = field(default_factory=dict)
@@ -128,6 +129,7 @@ def link(module: Module, name: str, globals_at: dict[str, int]) -> Program:
             _place(program, variable, variable.name)
     _flatten(program, entry, "", {}, (name,))
     program.kinds[CARRY] = TYPES["u32"]
+    program.shared_used = program.shared_size
     program.shared_size = -(-program.shared_size // 16) * 16
     for symbol in program.dynamic:
         program.places[symbol] = ("shared", program.shared_size)

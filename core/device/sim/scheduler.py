@@ -29,7 +29,7 @@ LANES = 16384  # of a fast group: registers of that many lanes still lie in a co
 WARP = 32
 WARPGROUP = 128
 QUANTUM = 64  # blocks of instructions that a group runs under the fair scheduler before another has its turn
-STALLED = 3_000  # turns without a barrier completing or a lane exiting, after which polling is called a deadlock
+STALLED = 300  # turns in which threads only poll, after which that is called a deadlock
 Observer = Callable[[Group, Instruction, str, Array, Array, int, str], None]
 
 
@@ -47,6 +47,7 @@ class Barrier:
     """One barrier of one thread block. `values` are the operands of a reduction, by lane."""
 
     arrived: int = 0
+    count: int | None = None  # threads, where the instruction names them
     known: Array | None = None  # strict mode: the clock of those who came
     waiting: list[Waiting] = field(default_factory=list)
     whole: bool = True  # it is of all threads of the thread block
@@ -80,7 +81,8 @@ class Batch:
         self.threads: int = shape.threads
         self.padded: int = -(-self.threads // WARP) * WARP
         self.dynamic: int = smem
-        self.shared_end: int = program.shared_size + smem
+        # A kernel without dynamic shared memory ends with its last variable, not at the next multiple of 16.
+        self.shared_end: int = program.shared_size + smem if smem else program.shared_used
         self.stride = -(-self.shared_end // 128) * 128  # bytes of shared memory from one thread block to the next
         self.shared = np.zeros(len(numbers) * self.stride, np.uint8)
         self.shared_views: dict[int, Array] = {}
@@ -92,6 +94,7 @@ class Batch:
         self.executed: dict[int, int] = {}  # block of instructions -> times run
         self.lanes_run: dict[int, int] = {}
         self.progress = 0
+        self.polled = 0  # loads that look for what other thread blocks write
 
     # ------------------------------------------------------------------ what groups ask
     def fresh_registers(self) -> list[Array]:
@@ -147,7 +150,7 @@ class Batch:
         self.remaining[blocks] -= counts
         if self.barriers:
             for key in [k for k in self.barriers if k[0] in set(blocks.tolist()) and k[1] >= 0]:
-                self.complete(key, None)
+                self.complete(key)
 
     def arrive(self, g: Group, ins: Instruction, number: int, count: int | None, pc: int, wait: bool) -> bool:
         """The lanes concerned come to barrier `number`, for `count` threads (None: all that have not exited).
@@ -165,6 +168,13 @@ class Batch:
             return True
         for block, arrived in zip(present.tolist(), counts.tolist(), strict=True):
             barrier = self.barriers.setdefault((block, number), Barrier())
+            wanted = int(expected[0]) if count is None else count
+            if barrier.count not in (None, wanted) and count is not None:
+                raise self.fault(
+                    ins, "barrier count", f"barrier {number} is for {barrier.count} threads here and {count} there", g,
+                    int(index[0]),
+                )  # fmt: skip
+            barrier.count = wanted if count is not None else None
             barrier.arrived += arrived
             barrier.whole = barrier.whole and count is None
             if self.watch is not None:
@@ -173,12 +183,12 @@ class Batch:
                 barrier.waiting.append(Waiting(g, index[blocks == block], pc))
                 g.waiting += arrived
         for block in present.tolist():
-            self.complete((block, number), count)
+            self.complete((block, number))
         return False
 
-    def complete(self, key: tuple[int, int], count: int | None) -> None:
+    def complete(self, key: tuple[int, int]) -> None:
         barrier = self.barriers[key]
-        if barrier.arrived < (int(self.remaining[key[0]]) if count is None else count):
+        if barrier.arrived < (int(self.remaining[key[0]]) if barrier.count is None else barrier.count):
             return
         del self.barriers[key]
         if self.watch is not None:
@@ -210,14 +220,15 @@ class Batch:
             for first in range(0, self.padded, WARPGROUP):
                 threads = np.arange(first, min(first + WARPGROUP, self.padded))
                 self.groups.append(Group(self, np.full(len(threads), block), threads, len(self.groups)))
-        idle, before = 0, self.progress
+        idle, before, polled = 0, self.progress, self.polled
         runnable = [g for g in self.groups if g.fragments]
         while runnable:
             g = order.choice(runnable)
             self.advance(g, order.randint(1, QUANTUM))
-            idle = 0 if self.progress != before else idle + 1
-            before = self.progress
-            if idle > STALLED:
+            # Waiting in vain: turn after turn, somebody polls and nobody does anything else.
+            idle = idle + 1 if self.progress == before and self.polled != polled else 0
+            before, polled = self.progress, self.polled
+            if idle > STALLED + 20 * len(self.groups):
                 raise self.stuck(g)
             runnable = [g for g in self.groups if g.fragments]
         self.finish()
