@@ -115,3 +115,37 @@ def test_a_variant_for_newer_hardware_says_so():
         arch = "sm_100a"
 
     assert "sm_100a" in str(SimDevice().can_run(Blackwell())) and SimDevice().can_run(Shift()) is None
+
+
+RACE = """extern "C" __global__ void turned(elem* y, const elem* x, int n) {
+    __shared__ float row[64];
+    int i = blockIdx.x * 64 + threadIdx.x;
+    if (i < n) row[threadIdx.x] = x[i];
+    %s
+    if (i < n) y[i] = elem(float(x[i]) + 0 * row[n > 64 ? 0 : n - 1 - threadIdx.x]);
+}
+"""
+
+
+@pytest.mark.parametrize(("barrier", "caught"), [("__syncthreads();", False), ("", True)])
+def test_a_race_that_changes_no_bit_is_found_by_strict_mode(tmp_path, barrier, caught):
+    class Turned(Variant):
+        op, name = "turned", "mine"
+
+        def forward(self, t, launch):
+            launch("turned", t.y, t.x, i32(64), grid=1, block=64)
+
+    (tmp_path / "turned.cu").write_text(RACE % barrier)
+    made = Turned()
+    made.sources = {"forward": tmp_path / "turned.cu"}
+    for strict in (False, True):
+        device = SimDevice(strict=strict)
+        y, x = tensor(device, np.zeros(64)), tensor(device, np.arange(64))
+        commands = device.record(made, "forward", Tensors(y=y, x=x), None, None)
+        if strict and caught:
+            with pytest.raises(KernelError) as error:
+                device.run(commands)
+            assert error.value.kind == "race"
+        else:
+            device.run(commands)
+            assert np.array_equal(device.download(y), np.arange(64))

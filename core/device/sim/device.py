@@ -49,6 +49,7 @@ class SimMemory:
 class SimDevice:
     """Memory, primitives and replay in the simulator.
 
+    strict: also report races and reads of what nothing wrote; some ten times slower. It may be changed between runs.
     on_report: called with each launch and what it did, for those who count.
     """
 
@@ -57,7 +58,8 @@ class SimDevice:
     precisions = ("f32", "bf16")
     sms = SMS
 
-    def __init__(self) -> None:
+    def __init__(self, strict: bool = False) -> None:
+        self.strict = strict
         self.space = Memory()
         self.on_report: Callable[[LaunchRecord, Report], None] | None = None
         self._simulators: dict[Kernel, Simulator] = {}
@@ -163,7 +165,9 @@ class SimDevice:
         simulator = self._simulators[asked.kernel]
         arguments = [self._encoded(asked, argument) for argument in asked.args]
         try:
-            return simulator.launch(asked.kernel.name, asked.grid, asked.block, arguments, asked.smem, asked.cluster)
+            return simulator.launch(
+                asked.kernel.name, asked.grid, asked.block, arguments, asked.smem, asked.cluster, self.strict
+            )
         except KernelError as error:
             raise KernelError(f"{asked.where}: {error.message}", kind=error.kind, hint=error.hint) from None
 
