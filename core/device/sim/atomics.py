@@ -45,6 +45,12 @@ def _change(ins: Instruction, name: str, kind: Type) -> Change:
     return lambda old, b: plain(old.view(kind.numpy), b.view(kind.numpy)).view(UNSIGNED[kind.bits])
 
 
+def change_of(ins: Instruction, name: str = "", kind: Type | None = None) -> Change:
+    """The change of a reducing copy, by its opcode."""
+    found = name or next(n for n in ins.names if n in CHANGES)
+    return _change(ins, found, kind or TYPES[ins.names[-1]])
+
+
 def _float_change(name: str, kind: Type) -> Change:
     form, whole = FORMATS[kind.name], UNSIGNED[kind.bits]
     if kind.name in ("f32", "f64") and name == "add":

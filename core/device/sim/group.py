@@ -49,6 +49,7 @@ class Group:
         self.shared_offset = batch.shared_offsets(blocks)
         self.local: Array | None = None
         self.special: dict[str, Array] = {}
+        self.cluster_phase: Array | None = None  # of the cluster barrier at which each lane last arrived
         self.waiting = 0  # lanes that wait in barriers
         self.pc = 0
 

@@ -18,6 +18,7 @@ import numpy as np
 from core.device.sim import memory as layout
 from core.device.sim.errors import KernelError
 from core.device.sim.group import Group
+from core.device.sim.mbarrier import ClusterBarrier, MBarrier, settle_cluster
 from core.device.sim.memory import Memory
 from core.device.sim.parser import Instruction
 from core.device.sim.program import Program
@@ -87,6 +88,8 @@ class Batch:
         self.shared = np.zeros(len(numbers) * self.stride, np.uint8)
         self.shared_views: dict[int, Array] = {}
         self.barriers: dict[tuple[int, int], Barrier] = {}
+        self.mbarriers: dict[tuple[int, int], MBarrier] = {}
+        self.cluster_barriers: dict[int, ClusterBarrier] = {}
         self.groups: list[Group] = []
         self.remaining = np.full(len(numbers), self.threads)  # threads that have not exited, by block
         self.observe: Observer | None = None
@@ -151,6 +154,8 @@ class Batch:
         if self.barriers:
             for key in [k for k in self.barriers if k[0] in set(blocks.tolist()) and k[1] >= 0]:
                 self.complete(key)
+        for number in self.cluster_barriers:
+            settle_cluster(self, number)
 
     def arrive(self, g: Group, ins: Instruction, number: int, count: int | None, pc: int, wait: bool) -> bool:
         """The lanes concerned come to barrier `number`, for `count` threads (None: all that have not exited).

@@ -1,0 +1,226 @@
+"""Asynchronous copies: cp.async of Ampere, bulk and tensor copies of Hopper, reductions among them.
+
+They are carried out when they are issued, which is one of the times at which they may be. What waits for them is
+therefore done at once, except that an mbarrier counts their bytes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from core.device.sim.access import locate
+from core.device.sim.atomics import change_of, in_turn
+from core.device.sim.floats import FORMATS
+from core.device.sim.mbarrier import complete_bytes, find, keys, settle_phase
+from core.device.sim.opcodes import opcode
+from core.device.sim.operands import Read, Step, address_reader, bits_reader, elements, need
+from core.device.sim.parser import Address, Immediate, Instruction
+from core.device.sim.program import Program
+from core.device.sim.tensormap import BYTES, Map, decode
+from core.device.sim.types import BOOL, SIGNED, TYPES, UNSIGNED, Array
+
+if TYPE_CHECKING:
+    from core.device.sim.group import Group
+
+U32, U64 = UNSIGNED[32], UNSIGNED[64]
+
+
+@opcode("cp.async")
+def _cp_async(program: Program, ins: Instruction) -> Step:
+    """cp.async.{ca,cg}.shared.global [dst], [src], bytes{, bytes that are read; the rest is zero}."""
+    to, of = address_reader(program, ins.operands[0]), address_reader(program, ins.operands[1])
+    size = ins.operands[2]
+    need(ins, isinstance(size, Immediate) and size.bits in (4, 8, 16))
+    assert isinstance(size, Immediate)
+    width, kind = size.bits, None
+    limit = bits_reader(program, ins.operands[3], U32) if len(ins.operands) > 3 else None
+    if limit is not None and ins.operands[3].__class__.__name__ == "Register":
+        kind = program.kind(ins.operands[3])  # type: ignore[arg-type]
+    ignore = bits_reader(program, ins.operands[3], BOOL) if kind is not None and kind.kind == "p" else None
+
+    def copy(g: Group) -> None:
+        lanes = g.indices()
+        target, index = locate(g, ins, "shared", g.spread(to(g)), lanes, width, "write")
+        read = np.full(g.count, width)
+        if ignore is not None:
+            read = np.where(g.spread(ignore(g)), 0, width)
+        elif limit is not None:
+            read = np.minimum(g.spread(limit(g)).astype(np.int64), width)
+        data = np.zeros((g.count, width), np.uint8)
+        some = np.flatnonzero(read > 0)
+        if some.size:
+            source = g.spread(of(g))[some]
+            view, place = locate(g, ins, "global", source, lanes[some], width, "read")
+            data[some] = np.ascontiguousarray(view.take(place)).view(np.uint8).reshape(-1, width)
+            data[np.arange(width)[None] >= read[:, None]] = 0
+        target[index] = data.reshape(-1).view(target.dtype)
+
+    return copy
+
+
+@opcode(
+    "cp.async.commit_group", "cp.async.wait_group", "cp.async.wait_all", "cp.async.bulk.commit_group",
+    "cp.async.bulk.wait_group", "cp.async.bulk.prefetch",
+)  # fmt: skip
+def _in_order(program: Program, ins: Instruction) -> Step:
+    return lambda g: None
+
+
+@opcode("cp.async.mbarrier")
+def _cp_async_arrive(program: Program, ins: Instruction) -> Step:
+    """cp.async.mbarrier.arrive{.noinc}: arrives when the thread's copies have landed."""
+    where, counts = address_reader(program, ins.operands[0]), "noinc" in ins.names
+
+    def arrive(g: Group) -> None:
+        lanes = g.indices()
+        for key, lane in zip(keys(g, g.spread(where(g)), lanes), lanes.tolist(), strict=True):
+            barrier = find(g, ins, key, lane)
+            if counts:
+                barrier.pending -= 1
+            settle_phase(g.batch, barrier)
+
+    return arrive
+
+
+# --------------------------------------------------------------------------- bulk copies
+def _raw(g: Group, ins: Instruction, space: str, start: int, nbytes: int, lane: int, how: str) -> Array:
+    """`nbytes` bytes of a space, as a view that can be written."""
+    view, index = locate(g, ins, space, np.array([start, start + nbytes - 1]), np.array([lane, lane]), 1, how)
+    first = int(index[0])
+    return view[first : first + nbytes]
+
+
+@opcode("cp.async.bulk", "cp.reduce.async.bulk")
+def _bulk(program: Program, ins: Instruction) -> Step:
+    """cp.async.bulk.dst.src{.mbarrier...} [dst], [src], bytes{, [mbarrier]}{, mask}; 16-byte multiples."""
+    spaces = [n.partition(":")[0] for n in ins.names if n.partition(":")[0] in ("shared", "global")][:2]
+    need(ins, len(spaces) == 2)
+    to, of = address_reader(program, ins.operands[0]), address_reader(program, ins.operands[1])
+    size = bits_reader(program, ins.operands[2], U32)
+    barrier = address_reader(program, ins.operands[3]) if spaces[0] == "shared" else None
+    mask = _multicast(program, ins, 4)
+    change = change_of(ins) if ins.names[1] == "reduce" else None
+    kind = TYPES[ins.names[-1]] if change else None
+
+    def copy(g: Group) -> None:
+        for i, lane in enumerate(g.indices().tolist()):
+            target, source, count = (int(g.spread(read(g))[i]) for read in (to, of, size))
+            if target % 16 or source % 16 or count % 16:
+                raise g.batch.fault(ins, "misaligned", "a bulk copy needs multiples of 16 bytes", g, lane, target)
+            data = _raw(g, ins, spaces[1], source, count, lane, "read").copy()
+            for peer in _peers(g, mask, i, lane, target, spaces[0]):
+                there = _raw(g, ins, spaces[0], peer, count, lane, "write")
+                if change is not None and kind is not None:
+                    elements_of = UNSIGNED[kind.bits]
+                    there[:] = change(there.copy().view(elements_of), data.view(elements_of)).view(np.uint8)
+                else:
+                    there[:] = data
+                if barrier is not None:
+                    _land(g, ins, int(g.spread(barrier(g))[i]), peer, target, lane, count)
+
+    return copy
+
+
+def _multicast(program: Program, ins: Instruction, place: int) -> Read | None:
+    return bits_reader(program, ins.operands[place], UNSIGNED[16]) if "multicast:cluster" in ins.names else None
+
+
+def _peers(g: Group, mask: Read | None, i: int, lane: int, target: int, space: str) -> list[int]:
+    """The addresses that a copy writes: its own, or the same place in every thread block of the mask."""
+    if mask is None or space != "shared":
+        return [target]
+    chosen = int(g.spread(mask(g))[i])
+    return [target & 0xFFFFFF | (rank + 1) << 24 for rank in range(16) if chosen >> rank & 1]
+
+
+def _land(g: Group, ins: Instruction, barrier: int, peer: int, target: int, lane: int, count: int) -> None:
+    """A copy's bytes arrive: its mbarrier, in the thread block that was written, counts them."""
+    address = barrier if peer == target else (barrier & 0xFFFFFF) | (peer & ~0xFFFFFF)
+    (key,) = keys(g, np.array([address]), np.array([lane]))
+    complete_bytes(g.batch, find(g, ins, key, lane), count)
+
+
+def _map(g: Group, ins: Instruction, address: int, lane: int) -> Map:
+    if address % 64:
+        raise g.batch.fault(ins, "misaligned", "a tensor map lies on 64 bytes", g, lane, address)
+    raw = _raw(g, ins, "global", address, BYTES, lane, "read").tobytes()
+    found = decode(raw)
+    if found is None:
+        raise g.batch.fault(ins, "tensor map", "there is no tensor map at this address", g, lane, address)
+    return found
+
+
+@opcode("cp.async.bulk.tensor", "cp.reduce.async.bulk.tensor")
+def _bulk_tensor(program: Program, ins: Instruction) -> Step:
+    """Tensor copies of rank 1 to 5: [dst], [map, {coordinates}], [mbarrier] in; [map, {coordinates}], [src] out."""
+    need(ins, not any(n.startswith("im2col") for n in ins.names), "im2col")
+    loads = not isinstance(ins.operands[0], Address) or ins.operands[0].coordinates is None
+    tensor = ins.operands[1] if loads else ins.operands[0]
+    assert isinstance(tensor, Address) and tensor.coordinates is not None
+    base = bits_reader(program, tensor.base, SIGNED[64])
+    coordinates = [bits_reader(program, o, SIGNED[32]) for o in elements(tensor.coordinates)]
+    shared = address_reader(program, ins.operands[0] if loads else ins.operands[1])
+    barrier = address_reader(program, ins.operands[2]) if loads else None
+    mask = _multicast(program, ins, 3)
+    operation = next((n for n in ins.names if n in ("add", "min", "max", "and", "or", "xor", "inc", "dec")), "")
+
+    def copy(g: Group) -> None:
+        for i, lane in enumerate(g.indices().tolist()):
+            m = _map(g, ins, int(g.spread(base(g))[i]) + tensor.offset, lane)
+            at = [int(g.spread(c(g))[i]) for c in coordinates]
+            place = int(g.spread(shared(g))[i])
+            _check(g, ins, m, at, place, lane)
+            addresses, inside = m.addresses(at)
+            if loads:
+                _load(g, ins, m, addresses, inside, place, i, lane)
+            else:
+                _store(g, ins, m, addresses, inside, place, lane)
+
+    def _load(
+        g: Group, ins: Instruction, m: Map, addresses: Array, inside: Array, place: int, i: int, lane: int
+    ) -> None:
+        data = np.zeros(len(addresses), UNSIGNED[8 * m.itemsize])
+        if inside.any():
+            lanes = np.full(int(inside.sum()), lane)
+            view, index = locate(g, ins, "global", addresses[inside], lanes, m.itemsize, "read")
+            data[inside] = view[index]
+        for peer in _peers(g, mask, i, lane, place, "shared"):
+            offsets = m.offsets(place & 0xFFFFFF) | (peer & ~0xFFFFFF)
+            view, index = locate(g, ins, "shared", offsets, np.full(len(offsets), lane), m.itemsize, "write")
+            view[index] = data
+            assert barrier is not None
+            _land(g, ins, int(g.spread(barrier(g))[i]), peer, place, lane, m.nbytes)
+
+    def _store(g: Group, ins: Instruction, m: Map, addresses: Array, inside: Array, place: int, lane: int) -> None:
+        offsets = m.offsets(place)[inside]
+        lanes = np.full(len(offsets), lane)
+        if not len(offsets):
+            return
+        view, index = locate(g, ins, "shared", offsets, lanes, m.itemsize, "read")
+        data = view[index]
+        how = "atomic" if operation else "write"
+        target, where = locate(g, ins, "global", addresses[inside], lanes, m.itemsize, how)
+        if operation:
+            kind = TYPES[m.kind if m.kind in FORMATS else {"i32": "s32"}.get(m.kind, m.kind)]
+            in_turn(target, where, data, data, change_of(ins, operation, kind))
+        else:
+            target[where] = data
+
+    return copy
+
+
+def _check(g: Group, ins: Instruction, m: Map, at: list[int], place: int, lane: int) -> None:
+    """What the hardware asks of a tensor copy."""
+    atom = {0: 128, 32: 256, 64: 512, 128: 1024}[m.swizzle]
+    problems = {
+        f"a copy of rank {len(at)} with a map of rank {len(m.dims)}": len(at) != len(m.dims),
+        f"the shared address must be a multiple of {atom} bytes under this swizzle": (place & 0xFFFFFF) % atom != 0,
+        f"a box row of {m.box[0] * m.itemsize} bytes under a swizzle of {m.swizzle}": (
+            m.swizzle > 0 and m.box[0] * m.itemsize > m.swizzle
+        ),
+    }
+    found = [text for text, bad in problems.items() if bad]
+    if found:
+        raise g.batch.fault(ins, "tensor map", "; ".join(found), g, lane, place)

@@ -1,0 +1,261 @@
+"""Tensor-core instructions of a warp: mma, ldmatrix, stmatrix, movmatrix; and wgmma of a warpgroup.
+
+Fragment layouts are those of PTX ISA 9.7.14 and 9.7.15. Products are summed in f64 and rounded once to f32: the
+hardware's own order and its truncation are not documented, so its last bits may differ.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from core.device.sim import memory as layout
+from core.device.sim.access import locate, settle, space_of
+from core.device.sim.floats import FORMATS, canonical
+from core.device.sim.opcodes import opcode
+from core.device.sim.operands import Read, Step, address_reader, bits_reader, elements, need, writer
+from core.device.sim.parser import Immediate, Instruction, Operand, Vector
+from core.device.sim.program import Program
+from core.device.sim.types import BOOL, UNSIGNED, Array
+
+if TYPE_CHECKING:
+    from core.device.sim.group import Group
+
+WARP, WARPGROUP = 32, 128
+U32 = UNSIGNED[32]
+
+
+def _f32_of_tf32(bits: Array) -> Array:
+    return (bits & np.uint32(0xFFFFE000)).view(np.float32)
+
+
+DECODE: dict[str, tuple[int, Callable[[Array], Array]]] = {
+    "bf16": (2, FORMATS["bf16"].decode),
+    "f16": (2, FORMATS["f16"].decode),
+    "tf32": (4, _f32_of_tf32),
+}
+
+
+def whole(g: Group, ins: Instruction, size: int) -> int:
+    """How many warps (or warpgroups) of `size` lanes are concerned; all of their lanes must be."""
+    lanes = g.indices()
+    if len(lanes) % size or (g.index is not None and (lanes.reshape(-1, size)[:, 0] % size).any()):
+        raise g.batch.fault(
+            ins, "divergent", f"an instruction of {size} threads is reached by only some of them", g, int(lanes[0]),
+            hint="every thread of the warp or warpgroup must execute it together",
+        )  # fmt: skip
+    return len(lanes) // size
+
+
+def registers(program: Program, operand: Operand) -> list[Read]:
+    return [bits_reader(program, o, U32) for o in elements(operand)]
+
+
+def values(g: Group, reads: list[Read], size: int) -> Array:
+    """Fragments as (warps, registers, lanes) of 32 bits."""
+    return np.stack([g.spread(read(g)).reshape(-1, size) for read in reads], 1)
+
+
+def unpack(fragment: Array, kind: str) -> Array:
+    """(warps, registers, lanes) of 32 bits -> (warps, registers, 8 groups, elements of 4 lanes) as f64."""
+    nbytes, decode = DECODE[kind]
+    w, r, lanes = fragment.shape
+    plain = np.ascontiguousarray(fragment).view(UNSIGNED[8 * nbytes])
+    return decode(plain).astype(np.float64).reshape(w, r, lanes // 4, 16 // nbytes)
+
+
+def a_matrix(fragment: Array, kind: str) -> Array:
+    """A's registers, (warps, 2 or 4, 32) -> (warps, 16, k): rows 0-7 and 8-15, then the upper half of k."""
+    parts = unpack(fragment, kind)
+    halves = [np.concatenate([parts[:, i], parts[:, i + 1]], 1) for i in range(0, parts.shape[1], 2)]
+    return np.concatenate(halves, 2)
+
+
+def b_matrix(fragment: Array, kind: str) -> Array:
+    """B's registers, (warps, 1 or 2, 32) -> (warps, k, 8)."""
+    parts = unpack(fragment, kind)
+    return np.concatenate([parts[:, i] for i in range(parts.shape[1])], 2).transpose(0, 2, 1)
+
+
+@opcode("mma")
+def _mma(program: Program, ins: Instruction) -> Step:
+    """mma.sync.aligned.m16n8k{4,8,16}.row.col.f32.{bf16,f16,tf32}...f32 d, a, b, c."""
+    need(ins, ins.names[1:3] == ("sync", "aligned") and ins.names[4:7] == ("row", "col", "f32"))
+    shape, kind = ins.names[3], ins.names[7]
+    need(ins, kind in DECODE and shape in ("m16n8k4", "m16n8k8", "m16n8k16") and ins.names[-1] == "f32")
+    writes = [writer(program, o) for o in elements(ins.operands[0])]
+    a, b, c = (registers(program, o) for o in ins.operands[1:4])
+
+    def multiply(g: Group) -> None:
+        whole(g, ins, WARP)
+        left, right = a_matrix(values(g, a, WARP), kind), b_matrix(values(g, b, WARP), kind)
+        added = values(g, c, WARP).view(np.float32).reshape(-1, 2, 2, 8, 4)  # warp, row half, column, row, column pair
+        product = np.matmul(left, right).reshape(-1, 2, 8, 4, 2)  # warp, row half, row, column pair, column
+        total = product.transpose(0, 1, 4, 2, 3) + added
+        result = canonical(total.astype(np.float32)).reshape(len(total), 4, WARP)
+        for i, write in enumerate(writes):
+            write(g, g.spread_back(np.ascontiguousarray(result[:, i]).reshape(-1)))
+
+    return multiply
+
+
+def _count(ins: Instruction) -> int:
+    return next(int(n[1:]) for n in ins.names if n in ("x1", "x2", "x4"))
+
+
+def _rows(g: Group, ins: Instruction, where: Read, count: int, how: str) -> tuple[Array, Array]:
+    """The 16-byte rows whose addresses the first 8 lanes per matrix hold."""
+    whole(g, ins, WARP)
+    addresses = g.spread(where(g)).reshape(-1, WARP)[:, : 8 * count].reshape(-1)
+    lanes = g.indices().reshape(-1, WARP)[:, : 8 * count].reshape(-1)
+    ((space, within, _),) = settle(space_of(ins.names), np.ascontiguousarray(addresses))
+    return locate(g, ins, space, within, lanes, 16, how)
+
+
+@opcode("ldmatrix")
+def _ldmatrix(program: Program, ins: Instruction) -> Step:
+    need(ins, "m8n8" in ins.names and ins.names[-1] == "b16")
+    count, transposed = _count(ins), "trans" in ins.names
+    where = address_reader(program, ins.operands[1])
+    writes = [writer(program, o) for o in elements(ins.operands[0])]
+
+    def load(g: Group) -> None:
+        view, index = _rows(g, ins, where, count, "read")
+        matrices = view.take(index).view(np.uint16).reshape(-1, count, 8, 8)
+        if transposed:
+            matrices = matrices.transpose(0, 1, 3, 2)
+        words = np.ascontiguousarray(matrices).view(U32).reshape(-1, count, WARP)
+        for i, write in enumerate(writes):
+            write(g, g.spread_back(np.ascontiguousarray(words[:, i]).reshape(-1)))
+
+    return load
+
+
+@opcode("stmatrix")
+def _stmatrix(program: Program, ins: Instruction) -> Step:
+    need(ins, "m8n8" in ins.names and ins.names[-1] == "b16")
+    count, transposed = _count(ins), "trans" in ins.names
+    where, reads = address_reader(program, ins.operands[0]), registers(program, ins.operands[1])
+
+    def store(g: Group) -> None:
+        view, index = _rows(g, ins, where, count, "write")
+        matrices = np.ascontiguousarray(values(g, reads, WARP)).view(np.uint16).reshape(-1, count, 8, 8)
+        if transposed:
+            matrices = matrices.transpose(0, 1, 3, 2)
+        view[index] = np.ascontiguousarray(matrices).reshape(-1).view(layout.WIDE[128])
+
+    return store
+
+
+@opcode("movmatrix")
+def _movmatrix(program: Program, ins: Instruction) -> Step:
+    """Transposes an 8 x 8 matrix that lies across a warp."""
+    read, write = bits_reader(program, ins.operands[1], U32), writer(program, ins.operands[0])
+
+    def transpose(g: Group) -> None:
+        whole(g, ins, WARP)
+        matrix = np.ascontiguousarray(g.spread(read(g))).view(np.uint16).reshape(-1, 8, 8).transpose(0, 2, 1)
+        write(g, g.spread_back(np.ascontiguousarray(matrix).reshape(-1).view(U32)))
+
+    return transpose
+
+
+# --------------------------------------------------------------------------- warpgroups
+SWIZZLES = {0: 0, 1: 128, 2: 64, 3: 32}  # by the descriptor's bits 62-63
+
+
+def swizzled(offset: Array, swizzle: int) -> Array:
+    """Shared addresses with bits 4-6 exchanged by those above 6, as tensor copies and wgmma see them."""
+    mask = {0: 0, 32: 1, 64: 3, 128: 7}[swizzle]
+    return offset ^ (((offset >> 7) & mask) << 4)
+
+
+def descriptor_offsets(descriptor: int, rows: int, depth: int, nbytes: int, transposed: bool) -> Array:
+    """Shared addresses (rows, depth) of the matrix that a descriptor describes; PTX ISA 9.7.15.5.
+
+    `rows` runs along M or N. K-major: 8 rows of one swizzle span make an atom, `stride` bytes apart. Otherwise
+    M or N is contiguous: spans of it are `leading` apart, groups of 8 of K `stride`.
+    """
+    start, leading, stride = ((descriptor >> at & 0x3FFF) << 4 for at in (0, 16, 32))
+    span = SWIZZLES[descriptor >> 62 & 3]
+    r, k = np.arange(rows)[:, None], np.arange(depth)[None, :]
+    if span == 0:
+        inner = 16 // nbytes
+        along, across = (r, k) if transposed else (k, r)
+        offset = across // 8 * (leading if transposed else stride) + across % 8 * 16
+        offset = offset + along // inner * (stride if transposed else leading) + along % inner * nbytes
+    elif not transposed:
+        offset = r // 8 * stride + r % 8 * span + k * nbytes
+    else:
+        inner = span // nbytes
+        offset = r // inner * leading + r % inner * nbytes + k // 8 * stride + k % 8 * span
+    return swizzled(start + offset, span)
+
+
+@opcode("wgmma.mma_async")
+def _wgmma(program: Program, ins: Instruction) -> Step:
+    """wgmma.mma_async.sync.aligned.m64nNk.f32.kind.kind d, a, b, scale-d, signs, transposes."""
+    shape = re.match(r"m64n(\d+)k(\d+)$", ins.names[4])
+    kind = ins.names[6]
+    need(ins, shape is not None and ins.names[5] == "f32" and kind in DECODE)
+    assert shape is not None
+    n, depth = int(shape[1]), int(shape[2])
+    nbytes, decode = DECODE[kind]
+    in_registers = isinstance(ins.operands[1], Vector)
+    targets = elements(ins.operands[0])
+    writes, sums = [writer(program, o) for o in targets], [bits_reader(program, o, U32) for o in targets]
+    a = registers(program, ins.operands[1]) if in_registers else [bits_reader(program, ins.operands[1], UNSIGNED[64])]
+    b = bits_reader(program, ins.operands[2], UNSIGNED[64])
+    scale = bits_reader(program, ins.operands[3], BOOL)
+    flags = [o.bits for o in ins.operands[4:] if isinstance(o, Immediate)]
+    signs, transposes = flags[:2], flags[2:]
+    transpose_b = bool(transposes[-1]) if transposes else False
+    transpose_a = bool(transposes[0]) if len(transposes) == 2 else False
+
+    def matrix(g: Group, descriptors: Array, rows: int, transposed: bool) -> Array:
+        """(warpgroups, rows, depth) out of shared memory, as f64."""
+        lanes = g.indices().reshape(-1, WARPGROUP)[:, 0]
+        offsets = np.stack([descriptor_offsets(int(d), rows, depth, nbytes, transposed) for d in descriptors])
+        flat = offsets.reshape(-1)
+        view, index = locate(g, ins, "shared", flat, np.repeat(lanes, rows * depth), nbytes, "read")
+        return decode(view[index]).astype(np.float64).reshape(-1, rows, depth)
+
+    def multiply(g: Group) -> None:
+        whole(g, ins, WARPGROUP)
+
+        def leader(read: Read) -> Array:
+            return g.spread(read(g)).reshape(-1, WARPGROUP)[:, 0]
+
+        right = matrix(g, leader(b), n, transpose_b)
+        if in_registers:
+            fragment = values(g, a, WARPGROUP)
+            count = fragment.shape[0]
+            warps = fragment.reshape(count, -1, 4, WARP).transpose(0, 2, 1, 3).reshape(count * 4, -1, WARP)
+            left = a_matrix(warps, kind).reshape(count, 64, depth)
+        else:
+            left = matrix(g, leader(a[0]), 64, transpose_a)
+        product = np.matmul(left, right.transpose(0, 2, 1)) * float(np.prod([_sign(s) for s in signs]))
+        # group, warp, row half, row, column block, column pair, column
+        parts = product.reshape(-1, 4, 2, 8, n // 8, 4, 2)
+        keep = g.spread(scale(g))
+        for i, (read, write) in enumerate(zip(sums, writes, strict=True)):
+            block, half, column = i // 4, i // 2 % 2, i % 2
+            value = parts[:, :, half, :, block, :, column].reshape(-1)
+            old = g.spread(read(g)).view(np.float32)
+            result = np.where(keep, value + old, value).astype(np.float32)
+            write(g, g.spread_back(canonical(result)))
+
+    return multiply
+
+
+def _sign(bits: int) -> int:
+    return -1 if bits in (-1, 0xFFFFFFFF) else 1
+
+
+@opcode("wgmma.fence", "wgmma.commit_group", "wgmma.wait_group")
+def _wgmma_order(program: Program, ins: Instruction) -> Step:
+    """A wgmma is done at once here, which is one of the orders that these allow."""
+    return lambda g: None
