@@ -1,7 +1,8 @@
 // A stand-in for libcuda.so.1, built by the tests: enough of the driver to run the host layer where there is no GPU.
 //
 // Device memory is the host's. Launches are not run but kept, with copies of their parameters, for the test to read
-// through stub_launch. What it reports is set by the environment: STUB_VERSION (13000), STUB_GPUS (1), STUB_MAJOR and
+// through stub_launch; after stub_simulate, memory and launches are the test's own, so that it can run them in the
+// simulator. What it reports is set by the environment: STUB_VERSION (13000), STUB_GPUS (1), STUB_MAJOR and
 // STUB_MINOR (9, 0), STUB_MEMORY (bytes), and STUB_FAIL = "function:status" or "function:status:nth call".
 
 #include <stdint.h>
@@ -64,6 +65,19 @@ status cuEventSynchronize(void* event) { CHECK(cuEventSynchronize); return SUCCE
 
 // --- memory --------------------------------------------------------------------------------------------------------
 
+// what a test puts in place of memory and launches: addresses then count from `pool`
+static unsigned char* pool;
+static u64 (*pool_allocate)(size_t size);
+static status (*pool_launch)(void* function, const u32* grid, const u32* block, u32 shared, u32 cluster, void** parameters);
+static int (*pool_sizes)(void* function, int index);
+EXPORT void stub_simulate(unsigned char* base, void* allocate, void* launch, void* sizes) {
+    pool = base;
+    pool_allocate = allocate;
+    pool_launch = launch;
+    pool_sizes = sizes;
+}
+#define HOST(address) ((void*)(pool + (address)))
+
 static size_t held;
 static struct { u64 address; size_t size; void* raw; } blocks[4096];
 static size_t capacity(void) { return setting("STUB_MEMORY", 1L << 30); }
@@ -74,6 +88,13 @@ status cuMemAlloc(u64* address, size_t size) {
     if (held + size > capacity()) return OUT_OF_MEMORY;
     for (int i = 0; i < 4096; i++) {
         if (blocks[i].raw) continue;
+        if (pool) {
+            blocks[i].raw = pool;
+            blocks[i].address = *address = pool_allocate(size);
+            blocks[i].size = size;
+            held += size;
+            return SUCCESS;
+        }
         blocks[i].raw = malloc(size + 512);
         memset(blocks[i].raw, 0xa5, size + 512);  // memory that a driver gives is not zero
         blocks[i].address = ((u64)blocks[i].raw + 511) / 512 * 512;
@@ -87,7 +108,7 @@ status cuMemAlloc(u64* address, size_t size) {
 status cuMemFree(u64 address) {
     for (int i = 0; i < 4096; i++) {
         if (!blocks[i].raw || blocks[i].address != address) continue;
-        free(blocks[i].raw);
+        if (!pool) free(blocks[i].raw);
         blocks[i].raw = NULL;
         held -= blocks[i].size;
         return SUCCESS;
@@ -102,19 +123,19 @@ static int inside(u64 address, size_t size) {
 status cuMemHostAlloc(void** pointer, size_t size, u32 flags) { *pointer = calloc(1, size); return SUCCESS; }
 status cuMemsetD8Async(u64 address, unsigned char value, size_t size, void* stream) {
     if (!inside(address, size)) return INVALID;
-    memset((void*)address, value, size);
+    memset(HOST(address), value, size);
     return SUCCESS;
 }
 status cuMemcpyHtoDAsync(u64 target, const void* source, size_t size, void* stream) {
     CHECK(cuMemcpyHtoDAsync);
     if (!inside(target, size)) return INVALID;
-    memcpy((void*)target, source, size);
+    memcpy(HOST(target), source, size);
     return SUCCESS;
 }
 status cuMemcpyDtoHAsync(void* target, u64 source, size_t size, void* stream) {
     CHECK(cuMemcpyDtoHAsync);
     if (!inside(source, size)) return INVALID;
-    memcpy(target, (void*)source, size);
+    memcpy(target, HOST(source), size);
     return SUCCESS;
 }
 
@@ -122,7 +143,7 @@ status cuMemcpyDtoHAsync(void* target, u64 source, size_t size, void* stream) {
 
 // STUB_PARAMETERS = "name=4,8,8;other=8" tells the sizes of kernels' parameters; without it the host's are taken.
 struct function { char name[64]; int largest_shared; };
-static struct function functions[256];
+static struct function functions[1024];
 static int function_count;
 
 status cuModuleLoadData(void** module, const void* image) {
@@ -161,6 +182,11 @@ static int sizes_of(const char* name, int* sizes) {
 }
 status cuFuncGetParamInfo(void* function, size_t index, size_t* offset, size_t* size) {
     int sizes[MAX_PARAMETERS], count = sizes_of(((struct function*)function)->name, sizes);
+    if (pool) {
+        *offset = 0;
+        *size = pool_sizes(function, index);
+        return *size ? SUCCESS : INVALID;
+    }
     if (count < 0 || (int)index >= count) return INVALID;
     *offset = 0;
     *size = sizes[index];
@@ -184,6 +210,12 @@ status cuLaunchKernelEx(const struct config* config, void* function, void** para
     CHECK(cuLaunchKernelEx);
     struct function* called = function;
     if ((int)config->shared > called->largest_shared) return INVALID;
+    if (pool) {
+        u32 cluster = 1;
+        for (u32 i = 0; i < config->count; i++)
+            if (config->attributes[i].id == 4) cluster = config->attributes[i].cluster.x;
+        return pool_launch(function, config->grid, config->block, config->shared, cluster, parameters);
+    }
     if (launch_count == MAX_LAUNCHES) return SUCCESS;
     struct launch* kept = &launches[launch_count++];
     int sizes[MAX_PARAMETERS], count = sizes_of(called->name, sizes);

@@ -101,7 +101,7 @@ def host(stub, tmp_path):
     def run(code, **environment):
         env = {**os.environ, "LD_LIBRARY_PATH": str(stub), "STUB_PARAMETERS": PARAMETERS, **environment}
         code = f"{START}\nFOLDER = {str(tmp_path)!r}\n{code}"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=60)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=300)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.rpartition("@@")[2])
 
@@ -234,6 +234,86 @@ out(d.resident(Kernel(path, "scale"), 256, 0))
 """)
         == 8 * 132
     )
+
+
+# --- numbers: launches that reach the stub are run by the simulator --------------------------------------------------
+
+SIMULATED = """
+from ctypes import CFUNCTYPE, POINTER, c_int, c_size_t, c_uint32, c_uint64, c_void_p
+import core.device.cuda as module
+from core.device.nvrtc import compile_ptx
+from core.device.sim import Memory, Simulator
+from core.engine import Engine, Settings
+from core.graph import load_model
+from core.loader import load_registry
+
+space, simulators, held = Memory(1 << 26), {}, []
+base = space.bytes.ctypes.data
+kernels = {}  # the driver's function -> the kernel
+
+def simulator(function):
+    kernel = kernels[function]
+    compiled = compile_ptx(kernel)
+    if compiled not in simulators:
+        simulators[compiled] = Simulator(compiled.ptx, space)
+    return kernel, simulators[compiled]
+
+@CFUNCTYPE(c_uint64, c_size_t)
+def allocate(size):
+    return space.allocate(size)
+
+@CFUNCTYPE(c_int, c_void_p, POINTER(c_uint32), POINTER(c_uint32), c_uint32, c_uint32, POINTER(c_void_p))
+def launch(function, grid, block, shared, cluster, parameters):
+    kernel, found = simulator(function)
+    sizes = [v.size for v, _ in found.program(kernel.name).parameters]
+    raw = [ctypes.string_at(parameters[i], size) for i, size in enumerate(sizes)]
+    found.launch(kernel.name, grid[:3], block[:3], raw, shared, cluster)
+    return 0
+
+@CFUNCTYPE(c_int, c_void_p, c_int)
+def sizes(function, index):
+    kernel, found = simulator(function)
+    held = found.program(kernel.name).parameters
+    return held[index][0].size if index < len(held) else 0
+
+class Simulated(CudaDevice):
+    def __init__(self):
+        super().__init__()
+        self.sms = 4  # as many as the simulator has, so that grids are the same
+    def _load(self, kernel, cubin):
+        function = super()._load(kernel, cubin)
+        kernels[int(function)] = kernel
+        return function
+    def resident(self, kernel, threads, smem):
+        return self.sms
+
+module.CudaDevice = Simulated
+registry = load_registry()
+DIMS = {"B": 2, "T": 5, "S": 8, "V": 21, "P": 64, "C": 24, "H": 2, "L": 1}
+
+def losses(device, precision):
+    settings = Settings(dims=DIMS, optimizer="adamw", device=device, precision=precision)
+    engine = Engine(load_model("gpt2_124m", registry), registry, settings)
+    engine.initialize(1)
+    rng, found = np.random.default_rng(0), []
+    for _ in range(2):
+        tokens = rng.integers(0, 21, (2, 6)).astype(np.int32)
+        record = engine.step([{"tokens": tokens[:, :-1], "targets": tokens[:, 1:]}], 1e-2)
+        found.append([record.loss, record.norm])
+    return found
+
+sim = [losses("sim", precision) for precision in ("f32", "bf16")]
+stub.stub_simulate(c_void_p(base), allocate, launch, sizes)
+cuda = [losses("cuda", precision) for precision in ("f32", "bf16")]
+assert space.bytes.ctypes.data == base, "the pool moved"
+out([sim, cuda])
+"""
+
+
+def test_a_training_step_through_the_cuda_device_gives_the_simulators_bits(host):
+    sim, cuda = host(SIMULATED, STUB_MEMORY=str(1 << 26))
+    assert sim == cuda
+    assert all(np.isfinite(sim).ravel()) and sim[0] != sim[1]
 
 
 # --- errors ------------------------------------------------------------------------------------------------------
