@@ -7,9 +7,11 @@ import gc
 import numpy as np
 import pytest
 
+import core.sim
 from core import Variant, i32
 from core.device.sim.device import SimDevice
 from core.device.sim.errors import KernelError
+from core.device.sim.group import Group
 from core.errors import BuildError
 from core.op import Tensors
 
@@ -108,6 +110,18 @@ def test_memory_that_nobody_holds_is_given_back():
         tensor(device, np.zeros(1 << 16))
     gc.collect()
     assert device.space.top <= before
+
+
+def test_a_launch_leaves_no_registers_behind():
+    """A large launch has a gigabyte of them: they go at its end, not when the collector happens to come by."""
+    gc.collect()
+    gc.disable()
+    try:
+        x = np.zeros(64, np.float32)
+        core.sim.run(SOURCE, "shift", 1, 32, [np.zeros(32, np.float32), x, np.int32(0)], strict=False)
+        assert not [held for held in gc.get_objects() if isinstance(held, Group)]
+    finally:
+        gc.enable()
 
 
 def test_a_variant_for_newer_hardware_says_so():

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from core.device.sim import memory as layout
+from core.device.sim.count import Counter
 from core.device.sim.errors import KernelError
 from core.device.sim.group import Group
 from core.device.sim.mbarrier import ClusterBarrier, MBarrier, settle_cluster
@@ -94,6 +95,7 @@ class Batch:
         self.remaining = np.full(len(numbers), self.threads)  # threads that have not exited, by block
         self.observe: Observer | None = None
         self.watch: Watch | None = None
+        self.counter: Counter | None = None
         self.executed: dict[int, int] = {}  # block of instructions -> times run
         self.lanes_run: dict[int, int] = {}
         self.progress = 0
@@ -250,6 +252,8 @@ class Batch:
             while True:
                 block = blocks[pc]
                 g.pc = pc
+                if self.counter is not None:
+                    self.counter.ran(g, pc)
                 for step in block.steps:
                     step(g)
                 self.executed[block.start] = self.executed.get(block.start, 0) + 1
@@ -261,6 +265,12 @@ class Batch:
                 if pc >= limit or left <= 0:
                     g.queue(pc, lanes)
                     break
+
+    def release(self) -> None:
+        """Drop registers and shared memory. Group and batch know each other, so that they would stay until Python looks
+        for such cycles: it counts objects, not bytes, and a large launch has a gigabyte of registers."""
+        self.groups = []
+        self.shared, self.shared_views = np.zeros(0, np.uint8), {}
 
     def finish(self) -> None:
         for (_, number), barrier in self.barriers.items():

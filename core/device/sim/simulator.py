@@ -12,6 +12,7 @@ import numpy as np
 import core.device.sim.families  # noqa: F401  (fills the table of opcodes)
 from core.device.cpu import cores
 from core.device.sim import memory as layout
+from core.device.sim.count import Counter, counted
 from core.device.sim.errors import KernelError
 from core.device.sim.memory import Memory
 from core.device.sim.parser import Module, parse
@@ -19,6 +20,7 @@ from core.device.sim.program import Program, link
 from core.device.sim.report import Report, summarise
 from core.device.sim.scheduler import LANES, Batch, Shape
 from core.device.sim.strict import Global, Watch, grain, orders_blocks
+from core.errors import UsageError
 
 MAX_SHARED = 227 * 1024  # bytes of a thread block on Hopper
 MAX_CLUSTER = 16
@@ -63,11 +65,15 @@ class Simulator:
         smem: int = 0,
         cluster: int = 1,
         strict: bool = False,
+        count: bool = False,
     ) -> Report:
         """Run a kernel to its end. args: the parameters' bytes in order. Raises KernelError and PtxError.
 
-        strict: also report races and reads of what nothing wrote; some ten times slower.
+        strict: also report races and reads of what nothing wrote; some ten times slower. count: the report has
+        `counts`; not together with strict.
         """
+        if strict and count:
+            raise UsageError("a launch is run in strict mode or counted, not both", hint="strict=False, count=True")
         program = self.program(kernel)
         shape = Shape(_three(grid), _three(block), max(cluster, program.required_cluster))
         _check_limits(program, shape, smem)
@@ -83,12 +89,18 @@ class Simulator:
             for batch in batches:
                 batch.watch = Watch(batch, shadow)
                 batch.observe = batch.watch.access
+        for batch in batches if count else ():
+            batch.counter = Counter(batch)
+            batch.observe = batch.counter.access
         if len(batches) > 1 and not strict and not _ordered(program):
             list(_pool().map(_run, batches))
         else:
             for batch in batches:
                 _run(batch)
-        return summarise(program, shape, batches)
+        report = summarise(program, shape, batches)
+        if count:
+            report.counts = counted(program, [batch.counter for batch in batches if batch.counter])
+        return report
 
     def _pass_arguments(self, program: Program, args: Sequence[bytes]) -> None:
         if len(args) != len(program.parameters):
@@ -112,6 +124,8 @@ def _run(batch: Batch) -> None:
             batch.run_fair(seed=0)
         else:
             batch.run()
+    if batch.watch is None:
+        batch.release()
 
 
 @functools.cache
