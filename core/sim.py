@@ -28,20 +28,22 @@ def run(
     strict: bool = True,
     *,
     defines: Mapping[str, str | int] | None = None,
+    count: bool = False,
 ) -> Report:
     """Compile `source` (a .cu file, CUDA C++ text, or PTX text) and run one of its `extern "C"` kernels.
 
     args, in the kernel's order: NumPy arrays become buffers and are written in place (uint16 for bf16 bits), NumPy
     scalars are passed by value with their own type, None is a null pointer. Sizes are one to three numbers;
     smem is in bytes. strict also reports races and reads of what nothing wrote; without it a kernel runs some ten
-    times faster. Raises BuildError for what does not compile, PtxError for an instruction that the simulator
+    times faster. count, which needs strict=False: the report's `counts` say by source line what the kernel did, as
+    `core trace` prints it. Raises BuildError for what does not compile, PtxError for an instruction that the simulator
     does not have, KernelError for what a kernel may not do.
     """
     simulator = Simulator(_ptx(source, kernel, defines or {}))
     memory = simulator.memory
     buffers: list[tuple[int, np.ndarray[Any, Any]]] = []
     packed = [_argument(memory, value, place, buffers) for place, value in enumerate(args)]
-    report = simulator.launch(kernel, _sizes(grid), _sizes(block), packed, smem, cluster, strict)
+    report = simulator.launch(kernel, _sizes(grid), _sizes(block), packed, smem, cluster, strict, count)
     for address, array in buffers:
         _copy_back(memory.read(address, array.nbytes).view(array.dtype).reshape(array.shape), array, kernel)
     return report

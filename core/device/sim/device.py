@@ -50,6 +50,7 @@ class SimDevice:
     """Memory, primitives and replay in the simulator.
 
     strict: also report races and reads of what nothing wrote; some ten times slower. It may be changed between runs.
+    count: have the reports count in full (core/device/sim/count.py).
     on_report: called with each launch and what it did, for those who count.
     """
 
@@ -60,6 +61,7 @@ class SimDevice:
 
     def __init__(self, strict: bool = False) -> None:
         self.strict = strict
+        self.count = False
         self.space = Memory()
         self.on_report: Callable[[LaunchRecord, Report], None] | None = None
         self._simulators: dict[Kernel, Simulator] = {}
@@ -165,9 +167,8 @@ class SimDevice:
         simulator = self._simulators[asked.kernel]
         arguments = [self._encoded(asked, argument) for argument in asked.args]
         try:
-            return simulator.launch(
-                asked.kernel.name, asked.grid, asked.block, arguments, asked.smem, asked.cluster, self.strict
-            )
+            sizes = (asked.grid, asked.block, arguments, asked.smem, asked.cluster)
+            return simulator.launch(asked.kernel.name, *sizes, strict=self.strict, count=self.count)
         except KernelError as error:
             raise KernelError(f"{asked.where}: {error.message}", kind=error.kind, hint=error.hint) from None
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from core.device.sim.count import Counted
     from core.device.sim.program import Program
     from core.device.sim.scheduler import Batch, Shape
 
@@ -21,12 +22,15 @@ class Line:
 
 @dataclass
 class Report:
+    """What one launch did. counts: in full, where they were asked for."""
+
     kernel: str
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
     instructions: int = 0
     lanes: int = 0
     lines: dict[str, Line] = field(default_factory=dict)
+    counts: Counted | None = None
 
 
 def summarise(program: Program, shape: Shape, batches: Iterable[Batch]) -> Report:

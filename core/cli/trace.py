@@ -1,0 +1,354 @@
+"""`core trace OP.VARIANT...`: what a variant's kernels do, counted by source line, without a GPU.
+
+The kernels of one forward and one backward run in the simulator. What is printed follows from their PTX and from the
+addresses that they touch; it is no measurement, and says nothing of caches and time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import click
+
+from core.cli.show import emit_json, json_option, plugin_option
+from core.device.gpu import LaunchRecord
+from core.device.nvrtc import shown
+from core.device.sim.count import Counted, Counts
+from core.device.sim.report import Report
+from core.errors import BuildError, UsageError, did_you_mean
+from core.loader import load_registry
+from core.op import Op, Variant
+from core.registry import Registry
+from core.testing.case import Case, make_case
+from core.testing.check import modes_of, reference_of
+from core.testing.devices import DeviceRunner
+from core.testing.runner import CpuRunner
+from core.testing.trial import Trial
+
+DIRECTIONS = {"forward": ("forward",), "backward": ("backward", "forward_backward")}
+DTYPES = ("f32", "bf16")
+COUNT = "{:,}"
+SOURCE_WIDTH = 56  # characters of a source line that are shown
+
+
+@click.command("trace")
+@click.argument("what", nargs=-1, required=True, metavar="OP.VARIANT...")
+@click.option(
+    "--shape",
+    multiple=True,
+    metavar="NAME=SIZES",
+    help="An input's shape (x=64,768) or an attr (features=96); without any, the largest of the op's examples.",
+)
+@click.option("--dtype", type=click.Choice(DTYPES), default="f32", show_default=True, help="Of activations.")
+@click.option(
+    "--direction", type=click.Choice([*DIRECTIONS, "both"]), default="both", show_default=True, help="Which launchers."
+)
+@click.option("--lines/--no-lines", default=True, show_default=True, help="Each kernel's source lines.")
+@plugin_option
+@json_option
+def command(
+    what: tuple[str, ...],
+    shape: tuple[str, ...],
+    dtype: str,
+    direction: str,
+    lines: bool,
+    plugin: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Run a variant's kernels in the simulator and count by source line; several variants side by side.
+
+    \b
+    INSTR     instructions of warps          SECTORS    32-byte pieces of global memory moved
+    ACTIVE    of 32 lanes, those that ran    COALESCED  sectors needed, of those moved
+    CONFLICTS extra passes over the banks    BYTES      of global memory that threads asked for
+    FLOPS     a fused multiply-add is two    MEMORY     bytes of different sectors touched
+    """
+    registry = load_registry(plugin)
+    asked = [wanted(name, registry) for name in what]
+    if len({op.name for op, _ in asked}) > 1 and shape:
+        raise UsageError("--shape is for variants of one op", hint="trace one op at a time, or leave --shape out")
+    traces = [trace(op, variant, registry, shape, dtype, direction) for op, variant in asked]
+    if as_json:
+        emit_json([t.as_json() for t in traces])
+        return
+    for found in traces:
+        click.echo("\n".join(found.text(lines)) + "\n")
+    for op in dict.fromkeys(op.name for op, _ in asked):
+        group = [t for t in traces if t.op == op]
+        for way in DIRECTIONS if direction == "both" else (direction,):
+            click.echo("\n".join(comparison(group, way)) + "\n")
+
+
+# --- what to run ------------------------------------------------------------------------------------------------
+
+
+def wanted(name: str, registry: Registry) -> tuple[Op, Variant]:
+    """The op and the variant that `op.variant` names; UsageError for one without kernels."""
+    op, dot, variant = name.partition(".")
+    if not dot:
+        kernels = [v.name for v in registry.variants.get(registry.op(op).name, {}).values() if v.device == "cuda"]
+        listed = " ".join(f"{op}.{v}" for v in kernels) or "none"
+        raise UsageError(f'"{name}" names no variant', hint=f"those with kernels: {listed}")
+    found = registry.variant(op, variant)
+    if found.device != "cuda":
+        raise UsageError(f"{name} is for {found.device} and has no kernels", hint=f"core ops {op} lists the variants")
+    return registry.op(op), found
+
+
+def example_of(op: Op, given: Sequence[str]) -> dict[str, Any]:
+    """What `--shape` says, as an example of the op; without it, the op's largest."""
+    if not given:
+        if not op.examples:
+            raise BuildError(f'op "{op.name}" has no examples', hint="give --shape")
+        return max((dict(e) for e in op.examples), key=lambda e: _elements(op, e))
+    example: dict[str, Any] = {}
+    for part in (p for text in given for p in text.split()):
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise UsageError(f"--shape {part}: expected NAME=SIZES", hint="such as --shape x=64,768")
+        if name not in op.inputs and name not in op.attrs:
+            known = [*op.inputs, *op.attrs]
+            raise UsageError(f'--shape {part}: op "{op.name}" has no input or attr "{name}"{did_you_mean(name, known)}')
+        example[name] = _sizes(part, value) if name in op.inputs else _literal(value)
+    return example
+
+
+def _elements(op: Op, example: Mapping[str, Any]) -> int:
+    """Of all inputs and params."""
+    values = make_case(op, example).values.values()
+    return sum(v.size for v in values if v is not None)
+
+
+def _sizes(part: str, value: str) -> tuple[int, ...]:
+    try:
+        sizes = tuple(int(n) for n in value.split(","))
+    except ValueError:
+        sizes = ()
+    if not sizes or min(sizes) < 1:
+        raise UsageError(f"--shape {part}: expected sizes of at least 1 with commas between them, such as 64,768")
+    return sizes
+
+
+def _literal(value: str) -> Any:
+    """A number or true or false; else a word."""
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
+
+
+class TraceRunner(DeviceRunner):
+    """Runs launchers in the simulator and keeps what each launch counted."""
+
+    guard = 0
+    timed = False
+
+    def __init__(self, registry: Registry) -> None:
+        super().__init__(registry)
+        self.found: list[tuple[LaunchRecord, Counted]] = []
+
+    @cached_property
+    def target(self) -> Any:
+        from core.device.sim.device import SimDevice
+
+        device = SimDevice()
+        device.count = True
+        device.on_report = self.keep
+        return device
+
+    def keep(self, asked: LaunchRecord, report: Report) -> None:
+        if report.counts is not None:
+            self.found.append((asked, report.counts))
+
+
+def trace(
+    op: Op, variant: Variant, registry: Registry, given: Sequence[str], dtype: str, direction: str = "both"
+) -> Trace:
+    """Run the variant's launchers once, `direction` forward, backward or both, and count."""
+    if dtype not in variant.dtypes:
+        raise UsageError(f"{op.name}.{variant.name} has no {dtype}", hint=f"it has {', '.join(variant.dtypes)}")
+    case = make_case(op, example_of(op, given))
+    truth = reference_of(op, registry)
+    asked = modes_of(op, variant) if direction != "forward" else ["forward"]
+    methods = {m for way, names in DIRECTIONS.items() if direction in (way, "both") for m in names}
+    launches: list[Launch] = []
+    for mode in asked:
+        runner = TraceRunner(registry)
+        trial = Trial(case, variant, truth, dtype, mode, runner, CpuRunner(registry))
+        if why := trial.why_not():
+            raise BuildError(f"{op.name}.{variant.name} cannot run on {case.label}: {why}")
+        trial.train()
+        seen = {launch.record.method for launch in launches}
+        launches += [Launch(a, c) for a, c in runner.found if a.method in methods - seen]
+    return Trace(op.name, variant.name, dtype, case, launches)
+
+
+# --- what was found ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch of a kernel, counted."""
+
+    record: LaunchRecord
+    counted: Counted
+
+    @property
+    def lines(self) -> dict[int, Counts]:
+        """By line of the kernel's own source file; 0 is what has no line there."""
+        return self.counted.in_file(self.record.kernel.source.as_posix())
+
+    def as_json(self) -> dict[str, Any]:
+        asked, text = self.record, source_lines(self.record.kernel.source)
+        return {
+            "kernel": asked.kernel.name,
+            "method": asked.method,
+            "source": shown(asked.kernel.source),
+            "grid": asked.grid,
+            "block": asked.block,
+            "smem": asked.smem,
+            **numbers(self.counted.total),
+            "memory": self.counted.memory,
+            "lines": [{"line": n, "source": text.get(n, ""), **numbers(c)} for n, c in self.lines.items()],
+        }
+
+
+def numbers(counts: Counts) -> dict[str, Any]:
+    return {**asdict(counts), "active": counts.active, "coalescing": counts.coalescing, "moved": counts.moved}
+
+
+def source_lines(source: Path) -> dict[int, str]:
+    return {n: line.strip() for n, line in enumerate(source.read_text("utf-8").splitlines(), 1)}
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one variant launched on one case."""
+
+    op: str
+    variant: str
+    dtype: str
+    case: Case
+    launches: list[Launch]
+
+    @property
+    def name(self) -> str:
+        return f"{self.op}.{self.variant}"
+
+    def total(self, direction: str) -> tuple[Counts, int]:
+        """(counts, bytes of memory) of a direction's launches; a fused launch counts only where it is the only one."""
+        methods = DIRECTIONS[direction]
+        able = {launch.record.method for launch in self.launches} & set(methods)
+        method = next((m for m in methods if m in able), "")
+        chosen = [launch for launch in self.launches if launch.record.method == method]
+        counts = Counts()
+        for launch in chosen:
+            counts += launch.counted.total
+        return counts, sum(launch.counted.memory for launch in chosen)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "op": self.op,
+            "variant": self.variant,
+            "dtype": self.dtype,
+            "example": self.case.label,
+            "kernels": [launch.as_json() for launch in self.launches],
+        }
+
+    def text(self, lines: bool) -> Iterator[str]:
+        yield f"{self.name}  {self.dtype}, {self.case.label}"
+        for launch in self.launches:
+            asked = launch.record
+            grid, block = (" x ".join(str(n) for n in strip(sizes)) for sizes in (asked.grid, asked.block))
+            smem = f", {asked.smem:,} bytes of dynamic shared memory" if asked.smem else ""
+            yield f"\n  {asked.kernel.name}  {asked.method}, grid {grid}, block {block}{smem}  ({asked.line})"
+            yield from table_of(launch, lines)
+
+
+def strip(sizes: Sequence[int]) -> Sequence[int]:
+    """Without the ones at the end."""
+    last = max((i for i, n in enumerate(sizes) if n > 1), default=0)
+    return sizes[: last + 1]
+
+
+# --- tables -----------------------------------------------------------------------------------------------------
+
+HEADER = ("LINE", "INSTR", "ACTIVE", "SECTORS", "COALESCED", "CONFLICTS", "BYTES", "FLOPS", "SOURCE")
+
+
+def table_of(launch: Launch, lines: bool) -> Iterator[str]:
+    """A launch's source lines, then their sum."""
+    text = source_lines(launch.record.kernel.source)
+    rows = [(str(n or "-"), *cells(c), short(text.get(n, ""))) for n, c in launch.lines.items() if lines]
+    counted = launch.counted
+    total = ("sum", *cells(counted.total), f"memory {counted.memory:,} bytes")
+    yield from aligned([HEADER, *rows, total], "    ", free=1)
+
+
+def cells(counts: Counts) -> tuple[str, ...]:
+    return (
+        f"{counts.instructions:,}",
+        f"{counts.active:.0%}",
+        f"{counts.sectors:,}" if counts.requests else "",
+        f"{counts.coalescing:.0%}" if counts.requests else "",
+        f"{counts.conflicts:,}" if counts.shared else "",
+        f"{counts.asked:,}" if counts.requests else "",
+        f"{counts.flops:,}" if counts.flops else "",
+    )
+
+
+def short(line: str) -> str:
+    return line if len(line) <= SOURCE_WIDTH else line[: SOURCE_WIDTH - 3] + "..."
+
+
+def comparison(traces: Sequence[Trace], direction: str) -> Iterator[str]:
+    """Variants of one op in columns; with two, how many times what the second takes the first does."""
+    totals = [t.total(direction) for t in traces]
+    if not any(counts.instructions for counts, _ in totals):
+        return
+    two = len(traces) == 2
+    rows = [
+        (
+            f"{traces[0].op} {direction}",
+            *(t.variant for t in traces),
+            *((f"{traces[0].variant} / {traces[1].variant}",) if two else ()),
+        )
+    ]
+    for label, values, form in measures(totals):
+        ratio = (f"{values[0] / values[1]:.2f}",) if two and values[1] and form == COUNT else ()
+        rows.append((label, *(form.format(v) for v in values), *ratio))
+    width = len(rows[0])
+    yield from aligned([(*row, *[""] * (width - len(row))) for row in rows], "", free=0, left=1)
+
+
+def measures(totals: Sequence[tuple[Counts, int]]) -> Iterator[tuple[str, list[float], str]]:
+    """(label, a value for each variant, how it is written)."""
+    counts = [c for c, _ in totals]
+    yield "warp instructions", [c.instructions for c in counts], COUNT
+    yield "active lanes", [c.active for c in counts], "{:.0%}"
+    yield "global accesses of warps", [c.requests for c in counts], COUNT
+    yield "sectors moved", [c.sectors for c in counts], COUNT
+    yield "coalesced", [c.coalescing for c in counts], "{:.0%}"
+    yield "bytes asked for", [c.asked for c in counts], COUNT
+    yield "bytes moved", [c.moved for c in counts], COUNT
+    yield "bytes of memory", [memory for _, memory in totals], COUNT
+    yield "shared accesses of warps", [c.shared for c in counts], COUNT
+    yield "bank conflicts", [c.conflicts for c in counts], COUNT
+    yield "FLOPs", [c.flops for c in counts], COUNT
+    yield "FLOPs per byte moved", [c.flops / c.moved if c.moved else 0.0 for c in counts], "{:.2f}"
+
+
+def aligned(rows: Sequence[Sequence[str]], indent: str, free: int, left: int = 0) -> Iterator[str]:
+    """Columns to the right, the first `left` and the last `free` to the left."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        padded = [
+            cell.ljust(width) if i < left or i >= len(row) - free else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield (indent + "  ".join(padded)).rstrip()
