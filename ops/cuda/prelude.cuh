@@ -13,7 +13,13 @@ typedef unsigned long long u64;
 constexpr u32 ALL = 0xffffffff;  // every lane of a warp
 #define INFINITY __int_as_float(0x7f800000)
 
-// bfloat16: the upper half of a float, rounded to nearest even. No arithmetic of its own: all sums are in float.
+// The upper half of a float, to nearest even: add half of what is cut off, less one bit where the rest is even.
+__device__ inline u16 rounded_bits(float value) {
+    u32 all = __float_as_uint(value);
+    return value != value ? 0x7fff : (all + 0x7fff + (all >> 16 & 1)) >> 16;
+}
+
+// bfloat16: the upper half of a float. No arithmetic of its own: all sums are in float.
 struct bf16 {
     u16 bits;
     bf16() = default;
@@ -23,8 +29,7 @@ struct bf16 {
 #if __CUDA_ARCH__ >= 800
         asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
 #else
-        u32 all = __float_as_uint(value);  // Turing has no such instruction: add half of what is cut off, ties to even
-        bits = value != value ? 0x7fff : (all + 0x7fff + (all >> 16 & 1)) >> 16;
+        bits = rounded_bits(value);  // Turing has no such instruction
 #endif
         return *this;
     }
