@@ -37,6 +37,7 @@ VERBS = {
     "plugins": "List plugins: what they bring, and why one is broken.",
     "data": "Prepare, inspect and verify training data.",
     "tokenizer": "Fetch, train and try tokenizers.",
+    "new": "Write a working start of an op or a variant.",
     "doctor": "Look at this machine and say what to put right.",
 }
 

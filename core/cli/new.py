@@ -1,0 +1,293 @@
+"""`core new`: a working start for an op or a variant, in a folder of its own: a plugin that passes its check at once.
+
+The texts are in `templates/`; a variant starts from the code of one that is there. Nothing that exists is overwritten.
+"""
+
+from __future__ import annotations
+
+import builtins
+import keyword
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING
+
+import click
+
+from core.cli.show import plugin_option
+from core.errors import BuildError, UsageError
+from core.op import NAME, Op, Reference, Variant
+
+if TYPE_CHECKING:
+    from core.registry import Registry
+
+TEMPLATES = Path(__file__).parent / "templates"
+TAKEN = ("np", "cdiv", "i32", "auto", "reference")  # names that the written files or the core use
+WIDTH = 120  # of lines
+
+out_option = click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="The folder to make.  [default: ./NAME]"
+)
+
+
+@click.group("new")
+def command() -> None:
+    """Write a working start of an op or a variant."""
+
+
+@command.command("op")
+@click.argument("name")
+@out_option
+def new_op(name: str, out: Path | None) -> None:
+    """Write an op called NAME: schema, NumPy reference, CUDA kernels forward and backward, a test, and a model."""
+    registry, folder = _start("an op", name, out, ())
+    if name in registry.ops:
+        raise UsageError(
+            f'there is an op "{name}" already, from {registry.ops[name].origin}',
+            hint=f"another name, or a variant of it: core new variant {name} mine",
+        )
+    words = {"name": name, "title": _title(name)}
+    _write(
+        folder,
+        {
+            "__init__.py": _filled("op/__init__.py", words),
+            f"{name}.py": _filled("op/op.py", words),
+            f"{name}.cu": _filled("op/op.cu", words),
+            f"gpt2_{name}.toml": _filled("op/model.toml", words),
+            f"test_{name}.py": _filled("op/test.py", words),
+        },
+    )
+    plugin = f"--plugin {_typed(folder)}"
+    _next(
+        f"core check {name} {plugin}",
+        f"core train tiny {plugin} --set model=gpt2_{name}",
+        f"core train tiny {plugin} --set model=gpt2_{name} --device sim --set train.steps=2",
+    )
+
+
+@command.command("variant")
+@click.argument("op")
+@click.argument("name")
+@out_option
+@click.option("--from", "source", default="", metavar="VARIANT", help="Copy this one.  [default: the simplest kernels]")
+@click.option("--base", default="", metavar="VARIANT", help="Bring a forward alone; all else stays this variant's.")
+@plugin_option
+def new_variant(op: str, name: str, out: Path | None, source: str, base: str, plugin: tuple[str, ...]) -> None:
+    """Write a variant of OP called NAME: a copy of its simplest kernels and launchers, to be changed.
+
+    With --base, only the forward is copied, and backward comes from that variant.
+    """
+    registry, folder = _start("a variant", name, out, plugin)
+    schema = registry.op(op)
+    if name in registry.variants[op]:
+        held = registry.variants[op][name]
+        raise UsageError(f'there is a variant "{op}.{name}" already, from {held.origin}', hint="another name")
+    if source and base:
+        raise UsageError("--from and --base cannot both be given", hint="--base copies that variant's forward")
+    start = _model_of(registry, op, source or base)
+    _write(folder, _variant_files(registry, schema, start, name, bool(base)))
+    given = " ".join(f"--plugin {path}" for path in (*plugin, _typed(folder)))
+    device = " --device sim" if start.device == "cuda" else ""
+    _next(
+        f"core check {op}.{name} {given}",
+        f"core train tiny {given} --set ops.{op}={name}{device} --set train.steps=2",
+    )
+
+
+# --- names and files -------------------------------------------------------------------------------------------------
+
+
+def _start(what: str, name: str, out: Path | None, plugins: tuple[str, ...]) -> tuple[Registry, Path]:
+    """What there is, and the folder to make. Raises UsageError for a name or a folder that cannot be."""
+    from core.loader import load_registry
+
+    if not NAME.fullmatch(name):
+        raise UsageError(
+            f'"{name}" cannot be the name of {what}: expected lower-case letters, digits and _, a letter first'
+        )
+    if keyword.iskeyword(name) or hasattr(builtins, name) or name in TAKEN:
+        raise UsageError(f'"{name}" cannot be the name of {what}: Python or the core uses it', hint="another name")
+    folder = out if out is not None else Path(name)
+    if folder.exists():
+        raise UsageError(
+            f"{folder} is there already, and nothing is overwritten", hint="another folder: --out DIR, or remove it"
+        )
+    registry = load_registry(plugins)
+    if folder.name in {record.name for record in registry.plugins}:
+        raise UsageError(f'there is a plugin "{folder.name}" already, and a folder\'s name is its plugin\'s',
+                         hint="another folder: --out DIR")  # fmt: skip
+    return registry, folder
+
+
+def _title(name: str) -> str:
+    """rms_norm -> RmsNorm"""
+    return "".join(part[:1].upper() + part[1:] for part in name.split("_"))
+
+
+def _filled(template: str, words: Mapping[str, str]) -> str:
+    return Template((TEMPLATES / f"{template}.in").read_text("utf-8")).substitute(words)
+
+
+def _write(folder: Path, files: Mapping[str, str]) -> None:
+    """The files, none of which is there."""
+    try:
+        folder.mkdir(parents=True)
+        for name, text in files.items():
+            with (folder / name).open("x", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+            click.echo(f"wrote {folder / name}")
+    except OSError as error:
+        raise UsageError(f"cannot write {error.filename or folder}: {error.strerror}") from None
+
+
+def _typed(folder: Path) -> str:
+    """The folder as one types it in a command."""
+    text = str(folder) if folder.is_absolute() or str(folder).startswith(".") else f"./{folder.as_posix()}"
+    return f'"{text}"' if " " in text else text
+
+
+def _next(*commands: str) -> None:
+    click.echo("\nnext:")
+    for line in commands:
+        click.echo(f"  {line}")
+
+
+# --- a variant from another ------------------------------------------------------------------------------------------
+
+
+def _model_of(registry: Registry, op: str, asked: str) -> Variant:
+    """The variant to start from: the one asked for, or the simplest with kernels. UsageError where none can be."""
+    if asked:
+        found = registry.variant(op, asked)
+        if not isinstance(found, Reference):
+            return found
+        raise UsageError(f"{op}.{asked} is NumPy without launchers: there is nothing to copy")
+    kernels = [v for v in registry.variants[op].values() if v.device == "cuda" and v.priority >= 0]
+    if kernels:
+        return min(kernels, key=lambda v: (v.priority, v.name))
+    others = [n for n, v in registry.variants[op].items() if not isinstance(v, Reference)]
+    raise UsageError(
+        f'op "{op}" has no variant with kernels to start from',
+        hint=f"copy another: --from {' or '.join(others)}" if others else "see docs/plugins.md, A faster variant",
+    )
+
+
+def _variant_files(registry: Registry, op: Op, start: Variant, name: str, forward_only: bool) -> dict[str, str]:
+    """name -> text of a plugin with one variant that does what `start` does."""
+    from core.cli.excerpt import class_excerpt
+
+    cls = _class_of(start)
+    title = _title(op.name) + _title(name)
+    text = _forward_class(cls, op, name, title) if forward_only else _whole_class(cls, op, name, title)
+    owner = _owner_of_forward(cls) if forward_only else cls
+    taken = class_excerpt(owner, text)
+    kernels, source = _kernels(registry, op, start, forward_only)
+    said = f'"""{op.name}.{name}, which started as a copy of {start.op}.{start.name}."""'
+    whole = "\n\n".join([said, taken.header(), *_spaced(taken.parts)]) + "\n"
+    renamed = {} if forward_only else {k: _renamed(k, start.name, name) for k in kernels}
+    words = {"op": op.name, "name": name, "title": title}
+    files = {
+        "__init__.py": _filled("variant/__init__.py", words),
+        f"{op.name}.py": _rename_in_launchers(whole, renamed, start.name, name),
+        f"test_{op.name}_{name}.py": _filled("variant/test.py", words),
+    }
+    if source is not None:
+        files[f"{op.name}.cu"] = _cuda(source, kernels, renamed, op, start, name)
+    return files
+
+
+def _spaced(parts: list[str]) -> list[str]:
+    """Classes and functions with two empty lines in front."""
+    return [f"\n{part}" if re.match(r"(?:#[^\n]*\n)*(?:class|def|@)", part) else part for part in parts]
+
+
+def _class_of(variant: Variant) -> type:
+    """The class as its author wrote it, which `base` may have wrapped."""
+    found = type(variant)
+    written: type = getattr(sys.modules[found.__module__], found.__name__, found)
+    return written
+
+
+def _owner_of_forward(cls: type) -> type:
+    return next(c for c in cls.__mro__ if "forward" in vars(c))
+
+
+def _head(op: Op, name: str, title: str, parents: str, doc: str) -> str:
+    return (
+        f"class {title}({parents}):\n"
+        f'    """{doc}"""\n\n'
+        f'    op, name = "{op.name}", "{name}"\n'
+        "    priority = -1  # runs only when asked for; above 10, it becomes what `auto` takes\n"
+    )
+
+
+def _whole_class(cls: type, op: Op, name: str, title: str) -> str:
+    from core.cli.excerpt import members, without
+
+    parents = ", ".join(parent.__name__ for parent in cls.__bases__)
+    doc = (cls.__doc__ or "Say here what this one does better, and what limits it.").strip()
+    body = [without(text, ("op", "name", "priority", "source")) for text, _ in members(cls)]
+    return _head(op, name, title, parents, doc) + _joined(body)
+
+
+def _forward_class(cls: type, op: Op, name: str, title: str) -> str:
+    from core.cli.excerpt import members
+
+    base = str(getattr(cls, "name", ""))
+    doc = f"A forward of its own; all that is not here, backward too, is {base}'s."
+    forward = [text for text, names in members(_owner_of_forward(cls)) if names == ["forward"]]
+    return _head(op, name, title, "Variant", doc) + f'    base = "{base}"\n' + _joined(forward)
+
+
+def _joined(body: list[str]) -> str:
+    lines = ""
+    for text in filter(None, body):
+        lines += ("\n" if text.lstrip().startswith(("def", "@")) else "") + text + "\n"
+    return lines.rstrip("\n")
+
+
+def _kernels(registry: Registry, op: Op, start: Variant, forward_only: bool) -> tuple[list[str], Path | None]:
+    """The kernels that the variant launches from its own file at its examples, and that file."""
+    from core.testing.case import cases_of
+    from core.testing.check import VariantReport, reference_of, trials_of
+    from core.testing.compiles import launches_of
+    from core.testing.runner import CpuRunner
+
+    source = start.sources.get("forward")
+    if source is None:
+        return [], None
+    home = CpuRunner(registry)
+    report = VariantReport(op.name, start.name, start.device, start.dtypes)
+    trials = trials_of(cases_of(op, start), start, reference_of(op, registry), home, home, report)
+    launches = [x for x in launches_of(trials) if x.kernel.source == source]
+    own = [x.kernel.name for x in launches if not forward_only or x.method == "forward"]
+    return list(dict.fromkeys(own)), source
+
+
+def _renamed(kernel: str, old: str, new: str) -> str:
+    return f"{new}_{kernel.removeprefix(f'{old}_')}" if kernel.startswith(f"{old}_") else kernel
+
+
+def _rename_in_launchers(text: str, renamed: Mapping[str, str], old: str, new: str) -> str:
+    for kernel, now in renamed.items():
+        text = re.sub(rf'"{kernel}"', f'"{now}"', text)
+    if any(kernel != now for kernel, now in renamed.items()):  # kernels = "naive", which f-strings make names of
+        text = re.sub(rf'^(    (?!base\b)\w.*= .*)"{old}"', rf'\1"{new}"', text, flags=re.MULTILINE)
+    return text
+
+
+def _cuda(source: Path, kernels: list[str], renamed: Mapping[str, str], op: Op, start: Variant, name: str) -> str:
+    from core.cli.excerpt import kernels_excerpt
+
+    if not kernels:
+        raise BuildError(f"{start.op}.{start.name} launches no kernel of {source} at its examples")
+    text = kernels_excerpt(source.read_text("utf-8"), kernels)
+    for kernel, now in renamed.items():
+        text = re.sub(rf"\b{kernel}\b", now, text)
+    return (
+        f"// Kernels of {op.name}.{name}, which started as those of {start.op}.{start.name}.\n"
+        "// The core puts prelude.cuh in front: `elem`, float or bf16, which reads as a float; sums over warps.\n"
+        f"//\n// {', '.join(renamed.get(kernel, kernel) for kernel in kernels)}\n\n{text}"
+    )
