@@ -5,21 +5,16 @@ What is launched is found by recording the launchers at the variant's examples, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
-from core.device.cpu import Pick
-from core.device.gpu import MAX_SHARED, DeviceTensor, Host, LaunchRecord, record
+from core.device.gpu import MAX_SHARED, LaunchRecord
 from core.device.nvrtc import Kernel, Resources, architectures_of, compile_all
-from core.dtypes import NUMPY
+from core.device.planned import PlannedDevice, threads_of
 from core.errors import BuildError
-from core.op import Tensors, Variant
-from core.testing.compare import Array
+from core.op import Variant
 from core.testing.devices import DeviceRunner
 from core.testing.trial import Asked, Trial
 
@@ -27,39 +22,11 @@ REGISTERS = 65536  # of a multiprocessor, and so of a thread block
 GRANULE = 8  # registers a thread are given in multiples of this
 
 
-class NullDevice:
-    """Records launches and runs nothing: tensors have addresses and no contents."""
-
-    sms = 108
-
-    def __init__(self) -> None:
-        self.records: list[LaunchRecord] = []
-        self._top = 1 << 32
-
-    def allocate(self, nbytes: int) -> int:
-        self._top += -(-nbytes // 256 + 1) * 256
-        return self._top - -(-nbytes // 256) * 256
-
-    def tensor(self, memory: int, offset: int, shape: Sequence[int], dtype: str) -> DeviceTensor:
-        return DeviceTensor(memory + offset, tuple(int(n) for n in shape), dtype, memory, offset)
-
-    def upload(self, tensor: DeviceTensor, values: Array) -> None:
-        """Contents are nowhere kept."""
-
-    def download(self, tensor: DeviceTensor) -> Array:
-        return np.zeros(tensor.shape, NUMPY[tensor.dtype])
+class _AnyArchitecture(PlannedDevice):
+    """What is recorded is compiled for every architecture later."""
 
     def can_run(self, variant: Variant) -> str | None:
         return None
-
-    def record(
-        self, variant: Variant, method: str, t: Tensors, pick: Pick, workspace: Any, counters: Any
-    ) -> list[LaunchRecord]:
-        host = Host(self.sms, None, lambda n: self.tensor(self.allocate(n), 0, (n,), "u8"))
-        return record(variant, method, t, pick, workspace, counters, host=host)
-
-    def run(self, commands: Sequence[LaunchRecord]) -> None:
-        self.records += commands
 
 
 class Recorder(DeviceRunner):
@@ -68,8 +35,8 @@ class Recorder(DeviceRunner):
     guard = 0
 
     @cached_property
-    def target(self) -> NullDevice:
-        return NullDevice()
+    def target(self) -> PlannedDevice:
+        return _AnyArchitecture()
 
 
 def launches_of(trials: Iterable[Trial]) -> list[LaunchRecord]:
@@ -104,7 +71,7 @@ def compilations(
     threads: dict[Kernel, int] = {}
     smem: dict[Kernel, int] = {}
     for launch in launches:
-        threads[launch.kernel] = max(threads.get(launch.kernel, 0), math.prod(launch.block))
+        threads[launch.kernel] = max(threads.get(launch.kernel, 0), threads_of(launch))
         smem[launch.kernel] = max(smem.get(launch.kernel, 0), launch.smem)
     jobs = [(kernel, arch) for arch in archs or architectures_of(variant.arch) for kernel in threads]
     found = []

@@ -1,0 +1,124 @@
+"""A GPU that is not there: launchers are recorded and their kernels compiled for its architecture; nothing runs.
+
+For plans, listings and checks of the compiler on any machine. Tensors have addresses and no contents: what is
+uploaded is nowhere kept, and what is downloaded is zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from core.device import primitives
+from core.device.cpu import Pick
+from core.device.gpu import CallLaunch, DeviceTensor, Host, LaunchRecord, record
+from core.device.nvrtc import Kernel, Resources, compile_all, runs_on
+from core.dtypes import NUMPY
+from core.op import Tensors, Variant
+
+Array = np.ndarray[Any, Any]
+SMS = 108  # multiprocessors that launchers are told of
+FIRST = 1 << 32  # where its addresses start
+
+
+@dataclass(frozen=True)
+class PlannedMemory:
+    """An allocation of no memory."""
+
+    pointer: int
+    nbytes: int
+
+
+class PlannedDevice:
+    """Records for `arch`. `records`: what `run` was given, in order."""
+
+    name = "cuda"
+    runs = "cuda"  # the `device` of the variants that it plans
+    sms = SMS
+
+    def __init__(self, arch: str = "sm_90a") -> None:
+        self.arch = arch
+        self.records: list[LaunchRecord] = []
+        self._top = FIRST
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        return ("f32", "bf16") if runs_on("sm_80+", self.arch) else ("f32",)
+
+    def describe(self) -> str:
+        return f"cuda, planned for {self.arch}: kernels are compiled, nothing runs"
+
+    def can_run(self, variant: Variant) -> str | None:
+        """Why a variant's kernels could not run on this architecture; None when they could."""
+        return None if runs_on(variant.arch, self.arch) else f"it needs {variant.arch}, and the plan is for {self.arch}"
+
+    def allocate(self, nbytes: int) -> PlannedMemory:
+        found = PlannedMemory(self._top, nbytes)
+        self._top += (nbytes // 256 + 1) * 256
+        return found
+
+    def tensor(self, memory: PlannedMemory, offset: int, shape: Sequence[int], dtype: str) -> DeviceTensor:
+        return DeviceTensor(memory.pointer + offset, tuple(int(n) for n in shape), dtype, memory, offset)
+
+    def upload(self, tensor: DeviceTensor, values: Any) -> None:
+        """Contents are nowhere kept."""
+
+    def download(self, tensor: DeviceTensor) -> Array:
+        kind = np.dtype(np.float32) if tensor.dtype == "bf16" else NUMPY[tensor.dtype]
+        return np.zeros(tensor.shape, kind)
+
+    def synchronize(self) -> None:
+        """Nothing is ever under way here."""
+
+    @property
+    def host(self) -> Host:
+        return Host(self.sms, None, lambda n: self.tensor(self.allocate(n), 0, (n,), "u8"))
+
+    def record(
+        self,
+        variant: Variant,
+        method: str,
+        t: Tensors,
+        pick: Pick | None,
+        workspace: DeviceTensor | None,
+        counters: DeviceTensor | None = None,
+    ) -> list[LaunchRecord]:
+        """The launches of one launcher."""
+        return record(variant, method, t, pick, workspace, counters, host=self.host)
+
+    def record_calls(self, calls: Callable[[Any], None], pick: Pick | None) -> list[LaunchRecord]:
+        """The launches of the ops that `calls(launch)` asks for."""
+        launch = CallLaunch(pick, self.host)
+        calls(launch)
+        return launch.records
+
+    def fill(self, target: DeviceTensor, value: float) -> list[LaunchRecord]:
+        return [primitives.fill(target, value)]
+
+    def copy(self, target: DeviceTensor, source: DeviceTensor) -> list[LaunchRecord]:
+        return [primitives.copy(target, source)]
+
+    def add(self, target: DeviceTensor, source: DeviceTensor) -> list[LaunchRecord]:
+        return [primitives.add(target, source)]
+
+    def dot_into(self, control: DeviceTensor, slot: int, a: DeviceTensor, b: DeviceTensor) -> list[LaunchRecord]:
+        return [primitives.dot(control, slot, a, b)]
+
+    def run(self, commands: Sequence[LaunchRecord]) -> None:
+        """Keeps the launches; `prepare` compiles them."""
+        self.records += commands
+
+    def prepare(self, commands: Sequence[LaunchRecord]) -> dict[Kernel, Resources]:
+        """Compile what the commands launch, for `arch`; what the compiler says of each kernel. Raises BuildError."""
+        kernels = list(dict.fromkeys(command.kernel for command in commands))
+        compiled = compile_all((kernel, self.arch) for kernel in kernels)
+        return {kernel: found.of(kernel) for kernel, found in zip(kernels, compiled, strict=True)}
+
+
+def threads_of(asked: LaunchRecord) -> int:
+    """Threads of one thread block."""
+    return math.prod(asked.block)
