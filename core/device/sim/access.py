@@ -73,7 +73,7 @@ def locate(
     elif space == "shared":
         view, index = batch.shared_view(width), _shared(g, ins, addresses, lanes, width, how)
     else:
-        low, high = int(addresses.min()), int(addresses.max())
+        low, high = int(np.minimum.reduce(addresses)), int(np.maximum.reduce(addresses))
         stride = batch.local_stride
         if low < 0 or high + width > stride:
             bad = np.flatnonzero((addresses < 0) | (addresses + width > stride))
@@ -87,7 +87,7 @@ def locate(
 def _shared(g: Group, ins: Instruction, addresses: Array, lanes: Array, width: int, how: str) -> Array:
     """Byte positions in the batch's shared memory; the upper bits of an address may name a peer of the cluster."""
     batch = g.batch
-    high = int(addresses.max())
+    high = int(np.maximum.reduce(addresses))
     offsets = g.shared_offset if g.shared_offset.size == 1 else g.shared_offset[lanes]
     if high >= 1 << layout.RANK_SHIFT:
         rank = (addresses >> layout.RANK_SHIFT) - 1
@@ -99,7 +99,7 @@ def _shared(g: Group, ins: Instruction, addresses: Array, lanes: Array, width: i
         high = int(addresses.max())
         if rank.max() >= cluster:
             _out_of_bounds(g, ins, "shared", addresses, lanes, width, how, int(rank.argmax()))
-    if int(addresses.min()) < layout.SHARED_START or high + width > batch.shared_end:
+    if int(np.minimum.reduce(addresses)) < layout.SHARED_START or high + width > batch.shared_end:
         bad = np.flatnonzero((addresses < layout.SHARED_START) | (addresses + width > batch.shared_end))
         _out_of_bounds(g, ins, "shared", addresses, lanes, width, how, int(bad[0]))
     return addresses + offsets

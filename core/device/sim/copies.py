@@ -87,9 +87,10 @@ def _cp_async_arrive(program: Program, ins: Instruction) -> Step:
 # --------------------------------------------------------------------------- bulk copies
 def _raw(g: Group, ins: Instruction, space: str, start: int, nbytes: int, lane: int, how: str) -> Array:
     """`nbytes` bytes of a space, as a view that can be written."""
-    view, index = locate(g, ins, space, np.array([start, start + nbytes - 1]), np.array([lane, lane]), 1, how)
+    starts = np.arange(start, start + nbytes, 16)
+    view, index = locate(g, ins, space, starts, np.full(len(starts), lane), 16, how)
     first = int(index[0])
-    return view[first : first + nbytes]
+    return view[first : first + nbytes // 16].view(np.uint8)
 
 
 @opcode("cp.async.bulk", "cp.reduce.async.bulk")
@@ -139,7 +140,10 @@ def _land(g: Group, ins: Instruction, barrier: int, peer: int, target: int, lane
     """A copy's bytes arrive: its mbarrier, in the thread block that was written, counts them."""
     address = barrier if peer == target else (barrier & 0xFFFFFF) | (peer & ~0xFFFFFF)
     (key,) = keys(g, np.array([address]), np.array([lane]))
-    complete_bytes(g.batch, find(g, ins, key, lane), count)
+    found = find(g, ins, key, lane)
+    if g.batch.watch is not None:
+        g.batch.watch.publish(found.order, g, np.array([lane]))
+    complete_bytes(g.batch, found, count)
 
 
 def _map(g: Group, ins: Instruction, address: int, lane: int) -> Map:

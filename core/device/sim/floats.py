@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 NAN32 = np.array([0x7FFFFFFF], np.uint32).view(np.float32)[0]
 TINY = np.float32(1.1754943508222875e-38)  # the smallest normal f32
+TOGETHER = 32768  # products of fma instructions that are computed in one go
 DROPPED, LEAST = np.int64(35), np.iinfo(np.int64).min
 LOW, HALF = np.int64(0x1FFFFFFF), np.int64(0x10000000)  # the bits of an f64 that an f32 has no room for; their middle
 
@@ -132,23 +133,27 @@ def fma_f64(a: Array, b: Array, c: Array) -> Array:
 
 
 def fma_f32(a: Array, b: Array, c: Array) -> Array:
-    """The single rounding of a * b + c in f32; a and b are f32 values held in f64, c is f32 (or f64).
-
-    f64's sum differs from the exact one only in its last bit; that matters when it lies half way between two f32,
-    or below f32's normal range. Such elements are done again.
-    """
-    shape = np.broadcast_shapes(a.shape, b.shape, c.shape)
-    product, total = _scratch(shape)
+    """The single rounding of a * b + c in f32; a and b are f32 values held in f64, c is f32 (or f64)."""
+    product, total = _scratch(np.broadcast_shapes(a.shape, b.shape, c.shape))
     np.multiply(a, b, out=product)
     total[...] = c
     np.add(product, total, out=total)
     result = total.astype(np.float32)
-    size = np.abs(result)
-    whole = size.max() < np.inf and size.min() > TINY
-    # Half way: of the 29 bits that f32 drops, only the top one is set; at the top of 64 bits that is the least integer.
-    if whole and np.left_shift(total.view(np.int64), DROPPED, out=product.view(np.int64)).min() != LEAST:
-        return result
-    return _fma_again(a, b, c, result)
+    return result if rounded_once(result, total, product) else _fma_again(a, b, c, result)
+
+
+def rounded_once(result: Array, total: Array, spare: Array) -> bool:
+    """Whether rounding f64 sums `total` to f32 `result` is sure to give what rounding the exact sums would.
+
+    f64's sum differs from the exact one only in its last bit; that matters when it lies half way between two f32,
+    or below f32's normal range. Half way: of the 29 bits that f32 drops, only the top one is set; moved to the top
+    of 64 bits that is the least of all integers. `spare` is overwritten.
+    """
+    size = np.abs(result).reshape(-1)
+    if not (np.maximum.reduce(size) < np.inf and np.minimum.reduce(size) > TINY):
+        return False
+    moved = np.left_shift(total.view(np.int64), DROPPED, out=spare.view(np.int64))
+    return bool(np.minimum.reduce(moved.reshape(-1)) != LEAST)
 
 
 def _fma_again(a: Array, b: Array, c: Array, result: Array) -> Array:
@@ -276,6 +281,52 @@ def _fma(program: Program, ins: Instruction) -> Step:
     a, b = (_as_double(program, o) for o in ins.operands[1:3])
     c, write = bits_reader(program, ins.operands[3], np.dtype(np.float32)), writer(program, ins.operands[0])
     return lambda g: write(g, fma_f32(a(g), b(g), c(g)))
+
+
+def is_plain_fma(ins: Instruction) -> bool:
+    return ins.opcode == "fma.rn.f32" and ins.predicate is None
+
+
+def independent(run: list[Instruction]) -> bool:
+    """Whether the last instruction of a run neither reads nor writes what an earlier one writes."""
+    written = {ins.operands[0] for ins in run[:-1]}
+    return written.isdisjoint(run[-1].operands)
+
+
+def fma_run(program: Program, run: list[Instruction]) -> Step:
+    """Independent fma of one run, computed together: NumPy's cost is per call, and matmuls are made of these."""
+    singles = [_fma(program, ins) for ins in run]
+    sources = [(_as_double(program, i.operands[1]), _as_double(program, i.operands[2])) for i in run]
+    added = [bits_reader(program, i.operands[3], np.dtype(np.float32)) for i in run]
+    targets = [program.number(i.operands[0]) for i in run if isinstance(i.operands[0], Register)]
+    count = len(run)
+
+    def together(g: Group) -> None:
+        if g.picked is not None or g.mask is not None:
+            for step in singles:
+                step(g)
+            return
+        size = max(1, TOGETHER // g.lanes)
+        for first in range(0, count, size):
+            part = range(first, min(first + size, count))
+            product, total = _scratch((len(part), g.lanes))
+            for row, i in enumerate(part):
+                a, b = sources[i]
+                np.multiply(a(g), b(g), out=product[row])
+                total[row] = added[i](g)
+            np.add(product, total, out=total)
+            result = total.astype(np.float32)
+            if not rounded_once(result, total, product):
+                for i in part:
+                    singles[i](g)
+                continue
+            bits = result.view(np.uint32)
+            for row, i in enumerate(part):
+                g.registers[targets[i]] = bits[row]
+            if g.owned:
+                g.owned.difference_update(targets)
+
+    return together
 
 
 def _as_double(program: Program, operand: Operand) -> Read:

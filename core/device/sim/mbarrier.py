@@ -13,6 +13,7 @@ from core.device.sim.opcodes import opcode
 from core.device.sim.operands import Step, address_reader, bits_reader, need, writer
 from core.device.sim.parser import Immediate, Instruction, Register
 from core.device.sim.program import GONE, End, Program
+from core.device.sim.strict import Phase
 from core.device.sim.types import UNSIGNED, Array
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class MBarrier:
     phase: int = 0
     bytes_left: int = 0
     waiting: list[Waiting] = field(default_factory=list)
+    order: Phase = field(default_factory=Phase)
 
 
 def keys(g: Group, addresses: Array, lanes: Array) -> list[Key]:
@@ -60,9 +62,16 @@ def settle_phase(batch: Batch, barrier: MBarrier) -> None:
         barrier.phase ^= 1
         barrier.pending = barrier.expected
         batch.progress += 1
-        waiting, barrier.waiting = barrier.waiting, []
-        for one in waiting:
-            batch.resume(one)
+        _wake(batch, barrier)
+
+
+def _wake(batch: Batch, barrier: MBarrier | ClusterBarrier) -> None:
+    barrier.order.turn()
+    waiting, barrier.waiting = barrier.waiting, []
+    for one in waiting:
+        if batch.watch is not None:
+            batch.watch.learn(barrier.order, one.group, one.index)
+        batch.resume(one)
 
 
 def complete_bytes(batch: Batch, barrier: MBarrier, count: int) -> None:
@@ -130,6 +139,8 @@ def _arrive(program: Program, ins: Instruction) -> Step:
                 barrier.bytes_left += given[i]
             if completes:
                 barrier.bytes_left -= given[i]
+            if g.batch.watch is not None:
+                g.batch.watch.publish(barrier.order, g, lanes[i : i + 1])
             if arrives:
                 arrivals = 1 if expects else given[i]
                 if barrier.pending < arrivals:
@@ -161,6 +172,10 @@ def _test_wait(program: Program, ins: Instruction) -> Step:
         asked = (g.spread(phase(g)) & np.uint64(1)).tolist()
         found = [find(g, ins, k, int(x)) for k, x in zip(keys(g, g.spread(where(g)), lanes), lanes, strict=True)]
         g.batch.polled += 1
+        if g.batch.watch is not None:
+            for barrier, lane, parity in zip(found, lanes, asked, strict=True):
+                if barrier.phase != parity:
+                    g.batch.watch.learn(barrier.order, g, np.array([lane]))
         write(g, g.spread_back(np.array([b.phase != p for b, p in zip(found, asked, strict=True)])))
 
     return test
@@ -182,8 +197,11 @@ def _try_wait(program: Program, ins: Instruction, pc: int) -> End:
         write(g, np.ones(1, np.bool_))
         parked: dict[Key, list[int]] = {}
         for i, key in enumerate(keys(g, g.spread(where(g)), lanes)):
-            if find(g, ins, key, int(lanes[i])).phase == asked[i]:
+            barrier = find(g, ins, key, int(lanes[i]))
+            if barrier.phase == asked[i]:
                 parked.setdefault(key, []).append(int(lanes[i]))
+            elif g.batch.watch is not None:
+                g.batch.watch.learn(barrier.order, g, lanes[i : i + 1])
         if not parked:
             return pc + 1
         free = g.active()
@@ -205,6 +223,7 @@ class ClusterBarrier:
     arrived: int = 0
     phase: int = 0
     waiting: list[Waiting] = field(default_factory=list)
+    order: Phase = field(default_factory=Phase)
 
 
 @opcode("barrier.cluster.arrive")
@@ -219,6 +238,8 @@ def _cluster_arrive(program: Program, ins: Instruction) -> Step:
             members = lanes[clusters == number]
             g.cluster_phase[members] = barrier.phase
             barrier.arrived += len(members)
+            if g.batch.watch is not None:
+                g.batch.watch.publish(barrier.order, g, members)
             settle_cluster(g.batch, number)
 
     return arrive
@@ -232,9 +253,7 @@ def settle_cluster(batch: Batch, number: int) -> None:
         barrier.arrived = 0
         barrier.phase += 1
         batch.progress += 1
-        waiting, barrier.waiting = barrier.waiting, []
-        for one in waiting:
-            batch.resume(one)
+        _wake(batch, barrier)
 
 
 @control("barrier.cluster.wait")
@@ -251,6 +270,10 @@ def _cluster_wait(program: Program, ins: Instruction, pc: int) -> End:
         clusters = g.block[lanes] // g.batch.shape.cluster
         phases = np.array([g.batch.cluster_barriers[c].phase for c in clusters.tolist()])
         late = g.cluster_phase[lanes] >= phases
+        if g.batch.watch is not None:
+            for number in np.unique(clusters[~late]).tolist():
+                barrier = g.batch.cluster_barriers[number]
+                g.batch.watch.learn(barrier.order, g, lanes[~late & (clusters == number)])
         if not late.any():
             return pc + 1
         for number in np.unique(clusters[late]).tolist():

@@ -109,7 +109,7 @@ class Memory:
 
     def outside(self, addresses: Array, width: int) -> Array | None:
         """Positions of the accesses of `width` bytes that lie in no one region; None when all are inside one."""
-        low, high = int(addresses.min()), int(addresses.max()) + width
+        low, high = int(np.minimum.reduce(addresses)), int(np.maximum.reduce(addresses)) + width
         known = self.last
         if known.start <= low and high <= known.start + known.size:
             return None

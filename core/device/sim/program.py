@@ -262,13 +262,39 @@ def _bind(program: Program) -> None:
         last = code[stop - 1]
         ends = _controls(last, CONTROL)
         body = code[start : stop - 1] if ends else code[start:stop]
-        steps = [_predicated(program, i) for i in body]
+        steps = _steps(program, body)
         end = build_control(program, last, stop - 1) if ends else fall_through(stop)
         program.blocks[start] = Block(start, stop, steps, end)
     # Falling off the end is an exit.
     exiting = Instruction("exit", (), None, False, code[-1].location, "exit", ("exit",)) if code else None
     if exiting:
         program.blocks[len(code)] = Block(len(code), len(code), [], build_control(program, exiting, len(code)))
+
+
+def _steps(program: Program, body: list[Instruction]) -> list[Step]:
+    """One function per instruction, but one for a run of fma that do not touch each other's results."""
+    from core.device.sim.floats import fma_run, independent, is_plain_fma
+
+    steps: list[Step] = []
+    run: list[Instruction] = []
+
+    def flush() -> None:
+        if len(run) > 1:
+            steps.append(fma_run(program, list(run)))
+        else:
+            steps.extend(_predicated(program, i) for i in run)
+        run.clear()
+
+    for instruction in body:
+        if not is_plain_fma(instruction):
+            flush()
+            steps.append(_predicated(program, instruction))
+            continue
+        if run and not independent([*run, instruction]):
+            flush()
+        run.append(instruction)
+    flush()
+    return steps
 
 
 def _controls(instruction: Instruction, table: dict[str, Any]) -> bool:

@@ -287,6 +287,11 @@ class Batch:
                     hint="every thread of the thread block must come to the barrier",
                 )
 
+        for one in [w for b in (*self.mbarriers.values(), *self.cluster_barriers.values()) for w in b.waiting]:
+            ins = self.program.instructions[one.pc - 1]
+            message = "threads wait for a phase that never completes: too few arrivals, or bytes that never come"
+            raise self.fault(ins, "deadlock", message, one.group, int(one.index[0]))
+
     def stuck(self, g: Group) -> KernelError:
         lane = int(np.flatnonzero(g.live)[0])
         ins = self.program.instructions[min(min(g.fragments), len(self.program.instructions) - 1)]

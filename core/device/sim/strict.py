@@ -60,6 +60,20 @@ def grain(program: Program, space: str) -> int:
 
 
 @dataclass
+class Phase:
+    """What strict mode keeps with a barrier of phases: the clocks of those that arrived, before and in this phase."""
+
+    gathering: Array | None = None
+    known: Array | None = None
+
+    def turn(self) -> None:
+        """The phase is complete."""
+        if self.gathering is not None:
+            self.known = self.gathering if self.known is None else np.maximum(self.known, self.gathering)
+            self.gathering = None
+
+
+@dataclass
 class Shadow:
     """What is remembered of each grain of a memory. Threads are numbered over the grid; a warp is thread // 32."""
 
@@ -186,6 +200,20 @@ class Watch:
             self.barrier_time[blocks] = self.time
         else:
             self.partial[blocks] = True
+
+    # ------------------------------------------------------------------ phases of mbarriers and cluster barriers
+    def publish(self, phase: Phase, g: Group, lanes: Array) -> None:
+        """Lanes arrive (or their copies land): what they know goes to whoever waits for the phase."""
+        here = np.unique(self.warps(g, lanes))
+        latest = self.clock[here].max(0)
+        phase.gathering = latest if phase.gathering is None else np.maximum(phase.gathering, latest)
+        self.clock[here, here % self.team] += 1
+
+    def learn(self, phase: Phase, g: Group, lanes: Array) -> None:
+        """Lanes have waited for a phase."""
+        if phase.known is not None:
+            here = np.unique(self.warps(g, lanes))
+            self.clock[here] = np.maximum(self.clock[here], phase.known)
 
     # ------------------------------------------------------------------ accesses
     def access(self, g: Group, ins: Instruction, space: str, index: Array, lanes: Array, width: int, how: str) -> None:
