@@ -25,7 +25,7 @@ from core.errors import BuildError, CheckpointError, CoreError, DataError, Devic
 from core.interop import checkpoint, files
 from core.loader import load_registry
 from core.testing.verdicts import Verdicts
-from core.train import devices
+from core.train import devices, estimate
 from core.train.display import Display, fit
 from core.train.estimate import estimate_seconds, refuse_long
 from core.train.loop import Trainer
@@ -554,6 +554,16 @@ def test_more_than_an_hour_on_the_cpu_is_not_started_unasked() -> None:
     refuse_long(seconds, "cpu", steps=100, allowed=True, where="")
     refuse_long(seconds, "cuda", steps=100, allowed=False, where="")
     refuse_long(3599, "cpu", steps=100, allowed=False, where="")
+
+
+def test_the_simulator_is_estimated_by_its_own_rate() -> None:
+    rates = {device: rate() for device, (rate, _) in estimate.SLOW.items()}
+    assert rates["sim"] < rates["cpu"] / 20
+    # configs/tiny.toml without its [on.sim]: hours in the simulator, minutes on the cpu.
+    tokens = 1200 * 1024
+    with pytest.raises(UsageError, match="on the sim"):
+        refuse_long(estimate_seconds(1_063_680, tokens, rates["sim"]), "sim", steps=1200, allowed=False, where="x")
+    refuse_long(estimate_seconds(1_063_680, tokens, rates["cpu"]), "cpu", steps=1200, allowed=False, where="x")
 
 
 # --- what is shown ---------------------------------------------------------------------------------------------

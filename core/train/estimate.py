@@ -1,15 +1,19 @@
-"""How long a run takes on this machine's cpu at least, before anything heavy: the time of its matrix products.
+"""How long a run takes on this machine at least, before anything heavy: the FLOPs of its steps at a rate measured here.
 
-Elementwise work, validation and small matrices come on top: a quarter for GPT-2 124M, as much again for a toy.
+On the cpu that is the rate of its matrix products: elementwise work, validation and small matrices come on top, a
+quarter for GPT-2 124M, as much again for a toy. In the simulator it is the rate of a kernel's instructions, thousands
+of times lower; validation and the reading of the kernels come on top, and large launches take less than estimated.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 
 from core.device.cpu import cores
+from core.device.sim import Simulator
 from core.errors import UsageError
 from core.train.report import duration
 
@@ -17,7 +21,8 @@ LONG = 3600.0  # seconds: a run estimated longer than this is not started by acc
 PROBE = 0.05  # seconds that the measurement takes on a quiet machine
 TRIES = 24  # products at least: on a busy machine most of them wait for a core, and the best one counts
 LEAST = 20e9  # FLOP/s of a core: other work on the machine must not make a run look longer than it is
-SLOW = ("cpu", "sim")  # devices on which a run may take hours without being meant to
+PER_FLOP = 1.7  # instructions of a thread that kernels run for a FLOP; counted in steps of small GPT-2s, `tiled` matmul
+LEAST_SIMULATED = 60e6  # instructions of a thread per second, on any machine; for the same reason as LEAST
 
 
 def gemm_rate(seconds: float = PROBE, size: int = 256) -> float:
@@ -30,6 +35,42 @@ def gemm_rate(seconds: float = PROBE, size: int = 256) -> float:
         np.matmul(a, a, out=out)
         best, tries = min(best, time.perf_counter() - start), tries + 1
     return max(2.0 * size**3 / best, LEAST * cores())
+
+
+# The inner loop of a matrix product: two values of a tile for every product, `threads` of them side by side.
+# Few threads, since the kernels of a model that one trains in the simulator have few: more would run faster each.
+PROBE_THREADS, PROBE_TURNS, PROBE_BLOCKS = 256, 256, 4
+PROBE_PTX = f"""
+.version 8.7
+.target sm_90a
+.address_size 64
+.visible .entry probe()
+{{
+.reg .f32 %f<4>; .reg .b32 %r<4>; .reg .pred %p; .shared .align 16 .b8 tile[2048];
+mov.u32 %r0, %tid.x; mad.lo.u32 %r1, %r0, 4, 1024; mov.u32 %r2, 0; mov.f32 %f2, 0f00000000;
+st.shared.f32 [%r1], %f2; st.shared.f32 [%r1+1024], %f2; bar.sync 0;
+loop: ld.shared.f32 %f0, [%r1]; ld.shared.f32 %f1, [%r1+1024]; fma.rn.f32 %f2, %f0, %f1, %f2;
+add.u32 %r2, %r2, 1; setp.lt.u32 %p, %r2, {PROBE_TURNS}; @%p bra loop;
+ret;
+}}
+"""
+
+
+def simulated_rate(tries: int = 8) -> float:
+    """FLOP/s of kernels in the simulator here; the best of a few launches of a small one."""
+    simulator, best = Simulator(PROBE_PTX), 0.0
+    for _ in range(tries):
+        start = time.perf_counter()
+        report = simulator.launch("probe", (PROBE_BLOCKS,), (PROBE_THREADS,), [])
+        best = max(best, report.lanes / (time.perf_counter() - start))
+    return max(best, LEAST_SIMULATED) / PER_FLOP
+
+
+# Devices on which a run may take hours without being meant to: how fast this one is, and what that leaves out.
+SLOW: dict[str, tuple[Callable[[], float], str]] = {
+    "cpu": (gemm_rate, "for matrix products alone"),
+    "sim": (simulated_rate, "for the kernels of the steps alone"),
+}
 
 
 def estimate_seconds(parameters: int, tokens: int, rate: float) -> float:

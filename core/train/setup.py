@@ -33,7 +33,7 @@ from core.registry import Registry
 from core.testing.verdicts import FAILED, Verdicts
 from core.train.devices import choose_device
 from core.train.display import Display
-from core.train.estimate import SLOW, estimate_seconds, gemm_rate, refuse_long
+from core.train.estimate import SLOW, estimate_seconds, refuse_long
 from core.train.loop import Job, Trainer, run_job
 from core.train.report import duration
 from core.train.run import Run, choose_folder, occupied
@@ -222,7 +222,8 @@ def check_estimate(config: RunConfig, engine: Engine, done: int, allowed: bool) 
         return None
     steps = max(0, config.train.steps - done)
     tokens = steps * config.train.tokens_per_step
-    seconds = estimate_seconds(engine.graph.parameter_count, tokens, gemm_rate())
+    rate, _ = SLOW[config.device]
+    seconds = estimate_seconds(engine.graph.parameter_count, tokens, rate())
     refuse_long(seconds, config.device, steps=steps, allowed=allowed, where=config.where("train.steps"))
     return seconds
 
@@ -430,4 +431,5 @@ def announce_start(
         display.line(f"weights: {config.weights}")
     if estimate is not None:
         steps = config.train.steps - (start.step if start else 0)
-        display.line(f"estimate: {steps:,} steps take {duration(max(1, estimate))} or more, for matrix products alone")
+        _, what = SLOW[config.device]
+        display.line(f"estimate: {steps:,} steps take {duration(max(1, estimate))} or more, {what}")
