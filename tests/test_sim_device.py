@@ -163,3 +163,43 @@ def test_a_race_that_changes_no_bit_is_found_by_strict_mode(tmp_path, barrier, c
         else:
             device.run(commands)
             assert np.array_equal(device.download(y), np.arange(64))
+
+
+TILE = """struct alignas(64) Map { char bytes[128]; };
+extern "C" __global__ void tile(float* y, const __grid_constant__ Map map, int column, int row) {
+    __shared__ alignas(1024) float held[4 * 32];
+    __shared__ u64 full;
+    u32 at = __cvta_generic_to_shared(held), barrier = __cvta_generic_to_shared(&full), done = 0;
+    if (threadIdx.x == 0) {
+        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barrier));
+        asm volatile("fence.mbarrier_init.release.cluster;");
+        asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], 512;" ::"r"(barrier));
+        asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                     "[%0], [%1, {%3, %4}], [%2];" ::"r"(at), "l"(&map), "r"(barrier), "r"(column), "r"(row) : "memory");
+    }
+    __syncthreads();
+    while (!done)
+        asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], 0; selp.u32 %0, 1, 0, p; }"
+                     : "=r"(done) : "r"(barrier) : "memory");
+    y[threadIdx.x] = held[threadIdx.x];
+}
+"""
+
+
+def test_a_launchers_tensor_map_moves_the_box_that_it_says(tmp_path):
+    class Tile(Variant):
+        op, name, arch = "tile", "mine", "sm_90a"
+
+        def forward(self, t, launch):
+            boxed = launch.tmap(t.x, box=(32, 4), swizzle=0)
+            launch("tile", t.y, boxed, i32(t.column), i32(t.row), grid=1, block=128)
+
+    (tmp_path / "tile.cu").write_text(TILE)
+    made = Tile()
+    made.sources = {"forward": tmp_path / "tile.cu"}
+    device = SimDevice()
+    values = np.arange(10 * 64, dtype=np.float32).reshape(10, 64)
+    x, y = tensor(device, values), tensor(device, np.zeros(128))
+    device.run(device.record(made, "forward", Tensors(y=y, x=x, column=32, row=8), None, None))
+    found = device.download(y).reshape(4, 32)
+    assert np.array_equal(found[:2], values[8:, 32:]) and not found[2:].any(), "rows past the end are zero"

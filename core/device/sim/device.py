@@ -25,12 +25,12 @@ from core.device.gpu import (
     record,
 )
 from core.device.nvrtc import SIMULATED, Compiled, Kernel, compile_all, missing, nvrtc_version, runs_on
+from core.device.sim import tensormap
 from core.device.sim.errors import KernelError
 from core.device.sim.memory import Memory
 from core.device.sim.report import Report
 from core.device.sim.simulator import Simulator
 from core.dtypes import NUMPY
-from core.errors import BuildError
 from core.op import Tensors, Variant
 
 Array = np.ndarray[Any, Any]
@@ -165,14 +165,19 @@ class SimDevice:
 
     def _run(self, asked: LaunchRecord) -> Report:
         simulator = self._simulators[asked.kernel]
-        arguments = [self._encoded(asked, argument) for argument in asked.args]
+        arguments = [_encoded(argument) for argument in asked.args]
         try:
             sizes = (asked.grid, asked.block, arguments, asked.smem, asked.cluster)
             return simulator.launch(asked.kernel.name, *sizes, strict=self.strict, count=self.count)
         except KernelError as error:
             raise KernelError(f"{asked.where}: {error.message}", kind=error.kind, hint=error.hint) from None
 
-    def _encoded(self, asked: LaunchRecord, argument: Any) -> bytes:
-        if isinstance(argument, TensorMap):
-            raise BuildError(f"{asked.where}: the simulator of this version has no tensor maps")
+
+def _encoded(argument: Any) -> bytes:
+    """An argument's bytes; a tensor map has the simulator's own form."""
+    if not isinstance(argument, TensorMap):
         return bytes_of(argument)
+    tensor = argument.tensor
+    return tensormap.encode(
+        tensor.pointer, tensor.dtype, tensor.itemsize, argument.dims, argument.strides, argument.box, argument.swizzle
+    )
