@@ -175,7 +175,8 @@ extern "C" __global__ void tile(float* y, const __grid_constant__ Map map, int c
         asm volatile("fence.mbarrier_init.release.cluster;");
         asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], 512;" ::"r"(barrier));
         asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
-                     "[%0], [%1, {%3, %4}], [%2];" ::"r"(at), "l"(&map), "r"(barrier), "r"(column), "r"(row) : "memory");
+                     "[%0], [%1, {%3, %4}], [%2];"
+                     ::"r"(at), "l"(&map), "r"(barrier), "r"(column), "r"(row) : "memory");
     }
     __syncthreads();
     while (!done)

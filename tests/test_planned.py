@@ -1,0 +1,62 @@
+"""A GPU that is not there: a training step is recorded and compiled for its architecture on any machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.device.planned import PlannedDevice
+from core.engine import Engine, Settings
+from core.engine import engine as module
+from core.graph import load_model
+from core.loader import load_registry
+from core.op import Variant
+
+DIMS = {"B": 2, "T": 5, "S": 8, "V": 21, "P": 64, "C": 24, "H": 2, "L": 1}
+
+
+@pytest.fixture
+def step(monkeypatch):
+    """The launches of one training step planned for an architecture: (device, records)."""
+
+    def run(arch, precision):
+        device = PlannedDevice(arch)
+        monkeypatch.setattr(module, "open_device", lambda name: device)
+        settings = Settings(dims=DIMS, optimizer="adamw", device="cuda", precision=precision)
+        registry = load_registry()
+        engine = Engine(load_model("gpt2_124m", registry), registry, settings)
+        engine.bound("train", (), {"B": 2, "T": 5}).run()
+        return device, device.records
+
+    return run
+
+
+def test_a_step_is_recorded_without_a_gpu_with_every_launch_by_its_node(step):
+    device, records = step("sm_90a", "bf16")
+    nodes = {r.node for r in records}
+    assert {"wte", "h.0.attn", "h.0.fc", "ln_f", "logits"} <= nodes
+    assert all(dict(r.kernel.defines).get("ELEM_BF16") == 1 for r in records if r.node == "h.0.attn")
+    assert len({id(r) for r in records}) == len(records) > 20
+    assert "planned for sm_90a" in device.describe()
+
+
+def test_what_is_recorded_compiles_for_the_architecture(step):
+    device, records = step("sm_80", "f32")
+    kernels = device.prepare([r for r in records if r.node in ("ln_f", "wte", "")])
+    assert kernels and all(0 < used.registers <= 255 for used in kernels.values())
+
+
+def test_what_an_architecture_cannot_run_is_said():
+    class Hopper(Variant):
+        arch = "sm_90a"
+
+    assert PlannedDevice("sm_90a").can_run(Hopper()) is None
+    assert "sm_90a" in str(PlannedDevice("sm_80").can_run(Hopper()))
+    assert PlannedDevice("sm_75").precisions == ("f32",)
+
+
+def test_tensors_have_addresses_and_no_contents():
+    device = PlannedDevice()
+    a, b = device.tensor(device.allocate(1000), 0, (250,), "f32"), device.tensor(device.allocate(8), 0, (1,), "f64")
+    assert a.pointer % 256 == b.pointer % 256 == 0 and b.pointer >= a.pointer + 1000
+    device.upload(a, 1.0)
+    assert not device.download(a).any()
