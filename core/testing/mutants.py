@@ -1,7 +1,9 @@
 """The broken-backward suite: every fault that mutate.py can make in a variant's backward, each held to the op check.
 
     python -m core.testing.mutants [OP[.VARIANT]]... [--list] [--json]
+    python -m core.testing.mutants --device sim [OP[.VARIANT]]... [--sample N]
 
+The first breaks launchers on the cpu, the second the kernels of the .cu files (mutate_cuda.py, mutants_cuda.py). It
 prints how many were made and caught. A mutant that the check passes is a hole in the check, unless the reviewed list
 (tests/mutants_equivalent.toml) says with a reason that it computes the same.
 """
@@ -17,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FunctionType
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import tomli
@@ -27,6 +29,7 @@ from core.loader import load_registry
 from core.op import Op, Reference, Variant
 from core.registry import Registry
 from core.testing.check import check_variant
+from core.testing.mutants_cuda import NO_MUTANT, Bench, CudaMutant
 from core.testing.mutate import HELPERS, Fault, faults
 
 EQUIVALENT = Path("tests") / "mutants_equivalent.toml"
@@ -165,6 +168,7 @@ def same_shape(op: Op, variant: Variant) -> dict[str, tuple[str, ...]]:
 class Result:
     """What became of the mutants of one variant. by_check: sub-check -> how many it caught first.
 
+    dropped: made and left out of all counts, as what does not compile or compiles to the same code.
     unbroken: sub-checks that the variant fails as it is; what those say of a mutant counts for nothing. A sample
     takes it for granted that there are none.
     """
@@ -173,8 +177,9 @@ class Result:
     made: int = 0
     caught: int = 0
     equivalent: int = 0
+    dropped: int = 0
     by_check: dict[str, int] = field(default_factory=dict)
-    survivors: list[Mutant] = field(default_factory=list)
+    survivors: list[Mutant | CudaMutant] = field(default_factory=list)
     unbroken: list[str] = field(default_factory=list)
 
 
@@ -183,43 +188,69 @@ def run_mutants(
     names: Sequence[str] = (),
     listed: Mapping[str, Mapping[str, str]] | None = None,
     sample: int = 0,
+    device: str = "cpu",
 ) -> list[Result]:
-    """Check the mutants of the named ops and variants (all without names).
+    """Check the mutants of the named ops and variants (all without names) for `device`: cpu, or sim for kernels.
 
     listed: variant -> mutant's key -> reason, the reviewed list. sample: at most so many of each variant, evenly
     spread; 0 for all.
     """
-    results = []
-    for op, variant in chosen(registry, names):
-        result = Result(f"{op.name}.{variant.name}")
-        reasons = (listed or {}).get(result.name, {})
-        result.unbroken = [] if sample else check_variant(op, variant, registry).failed_checks()
-        for mutant in spread(mutants_of(op, variant), sample):
-            result.made += 1
-            if mutant.key in reasons:
-                result.equivalent += 1
-            elif (check := mutant.caught(registry)) and check not in result.unbroken:
-                result.caught += 1
-                result.by_check[check] = result.by_check.get(check, 0) + 1
-            else:
-                result.survivors.append(mutant)
-        results.append(result)
-    return results
+    held_to = on_sim if device == "sim" else on_cpu
+    return [
+        held_to(registry, op, variant, (listed or {}).get(f"{op.name}.{variant.name}", {}), sample)
+        for op, variant in chosen(registry, names, device)
+    ]
 
 
-def chosen(registry: Registry, names: Sequence[str]) -> Iterator[tuple[Op, Variant]]:
-    """The cpu variants that are named, by op or in full, and have something to break."""
+def on_cpu(registry: Registry, op: Op, variant: Variant, reasons: Mapping[str, str], sample: int) -> Result:
+    unbroken = [] if sample else check_variant(op, variant, registry).failed_checks()
+    result = Result(f"{op.name}.{variant.name}", unbroken=unbroken)
+    for mutant in spread(mutants_of(op, variant), sample):
+        enter(result, mutant, mutant.key in reasons or mutant.caught(registry))
+    return result
+
+
+def on_sim(registry: Registry, op: Op, variant: Variant, reasons: Mapping[str, str], sample: int) -> Result:
+    bench = Bench(op, variant, registry)
+    result = Result(f"{op.name}.{variant.name}")
+    for mutant in spread(bench.mutants(), sample):
+        enter(result, mutant, mutant.key in reasons or bench.caught(mutant))
+    result.unbroken = bench.unbroken
+    return result
+
+
+def enter(result: Result, mutant: Mutant | CudaMutant, said: bool | str) -> None:
+    """Into the books: said is True for one of the reviewed list, else what `caught` gave."""
+    if said in NO_MUTANT:
+        result.dropped += 1
+        return
+    result.made += 1
+    if said is True:
+        result.equivalent += 1
+    elif said and said not in result.unbroken:
+        result.caught += 1
+        result.by_check[str(said)] = result.by_check.get(str(said), 0) + 1
+    else:
+        result.survivors.append(mutant)
+
+
+def chosen(registry: Registry, names: Sequence[str], device: str = "cpu") -> Iterator[tuple[Op, Variant]]:
+    """The variants for `device` (cpu or sim) that are named, by op or in full, and have something to break."""
     for name in names:
         op_name, _, variant_name = name.partition(".")
         registry.variant(op_name, variant_name) if variant_name else registry.op(op_name)
+    kind = "cuda" if device == "sim" else device
     for op in registry.ops.values():
         for variant in registry.variants.get(op.name, {}).values():
             wanted = not names or op.name in names or f"{op.name}.{variant.name}" in names
-            if wanted and variant.device == "cpu" and launchers_of(op, variant):
+            if wanted and variant.device == kind and (kind == "cuda" or launchers_of(op, variant)):
                 yield op, variant
 
 
-def spread(mutants: list[Mutant], sample: int) -> list[Mutant]:
+MutantKind = TypeVar("MutantKind")
+
+
+def spread(mutants: list[MutantKind], sample: int) -> list[MutantKind]:
     if not sample or len(mutants) <= sample:
         return mutants
     return [mutants[i * len(mutants) // sample] for i in range(sample)]
@@ -241,11 +272,12 @@ def stale(registry: Registry, listed: Mapping[str, Mapping[str, str]]) -> list[s
     found = []
     for name, reasons in listed.items():
         made = {m.key for op, v in chosen(registry, (name,)) for m in mutants_of(op, v)}
+        made |= {m.key for op, v in chosen(registry, (name,), "sim") for m in Bench(op, v, registry).mutants()}
         found += [f"{name}: {key}" for key in reasons if key not in made]
     return found
 
 
-def as_toml(mutant: Mutant) -> str:
+def as_toml(mutant: Mutant | CudaMutant) -> str:
     return f'[[equivalent]]\nvariant = "{mutant.name}"\nmutant = {json.dumps(mutant.key)}\nreason = ""\n'
 
 
@@ -253,18 +285,29 @@ def as_toml(mutant: Mutant) -> str:
 @click.argument("names", nargs=-1, metavar="[OP[.VARIANT]]...")
 @click.option("--plugin", multiple=True, metavar="PATH", help="Load a plugin.")
 @click.option("--equivalent", default=str(EQUIVALENT), show_default=True, help="The reviewed list.")
+@click.option("--device", default="cpu", show_default=True, type=click.Choice(["cpu", "sim"]), help="What to break.")
+@click.option("--sample", default=0, metavar="N", help="At most N of each variant, evenly spread.")
 @click.option("--list", "listing", is_flag=True, help="Print every mutant instead of running them.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def main(names: tuple[str, ...], plugin: tuple[str, ...], equivalent: str, listing: bool, as_json: bool) -> None:
-    """Break every backward in every way that is known, and see the op check catch it."""
+def main(
+    names: tuple[str, ...],
+    plugin: tuple[str, ...],
+    equivalent: str,
+    device: str,
+    sample: int,
+    listing: bool,
+    as_json: bool,
+) -> None:
+    """Break every backward, or every kernel, in every way that is known, and see the op check catch it."""
     registry = load_registry(plugin)
     if listing:
-        for op, variant in chosen(registry, names):
-            for mutant in mutants_of(op, variant):
+        for op, variant in chosen(registry, names, device):
+            made = Bench(op, variant, registry).mutants() if device == "sim" else mutants_of(op, variant)
+            for mutant in made:
                 click.echo(f"{mutant.name}: {mutant.key}")
         return
     path = Path(equivalent)
-    results = run_mutants(registry, names, read_equivalent(path) if path.is_file() else {})
+    results = run_mutants(registry, names, read_equivalent(path) if path.is_file() else {}, sample, device)
     click.echo(json.dumps([summary(r) for r in results], indent=2) if as_json else describe(results))
     survivors = [m for r in results for m in r.survivors]
     if survivors:
@@ -286,6 +329,8 @@ def describe(results: Sequence[Result]) -> str:
     made, same = sum(r.made for r in results), sum(r.equivalent for r in results)
     caught = sum(r.caught for r in results)
     lines.append(f"{caught} of {made - same} broken versions caught; {same} more compute the same (reviewed list)")
+    if dropped := sum(r.dropped for r in results):
+        lines.append(f"{dropped} more do not compile or compile to the same code, and do not count")
     return "\n".join(lines)
 
 
