@@ -3,8 +3,8 @@
 // key: (seed, node, step, first row), or null outside training, where y = x. Formulas: ../dropout.py, ../philox.py.
 //
 // naive_apply    one thread an element: ten rounds for one word of the four that they give
-// vector_apply   one thread for the four neighbours that share a counter: a quarter of the arithmetic; limited by memory
-//                bandwidth
+// vector_apply   one thread for the four neighbours that share a counter: a quarter of the arithmetic; limited by
+//                memory bandwidth
 // Both do forward and backward, and dx may lie in dy's memory.
 
 // The four words of a counter (column / 4, row, step, 0)
