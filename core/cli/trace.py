@@ -48,7 +48,9 @@ SOURCE_WIDTH = 56  # characters of a source line that are shown
 @click.option(
     "--direction", type=click.Choice([*DIRECTIONS, "both"]), default="both", show_default=True, help="Which launchers."
 )
-@click.option("--lines/--no-lines", default=True, show_default=True, help="Each kernel's source lines.")
+@click.option(
+    "--lines/--no-lines", default=True, show_default=True, help="Each kernel's source lines, or only its sum."
+)
 @plugin_option
 @json_option
 def command(
@@ -203,6 +205,15 @@ class Launch:
         """By line of the kernel's own source file; 0 is what has no line there."""
         return self.counted.in_file(self.record.kernel.source.as_posix())
 
+    @property
+    def sizes(self) -> tuple[str, str]:
+        """Of the grid and of a thread block."""
+        return extent(self.record.grid), extent(self.record.block)
+
+    @property
+    def sums(self) -> tuple[str, ...]:
+        return (*cells(self.counted.total), f"{self.counted.memory:,}")
+
     def as_json(self) -> dict[str, Any]:
         asked, text = self.record, source_lines(self.record.kernel.source)
         return {
@@ -261,33 +272,36 @@ class Trace:
         }
 
     def text(self, lines: bool) -> Iterator[str]:
+        """Each launch with its source lines; or one row for each launch."""
         yield f"{self.name}  {self.dtype}, {self.case.label}"
-        for launch in self.launches:
-            asked = launch.record
-            grid, block = (" x ".join(str(n) for n in strip(sizes)) for sizes in (asked.grid, asked.block))
+        if not lines:
+            rows = [(launch.record.kernel.name, *launch.sizes, *launch.sums) for launch in self.launches]
+            yield from aligned([("KERNEL", "GRID", "BLOCK", *COLUMNS, "MEMORY"), *rows], "  ", left=1)
+        for launch in self.launches if lines else ():
+            asked, (grid, block) = launch.record, launch.sizes
             smem = f", {asked.smem:,} bytes of dynamic shared memory" if asked.smem else ""
             yield f"\n  {asked.kernel.name}  {asked.method}, grid {grid}, block {block}{smem}  ({asked.line})"
-            yield from table_of(launch, lines)
+            yield from table_of(launch)
 
 
-def strip(sizes: Sequence[int]) -> Sequence[int]:
-    """Without the ones at the end."""
+def extent(sizes: Sequence[int]) -> str:
+    """32x4 for (32, 4, 1)."""
     last = max((i for i, n in enumerate(sizes) if n > 1), default=0)
-    return sizes[: last + 1]
+    return "x".join(str(n) for n in sizes[: last + 1])
 
 
 # --- tables -----------------------------------------------------------------------------------------------------
 
-HEADER = ("LINE", "INSTR", "ACTIVE", "SECTORS", "COALESCED", "CONFLICTS", "BYTES", "FLOPS", "SOURCE")
+COLUMNS = ("INSTR", "ACTIVE", "SECTORS", "COALESCED", "CONFLICTS", "BYTES", "FLOPS")
 
 
-def table_of(launch: Launch, lines: bool) -> Iterator[str]:
+def table_of(launch: Launch) -> Iterator[str]:
     """A launch's source lines, then their sum."""
     text = source_lines(launch.record.kernel.source)
-    rows = [(str(n or "-"), *cells(c), short(text.get(n, ""))) for n, c in launch.lines.items() if lines]
-    counted = launch.counted
-    total = ("sum", *cells(counted.total), f"memory {counted.memory:,} bytes")
-    yield from aligned([HEADER, *rows, total], "    ", free=1)
+    rows = [(str(n or "-"), *cells(c), short(text.get(n, ""))) for n, c in launch.lines.items()]
+    *sums, memory = launch.sums
+    total = ("sum", *sums, f"memory {memory}")
+    yield from aligned([("LINE", *COLUMNS, "SOURCE"), *rows, total], "  ", right=1)
 
 
 def cells(counts: Counts) -> tuple[str, ...]:
@@ -323,7 +337,7 @@ def comparison(traces: Sequence[Trace], direction: str) -> Iterator[str]:
         ratio = (f"{values[0] / values[1]:.2f}",) if two and values[1] and form == COUNT else ()
         rows.append((label, *(form.format(v) for v in values), *ratio))
     width = len(rows[0])
-    yield from aligned([(*row, *[""] * (width - len(row))) for row in rows], "", free=0, left=1)
+    yield from aligned([(*row, *[""] * (width - len(row))) for row in rows], "", left=1)
 
 
 def measures(totals: Sequence[tuple[Counts, int]]) -> Iterator[tuple[str, list[float], str]]:
@@ -343,12 +357,12 @@ def measures(totals: Sequence[tuple[Counts, int]]) -> Iterator[tuple[str, list[f
     yield "FLOPs per byte moved", [c.flops / c.moved if c.moved else 0.0 for c in counts], "{:.2f}"
 
 
-def aligned(rows: Sequence[Sequence[str]], indent: str, free: int, left: int = 0) -> Iterator[str]:
-    """Columns to the right, the first `left` and the last `free` to the left."""
+def aligned(rows: Sequence[Sequence[str]], indent: str, left: int = 0, right: int = 0) -> Iterator[str]:
+    """Columns of numbers; the first `left` and the last `right` hold words."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         padded = [
-            cell.ljust(width) if i < left or i >= len(row) - free else cell.rjust(width)
+            cell.ljust(width) if i < left or i >= len(row) - right else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         yield (indent + "  ".join(padded)).rstrip()
