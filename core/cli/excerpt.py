@@ -164,11 +164,17 @@ def kernels_excerpt(text: str, kernels: Iterable[str]) -> str:
                 keep.add(index)
                 wanted += [n for other, others in items for n in others if _uses(item, n, _function(other) == n)]
     kept = [item for index, (item, _) in enumerate(items) if index in keep]
-    texts = [f"{item}\n" if "{" in _code(item) or "#if" in item else item for item in kept]
+    texts = [f"{item}\n" if "\n" in item or "(" in _code(item) else item for item in kept]
     for i in range(1, len(texts)):  # an empty line between what stands on one line and what does not
         if texts[i].endswith("\n") and not texts[i - 1].endswith("\n"):
             texts[i - 1] += "\n"
     return "\n".join(texts).rstrip() + "\n"
+
+
+def kernels_in(text: str) -> set[str]:
+    """The names of a .cu file's `extern "C"` kernels that are written out as functions."""
+    found = {_function(item) for item in _items(text) if 'extern "C"' in item and "__global__" in item}
+    return found - {""}
 
 
 def _uses(item: str, name: str, function: bool) -> bool:
@@ -210,6 +216,9 @@ def _names(item: str) -> set[str]:
     code = _code(item)
     found = set(re.findall(r"^\s*#\s*define\s+(\w+)", code, re.MULTILINE))
     found |= set(re.findall(r"\b(?:struct|class|union|enum|using|namespace)\s+(\w+)", re.sub(r"<[^<>]*>", "", code)))
+    enumerated = re.search(r"\benum\b[^{;]*\{([^}]*)\}", code)
+    if enumerated:
+        return found | set(re.findall(r"(\w+)\s*(?:=[^,]*)?(?:,|$)", enumerated[1].strip()))
     function = _function(item)
     if function:
         return found | {function}

@@ -5,6 +5,7 @@ The texts are in `templates/`; a variant starts from the code of one that is the
 
 from __future__ import annotations
 
+import ast
 import builtins
 import keyword
 import re
@@ -179,12 +180,14 @@ def _variant_files(registry: Registry, op: Op, start: Variant, name: str, forwar
     from core.cli.excerpt import class_excerpt
 
     cls = _class_of(start)
-    title = _title(op.name) + _title(name)
+    title = cls.__name__.removesuffix(_title(start.name)) + _title(name)
     text = _forward_class(cls, op, name, title) if forward_only else _whole_class(cls, op, name, title)
     owner = _owner_of_forward(cls) if forward_only else cls
     taken = class_excerpt(owner, text)
-    kernels, source = _kernels(registry, op, start, forward_only)
-    said = f'"""{op.name}.{name}, which started as a copy of {start.op}.{start.name}."""'
+    source = start.sources.get("forward")
+    kernels = _kernels(registry, op, start, forward_only, "\n".join(taken.parts)) if source else []
+    part = "the forward" if forward_only else "a copy"
+    said = f'"""{op.name}.{name}, which started as {part} of {start.op}.{start.name}."""'
     whole = "\n\n".join([said, taken.header(), *_spaced(taken.parts)]) + "\n"
     renamed = {} if forward_only else {k: _renamed(k, start.name, name) for k in kernels}
     words = {"op": op.name, "name": name, "title": title}
@@ -199,8 +202,11 @@ def _variant_files(registry: Registry, op: Op, start: Variant, name: str, forwar
 
 
 def _spaced(parts: list[str]) -> list[str]:
-    """Classes and functions with two empty lines in front."""
-    return [f"\n{part}" if re.match(r"(?:#[^\n]*\n)*(?:class|def|@)", part) else part for part in parts]
+    """Two empty lines around classes and functions."""
+    block = re.compile(r"(?:#[^\n]*\n)*(?:class|def|@)")
+    blocks = [bool(block.match(part)) for part in parts]
+    return [f"\n{part}" if here or before else part
+            for part, here, before in zip(parts, blocks, [False, *blocks], strict=False)]  # fmt: skip
 
 
 def _class_of(variant: Variant) -> type:
@@ -248,22 +254,23 @@ def _joined(body: list[str]) -> str:
     return lines.rstrip("\n")
 
 
-def _kernels(registry: Registry, op: Op, start: Variant, forward_only: bool) -> tuple[list[str], Path | None]:
-    """The kernels that the variant launches from its own file at its examples, and that file."""
+def _kernels(registry: Registry, op: Op, start: Variant, forward_only: bool, launchers: str) -> list[str]:
+    """The kernels of the variant's own file that it launches at its examples, and those that `launchers` name."""
+    from core.cli.excerpt import kernels_in
     from core.testing.case import cases_of
     from core.testing.check import VariantReport, reference_of, trials_of
     from core.testing.compiles import launches_of
     from core.testing.runner import CpuRunner
 
-    source = start.sources.get("forward")
-    if source is None:
-        return [], None
+    source = start.sources["forward"]
     home = CpuRunner(registry)
     report = VariantReport(op.name, start.name, start.device, start.dtypes)
     trials = trials_of(cases_of(op, start), start, reference_of(op, registry), home, home, report)
     launches = [x for x in launches_of(trials) if x.kernel.source == source]
     own = [x.kernel.name for x in launches if not forward_only or x.method == "forward"]
-    return list(dict.fromkeys(own)), source
+    literals = [n.value for n in ast.walk(ast.parse(launchers)) if isinstance(n, ast.Constant)]
+    written = kernels_in(source.read_text("utf-8"))
+    return list(dict.fromkeys([*own, *(name for name in literals if name in written)]))
 
 
 def _renamed(kernel: str, old: str, new: str) -> str:
@@ -284,10 +291,23 @@ def _cuda(source: Path, kernels: list[str], renamed: Mapping[str, str], op: Op, 
     if not kernels:
         raise BuildError(f"{start.op}.{start.name} launches no kernel of {source} at its examples")
     text = kernels_excerpt(source.read_text("utf-8"), kernels)
-    for kernel, now in renamed.items():
-        text = re.sub(rf"\b{kernel}\b", now, text)
+    text = _rename_kernels(text, renamed)
     return (
         f"// Kernels of {op.name}.{name}, which started as those of {start.op}.{start.name}.\n"
         "// The core puts prelude.cuh in front: `elem`, float or bf16, which reads as a float; sums over warps.\n"
         f"//\n// {', '.join(renamed.get(kernel, kernel) for kernel in kernels)}\n\n{text}"
     )
+
+
+def _rename_kernels(text: str, renamed: Mapping[str, str]) -> str:
+    """Kernels under their new names, parameters on further lines still below the first."""
+    lines, shift = [], 0
+    for line in text.splitlines():
+        moved = line if shift == 0 else " " * max(len(line) - len(line.lstrip()) + shift, 0) + line.lstrip()
+        for kernel, now in renamed.items():
+            if re.search(rf"\b{kernel}\(", line):
+                shift = len(now) - len(kernel)
+            moved = re.sub(rf"\b{kernel}\b", now, moved)
+        lines.append(moved)
+        shift = shift if line.endswith(",") else 0
+    return "\n".join(lines) + "\n"
