@@ -131,8 +131,14 @@ def in_turn(view: Array, index: Array, value: Array, swap: Array, change: Change
 
 @opcode("membar", "fence")
 def _fence(program: Program, ins: Instruction) -> Step:
+    proxy = "proxy" in ins.names
+
     def fence(g: Group) -> None:
-        if g.batch.watch is not None:
+        if g.batch.watch is None:
+            return
+        if proxy:
+            g.batch.watch.proxy_fence(g)
+        else:
             g.batch.watch.fence(g)
 
     return fence

@@ -56,6 +56,8 @@ def _cp_async(program: Program, ins: Instruction) -> Step:
             data[some] = np.ascontiguousarray(view.take(place)).view(np.uint8).reshape(-1, width)
             data[np.arange(width)[None] >= read[:, None]] = 0
         target[index] = data.reshape(-1).view(target.dtype)
+        if g.batch.watch is not None:
+            g.batch.watch.started(g, "copy", "fill", index * width, lanes, width)
 
     return copy
 
@@ -65,7 +67,19 @@ def _cp_async(program: Program, ins: Instruction) -> Step:
     "cp.async.bulk.wait_group", "cp.async.bulk.prefetch",
 )  # fmt: skip
 def _in_order(program: Program, ins: Instruction) -> Step:
-    return lambda g: None
+    name = "bulk" if "bulk" in ins.names else "copy"
+    keep = ins.operands[0].bits if ins.operands and isinstance(ins.operands[0], Immediate) else 0
+    commits, everything = "commit_group" in ins.names, "wait_all" in ins.names
+
+    def order(g: Group) -> None:
+        if g.batch.watch is None or "prefetch" in ins.names:
+            return
+        if commits:
+            g.batch.watch.committed(g, name)
+        else:
+            g.batch.watch.waited(g, name, keep, everything)
+
+    return order
 
 
 @opcode("cp.async.mbarrier")
@@ -77,6 +91,9 @@ def _cp_async_arrive(program: Program, ins: Instruction) -> Step:
         lanes = g.indices()
         for key, lane in zip(keys(g, g.spread(where(g)), lanes), lanes.tolist(), strict=True):
             barrier = find(g, ins, key, lane)
+            if g.batch.watch is not None:
+                g.batch.watch.waited(g, "copy", 0, True)
+                g.batch.watch.publish(barrier.order, g, np.array([lane]))
             if counts:
                 barrier.pending -= 1
             settle_phase(g.batch, barrier)
@@ -119,9 +136,27 @@ def _bulk(program: Program, ins: Instruction) -> Step:
                 else:
                     there[:] = data
                 if barrier is not None:
-                    _land(g, ins, int(g.spread(barrier(g))[i]), peer, target, lane, count)
+                    _land(
+                        g,
+                        ins,
+                        int(g.spread(barrier(g))[i]),
+                        peer,
+                        target,
+                        lane,
+                        count,
+                        _positions(g, peer, lane, count),
+                    )
+                elif spaces[1] == "shared" and g.batch.watch is not None:
+                    read = _positions(g, source, lane, count)
+                    g.batch.watch.started(g, "bulk", "drain", read, np.full(len(read), lane), 16)
 
     return copy
+
+
+def _positions(g: Group, address: int, lane: int, count: int) -> Array:
+    """Where `count` bytes from a shared address lie in the batch's shared memory, every 16th."""
+    ((block, offset),) = keys(g, np.array([address]), np.array([lane]))
+    return block * g.batch.stride + offset + np.arange(0, count, 16)
 
 
 def _multicast(program: Program, ins: Instruction, place: int) -> Read | None:
@@ -136,13 +171,15 @@ def _peers(g: Group, mask: Read | None, i: int, lane: int, target: int, space: s
     return [target & 0xFFFFFF | (rank + 1) << 24 for rank in range(16) if chosen >> rank & 1]
 
 
-def _land(g: Group, ins: Instruction, barrier: int, peer: int, target: int, lane: int, count: int) -> None:
+def _land(
+    g: Group, ins: Instruction, barrier: int, peer: int, target: int, lane: int, count: int, index: Array
+) -> None:
     """A copy's bytes arrive: its mbarrier, in the thread block that was written, counts them."""
     address = barrier if peer == target else (barrier & 0xFFFFFF) | (peer & ~0xFFFFFF)
     (key,) = keys(g, np.array([address]), np.array([lane]))
     found = find(g, ins, key, lane)
     if g.batch.watch is not None:
-        g.batch.watch.publish(found.order, g, np.array([lane]))
+        g.batch.watch.landing(g, lane, index, found.order)
     complete_bytes(g.batch, found, count)
 
 
@@ -195,7 +232,7 @@ def _bulk_tensor(program: Program, ins: Instruction) -> Step:
             view, index = locate(g, ins, "shared", offsets, np.full(len(offsets), lane), m.itemsize, "write")
             view[index] = data
             assert barrier is not None
-            _land(g, ins, int(g.spread(barrier(g))[i]), peer, place, lane, m.nbytes)
+            _land(g, ins, int(g.spread(barrier(g))[i]), peer, place, lane, m.nbytes, index * m.itemsize)
 
     def _store(g: Group, ins: Instruction, m: Map, addresses: Array, inside: Array, place: int, lane: int) -> None:
         offsets = m.offsets(place)[inside]
@@ -204,6 +241,8 @@ def _bulk_tensor(program: Program, ins: Instruction) -> Step:
             return
         view, index = locate(g, ins, "shared", offsets, lanes, m.itemsize, "read")
         data = view[index]
+        if g.batch.watch is not None:
+            g.batch.watch.started(g, "bulk", "drain", index * m.itemsize, lanes, m.itemsize)
         how = "atomic" if operation else "write"
         target, where = locate(g, ins, "global", addresses[inside], lanes, m.itemsize, how)
         if operation:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from core.device.sim.inflight import Queue, Registers
 from core.device.sim.types import Array
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class Group:
         self.local: Array | None = None
         self.special: dict[str, Array] = {}
         self.cluster_phase: Array | None = None  # of the cluster barrier at which each lane last arrived
+        self.queues: dict[str, Queue] = {}  # strict mode: asynchronous work under way
+        self.wgmma = Registers()
         self.waiting = 0  # lanes that wait in barriers
         self.pc = 0
 

@@ -274,7 +274,11 @@ def _bind(program: Program) -> None:
 def _steps(program: Program, body: list[Instruction]) -> list[Step]:
     """One function per instruction, but one for a run of fma that do not touch each other's results."""
     from core.device.sim.floats import fma_run, independent, is_plain_fma
+    from core.device.sim.inflight import guarded, wgmma_registers
 
+    special = wgmma_registers(program)
+    if special:
+        return [guarded(program, i, _predicated(program, i), special) for i in body]
     steps: list[Step] = []
     run: list[Instruction] = []
 

@@ -149,6 +149,8 @@ class Batch:
     # ------------------------------------------------------------------ barriers and exits
     def exited(self, g: Group, lanes: Array) -> None:
         """Lanes exit; a barrier that only waited for them completes."""
+        if self.watch is not None and g.queues:
+            self.watch.leaving(g, np.flatnonzero(lanes))
         g.leave(lanes)
         self.progress += 1
         blocks, counts = np.unique(g.block[lanes], return_counts=True)

@@ -18,6 +18,7 @@ import numpy as np
 
 from core.device.sim import memory as layout
 from core.device.sim.errors import KernelError
+from core.device.sim.inflight import AGENTS, Work, queue
 from core.device.sim.parser import Instruction
 from core.device.sim.types import TYPES, Array
 
@@ -41,8 +42,18 @@ def orders_blocks(program: Program) -> bool:
     return any(
         i.names[0] in ("fence", "membar") or not {"acquire", "release", "acq_rel"}.isdisjoint(i.names)
         for i in program.instructions
-        if i.names[0] in ("fence", "membar", "ld", "st", "atom", "red")
+        if i.names[0] in ("fence", "membar", "ld", "st", "atom", "red") and not _of_the_block(i)
     )
+
+
+def _of_the_block(ins: Instruction) -> bool:
+    """Fences that order nothing between thread blocks of different clusters."""
+    return ins.names[0] == "fence" and not {"proxy", "mbarrier_init"}.isdisjoint(ins.names)
+
+
+def is_async(ins: Instruction) -> bool:
+    """Whether an instruction's accesses go through the async proxy."""
+    return ins.names[0] == "wgmma" or "bulk" in ins.names
 
 
 def grain(program: Program, space: str) -> int:
@@ -117,7 +128,8 @@ class Watch:
         self.crossing = orders_blocks(program)
         count = len(batch.numbers) * self.block_warps
         self.team = count if self.crossing else self.block_warps * batch.shape.cluster
-        self.clock = np.zeros((count, self.team), np.int32)  # [warp, column]: the latest time of that warp it knows of
+        # [warp, column]: the latest time of that warp it knows of; the last columns are those of landing copies
+        self.clock = np.zeros((count, self.team + AGENTS), np.int32)
         self.clock[np.arange(count), np.arange(count) % self.team] = 1
         self.shared = Shadow.of(batch.shared.size, grain(program, "shared"))
         self.readers = np.zeros((min(self.team, count), len(self.shared.writer)), np.int32)
@@ -128,8 +140,16 @@ class Watch:
         self.barrier_time = np.zeros(len(batch.numbers), np.int64)
         self.partial = np.zeros(len(batch.numbers), np.bool_)  # blocks that use barriers of part of their threads
         self.flags: dict[tuple[str, int], Array] = {}  # a flag's address -> the clock that it carries
-        self.fenced = np.zeros((count, self.team), np.int32)  # what a warp publishes with its next strong write
-        self.heard = np.zeros((count, self.team), np.int32)  # what it has read in flags and will know after a fence
+        self.fenced = np.zeros_like(self.clock)  # what a warp publishes with its next strong write
+        self.heard = np.zeros_like(self.clock)  # what it has read in flags and will know after a fence
+        places = len(self.shared.writer)
+        self.filling = np.zeros(places, np.int16)  # copies under way into a place
+        self.draining = np.zeros(places, np.int16)  # asynchronous reads of it under way
+        self.dirty = np.zeros(places, np.bool_)  # written by ordinary stores, not yet fenced for the async proxy
+        self.agent = np.full(places, -1, np.int16)  # the column of the mbarrier that counts the copy which wrote it
+        self.landed = np.zeros(places, np.int32)
+        self.columns: dict[int, int] = {}
+        self.ticks = np.zeros(AGENTS, np.int32)
         batch.shared[:] = POISON
 
     # ------------------------------------------------------------------ order
@@ -233,12 +253,101 @@ class Watch:
         warps = self.warps(g, lanes)
         threads = (warps + self.first) * WARP + g.thread[lanes] % WARP
         at = _At(g, ins, space, places, lanes, warps, threads, strong)
+        if space == "shared":
+            self._check_under_way(at, how)
         if how != "write":
             self._check_read(at, shadow, how)
         if how != "read":
             self._check_write(at, shadow)
         if strong:
             self._flag(at, shadow, how)
+        if space == "shared" and how != "read":
+            self.dirty[at.places] = not is_async(ins)
+            self.agent[at.places] = -1
+
+    # ------------------------------------------------------------------ asynchronous work
+    def _check_under_way(self, at: _At, how: str) -> None:
+        filling = self.filling[at.places] > 0
+        if filling.any():
+            self._report(at, filling, "in flight", f"{how} of shared memory that a copy is still filling")
+        agent = self.agent[at.places]
+        if (agent >= 0).any():
+            known = self.clock[at.warps, self.team + np.maximum(agent, 0)] >= self.landed[at.places]
+            early = (agent >= 0) & ~known
+            if early.any():
+                self._report(at, early, "in flight", f"{how} of what a copy fills, without waiting for its mbarrier")
+        if how != "read":
+            draining = self.draining[at.places] > 0
+            if draining.any():
+                self._report(
+                    at, draining, "in flight", "write of shared memory that is still being read asynchronously"
+                )
+        elif is_async(at.ins) and self.dirty[at.places].any():
+            message = "an asynchronous read of ordinary stores without fence.proxy.async between"
+            self._report(at, self.dirty[at.places], "proxy fence", message)
+
+    def started(self, g: Group, name: str, kind: str, index: Array, lanes: Array, width: int) -> None:
+        """Work is under way on `width` bytes at each position: kind "fill" or "drain", waited for as `name`."""
+        parts = max(1, width // self.shared.grain)
+        places = (index // self.shared.grain)[:, None] + np.arange(parts)
+        queue(g, name).work.append(Work(kind, np.array(lanes), places))
+        np.add.at(self.filling if kind == "fill" else self.draining, places, 1)
+
+    def committed(self, g: Group, name: str) -> None:
+        queue(g, name).commit(g.indices())
+        if name == "wgmma":
+            g.wgmma.commit()
+
+    def waited(self, g: Group, name: str, keep: int, also_open: bool = False) -> None:
+        line = queue(g, name)
+        for work, done in line.wait(g.indices(), keep, also_open):
+            busy = self.filling if work.kind == "fill" else self.draining
+            places = work.places[done]
+            np.subtract.at(busy, places, 1)
+            warps = self.warps(g, work.lanes[done])
+            if work.kind == "fill":  # the copy counts as written now, by the thread that waited for it
+                threads = (warps + self.first) * WARP + g.thread[work.lanes[done]] % WARP
+                self.shared.writer[places] = threads[:, None]
+                self.shared.written_at[places] = self.own(warps)[:, None]
+            else:
+                self.readers[(warps % len(self.readers))[:, None], places] = self.own(warps)[:, None]
+            line.finish(work, done)
+        if name == "wgmma":
+            g.wgmma.wait(keep)
+
+    def landing(self, g: Group, lane: int, index: Array, phase: Phase) -> None:
+        """A copy that an mbarrier counts has written positions `index`: known only to who waits for that phase."""
+        column = self.columns.setdefault(id(phase), len(self.columns) % AGENTS)
+        self.ticks[column] += 1
+        places = np.unique(index // self.shared.grain)
+        self.agent[places], self.landed[places] = column, self.ticks[column]
+        here = int(self.warps(g, np.array([lane]))[0])
+        latest = self.clock[here].copy()
+        latest[self.team + column] = self.ticks[column]
+        phase.gathering = latest if phase.gathering is None else np.maximum(phase.gathering, latest)
+        self.clock[here, here % self.team] += 1
+
+    def proxy_fence(self, g: Group) -> None:
+        """fence.proxy.async: what these warps have written, or know to be written, may now be read asynchronously."""
+        places = np.flatnonzero(self.dirty)
+        writer = self.shared.writer[places] // WARP
+        for warp in np.unique(self.warps(g, g.indices())).tolist():
+            mine = writer == warp + self.first
+            known = self.ordered(np.full(len(places), warp), writer, self.shared.written_at[places])
+            self.dirty[places[mine | known]] = False
+
+    def leaving(self, g: Group, lanes: Array) -> None:
+        """Lanes exit: nothing of theirs may be under way."""
+        for name, line in g.queues.items():
+            for work in line.work:
+                left = np.isin(work.lanes, lanes)
+                if left.any():
+                    ins = self.batch.program.instructions[min(g.pc, len(self.batch.program.instructions) - 1)]
+                    what = {"copy": "cp.async", "bulk": "bulk store", "wgmma": "wgmma"}[name]
+                    raise self.batch.fault(
+                        ins, "exit in flight", f"a thread exits while its {what} is under way", g,
+                        int(work.lanes[left][0]), hint="wait_group 0 before the end",
+                    )  # fmt: skip
 
     def _check_read(self, at: _At, shadow: Shadow, how: str) -> None:
         if at.space == "shared" and not self.known[at.places].all():

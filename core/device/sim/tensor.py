@@ -220,7 +220,10 @@ def _wgmma(program: Program, ins: Instruction) -> Step:
         lanes = g.indices().reshape(-1, WARPGROUP)[:, 0]
         offsets = np.stack([descriptor_offsets(int(d), rows, depth, nbytes, transposed) for d in descriptors])
         flat = offsets.reshape(-1)
-        view, index = locate(g, ins, "shared", flat, np.repeat(lanes, rows * depth), nbytes, "read")
+        owners = np.repeat(lanes, rows * depth)
+        view, index = locate(g, ins, "shared", flat, owners, nbytes, "read")
+        if g.batch.watch is not None:
+            g.batch.watch.started(g, "wgmma", "drain", index * nbytes, owners, nbytes)
         return decode(view[index]).astype(np.float64).reshape(-1, rows, depth)
 
     def multiply(g: Group) -> None:
@@ -257,5 +260,19 @@ def _sign(bits: int) -> int:
 
 @opcode("wgmma.fence", "wgmma.commit_group", "wgmma.wait_group")
 def _wgmma_order(program: Program, ins: Instruction) -> Step:
-    """A wgmma is done at once here, which is one of the orders that these allow."""
-    return lambda g: None
+    """A wgmma is done at once here; strict mode holds its operands busy until it is waited for."""
+    keep = ins.operands[0].bits if ins.operands and isinstance(ins.operands[0], Immediate) else 0
+    what = ins.names[1]
+
+    def order(g: Group) -> None:
+        watch = g.batch.watch
+        if watch is None:
+            return
+        if what == "fence":
+            g.wgmma.unfenced.clear()
+        elif what == "commit_group":
+            watch.committed(g, "wgmma")
+        else:
+            watch.waited(g, "wgmma", keep)
+
+    return order

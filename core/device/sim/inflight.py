@@ -1,0 +1,176 @@
+"""Strict mode's view of asynchronous work: what is still under way, and who may touch what meanwhile.
+
+The simulator does a copy or a wgmma when it is issued. Here its memory and registers count as busy until the
+program has waited for it as PTX asks: whoever touches them before that would, on a chip, see old or half-written
+data. So the result is that of doing all such work as late as it may be, without having to guess when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from core.device.sim.operands import Step, elements
+from core.device.sim.parser import Address, Instruction, Negated, Operand, Pair, Register, Vector
+from core.device.sim.types import Array
+
+if TYPE_CHECKING:
+    from core.device.sim.group import Group
+    from core.device.sim.program import Program
+
+AGENTS = 64  # columns of the clocks for mbarriers whose copies land
+OPEN = -1  # work that no commit has put into a group yet
+
+
+@dataclass
+class Work:
+    """Work of one instruction: `lanes` issued it; `places` of shared memory, one row a lane, are busy with it."""
+
+    kind: str  # fill: a copy into shared memory; drain: an asynchronous read of it
+    lanes: Array
+    places: Array
+    number: Array = field(init=False)  # of the commit group, per lane
+
+    def __post_init__(self) -> None:
+        self.number = np.full(len(self.lanes), OPEN)
+
+
+@dataclass
+class Queue:
+    """One lane's groups of asynchronous work, kept for all lanes of a group of threads together."""
+
+    commits: Array  # how many groups each lane has committed
+    work: list[Work] = field(default_factory=list)
+
+    def commit(self, lanes: Array) -> None:
+        here = np.zeros(len(self.commits), np.bool_)
+        here[lanes] = True
+        for one in self.work:
+            now = here[one.lanes] & (one.number == OPEN)
+            one.number[now] = self.commits[one.lanes[now]]
+        self.commits[lanes] += 1
+
+    def wait(self, lanes: Array, keep: int, also_open: bool) -> list[tuple[Work, Array]]:
+        """(work, which of its lanes are done) when `lanes` wait until at most `keep` groups are left."""
+        here = np.zeros(len(self.commits), np.bool_)
+        here[lanes] = True
+        found = []
+        for one in self.work:
+            old = (one.number != OPEN) & (one.number < self.commits[one.lanes] - keep)
+            done = here[one.lanes] & (old | (also_open & (one.number == OPEN)))
+            if done.any():
+                found.append((one, done))
+        return found
+
+    def finish(self, work: Work, done: Array) -> None:
+        keep = ~done
+        work.lanes, work.places, work.number = work.lanes[keep], work.places[keep], work.number[keep]
+        if not len(work.lanes):
+            self.work.remove(work)
+
+
+def queue(g: Group, name: str) -> Queue:
+    """A group's queue of "copy" (cp.async), "bulk" (stores) or "wgmma" work."""
+    if name not in g.queues:
+        g.queues[name] = Queue(np.zeros(g.lanes, np.int64))
+    return g.queues[name]
+
+
+# --------------------------------------------------------------------------- registers of wgmma
+@dataclass
+class Registers:
+    """wgmma's registers of a group: those in use by groups not waited for, and those written since the last fence."""
+
+    busy: dict[int, int] = field(default_factory=dict)  # accumulators: register -> commit group, OPEN before commit
+    sources: dict[int, int] = field(default_factory=dict)  # A's registers, which may be read but not written
+    unfenced: set[int] = field(default_factory=set)
+    commits: int = 0
+
+    def commit(self) -> None:
+        for table in (self.busy, self.sources):
+            for register, number in table.items():
+                table[register] = self.commits if number == OPEN else number
+        self.commits += 1
+
+    def wait(self, keep: int) -> None:
+        for table in (self.busy, self.sources):
+            for register in [r for r, n in table.items() if n != OPEN and n < self.commits - keep]:
+                del table[register]
+
+
+def numbers(program: Program, operands: Iterable[Operand]) -> set[int]:
+    """The registers that operands name."""
+    found: set[int] = set()
+    for operand in operands:
+        if isinstance(operand, Register) and operand.name != "_":
+            found.add(program.number(operand))
+        elif isinstance(operand, Vector):
+            found |= numbers(program, operand.parts)
+        elif isinstance(operand, Address):
+            found |= numbers(program, [operand.base])
+        elif isinstance(operand, Pair):
+            found |= numbers(program, [operand.first, operand.second])
+        elif isinstance(operand, Negated):
+            found |= numbers(program, [operand.operand])
+    return found
+
+
+WRITES_NOTHING = ("st", "red", "bar", "barrier", "fence", "membar", "cp", "wgmma", "stmatrix", "prefetch", "bra")
+
+
+def uses_wgmma(program: Program) -> bool:
+    return any(i.names[:2] == ("wgmma", "mma_async") for i in program.instructions)
+
+
+def wgmma_registers(program: Program) -> set[int]:
+    """All registers that some wgmma of the kernel touches as accumulator or as A."""
+    found: set[int] = set()
+    for i in program.instructions:
+        if i.names[:2] == ("wgmma", "mma_async"):
+            found |= numbers(program, [o for o in i.operands[:2] if isinstance(o, Vector)])
+    return found
+
+
+def guarded(program: Program, ins: Instruction, step: Step, special: set[int]) -> Step:
+    """An instruction of a kernel with wgmma: in strict mode it may not touch registers that a wgmma still uses."""
+    if ins.names[0] == "wgmma":
+        return _guarded_wgmma(program, ins, step) if ins.names[1] == "mma_async" else step
+    touched = numbers(program, ins.operands) & special
+    if not touched:
+        return step
+    written = set() if ins.names[0] in WRITES_NOTHING else numbers(program, elements(ins.operands[0])) & special
+
+    def guard(g: Group) -> None:
+        if g.batch.watch is not None:
+            r = g.wgmma
+            if not touched.isdisjoint(r.busy) or not written.isdisjoint(r.sources):
+                raise g.batch.fault(
+                    ins, "wgmma registers", "a register of a wgmma is touched before wgmma.wait_group", g,
+                    int(g.indices()[0]),
+                )  # fmt: skip
+            r.unfenced |= written
+        step(g)
+
+    return guard
+
+
+def _guarded_wgmma(program: Program, ins: Instruction, step: Step) -> Step:
+    accumulators = numbers(program, [ins.operands[0]])
+    sources = numbers(program, [ins.operands[1]]) if isinstance(ins.operands[1], Vector) else set()
+
+    def guard(g: Group) -> None:
+        if g.batch.watch is not None:
+            r = g.wgmma
+            if not r.unfenced.isdisjoint(accumulators | sources):
+                raise g.batch.fault(
+                    ins, "wgmma fence", "a wgmma uses registers written since the last wgmma.fence", g,
+                    int(g.indices()[0]), hint="wgmma.fence after the registers are written, before the first wgmma",
+                )  # fmt: skip
+            r.busy |= dict.fromkeys(accumulators, OPEN)
+            r.sources |= dict.fromkeys(sources, OPEN)
+        step(g)
+
+    return guard
