@@ -33,6 +33,7 @@ from core.testing.trial import Trial
 DIRECTIONS = {"forward": ("forward",), "backward": ("backward", "forward_backward")}
 DTYPES = ("f32", "bf16")
 COUNT = "{:,}"
+ELSEWHERE = "(functions that the compiler did not inline)"
 SOURCE_WIDTH = 56  # characters of a source line that are shown
 
 
@@ -225,7 +226,7 @@ class Launch:
             "smem": asked.smem,
             **numbers(self.counted.total),
             "memory": self.counted.memory,
-            "lines": [{"line": n, "source": text.get(n, ""), **numbers(c)} for n, c in self.lines.items()],
+            "lines": [{"line": n, "source": text.get(n, ELSEWHERE), **numbers(c)} for n, c in self.lines.items()],
         }
 
 
@@ -298,7 +299,7 @@ COLUMNS = ("INSTR", "ACTIVE", "SECTORS", "COALESCED", "CONFLICTS", "BYTES", "FLO
 def table_of(launch: Launch) -> Iterator[str]:
     """A launch's source lines, then their sum."""
     text = source_lines(launch.record.kernel.source)
-    rows = [(str(n or "-"), *cells(c), short(text.get(n, ""))) for n, c in launch.lines.items()]
+    rows = [(str(n or "-"), *cells(c), short(text.get(n, ELSEWHERE))) for n, c in launch.lines.items()]
     *sums, memory = launch.sums
     total = ("sum", *sums, f"memory {memory}")
     yield from aligned([("LINE", *COLUMNS, "SOURCE"), *rows, total], "  ", right=1)
