@@ -1,0 +1,382 @@
+"""Everything that waits for a GPU, in one command: the first thing to run on a machine that has one.
+
+    python benchmarks/first_light.py                     all items; those that passed are not run again
+    python benchmarks/first_light.py --only opcodes      one of them, again; --list names them
+    python benchmarks/first_light.py --out result.json   where results go, written after each item
+
+An item that fails does not stop the next ones, and each runs in a process of its own, since an error on a GPU takes its
+process with it. Exit code: 0, 1 when an item failed, 4 where there is no GPU that can be used: one line says why.
+
+What the items compare with is the simulator, the ops' references, and PyTorch's values in tests/golden: nothing is
+downloaded. It needs the checkout, and what `pip install -e ".[test]"` installs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # the checkout, installed or not
+
+import core.sim  # noqa: E402
+from core.device.cuda import CudaDevice, CudaLaunch  # noqa: E402
+from core.device.driver import encode_map  # noqa: E402
+from core.device.gpu import LaunchRecord, tensor_map  # noqa: E402
+from core.device.nvrtc import Kernel, nvrtc_version  # noqa: E402
+from core.engine import Engine, Settings  # noqa: E402
+from core.errors import CoreError, DeviceError  # noqa: E402
+from core.graph import load_model  # noqa: E402
+from core.interop.files import replace_durably  # noqa: E402
+from core.loader import load_registry  # noqa: E402
+from core.train.run import commit  # noqa: E402
+
+OPCODES = ("tests/test_sim_opcodes.py", "tests/test_sim_tensor.py")
+LIMIT = 3600  # seconds of an item
+MARK = "first light: "  # before an item's result, on its last line
+SHOWN = 20  # differences that are kept
+
+# --- items: each returns what is to be kept, or raises ---------------------------------------------------------------
+
+
+def driver() -> dict[str, Any]:
+    """The driver, the GPU and its memory, as the device sees them."""
+    device = CudaDevice()
+    free, total = device.memory()
+    return {"device": device.describe(), "arch": device.arch, "free": free, "total": total, "nvrtc": nvrtc_version()}
+
+
+SHIFT = """
+extern "C" __global__ void shift(float* y, const float* x, int by, int n) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) y[i] = x[i] + by;
+}
+"""
+
+
+def cubin() -> dict[str, Any]:
+    """A kernel from NVRTC to cubin to result."""
+    x, n = np.arange(1000, dtype=np.float32), 1000
+    y = np.zeros_like(x)
+    chip = Chip()
+    chip.run(SHIFT, "shift", 8, 128, [y, x, np.int32(3), np.int32(n)])
+    agree(np.array_equal(y, x + 3), f"a kernel that adds 3 to 0, 1, 2, ... gave {y[:4]}...")
+    return {"arch": chip.device.arch}
+
+
+MAPPED = """
+struct alignas(64) Map { unsigned long long word[16]; };
+extern "C" __global__ void tile(float* y, const __grid_constant__ Map map, int column, int row) {
+    __shared__ alignas(128) float box[8 * 32];
+    __shared__ alignas(8) unsigned long long full;
+    unsigned bar = (unsigned)__cvta_generic_to_shared(&full), to = (unsigned)__cvta_generic_to_shared(box);
+    if (threadIdx.x == 0) {
+        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" :: "r"(bar) : "memory");
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], 1024;" :: "r"(bar) : "memory");
+        asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+                     " [%0], [%1, {%2, %3}], [%4];"
+                     :: "r"(to), "l"(&map), "r"(column), "r"(row), "r"(bar) : "memory");
+    }
+    __syncthreads();
+    asm volatile("{ .reg .pred p; again: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], 0; @!p bra again; }"
+                 :: "r"(bar) : "memory");
+    for (int i = threadIdx.x; i < 256; i += blockDim.x) y[i] = box[i];
+}
+"""
+
+
+def maps() -> dict[str, Any]:
+    """Tensor maps: what the driver takes, and that a tile arrives where it should, beyond the edge as zeros."""
+    chip = Chip()
+    device = chip.device
+    held = np.arange(20 * 64, dtype=np.float32).reshape(20, 64)
+    x = chip.tensor(held)
+    taken = {swizzle: len(encode_map(device.driver, tensor_map(x, (8, 8), swizzle))) for swizzle in (0, 32, 64, 128)}
+    if device.capability < (9, 0):
+        return {"encoded": taken, "copied": "not on this chip"}
+    column, row = 16, 16
+    y = chip.tensor(np.zeros((8, 32), np.float32))
+    args = (y, tensor_map(x, (32, 8), 0), np.int32(column), np.int32(row))
+    kernel = Kernel(Path("maps.cu"), "tile", text=MAPPED)
+    chip.launch(kernel, args, (1, 1, 1), (128, 1, 1))
+    wanted = np.zeros((8, 32), np.float32)
+    wanted[:4] = held[row:, column : column + 32]
+    agree(np.array_equal(device.download(y), wanted), "the tile that a bulk copy brought is not the tensor's")
+    return {"encoded": taken, "copied": True}
+
+
+def opcodes() -> dict[str, Any]:
+    """The simulator's tests of opcodes: each kernel runs on the chip as well, on the same bytes, and must give the
+    same ones."""
+    import pytest
+
+    chip, both = Chip(), Compared()
+    simulate = core.sim.run
+
+    def run(source: Any, kernel: str, grid: Any, block: Any, args: Any, *more: Any, **named: Any) -> Any:
+        copies = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
+        report = simulate(source, kernel, grid, block, args, *more, **named)
+        how = {**dict(zip(("smem", "cluster"), more, strict=False)), **named}
+        how = {"grid": grid, "block": block, **{k: v for k, v in how.items() if k in ("smem", "cluster", "defines")}}
+        both.compare(chip, source, kernel, args, copies, **how)
+        return report
+
+    core.sim.run = run
+    files = [str(ROOT / name) for name in OPCODES]
+    code = pytest.main(["-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), *files], plugins=[both])
+    agree(int(code) == 0, "the simulator's own tests do not pass")
+    agree(both.kernels > 0, "no test ran a kernel")
+    agree(not both.different, f"{len(both.different)} of {both.kernels} kernels differ: {both.different[:SHOWN]}")
+    kept = {"approximate, in units of the last place": both.approximate, "not on this chip": both.absent[:SHOWN]}
+    return {"kernels": both.kernels, "same bits": both.same, **kept}
+
+
+def check() -> dict[str, Any]:
+    """The op check of every CUDA variant, on the GPU."""
+    done = command("check", "--all", "--device", "cuda", "--json")
+    found = json.loads(done.stdout or "[]")
+    failed = [f"{r['op']}.{r['variant']}" for r in found if not r["passed"]]
+    agree(found and not failed and done.returncode == 0, f"{failed or 'nothing was checked'}; {done.stderr[-2000:]}")
+    return {"variants": len(found), "reports": found}
+
+
+LOSSES = {"f32": 1e-5, "bf16": 2e-2}  # relative; f32 as tests/test_against_torch.py has it on the cpu
+
+
+def adamw(device: str = "cuda", precisions: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Ten AdamW steps on PyTorch's weights and batches: its losses, in f64, are in tests/golden."""
+    spec = importlib.util.spec_from_file_location("golden_make", ROOT / "tests/golden/make.py")
+    assert spec is not None and spec.loader is not None
+    make = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make)
+    from safetensors.numpy import load_file
+
+    case, registry = make.CASES["gpt2"], load_registry()
+    golden = load_file(ROOT / "tests/golden/gpt2.safetensors")["losses"]
+    options = {name: value for name, value in make.OPTIMIZER.items() if name != "lr"}
+    weights = {name: value.astype(np.float32) for name, value in make.weights(case["dims"]).items()}
+    found, far = {}, {}
+    for precision in precisions or CudaDevice().precisions:
+        settings = Settings(device, precision, dims=case["dims"], optimizer="adamw", options=options)
+        engine = Engine(load_model(case["model"], registry), registry, settings)
+        engine.load_parameters(weights)
+        batches = make.batches(case["dims"])
+        found[precision] = [engine.step(batches, make.OPTIMIZER["lr"]).loss for _ in range(make.STEPS)]
+        far[precision] = float(np.max(np.abs(np.array(found[precision]) / golden - 1)))
+    agree(all(far[p] < LOSSES[p] for p in far), f"losses are {far} from PyTorch's, relative; at most {LOSSES}")
+    return {"losses": found, "PyTorch": golden.tolist(), "farthest": far}
+
+
+def train() -> dict[str, Any]:
+    """Fifty steps of the real configuration, with its losses and times."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        config = str(ROOT / "configs/gpt2_124m.toml")
+        done = command("train", config, "--device", "cuda", "--set", "train.steps=50", "--out", str(out))
+        agree(done.returncode == 0, f"exit code {done.returncode}; {(done.stdout + done.stderr)[-2000:]}")
+        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text("utf-8").splitlines()]
+    losses, milliseconds = [line["loss"] for line in lines], [line["ms"] for line in lines]
+    agree(len(lines) == 50 and losses[-1] < losses[0] - 2, f"losses {losses[:1]} ... {losses[-1:]}")
+    return {"losses": losses, "ms": milliseconds, "tokens_per_s": [line["tokens_per_s"] for line in lines]}
+
+
+ITEMS: dict[str, Callable[[], dict[str, Any]]] = {
+    f.__name__: f for f in (driver, cubin, maps, opcodes, check, adamw, train)
+}
+
+
+def agree(holds: Any, what: str) -> None:
+    if not holds:
+        raise CoreError(what)
+
+
+def command(*words: str) -> subprocess.CompletedProcess[str]:
+    """`core WORDS`, as a user would say it."""
+    return subprocess.run([sys.executable, "-m", "core.cli", *words], cwd=ROOT, capture_output=True, text=True)
+
+
+# --- a kernel on the chip --------------------------------------------------------------------------------------------
+
+
+class Chip:
+    """The GPU as `core.sim.run` would have it: NumPy arrays are buffers and are written in place."""
+
+    def __init__(self) -> None:
+        self.device = CudaDevice()
+
+    def tensor(self, array: np.ndarray[Any, Any]) -> Any:
+        """A copy of an array on the device: a tensor of its type where it is one, else of bytes."""
+        dtype = {"float32": "f32", "float64": "f64", "int32": "i32", "uint32": "u32"}.get(array.dtype.name, "u8")
+        held = array if dtype != "u8" else np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        made = self.device.tensor(self.device.allocate(held.nbytes), 0, held.shape, dtype)
+        self.device.upload(made, held)
+        return made
+
+    def launch(self, kernel: Kernel, args: Any, grid: Any, block: Any, smem: int = 0, cluster: int = 1) -> None:
+        asked = LaunchRecord(kernel, tuple(args), grid, block, smem, cluster, method=kernel.name, line=kernel.where)
+        self.device.run([CudaLaunch(asked)])
+        self.device.synchronize()
+
+    def kernel(self, source: Any, name: str, defines: Any) -> Kernel:
+        """The kernel of a .cu file, of CUDA C++ text, or of PTX text, which the driver compiles itself."""
+        chosen = tuple(sorted(dict(defines).items()))
+        if isinstance(source, Path):
+            return Kernel(source, name, chosen)
+        if ".address_size" not in source:
+            return Kernel(Path("kernel.cu"), name, chosen, text=source)
+        made = Kernel(Path("kernel.ptx"), name, text=source.replace(".target sm_90a", f".target {self.device.arch}"))
+        if (made, 0) not in self.device._functions:  # where the device keeps what it has loaded
+            self.device._functions[made, 0] = self.device._load(made, str(made.text).encode() + b"\0")
+        return made
+
+    def run(self, source: Any, name: str, grid: Any, block: Any, args: Any, defines: Any = (), **how: int) -> None:
+        """As `core.sim.run`. how: smem, cluster."""
+        raw = [np.ascontiguousarray(a).reshape(-1).view(np.uint8) if isinstance(a, np.ndarray) else a for a in args]
+        tensors = [self.tensor(a) if isinstance(a, np.ndarray) else a for a in raw]
+        self.launch(self.kernel(source, name, defines), tensors, three(grid), three(block), **how)
+        for held, array in zip(tensors, args, strict=True):
+            if isinstance(array, np.ndarray):
+                array[...] = self.device.download(held).view(array.dtype).reshape(array.shape)
+
+
+def three(sizes: Any) -> tuple[int, int, int]:
+    full = (*((sizes,) if isinstance(sizes, int) else sizes), 1, 1)
+    return int(full[0]), int(full[1]), int(full[2])
+
+
+class Compared:
+    """What the opcode tests' kernels gave on the chip; a pytest plugin, so that it knows whose they are.
+
+    same: kernels with the same bits. approximate: test -> the largest difference, in units of the last place, of a
+    kernel with an `.approx` instruction: the manual gives bounds for those and no bits. different: those that should
+    have been the same. absent: what this chip does not have; nothing may be absent on the simulator's own, sm_90a.
+    """
+
+    def __init__(self) -> None:
+        self.test = ""
+        self.kernels = self.same = 0
+        self.approximate: dict[str, int] = {}
+        self.different: list[str] = []
+        self.absent: list[str] = []
+
+    def pytest_runtest_setup(self, item: Any) -> None:
+        self.test = item.name
+
+    def compare(self, chip: Chip, source: Any, name: str, args: Any, copies: Any, **how: Any) -> None:
+        self.kernels += 1
+        try:
+            chip.run(source, name, args=copies, **how)
+        except CoreError as error:
+            if chip.device.arch == "sm_90a" or chip.device.driver.dead is not None:
+                raise
+            self.absent.append(f"{self.test}: {error.message}")
+            return
+        pairs = [(a, b) for a, b in zip(args, copies, strict=True) if isinstance(a, np.ndarray)]
+        if all(a.tobytes() == b.tobytes() for a, b in pairs):
+            self.same += 1
+        elif isinstance(source, str) and re.search(r"\.approx\b", source):
+            self.approximate[self.test] = max([self.approximate.get(self.test, 0), *(places(a, b) for a, b in pairs)])
+        else:
+            self.different.append(f"{self.test}: {'; '.join(first_difference(a, b) for a, b in pairs)}")
+
+
+def places(a: Any, b: Any) -> int:
+    """The largest difference of two arrays of floats, as a number of steps from one float to the next."""
+    if a.dtype.kind != "f":
+        return 0 if a.tobytes() == b.tobytes() else -1
+    bits = [x.view(f"i{x.itemsize}").astype(object) for x in (a, b)]
+    low = 1 << (8 * a.itemsize - 1)
+    ordered = [np.where(x >= 0, x, -low - x) for x in bits]
+    both = ~(np.isnan(a) & np.isnan(b))
+    return int(np.max(np.abs(ordered[0] - ordered[1])[both], initial=0))
+
+
+def first_difference(a: Any, b: Any) -> str:
+    raw = [np.ascontiguousarray(x).reshape(-1).view(f"u{x.itemsize}") for x in (a, b)]
+    where = np.flatnonzero(raw[0] != raw[1])
+    if not len(where):
+        return "same"
+    at = int(where[0])
+    return f"{len(where)} of {a.size} differ, first at {at}: sim {raw[0][at]:#x}, chip {raw[1][at]:#x}"
+
+
+# --- the run --------------------------------------------------------------------------------------------------------
+
+
+def run_item(name: str) -> int:
+    """Run one item here; its result is the last line that is printed. Returns the exit code."""
+    try:
+        result, code = {"passed": True, **ITEMS[name]()}, 0
+    except CoreError as error:
+        result = {"passed": False, "error": error.message, "hint": error.hint}
+        code = error.exit_code if isinstance(error, DeviceError) else 1
+    print(f"\n{MARK}{json.dumps(result)}", flush=True)
+    return code
+
+
+def run_child(name: str) -> tuple[int, dict[str, Any]]:
+    """Run one item in a process of its own: (its exit code, its result)."""
+    words = [sys.executable, str(Path(__file__).resolve()), "--here", name]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT, cwd=ROOT)
+    except subprocess.TimeoutExpired:
+        return 1, {"passed": False, "error": f"not done after {LIMIT} s"}
+    _, mark, line = done.stdout.rpartition(MARK)
+    if not mark:
+        return 1, {"passed": False, "error": (done.stdout + done.stderr)[-2000:]}
+    result = json.loads(line)
+    return done.returncode, result if result["passed"] else {**result, "output": done.stdout[-4000:]}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/first_light.json", help="where results go")
+    parser.add_argument("--only", choices=ITEMS, help="run this item, also if it has passed")
+    parser.add_argument("--list", action="store_true", help="say what there is to run")
+    parser.add_argument("--here", choices=ITEMS, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.list:
+        print("\n".join(f"{name:<8} {' '.join(str(f.__doc__).split())}" for name, f in ITEMS.items()))
+        return 0
+    return run_item(asked.here) if asked.here else run_all(asked.out, asked.only)
+
+
+def run_all(out: Path, only: str | None) -> int:
+    """Run what has not passed at this commit, and write the results after each item."""
+    code, found = run_child("driver")
+    if code == DeviceError.exit_code:
+        print(f"first light: {found['error']}; nothing was run", file=sys.stderr)
+        return code
+    kept = json.loads(out.read_text("utf-8")) if out.exists() else {}
+    now = commit()
+    for name in [only] if only else ITEMS:
+        before = kept.get(name, {})
+        if not only and before.get("passed") and before.get("commit") == now and name != "driver":
+            print(f"{name:<8} passed before")
+            continue
+        begun = time.perf_counter()
+        _, result = run_child(name) if name != "driver" else (code, found)
+        seconds = round(time.perf_counter() - begun, 1)
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        kept[name] = {**result, "seconds": seconds, "at": when, "commit": now, "platform": platform.platform()}
+        replace_durably(out, (json.dumps(kept, indent=1) + "\n").encode())
+        print(f"{name:<8} {'passed' if result['passed'] else 'FAILED: ' + result['error']} ({seconds} s)", flush=True)
+    return 0 if all(kept[name]["passed"] for name in ITEMS if name in kept) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
