@@ -80,8 +80,8 @@ def shift_left(a: Array, by: Array) -> Array:
     bits = 8 * a.dtype.itemsize
     if by.size == 1:
         count = int(by[0])
-        return np.asarray(np.left_shift(a, a.dtype.type(count))) if count < bits else np.zeros_like(a)
-    return np.where(by >= bits, a.dtype.type(0), a << np.minimum(by, bits - 1).astype(a.dtype))
+        return np.asarray(np.left_shift(a, a.dtype.type(count))) if count < bits else np.asarray(np.zeros_like(a))
+    return np.asarray(np.where(by >= bits, a.dtype.type(0), a << np.minimum(by, bits - 1).astype(a.dtype)))
 
 
 def shift_right(a: Array, by: Array) -> Array:
@@ -91,8 +91,8 @@ def shift_right(a: Array, by: Array) -> Array:
         return np.asarray(np.right_shift(a, np.minimum(by, bits - 1).astype(a.dtype)))
     if by.size == 1:
         count = int(by[0])
-        return np.asarray(np.right_shift(a, a.dtype.type(count))) if count < bits else np.zeros_like(a)
-    return np.where(by >= bits, a.dtype.type(0), a >> np.minimum(by, bits - 1).astype(a.dtype))
+        return np.asarray(np.right_shift(a, a.dtype.type(count))) if count < bits else np.asarray(np.zeros_like(a))
+    return np.asarray(np.where(by >= bits, a.dtype.type(0), a >> np.minimum(by, bits - 1).astype(a.dtype)))
 
 
 def absolute_difference(a: Array, b: Array, c: Array) -> Array:

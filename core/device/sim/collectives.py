@@ -124,12 +124,7 @@ def _vote(program: Program, ins: Instruction) -> Step:
         members = over_lanes(g, mask(g))
         yes = ballots(g, holds(g)) & members
         present = ballots(g, np.ones(1, np.bool_)) & members
-        result = {
-            "ballot": lambda: yes,
-            "any": lambda: yes != 0,
-            "all": lambda: yes == present,
-            "uni": lambda: (yes == 0) | (yes == present),
-        }[mode]()
+        result = {"ballot": yes, "any": yes != 0, "all": yes == present, "uni": (yes == 0) | (yes == present)}[mode]
         write(g, back(g, result))
 
     return vote
@@ -287,9 +282,6 @@ def _reduce_block(g: Group, ins: Instruction, holds: Read, write: Write) -> None
             hint="the simulator runs bar.red where a whole thread block reaches it together; use fast mode",
         )  # fmt: skip
     found = np.bincount(blocks, weights=yes, minlength=count).astype(np.int64)
-    result = {
-        "popc": lambda: found.astype(np.uint32),
-        "and": lambda: found == total,
-        "or": lambda: found > 0,
-    }[next(n for n in ins.names if n in ("popc", "and", "or"))]()
+    forms = {"popc": found.astype(np.uint32), "and": found == total, "or": found > 0}
+    result = forms[next(n for n in ins.names if n in forms)]
     write(g, g.spread_back(result[blocks]))

@@ -172,14 +172,22 @@ def _peers(g: Group, mask: Read | None, i: int, lane: int, target: int, space: s
 
 
 def _land(
-    g: Group, ins: Instruction, barrier: int, peer: int, target: int, lane: int, count: int, index: Array
+    g: Group,
+    ins: Instruction,
+    barrier: int,
+    peer: int,
+    target: int,
+    lane: int,
+    count: int,
+    index: Array,
+    swizzle: int = -1,
 ) -> None:
     """A copy's bytes arrive: its mbarrier, in the thread block that was written, counts them."""
     address = barrier if peer == target else (barrier & 0xFFFFFF) | (peer & ~0xFFFFFF)
     (key,) = keys(g, np.array([address]), np.array([lane]))
     found = find(g, ins, key, lane)
     if g.batch.watch is not None:
-        g.batch.watch.landing(g, lane, index, found.order)
+        g.batch.watch.landing(g, lane, index, found.order, swizzle)
     complete_bytes(g.batch, found, count)
 
 
@@ -232,7 +240,7 @@ def _bulk_tensor(program: Program, ins: Instruction) -> Step:
             view, index = locate(g, ins, "shared", offsets, np.full(len(offsets), lane), m.itemsize, "write")
             view[index] = data
             assert barrier is not None
-            _land(g, ins, int(g.spread(barrier(g))[i]), peer, place, lane, m.nbytes, index * m.itemsize)
+            _land(g, ins, int(g.spread(barrier(g))[i]), peer, place, lane, m.nbytes, index * m.itemsize, m.swizzle)
 
     def _store(g: Group, ins: Instruction, m: Map, addresses: Array, inside: Array, place: int, lane: int) -> None:
         offsets = m.offsets(place)[inside]

@@ -143,6 +143,9 @@ def guarded(program: Program, ins: Instruction, step: Step, special: set[int]) -
         return step
     written = set() if ins.names[0] in WRITES_NOTHING else numbers(program, elements(ins.operands[0])) & special
 
+    if ins.names[0] == "mov":
+        return _guarded_move(program, ins, step)
+
     def guard(g: Group) -> None:
         if g.batch.watch is not None:
             r = g.wgmma
@@ -155,6 +158,23 @@ def guarded(program: Program, ins: Instruction, step: Step, special: set[int]) -
         step(g)
 
     return guard
+
+
+def _guarded_move(program: Program, ins: Instruction, step: Step) -> Step:
+    """Compilers rename registers with moves, which vanish when registers are assigned: a copy is as busy as its source.
+
+    Nor does a move count as a write for wgmma.fence: constants are moved in right before their use.
+    """
+    to = numbers(program, [ins.operands[0]])
+    of = numbers(program, [ins.operands[1]])
+
+    def move(g: Group) -> None:
+        r = g.wgmma
+        if g.batch.watch is not None and not of.isdisjoint(r.busy):
+            r.busy |= dict.fromkeys(to, max(r.busy[n] for n in of & r.busy.keys()))
+        step(g)
+
+    return move
 
 
 def _guarded_wgmma(program: Program, ins: Instruction, step: Step) -> Step:

@@ -53,6 +53,11 @@ def find(g: Group, ins: Instruction, key: Key, lane: int) -> MBarrier:
             ins, "mbarrier", "an mbarrier is used that was not initialised", g, lane, key[1],
             hint="mbarrier.init by one thread, then a barrier, before anybody uses it",
         )  # fmt: skip
+    if g.batch.watch is not None and not g.batch.watch.knows(found.order, g, lane):
+        raise g.batch.fault(
+            ins, "mbarrier", "an mbarrier is used by a thread that cannot know of its initialisation", g, lane, key[1],
+            hint="fence.mbarrier_init and a barrier of the block or cluster must stand between",
+        )  # fmt: skip
     return found
 
 
@@ -90,6 +95,9 @@ def _init(program: Program, ins: Instruction) -> Step:
         _check_place(g, ins, addresses, lanes)
         for key, expected in zip(keys(g, addresses, lanes), counts, strict=True):
             g.batch.mbarriers[key] = MBarrier(expected, expected)
+        if g.batch.watch is not None:
+            for key, lane in zip(keys(g, addresses, lanes), lanes.tolist(), strict=True):
+                g.batch.watch.initialised(g.batch.mbarriers[key].order, g, lane)
 
     return init
 

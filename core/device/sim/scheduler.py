@@ -275,21 +275,22 @@ class Batch:
         self.shared, self.shared_views = np.zeros(0, np.uint8), {}
 
     def finish(self) -> None:
-        for (_, number), barrier in self.barriers.items():
-            if barrier.waiting:
-                waiting = barrier.waiting[0]
+        for (_, number), counted in self.barriers.items():
+            if counted.waiting:
+                waiting = counted.waiting[0]
                 ins = self.program.instructions[waiting.pc - 1]
                 name = f"barrier {number}" if number >= 0 else "the cluster's barrier"
                 raise self.fault(
                     ins,
                     "barrier never completes",
-                    f"{name} never completes: {barrier.arrived} threads wait, the others have exited or wait elsewhere",
+                    f"{name} never completes: {counted.arrived} threads wait, the others have exited or wait elsewhere",
                     waiting.group,
                     int(waiting.index[0]),
                     hint="every thread of the thread block must come to the barrier",
                 )
 
-        for one in [w for b in (*self.mbarriers.values(), *self.cluster_barriers.values()) for w in b.waiting]:
+        phased: list[MBarrier | ClusterBarrier] = [*self.mbarriers.values(), *self.cluster_barriers.values()]
+        for one in [waiting for barrier in phased for waiting in barrier.waiting]:
             ins = self.program.instructions[one.pc - 1]
             message = "threads wait for a phase that never completes: too few arrivals, or bytes that never come"
             raise self.fault(ins, "deadlock", message, one.group, int(one.index[0]))

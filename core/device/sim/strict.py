@@ -76,6 +76,7 @@ class Phase:
 
     gathering: Array | None = None
     known: Array | None = None
+    maker: tuple[int, int] | None = None  # the warp that initialised it, and when
 
     def turn(self) -> None:
         """The phase is complete."""
@@ -148,6 +149,7 @@ class Watch:
         self.dirty = np.zeros(places, np.bool_)  # written by ordinary stores, not yet fenced for the async proxy
         self.agent = np.full(places, -1, np.int16)  # the column of the mbarrier that counts the copy which wrote it
         self.landed = np.zeros(places, np.int32)
+        self.swizzle = np.full(places, -1, np.int16)  # of the tensor copy that wrote a place, -1 for other writes
         self.columns: dict[int, int] = {}
         self.ticks = np.zeros(AGENTS, np.int32)
         batch.shared[:] = POISON
@@ -155,7 +157,7 @@ class Watch:
     # ------------------------------------------------------------------ order
     def warps(self, g: Group, lanes: Array) -> Array:
         """A lane's warp, numbered over the batch."""
-        return g.block[lanes] * self.block_warps + g.thread[lanes] // WARP
+        return np.asarray(g.block[lanes] * self.block_warps + g.thread[lanes] // WARP)
 
     def own(self, warps: Array) -> Array:
         """Each warp's own time."""
@@ -229,6 +231,18 @@ class Watch:
         phase.gathering = latest if phase.gathering is None else np.maximum(phase.gathering, latest)
         self.clock[here, here % self.team] += 1
 
+    def initialised(self, phase: Phase, g: Group, lane: int) -> None:
+        warp = int(self.warps(g, np.array([lane]))[0])
+        phase.maker = warp, int(self.clock[warp, warp % self.team])
+
+    def knows(self, phase: Phase, g: Group, lane: int) -> bool:
+        """Whether the initialisation of an mbarrier is ordered before what a lane does now."""
+        if phase.maker is None:
+            return True
+        warp = self.warps(g, np.array([lane]))
+        maker, time = phase.maker
+        return bool(warp[0] == maker or self.ordered(warp, np.array([maker + self.first]), np.array([time]))[0])
+
     def learn(self, phase: Phase, g: Group, lanes: Array) -> None:
         """Lanes have waited for a phase."""
         if phase.known is not None:
@@ -264,6 +278,7 @@ class Watch:
         if space == "shared" and how != "read":
             self.dirty[at.places] = not is_async(ins)
             self.agent[at.places] = -1
+            self.swizzle[at.places] = -1
 
     # ------------------------------------------------------------------ asynchronous work
     def _check_under_way(self, at: _At, how: str) -> None:
@@ -315,17 +330,26 @@ class Watch:
         if name == "wgmma":
             g.wgmma.wait(keep)
 
-    def landing(self, g: Group, lane: int, index: Array, phase: Phase) -> None:
+    def landing(self, g: Group, lane: int, index: Array, phase: Phase, swizzle: int = -1) -> None:
         """A copy that an mbarrier counts has written positions `index`: known only to who waits for that phase."""
         column = self.columns.setdefault(id(phase), len(self.columns) % AGENTS)
         self.ticks[column] += 1
         places = np.unique(index // self.shared.grain)
-        self.agent[places], self.landed[places] = column, self.ticks[column]
+        self.agent[places], self.landed[places], self.swizzle[places] = column, self.ticks[column], swizzle
         here = int(self.warps(g, np.array([lane]))[0])
         latest = self.clock[here].copy()
         latest[self.team + column] = self.ticks[column]
         phase.gathering = latest if phase.gathering is None else np.maximum(phase.gathering, latest)
         self.clock[here, here % self.team] += 1
+
+    def arranged(self, g: Group, ins: Instruction, index: Array, lane: int, swizzle: int) -> None:
+        """A wgmma reads positions `index` as swizzled; what a tensor copy wrote must have been so as well."""
+        written = self.swizzle[index // self.shared.grain]
+        bad = (written >= 0) & (written != swizzle)
+        if bad.any():
+            found = int(written[bad][0])
+            message = f"a descriptor of swizzle {swizzle} reads what a tensor copy wrote with swizzle {found}"
+            raise self.batch.fault(ins, "swizzle", message, g, lane)
 
     def proxy_fence(self, g: Group) -> None:
         """fence.proxy.async: what these warps have written, or know to be written, may now be read asynchronously."""

@@ -170,7 +170,7 @@ SWIZZLES = {0: 0, 1: 128, 2: 64, 3: 32}  # by the descriptor's bits 62-63
 def swizzled(offset: Array, swizzle: int) -> Array:
     """Shared addresses with bits 4-6 exchanged by those above 6, as tensor copies and wgmma see them."""
     mask = {0: 0, 32: 1, 64: 3, 128: 7}[swizzle]
-    return offset ^ (((offset >> 7) & mask) << 4)
+    return np.asarray(offset ^ (((offset >> 7) & mask) << 4))
 
 
 def descriptor_offsets(descriptor: int, rows: int, depth: int, nbytes: int, transposed: bool) -> Array:
@@ -224,7 +224,10 @@ def _wgmma(program: Program, ins: Instruction) -> Step:
         view, index = locate(g, ins, "shared", flat, owners, nbytes, "read")
         if g.batch.watch is not None:
             g.batch.watch.started(g, "wgmma", "drain", index * nbytes, owners, nbytes)
-        return decode(view[index]).astype(np.float64).reshape(-1, rows, depth)
+            swizzle = SWIZZLES[int(descriptors[0]) >> 62 & 3]
+            g.batch.watch.arranged(g, ins, index * nbytes, int(lanes[0]), swizzle)
+        found: Array = decode(view[index]).astype(np.float64).reshape(-1, rows, depth)
+        return found
 
     def multiply(g: Group) -> None:
         whole(g, ins, WARPGROUP)
