@@ -1,12 +1,13 @@
 """The broken-backward suite: a fixed sample of the mutants is caught, and the reviewed list is what it says.
 
-All of them: `python -m core.testing.mutants`.
+All of them: `python -m core.testing.mutants`, and `python -m core.testing.mutants --device sim` for the kernels.
 """
 
 from __future__ import annotations
 
 import ast
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ import pytest
 from core.loader import load_registry
 from core.op import CONTROL, SLOT, Variant, make_tensors
 from core.testing.mutants import Mutant, chosen, faults_of, mutants_of, read_equivalent, run_mutants, stale
+from core.testing.mutants_cuda import IDENTICAL, Bench
 from core.testing.mutate import faults, without_last_column, without_last_row
+from core.testing.mutate_cuda import faults as faults_of_text
 
 REGISTRY = load_registry()
 LISTED = read_equivalent(Path(__file__).with_name("mutants_equivalent.toml"))
@@ -169,3 +172,81 @@ def test_every_mutant_of_adamw_is_caught() -> None:
         survivors = {m.key for m in made if agrees(m.build())}
     assert len(made) > 60
     assert survivors <= set(SAME), survivors - set(SAME)
+
+
+# --- kernels -----------------------------------------------------------------------------------------------------
+
+KERNELS = [f"{op.name}.{variant.name}" for op, variant in chosen(REGISTRY, (), "sim")]
+RUN = {"gelu.vector": 5, "layernorm.warp": 4, "matmul.naive": 3, "cross_entropy.block": 3, "embedding.owner": 3}
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_sample_of_broken_kernels_is_caught(name: str) -> None:
+    (result,) = run_mutants(REGISTRY, (name,), LISTED, sample=RUN[name], device="sim")
+    assert result.made and not result.survivors, "\n".join(m.key for m in result.survivors)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_there_are_enough_broken_kernels(name: str) -> None:
+    """Of every kernel that a launcher launches at all, and most of all of those that backward does."""
+    bench = Bench(*bench_of(name), REGISTRY)
+    made = bench.mutants()
+    assert len({m.key for m in made} - set(LISTED.get(name, {}))) >= AT_LEAST
+    touched = {m.fault.function for m in made}
+    assert {k.name for kernels in bench.kernels.values() for k in kernels} <= touched
+
+
+def bench_of(name: str) -> tuple[Any, Variant]:
+    op, _, variant = name.partition(".")
+    return REGISTRY.op(op), REGISTRY.variant(op, variant)
+
+
+def test_a_kernel_that_is_written_otherwise_is_no_mutant() -> None:
+    bench = Bench(*bench_of("gelu.naive"), REGISTRY)
+    one = next(m for m in bench.mutants() if m.method == "backward" and "naive_dx" in m.key)
+    text = Path("ops/cuda/gelu.cu").read_text("utf-8")
+    same = replace(one, fault=one.fault._replace(text=text.replace("value * slope", "slope * value")))
+    wrong = replace(one, fault=one.fault._replace(text=text.replace("value * slope", "value - slope")))
+    assert bench.caught(same) == IDENTICAL
+    assert bench.caught(wrong) == "gradient"
+
+
+SUM = """
+// one line of text; is no code
+extern "C" __global__ void total(float* y, const float* a, const float* b, int rows, int C, int add) {
+    __shared__ float parts[32];
+    int row = blockIdx.x * blockDim.x + threadIdx.x;
+    if (row >= rows) return;
+    float sum = add ? y[row] : 0;
+    for (int c = 0; c < C; c += 2) sum += a[row * C + c] * b[c];
+    parts[threadIdx.x] = sum;
+    __syncthreads();
+    y[row] = parts[threadIdx.x];
+}
+
+__device__ float unreached(float x) { return x + 1; }
+"""
+
+
+def test_every_kind_of_fault_in_a_kernel_is_made() -> None:
+    made = list(faults_of_text(SUM, ["total"]))
+    after = {f.after for f in made}
+    assert {f.function for f in made} == {"total"}
+    assert {"if (row > rows) return;", "if (false) return;", "if (row >= C) return;"} <= after  # bounds, sizes
+    assert {"float sum = add && false ? y[row] : 0;", "float sum = add || true ? y[row] : 0;"} <= after  # flags
+    loop = "for (int c = 0; c < C; c += 2) "
+    assert {loop + "sum = a[row * C + c] * b[c];", loop + "sum -= a[row * C + c] * b[c];", loop + ";"} <= after
+    assert {loop + "sum += a[row + C + c] * b[c];", loop + "sum += a[row * C ] * b[c];"} <= after  # strides, terms
+    assert {
+        loop + "sum += b[row * C + c] * b[c];",
+        loop + "sum += -(a[row * C + c] * b[c]);",
+    } <= after  # tensors, signs
+    assert {"for (int c = 1; c < C; c += 2) sum += a[row * C + c] * b[c];"} <= after
+    assert {"parts[threadIdx.y] = sum;", "int row = blockIdx.x * blockDim.x ;"} <= after
+    assert any(f.before == "__syncthreads();" and f.after == ";" for f in made)
+    assert not any(f.before.startswith(("__shared__", "//")) for f in made)
+
+
+def test_no_loop_of_a_broken_kernel_is_unending() -> None:
+    heads = {f.after.partition(")")[0] for f in faults_of_text(SUM, ["total"]) if f.after.startswith("for")}
+    assert all(head.endswith(("c += 1", "c += 2", "c += 3")) for head in heads), heads

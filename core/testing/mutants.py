@@ -212,10 +212,9 @@ def on_cpu(registry: Registry, op: Op, variant: Variant, reasons: Mapping[str, s
 
 def on_sim(registry: Registry, op: Op, variant: Variant, reasons: Mapping[str, str], sample: int) -> Result:
     bench = Bench(op, variant, registry)
-    result = Result(f"{op.name}.{variant.name}")
+    result = Result(f"{op.name}.{variant.name}", unbroken=[] if sample else bench.unbroken())
     for mutant in spread(bench.mutants(), sample):
         enter(result, mutant, mutant.key in reasons or bench.caught(mutant))
-    result.unbroken = bench.unbroken
     return result
 
 

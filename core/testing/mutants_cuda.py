@@ -23,6 +23,7 @@ from core.registry import Registry
 from core.testing.case import cases_of
 from core.testing.check import VariantReport, reference_of, trials_of
 from core.testing.checks import SUBCHECKS
+from core.testing.compiles import launches_of
 from core.testing.devices import DeviceRunner, SimRunner
 from core.testing.log import Log, Stop
 from core.testing.mutate_cuda import Fault, faults
@@ -62,13 +63,11 @@ class BreakingDevice(SimDevice):
     def __init__(self) -> None:
         super().__init__()
         self.method, self.text = "", ""
-        self.seen: dict[str, dict[Kernel, None]] = {}  # launcher -> the kernels that it launched, unbroken
 
     def record(
         self, variant: Variant, method: str, t: Tensors, pick: Any, workspace: Any, counters: Any = None
     ) -> list[LaunchRecord]:
         found = super().record(variant, method, t, pick, workspace, counters)
-        self.seen.setdefault(method, {}).update(dict.fromkeys(r.kernel for r in found if not r.kernel.text))
         if not self.text or method != self.method:
             return found
         source = source_of(variant, method)
@@ -122,7 +121,6 @@ class Bench:
             cases_of(op, variant), variant, reference_of(op, registry), self.runner, CpuRunner(registry), report
         )
         self.trials = sorted(found, key=lambda t: t.elements)
-        self.unbroken = [] if self.trials else ["schema"]
 
     @property
     def device(self) -> BreakingDevice:
@@ -139,17 +137,27 @@ class Bench:
         }
         return [m for m, has in able.items() if has]
 
-    @cached_property
-    def kernels(self) -> dict[str, list[Kernel]]:
-        """launcher -> the kernels of the variant's own source that it launches on its examples, under every macro."""
-        for check in SUBCHECKS.values() if not self.op.gradient else [SUBCHECKS["gradient"], SUBCHECKS["decode"]]:
+    def unbroken(self) -> list[str]:
+        """The sub-checks that the variant fails as it is; what those say of a mutant counts for nothing."""
+        if not self.trials:
+            return ["schema"]
+        found: dict[str, None] = {}
+        for check in SUBCHECKS.values():
             for trial in self.trials:
                 log = Log()
                 check(log, trial)
-                self.unbroken += [f.check for f in log.failures]
-        return {
-            m: [k for k in self.device.seen.get(m, ()) if k.source == source_of(self.variant, m)] for m in self.methods
-        }
+                found.update(dict.fromkeys(f.check for f in log.failures))
+        return list(found)
+
+    @cached_property
+    def kernels(self) -> dict[str, list[Kernel]]:
+        """launcher -> the kernels of its source that it launches on the examples, under every macro. What it launches
+        only while decoding is left out."""
+        found: dict[str, dict[Kernel, None]] = {m: {} for m in self.methods}
+        for launch in launches_of(self.trials):
+            if launch.method in found and launch.kernel.source == source_of(self.variant, launch.method):
+                found[launch.method][launch.kernel] = None
+        return {method: list(kernels) for method, kernels in found.items()}
 
     def mutants(self) -> list[CudaMutant]:
         made, seen = [], dict[str, int]()
@@ -211,7 +219,7 @@ class Bench:
         names: Sequence[str] = [n for n in SUBCHECKS if n not in unused]
         first = "gradient" if mutant.method != "forward" else "forward"
         if mutant.method == "forward" and self.op.gradient:
-            names = (*FORWARD_ONLY, "zeros", "configs")
+            names = (*FORWARD_ONLY, "zeros", "configs", "gradient")  # the last reads what forward saves
         for name in sorted(names, key=lambda n: n != first) if not strict else [first, "update"]:
             for trial in self.trials:
                 yield name, SUBCHECKS[name], trial

@@ -1,0 +1,76 @@
+"""The CUDA kernels themselves, run by the simulator: every variant passes the op check, and a small GPT-2 learns.
+
+The compile check has seven architectures and two types for each kernel; what it compiled once is in the cache.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core.config import load_config
+from core.graph import load_model
+from core.loader import load_registry
+from core.testing import check_op
+from core.train.setup import build_engine, learning_rate
+
+REGISTRY = load_registry()
+VARIANTS = [f"{op}.{v.name}" for op, held in REGISTRY.variants.items() for v in held.values() if v.device == "cuda"]
+
+# the shipped configuration at the smallest sizes that still have two heads and rows that end in a tail
+CONFIG = "configs/tiny.toml"
+SMALL = {"V": 61, "C": 32, "H": 2, "L": 1, "S": 16, "T": 16, "B": 2}
+BETWEEN_TYPES = 2**-8  # bf16 keeps eight bits
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variant_passes_the_op_check_in_the_simulator(name: str) -> None:
+    check_op(name, registry=REGISTRY, device="sim")
+
+
+def test_there_are_two_variants_of_every_op_of_gpt2() -> None:
+    ops = ("embedding", "position", "layernorm", "matmul", "attention", "gelu", "add", "cross_entropy")
+    for op in (*ops, "adamw_update", "global_norm"):
+        assert sum(name.partition(".")[0] == op for name in VARIANTS) >= 2, op
+
+
+def losses(device: str, steps: int, precision: str = "f32", **ops: str) -> list[float]:
+    """Of the first steps of a run on the same few sequences again and again, so that there is much to learn."""
+    overrides = [f"dims.{name}={size}" for name, size in SMALL.items()]
+    overrides += [f"precision={precision}", "train.steps=20", "schedule.warmup=2"]
+    overrides += [f'ops.{op}="{variant}"' for op, variant in ops.items()]
+    config = load_config(CONFIG, overrides=overrides, device=device)
+    engine = build_engine(config, REGISTRY, load_model(config.model, REGISTRY), None)
+    engine.initialize(config.seed)
+    lr, rng, found = learning_rate(config, REGISTRY), np.random.default_rng(0), []
+    rows: list[Any] = [rng.integers(0, SMALL["V"], (2, 17)).astype(np.int32) for _ in range(2)]
+    for step in range(steps):
+        tokens = rows[step % 2]
+        record = engine.step([{"tokens": tokens[:, :-1], "targets": tokens[:, 1:]}], lr(step))
+        assert record.ok
+        found.append(record.loss)
+    return found
+
+
+@pytest.fixture(scope="module")
+def on_cpu() -> list[float]:
+    found = losses("cpu", 20)
+    assert found[-1] < found[0] - 0.3  # it learns
+    return found
+
+
+def test_twenty_steps_in_the_simulator_have_the_losses_of_the_cpu(on_cpu: list[float]) -> None:
+    np.testing.assert_allclose(losses("sim", 20), on_cpu, rtol=1e-4)
+
+
+def test_steps_of_the_naive_kernels_have_the_losses_of_the_cpu(on_cpu: list[float]) -> None:
+    naive = {name.partition(".")[0]: "naive" for name in VARIANTS if name.endswith(".naive")}
+    for op in ("adamw_update", "global_norm", "dropout"):
+        naive.pop(op)
+    np.testing.assert_allclose(losses("sim", 3, **naive), on_cpu[:3], rtol=1e-4)
+
+
+def test_bf16_in_the_simulator_is_within_its_rounding_of_f32(on_cpu: list[float]) -> None:
+    np.testing.assert_allclose(losses("sim", 4, "bf16"), on_cpu[:4], rtol=BETWEEN_TYPES)
