@@ -557,7 +557,7 @@ def test_more_than_an_hour_on_the_cpu_is_not_started_unasked() -> None:
 
 
 def test_the_simulator_is_estimated_by_its_own_rate() -> None:
-    rates = {device: rate() for device, (rate, _) in estimate.SLOW.items()}
+    rates = {device: rate() for device, (rate, _, _) in estimate.SLOW.items()}
     assert rates["sim"] < rates["cpu"] / 20
     # configs/tiny.toml without its [on.sim]: hours in the simulator, minutes on the cpu.
     tokens = 1200 * 1024

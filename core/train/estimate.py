@@ -2,7 +2,7 @@
 
 On the cpu that is the rate of its matrix products: elementwise work, validation and small matrices come on top, a
 quarter for GPT-2 124M, as much again for a toy. In the simulator it is the rate of a kernel's instructions, thousands
-of times lower; validation and the reading of the kernels come on top, and large launches take less than estimated.
+of times lower, and each launch costs something however small it is; validation and reading the kernels come on top.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ LONG = 3600.0  # seconds: a run estimated longer than this is not started by acc
 PROBE = 0.05  # seconds that the measurement takes on a quiet machine
 TRIES = 24  # products at least: on a busy machine most of them wait for a core, and the best one counts
 LEAST = 20e9  # FLOP/s of a core: other work on the machine must not make a run look longer than it is
-PER_FLOP = 1.7  # instructions of a thread that kernels run for a FLOP; counted in steps of small GPT-2s, `tiled` matmul
-LEAST_SIMULATED = 60e6  # instructions of a thread per second, on any machine; for the same reason as LEAST
+PER_FLOP = 1.3  # instructions of a thread that kernels run for a FLOP; counted in a step of a small GPT-2
+PER_LAUNCH = 8e6  # FLOPs in whose time the simulator gets through a step of a plan that does next to nothing
+LEAST_SIMULATED = 120e6  # instructions of a thread per second, on any machine; for the same reason as LEAST
 
 
 def gemm_rate(seconds: float = PROBE, size: int = 256) -> float:
@@ -38,8 +39,7 @@ def gemm_rate(seconds: float = PROBE, size: int = 256) -> float:
 
 
 # The inner loop of a matrix product: two values of a tile for every product, `threads` of them side by side.
-# Few threads, since the kernels of a model that one trains in the simulator have few: more would run faster each.
-PROBE_THREADS, PROBE_TURNS, PROBE_BLOCKS = 256, 256, 4
+PROBE_THREADS, PROBE_TURNS, PROBE_BLOCKS = 256, 64, 32
 PROBE_PTX = f"""
 .version 8.7
 .target sm_90a
@@ -66,16 +66,17 @@ def simulated_rate(tries: int = 8) -> float:
     return max(best, LEAST_SIMULATED) / PER_FLOP
 
 
-# Devices on which a run may take hours without being meant to: how fast this one is, and what that leaves out.
-SLOW: dict[str, tuple[Callable[[], float], str]] = {
-    "cpu": (gemm_rate, "for matrix products alone"),
-    "sim": (simulated_rate, "for the kernels of the steps alone"),
+# Devices on which a run may take hours without being meant to: how fast this one is, what a step of a plan costs
+# besides (in FLOPs), and what the estimate leaves out.
+SLOW: dict[str, tuple[Callable[[], float], float, str]] = {
+    "cpu": (gemm_rate, 0.0, "or more, for matrix products alone"),
+    "sim": (simulated_rate, PER_LAUNCH, "or so, for the kernels of the steps alone"),
 }
 
 
-def estimate_seconds(parameters: int, tokens: int, rate: float) -> float:
-    """6 FLOPs a parameter and token, forward and backward (arXiv:2001.08361), at `rate` FLOP/s."""
-    return 6.0 * parameters * tokens / rate
+def estimate_seconds(parameters: int, tokens: int, rate: float, besides: float = 0.0) -> float:
+    """6 FLOPs a parameter and token, forward and backward (arXiv:2001.08361), and those `besides`, at `rate` FLOP/s."""
+    return (6.0 * parameters * tokens + besides) / rate
 
 
 def refuse_long(seconds: float, device: str, *, steps: int, allowed: bool, where: str) -> None:

@@ -83,9 +83,10 @@ def prepare(asked: Asked, display: Display, stack: ExitStack) -> Trainer:
     B, T = (int(engine.graph.dims[name]) for name in SIZES)
     micro = micro_steps(config.train.tokens_per_step, B, T, where=config.where("train.tokens_per_step"))
     done = start.step if start else 0
-    estimate = check_estimate(config, engine, done, asked.long)
-    lr = learning_rate(config, registry)
     plan = engine.plan(TRAIN)
+    engine.check_fit(plan)
+    estimate = check_estimate(config, engine, plan, micro, done, asked.long)
+    lr = learning_rate(config, registry)
     table = table_of_choices(engine, plan, registry)
     data = find_data(config, engine, start, asked.allow_data_change, display)
 
@@ -187,7 +188,9 @@ def load_weights(config: RunConfig, registry: Registry, engine: Engine) -> None:
 # --- engine and data -------------------------------------------------------------------------------------------
 
 
-def build_engine(config: RunConfig, registry: Registry, model: ModelSource, start: Checkpoint | None) -> Engine:
+def build_engine(
+    config: RunConfig, registry: Registry, model: ModelSource, start: Checkpoint | None, device: Any = None
+) -> Engine:
     """The engine that a config describes; the choices of a run that is resumed stand where the config says nothing."""
     optimizer = registry.optimizer(config.optimizer.name, config.where("optimizer.name"))
     options = check_options(config.optimizer.options, optimizer.options, option_place(config, "optimizer"))
@@ -209,6 +212,7 @@ def build_engine(config: RunConfig, registry: Registry, model: ModelSource, star
             options={**options, "clip": config.optimizer.clip},
             seed=config.seed,
         ),
+        device,
     )
 
 
@@ -216,14 +220,15 @@ def option_place(config: RunConfig, table: str) -> Callable[[str], str]:
     return lambda option: config.where(f"{table}.{option}")
 
 
-def check_estimate(config: RunConfig, engine: Engine, done: int, allowed: bool) -> float | None:
+def check_estimate(config: RunConfig, engine: Engine, plan: Plan, micro: int, done: int, allowed: bool) -> float | None:
     """Seconds that the rest of the run may take on a slow device, refused beyond an hour; None on others."""
     if config.device not in SLOW:
         return None
     steps = max(0, config.train.steps - done)
     tokens = steps * config.train.tokens_per_step
-    rate, _ = SLOW[config.device]
-    seconds = estimate_seconds(engine.graph.parameter_count, tokens, rate())
+    rate, per_launch, _ = SLOW[config.device]
+    besides = per_launch * len(plan.steps) * micro * steps
+    seconds = estimate_seconds(engine.graph.parameter_count, tokens, rate(), besides)
     refuse_long(seconds, config.device, steps=steps, allowed=allowed, where=config.where("train.steps"))
     return seconds
 
@@ -431,5 +436,5 @@ def announce_start(
         display.line(f"weights: {config.weights}")
     if estimate is not None:
         steps = config.train.steps - (start.step if start else 0)
-        _, what = SLOW[config.device]
-        display.line(f"estimate: {steps:,} steps take {duration(max(1, estimate))} or more, {what}")
+        *_, what = SLOW[config.device]
+        display.line(f"estimate: {steps:,} steps take {duration(max(1, estimate))} {what}")
