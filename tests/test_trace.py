@@ -15,6 +15,8 @@ import pytest
 
 import core.sim
 from core import cli
+from core.device.sim.count import flops_of
+from core.device.sim.parser import NOWHERE, Instruction
 from core.errors import UsageError
 
 ROOT = Path(__file__).parent.parent
@@ -130,6 +132,15 @@ def test_lanes_that_wait_at_a_branch_are_not_active(lanes):
     assert run(BRANCH, [np.zeros(256, np.float32), np.int32(0)], block=64).total.requests == 2
 
 
+def test_warps_that_pass_a_branch_by_are_not_counted_in_it():
+    source = BRANCH.replace("threadIdx.x % 32 < from", "threadIdx.x / 32 == from")
+    counted = run(source, [np.zeros(512, np.float32), np.int32(2)], block=128, grid=3)
+    line = counted.in_file(next(iter(counted.lines)).file)[4]
+    one = run(source, [np.zeros(512, np.float32), np.int32(0)], block=32)
+    alone = one.in_file(next(iter(one.lines)).file)[4]
+    assert line.active == 1 and (line.instructions, line.requests) == (3 * alone.instructions, 3 * 100)
+
+
 def test_warps_are_counted_and_not_the_threads_that_fill_them():
     whole, half = (run(COPY.replace("INDEX", "threadIdx.x"), [np.zeros(64, np.float32)] * 2, block=b) for b in (32, 48))
     assert half.total.instructions == 2 * whole.total.instructions
@@ -149,6 +160,22 @@ def test_floating_point_operations_are_counted(expression, flops):
     source = f'extern "C" __global__ void k(float* y, float v, float w) {{ y[threadIdx.x] = {expression}; }}'
     total = run(source, [np.zeros(32, np.float32), np.float32(2), np.float32(3)]).total
     assert total.flops == 32 * flops
+
+
+@pytest.mark.parametrize(
+    "opcode, threads, flops",
+    [
+        ("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", 32, 2 * 16 * 8 * 16),
+        ("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16", 128, 2 * 64 * 128 * 16),
+        ("fma.rn.f32x2", 1, 4),
+        ("add.s32", 1, 0),
+        ("cvt.rn.bf16.f32", 1, 0),
+        ("ex2.approx.ftz.f32", 1, 1),
+    ],
+)
+def test_tensor_cores_and_packed_values_count_in_full(opcode, threads, flops):
+    ins = Instruction(opcode, (), None, False, NOWHERE, opcode, tuple(opcode.split(".")))
+    assert threads * flops_of(ins) == flops
 
 
 def test_counting_changes_no_bit_and_is_not_done_in_strict_mode():
@@ -215,6 +242,7 @@ def test_bf16_moves_half_the_bytes(capfd):
         (["gelu.naive", "--shape", "xx=4"], 2, '"xx"'),
         (["matmul.naive", "--shape", "x=4,4"], 3, "features"),
         (["gelu.naive", "add.naive", "--shape", "x=4"], 2, "one op"),
+        (["global_norm.naive", "--direction", "backward"], 2, "no kernel backward"),
         (["attention.online", "--shape", "qkv=1,2,1200", "--shape", "heads=2"], 3, "at most 128"),
     ],
 )

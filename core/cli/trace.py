@@ -188,6 +188,8 @@ def trace(
         trial.train()
         seen = {launch.record.method for launch in launches}
         launches += [Launch(a, c) for a, c in runner.found if a.method in methods - seen]
+    if not launches:
+        raise UsageError(f"{op.name}.{variant.name} launches no kernel {direction}", hint="leave --direction out")
     return Trace(op.name, variant.name, dtype, case, launches)
 
 
