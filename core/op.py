@@ -84,10 +84,7 @@ class Pattern:
         if len(sizes) != len(self.tokens):
             raise BuildError(f'{where}: shape {shape} does not fit "{self.text}"')
         for token, size in zip(self.tokens, sizes, strict=True):
-            if token.isidentifier():
-                expected = dims.setdefault(token, size)
-            else:
-                expected = evaluate(token, dims, where)
+            expected = dims.setdefault(token, size) if token.isidentifier() else evaluate(token, dims, where)
             if expected != size:
                 raise BuildError(f'{where}: shape {shape} does not fit "{self.text}" with {token} = {expected}')
 
@@ -224,6 +221,11 @@ class Op:
         for use in self.uses:
             if use not in ("start", "random", "step"):
                 raise BuildError(f'op "{self.name}" uses "{use}"; expected start, random or step')
+        for name, pattern in self.param_patterns.items():
+            if pattern.leading:
+                raise BuildError(
+                    f'op "{self.name}": the shape of param "{name}" has "..."; a param has sizes of its own'
+                )
         for name in self.mutates:
             if name not in self.inputs:
                 raise BuildError(f'op "{self.name}" mutates "{name}", which is not an input')

@@ -126,7 +126,10 @@ def make_case(op: Op, example: Mapping[str, Any], seed: int = 0, index: int = 0)
     where = f"op {op.name!r}, example {dict(example)!r}"
     for key in example:
         if key not in op.inputs and key not in op.attrs:
-            raise BuildError(f'{where}: no input or attr "{key}"{did_you_mean(key, [*op.inputs, *op.attrs])}')
+            known = [*op.inputs, *op.attrs]
+            raise BuildError(
+                f'{where}: no input or attr "{key}"{did_you_mean(key, known)}', hint=f"it has: {', '.join(known)}"
+            )
     fixed = {k: np.asarray(v) for k, v in example.items() if k in op.inputs and not isinstance(v, tuple)}
     shapes = {k: fixed[k].shape if k in fixed else tuple(example[k]) for k in op.inputs if k in example}
     for name, slot in op.inputs.items():
@@ -145,9 +148,11 @@ def make_case(op: Op, example: Mapping[str, Any], seed: int = 0, index: int = 0)
             values[name] = fixed[name] if name in fixed else draw_input(op, name, shapes[name], dims, rng, index % 2)
     present = op.present_params(attrs)
     for name in op.params:
-        values[name] = draw(op.param_patterns[name].shape(dims, where), rng) if name in present else None
+        values[name] = (
+            draw(op.param_patterns[name].shape(dims, f"{where}, param {name!r}"), rng) if name in present else None
+        )
     gradients = {
-        "d" + name: draw(slot.pattern.shape(dims, where), rng)
+        "d" + name: draw(slot.pattern.shape(dims, f"{where}, output {name!r}"), rng)
         for name, slot in op.outputs.items()
         if op.gradient and not slot.pattern.integer
     }

@@ -6,6 +6,7 @@ variant is wrong, and returns a `Report` when all are right.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ from core.device.nvrtc import Resources, architectures_of
 from core.errors import BuildError, CheckFailed, UsageError
 from core.loader import load_registry
 from core.op import Op, Reference, Variant
-from core.registry import Registry
+from core.registry import Registry, shorten
 from core.testing.case import Case, cases_of
 from core.testing.checks import NAMES, SUBCHECKS, check_blocks, check_schema
 from core.testing.compiles import check_compile, compilations, launches_of, widest
@@ -58,11 +59,15 @@ class VariantReport:
     def describe_failures(self) -> str:
         """One line a failure: sub-check, what and where, example and dtype."""
         lines = [f"{self.name}: FAILED {', '.join(self.failed_checks())}"]
+        seen: set[str] = set()
         for check in self.failed_checks():
             found = [f for f in self.failures if f.check == check]
-            lines += [f"  {check}: {f.message}\n      in {f.dtype}, example {f.case}" for f in found[:SHOWN]]
-            if len(found) > SHOWN:
-                lines.append(f"  {check}: and {len(found) - SHOWN} more")
+            new = [f for f in found if likeness(f) not in seen]
+            fresh = list({likeness(f): f for f in reversed(new)}.values())[::-1]
+            seen |= {likeness(f) for f in new}
+            lines += [f"  {check}: {f.message}{_where(f)}" for f in fresh[:SHOWN]]
+            if rest := len(found) - len(fresh[:SHOWN]):
+                lines.append(f"  {check}: and {rest} more" + (" like these" if fresh else " like those above"))
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
@@ -82,6 +87,17 @@ class VariantReport:
             "skipped": self.skipped,
             "median_ms": self.times,
         }
+
+
+def likeness(failure: Failure) -> str:
+    """The same for findings that differ only in numbers: one of them is enough to read. A wrong value is known by its
+    sub-check, its tensor and the way it was asked for; what a launcher raised, by its text wherever it came up."""
+    words = failure.message.partition(": relative error")
+    return (failure.check if words[1] else "") + re.sub(r"0x[0-9a-f]+|-?\d+", "#", words[0])
+
+
+def _where(failure: Failure) -> str:
+    return f"\n      in {failure.dtype}, example {failure.case}" if failure.case not in ("", "all") else ""
 
 
 def finite(number: float) -> float | None:
@@ -188,16 +204,17 @@ def check_variant(
         truth = reference or reference_of(op, registry)
         trials = list(trials_of(cases, variant, truth, runner, home, report))
         check_schema(log, variant, trials, list(report.skipped.values()))
-        for check in SUBCHECKS.values():
+        for name, check in SUBCHECKS.items():
             for trial in trials:
                 log.case, log.dtype = trial.case.label, trial.dtype
-                check(log, trial)
+                with log.caught(name):
+                    check(log, trial)
         log.case, log.dtype = "all", "all"
         check_blocks(log)
         if variant.sources and not log.failures:
             check_compile(log, variant, trials)
     except BuildError as error:
-        log.failures.append(Failure("schema", error.message, float("nan"), "", ""))
+        log.failures.append(Failure("schema", f"{shorten(op.where)}: {error}", float("nan"), "", ""))
     except Stop:
         pass
     report.checks = {n: (log.ran[n], log.worst[n]) for n in NAMES if n in log.ran}

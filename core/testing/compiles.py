@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from core.device.gpu import MAX_SHARED, LaunchRecord
-from core.device.nvrtc import Kernel, Resources, architectures_of, compile_all
+from core.device.nvrtc import Kernel, Resources, architectures_of, compile_all, shown
 from core.device.planned import PlannedDevice, threads_of
 from core.errors import BuildError
 from core.op import Variant
@@ -109,7 +109,14 @@ def check_compile(log: Any, variant: Variant, trials: Sequence[Trial]) -> None:
         log.verdict("compile", False, error.message)
         return
     for one in found:
-        log.verdict("compile", not one.problems, f"{one.kernel.name} for {one.arch} {'; '.join(one.problems)}")
+        what = f"{shown(one.kernel.source)}: {one.kernel.name} for {one.arch}"
+        log.verdict("compile", not one.problems, f"{what} {'; '.join(one.problems)}{advice(one)}")
+
+
+def advice(one: Compilation) -> str:
+    if not one.resources.spills:
+        return ""
+    return "\n  hint: hold fewer values at a time, or let __launch_bounds__ ask for fewer threads"
 
 
 def widest(found: Iterable[Compilation]) -> Mapping[str, Resources]:

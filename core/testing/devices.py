@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -153,6 +154,16 @@ class SimRunner(DeviceRunner):
         from core.device.sim.device import SimDevice
 
         return SimDevice()
+
+    def _place(self, call: Call) -> dict[str, Placed]:
+        """As on a GPU; and the simulator's errors are to call the tensors by their names."""
+        placed = super()._place(call)
+        space = self.target.space
+        for name, one in placed.items():
+            at = space.starts.index(one.whole.pointer)
+            told = f"tensor {name}, {one.dtype} {one.tensor.shape}"
+            space.regions[at] = replace(space.regions[at], name=told)
+        return placed
 
     def run(self, call: Call) -> Outcome:
         shapes = {k: None if v is None else v.shape for k, v in call.given.items()}

@@ -5,12 +5,18 @@ It knows no sub-check; those are in checks.py, decode.py, numeric.py, random_bit
 
 from __future__ import annotations
 
+import re
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
+import core
+from core.errors import CoreError
+from core.registry import shorten
 from core.testing.compare import Array, bounds_of, difference
 from core.testing.runner import Outcome, unwritten
 from core.testing.trial import PLAIN, Asked, Training, Trial
@@ -68,17 +74,23 @@ class Log:
             raise
         except AttributeError as error:
             text = str(error)
-            self.failed("reads" if text.startswith("t has no ") else check, f"raised AttributeError: {text}")
+            undeclared = text.startswith("t has no ")
+            self.failed("reads" if undeclared else check, f"raised AttributeError: {text} ({place_of(error)})")
+        except CoreError as error:  # it says itself where
+            self.failed(check, str(error))
         except Exception as error:
             self.failed(check, f"raised {type(error).__name__}: {error} ({place_of(error)})")
 
 
+HERE = str(Path(core.__file__).parent)
+NOT_AUTHORS = re.compile(rf"{re.escape(HERE)}[\\/](?!ops|plugins)|[\\/]site-packages[\\/]|^<")
+
+
 def place_of(error: BaseException) -> str:
-    """file:line of the innermost frame, where an author looks first."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "?"
+    """file:line of the innermost frame that is neither the core's nor a library's: where an author looks first."""
+    frames = traceback.extract_tb(error.__traceback__)
+    authors = [f for f in frames if not NOT_AUTHORS.search(f.filename)]
+    return shorten(f"{(authors or frames)[-1].filename}:{(authors or frames)[-1].lineno}") if frames else "?"
 
 
 def compare(

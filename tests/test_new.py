@@ -1,0 +1,204 @@
+"""`core new` writes what passes its check at once, for any op and from any variant, and overwrites nothing."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+import core.cli as cli
+from core.cli.excerpt import class_excerpt, kernels_excerpt, without
+from core.device.nvrtc import SIMULATED, compile_all
+from core.loader import load_registry
+from core.op import Reference
+from core.testing import check_op
+from core.testing.case import cases_of
+from core.testing.check import VariantReport, reference_of, trials_of
+from core.testing.compiles import launches_of
+from core.testing.runner import CpuRunner
+
+REGISTRY = load_registry()
+COPIED = [(o, n) for o, held in REGISTRY.variants.items() for n, v in held.items() if not isinstance(v, Reference)]
+
+# One step of a model of 16 channels.
+SMALLEST = [
+    *("train.steps=1", "train.tokens_per_step=8", "train.val_tokens=8", "train.sample_tokens=1", "data.vocab_size=260"),
+    *("dims.B=1", "dims.T=8", "dims.C=16", "dims.H=2", "dims.L=1", "dims.V=260", "data.tokenizer=bpe"),
+]
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CORELM_PLUGINS", "")
+    return tmp_path
+
+
+def printed(capsys, *words):
+    """What `core` prints; it has to succeed."""
+    code = cli.run(list(words))
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    return out
+
+
+def refused(capsys, *words):
+    code = cli.run(list(words))
+    err = capsys.readouterr().err
+    assert code in (2, 3), err
+    return err
+
+
+def next_commands(out):
+    lines = out.partition("next:\n")[2].splitlines()
+    return [shlex.split(line)[1:] for line in lines if line.strip()]
+
+
+# --- what is written works -------------------------------------------------------------------------------------------
+
+
+def test_a_new_op_passes_its_check_trains_and_has_a_test(capsys):
+    check, train, simulated = next_commands(printed(capsys, "new", "op", "soft_step"))
+    out = printed(capsys, *check, "--no-time")
+    assert "soft_step.reference" in out and "soft_step.naive  (sim; f32, bf16)" in out and "compile " in out
+    out = printed(capsys, *train, *(f"--set={key}" for key in SMALLEST))
+    assert re.search(r"^ +soft_step +reference +1 ", out, re.M) and "step 1/1 | loss" in out
+    assert simulated[-4:] == ["--device", "sim", "--set", "train.steps=2"]
+    assert "check_op" in Path("soft_step/test_soft_step.py").read_text("utf-8")
+
+
+def test_a_new_variant_is_a_copy_that_passes_and_trains_in_the_simulator(capsys):
+    check, train = next_commands(printed(capsys, "new", "variant", "gelu", "mine"))
+    assert "1 of 1 variants passed" in printed(capsys, *check, "--no-time")
+    out = printed(capsys, *train, *(f"--set={key}" for key in SMALLEST))
+    assert re.search(r"^ +gelu +mine +1 ", out, re.M) and "step 1/1 | loss" in out
+    source = Path("mine/gelu.cu").read_text("utf-8")
+    assert "mine_forward" in source and "vector" not in source and "naive_" not in source
+
+
+def test_a_forward_alone_takes_the_rest_from_its_base(capsys):
+    printed(capsys, "new", "variant", "layernorm", "mine", "--base", "naive")
+    launchers, kernels = (Path(f"mine/layernorm.{kind}").read_text("utf-8") for kind in ("py", "cu"))
+    assert "def forward" in launchers and "def backward" not in launchers and 'base = "naive"' in launchers
+    assert "naive_forward" in kernels and "naive_dx" not in kernels
+    assert check_op("layernorm.mine", plugins=["mine"]).passed
+
+
+@pytest.mark.parametrize("op", sorted({op for op, _ in COPIED}))
+def test_every_variant_can_be_copied_and_its_kernels_compile(op, capsys):
+    for name in [n for o, n in COPIED if o == op]:
+        folder = f"{op}_{name}"
+        printed(capsys, "new", "variant", op, "mine", "--from", name, "--out", folder)
+        registry = load_registry([folder])
+        made, home = registry.variant(op, "mine"), CpuRunner(registry)
+        assert made.priority < 0, "a copy in work is taken only when asked for"
+        if made.device == "cpu":
+            continue
+        report = VariantReport(op, "mine", made.device, made.dtypes)
+        schema = registry.op(op)
+        trials = trials_of(cases_of(schema, made), made, reference_of(schema, registry), home, home, report)
+        kernels = list(dict.fromkeys(launch.kernel for launch in launches_of(trials)))
+        assert kernels and {k.source.parent.name for k in kernels} == {folder}
+        for kernel, compiled in zip(kernels, compile_all((k, SIMULATED) for k in kernels), strict=True):
+            assert kernel.name in compiled.names
+            assert set(compiled.names) <= set(re.findall(r"\bmine_\w+", kernel.source.read_text("utf-8")))
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_overwritten(capsys):
+    Path("mine").mkdir()
+    Path("mine/notes.txt").write_text("mine")
+    for words in (["op", "mine"], ["variant", "gelu", "mine"], ["op", "other", "--out", "mine"]):
+        assert "nothing is overwritten" in refused(capsys, "new", *words)
+    assert [p.name for p in Path("mine").iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    "name", ["Mine", "1st", "my-op", "a b", "class", "print", "np", "reference", "auto", "", "../x"]
+)
+def test_a_name_that_cannot_be_is_refused_in_words(name, capsys):
+    assert "cannot be the name of an op" in refused(capsys, "new", "op", name)
+    assert "cannot be the name of a variant" in refused(capsys, "new", "variant", "gelu", name)
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["op", "gelu"], "core new variant gelu mine"),
+        (["variant", "gelu", "naive"], 'there is a variant "gelu.naive" already'),
+        (["variant", "gelo", "mine"], 'did you mean "gelu"?'),
+        (["variant", "gelu", "mine", "--from", "naiv"], 'did you mean "naive"?'),
+        (["variant", "gelu", "mine", "--from", "naive", "--base", "naive"], "cannot both be given"),
+        (["variant", "gelu", "mine", "--from", "reference"], "nothing to copy"),
+        (["variant", "head_loss", "mine"], "--from chunked"),
+        (["variant", "gelu", "ops"], "another folder: --out DIR"),
+    ],
+)
+def test_what_cannot_be_made_says_what_to_do(words, says, capsys):
+    assert says in refused(capsys, "new", *words)
+    assert not list(Path().iterdir())
+
+
+# --- taking code out of a file ---------------------------------------------------------------------------------------
+
+SOURCE = """// The file's header.
+
+constexpr int WIDTH = 4, DEPTH = 2;  // two
+enum { FIRST, SECOND = 3 };
+#define TWICE(x) ((x) + (x))
+
+// half of it
+__device__ inline float half(float x) { return x / 2; }
+
+template <int N>
+struct Row {
+    float values[N];
+};
+
+__device__ inline float sum(Row<DEPTH>& row) { return row.values[FIRST]; }
+
+// --- kernels ---
+
+extern "C" __global__ void __launch_bounds__(128) used(float* y,
+                                                       int n) {
+    Row<DEPTH> row;
+    float half = n;
+    y[0] = TWICE(sum(row)) + half;
+}
+
+extern "C" __global__ void unused(float* y) { y[0] = half(WIDTH); }
+"""
+
+
+def test_kernels_come_with_what_they_use_and_nothing_else():
+    found = kernels_excerpt(SOURCE, ["used"])
+    assert all(
+        text in found for text in ("DEPTH = 2;  // two", "enum {", "TWICE(x)", "struct Row", "float sum(", "used")
+    )
+    assert all(text not in found for text in ("unused", "half of it", "header", "---"))
+    assert "half of it" in kernels_excerpt(SOURCE, ["unused"]) and "Row" not in kernels_excerpt(SOURCE, ["unused"])
+
+
+def test_kernels_that_a_macro_makes_are_taken_with_the_whole_file():
+    assert kernels_excerpt(SOURCE, ["used", "made_by_a_macro"]) == SOURCE
+
+
+def test_a_class_comes_with_its_parents_helpers_and_imports():
+    cls = type(REGISTRY.variant("gelu", "vector"))
+    found = class_excerpt(cls)
+    text = "\n".join(found.parts)
+    assert "class GeluNaive(Variant)" in text and "WIDEST = " in text and "def width" not in text
+    assert found.header() == "from core import Variant, cdiv, i32"
+    assert sys.modules[cls.__module__].__doc__ not in text
+
+
+def test_names_leave_a_class_alone_or_out_of_a_tuple():
+    assert without('    op, name, device = "a", "b", "cpu"', ("op", "name")) == '    device = "cpu"'
+    assert without("    priority = 3", ("priority",)) == ""
+    assert without("    reads = ('x',)", ("op",)) == "    reads = ('x',)"
