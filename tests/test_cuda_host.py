@@ -390,7 +390,11 @@ def test_a_launch_that_the_driver_refuses_is_named(host):
         ({"STUB_GPUS": "0"}, "there is no GPU 0: the driver shows none", "--device cpu"),
         ({"STUB_FAIL": "cuInit:100"}, "there is no NVIDIA GPU that this process can see", "nvidia-smi"),
         ({"STUB_FAIL": "cuInit:803"}, "different versions: restart", "core doctor"),
-        ({"STUB_VERSION": "12080"}, "the NVIDIA driver is for CUDA 12.8, and kernels compiled here need 13.0", "cu12"),
+        (
+            {"STUB_VERSION": "12080"},
+            "the NVIDIA driver is for CUDA 12.8, and kernels compiled here need 13.0",
+            "580 or newer",
+        ),
         ({"STUB_VERSION": "11040"}, "the NVIDIA driver is for CUDA 11.4", "580 or newer; `core doctor`"),
         ({"STUB_MAJOR": "6", "STUB_MINOR": "1"}, "has compute capability 6.1; kernels need 7.5", "--device cpu"),
         ({"STUB_MAJOR": "15"}, "15.0, which the compiler here does not know", "pip install -U nvidia-cuda-nvrtc"),

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from core.cli.show import emit_json, json_option, plugin_option
+from core.errors import UsageError
 
 
 @click.command("plan")
@@ -21,6 +22,7 @@ from core.cli.show import emit_json, json_option, plugin_option
     "--kind", type=click.Choice(["train", "evaluate", "generate"]), default="train", show_default=True,
     help="What the plan is for.",
 )  # fmt: skip
+@click.option("--arch", metavar="SM", help="With cuda: the architecture to compile for, sm_90a if nothing is said.")
 @click.option("--all", "every", is_flag=True, help="A line for every node: repeats are not folded.")
 @plugin_option
 @json_option
@@ -30,25 +32,35 @@ def command(
     overrides: tuple[str, ...],
     device: str,
     kind: str,
+    arch: str | None,
     every: bool,
     plugin: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Show what CONFIG would run: nodes, variants, fusions, parameters and bytes.
 
+    On cuda nothing runs and no GPU is needed: every kernel is compiled for --arch.
+
     With NODE (`core plan configs/tiny.toml h.3.fc`): the way from its line in the model's TOML to its op, its
     variant's launchers and its kernels, file and line, and why the other variants were not taken.
     """
     from core.config import load_config
+    from core.device.planned import PlannedDevice
     from core.graph import load_model
     from core.loader import load_registry
     from core.plan.describe import way
     from core.train.devices import choose_device
     from core.train.setup import build_engine
 
-    loaded = load_config(config, overrides=overrides, device=choose_device(device))
+    chosen = choose_device(device)
+    if arch is not None and chosen != "cuda":
+        raise UsageError(
+            f"--arch {arch}: the plan is for {chosen}, which compiles for no GPU", hint="add --device cuda"
+        )
+    planned = PlannedDevice(arch or "sm_90a") if chosen == "cuda" else None
+    loaded = load_config(config, overrides=overrides, device=chosen)
     registry = load_registry([*plugin, *loaded.plugins.load], disable=loaded.plugins.disable)
-    engine = build_engine(loaded, registry, load_model(loaded.model, registry), None)
+    engine = build_engine(loaded, registry, load_model(loaded.model, registry), None, planned)
     outputs = {"train": (), "evaluate": tuple(engine.graph.loss), "generate": (engine.logits_value,)}[kind]
     capacity = int(engine.graph.dims.get("S", engine.graph.dims.get("T", 0))) if kind == "generate" else 0
     plan = engine.plan(kind, outputs, capacity)
@@ -86,6 +98,10 @@ def _report(config: Any, engine: Any, plan: Any, every: bool) -> dict[str, Any]:
         "launches": len(plan.steps),
         "traffic": plan.traffic,
         "bytes": engine.memory(plan),
+        "kernels": [
+            {"kernel": kernel.name, "variant": kernel.origin, **vars(found)}
+            for kernel, found in engine.compiled(plan).items()
+        ],
     }
 
 
@@ -113,3 +129,9 @@ def _print(report: dict[str, Any]) -> None:
         inside = "  (within activations)" if part in ("saved", "workspace") else ""
         click.echo(f"{part.ljust(11)} {human(nbytes).rjust(7)}{inside}")
     click.echo(f"{'in all'.ljust(11)} {human(total).rjust(7)}")
+    if report["kernels"]:
+        click.echo(f"\n{len(report['kernels'])} kernels compiled:")
+        columns = [name for name in report["kernels"][0] if name not in ("kernel", "variant")]
+        found = [[row["variant"], row["kernel"], *[row[c] for c in columns]] for row in report["kernels"]]
+        for line in table(found, ("variant", "kernel", *columns)):
+            click.echo(line)

@@ -200,6 +200,10 @@ class CpuDevice:
     def describe(self) -> str:
         return f"cpu, {POOL.workers} cores"
 
+    def can_run(self, variant: Variant) -> str | None:
+        """Why a variant cannot run on this machine; None when it can."""
+        return None
+
     def allocate(self, nbytes: int) -> Array:
         """Zeroed memory; the pages come when they are first touched."""
         raw = np.zeros(nbytes + ALIGN, np.uint8)

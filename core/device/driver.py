@@ -16,7 +16,7 @@ import numpy as np
 from core.device.gpu import TensorMap
 from core.errors import DeviceError
 
-OLDEST = 13_000  # as cuDriverGetVersion counts: CUDA 13.0, driver 580; 12.x with the wheels of the extra cu12
+OLDEST = 13_000  # as cuDriverGetVersion counts: CUDA 13.0, driver 580
 OLDEST_OF_12 = 12_040
 DOCTOR = "`core doctor` shows what is here; --device cpu works"
 
@@ -86,7 +86,7 @@ def _check_version(driver: Any) -> None:
         return
     has = f"{version // 1000}.{version % 1000 // 10}"
     if version >= OLDEST_OF_12:
-        hint = f'update the driver to 580 or newer, or pip install "corelm[cu12]"; {DOCTOR}'
+        hint = f"update the driver to 580 or newer; {DOCTOR}"
     else:
         hint = f"update the driver to 580 or newer; {DOCTOR}"
     raise DeviceError(

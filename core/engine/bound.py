@@ -114,6 +114,11 @@ class BoundPlan:
             self._commands[first] = [c for _, _, commands in self._recorded(first) for c in commands]
         self.device.run(self._commands[first])
 
+    def launches(self) -> list[Any]:
+        """The recorded commands of the first micro-step."""
+        self._bind()
+        return [c for _, _, commands in self._recorded(True) for c in commands]
+
     def trace(self) -> Iterator[TraceEvent]:
         """Run the first micro-step step by step."""
         self._bind()

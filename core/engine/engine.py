@@ -8,7 +8,7 @@ records, since the first writes parameter gradients and the others add to them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from core.errors import DataError, DeviceError, UsageError, did_you_mean
 from core.graph import Graph, ModelSource
 from core.op import CONTROL, SLOT, Optimizer, Pattern, Tensors
 from core.plan import EVALUATE, TRAIN, Choice, Chooser, ParameterLayout, Plan, Request, make_plan, trimmed
+from core.plan.fit import check_fit, needed
 from core.registry import Registry
 
 
@@ -65,9 +66,10 @@ class Record:
 class Engine:
     """A model on a device. Parameters start at zero: call `initialize` or `load_parameters`."""
 
-    def __init__(self, model: ModelSource, registry: Registry, settings: Settings) -> None:
+    def __init__(self, model: ModelSource, registry: Registry, settings: Settings, device: Any = None) -> None:
+        """device: one that is open already, instead of the one that settings name."""
         self.model, self.registry, self.settings = model, registry, settings
-        self.device = open_device(settings.device)
+        self.device = device if device is not None else open_device(settings.device)
         self.precision = check_precision(settings.precision)
         if self.precision not in self.device.precisions:
             raise DeviceError(
@@ -86,6 +88,7 @@ class Engine:
             settings.nodes,
             settings.generate,
             settings.recorded,
+            self.device.can_run,
         )
         self.chooser.check_names(self.graph)
         states = self._optimizer().state if settings.optimizer else ()
@@ -306,6 +309,29 @@ class Engine:
             "saved": plan.saved_bytes,
             "workspace": plan.workspace_bytes,
         }
+
+    def check_fit(self, plan: Plan) -> None:
+        """Before anything large is allocated: DeviceError when the device's free memory cannot hold the plan."""
+        if not hasattr(self.device, "memory"):
+            return  # the cpu's memory is the system's to give
+
+        def measure(dims: Mapping[str, int], ops: Sequence[str]) -> int:
+            request = replace(plan.request, recompute=tuple(ops) or plan.request.recompute)
+            other = make_plan(self.graph_for(dims), request, self.chooser, self.layout)
+            return needed(self.memory(other))
+
+        memory = self.memory(plan)
+        free = self.device.memory()[0] + memory["parameters"]  # the weights lie there already
+        check_fit(plan, memory, free, device=self.device.describe(), measure=measure)
+
+    def compiled(self, plan: Plan) -> dict[Any, Any]:
+        """What the compiler says of each kernel that the plan and its update launch; nothing where there is none."""
+        if not hasattr(self.device, "prepare"):
+            return {}
+        launches = BoundPlan(self, plan).launches()
+        if plan.request.kind == TRAIN and self.settings.optimizer:
+            launches += self._recorded_update()
+        return dict(self.device.prepare(launches) or {})
 
     def choices(self, plan: Plan) -> dict[str, Choice]:
         """What runs: the choice of each node of the plan, then by op name those of nested launches and the update."""
