@@ -1,7 +1,8 @@
 """Asynchronous copies: cp.async of Ampere, bulk and tensor copies of Hopper, reductions among them.
 
 They are carried out when they are issued, which is one of the times at which they may be. What waits for them is
-therefore done at once, except that an mbarrier counts their bytes.
+therefore done at once, except that an mbarrier counts their bytes. Strict mode holds what they touch busy until the
+program has waited as PTX asks (inflight.py).
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ class Group:
         self.registers: list[Array] = batch.fresh_registers()
         self.owned: set[int] = set()
         self.doubles: dict[int, tuple[Array, Array]] = {}  # register -> (its array, the same as f64)
+        self.places: dict[int, tuple[Array, Array, Array]] = {}  # where instructions last went in shared memory
         self.fragments: dict[int, Array | None] = {0: None if self.live.all() else self.live.copy()}
         self.picked: Array | None = None
         self.mask: Array | None = None

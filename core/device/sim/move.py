@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ from core.device.sim import memory as layout
 from core.device.sim.access import SHARED, locate, settle, space_of
 from core.device.sim.opcodes import opcode
 from core.device.sim.operands import Step, address_reader, bits_reader, disowning, elements, need, reader, writer
-from core.device.sim.parser import Address, Instruction, Symbol, Vector
+from core.device.sim.parser import Address, Instruction, Register, Symbol, Vector
 from core.device.sim.program import Program
 from core.device.sim.types import SIGNED, TYPES, UNSIGNED, Array, Type
 
@@ -99,6 +100,37 @@ def _form(program: Program, ins: Instruction, place: int) -> tuple[str, Type, in
     return space, kind, count
 
 
+Place = tuple[Array, Array]  # memory as elements, and indices into it
+
+
+def _shared_places(program: Program, ins: Instruction, operand: int, width: int, how: str) -> Callable[[Group], Place]:
+    """Where an access to shared memory goes, for all lanes; found anew only when the address register is.
+
+    Unrolled loops over a tile read it at one register plus constants: their checks need not be made at every turn.
+    """
+    where = address_reader(program, ins.operands[operand])
+    address = ins.operands[operand]
+    assert isinstance(address, Address)
+    number = program.number(address.base) if isinstance(address.base, Register) else -1
+
+    def places(g: Group) -> Place:
+        base = g.registers[number] if number >= 0 else g.shared_offset
+        known = g.places.get(id(ins))
+        if known is not None and known[0] is base:
+            return known[1], known[2]
+        view, index = locate(g, ins, "shared", g.concerned(where(g)), g.indices(), width, how)
+        if number not in g.owned:  # an owned register may be changed in place
+            g.places[id(ins)] = (base, view, index)
+        return view, index
+
+    return places
+
+
+def _everybody(g: Group) -> bool:
+    """Whether an access concerns all lanes and nobody watches."""
+    return g.index is None and g.picked is None and g.batch.observe is None
+
+
 @opcode("ld", "ldu")
 def _ld(program: Program, ins: Instruction) -> Step:
     space, kind, count = _form(program, ins, 1)
@@ -110,27 +142,34 @@ def _ld(program: Program, ins: Instruction) -> Step:
     space = "global" if space == "param" else space
     fast = direct and space == "global"
 
+    shared_places = _shared_places(program, ins, 1, width, "read") if space == "shared" else None
+
     def fetch(g: Group, place: str, addresses: Array, lanes: Array) -> Array:
         view, index = locate(g, ins, place, addresses, lanes, width, "read")
         return view.take(index)
+
+    def gather(g: Group) -> Array:
+        if shared_places is not None and _everybody(g):
+            view, index = shared_places(g)
+            return view.take(index)
+        addresses = g.concerned(where(g))
+        lanes = ALL if fast and g.index is None and g.batch.observe is None else g.indices()
+        if direct:
+            return fetch(g, space, addresses, lanes)
+        parts = settle(space, addresses)
+        if len(parts) == 1:
+            return fetch(g, parts[0][0], parts[0][1], lanes)
+        raw = np.empty(len(addresses), layout.WIDE[8 * width])
+        for place, part, positions in parts:
+            raw[positions] = fetch(g, place, part, lanes[positions])
+        return raw
 
     polls = not {"acquire", "relaxed", "volatile"}.isdisjoint(ins.names)
 
     def load(g: Group) -> None:
         if polls:
             g.batch.polled += 1
-        addresses = g.concerned(where(g))
-        lanes = ALL if fast and g.index is None and g.batch.observe is None else g.indices()
-        if direct:
-            raw = fetch(g, space, addresses, lanes)
-        else:
-            parts = settle(space, addresses)
-            if len(parts) == 1:
-                raw = fetch(g, parts[0][0], parts[0][1], lanes)
-            else:
-                raw = np.empty(len(addresses), layout.WIDE[8 * width])
-                for place, part, positions in parts:
-                    raw[positions] = fetch(g, place, part, lanes[positions])
+        raw = gather(g)
         if count == 1:
             writes[0](g, g.spread_back(raw.view(dtype)))
             return
@@ -158,10 +197,10 @@ def _st(program: Program, ins: Instruction) -> Step:
     where = address_reader(program, ins.operands[0])
     reads = [bits_reader(program, o, UNSIGNED[kind.bits]) for o in elements(ins.operands[1])]
 
+    shared_places = _shared_places(program, ins, 0, width, "write") if space == "shared" else None
+
     def store(g: Group) -> None:
         g.batch.progress += 1
-        addresses = g.concerned(where(g))
-        lanes = g.indices()
         if count == 1:
             raw = g.spread(reads[0](g))
         else:
@@ -169,6 +208,12 @@ def _st(program: Program, ins: Instruction) -> Step:
             for i, read in enumerate(reads):
                 columns[:, i] = g.concerned(read(g))
             raw = columns.reshape(-1).view(layout.WIDE[8 * width])
+        if shared_places is not None and _everybody(g):
+            view, index = shared_places(g)
+            view[index] = raw if index.size > 1 else raw[-1]
+            return
+        addresses = g.concerned(where(g))
+        lanes = g.indices()
         for place, part, positions in settle(space, addresses):
             own = lanes if positions is None else lanes[positions]
             view, index = locate(g, ins, place, part, own, width, "write")
