@@ -276,3 +276,20 @@ def test_a_chain_of_thread_blocks_runs_in_both_modes():
         for block in range(4):
             wanted = wanted + x[:128] * np.float32(block + 1)
         assert np.allclose(out, wanted, rtol=1e-6)
+
+
+def test_a_result_that_depends_on_the_order_of_thread_blocks_is_reported():
+    source = """
+__device__ unsigned lock;
+extern "C" __global__ void kernel(float* y, const float* x, int n) {
+    if (threadIdx.x) return;
+    while (atomicCAS(&lock, 0, 1)) __nanosleep(20);
+    __threadfence();
+    y[0] = y[0] * 2 + blockIdx.x;
+    __threadfence();
+    atomicExch(&lock, 0);
+}"""
+    with pytest.raises(KernelError) as caught:
+        run(source, 6, 1, 1, 0)
+    assert caught.value.kind == "order"
+    run(source.replace("y[0] * 2 + blockIdx.x", "y[0] + 1"), 6, 1, 1, 0)

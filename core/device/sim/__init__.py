@@ -1,6 +1,10 @@
 """Runs the PTX that NVRTC emits, on NumPy: every kernel on a machine without a GPU. It knows no op and no tensor.
 
-parser -> program -> scheduler, with the opcodes' functions in one module per family.
+parser -> program -> scheduler, with the opcodes' functions in one module per family (see opcodes.py).
+
+Not modelled: time, caches, the weak ordering of global memory beyond acquire and release, and whether our reading of
+a layout is right. The .approx functions and the sums of tensor cores are exact and rounded once; a chip's last bits
+may differ.
 """
 
 from core.device.sim.errors import KernelError, PtxError

@@ -79,28 +79,55 @@ class Simulator:
         _check_limits(program, shape, smem)
         self._pass_arguments(program, args)
         per = _blocks_together(program, shape, strict)
-        starts = range(0, shape.blocks, per)
+        if strict and polls(program):
+            batches = self._run_twice(program, shape, smem, per)
+        else:
+            batches = self._batches(program, shape, smem, per, strict)
+            for batch in batches if count else ():
+                batch.counter = Counter(batch)
+                batch.observe = batch.counter.access
+            self._run(batches, together=not strict and not _ordered(program))
+        report = summarise(program, shape, batches)
+        if count:
+            report.counts = counted(program, [batch.counter for batch in batches if batch.counter])
+        return report
+
+    def _batches(self, program: Program, shape: Shape, smem: int, per: int, strict: bool) -> list[Batch]:
         batches = [
             Batch(program, self.memory, shape, np.arange(first, min(first + per, shape.blocks)), smem)
-            for first in starts
+            for first in range(0, shape.blocks, per)
         ]
         if strict:
             shadow = Global.over(self.memory.top, grain(program, "global"))
             for batch in batches:
                 batch.watch = Watch(batch, shadow)
                 batch.observe = batch.watch.access
-        for batch in batches if count else ():
-            batch.counter = Counter(batch)
-            batch.observe = batch.counter.access
-        if len(batches) > 1 and not strict and not _ordered(program):
+        return batches
+
+    def _run(self, batches: Sequence[Batch], together: bool, seed: int = 0) -> None:
+        if len(batches) > 1 and together:
             list(_pool().map(_run, batches))
         else:
             for batch in batches:
-                _run(batch)
-        report = summarise(program, shape, batches)
-        if count:
-            report.counts = counted(program, [batch.counter for batch in batches if batch.counter])
-        return report
+                _run(batch, seed)
+
+    def _run_twice(self, program: Program, shape: Shape, smem: int, per: int) -> list[Batch]:
+        """A kernel whose thread blocks wait for each other, in two orders of theirs: the bits must agree."""
+        before = self.memory.bytes.copy()
+        self._run(self._batches(program, shape, smem, per, strict=True), together=False, seed=0)
+        first = self.memory.bytes.copy()
+        self.memory.bytes[:] = before
+        batches = self._batches(program, shape, smem, per, strict=True)
+        self._run(batches, together=False, seed=1)
+        different = np.flatnonzero(self.memory.bytes != first)
+        if different.size:
+            raise KernelError(
+                f"kernel {program.name}: the result depends on the order in which thread blocks run; it differs first "
+                f"{self.memory.near(int(different[0]))}",
+                kind="order",
+                hint="let thread blocks take turns in a fixed order, such as that of their numbers",
+            )
+        return batches
 
     def _pass_arguments(self, program: Program, args: Sequence[bytes]) -> None:
         if len(args) != len(program.parameters):
@@ -118,10 +145,10 @@ class Simulator:
             self.memory.write(layout.PARAMETERS + offset, np.frombuffer(raw, np.uint8))
 
 
-def _run(batch: Batch) -> None:
+def _run(batch: Batch, seed: int = 0) -> None:
     with np.errstate(all="ignore"):
         if polls(batch.program):
-            batch.run_fair(seed=0)
+            batch.run_fair(seed)
         else:
             batch.run()
     if batch.watch is None:
