@@ -146,7 +146,12 @@ def test_a_checkpoint_comes_back_as_it_was(folder: Path) -> None:
     path = checkpoint.save(folder, 3, contents(3))
     assert path.name == "step_00000003"
     assert {p.name for p in path.iterdir()} == {
-        "model.safetensors", "optimizer.safetensors", "model.toml", "tokenizer.json", "state.json", "manifest.json",
+        "model.safetensors",
+        "optimizer.safetensors",
+        "model.toml",
+        "tokenizer.json",
+        "state.json",
+        "manifest.json",
     }
     assert (folder.parent / "LATEST").read_text() == "step_00000003\n"
     for where in (path, folder, folder.parent):
