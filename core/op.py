@@ -327,6 +327,8 @@ class Tensors:
     here: backward sees its saved tensors, its `reads`, and gradients, so that nothing can be read by accident.
     """
 
+    config: dict[str, Any]  # the tile candidate that was chosen
+
     def __init__(self, **values: Any) -> None:
         self.__dict__.update(values)
 

@@ -234,6 +234,29 @@ def test_an_explicit_choice_never_falls_back():
     assert "reference: it can run" in str(refused.value)
 
 
+def test_a_launcher_and_its_workspace_see_the_first_tile_candidate():
+    seen = []
+
+    class Tiled(Variant):
+        op, name, device, dtypes, base = "gelu", "tiles", "cpu", ("f32",), ""
+
+        def configs(self, t):
+            return [{"tile": t.x.shape[-1]}, {"tile": 1}]
+
+        def workspace(self, t):
+            return 4 * t.config["tile"]
+
+        def forward(self, t, launch):
+            seen.append((t.config["tile"], launch.workspace.nbytes))
+            launch.call(lambda: np.copyto(t.y, t.x))
+
+    own = load_registry()
+    own.variants["gelu"]["tiles"] = Tiled()
+    built = Engine(load_model("gpt2_124m", own), own, Settings(dims=TINY, ops={"gelu": "tiles"}))
+    built.logits(np.zeros((2, 8), np.int32))
+    assert seen == [(128, 512)] * 2
+
+
 def test_a_node_choice_beats_an_op_choice_and_both_beat_auto():
     plan = train_plan(ops={"matmul": "reference"}, nodes={"h.0.fc": "blas"})
     chosen = {n.name: plan.choices[n.name] for n in plan.nodes if n.op.name == "matmul"}

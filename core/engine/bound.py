@@ -11,7 +11,7 @@ import numpy as np
 
 from core.errors import DataError
 from core.op import SLOT, Tensors, make_tensors
-from core.plan import Buffer, Plan, Step, trimmed
+from core.plan import Buffer, Plan, Step, first_config, trimmed
 
 if TYPE_CHECKING:
     from core.engine.engine import Engine
@@ -165,5 +165,6 @@ class BoundPlan:
             flags[name] = not first if flag == "later" else bool(flag)
         workspace, counters = tensors.pop("workspace", None), tensors.pop("counters", None)
         t = make_tensors(step.node.dims, tensors, **flags, node=step.node.name)
+        t.config = first_config(step.variant, t)
         method = "forward" if step.kind in ("forward", "recompute") else step.kind
         return t, self.device.record(step.variant, method, t, self.engine.chooser.pick, workspace, counters)

@@ -1,6 +1,6 @@
 """Graph and request -> Plan: what runs, in order, and where it lies in memory. It computes nothing."""
 
-from core.plan.choose import AUTO, Choice, Chooser
+from core.plan.choose import AUTO, Choice, Chooser, first_config
 from core.plan.layout import DECAYS, GROUP, TRAINS, ParameterLayout, trimmed
 from core.plan.memory import Buffer
 from core.plan.schedule import EVALUATE, GENERATE, TRAIN, Plan, Request, Step, make_plan
@@ -20,6 +20,7 @@ __all__ = [
     "Plan",
     "Request",
     "Step",
+    "first_config",
     "make_plan",
     "trimmed",
 ]

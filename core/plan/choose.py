@@ -155,6 +155,11 @@ def _lines(reasons: Mapping[str, str]) -> str:
     return "\n".join(f"    {name}: {why}" for name, why in reasons.items())
 
 
+def first_config(variant: Variant, t: Any) -> dict[str, Any]:
+    """`t.config`: the variant's best guess, the first of its tile candidates; {} where it has none."""
+    return next(iter(variant.configs(t)), {})
+
+
 def specs(node: Node, graph: Graph, precision: str) -> Any:
     """`t` with shapes and dtypes in place of tensors."""
     spec = {}
