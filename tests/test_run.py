@@ -126,8 +126,16 @@ def test_a_run_leaves_what_the_design_lists(here: Path) -> None:
     assert train() == 0
     run = here / "runs" / "small"
     assert {p.name for p in run.iterdir()} == {
-        "config.source.toml", "config.resolved.toml", "variants.json", "env.json", "metrics.jsonl", "train.log",
-        "samples.jsonl", "LOCK", "checkpoints", "LATEST",
+        "config.source.toml",
+        "config.resolved.toml",
+        "variants.json",
+        "env.json",
+        "metrics.jsonl",
+        "train.log",
+        "samples.jsonl",
+        "LOCK",
+        "checkpoints",
+        "LATEST",
     }
     assert [p.name for p in sorted((run / "checkpoints").iterdir())] == ["step_00000004", "step_00000006"]
     assert (run / "LATEST").read_text() == "step_00000006\n"
