@@ -15,12 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from core.device import primitives
-from core.device.cpu import Pick
 from core.device.driver import MAP_ALIGNMENT, OUT_OF_MEMORY, Driver, StickyError, encode_map
 from core.device.gpu import (
     DEFAULT_SHARED,
-    CallLaunch,
     DeviceTensor,
     Host,
     LaunchRecord,
@@ -28,12 +25,12 @@ from core.device.gpu import (
     bytes_of,
     decode,
     encode,
-    record,
 )
 from core.device.nvrtc import Kernel, architecture, compile_all, runs_on, supported
+from core.device.recording import KernelDevice
 from core.dtypes import NUMPY
 from core.errors import BuildError, DeviceError
-from core.op import Tensors, Variant
+from core.op import Variant
 
 Array = np.ndarray[Any, Any]
 
@@ -62,11 +59,10 @@ class CudaLaunch:
         self.kept: Any = None  # what the packed parameters lie in
 
 
-class CudaDevice:
+class CudaDevice(KernelDevice):
     """Memory, primitives and replay of one GPU. `ordinal` counts the GPUs that the process can see."""
 
     name = "cuda"
-    runs = "cuda"  # the `device` of the variants that run here
 
     def __init__(self, ordinal: int = 0) -> None:
         self.driver = Driver()
@@ -224,36 +220,8 @@ class CudaDevice:
             )
         return int(each) * self.sms
 
-    def record(
-        self,
-        variant: Variant,
-        method: str,
-        t: Tensors,
-        pick: Pick | None,
-        workspace: DeviceTensor | None,
-        counters: DeviceTensor | None = None,
-    ) -> list[CudaLaunch]:
-        """The launches of one launcher."""
-        return [CudaLaunch(r) for r in record(variant, method, t, pick, workspace, counters, host=self.host)]
-
-    def record_calls(self, calls: Callable[[Any], None], pick: Pick | None) -> list[CudaLaunch]:
-        """The launches of the ops that `calls(launch)` asks for: an optimizer's step."""
-        launch = CallLaunch(pick, self.host)
-        calls(launch)
-        return [CudaLaunch(r) for r in launch.records]
-
-    def fill(self, target: DeviceTensor, value: float) -> list[CudaLaunch]:
-        return [CudaLaunch(primitives.fill(target, value))]
-
-    def copy(self, target: DeviceTensor, source: DeviceTensor) -> list[CudaLaunch]:
-        return [CudaLaunch(primitives.copy(target, source))]
-
-    def add(self, target: DeviceTensor, source: DeviceTensor) -> list[CudaLaunch]:
-        return [CudaLaunch(primitives.add(target, source))]
-
-    def dot_into(self, control: DeviceTensor, slot: int, a: DeviceTensor, b: DeviceTensor) -> list[CudaLaunch]:
-        """control[slot] += sum(a * b), in f64."""
-        return [CudaLaunch(primitives.dot(control, slot, a, b))]
+    def as_command(self, launch: LaunchRecord) -> CudaLaunch:
+        return CudaLaunch(launch)
 
     # --- replay ------------------------------------------------------------------------------------------------
 

@@ -7,18 +7,17 @@ uploaded is nowhere kept, and what is downloaded is zero.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from core.device import primitives
-from core.device.cpu import Pick
-from core.device.gpu import CallLaunch, DeviceTensor, Host, LaunchRecord, record
+from core.device.gpu import DeviceTensor, Host, LaunchRecord
 from core.device.nvrtc import Kernel, Resources, compile_all, runs_on
+from core.device.recording import KernelDevice
 from core.dtypes import NUMPY
-from core.op import Tensors, Variant
+from core.op import Variant
 
 Array = np.ndarray[Any, Any]
 SMS = 108  # multiprocessors that launchers are told of
@@ -33,11 +32,10 @@ class PlannedMemory:
     nbytes: int
 
 
-class PlannedDevice:
+class PlannedDevice(KernelDevice):
     """Records for `arch`. `records`: what `run` was given, in order."""
 
     name = "cuda"
-    runs = "cuda"  # the `device` of the variants that it plans
     sms = SMS
 
     def __init__(self, arch: str = "sm_90a") -> None:
@@ -77,36 +75,6 @@ class PlannedDevice:
     @property
     def host(self) -> Host:
         return Host(self.sms, None, lambda n: self.tensor(self.allocate(n), 0, (n,), "u8"))
-
-    def record(
-        self,
-        variant: Variant,
-        method: str,
-        t: Tensors,
-        pick: Pick | None,
-        workspace: DeviceTensor | None,
-        counters: DeviceTensor | None = None,
-    ) -> list[LaunchRecord]:
-        """The launches of one launcher."""
-        return record(variant, method, t, pick, workspace, counters, host=self.host)
-
-    def record_calls(self, calls: Callable[[Any], None], pick: Pick | None) -> list[LaunchRecord]:
-        """The launches of the ops that `calls(launch)` asks for."""
-        launch = CallLaunch(pick, self.host)
-        calls(launch)
-        return launch.records
-
-    def fill(self, target: DeviceTensor, value: float) -> list[LaunchRecord]:
-        return [primitives.fill(target, value)]
-
-    def copy(self, target: DeviceTensor, source: DeviceTensor) -> list[LaunchRecord]:
-        return [primitives.copy(target, source)]
-
-    def add(self, target: DeviceTensor, source: DeviceTensor) -> list[LaunchRecord]:
-        return [primitives.add(target, source)]
-
-    def dot_into(self, control: DeviceTensor, slot: int, a: DeviceTensor, b: DeviceTensor) -> list[LaunchRecord]:
-        return [primitives.dot(control, slot, a, b)]
 
     def run(self, commands: Sequence[LaunchRecord]) -> None:
         """Keeps the launches; `prepare` compiles them."""

@@ -11,10 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from core.device import primitives
-from core.device.cpu import Pick
 from core.device.gpu import (
-    CallLaunch,
     DeviceTensor,
     Host,
     LaunchRecord,
@@ -22,16 +19,16 @@ from core.device.gpu import (
     bytes_of,
     decode,
     encode,
-    record,
 )
 from core.device.nvrtc import SIMULATED, Compiled, Kernel, compile_all, missing, nvrtc_version, runs_on
+from core.device.recording import KernelDevice
 from core.device.sim import tensormap
 from core.device.sim.errors import KernelError
 from core.device.sim.memory import Memory
 from core.device.sim.report import Report
 from core.device.sim.simulator import Simulator
 from core.dtypes import NUMPY
-from core.op import Tensors, Variant
+from core.op import Variant
 
 Array = np.ndarray[Any, Any]
 SMS = 4  # multiprocessors that launchers are told of: few, so that grids stay small
@@ -46,7 +43,7 @@ class SimMemory:
         weakref.finalize(self, memory.free, self.pointer).atexit = False
 
 
-class SimDevice:
+class SimDevice(KernelDevice):
     """Memory, primitives and replay in the simulator.
 
     strict: also report races and reads of what nothing wrote; some ten times slower. It may be changed between runs.
@@ -55,7 +52,6 @@ class SimDevice:
     """
 
     name = "sim"
-    runs = "cuda"  # the `device` of the variants that run here
     precisions = ("f32", "bf16")
     sms = SMS
 
@@ -110,37 +106,6 @@ class SimDevice:
         """Scratch of a nested launch; kept as long as the device."""
         self._scratch.append(self.tensor(self.allocate(nbytes), 0, (nbytes,), "u8"))
         return self._scratch[-1]
-
-    def record(
-        self,
-        variant: Variant,
-        method: str,
-        t: Tensors,
-        pick: Pick | None,
-        workspace: DeviceTensor | None,
-        counters: DeviceTensor | None = None,
-    ) -> list[LaunchRecord]:
-        """The launches of one launcher."""
-        return record(variant, method, t, pick, workspace, counters, host=self.host)
-
-    def record_calls(self, calls: Callable[[Any], None], pick: Pick | None) -> list[LaunchRecord]:
-        """The launches of the ops that `calls(launch)` asks for: an optimizer's step."""
-        launch = CallLaunch(pick, self.host)
-        calls(launch)
-        return launch.records
-
-    def fill(self, target: DeviceTensor, value: float) -> list[LaunchRecord]:
-        return [primitives.fill(target, value)]
-
-    def copy(self, target: DeviceTensor, source: DeviceTensor) -> list[LaunchRecord]:
-        return [primitives.copy(target, source)]
-
-    def add(self, target: DeviceTensor, source: DeviceTensor) -> list[LaunchRecord]:
-        return [primitives.add(target, source)]
-
-    def dot_into(self, control: DeviceTensor, slot: int, a: DeviceTensor, b: DeviceTensor) -> list[LaunchRecord]:
-        """control[slot] += sum(a * b), in f64."""
-        return [primitives.dot(control, slot, a, b)]
 
     # --- running -----------------------------------------------------------------------------------------------
 

@@ -1,9 +1,9 @@
-"""What a launch did, counted: instructions per source line, lanes that ran them."""
+"""What a launch did: how many instructions, and core.device.sim.count's figures where they were asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,23 +13,17 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Line:
-    """Counts of one source line. lanes: threads that ran its instructions, summed over instructions."""
-
-    instructions: int = 0
-    lanes: int = 0
-
-
-@dataclass
 class Report:
-    """What one launch did. counts: in full, where they were asked for."""
+    """What one launch did. instructions: of the groups that ran in lockstep; lanes: threads that ran them, summed.
+
+    counts: in full, where they were asked for.
+    """
 
     kernel: str
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
     instructions: int = 0
     lanes: int = 0
-    lines: dict[str, Line] = field(default_factory=dict)
     counts: Counted | None = None
 
 
@@ -38,10 +32,7 @@ def summarise(program: Program, shape: Shape, batches: Iterable[Batch]) -> Repor
     for batch in batches:
         for start, times in batch.executed.items():
             block = program.blocks[start]
-            for ins in program.instructions[block.start : block.stop]:
-                line = report.lines.setdefault(str(ins.location), Line())
-                line.instructions += times
-                line.lanes += batch.lanes_run[start]
-                report.instructions += times
-                report.lanes += batch.lanes_run[start]
+            length = block.stop - block.start
+            report.instructions += times * length
+            report.lanes += batch.lanes_run[start] * length
     return report

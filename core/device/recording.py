@@ -1,0 +1,60 @@
+"""What every device of kernels does alike: it records launchers and its own primitives as launches.
+
+Memory and replay are the device's own. `as_command` is what a launch becomes in its list of commands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from core.device import primitives
+from core.device.cpu import Pick
+from core.device.gpu import CallLaunch, DeviceTensor, Host, LaunchRecord, record
+from core.op import Tensors, Variant
+
+
+class KernelDevice:
+    """Recording, for devices whose variants launch kernels."""
+
+    runs = "cuda"  # the `device` of the variants that run here
+
+    @property
+    def host(self) -> Host:
+        """What launchers may ask of the device."""
+        raise TypeError(f"{type(self).__name__} says nothing of its host")
+
+    def as_command(self, launch: LaunchRecord) -> Any:
+        return launch
+
+    def record(
+        self,
+        variant: Variant,
+        method: str,
+        t: Tensors,
+        pick: Pick | None,
+        workspace: DeviceTensor | None,
+        counters: DeviceTensor | None = None,
+    ) -> list[Any]:
+        """The launches of one launcher."""
+        launches = record(variant, method, t, pick, workspace, counters, host=self.host)
+        return [self.as_command(launch) for launch in launches]
+
+    def record_calls(self, calls: Callable[[Any], None], pick: Pick | None) -> list[Any]:
+        """The launches of the ops that `calls(launch)` asks for: an optimizer's step."""
+        launch = CallLaunch(pick, self.host)
+        calls(launch)
+        return [self.as_command(found) for found in launch.records]
+
+    def fill(self, target: DeviceTensor, value: float) -> list[Any]:
+        return [self.as_command(primitives.fill(target, value))]
+
+    def copy(self, target: DeviceTensor, source: DeviceTensor) -> list[Any]:
+        return [self.as_command(primitives.copy(target, source))]
+
+    def add(self, target: DeviceTensor, source: DeviceTensor) -> list[Any]:
+        return [self.as_command(primitives.add(target, source))]
+
+    def dot_into(self, control: DeviceTensor, slot: int, a: DeviceTensor, b: DeviceTensor) -> list[Any]:
+        """control[slot] += sum(a * b), in f64."""
+        return [self.as_command(primitives.dot(control, slot, a, b))]
