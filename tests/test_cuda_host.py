@@ -393,7 +393,7 @@ def test_a_launch_that_the_driver_refuses_is_named(host):
         (
             {"STUB_VERSION": "12080"},
             "the NVIDIA driver is for CUDA 12.8, and kernels compiled here need 13.0",
-            "580 or newer",
+            '580 or newer, or compile for the one that is here: pip install "corelm[cu12]"',
         ),
         ({"STUB_VERSION": "11040"}, "the NVIDIA driver is for CUDA 11.4", "580 or newer; `core doctor`"),
         ({"STUB_MAJOR": "6", "STUB_MINOR": "1"}, "has compute capability 6.1; kernels need 7.5", "--device cpu"),

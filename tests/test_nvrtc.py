@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import shutil
 import subprocess
 import sys
 
@@ -222,6 +224,27 @@ def test_spills_and_shared_memory_are_read_from_the_log(source):
     }""")
     found = compile_cubin(Kernel(path, "heavy"), "sm_80").of(Kernel(path, "heavy"))
     assert found.registers == 32 and found.shared == 256 and found.spills > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a library of this platform is built in a line")
+def test_bindings_of_cuda_12_take_the_compiler_of_12_though_13_lies_beside_it(tmp_path, monkeypatch):
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler here")
+    wheel, record = tmp_path / "nvidia_cuda_nvrtc_cu12-12.9.86.dist-info", []
+    wheel.mkdir()
+    for name in ("libnvrtc.alt.so.12", "libnvrtc-builtins.so.12.9", "libnvrtc.so.12"):
+        path = tmp_path / "nvidia" / "cuda_nvrtc" / "lib" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        command = [compiler, "-shared", "-x", "c", "-", "-o", str(path)]
+        subprocess.run(command, input=b"int twelve(void) { return 12; }", check=True)
+        record.append(f"nvidia/cuda_nvrtc/lib/{name},,\n")
+    (wheel / "RECORD").write_text("".join(record))
+    (wheel / "METADATA").write_text("Metadata-Version: 2.1\nName: nvidia-cuda-nvrtc-cu12\nVersion: 12.9.86\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert nvrtc.load_library("12") == path and path.name == "libnvrtc.so.12"
+    assert ctypes.CDLL(None).twelve() == 12
+    assert nvrtc.load_library("13") is None
 
 
 def test_no_compiler_is_one_line_and_exit_4(monkeypatch):

@@ -12,7 +12,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,14 @@ import click
 
 import core
 from core.cli.show import emit_json, json_option, table
-from core.errors import CoreError
+from core.device.driver import too_old
+from core.errors import CoreError, DeviceError
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 
 # the distributions that pyproject.toml depends on; a test holds the two together
 EVERYWHERE = ("numpy", "pluggy", "tiktoken", "tomli", "tomli-w", "click", "msgspec", "safetensors", "rustbpe")
 NOT_ON_MACOS = ("cuda-python", "nvidia-cuda-nvrtc")
-OLDEST_DRIVER = 13_000  # as cuDriverGetVersion counts: CUDA 13.0, driver 580
 SMALL_MEMORY = 4 * 2**30  # bytes: 124M parameters in f32 with gradients and two moments are 2 GB, plus activations
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -156,13 +155,12 @@ def compiler() -> Iterator[Finding]:
     if sys.platform == "darwin":
         yield Finding("nvrtc", NOTE, "not on macOS; the cpu device works")
         return
+    from core.device.nvrtc import nvrtc_version
+
     try:
-        error, major, minor = import_module("cuda.bindings.nvrtc").nvrtcVersion()
-    except Exception as failed:  # the binding raises its own kinds when a library is missing
-        advice = "kernels cannot be compiled; pip install cuda-python nvidia-cuda-nvrtc"
-        yield Finding("nvrtc", NOTE, f"not usable: {type(failed).__name__}: {failed}".splitlines()[0], advice)
-    else:
-        yield Finding("nvrtc", OK if int(error) == 0 else PROBLEM, f"{major}.{minor}")
+        yield Finding("nvrtc", OK, nvrtc_version())
+    except DeviceError as error:
+        yield Finding("nvrtc", NOTE, error.message, error.hint)
 
 
 def driver() -> Iterator[Finding]:
@@ -178,11 +176,19 @@ def driver() -> Iterator[Finding]:
         )
         return
     found = f"driver for CUDA {number.value // 1000}.{number.value % 1000 // 10}"
-    if number.value < OLDEST_DRIVER:
-        yield Finding("driver", PROBLEM, found, "kernels need CUDA 13.0: update the driver to 580 or newer")
-    else:
-        yield Finding("driver", OK, found)
+    problem = too_old(number.value, _compiler())
+    yield Finding("driver", PROBLEM if problem else OK, found, problem[1] if problem else "")
     yield from _gpus(library)
+
+
+def _compiler() -> int:
+    """NVRTC's major version; 13 where there is none, which is what an installation brings."""
+    from core.device.nvrtc import nvrtc_version
+
+    try:
+        return int(nvrtc_version().partition(".")[0])
+    except DeviceError:
+        return 13
 
 
 def driver_library() -> Any:

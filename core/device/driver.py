@@ -16,8 +16,8 @@ import numpy as np
 from core.device.gpu import TensorMap
 from core.errors import DeviceError
 
-OLDEST = 13_000  # as cuDriverGetVersion counts: CUDA 13.0, driver 580
-OLDEST_OF_12 = 12_040
+# NVRTC's major version -> the oldest driver that loads its cubins: as cuDriverGetVersion counts, and by its own number
+OLDEST = {12: (12_000, "525"), 13: (13_000, "580")}
 DOCTOR = "`core doctor` shows what is here; --device cpu works"
 
 # statuses after which the context is lost: nothing more can be asked of the device in this process
@@ -80,18 +80,21 @@ def bindings() -> Any:
 def _check_version(driver: Any) -> None:
     from core.device.nvrtc import nvrtc_version
 
-    version = int(driver.cuDriverGetVersion()[1])
-    twelve = nvrtc_version().startswith("12.")
-    if version >= (OLDEST_OF_12 if twelve else OLDEST):
-        return
+    problem = too_old(int(driver.cuDriverGetVersion()[1]), int(nvrtc_version().partition(".")[0]))
+    if problem:
+        raise DeviceError(problem[0], hint=f"{problem[1]}; {DOCTOR}")
+
+
+def too_old(version: int, compiler: int) -> tuple[str, str] | None:
+    """(what is wrong, what to do) with a driver of `version`, if it loads nothing that NVRTC `compiler`.x makes."""
+    oldest, driver = OLDEST.get(compiler, OLDEST[13])
+    if version >= oldest:
+        return None
+    update = f"update the driver to {driver} or newer"
+    if version >= OLDEST[12][0]:
+        update += ', or compile for the one that is here: pip install "corelm[cu12]"'
     has = f"{version // 1000}.{version % 1000 // 10}"
-    if version >= OLDEST_OF_12:
-        hint = f"update the driver to 580 or newer; {DOCTOR}"
-    else:
-        hint = f"update the driver to 580 or newer; {DOCTOR}"
-    raise DeviceError(
-        f"the NVIDIA driver is for CUDA {has}, and kernels compiled here need {'12.4' if twelve else '13.0'}", hint=hint
-    )
+    return f"the NVIDIA driver is for CUDA {has}, and kernels compiled here need {compiler}.0", update
 
 
 def _name(driver: Any, status: int) -> str:

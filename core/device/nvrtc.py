@@ -6,6 +6,7 @@ file holds all its `extern "C"` kernels. It knows no op, and launches nothing.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import re
@@ -16,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, files, version
 from pathlib import Path
 from typing import Any
 
@@ -395,6 +396,7 @@ def load_nvrtc() -> Any:
     if sys.platform == "darwin":
         raise DeviceError("there is no NVRTC for macOS: kernels cannot be compiled here", hint="--device cpu works")
     try:
+        load_library(version("cuda-bindings").partition(".")[0])
         nvrtc = import_module("cuda.bindings.nvrtc")
         status = nvrtc.nvrtcVersion()[0]
     except Exception as error:  # the binding raises its own kinds when a library is missing
@@ -406,6 +408,23 @@ def load_nvrtc() -> Any:
     if int(status):
         raise DeviceError(f"NVRTC does not start: {status.name}", hint="pip install -U nvidia-cuda-nvrtc")
     return nvrtc
+
+
+def load_library(major: str) -> Path | None:
+    """Load the wheel's NVRTC that belongs to bindings of CUDA `major`, and return its path; None where none is needed.
+
+    Beside the `cu12` extra lies the NVRTC 13 that everybody gets, and the bindings would take that one, whose cubins no
+    CUDA 12 driver loads; a library that is loaded already they take as it is.
+    """
+    try:
+        listed = files(f"nvidia-cuda-nvrtc-cu{major}") or ()
+    except PackageNotFoundError:
+        return None
+    wanted = re.compile(rf"libnvrtc\.so\.{major}|nvrtc64_{major}\d+_\d+\.dll")
+    path = next((Path(str(f.locate())) for f in listed if wanted.fullmatch(f.name)), None)
+    if path is not None:
+        ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
+    return path
 
 
 @cache
