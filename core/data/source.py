@@ -74,11 +74,16 @@ class TokenSource:
                 hint="join the shards, or lower T in [dims]",
             )
 
-    def batch(self, step: int, micro_step: int = 0, micro_steps: int = 1, rank: int = 0, ranks: int = 1) -> Batch:
-        """The batch of a rank's micro-step; steps count from 0. The order is over the whole run, epoch after epoch."""
+    def batch(
+        self, step: int, micro_step: int = 0, micro_steps: int = 1, rank: int = 0, ranks: int = 1, *, first: int = 0
+    ) -> Batch:
+        """The batch of a rank's micro-step; steps count from 0. The order is over the whole run, epoch after epoch.
+
+        first: how many sequences were drawn before step 0.
+        """
         if not (0 <= micro_step < micro_steps and 0 <= rank < ranks and step >= 0):
             raise ValueError(f"step {step}, micro-step {micro_step} of {micro_steps}, rank {rank} of {ranks}")
-        first = ((step * micro_steps + micro_step) * ranks + rank) * self.B
+        first += ((step * micro_steps + micro_step) * ranks + rank) * self.B
         rows = [self._window(*self._locate(int(s)), self.T) for s in self.order(first, self.B)]
         both = np.stack(rows)
         return np.ascontiguousarray(both[:, :-1]), np.ascontiguousarray(both[:, 1:])

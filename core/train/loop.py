@@ -1,8 +1,8 @@
 """The training loop: draw, step, report; validate, sample and save when due, and at the end.
 
-It knows an engine, data and a run folder, and nothing of where they came from. The only thing that it carries from
-step to step is the step's number: batches, learning rates and dropout follow from it, so that a resumed run repeats
-an uninterrupted one bit for bit.
+It knows an engine, data and a run folder, and nothing of where they came from. Batches, learning rates and dropout
+follow from the step's number and the tokens drawn; what else it carries from step to step is in `Trainer.state`, so
+that a resumed run repeats an uninterrupted one bit for bit.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from core.generate import Sampling, generate, prompt_ids
 from core.interop import checkpoint
 from core.interop.checkpoint import Contents
 from core.train.display import Display
-from core.train.report import WINDOW, Window, duration, memory_in_use, printable, step_line
-from core.train.run import METRICS, Run, read_lines
+from core.train.report import Window, duration, memory_in_use, printable, step_line
+from core.train.run import Run
 from core.train.signals import Stop
 
 Array = np.ndarray[Any, Any]
@@ -86,22 +86,30 @@ class Job:
 class Trainer:
     """Runs a Job from a step to its end. `step` is the number of steps done."""
 
-    def __init__(self, job: Job, start: int = 0, best_val: float | None = None) -> None:
+    def __init__(self, job: Job, resumed: Mapping[str, Any] | None = None) -> None:
+        """resumed: the state of the checkpoint that the engine holds, as `state` gave it; None at a fresh start."""
+        before = resumed or {"step": 0, "tokens": 0, "best_val": None, "windows": {}}
         self.job = job
-        self.step = self._first = start
-        self.best_val = best_val
-        self.saved: int | None = start or None  # the newest step that is on disk
-        self.losses, self.norms = Window(), Window()
+        self._first: int = before["step"]
+        self.step = self._first
+        self.tokens: int = before["tokens"]  # drawn so far, which is where the data stands
+        self.best_val: float | None = before["best_val"]
+        self.saved: int | None = self.step or None  # the newest step that is on disk
+        self.losses, self.norms = (Window(values=before["windows"].get(name, ())) for name in ("loss", "norm"))
         self._seconds = 0.0  # of a step: a running mean, for the estimate of what is left
         self._events = 0.0  # seconds of validation, samples and checkpoints so far
         self._failed_hooks: set[int] = set()
-        for record in read_lines(job.run.path / METRICS)[-WINDOW:]:
-            self._remember(record)
 
-    def _remember(self, record: Mapping[str, Any]) -> None:
-        for window, name in ((self.losses, "loss"), (self.norms, "norm")):
-            if isinstance(record.get(name), float):
-                window.add(record[name])
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds beside tensors and `Job.state`: all of the loop's that later steps depend on."""
+        return {
+            "step": self.step,
+            "steps": self.job.steps,
+            "seed": self.job.seed,
+            "tokens": self.tokens,
+            "best_val": self.best_val,
+            "windows": {"loss": self.losses.values(), "norm": self.norms.values()},
+        }
 
     def train(self, stop: Stop) -> int:
         """Train to the last step or until `stop`. Returns the exit code: 0, 130 or 143.
@@ -143,19 +151,21 @@ class Trainer:
         if not record.ok:
             raise self._not_finite(record)
         self.step += 1
+        self.tokens += job.tokens_per_step
         metrics = {
             "step": self.step,
             "loss": float(record.loss),
             "norm": float(record.norm),
             "lr": lr,
             "ms": round(1000 * seconds, 3),
-            "tokens": self.step * job.tokens_per_step,
+            "tokens": self.tokens,
             "tokens_per_s": round(job.tokens_per_step / seconds, 3),
             "loss_z": self.losses.score(record.loss),
             "norm_z": self.norms.score(record.norm),
             "memory": memory_in_use(),
         }
-        self._remember(metrics)
+        self.losses.add(metrics["loss"])
+        self.norms.add(metrics["norm"])
         due = job.log_every > 0 and (self.step % job.log_every == 0 or self.step == job.steps)
         job.display.step(step_line(metrics, job.steps, self._eta(seconds)), due)
         return metrics
@@ -239,16 +249,12 @@ class Trainer:
         job.display.status(f"saving the checkpoint of step {self.step}")
         begun = time.perf_counter()
         job.run.sync()
-        state = {
-            **job.state,
-            "step": self.step,
-            "steps": job.steps,
-            "seed": job.seed,
-            "tokens": self.step * job.tokens_per_step,
-            "best_val": self.best_val,
-        }
         contents = Contents(
-            job.engine.parameters(), job.engine.optimizer_state(), job.model_toml, job.tokenizer_json, state
+            job.engine.parameters(),
+            job.engine.optimizer_state(),
+            job.model_toml,
+            job.tokenizer_json,
+            {**job.state, **self.state()},
         )
         path = checkpoint.save(job.run.checkpoints, self.step, contents)
         self.saved = self.step

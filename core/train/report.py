@@ -6,7 +6,7 @@ import math
 import statistics
 import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 WINDOW = 128  # losses and norms that a z-score is taken over; none before there are so many (as in llm.c)
@@ -15,8 +15,12 @@ WINDOW = 128  # losses and norms that a z-score is taken over; none before there
 class Window:
     """The last WINDOW values; `score` says how unusual another one is. Values that are not finite stay out."""
 
-    def __init__(self, size: int = WINDOW) -> None:
-        self._values: deque[float] = deque(maxlen=size)
+    def __init__(self, size: int = WINDOW, values: Sequence[float] = ()) -> None:
+        self._values: deque[float] = deque(values, maxlen=size)
+
+    def values(self) -> list[float]:
+        """Oldest first: what a checkpoint keeps of it."""
+        return list(self._values)
 
     def add(self, value: float) -> None:
         if math.isfinite(value):

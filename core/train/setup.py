@@ -100,8 +100,8 @@ def prepare(asked: Asked, display: Display, stack: ExitStack) -> Trainer:
     announce(config, run, engine, plan, table, data, micro, display)
     announce_start(config, start, before, estimate, display)
     fill(config, registry, engine, start)
-    job = make_job(config, registry, run, display, engine, data, micro, lr, choices)
-    return Trainer(job, done, start.state.get("best_val") if start else None)
+    job = make_job(config, registry, run, display, engine, data, micro, lr, choices, start)
+    return Trainer(job, start.state if start else None)
 
 
 # --- where a run starts ----------------------------------------------------------------------------------------
@@ -207,6 +207,7 @@ def build_engine(
             recorded=start.state.get("variants", {}) if start else {},
             fusion=config.fuse,
             recompute=config.train.recompute,
+            capture=config.train.capture,
             freeze=config.train.freeze,
             optimizer=config.optimizer.name,
             options={**options, "clip": config.optimizer.clip},
@@ -286,12 +287,16 @@ def learning_rate(config: RunConfig, registry: Registry) -> Callable[[int], floa
     return lambda step: float(schedule.lr(step, config.train.steps, config.optimizer.lr, options))
 
 
-def batches_of(source: TokenSource, engine: Engine, micro: int) -> Callable[[int], list[dict[str, Array]]]:
-    """step -> its micro-batches by graph input."""
+def batches_of(
+    source: TokenSource, engine: Engine, micro: int, start: Checkpoint | None
+) -> Callable[[int], list[dict[str, Array]]]:
+    """step -> its micro-batches by graph input. A run that is resumed goes on behind the tokens that it has drawn,
+    also where a step has another number of tokens than before."""
     name = engine.token_input
+    done, drawn = (start.step, start.state["tokens"] // source.T) if start else (0, 0)
 
     def batches(step: int) -> list[dict[str, Array]]:
-        pairs = [source.batch(step, index, micro) for index in range(micro)]
+        pairs = [source.batch(step - done, index, micro, first=drawn) for index in range(micro)]
         return [{name: tokens, TARGETS: targets} for tokens, targets in pairs]
 
     return batches
@@ -317,6 +322,7 @@ def make_job(
     micro: int,
     lr: Callable[[int], float],
     choices: Mapping[str, str],
+    start: Checkpoint | None,
 ) -> Job:
     """Everything that the loop needs, settled."""
     table = config.train
@@ -329,7 +335,7 @@ def make_job(
         display=display,
         steps=table.steps,
         tokens_per_step=table.tokens_per_step,
-        batches=batches_of(data.train, engine, micro),
+        batches=batches_of(data.train, engine, micro, start),
         lr=lr,
         model_toml=engine.model.to_toml(config.dims),
         seed=config.seed,
