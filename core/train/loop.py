@@ -90,8 +90,8 @@ class Trainer:
         """resumed: the state of the checkpoint that the engine holds, as `state` gave it; None at a fresh start."""
         before = resumed or {"step": 0, "tokens": 0, "best_val": None, "windows": {}}
         self.job = job
-        self._first: int = before["step"]
-        self.step = self._first
+        self.step: int = before["step"]
+        self._first = self.step
         self.tokens: int = before["tokens"]  # drawn so far, which is where the data stands
         self.best_val: float | None = before["best_val"]
         self.saved: int | None = self.step or None  # the newest step that is on disk
