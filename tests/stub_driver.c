@@ -206,10 +206,37 @@ struct launch { char name[64]; u32 grid[3], block[3], shared, cluster, pdl, coun
 static struct launch launches[MAX_LAUNCHES];
 static int launch_count;
 
+// A graph keeps what was launched while its stream was captured: each launch with its own copy of the parameters, as
+// the driver does. It is launched by launching them.
+struct node { struct config config; struct attribute attributes[4]; void* function; void** parameters; struct node* next; };
+struct graph { struct node *first, **end; };
+static struct graph* capturing;
+static int alive;  // executable graphs that nobody has destroyed
+static int parameter_sizes(void* function, int* sizes);
+
+static status keep(const struct config* config, void* function, void** parameters) {
+    struct node* node = calloc(1, sizeof *node);
+    int sizes[MAX_PARAMETERS], count = parameter_sizes(function, sizes);
+    node->config = *config;
+    if (config->count > 4) return INVALID;
+    memcpy(node->attributes, config->attributes, config->count * sizeof *config->attributes);
+    node->config.attributes = node->attributes;
+    node->function = function;
+    node->parameters = calloc(MAX_PARAMETERS, sizeof(void*));
+    for (int i = 0; i < count; i++) {
+        node->parameters[i] = aligned_alloc(128, (sizes[i] + 127) / 128 * 128);
+        memcpy(node->parameters[i], parameters[i], sizes[i]);
+    }
+    *capturing->end = node;
+    capturing->end = &node->next;
+    return SUCCESS;
+}
+
 status cuLaunchKernelEx(const struct config* config, void* function, void** parameters, void** extra) {
     CHECK(cuLaunchKernelEx);
     struct function* called = function;
     if ((int)config->shared > called->largest_shared) return INVALID;
+    if (capturing) return keep(config, function, parameters);
     if (pool) {
         u32 cluster = 1;
         for (u32 i = 0; i < config->count; i++)
@@ -237,6 +264,44 @@ status cuLaunchKernelEx(const struct config* config, void* function, void** para
     }
     return SUCCESS;
 }
+static int parameter_sizes(void* function, int* sizes) {
+    int count = 0;
+    if (!pool) return sizes_of(((struct function*)function)->name, sizes);
+    while (count < MAX_PARAMETERS && (sizes[count] = pool_sizes(function, count))) count++;
+    return count;
+}
+status cuStreamBeginCapture_v2(void* stream, int mode) {
+    CHECK(cuStreamBeginCapture);
+    if (capturing || mode != 2) return INVALID;
+    capturing = calloc(1, sizeof *capturing);
+    capturing->end = &capturing->first;
+    return SUCCESS;
+}
+status cuStreamEndCapture(void* stream, struct graph** graph) {
+    *graph = capturing;
+    capturing = NULL;
+    CHECK(cuStreamEndCapture);
+    return *graph ? SUCCESS : INVALID;
+}
+status cuGraphInstantiateWithFlags(struct graph** executable, struct graph* graph, u64 flags) {
+    CHECK(cuGraphInstantiate);
+    *executable = malloc(sizeof **executable);
+    **executable = *graph;
+    alive++;
+    return SUCCESS;
+}
+status cuGraphDestroy(struct graph* graph) { free(graph); return SUCCESS; }
+status cuGraphUpload(struct graph* executable, void* stream) { return SUCCESS; }
+status cuGraphLaunch(struct graph* executable, void* stream) {
+    CHECK(cuGraphLaunch);
+    for (struct node* node = executable->first; node; node = node->next) {
+        status found = cuLaunchKernelEx(&node->config, node->function, node->parameters, NULL);
+        if (found) return found;
+    }
+    return SUCCESS;
+}
+status cuGraphExecDestroy(struct graph* executable) { free(executable); alive--; return SUCCESS; }
+EXPORT int stub_graphs(void) { return alive; }
 EXPORT int stub_launches(void) { return launch_count; }
 EXPORT const struct launch* stub_launch(int index) { return &launches[index]; }
 EXPORT size_t stub_held(void) { return held; }
@@ -266,7 +331,9 @@ static const struct { const char* name; void* function; } table[] = {
     ENTRY(cuMemGetInfo), ENTRY(cuMemAlloc), ENTRY(cuMemFree), ENTRY(cuMemHostAlloc), ENTRY(cuMemsetD8Async),
     ENTRY(cuMemcpyHtoDAsync), ENTRY(cuMemcpyDtoHAsync), ENTRY(cuModuleLoadData), ENTRY(cuModuleGetFunction),
     ENTRY(cuFuncSetAttribute), ENTRY(cuFuncGetParamInfo), ENTRY(cuOccupancyMaxActiveBlocksPerMultiprocessor),
-    ENTRY(cuLaunchKernelEx), ENTRY(cuTensorMapEncodeTiled),
+    ENTRY(cuLaunchKernelEx), ENTRY(cuTensorMapEncodeTiled), {"cuStreamBeginCapture", (void*)cuStreamBeginCapture_v2},
+    ENTRY(cuStreamEndCapture), ENTRY(cuGraphInstantiateWithFlags), ENTRY(cuGraphDestroy), ENTRY(cuGraphUpload),
+    ENTRY(cuGraphLaunch), ENTRY(cuGraphExecDestroy),
 };
 EXPORT status cuGetProcAddress_v2(const char* name, void** function, int version, u64 flags, int* found) {
     if (found) *found = 0;

@@ -183,6 +183,43 @@ out([seen(i).name.decode() for i in range(stub.stub_launches())])
     )
 
 
+def test_a_captured_step_is_one_graph_with_the_same_launches_and_is_freed(host):
+    launches, calls, alive, left = host("""
+d = CudaDevice()
+y, x = tensor(d, (32,)), tensor(d, (32,))
+plain = d.record(scale(FOLDER, cluster=2, smem=60_000), "forward", Tensors(y=y, x=x), None, None) + d.fill(y, 3.0)
+d.run(plain)
+captured, calls = d.captured(plain), []
+for command in captured:
+    command.start = lambda start=command.start, name=command.record.kernel.name: calls.append(name) or start()
+for _ in range(3):
+    d.run(captured)
+alive = stub.stub_graphs()
+d.synchronize()
+del captured
+kept = [seen(i) for i in range(stub.stub_launches())]
+values = [[bytes(s.parameters[j]).hex() for j in range(s.count)] for s in kept]
+out([[[s.name.decode(), list(s.grid), s.shared, s.cluster, v] for s, v in zip(kept, values)], calls, alive,
+     stub.stub_graphs()])
+""")
+    assert calls == ["scale", "fill"], "captured once, then replayed"
+    assert launches == launches[:2] * 4 and (alive, left) == (1, 0)
+
+
+def test_a_graph_that_cannot_be_made_says_how_to_go_without(host):
+    first, second = host(
+        """
+d = CudaDevice()
+y = tensor(d, (32,))
+commands = d.captured(d.fill(y, 3.0))
+out([failing(lambda: d.run(commands)), stub.stub_graphs()])
+""",
+        STUB_FAIL="cuStreamEndCapture:901",
+    )
+    assert first[1] == 4 and "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED" in first[2] and "capture = false" in first[2]
+    assert second == 0
+
+
 def test_the_devices_own_launches_have_the_right_sizes(host):
     assert host("""
 d = CudaDevice()
@@ -363,8 +400,10 @@ out([first, [a == first for a in again], stub.stub_launches() - launched])
 """
 
 
-def test_an_illegal_address_names_the_launches_that_it_may_come_from_and_nothing_more_is_called(host):
-    first, same, later = host(ILLEGAL, STUB_FAIL="cuMemcpyDtoHAsync:700", CORELM_SYNC="")
+@pytest.mark.parametrize("captured", [False, True])
+def test_an_illegal_address_names_the_launches_that_it_may_come_from_and_nothing_more_is_called(host, captured):
+    code = ILLEGAL.replace("def step", "commands = d.captured(commands)\ndef step") if captured else ILLEGAL
+    first, same, later = host(code, STUB_FAIL="cuMemcpyDtoHAsync:700", CORELM_SYNC="")
     kind, code, message, hint = first
     assert code == 4 and "an illegal address" in message and "CUDA_ERROR_ILLEGAL_ADDRESS" in message
     assert "node h.3.act, scale.mine forward, kernel scale" in message and "kernel fill" in message
@@ -377,6 +416,12 @@ def test_waiting_after_each_launch_names_the_one(host):
     first, same, _ = host(ILLEGAL, STUB_FAIL="cuStreamSynchronize:700", CORELM_SYNC="1")
     assert "illegal address" in first[2] and "kernel scale" in first[2] and "kernel fill" not in first[2]
     assert "CORELM_SYNC" not in first[3] and same == [True] * 3
+
+
+def test_waiting_after_each_launch_goes_without_the_graph(host):
+    code = ILLEGAL.replace("def step", "commands = d.captured(commands)\ndef step")
+    first, same, _ = host(code, STUB_FAIL="cuStreamSynchronize:700", CORELM_SYNC="1")
+    assert "kernel scale" in first[2] and "kernel fill" not in first[2] and same == [True] * 3
 
 
 def test_a_launch_that_the_driver_refuses_is_named(host):

@@ -85,6 +85,10 @@ class Train(Table, frozen=True, kw_only=True):
     recompute: Annotated[
         Texts, Meta(description="Ops that backward computes again instead of keeping what forward saved.")
     ] = field(default_factory=list)
+    capture: Annotated[
+        bool,
+        Meta(description="Replay a step's launches as CUDA graphs, on `cuda`. The bits are the same without."),
+    ] = True
 
 
 class Optimizer(Table, frozen=True, kw_only=True):

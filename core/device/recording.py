@@ -5,7 +5,7 @@ Memory and replay are the device's own. `as_command` is what a launch becomes in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from core.device import primitives
@@ -26,6 +26,10 @@ class KernelDevice:
 
     def as_command(self, launch: LaunchRecord) -> Any:
         return launch
+
+    def captured(self, commands: Sequence[Any]) -> Sequence[Any]:
+        """The commands in the form that replays fastest: on most devices, as they are."""
+        return commands
 
     def record(
         self,

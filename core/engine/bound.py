@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,7 @@ class BoundPlan:
         self._states = states if states is not None else {}
         self._own: dict[Buffer, Any] = {}
         self._flags: dict[bool, list[tuple[Step, Tensors, list[Any]]]] = {}
-        self._commands: dict[bool, list[Any]] = {}
+        self._commands: dict[bool, Sequence[Any]] = {}
         self._arena = engine.arena_for(plan)
 
     def tensor(self, buffer: Buffer) -> Any:
@@ -111,7 +111,8 @@ class BoundPlan:
         """Replay one micro-step."""
         self._bind()
         if first not in self._commands:
-            self._commands[first] = [c for _, _, commands in self._recorded(first) for c in commands]
+            recorded = [c for _, _, commands in self._recorded(first) for c in commands]
+            self._commands[first] = self.engine.captured(recorded)
         self.device.run(self._commands[first])
 
     def launches(self) -> list[Any]:

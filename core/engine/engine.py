@@ -32,7 +32,8 @@ class Settings:
 
     ops, generate: op -> variant. nodes: glob -> variant. recorded: node -> variant, of the run that is resumed.
     fusion: fused op -> False or its attrs. optimizer: name; options: its options, and "clip".
-    dims: overrides of the model's dims. alias, in_place: False only in tests.
+    dims: overrides of the model's dims. alias, in_place: False only in tests. capture: replay recorded launches as
+    CUDA graphs, where the device has them; the same bits either way.
     """
 
     device: str = "cpu"
@@ -50,6 +51,7 @@ class Settings:
     seed: int = 1337
     alias: bool = True
     in_place: bool = True
+    capture: bool = True
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class Engine:
         self.store = ParameterStore(self.device, self.graph, self.layout, self.precision, tuple(states))
         self.control = self.device.tensor(self.device.allocate(8 * len(CONTROL)), 0, (len(CONTROL),), "f64")
         self._record = np.zeros(len(CONTROL))  # the control record as the host last saw or wrote it
-        self._update: list[Any] = []
+        self._update: Sequence[Any] = ()
         self._graphs: dict[tuple[tuple[str, int], ...], Graph] = {(): self.graph}
         self._bound: dict[Any, BoundPlan] = {}
         self.arena: Any = None
@@ -223,7 +225,7 @@ class Engine:
             plan.run(first=index == 0)
             first_row += next(iter(batch.values())).size
 
-    def _recorded_update(self) -> list[Any]:
+    def _recorded_update(self) -> Sequence[Any]:
         """The optimizer's step over the flat arenas, recorded once."""
         if not self._update:
             optimizer, n = self._optimizer(), self.layout.trainable
@@ -238,8 +240,13 @@ class Engine:
                 control=self.control,
                 master=self.store.master,
             )
-            self._update = self.device.record_calls(lambda launch: optimizer.step(p, launch), self.chooser.pick)
+            calls = self.device.record_calls(lambda launch: optimizer.step(p, launch), self.chooser.pick)
+            self._update = self.captured(calls)
         return self._update
+
+    def captured(self, commands: Sequence[Any]) -> Sequence[Any]:
+        """Commands that will be replayed often, in the form that the device replays fastest."""
+        return self.device.captured(commands) if self.settings.capture else commands
 
     def evaluate(self, batch: Batch) -> tuple[float, int]:
         """(the loss terms' weighted sum, the number of targets >= 0) of a batch, without gradients."""
@@ -330,7 +337,7 @@ class Engine:
             return {}
         launches = BoundPlan(self, plan).launches()
         if plan.request.kind == TRAIN and self.settings.optimizer:
-            launches += self._recorded_update()
+            launches += list(self._recorded_update())
         return dict(self.device.prepare(launches) or {})
 
     def choices(self, plan: Plan) -> dict[str, Choice]:
