@@ -91,7 +91,7 @@ class Trainer:
         before = resumed or {"step": 0, "tokens": 0, "best_val": None, "windows": {}}
         self.job = job
         self.step: int = before["step"]
-        self._first = self.step
+        self._first: int = self.step
         self.tokens: int = before["tokens"]  # drawn so far, which is where the data stands
         self.best_val: float | None = before["best_val"]
         self.saved: int | None = self.step or None  # the newest step that is on disk
@@ -152,7 +152,7 @@ class Trainer:
             raise self._not_finite(record)
         self.step += 1
         self.tokens += job.tokens_per_step
-        metrics = {
+        metrics: dict[str, Any] = {
             "step": self.step,
             "loss": float(record.loss),
             "norm": float(record.norm),
