@@ -161,17 +161,26 @@ class Model:
             yield event
 
     def generate(
-        self, tokens: Any, *, max_new_tokens: int = 64, temperature: float = 1.0, top_k: int = 0, seed: int = 0
+        self,
+        tokens: Any,
+        *,
+        max_new_tokens: int = 64,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        seed: int = 0,
+        top_p: float = 1.0,
+        repetition_penalty: float = 1.0,
     ) -> Array:
         """`tokens` and `max_new_tokens` more: (T + n,) i32 for (T,), else (B, T + n). Keys and values are cached.
 
-        temperature 0 takes the likeliest token; top_k 0 draws from all; one seed, one text. Ids that the tokenizer
-        does not know are never drawn. Raises UsageError for more tokens than the model has positions.
+        How tokens are drawn is `core.generate.Sampling`'s: temperature 0 takes the likeliest; top_k 0 and top_p 1 draw
+        from all; one seed, one text. Ids that the tokenizer does not know are never drawn. Raises UsageError for more
+        tokens than the model has positions.
         """
         prompt = self._tokens(tokens)[self.engine.token_input]
         if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 0:
             raise UsageError(f"max_new_tokens is {max_new_tokens!r}; expected a count")
-        sampling = Sampling(temperature, top_k, seed)
+        sampling = Sampling(temperature, top_k, seed, top_p, repetition_penalty)
         self._runs += 1
         needed = prompt.shape[1] + max_new_tokens
         session = self.engine.session(len(prompt), min(needed, int(self.graph.dims.get("S", needed))))

@@ -509,6 +509,9 @@ def test_train_and_sample_from_the_command_line(here: Path, capsys: pytest.Captu
     assert found["text"].startswith("the ") and found["seed"] == 3 and found["step"] == 2
     assert core_command(sample) == 0
     assert capsys.readouterr().out == printable(found["text"]) + "\n"
+    assert core_command([*sample, "--prompt", "a longer one", "--temperature", "0", "--json"]) == 0
+    both = json.loads(capsys.readouterr().out)["samples"]
+    assert [row["text"][: len(row["prompt"])] for row in both] == ["the ", "a longer one"]
     assert core_command(["sample", "smal"]) == 2
     assert 'did you mean "small"?' in capsys.readouterr().err
     assert core_command(["train", "small.toml", "--device", "cpu", "--out", "runs/small"]) == 2

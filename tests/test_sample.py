@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from core.cli.sample import Continuation
 from core.engine import Engine, Settings
 from core.errors import NumericsError, UsageError
 from core.generate import Sampling, generate, prompt_ids, sample_logits
@@ -38,14 +39,14 @@ class Fixed:
         return self.logits
 
 
-def draw(logits: Array, n: int, temperature: float = 1.0, top_k: int = 0) -> Array:
+def draw(logits: Array, n: int, temperature: float = 1.0, top_k: int = 0, **more: Any) -> Array:
     rng = np.random.default_rng(1)
-    return sample_logits(np.tile(logits, (n, 1)), temperature, top_k, rng)
+    return sample_logits(np.tile(logits, (n, 1)), Sampling(temperature, top_k, **more), rng)
 
 
 def test_temperature_zero_takes_the_likeliest_and_the_first_of_equals() -> None:
     logits = np.array([[0.0, 3.0, 3.0], [5.0, 1.0, 2.0]], np.float32)
-    np.testing.assert_array_equal(sample_logits(logits, 0, 0, np.random.default_rng(0)), [1, 0])
+    np.testing.assert_array_equal(sample_logits(logits, Sampling(0), np.random.default_rng(0)), [1, 0])
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
@@ -60,6 +61,43 @@ def test_tokens_come_as_often_as_softmax_says(temperature: float, top_k: int) ->
     want = weights / weights.sum()
     assert (found[want == 0] == 0).all()
     assert np.abs(found - want).max() < 5 * np.sqrt(0.25 / n)  # five standard deviations
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 0.5), (0, 0.9), (4, 0.7), (2, 0.99), (0, 1e-9)])
+def test_top_p_keeps_the_tokens_that_transformers_keeps(top_k: int, top_p: float) -> None:
+    processes = pytest.importorskip("transformers.generation.logits_process")
+    torch = pytest.importorskip("torch")
+    logits = np.array([0.1, 1.5, -2.0, 0.7, 1.0, 0.2], np.float32)
+    kept = torch.tensor(logits)[None] / 0.8
+    for warp in ([processes.TopKLogitsWarper(top_k)] if top_k else []) + [processes.TopPLogitsWarper(top_p)]:
+        kept = warp(None, kept)
+    want = torch.softmax(kept[0].double(), 0).numpy()
+    n = 50_000
+    found = np.bincount(draw(logits, n, 0.8, top_k, top_p=top_p), minlength=6) / n
+    assert (found[want == 0] == 0).all() and (found[want > 0.01] > 0).all()
+    assert np.abs(found - want).max() < 5 * np.sqrt(0.25 / n)
+
+
+def test_top_p_keeps_the_fewest_tokens_that_have_it() -> None:
+    logits = np.log(np.array([0.1, 0.4, 0.2, 0.3]))
+    assert set(draw(logits, 500, top_p=0.35)) == {1}
+    assert set(draw(logits, 500, top_p=0.45)) == set(draw(logits, 500, top_p=0.69)) == {1, 3}
+    assert set(draw(logits, 500, top_p=0.75)) == {1, 2, 3}
+
+
+def test_the_repetition_penalty_lowers_what_the_sequence_holds_alone() -> None:
+    logits = np.array([[2.0, 1.5, -1.0, -1.2], [2.0, 1.5, -1.0, -1.2]], np.float32)
+    seen = np.array([[True, False, False, False], [True, True, True, False]])
+    found = sample_logits(logits, Sampling(0, repetition_penalty=1.5), np.random.default_rng(0), seen)
+    np.testing.assert_array_equal(found, [1, 0])
+    strong = np.array([[-1.0, -3.0]], np.float32)
+    held = np.array([[True, False]])
+    assert sample_logits(strong, Sampling(0, repetition_penalty=4.0), np.random.default_rng(0), held)[0] == 1
+
+
+def test_a_penalised_text_takes_every_token_once_before_one_comes_again() -> None:
+    found = generate(Fixed(np.array([[3.0, 2.0, 1.0]], np.float32)), [[2]], 2, Sampling(0, repetition_penalty=100.0))
+    assert found == [[0, 1]]
 
 
 def test_top_k_takes_exactly_k_of_equals() -> None:
@@ -82,7 +120,17 @@ def test_logits_that_are_not_finite_are_an_error(bad: float) -> None:
         draw(np.array([0.0, bad], np.float32), 2)
 
 
-@pytest.mark.parametrize("wrong", [{"temperature": -1.0}, {"temperature": float("nan")}, {"top_k": -1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temperature": -1.0},
+        {"temperature": float("nan")},
+        {"top_k": -1},
+        {"top_p": 0.0},
+        {"top_p": 1.5},
+        {"repetition_penalty": 0.0},
+    ],
+)
 def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         Sampling(**wrong)
@@ -97,7 +145,7 @@ def test_ids_beyond_the_vocabulary_are_never_drawn() -> None:
 
 def test_a_row_ends_at_the_stop_token_and_the_others_go_on() -> None:
     logits = np.array([[0.0, 9.0], [9.0, 0.0]], np.float32)
-    assert generate(Fixed(logits), [[1], [1]], 4, Sampling(0), stop=1) == [[], [0, 0, 0, 0]]
+    assert generate(Fixed(logits), [[1], [1]], 4, Sampling(0), stop={1}) == [[], [0, 0, 0, 0]]
 
 
 def test_the_last_token_is_not_fed_and_cancelling_ends() -> None:
@@ -146,3 +194,32 @@ def test_an_empty_prompt_is_the_begin_of_a_document() -> None:
             return np.array([ord(c) for c in text], np.int32)
 
     assert prompt_ids(Tokenizer(), "") == [9] and prompt_ids(Tokenizer(), "ab") == [97, 98]
+
+
+class Letters:
+    """Token i is the i-th byte; 0 ends a document."""
+
+    eot = 0
+
+    def decode_bytes(self, ids: list[int]) -> bytes:
+        return bytes(ids)
+
+
+def shown(text: bytes, stops: tuple[str, ...] = ()) -> tuple[list[str], str, bool]:
+    pieces: list[str] = []
+    row = Continuation(Letters(), stops, "", pieces.append)  # type: ignore[arg-type]
+    for byte in text:
+        row.token(byte)
+    before = row.ended
+    row.end()
+    assert "".join(pieces) == row.text
+    return pieces, row.text, before
+
+
+def test_text_is_shown_when_it_is_certain_and_a_stop_is_left_out() -> None:
+    assert shown(b"ab END cd", ("END",)) == (["a", "b", " "], "ab ", True)
+    assert shown(b"a EN E", ("END",)) == (["a", " ", "EN ", "E"], "a EN E", False), "held back, then certain"
+    assert shown(b"aab", ("ab",)) == (["a"], "a", True)
+    assert shown(b"x\n\ny", ("\n\n", "y"))[1] == "x"
+    assert shown("ß".encode()) == (["ß"], "ß", False), "a character of two tokens is one piece"
+    assert shown(b"a\0b") == (["a"], "a", True), "the end of the document ends it"

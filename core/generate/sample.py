@@ -6,7 +6,7 @@ It knows no tokenizer: prompts are token ids, and so is what comes out.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -37,17 +37,28 @@ class Session(Protocol):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn. temperature 0 takes the most likely one; top_k 0 draws from all; one seed, one text."""
+    """How tokens are drawn; one seed, one text.
+
+    In this order: repetition_penalty, which divides the positive logits of tokens that the sequence holds already and
+    multiplies the negative ones (arXiv:1909.05858); temperature, of which 0 takes the likeliest token; top_k, the
+    k largest (0: all); top_p, the fewest that together have this probability (arXiv:1904.09751; 1: all).
+    """
 
     temperature: float = 1.0
     top_k: int = 0
     seed: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
             raise UsageError(f"temperature is {self.temperature}; expected a number >= 0 (0: the most likely token)")
         if self.top_k < 0:
             raise UsageError(f"top_k is {self.top_k}; expected a count >= 0 (0: all tokens)")
+        if not 0 < self.top_p <= 1:
+            raise UsageError(f"top_p is {self.top_p}; expected a probability above 0, up to 1 (1: all tokens)")
+        if not (math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0):
+            raise UsageError(f"repetition_penalty is {self.repetition_penalty}; expected a number above 0 (1: none)")
 
 
 def prompt_ids(tokenizer: Text, prompt: str) -> list[int]:
@@ -56,31 +67,46 @@ def prompt_ids(tokenizer: Text, prompt: str) -> list[int]:
     return ids or [tokenizer.eot if tokenizer.eot is not None else 0]
 
 
-def sample_logits(logits: Array, temperature: float, top_k: int, rng: np.random.Generator) -> Array:
-    """One token a row, (B,) i32, from logits (B, V): softmax(logits / temperature) over the top_k largest.
+def sample_logits(logits: Array, sampling: Sampling, rng: np.random.Generator, seen: Array | None = None) -> Array:
+    """One token a row, (B,) i32, drawn from logits (B, V) as `sampling` says; its seed is not used here.
 
-    temperature 0 is argmax. Of equal logits the lower ids count as larger. One uniform number is drawn per row, so
-    that a row's draw does not depend on V. Raises NumericsError when a row has no finite largest logit.
+    seen: (B, V) bool, the tokens that each row holds already; without it nothing is penalised. Of equal logits the
+    lower ids count as larger. One uniform number is drawn per row, so that a row's draw does not depend on V. Raises
+    NumericsError when a row has no finite largest logit.
     """
     values = np.asarray(logits, np.float64)
+    if seen is not None and sampling.repetition_penalty != 1:
+        penalty = sampling.repetition_penalty
+        values = np.where(seen, np.where(values > 0, values / penalty, values * penalty), values)
     largest = values.max(axis=-1, keepdims=True)
     if not np.isfinite(largest).all():  # a nan in a row makes its largest nan
         raise NumericsError("logits are not finite: there is nothing to sample from", hint="is the checkpoint sound?")
-    if temperature == 0:
+    if sampling.temperature == 0:
         likeliest: Array = np.argmax(values, axis=-1).astype(np.int32)
         return likeliest
-    ids = None
-    if 0 < top_k < values.shape[-1]:
-        ids = np.argsort(-values, axis=-1, kind="stable")[:, :top_k]
+    ids = _largest(values, sampling)
+    if ids is not None:
         values = np.take_along_axis(values, ids, axis=-1)
-    weights = np.exp((values - largest) / temperature)
+    weights = np.exp((values - largest) / sampling.temperature)
     cumulative = np.cumsum(weights, axis=-1)
+    if sampling.top_p < 1:  # a token stays while those before it have less than top_p
+        before = cumulative - weights
+        cumulative = np.cumsum(np.where(before < sampling.top_p * cumulative[:, -1:], weights, 0.0), axis=-1)
     drawn = rng.random((len(values), 1)) * cumulative[:, -1:]
     index = (cumulative <= drawn).sum(axis=-1, keepdims=True)
     index = np.minimum(index, values.shape[-1] - 1)  # rounding may put the draw on the very end
     picked = index if ids is None else np.take_along_axis(ids, index, axis=-1)
     ids_drawn: Array = picked[:, 0].astype(np.int32)
     return ids_drawn
+
+
+def _largest(values: Array, sampling: Sampling) -> Array | None:
+    """The ids to draw from, largest value first; None where all may be drawn and no order is needed."""
+    some = 0 < sampling.top_k < values.shape[-1]
+    if not some and sampling.top_p == 1:
+        return None
+    ids: Array = np.argsort(-values, axis=-1, kind="stable")
+    return ids[:, : sampling.top_k] if some else ids
 
 
 def generate_steps(
@@ -107,12 +133,16 @@ def generate_steps(
     for row, prompt in enumerate(prompts):
         padded[row, : len(prompt)] = prompt
     rng = np.random.default_rng(sampling.seed)
-    logits = session.feed(padded, counts)
+    logits = session.feed(padded, counts)[:, :vocabulary]
+    seen = np.zeros(logits.shape, bool)
+    for row, prompt in enumerate(prompts):
+        seen[row, [token for token in prompt if token < logits.shape[1]]] = True
     for left in range(tokens - 1, -1, -1):
-        drawn = sample_logits(logits[:, :vocabulary], sampling.temperature, sampling.top_k, rng)
+        drawn = sample_logits(logits, sampling, rng, seen)
+        seen[np.arange(len(drawn)), drawn] = True
         yield drawn
         if left:
-            logits = session.feed(drawn[:, None])
+            logits = session.feed(drawn[:, None])[:, :vocabulary]
 
 
 def generate(
@@ -122,17 +152,17 @@ def generate(
     sampling: Sampling = Sampling(),
     *,
     vocabulary: int | None = None,
-    stop: int | None = None,
+    stop: Container[int | None] = (),
     cancelled: Callable[[], bool] = lambda: False,
 ) -> list[list[int]]:
-    """The continuations of `prompts`, without the prompts: up to `tokens` ids each, ended by the token `stop`, which
+    """The continuations of `prompts`, without the prompts: up to `tokens` ids each, ended by a token of `stop`, which
     is left out. `cancelled()` is asked between tokens. Otherwise as `generate_steps`.
     """
     found: list[list[int]] = [[] for _ in prompts]
     open_rows = set(range(len(found)))
     for drawn in generate_steps(session, prompts, tokens, sampling, vocabulary):
         for row in sorted(open_rows):
-            if int(drawn[row]) == stop:
+            if int(drawn[row]) in stop:
                 open_rows.discard(row)
             else:
                 found[row].append(int(drawn[row]))
