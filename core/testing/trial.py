@@ -6,7 +6,7 @@ A `Trial` runs and keeps the truth beside it; what a sub-check asks for is in ch
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from core.dtypes import resolve
 from core.op import Op, Pattern, Reference, TensorSpec, Variant
+from core.plan import first_config
 from core.testing.case import Case
 from core.testing.compare import EPSILON, Array, round_to
 from core.testing.runner import Call, Outcome, Runner
@@ -83,10 +84,10 @@ class Trial:
     @cached_property
     def configs(self) -> list[dict[str, Any]]:
         """The variant's tile candidates on this case."""
-        return self.variant.configs(self.forward_call().specs())
+        return self.variant.configs(self._bare_call("forward", PLAIN).specs())
 
     def why_not(self) -> str | None:
-        return self.variant.why_not(self.forward_call().specs())
+        return self.variant.why_not(self._bare_call("forward", PLAIN).specs())
 
     # --- the variant -----------------------------------------------------------------------------------------
 
@@ -123,6 +124,13 @@ class Trial:
         return sum(v.size for v in self.values.values() if v is not None)
 
     def forward_call(self, method: str = "forward", asked: Asked = PLAIN) -> Call:
+        return replace(self._bare_call(method, asked), config=self._config(asked))
+
+    def _config(self, asked: Asked) -> dict[str, Any]:
+        return self.configs[asked.config] if self.configs else {}
+
+    def _bare_call(self, method: str, asked: Asked) -> Call:
+        """`forward_call` before a tile candidate is chosen."""
         return Call(
             self.variant,
             method,
@@ -131,7 +139,6 @@ class Trial:
             dtypes=self._dtypes(),
             writes={**self._specs(self.op.outputs), **self.saved_specs},
             may_change=frozenset(self.op.mutates) | (frozenset(("step",)) if not self.op.gradient else frozenset()),
-            config=self.configs[asked.config] if asked.config else {},
             order=asked.order,
         )
 
@@ -146,7 +153,7 @@ class Trial:
             self.case.dims,
             given={**given, **self._extras()},
             dtypes=self._dtypes(),
-            config=self.configs[asked.config] if asked.config else {},
+            config=self._config(asked),
             order=asked.order,
         )
 
@@ -307,7 +314,7 @@ class Trial:
             writes={**{n: self.case.spec(n, self.dtype, dims) for n in self.op.outputs}, **self.saved_at(dims)},
             may_change=frozenset(state),
         )
-        return self.runner.run(call)
+        return self.runner.run(replace(call, config=first_config(self.variant, call.specs())))
 
 
 def _as(value: Array | None, kind: Any) -> Any:

@@ -15,6 +15,7 @@ from . import (
     global_norm,
     layernorm,
     matmul,
+    matmul_mma,
     position,
 )
 
@@ -27,6 +28,7 @@ VARIANTS = [
     layernorm.LayerNormWarp,
     matmul.MatmulNaive,
     matmul.MatmulTiled,
+    matmul_mma.MatmulMma,
     attention.AttentionNaive,
     attention.AttentionOnline,
     gelu.GeluNaive,
