@@ -1,0 +1,177 @@
+"""The ops in blocks of rows that stay in cache, over threads. Formulas: rmsnorm.py, rope.py, swiglu.py.
+
+What follows from shapes alone (the tables of angles) is made when a launcher is recorded, and shared by equal nodes.
+"""
+
+from functools import lru_cache
+from types import SimpleNamespace
+
+import numpy as np
+
+from core import Variant, cdiv
+
+from .rope import frequencies, heads_of, turn
+
+BLOCK = 192 * 1024  # bytes of one array in a block: the handful that a formula needs stay in a core's L2
+
+
+def grain(rows, row_bytes):
+    """How many rows make a block; a function of the shape alone, so that bits repeat."""
+    return max(1, min(rows, BLOCK // row_bytes))
+
+
+class RmsNormBlocked(Variant):
+    op, name, device = "rmsnorm", "blocked", "cpu"
+    dtypes = ("f32", "f64")
+    saved = {"rstd": "... : acc"}
+    reads = ("x", "weight")
+    can_add = ("x",)
+    examples = [{"x": (150, 768)}]
+
+    def forward(self, t, launch):
+        x, y, rstd = t.x.reshape(-1, t.C), t.y.reshape(-1, t.C), t.rstd.reshape(-1)
+
+        def block(lo, hi):
+            np.vecdot(x[lo:hi], x[lo:hi], out=rstd[lo:hi])
+            rstd[lo:hi] = 1 / np.sqrt(rstd[lo:hi] / t.C + t.eps)
+            np.multiply(x[lo:hi], rstd[lo:hi, None], out=y[lo:hi])
+            y[lo:hi] *= t.weight
+
+        launch.rows(len(x), block, grain=grain(len(x), t.C * x.itemsize))
+
+    def workspace(self, t):
+        row_bytes = t.weight.nbytes
+        return cdiv(t.rows, grain(t.rows, row_bytes)) * row_bytes
+
+    def backward(self, t, launch):
+        x, dy, rstd = t.x.reshape(-1, t.C), t.dy.reshape(-1, t.C), t.rstd.reshape(-1)
+        dx = None if t.dx is None else t.dx.reshape(-1, t.C)
+        size = grain(len(x), t.C * x.itemsize)
+        sums = launch.workspace.view(x.dtype).reshape(-1, t.C)  # dweight of each block, summed in their order
+
+        def block(lo, hi, scratch):
+            n, g = scratch.view(x.dtype).reshape(2, size, t.C)[:, : hi - lo]
+            np.multiply(x[lo:hi], rstd[lo:hi, None], out=n)
+            if t.dweight is not None:
+                np.multiply(dy[lo:hi], n, out=g)
+                np.add.reduce(g, axis=0, out=sums[lo // size])
+            if dx is None:
+                return
+            np.multiply(dy[lo:hi], t.weight, out=g)
+            n *= np.vecdot(g, n)[:, None] / t.C
+            g -= n
+            g *= rstd[lo:hi, None]
+            if t.add_dx:
+                dx[lo:hi] += g
+            else:
+                dx[lo:hi] = g
+
+        launch.rows(len(x), block, grain=size, scratch=2 * size * t.C * x.itemsize)
+        if t.dweight is not None:
+            launch.call(lambda: t.add("dweight", np.add.reduce(sums, axis=0)))
+
+
+class SwigluBlocked(Variant):
+    op, name, device = "swiglu", "blocked", "cpu"
+    dtypes = ("f32", "f64")
+    reads = ("x",)
+    inplace = {"dx": "x"}
+    examples = [{"x": (70, 2050)}]
+
+    def forward(self, t, launch):
+        x, y = t.x.reshape(-1, t.E), t.y.reshape(-1, t.E // 2)
+        gate, up = np.split(x, 2, axis=-1)
+
+        def block(lo, hi):
+            swiglu(gate[lo:hi], up[lo:hi], y[lo:hi])
+
+        launch.rows(len(x), block, grain=grain(len(x), y.strides[0]))
+
+    def backward(self, t, launch):
+        x, dx, dy = t.x.reshape(-1, t.E), t.dx.reshape(-1, t.E), t.dy.reshape(-1, t.E // 2)
+        size = grain(len(x), dy.strides[0])
+        (gate, up), (dgate, dup) = np.split(x, 2, axis=-1), np.split(dx, 2, axis=-1)
+
+        def block(lo, hi, scratch):
+            s, g = scratch.view(x.dtype).reshape(2, size, -1)[:, : hi - lo]
+            differentiate(gate[lo:hi], up[lo:hi], dy[lo:hi], dgate[lo:hi], dup[lo:hi], s, g)
+
+        launch.rows(len(x), block, grain=size, scratch=2 * size * dy.strides[0])
+
+
+def swiglu(gate, up, y):
+    """y = silu(gate) * up; exp of a large -gate is inf, and y is 0 as it should be."""
+    np.negative(gate, out=y)
+    np.exp(y, out=y)
+    y += 1
+    np.divide(gate, y, out=y)
+    y *= up
+
+
+def differentiate(gate, up, dy, dgate, dup, s, g):
+    """dgate, dup of swiglu, which may lie in gate's and up's memory; s, g: scratch like gate."""
+    np.negative(gate, out=s)
+    np.exp(s, out=s)
+    s += 1
+    np.reciprocal(s, out=s)
+    np.multiply(gate, s, out=g)  # silu
+    np.multiply(s, g, out=dgate)
+    np.subtract(g, dgate, out=dgate)
+    dgate += s  # s (1 + gate (1 - s))
+    dgate *= up
+    dgate *= dy
+    np.multiply(g, dy, out=dup)
+
+
+class RopeBlocked(Variant):
+    op, name, device = "rope", "blocked", "cpu"
+    dtypes = ("f32", "f64")
+    inplace = {"dqkv": "dy"}
+    examples = [{"qkv": (2, 150, 6 * 64), "heads": 2}, {"qkv": (3, 7, 2400), "heads": 4, "kv_heads": 2}]
+
+    def forward(self, t, launch):
+        if t.start is None:
+            self.turn(t, launch, t.qkv, t.y, 1)
+        else:
+            launch.call(lambda: turn(t, t.qkv, t.y, t.start[:, None] + np.arange(t.T), 1))
+
+    def backward(self, t, launch):
+        self.turn(t, launch, t.dy, t.dqkv, -1)
+
+    def turn(self, t, launch, source, target, sign):
+        (x, values), (y, copied) = (
+            (part.reshape(t.B * t.T, *part.shape[2:]) for part in heads_of(packed, t)) for packed in (source, target)
+        )
+        size, half = grain(len(x), x[0].nbytes), t.D // 2
+        table = cos_sin(*(getattr(t, name) for name in TABLE), str(x.dtype))
+
+        def block(lo, hi, scratch):
+            a, b = scratch.view(x.dtype).reshape(2, size, x.shape[1], half)[:, : hi - lo]
+            cos, sin = table[:, np.arange(lo, hi) % t.T, None]
+            rotate(x[lo:hi], y[lo:hi], cos, sign * sin, a, b)
+            copied[lo:hi] = values[lo:hi]
+
+        launch.rows(len(x), block, grain=size, scratch=size * x[0].nbytes)
+
+
+TABLE = ("T", "D", "base", "factor", "low", "high", "length")  # what the angles follow from
+
+
+@lru_cache(maxsize=16)
+def cos_sin(T, D, base, factor, low, high, length, dtype):
+    """(2, T, D/2): cos and sin of all positions below T."""
+    w = frequencies(SimpleNamespace(D=D, base=base, factor=factor, low=low, high=high, length=length))
+    angles = np.arange(T)[:, None] * w
+    return np.stack([np.cos(angles), np.sin(angles)]).astype(dtype)
+
+
+def rotate(x, y, cos, sin, a, b):
+    """y = x turned, which may lie in x's memory; a, b: scratch like half of x."""
+    (x1, x2), (y1, y2) = np.split(x, 2, axis=-1), np.split(y, 2, axis=-1)
+    np.multiply(x1, cos, out=a)
+    np.multiply(x2, sin, out=b)
+    a -= b
+    np.multiply(x1, sin, out=b)
+    np.multiply(x2, cos, out=y2)
+    y2 += b
+    y1[...] = a

@@ -1,0 +1,12 @@
+"""The ops' CUDA variants: for each op a .cu file with its kernels and a .py file with its launchers."""
+
+from . import rmsnorm, rope, swiglu
+
+VARIANTS = [
+    rmsnorm.RmsNormNaive,
+    rmsnorm.RmsNormWarp,
+    rope.RopeNaive,
+    rope.RopeToken,
+    swiglu.SwigluNaive,
+    swiglu.SwigluVector,
+]

@@ -1,0 +1,9 @@
+"""How many elements a thread loads at once. Kernels that take packs are compiled with it as `WIDTH`."""
+
+WIDEST = {"f32": 4, "bf16": 8}  # elements in 16 bytes, the most that one instruction loads
+
+
+def width(columns, tensor):
+    """16 bytes' worth of `tensor`'s elements where rows of `columns` keep every load aligned, else one element."""
+    widest = WIDEST[tensor.dtype]
+    return widest if columns % widest == 0 else 1

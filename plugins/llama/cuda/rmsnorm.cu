@@ -1,0 +1,128 @@
+// RMSNorm: y = n * weight, n = x * rstd, for x (rows, C). Formulas: ../rmsnorm.py.
+// With dn = dy * weight:  dx = rstd * (dn - n * mean(dn * n)),  dweight = sum dy * n.
+//
+// naive_forward, naive_dx   one thread a row: neighbouring threads read addresses C apart, 32 transactions a load
+// naive_dweight             one thread a column, rows in order: coalesced, but C threads do not fill a GPU
+// warp_forward, warp_dx     one warp a row, 16 bytes a lane: coalesced; limited by memory bandwidth
+// warp_partials             a slice of the rows a thread block: enough of them to fill the GPU; sums into workspace
+// warp_dweight              adds the slices up in order, so that bits repeat
+
+#ifndef WIDTH
+#define WIDTH 1  // elements that a lane loads at once: 16 bytes where C is a multiple of them, else one
+#endif
+
+// --- naive ---------------------------------------------------------------------------------------------------------
+
+// y, x: (rows, C); rstd: (rows); weight: (C)
+extern "C" __global__ void naive_forward(elem* y, float* rstd, const elem* x, const elem* weight, int rows, int C,
+                                         float eps) {
+    int row = blockIdx.x * blockDim.x + threadIdx.x;
+    if (row >= rows) return;
+    x += (u64)row * C;
+    y += (u64)row * C;
+    float squares = 0;
+    for (int c = 0; c < C; c++) squares += x[c] * x[c];
+    float r = 1 / sqrtf(squares / C + eps);
+    for (int c = 0; c < C; c++) y[c] = x[c] * r * weight[c];
+    rstd[row] = r;
+}
+
+// dx, dy, x: (rows, C)
+extern "C" __global__ void naive_dx(elem* dx, const elem* dy, const elem* x, const elem* weight, const float* rstd,
+                                    int rows, int C, int add) {
+    int row = blockIdx.x * blockDim.x + threadIdx.x;
+    if (row >= rows) return;
+    x += (u64)row * C;
+    dy += (u64)row * C;
+    dx += (u64)row * C;
+    float r = rstd[row], along_n = 0;  // mean(dn * n)
+    for (int c = 0; c < C; c++) along_n += dy[c] * weight[c] * x[c] * r / C;
+    for (int c = 0; c < C; c++) {
+        float dn = dy[c] * weight[c], n = x[c] * r;
+        dx[c] = (add ? float(dx[c]) : 0) + r * (dn - n * along_n);
+    }
+}
+
+// dweight: (C); dy, x: (rows, C)
+extern "C" __global__ void naive_dweight(float* dweight, const elem* dy, const elem* x, const float* rstd, int rows,
+                                         int C, int add) {
+    int c = blockIdx.x * blockDim.x + threadIdx.x;
+    if (c >= C) return;
+    float sum = add ? dweight[c] : 0;
+    for (int row = 0; row < rows; row++) sum += dy[(u64)row * C + c] * x[(u64)row * C + c] * rstd[row];
+    dweight[c] = sum;
+}
+
+// --- warp ----------------------------------------------------------------------------------------------------------
+
+// y, x: (rows, C); block (32, warps)
+extern "C" __global__ void warp_forward(elem* __restrict__ y, float* __restrict__ rstd, const elem* __restrict__ x,
+                                        const elem* __restrict__ weight, int rows, int C, float eps) {
+    int row = blockIdx.x * blockDim.y + threadIdx.y;
+    if (row >= rows) return;  // a whole warp leaves, so that the others' sums are over 32 lanes
+    x += (u64)row * C;
+    y += (u64)row * C;
+    float squares = 0;
+    for (int c = threadIdx.x * WIDTH; c < C; c += 32 * WIDTH) {
+        auto in = load<WIDTH>(x + c);
+        for (int k = 0; k < WIDTH; k++) squares += in[k] * in[k];
+    }
+    float r = rsqrtf(warp_sum(squares) / C + eps);
+    for (int c = threadIdx.x * WIDTH; c < C; c += 32 * WIDTH) {  // x comes from cache here
+        auto in = load<WIDTH>(x + c), scale = load<WIDTH>(weight + c);
+        for (int k = 0; k < WIDTH; k++) in[k] = in[k] * r * scale[k];
+        store(y + c, in);
+    }
+    if (threadIdx.x == 0) rstd[row] = r;
+}
+
+// dx, dy, x: (rows, C); block (32, warps)
+extern "C" __global__ void warp_dx(elem* __restrict__ dx, const elem* __restrict__ dy, const elem* __restrict__ x,
+                                   const elem* __restrict__ weight, const float* __restrict__ rstd, int rows, int C,
+                                   int add) {
+    int row = blockIdx.x * blockDim.y + threadIdx.y;
+    if (row >= rows) return;
+    x += (u64)row * C;
+    dy += (u64)row * C;
+    dx += (u64)row * C;
+    float r = rstd[row], along_n = 0;
+    for (int c = threadIdx.x * WIDTH; c < C; c += 32 * WIDTH) {
+        auto in = load<WIDTH>(x + c), above = load<WIDTH>(dy + c), scale = load<WIDTH>(weight + c);
+        for (int k = 0; k < WIDTH; k++) along_n += above[k] * scale[k] * in[k];
+    }
+    along_n = warp_sum(along_n) * r / C;
+    for (int c = threadIdx.x * WIDTH; c < C; c += 32 * WIDTH) {
+        auto in = load<WIDTH>(x + c), above = load<WIDTH>(dy + c), scale = load<WIDTH>(weight + c);
+        Pack<elem, WIDTH> out;
+        if (add) out = load<WIDTH>(dx + c);
+        for (int k = 0; k < WIDTH; k++)
+            out[k] = (add ? float(out[k]) : 0) + r * (above[k] * scale[k] - in[k] * r * along_n);
+        store(dx + c, out);
+    }
+}
+
+// partials: (slices, C); dy, x: (rows, C); block (32, 8): 32 columns, every 8th row of a slice
+extern "C" __global__ void warp_partials(float* __restrict__ partials, const elem* __restrict__ dy,
+                                         const elem* __restrict__ x, const float* __restrict__ rstd, int rows, int C,
+                                         int slice) {
+    __shared__ float sums[8][32];
+    int c = blockIdx.x * 32 + threadIdx.x;
+    int first = blockIdx.y * slice, last = min(first + slice, rows);
+    float sum = 0;
+    for (int row = first + threadIdx.y; row < last && c < C; row += 8)
+        sum += dy[(u64)row * C + c] * x[(u64)row * C + c] * rstd[row];
+    sums[threadIdx.y][threadIdx.x] = sum;
+    __syncthreads();
+    if (threadIdx.y > 0 || c >= C) return;
+    for (int i = 1; i < 8; i++) sum += sums[i][threadIdx.x];
+    partials[(u64)blockIdx.y * C + c] = sum;
+}
+
+// dweight: (C); partials: (slices, C)
+extern "C" __global__ void warp_dweight(float* dweight, const float* partials, int slices, int C, int add) {
+    int c = blockIdx.x * blockDim.x + threadIdx.x;
+    if (c >= C) return;
+    float sum = add ? dweight[c] : 0;
+    for (int i = 0; i < slices; i++) sum += partials[(u64)i * C + c];
+    dweight[c] = sum;
+}

@@ -1,0 +1,58 @@
+"""RMSNorm on CUDA: one thread a row, and one warp a row. Kernels and shapes: rmsnorm.cu."""
+
+from core import Variant, cdiv, f32, i32
+
+from .packs import width
+
+WARPS = 4  # rows of a thread block
+SLICE = 128  # rows whose part of dweight one thread block sums
+
+
+class RmsNormNaive(Variant):
+    op, name, priority = "rmsnorm", "naive", 0
+    saved = {"rstd": "... : acc"}
+    reads = ("x", "weight")
+    can_add = ("x",)
+    examples = [{"x": (67, 70)}]  # two thread blocks of rows, two of columns
+
+    def forward(self, t, launch):
+        sizes = (i32(t.rows), i32(t.C), f32(t.eps))
+        launch("naive_forward", t.y, t.rstd, t.x, t.weight, *sizes, grid=cdiv(t.rows, 64), block=64)
+
+    def backward(self, t, launch):
+        sizes = (i32(t.rows), i32(t.C))
+        if t.dx is not None:
+            arguments = (t.dx, t.dy, t.x, t.weight, t.rstd, *sizes, i32(t.add_dx))
+            launch("naive_dx", *arguments, grid=cdiv(t.rows, 64), block=64)
+        if t.dweight is not None:
+            arguments = (t.dweight, t.dy, t.x, t.rstd, *sizes, i32(t.add_dweight))
+            launch("naive_dweight", *arguments, grid=cdiv(t.C, 64), block=64)
+
+
+class RmsNormWarp(Variant):
+    op, name = "rmsnorm", "warp"
+    saved = {"rstd": "... : acc"}
+    reads = ("x", "weight")
+    can_add = ("x",)
+    examples = [{"x": (SLICE + 3, 264)}]  # two slices; rows of more than a warp loads at once
+
+    def forward(self, t, launch):
+        arguments = (t.y, t.rstd, t.x, t.weight, i32(t.rows), i32(t.C), f32(t.eps))
+        launch("warp_forward", *arguments, **self.by_row(t))
+
+    def workspace(self, t):
+        return cdiv(t.rows, SLICE) * t.C * 4
+
+    def backward(self, t, launch):
+        sizes, slices = (i32(t.rows), i32(t.C)), cdiv(t.rows, SLICE)
+        if t.dx is not None:
+            launch("warp_dx", t.dx, t.dy, t.x, t.weight, t.rstd, *sizes, i32(t.add_dx), **self.by_row(t))
+        if t.dweight is not None:
+            sums = launch.workspace
+            by_slice = {"grid": (cdiv(t.C, 32), slices), "block": (32, 8)}
+            launch("warp_partials", sums, t.dy, t.x, t.rstd, *sizes, i32(SLICE), **by_slice)
+            arguments = (t.dweight, sums, i32(slices), i32(t.C), i32(t.add_dweight))
+            launch("warp_dweight", *arguments, grid=cdiv(t.C, 128), block=128)
+
+    def by_row(self, t):
+        return {"grid": cdiv(t.rows, WARPS), "block": (32, WARPS), "define": {"WIDTH": width(t.C, t.x)}}

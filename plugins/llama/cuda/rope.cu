@@ -1,0 +1,69 @@
+// Rotary positions for x (B, T, heads, D), of which the first `turned` heads are turned and the others copied:
+//     y1 = x1 cos(a) - x2 sin(a),  y2 = x2 cos(a) + x1 sin(a),  x1, x2 the halves of a head. Formulas: ../rope.py.
+// The gradient is dy turned back (sign = -1). While decoding, row b goes on at start[b]. y may lie in x's memory.
+//
+// naive_turn   one thread a pair, one sine and cosine for each of a token's heads: limited by them, and by small loads
+// token_turn   one thread block a token: sines and cosines once for all its heads, 16 bytes a thread where a half head
+//              allows it; limited by memory bandwidth
+
+#ifndef STEPS
+#define STEPS {1ull << 62}
+#endif
+#ifndef WIDTH
+#define WIDTH 1  // elements that a thread loads at once
+#endif
+
+__device__ const u64 STEP[] = STEPS;  // 2^-64 turns a position, for each pair of a head
+constexpr int HALF = sizeof(STEP) / sizeof(u64);
+
+// cos and sin of pair i at a position; the product wraps round where a turn does
+__device__ inline void angle(int position, int i, float& cos, float& sin) {
+    float turns = (long long)(position * STEP[i]) * 5.421010862427522e-20f;  // 2^-64: from -1/2 to 1/2
+    sincospif(2 * turns, &sin, &cos);
+}
+
+__device__ inline int position_of(int token, const int* start, int T) {
+    return token % T + (start ? start[token / T] : 0);
+}
+
+// --- naive ---------------------------------------------------------------------------------------------------------
+
+extern "C" __global__ void naive_turn(elem* y, const elem* x, const int* start, int sign, int add, int pairs, int T,
+                                      int turned, int heads) {
+    int pair = blockIdx.x * blockDim.x + threadIdx.x;
+    if (pair >= pairs) return;
+    int i = pair % HALF, head = pair / HALF % heads, token = pair / HALF / heads;
+    u64 at = ((u64)token * heads + head) * 2 * HALF + i;
+    float cos = 1, sin = 0, x1 = x[at], x2 = x[at + HALF];
+    if (head < turned) angle(position_of(token, start, T), i, cos, sin);
+    y[at] = (add ? float(y[at]) : 0) + x1 * cos - sign * x2 * sin;
+    y[at + HALF] = (add ? float(y[at + HALF]) : 0) + x2 * cos + sign * x1 * sin;
+}
+
+// --- token ---------------------------------------------------------------------------------------------------------
+
+extern "C" __global__ void token_turn(elem* y, const elem* x, const int* __restrict__ start, int sign, int add, int T,
+                                      int turned, int heads) {
+    __shared__ float cosines[HALF], sines[HALF];
+    int position = position_of(blockIdx.x, start, T);
+    x += (u64)blockIdx.x * heads * 2 * HALF;
+    y += (u64)blockIdx.x * heads * 2 * HALF;
+    for (int i = threadIdx.x; i < HALF; i += blockDim.x) {
+        angle(position, i, cosines[i], sines[i]);
+        sines[i] *= sign;
+    }
+    __syncthreads();
+    for (int n = threadIdx.x * WIDTH; n < heads * HALF; n += blockDim.x * WIDTH) {
+        int i = n % HALF, head = n / HALF, at = head * 2 * HALF + i;
+        auto x1 = load<WIDTH>(x + at), x2 = load<WIDTH>(x + at + HALF);
+        Pack<elem, WIDTH> y1, y2;
+        if (add) y1 = load<WIDTH>(y + at), y2 = load<WIDTH>(y + at + HALF);
+        for (int k = 0; k < WIDTH; k++) {
+            float cos = head < turned ? cosines[i + k] : 1, sin = head < turned ? sines[i + k] : 0;
+            y1[k] = (add ? float(y1[k]) : 0) + x1[k] * cos - x2[k] * sin;
+            y2[k] = (add ? float(y2[k]) : 0) + x2[k] * cos + x1[k] * sin;
+        }
+        store(y + at, y1);
+        store(y + at + HALF, y2);
+    }
+}

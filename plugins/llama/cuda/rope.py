@@ -1,0 +1,46 @@
+"""Rotary positions on CUDA: a pair a thread, and a table of angles for a thread block. Kernels: rope.cu.
+
+The frequencies come from the reference, as a table that the kernels are compiled with, in 2^-64 turns a position:
+position * step wraps round where a turn does, so that an angle is exact however far a text goes.
+"""
+
+import math
+
+from core import Variant, cdiv, i32
+
+from ..rope import frequencies
+from .packs import width
+
+THREADS = 128
+
+
+def steps(t):
+    """The frequencies as an initializer of a C array of u64."""
+    return "{" + ",".join(f"{round(w / (2 * math.pi) * 2**64)}ull" for w in frequencies(t).tolist()) + "}"
+
+
+class RopeNaive(Variant):
+    op, name, priority = "rope", "naive", 0
+    can_add = ("qkv",)
+    inplace = {"dqkv": "dy"}
+
+    def forward(self, t, launch):
+        self.turn(t, launch, t.y, t.qkv, t.start, i32(1), i32(0))
+
+    def backward(self, t, launch):
+        self.turn(t, launch, t.dqkv, t.dy, None, i32(-1), i32(t.add_dqkv))
+
+    def turn(self, t, launch, y, x, *how):
+        pairs = t.B * t.T * t.E // 2
+        arguments = (y, x, *how, i32(pairs), i32(t.T), i32(t.heads + t.kv_heads), i32(t.E // t.D))
+        launch("naive_turn", *arguments, grid=cdiv(pairs, THREADS), block=THREADS, define={"STEPS": steps(t)})
+
+
+class RopeToken(RopeNaive):
+    name, priority = "token", 10
+    examples = [{"qkv": (2, 3, 5 * 80), "heads": 3, "kv_heads": 1}]
+
+    def turn(self, t, launch, y, x, *how):
+        arguments = (y, x, *how, i32(t.T), i32(t.heads + t.kv_heads), i32(t.E // t.D))
+        define = {"STEPS": steps(t), "WIDTH": width(t.D // 2, x)}
+        launch("token_turn", *arguments, grid=t.B * t.T, block=THREADS, define=define)

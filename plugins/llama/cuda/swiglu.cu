@@ -1,0 +1,57 @@
+// SwiGLU: y = silu(gate) * up for x = [gate | up], x (rows, 2 half), y (rows, half). Formulas: ../swiglu.py.
+// With s = 1 / (1 + exp(-gate)):  dgate = dy up s (1 + gate (1 - s)),  dup = dy gate s.  dx may lie in x's memory.
+//
+// naive_forward, naive_dx     one thread an element of y: four or two bytes a load
+// vector_forward, vector_dx   16 bytes of each half a thread where rows allow it: limited by memory bandwidth
+
+#ifndef WIDTH
+#define WIDTH 1  // elements that a thread loads at once
+#endif
+
+// --- naive ---------------------------------------------------------------------------------------------------------
+
+extern "C" __global__ void naive_forward(elem* y, const elem* x, int rows, int half) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= rows * half) return;
+    u64 at = (u64)(i / half) * 2 * half + i % half;
+    float gate = x[at], up = x[at + half];
+    y[i] = gate / (1 + expf(-gate)) * up;
+}
+
+extern "C" __global__ void naive_dx(elem* dx, const elem* dy, const elem* x, int add, int rows, int half) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= rows * half) return;
+    u64 at = (u64)(i / half) * 2 * half + i % half;
+    float gate = x[at], up = x[at + half], above = dy[i], s = 1 / (1 + expf(-gate));
+    dx[at] = (add ? float(dx[at]) : 0) + above * up * s * (1 + gate * (1 - s));
+    dx[at + half] = (add ? float(dx[at + half]) : 0) + above * gate * s;
+}
+
+// --- vector --------------------------------------------------------------------------------------------------------
+
+__device__ inline float sigmoid(float x) { return __fdividef(1, 1 + fast_exp(-x)); }
+
+extern "C" __global__ void vector_forward(elem* __restrict__ y, const elem* __restrict__ x, int rows, int half) {
+    int i = (blockIdx.x * blockDim.x + threadIdx.x) * WIDTH;
+    if (i >= rows * half) return;
+    u64 at = (u64)(i / half) * 2 * half + i % half;
+    auto gate = load<WIDTH>(x + at), up = load<WIDTH>(x + at + half);
+    for (int k = 0; k < WIDTH; k++) gate[k] = gate[k] * sigmoid(gate[k]) * up[k];
+    store(y + i, gate);
+}
+
+extern "C" __global__ void vector_dx(elem* dx, const elem* __restrict__ dy, const elem* x, int add, int rows, int half) {
+    int i = (blockIdx.x * blockDim.x + threadIdx.x) * WIDTH;
+    if (i >= rows * half) return;
+    u64 at = (u64)(i / half) * 2 * half + i % half;
+    auto gate = load<WIDTH>(x + at), up = load<WIDTH>(x + at + half), above = load<WIDTH>(dy + i);
+    Pack<elem, WIDTH> dgate, dup;
+    if (add) dgate = load<WIDTH>(dx + at), dup = load<WIDTH>(dx + at + half);
+    for (int k = 0; k < WIDTH; k++) {
+        float g = gate[k], s = sigmoid(g), d = above[k];
+        dgate[k] = (add ? float(dgate[k]) : 0) + d * up[k] * s * (1 + g * (1 - s));
+        dup[k] = (add ? float(dup[k]) : 0) + d * g * s;
+    }
+    store(dx + at, dgate);
+    store(dx + at + half, dup);
+}
