@@ -187,6 +187,12 @@ def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
 
 
+def _up_to(key: str) -> list[str]:
+    """`a.b.c` and what it lies in: a, a.b, a.b.c."""
+    parts = key.split(".")
+    return [".".join(parts[:n]) for n in range(1, len(parts) + 1)]
+
+
 def _alternatives(source: ModelSource) -> dict[str, list[str]]:
     """Dim -> keys of config.json that may hold it."""
     table = source.document[TABLE].get("dims", {})
@@ -203,10 +209,10 @@ def _check_config(source: ModelSource, folder: Folder) -> None:
             shown = ABSENT if value is _MISSING else json.dumps(value)
             problems.append(f"{key} is {shown:.100}, expected {' or '.join(json.dumps(a) for a in allowed)}")
     known = {"architectures", *expect, *(key for keys in _alternatives(source).values() for key in keys)}
+    tables = {table for key in known for table in _up_to(key)[:-1]}
     for key in _leaves(folder.config):
-        parts = key.split(".")
-        above = [".".join(parts[:n]) for n in range(1, len(parts) + 1)]
-        if not any(name in known or _matches(name, ignore) for name in above):
+        no_table = key in tables and not _look_up(folder.config, key)  # null where a table may be: it is not there
+        if not no_table and not any(name in known or _matches(name, ignore) for name in _up_to(key)):
             problems.append(f'key "{key}" is unknown: neither mapped nor on the ignore list of [{TABLE}]')
     raise_some(
         [f"{CONFIG}: {problem}" for problem in problems],
@@ -228,6 +234,8 @@ def _dims(source: ModelSource, folder: Folder) -> Dims:
     dims: Dims = {}
     for dim, keys in _alternatives(source).items():
         key = next((k for k in keys if _look_up(folder.config, k) not in (_MISSING, None)), None)
+        if key is None and ABSENT in keys:
+            continue  # the model's own size stands
         if key is None:
             raise CheckpointError(f"{CONFIG}: there is no {' or '.join(keys)}, which the model's {dim} comes from")
         value = _look_up(folder.config, key)
