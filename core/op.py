@@ -148,6 +148,9 @@ class Op:
     uses: "start" (position of the first token, for decoding), "random", "step" (the optimizer's control record).
     commutes: whether the first two inputs may be swapped. gradient: False for updates and norms.
     mutates: inputs that the op writes to.
+    flops: of forward, as published utilisations count them: multiplications and additions of matrix products, an
+    expression over dims, attrs and `rows`; "0" for the ops that are bound by memory. needed_flops: of these, the ones
+    whose results are used, where that is fewer (causal attention). Backward counts twice as many.
 
     Raises BuildError when names collide or a pattern does not parse.
     """
@@ -168,6 +171,8 @@ class Op:
         commutes: bool = False,
         gradient: bool = True,
         mutates: Sequence[str] = (),
+        flops: str = "0",
+        needed_flops: str = "",
         doc: str = "",
     ) -> None:
         self.name = name
@@ -188,6 +193,7 @@ class Op:
         self.commutes = commutes
         self.gradient = gradient
         self.mutates = tuple(mutates)
+        self.flops, self.needed_flops = flops, needed_flops or flops
         self.doc = doc
         self.origin = ""  # the plugin that brought it; stamped when registered
         caller = sys._getframe(1)
@@ -386,7 +392,7 @@ class Variant:
     op: ClassVar[str] = ""
     name: ClassVar[str] = ""
     device: ClassVar[str] = "cuda"
-    source: ClassVar[str] = ""  # a .cu beside the class; "" means <op>.cu
+    source: ClassVar[str | tuple[str, ...]] = ""  # a .cu beside the class, or several; "" means <op>.cu
     dtypes: ClassVar[tuple[str, ...]] = ("f32", "bf16")
     arch: ClassVar[str] = "sm_75+"
     priority: ClassVar[int] = 10  # the highest that can run is `auto`; negative is never automatic
@@ -404,7 +410,7 @@ class Variant:
     # stamped when registered:
     origin: str = ""  # the plugin that brought it
     folder: Path = Path()  # where the class's file lies
-    sources: Mapping[str, Path] = {}  # launcher -> its kernels' file; `base` may make forward's and backward's differ
+    sources: Mapping[str, tuple[Path, ...]] = {}  # launcher -> its kernels' files; `base` may make them differ
 
     def forward(self, t: Any, launch: Any) -> None:
         raise BuildError(f"variant {self.op}.{self.name} defines no forward")
@@ -468,9 +474,9 @@ class Reference(Variant):
 
 # --- optimizers and schedules ----------------------------------------------------------------------------------
 
-# The control record: one small f64 tensor that changes between steps (`t.step`). The host writes the first three
-# before a step; the device writes the rest. Its slots, in order:
-CONTROL = ("lr", "step", "loss_scale", "loss", "norm", "scale", "ok", "halted")
+# The control record: one small f64 tensor that changes between steps (`t.step`). The host writes the first three and
+# the last two before a step (a loss or norm above its limit is not ok); the device writes the rest. Its slots:
+CONTROL = ("lr", "step", "loss_scale", "loss", "norm", "scale", "ok", "halted", "loss_limit", "norm_limit")
 SLOT = {name: index for index, name in enumerate(CONTROL)}
 
 

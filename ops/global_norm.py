@@ -1,8 +1,9 @@
 """The gradient's 2-norm over all parameters, and what follows from it for the update.
 
-norm = sqrt(sum of grad^2); ok = loss and norm are finite and nothing was halted before; scale = min(1, clip / (norm
-+ 1e-6)) as PyTorch's clip_grad_norm_ has it, 1 without clip. If ok, `step` advances; if not, `halted` stays set, so
-that steps which are queued already change nothing. All of it lies in the control record, `t.step`.
+norm = sqrt(sum of grad^2); ok = lr, loss and norm are finite, loss and norm are not above their limits, and nothing
+was halted before; scale = min(1, clip / (norm + 1e-6)) as PyTorch's clip_grad_norm_ has it, 1 without clip. If ok,
+`step` advances. What is not finite sets `halted`, which stays, so that steps which are queued already change nothing;
+what is above a limit skips its own step only. All of it lies in the control record, `t.step`.
 """
 
 import math
@@ -25,13 +26,16 @@ global_norm = Op(
 def settle_step(control, squares, clip):
     """Write norm, scale, ok, halted and step into the control record, from the sum of grad^2."""
     norm = math.sqrt(squares) if squares >= 0 else math.nan
-    ok = math.isfinite(control[SLOT["loss"]]) and math.isfinite(norm) and not control[SLOT["halted"]]
+    loss, lr, halted = (control[SLOT[name]] for name in ("loss", "lr", "halted"))
+    finite = math.isfinite(loss) and math.isfinite(norm) and math.isfinite(lr)
+    below = loss <= control[SLOT["loss_limit"]] and norm <= control[SLOT["norm_limit"]]
+    ok = finite and below and not halted
     control[SLOT["norm"]] = norm
     control[SLOT["ok"]] = ok
     control[SLOT["scale"]] = min(1.0, clip / (norm + 1e-6)) if clip and ok else 1.0
     if ok:
         control[SLOT["step"]] += 1
-    else:
+    if not finite:
         control[SLOT["halted"]] = 1
 
 

@@ -19,9 +19,12 @@ UPDATES = [v for v in VARIANTS if v.op == "adamw_update"]
 SCHEDULES = {s.name: s() for s in ops.core_schedules()}
 
 
+NO_LIMITS = {"loss_limit": math.inf, "norm_limit": math.inf}
+
+
 def control(**values: float) -> Any:
     record = np.zeros(len(CONTROL))
-    for name, value in {"scale": 1.0, "ok": 1.0, **values}.items():
+    for name, value in {"scale": 1.0, "ok": 1.0, **NO_LIMITS, **values}.items():
         record[SLOT[name]] = value
     return record
 
@@ -68,15 +71,25 @@ def test_clipping_is_torchs(variant: Variant) -> None:
 
 @pytest.mark.parametrize("variant", NORMS, ids=repr)
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("where", ["gradient", "last gradient", "loss"])
+@pytest.mark.parametrize("where", ["gradient", "last gradient", "loss", "lr"])
 def test_what_is_not_finite_halts_for_good(variant: Variant, bad: float, where: str) -> None:
     grad = np.ones(8192 + 64, np.float32)
-    if where != "loss":
+    if "gradient" in where:
         grad[{"gradient": 5, "last gradient": -1}[where]] = bad
-    got = norm_of(variant, grad, clip=1.0, step=7, loss=bad if where == "loss" else 1.0)
+    record = {"loss": 1.0, "lr": 0.1, **({where: bad} if "gradient" not in where else {})}
+    got = norm_of(variant, grad, clip=1.0, step=7, **record)
     assert (got["ok"], got["halted"], got["step"]) == (0, 1, 7)
     later = norm_of(variant, np.ones(64), step=7, halted=1)
     assert (later["ok"], later["halted"], later["step"]) == (0, 1, 7)
+
+
+@pytest.mark.parametrize("variant", NORMS, ids=repr)
+@pytest.mark.parametrize("limit", ["loss_limit", "norm_limit"])
+def test_what_is_above_a_limit_skips_its_own_step_only(variant: Variant, limit: str) -> None:
+    grad = np.ones(64, np.float32)
+    for value, ok in ((8.0, 1), (7.999, 0)):
+        got = norm_of(variant, grad, step=7, loss=8.0, **{limit: value})
+        assert (got["ok"], got["halted"], got["step"]) == (ok, 0, 7 + ok)
 
 
 def weights(n: int, dtype: Any, seed: int = 0) -> dict[str, Any]:

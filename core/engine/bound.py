@@ -24,12 +24,14 @@ TARGETS = "targets"  # the graph input whose negative entries are left out of th
 @dataclass(frozen=True)
 class TraceEvent:
     """One step of a traced run: `kind` ("forward", "backward", "add", ...), the node's name ("" for add, copy and
-    fill), the variant's name, and every tensor it saw after it ran, by schema name, without padding."""
+    fill), the variant's name, every tensor it saw after it ran, by schema name, without padding, and the names of
+    those that it wrote for others: outputs and gradients, not what the variant saved for itself."""
 
     kind: str
     node: str
     variant: str
     tensors: dict[str, Array | None]
+    written: tuple[str, ...]
 
 
 class BoundPlan:
@@ -120,10 +122,10 @@ class BoundPlan:
         self._bind()
         return [c for _, _, commands in self._recorded(True) for c in commands]
 
-    def trace(self) -> Iterator[TraceEvent]:
-        """Run the first micro-step step by step."""
+    def trace(self, first: bool = True) -> Iterator[TraceEvent]:
+        """Run one micro-step step by step."""
         self._bind()
-        for step, t, commands in self._recorded(True):
+        for step, t, commands in self._recorded(first):
             self.device.run(commands)
             if step.kind == "objective":
                 continue
@@ -133,9 +135,8 @@ class BoundPlan:
                     tensor = getattr(t, name)
                     array = tensor if tensor is None or isinstance(tensor, np.ndarray) else self.device.download(tensor)
                     tensors[name] = None if array is None or buffer is None else trimmed(array, buffer.shape)
-            yield TraceEvent(
-                step.kind, step.node.name if step.node else "", step.variant.name if step.variant else "", tensors
-            )
+            node, variant = step.node.name if step.node else "", step.variant.name if step.variant else ""
+            yield TraceEvent(step.kind, node, variant, tensors, tuple(n for n in written(step) if n in tensors))
 
     def _bind(self) -> None:
         """See that the recorded addresses are those of the arena of now."""
@@ -169,3 +170,13 @@ class BoundPlan:
         t.config = first_config(step.variant, t)
         method = "forward" if step.kind in ("forward", "recompute") else step.kind
         return t, self.device.record(step.variant, method, t, self.engine.chooser.pick, workspace, counters)
+
+
+def written(step: Step) -> tuple[str, ...]:
+    """Schema names of what a step writes for others."""
+    if step.node is None:
+        return ("target",)
+    op = step.node.op
+    outputs = tuple(op.outputs) if step.kind != "backward" else ()
+    gradients = tuple(f"d{name}" for name in (*op.inputs, *op.params)) if "backward" in step.kind else ()
+    return outputs + gradients

@@ -7,6 +7,7 @@ records, since the first writes parameter gradients and the others add to them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,6 +25,8 @@ from core.op import CONTROL, SLOT, Optimizer, Pattern, Tensors
 from core.plan import EVALUATE, TRAIN, Choice, Chooser, ParameterLayout, Plan, Request, make_plan, trimmed
 from core.plan.fit import check_fit, needed
 from core.registry import Registry
+
+NO_LIMITS = (math.inf, math.inf)
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class Record:
-    """What a training step reports. loss: the objective, a mean over targets >= 0. ok: False if nothing was updated
-    because the loss or the gradient norm was not finite."""
+    """What a training step reports. loss: the objective, a mean over targets >= 0. ok: False if nothing was updated:
+    loss or norm was above its limit or, if `halted`, one of lr, loss and norm not finite. step: the updates so far."""
 
     loss: float
     norm: float
     ok: bool
     step: int
+    halted: bool
 
 
 class Engine:
@@ -97,6 +101,7 @@ class Engine:
         self.store = ParameterStore(self.device, self.graph, self.layout, self.precision, tuple(states))
         self.control = self.device.tensor(self.device.allocate(8 * len(CONTROL)), 0, (len(CONTROL),), "f64")
         self._record = np.zeros(len(CONTROL))  # the control record as the host last saw or wrote it
+        self._record[[SLOT["loss_limit"], SLOT["norm_limit"]]] = math.inf
         self._update: Sequence[Any] = ()
         self._graphs: dict[tuple[tuple[str, int], ...], Graph] = {(): self.graph}
         self._bound: dict[Any, BoundPlan] = {}
@@ -123,6 +128,14 @@ class Engine:
     def load_optimizer_state(self, values: Mapping[str, Mapping[str, Array]]) -> None:
         """Set the optimizer's tensors. Raises BuildError unless states, names and shapes are exactly ours."""
         self.store.load_optimizer_state(values)
+
+    def parameter_gradients(self) -> Iterator[tuple[str, Array]]:
+        """(parameter, its gradient) of the step that was run last, one by one: views on the cpu, copies elsewhere."""
+        return self.store.each_gradient()
+
+    def zero_gradients(self) -> list[str]:
+        """The parameters whose gradient was exactly zero in the step that was run last."""
+        return self.store.zero_gradients()
 
     def _optimizer(self) -> Optimizer:
         if not self.settings.optimizer:
@@ -185,28 +198,43 @@ class Engine:
     def gradients(self, batch: Batch) -> tuple[float, dict[str, Array]]:
         """(loss, gradients by parameter name, copies without padding) of one batch; nothing is updated."""
         self._start_step(0.0)
-        self._micro_steps([batch])
+        for index, plan in self._micro_steps([batch]):
+            plan.run(first=index == 0)
         loss = float(self.device.download(self.control)[SLOT["loss"]])
         return loss, {name: array.copy() for name, array in self.store.gradients().items()}
 
-    def step(self, micro_batches: Sequence[Batch], lr: float) -> Record:
-        """Forward and backward over the micro-batches, then one update."""
+    def step(self, micro_batches: Sequence[Batch], lr: float, limits: tuple[float, float] = NO_LIMITS) -> Record:
+        """Forward and backward over the micro-batches, then one update.
+
+        limits: a loss or a norm above its own updates nothing. So does a loss, norm or lr that is not finite, for
+        good: no later step updates anything either.
+        """
         if not micro_batches:
             raise DataError("a step needs at least one micro-batch, got none")
         update = self._recorded_update()
-        self._start_step(lr)
-        self._micro_steps(micro_batches)
+        self._start_step(lr, limits)
+        for index, plan in self._micro_steps(micro_batches):
+            plan.run(first=index == 0)
         self.device.run(update)
         self._record = self.device.download(self.control)
-        loss, norm, ok, step = (float(self._record[SLOT[name]]) for name in ("loss", "norm", "ok", "step"))
-        return Record(loss, norm, bool(ok), int(step))
+        loss, norm, ok, step, halted = (
+            float(self._record[SLOT[name]]) for name in ("loss", "norm", "ok", "step", "halted")
+        )
+        return Record(loss, norm, bool(ok), int(step), bool(halted))
+
+    @property
+    def updates(self) -> int:
+        """The number of updates done."""
+        return int(self._record[SLOT["step"]])
 
     def set_step(self, step: int) -> None:
         """The number of updates done, when a run is resumed."""
         self._record[SLOT["step"]] = step
 
-    def _start_step(self, lr: float) -> None:
-        for name, value in (("lr", lr), ("loss_scale", 1.0), ("loss", 0.0)):
+    def _start_step(self, lr: float, limits: tuple[float, float] = NO_LIMITS) -> None:
+        loss, norm = limits
+        slots = {"lr": lr, "loss_scale": 1.0, "loss": 0.0, "loss_limit": loss, "norm_limit": norm}
+        for name, value in slots.items():
             self._record[SLOT[name]] = value
         self.device.upload(self.control, self._record)
 
@@ -216,13 +244,14 @@ class Engine:
         plan.write_seeds(count, micro_steps)
         plan.write_keys(self.settings.seed, int(self._record[SLOT["step"]]), first_row)
 
-    def _micro_steps(self, batches: Sequence[Batch]) -> None:
+    def _micro_steps(self, batches: Sequence[Batch]) -> Iterator[tuple[int, BoundPlan]]:
+        """The plan of each micro-step, with everything in place for it to run."""
         count = sum(_count(batch) for batch in batches)
         first_row = 0
         for index, batch in enumerate(batches):
             plan = self.bound(TRAIN, (), self._dims_of(batch))
             self._write(plan, batch, count, len(batches), first_row)
-            plan.run(first=index == 0)
+            yield index, plan
             first_row += next(iter(batch.values())).size
 
     def _recorded_update(self) -> Sequence[Any]:
@@ -285,11 +314,19 @@ class Engine:
         return next(name for name in self.graph.inputs if name != TARGETS)
 
     def trace(self, batch: Batch) -> Iterator[TraceEvent]:
-        """Run one training micro-step, stopping after every step of the plan. Tensors are views: copy to keep."""
+        """Run one training micro-step, stopping after every step of the plan. Tensors are views: copy to keep.
+
+        Training goes on as if there had been no trace: what a trace overwrites, a step writes before it reads.
+        """
+        for _, event in self.replay([batch]):
+            yield event
+
+    def replay(self, micro_batches: Sequence[Batch]) -> Iterator[tuple[int, TraceEvent]]:
+        """All micro-steps of a step as `step` runs them, bit for bit, without the update: (micro-step, event)."""
         self._start_step(0.0)
-        plan = self.bound(TRAIN, (), self._dims_of(batch))
-        self._write(plan, batch, _count(batch), 1, 0)
-        yield from plan.trace()
+        for index, plan in self._micro_steps(micro_batches):
+            for event in plan.trace(first=index == 0):
+                yield index, event
 
     def session(self, rows: int, capacity: int = 0) -> DecodeSession:
         """A decode session for `rows` sequences; capacity in tokens, by default the model's S, else its T.

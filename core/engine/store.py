@@ -6,7 +6,7 @@ weights are its rounding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,10 @@ from core.errors import BuildError
 from core.expr import trim
 from core.graph import Graph
 from core.graph.init import draw_all
-from core.plan import GROUP, ParameterLayout, trimmed
+from core.plan import GROUP, ParameterLayout, Place, trimmed
 
 Array = np.ndarray[Any, Any]
+FIRST_LOOK = 1024  # elements of a gradient
 
 
 class ParameterStore:
@@ -89,7 +90,25 @@ class ParameterStore:
 
     def gradients(self) -> dict[str, Array]:
         """The gradients of what trains, likewise."""
-        return {n: self._read(self.grads, n) for n in self.trainable()}
+        return dict(self.each_gradient())
+
+    def each_gradient(self) -> Iterator[tuple[str, Array]]:
+        """(parameter, gradient) of what trains, likewise, one by one."""
+        return ((name, self._read(self.grads, name)) for name in self.trainable())
+
+    def zero_gradients(self) -> list[str]:
+        """What trains and whose gradient is exactly zero. It costs next to nothing: most differ from zero early on."""
+        return [name for name in self.trainable() if not self._any(self.grads, self.layout.places[name])]
+
+    def _any(self, flat: Any, where: Place) -> bool:
+        """Whether an element of a place is not zero: looked at in growing parts, the first of which mostly has one."""
+        start, size = where.offset, FIRST_LOOK
+        while start < where.offset + where.size:
+            part = flat[start : min(start + size, where.offset + where.size)]
+            if (part if isinstance(part, np.ndarray) else self.device.download(part)).any():
+                return True
+            start, size = start + size, 8 * size
+        return False
 
     def optimizer_state(self) -> dict[str, dict[str, Array]]:
         """The optimizer's tensors, state -> parameter -> array, likewise."""

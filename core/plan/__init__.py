@@ -1,7 +1,7 @@
 """Graph and request -> Plan: what runs, in order, and where it lies in memory. It computes nothing."""
 
 from core.plan.choose import AUTO, Choice, Chooser, first_config
-from core.plan.layout import DECAYS, GROUP, TRAINS, ParameterLayout, trimmed
+from core.plan.layout import DECAYS, GROUP, TRAINS, ParameterLayout, Place, trimmed
 from core.plan.memory import Buffer
 from core.plan.schedule import EVALUATE, GENERATE, TRAIN, Plan, Request, Step, make_plan
 
@@ -17,6 +17,7 @@ __all__ = [
     "Choice",
     "Chooser",
     "ParameterLayout",
+    "Place",
     "Plan",
     "Request",
     "Step",

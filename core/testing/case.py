@@ -1,11 +1,13 @@
 """Cases: an op's examples made concrete, with drawn contents. A case knows shapes and values, no variant.
 
-An example gives shapes by input name and attrs by name; an array in place of a shape is taken as the contents.
+An example gives shapes by input name, attrs by name, and a param's shape where neither says it; an array in place of
+a shape is taken as the contents.
 Integers are drawn below the bound that the schema states. Padding (sizes made by `pad`) is drawn as zero.
 """
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +24,10 @@ from core.testing.compare import Array, round_to
 IGNORED = 0.3  # the share of negative integers, where the op ignores them
 UNBOUNDED = 4  # integers without a bound (document ids, flag bits) are drawn below this
 # a control record in the middle of a run: the third step is to be made
-GOOD_STEP = {"lr": 0.01, "step": 2.0, "loss_scale": 1.0, "loss": 2.5, "norm": 1.5, "scale": 0.75, "ok": 1.0}
+GOOD_STEP = {
+    "lr": 0.01, "step": 2.0, "loss_scale": 1.0, "loss": 2.5, "norm": 1.5, "scale": 0.75, "ok": 1.0,
+    "loss_limit": math.inf, "norm_limit": math.inf,
+}  # fmt: skip
 CAPACITY = 3  # rows of a cache beyond the tokens that are fed, which nothing may read
 
 
@@ -79,11 +84,14 @@ class Case:
         return ["d" + n for n in (*inputs, *self.op.params) if self.values[n] is not None]
 
     def solve(self, values: Mapping[str, Array | None]) -> dict[str, Any]:
-        """The dims that inputs of other sizes have, with this case's attrs and capacity."""
-        op = self.op
+        """The dims that inputs of other sizes have, with this case's params, attrs and capacity."""
+        op, where = self.op, f"op {self.op.name!r}, example {self.label}"
         shapes = {n: v.shape for n, v in values.items() if v is not None and n in op.inputs}
-        attrs = {name: self.dims[name] for name in op.attrs}
-        return {**op.solve(shapes, attrs, f"op {op.name!r}, example {self.label}"), "S": self.dims.get("S")}
+        dims = op.solve(shapes, {name: self.dims[name] for name in op.attrs}, where)
+        for name, pattern in op.param_patterns.items():
+            if (value := self.values[name]) is not None:
+                pattern.unify(value.shape, dims, where)
+        return {**dims, "S": self.dims.get("S")}
 
     def axis(self, name: str, token: str) -> int | None:
         """The axis of `name` that the schema calls `token`, or None."""
@@ -124,8 +132,9 @@ def make_case(op: Op, example: Mapping[str, Any], seed: int = 0, index: int = 0)
     Raises BuildError for an example that does not fit the op.
     """
     where = f"op {op.name!r}, example {dict(example)!r}"
+    sizes = {k: tuple(v) for k, v in example.items() if k in op.params and isinstance(v, tuple)}
     for key in example:
-        if key not in op.inputs and key not in op.attrs:
+        if key not in op.inputs and key not in op.attrs and key not in sizes:
             known = [*op.inputs, *op.attrs]
             raise BuildError(
                 f'{where}: no input or attr "{key}"{did_you_mean(key, known)}', hint=f"it has: {', '.join(known)}"
@@ -135,8 +144,10 @@ def make_case(op: Op, example: Mapping[str, Any], seed: int = 0, index: int = 0)
     for name, slot in op.inputs.items():
         if name not in shapes and not slot.optional:
             raise BuildError(f'{where}: the input "{name}" has no shape')
-    attrs = op.settle_attrs({k: v for k, v in example.items() if k in op.attrs}, {}, where)
+    attrs = op.settle_attrs({k: v for k, v in example.items() if k in op.attrs and k not in sizes}, {}, where)
     dims = op.solve(shapes, attrs, where)
+    for name, shape in sizes.items():
+        op.param_patterns[name].unify(shape, dims, f"{where}, param {name!r}")
     if op.state:
         dims.setdefault("S", max(dims.get("T", 1), 1) + CAPACITY)
     label = ", ".join(f"{k}={'contents' if k in fixed else v}" for k, v in example.items())

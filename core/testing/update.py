@@ -23,6 +23,9 @@ CONTROLS: Mapping[str, Mapping[str, float]] = {
     "a step that is not ok": {"ok": 0.0, "halted": 1.0},
     "a loss that is not a number": {"loss": float("nan")},
     "an infinite loss": {"loss": float("inf")},
+    "a learning rate that is not a number": {"lr": float("nan"), "ok": 0.0},
+    "a loss above its limit": {"loss_limit": 2.25, "ok": 0.0},
+    "a norm above its limit": {"norm_limit": 0.0, "ok": 0.0},
 }
 
 

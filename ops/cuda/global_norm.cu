@@ -5,18 +5,22 @@
 // blocks_sums    a fixed number of thread blocks, 16 bytes a thread: limited by memory bandwidth; sums into workspace
 // blocks_norm    one thread block adds them up
 
-enum { LR, STEP, LOSS_SCALE, LOSS, NORM, SCALE, OK, HALTED };  // slots of the control record
+// slots of the control record
+enum { LR, STEP, LOSS_SCALE, LOSS, NORM, SCALE, OK, HALTED, LOSS_LIMIT, NORM_LIMIT };
 
 __device__ inline bool is_finite(double x) { return x - x == 0; }
 
 __device__ inline void settle(double* control, double squares, float clip) {
     double norm = sqrt(squares);
-    bool ok = is_finite(control[LOSS]) && is_finite(norm) && control[HALTED] == 0;
+    bool finite = is_finite(control[LOSS]) && is_finite(norm) && is_finite(control[LR]);
+    bool below = control[LOSS] <= control[LOSS_LIMIT] && norm <= control[NORM_LIMIT];
+    bool ok = finite && below && control[HALTED] == 0;
     double scale = ok && clip > 0 ? clip / (norm + 1e-6) : 1;
     control[NORM] = norm;
     control[SCALE] = scale < 1 ? scale : 1;
     control[OK] = ok;
-    control[ok ? STEP : HALTED] = ok ? control[STEP] + 1 : 1;
+    if (ok) control[STEP] += 1;
+    if (!finite) control[HALTED] = 1;
 }
 
 extern "C" __global__ void naive_norm(double* control, const float* grad, int n, float clip) {
