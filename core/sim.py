@@ -70,7 +70,7 @@ def _argument(memory: Memory, value: Any, place: int, buffers: list[tuple[int, n
     if value is None:
         return bytes(8)
     if isinstance(value, np.ndarray):
-        address = memory.allocate(value.nbytes, f"argument {place}")
+        address = memory.allocate(value.nbytes, f"argument {place}", itemsize=value.itemsize)
         memory.write(address, value)
         buffers.append((address, value))
         return address.to_bytes(8, "little")

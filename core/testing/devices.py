@@ -162,7 +162,7 @@ class SimRunner(DeviceRunner):
         for name, one in placed.items():
             at = space.starts.index(one.whole.pointer)
             told = f"tensor {name}, {one.dtype} {one.tensor.shape}"
-            space.regions[at] = replace(space.regions[at], name=told)
+            space.regions[at] = replace(space.regions[at], name=told, itemsize=one.tensor.itemsize)
         return placed
 
     def run(self, call: Call) -> Outcome:

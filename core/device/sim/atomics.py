@@ -1,6 +1,7 @@
 """atom and red: read, change, write as one step. Lanes at one address take their turns in lane order.
 
-On the hardware the order is not defined; a fixed one keeps the simulator's bits repeatable. Fences order the
+On the hardware the order is not defined; a fixed one keeps the simulator's bits repeatable, and strict mode runs such
+kernels again in another. Fences order the
 accesses of one thread, which a simulator that runs instructions one by one does anyway: they do nothing here.
 """
 
@@ -70,6 +71,18 @@ def _sum(a: Array, b: Array) -> Array:
     return canonical(total) if total.dtype == np.float32 else total
 
 
+COMMUTE = {"add", "min", "max", "and", "or", "xor"}
+
+
+def order_shows(program: Program) -> bool:
+    """Whether the order of a kernel's atomics can show: not in integer sums and their like that nobody reads back."""
+    return any(
+        i.names[0] == "atom" or COMMUTE.isdisjoint(i.names) or TYPES[i.names[-1]].kind in "fh"
+        for i in program.instructions
+        if i.names[0] in ("atom", "red")
+    )
+
+
 @opcode("atom", "red")
 def _atomic(program: Program, ins: Instruction) -> Step:
     kind = TYPES[ins.names[-1]]
@@ -88,25 +101,36 @@ def _atomic(program: Program, ins: Instruction) -> Step:
     change = None if name == "cas" else _change(ins, name, kind)
 
     def atomic(g: Group) -> None:
-        base = g.spread(where(g))
         lanes = g.indices()
+        turns = slice(None) if g.batch.shuffle is None else _turns(g, lanes)
+        base, lanes = g.spread(where(g))[turns], lanes[turns]
         old = np.empty(len(base), UNSIGNED[kind.bits])
         for i, value in enumerate(values):
             addresses = base + i * kind.bytes
-            given = g.spread(value(g))
-            other = g.spread(swap(g)) if swap else given
+            given = g.spread(value(g))[turns]
+            other = g.spread(swap(g))[turns] if swap else given
             for place, part, positions in settle(space, addresses):
                 own = slice(None) if positions is None else positions
                 view, index = locate(g, ins, place, part, lanes[own], kind.bytes, "atomic")
                 old[own] = in_turn(view, index, given[own], other[own], change)
-        if change is None and (old != g.spread(values[0](g))).all():
+        found = np.empty_like(old)
+        found[turns] = old
+        if change is None and (found != g.spread(values[0](g))).all():
             g.batch.polled += 1  # a lock that somebody else holds
         else:
             g.batch.progress += 1
         if write is not None:
-            write(g, g.spread_back(old))
+            write(g, g.spread_back(found))
 
     return atomic
+
+
+def _turns(g: Group, lanes: Array) -> Array:
+    """An order of lanes by chance: warp by warp, since strict mode orders warps, and by chance within each."""
+    assert g.batch.shuffle is not None
+    warps = g.block[lanes] * (g.batch.padded // 32) + g.thread[lanes] // 32
+    ranks = g.batch.shuffle.permutation(int(warps.max()) + 1)
+    return np.lexsort((g.batch.shuffle.random(len(lanes)), ranks[warps]))
 
 
 def in_turn(view: Array, index: Array, value: Array, swap: Array, change: Change | None) -> Array:

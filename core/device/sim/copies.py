@@ -1,12 +1,13 @@
 """Asynchronous copies: cp.async of Ampere, bulk and tensor copies of Hopper, reductions among them.
 
-They are carried out when they are issued, which is one of the times at which they may be. What waits for them is
-therefore done at once, except that an mbarrier counts their bytes. Strict mode holds what they touch busy until the
-program has waited as PTX asks (inflight.py).
+Each is taken apart and checked when it is issued, and moves its bytes by a function of its own: at once in fast mode,
+which is one of the times at which it may; when strict mode says so there (inflight.py).
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from core.device.sim.access import locate
 from core.device.sim.atomics import change_of, in_turn
 from core.device.sim.floats import FORMATS
-from core.device.sim.mbarrier import complete_bytes, find, keys, settle_phase
+from core.device.sim.mbarrier import MBarrier, complete_bytes, find, keys, settle_phase
 from core.device.sim.opcodes import opcode
 from core.device.sim.operands import Read, Step, address_reader, bits_reader, elements, need
 from core.device.sim.parser import Address, Immediate, Instruction
@@ -49,16 +50,20 @@ def _cp_async(program: Program, ins: Instruction) -> Step:
             read = np.where(g.spread(ignore(g)), 0, width)
         elif limit is not None:
             read = np.minimum(g.spread(limit(g)).astype(np.int64), width)
-        data = np.zeros((g.count, width), np.uint8)
         some = np.flatnonzero(read > 0)
+        view, place = target, np.zeros(g.count, np.int64)
         if some.size:
-            source = g.spread(of(g))[some]
-            view, place = locate(g, ins, "global", source, lanes[some], width, "read")
-            data[some] = np.ascontiguousarray(view.take(place)).view(np.uint8).reshape(-1, width)
-            data[np.arange(width)[None] >= read[:, None]] = 0
-        target[index] = data.reshape(-1).view(target.dtype)
-        if g.batch.watch is not None:
-            g.batch.watch.started(g, "copy", "fill", index * width, lanes, width)
+            view, place[some] = locate(g, ins, "global", g.spread(of(g))[some], lanes[some], width, "read")
+
+        def move(rows: Array) -> None:
+            data = np.ascontiguousarray(view.take(place[rows])).view(np.uint8).reshape(-1, width)
+            data[np.arange(width)[None] >= read[rows, None]] = 0
+            target[index[rows]] = data.reshape(-1).view(target.dtype)
+
+        if g.batch.watch is None:
+            move(np.arange(g.count))
+        else:
+            g.batch.watch.started(g, "copy", "fill", index * width, lanes, width, move)
 
     return copy
 
@@ -71,14 +76,17 @@ def _in_order(program: Program, ins: Instruction) -> Step:
     name = "bulk" if "bulk" in ins.names else "copy"
     keep = ins.operands[0].bits if ins.operands and isinstance(ins.operands[0], Immediate) else 0
     commits, everything = "commit_group" in ins.names, "wait_all" in ins.names
+    # A bulk store has two ends: what it reads may be used again after .read; what it writes is there later.
+    lines = (name,) if name == "copy" or "read" in ins.names else (name, "store")
 
     def order(g: Group) -> None:
         if g.batch.watch is None or "prefetch" in ins.names:
             return
-        if commits:
-            g.batch.watch.committed(g, name)
-        else:
-            g.batch.watch.waited(g, name, keep, everything)
+        for line in lines:
+            if commits:
+                g.batch.watch.committed(g, line)
+            else:
+                g.batch.watch.waited(g, line, keep, everything)
 
     return order
 
@@ -92,14 +100,19 @@ def _cp_async_arrive(program: Program, ins: Instruction) -> Step:
         lanes = g.indices()
         for key, lane in zip(keys(g, g.spread(where(g)), lanes), lanes.tolist(), strict=True):
             barrier = find(g, ins, key, lane)
-            if g.batch.watch is not None:
-                g.batch.watch.waited(g, "copy", 0, True)
-                g.batch.watch.publish(barrier.order, g, np.array([lane]))
-            if counts:
-                barrier.pending -= 1
-            settle_phase(g.batch, barrier)
+            barrier.pending += 0 if counts else 1
+            landed = functools.partial(_arrived, g, barrier)
+            if g.batch.watch is None:
+                landed()
+            else:
+                g.batch.watch.arriving(g, lane, barrier.order, landed)
 
     return arrive
+
+
+def _arrived(g: Group, barrier: MBarrier) -> None:
+    barrier.pending -= 1
+    settle_phase(g.batch, barrier)
 
 
 # --------------------------------------------------------------------------- bulk copies
@@ -121,37 +134,57 @@ def _bulk(program: Program, ins: Instruction) -> Step:
     barrier = address_reader(program, ins.operands[3]) if spaces[0] == "shared" else None
     mask = _multicast(program, ins, 4)
     change = change_of(ins) if ins.names[1] == "reduce" else None
-    kind = TYPES[ins.names[-1]] if change else None
+    kind = UNSIGNED[TYPES[ins.names[-1]].bits if change else 8]
+    how = "atomic" if change else "write"
+
+    def put(there: Array, data: Array) -> None:
+        there[:] = change(there.copy().view(kind), data.view(kind)).view(np.uint8) if change else data
 
     def copy(g: Group) -> None:
         for i, lane in enumerate(g.indices().tolist()):
             target, source, count = (int(g.spread(read(g))[i]) for read in (to, of, size))
             if target % 16 or source % 16 or count % 16:
                 raise g.batch.fault(ins, "misaligned", "a bulk copy needs multiples of 16 bytes", g, lane, target)
-            data = _raw(g, ins, spaces[1], source, count, lane, "read").copy()
+            data = _raw(g, ins, spaces[1], source, count, lane, "read")
+            if barrier is None:
+                there = _raw(g, ins, "global", target, count, lane, how)
+                reads, writes = _positions(g, source, lane, count), np.arange(target, target + count, 16)
+                _out(g, lane, (reads, 16), (writes, 16), data.copy, functools.partial(put, there))
+                continue
             for peer in _peers(g, mask, i, lane, target, spaces[0]):
-                there = _raw(g, ins, spaces[0], peer, count, lane, "write")
-                if change is not None and kind is not None:
-                    elements_of = UNSIGNED[kind.bits]
-                    there[:] = change(there.copy().view(elements_of), data.view(elements_of)).view(np.uint8)
-                else:
-                    there[:] = data
-                if barrier is not None:
-                    _land(
-                        g,
-                        ins,
-                        int(g.spread(barrier(g))[i]),
-                        peer,
-                        target,
-                        lane,
-                        count,
-                        _positions(g, peer, lane, count),
-                    )
-                elif spaces[1] == "shared" and g.batch.watch is not None:
-                    read = _positions(g, source, lane, count)
-                    g.batch.watch.started(g, "bulk", "drain", read, np.full(len(read), lane), 16)
+                there = _raw(g, ins, spaces[0], peer, count, lane, how)
+                move = functools.partial(put, there, data)
+                own = _positions(g, peer, lane, count)
+                _land(g, ins, int(g.spread(barrier(g))[i]), peer, target, lane, count, own, -1, move)
 
     return copy
+
+
+def _out(
+    g: Group, lane: int, reads: tuple[Array, int], writes: tuple[Array, int],
+    take: Callable[[], Array], put: Callable[[Array], None],
+) -> None:  # fmt: skip
+    """A copy out of shared memory. reads, writes: byte positions and the width at each; take, put: its two halves."""
+    watch = g.batch.watch
+    if watch is None:
+        put(take())
+        return
+    taken: list[Array] = []
+
+    def owners(index: Array) -> Array:
+        return np.full(len(index), lane)
+
+    def drain(rows: Array) -> None:
+        if not taken:
+            taken.append(take())
+
+    def write(rows: Array) -> None:
+        read.happen()
+        if taken:
+            put(taken.pop())
+
+    read = watch.started(g, "bulk", "drain", reads[0], owners(reads[0]), reads[1], drain)
+    watch.started(g, "store", "write", writes[0], owners(writes[0]), writes[1], write)
 
 
 def _positions(g: Group, address: int, lane: int, count: int) -> Array:
@@ -181,15 +214,22 @@ def _land(
     lane: int,
     count: int,
     index: Array,
-    swizzle: int = -1,
+    swizzle: int,
+    move: Callable[[], None],
 ) -> None:
-    """A copy's bytes arrive: its mbarrier, in the thread block that was written, counts them."""
+    """A copy in: when its bytes are there, its mbarrier, in the thread block that was written, counts them."""
     address = barrier if peer == target else (barrier & 0xFFFFFF) | (peer & ~0xFFFFFF)
     (key,) = keys(g, np.array([address]), np.array([lane]))
     found = find(g, ins, key, lane)
-    if g.batch.watch is not None:
-        g.batch.watch.landing(g, lane, index, found.order, swizzle)
-    complete_bytes(g.batch, found, count)
+
+    def land() -> None:
+        move()
+        complete_bytes(g.batch, found, count)
+
+    if g.batch.watch is None:
+        land()
+    else:
+        g.batch.watch.landing(g, lane, index, found.order, swizzle, key[0], land)
 
 
 def _map(g: Group, ins: Instruction, address: int, lane: int) -> Map:
@@ -231,17 +271,21 @@ def _bulk_tensor(program: Program, ins: Instruction) -> Step:
     def _load(
         g: Group, ins: Instruction, m: Map, addresses: Array, inside: Array, place: int, i: int, lane: int
     ) -> None:
-        data = np.zeros(len(addresses), UNSIGNED[8 * m.itemsize])
+        source, where = g.batch.memory.view(m.itemsize), np.zeros(0, np.int64)
         if inside.any():
             lanes = np.full(int(inside.sum()), lane)
-            view, index = locate(g, ins, "global", addresses[inside], lanes, m.itemsize, "read")
-            data[inside] = view[index]
+            source, where = locate(g, ins, "global", addresses[inside], lanes, m.itemsize, "read")
         for peer in _peers(g, mask, i, lane, place, "shared"):
             offsets = m.offsets(place & 0xFFFFFF) | (peer & ~0xFFFFFF)
             view, index = locate(g, ins, "shared", offsets, np.full(len(offsets), lane), m.itemsize, "write")
-            view[index] = data
+
+            def move(view: Array = view, index: Array = index) -> None:
+                view[index] = 0
+                view[index[inside]] = source[where]
+
             assert barrier is not None
-            _land(g, ins, int(g.spread(barrier(g))[i]), peer, place, lane, m.nbytes, index * m.itemsize, m.swizzle)
+            bar, own = int(g.spread(barrier(g))[i]), index * m.itemsize
+            _land(g, ins, bar, peer, place, lane, m.nbytes, own, m.swizzle, move)
 
     def _store(g: Group, ins: Instruction, m: Map, addresses: Array, inside: Array, place: int, lane: int) -> None:
         offsets = m.offsets(place)[inside]
@@ -249,16 +293,18 @@ def _bulk_tensor(program: Program, ins: Instruction) -> Step:
         if not len(offsets):
             return
         view, index = locate(g, ins, "shared", offsets, lanes, m.itemsize, "read")
-        data = view[index]
-        if g.batch.watch is not None:
-            g.batch.watch.started(g, "bulk", "drain", index * m.itemsize, lanes, m.itemsize)
-        how = "atomic" if operation else "write"
-        target, where = locate(g, ins, "global", addresses[inside], lanes, m.itemsize, how)
-        if operation:
-            kind = TYPES[m.kind if m.kind in FORMATS else {"i32": "s32"}.get(m.kind, m.kind)]
-            in_turn(target, where, data, data, change_of(ins, operation, kind))
-        else:
-            target[where] = data
+        to = addresses[inside]
+        target, where = locate(g, ins, "global", to, lanes, m.itemsize, "atomic" if operation else "write")
+
+        def put(data: Array) -> None:
+            if operation:
+                kind = TYPES[m.kind if m.kind in FORMATS else {"i32": "s32"}.get(m.kind, m.kind)]
+                in_turn(target, where, data, data, change_of(ins, operation, kind))
+            else:
+                target[where] = data
+
+        reads, writes = (index * m.itemsize, m.itemsize), (to, m.itemsize)
+        _out(g, lane, reads, writes, lambda: view[index], put)
 
     return copy
 

@@ -1,13 +1,15 @@
-"""Strict mode's view of asynchronous work: what is still under way, and who may touch what meanwhile.
+"""Strict mode's asynchronous work: when it happens, what is still under way, and who may touch what meanwhile.
 
-The simulator does a copy or a wgmma when it is issued. Here its memory and registers count as busy until the
-program has waited for it as PTX asks: whoever touches them before that would, on a chip, see old or half-written
-data. So the result is that of doing all such work as late as it may be, without having to guess when.
+A copy or a wgmma is checked when it is issued, and happens later: as late as it legally may, or, in the runs that
+follow, at random times before that. Until the program has waited for it as PTX asks, its memory and registers count
+as busy: whoever touches them would, on a chip, see old or half-written data now and then. Fast mode has none of
+this; there, work happens when it is issued.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import random
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,19 +25,65 @@ if TYPE_CHECKING:
 
 AGENTS = 64  # columns of the clocks for mbarriers whose copies land
 OPEN = -1  # work that no commit has put into a group yet
+Move = Callable[[Array], None]  # does an instruction's work for some of its rows
 
 
-@dataclass
+@dataclass(eq=False)
 class Work:
-    """Work of one instruction: `lanes` issued it; `places` of shared memory, one row a lane, are busy with it."""
+    """Work of one instruction: `lanes` issued it; `places` of memory, one row a lane, are busy with it."""
 
-    kind: str  # fill: a copy into shared memory; drain: an asynchronous read of it
+    kind: str  # fill: a copy into shared memory; drain: an asynchronous read of it; write: one of global memory
     lanes: Array
     places: Array
+    move: Move
     number: Array = field(init=False)  # of the commit group, per lane
+    rows: Array = field(init=False)  # which of the instruction's rows these are
+    moved: Array = field(init=False)  # by row, whether it has happened
 
     def __post_init__(self) -> None:
         self.number = np.full(len(self.lanes), OPEN)
+        self.rows = np.arange(len(self.lanes))
+        self.moved = np.zeros(len(self.lanes), np.bool_)
+
+    def happen(self, rows: Array | None = None) -> None:
+        """What has not happened of these rows (all by default) happens now."""
+        rows = np.flatnonzero(~self.moved) if rows is None else rows[~self.moved[rows]]
+        if rows.size:
+            self.moved[rows] = True
+            self.move(rows)
+
+
+class Later:
+    """Work that has been issued and has not happened. seed 0: as late as it may; else at random times."""
+
+    def __init__(self, seed: int) -> None:
+        self.early = random.Random(seed) if seed else None
+        self.pending: list[Work] = []  # what somebody waits for with wait_group, or what nobody waits for
+        self.landings: list[Callable[[], None]] = []  # copies that an mbarrier counts, and arrivals after copies
+
+    def between_turns(self) -> None:
+        """Time passes: with luck, something happens."""
+        if self.early and (self.pending or self.landings) and self.early.random() < 0.5:
+            which = self.early.randrange(len(self.pending) + len(self.landings))
+            if which < len(self.landings):
+                self.landings.pop(which)()
+            else:
+                self.pending.pop(which - len(self.landings)).happen()
+
+    def stalled(self) -> bool:
+        """Nobody can go on: one copy lands. False when there is none."""
+        if not self.landings:
+            return False
+        self.landings.pop(self.early.randrange(len(self.landings)) if self.early else 0)()
+        return True
+
+    def finish(self) -> None:
+        """The kernel has ended: what nobody waited for happens, at the latest now."""
+        if self.early:
+            self.early.shuffle(self.pending)
+        for work in self.pending:
+            work.happen()
+        self.pending = []
 
 
 @dataclass
@@ -67,13 +115,14 @@ class Queue:
 
     def finish(self, work: Work, done: Array) -> None:
         keep = ~done
-        work.lanes, work.places, work.number = work.lanes[keep], work.places[keep], work.number[keep]
+        work.lanes, work.places = work.lanes[keep], work.places[keep]
+        work.number, work.rows = work.number[keep], work.rows[keep]
         if not len(work.lanes):
             self.work.remove(work)
 
 
 def queue(g: Group, name: str) -> Queue:
-    """A group's queue of "copy" (cp.async), "bulk" (stores) or "wgmma" work."""
+    """A queue: "copy" (cp.async), "bulk" (what bulk stores read), "store" (what they write) or "wgmma"."""
     if name not in g.queues:
         g.queues[name] = Queue(np.zeros(g.lanes, np.int64))
     return g.queues[name]

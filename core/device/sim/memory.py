@@ -35,6 +35,7 @@ class Region:
     name: str
     start: int
     size: int
+    itemsize: int = 1  # bytes of an element, where that is known
 
     @property
     def end(self) -> int:
@@ -52,7 +53,7 @@ class Memory:
         self.views: dict[int, Array] = {}
         self.last = self.regions[0]
 
-    def allocate(self, nbytes: int, name: str = "", align: int = ALIGNMENT) -> int:
+    def allocate(self, nbytes: int, name: str = "", align: int = ALIGNMENT, itemsize: int = 1) -> int:
         """Address of `nbytes` zeroed bytes. A gap lies behind every region, so that running past its end is seen."""
         start = -(-self.top // align) * align
         self.top = start + nbytes + ALIGNMENT
@@ -62,7 +63,7 @@ class Memory:
             self.bytes = grown
             self.views = {}
         self.bytes[start : start + nbytes] = 0
-        self.regions.append(Region(name or f"memory of {nbytes} bytes", start, nbytes))
+        self.regions.append(Region(name or f"memory of {nbytes} bytes", start, nbytes, itemsize))
         self.starts.append(start)
         return start
 
@@ -106,6 +107,14 @@ class Memory:
         beyond = address - found.end
         past = f"{beyond} bytes past its end" if beyond >= 0 else f"at its byte {address - found.start}"
         return f"{past}: {found.name}, {found.size} bytes at {found.start:#x}"
+
+    def element(self, address: int) -> str:
+        """In words, which element of which region lies at an address."""
+        found = self.region(address)
+        if found is None:
+            return "outside all allocations"
+        what = "byte" if found.itemsize == 1 else "element"
+        return f"{what} {(address - found.start) // found.itemsize} of {found.name}, {found.size} bytes"
 
     def outside(self, addresses: Array, width: int) -> Array | None:
         """Positions of the accesses of `width` bytes that lie in no one region; None when all are inside one."""

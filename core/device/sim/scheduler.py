@@ -3,7 +3,8 @@
 Fast mode puts as many thread blocks into one lockstep group as keep NumPy busy; thread blocks of different
 batches never run at the same time, which is legal for any kernel whose thread blocks do not wait for each
 other. A kernel that polls memory runs under the fair scheduler instead: every warpgroup a group of its own,
-taken in a seeded random order and preempted, so that a thread block may wait for another.
+taken in a seeded random order and preempted, so that a thread block may wait for another. Strict mode's further runs
+are such as well (Order), since they are to find another order than the first.
 """
 
 from __future__ import annotations
@@ -72,6 +73,14 @@ class Shape:
         return int(np.prod(self.grid))
 
 
+@dataclass(frozen=True)
+class Order:
+    """groups: "one" of all lanes; one for each warpgroup, "across" all clusters in lockstep or "apart"."""
+
+    groups: str = "one"
+    seed: int = 0
+
+
 class Batch:
     """Thread blocks that are resident together: their shared memory, barriers and groups."""
 
@@ -95,6 +104,7 @@ class Batch:
         self.remaining = np.full(len(numbers), self.threads)  # threads that have not exited, by block
         self.observe: Observer | None = None
         self.watch: Watch | None = None
+        self.shuffle: np.random.Generator | None = None  # the order of atomics at one address; lane order without
         self.counter: Counter | None = None
         self.executed: dict[int, int] = {}  # block of instructions -> times run
         self.lanes_run: dict[int, int] = {}
@@ -149,12 +159,14 @@ class Batch:
     # ------------------------------------------------------------------ barriers and exits
     def exited(self, g: Group, lanes: Array) -> None:
         """Lanes exit; a barrier that only waited for them completes."""
-        if self.watch is not None and g.queues:
+        if self.watch is not None:
             self.watch.leaving(g, np.flatnonzero(lanes))
         g.leave(lanes)
         self.progress += 1
         blocks, counts = np.unique(g.block[lanes], return_counts=True)
         self.remaining[blocks] -= counts
+        if self.watch is not None and (self.remaining[blocks] == 0).any():
+            self.watch.left(g, blocks[self.remaining[blocks] == 0], int(np.flatnonzero(lanes)[0]))
         if self.barriers:
             for key in [k for k in self.barriers if k[0] in set(blocks.tolist()) and k[1] >= 0]:
                 self.complete(key)
@@ -213,34 +225,39 @@ class Batch:
         waiting.group.queue(waiting.pc, lanes)
 
     # ------------------------------------------------------------------ running
-    def run(self) -> None:
-        """All thread blocks in one lockstep group."""
-        count = len(self.numbers)
-        blocks = np.repeat(np.arange(count), self.padded)
-        threads = np.tile(np.arange(self.padded), count)
-        self.groups = [Group(self, blocks, threads)]
-        self.advance(self.groups[0], None)
-        self.finish()
-
-    def run_fair(self, seed: int) -> None:
-        """Every warpgroup a group; a random one runs for a while."""
-        order = random.Random(seed)
-        for block in range(len(self.numbers)):
-            for first in range(0, self.padded, WARPGROUP):
-                threads = np.arange(first, min(first + WARPGROUP, self.padded))
-                self.groups.append(Group(self, np.full(len(threads), block), threads, len(self.groups)))
+    def run(self, order: Order) -> None:
+        """Run all thread blocks to their end; under several groups a random one runs for a while."""
+        self.groups = self._grouped(order.groups)
+        chance = random.Random(order.seed)
         idle, before, polled = 0, self.progress, self.polled
-        runnable = [g for g in self.groups if g.fragments]
-        while runnable:
-            g = order.choice(runnable)
-            self.advance(g, order.randint(1, QUANTUM))
+        while True:
+            runnable = [g for g in self.groups if g.fragments]
+            if not runnable:
+                if self.watch is not None and self.watch.later.stalled():
+                    continue
+                break
+            g = chance.choice(runnable)
+            self.advance(g, None if order.groups == "one" else chance.randint(1, QUANTUM))
+            if self.watch is not None:
+                self.watch.later.between_turns()
             # Waiting in vain: turn after turn, somebody polls and nobody does anything else.
             idle = idle + 1 if self.progress == before and self.polled != polled else 0
             before, polled = self.progress, self.polled
             if idle > STALLED + 20 * len(self.groups):
-                raise self.stuck(g)
-            runnable = [g for g in self.groups if g.fragments]
+                if self.watch is None or not self.watch.later.stalled():
+                    raise self.stuck(g)
+                idle = 0
         self.finish()
+
+    def _grouped(self, how: str) -> list[Group]:
+        """Lanes in groups. Warps are never parted; warpgroups of different ranks in a cluster are."""
+        blocks = np.repeat(np.arange(len(self.numbers)), self.padded)
+        threads = np.tile(np.arange(self.padded), len(self.numbers))
+        if how == "one":
+            return [Group(self, blocks, threads)]
+        place = blocks if how == "apart" else blocks % self.shape.cluster
+        key = place * -(-self.padded // WARPGROUP) + threads // WARPGROUP
+        return [Group(self, blocks[key == k], threads[key == k], i) for i, k in enumerate(np.unique(key))]
 
     def advance(self, g: Group, quantum: int | None) -> None:
         """Run a group's lowest fragments until none is left, or for `quantum` blocks of instructions."""
@@ -275,6 +292,9 @@ class Batch:
         self.shared, self.shared_views = np.zeros(0, np.uint8), {}
 
     def finish(self) -> None:
+        """Nobody can go on: all have exited, or somebody waits in vain."""
+        if self.watch is not None:
+            self.watch.later.finish()
         for (_, number), counted in self.barriers.items():
             if counted.waiting:
                 waiting = counted.waiting[0]

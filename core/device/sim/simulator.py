@@ -12,14 +12,17 @@ import numpy as np
 import core.device.sim.families  # noqa: F401  (fills the table of opcodes)
 from core.device.cpu import cores
 from core.device.sim import memory as layout
+from core.device.sim.atomics import order_shows
 from core.device.sim.count import Counter, counted
 from core.device.sim.errors import KernelError
+from core.device.sim.inflight import uses_wgmma
 from core.device.sim.memory import Memory
 from core.device.sim.parser import Module, parse
 from core.device.sim.program import Program, link
 from core.device.sim.report import Report, summarise
-from core.device.sim.scheduler import LANES, Batch, Shape
-from core.device.sim.strict import Global, Watch, grain, orders_blocks
+from core.device.sim.scheduler import LANES, Batch, Order, Shape
+from core.device.sim.strict import Global, Watch, grain, is_async, orders_blocks
+from core.device.sim.types import Array
 from core.errors import UsageError
 
 MAX_SHARED = 227 * 1024  # bytes of a thread block on Hopper
@@ -78,56 +81,61 @@ class Simulator:
         shape = Shape(_three(grid), _three(block), max(cluster, program.required_cluster))
         _check_limits(program, shape, smem)
         self._pass_arguments(program, args)
-        per = _blocks_together(program, shape, strict)
-        if strict and polls(program):
-            batches = self._run_twice(program, shape, smem, per)
+        if strict:
+            batches = self._run_strictly(program, shape, smem)
         else:
-            batches = self._batches(program, shape, smem, per, strict)
+            batches = self._batches(program, shape, smem, _blocks_together(program, shape, strict))
             for batch in batches if count else ():
                 batch.counter = Counter(batch)
                 batch.observe = batch.counter.access
-            self._run(batches, together=not strict and not _ordered(program))
+            order = Order("apart" if polls(program) else "one")
+            if len(batches) > 1 and not _ordered(program):
+                list(_pool().map(lambda batch: _run(batch, order), batches))
+            else:
+                for batch in batches:
+                    _run(batch, order)
         report = summarise(program, shape, batches)
         if count:
             report.counts = counted(program, [batch.counter for batch in batches if batch.counter])
         return report
 
-    def _batches(self, program: Program, shape: Shape, smem: int, per: int, strict: bool) -> list[Batch]:
-        batches = [
+    def _batches(self, program: Program, shape: Shape, smem: int, per: int) -> list[Batch]:
+        return [
             Batch(program, self.memory, shape, np.arange(first, min(first + per, shape.blocks)), smem)
             for first in range(0, shape.blocks, per)
         ]
-        if strict:
+
+    def _run_strictly(self, program: Program, shape: Shape, smem: int) -> list[Batch]:
+        """A kernel in every order that strict mode tries, from the same memory: the bits must agree."""
+        orders, per = strict_orders(program), _blocks_together(program, shape, True)
+        before = self.memory.bytes.copy() if len(orders) > 1 else self.memory.bytes
+        first: Array | None = None
+        for order in orders:
+            if first is not None:
+                self.memory.bytes[:] = before
+            batches = self._batches(program, shape, smem, per)
             shadow = Global.over(self.memory.top, grain(program, "global"))
             for batch in batches:
-                batch.watch = Watch(batch, shadow)
+                batch.watch = Watch(batch, shadow, order.seed)
                 batch.observe = batch.watch.access
+                batch.shuffle = np.random.default_rng(order.seed) if order.seed else None
+                _run(batch, order)
+            if first is None:
+                first = self.memory.bytes.copy() if len(orders) > 1 else self.memory.bytes
+                continue
+            different = np.flatnonzero(self.memory.bytes != first)
+            if different.size:
+                raise self._order_shows(program, shape, int(different[0]), different.size)
         return batches
 
-    def _run(self, batches: Sequence[Batch], together: bool, seed: int = 0) -> None:
-        if len(batches) > 1 and together:
-            list(_pool().map(_run, batches))
-        else:
-            for batch in batches:
-                _run(batch, seed)
-
-    def _run_twice(self, program: Program, shape: Shape, smem: int, per: int) -> list[Batch]:
-        """A kernel whose thread blocks wait for each other, in two orders of theirs: the bits must agree."""
-        before = self.memory.bytes.copy()
-        self._run(self._batches(program, shape, smem, per, strict=True), together=False, seed=0)
-        first = self.memory.bytes.copy()
-        self.memory.bytes[:] = before
-        batches = self._batches(program, shape, smem, per, strict=True)
-        self._run(batches, together=False, seed=1)
-        different = np.flatnonzero(self.memory.bytes != first)
-        if different.size:
-            raise KernelError(
-                f"kernel {program.name}: the result depends on the order in which thread blocks run; it differs first "
-                f"{self.memory.near(int(different[0]))}",
-                kind="order",
-                hint="let thread blocks take turns in a fixed order, such as that of their numbers",
-            )
-        return batches
+    def _order_shows(self, program: Program, shape: Shape, address: int, count: int) -> KernelError:
+        of = f"a grid of {shape.grid} thread blocks of {shape.block} threads"
+        return KernelError(
+            f"kernel {program.name}, {of}: the result depends on the order in which its threads run, or on when its "
+            f"asynchronous copies land; {count} bytes differ between two runs, first {self.memory.element(address)}",
+            kind="order",
+            hint="one writer for each address, and turns in a fixed order, such as that of the thread blocks' numbers",
+        )
 
     def _pass_arguments(self, program: Program, args: Sequence[bytes]) -> None:
         if len(args) != len(program.parameters):
@@ -145,14 +153,24 @@ class Simulator:
             self.memory.write(layout.PARAMETERS + offset, np.frombuffer(raw, np.uint8))
 
 
-def _run(batch: Batch, seed: int = 0) -> None:
+def _run(batch: Batch, order: Order) -> None:
     with np.errstate(all="ignore"):
-        if polls(batch.program):
-            batch.run_fair(seed)
-        else:
-            batch.run()
+        batch.run(order)
     if batch.watch is None:
         batch.release()
+
+
+def strict_orders(program: Program) -> list[Order]:
+    """The orders in which strict mode runs a kernel: first with asynchronous work as late as it may be, then by chance.
+
+    Without asynchronous work and atomics whose order can show, every order that the race check accepts gives the same
+    bits: one is enough. wgmma fills whole registers, so that its warpgroups are kept apart.
+    """
+    apart = polls(program) or uses_wgmma(program)
+    asynchronous = any(is_async(i) or i.names[:2] == ("cp", "async") for i in program.instructions)
+    more = 2 if asynchronous else 1 if order_shows(program) or polls(program) else 0
+    later = [Order("apart" if apart else "across", seed) for seed in range(1, more + 1)]
+    return [Order("apart" if apart else "one"), *later]
 
 
 @functools.cache
@@ -167,12 +185,13 @@ def _ordered(program: Program) -> bool:
 
 
 def polls(program: Program) -> bool:
-    """Whether a kernel waits for other thread blocks: it reads memory in a way that asks for their writes."""
+    """Whether a kernel waits in a loop: it reads memory in a way that asks for what other threads write."""
     return any(
         i.names[0] == "ld"
         and {"acquire", "volatile", "relaxed"} & set(i.names)
         and "shared" not in i.names
         or (i.names[0] == "atom" and "cas" in i.names)
+        or i.names[:2] == ("mbarrier", "test_wait")
         for i in program.instructions
     )
 

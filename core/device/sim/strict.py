@@ -11,6 +11,7 @@ acquiring and releasing accesses: only then can thread blocks be ordered at all.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from core.device.sim import memory as layout
 from core.device.sim.errors import KernelError
-from core.device.sim.inflight import AGENTS, Work, queue
+from core.device.sim.inflight import AGENTS, Later, Move, Work, queue
 from core.device.sim.parser import Instruction
 from core.device.sim.types import TYPES, Array
 
@@ -30,11 +31,13 @@ if TYPE_CHECKING:
 STRONG = {"relaxed", "acquire", "release", "acq_rel", "volatile", "mmio"}
 WARP = 32
 POISON = 0xFF  # shared memory before it is written: NaN in every float format
+UNKNOWN = np.iinfo(np.int32).max  # the time of a write that nobody can know of yet
 
 
 def is_strong(ins: Instruction) -> bool:
     """Whether an access may meet others of its kind without being ordered: atomics, relaxed loads and their like."""
-    return ins.names[0] in ("atom", "red") or not STRONG.isdisjoint(ins.names)
+    reduces = ins.names[0] in ("atom", "red") or ins.names[:2] == ("cp", "reduce")
+    return reduces or not STRONG.isdisjoint(ins.names)
 
 
 def orders_blocks(program: Program) -> bool:
@@ -122,8 +125,9 @@ class Global(Shadow):
 class Watch:
     """Watches one batch of thread blocks. `shadow` of global memory is shared by the batches of a launch."""
 
-    def __init__(self, batch: Batch, shadow: Global) -> None:
+    def __init__(self, batch: Batch, shadow: Global, seed: int = 0) -> None:
         program = batch.program
+        self.later = Later(seed)
         self.batch = batch
         self.block_warps = batch.padded // WARP
         self.crossing = orders_blocks(program)
@@ -150,6 +154,8 @@ class Watch:
         self.agent = np.full(places, -1, np.int16)  # the column of the mbarrier that counts the copy which wrote it
         self.landed = np.zeros(places, np.int32)
         self.swizzle = np.full(places, -1, np.int16)  # of the tensor copy that wrote a place, -1 for other writes
+        self.coming = np.zeros(len(batch.numbers), np.int64)  # copies under way into a thread block, for an mbarrier
+        self.gone = np.zeros((len(batch.numbers), self.clock.shape[1]), np.int32)  # what exited warps knew, by block
         self.columns: dict[int, int] = {}
         self.ticks = np.zeros(AGENTS, np.int32)
         batch.shared[:] = POISON
@@ -273,7 +279,7 @@ class Watch:
             self._check_read(at, shadow, how)
         if how != "read":
             self._check_write(at, shadow)
-        if strong:
+        if strong and not is_async(ins):
             self._flag(at, shadow, how)
         if space == "shared" and how != "read":
             self.dirty[at.places] = not is_async(ins)
@@ -301,12 +307,21 @@ class Watch:
             message = "an asynchronous read of ordinary stores without fence.proxy.async between"
             self._report(at, self.dirty[at.places], "proxy fence", message)
 
-    def started(self, g: Group, name: str, kind: str, index: Array, lanes: Array, width: int) -> None:
-        """Work is under way on `width` bytes at each position: kind "fill" or "drain", waited for as `name`."""
-        parts = max(1, width // self.shared.grain)
-        places = (index // self.shared.grain)[:, None] + np.arange(parts)
-        queue(g, name).work.append(Work(kind, np.array(lanes), places))
-        np.add.at(self.filling if kind == "fill" else self.draining, places, 1)
+    def started(self, g: Group, name: str, kind: str, index: Array, lanes: Array, width: int, move: Move) -> Work:
+        """Work is under way on `width` bytes at each position: one row a lane, waited for as `name`.
+
+        kind "fill" and "drain" are of shared memory; "write" of global memory.
+        """
+        grain = self.memory.grain if kind == "write" else self.shared.grain
+        places = (index // grain)[:, None] + np.arange(max(1, width // grain))
+        work = Work(kind, np.array(lanes), places, move)
+        queue(g, name).work.append(work)
+        self.later.pending.append(work)
+        if kind == "write":
+            self.memory.written_at[places] = UNKNOWN
+        else:
+            np.add.at(self.filling if kind == "fill" else self.draining, places, 1)
+        return work
 
     def committed(self, g: Group, name: str) -> None:
         queue(g, name).commit(g.indices())
@@ -316,31 +331,76 @@ class Watch:
     def waited(self, g: Group, name: str, keep: int, also_open: bool = False) -> None:
         line = queue(g, name)
         for work, done in line.wait(g.indices(), keep, also_open):
-            busy = self.filling if work.kind == "fill" else self.draining
-            places = work.places[done]
-            np.subtract.at(busy, places, 1)
+            work.happen(work.rows[done])
             warps = self.warps(g, work.lanes[done])
-            if work.kind == "fill":  # the copy counts as written now, by the thread that waited for it
-                threads = (warps + self.first) * WARP + g.thread[work.lanes[done]] % WARP
-                self.shared.writer[places] = threads[:, None]
-                self.shared.written_at[places] = self.own(warps)[:, None]
-            else:
-                self.readers[(warps % len(self.readers))[:, None], places] = self.own(warps)[:, None]
+            self._settle(g, work, done, self.own(warps))
             line.finish(work, done)
+        self.later.pending = [work for work in self.later.pending if not work.moved.all()]
         if name == "wgmma":
             g.wgmma.wait(keep)
 
-    def landing(self, g: Group, lane: int, index: Array, phase: Phase, swizzle: int = -1) -> None:
-        """A copy that an mbarrier counts has written positions `index`: known only to who waits for that phase."""
+    def _settle(self, g: Group, work: Work, done: Array, time: Array) -> None:
+        """Rows of work are over for the warps that issued them, at their `time`."""
+        places, warps = work.places[done], self.warps(g, work.lanes[done])
+        threads = (warps + self.first) * WARP + g.thread[work.lanes[done]] % WARP
+        if work.kind == "drain":
+            np.subtract.at(self.draining, places, 1)
+            self.readers[(warps % len(self.readers))[:, None], places] = time[:, None]
+        elif work.kind == "fill":  # the copy counts as written now, by the thread that waited for it
+            np.subtract.at(self.filling, places, 1)
+            self.shared.writer[places], self.shared.written_at[places] = threads[:, None], time[:, None]
+        else:
+            self.memory.writer[places], self.memory.written_at[places] = threads[:, None], time[:, None]
+
+    def arriving(self, g: Group, lane: int, phase: Phase, arrive: Callable[[], None]) -> None:
+        """A lane arrives at an mbarrier when the copies that it has issued by now are there."""
+        line = queue(g, "copy")
+        copies = [(work, work.rows[work.lanes == lane]) for work in line.work]
+        latest, time = self._snapshot(g, lane)
+
+        def land() -> None:
+            for work, rows in copies:
+                done = np.isin(work.rows, rows)
+                if not done.any():
+                    continue  # somebody has waited for them with wait_group
+                work.happen(work.rows[done])
+                self._settle(g, work, done, np.full(int(done.sum()), time))
+                line.finish(work, done)
+            self._gather(phase, latest)
+            arrive()
+
+        self.later.landings.append(land)
+
+    def landing(
+        self, g: Group, lane: int, index: Array, phase: Phase, swizzle: int, block: int, move: Callable[[], None]
+    ) -> None:
+        """A copy that an mbarrier counts writes positions `index` of `block`: only who waits for that phase knows."""
         column = self.columns.setdefault(id(phase), len(self.columns) % AGENTS)
         self.ticks[column] += 1
+        tick = self.ticks[column]
         places = np.unique(index // self.shared.grain)
-        self.agent[places], self.landed[places], self.swizzle[places] = column, self.ticks[column], swizzle
+        self.agent[places], self.landed[places], self.swizzle[places] = column, tick, swizzle
+        latest, _ = self._snapshot(g, lane)
+        latest[self.team + column] = tick
+        self.coming[block] += 1
+
+        def land() -> None:
+            self.coming[block] -= 1
+            self._gather(phase, latest)
+            move()
+
+        self.later.landings.append(land)
+
+    def _snapshot(self, g: Group, lane: int) -> tuple[Array, int]:
+        """What a lane knows, and its time; what it does next is later."""
         here = int(self.warps(g, np.array([lane]))[0])
-        latest = self.clock[here].copy()
-        latest[self.team + column] = self.ticks[column]
-        phase.gathering = latest if phase.gathering is None else np.maximum(phase.gathering, latest)
+        latest, time = self.clock[here].copy(), int(self.clock[here, here % self.team])
         self.clock[here, here % self.team] += 1
+        return latest, time
+
+    @staticmethod
+    def _gather(phase: Phase, latest: Array) -> None:
+        phase.gathering = latest if phase.gathering is None else np.maximum(phase.gathering, latest)
 
     def arranged(self, g: Group, ins: Instruction, index: Array, lane: int, swizzle: int) -> None:
         """A wgmma reads positions `index` as swizzled; what a tensor copy wrote must have been so as well."""
@@ -361,17 +421,43 @@ class Watch:
             self.dirty[places[mine | known]] = False
 
     def leaving(self, g: Group, lanes: Array) -> None:
-        """Lanes exit: nothing of theirs may be under way."""
+        """Lanes exit: nothing of theirs may be under way but what bulk stores still write."""
         for name, line in g.queues.items():
-            for work in line.work:
+            for work in line.work if name != "store" else ():
                 left = np.isin(work.lanes, lanes)
                 if left.any():
-                    ins = self.batch.program.instructions[min(g.pc, len(self.batch.program.instructions) - 1)]
                     what = {"copy": "cp.async", "bulk": "bulk store", "wgmma": "wgmma"}[name]
-                    raise self.batch.fault(
-                        ins, "exit in flight", f"a thread exits while its {what} is under way", g,
-                        int(work.lanes[left][0]), hint="wait_group 0 before the end",
-                    )  # fmt: skip
+                    message = f"a thread exits while its {what} is under way"
+                    raise self._at_exit(g, message, int(work.lanes[left][0]), "wait_group 0 before the end")
+        for warp in np.unique(self.warps(g, lanes)).tolist():
+            block = warp // self.block_warps
+            self.gone[block] = np.maximum(self.gone[block], self.clock[warp])
+
+    def left(self, g: Group, blocks: Array, lane: int) -> None:
+        """Thread blocks have exited: no copy may still come, and no peer of the cluster may use their memory."""
+        if self.coming[blocks].any():
+            message = "a thread block exits while a copy comes into its shared memory"
+            raise self._at_exit(g, message, lane, "wait for the copy's mbarrier before the end")
+        if self.batch.shape.cluster == 1:
+            return
+        for block in blocks.tolist():
+            knows, stride = self.gone[block], self.batch.stride // self.shared.grain
+            own = slice(block * stride, (block + 1) * stride)
+            team = block * self.block_warps // self.team * self.team
+            columns = np.arange(self.team)
+            peers = (team + columns) // self.block_warps != block
+            read = (self.readers[: self.team, own] > knows[: self.team, None])[peers[: len(self.readers)]]
+            warp = self.shared.writer[own] // WARP - self.first - team
+            peer = (self.shared.writer[own] >= 0) & (warp >= 0) & (warp < self.team)
+            column = np.where(peer, warp, 0)
+            wrote = peer & peers[column] & (self.shared.written_at[own] > knows[column])
+            if read.any() or wrote.any():
+                message = "a thread block exits while a peer of its cluster may still use its shared memory"
+                raise self._at_exit(g, message, lane, "a cluster barrier before the end")
+
+    def _at_exit(self, g: Group, message: str, lane: int, hint: str) -> KernelError:
+        ins = self.batch.program.instructions[min(g.pc, len(self.batch.program.instructions) - 1)]
+        return self.batch.fault(ins, "exit in flight", message, g, lane, hint=hint)
 
     def _check_read(self, at: _At, shadow: Shadow, how: str) -> None:
         if at.space == "shared" and not self.known[at.places].all():
@@ -385,13 +471,15 @@ class Watch:
             self._remember_reader(at)
 
     def _after_writes(self, at: _At, shadow: Shadow, what: str) -> None:
-        writer = shadow.writer[at.places]
-        some = (writer >= 0) & (writer != at.threads)
+        writer, times = shadow.writer[at.places], shadow.written_at[at.places]
+        unknown = times == UNKNOWN
+        some = (writer >= 0) & ((writer != at.threads) | unknown)
         if at.strong:
             some &= ~shadow.strong[at.places]
         if not some.any():
             return
-        times = shadow.written_at[at.places]
+        if (some & unknown).any():
+            self._report(at, some & unknown, "in flight", f"{what} of global memory that a bulk store still writes")
         grid_warps = at.warps + self.first
         other = some & (writer // WARP != grid_warps)
         bad = other & ~self.ordered(at.warps, writer // WARP, times)
@@ -480,7 +568,7 @@ class Watch:
             return
         names = set(at.ins.names)
         _, first = np.unique(at.warps * (len(shadow.writer) + 1) + at.places, return_index=True)
-        for i in first.tolist():
+        for i in np.sort(first).tolist():
             key, warp = (at.space, int(at.places[i])), int(at.warps[i])
             if how != "write":
                 carried = self.flags.get(key)
@@ -508,7 +596,10 @@ class Watch:
         if other is not None and other[place] >= 0:
             warp = int(other[place]) // WARP
             message += f"; the other access: thread block {warp // self.block_warps}, warp {warp % self.block_warps}"
-        hints = {"race": "a barrier, or a fence and a flag, must stand between them"}
+        hints = {
+            "race": "a barrier, or a fence and a flag, must stand between them",
+            "in flight": "wait for it first" + (" (wait_group, not .read)" if at.space == "global" else ""),
+        }
         raise self._error(at, kind, message, int(at.lanes[place]), address, hints.get(kind, ""))
 
     def _error(self, at: _At, kind: str, message: str, lane: int, address: int, hint: str) -> KernelError:

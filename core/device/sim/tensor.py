@@ -15,6 +15,7 @@ import numpy as np
 from core.device.sim import memory as layout
 from core.device.sim.access import locate, settle, space_of
 from core.device.sim.floats import FORMATS, canonical
+from core.device.sim.inflight import queue
 from core.device.sim.opcodes import opcode
 from core.device.sim.operands import Read, Step, address_reader, bits_reader, elements, need, writer
 from core.device.sim.parser import Immediate, Instruction, Operand, Vector
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from core.device.sim.group import Group
 
 WARP, WARPGROUP = 32, 128
+NAN = 0x7FFFFFFF
 U32 = UNSIGNED[32]
 
 
@@ -215,18 +217,35 @@ def _wgmma(program: Program, ins: Instruction) -> Step:
     transpose_b = bool(transposes[-1]) if transposes else False
     transpose_a = bool(transposes[0]) if len(transposes) == 2 else False
 
-    def matrix(g: Group, descriptors: Array, rows: int, transposed: bool) -> Array:
-        """(warpgroups, rows, depth) out of shared memory, as f64."""
+    def matrix(g: Group, descriptors: Array, rows: int, transposed: bool) -> tuple[Array, Array, Array]:
+        """A matrix in shared memory: (memory, indices into it (warpgroups, rows, depth), the lane that reads each)."""
         lanes = g.indices().reshape(-1, WARPGROUP)[:, 0]
         offsets = np.stack([descriptor_offsets(int(d), rows, depth, nbytes, transposed) for d in descriptors])
-        flat = offsets.reshape(-1)
         owners = np.repeat(lanes, rows * depth)
-        view, index = locate(g, ins, "shared", flat, owners, nbytes, "read")
+        view, index = locate(g, ins, "shared", offsets.reshape(-1), owners, nbytes, "read")
         if g.batch.watch is not None:
-            g.batch.watch.started(g, "wgmma", "drain", index * nbytes, owners, nbytes)
             swizzle = SWIZZLES[int(descriptors[0]) >> 62 & 3]
             g.batch.watch.arranged(g, ins, index * nbytes, int(lanes[0]), swizzle)
-        found: Array = decode(view[index]).astype(np.float64).reshape(-1, rows, depth)
+        return view, index.reshape(-1, rows, depth), owners
+
+    def held(g: Group, read: Read) -> Array:
+        """A register's values; the array itself where that may be: an earlier wgmma may still have to fill it."""
+        return read(g) if g.count == g.lanes else g.spread(read(g))
+
+    def fetched(place: tuple[Array, Array, Array]) -> Array:
+        return decode(place[0][place[1]]).astype(np.float64)
+
+    def product(left: Array, right: Array, old: list[Array], keep: Array) -> list[Array]:
+        """The accumulators' new bits, register by register, in the layout of PTX ISA 9.7.15.5.1."""
+        total = np.matmul(left, right.transpose(0, 2, 1)) * float(np.prod([_sign(s) for s in signs]))
+        # group, warp, row half, row, column block, column pair, column
+        parts = total.reshape(-1, 4, 2, 8, n // 8, 4, 2)
+        found = []
+        for i, before in enumerate(old):
+            block, half, column = i // 4, i // 2 % 2, i % 2
+            value = parts[:, :, half, :, block, :, column].reshape(-1)
+            result = np.where(keep, value + before.view(np.float32), value).astype(np.float32)
+            found.append(canonical(result).view(U32))
         return found
 
     def multiply(g: Group) -> None:
@@ -235,26 +254,44 @@ def _wgmma(program: Program, ins: Instruction) -> Step:
         def leader(read: Read) -> Array:
             return g.spread(read(g)).reshape(-1, WARPGROUP)[:, 0]
 
-        right = matrix(g, leader(b), n, transpose_b)
-        if in_registers:
-            fragment = values(g, a, WARPGROUP)
-            count = fragment.shape[0]
-            warps = fragment.reshape(count, -1, 4, WARP).transpose(0, 2, 1, 3).reshape(count * 4, -1, WARP)
-            left = a_matrix(warps, kind).reshape(count, 64, depth)
-        else:
-            left = matrix(g, leader(a[0]), 64, transpose_a)
-        product = np.matmul(left, right.transpose(0, 2, 1)) * float(np.prod([_sign(s) for s in signs]))
-        # group, warp, row half, row, column block, column pair, column
-        parts = product.reshape(-1, 4, 2, 8, n // 8, 4, 2)
-        keep = g.spread(scale(g))
-        for i, (read, write) in enumerate(zip(sums, writes, strict=True)):
-            block, half, column = i // 4, i // 2 % 2, i % 2
-            value = parts[:, :, half, :, block, :, column].reshape(-1)
-            old = g.spread(read(g)).view(np.float32)
-            result = np.where(keep, value + old, value).astype(np.float32)
-            write(g, g.spread_back(canonical(result)))
+        places = [matrix(g, leader(b), n, transpose_b)]
+        if not in_registers:
+            places.append(matrix(g, leader(a[0]), 64, transpose_a))
+        fragment = [held(g, read) for read in a] if in_registers else []
+        old, keep = [held(g, read) for read in sums], g.spread(scale(g))
+
+        def compute() -> list[Array]:
+            left = _left(fragment, len(keep), kind, depth) if in_registers else fetched(places[1])
+            return product(left, fetched(places[0]), old, keep)
+
+        if g.batch.watch is None:
+            for write, bits in zip(writes, compute(), strict=True):
+                write(g, g.spread_back(bits))
+            return
+        # The registers hold arrays that are filled when the sum is there: what renames a register renames the sum.
+        results = [np.full(g.count, NAN, U32) for _ in writes]
+        for write, later in zip(writes, results, strict=True):
+            write(g, later)
+        before = list(queue(g, "wgmma").work)
+
+        def move(rows: Array) -> None:
+            for earlier in before:  # they are carried out in order
+                earlier.happen()
+            for later, bits in zip(results, compute(), strict=True):
+                later[:] = bits
+
+        index, owners = (np.concatenate([p[i].reshape(-1) for p in places]) for i in (1, 2))
+        g.batch.watch.started(g, "wgmma", "drain", index * nbytes, owners, nbytes, move)
 
     return multiply
+
+
+def _left(fragment: list[Array], lanes: int, kind: str, depth: int) -> Array:
+    """A's registers over warpgroups -> (warpgroups, 64, depth) as f64."""
+    parts = np.stack([np.broadcast_to(f, (lanes,)).reshape(-1, WARPGROUP) for f in fragment], 1)
+    count = len(parts)
+    warps = parts.reshape(count, -1, 4, WARP).transpose(0, 2, 1, 3).reshape(count * 4, -1, WARP)
+    return a_matrix(warps, kind).reshape(count, 64, depth)
 
 
 def _sign(bits: int) -> int:
@@ -263,7 +300,7 @@ def _sign(bits: int) -> int:
 
 @opcode("wgmma.fence", "wgmma.commit_group", "wgmma.wait_group")
 def _wgmma_order(program: Program, ins: Instruction) -> Step:
-    """A wgmma is done at once here; strict mode holds its operands busy until it is waited for."""
+    """Fast mode has done a wgmma at once; strict mode does it at the wait, and holds its operands busy till then."""
     keep = ins.operands[0].bits if ins.operands and isinstance(ins.operands[0], Immediate) else 0
     what = ins.names[1]
 
