@@ -42,6 +42,8 @@ attention = Op(
     state={"k": "B S kv_heads*D", "v": "B S kv_heads*D"},
     infer=settle_heads,
     uses=("start",),
+    flops="4*B*T*T*heads*D",  # q . k and p v, for every pair of a query and a key
+    needed_flops="4*B*T*T*heads*D / (1 + causal)",
     examples=[
         {"qkv": (2, 7, 48), "heads": 2},
         {"qkv": (1, 13, 3 * 5 * 3), "heads": 3, "causal": False},

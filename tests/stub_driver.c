@@ -61,6 +61,8 @@ status cuStreamCreate(void** stream, u32 flags) { *stream = (void*)16; return SU
 status cuStreamSynchronize(void* stream) { CHECK(cuStreamSynchronize); return SUCCESS; }
 status cuEventCreate(void** event, u32 flags) { *event = (void*)24; return SUCCESS; }
 status cuEventRecord(void* event, void* stream) { CHECK(cuEventRecord); return SUCCESS; }
+status cuEventElapsedTime_v2(float* milliseconds, void* from, void* to) { *milliseconds = 1.5f; return SUCCESS; }
+status cuEventDestroy_v2(void* event) { return SUCCESS; }
 status cuEventSynchronize(void* event) { CHECK(cuEventSynchronize); return SUCCESS; }
 
 // --- memory --------------------------------------------------------------------------------------------------------
@@ -333,7 +335,8 @@ static const struct { const char* name; void* function; } table[] = {
     ENTRY(cuFuncSetAttribute), ENTRY(cuFuncGetParamInfo), ENTRY(cuOccupancyMaxActiveBlocksPerMultiprocessor),
     ENTRY(cuLaunchKernelEx), ENTRY(cuTensorMapEncodeTiled), {"cuStreamBeginCapture", (void*)cuStreamBeginCapture_v2},
     ENTRY(cuStreamEndCapture), ENTRY(cuGraphInstantiateWithFlags), ENTRY(cuGraphDestroy), ENTRY(cuGraphUpload),
-    ENTRY(cuGraphLaunch), ENTRY(cuGraphExecDestroy),
+    ENTRY(cuGraphLaunch), ENTRY(cuGraphExecDestroy), {"cuEventElapsedTime", (void*)cuEventElapsedTime_v2},
+    {"cuEventDestroy", (void*)cuEventDestroy_v2},
 };
 EXPORT status cuGetProcAddress_v2(const char* name, void** function, int version, u64 flags, int* found) {
     if (found) *found = 0;

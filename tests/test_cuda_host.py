@@ -76,7 +76,7 @@ def scale(folder, **how):
     path = Path(folder) / "scale.cu"
     path.write_text(SOURCE)
     variant = Scale()
-    variant.sources = {"forward": path}
+    variant.sources = {"forward": (path,)}
     variant.how = {**Scale.how, **how}
     return variant
 
@@ -218,6 +218,15 @@ out([failing(lambda: d.run(commands)), stub.stub_graphs()])
     )
     assert first[1] == 4 and "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED" in first[2] and "capture = false" in first[2]
     assert second == 0
+
+
+def test_groups_of_launches_are_timed_by_events_around_them(host):
+    assert host("""
+d = CudaDevice()
+y = tensor(d, (32,))
+seconds = d.elapsed([d.fill(y, 1.0), d.fill(y, 2.0) + d.fill(y, 3.0), []])
+out([seconds, stub.stub_launches()])
+""") == [[1.5e-3] * 3, 3]
 
 
 def test_the_devices_own_launches_have_the_right_sizes(host):

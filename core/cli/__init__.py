@@ -31,6 +31,7 @@ VERBS = {
     "plan": "Show what a config would run, without running it.",
     "sample": "Generate text from a run.",
     "check": "Check ops against their references, then time them.",
+    "bench": "Time a config's training step, or an op's variants.",
     "trace": "Count what kernels do, by source line, in the simulator.",
     "ops": "List ops and their variants, and why one can run or not.",
     "models": "List models.",

@@ -10,6 +10,7 @@ import itertools
 import math
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
 from typing import Any
@@ -190,6 +191,13 @@ def record(
     return commands
 
 
+def clocked(device: Any, commands: Sequence[Any]) -> float:
+    """Seconds that a device which runs commands before it returns has for them."""
+    begun = time.perf_counter()
+    device.run(commands)
+    return time.perf_counter() - begun
+
+
 class CpuDevice:
     """Memory, primitives and replay of the cpu."""
 
@@ -219,6 +227,10 @@ class CpuDevice:
     def captured(self, commands: Sequence[Command]) -> Sequence[Command]:
         """The commands in the form that replays fastest: as they are."""
         return commands
+
+    def elapsed(self, groups: Sequence[Sequence[Command]]) -> list[float]:
+        """Run groups of commands in order; seconds of each."""
+        return [clocked(self, commands) for commands in groups]
 
     def upload(self, tensor: Array, values: Array) -> None:
         tensor[...] = values

@@ -281,6 +281,23 @@ class CudaDevice(KernelDevice):
         if self.driver.dead is None:
             self.driver.api.cuGraphExecDestroy(executable)
 
+    def elapsed(self, groups: Sequence[Sequence[CudaLaunch]]) -> list[float]:
+        """Run groups of commands in order; seconds of each, by events around it on the stream."""
+        call = self.driver.call
+        events = [call("cuEventCreate", 0) for _ in range(len(groups) + 1)]
+        for commands in groups:
+            self.prepare(commands)
+        call("cuEventRecord", events[0], self._stream)
+        for commands, event in zip(groups, events[1:], strict=True):
+            self.run(commands)
+            call("cuEventRecord", event, self._stream)
+        self.synchronize()
+        pairs = zip(events, events[1:], strict=False)
+        seconds = [1e-3 * float(call("cuEventElapsedTime", before, after)) for before, after in pairs]
+        for event in events:
+            call("cuEventDestroy", event)
+        return seconds
+
     def _run_waiting(self, commands: Sequence[CudaLaunch]) -> None:
         for command in commands:
             self._log.clear()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from core.device import primitives
-from core.device.cpu import Pick
+from core.device.cpu import Pick, clocked
 from core.device.gpu import CallLaunch, DeviceTensor, Host, LaunchRecord, record
 from core.op import Tensors, Variant
 
@@ -30,6 +30,10 @@ class KernelDevice:
     def captured(self, commands: Sequence[Any]) -> Sequence[Any]:
         """The commands in the form that replays fastest: on most devices, as they are."""
         return commands
+
+    def elapsed(self, groups: Sequence[Sequence[Any]]) -> list[float]:
+        """Run groups of commands in order; seconds of each, by the clock."""
+        return [clocked(self, commands) for commands in groups]
 
     def record(
         self,

@@ -138,6 +138,13 @@ class BoundPlan:
             node, variant = step.node.name if step.node else "", step.variant.name if step.variant else ""
             yield TraceEvent(step.kind, node, variant, tensors, tuple(n for n in written(step) if n in tensors))
 
+    def timed(self) -> list[tuple[Step, float]]:
+        """Run the first micro-step, each step timed by itself: (step, seconds)."""
+        self._bind()
+        recorded = self._recorded(True)
+        seconds = self.device.elapsed([commands for _, _, commands in recorded])
+        return [(step, taken) for (step, _, _), taken in zip(recorded, seconds, strict=True)]
+
     def _bind(self) -> None:
         """See that the recorded addresses are those of the arena of now."""
         if self._arena is not self.engine.arena:

@@ -24,6 +24,7 @@ from core.graph import Graph, ModelSource
 from core.op import CONTROL, SLOT, Optimizer, Pattern, Tensors
 from core.plan import EVALUATE, TRAIN, Choice, Chooser, ParameterLayout, Plan, Request, make_plan, trimmed
 from core.plan.fit import check_fit, needed
+from core.plan.schedule import Step
 from core.registry import Registry
 
 NO_LIMITS = (math.inf, math.inf)
@@ -327,6 +328,14 @@ class Engine:
         for index, plan in self._micro_steps(micro_batches):
             for event in plan.trace(first=index == 0):
                 yield index, event
+
+    def timed(self, batch: Batch) -> tuple[list[tuple[Step, float]], float]:
+        """Seconds of each step of a training micro-step, run one by one, and of the update behind it."""
+        update = self._recorded_update()
+        self._start_step(0.0)
+        plan = self.bound(TRAIN, (), self._dims_of(batch))
+        self._write(plan, batch, _count(batch), 1, 0)
+        return plan.timed(), self.device.elapsed([update])[0]
 
     def session(self, rows: int, capacity: int = 0) -> DecodeSession:
         """A decode session for `rows` sequences; capacity in tokens, by default the model's S, else its T.

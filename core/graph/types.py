@@ -37,7 +37,8 @@ class Node:
 
     inputs, outputs: role -> value name; an optional input that is absent is missing. params: role -> parameter
     name, present ones only; a tied one names its owner. attrs: settled. dims: every name that the op's patterns
-    know, attrs included. where: the place in the file, "models/gpt2_124m.toml:25 [block.layer] qkv".
+    know, attrs included. where: the place in the file, "models/gpt2_124m.toml:25 [block.layer] qkv". parts: of a fused
+    node, the nodes that it stands for.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Node:
     attrs: dict[str, Any]
     dims: dict[str, Any]
     where: str = field(compare=False)
+    parts: tuple[Node, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -130,9 +130,8 @@ def _fused_node(
             op.param_patterns[param].unify(graph.parameters[name].shape, dims, where)
     except BuildError:
         return None
-    return replace(
-        last, op=op, inputs=inputs, outputs=outputs, params=params, attrs=settled, dims=dims, where=last.where
-    )
+    parts = tuple(members)
+    return replace(last, op=op, inputs=inputs, outputs=outputs, params=params, attrs=settled, dims=dims, parts=parts)
 
 
 def _carried_attrs(op: Op, members: list[Node]) -> dict[str, Any] | None:

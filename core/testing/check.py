@@ -16,7 +16,7 @@ from core.errors import BuildError, CheckFailed, UsageError
 from core.loader import load_registry
 from core.op import Op, Reference, Variant
 from core.registry import Registry, shorten
-from core.testing.case import Case, cases_of
+from core.testing.case import Case, cases_of, make_case
 from core.testing.checks import NAMES, SUBCHECKS, check_blocks, check_schema
 from core.testing.compiles import check_compile, compilations, launches_of, widest
 from core.testing.derived import derive_reference
@@ -248,17 +248,24 @@ def modes_of(op: Op, variant: Variant) -> list[str]:
     return modes if variant.has_backward else ["forward", *modes]
 
 
-def measure(op: Op, variant: Variant, registry: Registry, device: str = "", repeats: int = 10) -> dict[str, float]:
+def measure(
+    op: Op,
+    variant: Variant,
+    registry: Registry,
+    device: str = "",
+    repeats: int = 10,
+    examples: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, float]:
     """Median milliseconds of each launcher on the largest example that the variant can run, in its first dtype.
 
-    Nothing in the simulator, whose time says nothing of a GPU's.
+    examples: instead of the op's and the variant's own. Nothing in the simulator, whose time says nothing of a GPU's.
     """
     device = device or HOMES[variant.device]
     if not RUNNERS[device].timed:
         return {}
     report = VariantReport(op.name, variant.name, device, variant.dtypes)
     runner: Runner = RUNNERS[device](registry)
-    cases = cases_of(op, variant)
+    cases = [make_case(op, e) for e in examples] or cases_of(op, variant)
     trials = trials_of(cases, variant, reference_of(op, registry), runner, CpuRunner(registry), report)
     able = [t for t in trials if t.dtype == variant.dtypes[0]]
     if not able:

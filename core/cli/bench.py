@@ -1,0 +1,184 @@
+"""`core bench`: what a training step of a config takes and where; or what an op's variants take."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from core.cli.show import emit_json, json_option, plugin_option
+from core.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from core.registry import Registry
+    from core.train.bench import Bench
+
+
+@click.command("bench")
+@click.argument("what", metavar="CONFIG|OP[.VARIANT]")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of CONFIG.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cuda", "cpu", "sim"]), default="auto", show_default=True,
+    help="auto takes the cpu only where there is no NVIDIA device.",
+)  # fmt: skip
+@click.option("--steps", type=click.IntRange(1), default=10, show_default=True, help="How often each is timed.")
+@click.option("--profile", metavar="FILE", help="Of CONFIG: write a micro-step as a trace that Perfetto opens.")
+@click.option(
+    "--shape", multiple=True, metavar="NAME=SIZES",
+    help="Of OP: an input's shape (x=64,768) or an attr (features=96); else the largest of its examples.",
+)  # fmt: skip
+@plugin_option
+@json_option
+def command(
+    what: str,
+    overrides: tuple[str, ...],
+    device: str,
+    steps: int,
+    profile: str | None,
+    shape: tuple[str, ...],
+    plugin: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Time a training step of CONFIG, on random tokens: tokens/s, utilisation, and each op against its floor.
+
+    With an op (`core bench matmul --shape x=256,768 --shape features=3072`): each of its variants that can run here.
+    """
+    from core.loader import load_registry
+    from core.train.devices import choose_device
+
+    chosen = choose_device(device)
+    if chosen == "sim":
+        raise UsageError("the simulator's time says nothing of a GPU's", hint="core trace counts what a kernel does")
+    registry = load_registry(plugin)
+    if what.partition(".")[0] in registry.ops and not Path(what).exists():
+        if profile or overrides:
+            raise UsageError("--set and --profile are for a config", hint="core bench configs/gpt2_124m.toml")
+        rows = list(op_rows(what, registry, chosen, shape, steps))
+        emit_json(rows) if as_json else click.echo("\n".join(op_lines(rows)))
+        return
+    if shape:
+        known = did_you_mean(what, registry.ops)
+        raise UsageError(f'--shape is for an op, and "{what}" is none{known}', hint="core ops lists them")
+    report(what, overrides, chosen, plugin, steps, profile, as_json)
+
+
+# --- a config ----------------------------------------------------------------------------------------------------
+
+
+def report(
+    config: str,
+    overrides: Sequence[str],
+    device: str,
+    plugin: Sequence[str],
+    steps: int,
+    profile: str | None,
+    as_json: bool,
+) -> None:
+    from core.config import load_config, micro_steps
+    from core.graph import load_model
+    from core.loader import load_registry
+    from core.plan import TRAIN
+    from core.train.bench import bench, chrome_trace
+    from core.train.setup import build_engine
+
+    loaded = load_config(config, overrides=overrides, device=device)
+    registry = load_registry([*plugin, *loaded.plugins.load], disable=loaded.plugins.disable)
+    engine = build_engine(loaded, registry, load_model(loaded.model, registry), None)
+    B, T = int(engine.graph.dims["B"]), int(engine.graph.dims["T"])
+    micro = micro_steps(loaded.train.tokens_per_step, B, T, where=loaded.where("train.tokens_per_step"))
+    plan = engine.plan(TRAIN)
+    engine.check_fit(plan)
+    engine.initialize(loaded.seed)
+    click.echo(f"{engine.graph.name} on {engine.device.describe()}, in {engine.precision}; B = {B}, T = {T}", err=True)
+    found = bench(engine, micro, steps)
+    memory = engine.memory(plan)
+    if profile is not None:
+        Path(profile).write_text(json.dumps(chrome_trace(found, engine.graph.name)))
+    about = {"model": engine.graph.name, "device": engine.device.describe(), "precision": engine.precision}
+    about |= {"B": B, "T": T, "micro_steps": micro}
+    if as_json:
+        emit_json(about | as_data(found, memory))
+        return
+    for line in config_lines(found, sum(memory[k] for k in ("parameters", "gradients", "optimizer", "activations"))):
+        click.echo(line)
+    if profile is not None:
+        click.echo(f"\n{profile}: open it at https://ui.perfetto.dev")
+
+
+def as_data(found: Bench, memory: dict[str, int]) -> dict[str, Any]:
+    return {
+        "ms": [1e3 * s for s in found.steps],
+        "ms_median": 1e3 * found.seconds,
+        "tokens_per_s": found.tokens_per_s,
+        "flops_per_token": {"full": found.flops.full, "needed": found.flops.needed},
+        "mfu": {"full": found.utilisation(found.flops.full), "needed": found.utilisation(found.flops.needed)},
+        "memory": memory,
+        "update_ms": 1e3 * found.update,
+        "gaps_ms": 1e3 * found.gaps,
+        "ops": [vars(row) for row in found.rows()],
+    }
+
+
+def config_lines(found: Bench, memory: int) -> Iterator[str]:
+    from core.plan.describe import human, table
+
+    full, needed = found.flops.full, found.flops.needed
+    yield f"step: {ms(found.seconds)} ms, median of {len(found.steps)}; least {ms(min(found.steps))} ms"
+    yield f"tokens/s: {found.tokens_per_s:,.0f}"
+    yield f"MFU: {percent(found.utilisation(full))} with every product of attention ({full / 1e6:.1f} MFLOP a token)"
+    yield f"     {percent(found.utilisation(needed))} without the masked ones ({needed / 1e6:.1f} MFLOP a token)"
+    yield f"memory, planned: {human(memory)}"
+    yield ""
+    rows = []
+    for row in found.rows():
+        floor = "n/a" if row.floor is None else ms(row.floor)
+        times = "n/a" if not row.floor else f"{row.seconds / row.floor:.1f}"
+        share = f"{100 * found.micro * row.seconds / found.seconds:.1f}%"
+        rates = f"{row.nbytes / row.seconds / 1e9:.1f}", f"{row.flops / row.seconds / 1e12:.3g}" if row.flops else ""
+        rows.append([row.op, row.variant, row.kind, row.launches, ms(row.seconds), share, *rates, floor, times])
+    rows.append(["update", "", "", 1, ms(found.update), f"{100 * found.update / found.seconds:.1f}%", "", "", "", ""])
+    header = ("op", "variant", "direction", "times", "ms", "of step", "GB/s", "TFLOP/s", "floor ms", "over floor")
+    yield from table(rows, header)
+    yield f"\nbetween launches: {ms(found.gaps)} ms of a step (each op was timed by itself)"
+
+
+def ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.3f}"
+
+
+def percent(value: float | None) -> str:
+    return "n/a" if value is None else f"{100 * value:.1f}%"
+
+
+# --- an op -------------------------------------------------------------------------------------------------------
+
+
+def op_rows(what: str, registry: Registry, device: str, shape: Sequence[str], repeats: int) -> Iterator[dict[str, Any]]:
+    """One row a variant: milliseconds of each launcher, or why it cannot run."""
+    from core.cli.trace import example_of
+    from core.testing.check import HOMES, measure
+
+    name, _, only = what.partition(".")
+    op = registry.op(name)
+    example = example_of(op, shape)
+    variants = [registry.variant(name, only)] if only else list(registry.variants[name].values())
+    for variant in variants:
+        if HOMES[variant.device] == device:
+            times = measure(op, variant, registry, device, repeats, [example])
+            yield {"variant": f"{name}.{variant.name}", "shape": example, "ms": times}
+
+
+def op_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    from core.plan.describe import table
+
+    if not rows:
+        return ["no variant of this op runs on this device"]
+    shape = ", ".join(
+        f"{k} = {'x'.join(map(str, v)) if isinstance(v, tuple) else v}" for k, v in rows[0]["shape"].items()
+    )
+    methods = list(dict.fromkeys(m for row in rows for m in row["ms"]))
+    cells = [[row["variant"], *[f"{row['ms'][m]:.3f}" if m in row["ms"] else "-" for m in methods]] for row in rows]
+    return [f"{shape}; ms, median", *table(cells, ("variant", *methods))]

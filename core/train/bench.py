@@ -1,0 +1,165 @@
+"""How long a training step of a model takes, what each op has of it, and how far that is from what the chip allows.
+
+Batches are random tokens: no data is read, nothing is trained. The step is timed as training runs it; the ops are timed
+in a micro-step of their own, launch by launch, so their sum and the step differ by the gaps between launches. A floor
+is the longer of two times: the bytes of the op's tensors, each moved once, at the chip's memory rate, and the FLOPs of
+its matrix products at the chip's peak. Nothing is known of a chip that is not in core.plan.cost.CHIPS.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from core.engine import Engine
+from core.plan import TRAIN
+from core.plan.cost import Chip, Flops, chip, node_flops, per_token
+from core.plan.schedule import Step
+
+Array = np.ndarray[Any, Any]
+WARM = 2  # steps before the first that counts: compilation, graphs, first touch of memory
+BACKWARD = ("backward", "forward_backward")
+
+
+@dataclass(frozen=True)
+class Launched:
+    """One entry of a micro-step, timed by itself. seconds: the least of all rounds. flops: of its matrix products."""
+
+    node: str
+    op: str
+    variant: str
+    kind: str
+    seconds: float
+    nbytes: int
+    flops: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """What an op's launches of one kind have of the step. floor: seconds, None for a chip that is not known."""
+
+    op: str
+    variant: str
+    kind: str
+    launches: int
+    seconds: float
+    nbytes: int
+    flops: float
+    floor: float | None
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Seconds of whole steps, of the launches of one micro-step, and of the update; tokens of a step.
+
+    flops: per token, both counts. peak: the chip's FLOP/s in this precision, None when it is not known.
+    """
+
+    steps: list[float]
+    launched: list[Launched]
+    update: float
+    tokens: int
+    micro: int
+    flops: Flops
+    peak: float | None
+    memory_rate: float | None
+
+    @property
+    def seconds(self) -> float:
+        """Of a step: the median."""
+        return statistics.median(self.steps)
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.tokens / self.seconds
+
+    @property
+    def gaps(self) -> float:
+        """Seconds of a step in which no launch runs, by the launches' own times; below 0 where they overlap."""
+        return self.seconds - self.micro * sum(x.seconds for x in self.launched) - self.update
+
+    def utilisation(self, flops_per_token: float) -> float | None:
+        return None if not self.peak else self.tokens_per_s * flops_per_token / self.peak
+
+    def rows(self) -> list[Row]:
+        """Launches by op, variant and kind, the longest first."""
+        groups: dict[tuple[str, str, str], list[Launched]] = {}
+        for launch in self.launched:
+            groups.setdefault((launch.op, launch.variant, launch.kind), []).append(launch)
+        rows = [self._row(*key, found) for key, found in groups.items()]
+        return sorted(rows, key=lambda row: -row.seconds)
+
+    def _row(self, op: str, variant: str, kind: str, found: list[Launched]) -> Row:
+        nbytes, flops = sum(x.nbytes for x in found), sum(x.flops for x in found)
+        floor = None
+        if self.memory_rate and self.peak:
+            floor = sum(max(x.nbytes / self.memory_rate, x.flops / self.peak) for x in found)
+        return Row(op, variant, kind, len(found), sum(x.seconds for x in found), nbytes, flops, floor)
+
+
+def bench(engine: Engine, micro: int, steps: int, lr: float = 1e-4) -> Bench:
+    """Time `steps` training steps of `micro` micro-batches each, then one micro-step launch by launch."""
+    batches = [random_batch(engine, seed) for seed in range(micro)]
+    taken = []
+    for index in range(WARM + steps):
+        begun = time.perf_counter()
+        engine.step(batches, lr)
+        if index >= WARM:
+            taken.append(time.perf_counter() - begun)
+    found = [engine.timed(batches[0]) for _ in range(max(1, min(steps, 5)))]
+    launched = [_launched(step, min(round_[0][i][1] for round_ in found)) for i, (step, _) in enumerate(found[0][0])]
+    peaks = chip(getattr(engine.device, "model", ""))
+    return Bench(
+        taken,
+        launched,
+        min(update for _, update in found),
+        tokens := micro * next(iter(batches[0].values())).size,
+        micro,
+        per_token(engine.plan(TRAIN).graph, tokens // micro),
+        _peak(peaks, engine.precision),
+        peaks.memory if peaks else None,
+    )
+
+
+def _peak(found: Chip | None, precision: str) -> float | None:
+    """FLOP/s of a precision; None where the chip is not known or does not have it."""
+    return (getattr(found, precision, 0.0) or None) if found else None
+
+
+def random_batch(engine: Engine, seed: int) -> Mapping[str, Array]:
+    """Uniform integers in place of tokens, in the shapes of the config's B and T."""
+    rng = np.random.default_rng(seed)
+    inputs = engine.graph.inputs
+    return {n: rng.integers(0, v.bound or 1, v.shape, np.int32) for n, v in inputs.items() if v.dtype == "i32"}
+
+
+def _launched(step: Step, seconds: float) -> Launched:
+    if step.node is None or step.variant is None:
+        return Launched("", step.kind, "", "", seconds, step.nbytes, 0.0)
+    backward = step.kind in BACKWARD
+    flops = node_flops(step.node, forward=step.kind != "backward", backward=backward)
+    return Launched(step.node.name, step.node.op.name, step.variant.name, step.kind, seconds, step.nbytes, flops.needed)
+
+
+def chrome_trace(found: Bench, name: str) -> dict[str, Any]:
+    """One micro-step and the update as a trace that Perfetto and chrome://tracing open; times in microseconds.
+
+    Launches are laid end to end: each was timed by itself.
+    """
+    at, events = 0.0, []
+    update = Launched("", "update", "", "", found.update, 0, 0.0)
+    for x in (*found.launched, update):
+        label = f"{x.node} {x.kind}" if x.node else x.op
+        told = {"op": x.op, "variant": x.variant, "bytes": x.nbytes, "flops": x.flops}
+        events.append(
+            {"name": label, "cat": x.op, "ph": "X", "ts": at * 1e6, "dur": x.seconds * 1e6, "pid": 1, "tid": 1}
+            | {"args": told}
+        )
+        at += x.seconds
+    about = {"name": "process_name", "ph": "M", "pid": 1, "args": {"name": name}}
+    return {"traceEvents": [about, *events], "displayTimeUnit": "ms"}
