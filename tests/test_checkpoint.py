@@ -295,7 +295,8 @@ def test_retention_does_not_count_later_steps_that_a_resume_fell_back_from(folde
     checkpoint.save(folder, 6, contents(6))
     checkpoint.retain(folder, 6, keep_last=1, keep_every=0)
     assert checkpoint.steps(folder) == [8, 6]
-    assert_is(checkpoint.find(folder), 6)
+    with pytest.warns(checkpoint.CheckpointWarning, match="step_00000008.*step_00000006 is taken instead"):
+        assert_is(checkpoint.find(folder), 6)
 
 
 def test_a_newer_format_is_refused_with_its_number(folder: Path) -> None:
@@ -309,7 +310,7 @@ def test_a_newer_format_is_refused_with_its_number(folder: Path) -> None:
 def test_a_manifest_cannot_name_files_outside(folder: Path) -> None:
     path = checkpoint.save(folder, 1, contents(1))
     manifest = json.loads((path / "manifest.json").read_text())
-    manifest["files"]["../../LATEST"] = {"sha256": "", "bytes": 1}
+    manifest["files"]["../../LATEST"] = {"sha256": "0" * 64, "bytes": 1}
     (path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(CheckpointError, match="not one of a checkpoint's files"):
         checkpoint.load(path)

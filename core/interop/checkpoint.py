@@ -1,34 +1,38 @@
 """Checkpoints: a folder that holds a whole model and what it takes to go on training it.
 
     step_00001000/
-        model.safetensors      parameters by the graph's names, without padding
+        model.safetensors      parameters by the graph's names, without padding; of a bf16 run, in f32 as they are kept
         optimizer.safetensors  "<state>.<parameter>": m.wte.weight, v.wte.weight
         model.toml             the model, nothing left to look up
         tokenizer.json         the run's tokenizer; absent where the data had none
-        state.json             step, seed, tokens seen, what the data was, ...
+        state.json             step, seed, tokens drawn, what the data was, ...: `State`
         manifest.json          sha256 and size of each of these files; written last
 
 A save is staged beside its place, synced, hashed and renamed, then LATEST is replaced: a kill at any moment leaves
-the checkpoint before it valid. Reading trusts nothing: hashes, headers, names. Knows no engine and no run.
+the checkpoint before it valid. Reading trusts nothing: hashes, headers, names, types. Knows no engine and no run.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import errno
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
+import msgspec
 import numpy as np
+from msgspec import Meta, Struct
 
 from core.errors import CheckpointError
 from core.interop import files
-from core.interop.tensors import TensorFile, write_tensors
+from core.interop.tensors import THREADS, TensorFile, start_tensors
+from core.plan.describe import human
 
 Array = np.ndarray[Any, Any]
 
@@ -38,6 +42,90 @@ STAGED, DOOMED = ".staged-", ".doomed-"  # prefixes of what a killed save or rem
 MODEL, OPTIMIZER, MODEL_TOML, TOKENIZER = "model.safetensors", "optimizer.safetensors", "model.toml", "tokenizer.json"
 STATE, MANIFEST, LATEST = "state.json", "manifest.json", "LATEST"
 REQUIRED = (MODEL, OPTIMIZER, MODEL_TOML, STATE)
+METADATA = {"format": "corelm"}  # of the safetensors files
+
+# What to do when the disk refuses, by errno.
+HINTS = {
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "your quota on that disk is used up: make room",
+    errno.EFBIG: "a file may not become so large here: see `ulimit -f`",
+    errno.EIO: "the disk reports errors: look after it, or put the run on another one",
+    errno.EROFS: "the disk is mounted read-only",
+}
+
+
+class CheckpointWarning(UserWarning):
+    """A damaged checkpoint was passed over for an older one."""
+
+
+# --- what the JSON files hold ------------------------------------------------------------------------------------
+
+Count = Annotated[int, Meta(ge=0)]
+
+
+class Versioned(Struct):
+    """What every version of the two files has."""
+
+    format: int
+
+
+class Entry(Struct, forbid_unknown_fields=True):
+    """A file of the checkpoint."""
+
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    bytes: Count
+
+
+class Manifest(Struct):
+    files: dict[str, Entry]
+
+
+class FileRecord(Struct):
+    """A token shard by its name, size and contents, wherever it lies."""
+
+    file: str
+    tokens: Count
+    bytes: Count
+    hash: str
+
+
+class SourceRecord(Struct):
+    """What decides the order and contents of batches: see `core.data`."""
+
+    name: str
+    seed: int
+    T: int
+    tokens: Count
+    sequences: Count
+    files: list[FileRecord]
+
+
+class DataRecord(Struct):
+    train: SourceRecord | None = None
+    val: SourceRecord | None = None
+
+
+class State(Struct):
+    """What state.json must hold, as far as a resume relies on it; other keys are kept as they are.
+
+    tokens: drawn so far, which is where the data stands. updates: of the optimizer, fewer than steps where some were
+    skipped. windows, skipped, zeros: what spikes and gradients of zero are judged by. variants: node -> variant. made_with: what the numbers
+    depend on besides the config: sources of kernels and plugins by hash, versions.
+    """
+
+    step: Count
+    tokens: Count = 0
+    best_val: float | None = None
+    updates: Count | None = None
+    windows: dict[str, list[float]] = {}
+    skipped: Count = 0
+    zeros: dict[str, Count] = {}
+    data: DataRecord | None = None
+    variants: dict[str, str] = {}
+    made_with: dict[str, str] = {}
+
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -53,7 +141,10 @@ class Contents:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read and found whole. Tensors are read from their files when they are asked for."""
+    """A checkpoint that was read and found whole. Tensors are read from their files when they are asked for.
+
+    state: at least the keys of `State`.
+    """
 
     path: Path
     step: int
@@ -118,16 +209,17 @@ def save(checkpoints: Path, step: int, contents: Contents) -> Path:
     staged = checkpoints / f"{STAGED}{target.name}-{os.getpid()}"
     try:
         if not _clear(target):
-            _stage(staged, contents)
+            stage(staged, contents)
             files.rename(staged, target)
             files.sync_folder(checkpoints)
-        files.replace_durably(checkpoints.parent / LATEST, f"{target.name}\n".encode())
+        _point(checkpoints, target.name)
     except OSError as error:
         with contextlib.suppress(OSError):
             files.remove_tree(staged)
+        what = HINTS.get(error.errno or 0, "make room or fix the folder")
         raise CheckpointError(
             f"{target}: cannot be saved: {error.strerror or error}",
-            hint="earlier checkpoints are as they were; make room or fix the folder, then go on with --resume",
+            hint=f"earlier checkpoints are as they were; {what}, then go on with --resume",
         ) from error
     return target
 
@@ -144,36 +236,73 @@ def _clear(target: Path) -> bool:
         return False
 
 
-def _stage(staged: Path, contents: Contents) -> None:
+def stage(staged: Path, contents: Contents) -> None:
+    """A whole checkpoint in the new folder `staged`, on the disk; the caller gives it its name.
+
+    The large files first: they are hashed and brought to the disk while the rest is written."""
     files.make_folder(staged)
-    hashes = {
-        MODEL: write_tensors(staged / MODEL, contents.parameters, {"format": "corelm"}),
-        OPTIMIZER: write_tensors(staged / OPTIMIZER, _Flat(contents.optimizer), {"format": "corelm"}),
-        MODEL_TOML: files.write_durably(staged / MODEL_TOML, contents.model_toml.encode()),
-    }
+    with ThreadPoolExecutor(2 * THREADS, "core-save") as pool:
+        large = {
+            MODEL: start_tensors(staged / MODEL, contents.parameters, METADATA, pool),
+            OPTIMIZER: start_tensors(staged / OPTIMIZER, _Flat(contents.optimizer), METADATA, pool),
+        }
+        hashes = {name: written.sha256() for name, written in large.items()}
+    texts = {MODEL_TOML: contents.model_toml.encode()}
     if contents.tokenizer_json is not None:
-        hashes[TOKENIZER] = files.write_durably(staged / TOKENIZER, contents.tokenizer_json.encode())
-    hashes[STATE] = files.write_durably(staged / STATE, files.to_json({"format": FORMAT, **contents.state}))
+        texts[TOKENIZER] = contents.tokenizer_json.encode()
+    texts[STATE] = files.to_json({"format": FORMAT, **contents.state})
+    hashes |= {name: files.write_durably(staged / name, text) for name, text in texts.items()}
     listed = {n: {"sha256": digest, "bytes": (staged / n).stat().st_size} for n, digest in hashes.items()}
     files.write_durably(staged / MANIFEST, files.to_json({"format": FORMAT, "files": listed}))
     files.sync_folder(staged)
 
 
-def retain(checkpoints: Path, newest: int, keep_last: int, keep_every: int) -> list[Path]:
-    """Remove what need not be kept, after checkpoint `newest` is on disk; returns what was removed.
+def _point(checkpoints: Path, name: str) -> None:
+    """LATEST names a checkpoint: a courtesy to people and scripts. Nothing here reads it to find one."""
+    files.replace_durably(checkpoints.parent / LATEST, f"{name}\n".encode())
 
-    Kept: `newest`, the last `keep_last` of those up to it, and each that `keep_every` (0: none) divides. Later
-    ones than `newest` are another history's (a resume that fell back) and are removed when their turn comes.
+
+def repair_latest(found: Checkpoint) -> str | None:
+    """Make LATEST name `found`, the newest valid checkpoint; what it said if that was something else."""
+    pointer = found.path.parent.parent / LATEST
+    said = "nothing"
+    with contextlib.suppress(OSError):
+        said = pointer.read_text("utf-8", "replace").strip() or said
+    if said == found.path.name:
+        return None
+    _point(found.path.parent, found.path.name)
+    return said
+
+
+def retain(checkpoints: Path, newest: int, keep_last: int, keep_every: int) -> list[str]:
+    """Remove what need not be kept, after this process saved checkpoint `newest`; returns what could not be removed.
+
+    Kept: the last `keep_last` whole ones up to `newest`, which is one of them, and each that `keep_every` (0: none)
+    divides. One with a missing or cut file is not whole and does not count; without a whole one nothing is removed.
+    Later ones than `newest` are another history's (a resume that fell back) and go when their turn comes.
     """
     found = [s for s in steps(checkpoints) if s <= newest]
-    kept = {newest, *found[: max(1, keep_last)]}
-    removed = []
+    whole = [s for s in found if _whole(checkpoints / folder_name(s))][: max(1, keep_last)]
+    if not whole:
+        return []
+    problems = []
     for step in found:
-        if step not in kept and not (keep_every and step % keep_every == 0):
+        if step not in whole and not (keep_every and step % keep_every == 0):
             path = checkpoints / folder_name(step)
-            _remove(path)
-            removed.append(path)
-    return removed
+            try:
+                _remove(path)
+            except OSError as error:
+                problems.append(f"{path}: cannot be removed: {error.strerror or error}")
+    return problems
+
+
+def _whole(path: Path) -> bool:
+    """Whether all files are there in full length, without the cost of hashing them."""
+    try:
+        _check_sizes(path, _read(path / MANIFEST, Manifest))
+    except CheckpointError:
+        return False
+    return True
 
 
 def _remove(path: Path) -> None:
@@ -189,6 +318,43 @@ def sweep(checkpoints: Path) -> list[str]:
     for path in left:
         files.remove_tree(path)
     return [p.name for p in left]
+
+
+def try_out(checkpoints: Path) -> None:
+    """Do once, with a few bytes, all that a save and a removal do, so that what a disk refuses shows before training.
+
+    Raises OSError.
+    """
+    staged, doomed = (checkpoints / f"{prefix}try-{os.getpid()}" for prefix in (STAGED, DOOMED))
+    files.make_folder(staged)
+    files.write_durably(staged / MANIFEST, b"{}\n")
+    files.sync_folder(staged)
+    files.rename(staged, doomed)
+    files.sync_folder(checkpoints)
+    files.remove_tree(doomed)
+
+
+def check_room(checkpoints: Path, sizes: Mapping[str, int], keep_last: int, saves: int) -> None:
+    """CheckpointError when the disk cannot hold what a run will save, before it has taken a step.
+
+    sizes: file -> bytes; saves: how many the run will make. At most `keep_last` + 1 lie there at a time: the new one
+    is whole before an old one goes. Those that are there already have their room.
+    """
+    most = min(saves, max(1, keep_last + 1 - len(steps(checkpoints))))
+    size, limit = sum(sizes.values()), files.largest_file()
+    for name, bytes_of in sizes.items():
+        if most and limit is not None and bytes_of > limit:
+            raise CheckpointError(
+                f"{checkpoints}: {name} will have {human(bytes_of)}, and this process may write {human(limit)} a file",
+                hint="`ulimit -f unlimited` lifts the limit, where you may",
+            )
+    free = files.free_bytes(checkpoints)
+    if most * size > free:
+        raise CheckpointError(
+            f"{checkpoints}: {human(free)} are free, and {most} checkpoint{'s' * (most > 1)} of {human(size)} "
+            f"need {human(most * size)}",
+            hint="make room, lower train.keep_last, or put the run on another disk with --out",
+        )
 
 
 # --- reading ---------------------------------------------------------------------------------------------------
@@ -217,7 +383,8 @@ def newest(checkpoints: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def find(path: Path) -> Checkpoint:
-    """The checkpoint at `path`, or the newest valid one of the run at `path`. Raises CheckpointError."""
+    """The checkpoint at `path`, or the newest valid one of the run at `path`, with a CheckpointWarning for each newer
+    one that is damaged. Raises CheckpointError."""
     if (path / MANIFEST).is_file() or STEP.fullmatch(path.name):
         return load(path)
     for checkpoints in (path / "checkpoints", path):
@@ -225,26 +392,29 @@ def find(path: Path) -> Checkpoint:
             found, problems = newest(checkpoints)
             if found is None:
                 raise CheckpointError(f"{path}: no valid checkpoint:\n" + "\n".join(f"  {p}" for p in problems))
+            for problem in problems:
+                warnings.warn(f"{problem}; {found.path.name} is taken instead", CheckpointWarning, stacklevel=2)
             return found
     what = "no such folder" if not path.exists() else "a file" if path.is_file() else "no checkpoint in it"
-    raise CheckpointError(f"{path}: {what}", hint="expected a run's folder or a checkpoint's (step_00001000)")
+    raise CheckpointError(
+        f"{path}: {what}",
+        hint="expected a run's folder or a checkpoint's (step_00001000); a .pt, .npz or pickle file is never read",
+    )
 
 
 def load(path: Path) -> Checkpoint:
     """Read and verify one checkpoint. CheckpointError names the file and what is wrong with it."""
-    manifest = _read_json(path / MANIFEST)
-    _verify(path, manifest)
-    state = _read_json(path / STATE)
-    step = state.get("step")
-    if not isinstance(step, int) or isinstance(step, bool) or step < 0:
-        raise CheckpointError(f"{path / STATE}: step is {step!r}, expected a count of steps")
-    tokenizer = path / TOKENIZER
+    manifest = _read(path / MANIFEST, Manifest)
+    _check_sizes(path, manifest)
+    _check_hashes(path, manifest)
+    raw = (path / STATE).read_bytes()
+    state = _read(path / STATE, State)
     return Checkpoint(
         path=path,
-        step=step,
-        state=state,
-        model_toml=(path / MODEL_TOML).read_text(encoding="utf-8"),
-        tokenizer_json=tokenizer.read_text(encoding="utf-8") if TOKENIZER in manifest["files"] else None,
+        step=state.step,
+        state={**msgspec.json.decode(raw), **msgspec.to_builtins(state)},
+        model_toml=_text(path / MODEL_TOML),
+        tokenizer_json=_text(path / TOKENIZER) if TOKENIZER in manifest.files else None,
         parameters=TensorFile(path / MODEL),
         optimizer=_by_state(TensorFile(path / OPTIMIZER)),
     )
@@ -260,40 +430,53 @@ def _by_state(tensors: TensorFile) -> dict[str, Mapping[str, Array]]:
     return {state: _Renamed(tensors, table) for state, table in names.items()}
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read(path: Path, kind: type[Kind]) -> Kind:
+    """One of the two JSON files. CheckpointError for another version, and for anything that is not as it must be."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        raw = path.read_bytes()
+        found = msgspec.json.decode(raw, type=Versioned).format
+        if found > FORMAT:
+            raise CheckpointError(
+                f"{path}: format {found}; this version reads up to {FORMAT}", hint="a newer corelm wrote it: update"
+            )
+        return msgspec.json.decode(raw, type=kind)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, RecursionError):
-        raise CheckpointError(f"{path}: not valid JSON: damaged") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: not a JSON object: damaged")
-    if not isinstance(value.get("format"), int) or value["format"] > FORMAT:
-        raise CheckpointError(
-            f"{path}: format {value.get('format')!r}; this version reads up to {FORMAT}",
-            hint="a newer corelm wrote it: update",
-        )
-    return value
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: damaged: {error}") from None
 
 
-def _verify(path: Path, manifest: Mapping[str, Any]) -> None:
-    """Sizes first, then hashes, two files at a time: the large two are most of the work."""
-    listed = manifest.get("files")
-    if not isinstance(listed, dict):
-        raise CheckpointError(f"{path / MANIFEST}: lists no files: damaged")
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise CheckpointError(f"{path}: damaged: not UTF-8") from None
+
+
+def _check_sizes(path: Path, manifest: Manifest) -> None:
     for name in REQUIRED:
-        if name not in listed:
-            raise CheckpointError(f"{path / MANIFEST}: does not list {name}: damaged")
-    for name, entry in listed.items():
-        if name not in (*REQUIRED, TOKENIZER) or not isinstance(entry, dict):
+        if name not in manifest.files:
+            raise CheckpointError(f"{path / MANIFEST}: damaged: it does not list {name}")
+    for name, entry in manifest.files.items():
+        if name not in (*REQUIRED, TOKENIZER):
             raise CheckpointError(f"{path / MANIFEST}: entry {name!r} is not one of a checkpoint's files")
         size = (path / name).stat().st_size if (path / name).is_file() else None
-        if size != entry.get("bytes"):
+        if size != entry.bytes:
             came = "missing" if size is None else f"{size:,} bytes"
-            raise CheckpointError(f"{path / name}: {came}, expected {entry.get('bytes'):,} bytes: cut short or changed")
+            raise CheckpointError(f"{path / name}: {came}, expected {entry.bytes:,} bytes: cut short or changed")
+
+
+def _check_hashes(path: Path, manifest: Manifest) -> None:
+    """Two files at a time: the large two are most of the work."""
     with ThreadPoolExecutor(2, "core-hash") as pool:
-        digests = dict(zip(listed, pool.map(lambda name: files.sha256(path / name), listed), strict=True))
-    for name, entry in listed.items():
-        if digests[name] != entry.get("sha256"):
-            raise CheckpointError(f"{path / name}: sha256 is {digests[name]}, expected {entry.get('sha256')}: damaged")
+        digests = dict(zip(manifest.files, pool.map(lambda n: _sha256(path / n), manifest.files), strict=True))
+    for name, entry in manifest.files.items():
+        if digests[name] != entry.sha256:
+            raise CheckpointError(f"{path / name}: sha256 is {digests[name]}, expected {entry.sha256}: damaged")
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return files.sha256(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None

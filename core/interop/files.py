@@ -1,11 +1,12 @@
 """The file-system calls of a save, each with a name, so that a test can make any of them fail.
 
 Nothing else in the project writes a file that must survive a kill. `POINT` is called before each of these calls
-with its name and path; a test puts a function there that raises, and looks at what is left on disk.
+with its name and path; a test puts a function there that raises or kills, and looks at what is left on disk.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -20,6 +21,8 @@ def _nothing(call: str, path: Path) -> None:
 
 
 POINT: Callable[[str, Path], None] = _nothing
+
+TEMPORARY = ".tmp"  # `.LATEST.tmp` is what becomes LATEST
 
 
 def create(path: Path) -> BinaryIO:
@@ -64,9 +67,39 @@ def rename(source: Path, target: Path) -> None:
     os.replace(source, target)
 
 
+def unlink(path: Path) -> None:
+    POINT("unlink", path)
+    path.unlink()
+
+
+def remove_folder(path: Path) -> None:
+    POINT("remove_folder", path)
+    path.rmdir()
+
+
 def remove_tree(path: Path) -> None:
-    POINT("remove_tree", path)
-    shutil.rmtree(path)
+    """A folder and what is in it; of a symbolic link, the link alone: what it leads to is somebody else's."""
+    if path.is_symlink() or not path.is_dir():
+        unlink(path)
+        return
+    for inner in path.iterdir():
+        remove_tree(inner)
+    remove_folder(path)
+
+
+def free_bytes(path: Path) -> int:
+    """What the disk has left for us where `path` is, or will be: the nearest folder above it counts."""
+    return shutil.disk_usage(next(p for p in (path, *path.absolute().parents) if p.exists())).free
+
+
+def largest_file() -> int | None:
+    """Bytes that this process may write into one file (RLIMIT_FSIZE, `ulimit -f`), None without a limit."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
 def write_durably(path: Path, data: bytes) -> str:
@@ -79,10 +112,23 @@ def write_durably(path: Path, data: bytes) -> str:
 
 def replace_durably(path: Path, data: bytes) -> None:
     """`path` holds either its old contents or all of the new ones, whatever happens in between."""
-    staged = path.with_name(f".{path.name}.tmp")
-    write_durably(staged, data)
-    rename(staged, path)
+    staged = path.with_name(f".{path.name}{TEMPORARY}")
+    try:
+        write_durably(staged, data)
+        rename(staged, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            staged.unlink()
+        raise
     sync_folder(path.parent)
+
+
+def sweep(folder: Path) -> list[str]:
+    """Remove what a killed `replace_durably` left in a folder that nobody else writes to. Returns the names."""
+    left = [path for path in folder.glob(f".*{TEMPORARY}") if not path.is_dir()]
+    for path in left:
+        unlink(path)
+    return [path.name for path in left]
 
 
 def sha256(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 The format (https://huggingface.co/docs/safetensors): 8 bytes, the length n of the header; n bytes of JSON, name ->
 dtype, shape, [begin, end) in the data; then the data, little-endian, without gaps. The library's own writer wants
-all bytes in memory and does not sync; this one holds one chunk at a time and returns the file's sha256, computed
+all bytes in memory and does not sync; this one holds some chunks at a time and returns the file's sha256, computed
 beside the writing. Nothing here is ever unpickled.
 """
 
@@ -12,11 +12,12 @@ import hashlib
 import json
 import math
 import struct
-from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from queue import Queue
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -39,11 +40,25 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "I8": np.dtype("i1"),
     "BOOL": np.dtype("?"),
 }
-WRITTEN = {dtype: name for name, dtype in DTYPES.items() if name not in ("BF16", "F16")}
+WRITTEN = {dtype: name for name, dtype in DTYPES.items() if name != "F16"}  # 16-bit integers are bf16's bits
 
 CHUNK = 1 << 22  # bytes of one write
-BEHIND = 64  # chunks by which the hash may lag, so that it also works while the disk syncs; they are kept alive
+BEHIND = 32  # chunks by which the hash may lag, so that it also works while the disk syncs; they are kept alive
+THREADS = 2  # of a file: one hashes, one syncs
 LONGEST_HEADER = 100_000_000  # bytes; the library's own limit: a hostile length must not become an allocation
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file whose bytes are with the system, and on their way to the disk."""
+
+    hashed: Future[str]
+    synced: Future[None]
+
+    def sha256(self) -> str:
+        """Waits until all is on the disk. Raises OSError when the disk does."""
+        self.synced.result()
+        return self.hashed.result()
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> str:
@@ -52,16 +67,40 @@ def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: Mapping[st
     Each tensor is looked up twice, once for its shape and once for its contents, so that a mapping that computes
     them needs memory for one at a time. Raises OSError when the disk does.
     """
-    digest = hashlib.sha256()
-    with files.create(path) as file, ThreadPoolExecutor(1, "core-hash") as hasher:
-        pending: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(THREADS, "core-save") as pool:
+        return start_tensors(path, tensors, metadata, pool).sha256()
+
+
+def start_tensors(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str], pool: Executor) -> Written:
+    """`write_tensors` up to the point where the disk is waited for, so that another file can be written meanwhile.
+
+    Tensors are looked up in this thread, as a device wants it. `pool` needs THREADS threads for each file.
+    """
+    file = files.create(path)
+    chunks: Queue[bytes | memoryview | None] = Queue(BEHIND)
+    hashed = pool.submit(_hash, chunks)
+    try:
         for chunk in _contents(tensors, metadata):
-            pending.append(hasher.submit(digest.update, chunk))  # releases the interpreter, as the write does
+            chunks.put(chunk)
             files.write(file, path, chunk)
-            if len(pending) > BEHIND:
-                pending.popleft().result()
+    except BaseException:
+        file.close()
+        raise
+    finally:
+        chunks.put(None)
+    return Written(hashed, pool.submit(_sync, file, path))
+
+
+def _hash(chunks: Queue[bytes | memoryview | None]) -> str:
+    digest = hashlib.sha256()
+    while (chunk := chunks.get()) is not None:
+        digest.update(chunk)  # releases the interpreter, as the write does
+    return digest.hexdigest()
+
+
+def _sync(file: BinaryIO, path: Path) -> None:
+    with file:
         files.sync(file, path)
-    return digest.hexdigest()  # leaving the block has waited for the hasher
 
 
 def _contents(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:

@@ -25,9 +25,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import tomli
+
 import core
-from core.errors import UsageError, did_you_mean
+from core.errors import CheckpointError, UsageError, did_you_mean
 from core.interop import checkpoint, files
+from core.train.lines import Lines
 
 RUNS = Path("runs")
 LOCK, METRICS, SAMPLES, LOG = "LOCK", "metrics.jsonl", "samples.jsonl", "train.log"
@@ -71,8 +74,8 @@ def occupied(path: Path) -> bool:
 class Run:
     """An open run folder. `path` and `name` are what `core_step_end` hooks see of it.
 
-    Entering it creates the folder when needed and takes the lock; leaving it releases the lock. Raises UsageError
-    when another process has it or when it cannot be written.
+    Entering it creates the folder when needed, takes the lock, removes what a kill left, and tries out all that a save
+    does; leaving it releases the lock. Raises UsageError when another process has it or when it cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -80,15 +83,18 @@ class Run:
         self.name = path.name
         self.checkpoints = path / "checkpoints"
         self._lock: io.FileIO | None = None
-        self._open: dict[str, io.FileIO] = {}
+        self._open: dict[str, Lines] = {}
 
     def __enter__(self) -> Run:
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self._lock = take_lock(self.path / LOCK)
+            files.sweep(self.path)
             checkpoint.sweep(self.checkpoints)
+            checkpoint.try_out(self.checkpoints)
+            files.sync_folder(self.path.parent)
             for name in (METRICS, SAMPLES, LOG):
-                self._open[name] = (self.path / name).open("ab", buffering=0)
+                self._open[name] = Lines(self.path / name)
         except OSError as error:
             self.close()
             raise UsageError(
@@ -118,38 +124,36 @@ class Run:
         files.replace_durably(self.path / RESOLVED, resolved.encode())
         files.replace_durably(self.path / ENV, files.to_json(environment()))
 
-    def resolved_config(self) -> str | None:
-        """The resolved config that the run had, None for a new one."""
-        with contextlib.suppress(FileNotFoundError):
-            return (self.path / RESOLVED).read_text(encoding="utf-8")
-        return None
-
     def write_variants(self, variants: Mapping[str, Any]) -> None:
         files.replace_durably(self.path / VARIANTS, files.to_json(variants))
 
     # --- what is appended ------------------------------------------------------------------------------------
 
+    # None of these raises when the disk refuses: see `Lines`.
+
     def log(self, text: str) -> None:
-        """A line of train.log; a full disk must not end a run because of it."""
-        with contextlib.suppress(OSError):
-            self._append(LOG, text + "\n")
+        self._open[LOG].append(text + "\n")
 
     def metrics(self, record: Mapping[str, Any]) -> None:
-        self._append(METRICS, to_line(record))
+        self._open[METRICS].append(to_line(record))
 
     def sample(self, record: Mapping[str, Any]) -> None:
-        self._append(SAMPLES, to_line(record))
+        self._open[SAMPLES].append(to_line(record))
 
-    def _append(self, name: str, text: str) -> None:
-        """One write, so that a kill leaves at most the last line incomplete."""
-        data = memoryview(text.encode("utf-8", "backslashreplace"))
-        while data.nbytes:
-            data = data[self._open[name].write(data) :]
+    def refused(self) -> dict[str, tuple[int, str]]:
+        """The files whose last lines the disk did not take: how many, and why."""
+        return {name: (file.missing, file.refused) for name, file in self._open.items() if file.refused}
 
     def sync(self) -> None:
-        """Bring the metrics to the disk, beside a checkpoint that stands on them."""
+        """Bring the metrics to the disk, beside a checkpoint that stands on them. CheckpointError if that fails."""
         for name in (METRICS, SAMPLES):
-            os.fsync(self._open[name].fileno())
+            try:
+                self._open[name].sync()
+            except OSError as error:
+                raise CheckpointError(
+                    f"{self.path / name}: cannot be brought to the disk: {error.strerror or error}",
+                    hint="earlier checkpoints are as they were; look after that disk, then go on with --resume",
+                ) from None
 
     def rewind(self, step: int) -> None:
         """Drop what metrics and samples say of later steps, and a last line that a kill cut short."""
@@ -158,7 +162,14 @@ class Run:
             kept = [line for line in read_lines(path) if line["step"] <= step]
             self._open[name].close()
             files.replace_durably(path, "".join(map(to_line, kept)).encode("utf-8", "backslashreplace"))
-            self._open[name] = path.open("ab", buffering=0)
+            self._open[name] = Lines(path)
+
+
+def resolved_config(run: Path) -> dict[str, Any] | None:
+    """The config that a run had last; None where there is none that can be read."""
+    with contextlib.suppress(OSError, UnicodeDecodeError, tomli.TOMLDecodeError):
+        return tomli.loads((run / RESOLVED).read_text(encoding="utf-8"))
+    return None
 
 
 # --- JSON lines ------------------------------------------------------------------------------------------------

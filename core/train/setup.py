@@ -6,12 +6,14 @@ estimate, data. Then the folder is made and locked, and memory is filled last.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import tomli
 
@@ -19,6 +21,7 @@ import core
 from core.cache import cache_folder
 from core.config import RunConfig, check_options, check_out, load_config, micro_steps
 from core.data import Data, Tokenizer, TokenSource, diff_description, open_data
+from core.dtypes import itemsize, resolve
 from core.engine import TARGETS, Engine, Settings
 from core.errors import BuildError, CheckpointError, DataError, UsageError
 from core.graph import ModelSource, load_model
@@ -31,12 +34,14 @@ from core.plan.describe import human
 from core.plan.describe import table as table_lines
 from core.registry import Registry
 from core.testing.verdicts import FAILED, Verdicts
+from core.train.detect import Detector
 from core.train.devices import choose_device
 from core.train.display import Display
 from core.train.estimate import SLOW, estimate_seconds, refuse_long
 from core.train.loop import Job, Trainer, run_job
+from core.train.provenance import made_with
 from core.train.report import duration
-from core.train.run import Run, choose_folder, occupied
+from core.train.run import Run, choose_folder, occupied, resolved_config
 
 Array = np.ndarray[Any, Any]
 VERDICTS = "checks.json"  # in the cache folder: what `core check` found
@@ -74,7 +79,7 @@ def prepare(asked: Asked, display: Display, stack: ExitStack) -> Trainer:
         stack.enter_context(run)
         display.log = run.log
     start = find_start(asked, run, display)
-    before = run.resolved_config()
+    before = resolved_config(start.path.parents[1]) if start else None
 
     model = load_model(config.model, registry)
     if start is not None:
@@ -89,18 +94,19 @@ def prepare(asked: Asked, display: Display, stack: ExitStack) -> Trainer:
     lr = learning_rate(config, registry)
     table = table_of_choices(engine, plan, registry)
     data = find_data(config, engine, start, asked.allow_data_change, display)
+    check_disk(config, engine, run, done)
 
     if display.log != run.log:
         stack.enter_context(run)
         display.log = run.log
     run.rewind(done)
     run.write_config(config.source, config.to_toml())
-    choices = {name: choice.variant.name for name, choice in engine.choices(plan).items()}
-    run.write_variants(variants_record(config, engine, table, choices))
+    record = variants_record(config, registry, engine, plan, table)
+    run.write_variants(record)
     announce(config, run, engine, plan, table, data, micro, display)
-    announce_start(config, start, before, estimate, display)
+    announce_start(config, start, before, record, estimate, display)
     fill(config, registry, engine, start)
-    job = make_job(config, registry, run, display, engine, data, micro, lr, choices, start)
+    job = make_job(config, registry, run, display, engine, data, micro, lr, record, start)
     return Trainer(job, start.state if start else None)
 
 
@@ -110,7 +116,8 @@ def prepare(asked: Asked, display: Display, stack: ExitStack) -> Trainer:
 def find_start(asked: Asked, run: Run, display: Display) -> Checkpoint | None:
     """The checkpoint to go on from, None for a fresh start.
 
-    --resume falls back to an older checkpoint, and says so; --from takes the one that was named or raises.
+    --resume falls back to an older checkpoint, and says so; --from takes the one that was named or raises. LATEST is
+    brought up to date when it names another one than the newest valid, as after a kill.
     """
     if asked.origin is not None:
         return checkpoint.find(asked.origin)
@@ -124,6 +131,13 @@ def find_start(asked: Asked, run: Run, display: Display) -> Checkpoint | None:
             f"{run.path}: none of its checkpoints is valid; nothing was changed",
             hint="another --out starts anew, with --from CHECKPOINT from one that is valid",
         )
+    if found is None:
+        if occupied(run.path):
+            display.line(f"{run.path} has no checkpoint: it starts at step 1")
+        return None
+    said = checkpoint.repair_latest(found)
+    if said is not None:
+        display.line(f"{checkpoint.LATEST} named {said}; now it names {found.path.name}")
     return found
 
 
@@ -161,7 +175,8 @@ def fill(config: RunConfig, registry: Registry, engine: Engine, start: Checkpoin
     """Parameters and optimizer state: of the checkpoint, of `weights`, or drawn."""
     if start is not None:
         load_state(engine, start)
-        engine.set_step(start.step)
+        updates = start.state.get("updates")
+        engine.set_step(start.step if updates is None else updates)
     elif config.weights:
         load_weights(config, registry, engine)
     else:
@@ -215,6 +230,21 @@ def build_engine(
         ),
         device,
     )
+
+
+def check_disk(config: RunConfig, engine: Engine, run: Run, done: int) -> None:
+    """Before step 1 and before the run's folder is made: CheckpointError without room for the run's checkpoints."""
+    table = config.train
+    if not table.checkpoint_every:
+        return
+    width = itemsize(resolve("acc", config.precision))
+    states = len(engine.registry.optimizer(config.optimizer.name).state)
+    sizes = {
+        checkpoint.MODEL: engine.graph.parameter_count * width,
+        checkpoint.OPTIMIZER: engine.layout.trainable * width * states,
+    }
+    saves = max(0, math.ceil((table.steps - done) / table.checkpoint_every))
+    checkpoint.check_room(run.checkpoints, sizes, table.keep_last, saves)
 
 
 def option_place(config: RunConfig, table: str) -> Callable[[str], str]:
@@ -321,7 +351,7 @@ def make_job(
     data: Data,
     micro: int,
     lr: Callable[[int], float],
-    choices: Mapping[str, str],
+    record: Mapping[str, Any],
     start: Checkpoint | None,
 ) -> Job:
     """Everything that the loop needs, settled."""
@@ -339,6 +369,7 @@ def make_job(
         lr=lr,
         model_toml=engine.model.to_toml(config.dims),
         seed=config.seed,
+        detector=Detector(**msgspec.structs.asdict(config.detect)),
         val_batches=val_batches_of(data.val, engine, val_tokens) if data.val else None,
         tokenizer=tokenizer,
         tokenizer_json=tokenizer.to_json() if tokenizer else None,
@@ -361,7 +392,8 @@ def make_job(
             "schedule": config.schedule.name,
             "tokenizer": {"name": tokenizer.name, "hash": tokenizer.hash} if tokenizer else None,
             "data": data.describe(),
-            "variants": dict(choices),
+            "variants": record["nodes"],
+            "made_with": record["made_with"],
         },
     )
 
@@ -386,14 +418,17 @@ def table_of_choices(engine: Engine, plan: Plan, registry: Registry) -> list[dic
 
 
 def variants_record(
-    config: RunConfig, engine: Engine, table: Sequence[Mapping[str, Any]], choices: Mapping[str, str]
+    config: RunConfig, registry: Registry, engine: Engine, plan: Plan, table: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """variants.json: the choices on which the run's bits depend."""
+    """variants.json: the choices on which the run's bits depend, and the sources and versions of what was chosen."""
+    choices = engine.choices(plan)
+    others = (registry.optimizer(config.optimizer.name), registry.schedule(config.schedule.name))
     return {
         "device": engine.device.describe(),
         "precision": config.precision,
         "table": list(table),
-        "nodes": dict(choices),
+        "nodes": {name: choice.variant.name for name, choice in choices.items()},
+        "made_with": made_with(registry, (c.variant for c in choices.values()), others, engine.device.describe()),
     }
 
 
@@ -430,14 +465,22 @@ def announce(
 
 
 def announce_start(
-    config: RunConfig, start: Checkpoint | None, before: str | None, estimate: float | None, display: Display
+    config: RunConfig,
+    start: Checkpoint | None,
+    before: Mapping[str, Any] | None,
+    record: Mapping[str, Any],
+    estimate: float | None,
+    display: Display,
 ) -> None:
-    """Where the run starts from, what changed in the config since, and how long it may take."""
+    """Where the run starts from, what has changed since, and how long it may take."""
     if start is not None:
         display.line(f"resumed from {start}")
-    if start is not None and before is not None:
-        for line in differences(flat(tomli.loads(before)), flat(config.document)):
+        for line in differences(flat(before or config.document), flat(config.document)):
             display.line(f"config change: {line}")
+        for line in differences(start.state["variants"], record["nodes"]):
+            display.line(f"variant change: {line}")
+        for line in differences(start.state["made_with"] or record["made_with"], record["made_with"]):
+            display.line(f"change since the checkpoint: {line}")
     if start is None and config.weights:
         display.line(f"weights: {config.weights}")
     if estimate is not None:

@@ -1,0 +1,157 @@
+"""Saving GPT-2 124M with its optimizer: our checkpoint against a plain write and fsync of the same bytes.
+
+    python benchmarks/checkpoint.py                            five rounds, in a temporary folder
+    python benchmarks/checkpoint.py --folder /mnt/disk --rounds 9 --json result.json
+
+`ours` is `core.interop.checkpoint.save`: staged, hashed (sha256 of every byte), synced, with a manifest, renamed, and
+LATEST replaced. `plain` writes the same tensors' bytes into two files, one after the other, and syncs each: it leaves
+nothing that could be verified. Each peer is a process of its own with the same arrays; rounds alternate, each begins
+with what the other left removed and the disk idle, and the first one is not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = {"B": 4, "T": 64}
+MIB = 2**20
+
+
+def resident(what):
+    """VmRSS (now) or VmHWM (at its highest) of this process, in bytes."""
+    found = re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(found[1]) * 1024
+
+
+def make_engine():
+    """The engine that a run has, with every byte of weights and optimizer state drawn, so that it is in memory."""
+    import numpy as np
+
+    from core.engine import Engine, Settings
+    from core.graph import load_model
+    from core.loader import load_registry
+
+    registry = load_registry()
+    engine = Engine(load_model("gpt2_124m", registry), registry, Settings(dims=CONFIG, optimizer="adamw"))
+    stream = np.random.Generator(np.random.PCG64(1337))
+    for arrays in (engine.parameters(), *engine.optimizer_state().values()):
+        for array in arrays.values():
+            array[...] = stream.standard_normal(array.shape, np.float32)
+    return engine
+
+
+def save_ours(engine, folder):
+    from core.interop import checkpoint
+    from core.interop.checkpoint import Contents
+
+    contents = Contents(engine.parameters(), engine.optimizer_state(), engine.model.to_toml(CONFIG), None, {"step": 1})
+    checkpoint.save(folder / "checkpoints", 1, contents)
+
+
+def save_plain(engine, folder):
+    both = {
+        "model": [engine.parameters()],
+        "optimizer": list(engine.optimizer_state().values()),
+    }
+    for name, states in both.items():
+        with (folder / name).open("wb", buffering=0) as file:
+            for state in states:
+                for array in state.values():
+                    rest = memoryview(array.reshape(-1)).cast("B")
+                    while rest.nbytes:
+                        rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
+
+
+PEERS = {"ours": save_ours, "plain": save_plain}
+
+
+def serve(name, folder):
+    """Be a peer: one save for each line that comes in, one line of JSON for each save."""
+    sys.path.insert(0, str(ROOT))
+    engine = make_engine()
+    before = resident("VmRSS")
+    print(json.dumps({"ready": True}), flush=True)
+    for _ in sys.stdin:
+        cpu, start = os.times(), time.perf_counter()
+        PEERS[name](engine, folder)
+        seconds, after = time.perf_counter() - start, os.times()
+        spent = after.user + after.system - cpu.user - cpu.system
+        print(json.dumps({"seconds": seconds, "cpu": spent, "added": resident("VmHWM") - before}), flush=True)
+
+
+def ask(peer, folder):
+    """One save of a peer into an empty folder, on an idle disk."""
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "checkpoints").mkdir(parents=True)
+    os.sync()
+    peer.stdin.write("save\n")
+    peer.stdin.flush()
+    found = json.loads(peer.stdout.readline())
+    found["bytes"] = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+    return found
+
+
+def measure(folder, rounds):
+    command = [sys.executable, str(Path(__file__).resolve()), "--folder", str(folder), "--peer"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    peers = {name: subprocess.Popen([*command, name], **pipes) for name in PEERS}
+    for peer in peers.values():
+        peer.stdout.readline()
+    found = {name: [] for name in PEERS}
+    for turn in range(rounds + 1):
+        for name, peer in peers.items():
+            result = ask(peer, folder)
+            if turn:
+                found[name].append(result)
+    for peer in peers.values():
+        peer.stdin.close()
+        peer.wait()
+    return found
+
+
+def report(found):
+    print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
+    print("| peer | MiB | seconds, median | least | MiB/s | CPU seconds | memory added, MiB | median over plain | least |")
+    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
+    base = [r["seconds"] for r in found["plain"]]
+    for name, results in found.items():
+        seconds = [r["seconds"] for r in results]
+        median, size = statistics.median(seconds), results[0]["bytes"] / MIB
+        print(
+            f"| {name} | {size:.0f} | {median:.2f} | {min(seconds):.2f} | {size / median:.0f} "
+            f"| {statistics.median(r['cpu'] for r in results):.2f} | {max(r['added'] for r in results) / MIB:.0f} "
+            f"| {median / statistics.median(base):.2f} | {min(seconds) / min(base):.2f} |"
+        )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--folder", type=Path, help="where to save: on the disk that is meant, with 3 GB free")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.peer:
+        return serve(asked.peer, asked.folder)
+    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
+        found = measure(Path(folder) / "saved", asked.rounds)
+    report(found)
+    if asked.json:
+        asked.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

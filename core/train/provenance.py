@@ -1,0 +1,53 @@
+"""What a run's numbers depend on besides its config and data: sources of what runs, versions, the device.
+
+Each checkpoint records it, and a run that goes on says what has changed since. It decides nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+from collections.abc import Iterable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import core
+from core.op import Variant
+from core.registry import Registry
+from core.testing.verdicts import sources_of
+from core.train.run import commit
+
+PACKAGES = ("numpy", "cuda-python", "cuda-bindings", "nvidia-cuda-nvrtc")  # that numbers depend on
+SHORT = 12  # hexadecimal digits of a hash that is for comparing two runs
+
+
+def made_with(registry: Registry, variants: Iterable[Variant], others: Iterable[Any], device: str) -> dict[str, str]:
+    """Name -> version or hash: `corelm`, `python`, packages, `device`, each plugin, and each source file of `variants`,
+    with their ops and references, and of the objects `others` (optimizer, schedule)."""
+    found = {"corelm": core.__version__, "commit": commit() or "unknown", "python": platform.python_version()}
+    found |= {name: version for name in PACKAGES if (version := _version(name))}
+    found["device"] = device
+    found |= {f"plugin {r.name}": r.version or "no version" for r in registry.plugins if r.brings}
+    paths = {path for variant in variants for path in sources_of(variant, registry)}
+    paths |= {path for each in others for path in _file_of(each)}
+    for path in sorted(paths):
+        name = f"source {path.parent.name}/{path.name}"
+        contents = path.read_bytes()
+        found[name] = hashlib.sha256(found.get(name, "").encode() + contents).hexdigest()[:SHORT]
+    return found
+
+
+def _file_of(thing: Any) -> Iterator[Path]:
+    """The source file of an object's class."""
+    file = getattr(sys.modules.get(type(thing).__module__), "__file__", None)
+    if file is not None and Path(file).is_file():
+        yield Path(file)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
