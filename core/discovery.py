@@ -86,13 +86,16 @@ class Found:
     problems: list[Exception] = field(default_factory=list)
 
 
-def discover(paths: Sequence[str | os.PathLike[str]] = (), disable: Sequence[str] = ()) -> Found:
+def discover(
+    paths: Sequence[str | os.PathLike[str]] = (), disable: Sequence[str] = (), only: Sequence[str] | None = None
+) -> Found:
     """All plugins: built in first, then shipped, installed and given ones.
 
-    disable: names of plugins, or of distributions, to leave out. Raises BuildError for a path that is no plugin.
+    disable: names of plugins, or of distributions, to leave out. only: the shipped and installed ones to take; None
+    stands for what CORELM_PLUGINS says. Raises BuildError for a path that is no plugin.
     """
     found = Found()
-    only = _limit()
+    only = _limit() if only is None else only
     known = [*built_in(), *shipped(), *installed()]
     switchable = [c for c in known if c.kind != BUILT_IN]
     given = given_paths(paths)
@@ -213,15 +216,16 @@ def given_paths(paths: Sequence[str | os.PathLike[str]]) -> list[Candidate]:
     found: dict[Path, Candidate] = {}
     for given in paths:
         text = os.fspath(given)
-        path = Path(text).expanduser().resolve()
-        if path.is_dir() and (path / "__init__.py").is_file():
+        # os.path: Path's own questions raise for NULs, loops of links, and names that are too long
+        path = Path(os.path.realpath(os.path.expanduser(text))) if "\0" not in text else Path(text)
+        if os.path.isfile(path / "__init__.py"):
             found.setdefault(path, Candidate(path.name, GIVEN, text, path, path))
-        elif path.is_file() and path.suffix == ".py":
+        elif os.path.isfile(path) and path.suffix == ".py":
             found.setdefault(path, Candidate(path.stem, GIVEN, text, path, path.parent))
         else:
             why = (
-                "a folder without an __init__.py" if path.is_dir()
-                else "no Python file" if path.exists()
+                "a folder without an __init__.py" if os.path.isdir(path)
+                else "no Python file" if os.path.exists(path)
                 else "not there"
             )  # fmt: skip
             raise BuildError(

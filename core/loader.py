@@ -44,17 +44,19 @@ def load_registry(
     paths: Sequence[str | os.PathLike[str]] = (),
     *,
     disable: Sequence[str] = (),
+    only: Sequence[str] | None = None,
     require: Sequence[str] = (),
     strict: bool = True,
 ) -> Registry:
     """The built-in ops and every plugin: shipped, installed, and those at `paths` (a folder or a .py file).
 
-    disable: names of plugins or distributions to leave out. require: plugins that must be loaded. strict=False is
-    for listings: it raises nothing, not for conflicts nor for a given path that is broken, and lists them.
+    disable: names of plugins or distributions to leave out. only: the shipped and installed ones to take, () for none
+    of them; None stands for what CORELM_PLUGINS says. require: plugins that must be loaded. strict=False is for
+    listings: it raises nothing, not for conflicts nor for a given path that is broken, and lists them.
 
     Raises BuildError for a broken plugin that was given or required, and for two definitions of one name.
     """
-    found = discover(paths, disable)
+    found = discover(paths, disable, only)
     if strict and found.problems:
         raise found.problems[0]
     loading = Loading(strict)

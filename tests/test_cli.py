@@ -210,7 +210,7 @@ def test_ops_lists_every_op_and_variant(capsys: pytest.CaptureFixture[str]) -> N
         assert all(v["name"] in text for v in entry["variants"])
 
 
-@pytest.mark.parametrize("name", list(load_registry().ops))
+@pytest.mark.parametrize("name", list(load_registry(only=()).ops))
 def test_an_op_in_full_names_every_tensor_param_attr_and_variant(capsys: pytest.CaptureFixture[str], name: str) -> None:
     registry = load_registry()
     op, text = registry.op(name), listed(capsys, "ops", name)
@@ -255,7 +255,10 @@ def test_plugins_lists_the_broken_one_with_its_reason_and_traceback(
     assert "broken" in listed(capsys, "plugins", "--plugin", str(path))
     assert "Traceback" in listed(capsys, "plugins", "bad", "--plugin", str(path))
     data = json.loads(listed(capsys, "plugins", "--json", "--plugin", str(path)))
-    assert [(d["name"], d["status"]) for d in data] == [("ops", "loaded"), ("bad", "broken")]
+    assert [(d["name"], d["status"]) for d in data if d["status"] != "disabled"] == [
+        ("ops", "loaded"),
+        ("bad", "broken"),
+    ]
     assert data[1]["reason"] == f"RuntimeError: boom ({path}:1)"
     assert cli.run(["ops", "--plugin", str(path)]) == 3
 

@@ -59,7 +59,7 @@ def commands(page: Path) -> list[list[str]]:
 
 
 def files(page: Path) -> dict[str, str]:
-    """The files that the page shows: blocks that open with a comment that is a path, `# mine/rmsnorm.py`."""
+    """The files that the page shows: blocks that open with a comment that is a path, `# mine/rms.py`."""
     shown = [*fenced(page, "python"), *fenced(page, "toml")]
     named = ((re.match(r"# ([\w./-]+\.(?:py|toml))\n", block), block) for block in shown)
     return {match[1]: block for match, block in named if match}
@@ -259,18 +259,18 @@ def test_the_plugin_works_from_where_an_installer_puts_it(
         for name in [m for m in sys.modules if m.split(".")[0] == "docs_mine"]:
             del sys.modules[name]
     assert "step 2/2 | loss" in printed
-    assert re.search(r"^ +rmsnorm +blocked +5 ", printed, re.M)  # two in each of two layers, and the last one
+    assert re.search(r"^ +rms +blocked +5 ", printed, re.M)  # two in each of two layers, and the last one
 
 
 def test_a_wrong_gradient_in_the_plugin_is_refused(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
     put(workplace, PLUGINS)
-    path = workplace / "mine/rmsnorm.py"
+    path = workplace / "mine/rms.py"
     right = "(dn - n * np.mean(dn * n, axis=-1, keepdims=True))"
     assert right in path.read_text("utf-8")
     path.write_text(path.read_text("utf-8").replace(right, "dn"))
-    assert cli.run(["check", "rmsnorm", "--plugin", "mine"]) == 1
+    assert cli.run(["check", "rms", "--plugin", "mine"]) == 1
     out, err = capfd.readouterr()
-    assert "rmsnorm.reference" in err and "gradient     FAILED" in out
+    assert "rms.reference" in err and "gradient     FAILED" in out
 
 
 def rows(page: Path, heading: str) -> list[str]:

@@ -217,9 +217,9 @@ def test_ctrl_c_during_an_import_is_not_a_broken_plugin(tmp_path: Path) -> None:
 
 
 def test_a_missing_op_names_the_broken_plugin_that_may_have_brought_it(site: Path) -> None:
-    install(site, "bad", "corelm_bad_module", OP.format(name="rmsnorm") + "raise RuntimeError('boom')\n")
-    with pytest.raises(BuildError, match='no op "rmsnorm"') as caught:
-        load_registry().op("rmsnorm", "models/x.toml [graph] n")
+    install(site, "bad", "corelm_bad_module", OP.format(name="wavenorm") + "raise RuntimeError('boom')\n")
+    with pytest.raises(BuildError, match='no op "wavenorm"') as caught:
+        load_registry().op("wavenorm", "models/x.toml [graph] n")
     text = str(caught.value)
     assert text.startswith("models/x.toml [graph] n: ")
     assert 'plugin "bad" (corelm-bad 1.2 (entry point bad)) is broken: RuntimeError: boom' in text
@@ -349,6 +349,7 @@ def test_the_environment_limits_shipped_and_installed_plugins(site: Path, monkey
     assert "beta" in registry.ops and "alpha" not in registry.ops
     monkeypatch.setenv("CORELM_PLUGINS", "")
     assert {p.name for p in load_registry().plugins if p.status == "loaded"} == {"ops"}
+    assert {p.name for p in load_registry(only=["a"]).plugins if p.status == "loaded"} == {"ops", "a"}
 
 
 def test_a_name_that_switches_nothing_is_an_error(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -479,7 +480,7 @@ def test_each_launcher_has_the_kernels_of_the_class_that_wrote_it(tmp_path: Path
         "    def forward(self, t, launch): ...\ndef core_variants():\n    return [Mine]\n",
     )
     mine = load_registry([ours.parent, theirs]).variant("alpha", "mine")
-    assert mine.sources == {"forward": tmp_path / "alpha.cu", "backward": tmp_path / "ours" / "a.cu"}
+    assert mine.sources == {"forward": (tmp_path / "alpha.cu",), "backward": (tmp_path / "ours" / "a.cu",)}
     assert mine.folder == tmp_path
 
 
