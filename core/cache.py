@@ -7,12 +7,13 @@ everything still works, more slowly. Nothing here decides what is cached; no oth
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import sys
 from pathlib import Path
 from typing import Any
+
+from core.outside import parse_json, read_whole
 
 
 def cache_folder() -> Path:
@@ -52,7 +53,7 @@ def try_write(path: Path, data: bytes) -> bool:
 def read_json(path: Path) -> Any:
     """The JSON in a cache entry, or None when it is absent or damaged: it is then made again."""
     try:
-        return json.loads(path.read_bytes())
+        return parse_json(read_whole(path))
     except (OSError, ValueError):
         return None
 

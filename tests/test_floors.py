@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 # From the ground up. A name is a module or a folder of core/; a folder may import from itself.
 FLOORS = (
     ("errors",),
+    ("outside",),
     ("expr", "dtypes", "cache"),
     ("op",),
     ("hooks",),

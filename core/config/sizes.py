@@ -39,6 +39,8 @@ def check_out(path: str | Path) -> Path:
     why = unfit(text)
     if not why and ".." in Path(text).parts:
         why = 'it holds ".."'
+    if not why and text.startswith("~"):
+        why = 'a folder called "~" would be made, since the shell has not put your home in its place'
     if not why:
         existing = next((p for p in (Path(text), *Path(text).parents) if os.path.exists(p)), Path("."))
         why = "" if existing.is_dir() else f"{show(str(existing))} is not a folder"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import core
 from core.config.check import Keys, show
 from core.config.schema import Document
 from core.errors import UsageError, did_you_mean
+from core.outside import read_whole
 
 LARGEST = 1 << 20  # bytes: a config beyond this is some other file, perhaps a checkpoint given by mistake
 
@@ -40,15 +42,24 @@ class Source:
 def show_path(path: Path) -> str:
     """A path for a message: relative to the current directory where it lies within."""
     try:
-        return path.resolve().relative_to(Path.cwd()).as_posix()
+        return Path(os.path.realpath(path)).relative_to(Path.cwd()).as_posix()
     except (ValueError, OSError):
         return str(path)
 
 
+def within(path: Path, folders: Iterable[Path]) -> bool:
+    """Whether a path lies in one of the folders once its symbolic links are followed."""
+    real = Path(os.path.realpath(path))
+    return any(real.is_relative_to(os.path.realpath(folder)) for folder in folders)
+
+
+def shipped_folders() -> list[Path]:
+    return [Path(root) / "configs" for root in core.__path__]
+
+
 def shipped_configs() -> dict[str, Path]:
     """The configs that come with the project, by stem."""
-    folders = [Path(root) / "configs" for root in core.__path__]
-    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.toml"))}
+    return {path.stem: path for folder in shipped_folders() for path in sorted(folder.glob("*.toml"))}
 
 
 def shipped(name: str) -> Path | None:
@@ -81,15 +92,12 @@ def read_source(path: Path) -> Source:
 
 
 def read_text(path: Path) -> str:
-    """The text of a TOML file. Raises UsageError: unreadable, too large, or not UTF-8, with line and column."""
+    """The text of a TOML file. Raises UsageError: no file, too large, or not UTF-8, with line and column."""
     shown = show_path(path)
     try:
-        with path.open("rb") as file:
-            data = file.read(LARGEST + 1)
+        data = read_whole(path, LARGEST)
     except OSError as error:
-        raise UsageError(f"{shown}: cannot be read: {error.strerror or error}") from None
-    if len(data) > LARGEST:
-        raise UsageError(f"{shown}: larger than {LARGEST} bytes; expected a TOML file")
+        raise UsageError(f"{shown}: cannot be read: {error.strerror or error}", hint="expected a TOML file") from None
     try:
         return data.decode("utf-8").removeprefix("\ufeff")  # some editors put a byte order mark in front
     except UnicodeDecodeError as error:
@@ -138,6 +146,11 @@ def read_chain(path: Path) -> tuple[list[Source], list[str]]:
             return chain[::-1], [
                 f"{source.shown} extends: expected a file relative to {show_path(path.parent) or '.'} or a shipped "
                 f"config, got {show(base)}, which does not exist{close} (chain: {walked} -> {base})"
+            ]
+        if not within(found, [Path.cwd(), chain[0].path.parent, *shipped_folders()]):
+            return chain[::-1], [
+                f"{source.shown} extends: {show_path(found)} lies outside the folders that a base may come from: the "
+                f"current directory, that of {chain[0].shown}, and the shipped configs (chain: {walked} -> {base})"
             ]
         if any(found.resolve() == s.path.resolve() for s in chain):
             return chain[::-1], [f"{source.shown} extends: a cycle: {walked} -> {show_path(found)}"]

@@ -7,6 +7,7 @@ earlier ones were passed over is part of the answer, since a run must say what i
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from core.cache import cache_folder, try_write
 from core.data.gpt2 import load_gpt2
 from core.data.tokenizer import FORMAT, Tokenizer, bytes_tokenizer, load_tokenizer, train_bpe
 from core.errors import DataError, UsageError, did_you_mean
+from core.outside import read_whole
 
 DEFAULT_VOCAB = 4096
 MOST_TEXT = 100_000_000  # characters a bpe is trained on: more changes no merge that matters
@@ -46,7 +48,7 @@ def _gpt2(path: Path | None, request: Request) -> Tokenizer:
 
 def _bpe(path: Path | None, request: Request) -> Tokenizer:
     if path is not None:
-        return load_tokenizer(path.expanduser(), "bpe")
+        return load_tokenizer(Path(os.path.expanduser(path)), "bpe")
     if request.text is None:
         raise DataError(
             "there is no text to train it on", hint="name text in [data] train, or a trained tokenizer as bpe:PATH"
@@ -57,7 +59,7 @@ def _bpe(path: Path | None, request: Request) -> Tokenizer:
         key = hashlib.sha256(f"{FORMAT} {MOST_TEXT} {request.digest} {size}".encode()).hexdigest()[:32]
         entry = cache_folder() / "tokenizers" / "bpe" / f"{key}.json"
         try:
-            return Tokenizer.from_json(entry.read_text("utf-8"), str(entry))
+            return Tokenizer.from_json(read_whole(entry).decode(), str(entry))
         except (OSError, UnicodeDecodeError, DataError):
             pass  # not there, or damaged: trained again, from the same text to the same tokenizer
     tokenizer = train_bpe(_limited(request.text()), size)

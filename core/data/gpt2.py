@@ -20,6 +20,7 @@ from pathlib import Path
 from core.cache import cache_folder, read_json, try_write
 from core.data.tokenizer import Tokenizer, load_tokenizer, read_merges, read_ranks
 from core.errors import DataError
+from core.outside import read_whole
 
 HASH = "2a22afed7c1bc07a25c567c2d30d15e1aaa1127376f4c7d4aa36a38a0f54dc48"  # Tokenizer.hash of GPT-2's
 URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/vocab.bpe"
@@ -46,12 +47,12 @@ def load_gpt2(path: Path | None = None, *, offline: bool = False, again: bool = 
     """
     named = path or (Path(os.environ[ENVIRONMENT]) if os.environ.get(ENVIRONMENT) else None)
     if named is not None:  # an explicit file never falls back to another
-        return _checked(load_tokenizer(named.expanduser(), "gpt2"), str(named))
+        return _checked(load_tokenizer(Path(os.path.expanduser(named)), "gpt2"), str(named))
     passed: list[str] = []
     for file, read in _places():
         try:
             if file.is_file():
-                return _checked(Tokenizer("gpt2", read(file.read_bytes(), file), name="gpt2"), str(file))
+                return _checked(Tokenizer("gpt2", read(read_whole(file), file), name="gpt2"), str(file))
         except (DataError, OSError) as error:
             passed.append(
                 f"{file} is left alone and not used ({error.message if isinstance(error, DataError) else error})"

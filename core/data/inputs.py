@@ -88,7 +88,7 @@ def expand(item: str, where: str) -> list[Path]:
     """The paths that a name or glob stands for, in the order of their names. UsageError if there are none."""
     if "\0" in item:
         raise UsageError(f"{where}: expected a path, got {item!r} with a NUL in it", hint="remove it")
-    path = Path(item).expanduser()
+    path = Path(os.path.expanduser(item))  # unlike Path's own, it takes "~nobody" for a name
     if any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts):
         raise UsageError(
             f'{where}: "{item[:40]}..." has a name of more than {LONGEST_NAME} bytes', hint="no file can be called so"
@@ -103,6 +103,8 @@ def expand(item: str, where: str) -> list[Path]:
     holds = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "nothing"
     missing = path.relative_to(folder).parts[0] if path.is_relative_to(folder) else item
     what = "matches no file" if glob.has_magic(item) else "does not exist"
+    if path.is_symlink():
+        what, names = f"is a link to {os.readlink(path)}, which does not exist", []
     raise UsageError(
         f'{where}: "{item}" {what}; the nearest folder that exists is {folder.resolve()}, which holds {holds}'
         f"{did_you_mean(missing, names)}",

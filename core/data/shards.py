@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from core.data.cache import contents_sha256, file_sha256
 from core.errors import DataError
+from core.outside import parse_json, read_whole
 
 Tokens = NDArray[np.unsignedinteger[Any]]
 
@@ -27,6 +28,7 @@ HEADER_BYTES = 1024
 SHARD_TOKENS = 100_000_000  # as in the published FineWeb shards: 200 MB of uint16
 MOST_TOKENS = 2**31 - 1  # the header's count is an int32, and other readers take it for one
 SAMPLES, SAMPLE_BYTES = 64, 4096
+LARGEST_SIDECAR = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -78,14 +80,7 @@ class Shard:
         return HEADER_BYTES + token * self.format.dtype.itemsize
 
     def describe(self) -> dict[str, Any]:
-        """What a resume compares. The hash covers the header, the size and 64 samples, so that it is always quick."""
-        size = self.path.stat().st_size
-        hasher = hashlib.sha256(str(size).encode())
-        with self.path.open("rb") as file:
-            for at in (0, *sample_offsets(size)):
-                file.seek(at)
-                hasher.update(file.read(SAMPLE_BYTES))
-        return {"file": self.name, "tokens": self.count, "bytes": size, "hash": hasher.hexdigest()[:32]}
+        return describe_tokens(self.path.name, self.open())
 
 
 @dataclass(frozen=True)
@@ -106,16 +101,22 @@ class InMemory:
         return token * self.array.dtype.itemsize
 
     def describe(self) -> dict[str, Any]:
-        hasher = hashlib.sha256(np.ascontiguousarray(self.array).view(np.uint8).data)
-        return {
-            "file": self.name,
-            "tokens": self.count,
-            "bytes": int(self.array.nbytes),
-            "hash": hasher.hexdigest()[:32],
-        }
+        return describe_tokens(self.name, self.array)
 
 
 Piece = Shard | InMemory
+
+
+def describe_tokens(name: str, tokens: Tokens) -> dict[str, Any]:
+    """What a resume compares of a piece, the same wherever it lies: on another machine, in a cache, in memory.
+
+    The hash covers the size and 64 samples, so that it is always quick.
+    """
+    raw = np.ascontiguousarray(tokens).view(np.uint8)
+    hasher = hashlib.sha256(str(raw.size).encode())
+    for at in sample_offsets(raw.size):
+        hasher.update(raw[at : at + SAMPLE_BYTES].data)
+    return {"file": name, "tokens": int(tokens.size), "bytes": int(raw.size), "hash": hasher.hexdigest()[:32]}
 
 
 def sample_offsets(size: int) -> list[int]:
@@ -136,6 +137,10 @@ def open_shard(path: Path) -> Shard:
     if path.is_dir():
         raise DataError(
             f"{path}: expected a token shard, got a folder", hint=f'write "{path}/*.bin" for the shards in it'
+        )
+    if path.exists() and not path.is_file():
+        raise DataError(
+            f"{path}: expected a token shard, got a pipe or a device", hint="shards are mapped: save it first"
         )
     try:
         size = path.stat().st_size
@@ -199,7 +204,10 @@ def recorded_sha256(path: Path) -> str | None:
     sidecar = sha256_sidecar(path)
     if not sidecar.exists():
         return None
-    text = sidecar.read_text("utf-8", "replace").split()
+    try:
+        text = read_whole(sidecar, LARGEST_SIDECAR).decode("utf-8", "replace").split()
+    except OSError as error:
+        raise DataError(f"{sidecar}: cannot be read: {error.strerror or error}", hint="remove it") from None
     if not text or len(text[0]) != 64 or not set(text[0].lower()) <= set("0123456789abcdef"):
         raise DataError(
             f"{sidecar}: expected a sha256 in hexadecimal",
@@ -231,14 +239,21 @@ def tokenizer_record(path: Path) -> dict[str, Any] | None:
     if not sidecar.exists():
         return None
     try:
-        value = json.loads(sidecar.read_bytes())
+        value = parse_json(read_whole(sidecar, LARGEST_SIDECAR))
         record = value.get("tokenizer")
         if record is None:
             return None
-        return {**record, "hash": str(record["hash"]), "vocab_size": int(record["vocab_size"])}
+        size = record["vocab_size"]
+        if (
+            type(size) is not int
+            or size < 1
+            or not all(isinstance(record[key], str) for key in ("kind", "name", "hash"))
+        ):
+            raise ValueError
+        return dict(record)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise DataError(
-            f"{sidecar}: expected a JSON object that names the shard's tokenizer",
+            f"{sidecar}: expected a JSON object that names the shard's tokenizer: kind, name, hash, vocab_size",
             hint="write the shard again, or remove this file",
         ) from None
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from core.errors import DataError
+from core.outside import parse_json, read_whole
 
 if TYPE_CHECKING:
     import tiktoken
@@ -92,7 +93,7 @@ class Tokenizer:
     def from_json(cls, text: str, where: str = "tokenizer.json") -> Tokenizer:
         """The tokenizer that `to_json` wrote. DataError if the text is damaged or of another format."""
         try:
-            value = json.loads(text)
+            value = parse_json(text)
             kind, name, digest = str(value["kind"]), str(value["name"]), str(value["hash"])
             if value["format"] != FORMAT:
                 raise DataError(
@@ -100,7 +101,7 @@ class Tokenizer:
                     hint="use the version that wrote it",
                 )
             tokens = [base64.b64decode(token, validate=True) for token in value["tokens"].split(" ")]
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{where}: not a tokenizer of this project: {error!r}", hint="write it again") from None
         if kind not in ("gpt2", "bpe", "bytes"):
             raise DataError(f'{where}: expected kind gpt2, bpe or bytes, got "{kind}"', hint="write it again")
@@ -192,7 +193,7 @@ def validate_tokens(tokens: Sequence[bytes], name: str) -> None:
 def load_tokenizer(path: Path, kind: str = "bpe") -> Tokenizer:
     """A tokenizer from a file: our tokenizer.json, tiktoken's ranks (base64 and rank a line) or GPT-2's vocab.bpe."""
     try:
-        raw = path.read_bytes()
+        raw = read_whole(path)
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read: {error.strerror or error}", hint="check the path and its rights"
@@ -226,17 +227,21 @@ def read_ranks(raw: bytes, where: object) -> list[bytes]:
     return [ranks[i] for i in range(len(ranks))]
 
 
-def read_merges(raw: bytes, where: object) -> list[bytes]:
-    """The tokens of GPT-2's vocab.bpe: the 256 bytes in its own order, then a merge a line.
+def byte_letters() -> dict[int, str]:
+    """Byte -> the letter that stands for it where GPT-2 writes tokens as text, in the order of GPT-2's ids.
 
-    Merges are written in letters that stand for bytes: a printable byte is itself, the others are the letters from
-    U+0100 on, so that no merge holds a blank.
+    A printable byte is itself, the others are the letters from U+0100 on, so that no token holds a blank.
     """
     printable = [b for b in range(256) if chr(b).isprintable() and chr(b) != " "]
-    order = printable + [b for b in range(256) if b not in set(printable)]
-    letters = [chr(b) for b in printable] + [chr(256 + i) for i in range(256 - len(printable))]
-    byte_of = dict(zip(letters, order, strict=True))
-    tokens = [bytes([b]) for b in order]
+    others = [b for b in range(256) if b not in set(printable)]
+    return {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
+
+
+def read_merges(raw: bytes, where: object) -> list[bytes]:
+    """The tokens of GPT-2's vocab.bpe: the 256 bytes in the order of `byte_letters`, then a merge of two a line."""
+    letters = byte_letters()
+    byte_of = {letter: byte for byte, letter in letters.items()}
+    tokens = [bytes([b]) for b in letters]
     for number, line in enumerate(raw.decode("utf-8", "replace").split("\n")[1:], 2):
         if not line.strip("\r"):
             continue

@@ -5,15 +5,16 @@ No shape is known here, and no op is looked up: that is build.py.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tomli
 import tomli_w
 
+from core.config.source import read_source, show_path, within
 from core.errors import BuildError, UsageError, did_you_mean
 from core.expr import Number
 from core.graph.build import build_graph
@@ -69,7 +70,7 @@ class ModelSource:
 
     def where(self, *path: str) -> str:
         """The place of a key for a message: `models/x.toml:25 [block.layer] qkv`."""
-        place = self.places.get(path) or (display(self.files[0]) if self.files else self.name)
+        place = self.places.get(path) or (show_path(self.files[0]) if self.files else self.name)
         if not path:
             return place
         table = f"[{'.'.join(path[:-1])}] " if path[:-1] else ""
@@ -103,14 +104,6 @@ def load_model(name_or_path: str | Path, registry: Registry) -> ModelSource:
     return ModelSource(name, document, tuple(f.path for f in chain), tuple(requires), places, removed)
 
 
-def display(path: Path) -> str:
-    """`path` as a reader at the current directory would type it."""
-    try:
-        return path.resolve().relative_to(Path.cwd().resolve()).as_posix()
-    except (OSError, ValueError):
-        return str(path)
-
-
 # --- one file ----------------------------------------------------------------------------------------------------
 
 
@@ -130,26 +123,9 @@ class _File:
         return self.shown
 
 
-def _read(path: Path, asked_by: str = "") -> _File:
-    shown = display(path)
-    try:
-        data = path.read_bytes()
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"cannot read the model file {shown}: {why}{asked_by}") from None
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
-        raise UsageError(f"{shown}:{line}:{column}: not UTF-8 (byte 0x{data[error.start]:02x})") from None
-    try:
-        document = tomli.loads(text)
-    except tomli.TOMLDecodeError as error:
-        raise UsageError(f"{shown}:{error.lineno}:{error.colno}: not TOML: {error.msg}") from None
-    except (RecursionError, ValueError) as error:  # nested too deeply; an integer of thousands of digits
-        raise UsageError(f"{shown}: not TOML that can be read: {error}") from None
-    return _File(path, shown, document, key_lines(text), _requires(document, shown))
+def _read(path: Path) -> _File:
+    source = read_source(path)
+    return _File(path, source.shown, source.document, key_lines(source.text), _requires(source.document, source.shown))
 
 
 def _requires(document: Mapping[str, Any], shown: str) -> tuple[str, ...]:
@@ -206,10 +182,10 @@ def _read_chain(path: Path, registry: Registry) -> list[_File]:
     while "extends" in chain[-1].document:
         last = chain[-1]
         base = _base_path(last, path, registry, chain)
-        shown = " -> ".join([*(f.shown for f in chain), display(base)])
+        shown = " -> ".join([*(f.shown for f in chain), show_path(base)])
         if base.resolve() in {f.path.resolve() for f in chain}:
             raise UsageError(f"extends runs in a circle: {shown}", hint="a model cannot be its own base")
-        chain.append(_read(base, asked_by=f" (extends: {shown})"))
+        chain.append(_read(base))
         check_requires(chain[-1].requires, registry, chain[-1].shown)
     return chain
 
@@ -227,15 +203,14 @@ def _base_path(file: _File, first: Path, registry: Registry, chain: Sequence[_Fi
             f'{where}: no model is called "{name}"{did_you_mean(name, registry.models)} (extends: {shown})',
             hint="`core models` lists the names; a path ends in .toml and is relative to the file that says it",
         )
-    try:
-        base = (file.path.parent / name).resolve()
-        roots = {Path.cwd().resolve(), first.parent.resolve()}
-        roots |= {Path(m.path).parent.resolve() for m in registry.models.values()}
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{where}: {name!r} is not a path: {error}") from None
-    if not any(base.is_relative_to(root) for root in roots):
+    base = file.path.parent / name
+    if not os.path.isfile(base):
         raise UsageError(
-            f"{where}: {display(base)} lies outside the folders that a model may come from (extends: {shown})",
+            f"{where}: expected the file of a model, got {name!r}, which does not exist (extends: {shown})"
+        )
+    if not within(base, [Path.cwd(), first.parent, *(Path(m.path).parent for m in registry.models.values())]):
+        raise UsageError(
+            f"{where}: {show_path(base)} lies outside the folders that a model may come from (extends: {shown})",
             hint="a base lies below the current directory, beside the model that is loaded, or is a registered model",
         )
     return base

@@ -1,0 +1,53 @@
+"""Files that come from outside, read whole: configs, models, sidecars, tokenizers. Whoever wrote them may mean harm.
+
+What is no file (a pipe would hang, a device never ends) or is far larger than what it should be is an OSError before
+anything is read; JSON that no sane program writes is a ValueError, whatever Python makes of it. What the contents
+mean is for the caller to check.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import stat
+from typing import Any, NoReturn
+
+MOST = 64 << 20  # bytes: the largest that we know, a vocabulary of 250,000 tokens as JSON, has a quarter of it
+
+
+def read_whole(path: str | os.PathLike[str], most: int = MOST) -> bytes:
+    """The contents of a regular file of at most `most` bytes. OSError, with a `strerror`, for anything else."""
+    try:
+        status = os.stat(path)
+    except ValueError:
+        raise OSError(errno.EINVAL, "no file can be called so") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise OSError(errno.EISDIR, "a folder, expected a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "a pipe or a device, expected a file")
+    with open(path, "rb") as file:
+        data = file.read(most + 1)  # what the system says of a size may not be true, as under /proc
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"larger than {most:,} bytes")
+    return data
+
+
+def parse_json(text: str | bytes) -> Any:
+    """JSON of finite numbers. ValueError for anything else: nesting without end and numbers beyond f64 included."""
+    try:
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is too large")
+    return number
