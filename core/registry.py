@@ -466,12 +466,15 @@ def _refuse_unknown(where: str, kind: str, given: Iterable[str], known: Iterable
 # --- files and places ------------------------------------------------------------------------------------------
 
 
-def _sources(variant: Variant, cls: type[Variant], base: Variant | None, plugin: Candidate) -> dict[str, Path]:
-    """The kernels' file of each launcher: the class's own, or its base's where the launcher comes from there."""
+def _sources(
+    variant: Variant, cls: type[Variant], base: Variant | None, plugin: Candidate
+) -> dict[str, tuple[Path, ...]]:
+    """The kernels' files of each launcher: the class's own, or its base's where the launcher comes from there."""
     if variant.device == "cpu":
         return {}
     folder = folder_of_class(cls)
-    own = asset(plugin, folder, cls.source, "source") if cls.source else folder / f"{cls.op}.cu"
+    given = (cls.source,) if isinstance(cls.source, str) else cls.source
+    own = tuple(asset(plugin, folder, name, "source") if name else folder / f"{cls.op}.cu" for name in given)
     written = {name for parent in cls.__mro__[: cls.__mro__.index(Variant)] for name in vars(parent)}
     return {**(base.sources if base is not None else {}), **{m: own for m in LAUNCHERS if m in written}}
 
@@ -481,13 +484,16 @@ def asset(plugin: Candidate, folder: Path, given: Path | str, where: str) -> Pat
 
     Symbolic links are followed first, so that none leads out. Raises BuildError.
     """
-    path = folder / given
-    root = plugin.root.resolve() if plugin.root else folder.resolve()
-    if not path.resolve().is_relative_to(root):
+    root = Path(os.path.realpath(plugin.root or folder))
+    try:
+        path = Path(os.path.realpath(folder / given))
+    except ValueError:
+        raise BuildError(f"{where}: {str(given)!r}: no file can be called so") from None
+    if not path.is_relative_to(root):
         raise BuildError(f'{where}: "{given}" leads out of the plugin\'s folder {shorten(str(root))}')
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path's own question raises for a name that is too long
         raise BuildError(f'{where}: no file "{shorten(str(path))}"')
-    return path.resolve()
+    return path
 
 
 def _folder(plugin: Candidate) -> Path:

@@ -18,6 +18,8 @@ from . import (
     head_loss,
     layernorm,
     matmul,
+    matmul_add,
+    mlp_gelu,
     position,
     schedules,
 )
@@ -43,6 +45,8 @@ def core_ops():
         cross_entropy.cross_entropy,
         add_layernorm.add_layernorm,
         head_loss.head_loss,
+        matmul_add.matmul_add,
+        mlp_gelu.mlp_gelu,
         global_norm.global_norm,
         adamw.adamw_update,
     ]

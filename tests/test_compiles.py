@@ -57,7 +57,7 @@ def variant(tmp_path):
         (tmp_path / "gelu.cu").write_text(source)
         made = Mine()
         type(made).arch = arch
-        made.sources = {"forward": tmp_path / "gelu.cu"}
+        made.sources = {"forward": (tmp_path / "gelu.cu",)}
         return made
 
     return make

@@ -45,7 +45,7 @@ def launched(tmp_path):
     def run(launcher, host=None, workspace=None, counters=None, **values):
         class Scaled(Variant):
             op, name = "scale", "mine"
-            sources = {"forward": tmp_path / "scale.cu"}
+            sources = {"forward": (tmp_path / "scale.cu",)}
 
             def forward(self, t, launch):
                 launcher(t, launch)

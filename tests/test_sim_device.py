@@ -30,7 +30,7 @@ class Shift(Variant):
 def shift(tmp_path):
     (tmp_path / "shift.cu").write_text(SOURCE)
     made = Shift()
-    made.sources = {"forward": tmp_path / "shift.cu"}
+    made.sources = {"forward": (tmp_path / "shift.cu",)}
     return made
 
 
@@ -151,7 +151,7 @@ def test_a_race_that_changes_no_bit_is_found_by_strict_mode(tmp_path, barrier, c
 
     (tmp_path / "turned.cu").write_text(RACE % barrier)
     made = Turned()
-    made.sources = {"forward": tmp_path / "turned.cu"}
+    made.sources = {"forward": (tmp_path / "turned.cu",)}
     for strict in (False, True):
         device = SimDevice(strict=strict)
         y, x = tensor(device, np.zeros(64)), tensor(device, np.arange(64))
@@ -197,7 +197,7 @@ def test_a_launchers_tensor_map_moves_the_box_that_it_says(tmp_path):
 
     (tmp_path / "tile.cu").write_text(TILE)
     made = Tile()
-    made.sources = {"forward": tmp_path / "tile.cu"}
+    made.sources = {"forward": (tmp_path / "tile.cu",)}
     device = SimDevice()
     values = np.arange(10 * 64, dtype=np.float32).reshape(10, 64)
     x, y = tensor(device, values), tensor(device, np.zeros(128))

@@ -10,7 +10,7 @@ import builtins
 import keyword
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
@@ -184,8 +184,8 @@ def _variant_files(registry: Registry, op: Op, start: Variant, name: str, forwar
     text = _forward_class(cls, op, name, title) if forward_only else _whole_class(cls, op, name, title)
     owner = _owner_of_forward(cls) if forward_only else cls
     taken = class_excerpt(owner, text)
-    source = start.sources.get("forward")
-    kernels = _kernels(registry, op, start, forward_only, "\n".join(taken.parts)) if source else []
+    sources = start.sources.get("forward", ())
+    kernels = _kernels(registry, op, start, forward_only, "\n".join(taken.parts)) if sources else []
     part = "the forward" if forward_only else "a copy"
     said = f'"""{op.name}.{name}, which started as {part} of {start.op}.{start.name}."""'
     whole = "\n\n".join([said, taken.header(), *_spaced(taken.parts)]) + "\n"
@@ -196,8 +196,8 @@ def _variant_files(registry: Registry, op: Op, start: Variant, name: str, forwar
         f"{op.name}.py": _rename_in_launchers(whole, renamed, start.name, name),
         f"test_{op.name}_{name}.py": _filled("variant/test.py", words),
     }
-    if source is not None:
-        files[f"{op.name}.cu"] = _cuda(source, kernels, renamed, op, start, name)
+    if sources:
+        files[f"{op.name}.cu"] = _cuda(sources, kernels, renamed, op, start, name)
     return files
 
 
@@ -255,21 +255,21 @@ def _joined(body: list[str]) -> str:
 
 
 def _kernels(registry: Registry, op: Op, start: Variant, forward_only: bool, launchers: str) -> list[str]:
-    """The kernels of the variant's own file that it launches at its examples, and those that `launchers` name."""
+    """The kernels of the variant's own files that it launches at its examples, and those that `launchers` name."""
     from core.cli.excerpt import kernels_in
     from core.testing.case import cases_of
     from core.testing.check import VariantReport, reference_of, trials_of
     from core.testing.compiles import launches_of
     from core.testing.runner import CpuRunner
 
-    source = start.sources["forward"]
+    sources = start.sources["forward"]
     home = CpuRunner(registry)
     report = VariantReport(op.name, start.name, start.device, start.dtypes)
     trials = trials_of(cases_of(op, start), start, reference_of(op, registry), home, home, report)
-    launches = [x for x in launches_of(trials) if x.kernel.source == source]
+    launches = [x for x in launches_of(trials) if x.kernel.source in sources]
     own = [x.kernel.name for x in launches if not forward_only or x.method == "forward"]
     literals = [n.value for n in ast.walk(ast.parse(launchers)) if isinstance(n, ast.Constant)]
-    written = kernels_in(source.read_text("utf-8"))
+    written = kernels_in(_text(sources))
     return list(dict.fromkeys([*own, *(name for name in literals if name in written)]))
 
 
@@ -285,12 +285,22 @@ def _rename_in_launchers(text: str, renamed: Mapping[str, str], old: str, new: s
     return text
 
 
-def _cuda(source: Path, kernels: list[str], renamed: Mapping[str, str], op: Op, start: Variant, name: str) -> str:
+def _text(sources: Sequence[Path]) -> str:
+    from core.device.nvrtc import whole_text
+
+    return "\n\n".join(whole_text(path) for path in sources)
+
+
+def _cuda(
+    sources: Sequence[Path], kernels: list[str], renamed: Mapping[str, str], op: Op, start: Variant, name: str
+) -> str:
     from core.cli.excerpt import kernels_excerpt
 
     if not kernels:
-        raise BuildError(f"{start.op}.{start.name} launches no kernel of {source} at its examples")
-    text = kernels_excerpt(source.read_text("utf-8"), kernels)
+        raise BuildError(
+            f"{start.op}.{start.name} launches no kernel of {', '.join(map(str, sources))} at its examples"
+        )
+    text = kernels_excerpt(_text(sources), kernels)
     text = _rename_kernels(text, renamed)
     return (
         f"// Kernels of {op.name}.{name}, which started as those of {start.op}.{start.name}.\n"

@@ -214,6 +214,12 @@ class LaunchRecord:
     line: str = ""
 
     @property
+    def nbytes(self) -> int:
+        """Of all tensors that it is given."""
+        tensors = (a.tensor if isinstance(a, TensorMap) else a for a in self.args)
+        return sum(a.nbytes for a in tensors if isinstance(a, DeviceTensor))
+
+    @property
     def where(self) -> str:
         of = f"node {self.node}, " if self.node else ""
         return f"{of}{self.kernel.origin} {self.method}, kernel {self.kernel.name} ({self.line})"
@@ -298,7 +304,9 @@ class GpuLaunch:
     def kernel(self, name: str, define: Mapping[str, str | int] | None = None) -> Kernel:
         """The kernel of that name, under this node's element type."""
         defines = {"ELEM_BF16": int(self.dtype == "bf16"), **(define or {})}
-        return Kernel(source_of(self.variant, self.method), name, tuple(sorted(defines.items())), self.origin)
+        files = sources_of(self.variant, self.method)
+        source = next((path for path in files if name in _signatures(_source(path))), files[0])
+        return Kernel(source, name, tuple(sorted(defines.items())), self.origin)
 
     def resident(self, kernel: str, *, block: int, smem: int = 0, define: Mapping[str, str | int] | None = None) -> int:
         """How many thread blocks run at once: a thread block may wait for another only in a grid of that size."""
@@ -378,11 +386,18 @@ def element_type(t: Tensors) -> str:
     return "bf16" if any(isinstance(v, DeviceTensor) and v.dtype == "bf16" for v in vars(t).values()) else "f32"
 
 
-def source_of(variant: Variant, method: str) -> Path:
-    """The .cu of a launcher."""
+def sources_of(variant: Variant, method: str) -> tuple[Path, ...]:
+    """The .cu files of a launcher: a kernel comes from the first that has it."""
     if method in variant.sources:
-        return Path(variant.sources[method])
-    return Path(inspect.getfile(type(variant))).parent / (variant.source or f"{variant.op}.cu")
+        return tuple(variant.sources[method])
+    given = (variant.source,) if isinstance(variant.source, str) else variant.source
+    folder = Path(inspect.getfile(type(variant))).parent
+    return tuple(folder / (name or f"{variant.op}.cu") for name in given)
+
+
+def source_of(variant: Variant, method: str) -> Path:
+    """The first of them."""
+    return sources_of(variant, method)[0]
 
 
 def _caller() -> str:

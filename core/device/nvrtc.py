@@ -204,6 +204,21 @@ def _headers(text: str, folder: Path, known: dict[str, str]) -> dict[str, str]:
     return known
 
 
+def with_headers(source: Path) -> list[Path]:
+    """A source and every file that its `#include "..."` reach, those included first."""
+    found: dict[Path, None] = {}
+    if source.is_file():
+        for name in INCLUDE.findall(_read(source)):
+            found |= dict.fromkeys(with_headers(source.parent / name))
+        found[source] = None
+    return list(found)
+
+
+def whole_text(source: Path) -> str:
+    """A source behind the files that it includes, as one text without an `#include "..."`."""
+    return "\n".join(INCLUDE.sub("", _read(path)) for path in with_headers(source))
+
+
 @dataclass(frozen=True)
 class Unit:
     """All that a compilation depends on."""

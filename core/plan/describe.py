@@ -117,7 +117,8 @@ def way(plan: Plan, name: str) -> list[tuple[str, str]]:
     for launcher in ("forward", "backward", "forward_backward"):
         if (where := _launcher(variant, launcher)) is not None:
             out.append((launcher, where))
-    out += [("kernels", str(path)) for path in dict.fromkeys(variant.sources.values())]
+    files = dict.fromkeys(path for paths in variant.sources.values() for path in paths)
+    out += [("kernels", str(path)) for path in files]
     for role, value in (*runs.inputs.items(), *runs.outputs.items()):
         found = graph.values[value]
         out.append((role, f"{value} {tuple(int(n) for n in found.shape)} {found.dtype or plan.precision}"))

@@ -18,7 +18,7 @@ from types import ModuleType
 
 import numpy as np
 
-from core.device.nvrtc import prelude_file
+from core.device.nvrtc import prelude_file, with_headers
 from core.op import Variant
 from core.registry import REFERENCE, Registry
 
@@ -81,7 +81,9 @@ def sources_of(variant: Variant, registry: Registry) -> set[Path]:
     held_to = [registry.variants.get(o.name, {}).get(REFERENCE) for o in ops]
     kinds = [kind for v in (variant, *held_to) if v is not None for kind in type(v).__mro__]
     start = [sys.modules.get(kind.__module__) for kind in kinds]
-    paths = {Path(p) for p in variant.sources.values()} | {Path(o.where.rpartition(":")[0]) for o in ops}
+    kernels = {path for paths in variant.sources.values() for path in paths}
+    paths = {Path(o.where.rpartition(":")[0]) for o in ops}
+    paths |= {path for kernel in kernels for path in with_headers(kernel)}
     paths |= {Path(str(m.__file__)) for m in _reachable([m for m in start if m is not None])}
     if variant.sources:
         paths.add(prelude_file())

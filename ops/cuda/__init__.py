@@ -29,6 +29,8 @@ VARIANTS = [
     matmul.MatmulNaive,
     matmul.MatmulTiled,
     matmul_mma.MatmulMma,
+    matmul_mma.MatmulAddMma,
+    matmul_mma.MlpGeluMma,
     attention.AttentionNaive,
     attention.AttentionOnline,
     gelu.GeluNaive,

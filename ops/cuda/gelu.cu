@@ -4,22 +4,9 @@
 // naive_forward, naive_dx     one thread an element: four or two bytes a load, many instructions for the bytes moved
 // vector_forward, vector_dx   16 bytes a thread, tanh in one instruction in bf16: limited by memory bandwidth
 
+#include "gelu.cuh"
+
 constexpr int WIDTH = 16 / sizeof(elem);
-constexpr float SLOPE = 0.7978845608028654f, CUBIC = 0.044715f;  // sqrt(2 / pi)
-constexpr float ROOT_HALF = 0.7071067811865476f, DENSITY = 0.3989422804014327f;  // sqrt(1 / 2), 1 / sqrt(2 pi)
-
-// phi(x); slope becomes phi'(x)
-__device__ inline float phi_erf(float x, float& slope) {
-    slope = expf(-0.5f * x * x) * DENSITY;
-    return 0.5f * (1 + erff(x * ROOT_HALF));
-}
-
-__device__ inline float phi_tanh(float x, float h, float& slope) {
-    slope = 0.5f * (1 - h * h) * SLOPE * (1 + 3 * CUBIC * x * x);
-    return 0.5f * (1 + h);
-}
-
-__device__ inline float inner(float x) { return SLOPE * (x + CUBIC * x * x * x); }
 
 // --- naive ---------------------------------------------------------------------------------------------------------
 
@@ -39,10 +26,6 @@ extern "C" __global__ void naive_dx(elem* dx, const elem* dy, const elem* x, int
 }
 
 // --- vector --------------------------------------------------------------------------------------------------------
-
-__device__ inline float phi(float x, int exact, float& slope) {
-    return exact ? phi_erf(x, slope) : phi_tanh(x, fast_tanh<elem>(inner(x)), slope);
-}
 
 extern "C" __global__ void vector_forward(elem* __restrict__ y, const elem* __restrict__ x, int n, int exact) {
     int i = (blockIdx.x * blockDim.x + threadIdx.x) * WIDTH;

@@ -2,7 +2,10 @@
 // Backward: dx = dy weight, dweight = dy^T x, dbias = sum of dy over its rows. Formulas: ../matmul.py.
 //
 // mma_forward    y = x weight^T + bias + r; bias and r may be null
+// mma_gelu       f = x weight^T + bias, a = gelu(f): no pass of its own over the largest activations of an MLP
 // mma_dx         dx = dy weight
+// mma_dgelu      df = (dy weight) * gelu'(f): no pass of its own either
+// mma_dr         dr = dy, where r's gradient does not simply lie in dy's memory
 // mma_dweight    dweight = dy^T x, and dbias on the way; the rows in slices, whose sums are added in a fixed order
 //
 // All are one product, left (I, depth) times right (J, depth) transposed. A thread block has TILE_I x TILE_J results,
@@ -11,6 +14,8 @@
 // multiply-adds an instruction where there was one a lane; operands that go to shared memory without passing through
 // registers, and come as fragments, 512 bytes an instruction. Limited by mma.sync itself on Ampere and Ada; Hopper
 // has faster tensor cores than mma.sync reaches, about five eighths of them.
+
+#include "gelu.cuh"
 
 #ifndef TILE_I  // what the launcher says: results of a thread block, how deep a stage is, stages, warps each way
 #define TILE_I 128
@@ -296,6 +301,24 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
+    mma_gelu(elem* a, elem* f, const elem* x, const elem* weight, const elem* bias, int M, int N, int K, int exact,
+             int aligned) {
+    Sums sums = {};
+    int i, j;
+    my_tile(i, j, M, N);
+    Operand<true, TILE_I> left = {x, M, K, bool(aligned)};
+    Operand<true, TILE_J> right = {weight, N, K, bool(aligned)};
+    multiply(sums, left, right, i, j, 0, K, false);
+    deliver(sums, i, j, M, N, aligned, [&](Four place, Pack<float, 4> values) {
+        float slope;
+        if (bias) place.add(values, bias + place.column);
+        place.put(f + place.at, values);
+        for (int e = 0; e < 4; e++) values[e] = values[e] * phi(values[e], exact, slope);
+        place.put(a + place.at, values);
+    });
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
     mma_dx(elem* dx, const elem* dy, const elem* weight, int M, int N, int K, int add, int aligned) {
     Sums sums = {};
     int i, j;
@@ -307,6 +330,31 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         if (add) place.add(values, dx + place.at);
         place.put(dx + place.at, values);
     });
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    mma_dgelu(elem* df, const elem* dy, const elem* weight, const elem* f, int M, int N, int K, int exact,
+              int aligned) {
+    Sums sums = {};
+    int i, j;
+    my_tile(i, j, M, K);
+    Operand<true, TILE_I> left = {dy, M, N, bool(aligned)};
+    Operand<false, TILE_J> right = {weight, K, N, bool(aligned)};
+    multiply(sums, left, right, i, j, 0, N, false);
+    deliver(sums, i, j, M, K, aligned, [&](Four place, Pack<float, 4> values) {
+        auto before = place.get(f + place.at);
+        for (int e = 0; e < 4; e++) {
+            float slope, p = phi(before[e], exact, slope);
+            values[e] = values[e] * (p + before[e] * slope);
+        }
+        place.put(df + place.at, values);
+    });
+}
+
+extern "C" __global__ void mma_dr(elem* dr, const elem* dy, int N, int add) {
+    int n = blockIdx.y * blockDim.x + threadIdx.x;
+    u64 at = (u64)blockIdx.x * N + n;
+    if (n < N) dr[at] = dy[at] + (add ? float(dr[at]) : 0);
 }
 
 // dweight and dbias may be null. Thread blocks (tiles of dweight, slices of the rows of dy and x); partial: all Sums of

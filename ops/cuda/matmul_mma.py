@@ -1,4 +1,4 @@
-"""Matmul on tensor cores, in bf16, from Ampere on, and the launches that fused ops share. Kernels: matmul_mma.cu."""
+"""Matmul on tensor cores, in bf16, from Ampere on, and the ops that are fused with it. Kernels: matmul_mma.cu."""
 
 import math
 
@@ -41,6 +41,75 @@ class MatmulMma(Variant):
         launch_dweight(launch, t.config, t.dweight, t.dbias, t.dy, t.x, t.add_dweight, t.add_dbias)
 
 
+class MatmulAddMma(MatmulMma):
+    """The residual is added before the result is rounded and written, and read nowhere else."""
+
+    op = "matmul_add"
+    can_add = ("x", "r")
+    alias = {"dr": "dy"}
+    examples = [{"x": (65, 72), "r": (65, 136)}]
+
+    def forward(self, t, launch):
+        launch_forward(launch, t.config, t.y, t.x, t.weight, t.bias, t.r)
+
+    def backward(self, t, launch):
+        launch_dr(launch, t)
+        super().backward(t, launch)
+
+
+class MlpGeluMma(Variant):
+    """Keeps what comes into GELU and what comes out of it; df, the largest gradient, lies in workspace."""
+
+    op, name, priority = "mlp_gelu", "mma", 20
+    source = "matmul_mma.cu"
+    dtypes = ("bf16",)
+    arch = "sm_80+"
+    saved = {"f": "... hidden", "a": "... hidden"}
+    reads = ("x", "weight1", "weight2")
+    can_add = ("x", "r")
+    alias = {"dr": "dy"}
+    examples = [{"x": (65, 72), "r": (65, 136), "weight1": (80, 72)}]
+
+    def configs(self, t):
+        return candidates(t.rows, min(t.hidden, t.features))
+
+    def workspace(self, t):
+        first, second = ((t.hidden, t.K), (t.features, t.hidden))
+        return df_bytes(t) + max(partial_bytes(t.config, t.rows, *shape) for shape in (first, second))
+
+    def counters(self, t):
+        return max(tiles(t.config, t.hidden, t.K), tiles(t.config, t.features, t.hidden))
+
+    def forward(self, t, launch):
+        M, N, K = sizes(t.x, t.weight1)
+        numbers = (M, N, K, t.approx == "erf", aligned(N, K))
+        how = over(t.config, M, N)
+        launch("mma_gelu", t.a, t.f, t.x, t.weight1, t.bias1, *(i32(n) for n in numbers), **how)
+        launch_forward(launch, t.config, t.y, t.a, t.weight2, t.bias2, t.r)
+
+    def backward(self, t, launch):
+        launch_dr(launch, t)
+        work = launch.workspace
+        df = work.part(0, t.f.shape, t.f.dtype)
+        partial = work[df_bytes(t) :]
+        flags = t.add_dweight2, t.add_dbias2
+        launch_dweight(launch, t.config, t.dweight2, t.dbias2, t.dy, t.a, *flags, partial=partial)
+        if t.dx is None and t.dweight1 is None and t.dbias1 is None:
+            return
+        M, N, K = sizes(t.a, t.weight2)
+        numbers = (M, N, K, t.approx == "erf", aligned(N, K))
+        launch("mma_dgelu", df, t.dy, t.weight2, t.f, *(i32(n) for n in numbers), **over(t.config, M, K))
+        flags = t.add_dweight1, t.add_dbias1
+        launch_dweight(launch, t.config, t.dweight1, t.dbias1, df, t.x, *flags, partial=partial)
+        if t.dx is not None:
+            launch_dx(launch, t.config, t.dx, df, t.weight1, t.add_dx)
+
+
+def df_bytes(t):
+    """Of the gradient of what comes into GELU, up to where the next tensor may start."""
+    return cdiv(2 * t.rows * t.hidden, 256) * 256
+
+
 def candidates(rows, columns):
     """Tile candidates, best guess first: small ones where large ones are too few to fill a chip."""
     few = tiles(WIDE, rows, columns) < BLOCKS // 2
@@ -79,8 +148,16 @@ def launch_dx(launch, config, dx, dy, weight, add=False):
     launch("mma_dx", *arguments, **over(config, M, K))
 
 
-def launch_dweight(launch, config, dweight, dbias, dy, x, add=False, add_bias=False):
-    """dweight = dy^T x and dbias = sum of dy; either may be None. Takes the launch's workspace and counters."""
+def launch_dr(launch, t):
+    """dr = dy, unless the one is the other."""
+    if t.dr is not None:
+        N = t.dy.shape[-1]
+        grid = (t.rows, cdiv(N, 256))
+        launch("mma_dr", t.dr, t.dy, i32(N), i32(t.add_dr), grid=grid, block=256, define=t.config)
+
+
+def launch_dweight(launch, config, dweight, dbias, dy, x, add=False, add_bias=False, partial=None):
+    """dweight = dy^T x and dbias = sum of dy; either may be None. partial: scratch, by default the whole workspace."""
     if dweight is None and dbias is None:
         return
     N, K = dy.shape[-1], x.shape[-1]
@@ -89,7 +166,8 @@ def launch_dweight(launch, config, dweight, dbias, dy, x, add=False, add_bias=Fa
     how = over(config, N, K if dweight is not None else 1)  # dbias alone needs one column of tiles
     how["grid"] = (how["grid"], count)
     numbers = (M, N, K, each, add, add_bias, aligned(N, K))
-    tensors = (dweight, dbias, dy, x, launch.workspace, launch.counters)
+    scratch = launch.workspace if partial is None else partial
+    tensors = (dweight, dbias, dy, x, scratch, launch.counters)
     launch("mma_dweight", *tensors, *(i32(n) for n in numbers), **how)
 
 

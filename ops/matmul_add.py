@@ -1,0 +1,24 @@
+"""Linear map into a residual stream: y = r + x weight^T + bias.
+
+Gradient: dr = dy; the others as in matmul.py. What it computes follows from the pattern, and so does what it is checked
+against.
+"""
+
+from core import Op, Param
+
+matmul_add = Op(
+    "matmul_add",
+    inputs={"x": "... K", "r": "... features"},
+    outputs={"y": "... features"},
+    params={
+        "weight": Param("features K", init="normal(0.02)"),
+        "bias": Param("features", init="zeros", decay=False, optional=True),
+    },
+    replaces="p = matmul(x, weight, bias); y = add(r, p)",
+    examples=[
+        {"x": (2, 7, 16), "r": (2, 7, 24)},
+        {"x": (5, 33), "r": (5, 7), "bias": False},
+        {"x": (1, 3), "r": (1, 2)},
+    ],
+    doc="A linear layer added to a residual stream.",
+)

@@ -1,0 +1,28 @@
+"""GPT-2's MLP in a residual stream: f = x weight1^T + bias1, a = gelu(f), y = r + a weight2^T + bias2.
+
+Gradient: da = dy weight2, df = da * gelu'(f), dx = df weight1, dr = dy; parameters as in matmul.py. One op, because
+gelu's derivative belongs where da is made. What it computes follows from the pattern, and so does what it is checked
+against.
+"""
+
+from core import Op, Param
+
+mlp_gelu = Op(
+    "mlp_gelu",
+    inputs={"x": "... K", "r": "... features"},
+    outputs={"y": "... features"},
+    params={
+        "weight1": Param("hidden K", init="normal(0.02)"),
+        "bias1": Param("hidden", init="zeros", decay=False, optional=True),
+        "weight2": Param("features hidden", init="normal(0.02)"),
+        "bias2": Param("features", init="zeros", decay=False, optional=True),
+    },
+    attrs={"approx": ("tanh", "erf")},
+    replaces="f = matmul(x, weight1, bias1); a = gelu(f); d = matmul(a, weight2, bias2); y = add(r, d)",
+    examples=[
+        {"x": (2, 7, 16), "r": (2, 7, 24), "weight1": (32, 16)},
+        {"x": (5, 33), "r": (5, 7), "weight1": (9, 33), "bias1": False, "approx": "erf"},
+        {"x": (1, 3), "r": (1, 2), "weight1": (5, 3), "bias2": False},
+    ],
+    doc="Two linear layers with GELU between them, added to a residual stream.",
+)
