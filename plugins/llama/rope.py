@@ -43,6 +43,7 @@ rope = Op(
         {"qkv": (2, 11, 8 * 6), "heads": 4, "kv_heads": 2, "base": 500.0},
         # of the five frequencies, two keep their speed, two are between, one is slowed down
         {"qkv": (1, 13, 3 * 10), "heads": 1, "base": 100.0, "factor": 8.0, "length": 40},
+        {"qkv": (1, 131, 6), "heads": 1},
         {"qkv": (1, 1, 6), "heads": 1},
         {"qkv": (3, 5, 64 * 4), "heads": 2, "kv_heads": 1},
     ],

@@ -93,10 +93,9 @@ extern "C" __global__ void warp_dx(elem* __restrict__ dx, const elem* __restrict
     along_n = warp_sum(along_n) * r / C;
     for (int c = threadIdx.x * WIDTH; c < C; c += 32 * WIDTH) {
         auto in = load<WIDTH>(x + c), above = load<WIDTH>(dy + c), scale = load<WIDTH>(weight + c);
-        Pack<elem, WIDTH> out;
+        Pack<elem, WIDTH> out = {};
         if (add) out = load<WIDTH>(dx + c);
-        for (int k = 0; k < WIDTH; k++)
-            out[k] = (add ? float(out[k]) : 0) + r * (above[k] * scale[k] - in[k] * r * along_n);
+        for (int k = 0; k < WIDTH; k++) out[k] = out[k] + r * (above[k] * scale[k] - in[k] * r * along_n);
         store(dx + c, out);
     }
 }

@@ -2,7 +2,7 @@
 
 from core import Variant, cdiv, f32, i32
 
-from .packs import width
+from .packs import defined, width
 
 WARPS = 4  # rows of a thread block
 SLICE = 128  # rows whose part of dweight one thread block sums
@@ -13,7 +13,7 @@ class RmsNormNaive(Variant):
     saved = {"rstd": "... : acc"}
     reads = ("x", "weight")
     can_add = ("x",)
-    examples = [{"x": (67, 70)}]  # two thread blocks of rows, two of columns
+    examples = [{"x": (67, 3)}, {"x": (2, 70)}]  # two thread blocks of rows, two of columns
 
     def forward(self, t, launch):
         sizes = (i32(t.rows), i32(t.C), f32(t.eps))
@@ -34,7 +34,7 @@ class RmsNormWarp(Variant):
     saved = {"rstd": "... : acc"}
     reads = ("x", "weight")
     can_add = ("x",)
-    examples = [{"x": (SLICE + 3, 264)}]  # two slices; rows of more than a warp loads at once
+    examples = [{"x": (SLICE + 3, 5)}, {"x": (5, 264)}]  # two slices; rows of more than a warp loads at once
 
     def forward(self, t, launch):
         arguments = (t.y, t.rstd, t.x, t.weight, i32(t.rows), i32(t.C), f32(t.eps))
@@ -55,4 +55,4 @@ class RmsNormWarp(Variant):
             launch("warp_dweight", *arguments, grid=cdiv(t.C, 128), block=128)
 
     def by_row(self, t):
-        return {"grid": cdiv(t.rows, WARPS), "block": (32, WARPS), "define": {"WIDTH": width(t.C, t.x)}}
+        return {"grid": cdiv(t.rows, WARPS), "block": (32, WARPS), "define": defined(width(t.C, t.x))}

@@ -56,12 +56,12 @@ extern "C" __global__ void token_turn(elem* y, const elem* x, const int* __restr
     for (int n = threadIdx.x * WIDTH; n < heads * HALF; n += blockDim.x * WIDTH) {
         int i = n % HALF, head = n / HALF, at = head * 2 * HALF + i;
         auto x1 = load<WIDTH>(x + at), x2 = load<WIDTH>(x + at + HALF);
-        Pack<elem, WIDTH> y1, y2;
+        Pack<elem, WIDTH> y1 = {}, y2 = {};
         if (add) y1 = load<WIDTH>(y + at), y2 = load<WIDTH>(y + at + HALF);
         for (int k = 0; k < WIDTH; k++) {
             float cos = head < turned ? cosines[i + k] : 1, sin = head < turned ? sines[i + k] : 0;
-            y1[k] = (add ? float(y1[k]) : 0) + x1[k] * cos - x2[k] * sin;
-            y2[k] = (add ? float(y2[k]) : 0) + x2[k] * cos + x1[k] * sin;
+            y1[k] = y1[k] + x1[k] * cos - x2[k] * sin;
+            y2[k] = y2[k] + x2[k] * cos + x1[k] * sin;
         }
         store(y + at, y1);
         store(y + at + HALF, y2);

@@ -9,7 +9,7 @@ import math
 from core import Variant, cdiv, i32
 
 from ..rope import frequencies
-from .packs import width
+from .packs import defined, width
 
 THREADS = 128
 
@@ -42,5 +42,5 @@ class RopeToken(RopeNaive):
 
     def turn(self, t, launch, y, x, *how):
         arguments = (y, x, *how, i32(t.T), i32(t.heads + t.kv_heads), i32(t.E // t.D))
-        define = {"STEPS": steps(t), "WIDTH": width(t.D // 2, x)}
+        define = {"STEPS": steps(t), **defined(width(t.D // 2, x))}
         launch("token_turn", *arguments, grid=t.B * t.T, block=THREADS, define=define)

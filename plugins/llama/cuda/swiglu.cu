@@ -45,12 +45,12 @@ extern "C" __global__ void vector_dx(elem* dx, const elem* __restrict__ dy, cons
     if (i >= rows * half) return;
     u64 at = (u64)(i / half) * 2 * half + i % half;
     auto gate = load<WIDTH>(x + at), up = load<WIDTH>(x + at + half), above = load<WIDTH>(dy + i);
-    Pack<elem, WIDTH> dgate, dup;
+    Pack<elem, WIDTH> dgate = {}, dup = {};
     if (add) dgate = load<WIDTH>(dx + at), dup = load<WIDTH>(dx + at + half);
     for (int k = 0; k < WIDTH; k++) {
         float g = gate[k], s = sigmoid(g), d = above[k];
-        dgate[k] = (add ? float(dgate[k]) : 0) + d * up[k] * s * (1 + g * (1 - s));
-        dup[k] = (add ? float(dup[k]) : 0) + d * g * s;
+        dgate[k] = dgate[k] + d * up[k] * s * (1 + g * (1 - s));
+        dup[k] = dup[k] + d * g * s;
     }
     store(dx + at, dgate);
     store(dx + at + half, dup);

@@ -2,7 +2,7 @@
 
 from core import Variant, cdiv, i32
 
-from .packs import width
+from .packs import defined, width
 
 THREADS = 128
 
@@ -22,8 +22,8 @@ class SwigluNaive(Variant):
     def launch(self, launch, kernel, t, elements, *arguments):
         """A thread for each `elements` of the result, of `rows` x `half`."""
         half = t.E // 2
-        grid, define = cdiv(t.rows * half, THREADS * elements), {"WIDTH": elements}
-        launch(kernel, *arguments, i32(t.rows), i32(half), grid=grid, block=THREADS, define=define)
+        grid = cdiv(t.rows * half, THREADS * elements)
+        launch(kernel, *arguments, i32(t.rows), i32(half), grid=grid, block=THREADS, define=defined(elements))
 
 
 class SwigluVector(SwigluNaive):
