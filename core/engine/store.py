@@ -6,7 +6,8 @@ weights are its rounding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,24 @@ from core.plan import GROUP, ParameterLayout, Place, trimmed
 
 Array = np.ndarray[Any, Any]
 FIRST_LOOK = 1024  # elements of a gradient
+
+
+class ByName(Mapping[str, Array]):
+    """Arrays by name, each read when it is asked for: copies of a device's memory take room for one at a time."""
+
+    def __init__(self, names: Iterable[str], read: Callable[[str], Array]) -> None:
+        self._names, self._read = dict.fromkeys(names), read
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._read(name)
 
 
 class ParameterStore:
@@ -83,10 +102,9 @@ class ParameterStore:
         if self.master is not None:
             self.device.upload(self.master, drawn[: self.layout.trainable])
 
-    def parameters(self) -> dict[str, Array]:
+    def parameters(self) -> Mapping[str, Array]:
         """All parameters without padding, in the graph's order: views on the cpu, copies elsewhere."""
-        names = self.graph.parameters
-        return {n: self._read(self._full(n), n) for n in names}
+        return ByName(self.graph.parameters, lambda name: self._read(self._full(name), name))
 
     def gradients(self) -> dict[str, Array]:
         """The gradients of what trains, likewise."""
@@ -110,9 +128,9 @@ class ParameterStore:
             start, size = start + size, 8 * size
         return False
 
-    def optimizer_state(self) -> dict[str, dict[str, Array]]:
+    def optimizer_state(self) -> dict[str, Mapping[str, Array]]:
         """The optimizer's tensors, state -> parameter -> array, likewise."""
-        return {s: {n: self._read(flat, n) for n in self.trainable()} for s, flat in self.states.items()}
+        return {state: ByName(self.trainable(), partial(self._read, flat)) for state, flat in self.states.items()}
 
     def trainable(self) -> list[str]:
         return [n for n in self.graph.parameters if self.layout.places[n].trains]
