@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,19 +15,19 @@ from typing import Any
 import numpy as np
 
 from core.data import Tokenizer
+from core.data.huggingface import read_folder
 from core.engine import TARGETS, Engine, Settings, TraceEvent
 from core.errors import BuildError, CheckpointError, DataError, UsageError
-from core.expr import Number
 from core.generate import Sampling, generate_steps
-from core.graph import Graph, ModelSource, load_model
-from core.interop import checkpoint, huggingface, llmc
-from core.interop.weights import CHECKPOINT, HUGGINGFACE, LLMC, MODEL, identify
+from core.graph import Graph
+from core.interop import checkpoint, huggingface
+from core.interop.opened import Dims, Opened, open_path
+from core.interop.weights import HUGGINGFACE
 from core.loader import load_registry
 from core.registry import Registry
 from core.train.devices import choose_device
 
 Array = np.ndarray[Any, Any]
-Dims = Mapping[str, Number | str]
 
 
 def load(
@@ -58,7 +57,19 @@ def load(
     or fit no model; BuildError for a model that cannot be built; DeviceError.
     """
     registry = load_registry([plugins] if isinstance(plugins, str | os.PathLike) else list(plugins))
-    found = OPENERS[identify(_path(path), registry)](Path(path).expanduser(), registry, dict(dims or {}))
+    return build_model(open_path(_path(path), registry, dims), registry, device, precision, ops or {}, seed, fuse)
+
+
+def build_model(
+    found: Opened,
+    registry: Registry,
+    device: str = "cpu",
+    precision: str = "f32",
+    ops: Mapping[str, str] | None = None,
+    seed: int = 1337,
+    fuse: bool = False,
+) -> Model:
+    """The model that was opened, on a device: the second half of `load`."""
     fusion = {} if fuse else {name: False for name, op in registry.ops.items() if op.replaces}
     engine = Engine(
         found.source,
@@ -66,7 +77,7 @@ def load(
         Settings(
             device=choose_device(device),
             precision=precision,
-            dims=found.dims,
+            dims=dict(found.dims),
             ops=dict(ops or {}),
             recorded=found.recorded,
             fusion=fusion,
@@ -81,8 +92,8 @@ def load(
         try:
             engine.load_parameters(found.weights)
         except BuildError as error:
-            raise CheckpointError(f"{path}: does not fit the model: {error.message}", hint=error.hint) from None
-    return Model(engine, found.tokenizer)
+            raise CheckpointError(f"{found.path}: does not fit the model: {error.message}", hint=error.hint) from None
+    return Model(engine, tokenizer_of(found))
 
 
 class Model:
@@ -244,44 +255,17 @@ def _ids(values: Any, what: str, bound: int | None, *, negative: bool) -> Array:
 # --- what a path holds ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Opened:
-    """What was found at a path. weights: None to draw them."""
+def tokenizer_of(found: Opened) -> Tokenizer | None:
+    """The tokenizer that came with a model: a checkpoint's, or what lies in a Hugging Face folder.
 
-    source: ModelSource
-    dims: Dims
-    weights: Mapping[str, Array] | None = None
-    tokenizer: Tokenizer | None = None
-    recorded: Mapping[str, str] = field(default_factory=dict)
+    None where there is none, or none that gives the ids that its own program gives. DataError for a damaged one.
+    """
+    if found.tokenizer_json is not None:
+        return Tokenizer.from_json(found.tokenizer_json, str(found.path / checkpoint.TOKENIZER))
+    return read_folder(found.path) if found.kind == HUGGINGFACE else None
 
 
 def _path(path: str | os.PathLike[str]) -> str | Path:
     if not isinstance(path, str | os.PathLike):
         raise UsageError(f"core.load takes a path or a model's name, got {type(path).__name__}")
     return path if isinstance(path, str) else Path(path)
-
-
-def _model(path: Path, registry: Registry, dims: Dims) -> Opened:
-    return Opened(load_model(path, registry), dims)
-
-
-def _checkpoint(path: Path, registry: Registry, dims: Dims) -> Opened:
-    found = checkpoint.find(path)
-    tokenizer = None
-    if found.tokenizer_json is not None:
-        tokenizer = Tokenizer.from_json(found.tokenizer_json, str(found.path / checkpoint.TOKENIZER))
-    source = load_model(found.path / checkpoint.MODEL_TOML, registry)
-    return Opened(source, dims, found.parameters, tokenizer, found.state.get("variants", {}))
-
-
-def _huggingface(path: Path, registry: Registry, dims: Dims) -> Opened:
-    found = huggingface.find(huggingface.open_folder(path), registry, dims)
-    return Opened(found.source, found.dims, found.weights)
-
-
-def _llmc(path: Path, registry: Registry, dims: Dims) -> Opened:
-    found = llmc.find(llmc.open_file(path), registry, dims)
-    return Opened(found.source, found.dims, found.weights)
-
-
-OPENERS = {MODEL: _model, CHECKPOINT: _checkpoint, HUGGINGFACE: _huggingface, LLMC: _llmc}

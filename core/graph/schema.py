@@ -213,9 +213,22 @@ def _hf_params(source: ModelSource, value: Any, path: tuple[str, ...], problems:
     for name, rule in _table(source, value, path, problems).items():
         here = (*path, name)
         if isinstance(rule, dict):
-            _table(source, rule, here, problems, ("from", "transpose", "stack", "rows"))
+            _hf_rule(source, rule, here, problems)
         else:
             _strings(source, rule, here, problems)
+
+
+def _hf_rule(source: ModelSource, rule: dict[str, Any], path: tuple[str, ...], problems: Problems) -> None:
+    table = _table(source, rule, path, problems, ("from", "transpose", "stack", "rows", "sizes"))
+    if ("from" in table) == ("rows" in table):
+        wrong(source, path, rule, 'either "from" or "rows", the tensors that the parameter is made of', problems)
+    sizes = table.get("sizes", [])
+    if not isinstance(sizes, list) or any(unusable(size) for size in sizes):
+        wrong(source, path, sizes, "the rows of each tensor, as arithmetic over the dims", problems)
+    if not isinstance(table.get("transpose", False), bool):
+        wrong(source, path, table["transpose"], "true or false", problems)
+    if not isinstance(table.get("stack", ""), str):
+        wrong(source, path, table["stack"], "the name that counts the tensors", problems)
 
 
 def _hf_tied(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:

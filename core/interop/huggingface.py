@@ -6,6 +6,7 @@ by name. A pickle (pytorch_model.bin) is never read. Knows no architecture: that
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import json
 import math
@@ -16,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from core.errors import BuildError, CheckpointError, did_you_mean
-from core.expr import Number, trim
-from core.graph import Graph, ModelSource
+from core.errors import BuildError, CheckpointError, CoreError, did_you_mean
+from core.expr import Number, evaluate, trim
+from core.graph import Graph, ModelSource, load_model
 from core.graph.types import Parameter
 from core.interop.foreign import (
+    MOST,
     Array,
     Dims,
     Found,
@@ -34,6 +36,7 @@ from core.interop.foreign import (
     with_length,
 )
 from core.interop.tensors import TensorFile
+from core.outside import parse_json, read_whole
 from core.registry import Registry
 
 TABLE = "hf"
@@ -73,11 +76,11 @@ def open_folder(path: Path) -> Folder:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(read_whole(path))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, RecursionError):
-        raise CheckpointError(f"{path}: not valid JSON") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: not a JSON object")
     return value
@@ -125,11 +128,8 @@ def find(folder: Folder, registry: Registry, overrides: Mapping[str, Number | st
     Raises CheckpointError for a folder that no model fits, or not wholly.
     """
 
-    known: set[str] = set()
-
     def attempt(source: ModelSource) -> Found | None:
-        known.update(_names(source, "architectures"))
-        if not set(_names(source, "architectures")) & set(folder.architectures):
+        if not set(listed(source, "architectures")) & set(folder.architectures):
             return None
         _check_config(source, folder)
         dims = {**with_length(source, _dims(source, folder)), **overrides}
@@ -140,12 +140,22 @@ def find(folder: Folder, registry: Registry, overrides: Mapping[str, Number | st
     if found is None:
         raise CheckpointError(
             f"{folder.path}: no model answers to {', '.join(folder.architectures)}",
-            hint=f"known: {', '.join(sorted(known)) or 'none'}; a plugin may bring another (plugins=[PATH])",
+            hint=f"known: {', '.join(sorted(architectures(registry)))}; a plugin may bring another (plugins=[PATH])",
         )
     return found
 
 
-def _names(source: ModelSource, key: str) -> list[str]:
+def architectures(registry: Registry) -> set[str]:
+    """The architectures that registered models answer to. A model that cannot be read answers to none."""
+    known: set[str] = set()
+    for name in registry.models:
+        with contextlib.suppress(CoreError):
+            known.update(listed(load_model(name, registry), "architectures"))
+    return known
+
+
+def listed(source: ModelSource, key: str) -> list[str]:
+    """[hf] `key` as a list; empty where it is not there."""
     value = source.document.get(TABLE, {}).get(key, [])
     return [value] if isinstance(value, str) else list(value)
 
@@ -155,10 +165,10 @@ def fitting(folder: Folder, graph: Graph) -> Weights:
     source = graph.source
     if TABLE not in source.document:
         raise CheckpointError(f"{folder.path}: {source.where()} has no [{TABLE}] to read Hugging Face's names with")
-    if not set(_names(source, "architectures")) & set(folder.architectures):
+    if not set(listed(source, "architectures")) & set(folder.architectures):
         raise CheckpointError(
             f"{folder.path}: holds {', '.join(folder.architectures)}; model {graph.name} answers to "
-            f"{', '.join(_names(source, 'architectures'))}"
+            f"{', '.join(listed(source, 'architectures'))}"
         )
     with about(str(folder.path)):
         _check_config(source, folder)
@@ -193,7 +203,7 @@ def _up_to(key: str) -> list[str]:
     return [".".join(parts[:n]) for n in range(1, len(parts) + 1)]
 
 
-def _alternatives(source: ModelSource) -> dict[str, list[str]]:
+def alternatives(source: ModelSource) -> dict[str, list[str]]:
     """Dim -> keys of config.json that may hold it."""
     table = source.document[TABLE].get("dims", {})
     return {dim: keys if isinstance(keys, list) else [keys] for dim, keys in table.items()}
@@ -201,18 +211,18 @@ def _alternatives(source: ModelSource) -> dict[str, list[str]]:
 
 def _check_config(source: ModelSource, folder: Folder) -> None:
     """CheckpointError for a value that [hf.expect] does not have, and for a key that nobody knows."""
-    expect, ignore = source.document[TABLE].get("expect", {}), _names(source, "ignore")
+    expect, ignore = source.document[TABLE].get("expect", {}), listed(source, "ignore")
     problems = []
     for key, allowed in expect.items():
         value = _look_up(folder.config, key)
         if not any(_is(value, a) for a in (allowed if isinstance(allowed, list) else [allowed])):
             shown = ABSENT if value is _MISSING else json.dumps(value)
             problems.append(f"{key} is {shown:.100}, expected {' or '.join(json.dumps(a) for a in allowed)}")
-    known = {"architectures", *expect, *(key for keys in _alternatives(source).values() for key in keys)}
+    known = {"architectures", *expect, *(key for keys in alternatives(source).values() for key in keys)}
     tables = {table for key in known for table in _up_to(key)[:-1]}
     for key in _leaves(folder.config):
         no_table = key in tables and not _look_up(folder.config, key)  # null where a table may be: it is not there
-        if not no_table and not any(name in known or _matches(name, ignore) for name in _up_to(key)):
+        if not no_table and not any(name in known or matches(name, ignore) for name in _up_to(key)):
             problems.append(f'key "{key}" is unknown: neither mapped nor on the ignore list of [{TABLE}]')
     raise_some(
         [f"{CONFIG}: {problem}" for problem in problems],
@@ -226,13 +236,13 @@ def _is(value: Any, allowed: Any) -> bool:
     return isinstance(value, bool) == isinstance(allowed, bool) and bool(value == allowed)
 
 
-def _matches(name: str, globs: Sequence[str]) -> bool:
+def matches(name: str, globs: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, glob) for glob in globs)
 
 
 def _dims(source: ModelSource, folder: Folder) -> Dims:
     dims: Dims = {}
-    for dim, keys in _alternatives(source).items():
+    for dim, keys in alternatives(source).items():
         key = next((k for k in keys if _look_up(folder.config, k) not in (_MISSING, None)), None)
         if key is None and ABSENT in keys:
             continue  # the model's own size stands
@@ -252,12 +262,21 @@ def _dims(source: ModelSource, folder: Folder) -> Dims:
 class Rule:
     """Where a parameter's numbers are: tensors[e][r], by Hugging Face's names without prefix.
 
-    Each is transposed if `transpose`; the rows of tensors[e] follow one another; `stack`: a new first dim over e.
+    Each is transposed if `transpose`; the rows of tensors[e] follow one another, rows[r] of each; `stack`: a new first
+    dim over e.
     """
 
     tensors: tuple[tuple[str, ...], ...]
+    rows: tuple[int, ...]
     transpose: bool = False
     stack: bool = False
+
+    def part(self, whole: Array, e: int, r: int) -> Array:
+        """What tensors[e][r] holds of the parameter `whole`: the rule run backwards. A view."""
+        group = whole[e] if self.stack else whole
+        start = sum(self.rows[:r])
+        rows = group[start : start + self.rows[r]] if group.ndim else group
+        return rows.T if self.transpose else rows
 
 
 def rules(graph: Graph) -> dict[str, Rule]:
@@ -274,7 +293,8 @@ def rules(graph: Graph) -> dict[str, Rule]:
             raise BuildError(f"{source.where()} [{TABLE}.params]: {why}")
         match, name, rule = fits[0]
         matched.add(name)
-        found[parameter.name] = _rule(rule, parameter, match.groupdict(), source.where(TABLE, "params", name))
+        where = source.where(TABLE, "params", name)
+        found[parameter.name] = _rule(rule, parameter, match.groupdict(), graph, where)
     for name in table:
         if name not in matched:
             where = source.where(TABLE, "params", name)
@@ -282,14 +302,18 @@ def rules(graph: Graph) -> dict[str, Rule]:
     return found
 
 
-def _rule(rule: Any, parameter: Parameter, numbers: Mapping[str, str], where: str) -> Rule:
+def _rule(rule: Any, parameter: Parameter, numbers: Mapping[str, str], graph: Graph, where: str) -> Rule:
     table = rule if isinstance(rule, dict) else {"from": rule}
     names = table.get("rows", table.get("from"))
     names = [names] if isinstance(names, str) else names
     counter = table.get("stack")
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         raise BuildError(f'{where} is {rule!r:.200}; expected a tensor\'s name, a list of them, or {{ from = "..." }}')
-    count = trim(parameter.shape)[0] if counter else 1
+    shape = trim(parameter.shape)
+    if len(shape) < (2 if counter else 1):
+        raise BuildError(f"{where}: {parameter.name} has shape {shape}, too few dims for this rule")
+    count = shape[0] if counter else 1
+    rows = _rows(table.get("sizes"), len(names), shape[1] if counter else shape[0], graph, f"{where}: {parameter.name}")
 
     def filled(name: str, index: int) -> str:
         for key, number in {**numbers, **({counter: str(index)} if counter else {})}.items():
@@ -297,12 +321,26 @@ def _rule(rule: Any, parameter: Parameter, numbers: Mapping[str, str], where: st
         return name
 
     tensors = tuple(tuple(filled(name, index) for name in names) for index in range(count))
-    return Rule(tensors, bool(table.get("transpose")), bool(counter))
+    return Rule(tensors, rows, bool(table.get("transpose")), bool(counter))
+
+
+def _rows(sizes: Any, parts: int, total: int, graph: Graph, where: str) -> tuple[int, ...]:
+    """How many of a parameter's `total` rows each of its tensors has: equal parts unless `sizes` says otherwise."""
+    if sizes is None:
+        if total % parts:
+            raise BuildError(
+                f"{where} has {total} rows, which are no {parts} equal parts", hint="`sizes` says the rows of each"
+            )
+        return (total // parts,) * parts
+    rows = tuple(evaluate(size, graph.dims, where) for size in sizes)
+    if len(rows) != parts or sum(rows) != total or not all(isinstance(n, int) and n > 0 for n in rows):
+        raise BuildError(f"{where} has {total} rows in {parts} tensors; `sizes` says {', '.join(map(str, rows))}")
+    return tuple(int(n) for n in rows)
 
 
 def names(graph: Graph) -> dict[str, str | tuple[str, ...]]:
     """Parameter -> Hugging Face's tensor, or the tensors whose rows it stacks, with the prefix that export writes."""
-    prefix = (_names(graph.source, "prefix") or [""])[0]
+    prefix = (listed(graph.source, "prefix") or [""])[0]
     found: dict[str, str | tuple[str, ...]] = {}
     for parameter, rule in rules(graph).items():
         full = tuple(prefix + name for group in rule.tensors for name in group)
@@ -316,7 +354,7 @@ def weights(folder: Folder, graph: Graph) -> Weights:
     Raises CheckpointError for sizes that are not the graph's, then with every tensor that is missing, has another
     shape, or belongs to nothing.
     """
-    keys = {dim: f"{CONFIG}: {' or '.join(keys)}" for dim, keys in _alternatives(graph.source).items()}
+    keys = {dim: f"{CONFIG}: {' or '.join(keys)}" for dim, keys in alternatives(graph.source).items()}
     check_dims(_dims(graph.source, folder), graph, keys)
     reader = _Reader(folder, graph)
     for name, rule in rules(graph).items():
@@ -333,7 +371,7 @@ class _Reader:
 
     def __init__(self, folder: Folder, graph: Graph) -> None:
         self.folder, self.source = folder, graph.source
-        self.prefixes = _names(graph.source, "prefix") or [""]
+        self.prefixes = listed(graph.source, "prefix") or [""]
         self.unused = dict.fromkeys(folder.files)
         self.problems: list[str] = []
         self.makers: dict[str, Callable[[], Array]] = {}
@@ -359,14 +397,19 @@ class _Reader:
             groups.append([at for at in found if at is not None])
         if [len(g) for g in groups] != [len(g) for g in rule.tensors]:
             return
-        expected = trim(parameter.shape)
-        got = _shape([[self.shape(n) for n in group] for group in groups], rule)
-        if got == expected:
+        whole = np.broadcast_to(np.float32(0), trim(parameter.shape))  # no memory: only its shape counts
+        misfits = [
+            f'"{name}" {self.shape(name)}, expected {expected}'
+            for e, group in enumerate(groups)
+            for r, name in enumerate(group)
+            if self.shape(name) != (expected := rule.part(whole, e, r).shape)
+        ]
+        if not misfits:
             self.makers[parameter.name] = lambda: _read(self.folder, groups, rule)
-        else:
-            came = ", ".join(f'"{n}" {self.shape(n)}' for group in groups for n in group)
-            turned = " transposed" if rule.transpose else ""
-            self.problems.append(f"tensor {came} does not fit{turned}: {parameter.name} has shape {expected}")
+            return
+        turned = " transposed" if rule.transpose else ""
+        shown = "; ".join(misfits[:MOST])
+        self.problems.append(f"tensor {shown}: does not fit{turned}: {parameter.name} has shape {whole.shape}")
 
     def tied(self, copy: str, owner: str) -> None:
         """A tensor that may be there a second time: it must be what its owner is."""
@@ -387,24 +430,11 @@ class _Reader:
 
     def left(self) -> None:
         """What nobody asked for is ignored by name or refused."""
-        ignore = _names(self.source, "ignore")
+        ignore = listed(self.source, "ignore")
         for name in self.unused:
             bare = [name.removeprefix(prefix) for prefix in self.prefixes]
-            if not any(_matches(form, ignore) for form in (name, *bare)):
+            if not any(matches(form, ignore) for form in (name, *bare)):
                 self.problems.append(f'tensor "{name}" is unknown: no parameter of the model reads it')
-
-
-def _shape(groups: list[list[tuple[int, ...]]], rule: Rule) -> tuple[int, ...] | None:
-    """The shape that tensors of these shapes come to; None when they do not go together."""
-    turned = [[s[::-1] if rule.transpose else s for s in group] for group in groups]
-    if any(rule.transpose and len(s) != 2 or not s for group in turned for s in group):
-        return None
-    if any(s[1:] != group[0][1:] for group in turned for s in group):
-        return None
-    stacked = [(sum(s[0] for s in group), *group[0][1:]) for group in turned]
-    if any(s != stacked[0] for s in stacked):
-        return None
-    return (len(stacked), *stacked[0]) if rule.stack else stacked[0]
 
 
 def _read(folder: Folder, groups: list[list[str]], rule: Rule) -> Array:

@@ -138,37 +138,44 @@ def weights(file: ModelFile, graph: Graph, registry: Registry) -> Weights:
     source = graph.source
     own = _own_dims(source, file)
     check_dims(own, graph, {name: f"{name} in the header" for name in own})
-    sizes: Dims = {name: size + 0 for name, size in graph.dims.items()}  # + 0: a padded size becomes a plain one
-    in_file = build(source, registry, {**sizes, **_header_dims(source, file)})
-    shapes = {name: tuple(int(n) for n in p.shape) for name, p in in_file.parameters.items()}
-    order = _order(source, graph)
-    total = BYTES + file.dtype.itemsize * sum(math.prod(shapes[name]) for name in order)
+    in_file = shapes(source, graph, registry, _header_dims(source, file))
+    in_order = order(source, graph)
+    total = BYTES + file.dtype.itemsize * sum(math.prod(in_file[name]) for name in in_order)
     if total != file.size:
         raise CheckpointError(f"{file.size:,} bytes, but its header describes {total:,}: cut short, or another model")
     makers = {}
     position = BYTES
-    for name in order:
+    for name in in_order:
         wanted = trim(graph.parameters[name].shape)
-        if any(w > s for w, s in zip(wanted, shapes[name], strict=True)):
-            raise CheckpointError(f"{name} has shape {shapes[name]}; the model's has {wanted}")
-        makers[name] = _maker(file, position, shapes[name], wanted)
-        position += file.dtype.itemsize * math.prod(shapes[name])
+        if any(w > s for w, s in zip(wanted, in_file[name], strict=True)):
+            raise CheckpointError(f"{name} has shape {in_file[name]}; the model's has {wanted}")
+        makers[name] = _maker(file, position, in_file[name], wanted)
+        position += file.dtype.itemsize * math.prod(in_file[name])
     return Weights({name: makers[name] for name in graph.parameters})
 
 
-def _order(source: ModelSource, graph: Graph) -> list[str]:
+def shapes(
+    source: ModelSource, graph: Graph, registry: Registry, header: Mapping[str, Number | str]
+) -> dict[str, tuple[int, ...]]:
+    """Parameter -> its shape in a file with these dims in its header, the file's padding included."""
+    sizes: Dims = {name: size + 0 for name, size in graph.dims.items()}  # + 0: a padded size becomes a plain one
+    in_file = build(source, registry, {**sizes, **header})
+    return {name: tuple(int(n) for n in p.shape) for name, p in in_file.parameters.items()}
+
+
+def order(source: ModelSource, graph: Graph) -> list[str]:
     """Parameters in the file's order. BuildError unless [llmc] params names each exactly once."""
-    order: list[str] = []
+    names: list[str] = []
     for template in source.document[TABLE]["params"]:
         pattern = name_pattern(template)
         found = [(m, name) for name in graph.parameters if (m := pattern.fullmatch(name))]
         if not found:
             raise BuildError(f"{source.where(TABLE, 'params')}: the model has no parameter {template}")
-        order += [name for _, name in sorted(found, key=lambda f: [int(n) for n in f[0].groups()])]
-    if sorted(order) != sorted(graph.parameters):
-        odd = sorted(set(graph.parameters) - set(order)) or sorted({n for n in order if order.count(n) > 1})
+        names += [name for _, name in sorted(found, key=lambda f: [int(n) for n in f[0].groups()])]
+    if sorted(names) != sorted(graph.parameters):
+        odd = sorted(set(graph.parameters) - set(names)) or sorted({n for n in names if names.count(n) > 1})
         raise BuildError(f"{source.where(TABLE, 'params')}: {odd[0]} must be named once")
-    return order
+    return names
 
 
 def _maker(file: ModelFile, position: int, shape: tuple[int, ...], wanted: tuple[int, ...]) -> Any:

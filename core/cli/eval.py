@@ -1,0 +1,199 @@
+"""`core eval`: how good a model is, by its loss, its bits per byte, and HellaSwag."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from core.cli.data import progress_line
+from core.cli.show import emit_json, json_option, plugin_option
+from core.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from core.api import Model
+    from core.data import TokenSource
+
+BATCHES = 20  # of validation, where neither --tokens nor the run says how many tokens: as in [train] val_tokens
+
+
+@click.command("eval")
+@click.argument("run", required=False)
+@click.option("--data", multiple=True, metavar="GLOB", help="Shards or text, or builtin; the run's own without this.")
+@click.option("--tokens", type=click.IntRange(1), help="How many tokens of the data, from its begin.")
+@click.option("--hellaswag", type=click.Path(path_type=Path), metavar="FILE", help="llm.c's file: core get hellaswag.")
+@click.option("--examples", type=click.IntRange(1), help="How many of HellaSwag's examples; all without this.")
+@click.option("--device", type=click.Choice(["auto", "cuda", "cpu", "sim"]), default="auto", show_default=True)
+@click.option("--precision", type=click.Choice(["f32", "bf16", "f64"]), help="The run's own, else f32.")
+@plugin_option
+@json_option
+def command(
+    run: str | None,
+    data: tuple[str, ...],
+    tokens: int | None,
+    hellaswag: Path | None,
+    examples: int | None,
+    device: str,
+    precision: str | None,
+    plugin: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Measure RUN: a run's or checkpoint's folder, a name under runs/, a Hugging Face folder, an llm.c file, or nothing
+    for the newest run.
+
+    The loss is the mean over the data's first tokens, in nats; bits per byte divides it by the bytes of their text.
+    """
+    from core.api import build_model
+    from core.interop.opened import open_path
+    from core.loader import load_registry
+    from core.train.run import find_run
+
+    if examples and not hellaswag:
+        raise UsageError("--examples counts those of --hellaswag FILE, which is not given")
+    path = find_run(run)
+    registry = load_registry(plugin)
+    found = open_path(path, registry)
+    if found.weights is None:
+        raise UsageError(f"{path}: a model without weights: there is nothing to measure", hint="name a run or a file")
+    own = own_settings(found.path)
+    model = build_model(found, registry, device, precision or _precision(own, device), fuse=True)
+    result: dict[str, Any] = {"from": str(found.path), "model": model.graph.name, "precision": model.engine.precision}
+    result |= {"device": model.engine.device.name, "step": found.step}
+    if data or not hellaswag:
+        result |= measure_data(model, own, data, tokens, path)
+    if hellaswag:
+        result |= measure_hellaswag(model, hellaswag, examples)
+    if as_json:
+        emit_json(result)
+        return
+    click.echo(f"{found.path}: {model!r}")
+    for line in lines(result):
+        click.echo(line)
+
+
+def lines(result: dict[str, Any]) -> list[str]:
+    """What was measured, in words."""
+    shown = []
+    if "loss" in result:
+        of = f"over {result['tokens']:,} tokens of {', '.join(result['data'])}"
+        shown.append(f"loss           {result['loss']:.4f} {of}")
+        if abs(result["nll"] - result["loss"]) > 1e-6:
+            shown.append(f"cross-entropy  {result['nll']:.4f}, of the tokens alone")
+        bits = result["bits_per_byte"]
+        what = f"{bits:.4f} over {result['bytes']:,} bytes" if bits else "unknown: there is no tokenizer to count with"
+        shown.append(f"bits per byte  {what}")
+    if "hellaswag" in result:
+        score = result["hellaswag"]
+        cut = f"; {score['cut']:,} contexts cut to fit the model" if score["cut"] else ""
+        rates = f"{score['acc_norm']:.4f} acc_norm, {score['acc']:.4f} acc"
+        shown.append(f"HellaSwag      {rates}, {score['examples']:,} examples{cut}")
+    return shown
+
+
+@dataclass(frozen=True)
+class Own:
+    """What a run's config says of its validation; empty where a model belongs to no run."""
+
+    val: tuple[str, ...] = ()
+    val_tokens: int = 0
+    precision: str = "f32"
+
+
+def own_settings(checkpoint: Path) -> Own:
+    """Of the run that a checkpoint's folder belongs to. UsageError for a config that is damaged."""
+    import tomli
+
+    from core.data.prepare import as_list
+    from core.train.run import RESOLVED
+
+    path = checkpoint.resolve().parent.parent / RESOLVED
+    if not path.is_file():
+        return Own()
+    try:
+        config = tomli.loads(path.read_text(encoding="utf-8"))
+        val, tokens = as_list(config["data"]["val"]), config["train"]["val_tokens"]
+        return Own(tuple(val), int(tokens), str(config["precision"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path}: cannot be read: {error!r}", hint="move it away, and give --data") from None
+
+
+def _precision(own: Own, device: str) -> str:
+    """The run's own precision, where the device computes in it."""
+    from core.device import open_device
+    from core.train.devices import choose_device
+
+    return own.precision if own.precision in open_device(choose_device(device)).precisions else "f32"
+
+
+def measure_data(model: Model, own: Own, data: tuple[str, ...], tokens: int | None, path: Path) -> dict[str, Any]:
+    """Loss and bits per byte over the data that is named, or over the run's validation data."""
+    from core.train.evaluate import byte_lengths, measure
+
+    names = list(data or own.val)
+    if not names:
+        raise UsageError(f"{path}: no validation data is known to it", hint="name some: --data GLOB, or --data builtin")
+    graph = model.graph
+    wanted = tokens or own.val_tokens or BATCHES * int(graph.dims["B"]) * int(graph.dims["T"])
+    source = token_source(model, names)
+    draw = progress_line()
+    progress = (lambda done: draw(done, min(wanted, source.tokens - 1), "evaluating")) if draw else None
+    lengths = byte_lengths(model.tokenizer) if model.tokenizer is not None else None
+    found = measure(model.engine, source.val_batches(wanted), lengths, progress)
+    return {
+        "data": names,
+        "loss": found.loss,
+        "nll": found.nll,
+        "tokens": found.targets,
+        "bytes": found.bytes,
+        "bits_per_byte": found.bits_per_byte,
+    }
+
+
+def token_source(model: Model, names: list[str]) -> TokenSource:
+    """The tokens of shards and texts; text needs the model's tokenizer, and shards must have been made with it."""
+    from core.data import TokenSource
+    from core.data.inputs import resolve
+    from core.data.match import check_record, shards_record
+    from core.data.prepare import token_pieces
+
+    graph, notes = model.graph, list[str]()
+    vocab = graph.inputs[model.engine.token_input].bound
+    inputs = resolve(names, "val", "--data", notes)
+    if inputs.documents and model.tokenizer is None:
+        raise DataError(
+            f"{inputs.documents[0].name} is text, and no tokenizer came with the model",
+            hint="name token shards, or bring a tokenizer along: core import SRC OUT --tokenizer gpt2",
+        )
+    record = shards_record(inputs.shards)
+    if record is not None:
+        check_record(record, inputs.shards[0].path, model.tokenizer, [], vocab, "--data")
+    pieces = [*inputs.shards, *token_pieces(inputs.documents, model.tokenizer, notes, None, "val")]
+    for note in notes:
+        click.echo(note, err=True)
+    B, T = int(graph.dims["B"]), int(graph.dims["T"])
+    source = TokenSource(pieces, B, T, vocab=vocab, name="data", least=2)
+    source.check_tokens()
+    return source
+
+
+def measure_hellaswag(model: Model, file: Path, most: int | None) -> dict[str, Any]:
+    from itertools import islice
+
+    from core.data.hellaswag import HellaSwag
+    from core.train.evaluate import score_hellaswag
+
+    examples = HellaSwag(file, model.graph.inputs[model.engine.token_input].bound)
+    total = min(most or len(examples), len(examples))
+    draw = progress_line()
+    progress = (lambda done: draw(done, total, "HellaSwag")) if draw else None
+    found = score_hellaswag(model.engine, islice(examples, total), progress)
+    return {
+        "hellaswag": {
+            "acc_norm": found.right_by_mean / found.examples,
+            "acc": found.right_by_sum / found.examples,
+            "examples": found.examples,
+            "cut": found.cut,
+        }
+    }

@@ -1,0 +1,72 @@
+"""`core export`: a model for other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from core.cli.show import emit_json, json_option, plugin_option
+
+if TYPE_CHECKING:
+    from core.interop.opened import Opened
+
+SUFFIX = {"hf": "-hf", "llmc": ".bin"}  # of what is made where no --out is given
+
+
+@click.command("export")
+@click.argument("run", required=False)
+@click.option("--to", "to", type=click.Choice(list(SUFFIX)), required=True, help="A Hugging Face folder, llm.c's file.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="A new folder or file; RUN's name here without this option."
+)
+@click.option("--precision", type=click.Choice(["f32", "bf16"]), default="f32", show_default=True)
+@plugin_option
+@json_option
+def command(run: str | None, to: str, out: Path | None, precision: str, plugin: tuple[str, ...], as_json: bool) -> None:
+    """Write the model of RUN for Hugging Face's transformers (--to hf) or llm.c (--to llmc).
+
+    RUN is a run's or checkpoint's folder, a name under runs/, or nothing for the newest run; a Hugging Face folder or
+    an llm.c file too, so that one becomes the other.
+    """
+    from core.interop import export_huggingface, export_llmc
+    from core.interop.export import prepare
+    from core.interop.opened import open_path
+    from core.interop.staging import new_path
+    from core.loader import load_registry
+    from core.train.run import find_run
+
+    path = find_run(run)
+    out = new_path(out or Path(path.resolve().name.removesuffix(".bin") + SUFFIX[to]))
+    registry = load_registry(plugin)
+    found = open_path(path, registry)
+    extra, end, note = _tokenizer(found) if to == "hf" else ({}, None, "")
+    export = prepare(found, registry, precision, extra, end)
+    writers: dict[str, Callable[..., None]] = {"hf": export_huggingface.write, "llmc": export_llmc.write}
+    writers[to](export, registry, out)
+    graph = export.graph
+    if as_json:
+        step = {"step": found.step} if found.tokenizer_json or found.step else {}
+        emit_json({"from": str(found.path), **step, "out": str(out), "model": graph.name, "precision": precision})
+        return
+    click.echo(f"{out}: {graph.name}, {graph.parameter_count:,} parameters in {precision}, from {found.path}")
+    if note:
+        click.echo(note)
+
+
+def _tokenizer(found: Opened) -> tuple[dict[str, bytes], int | None, str]:
+    """The tokenizer's files, the id of its end of text, and what to say about it."""
+    from core.api import tokenizer_of
+    from core.data.huggingface import FILE, write_files
+    from core.errors import DataError
+
+    tokenizer = tokenizer_of(found)
+    if tokenizer is None:
+        return {}, None, "without a tokenizer: none came with the model"
+    longest: Any = found.source.document.get("dims", {}).get("S")
+    try:
+        return write_files(tokenizer, longest if isinstance(longest, int) else None), tokenizer.eot, f"with {FILE}"
+    except DataError as error:
+        return {}, tokenizer.eot, f"without a tokenizer: {error.message}"

@@ -1,0 +1,70 @@
+"""`core import`: another program's model as a checkpoint of ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from core.cli.show import emit_json, json_option, plugin_option
+
+if TYPE_CHECKING:
+    from core.data import Tokenizer
+    from core.interop.opened import Opened
+
+USUAL = "gpt2"  # the tokenizer of files that come without one, where the vocabulary is its own
+
+
+@click.command("import")
+@click.argument("source", metavar="SRC")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--tokenizer", metavar="SPEC", help="gpt2, gpt2:PATH, bpe:PATH or bytes; the folder's own without this option."
+)
+@plugin_option
+@json_option
+def command(source: str, out: Path, tokenizer: str | None, plugin: tuple[str, ...], as_json: bool) -> None:
+    """Make the checkpoint OUT of SRC: a Hugging Face folder, or an llm.c model file (.bin).
+
+    `weights = "OUT"` in a config starts a run from it, `core sample OUT` and `core.load("OUT")` use it as it is.
+    """
+    from core.interop.import_ import import_model
+    from core.interop.opened import open_path
+    from core.interop.staging import new_path
+    from core.loader import load_registry
+
+    new_path(out)  # before anything is read
+    registry = load_registry(plugin)
+    found = open_path(source, registry)
+    chosen, why = _tokenizer(found, tokenizer)
+    graph = import_model(found, registry, out, chosen.to_json() if chosen else None)
+    if as_json:
+        record = chosen.record() if chosen else None
+        emit_json({"out": str(out), "model": graph.name, "parameters": graph.parameter_count, "tokenizer": record})
+        return
+    click.echo(f"{out}: {graph.name}, {graph.parameter_count:,} parameters, from {found.kind}")
+    click.echo(f"tokenizer: {why}")
+    click.echo(f'in a config:  model = "{out.as_posix()}/model.toml"  weights = "{out.as_posix()}"')
+
+
+def _tokenizer(found: Opened, spec: str | None) -> tuple[Tokenizer | None, str]:
+    """The tokenizer that goes into the checkpoint, and how it came to be chosen, or why there is none."""
+    from core.api import tokenizer_of
+    from core.data import choose_tokenizer
+    from core.errors import DataError
+
+    vocabulary = int(found.dims["V"]) if "V" in found.dims else None
+    if spec is not None:
+        choice = choose_tokenizer([spec], max_vocab=vocabulary, where="--tokenizer")
+        return choice.tokenizer, choice.why
+    own = tokenizer_of(found)
+    if own is not None:
+        return own, f"{own.name}, {own.vocab_size:,} ids, as it lies there"
+    try:
+        usual = choose_tokenizer([USUAL], offline=True)
+        if usual.tokenizer.vocab_size == vocabulary:
+            return usual.tokenizer, usual.why
+    except DataError:
+        pass  # not on this machine: nothing is downloaded for a guess
+    return None, "none came with it; --tokenizer gpt2, say, puts one there, which `core sample` needs"

@@ -1,0 +1,152 @@
+"""Tokenizers in Hugging Face's form: ours as a tokenizer.json of the `tokenizers` library, and such a file as ours.
+
+The forms meet in byte-level BPE with GPT-2's pattern, which is what `ByteLevel` stands for there: written as one, every
+tokenizer here gives the same ids in that library. One that is anything else (another pattern, a normalizer, more
+special tokens than end of text) is not read: it would give other ids.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from core.data.gpt2 import HASH
+from core.data.tokenizer import END_OF_TEXT, Tokenizer, byte_letters
+from core.errors import DataError
+from core.outside import parse_json, read_whole
+
+FILE, CONFIG = "tokenizer.json", "tokenizer_config.json"
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+# What a BPE has that changes ids, and the values with which it does not.
+PLAIN_MODEL: dict[str, tuple[Any, ...]] = {
+    "type": ("BPE", None),
+    "dropout": (None,),
+    "continuing_subword_prefix": (None, ""),
+    "end_of_word_suffix": (None, ""),
+    "byte_fallback": (None, False),
+    "ignore_merges": (None, False),
+}
+
+
+def write_files(tokenizer: Tokenizer, longest: int | None) -> dict[str, bytes]:
+    """File name -> contents of what transformers' AutoTokenizer reads. longest: tokens that the model takes."""
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": END_OF_TEXT,
+        "eos_token": END_OF_TEXT,
+        "unk_token": END_OF_TEXT,
+        "clean_up_tokenization_spaces": False,
+        **({"model_max_length": longest} if longest else {}),
+    }
+    return {
+        FILE: json.dumps(to_tokenizers(tokenizer), indent=1, ensure_ascii=False).encode(),
+        CONFIG: (json.dumps(config, indent=2) + "\n").encode(),
+    }
+
+
+def to_tokenizers(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The document that `tokenizers.Tokenizer.from_str` reads. DataError for tokens that no merges lead to."""
+    letters = byte_letters()
+    written = ["".join(letters[byte] for byte in token) for token in tokenizer.tokens]
+    end = {"id": tokenizer.eot, "content": END_OF_TEXT, "special": True, "normalized": False}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{**end, "single_word": False, "lstrip": False, "rstrip": False}],
+        "normalizer": None,
+        "pre_tokenizer": BYTE_LEVEL,
+        "post_processor": {**BYTE_LEVEL, "trim_offsets": False},
+        "decoder": BYTE_LEVEL,
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": "",
+            "end_of_word_suffix": "",
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "vocab": {**{token: i for i, token in enumerate(written)}, END_OF_TEXT: tokenizer.eot},
+            "merges": [" ".join("".join(letters[b] for b in part) for part in parts) for parts in _merges(tokenizer)],
+        },
+    }
+
+
+def _merges(tokenizer: Tokenizer) -> list[list[bytes]]:
+    """The two parts of each token of several bytes, in the order of ids."""
+    ranks = {token: rank for rank, token in enumerate(tokenizer.tokens)}
+    found = []
+    for rank, token in enumerate(tokenizer.tokens):
+        if len(token) > 1:
+            parts = _split(token, ranks, rank)
+            if len(parts) != 2:
+                raise DataError(
+                    f"tokenizer {tokenizer.name}: token {rank} ({token!r}) is no merge of two tokens before it",
+                    hint="only a byte-level BPE can be written for Hugging Face",
+                )
+            found.append(parts)
+    return found
+
+
+def _split(token: bytes, ranks: Mapping[bytes, int], below: int) -> list[bytes]:
+    """`token` after all merges with a rank below `below`, the lowest first."""
+    parts = [token[i : i + 1] for i in range(len(token))]
+    while len(parts) > 2:
+        pairs = [(ranks.get(a + b, below), i) for i, (a, b) in enumerate(zip(parts, parts[1:], strict=False))]
+        rank, i = min(pairs)
+        if rank >= below:
+            break
+        parts[i : i + 2] = [parts[i] + parts[i + 1]]
+    return parts
+
+
+def read_folder(folder: Path) -> Tokenizer | None:
+    """The tokenizer in a Hugging Face folder; None without a tokenizer.json, or with one that is not of our kind.
+
+    Raises DataError for a file that is damaged.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        tokens = _tokens(parse_json(read_whole(path)))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: not a file of the tokenizers library, or damaged: {type(error).__name__}: {error}",
+            hint="fetch it again, or move it away: the model can be used without",
+        ) from None
+    if tokens is None:
+        return None
+    tokenizer = Tokenizer("bpe", tokens, name=folder.resolve().name)
+    return Tokenizer("gpt2", tokens) if tokenizer.hash == HASH else tokenizer
+
+
+def _tokens(document: Any) -> list[bytes] | None:
+    """The tokens by id; None for a tokenizer that is not byte-level BPE in the order of its merges."""
+    model, pre = document["model"], document.get("pre_tokenizer") or {}
+    if document.get("normalizer") is not None or any(model.get(k) not in ok for k, ok in PLAIN_MODEL.items()):
+        return None
+    if pre.get("type") != "ByteLevel" or pre.get("add_prefix_space") or pre.get("use_regex") is False:
+        return None
+    vocab: dict[str, int] = dict(model["vocab"])
+    added = [(token["content"], token["id"]) for token in document.get("added_tokens", [])]
+    vocab.pop(END_OF_TEXT, None)
+    if added != [(END_OF_TEXT, len(vocab))]:
+        return None
+    byte_of = {letter: byte for byte, letter in byte_letters().items()}
+    written = sorted(vocab, key=lambda token: vocab[token])
+    merged = [_joined(merge) for merge in model["merges"]]
+    in_order = [vocab[token] for token in written] == list(range(len(written)))
+    if not in_order or [token for token in written if len(token) > 1] != merged:
+        return None  # ids that are not the order of merging: our encoder takes them for it
+    return [bytes(byte_of[letter] for letter in token) for token in written]
+
+
+def _joined(merge: str | Sequence[str]) -> str:
+    """A merge's token: written "a b", or ["a", "b"] by newer versions."""
+    first, second = merge.split(" ") if isinstance(merge, str) else merge
+    return first + second

@@ -1,0 +1,87 @@
+"""Models into other programs' formats, by the tables that read them ([hf], [llmc]) run backwards.
+
+What is common to the formats is here. An export is read back by the reader of its format before it gets its name, and
+it is refused where the format would say another model than ours, since what does
+not fit in a table (another epsilon, another GELU) would be dropped without a word. Knows no architecture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from core.errors import BuildError, CheckpointError
+from core.graph import Graph
+from core.graph.types import Node
+from core.interop.foreign import Array, Found
+from core.interop.opened import Opened
+from core.registry import Registry
+
+PRECISIONS = ("f32", "bf16")
+
+
+@dataclass(frozen=True)
+class Export:
+    """What is to be written. extra: file name -> contents that go into a folder too (a tokenizer). end_of_text: the id
+    of its end-of-text token."""
+
+    opened: Opened
+    graph: Graph
+    weights: Mapping[str, Array]
+    precision: str
+    extra: Mapping[str, bytes]
+    end_of_text: int | None
+
+
+def prepare(
+    opened: Opened,
+    registry: Registry,
+    precision: str,
+    extra: Mapping[str, bytes] | None = None,
+    end_of_text: int | None = None,
+) -> Export:
+    """An Export of what lies at a path. Raises CheckpointError for weights that are not the model's."""
+    graph = opened.source.build(registry, dict(opened.dims))
+    return Export(opened, graph, opened.parameters(graph), precision, dict(extra or {}), end_of_text)
+
+
+def check_meaning(export: Export, registry: Registry, find: Callable[[], Found | None], format: str) -> None:
+    """BuildError unless who reads the export will compute what our graph does.
+
+    find: the registered model that the format's reader finds in what was written, None when no model answers: the
+    model's own table is then all there is to go by.
+    """
+    name = export.graph.name
+    try:
+        found = find()
+    except CheckpointError as error:
+        raise _other(name, format, f"cannot be read back: {error.message}") from None
+    if found is None:
+        return
+    theirs = found.source.build(registry, found.dims)
+    if difference := _difference(export.graph, theirs):
+        raise _other(name, format, f"would be read as {theirs.name}, where {difference}")
+
+
+def _other(name: str, format: str, why: str) -> BuildError:
+    return BuildError(
+        f"model {name} cannot be said in {format}: what was written {why}",
+        hint="a model that differs needs a table of its own, under an architecture of its own, from a plugin",
+    )
+
+
+def _difference(ours: Graph, theirs: Graph) -> str:
+    """The first thing in which two graphs compute differently, in words; "" when they do not."""
+    a, b = ({node.name: _meaning(node) for node in graph.nodes} for graph in (ours, theirs))
+    for name in (*a, *b):
+        if name not in a or name not in b:
+            return f"there is {'a' if name in b else 'no'} node {name}"
+        for what, value in a[name].items():
+            if b[name].get(what) != value:
+                return f"{name} has {what} {b[name].get(what)!r}, here {value!r}"
+    return "" if ours.logits == theirs.logits else f"{theirs.logits} are the logits, here {ours.logits}"
+
+
+def _meaning(node: Node) -> dict[str, Any]:
+    return {"op": node.op.name, "inputs": node.inputs, "params": node.params, **node.attrs}

@@ -1,0 +1,129 @@
+"""A Hugging Face folder of a model: config.json and model.safetensors, by its [hf] run backwards.
+
+Written are the first of the architectures, of a dim's keys, of the values that [hf.expect] allows, and of the prefixes.
+A tied tensor is written once, under its owner's name, as Hugging Face does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.device.gpu import to_bf16
+from core.errors import BuildError, CheckpointError
+from core.interop import files, huggingface
+from core.interop.export import Export, check_meaning
+from core.interop.foreign import Array
+from core.interop.huggingface import ABSENT, CONFIG, NULL, TABLE, WHOLE
+from core.interop.staging import staged
+from core.interop.tensors import write_tensors
+from core.registry import Registry
+
+TORCH = {"f32": "float32", "bf16": "bfloat16"}  # precision -> what config.json calls it
+
+
+def write(export: Export, registry: Registry, out: Path) -> None:
+    """Write the folder `out`, whole or not at all.
+
+    Raises BuildError for a model whose [hf] does not describe it, CheckpointError when the disk refuses.
+    """
+    if TABLE not in export.graph.source.document:
+        raise BuildError(
+            f"{export.graph.source.where()} has no [{TABLE}] to write Hugging Face's names with",
+            hint="docs/models.md shows the table",
+        )
+    config, tensors = config_of(export), Tensors(export)
+    with staged(out) as path:
+        files.make_folder(path)
+        files.write_durably(path / CONFIG, files.to_json(config))
+        write_tensors(path / WHOLE, tensors, {"format": "pt"})  # what transformers wants to see there
+        for name, data in export.extra.items():
+            files.write_durably(path / name, data)
+        files.sync_folder(path)
+        _read_back(export, registry, path)
+
+
+def _read_back(export: Export, registry: Registry, path: Path) -> None:
+    """BuildError unless our own reader finds this model, and no other, in what was written."""
+    folder = huggingface.open_folder(path)
+    try:
+        huggingface.fitting(folder, export.graph)
+    except CheckpointError as error:
+        why = error.message.removeprefix(f"{path}: ")
+        raise BuildError(f"{export.graph.source.where()} [{TABLE}] does not describe the model: {why}") from None
+
+    def find() -> Any:
+        answers = huggingface.architectures(registry)
+        return huggingface.find(folder, registry, {}) if answers & set(folder.architectures) else None
+
+    check_meaning(export, registry, find, "Hugging Face's names")
+
+
+def config_of(export: Export) -> dict[str, Any]:
+    """config.json: what [hf] says of the model, its sizes, and the few keys more that it ignores and others use."""
+    graph = export.graph
+    table, where = graph.source.document[TABLE], graph.source.where(TABLE)
+    names = huggingface.listed(graph.source, "architectures")
+    if not names:
+        raise BuildError(f"{where}: there are no architectures to write")
+    config: dict[str, Any] = {"architectures": names[:1]}
+    for key, allowed in table.get("expect", {}).items():
+        first = allowed[0] if isinstance(allowed, list) else allowed
+        if first != ABSENT:
+            _put(config, key, None if first == NULL else first, where)
+    for dim, keys in huggingface.alternatives(graph.source).items():
+        size = graph.dims[dim]
+        if keys[0] != ABSENT:
+            _put(config, keys[0], int(size) if isinstance(size, int) else size, where)
+    ignored = huggingface.listed(graph.source, "ignore")
+    for key, value in {
+        "torch_dtype": TORCH[export.precision],
+        "bos_token_id": export.end_of_text,
+        "eos_token_id": export.end_of_text,
+    }.items():
+        if value is not None and key not in config and huggingface.matches(key, ignored):
+            config[key] = value
+    return config
+
+
+def _put(config: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Set a dotted key. BuildError where two things want one key."""
+    *tables, last = key.split(".")
+    for name in tables:
+        config = config.setdefault(name, {})
+        if not isinstance(config, dict):
+            raise BuildError(f"{where}: {key} lies within {name}, which has a value of its own")
+    if config.setdefault(last, value) != value:
+        raise BuildError(f"{where}: {key} is to be both {config[last]!r} and {value!r}")
+
+
+class Tensors(Mapping[str, Array]):
+    """The model's parameters by Hugging Face's names and in their shapes, each made when it is asked for."""
+
+    def __init__(self, export: Export) -> None:
+        prefix = (huggingface.listed(export.graph.source, "prefix") or [""])[0]
+        self._makers: dict[str, Callable[[], Array]] = {}
+        self._narrow = export.precision == "bf16"
+        for parameter, rule in huggingface.rules(export.graph).items():
+            for e, group in enumerate(rule.tensors):
+                for r, name in enumerate(group):
+                    if prefix + name in self._makers:
+                        raise BuildError(f'[{TABLE}.params]: two parameters want the tensor "{prefix + name}"')
+                    self._makers[prefix + name] = _maker(export.weights, parameter, rule, e, r)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __getitem__(self, name: str) -> Array:
+        values = np.ascontiguousarray(self._makers[name](), np.float32)
+        return to_bf16(values) if self._narrow else values
+
+
+def _maker(weights: Mapping[str, Array], parameter: str, rule: huggingface.Rule, e: int, r: int) -> Any:
+    return lambda: rule.part(weights[parameter], e, r)

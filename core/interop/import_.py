@@ -1,0 +1,41 @@
+"""Another program's model as a checkpoint of ours, which `weights`, `core sample` and `core.load` take.
+
+It holds the parameters in f32, whatever the file had: exactly what was there. It has no optimizer state, since such
+files have none: a run starts from it with `weights`, and does not go on from it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from core.errors import UsageError
+from core.graph import Graph
+from core.interop import checkpoint
+from core.interop.checkpoint import Contents
+from core.interop.opened import Opened
+from core.interop.staging import new_path, staged
+from core.interop.weights import HUGGINGFACE, LLMC
+from core.registry import Registry
+
+
+def import_model(opened: Opened, registry: Registry, out: Path, tokenizer_json: str | None) -> Graph:
+    """Write the checkpoint `out`, whole or not at all; the model that it holds.
+
+    Raises UsageError for what is no other program's, and an `out` that exists; CheckpointError when the disk refuses.
+    """
+    if opened.kind not in (HUGGINGFACE, LLMC):
+        raise UsageError(
+            f"{opened.path} is {opened.kind}, not another program's",
+            hint=f"expected {HUGGINGFACE} or {LLMC}; ours need no import",
+        )
+    graph = opened.source.build(registry, dict(opened.dims))
+    contents = Contents(
+        parameters=opened.parameters(graph),
+        optimizer={},
+        model_toml=opened.source.to_toml(dict(opened.dims)),
+        tokenizer_json=tokenizer_json,
+        state={"step": 0, "steps": 0, "tokens": 0, "imported": {"from": opened.path.resolve().name, "as": opened.kind}},
+    )
+    with staged(new_path(out)) as path:
+        checkpoint.stage(path, contents)
+    return graph

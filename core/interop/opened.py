@@ -1,0 +1,97 @@
+"""What a path holds, opened: the model, its sizes, its parameters, and what came with them. Nothing is computed here.
+
+`weights.py` says what a path is; this brings our checkpoints, Hugging Face folders, llm.c's files and model TOMLs to
+one form, which `core.load`, `core eval`, `core import` and `core export` take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from core.errors import CheckpointError
+from core.expr import Number, trim
+from core.graph import Graph, ModelSource, load_model
+from core.interop import checkpoint, huggingface, llmc
+from core.interop.foreign import Array, raise_some
+from core.interop.weights import CHECKPOINT, HUGGINGFACE, LLMC, MODEL, identify
+from core.registry import Registry
+
+Dims = Mapping[str, Number | str]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What was found at a path.
+
+    kind: as `weights.identify` names it. path: the checkpoint's folder, where a run was named. dims: over the model's
+    own. weights: by our names, without padding, read when asked for; None where they are to be drawn. recorded: node ->
+    variant of a run. step: of a checkpoint. tokenizer_json: a checkpoint's.
+    """
+
+    kind: str
+    path: Path
+    source: ModelSource
+    dims: Dims
+    weights: Mapping[str, Array] | None = None
+    tokenizer_json: str | None = None
+    recorded: Mapping[str, str] = field(default_factory=dict)
+    step: int = 0
+
+    def parameters(self, graph: Graph) -> Mapping[str, Array]:
+        """The weights, their names and shapes held against the graph's. CheckpointError for a misfit."""
+        weights = self.weights
+        if weights is None:
+            raise CheckpointError(f"{self.path}: a model without weights", hint="name a run, a checkpoint or a file")
+        problems = [f'there is no parameter "{name}"' for name in graph.parameters if name not in weights]
+        problems += [f'the model has no parameter "{name}"' for name in weights if name not in graph.parameters]
+        for name, parameter in graph.parameters.items():
+            if name in weights and weights[name].shape != trim(parameter.shape):
+                problems.append(f"{name} has shape {weights[name].shape}, expected {trim(parameter.shape)}")
+        raise_some([f"{self.path}: does not fit its model: {problem}" for problem in problems])
+        return weights
+
+
+def open_path(path: str | Path, registry: Registry, dims: Dims | None = None) -> Opened:
+    """What lies at `path`, found by looking. `dims` are the caller's own, over all others.
+
+    Raises UsageError for nothing found or two answers, CheckpointError for files that are damaged or fit no model.
+    """
+    return OPENERS[identify(path, registry)](Path(path).expanduser(), registry, dims or {})
+
+
+def _model(path: Path, registry: Registry, dims: Dims) -> Opened:
+    return Opened(MODEL, path, load_model(path, registry), dims)
+
+
+def _checkpoint(path: Path, registry: Registry, dims: Dims) -> Opened:
+    found = checkpoint.find(path)
+    return Opened(
+        CHECKPOINT,
+        found.path,
+        load_model(found.path / checkpoint.MODEL_TOML, registry),
+        dims,
+        found.parameters,
+        found.tokenizer_json,
+        found.state.get("variants", {}),
+        found.step,
+    )
+
+
+def _huggingface(path: Path, registry: Registry, dims: Dims) -> Opened:
+    found = huggingface.find(huggingface.open_folder(path), registry, dims)
+    return Opened(HUGGINGFACE, path, found.source, found.dims, found.weights)
+
+
+def _llmc(path: Path, registry: Registry, dims: Dims) -> Opened:
+    found = llmc.find(llmc.open_file(path), registry, dims)
+    return Opened(LLMC, path, found.source, found.dims, found.weights)
+
+
+OPENERS: dict[str, Callable[[Path, Registry, Dims], Opened]] = {
+    MODEL: _model,
+    CHECKPOINT: _checkpoint,
+    HUGGINGFACE: _huggingface,
+    LLMC: _llmc,
+}

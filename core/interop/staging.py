@@ -1,0 +1,49 @@
+"""New files and folders that people name: written beside their place, whole or not at all, never over something.
+
+Runs have their own way (run.py, checkpoint.py); this is for what a command makes once: imports, exports, downloads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from core.errors import CheckpointError, UsageError
+from core.interop import files
+
+
+def new_path(out: Path) -> Path:
+    """`out`, unless something is there, a dangling link included; the folders above it are made. UsageError."""
+    try:
+        if out.exists() or out.is_symlink():
+            raise UsageError(f"{out} exists already; nothing was changed", hint="name another place, or move it away")
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{str(out)!r:.200} cannot be made: {error}", hint="name another place") from None
+    return out
+
+
+@contextmanager
+def staged(out: Path) -> Iterator[Path]:
+    """A name beside `out` for what is being written, which becomes `out` when the block ends well.
+
+    Whatever goes wrong, nothing of it stays. CheckpointError when the disk refuses.
+    """
+    path = out.with_name(f".{out.name}.staged-{os.getpid()}")
+    try:
+        yield path
+        if out.exists():
+            raise UsageError(f"{out} came into being while it was written; it is as it was", hint="name another place")
+        files.rename(path, out)
+        files.sync_folder(out.parent)
+    except OSError as error:
+        raise CheckpointError(
+            f"{out}: cannot be written: {error.strerror or error}; nothing is left of it",
+            hint="make room, or name another place",
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            files.remove_tree(path)
