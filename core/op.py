@@ -151,6 +151,8 @@ class Op:
     flops: of forward, as published utilisations count them: multiplications and additions of matrix products, an
     expression over dims, attrs and `rows`; "0" for the ops that are bound by memory. needed_flops: of these, the ones
     whose results are used, where that is fewer (causal attention). Backward counts twice as many.
+    why_no_decode(dims): why a node with these dims and attrs cannot be computed token by token, as where a token
+    depends on later ones; None when it can.
 
     Raises BuildError when names collide or a pattern does not parse.
     """
@@ -173,6 +175,7 @@ class Op:
         mutates: Sequence[str] = (),
         flops: str = "0",
         needed_flops: str = "",
+        why_no_decode: Callable[[Mapping[str, Any]], str | None] = lambda dims: None,
         doc: str = "",
     ) -> None:
         self.name = name
@@ -194,6 +197,7 @@ class Op:
         self.gradient = gradient
         self.mutates = tuple(mutates)
         self.flops, self.needed_flops = flops, needed_flops or flops
+        self.why_no_decode = why_no_decode
         self.doc = doc
         self.origin = ""  # the plugin that brought it; stamped when registered
         caller = sys._getframe(1)

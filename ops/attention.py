@@ -34,6 +34,10 @@ def settle_heads(dims):
     dims["kv_heads"], dims["D"] = kv_heads, dims["E"] // width
 
 
+def why_no_decode(dims):
+    return None if dims["causal"] else "causal = false: every token looks at later ones, which are not there yet"
+
+
 attention = Op(
     "attention",
     inputs={"qkv": "B T E", "documents?": "B T : i32"},
@@ -42,6 +46,7 @@ attention = Op(
     state={"k": "B S kv_heads*D", "v": "B S kv_heads*D"},
     infer=settle_heads,
     uses=("start",),
+    why_no_decode=why_no_decode,
     flops="4*B*T*T*heads*D",  # q . k and p v, for every pair of a query and a key
     needed_flops="4*B*T*T*heads*D / (1 + causal)",
     examples=[

@@ -8,7 +8,7 @@ import numpy as np
 
 from core.engine.bound import Array, BoundPlan
 from core.errors import DataError
-from core.plan import GENERATE, trimmed
+from core.plan import GENERATE, Plan, trimmed
 
 if TYPE_CHECKING:
     from core.engine.engine import Engine
@@ -68,17 +68,18 @@ class DecodeSession:
         found = self.engine.device.download(plan.tensor(plan.plan.values[value]))
         return trimmed(found, plan.plan.graph.values[value].shape)[:, -1]
 
-    def _run(self, tokens: Array, logits: bool) -> BoundPlan:
+    def plan(self, tokens: int, logits: bool = True) -> Plan:
+        """What runs for `tokens` more of each row. BuildError for a model that cannot go on token by token."""
         engine = self.engine
-        name = engine.token_input
+        dims = dict(zip(engine.input_dims[engine.token_input], (self.rows, tokens), strict=True))
+        return engine.plan(GENERATE, (engine.logits_value,) if logits else (), self.capacity, dims)
+
+    def _run(self, tokens: Array, logits: bool) -> BoundPlan:
         key = (tokens.shape[1], logits)
         if key not in self._plans:
-            dims = dict(zip(engine.input_dims[name], tokens.shape, strict=True))
-            outputs = (engine.logits_value,) if logits else ()
-            plan = engine.plan(GENERATE, outputs, self.capacity, dims)
-            self._plans[key] = BoundPlan(engine, plan, self._states)
+            self._plans[key] = BoundPlan(self.engine, self.plan(*key), self._states)
         plan_bound = self._plans[key]
-        plan_bound.write_inputs({name: tokens})
+        plan_bound.write_inputs({self.engine.token_input: tokens})
         plan_bound.write_start(self.start)
         plan_bound.run()
         return plan_bound

@@ -121,6 +121,17 @@ def _check_request(graph: Graph, request: Request, chooser: Chooser) -> None:
             raise UsageError(f"[fuse] {name}: no fused op of that name{did_you_mean(name, fused)}")
 
 
+def _check_decode(graph: Graph, nodes: list[Node]) -> None:
+    """BuildError unless every node can go on from a cache and give what it gives for all tokens at once."""
+    for node in nodes:
+        why = node.op.why_no_decode(node.dims)
+        if why:
+            raise BuildError(
+                f"{graph.name} cannot generate: {node.where}, node {node.name}: {why}",
+                hint="a model that generates looks at earlier tokens only; sample_every = 0 trains without samples",
+            )
+
+
 class Planner:
     """Builds one plan; its attributes are what the decisions so far have settled."""
 
@@ -134,7 +145,10 @@ class Planner:
         self.trainable = {p for p, where in layout.places.items() if where.trains} if self.training else set()
         self.needs = self._values_that_need_gradients()
         self.reach = self._values_that_reach_the_loss() if self.training else set()
-        self.nodes = self._fused(self._live(graph.nodes))
+        live = self._live(graph.nodes)
+        if request.kind == GENERATE:
+            _check_decode(graph, live)
+        self.nodes = self._fused(live)
         self.choices = {n.name: chooser.choose(n, graph, request.kind, self.differentiated(n)) for n in self.nodes}
         self.makers = {v: n for n in self.nodes for v in n.outputs.values()}
         used = {v for n in self.nodes for v in n.inputs.values()}

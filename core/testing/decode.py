@@ -17,7 +17,14 @@ from core.testing.trial import Trial
 
 def check_decode(log: Log, trial: Trial) -> None:
     tokens = tokens_of(trial)
-    if tokens is None or not tokens.causal(trial):
+    if tokens is None:
+        return
+    why = trial.op.why_no_decode(trial.case.dims)
+    causal = tokens.causal(trial)
+    if why or not causal:
+        said = f'why_no_decode says "{why}"' if why else "why_no_decode says nothing"
+        seen = "no token depends on later ones" if causal else "a token depends on later ones"
+        log.verdict("decode", bool(why) is not causal, f"{said}, and {seen}")
         return
     with log.caught("decode"):
         if "start" not in trial.op.uses:

@@ -96,6 +96,8 @@ def prepare(asked: Asked, display: Display, stack: ExitStack) -> Trainer:
     data = find_data(config, engine, start, asked.allow_data_change, display)
     check_disk(config, engine, run, done)
 
+    if config.train.sample_every and data.tokenizer:
+        engine.session(1).plan(1)  # a model that cannot generate is refused now, not at the first sample
     if display.log != run.log:
         stack.enter_context(run)
         display.log = run.log
