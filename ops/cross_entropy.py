@@ -15,6 +15,15 @@ def settle_classes(dims):
         raise BuildError(f"classes = {dims['classes']}, but the logits have {dims['P']} columns")
 
 
+def distant():
+    """Logits of 37 classes far above and far below zero, where exp itself overflows or vanishes; padding at zero."""
+    logits = np.zeros((6, 40))
+    logits[:, :37] = 3 * np.sin(np.arange(6.0 * 37)).reshape(6, 37)
+    logits[::2, :37] += 120
+    logits[1::2, :37] -= 120
+    return logits
+
+
 cross_entropy = Op(
     "cross_entropy",
     inputs={"logits": "... P", "targets": "... : i32 < classes"},
@@ -25,6 +34,7 @@ cross_entropy = Op(
         {"logits": (2, 7, 32), "targets": (2, 7), "classes": 29},
         {"logits": (5, 33), "targets": (5,)},
         {"logits": (1, 1), "targets": (1,)},
+        {"logits": distant(), "targets": (6,), "classes": 37},
     ],
     doc="The negative log-likelihood of each target; negative targets are ignored.",
 )

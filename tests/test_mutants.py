@@ -14,15 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from core.errors import UsageError
 from core.loader import load_registry
 from core.op import CONTROL, SLOT, Variant, make_tensors
-from core.testing.mutants import Mutant, chosen, faults_of, mutants_of, read_equivalent, run_mutants, stale
-from core.testing.mutants_cuda import IDENTICAL, Bench
+from core.testing.bench import IDENTICAL, in_order
+from core.testing.mutants import Reviewed, chosen, run_mutants
+from core.testing.mutants_cpu import LauncherBench, LauncherMutant, faults_of
+from core.testing.mutants_cuda import KernelBench
 from core.testing.mutate import faults, without_last_column, without_last_row
 from core.testing.mutate_cuda import faults as faults_of_text
 
-REGISTRY = load_registry()
-LISTED = read_equivalent(Path(__file__).with_name("mutants_equivalent.toml"))
+REGISTRY = load_registry(only=())
+REVIEWED = Reviewed.read(Path(__file__).with_name("mutants_equivalent.toml"))
 NAMES = [f"{op.name}.{variant.name}" for op, variant in chosen(REGISTRY, ())]
 SAMPLE = 6
 AT_LEAST = 20  # broken versions of the ops that matter most
@@ -30,32 +33,33 @@ AT_LEAST = 20  # broken versions of the ops that matter most
 
 @pytest.mark.parametrize("name", NAMES)
 def test_sample_is_caught(name: str) -> None:
-    (result,) = run_mutants(REGISTRY, (name,), LISTED, sample=SAMPLE)
+    (result,) = run_mutants(REGISTRY, (name,), REVIEWED, sample=SAMPLE)
     assert not result.survivors, "\n".join(m.key for m in result.survivors)
 
 
 @pytest.mark.parametrize("name", ["layernorm", "matmul", "attention", "gelu", "cross_entropy"])
 def test_there_are_enough(name: str) -> None:
-    made = mutants_of(REGISTRY.op(name), REGISTRY.reference(name))
-    same = LISTED.get(f"{name}.reference", {})
-    assert len({m.key for m in made} - set(same)) >= AT_LEAST
+    made = LauncherBench(REGISTRY.op(name), REGISTRY.reference(name), REGISTRY).mutants
+    assert len({m.key for m in made if not REVIEWED.reason(m)}) >= AT_LEAST
 
 
 def test_reviewed_list_names_mutants_that_are_still_made() -> None:
-    assert stale(REGISTRY, LISTED) == []
+    assert REVIEWED.stale(REGISTRY) == []
 
 
-def test_equivalent_mutants_need_a_reason(tmp_path: Path) -> None:
+@pytest.mark.parametrize("entry", ['variant = "a.b"\nmutant = "x"\nreason = ""', 'pattern = "x"', 'reason = "x"'])
+def test_equivalent_mutants_need_a_reason(tmp_path: Path, entry: str) -> None:
     path = tmp_path / "list.toml"
-    path.write_text('[[equivalent]]\nvariant = "a.b"\nmutant = "x"\nreason = ""\n')
-    with pytest.raises(Exception, match="reason"):
-        read_equivalent(path)
+    path.write_text(f"[[equivalent]]\n{entry}\n")
+    with pytest.raises(UsageError, match="reason"):
+        Reviewed.read(path)
 
 
 def test_forward_is_never_broken() -> None:
     """Attention's forward and backward share helpers; only backward's copy is changed."""
     op, variant = REGISTRY.op("attention"), REGISTRY.reference("attention")
-    mutant = next(m for m in mutants_of(op, variant) if m.fault.function == "split_heads")
+    mutants = LauncherBench(op, variant, REGISTRY).mutants
+    mutant = next(m for m in mutants if m.fault.function == "split_heads")
     broken = mutant.build()
     qkv = np.random.default_rng(0).standard_normal((1, 4, 12))
     outputs = []
@@ -168,7 +172,8 @@ def test_adamw_is_what_the_paper_says() -> None:
 def test_every_mutant_of_adamw_is_caught() -> None:
     op, variant = REGISTRY.op("adamw_update"), REGISTRY.reference("adamw_update")
     with np.errstate(all="ignore"):
-        made = [Mutant(op, variant, type(variant), f, 1) for f in faults_of(op, variant, type(variant), ["forward"])]
+        faults = faults_of(op, variant, type(variant), ["forward"])
+        made = [LauncherMutant(op, variant, "forward", f, owner=type(variant)) for f in faults]
         survivors = {m.key for m in made if agrees(m.build())}
     assert len(made) > 60
     assert survivors <= set(SAME), survivors - set(SAME)
@@ -182,33 +187,50 @@ RUN = {"gelu.vector": 5, "layernorm.warp": 4, "matmul.naive": 3, "cross_entropy.
 
 @pytest.mark.parametrize("name", RUN)
 def test_sample_of_broken_kernels_is_caught(name: str) -> None:
-    (result,) = run_mutants(REGISTRY, (name,), LISTED, sample=RUN[name], device="sim")
-    assert result.made and not result.survivors, "\n".join(m.key for m in result.survivors)
+    (result,) = run_mutants(REGISTRY, (name,), REVIEWED, sample=RUN[name], device="sim")
+    assert result.held >= RUN[name] and not result.survivors, "\n".join(m.key for m in result.survivors)
 
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_there_are_enough_broken_kernels(name: str) -> None:
     """Of every kernel that a launcher launches at all, and most of all of those that backward does."""
-    bench = Bench(*bench_of(name), REGISTRY)
-    made = bench.mutants()
-    assert len({m.key for m in made} - set(LISTED.get(name, {}))) >= AT_LEAST
-    touched = {m.fault.function for m in made}
+    bench = bench_of(name)
+    assert len({m.key for m in bench.mutants if not REVIEWED.reason(m)}) >= AT_LEAST
+    touched = {m.fault.function for m in bench.mutants}
     assert {k.name for kernels in bench.kernels.values() for k in kernels} <= touched
 
 
-def bench_of(name: str) -> tuple[Any, Variant]:
+def bench_of(name: str) -> KernelBench:
     op, _, variant = name.partition(".")
-    return REGISTRY.op(op), REGISTRY.variant(op, variant)
+    return KernelBench(REGISTRY.op(op), REGISTRY.variant(op, variant), REGISTRY)
+
+
+@pytest.mark.parametrize("name", ["layernorm.warp", "attention.naive"])
+def test_a_sample_is_of_every_function_and_of_many_kinds_of_fault(name: str) -> None:
+    mutants = [m for m in bench_of(name).mutants if m.method == "backward"]
+    order = in_order(mutants)
+    assert sorted(order) == list(range(len(mutants)))
+    first = [mutants[i] for i in order[:20]]
+    assert {m.fault.function for m in first} == {m.fault.function for m in mutants}
+    assert len({m.kind for m in first}) >= 10
 
 
 def test_a_kernel_that_is_written_otherwise_is_no_mutant() -> None:
-    bench = Bench(*bench_of("gelu.naive"), REGISTRY)
-    one = next(m for m in bench.mutants() if m.method == "backward" and "naive_dx" in m.key)
+    bench = bench_of("gelu.naive")
+    one = next(m for m in bench.mutants if m.method == "backward" and "naive_dx" in m.key)
     text = Path("ops/cuda/gelu.cu").read_text("utf-8")
     same = replace(one, fault=one.fault._replace(text=text.replace("value * slope", "slope * value")))
     wrong = replace(one, fault=one.fault._replace(text=text.replace("value * slope", "value - slope")))
     assert bench.caught(same) == IDENTICAL
     assert bench.caught(wrong) == "gradient"
+
+
+def test_a_kernel_that_never_ends_is_caught() -> None:
+    bench = bench_of("embedding.owner")
+    one = next(m for m in bench.mutants if m.method == "backward" and m.fault.function == "owner_dweight")
+    text = Path("ops/cuda/embedding.cu").read_text("utf-8")
+    endless = replace(one, fault=one.fault._replace(text=text.replace("left &= left - 1", "left &= left")))
+    assert bench.caught(endless) == "gradient"
 
 
 SUM = """

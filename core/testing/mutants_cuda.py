@@ -1,8 +1,8 @@
 """The faults of mutate_cuda.py put into a variant's kernels, compiled, and held to the op check in the simulator.
 
-A `Bench` is made once a variant: it keeps the trials, what the reference says to them, and what the launcher that is
-not broken leaves, so that a mutant costs its own compilation and its own launches only. Everything runs fast first;
-strict mode, which sees races, gets what that lets pass.
+A `KernelBench` is made once a variant: it keeps the trials, what the reference says to them, and what the launcher
+that is not broken leaves, so that a mutant costs its own compilation and its own launches only. Everything runs fast
+first; strict mode, which sees races, gets what that lets pass.
 """
 
 from __future__ import annotations
@@ -12,57 +12,47 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from core.device.gpu import LaunchRecord, source_of
-from core.device.nvrtc import SIMULATED, Kernel, compile_all
+from core.device.gpu import LaunchRecord, sources_of
+from core.device.nvrtc import Kernel, compile_ptx, whole_text
 from core.device.sim.device import SimDevice
+from core.device.sim.errors import PtxError
 from core.errors import BuildError
 from core.op import Op, Tensors, Variant
 from core.registry import Registry
+from core.testing.bench import BROKEN_TEXT, IDENTICAL, Mutant, numbered
 from core.testing.case import cases_of
 from core.testing.check import VariantReport, reference_of, trials_of
 from core.testing.checks import SUBCHECKS
 from core.testing.compiles import launches_of
 from core.testing.devices import DeviceRunner, SimRunner
 from core.testing.log import Log, Stop
-from core.testing.mutate_cuda import Fault, faults
+from core.testing.mutate_cuda import faults
 from core.testing.runner import Call, CpuRunner, Outcome
 from core.testing.trial import Trial
 
-IDENTICAL, BROKEN_TEXT = "identical", "does not compile"  # what is no mutant at all
-NO_MUTANT = (IDENTICAL, BROKEN_TEXT)
 FORWARD_ONLY = ("forward", "decode", "random")  # sub-checks that a backward has no part in
 PLACES = re.compile(r"^\s*(?:\.loc|\.file|//).*$|^\s*\.section\s+\.debug.*", re.MULTILINE)
+ENDLESS = 50_000  # branches of a batch: ten times what any example takes, and seconds
 CERTAIN = ("repeat",)  # the simulator repeats itself
 
 
 @dataclass(frozen=True)
-class CudaMutant:
-    """A variant with one fault in the kernels that `method` launches. `key` is its name in the reviewed list."""
+class KernelMutant(Mutant):
+    """`source` is the .cu whose kernels `method` launches in a broken text."""
 
-    op: Op
-    variant: Variant
-    method: str
-    fault: Fault
-    number: int  # of several equal keys
-
-    @property
-    def name(self) -> str:
-        return f"{self.op.name}.{self.variant.name}"
-
-    @property
-    def key(self) -> str:
-        again = f" ({self.number})" if self.number > 1 else ""
-        return f"{self.fault.function}: {self.fault.before} -> {self.fault.after}{again}"
+    source: Path = Path()
 
 
 class BreakingDevice(SimDevice):
-    """A simulator that compiles another text for the kernels of one launcher."""
+    """A simulator that compiles another text for the kernels that one launcher takes from one file."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.method, self.text = "", ""
+        self.method, self.text, self.source = "", "", Path()
+        self.unbuilt = False  # whether a broken text did not compile
 
     def record(
         self, variant: Variant, method: str, t: Tensors, pick: Any, workspace: Any, counters: Any = None
@@ -70,12 +60,22 @@ class BreakingDevice(SimDevice):
         found = super().record(variant, method, t, pick, workspace, counters)
         if not self.text or method != self.method:
             return found
-        source = source_of(variant, method)
-        return [replace(r, kernel=replace(r.kernel, text=self.text)) if r.kernel.source == source else r for r in found]
+        return [
+            replace(r, kernel=replace(r.kernel, text=self.text)) if r.kernel.source == self.source else r for r in found
+        ]
 
-    def broken(self, method: str, text: str) -> None:
-        """From here on `method` launches what `text` says; "" for what the file says."""
-        self.method, self.text = method, text
+    def prepare(self, commands: Sequence[LaunchRecord]) -> None:
+        try:
+            super().prepare(commands)
+        except BuildError as error:
+            self.unbuilt = self.unbuilt or bool(self.text) and not isinstance(error, PtxError)
+            raise
+        for simulator in self._simulators.values():
+            simulator.limit = ENDLESS
+
+    def broken(self, method: str = "", text: str = "", source: Path = Path()) -> None:
+        """From here on `method` launches what `text` says and not what `source` says; without arguments, it does."""
+        self.method, self.text, self.source, self.unbuilt = method, text, source, False
         for kernel in [k for k in self._simulators if k.text]:
             simulator = self._simulators.pop(kernel)
             for compiled in [c for c, s in self._by_ptx.items() if s is simulator]:
@@ -110,7 +110,7 @@ class BreakingRunner(SimRunner):
         return self.held[key]
 
 
-class Bench:
+class KernelBench:
     """One variant, ready to be broken."""
 
     def __init__(self, op: Op, variant: Variant, registry: Registry) -> None:
@@ -138,7 +138,6 @@ class Bench:
         return [m for m, has in able.items() if has]
 
     def unbroken(self) -> list[str]:
-        """The sub-checks that the variant fails as it is; what those say of a mutant counts for nothing."""
         if not self.trials:
             return ["schema"]
         found: dict[str, None] = {}
@@ -151,54 +150,55 @@ class Bench:
 
     @cached_property
     def kernels(self) -> dict[str, list[Kernel]]:
-        """launcher -> the kernels of its source that it launches on the examples, under every macro. What it launches
+        """launcher -> the kernels of its sources that it launches on the examples, under every macro. What it launches
         only while decoding is left out."""
         found: dict[str, dict[Kernel, None]] = {m: {} for m in self.methods}
         for launch in launches_of(self.trials):
-            if launch.method in found and launch.kernel.source == source_of(self.variant, launch.method):
+            if launch.method in found and launch.kernel.source in sources_of(self.variant, launch.method):
                 found[launch.method][launch.kernel] = None
         return {method: list(kernels) for method, kernels in found.items()}
 
-    def mutants(self) -> list[CudaMutant]:
-        made, seen = [], dict[str, int]()
-        done: set[str] = set()  # kernels of an earlier launcher are not broken again
+    @cached_property
+    def mutants(self) -> list[KernelMutant]:
+        made = []
+        done: set[tuple[Path, str]] = set()  # kernels of an earlier launcher are not broken again
         for method, kernels in self.kernels.items():
-            names = {k.name for k in kernels} - done
-            done |= names
-            if not names:
-                continue
-            for fault in faults(source_of(self.variant, method).read_text("utf-8"), names):
-                mutant = CudaMutant(self.op, self.variant, method, fault, 1)
-                seen[mutant.key] = number = seen.get(mutant.key, 0) + 1
-                made.append(replace(mutant, number=number))
-        return made
+            new = {(k.source, k.name): None for k in kernels if (k.source, k.name) not in done}
+            done |= set(new)
+            for source in dict.fromkeys(source for source, _ in new):
+                names = [name for of, name in new if of == source]
+                made += [
+                    KernelMutant(self.op, self.variant, method, fault, source=source)
+                    for fault in faults(whole_text(source), names)
+                ]
+        return numbered(made)
 
-    def caught(self, mutant: CudaMutant) -> str:
-        """The sub-check that says no; IDENTICAL or BROKEN_TEXT for what is none; "" when nobody says anything."""
+    def caught(self, mutant: KernelMutant) -> str:
         try:
             if self._same_code(mutant):
                 return IDENTICAL
         except BuildError:
             return BROKEN_TEXT
-        self.device.broken(mutant.method, mutant.fault.text)
+        self.device.broken(mutant.method, mutant.fault.text, mutant.source)
         try:
-            return self._said(mutant, strict=False) or self._said(mutant, strict=True)
+            said = self._said(mutant, strict=False) or self._said(mutant, strict=True)
+            return BROKEN_TEXT if self.device.unbuilt else said  # under some macro only
         finally:
-            self.device.broken("", "")
+            self.device.broken()
 
-    def _same_code(self, mutant: CudaMutant) -> bool:
+    def _same_code(self, mutant: KernelMutant) -> bool:
         """Whether the compiler makes the same of what the launcher launches, under every macro and both types.
 
-        BuildError for what does not compile.
+        It looks until the first difference. BuildError for what does not compile.
         """
-        kernels = self.kernels[mutant.method]
-        whole = compile_all((k, SIMULATED) for k in kernels)
-        broken = compile_all((replace(k, text=mutant.fault.text), SIMULATED) for k in kernels)
-        return all(
-            code_of(a.ptx, k.name) == code_of(b.ptx, k.name) for k, a, b in zip(kernels, whole, broken, strict=True)
-        )
+        for kernel in [k for k in self.kernels[mutant.method] if k.source == mutant.source]:
+            broken = replace(kernel, text=mutant.fault.text)
+            whole, other = (compile_ptx(k).ptx for k in (kernel, broken))
+            if code_of(whole, kernel.name) != code_of(other, kernel.name):
+                return False
+        return True
 
-    def _said(self, mutant: CudaMutant, strict: bool) -> str:
+    def _said(self, mutant: KernelMutant, strict: bool) -> str:
         self.runner.strict = strict
         self.runner.seen.clear()
         for name, check, trial in self._order(mutant, strict):
@@ -213,7 +213,7 @@ class Bench:
                 return f"{name}: {type(error).__name__}"
         return ""
 
-    def _order(self, mutant: CudaMutant, strict: bool) -> Iterator[tuple[str, Callable[[Log, Trial], None], Trial]]:
+    def _order(self, mutant: KernelMutant, strict: bool) -> Iterator[tuple[str, Callable[[Log, Trial], None], Trial]]:
         """Small examples first, and what catches most before the rest."""
         unused = CERTAIN + (FORWARD_ONLY if mutant.method == "backward" else ())
         names: Sequence[str] = [n for n in SUBCHECKS if n not in unused]

@@ -13,7 +13,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-Edit = tuple[int, int, str]  # from, to, what is put there
+
+class Edit(NamedTuple):
+    """`new` is put in place of [start, end)."""
+
+    start: int
+    end: int
+    new: str
+    kind: str  # of fault, in a word or two
+
 
 INVISIBLE = re.compile(r"//[^\n]*|/\*.*?\*/|\"[^\"\n]*\"|^[ \t]*#(?:\\\n|[^\n])*", re.DOTALL | re.MULTILINE)
 WORD = re.compile(r"[A-Za-z_]\w*")
@@ -36,6 +44,7 @@ class Fault(NamedTuple):
     """One broken version: `before` and `after` are the line's text, `text` is the whole file's."""
 
     function: str
+    kind: str
     line: int
     before: str
     after: str
@@ -136,7 +145,7 @@ def faults(text: str, kernels: Iterable[str]) -> Iterator[Fault]:
     code = visible(text)
     seen = {text}
     for function in reached(functions_of(text), text, kernels):
-        for lo, hi, new in sorted(edits(code, function)):
+        for lo, hi, new, kind in sorted(edits(code, function)):
             broken = text[:lo] + new + text[hi:]
             if broken in seen:
                 continue
@@ -144,7 +153,7 @@ def faults(text: str, kernels: Iterable[str]) -> Iterator[Fault]:
             first, last = text.rfind("\n", 0, lo) + 1, text.find("\n", hi)
             before, after = code[first:last], code[first:lo] + new + code[hi:last]
             line = text.count("\n", 0, lo) + 1
-            yield Fault(function.name, line, shortened(before), shortened(after), broken)
+            yield Fault(function.name, kind, line, shortened(before), shortened(after), broken)
 
 
 def shortened(text: str) -> str:
@@ -160,8 +169,8 @@ def edits(code: str, function: Function) -> Iterator[Edit]:
         return not any(lo <= at < hi for lo, hi in spans)
 
     for edit in (*of_operators(code, function), *of_numbers(code, function), *of_names(code, function)):
-        unending = not free(edit[0], steps) and ("=" in code[edit[0] : edit[1]] or edit[2] in ("0", "2"))
-        if free(edit[0], left_alone) and not unending:
+        unending = not free(edit.start, steps) and ("=" in code[edit.start : edit.end] or edit.new in ("0", "2"))
+        if free(edit.start, left_alone) and not unending:
             yield edit
     for lo, hi in statements(code, function.start, function.end):
         if free(lo, left_alone):
@@ -211,19 +220,19 @@ def of_operators(code: str, function: Function) -> Iterator[Edit]:
             continue  # a pointer's declaration
         if symbol == "<" and re.match(r"\s[A-Z]+; \w+\+\+\)", code[at + 1 : at + 40]):
             continue  # one more round over registers: nothing is behind them, and the compiler may do as it likes
-        for table in (OPERATORS, COMPARISONS, JUNCTIONS):
+        for table, kind in ((OPERATORS, "operator"), (COMPARISONS, "bound"), (JUNCTIONS, "condition")):
             if symbol in table:
-                yield at, at + len(symbol), table[symbol]
+                yield Edit(at, at + len(symbol), table[symbol], kind)
         if symbol in BINDING or symbol in JUNCTIONS:
             end = operand_end(code, at + len(symbol), symbol)
-            yield match.start() + 1 if code[match.start()] not in " \n" else match.start(), end, " "
+            yield Edit(match.start() + (code[match.start()] not in " \n"), end, " ", "missing term")
     for match in re.compile(r"(?<=[(=,?:] )-(?=[\w(])|(?<=[(\[,])-(?=[\w(])").finditer(
         code, function.start, function.end
     ):
-        yield match.start(), match.end(), ""
+        yield Edit(match.start(), match.end(), "", "sign")
     for match in re.compile(r" \? ").finditer(code, function.start, function.end):
-        yield match.start(), match.start(), " || true"
-        yield match.start(), match.start(), " && false"
+        yield Edit(match.start(), match.start(), " || true", "condition")
+        yield Edit(match.start(), match.start(), " && false", "condition")
 
 
 def operand_end(code: str, at: int, symbol: str) -> int:
@@ -249,11 +258,11 @@ def of_numbers(code: str, function: Function) -> Iterator[Edit]:
     """Whole numbers off by one, others by one percent."""
     for match in re.compile(r"(?<![\w.\]])\d+(?![\w.])").finditer(code, function.start, function.end):
         number = int(match[0])
-        yield match.start(), match.end(), str(number + 1)
+        yield Edit(match.start(), match.end(), str(number + 1), "number")
         if number:
-            yield match.start(), match.end(), str(number - 1)
+            yield Edit(match.start(), match.end(), str(number - 1), "number")
     for match in re.compile(r"(?<![\w.])\d+\.\d*f").finditer(code, function.start, function.end):
-        yield match.start(), match.end(), f"({match[0]} * 1.01f)"
+        yield Edit(match.start(), match.end(), f"({match[0]} * 1.01f)", "factor")
 
 
 def of_names(code: str, function: Function) -> Iterator[Edit]:
@@ -264,14 +273,14 @@ def of_names(code: str, function: Function) -> Iterator[Edit]:
         if before == ".":
             other = {"x": "y", "y": "x"}.get(name)
             if other and re.search(r"(?:Idx|Dim)\.$", code[: match.start()]):
-                yield match.start(), match.end(), other
+                yield Edit(match.start(), match.end(), other, "x for y")
         elif name in types:
             same = [n for n, kind in types.items() if kind == types[name]]
             other = same[(same.index(name) + 1) % len(same)]
             if other != name:
-                yield match.start(), match.end(), other
+                yield Edit(match.start(), match.end(), other, "other argument")
         elif name in FUNCTIONS and code[match.end() : match.end() + 1] == "(":
-            yield match.start(), match.end(), FUNCTIONS[name]
+            yield Edit(match.start(), match.end(), FUNCTIONS[name], "other function")
 
 
 def of_statement(code: str, lo: int, hi: int) -> Iterator[Edit]:
@@ -290,26 +299,26 @@ def of_statement(code: str, lo: int, hi: int) -> Iterator[Edit]:
         yield from of_value(code, lo + 7, hi)
     elif not re.match(r"(?:const\s+)?(?:int|u64|u32|u16|u8|auto|elem|Pack\b|return|continue|break)", text):
         if not re.match(r"\w+ [\w*]+ = ", text):
-            yield lo, hi, ""
+            yield Edit(lo, hi, "", "skipped")
         if match := ASSIGNED.fullmatch(text):
             at = lo + match.start("sign")
             if match["sign"] != "=":
-                yield at, at + 2, "="
-                yield at, at + 2, OPERATORS[match["sign"]]
+                yield Edit(at, at + 2, "=", "not added")
+                yield Edit(at, at + 2, OPERATORS[match["sign"]], "operator")
             if "u64" not in match["value"]:
                 yield from of_value(code, lo + match.start("value"), hi)
 
 
 def of_value(code: str, lo: int, hi: int, truth: bool = False) -> Iterator[Edit]:
     if truth:
-        yield lo, hi, f"!({code[lo:hi]})"
+        yield Edit(lo, hi, f"!({code[lo:hi]})", "condition")
     elif code[lo:hi].strip("0. ") not in ("", "-INFINITY"):
-        yield lo, hi, f"-({code[lo:hi]})"
-        yield lo, hi, f"1.01f * ({code[lo:hi]})"
+        yield Edit(lo, hi, f"-({code[lo:hi]})", "sign")
+        yield Edit(lo, hi, f"1.01f * ({code[lo:hi]})", "factor")
 
 
 def of_conditions(code: str, function: Function) -> Iterator[Edit]:
     """An `if` that always or never holds."""
     for lo, hi in headed(code, function, "if"):
-        yield lo, hi, "true"
-        yield lo, hi, "false"
+        yield Edit(lo, hi, "true", "condition")
+        yield Edit(lo, hi, "false", "condition")

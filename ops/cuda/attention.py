@@ -15,6 +15,7 @@ class AttentionNaive(Variant):
     saved = {"p": "B heads T T : acc"}
     reads = ("qkv", "y")
     can_add = ("qkv",)
+    examples = [{"qkv": (1, 67, 3), "heads": 1}, {"qkv": (1, 2, 3 * 67), "heads": 1}]  # two thread blocks each way
 
     def forward(self, t, launch):
         sizes, by_query = (i32(t.T), i32(t.heads), i32(t.kv_heads), i32(t.D)), t.B * t.heads * t.T

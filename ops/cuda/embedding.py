@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from core import Variant, cdiv, i32
 
 from .width import width
@@ -19,6 +21,7 @@ class EmbeddingNaive(Variant):
     op, name, priority = "embedding", "naive", 0
     reads = ("ids",)
     partial = ("weight",)
+    examples = [{"ids": (5,), "rows": 3, "cols": THREADS + 5}]  # two thread blocks of columns
 
     def forward(self, t, launch):
         n = count(t)
@@ -35,7 +38,10 @@ class EmbeddingOwner(Variant):
     op, name = "embedding", "owner"
     reads = ("ids",)
     partial = ("weight",)
-    examples = [{"ids": (3, 41), "rows": 29, "cols": 264}]  # four chunks of places, two slices of columns
+    examples = [
+        {"ids": (3, 41), "rows": 29, "cols": 264},  # four chunks of places, two slices of columns
+        {"ids": np.arange(123) % 61, "rows": 61, "cols": 133},  # an id's places lie in different chunks
+    ]
 
     def forward(self, t, launch):
         n, wide = count(t), width(t.cols, t.y)

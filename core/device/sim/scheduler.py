@@ -32,6 +32,7 @@ LANES = 16384  # of a fast group: registers of that many lanes still lie in a co
 WARP = 32
 WARPGROUP = 128
 QUANTUM = 64  # blocks of instructions that a group runs under the fair scheduler before another has its turn
+UNLIMITED = 1 << 62  # blocks of instructions
 STALLED = 300  # turns in which threads only poll, after which that is called a deadlock
 Observer = Callable[[Group, Instruction, str, Array, Array, int, str], None]
 
@@ -84,11 +85,14 @@ class Order:
 class Batch:
     """Thread blocks that are resident together: their shared memory, barriers and groups."""
 
-    def __init__(self, program: Program, memory: Memory, shape: Shape, numbers: Array, smem: int) -> None:
+    def __init__(
+        self, program: Program, memory: Memory, shape: Shape, numbers: Array, smem: int, limit: int = UNLIMITED
+    ) -> None:
         self.program = program
         self.memory = memory
         self.shape: Shape = shape
         self.numbers = numbers  # of the thread blocks, in the grid
+        self.limit = limit  # blocks of instructions that may run
         self.threads: int = shape.threads
         self.padded: int = -(-self.threads // WARP) * WARP
         self.dynamic: int = smem
@@ -237,16 +241,18 @@ class Batch:
                     continue
                 break
             g = chance.choice(runnable)
-            self.advance(g, None if order.groups == "one" else chance.randint(1, QUANTUM))
+            self.advance(g, self.limit + 1 if order.groups == "one" else chance.randint(1, QUANTUM))
+            if g.fragments and sum(self.executed.values()) > self.limit:
+                raise self.hopeless(g, "endless", f"the kernel runs on and on: {self.limit} branches were taken")
             if self.watch is not None:
                 self.watch.later.between_turns()
             # Waiting in vain: turn after turn, somebody polls and nobody does anything else.
             idle = idle + 1 if self.progress == before and self.polled != polled else 0
             before, polled = self.progress, self.polled
+            if idle > 2 * len(self.groups) and self.watch is not None and self.watch.later.stalled():
+                continue
             if idle > STALLED + 20 * len(self.groups):
-                if self.watch is None or not self.watch.later.stalled():
-                    raise self.stuck(g)
-                idle = 0
+                raise self.hopeless(g, "deadlock", "the kernel polls memory that nobody changes any more")
         self.finish()
 
     def _grouped(self, how: str) -> list[Group]:
@@ -259,10 +265,10 @@ class Batch:
         key = place * -(-self.padded // WARPGROUP) + threads // WARPGROUP
         return [Group(self, blocks[key == k], threads[key == k], i) for i, k in enumerate(np.unique(key))]
 
-    def advance(self, g: Group, quantum: int | None) -> None:
+    def advance(self, g: Group, quantum: int) -> None:
         """Run a group's lowest fragments until none is left, or for `quantum` blocks of instructions."""
         blocks, fragments = self.program.blocks, g.fragments
-        left = quantum if quantum is not None else 1 << 62
+        left = quantum
         while fragments and left > 0:
             pc = min(fragments)
             lanes = fragments.pop(pc)
@@ -315,10 +321,11 @@ class Batch:
             message = "threads wait for a phase that never completes: too few arrivals, or bytes that never come"
             raise self.fault(ins, "deadlock", message, one.group, int(one.index[0]))
 
-    def stuck(self, g: Group) -> KernelError:
+    def hopeless(self, g: Group, kind: str, message: str) -> KernelError:
         lane = int(np.flatnonzero(g.live)[0])
-        ins = self.program.instructions[min(min(g.fragments), len(self.program.instructions) - 1)]
-        return self.fault(ins, "deadlock", "the kernel polls memory that nobody changes any more", g, lane)
+        at = min(g.fragments, default=len(self.program.instructions))
+        ins = self.program.instructions[min(at, len(self.program.instructions) - 1)]
+        return self.fault(ins, kind, message, g, lane)
 
 
 def _triple(values: Sequence[Any]) -> str:

@@ -20,7 +20,7 @@ from core.device.sim.memory import Memory
 from core.device.sim.parser import Module, parse
 from core.device.sim.program import Program, link
 from core.device.sim.report import Report, summarise
-from core.device.sim.scheduler import LANES, Batch, Order, Shape
+from core.device.sim.scheduler import LANES, UNLIMITED, Batch, Order, Shape
 from core.device.sim.strict import Global, Watch, grain, is_async, orders_blocks
 from core.device.sim.types import Array
 from core.errors import UsageError
@@ -32,10 +32,14 @@ SPLIT = 8192  # lanes of a launch from which it is worth two threads
 
 @dataclass
 class Simulator:
-    """A module of PTX on a memory. Kernels are linked on their first launch."""
+    """A module of PTX on a memory. Kernels are linked on their first launch.
+
+    limit: branches that the thread blocks of a batch may take together, after which the kernel is called endless.
+    """
 
     ptx: str
     memory: Memory = field(default_factory=Memory)
+    limit: int = UNLIMITED
     module: Module = field(init=False)
     programs: dict[str, Program] = field(default_factory=dict)
     globals_at: dict[str, int] = field(default_factory=dict)
@@ -101,7 +105,7 @@ class Simulator:
 
     def _batches(self, program: Program, shape: Shape, smem: int, per: int) -> list[Batch]:
         return [
-            Batch(program, self.memory, shape, np.arange(first, min(first + per, shape.blocks)), smem)
+            Batch(program, self.memory, shape, np.arange(first, min(first + per, shape.blocks)), smem, self.limit)
             for first in range(0, shape.blocks, per)
         ]
 

@@ -1,0 +1,111 @@
+"""A bench holds one variant to the op check with one fault after another; here is what its two kinds share.
+
+LauncherBench (mutants_cpu.py) breaks launchers in Python, KernelBench (mutants_cuda.py) the kernels of a .cu file.
+This module makes no faults and runs nothing.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
+
+from core.op import Op, Variant
+
+EQUIVALENT = "computes the same"  # by the reviewed list
+IDENTICAL, BROKEN_TEXT = "identical", "does not compile"  # what is no mutant at all
+NO_MUTANT = (EQUIVALENT, IDENTICAL, BROKEN_TEXT)
+
+
+class AnyFault(Protocol):
+    """What mutate.py and mutate_cuda.py make. `before` and `after` are the statement's or the line's text."""
+
+    @property
+    def function(self) -> str: ...
+    @property
+    def line(self) -> int: ...
+    @property
+    def before(self) -> str: ...
+    @property
+    def after(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A variant with one fault in what `method`, a launcher, reaches. `key` names it in the reviewed list: it changes
+    only if the text does."""
+
+    op: Op
+    variant: Variant
+    method: str
+    fault: Any  # an AnyFault
+    number: int = 1  # of several equal keys
+
+    @property
+    def name(self) -> str:
+        return f"{self.op.name}.{self.variant.name}"
+
+    @property
+    def key(self) -> str:
+        again = f" ({self.number})" if self.number > 1 else ""
+        return f"{self.fault.function}: {self.fault.before} -> {self.fault.after}{again}"
+
+    @property
+    def kind(self) -> str:
+        """What kind of fault it is, where the maker of faults says so."""
+        return getattr(self.fault, "kind", "")
+
+
+M = TypeVar("M", bound=Mutant)
+
+
+class Bench(Protocol):
+    """One variant, ready to be broken."""
+
+    @property
+    def mutants(self) -> Sequence[Mutant]: ...
+
+    def unbroken(self) -> list[str]:
+        """The sub-checks that the variant fails as it is; what those say of a mutant counts for nothing."""
+        ...
+
+    def caught(self, mutant: Any) -> str:
+        """The sub-check that says no; IDENTICAL or BROKEN_TEXT for what is none; "" when nobody says anything."""
+        ...
+
+
+def numbered(made: Iterable[M]) -> list[M]:
+    """The second of several mutants with one key becomes number 2, and so on."""
+    seen: Counter[str] = Counter()
+    found = []
+    for mutant in made:
+        seen[mutant.key] += 1
+        found.append(replace(mutant, number=seen[mutant.key]))
+    return found
+
+
+def in_order(mutants: Sequence[Mutant]) -> list[int]:
+    """Indices of all mutants of one launcher, so that the first few are spread over its functions and the kinds of
+    fault: the next one is always of a function, then of a kind, that was taken least. The same in every run."""
+    functions: Counter[str] = Counter()
+    kinds: Counter[str] = Counter()
+    pairs: Counter[tuple[str, str]] = Counter()
+    left = {i: (m.fault.function, m.kind, zlib.crc32(m.key.encode())) for i, m in enumerate(mutants)}
+    order = []
+    while left:
+        index = min(left, key=lambda i: _rank(left[i], functions, kinds, pairs))
+        function, kind, _ = left.pop(index)
+        functions[function] += 1
+        kinds[kind] += 1
+        pairs[function, kind] += 1
+        order.append(index)
+    return order
+
+
+def _rank(
+    one: tuple[str, str, int], functions: Counter[str], kinds: Counter[str], pairs: Counter[tuple[str, str]]
+) -> tuple[int, int, int, int]:
+    function, kind, chance = one
+    return functions[function], pairs[function, kind], kinds[kind], chance
