@@ -8,6 +8,7 @@ with its code; anything else is a bug of ours and exits with 70.
 from __future__ import annotations
 
 import contextlib
+import keyword
 import os
 import sys
 import tempfile
@@ -30,14 +31,19 @@ VERBS = {
     "train": "Train a model from a run config.",
     "plan": "Show what a config would run, without running it.",
     "sample": "Generate text from a run.",
+    "eval": "Measure a model: loss, bits per byte, HellaSwag.",
     "check": "Check ops against their references, then time them.",
     "bench": "Time a config's training step, or an op's variants.",
+    "tune": "Find the fastest variants and tiles on this machine.",
     "trace": "Count what kernels do, by source line, in the simulator.",
     "ops": "List ops and their variants, and why one can run or not.",
     "models": "List models.",
     "plugins": "List plugins: what they bring, and why one is broken.",
     "data": "Prepare, inspect and verify training data.",
     "tokenizer": "Fetch, train and try tokenizers.",
+    "import": "Make a checkpoint of a Hugging Face folder or an llm.c file.",
+    "export": "Write a run's model for Hugging Face or llm.c.",
+    "get": "Fetch published token shards and weights.",
     "new": "Write a working start of an op or a variant.",
     "doctor": "Look at this machine and say what to put right.",
 }
@@ -55,7 +61,8 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return plugin_commands().get(cmd_name)
-        command: click.Command = import_module(f"core.cli.{cmd_name}").command
+        module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        command: click.Command = import_module(f"core.cli.{module}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

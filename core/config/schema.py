@@ -91,6 +91,25 @@ class Train(Table, frozen=True, kw_only=True):
     ] = True
 
 
+class Detect(Table, frozen=True, kw_only=True):
+    """What is watched while it trains. A spike is a loss or gradient norm that lies this many standard deviations above
+    the mean of the last `window` steps; there is none before there are so many. Whatever is set here, a loss, gradient
+    or learning rate that is not finite stops the run before it changes anything."""
+
+    action: Annotated[
+        Literal["warn", "skip", "abort"],
+        Meta(description="On a spike: say so; leave out that update and go on; or stop the run, with nothing updated."),
+    ] = "warn"
+    loss_z: Annotated[float, Meta(ge=0, description="Standard deviations that make a loss a spike; 0 is never.")] = 7.0
+    norm_z: Annotated[float, Meta(ge=0, description="The same for the gradient's norm.")] = 7.0
+    window: Annotated[
+        int, Meta(ge=2, description="Steps that a spike is measured against; skipped ones are not among them.")
+    ] = 128
+    zero_steps: Annotated[
+        Every, Meta(description="A parameter whose gradient stays exactly zero for so many steps is named; 0 is never.")
+    ] = 200
+
+
 class Optimizer(Table, frozen=True, kw_only=True):
     """The optimizer; keys beside these are its own options, checked against it."""
 
@@ -150,6 +169,7 @@ class Schema(Table, frozen=True, kw_only=True):
     ] = field(default_factory=dict)
     data: Data = field(default_factory=Data)
     train: Train
+    detect: Detect = field(default_factory=Detect)
     optimizer: Optimizer
     schedule: Schedule
     ops: Ops = field(default_factory=Ops)

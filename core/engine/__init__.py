@@ -2,6 +2,6 @@
 
 from core.engine.bound import TARGETS, BoundPlan, TraceEvent
 from core.engine.decode import DecodeSession
-from core.engine.engine import Engine, Record, Settings
+from core.engine.engine import NO_LIMITS, Engine, Record, Settings
 
-__all__ = ["TARGETS", "BoundPlan", "DecodeSession", "Engine", "Record", "Settings", "TraceEvent"]
+__all__ = ["NO_LIMITS", "TARGETS", "BoundPlan", "DecodeSession", "Engine", "Record", "Settings", "TraceEvent"]

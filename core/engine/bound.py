@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from core.device.gpu import LaunchRecord
 from core.errors import DataError
 from core.op import SLOT, Tensors, make_tensors
-from core.plan import Buffer, Plan, Step, first_config, trimmed
+from core.plan import Buffer, Plan, Step, trimmed
 
 if TYPE_CHECKING:
     from core.engine.engine import Engine
@@ -24,11 +25,12 @@ TARGETS = "targets"  # the graph input whose negative entries are left out of th
 @dataclass(frozen=True)
 class TraceEvent:
     """One step of a traced run: `kind` ("forward", "backward", "add", ...), the node's name ("" for add, copy and
-    fill), the variant's name, every tensor it saw after it ran, by schema name, without padding, and the names of
-    those that it wrote for others: outputs and gradients, not what the variant saved for itself."""
+    fill, which are no node's), its op, the variant's name, every tensor it saw after it ran, by schema name, without
+    padding, and the names of those that it wrote for others: outputs and gradients, not what it saved for itself."""
 
     kind: str
     node: str
+    op: str
     variant: str
     tensors: dict[str, Array | None]
     written: tuple[str, ...]
@@ -122,6 +124,19 @@ class BoundPlan:
         self._bind()
         return [c for _, _, commands in self._recorded(True) for c in commands]
 
+    def work(self) -> tuple[int, int]:
+        """Kernel launches of the first micro-step, and the bytes that they read and write: every tensor that a launch
+        is given counts once, and once more where it is added to. (0, 0) where nothing is launched."""
+        self._bind()
+        count = traffic = 0
+        for _, t, commands in self._recorded(True):
+            records = [c for c in commands if isinstance(c, LaunchRecord)]
+            count += len(records)
+            traffic += sum(record.nbytes for record in records)
+            added = [name[4:] for name, flag in vars(t).items() if name.startswith("add_d") and flag is True]
+            traffic += sum(getattr(t, name).nbytes for name in added if records and getattr(t, name) is not None)
+        return count, traffic
+
     def trace(self, first: bool = True) -> Iterator[TraceEvent]:
         """Run one micro-step step by step."""
         self._bind()
@@ -135,8 +150,9 @@ class BoundPlan:
                     tensor = getattr(t, name)
                     array = tensor if tensor is None or isinstance(tensor, np.ndarray) else self.device.download(tensor)
                     tensors[name] = None if array is None or buffer is None else trimmed(array, buffer.shape)
-            node, variant = step.node.name if step.node else "", step.variant.name if step.variant else ""
-            yield TraceEvent(step.kind, node, variant, tensors, tuple(n for n in written(step) if n in tensors))
+            node, op = (step.node.name, step.node.op.name) if step.node else ("", "")
+            variant = step.variant.name if step.variant else ""
+            yield TraceEvent(step.kind, node, op, variant, tensors, tuple(n for n in written(step) if n in tensors))
 
     def timed(self) -> list[tuple[Step, float]]:
         """Run the first micro-step, each step timed by itself: (step, seconds)."""
@@ -174,7 +190,7 @@ class BoundPlan:
             flags[name] = not first if flag == "later" else bool(flag)
         workspace, counters = tensors.pop("workspace", None), tensors.pop("counters", None)
         t = make_tensors(step.node.dims, tensors, **flags, node=step.node.name)
-        t.config = first_config(step.variant, t)
+        t.config = self.plan.choices[step.node.name].config_for(t)
         method = "forward" if step.kind in ("forward", "recompute") else step.kind
         return t, self.device.record(step.variant, method, t, self.engine.chooser.pick, workspace, counters)
 

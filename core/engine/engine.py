@@ -8,7 +8,7 @@ records, since the first writes parameter gradients and the others add to them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,7 +22,8 @@ from core.engine.store import ParameterStore
 from core.errors import DataError, DeviceError, UsageError, did_you_mean
 from core.graph import Graph, ModelSource
 from core.op import CONTROL, SLOT, Optimizer, Pattern, Tensors
-from core.plan import EVALUATE, TRAIN, Choice, Chooser, ParameterLayout, Plan, Request, make_plan, trimmed
+from core.plan import EVALUATE, TRAIN, Choice, Chooser, Kept, ParameterLayout, Plan, Request, make_plan, trimmed
+from core.plan.choose import specs
 from core.plan.fit import check_fit, needed
 from core.plan.schedule import Step
 from core.registry import Registry
@@ -34,7 +35,8 @@ NO_LIMITS = (math.inf, math.inf)
 class Settings:
     """How a model is to be run: device, precision, chosen variants, fusion, what trains and how.
 
-    ops, generate: op -> variant. nodes: glob -> variant. recorded: node -> variant, of the run that is resumed.
+    ops, generate: op -> variant. nodes: glob -> variant. recorded, configs: node -> variant, and its
+    tiles, of the run that is resumed. tuned: what `core tune` found, `core.plan.tuning_key` -> variant and tiles.
     fusion: fused op -> False or its attrs. optimizer: name; options: its options, and "clip".
     dims: overrides of the model's dims. alias, in_place: False only in tests. capture: replay recorded launches as
     CUDA graphs, where the device has them; the same bits either way.
@@ -47,6 +49,8 @@ class Settings:
     generate: Mapping[str, str] = field(default_factory=dict)
     nodes: Mapping[str, str] = field(default_factory=dict)
     recorded: Mapping[str, str] = field(default_factory=dict)
+    configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    tuned: Mapping[str, Kept] = field(default_factory=dict)
     fusion: Mapping[str, Any] = field(default_factory=dict)
     recompute: Sequence[str] = ()
     freeze: Sequence[str] = ()
@@ -94,7 +98,8 @@ class Engine:
             settings.ops,
             settings.nodes,
             settings.generate,
-            settings.recorded,
+            {node: Kept(name, settings.configs.get(node)) for node, name in settings.recorded.items()},
+            settings.tuned,
             self.device.can_run,
         )
         self.chooser.check_names(self.graph)
@@ -103,6 +108,7 @@ class Engine:
         self.control = self.device.tensor(self.device.allocate(8 * len(CONTROL)), 0, (len(CONTROL),), "f64")
         self._record = np.zeros(len(CONTROL))  # the control record as the host last saw or wrote it
         self._record[[SLOT["loss_limit"], SLOT["norm_limit"]]] = math.inf
+        self._step = self._next = 0  # the step that was run last, whose random keys are in use, and the next one
         self._update: Sequence[Any] = ()
         self._graphs: dict[tuple[tuple[str, int], ...], Graph] = {(): self.graph}
         self._bound: dict[Any, BoundPlan] = {}
@@ -114,7 +120,7 @@ class Engine:
         """Draw every parameter; a parameter's values depend on the seed and its name alone."""
         self.store.initialize(seed)
 
-    def parameters(self) -> dict[str, Array]:
+    def parameters(self) -> Mapping[str, Array]:
         """All parameters without padding, in the graph's order: views on the cpu, copies elsewhere."""
         return self.store.parameters()
 
@@ -122,7 +128,7 @@ class Engine:
         """Set parameters from arrays without padding. Raises BuildError unless names and shapes are exactly ours."""
         self.store.load_parameters(values)
 
-    def optimizer_state(self) -> dict[str, dict[str, Array]]:
+    def optimizer_state(self) -> Mapping[str, Mapping[str, Array]]:
         """The optimizer's tensors: state -> parameter -> array without padding; views on the cpu."""
         return self.store.optimizer_state()
 
@@ -213,6 +219,7 @@ class Engine:
         if not micro_batches:
             raise DataError("a step needs at least one micro-batch, got none")
         update = self._recorded_update()
+        self._step, self._next = self._next, self._next + 1
         self._start_step(lr, limits)
         for index, plan in self._micro_steps(micro_batches):
             plan.run(first=index == 0)
@@ -228,9 +235,10 @@ class Engine:
         """The number of updates done."""
         return int(self._record[SLOT["step"]])
 
-    def set_step(self, step: int) -> None:
-        """The number of updates done, when a run is resumed."""
-        self._record[SLOT["step"]] = step
+    def set_step(self, step: int, updates: int | None = None) -> None:
+        """The number of steps done, when a run is resumed, and of updates, where some steps made none."""
+        self._step = self._next = step
+        self._record[SLOT["step"]] = step if updates is None else updates
 
     def _start_step(self, lr: float, limits: tuple[float, float] = NO_LIMITS) -> None:
         loss, norm = limits
@@ -243,7 +251,7 @@ class Engine:
         """Everything that changes between micro-steps."""
         plan.write_inputs(batch)
         plan.write_seeds(count, micro_steps)
-        plan.write_keys(self.settings.seed, int(self._record[SLOT["step"]]), first_row)
+        plan.write_keys(self.settings.seed, self._step, first_row)
 
     def _micro_steps(self, batches: Sequence[Batch]) -> Iterator[tuple[int, BoundPlan]]:
         """The plan of each micro-step, with everything in place for it to run."""
@@ -322,8 +330,8 @@ class Engine:
         for _, event in self.replay([batch]):
             yield event
 
-    def replay(self, micro_batches: Sequence[Batch]) -> Iterator[tuple[int, TraceEvent]]:
-        """All micro-steps of a step as `step` runs them, bit for bit, without the update: (micro-step, event)."""
+    def replay(self, micro_batches: Sequence[Batch]) -> Generator[tuple[int, TraceEvent], None, None]:
+        """All micro-steps of a step as `step` ran them last, bit for bit, without the update: (micro-step, event)."""
         self._start_step(0.0)
         for index, plan in self._micro_steps(micro_batches):
             for event in plan.trace(first=index == 0):
@@ -386,11 +394,20 @@ class Engine:
             launches += list(self._recorded_update())
         return dict(self.device.prepare(launches) or {})
 
+    def work(self, plan: Plan) -> tuple[int, int]:
+        """Launches of a micro-step and the bytes that they read and write; (0, 0) where no kernels run."""
+        return BoundPlan(self, plan).work() if hasattr(self.device, "prepare") else (0, 0)
+
     def choices(self, plan: Plan) -> dict[str, Choice]:
         """What runs: the choice of each node of the plan, then by op name those of nested launches and the update."""
         if plan.request.kind == TRAIN and self.settings.optimizer:
             self._recorded_update()
         return {**plan.choices, **self.chooser.picked}
+
+    def tiles(self, plan: Plan) -> dict[str, dict[str, Any]]:
+        """The tiles of each node whose variant has a choice of them: other ones may give other bits."""
+        found = {n.name: plan.choices[n.name].config_for(specs(n, plan.graph, plan.precision)) for n in plan.nodes}
+        return {name: tiles for name, tiles in found.items() if tiles}
 
     def table(self, plan: Plan) -> list[dict[str, Any]]:
         """One row per (op, variant, reason): op, variant, how many nodes, source, why, the first node."""

@@ -1,6 +1,6 @@
 """Graph and request -> Plan: what runs, in order, and where it lies in memory. It computes nothing."""
 
-from core.plan.choose import AUTO, Choice, Chooser, first_config
+from core.plan.choose import AUTO, Choice, Chooser, Kept, first_config, tuning_key
 from core.plan.layout import DECAYS, GROUP, TRAINS, ParameterLayout, Place, trimmed
 from core.plan.memory import Buffer
 from core.plan.schedule import EVALUATE, GENERATE, TRAIN, Plan, Request, Step, make_plan
@@ -16,6 +16,7 @@ __all__ = [
     "Buffer",
     "Choice",
     "Chooser",
+    "Kept",
     "ParameterLayout",
     "Place",
     "Plan",
@@ -24,4 +25,5 @@ __all__ = [
     "first_config",
     "make_plan",
     "trimmed",
+    "tuning_key",
 ]

@@ -1,4 +1,5 @@
-"""Which variant runs a node: what the config says, else what was recorded, else the best that can run.
+"""Which variant runs a node, and with which tiles: what the config says, else what was recorded, else what `core tune`
+found to be fastest, else the best that can run.
 
 An explicit choice never falls back: it runs, or BuildError lists every candidate with its reason.
 """
@@ -25,8 +26,21 @@ class Choice:
     """The variant of a node, where the choice came from, and why the others were not taken."""
 
     variant: Variant
-    why: str  # "auto", "recorded", or the config's line
+    why: str  # "auto", "tuned", "recorded", or the config's line
     rejected: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, Any] | None = None  # of `variant.configs`; None: its best guess, the first
+
+    def config_for(self, t: Any) -> dict[str, Any]:
+        """`t.config` for a launcher that sees `t`."""
+        return first_config(self.variant, t) if self.config is None else dict(self.config)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A variant by name with its tiles, as a run recorded it or as `core tune` found it."""
+
+    variant: str
+    config: Mapping[str, Any] | None = None
 
 
 @dataclass
@@ -34,8 +48,8 @@ class Chooser:
     """Chooses variants for one device and precision.
 
     ops: op name -> variant name or "auto". nodes: glob over node names -> variant name. generate: like ops, for
-    generation. recorded: node name -> variant name, from the run that is resumed. can_run(variant) gives the
-    device's own reason against a variant (an architecture, say), or None.
+    generation. recorded: node name -> variant, from the run that is resumed. tuned: `tuning_key` -> variant.
+    can_run(variant) gives the device's own reason against a variant (an architecture, say), or None.
     """
 
     registry: Registry
@@ -44,7 +58,8 @@ class Chooser:
     ops: Mapping[str, str] = field(default_factory=dict)
     nodes: Mapping[str, str] = field(default_factory=dict)
     generate: Mapping[str, str] = field(default_factory=dict)
-    recorded: Mapping[str, str] = field(default_factory=dict)
+    recorded: Mapping[str, Kept] = field(default_factory=dict)
+    tuned: Mapping[str, Kept] = field(default_factory=dict)
     can_run: Callable[[Variant], str | None] = lambda variant: None
     picked: dict[str, Choice] = field(default_factory=dict)  # by op: what nested launches and updates took
 
@@ -92,13 +107,17 @@ class Chooser:
         """
         t = specs(node, graph, self.precision)
         needs = NOTHING if not backward else LOSS if set(node.outputs.values()) <= set(graph.loss) else BACKWARD
-        return self._among(node.op, t, node.name, needs, self.explicit(node, kind), self.recorded.get(node.name))
+        tuned = self.tuned.get(tuning_key(node, self.precision)) if self.tuned else None
+        kept = {"recorded": self.recorded.get(node.name), "tuned": tuned}
+        return self._among(node.op, t, node.name, needs, self.explicit(node, kind), kept)
 
     def pick(self, name: str, values: Mapping[str, Any]) -> tuple[Op, Variant]:
         """The op and variant of a nested launch or an update step: chosen by op name, forward only."""
         op = self.registry.op(name)
         explicit = (self.ops[name], f"[ops] {name}") if self.ops.get(name, AUTO) != AUTO else None
-        choice = self._among(op, make_tensors({}, values), name, NOTHING, explicit, self.recorded.get(name))
+        choice = self._among(
+            op, make_tensors({}, values), name, NOTHING, explicit, {"recorded": self.recorded.get(name)}
+        )
         self.picked[name] = choice
         return op, choice.variant
 
@@ -120,35 +139,53 @@ class Chooser:
         return self.can_run(variant) or variant.why_not(t)
 
     def _among(
-        self, op: Op, t: Any, node: str, needs: str, explicit: tuple[str, str] | None, recorded: str | None
+        self,
+        op: Op,
+        t: Any,
+        node: str,
+        needs: str,
+        explicit: tuple[str, str] | None,
+        kept: Mapping[str, Kept | None],
     ) -> Choice:
         rejected: dict[str, str] = {}
+        configs = {entry.variant: entry.config for entry in reversed([*kept.values()]) if entry is not None}
         if explicit is not None:
             name, line = explicit
             variant = self.registry.variant(op.name, name)
             why_not = self.against(variant, t, needs)
             if why_not is None:
-                return Choice(variant, line)
+                return Choice(variant, line, config=configs.get(name))
             rejected[name] = why_not
             for other in self.candidates(op):
                 if other.name != name:
                     rejected[other.name] = self.against(other, t, needs) or "it can run"
             raise BuildError(f'{line} = "{name}" cannot run node {node}:\n' + _lines(rejected))
         found: Choice | None = None
+        able: dict[str, Variant] = {}
         for variant in self.candidates(op):
             why_not = self.against(variant, t, needs)
             if why_not is not None:
                 rejected[variant.name] = why_not
-            elif variant.name == recorded:
-                return Choice(variant, "recorded", rejected)
-            elif variant.priority < 0 or not variant.repeatable:
+                continue
+            able[variant.name] = variant
+            if variant.priority < 0 or not variant.repeatable:
                 rejected[variant.name] = "its bits do not repeat" if variant.priority >= 0 else "only when asked for"
             elif found is None:
                 found = Choice(variant, AUTO, rejected)
+        for why, entry in kept.items():
+            if entry is not None and entry.variant in able:
+                return Choice(able[entry.variant], why, rejected, entry.config)
         if found is None:
             what = f"no variant of {op.name} can run node {node} on {self.runs} in {self.precision}"
             raise BuildError(f"{what}:\n{_lines(rejected)}" if rejected else f"{what}: there is none for this device")
         return found
+
+
+def tuning_key(node: Node, precision: str) -> str:
+    """What the speed of a variant depends on besides the chip: the op, every size and attribute, the dtype."""
+    dims = {k: list(v) if isinstance(v, tuple) else v for k, v in node.dims.items()}
+    sizes = " ".join(f"{name}={dims[name]}".replace(" ", "") for name in sorted(dims))
+    return f"{node.op.name} {precision} {sizes}"
 
 
 def _lines(reasons: Mapping[str, str]) -> str:

@@ -15,7 +15,7 @@ from core.errors import BuildError, UsageError, did_you_mean
 from core.graph import Graph, Node
 from core.op import Op, Pattern, Variant
 from core.plan.backward import Backward
-from core.plan.choose import Choice, Chooser, first_config, specs
+from core.plan.choose import Choice, Chooser, specs
 from core.plan.fuse import FusionRules, fuse
 from core.plan.layout import ParameterLayout
 from core.plan.memory import FOREVER, Buffer, alive, place
@@ -267,7 +267,7 @@ class Planner:
         """Workspace, counters, and what the op uses: `start`, `key`, state."""
         extras: dict[str, Tensor] = {}
         t = specs(node, self.graph, self.precision)
-        t.config = first_config(variant, t)
+        t.config = self.choices[node.name].config_for(t)
         if nbytes := variant.workspace(t):
             extras["workspace"] = self.buffer(f"{node.name}.workspace", (nbytes,), "u8", role="workspace")
         if count := variant.counters(t):

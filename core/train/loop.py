@@ -10,29 +10,39 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
+from core.engine import NO_LIMITS
 from core.errors import CoreError, NumericsError, UsageError
 from core.generate import Sampling, generate, prompt_ids
 from core.interop import checkpoint
 from core.interop.checkpoint import Contents
+from core.train import crash
+from core.train.crash import Replay
+from core.train.detect import ABORT, Detector, Seen
 from core.train.display import Display
-from core.train.report import Window, duration, memory_in_use, printable, step_line
+from core.train.report import duration, memory_in_use, printable, step_line
 from core.train.run import Run
 from core.train.signals import Stop
 
 Array = np.ndarray[Any, Any]
+SPIKE_HINT = 'look at the batch; [detect] action = "skip" leaves such updates out'
 SAMPLE_STREAM = 1  # beside the run's seed: samples draw from a stream of their own
 
 
 class Trainable(Protocol):
     """What the loop needs of an engine."""
 
-    def step(self, micro_batches: Sequence[Mapping[str, Array]], lr: float) -> Any: ...
+    @property
+    def updates(self) -> int: ...
+    def step(self, micro_batches: Sequence[Mapping[str, Array]], lr: float, limits: tuple[float, float]) -> Any: ...
+    def replay(self, micro_batches: Sequence[Mapping[str, Array]]) -> Generator[tuple[int, Any], None, None]: ...
+    def zero_gradients(self) -> list[str]: ...
+    def parameter_gradients(self) -> Iterator[tuple[str, Array]]: ...
     def evaluate(self, batch: Mapping[str, Array]) -> tuple[float, int]: ...
     def session(self, rows: int, capacity: int = 0) -> Any: ...
     def parameters(self) -> Mapping[str, Array]: ...
@@ -54,8 +64,9 @@ class Job:
     """All that a run is, settled: the loop looks nothing up.
 
     batches(step): the micro-batches of step 0 .. steps-1, graph input -> (B, T) i32. lr(step): its learning rate.
-    val_batches(): those of one validation; None without validation data. state: what state.json says besides what
-    the loop knows. A period of 0 is never; what is not off also happens after the last step.
+    val_batches(): those of one validation; None without validation data. detector: what is watched. state: what
+    state.json says besides what the loop knows. A period of 0 is never; what is not off also happens after the last
+    step.
     """
 
     run: Run
@@ -67,6 +78,7 @@ class Job:
     lr: Callable[[int], float]
     model_toml: str
     seed: int = 0
+    detector: Detector = field(default_factory=Detector)
     val_batches: Callable[[], Iterator[Mapping[str, Array]]] | None = None
     tokenizer: Text | None = None
     tokenizer_json: str | None = None
@@ -88,17 +100,18 @@ class Trainer:
 
     def __init__(self, job: Job, resumed: Mapping[str, Any] | None = None) -> None:
         """resumed: the state of the checkpoint that the engine holds, as `state` gave it; None at a fresh start."""
-        before = resumed or {"step": 0, "tokens": 0, "best_val": None, "windows": {}}
+        before = resumed or {"step": 0, "tokens": 0, "best_val": None}
         self.job = job
         self.step: int = before["step"]
         self._first: int = self.step
         self.tokens: int = before["tokens"]  # drawn so far, which is where the data stands
         self.best_val: float | None = before["best_val"]
         self.saved: int | None = self.step or None  # the newest step that is on disk
-        self.losses, self.norms = (Window(values=before["windows"].get(name, ())) for name in ("loss", "norm"))
+        job.detector.load(before)
         self._seconds = 0.0  # of a step: a running mean, for the estimate of what is left
         self._events = 0.0  # seconds of validation, samples and checkpoints so far
         self._failed_hooks: set[int] = set()
+        self._refused: dict[str, str] = {}  # files whose lines the disk did not take, and why, as was said
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds beside tensors and `Job.state`: all of the loop's that later steps depend on."""
@@ -107,14 +120,16 @@ class Trainer:
             "steps": self.job.steps,
             "seed": self.job.seed,
             "tokens": self.tokens,
+            "updates": self.job.engine.updates,
             "best_val": self.best_val,
-            "windows": {"loss": self.losses.values(), "norm": self.norms.values()},
+            **self.job.detector.state(),
         }
 
     def train(self, stop: Stop) -> int:
-        """Train to the last step or until `stop`. Returns the exit code: 0, 130 or 143.
+        """Train to the last step or until `stop`. Returns the exit code: 0, or 128 and the signal's number.
 
-        Raises NumericsError, with nothing updated and nothing saved, when a loss or gradient is not finite.
+        Raises NumericsError, with nothing updated, nothing saved and a crash folder left, when a loss, gradient or
+        learning rate is not finite, or a spike is to end the run.
         """
         job = self.job
         begun = time.perf_counter()
@@ -132,6 +147,7 @@ class Trainer:
             self._call_hooks(metrics)
             if self._due(job.checkpoint_every, last or stop.requested):
                 self.save()
+            self._say_refused()
             self._events += time.perf_counter() - before
         job.display.line(self._closing(stop, time.perf_counter() - begun))
         return stop.exit_code
@@ -143,13 +159,17 @@ class Trainer:
 
     def _one_step(self) -> dict[str, Any]:
         """One optimizer step and its line; the metrics of it."""
-        job = self.job
+        job, detector = self.job, self.job.detector
         lr = job.lr(self.step)
         begun = time.perf_counter()
-        record = job.engine.step(job.batches(self.step), lr)
+        batches = job.batches(self.step)
+        record = job.engine.step(batches, lr, detector.limits() if detector.refuses else NO_LIMITS)
         seconds = time.perf_counter() - begun
-        if not record.ok:
-            raise self._not_finite(record)
+        if record.halted:
+            raise self._crash(record, Replay(job.engine, batches, lr))
+        seen = detector.see(record.loss, record.norm)
+        if seen.spikes and (detector.action == ABORT or detector.stuck):
+            raise self._crash(record, Replay(job.engine, batches, lr), detector.ending(seen))
         self.step += 1
         self.tokens += job.tokens_per_step
         metrics: dict[str, Any] = {
@@ -160,15 +180,26 @@ class Trainer:
             "ms": round(1000 * seconds, 3),
             "tokens": self.tokens,
             "tokens_per_s": round(job.tokens_per_step / seconds, 3),
-            "loss_z": self.losses.score(record.loss),
-            "norm_z": self.norms.score(record.norm),
+            "loss_z": seen.loss_z,
+            "norm_z": seen.norm_z,
             "memory": memory_in_use(),
+            **({} if record.ok else {"skipped": True}),
         }
-        self.losses.add(metrics["loss"])
-        self.norms.add(metrics["norm"])
         due = job.log_every > 0 and (self.step % job.log_every == 0 or self.step == job.steps)
         job.display.step(step_line(metrics, job.steps, self._eta(seconds)), due)
+        self._warn(seen)
         return metrics
+
+    def _warn(self, seen: Seen) -> None:
+        """What was seen in a step that lets the run go on."""
+        detector, line = self.job.detector, self.job.display.line
+        if seen.spikes:
+            done = "its update is left out" if detector.refuses else "its update is made all the same"
+            line(f'warning: step {self.step}: {"; ".join(seen.spikes)}; {done} ([detect] action = "{detector.action}")')
+        if self._due(detector.look_every, False):
+            warning = detector.look(self.job.engine.zero_gradients())
+            if warning:
+                line(warning)
 
     def _eta(self, seconds: float) -> float:
         """Seconds to the end: a running mean of step times, and the share of what happens between steps."""
@@ -176,13 +207,33 @@ class Trainer:
         between = self._events / (self.step - self._first)
         return (self.job.steps - self.step) * (self._seconds + between)
 
-    def _not_finite(self, record: Any) -> NumericsError:
-        where = f"step {self.step + 1}/{self.job.steps}"
-        kept = f"the newest checkpoint is that of step {self.saved}" if self.saved else "there is no checkpoint yet"
+    def _crash(self, record: Any, replay: Replay, spike: str = "") -> NumericsError:
+        """Find the cause of a step that nothing was updated by, leave the folder to study it by; the error to raise."""
+        job, step = self.job, self.step + 1
+        job.display.status("looking for the cause")
+        cause = replay.spike(spike) if spike else replay.find()
+        folder = job.run.path / crash.folder_name(step)
+        report = {"step": step, "loss": record.loss, "norm": record.norm, "lr": replay.lr}
+        where = crash.leave(folder, report, cause, replay, job.tokenizer)
+        numbers = "" if spike else f"loss is {record.loss:.6g}, gradient norm is {record.norm:.6g}: "
+        hint = SPIKE_HINT if spike else "lower optimizer.lr or raise schedule.warmup, if it is not the data or an op"
         return NumericsError(
-            f"{where}: loss is {record.loss}, gradient norm is {record.norm}; nothing was updated, and {kept}",
-            hint="lower optimizer.lr or raise schedule.warmup; --resume goes on from the newest checkpoint",
+            f"step {step}/{job.steps}: {numbers}{cause.what}; nothing was updated, and {self._kept()}; {where}",
+            hint=f"{hint}; --resume goes on from the newest checkpoint",
         )
+
+    def _kept(self) -> str:
+        return f"the newest checkpoint is that of step {self.saved}" if self.saved else "there is no checkpoint yet"
+
+    def _say_refused(self) -> None:
+        """Say once, of each file, that the disk does not take its lines, and once that it does again."""
+        now = self.job.run.refused()
+        for name, (_, why) in now.items():
+            if self._refused.get(name) != why:
+                self.job.display.line(f"warning: {name}: {why}; its lines are kept until there is room")
+        for name in self._refused.keys() - now.keys():
+            self.job.display.line(f"{name}: all lines are written")
+        self._refused = {name: why for name, (_, why) in now.items()}
 
     def _call_hooks(self, metrics: dict[str, Any]) -> None:
         """Plugins' `core_step_end`. One that raises is reported once and called again: training goes on."""
@@ -256,10 +307,22 @@ class Trainer:
             job.tokenizer_json,
             {**job.state, **self.state()},
         )
+        self._refuse_not_finite(contents)
         path = checkpoint.save(job.run.checkpoints, self.step, contents)
         self.saved = self.step
         checkpoint.retain(job.run.checkpoints, self.step, job.keep_last, job.keep_every)
         job.display.line(f"saved {path} in {time.perf_counter() - begun:.1f} s")
+
+    def _refuse_not_finite(self, contents: Contents) -> None:
+        """An update from finite gradients can still write what is not: that must not become the newest checkpoint."""
+        tensors = {"parameter": contents.parameters, **contents.optimizer}
+        bad = [f"{kind} {name}" for kind, values in tensors.items() if (name := crash.not_finite(values))]
+        if bad:
+            raise NumericsError(
+                f"step {self.step}/{self.job.steps}: not everything in {', '.join(bad)} is finite after the update; "
+                f"this step is not saved, and {self._kept()}",
+                hint="lower optimizer.lr, if it is not the optimizer; --resume goes on from the newest checkpoint",
+            )
 
     def _closing(self, stop: Stop, seconds: float) -> str:
         """The last line: what was done and, truthfully, what of it is on disk."""

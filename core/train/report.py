@@ -1,37 +1,10 @@
-"""What a run says: the line of a step, z-scores, sizes and times as people read them. It prints nothing."""
+"""What a run says: the line of a step, sizes and times as people read them. It prints nothing."""
 
 from __future__ import annotations
 
-import math
-import statistics
 import sys
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-WINDOW = 128  # losses and norms that a z-score is taken over; none before there are so many (as in llm.c)
-
-
-class Window:
-    """The last WINDOW values; `score` says how unusual another one is. Values that are not finite stay out."""
-
-    def __init__(self, size: int = WINDOW, values: Sequence[float] = ()) -> None:
-        self._values: deque[float] = deque(values, maxlen=size)
-
-    def values(self) -> list[float]:
-        """Oldest first: what a checkpoint keeps of it."""
-        return list(self._values)
-
-    def add(self, value: float) -> None:
-        if math.isfinite(value):
-            self._values.append(value)
-
-    def score(self, value: float) -> float | None:
-        """(value - mean) / standard deviation of the window; None until it is full or when all are equal."""
-        if len(self._values) < (self._values.maxlen or 0) or not math.isfinite(value):
-            return None
-        deviation = statistics.pstdev(self._values)
-        return (value - statistics.fmean(self._values)) / deviation if deviation > 0 else None
 
 
 def step_line(metrics: Mapping[str, Any], steps: int, eta: float | None) -> str:

@@ -21,6 +21,7 @@ import core
 from core.cache import cache_folder
 from core.config import RunConfig, check_options, check_out, load_config, micro_steps
 from core.data import Data, Tokenizer, TokenSource, diff_description, open_data
+from core.device import open_device
 from core.dtypes import itemsize, resolve
 from core.engine import TARGETS, Engine, Settings
 from core.errors import BuildError, CheckpointError, DataError, UsageError
@@ -29,7 +30,7 @@ from core.interop import checkpoint
 from core.interop.checkpoint import Checkpoint
 from core.interop.weights import read_weights
 from core.loader import load_registry
-from core.plan import TRAIN, Plan
+from core.plan import TRAIN, Kept, Plan
 from core.plan.describe import human
 from core.plan.describe import table as table_lines
 from core.registry import Registry
@@ -42,6 +43,7 @@ from core.train.loop import Job, Trainer, run_job
 from core.train.provenance import made_with
 from core.train.report import duration
 from core.train.run import Run, choose_folder, occupied, resolved_config
+from core.train.tune import load_tuned
 
 Array = np.ndarray[Any, Any]
 VERDICTS = "checks.json"  # in the cache folder: what `core check` found
@@ -94,10 +96,10 @@ def prepare(asked: Asked, display: Display, stack: ExitStack) -> Trainer:
     lr = learning_rate(config, registry)
     table = table_of_choices(engine, plan, registry)
     data = find_data(config, engine, start, asked.allow_data_change, display)
-    check_disk(config, engine, run, done)
-
     if config.train.sample_every and data.tokenizer:
         engine.session(1).plan(1)  # a model that cannot generate is refused now, not at the first sample
+    check_disk(config, engine, run, done)
+
     if display.log != run.log:
         stack.enter_context(run)
         display.log = run.log
@@ -177,8 +179,7 @@ def fill(config: RunConfig, registry: Registry, engine: Engine, start: Checkpoin
     """Parameters and optimizer state: of the checkpoint, of `weights`, or drawn."""
     if start is not None:
         load_state(engine, start)
-        updates = start.state.get("updates")
-        engine.set_step(start.step if updates is None else updates)
+        engine.set_step(start.step, start.state.get("updates"))
     elif config.weights:
         load_weights(config, registry, engine)
     else:
@@ -197,7 +198,7 @@ def load_state(engine: Engine, found: Checkpoint) -> None:
 def load_weights(config: RunConfig, registry: Registry, engine: Engine) -> None:
     """Copy in the parameters that `weights` names. CheckpointError when they cannot be read or do not fit."""
     try:
-        engine.load_parameters(read_weights(Path(config.weights).expanduser(), engine.graph, registry))
+        engine.load_parameters(read_weights(config.weights, engine.graph, registry))
     except (BuildError, CheckpointError, UsageError) as error:
         raise CheckpointError(f"{config.where('weights')}: {error.message}", hint=error.hint) from None
 
@@ -206,9 +207,18 @@ def load_weights(config: RunConfig, registry: Registry, engine: Engine) -> None:
 
 
 def build_engine(
-    config: RunConfig, registry: Registry, model: ModelSource, start: Checkpoint | None, device: Any = None
+    config: RunConfig,
+    registry: Registry,
+    model: ModelSource,
+    start: Checkpoint | None,
+    device: Any = None,
+    tuned: Mapping[str, Kept] | None = None,
 ) -> Engine:
-    """The engine that a config describes; the choices of a run that is resumed stand where the config says nothing."""
+    """The engine that a config describes; the choices of a run that is resumed stand where the config says nothing.
+
+    device: one that is open already. tuned: instead of what `core tune` found for the device.
+    """
+    device = open_device(config.device) if device is None else device
     optimizer = registry.optimizer(config.optimizer.name, config.where("optimizer.name"))
     options = check_options(config.optimizer.options, optimizer.options, option_place(config, "optimizer"))
     return Engine(
@@ -222,6 +232,8 @@ def build_engine(
             generate=config.ops.generate,
             nodes=config.nodes,
             recorded=start.state.get("variants", {}) if start else {},
+            configs=start.state.get("tiles", {}) if start else {},
+            tuned=load_tuned(device) if tuned is None else tuned,
             fusion=config.fuse,
             recompute=config.train.recompute,
             capture=config.train.capture,
@@ -395,6 +407,7 @@ def make_job(
             "tokenizer": {"name": tokenizer.name, "hash": tokenizer.hash} if tokenizer else None,
             "data": data.describe(),
             "variants": record["nodes"],
+            "tiles": record["tiles"],
             "made_with": record["made_with"],
         },
     )
@@ -430,6 +443,7 @@ def variants_record(
         "precision": config.precision,
         "table": list(table),
         "nodes": {name: choice.variant.name for name, choice in choices.items()},
+        "tiles": engine.tiles(plan),
         "made_with": made_with(registry, (c.variant for c in choices.values()), others, engine.device.describe()),
     }
 

@@ -1,0 +1,214 @@
+"""What a step leaves behind that stops a run: its cause, and a folder to study it by.
+
+    runs/<name>/crash-step_00000004/
+        crash.json          the step, its numbers, and the cause
+        batch.safetensors   every micro-batch: "0.tokens", "0.targets", "1.tokens", ...
+        batch.txt           the same as text, where the run has a tokenizer
+        tensors.jsonl       statistics, a line a tensor: parameters, then what each op wrote, in the order of execution
+
+The cause is found by running the step again, op by op, without its update: the first op that writes what is not
+finite is the one, since everything before it was. It stops there. Nothing of training is changed by any of this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from core.interop import files
+from core.interop.tensors import write_tensors
+from core.train.report import printable
+from core.train.run import to_line
+
+Array = np.ndarray[Any, Any]
+Batches = Sequence[Mapping[str, Array]]
+REPORT, BATCH, TEXT, TENSORS = "crash.json", "batch.safetensors", "batch.txt", "tensors.jsonl"
+CHUNK = 1 << 20  # elements of a tensor that are looked at together
+
+
+class Traceable(Protocol):
+    """What a crash needs of an engine."""
+
+    def parameters(self) -> Mapping[str, Array]: ...
+    def parameter_gradients(self) -> Iterator[tuple[str, Array]]: ...
+    def replay(self, micro_batches: Sequence[Mapping[str, Array]]) -> Generator[tuple[int, Any], None, None]: ...
+
+
+class Decoder(Protocol):
+    """What it needs of a tokenizer."""
+
+    def decode(self, ids: Any) -> str: ...
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Where the first number that is not finite came from. `what` says it in words; the rest are names, "" or None
+    where they have no meaning. kind: "lr", "parameter", a kind of step ("forward", "backward", ...), "norm",
+    "spike", or "unknown"."""
+
+    kind: str
+    what: str
+    tensor: str = ""
+    node: str = ""
+    op: str = ""
+    variant: str = ""
+    micro_step: int | None = None
+
+
+@dataclass
+class Replay:
+    """A step that is run again. `statistics` fills while `find` looks for the cause."""
+
+    engine: Traceable
+    batches: Batches
+    lr: float
+    statistics: list[dict[str, Any]] = field(default_factory=list)
+
+    def find(self) -> Cause:
+        """The cause of a step that was not finite: the first thing that is not, in the order in which it is used."""
+        if not math.isfinite(self.lr):
+            return Cause("lr", f"the learning rate is {self.lr}")
+        return self._parameter() or self._op() or self._norm() or UNKNOWN
+
+    def spike(self, what: str) -> Cause:
+        """The cause of a step whose numbers are finite, with the statistics of all that it computed."""
+        return self._parameter() or self._op() or Cause("spike", what)
+
+    def _keep(self, array: Array, **names: Any) -> bool:
+        """Keep a tensor's statistics; whether all of it is finite."""
+        found = statistics(array)
+        self.statistics.append({**names, **found})
+        return not (found["nan"] or found["inf"])
+
+    def _parameter(self) -> Cause | None:
+        bad = [
+            name for name, array in self.engine.parameters().items()
+            if not self._keep(array, kind="parameter", tensor=name)
+        ]  # fmt: skip
+        if not bad:
+            return None
+        found = next(row for row in self.statistics if row["tensor"] == bad[0])
+        more = f", and {len(bad) - 1} more parameters likewise" if len(bad) > 1 else ""
+        return Cause("parameter", f"parameter {bad[0]} holds {amount(found)}{more}", tensor=bad[0])
+
+    def _op(self) -> Cause | None:
+        with contextlib.closing(self.engine.replay(self.batches)) as events:
+            for micro, event in events:
+                for name in event.written:
+                    array = event.tensors[name]
+                    if array is None or array.dtype.kind != "f":
+                        continue
+                    names = {"kind": event.kind, "node": event.node, "op": event.op, "variant": event.variant}
+                    if not self._keep(array, **names, tensor=name, micro_step=micro):
+                        return self._first(names, name, micro)
+        return None
+
+    def _first(self, names: Mapping[str, str], tensor: str, micro: int) -> Cause:
+        who = f"node {names['node']} ({names['op']}.{names['variant']})" if names["node"] else "a sum of gradients"
+        what = (
+            f"{who} is the first to give what is not finite: {tensor} of its {names['kind']} in micro-step {micro + 1} "
+            f"holds {amount(self.statistics[-1])}"
+        )
+        return Cause(what=what, tensor=tensor, micro_step=micro, **names)
+
+    def _norm(self) -> Cause | None:
+        """Gradients that are finite and too large to be squared."""
+        largest, name = 0.0, ""
+        for parameter, gradient in self.engine.parameter_gradients():
+            self._keep(gradient, kind="gradient", tensor=parameter)
+            size = float(np.abs(gradient).max(initial=0))
+            if size > largest:
+                largest, name = size, parameter
+        if largest**2 < np.finfo(np.float32).max:
+            return None
+        return Cause("norm", f"the gradients are finite and their norm is not: {name} has one of {largest:g}", name)
+
+
+UNKNOWN = Cause(
+    "unknown",
+    "run again, the same step has only finite numbers: either the machine made an error (memory, heat), or a kernel "
+    "does not repeat, which `core check` finds",
+)
+
+
+def not_finite(tensors: Mapping[str, Array]) -> str:
+    """The first of `tensors` that holds a NaN or an infinity; "" when all are finite. Mostly one product a tensor."""
+    for name, tensor in tensors.items():
+        flat = tensor.reshape(-1)
+        if not np.isfinite(np.dot(flat, flat)) and not np.isfinite(flat).all():
+            return name
+    return ""
+
+
+def statistics(array: Array) -> dict[str, Any]:
+    """shape, nan and inf (counts), and of what is finite: zeros (a count), min, max, mean and rms."""
+    flat, finite, zeros = array.reshape(-1), 0, 0
+    least, most, total, squares, nan = math.inf, -math.inf, 0.0, 0.0, 0
+    for start in range(0, flat.size, CHUNK):
+        part = flat[start : start + CHUNK].astype(np.float64)
+        nan += int(np.isnan(part).sum())
+        part = part[np.isfinite(part)]
+        finite, zeros = finite + part.size, zeros + int((part == 0).sum())
+        least, most = min(least, part.min(initial=math.inf)), max(most, part.max(initial=-math.inf))
+        total, squares = total + float(part.sum()), squares + float(part @ part)
+    return {
+        "shape": list(array.shape), "nan": nan, "inf": flat.size - finite - nan, "zeros": zeros,
+        "min": float(least) if finite else None, "max": float(most) if finite else None,
+        "mean": total / finite if finite else None, "rms": math.sqrt(squares / finite) if finite else None,
+    }  # fmt: skip
+
+
+def amount(found: Mapping[str, Any]) -> str:
+    """ "3 nan and 1 inf among 1,024 numbers"."""
+    parts = [f"{found[kind]:,} {kind}" for kind in ("nan", "inf") if found[kind]]
+    return f"{' and '.join(parts)} among {math.prod(found['shape']):,} numbers"
+
+
+def folder_name(step: int) -> str:
+    return f"crash-step_{step:08d}"
+
+
+def leave(folder: Path, report: Mapping[str, Any], cause: Cause, replay: Replay, tokenizer: Decoder | None) -> str:
+    """Write the folder; what to say of it. A disk that refuses must not hide why the run stops."""
+    try:
+        write(folder, report, cause, replay, tokenizer)
+    except OSError as error:
+        return f"{folder} cannot be written: {error.strerror or error}"
+    return f"the step is in {folder}"
+
+
+def write(folder: Path, report: Mapping[str, Any], cause: Cause, replay: Replay, tokenizer: Decoder | None) -> None:
+    """Write the folder, in place of one that the same step left before. Raises OSError when the disk does."""
+    staged = folder.with_name(f".{folder.name}.tmp")
+    for old in (staged, folder):
+        if old.exists():
+            files.remove_tree(old)
+    files.make_folder(staged)
+    tensors = {
+        f"{index}.{name}": np.asarray(values, np.int32)
+        for index, batch in enumerate(replay.batches)
+        for name, values in batch.items()
+    }
+    write_tensors(staged / BATCH, tensors, {"format": "corelm"})
+    if tokenizer is not None:
+        files.write_durably(staged / TEXT, decoded(replay.batches, tokenizer).encode("utf-8", "backslashreplace"))
+    files.write_durably(staged / TENSORS, "".join(map(to_line, replay.statistics)).encode())
+    settled = {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in report.items()}
+    files.write_durably(staged / REPORT, files.to_json({**settled, "cause": asdict(cause)}))
+    files.rename(staged, folder)
+
+
+def decoded(batches: Batches, tokenizer: Decoder) -> str:
+    """The batches' tokens as text, row by row."""
+    lines = []
+    for index, batch in enumerate(batches):
+        name, tokens = next(iter(batch.items()))
+        for row, ids in enumerate(tokens):
+            lines += [f"--- micro-batch {index}, {name}, row {row}", printable(tokenizer.decode(ids))]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,47 @@
+"""A file that lines are appended to while a run goes on: metrics, samples, the log.
+
+A full disk must not end a run because of them, and must not cost a line either: what the disk refuses is kept, and
+goes first next time.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from core.interop import files
+
+
+class Lines:
+    """An open file. `refused` says why the disk did not take the last lines; "" when it did."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.refused = ""
+        self._kept = bytearray()  # not written yet
+        self._file = path.open("ab", buffering=0)
+
+    def append(self, text: str) -> None:
+        """One write where the disk takes it, so that a kill leaves at most the last line incomplete."""
+        self._kept += text.encode("utf-8", "backslashreplace")
+        try:
+            while self._kept:
+                files.POINT("append", self.path)
+                del self._kept[: self._file.write(self._kept)]
+            self.refused = ""
+        except OSError as error:
+            self.refused = error.strerror or str(error)
+
+    @property
+    def missing(self) -> int:
+        """How many lines the disk has not taken."""
+        return self._kept.count(b"\n")
+
+    def sync(self) -> None:
+        """Bring them to the disk. Raises OSError."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """After one more try."""
+        self.append("")
+        self._file.close()

@@ -1,0 +1,130 @@
+"""core tune finds the fastest candidate, keeps it by chip and size; runs take it, unless something else is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from core.cli import run as core_command
+from core.engine import Engine, Settings
+from core.graph import load_model
+from core.loader import load_registry
+from core.plan import TRAIN, Kept, tuning_key
+from core.train.tune import candidates, load_tuned, save_tuned, tune
+
+SMALL = {"V": 61, "C": 32, "H": 2, "L": 2, "S": 16, "B": 2, "T": 8}
+
+# variants whose speed is what their tiles say; their numbers are the reference's
+PLUGIN = """
+import time
+from core import Variant, hookimpl
+
+class Slow(Variant):
+    op, name, device, base, priority = "gelu", "slow", "cpu", "reference", 90
+    wait = 0.02
+    def configs(self, t):
+        return [{"wait": 0.02}, {"wait": 0.0005}]
+    def forward(self, t, launch):
+        launch.call(lambda seconds=t.config["wait"]: time.sleep(seconds))
+        t.y[...] = 0.0
+
+class Never(Slow):
+    name, priority = "never", -1
+
+class Cannot(Slow):
+    name, priority = "cannot", 95
+    def why_not(self, t):
+        return "it has no luck"
+
+@hookimpl
+def core_variants():
+    return [Slow, Never, Cannot]
+"""
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("CORELM_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "waits.py").write_text(PLUGIN)
+    return load_registry([str(tmp_path / "waits.py")])
+
+
+def engine_of(registry, **settings) -> Engine:
+    return Engine(load_model("gpt2_124m", registry), registry, Settings(dims=SMALL, optimizer="adamw", **settings))
+
+
+def gelu(engine: Engine):
+    return engine.plan(TRAIN).choices["h.0.act"]
+
+
+def test_candidates_are_what_may_be_taken_by_itself_each_with_its_tiles(registry):
+    found = {key.split()[0]: kept for key, kept in candidates(engine_of(registry)).items()}
+    assert [(k.variant, k.config) for k in found["gelu"]][:2] == [("slow", {"wait": 0.02}), ("slow", {"wait": 0.0005})]
+    assert not {"never", "cannot"} & {k.variant for k in found["gelu"]}
+    assert "gelu" not in {k.split()[0] for k in candidates(engine_of(registry, ops={"gelu": "slow"}))}
+
+
+def test_the_fastest_is_found_and_runs_take_it_unless_something_else_was_named(registry):
+    timed = [t for t in tune(lambda tuned: engine_of(registry, tuned=tuned), print) if t.key.startswith("gelu")]
+    by_tiles = {t.kept.config["wait"]: t for t in timed if t.kept.variant == "slow"}
+    assert by_tiles[0.02].seconds > by_tiles[0.0005].seconds > 0 and by_tiles[0.02].nodes == 2
+    engine = engine_of(registry)
+    save_tuned(engine.device, {timed[0].key: by_tiles[0.0005].kept})
+    tuned = load_tuned(engine.device)
+    taken = gelu(engine_of(registry, tuned=tuned))
+    assert (taken.why, taken.variant.name, taken.config) == ("tuned", "slow", {"wait": 0.0005})
+    taught = engine_of(registry, tuned=tuned)
+    assert taught.tiles(taught.plan(TRAIN))["h.1.act"] == {"wait": 0.0005}
+    assert gelu(engine_of(registry, tuned=tuned, ops={"gelu": "blocked"})).why == "[ops] gelu"
+    recorded = {"recorded": {"h.0.act": "slow"}, "configs": {"h.0.act": {"wait": 0.02}}}
+    taken = gelu(engine_of(registry, tuned=tuned, **recorded))
+    assert (taken.why, taken.config) == ("recorded", {"wait": 0.02})
+
+
+def test_tiles_reach_the_launcher(registry):
+    engine = engine_of(registry, recorded={"h.0.act": "slow"}, configs={"h.0.act": {"wait": 0.25}})
+    engine.initialize(0)
+    seconds = {step.node.name: s for step, s in engine.timed(batch_of(engine))[0] if step.kind == "forward"}
+    assert seconds["h.0.act"] >= 0.25 > seconds["h.1.act"]
+
+
+def batch_of(engine: Engine):
+    from core.train.bench import random_batch
+
+    return random_batch(engine, 0)
+
+
+def test_what_cannot_run_any_more_is_not_taken(registry):
+    plain = engine_of(registry)
+    key = tuning_key(plain.graph.node("h.0.act"), "f32")
+    for gone in ("vanished", "cannot"):
+        assert gelu(engine_of(registry, tuned={key: Kept(gone, {})})).why == "auto"
+    assert gelu(engine_of(registry, tuned={key.replace("f32", "bf16"): Kept("reference")})).why == "auto"
+
+
+def test_a_damaged_file_is_as_none(registry, tmp_path):
+    engine = engine_of(registry)
+    for text in ("", "[1]", '{"format": 99}', "{"):
+        (tmp_path / "cache").mkdir(exist_ok=True)
+        (tmp_path / "cache" / "tuned.json").write_text(text)
+        assert load_tuned(engine.device) == {}
+
+
+def test_tune_then_train_says_tuned_and_a_resumed_run_keeps_its_tiles(registry, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    sizes = [part for k, v in SMALL.items() for part in ("--set", f"dims.{k}={v}")]
+    common = ["configs/gpt2_124m.toml", "--device", "cpu", "--plugin", str(tmp_path / "waits.py"), *sizes]
+    common += ["--set", "train.tokens_per_step=16"]
+    assert core_command(["tune", *common, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["candidates"]
+    best = [r for r in rows if r["what"].startswith("gelu") and r["fastest"]]
+    assert len(best) == 1 and best[0]["config"] != {"wait": 0.02} and best[0]["nodes"] == 2
+    train = ["train", *common, "--out", "a", "--set", "train.sample_every=0", "--set", "train.checkpoint_every=1"]
+    train += ["--set", "data.tokenizer=['bytes']", "--set", "dims.V=257", "--set", "train.steps=1"]
+    assert core_command(train) == 0
+    assert " tuned " in capsys.readouterr().out
+    state = json.loads((tmp_path / "a/checkpoints/step_00000001/state.json").read_text())
+    record = json.loads((tmp_path / "a/variants.json").read_text())
+    assert state["tiles"] == record["tiles"]
