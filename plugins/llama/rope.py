@@ -41,7 +41,7 @@ rope = Op(
     examples=[
         {"qkv": (2, 7, 48), "heads": 2},
         {"qkv": (2, 11, 8 * 6), "heads": 4, "kv_heads": 2, "base": 500.0},
-        # of the five frequencies, two keep their speed, two are between, one is slowed down
+        # of the five pairs, one keeps its speed, two are between, two are slowed down
         {"qkv": (1, 13, 3 * 10), "heads": 1, "base": 100.0, "factor": 8.0, "length": 40},
         {"qkv": (1, 131, 6), "heads": 1},
         {"qkv": (1, 1, 6), "heads": 1},
