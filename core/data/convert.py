@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from core.config.sizes import unfit
 from core.data.cache import staged_folder
 from core.data.choose import choose_tokenizer
 from core.data.inputs import BUILTIN, expand, resolve
@@ -53,8 +54,7 @@ def text_to_shards(
     tokenizer: a preference list; without one, the folder's tokenizer.json, so that a second split gets the same, else
     gpt2, else bpe. UsageError when shards of that name exist, DataError when the folder has another tokenizer.
     """
-    stem = f"{name or out.resolve().name}_{split}"
-    _refuse_existing(out, stem)
+    stem = _stem(out, name, split)
     notes: list[str] = []
     inputs = resolve(sources, split, "data prepare", notes)
     if inputs.shards:
@@ -94,8 +94,7 @@ def raw_to_shards(
     progress: Progress | None = None,
 ) -> Written:
     """Headerless files of ids, as nanoGPT's train.bin (uint16), as shards. Which tokenizer made them stays unknown."""
-    stem = f"{name or out.resolve().name}_{split}"
-    _refuse_existing(out, stem)
+    stem = _stem(out, name, split)
     paths = [path for source in sources for path in expand(source, "data prepare")]
     itemsize = RAW_DTYPES[dtype].itemsize
     for path in paths:
@@ -121,7 +120,13 @@ def raw_to_shards(
     return Written(written, tokens, None, [])
 
 
-def _refuse_existing(out: Path, stem: str) -> None:
+def _stem(out: Path, name: str | None, split: str) -> str:
+    """The first part of the shards' names. UsageError for a folder that cannot be, and for shards that exist."""
+    if why := unfit(str(out)):
+        raise UsageError(f"--out {str(out)[:60]!r}: {why}", hint="give a path to a folder")
+    if name and (why := unfit(name) or ("it is a path" if Path(name).name != name else "")):
+        raise UsageError(f"--name {name[:60]!r}: {why}", hint="give the first part of the shards' names")
+    stem = f"{name or os.path.basename(os.path.realpath(out))}_{split}"
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: expected a folder for the shards, got a file", hint="name a folder with --out")
     found = sorted(out.glob(f"{stem}_*.bin"))
@@ -129,6 +134,7 @@ def _refuse_existing(out: Path, stem: str) -> None:
         raise UsageError(
             f"{found[0]} exists: nothing is overwritten", hint="choose another --out or --name, or remove it"
         )
+    return stem
 
 
 def _write(

@@ -362,7 +362,7 @@ def check_room(checkpoints: Path, sizes: Mapping[str, int], keep_last: int, save
 
 def steps(checkpoints: Path) -> list[int]:
     """The steps that have a folder, newest first; whether it is valid is another question."""
-    if not checkpoints.is_dir():
+    if not os.path.isdir(checkpoints):  # Path's own question raises for a name that is too long
         return []
     found = [STEP.fullmatch(p.name) for p in checkpoints.iterdir() if p.is_dir()]
     return sorted((int(m.group(1)) for m in found if m), reverse=True)
@@ -385,7 +385,7 @@ def newest(checkpoints: Path) -> tuple[Checkpoint | None, list[str]]:
 def find(path: Path) -> Checkpoint:
     """The checkpoint at `path`, or the newest valid one of the run at `path`, with a CheckpointWarning for each newer
     one that is damaged. Raises CheckpointError."""
-    if (path / MANIFEST).is_file() or STEP.fullmatch(path.name):
+    if os.path.isfile(path / MANIFEST) or STEP.fullmatch(path.name):
         return load(path)
     for checkpoints in (path / "checkpoints", path):
         if steps(checkpoints):
@@ -395,7 +395,7 @@ def find(path: Path) -> Checkpoint:
             for problem in problems:
                 warnings.warn(f"{problem}; {found.path.name} is taken instead", CheckpointWarning, stacklevel=2)
             return found
-    what = "no such folder" if not path.exists() else "a file" if path.is_file() else "no checkpoint in it"
+    what = "no such folder" if not os.path.exists(path) else "a file" if path.is_file() else "no checkpoint in it"
     raise CheckpointError(
         f"{path}: {what}",
         hint="expected a run's folder or a checkpoint's (step_00001000); a .pt, .npz or pickle file is never read",

@@ -6,6 +6,7 @@ one form, which `core.load`, `core eval`, `core import` and `core export` take.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +59,7 @@ def open_path(path: str | Path, registry: Registry, dims: Dims | None = None) ->
 
     Raises UsageError for nothing found or two answers, CheckpointError for files that are damaged or fit no model.
     """
-    return OPENERS[identify(path, registry)](Path(path).expanduser(), registry, dims or {})
+    return OPENERS[identify(path, registry)](Path(os.path.expanduser(path)), registry, dims or {})
 
 
 def _model(path: Path, registry: Registry, dims: Dims) -> Opened:

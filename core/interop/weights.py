@@ -5,6 +5,7 @@ What it is gets found by looking. Two answers, and none, are errors that say wha
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,7 +26,7 @@ PICKLED = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  #
 
 def identify(path: str | Path, registry: Registry) -> str:
     """MODEL, CHECKPOINT (a run's folder included), HUGGINGFACE or LLMC. CheckpointError or UsageError otherwise."""
-    where = Path(path).expanduser()
+    where = Path(os.path.expanduser(path))
     try:
         there = where.exists()
     except (OSError, ValueError) as error:
@@ -63,6 +64,8 @@ def _folder(path: Path) -> str:
 
 
 def _file(path: Path) -> str:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: a pipe or a device", hint=EXPECTED)
     if path.suffix == ".toml":
         return MODEL
     if path.suffix == ".safetensors":
@@ -88,7 +91,7 @@ def read_weights(path: str | Path, graph: Graph, registry: Registry) -> Mapping[
     path: a run's or checkpoint's folder (its newest), a Hugging Face folder, an llm.c file. A model of another kind
     or size is a CheckpointError. Of a checkpoint, names and shapes are left to be checked against the engine's.
     """
-    where = Path(path).expanduser()
+    where = Path(os.path.expanduser(path))
     kind = identify(path, registry)
     if kind == MODEL:
         raise CheckpointError(f"{path}: a model without weights", hint="leave `weights` out: they are drawn")

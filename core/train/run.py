@@ -283,7 +283,7 @@ def find_run(name: str | None) -> Path:
     if not name:
         return newest_run()
     for path in (Path(name), RUNS / name):
-        if path.exists():
+        if os.path.exists(path):  # Path's own question raises for a name that is too long
             return path
     known = [p.name for p in RUNS.iterdir()] if RUNS.is_dir() else []
     raise UsageError(f'no run "{name}": neither a path nor a name under {RUNS}{os.sep}{did_you_mean(name, known)}')

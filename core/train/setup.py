@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,7 @@ def prepare(asked: Asked, display: Display, stack: ExitStack) -> Trainer:
     estimate = check_estimate(config, engine, plan, micro, done, asked.long)
     lr = learning_rate(config, registry)
     table = table_of_choices(engine, plan, registry)
+    weights = find_weights(config, registry, engine) if start is None else None
     data = find_data(config, engine, start, asked.allow_data_change, display)
     if config.train.sample_every and data.tokenizer:
         engine.session(1).plan(1)  # a model that cannot generate is refused now, not at the first sample
@@ -109,7 +110,7 @@ def prepare(asked: Asked, display: Display, stack: ExitStack) -> Trainer:
     run.write_variants(record)
     announce(config, run, engine, plan, table, data, micro, display)
     announce_start(config, start, before, record, estimate, display)
-    fill(config, registry, engine, start)
+    fill(config, engine, start, weights)
     job = make_job(config, registry, run, display, engine, data, micro, lr, record, start)
     return Trainer(job, start.state if start else None)
 
@@ -175,13 +176,14 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any], most: int =
     return lines + ([f"... and {len(keys) - most} more"] if len(keys) > most else [])
 
 
-def fill(config: RunConfig, registry: Registry, engine: Engine, start: Checkpoint | None) -> None:
+def fill(config: RunConfig, engine: Engine, start: Checkpoint | None, weights: Mapping[str, Array] | None) -> None:
     """Parameters and optimizer state: of the checkpoint, of `weights`, or drawn."""
     if start is not None:
         load_state(engine, start)
         engine.set_step(start.step, start.state.get("updates"))
-    elif config.weights:
-        load_weights(config, registry, engine)
+    elif weights is not None:
+        with of_weights(config):
+            engine.load_parameters(weights)
     else:
         engine.initialize(config.seed)
 
@@ -195,10 +197,19 @@ def load_state(engine: Engine, found: Checkpoint) -> None:
         raise CheckpointError(f"{found.path}: does not fit the model: {error.message}", hint=error.hint) from None
 
 
-def load_weights(config: RunConfig, registry: Registry, engine: Engine) -> None:
-    """Copy in the parameters that `weights` names. CheckpointError when they cannot be read or do not fit."""
+def find_weights(config: RunConfig, registry: Registry, engine: Engine) -> Mapping[str, Array] | None:
+    """The parameters that `weights` names, not yet read; None for a fresh start. CheckpointError if they do not fit."""
+    if not config.weights:
+        return None
+    with of_weights(config):
+        return read_weights(config.weights, engine.graph, registry)
+
+
+@contextmanager
+def of_weights(config: RunConfig) -> Iterator[None]:
+    """What is wrong with `weights` as a CheckpointError that names the key's place."""
     try:
-        engine.load_parameters(read_weights(config.weights, engine.graph, registry))
+        yield
     except (BuildError, CheckpointError, UsageError) as error:
         raise CheckpointError(f"{config.where('weights')}: {error.message}", hint=error.hint) from None
 
