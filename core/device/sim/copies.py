@@ -15,7 +15,7 @@ import numpy as np
 from core.device.sim.access import locate
 from core.device.sim.atomics import change_of, in_turn
 from core.device.sim.floats import FORMATS
-from core.device.sim.mbarrier import MBarrier, complete_bytes, find, keys, settle_phase
+from core.device.sim.mbarrier import MBarrier, complete_bytes, find, find_all, keys, settle_phase
 from core.device.sim.opcodes import opcode
 from core.device.sim.operands import Read, Step, address_reader, bits_reader, elements, need
 from core.device.sim.parser import Address, Immediate, Instruction
@@ -98,20 +98,21 @@ def _cp_async_arrive(program: Program, ins: Instruction) -> Step:
 
     def arrive(g: Group) -> None:
         lanes = g.indices()
-        for key, lane in zip(keys(g, g.spread(where(g)), lanes), lanes.tolist(), strict=True):
-            barrier = find(g, ins, key, lane)
-            barrier.pending += 0 if counts else 1
-            landed = functools.partial(_arrived, g, barrier)
+        every = find_all(g, ins, keys(g, g.spread(where(g)), lanes), lanes)
+        for barrier in dict.fromkeys(every):
+            members = lanes[[one is barrier for one in every]]
+            barrier.pending += 0 if counts else len(members)
+            landed = functools.partial(_arrived, g, barrier, len(members))
             if g.batch.watch is None:
                 landed()
             else:
-                g.batch.watch.arriving(g, lane, barrier.order, landed)
+                g.batch.watch.arriving(g, members, barrier.order, landed)
 
     return arrive
 
 
-def _arrived(g: Group, barrier: MBarrier) -> None:
-    barrier.pending -= 1
+def _arrived(g: Group, barrier: MBarrier, count: int) -> None:
+    barrier.pending -= count
     settle_phase(g.batch, barrier)
 
 

@@ -54,17 +54,37 @@ class Work:
 
 
 class Later:
-    """Work that has been issued and has not happened. seed 0: as late as it may; else at random times."""
+    """Work that has been issued and has not happened. seed 0: as late as it may; else at random times.
+
+    Of two runs with seeds that follow each other, one does at once what the other does not, as far as both issue the
+    same work: so that a copy which is never looked at but between two lines meets both.
+    """
 
     def __init__(self, seed: int) -> None:
-        self.early = random.Random(seed) if seed else None
+        self.chance = random.Random(seed) if seed else None
+        self.coin, self.side = random.Random(0), seed % 2
         self.pending: list[Work] = []  # what somebody waits for with wait_group, or what nobody waits for
         self.landings: list[Callable[[], None]] = []  # copies that an mbarrier counts, and arrivals after copies
 
+    def issued(self, work: Work) -> None:
+        if self._at_once():
+            work.happen()
+        else:
+            self.pending.append(work)
+
+    def lands(self, land: Callable[[], None]) -> None:
+        if self._at_once():
+            land()
+        else:
+            self.landings.append(land)
+
+    def _at_once(self) -> bool:
+        return self.chance is not None and self.coin.getrandbits(1) == self.side
+
     def between_turns(self) -> None:
         """Time passes: with luck, something happens."""
-        if self.early and (self.pending or self.landings) and self.early.random() < 0.5:
-            which = self.early.randrange(len(self.pending) + len(self.landings))
+        if self.chance and (self.pending or self.landings) and self.chance.random() < 0.5:
+            which = self.chance.randrange(len(self.pending) + len(self.landings))
             if which < len(self.landings):
                 self.landings.pop(which)()
             else:
@@ -74,13 +94,13 @@ class Later:
         """Nobody can go on: one copy lands. False when there is none."""
         if not self.landings:
             return False
-        self.landings.pop(self.early.randrange(len(self.landings)) if self.early else 0)()
+        self.landings.pop(self.chance.randrange(len(self.landings)) if self.chance else 0)()
         return True
 
     def finish(self) -> None:
         """The kernel has ended: what nobody waited for happens, at the latest now."""
-        if self.early:
-            self.early.shuffle(self.pending)
+        if self.chance:
+            self.chance.shuffle(self.pending)
         for work in self.pending:
             work.happen()
         self.pending = []

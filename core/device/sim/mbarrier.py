@@ -24,7 +24,7 @@ U32, U64 = UNSIGNED[32], UNSIGNED[64]
 Key = tuple[int, int]  # thread block in the batch, shared address
 
 
-@dataclass
+@dataclass(eq=False)
 class MBarrier:
     """`expected` arrivals complete a phase once the bytes of its copies (`bytes_left`) have landed too."""
 
@@ -59,6 +59,15 @@ def find(g: Group, ins: Instruction, key: Key, lane: int) -> MBarrier:
             hint="fence.mbarrier_init and a barrier of the block or cluster must stand between",
         )  # fmt: skip
     return found
+
+
+def find_all(g: Group, ins: Instruction, wanted: list[Key], lanes: Array) -> list[MBarrier]:
+    """find() for every lane; what a warp knows is asked once for each mbarrier."""
+    known: dict[tuple[Key, int], MBarrier] = {}
+    for key, lane in zip(wanted, lanes.tolist(), strict=True):
+        if (key, lane // 32) not in known:
+            known[key, lane // 32] = find(g, ins, key, lane)
+    return [known[key, warp] for key, warp in zip(wanted, (lanes // 32).tolist(), strict=True)]
 
 
 def settle_phase(batch: Batch, barrier: MBarrier) -> None:
@@ -178,13 +187,14 @@ def _test_wait(program: Program, ins: Instruction) -> Step:
     def test(g: Group) -> None:
         lanes = g.indices()
         asked = (g.spread(phase(g)) & np.uint64(1)).tolist()
-        found = [find(g, ins, k, int(x)) for k, x in zip(keys(g, g.spread(where(g)), lanes), lanes, strict=True)]
-        g.batch.polled += 1
+        found = find_all(g, ins, keys(g, g.spread(where(g)), lanes), lanes)
+        over = np.array([b.phase != p for b, p in zip(found, asked, strict=True)])
+        g.batch.polled += 0 if over.all() else 1
         if g.batch.watch is not None:
-            for barrier, lane, parity in zip(found, lanes, asked, strict=True):
-                if barrier.phase != parity:
-                    g.batch.watch.learn(barrier.order, g, np.array([lane]))
-        write(g, g.spread_back(np.array([b.phase != p for b, p in zip(found, asked, strict=True)])))
+            for barrier in dict.fromkeys(found):
+                members = over & np.array([one is barrier for one in found])
+                g.batch.watch.learn(barrier.order, g, lanes[members])
+        write(g, g.spread_back(over))
 
     return test
 
@@ -204,12 +214,16 @@ def _try_wait(program: Program, ins: Instruction, pc: int) -> End:
         asked = (g.spread(phase(g)) & np.uint64(1)).tolist()
         write(g, np.ones(1, np.bool_))
         parked: dict[Key, list[int]] = {}
-        for i, key in enumerate(keys(g, g.spread(where(g)), lanes)):
-            barrier = find(g, ins, key, int(lanes[i]))
+        wanted = keys(g, g.spread(where(g)), lanes)
+        learnt: dict[MBarrier, list[int]] = {}
+        for i, (key, barrier) in enumerate(zip(wanted, find_all(g, ins, wanted, lanes), strict=True)):
             if barrier.phase == asked[i]:
                 parked.setdefault(key, []).append(int(lanes[i]))
-            elif g.batch.watch is not None:
-                g.batch.watch.learn(barrier.order, g, lanes[i : i + 1])
+            else:
+                learnt.setdefault(barrier, []).append(int(lanes[i]))
+        if g.batch.watch is not None:
+            for barrier, those in learnt.items():
+                g.batch.watch.learn(barrier.order, g, np.array(those))
         if not parked:
             return pc + 1
         free = g.active()

@@ -172,9 +172,9 @@ def strict_orders(program: Program) -> list[Order]:
     """
     apart = polls(program) or uses_wgmma(program)
     asynchronous = any(is_async(i) or i.names[:2] == ("cp", "async") for i in program.instructions)
-    more = 2 if asynchronous else 1 if order_shows(program) or polls(program) else 0
-    later = [Order("apart" if apart else "across", seed) for seed in range(1, more + 1)]
-    return [Order("apart" if apart else "one"), *later]
+    shows = asynchronous or order_shows(program) or polls(program)
+    further = [Order("apart" if apart else "across", seed) for seed in (1, 2)] if shows else []
+    return [Order("apart" if apart else "one"), *further]
 
 
 @functools.cache

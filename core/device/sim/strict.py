@@ -231,11 +231,8 @@ class Watch:
 
     # ------------------------------------------------------------------ phases of mbarriers and cluster barriers
     def publish(self, phase: Phase, g: Group, lanes: Array) -> None:
-        """Lanes arrive (or their copies land): what they know goes to whoever waits for the phase."""
-        here = np.unique(self.warps(g, lanes))
-        latest = self.clock[here].max(0)
-        phase.gathering = latest if phase.gathering is None else np.maximum(phase.gathering, latest)
-        self.clock[here, here % self.team] += 1
+        """Lanes arrive: what they know goes to whoever waits for the phase."""
+        self._gather(phase, self._snapshot(g, lanes))
 
     def initialised(self, phase: Phase, g: Group, lane: int) -> None:
         warp = int(self.warps(g, np.array([lane]))[0])
@@ -316,11 +313,11 @@ class Watch:
         places = (index // grain)[:, None] + np.arange(max(1, width // grain))
         work = Work(kind, np.array(lanes), places, move)
         queue(g, name).work.append(work)
-        self.later.pending.append(work)
         if kind == "write":
             self.memory.written_at[places] = UNKNOWN
         else:
             np.add.at(self.filling if kind == "fill" else self.draining, places, 1)
+        self.later.issued(work)
         return work
 
     def committed(self, g: Group, name: str) -> None:
@@ -352,11 +349,13 @@ class Watch:
         else:
             self.memory.writer[places], self.memory.written_at[places] = threads[:, None], time[:, None]
 
-    def arriving(self, g: Group, lane: int, phase: Phase, arrive: Callable[[], None]) -> None:
-        """A lane arrives at an mbarrier when the copies that it has issued by now are there."""
+    def arriving(self, g: Group, lanes: Array, phase: Phase, arrive: Callable[[], None]) -> None:
+        """Lanes arrive at an mbarrier when the copies that they have issued by now are there."""
         line = queue(g, "copy")
-        copies = [(work, work.rows[work.lanes == lane]) for work in line.work]
-        latest, time = self._snapshot(g, lane)
+        copies = [(work, work.rows[np.isin(work.lanes, lanes)]) for work in line.work]
+        times = np.zeros(g.lanes, np.int32)
+        times[lanes] = self.own(self.warps(g, lanes))
+        latest = self._snapshot(g, lanes)
 
         def land() -> None:
             for work, rows in copies:
@@ -364,12 +363,12 @@ class Watch:
                 if not done.any():
                     continue  # somebody has waited for them with wait_group
                 work.happen(work.rows[done])
-                self._settle(g, work, done, np.full(int(done.sum()), time))
+                self._settle(g, work, done, times[work.lanes[done]])
                 line.finish(work, done)
             self._gather(phase, latest)
             arrive()
 
-        self.later.landings.append(land)
+        self.later.lands(land)
 
     def landing(
         self, g: Group, lane: int, index: Array, phase: Phase, swizzle: int, block: int, move: Callable[[], None]
@@ -380,7 +379,7 @@ class Watch:
         tick = self.ticks[column]
         places = np.unique(index // self.shared.grain)
         self.agent[places], self.landed[places], self.swizzle[places] = column, tick, swizzle
-        latest, _ = self._snapshot(g, lane)
+        latest = self._snapshot(g, np.array([lane]))
         latest[self.team + column] = tick
         self.coming[block] += 1
 
@@ -389,14 +388,14 @@ class Watch:
             self._gather(phase, latest)
             move()
 
-        self.later.landings.append(land)
+        self.later.lands(land)
 
-    def _snapshot(self, g: Group, lane: int) -> tuple[Array, int]:
-        """What a lane knows, and its time; what it does next is later."""
-        here = int(self.warps(g, np.array([lane]))[0])
-        latest, time = self.clock[here].copy(), int(self.clock[here, here % self.team])
+    def _snapshot(self, g: Group, lanes: Array) -> Array:
+        """What lanes know; what they do next is later."""
+        here = np.unique(self.warps(g, lanes))
+        latest: Array = self.clock[here].max(0)
         self.clock[here, here % self.team] += 1
-        return latest, time
+        return latest
 
     @staticmethod
     def _gather(phase: Phase, latest: Array) -> None:
