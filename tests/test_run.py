@@ -29,7 +29,8 @@ from core.train import devices, estimate
 from core.train.display import Display, fit
 from core.train.estimate import estimate_seconds, refuse_long
 from core.train.loop import Trainer
-from core.train.report import Window, count, duration, printable, step_line
+from core.train.detect import Window
+from core.train.report import count, duration, printable, step_line
 from core.train.run import Run, choose_folder, find_run, read_lines, take_lock, to_line
 from core.train.setup import VERDICTS, Asked, prepare
 from core.train.signals import Stop

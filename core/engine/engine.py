@@ -275,6 +275,8 @@ class Engine:
                 param=self.store.weights[:n],
                 grad=self.store.grads,
                 group=self.store.groups(),
+                group_without=self.store.groups,
+                parameters=self.store.one_by_one(),
                 control=self.control,
                 master=self.store.master,
             )

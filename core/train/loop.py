@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from core.engine import NO_LIMITS
-from core.errors import CoreError, NumericsError, UsageError
+from core.errors import CheckpointError, CoreError, NumericsError, UsageError
 from core.generate import Sampling, generate, prompt_ids
 from core.interop import checkpoint
 from core.interop.checkpoint import Contents
@@ -31,6 +31,7 @@ from core.train.signals import Stop
 
 Array = np.ndarray[Any, Any]
 SPIKE_HINT = 'look at the batch; [detect] action = "skip" leaves such updates out'
+CONTINUE = "continue"  # of [train] save_errors
 SAMPLE_STREAM = 1  # beside the run's seed: samples draw from a stream of their own
 
 
@@ -90,6 +91,7 @@ class Job:
     checkpoint_every: int = 0
     keep_last: int = 2
     keep_every: int = 0
+    save_errors: str = "stop"
     log_every: int = 1
     hooks: Sequence[Callable[[Any, int, dict[str, Any]], None]] = ()
     state: Mapping[str, Any] = field(default_factory=dict)
@@ -146,7 +148,7 @@ class Trainer:
             job.run.metrics(metrics)
             self._call_hooks(metrics)
             if self._due(job.checkpoint_every, last or stop.requested):
-                self.save()
+                self._save_or_warn(last or stop.requested)
             self._say_refused()
             self._events += time.perf_counter() - before
         job.display.line(self._closing(stop, time.perf_counter() - begun))
@@ -294,6 +296,14 @@ class Trainer:
         job.run.sample({"step": self.step, "prompt": job.sample_prompt, "text": text, "tokens": [*prompt, *found]})
         job.display.line(f"sample at step {self.step}:\n" + indented(printable(text)))
 
+    def _save_or_warn(self, last: bool) -> None:
+        try:
+            self.save()
+        except CheckpointError as error:
+            if last or self.job.save_errors != CONTINUE:
+                raise
+            self.job.display.line(f"warning: {error.message}; {self._kept()}, and training goes on")
+
     def save(self) -> None:
         """A checkpoint of now, then the ones that it makes superfluous go. Raises CheckpointError."""
         job = self.job
@@ -310,8 +320,9 @@ class Trainer:
         self._refuse_not_finite(contents)
         path = checkpoint.save(job.run.checkpoints, self.step, contents)
         self.saved = self.step
-        checkpoint.retain(job.run.checkpoints, self.step, job.keep_last, job.keep_every)
         job.display.line(f"saved {path} in {time.perf_counter() - begun:.1f} s")
+        for problem in checkpoint.retain(job.run.checkpoints, self.step, job.keep_last, job.keep_every):
+            job.display.line(f"warning: {problem}")
 
     def _refuse_not_finite(self, contents: Contents) -> None:
         """An update from finite gradients can still write what is not: that must not become the newest checkpoint."""
