@@ -29,7 +29,7 @@ adamw_update = Op(
     gradient=False,
     mutates=("param", "m", "v", "master"),
     examples=[
-        {"param": (192,), "grad": (192,), "m": (192,), "v": (192,), "group": (3,)},
+        {"param": (191,), "grad": (191,), "m": (191,), "v": (191,), "group": (3,), "eps": 0.1},
         {"param": (64 * 1031,), "grad": (64 * 1031,), "m": (64 * 1031,), "v": (64 * 1031,), "group": (1031,)},
         {"param": (64,), "grad": (64,), "m": (64,), "v": (64,), "master": (64,), "group": (1,), "weight_decay": 0.0},
     ],

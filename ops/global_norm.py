@@ -18,7 +18,7 @@ global_norm = Op(
     attrs={"clip": 0.0},
     uses=("step",),
     gradient=False,
-    examples=[{"grad": (192,), "clip": 1.0}, {"grad": (64 * 2053,)}, {"grad": (64,), "clip": 0.5}],
+    examples=[{"grad": (191,), "clip": 1.0}, {"grad": (64 * 2053,)}, {"grad": (64,), "clip": 12.0}],  # not clipped
     doc="Norm, clipping and the verdict on a step.",
 )
 

@@ -32,6 +32,7 @@ COMPARISONS = {"<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "==
 JUNCTIONS = {"&&": "||", "||": "&&"}
 BINARY = re.compile(r"(?<=[\w)\]\n]) *\s(\+|-|\*|/|%|<|<=|>|>=|==|!=|&&|\|\|)\s(?=[\w(\-!])")
 BINDING = {"*": 2, "/": 2, "%": 2, "+": 1, "-": 1}
+WHOLE = {"int", "u8", "u16", "u32", "u64"}
 TYPES = {"const", "elem", "float", "double", "int", "bool", "auto", "u8", "u16", "u32", "u64", "T", "A", "B", "bf16"}
 FUNCTIONS = {"fmaxf": "fminf", "min": "max", "max": "min", "expf": "expm1f", "fast_exp": "expm1f", "tanhf": "atanf"}
 FUNCTIONS |= {"warp_sum": "", "block_sum": "", "block_max": "", "warp_max": "", "logf": "log1pf", "rsqrtf": "sqrtf"}
@@ -60,6 +61,12 @@ class Function:
     start: int
     end: int
     kernel: bool
+
+    @property
+    def returns(self) -> str:
+        """The type that it returns."""
+        words = WORD.findall(self.head[: self.head.rindex(self.name)])
+        return words[-1] if words else ""
 
     def parameters(self) -> dict[str, str]:
         """name -> type without qualifiers, in order."""
@@ -174,7 +181,7 @@ def edits(code: str, function: Function) -> Iterator[Edit]:
             yield edit
     for lo, hi in statements(code, function.start, function.end):
         if free(lo, left_alone):
-            yield from of_statement(code, lo, hi)
+            yield from of_statement(code, lo, hi, function.returns)
     yield from of_conditions(code, function)
 
 
@@ -283,7 +290,7 @@ def of_names(code: str, function: Function) -> Iterator[Edit]:
             yield Edit(match.start(), match.end(), FUNCTIONS[name], "other function")
 
 
-def of_statement(code: str, lo: int, hi: int) -> Iterator[Edit]:
+def of_statement(code: str, lo: int, hi: int, returns: str) -> Iterator[Edit]:
     """A statement skipped; a value with a wrong sign, off by one percent, or not added."""
     text = code[lo:hi]
     if declared := DECLARED.match(text):
@@ -296,7 +303,8 @@ def of_statement(code: str, lo: int, hi: int) -> Iterator[Edit]:
                 yield from of_value(code, *span, truth=declared[1] == "bool")
             at += len(part) + 1
     elif text.startswith("return") and text[6:].strip():
-        yield from of_value(code, lo + 7, hi)
+        if returns not in WHOLE:
+            yield from of_value(code, lo + 7, hi, truth=returns == "bool")
     elif not re.match(r"(?:const\s+)?(?:int|u64|u32|u16|u8|auto|elem|Pack\b|return|continue|break)", text):
         if not re.match(r"\w+ [\w*]+ = ", text):
             yield Edit(lo, hi, "", "skipped")
