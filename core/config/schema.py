@@ -80,8 +80,8 @@ class Train(Table, frozen=True, kw_only=True):
     save_errors: Annotated[
         Literal["stop", "continue"],
         Meta(
-            description="A checkpoint that the disk refuses ends the run, or is a warning and tried again when the next "
-            "one is due; the run's last one ends it with an error."
+            description="A checkpoint that the disk refuses ends the run, or is a warning and tried again when the "
+            "next one is due; the run's last one ends it with an error."
         ),
     ] = "stop"
     log_every: Annotated[Every, Meta(description="Steps between printed lines; metrics.jsonl has every step.")] = 1

@@ -32,6 +32,7 @@ from msgspec import Meta, Struct
 from core.errors import CheckpointError
 from core.interop import files
 from core.interop.tensors import THREADS, TensorFile, start_tensors
+from core.outside import read_whole
 from core.plan.describe import human
 
 Array = np.ndarray[Any, Any]
@@ -109,8 +110,8 @@ class State(Struct):
     """What state.json must hold, as far as a resume relies on it; other keys are kept as they are.
 
     tokens: drawn so far, which is where the data stands. updates: of the optimizer, fewer than steps where some were
-    skipped. windows, skipped, zeros: what spikes and gradients of zero are judged by. variants: node -> variant. made_with: what the numbers
-    depend on besides the config: sources of kernels and plugins by hash, versions.
+    skipped. windows, skipped, zeros: what spikes and gradients of zero are judged by. variants: node -> variant.
+    made_with: what the numbers depend on besides the config: sources of kernels and plugins by hash, versions.
     """
 
     step: Count
@@ -407,12 +408,11 @@ def load(path: Path) -> Checkpoint:
     manifest = _read(path / MANIFEST, Manifest)
     _check_sizes(path, manifest)
     _check_hashes(path, manifest)
-    raw = (path / STATE).read_bytes()
     state = _read(path / STATE, State)
     return Checkpoint(
         path=path,
         step=state.step,
-        state={**msgspec.json.decode(raw), **msgspec.to_builtins(state)},
+        state={**_read(path / STATE, dict[str, Any]), **msgspec.to_builtins(state)},
         model_toml=_text(path / MODEL_TOML),
         tokenizer_json=_text(path / TOKENIZER) if TOKENIZER in manifest.files else None,
         parameters=TensorFile(path / MODEL),
@@ -433,7 +433,7 @@ def _by_state(tensors: TensorFile) -> dict[str, Mapping[str, Array]]:
 def _read(path: Path, kind: type[Kind]) -> Kind:
     """One of the two JSON files. CheckpointError for another version, and for anything that is not as it must be."""
     try:
-        raw = path.read_bytes()
+        raw = read_whole(path)
         found = msgspec.json.decode(raw, type=Versioned).format
         if found > FORMAT:
             raise CheckpointError(

@@ -406,6 +406,7 @@ def make_job(
         checkpoint_every=table.checkpoint_every,
         keep_last=table.keep_last,
         keep_every=table.keep_every,
+        save_errors=table.save_errors,
         log_every=table.log_every,
         hooks=registry.step_hooks,
         state={
