@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.errors import BuildError, CheckpointError
+from core.expr import unpadded
 from core.graph import Graph
 from core.graph.types import Node
 from core.interop.foreign import Array, Found
@@ -84,4 +85,6 @@ def _difference(ours: Graph, theirs: Graph) -> str:
 
 
 def _meaning(node: Node) -> dict[str, Any]:
-    return {"op": node.op.name, "inputs": node.inputs, "params": node.params, **node.attrs}
+    """What a node computes, by the names of things; how much the vocabulary is padded changes nothing."""
+    attrs = {name: unpadded(value) if isinstance(value, int) else value for name, value in node.attrs.items()}
+    return {"op": node.op.name, "inputs": node.inputs, "params": node.params, **attrs}

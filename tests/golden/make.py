@@ -1,9 +1,10 @@
-"""Golden values of two small GPT-2s, from PyTorch in f64: `python tests/golden/make.py` writes them beside itself.
+"""Golden values of small GPT-2s, from PyTorch in f64: `python tests/golden/make.py` writes them beside itself.
 
 The model below is written from the papers, in plain torch.nn.functional, and shares no line with the ops. Weights
 and batches come from `numpy.random.RandomState`, whose streams NumPy has frozen, so the files hold results alone:
-logits, loss and gradients of one batch, and losses and norms of ten AdamW steps of three micro-steps each. Where
-PyTorch is installed, the tests compute the same afresh. Importing this file needs NumPy only.
+logits, loss and gradients of one batch, and losses and norms of ten AdamW steps of three micro-steps each; and those of
+ten steps on the one batch of a text, for a run that starts from imported weights. Where PyTorch is installed, the tests
+compute the same afresh. Importing this file needs NumPy only.
 """
 
 from __future__ import annotations
@@ -105,6 +106,18 @@ def loss_sum(p, batch, dims):
     return cross_entropy(found.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
 
 
+def text_batch(dims):
+    """{"tokens", "targets"} of a text's first B * T + 1 tokens: targets are the tokens that follow."""
+    stream = text_tokens(dims)
+    shape = dims["B"], dims["T"]
+    return {"tokens": stream[:-1].reshape(shape), "targets": stream[1:].reshape(shape)}
+
+
+def text_tokens(dims):
+    """(B * T + 1,) i32."""
+    return np.random.RandomState(SEED + 1).randint(0, dims["V"], dims["B"] * dims["T"] + 1).astype(np.int32)
+
+
 def counted(batch):
     return int((batch["targets"] != IGNORED).sum())
 
@@ -128,11 +141,11 @@ def one_batch(dims, dtype="float64"):
     return {name: value.detach().numpy() for name, value in found.items()}
 
 
-def ten_steps(dims, dtype="float64"):
+def ten_steps(dims, all_batches, dtype="float64"):
     """{"losses", "norms"}: (STEPS,) each. Matrices decay; the gradient is that of the mean over all micro-steps."""
     import torch
 
-    p, all_batches = parameters(dims, dtype), batches(dims)
+    p = parameters(dims, dtype)
     groups = [
         {"params": [w for w in p.values() if w.ndim == 2], "weight_decay": OPTIMIZER["weight_decay"]},
         {"params": [w for w in p.values() if w.ndim == 1], "weight_decay": 0.0},
@@ -154,14 +167,21 @@ def ten_steps(dims, dtype="float64"):
 def compute(case):
     """Everything that the case's file holds, by PyTorch."""
     dims = CASES[case]["dims"]
-    return {name: np.array(value, np.float64) for name, value in {**one_batch(dims), **ten_steps(dims)}.items()}
+    found = {**one_batch(dims), **ten_steps(dims, batches(dims))}
+    return {name: np.array(value, np.float64) for name, value in found.items()}
+
+
+def finetune():
+    """{"losses", "norms"} of ten steps on the batch of a text, from the weights of the case "gpt2"."""
+    dims = CASES["gpt2"]["dims"]
+    return ten_steps(dims, [text_batch(dims)])
 
 
 if __name__ == "__main__":
     import torch
     from safetensors.numpy import save_file
 
-    for case in CASES:
-        path = FOLDER / f"{case}.safetensors"
-        save_file(compute(case), path, {"torch": torch.__version__, "numpy": np.__version__})
+    for name, values in {**{case: compute(case) for case in CASES}, "finetune": finetune()}.items():
+        path = FOLDER / f"{name}.safetensors"
+        save_file(values, path, {"torch": torch.__version__, "numpy": np.__version__})
         print(f"{path.name}: {path.stat().st_size} bytes")

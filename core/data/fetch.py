@@ -1,0 +1,304 @@
+"""Files that others publish on the Hugging Face hub, fetched so that nothing is lost: resumed, hashed, never over others.
+
+huggingface_hub (the extra `hub`) says which files there are, how large, and with which hash; the bytes come through
+this module, because the library throws a partial download away and waits for a silent network far longer than anybody
+wants. A file is downloaded to `.partial/` in the target folder, goes on where it stopped, and gets its name when its
+hash is that of the hub. Knows no model and no run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import os
+import queue
+import re
+import shutil
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from core.data.shards import sha256_sidecar
+from core.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+Progress = Callable[[int, int, str], None]
+SECONDS = 9.0  # until a network that does not answer, or falls silent, is given up
+CHUNK = 1 << 20
+SPARE = 64 << 20  # bytes of the disk that are left free
+PARTIAL = ".partial"
+ENDPOINT = "HF_ENDPOINT"
+FIXES = (
+    "one of: (1) look at the network and its proxy (HTTPS_PROXY), and run this again: it goes on where it stopped; "
+    f"(2) set {ENDPOINT} to a mirror of huggingface.co; (3) fetch the files elsewhere and copy them here: {{files}}"
+)
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A repository of the hub, and files in it."""
+
+    repository: str
+    kind: str  # "dataset" or "model"
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Remote:
+    """One file as the hub describes it. hash: its sha256, or git's sha1 of a blob where that is all there is."""
+
+    name: str
+    url: str
+    size: int
+    hash: str
+
+    def hasher(self) -> Any:
+        if len(self.hash) == 64:
+            return hashlib.sha256()
+        return hashlib.sha1(f"blob {self.size}\0".encode())
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A file that is here now; `new` if it was not before."""
+
+    path: Path
+    size: int
+    new: bool
+
+
+def fetch(collection: Collection, out: Path, progress: Progress | None = None) -> list[Fetched]:
+    """All files of a collection in `out`, each with the hub's hash; what is there and right is left as it is.
+
+    Raises DataError within seconds where the network does not answer, for files here that differ, and for a disk
+    without room; UsageError without huggingface_hub. Nothing is deleted; what came so far is kept for the next time.
+    """
+    remotes = _describe(collection)
+    missing = [remote for remote in remotes if not _is_here(out / remote.name, remote)]
+    _check_room(out, missing)
+    for remote in missing:
+        try:
+            _download(remote, out, progress)
+        except OSError as error:
+            raise DataError(
+                f"{out / remote.name}: cannot be written: {error.strerror or error}",
+                hint="make room, or --out elsewhere",
+            ) from None
+    with contextlib.suppress(OSError):
+        (out / PARTIAL).rmdir()
+    return [Fetched(out / remote.name, remote.size, remote in missing) for remote in remotes]
+
+
+# --- what there is ---------------------------------------------------------------------------------------------------
+
+
+def _library() -> type[HfApi]:
+    try:
+        from huggingface_hub import HfApi
+    except ImportError:
+        raise UsageError(
+            "fetching needs the huggingface_hub library, which is not installed", hint='pip install "corelm[hub]"'
+        ) from None
+    return HfApi
+
+
+def _describe(collection: Collection) -> list[Remote]:
+    """What the hub says of the files, in one question. DataError when it does not answer, or not with that."""
+    api = _library()(endpoint=os.environ.get(ENDPOINT) or None, token=False)
+    names = list(collection.files)
+
+    def ask() -> dict[str, Remote]:
+        listed = api.get_paths_info(collection.repository, names, repo_type=collection.kind)
+        return {info.path: _remote(collection, info, api.endpoint) for info in listed}
+
+    found = _within(SECONDS, ask, api.endpoint, collection)
+    absent = [name for name in names if name not in found]
+    if absent:
+        raise DataError(
+            f"{collection.repository} on {api.endpoint} has no {', '.join(absent[:3])}", hint="ask for what there is"
+        )
+    return [found[name] for name in names]
+
+
+def _remote(collection: Collection, info: Any, endpoint: str) -> Remote:
+    from huggingface_hub import hf_hub_url
+
+    url = hf_hub_url(collection.repository, info.path, repo_type=collection.kind, endpoint=endpoint)
+    digest = info.lfs.sha256 if info.lfs else info.blob_id
+    if not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", digest) or not isinstance(info.size, int) or info.size < 0:
+        raise ValueError(f"{info.path}: {info.size!r} bytes with the hash {digest!r}")
+    return Remote(info.path, url, info.size, digest)
+
+
+def _within(seconds: float, ask: Callable[[], Any], endpoint: str, collection: Collection) -> Any:
+    """The answer, or DataError after at most `seconds` in all: no library's time limit covers names and proxies.
+
+    The thread is left behind when time is up, and ends with the process.
+    """
+    answer: queue.Queue[Any] = queue.Queue()
+
+    def work() -> None:
+        try:
+            answer.put((ask(), None))
+        except Exception as error:  # whatever it is, the waiting side names it
+            answer.put((None, error))
+
+    threading.Thread(target=work, daemon=True, name="hub").start()
+    try:
+        found, error = answer.get(timeout=seconds)
+    except queue.Empty:
+        raise _unreachable(f"no answer from {endpoint} within {seconds:.0f} s", collection.files) from None
+    if error is None:
+        return found
+    if isinstance(error, ValueError | KeyError | TypeError | AttributeError):
+        raise _unreachable(f"{endpoint} answered, but not as the hub does: a sign-in page?", collection.files) from None
+    raise _unreachable(f"{endpoint}: {_first_line(error)}", collection.files) from None
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(getattr(error, "reason", None) or error) or type(error).__name__
+    return text.strip().splitlines()[0][:200]
+
+
+def _unreachable(why: str, files: tuple[str, ...]) -> DataError:
+    shown = ", ".join(files[:2]) + (", ..." if len(files) > 2 else "")
+    return DataError(f"{why}; nothing here was changed", hint=FIXES.format(files=shown))
+
+
+# --- what is here ----------------------------------------------------------------------------------------------------
+
+
+def _is_here(path: Path, remote: Remote) -> bool:
+    """Whether the file is here and right. DataError for one that is another: nothing is written over it."""
+    if not path.exists():
+        return False
+    if path.is_file() and path.stat().st_size == remote.size:
+        hasher = remote.hasher()
+        with path.open("rb") as file:
+            _hash_rest(file, hasher)
+        if hasher.hexdigest() == remote.hash:
+            return True
+    raise DataError(
+        f"{path} is here and not what the hub has ({remote.size:,} bytes, {remote.hash[:16]}...); it is as it was",
+        hint="move it away, or name another folder with --out",
+    )
+
+
+def _check_room(out: Path, missing: list[Remote]) -> None:
+    """DataError when the disk has no room for what is to come, less what of it is here already."""
+    have = sum(_partial(out, remote).stat().st_size for remote in missing if _partial(out, remote).is_file())
+    needed = sum(remote.size for remote in missing) - have
+    folder = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
+    free = shutil.disk_usage(folder).free
+    if needed and needed + SPARE > free:
+        raise DataError(
+            f"{out}: {needed:,} bytes are to come, and the disk has {free:,} left", hint="make room, or --out elsewhere"
+        )
+
+
+# --- bytes -----------------------------------------------------------------------------------------------------------
+
+
+def _partial(out: Path, remote: Remote) -> Path:
+    """Where a download lies until it is whole; the hash in its name keeps another version's bytes apart."""
+    return out / PARTIAL / f"{remote.name}.{remote.hash[:16]}"
+
+
+class _Part:
+    """A file that is being fetched: what there is of it, and its hash so far."""
+
+    def __init__(self, file: BinaryIO, remote: Remote) -> None:
+        self.file, self.remote = file, remote
+        self.hasher = remote.hasher()
+        self.have = _hash_rest(file, self.hasher)
+        if self.have > remote.size:
+            self.restart()
+
+    def restart(self) -> None:
+        self.file.seek(0)
+        self.file.truncate()
+        self.have, self.hasher = 0, self.remote.hasher()
+
+    def add(self, chunk: bytes) -> None:
+        self.file.write(chunk)
+        self.hasher.update(chunk)
+        self.have += len(chunk)
+
+
+def _download(remote: Remote, out: Path, progress: Progress | None) -> None:
+    """Fetch what is missing of a file, check its hash, give it its name. A connection that drops is taken up again as
+    long as each attempt brings something."""
+    path = _partial(out, remote)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("r+b" if path.exists() else "w+b") as file:
+        part = _Part(file, remote)
+        while part.have < remote.size:
+            before = part.have
+            why = _stream(part, progress)
+            if part.have <= before:
+                kept = f"{part.have:,} of {remote.size:,} bytes are kept"
+                raise _unreachable(f"{remote.url}: {why}; {kept}", (remote.name,))
+        file.flush()
+        os.fsync(file.fileno())
+    if part.hasher.hexdigest() != remote.hash:
+        path.unlink()  # ours, and of no use: with it, every next attempt would fail as well
+        raise DataError(
+            f"{remote.url}: what came has the hash {part.hasher.hexdigest()[:16]}..., the hub says "
+            f"{remote.hash[:16]}...; it was not kept",
+            hint="run this again; if it stays so, something between here and the hub changes files",
+        )
+    os.replace(path, out / remote.name)
+    if len(remote.hash) == 64:
+        sidecar = sha256_sidecar(out / remote.name)
+        sidecar.write_text(f"{remote.hash}  {Path(remote.name).name}\n", "utf-8", newline="\n")
+
+
+def _stream(part: _Part, progress: Progress | None) -> str:
+    """Add what the server sends from where the part ends. Returns why it ended, in words."""
+    remote = part.remote
+    request = urllib.request.Request(
+        remote.url, headers={"Range": f"bytes={part.have}-", "Accept-Encoding": "identity"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=SECONDS) as response:
+            begin, total = _range(response)
+            if total != remote.size or begin not in (0, part.have):
+                return f"sent bytes from {begin} of {total}, expected {part.have} of {remote.size}: a sign-in page?"
+            if begin != part.have:
+                part.restart()  # a server that knows no ranges
+            while chunk := response.read1(min(CHUNK, remote.size - part.have)):
+                part.add(chunk)
+                if progress is not None:
+                    progress(part.have, remote.size, remote.name)
+    except urllib.error.HTTPError as error:
+        return f"HTTP {error.code} {error.reason}"
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        return _first_line(error)
+    return "the connection ended"
+
+
+def _range(response: Any) -> tuple[int, int]:
+    """(first byte, bytes of the whole file) that an answer brings; (-1, -1) where it does not say."""
+    try:
+        if response.status == 206:  # Content-Range: bytes 5-9/10
+            span, _, total = response.headers["Content-Range"].removeprefix("bytes ").partition("/")
+            return int(span.partition("-")[0]), int(total)
+        return 0, int(response.headers["Content-Length"])
+    except (KeyError, ValueError, AttributeError, TypeError):
+        return -1, -1
+
+
+def _hash_rest(file: BinaryIO, hasher: Any) -> int:
+    """Feed a file from where it stands to its end into a hash: how many bytes that was."""
+    count = 0
+    while chunk := file.read(CHUNK):
+        hasher.update(chunk)
+        count += len(chunk)
+    return count
