@@ -235,7 +235,9 @@ def _whole_class(cls: type, op: Op, name: str, title: str) -> str:
     parents = ", ".join(parent.__name__ for parent in cls.__bases__)
     doc = (cls.__doc__ or "Say here what this one does better, and what limits it.").strip()
     body = [without(text, ("op", "name", "priority", "source")) for text, _ in members(cls)]
-    return _head(op, name, title, parents, doc) + _joined(body)
+    inherited = any("source" in vars(parent) and parent is not Variant for parent in cls.__mro__[1:])
+    source = f'    source = "{op.name}.cu"\n' if inherited else ""
+    return _head(op, name, title, parents, doc) + source + _joined(body)
 
 
 def _forward_class(cls: type, op: Op, name: str, title: str) -> str:

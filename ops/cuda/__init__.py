@@ -10,6 +10,7 @@ from . import (
     attention,
     cross_entropy,
     dropout,
+    embed,
     embedding,
     gelu,
     global_norm,
@@ -22,6 +23,7 @@ from . import (
 VARIANTS = [
     embedding.EmbeddingNaive,
     embedding.EmbeddingOwner,
+    embed.EmbedVector,
     position.PositionNaive,
     position.PositionVector,
     layernorm.LayerNormNaive,

@@ -50,9 +50,12 @@ class EmbeddingOwner(Variant):
         launch("owner_forward", *arguments, grid=grid, block=THREADS, define={"WIDTH": wide})
 
     def backward(self, t, launch):
-        if t.dweight is None:
-            return
-        n, wide = count(t), width(t.cols, t.dy)
-        grid = (cdiv(n, WARPS), cdiv(t.cols, 32 * wide))
-        arguments = (t.dweight, t.ids, t.dy, i32(n), i32(t.cols))
-        launch("owner_dweight", *arguments, grid=grid, block=(32, WARPS), define={"WIDTH": wide})
+        if t.dweight is not None:
+            launch_dweight(t, launch)
+
+
+def launch_dweight(t, launch):
+    n, wide = count(t), width(t.cols, t.dy)
+    grid = (cdiv(n, WARPS), cdiv(t.cols, 32 * wide))
+    arguments = (t.dweight, t.ids, t.dy, i32(n), i32(t.cols))
+    launch("owner_dweight", *arguments, grid=grid, block=(32, WARPS), define={"WIDTH": wide})
