@@ -1,0 +1,81 @@
+"""The ops: every variant passes the op check, kernels in the simulator; broken versions do not."""
+
+from __future__ import annotations
+
+import math
+from copy import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core import BuildError, sim
+from core.loader import load_registry
+from core.testing import check_op
+from core.testing.check import check_variant
+from core.testing.mutants import Reviewed, run_mutants
+
+REGISTRY = load_registry(only=["llama"])
+OPS = [name for name, op in REGISTRY.ops.items() if op.origin == "plugin llama"]
+KERNELS = [f"{op}.{v.name}" for op in OPS for v in REGISTRY.variants[op].values() if v.device == "cuda"]
+REVIEWED = Reviewed.read(Path(__file__).with_name("mutants_equivalent.toml"))
+ROPE = Path(__file__).parent.parent / "cuda" / "rope.cu"
+
+# Examples of the op that are enough for kernels here, with the variant's own: other frequencies are compiled anew, for
+# seven architectures. All of them: `core check rope`.
+ENOUGH = {"rope": (1,)}
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_op_passes_the_check_on_the_cpu(name: str) -> None:
+    check_op(name, device="cpu", registry=REGISTRY)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_pass_the_check_in_the_simulator(name: str) -> None:
+    op, _, variant = name.partition(".")
+    made = copy(REGISTRY.op(op))
+    made.examples = [made.examples[i] for i in ENOUGH.get(op, range(len(made.examples)))]
+    report = check_variant(made, REGISTRY.variant(op, variant), REGISTRY, "sim")
+    assert report.passed, report.describe_failures()
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_a_sample_of_broken_versions_is_caught(name: str) -> None:
+    for result in run_mutants(REGISTRY, (name,), REVIEWED, sample=6):
+        assert not result.survivors, "\n".join(m.key for m in result.survivors)
+
+
+def test_reviewed_list_names_broken_versions_that_are_still_made() -> None:
+    assert REVIEWED.stale(REGISTRY) == []
+
+
+@pytest.mark.parametrize("kernel", ["naive_turn", "token_turn"])
+@pytest.mark.parametrize("position", [3, 131_071, 2_000_000_011])
+def test_kernels_turn_by_exact_angles_however_far_a_text_goes(kernel: str, position: int) -> None:
+    """Where position * frequency in f32 is off by radians."""
+    w = 500_000.0 ** (-np.arange(4) / 4)
+    steps = ",".join(f"{round(v / (2 * math.pi) * 2**64)}ull" for v in w.tolist())
+    x = np.random.default_rng(0).standard_normal(8).astype(np.float32)
+    y, start = np.zeros_like(x), np.array([position], np.int32)
+    sizes = [np.int32(n) for n in (1, 0, *((4,) if kernel == "naive_turn" else ()), 1, 1, 1)]
+    sim.run(ROPE, kernel, 1, 32, [y, x, start, *sizes], defines={"STEPS": f"{{{steps}}}"})
+    x1, x2, a = x[:4], x[4:], position * w
+    turned = np.concatenate([x1 * np.cos(a) - x2 * np.sin(a), x2 * np.cos(a) + x1 * np.sin(a)])
+    np.testing.assert_allclose(y, turned, atol=2e-6)
+
+
+WRONG = {
+    "heads of an odd width": ("rope", {"qkv": (1, 2, 9)}, {"heads": 1}, "heads of an even width"),
+    "a width that heads do not divide": ("rope", {"qkv": (1, 2, 64)}, {"heads": 3}, "heads = 3"),
+    "a factor that speeds up": ("rope", {"qkv": (1, 2, 6)}, {"heads": 1, "factor": 0.5}, "factor >= 1"),
+    "an odd half": ("swiglu", {"x": (2, 7)}, {}, "x has 7 features; expected two halves"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_sizes_that_cannot_be_are_refused_in_words(what: str) -> None:
+    name, shapes, attrs, says = WRONG[what]
+    op = REGISTRY.op(name)
+    with pytest.raises(BuildError, match=says):
+        op.solve(shapes, op.settle_attrs(attrs, {}, name), name)
