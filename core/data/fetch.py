@@ -1,4 +1,4 @@
-"""Files that others publish on the Hugging Face hub, fetched so that nothing is lost: resumed, hashed, never over others.
+"""Files that others publish on the Hugging Face hub: fetched whole, resumed, hashed, and never written over another.
 
 huggingface_hub (the extra `hub`) says which files there are, how large, and with which hash; the bytes come through
 this module, because the library throws a partial download away and waits for a silent network far longer than anybody
