@@ -52,7 +52,7 @@ attention = Op(
     examples=[
         {"qkv": (2, 7, 48), "heads": 2},
         {"qkv": (1, 13, 3 * 5 * 3), "heads": 3, "causal": False},
-        {"qkv": (2, 11, 8 * 4), "heads": 4, "kv_heads": 2, "window": 3},
+        {"qkv": (2, 11, 8 * 5), "heads": 4, "kv_heads": 2, "window": 3},
         {"qkv": (2, 9, 6 * 5), "heads": 4, "kv_heads": 1, "scale": 0.3, "softcap": 0.75},
         {"qkv": (2, 17, 24), "documents": (2, 17), "heads": 1},
         {"qkv": (1, 1, 3), "heads": 1},

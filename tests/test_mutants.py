@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import math
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,9 @@ def test_there_are_enough(name: str) -> None:
 
 
 def test_reviewed_list_names_mutants_that_are_still_made() -> None:
-    assert REVIEWED.stale(REGISTRY) == []
+    launchers = [m for op, variant in chosen(REGISTRY, ()) for m in LauncherBench(op, variant, REGISTRY).mutants]
+    kernels = [m for name in KERNELS for m in bench_of(name).mutants]
+    assert REVIEWED.stale([*launchers, *kernels]) == []
 
 
 @pytest.mark.parametrize("entry", ['variant = "a.b"\nmutant = "x"\nreason = ""', 'pattern = "x"', 'reason = "x"'])
@@ -182,7 +185,7 @@ def test_every_mutant_of_adamw_is_caught() -> None:
 # --- kernels -----------------------------------------------------------------------------------------------------
 
 KERNELS = [f"{op.name}.{variant.name}" for op, variant in chosen(REGISTRY, (), "sim")]
-RUN = {"gelu.vector": 5, "layernorm.warp": 4, "matmul.naive": 3, "cross_entropy.block": 3, "embedding.owner": 3}
+RUN = {"gelu.vector": 3, "layernorm.warp": 3, "matmul.tiled": 2, "attention.naive": 2, "cross_entropy.block": 2}
 
 
 @pytest.mark.parametrize("name", RUN)
@@ -200,6 +203,7 @@ def test_there_are_enough_broken_kernels(name: str) -> None:
     assert {k.name for kernels in bench.kernels.values() for k in kernels} <= touched
 
 
+@cache
 def bench_of(name: str) -> KernelBench:
     op, _, variant = name.partition(".")
     return KernelBench(REGISTRY.op(op), REGISTRY.variant(op, variant), REGISTRY)

@@ -214,9 +214,8 @@ class Reviewed:
             entries.append(Entry(re.compile(pattern), entry["reason"]))
         return cls(tuple(entries))
 
-    def stale(self, registry: Registry) -> list[str]:
-        """The patterns of entries that no mutant has any more."""
-        made = [m for d in BENCHES for op, v in chosen(registry, (), d) for m in BENCHES[d](op, v, registry).mutants]
+    def stale(self, made: Sequence[Mutant]) -> list[str]:
+        """The patterns of entries that name none of these mutants any more."""
         return [e.pattern.pattern for e in self.entries if not any(map(e.names, made))]
 
 

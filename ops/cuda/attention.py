@@ -64,7 +64,8 @@ class AttentionOnline(Variant):
         if t.start is not None:
             capacity = t.k.shape[1]
             cached = (t.start, i32(t.T), i32(capacity), i32(t.heads), i32(t.kv_heads), i32(t.D))
-            launch("naive_append", t.k, t.v, t.qkv, *cached, **over(t.B * t.T, t.kv_heads * t.D))
+            by_token = over(t.B * t.T, t.kv_heads * t.D)
+            launch("naive_append", t.k, t.v, t.qkv, *cached, **by_token, define={"HEAD_DIM": t.D})  # the same module
         sizes = (i32(t.T), i32(capacity), i32(t.heads), i32(t.kv_heads))
         arguments = (t.y, t.lse, t.qkv, t.k, t.v, t.start, t.documents, *sizes, *mask(t), *scaling(t))
         launch("online_forward", *arguments, **self.tiles(t, t.B * t.heads, own=1))
