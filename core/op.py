@@ -489,7 +489,10 @@ class Optimizer:
 
     `step(p, launch)` is called once; it launches ops (`launch.op("adamw_update", ...)`) over the flat arenas:
     `p.param`, `p.grad`, each state by name, `p.group` (u8, one per 64 elements: bit 0 decays, bit 1 trains),
-    `p.control` (the control record, see CONTROL), and the options by name.
+    `p.control` (the control record, see CONTROL), and the options by name. For updates that need whole matrices
+    (`whole`), `p.parameters` has one entry for each that trains: name, shape, decays, and by the names above its own
+    parts of the arenas in its shape; `p.group_without(names)` is `p.group` with these left untrained, so that another
+    update can take all the rest at once.
     """
 
     name: ClassVar[str] = ""

@@ -12,7 +12,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -238,7 +238,8 @@ class Host:
 
     sms: int = 1
     resident: Callable[[Kernel, int, int], int] | None = None  # (kernel, threads, smem) -> thread blocks in all
-    scratch: Callable[[int], DeviceTensor] | None = None  # bytes -> a u8 tensor of zeros
+    zeros: Callable[[int], DeviceTensor] | None = None  # bytes -> a u8 tensor of zeros, nobody else's
+    scratch: Callable[[int], DeviceTensor] | None = None  # bytes -> a workspace; `zeros` where it is None
 
 
 @dataclass
@@ -344,7 +345,9 @@ class CallLaunch:
 
     def __init__(self, pick: Pick | None, host: Host) -> None:
         self.records: list[LaunchRecord] = []
-        self._pick, self._host = pick, host
+        self._pick = pick
+        self._scratch = Scratch(host.zeros) if host.zeros is not None else None
+        self._host = replace(host, scratch=self._scratch) if self._scratch is not None else host
 
     @property
     def sms(self) -> int:
@@ -352,6 +355,28 @@ class CallLaunch:
 
     def op(self, name: str, **values: Any) -> None:
         self.records += nested(name, values, self._pick, self._host)
+        if self._scratch is not None:
+            self._scratch.free()
+
+
+class Scratch:
+    """Workspaces of ops that run one after another: an op gets the memory that the ones before it are done with."""
+
+    def __init__(self, zeros: Callable[[int], DeviceTensor]) -> None:
+        self._zeros, self._held, self._taken = zeros, list[DeviceTensor](), 0
+
+    def __call__(self, nbytes: int) -> DeviceTensor:
+        """A workspace apart from those that this op, and the ops that it launches, have taken."""
+        if self._taken == len(self._held):
+            self._held.append(self._zeros(nbytes))
+        elif self._held[self._taken].nbytes < nbytes:
+            self._held[self._taken] = self._zeros(nbytes)
+        self._taken += 1
+        return self._held[self._taken - 1].part(0, (nbytes,))
+
+    def free(self) -> None:
+        """The op is recorded: the next one may have its workspaces."""
+        self._taken = 0
 
 
 def record(
@@ -370,11 +395,11 @@ def record(
     workspace and counters: the variant's scratch and its u32 zeros; without them, the host's memory.
     """
     host = host or Host(sms)
-    if host.scratch is not None:
+    if host.zeros is not None:
         if workspace is None and (nbytes := variant.workspace(t)):
-            workspace = host.scratch(nbytes)
+            workspace = (host.scratch or host.zeros)(nbytes)
         if counters is None and (count := variant.counters(t)):
-            counters = host.scratch(4 * count).part(0, (count,), "u32")
+            counters = host.zeros(4 * count).part(0, (count,), "u32")
     node = str(vars(t).get("node", ""))
     launch = GpuLaunch(variant, method, node, element_type(t), host, pick, workspace, counters)
     getattr(variant, method)(t, launch)

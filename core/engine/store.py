@@ -18,6 +18,7 @@ from core.errors import BuildError
 from core.expr import trim
 from core.graph import Graph
 from core.graph.init import draw_all
+from core.op import Tensors
 from core.plan import GROUP, ParameterLayout, Place, trimmed
 
 Array = np.ndarray[Any, Any]
@@ -77,9 +78,12 @@ class ParameterStore:
             self._states = {name: self._flat(self.layout.trainable, "acc") for name in self._state_names}
         return self._states
 
-    def groups(self) -> Any:
-        """One byte per 64 trainable elements, on the device: what decays, what trains."""
-        groups = self.layout.groups()[: self.layout.trainable // GROUP]
+    def groups(self, without: Iterable[str] = ()) -> Any:
+        """One byte per 64 trainable elements, on the device: what decays, what trains; `without`: as if untrained."""
+        groups = self.layout.groups()[: self.layout.trainable // GROUP].copy()
+        for name in without:
+            where = self.layout.places[name]
+            groups[where.offset // GROUP : -(-(where.offset + where.size) // GROUP)] = 0
         tensor = self.device.tensor(self.device.allocate(groups.nbytes), 0, groups.shape, "u8")
         self.device.upload(tensor, groups)
         return tensor
@@ -88,6 +92,16 @@ class ParameterStore:
         """The parameter `name` within a flat arena, with padding."""
         where = self.layout.places[name]
         return flat[where.offset : where.offset + where.size].reshape(where.shape)
+
+    def one_by_one(self) -> list[Tensors]:
+        """For each parameter that trains: name, shape, decays, and its part of every arena, with padding."""
+        found = []
+        for name in self.trainable():
+            flats = {"param": self.weights, "grad": self.grads, "master": self.master, **self.states}
+            parts = {k: None if flat is None else self.place(flat, name) for k, flat in flats.items()}
+            where = self.layout.places[name]
+            found.append(Tensors(name=name, shape=where.shape, decays=where.decay, **parts))
+        return found
 
     # --- by name -----------------------------------------------------------------------------------------------
 
