@@ -125,7 +125,7 @@ class Replay:
             size = float(np.abs(gradient).max(initial=0))
             if size > largest:
                 largest, name = size, parameter
-        if largest**2 < np.finfo(np.float32).max:
+        if largest**2 < float(np.finfo(np.float32).max):
             return None
         return Cause("norm", f"the gradients are finite and their norm is not: {name} has one of {largest:g}", name)
 
