@@ -571,3 +571,33 @@ ld.param.u64 %p, [k_1]; mad.wide.u32 %p, %t0, 4, %p; st.global.u32 [%p], %t2; re
     cell, old = np.array([5], np.uint32), np.zeros(32, np.uint32)
     core.sim.run(ptx, "k", 1, 32, [cell, old], strict=False)  # strict mode lets others win as well, and says so
     assert cell[0] == 100 and old.tolist() == [5] + [100] * 31
+
+
+# --------------------------------------------------------------------------- what there is not
+STRANGE = [
+    ("add.sat.s32 %0, %0, 1;", "this form"),
+    ("shl.wide.b32 %0, %0, 1;", ".wide"),
+    ("cvt.rn.satfinite.s32.f32 %0, 1.0;", ".satfinite"),
+    ("cp.async.ca.shared.global.L2::cache_hint [%0], [%1], 4, %1;", ".L2::cache_hint"),
+    ("ld.global.sideways.u32 %0, [%1];", ".sideways"),
+    ("st.async.shared::cluster.mbarrier::complete_tx::bytes.u32 [%0], %0, [%0];",
+     ".async, .mbarrier::complete_tx::bytes"),
+    ("mbarrier.arrive.relaxed.cluster.shared::cta.b64 _, [%0];", ".relaxed"),
+    ("cp.async.bulk.tensor.2d.shared::cta.global.im2col.mbarrier::complete_tx::bytes [%0], [%1, {%0, %0}], [%0];",
+     ".im2col"),
+    ("shfl.sync.b32.up %0, %0, 1, 0, -1;", "this form"),
+    ("bar.sync.aligned 0;", ".aligned"),
+    ("bra.sometimes L;", ".sometimes"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "named"), STRANGE, ids=[s[0].split()[0] for s in STRANGE])
+def test_a_modifier_that_is_not_understood_stops_with_text_and_line(text, named):
+    ptx = HEAD + ".visible .entry k() {\n.reg .b32 %r0; .reg .b64 %r1;\n.loc 1 12 0\nL: "
+    ptx = ptx.replace(".visible", '.file 1 "/x/kernel.cu"\n.visible')
+    text = text.replace("%0", "%r0").replace("%1", "%r1")
+    with pytest.raises(core.sim.PtxError) as caught:
+        core.sim.run(f"{ptx}{text}\nret; }}", "k", 1, 32, [])
+    said = str(caught.value)
+    assert f"does not have {named} of `{text.rstrip(';')}` (/x/kernel.cu:12)" in said
+    assert text.split(".")[0] in said.split("it has")[1]

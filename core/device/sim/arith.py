@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.device.sim.opcodes import OPCODES, Builder, opcode
+from core.device.sim.opcodes import OPCODES, Builder, Row, opcode
 from core.device.sim.operands import Step, bits_reader, need, reader, writer
 from core.device.sim.parser import Instruction, Pair
 from core.device.sim.program import Program
@@ -131,43 +131,43 @@ def shift_to_top(a: Array) -> Array:
     return np.where(found == ~np.uint32(0), found, np.uint32(8 * a.dtype.itemsize - 1) - found)
 
 
-INTEGER: dict[str, Compute] = {
-    "add": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
-    "mul.lo": lambda a, b: a * b,
-    "mul.hi": high_product,
-    "mul.wide": wide_product,
-    "mul24.lo": lambda a, b: (a << 8 >> 8) * (b << 8 >> 8),
-    "mad.lo": lambda a, b, c: a * b + c,
-    "mad.hi": lambda a, b, c: high_product(a, b) + c,
-    "sad": absolute_difference,
-    "div": quotient,
-    "rem": remainder,
-    "min": np.minimum,
-    "max": np.maximum,
-    "neg": lambda a: -a,
-    "abs": np.abs,
-    "and": np.bitwise_and,
-    "or": np.bitwise_or,
-    "xor": np.bitwise_xor,
-    "not": np.invert,
-    "cnot": lambda a: (a == 0).astype(a.dtype),
-    "popc": count_ones,
-    "clz": leading_zeros,
-    "brev": bit_reverse,
-    "bfind": find_highest,
-    "bfind.shiftamt": shift_to_top,
+INTEGER: dict[str, tuple[Compute, str]] = {
+    "add": (lambda a, b: a + b, "$int"),
+    "sub": (lambda a, b: a - b, "$int"),
+    "mul.lo": (lambda a, b: a * b, "$int"),
+    "mul.hi": (high_product, "$int"),
+    "mul.wide": (wide_product, "u16/u32/s16/s32"),
+    "mul24.lo": (lambda a, b: (a << 8 >> 8) * (b << 8 >> 8), "u32/s32"),
+    "mad.lo": (lambda a, b, c: a * b + c, "$int"),
+    "mad.hi": (lambda a, b, c: high_product(a, b) + c, "$int"),
+    "sad": (absolute_difference, "$int"),
+    "div": (quotient, "$int"),
+    "rem": (remainder, "$int"),
+    "min": (np.minimum, "$int"),
+    "max": (np.maximum, "$int"),
+    "neg": (lambda a: -a, "$signed"),
+    "abs": (np.abs, "$signed"),
+    "and": (np.bitwise_and, "$logic"),
+    "or": (np.bitwise_or, "$logic"),
+    "xor": (np.bitwise_xor, "$logic"),
+    "not": (np.invert, "$logic"),
+    "cnot": (lambda a: (a == 0).astype(a.dtype), "$bits"),
+    "popc": (count_ones, "b32/b64"),
+    "clz": (leading_zeros, "b32/b64"),
+    "brev": (bit_reverse, "b32/b64"),
+    "bfind": (find_highest, "u32/u64/s32/s64"),
+    "bfind.shiftamt": (shift_to_top, "u32/u64/s32/s64"),
 }
 
 
-def _row(compute: Compute) -> Builder:
-    return lambda program, ins: integer(program, ins, compute)
+def _row(compute: Compute, forms: str) -> Row[Builder]:
+    return Row(lambda program, ins: integer(program, ins, compute), forms)
 
 
-INTEGER_ROWS: dict[str, Builder] = {name: _row(compute) for name, compute in INTEGER.items()}
+INTEGER_ROWS: dict[str, Row[Builder]] = {name: _row(*row) for name, row in INTEGER.items()}
 
 
-@opcode("mad.wide")
+@opcode("mad.wide", "u16/u32/s16/s32")
 def _mad_wide(program: Program, ins: Instruction) -> Step:
     kind = TYPES[ins.names[-1]]
     a, b = (reader(program, o, kind) for o in ins.operands[1:3])
@@ -180,7 +180,8 @@ SHARED_NAMES = ("add", "sub", "min", "max", "neg", "abs", "div")  # floats have 
 OPCODES |= {name: row for name, row in INTEGER_ROWS.items() if name not in SHARED_NAMES}
 
 
-@opcode("shl", "shr")
+@opcode("shl", "$bits")
+@opcode("shr", "$bits/$int")
 def _shift(program: Program, ins: Instruction) -> Step:
     kind = TYPES[ins.names[-1]]
     read, by = reader(program, ins.operands[1], kind), bits_reader(program, ins.operands[2], UNSIGNED[32])
@@ -188,7 +189,7 @@ def _shift(program: Program, ins: Instruction) -> Step:
     return lambda g: write(g, compute(read(g), by(g)))
 
 
-@opcode("shf")
+@opcode("shf", "l/r clamp/wrap b32")
 def _funnel(program: Program, ins: Instruction) -> Step:
     """shf.{l,r}.{clamp,wrap}.b32 d, a, b, c: 32 bits out of b:a, shifted by c."""
     low, high, by = (bits_reader(program, o, UNSIGNED[32]) for o in ins.operands[1:4])
@@ -209,7 +210,7 @@ def _funnel(program: Program, ins: Instruction) -> Step:
     return funnel
 
 
-@opcode("bfe")
+@opcode("bfe", "u32/u64/s32/s64")
 def _bit_field_extract(program: Program, ins: Instruction) -> Step:
     kind = TYPES[ins.names[-1]]
     value = reader(program, ins.operands[1], kind)
@@ -235,7 +236,7 @@ def _bit_field_extract(program: Program, ins: Instruction) -> Step:
     return extract
 
 
-@opcode("bfi")
+@opcode("bfi", "b32/b64")
 def _bit_field_insert(program: Program, ins: Instruction) -> Step:
     """bfi d, a, b, start, length: a's low bits into b."""
     bits = TYPES[ins.names[-1]].bits
@@ -254,10 +255,9 @@ def _bit_field_insert(program: Program, ins: Instruction) -> Step:
     return insert
 
 
-@opcode("prmt")
+@opcode("prmt", "b32")
 def _permute(program: Program, ins: Instruction) -> Step:
     """prmt.b32 d, a, b, c: four bytes of b:a chosen by c's nibbles; a nibble's top bit repeats the byte's sign."""
-    need(ins, len(ins.names) == 2, "a mode")
     a, b, c = (bits_reader(program, o, UNSIGNED[32]) for o in ins.operands[1:4])
     write = writer(program, ins.operands[0])
 
@@ -275,10 +275,9 @@ def _permute(program: Program, ins: Instruction) -> Step:
     return permute
 
 
-@opcode("lop3")
+@opcode("lop3", "b32")
 def _lop3(program: Program, ins: Instruction) -> Step:
     """Any logic of three inputs, by its truth table: bit (a << 2 | b << 1 | c) of the immediate."""
-    need(ins, ins.names == ("lop3", "b32"))
     a, b, c = (bits_reader(program, o, UNSIGNED[32]) for o in ins.operands[1:4])
     table = int(getattr(ins.operands[4], "bits", 0))
     write = writer(program, ins.operands[0])
@@ -294,12 +293,14 @@ def _lop3(program: Program, ins: Instruction) -> Step:
     return logic
 
 
-@opcode("add.cc", "addc", "sub.cc", "subc", "mad.lo.cc", "madc")
+@opcode("add.cc", "u32/u64/s32/s64")
+@opcode("addc", "cc? u32/u64/s32/s64")
+@opcode("sub.cc", "u32/u64/s32/s64")
+@opcode("subc", "cc? u32/u64/s32/s64")
 def _carry(program: Program, ins: Instruction) -> Step:
     """Multi-word arithmetic through the carry flag, which lies in a register of its own."""
     kind = TYPES[ins.names[-1]]
     names = ins.names
-    need(ins, names[0] in ("add", "addc", "sub", "subc"), "the carry form of this opcode")
     flag = program.carry()
     a, b = (bits_reader(program, o, UNSIGNED[kind.bits]) for o in ins.operands[1:3])
     write, carry, keep = (
@@ -327,7 +328,7 @@ def _carry(program: Program, ins: Instruction) -> Step:
     return compute
 
 
-@opcode("dp4a")
+@opcode("dp4a", "u32/s32 u32/s32")
 def _dot4(program: Program, ins: Instruction) -> Step:
     """Four 8-bit products added to a 32-bit sum."""
     signs = [np.dtype(np.int8) if n == "s32" else np.dtype(np.uint8) for n in ins.names[1:3]]
@@ -365,7 +366,8 @@ def comparison(name: str, floating: bool) -> Compute:
     return COMPARE[name]
 
 
-@opcode("setp", "set")
+@opcode("setp", "$compare and/or/xor? ftz? $plain/f16/bf16")
+@opcode("set", "$compare and/or/xor? ftz? u32/s32/f32 $plain/f16/bf16")
 def _setp(program: Program, ins: Instruction) -> Step:
     from core.device.sim.floats import readable
 
@@ -399,7 +401,7 @@ def _setp(program: Program, ins: Instruction) -> Step:
     return test
 
 
-@opcode("selp")
+@opcode("selp", "$plain")
 def _selp(program: Program, ins: Instruction) -> Step:
     kind = UNSIGNED[TYPES[ins.names[-1]].bits]
     a, b = (bits_reader(program, o, kind) for o in ins.operands[1:3])
@@ -415,7 +417,7 @@ def _selp(program: Program, ins: Instruction) -> Step:
     return select
 
 
-@opcode("slct")
+@opcode("slct", "$plain s32/f32")
 def _slct(program: Program, ins: Instruction) -> Step:
     """slct d, a, b, c: a where c >= 0, else b."""
     kind = UNSIGNED[TYPES[ins.names[-2]].bits]

@@ -83,12 +83,17 @@ def order_shows(program: Program) -> bool:
     )
 
 
-@opcode("atom", "red")
+ATOMIC = "relaxed/acquire/release/acq_rel? $scope? global/$cluster?"
+OPERATIONS = "and/or/xor/exch/cas $bits | $reduce u32/u64/s32/s64 | add noftz? f32/f64/$half | min/max noftz $half"
+
+
+@opcode("atom", " | ".join(f"{ATOMIC} {one}" for one in OPERATIONS.split(" | ")))
+@opcode("red", " | ".join(f"{ATOMIC} {one}" for one in (OPERATIONS + " | add noftz? $vector f32/$half").split(" | ")))
 def _atomic(program: Program, ins: Instruction) -> Step:
     kind = TYPES[ins.names[-1]]
     returns = ins.names[0] == "atom"
     known = [n for n in ins.names if n in CHANGES or n == "cas"]
-    need(ins, len(known) == 1 and "async" not in ins.names)
+    need(ins, len(known) == 1)
     name, space = known[0], space_of(ins.names)
     count = next((int(n[1:]) for n in ins.names if n in ("v2", "v4", "v8")), 1)
     need(ins, count == 1 or not returns, "a vector with a returned value")
@@ -153,13 +158,14 @@ def in_turn(view: Array, index: Array, value: Array, swap: Array, change: Change
     return old
 
 
-@opcode("membar", "fence")
+@opcode("membar", "cta/gl/sys")
+@opcode("fence", "sc/acq_rel? $scope | mbarrier_init release cluster | proxy async global/shared::cta/shared::cluster?")
 def _fence(program: Program, ins: Instruction) -> Step:
-    proxy = "proxy" in ins.names
+    proxy, of_global = "proxy" in ins.names, "global" in ins.names
 
     def fence(g: Group) -> None:
-        if g.batch.watch is None:
-            return
+        if g.batch.watch is None or of_global:
+            return  # of global memory, stores are not followed into the async proxy
         if proxy:
             g.batch.watch.proxy_fence(g)
         else:
@@ -168,7 +174,10 @@ def _fence(program: Program, ins: Instruction) -> Step:
     return fence
 
 
-@opcode("nanosleep", "pmevent", "setmaxnreg", "griddepcontrol")
+@opcode("nanosleep", "u32")
+@opcode("pmevent", "mask?")
+@opcode("setmaxnreg", "inc/dec sync aligned u32")
+@opcode("griddepcontrol", "launch_dependents/wait")
 def _no_effect(program: Program, ins: Instruction) -> Step:
     """Time, registers per thread and the overlap of launches are not modelled."""
     return lambda g: None

@@ -63,10 +63,9 @@ def _checked(program: Program, ins: Instruction, operand: Operand) -> Callable[[
     return check
 
 
-@opcode("shfl")
+@opcode("shfl", "sync up/down/bfly/idx b32")
 def _shfl(program: Program, ins: Instruction) -> Step:
     """shfl.sync.mode.b32 d|p, a, b, c, membermask: PTX ISA's pseudo-code, for all warps at once."""
-    need(ins, ins.names[1] == "sync")
     mode, target = ins.names[2], ins.operands[0]
     write = writer(program, target.first if isinstance(target, Pair) else target)
     inside = writer(program, target.second) if isinstance(target, Pair) else None
@@ -112,9 +111,8 @@ def ballots(g: Group, holds: Array) -> Array:
     return np.repeat(words.reshape(-1), WARP)
 
 
-@opcode("vote")
+@opcode("vote", "sync all/any/uni pred | sync ballot b32")
 def _vote(program: Program, ins: Instruction) -> Step:
-    need(ins, ins.names[1] == "sync")
     mode = ins.names[2]
     holds, mask = bits_reader(program, ins.operands[1], BOOL), bits_reader(program, ins.operands[2], U32)
     check, write = _checked(program, ins, ins.operands[2]), writer(program, ins.operands[0])
@@ -130,13 +128,13 @@ def _vote(program: Program, ins: Instruction) -> Step:
     return vote
 
 
-@opcode("activemask")
+@opcode("activemask", "b32")
 def _activemask(program: Program, ins: Instruction) -> Step:
     write = writer(program, ins.operands[0])
     return lambda g: write(g, back(g, ballots(g, np.ones(1, np.bool_))))
 
 
-@opcode("match")
+@opcode("match", "any/all sync b32/b64")
 def _match(program: Program, ins: Instruction) -> Step:
     """match.any: the lanes with the same value; match.all: all members, if all values agree."""
     kind = UNSIGNED[int(ins.names[-1][1:])]
@@ -170,10 +168,9 @@ REDUCE: dict[str, np.ufunc] = {
 }  # fmt: skip
 
 
-@opcode("redux")
+@opcode("redux", "sync add/min/max u32/s32 | sync and/or/xor b32")
 def _redux(program: Program, ins: Instruction) -> Step:
     """redux.sync.op.type d, a, membermask: over the members of each warp."""
-    need(ins, ins.names[-1] in ("u32", "s32", "b32"))
     function = REDUCE[ins.names[2]]
     kind = SIGNED[32] if ins.names[-1] == "s32" else U32
     value, mask = bits_reader(program, ins.operands[1], kind), bits_reader(program, ins.operands[2], U32)
@@ -191,7 +188,7 @@ def _redux(program: Program, ins: Instruction) -> Step:
     return reduce
 
 
-@opcode("elect")
+@opcode("elect", "sync")
 def _elect(program: Program, ins: Instruction) -> Step:
     """elect.sync d|p, membermask: the lowest member is the leader."""
     target = ins.operands[0]
@@ -210,7 +207,7 @@ def _elect(program: Program, ins: Instruction) -> Step:
     return elect
 
 
-@opcode("bar.warp", "barrier.warp")
+@opcode("bar.warp", "sync")
 def _warp_barrier(program: Program, ins: Instruction) -> Step:
     """A lockstep group has nothing to wait for; under the fair scheduler a warp is never split between groups."""
 
@@ -221,7 +218,8 @@ def _warp_barrier(program: Program, ins: Instruction) -> Step:
     return sync
 
 
-@control("bar.sync", "bar.arrive", "bar.red", "bar.cta", "barrier.sync", "barrier.arrive", "barrier.red", "barrier.cta")
+@control("bar", "cta? sync/arrive | cta? red popc u32 | cta? red and/or pred")
+@control("barrier", "cta? sync/arrive aligned? | cta? red popc aligned? u32 | cta? red and/or aligned? pred")
 def _barrier(program: Program, ins: Instruction, pc: int) -> End:
     """bar.sync a{, b}: barrier a of the thread block, for b threads (all that have not exited without b)."""
     reducing, waits = "red" in ins.names, "arrive" not in ins.names

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.device.sim.errors import PtxError
+from core.device.sim.opcodes import Row, find
 from core.device.sim.operands import Read, bits_reader, need
 from core.device.sim.parser import Instruction, Register, Symbol
 from core.device.sim.program import GONE, End, Program
@@ -21,27 +21,23 @@ if TYPE_CHECKING:
     from core.device.sim.group import Group
 
 ControlBuilder = Callable[[Program, Instruction, int], End]
-CONTROL: dict[str, ControlBuilder] = {}
+CONTROL: dict[str, Row[ControlBuilder]] = {}
 
 
-def control(*names: str) -> Callable[[ControlBuilder], ControlBuilder]:
-    """Register a builder for opcodes that end a block."""
+def control(name: str, forms: str) -> Callable[[ControlBuilder], ControlBuilder]:
+    """Register a builder for an opcode that ends a block; forms as in opcodes.py."""
 
     def register(builder: ControlBuilder) -> ControlBuilder:
-        for name in names:
-            CONTROL[name] = builder
+        CONTROL[name] = Row(builder, forms)
         return builder
 
     return register
 
 
 def build_control(program: Program, instruction: Instruction, pc: int) -> End:
-    names = instruction.names
-    for length in range(min(len(names), 3), 0, -1):
-        found = CONTROL.get(".".join(names[:length]))
-        if found:
-            return found(program, instruction, pc)
-    raise PtxError(f"the simulator does not know `{instruction.text}` ({instruction.location})")
+    row = find(CONTROL, instruction)
+    assert row is not None
+    return row.builder(program, instruction, pc)
 
 
 def condition(program: Program, instruction: Instruction) -> Read:
@@ -66,7 +62,7 @@ def split(g: Group, chosen: Array) -> tuple[Array, Array]:
     return taken, others
 
 
-@control("bra")
+@control("bra", "uni?")
 def _bra(program: Program, ins: Instruction, pc: int) -> End:
     label = ins.operands[-1]
     need(ins, isinstance(label, Symbol))
@@ -97,7 +93,7 @@ def _bra(program: Program, ins: Instruction, pc: int) -> End:
     return branch
 
 
-@control("brx")
+@control("brx", "idx uni?")
 def _brx(program: Program, ins: Instruction, pc: int) -> End:
     table = ins.operands[1]
     need(ins, isinstance(table, Symbol) and ins.predicate is None)
@@ -116,7 +112,8 @@ def _brx(program: Program, ins: Instruction, pc: int) -> End:
     return branch
 
 
-@control("exit", "ret")
+@control("exit", "")
+@control("ret", "uni?")
 def _exit(program: Program, ins: Instruction, pc: int) -> End:
     read = condition(program, ins) if ins.predicate is not None else None
 
@@ -134,7 +131,7 @@ def _exit(program: Program, ins: Instruction, pc: int) -> End:
     return leave
 
 
-@control("trap")
+@control("trap", "")
 def _trap(program: Program, ins: Instruction, pc: int) -> End:
     read = condition(program, ins) if ins.predicate is not None else None
 

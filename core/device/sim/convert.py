@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 TO_INTEGER: dict[str, Callable[[Array], Array]] = {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}
 
 
-@opcode("cvt")
+@opcode(
+    "cvt",
+    "sat? $any_int $any_int | $whole ftz? sat? $any_int $float | $round $float $any_int"
+    " | $round/$whole? ftz? sat? $float $float | rn/rz relu $float $float"
+    " | rn/rz relu? bf16x2/f16x2 f32 | rna/rn/rz tf32 f32",
+)
 def _cvt(program: Program, ins: Instruction) -> Step:
     target, source = ins.names[-2], ins.names[-1]
-    need(ins, target in TYPES and source in TYPES, "a type")
     to, of = TYPES[target], TYPES[source]
-    if "pack" in ins.names:
-        need(ins, False, "cvt.pack")
     if target in ("bf16x2", "f16x2"):
         return _pair(program, ins)
     if target == "tf32":

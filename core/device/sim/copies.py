@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 U32, U64 = UNSIGNED[32], UNSIGNED[64]
 
 
-@opcode("cp.async")
+@opcode("cp.async", "ca/cg $shared global $ahead?")
 def _cp_async(program: Program, ins: Instruction) -> Step:
     """cp.async.{ca,cg}.shared.global [dst], [src], bytes{, bytes that are read; the rest is zero}."""
     to, of = address_reader(program, ins.operands[0]), address_reader(program, ins.operands[1])
@@ -68,10 +68,12 @@ def _cp_async(program: Program, ins: Instruction) -> Step:
     return copy
 
 
-@opcode(
-    "cp.async.commit_group", "cp.async.wait_group", "cp.async.wait_all", "cp.async.bulk.commit_group",
-    "cp.async.bulk.wait_group", "cp.async.bulk.prefetch",
-)  # fmt: skip
+@opcode("cp.async.commit_group", "")
+@opcode("cp.async.wait_group", "")
+@opcode("cp.async.wait_all", "")
+@opcode("cp.async.bulk.commit_group", "")
+@opcode("cp.async.bulk.wait_group", "read?")
+@opcode("cp.async.bulk.prefetch", "L2 global L2::cache_hint? | tensor $rank L2 global tile? L2::cache_hint?")
 def _in_order(program: Program, ins: Instruction) -> Step:
     name = "bulk" if "bulk" in ins.names else "copy"
     keep = ins.operands[0].bits if ins.operands and isinstance(ins.operands[0], Immediate) else 0
@@ -91,7 +93,7 @@ def _in_order(program: Program, ins: Instruction) -> Step:
     return order
 
 
-@opcode("cp.async.mbarrier")
+@opcode("cp.async.mbarrier", "arrive noinc? $shared? b64")
 def _cp_async_arrive(program: Program, ins: Instruction) -> Step:
     """cp.async.mbarrier.arrive{.noinc}: arrives when the thread's copies have landed."""
     where, counts = address_reader(program, ins.operands[0]), "noinc" in ins.names
@@ -125,7 +127,16 @@ def _raw(g: Group, ins: Instruction, space: str, start: int, nbytes: int, lane: 
     return view[first : first + nbytes // 16].view(np.uint8)
 
 
-@opcode("cp.async.bulk", "cp.reduce.async.bulk")
+@opcode(
+    "cp.async.bulk",
+    "shared::cta/shared::cluster global mbarrier::complete_tx::bytes multicast::cluster? L2::cache_hint?"
+    " | shared::cluster shared::cta mbarrier::complete_tx::bytes | global shared::cta bulk_group L2::cache_hint?",
+)
+@opcode(
+    "cp.reduce.async.bulk",
+    "shared::cluster shared::cta mbarrier::complete_tx::bytes $reduce $stored"
+    " | global shared::cta bulk_group L2::cache_hint? $reduce noftz? $stored/f16/bf16",
+)
 def _bulk(program: Program, ins: Instruction) -> Step:
     """cp.async.bulk.dst.src{.mbarrier...} [dst], [src], bytes{, [mbarrier]}{, mask}; 16-byte multiples."""
     spaces = [n.partition(":")[0] for n in ins.names if n.partition(":")[0] in ("shared", "global")][:2]
@@ -243,10 +254,14 @@ def _map(g: Group, ins: Instruction, address: int, lane: int) -> Map:
     return found
 
 
-@opcode("cp.async.bulk.tensor", "cp.reduce.async.bulk.tensor")
+@opcode(
+    "cp.async.bulk.tensor",
+    "$rank shared::cta/shared::cluster global tile? mbarrier::complete_tx::bytes multicast::cluster? L2::cache_hint?"
+    " | $rank global shared::cta tile? bulk_group L2::cache_hint?",
+)
+@opcode("cp.reduce.async.bulk.tensor", "$rank global shared::cta $reduce tile? bulk_group L2::cache_hint?")
 def _bulk_tensor(program: Program, ins: Instruction) -> Step:
     """Tensor copies of rank 1 to 5: [dst], [map, {coordinates}], [mbarrier] in; [map, {coordinates}], [src] out."""
-    need(ins, not any(n.startswith("im2col") for n in ins.names), "im2col")
     loads = not isinstance(ins.operands[0], Address) or ins.operands[0].coordinates is None
     tensor = ins.operands[1] if loads else ins.operands[0]
     assert isinstance(tensor, Address) and tensor.coordinates is not None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.device.sim.arith import INTEGER_ROWS
-from core.device.sim.opcodes import OPCODES, opcode
+from core.device.sim.opcodes import opcode
 from core.device.sim.operands import Read, Step, bits_reader, need, writer
 from core.device.sim.parser import Instruction, Operand, Register
 from core.device.sim.program import Program
@@ -211,14 +211,10 @@ def arithmetic(native: Callable[..., Array], exact: Callable[..., Array] | None)
 
     def builder(program: Program, ins: Instruction) -> Step:
         name, mode, ftz = ins.names[-1], _mode(ins), "ftz" in ins.names
-        if ins.names[-2:] == ("rn", "bf16") or name in FORMATS:
-            pass
-        need(ins, name in FORMATS, f"type {name}")
         form = FORMATS[name]
         reads = [readable(program, o, name, ftz) for o in ins.operands[1:]]
         write, finish = writer(program, ins.operands[0]), _finish(ins)
         if name == "f64":
-            need(ins, mode == "rn", "directed rounding in f64")
             return lambda g: write(g, native(*(read(g) for read in reads)))
         if name in ("f32", "f32x2") and mode == "rn":
             if len(reads) == 2 and form.packed == 1:
@@ -255,24 +251,25 @@ def _is_float(ins: Instruction) -> bool:
     return ins.names[-1] in FORMATS
 
 
-def _either(name: str, floating: Callable[..., Step]) -> None:
+def _either(name: str, floating: Callable[..., Step], forms: str) -> None:
     """Opcodes that floats and integers share."""
     integer = INTEGER_ROWS[name]
 
-    @opcode(name)
+    @opcode(name, f"{integer.forms} | {forms}")
     def _(program: Program, ins: Instruction) -> Step:
-        return floating(program, ins) if _is_float(ins) else integer(program, ins)
+        return floating(program, ins) if _is_float(ins) else integer.builder(program, ins)
 
 
-_either("add", _ADD)
-_either("sub", _SUB)
-_either("div", _DIV)
-OPCODES["mul"] = _MUL
+SUMS = "$round? ftz? sat? f32 | $round? ftz? f32x2 | rn? f64 | rn? ftz? sat? f16/f16x2 | rn? bf16/bf16x2"
+_either("add", _ADD, SUMS)
+_either("sub", _SUB, SUMS)
+_either("div", _DIV, "approx/full ftz? f32 | $round ftz? f32 | rn f64")
+opcode("mul", SUMS)(_MUL)
 
 
-@opcode("fma", "mad")
+@opcode("fma", f"{SUMS} | rn ftz? relu $half")
+@opcode("mad", "$round? ftz? sat? f32 | rn? f64")
 def _fma(program: Program, ins: Instruction) -> Step:
-    need(ins, _is_float(ins))
     name = ins.names[-1]
     if name == "f64":
         return arithmetic(fma_f64, None)(program, ins)
@@ -370,10 +367,14 @@ def _extreme(pick: Callable[[Array, Array], Array], zero: Callable[[Array, Array
 EXTREMES = {"min": _extreme(np.fmin, np.bitwise_or), "max": _extreme(np.fmax, np.bitwise_and)}
 
 
-@opcode("min", "max")
+EXTREME = "$int | ftz? NaN? xorsign? abs? f32 | f64 | ftz? NaN? xorsign? abs? $half"
+
+
+@opcode("min", EXTREME)
+@opcode("max", EXTREME)
 def _minmax(program: Program, ins: Instruction) -> Step:
     if not _is_float(ins):
-        return INTEGER_ROWS[ins.names[0]](program, ins)
+        return INTEGER_ROWS[ins.names[0]].builder(program, ins)
     name, ftz = ins.names[-1], "ftz" in ins.names
     form, nan, magnitude = FORMATS[name], "NaN" in ins.names, "xorsign" in ins.names
     reads = [readable(program, o, name, ftz) for o in ins.operands[1:]]
@@ -402,10 +403,11 @@ def _minmax(program: Program, ins: Instruction) -> Step:
     return extreme
 
 
-@opcode("neg", "abs")
+@opcode("neg", "$signed | ftz? f32 | f64/$half")
+@opcode("abs", "$signed | ftz? f32 | f64/$half")
 def _sign(program: Program, ins: Instruction) -> Step:
     if not _is_float(ins):
-        return INTEGER_ROWS[ins.names[0]](program, ins)
+        return INTEGER_ROWS[ins.names[0]].builder(program, ins)
     form = FORMATS[ins.names[-1]]
     whole = UNSIGNED[form.bits * form.packed]
     read, write = bits_reader(program, ins.operands[1], whole), writer(program, ins.operands[0])
@@ -417,7 +419,7 @@ def _sign(program: Program, ins: Instruction) -> Step:
     return lambda g: write(g, change(read(g)))
 
 
-@opcode("copysign")
+@opcode("copysign", "f32/f64")
 def _copysign(program: Program, ins: Instruction) -> Step:
     """copysign d, a, b: b with a's sign."""
     kind = TYPES[ins.names[-1]].numpy
@@ -436,7 +438,7 @@ TESTS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-@opcode("testp")
+@opcode("testp", "finite/infinite/number/notanumber/normal/subnormal f32/f64")
 def _testp(program: Program, ins: Instruction) -> Step:
     test = TESTS[ins.names[1]]
     read, write = bits_reader(program, ins.operands[1], TYPES[ins.names[-1]].numpy), writer(program, ins.operands[0])
@@ -460,15 +462,20 @@ DIRECTED: dict[str, Callable[[Array], Array]] = {
 }
 
 
-@opcode(*FUNCTIONS)
+@opcode("rcp", "approx ftz? f32 | $round ftz? f32 | approx ftz f64 | rn f64")
+@opcode("sqrt", "approx ftz? f32 | $round ftz? f32 | rn f64")
+@opcode("rsqrt", "approx ftz? f32/f64")
+@opcode("ex2", "approx ftz? f32 | approx f16/f16x2 | approx ftz bf16/bf16x2")
+@opcode("lg2", "approx ftz? f32")
+@opcode("sin", "approx ftz? f32")
+@opcode("cos", "approx ftz? f32")
+@opcode("tanh", "approx f32/$half")
 def _function(program: Program, ins: Instruction) -> Step:
     name = ins.names[-1]
-    need(ins, name in FORMATS)
     form, ftz, mode = FORMATS[name], "ftz" in ins.names, _mode(ins)
     read, write = readable(program, ins.operands[1], name, ftz), writer(program, ins.operands[0])
     function = FUNCTIONS[ins.names[0]]
     directed = mode != "rn"
-    need(ins, not directed or (ins.names[0] in DIRECTED and name == "f32"), "this rounding")
     finish = _finish(ins)
 
     def apply(g: Group) -> None:

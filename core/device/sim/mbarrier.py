@@ -93,7 +93,7 @@ def complete_bytes(batch: Batch, barrier: MBarrier, count: int) -> None:
     settle_phase(batch, barrier)
 
 
-@opcode("mbarrier.init")
+@opcode("mbarrier.init", "$shared? b64")
 def _init(program: Program, ins: Instruction) -> Step:
     where, count = address_reader(program, ins.operands[0]), bits_reader(program, ins.operands[1], U32)
 
@@ -121,7 +121,7 @@ def _check_place(g: Group, ins: Instruction, addresses: Array, lanes: Array) -> 
         )
 
 
-@opcode("mbarrier.inval")
+@opcode("mbarrier.inval", "$shared? b64")
 def _inval(program: Program, ins: Instruction) -> Step:
     where = address_reader(program, ins.operands[0])
 
@@ -134,7 +134,13 @@ def _inval(program: Program, ins: Instruction) -> Step:
     return invalidate
 
 
-@opcode("mbarrier.arrive", "mbarrier.arrive_drop", "mbarrier.expect_tx", "mbarrier.complete_tx")
+ARRIVE = "expect_tx? release? cta/cluster? $cluster? b64"
+
+
+@opcode("mbarrier.arrive", ARRIVE)
+@opcode("mbarrier.arrive_drop", ARRIVE)
+@opcode("mbarrier.expect_tx", "relaxed? cta/cluster? $cluster? b64")
+@opcode("mbarrier.complete_tx", "relaxed? cta/cluster? $cluster? b64")
 def _arrive(program: Program, ins: Instruction) -> Step:
     """mbarrier.arrive{.expect_tx} state, [mbarrier]{, count or bytes}; the state's low bit is the phase."""
     arrives = ins.names[1] in ("arrive", "arrive_drop")
@@ -178,7 +184,10 @@ def _is_address(ins: Instruction, place: int) -> bool:
     return type(ins.operands[place]).__name__ == "Address"
 
 
-@opcode("mbarrier.test_wait")
+WAIT = "parity? acquire? cta/cluster? $shared? b64"
+
+
+@opcode("mbarrier.test_wait", WAIT)
 def _test_wait(program: Program, ins: Instruction) -> Step:
     """Never waits: whether the phase of that parity (or state) has completed."""
     where, phase = address_reader(program, ins.operands[1]), bits_reader(program, ins.operands[2], U64)
@@ -199,7 +208,7 @@ def _test_wait(program: Program, ins: Instruction) -> Step:
     return test
 
 
-@control("mbarrier.try_wait")
+@control("mbarrier.try_wait", WAIT)
 def _try_wait(program: Program, ins: Instruction, pc: int) -> End:
     """Waits until the phase completes; the hardware may come back earlier with false, and is then asked again."""
     need(ins, ins.predicate is None)
@@ -248,7 +257,7 @@ class ClusterBarrier:
     order: Phase = field(default_factory=Phase)
 
 
-@opcode("barrier.cluster.arrive")
+@opcode("barrier.cluster.arrive", "release/relaxed? aligned?")
 def _cluster_arrive(program: Program, ins: Instruction) -> Step:
     def arrive(g: Group) -> None:
         lanes = g.indices()
@@ -261,7 +270,7 @@ def _cluster_arrive(program: Program, ins: Instruction) -> Step:
             g.cluster_phase[members] = barrier.phase
             barrier.arrived += len(members)
             if g.batch.watch is not None:
-                g.batch.watch.publish(barrier.order, g, members)
+                g.batch.watch.publish(barrier.order, g, members, "relaxed" in ins.names)
             settle_cluster(g.batch, number)
 
     return arrive
@@ -278,7 +287,7 @@ def settle_cluster(batch: Batch, number: int) -> None:
         _wake(batch, barrier)
 
 
-@control("barrier.cluster.wait")
+@control("barrier.cluster.wait", "acquire? aligned?")
 def _cluster_wait(program: Program, ins: Instruction, pc: int) -> End:
     guard = condition(program, ins) if ins.predicate is not None else None
     need(ins, guard is None)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SHIFT = {8: 0, 16: 1, 32: 2, 64: 3}
 
 
-@opcode("mov")
+@opcode("mov", "pred/$plain")
 def _mov(program: Program, ins: Instruction) -> Step:
     kind = TYPES[ins.names[-1]]
     target, source = ins.operands
@@ -64,7 +64,7 @@ def _unpack(program: Program, ins: Instruction, kind: Type, target: Vector) -> S
 WINDOWS = {"shared": layout.SHARED_WINDOW, "local": layout.LOCAL_WINDOW}
 
 
-@opcode("cvta")
+@opcode("cvta", "to? $space u64")
 def _cvta(program: Program, ins: Instruction) -> Step:
     """cvta.space a -> generic; cvta.to.space generic -> a."""
     space = space_of(ins.names)
@@ -77,7 +77,7 @@ def _cvta(program: Program, ins: Instruction) -> Step:
     return lambda g: write(g, read(g) + window)
 
 
-@opcode("isspacep")
+@opcode("isspacep", "global/local/$cluster")
 def _isspacep(program: Program, ins: Instruction) -> Step:
     space = space_of(ins.names)
     read, write = bits_reader(program, ins.operands[1], SIGNED[64]), writer(program, ins.operands[0])
@@ -131,7 +131,14 @@ def _everybody(g: Group) -> bool:
     return g.index is None and g.picked is None and g.batch.observe is None
 
 
-@opcode("ld", "ldu")
+HINTS = "$hint? $hint2? L2::cache_hint?"  # a hint may bring an operand after all others
+
+
+@opcode(
+    "ld",
+    f"mmio? weak/volatile/relaxed/acquire? $scope? $space? ca/cg/cs/lu/cv? nc? {HINTS} $ahead? $vector? $stored",
+)
+@opcode("ldu", "global? $vector? $stored")
 def _ld(program: Program, ins: Instruction) -> Step:
     space, kind, count = _form(program, ins, 1)
     width = kind.bytes * count
@@ -190,7 +197,7 @@ class _All:
 ALL: Array = _All()  # type: ignore[assignment]
 
 
-@opcode("st")
+@opcode("st", f"mmio? weak/volatile/relaxed/release? $scope? $space? wb/cg/cs/wt? {HINTS} $vector? $stored")
 def _st(program: Program, ins: Instruction) -> Step:
     space, kind, count = _form(program, ins, 0)
     width = kind.bytes * count
@@ -225,7 +232,10 @@ def _st(program: Program, ins: Instruction) -> Step:
     return store
 
 
-@opcode("prefetch", "prefetchu", "applypriority", "discard", "createpolicy")
+@opcode("prefetch", "global/local? L1/L2/$hint2 | const/param? tensormap")
+@opcode("prefetchu", "L1")
+@opcode("applypriority", "global? L2::evict_normal")
+@opcode("createpolicy", "fractional $hint2/L2::evict_unchanged $hint2/L2::evict_unchanged? b64 | cvt L2 b64")
 def _nothing(program: Program, ins: Instruction) -> Step:
     """Hints to the caches."""
     if ins.names[0] == "createpolicy":
@@ -234,7 +244,7 @@ def _nothing(program: Program, ins: Instruction) -> Step:
     return lambda g: None
 
 
-@opcode("mapa")
+@opcode("mapa", "shared::cluster? u32/u64")
 def _mapa(program: Program, ins: Instruction) -> Step:
     """The address, in a peer of the cluster, that corresponds to an own shared address."""
     kind = TYPES[ins.names[-1]]
@@ -252,7 +262,7 @@ def _mapa(program: Program, ins: Instruction) -> Step:
     return map_address
 
 
-@opcode("getctarank")
+@opcode("getctarank", "shared::cluster? u32/u64")
 def _getctarank(program: Program, ins: Instruction) -> Step:
     kind = TYPES[ins.names[-1]]
     read = bits_reader(program, ins.operands[1], UNSIGNED[kind.bits])

@@ -1,13 +1,21 @@
-"""The table: opcode -> builder. A builder takes an instruction apart once and returns the function that runs it.
+"""The table: opcode -> the forms of it that the simulator has, and the builder that takes them apart.
 
-To add an opcode, write a builder in the module of its family under `@opcode("name")`. Opcodes are looked up by
-their longest known prefix, so that "cp.async.bulk" and "cp.async" are different rows.
+To add an opcode, write a builder in the module of its family under `@opcode("name", "forms")`: it takes an instruction
+apart once and returns the function that runs it. Opcodes are looked up by their longest known prefix, so that
+"cp.async.bulk" and "cp.async" are different rows. What no form lists is refused: a modifier that were dropped silently
+would be a wrong result.
+
+The forms say what may follow the name, as the PTX manual does: items in their order, "a/b" for a choice, "?" for what
+may be absent, "|" between forms; $name stands for one of GROUPS.
 """
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from core.device.sim.errors import PtxError
 from core.device.sim.operands import Step
@@ -18,28 +26,101 @@ if TYPE_CHECKING:
     from core.device.sim.program import Program
 
 Builder = Callable[["Program", Instruction], Step]
-OPCODES: dict[str, Builder] = {}
+B = TypeVar("B")
+LONGEST = 5  # names in a row's key
+
+GROUPS = {
+    "int": "u16/u32/u64/s16/s32/s64",
+    "signed": "s16/s32/s64",
+    "any_int": "u8/u16/u32/u64/s8/s16/s32/s64",
+    "bits": "b16/b32/b64",
+    "logic": "pred/b16/b32/b64",
+    "plain": "b16/b32/b64/u16/u32/u64/s16/s32/s64/f32/f64",
+    "stored": "b8/b16/b32/b64/u8/u16/u32/u64/s8/s16/s32/s64/f32/f64",
+    "float": "f16/bf16/f32/f64",
+    "half": "f16/f16x2/bf16/bf16x2",
+    "round": "rn/rz/rm/rp",
+    "whole": "rni/rzi/rmi/rpi",
+    "scope": "cta/cluster/gpu/sys",
+    "shared": "shared/shared::cta",
+    "cluster": "shared/shared::cta/shared::cluster",
+    "space": "global/const/local/shared/shared::cta/shared::cluster/param/param::entry/param::func",
+    "vector": "v2/v4/v8",
+    "rank": "1d/2d/3d/4d/5d",
+    "reduce": "add/min/max/and/or/xor/inc/dec",
+    "compare": "eq/ne/lt/le/gt/ge/lo/ls/hi/hs/equ/neu/ltu/leu/gtu/geu/num/nan",
+    "hint": "L1::evict_normal/L1::evict_unchanged/L1::evict_first/L1::evict_last/L1::no_allocate",
+    "hint2": "L2::evict_normal/L2::evict_first/L2::evict_last",
+    "ahead": "L2::64B/L2::128B/L2::256B",
+    "wgmma16": "/".join(f"m64n{n}k16" for n in range(8, 257, 8)),
+    "wgmma8": "/".join(f"m64n{n}k8" for n in range(8, 257, 8)),
+}
 
 
-def opcode(*names: str) -> Callable[[Builder], Builder]:
-    """Register a builder for opcodes."""
+@dataclass(frozen=True)
+class Row(Generic[B]):
+    builder: B
+    forms: str
+
+
+OPCODES: dict[str, Row[Builder]] = {}
+
+
+def opcode(name: str, forms: str) -> Callable[[Builder], Builder]:
+    """Register a builder for an opcode."""
 
     def register(builder: Builder) -> Builder:
-        for name in names:
-            OPCODES[name] = builder
+        OPCODES[name] = Row(builder, forms)
         return builder
 
     return register
 
 
+def find(table: dict[str, Row[B]], instruction: Instruction) -> Row[B] | None:
+    """The row of an opcode's longest known prefix; raises PtxError where none of its forms is the instruction's."""
+    parts = instruction.names
+    for length in range(min(len(parts), LONGEST), 0, -1):
+        name = ".".join(parts[:length])
+        if name in table:
+            _check_form(name, table[name].forms, parts[length:], instruction)
+            return table[name]
+    return None
+
+
 def build(program: Program, instruction: Instruction) -> Step:
     """The function that runs an instruction. Raises PtxError, with its text and source line, for an unknown one."""
-    parts = instruction.names
-    for length in range(min(len(parts), 5), 0, -1):
-        found = OPCODES.get(".".join(parts[:length]))
-        if found:
-            return found(program, instruction)
+    row = find(OPCODES, instruction)
+    if row is not None:
+        return row.builder(program, instruction)
     raise PtxError(
-        f"the simulator does not know `{instruction.text}` ({instruction.location}){did_you_mean(parts[0], OPCODES)}",
+        f"the simulator does not know `{instruction.text}` ({instruction.location})"
+        f"{did_you_mean(instruction.names[0], OPCODES)}",
         hint="add a row to the table in core/device/sim for it",
     )
+
+
+def _check_form(name: str, forms: str, rest: tuple[str, ...], instruction: Instruction) -> None:
+    if _pattern(forms).fullmatch("".join(f".{one}" for one in rest)):
+        return
+    known = set(re.findall(r"[^\s/?|]+", _written_out(forms).replace("::", ":")))
+    strange = [f".{one.replace(':', '::')}" for one in rest if one not in known]
+    what = f"{', '.join(strange)} of" if strange else "this form of"
+    raise PtxError(
+        f"the simulator does not have {what} `{instruction.text}` ({instruction.location})",
+        hint=f"it has {name} {forms or 'alone'} (read as core/device/sim/opcodes.py says)",
+    )
+
+
+def _written_out(forms: str) -> str:
+    return re.sub(r"\$(\w+)", lambda group: GROUPS[group[1]], forms)
+
+
+@functools.cache
+def _pattern(forms: str) -> re.Pattern[str]:
+    """ "sync up/down b32" -> what matches ".sync.up.b32"."""
+
+    def item(text: str) -> str:
+        choices = "|".join(re.escape(one) for one in text.rstrip("?").replace("::", ":").split("/"))
+        return rf"(?:\.(?:{choices}))" + ("?" if text.endswith("?") else "")
+
+    return re.compile("|".join("".join(item(i) for i in form.split()) for form in _written_out(forms).split("|")))

@@ -230,9 +230,10 @@ class Watch:
             self.partial[blocks] = True
 
     # ------------------------------------------------------------------ phases of mbarriers and cluster barriers
-    def publish(self, phase: Phase, g: Group, lanes: Array) -> None:
-        """Lanes arrive: what they know goes to whoever waits for the phase."""
-        self._gather(phase, self._snapshot(g, lanes))
+    def publish(self, phase: Phase, g: Group, lanes: Array, relaxed: bool = False) -> None:
+        """Lanes arrive: what they know (relaxed: knew at their last fence) goes to whoever waits for the phase."""
+        known = self._snapshot(g, lanes)
+        self._gather(phase, self.fenced[np.unique(self.warps(g, lanes))].max(0) if relaxed else known)
 
     def initialised(self, phase: Phase, g: Group, lane: int) -> None:
         warp = int(self.warps(g, np.array([lane]))[0])

@@ -17,7 +17,7 @@ from core.device.sim.access import locate, settle, space_of
 from core.device.sim.floats import FORMATS, canonical
 from core.device.sim.inflight import queue
 from core.device.sim.opcodes import opcode
-from core.device.sim.operands import Read, Step, address_reader, bits_reader, elements, need, writer
+from core.device.sim.operands import Read, Step, address_reader, bits_reader, elements, writer
 from core.device.sim.parser import Immediate, Instruction, Operand, Vector
 from core.device.sim.program import Program
 from core.device.sim.types import BOOL, UNSIGNED, Array
@@ -82,12 +82,14 @@ def b_matrix(fragment: Array, kind: str) -> Array:
     return np.concatenate([parts[:, i] for i in range(parts.shape[1])], 2).transpose(0, 2, 1)
 
 
-@opcode("mma")
+@opcode(
+    "mma",
+    "sync aligned m16n8k16/m16n8k8 row col f32 bf16 bf16 f32 | sync aligned m16n8k16/m16n8k8 row col f32 f16 f16 f32"
+    " | sync aligned m16n8k8/m16n8k4 row col f32 tf32 tf32 f32",
+)
 def _mma(program: Program, ins: Instruction) -> Step:
     """mma.sync.aligned.m16n8k{4,8,16}.row.col.f32.{bf16,f16,tf32}...f32 d, a, b, c."""
-    need(ins, ins.names[1:3] == ("sync", "aligned") and ins.names[4:7] == ("row", "col", "f32"))
-    shape, kind = ins.names[3], ins.names[7]
-    need(ins, kind in DECODE and shape in ("m16n8k4", "m16n8k8", "m16n8k16") and ins.names[-1] == "f32")
+    kind = ins.names[7]
     writes = [writer(program, o) for o in elements(ins.operands[0])]
     a, b, c = (registers(program, o) for o in ins.operands[1:4])
 
@@ -117,9 +119,8 @@ def _rows(g: Group, ins: Instruction, where: Read, count: int, how: str) -> tupl
     return locate(g, ins, space, within, lanes, 16, how)
 
 
-@opcode("ldmatrix")
+@opcode("ldmatrix", "sync aligned m8n8 x1/x2/x4 trans? $cluster? b16")
 def _ldmatrix(program: Program, ins: Instruction) -> Step:
-    need(ins, "m8n8" in ins.names and ins.names[-1] == "b16")
     count, transposed = _count(ins), "trans" in ins.names
     where = address_reader(program, ins.operands[1])
     writes = [writer(program, o) for o in elements(ins.operands[0])]
@@ -136,9 +137,8 @@ def _ldmatrix(program: Program, ins: Instruction) -> Step:
     return load
 
 
-@opcode("stmatrix")
+@opcode("stmatrix", "sync aligned m8n8 x1/x2/x4 trans? $shared? b16")
 def _stmatrix(program: Program, ins: Instruction) -> Step:
-    need(ins, "m8n8" in ins.names and ins.names[-1] == "b16")
     count, transposed = _count(ins), "trans" in ins.names
     where, reads = address_reader(program, ins.operands[0]), registers(program, ins.operands[1])
 
@@ -152,7 +152,7 @@ def _stmatrix(program: Program, ins: Instruction) -> Step:
     return store
 
 
-@opcode("movmatrix")
+@opcode("movmatrix", "sync aligned m8n8 trans b16")
 def _movmatrix(program: Program, ins: Instruction) -> Step:
     """Transposes an 8 x 8 matrix that lies across a warp."""
     read, write = bits_reader(program, ins.operands[1], U32), writer(program, ins.operands[0])
@@ -197,12 +197,14 @@ def descriptor_offsets(descriptor: int, rows: int, depth: int, nbytes: int, tran
     return swizzled(start + offset, span)
 
 
-@opcode("wgmma.mma_async")
+@opcode(
+    "wgmma.mma_async",
+    "sync aligned $wgmma16 f32 bf16 bf16 | sync aligned $wgmma16 f32 f16 f16 | sync aligned $wgmma8 f32 tf32 tf32",
+)
 def _wgmma(program: Program, ins: Instruction) -> Step:
     """wgmma.mma_async.sync.aligned.m64nNk.f32.kind.kind d, a, b, scale-d, signs, transposes."""
     shape = re.match(r"m64n(\d+)k(\d+)$", ins.names[4])
     kind = ins.names[6]
-    need(ins, shape is not None and ins.names[5] == "f32" and kind in DECODE)
     assert shape is not None
     n, depth = int(shape[1]), int(shape[2])
     nbytes, decode = DECODE[kind]
@@ -298,7 +300,9 @@ def _sign(bits: int) -> int:
     return -1 if bits in (-1, 0xFFFFFFFF) else 1
 
 
-@opcode("wgmma.fence", "wgmma.commit_group", "wgmma.wait_group")
+@opcode("wgmma.fence", "sync aligned")
+@opcode("wgmma.commit_group", "sync aligned")
+@opcode("wgmma.wait_group", "sync aligned")
 def _wgmma_order(program: Program, ins: Instruction) -> Step:
     """Fast mode has done a wgmma at once; strict mode does it at the wait, and holds its operands busy till then."""
     keep = ins.operands[0].bits if ins.operands and isinstance(ins.operands[0], Immediate) else 0
