@@ -1,8 +1,8 @@
 """The language-model head and its loss, in chunks of rows: loss = cross_entropy(x weight^T, targets).
 
-The logits, by far the largest tensor of a small model, exist for `chunk` rows at a time; loss and gradients of a
-chunk are done while it is in memory. See matmul.py and cross_entropy.py for the formulas. What it computes follows
-from the pattern, and so does what it is checked against.
+The logits, by far the largest tensor of a small model, exist for `chunk` rows at a time (0: as many as the variant
+thinks best); loss and gradients of a chunk are done while it is in memory. See matmul.py and cross_entropy.py for the
+formulas. What it computes follows from the pattern, and so does what it is checked against.
 """
 
 from core import BuildError, Op, Param
@@ -12,8 +12,8 @@ def settle(dims):
     dims["classes"] = dims["classes"] or dims["features"]
     if not 0 < dims["classes"] <= dims["features"]:
         raise BuildError(f"classes = {dims['classes']}, but the head has {dims['features']} features")
-    if dims["chunk"] < 1:
-        raise BuildError(f"chunk = {dims['chunk']}; expected at least one row")
+    if dims["chunk"] < 0:
+        raise BuildError(f"chunk = {dims['chunk']}; expected a number of rows, or 0 for the variant's own")
 
 
 head_loss = Op(
@@ -21,7 +21,7 @@ head_loss = Op(
     inputs={"x": "... K", "targets": "... : i32 < classes"},
     outputs={"loss": "... : acc"},
     params={"weight": Param("features K", init="normal(0.02)")},
-    attrs={"features": int, "classes": 0, "chunk": 2048},
+    attrs={"features": int, "classes": 0, "chunk": 0},
     replaces="l = matmul(x, weight, bias=False); loss = cross_entropy(l, targets)",
     infer=settle,
     examples=[

@@ -13,6 +13,8 @@ from core import Variant, cdiv
 from .blocks import bytes_of, carve
 from .matmul import SLICE, weight_gradient
 
+CHUNK = 2048  # rows of logits at a time in `head_loss`
+
 
 def row_loss(z, target, out):
     """Loss and lse of one row; `out` (like z) is left holding exp(z - max). Returns (loss, lse, sum of out)."""
@@ -78,7 +80,7 @@ class HeadLossChunked(Variant):
 
     def workspace(self, t):
         item = t.weight.nbytes // t.weight.size
-        return cdiv(item * min(t.rows, t.chunk) * t.features, 64) * 64 + max(SLICE, item * t.K)
+        return cdiv(item * min(t.rows, t.chunk or CHUNK) * t.features, 64) * 64 + max(SLICE, item * t.K)
 
     def forward(self, t, launch):
         for rows, z, _ in self.chunks(t, launch):
@@ -94,8 +96,9 @@ class HeadLossChunked(Variant):
 
     def chunks(self, t, launch):
         """(rows, logits, the rest of the workspace) of each chunk; all chunks share the memory."""
-        for lo in range(0, t.rows, t.chunk):
-            rows = slice(lo, min(lo + t.chunk, t.rows))
+        chunk = t.chunk or CHUNK
+        for lo in range(0, t.rows, chunk):
+            rows = slice(lo, min(lo + chunk, t.rows))
             (z,) = carve(launch.workspace, t.weight.dtype, (rows.stop - lo, t.features))
             yield rows, z, launch.workspace[bytes_of(z.dtype, z.shape) :]
 

@@ -1,0 +1,72 @@
+"""The language-model head with its loss on CUDA, in chunks of rows. Kernels: matmul_mma.cu and cross_entropy.cu."""
+
+from core import Variant, cdiv, i32
+
+from .cross_entropy import THREADS
+from .matmul_mma import candidates, launch_dweight, launch_dx, launch_forward, partial_bytes, tiles
+from .width import width
+
+CHUNK = 16384  # rows of logits at a time: 1.6 GB for GPT-2, enough that its products fill a chip
+
+
+class HeadLossMma(Variant):
+    """A chunk's logits are written once, become their own gradient with one read and one write, and are read by the two
+    products of backward. Training only: loss and gradients come together."""
+
+    op, name, priority = "head_loss", "mma", 20
+    source = ("matmul_mma.cu", "cross_entropy.cu")
+    dtypes = ("bf16",)
+    arch = "sm_80+"
+    reads = ("x", "weight", "targets")
+    examples = [{"x": (67, 72), "targets": (67,), "features": 136, "classes": 131, "chunk": 66}]
+
+    def configs(self, t):
+        return candidates(chunk(t), t.features)
+
+    def workspace(self, t):
+        return logits_bytes(t) + lse_bytes(t) + partial_bytes(t.config, chunk(t), t.features, t.K)
+
+    def counters(self, t):
+        return tiles(t.config, t.features, t.K)
+
+    def chunks(self, t, launch):
+        """For each chunk: its rows, and its logits as they come from the head."""
+        x = t.x.reshape(-1, t.K)
+        for first in range(0, t.rows, chunk(t)):
+            rows = slice(first, min(first + chunk(t), t.rows))
+            logits = launch.workspace.part(0, (rows.stop - first, t.features), t.x.dtype)
+            launch_forward(launch, t.config, logits, x[rows], t.weight)
+            yield rows, logits
+
+    def forward(self, t, launch):
+        targets, loss = t.targets.reshape(-1), t.loss.reshape(-1)
+        for rows, logits in self.chunks(t, launch):
+            lse = launch.workspace.part(logits_bytes(t), (len(logits),), "f32")
+            self.launch(t, launch, "block_forward", loss[rows], lse, logits, targets[rows])
+
+    def forward_backward(self, t, launch):
+        x, targets, loss, dloss = t.x.reshape(-1, t.K), t.targets.reshape(-1), t.loss.reshape(-1), t.dloss.reshape(-1)
+        partial = launch.workspace[logits_bytes(t) + lse_bytes(t) :]
+        for rows, logits in self.chunks(t, launch):
+            self.launch(t, launch, "block_both", loss[rows], None, logits, logits, targets[rows], dloss[rows])
+            if t.dx is not None:
+                launch_dx(launch, t.config, t.dx.reshape(-1, t.K)[rows], logits, t.weight)
+            add = t.add_dweight or rows.start > 0
+            launch_dweight(launch, t.config, t.dweight, None, logits, x[rows], add, partial=partial)
+
+    def launch(self, t, launch, kernel, *tensors):
+        rows, define = len(tensors[0]), {"WIDTH": width(t.features, t.x)}
+        launch(kernel, *tensors, i32(t.features), i32(t.classes), grid=rows, block=THREADS, define=define)
+
+
+def chunk(t):
+    """Rows of a chunk; the last may have fewer."""
+    return min(t.rows, t.chunk or CHUNK)
+
+
+def logits_bytes(t):
+    return cdiv(2 * chunk(t) * t.features, 256) * 256
+
+
+def lse_bytes(t):
+    return cdiv(4 * chunk(t), 256) * 256
