@@ -84,6 +84,7 @@ def _report(config: Any, engine: Any, plan: Any, every: bool) -> dict[str, Any]:
     from core.plan.describe import folded, fusions, node_rows
 
     rows = node_rows(plan)
+    launches, traffic = engine.work(plan)
     return {
         "model": plan.graph.name,
         "kind": plan.request.kind,
@@ -95,8 +96,9 @@ def _report(config: Any, engine: Any, plan: Any, every: bool) -> dict[str, Any]:
         "fusions": fusions(plan),
         "parameters": plan.graph.parameter_count,
         "parameters_allocated": plan.graph.allocated_count,
-        "launches": len(plan.steps),
-        "traffic": plan.traffic,
+        "steps": len(plan.steps),
+        "launches": launches,
+        "traffic": traffic if launches else plan.traffic,
         "bytes": engine.memory(plan),
         "kernels": [
             {"kernel": kernel.name, "variant": kernel.origin, **vars(found)}
@@ -123,7 +125,8 @@ def _print(report: dict[str, Any]) -> None:
     for fusion in report["fusions"]:
         click.echo(f"\nfused {fusion['count']} times: {fusion['op']} = {fusion['replaces']}", nl=False)
     click.echo(f"\n\nparameters  {report['parameters']:,} ({report['parameters_allocated']:,} with padding)")
-    click.echo(f"steps       {report['launches']:,} a micro-step, which read and write {human(report['traffic'])}")
+    launched = f"{report['launches']:,} launches" if report["launches"] else f"{report['steps']:,} steps"
+    click.echo(f"micro-step  {launched}, which read and write {human(report['traffic'])}")
     total = sum(report["bytes"][part] for part in ("parameters", "gradients", "optimizer", "activations"))
     for part, nbytes in report["bytes"].items():
         inside = "  (within activations)" if part in ("saved", "workspace") else ""
