@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,7 @@ def opcodes() -> dict[str, Any]:
     simulate = core.sim.run
 
     def run(source: Any, kernel: str, grid: Any, block: Any, args: Any, *more: Any, **named: Any) -> Any:
-        copies = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
+        copies = copied(args)
         report = simulate(source, kernel, grid, block, args, *more, **named)
         how = {**dict(zip(("smem", "cluster"), more, strict=False)), **named}
         how = {"grid": grid, "block": block, **{k: v for k, v in how.items() if k in ("smem", "cluster", "defines")}}
@@ -220,7 +221,7 @@ class Chip:
 
     def tensor(self, array: np.ndarray[Any, Any]) -> Any:
         """A copy of an array on the device: a tensor of its type where it is one, else of bytes."""
-        dtype = {"float32": "f32", "float64": "f64", "int32": "i32", "uint32": "u32"}.get(array.dtype.name, "u8")
+        dtype = {n: d for n, d in core.sim.ELEMENTS.items() if d != "bf16"}.get(array.dtype.name, "u8")
         held = array if dtype != "u8" else np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         made = self.device.tensor(self.device.allocate(held.nbytes), 0, held.shape, dtype)
         self.device.upload(made, held)
@@ -239,18 +240,37 @@ class Chip:
         if ".address_size" not in source:
             return Kernel(Path("kernel.cu"), name, chosen, text=source)
         made = Kernel(Path("kernel.ptx"), name, text=source.replace(".target sm_90a", f".target {self.device.arch}"))
-        if (made, 0) not in self.device._functions:  # where the device keeps what it has loaded
-            self.device._functions[made, 0] = self.device._load(made, str(made.text).encode() + b"\0")
+        self.device.adopt(made, str(made.text).encode() + b"\0")
         return made
 
     def run(self, source: Any, name: str, grid: Any, block: Any, args: Any, defines: Any = (), **how: int) -> None:
         """As `core.sim.run`. how: smem, cluster."""
-        raw = [np.ascontiguousarray(a).reshape(-1).view(np.uint8) if isinstance(a, np.ndarray) else a for a in args]
-        tensors = [self.tensor(a) if isinstance(a, np.ndarray) else a for a in raw]
-        self.launch(self.kernel(source, name, defines), tensors, three(grid), three(block), **how)
-        for held, array in zip(tensors, args, strict=True):
-            if isinstance(array, np.ndarray):
-                array[...] = self.device.download(held).view(array.dtype).reshape(array.shape)
+        arrays = {id(a): a for a in map(array_of, args) if a is not None}
+        held = {k: self.tensor(np.ascontiguousarray(a).reshape(-1).view(np.uint8)) for k, a in arrays.items()}
+        passed = [a if array_of(a) is None else self.argument(a, held[id(array_of(a))]) for a in args]
+        self.launch(self.kernel(source, name, defines), passed, three(grid), three(block), **how)
+        for key, array in arrays.items():
+            array[...] = self.device.download(held[key]).view(array.dtype).reshape(array.shape)
+
+    def argument(self, asked: Any, held: Any) -> Any:
+        """A buffer that lies on the device, or a tensor map of it."""
+        if not isinstance(asked, core.sim.Map):
+            return held
+        dtype = core.sim.ELEMENTS[asked.array.dtype.name]
+        return asked.of(self.device.tensor(held.base, held.offset, asked.array.shape, dtype))
+
+
+def array_of(argument: Any) -> Any:
+    """The array of an argument that is a buffer or a tensor map of one; None for any other."""
+    found = argument.array if isinstance(argument, core.sim.Map) else argument
+    return found if isinstance(found, np.ndarray) else None
+
+
+def copied(args: Any) -> list[Any]:
+    """Arguments with arrays of their own: those that share one share its copy."""
+    copies = {id(a): a.copy() for a in map(array_of, args) if a is not None}
+    fresh = [argument if (a := array_of(argument)) is None else copies[id(a)] for argument in args]
+    return [replace(o, array=n) if isinstance(o, core.sim.Map) else n for o, n in zip(args, fresh, strict=True)]
 
 
 def three(sizes: Any) -> tuple[int, int, int]:
@@ -285,7 +305,7 @@ class Compared:
                 raise
             self.absent.append(f"{self.test}: {error.message}")
             return
-        pairs = [(a, b) for a, b in zip(args, copies, strict=True) if isinstance(a, np.ndarray)]
+        pairs = [(a, b) for a, b in zip(map(array_of, args), map(array_of, copies), strict=True) if a is not None]
         if all(a.tobytes() == b.tobytes() for a, b in pairs):
             self.same += 1
         elif isinstance(source, str) and re.search(r"\.approx\b", source):

@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from core.device.gpu import DeviceTensor, TensorMap, tensor_map
 from core.device.nvrtc import Kernel, compile_ptx
-from core.device.sim import KernelError, Memory, PtxError, Report, Simulator
+from core.device.sim import KernelError, Memory, PtxError, Report, Simulator, tensormap
 from core.errors import BuildError
 
-__all__ = ["KernelError", "PtxError", "Report", "run"]
+__all__ = ["KernelError", "Map", "PtxError", "Report", "run"]
 
 Sizes = int | Sequence[int]
+Buffers = dict[int, tuple[int, np.ndarray[Any, Any]]]  # an array's id -> its address, and the array
+ELEMENTS = {"float32": "f32", "float64": "f64", "uint16": "bf16", "int32": "i32", "uint32": "u32", "uint8": "u8"}
+
+
+@dataclass(frozen=True)
+class Map:
+    """A tensor map of a NumPy array, as an argument of a kernel that copies boxes of it (cp.async.bulk.tensor).
+
+    box: its sizes, the fastest running dim first, as in `launch.tmap`; swizzle in bytes: 0, 32, 64 or 128.
+    """
+
+    array: np.ndarray[Any, Any]
+    box: Sequence[int]
+    swizzle: int = 0
+
+    def of(self, tensor: DeviceTensor) -> TensorMap:
+        """The map of that array on a device. Raises BuildError for what the hardware does not take."""
+        return tensor_map(tensor, self.box, self.swizzle)
 
 
 def run(
@@ -33,18 +53,18 @@ def run(
     """Compile `source` (a .cu file, CUDA C++ text, or PTX text) and run one of its `extern "C"` kernels.
 
     args, in the kernel's order: NumPy arrays become buffers and are written in place (uint16 for bf16 bits), NumPy
-    scalars are passed by value with their own type, None is a null pointer. Sizes are one to three numbers;
-    smem is in bytes. strict also reports races and reads of what nothing wrote; without it a kernel runs some ten
-    times faster. count, which needs strict=False: the report's `counts` say by source line what the kernel did, as
-    `core trace` prints it. Raises BuildError for what does not compile, PtxError for an instruction that the simulator
-    does not have, KernelError for what a kernel may not do.
+    scalars are passed by value with their own type, None is a null pointer, a Map is a tensor map. Sizes are one to
+    three numbers; smem is in bytes. strict also reports races, reads of what nothing wrote, and results that depend on
+    when asynchronous work happens; without it a kernel runs some ten times faster. count, which needs strict=False: the
+    report's `counts` say by source line what the kernel did, as `core trace` prints it. Raises BuildError for what does
+    not compile, PtxError for an instruction that the simulator does not have, KernelError for what a kernel may not do.
     """
     simulator = Simulator(_ptx(source, kernel, defines or {}))
     memory = simulator.memory
-    buffers: list[tuple[int, np.ndarray[Any, Any]]] = []
+    buffers: Buffers = {}
     packed = [_argument(memory, value, place, buffers) for place, value in enumerate(args)]
     report = simulator.launch(kernel, _sizes(grid), _sizes(block), packed, smem, cluster, strict, count)
-    for address, array in buffers:
+    for address, array in buffers.values():
         _copy_back(memory.read(address, array.nbytes).view(array.dtype).reshape(array.shape), array, kernel)
     return report
 
@@ -66,20 +86,31 @@ def _ptx(source: str | Path, kernel: str, defines: Mapping[str, str | int]) -> s
     return compile_ptx(Kernel(Path("kernel.cu"), kernel, chosen, text=source)).ptx
 
 
-def _argument(memory: Memory, value: Any, place: int, buffers: list[tuple[int, np.ndarray[Any, Any]]]) -> bytes:
+def _argument(memory: Memory, value: Any, place: int, buffers: Buffers) -> bytes:
     if value is None:
         return bytes(8)
     if isinstance(value, np.ndarray):
-        address = memory.allocate(value.nbytes, f"argument {place}", itemsize=value.itemsize)
-        memory.write(address, value)
-        buffers.append((address, value))
-        return address.to_bytes(8, "little")
+        return _address(memory, value, place, buffers).to_bytes(8, "little")
+    if isinstance(value, Map):
+        address, kind = _address(memory, value.array, place, buffers), ELEMENTS.get(value.array.dtype.name)
+        if kind is None:
+            raise BuildError(f"argument {place}: no tensor map of {value.array.dtype}; of {', '.join(ELEMENTS)}")
+        return tensormap.bytes_of(value.of(DeviceTensor(address, value.array.shape, kind)))
     if isinstance(value, np.generic):
         return value.tobytes()
     raise BuildError(
         f"argument {place} is {value!r}; expected a NumPy array, a NumPy scalar or None",
         hint="a kernel's scalars are typed: np.int32(n), np.float32(x)",
     )
+
+
+def _address(memory: Memory, array: np.ndarray[Any, Any], place: int, buffers: Buffers) -> int:
+    """Where an array lies; it is one buffer however often it is passed."""
+    if id(array) not in buffers:
+        address = memory.allocate(array.nbytes, f"argument {place}", itemsize=array.itemsize)
+        memory.write(address, array)
+        buffers[id(array)] = address, array
+    return buffers[id(array)][0]
 
 
 def _sizes(given: Sizes) -> tuple[int, ...]:

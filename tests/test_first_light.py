@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import core.sim
 from core.device.gpu import LaunchRecord, tensor_map
 from core.device.nvrtc import Kernel
 from core.device.sim.device import SimDevice
@@ -125,6 +126,14 @@ def test_differences_count_the_floats_between():
     a = np.array([1.0, -0.0, np.nan, np.inf], np.float32)
     b = np.array([np.nextafter(np.float32(1), np.float32(2)), 0.0, np.nan, np.inf], np.float32)
     assert first_light.places(a, b) == 1 and first_light.places(a, a) == 0
+
+
+def test_the_chip_gets_arguments_of_its_own_tensor_maps_included():
+    x, n = np.arange(32, dtype=np.float32).reshape(4, 8), np.int32(3)
+    given = [x, core.sim.Map(x, (8, 4), 32), n, None]
+    array, mapped, number, nothing = first_light.copied(given)
+    assert array is mapped.array and array is not x and (array == x).all()
+    assert (mapped.box, mapped.swizzle, number, nothing) == ((8, 4), 32, n, None)
 
 
 def test_the_tensor_map_probe_does_in_the_simulator_what_it_asks_of_the_chip():

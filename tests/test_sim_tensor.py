@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 import core.sim
-from core.device.sim import KernelError, Simulator
-from core.device.sim.tensormap import encode
+from core.device.sim import KernelError
 from core.testing.ptx import HEAD
 
 rng = np.random.default_rng(3)
@@ -120,23 +119,26 @@ ld.param.u64 %q, [k_1]; mad.wide.u32 %p, %t, 16, %q; st.global.v4.b32 [%p], {{%v
 
 # --------------------------------------------------------------------------- tensor copies
 def tensor_kernel(rank: int, nbytes: int, store: str) -> str:
+    """One thread brings the box at coordinates k_2 ... of k_0's tensor, and takes it to the same place in k_1's."""
     coordinates = "{" + ", ".join(f"%c{i}" for i in range(rank)) + "}"
-    loads = "".join(f"ld.param.u32 %c{i}, [k_2+{4 * i}];\n" for i in range(rank))
+    loads = "".join(f"ld.param.u32 %c{i}, [k_{2 + i}];\n" for i in range(rank))
+    numbers = "".join(f", .param .u32 k_{2 + i}" for i in range(rank))
     return f"""{HEAD}
-.visible .entry k(.param .align 64 .b8 k_0[128], .param .align 64 .b8 k_1[128], .param .align 4 .b8 k_2[20])
+.visible .entry k(.param .align 64 .b8 k_0[128], .param .align 64 .b8 k_1[128]{numbers})
 {{ .reg .b64 %m, %n, %st; .reg .b32 %t, %s, %b, %c<5>; .reg .pred %q; .shared .align 1024 .b8 box[{nbytes}];
 .shared .align 8 .b8 bar[8];
 mov.u32 %t, %tid.x; mov.u32 %s, box; mov.u32 %b, bar; mov.b64 %m, k_0; mov.b64 %n, k_1;
 cvta.param.u64 %m, %m; cvta.param.u64 %n, %n;
 {loads}
-setp.ne.u32 %q, %t, 0; @%q bra WAIT;
+setp.ne.u32 %q, %t, 0; @%q bra DONE;
 mbarrier.init.shared::cta.b64 [%b], 1;
+fence.mbarrier_init.release.cluster;
 mbarrier.arrive.expect_tx.shared::cta.b64 %st, [%b], {nbytes};
 cp.async.bulk.tensor.{rank}d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%s], [%m, {coordinates}], [%b];
-mbarrier.try_wait.parity.shared::cta.b64 %q, [%b], 0;
+WAIT: mbarrier.try_wait.parity.shared::cta.b64 %q, [%b], 0; @!%q bra WAIT;
 {store.format(rank=rank, coordinates=coordinates)}
 cp.async.bulk.commit_group; cp.async.bulk.wait_group 0;
-WAIT: ret; }}"""
+DONE: ret; }}"""
 
 
 STORE = "cp.async.bulk.tensor.{rank}d.global.shared::cta.tile.bulk_group [%n, {coordinates}], [%s];"
@@ -152,26 +154,28 @@ def test_tensor_copies_of_every_rank_fill_zeros_outside_and_store_nothing_there(
     start = (1, 0, 1, 3, 20)[-rank:]
     source = rng.integers(1, 100, shape).astype(np.float32)
     target = rng.integers(1, 100, shape).astype(np.float32)
-    simulator = Simulator(tensor_kernel(rank, int(np.prod(box)) * 4, store))
-    memory, maps, places = simulator.memory, [], []
-    strides = [int(np.prod(shape[i + 1 :])) * 4 for i in range(rank - 1)][::-1]
-    for array in (source, target):
-        address = memory.allocate(array.nbytes)
-        memory.write(address, array)
-        places.append(address)
-        maps.append(encode(address, "f32", 4, shape[::-1], strides, box[::-1], swizzle))
-    at = np.array([*start[::-1], *[0] * (5 - rank)], np.int32)
-    simulator.launch("k", (1,), (32,), [*maps, at.tobytes()])
-    got = memory.read(places[1], target.nbytes).view(np.float32).reshape(shape)
+    got = target.copy()
+    maps = [core.sim.Map(array, box[::-1], swizzle) for array in (source, got)]
+    at = [np.int32(c) for c in start[::-1]]
+    core.sim.run(tensor_kernel(rank, int(np.prod(box)) * 4, store), "k", 1, 32, [*maps, *at])
     window = tuple(slice(a, min(a + b, n)) for a, b, n in zip(start, box, shape, strict=True))
     wanted = target.copy()
     wanted[window] = source[window] + (target[window] if store is REDUCE else 0)
     assert (got == wanted).all()
 
 
-def test_multicast_writes_every_thread_block_of_the_mask_and_its_mbarrier():
+BULK = ("const int* x", "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster"
+        " [%0], [%1], 128, [%2], %3;", "x")  # fmt: skip
+TILE = ("const __grid_constant__ Map x",
+        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster"
+        " [%0], [%1, {%4, %4}], [%2], %3;", "&x")  # fmt: skip
+
+
+@pytest.mark.parametrize(("parameter", "copy", "place"), [BULK, TILE], ids=["bulk", "tensor"])
+def test_multicast_writes_every_thread_block_of_the_mask_and_its_mbarrier(parameter, copy, place):
     source = """
-extern "C" __global__ void __cluster_dims__(2) k(int* y, const int* x) {
+struct alignas(64) Map { unsigned long long words[16]; };
+extern "C" __global__ void __cluster_dims__(2) k(int* y, PARAMETER) {
     __shared__ alignas(128) int box[32];
     __shared__ alignas(8) unsigned long long bar;
     unsigned b = (unsigned)__cvta_generic_to_shared(&bar), s = (unsigned)__cvta_generic_to_shared(box), rank;
@@ -183,8 +187,7 @@ extern "C" __global__ void __cluster_dims__(2) k(int* y, const int* x) {
     }
     asm volatile("barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;" ::: "memory");
     if (threadIdx.x == 0 && rank == 0)
-        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster"
-                     " [%0], [%1], 128, [%2], %3;" :: "r"(s), "l"(x), "r"(b), "h"((short)3) : "memory");
+        asm volatile("COPY" :: "r"(s), "l"(PLACE), "r"(b), "h"((short)3), "r"(0) : "memory");
     asm volatile("{.reg .pred P; W: mbarrier.try_wait.parity.shared::cta.b64 P, [%0], 0; @!P bra W; }"
                  :: "r"(b) : "memory");
     y[blockIdx.x * 32 + threadIdx.x] = box[threadIdx.x] + blockIdx.x;
@@ -196,7 +199,9 @@ extern "C" __global__ void __cluster_dims__(2) k(int* y, const int* x) {
     asm volatile("barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }"""
     x, y = np.arange(100, 132, dtype=np.int32), np.zeros(128, np.int32)
-    core.sim.run(source, "k", 4, 32, [y, x], cluster=2)
+    source = source.replace("PARAMETER", parameter).replace("COPY", copy).replace("PLACE", place)
+    given = core.sim.Map(x.reshape(4, 8), (8, 4)) if place == "&x" else x
+    core.sim.run(source, "k", 4, 32, [y, given], cluster=2)
     assert (y.reshape(4, 32) == 2 * x + np.arange(4)[:, None]).all()
 
 

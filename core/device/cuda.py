@@ -321,6 +321,10 @@ class CudaDevice(KernelDevice):
         for command in todo:
             self._pack(command)
 
+    def adopt(self, kernel: Kernel, code: bytes) -> None:
+        """Take a kernel's code as it is, a cubin or PTX text that ends with a zero, instead of compiling its source."""
+        self._functions[kernel, 0] = self._load(kernel, code)
+
     def _load(self, kernel: Kernel, cubin: bytes) -> Any:
         if cubin not in self._modules:
             self._modules[cubin] = self.driver.call("cuModuleLoadData", cubin, doing=f"loading {kernel.where}")

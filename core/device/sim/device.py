@@ -140,9 +140,4 @@ class SimDevice(KernelDevice):
 
 def _encoded(argument: Any) -> bytes:
     """An argument's bytes; a tensor map has the simulator's own form."""
-    if not isinstance(argument, TensorMap):
-        return bytes_of(argument)
-    tensor = argument.tensor
-    return tensormap.encode(
-        tensor.pointer, tensor.dtype, tensor.itemsize, argument.dims, argument.strides, argument.box, argument.swizzle
-    )
+    return tensormap.bytes_of(argument) if isinstance(argument, TensorMap) else bytes_of(argument)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from core.device.gpu import TensorMap
 from core.device.sim.tensor import swizzled
 from core.device.sim.types import Array
 
@@ -68,6 +69,11 @@ def encode(
         *five(strides, 4),
     )  # fmt: skip
     return packed.ljust(BYTES, b"\0")
+
+
+def bytes_of(m: TensorMap) -> bytes:
+    """A launcher's tensor map as the bytes of a parameter."""
+    return encode(m.tensor.pointer, m.tensor.dtype, m.tensor.itemsize, m.dims, m.strides, m.box, m.swizzle)
 
 
 def decode(raw: bytes) -> Map | None:
