@@ -5,101 +5,31 @@ A server on loopback speaks what the hub does: a listing with hashes, and files 
 
 from __future__ import annotations
 
-import hashlib
+import importlib.util
 import json
 import sys
-import threading
-import urllib.parse
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
-import numpy as np
 import pytest
 
 from core import cli
 from core.data import fetch
 from core.data.fetch import Collection
 
-REPOSITORY = "kjj0/fineweb10B-gpt2"
-NAMES = ["fineweb_val_000000.bin", "fineweb_train_000001.bin", "fineweb_train_000002.bin"]
-
-
-def shard(seed, tokens=3000):
-    header = np.zeros(256, "<i4")
-    header[:3] = 20240520, 1, tokens
-    return header.tobytes() + np.random.default_rng(seed).integers(0, 50257, tokens).astype("<u2").tobytes()
-
-
-class Hub:
-    """What the server has and how it behaves. files: name -> contents; asked: (method, path, range) of requests."""
-
-    def __init__(self):
-        self.files = {name: shard(i) for i, name in enumerate(NAMES)}
-        self.asked = []
-        self.drop_after = None  # bytes of a file's answer, once
-        self.change = {}  # listing entry -> what to say instead
-        self.ranges = True
-        self.page = None  # a sign-in page in place of everything
-
-    def describe(self, name):
-        data = self.files[name]
-        found = {"type": "file", "path": name, "size": len(data), "oid": git_hash(data)}
-        if not name.endswith(".json"):
-            found["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 100}
-        return {**found, **self.change}
-
-
-def git_hash(data):
-    return hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
-
-
-class Handler(BaseHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-    def do_POST(self):
-        hub = self.server.hub
-        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        hub.asked.append(("POST", self.path, None))
-        names = urllib.parse.parse_qs(body).get("paths", [])
-        found = [hub.describe(name) for name in names if name in hub.files]
-        self.answer(200, json.dumps(found).encode(), "application/json")
-
-    def do_GET(self):
-        hub = self.server.hub
-        hub.asked.append(("GET", self.path, self.headers.get("Range")))
-        data = hub.files[self.path.rpartition("/")[2]]
-        begin = int(self.headers["Range"].removeprefix("bytes=").partition("-")[0]) if hub.ranges else 0
-        headers = {"Content-Range": f"bytes {begin}-{len(data) - 1}/{len(data)}"} if hub.ranges else {}
-        self.answer(206 if hub.ranges else 200, data[begin:], "application/octet-stream", headers)
-
-    def answer(self, code, data, kind, headers=None):
-        hub = self.server.hub
-        if hub.page is not None:
-            code, data, kind, headers = 200, hub.page, "text/html", {}
-        self.send_response(code)
-        for name, value in {"Content-Type": kind, "Content-Length": len(data), **(headers or {})}.items():
-            self.send_header(name, str(value))
-        self.end_headers()
-        if hub.drop_after is not None and self.command == "GET":
-            data, hub.drop_after = data[: hub.drop_after], None
-        self.wfile.write(data)
-        self.close_connection = True
+spec = importlib.util.spec_from_file_location("loopback_hub", Path(__file__).parent / "loopback_hub.py")
+loopback = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(loopback)
+NAMES, REPOSITORY = loopback.NAMES, loopback.REPOSITORY
 
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A hub on loopback, and a working directory."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.hub = Hub()
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    yield server.hub
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with loopback.serving() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        yield hub
 
 
 def get(capsys, *words, code=0):

@@ -38,7 +38,11 @@ def staged(out: Path) -> Iterator[Path]:
         if out.exists():
             raise UsageError(f"{out} came into being while it was written; it is as it was", hint="name another place")
         files.rename(path, out)
-        files.sync_folder(out.parent)
+        try:
+            files.sync_folder(out.parent)
+        except OSError:
+            files.rename(out, path)  # it might not be there after a power cut: then it is not there now either
+            raise
     except OSError as error:
         raise CheckpointError(
             f"{out}: cannot be written: {error.strerror or error}; nothing is left of it",
