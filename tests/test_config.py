@@ -7,10 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import hypothesis.strategies as st
 import pytest
-import tomli_w
-from hypothesis import HealthCheck, given, settings
 
 from core.config import (
     check_options,
@@ -22,8 +19,7 @@ from core.config import (
     shipped_configs,
 )
 from core.config.reference import reference
-from core.config.schema import Schema, Train
-from core.errors import CoreError, UsageError
+from core.errors import UsageError
 
 ROOT = Path(__file__).parent.parent
 
@@ -528,7 +524,7 @@ def test_a_run_name_is_one_component(name):
     assert check_run_name("tiny-2") == "tiny-2"
 
 
-# --- documentation and fuzz ------------------------------------------------------------------------------------
+# --- documentation --------- ------------------------------------------------------------------------------------
 
 
 def test_the_page_of_all_keys_is_up_to_date():
@@ -540,50 +536,3 @@ def test_the_shipped_configs_are_toml_1_0():
     tomllib = pytest.importorskip("tomllib")
     for path in shipped_configs().values():
         tomllib.loads(path.read_text(encoding="utf-8"))
-
-
-WORDS = st.sampled_from(
-    [
-        *Schema.__struct_fields__,
-        *Train.__struct_fields__,
-        "on",
-        "cpu",
-        "cuda",
-        "extends",
-        "name",
-        "lr",
-        "generate",
-        "B",
-        "x",
-    ]
-)
-VALUES = st.recursive(
-    st.one_of(st.integers(-3, 2**70), st.floats(), st.booleans(), st.text(max_size=4), st.dates(), WORDS),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(WORDS, inner, max_size=4)),
-    max_leaves=12,
-)
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(document=st.dictionaries(WORDS, VALUES, max_size=8), override=st.text(max_size=12))
-def test_no_document_and_no_override_gets_past_as_a_traceback(write, document, override):
-    try:
-        text = tomli_w.dumps(document)
-    except (ValueError, TypeError):  # a lone surrogate
-        return
-    for overrides in ((), (override,), (f"train.steps={override}",)):
-        try:
-            loaded(write(GOOD + "\n", "base.toml"), *overrides)
-            loaded(write(text), *overrides)
-        except CoreError as error:
-            assert error.exit_code == 2 and str(error)
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(at=st.integers(0, len(GOOD)), length=st.integers(0, 5), put=st.text(max_size=3))
-def test_no_damaged_file_gets_past_as_a_traceback(write, at, length, put):
-    try:
-        Path("run.toml").write_bytes((GOOD[:at] + put + GOOD[at + length :]).encode("utf-8", "surrogatepass"))
-        loaded("run.toml")
-    except CoreError as error:
-        assert error.exit_code == 2

@@ -182,7 +182,7 @@ class TensorFile(Mapping[str, Array]):
             raise CheckpointError(f"{self.path}: cannot be read: {error.strerror or error}") from None
         try:
             header = json.loads(text.decode(), object_pairs_hook=self._without_duplicates)
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # a number of thousands of digits is a ValueError too
             raise self._bad("the header is not JSON") from None
         if not isinstance(header, dict):
             raise self._bad("the header is not a JSON object")
@@ -213,10 +213,12 @@ class TensorFile(Mapping[str, Array]):
         if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
             raise self._bad(f'tensor "{name}" must have dtype, shape and data_offsets')
         kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-        if kind not in DTYPES:
+        if not isinstance(kind, str) or kind not in DTYPES:
             raise self._bad(f'tensor "{name}" has dtype {kind!r}; expected one of {", ".join(DTYPES)}')
         if not isinstance(shape, list) or not all(_is_size(n) for n in shape) or len(shape) > 16:
-            raise self._bad(f'tensor "{name}" has shape {shape!r}')
+            raise self._bad(f'tensor "{name}" has shape {shape!r:.200}')
+        if math.prod(n for n in shape if n) >= 2**48:  # one without elements too: NumPy multiplies the others
+            raise self._bad(f'tensor "{name}" has shape {shape!r:.200}, more than any file holds')
         if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_size(n) for n in offsets):
             raise self._bad(f'tensor "{name}" has data_offsets {offsets!r}')
         return kind, tuple(shape), offsets[0], offsets[1]
