@@ -29,6 +29,7 @@ VARIANTS = [
     position.PositionVector,
     layernorm.LayerNormNaive,
     layernorm.LayerNormWarp,
+    layernorm.LayerNormShared,
     matmul.MatmulNaive,
     matmul.MatmulTiled,
     matmul_mma.MatmulMma,

@@ -6,6 +6,9 @@
 // warp_forward, warp_dx     one warp a row, 16 bytes a lane: coalesced; limited by memory bandwidth
 // warp_partials             a slice of the rows a thread block: enough of them to fill the GPU; sums into workspace
 // warp_dparams              adds the slices up in order, so that bits repeat
+// shared_backward           dx and the slices' sums in one pass: dy and x come from memory once; each warp sums in shared
+//                           memory of its own
+// shared_dparams            adds the slices up, 8 threads a column, in a fixed order
 
 #ifndef WIDTH
 #define WIDTH 1  // elements that a lane loads at once: 16 bytes where C is a multiple of them, else one
@@ -167,4 +170,76 @@ extern "C" __global__ void warp_dparams(float* dweight, float* dbias, const floa
     }
     if (dweight) dweight[c] = weights;
     if (dbias) dbias[c] = biases;
+}
+
+// --- shared --------------------------------------------------------------------------------------------------------
+
+// dx or partials may be null. partials: (slices, 2, C); block (32, warps), a slice of the rows each
+extern "C" __global__ void shared_backward(elem* dx, float* __restrict__ partials, const elem* __restrict__ dy,
+                                           const elem* __restrict__ x, const elem* __restrict__ weight,
+                                           const float* __restrict__ mean, const float* __restrict__ rstd, int rows,
+                                           int C, int slice, int add) {
+    alignas(128) extern __shared__ float sums[];  // (warps, 2, C); a lane touches its own columns only
+    float *weights = sums + threadIdx.y * 2 * C, *biases = weights + C;
+    for (int c = threadIdx.x * WIDTH; c < C && partials; c += 32 * WIDTH) {
+        store(weights + c, Pack<float, WIDTH>{});
+        store(biases + c, Pack<float, WIDTH>{});
+    }
+    int first = blockIdx.x * slice, last = min(first + slice, rows);
+    for (int row = first + threadIdx.y; row < last; row += blockDim.y) {
+        u64 start = (u64)row * C;
+        float m = mean[row], r = rstd[row], along_one = 0, along_n = 0;
+        for (int c = threadIdx.x * WIDTH; c < C; c += 32 * WIDTH) {
+            auto in = load<WIDTH>(x + start + c), above = load<WIDTH>(dy + start + c), scale = load<WIDTH>(weight + c);
+            Pack<float, WIDTH> to_weights, to_biases;
+            if (partials) to_weights = load<WIDTH>(weights + c), to_biases = load<WIDTH>(biases + c);
+            for (int k = 0; k < WIDTH; k++) {
+                float n = (in[k] - m) * r, dn = above[k] * scale[k];
+                along_one += dn;
+                along_n += dn * n;
+                to_weights[k] += above[k] * n;
+                to_biases[k] += above[k];
+            }
+            if (partials) {
+                store(weights + c, to_weights);
+                store(biases + c, to_biases);
+            }
+        }
+        if (!dx) continue;
+        along_one = warp_sum(along_one) / C;
+        along_n = warp_sum(along_n) / C;
+        for (int c = threadIdx.x * WIDTH; c < C; c += 32 * WIDTH) {  // x and dy again, from cache
+            auto in = load<WIDTH>(x + start + c), above = load<WIDTH>(dy + start + c), scale = load<WIDTH>(weight + c);
+            Pack<elem, WIDTH> out;
+            if (add) out = load<WIDTH>(dx + start + c);
+            for (int k = 0; k < WIDTH; k++) {
+                float n = (in[k] - m) * r;
+                out[k] = (add ? float(out[k]) : 0) + r * (above[k] * scale[k] - along_one - n * along_n);
+            }
+            store(dx + start + c, out);
+        }
+    }
+    if (!partials) return;
+    __syncthreads();
+    for (int at = threadIdx.y * 32 + threadIdx.x; at < 2 * C; at += 32 * blockDim.y) {
+        float sum = 0;
+        for (int warp = 0; warp < blockDim.y; warp++) sum += sums[warp * 2 * C + at];
+        partials[(u64)blockIdx.x * 2 * C + at] = sum;
+    }
+}
+
+// dweight, dbias: (C), either may be null; partials: (slices, 2, C). block (32, 8): 32 columns, every 8th slice; grid
+// (columns, 2): dweight, dbias
+extern "C" __global__ void shared_dparams(float* dweight, float* dbias, const float* __restrict__ partials, int slices,
+                                          int C, int add_weight, int add_bias) {
+    __shared__ float parts[8][32];
+    float* out = blockIdx.y ? dbias : dweight;
+    int c = blockIdx.x * 32 + threadIdx.x, add = blockIdx.y ? add_bias : add_weight;
+    float sum = 0;
+    for (int i = threadIdx.y; i < slices && c < C; i += 8) sum += partials[((u64)i * 2 + blockIdx.y) * C + c];
+    parts[threadIdx.y][threadIdx.x] = sum;
+    __syncthreads();
+    if (threadIdx.y > 0 || c >= C || !out) return;
+    for (int i = 1; i < 8; i++) sum += parts[i][threadIdx.x];
+    out[c] = sum + (add ? out[c] : 0);
 }

@@ -4,7 +4,9 @@ from core import Variant, cdiv, f32, i32
 
 from .width import width
 
-WARPS = 4  # rows of a thread block
+WARPS = 4  # rows of a thread block at a time
+BLOCKS = 512  # thread blocks of `shared`, at most, whose sums are then added up
+WIDEST = 2048  # columns whose sums fit into the shared memory of every chip
 SLICE = 128  # rows whose part of the parameter gradients one thread block sums
 
 
@@ -56,3 +58,34 @@ class LayerNormWarp(Variant):
             launch("warp_partials", sums, t.dy, t.x, *given, i32(SLICE), grid=(cdiv(t.C, 32), slices), block=(32, 8))
             arguments = (t.dweight, t.dbias, sums, i32(slices), i32(t.C), i32(t.add_dweight), i32(t.add_dbias))
             launch("warp_dparams", *arguments, grid=cdiv(t.C, 128), block=128)
+
+
+class LayerNormShared(Variant):
+    """Backward reads dy and x once for dx and both parameters' gradients: two launches where `warp` has three."""
+
+    op, name, priority = "layernorm", "shared", 20
+    base = "warp"
+    examples = [{"x": (BLOCKS + 3, 264)}]  # slices of two rows, the last one shorter; more than a warp loads at once
+
+    def why_not(self, t):
+        return f"C = {t.C}; it keeps sums of at most {WIDEST} columns in shared memory" if t.C > WIDEST else None
+
+    def slices(self, t):
+        """(slices of the rows, rows of one)"""
+        each = cdiv(t.rows, BLOCKS)
+        return cdiv(t.rows, each), each
+
+    def workspace(self, t):
+        return self.slices(t)[0] * 2 * t.C * 4
+
+    def backward(self, t, launch):
+        params = t.dweight is not None or t.dbias is not None
+        sums = launch.workspace if params else None
+        count, each = self.slices(t)
+        if params or t.dx is not None:
+            given = (t.dy, t.x, t.weight, t.mean, t.rstd, i32(t.rows), i32(t.C), i32(each), i32(t.add_dx))
+            how = {"grid": count, "block": (32, WARPS), "smem": WARPS * 2 * t.C * 4 if params else 0}
+            launch("shared_backward", t.dx, sums, *given, **how, define={"WIDTH": width(t.C, t.x)})
+        if params:
+            arguments = (t.dweight, t.dbias, sums, i32(count), i32(t.C), i32(t.add_dweight), i32(t.add_dbias))
+            launch("shared_dparams", *arguments, grid=(cdiv(t.C, 32), 2), block=(32, 8))
