@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,11 @@ from core.train.run import read_lines
 spec = importlib.util.spec_from_file_location("foreign_files", Path(__file__).parent / "foreign_files.py")
 foreign = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(foreign)
+spec = importlib.util.spec_from_file_location("loopback_hub", Path(__file__).parent / "loopback_hub.py")
+loopback = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(loopback)
 make, DIMS, OURS = foreign.make, foreign.DIMS, foreign.OURS
+PAGE = Path(__file__).parent.parent / "docs/interop.md"
 
 GOLD = safetensors.numpy.load_file(foreign.GOLDEN / "gpt2.safetensors")
 BATCH = make.batches(DIMS)[0]
@@ -488,3 +494,36 @@ def test_what_the_reader_gives_to_names_is_what_the_writer_writes(here, registry
     graph = opened.source.build(registry, dict(opened.dims))
     out = export(here / "hf", "hf", here / "out", registry)
     assert set(huggingface.names(graph).values()) == set(safetensors.numpy.load_file(out / "model.safetensors"))
+
+
+# --- the page ------------------------------------------------------------------------------------------------------
+
+
+def test_every_command_of_the_page_runs(here, capsys, monkeypatch):
+    """docs/interop.md as it stands, in order, with a hub on loopback that has small files of the same kinds."""
+    rng = np.random.default_rng(0)
+    tokenizer = small_bpe()
+    wte = rng.standard_normal((tokenizer.vocab_size, DIMS["C"])).astype(np.float32)
+    config = {**foreign.CONFIG, "vocab_size": tokenizer.vocab_size}
+    foreign.hf_folder(here / "made", {**foreign.hf_tensors(), "transformer.wte.weight": wte}, config)
+    (here / "made/tokenizer.json").write_text(json.dumps(to_tokenizers(tokenizer)), encoding="utf-8")
+    questions = np.zeros(256, "<i4")
+    questions[:3] = 20240522, 1, 9
+    example = [65535, 32, 0, 2, 4, 1, 5, 1, 6, 1, 7, 1, 8, 2, 9, 10]
+    example[1] = 2 * len(example)
+    with loopback.serving() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        hub.files |= {path.name: path.read_bytes() for path in (here / "made").iterdir()}
+        hub.files["hellaswag_val.bin"] = questions.tobytes() + np.array(example * 9, "<u2").tobytes()
+        ran = [words for words in commands(PAGE) if core_command(capsys, *words[1:])]
+    assert len(ran) == 9 and {words[1] for words in ran} == {"get", "import", "sample", "eval", "export"}
+    params = core.load("gpt2").params
+    for name, value in core.load("gpt2-hf").params.items():
+        np.testing.assert_array_equal(value, params[name])
+
+
+def commands(page):
+    """The commands of a page's shell blocks, as words."""
+    blocks = re.findall(r"^```sh\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S)
+    return [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
