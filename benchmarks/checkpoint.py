@@ -5,8 +5,9 @@
 
 `ours` is `core.interop.checkpoint.save`: staged, hashed (sha256 of every byte), synced, with a manifest, renamed, and
 LATEST replaced. `plain` writes the same tensors' bytes into two files, one after the other, and syncs each: it leaves
-nothing that could be verified. Each peer is a process of its own with the same arrays; rounds alternate, each begins
-with what the other left removed and the disk idle, and the first one is not counted.
+nothing that could be verified. Each peer is a process of its own with the same arrays. Rounds alternate, so does who
+is first in one (a disk may give more after a rest), each save begins with what the other left removed and the disk
+idle, and the first round is not counted.
 """
 
 from __future__ import annotations
@@ -82,12 +83,14 @@ def serve(name, folder):
     """Be a peer: one save for each line that comes in, one line of JSON for each save."""
     sys.path.insert(0, str(ROOT))
     engine = make_engine()
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
     before = resident("VmRSS")
     print(json.dumps({"ready": True}), flush=True)
     for _ in sys.stdin:
         cpu, start = os.times(), time.perf_counter()
         PEERS[name](engine, folder)
         seconds, after = time.perf_counter() - start, os.times()
+        print(name, f"{seconds:.2f} {after.user - cpu.user:.2f} {after.system - cpu.system:.2f}", file=sys.stderr)
         spent = after.user + after.system - cpu.user - cpu.system
         print(json.dumps({"seconds": seconds, "cpu": spent, "added": resident("VmHWM") - before}), flush=True)
 
@@ -112,8 +115,8 @@ def measure(folder, rounds):
         peer.stdout.readline()
     found = {name: [] for name in PEERS}
     for turn in range(rounds + 1):
-        for name, peer in peers.items():
-            result = ask(peer, folder)
+        for name in list(peers)[:: 1 if turn % 2 else -1]:
+            result = ask(peers[name], folder)
             if turn:
                 found[name].append(result)
     for peer in peers.values():
@@ -124,7 +127,9 @@ def measure(folder, rounds):
 
 def report(found):
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
-    print("| peer | MiB | seconds, median | least | MiB/s | CPU seconds | memory added, MiB | median over plain | least |")
+    print(
+        "| peer | MiB | seconds, median | least | MiB/s | CPU seconds | memory added, MiB | median over plain | least |"
+    )
     print("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
     base = [r["seconds"] for r in found["plain"]]
     for name, results in found.items():

@@ -238,21 +238,22 @@ def _clear(target: Path) -> bool:
 
 
 def stage(staged: Path, contents: Contents) -> None:
-    """A whole checkpoint in the new folder `staged`, on the disk; the caller gives it its name.
+    """Write a checkpoint's files into a new folder, synced, the manifest last. OSError as it comes.
 
-    The large files first: they are hashed and brought to the disk while the rest is written."""
+    The largest first: it is hashed and brought to the disk while the others are written.
+    """
     files.make_folder(staged)
-    with ThreadPoolExecutor(2 * THREADS, "core-save") as pool:
-        large = {
-            MODEL: start_tensors(staged / MODEL, contents.parameters, METADATA, pool),
-            OPTIMIZER: start_tensors(staged / OPTIMIZER, _Flat(contents.optimizer), METADATA, pool),
-        }
-        hashes = {name: written.sha256() for name, written in large.items()}
     texts = {MODEL_TOML: contents.model_toml.encode()}
     if contents.tokenizer_json is not None:
         texts[TOKENIZER] = contents.tokenizer_json.encode()
     texts[STATE] = files.to_json({"format": FORMAT, **contents.state})
-    hashes |= {name: files.write_durably(staged / name, text) for name, text in texts.items()}
+    with ThreadPoolExecutor(2 * THREADS, "core-save") as pool:
+        large = {
+            OPTIMIZER: start_tensors(staged / OPTIMIZER, _Flat(contents.optimizer), METADATA, pool),
+            MODEL: start_tensors(staged / MODEL, contents.parameters, METADATA, pool),
+        }
+        hashes = {name: files.write_durably(staged / name, text) for name, text in texts.items()}
+        hashes |= {name: written.sha256() for name, written in large.items()}
     listed = {n: {"sha256": digest, "bytes": (staged / n).stat().st_size} for n, digest in hashes.items()}
     files.write_durably(staged / MANIFEST, files.to_json({"format": FORMAT, "files": listed}))
     files.sync_folder(staged)

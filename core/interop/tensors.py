@@ -43,7 +43,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 WRITTEN = {dtype: name for name, dtype in DTYPES.items() if name != "F16"}  # 16-bit integers are bf16's bits
 
 CHUNK = 1 << 22  # bytes of one write
-BEHIND = 32  # chunks by which the hash may lag, so that it also works while the disk syncs; they are kept alive
+BEHIND = 128  # chunks by which the hash may lag, so that it also works while the disk does; they are kept alive
 THREADS = 2  # of a file: one hashes, one syncs
 LONGEST_HEADER = 100_000_000  # bytes; the library's own limit: a hostile length must not become an allocation
 
