@@ -1,12 +1,12 @@
-"""LLaMA, arXiv:2302.13971, and what followed: its ops (rmsnorm, rope, swiglu), their kernels, its models."""
+"""LLaMA, arXiv:2302.13971, and what followed: its ops, their kernels, its models."""
 
 from pathlib import Path
 
-from . import cpu, cuda, rmsnorm, rope, swiglu
+from . import cpu, cuda, mlp_swiglu, rmsnorm, rope, swiglu
 
 
 def core_ops():
-    return [rmsnorm.rmsnorm, rope.rope, swiglu.swiglu]
+    return [rmsnorm.rmsnorm, rope.rope, swiglu.swiglu, mlp_swiglu.mlp_swiglu]
 
 
 def core_variants():
@@ -17,6 +17,7 @@ def core_variants():
         cpu.RmsNormBlocked,
         cpu.RopeBlocked,
         cpu.SwigluBlocked,
+        cpu.MlpSwigluBlas,
         *cuda.VARIANTS,
     ]
 

@@ -1,0 +1,32 @@
+"""LLaMA's MLP in a residual stream: f = x weight1^T, a = swiglu(f), y = r + a weight2^T.
+
+Gradient: da = dy weight2, df from da as in swiglu.py, dx = df weight1, dr = dy, dweight1 = df^T x, dweight2 = dy^T a.
+One op, because a need not be kept: what makes df from f makes a besides. What it computes follows from the pattern, and
+so does what it is checked against.
+"""
+
+from core import BuildError, Op, Param
+
+
+def settle(dims):
+    if dims.get("hidden", 0) % 2:
+        raise BuildError(f"weight1 has {dims['hidden']} rows; expected two halves, gates and what they let through")
+
+
+mlp_swiglu = Op(
+    "mlp_swiglu",
+    inputs={"x": "... K", "r": "... features"},
+    outputs={"y": "... features"},
+    params={
+        "weight1": Param("hidden K", init="normal(0.02)"),
+        "weight2": Param("features hidden//2", init="normal(0.02)"),
+    },
+    replaces="f = matmul(x, weight1, bias=False); a = swiglu(f); d = matmul(a, weight2, bias=False); y = add(r, d)",
+    infer=settle,
+    examples=[
+        {"x": (2, 7, 16), "r": (2, 7, 24), "weight1": (32, 16)},
+        {"x": (5, 33), "r": (5, 7), "weight1": (18, 33)},
+        {"x": (1, 1), "r": (1, 1), "weight1": (2, 1)},
+    ],
+    doc="The gated MLP of LLaMA, added to a residual stream.",
+)
