@@ -173,7 +173,25 @@ def import_plugin(candidate: Candidate) -> ModuleType:
             f"{describe(candidate)} names {loaded!r}; expected a module with functions called core_*",
             hint='an entry point reads `name = "package.module"`, without a colon',
         )
+    if not loaded.__name__.startswith(OURS):
+        _imported[loaded.__name__.partition(".")[0]] = describe(candidate)
     return loaded
+
+
+OURS = f"{__name__.partition('.')[0]}."
+_imported: dict[str, str] = {}  # top-level module -> the plugin that it is
+
+
+def blamed(error: BaseException) -> str:
+    """The plugin in whose code an error was raised, directly or in a library that it called; "" when it was in ours."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for frame in reversed(frames):
+        module = str(frame.f_globals.get("__name__", ""))
+        if module.startswith(OURS):
+            return ""
+        if (top := module.partition(".")[0]) in _imported:
+            return _imported[top]
+    return ""
 
 
 def _import_path(candidate: Candidate) -> ModuleType:

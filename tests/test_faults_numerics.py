@@ -435,6 +435,9 @@ def test_gradients_of_zero_are_counted_across_a_resume_and_reset_by_one_that_is_
     assert checkpoint.find(here / "b").state["zeros"]["h.0.fc.weight"] == 5
     train("b", *quick, resume=True)
     assert log("b").count("exactly zero") == 1
+    detector = Detector(zero_steps=8)
+    assert not any(detector.look(names) for names in [*[["a"]] * 7, [], *[["a"]] * 7])
+    assert "for 8 steps the gradient of a was" in detector.look(["a"])
 
 
 # --- looking changes nothing ---------------------------------------------------------------------------------------

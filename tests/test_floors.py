@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = (
     ("errors",),
     ("outside",),
-    ("expr", "dtypes", "cache"),
+    ("expr", "dtypes", "cache", "native"),
     ("op",),
     ("hooks",),
     ("discovery",),

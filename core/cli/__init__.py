@@ -8,6 +8,7 @@ with its code; anything else is a bug of ours and exits with 70.
 from __future__ import annotations
 
 import contextlib
+import errno
 import keyword
 import os
 import sys
@@ -20,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from core import __version__
-from core.errors import CoreError, DeviceError, did_you_mean
+from core import __version__, native
+from core.errors import BuildError, CoreError, DeviceError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from core.registry import Registry
@@ -49,6 +50,7 @@ VERBS = {
 }
 
 BUG, INTERRUPTED = 70, 130
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LAST_FRAMES = 3  # of a bug's traceback that are shown; all of it goes to a file
 
 
@@ -128,10 +130,22 @@ def core() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """The entry point of the command `core`: run a verb and exit with its code."""
+    native.of_the_command = True
+    open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a C locale must not end a run
     sys.exit(run(args))
+
+
+def open_closed_streams() -> None:
+    """`core ops >&-`: a stream that is closed is None in Python, and its number would be the next file's."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            handle = os.open(os.devnull, os.O_RDWR)
+            if handle != number:
+                os.dup2(handle, number)
+            setattr(sys, name, open(number, "r" if not number else "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def run(args: Sequence[str] | None = None) -> int:
@@ -153,6 +167,8 @@ def run(args: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:  # while flushing
         return reader_gone()
+    except OSError as error:
+        return disk_full(error) if error.errno in FULL else bug(error)
     except Exception as error:
         return bug(error)
     return result if isinstance(result, int) else 0
@@ -173,19 +189,31 @@ def reader_gone() -> int:
     return 0
 
 
+def disk_full(error: OSError) -> int:
+    """What was being written, the output of `core ops > FILE` included, does not fit."""
+    reader_gone()
+    what = error.filename or "the output"
+    return expected(UsageError(f"{what} cannot be written: {error.strerror}", hint="make room on that disk"))
+
+
 def bug(error: Exception) -> int:
-    """Say that it is our fault, show the last frames, and keep the whole traceback in a file."""
+    """Say whose fault it is, show the last frames, and keep the whole traceback in a file."""
+    from core.loader import blamed
+
     whole = "".join(traceback.format_exception(error))
-    lines = [f"core: this is a bug of ours: {type(error).__name__}: {error}"]
+    plugin = blamed(error)
+    who = f"error: {plugin} raised" if plugin else "this is a bug of ours:"
+    lines = [f"core: {who} {type(error).__name__}: {error}"]
     if os.environ.get("CORELM_TRACEBACK") == "1":
         lines.append(whole)
     else:
         frames = traceback.extract_tb(error.__traceback__)[-LAST_FRAMES:]
         lines += [f"    {frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]
         kept = _keep(whole)
-        lines.append(f"  hint: please report it with {kept}" if kept else "  hint: CORELM_TRACEBACK=1 shows all of it")
+        hint = f"the whole traceback is in {kept}" if plugin else f"please report it with your command and {kept}"
+        lines.append(f"  hint: {hint}" if kept else "  hint: CORELM_TRACEBACK=1 shows all of it")
     click.echo("\n".join(lines), err=True)
-    return BUG
+    return BuildError.exit_code if plugin else BUG
 
 
 def _keep(text: str) -> Path | None:

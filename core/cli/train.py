@@ -42,26 +42,24 @@ def command(
     """Train a model as CONFIG says: a path, or the name of a shipped config.
 
     The run's folder gets the config, metrics.jsonl, train.log, samples.jsonl and checkpoints. Ctrl-C ends after the
-    step and saves; a second one leaves at once.
+    step and saves; a second one leaves at once. So do SIGTERM and a terminal that is closed.
     """
     from core.train.display import Display
     from core.train.setup import Asked, train
-    from core.train.signals import exit_on_sigterm
+    from core.train.signals import ending_in_order
 
     if resume and origin:
         raise UsageError("--resume and --from exclude each other", hint="--from starts a new folder")
-    exit_on_sigterm()
-    return train(
-        Asked(
-            config=config,
-            overrides=overrides,
-            device=device,
-            plugins=plugin,
-            out=Path(out) if out is not None else None,
-            resume=resume,
-            origin=Path(origin) if origin else None,
-            allow_data_change=allow_data_change,
-            long=long,
-        ),
-        Display(quiet=quiet),
+    asked = Asked(
+        config=config,
+        overrides=overrides,
+        device=device,
+        plugins=plugin,
+        out=Path(out) if out is not None else None,
+        resume=resume,
+        origin=Path(origin) if origin else None,
+        allow_data_change=allow_data_change,
+        long=long,
     )
+    with ending_in_order():
+        return train(asked, Display(quiet=quiet))

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from core.errors import DataError
+from core.native import endable
 from core.outside import parse_json, read_whole
 
 if TYPE_CHECKING:
@@ -156,7 +157,8 @@ def train_bpe(text: Iterable[str], vocab_size: int, *, name: str = "bpe") -> Tok
         )
     trainer = rustbpe.Tokenizer()
     parts = (part for block in text for part in split_runs(_without_surrogates(block)))
-    trainer.train_from_iterator(parts, vocab_size - 1, pattern=PATTERN)
+    with endable():
+        trainer.train_from_iterator(parts, vocab_size - 1, pattern=PATTERN)
     ranks = sorted((rank, bytes(token)) for token, rank in trainer.get_mergeable_ranks())
     return Tokenizer("bpe", [token for _, token in ranks], name=name)
 

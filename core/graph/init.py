@@ -79,5 +79,5 @@ def draw_all(graph: Graph, seed: int, place: Callable[[str], Array], threads: in
     """Draw every parameter into `place(name)`. The streams are independent: the number of threads changes no bit."""
     largest_first = sorted(graph.parameters.values(), key=lambda p: -p.size)
     with ThreadPoolExecutor(max_workers=threads) as pool:
-        for drawn in [pool.submit(draw, p, seed, out=place(p.name)) for p in largest_first]:
-            drawn.result()
+        for _ in pool.map(lambda p: draw(p, seed, out=place(p.name)), largest_first):
+            pass  # what is waiting is given up when one fails, or on Ctrl-C

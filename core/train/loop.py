@@ -368,5 +368,8 @@ def run_job(trainer: Trainer) -> int:
     except CoreError as error:
         trainer.job.run.log(f"error: {error}")
         raise
+    except Exception as error:  # not expected; whose fault it is, the command line says
+        trainer.job.run.log(f"error: {type(error).__name__}: {error}")
+        raise
     finally:
         display.close()

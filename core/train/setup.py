@@ -81,7 +81,7 @@ def prepare(asked: Asked, display: Display, stack: ExitStack) -> Trainer:
         stack.enter_context(run)
         display.log = run.log
     start = find_start(asked, run, display)
-    before = resolved_config(start.path.parents[1]) if start else None
+    before = resolved_config(start.path.absolute().parents[1]) if start else None
 
     model = load_model(config.model, registry)
     if start is not None:
@@ -125,7 +125,13 @@ def find_start(asked: Asked, run: Run, display: Display) -> Checkpoint | None:
     brought up to date when it names another one than the newest valid, as after a kill.
     """
     if asked.origin is not None:
-        return checkpoint.find(asked.origin)
+        found = checkpoint.find(asked.origin)
+        if "imported" in found.state:
+            raise CheckpointError(
+                f"{found.path}: it was imported, not trained: there is no optimizer state to go on with",
+                hint=f'weights = "{found.path}" in the config, or --set weights={found.path}, starts from its parameters',
+            )
+        return found
     if not asked.resume:
         return None
     found, problems = checkpoint.newest(run.checkpoints)
