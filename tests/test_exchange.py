@@ -409,6 +409,12 @@ def test_ten_steps_from_imported_weights_are_pytorchs(here, capsys):
     assert np.abs(np.array([s["norm"] for s in steps]) / golden["norms"] - 1).max() < 1e-4
 
 
+def test_an_imported_model_is_started_from_and_not_gone_on_with(here, capsys):
+    core_command(capsys, "import", foreign.hf_folder(here / "hf"), "imported")
+    said = core_command(capsys, "train", "configs/tiny.toml", "--from", "imported", "--out", "run", code=7).err
+    assert "no optimizer state" in said and 'weights = "imported"' in said and not (here / "run").exists()
+
+
 def test_the_golden_losses_are_what_torch_gives_here():
     pytest.importorskip("torch")
     golden = safetensors.numpy.load_file(foreign.GOLDEN / "finetune.safetensors")
@@ -470,6 +476,7 @@ def test_a_tokenizer_of_another_kind_is_not_taken_for_ours(tmp_path):
         {"model": {**whole["model"], "type": "Unigram"}},
         {"model": {**whole["model"], "ignore_merges": True}},
         {"model": {**whole["model"], "merges": whole["model"]["merges"][::-1]}},
+        {"model": {**whole["model"], "vocab": {**whole["model"]["vocab"], "!": 1000}}},  # an id that is left out
     ]
     for other in others:
         (tmp_path / "tokenizer.json").write_text(json.dumps({**whole, **other}))

@@ -106,7 +106,7 @@ def tokenizer_of(found: Checkpoint) -> Tokenizer:
 
     if found.tokenizer_json is None:
         raise CheckpointError(
-            f"{found.path} holds no tokenizer: its run's token shards came without one",
+            f"{found.path} holds no tokenizer: what it was trained on, or imported from, came without one",
             hint="core.load(PATH).generate(tokens) in Python takes and gives token ids",
         )
     return Tokenizer.from_json(found.tokenizer_json, str(found.path / TOKENIZER))

@@ -41,12 +41,13 @@ class HellaSwag:
         self.path, self.vocab = path, vocab
         try:
             with path.open("rb") as file:
-                header = np.frombuffer(file.read(HEADER_BYTES), "<i4")
+                raw = file.read(HEADER_BYTES)
             size = path.stat().st_size - HEADER_BYTES
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-        if header.size < HEADER_BYTES // 4:
-            raise DataError(f"{path}: too short for a header of {HEADER_BYTES} bytes")
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+        if len(raw) < HEADER_BYTES:
+            raise DataError(f"{path}: {len(raw)} bytes, too short for a header of {HEADER_BYTES}")
+        header = np.frombuffer(raw, "<i4")
         if tuple(header[:2]) != (MAGIC, VERSION):
             raise DataError(
                 f"{path}: expected llm.c's HellaSwag, magic {MAGIC}, version {VERSION}; got {header[0]}, {header[1]}",

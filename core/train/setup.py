@@ -111,6 +111,8 @@ def prepare(asked: Asked, display: Display, stack: ExitStack) -> Trainer:
     announce(config, run, engine, plan, table, data, micro, display)
     announce_start(config, start, before, record, estimate, display)
     fill(config, engine, start, weights)
+    display.status("compiling kernels")
+    engine.prepare()
     job = make_job(config, registry, run, display, engine, data, micro, lr, record, start)
     return Trainer(job, start.state if start else None)
 
@@ -129,7 +131,7 @@ def find_start(asked: Asked, run: Run, display: Display) -> Checkpoint | None:
         if "imported" in found.state:
             raise CheckpointError(
                 f"{found.path}: it was imported, not trained: there is no optimizer state to go on with",
-                hint=f'weights = "{found.path}" in the config, or --set weights={found.path}, starts from its parameters',
+                hint=f'weights = "{found.path}" in the config starts from its parameters',
             )
         return found
     if not asked.resume:
