@@ -28,7 +28,8 @@ def settle_heads(dims):
     width = heads + 2 * kv_heads
     if dims["E"] % width:
         raise BuildError(
-            f"qkv has {dims['E']} features, which is no multiple of heads + 2*kv_heads = {width}",
+            f"qkv has {dims['E']} features, which is no multiple of heads + 2*kv_heads = {width}; the nearest are "
+            f"{below} and {below + width}",
             hint='the layer before it has features = "(heads + 2*kv_heads) * D"',
         )
     dims["kv_heads"], dims["D"] = kv_heads, dims["E"] // width

@@ -13,6 +13,7 @@ dependence on a library's random stream.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,24 +94,20 @@ class TokenSource:
         places = (divmod(number, self.sequences) for number in range(first, first + count))
         return np.array([self._span(epoch, place // SPAN)[place % SPAN] for epoch, place in places], np.int64)
 
-    def val_batches(self, tokens: int, B: int | None = None) -> Iterator[Batch]:
+    def val_batches(self, tokens: int, B: int | None = None, *, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
         """The first `tokens` targets of the data in order, or all of them if there are fewer, as batches (B, T).
 
-        Places beyond the end have token 0 and target -1, which losses ignore.
+        The same targets whatever B, T and `ranks` are, each on one rank; every rank gets as many batches. Places beyond
+        the end have token 0 and target -1, which losses ignore.
         """
         B = B or self.B
         windows = self._windows(tokens)
-        while True:
+        while together := list(itertools.islice(windows, B * ranks)):
             x, y = np.zeros((B, self.T), np.int32), np.full((B, self.T), -1, np.int32)
-            rows = 0
-            for row, (piece, start, count) in zip(range(B), windows, strict=False):
+            for row, (piece, start, count) in enumerate(together[rank * B : (rank + 1) * B]):
                 window = self._window(piece, start, count)
                 x[row, :count], y[row, :count] = window[:-1], window[1:]
-                rows += 1
-            if rows:
-                yield x, y
-            if rows < B:
-                return
+            yield x, y
 
     def check_tokens(self) -> None:
         """Check ids against the vocabulary now, as far as that is quick; the others are checked when they are drawn."""
