@@ -11,9 +11,12 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import core.cli as cli
+import core.sim
+from core.device.nvrtc import Kernel, compile_cubin
 from core.errors import CheckFailed, CoreError
 from core.testing import check_op
 
@@ -30,6 +33,17 @@ STALE = """    __shared__ float tile[128];
     tile[threadIdx.x] = x[i];
     float left = threadIdx.x ? tile[threadIdx.x - 1] : 0;
     y[i] = left;
+    y[i]"""
+
+
+BIG = """    __shared__ float room[16384];
+    if (i < n) room[threadIdx.x * 128 % 16384] = x[i];
+    __syncthreads();
+    if (i >= n) return;
+    if (room[0] == 12345) y[i] = room[1];
+    y[i]"""
+EARLY = """    if (i >= n) return;
+    __syncthreads(); // nobody waits for those that are gone
     y[i]"""
 
 
@@ -88,7 +102,8 @@ MISTAKES = {
     ),
     "a kernel's name misspelt": Mistake(
         "py", 'launch("forward"', 'launch("forwrd"', "forward",
-        ('no kernel "forwrd" in', 'did you mean "forward"?', 'extern "C" kernels: dweight, dx, forward'),
+        ("wave.naive", 'no kernel "forwrd" in', 'did you mean "forward"?', 'extern "C" kernels: dweight, dx, forward'),
+        'launch("forwrd"',
     ),
     "a NumPy array": Mistake(
         "py", '"forward", t.y, t.x', '"forward", t.y, np.zeros(3)', "forward", ("argument 2 is a NumPy array",),
@@ -128,6 +143,15 @@ MISTAKES = {
     "a kernel that writes to its input": Mistake(
         "cu", KERNEL, "    if (i >= n) return;\n    ((elem*)x)[i] = 0.f;\n    y[i]", "unchanged",
         ("changed what it may only read: x",),
+    ),
+    "shared memory beyond what may be declared": Mistake(
+        "cu", KERNEL, BIG, "forward",
+        ("wave.naive forward", "65536 bytes of __shared__ arrays; at most 49152", "extern __shared__", "smem=bytes"),
+    ),
+    "a barrier that some threads do not come to": Mistake(
+        "cu", KERNEL, EARLY, "forward",
+        ("wave.naive forward", "__syncthreads() by 9 of the 128 threads", "the others have exited", "early return"),
+        "__syncthreads(); //",
     ),
     "a null pointer": Mistake(
         "py", "t.x, t.weight, i32(n)", "t.x, None, i32(n)", "forward", ("a null pointer", "kernel forward")
@@ -176,6 +200,7 @@ def held(message, text, mistake):
     if mistake.line:
         number = text[: text.index(mistake.line)].count("\n") + 1
         assert re.search(rf"\bwave\.{mistake.kind}[:(]{number}\b", message), message
+    assert "node check" not in message, "an author knows of no node"
     assert "/core/testing/" not in message and "/core/device/" not in message, "a place in the core helps no author"
 
 
@@ -190,6 +215,26 @@ def test_spills_are_told_with_file_kernel_and_architecture(report):
     bounds = ("__global__ void forward", "__global__ void __launch_bounds__(1024, 2) forward")
     message, text = report(SPILLS, [bounds])
     held(message, text, SPILLS)
+
+
+def test_a_mistake_below_the_prelude_names_the_authors_line_and_no_path():
+    source = """extern "C" __global__ void kernel(elem* y, const elem* x) {
+    y[threadIdx.x] = elem(float(x[threadIdx.x + 99]) * 2);
+}"""
+    zeros = np.zeros(32, np.uint16)
+    with pytest.raises(CoreError) as error:
+        core.sim.run(source, "kernel", 1, 32, [zeros.copy(), zeros], defines={"ELEM_BF16": 1})
+    assert re.search(r"kernel kernel, prelude\.cuh:\d+, inlined at kernel\.cu:2: read of 2 bytes", str(error.value))
+
+
+def test_too_much_declared_shared_memory_is_told_in_words_where_kernels_are_compiled_for_a_gpu():
+    source = (
+        'extern "C" __global__ void kernel(float* y) { __shared__ float s[16384]; s[threadIdx.x] = 1; y[0] = s[1]; }'
+    )
+    with pytest.raises(CoreError) as error:
+        compile_cubin(Kernel(Path("wave.cu"), "kernel", text=source), "sm_80")
+    assert "wave.cu" in str(error.value)
+    assert "65536 bytes of __shared__ arrays, at most 49152: more is dynamic" in error.value.hint
 
 
 def test_one_mistake_is_told_once(report):

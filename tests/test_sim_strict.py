@@ -176,7 +176,7 @@ BROKEN: list[tuple[str, str, str, str]] = [
     ("reduce", "y[blockIdx.x] = all", "y[0] = all", "race"),
     ("reduce", "__shared__ float parts[32]", "__shared__ float parts[3]", "out of bounds"),
     ("reduce", "i < blockDim.x / 32", "i <= blockDim.x / 32", "uninitialised"),
-    ("reduce", SYNC, "if (threadIdx.x < 64) __syncthreads();", "race"),
+    ("reduce", SYNC, "if (threadIdx.x < 64) __syncthreads();", "divergent"),
     ("tiles", SYNC + "\n        sum", "sum", "race"),
     ("tiles", SYNC + "\n    }", "}", "race"),
     ("tiles", "tile[127 - threadIdx.x]", "tile[128 - threadIdx.x]", "out of bounds"),
@@ -267,6 +267,27 @@ def test_an_error_names_kernel_line_block_thread_and_address():
     assert f"kernel.cu:{line}: write of 4 bytes out of bounds" in text
     assert "thread block (1, 0, 0), thread (127, 0, 0)" in text
     assert "0 bytes past its end: argument 0, 1024 bytes" in text
+
+
+def test_an_error_in_an_inlined_function_names_every_call_on_the_way():
+    source = """
+__device__ float deep(const float* x, int i) {
+    return x[i + 1000];
+}
+__device__ float middle(const float* x, int i) {
+    return deep(x, i) * 2;
+}
+__device__ __noinline__ float called(const float* x, int i) {
+    return middle(x, i) + 1;
+}
+extern "C" __global__ void kernel(float* y, const float* x, int n) {
+    y[threadIdx.x] =
+        called(x, threadIdx.x);
+}"""
+    with pytest.raises(KernelError) as caught:
+        run(source, 1, 128, 128, 0)
+    chain = ", inlined at ".join(f"kernel.cu:{line}" for line in (3, 6, 9, 13))
+    assert f"kernel kernel, {chain}: read of 4 bytes out of bounds" in str(caught.value)
 
 
 def test_a_chain_of_thread_blocks_runs_in_both_modes():

@@ -275,7 +275,7 @@ class GpuLaunch:
         """
         line = _caller()
         where = f"{self.origin} {self.method} ({line}): launch({kernel!r}"
-        asked = self.kernel(kernel, define)
+        asked = replace(self.kernel(kernel, define), line=line)
         settled = tuple(_argument(a, i, where) for i, a in enumerate(args))
         _check_signature(asked, settled, where, self.dtype)
         record = LaunchRecord(

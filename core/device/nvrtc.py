@@ -54,8 +54,8 @@ typedef float elem;
 class Kernel:
     """An `extern "C"` kernel of a .cu file under some macros.
 
-    defines: (name, value) pairs, sorted. origin: op.variant or whoever asks, for errors. text: the source itself, for
-    one that lies in no file; `source` is then what errors call it.
+    defines: (name, value) pairs, sorted. For errors: origin, which is op.variant or whoever asks, and line, where
+    its launcher names it. text: the source itself, for one that lies in no file; `source` is then what errors call it.
     """
 
     source: Path
@@ -63,6 +63,7 @@ class Kernel:
     defines: tuple[tuple[str, str | int], ...] = ()
     origin: str = field(default="", compare=False)
     text: str | None = None
+    line: str = field(default="", compare=False)
 
     @property
     def where(self) -> str:
@@ -127,8 +128,9 @@ class Compiled:
 def missing(kernel: Kernel, names: Iterable[str]) -> BuildError:
     """The error for a kernel that its file does not have."""
     held = sorted(names)
+    launcher = f"{kernel.origin} ({kernel.line})" if kernel.line else kernel.where
     return BuildError(
-        f'{kernel.where}: no kernel "{kernel.name}" in {shown(kernel.source)}{did_you_mean(kernel.name, held)}',
+        f'{launcher}: no kernel "{kernel.name}" in {shown(kernel.source)}{did_you_mean(kernel.name, held)}',
         hint=f'its extern "C" kernels: {", ".join(held) or "none"}',
     )
 
@@ -363,7 +365,11 @@ def _compile_error(unit: Unit, kernel: Kernel, status: str, log: str) -> BuildEr
     errors = [i for i, line in enumerate(lines) if re.search(r"\berror\b|\bfatal\b", line)]
     start = errors[0] if errors else 0
     excerpt = "\n".join(f"  {_shortened(line)}" for line in lines[start : start + 24]) or f"  {status}"
-    return BuildError(f"{kernel.where} does not compile for {unit.arch}:\n{excerpt}")
+    hint = ""
+    if found := TOO_MUCH_SHARED.search(log):
+        used, most = (int(found[n], 16) for n in (1, 2))
+        hint = f"{used} bytes of __shared__ arrays, at most {most}: {DYNAMIC_SHARED}"
+    return BuildError(f"{kernel.where} does not compile for {unit.arch}:\n{excerpt}", hint=hint)
 
 
 def _shortened(line: str) -> str:
@@ -378,6 +384,8 @@ def shown(path: Path) -> str:
         return str(path)
 
 
+TOO_MUCH_SHARED = re.compile(r"too much shared data \((0x[0-9a-f]+) bytes, (0x[0-9a-f]+) max\)")
+DYNAMIC_SHARED = "more is dynamic: `extern __shared__ char room[]`, and launch(..., smem=bytes)"
 FUNCTION = re.compile(r"Compiling entry function '([\w$]+)'")
 SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 USED = re.compile(r"Used (\d+) registers")

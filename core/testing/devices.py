@@ -96,7 +96,7 @@ class DeviceRunner:
         """The commands, and the scratch that they use: workspace and counters."""
         tensors: dict[str, Any] = {k: None if v is None else placed[k].tensor for k, v in call.given.items()}
         tensors |= {k: placed[call.shares.get(k, k)].tensor for k in call.writes}
-        t = make_tensors(call.dims, tensors, config=dict(call.config), node="check", **call.flags)
+        t = make_tensors(call.dims, tensors, config=dict(call.config), node="", **call.flags)
         scratch: dict[str, Placed] = {}
         if nbytes := call.variant.workspace(call.specs()):
             scratch["workspace"] = Placed(self.target, (nbytes,), "u8", None, self.guard)

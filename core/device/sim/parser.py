@@ -11,13 +11,14 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from core.device.nvrtc import PRELUDE, shown
 from core.device.sim.errors import PtxError
 from core.device.sim.types import TYPES, Type
 
 
 @dataclass(frozen=True)
 class Location:
-    """A source line; `outer` is where an inlined function was called."""
+    """A source line; `outer` is where its function was called, if its text stands there instead (inlined)."""
 
     file: str
     line: int
@@ -25,21 +26,17 @@ class Location:
 
     def __str__(self) -> str:
         here = f"{_shown(self.file)}:{self.line}"
-        return f"{self.kernel_line} (in {here})" if self.outer else here
+        return f"{here}, inlined at {self.outer}" if self.outer else here
 
-    @property
-    def kernel_line(self) -> str:
-        """The outermost line: the one in the kernel itself."""
-        place = self
-        while place.outer:
-            place = place.outer
-        return f"{_shown(place.file)}:{place.line}"
+    def within(self, call: Location) -> Location:
+        """The same line of a function that was called from `call`."""
+        return Location(self.file, self.line, self.outer.within(call) if self.outer else call)
 
 
 def _shown(file: str) -> str:
-    """A path as one would type it here: NVRTC makes all of them absolute."""
-    here = f"{Path.cwd().as_posix()}/"
-    return file.removeprefix(here)
+    """A path as one would type it here, since NVRTC makes all of them absolute; the prelude is known by its name."""
+    path = Path(file)
+    return path.name if path.parts[-2:] == PRELUDE.parts else shown(path)
 
 
 NOWHERE = Location("ptx", 0)
@@ -163,7 +160,7 @@ _PIECE = re.compile(
     )""",
     re.X,
 )
-_LOC = re.compile(r"\.loc\s+(\d+)\s+(\d+)\s+\d+(?:.*inlined_at\s+(\d+)\s+(\d+)\s+\d+)?")
+_LOC = re.compile(r"\.loc\s+(\d+)\s+(\d+)\s+(\d+)(?:.*inlined_at\s+(\d+)\s+(\d+)\s+(\d+))?")
 _HEAD = re.compile(
     r"(?:\.(?:visible|weak|extern)\s+)*\.(entry|func)\s*(?:\.noreturn\s*)?(?:\(([^)]*)\)\s*)?([\w$]+)\s*(?:\(([^)]*)\))?"
 )
@@ -291,6 +288,7 @@ class _Body:
         self.scopes: list[dict[str, str]] = [{}]
         self.count = 0
         self.location = NOWHERE
+        self.calls: dict[tuple[str, str, str], Location] = {}  # (file, line, column) -> what was last said of it
 
     def read(self, body: str) -> None:
         position = 0
@@ -339,8 +337,13 @@ class _Body:
             return
         # Line 0 is the compiler's "no line": the last one stands.
         if int(found[2]):
-            outer = Location(self.files.get(found[3], "ptx"), int(found[4])) if found[3] else None
+            # A call that was inlined itself has been said before, with where.
+            call = found[4], found[5], found[6]
+            outer = (
+                self.calls.get(call) or Location(self.files.get(found[4], "ptx"), int(found[5])) if found[4] else None
+            )
             self.location = Location(self.files.get(found[1], "ptx"), int(found[2]), outer)
+            self.calls[found[1], found[2], found[3]] = self.location
 
     def resolve(self, name: str) -> str:
         for scope in reversed(self.scopes):

@@ -21,6 +21,7 @@ from core.device.sim.parser import (
     Function,
     Instruction,
     Label,
+    Location,
     Module,
     Negated,
     Operand,
@@ -164,7 +165,14 @@ def _place(program: Program, variable: Variable, name: str) -> None:
         program.local_size += variable.size
 
 
-def _flatten(program: Program, function: Function, prefix: str, formal: dict[str, str], stack: tuple[str, ...]) -> None:
+def _flatten(
+    program: Program,
+    function: Function,
+    prefix: str,
+    formal: dict[str, str],
+    stack: tuple[str, ...],
+    call: Location | None = None,
+) -> None:
     """Append a function's instructions, its names made unique by `prefix`; `formal` maps parameters to arguments."""
     program.kinds |= {prefix + name: kind for name, kind in function.registers.items()}
     for variable in function.variables:
@@ -178,6 +186,8 @@ def _flatten(program: Program, function: Function, prefix: str, formal: dict[str
             program.labels[prefix + item.name] = len(program.instructions)
             continue
         instruction = rename.instruction(item)
+        if call is not None:
+            instruction.location = item.location.within(call)
         if instruction.names[0] == "call":
             _inline(program, instruction, f"{prefix}{function.name}#{len(program.instructions)}/", stack)
         elif instruction.names[0] == "ret" and prefix:
@@ -211,10 +221,10 @@ def _inline(program: Program, call: Instruction, prefix: str, stack: tuple[str, 
         program.instructions.append(
             replace(call, names=("bra",), opcode="bra", operands=(Symbol(skip),), negated=not call.negated)
         )
-        _flatten(program, callee, prefix, formal, (*stack, name))
+        _flatten(program, callee, prefix, formal, (*stack, name), call.location)
         program.labels[skip] = len(program.instructions)
     else:
-        _flatten(program, callee, prefix, formal, (*stack, name))
+        _flatten(program, callee, prefix, formal, (*stack, name), call.location)
 
 
 @dataclass

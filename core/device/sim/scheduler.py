@@ -173,6 +173,10 @@ class Batch:
             self.watch.left(g, blocks[self.remaining[blocks] == 0], int(np.flatnonzero(lanes)[0]))
         if self.barriers:
             for key in [k for k in self.barriers if k[0] in set(blocks.tolist()) and k[1] >= 0]:
+                first = self.barriers[key].waiting[:1]
+                if self.watch is not None and self.barriers[key].count is None and first:
+                    ins = self.program.instructions[first[0].pc - 1]
+                    self._whole(ins, first[0].group, first[0].index, np.array([key[0]]))
                 self.complete(key)
         for number in self.cluster_barriers:
             settle_cluster(self, number)
@@ -186,6 +190,8 @@ class Batch:
         blocks = g.block[index]
         present, counts = np.unique(blocks, return_counts=True)
         expected = self.remaining[present] if count is None else np.full(len(present), count)
+        if self.watch is not None and count is None:
+            self._whole(ins, g, index, present)
         if not self.barriers and (counts == expected).all():
             self.progress += 1
             if self.watch is not None:
@@ -210,6 +216,18 @@ class Batch:
         for block in present.tolist():
             self.complete((block, number))
         return False
+
+    def _whole(self, ins: Instruction, g: Group, index: Array, blocks: Array) -> None:
+        """A barrier of all threads: CUDA leaves open what it does once some of them have exited."""
+        short = blocks[self.remaining[blocks] < self.threads]
+        if short.size:
+            left = int(self.remaining[short[0]])
+            lane = int(index[np.flatnonzero(g.block[index] == short[0])[0]])
+            message = (
+                f"__syncthreads() by {left} of the {self.threads} threads of a thread block: the others have exited"
+            )
+            hint = "let every thread come to it: `if (i < n) { ... }` in place of an early return"
+            raise self.fault(ins, "divergent", message, g, lane, hint=hint)
 
     def complete(self, key: tuple[int, int]) -> None:
         barrier = self.barriers[key]

@@ -11,6 +11,8 @@ import numpy as np
 
 import core.device.sim.families  # noqa: F401  (fills the table of opcodes)
 from core.device.cpu import cores
+from core.device.gpu import DEFAULT_SHARED
+from core.device.nvrtc import DYNAMIC_SHARED
 from core.device.sim import memory as layout
 from core.device.sim.atomics import order_shows
 from core.device.sim.count import Counter, counted
@@ -235,5 +237,11 @@ def _check_limits(program: Program, shape: Shape, smem: int) -> None:
         ),
     }
     found = [text for text, bad in problems.items() if bad]
+    static = program.shared_used - layout.SHARED_START
+    if static > DEFAULT_SHARED:
+        found.append(f"{static} bytes of __shared__ arrays; at most {DEFAULT_SHARED}")
+    hint = DYNAMIC_SHARED if static > DEFAULT_SHARED else ""
     if found:
-        raise KernelError(f"kernel {program.name} cannot be launched: {'; '.join(found)}", kind="launch limits")
+        raise KernelError(
+            f"kernel {program.name} cannot be launched: {'; '.join(found)}", kind="launch limits", hint=hint
+        )
