@@ -250,6 +250,7 @@ DAMAGED = {
     "fewer": ({"header": {2: 2}}, None, "more behind the last one"),
     "no examples": ({"header": {2: 0}}, None, "damaged"),
     "a length that leaves the file": ({}, (1, 60000), "claims 60,000 bytes"),
+    "a length that reaches into the next one": ({}, (1, lambda old: old + 2), "its length says"),
     "a label that is none": ({}, (3, 4), "the label 4"),
     "three completions": ({}, (4, 3), "starts with"),
     "an empty context": ({}, (5, 0), "a part of 0 tokens"),
@@ -265,7 +266,9 @@ def test_a_damaged_file_of_questions_is_refused(tmp_path, given, change, words):
     if change:
         data = bytearray(path.read_bytes())
         place, value = change
-        data[1024 + 2 * place : 1026 + 2 * place] = value.to_bytes(2, "little")
+        at = slice(1024 + 2 * place, 1026 + 2 * place)
+        value = value(int.from_bytes(data[at], "little")) if callable(value) else value
+        data[at] = value.to_bytes(2, "little")
         path.write_bytes(data)
     with pytest.raises(DataError) as caught:
         list(HellaSwag(path, DIMS["V"]))
