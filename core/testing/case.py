@@ -23,9 +23,9 @@ from core.testing.compare import Array, round_to
 
 IGNORED = 0.3  # the share of negative integers, where the op ignores them
 UNBOUNDED = 4  # integers without a bound (document ids, flag bits) are drawn below this
-# a control record in the middle of a run: the third step is to be made
+# a control record in the middle of a run, after three steps: an odd number above 1
 GOOD_STEP = {
-    "lr": 0.01, "step": 2.0, "loss_scale": 1.0, "loss": 2.5, "norm": 1.5, "scale": 0.75, "ok": 1.0,
+    "lr": 0.01, "step": 3.0, "loss_scale": 1.0, "loss": 2.5, "norm": 1.5, "scale": 0.75, "ok": 1.0,
     "loss_limit": math.inf, "norm_limit": math.inf,
 }  # fmt: skip
 CAPACITY = 3  # rows of a cache beyond the tokens that are fed, which nothing may read

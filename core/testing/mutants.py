@@ -103,12 +103,15 @@ def run_mutants(
     sample: int = 0,
     device: str = "cpu",
     judge: Judge | None = None,
+    listed: bool = False,
 ) -> Iterator[Result]:
     """Hold the mutants of the named ops and variants (all without names) to the op check, variant by variant.
 
     sample: of each launcher, so many that count, spread over its functions and the kinds of fault; 0 for all.
     judge: who says what of which mutant; without one, they are run here, one after the other.
+    listed: only those of the reviewed list, which are otherwise the only ones left out.
     """
+    reviewed = reviewed or Reviewed()
     for op, variant in chosen(registry, names, device):
         bench = BENCHES[device](op, variant, registry)
         name = f"{op.name}.{variant.name}"
@@ -116,10 +119,13 @@ def run_mutants(
         result = Result(name, unbroken=[] if sample else bench.unbroken())
         launchers: dict[str, list[int]] = {}
         for number, mutant in enumerate(bench.mutants):
+            if listed and not reviewed.reason(mutant):
+                continue
             launchers.setdefault(mutant.method, []).append(number)
         for numbers in launchers.values():
             order = [numbers[i] for i in in_order([bench.mutants[n] for n in numbers])]
-            result.verdicts += verdicts_on(bench, order, reviewed or Reviewed(), sample or len(order), judged)
+            known = Reviewed() if listed else reviewed
+            result.verdicts += verdicts_on(bench, order, known, sample or len(order), judged)
         yield result
 
 
@@ -233,6 +239,7 @@ def as_toml(mutant: Mutant) -> str:
 @click.option("--device", default="cpu", show_default=True, type=click.Choice(list(BENCHES)), help="What to break.")
 @click.option("--sample", metavar="N", type=click.IntRange(min=1), help="N of each launcher.  [default: 20 on sim]")
 @click.option("--whole", is_flag=True, help="All that can be made: hours on sim.  [default on cpu]")
+@click.option("--reviewed", "listed", is_flag=True, help="All of the reviewed list: none of them must be caught.")
 @click.option("--workers", default=cores(), metavar="N", help="Processes.  [default: one a core]")
 @click.option("--list", "listing", is_flag=True, help="Name the mutants and run nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -243,6 +250,7 @@ def main(
     device: str,
     sample: int | None,
     whole: bool,
+    listed: bool,
     workers: int,
     listing: bool,
     as_json: bool,
@@ -257,15 +265,16 @@ def main(
                 click.echo(f"{mutant.name}: {mutant.key}")
         return
     reviewed = Reviewed.read(Path(equivalent)) if Path(equivalent).is_file() else Reviewed()
-    number = 0 if whole else sample or SAMPLE[device]
+    number = 0 if whole or listed else sample or SAMPLE[device]
     results = []
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        for result in run_mutants(registry, names, reviewed, number, device, in_processes(pool, device, plugin)):
+        judge = in_processes(pool, device, plugin)
+        for result in run_mutants(registry, names, reviewed, number, device, judge, listed):
             results.append(result)
-            if not as_json:
+            if not as_json and result.verdicts:
                 click.echo(line_of(result))
-    click.echo(json.dumps([summary(r) for r in results], indent=2) if as_json else totals(results))
-    if any(r.survivors for r in results):
+    click.echo(json.dumps([summary(r) for r in results], indent=2) if as_json else totals(results, listed))
+    if any(r.caught if listed else r.survivors for r in results):
         raise SystemExit(CheckFailed.exit_code)
 
 
@@ -289,10 +298,13 @@ def line_of(result: Result) -> str:
     return f"{result.name:<22} {len(result.caught):>4} of {result.held:>4} caught: {each} (by {by})"
 
 
-def totals(results: Sequence[Result]) -> str:
-    """The survivors as entries for the reviewed list, then the sum."""
+def totals(results: Sequence[Result], listed: bool = False) -> str:
+    """What is not as it should be (the survivors as entries for the reviewed list), then the sum."""
     lines = [f"{r.name} fails {', '.join(r.unbroken)} as it is" for r in results if r.unbroken]
-    lines += [f"\nNOT CAUGHT, line {m.fault.line}:\n{as_toml(m)}" for r in results for m in r.survivors]
+    if listed:
+        lines += [f"CAUGHT by {v.said}: {v.mutant.name} {v.mutant.key}" for r in results for v in r.caught]
+    else:
+        lines += [f"\nNOT CAUGHT, line {m.fault.line}:\n{as_toml(m)}" for r in results for m in r.survivors]
     lines.append(f"{sum(len(r.caught) for r in results)} of {sum(r.held for r in results)} broken versions caught")
     left_out = sum((r.left_out() for r in results), Counter[str]())
     if left_out:

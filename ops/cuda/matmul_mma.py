@@ -47,7 +47,11 @@ class MatmulAddMma(MatmulMma):
     op = "matmul_add"
     can_add = ("x", "r")
     alias = {"dr": "dy"}
-    examples = [{"x": (65, 72), "r": (65, 136)}]
+    examples = [
+        {"x": (65, 72), "r": (65, 136)},  # two tiles each way, all on 16 bytes
+        {"x": (515, 17), "r": (515, 9)},  # two slices of rows
+        {"x": (2, 8), "r": (2, 264)},  # more columns than a thread block of dr has
+    ]
 
     def forward(self, t, launch):
         launch_forward(launch, t.config, t.y, t.x, t.weight, t.bias, t.r)
@@ -68,7 +72,11 @@ class MlpGeluMma(Variant):
     reads = ("x", "weight1", "weight2")
     can_add = ("x", "r")
     alias = {"dr": "dy"}
-    examples = [{"x": (65, 72), "r": (65, 136), "weight1": (80, 72)}]
+    examples = [
+        {"x": (65, 72), "r": (65, 136), "weight1": (80, 72)},  # two tiles each way, all on 16 bytes
+        {"x": (515, 17), "r": (515, 9), "weight1": (7, 17)},  # two slices of rows
+        {"x": (2, 8), "r": (2, 264), "weight1": (3, 8)},  # more columns than a thread block of dr has
+    ]
 
     def configs(self, t):
         return candidates(t.rows, min(t.hidden, t.features))
