@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,10 +25,10 @@ from core.interop import checkpoint, files
 from core.loader import load_registry
 from core.testing.verdicts import Verdicts
 from core.train import devices, estimate
+from core.train.detect import Window
 from core.train.display import Display, fit
 from core.train.estimate import estimate_seconds, refuse_long
 from core.train.loop import Trainer
-from core.train.detect import Window
 from core.train.report import count, duration, printable, step_line
 from core.train.run import Run, choose_folder, find_run, read_lines, take_lock, to_line
 from core.train.setup import VERDICTS, Asked, prepare
@@ -393,23 +392,6 @@ def test_a_period_of_zero_is_never_and_the_end_says_what_is_saved(here: Path) ->
     assert "nothing is saved (checkpoint_every = 0)" in (here / "a" / "train.log").read_text().splitlines()[-1]
 
 
-def test_a_hook_that_raises_is_reported_once_and_training_goes_on(here: Path, stack: ExitStack) -> None:
-    made = trainer(stack, out=Path("a"))
-    seen: list[tuple[str, int, float]] = []
-
-    def broken(run: Run, step: int, record: dict[str, Any]) -> None:
-        record["loss"] = 0.0  # its own copy
-        raise ValueError("mine")
-
-    def fine(run: Run, step: int, record: dict[str, Any]) -> None:
-        seen.append((run.name, step, record["loss"]))
-
-    made.job.hooks = [broken, fine]
-    assert made.train(Stop()) == 0
-    assert seen == [("a", m["step"], m["loss"]) for m in metrics("a")] and len(seen) == 6
-    assert (here / "a" / "train.log").read_text().count("raised ValueError: mine") == 1
-
-
 def test_a_disk_that_fills_up_stops_the_run_and_keeps_the_checkpoint(
     here: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -425,78 +407,7 @@ def test_a_disk_that_fills_up_stops_the_run_and_keeps_the_checkpoint(
     assert checkpoint.find(here / "a").step == 2
 
 
-# --- processes: signals, pipes, the command line -----------------------------------------------------------------
-
-SLOW = """
-import time
-from pathlib import Path
-
-def core_step_end(run, step):
-    Path("at").write_text(str(step))
-    if step == 3 and Path("hang").exists():
-        Path("hanging").touch()
-        time.sleep(60)
-    time.sleep(0.02)
-"""
-
-
-def start(here: Path, *arguments: str, **kwargs: Any) -> subprocess.Popen[bytes]:
-    (here / "slow.py").write_text(SLOW)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
-    command = ["-m", "core.cli", "train", "small.toml", "--device", "cpu", "--plugin", "slow.py", *arguments]
-    kwargs = {"stdout": subprocess.PIPE, **kwargs}
-    return subprocess.Popen([sys.executable, *command], cwd=here, env=environment, **kwargs)
-
-
-def wait_for(condition: Any) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.01)
-
-
-def at(here: Path) -> int:
-    return int((here / "at").read_text() or 0) if (here / "at").exists() else 0
-
-
-posix_only = pytest.mark.skipif(os.name == "nt", reason="signals are sent as POSIX has them")
-
-
-@posix_only
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_after_the_step_saves_and_tells_the_truth(here: Path, number: int, code: int) -> None:
-    process = start(here, "--set", "train.steps=100000", "--set", "train.checkpoint_every=100000", "--out", "a")
-    wait_for(lambda: at(here) >= 2)
-    process.send_signal(number)
-    assert process.wait(60) == code
-    last = (here / "a" / "train.log").read_text().splitlines()[-1]
-    step = checkpoint.find(here / "a").step
-    assert f"ended by {signal.Signals(number).name} after step {step}/100000: the checkpoint of step {step}" in last
-    assert metrics(str(here / "a"))[-1]["step"] == step
-
-
-@posix_only
-def test_a_second_signal_leaves_at_once_and_the_checkpoint_before_is_whole(here: Path) -> None:
-    (here / "hang").touch()
-    process = start(here, "--out", "a", stderr=subprocess.PIPE)
-    wait_for(lambda: (here / "hanging").exists())
-    process.send_signal(signal.SIGINT)
-    assert process.stderr is not None
-    assert b"once more leaves at once" in process.stderr.readline() + process.stderr.readline()
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
-    assert checkpoint.find(here / "a").step == 2
-
-
-@posix_only
-def test_a_reader_that_leaves_does_not_stop_the_run(here: Path) -> None:
-    process = start(here, "--out", "a", stderr=subprocess.PIPE)
-    assert process.stdout is not None
-    process.stdout.readline()
-    process.stdout.close()
-    assert process.wait(60) == 0
-    assert process.stderr is not None and process.stderr.read() == b""
-    assert (here / "a" / "train.log").read_text().splitlines()[-1].startswith("done: 6 steps")
+# --- the command line --------------------------------------------------------------------------------------------
 
 
 def test_train_and_sample_from_the_command_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -396,6 +396,13 @@ class Engine:
             launches += list(self._recorded_update())
         return dict(self.device.prepare(launches) or {})
 
+    def prepare(self) -> None:
+        """Compile what a training step launches; without this, the first step does. Nothing where no kernels run."""
+        if hasattr(self.device, "prepare"):
+            sizes = {token: self.graph.dims[token] for tokens in self.input_dims.values() for token in tokens}
+            plan = self.bound(TRAIN, (), sizes)
+            self.device.prepare([*plan.launches(), *self._recorded_update()])
+
     def work(self, plan: Plan) -> tuple[int, int]:
         """Launches of a micro-step and the bytes that they read and write; (0, 0) where no kernels run."""
         return BoundPlan(self, plan).work() if hasattr(self.device, "prepare") else (0, 0)

@@ -151,6 +151,8 @@ class Trainer:
                 self._save_or_warn(last or stop.requested)
             self._say_refused()
             self._events += time.perf_counter() - before
+        for name, (lines, why) in job.run.refused().items():
+            job.display.line(f"warning: the last {lines} lines of {name} could not be written: {why}")
         job.display.line(self._closing(stop, time.perf_counter() - begun))
         return stop.exit_code
 

@@ -25,6 +25,7 @@ from core.device import open_device
 from core.dtypes import itemsize, resolve
 from core.engine import TARGETS, Engine, Settings
 from core.errors import BuildError, CheckpointError, DataError, UsageError
+from core.expr import trim
 from core.graph import ModelSource, load_model
 from core.interop import checkpoint
 from core.interop.checkpoint import Checkpoint
@@ -272,9 +273,10 @@ def check_disk(config: RunConfig, engine: Engine, run: Run, done: int) -> None:
         return
     width = itemsize(resolve("acc", config.precision))
     states = len(engine.registry.optimizer(config.optimizer.name).state)
+    elements = [(math.prod(trim(place.shape)), place.trains) for place in engine.layout.places.values()]
     sizes = {
-        checkpoint.MODEL: engine.graph.parameter_count * width,
-        checkpoint.OPTIMIZER: engine.layout.trainable * width * states,
+        checkpoint.MODEL: width * sum(size for size, _ in elements),
+        checkpoint.OPTIMIZER: width * states * sum(size for size, trains in elements if trains),
     }
     saves = max(0, math.ceil((table.steps - done) / table.checkpoint_every))
     checkpoint.check_room(run.checkpoints, sizes, table.keep_last, saves)
