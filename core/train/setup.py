@@ -128,13 +128,13 @@ def find_start(asked: Asked, run: Run, display: Display) -> Checkpoint | None:
     brought up to date when it names another one than the newest valid, as after a kill.
     """
     if asked.origin is not None:
-        found = checkpoint.find(asked.origin)
-        if "imported" in found.state:
+        named = checkpoint.find(asked.origin)
+        if "imported" in named.state:
             raise CheckpointError(
-                f"{found.path}: it was imported, not trained: there is no optimizer state to go on with",
-                hint=f'weights = "{found.path}" in the config starts from its parameters',
+                f"{named.path}: it was imported, not trained: there is no optimizer state to go on with",
+                hint=f'weights = "{named.path}" in the config starts from its parameters',
             )
-        return found
+        return named
     if not asked.resume:
         return None
     found, problems = checkpoint.newest(run.checkpoints)
