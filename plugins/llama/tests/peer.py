@@ -1,0 +1,261 @@
+"""Small models of LLaMA's family as transformers computes them: golden values, and what is held to them.
+
+transformers shares no line with our ops; which of its tensors is which of ours is said below, once more than in the
+models' [hf] tables. Weights and batches come from `numpy.random.RandomState`, whose streams NumPy has frozen, so the
+files hold results alone: logits, loss and gradients of one batch, and the losses of ten AdamW steps. A plugin's
+cases.py has its cases, and writes the files; nothing here but `build` and `compute` needs torch.
+"""
+
+import json
+import zlib
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from core.engine import Engine, Settings
+from core.graph import load_model
+from core.loader import load_registry
+
+SEED = 20230227
+IGNORED = -1  # a target that does not count
+STEPS = 10
+OPTIMIZER = {"lr": 1e-2, "betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1}
+SMALL = {"B": 2, "T": 13, "S": 64, "V": 37, "P": "pad(V, 64)", "C": 16, "H": 4, "K": 2, "F": 24, "L": 2}
+
+# relative 2-norms. transformers has norms and angles in f32, whatever the precision
+LOGITS, GRADIENT, LOSSES = 2e-6, 1e-5, 1e-5
+
+
+@cache
+def registry():
+    return load_registry()
+
+
+def references():
+    return {op: "reference" for op, variants in registry().variants.items() if "reference" in variants}
+
+
+def unfused():
+    return {"fusion": {name: False for name, op in registry().ops.items() if op.replaces}}
+
+
+CHOICES = {"auto": dict, "references": lambda: {"ops": references()}, "unfused": unfused}
+
+
+def distance(got, expected):
+    """Relative 2-norm of the difference."""
+    expected = np.asarray(expected, np.float64)
+    return np.linalg.norm(np.asarray(got, np.float64) - expected) / np.linalg.norm(expected)
+
+
+@dataclass
+class Peer:
+    """A case: our `model` with `dims`, and what config.json says besides the sizes.
+
+    file: its golden values. biases: whether queries, keys and values have them.
+    """
+
+    file: Path
+    model: str
+    dims: dict = field(default_factory=dict)
+    config: dict = field(default_factory=dict)
+    architecture: str = "LlamaForCausalLM"
+    biases: bool = False
+
+    def __post_init__(self):
+        self.dims = {**SMALL, **self.dims}
+
+    @property
+    def width(self):
+        return self.dims.get("D", self.dims["C"] // self.dims["H"])
+
+    @property
+    def tied(self):
+        return self.config["tie_word_embeddings"]
+
+    def config_json(self):
+        """What config.json holds, as transformers writes it."""
+        dims = self.dims
+        rope = {"rope_type": "default", "rope_theta": dims.get("base", 10000.0)}
+        if "factor" in dims:
+            rope |= {"rope_type": "llama3", "factor": dims["factor"], "low_freq_factor": dims["low"]}
+            rope |= {"high_freq_factor": dims["high"], "original_max_position_embeddings": dims["length"]}
+        return {
+            "architectures": [self.architecture],
+            "hidden_act": "silu",
+            "hidden_size": dims["C"],
+            "intermediate_size": dims["F"],
+            "num_hidden_layers": dims["L"],
+            "num_attention_heads": dims["H"],
+            "num_key_value_heads": dims["K"],
+            "vocab_size": dims["V"],
+            "max_position_embeddings": dims["S"],
+            "rms_norm_eps": 1e-5,
+            "rope_parameters": rope,
+            **self.config,
+        }
+
+    def theirs(self):
+        """Our parameter -> their tensors, whose rows follow one another, each with its shape."""
+        C, F, D = self.dims["C"], self.dims["F"], self.width
+        q, k = self.dims["H"] * D, self.dims["K"] * D
+        found = {"wte.weight": {"model.embed_tokens.weight": (self.dims["V"], C)}}
+        for i in range(self.dims["L"]):
+            of, attn, mlp = f"model.layers.{i}", f"model.layers.{i}.self_attn", f"model.layers.{i}.mlp"
+            packed = {f"{attn}.{name}_proj": rows for name, rows in (("q", q), ("k", k), ("v", k))}
+            found |= {
+                f"h.{i}.norm_1.weight": {f"{of}.input_layernorm.weight": (C,)},
+                f"h.{i}.qkv.weight": {f"{name}.weight": (rows, C) for name, rows in packed.items()},
+                f"h.{i}.proj.weight": {f"{attn}.o_proj.weight": (C, q)},
+                f"h.{i}.norm_2.weight": {f"{of}.post_attention_layernorm.weight": (C,)},
+                f"h.{i}.fc.weight": {f"{mlp}.gate_proj.weight": (F, C), f"{mlp}.up_proj.weight": (F, C)},
+                f"h.{i}.down.weight": {f"{mlp}.down_proj.weight": (C, F)},
+            }
+            if self.biases:
+                found[f"h.{i}.qkv.bias"] = {f"{name}.bias": (rows,) for name, rows in packed.items()}
+        found["norm.weight"] = {"model.norm.weight": (C,)}
+        if not self.tied:
+            found["logits.weight"] = {"lm_head.weight": (self.dims["V"], C)}
+        return found
+
+    def tensors(self):
+        """Their tensors, f32: normal(0, 0.25), a norm's weight around 1. Nothing is 0 and nothing equal."""
+        drawn = {}
+        for parts in self.theirs().values():
+            for name, shape in parts.items():
+                noise = 0.25 * np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
+                drawn[name] = (noise + ("norm" in name)).astype(np.float32)
+        return drawn
+
+    def ours(self, values):
+        """Values by their names, put together by ours."""
+        return {name: np.concatenate([values[part] for part in parts]) for name, parts in self.theirs().items()}
+
+    @property
+    def batch(self):
+        """{"tokens", "targets"} of (B, T) i32; three of the targets do not count."""
+        stream, shape = np.random.RandomState(SEED), (self.dims["B"], self.dims["T"])
+        tokens, targets = (stream.randint(0, self.dims["V"], shape).astype(np.int32) for _ in range(2))
+        targets.reshape(-1)[stream.permutation(targets.size)[:3]] = IGNORED
+        return {"tokens": tokens, "targets": targets}
+
+    # --- transformers ------------------------------------------------------------------------------------------
+
+    def build(self):
+        """The model with those weights. Sums are in f64 where it lets them be."""
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        config = AutoConfig.for_model(**self.config_json())
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+        assert type(model).__name__ == self.architecture
+        given = {name: torch.tensor(value) for name, value in self.tensors().items()}
+        missing, unexpected = model.load_state_dict(given, strict=False)
+        assert set(missing) <= {"lm_head.weight"} and not unexpected
+        model.tie_weights()
+        return model.double()
+
+    def compute(self):
+        """Everything that the file holds."""
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        torch.set_num_threads(1)  # for tensors this small, its threads only wait for each other
+        model = self.build()
+        tokens, targets = (torch.tensor(self.batch[name], dtype=torch.long) for name in ("tokens", "targets"))
+
+        def loss():
+            return cross_entropy(model(tokens).logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+
+        loss().backward()
+        gradients = {name: p.grad.numpy().copy() for name, p in model.named_parameters()}
+        found = {"logits": model(tokens).logits.detach().numpy(), "loss": loss().detach().numpy()}
+        found |= {"d" + name: value for name, value in self.ours(gradients).items()}
+
+        weights = list(model.parameters())
+        groups = [
+            {"params": [p for p in weights if p.ndim == 2], "weight_decay": OPTIMIZER["weight_decay"]},
+            {"params": [p for p in weights if p.ndim == 1], "weight_decay": 0.0},
+        ]
+        how = {"lr": OPTIMIZER["lr"], "betas": tuple(OPTIMIZER["betas"]), "eps": OPTIMIZER["eps"]}
+        adamw, losses = torch.optim.AdamW(groups, **how), []
+        for _ in range(STEPS):
+            adamw.zero_grad()
+            now = loss()
+            now.backward()
+            adamw.step()
+            losses.append(float(now.detach()))
+        return {**{name: value.astype(np.float32) for name, value in found.items()}, "losses": np.array(losses)}
+
+    def write(self):
+        import torch
+        import transformers
+
+        save_file(self.compute(), self.file, {"torch": torch.__version__, "transformers": transformers.__version__})
+        self.file.chmod(0o644)
+        print(f"{self.file.name}: {self.file.stat().st_size} bytes")
+
+    # --- ours, held to it --------------------------------------------------------------------------------------
+
+    @cached_property
+    def golden(self):
+        return load_file(self.file)
+
+    def engine(self, choice="auto"):
+        """Our model with those weights, and AdamW as the golden values have it."""
+        options = {k: v for k, v in OPTIMIZER.items() if k != "lr"} | {"clip": 1e9}
+        settings = {"optimizer": "adamw", "options": options, "dims": self.dims, **CHOICES[choice]()}
+        built = Engine(load_model(self.model, registry()), registry(), Settings(precision="f32", **settings))
+        built.load_parameters(self.ours(self.tensors()))
+        return built
+
+    def folder(self, path, **changes):
+        """A folder as transformers writes it; `changes` of config.json, None for a key that is not there."""
+        path.mkdir()
+        config = {key: value for key, value in (self.config_json() | changes).items() if value is not None}
+        (path / "config.json").write_text(json.dumps(config))
+        save_file(self.tensors(), path / "model.safetensors")
+        return path
+
+    def holds_what_transformers_computes_here(self):
+        fresh = self.compute()
+        assert set(fresh) == set(self.golden)
+        far = {name: distance(fresh[name], value) for name, value in self.golden.items()}
+        assert max(far.values()) < 1e-6, far
+
+    def agrees(self, choice):
+        """Logits, loss and every gradient."""
+        built = self.engine(choice)
+        assert distance(built.logits(self.batch["tokens"]), self.golden["logits"]) < LOGITS
+        loss, gradients = built.gradients(self.batch)
+        assert abs(loss / self.golden["loss"] - 1) < LOGITS
+        assert {"d" + name for name in gradients} == {name for name in self.golden if name.startswith("d")}
+        far = {name: distance(value, self.golden["d" + name]) for name, value in gradients.items()}
+        assert max(far.values()) < GRADIENT, far
+
+    def trains(self, choice):
+        """Ten AdamW losses."""
+        built = self.engine(choice)
+        losses = [built.step([self.batch], OPTIMIZER["lr"]).loss for _ in range(STEPS)]
+        np.testing.assert_allclose(losses, self.golden["losses"], rtol=LOSSES)
+        assert losses[-1] < losses[0] / 2  # and they are losses of something that learns
+
+    def decodes(self):
+        """Through the cache, some tokens at a time, as the whole."""
+        built, tokens = self.engine(), self.batch["tokens"]
+        session, fed = built.session(*tokens.shape), 0
+        for take in (5, 1, 1, tokens.shape[1] - 7):
+            fed += take
+            found = session.feed(tokens[:, fed - take : fed])
+            assert distance(found, self.golden["logits"][:, fed - 1]) < LOGITS
+
+    def generates(self, model):
+        """Greedy tokens through the cache are those of the uncached path; `model` is a loaded one."""
+        prompt = whole = self.batch["tokens"][:, :4]
+        for _ in range(20):
+            whole = np.concatenate([whole, model.logits(whole)[:, -1:].argmax(-1).astype(np.int32)], axis=1)
+        np.testing.assert_array_equal(model.generate(prompt, max_new_tokens=20, temperature=0), whole)
+        assert len(set(whole[:, 4:].reshape(-1).tolist())) > 2  # not the same token again and again
