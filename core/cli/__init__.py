@@ -63,8 +63,7 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return plugin_commands().get(cmd_name)
-        module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
-        command: click.Command = import_module(f"core.cli.{module}").command
+        command: click.Command = import_module(module_of(cmd_name)).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -88,6 +87,11 @@ class Verbs(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError:  # before click sees it: its exit code for this is 1, which says that a check failed
             return reader_gone()
+
+
+def module_of(verb: str) -> str:
+    """The module of a verb; `import`, which Python keeps for itself, is import_."""
+    return f"core.cli.{verb}_" if keyword.iskeyword(verb) else f"core.cli.{verb}"
 
 
 def plugin_commands() -> dict[str, click.Command]:
