@@ -52,7 +52,7 @@ class Block:
     end: End
 
 
-@dataclass
+@dataclass(eq=False)
 class Program:
     """One kernel. `blocks` is indexed by the program counter of a block's first instruction."""
 
@@ -261,8 +261,9 @@ class _Renaming:
 def _bind(program: Program) -> None:
     """Cut the instructions into blocks at branches, at their targets and at whatever may suspend a thread."""
     from core.device.sim.control import CONTROL, build_control, fall_through  # the table is filled on import
+    from core.device.sim.inflight import wgmma_registers
 
-    code = program.instructions
+    code, special = program.instructions, wgmma_registers(program)
     starts = {0, len(code)} | set(program.labels.values())
     for pc, instruction in enumerate(code):
         if _controls(instruction, CONTROL):
@@ -272,7 +273,7 @@ def _bind(program: Program) -> None:
         last = code[stop - 1]
         ends = _controls(last, CONTROL)
         body = code[start : stop - 1] if ends else code[start:stop]
-        steps = _steps(program, body)
+        steps = _steps(program, body, special)
         end = build_control(program, last, stop - 1) if ends else fall_through(stop)
         program.blocks[start] = Block(start, stop, steps, end)
     # Falling off the end is an exit.
@@ -281,12 +282,14 @@ def _bind(program: Program) -> None:
         program.blocks[len(code)] = Block(len(code), len(code), [], build_control(program, exiting, len(code)))
 
 
-def _steps(program: Program, body: list[Instruction]) -> list[Step]:
-    """One function per instruction, but one for a run of fma that do not touch each other's results."""
-    from core.device.sim.floats import fma_run, independent, is_plain_fma
-    from core.device.sim.inflight import guarded, wgmma_registers
+def _steps(program: Program, body: list[Instruction], special: set[int]) -> list[Step]:
+    """One function per instruction, but one for a run of fma that do not touch each other's results.
 
-    special = wgmma_registers(program)
+    special: the registers that some wgmma of the kernel uses.
+    """
+    from core.device.sim.floats import fma_run, independent, is_plain_fma
+    from core.device.sim.inflight import guarded
+
     if special:
         return [guarded(program, i, _predicated(program, i), special) for i in body]
     steps: list[Step] = []

@@ -29,6 +29,7 @@ from core.errors import UsageError
 
 MAX_SHARED = 227 * 1024  # bytes of a thread block on Hopper
 MAX_CLUSTER = 16
+KNOWN = 1024  # programs of which is kept what their instructions say
 SPLIT = 8192  # lanes of a launch from which it is worth two threads
 
 
@@ -166,6 +167,7 @@ def _run(batch: Batch, order: Order) -> None:
         batch.release()
 
 
+@functools.lru_cache(maxsize=KNOWN)
 def strict_orders(program: Program) -> list[Order]:
     """The orders in which strict mode runs a kernel: first with asynchronous work as late as it may be, then by chance.
 
@@ -185,11 +187,13 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(cores(), thread_name_prefix="core-sim")
 
 
+@functools.lru_cache(maxsize=KNOWN)
 def _ordered(program: Program) -> bool:
     """Whether the order of thread blocks can show in the result: they then run in the order of their numbers."""
     return any(i.names[0] in ("atom", "red") and "shared" not in " ".join(i.names) for i in program.instructions)
 
 
+@functools.lru_cache(maxsize=KNOWN)
 def polls(program: Program) -> bool:
     """Whether a kernel waits in a loop: it reads memory in a way that asks for what other threads write."""
     return any(
