@@ -48,6 +48,8 @@ def load(
     - an llm.c model file (.bin, all f32 or all bf16),
     - the name of a model or the path of its TOML: its weights are then drawn from `seed`.
 
+    A checkpoint brings its tokenizer, a Hugging Face folder one whose ids we give too; `tokenizer` is None otherwise.
+
     device: "cpu", or "auto" and what else `core train --device` takes. precision: "f32", "f64" (cpu only).
     ops: op -> variant, as in a config's [ops], such as {"layernorm": "reference"}. plugins: folders or files that
     bring ops and models. dims: overrides of the model's dims. fuse: plan as a training run does, with fused ops and

@@ -446,6 +446,19 @@ def test_a_tokenizer_goes_out_and_comes_back_and_gives_its_ids_in_the_library(ma
     assert theirs.token_to_id(END_OF_TEXT) == ours.eot
 
 
+def test_a_tokenizer_that_the_library_trained_and_saved_gives_its_ids_here(tmp_path):
+    tokenizers = pytest.importorskip("tokenizers")
+    theirs = tokenizers.ByteLevelBPETokenizer()
+    theirs.train_from_iterator(["the quick brown fox don't jump over 12345 naïve dogs"] * 9, 300, show_progress=False)
+    theirs.add_special_tokens([END_OF_TEXT])
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    ours = read_folder(tmp_path)
+    assert ours.vocab_size == theirs.get_vocab_size() and ours.eot == theirs.token_to_id(END_OF_TEXT)
+    for text in TEXTS:
+        plain = text.replace(END_OF_TEXT, "end")
+        assert ours.encode(plain).tolist() == theirs.encode(plain).ids, text
+
+
 def test_a_model_takes_its_tokenizer_along_both_ways(here, capsys, registry):
     tensors = foreign.hf_tensors()
     wte = np.random.default_rng(0).standard_normal((330, DIMS["C"])).astype(np.float32)
