@@ -239,3 +239,55 @@ def test_an_uninitialised_mbarrier_is_reported():
             BARRIER.replace("threadIdx.x == 0", "false").replace("COUNT", "64"), "k", 1, 64, [np.zeros(64, np.int32)]
         )
     assert caught.value.kind == "mbarrier"
+
+
+# --------------------------------------------------------------------------- wgmma
+def swizzled_rows(matrix):
+    """Rows of up to 64 bf16 as a 128-byte swizzle lays them: 128 bytes a row, 16-byte pieces exchanged by row % 8."""
+    image = np.zeros((len(matrix), 64), np.uint16)
+    for row, values in enumerate(matrix):
+        for column, value in enumerate(bf16(values)):
+            image[row, column // 8 * 8 ^ row % 8 * 8 | column % 8] = value
+    return image.reshape(-1).view(np.uint8)
+
+
+def wgmma_kernel(operands: str) -> str:
+    copies = "".join(
+        f"ld.global.v4.b32 {{%a0,%a1,%a2,%a3}}, [%p+{at}]; st.shared.v4.b32 [%s+{at}], {{%a0,%a1,%a2,%a3}};\n"
+        for at in range(0, 16384, 2048)
+    )
+    stores = "".join(f"st.global.f32 [%p+{4 * i}], %d{i};\n" for i in range(8))
+    return f"""{HEAD}
+.visible .entry k(.param .u64 k_0, .param .u64 k_1, .param .u64 k_2)
+{{ .reg .b64 %p, %q, %da, %db; .reg .b32 %t, %s, %b, %a<4>; .reg .f32 %d<8>; .reg .pred %z;
+.shared .align 1024 .b8 box[16384];
+mov.u32 %t, %tid.x; mov.u32 %b, box; shl.b32 %s, %t, 4; add.u32 %s, %b, %s;
+ld.param.u64 %q, [k_0]; mad.wide.u32 %p, %t, 16, %q;
+{copies}
+fence.proxy.async.shared::cta; bar.sync 0;
+ld.param.u64 %q, [k_1]; mad.wide.u32 %p, %t, 16, %q; ld.global.v4.b32 {{%a0,%a1,%a2,%a3}}, [%p];
+shr.u32 %b, %b, 4; cvt.u64.u32 %da, %b; or.b64 %da, %da, 0x4000004002000000; add.u64 %db, %da, 512;
+setp.ne.u32 %z, 0, 0;
+wgmma.fence.sync.aligned;
+wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {{%d0,%d1,%d2,%d3,%d4,%d5,%d6,%d7}}, {operands};
+wgmma.commit_group.sync.aligned; wgmma.wait_group.sync.aligned 0;
+ld.param.u64 %q, [k_2]; mad.wide.u32 %p, %t, 32, %q;
+{stores} ret; }}"""
+
+
+@pytest.mark.parametrize("columns", [False, True], ids=["b rows", "b columns"])
+@pytest.mark.parametrize("form", ["rows", "columns", "registers"])
+def test_wgmma_multiplies_matrices_of_every_orientation_and_from_registers(form, columns):
+    a, b = (rng.integers(-9, 10, shape).astype(np.float32) for shape in ((64, 16), (16, 16)))  # b is k by n
+    image = np.zeros(16384, np.uint8)
+    left, right = swizzled_rows(a.T if form == "columns" else a), swizzled_rows(b if columns else b.T)
+    image[: len(left)], image[8192 : 8192 + len(right)] = left, right
+    thread = np.arange(128)
+    row, column = thread // 32 * 16 + thread % 32 // 4, thread % 4 * 2
+    fragment = [bf16(a[row + 8 * (i % 2), column + 8 * (i // 2) + j]) for i in range(4) for j in range(2)]
+    fragment = np.ascontiguousarray(np.stack(fragment, 1)).view(np.uint32)
+    matrix, turned = ("{%a0,%a1,%a2,%a3}", "") if form == "registers" else ("%da", f" {int(form == 'columns')},")
+    out = np.zeros((128, 8), np.float32)
+    core.sim.run(wgmma_kernel(f"{matrix}, %db, %z, 1, -1,{turned} {int(columns)}"), "k", 1, 128, [image, fragment, out])
+    for i in range(8):  # -1 is B's sign
+        assert (out[:, i] == -(a @ b)[row + 8 * (i // 2 % 2), column + i // 4 * 8 + i % 2]).all()

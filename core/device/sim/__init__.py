@@ -2,6 +2,10 @@
 
 parser -> program -> scheduler, with the opcodes' functions in one module per family (see opcodes.py).
 
+Fast mode is for training. Strict mode is for checks: it follows every access (strict.py), does asynchronous work as
+late as it may be (inflight.py), and runs a kernel that has such work, polls, or takes turns by atomics, three times in
+three orders, whose bits must agree (simulator.py, strict_orders).
+
 Not modelled: time, caches, the weak ordering of global memory beyond acquire and release, and whether our reading of
 a layout is right. The .approx functions and the sums of tensor cores are exact and rounded once; a chip's last bits
 may differ.

@@ -239,7 +239,7 @@ def _wgmma(program: Program, ins: Instruction) -> Step:
 
     def product(left: Array, right: Array, old: list[Array], keep: Array) -> list[Array]:
         """The accumulators' new bits, register by register, in the layout of PTX ISA 9.7.15.5.1."""
-        total = np.matmul(left, right.transpose(0, 2, 1)) * float(np.prod([_sign(s) for s in signs]))
+        total = np.matmul(left * float(np.prod([_sign(s) for s in signs])), right.transpose(0, 2, 1))
         # group, warp, row half, row, column block, column pair, column
         parts = total.reshape(-1, 4, 2, 8, n // 8, 4, 2)
         found = []
