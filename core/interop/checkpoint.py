@@ -280,12 +280,12 @@ def retain(checkpoints: Path, newest: int, keep_last: int, keep_every: int) -> l
     """Remove what need not be kept, after this process saved checkpoint `newest`; returns what could not be removed.
 
     Kept: the last `keep_last` whole ones up to `newest`, which is one of them, and each that `keep_every` (0: none)
-    divides. One with a missing or cut file is not whole and does not count; without a whole one nothing is removed.
+    divides. One with a missing or cut file is not whole and does not count; if `newest` is not, nothing is removed.
     Later ones than `newest` are another history's (a resume that fell back) and go when their turn comes.
     """
     found = [s for s in steps(checkpoints) if s <= newest]
     whole = [s for s in found if _whole(checkpoints / folder_name(s))][: max(1, keep_last)]
-    if not whole:
+    if newest not in whole:
         return []
     problems = []
     for step in found:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import io
 import json
 import math
@@ -254,6 +255,7 @@ def environment() -> dict[str, Any]:
     }
 
 
+@functools.cache
 def commit() -> str | None:
     """The commit of the checkout that this runs from, with "+" when files differ from it; None without git."""
     folder = Path(core.__file__).parent.parent
