@@ -26,16 +26,24 @@ SMALL = {"V": 61, "C": 32, "H": 2, "L": 1, "S": 16, "T": 16, "B": 2}
 BETWEEN_TYPES = 2**-8  # bf16 keeps eight bits
 
 
-# Examples of the op that are enough here, with the variant's own: every other head size is compiled anew, 14 times.
-# All of them: `core check --all --device sim`.
-ENOUGH = {"attention.online": (1, 3, 4), "attention.naive": (1, 2, 3, 4)}
+# Which examples are enough here, of the op's and then the variant's own: every head size and every tile is compiled and
+# simulated anew. All of them: `core check --all --device sim`.
+ENOUGH = {
+    "attention.naive": (1, 2, 3, 4, 6, 7),
+    "attention.online": (1, 3, 4, 6, 7),
+    "matmul.mma": (1, 4, 5),
+    "matmul_add.mma": (1, 3),
+    "mlp_gelu.mma": (1, 3),
+}
 
 
 def checked(name: str) -> VariantReport:
     op, _, variant = name.partition(".")
-    made = copy(REGISTRY.op(op))
-    object.__setattr__(made, "examples", [made.examples[i] for i in ENOUGH.get(name, range(len(made.examples)))])
-    return check_variant(made, REGISTRY.variant(op, variant), REGISTRY, "sim")
+    some, one = copy(REGISTRY.op(op)), copy(REGISTRY.variant(op, variant))
+    examples = [*some.examples, *one.examples]
+    object.__setattr__(some, "examples", [examples[i] for i in ENOUGH.get(name, range(len(examples)))])
+    vars(one)["examples"] = []
+    return check_variant(some, one, REGISTRY, "sim")
 
 
 @pytest.mark.parametrize("name", VARIANTS)

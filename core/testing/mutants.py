@@ -272,8 +272,8 @@ def main(
         for result in run_mutants(registry, names, reviewed, number, device, judge, listed):
             results.append(result)
             if not as_json and result.verdicts:
-                click.echo(line_of(result))
-    click.echo(json.dumps([summary(r) for r in results], indent=2) if as_json else totals(results, listed))
+                click.echo("\n".join(lines_of(result, listed)))
+    click.echo(json.dumps([summary(r) for r in results], indent=2) if as_json else totals(results))
     if any(r.caught if listed else r.survivors for r in results):
         raise SystemExit(CheckFailed.exit_code)
 
@@ -291,21 +291,21 @@ def summary(result: Result) -> dict[str, Any]:
     }
 
 
-def line_of(result: Result) -> str:
-    """How many were caught, by launcher, and by what."""
+def lines_of(result: Result, listed: bool = False) -> Iterator[str]:
+    """How many were caught, by launcher, and by what; then what is not as it should be."""
     each = ", ".join(f"{method} {c} of {h}" for method, (c, h) in result.launchers().items())
     by = ", ".join(f"{check} {n}" for check, n in result.by_check().most_common())
-    return f"{result.name:<22} {len(result.caught):>4} of {result.held:>4} caught: {each} (by {by})"
-
-
-def totals(results: Sequence[Result], listed: bool = False) -> str:
-    """What is not as it should be (the survivors as entries for the reviewed list), then the sum."""
-    lines = [f"{r.name} fails {', '.join(r.unbroken)} as it is" for r in results if r.unbroken]
+    yield f"{result.name:<22} {len(result.caught):>4} of {result.held:>4} caught: {each} (by {by})"
+    if result.unbroken:
+        yield f"  fails {', '.join(result.unbroken)} as it is"
     if listed:
-        lines += [f"CAUGHT by {v.said}: {v.mutant.name} {v.mutant.key}" for r in results for v in r.caught]
+        yield from (f"  LISTED, AND CAUGHT by {v.said}: {v.mutant.key}" for v in result.caught)
     else:
-        lines += [f"\nNOT CAUGHT, line {m.fault.line}:\n{as_toml(m)}" for r in results for m in r.survivors]
-    lines.append(f"{sum(len(r.caught) for r in results)} of {sum(r.held for r in results)} broken versions caught")
+        yield from (f"\nNOT CAUGHT, line {m.fault.line}:\n{as_toml(m)}" for m in result.survivors)
+
+
+def totals(results: Sequence[Result]) -> str:
+    lines = [f"{sum(len(r.caught) for r in results)} of {sum(r.held for r in results)} broken versions caught"]
     left_out = sum((r.left_out() for r in results), Counter[str]())
     if left_out:
         lines.append("not counted: " + ", ".join(f"{n} {why}" for why, n in left_out.items()))
