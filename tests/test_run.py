@@ -6,9 +6,7 @@ import hashlib
 import io
 import json
 import math
-import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -21,7 +19,7 @@ import pytest
 from core.cli import run as core_command
 from core.cli.check import STORE
 from core.errors import BuildError, CheckpointError, CoreError, DataError, DeviceError, NumericsError, UsageError
-from core.interop import checkpoint, files
+from core.interop import checkpoint
 from core.loader import load_registry
 from core.testing.verdicts import Verdicts
 from core.train import devices, estimate
@@ -30,7 +28,7 @@ from core.train.display import Display, fit
 from core.train.estimate import estimate_seconds, refuse_long
 from core.train.loop import Trainer
 from core.train.report import count, duration, printable, step_line
-from core.train.run import Run, choose_folder, find_run, read_lines, take_lock, to_line
+from core.train.run import Run, choose_folder, find_run, read_lines, to_line
 from core.train.setup import VERDICTS, Asked, prepare
 from core.train.signals import Stop
 
@@ -218,20 +216,6 @@ def test_a_folder_that_cannot_be_written_is_found_before_training(here: Path, mo
             stack.enter_context(Run(here / "a"))
 
 
-def test_one_folder_has_one_owner_and_a_stale_lock_is_none(here: Path) -> None:
-    with Run(here / "a"):
-        with pytest.raises(UsageError, match=rf"in use by process {os.getpid()} on "):
-            Run(here / "a").__enter__()
-        code = "import sys, pathlib, core.train.run as run; run.take_lock(pathlib.Path(sys.argv[1]))"
-        other = subprocess.run([sys.executable, "-c", code, str(here / "a" / "LOCK")], cwd=ROOT, capture_output=True)
-        assert other.returncode and b"UsageError" in other.stderr
-    with Run(here / "a"):  # the file is still there
-        pass
-    (here / "a" / "LOCK").write_text("process 1 on elsewhere, killed long ago, in a longer line than ours\n")
-    take_lock(here / "a" / "LOCK").close()
-    assert (here / "a" / "LOCK").read_text().count("\n") == 1
-
-
 def test_metrics_read_back_exactly_and_are_json_whatever_the_numbers() -> None:
     record = {"step": 1, "loss": 0.1 + 0.2, "norm": math.nan, "lr": math.inf, "z": -math.inf, "é": "\ud800"}
     line = to_line(record)
@@ -240,33 +224,7 @@ def test_metrics_read_back_exactly_and_are_json_whatever_the_numbers() -> None:
     assert float(found["z"]) == -math.inf and line.count("\n") == 1
 
 
-def test_resuming_drops_a_partial_line_and_steps_after_the_checkpoint(here: Path) -> None:
-    path = here / "a"
-    with Run(path) as run:
-        for step in range(1, 6):
-            run.metrics({"step": step, "loss": 0.1 * step})
-        with (path / "metrics.jsonl").open("ab") as file:
-            file.write(b'{"step": 6, "lo')
-        before = (path / "metrics.jsonl").read_bytes().split(b"\n")
-        run.rewind(3)
-        run.metrics({"step": 4, "loss": 9.0})
-    lines = (path / "metrics.jsonl").read_bytes().split(b"\n")
-    assert lines[:3] == before[:3] and json.loads(lines[3]) == {"step": 4, "loss": 9.0} and lines[4:] == [b""]
-
-
 # --- resuming --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("cut", [1, 3, 4])  # off every period, after validation and sample, at a checkpoint
-def test_a_resumed_run_is_the_unbroken_one_bit_for_bit(here: Path, cut: int) -> None:
-    train(out=Path("whole"))
-    assert train(out=Path("parts"), stop_after=cut) == 130
-    assert checkpoint.find(Path("parts")).step == cut
-    assert train(out=Path("parts"), resume=True) == 0
-    assert curve("parts") == curve("whole") and len(curve("whole")) == 6
-    assert hashes("parts") == hashes("whole")
-    samples = [(Path(f) / "samples.jsonl").read_bytes() for f in ("parts", "whole")]
-    assert samples[0] == samples[1]
 
 
 def test_resume_starts_when_there_is_nothing_and_says_which_checkpoint_it_took(here: Path) -> None:
@@ -276,22 +234,6 @@ def test_resume_starts_when_there_is_nothing_and_says_which_checkpoint_it_took(h
     assert "resumed from a/checkpoints/step_00000002 (step 2)" in log.replace("\\", "/")
     assert "config change: train.steps: 2 -> 6" in log
     assert [m["step"] for m in metrics("a")] == [1, 2, 3, 4, 5, 6]
-
-
-def test_resume_falls_back_loudly_and_an_explicit_checkpoint_does_not(here: Path) -> None:
-    train(out=Path("a"))
-    whole = curve("a"), hashes("a")
-    newest = here / "a/checkpoints/step_00000006/optimizer.safetensors"
-    raw = bytearray(newest.read_bytes())
-    raw[-5] ^= 4
-    newest.write_bytes(raw)
-    with pytest.raises(CheckpointError, match="optimizer.safetensors: sha256"):
-        train(origin=newest.parent, out=Path("b"))
-    assert not (here / "b").exists()
-    assert train(out=Path("a"), resume=True) == 0
-    log = (here / "a" / "train.log").read_text()
-    assert "a checkpoint is passed over" in log and "step_00000004 (step 4)" in log
-    assert (curve("a"), hashes("a")) == whole
 
 
 def test_from_goes_on_in_a_new_folder_and_leaves_the_old_one_alone(here: Path) -> None:
@@ -320,11 +262,10 @@ def test_weights_are_taken_without_the_optimizer_and_the_step(here: Path) -> Non
         train("weights=nowhere", out=Path("d"))
 
 
-def test_another_architecture_is_refused_with_the_difference(here: Path) -> None:
+def test_another_batch_size_is_no_other_architecture(here: Path) -> None:
     train("train.steps=2", out=Path("a"))
-    with pytest.raises(CheckpointError, match=r"dims\.L: 1 -> 2"):
-        train("dims.L=2", out=Path("a"), resume=True)
-    train("train.steps=3", "dims.B=4", out=Path("a"), resume=True)  # the batch is no architecture
+    train("train.steps=3", "dims.B=4", out=Path("a"), resume=True)
+    assert checkpoint.find(here / "a").step == 3
 
 
 def test_other_data_is_refused_and_may_be_allowed(here: Path) -> None:
@@ -390,21 +331,6 @@ def test_a_period_of_zero_is_never_and_the_end_says_what_is_saved(here: Path) ->
     train("train.checkpoint_every=0", "train.val_every=0", "train.sample_every=0", out=Path("a"), stop_after=2)
     assert checkpoint.steps(here / "a" / "checkpoints") == []
     assert "nothing is saved (checkpoint_every = 0)" in (here / "a" / "train.log").read_text().splitlines()[-1]
-
-
-def test_a_disk_that_fills_up_stops_the_run_and_keeps_the_checkpoint(
-    here: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = trainer(stack, out=Path("a"))
-
-    def full(call: str, path: Path) -> None:
-        if call == "write" and "step_00000004" in str(path):
-            raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(files, "POINT", full)
-    with pytest.raises(CheckpointError, match="No space left"):
-        made.train(Stop())
-    assert checkpoint.find(here / "a").step == 2
 
 
 # --- the command line --------------------------------------------------------------------------------------------
