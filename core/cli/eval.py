@@ -121,10 +121,10 @@ def own_settings(checkpoint: Path) -> Own:
 
 def _precision(own: Own, device: str) -> str:
     """The run's own precision, where the device computes in it."""
-    from core.device import open_device
+    from core.config import PRECISIONS_OF
     from core.train.devices import choose_device
 
-    return own.precision if own.precision in open_device(choose_device(device)).precisions else "f32"
+    return own.precision if own.precision in PRECISIONS_OF[choose_device(device)] else "f32"
 
 
 def measure_data(model: Model, own: Own, data: tuple[str, ...], tokens: int | None, path: Path) -> dict[str, Any]:
