@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from core.device.gpu import DeviceTensor, decode, encode
+from core.device.gpu import DeviceTensor, LaunchRecord, decode, encode
 from core.dtypes import NUMPY
 from core.op import Op, Variant, make_tensors
 from core.registry import Registry
@@ -105,12 +105,15 @@ class DeviceRunner:
         given = [scratch[name].tensor if name in scratch else None for name in ("workspace", "counters")]
         return self.target.record(call.variant, call.method, t, self.pick, *given), scratch
 
+    def launch(self, commands: Sequence[Any]) -> None:
+        self.target.run(commands)
+
     def run(self, call: Call) -> Outcome:
         placed = self._place(call)
         kept = [n for n in placed if n in call.given and n not in call.may_change]
         before = {n: placed[n].bytes() for n in kept}
         commands, scratch = self._record(call, placed)
-        self.target.run(commands)
+        self.launch(commands)
         found = {n: p.read() for n, p in placed.items()}
         outcome = Outcome({n: values for n, (values, _, _) in found.items()})
         outcome.overrun = [n for n, (_, _, touched) in found.items() if touched]
@@ -138,16 +141,17 @@ class DeviceRunner:
 class SimRunner(DeviceRunner):
     """The simulator in the op check: every tensor its own region, so that bounds are exact.
 
-    Each way of calling a launcher (shapes, types, flags, what is absent) runs once in strict mode; what is the same
-    again but for contents runs fast.
+    Each way of launching a kernel (sizes, numbers, shapes and types of its tensors, what is absent) runs once in strict
+    mode; what is the same again but for contents runs fast.
     """
 
     guard = 0
     timed = False
+    strict = True  # False: everything runs fast
 
     def __init__(self, registry: Registry) -> None:
         super().__init__(registry)
-        self.seen: set[str] = set()
+        self.seen: set[tuple[Any, ...]] = set()
 
     @cached_property
     def target(self) -> Any:
@@ -165,12 +169,19 @@ class SimRunner(DeviceRunner):
             space.regions[at] = replace(space.regions[at], name=told, itemsize=one.tensor.itemsize)
         return placed
 
-    def run(self, call: Call) -> Outcome:
-        shapes = {k: None if v is None else v.shape for k, v in call.given.items()}
-        flags, config = sorted(call.flags.items()), sorted(call.config.items())
-        way = repr(
-            (call.variant, call.method, shapes, sorted(call.dtypes.items()), call.dims, flags, config, call.shares)
-        )
-        self.target.strict = way not in self.seen
-        self.seen.add(way)
-        return super().run(call)
+    def launch(self, commands: Sequence[LaunchRecord]) -> None:
+        self.target.prepare(commands)
+        for asked in commands:
+            way = way_of(asked)
+            self.target.strict = self.strict and way not in self.seen
+            self.seen.add(way)
+            self.target.run([asked])
+
+
+def way_of(asked: LaunchRecord) -> tuple[Any, ...]:
+    """The same for launches that differ in addresses and contents alone."""
+    tensors = [a.pointer for a in asked.args if isinstance(a, DeviceTensor)]
+    args = tuple(
+        (a.dtype, a.shape, tensors.index(a.pointer)) if isinstance(a, DeviceTensor) else repr(a) for a in asked.args
+    )
+    return asked.kernel, args, asked.grid, asked.block, asked.smem, asked.cluster
