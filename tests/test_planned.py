@@ -60,3 +60,21 @@ def test_tensors_have_addresses_and_no_contents():
     assert a.pointer % 256 == b.pointer % 256 == 0 and b.pointer >= a.pointer + 1000
     device.upload(a, 1.0)
     assert not device.download(a).any()
+
+
+def test_a_micro_step_of_gpt2_keeps_to_its_launches_and_traffic():
+    """B = 64, T = 1024 in bf16: the fused ops are in, and switched off by name."""
+    registry = load_registry()
+
+    def work(**fusion):
+        settings = Settings(dims={"B": 64}, optimizer="adamw", device="cuda", precision="bf16", fusion=fusion)
+        engine = Engine(load_model("gpt2_124m", registry), registry, settings, PlannedDevice("sm_90a"))
+        plan = engine.plan("train")
+        return {n.op.name for n in plan.nodes}, *engine.work(plan)
+
+    ops, launches, traffic = work()
+    assert {"embed", "matmul_add", "mlp_gelu", "head_loss"} <= ops
+    assert launches <= 280 and traffic <= 150e9
+    none, more, worse = work(embed=False, matmul_add=False, mlp_gelu=False, head_loss=False)
+    assert not none & {"embed", "matmul_add", "mlp_gelu", "head_loss"}
+    assert more > launches + 36 and worse > traffic + 15e9
