@@ -255,6 +255,7 @@ def test_what_cannot_be_traced_says_why(capfd, words, code, message):
 # --- the page -------------------------------------------------------------------------------------------------------
 
 SHOWN = re.compile(r"^```sh\n(core trace [^\n]*(?:\\\n[^\n]*)*)\n```\n+```text\n(.*?)^```$", re.M | re.S)
+VERSION = re.compile(r"(?<=NVRTC )\d+(?:\.\d+)*")
 OTHER_COMPILER = 0.25  # how far an instruction count may be off under another NVRTC
 
 
@@ -279,7 +280,7 @@ def test_the_figures_of_the_page_are_what_the_commands_print(capfd, monkeypatch)
 
     monkeypatch.chdir(ROOT)
     text = PAGE.read_text("utf-8")
-    (version,) = re.findall(r"NVRTC (\d+\.\d+)", text)
+    (version,) = VERSION.findall(text)
     tolerance = 0.0 if nvrtc_version() == version else OTHER_COMPILER
     blocks = SHOWN.findall(text)
     assert len(blocks) == text.count("```sh\n") >= 5, "a command without its figures"
@@ -326,7 +327,7 @@ def rewrite() -> None:
         done = subprocess.run([sys.executable, "-m", "core.cli", *words], cwd=ROOT, capture_output=True, check=True)
         return f"```sh\n{match[1]}\n```\n\n```text\n{done.stdout.decode().rstrip()}\n```"
 
-    text = re.sub(r"NVRTC \d+\.\d+", f"NVRTC {nvrtc_version()}", SHOWN.sub(again, PAGE.read_text("utf-8")))
+    text = VERSION.sub(nvrtc_version(), SHOWN.sub(again, PAGE.read_text("utf-8")))
     PAGE.write_text(text, encoding="utf-8")
 
 
