@@ -131,6 +131,8 @@ def opcodes() -> dict[str, Any]:
     def run(source: Any, kernel: str, grid: Any, block: Any, args: Any, *more: Any, **named: Any) -> Any:
         copies = copied(args)
         report = simulate(source, kernel, grid, block, args, *more, **named)
+        if named.get("strict") is False:  # what strict mode refuses depends on an order, and a chip has its own
+            return report
         how = {**dict(zip(("smem", "cluster"), more, strict=False)), **named}
         how = {"grid": grid, "block": block, **{k: v for k, v in how.items() if k in ("smem", "cluster", "defines")}}
         both.compare(chip, source, kernel, args, copies, **how)
