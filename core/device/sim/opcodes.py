@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Builder = Callable[["Program", Instruction], Step]
 B = TypeVar("B")
 LONGEST = 5  # names in a row's key
+KEPT = 4096  # opcodes whose row is not looked for again
 
 GROUPS = {
     "int": "u16/u32/u64/s16/s32/s64",
@@ -78,13 +79,17 @@ def opcode(name: str, forms: str) -> Callable[[Builder], Builder]:
 
 def find(table: dict[str, Row[B]], instruction: Instruction) -> Row[B] | None:
     """The row of an opcode's longest known prefix; raises PtxError where none of its forms is the instruction's."""
-    parts = instruction.names
-    for length in range(min(len(parts), LONGEST), 0, -1):
-        name = ".".join(parts[:length])
+    for name, rest in beginnings(instruction.names):
         if name in table:
-            _check_form(name, table[name].forms, parts[length:], instruction)
+            _check_form(name, table[name].forms, rest, instruction)
             return table[name]
     return None
+
+
+@functools.lru_cache(maxsize=KEPT)
+def beginnings(names: tuple[str, ...]) -> list[tuple[str, tuple[str, ...]]]:
+    """("a", "b", "c") -> ("a.b.c", ()), ("a.b", ("c",)), ("a", ("b", "c")): what a row may be called, and the rest."""
+    return [(".".join(names[:n]), names[n:]) for n in range(min(len(names), LONGEST), 0, -1)]
 
 
 def build(program: Program, instruction: Instruction) -> Step:
@@ -100,7 +105,7 @@ def build(program: Program, instruction: Instruction) -> Step:
 
 
 def _check_form(name: str, forms: str, rest: tuple[str, ...], instruction: Instruction) -> None:
-    if _pattern(forms).fullmatch("".join(f".{one}" for one in rest)):
+    if _fits(forms, rest):
         return
     known = set(re.findall(r"[^\s/?|]+", _written_out(forms).replace("::", ":")))
     strange = [f".{one.replace(':', '::')}" for one in rest if one not in known]
@@ -109,6 +114,11 @@ def _check_form(name: str, forms: str, rest: tuple[str, ...], instruction: Instr
         f"the simulator does not have {what} `{instruction.text}` ({instruction.location})",
         hint=f"it has {name} {forms or 'alone'} (read as core/device/sim/opcodes.py says)",
     )
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _fits(forms: str, rest: tuple[str, ...]) -> bool:
+    return _pattern(forms).fullmatch("".join(f".{one}" for one in rest)) is not None
 
 
 def _written_out(forms: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from core.device.sim import memory as layout
 from core.device.sim.errors import PtxError
-from core.device.sim.opcodes import LONGEST, OPCODES, build
+from core.device.sim.opcodes import OPCODES, beginnings, build
 from core.device.sim.operands import Step
 from core.device.sim.parser import (
     Address,
@@ -316,9 +316,8 @@ def _steps(program: Program, body: list[Instruction], special: set[int]) -> list
 
 def _controls(instruction: Instruction, table: dict[str, Any]) -> bool:
     """Whether the longest row of an opcode's name is one of control: bar.sync is, bar.warp is not."""
-    names = instruction.names
-    every = [".".join(names[:n]) for n in range(LONGEST, 0, -1)]
-    return next((name in table for name in every if name in table or name in OPCODES), False)
+    every = beginnings(instruction.names)
+    return next((name in table for name, _ in every if name in table or name in OPCODES), False)
 
 
 def _predicated(program: Program, instruction: Instruction) -> Step:
