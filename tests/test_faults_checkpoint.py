@@ -30,7 +30,9 @@ import pytest
 from core.cli import run as core_command
 from core.data.shards import format_for, write_shards
 from core.data.tokenizer import bytes_tokenizer
+from core.engine import Engine, Settings
 from core.errors import CheckpointError, UsageError
+from core.graph import load_model
 from core.interop import checkpoint, files
 from core.interop.checkpoint import Contents
 from core.interop.tensors import write_tensors
@@ -211,6 +213,33 @@ def test_a_run_that_is_ended_after_every_step_is_the_unbroken_one_bit_for_bit(he
         assert train(out=Path("run"), stop_after=step, resume=True, by=signal.SIGINT) == 130
     assert train(out=Path("run"), resume=True) == 0
     assert_same(here / "run", whole)
+
+
+def test_a_bf16_run_goes_on_bit_for_bit(folder: Path) -> None:
+    """In the simulator: its checkpoint holds the f32 that the updates are made to; the bf16 weights, what is frozen
+    and has no f32 copy included, are made of it again."""
+    dims = {"V": 64, "C": 32, "H": 2, "L": 1, "S": 16, "B": 1, "T": 16}
+    registry, rng = load_registry(), np.random.default_rng(0)
+    settings = Settings(
+        "sim", "bf16", dims=dims, optimizer="adamw", options={"clip": 1.0}, freeze=["x0.*"]
+    )  # fmt: skip
+    before, after = (Engine(load_model("gpt2_124m", registry), registry, settings) for _ in range(2))
+    batches = [{n: rng.integers(0, 64, (1, 16)).astype(np.int32) for n in ("tokens", "targets")} for _ in range(2)]
+    before.initialize(1)
+    before.step(batches[:1], 1e-2)
+    toml = before.model.to_toml(dims)
+    checkpoint.save(folder, 2, Contents(before.parameters(), before.optimizer_state(), toml, None, {"step": 2}))
+    found = checkpoint.find(folder)
+    assert {array.dtype for array in found.parameters.values()} == {np.dtype("f4")}
+    after.load_parameters(found.parameters)
+    after.load_optimizer_state(found.optimizer)
+    after.set_step(1)
+    for batch in (None, batches[1]):
+        if batch is not None:
+            assert before.step([batch], 1e-2) == after.step([batch], 1e-2)
+        for flat in (before.store.weights, before.store.master):
+            theirs = after.store.weights if flat is before.store.weights else after.store.master
+            np.testing.assert_array_equal(before.device.download(flat), after.device.download(theirs))
 
 
 KILLER = """

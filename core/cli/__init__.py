@@ -14,6 +14,7 @@ import os
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -139,6 +140,7 @@ def main(args: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a C locale must not end a run
+    warnings.showwarning = warn
     sys.exit(run(args))
 
 
@@ -150,6 +152,11 @@ def open_closed_streams() -> None:
             if handle != number:
                 os.dup2(handle, number)
             setattr(sys, name, open(number, "r" if not number else "w", encoding="utf-8"))  # noqa: SIM115
+
+
+def warn(message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: Any) -> None:
+    """Warnings are for the person at the command line: one line, without a place in the source."""
+    click.echo(f"core: warning: {message}", err=True)
 
 
 def run(args: Sequence[str] | None = None) -> int:

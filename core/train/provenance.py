@@ -19,7 +19,13 @@ from core.registry import Registry
 from core.testing.verdicts import sources_of
 from core.train.run import commit
 
-PACKAGES = ("numpy", "cuda-python", "cuda-bindings", "nvidia-cuda-nvrtc")  # that numbers depend on
+PACKAGES = (
+    "numpy",
+    "cuda-python",
+    "cuda-bindings",
+    "nvidia-cuda-nvrtc",
+    "nvidia-cuda-nvrtc-cu12",
+)  # that numbers depend on
 SHORT = 12  # hexadecimal digits of a hash that is for comparing two runs
 
 
