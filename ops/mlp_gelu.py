@@ -21,7 +21,7 @@ mlp_gelu = Op(
     replaces="f = matmul(x, weight1, bias1); a = gelu(f); d = matmul(a, weight2, bias2); y = add(r, d)",
     examples=[
         {"x": (2, 7, 16), "r": (2, 7, 24), "weight1": (32, 16)},
-        {"x": (5, 33), "r": (5, 7), "weight1": (9, 33), "bias1": False, "approx": "erf"},
+        {"x": (5, 33), "r": (5, 7), "weight1": (67, 33), "bias1": False, "approx": "erf"},
         {"x": (1, 3), "r": (1, 2), "weight1": (5, 3), "bias2": False},
     ],
     doc="Two linear layers with GELU between them, added to a residual stream.",

@@ -31,9 +31,12 @@ BETWEEN_TYPES = 2**-8  # bf16 keeps eight bits
 ENOUGH = {
     "attention.naive": (1, 2, 3, 4, 6, 7),
     "attention.online": (1, 3, 4, 6, 7),
-    "matmul.mma": (1, 4, 5),
-    "matmul_add.mma": (1, 3),
-    "mlp_gelu.mma": (1, 3),
+    "matmul.mma": (4, 5),
+    "matmul_add.mma": (1, 4),
+    "mlp_gelu.mma": (1,),
+    "head_loss.mma": (4,),
+    "embed.vector": (0, 3),
+    "layernorm.shared": (1, 4),
 }
 
 
