@@ -154,7 +154,9 @@ def open_closed_streams() -> None:
             setattr(sys, name, open(number, "r" if not number else "w", encoding="utf-8"))  # noqa: SIM115
 
 
-def warn(message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: Any) -> None:
+def warn(
+    message: Warning | str, category: object, filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
     """Warnings are for the person at the command line: one line, without a place in the source."""
     click.echo(f"core: warning: {message}", err=True)
 
