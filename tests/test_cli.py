@@ -228,7 +228,7 @@ def test_why_says_of_each_variant_whether_it_runs(capsys: pytest.CaptureFixture[
     for entry in found:
         assert (entry["runs"] == "yes") == (entry["why_not"] == "")
         assert entry["runs"] == "yes" or not entry["auto"]
-    for name in registry.ops:
+    for name in {op for op, _ in tried}:  # a fused op may have none for this device
         autos = [f for f in found if f["op"] == name and f["precision"] == "f32" and f["auto"]]
         assert len(autos) == 1
 

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from core.cli.show import emit_json, json_option, plugin_option, table
-from core.dtypes import resolve
 from core.errors import BuildError, CoreError
 from core.loader import load_registry
-from core.op import Op, Param, Reference, Slot, TensorSpec, Variant, make_tensors
+from core.op import Op, Param, Reference, Slot, Variant, make_tensors
 from core.registry import DEVICES, Registry, place_of_class, shorten
 
 if TYPE_CHECKING:
@@ -261,18 +260,12 @@ def _against(chooser: Chooser, variant: Variant, op: Op, precision: str) -> tupl
 
 def specs(op: Op, example: Mapping[str, Any], precision: str) -> Any:
     """`t` with shapes and dtypes in place of tensors, for an example of an op."""
-    where = f'an example of op "{op.name}"'
-    shapes = {name: tuple(example[name]) for name in op.inputs if name in example}
-    attrs = op.settle_attrs({k: v for k, v in example.items() if k in op.attrs}, {}, where)
-    dims = op.solve(shapes, attrs, where)
-    found: dict[str, Any] = dict.fromkeys([*op.inputs, *op.params])
-    for name, shape in shapes.items():
-        found[name] = TensorSpec(shape, resolve(op.inputs[name].pattern.dtype, precision))
-    for slot in op.outputs.values():
-        found[slot.name] = TensorSpec(slot.pattern.shape(dims, where), resolve(slot.pattern.dtype, precision))
-    for name in op.present_params(attrs):
-        found[name] = TensorSpec(op.param_patterns[name].shape(dims, where), resolve(None, precision))
-    return make_tensors(dims, found, node=op.name)
+    from core.testing.case import make_case
+
+    case = make_case(op, example)
+    names = [name for name in (*op.inputs, *op.params, *op.outputs) if case.values.get(name, 0) is not None]
+    found = dict.fromkeys((*op.inputs, *op.params)) | {name: case.spec(name, precision) for name in names}
+    return make_tensors(case.dims, found, node=op.name)
 
 
 def why_table(verdicts: list[dict[str, Any]]) -> str:
