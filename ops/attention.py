@@ -27,6 +27,7 @@ def settle_heads(dims):
         raise BuildError("window, scale and softcap must not be negative", hint="0 stands for: as if it were not there")
     width = heads + 2 * kv_heads
     if dims["E"] % width:
+        below = dims["E"] // width * width
         raise BuildError(
             f"qkv has {dims['E']} features, which is no multiple of heads + 2*kv_heads = {width}; the nearest are "
             f"{below} and {below + width}",
