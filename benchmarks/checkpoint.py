@@ -58,7 +58,7 @@ def save_ours(engine, folder):
     from core.interop import checkpoint
     from core.interop.checkpoint import Contents
 
-    contents = Contents(engine.parameters(), engine.optimizer_state(), engine.model.to_toml(CONFIG), None, {"step": 1})
+    contents = Contents(engine.parameters(), engine.optimizer_state(), "", None, {"step": 1})
     checkpoint.save(folder / "checkpoints", 1, contents)
 
 
