@@ -280,6 +280,30 @@ def test_other_data_is_refused_and_may_be_allowed(here: Path) -> None:
 # --- the loop --------------------------------------------------------------------------------------------------
 
 
+def test_the_next_batch_is_drawn_while_the_device_works_and_its_fault_is_the_next_steps(
+    here: Path, stack: ExitStack
+) -> None:
+    made = trainer(stack, "train.steps=4", out=Path("ahead"))
+    seen: list[str] = []
+    batches, engine = made.job.batches, made.job.engine
+    download = engine.device.download
+
+    def drawn(step: int) -> Any:
+        seen.append(f"draw {step}")
+        if step == 2:
+            raise DataError("damaged")
+        return batches(step)
+
+    made.job.batches = drawn
+    engine.device.download = lambda tensor: seen.append("wait") or download(tensor)
+    with pytest.raises(DataError, match="damaged"):
+        made.train(Stop())
+    assert made.step == engine.updates == 2, "the steps before it count"
+    assert seen[:4] == ["draw 0", "draw 1", "wait", "draw 2"], (
+        "each step's but the first before the device is waited for"
+    )
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_number_that_is_not_finite_stops_before_anything_changes(here: Path, stack: ExitStack, bad: float) -> None:
     made = trainer(stack, out=Path("a"))

@@ -8,7 +8,7 @@ records, since the first writes parameter gradients and the others add to them.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -210,11 +210,18 @@ class Engine:
         loss = float(self.device.download(self.control)[SLOT["loss"]])
         return loss, {name: array.copy() for name, array in self.store.gradients().items()}
 
-    def step(self, micro_batches: Sequence[Batch], lr: float, limits: tuple[float, float] = NO_LIMITS) -> Record:
+    def step(
+        self,
+        micro_batches: Sequence[Batch],
+        lr: float,
+        limits: tuple[float, float] = NO_LIMITS,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> Record:
         """Forward and backward over the micro-batches, then one update.
 
         limits: a loss or a norm above its own updates nothing. So does a loss, norm or lr that is not finite, for
-        good: no later step updates anything either.
+        good: no later step updates anything either. meanwhile: called when all is launched, before the device is
+        waited for; it may not raise.
         """
         if not micro_batches:
             raise DataError("a step needs at least one micro-batch, got none")
@@ -224,6 +231,7 @@ class Engine:
         for index, plan in self._micro_steps(micro_batches):
             plan.run(first=index == 0)
         self.device.run(update)
+        meanwhile()
         self._record = self.device.download(self.control)
         loss, norm, ok, step, halted = (
             float(self._record[SLOT[name]]) for name in ("loss", "norm", "ok", "step", "halted")

@@ -7,6 +7,7 @@ that a resumed run repeats an uninterrupted one bit for bit.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 import warnings
@@ -40,7 +41,13 @@ class Trainable(Protocol):
 
     @property
     def updates(self) -> int: ...
-    def step(self, micro_batches: Sequence[Mapping[str, Array]], lr: float, limits: tuple[float, float]) -> Any: ...
+    def step(
+        self,
+        micro_batches: Sequence[Mapping[str, Array]],
+        lr: float,
+        limits: tuple[float, float],
+        meanwhile: Callable[[], None],
+    ) -> Any: ...
     def replay(self, micro_batches: Sequence[Mapping[str, Array]]) -> Generator[tuple[int, Any], None, None]: ...
     def zero_gradients(self) -> list[str]: ...
     def parameter_gradients(self) -> Iterator[tuple[str, Array]]: ...
@@ -111,6 +118,7 @@ class Trainer:
         self.saved: int | None = self.step or None  # the newest step that is on disk
         job.detector.load(before)
         self._seconds = 0.0  # of a step: a running mean, for the estimate of what is left
+        self._ahead: Sequence[Mapping[str, Array]] | None = None  # the next step's batches, drawn while this one ran
         self._events = 0.0  # seconds of validation, samples and checkpoints so far
         self._failed_hooks: set[int] = set()
         self._refused: dict[str, str] = {}  # files whose lines the disk did not take, and why, as was said
@@ -166,8 +174,10 @@ class Trainer:
         job, detector = self.job, self.job.detector
         lr = job.lr(self.step)
         begun = time.perf_counter()
-        batches = job.batches(self.step)
-        record = job.engine.step(batches, lr, detector.limits() if detector.refuses else NO_LIMITS)
+        batches = self._ahead if self._ahead is not None else job.batches(self.step)
+        self._ahead = None
+        limits = detector.limits() if detector.refuses else NO_LIMITS
+        record = job.engine.step(batches, lr, limits, self._draw_ahead)
         seconds = time.perf_counter() - begun
         if record.halted:
             raise self._crash(record, Replay(job.engine, batches, lr))
@@ -193,6 +203,12 @@ class Trainer:
         job.display.step(step_line(metrics, job.steps, self._eta(seconds)), due)
         self._warn(seen)
         return metrics
+
+    def _draw_ahead(self) -> None:
+        """The next step's batches, while the device works on this one. What is wrong with them is the next step's."""
+        if self.step + 1 < self.job.steps:
+            with contextlib.suppress(CoreError):
+                self._ahead = self.job.batches(self.step + 1)
 
     def _warn(self, seen: Seen) -> None:
         """What was seen in a step that lets the run go on."""
