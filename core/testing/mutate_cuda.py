@@ -225,7 +225,7 @@ def of_operators(code: str, function: Function) -> Iterator[Edit]:
         word = re.search(r"(\w+)\s*$", code[: match.start() + 1])
         if symbol == "*" and word and word[1] in TYPES:
             continue  # a pointer's declaration
-        if symbol == "<" and re.match(r"\s[A-Z]+; \w+\+\+\)", code[at + 1 : at + 40]):
+        if symbol == "<" and re.match(r"\s[A-Z_]+; \w+\+\+\)", code[at + 1 : at + 40]):
             continue  # one more round over registers: nothing is behind them, and the compiler may do as it likes
         for table, kind in ((OPERATORS, "operator"), (COMPARISONS, "bound"), (JUNCTIONS, "condition")):
             if symbol in table:
