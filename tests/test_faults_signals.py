@@ -111,6 +111,20 @@ def at_step(step: int, action: Callable[[], None]) -> Callable[..., None]:
     return hook
 
 
+def within_step(made: Trainer, step: int, action: Callable[[], None]) -> None:
+    """Do something between the first and the second micro-step of a step."""
+    engine = made.job.engine
+    run = engine._micro_steps  # type: ignore[attr-defined]
+
+    def each(batches: Any) -> Iterator[Any]:
+        for index, plan in run(batches):
+            if index == 1 and made.step == step - 1:
+                action()
+            yield index, plan
+
+    engine._micro_steps = each  # type: ignore[attr-defined]
+
+
 def last_line(out: str = "a") -> str:
     return Path(out, "train.log").read_text("utf-8").splitlines()[-1]
 
@@ -145,14 +159,7 @@ def test_what_is_not_saved_is_not_said_to_be(here: Path, stack: ExitStack) -> No
 
 def test_a_signal_in_the_midst_of_a_step_finishes_that_step(here: Path, stack: ExitStack) -> None:
     made = trainer(stack)
-    batches = made.job.batches
-
-    def draw(step: int) -> Any:
-        if step == 2:
-            send("SIGTERM")
-        return batches(step)
-
-    made.job.batches = draw
+    within_step(made, 3, lambda: send("SIGTERM"))
     assert run_job(made) == 143 and made.step == 3 == checkpoint.find(here / "a").step
 
 
@@ -357,15 +364,9 @@ def drained(terminal: int, until: Callable[[], bool]) -> bytes:
 
 def test_a_signal_that_nobody_can_be_told_of_is_honoured(here: Path, stack: ExitStack) -> None:
     made = trainer(stack)
-    batches, (reader, writer), kept = made.job.batches, os.pipe(), os.dup(2)
+    (reader, writer), kept = os.pipe(), os.dup(2)
     os.close(reader)
-
-    def draw(step: int) -> Any:
-        if step == 2:
-            send("SIGTERM")
-        return batches(step)
-
-    made.job.batches = draw
+    within_step(made, 3, lambda: send("SIGTERM"))
     os.dup2(writer, 2)  # a stderr that refuses every write
     try:
         assert run_job(made) == 143 and checkpoint.find(here / "a").step == 3
