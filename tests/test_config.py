@@ -113,7 +113,7 @@ def test_the_resolved_form_loads_to_the_same_config(write):
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-@pytest.mark.parametrize("name", ["gpt2_124m", "gpt2_124m_fineweb", "tiny"])
+@pytest.mark.parametrize("name", ["gpt2_124m", "gpt2_124m_fineweb", "gpt2_rope", "tiny"])
 def test_shipped_configs_load_on_every_device(name, device):
     config = loaded(ROOT / "configs" / f"{name}.toml", device=device)
     assert config.optimizer.name and config.document == config.document
