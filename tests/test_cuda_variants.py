@@ -32,6 +32,7 @@ ENOUGH = {
     "attention.naive": (1, 2, 3, 4, 6, 7),
     "attention.online": (1, 3, 4, 6, 7),
     "matmul.mma": (4, 5),
+    "matmul.register": (3, 4),
     "matmul_add.mma": (1, 4),
     "mlp_gelu.mma": (1,),
     "head_loss.mma": (4,),

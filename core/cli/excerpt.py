@@ -216,6 +216,8 @@ def _names(item: str) -> set[str]:
     code = _code(item)
     found = set(re.findall(r"^\s*#\s*define\s+(\w+)", code, re.MULTILINE))
     found |= set(re.findall(r"\b(?:struct|class|union|enum|using|namespace)\s+(\w+)", re.sub(r"<[^<>]*>", "", code)))
+    if re.search(r"\busing\b", code):
+        return found  # what stands behind `=` is declared elsewhere
     enumerated = re.search(r"\benum\b[^{;]*\{([^}]*)\}", code)
     if enumerated:
         return found | set(re.findall(r"(\w+)\s*(?:=[^,]*)?(?:,|$)", enumerated[1].strip()))

@@ -259,6 +259,7 @@ def _joined(body: list[str]) -> str:
 def _kernels(registry: Registry, op: Op, start: Variant, forward_only: bool, launchers: str) -> list[str]:
     """The kernels of the variant's own files that it launches at its examples, and those that `launchers` name."""
     from core.cli.excerpt import kernels_in
+    from core.device.nvrtc import whole_text
     from core.testing.case import cases_of
     from core.testing.check import VariantReport, reference_of, trials_of
     from core.testing.compiles import launches_of
@@ -271,7 +272,7 @@ def _kernels(registry: Registry, op: Op, start: Variant, forward_only: bool, lau
     launches = [x for x in launches_of(trials) if x.kernel.source in sources]
     own = [x.kernel.name for x in launches if not forward_only or x.method == "forward"]
     literals = [n.value for n in ast.walk(ast.parse(launchers)) if isinstance(n, ast.Constant)]
-    written = kernels_in(_text(sources))
+    written = {name for path in sources for name in kernels_in(whole_text(path))}
     return list(dict.fromkeys([*own, *(name for name in literals if name in written)]))
 
 
@@ -287,10 +288,16 @@ def _rename_in_launchers(text: str, renamed: Mapping[str, str], old: str, new: s
     return text
 
 
-def _text(sources: Sequence[Path]) -> str:
+def _homes(sources: Sequence[Path], kernels: Sequence[str]) -> dict[str, list[str]]:
+    """The text of each source with its headers -> those of the kernels that come from it."""
+    from core.cli.excerpt import kernels_in
     from core.device.nvrtc import whole_text
 
-    return "\n\n".join(whole_text(path) for path in sources)
+    texts = [whole_text(path) for path in sources]
+    found: dict[str, list[str]] = {}
+    for kernel in kernels:  # one that a macro writes is in the first
+        found.setdefault(next((t for t in texts if kernel in kernels_in(t)), texts[0]), []).append(kernel)
+    return found
 
 
 def _cuda(
@@ -302,7 +309,7 @@ def _cuda(
         raise BuildError(
             f"{start.op}.{start.name} launches no kernel of {', '.join(map(str, sources))} at its examples"
         )
-    text = kernels_excerpt(_text(sources), kernels)
+    text = "\n".join(kernels_excerpt(whole, own) for whole, own in _homes(sources, kernels).items())
     text = _rename_kernels(text, renamed)
     return (
         f"// Kernels of {op.name}.{name}, which started as those of {start.op}.{start.name}.\n"

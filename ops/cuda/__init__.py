@@ -32,6 +32,7 @@ VARIANTS = [
     layernorm.LayerNormShared,
     matmul.MatmulNaive,
     matmul.MatmulTiled,
+    matmul.MatmulRegister,
     matmul_mma.MatmulMma,
     matmul_mma.MatmulAddMma,
     matmul_mma.MlpGeluMma,

@@ -6,7 +6,7 @@ from .width import width
 
 WARPS = 4  # rows of a thread block at a time
 BLOCKS = 512  # thread blocks of `shared`, at most, whose sums are then added up
-WIDEST = 2048  # columns whose sums fit into the shared memory of every chip
+COLUMNS = 2048  # columns whose sums fit into the shared memory of every chip
 SLICE = 128  # rows whose part of the parameter gradients one thread block sums
 
 
@@ -68,7 +68,7 @@ class LayerNormShared(Variant):
     examples = [{"x": (BLOCKS + 3, 264)}]  # slices of two rows, the last one shorter; more than a warp loads at once
 
     def why_not(self, t):
-        return f"C = {t.C}; it keeps sums of at most {WIDEST} columns in shared memory" if t.C > WIDEST else None
+        return f"C = {t.C}; it keeps sums of at most {COLUMNS} columns in shared memory" if t.C > COLUMNS else None
 
     def slices(self, t):
         """(slices of the rows, rows of one)"""

@@ -1,8 +1,10 @@
-"""Matmul on CUDA: one thread a result, and tiles in shared memory. Kernels: matmul.cu."""
+"""Matmul on CUDA: one thread a result, tiles in shared memory, tiles in registers. Kernels: matmul.cu and
+matmul_register.cu; those on tensor cores are in matmul_mma.cu."""
 
 from core import Variant, cdiv, i32
 
 TILE = 64  # results of a thread block, each way
+LARGE = 128  # of `register`
 SLICE = 128  # rows whose part of dbias one thread block sums
 
 
@@ -47,16 +49,54 @@ class MatmulTiled(Variant):
         if t.dweight is not None:
             arguments = (t.dweight, t.dy, t.x, *sizes(t), i32(t.add_dweight))
             launch("tiled_dweight", *arguments, **self.over(t.features, t.K))
-        if t.dbias is not None:
-            slices, N, sums = cdiv(t.rows, SLICE), i32(t.features), launch.workspace
-            by_slice = {"grid": (cdiv(t.features, 32), slices), "block": (32, 8)}
-            launch("tiled_sums", sums, t.dy, i32(t.rows), N, i32(SLICE), **by_slice)
-            arguments = (t.dbias, sums, i32(slices), N, i32(t.add_dbias))
-            launch("tiled_dbias", *arguments, grid=cdiv(t.features, 128), block=128)
+        launch_dbias(t, launch)
 
     def over(self, rows, columns):
         """One thread block for each tile of rows x columns results."""
         return {"grid": (cdiv(rows, TILE), cdiv(columns, TILE)), "block": 256}
+
+
+class MatmulRegister(Variant):
+    """8 x 8 results a thread: half the loads of `tiled` for a multiply-add, and the next tiles are loaded meanwhile."""
+
+    op, name, priority = "matmul", "register", 15
+    source = ("matmul_register.cu", "matmul.cu")
+    reads = ("x", "weight")
+    can_add = ("x",)
+    examples = [{"x": (130, 20), "features": 136}]  # two tiles each way, on 16 bytes
+
+    def why_not(self, t):
+        few = min(t.rows, t.features) < LARGE
+        return f"{t.rows} x {t.features} results would leave most of a tile of {LARGE} x {LARGE} empty" if few else None
+
+    def forward(self, t, launch):
+        launch("register_forward", t.y, t.x, t.weight, t.bias, *sizes(t), **self.over(t.rows, t.features))
+
+    def workspace(self, t):
+        return cdiv(t.rows, SLICE) * t.features * 4
+
+    def backward(self, t, launch):
+        if t.dx is not None:
+            launch("register_dx", t.dx, t.dy, t.weight, *sizes(t), i32(t.add_dx), **self.over(t.rows, t.K))
+        if t.dweight is not None:
+            arguments = (t.dweight, t.dy, t.x, *sizes(t), i32(t.add_dweight))
+            launch("register_dweight", *arguments, **self.over(t.features, t.K))
+        launch_dbias(t, launch)
+
+    def over(self, rows, columns):
+        """One thread block for each tile of rows x columns results."""
+        return {"grid": (cdiv(rows, LARGE), cdiv(columns, LARGE)), "block": 256}
+
+
+def launch_dbias(t, launch):
+    """The sum of dy over its rows, in slices."""
+    if t.dbias is None:
+        return
+    slices, N, sums = cdiv(t.rows, SLICE), i32(t.features), launch.workspace
+    by_slice = {"grid": (cdiv(t.features, 32), slices), "block": (32, 8)}
+    launch("tiled_sums", sums, t.dy, i32(t.rows), N, i32(SLICE), **by_slice)
+    arguments = (t.dbias, sums, i32(slices), N, i32(t.add_dbias))
+    launch("tiled_dbias", *arguments, grid=cdiv(t.features, 128), block=128)
 
 
 def sizes(t):
