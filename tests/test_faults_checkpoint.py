@@ -84,10 +84,10 @@ posix_only = pytest.mark.skipif(os.name == "nt", reason="processes are forked an
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three shards of six sequences to train on, and one to validate on."""
     folder = tmp_path_factory.mktemp("shards")
-    tokens = np.random.default_rng(0).integers(0, 257, 6 * 16 * 3 + 3).astype(np.uint16)
+    tokens = np.random.default_rng(0).integers(0, 57, 6 * 16 * 3 + 3).astype(np.uint16)
     record = {"tokenizer": bytes_tokenizer().record()}
     write_shards([tokens], folder, "train", format_for(257), record, shard_tokens=6 * 16 + 1)
-    write_shards([tokens[:50]], folder, "val", format_for(257), record)
+    write_shards([tokens[:50] + np.uint16(200)], folder, "val", format_for(257), record)  # worse with every step
     assert len(list(folder.glob("train_*.bin"))) == 3
     return folder
 
@@ -131,6 +131,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
         patched.setenv("CORELM_CACHE", str(folder / "cache"))
         patched.chdir(folder)
         assert train(out=Path("run")) == 0
+    losses = [line["val_loss"] for line in read_lines(folder / "run/metrics.jsonl") if "val_loss" in line]
+    assert min(losses) < losses[-1], "a resume that forgets the best validation would not be seen"
     return folder / "run"
 
 
