@@ -119,10 +119,11 @@ def test_our_ops_and_a_strangers_ops_live_together(installed: Path, tmp_path: Pa
 
 def test_the_installed_command_lists_what_the_checkout_lists(installed: Path, tmp_path: Path) -> None:
     code = "import core.cli; core.cli.main(['plugins', '--json'])"
-    (record,) = json.loads(run(installed, code, tmp_path))
-    here = next(p for p in load_registry().plugins if p.name == "ops")
-    assert record["brings"] == here.brings
-    assert Path(record["path"]) == installed / "core" / "ops"
+    listed = {record["name"]: record for record in json.loads(run(installed, code, tmp_path))}
+    here = {plugin.name: plugin for plugin in load_registry().plugins}
+    assert {name: record["brings"] for name, record in listed.items()} == {n: p.brings for n, p in here.items()}
+    assert Path(listed["ops"]["path"]) == installed / "core" / "ops"
+    assert Path(listed["llama"]["path"]) == installed / "core" / "plugins" / "llama"
 
 
 def test_a_class_has_one_name_in_wheel_and_checkout(installed: Path, tmp_path: Path) -> None:
