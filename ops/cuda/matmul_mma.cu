@@ -16,6 +16,7 @@
 // has faster tensor cores than mma.sync reaches, about five eighths of them.
 
 #include "gelu.cuh"
+#include "mma.cuh"
 
 #ifndef TILE_I  // what the launcher says: results of a thread block, how deep a stage is, stages, warps each way
 #define TILE_I 128
@@ -29,47 +30,10 @@
 constexpr int THREADS = 32 * WARPS_I * WARPS_J;
 constexpr int WARP_I = TILE_I / WARPS_I, WARP_J = TILE_J / WARPS_J;  // results of a warp
 constexpr int BLOCKS_I = WARP_I / 16, BLOCKS_J = WARP_J / 8;         // its blocks of 16 x 8
-constexpr int CHUNK = 8;                                             // elements in 16 bytes: what one copy moves
 constexpr int GROUP = 8;                                             // tiles one below the other that share columns
 constexpr u32 ONES = 0x3f803f80;                                     // two bf16 of 1
 
 alignas(128) extern __shared__ elem tiles[];  // the stages; at the end, a few rows of results for each warp
-
-// --- instructions --------------------------------------------------------------------------------------------------
-
-__device__ inline u32 in_shared(const void* p) { return (u32)__cvta_generic_to_shared(p); }
-
-// 16 bytes from global to shared memory, under way until waited for; only the first `bytes` are read, the rest is 0
-__device__ inline void copy_async(elem* to, const elem* from, int bytes) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(in_shared(to)), "l"(from), "r"(bytes) : "memory");
-}
-
-__device__ inline void end_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-
-// until at most N of this thread's groups are under way
-template <int N>
-__device__ inline void wait_groups() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
-
-// Four 8 x 8 matrices: lane l says where row l % 8 of matrix l / 8 lies, and gets elements 2 (l % 4) and the next of row
-// l / 4 of each; with TURNED, of column l / 4.
-template <bool TURNED>
-__device__ inline void load_matrices(u32 (&out)[4], const elem* row) {
-    if (TURNED)
-        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3]) : "r"(in_shared(row)) : "memory");
-    else
-        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3]) : "r"(in_shared(row)) : "memory");
-}
-
-// sums (16, 8) += left (16, 16) times right (8, 16) transposed. A lane has sums (l / 4, 2 (l % 4)) and the next, and
-// the same 8 rows below.
-__device__ inline void mma(float (&sums)[4], const u32 (&left)[4], u32 right, u32 right_deeper) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-        : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right), "r"(right_deeper));
-}
 
 // --- operands ------------------------------------------------------------------------------------------------------
 
@@ -112,11 +76,7 @@ struct Operand {
 
     // 16 rows from row i of the tile and 16 deep from k, as (i, k), (i + 8, k), (i, k + 8), (i + 8, k + 8)
     static __device__ void fragment(u32 (&out)[4], const elem* tile, int i, int k) {
-        int lane = threadIdx.x % 32;
-        if (DEEP)
-            load_matrices<false>(out, tile + place(i + lane % 16, k / CHUNK + lane / 16));
-        else
-            load_matrices<true>(out, tile + place(k + lane / 16 * 8 + lane % 8, i / CHUNK + lane / 8 % 2));
+        ::fragment<DEEP>(out, i, k, [&](int line, int chunk) { return tile + place(line, chunk); });
     }
 };
 
@@ -222,32 +182,17 @@ struct Four {
     }
 };
 
-// finish(place, values) for every four neighbours of this thread block's results that lie inside (rows, columns). They
-// pass through shared memory, 16 rows of a warp at a time, since the lanes that hold a row have two neighbours each: so
-// that global memory is read and written 128 bytes in a row.
+// finish(place, values) for every four neighbours of this thread block's results that lie inside (rows, columns).
 template <class Finish>
 __device__ inline void deliver(const Sums& sums, int i, int j, int rows, int columns, bool aligned, Finish finish) {
-    constexpr int PITCH = WARP_J + 8;  // floats from row to row: lanes of two neighbouring rows reach different banks
-    float* part = (float*)tiles + threadIdx.x / 32 * 16 * PITCH;
-    int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int r = 0; r < BLOCKS_I; r++) {
-#pragma unroll
-        for (int c = 0; c < BLOCKS_J; c++) {
-            const float(&held)[4] = sums.results[r][c];
-            float* to = part + lane / 4 * PITCH + c * 8 + lane % 4 * 2;
-            store(to, Pack<float, 2>{held[0], held[1]});
-            store(to + 8 * PITCH, Pack<float, 2>{held[2], held[3]});
-        }
-        __syncwarp();
-        for (int at = lane * 4; at < 16 * WARP_J; at += 32 * 4) {
-            int row = i + warp_i() + r * 16 + at / WARP_J, column = j + warp_j() + at % WARP_J;
-            if (row >= rows || column >= columns) continue;
+    for (int r = 0; r < BLOCKS_I; r++)
+        by_rows<WARP_J>((float*)tiles, sums.results[r], [&](int down, int across, Pack<float, 4> values) {
+            int row = i + warp_i() + r * 16 + down, column = j + warp_j() + across;
+            if (row >= rows || column >= columns) return;
             Four place = {(u64)row * columns + column, column, min(4, columns - column), aligned};
-            finish(place, load<4>(part + at / WARP_J * PITCH + at % WARP_J));
-        }
-        __syncwarp();  // before the rows are written over
-    }
+            finish(place, values);
+        });
 }
 
 // Adds up the sums of all slices (gridDim.y thread blocks), in the slices' order whichever comes last: bits repeat. Each
