@@ -10,6 +10,7 @@ import json
 import zlib
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,9 @@ from safetensors.numpy import load_file, save_file
 
 from core.engine import Engine, Settings
 from core.graph import load_model
+from core.interop import export_huggingface
+from core.interop.export import prepare
+from core.interop.opened import open_path
 from core.loader import load_registry
 
 SEED = 20230227
@@ -100,25 +104,29 @@ class Peer:
 
     def theirs(self):
         """Our parameter -> their tensors, whose rows follow one another, each with its shape."""
-        C, F, D = self.dims["C"], self.dims["F"], self.width
-        q, k = self.dims["H"] * D, self.dims["K"] * D
-        found = {"wte.weight": {"model.embed_tokens.weight": (self.dims["V"], C)}}
+        found = {"wte.weight": {"model.embed_tokens.weight": (self.dims["V"], self.dims["C"])}}
         for i in range(self.dims["L"]):
-            of, attn, mlp = f"model.layers.{i}", f"model.layers.{i}.self_attn", f"model.layers.{i}.mlp"
-            packed = {f"{attn}.{name}_proj": rows for name, rows in (("q", q), ("k", k), ("v", k))}
-            found |= {
-                f"h.{i}.norm_1.weight": {f"{of}.input_layernorm.weight": (C,)},
-                f"h.{i}.qkv.weight": {f"{name}.weight": (rows, C) for name, rows in packed.items()},
-                f"h.{i}.proj.weight": {f"{attn}.o_proj.weight": (C, q)},
-                f"h.{i}.norm_2.weight": {f"{of}.post_attention_layernorm.weight": (C,)},
-                f"h.{i}.fc.weight": {f"{mlp}.gate_proj.weight": (F, C), f"{mlp}.up_proj.weight": (F, C)},
-                f"h.{i}.down.weight": {f"{mlp}.down_proj.weight": (C, F)},
-            }
-            if self.biases:
-                found[f"h.{i}.qkv.bias"] = {f"{name}.bias": (rows,) for name, rows in packed.items()}
-        found["norm.weight"] = {"model.norm.weight": (C,)}
+            layer = self.layer(f"model.layers.{i}", self.dims["C"], self.dims["F"])
+            found |= {f"h.{i}.{name}": parts for name, parts in layer.items()}
+        found["norm.weight"] = {"model.norm.weight": (self.dims["C"],)}
         if not self.tied:
-            found["logits.weight"] = {"lm_head.weight": (self.dims["V"], C)}
+            found["logits.weight"] = {"lm_head.weight": (self.dims["V"], self.dims["C"])}
+        return found
+
+    def layer(self, of, C, F):
+        """`theirs` of one layer, by our names within it; `of` is what theirs begin with."""
+        q, k = self.dims["H"] * self.width, self.dims["K"] * self.width
+        packed = {f"{of}.self_attn.{name}_proj": rows for name, rows in (("q", q), ("k", k), ("v", k))}
+        found = {
+            "norm_1.weight": {f"{of}.input_layernorm.weight": (C,)},
+            "qkv.weight": {f"{name}.weight": (rows, C) for name, rows in packed.items()},
+            "proj.weight": {f"{of}.self_attn.o_proj.weight": (C, q)},
+            "norm_2.weight": {f"{of}.post_attention_layernorm.weight": (C,)},
+            "fc.weight": {f"{of}.mlp.gate_proj.weight": (F, C), f"{of}.mlp.up_proj.weight": (F, C)},
+            "down.weight": {f"{of}.mlp.down_proj.weight": (C, F)},
+        }
+        if self.biases:
+            found["qkv.bias"] = {f"{name}.bias": (rows,) for name, rows in packed.items()}
         return found
 
     def tensors(self):
@@ -219,6 +227,26 @@ class Peer:
         (path / "config.json").write_text(json.dumps(config))
         save_file(self.tensors(), path / "model.safetensors")
         return path
+
+    def exports(self, path):
+        """A folder of ours has the tensors that came; transformers, where it is installed, computes the same with it."""
+        out = path / "exported"
+        opened = open_path(self.folder(path / "theirs"), registry())
+        export_huggingface.write(prepare(opened, registry(), "f32"), registry(), out)
+        written, expected = load_file(out / "model.safetensors"), self.tensors()
+        assert set(written) == set(expected)
+        assert all(np.array_equal(written[name], value) for name, value in expected.items())
+        if not find_spec("transformers"):
+            return
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        model, report = AutoModelForCausalLM.from_pretrained(
+            out, output_loading_info=True, attn_implementation="eager", dtype=torch.float32
+        )
+        assert type(model).__name__ == self.architecture and not any(report.values()), report
+        found = model.double()(torch.tensor(self.batch["tokens"], dtype=torch.long)).logits
+        assert distance(found.detach().numpy(), self.golden["logits"]) < LOGITS
 
     def holds_what_transformers_computes_here(self):
         fresh = self.compute()

@@ -68,6 +68,11 @@ def test_a_folder_is_found_to_be_that_model_and_computes_what_transformers_compu
     assert model.graph.name == case.model and computes(model, case)
 
 
+@each_case
+def test_an_export_holds_what_came_and_transformers_computes_the_same_with_it(case, tmp_path):
+    case.exports(tmp_path)
+
+
 def test_a_folder_from_before_rope_parameters_is_read(tmp_path):
     scaled, tied = CASES["scaled"], CASES["tied"]
     rope = scaled.config_json()["rope_parameters"]

@@ -42,6 +42,11 @@ def test_a_folder_computes_what_transformers_computes(case, tmp_path):
     assert peer.distance(found, case.golden["logits"]) < peer.LOGITS
 
 
+@each_case
+def test_an_export_holds_what_came_and_transformers_computes_the_same_with_it(case, tmp_path):
+    case.exports(tmp_path)
+
+
 def test_what_transformers_saves_is_read_with_all_that_it_writes(tmp_path):
     pytest.importorskip("transformers")
     case = next(iter(CASES.values()))

@@ -1,4 +1,5 @@
-"""The models against transformers' Qwen2ForCausalLM, from logits to ten AdamW steps and decoding."""
+"""The models against transformers' Qwen2ForCausalLM and Qwen3ForCausalLM, from logits to ten AdamW steps, decoding, and
+the way out."""
 
 from __future__ import annotations
 
@@ -43,20 +44,33 @@ def test_a_folder_computes_what_transformers_computes(case, tmp_path):
     assert peer.distance(found, case.golden["logits"]) < peer.LOGITS
 
 
-def test_what_transformers_saves_is_read_with_all_that_it_writes(tmp_path):
+@each_case
+def test_an_export_holds_what_came_and_transformers_computes_the_same_with_it(case, tmp_path):
+    case.exports(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tied", "qwen3_tied"])
+def test_what_transformers_saves_is_read_with_all_that_it_writes(name, tmp_path):
     pytest.importorskip("transformers")
-    case = next(iter(CASES.values()))
+    case = CASES[name]
     case.build().float().save_pretrained(tmp_path)
     found = core.load(tmp_path).logits(case.batch["tokens"])
     assert peer.distance(found, case.golden["logits"]) < peer.LOGITS
 
 
-def test_a_sliding_window_is_refused_by_name(tmp_path):
+@pytest.mark.parametrize("name", ["tied", "qwen3_tied"])
+def test_a_sliding_window_is_refused_by_name(name, tmp_path):
     with pytest.raises(CheckpointError, match="use_sliding_window"):
-        core.load(CASES["tied"].folder(tmp_path / "hf", use_sliding_window=True))
+        core.load(CASES[name].folder(tmp_path / "hf", use_sliding_window=True))
+
+
+@pytest.mark.parametrize("choice", ["references", "unfused"])
+def test_other_variants_agree_with_transformers_too(choice):
+    CASES["qwen3_apart"].agrees(choice)
 
 
 PUBLISHED = {"qwen2_05b": 494_032_768, "qwen2_7b": 7_615_616_512}
+PUBLISHED |= {"qwen3_06b": 596_049_920, "qwen3_8b": 8_190_735_360}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -1,0 +1,79 @@
+"""qk_norm in blocks of rows that stay in cache, over threads. Formulas: qk_norm.py."""
+
+import numpy as np
+
+from core import Variant, cdiv
+
+from .qk_norm import parts
+
+BLOCK = 192 * 1024  # bytes of one array in a block: the handful that a formula needs stay in a core's L2
+
+
+class QkNormBlocked(Variant):
+    op, name, device = "qk_norm", "blocked", "cpu"
+    dtypes = ("f32", "f64")
+    saved = {"rstd": "... queries+keys : acc"}
+    reads = ("qkv", "q_weight", "k_weight")
+    inplace = {"dqkv": "dy"}
+    examples = [{"qkv": (90, 10 * 96), "heads": 6, "kv_heads": 2}]
+
+    def grain(self, t):
+        """How many rows make a block; a function of the shape alone, so that bits repeat."""
+        return max(1, min(t.rows, BLOCK // (t.E * self.item(t))))
+
+    def item(self, t):
+        return t.q_weight.nbytes // t.Q
+
+    def split(self, t, *packed):
+        """For queries, then keys: their part of each of `packed`, and of rstd."""
+        columns = np.split(t.rstd.reshape(t.rows, -1), [t.queries], axis=1)
+        return list(zip(*(parts(tensor, t)[:2] for tensor in packed), columns, strict=True))
+
+    def forward(self, t, launch):
+        (q, k), weights = self.split(t, t.qkv, t.y), (t.q_weight, t.k_weight)
+        values, copied = parts(t.qkv, t)[2], parts(t.y, t)[2]
+
+        def block(lo, hi):
+            for (x, y, rstd), weight in zip((q, k), weights, strict=True):
+                x, y, rstd = x[lo:hi], y[lo:hi], rstd[lo:hi]
+                np.vecdot(x, x, out=rstd)
+                rstd[...] = 1 / np.sqrt(rstd / len(weight) + t.eps)
+                np.multiply(x, rstd[..., None], out=y)
+                y *= weight
+            copied[lo:hi] = values[lo:hi]
+
+        launch.rows(t.rows, block, grain=self.grain(t))
+
+    def workspace(self, t):
+        return cdiv(t.rows, self.grain(t)) * (t.Q + t.K) * self.item(t)
+
+    def backward(self, t, launch):
+        size = self.grain(t)
+        sums = launch.workspace.view(t.qkv.dtype).reshape(-1, t.Q + t.K)  # of each block, summed in their order
+        dqkv = t.dy if t.dqkv is None else t.dqkv  # of which nothing is written then
+        q, k = self.split(t, t.qkv, t.dy, dqkv)
+        dvalues, copied = parts(t.dy, t)[2], parts(dqkv, t)[2]
+
+        def block(lo, hi, scratch):
+            both = scratch.view(t.qkv.dtype)
+            for (x, dy, dx, rstd), weight, found in (
+                (q, t.q_weight, sums[lo // size, : t.Q]),
+                (k, t.k_weight, sums[lo // size, t.Q :]),
+            ):
+                x, dy, dx, rstd = x[lo:hi], dy[lo:hi], dx[lo:hi], rstd[lo:hi, :, None]
+                n, g = both[: 2 * x.size].reshape(2, *x.shape)
+                np.multiply(x, rstd, out=n)
+                np.multiply(dy, n, out=g)
+                np.add.reduce(g, axis=(0, 1), out=found)
+                if t.dqkv is None:
+                    continue
+                np.multiply(dy, weight, out=g)
+                n *= np.vecdot(g, n)[..., None] / len(weight)
+                g -= n
+                np.multiply(g, rstd, out=dx)
+            if t.dqkv is not None:
+                copied[lo:hi] = dvalues[lo:hi]
+
+        launch.rows(t.rows, block, grain=size, scratch=2 * size * t.E * t.qkv.itemsize)
+        launch.call(lambda: t.add("dq_weight", np.add.reduce(sums[:, : t.Q], axis=0)))
+        launch.call(lambda: t.add("dk_weight", np.add.reduce(sums[:, t.Q :], axis=0)))

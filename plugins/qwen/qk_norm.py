@@ -1,0 +1,82 @@
+"""RMSNorm of queries and keys where they lie packed, arXiv:2302.05442; the values pass through.
+
+A group g of a token's queries becomes g * rstd * q_weight, of its keys g * rstd * k_weight, with
+rstd = 1 / sqrt(mean(g^2) + eps): each head is a group (Qwen 3), or all queries are one and all keys another (OLMo 2,
+arXiv:2501.00656). With n = g * rstd and dn = dy * weight, over each group:
+    dg = rstd * (dn - n * mean(dn * n)),  dweight = sum of dy * n over all groups.
+"""
+
+import numpy as np
+
+from core import BuildError, Op, Param, Reference
+
+
+def settle(dims):
+    heads, kv_heads = dims["heads"], dims["kv_heads"] or dims["heads"]
+    width = heads + 2 * kv_heads
+    if heads < 1 or kv_heads < 1 or dims["E"] % width:
+        raise BuildError(
+            f"qkv has {dims['E']} features, heads = {heads}, kv_heads = {kv_heads}; expected whole heads",
+            hint='the layer before it has features = "(heads + 2*kv_heads) * D"',
+        )
+    D = dims["E"] // width
+    dims["kv_heads"] = kv_heads
+    dims["Q"], dims["K"] = (D, D) if dims["group"] == "head" else (heads * D, kv_heads * D)
+    dims["queries"], dims["keys"] = heads * D // dims["Q"], kv_heads * D // dims["K"]
+
+
+qk_norm = Op(
+    "qk_norm",
+    inputs={"qkv": "... E"},
+    outputs={"y": "... E"},
+    params={"q_weight": Param("Q", init="ones", decay=False), "k_weight": Param("K", init="ones", decay=False)},
+    attrs={"heads": int, "kv_heads": 0, "group": ("head", "all"), "eps": 1e-6},
+    infer=settle,
+    examples=[
+        {"qkv": (2, 7, 48), "heads": 2},
+        {"qkv": (2, 5, 8 * 6), "heads": 4, "kv_heads": 2, "group": "all", "eps": 0.3},
+        {"qkv": (3, 6 * 33), "heads": 2, "kv_heads": 2, "eps": 0.3},
+        {"qkv": (1, 7), "heads": 3, "kv_heads": 2, "group": "all"},
+        {"qkv": (1, 1, 3), "heads": 1},
+    ],
+    doc="Queries and keys scaled to root mean square 1, head by head or all at once, then by weights.",
+)
+
+
+def parts(packed, t):
+    """Views of the groups of queries, (rows, queries, Q), of keys, (rows, keys, K), and of the values, (rows, ...)."""
+    flat = packed.reshape(-1, t.E)
+    ends = np.cumsum([t.queries * t.Q, t.keys * t.K])
+    q, k, v = np.split(flat, ends, axis=1)
+    return q.reshape(-1, t.queries, t.Q), k.reshape(-1, t.keys, t.K), v
+
+
+class QkNormReference(Reference):
+    op = "qk_norm"
+    saved = {"rstd": "... queries+keys : acc"}
+    reads = ("qkv", "q_weight", "k_weight")
+    can_add = ("qkv",)
+
+    def rstds(self, t):
+        """Views of rstd: (rows, queries) and (rows, keys)."""
+        return np.split(t.rstd.reshape(-1, t.queries + t.keys), [t.queries], axis=1)
+
+    def forward(self, t):
+        *groups, values = parts(t.qkv, t)
+        *outs, copied = parts(t.y, t)
+        for x, y, rstd, weight in zip(groups, outs, self.rstds(t), (t.q_weight, t.k_weight), strict=True):
+            rstd[...] = 1 / np.sqrt(np.mean(x * x, axis=-1) + t.eps)
+            y[...] = x * rstd[..., None] * weight
+        copied[...] = values
+
+    def backward(self, t):
+        found = np.empty_like(t.dy)
+        *groups, _ = parts(t.qkv, t)
+        *above, dvalues = parts(t.dy, t)
+        *below, copied = parts(found, t)
+        for x, dy, dx, rstd, name in zip(groups, above, below, self.rstds(t), ("q_weight", "k_weight"), strict=True):
+            n, dn = x * rstd[..., None], dy * getattr(t, name)
+            dx[...] = rstd[..., None] * (dn - n * np.mean(dn * n, axis=-1, keepdims=True))
+            t.add("d" + name, (dy * n).sum((0, 1)))
+        copied[...] = dvalues
+        t.add("dqkv", found)

@@ -1,0 +1,46 @@
+"""qk_norm: every variant passes the op check, kernels in the simulator; broken versions do not."""
+
+from __future__ import annotations
+
+from copy import copy
+from pathlib import Path
+
+import pytest
+
+from core import BuildError
+from core.loader import load_registry
+from core.testing import check_op
+from core.testing.check import check_variant
+from core.testing.mutants import BENCHES, Reviewed, chosen, run_mutants
+
+REGISTRY = load_registry(only=["llama", "qwen"])
+REVIEWED = Reviewed.read(Path(__file__).with_name("mutants_equivalent.toml"))
+ENOUGH = 1  # the op's example that kernels are checked with here, besides their own; all: `core check qk_norm`
+
+
+def test_the_cpu_variants_pass_the_check() -> None:
+    check_op("qk_norm", device="cpu", registry=REGISTRY)
+
+
+@pytest.mark.parametrize("variant", ["naive", "warp"])
+def test_kernels_pass_the_check_in_the_simulator(variant: str) -> None:
+    made = copy(REGISTRY.op("qk_norm"))
+    made.examples = [made.examples[ENOUGH]]
+    report = check_variant(made, REGISTRY.variant("qk_norm", variant), REGISTRY, "sim")
+    assert report.passed, report.describe_failures()
+
+
+def test_a_sample_of_broken_versions_is_caught() -> None:
+    for result in run_mutants(REGISTRY, ("qk_norm",), REVIEWED, sample=4):
+        assert not result.survivors, "\n".join(m.key for m in result.survivors)
+
+
+def test_features_that_are_no_whole_heads_are_refused_in_words() -> None:
+    op = REGISTRY.op("qk_norm")
+    with pytest.raises(BuildError, match="qkv has 9 features, heads = 2, kv_heads = 2; expected whole heads"):
+        op.solve({"qkv": (1, 2, 9)}, op.settle_attrs({"heads": 2}, {}, "qk"), "qk")
+
+
+def test_reviewed_list_names_broken_versions_that_are_still_made() -> None:
+    makers = [BENCHES[kind](op, v, REGISTRY) for kind in BENCHES for op, v in chosen(REGISTRY, ["qk_norm"], kind)]
+    assert REVIEWED.stale([mutant for maker in makers for mutant in maker.mutants]) == []
