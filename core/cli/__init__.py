@@ -34,6 +34,7 @@ VERBS = {
     "plan": "Show what a config would run, without running it.",
     "sample": "Generate text from a run.",
     "eval": "Measure a model: loss, bits per byte, HellaSwag.",
+    "runs": "List runs, draw their curves, and say where two part.",
     "check": "Check ops against their references, then time them.",
     "bench": "Time a config's training step, or an op's variants.",
     "tune": "Find the fastest variants and tiles on this machine.",
@@ -46,7 +47,7 @@ VERBS = {
     "import": "Make a checkpoint of a Hugging Face folder or an llm.c file.",
     "export": "Write a run's model for Hugging Face or llm.c.",
     "get": "Fetch published token shards and weights.",
-    "new": "Write a working start of an op or a variant.",
+    "new": "Write a working start of an op, a variant, a plugin or a model.",
     "doctor": "Look at this machine and say what to put right.",
 }
 

@@ -1,0 +1,160 @@
+"""`core runs`: the runs that are here, their curves, and where two of them part."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from core.cli.show import emit_json, json_option, table
+from core.errors import UsageError
+
+if TYPE_CHECKING:
+    from core.train.runs import Summary
+
+FORMATS = (".png", ".svg", ".pdf")
+
+
+@click.group("runs", invoke_without_command=True)
+@click.option("--folder", type=click.Path(path_type=Path), help="Where the runs lie: runs/ if nothing is said.")
+@json_option
+@click.pass_context
+def command(ctx: click.Context, folder: Path | None, as_json: bool) -> None:
+    """List runs: how far each is, its losses, and whether it goes on. `plot` draws them, `diff` compares two."""
+    from core.train.run import RUNS
+    from core.train.runs import summaries
+
+    if ctx.invoked_subcommand is not None:
+        return
+    found = summaries(folder or RUNS)
+    if as_json:
+        emit_json([asdict(run) for run in found])
+        return
+    if not found:
+        click.echo(f"no runs in {folder or RUNS}/; train one: core train configs/tiny.toml")
+        return
+    header = ("run", "state", "model", "step", "loss", "best val", "saved", "changed")
+    click.echo(table(header, [row(run) for run in found]))
+
+
+def row(run: Summary) -> tuple[str, ...]:
+    steps = f"{run.step:,}/{run.steps:,}" if run.steps is not None else f"{run.step:,}"
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.changed))
+    saved = f"{run.saved:,}" if run.saved is not None else "-"
+    return run.name, run.state, run.model, steps, decimal(run.loss), decimal(run.best), saved, when
+
+
+def decimal(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+@command.command("plot")
+@click.argument("runs", nargs=-1, metavar="RUN...")
+@click.option("--value", "name", default="loss", show_default=True, help="loss, norm, lr, val_loss, ms, tokens_per_s.")
+@click.option("--out", type=click.Path(path_type=Path), help="A .png, .svg or .pdf; without it, the terminal.")
+@click.option("--log", "logarithmic", is_flag=True, help="A logarithmic scale for the value; with --out.")
+@json_option
+def plot(runs: tuple[str, ...], name: str, out: Path | None, logarithmic: bool, as_json: bool) -> None:
+    """Draw a value of RUNs over their steps: into a file, or here. Without a RUN, the newest."""
+    from core.errors import did_you_mean
+    from core.train.run import find_run
+    from core.train.runs import CURVES, curve
+
+    if name not in CURVES:
+        raise UsageError(f"--value {name}: expected one of {', '.join(CURVES)}{did_you_mean(name, CURVES)}")
+    if out is not None and out.suffix.lower() not in FORMATS:
+        raise UsageError(f"--out {out}: expected a file that ends in {', '.join(FORMATS)}")
+    paths = [find_run(run) for run in runs or ("",)]
+    curves = {str(path): curve(path, name) for path in paths}
+    empty = [path for path, (steps, _) in curves.items() if not steps]
+    if empty:
+        raise UsageError(f"{', '.join(empty)}: no {name} in metrics.jsonl", hint="core runs says how far each run is")
+    if as_json:
+        emit_json({path: {"step": steps, name: values} for path, (steps, values) in curves.items()})
+    elif out is None:
+        in_terminal(curves, name)
+    else:
+        into_file(curves, name, out, logarithmic)
+
+
+def in_terminal(curves: dict[str, tuple[list[int], list[float]]], name: str) -> None:
+    from core.train.runs import MARKS, drawn
+
+    size = shutil.get_terminal_size((100, 30))
+    fine = len(curves) == 1 and can_print("\u28ff")
+    width, height = max(20, size.columns - 14), max(6, min(24, size.lines - 6))
+    click.echo(f"{name} over steps")
+    for line in drawn(list(curves.values()), width, height, fine):
+        click.echo(line)
+    for index, (path, (steps, values)) in enumerate(curves.items()):
+        mark = "" if fine else f"{MARKS[index % len(MARKS)]} "
+        click.echo(f"{mark}{path}: {values[-1]:.4g} at step {steps[-1]:,}")
+
+
+def can_print(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def into_file(curves: dict[str, tuple[list[int], list[float]]], name: str, out: Path, logarithmic: bool) -> None:
+    try:
+        import matplotlib
+    except ImportError:
+        raise UsageError(
+            "drawing into a file needs matplotlib", hint='pip install "corelm[plot]"; without --out it is drawn here'
+        ) from None
+    matplotlib.use("Agg")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for path, (steps, values) in curves.items():
+        axes.plot(steps, values, label=path, linewidth=1)
+    axes.set_xlabel("step")
+    axes.set_ylabel(name)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    if logarithmic:
+        axes.set_yscale("log")
+    try:
+        figure.savefig(out, dpi=150)
+    except OSError as error:
+        raise UsageError(f"--out {out}: cannot be written: {error.strerror or error}") from None
+    click.echo(f"wrote {out}")
+
+
+@command.command("diff")
+@click.argument("a")
+@click.argument("b")
+@json_option
+def diff(a: str, b: str, as_json: bool) -> int:
+    """Say where runs A and B part: the first step and value that differ, bit for bit, and what differs in how they ran.
+
+    Times are left out. Exit code 1 when they part, 0 when all steps that both have are the same.
+    """
+    from core.train.run import find_run
+    from core.train.runs import parting
+
+    paths = find_run(a), find_run(b)
+    found = parting(*paths)
+    if as_json:
+        emit_json(asdict(found) | {"a": str(paths[0]), "b": str(paths[1]), "equal": found.equal})
+        return 0 if found.equal else 1
+    for line in found.settings:
+        click.echo(line)
+    if not found.common:
+        raise UsageError(f"{paths[0]} and {paths[1]} have no step in common", hint="core runs says how far each is")
+    if found.values is None:
+        click.echo(f"the same in all {found.common:,} steps that both have")
+        return 0
+    ours, theirs = found.values
+    click.echo(f"they part at step {found.step:,}: {found.name} is {ours!r} in {paths[0]}, {theirs!r} in {paths[1]}")
+    return 1

@@ -1,0 +1,210 @@
+"""What run folders say of their runs, read while these may still be going on: summaries, curves, and where two part.
+
+It reads and changes nothing; a folder that lacks a file, or has a damaged one, is listed with what is known.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli
+
+from core.interop import checkpoint
+from core.train.run import LOCK, METRICS, RESOLVED, VARIANTS, read_lines
+
+RUNNING, DONE, CRASHED, STOPPED, NEW = "running", "done", "crashed", "stopped", "no steps"
+CURVES = ("loss", "norm", "lr", "val_loss", "ms", "tokens_per_s")  # what metrics.jsonl has of a step, as numbers
+CRASH = "crash-step_"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One run. steps: planned; None where the config cannot be read. loss: of the last step; best: of validation."""
+
+    name: str
+    path: Path
+    state: str
+    model: str
+    step: int
+    steps: int | None
+    loss: float | None
+    best: float | None
+    saved: int | None
+    changed: float  # seconds since the epoch
+
+
+def summaries(folder: Path) -> list[Summary]:
+    """The runs in a folder, the one that changed last first."""
+    found = [p for p in folder.iterdir() if (p / RESOLVED).is_file()] if folder.is_dir() else []
+    return sorted(map(summary, found), key=lambda s: (-s.changed, s.name))
+
+
+def summary(path: Path) -> Summary:
+    config, records = config_of(path), records_of(path)
+    steps = config.get("train", {}).get("steps")
+    step = records[-1]["step"] if records else 0
+    losses = [r["val_loss"] for r in records if isinstance(r.get("val_loss"), float)]
+    kept = checkpoint.steps(path / "checkpoints")
+    files = [path / name for name in (METRICS, RESOLVED) if (path / name).exists()]
+    return Summary(
+        path.name,
+        path,
+        state_of(path, step, steps),
+        Path(str(config.get("model", "?"))).stem,
+        step,
+        steps if isinstance(steps, int) else None,
+        number(records[-1].get("loss")) if records else None,
+        min(losses, default=None),
+        kept[0] if kept else None,
+        max((file.stat().st_mtime for file in files), default=0.0),
+    )
+
+
+def state_of(path: Path, step: int, steps: Any) -> str:
+    if locked(path / LOCK):
+        return RUNNING
+    if isinstance(steps, int) and step >= steps:
+        return DONE
+    if (path / f"{CRASH}{step + 1:08d}").is_dir():
+        return CRASHED
+    return STOPPED if step else NEW
+
+
+def locked(path: Path) -> bool:
+    """Whether a process has the run: its lock is asked for, shared, and let go at once."""
+    if sys.platform == "win32":
+        return False
+    import fcntl
+
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
+def config_of(path: Path) -> dict[str, Any]:
+    """The resolved config; {} where it cannot be read."""
+    with contextlib.suppress(OSError, ValueError):
+        return tomli.loads((path / RESOLVED).read_text("utf-8"))
+    return {}
+
+
+def records_of(path: Path) -> list[dict[str, Any]]:
+    """The steps' metrics in order, the last word on each: a resumed run may have written a step again."""
+    by_step = {record["step"]: record for record in read_lines(path / METRICS)}
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def curve(path: Path, name: str) -> tuple[list[int], list[float]]:
+    """(steps, values) of those that have the value."""
+    found = [(r["step"], r[name]) for r in records_of(path) if isinstance(r.get(name), int | float)]
+    return [step for step, _ in found], [float(value) for _, value in found]
+
+
+def number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+# --- where two runs part -----------------------------------------------------------------------------------------
+
+SPEED = ("ms", "tokens_per_s", "memory", "mfu")  # what differs between equal runs
+SAME = ("step", "tokens")
+
+
+@dataclass(frozen=True)
+class Parting:
+    """How two runs compare. common: steps that both have. step, name, values: the first number that differs, or None.
+
+    settings: lines of what differs in configs and in what ran.
+    """
+
+    common: int
+    step: int | None
+    name: str
+    values: tuple[Any, Any] | None
+    settings: list[str]
+
+    @property
+    def equal(self) -> bool:
+        return self.step is None
+
+
+def parting(a: Path, b: Path) -> Parting:
+    """The first step, and the first value of it, in which two runs differ; bit for bit."""
+    ours, theirs = ({r["step"]: r for r in records_of(path)} for path in (a, b))
+    common = sorted(ours.keys() & theirs.keys())
+    settings = list(settings_apart(a, b))
+    for step in common:
+        for name in (n for n in {**ours[step], **theirs[step]} if n not in SPEED):
+            pair = ours[step].get(name), theirs[step].get(name)
+            if pair[0] != pair[1] and None not in pair:
+                return Parting(len(common), step, name, pair, settings)
+    return Parting(len(common), None, "", None, settings)
+
+
+def settings_apart(a: Path, b: Path) -> Iterator[str]:
+    """What differs in the resolved configs, then in the variants that ran: `key: a's -> b's`."""
+    for what, read in (("config", config_of), ("variant", variants_of)):
+        before, after = flat(read(a)), flat(read(b))
+        for key in dict.fromkeys([*before, *after]):
+            if before.get(key) != after.get(key):
+                yield f"{what} {key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
+
+
+def variants_of(path: Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError):
+        held = json.loads((path / VARIANTS).read_text("utf-8"))
+        return {key: held.get(key) for key in ("device", "precision", "nodes", "tiles")}
+    return {}
+
+
+def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in document.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+# --- curves in a terminal ----------------------------------------------------------------------------------------
+
+MARKS = "*+xo#@%&"  # one run each
+BRAILLE = 0x2800
+DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # bits of a cell's 4 rows of 2 dots
+
+
+def drawn(curves: Sequence[tuple[Sequence[float], Sequence[float]]], width: int, height: int, fine: bool) -> list[str]:
+    """Curves, each (xs, ys), as lines of text: `width` x `height` cells, a scale at the left and below.
+
+    fine: a cell is 2 x 4 dots of braille, all runs alike; else it is the mark of the run that is there.
+    """
+    xs, ys = ([v for pair in curves for v in pair[axis]] for axis in (0, 1))
+    if not xs:
+        return []
+    low, high, first, last = min(ys), max(ys), min(xs), max(xs)
+    cells = [[0 if fine else " " for _ in range(width)] for _ in range(height)]
+    across, down = (2 * width, 4 * height) if fine else (width, height)
+    for index, (px, py) in enumerate(curves):
+        for x, y in zip(px, py, strict=True):
+            column = round((x - first) / ((last - first) or 1) * (across - 1))
+            row = round((high - y) / ((high - low) or 1) * (down - 1))
+            if fine:
+                cells[row // 4][column // 2] |= DOTS[row % 4][column % 2]  # type: ignore[operator]
+            else:
+                cells[row][column] = MARKS[index % len(MARKS)]
+    labels = [f"{high:.4g}", *[""] * (height - 2), f"{low:.4g}"][:height]
+    margin = max(map(len, labels))
+    lines = []
+    for label, row_cells in zip(labels, cells, strict=True):
+        text = "".join(chr(BRAILLE + c) if isinstance(c, int) else c for c in row_cells)
+        lines.append(f"{label.rjust(margin)} |{text.rstrip(chr(BRAILLE) + ' ')}")
+    ends = f"{first:g}", f"{last:g}"
+    return [*lines, " " * (margin + 2) + ends[0] + ends[1].rjust(width - len(ends[0]))]
