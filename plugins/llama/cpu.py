@@ -35,7 +35,7 @@ class RmsNormBlocked(Variant):
             np.vecdot(x[lo:hi], x[lo:hi], out=rstd[lo:hi])
             rstd[lo:hi] = 1 / np.sqrt(rstd[lo:hi] / t.C + t.eps)
             np.multiply(x[lo:hi], rstd[lo:hi, None], out=y[lo:hi])
-            y[lo:hi] *= t.weight
+            y[lo:hi] *= t.offset + t.weight
 
         launch.rows(len(x), block, grain=grain(len(x), t.C * x.itemsize))
 
@@ -57,7 +57,7 @@ class RmsNormBlocked(Variant):
                 np.add.reduce(g, axis=0, out=sums[lo // size])
             if dx is None:
                 return
-            np.multiply(dy[lo:hi], t.weight, out=g)
+            np.multiply(dy[lo:hi], t.offset + t.weight, out=g)
             n *= np.vecdot(g, n)[:, None] / t.C
             g -= n
             g *= rstd[lo:hi, None]

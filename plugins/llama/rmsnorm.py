@@ -1,6 +1,7 @@
-"""Root mean square normalization, arXiv:1910.07467: y = n * weight, n = x * rstd, over the last dim.
+"""Root mean square normalization, arXiv:1910.07467: y = n * (offset + weight), n = x * rstd, over the last dim.
 
-rstd = 1 / sqrt(mean(x^2) + eps). With dn = dy * weight, the chain rule through rstd takes from dn what lies along n:
+offset is 0, or 1 for weights that start at 0 (Gemma). rstd = 1 / sqrt(mean(x^2) + eps). With dn = dy * (offset +
+weight), the chain rule through rstd takes from dn what lies along n:
     dx = rstd * (dn - n * mean(dn * n)),  dweight = sum of dy * n over all rows.
 """
 
@@ -13,8 +14,8 @@ rmsnorm = Op(
     inputs={"x": "... C"},
     outputs={"y": "... C"},
     params={"weight": Param("C", init="ones", decay=False)},
-    attrs={"eps": 1e-5},
-    examples=[{"x": (4, 7, 64)}, {"x": (3, 33)}, {"x": (2, 5, 17), "eps": 0.3}, {"x": (1, 2)}],
+    attrs={"eps": 1e-5, "offset": 0.0},
+    examples=[{"x": (4, 7, 64)}, {"x": (3, 33), "offset": 1.0}, {"x": (2, 5, 17), "eps": 0.3}, {"x": (1, 2)}],
     doc="Scales each row to root mean square 1, then by a weight.",
 )
 
@@ -27,9 +28,9 @@ class RmsNormReference(Reference):
 
     def forward(self, t):
         t.rstd[...] = 1 / np.sqrt(np.mean(t.x * t.x, axis=-1) + t.eps)
-        t.y[...] = t.x * t.rstd[..., None] * t.weight
+        t.y[...] = t.x * t.rstd[..., None] * (t.offset + t.weight)
 
     def backward(self, t):
-        n, dn = t.x * t.rstd[..., None], t.dy * t.weight
+        n, dn = t.x * t.rstd[..., None], t.dy * (t.offset + t.weight)
         t.add("dx", t.rstd[..., None] * (dn - n * np.mean(dn * n, axis=-1, keepdims=True)))
         t.add("dweight", (t.dy * n).reshape(-1, t.C).sum(0))

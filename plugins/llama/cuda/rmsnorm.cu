@@ -1,5 +1,5 @@
-// RMSNorm: y = n * weight, n = x * rstd, for x (rows, C). Formulas: ../rmsnorm.py.
-// With dn = dy * weight:  dx = rstd * (dn - n * mean(dn * n)),  dweight = sum dy * n.
+// RMSNorm: y = n * (offset + weight), n = x * rstd, for x (rows, C). Formulas: ../rmsnorm.py.
+// With dn = dy * (offset + weight):  dx = rstd * (dn - n * mean(dn * n)),  dweight = sum dy * n.
 //
 // naive_forward, naive_dx   one thread a row: neighbouring threads read addresses C apart, 32 transactions a load
 // naive_dweight             one thread a column, rows in order: coalesced, but C threads do not fill a GPU
@@ -15,7 +15,7 @@
 
 // y, x: (rows, C); rstd: (rows); weight: (C)
 extern "C" __global__ void naive_forward(elem* y, float* rstd, const elem* x, const elem* weight, int rows, int C,
-                                         float eps) {
+                                         float eps, float offset) {
     int row = blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= rows) return;
     x += (u64)row * C;
@@ -23,22 +23,22 @@ extern "C" __global__ void naive_forward(elem* y, float* rstd, const elem* x, co
     float squares = 0;
     for (int c = 0; c < C; c++) squares += x[c] * x[c];
     float r = 1 / sqrtf(squares / C + eps);
-    for (int c = 0; c < C; c++) y[c] = x[c] * r * weight[c];
+    for (int c = 0; c < C; c++) y[c] = x[c] * r * (offset + weight[c]);
     rstd[row] = r;
 }
 
 // dx, dy, x: (rows, C)
 extern "C" __global__ void naive_dx(elem* dx, const elem* dy, const elem* x, const elem* weight, const float* rstd,
-                                    int rows, int C, int add) {
+                                    int rows, int C, float offset, int add) {
     int row = blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= rows) return;
     x += (u64)row * C;
     dy += (u64)row * C;
     dx += (u64)row * C;
     float r = rstd[row], along_n = 0;  // mean(dn * n)
-    for (int c = 0; c < C; c++) along_n += dy[c] * weight[c] * x[c] * r / C;
+    for (int c = 0; c < C; c++) along_n += dy[c] * (offset + weight[c]) * x[c] * r / C;
     for (int c = 0; c < C; c++) {
-        float dn = dy[c] * weight[c], n = x[c] * r;
+        float dn = dy[c] * (offset + weight[c]), n = x[c] * r;
         dx[c] = (add ? float(dx[c]) : 0) + r * (dn - n * along_n);
     }
 }
@@ -57,7 +57,8 @@ extern "C" __global__ void naive_dweight(float* dweight, const elem* dy, const e
 
 // y, x: (rows, C); block (32, warps)
 extern "C" __global__ void warp_forward(elem* __restrict__ y, float* __restrict__ rstd, const elem* __restrict__ x,
-                                        const elem* __restrict__ weight, int rows, int C, float eps) {
+                                        const elem* __restrict__ weight, int rows, int C, float eps,
+                                        float offset) {
     int row = blockIdx.x * blockDim.y + threadIdx.y;
     if (row >= rows) return;  // a whole warp leaves, so that the others' sums are over 32 lanes
     x += (u64)row * C;
@@ -70,7 +71,7 @@ extern "C" __global__ void warp_forward(elem* __restrict__ y, float* __restrict_
     float r = rsqrtf(warp_sum(squares) / C + eps);
     for (int c = threadIdx.x * WIDTH; c < C; c += 32 * WIDTH) {  // x comes from cache here
         auto in = load<WIDTH>(x + c), scale = load<WIDTH>(weight + c);
-        for (int k = 0; k < WIDTH; k++) in[k] = in[k] * r * scale[k];
+        for (int k = 0; k < WIDTH; k++) in[k] = in[k] * r * (offset + scale[k]);
         store(y + c, in);
     }
     if (threadIdx.x == 0) rstd[row] = r;
@@ -79,7 +80,7 @@ extern "C" __global__ void warp_forward(elem* __restrict__ y, float* __restrict_
 // dx, dy, x: (rows, C); block (32, warps)
 extern "C" __global__ void warp_dx(elem* __restrict__ dx, const elem* __restrict__ dy, const elem* __restrict__ x,
                                    const elem* __restrict__ weight, const float* __restrict__ rstd, int rows, int C,
-                                   int add) {
+                                   float offset, int add) {
     int row = blockIdx.x * blockDim.y + threadIdx.y;
     if (row >= rows) return;
     x += (u64)row * C;
@@ -88,14 +89,14 @@ extern "C" __global__ void warp_dx(elem* __restrict__ dx, const elem* __restrict
     float r = rstd[row], along_n = 0;
     for (int c = threadIdx.x * WIDTH; c < C; c += 32 * WIDTH) {
         auto in = load<WIDTH>(x + c), above = load<WIDTH>(dy + c), scale = load<WIDTH>(weight + c);
-        for (int k = 0; k < WIDTH; k++) along_n += above[k] * scale[k] * in[k];
+        for (int k = 0; k < WIDTH; k++) along_n += above[k] * (offset + scale[k]) * in[k];
     }
     along_n = warp_sum(along_n) * r / C;
     for (int c = threadIdx.x * WIDTH; c < C; c += 32 * WIDTH) {
         auto in = load<WIDTH>(x + c), above = load<WIDTH>(dy + c), scale = load<WIDTH>(weight + c);
         Pack<elem, WIDTH> out = {};
         if (add) out = load<WIDTH>(dx + c);
-        for (int k = 0; k < WIDTH; k++) out[k] = out[k] + r * (above[k] * scale[k] - in[k] * r * along_n);
+        for (int k = 0; k < WIDTH; k++) out[k] = out[k] + r * (above[k] * (offset + scale[k]) - in[k] * r * along_n);
         store(dx + c, out);
     }
 }

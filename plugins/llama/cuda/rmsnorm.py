@@ -16,13 +16,13 @@ class RmsNormNaive(Variant):
     examples = [{"x": (67, 3)}, {"x": (2, 70)}]  # two thread blocks of rows, two of columns
 
     def forward(self, t, launch):
-        sizes = (i32(t.rows), i32(t.C), f32(t.eps))
+        sizes = (i32(t.rows), i32(t.C), f32(t.eps), f32(t.offset))
         launch("naive_forward", t.y, t.rstd, t.x, t.weight, *sizes, grid=cdiv(t.rows, 64), block=64)
 
     def backward(self, t, launch):
         sizes = (i32(t.rows), i32(t.C))
         if t.dx is not None:
-            arguments = (t.dx, t.dy, t.x, t.weight, t.rstd, *sizes, i32(t.add_dx))
+            arguments = (t.dx, t.dy, t.x, t.weight, t.rstd, *sizes, f32(t.offset), i32(t.add_dx))
             launch("naive_dx", *arguments, grid=cdiv(t.rows, 64), block=64)
         if t.dweight is not None:
             arguments = (t.dweight, t.dy, t.x, t.rstd, *sizes, i32(t.add_dweight))
@@ -37,7 +37,7 @@ class RmsNormWarp(Variant):
     examples = [{"x": (SLICE + 3, 5)}, {"x": (5, 264)}]  # two slices; rows of more than a warp loads at once
 
     def forward(self, t, launch):
-        arguments = (t.y, t.rstd, t.x, t.weight, i32(t.rows), i32(t.C), f32(t.eps))
+        arguments = (t.y, t.rstd, t.x, t.weight, i32(t.rows), i32(t.C), f32(t.eps), f32(t.offset))
         launch("warp_forward", *arguments, **self.by_row(t))
 
     def workspace(self, t):
@@ -46,7 +46,8 @@ class RmsNormWarp(Variant):
     def backward(self, t, launch):
         sizes, slices = (i32(t.rows), i32(t.C)), cdiv(t.rows, SLICE)
         if t.dx is not None:
-            launch("warp_dx", t.dx, t.dy, t.x, t.weight, t.rstd, *sizes, i32(t.add_dx), **self.by_row(t))
+            arguments = (t.dx, t.dy, t.x, t.weight, t.rstd, *sizes, f32(t.offset), i32(t.add_dx))
+            launch("warp_dx", *arguments, **self.by_row(t))
         if t.dweight is not None:
             sums = launch.workspace
             by_slice = {"grid": (cdiv(t.C, 32), slices), "block": (32, 8)}

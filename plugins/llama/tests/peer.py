@@ -229,7 +229,7 @@ class Peer:
         return path
 
     def exports(self, path):
-        """A folder of ours has the tensors that came; transformers, where it is installed, computes the same with it."""
+        """A folder of ours has the tensors that came; transformers, where installed, computes the same with it."""
         out = path / "exported"
         opened = open_path(self.folder(path / "theirs"), registry())
         export_huggingface.write(prepare(opened, registry(), "f32"), registry(), out)
