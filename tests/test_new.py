@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
 import shlex
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import tomli
 
 import core.cli as cli
 from core.cli.excerpt import class_excerpt, kernels_excerpt, without
 from core.device.nvrtc import SIMULATED, compile_all
+from core.graph import load_model
 from core.loader import load_registry
 from core.op import Reference
 from core.testing import check_op
@@ -20,6 +26,7 @@ from core.testing.check import VariantReport, reference_of, trials_of
 from core.testing.compiles import launches_of
 from core.testing.runner import CpuRunner
 
+ROOT = Path(__file__).parent.parent
 REGISTRY = load_registry(only=())
 COPIED = [(o, n) for o, held in REGISTRY.variants.items() for n, v in held.items() if not isinstance(v, Reference)]
 
@@ -108,6 +115,48 @@ def test_every_variant_can_be_copied_and_its_kernels_compile(op, capsys):
             assert kernel.name in compiled.names
 
 
+def test_a_new_plugin_passes_trains_from_its_config_and_is_a_distribution_with_all_its_files(capsys):
+    check, train, _, install = next_commands(printed(capsys, "new", "plugin", "soft_step"))
+    assert "2 of 2 variants passed" in printed(capsys, *check, "--no-time")
+    out = printed(capsys, *train, *(f"--set={key}" for key in SMALLEST))
+    assert re.search(r"^ +soft_step +reference +1 ", out, re.M) and "step 1/1 | loss" in out
+    assert install == ["install", "-e", "./soft_step"]
+    project = tomli.loads(Path("soft_step/pyproject.toml").read_text("utf-8"))
+    assert project["project"]["entry-points"]["corelm"] == {"soft_step": "soft_step"}
+    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["soft_step"]
+    assert "check_op" in Path("soft_step/tests/test_soft_step.py").read_text("utf-8")
+    told = re.findall(r"`([\w/]+\.(?:py|cu|toml))`", Path("soft_step/README.md").read_text("utf-8"))
+    assert len(told) == 6 and all(Path("soft_step", name).is_file() for name in told)
+
+
+@pytest.mark.skipif(
+    not (importlib.util.find_spec("pip") and importlib.util.find_spec("hatchling")), reason="they build the wheel"
+)
+def test_a_new_plugin_is_installed_by_pip_and_found_by_its_entry_point(capsys, workplace):
+    printed(capsys, "new", "plugin", "soft_step")
+    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", "install", "--no-deps", "--no-index"]
+    command = [*pip, "--no-build-isolation", "--target", "site", "./soft_step"]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    shutil.rmtree("soft_step")
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{workplace / 'site'}", "CORELM_PLUGINS": "soft_step"}
+    words = [sys.executable, "-m", "core.cli", "plan", "tiny", "--set", "model=gpt2_soft_step", "--device", "sim"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, env=environment)
+    assert re.search(r"act +soft_step +naive +auto", done.stdout), done.stderr
+
+
+def test_a_new_model_trains_and_is_one_graph_whether_it_extends_or_stands_alone(capsys):
+    plan, train = next_commands(printed(capsys, "new", "model", "wide"))
+    assert plan == ["plan", "wide/tiny_wide.toml"] == ["plan", *train[1:]]
+    assert "step 1/1 | loss" in printed(capsys, *train, *(f"--set={key}" for key in SMALLEST))
+    printed(capsys, "new", "model", "narrow", "--alone")
+    graphs = [load_model(f"{name}/{name}.toml", REGISTRY).build(REGISTRY) for name in ("wide", "narrow")]
+    nodes = [[(n.name, n.op.name, n.inputs, n.params) for n in graph.nodes] for graph in graphs]
+    assert nodes[0] == nodes[1] and len(nodes[0]) > 100
+    assert "extends" not in Path("narrow/narrow.toml").read_text("utf-8")
+    mlp = next(n for n in graphs[0].nodes if n.name == "h.1.ln_2")
+    assert mlp.inputs == next(n for n in graphs[0].nodes if n.name == "h.1.ln_1").inputs, "side by side"
+
+
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 
@@ -139,6 +188,11 @@ def test_a_name_that_cannot_be_is_refused_in_words(name, capsys):
         (["variant", "gelu", "mine", "--from", "reference"], "nothing to copy"),
         (["variant", "head_loss", "mine"], "--from chunked"),
         (["variant", "gelu", "ops"], "another folder: --out DIR"),
+        (["plugin", "gelu"], "core new variant gelu mine"),
+        (["plugin", "json"], "would hide another of that name"),
+        (["plugin", "tests"], "would hide another of that name"),
+        (["model", "gpt2_124m"], 'there is a model "gpt2_124m" already'),
+        (["model", "Wide"], "cannot be the name of a model"),
     ],
 )
 def test_what_cannot_be_made_says_what_to_do(words, says, capsys):

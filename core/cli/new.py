@@ -1,6 +1,7 @@
-"""`core new`: a working start for an op or a variant, in a folder of its own: a plugin that passes its check at once.
+"""`core new`: a working start for an op, a variant, a plugin or a model, in a folder of its own.
 
-The texts are in `templates/`; a variant starts from the code of one that is there. Nothing that exists is overwritten.
+What it writes passes its check and trains as it is. The texts are in `templates/`; a variant starts from the code of
+one that is there. Nothing that exists is overwritten.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import keyword
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 TAKEN = ("np", "cdiv", "i32", "auto", "reference")  # names that the written files or the core use
+OWN_FOLDERS = ("core", "tests")  # what a plugin's package cannot be called
 WIDTH = 120  # of lines
 
 out_option = click.option(
@@ -35,7 +38,7 @@ out_option = click.option(
 
 @click.group("new")
 def command() -> None:
-    """Write a working start of an op or a variant."""
+    """Write a working start of an op, a variant, a plugin or a model."""
 
 
 @command.command("op")
@@ -44,28 +47,65 @@ def command() -> None:
 def new_op(name: str, out: Path | None) -> None:
     """Write an op called NAME: schema, NumPy reference, CUDA kernels forward and backward, a test, and a model."""
     registry, folder = _start("an op", name, out, ())
-    if name in registry.ops:
-        raise UsageError(
-            f'there is an op "{name}" already, from {registry.ops[name].origin}',
-            hint=f"another name, or a variant of it: core new variant {name} mine",
-        )
-    words = {"name": name, "title": _title(name)}
-    _write(
-        folder,
-        {
-            "__init__.py": _filled("op/__init__.py", words),
-            f"{name}.py": _filled("op/op.py", words),
-            f"{name}.cu": _filled("op/op.cu", words),
-            f"gpt2_{name}.toml": _filled("op/model.toml", words),
-            f"test_{name}.py": _filled("op/test.py", words),
-        },
-    )
+    _new_op(registry, name)
+    _write(folder, _op_files(name))
     plugin = f"--plugin {_typed(folder)}"
     _next(
         f"core check {name} {plugin}",
         f"core train tiny {plugin} --set model=gpt2_{name}",
         f"core train tiny {plugin} --set model=gpt2_{name} --device sim --set train.steps=2",
     )
+
+
+@command.command("plugin")
+@click.argument("name")
+@out_option
+def new_plugin(name: str, out: Path | None) -> None:
+    """Write a plugin called NAME that pip can install: an op of that name, a model that has it, a test, a README."""
+    registry, folder = _start("a plugin", name, out, ())
+    _new_op(registry, name)
+    taken = PathFinder.find_spec(name)
+    if name in OWN_FOLDERS or name in sys.builtin_module_names or (taken is not None and taken.origin):
+        raise UsageError(f'"{name}" cannot be the name of a plugin: its module would hide another of that name',
+                         hint="another name")  # fmt: skip
+    words = {"name": name, "dashed": name.replace("_", "-")}
+    package = {f"{name}/{file}": text for file, text in _op_files(name).items() if not file.startswith("test_")}
+    project = {
+        "pyproject.toml": "plugin/pyproject.toml",
+        "README.md": "plugin/README.md",
+        f"tiny_{name}.toml": "plugin/run.toml",
+        f"tests/test_{name}.py": "plugin/test.py",
+    }
+    _write(folder, package | {file: _filled(template, words) for file, template in project.items()})
+    plugin, config = f"--plugin {_typed(folder / name)}", _quoted((folder / f"tiny_{name}.toml").as_posix())
+    _next(
+        f"core check {name} {plugin}",
+        f"core train {config} {plugin}",
+        f"core train {config} {plugin} --device sim",
+        f"pip install -e {_typed(folder)}",
+    )
+
+
+@command.command("model")
+@click.argument("name")
+@out_option
+@click.option("--alone", is_flag=True, help="Write the whole graph, not what differs from a model that is there.")
+def new_model(name: str, out: Path | None, alone: bool) -> None:
+    """Write a model called NAME, GPT-2 with one thing changed, and a run config that trains it small."""
+    registry, folder = _start("a model", name, out, ())
+    if name in registry.models:
+        raise UsageError(f'there is a model "{name}" already, from {registry.models[name].origin}', hint="another name")
+    model, config = folder / f"{name}.toml", folder / f"tiny_{name}.toml"
+    words = {"name": name, "model": model.as_posix()}
+    _write(
+        folder,
+        {
+            model.name: _filled("model/alone.toml" if alone else "model/extends.toml", words),
+            config.name: _filled("model/run.toml", words),
+        },
+    )
+    typed = _quoted(config.as_posix())
+    _next(f"core plan {typed}", f"core train {typed}")
 
 
 @command.command("variant")
@@ -111,7 +151,7 @@ def _start(what: str, name: str, out: Path | None, plugins: tuple[str, ...]) -> 
     if keyword.iskeyword(name) or hasattr(builtins, name) or name in TAKEN:
         raise UsageError(f'"{name}" cannot be the name of {what}: Python or the core uses it', hint="another name")
     folder = out if out is not None else Path(name)
-    if folder.exists():
+    if folder.exists() or folder.is_symlink():
         raise UsageError(
             f"{folder} is there already, and nothing is overwritten", hint="another folder: --out DIR, or remove it"
         )
@@ -120,6 +160,27 @@ def _start(what: str, name: str, out: Path | None, plugins: tuple[str, ...]) -> 
         raise UsageError(f'there is a plugin "{folder.name}" already, and a folder\'s name is its plugin\'s',
                          hint="another folder: --out DIR")  # fmt: skip
     return registry, folder
+
+
+def _new_op(registry: Registry, name: str) -> None:
+    """Raises UsageError where there is an op of that name."""
+    if name in registry.ops:
+        raise UsageError(
+            f'there is an op "{name}" already, from {registry.ops[name].origin}',
+            hint=f"another name, or a variant of it: core new variant {name} mine",
+        )
+
+
+def _op_files(name: str) -> dict[str, str]:
+    """File -> text of a folder with an op."""
+    words = {"name": name, "title": _title(name)}
+    return {
+        "__init__.py": _filled("op/__init__.py", words),
+        f"{name}.py": _filled("op/op.py", words),
+        f"{name}.cu": _filled("op/op.cu", words),
+        f"gpt2_{name}.toml": _filled("op/model.toml", words),
+        f"test_{name}.py": _filled("op/test.py", words),
+    }
 
 
 def _title(name: str) -> str:
@@ -136,6 +197,7 @@ def _write(folder: Path, files: Mapping[str, str]) -> None:
     try:
         folder.mkdir(parents=True)
         for name, text in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             with (folder / name).open("x", encoding="utf-8", newline="\n") as file:
                 file.write(text)
             click.echo(f"wrote {folder / name}")
@@ -146,6 +208,10 @@ def _write(folder: Path, files: Mapping[str, str]) -> None:
 def _typed(folder: Path) -> str:
     """The folder as one types it in a command."""
     text = str(folder) if folder.is_absolute() or str(folder).startswith(".") else f"./{folder.as_posix()}"
+    return _quoted(text)
+
+
+def _quoted(text: str) -> str:
     return f'"{text}"' if " " in text else text
 
 
