@@ -25,6 +25,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from torch_gpt2 import gpt2_logits
 
 ROOT = Path(__file__).resolve().parent.parent
 V, P, S, C, H, L = 50257, 50304, 1024, 768, 12, 12  # vocabulary, with padding, positions, width, heads, layers
@@ -153,22 +154,8 @@ class Torch:
         self.tokens, self.targets = tokens[:-1].view(batch, seq), tokens[1:].view(batch, seq)
 
     def loss(self):
-        from torch.nn import functional as F
-
-        p, (B, T) = self.p, self.tokens.shape
-        x = F.embedding(self.tokens, p["wte.weight"]) + p["x0.weight"][:T]
-        for i in range(L):
-            own = {name: p[f"h.{i}.{name}"] for name in BLOCK}
-            y = F.layer_norm(x, (C,), own["ln_1.weight"], own["ln_1.bias"])
-            qkv = F.linear(y, own["qkv.weight"], own["qkv.bias"]).view(B, T, 3, H, C // H)
-            q, k, v = qkv.permute(2, 0, 3, 1, 4)
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(B, T, C)
-            x = x + F.linear(y, own["proj.weight"], own["proj.bias"])
-            y = F.layer_norm(x, (C,), own["ln_2.weight"], own["ln_2.bias"])
-            y = F.gelu(F.linear(y, own["fc.weight"], own["fc.bias"]), approximate="tanh")
-            x = x + F.linear(y, own["down.weight"], own["down.bias"])
-        logits = F.linear(F.layer_norm(x, (C,), p["ln_f.weight"], p["ln_f.bias"]), p["wte.weight"])
-        return F.cross_entropy(logits.view(-1, V), self.targets.view(-1))
+        logits = gpt2_logits(self.p, self.tokens, H)
+        return self.torch.nn.functional.cross_entropy(logits.flatten(0, 1), self.targets.flatten())
 
     def step(self):
         self.adamw.zero_grad(set_to_none=True)

@@ -1,0 +1,227 @@
+"""What bf16 costs: does training in bf16 follow training in f32, and is it as exact as PyTorch's bf16?
+
+    python benchmarks/precision.py                    on the GPU, or in the simulator where there is none
+    python benchmarks/precision.py --device sim --steps 300 --seeds 8 --follow 3 --jobs 3 --json result.json
+
+A GPT-2 of 112,000 parameters learns the characters of the text that Python carries. Two questions, a table for each:
+
+1. Curves. Each seed draws other weights and sees the same batches, in f32. How far losses of different seeds lie apart
+   is what chance does to a run; bf16, from the first seeds' weights, may be no farther from f32 than that, in every
+   window of 25 steps.
+2. Distances. On the same weights (those of the start, and those of the first f32 run's end) and the same batch: how
+   far are logits and each parameter's gradient from f64, ours in bf16 and PyTorch's? Both get weights that bf16 holds
+   exactly, so that only arithmetic counts. PyTorch's model is .bfloat16() as a whole, without autocast; its logits are
+   made f32 before the loss, which is to its advantage.
+
+Where device is sim, f32 runs on the cpu: the op check holds both to the same reference. It ends with 1 if bf16 strays
+from f32, or lies farther from f64 than PyTorch's by more than --slack.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "CORELM_THREADS")
+os.environ.update(dict.fromkeys(THREADS, "1"))  # for tensors this small, threads only wait for each other
+
+import numpy as np  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from torch_gpt2 import gpt2_logits  # noqa: E402
+
+from core.data.builtin import builtin_documents  # noqa: E402
+from core.engine import Engine, Settings  # noqa: E402
+from core.graph import load_model  # noqa: E402
+from core.loader import load_registry  # noqa: E402
+from core.testing.compare import round_to  # noqa: E402
+
+DIMS = {"B": 4, "T": 32, "S": 32, "V": 128, "P": 128, "C": 64, "H": 2, "L": 2}  # V: ASCII
+OPTIONS = {"betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1, "clip": 1.0}
+PEAK, WARMUP = 2e-3, 20  # the learning rate, and the steps in which it gets there
+WINDOW = 25  # steps whose losses are averaged before they are compared
+
+
+def engine(device, precision, **settings):
+    registry = load_registry()
+    return Engine(
+        load_model("gpt2_124m", registry), registry, Settings(device=device, precision=precision, dims=DIMS, **settings)
+    )
+
+
+def batch(step):
+    """Batch `step`: {"tokens", "targets"}, (B, T) i32; the same for all runs."""
+    shape = DIMS["B"], DIMS["T"] + 1
+    stream = np.random.Generator(np.random.PCG64([2024, step]))
+    starts = stream.integers(0, len(TEXT) - shape[1], shape[0])
+    rows = np.stack([TEXT[start : start + shape[1]] for start in starts]).astype(np.int32)
+    return {"tokens": rows[:, :-1].copy(), "targets": rows[:, 1:].copy()}
+
+
+def characters():
+    """(n,) u8: the builtin training text, its ASCII characters."""
+    return np.frombuffer(
+        "\n".join("".join(d.blocks()) for d in builtin_documents("train")).encode("ascii", "ignore"), "u1"
+    )
+
+
+TEXT = characters()
+
+
+# --- 1. curves -------------------------------------------------------------------------------------------------------
+
+
+def run(device, precision, seed, steps):
+    """(losses of a run, its weights at the end by name, seconds)."""
+    began = time.monotonic()
+    built = engine(device, precision, optimizer="adamw", options=OPTIONS, seed=seed)
+    built.initialize(seed)
+    losses = []
+    for step in range(steps):
+        losses.append(built.step([batch(step)], PEAK * min(1, (step + 1) / WARMUP)).loss)
+        if precision == "bf16" and (step + 1) % WINDOW == 0:
+            recent = np.mean(losses[-WINDOW:])
+            spent = time.monotonic() - began
+            print(f"bf16 on {device}, seed {seed}: step {step + 1} of {steps}, loss {recent:.4f}, {spent:.0f} s",
+                  file=sys.stderr, flush=True)  # fmt: skip
+    return losses, {name: np.array(w) for name, w in built.parameters().items()}, time.monotonic() - began
+
+
+def windows(losses):
+    """Means of WINDOW steps: (..., steps) -> (..., windows); steps behind the last whole window do not count."""
+    losses = np.asarray(losses)
+    whole = losses.shape[-1] // WINDOW * WINDOW
+    return losses[..., :whole].reshape(*losses.shape[:-1], -1, WINDOW).mean(-1)
+
+
+def curves(f32, bf16):
+    """One row a window: f32's mean loss and its standard deviation between seeds; the root mean square of what lies
+    between bf16 and f32 of the same seed; and the mean of that, which a bias would show in."""
+    plain, half = windows(f32), windows(bf16)
+    apart = half - plain[: len(half)]
+    return [
+        {"to": WINDOW * (i + 1), "f32": plain[:, i].mean(), "spread": plain[:, i].std(ddof=1),
+         "bf16": half[:, i].mean(), "away": np.sqrt((apart[:, i] ** 2).mean()), "bias": apart[:, i].mean()}
+        for i in range(plain.shape[1])
+    ]  # fmt: skip
+
+
+# --- 2. distances ----------------------------------------------------------------------------------------------------
+
+
+def ours(device, precision, weights, one):
+    """{"logits", parameter: gradient} of a batch."""
+    dtype = np.float64 if precision == "f64" else np.float32
+    built = engine(device, precision)
+    built.load_parameters({name: w.astype(dtype) for name, w in weights.items()})
+    return {"logits": built.logits(one["tokens"]), **built.gradients(one)[1]}
+
+
+def torchs(device, weights, one):
+    """The same in PyTorch, all of it in bf16 but the loss."""
+    import torch
+
+    where = "cuda" if device == "cuda" else "cpu"
+    p = {n: torch.from_numpy(w).to(where, torch.bfloat16).requires_grad_() for n, w in weights.items()}
+    tokens, targets = (torch.from_numpy(one[n].astype(np.int64)).to(where) for n in ("tokens", "targets"))
+    logits = gpt2_logits(p, tokens, DIMS["H"])
+    torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten()).backward()
+    return {"logits": logits.detach().float().cpu().numpy(), **{n: w.grad.float().cpu().numpy() for n, w in p.items()}}
+
+
+def distances(device, weights, one):
+    """One row a tensor: its relative 2-norm from f64, ours in bf16 and PyTorch's, and their ratio."""
+    weights = {name: round_to(w, "bf16").astype(np.float32) for name, w in weights.items()}
+    exact = ours("cpu", "f64", weights, one)
+    found = {"ours": ours(device, "bf16", weights, one), "torch": torchs(device, weights, one)}
+    rows = []
+    for name, true in exact.items():
+        far = {who: float(np.linalg.norm(got[name] - true) / np.linalg.norm(true)) for who, got in found.items()}
+        rows.append({"tensor": name, **far, "ratio": far["ours"] / far["torch"]})
+    return rows
+
+
+# --- the run ---------------------------------------------------------------------------------------------------------
+
+
+def show(header, rows):
+    print("\n| " + " | ".join(header) + " |\n|" + "--:|" * len(header))
+    for row in rows:
+        print("| " + " | ".join(map(str, row)) + " |")
+    print(flush=True)
+
+
+def show_curves(rows):
+    show(
+        ("steps", "f32", "between seeds", "bf16", "bf16 from f32", "mean of it"),
+        [(f"{r['to'] - WINDOW}..{r['to']}", *(f"{r[k]:.4f}" for k in ("f32", "spread", "bf16", "away")),
+          f"{r['bias']:+.4f}") for r in rows],
+    )  # fmt: skip
+
+
+def show_distances(where, rows):
+    print(f"\nRelative distance from f64, {where}:")
+    table = [(r["tensor"], f"{r['ours']:.2e}", f"{r['torch']:.2e}", f"{r['ratio']:.2f}") for r in rows]
+    show(("tensor", "ours", "PyTorch's", "ours / PyTorch's"), table)
+    worst = max(rows, key=lambda r: r["ratio"])
+    print(f"worst ratio {worst['ratio']:.2f} ({worst['tensor']}); of the logits {rows[0]['ratio']:.2f}", flush=True)
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="auto", choices=("auto", "cuda", "sim"))
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--seeds", type=int, default=8, help="runs in f32")
+    parser.add_argument("--follow", type=int, default=3, help="runs in bf16, from the first seeds")
+    parser.add_argument("--jobs", type=int, help="runs at a time; on a GPU, 1")
+    parser.add_argument("--slack", type=float, default=1.05, help="the largest ratio that is no farther")
+    parser.add_argument("--json", metavar="FILE")
+    args = parser.parse_args()
+    if not (args.steps >= WINDOW and args.seeds >= 2 and 1 <= args.follow <= args.seeds):
+        parser.error(f"expected --steps of at least {WINDOW}, --seeds of at least 2, and 1 to so many to --follow")
+    if args.device == "auto":
+        from core.train.devices import choose_device
+
+        args.device = "cuda" if choose_device("auto") == "cuda" else "sim"
+    args.jobs = args.jobs or (1 if args.device == "cuda" else min(args.follow, os.cpu_count() or 1))
+    return args
+
+
+def main():
+    args = parse()
+    plain = "cpu" if args.device == "sim" else args.device
+    print(
+        f"bf16 on {args.device}, f32 on {plain}; {args.steps} steps of {DIMS['B']} x {DIMS['T']} characters", flush=True
+    )
+    with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn")) as pool:
+        half = [pool.submit(run, args.device, "bf16", seed, args.steps) for seed in range(args.follow)]
+        f32 = [pool.submit(run, plain, "f32", seed, args.steps) for seed in range(args.seeds)]
+        f32, half = ([future.result() for future in futures] for futures in (f32, half))
+    rows = curves([losses for losses, *_ in f32], [losses for losses, *_ in half])
+    show_curves(rows)
+    strays = [row for row in rows if row["away"] > row["spread"]]
+    print(f"bf16 strays from f32 in {len(strays)} of {len(rows)} windows", flush=True)
+
+    start = engine("cpu", "f32")
+    start.initialize(0)
+    told = {"at the start": start.parameters(), f"after {args.steps} steps of f32": f32[0][1]}
+    told = {where: distances(args.device, weights, batch(args.steps)) for where, weights in told.items()}
+    for where, found in told.items():
+        show_distances(where, found)
+    farther = [r for found in told.values() for r in found if r["ratio"] > args.slack]
+    if args.json:
+        runs = {"f32": [r[0] for r in f32], "bf16": [r[0] for r in half]}
+        Path(args.json).write_text(json.dumps({"curves": rows, "distances": told, "losses": runs}, indent=1))
+    raise SystemExit(1 if strays or farther else 0)
+
+
+if __name__ == "__main__":
+    main()
