@@ -1,0 +1,5 @@
+"""The ops' CUDA variants: for each op a .cu file with its kernels and a .py file with its launchers."""
+
+from . import geglu, scale
+
+VARIANTS = [scale.ScaleNaive, scale.ScaleVector, geglu.GegluNaive, geglu.GegluVector]

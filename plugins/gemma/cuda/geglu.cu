@@ -1,0 +1,62 @@
+// GeGLU: y = gelu(gate) * up for x = [gate | up], x (rows, 2 half), y (rows, half). Formulas: ../geglu.py.
+// gelu(g) = g s, s = 1 / (1 + exp(-v)):  dgate = dy up s (1 + g (1 - s) v'),  dup = dy g s.  dx may lie in x's memory.
+//
+// naive_forward, naive_dx     one thread an element of y: four or two bytes a load
+// vector_forward, vector_dx   16 bytes of each half a thread where rows allow it: limited by memory bandwidth
+
+#ifndef WIDTH
+#define WIDTH 1  // elements that a thread loads at once
+#endif
+
+constexpr float SLOPE = 1.5957691216057308f, CUBIC = 0.044715f;  // 2 sqrt(2 / pi)
+
+__device__ inline float inner(float g) { return SLOPE * (g + CUBIC * g * g * g); }
+__device__ inline float inner_slope(float g) { return SLOPE * (1 + 3 * CUBIC * g * g); }
+
+// --- naive ---------------------------------------------------------------------------------------------------------
+
+extern "C" __global__ void naive_forward(elem* y, const elem* x, int rows, int half) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= rows * half) return;
+    u64 at = (u64)(i / half) * 2 * half + i % half;
+    float gate = x[at], up = x[at + half];
+    y[i] = gate / (1 + expf(-inner(gate))) * up;
+}
+
+extern "C" __global__ void naive_dx(elem* dx, const elem* dy, const elem* x, int add, int rows, int half) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= rows * half) return;
+    u64 at = (u64)(i / half) * 2 * half + i % half;
+    float gate = x[at], up = x[at + half], above = dy[i], s = 1 / (1 + expf(-inner(gate)));
+    dx[at] = (add ? float(dx[at]) : 0) + above * up * s * (1 + gate * (1 - s) * inner_slope(gate));
+    dx[at + half] = (add ? float(dx[at + half]) : 0) + above * gate * s;
+}
+
+// --- vector --------------------------------------------------------------------------------------------------------
+
+__device__ inline float sigmoid(float x) { return __fdividef(1, 1 + fast_exp(-x)); }
+
+extern "C" __global__ void vector_forward(elem* __restrict__ y, const elem* __restrict__ x, int rows, int half) {
+    int i = (blockIdx.x * blockDim.x + threadIdx.x) * WIDTH;
+    if (i >= rows * half) return;
+    u64 at = (u64)(i / half) * 2 * half + i % half;
+    auto gate = load<WIDTH>(x + at), up = load<WIDTH>(x + at + half);
+    for (int k = 0; k < WIDTH; k++) gate[k] = gate[k] * sigmoid(inner(gate[k])) * up[k];
+    store(y + i, gate);
+}
+
+extern "C" __global__ void vector_dx(elem* dx, const elem* __restrict__ dy, const elem* x, int add, int rows, int half) {
+    int i = (blockIdx.x * blockDim.x + threadIdx.x) * WIDTH;
+    if (i >= rows * half) return;
+    u64 at = (u64)(i / half) * 2 * half + i % half;
+    auto gate = load<WIDTH>(x + at), up = load<WIDTH>(x + at + half), above = load<WIDTH>(dy + i);
+    Pack<elem, WIDTH> dgate = {}, dup = {};
+    if (add) dgate = load<WIDTH>(dx + at), dup = load<WIDTH>(dx + at + half);
+    for (int k = 0; k < WIDTH; k++) {
+        float g = gate[k], s = sigmoid(inner(g)), d = above[k];
+        dgate[k] = dgate[k] + d * up[k] * s * (1 + g * (1 - s) * inner_slope(g));
+        dup[k] = dup[k] + d * g * s;
+    }
+    store(dx + at, dgate);
+    store(dx + at + half, dup);
+}

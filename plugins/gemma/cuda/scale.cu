@@ -1,0 +1,24 @@
+// y = by * x, n elements, and the gradient likewise: y may lie in x's memory. Formulas: ../scale.py.
+//
+// naive_scale    one thread an element: four or two bytes a load
+// vector_scale   16 bytes a thread where n allows it: limited by memory bandwidth
+
+#ifndef WIDTH
+#define WIDTH 1  // elements that a thread loads at once
+#endif
+
+extern "C" __global__ void naive_scale(elem* y, const elem* x, float by, int add, int n) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    y[i] = (add ? float(y[i]) : 0) + by * x[i];
+}
+
+extern "C" __global__ void vector_scale(elem* y, const elem* x, float by, int add, int n) {
+    int i = (blockIdx.x * blockDim.x + threadIdx.x) * WIDTH;
+    if (i >= n) return;
+    auto in = load<WIDTH>(x + i);
+    Pack<elem, WIDTH> out = {};
+    if (add) out = load<WIDTH>(y + i);
+    for (int k = 0; k < WIDTH; k++) out[k] = out[k] + by * in[k];
+    store(y + i, out);
+}
