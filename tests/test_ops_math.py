@@ -104,18 +104,22 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def draw_inputs(op: Op, example: Arrays, seed: int = 0) -> Arrays:
-    """Random tensors for an example: integers within their bound, a third of the targets ignored."""
+    """Tensors for an example: contents as they are given, else drawn: integers within their bound, a third of the
+    targets ignored."""
     r, given = rng(seed), {k: v for k, v in example.items() if k not in op.inputs}
     dims: Arrays = {**{k: v for k, v in op.attrs.items() if not isinstance(v, type)}, **given}
     for name, slot in op.inputs.items():
         if name not in example:
+            continue
+        if isinstance(example[name], np.ndarray):
+            given[name] = example[name]
             continue
         if not slot.pattern.integer:
             given[name] = r.standard_normal(example[name])
             continue
         bound = {"rows": dims.get("rows"), "classes": dims.get("classes") or 0}.get(slot.pattern.bound or "", 3)
         if bound == 0:
-            bound = dims.get("features") or example["logits"][-1]
+            bound = dims.get("features") or given["logits"].shape[-1]
         given[name] = r.integers(0, bound, example[name])
         if name == "targets":
             given[name][r.random(example[name]) < 0.3] = -1
@@ -539,7 +543,7 @@ def test_references_stay_in_their_precision() -> None:
         ("attention", {"qkv": np.zeros((1, 2, 12)), "heads": 2, "window": -1}, "negative"),
         ("cross_entropy", {"logits": np.zeros((2, 4)), "targets": np.zeros(2), "classes": 5}, "4 columns"),
         ("dropout", {"x": np.zeros((2, 4)), "p": 1.0}, "a probability"),
-        ("head_loss", {"x": np.zeros((2, 4)), "targets": np.zeros(2), "features": 3, "chunk": 0}, "chunk"),
+        ("head_loss", {"x": np.zeros((2, 4)), "targets": np.zeros(2), "features": 3, "chunk": -1}, "chunk"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused_in_words(op: str, given: Arrays, message: str) -> None:
