@@ -38,6 +38,7 @@ VARIANTS = [
     matmul_mma.MlpGeluMma,
     attention.AttentionNaive,
     attention.AttentionOnline,
+    attention.AttentionFlash,
     gelu.GeluNaive,
     gelu.GeluVector,
     add.AddNaive,

@@ -1,4 +1,7 @@
-"""Attention on CUDA: all probabilities in memory, and softmax online in tiles. Kernels: attention.cu."""
+"""Attention on CUDA: all probabilities in memory, and softmax online in tiles, in float and on tensor cores.
+
+Kernels: attention.cu, attention_flash.cu.
+"""
 
 import math
 
@@ -8,6 +11,23 @@ THREADS = 64
 ROWS, LANES, WARPS = 16, 32, 4  # of online: queries or keys of a thread block, a tile, warps
 SCRATCH = ROWS * LANES  # floats: a tile's weights for each of those rows
 WIDEST = 128  # columns of a head: four tiles in shared memory
+BLOCKS = 256  # of flash: thread blocks that fill a large chip
+# Heads of up to so many columns -> what forward and backward of flash are compiled with (attention_flash.cu explains):
+# as many rows a warp as registers hold sums for, and tiles that leave shared memory for two stages
+FLASH = {
+    64: (
+        {"BLOCKS": 2, "WARPS_I": 4, "WARPS_J": 1, "TILE": 64},
+        {"BLOCKS": 2, "WARPS_I": 4, "WARPS_J": 1, "TILE": 32},
+    ),
+    128: (
+        {"BLOCKS": 2, "WARPS_I": 4, "WARPS_J": 1, "TILE": 32},
+        {"BLOCKS": 1, "WARPS_I": 4, "WARPS_J": 1, "TILE": 32},
+    ),
+    256: (
+        {"BLOCKS": 1, "WARPS_I": 4, "WARPS_J": 1, "TILE": 32},
+        {"BLOCKS": 1, "WARPS_I": 2, "WARPS_J": 2, "TILE": 16},
+    ),
+}
 
 
 class AttentionNaive(Variant):
@@ -68,7 +88,7 @@ class AttentionOnline(Variant):
             launch("naive_append", t.k, t.v, t.qkv, *cached, **by_token, define={"HEAD_DIM": t.D})  # the same module
         sizes = (i32(t.T), i32(capacity), i32(t.heads), i32(t.kv_heads))
         arguments = (t.y, t.lse, t.qkv, t.k, t.v, t.start, t.documents, *sizes, *mask(t), *scaling(t))
-        launch("online_forward", *arguments, **self.tiles(t, t.B * t.heads, own=1))
+        launch(f"{self.name}_forward", *arguments, **self.tiles(t, t.B * t.heads))
 
     def workspace(self, t):
         return t.B * t.heads * t.T * 4
@@ -79,15 +99,53 @@ class AttentionOnline(Variant):
         means = launch.workspace
         settings = (i32(t.T), i32(t.heads), i32(t.kv_heads), *mask(t), *scaling(t), i32(t.add_dqkv))
         arguments = (t.dqkv, means, t.qkv, t.y, t.dy, t.lse, t.documents, *settings)
-        launch("online_dq", *arguments, **self.tiles(t, t.B * t.heads, own=2))
+        launch(f"{self.name}_dq", *arguments, **self.tiles(t, t.B * t.heads, backward=True))
         arguments = (t.dqkv, means, t.qkv, t.dy, t.lse, t.documents, *settings)
-        launch("online_dkv", *arguments, **self.tiles(t, t.B * t.kv_heads, own=2))
+        launch(f"{self.name}_dkv", *arguments, **self.tiles(t, t.B * t.kv_heads, backward=True))
 
-    def tiles(self, t, heads, own):
-        """A thread block for each ROWS rows of each head; shared memory for `own` tensors of its rows and two tiles."""
-        floats = SCRATCH + own * ROWS * t.D + 2 * LANES * (t.D | 1)
+    def tiles(self, t, heads, backward=False):
+        """A thread block for each ROWS rows of each head; shared memory for one or two tensors' rows, and two tiles."""
+        floats = SCRATCH + (1 + backward) * ROWS * t.D + 2 * LANES * (t.D | 1)
         grid = (heads, cdiv(t.T, ROWS))
         return {"grid": grid, "block": (LANES, WARPS), "smem": 4 * floats, "define": {"HEAD_DIM": t.D}}
+
+
+class AttentionFlash(AttentionOnline):
+    """The same launches, in bf16 on tensor cores, from Ampere on."""
+
+    name, priority = "flash", 20
+    source = ("attention_flash.cu", "attention.cu")  # the second has the cache's kernel
+    dtypes = ("bf16",)
+    arch = "sm_80+"
+    examples = [
+        {"qkv": (1, 130, 3 * 64), "heads": 1},  # two thread blocks of 128 rows; tiles that no mask touches
+        {"qkv": (1, 65, 4 * 72), "heads": 2, "kv_heads": 1, "window": 20},  # half a block of 16 columns is no column
+        {"qkv": (1, 33, 3 * 144), "heads": 1, "causal": False},  # warps that share rows, and parts of columns
+        {"qkv": (1, 1, 3 * 128), "heads": 1},
+        {"qkv": (2, 40, 6 * 8), "heads": 4, "kv_heads": 1, "window": 20, "scale": 0.3, "softcap": 0.75},
+        {"qkv": (1, 70, 3 * 16), "documents": (1, 70), "heads": 1, "causal": False, "window": 30},
+    ]
+
+    def why_not(self, t):
+        if t.D > 256:
+            return f"heads of {t.D} columns; at most 256 fit shared memory and registers"
+        return f"heads of {t.D} columns, which is no multiple of 8: they do not start on 16 bytes" if t.D % 8 else None
+
+    def configs(self, t):
+        few = t.B * t.kv_heads * cdiv(t.T, 128) < BLOCKS
+        return [{"BLOCKS": n} for n in ((1, 2) if few else (2, 1))] if t.D <= 128 else [{"BLOCKS": 1}]
+
+    def tiles(self, t, heads, backward=False):
+        """A thread block for each `rows` rows of each head; shared memory for one or two tensors' rows, and two stages of
+        two tiles. flash_dkv also has two numbers of each row of a tile."""
+        shape = next(shapes[backward] for widest, shapes in FLASH.items() if widest >= t.D)
+        blocks = min(shape["BLOCKS"], t.config["BLOCKS"])
+        rows, columns = 16 * blocks * shape["WARPS_I"], 16 * shape["WARPS_J"]
+        pitch = cdiv(t.D, columns) * columns + 8
+        elements = pitch * ((1 + backward) * rows + 4 * shape["TILE"]) + 8 * shape["TILE"] * backward
+        define = {**shape, "BLOCKS": blocks, "HEAD_DIM": t.D, "BACKWARD": int(backward)}
+        threads = 32 * shape["WARPS_I"] * shape["WARPS_J"]
+        return {"grid": heads * cdiv(t.T, rows), "block": threads, "smem": 2 * elements, "define": define}
 
 
 def over(rows, columns):
