@@ -136,8 +136,8 @@ class AttentionFlash(AttentionOnline):
         return [{"BLOCKS": n} for n in ((1, 2) if few else (2, 1))] if t.D <= 128 else [{"BLOCKS": 1}]
 
     def tiles(self, t, heads, backward=False):
-        """A thread block for each `rows` rows of each head; shared memory for one or two tensors' rows, and two stages of
-        two tiles. flash_dkv also has two numbers of each row of a tile."""
+        """A thread block for each `rows` rows of each head; shared memory for one or two tensors' rows, and two stages
+        of two tiles. flash_dkv also has two numbers of each row of a tile."""
         shape = next(shapes[backward] for widest, shapes in FLASH.items() if widest >= t.D)
         blocks = min(shape["BLOCKS"], t.config["BLOCKS"])
         rows, columns = 16 * blocks * shape["WARPS_I"], 16 * shape["WARPS_J"]
