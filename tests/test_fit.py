@@ -89,5 +89,29 @@ def test_the_advised_recompute_fits():
     assert f'train.recompute=["{ops[0]}"]' in refused(enough).hint
 
 
+def test_the_options_of_recompute_have_the_figures_of_their_plans():
+    made = engine()
+    plan = made.plan("train")
+    options = {row.pop("op"): row for row in made.recompute_options(plan)}
+    assert {"gelu", "matmul", "attention"} <= set(options) and "embedding" not in options
+    assert list(options) == sorted(options, key=lambda op: -options[op]["saves"])
+    for op, row in options.items():
+        other = engine(recompute=(op,)).plan("train")
+        assert row["saves"] == plan.arena_bytes - other.arena_bytes > 0
+        assert row["traffic"] == other.traffic - plan.traffic > 0
+    B, T, C, L = (DIMS[name] for name in "BTCL")
+    products = 2 * B * T * C * (L * (3 * C + 4 * C) + DIMS["P"])  # qkv, fc, logits: no backward reads proj and down
+    assert options["gelu"]["flops"] == 0 and options["matmul"]["flops"] == products
+    assert options["matmul"]["unfused"] == ["head_loss"] and options["gelu"]["unfused"] == []
+
+
+def test_what_is_recomputed_already_is_no_option_and_stays_in_the_plans_of_the_others():
+    made = engine(recompute=("gelu",))
+    options = {row["op"]: row for row in made.recompute_options(made.plan("train"))}
+    assert "gelu" not in options
+    assert options["layernorm"]["saves"] == need(recompute=("gelu",)) - need(recompute=("gelu", "layernorm"))
+    assert engine().recompute_options(engine().plan("evaluate", ("loss",))) == []
+
+
 def test_a_model_that_fits_under_no_batch_says_so():
     assert "not even B = 1" in refused(2**16).hint

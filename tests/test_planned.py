@@ -10,6 +10,7 @@ from core.engine import engine as module
 from core.graph import load_model
 from core.loader import load_registry
 from core.op import Variant
+from core.plan.fit import needed
 
 DIMS = {"B": 2, "T": 5, "S": 8, "V": 21, "P": 64, "C": 24, "H": 2, "L": 1}
 
@@ -62,13 +63,27 @@ def test_tensors_have_addresses_and_no_contents():
     assert not device.download(a).any()
 
 
-def test_a_micro_step_of_gpt2_keeps_to_its_launches_and_traffic():
-    """B = 64, T = 1024 in bf16: the fused ops are in, and switched off by name."""
+def gpt2(batch, fusion):
+    """GPT-2 124M in bf16 at T = 1024, planned for a GPU with AdamW."""
     registry = load_registry()
+    settings = Settings(dims={"B": batch}, optimizer="adamw", device="cuda", precision="bf16", fusion=fusion)
+    return Engine(load_model("gpt2_124m", registry), registry, settings, PlannedDevice("sm_90a"))
+
+
+def test_gpt2_keeps_to_its_memory_without_recompute():
+    engine = gpt2(16, {})
+    plan = engine.plan("train")
+    assert needed(engine.memory(plan)) <= 9.5e9
+    options = {row["op"]: row for row in engine.recompute_options(plan)}
+    assert options["gelu"]["saves"] > 1e9 and options["gelu"]["launches"] > 0
+    assert options["gelu"]["unfused"] == ["mlp_gelu"]
+
+
+def test_a_micro_step_of_gpt2_keeps_to_its_launches_and_traffic():
+    """B = 64: the fused ops are in, and switched off by name."""
 
     def work(**fusion):
-        settings = Settings(dims={"B": 64}, optimizer="adamw", device="cuda", precision="bf16", fusion=fusion)
-        engine = Engine(load_model("gpt2_124m", registry), registry, settings, PlannedDevice("sm_90a"))
+        engine = gpt2(64, fusion)
         plan = engine.plan("train")
         return {n.op.name for n in plan.nodes}, *engine.work(plan)
 

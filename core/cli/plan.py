@@ -98,8 +98,9 @@ def _report(config: Any, engine: Any, plan: Any, every: bool) -> dict[str, Any]:
         "parameters_allocated": plan.graph.allocated_count,
         "steps": len(plan.steps),
         "launches": launches,
-        "traffic": traffic if launches else plan.traffic,
+        "traffic": traffic,
         "bytes": engine.memory(plan),
+        "recompute": engine.recompute_options(plan),
         "kernels": [
             {"kernel": kernel.name, "variant": kernel.origin, **vars(found)}
             for kernel, found in engine.compiled(plan).items()
@@ -109,6 +110,7 @@ def _report(config: Any, engine: Any, plan: Any, every: bool) -> dict[str, Any]:
 
 def _print(report: dict[str, Any]) -> None:
     from core.plan.describe import human, table
+    from core.plan.fit import needed
 
     for note in report["notes"]:
         click.echo(note)
@@ -127,14 +129,30 @@ def _print(report: dict[str, Any]) -> None:
     click.echo(f"\n\nparameters  {report['parameters']:,} ({report['parameters_allocated']:,} with padding)")
     launched = f"{report['launches']:,} launches" if report["launches"] else f"{report['steps']:,} steps"
     click.echo(f"micro-step  {launched}, which read and write {human(report['traffic'])}")
-    total = sum(report["bytes"][part] for part in ("parameters", "gradients", "optimizer", "activations"))
+    total = needed(report["bytes"])
     for part, nbytes in report["bytes"].items():
         inside = "  (within activations)" if part in ("saved", "workspace") else ""
         click.echo(f"{part.ljust(11)} {human(nbytes).rjust(7)}{inside}")
     click.echo(f"{'in all'.ljust(11)} {human(total).rjust(7)}")
+    if report["recompute"]:
+        _print_recompute(report["recompute"])
     if report["kernels"]:
         click.echo(f"\n{len(report['kernels'])} kernels compiled:")
         columns = [name for name in report["kernels"][0] if name not in ("kernel", "variant")]
         found = [[row["variant"], row["kernel"], *[row[c] for c in columns]] for row in report["kernels"]]
         for line in table(found, ("variant", "kernel", *columns)):
             click.echo(line)
+
+
+def _print_recompute(rows: list[dict[str, Any]]) -> None:
+    """What `[train] recompute` of each op would give and take; FLOPs are of matrix products."""
+    from core.plan.describe import human, table
+
+    click.echo("\nrecompute, which keeps less and computes it again: --set 'train.recompute=[\"OP\"]'")
+    lines = [
+        [row["op"], human(row["saves"]), f"{row['flops'] / 1e9:,.1f} ({row['share']:.1%})" if row["flops"] else "none",
+         human(row["traffic"]), f"{row['launches']:+,}" if row["launches"] else "", ", ".join(row["unfused"])]
+        for row in rows
+    ]  # fmt: skip
+    for line in table(lines, ("op", "saves", "extra GFLOP", "moves more", "launches", "unfused")):
+        click.echo(line)

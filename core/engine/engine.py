@@ -24,7 +24,7 @@ from core.graph import Graph, ModelSource
 from core.op import CONTROL, SLOT, Optimizer, Pattern, Tensors
 from core.plan import EVALUATE, TRAIN, Choice, Chooser, Kept, ParameterLayout, Plan, Request, make_plan, trimmed
 from core.plan.choose import specs
-from core.plan.fit import check_fit, needed
+from core.plan.fit import check_fit, needed, recomputable, recompute_options
 from core.plan.schedule import Step
 from core.registry import Registry
 
@@ -381,15 +381,23 @@ class Engine:
             "workspace": plan.workspace_bytes,
         }
 
+    def recompute_options(self, plan: Plan) -> list[dict[str, Any]]:
+        """What recompute of each op would save and cost: `core.plan.fit.recompute_options`."""
+        others = {op: self._recomputing(plan, (op,)) for op in recomputable(plan)}
+        return recompute_options(plan, others, lambda p: needed(self.memory(p)), self.work)
+
+    def _recomputing(self, plan: Plan, ops: Sequence[str], dims: Mapping[str, int] | None = None) -> Plan:
+        """The plan with these ops recomputed too, and maybe other dims; unbound."""
+        request = replace(plan.request, recompute=tuple(dict.fromkeys((*plan.request.recompute, *ops))))
+        return make_plan(self.graph_for(dims) if dims else plan.graph, request, self.chooser, self.layout)
+
     def check_fit(self, plan: Plan) -> None:
         """Before anything large is allocated: DeviceError when the device's free memory cannot hold the plan."""
         if not hasattr(self.device, "memory"):
             return  # the cpu's memory is the system's to give
 
         def measure(dims: Mapping[str, int], ops: Sequence[str]) -> int:
-            request = replace(plan.request, recompute=tuple(ops) or plan.request.recompute)
-            other = make_plan(self.graph_for(dims), request, self.chooser, self.layout)
-            return needed(self.memory(other))
+            return needed(self.memory(self._recomputing(plan, ops, dims)))
 
         memory = self.memory(plan)
         free = self.device.memory()[0] + memory["parameters"]  # the weights lie there already
@@ -412,8 +420,8 @@ class Engine:
             self.device.prepare([*plan.launches(), *self._recorded_update()])
 
     def work(self, plan: Plan) -> tuple[int, int]:
-        """Launches of a micro-step and the bytes that they read and write; (0, 0) where no kernels run."""
-        return BoundPlan(self, plan).work() if hasattr(self.device, "prepare") else (0, 0)
+        """Launches of a micro-step and the bytes that they read and write; where no kernels run, 0 and its steps'."""
+        return BoundPlan(self, plan).work() if hasattr(self.device, "prepare") else (0, plan.traffic)
 
     def choices(self, plan: Plan) -> dict[str, Choice]:
         """What runs: the choice of each node of the plan, then by op name those of nested launches and the update."""

@@ -11,9 +11,10 @@ from itertools import accumulate
 from typing import Any
 
 from core.errors import DeviceError
+from core.plan.cost import node_flops, total
 from core.plan.describe import human
 from core.plan.memory import Buffer, alive
-from core.plan.schedule import Plan
+from core.plan.schedule import TRAIN, Plan
 
 HELD = ("parameters", "master weights", "gradients", "optimizer", "activations")  # what adds up; the rest lies within
 RESERVE = 128 * 2**20  # bytes that stay free: the driver's own needs, kernels' code, small buffers
@@ -124,6 +125,54 @@ def recompute(plan: Plan, free: int, measure: Measure) -> str:
 def _set_recompute(plan: Plan, ops: Sequence[str]) -> str:
     names = ", ".join(f'"{op}"' for op in dict.fromkeys((*plan.request.recompute, *ops)))
     return f"--set 'train.recompute=[{names}]'"
+
+
+# --- what memory costs -------------------------------------------------------------------------------------------
+
+WORTH = 0.01  # of all that is needed: recompute that saves less is no option
+
+
+def recomputable(plan: Plan) -> list[str]:
+    """Ops of the model that `[train] recompute` may name besides those that it names; none unless the plan trains."""
+    ops = dict.fromkeys(node.op.name for node in plan.graph.nodes) if plan.request.kind == TRAIN else ()
+    return [op for op in ops if op not in plan.request.recompute]
+
+
+def recompute_options(
+    plan: Plan, others: Mapping[str, Plan], memory: Callable[[Plan], int], work: Callable[[Plan], tuple[int, int]]
+) -> list[dict[str, Any]]:
+    """What recompute of an op saves and what it costs, one row for each op that saves enough, the most first.
+
+    others: op -> the plan in which it is recomputed besides. memory: bytes that a plan needs in all. work: its launches
+    and the bytes that they move. A row: op; saves: bytes; flops: those of the matrix products that run again, and
+    share: of a micro-step's; traffic: bytes that a micro-step moves more; launches: how many more there are; unfused:
+    the fused ops that it takes out.
+    """
+    needs, (launches, traffic) = memory(plan), work(plan)
+    once = total([node_flops(node) for node in plan.nodes]).needed
+    rows: list[dict[str, Any]] = []
+    for op, other in others.items():
+        saves = needs - memory(other)
+        if saves < WORTH * needs:
+            continue
+        flops, (more, moved) = _again(other) - _again(plan), work(other)
+        row = {"op": op, "saves": saves, "flops": flops, "share": flops / once if once else 0.0}
+        row |= {
+            "traffic": moved - traffic,
+            "launches": more - launches,
+            "unfused": sorted(_fused(plan) - _fused(other)),
+        }
+        rows.append(row)
+    return sorted(rows, key=lambda row: -row["saves"])
+
+
+def _again(plan: Plan) -> float:
+    """FLOPs of the matrix products that backward computes again."""
+    return total([node_flops(s.node, backward=False) for s in plan.steps if s.kind == "recompute" and s.node]).needed
+
+
+def _fused(plan: Plan) -> set[str]:
+    return {node.op.name for node in plan.nodes if node.op.replaces}
 
 
 def candidates(plan: Plan, count: int = 3) -> list[str]:
