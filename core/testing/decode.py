@@ -69,16 +69,20 @@ class Tokens:
 
 
 def tokens_of(trial: Trial) -> Tokens | None:
-    """The token axis of each tensor: "T" in the schema, or the last of "..."; None where nothing is decoded."""
+    """The token axis of each tensor: "T" in the schema; of "...", the axis that T has in another tensor, or the last.
+
+    None where nothing is decoded.
+    """
     op, case = trial.op, trial.case
     inputs = [n for n in op.inputs if trial.values[n] is not None]
     if not op.gradient or "random" in op.uses or any(op.inputs[n].optional for n in inputs):
         return None
     axes: dict[str, int] = {}
-    for name in (*inputs, *op.outputs):
-        axis = case.axis(name, "T")
+    named = {name: case.axis(name, "T") for name in (*inputs, *op.outputs)}
+    of_others = next((axis for axis in named.values() if axis is not None), len(case.dims.get("...", ())) - 1)
+    for name, axis in named.items():
         if axis is None and case.pattern(name).leading:
-            axis = len(case.dims["..."]) - 1
+            axis = of_others
         if axis is None or axis < 1:
             return None
         axes[name] = axis
