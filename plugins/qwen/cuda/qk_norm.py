@@ -31,7 +31,10 @@ class QkNormWarp(Variant):
     saved = {"rstd": "... queries+keys : acc"}
     reads = ("qkv", "q_weight", "k_weight")
     inplace = {"dqkv": "dy"}
-    examples = [{"qkv": (SLICE + 3, 5), "heads": 1, "kv_heads": 2}, {"qkv": (3, 4 * 264), "heads": 2, "kv_heads": 1}]
+    examples = [
+        {"qkv": (SLICE + 3, 15), "heads": 1, "kv_heads": 2},
+        {"qkv": (3, 4 * 264), "heads": 2, "kv_heads": 1},
+    ]
 
     def forward(self, t, launch):
         arguments = (t.y, t.rstd, t.qkv, t.q_weight, t.k_weight, *sizes(t), f32(t.eps))
