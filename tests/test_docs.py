@@ -41,7 +41,8 @@ SMALLER = [
 NOT_RUN = {
     "pip install -e .": "the tests run in what it made",
     "pip install -e .[test]": "the tests run in what it made; .ci/run runs it",
-    "pip install .": "it would change the environment; a folder as an installer leaves it stands for it",
+    "pip install -e ./rms": "it would change the environment; a folder as an installer leaves it stands for it",
+    "pip install ./rms": "the same",
     "pytest": "it is what runs this test",
 }
 
@@ -51,24 +52,39 @@ def fenced(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S)
 
 
+def in_order(text: str) -> Iterator[tuple[str, str] | list[str]]:
+    """What a page has its reader do: files as (path, contents), commands as words.
+
+    A file is a block that opens with a comment that is a path, `# rms/rms.py`.
+    """
+    for language, block in re.findall(r"^```(sh|python|toml|cuda)\n(.*?)^```$", text, re.M | re.S):
+        if language == "sh":
+            lines = block.replace("\\\n", " ").splitlines()
+            words = (shlex.split(part, comments=True) for line in lines for part in line.split(" && "))
+            yield from (w for w in words if w)
+        elif named := re.match(r"(?:#|//) ([\w./-]+\.(?:py|toml|cu))\b", block):
+            yield named[1], block
+
+
 def commands(page: Path) -> list[list[str]]:
     """The commands of the page's shell blocks, one list of words each."""
-    lines = "".join(fenced(page, "sh")).replace("\\\n", " ").splitlines()
-    words = [shlex.split(part, comments=True) for line in lines for part in line.split(" && ")]
-    return [w for w in words if w]
-
-
-def files(page: Path) -> dict[str, str]:
-    """The files that the page shows: blocks that open with a comment that is a path, `# mine/rms.py`."""
-    shown = [*fenced(page, "python"), *fenced(page, "toml")]
-    named = ((re.match(r"# ([\w./-]+\.(?:py|toml))\n", block), block) for block in shown)
-    return {match[1]: block for match, block in named if match}
+    return [step for step in in_order(page.read_text("utf-8")) if isinstance(step, list)]
 
 
 def put(folder: Path, page: Path) -> None:
-    for name, text in files(page).items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
+    """The page's files as they are at its end, over those that `core new` writes for it."""
+    for step in in_order(page.read_text("utf-8")):
+        if isinstance(step, tuple):
+            write(folder, *step)
+        elif step[:2] == ["core", "new"]:
+            assert cli.run(step[1:]) == 0
+
+
+def write(folder: Path, name: str, text: str) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text, encoding="utf-8")
+    for module in [m for m in sys.modules if m.startswith("core_plugin_")]:
+        del sys.modules[module]  # a command is a process of its own, and imports what is there by then
 
 
 @pytest.fixture(scope="module")
@@ -112,11 +128,25 @@ def run(words: list[str], capfd: pytest.CaptureFixture[str]) -> str:
 
 @pytest.mark.parametrize("page", TRIED, ids=lambda page: page.stem)
 def test_every_command_of_the_page_runs(page: Path, workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    put(workplace, page)
-    tried = [words for words in commands(page) if " ".join(words) not in NOT_RUN]
-    assert len(tried) >= 5
-    for words in tried:
-        run(words, capfd)
+    """In the page's order: what it shows works when it is shown."""
+    tried = 0
+    for step in in_order(page.read_text("utf-8")):
+        if isinstance(step, tuple):
+            write(workplace, *step)
+        elif " ".join(step) not in NOT_RUN:
+            run(step, capfd)
+            tried += 1
+    assert tried >= 5
+
+
+def test_from_nothing_to_a_trained_model_with_an_op_and_a_kernel_is_little_to_type() -> None:
+    (way,) = re.findall(r"^## From nothing to a trained model\n(.*?)(?=^## )", PLUGINS.read_text("utf-8"), re.M | re.S)
+    steps = list(in_order(way))
+    typed = [step[1] for step in steps if isinstance(step, tuple)]
+    commands = [step for step in steps if isinstance(step, list)]
+    assert 5 <= len(commands) <= 12 and ["core", "train"] in [words[:2] for words in commands]
+    assert sum(len(text.splitlines()) for text in typed) <= 80
+    assert "Op(" in "".join(typed) and "__global__" in "".join(typed)
 
 
 def test_every_exception_is_a_command_of_some_page() -> None:
@@ -241,22 +271,22 @@ def test_the_plugin_works_from_where_an_installer_puts_it(
     workplace: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(workplace, PLUGINS)
-    project = tomli.loads((workplace / "pyproject.toml").read_text("utf-8"))["project"]
+    project = tomli.loads((workplace / "rms/pyproject.toml").read_text("utf-8"))["project"]
     site = workplace / "site"
-    shutil.move(workplace / "mine", site / "docs_mine")  # a name of its own among this process's modules
+    shutil.move(workplace / "rms/rms", site / "docs_rms")  # a name of its own among this process's modules
     info = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
     ((entry, module),) = project["entry-points"]["corelm"].items()
-    assert module == "mine"
-    (info / "entry_points.txt").write_text(f"[corelm]\n{entry} = docs_mine\n")
+    assert module == "rms"
+    (info / "entry_points.txt").write_text(f"[corelm]\n{entry} = docs_rms\n")
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.setenv("CORELM_PLUGINS", entry)
     try:
-        assert f"{project['name']} {project['version']}" in run(["core", "plugins", "mine"], capfd)
-        printed = run(["core", "train", "rms.toml"], capfd)
+        assert f"{project['name']} {project['version']}" in run(["core", "plugins", "rms"], capfd)
+        printed = run(["core", "train", "rms/tiny_rms.toml"], capfd)
     finally:
-        for name in [m for m in sys.modules if m.split(".")[0] == "docs_mine"]:
+        for name in [m for m in sys.modules if m.split(".")[0] == "docs_rms"]:
             del sys.modules[name]
     assert "step 2/2 | loss" in printed
     assert re.search(r"^ +rms +blocked +5 ", printed, re.M)  # two in each of two layers, and the last one
@@ -264,11 +294,11 @@ def test_the_plugin_works_from_where_an_installer_puts_it(
 
 def test_a_wrong_gradient_in_the_plugin_is_refused(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
     put(workplace, PLUGINS)
-    path = workplace / "mine/rms.py"
+    path = workplace / "rms/rms/rms.py"
     right = "(dn - n * np.mean(dn * n, axis=-1, keepdims=True))"
     assert right in path.read_text("utf-8")
     path.write_text(path.read_text("utf-8").replace(right, "dn"))
-    assert cli.run(["check", "rms", "--plugin", "mine"]) == 1
+    assert cli.run(["check", "rms.reference", "--no-time", "--plugin", "rms/rms"]) == 1
     out, err = capfd.readouterr()
     assert "rms.reference" in err and "gradient     FAILED" in out
 

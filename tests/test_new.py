@@ -24,6 +24,7 @@ from core.testing import check_op
 from core.testing.case import cases_of
 from core.testing.check import VariantReport, reference_of, trials_of
 from core.testing.compiles import launches_of
+from core.testing.mutants import run_mutants
 from core.testing.runner import CpuRunner
 
 ROOT = Path(__file__).parent.parent
@@ -127,6 +128,14 @@ def test_a_new_plugin_passes_trains_from_its_config_and_is_a_distribution_with_a
     assert "check_op" in Path("soft_step/tests/test_soft_step.py").read_text("utf-8")
     told = re.findall(r"`([\w/]+\.(?:py|cu|toml))`", Path("soft_step/README.md").read_text("utf-8"))
     assert len(told) == 6 and all(Path("soft_step", name).is_file() for name in told)
+
+
+@pytest.mark.parametrize(("variant", "device", "sample"), [("reference", "cpu", 8), ("naive", "sim", 2)])
+def test_the_check_says_no_to_a_new_op_that_is_broken(variant, device, sample, capsys):
+    printed(capsys, "new", "op", "soft_step")
+    registry = load_registry(["soft_step"])
+    (result,) = run_mutants(registry, (f"soft_step.{variant}",), sample=sample, device=device)
+    assert result.held >= sample and not result.survivors, "\n".join(m.key for m in result.survivors)
 
 
 @pytest.mark.skipif(
