@@ -63,6 +63,13 @@ def test_there_are_two_variants_of_every_op_of_gpt2() -> None:
         assert sum(name.partition(".")[0] == op for name in VARIANTS) >= 2, op
 
 
+def test_every_rung_of_a_ladder_says_in_a_line_what_it_is_worth() -> None:
+    of_ops = [v for variants in load_registry().variants.values() for v in variants.values() if v.device == "cuda"]
+    named = {f"{v.op}.{v.name}": v for v in of_ops if v.origin == "corelm"}
+    assert len(named) >= 30
+    assert not [name for name, v in named.items() if "__doc__" not in vars(type(v)) or not type(v).__doc__]
+
+
 def losses(device: str, steps: int, precision: str = "f32", **ops: str) -> list[float]:
     """Of the first steps of a run on the same few sequences again and again, so that there is much to learn."""
     overrides = [f"dims.{name}={size}" for name, size in SMALL.items()]

@@ -8,6 +8,8 @@ THREADS = 256
 
 
 class AdamWNaive(Variant):
+    """One element a thread, which works out the bias corrections for itself."""
+
     op, name, priority = "adamw_update", "naive", 0
     kernel, elements = "naive_update", 1
 
@@ -19,5 +21,7 @@ class AdamWNaive(Variant):
 
 
 class AdamWVector(AdamWNaive):
+    """Four elements a thread, the bias corrections once a thread block; all parameters in one launch."""
+
     name, priority = "vector", 10
     kernel, elements = "vector_update", 4

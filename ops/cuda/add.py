@@ -6,6 +6,8 @@ from .width import WIDEST
 
 
 class AddNaive(Variant):
+    """One element a thread."""
+
     op, name, priority = "add", "naive", 0
     can_add = ("a", "b")
     alias = {"da": "dy", "db": "dy"}
@@ -27,6 +29,8 @@ class AddNaive(Variant):
 
 
 class AddVector(AddNaive):
+    """16 bytes a thread: an eighth of the loads and stores in bf16, a quarter in f32."""
+
     name, priority = "vector", 10
     kernels = "vector"
     examples = [{"a": (3, 1031), "b": (3, 1031)}]

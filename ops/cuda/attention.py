@@ -31,6 +31,8 @@ FLASH = {
 
 
 class AttentionNaive(Variant):
+    """Three kernels, and all T x T scores written and read in between."""
+
     op, name, priority = "attention", "naive", 0
     saved = {"p": "B heads T T : acc"}
     reads = ("qkv", "y")
@@ -67,6 +69,8 @@ class AttentionNaive(Variant):
 
 
 class AttentionOnline(Variant):
+    """No score is written: keys and values pass in tiles of shared memory, under a softmax of those seen so far."""
+
     op, name = "attention", "online"
     saved = {"lse": "B heads T : acc"}
     reads = ("qkv", "y", "documents")

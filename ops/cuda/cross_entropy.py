@@ -8,6 +8,8 @@ THREADS = 256
 
 
 class CrossEntropyNaive(Variant):
+    """One thread a row: three passes over the logits, neighbouring threads a row apart."""
+
     op, name, priority = "cross_entropy", "naive", 0
     saved = {"lse": "... : acc"}
     reads = ("logits", "targets")
@@ -25,6 +27,8 @@ class CrossEntropyNaive(Variant):
 
 
 class CrossEntropyBlock(Variant):
+    """A thread block a row, maximum and sum in one pass; in training the gradient too, in the logits' own memory."""
+
     op, name = "cross_entropy", "block"
     saved = {"lse": "... : acc"}
     reads = ("logits", "targets")

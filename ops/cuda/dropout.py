@@ -6,6 +6,8 @@ THREADS = 128
 
 
 class DropoutNaive(Variant):
+    """One element a thread, and four random numbers for each."""
+
     op, name, priority = "dropout", "naive", 0
     can_add = ("x",)
     inplace = {"dx": "dy"}
@@ -28,6 +30,8 @@ class DropoutNaive(Variant):
 
 
 class DropoutVector(DropoutNaive):
+    """Four neighbours share a draw of four random numbers: a quarter of the arithmetic."""
+
     name, priority = "vector", 10
     kernel = "vector_apply"
 

@@ -9,6 +9,8 @@ THREADS = 128
 
 
 class EmbedVector(Variant):
+    """One launch, 16 bytes a thread: the sum of both tables is written once, and nothing in between."""
+
     op, name = "embed", "vector"
     source = ("embed.cu", "embedding.cu", "position.cu")
     reads = ("ids",)

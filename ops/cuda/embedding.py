@@ -1,4 +1,4 @@
-"""Embedding on CUDA: one thread a column in backward, or one warp a row that owns it. Kernels: embedding.cu."""
+"""Embedding on CUDA; in backward one thread a column, or one warp a row that owns it. Kernels: embedding.cu."""
 
 import math
 
@@ -18,6 +18,8 @@ def count(t):
 
 
 class EmbeddingNaive(Variant):
+    """Backward: a thread for each column, which walks the whole batch."""
+
     op, name, priority = "embedding", "naive", 0
     reads = ("ids",)
     partial = ("weight",)
@@ -35,6 +37,8 @@ class EmbeddingNaive(Variant):
 
 
 class EmbeddingOwner(Variant):
+    """Backward: a warp for each row that occurs, all of them at once; each looks for its own places in the batch."""
+
     op, name = "embedding", "owner"
     reads = ("ids",)
     partial = ("weight",)

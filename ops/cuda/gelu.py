@@ -6,6 +6,8 @@ from .width import WIDEST
 
 
 class GeluNaive(Variant):
+    """One element a thread."""
+
     op, name, priority = "gelu", "naive", 0
     reads = ("x",)
     can_add = ("x",)
@@ -29,6 +31,8 @@ class GeluNaive(Variant):
 
 
 class GeluVector(GeluNaive):
+    """16 bytes a thread: an eighth of the loads and stores in bf16, a quarter in f32."""
+
     name, priority = "vector", 10
     kernels = "vector"
     examples = [{"x": (3, 1031)}]

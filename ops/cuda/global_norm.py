@@ -7,6 +7,8 @@ BLOCKS = 512  # at most: enough for any GPU's memory, and the same everywhere, s
 
 
 class GlobalNormNaive(Variant):
+    """One thread block for all of it: far too few loads under way for the memory."""
+
     op, name, priority = "global_norm", "naive", 0
 
     def forward(self, t, launch):
@@ -14,6 +16,8 @@ class GlobalNormNaive(Variant):
 
 
 class GlobalNormBlocks(Variant):
+    """As many thread blocks as fill a chip, 16 bytes a thread; a second launch adds up their sums in a fixed order."""
+
     op, name = "global_norm", "blocks"
 
     def blocks(self, t):

@@ -12,6 +12,8 @@ SLICE = 512  # rows, at least, of a slice of a weight gradient
 
 
 class MatmulMma(Variant):
+    """Tensor cores, fed by copies that run ahead: a sixth of the instructions of `tiled`, and nothing is transposed."""
+
     op, name, priority = "matmul", "mma", 20
     source = "matmul_mma.cu"
     dtypes = ("bf16",)
