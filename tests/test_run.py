@@ -195,8 +195,8 @@ def test_a_variant_that_failed_its_check_is_refused_and_the_others_say_theirs(he
     registry = load_registry()
     verdicts = Verdicts(here / "cache" / VERDICTS, registry)
     assert VERDICTS == STORE  # where `core check` keeps them
-    verdicts.keep(registry.variant("gelu", "reference"), passed=True)
-    verdicts.keep(registry.variant("layernorm", "reference"), passed=False)
+    verdicts.keep(registry.variant("gelu", "reference"), True, "cpu")
+    verdicts.keep(registry.variant("layernorm", "reference"), False, "cpu")
     train("ops.gelu=reference", "train.steps=1", out=Path("a"))
     table = json.loads((here / "a" / "variants.json").read_text())["table"]
     assert {row["check"] for row in table if row["op"] == "gelu"} == {"checked"}

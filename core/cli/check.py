@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 import click
 
 from core.cache import cache_folder
 from core.cli.show import emit_json, json_option, plugin_option
+from core.device import open_device
 from core.errors import CheckFailed, UsageError
 from core.loader import load_registry
 from core.op import Op, Variant
 from core.registry import Registry
 from core.testing.check import RUNNERS, VariantReport, check_variant, find, measure, runs_on
 from core.testing.checks import MEANING
-from core.testing.verdicts import Verdicts
+from core.testing.verdicts import Verdicts, place_of
 
 STORE = "checks.json"  # in the cache folder
 
@@ -45,7 +47,7 @@ def command(
     reports = []
     for op, variant in chosen(what, registry, device):
         report = check_variant(op, variant, registry, device, seed=seed)
-        verdicts.keep(variant, report.passed)
+        verdicts.keep(variant, report.passed, place(report.device))
         if report.passed and timed:
             report.times = measure(op, variant, registry, device)
         reports.append(report)
@@ -58,6 +60,12 @@ def command(
         click.echo(f"{len(reports) - len(failed)} of {len(reports)} variants passed")
     if failed:
         raise CheckFailed(f"failed: {', '.join(failed)}", hint="docs/checks.md says what each sub-check asks for")
+
+
+@cache
+def place(device: str) -> str:
+    """Where the check ran, as verdicts are kept."""
+    return place_of(open_device(device))
 
 
 def chosen(what: str | None, registry: Registry, device: str) -> list[tuple[Op, Variant]]:

@@ -1,6 +1,7 @@
-"""What the op check said about a variant, kept by the hash of everything that its result depends on.
+"""What the op check said about a variant, kept by where it ran and the hash of everything that its result depends on.
 
-A run prints whether its variants are checked and refuses one that failed; a changed source is simply unchecked again.
+A run on a GPU has the word of that GPU, else the simulator's, which is less: timing and memory order are not in it. A
+run prints whether its variants are checked and refuses one that failed; a changed source is simply unchecked again.
 A store that is damaged or cannot be written is as good as an empty one: verdicts are a convenience, never a truth.
 """
 
@@ -13,8 +14,10 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -23,8 +26,21 @@ from core.op import Variant
 from core.registry import REFERENCE, Registry
 
 PASSED, FAILED = "passed", "failed"
-KIT = 1  # raised when the sub-checks ask for more than before, so that old verdicts are void
+SIMULATOR = "sim"
+KIT = 2  # raised when the sub-checks ask for more than before, so that old verdicts are void
 OLDEST = 2000  # verdicts that are kept; the oldest go first
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was said of a variant, and where it ran then: "cpu", "sim", or a chip."""
+
+    passed: bool
+    where: str
+
+    def __str__(self) -> str:
+        said = "checked" if self.passed else "failed"
+        return said if self.where != SIMULATOR else f"{said} in the simulator"
 
 
 class Verdicts:
@@ -35,16 +51,20 @@ class Verdicts:
         self.registry = registry
         self._held: dict[str, str] | None = None
 
-    def lookup(self, variant: Variant) -> str | None:
-        """ "passed", "failed", or None for a variant that was never checked as it is now."""
+    def lookup(self, variant: Variant, where: str) -> Verdict | None:
+        """What was said of a variant as it is now, at `place_of` a device, else in the simulator; None for nothing."""
         if self._held is None:
             self._held = self._read()
-        return self._held.get(key_of(variant, self.registry))
+        for place in dict.fromkeys((where, SIMULATOR if variant.device == "cuda" else where)):
+            found = self._held.get(key_of(variant, self.registry, place))
+            if found is not None:
+                return Verdict(found == PASSED, place)
+        return None
 
-    def keep(self, variant: Variant, passed: bool) -> None:
+    def keep(self, variant: Variant, passed: bool, where: str) -> None:
         """Remember a verdict. Another process may do the same at the same time: the file is replaced whole."""
         held = self._read()
-        key = key_of(variant, self.registry)
+        key = key_of(variant, self.registry, where)
         held.pop(key, None)
         held[key] = PASSED if passed else FAILED
         self._held = held = dict(list(held.items())[-OLDEST:])
@@ -65,9 +85,14 @@ class Verdicts:
         return {str(k): v for k, v in held.items() if v in (PASSED, FAILED)}
 
 
-def key_of(variant: Variant, registry: Registry) -> str:
-    """A hash of the sources of the variant and of what it is held to, of NumPy's version and of the kit's."""
-    digest = hashlib.sha256(f"{KIT} {np.__version__} {variant.op}.{variant.name} {variant.device}".encode())
+def place_of(device: Any) -> str:
+    """Where a check on an open device ran: its chip, or its name where it has none."""
+    return f"{device.model}, {device.arch}" if hasattr(device, "model") else str(device.name)
+
+
+def key_of(variant: Variant, registry: Registry, where: str) -> str:
+    """A hash of the place, of the sources of the variant and of what it is held to, of NumPy's version and ours."""
+    digest = hashlib.sha256(f"{KIT} {np.__version__} {variant.op}.{variant.name} {where}".encode())
     for path in sorted(sources_of(variant, registry)):
         digest.update(path.name.encode() + b"\0" + _contents(path))
     return digest.hexdigest()

@@ -35,7 +35,7 @@ from core.plan import TRAIN, Kept, Plan
 from core.plan.describe import human
 from core.plan.describe import table as table_lines
 from core.registry import Registry
-from core.testing.verdicts import FAILED, Verdicts
+from core.testing.verdicts import Verdicts, place_of
 from core.train.detect import Detector
 from core.train.devices import choose_device
 from core.train.display import Display
@@ -443,14 +443,14 @@ def table_of_choices(engine: Engine, plan: Plan, registry: Registry) -> list[dic
     verdicts = Verdicts(cache_folder() / VERDICTS, registry)
     rows = []
     for row in engine.table(plan):
-        found = verdicts.lookup(registry.variant(row["op"], row["variant"]))
-        if found == FAILED:
+        found = verdicts.lookup(registry.variant(row["op"], row["variant"]), place_of(engine.device))
+        if found and not found.passed:
             name = f"{row['op']}.{row['variant']}"
             raise BuildError(
-                f"variant {name}, chosen by {row['why']} for {row['nodes']} nodes, failed its check",
+                f"variant {name}, chosen by {row['why']} for {row['nodes']} nodes, failed its check ({found.where})",
                 hint=f"`core check {name}` shows how; [ops] {row['op']} names another one",
             )
-        rows.append({**row, "check": "checked" if found else "unchecked"})
+        rows.append({**row, "check": str(found or "unchecked")})
     return rows
 
 

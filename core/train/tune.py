@@ -19,6 +19,7 @@ from core.engine import Engine
 from core.errors import DeviceError
 from core.plan import TRAIN, Kept, tuning_key
 from core.plan.choose import specs
+from core.testing.verdicts import place_of
 from core.train.bench import random_batch
 
 FILE, FORMAT = "tuned.json", 1
@@ -40,7 +41,7 @@ def chip_of(device: Any) -> str:
     """What the winners are kept for: the GPU by its name and architecture, or the cpu with its cores."""
     if device.name == "sim":
         raise DeviceError("the simulator's time says nothing of a GPU's", hint="tune where the run will be")
-    return f"{device.model}, {device.arch}" if device.name == "cuda" else str(device.describe())
+    return place_of(device) if device.name == "cuda" else str(device.describe())
 
 
 def candidates(engine: Engine) -> dict[str, list[Kept]]:
