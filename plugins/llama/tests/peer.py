@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
@@ -68,6 +69,7 @@ class Peer:
     config: dict = field(default_factory=dict)
     architecture: str = "LlamaForCausalLM"
     biases: bool = False
+    eager: ClassVar = {"attn_implementation": "eager"}  # what transformers computes with, where it has a choice
 
     def __post_init__(self):
         self.dims = {**SMALL, **self.dims}
@@ -158,34 +160,46 @@ class Peer:
         from transformers import AutoConfig, AutoModelForCausalLM
 
         config = AutoConfig.for_model(**self.config_json())
-        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+        model = AutoModelForCausalLM.from_config(config, **self.eager)
         assert type(model).__name__ == self.architecture
-        given = {name: torch.tensor(value) for name, value in self.tensors().items()}
+        given = {name: torch.tensor(value) for name, value in self.in_memory(self.tensors()).items()}
         missing, unexpected = model.load_state_dict(given, strict=False)
         assert set(missing) <= {"lm_head.weight"} and not unexpected
         model.tie_weights()
         return model.double()
 
+    def in_memory(self, tensors):
+        """A file's tensors by the names and in the shapes that the model has them in."""
+        return tensors
+
+    def in_file(self, tensors):
+        """And the other way round."""
+        return tensors
+
+    def objective(self, model, tokens, targets):
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(model(tokens).logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+
     def compute(self):
         """Everything that the file holds."""
         import torch
-        from torch.nn.functional import cross_entropy
 
         torch.set_num_threads(1)  # for tensors this small, its threads only wait for each other
         model = self.build()
         tokens, targets = (torch.tensor(self.batch[name], dtype=torch.long) for name in ("tokens", "targets"))
 
         def loss():
-            return cross_entropy(model(tokens).logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+            return self.objective(model, tokens, targets)
 
         loss().backward()
         gradients = {name: p.grad.numpy().copy() for name, p in model.named_parameters()}
         found = {"logits": model(tokens).logits.detach().numpy(), "loss": loss().detach().numpy()}
-        found |= {"d" + name: value for name, value in self.ours(gradients).items()}
+        found |= {"d" + name: value for name, value in self.ours(self.in_file(gradients)).items()}
 
         weights = list(model.parameters())
         groups = [
-            {"params": [p for p in weights if p.ndim == 2], "weight_decay": OPTIMIZER["weight_decay"]},
+            {"params": [p for p in weights if p.ndim > 1], "weight_decay": OPTIMIZER["weight_decay"]},
             {"params": [p for p in weights if p.ndim == 1], "weight_decay": 0.0},
         ]
         how = {"lr": OPTIMIZER["lr"], "betas": tuple(OPTIMIZER["betas"]), "eps": OPTIMIZER["eps"]}
@@ -241,9 +255,8 @@ class Peer:
         import torch
         from transformers import AutoModelForCausalLM
 
-        model, report = AutoModelForCausalLM.from_pretrained(
-            out, output_loading_info=True, attn_implementation="eager", dtype=torch.float32
-        )
+        how = {"output_loading_info": True, "dtype": torch.float32, **self.eager}
+        model, report = AutoModelForCausalLM.from_pretrained(out, **how)
         assert type(model).__name__ == self.architecture and not any(report.values()), report
         found = model.double()(torch.tensor(self.batch["tokens"], dtype=torch.long)).logits
         assert distance(found.detach().numpy(), self.golden["logits"]) < LOGITS

@@ -1,0 +1,35 @@
+"""What a token's k experts say, by their shares: y = sum_j share_j x_j.
+
+Gradient: dx_j = share_j dy, dshare_j = x_j . dy.
+"""
+
+import numpy as np
+
+from core import Op, Reference
+
+combine = Op(
+    "combine",
+    inputs={"x": "... k C", "share": "... k"},
+    outputs={"y": "... C"},
+    examples=[
+        {"x": (2, 7, 2, 16), "share": (2, 7, 2)},
+        {"x": (5, 3, 33), "share": (5, 3)},
+        {"x": (1, 1, 1), "share": (1, 1)},
+    ],
+    doc="The weighted sum of what experts say of a token.",
+)
+
+
+class CombineReference(Reference):
+    op = "combine"
+    reads = ("x", "share")
+    can_add = ("x", "share")
+
+    def forward(self, t):
+        np.matmul(t.share[..., None, :], t.x, out=t.y[..., None, :])
+
+    def backward(self, t):
+        if t.dx is not None:
+            t.add("dx", t.share[..., None] * t.dy[..., None, :])
+        if t.dshare is not None:
+            t.add("dshare", np.matmul(t.x, t.dy[..., None]))

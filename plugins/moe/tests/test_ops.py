@@ -1,0 +1,89 @@
+"""The ops: every variant passes the op check, kernels in the simulator; broken versions do not."""
+
+from __future__ import annotations
+
+from copy import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core import BuildError
+from core.loader import load_registry
+from core.op import make_tensors
+from core.testing import check_op
+from core.testing.check import check_variant
+from core.testing.mutants import BENCHES, Reviewed, chosen, run_mutants
+
+REGISTRY = load_registry(only=["llama", "moe"])
+OPS = [name for name, op in REGISTRY.ops.items() if op.origin == "plugin moe"]
+KERNELS = [f"{op}.{v.name}" for op in OPS for v in REGISTRY.variants[op].values() if v.device == "cuda"]
+REVIEWED = Reviewed.read(Path(__file__).with_name("mutants_equivalent.toml"))
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_op_passes_the_check_on_the_cpu(name: str) -> None:
+    check_op(name, device="cpu", registry=REGISTRY)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_pass_the_check_in_the_simulator(name: str) -> None:
+    """With the op's second example and their own. All of them: `core check OP --device sim`."""
+    op, _, variant = name.partition(".")
+    made = copy(REGISTRY.op(op))
+    made.examples = made.examples[1:2]
+    report = check_variant(made, REGISTRY.variant(op, variant), REGISTRY, "sim")
+    assert report.passed, report.describe_failures()
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_a_sample_of_broken_versions_is_caught(name: str) -> None:
+    for result in run_mutants(REGISTRY, (name,), REVIEWED, sample=4):
+        assert not result.survivors, "\n".join(m.key for m in result.survivors)
+
+
+def test_reviewed_list_names_broken_versions_that_are_still_made() -> None:
+    makers = [BENCHES[kind](op, v, REGISTRY) for kind in BENCHES for op, v in chosen(REGISTRY, OPS, kind)]
+    assert REVIEWED.stale([mutant for maker in makers for mutant in maker.mutants]) == []
+
+
+def test_of_equal_logits_the_first_is_chosen() -> None:
+    logits = np.array([[1.0, 3.0, 3.0, 1.0, 1.0]])
+    share, expert = np.empty((1, 3)), np.empty((1, 3), np.int32)
+    REGISTRY.variant("route", "reference").forward(
+        make_tensors({"k": 3, "N": 5}, {"logits": logits, "share": share, "expert": expert})
+    )
+    assert expert.tolist() == [[1, 2, 0]]
+
+
+def test_equal_loads_have_the_least_loss() -> None:
+    """k, for any number of experts."""
+
+    def loss(logits, expert):
+        found, N = np.empty(()), logits.shape[1]
+        outs = {"loss": found, "lse": np.empty(len(logits)), "load": np.empty(N)}
+        tensors = make_tensors({"N": N, "...": (len(logits),)}, {"logits": logits, "expert": expert, **outs})
+        REGISTRY.variant("balance", "reference").forward(tensors)
+        return float(found)
+
+    even, one = np.array([[0, 1], [2, 3]], np.int32), np.array([[0, 1], [0, 1]], np.int32)
+    assert loss(np.zeros((2, 4)), even) == pytest.approx(2)
+    preferred = np.array([[9.0, 9.0, 0.0, 0.0]] * 2)
+    assert loss(preferred, one) == pytest.approx(4, rel=1e-3)
+
+
+WRONG = {
+    "more chosen than there are": ("route", {"logits": (2, 4)}, {"k": 5}, "k = 5 of 4 experts; expected 1 to 4"),
+    "rows for neither tokens nor experts": (
+        "expert_matmul", {"x": (2, 6, 8), "expert": (2, 3, 2)}, {"experts": 4, "features": 8},
+        r"x has rows \(2, 6\) for \(2, 3\) tokens with 2 experts each",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_sizes_that_cannot_be_are_refused_in_words(what: str) -> None:
+    name, shapes, attrs, says = WRONG[what]
+    op = REGISTRY.op(name)
+    with pytest.raises(BuildError, match=says):
+        op.solve(shapes, op.settle_attrs(attrs, {}, name), name)
