@@ -67,7 +67,10 @@ class MatmulRegister(Variant):
     source = ("matmul_register.cu", "matmul.cu")
     reads = ("x", "weight")
     can_add = ("x",)
-    examples = [{"x": (130, 20), "features": 136}]  # two tiles each way, on 16 bytes
+    examples = [
+        {"x": (130, 20), "features": 136},  # two tiles each way, on 16 bytes
+        {"x": (131, 23), "features": 129},  # on none
+    ]
 
     def why_not(self, t):
         few = min(t.rows, t.features) < LARGE
