@@ -6,8 +6,8 @@
 // warp_forward, warp_dx     one warp a row, 16 bytes a lane: coalesced; limited by memory bandwidth
 // warp_partials             a slice of the rows a thread block: enough of them to fill the GPU; sums into workspace
 // warp_dparams              adds the slices up in order, so that bits repeat
-// shared_backward           dx and the slices' sums in one pass: dy and x come from memory once; each warp sums in shared
-//                           memory of its own
+// shared_backward           dx and the slices' sums in one pass: dy and x come from memory once; each warp sums in
+//                           shared memory of its own
 // shared_dparams            adds the slices up, 8 threads a column, in a fixed order
 
 #ifndef WIDTH

@@ -38,8 +38,8 @@ alignas(128) extern __shared__ elem tiles[];  // the stages; at the end, a few r
 // --- operands ------------------------------------------------------------------------------------------------------
 
 // An operand of `side` x `depth` elements, whose depth is summed over; a tile of it is SIDE x TILE_K. DEEP: neighbours
-// in memory follow the depth, a line is a row of the operand; else a line is a column, and the tile is turned when it is
-// loaded from shared memory, so that nothing is ever transposed in global memory.
+// in memory follow the depth, a line is a row of the operand; else a line is a column, and the tile is turned when it
+// is loaded from shared memory, so that nothing is ever transposed in global memory.
 template <bool DEEP, int SIDE>
 struct Operand {
     static constexpr int LINES = DEEP ? SIDE : TILE_K, CHUNKS = (DEEP ? TILE_K : SIDE) / CHUNK;  // of a tile
@@ -195,8 +195,8 @@ __device__ inline void deliver(const Sums& sums, int i, int j, int rows, int col
         });
 }
 
-// Adds up the sums of all slices (gridDim.y thread blocks), in the slices' order whichever comes last: bits repeat. Each
-// thread block leaves its own in `partial`; true for the one that was last, and has them all.
+// Adds up the sums of all slices (gridDim.y thread blocks), in the slices' order whichever comes last: bits repeat.
+// Each thread block leaves its own in `partial`; true for the one that was last, and has them all.
 __device__ inline bool collect(Sums& sums, float* partial, u32* counters, bool totals) {
     constexpr int RESULTS = sizeof(sums.results) / 4, ALL_SUMS = sizeof(Sums) / 4;
     __shared__ bool last;

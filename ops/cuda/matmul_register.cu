@@ -1,9 +1,9 @@
 // Linear map: y = x weight^T + bias, for x (M, K), weight (N, K), y (M, N). Backward: dx = dy weight,
 // dweight = dy^T x. Formulas: ../matmul.py. Products are summed in float; the bias gradient is tiled_sums of matmul.cu.
 //
-// register_forward, register_dx,  128 x 128 results a thread block, 8 x 8 a thread: four 16-byte loads from shared memory
-// register_dweight                feed 64 multiply-adds, where `tiled` has two for 16; the next tiles are on their way
-//                                 into registers meanwhile. Limited by the float units
+// register_forward, register_dx,  128 x 128 results a thread block, 8 x 8 a thread: four 16-byte loads from shared
+// register_dweight                memory feed 64 multiply-adds, where `tiled` has two for 16; the next tiles are on
+//                                 their way into registers meanwhile. Limited by the float units
 
 constexpr int TILE = 128, DEPTH = 8, THREADS = 256, HALF = TILE / 2;  // 16 x 16 threads, 4 x 4 results in each quarter
 constexpr int PITCH = TILE + 4;                                      // 16-byte alignment, and other banks for columns

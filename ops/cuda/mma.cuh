@@ -7,7 +7,8 @@ __device__ inline u32 in_shared(const void* p) { return (u32)__cvta_generic_to_s
 
 // 16 bytes from global to shared memory, under way until waited for; only the first `bytes` are read, the rest is 0
 __device__ inline void copy_async(elem* to, const elem* from, int bytes) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(in_shared(to)), "l"(from), "r"(bytes) : "memory");
+    u32 place = in_shared(to);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(place), "l"(from), "r"(bytes) : "memory");
 }
 
 // the same for one float, which need not lie on 16 bytes
@@ -21,8 +22,8 @@ __device__ inline void end_group() { asm volatile("cp.async.commit_group;" ::: "
 template <int N>
 __device__ inline void wait_groups() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
 
-// Four 8 x 8 matrices: lane l says where row l % 8 of matrix l / 8 lies, and gets elements 2 (l % 4) and the next of row
-// l / 4 of each; with TURNED, of column l / 4.
+// Four 8 x 8 matrices: lane l says where row l % 8 of matrix l / 8 lies, and gets elements 2 (l % 4) and the next of
+// row l / 4 of each; with TURNED, of column l / 4.
 template <bool TURNED>
 __device__ inline void load_matrices(u32 (&out)[4], const elem* row) {
     if (TURNED)
@@ -42,9 +43,9 @@ __device__ inline void mma(float (&sums)[4], const u32 (&left)[4], u32 right, u3
         : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right), "r"(right_deeper));
 }
 
-// 16 rows from row i of an operand and 16 deep from k, as (i, k), (i + 8, k), (i, k + 8), (i + 8, k + 8). at(line, chunk)
-// says where a chunk lies; DEEP: neighbours in memory follow the depth, a line is a row of the operand; else a line is a
-// column, and is turned on the way.
+// 16 rows from row i of an operand and 16 deep from k, as (i, k), (i + 8, k), (i, k + 8), (i + 8, k + 8). at(line,
+// chunk) says where a chunk lies; DEEP: neighbours in memory follow the depth, a line is a row of the operand; else a
+// line is a column, and is turned on the way.
 template <bool DEEP, class At>
 __device__ inline void fragment(u32 (&out)[4], int i, int k, At at) {
     int lane = threadIdx.x % 32;
@@ -55,8 +56,8 @@ __device__ inline void fragment(u32 (&out)[4], int i, int k, At at) {
 }
 
 // finish(row, column, values) for every four neighbours of 16 rows of a warp's sums. They pass through shared memory,
-// 16 (COLUMNS + 8) floats for each warp, since the lanes that hold a row have two neighbours each: so that global memory
-// is read and written 128 bytes in a row.
+// 16 (COLUMNS + 8) floats for each warp, since the lanes that hold a row have two neighbours each: so that global
+// memory is read and written 128 bytes in a row.
 template <int COLUMNS, class Finish>
 __device__ inline void by_rows(float* scratch, const float (&sums)[COLUMNS / 8][4], Finish finish) {
     constexpr int PITCH = COLUMNS + 8;  // floats from row to row: lanes of two neighbouring rows reach different banks
