@@ -188,7 +188,7 @@ def test_one_seed_one_text(engine: Engine) -> None:
 
 def test_an_empty_prompt_is_the_begin_of_a_document() -> None:
     class Tokenizer:
-        eot = 9
+        eot, begin = 9, ()
 
         def encode(self, text: str) -> Array:
             return np.array([ord(c) for c in text], np.int32)

@@ -2,22 +2,24 @@
 
 The forms meet in byte-level BPE with GPT-2's pattern, which is what `ByteLevel` stands for there: written as one, every
 tokenizer here gives the same ids in that library. One that is anything else (another pattern, a normalizer, more
-special tokens than end of text) is not read: it would give other ids.
+special tokens than end of text) would get other ids from ours: the library itself reads that one, see `library.py`.
 """
 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from core.data.gpt2 import HASH
+from core.data.library import LibraryTokenizer
 from core.data.tokenizer import END_OF_TEXT, Tokenizer, byte_letters
-from core.errors import DataError
+from core.errors import DataError, UsageError
 from core.outside import parse_json, read_whole
 
-FILE, CONFIG = "tokenizer.json", "tokenizer_config.json"
+FILE, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 # What a BPE has that changes ids, and the values with which it does not.
 PLAIN_MODEL: dict[str, tuple[Any, ...]] = {
@@ -32,6 +34,8 @@ PLAIN_MODEL: dict[str, tuple[Any, ...]] = {
 
 def write_files(tokenizer: Tokenizer, longest: int | None) -> dict[str, bytes]:
     """File name -> contents of what transformers' AutoTokenizer reads. longest: tokens that the model takes."""
+    if isinstance(tokenizer, LibraryTokenizer):
+        return tokenizer.files
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": END_OF_TEXT,
@@ -103,15 +107,17 @@ def _split(token: bytes, ranks: Mapping[bytes, int], below: int) -> list[bytes]:
 
 
 def read_folder(folder: Path) -> Tokenizer | None:
-    """The tokenizer in a Hugging Face folder; None without a tokenizer.json, or with one that is not of our kind.
+    """The tokenizer in a Hugging Face folder; None without a tokenizer.json, and with a warning where only the
+    tokenizers library reads it, and that one is not here.
 
-    Raises DataError for a file that is damaged.
+    Raises DataError for a file that is damaged, or whose tokens' bytes are not known.
     """
     path = folder / FILE
     if not path.is_file():
         return None
     try:
-        tokens = _tokens(parse_json(read_whole(path)))
+        document = read_whole(path).decode()
+        tokens = _tokens(parse_json(document))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -119,10 +125,31 @@ def read_folder(folder: Path) -> Tokenizer | None:
             f"{path}: not a file of the tokenizers library, or damaged: {type(error).__name__}: {error}",
             hint="fetch it again, or move it away: the model can be used without",
         ) from None
-    if tokens is None:
-        return None
+    config = _config(folder)
+    if tokens is None or config.get("chat_template"):
+        try:
+            return LibraryTokenizer(document, config, name=folder.resolve().name, where=str(path))
+        except UsageError as error:  # the library is an extra, and a model is of use without text
+            if tokens is None:
+                warnings.warn(f"{error.message}, so the model has no tokenizer: {error.hint}", stacklevel=2)
+                return None
     tokenizer = Tokenizer("bpe", tokens, name=folder.resolve().name)
     return Tokenizer("gpt2", tokens) if tokenizer.hash == HASH else tokenizer
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """tokenizer_config.json, with the chat template that newer folders have in a file of its own. {} without."""
+    found: dict[str, Any] = {}
+    path = folder / CONFIG
+    try:
+        if path.is_file():
+            found = dict(parse_json(read_whole(path)))
+        path = folder / TEMPLATE
+        if path.is_file():
+            found["chat_template"] = read_whole(path).decode()
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}", hint="fetch it again, or move it away") from None
+    return found
 
 
 def _tokens(document: Any) -> list[bytes] | None:

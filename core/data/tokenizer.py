@@ -2,7 +2,8 @@
 
 A tokenizer here is a list of byte strings, a pattern that cuts text into pieces, and one special token, end of text,
 whose id is the last. Text never yields the special token, whatever is written in it. `to_json` is complete: a
-checkpoint that carries it needs nothing else. Where tokenizers come from is in `choose.py` and `gpt2.py`.
+checkpoint that carries it needs nothing else. Where tokenizers come from is in `choose.py` and `gpt2.py`; those of
+other programs are `library.py`'s.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import tiktoken
 
 FORMAT = "corelm tokenizer 1"
+LIBRARY_FORMAT = "corelm tokenizer of the tokenizers library 1"  # library.py's
 END_OF_TEXT = "<|endoftext|>"
 UNKNOWN = "\ufffd".encode()  # what an id without a token decodes to
 
@@ -54,10 +56,11 @@ class Tokenizer:
         self.tokens = tuple(tokens)
         self.eot: int | None = len(self.tokens)
         self.vocab_size = len(self.tokens) + 1
+        self.begin: tuple[int, ...] = ()  # ids that a prompt begins with
 
     def encode(self, text: str) -> NDArray[np.int32]:
         """Ids (n,) int32. A lone surrogate counts as U+FFFD; runs of one kind beyond 4,096 characters are cut."""
-        text = _without_surrogates(text)
+        text = without_surrogates(text)
         if self.kind == "bytes":
             return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
         parts = [self._encode_part(part) for part in split_runs(text)]
@@ -71,6 +74,11 @@ class Tokenizer:
     def decode(self, ids: ArrayLike) -> str:
         """Text of ids (n,); bytes that are no UTF-8 (half a character at an end) give U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", "replace")
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(vocab_size,) bytes of text that each id stands for; 0 for end of text."""
+        return np.array([*(len(token) for token in self.tokens), 0], np.int64)
 
     @cached_property
     def hash(self) -> str:
@@ -95,6 +103,10 @@ class Tokenizer:
         """The tokenizer that `to_json` wrote. DataError if the text is damaged or of another format."""
         try:
             value = parse_json(text)
+            if value["format"] == LIBRARY_FORMAT:
+                from core.data.library import from_json
+
+                return from_json(value, where)
             kind, name, digest = str(value["kind"]), str(value["name"]), str(value["hash"])
             if value["format"] != FORMAT:
                 raise DataError(
@@ -125,7 +137,7 @@ class Tokenizer:
             raise
 
     @cached_property
-    def _table(self) -> list[bytes]:
+    def _table(self) -> Sequence[bytes]:
         return [*self.tokens, END_OF_TEXT.encode()]
 
     @cached_property
@@ -156,7 +168,7 @@ def train_bpe(text: Iterable[str], vocab_size: int, *, name: str = "bpe") -> Tok
             hint="raise vocab_size",
         )
     trainer = rustbpe.Tokenizer()
-    parts = (part for block in text for part in split_runs(_without_surrogates(block)))
+    parts = (part for block in text for part in split_runs(without_surrogates(block)))
     with endable():
         trainer.train_from_iterator(parts, vocab_size - 1, pattern=PATTERN)
     ranks = sorted((rank, bytes(token)) for token, rank in trainer.get_mergeable_ranks())
@@ -257,7 +269,7 @@ def read_merges(raw: bytes, where: object) -> list[bytes]:
     return tokens
 
 
-def _without_surrogates(text: str) -> str:
+def without_surrogates(text: str) -> str:
     """`text` with U+FFFD for every lone surrogate, which UTF-8 cannot hold; a pair is joined to its character."""
     try:
         text.encode()

@@ -23,6 +23,9 @@ class Text(Protocol):
     @property
     def eot(self) -> int | None: ...
 
+    @property
+    def begin(self) -> tuple[int, ...]: ...
+
     def encode(self, text: str) -> Array: ...
 
 
@@ -62,8 +65,8 @@ class Sampling:
 
 
 def prompt_ids(tokenizer: Text, prompt: str) -> list[int]:
-    """The ids of a prompt; of an empty one, the id that begins a document."""
-    ids = [int(i) for i in tokenizer.encode(prompt)]
+    """The ids of a prompt, behind those that the tokenizer begins with; of an empty one, the id between documents."""
+    ids = [*tokenizer.begin, *(int(i) for i in tokenizer.encode(prompt))]
     return ids or [tokenizer.eot if tokenizer.eot is not None else 0]
 
 

@@ -62,6 +62,7 @@ class Text(Protocol):
 
     vocab_size: int
     eot: int | None
+    begin: tuple[int, ...]
 
     def encode(self, text: str) -> Array: ...
     def decode(self, ids: Sequence[int]) -> str: ...

@@ -1,0 +1,209 @@
+"""Tokenizers that are not ours, through the `tokenizers` library: whatever a tokenizer.json says, with its ids.
+
+The library is the extra `tokenizers`, imported when such a tokenizer is made. What it reads is kept as it was, so that
+a checkpoint carries it and an export writes it back. A chat is put into words by the template that came along.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from core.data.tokenizer import LIBRARY_FORMAT, UNKNOWN, Tokenizer, byte_letters, without_surrogates
+from core.errors import DataError, UsageError
+from core.outside import parse_json
+
+if TYPE_CHECKING:
+    import tokenizers
+
+KIND = "huggingface"
+EXTRA = 'pip install "corelm[tokenizers]"'
+BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+BLANK = "\u2581"  # stands for a blank in SentencePiece's tokens
+LONGEST_TEMPLATE = 1 << 17  # characters; the longest of published models is a tenth of it
+
+
+class LibraryTokenizer(Tokenizer):
+    """A tokenizer.json and what its tokenizer_config.json says of special tokens and chats.
+
+    document: the text of tokenizer.json. config: of tokenizer_config.json. Special tokens are not read from text, but
+    from a chat's template. `begin`: the ids that it puts before a text, such as LLaMA's <s>; `eot` is `eos_token`'s
+    id. UsageError without the library, DataError for what it cannot read or whose tokens' bytes are not known.
+    """
+
+    def __init__(self, document: str, config: Mapping[str, Any], *, name: str, where: str = "tokenizer.json") -> None:
+        self.kind, self.name = KIND, name
+        self.document, self.config = document, dict(config)
+        self._library = _library(document, where)
+        self._library.encode_special_tokens = True
+        vocabulary = self._library.get_vocab(with_added_tokens=True)
+        self.vocab_size = max(vocabulary.values(), default=-1) + 1
+        self._special = {i for i, token in self._library.get_added_tokens_decoder().items() if token.special}
+        bytes_of = _bytes_of(parse_json(document), where)
+        added = {i: token.content.encode() for i, token in self._library.get_added_tokens_decoder().items()}
+        known = {i: added.get(i) or bytes_of(token) for token, i in vocabulary.items()}
+        self.tokens = tuple(known.get(i, UNKNOWN) for i in range(self.vocab_size))
+        self.eot = vocabulary.get(_content(self.config.get("eos_token")))
+        self.begin = self._begin()
+
+    def _begin(self) -> tuple[int, ...]:
+        found = self._library.encode("a")
+        first = found.special_tokens_mask.index(0) if 0 in found.special_tokens_mask else 0
+        return tuple(found.ids[:first])
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """What lay in the folder that it came from."""
+        config = json.dumps(self.config, indent=2, ensure_ascii=False) + "\n"
+        return {"tokenizer.json": self.document.encode(), "tokenizer_config.json": config.encode()}
+
+    def encode(self, text: str) -> NDArray[np.int32]:
+        found = self._library.encode(without_surrogates(text), add_special_tokens=False)
+        return np.array(found.ids, np.int32)
+
+    def encode_template(self, text: str) -> NDArray[np.int32]:
+        """The ids of what a chat template wrote, in which special tokens are read."""
+        self._library.encode_special_tokens = False
+        try:
+            return self.encode(text)
+        finally:
+            self._library.encode_special_tokens = True
+
+    def decode(self, ids: ArrayLike) -> str:
+        return str(self._library.decode(np.asarray(ids).reshape(-1).tolist(), skip_special_tokens=False))
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """(vocab_size,) bytes of text that each id stands for; 0 for special ones."""
+        return np.array([0 if i in self._special else len(t) for i, t in enumerate(self.tokens)], np.int64)
+
+    @property
+    def _table(self) -> Sequence[bytes]:
+        return self.tokens
+
+    @cached_property
+    def hash(self) -> str:
+        return hashlib.sha256(f"{LIBRARY_FORMAT}\n{self.document}".encode()).hexdigest()
+
+    def to_json(self) -> str:
+        whole = {"format": LIBRARY_FORMAT, **self.record(), "config": self.config, "document": self.document}
+        return json.dumps(whole, indent=1) + "\n"
+
+    # --- chats -------------------------------------------------------------------------------------------------
+
+    @property
+    def chat_template(self) -> str | None:
+        """Jinja; of several, the one called default."""
+        found = self.config.get("chat_template")
+        if isinstance(found, list):
+            named = {t.get("name"): t.get("template") for t in found if isinstance(t, dict)}
+            found = named.get("default")
+        return found if isinstance(found, str) and found.strip() else None
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> NDArray[np.int32]:
+        """The ids of a chat, {"role", "content"} each, up to where the model's answer begins.
+
+        UsageError without a template or without jinja2, DataError for a template that fails, as one does that takes
+        no system message.
+        """
+        if self.chat_template is None:
+            raise UsageError(
+                f"tokenizer {self.name} has no chat template: its model was made to continue text, not to answer",
+                hint="core sample continues a text",
+            )
+        tokens = {key: _content(value) for key, value in self.config.items() if key.endswith("_token")}
+        text = _rendered(self.chat_template, messages=list(messages), add_generation_prompt=True, **tokens)
+        return self.encode_template(text)
+
+
+def from_json(value: Mapping[str, Any], where: str) -> LibraryTokenizer:
+    """The tokenizer that `to_json` wrote."""
+    try:
+        document, config, name, digest = value["document"], value["config"], str(value["name"]), value["hash"]
+        tokenizer = LibraryTokenizer(document, config, name=name, where=where)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{where}: not a tokenizer of this project: {error!r}", hint="import the model again") from None
+    if tokenizer.hash != digest:
+        raise DataError(f"{where}: damaged: its sha256 is not the recorded one", hint="import the model again")
+    return tokenizer
+
+
+def _library(document: str, where: str) -> tokenizers.Tokenizer:
+    try:
+        import tokenizers
+    except ImportError:
+        raise UsageError(f"{where} needs the library tokenizers", hint=EXTRA) from None
+    try:
+        return tokenizers.Tokenizer.from_str(document)
+    except BaseException as error:  # a panic of the library's is no Exception
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        raise DataError(f"{where}: the tokenizers library cannot read it: {error}", hint="fetch it again") from None
+
+
+def _bytes_of(document: Any, where: str) -> Any:
+    """A function from a token as it is written to its bytes, by what the file's decoder does."""
+    decoder = document.get("decoder") or {}
+    kinds = {part.get("type") for part in decoder.get("decoders", [decoder]) if isinstance(part, dict)}
+    if "ByteLevel" in kinds:
+        byte_of = {letter: byte for byte, letter in byte_letters().items()}
+        return lambda token: bytes(byte_of[c] for c in token) if set(token) <= set(byte_of) else token.encode()
+    if kinds & {"Metaspace", "ByteFallback", "Replace"}:
+        return _sentencepiece_bytes
+    raise DataError(
+        f"{where}: how its tokens become text is not known (decoder {', '.join(map(str, kinds))})",
+        hint="tokenizers of bytes (GPT-2's, LLaMA 3's) and SentencePiece's (LLaMA 2's) are; core.load takes ids",
+    )
+
+
+def _sentencepiece_bytes(token: str) -> bytes:
+    byte = BYTE.fullmatch(token)
+    return bytes([int(byte[1], 16)]) if byte else token.replace(BLANK, " ").encode()
+
+
+def _content(token: Any) -> str:
+    """A special token in tokenizer_config.json: its text, or a table that has it."""
+    return str(token.get("content", "") if isinstance(token, dict) else token or "")
+
+
+# --- templates -------------------------------------------------------------------------------------------------------
+
+
+def _rendered(template: str, **given: Any) -> str:
+    """What a template makes of a chat. It came with the model, from anybody: it runs in a sandbox."""
+    import jinja2
+
+    try:
+        return str(_compiled(template).render(**given))
+    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
+        raise DataError(
+            f"the chat template says: {error}", hint="it may take no --system, or want turns in another order"
+        ) from None
+
+
+@functools.lru_cache(maxsize=4)
+def _compiled(template: str) -> Any:
+    try:
+        from jinja2 import TemplateError
+        from jinja2.ext import loopcontrols
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+    except ImportError:
+        raise UsageError("a chat template needs the library jinja2", hint=EXTRA) from None
+    if len(template) > LONGEST_TEMPLATE:
+        raise DataError(f"the chat template has {len(template):,} characters; at most {LONGEST_TEMPLATE:,} are read")
+
+    def raise_exception(message: str) -> None:
+        raise TemplateError(message)
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
+    environment.globals["raise_exception"] = raise_exception
+    return environment.from_string(template)

@@ -1,0 +1,160 @@
+"""Other programs' tokenizers, through the tokenizers library: the ids and texts that transformers gives, and chats."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.data import Tokenizer
+from core.data.huggingface import read_folder
+from core.data.library import LibraryTokenizer
+from core.errors import CoreError, DataError, UsageError
+from core.generate import prompt_ids
+
+tokenizers = pytest.importorskip("tokenizers")
+
+TEXT = ["the cat sat on the mat and the dog sat on the log.", "It's 12 o'clock! été, naïve"] * 20
+ASKED = ["the cat", " the  cat\n", "naïve été ☃ 🎉", "<s> the </s>", "", "12"]
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role not in ['system', 'user', 'assistant'] %}"
+    "{{ raise_exception('role ' + m.role) }}{% endif %}[{{ m.role }}]{{ m.content | trim }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+CONFIG = {"bos_token": "<s>", "eos_token": {"__type": "AddedToken", "content": "</s>"}, "unk_token": "<unk>",
+          "chat_template": TEMPLATE, "tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}  # fmt: skip
+
+
+def sentencepiece():
+    """As LLaMA 2's: blanks are letters, unknown characters are bytes."""
+    made = tokenizers.SentencePieceBPETokenizer()
+    made.train_from_iterator(TEXT, vocab_size=160, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False)
+    document = json.loads(made.to_str())
+    vocabulary, merges = document["model"]["vocab"], document["model"]["merges"]
+    for byte in range(256):
+        vocabulary[f"<0x{byte:02X}>"] = len(vocabulary)
+    document["model"] |= {"byte_fallback": True, "unk_token": "<unk>", "fuse_unk": True, "merges": merges}
+    document["normalizer"] = {"type": "Sequence", "normalizers": [
+        {"type": "Prepend", "prepend": "▁"},
+        {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]}  # fmt: skip
+    document["pre_tokenizer"] = None
+    document["decoder"] = {"type": "Sequence", "decoders": [
+        {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
+        {"type": "Strip", "content": " ", "start": 1, "stop": 0}]}  # fmt: skip
+    document["post_processor"] = begins("<s>", vocabulary["<s>"])
+    return document
+
+
+def begins(token, number):
+    single = [{"SpecialToken": {"id": token, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    return {"type": "TemplateProcessing", "single": single, "pair": single,
+            "special_tokens": {token: {"id": token, "ids": [number], "tokens": [token]}}}  # fmt: skip
+
+
+def byte_level():
+    """As LLaMA 3's: bytes, another pattern than GPT-2's, several special tokens."""
+    made = tokenizers.ByteLevelBPETokenizer()
+    made.train_from_iterator(TEXT, vocab_size=300, special_tokens=["<s>", "</s>", "<unk>"], show_progress=False)
+    document = json.loads(made.to_str())
+    split = {"type": "Split", "pattern": {"Regex": r"\p{N}{1,3}|\s?\p{L}+|\s+|[^\s]"}, "behavior": "Isolated"}
+    level = {**document["pre_tokenizer"], "use_regex": False}
+    document["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [{**split, "invert": False}, level]}
+    document["post_processor"] = begins("<s>", document["model"]["vocab"]["<s>"])
+    return document
+
+
+KINDS = {"sentencepiece": sentencepiece, "byte_level": byte_level}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def folder(request, tmp_path_factory) -> Path:
+    made = tmp_path_factory.mktemp(request.param)
+    (made / "tokenizer.json").write_text(json.dumps(KINDS[request.param]()), "utf-8")
+    (made / "tokenizer_config.json").write_text(json.dumps(CONFIG), "utf-8")
+    return made
+
+
+@pytest.fixture(scope="module")
+def found(folder) -> LibraryTokenizer:
+    tokenizer = read_folder(folder)
+    assert isinstance(tokenizer, LibraryTokenizer)
+    return tokenizer
+
+
+def test_ids_prompts_texts_and_chats_are_those_of_transformers(folder, found):
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
+    for text in ASKED:
+        ids = theirs(text, split_special_tokens=True, add_special_tokens=False)["input_ids"]
+        assert found.encode(text).tolist() == ids, text
+        assert found.decode(ids) == theirs.decode(ids, clean_up_tokenization_spaces=False)
+        if text:
+            assert prompt_ids(found, text) == theirs(text, split_special_tokens=True)["input_ids"]
+    assert found.eot == theirs.eos_token_id
+    chat = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": " the cat? "}]
+    want = theirs.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=False)
+    assert found.chat(chat).tolist() == want and found.eot in want
+
+
+def test_bytes_of_tokens_put_together_are_the_text(found):
+    for text in ASKED:
+        got = found.decode_bytes(found.encode(text)).decode()
+        assert got in (text, f" {text}"), "SentencePiece puts a blank before a text"
+    assert found.lengths[found.eot] == 0 and found.lengths[found.encode("the")].sum() in (3, 4)
+
+
+def test_an_empty_prompt_begins_as_the_tokenizer_says(found):
+    assert prompt_ids(found, "") == list(found.begin) != []
+
+
+def test_special_tokens_are_read_from_templates_and_never_from_text(found):
+    assert found.eot not in found.encode("a </s> b") and found.eot in found.encode_template("a </s> b")
+    assert found.eot not in found.encode("a </s> b"), "the setting was put back"
+
+
+def test_it_comes_back_whole_from_a_checkpoint_and_goes_out_as_it_came(folder, found):
+    again = Tokenizer.from_json(found.to_json())
+    assert isinstance(again, LibraryTokenizer) and again.hash == found.hash and again.record() == found.record()
+    np.testing.assert_array_equal(again.encode(TEXT[0]), found.encode(TEXT[0]))
+    assert again.chat_template == TEMPLATE and again.files["tokenizer.json"] == (folder / "tokenizer.json").read_bytes()
+    value = json.loads(found.to_json())
+    for wrong in ({"document": 3}, {"hash": "0"}, {"document": "{}"}):
+        with pytest.raises(CoreError):
+            Tokenizer.from_json(json.dumps(value | wrong))
+
+
+def test_without_the_library_a_folder_has_no_tokenizer_and_it_says_what_to_install(folder, found, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.warns(UserWarning, match=r'pip install "corelm\[tokenizers\]"'):
+        assert read_folder(folder) is None
+    with pytest.raises(UsageError, match=r"corelm\[tokenizers\]"):
+        Tokenizer.from_json(found.to_json())
+
+
+@pytest.mark.parametrize(
+    ("template", "kind", "says"),
+    [
+        (None, UsageError, "core sample"),
+        ("{{ raise_exception('no system') }}", DataError, "no system"),
+        ("{% if", DataError, "chat template"),
+        ("{{ messages.__class__.__mro__ }}", DataError, "unsafe"),
+        ("{{ messages.append(1) }}", DataError, "unsafe"),
+        ("{{ 1 / 0 }}", DataError, "division"),
+    ],
+)
+def test_a_template_that_is_missing_wrong_or_bad_is_an_error_and_harms_nothing(template, kind, says, found):
+    pytest.importorskip("jinja2")
+    made = LibraryTokenizer(found.document, {**CONFIG, "chat_template": template}, name="x")
+    with pytest.raises(kind, match=says):
+        made.chat([{"role": "user", "content": "a"}])
+
+
+def test_a_file_whose_tokens_bytes_are_not_known_is_refused(tmp_path):
+    made = tokenizers.BertWordPieceTokenizer()
+    made.train_from_iterator(TEXT, vocab_size=100, show_progress=False)
+    made.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(DataError, match="WordPiece"):
+        read_folder(tmp_path)
