@@ -310,7 +310,7 @@ def test_the_python_of_the_page_runs(capfd):
 def test_every_kernel_and_variant_that_the_page_names_exists():
     text = PAGE.read_text("utf-8")
     sources = "".join(p.read_text("utf-8") for p in (ROOT / "ops/cuda").glob("*.cu"))
-    kernels = set(re.findall(r"`((?:naive|warp|tiled|online|block|vector)_\w+)`", text))
+    kernels = set(re.findall(r"`((?:naive|warp|tiled|mma|online|flash|block|vector)_\w+)`", text))
     assert kernels and not [name for name in kernels if not re.search(rf"\b{name}\b", sources)]
     assert not [name for name in re.findall(r"`(ops/[\w/.]+)`", text) if not (ROOT / name).exists()]
 

@@ -136,8 +136,11 @@ class AttentionFlash(AttentionOnline):
         return f"heads of {t.D} columns, which is no multiple of 8: they do not start on 16 bytes" if t.D % 8 else None
 
     def configs(self, t):
+        """Best guess first: 32 rows a warp where that fills a chip, 16 where it does not, or where 64 rows are all."""
+        if t.D > 128 or t.T <= 64:
+            return [{"BLOCKS": 1}]
         few = t.B * t.kv_heads * cdiv(t.T, 128) < BLOCKS
-        return [{"BLOCKS": n} for n in ((1, 2) if few else (2, 1))] if t.D <= 128 else [{"BLOCKS": 1}]
+        return [{"BLOCKS": n} for n in ((1, 2) if few else (2, 1))]
 
     def tiles(self, t, heads, backward=False):
         """A thread block for each `rows` rows of each head; shared memory for one or two tensors' rows, and two stages

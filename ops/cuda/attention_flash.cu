@@ -37,10 +37,17 @@ constexpr float LOG2E = 1.4426950408889634f, LN2 = 0.6931471805599453f;
 using Scores = float[BLOCKS][TILE / 8][4];
 using Sums = float[BLOCKS][PART / 8][4];
 
-alignas(128) extern __shared__ elem tiles[];  // own rows, one or two; the stages; at the end, 16 rows of each warp's sums
+alignas(128) extern __shared__ elem tiles[];  // own rows, one or two times; the stages; at the end, rows of sums
 
 __device__ inline int warp_i() { return threadIdx.x / 32 / WARPS_J * (16 * BLOCKS); }  // this warp's first own row
 __device__ inline int warp_j() { return threadIdx.x / 32 % WARPS_J * PART; }           // and column
+
+// The same number, of which the compiler knows nothing: what follows from it is worked out where it is used, and not
+// before a loop and held in registers
+__device__ inline int anew(int n) {
+    asm volatile("" : "+r"(n));
+    return n;
+}
 
 // Where a lane's sums lie in a block of 16 x 8
 __device__ inline int down(int e) { return threadIdx.x % 32 / 4 + e / 2 * 8; }
@@ -163,8 +170,8 @@ struct Range {
     int from, to;
 };
 
-// Which columns of scores a row sees, by their positions. by_query: rows are queries and columns keys, else the other way
-// round. Both end before `end`; documents: of this row of the batch, or null
+// Which columns of scores a row sees, by their positions. by_query: rows are queries and columns keys, else the other
+// way round. Both end before `end`; documents: of this row of the batch, or null
 struct Mask {
     int end, causal, window;
     const int* documents;
@@ -287,7 +294,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     copy_rows<ROWS>(own, row + first * width + h * D, width, T - first);
 
     u32 held[HELD ? BLOCKS : 1][HELD ? DEPTH / 16 : 1][4];
-    float top[BLOCKS][2], sum[BLOCKS][2] = {};  // of a lane's rows: the largest exponent so far, and sums of 2^(it - top)
+    float top[BLOCKS][2], sum[BLOCKS][2] = {};  // of each row: the largest exponent, and the sum of 2^(it - top)
     for (int r = 0; r < BLOCKS; r++) top[r][0] = top[r][1] = LOWEST;
     Sums out = {};
     int mine = offset + first + warp_i();
@@ -299,28 +306,28 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         copy_rows<TILE>(stage + TILE * PITCH, all_v + j * key_width, key_width, mask.end - j);
     };
     pass_by(tiles + ROWS * PITCH, STAGE, steps, fetch, [&](int step, const elem* stage) {
-        int j = from + step * TILE;
+        int j = from + step * TILE, at = anew(mine);
         if (HELD && step == 0) {
 #pragma unroll
             for (int r = 0; r < (HELD ? BLOCKS : 0); r++)
 #pragma unroll
                 for (int k = 0; k < DEPTH / 16; k++) take<true>(held[r][k], own, warp_i() + r * 16, k * 16);
         }
-        if (!mask.some(mine, j)) return;
+        if (!mask.some(at, j)) return;
         Scores s;
         multiply(s, [&](u32(&out)[4], int r, int k) {
             if (HELD) for (int n = 0; n < 4; n++) out[n] = held[r][k / 16][n];
             else take<true>(out, own, warp_i() + r * 16, k);
         }, stage);
         if (softcap > 0) each(s, [&](float& x, int, int, int) { x = scaling.capped(x); });
-        if (!mask.all(mine, j)) hide(s, -INFINITY, mask, mine, j);
+        if (!mask.all(at, j)) hide(s, -INFINITY, mask, at, j);
         float unit = scaling.unit();
 #pragma unroll
         for (int n = 0; n < BLOCKS * 2; n++) {
             int r = n / 2, half = n % 2;
             float highest = -INFINITY;
 #pragma unroll
-            for (int c = 0; c < TILE / 8; c++) highest = fmaxf(highest, fmaxf(s[r][c][2 * half], s[r][c][2 * half + 1]));
+            for (int n = 0; n < TILE / 4; n++) highest = fmaxf(highest, s[r][n / 2][2 * half + n % 2]);
             float higher = fmaxf(top[r][half], row_max(highest) * unit), shrink = exp2_fast(top[r][half] - higher);
             top[r][half] = higher;
             sum[r][half] *= shrink;
@@ -393,13 +400,13 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         copy_rows<TILE>(stage + TILE * PITCH, row + j * width + (heads + kv_heads + g) * D, width, T - j);
     };
     pass_by(above + ROWS * PITCH, STAGE, steps, fetch, [&](int step, const elem* stage) {
-        int j = from + step * TILE;
-        if (!mask.some(mine, j)) return;
+        int j = from + step * TILE, at = anew(mine);
+        if (!mask.some(at, j)) return;
         Scores s, dp;
         multiply(s, [&](u32(&out)[4], int r, int k) { take<true>(out, q, warp_i() + r * 16, k); }, stage);
         multiply(dp, [&](u32(&out)[4], int r, int k) { take<true>(out, above, warp_i() + r * 16, k); },
                  stage + TILE * PITCH);
-        differentiate(s, dp, {scale, softcap}, mask, mine, j, [&](int r, int, int e) { return own_lse[r][e / 2]; },
+        differentiate(s, dp, {scale, softcap}, mask, at, j, [&](int r, int, int e) { return own_lse[r][e / 2]; },
                       [&](int r, int, int e) { return mean[r][e / 2]; });
         weigh(dq, dp, stage);
     });
@@ -436,14 +443,14 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         }
     };
     pass_by(v + ROWS * PITCH, STAGE + 4 * TILE, visits * group, fetch, [&](int step, const elem* stage) {
-        int i = from + step % visits * TILE;
-        if (!mask.some(mine, i)) return;
+        int i = from + step % visits * TILE, at = anew(mine);
+        if (!mask.some(at, i)) return;
         const float *lses = (const float*)(stage + STAGE), *mean = lses + TILE;
         Scores s, dp;
         multiply(s, [&](u32(&out)[4], int r, int d) { take<true>(out, k, warp_i() + r * 16, d); }, stage);
         multiply(dp, [&](u32(&out)[4], int r, int d) { take<true>(out, v, warp_i() + r * 16, d); },
                  stage + TILE * PITCH);
-        differentiate(s, dp, {scale, softcap}, mask, mine, i, [&](int, int c, int e) { return lses[c * 8 + across(e)]; },
+        differentiate(s, dp, {scale, softcap}, mask, at, i, [&](int, int c, int e) { return lses[c * 8 + across(e)]; },
                       [&](int, int c, int e) { return mean[c * 8 + across(e)]; });
         weigh(dv, s, stage + TILE * PITCH);
         weigh(dk, dp, stage);
