@@ -25,7 +25,8 @@ TEMPLATE = (
     "{% if add_generation_prompt %}[assistant]{% endif %}"
 )
 CONFIG = {"bos_token": "<s>", "eos_token": {"__type": "AddedToken", "content": "</s>"}, "unk_token": "<unk>",
-          "chat_template": TEMPLATE, "tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}  # fmt: skip
+          "chat_template": TEMPLATE, "tokenizer_class": "PreTrainedTokenizerFast",
+          "clean_up_tokenization_spaces": False}  # fmt: skip
 
 
 def sentencepiece():
