@@ -29,7 +29,8 @@ adamw_update = Op(
     gradient=False,
     mutates=("param", "m", "v", "master"),
     examples=[
-        {"param": (191,), "grad": (191,), "m": (191,), "v": (191,), "group": (3,), "eps": 0.1},
+        # a tail that trains, elements that do not, weights that do not decay
+        {"param": (191,), "grad": (191,), "m": (191,), "v": (191,), "group": np.array([3, 1, 2], np.uint8), "eps": 0.1},
         {"param": (64 * 1031,), "grad": (64 * 1031,), "m": (64 * 1031,), "v": (64 * 1031,), "group": (1031,)},
         {"param": (64,), "grad": (64,), "m": (64,), "v": (64,), "master": (64,), "group": (1,), "weight_decay": 0.0},
     ],
