@@ -46,6 +46,8 @@ ALLOWED = {
     ("device", "add"): "an instruction of PTX, and the device's own sum of two gradients",
     ("plan/backward.py", "add"): "a kind of step: the device's own sum of two gradients",
     ("data/huggingface.py", "dropout"): "a field of Hugging Face's tokenizer.json",
+    ("op.py", "scale"): "a slot of the control record",
+    ("testing/case.py", "scale"): "that slot",
     ("testing/mutate.py", "add"): "np.add and t.add, whose calls it changes",
     ("testing/mutate.py", "matmul"): "np.matmul, whose calls it changes",
 }
