@@ -195,7 +195,7 @@ def test_a_name_that_cannot_be_is_refused_in_words(name, capsys):
         (["variant", "gelu", "mine", "--from", "naiv"], 'did you mean "naive"?'),
         (["variant", "gelu", "mine", "--from", "naive", "--base", "naive"], "cannot both be given"),
         (["variant", "gelu", "mine", "--from", "reference"], "nothing to copy"),
-        (["variant", "head_loss", "mine"], "--from chunked"),
+        (["variant", "add_layernorm", "mine"], "--from blocked"),
         (["variant", "gelu", "ops"], "another folder: --out DIR"),
         (["plugin", "gelu"], "core new variant gelu mine"),
         (["plugin", "json"], "would hide another of that name"),

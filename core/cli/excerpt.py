@@ -152,7 +152,10 @@ def kernels_excerpt(text: str, kernels: Iterable[str]) -> str:
 
     The whole text where a kernel is not written out as a function, but made by a macro.
     """
-    items = [(item, _names(item)) for item in _items(text)]
+    once: dict[str, str] = {}  # by what it says: two files may define the same
+    for item in _items(text):
+        once.setdefault(" ".join(_code(item).split()), item)
+    items = [(item, _names(item)) for item in once.values()]
     wanted = list(kernels)
     if not all(any(name in names for _, names in items) for name in wanted):
         return text

@@ -24,7 +24,8 @@
 #define BACKWARD 0 // which kernels are compiled: their tiles differ
 #endif
 
-constexpr int D = HEAD_DIM, THREADS = 32 * WARPS_I * WARPS_J, ROWS = 16 * BLOCKS * WARPS_I;
+constexpr int D = HEAD_DIM;
+constexpr int THREADS = 32 * WARPS_I * WARPS_J, ROWS = 16 * BLOCKS * WARPS_I;
 constexpr int DEPTH = (D + 16 * WARPS_J - 1) / (16 * WARPS_J) * (16 * WARPS_J);  // D, filled up with zeros
 constexpr int PART = DEPTH / WARPS_J;                                            // columns of a warp's sums
 constexpr int PITCH = DEPTH + CHUNK;  // of rows in shared memory, an odd number of chunks: 8 rows reach all 32 banks
