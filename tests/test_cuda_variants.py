@@ -40,6 +40,7 @@ ENOUGH = {
     "matmul_add.mma": (1, 4),
     "mlp_gelu.mma": (1,),
     "head_loss.mma": (4,),
+    "embedding.sorted": (0, 3, 5),
     "embed.vector": (0, 3),
     "layernorm.shared": (1, 4),
 }

@@ -24,6 +24,7 @@ from . import (
 VARIANTS = [
     embedding.EmbeddingNaive,
     embedding.EmbeddingOwner,
+    embedding.EmbeddingSorted,
     embed.EmbedVector,
     position.PositionNaive,
     position.PositionVector,

@@ -2,7 +2,7 @@
 
 from core import Variant, cdiv, i32
 
-from .embedding import launch_dweight
+from .embedding import launch_sorted, sorted_bytes
 from .width import width
 
 THREADS = 128
@@ -17,6 +17,9 @@ class EmbedVector(Variant):
     partial = ("weight",)
     examples = [{"ids": (3, 41), "rows": 29, "cols": 1032, "length": 60}]  # several slices of columns in each kernel
 
+    def workspace(self, t):
+        return sorted_bytes(t)
+
     def forward(self, t, launch):
         wide = width(t.cols, t.y)
         grid = (t.B * t.T, cdiv(t.cols, wide * THREADS))
@@ -25,7 +28,7 @@ class EmbedVector(Variant):
 
     def backward(self, t, launch):
         if t.dweight is not None:
-            launch_dweight(t, launch)
+            launch_sorted(t, launch)
         if t.dpositions is not None:
             wide = width(t.cols, t.dy)
             numbers = (t.B, t.T, t.cols, t.length, t.add_dpositions)

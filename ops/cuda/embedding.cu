@@ -6,7 +6,13 @@
 // naive_dweight     one thread a column, all places in order: C threads, each as long as the batch
 // owner_forward     16 bytes a thread: limited by memory bandwidth
 // owner_dweight     a warp for each place; the one where an id occurs first owns its row of dweight and sums the row's
-//                   places in order. Most warps leave soon; limited by the id that occurs most
+//                   places in order. Most warps leave soon; limited by the search, which grows with n * n, and by the
+//                   id that occurs most
+// sorted_places     one thread block sorts the places by id, 8 bits of it at a time: no search any more
+// sorted_sums       a warp for each 32 sorted places: an id of a thousand places is work for many. Whole rows go to
+//                   dweight, parts of rows to `edges`
+// sorted_edges      adds up the parts of each row, in order. All three limited by memory bandwidth but the sort, which
+//                   has one SM to itself
 
 #ifndef WIDTH
 #define WIDTH 1  // columns that a thread takes: 16 bytes where C is a multiple of them, else one
@@ -55,6 +61,116 @@ extern "C" __global__ void owner_dweight(float* __restrict__ dweight, const int*
         }
     }
     if (c >= C) return;
+    dweight += (u64)id * C + c;
+    for (int k = 0; k < WIDTH; k++) dweight[k] += sums[k];
+}
+
+// --- sorted --------------------------------------------------------------------------------------------------------
+
+constexpr int DIGITS = 256;  // 8 bits of an id
+
+// counts (DIGITS) become the sums of those before, by the first warp
+__device__ inline void sums_before(u32* counts) {
+    u32 lane = threadIdx.x, total = 0;
+    for (int k = 0; k < 8; k++) total += counts[lane * 8 + k];
+    u32 before = total;
+    for (int lanes = 1; lanes < 32; lanes *= 2) {
+        u32 others = __shfl_up_sync(ALL, before, lanes);
+        if (lane >= lanes) before += others;
+    }
+    before -= total;
+    for (int k = 0; k < 8; k++) {
+        u32 own = counts[lane * 8 + k];
+        counts[lane * 8 + k] = before;
+        before += own;
+    }
+}
+
+// order (n): the places 0..n-1 by id, those of one id in order. One thread block of at least DIGITS threads. Each pass
+// sorts by 8 more bits and keeps what is equal in order; the last one writes `order`, those before take turns.
+extern "C" __global__ void sorted_places(u32* order, u32* spare, const int* ids, int n, int passes) {
+    __shared__ u32 starts[DIGITS];      // where the next place of a digit goes
+    __shared__ u32 counts[32][DIGITS];  // of each warp's 32 places
+    int warp = threadIdx.x / 32, warps = blockDim.x / 32, lane = threadIdx.x % 32;
+    for (int pass = 0; pass < passes; pass++) {
+        u32* to = (passes - pass) % 2 ? order : spare;
+        const u32* from = (passes - pass) % 2 ? spare : order;
+        if (threadIdx.x < DIGITS) starts[threadIdx.x] = 0;
+        __syncthreads();  // and the places that the last pass wrote are there
+        for (int i = threadIdx.x; i < n; i += blockDim.x) atomicAdd(&starts[ids[i] >> 8 * pass & 255], 1);
+        __syncthreads();
+        if (warp == 0) sums_before(starts);
+        for (int first = 0; first < n; first += blockDim.x) {
+            int i = first + threadIdx.x;
+            u32 place = i >= n ? 0 : pass ? from[i] : i;
+            int digit = i < n ? ids[place] >> 8 * pass & 255 : DIGITS;  // DIGITS: none
+            for (int d = lane; d < DIGITS; d += 32) counts[warp][d] = 0;
+            __syncwarp();
+            u32 peers = __match_any_sync(ALL, digit), before = __popc(peers & ((1u << lane) - 1));
+            if (before == 0 && digit < DIGITS) counts[warp][digit] = __popc(peers);
+            __syncthreads();
+            if (threadIdx.x < DIGITS) {
+                u32 next = starts[threadIdx.x];
+                for (int w = 0; w < warps; w++) {
+                    u32 own = counts[w][threadIdx.x];
+                    counts[w][threadIdx.x] = next;
+                    next += own;
+                }
+                starts[threadIdx.x] = next;
+            }
+            __syncthreads();
+            if (digit < DIGITS) to[counts[warp][digit] + before] = place;
+            __syncwarp();  // read before the next places are counted
+        }
+        __syncthreads();
+    }
+}
+
+// edges: (pieces, 2, C): of each 32 sorted places, the sum of the row that began before, and of the one that goes on.
+// block (32, warps); blockIdx.x: pieces, blockIdx.y: slices of 32 * WIDTH columns
+extern "C" __global__ void sorted_sums(float* __restrict__ dweight, float* __restrict__ edges,
+                                       const u32* __restrict__ order, const int* __restrict__ ids,
+                                       const elem* __restrict__ dy, int n, int C) {
+    int piece = blockIdx.x * blockDim.y + threadIdx.y, first = piece * 32, lane = threadIdx.x;
+    if (first >= n) return;
+    int count = min(32, n - first);
+    u32 place = lane < count ? order[first + lane] : 0;
+    int id = lane < count ? ids[place] : -1, c = (blockIdx.y * 32 + lane) * WIDTH;
+    int above = first > 0 ? ids[order[first - 1]] : -1, below = first + 32 < n ? ids[order[first + 32]] : -1;
+    Pack<float, WIDTH> sums = {};
+    for (int k = 0; k < count; k++) {
+        int now = __shfl_sync(ALL, id, k), next = k + 1 < count ? __shfl_sync(ALL, id, k + 1) : below;
+        u32 from = __shfl_sync(ALL, place, k);
+        if (c < C) {
+            auto row = load<WIDTH>(dy + (u64)from * C + c);
+            for (int j = 0; j < WIDTH; j++) sums[j] += row[j];
+        }
+        if (k + 1 < count && now == next) continue;  // the row goes on
+        bool whole = now != above && now != next;
+        float* to = whole ? dweight + (u64)now * C + c : edges + ((u64)piece * 2 + (now != above)) * C + c;
+        if (c < C) {
+            auto added = whole ? load<WIDTH>(to) : Pack<float, WIDTH>{};
+            for (int j = 0; j < WIDTH; j++) added[j] += sums[j];
+            store(to, added);
+        }
+        sums = {};
+    }
+}
+
+// A warp for each piece; the one in which a row begins that goes on adds up the row's parts
+extern "C" __global__ void sorted_edges(float* __restrict__ dweight, const float* __restrict__ edges,
+                                        const u32* __restrict__ order, const int* __restrict__ ids, int n, int C) {
+    int piece = blockIdx.x * blockDim.y + threadIdx.y, c = (blockIdx.y * 32 + threadIdx.x) * WIDTH;
+    int next = (piece + 1) * 32;  // the first place of the next piece
+    if (next >= n || c >= C) return;
+    int id = ids[order[next]];
+    if (ids[order[next - 1]] != id) return;                      // no row goes on
+    if (piece > 0 && ids[order[next - 33]] == id) return;        // it began before
+    Pack<float, WIDTH> sums = load<WIDTH>(edges + ((u64)piece * 2 + 1) * C + c);
+    for (; next < n && ids[order[next]] == id; next += 32) {
+        auto part = load<WIDTH>(edges + (u64)(next / 32) * 2 * C + c);
+        for (int k = 0; k < WIDTH; k++) sums[k] += part[k];
+    }
     dweight += (u64)id * C + c;
     for (int k = 0; k < WIDTH; k++) dweight[k] += sums[k];
 }

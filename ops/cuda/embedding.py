@@ -1,4 +1,6 @@
-"""Embedding on CUDA; in backward one thread a column, or one warp a row that owns it. Kernels: embedding.cu."""
+"""Embedding on CUDA; in backward one thread a column, one warp a row, or one warp for 32 places sorted by row.
+Kernels: embedding.cu.
+"""
 
 import math
 
@@ -10,6 +12,7 @@ from .width import width
 
 THREADS = 128
 WARPS = 4
+PIECE = 32  # sorted places of a warp
 
 
 def count(t):
@@ -55,11 +58,46 @@ class EmbeddingOwner(Variant):
 
     def backward(self, t, launch):
         if t.dweight is not None:
-            launch_dweight(t, launch)
+            n, wide = count(t), width(t.cols, t.dy)
+            grid = (cdiv(n, WARPS), cdiv(t.cols, 32 * wide))
+            arguments = (t.dweight, t.ids, t.dy, i32(n), i32(t.cols))
+            launch("owner_dweight", *arguments, grid=grid, block=(32, WARPS), define={"WIDTH": wide})
 
 
-def launch_dweight(t, launch):
+class EmbeddingSorted(EmbeddingOwner):
+    """Backward: places are sorted by id first, so that nothing is searched, and an id of many places has many warps."""
+
+    name, priority = "sorted", 20
+    examples = [
+        {"ids": (3, 41), "rows": 29, "cols": 264},  # four pieces, two slices of columns
+        {"ids": np.arange(35) % 7, "rows": 7, "cols": 133},  # two thread blocks of columns forward
+        {"ids": np.arange(1100) % 3 * 150, "rows": 301, "cols": 3},  # two passes, two rounds; rows of many pieces
+    ]
+
+    def workspace(self, t):
+        return sorted_bytes(t)
+
+    def backward(self, t, launch):
+        if t.dweight is not None:
+            launch_sorted(t, launch)
+
+
+def launch_sorted(t, launch):
+    """dweight of t.ids and t.dy, over `sorted_bytes` of workspace."""
     n, wide = count(t), width(t.cols, t.dy)
-    grid = (cdiv(n, WARPS), cdiv(t.cols, 32 * wide))
-    arguments = (t.dweight, t.ids, t.dy, i32(n), i32(t.cols))
-    launch("owner_dweight", *arguments, grid=grid, block=(32, WARPS), define={"WIDTH": wide})
+    order, spare = (launch.workspace.part(i * places_bytes(t), (n,), "u32") for i in range(2))
+    edges = launch.workspace.part(2 * places_bytes(t), (cdiv(n, PIECE), 2, t.cols), "f32")
+    passes = cdiv(max(t.rows - 1, 1).bit_length(), 8)
+    launch("sorted_places", order, spare, t.ids, i32(n), i32(passes), grid=1, block=1024 if n > 256 else 256)
+    how = {"grid": (cdiv(n, PIECE * WARPS), cdiv(t.cols, 32 * wide)), "block": (32, WARPS), "define": {"WIDTH": wide}}
+    launch("sorted_sums", t.dweight, edges, order, t.ids, t.dy, i32(n), i32(t.cols), **how)
+    launch("sorted_edges", t.dweight, edges, order, t.ids, i32(n), i32(t.cols), **how)
+
+
+def sorted_bytes(t):
+    """Workspace of `launch_sorted`: the places twice, and two rows' sums for each piece of them."""
+    return 2 * places_bytes(t) + 8 * cdiv(count(t), PIECE) * t.cols
+
+
+def places_bytes(t):
+    return cdiv(4 * count(t), 256) * 256
