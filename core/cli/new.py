@@ -375,7 +375,9 @@ def _cuda(
         raise BuildError(
             f"{start.op}.{start.name} launches no kernel of {', '.join(map(str, sources))} at its examples"
         )
-    text = "\n".join(kernels_excerpt(whole, own) for whole, own in _homes(sources, kernels).items())
+    text = ""
+    for whole, own in _homes(sources, kernels).items():
+        text += "\n" * bool(text) + kernels_excerpt(whole, own, text)
     text = _rename_kernels(text, renamed)
     return (
         f"// Kernels of {op.name}.{name}, which started as those of {start.op}.{start.name}.\n"
