@@ -265,7 +265,7 @@ def test_checkpoints_manifest_and_state(here: Path, saved: dict[str, bytes], nam
         (folder / file).write_bytes(contents)
     document, manifest = json.loads(saved[name]), json.loads(saved["manifest.json"])
 
-    @settings(fuzz, max_examples=1000)  # of each of the two
+    @fuzz
     @given(st.one_of(EDITS, EDITS, CUT))
     def attempt(alteration: Any) -> None:
         data = cut(saved[name], alteration) if isinstance(alteration, tuple) else dumped(altered(document, alteration))
