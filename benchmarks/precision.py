@@ -26,16 +26,15 @@ import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from pathlib import Path
 
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "CORELM_THREADS")
-os.environ.update(dict.fromkeys(THREADS, "1"))  # for tensors this small, threads only wait for each other
-
-import numpy as np  # noqa: E402
+import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
+from cpu import THREADS  # noqa: E402
 from torch_gpt2 import gpt2_logits  # noqa: E402
 
 from core.data.builtin import builtin_documents  # noqa: E402
@@ -61,19 +60,18 @@ def batch(step):
     """Batch `step`: {"tokens", "targets"}, (B, T) i32; the same for all runs."""
     shape = DIMS["B"], DIMS["T"] + 1
     stream = np.random.Generator(np.random.PCG64([2024, step]))
-    starts = stream.integers(0, len(TEXT) - shape[1], shape[0])
-    rows = np.stack([TEXT[start : start + shape[1]] for start in starts]).astype(np.int32)
+    text = characters()
+    starts = stream.integers(0, len(text) - shape[1], shape[0])
+    rows = np.stack([text[start : start + shape[1]] for start in starts]).astype(np.int32)
     return {"tokens": rows[:, :-1].copy(), "targets": rows[:, 1:].copy()}
 
 
+@cache
 def characters():
     """(n,) u8: the builtin training text, its ASCII characters."""
     return np.frombuffer(
         "\n".join("".join(d.blocks()) for d in builtin_documents("train")).encode("ascii", "ignore"), "u1"
     )
-
-
-TEXT = characters()
 
 
 # --- 1. curves -------------------------------------------------------------------------------------------------------
@@ -114,6 +112,11 @@ def curves(f32, bf16):
     ]  # fmt: skip
 
 
+def straying(rows):
+    """The windows in which bf16 is farther from f32 than the seeds are from each other."""
+    return [row for row in rows if row["away"] > row["spread"]]
+
+
 # --- 2. distances ----------------------------------------------------------------------------------------------------
 
 
@@ -125,16 +128,18 @@ def ours(device, precision, weights, one):
     return {"logits": built.logits(one["tokens"]), **built.gradients(one)[1]}
 
 
-def torchs(device, weights, one):
-    """The same in PyTorch, all of it in bf16 but the loss."""
+def torchs(device, weights, one, dtype="bfloat16"):
+    """The same in PyTorch, all of it in `dtype` but the loss, which is f32 at least."""
     import torch
 
     where = "cuda" if device == "cuda" else "cpu"
-    p = {n: torch.from_numpy(w).to(where, torch.bfloat16).requires_grad_() for n, w in weights.items()}
+    p = {n: torch.from_numpy(w).to(where, getattr(torch, dtype)).requires_grad_() for n, w in weights.items()}
     tokens, targets = (torch.from_numpy(one[n].astype(np.int64)).to(where) for n in ("tokens", "targets"))
     logits = gpt2_logits(p, tokens, DIMS["H"])
-    torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten()).backward()
-    return {"logits": logits.detach().float().cpu().numpy(), **{n: w.grad.float().cpu().numpy() for n, w in p.items()}}
+    exact = logits.double() if dtype == "float64" else logits.float()
+    torch.nn.functional.cross_entropy(exact.flatten(0, 1), targets.flatten()).backward()
+    found = {"logits": logits.detach(), **{name: w.grad for name, w in p.items()}}
+    return {name: w.double().cpu().numpy() for name, w in found.items()}
 
 
 def distances(device, weights, one):
@@ -198,6 +203,7 @@ def parse():
 def main():
     args = parse()
     plain = "cpu" if args.device == "sim" else args.device
+    os.environ.update(dict.fromkeys(THREADS, "1"))  # of the runs: for tensors this small, threads wait for each other
     print(
         f"bf16 on {args.device}, f32 on {plain}; {args.steps} steps of {DIMS['B']} x {DIMS['T']} characters", flush=True
     )
@@ -207,7 +213,7 @@ def main():
         f32, half = ([future.result() for future in futures] for futures in (f32, half))
     rows = curves([losses for losses, *_ in f32], [losses for losses, *_ in half])
     show_curves(rows)
-    strays = [row for row in rows if row["away"] > row["spread"]]
+    strays = straying(rows)
     print(f"bf16 strays from f32 in {len(strays)} of {len(rows)} windows", flush=True)
 
     start = engine("cpu", "f32")
