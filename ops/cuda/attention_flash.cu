@@ -277,7 +277,7 @@ __device__ inline void my_rows(int& first, int& head, int T, bool last_first) {
 #if !BACKWARD
 
 // y: (B, T, heads, D); lse: (B, heads, T); shared memory: ROWS and 2 STAGES TILE rows of PITCH
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
     flash_forward(elem* y, float* lse, const elem* qkv, const elem* k_cache, const elem* v_cache, const int* start,
                   const int* documents, int T, int S, int heads, int kv_heads, int causal, int window, float scale,
                   float softcap) {
@@ -363,7 +363,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 #else
 
 // means: (B, heads, T), dy.y; shared memory: 2 ROWS and 2 STAGES TILE rows of PITCH
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
     flash_dq(elem* dqkv, float* means, const elem* qkv, const elem* y, const elem* dy, const float* lse,
              const int* documents, int T, int heads, int kv_heads, int causal, int window, float scale, float softcap,
              int add) {
@@ -417,7 +417,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 }
 
 // shared memory: 2 ROWS and 2 STAGES TILE rows of PITCH, and 2 STAGES TILE floats
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
     flash_dkv(elem* dqkv, const float* means, const elem* qkv, const elem* dy, const float* lse, const int* documents,
               int T, int heads, int kv_heads, int causal, int window, float scale, float softcap, int add) {
     int first, head;
