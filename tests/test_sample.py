@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.cli.sample import Continuation
 from core.engine import Engine, Settings
 from core.errors import NumericsError, UsageError
-from core.generate import Sampling, generate, prompt_ids, sample_logits
+from core.generate import Continuation, Sampling, generate, prompt_ids, sample_logits
 from core.graph import load_model
 from core.loader import load_registry
 
@@ -205,7 +204,7 @@ class Letters:
         return bytes(ids)
 
 
-def shown(text: bytes, stops: tuple[str, ...] = ()) -> tuple[list[str], str, bool]:
+def shown(text: bytes, stops: tuple[str, ...] = ()) -> tuple[list[str], str, str]:
     pieces: list[str] = []
     row = Continuation(Letters(), stops, "", pieces.append)  # type: ignore[arg-type]
     for byte in text:
@@ -217,9 +216,9 @@ def shown(text: bytes, stops: tuple[str, ...] = ()) -> tuple[list[str], str, boo
 
 
 def test_text_is_shown_when_it_is_certain_and_a_stop_is_left_out() -> None:
-    assert shown(b"ab END cd", ("END",)) == (["a", "b", " "], "ab ", True)
-    assert shown(b"a EN E", ("END",)) == (["a", " ", "EN ", "E"], "a EN E", False), "held back, then certain"
-    assert shown(b"aab", ("ab",)) == (["a"], "a", True)
+    assert shown(b"ab END cd", ("END",)) == (["a", "b", " "], "ab ", "stop")
+    assert shown(b"a EN E", ("END",)) == (["a", " ", "EN ", "E"], "a EN E", ""), "held back, then certain"
+    assert shown(b"aab", ("ab",)) == (["a"], "a", "stop")
     assert shown(b"x\n\ny", ("\n\n", "y"))[1] == "x"
-    assert shown("ß".encode()) == (["ß"], "ß", False), "a character of two tokens is one piece"
-    assert shown(b"a\0b") == (["a"], "a", True), "the end of the document ends it"
+    assert shown("ß".encode()) == (["ß"], "ß", ""), "a character of two tokens is one piece"
+    assert shown(b"a\0b") == (["a"], "a", "end"), "the end of the document ends it"

@@ -33,6 +33,7 @@ VERBS = {
     "train": "Train a model from a run config.",
     "plan": "Show what a config would run, without running it.",
     "sample": "Generate text from a run.",
+    "chat": "Talk to a model.",
     "eval": "Measure a model: loss, bits per byte, HellaSwag.",
     "runs": "List runs, draw their curves, and say where two part.",
     "check": "Check ops against their references, then time them.",

@@ -129,9 +129,10 @@ def read_folder(folder: Path) -> Tokenizer | None:
     if tokens is None or config.get("chat_template"):
         try:
             return LibraryTokenizer(document, config, name=folder.resolve().name, where=str(path))
-        except UsageError as error:  # the library is an extra, and a model is of use without text
+        except UsageError as error:  # the library is an extra, and a model is of use without text, or without chats
+            what = "no tokenizer" if tokens is None else "no chat template"
+            warnings.warn(f"{error.message}, so the model has {what}: {error.hint}", stacklevel=2)
             if tokens is None:
-                warnings.warn(f"{error.message}, so the model has no tokenizer: {error.hint}", stacklevel=2)
                 return None
     tokenizer = Tokenizer("bpe", tokens, name=folder.resolve().name)
     return Tokenizer("gpt2", tokens) if tokenizer.hash == HASH else tokenizer

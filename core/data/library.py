@@ -28,6 +28,7 @@ KIND = "huggingface"
 EXTRA = 'pip install "corelm[tokenizers]"'
 BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 BLANK = "\u2581"  # stands for a blank in SentencePiece's tokens
+ANSWER = "\u2042answer\u2042"  # stands for an answer where the template's way of ending one is looked for
 LONGEST_TEMPLATE = 1 << 17  # characters; the longest of published models is a tenth of it
 
 
@@ -114,14 +115,27 @@ class LibraryTokenizer(Tokenizer):
         UsageError without a template or without jinja2, DataError for a template that fails, as one does that takes
         no system message.
         """
+        return self.encode_template(self._written(messages, add_generation_prompt=True))
+
+    @cached_property
+    def answer_ends(self) -> frozenset[int]:
+        """The special token that the chat template puts behind an answer, which is not always `eot`: empty for none."""
+        try:
+            text = self._written([{"role": "user", "content": "a"}, {"role": "assistant", "content": ANSWER}])
+        except DataError:
+            return frozenset()
+        behind = self.encode_template(text.rpartition(ANSWER)[2].lstrip()) if ANSWER in text else ()
+        return frozenset(int(i) for i in behind[:1] if int(i) in self._special)
+
+    def _written(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = False) -> str:
         if self.chat_template is None:
             raise UsageError(
                 f"tokenizer {self.name} has no chat template: its model was made to continue text, not to answer",
                 hint="core sample continues a text",
             )
         tokens = {key: _content(value) for key, value in self.config.items() if key.endswith("_token")}
-        text = _rendered(self.chat_template, messages=list(messages), add_generation_prompt=True, **tokens)
-        return self.encode_template(text)
+        said = list(messages)
+        return _rendered(self.chat_template, messages=said, add_generation_prompt=add_generation_prompt, **tokens)
 
 
 def from_json(value: Mapping[str, Any], where: str) -> LibraryTokenizer:

@@ -21,6 +21,7 @@ class DecodeSession:
     """
 
     BUCKET = 32  # prompts are padded to multiples of this, so that few plans serve all lengths
+    PIECE = 512  # tokens of a prompt that run at once: memory does not grow with the square of its length
 
     def __init__(self, engine: Engine, rows: int, capacity: int) -> None:
         self.engine, self.rows, self.capacity = engine, rows, capacity
@@ -33,9 +34,9 @@ class DecodeSession:
         """Tokens that the fullest row can still take."""
         return self.capacity - int(self.start.max())
 
-    def reset(self) -> None:
-        """Forget all tokens."""
-        self.start[:] = 0
+    def rewind(self, count: int) -> None:
+        """Forget all but each row's first `count` tokens: what is fed next lies behind these."""
+        np.minimum(self.start, count, out=self.start)
 
     def feed(self, tokens: Array, counts: Array | None = None) -> Array:
         """Append tokens (rows, t) i32 and give the logits (rows, V) behind each row's last one.
@@ -52,21 +53,27 @@ class DecodeSession:
                 f"{int((self.start + counts).max())} tokens do not fit into a session of {self.capacity}",
                 hint="start a new session with the last tokens, or ask for fewer new ones",
             )
-        longest = int(counts.max()) - 1
-        if longest:
-            length = min(-(-longest // self.BUCKET) * self.BUCKET, self.room)
-            prompt = np.zeros((self.rows, length), np.int32)
-            width = min(length, tokens.shape[1])
-            prompt[:, :width] = tokens[:, :width]
-            np.clip(prompt, 0, None, out=prompt)
-            self._run(prompt, logits=False)
-            self.start += counts - 1
+        left = counts - 1
+        while left.any():
+            left -= self._prefill(tokens, counts - 1 - left, left)
         last = tokens[np.arange(self.rows), counts - 1][:, None]
         plan = self._run(last, logits=True)
         self.start += 1
         value = self.engine.logits_value
         found = self.engine.device.download(plan.tensor(plan.plan.values[value]))
         return trimmed(found, plan.plan.graph.values[value].shape)[:, -1]
+
+    def _prefill(self, tokens: Array, done: Array, left: Array) -> Array:
+        """Run the next of the `left` tokens of each row, behind those that are `done`; how many of each (rows,).
+
+        What lies behind a row's end is fed too, and written over by what comes to lie there.
+        """
+        length = min(-(-int(left.max()) // self.BUCKET) * self.BUCKET, self.PIECE, self.room)
+        places = np.minimum(done[:, None] + np.arange(length), tokens.shape[1] - 1)
+        self._run(np.clip(np.take_along_axis(tokens, places, axis=1), 0, None), logits=False)
+        taken = np.minimum(left, length)
+        self.start += taken
+        return taken
 
     def plan(self, tokens: int, logits: bool = True) -> Plan:
         """What runs for `tokens` more of each row. BuildError for a model that cannot go on token by token."""

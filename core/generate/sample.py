@@ -136,9 +136,25 @@ def generate_steps(
     for row, prompt in enumerate(prompts):
         padded[row, : len(prompt)] = prompt
     rng = np.random.default_rng(sampling.seed)
-    logits = session.feed(padded, counts)[:, :vocabulary]
+    yield from continue_steps(session, session.feed(padded, counts), prompts, tokens, sampling, rng, vocabulary)
+
+
+def continue_steps(
+    session: Session,
+    logits: Array,
+    held: Sequence[Sequence[int]],
+    tokens: int,
+    sampling: Sampling,
+    rng: np.random.Generator,
+    vocabulary: int | None = None,
+) -> Iterator[Array]:
+    """As `generate_steps`, of a session that holds the prompts already: `held`, behind which it gave `logits` (B, V).
+
+    The last token that was taken from here has not been fed.
+    """
+    logits = logits[:, :vocabulary]
     seen = np.zeros(logits.shape, bool)
-    for row, prompt in enumerate(prompts):
+    for row, prompt in enumerate(held):
         seen[row, [token for token in prompt if token < logits.shape[1]]] = True
     for left in range(tokens - 1, -1, -1):
         drawn = sample_logits(logits, sampling, rng, seen)

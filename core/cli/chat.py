@@ -1,0 +1,192 @@
+"""`core chat`: a conversation in the terminal, or of the lines that come through a pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+
+from core.cli.generation import drawing_options, open_text_model
+from core.cli.sample import show, silent
+from core.cli.show import json_option, plugin_option
+from core.errors import DataError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from core.data import Tokenizer
+    from core.generate import Answer, Chat, Form, Sampling
+
+HELP, RESET, EXIT = "/help", "/reset", "/exit"
+COMMANDS = {
+    HELP: "what can be typed",
+    RESET: "forget the conversation",
+    EXIT: "leave, as Ctrl-D and Ctrl-C do here; during an answer, Ctrl-C ends the answer",
+}
+
+
+@click.command("chat")
+@click.argument("run", required=False)
+@click.option("--system", default="", metavar="TEXT", help="What the model is told before all else.")
+@click.option(
+    "--context", type=click.IntRange(2), metavar="N", help="Tokens of conversation; without it the model's S."
+)
+@drawing_options(tokens=256)
+@plugin_option
+@json_option
+def command(
+    run: str | None,
+    system: str,
+    context: int | None,
+    tokens: int,
+    sampling: Sampling,
+    stops: tuple[str, ...],
+    device: str,
+    plugin: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Talk to RUN: a run's folder or a checkpoint's, a name under runs/, a Hugging Face folder, or nothing for the
+    newest run.
+
+    What is typed is put into words by the tokenizer's chat template; a model without one continues a text of turns.
+    Through a pipe, each line is a turn, and answers alone are printed; with --json, an object a line.
+    """
+    from core.generate import Chat
+
+    found, model, tokenizer = open_text_model(run, device, plugin)
+    session = model.engine.session(1, context or 0)
+    form, has_template = form_of(tokenizer)
+    chat = Chat(session, tokenizer, form, sampling, tokens, stops=stops, system=system, vocabulary=tokenizer.vocab_size)
+    chat.try_out()
+    if not has_template:
+        note(f"{tokenizer.name} has no chat template: the model continues a text of turns, User: and Assistant:")
+    with contextlib.suppress(AttributeError, ValueError):
+        sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
+    if sys.stdin.isatty():
+        note(
+            f"{found.path}: {model!r}, {session.capacity:,} tokens, seed {sampling.seed}; {HELP} says what can be typed"
+        )
+        converse(chat, as_json)
+    else:
+        for line in sys.stdin:
+            take(chat, line.strip(), as_json, lambda: False)
+
+
+def form_of(tokenizer: Tokenizer) -> tuple[Form, bool]:
+    """How a conversation is written for a tokenizer's model, and whether its own template says so."""
+    from core.data.library import LibraryTokenizer
+    from core.generate import Form, plain_form
+
+    if isinstance(tokenizer, LibraryTokenizer) and tokenizer.chat_template is not None:
+        return Form(tokenizer.chat, tokenizer.answer_ends), True
+    return plain_form(tokenizer), False
+
+
+def note(text: str) -> None:
+    """What is said beside the answers."""
+    click.echo(f"({text})", err=True)
+
+
+# --- turns -------------------------------------------------------------------------------------------------------
+
+
+def take(chat: Chat, line: str, as_json: bool, stopped: Callable[[], bool]) -> bool:
+    """One line: a command, or a turn whose answer is printed as it is made. False when it says to leave."""
+    if not line:
+        return True
+    if line.startswith("/") and line[1:].isalpha():
+        return obey(chat, line)
+    answer = chat.answer(line, silent if as_json else show, stopped)
+    if as_json:
+        click.echo(json.dumps({"prompt": line, **asdict(answer)}, ensure_ascii=False))
+    else:
+        click.echo()
+    for text in remarks(answer):
+        note(text)
+    return True
+
+
+def obey(chat: Chat, line: str) -> bool:
+    if line not in COMMANDS:
+        raise UsageError(f"there is no {line}{did_you_mean(line, COMMANDS)}", hint=f"there are {', '.join(COMMANDS)}")
+    if line == RESET:
+        chat.reset()
+        note("the conversation is forgotten")
+    elif line == HELP:
+        for name, text in COMMANDS.items():
+            note(f"{name}: {text}")
+    return line != EXIT
+
+
+def remarks(answer: Answer) -> Iterator[str]:
+    """What is to be said of an answer besides its text."""
+    from core.generate.chat import CONTEXT, INTERRUPTED
+    from core.generate.text import TOKENS
+
+    if answer.dropped:
+        yield f"the context is full: the oldest {answer.dropped} messages are forgotten; {RESET} forgets all"
+    if answer.ended == CONTEXT:
+        yield f"the context is full: the answer ends here; {RESET} forgets the conversation"
+    if answer.ended == TOKENS:
+        yield f"ended after {len(answer.tokens)} tokens; --tokens asks for more"
+    if answer.ended == INTERRUPTED:
+        yield "stopped" if answer.tokens else "stopped before it began: this turn is forgotten"
+
+
+# --- the terminal ------------------------------------------------------------------------------------------------
+
+
+class Interrupts:
+    """Ctrl-C. During an answer the first asks it to end and the second leaves; at the prompt it leaves."""
+
+    def __init__(self) -> None:
+        self.answering = self.asked = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if not self.answering or self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    @contextlib.contextmanager
+    def during_an_answer(self) -> Iterator[None]:
+        self.answering, self.asked = True, False
+        try:
+            yield
+        finally:
+            self.answering = False
+
+
+def converse(chat: Chat, as_json: bool) -> None:
+    """Turns until the person leaves. What cannot be answered is said, and the conversation goes on."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  # lines can be edited, and come back with the arrow keys
+    interrupts = Interrupts()
+    before = signal.signal(signal.SIGINT, interrupts)
+    try:
+        while True:
+            try:
+                line = ask()
+            except (EOFError, KeyboardInterrupt):
+                click.echo(err=True)
+                return
+            try:
+                with interrupts.during_an_answer():
+                    if not take(chat, line.strip(), as_json, lambda: interrupts.asked):
+                        return
+            except (UsageError, DataError) as error:
+                click.echo(f"core: {error}", err=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def ask() -> str:
+    """A line that is typed. The prompt is never part of what is printed into a file."""
+    if sys.stdout.isatty():
+        return input("> ")
+    click.echo("> ", nl=False, err=True)
+    return input()

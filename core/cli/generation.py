@@ -1,0 +1,78 @@
+"""What `core sample` and `core chat` share: how tokens are drawn, and a model with its tokenizer."""
+
+from __future__ import annotations
+
+import functools
+import secrets
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from core.errors import CheckpointError, UsageError
+
+if TYPE_CHECKING:
+    from core.api import Model
+    from core.data import Tokenizer
+    from core.interop.opened import Opened
+
+OPTIONS = (
+    click.option("--temperature", type=float, default=0.8, show_default=True, help="0 takes the likeliest token."),
+    click.option("--top-k", type=int, default=0, show_default=True, help="Draw from the k likeliest; 0: from all."),
+    click.option(
+        "--top-p", type=float, default=1.0, show_default=True, help="Draw from the fewest of this probability."
+    ),
+    click.option("--repetition-penalty", type=float, default=1.0, show_default=True, help="Above 1: fewer repeats."),
+    click.option("--stop", "stops", multiple=True, help="End before this text, too; may be repeated."),
+    click.option("--seed", type=click.IntRange(0), help="The same seed draws the same text; without one it is new."),
+    click.option("--device", type=click.Choice(["auto", "cuda", "cpu", "sim"]), default="auto", show_default=True),
+)
+
+
+def drawing_options(tokens: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The options, as the arguments `tokens`, `sampling`, `stops` and `device`; `tokens` is the default of --tokens."""
+    most = click.option(
+        "--tokens", type=click.IntRange(1), default=tokens, show_default=True, help="New tokens, at most."
+    )
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def settled(
+            temperature: float, top_k: int, top_p: float, repetition_penalty: float, seed: int | None, **others: Any
+        ) -> Any:
+            from core.generate import Sampling
+
+            drawn_from = secrets.randbits(32) if seed is None else seed
+            sampling = Sampling(temperature, top_k, drawn_from, top_p, repetition_penalty)
+            return command(sampling=sampling, **others)
+
+        return functools.reduce(lambda made, option: option(made), reversed([most, *OPTIONS]), settled)
+
+    return decorate
+
+
+def open_text_model(run: str | None, device: str, plugins: Sequence[str]) -> tuple[Opened, Model, Tokenizer]:
+    """RUN as the command line has it, on a device, as it generates; and its tokenizer.
+
+    RUN is what `core.load` takes, a name under runs/, or nothing for the newest run. CheckpointError for a model that
+    came without a tokenizer, UsageError for one without weights.
+    """
+    from core.api import build_model
+    from core.interop.opened import open_path
+    from core.loader import load_registry
+    from core.train.run import find_run
+
+    registry = load_registry(plugins)
+    path = run if run in registry.models else find_run(run)
+    found = open_path(path, registry)
+    if found.weights is None:
+        raise UsageError(
+            f"{path}: a model without weights: it has nothing to say", hint="name a run, or train it first"
+        )
+    model = build_model(found, registry, device, fuse=True)
+    if model.tokenizer is None:
+        raise CheckpointError(
+            f"{found.path} holds no tokenizer that is known: what it was trained on, or came from, brought none",
+            hint="core import SRC OUT --tokenizer gpt2 adds one; core.load(PATH).generate(tokens) takes token ids",
+        )
+    return found, model, model.tokenizer

@@ -1,0 +1,77 @@
+"""The text behind a prompt as it grows, token by token: what of it is certain, and where it ends."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
+
+from core.generate.sample import Text
+
+# why a text goes no further: the model ended it, a stop text came, it has as many tokens as were asked for
+END, STOP, TOKENS = "end", "stop", "tokens"
+
+
+class Words(Text, Protocol):
+    """What a growing text needs of a tokenizer."""
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes: ...
+
+
+class Continuation:
+    """The text behind a prompt as it grows: `tokens` and `text` so far; `ended` says why it goes no further, once so.
+
+    `show` gets the prompt, then pieces of the text as soon as they are certain: a character's bytes may come in several
+    tokens, and what may become one of `stops` is held back. A stop, and a token that ends the text (the tokenizer's
+    end of text, or one of `ends`), are left out.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Words,
+        stops: Sequence[str],
+        prompt: str,
+        show: Callable[[str], None],
+        ends: Collection[int] = (),
+    ) -> None:
+        self._tokenizer, self._stops, self._show = tokenizer, [s for s in stops if s], show
+        self._ends = {tokenizer.eot, *ends}
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._held = ""  # text that may be the begin of a stop
+        self.tokens: list[int] = []
+        self.text, self.ended = "", ""
+        if prompt:
+            show(prompt)
+
+    def token(self, token: int) -> None:
+        if self.ended:
+            return
+        if token in self._ends:
+            self.end(END)
+            return
+        self.tokens.append(token)
+        self._add(self._decoder.decode(self._tokenizer.decode_bytes([token])))
+
+    def _add(self, text: str) -> None:
+        text = self._held + text
+        found = [at for at in (text.find(stop) for stop in self._stops) if at >= 0]
+        if found:
+            self._held, self.ended = "", STOP
+            self._give(text[: min(found)])
+            return
+        most = max((len(stop) - 1 for stop in self._stops), default=0)
+        begins = (n for n in range(min(most, len(text)), 0, -1) if any(s.startswith(text[-n:]) for s in self._stops))
+        held = next(begins, 0)
+        self._held = text[len(text) - held :]
+        self._give(text[: len(text) - held])
+
+    def _give(self, text: str) -> None:
+        self.text += text
+        if text:
+            self._show(text)
+
+    def end(self, why: str = TOKENS) -> None:
+        """Nothing comes any more: what was held back is text."""
+        if not self.ended:
+            self.ended = why
+            self._give(self._held + self._decoder.decode(b"", final=True))
