@@ -188,7 +188,7 @@ def test_every_mutant_of_adamw_is_caught() -> None:
 # --- kernels -----------------------------------------------------------------------------------------------------
 
 KERNELS = [f"{op.name}.{variant.name}" for op, variant in chosen(REGISTRY, (), "sim")]
-RUN = {"gelu.vector": 3, "layernorm.warp": 3, "matmul.tiled": 2, "attention.naive": 2, "cross_entropy.block": 2}
+RUN = {"gelu.vector": 3, "layernorm.warp": 3, "matmul.tiled": 2, "attention.naive": 2, "cross_entropy.fused": 2}
 
 
 @pytest.mark.parametrize("name", RUN)

@@ -218,7 +218,7 @@ def test_sums_are_those_of_the_lines_and_the_formula(capfd):
 
 
 def test_the_fused_launcher_is_shown_and_not_added_to_backward(capfd):
-    words = ("cross_entropy.block", "--shape", "logits=2,64 targets=2", "--no-lines")
+    words = ("cross_entropy.fused", "--shape", "logits=2,64 targets=2", "--no-lines")
     out = printed(capfd, *words)
     kernels = dict(re.findall(r"^ +(block_\w+) +\S+ +\S+ +([\d,]+)", out, re.M))
     (backward,) = re.findall(r"cross_entropy backward.*?warp instructions +([\d,]+)", out, re.S)
@@ -310,7 +310,7 @@ def test_the_python_of_the_page_runs(capfd):
 def test_every_kernel_and_variant_that_the_page_names_exists():
     text = PAGE.read_text("utf-8")
     sources = "".join(p.read_text("utf-8") for p in (ROOT / "ops/cuda").glob("*.cu"))
-    kernels = set(re.findall(r"`((?:naive|warp|tiled|mma|online|flash|block|vector)_\w+)`", text))
+    kernels = set(re.findall(r"`((?:naive|warp|tiled|mma|online|flash|twopass|block|vector)_\w+)`", text))
     assert kernels and not [name for name in kernels if not re.search(rf"\b{name}\b", sources)]
     assert not [name for name in re.findall(r"`(ops/[\w/.]+)`", text) if not (ROOT / name).exists()]
 

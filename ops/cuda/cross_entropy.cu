@@ -2,11 +2,12 @@
 // dlogits = dloss * (exp(logits - lse) - [target]), 0 in the padding and where the target is negative. Formulas:
 // ../cross_entropy.py. logits, dlogits: (rows, P), may share memory; targets, loss, lse, dloss: (rows)
 //
-// naive_forward    one thread a row: three passes, neighbouring threads P columns apart
-// naive_dlogits    one thread an element
-// block_forward    one thread block a row, maximum and sum in one pass, 16 bytes a thread
-// block_dlogits    one thread block a row, the gradient in the logits' memory: one read, one write, no second tensor
-// block_both       both in one launch: the row comes from cache the second time. Limited by memory bandwidth
+// naive_forward      one thread a row: two passes, neighbouring threads P columns apart
+// naive_dlogits      one thread an element
+// twopass_forward    one thread block a row, 16 bytes a thread: maximum, then sum, and the row is read for each
+// block_forward      the same with maximum and sum in one pass: one read
+// block_dlogits      one thread block a row, the gradient in the logits' memory: one read, one write, no second tensor
+// block_both         both in one launch: the row comes from cache the second time. Limited by memory bandwidth
 
 #ifndef WIDTH
 #define WIDTH 1  // elements that a thread loads at once: 16 bytes where P is a multiple of them, else one
@@ -37,9 +38,35 @@ extern "C" __global__ void naive_dlogits(elem* dlogits, const elem* logits, cons
     dlogits[at] = gradient;
 }
 
-// --- block ---------------------------------------------------------------------------------------------------------
+// --- a thread block a row ------------------------------------------------------------------------------------------
 
-// lse of one row, for the whole thread block. A thread keeps the largest logit that it has seen and the sum of exp
+// For the whole thread block, the first thread of which writes.
+__device__ inline void write_loss(float* loss, float* lse, const elem* logits, int target, float value) {
+    if (threadIdx.x > 0) return;
+    *lse = value;
+    *loss = target < 0 ? 0 : value - logits[target];
+}
+
+extern "C" __global__ void twopass_forward(float* loss, float* lse, const elem* logits, const int* targets, int P,
+                                           int classes) {
+    int row = blockIdx.x;
+    float top = -INFINITY, sum = 0;
+    logits += (u64)row * P;
+    for (int c = threadIdx.x * WIDTH; c < classes; c += blockDim.x * WIDTH) {
+        auto values = load<WIDTH>(logits + c);
+        for (int k = 0; k < WIDTH; k++)
+            if (c + k < classes) top = fmaxf(top, values[k]);
+    }
+    top = block_max(top);
+    for (int c = threadIdx.x * WIDTH; c < classes; c += blockDim.x * WIDTH) {
+        auto values = load<WIDTH>(logits + c);
+        for (int k = 0; k < WIDTH; k++)
+            if (c + k < classes) sum += fast_exp(values[k] - top);
+    }
+    write_loss(loss + row, lse + row, logits, targets[row], top + logf(block_sum(sum)));
+}
+
+// lse of one row in one pass, for the whole thread block. A thread keeps the largest logit that it has seen and the sum
 // relative to it; the sum shrinks when a larger one comes.
 __device__ inline float row_lse(const elem* logits, int P, int classes) {
     float top = -INFINITY, sum = 0;
@@ -72,12 +99,9 @@ __device__ inline void row_gradient(elem* dlogits, const elem* logits, int targe
 
 extern "C" __global__ void block_forward(float* loss, float* lse, const elem* logits, const int* targets, int P,
                                          int classes) {
-    logits += (u64)blockIdx.x * P;
-    float value = row_lse(logits, P, classes);
-    if (threadIdx.x > 0) return;
-    int target = targets[blockIdx.x];
-    lse[blockIdx.x] = value;
-    loss[blockIdx.x] = target < 0 ? 0 : value - logits[target];
+    int row = blockIdx.x;
+    logits += (u64)row * P;
+    write_loss(loss + row, lse + row, logits, targets[row], row_lse(logits, P, classes));
 }
 
 extern "C" __global__ void block_dlogits(elem* dlogits, const elem* logits, const int* targets, const float* lse,
