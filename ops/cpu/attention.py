@@ -95,7 +95,7 @@ class AttentionBlocked(Variant):
 
     def forward(self, t, launch):
         if t.start is not None:
-            launch.call(lambda: decode(t))
+            launch.call((lambda: decode_one(t)) if t.T == 1 else (lambda: decode(t)))
             return
         tasks, kind = Tasks(t), t.qkv.dtype
         lse = t.lse.reshape(t.B, t.kv_heads, tasks.group, t.T)
@@ -150,6 +150,21 @@ class AttentionBlocked(Variant):
                 accumulate(ds, q[:, :, lo:hi], dk[:, :keys], part, hi == t.T)
 
         launch.rows(tasks.count, one_by_one(differentiate), tasks.grain, scratch=bytes_of(kind, *sizes))
+
+
+def decode_one(t):
+    """`decode` of one token a row, which may see all that is cached: nothing is masked, and BLAS reads the cache."""
+    heads = (t.kv_heads, t.heads // t.kv_heads)
+    for b, start in enumerate(t.start.tolist()):
+        q, k, v = np.split(t.qkv[b, 0], [t.heads * t.D, (t.heads + t.kv_heads) * t.D])
+        t.k[b, start], t.v[b, start] = k, v
+        k, v = (cache[b, : start + 1].reshape(-1, t.kv_heads, t.D).swapaxes(0, 1) for cache in (t.k, t.v))
+        p = np.matmul(q.reshape(*heads, t.D), k.swapaxes(1, 2))
+        p *= t.scale or 1 / math.sqrt(t.D)
+        p -= p.max(-1, keepdims=True)
+        np.exp(p, out=p)
+        p /= p.sum(-1, keepdims=True)
+        np.matmul(p, v, out=t.y[b].reshape(*heads, t.D))
 
 
 def accumulate(weights, rows, target, part, fresh):

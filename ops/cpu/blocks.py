@@ -1,5 +1,7 @@
 """Scratch memory and block sizes that the cpu variants share. Not a variant."""
 
+import math
+
 import numpy as np
 
 from core import cdiv
@@ -16,7 +18,7 @@ def carve(scratch, dtype, *shapes):
     """Arrays of `shapes` one after the other in `scratch`, which is bytes."""
     arrays, at, item = [], 0, np.dtype(dtype).itemsize
     for shape in shapes:
-        size = item * int(np.prod(shape, dtype=np.int64))
+        size = item * math.prod(shape)
         arrays.append(scratch[at : at + size].view(dtype).reshape(shape))
         at += cdiv(size, 64) * 64
     return arrays
@@ -25,4 +27,4 @@ def carve(scratch, dtype, *shapes):
 def bytes_of(dtype, *shapes):
     """What `carve` needs."""
     item = np.dtype(dtype).itemsize
-    return sum(cdiv(item * int(np.prod(shape, dtype=np.int64)), 64) * 64 for shape in shapes)
+    return sum(cdiv(item * math.prod(shape), 64) * 64 for shape in shapes)
