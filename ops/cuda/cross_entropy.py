@@ -27,7 +27,7 @@ class CrossEntropyNaive(Variant):
 
 
 class CrossEntropyTwoPass(Variant):
-    """A thread block a row, 16 bytes a thread: an eighth of the sectors of `naive`; maximum and sum each read the row."""
+    """A thread block a row, 16 bytes a thread: an eighth of the sectors of `naive`; the row is read twice."""
 
     op, name, priority = "cross_entropy", "twopass", 3
     saved = {"lse": "... : acc"}
