@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from core import f32, i32, u32
+from core.device.cpu import Nested
 from core.device.gpu import (
     DeviceTensor,
     Host,
+    Scratch,
     bytes_of,
     decode,
     element_type,
@@ -22,6 +24,7 @@ from core.device.gpu import (
     to_bf16,
 )
 from core.errors import BuildError
+from core.loader import load_registry
 from core.op import Tensors, Variant
 
 SOURCE = """// scale(y) in a comment is not a kernel
@@ -199,3 +202,80 @@ def test_a_tensor_map_that_the_hardware_refuses_is_told_in_words(shape, how, wor
         tensor_map(tensor(shape, "bf16"), **how)
     with pytest.raises(BuildError, match="multiple of 16 bytes"):
         tensor_map(tensor((64, 64), "bf16", pointer=8), box=(64, 1))
+
+
+# --- other ops' launches -----------------------------------------------------------------------------------------
+
+PACKED, ROWS = tensor((2, 5, 24)), tensor((3, 8))
+NESTED = {
+    "saved tensors that nobody keeps": (
+        "attention.naive", "forward", {"qkv": PACKED, "heads": 2}, "it saves p, and a nested launch keeps nothing"
+    ),
+    "others than are kept": (
+        "attention.naive", "backward", {"qkv": PACKED, "heads": 2, "lse": Y}, "saves p, and a nested launch keeps lse"
+    ),
+    "what is kept": ("attention.online", "backward", {"qkv": PACKED, "heads": 2, "lse": Y}, None),
+    "adding, where it can": ("gelu.vector", "backward", {"x": ROWS, "add_dx": True}, None),
+    "adding, where it cannot": ("gelu.blocked", "backward", {"x": ROWS, "add_dx": True}, "it cannot add to dx"),
+    "limits of its own": (
+        "matmul.register", "forward", {"x": ROWS, "weight": ROWS}, "3 x 3 results would leave most of a tile"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", NESTED)
+def test_a_nested_launch_takes_a_variant_that_can_do_what_is_asked(what):
+    name, method, values, says = NESTED[what]
+    registry = load_registry(only=())
+    op, _, variant = name.partition(".")
+    why_not = Nested.of(registry.op(op), method, values).against(registry.variant(op, variant))
+    assert why_not == says or says in why_not
+
+
+def test_a_nested_launch_has_the_sizes_of_its_tensors_and_what_is_left_out_is_none():
+    matmul = load_registry(only=()).op("matmul")
+    t = Nested.of(matmul, "backward", {"x": ROWS, "weight": tensor((5, 8)), "dy": tensor((3, 5)), "dx": ROWS}).t
+    assert (t.rows, t.features, t.K, t.bias) == (3, 5, 8, None)
+    assert t.dx is ROWS and t.dweight is None and not t.add_dweight
+    assert "dy" not in vars(Nested.of(matmul, "forward", {"x": ROWS, "weight": tensor((5, 8))}).t)
+    with pytest.raises(BuildError, match="lacks the input 'x'"):
+        Nested.of(matmul, "backward", {"weight": ROWS, "dy": ROWS})
+    with pytest.raises(BuildError, match="has no attribute"):
+        Nested.of(matmul, "forward", {"x": ROWS, "weight": ROWS, "widht": 3})
+
+
+def test_nested_launches_one_after_the_other_share_a_workspace_and_one_within_another_has_its_own(tmp_path):
+    """Of each launcher: whose workspace it was given."""
+    (tmp_path / "one.cu").write_text('extern "C" __global__ void work(float* y) {}')
+    made = []
+
+    class Inner(Variant):
+        op, name = "inner", "mine"
+        sources = {"forward": (tmp_path / "one.cu",)}
+
+        def workspace(self, t):
+            return t.size
+
+        def forward(self, t, launch):
+            launch("work", launch.workspace, grid=1, block=32)
+            if t.deep:
+                launch.op("inner", size=8, deep=False)
+
+    class Outer(Inner):
+        def workspace(self, t):
+            return 0
+
+        def forward(self, t, launch):
+            for size, deep in ((16, True), (24, False)):
+                launch.op("inner", size=size, deep=deep)
+
+    def zeros(nbytes):
+        made.append(nbytes)
+        return tensor((nbytes,), "u8", pointer=4096 * len(made))
+
+    host = Host(zeros=zeros, scratch=Scratch(zeros))
+    pick = lambda name, method, values: (Inner(), Tensors(**values))  # noqa: E731
+    for _ in range(2):  # nodes
+        found = [r.args[0].pointer for r in record(Outer(), "forward", Tensors(), pick, host=host)]
+    first, within, second = found
+    assert first == second != within and made == [16, 8, 24]

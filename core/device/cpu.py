@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
@@ -23,8 +24,8 @@ from core.op import Op, Reference, Tensors, Variant, make_tensors
 
 Array = np.ndarray[Any, Any]
 Command = Callable[[], None]
-# pick("matmul", shapes and attrs by name) -> the op and the variant that a nested launch uses
-Pick = Callable[[str, Mapping[str, Any]], tuple[Op, Variant]]
+# pick("matmul", "forward", tensors and attrs by name) -> the variant that a nested launch uses, and its `t`
+Pick = Callable[[str, str, Mapping[str, Any]], tuple[Variant, Tensors]]
 
 ALIGN = 256  # bytes: where every tensor starts
 
@@ -148,30 +149,66 @@ class Launch:
         """Run `f()` once."""
         self.commands.append(f)
 
-    def op(self, name: str, **values: Any) -> None:
-        """Launch another op's chosen variant forward: its inputs, params and outputs as tensors, its attrs."""
+    def op(self, name: str, method: str = "forward", /, **values: Any) -> None:
+        """Launch another op's chosen variant: what `Nested` says of the values."""
         if self._pick is None:
             raise BuildError(f'launch.op("{name}"): no registry to choose a variant from')
-        op, variant = self._pick(name, values)
-        self.commands += record(variant, "forward", nested_tensors(op, variant, values), self._pick)
+        variant, t = self._pick(name, method, values)
+        self.commands += record(variant, method, t, self._pick)
 
 
-def nested_tensors(op: Op, variant: Variant, values: Mapping[str, Any]) -> Tensors:
-    """`t` for `launch.op`: tensors are given by the caller, dims follow from their shapes."""
-    where = f"launch.op({op.name!r})"
-    if variant.saved:
-        raise BuildError(f"{where}: variant {variant.name} saves tensors, and a nested launch has nowhere to keep them")
-    names = {*op.inputs, *op.outputs, *op.params}
-    extra = {"step", "start", "key"} & set(values)
-    attrs = {k: v for k, v in values.items() if k not in names | extra}
-    for param, declared in op.params.items():
-        if declared.optional:
-            attrs[param] = values.get(param) is not None
-    settled = op.settle_attrs(attrs, {}, where)
-    shapes = {k: v.shape for k, v in values.items() if k in op.inputs and v is not None}
-    dims = op.solve(shapes, settled, where)
-    tensors = {k: values.get(k) for k in (*op.inputs, *op.params, *op.outputs)}
-    return make_tensors(dims, {**tensors, **{k: values[k] for k in extra}}, node=op.name)
+@dataclass(frozen=True)
+class Nested:
+    """What `launch.op(name, method, **values)` asks for.
+
+    values: the op's inputs and params, with which dims and sizes follow; its outputs, gradients by their `d` names
+    (what is left out is None), `add_d...` where one is added to; its attrs. Anything else is a tensor that the variant
+    saves in forward and reads in backward: whoever launches it keeps it in between, and gives it to both.
+    """
+
+    op: Op
+    method: str
+    t: Tensors
+    keeps: frozenset[str]
+    adds: frozenset[str]  # inputs whose gradient is added to
+
+    @classmethod
+    def of(cls, op: Op, method: str, values: Mapping[str, Any]) -> Nested:
+        """BuildError for sizes or attrs that the op does not have."""
+        where = f"launch.op({op.name!r})"
+        own = (*op.inputs, *op.params)
+        tensors = dict.fromkeys((*own, *op.state, *op.outputs))
+        gradients: dict[str, Any] = dict.fromkeys(f"d{n}" for n in (*own, *op.outputs))
+        gradients |= {f"add_d{n}": False for n in own}
+        known = {*tensors, *gradients, "step", "start", "key"}
+        missing = [n for n, slot in op.inputs.items() if not slot.optional and values.get(n) is None]
+        if missing:
+            raise BuildError(f"{where} lacks the input {missing[0]!r}, whose shape it needs forward and backward")
+        keeps = {k for k, v in values.items() if k not in known | set(op.attrs) and hasattr(v, "shape")}
+        attrs = {k: v for k, v in values.items() if k not in known | keeps}
+        for param, pattern in op.param_patterns.items():
+            if op.params[param].optional:
+                attrs[param] = values.get(param) is not None
+            if values.get(param) is not None:
+                sizes = zip(pattern.tokens, values[param].shape, strict=True)
+                attrs |= {token: size for token, size in sizes if token in op.attrs}
+        shapes = {k: v.shape for k, v in values.items() if k in op.inputs and v is not None}
+        dims = op.solve(shapes, op.settle_attrs(attrs, {}, where), where)
+        given = {k: v for k, v in values.items() if k not in attrs or k in tensors}
+        absent = gradients if method == "backward" else {}
+        t = make_tensors(dims, {**tensors, **absent, **given}, node=op.name)
+        return cls(op, method, t, frozenset(keeps), frozenset(n for n in op.inputs if values.get(f"add_d{n}")))
+
+    def against(self, variant: Variant) -> str | None:
+        """Why a variant cannot do it, in words."""
+        if self.method == "backward" and not variant.has_backward:
+            return "it has no backward"
+        if set(variant.saved) != self.keeps:
+            kept, saved = (", ".join(sorted(names)) or "nothing" for names in (self.keeps, variant.saved))
+            return f"it saves {saved}, and a nested launch keeps {kept}"
+        if lacks := self.adds - set(variant.can_add):
+            return f"it cannot add to d{min(lacks)}"
+        return variant.why_not(self.t)
 
 
 def record(

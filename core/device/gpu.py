@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from core.device.cpu import Pick, nested_tensors
+from core.device.cpu import Pick
 from core.device.nvrtc import Kernel, shown
 from core.dtypes import NUMPY, itemsize
 from core.errors import BuildError
@@ -225,6 +225,33 @@ class LaunchRecord:
         return f"{of}{self.kernel.origin} {self.method}, kernel {self.kernel.name} ({self.line})"
 
 
+@dataclass(frozen=True)
+class CallRecord:
+    """A library's work in place of a launch. `prepare(*addresses)` is called once, before the list first runs, and gives
+    `start(stream)`, which puts the work on that stream: at each replay, or once while a graph is captured. It may
+    allocate nothing and wait for nothing then. args: the tensors, whose addresses prepare gets, 0 for None."""
+
+    prepare: Callable[..., Callable[[int], None]]
+    args: tuple[DeviceTensor | None, ...]
+    origin: str
+    node: str = ""
+    method: str = ""
+    line: str = ""
+
+    @property
+    def nbytes(self) -> int:
+        """Of all tensors that it is given."""
+        return sum(a.nbytes for a in self.args if a is not None)
+
+    @property
+    def where(self) -> str:
+        of = f"node {self.node}, " if self.node else ""
+        return f"{of}{self.origin} {self.method}, a library's call ({self.line})"
+
+
+Recorded = LaunchRecord | CallRecord
+
+
 def bytes_of(argument: Scalar | DeviceTensor | None) -> bytes:
     """An argument as it lies in the parameter buffer: an address (8 bytes; 0 for None), or the scalar's own bytes."""
     if isinstance(argument, np.generic):
@@ -239,7 +266,7 @@ class Host:
     sms: int = 1
     resident: Callable[[Kernel, int, int], int] | None = None  # (kernel, threads, smem) -> thread blocks in all
     zeros: Callable[[int], DeviceTensor] | None = None  # bytes -> a u8 tensor of zeros, nobody else's
-    scratch: Callable[[int], DeviceTensor] | None = None  # bytes -> a workspace; `zeros` where it is None
+    scratch: Scratch | None = None  # of nested launches; `zeros` where it is None
 
 
 @dataclass
@@ -254,7 +281,7 @@ class GpuLaunch:
     pick: Pick | None
     workspace: DeviceTensor | None = None
     counters: DeviceTensor | None = None
-    records: list[LaunchRecord] = field(default_factory=list)
+    records: list[Recorded] = field(default_factory=list)
 
     def __call__(
         self,
@@ -293,6 +320,20 @@ class GpuLaunch:
         _check_sizes(record, where)
         self.records.append(record)
 
+    def call(self, prepare: Callable[..., Callable[[int], None]], *tensors: Any) -> None:
+        """Have a library do it: what CallRecord says of `prepare`. A variant that calls one declares it as `library`.
+
+        Raises BuildError for an argument that is neither a tensor nor None.
+        """
+        line = _caller()
+        where = f"{self.origin} {self.method} ({line}): launch.call({getattr(prepare, '__name__', prepare)}"
+        if not self.variant.library:
+            raise BuildError(f"{where}, ...): {self.origin} declares no `library`, so it may only launch kernels")
+        for index, tensor in enumerate(tensors):
+            if not (tensor is None or isinstance(tensor, DeviceTensor)):
+                raise BuildError(f"{where}, ...): argument {index + 1} is {tensor!r}; expected a tensor or None")
+        self.records.append(CallRecord(prepare, tensors, self.origin, self.node, self.method, line))
+
     @property
     def origin(self) -> str:
         return f"{self.variant.op}.{self.variant.name}"
@@ -326,57 +367,56 @@ class GpuLaunch:
         """A tensor map for bulk copies; dims and box run from the fastest dim, strides are bytes."""
         return tensor_map(tensor, box, swizzle, dims, strides)
 
-    def op(self, name: str, **values: Any) -> None:
-        """Launch another op's chosen variant forward: its inputs, params and outputs as tensors, its attrs."""
-        self.records += nested(name, values, self.pick, self.host)
+    def op(self, name: str, method: str = "forward", /, **values: Any) -> None:
+        """Launch another op's chosen variant: what core.device.cpu.Nested says of the values."""
+        self.records += nested(name, method, values, self.pick, self.host)
 
 
-def nested(name: str, values: Mapping[str, Any], pick: Pick | None, host: Host) -> list[LaunchRecord]:
-    """What `launch.op(name, **values)` launches."""
+def nested(name: str, method: str, values: Mapping[str, Any], pick: Pick | None, host: Host) -> list[Recorded]:
+    """What `launch.op(name, method, **values)` launches."""
     if pick is None:
         raise BuildError(f'launch.op("{name}"): no registry to choose a variant from')
-    op, variant = pick(name, values)
-    t = nested_tensors(op, variant, values)
-    return record(variant, "forward", t, pick, host=host)
+    variant, t = pick(name, method, values)
+    taken = host.scratch.taken if host.scratch is not None else 0
+    records = record(variant, method, t, pick, host=host)
+    if host.scratch is not None:
+        host.scratch.taken = taken  # it is recorded: the next one may have its workspace
+    return records
 
 
 class CallLaunch:
     """What an optimizer's step records into: ops only."""
 
     def __init__(self, pick: Pick | None, host: Host) -> None:
-        self.records: list[LaunchRecord] = []
+        self.records: list[Recorded] = []
         self._pick = pick
-        self._scratch = Scratch(host.zeros) if host.zeros is not None else None
-        self._host = replace(host, scratch=self._scratch) if self._scratch is not None else host
+        self._host = host
 
     @property
     def sms(self) -> int:
         return self._host.sms
 
-    def op(self, name: str, **values: Any) -> None:
-        self.records += nested(name, values, self._pick, self._host)
-        if self._scratch is not None:
-            self._scratch.free()
+    def op(self, name: str, method: str = "forward", /, **values: Any) -> None:
+        self.records += nested(name, method, values, self._pick, self._host)
 
 
 class Scratch:
-    """Workspaces of ops that run one after another: an op gets the memory that the ones before it are done with."""
+    """Workspaces of ops that run one after another: an op gets the memory that the ones before it are done with.
+
+    taken: how many are in use by the op that is being recorded, and the ops that it is part of.
+    """
 
     def __init__(self, zeros: Callable[[int], DeviceTensor]) -> None:
-        self._zeros, self._held, self._taken = zeros, list[DeviceTensor](), 0
+        self._zeros, self._held, self.taken = zeros, list[DeviceTensor](), 0
 
     def __call__(self, nbytes: int) -> DeviceTensor:
-        """A workspace apart from those that this op, and the ops that it launches, have taken."""
-        if self._taken == len(self._held):
+        """A workspace apart from those that are in use."""
+        if self.taken == len(self._held):
             self._held.append(self._zeros(nbytes))
-        elif self._held[self._taken].nbytes < nbytes:
-            self._held[self._taken] = self._zeros(nbytes)
-        self._taken += 1
-        return self._held[self._taken - 1].part(0, (nbytes,))
-
-    def free(self) -> None:
-        """The op is recorded: the next one may have its workspaces."""
-        self._taken = 0
+        elif self._held[self.taken].nbytes < nbytes:
+            self._held[self.taken] = self._zeros(nbytes)
+        self.taken += 1
+        return self._held[self.taken - 1].part(0, (nbytes,))
 
 
 def record(
@@ -389,7 +429,7 @@ def record(
     sms: int = 1,
     *,
     host: Host | None = None,
-) -> list[LaunchRecord]:
+) -> list[Recorded]:
     """The launches of one launcher: `method` is "forward", "backward" or "forward_backward".
 
     workspace and counters: the variant's scratch and its u32 zeros; without them, the host's memory.

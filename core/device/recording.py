@@ -6,11 +6,13 @@ Memory and replay are the device's own. `as_command` is what a launch becomes in
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from core.device import primitives
 from core.device.cpu import Pick, clocked
-from core.device.gpu import CallLaunch, DeviceTensor, Host, LaunchRecord, record
+from core.device.gpu import CallLaunch, DeviceTensor, Host, Recorded, Scratch, record
 from core.op import Tensors, Variant
 
 
@@ -24,7 +26,17 @@ class KernelDevice:
         """What launchers may ask of the device."""
         raise TypeError(f"{type(self).__name__} says nothing of its host")
 
-    def as_command(self, launch: LaunchRecord) -> Any:
+    @cached_property
+    def scratch(self) -> Scratch | None:
+        """The workspaces of all nested launches: they run one after another."""
+        return Scratch(self.host.zeros) if self.host.zeros is not None else None
+
+    @property
+    def sharing(self) -> Host:
+        """The host, with the workspaces that nested launches share."""
+        return replace(self.host, scratch=self.scratch)
+
+    def as_command(self, launch: Recorded) -> Any:
         return launch
 
     def captured(self, commands: Sequence[Any]) -> Sequence[Any]:
@@ -45,12 +57,12 @@ class KernelDevice:
         counters: DeviceTensor | None = None,
     ) -> list[Any]:
         """The launches of one launcher."""
-        launches = record(variant, method, t, pick, workspace, counters, host=self.host)
+        launches = record(variant, method, t, pick, workspace, counters, host=self.sharing)
         return [self.as_command(launch) for launch in launches]
 
     def record_calls(self, calls: Callable[[Any], None], pick: Pick | None) -> list[Any]:
         """The launches of the ops that `calls(launch)` asks for: an optimizer's step."""
-        launch = CallLaunch(pick, self.host)
+        launch = CallLaunch(pick, self.sharing)
         calls(launch)
         return [self.as_command(found) for found in launch.records]
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from core.device.cpu import Nested
 from core.dtypes import resolve
 from core.errors import BuildError, UsageError, did_you_mean
 from core.graph import Graph, Node
-from core.op import Op, TensorSpec, Variant, make_tensors
+from core.op import Op, Tensors, TensorSpec, Variant, make_tensors
 from core.registry import Registry
 
 AUTO = "auto"
@@ -109,17 +110,27 @@ class Chooser:
         needs = NOTHING if not backward else LOSS if set(node.outputs.values()) <= set(graph.loss) else BACKWARD
         tuned = self.tuned.get(tuning_key(node, self.precision)) if self.tuned else None
         kept = {"recorded": self.recorded.get(node.name), "tuned": tuned}
-        return self._among(node.op, t, node.name, needs, self.explicit(node, kind), kept)
 
-    def pick(self, name: str, values: Mapping[str, Any]) -> tuple[Op, Variant]:
-        """The op and variant of a nested launch or an update step: chosen by op name, forward only."""
+        def against(variant: Variant) -> str | None:
+            return self.against(variant, t, needs)
+
+        return self._among(node.op, node.name, against, self.explicit(node, kind), kept)
+
+    def pick(self, name: str, method: str, values: Mapping[str, Any]) -> tuple[Variant, Tensors]:
+        """The variant of a nested launch or an update step, and its `t`: chosen by op name, and by shapes where
+        gradients tell one launch from another."""
         op = self.registry.op(name)
+        asked = Nested.of(op, method, values)
         explicit = (self.ops[name], f"[ops] {name}") if self.ops.get(name, AUTO) != AUTO else None
-        choice = self._among(
-            op, make_tensors({}, values), name, NOTHING, explicit, {"recorded": self.recorded.get(name)}
-        )
-        self.picked[name] = choice
-        return op, choice.variant
+        place = f"{name} {sizes_of(asked)}" if op.gradient else name
+
+        def against(variant: Variant) -> str | None:
+            return self.cannot(variant) or asked.against(variant)
+
+        choice = self._among(op, place, against, explicit, {"recorded": self.recorded.get(place)})
+        asked.t.config = choice.config_for(asked.t)
+        self.picked[place] = replace(choice, config=asked.t.config)
+        return choice.variant, asked.t
 
     def candidates(self, op: Op) -> list[Variant]:
         """This device's variants of an op, best first."""
@@ -128,22 +139,27 @@ class Chooser:
 
     def against(self, variant: Variant, t: Any, needs: str) -> str | None:
         """Why `variant` cannot run here, in words."""
-        if variant.device != self.runs:
-            return f"it is for {variant.device}, and this is {self.runs}"
-        if self.precision not in variant.dtypes:
-            return f"it computes {', '.join(variant.dtypes)}, not {self.precision}"
+        if (why_not := self.cannot(variant)) is not None:
+            return why_not
         if needs == BACKWARD and not variant.has_backward:
             return "it has no backward, and this plan trains"
         if needs == LOSS and not (variant.has_backward or variant.has_forward_backward):
             return "it has no backward, and this plan trains"
-        return self.can_run(variant) or variant.why_not(t)
+        return variant.why_not(t)
+
+    def cannot(self, variant: Variant) -> str | None:
+        """Why `variant` cannot run here on any tensors."""
+        if variant.device != self.runs:
+            return f"it is for {variant.device}, and this is {self.runs}"
+        if self.precision not in variant.dtypes:
+            return f"it computes {', '.join(variant.dtypes)}, not {self.precision}"
+        return self.can_run(variant)
 
     def _among(
         self,
         op: Op,
-        t: Any,
         node: str,
-        needs: str,
+        against: Callable[[Variant], str | None],
         explicit: tuple[str, str] | None,
         kept: Mapping[str, Kept | None],
     ) -> Choice:
@@ -152,18 +168,18 @@ class Chooser:
         if explicit is not None:
             name, line = explicit
             variant = self.registry.variant(op.name, name)
-            why_not = self.against(variant, t, needs)
+            why_not = against(variant)
             if why_not is None:
                 return Choice(variant, line, config=configs.get(name))
             rejected[name] = why_not
             for other in self.candidates(op):
                 if other.name != name:
-                    rejected[other.name] = self.against(other, t, needs) or "it can run"
+                    rejected[other.name] = against(other) or "it can run"
             raise BuildError(f'{line} = "{name}" cannot run node {node}:\n' + _lines(rejected))
         found: Choice | None = None
         able: dict[str, Variant] = {}
         for variant in self.candidates(op):
-            why_not = self.against(variant, t, needs)
+            why_not = against(variant)
             if why_not is not None:
                 rejected[variant.name] = why_not
                 continue
@@ -186,6 +202,12 @@ def tuning_key(node: Node, precision: str) -> str:
     dims = {k: list(v) if isinstance(v, tuple) else v for k, v in node.dims.items()}
     sizes = " ".join(f"{name}={dims[name]}".replace(" ", "") for name in sorted(dims))
     return f"{node.op.name} {precision} {sizes}"
+
+
+def sizes_of(asked: Nested) -> str:
+    """The shapes of what a nested launch is given, as in `8x16 32x16`."""
+    given = (vars(asked.t).get(name) for name in (*asked.op.inputs, *asked.op.params))
+    return " ".join("x".join(map(str, tensor.shape)) for tensor in given if tensor is not None)
 
 
 def _lines(reasons: Mapping[str, str]) -> str:

@@ -101,9 +101,13 @@ class Case:
         return pattern.tokens.index(token) + (len(self.dims["..."]) if pattern.leading else 0)
 
 
-def cases_of(op: Op, variant: Variant, seed: int = 0) -> list[Case]:
-    """The op's examples and the variant's own; optional parameters and inputs also left out once."""
+def cases_of(op: Op, variant: Variant, seed: int = 0, only: Sequence[int] | None = None) -> list[Case]:
+    """The op's examples and the variant's own; optional parameters and inputs also left out once.
+
+    only: the examples of these numbers, and the rest is as if it were not there.
+    """
     examples = [*op.examples, *(dict(e) for e in variant.examples)]
+    examples = examples if only is None else [examples[i] for i in only]
     if not examples:
         raise BuildError(
             f'op "{op.name}" has no examples, so there is nothing to check',

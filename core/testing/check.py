@@ -192,15 +192,21 @@ def check_variant(
     seed: int = 0,
     stop: bool = False,
     reference: Reference | None = None,
+    examples: Sequence[int] | None = None,
+    archs: Sequence[str] | None = None,
 ) -> VariantReport:
-    """All sub-checks of one variant on `device`, by default as `HOMES` says. `stop`: give up at the first failure."""
+    """All sub-checks of one variant on `device`, by default as `HOMES` says. `stop`: give up at the first failure.
+
+    examples: the numbers of those that are enough, of the op's and then the variant's own. archs: what kernels are
+    compiled for. Without them, all: these are for tests that run often.
+    """
     log = Log(stop=stop)
     device = device or HOMES[variant.device]
     report = VariantReport(op.name, variant.name, device, variant.dtypes)
     runner: Runner = RUNNERS[device](registry)
     home = CpuRunner(registry)
     try:
-        cases = cases_of(op, variant, seed)
+        cases = cases_of(op, variant, seed, examples)
         truth = reference or reference_of(op, registry)
         trials = list(trials_of(cases, variant, truth, runner, home, report))
         check_schema(log, variant, trials, list(report.skipped.values()))
@@ -212,7 +218,7 @@ def check_variant(
         log.case, log.dtype = "all", "all"
         check_blocks(log)
         if variant.sources and not log.failures:
-            check_compile(log, variant, trials)
+            check_compile(log, variant, trials, archs)
     except BuildError as error:
         log.failures.append(Failure("schema", f"{shorten(op.where)}: {error}", float("nan"), "", ""))
     except Stop:

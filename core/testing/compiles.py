@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from core.device.gpu import MAX_SHARED, LaunchRecord
+from core.device.gpu import MAX_SHARED, LaunchRecord, sources_of
 from core.device.nvrtc import Kernel, Resources, architectures_of, compile_all, shown
 from core.device.planned import PlannedDevice, threads_of
 from core.errors import BuildError
@@ -40,14 +40,15 @@ class Recorder(DeviceRunner):
 
 
 def launches_of(trials: Iterable[Trial]) -> list[LaunchRecord]:
-    """What the variant of these trials launches, in every configuration."""
+    """What the variant of these trials launches of its own kernels, in every configuration. What it launches of other
+    ops is theirs to check."""
     found: list[LaunchRecord] = []
     for trial in trials:
         recorder = Recorder(trial.home.registry)  # type: ignore[attr-defined]
         again = Trial(trial.case, trial.variant, trial.reference, trial.dtype, trial.mode, recorder, trial.home)
         for index in range(len(again.configs)):
             again.train(Asked(config=index))
-        found += recorder.target.records
+        found += [r for r in recorder.target.records if r.kernel.source in sources_of(again.variant, r.method)]
     return found
 
 
@@ -100,11 +101,11 @@ def limits(used: Resources, arch: str, threads: int, smem: int) -> list[str]:
     return [text for broken, text in rules if broken]
 
 
-def check_compile(log: Any, variant: Variant, trials: Sequence[Trial]) -> None:
+def check_compile(log: Any, variant: Variant, trials: Sequence[Trial], archs: Sequence[str] | None = None) -> None:
     """A verdict for every kernel and architecture, into the op check's log."""
     log.case, log.dtype = "all", "all"
     try:
-        found = compilations(variant, launches_of(trials))
+        found = compilations(variant, launches_of(trials), archs)
     except BuildError as error:
         log.verdict("compile", False, error.message)
         return

@@ -20,8 +20,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from core.device import cpu
+from core.device.cpu import Nested
 from core.dtypes import NUMPY
-from core.op import Op, TensorSpec, Variant, make_tensors
+from core.errors import BuildError
+from core.op import Tensors, TensorSpec, Variant, make_tensors
+from core.plan import first_config
 from core.registry import Registry
 from core.testing.compare import Array
 
@@ -81,6 +84,21 @@ class Runner(Protocol):
         ...
 
 
+def best(
+    registry: Registry, device: str, dtype: str, asked: Nested, can_run: Callable[[Variant], Any] = lambda variant: None
+) -> tuple[Variant, Tensors]:
+    """The variant of the highest priority that can do what a nested launch asks for, and its `t`."""
+    known = registry.variants[asked.op.name].values()
+    here = [v for v in known if v.device == device and dtype in v.dtypes]
+    able = [v for v in here if can_run(v) is None and asked.against(v) is None]
+    if not able:
+        reasons = {v.name: can_run(v) or asked.against(v) for v in here}
+        raise BuildError(f"launch.op({asked.op.name!r}): no variant can run: {reasons}")
+    found = max(able, key=lambda v: (v.priority, v.name))
+    asked.t.config = first_config(found, asked.t)
+    return found, asked.t
+
+
 class CpuRunner:
     """Runs cpu variants on NumPy arrays, exactly as a plan does: recorded once, then replayed."""
 
@@ -90,12 +108,11 @@ class CpuRunner:
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
 
-    def pick(self, name: str, values: Mapping[str, Any]) -> tuple[Op, Variant]:
+    def pick(self, name: str, method: str, values: Mapping[str, Any]) -> tuple[Variant, Tensors]:
         """The variant of a nested launch: the best that can run on these tensors."""
-        op = self.registry.op(name)
-        t = make_tensors({}, values)
-        able = [v for v in self.registry.variants[name].values() if v.device == "cpu" and v.why_not(t) is None]
-        return op, max(able, key=lambda v: (v.priority, v.name))
+        arrays = (v for v in values.values() if isinstance(v, np.ndarray) and v.dtype.kind == "f")
+        dtype = "f64" if any(a.dtype == np.float64 for a in arrays) else "f32"
+        return best(self.registry, "cpu", dtype, Nested.of(self.registry.op(name), method, values))
 
     def run(self, call: Call) -> Outcome:
         buffers = {
