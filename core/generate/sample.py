@@ -87,14 +87,15 @@ def sample_logits(logits: Array, sampling: Sampling, rng: np.random.Generator, s
     if sampling.temperature == 0:
         likeliest: Array = np.argmax(values, axis=-1).astype(np.int32)
         return likeliest
-    ids = _largest(values, sampling)
+    ids, total = _largest(values, largest, sampling)
     if ids is not None:
         values = np.take_along_axis(values, ids, axis=-1)
     weights = np.exp((values - largest) / sampling.temperature)
     cumulative = np.cumsum(weights, axis=-1)
     if sampling.top_p < 1:  # a token stays while those before it have less than top_p
         before = cumulative - weights
-        cumulative = np.cumsum(np.where(before < sampling.top_p * cumulative[:, -1:], weights, 0.0), axis=-1)
+        enough = sampling.top_p * (cumulative[:, -1:] if total is None else total)
+        cumulative = np.cumsum(np.where(before < enough, weights, 0.0), axis=-1)
     drawn = rng.random((len(values), 1)) * cumulative[:, -1:]
     index = (cumulative <= drawn).sum(axis=-1, keepdims=True)
     index = np.minimum(index, values.shape[-1] - 1)  # rounding may put the draw on the very end
@@ -103,13 +104,25 @@ def sample_logits(logits: Array, sampling: Sampling, rng: np.random.Generator, s
     return ids_drawn
 
 
-def _largest(values: Array, sampling: Sampling) -> Array | None:
-    """The ids to draw from, largest value first; None where all may be drawn and no order is needed."""
-    some = 0 < sampling.top_k < values.shape[-1]
-    if not some and sampling.top_p == 1:
-        return None
-    ids: Array = np.argsort(-values, axis=-1, kind="stable")
-    return ids[:, : sampling.top_k] if some else ids
+def _largest(values: Array, largest: Array, sampling: Sampling) -> tuple[Array | None, Array | None]:
+    """The ids to draw from, largest value first; None where all may be drawn and no order is needed. And the sum of
+    the weights of all (B, 1), where it is not that of these ids.
+
+    Sorting 50,000 values takes as long as a layer: what can never be drawn is left out before. For top_p that is what
+    weighs less than (1 - top_p) / V of all, since all such together weigh less than 1 - top_p.
+    """
+    count, total = values.shape[-1], None
+    some = 0 < sampling.top_k < count
+    if some:
+        floor = np.partition(values, -sampling.top_k, axis=-1)[:, -sampling.top_k, None]
+    elif sampling.top_p < 1:
+        total = np.exp((values - largest) / sampling.temperature).sum(axis=-1, keepdims=True)
+        floor = largest + sampling.temperature * np.log((1 - sampling.top_p) / 2 * total / count)  # half: for rounding
+    else:
+        return None, None
+    maybe = np.flatnonzero((values >= floor).any(axis=0))
+    ids: Array = maybe[np.argsort(-values[:, maybe], axis=-1, kind="stable")]
+    return (ids[:, : sampling.top_k] if some else ids), total
 
 
 def generate_steps(
