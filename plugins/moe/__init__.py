@@ -6,7 +6,7 @@ of the loss.
 
 from pathlib import Path
 
-from . import balance, combine, expert_matmul, route
+from . import balance, combine, cuda, expert_matmul, route
 
 
 def core_ops():
@@ -19,6 +19,7 @@ def core_variants():
         expert_matmul.ExpertMatmulReference,
         combine.CombineReference,
         balance.BalanceReference,
+        *cuda.VARIANTS,
     ]
 
 

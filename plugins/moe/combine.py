@@ -14,7 +14,7 @@ combine = Op(
     examples=[
         {"x": (2, 7, 2, 16), "share": (2, 7, 2)},
         {"x": (5, 3, 33), "share": (5, 3)},
-        {"x": (1, 1, 1), "share": (1, 1)},
+        {"x": (1, 1, 5), "share": (1, 1)},
     ],
     doc="The weighted sum of what experts say of a token.",
 )

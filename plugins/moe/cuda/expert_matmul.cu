@@ -1,0 +1,199 @@
+// Grouped linear maps: y_m = x_(m / takers) weight_(expert m)^T, for x (M / takers, K), expert (M), weight (E, N, K),
+// y (M, N); `takers` rows of y take one row of x. Formulas: ../expert_matmul.py. Products are summed in float.
+//
+// naive_forward, naive_dx,   one thread an element of the result, each with two loads for a multiply-add; for the
+// naive_dweight              gradient of an expert's weight, all rows are asked whose they are
+// group_rows                 one thread block an expert: its rows in their order, one behind the other in `order`
+// grouped_forward,           64 x 64 results of one expert a thread block, its rows gathered into tiles in shared
+// grouped_dx,                memory: a row is loaded once for 64 uses; limited by the float units, since tensor cores
+// grouped_dweight            are not used
+// grouped_fold               adds up what the takers of a row of x have for its gradient
+
+// --- naive ---------------------------------------------------------------------------------------------------------
+
+extern "C" __global__ void naive_forward(elem* y, const elem* x, const int* expert, const elem* weight, int M, int N,
+                                         int K, int takers) {
+    int m = blockIdx.x * blockDim.y + threadIdx.y, n = blockIdx.y * blockDim.x + threadIdx.x;
+    if (m >= M || n >= N) return;
+    x += (u64)(m / takers) * K;
+    weight += ((u64)expert[m] * N + n) * K;
+    float sum = 0;
+    for (int k = 0; k < K; k++) sum += x[k] * weight[k];
+    y[(u64)m * N + n] = sum;
+}
+
+extern "C" __global__ void naive_dx(elem* dx, const elem* dy, const int* expert, const elem* weight, int M, int N,
+                                    int K, int takers, int add) {
+    int row = blockIdx.x * blockDim.y + threadIdx.y, k = blockIdx.y * blockDim.x + threadIdx.x;
+    if (row >= M / takers || k >= K) return;
+    u64 at = (u64)row * K + k;
+    float sum = add ? float(dx[at]) : 0;
+    for (int m = row * takers; m < (row + 1) * takers; m++) {
+        const elem* of = weight + (u64)expert[m] * N * K + k;
+        for (int n = 0; n < N; n++) sum += dy[(u64)m * N + n] * of[(u64)n * K];
+    }
+    dx[at] = sum;
+}
+
+// grid.z: an expert each
+extern "C" __global__ void naive_dweight(float* dweight, const elem* dy, const elem* x, const int* expert, int M, int N,
+                                         int K, int takers, int add) {
+    int n = blockIdx.x * blockDim.y + threadIdx.y, k = blockIdx.y * blockDim.x + threadIdx.x, e = blockIdx.z;
+    if (n >= N || k >= K) return;
+    u64 at = ((u64)e * N + n) * K + k;
+    float sum = add ? dweight[at] : 0;
+    for (int m = 0; m < M; m++)
+        if (expert[m] == e) sum += dy[(u64)m * N + n] * x[(u64)(m / takers) * K + k];
+    dweight[at] = sum;
+}
+
+// --- grouped -------------------------------------------------------------------------------------------------------
+
+constexpr int TILE = 64, DEPTH = 16, THREADS = 256;  // 16 x 16 threads, 4 x 4 results each
+
+// order: (M), an expert's rows behind those of the expert before; starts: (E + 1), where they start, and M
+extern "C" __global__ void group_rows(int* order, int* starts, const int* expert, int M) {
+    __shared__ int held[THREADS / 32];  // rows of each warp
+    int e = blockIdx.x, warp = threadIdx.x / 32;
+    double before = 0;  // block_sum knows no integers; this counts exactly
+    for (int m = threadIdx.x; m < M; m += THREADS) before += expert[m] < e;
+    int next = block_sum(before);
+    if (threadIdx.x == 0) starts[e] = next;
+    for (int first = 0; first < M; first += THREADS) {
+        int m = first + threadIdx.x;
+        bool mine = m < M && expert[m] == e;
+        u32 lanes = __ballot_sync(ALL, mine);
+        __syncthreads();  // the last round's counts are read
+        if (threadIdx.x % 32 == 0) held[warp] = __popc(lanes);
+        __syncthreads();
+        int place = next + __popc(lanes & ((1u << threadIdx.x % 32) - 1));
+        for (int w = 0; w < THREADS / 32; w++) {
+            if (w < warp) place += held[w];
+            next += held[w];
+        }
+        if (mine) order[place] = m;
+    }
+    if (threadIdx.x == 0 && e == gridDim.x - 1) starts[e + 1] = next;
+}
+
+// DEPTH x TILE elements of an operand, the summed index first, so that a thread's 4 lie side by side. The 4 floats
+// behind each row keep 16-byte alignment.
+using Tile = float[DEPTH][TILE + 4];
+
+// Where an index leads: to itself, or to the row of `order` that it counts, divided by `takers`.
+struct Index {
+    const int* order;
+    int takers;
+    __device__ u64 operator()(int i) const { return order ? order[i] / takers : i; }
+};
+
+// An operand of `rows` x `depth` elements, whose depth is summed over. DEEP: neighbours in memory follow the depth, and
+// rows are `stride` apart; else the other way round. Either may lead elsewhere.
+template <bool DEEP>
+struct Operand {
+    const elem* data;
+    int rows, depth, stride;
+    Index far;  // of what is `stride` apart
+
+    // TILE rows from row i and DEPTH deep from k, zeros outside; neighbouring threads read neighbouring addresses
+    __device__ void copy(Tile& tile, int i, int k) const {
+        for (int at = threadIdx.x; at < TILE * DEPTH; at += THREADS) {
+            int row = DEEP ? at / DEPTH : at % TILE, deep = DEEP ? at % DEPTH : at / TILE;
+            bool inside = i + row < rows && k + deep < depth;
+            int near = DEEP ? k + deep : i + row;
+            tile[deep][row] = inside ? float(data[far(DEEP ? i + row : k + deep) * stride + near]) : 0;
+        }
+    }
+};
+
+// result (a.rows, b.rows) = a b^T, rows `stride` apart and where `index` leads; the tile at (i, j) of it
+template <class T, bool A, bool B>
+__device__ inline void product(T* result, Index index, int stride, Operand<A> a, Operand<B> b, int i, int j, int add) {
+    __shared__ alignas(16) Tile left, right;
+    int mine_i = threadIdx.x / 16 * 4, mine_j = threadIdx.x % 16 * 4;  // of the tile
+    float sums[4][4] = {};
+    for (int k = 0; k < a.depth; k += DEPTH) {
+        a.copy(left, i, k);
+        b.copy(right, j, k);
+        __syncthreads();  // the tiles are there
+#pragma unroll
+        for (int d = 0; d < DEPTH; d++) {
+            auto u = load<4>(&left[d][mine_i]), v = load<4>(&right[d][mine_j]);
+            for (int r = 0; r < 4; r++)
+                for (int c = 0; c < 4; c++) sums[r][c] += u[r] * v[c];
+        }
+        __syncthreads();  // nobody reads them any more
+    }
+    for (int r = 0; r < 4; r++) {
+        for (int c = 0; c < 4; c++) {
+            int row = i + mine_i + r, column = j + mine_j + c;
+            if (row >= a.rows || column >= b.rows) continue;
+            u64 at = index(row) * stride + column;
+            result[at] = sums[r][c] + (add ? float(result[at]) : 0);
+        }
+    }
+}
+
+// The expert whose rows tile number `tile` has, when each expert's are cut into tiles of their own; `tile` becomes the
+// number within these. E for a tile that nobody needs: the grid is as large as it may have to be.
+__device__ inline int expert_of(int& tile, const int* starts, int E) {
+    for (int e = 0; e < E; e++) {
+        int tiles = (starts[e + 1] - starts[e] + TILE - 1) / TILE;
+        if (tile < tiles) return e;
+        tile -= tiles;
+    }
+    return E;
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
+    grouped_forward(elem* y, const elem* x, const elem* weight, const int* order, const int* starts, int E, int N,
+                    int K, int takers) {
+    int tile = blockIdx.x, e = expert_of(tile, starts, E);
+    if (e == E) return;
+    const int *mine = order + starts[e], rows = starts[e + 1] - starts[e];
+    Operand<true> a = {x, rows, K, K, {mine, takers}}, b = {weight + (u64)e * N * K, N, K, K, {}};
+    product(y, Index{mine, 1}, N, a, b, tile * TILE, blockIdx.y * TILE, 0);
+}
+
+// dx: (M, K), a row for each taker, of elem or of float
+template <class T>
+__device__ inline void gradient(T* dx, const elem* dy, const elem* weight, const int* order, const int* starts, int E,
+                                int N, int K, int add) {
+    int tile = blockIdx.x, e = expert_of(tile, starts, E);
+    if (e == E) return;
+    const int *mine = order + starts[e], rows = starts[e + 1] - starts[e];
+    Operand<true> a = {dy, rows, N, N, {mine, 1}};
+    Operand<false> b = {weight + (u64)e * N * K, K, N, K, {}};
+    product(dx, Index{mine, 1}, K, a, b, tile * TILE, blockIdx.y * TILE, add);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
+    grouped_dx(elem* dx, const elem* dy, const elem* weight, const int* order, const int* starts, int E, int N, int K,
+               int add) {
+    gradient(dx, dy, weight, order, starts, E, N, K, add);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
+    grouped_parts(float* parts, const elem* dy, const elem* weight, const int* order, const int* starts, int E, int N,
+                  int K) {
+    gradient(parts, dy, weight, order, starts, E, N, K, 0);
+}
+
+// dx: (rows, K); parts: (rows, takers, K)
+extern "C" __global__ void grouped_fold(elem* dx, const float* parts, int rows, int K, int takers, int add) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= rows * K) return;
+    float sum = add ? float(dx[i]) : 0;
+    for (int j = 0; j < takers; j++) sum += parts[((u64)(i / K) * takers + j) * K + i % K];
+    dx[i] = sum;
+}
+
+// grid.z: an expert each
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
+    grouped_dweight(float* dweight, const elem* dy, const elem* x, const int* order, const int* starts, int N, int K,
+                    int takers, int add) {
+    int e = blockIdx.z;
+    const int *mine = order + starts[e], rows = starts[e + 1] - starts[e];
+    Operand<false> a = {dy, N, rows, N, {mine, 1}}, b = {x, K, rows, K, {mine, takers}};
+    product(dweight + (u64)e * N * K, Index{}, K, a, b, blockIdx.x * TILE, blockIdx.y * TILE, add);
+}
