@@ -79,11 +79,12 @@ def _text(path: Path) -> str:
 
 @dataclass
 class Found:
-    """Candidates in loading order, the ones that are switched off, and what is wrong with their names."""
+    """Candidates in loading order, the ones that are switched off, what is wrong with their names, and what to say."""
 
     candidates: list[Candidate] = field(default_factory=list)
     disabled: list[Candidate] = field(default_factory=list)
     problems: list[Exception] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def discover(
@@ -110,6 +111,7 @@ def discover(
             found.disabled.append(candidate)
         else:
             found.candidates.append(candidate)
+    _prefer_given(found)
     _drop_same_names(found)
     return found
 
@@ -135,6 +137,17 @@ def _check_name(kind: str, name: str, candidates: Sequence[Candidate], found: Fo
     )
 
 
+def _prefer_given(found: Found) -> None:
+    """A plugin that is installed and given by path as well is there once: the one at the path, which was asked for."""
+    for given in [c for c in found.candidates if c.kind == GIVEN]:
+        for other in [c for c in found.candidates if c.kind == INSTALLED]:
+            if given.home == other.home or given.name == other.name:
+                found.candidates.remove(other)
+                found.disabled.append(other)
+                if given.home != other.home:
+                    found.notes.append(f"plugin {given.name}: {given.origin} is used, not the one of {other.origin}")
+
+
 def _drop_same_names(found: Found) -> None:
     """Of two plugins with one name the second is not loaded, and that is an error: never skipped without a word."""
     first: dict[str, Candidate] = {}
@@ -146,7 +159,9 @@ def _drop_same_names(found: Found) -> None:
             found.problems.append(
                 BuildError(
                     f'two plugins are called "{candidate.name}": {describe(other)} and {describe(candidate)}',
-                    hint="switch one off, by its distribution's name: [plugins] disable, or uninstall it",
+                    hint="rename the one that is given"
+                    if candidate.kind == GIVEN
+                    else "switch one off, by its distribution's name: [plugins] disable, or uninstall it",
                 )
             )
 

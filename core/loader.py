@@ -14,6 +14,7 @@ import inspect
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +60,8 @@ def load_registry(
     found = discover(paths, disable, only)
     if strict and found.problems:
         raise found.problems[0]
+    for text in found.notes:
+        warnings.warn(text, stacklevel=2)
     loading = Loading(strict)
     for candidate in found.candidates:
         loading.collect(candidate)

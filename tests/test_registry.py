@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -336,6 +337,24 @@ def test_a_second_entry_point_of_one_name_is_an_error_and_not_skipped(site: Path
     assert "beta" in load_registry(disable=["corelm-a"]).ops
     listed = load_registry(strict=False)
     assert listed.problems and "alpha" in listed.ops
+
+
+def test_a_plugin_that_is_installed_and_given_by_path_is_there_once_and_it_is_said_which(
+    site: Path, tmp_path: Path
+) -> None:
+    install(site, "same", "corelm_a_module", OP.format(name="alpha"))
+    op_plugin(tmp_path / "same.py", "alpha")
+    with pytest.warns(UserWarning, match=r"same.py is used, not the one of corelm-same 1.2 \(entry point same\)"):
+        registry = load_registry([tmp_path / "same.py"])
+    assert registry.op("alpha").origin == str(tmp_path / "same.py") == registry.plugin("same").origin
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        registry = load_registry([site / "corelm_a_module.py"])  # the very files of the distribution: nothing to say
+    assert registry.op("alpha").origin == str(site / "corelm_a_module.py")
+    shipped = next(record.name for record in registry.plugins if record.kind == "shipped")
+    op_plugin(tmp_path / f"{shipped}.py", "beta")
+    with pytest.raises(BuildError, match=f'two plugins are called "{shipped}"'):
+        load_registry([tmp_path / f"{shipped}.py"])
 
 
 # --- switching off ----------------------------------------------------------------------------------------------
