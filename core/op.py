@@ -25,6 +25,7 @@ from core.expr import Number, evaluate
 f32, i32, u32 = np.float32, np.int32, np.uint32  # a kernel's scalars are typed: `i32(n)`, `f32(eps)`
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
+TF32 = "tf32"  # no dtype of a tensor: how f32 may be multiplied
 ACTIVATION, ACC = None, "acc"  # the two dtypes that a precision settles; the others are names of core.dtypes
 
 
@@ -398,7 +399,9 @@ class Variant:
     device: ClassVar[str] = "cuda"
     source: ClassVar[str | tuple[str, ...]] = ""  # a .cu beside the class, or several; "" means <op>.cu
     dtypes: ClassVar[tuple[str, ...]] = ("f32", "bf16")
+    tf32: ClassVar[bool] = False  # in f32 its products are of TF32, 10 bits of mantissa: only where a run allows it
     arch: ClassVar[str] = "sm_75+"
+    library: ClassVar[str] = ""  # of the vendor, which it calls (`launch.call`): on a GPU only, never simulated
     priority: ClassVar[int] = 10  # the highest that can run is `auto`; negative is never automatic
     saved: ClassVar[Mapping[str, str]] = {}  # name -> pattern: written by forward, read by backward
     reads: ClassVar[tuple[str, ...]] = ()  # inputs, params, outputs that backward reads besides saved
@@ -451,6 +454,11 @@ class Variant:
 
     def __repr__(self) -> str:
         return f"<{self.op}.{self.name} ({self.device})>"
+
+
+def arithmetic(variant: Variant, dtype: str) -> str:
+    """What a variant multiplies in `dtype`: "tf32" where it does not take f32 as it is, else `dtype`."""
+    return TF32 if variant.tf32 and dtype == "f32" else dtype
 
 
 class Reference(Variant):

@@ -161,6 +161,7 @@ def declared(variant: Variant) -> dict[str, Any]:
         "base": variant.base,
         "backward": "" if variant.has_backward or variant.has_forward_backward else "none",
         "arch": variant.arch if variant.device != "cpu" else "",
+        "f32": "as TF32, with [train] tf32 = true" if variant.tf32 and "f32" in variant.dtypes else "",
         "repeatable": "" if variant.repeatable else "no",
         "tolerance": dict(variant.tolerance),
         "tolerance_why": variant.tolerance_why,

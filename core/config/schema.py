@@ -92,6 +92,10 @@ class Train(Table, frozen=True, kw_only=True):
     recompute: Annotated[
         Texts, Meta(description="Ops that backward computes again instead of keeping what forward saved.")
     ] = field(default_factory=list)
+    tf32: Annotated[
+        bool,
+        Meta(description="In f32, matrix products may be of TF32 (10 bits of mantissa) on tensor cores."),
+    ] = False
     capture: Annotated[
         bool,
         Meta(description="Replay a step's launches as CUDA graphs, on `cuda`. The bits are the same without."),

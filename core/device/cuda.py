@@ -19,9 +19,11 @@ import numpy as np
 from core.device.driver import MAP_ALIGNMENT, OUT_OF_MEMORY, Driver, StickyError, encode_map
 from core.device.gpu import (
     DEFAULT_SHARED,
+    CallRecord,
     DeviceTensor,
     Host,
     LaunchRecord,
+    Recorded,
     TensorMap,
     bytes_of,
     decode,
@@ -52,11 +54,11 @@ class CudaMemory:
 
 
 class CudaLaunch:
-    """A recorded launch, ready to be replayed: function, configuration and packed parameters."""
+    """A recorded launch, ready to be replayed: function, configuration and packed parameters; or a library's call."""
 
-    def __init__(self, asked: LaunchRecord) -> None:
+    def __init__(self, asked: Recorded) -> None:
         self.record = asked
-        self.start: Callable[[], int] | None = None  # launches and gives the driver's status
+        self.start: Callable[[], int] | None = None  # launches and gives the driver's status; a library raises
         self.kept: Any = None  # what the packed parameters lie in
 
 
@@ -227,7 +229,7 @@ class CudaDevice(KernelDevice):
             )
         return int(each) * self.sms
 
-    def as_command(self, launch: LaunchRecord) -> CudaLaunch:
+    def as_command(self, launch: Recorded) -> CudaLaunch:
         return CudaLaunch(launch)
 
     # --- replay ------------------------------------------------------------------------------------------------
@@ -313,13 +315,26 @@ class CudaDevice(KernelDevice):
     def prepare(self, commands: Sequence[CudaLaunch]) -> None:
         """Compile, load and pack what was not yet; compilations run at once. Raises BuildError."""
         todo = [command for command in commands if command.start is None]
-        kernels = list(dict.fromkeys(command.record.kernel for command in todo))
+        kernels = list(dict.fromkeys(c.record.kernel for c in todo if isinstance(c.record, LaunchRecord)))
         missing = [kernel for kernel in kernels if (kernel, 0) not in self._functions]
         for kernel, compiled in zip(missing, compile_all((k, self.arch) for k in missing), strict=True):
             compiled.of(kernel)
             self._functions[kernel, 0] = self._load(kernel, compiled.cubin)
         for command in todo:
-            self._pack(command)
+            if isinstance(command.record, CallRecord):
+                self._ready(command, command.record)
+            else:
+                self._pack(command, command.record)
+
+    def _ready(self, command: CudaLaunch, asked: CallRecord) -> None:
+        work = asked.prepare(*(0 if tensor is None else tensor.pointer for tensor in asked.args))
+        stream = int(self._stream)
+
+        def start() -> int:
+            work(stream)
+            return 0
+
+        command.kept, command.start = asked.args, start
 
     def adopt(self, kernel: Kernel, code: bytes) -> None:
         """Take a kernel's code as it is, a cubin or PTX text that ends with a zero, instead of compiling its source."""
@@ -354,8 +369,7 @@ class CudaDevice(KernelDevice):
         """The attribute is a limit of the function: the most that any of its launches asked for."""
         return max([smem, *(size for known, size in self._functions if known == kernel)])
 
-    def _pack(self, command: CudaLaunch) -> None:
-        asked = command.record
+    def _pack(self, command: CudaLaunch, asked: LaunchRecord) -> None:
         function = self._function(asked.kernel, asked.smem)
         parameters, kept = pack(list(self._encoded(asked)))
         self._check_parameters(function, asked)

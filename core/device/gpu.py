@@ -227,9 +227,12 @@ class LaunchRecord:
 
 @dataclass(frozen=True)
 class CallRecord:
-    """A library's work in place of a launch. `prepare(*addresses)` is called once, before the list first runs, and gives
-    `start(stream)`, which puts the work on that stream: at each replay, or once while a graph is captured. It may
-    allocate nothing and wait for nothing then. args: the tensors, whose addresses prepare gets, 0 for None."""
+    """A library's work in place of a launch.
+
+    `prepare(*addresses)` is called once, before the list first runs, and gives `start(stream)`, which puts the work on
+    that stream: at each replay, or once while a graph is captured. So start may neither allocate nor wait; both raise
+    CoreError. args: the tensors whose addresses prepare gets, 0 for None.
+    """
 
     prepare: Callable[..., Callable[[int], None]]
     args: tuple[DeviceTensor | None, ...]

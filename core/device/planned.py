@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from core.device.gpu import DeviceTensor, Host, LaunchRecord
+from core.device.gpu import DeviceTensor, Host, LaunchRecord, Recorded
 from core.device.nvrtc import Kernel, Resources, compile_all, runs_on
 from core.device.recording import KernelDevice
 from core.dtypes import NUMPY
@@ -33,7 +33,7 @@ class PlannedMemory:
 
 
 class PlannedDevice(KernelDevice):
-    """Records for `arch`. `records`: what `run` was given, in order."""
+    """Records for `arch`. `records`: the launches that `run` was given, in order."""
 
     name = "cuda"
     sms = SMS
@@ -76,15 +76,20 @@ class PlannedDevice(KernelDevice):
     def host(self) -> Host:
         return Host(self.sms, None, lambda n: self.tensor(self.allocate(n), 0, (n,), "u8"))
 
-    def run(self, commands: Sequence[LaunchRecord]) -> None:
+    def run(self, commands: Sequence[Recorded]) -> None:
         """Keeps the launches; `prepare` compiles them."""
-        self.records += commands
+        self.records += launches_among(commands)
 
-    def prepare(self, commands: Sequence[LaunchRecord]) -> dict[Kernel, Resources]:
+    def prepare(self, commands: Sequence[Recorded]) -> dict[Kernel, Resources]:
         """Compile what the commands launch, for `arch`; what the compiler says of each kernel. Raises BuildError."""
-        kernels = list(dict.fromkeys(command.kernel for command in commands))
+        kernels = list(dict.fromkeys(launch.kernel for launch in launches_among(commands)))
         compiled = compile_all((kernel, self.arch) for kernel in kernels)
         return {kernel: found.of(kernel) for kernel, found in zip(kernels, compiled, strict=True)}
+
+
+def launches_among(commands: Sequence[Recorded]) -> list[LaunchRecord]:
+    """Without a library's calls."""
+    return [command for command in commands if isinstance(command, LaunchRecord)]
 
 
 def threads_of(asked: LaunchRecord) -> int:

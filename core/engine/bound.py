@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.device.gpu import LaunchRecord
+from core.device.gpu import CallRecord, LaunchRecord
 from core.errors import DataError
 from core.op import SLOT, Tensors, make_tensors
 from core.plan import Buffer, Plan, Step, trimmed
@@ -125,12 +125,12 @@ class BoundPlan:
         return [c for _, _, commands in self._recorded(True) for c in commands]
 
     def work(self) -> tuple[int, int]:
-        """Kernel launches of the first micro-step, and the bytes that they read and write: every tensor that a launch
-        is given counts once, and once more where it is added to. (0, 0) where nothing is launched."""
+        """Launches of the first micro-step, a library's calls among them, and the bytes that they read and write: every
+        tensor that one is given counts once, and once more where it is added to. (0, 0) where nothing is launched."""
         self._bind()
         count = traffic = 0
         for _, t, commands in self._recorded(True):
-            records = [c for c in commands if isinstance(c, LaunchRecord)]
+            records = [c for c in commands if isinstance(c, LaunchRecord | CallRecord)]
             count += len(records)
             traffic += sum(record.nbytes for record in records)
             added = [name[4:] for name, flag in vars(t).items() if name.startswith("add_d") and flag is True]

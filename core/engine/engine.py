@@ -37,6 +37,7 @@ class Settings:
 
     ops, generate: op -> variant. nodes: glob -> variant. recorded, configs: node -> variant, and its
     tiles, of the run that is resumed. tuned: what `core tune` found, `core.plan.tuning_key` -> variant and tiles.
+    tf32: f32 may be multiplied as TF32.
     fusion: fused op -> False or its attrs. optimizer: name; options: its options, and "clip".
     dims: overrides of the model's dims. alias, in_place: False only in tests. capture: replay recorded launches as
     CUDA graphs, where the device has them; the same bits either way.
@@ -51,6 +52,7 @@ class Settings:
     recorded: Mapping[str, str] = field(default_factory=dict)
     configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tuned: Mapping[str, Kept] = field(default_factory=dict)
+    tf32: bool = False
     fusion: Mapping[str, Any] = field(default_factory=dict)
     recompute: Sequence[str] = ()
     freeze: Sequence[str] = ()
@@ -100,6 +102,7 @@ class Engine:
             settings.generate,
             {node: Kept(name, settings.configs.get(node)) for node, name in settings.recorded.items()},
             settings.tuned,
+            settings.tf32,
             self.device.can_run,
         )
         self.chooser.check_names(self.graph)

@@ -15,7 +15,7 @@ from core.device.cpu import Nested
 from core.dtypes import resolve
 from core.errors import BuildError, UsageError, did_you_mean
 from core.graph import Graph, Node
-from core.op import Op, Tensors, TensorSpec, Variant, make_tensors
+from core.op import TF32, Op, Tensors, TensorSpec, Variant, arithmetic, make_tensors
 from core.registry import Registry
 
 AUTO = "auto"
@@ -50,6 +50,7 @@ class Chooser:
 
     ops: op name -> variant name or "auto". nodes: glob over node names -> variant name. generate: like ops, for
     generation. recorded: node name -> variant, from the run that is resumed. tuned: `tuning_key` -> variant.
+    tf32: whether f32 may be multiplied as TF32.
     can_run(variant) gives the device's own reason against a variant (an architecture, say), or None.
     """
 
@@ -61,6 +62,7 @@ class Chooser:
     generate: Mapping[str, str] = field(default_factory=dict)
     recorded: Mapping[str, Kept] = field(default_factory=dict)
     tuned: Mapping[str, Kept] = field(default_factory=dict)
+    tf32: bool = False
     can_run: Callable[[Variant], str | None] = lambda variant: None
     picked: dict[str, Choice] = field(default_factory=dict)  # by op: what nested launches and updates took
 
@@ -153,6 +155,8 @@ class Chooser:
             return f"it is for {variant.device}, and this is {self.runs}"
         if self.precision not in variant.dtypes:
             return f"it computes {', '.join(variant.dtypes)}, not {self.precision}"
+        if arithmetic(variant, self.precision) == TF32 and not self.tf32:
+            return "it multiplies f32 as TF32, with 10 bits of mantissa, which only [train] tf32 = true allows"
         return self.can_run(variant)
 
     def _among(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import BuildError
-from core.op import Variant
+from core.op import Variant, arithmetic
 
 Array = np.ndarray[Any, Any]
 
@@ -26,8 +26,10 @@ class Bounds:
     projection: float
 
 
-BOUNDS = {"f64": Bounds(1e-11, 1e-11), "f32": Bounds(1e-5, 1e-5), "bf16": Bounds(1e-2, 3e-3)}
-EPSILON = {"f64": 2.0**-53, "f32": 2.0**-24, "bf16": 2.0**-9}  # half a unit in the last place, relative
+BOUNDS = {
+    "f64": Bounds(1e-11, 1e-11), "f32": Bounds(1e-5, 1e-5), "tf32": Bounds(2.5e-3, 5e-4), "bf16": Bounds(1e-2, 3e-3)
+}  # fmt: skip
+EPSILON = {"f64": 2.0**-53, "f32": 2.0**-24, "tf32": 2.0**-11, "bf16": 2.0**-9}  # half a unit in the last place
 LOOSEST = 4.0  # times the default: more than that is not rounding
 
 
@@ -37,7 +39,7 @@ def bounds_of(variant: Variant, dtype: str) -> Bounds:
     `Variant.tolerance` may tighten the 2-norm freely, and loosen both up to LOOSEST times where `tolerance_why`
     says why. Raises BuildError for anything looser.
     """
-    default = BOUNDS[dtype]
+    default = BOUNDS[arithmetic(variant, dtype)]
     asked = variant.tolerance.get(dtype, default.norm)
     if asked > default.norm and not variant.tolerance_why:
         raise BuildError(

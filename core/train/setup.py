@@ -256,6 +256,7 @@ def build_engine(
             tuned=load_tuned(device) if tuned is None else tuned,
             fusion=config.fuse,
             recompute=config.train.recompute,
+            tf32=config.train.tf32,
             capture=config.train.capture,
             freeze=config.train.freeze,
             optimizer=config.optimizer.name,
@@ -463,6 +464,7 @@ def variants_record(
     return {
         "device": engine.device.describe(),
         "precision": config.precision,
+        "tf32": config.train.tf32,
         "table": list(table),
         "nodes": {name: choice.variant.name for name, choice in choices.items()},
         "tiles": engine.tiles(plan),

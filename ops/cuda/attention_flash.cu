@@ -440,7 +440,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         copy_rows<TILE>(stage + TILE * PITCH, dy + ((u64)b * T + i) * y_width + h * D, y_width, T - i);
         if (threadIdx.x < 2 * TILE) {
             const float* numbers = (threadIdx.x < TILE ? lse : means) + ((u64)b * heads + h) * T + i;
-            copy_async((float*)(stage + STAGE) + threadIdx.x, numbers + at, at < T - i ? 4 : 0);
+            copy_float_async((float*)(stage + STAGE) + threadIdx.x, numbers + at, at < T - i ? 4 : 0);
         }
     };
     pass_by(v + ROWS * PITCH, STAGE + 4 * TILE, visits * group, fetch, [&](int step, const elem* stage) {

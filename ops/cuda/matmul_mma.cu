@@ -1,5 +1,5 @@
-// Linear map on tensor cores, bf16 in and float sums: y = x weight^T + bias for x (M, K), weight (N, K), y (M, N).
-// Backward: dx = dy weight, dweight = dy^T x, dbias = sum of dy over its rows. Formulas: ../matmul.py.
+// Linear map on tensor cores, bf16 or TF32 in and float sums: y = x weight^T + bias for x (M, K), weight (N, K),
+// y (M, N). Backward: dx = dy weight, dweight = dy^T x, dbias = sum of dy over its rows. Formulas: ../matmul.py.
 //
 // mma_forward    y = x weight^T + bias + r; bias and r may be null
 // mma_gelu       f = x weight^T + bias, a = gelu(f): no pass of its own over the largest activations of an MLP
@@ -31,7 +31,7 @@ constexpr int THREADS = 32 * WARPS_I * WARPS_J;
 constexpr int WARP_I = TILE_I / WARPS_I, WARP_J = TILE_J / WARPS_J;  // results of a warp
 constexpr int BLOCKS_I = WARP_I / 16, BLOCKS_J = WARP_J / 8;         // its blocks of 16 x 8
 constexpr int GROUP = 8;                                             // tiles one below the other that share columns
-constexpr u32 ONES = 0x3f803f80;                                     // two bf16 of 1
+constexpr u32 ONES = sizeof(elem) == 2 ? 0x3f803f80 : 0x3f800000;    // two bf16 of 1, or one float
 
 alignas(128) extern __shared__ elem tiles[];  // the stages; at the end, a few rows of results for each warp
 
@@ -49,8 +49,10 @@ struct Operand {
 
     // Where in the tile a chunk lies. load_matrices reads a chunk of each of 8 lines at once, which would all meet in
     // the same four banks: so a line's chunks are permuted, by xor with its number, and the 8 lie in all 32 banks.
+    // Floats that are turned are read two chunks of each of 4 lines at once: there it is xor with twice the number.
     static __device__ int place(int line, int chunk) {
         int turn = CHUNKS < 8 ? line / (8 / CHUNKS) % CHUNKS : line % 8;
+        if (!DEEP && sizeof(elem) == 4) turn = line % 4 * 2;
         return (line * CHUNKS + (chunk ^ turn)) * CHUNK;
     }
 
@@ -74,7 +76,7 @@ struct Operand {
         }
     }
 
-    // 16 rows from row i of the tile and 16 deep from k, as (i, k), (i + 8, k), (i, k + 8), (i + 8, k + 8)
+    // 16 rows from row i of the tile and MMA_K deep from k: see mma.cuh
     static __device__ void fragment(u32 (&out)[4], const elem* tile, int i, int k) {
         ::fragment<DEEP>(out, i, k, [&](int line, int chunk) { return tile + place(line, chunk); });
     }
@@ -122,7 +124,7 @@ __device__ inline void multiply(Sums& sums, const Left& left, const Right& right
         fetch(step + STAGES - 1);
         const elem* stage = tiles + step % STAGES * STAGE;
 #pragma unroll
-        for (int deep = 0; deep < TILE_K; deep += 16) {
+        for (int deep = 0; deep < TILE_K; deep += MMA_K) {
             u32 columns[BLOCKS_J / 2][4];
 #pragma unroll
             for (int c = 0; c < BLOCKS_J / 2; c++)

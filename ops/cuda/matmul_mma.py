@@ -1,8 +1,10 @@
-"""Matmul on tensor cores, in bf16, from Ampere on, and the ops that are fused with it. Kernels: matmul_mma.cu."""
+"""Matmul on tensor cores, bf16 or TF32, from Ampere on, and the ops that are fused with it. Kernels: matmul_mma.cu."""
 
 import math
 
 from core import Variant, cdiv, i32
+
+from .width import WIDEST
 
 # What TILE_I .. WARPS_J are in the kernels. Large tiles use an element more often, small ones give more thread blocks.
 WIDE = {"TILE_I": 128, "TILE_J": 128, "TILE_K": 32, "STAGES": 4, "WARPS_I": 2, "WARPS_J": 2}
@@ -16,7 +18,7 @@ class MatmulMma(Variant):
 
     op, name, priority = "matmul", "mma", 20
     source = "matmul_mma.cu"
-    dtypes = ("bf16",)
+    tf32 = True
     arch = "sm_80+"
     reads = ("x", "weight")
     can_add = ("x",)
@@ -26,7 +28,7 @@ class MatmulMma(Variant):
     ]
 
     def configs(self, t):
-        return candidates(t.rows, t.features)
+        return candidates(t.rows, t.features, t.x.dtype)
 
     def workspace(self, t):
         return partial_bytes(t.config, t.rows, t.features, t.K)
@@ -68,7 +70,7 @@ class MlpGeluMma(Variant):
 
     op, name, priority = "mlp_gelu", "mma", 20
     source = "matmul_mma.cu"
-    dtypes = ("bf16",)
+    tf32 = True
     arch = "sm_80+"
     saved = {"f": "... hidden", "a": "... hidden"}
     reads = ("x", "weight1", "weight2")
@@ -81,7 +83,7 @@ class MlpGeluMma(Variant):
     ]
 
     def configs(self, t):
-        return candidates(t.rows, min(t.hidden, t.features))
+        return candidates(t.rows, min(t.hidden, t.features), t.x.dtype)
 
     def workspace(self, t):
         first, second = ((t.hidden, t.K), (t.features, t.hidden))
@@ -92,8 +94,8 @@ class MlpGeluMma(Variant):
 
     def forward(self, t, launch):
         M, N, K = sizes(t.x, t.weight1)
-        numbers = (M, N, K, t.approx == "erf", aligned(N, K))
-        how = over(t.config, M, N)
+        numbers = (M, N, K, t.approx == "erf", aligned(t.x, N, K))
+        how = over(t.config, M, N, t.x)
         launch("mma_gelu", t.a, t.f, t.x, t.weight1, t.bias1, *(i32(n) for n in numbers), **how)
         launch_forward(launch, t.config, t.y, t.a, t.weight2, t.bias2, t.r)
 
@@ -107,8 +109,8 @@ class MlpGeluMma(Variant):
         if t.dx is None and t.dweight1 is None and t.dbias1 is None:
             return
         M, N, K = sizes(t.a, t.weight2)
-        numbers = (M, N, K, t.approx == "erf", aligned(N, K))
-        launch("mma_dgelu", df, t.dy, t.weight2, t.f, *(i32(n) for n in numbers), **over(t.config, M, K))
+        numbers = (M, N, K, t.approx == "erf", aligned(t.dy, N, K))
+        launch("mma_dgelu", df, t.dy, t.weight2, t.f, *(i32(n) for n in numbers), **over(t.config, M, K, t.dy))
         flags = t.add_dweight1, t.add_dbias1
         launch_dweight(launch, t.config, t.dweight1, t.dbias1, df, t.x, *flags, partial=partial)
         if t.dx is not None:
@@ -117,13 +119,15 @@ class MlpGeluMma(Variant):
 
 def df_bytes(t):
     """Of the gradient of what comes into GELU, up to where the next tensor may start."""
-    return cdiv(2 * t.rows * t.hidden, 256) * 256
+    return cdiv(bytes_each(t.x) * t.rows * t.hidden, 256) * 256
 
 
-def candidates(rows, columns):
-    """Tile candidates, best guess first: small ones where large ones are too few to fill a chip."""
+def candidates(rows, columns, dtype="bf16"):
+    """Tile candidates, best guess first: small ones where large ones are too few to fill a chip. A stage has the same
+    bytes in f32, and half the depth."""
     few = tiles(WIDE, rows, columns) < BLOCKS // 2
-    return [SMALL, WIDE] if few else [WIDE, SMALL]
+    shallow = WIDEST["bf16"] // WIDEST[dtype]
+    return [{**c, "TILE_K": c["TILE_K"] // shallow} for c in ((SMALL, WIDE) if few else (WIDE, SMALL))]
 
 
 def tiles(config, rows, columns):
@@ -147,15 +151,15 @@ def partial_bytes(config, rows, features, K):
 def launch_forward(launch, config, y, x, weight, bias=None, r=None):
     """y = x weight^T + bias + r."""
     M, N, K = sizes(x, weight)
-    arguments = (y, x, weight, bias, r, i32(M), i32(N), i32(K), i32(aligned(N, K)))
-    launch("mma_forward", *arguments, **over(config, M, N))
+    arguments = (y, x, weight, bias, r, i32(M), i32(N), i32(K), i32(aligned(x, N, K)))
+    launch("mma_forward", *arguments, **over(config, M, N, x))
 
 
 def launch_dx(launch, config, dx, dy, weight, add=False):
     """dx = dy weight, added if `add`."""
     M, N, K = sizes(dx, weight)
-    arguments = (dx, dy, weight, i32(M), i32(N), i32(K), i32(add), i32(aligned(N, K)))
-    launch("mma_dx", *arguments, **over(config, M, K))
+    arguments = (dx, dy, weight, i32(M), i32(N), i32(K), i32(add), i32(aligned(dy, N, K)))
+    launch("mma_dx", *arguments, **over(config, M, K, dy))
 
 
 def launch_dr(launch, t):
@@ -173,18 +177,18 @@ def launch_dweight(launch, config, dweight, dbias, dy, x, add=False, add_bias=Fa
     N, K = dy.shape[-1], x.shape[-1]
     M = math.prod(x.shape[:-1])
     count, each = slices(config, M, N, K)
-    how = over(config, N, K if dweight is not None else 1)  # dbias alone needs one column of tiles
+    how = over(config, N, K if dweight is not None else 1, x)  # dbias alone needs one column of tiles
     how["grid"] = (how["grid"], count)
-    numbers = (M, N, K, each, add, add_bias, aligned(N, K))
+    numbers = (M, N, K, each, add, add_bias, aligned(x, N, K))
     scratch = launch.workspace if partial is None else partial
     tensors = (dweight, dbias, dy, x, scratch, launch.counters)
     launch("mma_dweight", *tensors, *(i32(n) for n in numbers), **how)
 
 
-def over(config, rows, columns):
-    """A thread block for each tile of rows x columns results."""
+def over(config, rows, columns, operand):
+    """A thread block for each tile of rows x columns results; shared memory for stages of the operands' type."""
     threads = 32 * config["WARPS_I"] * config["WARPS_J"]
-    stage = 2 * (config["TILE_I"] + config["TILE_J"]) * config["TILE_K"]
+    stage = bytes_each(operand) * (config["TILE_I"] + config["TILE_J"]) * config["TILE_K"]
     return {
         "grid": tiles(config, rows, columns), "block": threads, "smem": stage * config["STAGES"], "define": config
     }  # fmt: skip
@@ -195,6 +199,11 @@ def sizes(x, weight):
     return math.prod(x.shape[:-1]), *weight.shape
 
 
-def aligned(*widths):
-    """Whether rows of these many bf16 all start on 16 bytes."""
-    return all(n % 8 == 0 for n in widths)
+def aligned(tensor, *widths):
+    """Whether rows of these many of its elements all start on 16 bytes."""
+    return all(n % WIDEST[tensor.dtype] == 0 for n in widths)
+
+
+def bytes_each(tensor):
+    """Of an element."""
+    return 16 // WIDEST[tensor.dtype]

@@ -1,7 +1,11 @@
 // Tensor cores: copies into shared memory that run ahead, fragments from there, mma.sync, and results back in rows.
 // No layout of shared memory: whoever includes it says where 16 bytes lie, so that 8 lines' reach different banks.
+//
+// Where `elem` is float, the operands of a product are TF32: floats whose mantissa is rounded to 10 bits on their way
+// from shared memory. Sums are float in both.
 
-constexpr int CHUNK = 8;  // elements in 16 bytes: what one copy moves
+constexpr int CHUNK = 16 / sizeof(elem);  // elements in 16 bytes: what one copy moves
+constexpr int MMA_K = 2 * CHUNK;          // how deep the operands of one mma are
 
 __device__ inline u32 in_shared(const void* p) { return (u32)__cvta_generic_to_shared(p); }
 
@@ -12,7 +16,7 @@ __device__ inline void copy_async(elem* to, const elem* from, int bytes) {
 }
 
 // the same for one float, which need not lie on 16 bytes
-__device__ inline void copy_async(float* to, const float* from, int bytes) {
+__device__ inline void copy_float_async(float* to, const float* from, int bytes) {
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(in_shared(to)), "l"(from), "r"(bytes) : "memory");
 }
 
@@ -34,25 +38,44 @@ __device__ inline void load_matrices(u32 (&out)[4], const elem* row) {
                      : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3]) : "r"(in_shared(row)) : "memory");
 }
 
-// sums (16, 8) += left (16, 16) times right (8, 16) transposed. A lane has sums (l / 4, 2 (l % 4)) and the next, and
-// the same 8 rows below.
+// sums (16, 8) += left (16, MMA_K) times right (8, MMA_K) transposed. A lane has sums (l / 4, 2 (l % 4)) and the
+// next, and the same 8 rows below.
 __device__ inline void mma(float (&sums)[4], const u32 (&left)[4], u32 right, u32 right_deeper) {
+#if ELEM_BF16
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+#else
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+#endif
         "{%0, %1, %2, %3};"
         : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
         : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right), "r"(right_deeper));
 }
 
-// 16 rows from row i of an operand and 16 deep from k, as (i, k), (i + 8, k), (i, k + 8), (i + 8, k + 8). at(line,
-// chunk) says where a chunk lies; DEEP: neighbours in memory follow the depth, a line is a row of the operand; else a
-// line is a column, and is turned on the way.
+// The float of these bits, rounded to nearest: without it a tensor core cuts off, which is one-sided.
+__device__ inline u32 to_tf32(u32 bits) {
+    u32 rounded;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(__uint_as_float(bits)));
+    return rounded;
+}
+
+// 16 rows from row i of an operand and MMA_K deep from k, as (i, k), (i + 8, k), (i, k + CHUNK), (i + 8, k + CHUNK).
+// at(line, chunk) says where a chunk lies; DEEP: neighbours in memory follow the depth, a line is a row of the operand;
+// else a line is a column, and is turned on the way: by ldmatrix in bf16, which knows 16 bits only, else one by one.
 template <bool DEEP, class At>
 __device__ inline void fragment(u32 (&out)[4], int i, int k, At at) {
     int lane = threadIdx.x % 32;
-    if (DEEP)
+    if constexpr (DEEP) {
         load_matrices<false>(out, at(i + lane % 16, k / CHUNK + lane / 16));
-    else
+    } else if constexpr (sizeof(elem) == 2) {
         load_matrices<true>(out, at(k + lane / 16 * 8 + lane % 8, i / CHUNK + lane / 8 % 2));
+    } else {
+        for (int n = 0; n < 4; n++) {
+            int row = i + n % 2 * 8 + lane / 4;
+            out[n] = reinterpret_cast<const u32*>(at(k + n / 2 * CHUNK + lane % 4, row / CHUNK))[row % CHUNK];
+        }
+    }
+    if constexpr (sizeof(elem) == 4)
+        for (int n = 0; n < 4; n++) out[n] = to_tf32(out[n]);
 }
 
 // finish(row, column, values) for every four neighbours of 16 rows of a warp's sums. They pass through shared memory,

@@ -70,6 +70,8 @@ class SimDevice(KernelDevice):
 
     def can_run(self, variant: Variant) -> str | None:
         """Why a variant's kernels cannot be simulated; None when they can."""
+        if variant.library:
+            return f"it calls {variant.library}, whose kernels are the vendor's own: it runs on a GPU"
         arch = SIMULATED.replace("compute_", "sm_")
         return None if runs_on(variant.arch, arch) else f"it needs {variant.arch}, and the simulator is an {arch}"
 

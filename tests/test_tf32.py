@@ -1,0 +1,82 @@
+"""f32 on tensor cores: as TF32, with operands rounded to nearest, and only where `[train] tf32` allows it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core.cli import run as core_command
+from core.config import load_config
+from core.device import open_device
+from core.device.planned import PlannedDevice
+from core.errors import BuildError
+from core.graph import load_model
+from core.loader import load_registry
+from core.op import make_tensors
+from core.plan import TRAIN
+from core.train.setup import build_engine
+
+REGISTRY = load_registry(only=())
+SIZES = ("dims.V=61", "dims.C=64", "dims.H=2", "dims.L=1", "dims.S=64", "dims.T=64", "dims.B=2")
+
+
+def chosen(*overrides: str) -> dict[str, Any]:
+    """Node -> its variant, of a training step planned for a GPU in f32."""
+    sets = [*SIZES, "precision='f32'", "train.tokens_per_step=128", *overrides]
+    config = load_config("configs/gpt2_124m.toml", overrides=sets, device="cuda")
+    engine = build_engine(config, REGISTRY, load_model(config.model, REGISTRY), None, PlannedDevice("sm_90a"))
+    return {node: choice.variant.name for node, choice in engine.plan(TRAIN).choices.items()}
+
+
+def test_f32_is_multiplied_as_tf32_only_where_the_config_allows_it() -> None:
+    assert chosen()["h.0.qkv"] == "register"
+    allowed = chosen("train.tf32=true")
+    assert {allowed["h.0.qkv"], allowed["h.0.r"], allowed["h.0.y"]} == {"mma"}
+
+
+def test_without_it_a_variant_that_needs_it_is_refused_by_name_too() -> None:
+    with pytest.raises(BuildError, match=r"mma: it multiplies f32 as TF32.*only \[train\] tf32 = true allows"):
+        chosen("ops.matmul='mma'")
+
+
+def to_tf32(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """10 bits of mantissa, to nearest, halves away from zero; by arithmetic instead of bits."""
+    fraction, exponent = np.frexp(values.astype(np.float64))  # fraction in [0.5, 1): 11 bits with the leading one
+    return np.ldexp(np.sign(fraction) * np.floor(np.abs(fraction) * 2**11 + 0.5), exponent - 11)
+
+
+def test_products_are_of_operands_rounded_to_nearest() -> None:
+    """So near to that as f32's sums are, which operands that are cut off, or not rounded at all, are not."""
+    M, N, K = 37, 20, 44
+    device, rng = open_device("sim"), np.random.default_rng(0)
+    shapes = {"x": (M, K), "weight": (N, K), "dy": (M, N), "y": (M, N), "dx": (M, K), "dweight": (N, K)}
+    held = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    t = make_tensors(
+        {"...": (M,), "K": K, "features": N},
+        {name: device.tensor(device.allocate(4 * array.size), 0, array.shape, "f32") for name, array in held.items()},
+        bias=None, dbias=None, add_dx=False, add_dweight=False, add_dbias=False,
+    )  # fmt: skip
+    variant = REGISTRY.variant("matmul", "mma")
+    t.config = variant.configs(t)[0]
+    for name, array in held.items():
+        device.upload(getattr(t, name), array)
+    for method in ("forward", "backward"):
+        device.run(device.record(variant, method, t, None, None))
+    x, weight, dy = (to_tf32(held[name]) for name in ("x", "weight", "dy"))
+    truths = {"y": x @ weight.T, "dx": dy @ weight, "dweight": dy.T @ x}
+    plain = held["x"].astype(np.float64) @ held["weight"].T
+    for name, truth in truths.items():
+        assert np.abs(device.download(getattr(t, name)) - truth).max() < 2e-6 * np.abs(truth).max(), name
+    assert np.abs(truths["y"] - plain).max() > 1e-4 * np.abs(plain).max()
+
+
+def test_a_run_records_whether_it_was_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sets = (*SIZES[1:], "dims.V=257", "train.steps=1", "train.tokens_per_step=128", "train.sample_every=0")
+    words = [word for s in (*sets, "train.tf32=true", "data.tokenizer=['bytes']") for word in ("--set", s)]
+    assert core_command(["train", "configs/gpt2_124m.toml", "--device", "cpu", "--out", "a", *words]) == 0
+    assert json.loads((tmp_path / "a/variants.json").read_text())["tf32"] is True
