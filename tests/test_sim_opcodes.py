@@ -226,6 +226,24 @@ def test_fma_rounds_once_where_rounding_twice_is_wrong():
     assert twice[0] != round_f32(exact, "rn")
 
 
+HALF, UNDER = 1 + 2**-12, 1 + 2**-23  # squares of the first end half way between two f32
+FMA = {
+    "zeros and halves": ([HALF, 0.0, -0.0, -HALF], [HALF, 5.0, 7.0, HALF], [2.0**-80, 0.0, 0.0, -(2.0**-80)]),
+    "zeros and a subnormal": ([UNDER * 2.0**-75, 0.0], [2.0**-75 * (2 - UNDER), 3.0], [129 * 2.0**-149, 0.0]),
+    "infinity and halves": ([1.0, HALF], [2.0, HALF], [np.inf, 2.0**-80]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FMA)
+def test_several_fma_together_round_as_one_among(kind: str):
+    a, b, c = (np.array(values, np.float32) for values in FMA[kind])
+    body = "fma.rn.f32 %d, %a, %b, %c;\nfma.rn.f32 %e2, %b, %a, %c;\nxor.b32 %r1, %d, %e2;\nor.b32 %d, %d, %r1;"
+    got = lanes(body, a, b, c, out=np.float32, declare=".reg .b32 %e2;")
+    for x, y, z, told in zip(a, b, c, got, strict=True):
+        product = Fraction(float(x)) * Fraction(float(y))
+        assert told == (round_f32(product + Fraction(float(z)), "rn") if np.isfinite(z) else z)
+
+
 def test_special_values_of_f32_arithmetic():
     with np.errstate(all="ignore"):
         for name, op in (("add", np.add), ("mul", np.multiply), ("div.rn", np.divide)):

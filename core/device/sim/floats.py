@@ -139,25 +139,28 @@ def fma_f32(a: Array, b: Array, c: Array) -> Array:
     total[...] = c
     np.add(product, total, out=total)
     result = total.astype(np.float32)
-    return result if rounded_once(result, total, product) else _fma_again(a, b, c, result)
+    return result if rounded_once(result, total, product) else _fma_again(a * b, c.astype(np.float64), result)
 
 
 def rounded_once(result: Array, total: Array, spare: Array) -> bool:
     """Whether rounding f64 sums `total` to f32 `result` is sure to give what rounding the exact sums would.
 
     f64's sum differs from the exact one only in its last bit; that matters when it lies half way between two f32,
-    or below f32's normal range. Half way: of the 29 bits that f32 drops, only the top one is set; moved to the top
-    of 64 bits that is the least of all integers. `spare` is overwritten.
+    or below f32's normal range, unless it is zero, which is exact. Half way: of the 29 bits that f32 drops, only the
+    top one is set; moved to the top of 64 bits that is the least of all integers. `spare` is overwritten.
     """
-    size = np.abs(result).reshape(-1)
-    if not (np.maximum.reduce(size) < np.inf and np.minimum.reduce(size) > TINY):
+    size = np.abs(result)
+    if not np.maximum.reduce(size, None) < np.inf:
+        return False
+    if np.minimum.reduce(size, None) <= TINY and total[size <= TINY].any():
         return False
     moved = np.left_shift(total.view(np.int64), DROPPED, out=spare.view(np.int64))
-    return bool(np.minimum.reduce(moved.reshape(-1)) != LEAST)
+    return bool(np.minimum.reduce(moved, None) != LEAST)
 
 
-def _fma_again(a: Array, b: Array, c: Array, result: Array) -> Array:
-    product, added = np.broadcast_arrays(a * b, c.astype(np.float64))
+def _fma_again(product: Array, added: Array, result: Array) -> Array:
+    """`result` with every element rounded anew that two roundings may have spoilt, from exact products in f64."""
+    product, added = np.broadcast_arrays(product, added)
     total = product + added
     redo = (((total.view(np.int64) & LOW) == HALF) | (np.abs(result) <= TINY)) & (total != 0)
     if redo.any():
@@ -298,6 +301,12 @@ def fma_run(program: Program, run: list[Instruction]) -> Step:
     targets = [program.number(i.operands[0]) for i in run if isinstance(i.operands[0], Register)]
     count = len(run)
 
+    def fill(g: Group, part: range, product: Array, total: Array) -> None:
+        for row, i in enumerate(part):
+            a, b = sources[i]
+            np.multiply(a(g), b(g), out=product[row])
+            total[row] = added[i](g)
+
     def together(g: Group) -> None:
         if g.picked is not None or g.mask is not None:
             for step in singles:
@@ -307,16 +316,12 @@ def fma_run(program: Program, run: list[Instruction]) -> Step:
         for first in range(0, count, size):
             part = range(first, min(first + size, count))
             product, total = _scratch((len(part), g.lanes))
-            for row, i in enumerate(part):
-                a, b = sources[i]
-                np.multiply(a(g), b(g), out=product[row])
-                total[row] = added[i](g)
+            fill(g, part, product, total)
             np.add(product, total, out=total)
             result = total.astype(np.float32)
             if not rounded_once(result, total, product):
-                for i in part:
-                    singles[i](g)
-                continue
+                fill(g, part, product, total)  # once more: both were overwritten
+                result = _fma_again(product, total, result)
             bits = result.view(np.uint32)
             for row, i in enumerate(part):
                 g.registers[targets[i]] = bits[row]
