@@ -47,3 +47,11 @@ def check_precision(precision: str) -> str:
 def itemsize(dtype: str) -> int:
     """Bytes of one element."""
     return NUMPY[dtype].itemsize
+
+
+TF32 = "tf32"  # no tensor's dtype: f32 with 10 bits of mantissa, as tensor cores multiply it
+
+
+def arithmetic(dtype: str, tf32: bool) -> str:
+    """What a variant multiplies in `dtype`; tf32: whether that is TF32 where tensors are f32."""
+    return TF32 if tf32 and dtype == "f32" else dtype

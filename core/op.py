@@ -25,7 +25,6 @@ from core.expr import Number, evaluate
 f32, i32, u32 = np.float32, np.int32, np.uint32  # a kernel's scalars are typed: `i32(n)`, `f32(eps)`
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
-TF32 = "tf32"  # no dtype of a tensor: how f32 may be multiplied
 ACTIVATION, ACC = None, "acc"  # the two dtypes that a precision settles; the others are names of core.dtypes
 
 
@@ -454,11 +453,6 @@ class Variant:
 
     def __repr__(self) -> str:
         return f"<{self.op}.{self.name} ({self.device})>"
-
-
-def arithmetic(variant: Variant, dtype: str) -> str:
-    """What a variant multiplies in `dtype`: "tf32" where it does not take f32 as it is, else `dtype`."""
-    return TF32 if variant.tf32 and dtype == "f32" else dtype
 
 
 class Reference(Variant):

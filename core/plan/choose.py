@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from core.device.cpu import Nested
-from core.dtypes import resolve
+from core.dtypes import TF32, arithmetic, resolve
 from core.errors import BuildError, UsageError, did_you_mean
 from core.graph import Graph, Node
-from core.op import TF32, Op, Tensors, TensorSpec, Variant, arithmetic, make_tensors
+from core.op import Op, Tensors, TensorSpec, Variant, make_tensors
 from core.registry import Registry
 
 AUTO = "auto"
@@ -155,7 +155,7 @@ class Chooser:
             return f"it is for {variant.device}, and this is {self.runs}"
         if self.precision not in variant.dtypes:
             return f"it computes {', '.join(variant.dtypes)}, not {self.precision}"
-        if arithmetic(variant, self.precision) == TF32 and not self.tf32:
+        if arithmetic(self.precision, variant.tf32) == TF32 and not self.tf32:
             return "it multiplies f32 as TF32, with 10 bits of mantissa, which only [train] tf32 = true allows"
         return self.can_run(variant)
 

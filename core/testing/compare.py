@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from core.dtypes import arithmetic
 from core.errors import BuildError
-from core.op import Variant, arithmetic
+from core.op import Variant
 
 Array = np.ndarray[Any, Any]
 
@@ -39,7 +40,7 @@ def bounds_of(variant: Variant, dtype: str) -> Bounds:
     `Variant.tolerance` may tighten the 2-norm freely, and loosen both up to LOOSEST times where `tolerance_why`
     says why. Raises BuildError for anything looser.
     """
-    default = BOUNDS[arithmetic(variant, dtype)]
+    default = BOUNDS[arithmetic(dtype, variant.tf32)]
     asked = variant.tolerance.get(dtype, default.norm)
     if asked > default.norm and not variant.tolerance_why:
         raise BuildError(

@@ -21,9 +21,9 @@ import numpy as np
 
 from core.device import cpu
 from core.device.cpu import Nested
-from core.dtypes import NUMPY
+from core.dtypes import NUMPY, arithmetic
 from core.errors import BuildError
-from core.op import Tensors, TensorSpec, Variant, arithmetic, make_tensors
+from core.op import Tensors, TensorSpec, Variant, make_tensors
 from core.plan import first_config
 from core.registry import Registry
 from core.testing.compare import Array
@@ -89,7 +89,7 @@ def best(
 ) -> tuple[Variant, Tensors]:
     """The variant of the highest priority that can do what a nested launch asks for, and its `t`."""
     known = registry.variants[asked.op.name].values()
-    here = [v for v in known if v.device == device and dtype in v.dtypes and arithmetic(v, dtype) == dtype]
+    here = [v for v in known if v.device == device and dtype in v.dtypes and arithmetic(dtype, v.tf32) == dtype]
     able = [v for v in here if can_run(v) is None and asked.against(v) is None]
     if not able:
         reasons = {v.name: can_run(v) or asked.against(v) for v in here}

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from core.dtypes import resolve
-from core.op import Op, Pattern, Reference, TensorSpec, Variant, arithmetic
+from core.dtypes import arithmetic, resolve
+from core.op import Op, Pattern, Reference, TensorSpec, Variant
 from core.plan import first_config
 from core.testing.case import Case
 from core.testing.compare import EPSILON, Array, round_to
@@ -294,7 +294,7 @@ class Trial:
         size = float(np.linalg.norm(want))
         if not size or not np.isfinite(size):
             return 0.0
-        epsilon = EPSILON[arithmetic(self.variant, self.dtype)]
+        epsilon = EPSILON[arithmetic(self.dtype, self.variant.tf32)]
         ratio = epsilon / EPSILON["f32"]
         noise = SLACK * ratio * float(np.linalg.norm(got.astype(np.float64) - want))
         tensors = (*self.values.values(), *self.seeds.values(), want)
