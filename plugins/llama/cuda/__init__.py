@@ -1,6 +1,6 @@
 """The ops' CUDA variants: for each op a .cu file with its kernels and a .py file with its launchers."""
 
-from . import rmsnorm, rope, swiglu
+from . import mlp_swiglu, rmsnorm, rope, swiglu
 
 VARIANTS = [
     rmsnorm.RmsNormNaive,
@@ -9,4 +9,5 @@ VARIANTS = [
     rope.RopeToken,
     swiglu.SwigluNaive,
     swiglu.SwigluVector,
+    mlp_swiglu.MlpSwigluComposed,
 ]

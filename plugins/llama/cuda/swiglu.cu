@@ -3,6 +3,7 @@
 //
 // naive_forward, naive_dx     one thread an element of y: four or two bytes a load
 // vector_forward, vector_dx   16 bytes of each half a thread where rows allow it: limited by memory bandwidth
+// vector_again                vector_dx and, over dy, y once more, for who has not kept it: a write, and nothing to read
 
 #ifndef WIDTH
 #define WIDTH 1  // elements that a thread loads at once
@@ -54,4 +55,23 @@ extern "C" __global__ void vector_dx(elem* dx, const elem* __restrict__ dy, cons
     }
     store(dx + at, dgate);
     store(dx + at + half, dup);
+}
+
+// dx, x: (rows, 2 half); dy_y: (rows, half), dy that becomes y
+extern "C" __global__ void vector_again(elem* __restrict__ dx, elem* __restrict__ dy_y, const elem* __restrict__ x,
+                                        int rows, int half) {
+    int i = (blockIdx.x * blockDim.x + threadIdx.x) * WIDTH;
+    if (i >= rows * half) return;
+    u64 at = (u64)(i / half) * 2 * half + i % half;
+    auto gate = load<WIDTH>(x + at), up = load<WIDTH>(x + at + half), both = load<WIDTH>(dy_y + i);
+    Pack<elem, WIDTH> dgate, dup;
+    for (int k = 0; k < WIDTH; k++) {
+        float g = gate[k], s = sigmoid(g), d = both[k];
+        dgate[k] = d * up[k] * s * (1 + g * (1 - s));
+        dup[k] = d * g * s;
+        both[k] = g * s * up[k];
+    }
+    store(dx + at, dgate);
+    store(dx + at + half, dup);
+    store(dy_y + i, both);
 }
