@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -98,6 +99,30 @@ def test_ids_prompts_texts_and_chats_are_those_of_transformers(folder, found):
     chat = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": " the cat? "}]
     want = theirs.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=False)
     assert found.chat(chat).tolist() == want and found.eot in want
+
+
+def test_templates_may_say_what_those_of_transformers_say(folder, found, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    template = (
+        "{{ strftime_now('%d') }}{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}"
+        "{{ m.content }}</s>{% endgeneration %}{% else %}[{{ m | tojson }}]{% continue %}{% endif %}{% endfor %}"
+    )
+    shutil.copytree(folder, tmp_path / "a")
+    (tmp_path / "a" / "chat_template.jinja").write_text(template, "utf-8")
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path / "a")
+    chat = [{"role": "user", "content": "the <cat>"}, {"role": "assistant", "content": "the dog"}]
+    want = theirs.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=False)
+    assert read_folder(tmp_path / "a").chat(chat).tolist() == want
+
+
+@pytest.mark.parametrize(
+    ("behind", "ends"),
+    [("</s>", ["</s>"]), ("\n<unk>\n", ["<unk>"]), (" the end", []), ("", []), ("{{ raise_exception('no') }}", [])],
+)
+def test_an_answer_ends_with_the_special_token_that_the_template_puts_behind_it(found, behind, ends):
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content | trim }}{% endfor %}" + behind
+    made = LibraryTokenizer(found.document, {**CONFIG, "chat_template": template}, name="x")
+    assert made.answer_ends == {int(made.encode_template(token)[0]) for token in ends}
 
 
 def test_bytes_of_tokens_put_together_are_the_text(found):

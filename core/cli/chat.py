@@ -26,7 +26,7 @@ HELP, RESET, EXIT = "/help", "/reset", "/exit"
 COMMANDS = {
     HELP: "what can be typed",
     RESET: "forget the conversation",
-    EXIT: "leave, as Ctrl-D and Ctrl-C do here; during an answer, Ctrl-C ends the answer",
+    EXIT: "leave, as Ctrl-D and Ctrl-C do; during an answer, Ctrl-C ends the answer",
 }
 
 
@@ -74,7 +74,8 @@ def command(
         converse(chat, as_json)
     else:
         for line in sys.stdin:
-            take(chat, line.strip(), as_json, lambda: False)
+            if not take(chat, line.strip(), as_json, lambda: False):
+                return
 
 
 def form_of(tokenizer: Tokenizer) -> tuple[Form, bool]:
@@ -119,7 +120,7 @@ def obey(chat: Chat, line: str) -> bool:
         note("the conversation is forgotten")
     elif line == HELP:
         for name, text in COMMANDS.items():
-            note(f"{name}: {text}")
+            click.echo(f"  {name:8}{text}", err=True)
     return line != EXIT
 
 
