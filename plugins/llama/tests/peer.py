@@ -32,6 +32,7 @@ SMALL = {"B": 2, "T": 13, "S": 64, "V": 37, "P": "pad(V, 64)", "C": 16, "H": 4, 
 
 # relative 2-norms. transformers has norms and angles in f32, whatever the precision
 LOGITS, GRADIENT, LOSSES = 2e-6, 1e-5, 1e-5
+SIMULATED = {"f32": LOSSES, "bf16": 2**-7}  # of losses; bf16 keeps eight bits
 
 
 @cache
@@ -226,11 +227,12 @@ class Peer:
     def golden(self):
         return load_file(self.file)
 
-    def engine(self, choice="auto"):
-        """Our model with those weights, and AdamW as the golden values have it."""
+    def engine(self, choice="auto", **how):
+        """Our model with those weights, and AdamW as the golden values have it. how: device, precision."""
         options = {k: v for k, v in OPTIMIZER.items() if k != "lr"} | {"clip": 1e9}
         settings = {"optimizer": "adamw", "options": options, "dims": self.dims, **CHOICES[choice]()}
-        built = Engine(load_model(self.model, registry()), registry(), Settings(precision="f32", **settings))
+        how = {"precision": "f32", **how}
+        built = Engine(load_model(self.model, registry()), registry(), Settings(**how, **settings))
         built.load_parameters(self.ours(self.tensors()))
         return built
 
@@ -283,6 +285,13 @@ class Peer:
         losses = [built.step([self.batch], OPTIMIZER["lr"]).loss for _ in range(STEPS)]
         np.testing.assert_allclose(losses, self.golden["losses"], rtol=LOSSES)
         assert losses[-1] < losses[0] / 2  # and they are losses of something that learns
+
+    def simulates(self, precision, nodes):
+        """The first of these losses by the kernels, in the simulator. nodes: op -> the variant that must run it."""
+        built, steps = self.engine(device="sim", precision=precision), 3
+        losses = [built.step([self.batch], OPTIMIZER["lr"]).loss for _ in range(steps)]
+        np.testing.assert_allclose(losses, self.golden["losses"][:steps], rtol=SIMULATED[precision])
+        assert nodes.items() <= {row["op"]: row["variant"] for row in built.table(built.plan("train"))}.items()
 
     def decodes(self):
         """Through the cache, some tokens at a time, as the whole."""

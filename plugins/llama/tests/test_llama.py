@@ -45,6 +45,11 @@ def test_ten_adamw_losses_agree_with_transformers(case, choice):
     case.trains(choice)
 
 
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_the_kernels_train_with_transformers_losses_in_the_simulator(precision):
+    CASES["tied"].simulates(precision, {"rmsnorm": "warp", "rope": "token", "mlp_swiglu": "composed"})
+
+
 @each_case
 def test_cached_decoding_gives_the_logits_of_the_whole(case):
     case.decodes()

@@ -32,6 +32,11 @@ def test_logits_gradients_and_ten_adamw_losses_agree_with_transformers(case):
     case.trains("auto")
 
 
+def test_the_kernels_train_with_transformers_losses_in_the_simulator():
+    nodes = {"route": "naive", "expert_matmul": "grouped", "combine": "vector", "balance": "naive"}
+    CASES["apart"].simulates("f32", nodes)
+
+
 @each_case
 def test_decoding_through_the_cache_gives_what_the_whole_gives(case, tmp_path):
     case.decodes()
