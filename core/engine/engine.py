@@ -427,14 +427,16 @@ class Engine:
         return BoundPlan(self, plan).work() if hasattr(self.device, "prepare") else (0, plan.traffic)
 
     def choices(self, plan: Plan) -> dict[str, Choice]:
-        """What runs: the choice of each node of the plan, then by op name those of nested launches and the update."""
+        """What runs: the choice of each node of the plan, then those of nested launches and of the update."""
         if plan.request.kind == TRAIN and self.settings.optimizer:
             self._recorded_update()
+        self.work(plan)  # recording is what launches them
         return {**plan.choices, **self.chooser.picked}
 
     def tiles(self, plan: Plan) -> dict[str, dict[str, Any]]:
         """The tiles of each node whose variant has a choice of them: other ones may give other bits."""
         found = {n.name: plan.choices[n.name].config_for(specs(n, plan.graph, plan.precision)) for n in plan.nodes}
+        found |= {name: dict(choice.config or {}) for name, choice in self.chooser.picked.items()}
         return {name: tiles for name, tiles in found.items() if tiles}
 
     def table(self, plan: Plan) -> list[dict[str, Any]]:

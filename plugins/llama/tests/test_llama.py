@@ -47,7 +47,7 @@ def test_ten_adamw_losses_agree_with_transformers(case, choice):
 
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
 def test_the_kernels_train_with_transformers_losses_in_the_simulator(precision):
-    CASES["tied"].simulates(precision, {"rmsnorm": "warp", "rope": "token", "mlp_swiglu": "composed"})
+    CASES["tied"].simulates(precision, {"rmsnorm": "warp", "rope": "token", "mlp_swiglu": "composed", "swiglu": "vector"})
 
 
 @each_case
