@@ -270,10 +270,10 @@ class Terminal:
         os.close(its)
         self.text = ""
 
-    def until(self, mark: str) -> str:
-        """What comes up to `mark`."""
+    def until(self, mark: str, more: int = 0) -> str:
+        """What comes up to `mark`, behind which `more` characters have come as well."""
         end = time.monotonic() + 60
-        while mark not in self.text:
+        while mark not in self.text or len(self.text.partition(mark)[2]) < more:
             assert select.select([self.ours], [], [], end - time.monotonic())[0], f"no {mark!r} in {self.text!r}"
             self.text += os.read(self.ours, 4096).decode("utf-8", "replace")
         found, _, self.text = self.text.partition(mark)
@@ -305,7 +305,7 @@ def test_in_a_terminal_ctrl_c_ends_the_answer_and_then_leaves(folder):
     terminal = Terminal(str(folder), "--temperature", "0", "--tokens", "2000", "--device", "cpu")
     assert "2,048 tokens" in terminal.until("> ")
     terminal.type("the cat\n")
-    terminal.until("the cat\r\n")
+    terminal.until("the cat\r\n", more=20)  # the answer has begun
     terminal.type(CTRL_C)
     assert len(terminal.until("(stopped")) < 2000 * 2, "what 2,000 tokens would come to is far more"
     terminal.until("> ")
