@@ -275,7 +275,10 @@ class Terminal:
         end = time.monotonic() + 60
         while mark not in self.text or len(self.text.partition(mark)[2]) < more:
             assert select.select([self.ours], [], [], end - time.monotonic())[0], f"no {mark!r} in {self.text!r}"
-            self.text += os.read(self.ours, 4096).decode("utf-8", "replace")
+            try:
+                self.text += os.read(self.ours, 4096).decode("utf-8", "replace")
+            except OSError:  # nobody is at the other end
+                pytest.fail(f"it left with {self.process.wait(60)}: {self.text}")
         found, _, self.text = self.text.partition(mark)
         return found
 
