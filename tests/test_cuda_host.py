@@ -284,58 +284,15 @@ out(d.resident(Kernel(path, "scale"), 256, 0))
 
 # --- numbers: launches that reach the stub are run by the simulator --------------------------------------------------
 
-SIMULATED = """
-from ctypes import CFUNCTYPE, POINTER, c_int, c_size_t, c_uint32, c_uint64, c_void_p
-import core.device.cuda as module
-from core.device.nvrtc import compile_ptx
-from core.device.sim import Memory, Simulator
+SIMULATED = f"""
+sys.path.insert(0, {str(HERE)!r})
+from simulated_driver import check_pool, simulate
 from core.engine import Engine, Settings
 from core.graph import load_model
 from core.loader import load_registry
 
-space, simulators, held = Memory(1 << 26), {}, []
-base = space.bytes.ctypes.data
-kernels = {}  # the driver's function -> the kernel
-
-def simulator(function):
-    kernel = kernels[function]
-    compiled = compile_ptx(kernel)
-    if compiled not in simulators:
-        simulators[compiled] = Simulator(compiled.ptx, space)
-    return kernel, simulators[compiled]
-
-@CFUNCTYPE(c_uint64, c_size_t)
-def allocate(size):
-    return space.allocate(size)
-
-@CFUNCTYPE(c_int, c_void_p, POINTER(c_uint32), POINTER(c_uint32), c_uint32, c_uint32, POINTER(c_void_p))
-def launch(function, grid, block, shared, cluster, parameters):
-    kernel, found = simulator(function)
-    sizes = [v.size for v, _ in found.program(kernel.name).parameters]
-    raw = [ctypes.string_at(parameters[i], size) for i, size in enumerate(sizes)]
-    found.launch(kernel.name, grid[:3], block[:3], raw, shared, cluster)
-    return 0
-
-@CFUNCTYPE(c_int, c_void_p, c_int)
-def sizes(function, index):
-    kernel, found = simulator(function)
-    held = found.program(kernel.name).parameters
-    return held[index][0].size if index < len(held) else 0
-
-class Simulated(CudaDevice):
-    def __init__(self):
-        super().__init__()
-        self.sms = 4  # as many as the simulator has, so that grids are the same
-    def _load(self, kernel, cubin):
-        function = super()._load(kernel, cubin)
-        kernels[int(function)] = kernel
-        return function
-    def resident(self, kernel, threads, smem):
-        return self.sms
-
-module.CudaDevice = Simulated
 registry = load_registry()
-DIMS = {"B": 2, "T": 5, "S": 8, "V": 21, "P": 64, "C": 24, "H": 2, "L": 1}
+DIMS = {{"B": 2, "T": 5, "S": 8, "V": 21, "P": 64, "C": 24, "H": 2, "L": 1}}
 
 def losses(device):
     settings = Settings(dims=DIMS, optimizer="adamw", device=device, precision="bf16")
@@ -344,14 +301,14 @@ def losses(device):
     rng, found = np.random.default_rng(0), []
     for _ in range(2):
         tokens = rng.integers(0, 21, (2, 6)).astype(np.int32)
-        record = engine.step([{"tokens": tokens[:, :-1], "targets": tokens[:, 1:]}], 1e-2)
+        record = engine.step([{{"tokens": tokens[:, :-1], "targets": tokens[:, 1:]}}], 1e-2)
         found.append([record.loss, record.norm])
     return found
 
 sim = losses("sim")
-stub.stub_simulate(c_void_p(base), allocate, launch, sizes)
+simulate(stub)
 cuda = losses("cuda")
-assert space.bytes.ctypes.data == base, "the pool moved"
+check_pool()
 out([sim, cuda])
 """
 

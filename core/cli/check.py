@@ -14,7 +14,7 @@ from core.errors import CheckFailed, UsageError
 from core.loader import load_registry
 from core.op import Op, Variant
 from core.registry import Registry
-from core.testing.check import RUNNERS, VariantReport, check_variant, find, measure, runs_on
+from core.testing.check import RUNNERS, Report, VariantReport, check_variant, find, measure, runs_on
 from core.testing.checks import MEANING
 from core.testing.verdicts import Verdicts, place_of
 
@@ -47,17 +47,21 @@ def command(
     reports = []
     for op, variant in chosen(what, registry, device):
         report = check_variant(op, variant, registry, device, seed=seed)
-        verdicts.keep(variant, report.passed, place(report.device))
-        if report.passed and timed:
-            report.times = measure(op, variant, registry, device)
         reports.append(report)
+        if not report.left_out:
+            verdicts.keep(variant, report.passed, place(report.device))
+            if report.passed and timed:
+                report.times = measure(op, variant, registry, device)
         if not as_json:
             click.echo("\n".join(lines_of(report)) + "\n")
     failed = [r.name for r in reports if not r.passed]
     if as_json:
         emit_json([r.as_json() for r in reports])
     else:
-        click.echo(f"{len(reports) - len(failed)} of {len(reports)} variants passed")
+        held = [r for r in reports if not r.left_out]
+        click.echo(f"{len(held) - len(failed)} of {len(held)} variants passed")
+    if all(r.left_out for r in reports):
+        Report(reports).raise_failures()
     if failed:
         raise CheckFailed(f"failed: {', '.join(failed)}", hint="docs/checks.md says what each sub-check asks for")
 
@@ -86,6 +90,9 @@ def lines_of(report: VariantReport) -> Iterator[str]:
         yield f"  {check:<12} {verdict:<7} {error:>8} {runs:>6}x  {MEANING[check]}"
     if failed:
         yield from report.describe_failures().splitlines()[1:]
+    if report.left_out:
+        yield f"  left out: {report.left_out}"
+        return
     for where, why in report.skipped.items():
         yield f"  left out: {where}: {why}"
     if report.times:

@@ -12,6 +12,7 @@ import os
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from core.device.gpu import (
 from core.device.nvrtc import Kernel, architecture, compile_all, runs_on, supported
 from core.device.recording import KernelDevice
 from core.dtypes import NUMPY
-from core.errors import BuildError, DeviceError
+from core.errors import BuildError, CoreError, DeviceError
 from core.op import Variant
 
 Array = np.ndarray[Any, Any]
@@ -327,11 +328,13 @@ class CudaDevice(KernelDevice):
                 self._pack(command, command.record)
 
     def _ready(self, command: CudaLaunch, asked: CallRecord) -> None:
-        work = asked.prepare(*(0 if tensor is None else tensor.pointer for tensor in asked.args))
         stream = int(self._stream)
+        with told_where(asked):
+            work = asked.prepare(*(0 if tensor is None else tensor.pointer for tensor in asked.args))
 
         def start() -> int:
-            work(stream)
+            with told_where(asked):
+                work(stream)
             return 0
 
         command.kept, command.start = asked.args, start
@@ -419,6 +422,15 @@ class CudaDevice(KernelDevice):
         config.attrs = attributes
         config.numAttrs = len(attributes)
         return config
+
+
+@contextmanager
+def told_where(asked: CallRecord) -> Iterator[None]:
+    """A library's error with who called it."""
+    try:
+        yield
+    except CoreError as error:
+        raise type(error)(f"{asked.where}: {error.message}", hint=error.hint) from None
 
 
 def pack(arguments: Sequence[bytes]) -> tuple[int, Any]:

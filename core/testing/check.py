@@ -33,7 +33,8 @@ class VariantReport:
     """What the check of one variant found.
 
     checks: sub-check -> (times that it ran, worst relative error). times: label -> median milliseconds.
-    skipped: example and dtype -> why the variant cannot run there.
+    skipped: example and dtype -> why the variant cannot run there. left_out: why nothing was checked, where a library
+    that the variant calls is not there to be called.
     """
 
     op: str
@@ -43,6 +44,7 @@ class VariantReport:
     checks: dict[str, tuple[int, float]] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    left_out: str = ""
     times: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -85,6 +87,7 @@ class VariantReport:
                 for f in self.failures
             ],
             "skipped": self.skipped,
+            "left_out": self.left_out,
             "median_ms": self.times,
         }
 
@@ -116,7 +119,10 @@ class Report:
         return all(v.passed for v in self.variants)
 
     def raise_failures(self) -> None:
-        """CheckFailed that says everything, unless all passed."""
+        """CheckFailed that says everything, unless all passed; BuildError where nothing could be checked."""
+        if self.variants and all(v.left_out for v in self.variants):
+            what = "; ".join(f"{v.name}: {v.left_out}" for v in self.variants)
+            raise BuildError(f"nothing could be checked on {self.variants[0].device}: {what}")
         failed = [v.describe_failures() for v in self.variants if not v.passed]
         if failed:
             raise CheckFailed("\n".join(failed), hint="docs/checks.md says what each sub-check asks for")
@@ -209,6 +215,9 @@ def check_variant(
         cases = cases_of(op, variant, seed, examples)
         truth = reference or reference_of(op, registry)
         trials = list(trials_of(cases, variant, truth, runner, home, report))
+        if variant.library and not trials:
+            report.left_out = "; ".join(sorted(set(report.skipped.values())))
+            return report
         check_schema(log, variant, trials, list(report.skipped.values()))
         for name, check in SUBCHECKS.items():
             for trial in trials:
@@ -237,7 +246,7 @@ def trials_of(
         for dtype in sorted(variant.dtypes, reverse=True):  # f64 first: there the numbers are clearest
             for mode in modes_of(case.op, variant):
                 trial = Trial(case, variant, truth, dtype, mode, runner, home)
-                why_not = trial.why_not()
+                why_not = runner.can_run(variant) or trial.why_not()
                 if why_not is None:
                     trials.append(trial)
                 else:

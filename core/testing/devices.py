@@ -75,6 +75,10 @@ class DeviceRunner:
 
         return CudaDevice()
 
+    def can_run(self, variant: Variant) -> str | None:
+        why: str | None = self.target.can_run(variant)
+        return why
+
     def pick(self, name: str, method: str, values: Mapping[str, Any]) -> tuple[Variant, Tensors]:
         """The variant of a nested launch: the best that can run on these tensors."""
         asked = Nested.of(self.registry.op(name), method, values)

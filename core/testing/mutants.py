@@ -157,7 +157,8 @@ def chosen(registry: Registry, names: Sequence[str], device: str = "cpu") -> Ite
     for op in registry.ops.values():
         for variant in registry.variants.get(op.name, {}).values():
             wanted = not names or op.name in names or f"{op.name}.{variant.name}" in names
-            if wanted and variant.device == kind and (kind == "cuda" or launchers_of(op, variant)):
+            able = not variant.library if kind == "cuda" else bool(launchers_of(op, variant))
+            if wanted and variant.device == kind and able:
                 yield op, variant
 
 

@@ -77,6 +77,10 @@ class Runner(Protocol):
 
     device: str
 
+    def can_run(self, variant: Variant) -> str | None:
+        """Why a variant cannot run there at all, in words."""
+        ...
+
     def run(self, call: Call) -> Outcome: ...
 
     def time(self, call: Call, repeats: int) -> float:
@@ -107,6 +111,9 @@ class CpuRunner:
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
+
+    def can_run(self, variant: Variant) -> str | None:
+        return None
 
     def pick(self, name: str, method: str, values: Mapping[str, Any]) -> tuple[Variant, Tensors]:
         """The variant of a nested launch: the best that can run on these tensors."""

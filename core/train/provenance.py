@@ -25,6 +25,7 @@ PACKAGES = (
     "cuda-bindings",
     "nvidia-cuda-nvrtc",
     "nvidia-cuda-nvrtc-cu12",
+    "nvidia-cublas",
 )  # that numbers depend on
 SHORT = 12  # hexadecimal digits of a hash that is for comparing two runs
 

@@ -1,0 +1,170 @@
+"""cuBLASLt through ctypes: finding it, and one product with an epilogue, ready to be put on a stream.
+
+The library's matrices are column-major, ours row-major: a matrix of ours is the library's transposed. So for our
+result = left right it computes result^T = right^T left^T, and what it calls A is our right operand. The numbers are
+those of cublasLt.h and library_types.h.
+"""
+
+import ctypes
+import weakref
+from functools import cache
+
+from core import BuildError
+
+INSTALL = 'pip install "corelm[cublaslt]"'
+TYPES = {"f32": 0, "bf16": 14}  # cudaDataType_t
+COMPUTE_F32 = 68  # cublasComputeType_t: sums in f32, and f32 operands as they are
+TURN_A, TURN_B, EPILOGUE, VECTOR, AUX, AUX_STRIDE, VECTOR_TYPE = 3, 4, 7, 8, 11, 12, 26  # of a product
+MOST_WORKSPACE = 1  # of a preference
+NOT_SUPPORTED = 15  # cublasStatus_t
+# what may happen to a result on its way out, or beside it (cublasLtEpilogue_t)
+PLAIN, BIAS, GELU_AUX, GELU_AUX_BIAS, DGELU, SUM_LEFT = 1, 4, 160, 164, 192, 512
+
+
+class Algorithm(ctypes.Structure):
+    """cublasLtMatmulHeuristicResult_t: which kernel, and the workspace that it takes."""
+
+    _fields_ = [
+        ("algorithm", ctypes.c_uint64 * 8),
+        ("workspace", ctypes.c_size_t),
+        ("status", ctypes.c_int),
+        ("waves", ctypes.c_float),
+        ("reserved", ctypes.c_int * 4),
+    ]
+
+
+POINTER, SIZE, INT, OUT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.POINTER(ctypes.c_void_p)
+FUNCTIONS = {
+    "cublasLtCreate": [OUT],
+    "cublasLtMatmulDescCreate": [OUT, INT, INT],
+    "cublasLtMatmulDescDestroy": [POINTER],
+    "cublasLtMatmulDescSetAttribute": [POINTER, INT, POINTER, SIZE],
+    "cublasLtMatrixLayoutCreate": [OUT, INT, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_int64],
+    "cublasLtMatrixLayoutDestroy": [POINTER],
+    "cublasLtMatmulPreferenceCreate": [OUT],
+    "cublasLtMatmulPreferenceDestroy": [POINTER],
+    "cublasLtMatmulPreferenceSetAttribute": [POINTER, INT, POINTER, SIZE],
+    "cublasLtMatmulAlgoGetHeuristic": [POINTER] * 7 + [INT, ctypes.POINTER(Algorithm), ctypes.POINTER(INT)],
+    "cublasLtMatmul": [POINTER] * 14 + [SIZE, POINTER],
+}
+
+
+@cache
+def load():
+    """(the library, "") or (None, why it is not here and what to install)."""
+    try:
+        from cuda.pathfinder import load_nvidia_dynamic_lib
+
+        library = ctypes.CDLL(load_nvidia_dynamic_lib("cublasLt").abs_path)
+    except Exception:  # pathfinder has kinds of its own
+        return None, f"cuBLASLt is not installed: {INSTALL}"
+    try:
+        for name, arguments in FUNCTIONS.items():
+            getattr(library, name).argtypes = arguments
+        library.cublasLtGetStatusName.restype = ctypes.c_char_p
+    except AttributeError as error:
+        return None, f"this cuBLASLt is none that is known here ({error}): {INSTALL}"
+    return library, ""
+
+
+def missing():
+    """What is missing, in words; None when the library is here."""
+    return load()[1] or None
+
+
+def call(name, *arguments, let_pass=()):
+    """Raises BuildError with the library's own name for what went wrong."""
+    library, _ = load()
+    status = getattr(library, name)(*arguments)
+    if status and status not in let_pass:
+        said = library.cublasLtGetStatusName(status)
+        raise BuildError(f"cuBLASLt: {name}: {(said or b'status %d' % status).decode()}")
+
+
+def made(name, *arguments):
+    """What a `...Create` gives."""
+    found = ctypes.c_void_p()
+    call(name, ctypes.byref(found), *arguments)
+    return found
+
+
+@cache
+def handle():
+    """One for the process: it is used by one thread, on one GPU."""
+    return made("cublasLtCreate")
+
+
+class Product:
+    """result (I, J) = left (I, depth) right (depth, J) + add, all row-major; turned: an operand lies as (depth, I) or
+    (J, depth). epilogue: see above; its vector is a bias for each column, or takes the sum of each of left's rows."""
+
+    def __init__(self, result, left, right, *, turned=(False, False), add=None, epilogue=PLAIN, vector=None, aux=None):
+        self.result, self.left, self.right = result, left, right
+        self.turned, self.adds, self.epilogue = turned, add is not None, epilogue
+        self.vector_type = None if vector is None else TYPES[vector.dtype]
+        self.aux_stride = None if aux is None else aux.shape[-1]
+
+    def prepare(self, result, left, right, add, vector, aux, workspace, room):
+        """`start(stream)` for these addresses; what the library needs for it is freed when start is."""
+        product = made("cublasLtMatmulDescCreate", COMPUTE_F32, TYPES["f32"])
+        freed = [("cublasLtMatmulDescDestroy", product)]
+        self.describe(product, vector, aux)
+        layouts = [layout(tensor) for tensor in (self.right, self.left, self.result)]
+        freed += [("cublasLtMatrixLayoutDestroy", each) for each in layouts]
+        a, b, d = layouts
+        algorithm = choose(product, (a, b, d, d), room, self)
+        scale = [ctypes.c_float(1), ctypes.c_float(self.adds)]
+        alpha, beta = (ctypes.cast(ctypes.byref(each), ctypes.c_void_p) for each in scale)
+        source = add if self.adds else result
+        chosen = ctypes.cast(ctypes.byref(algorithm), ctypes.c_void_p)
+
+        def start(stream):
+            call(
+                "cublasLtMatmul", handle(), product, alpha, right, a, left, b, beta, source, d, result, d, chosen,
+                workspace, room, stream,
+            )  # fmt: skip
+
+        start.kept = scale, algorithm
+        weakref.finalize(start, free, freed).atexit = False
+        return start
+
+    def describe(self, product, vector, aux):
+        turned_left, turned_right = self.turned
+        attributes = [(TURN_A, INT(turned_right)), (TURN_B, INT(turned_left)), (EPILOGUE, INT(self.epilogue))]
+        if vector:
+            attributes += [(VECTOR, POINTER(vector)), (VECTOR_TYPE, INT(self.vector_type))]
+        if aux:
+            attributes += [(AUX, POINTER(aux)), (AUX_STRIDE, ctypes.c_int64(self.aux_stride))]
+        for which, value in attributes:
+            call("cublasLtMatmulDescSetAttribute", product, which, ctypes.byref(value), ctypes.sizeof(value))
+
+    def __str__(self):
+        marks = ["^T" if turned else "" for turned in self.turned]
+        return f"{self.result} = {self.left}{marks[0]} {self.right}{marks[1]}, epilogue {self.epilogue}"
+
+
+def layout(tensor):
+    """A row-major matrix, leading dims as rows, as the library sees it: its columns are our rows."""
+    columns = tensor.shape[-1]
+    return made("cublasLtMatrixLayoutCreate", TYPES[tensor.dtype], columns, tensor.size // columns, columns)
+
+
+def choose(product, layouts, room, what):
+    """The library's own first guess within `room` bytes of workspace. BuildError where it has none."""
+    preference = made("cublasLtMatmulPreferenceCreate")
+    try:
+        most = SIZE(room)
+        call("cublasLtMatmulPreferenceSetAttribute", preference, MOST_WORKSPACE, ctypes.byref(most), 8)
+        found, count = Algorithm(), INT(0)
+        places = (preference, 1, ctypes.byref(found), ctypes.byref(count))
+        call("cublasLtMatmulAlgoGetHeuristic", handle(), product, *layouts, *places, let_pass=(NOT_SUPPORTED,))
+    finally:
+        free([("cublasLtMatmulPreferenceDestroy", preference)])
+    if not count.value or found.status:
+        raise BuildError(f"cuBLASLt has no kernel for {what}", hint="[ops] or [nodes] can name another variant")
+    return found
+
+
+def free(things):
+    for destroy, thing in things:
+        getattr(load()[0], destroy)(thing)
