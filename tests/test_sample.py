@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from core.engine import Engine, Settings
+from core.engine.decode import DecodeSession
 from core.errors import NumericsError, UsageError
 from core.generate import Continuation, Sampling, generate, prompt_ids, sample_logits
 from core.graph import load_model
@@ -99,6 +100,21 @@ def test_a_penalised_text_takes_every_token_once_before_one_comes_again() -> Non
     assert found == [[0, 1]]
 
 
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 0.9), (0, 0.999), (0, 0.5), (7, 1.0), (30, 0.8)])
+def test_what_is_never_sorted_could_not_have_been_drawn(top_k: int, top_p: float) -> None:
+    rng = np.random.default_rng(6)
+    logits = np.round(3 * rng.standard_normal((40, 400)), 1)  # with equals
+    logits[20:] = 0.7 * np.log(np.where(np.arange(400) % 100 == 7, 1, 0.003))  # a quarter of it is below every floor
+    found = sample_logits(logits, Sampling(0.7, top_k, top_p=top_p), np.random.default_rng(8))
+    uniform = np.random.default_rng(8).random((40, 1))[:, 0]
+    for row, number, token in zip(logits, uniform, found, strict=True):
+        ranked = sorted(range(400), key=lambda i: (-row[i], i))[: top_k or 400]  # noqa: B023
+        weights = np.exp((row[ranked] - row.max()) / 0.7)
+        before = np.cumsum(weights) - weights
+        weights = np.where(before < top_p * weights.sum(), weights, 0)
+        assert token == ranked[int(np.searchsorted(np.cumsum(weights), number * weights.sum(), "right"))]
+
+
 def test_top_k_takes_exactly_k_of_equals() -> None:
     assert set(draw(np.zeros(6, np.float32), 1000, top_k=2)) == {0, 1}
 
@@ -176,6 +192,35 @@ def test_prompts_of_unequal_lengths_continue_as_each_alone(engine: Engine) -> No
     prompts = [[1, 2, 3, 4, 5, 6, 7], [9], [11, 30, 2]]
     alone = [generate(engine.session(1), [p], 10, Sampling(0))[0] for p in prompts]
     assert generate(engine.session(3), prompts, 10, Sampling(0)) == alone
+
+
+@pytest.mark.parametrize("piece", [5, 512])
+def test_prompts_go_in_pieces_behind_whatever_each_row_holds(
+    engine: Engine, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DecodeSession, "PIECE", piece)
+    texts = np.random.default_rng(4).integers(0, 37, (2, 40)).astype(np.int32)
+    session, held = engine.session(2), np.zeros(2, int)
+    for counts in ([2, 23], [30, 9], [1, 5], [7, 3]):  # to the very end of both: the second holds more, then the first
+        fed = np.zeros((2, max(counts)), np.int32)
+        for row, count in enumerate(counts):
+            fed[row, :count] = texts[row, held[row] : held[row] + count]
+        found = session.feed(fed, np.array(counts))
+        held += counts
+        for row in range(2):
+            whole = engine.logits(np.stack([texts[row, : held[row]]] * 2))[0, -1]
+            np.testing.assert_allclose(found[row], whole, atol=1e-4)
+    assert session.room == 0 and held.tolist() == [40, 40]
+
+
+def test_what_is_fed_behind_a_rewind_replaces_what_was_forgotten(engine: Engine) -> None:
+    session = engine.session(2)
+    session.feed(np.array([[1, 2, 3, 4, 5], [6, 7, 8, 0, 0]]), np.array([5, 3]))
+    session.rewind(4)
+    assert session.start.tolist() == [4, 3], "of the second row there is nothing to forget"
+    session.rewind(2)
+    found = session.feed(np.array([[9, 10], [11, 12]]))
+    np.testing.assert_allclose(found, engine.logits(np.array([[1, 2, 9, 10], [6, 7, 11, 12]]))[:, -1], atol=1e-4)
 
 
 def test_one_seed_one_text(engine: Engine) -> None:
