@@ -100,11 +100,16 @@ def test_a_penalised_text_takes_every_token_once_before_one_comes_again() -> Non
     assert found == [[0, 1]]
 
 
+LOGITS = {
+    "with equals": np.round(3 * np.random.default_rng(6).standard_normal((40, 400)), 1),
+    # at top_p = 0.5 a quarter of the weight is below the floor
+    "flat": np.tile(0.7 * np.log(np.where(np.arange(400) % 100 == 7, 1, 0.003)), (40, 1)),
+}
+
+
+@pytest.mark.parametrize("logits", LOGITS.values(), ids=LOGITS)
 @pytest.mark.parametrize(("top_k", "top_p"), [(0, 0.9), (0, 0.999), (0, 0.5), (7, 1.0), (30, 0.8)])
-def test_what_is_never_sorted_could_not_have_been_drawn(top_k: int, top_p: float) -> None:
-    rng = np.random.default_rng(6)
-    logits = np.round(3 * rng.standard_normal((40, 400)), 1)  # with equals
-    logits[20:] = 0.7 * np.log(np.where(np.arange(400) % 100 == 7, 1, 0.003))  # a quarter of it is below every floor
+def test_what_is_never_sorted_could_not_have_been_drawn(logits: Array, top_k: int, top_p: float) -> None:
     found = sample_logits(logits, Sampling(0.7, top_k, top_p=top_p), np.random.default_rng(8))
     uniform = np.random.default_rng(8).random((40, 1))[:, 0]
     for row, number, token in zip(logits, uniform, found, strict=True):
