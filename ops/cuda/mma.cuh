@@ -38,15 +38,16 @@ __device__ inline void load_matrices(u32 (&out)[4], const elem* row) {
                      : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3]) : "r"(in_shared(row)) : "memory");
 }
 
+#if ELEM_BF16
+#define MMA "m16n8k16.row.col.f32.bf16.bf16.f32"
+#else
+#define MMA "m16n8k8.row.col.f32.tf32.tf32.f32"
+#endif
+
 // sums (16, 8) += left (16, MMA_K) times right (8, MMA_K) transposed. A lane has sums (l / 4, 2 (l % 4)) and the
 // next, and the same 8 rows below.
 __device__ inline void mma(float (&sums)[4], const u32 (&left)[4], u32 right, u32 right_deeper) {
-#if ELEM_BF16
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-#else
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-#endif
-        "{%0, %1, %2, %3};"
+    asm("mma.sync.aligned." MMA " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
         : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right), "r"(right_deeper));
 }
