@@ -74,7 +74,8 @@ def compilations(
     for launch in launches:
         threads[launch.kernel] = max(threads.get(launch.kernel, 0), threads_of(launch))
         smem[launch.kernel] = max(smem.get(launch.kernel, 0), launch.smem)
-    jobs = [(kernel, arch) for arch in archs or architectures_of(variant.arch) for kernel in threads]
+    wanted = architectures_of(variant.arch) if archs is None else archs
+    jobs = [(kernel, arch) for arch in wanted for kernel in threads]
     found = []
     for (kernel, arch), compiled in zip(jobs, compile_all(jobs), strict=True):
         used = compiled.of(kernel)

@@ -535,14 +535,13 @@ class Watch:
             self._report(at, bad, "race", "race: two warps write one place with nothing to order them")
 
     def _after_shared_reads(self, at: _At) -> None:
-        team = at.warps // self.team * self.team
-        for row in range(len(self.readers)):
-            times = self.readers[row, at.places]
-            other = (times > 0) & (row != at.warps % len(self.readers))
-            if other.any():
-                bad = other & (self.clock[at.warps, row] < times)
+        times = self.readers[:, at.places]  # of each warp of the thread block
+        if times.any():
+            count = len(times)
+            others = np.arange(count)[:, None] != at.warps % count
+            for row, bad in enumerate(others & (times > self.clock[at.warps, :count].T)):
                 if bad.any():
-                    reader = np.where(bad, (team + row + self.first) * WARP, -1)
+                    reader = np.where(bad, (at.warps // self.team * self.team + row + self.first) * WARP, -1)
                     self._report(at, bad, "race", "race: this write is not ordered after a read", reader)
         self.readers[:, at.places] = 0
 

@@ -1,0 +1,45 @@
+"""Every kernel that we ship, plugins' too, compiles for every architecture that it declares, within its limits and
+without the warnings that cost speed. No GPU is needed.
+
+Each is compiled as the first example in either dtype asks for it. Every head size and every tile: `core check --all`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core.device.gpu import LaunchRecord
+from core.device.nvrtc import architectures_of
+from core.loader import load_registry
+from core.op import Variant
+from core.testing.case import cases_of
+from core.testing.check import RUNNERS, VariantReport, reference_of, trials_of
+from core.testing.compiles import compilations, launches_of
+from core.testing.runner import CpuRunner
+
+PLUGINS = [file.parent.name for file in Path("plugins").resolve().glob("*/__init__.py")]
+REGISTRY = load_registry(only=PLUGINS)
+VARIANTS = {f"{v.op}.{v.name}": v for held in REGISTRY.variants.values() for v in held.values() if v.device == "cuda"}
+
+
+def firsts(variant: Variant) -> list[LaunchRecord]:
+    """The first launch of each kernel in each dtype, of all that the variant launches at its examples."""
+    op, home, report = REGISTRY.op(variant.op), CpuRunner(REGISTRY), VariantReport(variant.op, variant.name, "sim", ())
+    trials = trials_of(
+        cases_of(op, variant), variant, reference_of(op, REGISTRY), RUNNERS["sim"](REGISTRY), home, report
+    )
+    found: dict[tuple[object, ...], LaunchRecord] = {}
+    for launch in launches_of(trials):
+        kernel = launch.kernel
+        found.setdefault((kernel.source, kernel.name, dict(kernel.defines)["ELEM_BF16"]), launch)
+    return list(found.values())
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_kernels_compile_for_every_architecture_that_they_declare(name: str) -> None:
+    variant = VARIANTS[name]
+    found = compilations(variant, firsts(variant))
+    assert {one.arch for one in found} == set(architectures_of(variant.arch))
+    assert not [f"{one.kernel.name} for {one.arch}: {one.problems}" for one in found if one.problems]
