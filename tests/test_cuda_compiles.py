@@ -21,7 +21,12 @@ from core.testing.runner import CpuRunner
 
 PLUGINS = [file.parent.name for file in Path("plugins").resolve().glob("*/__init__.py")]
 REGISTRY = load_registry(only=PLUGINS)
-VARIANTS = {f"{v.op}.{v.name}": v for held in REGISTRY.variants.values() for v in held.values() if v.device == "cuda"}
+VARIANTS = {
+    f"{v.op}.{v.name}": v
+    for held in REGISTRY.variants.values()
+    for v in held.values()
+    if v.device == "cuda" and not v.library
+}
 
 
 def firsts(variant: Variant) -> list[LaunchRecord]:

@@ -18,6 +18,7 @@ from core.graph import load_model
 from core.loader import load_registry
 from core.op import make_tensors
 from core.plan import TRAIN
+from core.testing.check import check_variant
 from core.train.setup import build_engine
 
 REGISTRY = load_registry(only=())
@@ -72,6 +73,14 @@ def test_products_are_of_operands_rounded_to_nearest() -> None:
     for name, truth in truths.items():
         assert np.abs(device.download(getattr(t, name)) - truth).max() < 2e-6 * np.abs(truth).max(), name
     assert np.abs(truths["y"] - plain).max() > 1e-4 * np.abs(plain).max()
+
+
+def test_matmul_passes_the_op_check_in_f32() -> None:
+    """The fused ops have the same kernels. All of them, and every tile: `core check OP.mma --device sim`."""
+    op, variant = REGISTRY.op("matmul"), REGISTRY.variant("matmul", "mma")
+    report = check_variant(op, variant, REGISTRY, "sim", examples=(1,), archs=(), dtypes=("f32",))
+    assert report.passed, report.describe_failures()
+    assert 1e-5 < report.checks["gradient"][1] < 2.5e-3, "TF32 is neither f32 nor bf16"
 
 
 def test_a_run_records_whether_it_was_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -200,11 +200,12 @@ def check_variant(
     reference: Reference | None = None,
     examples: Sequence[int] | None = None,
     archs: Sequence[str] | None = None,
+    dtypes: Sequence[str] | None = None,
 ) -> VariantReport:
     """All sub-checks of one variant on `device`, by default as `HOMES` says. `stop`: give up at the first failure.
 
     examples: the numbers of those that are enough, of the op's and then the variant's own. archs: what kernels are
-    compiled for. Without them, all: these are for tests that run often.
+    compiled for. dtypes: of the variant's. Without them, all: these are for tests that run often.
     """
     log = Log(stop=stop)
     device = device or HOMES[variant.device]
@@ -214,7 +215,7 @@ def check_variant(
     try:
         cases = cases_of(op, variant, seed, examples)
         truth = reference or reference_of(op, registry)
-        trials = list(trials_of(cases, variant, truth, runner, home, report))
+        trials = list(trials_of(cases, variant, truth, runner, home, report, dtypes or variant.dtypes))
         if variant.library and not trials:
             report.left_out = "; ".join(sorted(set(report.skipped.values())))
             return report
@@ -238,12 +239,19 @@ def check_variant(
 
 
 def trials_of(
-    cases: Sequence[Case], variant: Variant, truth: Reference, runner: Runner, home: Runner, report: VariantReport
+    cases: Sequence[Case],
+    variant: Variant,
+    truth: Reference,
+    runner: Runner,
+    home: Runner,
+    report: VariantReport,
+    dtypes: Sequence[str] = (),
 ) -> list[Trial]:
-    """Every case in every dtype and mode in which the variant can run; `report.skipped` says why not elsewhere."""
+    """Every case in every dtype (of `dtypes`) and mode in which the variant can run; `report.skipped` says why not
+    elsewhere."""
     trials = []
     for case in cases:
-        for dtype in sorted(variant.dtypes, reverse=True):  # f64 first: there the numbers are clearest
+        for dtype in sorted(dtypes or variant.dtypes, reverse=True):  # f64 first: there the numbers are clearest
             for mode in modes_of(case.op, variant):
                 trial = Trial(case, variant, truth, dtype, mode, runner, home)
                 why_not = runner.can_run(variant) or trial.why_not()

@@ -203,6 +203,15 @@ out([ours.why_not(t), registry.variant("mlp_gelu", "cublaslt").why_not(mlp), [c.
     assert narrow == "rows of 20 bytes: its kernels want multiples of 16" and "erf" in erf
 
 
+def test_its_own_kernels_compile_for_every_architecture():
+    from core.device.nvrtc import ARCHITECTURES, Kernel, compile_all
+
+    kernels = [Kernel(HERE.parent / "sums.cu", "residual", (("ELEM_BF16", bf16),)) for bf16 in (0, 1)]
+    for compiled in compile_all((kernel, arch) for kernel in kernels for arch in ARCHITECTURES):
+        assert set(compiled.resources) == {"column_sums", "add_sums", "residual"} and not compiled.faults
+        assert not any(used.spills for used in compiled.resources.values())
+
+
 def test_without_the_library_it_says_what_to_install(capfd):
     assert core_command(["ops", "matmul", "--device", "cuda", "--why", "--json"]) == 0
     rows = [r for r in json.loads(capfd.readouterr().out) if r["variant"] == "cublaslt"]
