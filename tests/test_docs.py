@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
+import io
 import os
 import re
 import shlex
@@ -101,6 +102,7 @@ def workplace(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> P
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CORELM_CACHE", str(cache))
     monkeypatch.setenv("CORELM_PLUGINS", "")
+    monkeypatch.setattr("sys.stdin", io.StringIO("What does it do?\n"))  # for core chat
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # `auto` is to be the cpu, on a machine with a GPU too
     return tmp_path
 

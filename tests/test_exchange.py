@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import re
 import shlex
@@ -530,8 +531,10 @@ def test_every_command_of_the_page_runs(here, capsys, monkeypatch):
     rng = np.random.default_rng(0)
     tokenizer = small_bpe()
     wte = rng.standard_normal((tokenizer.vocab_size, DIMS["C"])).astype(np.float32)
-    config = {**foreign.CONFIG, "vocab_size": tokenizer.vocab_size}
-    foreign.hf_folder(here / "made", {**foreign.hf_tensors(), "transformer.wte.weight": wte}, config)
+    wpe = rng.standard_normal((64, DIMS["C"])).astype(np.float32)  # 64 positions, for a turn of a chat to fit
+    config = {**foreign.CONFIG, "vocab_size": tokenizer.vocab_size, "n_positions": 64}
+    tensors = {**foreign.hf_tensors(), "transformer.wte.weight": wte, "transformer.wpe.weight": wpe}
+    foreign.hf_folder(here / "made", tensors, config)
     (here / "made/tokenizer.json").write_text(json.dumps(to_tokenizers(tokenizer)), encoding="utf-8")
     questions = np.zeros(256, "<i4")
     questions[:3] = 20240522, 1, 9
@@ -542,8 +545,9 @@ def test_every_command_of_the_page_runs(here, capsys, monkeypatch):
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         hub.files |= {path.name: path.read_bytes() for path in (here / "made").iterdir()}
         hub.files["hellaswag_val.bin"] = questions.tobytes() + np.array(example * 9, "<u2").tobytes()
+        monkeypatch.setattr("sys.stdin", io.StringIO("the\n"))
         ran = [words for words in commands(PAGE) if core_command(capsys, *words[1:])]
-    assert len(ran) == 9 and {words[1] for words in ran} == {"get", "import", "sample", "eval", "export"}
+    assert len(ran) == 10 and {words[1] for words in ran} == {"get", "import", "sample", "chat", "eval", "export"}
     params = core.load("gpt2").params
     for name, value in core.load("gpt2-hf").params.items():
         np.testing.assert_array_equal(value, params[name])
