@@ -121,7 +121,7 @@ def test_what_has_no_room_by_itself_is_refused_and_the_conversation_stays(engine
     chat = chat_of(engine, capacity=40)
     chat.answer("hi", quiet)
     said = list(chat.messages)
-    with pytest.raises(UsageError, match="this comes to 106 tokens, and the model holds 40"):
+    with pytest.raises(UsageError, match="a turn of 106 tokens, .* holds 40"):
         chat.answer("x" * 100, quiet)
     assert chat.messages == said
     answer = chat.answer("x" * 30, quiet)
@@ -228,7 +228,7 @@ def test_a_pipe_has_a_turn_a_line_and_nothing_but_answers_comes_out(folder, monk
     code, out, err = piped(monkeypatch, capsys, ["/rest", "the cat"], *words)
     assert code == 2 and not out and 'did you mean "/reset"?' in err
     code, out, err = piped(monkeypatch, capsys, ["the cat " * 900], *words)
-    assert code == 2 and "the model holds 2048" in err and "Traceback" not in err
+    assert code == 2 and "the conversation holds 2048" in err and "Traceback" not in err
 
 
 def test_a_model_whose_tokenizer_has_no_template_says_so_once(folder, tmp_path, monkeypatch, capsys):

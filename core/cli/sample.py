@@ -41,8 +41,10 @@ def command(
     found, model, tokenizer = open_text_model(run, device, plugin)
     texts = prompts or ("",)
     ids = [prompt_ids(tokenizer, prompt) for prompt in texts]
-    session = model.engine.session(len(ids))
-    count = max(1, min(tokens, session.room + 1 - max(map(len, ids))))
+    longest = max(map(len, ids))
+    needed = longest + tokens - 1  # the last one is not fed
+    session = model.engine.session(len(ids), min(needed, int(model.graph.dims.get("S", needed))))
+    count = max(1, min(tokens, session.room + 1 - longest))
     if count < tokens:
         click.echo(f"the model holds {session.room} tokens: {count} new ones instead of {tokens}", err=True)
     live = len(ids) == 1 and not as_json

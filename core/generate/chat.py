@@ -149,7 +149,7 @@ class Chat:
             messages = [*messages[: turns[0]], *messages[turns[1] :]]
         if len(ids) > capacity:
             raise UsageError(
-                f"this comes to {len(ids)} tokens, and the model holds {capacity}",
+                f"a turn of {len(ids)} tokens, with what is written around it, and the conversation holds {capacity}",
                 hint="say less" + (", and a shorter --system" if self.system else ""),
             )
         return messages, ids
