@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
@@ -36,6 +36,7 @@ from core.device.sim.types import TYPES, Array, Type
 if TYPE_CHECKING:
     from core.device.sim.group import Group
 
+T = TypeVar("T")
 End = Callable[["Group"], int]  # runs a block's last instruction; the next program counter, or GONE
 GONE = -1  # the lanes went on elsewhere, wait, or have exited
 CARRY = "%carry"
@@ -72,6 +73,7 @@ class Program:
     local_size: int = 0
     blocks: dict[int, Block] = field(default_factory=dict)
     fresh: list[Array] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)  # what `kept` functions said of it
 
     def number(self, register: Register) -> int:
         if register.name not in self.numbers:
@@ -114,6 +116,18 @@ class Program:
     def max_threads(self) -> int:
         sizes = self.entry.directives.get("reqntid") or self.entry.directives.get("maxntid") or ()
         return int(np.prod(sizes)) if sizes else 1024
+
+
+def kept(ask: Callable[[Program], T]) -> Callable[[Program], T]:
+    """What is asked of a program again and again is worked out once; the answer goes when the program goes."""
+
+    def answer(program: Program) -> T:
+        name = ask.__qualname__
+        if name not in program.facts:
+            program.facts[name] = ask(program)
+        return cast(T, program.facts[name])
+
+    return answer
 
 
 def link(module: Module, name: str, globals_at: dict[str, int]) -> Program:

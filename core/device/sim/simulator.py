@@ -20,7 +20,7 @@ from core.device.sim.errors import KernelError
 from core.device.sim.inflight import uses_wgmma
 from core.device.sim.memory import Memory
 from core.device.sim.parser import Module, parse
-from core.device.sim.program import Program, link
+from core.device.sim.program import Program, kept, link
 from core.device.sim.report import Report, summarise
 from core.device.sim.scheduler import LANES, UNLIMITED, Batch, Order, Shape
 from core.device.sim.strict import Global, Watch, grain, is_async, orders_blocks
@@ -29,7 +29,6 @@ from core.errors import UsageError
 
 MAX_SHARED = 227 * 1024  # bytes of a thread block on Hopper
 MAX_CLUSTER = 16
-KNOWN = 1024  # programs of which is kept what their instructions say
 SPLIT = 8192  # lanes of a launch from which it is worth two threads
 
 
@@ -167,7 +166,7 @@ def _run(batch: Batch, order: Order) -> None:
         batch.release()
 
 
-@functools.lru_cache(maxsize=KNOWN)
+@kept
 def strict_orders(program: Program) -> list[Order]:
     """The orders in which strict mode runs a kernel: first with asynchronous work as late as it may be, then by chance.
 
@@ -187,13 +186,13 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(cores(), thread_name_prefix="core-sim")
 
 
-@functools.lru_cache(maxsize=KNOWN)
+@kept
 def _ordered(program: Program) -> bool:
     """Whether the order of thread blocks can show in the result: they then run in the order of their numbers."""
     return any(i.names[0] in ("atom", "red") and "shared" not in " ".join(i.names) for i in program.instructions)
 
 
-@functools.lru_cache(maxsize=KNOWN)
+@kept
 def polls(program: Program) -> bool:
     """Whether a kernel waits in a loop: it reads memory in a way that asks for what other threads write."""
     return any(

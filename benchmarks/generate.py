@@ -1,0 +1,274 @@
+"""Tokens a second of GPT-2 124M on the cpu, one sequence, f32: ours and transformers', in alternating rounds.
+
+    python benchmarks/generate.py                    32 tokens of prompt, 128 new ones, then what context costs
+    python benchmarks/generate.py --rounds 9 --new 64 --prompt 256 --threads 2 --json result.json
+
+A model with random weights is written once by transformers' save_pretrained, and both read that folder: ours with
+`core.load`'s reader, transformers with from_pretrained. Both take the likeliest token, with a cache of keys and values,
+and must give the same text. Each has a process of its own and sleeps while the other one runs; rounds alternate, since
+a shared machine is never equally fast for long: compare within a run only. CPU time is of all threads, those that wait
+for each other included: on a machine that is not idle, `--threads 1` makes it a fair measure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "CORELM_THREADS")
+VOCABULARY, POSITIONS = 50257, 1024
+CONTEXTS = (64, 900)  # where the cost of a token is looked at
+STEPS = 16  # tokens that are timed there
+
+
+def write_model(folder):
+    """GPT-2 124M with transformers' own random weights, as save_pretrained writes it."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(1337)
+    GPT2LMHeadModel(GPT2Config()).save_pretrained(folder)
+
+
+def prompt_of(length):
+    return np.random.default_rng(1337).integers(0, VOCABULARY, (1, length)).astype(np.int64)
+
+
+# --- the peers, each in its own process --------------------------------------------------------------------------
+
+
+class Ours:
+    """The engine as `core sample` opens it."""
+
+    def __init__(self, folder, threads):
+        sys.path.insert(0, str(ROOT))
+        from core.api import build_model
+        from core.interop.opened import open_path
+        from core.loader import load_registry
+
+        registry = load_registry()
+        self.engine = build_model(open_path(folder, registry), registry, fuse=True).engine
+        self.session = self.engine.session(1, POSITIONS)
+
+    def generate(self, prompt, new):
+        from core.generate import Sampling, generate
+
+        self.session.rewind(0)
+        return generate(self.session, prompt.tolist(), new, Sampling(temperature=0))[0]
+
+    def seconds_at(self, context):
+        """Seconds of each of STEPS tokens behind `context` of them."""
+        self.session.rewind(0)
+        self.session.feed(prompt_of(context))
+        return timed(lambda: self.session.feed(np.ones((1, 1))))
+
+
+class Transformers:
+    """GPT2LMHeadModel and its own `generate`; tokens behind a context by its forward."""
+
+    def __init__(self, folder, threads):
+        import torch
+        from transformers import GPT2LMHeadModel
+
+        torch.set_num_threads(threads)
+        torch.set_grad_enabled(False)
+        self.torch = torch
+        self.model = GPT2LMHeadModel.from_pretrained(folder).eval()
+
+    def generate(self, prompt, new):
+        ids = self.torch.from_numpy(prompt)
+        whole = self.model.generate(
+            ids, attention_mask=self.torch.ones_like(ids), max_new_tokens=new, min_new_tokens=new, do_sample=False,
+            use_cache=True, pad_token_id=0, eos_token_id=None,
+        )  # fmt: skip
+        return whole[0, prompt.shape[1] :].tolist()
+
+    def seconds_at(self, context):
+        self.cache = self.model(self.torch.from_numpy(prompt_of(context)), use_cache=True).past_key_values
+        one = self.torch.ones((1, 1), dtype=self.torch.int64)
+
+        def step():
+            self.cache = self.model(one, past_key_values=self.cache, use_cache=True).past_key_values
+
+        return timed(step)
+
+
+def timed(step):
+    found = []
+    for _ in range(STEPS):
+        begun = time.perf_counter()
+        step()
+        found.append(time.perf_counter() - begun)
+    return found
+
+
+PEERS = {"ours": Ours, "transformers": Transformers}
+
+
+def work(name, folder, threads):
+    """The worker's side: each line of stdin is an order, and is answered in JSON."""
+    peer = PEERS[name](folder, threads)
+    print(json.dumps({"ready": True}), flush=True)
+    for line in sys.stdin:
+        order = json.loads(line)
+        if "context" in order:
+            answer = {"seconds": peer.seconds_at(order["context"])}
+        else:
+            prompt = prompt_of(order["prompt"])
+            begun, spent = time.perf_counter(), time.process_time()
+            tokens = peer.generate(prompt, order["new"])
+            answer = {"seconds": time.perf_counter() - begun, "cpu": time.process_time() - spent, "tokens": tokens}
+        print(json.dumps(answer), flush=True)
+
+
+class Worker:
+    """A peer in a process of its own."""
+
+    def __init__(self, name, folder, threads):
+        command = [sys.executable, __file__, "--worker", name, "--folder", str(folder), "--threads", str(threads)]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=os.environ | dict.fromkeys(THREADS, str(threads)),
+        )  # fmt: skip
+        self._answer()
+
+    def _answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"the process of a peer ended with code {self.process.wait()}; its message is above")
+        return json.loads(line)
+
+    def ask(self, **order):
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+# --- the run -------------------------------------------------------------------------------------------------------
+
+
+def measure(workers, args):
+    """{peer: {"tokens_per_s", "cpu_ms": [one a round], "tokens": the text, "context": {length: [s of a token]}}}"""
+    found = {n: {"tokens_per_s": [], "cpu_ms": [], "context": {length: [] for length in CONTEXTS}} for n in workers}
+    for number in range(args.rounds + 1):
+        for name, worker in workers.items():
+            answer = worker.ask(prompt=args.prompt, new=args.new)
+            found[name]["tokens"] = answer["tokens"]
+            if number:  # the first round touches the memory and makes the plans
+                found[name]["tokens_per_s"].append(args.new / answer["seconds"])
+                found[name]["cpu_ms"].append(1e3 * answer["cpu"] / args.new)
+                for length in CONTEXTS:
+                    found[name]["context"][length] += worker.ask(context=length)["seconds"]
+        if number:
+            rates = ", ".join(f"{name} {found[name]['tokens_per_s'][-1]:.1f}" for name in workers)
+            print(f"round {number}: {rates} tokens/s", flush=True)
+    return found
+
+
+def summary(found):
+    """One row a peer: tokens/s, and milliseconds of a token behind each context: the median and the best."""
+    rows = []
+    for name, one in found.items():
+        row = {"peer": name, "median": statistics.median(one["tokens_per_s"]), "best": max(one["tokens_per_s"])}
+        row["cpu_ms"] = statistics.median(one["cpu_ms"])
+        for length, seconds in one["context"].items():
+            row[f"ms_at_{length}"] = 1e3 * statistics.median(seconds)
+        rows.append(row)
+    return rows
+
+
+def print_summary(rows, found):
+    first, last = CONTEXTS
+    print(f"\n| peer | tokens/s, median | best | CPU ms a token | ms a token at {first} | at {last} | grows by |")
+    print("|---|--:|--:|--:|--:|--:|--:|")
+    for row in rows:
+        near, far = row[f"ms_at_{first}"], row[f"ms_at_{last}"]
+        print(
+            f"| {row['peer']} | {row['median']:.1f} | {row['best']:.1f} | {row['cpu_ms']:.1f} | {near:.1f} | {far:.1f} "
+            f"| {100 * (far / near - 1):.0f}% |"
+        )
+    if len(rows) > 1:
+        rates, cpu = ([one[key] for one in found.values()] for key in ("tokens_per_s", "cpu_ms"))
+        faster = statistics.median(a / b for a, b in zip(*rates, strict=True))
+        less = statistics.median(b / a for a, b in zip(*cpu, strict=True))
+        same = len({tuple(one["tokens"]) for one in found.values()}) == 1
+        print(f"\n{' over '.join(found)}, medians of {len(rates[0])} rounds: {faster:.2f}; by CPU time {less:.2f}")
+        print("the text is the same" if same else "the texts DIFFER")
+
+
+def machine(threads):
+    with suppress(OSError):
+        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    versions = {name: version(name) for name in ("numpy", "torch", "transformers")}
+    return {"cpu": found[1] if found else platform.machine(), "threads": threads, **versions}
+
+
+def version(name):
+    with suppress(metadata.PackageNotFoundError):
+        return metadata.version(name)
+    return None
+
+
+def arguments():
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peers", default=",".join(PEERS), help="comma-separated; default: %(default)s")
+    parser.add_argument("--prompt", type=int, default=32, help="tokens of the prompt")
+    parser.add_argument("--new", type=int, default=128, help="tokens that are generated")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=cores)
+    parser.add_argument("--folder", type=Path, help="GPT-2 124M in Hugging Face's form, instead of random weights")
+    parser.add_argument("--json", metavar="FILE", type=Path)
+    parser.add_argument("--worker", choices=PEERS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    unknown = set(args.peers.split(",")) - set(PEERS)
+    if unknown:
+        parser.error(f"--peers {', '.join(unknown)}: expected some of {', '.join(PEERS)}")
+    return args
+
+
+def main():
+    args = arguments()
+    if args.worker:
+        work(args.worker, args.folder, args.threads)
+        return
+    about = machine(args.threads)
+    print(f"GPT-2 124M, f32, one sequence: {args.prompt} tokens of prompt, {args.new} new ones")
+    print(", ".join(f"{key} {value}" for key, value in about.items()))
+    with tempfile.TemporaryDirectory() as temporary:
+        if args.folder is None:
+            write_model(temporary)
+        workers = {}
+        try:
+            for name in args.peers.split(","):
+                workers[name] = Worker(name, args.folder or temporary, args.threads)
+            found = measure(workers, args)
+        finally:
+            for worker in workers.values():
+                worker.close()
+    rows = summary(found)
+    print_summary(rows, found)
+    if args.json:
+        args.json.write_text(json.dumps({"machine": about, "peers": rows, "rounds": found}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
