@@ -232,6 +232,17 @@ def test_a_nested_launch_takes_a_variant_that_can_do_what_is_asked(what):
     assert why_not == says or says in why_not
 
 
+def test_what_a_nested_forward_keeps_is_of_a_variant_that_has_a_backward():
+    class OnlyForward(Variant):
+        op, name, saved, backward = "attention", "only_forward", {"lse": "B heads T : acc"}, None
+
+    attention = load_registry(only=()).op("attention")
+    asked = {"qkv": PACKED, "heads": 2, "lse": Y}
+    assert Nested.of(attention, "forward", asked).against(OnlyForward()) == "it has no backward"
+    OnlyForward.saved = {}
+    assert Nested.of(attention, "forward", {"qkv": PACKED, "heads": 2}).against(OnlyForward()) is None
+
+
 def test_a_nested_launch_has_the_sizes_of_its_tensors_and_what_is_left_out_is_none():
     matmul = load_registry(only=()).op("matmul")
     t = Nested.of(matmul, "backward", {"x": ROWS, "weight": tensor((5, 8)), "dy": tensor((3, 5)), "dx": ROWS}).t

@@ -201,8 +201,8 @@ class Nested:
 
     def against(self, variant: Variant) -> str | None:
         """Why a variant cannot do it, in words."""
-        if self.method == "backward" and not variant.has_backward:
-            return "it has no backward"
+        if (self.method == "backward" or self.keeps) and not variant.has_backward:
+            return "it has no backward"  # and what is kept is kept for that
         if set(variant.saved) != self.keeps:
             kept, saved = (", ".join(sorted(names)) or "nothing" for names in (self.keeps, variant.saved))
             return f"it saves {saved}, and a nested launch keeps {kept}"
