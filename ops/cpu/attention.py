@@ -10,7 +10,6 @@ import numpy as np
 
 from core import Variant
 
-from ..attention import decode
 from .blocks import bytes_of, carve
 
 SCORES = 128 * 1024  # bytes of a task's scores
@@ -35,7 +34,7 @@ class Tasks:
         self.scale = t.scale or 1 / math.sqrt(t.D)
         n = self.queries
         self.scores = (self.heads, self.group, n, t.T)
-        self.hidden = np.triu(np.full((n, n), -math.inf, t.qkv.dtype), 1) if t.causal else None
+        self.hidden = later(n, t.qkv.dtype) if t.causal else None
         self.t = t
 
     def place(self, task):
@@ -95,7 +94,8 @@ class AttentionBlocked(Variant):
 
     def forward(self, t, launch):
         if t.start is not None:
-            launch.call((lambda: decode_one(t)) if t.T == 1 else (lambda: decode(t)))
+            hidden = later(min(t.T, QUERIES), t.qkv.dtype)
+            launch.call(lambda: decode(t, hidden))
             return
         tasks, kind = Tasks(t), t.qkv.dtype
         lse = t.lse.reshape(t.B, t.kv_heads, tasks.group, t.T)
@@ -152,19 +152,34 @@ class AttentionBlocked(Variant):
         launch.rows(tasks.count, one_by_one(differentiate), tasks.grain, scratch=bytes_of(kind, *sizes))
 
 
-def decode_one(t):
-    """`decode` of one token a row, which may see all that is cached: nothing is masked, and BLAS reads the cache."""
-    heads = (t.kv_heads, t.heads // t.kv_heads)
+def later(n, dtype):
+    """What hides from each of n tokens those behind it: -inf above the diagonal, to be added to scores."""
+    return np.triu(np.full((n, n), -math.inf, dtype), 1)
+
+
+def decode(t, hidden):
+    """As the reference's: BLAS reads the cache where it lies, and of the new tokens alone some are hidden."""
+    K, group, n, scale = t.kv_heads, t.heads // t.kv_heads, len(hidden), t.scale or 1 / math.sqrt(t.D)
+    keys, values = t.heads * t.D, (t.heads + K) * t.D
     for b, start in enumerate(t.start.tolist()):
-        q, k, v = np.split(t.qkv[b, 0], [t.heads * t.D, (t.heads + t.kv_heads) * t.D])
-        t.k[b, start], t.v[b, start] = k, v
-        k, v = (cache[b, : start + 1].reshape(-1, t.kv_heads, t.D).swapaxes(0, 1) for cache in (t.k, t.v))
-        p = np.matmul(q.reshape(*heads, t.D), k.swapaxes(1, 2))
-        p *= t.scale or 1 / math.sqrt(t.D)
-        p -= p.max(-1, keepdims=True)
-        np.exp(p, out=p)
-        p /= p.sum(-1, keepdims=True)
-        np.matmul(p, v, out=t.y[b].reshape(*heads, t.D))
+        q = t.qkv[b, :, :keys]
+        t.k[b, start : start + t.T], t.v[b, start : start + t.T] = t.qkv[b, :, keys:values], t.qkv[b, :, values:]
+        q, y = (a.reshape(t.T, K, group, t.D).transpose(1, 2, 0, 3) for a in (q, t.y[b]))
+        k, v = (a[b].reshape(-1, K, 1, t.D).transpose(1, 2, 0, 3) for a in (t.k, t.v))
+        for lo in range(0, t.T, n):
+            hi = min(lo + n, t.T)
+            end = start + hi
+            heads = max(1, SCORES // (group * (hi - lo) * end * q.itemsize))
+            for first in range(0, K, heads):
+                some = slice(first, first + heads)
+                s = np.matmul(q[some, :, lo:hi], k[some, :, :end].swapaxes(2, 3))
+                s *= scale
+                s[..., start + lo : end] += hidden[: hi - lo, : hi - lo]
+                s -= s.max(-1, keepdims=True)
+                np.exp(s, out=s)
+                total = s.sum(-1, keepdims=True)
+                np.matmul(s, v[some, :, :end], out=y[some, :, lo:hi])
+                y[some, :, lo:hi] /= total
 
 
 def accumulate(weights, rows, target, part, fresh):
