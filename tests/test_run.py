@@ -18,9 +18,11 @@ import pytest
 
 from core.cli import run as core_command
 from core.cli.check import STORE
+from core.device.cpu import CpuDevice
 from core.errors import BuildError, CheckpointError, CoreError, DataError, DeviceError, NumericsError, UsageError
 from core.interop import checkpoint
 from core.loader import load_registry
+from core.plan.cost import CHIPS, Chip
 from core.testing.verdicts import Verdicts
 from core.train import devices, estimate
 from core.train.detect import Window
@@ -459,6 +461,22 @@ def test_the_line_is_the_one_of_the_design() -> None:
     shown = [duration(s) for s in (0, 59.4, 59.6, 3599, 90_000, 200_000)]
     assert shown == ["0s", "59s", "1m00s", "59m59s", "1d01h", "2d07h"]
     assert [count(n) for n in (0.4, 9876, 61_234)] == ["0", "9,876", "61k"]
+
+
+def test_a_step_says_how_much_of_the_chip_it_uses_and_the_memory_of_its_device(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert train("train.steps=1", out=Path("cpu")) == 0
+    assert metrics("cpu")[0]["mfu"] is None and metrics("cpu")[0]["memory"] > 2**20
+    monkeypatch.setattr(CpuDevice, "model", "NVIDIA H200", raising=False)
+    monkeypatch.setattr(CpuDevice, "arch", "sm_90a", raising=False)
+    monkeypatch.setattr(CpuDevice, "memory", lambda device: (1 << 40, (1 << 40) + 70), raising=False)
+    monkeypatch.setitem(CHIPS, "H200", Chip(f32=1e9, bf16=1e10, memory=1e9))
+    assert train("train.steps=1", out=Path("gpu")) == 0
+    (step,) = metrics("gpu")
+    products = 16 * (48 + 16 + 2 * 64 + 384) + 2 * 16 * 16  # of a token: the matmuls, and attention over T
+    assert step["mfu"] == pytest.approx(step["tokens_per_s"] * 3 * 2 * products / 1e9, rel=1e-3)
+    assert step["memory"] == 70
 
 
 def test_a_score_needs_a_full_window_and_nan_cannot_poison_it() -> None:

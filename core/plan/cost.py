@@ -54,6 +54,10 @@ class Chip:
     bf16: float
     memory: float
 
+    def peak(self, precision: str) -> float | None:
+        """FLOP/s of a precision; None where the chip does not have it, or it is not published."""
+        return getattr(self, precision, 0.0) or None
+
 
 # By what the driver calls them, without "NVIDIA" and "GeForce"; a name that is not here has no peaks rather than
 # another chip's. From NVIDIA's data sheets and architecture white papers; on GeForce, tensor cores that add in f32.

@@ -18,7 +18,7 @@ import numpy as np
 
 from core.engine import Engine
 from core.plan import TRAIN
-from core.plan.cost import Chip, Flops, chip, node_flops, per_token
+from core.plan.cost import Flops, chip, node_flops, per_token
 from core.plan.schedule import Step
 
 Array = np.ndarray[Any, Any]
@@ -121,14 +121,9 @@ def bench(engine: Engine, micro: int, steps: int, lr: float = 1e-4) -> Bench:
         tokens := micro * next(iter(batches[0].values())).size,
         micro,
         per_token(engine.plan(TRAIN).graph, tokens // micro),
-        _peak(peaks, engine.precision),
+        peaks.peak(engine.precision) if peaks else None,
         peaks.memory if peaks else None,
     )
-
-
-def _peak(found: Chip | None, precision: str) -> float | None:
-    """FLOP/s of a precision; None where the chip is not known or does not have it."""
-    return (getattr(found, precision, 0.0) or None) if found else None
 
 
 def random_batch(engine: Engine, seed: int) -> Mapping[str, Array]:

@@ -101,6 +101,8 @@ class Job:
     keep_every: int = 0
     save_errors: str = "stop"
     log_every: int = 1
+    peak_tokens_per_s: float | None = None  # at the chip's peak, where it is known
+    memory: Callable[[], int | None] = memory_in_use  # bytes
     hooks: Sequence[Callable[[Any, int, dict[str, Any]], None]] = ()
     state: Mapping[str, Any] = field(default_factory=dict)
 
@@ -187,6 +189,7 @@ class Trainer:
             raise self._crash(record, Replay(job.engine, batches, lr), detector.ending(seen))
         self.step += 1
         self.tokens += job.tokens_per_step
+        speed = job.tokens_per_step / seconds
         metrics: dict[str, Any] = {
             "step": self.step,
             "loss": float(record.loss),
@@ -194,10 +197,11 @@ class Trainer:
             "lr": lr,
             "ms": round(1000 * seconds, 3),
             "tokens": self.tokens,
-            "tokens_per_s": round(job.tokens_per_step / seconds, 3),
+            "tokens_per_s": round(speed, 3),
             "loss_z": seen.loss_z,
             "norm_z": seen.norm_z,
-            "memory": memory_in_use(),
+            "mfu": round(speed / job.peak_tokens_per_s, 5) if job.peak_tokens_per_s else None,
+            "memory": job.memory(),
             **({} if record.ok else {"skipped": True}),
         }
         due = job.log_every > 0 and (self.step % job.log_every == 0 or self.step == job.steps)

@@ -32,6 +32,7 @@ from core.interop.checkpoint import Checkpoint
 from core.interop.weights import read_weights
 from core.loader import load_registry
 from core.plan import TRAIN, Kept, Plan
+from core.plan.cost import chip, per_token
 from core.plan.describe import human
 from core.plan.describe import table as table_lines
 from core.registry import Registry
@@ -42,7 +43,7 @@ from core.train.display import Display
 from core.train.estimate import SLOW, estimate_seconds, refuse_long
 from core.train.loop import Job, Trainer, run_job
 from core.train.provenance import made_with
-from core.train.report import duration
+from core.train.report import duration, memory_in_use
 from core.train.run import Run, choose_folder, occupied, resolved_config
 from core.train.tune import load_tuned
 
@@ -378,6 +379,26 @@ def val_batches_of(source: TokenSource, engine: Engine, tokens: int) -> Callable
     return batches
 
 
+def peak_tokens_per_s(engine: Engine, tokens: int) -> float | None:
+    """Of a chip that is in the table of peaks, when every FLOP of the model counts; `tokens` are a micro-batch's."""
+    found = chip(getattr(engine.device, "model", ""))
+    peak = found.peak(engine.precision) if found else None
+    return peak / per_token(engine.plan(TRAIN).graph, tokens).full if peak else None
+
+
+def memory_of(device: Any) -> Callable[[], int | None]:
+    """Bytes in use where the tensors are: on a GPU its own memory, else this process's."""
+    of_its_own = getattr(device, "memory", None)
+    if of_its_own is None:
+        return memory_in_use
+
+    def in_use() -> int:
+        free, total = of_its_own()
+        return int(total - free)
+
+    return in_use
+
+
 def make_job(
     config: RunConfig,
     registry: Registry,
@@ -419,6 +440,8 @@ def make_job(
         keep_every=table.keep_every,
         save_errors=table.save_errors,
         log_every=table.log_every,
+        peak_tokens_per_s=peak_tokens_per_s(engine, B * T),
+        memory=memory_of(engine.device),
         hooks=registry.step_hooks,
         state={
             "corelm": core.__version__,
