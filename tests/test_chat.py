@@ -183,6 +183,7 @@ def piped(monkeypatch, capsys, lines, *words):
 
 def test_each_answer_is_what_transformers_generates_from_its_own_rendering(folder, monkeypatch, capsys):
     transformers, torch = pytest.importorskip("transformers"), pytest.importorskip("torch")
+    torch.set_num_threads(1)
     theirs = transformers.GPT2LMHeadModel.from_pretrained(folder).eval()
     renders = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
     words = ("--temperature", "0", "--tokens", "9", "--json", "--system", "be kind")
