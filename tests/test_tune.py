@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from core.cli import run as core_command
+from core.config import load_config
+from core.device.planned import PlannedDevice
 from core.engine import Engine, Settings
+from core.errors import BuildError
 from core.graph import load_model
 from core.loader import load_registry
 from core.plan import TRAIN, Kept, tuning_key
+from core.train import tune as tuning
 from core.train.bench import random_batch
-from core.train.tune import candidates, load_tuned, save_tuned, tune
+from core.train.setup import build_engine
+from core.train.tune import Timed, candidates, load_shipped, load_tuned, read_choices, save_tuned, tune
 
 SMALL = {"V": 61, "C": 32, "H": 2, "L": 2, "S": 16, "B": 2, "T": 8}
 
@@ -130,3 +138,87 @@ def test_tune_then_train_says_tuned_and_a_resumed_run_keeps_its_tiles(registry, 
     state = json.loads((tmp_path / "a/checkpoints/step_00000001/state.json").read_text())
     record = json.loads((tmp_path / "a/variants.json").read_text())
     assert state["tiles"] == record["tiles"]
+
+
+# --- what is shipped -----------------------------------------------------------------------------------------------
+
+
+def test_what_is_shipped_is_taken_where_nothing_else_is_known(registry):
+    key = tuning_key(engine_of(registry).graph.node("h.0.act"), "f32")
+    shipped, tuned = {key: Kept("slow", {"wait": 0.3})}, {key: Kept("slow", {"wait": 0.2})}
+    recorded = {"recorded": {"h.0.act": "slow"}, "configs": {"h.0.act": {"wait": 0.1}}}
+    for settings, why, wait in (
+        ({}, "shipped", 0.3),
+        ({"tuned": tuned}, "tuned", 0.2),
+        ({"tuned": tuned, **recorded}, "recorded", 0.1),
+    ):
+        taken = gelu(engine_of(registry, shipped=shipped, **settings))
+        assert (taken.why, taken.config) == (why, {"wait": wait})
+    assert gelu(engine_of(registry, shipped=shipped, ops={"gelu": "reference"})).why == "[ops] gelu"
+    assert gelu(engine_of(registry, shipped={key: Kept("vanished", {})})).why == "auto"
+
+
+def test_what_a_gpu_says_becomes_what_is_shipped_for_its_architecture(registry, tmp_path, monkeypatch):
+    path = tmp_path / "tuned.toml"
+    monkeypatch.setattr(tuning, "shipped_path", lambda: path)
+    device = PlannedDevice("sm_80")
+    device.model = "A GPU"
+    slow, quick = Kept("mma", {"TILE": 1}), Kept("mma", {"TILE": 2})
+    found = {
+        "won": [Timed("won", 2, slow, 0.004, True), Timed("won", 2, quick, 0.003, False)],
+        "stayed": [Timed("stayed", 2, slow, 0.003, True), Timed("stayed", 2, quick, 0.004, False)],
+    }
+    for chosen in (tuning.measured(device, found), {("sm_90a", "won"): (slow, "said by nobody")}):
+        tuning.write_choices(path, chosen)
+    assert load_shipped(device) == {"won": quick} and load_shipped(PlannedDevice("sm_90a")) == {"won": slow}
+    assert load_shipped(engine_of(registry).device) == {}
+    assert "measured on A GPU" in path.read_text() and "3.000 ms, the best guess 4.000" in path.read_text()
+    for text, words in (("[[choice", "tuned.toml"), ('[[choice]]\narch = "sm_80"', "has no what and no variant")):
+        path.write_text(text)
+        with pytest.raises(BuildError, match=words):
+            load_shipped(device)
+
+
+def planned(arch: str, batch: int) -> Engine:
+    sizes = [f"dims.B={batch}", f"train.tokens_per_step={1024 * batch}"]
+    config, shipped = load_config("configs/gpt2_124m.toml", overrides=sizes, device="cuda"), load_registry(only=())
+    return build_engine(config, shipped, load_model(config.model, shipped), None, PlannedDevice(arch))
+
+
+def test_every_shipped_choice_is_taken_by_a_shipped_config_and_says_where_it_is_from(tmp_path, monkeypatch):
+    monkeypatch.setenv("CORELM_CACHE", str(tmp_path))
+    choices = read_choices(tuning.shipped_path())
+    assert choices
+    for choice in choices:
+        (batch,) = re.findall(r"\.\.\.=\[(\d+),1024\]", choice["what"])
+        engine = planned(choice["arch"], int(batch))
+        nodes = [n for n in engine.plan(TRAIN).nodes if tuning_key(n, engine.precision) == choice["what"]]
+        assert nodes, choice["what"]
+        taken = engine.plan(TRAIN).choices[nodes[0].name]
+        assert (taken.why, taken.variant.name, taken.config) == ("shipped", choice["variant"], choice["config"])
+        assert Kept(choice["variant"], choice["config"]) in candidates(engine)[choice["what"]]
+        assert choice["source"].startswith(("measured on ", "not measured: "))
+
+
+def test_what_is_not_measured_is_what_the_model_chooses(monkeypatch):
+    """But for the compiler's registers, by which at least two thread blocks fit: benchmarks/tiles.py asks it."""
+    spec = importlib.util.spec_from_file_location("benchmark_tiles", "benchmarks/tiles.py")
+    tiles = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, tiles)
+    spec.loader.exec_module(tiles)
+    monkeypatch.setattr(tiles.Modelled, "resident_blocks", lambda self, launch: 2)
+    monkeypatch.setattr(Engine, "initialize", lambda self, seed: None)
+    said = {(c["arch"], c["what"]) for c in read_choices(tuning.shipped_path()) if c["source"].startswith("not ")}
+    chosen = {
+        (chip.arch, key): best
+        for chip in tiles.CHIPS
+        for batch in (1, 2)
+        for key, _, best, gain in tiles.gains(chip, batch, load_registry(only=()))
+        if gain >= tiles.GAIN
+    }
+    assert said == set(chosen)
+
+
+def test_defaults_are_of_a_gpu(capsys):
+    assert core_command(["tune", "configs/tiny.toml", "--device", "cpu", "--write-defaults", "x.toml"]) == 2
+    assert "--device cuda" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,15 +19,26 @@ from core.errors import UsageError
     help="auto takes the cpu only where there is no NVIDIA device.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Time and print, and keep nothing.")
+@click.option(
+    "--write-defaults", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
+    help="Also put what beats the best guess into FILE, for this architecture (ops/cuda/tuned.toml is shipped).",
+)  # fmt: skip
 @plugin_option
 @json_option
 def command(
-    config: str, overrides: tuple[str, ...], device: str, dry_run: bool, plugin: tuple[str, ...], as_json: bool
+    config: str,
+    overrides: tuple[str, ...],
+    device: str,
+    dry_run: bool,
+    write_defaults: Path | None,
+    plugin: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Find the fastest variant and tiles for each op of CONFIG's training step, by size, on this machine.
 
     Runs that start here take them where their config names none; a run that is resumed keeps what it had. The table of
-    choices says "tuned". Other tiles may give other bits.
+    choices says "tuned"; "shipped" is what comes with corelm for the chip's architecture, "auto" the best guess. Other
+    tiles may give other bits.
     """
     from core.config import load_config
     from core.device import open_device
@@ -34,9 +46,11 @@ def command(
     from core.loader import load_registry
     from core.train.devices import choose_device
     from core.train.setup import build_engine
-    from core.train.tune import Timed, save_tuned, tune
+    from core.train.tune import Timed, measured, save_tuned, tune, write_choices
 
     chosen = choose_device(device)
+    if write_defaults is not None and chosen != "cuda":
+        raise UsageError("--write-defaults is for a GPU's architecture", hint="tune with --device cuda")
     loaded = load_config(config, overrides=overrides, device=chosen)
     registry = load_registry([*plugin, *loaded.plugins.load], disable=loaded.plugins.disable)
     model, opened = load_model(loaded.model, registry), open_device(chosen)
@@ -59,6 +73,13 @@ def command(
             click.echo(f"kept in {save_tuned(opened, winners)}", err=True)
         except OSError as error:
             raise UsageError(f"the winners cannot be kept: {error}", hint="set CORELM_CACHE to a folder") from None
+    if write_defaults is not None:
+        better = measured(opened, found)
+        try:
+            write_choices(write_defaults, better)
+        except OSError as error:
+            raise UsageError(f"{write_defaults} cannot be written: {error}") from None
+        click.echo(f"{len(better)} choices that beat the best guess are in {write_defaults}", err=True)
 
 
 def rows_of(key: str, options: list[Any], winner: Any) -> list[dict[str, Any]]:
@@ -70,7 +91,7 @@ def rows_of(key: str, options: list[Any], winner: Any) -> list[dict[str, Any]]:
             "config": option.kept.config,
             "ms": 1e3 * option.seconds,
             "fastest": option.kept == winner,
-            "untuned": option.first,
+            "first": option.first,
         }
         for option in options
     ]
@@ -95,4 +116,4 @@ def tiles(config: dict[str, Any]) -> str:
 
 
 def marks(row: dict[str, Any]) -> tuple[str, str]:
-    return "fastest" if row["fastest"] else "", "untuned" if row["untuned"] else ""
+    return "fastest" if row["fastest"] else "", "best guess" if row["first"] else ""

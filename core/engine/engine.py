@@ -35,9 +35,9 @@ NO_LIMITS = (math.inf, math.inf)
 class Settings:
     """How a model is to be run: device, precision, chosen variants, fusion, what trains and how.
 
-    ops, generate: op -> variant. nodes: glob -> variant. recorded, configs: node -> variant, and its
-    tiles, of the run that is resumed. tuned: what `core tune` found, `core.plan.tuning_key` -> variant and tiles.
-    tf32: f32 may be multiplied as TF32.
+    ops, generate: op -> variant. nodes: glob -> variant. recorded, configs: node -> variant, and its tiles, of the run
+    that is resumed. tuned, shipped: what `core tune` found and what comes with the ops, `core.plan.tuning_key` ->
+    variant and tiles. tf32: f32 may be multiplied as TF32.
     fusion: fused op -> False or its attrs. optimizer: name; options: its options, and "clip".
     dims: overrides of the model's dims. alias, in_place: False only in tests. capture: replay recorded launches as
     CUDA graphs, where the device has them; the same bits either way.
@@ -52,6 +52,7 @@ class Settings:
     recorded: Mapping[str, str] = field(default_factory=dict)
     configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tuned: Mapping[str, Kept] = field(default_factory=dict)
+    shipped: Mapping[str, Kept] = field(default_factory=dict)
     tf32: bool = False
     fusion: Mapping[str, Any] = field(default_factory=dict)
     recompute: Sequence[str] = ()
@@ -102,6 +103,7 @@ class Engine:
             settings.generate,
             {node: Kept(name, settings.configs.get(node)) for node, name in settings.recorded.items()},
             settings.tuned,
+            settings.shipped,
             settings.tf32,
             self.device.can_run,
         )

@@ -1,5 +1,5 @@
 """Which variant runs a node, and with which tiles: what the config says, else what was recorded, else what `core tune`
-found to be fastest, else the best that can run.
+found to be fastest, else what is shipped for the chip's architecture, else the best that can run.
 
 An explicit choice never falls back: it runs, or BuildError lists every candidate with its reason.
 """
@@ -27,7 +27,7 @@ class Choice:
     """The variant of a node, where the choice came from, and why the others were not taken."""
 
     variant: Variant
-    why: str  # "auto", "tuned", "recorded", or the config's line
+    why: str  # "auto" (the best guess), "shipped", "tuned", "recorded", or the config's line
     rejected: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, Any] | None = None  # of `variant.configs`; None: its best guess, the first
 
@@ -49,7 +49,7 @@ class Chooser:
     """Chooses variants for one device and precision.
 
     ops: op name -> variant name or "auto". nodes: glob over node names -> variant name. generate: like ops, for
-    generation. recorded: node name -> variant, from the run that is resumed. tuned: `tuning_key` -> variant.
+    generation. recorded: node name -> variant, from the run that is resumed. tuned, shipped: `tuning_key` -> variant.
     tf32: whether f32 may be multiplied as TF32.
     can_run(variant) gives the device's own reason against a variant (an architecture, say), or None.
     """
@@ -62,6 +62,7 @@ class Chooser:
     generate: Mapping[str, str] = field(default_factory=dict)
     recorded: Mapping[str, Kept] = field(default_factory=dict)
     tuned: Mapping[str, Kept] = field(default_factory=dict)
+    shipped: Mapping[str, Kept] = field(default_factory=dict)
     tf32: bool = False
     can_run: Callable[[Variant], str | None] = lambda variant: None
     picked: dict[str, Choice] = field(default_factory=dict)  # by op: what nested launches and updates took
@@ -111,7 +112,8 @@ class Chooser:
         t = specs(node, graph, self.precision)
         needs = NOTHING if not backward else LOSS if set(node.outputs.values()) <= set(graph.loss) else BACKWARD
         tuned = self.tuned.get(tuning_key(node, self.precision)) if self.tuned else None
-        kept = {"recorded": self.recorded.get(node.name), "tuned": tuned}
+        shipped = self.shipped.get(tuning_key(node, self.precision)) if self.shipped else None
+        kept = {"recorded": self.recorded.get(node.name), "tuned": tuned, "shipped": shipped}
 
         def against(variant: Variant) -> str | None:
             return self.against(variant, t, needs)

@@ -45,7 +45,7 @@ from core.train.loop import Job, Trainer, run_job
 from core.train.provenance import made_with
 from core.train.report import duration, memory_in_use
 from core.train.run import Run, choose_folder, occupied, resolved_config
-from core.train.tune import load_tuned
+from core.train.tune import load_shipped, load_tuned
 
 Array = np.ndarray[Any, Any]
 VERDICTS = "checks.json"  # in the cache folder: what `core check` found
@@ -237,7 +237,7 @@ def build_engine(
 ) -> Engine:
     """The engine that a config describes; the choices of a run that is resumed stand where the config says nothing.
 
-    device: one that is open already. tuned: instead of what `core tune` found for the device.
+    device: one that is open already. tuned: instead of what `core tune` found for the device, and of what is shipped.
     """
     device = open_device(config.device) if device is None else device
     optimizer = registry.optimizer(config.optimizer.name, config.where("optimizer.name"))
@@ -255,6 +255,7 @@ def build_engine(
             recorded=start.state.get("variants", {}) if start else {},
             configs=start.state.get("tiles", {}) if start else {},
             tuned=load_tuned(device) if tuned is None else tuned,
+            shipped=load_shipped(device) if tuned is None else {},
             fusion=config.fuse,
             recompute=config.train.recompute,
             tf32=config.train.tf32,

@@ -3,6 +3,7 @@
 Every distinct (op, sizes, dtype) of a plan has candidates: the variants that would be taken by themselves, each with
 all its tiles. Round i binds the plan with the i-th candidate of each and times it launch by launch; the fastest is
 kept. The winners lie in the cache folder by chip; a run with nothing recorded and nothing in its config takes them.
+What was never tuned here is looked up among the choices that are shipped, by architecture: each says where it is from.
 """
 
 from __future__ import annotations
@@ -13,16 +14,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tomli
+import tomli_w
+
+import core
 from core.cache import cache_folder, read_json, write_atomically
 from core.device.planned import PlannedDevice
 from core.engine import Engine
-from core.errors import DeviceError
+from core.errors import BuildError, DeviceError
 from core.plan import TRAIN, Kept, tuning_key
 from core.plan.choose import specs
 from core.testing.verdicts import place_of
 from core.train.bench import random_batch
 
 FILE, FORMAT = "tuned.json", 1
+SHIPPED = Path("ops") / "cuda" / "tuned.toml"
+CHOICE = {"arch": str, "what": str, "variant": str, "config": dict, "source": str}  # of that file
 ROUNDS = 3  # of each candidate; the least counts
 
 
@@ -34,7 +41,7 @@ class Timed:
     nodes: int
     kept: Kept
     seconds: float
-    first: bool  # whether it is what would have been taken untuned
+    first: bool  # whether it is the best guess: what is taken where nothing is known
 
 
 def chip_of(device: Any) -> str:
@@ -50,7 +57,7 @@ def candidates(engine: Engine) -> dict[str, list[Kept]]:
     found: dict[str, list[Kept]] = {}
     for node in plan.nodes:
         key = tuning_key(node, engine.precision)
-        if key in found or plan.choices[node.name].why not in ("auto", "tuned"):
+        if key in found or plan.choices[node.name].why not in ("auto", "tuned", "shipped"):
             continue
         t, taken = specs(node, plan.graph, engine.precision), plan.choices[node.name]
         able = [v for v in chooser.candidates(node.op) if v is taken.variant or v.name not in taken.rejected]
@@ -114,3 +121,66 @@ def save_tuned(device: Any, winners: Mapping[str, Kept]) -> Path:
     ours |= {key: {"variant": kept.variant, "config": kept.config} for key, kept in winners.items()}
     write_atomically(tuned_path(), (json.dumps(held, indent=1, sort_keys=True) + "\n").encode())
     return tuned_path()
+
+
+# --- what is shipped -----------------------------------------------------------------------------------------------
+
+
+def shipped_path() -> Path:
+    """Where the choices lie that come with the ops, or would lie."""
+    places = [Path(folder) / SHIPPED for folder in core.__path__]
+    return next((path for path in places if path.is_file()), places[-1])
+
+
+def read_choices(path: Path) -> list[dict[str, Any]]:
+    """Its choices: arch, what (a tuning key), variant, config, source. [] where there is no file; else BuildError for
+    one that is not of that form."""
+    try:
+        found = tomli.loads(path.read_text("utf-8")).get("choice", [])
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        raise BuildError(f"{path}: {error}", hint="the file comes with corelm: take it from there again") from None
+    for number, choice in enumerate(found, 1):
+        if lacks := [name for name in CHOICE if not isinstance(choice.get(name), CHOICE[name])]:
+            raise BuildError(
+                f"{path}: [[choice]] {number} has no {' and no '.join(lacks)}; it needs {', '.join(CHOICE)}"
+            )
+    return list(found)
+
+
+def load_shipped(device: Any) -> dict[str, Kept]:
+    """The choices for this device's architecture; none in the simulator and on the cpu."""
+    if device.name != "cuda":
+        return {}
+    here = [choice for choice in read_choices(shipped_path()) if choice["arch"] == device.arch]
+    return {choice["what"]: Kept(choice["variant"], choice["config"]) for choice in here}
+
+
+def write_choices(path: Path, chosen: Mapping[tuple[str, str], tuple[Kept, str]]) -> None:
+    """Put (architecture, tuning key) -> (choice, where it is from) among those of a file. OSError as it comes."""
+    held = {(choice["arch"], choice["what"]): choice for choice in read_choices(path)}
+    for (arch, what), (kept, source) in chosen.items():
+        config = dict(kept.config or {})
+        held[arch, what] = {"arch": arch, "what": what, "variant": kept.variant, "config": config, "source": source}
+    text = tomli_w.dumps({"choice": [held[place] for place in sorted(held)]})
+    write_atomically(path, (HEADER + text).encode())
+
+
+def measured(device: Any, found: Mapping[str, list[Timed]]) -> dict[tuple[str, str], tuple[Kept, str]]:
+    """What `write_choices` takes of candidates that were timed on a GPU: those winners that beat the best guess."""
+    chosen = {}
+    for key, options in found.items():
+        best, first = min(options, key=lambda t: t.seconds), next(t for t in options if t.first)
+        times = f"{1e3 * best.seconds:.3f} ms, the best guess {1e3 * first.seconds:.3f}"
+        if best is not first:
+            chosen[device.arch, key] = best.kept, f"measured on {device.model}, corelm {core.__version__}: {times}"
+    return chosen
+
+
+HEADER = """\
+# Variants and tiles for sizes that were not tuned on the machine itself, by architecture. `core tune` comes before
+# them, and what a config names before both. Each says where it is from. To put in what a GPU says:
+#     core tune CONFIG --write-defaults ops/cuda/tuned.toml
+
+"""
