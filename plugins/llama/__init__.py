@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from . import cpu, cuda, mlp_swiglu, rmsnorm, rope, swiglu
+from . import cpu, cuda, mlp_swiglu, rmsnorm, rope, rope_attention, swiglu
 
 
 def core_ops():
-    return [rmsnorm.rmsnorm, rope.rope, swiglu.swiglu, mlp_swiglu.mlp_swiglu]
+    return [rmsnorm.rmsnorm, rope.rope, swiglu.swiglu, mlp_swiglu.mlp_swiglu, rope_attention.rope_attention]
 
 
 def core_variants():
@@ -18,6 +18,7 @@ def core_variants():
         cpu.RopeBlocked,
         cpu.SwigluBlocked,
         cpu.MlpSwigluBlas,
+        cpu.RopeAttentionDecode,
         *cuda.VARIANTS,
     ]
 

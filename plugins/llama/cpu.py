@@ -1,8 +1,9 @@
-"""The ops in blocks of rows that stay in cache, over threads. Formulas: rmsnorm.py, rope.py, swiglu.py.
+"""The ops in blocks of rows that stay in cache, over threads. Formulas: rmsnorm.py, rope.py, swiglu.py; and decoding.
 
 What follows from shapes alone (the tables of angles) is made when a launcher is recorded, and shared by equal nodes.
 """
 
+import math
 from functools import lru_cache
 from types import SimpleNamespace
 
@@ -249,3 +250,62 @@ def rotate(x, y, cos, sin, a, b):
     np.multiply(x2, cos, out=y2)
     y2 += b
     y1[...] = a
+
+
+class RopeAttentionDecode(Variant):
+    """A token's queries and keys are turned and looked up in one go. Forward only."""
+
+    op, name, device = "rope_attention", "blas", "cpu"
+    dtypes = ("f32", "f64")
+    backward = None
+    examples = [{"qkv": (2, 20, 4 * 8), "heads": 2, "kv_heads": 1, "window": 7}]
+
+    def why_not(self, t):
+        reasons = {
+            f"{t.T} tokens at once; it is made for the few of a decoding step, {TOKENS} at most": t.T > TOKENS,
+            "causal = false": not t.causal,
+            "documents": t.documents is not None,
+        }
+        return next((reason for reason, holds in reasons.items() if holds), None)
+
+    def forward(self, t, launch):
+        w = frequencies(t)
+
+        def decode():
+            for b in range(t.B):  # each as far as it is
+                start = 0 if t.start is None else int(t.start[b])
+                angles = np.arange(start, start + t.T)[:, None, None] * w
+                cos, sin = (f(angles).astype(t.qkv.dtype) for f in (np.cos, np.sin))
+                look_back(t, b, start, cos, sin)
+
+        launch.call(decode)
+
+
+TOKENS = 40  # that rope_attention takes at once, at most
+
+
+def look_back(t, b, start, cos, sin):
+    """y of the T tokens of row b, which stand behind `start` others; their keys and values are appended."""
+    by_head, end = t.qkv[b].reshape(t.T, -1, t.D), start + t.T
+    turned = np.empty((t.T, t.heads + t.kv_heads, t.D), t.qkv.dtype)
+    a, c = np.empty((2, *turned.shape[:2], t.D // 2), t.qkv.dtype)
+    rotate(by_head[:, : -t.kv_heads], turned, cos, sin, a, c)
+    q, keys, values = turned[:, : t.heads], turned[:, t.heads :], by_head[:, -t.kv_heads :]
+    if t.start is not None:
+        cached = [cache[b, :end].reshape(end, t.kv_heads, t.D) for cache in (t.k, t.v)]
+        for cache, new in zip(cached, (keys, values), strict=True):
+            cache[start:] = new
+        keys, values = cached
+    q = q.reshape(t.T, t.kv_heads, -1, t.D).transpose(1, 2, 0, 3)
+    s = q @ keys.transpose(1, 2, 0)[:, None]  # (kv_heads, group, T, end)
+    s *= t.scale or 1 / math.sqrt(t.D)
+    if t.softcap:
+        s = t.softcap * np.tanh(s / t.softcap)
+    if t.T > 1 or t.window:
+        distance = np.arange(start, end)[:, None] - np.arange(end)
+        s[..., (distance < 0) | (distance >= (t.window or end))] = -math.inf
+    s -= s.max(-1, keepdims=True)
+    np.exp(s, out=s)
+    s /= s.sum(-1, keepdims=True)
+    y = s @ values.transpose(1, 0, 2)[:, None]
+    t.y[b] = y.transpose(2, 0, 1, 3).reshape(t.T, -1)

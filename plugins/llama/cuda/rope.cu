@@ -6,21 +6,11 @@
 // token_turn   one thread block a token: sines and cosines once for all its heads, 16 bytes a thread where a half head
 //              allows it; limited by memory bandwidth
 
-#ifndef STEPS
-#define STEPS {1ull << 62}
-#endif
+#include "angle.cuh"
+
 #ifndef WIDTH
 #define WIDTH 1  // elements that a thread loads at once
 #endif
-
-__device__ const u64 STEP[] = STEPS;  // 2^-64 turns a position, for each pair of a head
-constexpr int HALF = sizeof(STEP) / sizeof(u64);
-
-// cos and sin of pair i at a position; the product wraps round where a turn does
-__device__ inline void angle(int position, int i, float& cos, float& sin) {
-    float turns = (long long)(position * STEP[i]) * 5.421010862427522e-20f;  // 2^-64: from -1/2 to 1/2
-    sincospif(2 * turns, &sin, &cos);
-}
 
 __device__ inline int position_of(int token, const int* start, int T) {
     return token % T + (start ? start[token / T] : 0);

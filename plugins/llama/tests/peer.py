@@ -227,10 +227,10 @@ class Peer:
     def golden(self):
         return load_file(self.file)
 
-    def engine(self, choice="auto", **how):
+    def engine(self, choice="auto", dims=None, **how):
         """Our model with those weights, and AdamW as the golden values have it. how: device, precision."""
         options = {k: v for k, v in OPTIMIZER.items() if k != "lr"} | {"clip": 1e9}
-        settings = {"optimizer": "adamw", "options": options, "dims": self.dims, **CHOICES[choice]()}
+        settings = {"optimizer": "adamw", "options": options, "dims": self.dims | (dims or {}), **CHOICES[choice]()}
         how = {"precision": "f32", **how}
         built = Engine(load_model(self.model, registry()), registry(), Settings(**how, **settings))
         built.load_parameters(self.ours(self.tensors()))

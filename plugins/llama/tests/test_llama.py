@@ -9,6 +9,7 @@ import json
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import core
@@ -47,12 +48,26 @@ def test_ten_adamw_losses_agree_with_transformers(case, choice):
 
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
 def test_the_kernels_train_with_transformers_losses_in_the_simulator(precision):
-    CASES["tied"].simulates(precision, {"rmsnorm": "warp", "rope": "token", "mlp_swiglu": "composed", "swiglu": "vector"})
+    variants = {"rmsnorm": "warp", "rope": "token", "mlp_swiglu": "composed", "swiglu": "vector"}
+    CASES["tied"].simulates(precision, variants)
 
 
 @each_case
 def test_cached_decoding_gives_the_logits_of_the_whole(case):
     case.decodes()
+
+
+@pytest.mark.parametrize("device", ["cpu", "sim"])
+def test_a_long_prompt_and_the_tokens_behind_it_share_a_cache(device):
+    """It goes through rope and attention apart; they go through both in one."""
+    built = CASES["scaled"].engine(dims={"S": 80}, device=device)
+    tokens = np.random.RandomState(0).randint(0, built.graph.dims["V"], (1, 67)).astype(np.int32)
+    session = built.session(1, 67)
+    ops = [{row["op"] for row in built.table(session.plan(T))} for T in (64, 1)]
+    assert "rope" in ops[0] and "rope_attention" in ops[1] and not {"rope", "attention"} & ops[1]
+    session.feed(tokens[:, :65])
+    found = [session.feed(tokens[:, at : at + 1])[0] for at in (65, 66)]
+    assert peer.distance(found, built.logits(tokens)[0, 65:]) < peer.LOGITS
 
 
 @each_case

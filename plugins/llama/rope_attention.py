@@ -1,0 +1,44 @@
+"""Attention over queries and keys that are turned by their positions: q = rope(qkv), y = attention(q).
+
+Worth one op while decoding: a token is then one launch for both, and what is turned lies nowhere in between. In
+training it would not be: rope's backward reads nothing, so that qkv is not kept anyway, and a turned one that is made
+again in backward saves no byte. So its variants have no backward, and training plans leave the two ops as they are.
+What it computes follows from the pattern, and so does what it is checked against.
+"""
+
+from core import BuildError, Op
+
+from . import rope
+
+
+def settle(dims):
+    rope.settle(dims)
+    heads, kv_heads = dims["heads"], dims["kv_heads"]
+    if heads % kv_heads:
+        raise BuildError(f"heads = {heads} and kv_heads = {kv_heads}; expected whole groups of heads")
+
+
+def why_no_decode(dims):
+    return None if dims["causal"] else "causal = false: every token looks at later ones, which are not there yet"
+
+
+rope_attention = Op(
+    "rope_attention",
+    inputs={"qkv": "B T E", "documents?": "B T : i32"},
+    outputs={"y": "B T heads*D"},
+    attrs={**rope.rope.attrs, "causal": True, "window": 0, "scale": 0.0, "softcap": 0.0},
+    state={"k": "B S kv_heads*D", "v": "B S kv_heads*D"},
+    replaces="q = rope(qkv); y = attention(q, documents)",
+    infer=settle,
+    uses=("start",),
+    why_no_decode=why_no_decode,
+    flops="4*B*T*T*heads*D",
+    needed_flops="4*B*T*T*heads*D / (1 + causal)",
+    examples=[
+        {"qkv": (2, 7, 48), "heads": 2},
+        {"qkv": (3, 5, 8 * 8), "heads": 4, "kv_heads": 2, "base": 500.0, "window": 3, "softcap": 0.75},
+        {"qkv": (1, 6, 5 * 10), "heads": 3, "kv_heads": 1, "base": 100.0, "factor": 8.0, "length": 40, "scale": 0.3},
+        {"qkv": (1, 1, 6), "heads": 1},
+    ],
+    doc="Rotary positions and attention, in one go while decoding.",
+)
