@@ -18,7 +18,16 @@ class HeadLossMma(Variant):
     dtypes = ("bf16",)
     arch = "sm_80+"
     reads = ("x", "weight", "targets")
-    examples = [{"x": (67, 72), "targets": (67,), "features": 136, "classes": 131, "chunk": 66}]
+    examples = [
+        {"x": (67, 72), "targets": (67,), "features": 136, "classes": 131, "chunk": 66},
+        {"x": (515, 8), "targets": (515,), "features": 16, "classes": 13},  # two slices of rows
+        {
+            "x": (2, 5),
+            "targets": (2,),
+            "features": 263,
+            "classes": 259,
+        },  # more columns than a thread block takes at once
+    ]
 
     def configs(self, t):
         return candidates(chunk(t), t.features)
