@@ -26,7 +26,7 @@ class HeadLossMma(Variant):
             "targets": (2,),
             "features": 263,
             "classes": 259,
-        },  # more columns than a thread block takes at once
+        },  # more columns than a block takes at once
     ]
 
     def configs(self, t):
