@@ -11,8 +11,10 @@ import pytest
 from core import f32, i32, u32
 from core.device.cpu import Nested
 from core.device.gpu import (
+    CallRecord,
     DeviceTensor,
     Host,
+    LaunchRecord,
     Scratch,
     bytes_of,
     decode,
@@ -45,9 +47,10 @@ def launched(tmp_path):
     """launched(launcher, **tensors): the records of a variant whose forward is `launcher`."""
     (tmp_path / "scale.cu").write_text(SOURCE)
 
-    def run(launcher, host=None, workspace=None, counters=None, **values):
+    def run(launcher, host=None, workspace=None, counters=None, calls="", **values):
         class Scaled(Variant):
             op, name = "scale", "mine"
+            library = calls
             sources = {"forward": (tmp_path / "scale.cu",)}
 
             def forward(self, t, launch):
@@ -78,6 +81,34 @@ def test_a_launch_is_recorded_with_who_asked_and_where(launched):
     )
     assert "scale.mine" in found.where and "test_launch.py" in found.where
     assert found.kernel.defines == (("ELEM_BF16", 0),)
+
+
+def prepare(*addresses):
+    raise AssertionError("nothing is prepared while recording")
+
+
+def test_a_librarys_call_is_recorded_among_the_launches_with_who_asked_and_where(launched):
+    def both(t, launch):
+        launch.call(prepare, t.y, None, t.x)
+        good(t, launch)
+
+    found, after = launched(both, calls="aLibrary", y=Y, x=X)
+    assert isinstance(found, CallRecord) and isinstance(after, LaunchRecord)
+    assert (found.args, found.nbytes, found.node) == ((Y, None, X), 64, "h.0.scale")
+    assert "scale.mine forward, a library's call (" in found.where and "test_launch.py:" in found.where
+
+
+@pytest.mark.parametrize(
+    ("calls", "argument", "words"),
+    [
+        ("", Y, r"launch.call\(prepare, ...\): scale.mine declares no `library`, so it may only launch kernels"),
+        ("aLibrary", i32(3), r"argument 1 is .*3.*; expected a tensor or None"),
+        ("aLibrary", 4096, "argument 1 is 4096; expected a tensor or None"),
+    ],
+)
+def test_a_librarys_call_that_is_none_is_refused(launched, calls, argument, words):
+    with pytest.raises(BuildError, match=words):
+        launched(lambda t, launch: launch.call(prepare, argument), calls=calls, y=Y, x=X)
 
 
 def test_elem_is_bf16_where_a_tensor_is(launched):
