@@ -8,7 +8,7 @@ from .packs import defined, width
 from .rope import steps
 
 TOKENS = 40  # at once, at most
-WIDEST = 256  # columns of a head
+COLUMNS = 256  # of a head, at most
 
 
 class RopeAttentionDecode(Variant):
@@ -24,7 +24,7 @@ class RopeAttentionDecode(Variant):
     def why_not(self, t):
         reasons = {
             f"{t.T} tokens at once; it is made for the few of a decoding step, {TOKENS} at most": t.T > TOKENS,
-            f"heads of {t.D} columns; at most {WIDEST} fit shared memory": t.D > WIDEST,
+            f"heads of {t.D} columns; at most {COLUMNS} fit shared memory": t.D > COLUMNS,
             "causal = false": not t.causal,
             "documents": t.documents is not None,
         }
