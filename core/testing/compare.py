@@ -28,9 +28,9 @@ class Bounds:
 
 
 BOUNDS = {
-    "f64": Bounds(1e-11, 1e-11), "f32": Bounds(1e-5, 1e-5), "tf32": Bounds(2.5e-3, 5e-4), "bf16": Bounds(1e-2, 3e-3)
+    "f64": Bounds(1e-11, 1e-11), "f32": Bounds(1e-5, 1e-5), "tf32": Bounds(1e-3, 5e-4), "bf16": Bounds(1e-2, 3e-3)
 }  # fmt: skip
-EPSILON = {"f64": 2.0**-53, "f32": 2.0**-24, "tf32": 2.0**-11, "bf16": 2.0**-9}  # half a unit in the last place
+EPSILON = {"f64": 2.0**-53, "f32": 2.0**-24, "bf16": 2.0**-9}  # half a unit in the last place, relative
 LOOSEST = 4.0  # times the default: more than that is not rounding
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from core.dtypes import arithmetic, resolve
+from core.dtypes import resolve
 from core.op import Op, Pattern, Reference, TensorSpec, Variant
 from core.plan import first_config
 from core.testing.case import Case
@@ -294,12 +294,11 @@ class Trial:
         size = float(np.linalg.norm(want))
         if not size or not np.isfinite(size):
             return 0.0
-        epsilon = EPSILON[arithmetic(self.dtype, self.variant.tf32)]
-        ratio = epsilon / EPSILON["f32"]
+        ratio = EPSILON[self.dtype] / EPSILON["f32"]
         noise = SLACK * ratio * float(np.linalg.norm(got.astype(np.float64) - want))
         tensors = (*self.values.values(), *self.seeds.values(), want)
         largest = max(float(np.sqrt(np.mean(np.square(v)))) for v in tensors if v is not None and v.dtype.kind == "f")
-        return min(noise, UNITS * epsilon * largest * float(np.sqrt(want.size))) / size
+        return min(noise, UNITS * EPSILON[self.dtype] * largest * float(np.sqrt(want.size))) / size
 
     # --- decoding --------------------------------------------------------------------------------------------
 
