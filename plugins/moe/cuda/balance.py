@@ -6,7 +6,7 @@ THREADS = 64
 
 
 class BalanceNaive(Variant):
-    op, name = "balance", "naive"
+    op, name, priority = "balance", "naive", 0
     saved = {"lse": "... : acc", "load": "N : acc"}
     reads = ("logits",)
     can_add = ("logits",)

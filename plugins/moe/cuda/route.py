@@ -6,7 +6,7 @@ THREADS = 64
 
 
 class RouteNaive(Variant):
-    op, name = "route", "naive"
+    op, name, priority = "route", "naive", 0
     reads = ("share", "expert")
     can_add = ("logits",)
     examples = [{"logits": (67, 130), "k": 2}]  # two thread blocks; so many experts that numbers of them are told apart
