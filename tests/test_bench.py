@@ -72,6 +72,13 @@ def test_a_chip_that_is_not_listed_has_no_peaks_rather_than_anothers():
     assert chip("NVIDIA GeForce RTX 4070 Ti SUPER") is None and chip("") is None
 
 
+def test_f32_as_tf32_has_the_peak_of_tensor_cores_where_there_are_any():
+    ampere, turing = CHIPS["A100-SXM4-80GB"], CHIPS["RTX 2080"]
+    assert (ampere.peak("f32"), ampere.peak("f32", tf32=True)) == (19.5e12, 156e12)
+    assert ampere.peak("bf16", tf32=True) == ampere.peak("bf16") == 312e12
+    assert turing.peak("f32", tf32=True) == turing.peak("f32") and turing.peak("bf16") is None
+
+
 def test_bench_of_a_config_prints_and_its_json_holds_the_same(tmp_path: Path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sizes = [part for k, v in SMALL.items() for part in ("--set", f"dims.{k}={v}")]

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from core.dtypes import TF32, arithmetic
 from core.expr import evaluate
 from core.graph import Graph, Node
 
@@ -47,15 +48,19 @@ def total(found: Sequence[Flops], share: int = 1) -> Flops:
 class Chip:
     """Peaks of a GPU as its maker publishes them, without sparsity: dense FLOP/s and bytes/s of its memory.
 
-    f32 is the rate of ordinary f32 arithmetic; bf16 that of tensor cores which add in f32.
+    f32 is the rate of ordinary f32 arithmetic; bf16 that of tensor cores which add in f32. TF32's is half of that on
+    all of them.
     """
 
     f32: float
     bf16: float
     memory: float
 
-    def peak(self, precision: str) -> float | None:
-        """FLOP/s of a precision; None where the chip does not have it, or it is not published."""
+    def peak(self, precision: str, tf32: bool = False) -> float | None:
+        """FLOP/s of a precision; None where the chip does not have it, or it is not published. tf32: whether f32 may be
+        multiplied as TF32."""
+        if arithmetic(precision, tf32) == TF32 and self.bf16:
+            return self.bf16 / 2
         return getattr(self, precision, 0.0) or None
 
 

@@ -121,7 +121,7 @@ def bench(engine: Engine, micro: int, steps: int, lr: float = 1e-4) -> Bench:
         tokens := micro * next(iter(batches[0].values())).size,
         micro,
         per_token(engine.plan(TRAIN).graph, tokens // micro),
-        peaks.peak(engine.precision) if peaks else None,
+        peaks.peak(engine.precision, engine.settings.tf32) if peaks else None,
         peaks.memory if peaks else None,
     )
 

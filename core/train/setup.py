@@ -383,7 +383,7 @@ def val_batches_of(source: TokenSource, engine: Engine, tokens: int) -> Callable
 def peak_tokens_per_s(engine: Engine, tokens: int) -> float | None:
     """Of a chip that is in the table of peaks, when every FLOP of the model counts; `tokens` are a micro-batch's."""
     found = chip(getattr(engine.device, "model", ""))
-    peak = found.peak(engine.precision) if found else None
+    peak = found.peak(engine.precision, engine.settings.tf32) if found else None
     return peak / per_token(engine.plan(TRAIN).graph, tokens).full if peak else None
 
 
