@@ -109,8 +109,7 @@ class _Derived(Reference):
             tensors[name] = empty(slot.pattern, dims, float_type, where)
         for name, text in part.variant.saved.items():
             tensors[name] = empty(Pattern.parse(text, where), dims, float_type, where)
-        tensors |= dict.fromkeys(op.state)
-        tensors |= {name: getattr(t, name, None) for name in SEES}
+        tensors |= {name: getattr(t, name, None) for name in (*SEES, *op.state)}  # a fused op has its parts' state
         return _Node(part, bound, dims, tensors)
 
     def attrs(self, part: Part, t: Any, tensors: Mapping[str, Any]) -> dict[str, Any]:
