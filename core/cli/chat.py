@@ -170,17 +170,15 @@ def converse(chat: Chat, as_json: bool) -> None:
     before = signal.signal(signal.SIGINT, interrupts)
     try:
         while True:
-            try:
-                line = ask()
-            except (EOFError, KeyboardInterrupt):
-                click.echo(err=True)
-                return
+            line = ask()
             try:
                 with interrupts.during_an_answer():
                     if not take(chat, line.strip(), as_json, lambda: interrupts.asked):
                         return
             except (UsageError, DataError) as error:
                 click.echo(f"core: {error}", err=True)
+    except (EOFError, KeyboardInterrupt):
+        click.echo(err=True)
     finally:
         signal.signal(signal.SIGINT, before)
 
