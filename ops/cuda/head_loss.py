@@ -21,7 +21,7 @@ class HeadLossMma(Variant):
     examples = [
         {"x": (67, 72), "targets": (67,), "features": 136, "classes": 131, "chunk": 66},
         {"x": (515, 8), "targets": (515,), "features": 16, "classes": 13},  # two slices of rows
-        {"x": (2, 5), "targets": (2,), "features": 263, "classes": 259},  # more columns than a block takes at once
+        {"x": (2, 1), "targets": (2,), "features": 769, "classes": 767},  # three rounds of a row, of near numbers
     ]
 
     def configs(self, t):
