@@ -240,14 +240,20 @@ def test_a_model_whose_tokenizer_has_no_template_says_so_once(folder, tmp_path, 
     assert code == 0 and err.count("no chat template") == 1 and shown
 
 
-def test_core_sample_takes_a_folder_of_another_program(folder, capsys):
+def test_core_sample_takes_a_folder_of_another_program(folder, tmp_path, monkeypatch, capsys):
     words = ["sample", str(folder), "--prompt", "the cat", "--tokens", "6", "--temperature", "0", "--device", "cpu"]
     assert cli.run([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     model = core.load(folder)
     ids = model.tokenizer.encode("the cat")
     assert found["tokens"] == model.generate(ids, max_new_tokens=6, temperature=0).tolist()
-    assert cli.run(["sample", "gpt2_124m"]) == 2 and "without weights" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["sample", "gpt2_124m"]) == 2 and "no run" in capsys.readouterr().err
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "gpt2_124m").symlink_to(folder)
+    assert cli.run(["sample", "gpt2_124m", *words[2:]]) == 0, "a run that is called as a model is"
+    Path("mine.toml").write_text('extends = "gpt2_124m"\n', "utf-8")
+    assert cli.run(["sample", "mine.toml"]) == 2 and "without weights" in capsys.readouterr().err
     (bare := folder.parent / "bare").mkdir()
     for file in ("config.json", "model.safetensors"):
         (bare / file).write_bytes((folder / file).read_bytes())

@@ -63,7 +63,7 @@ def open_text_model(run: str | None, device: str, plugins: Sequence[str]) -> tup
     from core.train.run import find_run
 
     registry = load_registry(plugins)
-    path = run if run in registry.models else find_run(run)
+    path = find_run(run)  # a name is a run's, also where a model is called so: a model has no weights
     found = open_path(path, registry)
     if found.weights is None:
         raise UsageError(
