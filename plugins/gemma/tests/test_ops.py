@@ -27,7 +27,7 @@ def test_op_passes_the_check_on_the_cpu(name: str) -> None:
 def test_kernels_pass_the_check_in_the_simulator(name: str) -> None:
     """With one width that is loaded whole and one that is not. All examples: `core check scale geglu --device sim`."""
     op, _, variant = name.partition(".")
-    how = {"examples": (0, 1), "archs": ("sm_75",)}
+    how = {"examples": (0, 1), "archs": ()}
     report = check_variant(REGISTRY.op(op), REGISTRY.variant(op, variant), REGISTRY, "sim", **how)
     assert report.passed, report.describe_failures()
 

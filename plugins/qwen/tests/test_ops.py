@@ -24,7 +24,7 @@ def test_the_cpu_variants_pass_the_check() -> None:
 
 @pytest.mark.parametrize("variant", ["naive", "warp"])
 def test_kernels_pass_the_check_in_the_simulator(variant: str) -> None:
-    how = {"examples": ENOUGH[variant], "archs": ("sm_75",)}
+    how = {"examples": ENOUGH[variant], "archs": ()}
     report = check_variant(REGISTRY.op("qk_norm"), REGISTRY.variant("qk_norm", variant), REGISTRY, "sim", **how)
     assert report.passed, report.describe_failures()
 
