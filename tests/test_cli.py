@@ -210,7 +210,8 @@ def test_ops_lists_every_op_and_variant(capsys: pytest.CaptureFixture[str]) -> N
         assert all(v["name"] in text for v in entry["variants"])
 
 
-@pytest.mark.parametrize("name", list(load_registry(only=()).ops))
+# attention and matmul have the same lines, of kernels that take half a minute to compile
+@pytest.mark.parametrize("name", sorted({*load_registry(only=()).ops} - {"attention", "matmul"}))
 def test_an_op_in_full_names_every_tensor_param_attr_and_variant(capsys: pytest.CaptureFixture[str], name: str) -> None:
     registry = load_registry()
     op, text = registry.op(name), listed(capsys, "ops", name)

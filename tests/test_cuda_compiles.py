@@ -1,8 +1,8 @@
 """Every kernel that we ship, plugins' too, compiles for every architecture that it declares, within its limits and
 without the warnings that cost speed. No GPU is needed.
 
-Each is compiled as the first example asks for it, in bf16; in f32 for a few architectures. In both for all, every head
-size and every tile: `core check --all`.
+Each is compiled as the first example asks for it, in bf16; in f32 for the oldest of them. In both for all, every
+head size and every tile: `core check --all`.
 """
 
 from __future__ import annotations
@@ -30,9 +30,6 @@ VARIANTS = {
 }
 
 
-IN_F32 = ("sm_75", "sm_90a", "sm_120a")
-
-
 def firsts(variant: Variant) -> tuple[list[LaunchRecord], list[LaunchRecord]]:
     """In f32 and in bf16, the first launch of each kernel of all that the variant launches at its examples."""
     op, home, report = REGISTRY.op(variant.op), CpuRunner(REGISTRY), VariantReport(variant.op, variant.name, "sim", ())
@@ -54,6 +51,6 @@ def test_kernels_compile_for_every_architecture_that_they_declare(name: str) -> 
     single, half = firsts(variant)
     found = compilations(variant, half or single)
     if half:
-        found += compilations(variant, single, [arch for arch in declared if arch in IN_F32])
+        found += compilations(variant, single, declared[:1])
     assert {one.arch for one in found} == set(declared)
     assert not [f"{one.kernel.name} for {one.arch}: {one.problems}" for one in found if one.problems]
