@@ -112,7 +112,8 @@ def test_every_variant_can_be_copied_and_its_kernels_compile(op, capsys):
         kernels = [k for k in launched if ("ELEM_BF16", int("f32" not in made.dtypes)) in k.defines]
         homes = {k.source.parent.name for k in kernels}
         assert folder in homes and (made.base or homes == {folder}), "what comes from `base` stays there"
-        for kernel, compiled in zip(kernels, compile_all((k, SIMULATED) for k in kernels), strict=True):
+        one_of_each = {k.name: k for k in kernels}.values()
+        for kernel, compiled in zip(one_of_each, compile_all((k, SIMULATED) for k in one_of_each), strict=True):
             assert kernel.name in compiled.names
 
 

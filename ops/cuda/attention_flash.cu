@@ -277,7 +277,7 @@ __device__ inline void my_rows(int& first, int& head, int T, bool last_first) {
 #if !BACKWARD
 
 // y: (B, T, heads, D); lse: (B, heads, T); shared memory: ROWS and 2 STAGES TILE rows of PITCH
-extern "C" __global__ void __launch_bounds__(THREADS, 1)
+extern "C" __global__ void __launch_bounds__(THREADS)
     flash_forward(elem* y, float* lse, const elem* qkv, const elem* k_cache, const elem* v_cache, const int* start,
                   const int* documents, int T, int S, int heads, int kv_heads, int causal, int window, float scale,
                   float softcap) {
