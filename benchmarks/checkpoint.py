@@ -20,11 +20,12 @@ import platform
 import re
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from worker import Worker, answer, orders
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = {"B": 4, "T": 64}
@@ -81,18 +82,17 @@ PEERS = {"ours": save_ours, "plain": save_plain}
 
 
 def serve(name, folder):
-    """Be a peer: one save for each line that comes in, one line of JSON for each save."""
+    """The worker's side: one save for each order."""
     sys.path.insert(0, str(ROOT))
     engine = make_engine()
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
     before = resident("VmRSS")
-    print(json.dumps({"ready": True}), flush=True)
-    for _ in sys.stdin:
+    for _ in orders():
         cpu, start = os.times(), time.perf_counter()
         PEERS[name](engine, folder)
         seconds, after = time.perf_counter() - start, os.times()
         spent = after.user + after.system - cpu.user - cpu.system
-        print(json.dumps({"seconds": seconds, "cpu": spent, "added": resident("VmHWM") - before}), flush=True)
+        answer(seconds=seconds, cpu=spent, added=resident("VmHWM") - before)
 
 
 def ask(peer, folder):
@@ -100,19 +100,13 @@ def ask(peer, folder):
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "checkpoints").mkdir(parents=True)
     os.sync()
-    peer.stdin.write("save\n")
-    peer.stdin.flush()
-    found = json.loads(peer.stdout.readline())
+    found = peer.ask(save=True)
     found["bytes"] = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     return found
 
 
 def measure(folder, rounds):
-    command = [sys.executable, str(Path(__file__).resolve()), "--folder", str(folder), "--peer"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    peers = {name: subprocess.Popen([*command, name], **pipes) for name in PEERS}
-    for peer in peers.values():
-        peer.stdout.readline()
+    peers = {name: Worker(__file__, name, "--folder", folder) for name in PEERS}
     found = {name: [] for name in PEERS}
     for turn in range(rounds + 1):
         for name in list(peers)[:: 1 if turn % 2 else -1]:
@@ -121,8 +115,7 @@ def measure(folder, rounds):
             if turn:
                 found[name].append(result)
     for peer in peers.values():
-        peer.stdin.close()
-        peer.wait()
+        peer.close()
     return found
 
 
@@ -148,10 +141,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where to save: on the disk that is meant, with 3 GB free")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=PEERS, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.peer:
-        serve(asked.peer, asked.folder)
+    if asked.worker:
+        serve(asked.worker, asked.folder)
         return
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
         found = measure(Path(folder) / "saved", asked.rounds)

@@ -4,9 +4,9 @@
     python benchmarks/cpu.py --llmc /tmp/llm.c/train_gpt2      llm.c's program too (README.md says how to build it)
     python benchmarks/cpu.py --peers ours --profile            where our step spends its time
 
-Each peer runs in a process of its own, so that memory is its own and threads do not meet; all have the same weights
-and the same tokens, and the table shows each one's first loss, so that one sees that the work is the same. Rounds
-alternate between the peers, since a shared machine is never equally fast for long: compare within a run only.
+Each peer runs in a process of its own (worker.py); all have the same weights and the same tokens, and the table shows
+each one's first loss, so that one sees that the work is the same. Rounds alternate between the peers, since a shared
+machine is never equally fast for long: compare within a run only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import re
 import statistics
 import subprocess
@@ -26,11 +25,11 @@ from pathlib import Path
 
 import numpy as np
 from torch_gpt2 import gpt2_logits
+from worker import THREADS, Worker, answer, machine, orders, usable_cores, version
 
 ROOT = Path(__file__).resolve().parent.parent
 V, P, S, C, H, L = 50257, 50304, 1024, 768, 12, 12  # vocabulary, with padding, positions, width, heads, layers
 LR, BETAS, EPS, DECAY, CLIP = 1e-4, (0.9, 0.95), 1e-8, 0.1, 1.0
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "CORELM_THREADS")
 
 BLOCK = {  # parameter -> shape, in llm.c's order
     "ln_1.weight": (C,), "ln_1.bias": (C,), "qkv.weight": (3 * C, C), "qkv.bias": (3 * C,),
@@ -170,52 +169,29 @@ WORKERS = {"ours": Ours, "torch": Torch}
 
 
 def work(name, batch, seq, threads):
-    """The worker's side: build, then run as many steps as each line of stdin says, and answer in JSON."""
+    """The worker's side: build, then run as many steps as each order says."""
     peer = WORKERS[name](batch, seq, threads)
-    print(json.dumps({"ready": True}), flush=True)
-    for line in sys.stdin:
-        order = json.loads(line)
+    for order in orders():
         if "profile" in order:
-            told = {"launches": peer.profile(order["profile"]), "floor": peer.floor(order["profile"])}
-            print(json.dumps(told), flush=True)
+            answer(launches=peer.profile(order["profile"]), floor=peer.floor(order["profile"]))
             continue
         ms, losses = [], []
         for _ in range(order["steps"]):
             start = time.perf_counter()
             losses.append(peer.step())
             ms.append(1e3 * (time.perf_counter() - start))
-        print(json.dumps({"ms": ms, "losses": losses, "memory": peak_memory()}), flush=True)
+        answer(ms=ms, losses=losses, memory=peak_memory())
 
 
-class Worker:
-    """A peer in a process of its own, asleep between its rounds."""
+class Steps(Worker):
+    """Ours or PyTorch's."""
 
     def __init__(self, name, args):
-        command = [sys.executable, __file__, "--worker", name, "--batch", args.batch, "--seq", args.seq,
-                   "--threads", args.threads]  # fmt: skip
-        self.process = subprocess.Popen(
-            [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=os.environ | dict.fromkeys(THREADS, str(args.threads)),
-        )  # fmt: skip
-        self._answer()
-
-    def _answer(self):
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"the process of a peer ended with code {self.process.wait()}; its message is above")
-        return json.loads(line)
-
-    def ask(self, **order):
-        self.process.stdin.write(json.dumps(order) + "\n")
-        self.process.stdin.flush()
-        return self._answer()
+        sizes = ("--batch", args.batch, "--seq", args.seq, "--threads", args.threads)
+        super().__init__(__file__, name, *sizes, threads=args.threads)
 
     def round(self, steps):
         return self.ask(steps=steps)
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
 
 
 class LlmC:
@@ -294,7 +270,7 @@ def measure(args):
     runners, results = {}, {}
     try:
         for name in args.peers:
-            runners[name] = LlmC(args) if name == "llmc" else Worker(name, args)
+            runners[name] = LlmC(args) if name == "llmc" else Steps(name, args)
         for number in range(args.rounds):
             for name, runner in runners.items():
                 fresh = number == 0 or name == "llmc"  # the first step after a start allocates: it is not counted
@@ -347,46 +323,21 @@ def print_profile(profile):
         print(f"| {name} | {count} | {1e3 * seconds:.1f} | {100 * seconds / total:.1f}% |")
 
 
-def machine(args):
-    """What the figures were measured on."""
-    found = re.search(r"model name\s*:\s*(.+)", _read("/proc/cpuinfo"))
-    return {
-        "cpu": found[1] if found else platform.processor() or platform.machine(), "threads": args.threads,
-        "system": platform.system(), "python": platform.python_version(), "numpy": np.__version__,
-        "torch": _version("torch"),
-    }  # fmt: skip
-
-
-def _read(path):
-    with contextlib.suppress(OSError):
-        return Path(path).read_text()
-    return ""
-
-
-def _version(name):
-    from importlib import metadata
-
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        return metadata.version(name)
-    return None
-
-
 def arguments():
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", help="comma-separated: ours, torch, llmc (default: those that are there)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=4, help="steps a round, besides those that warm up")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--seq", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=cores)
+    parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--llmc", metavar="BINARY", help="llm.c's train_gpt2, built as README.md says")
     parser.add_argument("--llmc-dir", metavar="FOLDER", help="run it there, on that folder's files, not on ours")
     parser.add_argument("--profile", action="store_true", help="time each launch of our step, by op and direction")
     parser.add_argument("--json", metavar="FILE", type=Path)
     parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    there = ["ours", *["torch"] * bool(_version("torch")), *["llmc"] * bool(args.llmc)]
+    there = ["ours", *["torch"] * bool(version("torch")), *["llmc"] * bool(args.llmc)]
     args.peers = args.peers.split(",") if args.peers else there
     for name in args.peers:
         if name not in (*WORKERS, "llmc") or (name == "llmc" and not args.llmc):
@@ -400,14 +351,15 @@ def main():
         work(args.worker, args.batch, args.seq, args.threads)
         return
     print(f"GPT-2 124M, B={args.batch}, T={args.seq}, f32, AdamW")
-    print(", ".join(f"{key} {value}" for key, value in machine(args).items()))
+    about = machine(args.threads, "numpy", "torch")
+    print(", ".join(f"{key} {value}" for key, value in about.items()))
     results, profile = measure(args)
     rows = summary(results, args)
     print_summary(rows)
     if profile:
         print_profile(profile)
     if args.json:
-        told = {"machine": machine(args), "batch": args.batch, "seq": args.seq, "peers": rows, "rounds": results}
+        told = {"machine": about, "batch": args.batch, "seq": args.seq, "peers": rows, "rounds": results}
         args.json.write_text(json.dumps(told | {"profile": profile}, indent=2) + "\n")
 
 

@@ -5,31 +5,25 @@
 
 A model with random weights is written once by transformers' save_pretrained, and both read that folder: ours with
 `core.load`'s reader, transformers with from_pretrained. Both take the likeliest token, with a cache of keys and values,
-and must give the same text. Each has a process of its own and sleeps while the other one runs; rounds alternate, since
-a shared machine is never equally fast for long: compare within a run only. CPU time is of all threads, those that wait
-for each other included: on a machine that is not idle, `--threads 1` makes it a fair measure.
+and must give the same text. Each has a process of its own (worker.py) and sleeps while the other one runs; rounds
+alternate, since a shared machine is never equally fast for long: compare within a run only. CPU time is of all
+threads, those that wait for each other included: on a machine that is not idle, `--threads 1` makes it a fair measure.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+from worker import Worker, answer, machine, orders, usable_cores
 
 ROOT = Path(__file__).resolve().parent.parent
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "CORELM_THREADS")
 VOCABULARY, POSITIONS = 50257, 1024
 CONTEXTS = (64, 900)  # where the cost of a token is looked at
 STEPS = 16  # tokens that are timed there
@@ -120,46 +114,17 @@ PEERS = {"ours": Ours, "transformers": Transformers}
 
 
 def work(name, folder, threads):
-    """The worker's side: each line of stdin is an order, and is answered in JSON."""
+    """The worker's side."""
     peer = PEERS[name](folder, threads)
-    print(json.dumps({"ready": True}), flush=True)
-    for line in sys.stdin:
-        order = json.loads(line)
+    for order in orders():
         if "context" in order:
-            answer = {"seconds": peer.seconds_at(order["context"])}
+            answer(seconds=peer.seconds_at(order["context"]))
         else:
             prompt = prompt_of(order["prompt"])
             begun, spent = time.perf_counter(), time.process_time()
             tokens = peer.generate(prompt, order["new"])
-            answer = {"seconds": time.perf_counter() - begun, "cpu": time.process_time() - spent, "tokens": tokens}
-        print(json.dumps(answer), flush=True)
-
-
-class Worker:
-    """A peer in a process of its own."""
-
-    def __init__(self, name, folder, threads):
-        command = [sys.executable, __file__, "--worker", name, "--folder", str(folder), "--threads", str(threads)]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=os.environ | dict.fromkeys(THREADS, str(threads)),
-        )  # fmt: skip
-        self._answer()
-
-    def _answer(self):
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"the process of a peer ended with code {self.process.wait()}; its message is above")
-        return json.loads(line)
-
-    def ask(self, **order):
-        self.process.stdin.write(json.dumps(order) + "\n")
-        self.process.stdin.flush()
-        return self._answer()
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
+            seconds, cpu = time.perf_counter() - begun, time.process_time() - spent
+            answer(seconds=seconds, cpu=cpu, tokens=tokens)
 
 
 # --- the run -------------------------------------------------------------------------------------------------------
@@ -214,27 +179,13 @@ def print_summary(rows, found):
         print("the text is the same" if same else "the texts DIFFER")
 
 
-def machine(threads):
-    with suppress(OSError):
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    versions = {name: version(name) for name in ("numpy", "torch", "transformers")}
-    return {"cpu": found[1] if found else platform.machine(), "threads": threads, **versions}
-
-
-def version(name):
-    with suppress(metadata.PackageNotFoundError):
-        return metadata.version(name)
-    return None
-
-
 def arguments():
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", default=",".join(PEERS), help="comma-separated; default: %(default)s")
     parser.add_argument("--prompt", type=int, default=32, help="tokens of the prompt")
     parser.add_argument("--new", type=int, default=128, help="tokens that are generated")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=cores)
+    parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--folder", type=Path, help="GPT-2 124M in Hugging Face's form, instead of random weights")
     parser.add_argument("--json", metavar="FILE", type=Path)
     parser.add_argument("--worker", choices=PEERS, help=argparse.SUPPRESS)
@@ -250,7 +201,7 @@ def main():
     if args.worker:
         work(args.worker, args.folder, args.threads)
         return
-    about = machine(args.threads)
+    about = machine(args.threads, "numpy", "torch", "transformers")
     print(f"GPT-2 124M, f32, one sequence: {args.prompt} tokens of prompt, {args.new} new ones")
     print(", ".join(f"{key} {value}" for key, value in about.items()))
     with tempfile.TemporaryDirectory() as temporary:
@@ -259,7 +210,8 @@ def main():
         workers = {}
         try:
             for name in args.peers.split(","):
-                workers[name] = Worker(name, args.folder or temporary, args.threads)
+                words = ("--folder", args.folder or temporary, "--threads", args.threads)
+                workers[name] = Worker(__file__, name, *words, threads=args.threads)
             found = measure(workers, args)
         finally:
             for worker in workers.values():

@@ -7,7 +7,8 @@ import pytest
 from core import Variant, i32
 from core.device.nvrtc import Resources
 from core.loader import load_registry
-from core.testing.check import check_variant, kernels_of
+from core.testing.case import cases_of
+from core.testing.check import check_variant, kernels_of, trials_of
 from core.testing.compiles import check_compile, limits, widest
 
 REGISTRY = load_registry()
@@ -64,11 +65,7 @@ def variant(tmp_path):
 
 
 def verdicts_of(made):
-    from core.testing.check import CpuRunner, VariantReport, cases_of, reference_of, trials_of
-
-    home = CpuRunner(REGISTRY)
-    report = VariantReport("gelu", "mine", "cuda", made.dtypes)
-    trials = trials_of(cases_of(GELU, made)[:1], made, reference_of(GELU, REGISTRY), home, home, report)
+    trials, _ = trials_of(GELU, made, REGISTRY, cases=cases_of(GELU, made)[:1])
     log = Verdicts()
     check_compile(log, made, trials)
     return log

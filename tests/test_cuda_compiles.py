@@ -15,10 +15,8 @@ from core.device.gpu import LaunchRecord
 from core.device.nvrtc import architectures_of
 from core.loader import load_registry
 from core.op import Variant
-from core.testing.case import cases_of
-from core.testing.check import RUNNERS, VariantReport, reference_of, trials_of
+from core.testing.check import RUNNERS, trials_of
 from core.testing.compiles import compilations, launches_of
-from core.testing.runner import CpuRunner
 
 PLUGINS = [file.parent.name for file in Path("plugins").resolve().glob("*/__init__.py")]
 REGISTRY = load_registry(only=PLUGINS)
@@ -32,10 +30,7 @@ VARIANTS = {
 
 def firsts(variant: Variant) -> tuple[list[LaunchRecord], list[LaunchRecord]]:
     """In f32 and in bf16, the first launch of each kernel of all that the variant launches at its examples."""
-    op, home, report = REGISTRY.op(variant.op), CpuRunner(REGISTRY), VariantReport(variant.op, variant.name, "sim", ())
-    trials = trials_of(
-        cases_of(op, variant), variant, reference_of(op, REGISTRY), RUNNERS["sim"](REGISTRY), home, report
-    )
+    trials, _ = trials_of(REGISTRY.op(variant.op), variant, REGISTRY, runner=RUNNERS["sim"](REGISTRY))
     found: tuple[dict[object, LaunchRecord], ...] = {}, {}
     for launch in launches_of(trials):
         kernel = launch.kernel

@@ -326,15 +326,11 @@ def _kernels(registry: Registry, op: Op, start: Variant, forward_only: bool, lau
     """The kernels of the variant's own files that it launches at its examples, and those that `launchers` name."""
     from core.cli.excerpt import kernels_in
     from core.device.nvrtc import whole_text
-    from core.testing.case import cases_of
-    from core.testing.check import VariantReport, reference_of, trials_of
+    from core.testing.check import trials_of
     from core.testing.compiles import launches_of
-    from core.testing.runner import CpuRunner
 
     sources = start.sources["forward"]
-    home = CpuRunner(registry)
-    report = VariantReport(op.name, start.name, start.device, start.dtypes)
-    trials = trials_of(cases_of(op, start), start, reference_of(op, registry), home, home, report)
+    trials, _ = trials_of(op, start, registry)
     launches = [x for x in launches_of(trials) if x.kernel.source in sources]
     own = [x.kernel.name for x in launches if not forward_only or x.method == "forward"]
     literals = [n.value for n in ast.walk(ast.parse(launchers)) if isinstance(n, ast.Constant)]

@@ -211,11 +211,12 @@ def check_variant(
     device = device or HOMES[variant.device]
     report = VariantReport(op.name, variant.name, device, variant.dtypes)
     runner: Runner = RUNNERS[device](registry)
-    home = CpuRunner(registry)
     try:
         cases = cases_of(op, variant, seed, examples)
         truth = reference or reference_of(op, registry)
-        trials = list(trials_of(cases, variant, truth, runner, home, report, dtypes or variant.dtypes))
+        trials, report.skipped = trials_of(
+            op, variant, registry, runner=runner, cases=cases, reference=truth, dtypes=dtypes
+        )
         if variant.library and not trials:
             report.left_out = "; ".join(sorted(set(report.skipped.values())))
             return report
@@ -239,27 +240,33 @@ def check_variant(
 
 
 def trials_of(
-    cases: Sequence[Case],
+    op: Op,
     variant: Variant,
-    truth: Reference,
-    runner: Runner,
-    home: Runner,
-    report: VariantReport,
-    dtypes: Sequence[str] = (),
-) -> list[Trial]:
-    """Every case in every dtype (of `dtypes`) and mode in which the variant can run; `report.skipped` says why not
-    elsewhere."""
-    trials = []
-    for case in cases:
+    registry: Registry,
+    *,
+    runner: Runner | None = None,
+    cases: Sequence[Case] | None = None,
+    reference: Reference | None = None,
+    dtypes: Sequence[str] | None = None,
+) -> tuple[list[Trial], dict[str, str]]:
+    """Every case in every dtype and mode in which the variant can run; and why not elsewhere, by example and dtype.
+
+    runner: the cpu's where nothing is run but recorded. cases, reference, dtypes: the op's and the variant's own.
+    """
+    home = CpuRunner(registry)
+    truth = reference or reference_of(op, registry)
+    runner = home if runner is None else runner
+    trials, skipped = [], {}
+    for case in cases_of(op, variant) if cases is None else cases:
         for dtype in sorted(dtypes or variant.dtypes, reverse=True):  # f64 first: there the numbers are clearest
-            for mode in modes_of(case.op, variant):
+            for mode in modes_of(op, variant):
                 trial = Trial(case, variant, truth, dtype, mode, runner, home)
                 why_not = runner.can_run(variant) or trial.why_not()
                 if why_not is None:
                     trials.append(trial)
                 else:
-                    report.skipped[f"{case.label} in {dtype}"] = why_not
-    return trials
+                    skipped[f"{case.label} in {dtype}"] = why_not
+    return trials, skipped
 
 
 def modes_of(op: Op, variant: Variant) -> list[str]:
@@ -286,10 +293,9 @@ def measure(
     device = device or HOMES[variant.device]
     if not RUNNERS[device].timed:
         return {}
-    report = VariantReport(op.name, variant.name, device, variant.dtypes)
     runner: Runner = RUNNERS[device](registry)
-    cases = [make_case(op, e) for e in examples] or cases_of(op, variant)
-    trials = trials_of(cases, variant, reference_of(op, registry), runner, CpuRunner(registry), report)
+    cases = [make_case(op, e) for e in examples] or None
+    trials, _ = trials_of(op, variant, registry, runner=runner, cases=cases)
     able = [t for t in trials if t.dtype == variant.dtypes[0]]
     if not able:
         return {}
@@ -303,9 +309,7 @@ SHOWN_FOR = "sm_90a"  # where a kernel's resources are told, if the variant decl
 
 def kernels_of(op: Op, variant: Variant, registry: Registry) -> tuple[str, Mapping[str, Resources]]:
     """(architecture, kernel -> resources) of what a variant launches at its examples; the most of all instances."""
-    report = VariantReport(op.name, variant.name, variant.device, variant.dtypes)
-    home = CpuRunner(registry)
-    trials = trials_of(cases_of(op, variant), variant, reference_of(op, registry), home, home, report)
+    trials, _ = trials_of(op, variant, registry)
     declared = architectures_of(variant.arch)
     arch = SHOWN_FOR if SHOWN_FOR in declared else declared[-1]
     return arch, widest(compilations(variant, launches_of(trials), (arch,)))

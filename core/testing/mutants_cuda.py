@@ -23,14 +23,13 @@ from core.errors import BuildError
 from core.op import Op, Tensors, Variant
 from core.registry import Registry
 from core.testing.bench import BROKEN_TEXT, IDENTICAL, Mutant, numbered
-from core.testing.case import cases_of
-from core.testing.check import VariantReport, reference_of, trials_of
+from core.testing.check import trials_of
 from core.testing.checks import SUBCHECKS
 from core.testing.compiles import launches_of
 from core.testing.devices import DeviceRunner, SimRunner
 from core.testing.log import Log, Stop
 from core.testing.mutate_cuda import faults
-from core.testing.runner import Call, CpuRunner, Outcome
+from core.testing.runner import Call, Outcome
 from core.testing.trial import Trial
 
 FORWARD_ONLY = ("forward", "decode", "random")  # sub-checks that a backward has no part in
@@ -111,10 +110,7 @@ class KernelBench:
     def __init__(self, op: Op, variant: Variant, registry: Registry) -> None:
         self.op, self.variant = op, variant
         self.runner = BreakingRunner(registry)
-        report = VariantReport(op.name, variant.name, "sim", variant.dtypes)
-        found = trials_of(
-            cases_of(op, variant), variant, reference_of(op, registry), self.runner, CpuRunner(registry), report
-        )
+        found, _ = trials_of(op, variant, registry, runner=self.runner)
         self.trials = sorted(found, key=lambda t: t.elements)
 
     @property

@@ -39,7 +39,8 @@ class Call:
     given: tensors with contents (float arrays in f32 or f64, whatever the device keeps them in), and None for what
     is absent. writes: tensors that the launcher has to fill, which start poisoned. shares: {"dx": "dy"} puts the
     first into the memory of the second. may_change: given tensors that the launcher may write to.
-    order: 0 runs rows as always; any other number shuffles the order of the row ranges.
+    order: on the cpu, 0 runs rows as always and any other number shuffles the order of the row ranges; elsewhere, the
+    number of a further run.
     """
 
     variant: Variant
@@ -73,9 +74,13 @@ class Outcome:
 
 
 class Runner(Protocol):
-    """A device in the op check. `device` is the `Variant.device` that it runs."""
+    """A device in the op check. `device` is the `Variant.device` that it runs.
+
+    orders: `Call.order` -> what it means, in words: those in which a call is made again to compare its bits.
+    """
 
     device: str
+    orders: Mapping[int, str]
 
     def can_run(self, variant: Variant) -> str | None:
         """Why a variant cannot run there at all, in words."""
@@ -107,6 +112,10 @@ class CpuRunner:
     """Runs cpu variants on NumPy arrays, exactly as a plan does: recorded once, then replayed."""
 
     device = "cpu"
+    orders: Mapping[int, str] = {
+        0: "all as in the first",
+        **dict.fromkeys((1, 2), "rows in another order of row ranges"),
+    }
     timed = True
 
     def __init__(self, registry: Registry) -> None:

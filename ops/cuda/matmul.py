@@ -68,8 +68,8 @@ class MatmulRegister(Variant):
     reads = ("x", "weight")
     can_add = ("x",)
     examples = [
-        {"x": (130, 20), "features": 128},  # two tiles one way, all on 16 bytes
-        {"x": (128, 17), "features": 129},  # the other way, on none
+        {"x": (129, 20), "features": 128},  # two tiles one way, all on 16 bytes
+        {"x": (128, 15), "features": 135},  # the other way, on none
     ]
 
     def why_not(self, t):

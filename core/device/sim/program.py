@@ -73,7 +73,7 @@ class Program:
     local_size: int = 0
     blocks: dict[int, Block] = field(default_factory=dict)
     fresh: list[Array] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)  # what `kept` functions said of it
+    facts: dict[Callable[[Program], Any], Any] = field(default_factory=dict)  # what `kept` functions said of it
 
     def number(self, register: Register) -> int:
         if register.name not in self.numbers:
@@ -122,10 +122,9 @@ def kept(ask: Callable[[Program], T]) -> Callable[[Program], T]:
     """What is asked of a program again and again is worked out once; the answer goes when the program goes."""
 
     def answer(program: Program) -> T:
-        name = ask.__qualname__
-        if name not in program.facts:
-            program.facts[name] = ask(program)
-        return cast(T, program.facts[name])
+        if ask not in program.facts:
+            program.facts[ask] = ask(program)
+        return cast(T, program.facts[ask])
 
     return answer
 
