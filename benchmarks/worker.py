@@ -1,0 +1,78 @@
+"""A peer of a comparison in a process of its own: its memory is its own, and threads do not meet.
+
+The worker's side prints a line when it is ready, then answers each line of JSON on stdin with one on stdout; between
+its rounds it sleeps.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "CORELM_THREADS")
+
+
+class Worker:
+    """`script --worker name words...`, its libraries told to use so many threads; ready when it is made."""
+
+    def __init__(self, script, name, *words, threads=None):
+        command = [str(part) for part in (sys.executable, script, "--worker", name, *words)]
+        told = dict.fromkeys(THREADS, str(threads)) if threads else {}
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=os.environ | told)
+        self._answer()
+
+    def _answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"the process of a peer ended with code {self.process.wait()}; its message is above")
+        return json.loads(line)
+
+    def ask(self, **order):
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def orders():
+    """The worker's side: says that it is ready, then yields each order; `answer` replies to it."""
+    answer(ready=True)
+    for line in sys.stdin:
+        yield json.loads(line)
+
+
+def answer(**found):
+    print(json.dumps(found), flush=True)
+
+
+def machine(threads, *packages):
+    """What the figures were measured on."""
+    model = None
+    with suppress(OSError):
+        model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    return {
+        "cpu": model[1] if model else platform.processor() or platform.machine(), "threads": threads,
+        "system": platform.system(), "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }  # fmt: skip
+
+
+def version(name):
+    with suppress(metadata.PackageNotFoundError):
+        return metadata.version(name)
+    return None
+
+
+def usable_cores():
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
