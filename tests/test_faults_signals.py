@@ -303,12 +303,26 @@ def test_a_signal_before_the_first_step_says_that_nothing_is_saved(capfd: pytest
 # --- processes of their own ----------------------------------------------------------------------------------------
 
 
-def start(here: Path, *arguments: str, **kwargs: Any) -> subprocess.Popen[bytes]:
+Start = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def start(here: Path) -> Iterator[Start]:
+    """Starts a run that takes its time; one that a test leaves behind is killed."""
     (here / "slow.py").write_text(SLOW)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", **kwargs.pop("env", {})}
-    command = ["-m", "core.cli", "train", "small.toml", "--device", "cpu", "--plugin", "slow.py", "--out", "a"]
-    kwargs = {"stdout": subprocess.PIPE, **kwargs}
-    return subprocess.Popen([sys.executable, *command, *arguments], cwd=here, env=environment, **kwargs)
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*arguments: str, **kwargs: Any) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", **kwargs.pop("env", {})}
+        command = ["-m", "core.cli", "train", "small.toml", "--device", "cpu", "--plugin", "slow.py", "--out", "a"]
+        kwargs = {"stdout": subprocess.PIPE, **kwargs}
+        started.append(subprocess.Popen([sys.executable, *command, *arguments], cwd=here, env=environment, **kwargs))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
 
 
 def wait_for(condition: Any) -> None:
@@ -322,9 +336,9 @@ def at(here: Path) -> int:
     return int((here / "at").read_text() or 0) if (here / "at").exists() else 0
 
 
-def test_a_second_signal_leaves_at_once_and_the_checkpoint_before_is_whole(here: Path) -> None:
+def test_a_second_signal_leaves_at_once_and_the_checkpoint_before_is_whole(here: Path, start: Start) -> None:
     (here / "hang").touch()
-    process = start(here, stderr=subprocess.PIPE)
+    process = start(stderr=subprocess.PIPE)
     wait_for(lambda: (here / "hanging").exists())
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
@@ -334,10 +348,10 @@ def test_a_second_signal_leaves_at_once_and_the_checkpoint_before_is_whole(here:
     assert checkpoint.find(here / "a").step == 2
 
 
-def test_a_terminal_that_goes_away_ends_the_run_with_a_checkpoint(here: Path) -> None:
+def test_a_terminal_that_goes_away_ends_the_run_with_a_checkpoint(here: Path, start: Start) -> None:
     ours, theirs = os.openpty()
     long = ("--set", "train.steps=100000", "--set", "train.checkpoint_every=100000")
-    process = start(here, *long, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, preexec_fn=own)
+    process = start(*long, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, preexec_fn=own)
     os.close(theirs)
     drained(ours, lambda: at(here) >= 2)
     os.close(ours)  # the kernel sends SIGHUP, and every write to the terminal fails from now on
@@ -384,15 +398,15 @@ def test_a_signal_that_nobody_can_be_told_of_is_honoured(here: Path, stack: Exit
         os.close(writer)
 
 
-def test_nohup_is_respected(here: Path) -> None:
-    process = start(here, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+def test_nohup_is_respected(here: Path, start: Start) -> None:
+    process = start(preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
     wait_for(lambda: at(here) >= 1)
     process.send_signal(signal.SIGHUP)
     assert process.wait(60) == 0 and last_line().startswith("done: 6 steps")
 
 
-def test_a_reader_that_leaves_does_not_stop_the_run(here: Path) -> None:
-    process = start(here, stderr=subprocess.PIPE)
+def test_a_reader_that_leaves_does_not_stop_the_run(here: Path, start: Start) -> None:
+    process = start(stderr=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()
     process.stdout.close()
@@ -403,7 +417,9 @@ def test_a_reader_that_leaves_does_not_stop_the_run(here: Path) -> None:
 
 
 @pytest.mark.parametrize("terminal", ["xterm", "dumb"])
-def test_a_small_terminal_of_the_c_locale_that_is_resized_is_no_problem(here: Path, terminal: str) -> None:
+def test_a_small_terminal_of_the_c_locale_that_is_resized_is_no_problem(
+    here: Path, start: Start, terminal: str
+) -> None:
     import fcntl
     import struct
     import termios
@@ -414,7 +430,7 @@ def test_a_small_terminal_of_the_c_locale_that_is_resized_is_no_problem(here: Pa
     ours, theirs = os.openpty()
     size(40)
     odd = {"TERM": terminal, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "NO_COLOR": "1"}
-    process = start(here, stdin=theirs, stdout=theirs, stderr=theirs, env=odd, start_new_session=True, preexec_fn=own)
+    process = start(stdin=theirs, stdout=theirs, stderr=theirs, env=odd, start_new_session=True, preexec_fn=own)
     os.close(theirs)
     shown = drained(ours, lambda: at(here) >= 2)
     for columns in (1, 0, 7, 40):
