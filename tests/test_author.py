@@ -140,6 +140,10 @@ MISTAKES = {
         "cu", "(1 + x[i] * (1 - s))", "(1 - x[i] * (1 - s))", "gradient",
         ("wave.naive", "dx: relative error", "worst at"),
     ),
+    "a loop without an end": Mistake(
+        "cu", KERNEL, "    if (i >= n) return;\n    for (int k = 0; k < n; k += x[k] > 1e9f) y[i] = x[k];\n    y[i]",
+        "forward", ("wave.naive forward", "the kernel runs on and on: 5000 branches were taken"), "for (int k = 0;",
+    ),
     "a kernel that writes to its input": Mistake(
         "cu", KERNEL, "    if (i >= n) return;\n    ((elem*)x)[i] = 0.f;\n    y[i]", "unchanged",
         ("changed what it may only read: x",),
@@ -176,6 +180,7 @@ def report(written, tmp_path, monkeypatch):
     """Make a mistake and check: (the message, the line that it is in)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CORELM_PLUGINS", "")
+    monkeypatch.setattr("core.testing.devices.ENDLESS", 5000)  # not minutes
 
     def check(mistake, also=()):
         shutil.copytree(written, "wave")

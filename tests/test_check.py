@@ -432,6 +432,17 @@ def test_command_prints_a_table_and_json(tmp_path: Path, monkeypatch: pytest.Mon
     assert data[0]["passed"] and data[0]["checks"]["alias"]["passed"] and not data[0]["median_ms"]
 
 
+def test_variants_checked_at_the_same_time_are_reported_as_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CORELM_CACHE", str(tmp_path))
+    one, two = (run("gelu", "--device", "cpu", "--no-time", "--jobs", jobs).output for jobs in "12")
+    assert one == two and "gelu.reference" in one.splitlines()[0] and "2 of 2 variants passed" in one
+    monkeypatch.setenv("CORELM_THREADS", "many")
+    refused = run("gelu", "--device", "cpu", "--no-time").exception
+    assert isinstance(refused, UsageError) and "CORELM_THREADS is 'many'" in str(refused)
+
+
 def test_command_refuses_unknown_ops_with_the_nearest_name() -> None:
     error = run("layernrm").exception
     assert isinstance(error, BuildError) and 'did you mean "layernorm"' in str(error)

@@ -266,6 +266,14 @@ def test_contributing_lists_the_floors_that_are_tested() -> None:
     assert [n.strip() for line in block.splitlines() for n in line.split("  ")[0].split(",")] == stand
 
 
+def test_the_page_on_configs_lists_every_environment_variable() -> None:
+    read = {
+        n for file in (ROOT / "core").rglob("*.py") for n in re.findall(r"CORELM_[A-Z0-9_]+", file.read_text("utf-8"))
+    }
+    told = re.findall(r"^\| `(CORELM_\w+)` \|", (ROOT / "docs/config.md").read_text("utf-8"), re.M)
+    assert read == set(told)
+
+
 # --- the plugin -------------------------------------------------------------------------------------------------------
 
 

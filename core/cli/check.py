@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Iterator, Sequence
+from functools import cache, partial
 
 import click
 
 from core.cache import cache_folder
 from core.cli.show import emit_json, json_option, plugin_option
 from core.device import open_device
+from core.device.cpu import cores
 from core.errors import CheckFailed, UsageError
 from core.loader import load_registry
 from core.op import Op, Variant
 from core.registry import Registry
 from core.testing.check import RUNNERS, Report, VariantReport, check_variant, find, measure, runs_on
 from core.testing.checks import MEANING
+from core.testing.processes import processes, registry_of
 from core.testing.verdicts import Verdicts, place_of
 
 STORE = "checks.json"  # in the cache folder
@@ -30,11 +32,24 @@ STORE = "checks.json"  # in the cache folder
     help=f"Where to run: {', '.join(RUNNERS)}; by default the cpu, and the simulator for kernels.",
 )
 @click.option("--time/--no-time", "timed", default=True, help="Measure the variants that pass.", show_default=True)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Variants at the same time.  [default: one a core where nothing is measured, else 1]",
+)
 @click.option("--seed", default=0, help="Of the drawn contents.", show_default=True)
 @plugin_option
 @json_option
 def command(
-    what: str | None, everything: bool, device: str, timed: bool, seed: int, plugin: tuple[str, ...], as_json: bool
+    what: str | None,
+    everything: bool,
+    device: str,
+    timed: bool,
+    jobs: int | None,
+    seed: int,
+    plugin: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Check OP's variants against its reference, forward and backward, then time them.
 
@@ -44,9 +59,11 @@ def command(
         raise UsageError("core check needs an OP, an OP.VARIANT, or --all", hint="`core ops` lists them")
     registry = load_registry(plugin)
     verdicts = Verdicts(cache_folder() / STORE, registry)
+    timed = timed and (not device or RUNNERS[device].timed)
+    asked = chosen(what, registry, device)
+    jobs = min(jobs or (1 if timed else cores()), len(asked))
     reports = []
-    for op, variant in chosen(what, registry, device):
-        report = check_variant(op, variant, registry, device, seed=seed)
+    for (op, variant), report in zip(asked, checked(asked, registry, plugin, device, seed, jobs), strict=True):
         reports.append(report)
         if not report.left_out:
             verdicts.keep(variant, report.passed, place(report.device))
@@ -64,6 +81,25 @@ def command(
         Report(reports).raise_failures()
     if failed:
         raise CheckFailed(f"failed: {', '.join(failed)}", hint="docs/checks.md says what each sub-check asks for")
+
+
+def checked(
+    asked: Sequence[tuple[Op, Variant]], registry: Registry, plugins: tuple[str, ...], device: str, seed: int, jobs: int
+) -> Iterator[VariantReport]:
+    """The reports in the order asked for, of one variant after the other or of `jobs` at the same time."""
+    if jobs == 1:
+        yield from (check_variant(op, variant, registry, device, seed=seed) for op, variant in asked)
+        return
+    with processes(jobs) as pool:
+        names = [f"{op.name}.{variant.name}" for op, variant in asked]
+        yield from pool.map(partial(_checked, plugins, device, seed), names)
+
+
+def _checked(plugins: tuple[str, ...], device: str, seed: int, name: str) -> VariantReport:
+    """In a process of its own."""
+    registry = registry_of(plugins)
+    ((op, variant),) = find(name, registry, device)
+    return check_variant(op, variant, registry, device, seed=seed)
 
 
 @cache

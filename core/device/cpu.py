@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from core.dtypes import NUMPY
-from core.errors import BuildError
+from core.errors import BuildError, UsageError
 from core.op import Op, Reference, Tensors, Variant, make_tensors
 
 Array = np.ndarray[Any, Any]
@@ -28,6 +28,7 @@ Command = Callable[[], None]
 Pick = Callable[[str, str, Mapping[str, Any]], tuple[Variant, Tensors]]
 
 ALIGN = 256  # bytes: where every tensor starts
+THREADS = "CORELM_THREADS"
 
 
 class RowPool:
@@ -111,7 +112,11 @@ class _Latch:
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """The cores that this process may use: what CORELM_THREADS says, or all it is given. UsageError for no number."""
+    if told := os.environ.get(THREADS):
+        if not told.isdecimal() or int(told) < 1:
+            raise UsageError(f"{THREADS} is {told!r}; expected a number of threads", hint=f"unset {THREADS}: all cores")
+        return int(told)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

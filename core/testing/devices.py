@@ -19,12 +19,15 @@ import numpy as np
 
 from core.device.cpu import Nested
 from core.device.gpu import DeviceTensor, LaunchRecord, decode, element_type, encode
+from core.device.nvrtc import Kernel
+from core.device.sim.errors import KernelError
 from core.dtypes import NUMPY
 from core.op import Tensors, Variant, make_tensors
 from core.registry import Registry
 from core.testing.compare import Array
 from core.testing.runner import GUARD, POISON, Call, Outcome, best
 
+ENDLESS = 1_000_000  # branches of a launch: a minute or two; no kernel at its op's examples takes a hundredth of it
 NOTHING = np.uint32(0xFFFFFFFF)  # what unwritten bf16 becomes as f32: still all ones
 
 
@@ -147,7 +150,8 @@ class SimRunner(DeviceRunner):
 
     Each way of launching a kernel (sizes, numbers, shapes and types of its tensors, what is absent) runs once in strict
     mode, which tries every order that can show; what is the same again but for contents runs fast. The same call has
-    the same outcome, so it is made once: one with another `order` is not the same.
+    the same outcome, so it is made once: one with another `order` is not the same. A kernel that was found to be
+    endless is not waited for again.
     """
 
     orders: Mapping[int, str] = {1: "in fast mode"}
@@ -159,12 +163,13 @@ class SimRunner(DeviceRunner):
         super().__init__(registry)
         self.seen: set[tuple[Any, ...]] = set()
         self.held: dict[tuple[Any, ...], Outcome] = {}
+        self.endless: dict[Kernel, KernelError] = {}
 
     @cached_property
     def target(self) -> Any:
         from core.device.sim.device import SimDevice
 
-        return SimDevice()
+        return SimDevice(limit=ENDLESS)
 
     def _place(self, call: Call) -> dict[str, Placed]:
         """As on a GPU; and the simulator's errors are to call the tensors by their names."""
@@ -188,7 +193,17 @@ class SimRunner(DeviceRunner):
             way = way_of(asked)
             self.target.strict = self.strict and way not in self.seen
             self.seen.add(way)
+            self._run(asked)
+
+    def _run(self, asked: LaunchRecord) -> None:
+        if asked.kernel in self.endless:
+            raise self.endless[asked.kernel]
+        try:
             self.target.run([asked])
+        except KernelError as error:
+            if error.kind == "endless":
+                self.endless[asked.kernel] = error
+            raise
 
 
 def all_of(call: Call) -> tuple[Any, ...]:

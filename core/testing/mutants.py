@@ -11,7 +11,6 @@ same.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,6 +31,7 @@ from core.registry import Registry
 from core.testing.bench import EQUIVALENT, NO_MUTANT, Bench, Mutant, in_order
 from core.testing.mutants_cpu import LauncherBench, launchers_of
 from core.testing.mutants_cuda import KernelBench
+from core.testing.processes import processes, registry_of
 
 REVIEWED = Path("tests") / "mutants_equivalent.toml"
 BENCHES: Mapping[str, Callable[[Op, Variant, Registry], Bench]] = {"cpu": LauncherBench, "sim": KernelBench}
@@ -163,15 +163,10 @@ def chosen(registry: Registry, names: Sequence[str], device: str = "cpu") -> Ite
 
 
 @lru_cache(maxsize=1)
-def _registry(plugins: tuple[str, ...]) -> Registry:
-    return load_registry(plugins)
-
-
-@lru_cache(maxsize=1)
 def _bench(device: str, plugins: tuple[str, ...], name: str) -> Bench:
     """A worker's own."""
     op, _, variant = name.partition(".")
-    registry = _registry(plugins)
+    registry = registry_of(plugins)
     return BENCHES[device](registry.op(op), registry.variant(op, variant), registry)
 
 
@@ -268,7 +263,7 @@ def main(
     reviewed = Reviewed.read(Path(equivalent)) if Path(equivalent).is_file() else Reviewed()
     number = 0 if whole or listed else sample or SAMPLE[device]
     results = []
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with processes(workers) as pool:
         judge = in_processes(pool, device, plugin)
         for result in run_mutants(registry, names, reviewed, number, device, judge, listed):
             results.append(result)

@@ -49,7 +49,7 @@ class BreakingDevice(SimDevice):
     """A simulator that compiles another text for the kernels that one launcher takes from one file."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(limit=ENDLESS)
         self.method, self.text, self.source = "", "", Path()
         self.unbuilt = False  # whether a broken text did not compile
 
@@ -69,8 +69,6 @@ class BreakingDevice(SimDevice):
         except BuildError as error:
             self.unbuilt = self.unbuilt or bool(self.text) and not isinstance(error, PtxError)
             raise
-        for simulator in self._simulators.values():
-            simulator.limit = ENDLESS
 
     def broken(self, method: str = "", text: str = "", source: Path = Path()) -> None:
         """From here on `method` launches what `text` says and not what `source` says; without arguments, it does."""

@@ -26,6 +26,7 @@ from core.device.sim import tensormap
 from core.device.sim.errors import KernelError
 from core.device.sim.memory import Memory
 from core.device.sim.report import Report
+from core.device.sim.scheduler import UNLIMITED
 from core.device.sim.simulator import Simulator
 from core.dtypes import NUMPY
 from core.op import Variant
@@ -47,6 +48,7 @@ class SimDevice(KernelDevice):
     """Memory, primitives and replay in the simulator.
 
     strict: also report races and reads of what nothing wrote; some ten times slower. It may be changed between runs.
+    limit: branches after which a kernel is called endless (Simulator).
     count: have the reports count in full (core/device/sim/count.py).
     on_report: called with each launch and what it did, for those who count.
     """
@@ -55,8 +57,9 @@ class SimDevice(KernelDevice):
     precisions = ("f32", "bf16")
     sms = SMS
 
-    def __init__(self, strict: bool = False) -> None:
+    def __init__(self, strict: bool = False, limit: int = UNLIMITED) -> None:
         self.strict = strict
+        self.limit = limit
         self.count = False
         self.space = Memory()
         self.on_report: Callable[[LaunchRecord, Report], None] | None = None
@@ -124,7 +127,7 @@ class SimDevice(KernelDevice):
         kernels = [k for k in dict.fromkeys(c.kernel for c in commands) if k not in self._simulators]
         for kernel, compiled in zip(kernels, compile_all((k, SIMULATED) for k in kernels), strict=True):
             if compiled not in self._by_ptx:
-                self._by_ptx[compiled] = Simulator(compiled.ptx, self.space)
+                self._by_ptx[compiled] = Simulator(compiled.ptx, self.space, self.limit)
             found = self._by_ptx[compiled]
             if kernel.name not in found.kernels:
                 raise missing(kernel, found.kernels)
