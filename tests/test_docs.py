@@ -44,7 +44,7 @@ NOT_RUN = {
     "pip install -e .[test]": "the tests run in what it made; .ci/run runs it",
     "pip install -e ./rms": "it would change the environment; a folder as an installer leaves it stands for it",
     "pip install ./rms": "the same",
-    "pytest": "it is what runs this test",
+    "pytest -n auto": "it is what runs this test",
 }
 
 
@@ -376,7 +376,7 @@ def test_the_reading_list_is_as_long_as_it_says() -> None:
 
 def test_ci_runs_the_readmes_test_command_and_nothing_else() -> None:
     lines = (ROOT / ".ci/run").read_text("utf-8").splitlines()
-    command = 'pip install -e ".[test]" && pytest'
+    command = 'pip install -e ".[test]" && pytest -n auto'
     assert lines[-1] == command
     assert command in "".join(fenced(README, "sh")).splitlines()
     assert not [line for line in lines[:-1] if re.search(r"\b(pip|pytest|apt\S*|export)\b", line)]
