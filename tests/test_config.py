@@ -502,6 +502,12 @@ def test_wrong_options_come_together_each_at_its_own_place():
     assert "line of beta: unknown" in str(caught.value) and "line of eps: expected" in str(caught.value)
 
 
+def test_keys_beside_the_options_are_known_too():
+    for key, near in {"lrr": "lr", "nam": "name"}.items():
+        with pytest.raises(UsageError, match=f'{key}: unknown key; did you mean "{near}"'):
+            check_options({"rank": 1, key: 1}, ADAMW, "x.toml [optimizer]", ["name", "lr"])
+
+
 @pytest.mark.parametrize(
     "path", ["../../x", "a/../b", "a\0b", "a\nb", "x" * 300, "", " ", "file/x", "file", "a/" * 3000]
 )

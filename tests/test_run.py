@@ -193,6 +193,12 @@ def test_a_wrong_config_creates_nothing(here: Path) -> None:
     assert not (here / "runs").exists()
 
 
+def test_a_plan_says_what_is_wrong_with_the_options_too(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong, known in {"optimizer.lrr=1": "lr", "schedule.warmp=1": "warmup", "schedule.nam=1": "name"}.items():
+        assert core_command(["plan", "small.toml", "--device", "cpu", "--set", wrong]) == 2
+        assert f'--set {wrong}: unknown key; did you mean "{known}"?' in capsys.readouterr().err
+
+
 def test_a_variant_that_failed_its_check_is_refused_and_the_others_say_theirs(here: Path) -> None:
     registry = load_registry()
     verdicts = Verdicts(here / "cache" / VERDICTS, registry)

@@ -50,7 +50,7 @@ def command(
     from core.loader import load_registry
     from core.plan.describe import way
     from core.train.devices import choose_device
-    from core.train.setup import build_engine
+    from core.train.setup import build_engine, learning_rate
 
     chosen = choose_device(device)
     if arch is not None and chosen != "cuda":
@@ -60,6 +60,7 @@ def command(
     planned = PlannedDevice(arch or "sm_90a") if chosen == "cuda" else None
     loaded = load_config(config, overrides=overrides, device=chosen)
     registry = load_registry([*plugin, *loaded.plugins.load], disable=loaded.plugins.disable)
+    learning_rate(loaded, registry)  # what is wrong with [schedule] is said here, as a run would say it
     engine = build_engine(loaded, registry, load_model(loaded.model, registry), None, planned)
     outputs = {"train": (), "evaluate": tuple(engine.graph.loss), "generate": (engine.logits_value,)}[kind]
     capacity = int(engine.graph.dims.get("S", engine.graph.dims.get("T", 0))) if kind == "generate" else 0

@@ -6,7 +6,7 @@ The config cannot do it while it loads: it knows no optimizer. Whoever has looke
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from core.config.check import got
@@ -16,23 +16,28 @@ KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "
 
 
 def check_options(
-    table: Mapping[str, Any], options: Mapping[str, Any], where: str | Callable[[str], str]
+    table: Mapping[str, Any],
+    options: Mapping[str, Any],
+    where: str | Callable[[str], str],
+    beside: Sequence[str] = (),
 ) -> dict[str, Any]:
     """All options by name: those of `table` over the defaults in `options`.
 
     table: what the config gives. options: name -> default; a bare type (`float`) is required; a tuple of strings
     lists the choices, its first the default; a tuple or list of numbers takes a list of as many. An int stands
     for a float. where: the table, `configs/tiny.toml [optimizer]`, or a function from an option's name to its
-    place. Numbers must be finite, and not negative unless the default is.
+    place. beside: keys of the same table that are no options. Numbers must be finite, and not negative unless the
+    default is.
 
     Raises UsageError that lists every problem: unknown (with the nearest name), missing, or of a wrong type.
     """
     place = where if callable(where) else lambda name: f"{where} {name}"
     problems: list[str] = []
+    names = [*beside, *options]
     settled: dict[str, Any] = {}
     for name in table:
         if name not in options:
-            problems.append(f"{place(name)}: unknown key{did_you_mean(name, options) or known(options)}")
+            problems.append(f"{place(name)}: unknown key{did_you_mean(name, names) or known(names)}")
     for name, default in options.items():
         if name in table:
             try:
@@ -47,8 +52,8 @@ def check_options(
     return settled
 
 
-def known(options: Mapping[str, Any]) -> str:
-    return f" (known: {', '.join(options) or 'none'})"
+def known(names: Sequence[str]) -> str:
+    return f" (known: {', '.join(names) or 'none'})"
 
 
 def is_choice(default: Any) -> bool:

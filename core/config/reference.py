@@ -48,6 +48,22 @@ NAMES = """
 over 255 bytes. A run's name is one component under `runs/`.
 """
 
+ENVIRONMENT = """
+## Environment
+
+What belongs to a machine and not to a run is said by variables:
+
+| variable | what it says |
+|---|---|
+| `CORELM_CACHE` | The folder of compiled kernels, tokenizers, fetched files and verdicts, instead of the platform's. |
+| `CORELM_THREADS` | Threads of the cpu device, the simulator and the compiler; else all cores. BLAS has its own. |
+| `CORELM_PLUGINS` | The installed plugins that are let in, separated by commas; empty for none. |
+| `CORELM_OFFLINE` | `1`: nothing is downloaded but by `core get` and `core tokenizer fetch`. |
+| `CORELM_GPT2_RANKS` | A file of GPT-2's ranks (`vocab.bpe`), so that its tokenizer needs no download. |
+| `CORELM_SYNC` | `1`: wait after every launch on a GPU, so that an error names the kernel that failed. |
+| `CORELM_TRACEBACK` | `1`: show the traceback of every error. |
+"""
+
 
 def reference() -> str:
     """The text of docs/config.md."""
@@ -57,8 +73,8 @@ def reference() -> str:
             parts += [f"\n## [{name}]\n\n{text_of(key.table)}\n\n", rows(key.table)]
         elif key.entries is not None:
             parts += [f"\n## [{name}]\n\n{key.doc} Each is {expected(key.entries[1])}.\n"]
-    parts += [on_text(), "\n", AFTER, *(f"| {d} | {', '.join(p)} |\n" for d, p in PRECISIONS_OF.items()), NAMES]
-    return "".join(parts)
+    precisions = [f"| {device} | {', '.join(those)} |\n" for device, those in PRECISIONS_OF.items()]
+    return "".join([*parts, on_text(), "\n", AFTER, *precisions, NAMES, ENVIRONMENT])
 
 
 def text_of(table: type[Table]) -> str:

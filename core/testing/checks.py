@@ -193,7 +193,7 @@ MEANING: dict[str, str] = {
     "zeros": "padding and ignored rows are exactly zero",
     "decode": "token by token as all at once",
     "random": "the key settles the bits, by row",
-    "repeat": "the same bits again, rows in any order",
+    "repeat": "the same bits again, in another order too",
     "blocks": "examples that need more than one block of rows",
     "configs": "every tile candidate",
     "update": "several calls in a row, every state of a step",

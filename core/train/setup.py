@@ -20,6 +20,7 @@ import tomli
 import core
 from core.cache import cache_folder
 from core.config import RunConfig, check_options, check_out, load_config, micro_steps
+from core.config.check import named_keys
 from core.data import Data, Tokenizer, TokenSource, diff_description, open_data
 from core.device import open_device
 from core.dtypes import itemsize, resolve
@@ -241,7 +242,7 @@ def build_engine(
     """
     device = open_device(config.device) if device is None else device
     optimizer = registry.optimizer(config.optimizer.name, config.where("optimizer.name"))
-    options = check_options(config.optimizer.options, optimizer.options, option_place(config, "optimizer"))
+    options = options_of(config, "optimizer", optimizer.options)
     return Engine(
         model,
         registry,
@@ -285,8 +286,11 @@ def check_disk(config: RunConfig, engine: Engine, run: Run, done: int) -> None:
     checkpoint.check_room(run.checkpoints, sizes, table.keep_last, saves)
 
 
-def option_place(config: RunConfig, table: str) -> Callable[[str], str]:
-    return lambda option: config.where(f"{table}.{option}")
+def options_of(config: RunConfig, table: str, declared: Mapping[str, Any]) -> dict[str, Any]:
+    """The options in [optimizer] or [schedule], over the defaults that it declares. UsageError for what it has not."""
+    held = getattr(config, table)
+    beside = named_keys(type(held))
+    return check_options(held.options, declared, lambda option: config.where(f"{table}.{option}"), beside)
 
 
 def check_estimate(config: RunConfig, engine: Engine, plan: Plan, micro: int, done: int, allowed: bool) -> float | None:
@@ -351,7 +355,7 @@ def check_same_data(start: Checkpoint, data: Data, allow_change: bool, display: 
 def learning_rate(config: RunConfig, registry: Registry) -> Callable[[int], float]:
     """step 0 .. steps-1 -> its learning rate. Raises CoreError for a schedule or an option that does not exist."""
     schedule = registry.schedule(config.schedule.name, config.where("schedule.name"))
-    options = check_options(config.schedule.options, schedule.options, option_place(config, "schedule"))
+    options = options_of(config, "schedule", schedule.options)
     return lambda step: float(schedule.lr(step, config.train.steps, config.optimizer.lr, options))
 
 
