@@ -36,8 +36,9 @@ sys.path.insert(0, str(ROOT))  # the checkout, installed or not
 import core.sim  # noqa: E402
 from core.device.cuda import CudaDevice, CudaLaunch  # noqa: E402
 from core.device.driver import encode_map  # noqa: E402
-from core.device.gpu import LaunchRecord, tensor_map  # noqa: E402
+from core.device.launch import LaunchRecord  # noqa: E402
 from core.device.nvrtc import Kernel, nvrtc_version  # noqa: E402
+from core.device.tensors import tensor_map  # noqa: E402
 from core.engine import Engine, Settings  # noqa: E402
 from core.errors import CoreError, DeviceError  # noqa: E402
 from core.graph import load_model  # noqa: E402

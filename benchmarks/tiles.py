@@ -27,7 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the checkout, installed or not
 
 from core.config import load_config  # noqa: E402
-from core.device.gpu import MAX_SHARED, signature  # noqa: E402
+from core.device.arguments import signature  # noqa: E402
+from core.device.launch import MAX_SHARED  # noqa: E402
 from core.device.planned import PlannedDevice  # noqa: E402
 from core.graph import load_model  # noqa: E402
 from core.loader import load_registry  # noqa: E402

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from core.device.gpu import DeviceTensor, TensorMap, tensor_map
 from core.device.nvrtc import Kernel, compile_ptx
 from core.device.sim import KernelError, Memory, PtxError, Report, Simulator, tensormap
+from core.device.tensors import DeviceTensor, TensorMap, tensor_map
 from core.errors import BuildError
 
 __all__ = ["KernelError", "Map", "PtxError", "Report", "run"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from core.device.gpu import LaunchRecord
+from core.device.launch import LaunchRecord
 from core.device.nvrtc import architectures_of
 from core.loader import load_registry
 from core.op import Variant

@@ -28,7 +28,8 @@ from pathlib import Path
 import numpy as np
 from core import Variant, f32, i32
 from core.device.cuda import STAGE_BYTES, CudaDevice
-from core.device.gpu import LaunchRecord, tensor_map
+from core.device.launch import LaunchRecord
+from core.device.tensors import tensor_map
 from core.device.nvrtc import Kernel
 from core.errors import CoreError
 from core.op import Tensors
@@ -443,6 +444,6 @@ out(failing(lambda: encode_map(d.driver, tensor_map(x, (64, 8)))))
 
 
 def test_bytes_of_bf16_are_what_a_kernel_reads():
-    from core.device.gpu import encode
+    from core.device.tensors import encode
 
     assert encode(np.array([1.0, -2.0]), "bf16", (2,)).tobytes().hex() == "803f00c0"

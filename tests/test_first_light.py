@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 import core.sim
-from core.device.gpu import LaunchRecord, tensor_map
+from core.device.launch import LaunchRecord
 from core.device.nvrtc import Kernel
 from core.device.sim.device import SimDevice
+from core.device.tensors import tensor_map
 from core.errors import DeviceError
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks/first_light.py"

@@ -9,22 +9,10 @@ import numpy as np
 import pytest
 
 from core import f32, i32, u32
+from core.device.arguments import bytes_of
 from core.device.cpu import Nested
-from core.device.gpu import (
-    CallRecord,
-    DeviceTensor,
-    Host,
-    LaunchRecord,
-    Scratch,
-    bytes_of,
-    decode,
-    element_type,
-    encode,
-    from_bf16,
-    record,
-    tensor_map,
-    to_bf16,
-)
+from core.device.launch import CallRecord, Host, LaunchRecord, Scratch, element_type, record
+from core.device.tensors import DeviceTensor, decode, encode, from_bf16, tensor_map, to_bf16
 from core.errors import BuildError
 from core.loader import load_registry
 from core.op import Tensors, Variant

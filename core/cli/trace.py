@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from core.cli.show import emit_json, json_option, plugin_option
-from core.device.gpu import LaunchRecord
+from core.device.launch import LaunchRecord
 from core.device.nvrtc import shown
 from core.device.sim.count import Counted, Counts
 from core.device.sim.report import Report

@@ -17,21 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from core.device.arguments import bytes_of
 from core.device.driver import MAP_ALIGNMENT, OUT_OF_MEMORY, Driver, StickyError, encode_map
-from core.device.gpu import (
-    DEFAULT_SHARED,
-    CallRecord,
-    DeviceTensor,
-    Host,
-    LaunchRecord,
-    Recorded,
-    TensorMap,
-    bytes_of,
-    decode,
-    encode,
-)
+from core.device.launch import DEFAULT_SHARED, CallRecord, Host, LaunchRecord, Recorded
 from core.device.nvrtc import Kernel, architecture, compile_all, runs_on, supported
 from core.device.recording import KernelDevice
+from core.device.tensors import DeviceTensor, TensorMap, decode, encode
 from core.dtypes import NUMPY
 from core.errors import BuildError, CoreError, DeviceError
 from core.op import Variant

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from core.device.gpu import TensorMap
+from core.device.tensors import TensorMap
 from core.errors import DeviceError
 
 # NVRTC's major version -> the oldest driver that loads its cubins: as cuDriverGetVersion counts, and by its own number

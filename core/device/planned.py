@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from core.device.gpu import DeviceTensor, Host, LaunchRecord, Recorded
+from core.device.launch import Host, LaunchRecord, Recorded
 from core.device.nvrtc import Kernel, Resources, compile_all, runs_on
 from core.device.recording import KernelDevice
+from core.device.tensors import DeviceTensor
 from core.dtypes import NUMPY
 from core.op import Variant
 

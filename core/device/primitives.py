@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from core.device.gpu import CODES, DeviceTensor, LaunchRecord
+from core.device.launch import LaunchRecord
 from core.device.nvrtc import Kernel
+from core.device.tensors import DeviceTensor
 from core.errors import BuildError
 from core.expr import cdiv
 
 SOURCE = Path(__file__).with_name("primitives.cu")
 THREADS, EACH = 256, 4  # EACH as in primitives.cu
 DOT_THREADS = 512
+C_TYPES = {"f32": "float", "f64": "double", "bf16": "bf16", "i32": "int", "u32": "unsigned", "u8": "unsigned char"}
 
 
 def fill(target: DeviceTensor, value: float) -> LaunchRecord:
@@ -52,5 +54,5 @@ def _same_size(name: str, a: DeviceTensor, b: DeviceTensor) -> None:
 
 
 def _kernel(name: str, target: DeviceTensor, source: DeviceTensor) -> Kernel:
-    defines = (("SOURCE", CODES[source.dtype]), ("TARGET", CODES[target.dtype]))
+    defines = (("SOURCE", C_TYPES[source.dtype]), ("TARGET", C_TYPES[target.dtype]))
     return Kernel(SOURCE, name, defines, "device")

@@ -12,7 +12,8 @@ from typing import Any
 
 from core.device import primitives
 from core.device.cpu import Pick, clocked
-from core.device.gpu import CallLaunch, DeviceTensor, Host, Recorded, Scratch, record
+from core.device.launch import CallLaunch, Host, Recorded, Scratch, record
+from core.device.tensors import DeviceTensor
 from core.op import Tensors, Variant
 
 

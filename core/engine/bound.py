@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.device.gpu import CallRecord, LaunchRecord
+from core.device.launch import CallRecord, LaunchRecord
 from core.errors import DataError
 from core.op import SLOT, Tensors, make_tensors
 from core.plan import Buffer, Plan, Step, trimmed

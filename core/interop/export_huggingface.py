@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from core.device.gpu import to_bf16
+from core.device.tensors import to_bf16
 from core.errors import BuildError, CheckpointError
 from core.interop import files, huggingface
 from core.interop.export import Export, check_meaning

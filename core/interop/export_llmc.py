@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from core.device.gpu import to_bf16
+from core.device.tensors import to_bf16
 from core.errors import BuildError
 from core.interop import files, llmc
 from core.interop.export import Export, check_meaning

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from core.device.gpu import MAX_SHARED, LaunchRecord, sources_of
+from core.device.launch import MAX_SHARED, LaunchRecord, sources_of
 from core.device.nvrtc import Kernel, Resources, architectures_of, compile_all, shown
 from core.device.planned import PlannedDevice, threads_of
 from core.errors import BuildError

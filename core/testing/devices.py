@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from core.device.cpu import Nested
-from core.device.gpu import DeviceTensor, LaunchRecord, decode, element_type, encode
+from core.device.launch import LaunchRecord, element_type
 from core.device.nvrtc import Kernel
 from core.device.sim.errors import KernelError
+from core.device.tensors import DeviceTensor, decode, encode
 from core.dtypes import NUMPY
 from core.op import Tensors, Variant, make_tensors
 from core.registry import Registry

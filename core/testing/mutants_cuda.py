@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from core.device.gpu import LaunchRecord, sources_of
+from core.device.launch import LaunchRecord, sources_of
 from core.device.nvrtc import Kernel, compile_ptx, whole_text
 from core.device.sim.device import SimDevice
 from core.device.sim.errors import PtxError

@@ -11,15 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from core.device.gpu import (
-    DeviceTensor,
-    Host,
-    LaunchRecord,
-    TensorMap,
-    bytes_of,
-    decode,
-    encode,
-)
+from core.device.arguments import bytes_of
+from core.device.launch import Host, LaunchRecord
 from core.device.nvrtc import SIMULATED, Compiled, Kernel, compile_all, missing, nvrtc_version, runs_on
 from core.device.recording import KernelDevice
 from core.device.sim import tensormap
@@ -28,6 +21,7 @@ from core.device.sim.memory import Memory
 from core.device.sim.report import Report
 from core.device.sim.scheduler import UNLIMITED
 from core.device.sim.simulator import Simulator
+from core.device.tensors import DeviceTensor, TensorMap, decode, encode
 from core.dtypes import NUMPY
 from core.op import Variant
 

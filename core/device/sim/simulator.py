@@ -11,7 +11,7 @@ import numpy as np
 
 import core.device.sim.families  # noqa: F401  (fills the table of opcodes)
 from core.device.cpu import cores
-from core.device.gpu import DEFAULT_SHARED
+from core.device.launch import DEFAULT_SHARED
 from core.device.nvrtc import DYNAMIC_SHARED
 from core.device.sim import memory as layout
 from core.device.sim.atomics import order_shows

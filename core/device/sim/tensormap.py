@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.device.gpu import TensorMap
 from core.device.sim.tensor import swizzled
 from core.device.sim.types import Array
+from core.device.tensors import TensorMap
 
 BYTES = 128
 MAGIC = 0x50414D54  # TMAP

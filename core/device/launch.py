@@ -1,0 +1,324 @@
+"""What `launch` records for kernels, on a GPU and in the simulator alike.
+
+Nothing is compiled or run here. A launcher is called once, with tensors whose addresses are fixed; every
+`launch(...)` becomes a LaunchRecord.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.device.arguments import Argument, as_argument, check_signature, signatures, source_text
+from core.device.cpu import Pick
+from core.device.nvrtc import Kernel, shown
+from core.device.tensors import DeviceTensor, TensorMap, tensor_map
+from core.errors import BuildError
+from core.op import Tensors, Variant
+
+MAX_THREADS = 1024  # of a thread block
+MAX_GRID = (2**31 - 1, 65535, 65535)
+MAX_CLUSTER = 8  # that every Hopper runs
+MAX_SHARED = {75: 64, 80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 110: 227, 120: 99, 121: 99}  # KiB
+DEFAULT_SHARED = 48 * 1024  # bytes of dynamic shared memory that need no asking
+
+
+@dataclass(frozen=True)
+class LaunchRecord:
+    """One kernel launch with fixed addresses. grid counts thread blocks, block threads, smem bytes of dynamic shared
+    memory; cluster thread blocks along x. node, method, line: who asked for it, for errors."""
+
+    kernel: Kernel
+    args: tuple[Argument, ...]
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    smem: int = 0
+    cluster: int = 1
+    pdl: bool = False
+    node: str = ""
+    method: str = ""
+    line: str = ""
+
+    @property
+    def nbytes(self) -> int:
+        """Of all tensors that it is given."""
+        tensors = (a.tensor if isinstance(a, TensorMap) else a for a in self.args)
+        return sum(a.nbytes for a in tensors if isinstance(a, DeviceTensor))
+
+    @property
+    def where(self) -> str:
+        of = f"node {self.node}, " if self.node else ""
+        return f"{of}{self.kernel.origin} {self.method}, kernel {self.kernel.name} ({self.line})"
+
+
+@dataclass(frozen=True)
+class CallRecord:
+    """A library's work in place of a launch.
+
+    `prepare(*addresses)` is called once, before the list first runs, and gives `start(stream)`, which puts the work on
+    that stream: at each replay, or once while a graph is captured. So start may neither allocate nor wait; both raise
+    CoreError. args: the tensors whose addresses prepare gets, 0 for None.
+    """
+
+    prepare: Callable[..., Callable[[int], None]]
+    args: tuple[DeviceTensor | None, ...]
+    origin: str
+    node: str = ""
+    method: str = ""
+    line: str = ""
+
+    @property
+    def nbytes(self) -> int:
+        """Of all tensors that it is given."""
+        return sum(a.nbytes for a in self.args if a is not None)
+
+    @property
+    def where(self) -> str:
+        of = f"node {self.node}, " if self.node else ""
+        return f"{of}{self.origin} {self.method}, a library's call ({self.line})"
+
+
+Recorded = LaunchRecord | CallRecord
+
+
+@dataclass
+class Host:
+    """What recording asks of a device: multiprocessors, how many thread blocks stay resident, zeroed memory."""
+
+    sms: int = 1
+    resident: Callable[[Kernel, int, int], int] | None = None  # (kernel, threads, smem) -> thread blocks in all
+    zeros: Callable[[int], DeviceTensor] | None = None  # bytes -> a u8 tensor of zeros, nobody else's
+    scratch: Scratch | None = None  # of nested launches; `zeros` where it is None
+
+
+@dataclass
+class GpuLaunch:
+    """What a kernel's launcher records into. Nothing is compiled or run while recording."""
+
+    variant: Variant
+    method: str
+    node: str
+    dtype: str
+    host: Host
+    pick: Pick | None
+    workspace: DeviceTensor | None = None
+    counters: DeviceTensor | None = None
+    records: list[Recorded] = field(default_factory=list)
+
+    def __call__(
+        self,
+        kernel: str,
+        *args: Any,
+        grid: int | Sequence[int],
+        block: int | Sequence[int],
+        smem: int = 0,
+        cluster: int = 1,
+        pdl: bool = False,
+        define: Mapping[str, str | int] | None = None,
+    ) -> None:
+        """Launch the `extern "C"` kernel of that name from the variant's source.
+
+        args: tensors, `i32(n)`, `u32(n)`, `f32(x)`, tensor maps, or None for a null pointer, in the kernel's order.
+        grid in thread blocks, block in threads, up to three sizes each. smem: bytes of dynamic shared memory.
+        define: macros of this instance. Raises BuildError for what could not run.
+        """
+        line = _caller()
+        where = f"{self.origin} {self.method} ({line}): launch({kernel!r}"
+        asked = replace(self.kernel(kernel, define), line=line)
+        settled = tuple(as_argument(a, i, where) for i, a in enumerate(args))
+        check_signature(asked, settled, where, self.dtype)
+        record = LaunchRecord(
+            asked,
+            settled,
+            _sizes(grid, "grid", where),
+            _sizes(block, "block", where),
+            int(smem),
+            int(cluster),
+            pdl,
+            self.node,
+            self.method,
+            line,
+        )
+        _check_sizes(record, where)
+        self.records.append(record)
+
+    def call(self, prepare: Callable[..., Callable[[int], None]], *tensors: Any) -> None:
+        """Have a library do it: what CallRecord says of `prepare`. A variant that calls one declares it as `library`.
+
+        Raises BuildError for an argument that is neither a tensor nor None.
+        """
+        line = _caller()
+        where = f"{self.origin} {self.method} ({line}): launch.call({getattr(prepare, '__name__', prepare)}"
+        if not self.variant.library:
+            raise BuildError(f"{where}, ...): {self.origin} declares no `library`, so it may only launch kernels")
+        for index, tensor in enumerate(tensors):
+            if not (tensor is None or isinstance(tensor, DeviceTensor)):
+                raise BuildError(f"{where}, ...): argument {index + 1} is {tensor!r}; expected a tensor or None")
+        self.records.append(CallRecord(prepare, tensors, self.origin, self.node, self.method, line))
+
+    @property
+    def origin(self) -> str:
+        return f"{self.variant.op}.{self.variant.name}"
+
+    @property
+    def sms(self) -> int:
+        """Multiprocessors of the device."""
+        return self.host.sms
+
+    def kernel(self, name: str, define: Mapping[str, str | int] | None = None) -> Kernel:
+        """The kernel of that name, under this node's element type."""
+        defines = {"ELEM_BF16": int(self.dtype == "bf16"), **(define or {})}
+        files = sources_of(self.variant, self.method)
+        source = next((path for path in files if name in signatures(source_text(path))), files[0])
+        return Kernel(source, name, tuple(sorted(defines.items())), self.origin)
+
+    def resident(self, kernel: str, *, block: int, smem: int = 0, define: Mapping[str, str | int] | None = None) -> int:
+        """How many thread blocks run at once: a thread block may wait for another only in a grid of that size."""
+        if self.host.resident is None:
+            return self.sms
+        return self.host.resident(self.kernel(kernel, define), block, smem)
+
+    def tmap(
+        self,
+        tensor: DeviceTensor,
+        box: Sequence[int],
+        swizzle: int = 128,
+        dims: Sequence[int] | None = None,
+        strides: Sequence[int] | None = None,
+    ) -> TensorMap:
+        """A tensor map for bulk copies; dims and box run from the fastest dim, strides are bytes."""
+        return tensor_map(tensor, box, swizzle, dims, strides)
+
+    def op(self, name: str, method: str = "forward", /, **values: Any) -> None:
+        """Launch another op's chosen variant: what core.device.cpu.Nested says of the values."""
+        self.records += nested(name, method, values, self.pick, self.host)
+
+
+def nested(name: str, method: str, values: Mapping[str, Any], pick: Pick | None, host: Host) -> list[Recorded]:
+    """What `launch.op(name, method, **values)` launches."""
+    if pick is None:
+        raise BuildError(f'launch.op("{name}"): no registry to choose a variant from')
+    variant, t = pick(name, method, values)
+    taken = host.scratch.taken if host.scratch is not None else 0
+    records = record(variant, method, t, pick, host=host)
+    if host.scratch is not None:
+        host.scratch.taken = taken  # it is recorded: the next one may have its workspace
+    return records
+
+
+class CallLaunch:
+    """What an optimizer's step records into: ops only."""
+
+    def __init__(self, pick: Pick | None, host: Host) -> None:
+        self.records: list[Recorded] = []
+        self._pick = pick
+        self._host = host
+
+    @property
+    def sms(self) -> int:
+        return self._host.sms
+
+    def op(self, name: str, method: str = "forward", /, **values: Any) -> None:
+        self.records += nested(name, method, values, self._pick, self._host)
+
+
+class Scratch:
+    """Workspaces of ops that run one after another: an op gets the memory that the ones before it are done with.
+
+    taken: how many are in use by the op that is being recorded, and the ops that it is part of.
+    """
+
+    def __init__(self, zeros: Callable[[int], DeviceTensor]) -> None:
+        self._zeros, self._held, self.taken = zeros, list[DeviceTensor](), 0
+
+    def __call__(self, nbytes: int) -> DeviceTensor:
+        """A workspace apart from those that are in use."""
+        if self.taken == len(self._held):
+            self._held.append(self._zeros(nbytes))
+        elif self._held[self.taken].nbytes < nbytes:
+            self._held[self.taken] = self._zeros(nbytes)
+        self.taken += 1
+        return self._held[self.taken - 1].part(0, (nbytes,))
+
+
+def record(
+    variant: Variant,
+    method: str,
+    t: Tensors,
+    pick: Pick | None = None,
+    workspace: DeviceTensor | None = None,
+    counters: DeviceTensor | None = None,
+    sms: int = 1,
+    *,
+    host: Host | None = None,
+) -> list[Recorded]:
+    """The launches of one launcher: `method` is "forward", "backward" or "forward_backward".
+
+    workspace and counters: the variant's scratch and its u32 zeros; without them, the host's memory.
+    """
+    host = host or Host(sms)
+    if host.zeros is not None:
+        if workspace is None and (nbytes := variant.workspace(t)):
+            workspace = (host.scratch or host.zeros)(nbytes)
+        if counters is None and (count := variant.counters(t)):
+            counters = host.zeros(4 * count).part(0, (count,), "u32")
+    node = str(vars(t).get("node", ""))
+    launch = GpuLaunch(variant, method, node, element_type(t), host, pick, workspace, counters)
+    getattr(variant, method)(t, launch)
+    return launch.records
+
+
+def element_type(t: Tensors) -> str:
+    """What `elem` is for these tensors: bf16 where one of them is, since a precision has one activations' type."""
+    return "bf16" if any(isinstance(v, DeviceTensor) and v.dtype == "bf16" for v in vars(t).values()) else "f32"
+
+
+def sources_of(variant: Variant, method: str) -> tuple[Path, ...]:
+    """The .cu files of a launcher: a kernel comes from the first that has it."""
+    if method in variant.sources:
+        return tuple(variant.sources[method])
+    given = (variant.source,) if isinstance(variant.source, str) else variant.source
+    folder = Path(inspect.getfile(type(variant))).parent
+    return tuple(folder / (name or f"{variant.op}.cu") for name in given)
+
+
+def source_of(variant: Variant, method: str) -> Path:
+    """The first of them."""
+    return sources_of(variant, method)[0]
+
+
+def _caller() -> str:
+    """file:line of the launcher that called `launch`."""
+    frame = sys._getframe(2)
+    return f"{shown(Path(frame.f_code.co_filename))}:{frame.f_lineno}"
+
+
+def _sizes(given: int | Sequence[int], what: str, where: str) -> tuple[int, int, int]:
+    sizes = tuple(given) if isinstance(given, Sequence) else (given,)
+    if not 1 <= len(sizes) <= 3 or any(not isinstance(n, int | np.integer) or n < 1 for n in sizes):
+        raise BuildError(f"{where}, {what}={given}): expected one to three sizes, each at least 1")
+    x, y, z = (*(int(n) for n in sizes), 1, 1)[:3]
+    return x, y, z
+
+
+def _check_sizes(record: LaunchRecord, where: str) -> None:
+    threads = math.prod(record.block)
+    if threads > MAX_THREADS or record.block[2] > 64:
+        raise BuildError(f"{where}, block={record.block}): {threads} threads; a thread block has at most {MAX_THREADS}")
+    if any(n > limit for n, limit in zip(record.grid, MAX_GRID, strict=True)):
+        raise BuildError(f"{where}, grid={record.grid}): the largest grid is {MAX_GRID}")
+    largest = max(MAX_SHARED.values()) * 1024
+    if not 0 <= record.smem <= largest:
+        raise BuildError(f"{where}, smem={record.smem}): a thread block has at most {largest} bytes of shared memory")
+    if not 1 <= record.cluster <= MAX_CLUSTER or record.grid[0] % record.cluster:
+        raise BuildError(
+            f"{where}, cluster={record.cluster}): expected 1 to {MAX_CLUSTER}, and a grid that it divides; "
+            f"the grid is {record.grid[0]} thread blocks wide"
+        )

@@ -1,0 +1,169 @@
+"""Tensors of kernels, on a GPU and in the simulator alike: an address, a shape, an element type; bf16; tensor maps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from core.dtypes import NUMPY, itemsize
+from core.errors import BuildError
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceTensor:
+    """A tensor on a device: an address, a shape, an element type; what `t.x` is in a launcher of a kernel.
+
+    base: the device's own handle of the memory in which it lies, `offset` bytes from its start. dtype is a name of
+    core.dtypes. Contiguous, always. Launchers see its shape and never its contents.
+    """
+
+    pointer: int
+    shape: tuple[int, ...]
+    dtype: str
+    base: Any = None
+    offset: int = 0
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def itemsize(self) -> int:
+        return itemsize(self.dtype)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.itemsize
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def part(self, start: int, shape: Sequence[int], dtype: str | None = None) -> DeviceTensor:
+        """The tensor of `shape` that starts `start` elements of this one from its start, contiguous.
+
+        With another dtype (workspace is u8), `start` still counts this tensor's elements.
+        """
+        kind = dtype or self.dtype
+        skipped = start * self.itemsize
+        sizes = tuple(int(n) for n in shape)
+        if start < 0 or skipped + math.prod(sizes) * itemsize(kind) > self.nbytes:
+            raise BuildError(f"a part of shape {sizes} ({kind}) from {start} does not lie in {self}")
+        return DeviceTensor(self.pointer + skipped, sizes, kind, self.base, self.offset + skipped)
+
+    def __getitem__(self, index: slice) -> DeviceTensor:
+        """Leading rows [a:b], as of an array."""
+        if not isinstance(index, slice) or index.step not in (None, 1):
+            raise BuildError(f"{self} is on a device: only leading rows [a:b] can be taken, not [{index}]")
+        start, stop, _ = index.indices(self.shape[0])
+        row = math.prod(self.shape[1:])
+        return self.part(start * row, (max(stop - start, 0), *self.shape[1:]))
+
+    def reshape(self, *shape: Any) -> DeviceTensor:
+        """The same elements under another shape; one size may be -1."""
+        sizes = [int(n) for n in (shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)]
+        if -1 in sizes:
+            rest = math.prod(n for n in sizes if n != -1)
+            sizes[sizes.index(-1)] = self.size // max(rest, 1)
+        if math.prod(sizes) != self.size:
+            raise BuildError(f"{self} does not have the shape {tuple(sizes)}")
+        return DeviceTensor(self.pointer, tuple(sizes), self.dtype, self.base, self.offset)
+
+    def __repr__(self) -> str:
+        return f"<{self.dtype} tensor {'x'.join(map(str, self.shape)) or 'scalar'} at {self.pointer:#x}>"
+
+    def __array__(self, *_: Any, **__: Any) -> Array:
+        raise TypeError(f"{self} is on a device: a launcher sees shapes, never contents")
+
+
+def to_bf16(values: Array) -> Array:
+    """f32 -> bf16 bits (uint16), to nearest, ties to even; NaN stays NaN."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    rounded = ((bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)).astype(
+        np.uint16
+    )
+    nan = (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
+    return np.where(nan, ((bits >> np.uint32(16)) | np.uint32(0x40)).astype(np.uint16), rounded)
+
+
+def from_bf16(bits: Array) -> Array:
+    """bf16 bits (uint16) -> f32, exactly."""
+    return (np.asarray(bits).astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+def encode(values: Any, dtype: str, shape: Sequence[int]) -> Array:
+    """What lies in a device's memory for `values`: contiguous, of `shape`, f32 rounded where the tensor is bf16."""
+    array = np.asarray(values)
+    if dtype == "bf16" and array.dtype != np.uint16:
+        array = to_bf16(array.astype(np.float32))
+    return np.ascontiguousarray(np.broadcast_to(array, tuple(shape)), NUMPY[dtype])
+
+
+def decode(stored: Array, dtype: str) -> Array:
+    """What the host computes with: bf16 as f32, everything else as it is."""
+    return from_bf16(stored) if dtype == "bf16" else stored
+
+
+@dataclass(frozen=True)
+class TensorMap:
+    """A tensor map (CUtensorMap) to be encoded by the device: how bulk copies walk a tensor.
+
+    dims and box: sizes, the fastest running dim first, rank 1 to 5. strides: bytes, of all dims but the first.
+    swizzle: 0, 32, 64 or 128 bytes.
+    """
+
+    tensor: DeviceTensor
+    dims: tuple[int, ...]
+    strides: tuple[int, ...]
+    box: tuple[int, ...]
+    swizzle: int
+
+    @property
+    def dtype(self) -> str:
+        return self.tensor.dtype
+
+
+def tensor_map(
+    tensor: DeviceTensor,
+    box: Sequence[int],
+    swizzle: int = 128,
+    dims: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> TensorMap:
+    """`launch.tmap`: checks what the hardware asks for, so that the error has words. Raises BuildError."""
+    sizes = tuple(int(n) for n in (dims if dims is not None else reversed(tensor.shape)))
+    if strides is None:
+        running = [tensor.itemsize * math.prod(sizes[: i + 1]) for i in range(len(sizes) - 1)]
+        steps = tuple(running)
+    else:
+        steps = tuple(int(n) for n in strides)
+    found = TensorMap(tensor, sizes, steps, tuple(int(n) for n in box), swizzle)
+    problems = [text for bad, text in _map_rules(found) if bad]
+    if problems:
+        raise BuildError(f"launch.tmap({tensor}, box={found.box}): {'; '.join(problems)}")
+    return found
+
+
+def _map_rules(m: TensorMap) -> list[tuple[bool, str]]:
+    rank, inner = len(m.dims), m.box[0] * m.tensor.itemsize if m.box else 0
+    return [
+        (not 1 <= rank <= 5, f"rank {rank}; the hardware knows 1 to 5"),
+        (len(m.box) != rank, f"the box has {len(m.box)} sizes, the tensor {rank}"),
+        (len(m.strides) != rank - 1, f"{len(m.strides)} strides; expected {rank - 1}, all but the first dim's"),
+        (m.tensor.pointer % 16 != 0, "the address is not a multiple of 16 bytes"),
+        (any(s % 16 or not 0 < s < 2**40 for s in m.strides), f"strides {m.strides}: not multiples of 16 bytes"),
+        (any(not 1 <= n <= 256 for n in m.box), "a box has 1 to 256 elements along each dim"),
+        (any(not 1 <= n <= 2**32 for n in m.dims), f"dims {m.dims}: not within 1 to 2^32"),
+        (inner % 16 != 0, f"the box's first dim has {inner} bytes, not a multiple of 16"),
+        (m.swizzle not in (0, 32, 64, 128), f"swizzle {m.swizzle}; expected 0, 32, 64 or 128"),
+        (m.swizzle in (32, 64, 128) and inner > m.swizzle, f"the box's first dim has {inner} bytes, more than swizzle"),
+    ]
