@@ -4,7 +4,7 @@
     python -m core.testing.mutants --device sim [OP[.VARIANT]]...     kernels, in the text of .cu files: mutants_cuda.py
 
 It prints how many were caught of each launcher of each variant. A mutant that the check passes is a hole in the check
-or in the examples, unless the reviewed list (tests/mutants_equivalent.toml) says with a reason that it computes the
+or in the examples, unless the reviewed list (tests/mutants_equivalent.toml, here and in each plugin) says with a reason that it computes the
 same.
 """
 
@@ -33,7 +33,7 @@ from core.testing.mutants_cpu import LauncherBench, launchers_of
 from core.testing.mutants_cuda import KernelBench
 from core.testing.processes import processes, registry_of
 
-REVIEWED = Path("tests") / "mutants_equivalent.toml"
+REVIEWED = "mutants_equivalent.toml"  # in tests, here and in each plugin's folder
 BENCHES: Mapping[str, Callable[[Op, Variant, Registry], Bench]] = {"cpu": LauncherBench, "sim": KernelBench}
 BREAKS = {"cpu": "cpu", "sim": "cuda"}  # --device -> the `Variant.device` whose variants are broken
 SAMPLE = {"cpu": 0, "sim": 20}  # of each launcher, unless one asks for another number: what ends in minutes
@@ -205,10 +205,11 @@ class Reviewed:
         return next((e.reason for e in self.entries if e.names(mutant)), "")
 
     @classmethod
-    def read(cls, path: Path) -> Reviewed:
-        """UsageError for an entry without a reason."""
+    def read(cls, *paths: Path) -> Reviewed:
+        """All of these files. UsageError for an entry without a reason."""
         entries = []
-        for entry in tomli.loads(path.read_text("utf-8")).get("equivalent", []):
+        every = [(path, e) for path in paths for e in tomli.loads(path.read_text("utf-8")).get("equivalent", [])]
+        for path, entry in every:
             by_name = set(entry) == {"variant", "mutant", "reason"}
             if not ((by_name or set(entry) == {"pattern", "reason"}) and all(entry.values())):
                 raise UsageError(f"{path}: expected variant and mutant, or pattern; and a reason; got {entry}")
@@ -231,7 +232,13 @@ def as_toml(mutant: Mutant) -> str:
 @click.command("mutants")
 @click.argument("names", nargs=-1, metavar="[OP[.VARIANT]]...")
 @click.option("--plugin", multiple=True, metavar="PATH", help="Load a plugin.")
-@click.option("--equivalent", default=str(REVIEWED), show_default=True, help="The reviewed list.")
+@click.option(
+    "--equivalent",
+    "lists",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    multiple=True,
+    help=f"A reviewed list.  [default: tests/{REVIEWED}, here and in plugins/*]",
+)
 @click.option("--device", default="cpu", show_default=True, type=click.Choice(list(BENCHES)), help="What to break.")
 @click.option("--sample", metavar="N", type=click.IntRange(min=1), help="N of each launcher.  [default: 20 on sim]")
 @click.option("--whole", is_flag=True, help="All that can be made: hours on sim.  [default on cpu]")
@@ -242,7 +249,7 @@ def as_toml(mutant: Mutant) -> str:
 def main(
     names: tuple[str, ...],
     plugin: tuple[str, ...],
-    equivalent: str,
+    lists: tuple[Path, ...],
     device: str,
     sample: int | None,
     whole: bool,
@@ -260,7 +267,8 @@ def main(
             for mutant in BENCHES[device](op, variant, registry).mutants:
                 click.echo(f"{mutant.name}: {mutant.key}")
         return
-    reviewed = Reviewed.read(Path(equivalent)) if Path(equivalent).is_file() else Reviewed()
+    own = [*Path("tests").glob(REVIEWED), *sorted(Path("plugins").glob(f"*/tests/{REVIEWED}"))]
+    reviewed = Reviewed.read(*(lists or own))
     number = 0 if whole or listed else sample or SAMPLE[device]
     results = []
     with processes(workers) as pool:
