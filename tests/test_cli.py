@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -354,3 +355,18 @@ def test_doctor_says_when_the_cache_cannot_be_written(monkeypatch: pytest.Monkey
 
 def test_failed_checks_have_the_code_of_a_no() -> None:
     assert CheckFailed.exit_code == 1
+
+
+def test_what_takes_long_is_told_on_a_terminal_alone_and_wiped_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    from core.cli.show import meanwhile
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.delenv("TERM", raising=False)
+    for stream, seen in ((Terminal(), ["compiling", " " * 9, ""]), (io.StringIO(), [""])):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with meanwhile("compiling"):
+            pass
+        assert stream.getvalue().lstrip("\r").split("\r") == seen

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from core.cli.show import emit_json, json_option, plugin_option
+from core.cli.show import emit_json, json_option, meanwhile, plugin_option
 from core.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ def report(
     engine.check_fit(plan)
     engine.initialize(loaded.seed)
     click.echo(f"{engine.graph.name} on {engine.device.describe()}, in {engine.precision}; B = {B}, T = {T}", err=True)
-    found = bench(engine, micro, steps)
+    with meanwhile(f"timing {steps} steps of {micro} micro-steps"):
+        found = bench(engine, micro, steps)
     memory = engine.memory(plan)
     if profile is not None:
         Path(profile).write_text(json.dumps(chrome_trace(found, engine.graph.name)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
 
@@ -19,6 +20,7 @@ from core.testing.check import RUNNERS, Report, VariantReport, check_variant, fi
 from core.testing.checks import MEANING
 from core.testing.processes import processes, registry_of
 from core.testing.verdicts import Verdicts, place_of
+from core.train.display import Display
 
 STORE = "checks.json"  # in the cache folder
 
@@ -62,15 +64,20 @@ def command(
     timed = timed and (not device or RUNNERS[device].timed)
     asked = chosen(what, registry, device)
     jobs = min(jobs or (1 if timed else cores()), len(asked))
-    reports = []
+    reports: list[VariantReport] = []
+    display = Display(sys.stderr)
+    display.status(doing(asked, 0))
     for (op, variant), report in zip(asked, checked(asked, registry, plugin, device, seed, jobs), strict=True):
         reports.append(report)
         if not report.left_out:
             verdicts.keep(variant, report.passed, place(report.device))
             if report.passed and timed:
                 report.times = measure(op, variant, registry, device)
+        display.close()
         if not as_json:
             click.echo("\n".join(lines_of(report)) + "\n")
+        display.status(doing(asked, len(reports)))
+    display.close()
     failed = [r.name for r in reports if not r.passed]
     if as_json:
         emit_json([r.as_json() for r in reports])
@@ -81,6 +88,11 @@ def command(
         Report(reports).raise_failures()
     if failed:
         raise CheckFailed(f"failed: {', '.join(failed)}", hint="docs/checks.md says what each sub-check asks for")
+
+
+def doing(asked: Sequence[tuple[Op, Variant]], done: int) -> str:
+    """What a terminal shows meanwhile: the variant whose report is the next."""
+    return "".join(f"checking {op.name}.{v.name}, {done + 1} of {len(asked)}" for op, v in asked[done : done + 1])
 
 
 def checked(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from core.cli.show import emit_json, json_option, plugin_option, table
+from core.cli.show import emit_json, json_option, meanwhile, plugin_option, table
 from core.errors import BuildError, CoreError
 from core.loader import load_registry
 from core.op import Op, Param, Reference, Slot, Variant, make_tensors
@@ -34,10 +34,12 @@ def command(op: str | None, why: bool, device: str | None, plugin: tuple[str, ..
     if why:
         verdicts = [v for name in names for d in devices for v in reasons(registry, registry.op(name), d)]
         emit_json(verdicts) if as_json else click.echo(why_table(verdicts))
-    elif as_json:
-        emit_json([op_data(registry, name, devices, kernels=bool(op)) for name in names])
     elif op:
-        click.echo(detail(registry, names[0], devices))
+        with meanwhile(f"compiling the kernels of {op}"):
+            told = [op_data(registry, op, devices, kernels=True)] if as_json else detail(registry, op, devices)
+        emit_json(told) if as_json else click.echo(told)
+    elif as_json:
+        emit_json([op_data(registry, name, devices, kernels=False) for name in names])
     else:
         click.echo(listing(registry, devices))
 

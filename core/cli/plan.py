@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from core.cli.show import emit_json, json_option, plugin_option
+from core.cli.show import emit_json, json_option, meanwhile, plugin_option
 from core.errors import UsageError
 
 
@@ -74,7 +74,8 @@ def command(
             for what, where in steps:
                 click.echo(f"{what.ljust(width)}  {where}")
         return
-    report = _report(loaded, engine, plan, every)
+    with meanwhile("planning" if planned is None else f"compiling kernels for {planned.arch}"):
+        report = _report(loaded, engine, plan, every)
     if as_json:
         emit_json(report)
     else:

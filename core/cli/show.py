@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
+
+from core.train.display import Display
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -21,6 +25,17 @@ def plugin_option(function: F) -> F:
 def json_option(function: F) -> F:
     """`--json`, as the argument `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+@contextmanager
+def meanwhile(text: str) -> Iterator[None]:
+    """What takes long is told on a terminal's last line while it goes on."""
+    display = Display(sys.stderr)
+    display.status(text)
+    try:
+        yield
+    finally:
+        display.close()
 
 
 def emit_json(data: Any) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from core.cli.show import emit_json, json_option, plugin_option
+from core.cli.show import emit_json, json_option, meanwhile, plugin_option
 from core.device.launch import LaunchRecord
 from core.device.nvrtc import shown
 from core.device.sim.count import Counted, Counts
@@ -75,7 +75,10 @@ def command(
     asked = [wanted(name, registry) for name in what]
     if len({op.name for op, _ in asked}) > 1 and shape:
         raise UsageError("--shape is for variants of one op", hint="trace one op at a time, or leave --shape out")
-    traces = [trace(op, variant, registry, shape, dtype, direction) for op, variant in asked]
+    traces = []
+    for schema, variant in asked:
+        with meanwhile(f"simulating {schema.name}.{variant.name}"):
+            traces.append(trace(schema, variant, registry, shape, dtype, direction))
     if as_json:
         emit_json([t.as_json() for t in traces])
         return

@@ -4,8 +4,8 @@
     python -m core.testing.mutants --device sim [OP[.VARIANT]]...     kernels, in the text of .cu files: mutants_cuda.py
 
 It prints how many were caught of each launcher of each variant. A mutant that the check passes is a hole in the check
-or in the examples, unless the reviewed list (tests/mutants_equivalent.toml, here and in each plugin) says with a reason that it computes the
-same.
+or in the examples, unless the reviewed list (tests/mutants_equivalent.toml, here and in each plugin) says with a reason
+that it computes the same.
 """
 
 from __future__ import annotations
