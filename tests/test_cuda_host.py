@@ -336,6 +336,22 @@ out(failing(lambda: d.run(d.record(scale(FOLDER), "forward", Tensors(y=t, x=t), 
     assert "scale.mine forward, kernel scale" in message and "8, 8, 4, 4 bytes; the kernel takes 8, 8, 8, 4" in message
 
 
+def test_a_driver_that_does_not_tell_a_kernels_parameters_launches_all_the_same(host):
+    """Those before CUDA 12.4, which the extra cu12 is for."""
+    assert (
+        host(
+            """
+d = CudaDevice()
+t = tensor(d, (32,))
+d.run(d.record(scale(FOLDER), "forward", Tensors(y=t, x=t), None, None))
+out(stub.stub_launches())
+""",
+            STUB_LACKS="cuFuncGetParamInfo",
+        )
+        == 1
+    )
+
+
 def test_more_shared_memory_than_there_is_is_refused(host):
     kind, _, message, _ = host("""
 d = CudaDevice()

@@ -381,7 +381,10 @@ class CudaDevice(KernelDevice):
         ours = [128 if isinstance(a, TensorMap) else len(bytes_of(a)) for a in asked.args]
         theirs: list[int] = []
         while len(theirs) <= len(ours):
-            status, *found = self.driver.api.cuFuncGetParamInfo(function, len(theirs))
+            try:
+                status, *found = self.driver.api.cuFuncGetParamInfo(function, len(theirs))
+            except RuntimeError:  # the binding's, where the function is missing: drivers before CUDA 12.4 do not tell
+                return
             if int(status):
                 break
             theirs.append(int(found[1]))
