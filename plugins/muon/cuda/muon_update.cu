@@ -41,9 +41,8 @@ extern "C" __global__ void unit(float* x, const float* inverse, int n) {
 
 // P (rows, inner) and Q (inner, columns) by their strides; out and base lie alike
 extern "C" __global__ void __launch_bounds__(TILE * TILE)
-naive_product(float* out, const float* base, const float* p, const float* q, float keep,
-                                         float factor, int out_row, int out_column, int p_row, int p_column, int q_row,
-                                         int q_column, int rows, int columns, int inner) {
+    naive_product(float* out, const float* base, const float* p, const float* q, float keep, float factor, int out_row,
+                  int out_column, int p_row, int p_column, int q_row, int q_column, int rows, int columns, int inner) {
     int row = blockIdx.y * TILE + threadIdx.y, column = blockIdx.x * TILE + threadIdx.x;
     if (row >= rows || column >= columns) return;
     float sum = 0;
@@ -53,9 +52,8 @@ naive_product(float* out, const float* base, const float* p, const float* q, flo
 }
 
 extern "C" __global__ void __launch_bounds__(TILE * TILE)
-tiled_product(float* out, const float* base, const float* p, const float* q, float keep,
-                                         float factor, int out_row, int out_column, int p_row, int p_column, int q_row,
-                                         int q_column, int rows, int columns, int inner) {
+    tiled_product(float* out, const float* base, const float* p, const float* q, float keep, float factor, int out_row,
+                  int out_column, int p_row, int p_column, int q_row, int q_column, int rows, int columns, int inner) {
     __shared__ float left[TILE][TILE + 1], right[TILE][TILE + 1];  // one column more: no bank conflicts
     int y = threadIdx.y, x = threadIdx.x, row = blockIdx.y * TILE + y, column = blockIdx.x * TILE + x;
     bool by_rows = p_column != 1, by_columns = q_column != 1;  // which index neighbouring threads read along
