@@ -438,6 +438,9 @@ def test_variants_checked_at_the_same_time_are_reported_as_one_after_the_other(
     monkeypatch.setenv("CORELM_CACHE", str(tmp_path))
     one, two = (run("gelu", "--device", "cpu", "--no-time", "--jobs", jobs).output for jobs in "12")
     assert one == two and "gelu.reference" in one.splitlines()[0] and "2 of 2 variants passed" in one
+    monkeypatch.setattr("core.cli.check._checked", os._exit)
+    ended = run("gelu", "--device", "cpu", "--no-time", "--jobs", "2").exception
+    assert isinstance(ended, DeviceError) and "ended from outside" in str(ended)
     monkeypatch.setenv("CORELM_THREADS", "many")
     refused = run("gelu", "--device", "cpu", "--no-time").exception
     assert isinstance(refused, UsageError) and "CORELM_THREADS is 'many'" in str(refused)

@@ -7,10 +7,12 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import lru_cache
 
 from core.device.cpu import THREADS, cores
+from core.errors import DeviceError
 from core.loader import load_registry
 from core.registry import Registry
 
@@ -21,6 +23,9 @@ def processes(workers: int) -> Iterator[ProcessPoolExecutor]:
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (max(1, cores() // workers),))
     try:
         yield pool
+    except BrokenProcessPool:
+        what = "a process of the check was ended from outside, as the system does where memory runs out"
+        raise DeviceError(what, hint=f"fewer of them at the same time take less: {workers} did") from None
     except BaseException:
         for process in multiprocessing.active_children():
             process.terminate()
