@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from core.cli.check import command
-from core.errors import BuildError, CheckFailed, UsageError
+from core.errors import BuildError, CheckFailed, DeviceError, UsageError
 from core.expr import pad
 from core.loader import load_registry
 from core.op import Op, Param, Reference, Variant
@@ -19,6 +20,7 @@ from core.registry import Registry
 from core.testing import check_op, check_variant, derive_reference
 from core.testing.case import make_case
 from core.testing.compare import BOUNDS, bounds_of, difference, round_to
+from core.testing.processes import processes
 from core.testing.verdicts import Verdict, Verdicts
 
 REAL = load_registry()
@@ -438,12 +440,14 @@ def test_variants_checked_at_the_same_time_are_reported_as_one_after_the_other(
     monkeypatch.setenv("CORELM_CACHE", str(tmp_path))
     one, two = (run("gelu", "--device", "cpu", "--no-time", "--jobs", jobs).output for jobs in "12")
     assert one == two and "gelu.reference" in one.splitlines()[0] and "2 of 2 variants passed" in one
-    monkeypatch.setattr("core.cli.check._checked", os._exit)
-    ended = run("gelu", "--device", "cpu", "--no-time", "--jobs", "2").exception
-    assert isinstance(ended, DeviceError) and "ended from outside" in str(ended)
     monkeypatch.setenv("CORELM_THREADS", "many")
     refused = run("gelu", "--device", "cpu", "--no-time").exception
     assert isinstance(refused, UsageError) and "CORELM_THREADS is 'many'" in str(refused)
+
+
+def test_a_process_that_is_killed_is_told_in_words() -> None:
+    with pytest.raises(DeviceError, match="ended from outside"), processes(1) as pool:
+        list(pool.map(os._exit, [3]))
 
 
 def test_command_refuses_unknown_ops_with_the_nearest_name() -> None:
