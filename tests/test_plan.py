@@ -288,17 +288,20 @@ def test_fusion_replaces_add_and_layernorm_and_head_and_loss():
 
 
 @pytest.mark.parametrize(
-    ("kwargs", "gone"),
+    ("kwargs", "gone", "named"),
     [
-        ({"fusion": {"head_loss": False}}, "head_loss"),
-        ({"ops": {"cross_entropy": "reference"}}, "head_loss"),
-        ({"nodes": {"logits": "reference"}}, "head_loss"),
-        ({"recompute": ("layernorm",)}, "add_layernorm"),
-        ({"ops": {"add": "reference"}}, "add_layernorm"),
+        ({"fusion": {"head_loss": False}}, "head_loss", None),
+        ({"ops": {"cross_entropy": "reference"}}, "head_loss", "cross_entropy"),
+        ({"nodes": {"logits": "reference"}}, "head_loss", "matmul"),
+        ({"recompute": ("layernorm",)}, "add_layernorm", "layernorm"),
+        ({"ops": {"add": "reference"}}, "add_layernorm", "add"),
     ],
 )
-def test_a_named_op_or_node_is_not_fused_away(kwargs, gone):
-    assert gone not in fused(train_plan(**kwargs)).values()
+def test_a_named_op_or_node_is_not_fused_away(kwargs, gone, named):
+    """And the plan says which fused op the config kept apart by naming what; one that is switched off is no news."""
+    plan = train_plan(**kwargs)
+    assert gone not in fused(plan).values()
+    assert plan.apart == ({gone: {named}} if named else {})
 
 
 def test_a_requested_value_is_not_fused_away():

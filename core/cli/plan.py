@@ -96,6 +96,7 @@ def _report(config: Any, engine: Any, plan: Any, every: bool) -> dict[str, Any]:
         "notes": list(config.notes),
         "nodes": rows if every else folded(rows),
         "fusions": fusions(plan),
+        "kept_apart": {fused: sorted(named) for fused, named in plan.apart.items()},
         "parameters": plan.graph.parameter_count,
         "parameters_allocated": plan.graph.allocated_count,
         "steps": len(plan.steps),
@@ -127,7 +128,12 @@ def _print(report: dict[str, Any]) -> None:
     for line in table(rows, header):
         click.echo(line)
     for fusion in report["fusions"]:
-        click.echo(f"\nfused {fusion['count']} times: {fusion['op']} = {fusion['replaces']}", nl=False)
+        times = "once" if fusion["count"] == 1 else f"{fusion['count']} times"
+        click.echo(f"\nfused {times}: {fusion['op']} = {fusion['replaces']}", nl=False)
+    if report["kept_apart"]:
+        named = sorted({op for ops in report["kept_apart"].values() for op in ops})
+        told = f"kept apart, since the config names {' and '.join(named)}: {', '.join(report['kept_apart'])}"
+        click.echo(f"\n{told}", nl=False)
     click.echo(f"\n\nparameters  {report['parameters']:,} ({report['parameters_allocated']:,} with padding)")
     launched = f"{report['launches']:,} launches" if report["launches"] else f"{report['steps']:,} steps"
     click.echo(f"micro-step  {launched}, which read and write {human(report['traffic'])}")

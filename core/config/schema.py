@@ -188,7 +188,11 @@ class Schema(Table, frozen=True, kw_only=True):
         dict[str, Text], Meta(description="Variants by glob of node names, over `[ops]`; `*` crosses dots.")
     ] = field(default_factory=dict)
     fuse: Annotated[
-        dict[str, Fusion], Meta(description="Fused ops by name: `false` is off, a table sets attributes.")
+        dict[str, Fusion],
+        Meta(
+            description="Fused ops by name: `false` is off, a table sets attributes. A node that `[ops]`, `[nodes]` or "
+            "`recompute` names is kept apart by itself; `core plan` says which."
+        ),
     ] = field(default_factory=dict)
     plugins: Plugins = field(default_factory=Plugins)
 

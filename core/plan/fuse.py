@@ -7,7 +7,7 @@ most: the longest pattern is tried first, then the highest priority of its varia
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from core.errors import BuildError
@@ -22,14 +22,15 @@ class FusionRules:
     """What fusion may touch.
 
     patterns: fused ops that have a variant which can run, with their own attrs from `[fuse]`.
-    keep: values that are requested. named(node): whether the config names this node or its op.
-    runs(node, graph): whether some variant can run the fused node.
+    keep: values that are requested. named(node): whether the config names this node or its op, which keeps it apart.
+    runs(node): whether some variant can run the fused node. apart: fused op -> the named ops that it would have taken.
     """
 
     patterns: Sequence[tuple[Op, Mapping[str, Any]]]
     keep: frozenset[str]
     named: Callable[[Node], bool]
     runs: Callable[[Node], bool]
+    apart: dict[str, set[str]] = field(default_factory=dict)
 
 
 def fuse(graph: Graph, nodes: list[Node], rules: FusionRules) -> list[Node]:
@@ -45,9 +46,13 @@ def fuse(graph: Graph, nodes: list[Node], rules: FusionRules) -> list[Node]:
                 if fused is None:
                     continue
                 ordered = in_order([n for n in nodes if n not in members] + [fused], list(graph.inputs), nodes)
-                if ordered is not None and rules.runs(fused):
-                    nodes = ordered
-                    break
+                if ordered is None or not rules.runs(fused):
+                    continue
+                if named := {n.op.name for n in members if rules.named(n)}:
+                    rules.apart.setdefault(op.name, set()).update(named)
+                    continue
+                nodes = ordered
+                break
     return nodes
 
 
@@ -100,8 +105,6 @@ def _fused_node(
     rules: FusionRules,
 ) -> Node | None:
     """The node that stands for `members`, or None when the fusion is not allowed."""
-    if any(rules.named(n) for n in members):
-        return None
     last = members[-1]
     made = {v for n in members for v in n.outputs.values()}
     given = {v for v in (bound.get(o) for o in op.outputs) if v is not None}

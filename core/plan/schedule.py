@@ -79,6 +79,7 @@ class Plan:
     values: dict[str, Buffer]  # requested outputs by value name
     seeds: dict[str, Buffer]  # the loss terms' gradients, written by the engine
     backward_from: int  # index of the first step of backward
+    apart: Mapping[str, set[str]]  # fused ops that the config kept out -> the ops in them that it names
     arena_bytes: int = 0
 
     @property
@@ -148,6 +149,7 @@ class Planner:
         live = self._live(graph.nodes)
         if request.kind == GENERATE:
             _check_decode(graph, live)
+        self.apart: dict[str, set[str]] = {}
         self.nodes = self._fused(live)
         self.choices = {n.name: chooser.choose(n, graph, request.kind, self.differentiated(n)) for n in self.nodes}
         self.makers = {v: n for n in self.nodes for v in n.outputs.values()}
@@ -228,7 +230,8 @@ class Planner:
             setting = self.request.fusion.get(op.name, True)
             if setting is not False and chooser.candidates(op):
                 patterns.append((op, setting if isinstance(setting, Mapping) else {}))
-        return fuse(self.graph, nodes, FusionRules(patterns, frozenset(self.wanted), named, runs))
+        rules = FusionRules(patterns, frozenset(self.wanted), named, runs, self.apart)
+        return fuse(self.graph, nodes, rules)
 
     # --- buffers and steps -----------------------------------------------------------------------------------
 
@@ -343,6 +346,7 @@ class Planner:
             values,
             seeds,
             backward_from,
+            self.apart,
         )
         plan.arena_bytes = place(plan.in_arena)
         return plan
