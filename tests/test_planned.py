@@ -79,6 +79,21 @@ def test_gpt2_keeps_to_its_memory_without_recompute():
     assert options["gelu"]["unfused"] == ["mlp_gelu"]
 
 
+def test_what_nested_launches_take_besides_the_arena_is_told_before_anything_is_allocated():
+    registry = load_registry()
+    settings = Settings(dims={"B": 2, "T": 64, "L": 2}, optimizer="muon", device="cuda", precision="bf16")
+    engine = Engine(load_model("llama_125m", registry), registry, settings, PlannedDevice("sm_90a"))
+    plan = engine.plan("train")
+    told = engine.scratch(plan)
+    assert engine.device.scratch_bytes == 0
+    engine.work(plan)
+    engine._recorded_update()
+    assert told == {"scratch": engine.device.scratch_bytes} and needed(told) == told["scratch"] > 0
+    other = gpt2(1, {})
+    assert other.scratch(other.plan("train"))["scratch"] < 2**20, "the update's norm alone"
+    assert other.scratch(other.plan("evaluate", ["loss"])) == {}
+
+
 def test_a_micro_step_of_gpt2_keeps_to_its_launches_and_traffic():
     """B = 64: the fused ops are in, and switched off by name."""
 

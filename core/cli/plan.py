@@ -102,7 +102,7 @@ def _report(config: Any, engine: Any, plan: Any, every: bool) -> dict[str, Any]:
         "steps": len(plan.steps),
         "launches": launches,
         "traffic": traffic,
-        "bytes": engine.memory(plan),
+        "bytes": engine.memory(plan) | engine.scratch(plan),
         "recompute": engine.recompute_options(plan),
         "kernels": [
             {"kernel": kernel.name, "variant": kernel.origin, **vars(found)}

@@ -34,13 +34,14 @@ class PlannedMemory:
 
 
 class PlannedDevice(KernelDevice):
-    """Records for `arch`. `records`: the launches that `run` was given, in order."""
+    """Records for `arch`. `records`: the launches that `run` was given, in order. `scratch_bytes`: what nested launches
+    took besides the arena."""
 
     name = "cuda"
-    sms = SMS
 
-    def __init__(self, arch: str = "sm_90a") -> None:
-        self.arch = arch
+    def __init__(self, arch: str = "sm_90a", sms: int = SMS) -> None:
+        self.arch, self.sms = arch, sms
+        self.scratch_bytes = 0
         self.records: list[LaunchRecord] = []
         self._top = FIRST
 
@@ -75,7 +76,11 @@ class PlannedDevice(KernelDevice):
 
     @property
     def host(self) -> Host:
-        return Host(self.sms, None, lambda n: self.tensor(self.allocate(n), 0, (n,), "u8"))
+        return Host(self.sms, None, self._zeros)
+
+    def _zeros(self, nbytes: int) -> DeviceTensor:
+        self.scratch_bytes += nbytes
+        return self.tensor(self.allocate(nbytes), 0, (nbytes,), "u8")
 
     def run(self, commands: Sequence[Recorded]) -> None:
         """Keeps the launches; `prepare` compiles them."""

@@ -21,11 +21,18 @@ class KernelDevice:
     """Recording, for devices whose variants launch kernels."""
 
     runs = "cuda"  # the `device` of the variants that run here
+    arch: str
 
     @property
     def host(self) -> Host:
         """What launchers may ask of the device."""
         raise TypeError(f"{type(self).__name__} says nothing of its host")
+
+    def unbacked(self) -> Any:
+        """A device like this one without memory: what would be allocated can be asked of it."""
+        from core.device.planned import PlannedDevice
+
+        return PlannedDevice(self.arch, self.host.sms)
 
     @cached_property
     def scratch(self) -> Scratch | None:

@@ -386,6 +386,17 @@ class Engine:
             "workspace": plan.workspace_bytes,
         }
 
+    def scratch(self, plan: Plan) -> dict[str, int]:
+        """{"scratch": bytes} that nested launches of the plan and its update take besides the arena, if any do: what is
+        recorded on a device without memory."""
+        if not hasattr(self.device, "unbacked"):
+            return {}
+        twin = Engine(self.model, self.registry, self.settings, self.device.unbacked())
+        twin.work(plan)
+        if plan.request.kind == TRAIN and self.settings.optimizer:
+            twin._recorded_update()
+        return {"scratch": twin.device.scratch_bytes} if twin.device.scratch_bytes else {}
+
     def recompute_options(self, plan: Plan) -> list[dict[str, Any]]:
         """What recompute of each op would save and cost: `core.plan.fit.recompute_options`."""
         others = {op: self._recomputing(plan, (op,)) for op in recomputable(plan)}
@@ -401,10 +412,12 @@ class Engine:
         if not hasattr(self.device, "memory"):
             return  # the cpu's memory is the system's to give
 
-        def measure(dims: Mapping[str, int], ops: Sequence[str]) -> int:
-            return needed(self.memory(self._recomputing(plan, ops, dims)))
+        scratch = self.scratch(plan)
 
-        memory = self.memory(plan)
+        def measure(dims: Mapping[str, int], ops: Sequence[str]) -> int:
+            return needed(self.memory(self._recomputing(plan, ops, dims)) | scratch)
+
+        memory = self.memory(plan) | scratch
         free = self.device.memory()[0] + memory["parameters"]  # the weights lie there already
         check_fit(plan, memory, free, device=self.device.describe(), measure=measure)
 

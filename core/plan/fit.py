@@ -16,7 +16,8 @@ from core.plan.describe import human
 from core.plan.memory import Buffer, alive
 from core.plan.schedule import TRAIN, Plan
 
-HELD = ("parameters", "master weights", "gradients", "optimizer", "activations")  # what adds up; the rest lies within
+# what adds up; the rest lies within
+HELD = ("parameters", "master weights", "gradients", "optimizer", "scratch", "activations")
 RESERVE = 128 * 2**20  # bytes that stay free: the driver's own needs, kernels' code, small buffers
 # measure({"B": 4}, ("gelu",)) -> bytes in all, of the same plan with other dims and with those ops recomputed
 Measure = Callable[[Mapping[str, int], Sequence[str]], int]
@@ -52,7 +53,7 @@ def check_fit(
 def _table(plan: Plan, memory: Mapping[str, int], free: int) -> list[str]:
     within = {part: memory[part] for part in ("saved", "workspace") if part in memory}
     other = memory["activations"] - sum(within.values())
-    rows = [(part, memory[part]) for part in HELD[:-1] if memory.get(part)]
+    rows = [(part, memory[part]) for part in HELD if memory.get(part) and part != "activations"]
     rows += list(within.items())
     rows += [("activations besides", max(other, 0)), ("in all", needed(memory)), ("free", free)]
     width = max(len(name) for name, _ in rows)

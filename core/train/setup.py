@@ -36,6 +36,7 @@ from core.plan import TRAIN, Kept, Plan
 from core.plan.cost import chip, per_token
 from core.plan.describe import human
 from core.plan.describe import table as table_lines
+from core.plan.fit import HELD
 from core.registry import Registry
 from core.testing.verdicts import Verdicts, place_of
 from core.train.detect import Detector
@@ -513,8 +514,7 @@ def announce(
     """What was folded in, the device, the model, memory, data, and the table of choices: once, at the start."""
     graph = engine.graph
     sizes = ", ".join(f"{name} = {int(graph.dims[name]):,}" for name in SIZES)
-    memory = engine.memory(plan)
-    parts = ("parameters", "gradients", "optimizer", "activations")
+    memory = engine.memory(plan) | engine.scratch(plan)
     for note in config.notes:
         display.line(note)
     display.line(f"run: {run.path}, on {engine.device.describe()}, in {config.precision}")
@@ -522,7 +522,7 @@ def announce(
         f"model: {graph.name}, {graph.parameter_count:,} parameters; {sizes}; "
         f"{micro} micro-step{'s' * (micro > 1)} a step"
     )
-    display.line(f"memory: {', '.join(f'{part} {human(memory[part])}' for part in parts)}")
+    display.line(f"memory: {', '.join(f'{part} {human(memory[part])}' for part in HELD if memory.get(part))}")
     for note in data.notes:
         display.line(note)
     held_out = f", {data.val.tokens:,} to validate on" if data.val else ""

@@ -50,6 +50,7 @@ class SimDevice(KernelDevice):
     name = "sim"
     precisions = ("f32", "bf16")
     sms = SMS
+    arch = SIMULATED.replace("compute_", "sm_")
 
     def __init__(self, strict: bool = False, limit: int = UNLIMITED) -> None:
         self.strict = strict
@@ -69,8 +70,9 @@ class SimDevice(KernelDevice):
         """Why a variant's kernels cannot be simulated; None when they can."""
         if variant.library:
             return f"it calls {variant.library}, whose kernels are the vendor's own: it runs on a GPU"
-        arch = SIMULATED.replace("compute_", "sm_")
-        return None if runs_on(variant.arch, arch) else f"it needs {variant.arch}, and the simulator is an {arch}"
+        if runs_on(variant.arch, self.arch):
+            return None
+        return f"it needs {variant.arch}, and the simulator is an {self.arch}"
 
     # --- memory ------------------------------------------------------------------------------------------------
 
