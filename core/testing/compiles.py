@@ -15,6 +15,7 @@ from core.device.nvrtc import Kernel, Resources, architectures_of, compile_all, 
 from core.device.planned import PlannedDevice, threads_of
 from core.errors import BuildError
 from core.op import Variant
+from core.testing.decode import first_tokens
 from core.testing.devices import DeviceRunner
 from core.testing.trial import Asked, Trial
 
@@ -39,15 +40,17 @@ class Recorder(DeviceRunner):
         return _AnyArchitecture()
 
 
-def launches_of(trials: Iterable[Trial]) -> list[LaunchRecord]:
-    """What the variant of these trials launches of its own kernels, in every configuration. What it launches of other
-    ops is theirs to check."""
+def launches_of(trials: Iterable[Trial], decoding: bool = True) -> list[LaunchRecord]:
+    """What the variant of these trials launches of its own kernels: in every configuration and, unless told otherwise,
+    in a decoding step. What it launches of other ops is theirs to check."""
     found: list[LaunchRecord] = []
     for trial in trials:
         recorder = Recorder(trial.home.registry)  # type: ignore[attr-defined]
         again = Trial(trial.case, trial.variant, trial.reference, trial.dtype, trial.mode, recorder, trial.home)
         for index in range(len(again.configs)):
             again.train(Asked(config=index))
+        if decoding:
+            first_tokens(again)
         found += [r for r in recorder.target.records if r.kernel.source in sources_of(again.variant, r.method)]
     return found
 

@@ -107,6 +107,16 @@ def filled(log: Log, trial: Trial, tokens: Tokens, starts: Array) -> dict[str, A
     return held
 
 
+def first_tokens(trial: Trial) -> None:
+    """Feed the first token of each row, where there is anything to decode: for those who ask what is launched."""
+    tokens = tokens_of(trial)
+    if tokens is None or "start" not in trial.op.uses or trial.op.why_no_decode(trial.case.dims):
+        return
+    none = np.zeros(tokens.rows, np.int32)
+    state = {n: np.zeros(trial.case.spec(n, trial.dtype).shape, np.float32) for n in trial.op.state}
+    trial.feed(tokens.some(trial.values, none, 1), state, none)
+
+
 def by_token(trial: Trial, name: str, state: Array, row: int) -> Array:
     """One row of the batch of a state, tokens first: a view."""
     axis = trial.case.axis(name, "S")

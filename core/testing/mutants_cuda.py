@@ -142,7 +142,7 @@ class KernelBench:
         """launcher -> the kernels of its sources that it launches on the examples, under every macro. What it launches
         only while decoding is left out."""
         found: dict[str, dict[Kernel, None]] = {m: {} for m in self.methods}
-        for launch in launches_of(self.trials):
+        for launch in launches_of(self.trials, decoding=False):
             if launch.method in found and launch.kernel.source in sources_of(self.variant, launch.method):
                 found[launch.method][launch.kernel] = None
         return {method: list(kernels) for method, kernels in found.items()}
