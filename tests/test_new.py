@@ -113,6 +113,13 @@ def test_every_variant_can_be_copied_and_its_kernels_compile(op, capsys):
             assert kernel.name in compiled.names
 
 
+def test_a_copy_of_kernels_from_two_files_has_both_since_each_is_compiled_with_macros_of_its_own(capsys):
+    printed(capsys, "new", "variant", "attention", "mine", "--from", "flash", "--out", "two")
+    assert {path.name for path in Path("two").glob("*.cu")} == {"attention_flash.cu", "attention.cu"}
+    assert 'source = ("attention_flash.cu", "attention.cu")' in Path("two/attention.py").read_text("utf-8")
+    assert load_registry(["two"]).variant("attention", "mine").sources["forward"][1] == Path("two/attention.cu").resolve()
+
+
 def test_a_new_plugin_passes_trains_from_its_config_and_is_a_distribution_with_all_its_files(capsys):
     check, train, _, install = next_commands(printed(capsys, "new", "plugin", "soft_step"))
     assert "2 of 2 variants passed" in printed(capsys, *check, "--no-time")

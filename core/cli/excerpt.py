@@ -147,14 +147,12 @@ def without(text: str, names: Iterable[str]) -> str:
 # --- CUDA ------------------------------------------------------------------------------------------------------------
 
 
-def kernels_excerpt(text: str, kernels: Iterable[str], known: str = "") -> str:
+def kernels_excerpt(text: str, kernels: Iterable[str]) -> str:
     """The kernels of a .cu file and every constant, type, macro and function that they use, in the file's order.
 
-    known: text that comes before, of another file: what it defines word for word is not defined again. The whole text
-    where a kernel is not written out as a function, but made by a macro.
+    The whole text where a kernel is not written out as a function, but made by a macro.
     """
-    there = {_plain(line) for line in known.splitlines()}
-    items = [(item, _names(item)) for item in _items(text) if _plain(item) not in there]
+    items = [(item, _names(item)) for item in _items(text)]
     wanted = list(kernels)
     if not all(any(name in names for _, names in items) for name in wanted):
         return text
@@ -207,10 +205,6 @@ def _items(text: str) -> list[str]:
 
 def _code(text: str) -> str:
     return re.sub(r"/\*.*?\*/", " ", re.sub(r"//[^\n]*", "", text), flags=re.DOTALL)
-
-
-def _plain(text: str) -> str:
-    return " ".join(_code(text).split())
 
 
 FUNCTION = re.compile(r"(\w+)\s*(?:<[^<>()]*>)?\s*\(")

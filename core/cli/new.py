@@ -241,6 +241,9 @@ def _model_of(registry: Registry, op: str, asked: str) -> Variant:
     )
 
 
+PRIORITY = "    priority = -1  # runs only when asked for; above 10, it becomes what `auto` takes\n"
+
+
 def _variant_files(registry: Registry, op: Op, start: Variant, name: str, forward_only: bool) -> dict[str, str]:
     """name -> text of a plugin with one variant that does what `start` does."""
     from core.cli.excerpt import class_excerpt
@@ -255,6 +258,9 @@ def _variant_files(registry: Registry, op: Op, start: Variant, name: str, forwar
     part = "the forward" if forward_only else "a copy"
     said = f'"""{op.name}.{name}, which started as {part} of {start.op}.{start.name}."""'
     whole = "\n\n".join([said, taken.header(), *_spaced(taken.parts)]) + "\n"
+    cuda = _homes(op, start, kernels) if sources else {}
+    if len(cuda) > 1 or (not forward_only and _inherits_source(cls)):
+        whole = whole.replace(PRIORITY, PRIORITY + _source_line(list(cuda)), 1)
     renamed = {} if forward_only else {k: _renamed(k, start.name, name) for k in kernels}
     words = {"op": op.name, "name": name, "title": title}
     files = {
@@ -262,8 +268,8 @@ def _variant_files(registry: Registry, op: Op, start: Variant, name: str, forwar
         f"{op.name}.py": _rename_in_launchers(whole, renamed, start.name, name),
         f"test_{op.name}_{name}.py": _filled("variant/test.py", words),
     }
-    if sources:
-        files[f"{op.name}.cu"] = _cuda(sources, kernels, renamed, op, start, name)
+    for file, (text_of_source, own) in cuda.items():
+        files[file] = _cuda(text_of_source, own, renamed, op, start, name)
     return files
 
 
@@ -287,12 +293,7 @@ def _owner_of_forward(cls: type) -> type:
 
 
 def _head(op: Op, name: str, title: str, parents: str, doc: str) -> str:
-    return (
-        f"class {title}({parents}):\n"
-        f'    """{doc}"""\n\n'
-        f'    op, name = "{op.name}", "{name}"\n'
-        "    priority = -1  # runs only when asked for; above 10, it becomes what `auto` takes\n"
-    )
+    return f'class {title}({parents}):\n    """{doc}"""\n\n    op, name = "{op.name}", "{name}"\n{PRIORITY}'
 
 
 def _whole_class(cls: type, op: Op, name: str, title: str) -> str:
@@ -301,9 +302,16 @@ def _whole_class(cls: type, op: Op, name: str, title: str) -> str:
     parents = ", ".join(parent.__name__ for parent in cls.__bases__)
     doc = (cls.__doc__ or "Say here what this one does better, and what limits it.").strip()
     body = [without(text, ("op", "name", "priority", "source")) for text, _ in members(cls)]
-    inherited = any("source" in vars(parent) and parent is not Variant for parent in cls.__mro__[1:])
-    source = f'    source = "{op.name}.cu"\n' if inherited else ""
-    return _head(op, name, title, parents, doc) + source + _joined(body)
+    return _head(op, name, title, parents, doc) + _joined(body)
+
+
+def _inherits_source(cls: type) -> bool:
+    return any("source" in vars(parent) and parent is not Variant for parent in cls.__mro__[1:])
+
+
+def _source_line(files: Sequence[str]) -> str:
+    quoted = ", ".join(f'"{file}"' for file in files)
+    return f"    source = {quoted if len(files) == 1 else f'({quoted})'}\n"
 
 
 def _forward_class(cls: type, op: Op, name: str, title: str) -> str:
@@ -350,31 +358,29 @@ def _rename_in_launchers(text: str, renamed: Mapping[str, str], old: str, new: s
     return text
 
 
-def _homes(sources: Sequence[Path], kernels: Sequence[str]) -> dict[str, list[str]]:
-    """The text of each source with its headers -> those of the kernels that come from it."""
+def _homes(op: Op, start: Variant, kernels: Sequence[str]) -> dict[str, tuple[str, list[str]]]:
+    """The files of a copy: name -> (the source's text with its headers, the kernels that come from it).
+
+    One file is called like the op; several keep their names, since each is compiled with macros of its own.
+    """
     from core.cli.excerpt import kernels_in
     from core.device.nvrtc import whole_text
 
-    texts = [whole_text(path) for path in sources]
-    found: dict[str, list[str]] = {}
-    for kernel in kernels:  # one that a macro writes is in the first
-        found.setdefault(next((t for t in texts if kernel in kernels_in(t)), texts[0]), []).append(kernel)
-    return found
+    texts = {path.name: whole_text(path) for path in start.sources["forward"]}
+    if not kernels:
+        raise BuildError(f"{start.op}.{start.name} launches no kernel of {', '.join(texts)} at its examples")
+    first = next(iter(texts))  # which also has those that a macro writes
+    home = {k: next((file for file, text in texts.items() if k in kernels_in(text)), first) for k in kernels}
+    found = {
+        file: (text, [k for k in kernels if home[k] == file]) for file, text in texts.items() if file in home.values()
+    }
+    return found if len(found) > 1 else {f"{op.name}.cu": next(iter(found.values()))}
 
 
-def _cuda(
-    sources: Sequence[Path], kernels: list[str], renamed: Mapping[str, str], op: Op, start: Variant, name: str
-) -> str:
+def _cuda(whole: str, kernels: list[str], renamed: Mapping[str, str], op: Op, start: Variant, name: str) -> str:
     from core.cli.excerpt import kernels_excerpt
 
-    if not kernels:
-        raise BuildError(
-            f"{start.op}.{start.name} launches no kernel of {', '.join(map(str, sources))} at its examples"
-        )
-    text = ""
-    for whole, own in _homes(sources, kernels).items():
-        text += "\n" * bool(text) + kernels_excerpt(whole, own, text)
-    text = _rename_kernels(text, renamed)
+    text = _rename_kernels(kernels_excerpt(whole, kernels), renamed)
     return (
         f"// Kernels of {op.name}.{name}, which started as those of {start.op}.{start.name}.\n"
         "// The core puts prelude.cuh in front: `elem`, float or bf16, which reads as a float; sums over warps.\n"
