@@ -113,6 +113,19 @@ def test_every_variant_can_be_copied_and_its_kernels_compile(op, capsys):
             assert kernel.name in compiled.names
 
 
+@pytest.mark.parametrize(("op", "base"), [("attention", "flash"), ("muon_update", "naive"), ("gelu", "vector")])
+def test_a_copied_forward_launches_kernels_that_it_has(op, base, capsys, monkeypatch):
+    """Also where a launcher makes their names, and where it takes constants from a package above its own."""
+    monkeypatch.setenv("CORELM_PLUGINS", "muon")
+    printed(capsys, "new", "variant", op, "mine", "--base", base, "--out", "fore")
+    registry = load_registry(["fore"])
+    trials, _ = trials_of(registry.op(op), registry.variant(op, "mine"), registry)
+    launched = {k.name: k for k in (launch.kernel for launch in launches_of(trials)) if k.source.parent.name == "fore"}
+    assert launched
+    for kernel, compiled in zip(launched.values(), compile_all((k, SIMULATED) for k in launched.values()), strict=True):
+        assert kernel.name in compiled.names
+
+
 def test_a_copy_of_kernels_from_two_files_has_both_since_each_is_compiled_with_macros_of_its_own(capsys):
     printed(capsys, "new", "variant", "attention", "mine", "--from", "flash", "--out", "two")
     assert {path.name for path in Path("two").glob("*.cu")} == {"attention_flash.cu", "attention.cu"}

@@ -92,7 +92,10 @@ def command(
 
 def doing(asked: Sequence[tuple[Op, Variant]], done: int) -> str:
     """What a terminal shows meanwhile: the variant whose report is the next."""
-    return "".join(f"checking {op.name}.{v.name}, {done + 1} of {len(asked)}" for op, v in asked[done : done + 1])
+    if done == len(asked):
+        return ""
+    op, variant = asked[done]
+    return f"checking {op.name}.{variant.name}, {done + 1} of {len(asked)}"
 
 
 def checked(

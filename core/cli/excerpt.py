@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from importlib.util import resolve_name
 from pathlib import Path
 from types import ModuleType
 
@@ -89,8 +90,7 @@ def _take_import(
     elif not statement.level:
         found.imports.setdefault(str(statement.module), set()).add(ast.unparse(alias))
     else:
-        package = module.__name__.rsplit(".", statement.level)[0]
-        other = sys.modules.get(f"{package}.{statement.module}")
+        other = sys.modules.get(resolve_name("." * statement.level + (statement.module or ""), module.__package__))
         if not statement.module or other is None or alias.asname:
             raise BuildError(f"{module.__file__}:{statement.lineno}: `{ast.unparse(statement)}` cannot be copied alone")
         _take(other, [alias.name], found, {}, done)

@@ -185,16 +185,7 @@ class GpuLaunch:
             return self.sms
         return self.host.resident(self.kernel(kernel, define), block, smem)
 
-    def tmap(
-        self,
-        tensor: DeviceTensor,
-        box: Sequence[int],
-        swizzle: int = 128,
-        dims: Sequence[int] | None = None,
-        strides: Sequence[int] | None = None,
-    ) -> TensorMap:
-        """A tensor map for bulk copies; dims and box run from the fastest dim, strides are bytes."""
-        return tensor_map(tensor, box, swizzle, dims, strides)
+    tmap = staticmethod(tensor_map)
 
     def op(self, name: str, method: str = "forward", /, **values: Any) -> None:
         """Launch another op's chosen variant: what core.device.cpu.Nested says of the values."""

@@ -139,7 +139,10 @@ def tensor_map(
     dims: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
 ) -> TensorMap:
-    """`launch.tmap`: checks what the hardware asks for, so that the error has words. Raises BuildError."""
+    """`launch.tmap`: a tensor map for bulk copies. dims and box run from the fastest dim, strides are bytes.
+
+    Checks what the hardware asks for, so that the error has words. Raises BuildError.
+    """
     sizes = tuple(int(n) for n in (dims if dims is not None else reversed(tensor.shape)))
     if strides is None:
         running = [tensor.itemsize * math.prod(sizes[: i + 1]) for i in range(len(sizes) - 1)]

@@ -514,7 +514,7 @@ def announce(
     """What was folded in, the device, the model, memory, data, and the table of choices: once, at the start."""
     graph = engine.graph
     sizes = ", ".join(f"{name} = {int(graph.dims[name]):,}" for name in SIZES)
-    memory = engine.memory(plan) | engine.scratch(plan)
+    memory = engine.memory(plan)
     for note in config.notes:
         display.line(note)
     display.line(f"run: {run.path}, on {engine.device.describe()}, in {config.precision}")

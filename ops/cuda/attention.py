@@ -72,6 +72,7 @@ class AttentionOnline(Variant):
     """No score is written: keys and values pass in tiles of shared memory, under a softmax of those seen so far."""
 
     op, name = "attention", "online"
+    kernels = "online"
     saved = {"lse": "B heads T : acc"}
     reads = ("qkv", "y", "documents")
     can_add = ("qkv",)
@@ -92,7 +93,7 @@ class AttentionOnline(Variant):
             launch("naive_append", t.k, t.v, t.qkv, *cached, **by_token, define={"HEAD_DIM": t.D})  # the same module
         sizes = (i32(t.T), i32(capacity), i32(t.heads), i32(t.kv_heads))
         arguments = (t.y, t.lse, t.qkv, t.k, t.v, t.start, t.documents, *sizes, *mask(t), *scaling(t))
-        launch(f"{self.name}_forward", *arguments, **self.tiles(t, t.B * t.heads))
+        launch(f"{self.kernels}_forward", *arguments, **self.tiles(t, t.B * t.heads))
 
     def workspace(self, t):
         return t.B * t.heads * t.T * 4
@@ -103,9 +104,9 @@ class AttentionOnline(Variant):
         means = launch.workspace
         settings = (i32(t.T), i32(t.heads), i32(t.kv_heads), *mask(t), *scaling(t), i32(t.add_dqkv))
         arguments = (t.dqkv, means, t.qkv, t.y, t.dy, t.lse, t.documents, *settings)
-        launch(f"{self.name}_dq", *arguments, **self.tiles(t, t.B * t.heads, backward=True))
+        launch(f"{self.kernels}_dq", *arguments, **self.tiles(t, t.B * t.heads, backward=True))
         arguments = (t.dqkv, means, t.qkv, t.dy, t.lse, t.documents, *settings)
-        launch(f"{self.name}_dkv", *arguments, **self.tiles(t, t.B * t.kv_heads, backward=True))
+        launch(f"{self.kernels}_dkv", *arguments, **self.tiles(t, t.B * t.kv_heads, backward=True))
 
     def tiles(self, t, heads, backward=False):
         """A thread block for each ROWS rows of each head; shared memory for one or two tensors' rows, and two tiles."""
@@ -118,6 +119,7 @@ class AttentionFlash(AttentionOnline):
     """The same launches, in bf16 on tensor cores, from Ampere on."""
 
     name, priority = "flash", 20
+    kernels = "flash"
     source = ("attention_flash.cu", "attention.cu")  # the second has the cache's kernel
     dtypes = ("bf16",)
     arch = "sm_80+"
