@@ -480,8 +480,8 @@ def test_match_redux_elect():
     assert got.tolist() == [sum(1 << j for j in range(32) if j % 5 == i % 5) for i in range(32)]
     assert set(lanes("redux.sync.add.u32 %d, %a, -1;", value).tolist()) == {int(value.sum())}
     assert set(lanes("redux.sync.max.s32 %d, %a, -1;", value).tolist()) == {4}
-    got = lanes("elect.sync %r0|%q0, 0xfffffff8; selp.b32 %d, 1, 0, %q0;", value)
-    assert np.flatnonzero(got).tolist() == [3]
+    body = "setp.gt.u32 %q1, %a, 2; mov.u32 %d, 0; @%q1 elect.sync %r0|%q0, 0xfffffff8; @%q1 selp.b32 %d, 1, 0, %q0;"
+    assert np.flatnonzero(lanes(body, LANE.astype(np.uint32))).tolist() == [3]
 
 
 # --------------------------------------------------------------------------- control

@@ -242,16 +242,20 @@ def test_an_uninitialised_mbarrier_is_reported():
 
 
 # --------------------------------------------------------------------------- wgmma
-def swizzled_rows(matrix):
-    """Rows of up to 64 bf16 as a 128-byte swizzle lays them: 128 bytes a row, 16-byte pieces exchanged by row % 8."""
+def swizzled_rows(matrix, first=0):
+    """Rows of up to 64 bf16 as a 128-byte swizzle lays them: 128 bytes a row, 16-byte pieces exchanged by row % 8.
+
+    first: the row of the pattern at which the matrix begins.
+    """
     image = np.zeros((len(matrix), 64), np.uint16)
     for row, values in enumerate(matrix):
         for column, value in enumerate(bf16(values)):
-            image[row, column // 8 * 8 ^ row % 8 * 8 | column % 8] = value
+            image[row, column // 8 * 8 ^ (row + first) % 8 * 8 | column % 8] = value
     return image.reshape(-1).view(np.uint8)
 
 
-def wgmma_kernel(operands: str) -> str:
+def wgmma_kernel(operands: str, at: int = 0, base: int = 0) -> str:
+    """at: bytes into `box` at which the matrices begin; base: the base offset of their descriptors."""
     copies = "".join(
         f"ld.global.v4.b32 {{%a0,%a1,%a2,%a3}}, [%p+{at}]; st.shared.v4.b32 [%s+{at}], {{%a0,%a1,%a2,%a3}};\n"
         for at in range(0, 16384, 2048)
@@ -266,7 +270,8 @@ ld.param.u64 %q, [k_0]; mad.wide.u32 %p, %t, 16, %q;
 {copies}
 fence.proxy.async.shared::cta; bar.sync 0;
 ld.param.u64 %q, [k_1]; mad.wide.u32 %p, %t, 16, %q; ld.global.v4.b32 {{%a0,%a1,%a2,%a3}}, [%p];
-shr.u32 %b, %b, 4; cvt.u64.u32 %da, %b; or.b64 %da, %da, 0x4000004002000000; add.u64 %db, %da, 512;
+shr.u32 %b, %b, 4; cvt.u64.u32 %da, %b;
+or.b64 %da, %da, {0x4000004002000000 | base << 49:#x}; add.u64 %da, %da, {at // 16}; add.u64 %db, %da, 512;
 setp.ne.u32 %z, 0, 0;
 wgmma.fence.sync.aligned;
 wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {{%d0,%d1,%d2,%d3,%d4,%d5,%d6,%d7}}, {operands};
@@ -291,3 +296,63 @@ def test_wgmma_multiplies_matrices_of_every_orientation_and_from_registers(form,
     core.sim.run(wgmma_kernel(f"{matrix}, %db, %z, 1, -1,{turned} {int(columns)}"), "k", 1, 128, [image, fragment, out])
     for i in range(8):  # -1 is B's sign
         assert (out[:, i] == -(a @ b)[row + 8 * (i // 2 % 2), column + i // 4 * 8 + i % 2]).all()
+
+
+@pytest.mark.parametrize("base", [0, 3], ids=["pattern of the address", "pattern of the matrix"])
+def test_wgmma_reads_a_matrix_that_begins_inside_of_the_swizzle_pattern(base):
+    """PTX ISA, Matrix Descriptor Format: base offset = (where the pattern starts >> 7) & 7."""
+    a, b = (rng.integers(-9, 10, shape).astype(np.float32) for shape in ((64, 16), (16, 16)))
+    image, at = np.zeros(16384, np.uint8), 3 * 128
+    for place, matrix in ((at, a), (8192 + at, b.T)):
+        rows = swizzled_rows(matrix, 3 - base)
+        image[place : place + len(rows)] = rows
+    out = np.zeros((128, 8), np.float32)
+    text = wgmma_kernel("%da, %db, %z, 1, 1, 0, 0", at, base)
+    core.sim.run(text, "k", 1, 128, [image, np.zeros((128, 4), np.uint32), out])
+    thread = np.arange(128)
+    row, column = thread // 32 * 16 + thread % 32 // 4, thread % 4 * 2
+    for i in range(8):
+        assert (out[:, i] == (a @ b)[row + 8 * (i // 2 % 2), column + i // 4 * 8 + i % 2]).all()
+
+
+BOX = """
+struct alignas(64) Map { char bytes[128]; };
+extern "C" __global__ void k(const __grid_constant__ Map m, unsigned short* y) {
+    __shared__ alignas(1024) unsigned char room[4096];
+    __shared__ alignas(8) unsigned long long bar;
+    unsigned b = (unsigned)__cvta_generic_to_shared(&bar), d = (unsigned)__cvta_generic_to_shared(room + AT);
+    if (threadIdx.x == 0) {
+        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" :: "r"(b) : "memory");
+        asm volatile("fence.mbarrier_init.release.cluster; fence.proxy.async;" ::: "memory");
+        asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" :: "r"(b), "r"(16 * WIDTH) : "memory");
+        asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+                     " [%0], [%1, {%3, %3}], [%2];" :: "r"(d), "l"(&m), "r"(b), "r"(0) : "memory");
+    }
+    __syncthreads();
+    asm volatile("{.reg .pred p; W: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], 0; @!p bra W;}" :: "r"(b));
+    for (int i = threadIdx.x; i < 8 * WIDTH; i += 32) y[i] = *(unsigned short*)(room + AT + i * 2);
+}"""
+
+
+@pytest.mark.parametrize("at", [0, 128, 384, 640, 1024])
+@pytest.mark.parametrize("width", [32, 64, 128])
+def test_a_swizzled_box_may_begin_at_any_128_bytes(width, at):
+    """CUDA C++ Programming Guide, "The Swizzle Modes": smem[y][((y + offset) % 8) ^ x], offset = smem_ptr / 128 % 8.
+
+    The rows of the narrower modes are 128 bytes of `width` each: `y` is then a line of 128 bytes, and `x` its 16-byte
+    piece, of which only the lower bits are exchanged.
+    """
+    values = np.arange(16 * width // 2, dtype=np.uint16)
+    got = np.zeros(8 * width, np.uint16)
+    box = core.sim.Map(values.reshape(16, width // 2), (width // 2, 16), width)
+    core.sim.run(BOX, "k", 1, 32, [box, got], defines={"AT": at, "WIDTH": width})
+    pieces, lines = got.reshape(-1, 8, 8), got.size // 64
+    line, piece = np.arange(lines)[:, None], np.arange(8)[None, :]
+    swapped = piece ^ (line + at // 128) % (width // 16)
+    assert (pieces[line, swapped].reshape(-1) == values).all()
+
+
+def test_a_tensor_copy_asks_for_128_bytes_of_alignment():
+    box = core.sim.Map(np.zeros((16, 64), np.uint16), (64, 16), 128)
+    with pytest.raises(KernelError, match="the shared address must be a multiple of 128 bytes"):
+        core.sim.run(BOX, "k", 1, 32, [box, np.zeros(1024, np.uint16)], defines={"AT": 64, "WIDTH": 128})

@@ -60,7 +60,7 @@ def _float_change(name: str, kind: Type) -> Change:
 
     def change(old: Array, b: Array) -> Array:
         x, y = (form.decode(np.ascontiguousarray(v).view(small)) for v in (old, b))
-        value = exact_add(x, y) if name == "add" else EXTREMES[name](x, y)
+        value = exact_add(x, y, "rn") if name == "add" else EXTREMES[name](x, y)
         return np.ascontiguousarray(form.encode(value, "rn")).view(whole)
 
     return change

@@ -13,12 +13,20 @@ from core.device.sim.operands import Read, Step, Write, bits_reader, need, write
 from core.device.sim.parser import Instruction, Operand, Pair
 from core.device.sim.program import GONE, End, Program
 from core.device.sim.types import BOOL, SIGNED, UNSIGNED, Array
+from core.device.sim.warps import (
+    EVERYBODY,
+    U32,
+    WARP,
+    Meeting,
+    check_members,
+    check_named,
+    named,
+    of_lanes,
+    warp_words,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from core.device.sim.group import Group
-
-WARP = 32
-U32 = UNSIGNED[32]
 
 
 def over_lanes(g: Group, value: Array) -> Array:
@@ -37,28 +45,14 @@ def back(g: Group, full: Array) -> Array:
     return full if g.picked is None else full[g.picked]
 
 
-def check_members(g: Group, ins: Instruction, mask: Array) -> None:
-    """Every live lane named by a membermask must be here: nothing else is defined."""
-    members = over_lanes(g, mask).reshape(-1, WARP)[:, :1]  # a warp agrees on it
-    named = (members >> np.arange(WARP, dtype=np.uint32)) & np.uint32(1) == 1
-    here = g.active().reshape(-1, WARP)
-    awaited = named & ~here & g.live.reshape(-1, WARP) & here.any(1, keepdims=True)
-    if awaited.any():
-        lane = int(np.flatnonzero(awaited.reshape(-1))[0])
-        raise g.batch.fault(
-            ins, "member absent", "a lane that the membermask names does not come to this instruction", g, lane,
-            hint="name only the lanes that are here, such as __activemask() after a branch",
-        )  # fmt: skip
-
-
 def _checked(program: Program, ins: Instruction, operand: Operand) -> Callable[[Group], None]:
     read = bits_reader(program, operand, U32)
 
     def check(g: Group) -> None:
-        if g.index is not None and g.count != g.live_count:
-            first = read(g)
-            members = first if first.size != 1 else np.full(g.lanes if g.picked is None else g.count, first[0])
-            check_members(g, ins, members)
+        masks = read(g)
+        if masks.size == 1 and masks[0] == EVERYBODY and _whole_warps(g):
+            return
+        check_members(g, ins, g.spread(masks))
 
     return check
 
@@ -106,9 +100,7 @@ def _shfl(program: Program, ins: Instruction) -> Step:
 
 def ballots(g: Group, holds: Array) -> Array:
     """Per lane, the bits of its warp's concerned lanes for which a predicate holds."""
-    bits = (over_lanes(g, holds) & g.active()).reshape(-1, WARP)
-    words = np.packbits(bits, axis=1, bitorder="little").view(np.uint32)
-    return np.repeat(words.reshape(-1), WARP)
+    return np.repeat(warp_words(over_lanes(g, holds) & g.active()), WARP)
 
 
 @opcode("vote", "sync all/any/uni pred | sync ballot b32")
@@ -170,7 +162,7 @@ REDUCE: dict[str, np.ufunc] = {
 
 @opcode("redux", "sync add/min/max u32/s32 | sync and/or/xor b32")
 def _redux(program: Program, ins: Instruction) -> Step:
-    """redux.sync.op.type d, a, membermask: over the members of each warp."""
+    """redux.sync.op.type d, a, membermask: over the lanes that each lane's mask names."""
     function = REDUCE[ins.names[2]]
     kind = SIGNED[32] if ins.names[-1] == "s32" else U32
     value, mask = bits_reader(program, ins.operands[1], kind), bits_reader(program, ins.operands[2], U32)
@@ -180,10 +172,14 @@ def _redux(program: Program, ins: Instruction) -> Step:
 
     def reduce(g: Group) -> None:
         check(g)
-        members = over_lanes(g, mask(g)) & ballots(g, np.ones(1, np.bool_))
-        in_it = (members >> (np.arange(g.lanes, dtype=np.uint32) % WARP)) & np.uint32(1) == 1
-        full = np.where(in_it, over_lanes(g, value(g)), np.array(neutral).astype(kind)).reshape(-1, WARP)
-        write(g, back(g, np.repeat(function.reduce(full, axis=1).astype(kind), WARP)))
+        masks = of_lanes(g, g.spread(mask(g)))
+        sets = masks.max(1, keepdims=True)  # one set of lanes in each warp, or as many as it has masks
+        if ((masks != sets) & (masks != 0)).any():
+            sets = masks
+        in_it = named(sets) & g.active().reshape(-1, 1, WARP)
+        full = over_lanes(g, value(g)).reshape(-1, 1, WARP)
+        result = function.reduce(np.where(in_it, full, np.array(neutral).astype(kind)), axis=2)
+        write(g, back(g, np.broadcast_to(result, masks.shape).reshape(-1).astype(kind)))
 
     return reduce
 
@@ -207,15 +203,77 @@ def _elect(program: Program, ins: Instruction) -> Step:
     return elect
 
 
-@opcode("bar.warp", "sync")
-def _warp_barrier(program: Program, ins: Instruction) -> Step:
-    """A lockstep group has nothing to wait for; under the fair scheduler a warp is never split between groups."""
+@control("bar.warp", "sync")
+def _warp_barrier(program: Program, ins: Instruction, pc: int) -> End:
+    """bar.warp.sync membermask: waits until the lanes named have come to one, here or elsewhere, with the same mask."""
+    read = bits_reader(program, ins.operands[0], U32)
+    guard = condition(program, ins) if ins.predicate is not None else None
 
-    def sync(g: Group) -> None:
-        if g.batch.watch is not None:
-            g.batch.watch.warp_sync(g)
+    def barrier(g: Group) -> int:
+        if guard is not None and not _guarded(g, guard(g), pc):
+            return GONE
+        masks = g.spread(read(g))
+        if (masks == EVERYBODY).all() and _whole_warps(g):
+            _meet(g)
+        else:
+            check_named(g, ins, of_lanes(g, masks))
+            g.meeting = g.meeting or Meeting(g.lanes)
+            g.meeting.come(g.indices(), masks, pc + 1)
+            go_on(g)
+            return GONE
+        if guard is None:
+            return pc + 1
+        g.queue(pc + 1, g.active())
+        return GONE
 
-    return sync
+    return barrier
+
+
+def _whole_warps(g: Group) -> bool:
+    """Whether each warp is here with all its live lanes, or not at all."""
+    if g.index is None or g.count == g.live_count:
+        return True
+    here, live = warp_words(g.active()), warp_words(g.live)
+    return bool(((here == live) | (here == 0)).all())
+
+
+def go_on(g: Group) -> None:
+    """Lanes that waited in bar.warp.sync, and wait no longer, go on."""
+    met = g.meeting.leave(g.live) if g.meeting is not None else np.zeros(0, np.int64)
+    if not met.size:
+        return
+    assert g.meeting is not None
+    before, chosen = g.state(), np.zeros(g.lanes, np.bool_)
+    chosen[met] = True
+    g.select(chosen)
+    _meet(g)
+    g.restore(before)
+    places = g.meeting.resume[met]
+    for pc in np.unique(places):
+        lanes = np.zeros(g.lanes, np.bool_)
+        lanes[met[places == pc]] = True
+        g.queue(int(pc), lanes)
+
+
+def _meet(g: Group) -> None:
+    g.batch.progress += 1
+    if g.batch.watch is not None:
+        g.batch.watch.warp_sync(g)
+
+
+def _guarded(g: Group, holds: Array, pc: int) -> bool:
+    """Part the lanes for which a control instruction's predicate does not hold; whether any are left."""
+    chosen = g.spread(holds)
+    others = np.zeros(g.lanes, np.bool_)
+    others[g.indices()[~chosen]] = True
+    if others.any():
+        g.queue(pc + 1, others)
+        taken = np.zeros(g.lanes, np.bool_)
+        taken[g.indices()[chosen]] = True
+        if not taken.any():
+            return False
+        g.select(taken)
+    return True
 
 
 @control("bar", "cta? sync/arrive | cta? red popc u32 | cta? red and/or pred")
@@ -233,17 +291,8 @@ def _barrier(program: Program, ins: Instruction, pc: int) -> End:
     need(ins, not reducing or (guard is None and not sized), "a reduction over part of a thread block")
 
     def barrier(g: Group) -> int:
-        if guard is not None:
-            chosen = g.spread(guard(g))
-            others = np.zeros(g.lanes, np.bool_)
-            others[g.indices()[~chosen]] = True
-            if others.any():
-                g.queue(pc + 1, others)
-                taken = np.zeros(g.lanes, np.bool_)
-                taken[g.indices()[chosen]] = True
-                if not taken.any():
-                    return GONE
-                g.select(taken)
+        if guard is not None and not _guarded(g, guard(g), pc):
+            return GONE
         if holds is not None and write is not None:
             _reduce_block(g, ins, holds, write)
         names = g.concerned(number(g))

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.device.sim.floats import FORMATS, canonical, flush, packed_bits, readable
+from core.device.sim.floats import FORMATS, canonical, flush, packed_bits, readable, saturate
 from core.device.sim.opcodes import opcode
 from core.device.sim.operands import Step, bits_reader, disowning, need, writer
 from core.device.sim.parser import Instruction
 from core.device.sim.program import Program
-from core.device.sim.rounding import to_f32, to_odd, to_tf32
+from core.device.sim.rounding import to_f32, to_f64, to_odd, to_tf32
 from core.device.sim.types import TYPES, Array, Type
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ def _integers(program: Program, ins: Instruction, to: Type, of: Type) -> Step:
         low, high = max(limits.min, np.iinfo(of.numpy).min), min(limits.max, np.iinfo(of.numpy).max)
         return lambda g: write(g, np.clip(read(g), low, high).astype(to.numpy))
     if to.bits == of.bits:
-        return disowning(program, ins.operands[1], lambda g: write(g, read(g)))
-    # A widening keeps the source's sign; the register may be wider still than the type.
+        return disowning(program, ins.operands[1], lambda g: write(g, read(g).view(to.numpy)))
+    # A widening keeps the source's sign; a register wider still than the type takes that of the type.
     return lambda g: write(g, read(g).astype(to.numpy))
 
 
@@ -109,8 +109,8 @@ def _integer_to_float(program: Program, ins: Instruction, to: Type, of: Type) ->
 
     def convert(g: Group) -> None:
         value = read(g)
-        if to.name == "f64" and (of.bits < 64 or mode == "rn"):
-            write(g, value.astype(np.float64))
+        if to.name == "f64":
+            write(g, value.astype(np.float64) if of.bits < 64 or mode == "rn" else to_f64(*_halves(value), mode))
         elif to.name == "f32" and mode == "rn":
             write(g, value.astype(np.float32))
         else:
@@ -121,12 +121,15 @@ def _integer_to_float(program: Program, ins: Instruction, to: Type, of: Type) ->
 
 def _exact(value: Array) -> Array:
     """Integers as f64, rounded to odd where 64 bits do not fit."""
-    if value.dtype.itemsize < 8:
-        return value.astype(np.float64)
+    return value.astype(np.float64) if value.dtype.itemsize < 8 else to_odd(*_halves(value))
+
+
+def _halves(value: Array) -> tuple[Array, Array]:
+    """64-bit integers -> (the nearest f64, what that lost)."""
     high = (value >> value.dtype.type(32)).astype(np.float64) * 4294967296.0
     low = (value & value.dtype.type(0xFFFFFFFF)).astype(np.float64)
     total = high + low
-    return to_odd(total, (high - total) + low)
+    return total, (high - total) + low
 
 
 def _floats(program: Program, ins: Instruction, to: Type, of: Type) -> Step:
@@ -141,8 +144,7 @@ def _floats(program: Program, ins: Instruction, to: Type, of: Type) -> Step:
         if whole is not None:
             value = whole(value)
         if sat:
-            value = np.where(np.isnan(value), value.dtype.type(0), np.clip(value, 0, 1).astype(value.dtype))
-            value = value + value.dtype.type(0)  # -0 saturates to +0
+            value = saturate(value)
         if relu:
             value = np.where(value > 0, value, np.where(np.isnan(value), value, value.dtype.type(0)))
         if to.name == "f64":

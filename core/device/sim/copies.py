@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from core.device.sim.group import Group
 
 U32, U64 = UNSIGNED[32], UNSIGNED[64]
+TENSOR_ALIGN = 128  # bytes, of what a tensor copy reads or writes in shared memory
 
 
 @opcode("cp.async", "ca/cg $shared global $ahead?")
@@ -326,11 +327,15 @@ def _bulk_tensor(program: Program, ins: Instruction) -> Step:
 
 
 def _check(g: Group, ins: Instruction, m: Map, at: list[int], place: int, lane: int) -> None:
-    """What the hardware asks of a tensor copy."""
-    atom = {0: 128, 32: 256, 64: 512, 128: 1024}[m.swizzle]
+    """What the hardware asks of a tensor copy.
+
+    Shared memory lies on 128 bytes, whatever the swizzle: CUDA C++ Programming Guide, "The Swizzle Modes", Table 12
+    (Programming Guide 13, 4.11, Table 25). 1,024, 512 and 256 bytes are where the patterns of 128, 64 and 32 repeat;
+    they follow the absolute address (Table 11: offset = (smem_ptr / 128) % 8), as `swizzled` does.
+    """
     problems = {
         f"a copy of rank {len(at)} with a map of rank {len(m.dims)}": len(at) != len(m.dims),
-        f"the shared address must be a multiple of {atom} bytes under this swizzle": (place & 0xFFFFFF) % atom != 0,
+        f"the shared address must be a multiple of {TENSOR_ALIGN} bytes": (place & 0xFFFFFF) % TENSOR_ALIGN != 0,
         f"a box row of {m.box[0] * m.itemsize} bytes under a swizzle of {m.swizzle}": (
             m.swizzle > 0 and m.box[0] * m.itemsize > m.swizzle
         ),

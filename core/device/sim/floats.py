@@ -6,9 +6,11 @@ bits differ from chip to chip. NaN results are PTX's canonical ones.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 NAN32 = np.array([0x7FFFFFFF], np.uint32).view(np.float32)[0]
 TINY = np.float32(1.1754943508222875e-38)  # the smallest normal f32
+SMALL, HUGE = 2.0**-900, 2.0**990  # f64 sizes beyond which the error terms of a product may not be representable
 TOGETHER = 32768  # products of fma instructions that are computed in one go
 DROPPED, LEAST = np.int64(35), np.iinfo(np.int64).min
 LOW, HALF = np.int64(0x1FFFFFFF), np.int64(0x10000000)  # the bits of an f64 that an f32 has no room for; their middle
@@ -77,6 +80,12 @@ def flush(value: Array) -> Array:
     return np.where(small, np.copysign(value.dtype.type(0), value), value) if small.any() else value
 
 
+def saturate(value: Array) -> Array:
+    """.sat: into [+0, 1]; NaN becomes +0, and so does -0."""
+    zero, one = value.dtype.type(0), value.dtype.type(1)
+    return np.asarray(np.where(value > 0, np.minimum(value, one), zero), value.dtype)
+
+
 def readable(program: Program, operand: Operand, name: str, ftz: bool = False) -> Read:
     """Reads an operand as numbers to compute with: integers as they are, 16-bit floats as f32, pairs as (n, 2)."""
     form = FORMATS.get(name)
@@ -100,24 +109,35 @@ def packed_bits(form: Format, bits: Array) -> Array:
 
 
 # --------------------------------------------------------------------------- exact arithmetic in f64
-def exact_add(a: Array, b: Array) -> Array:
-    return to_odd(*two_sum(a.astype(np.float64), b.astype(np.float64)))
+# Each returns f64 rounded to odd, for a rounding in `mode`, which decides the sign of a sum that is zero.
+def exact_add(a: Array, b: Array, mode: str) -> Array:
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    total = to_odd(*two_sum(x, y))
+    if mode != "rm":
+        return total
+    # IEEE 754, 6.3: x + -x is +0, but -0 where rounding is downwards.
+    return np.where((total == 0) & (np.signbit(x) | np.signbit(y)), -0.0, total)
 
 
-def exact_fma(a: Array, b: Array, c: Array) -> Array:
-    """a * b + c of formats up to 24 bits: the product is exact in f64."""
-    return to_odd(*two_sum(a.astype(np.float64) * b.astype(np.float64), c.astype(np.float64)))
+def exact_multiply(a: Array, b: Array, mode: str) -> Array:
+    """The product of formats up to 24 bits, which f64 holds whole."""
+    return np.asarray(a.astype(np.float64) * b.astype(np.float64))
 
 
-def exact_divide(a: Array, b: Array) -> Array:
+def exact_fma(a: Array, b: Array, c: Array, mode: str) -> Array:
+    return exact_add(exact_multiply(a, b, mode), c, mode)
+
+
+def exact_divide(a: Array, b: Array, mode: str) -> Array:
     x, y = a.astype(np.float64), b.astype(np.float64)
     result = x / y
     lost = x - result * y  # exact when the quotient fits f32, the only case in which its sign matters
     single = result.astype(np.float32).astype(np.float64) == result
-    return to_odd(result, np.where(single & np.isfinite(result), lost * np.sign(y), 0.0))
+    finite = np.isfinite(result) & np.isfinite(y)
+    return to_odd(result, np.where(single & finite, lost * np.sign(y), 0.0))
 
 
-def exact_sqrt(a: Array) -> Array:
+def exact_sqrt(a: Array, mode: str) -> Array:
     x = a.astype(np.float64)
     result = np.sqrt(x)
     single = result.astype(np.float32).astype(np.float64) == result
@@ -125,11 +145,31 @@ def exact_sqrt(a: Array) -> Array:
 
 
 def fma_f64(a: Array, b: Array, c: Array) -> Array:
-    """The single rounding of a * b + c in f64 (Boldo and Melquiond), barring over- and underflow."""
+    """The single rounding of a * b + c in f64 (Boldo and Melquiond); by integers where that over- or underflows."""
     product, lost = two_product(a, b)
     top, rest = two_sum(c, lost)
     high, low = two_sum(product, top)
-    return np.where(np.isfinite(high), high + to_odd(*two_sum(rest, low)), a * b + c)
+    total = high + to_odd(*two_sum(rest, low))
+    # A total of zero is exact, and has the sign that the plain sum gives it.
+    result = np.where(np.isfinite(high) & (total != 0), total, a * b + c)
+    sizes = [np.abs(v) for v in np.broadcast_arrays(a, b, c, product)]
+    wide = np.isfinite(sizes[0]) & np.isfinite(sizes[1]) & np.isfinite(sizes[2]) & (np.maximum.reduce(sizes) > HUGE)
+    small = (sizes[0] != 0) & (sizes[1] != 0) & (sizes[3] < SMALL) & (sizes[2] < SMALL)
+    for i in np.flatnonzero(wide | small):
+        result[i] = _fma_by_integers(*(float(v[i]) for v in np.broadcast_arrays(a, b, c)))
+    return result
+
+
+def _fma_by_integers(a: float, b: float, c: float) -> float:
+    """a * b + c of finite f64, exactly, and then Python's division of integers, which rounds to nearest even."""
+    exact = Fraction(a) * Fraction(b) + Fraction(c)
+    if exact == 0:
+        return a * b + c
+    try:
+        size = float(abs(exact))
+    except OverflowError:
+        size = math.inf
+    return -size if exact < 0 else size
 
 
 def fma_f32(a: Array, b: Array, c: Array) -> Array:
@@ -199,7 +239,7 @@ def _finish(ins: Instruction) -> Callable[[Array], Array]:
         if ftz:
             value = flush(value)
         if sat:
-            value = np.where(np.isnan(value), np.float32(0), np.clip(value, np.float32(0), np.float32(1)))
+            value = saturate(value)
         return value
 
     return finish
@@ -229,11 +269,11 @@ def arithmetic(native: Callable[..., Array], exact: Callable[..., Array] | None)
         relu, sat = "relu" in ins.names, "sat" in ins.names
 
         def compute(g: Group) -> None:
-            value = exact(*(read(g) for read in reads))
+            value = exact(*(read(g) for read in reads), mode=mode)
             if relu:
                 value = np.where(value > 0, value, np.where(np.isnan(value), value, 0.0))
             if sat:
-                value = np.where(np.isnan(value), 0.0, np.clip(value, 0.0, 1.0))
+                value = saturate(value)
             bits = form.encode(value, mode)
             if ftz and form.bits == 32:
                 bits = flush(bits.view(np.float32)).view(np.uint32)
@@ -245,8 +285,8 @@ def arithmetic(native: Callable[..., Array], exact: Callable[..., Array] | None)
 
 
 _ADD = arithmetic(lambda a, b: a + b, exact_add)
-_SUB = arithmetic(lambda a, b: a - b, lambda a, b: exact_add(a, -b))
-_MUL = arithmetic(lambda a, b: a * b, lambda a, b: a.astype(np.float64) * b.astype(np.float64))
+_SUB = arithmetic(lambda a, b: a - b, lambda a, b, mode: exact_add(a, -b, mode))
+_MUL = arithmetic(lambda a, b: a * b, exact_multiply)
 _DIV = arithmetic(lambda a, b: a / b, exact_divide)
 
 
@@ -461,8 +501,8 @@ FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "cos": np.cos,
     "tanh": np.tanh,
 }
-DIRECTED: dict[str, Callable[[Array], Array]] = {
-    "rcp": lambda a: exact_divide(np.ones(1, a.dtype), a),
+DIRECTED: dict[str, Callable[[Array, str], Array]] = {
+    "rcp": lambda a, mode: exact_divide(np.ones(1, a.dtype), a, mode),
     "sqrt": exact_sqrt,
 }
 
@@ -486,7 +526,7 @@ def _function(program: Program, ins: Instruction) -> Step:
     def apply(g: Group) -> None:
         x = read(g)
         if directed:
-            write(g, finish(to_f32(DIRECTED[ins.names[0]](x), mode)))
+            write(g, finish(to_f32(DIRECTED[ins.names[0]](x, mode), mode)))
             return
         value: Array = np.asarray(function(x.astype(np.float64)))
         if form.bits == 64:

@@ -19,6 +19,7 @@ import numpy as np
 
 from core.device.sim.inflight import Queue, Registers
 from core.device.sim.types import Array
+from core.device.sim.warps import Meeting
 
 if TYPE_CHECKING:
     from core.device.sim.scheduler import Batch
@@ -55,6 +56,7 @@ class Group:
         self.queues: dict[str, Queue] = {}  # strict mode: asynchronous work under way
         self.wgmma = Registers()
         self.waiting = 0  # lanes that wait in barriers
+        self.meeting: Meeting | None = None  # lanes that wait in bar.warp.sync
         self.pc = 0
 
     # ------------------------------------------------------------------ which lanes

@@ -6,7 +6,7 @@ Device functions are copied into their callers, so there is no call stack; recur
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -40,6 +40,7 @@ T = TypeVar("T")
 End = Callable[["Group"], int]  # runs a block's last instruction; the next program counter, or GONE
 GONE = -1  # the lanes went on elsewhere, wait, or have exited
 CARRY = "%carry"
+EXTERN_ALIGN = 16  # the least alignment of an extern shared array
 MAX_INLINED = 200_000  # instructions; a call tree larger than this is a mistake
 
 
@@ -67,9 +68,8 @@ class Program:
     places: dict[str, tuple[str, int]] = field(default_factory=dict)  # variable -> (space, address)
     tables: dict[str, tuple[str, ...]] = field(default_factory=dict)
     parameters: list[tuple[Variable, int]] = field(default_factory=list)  # with offsets in the parameter buffer
-    shared_size: int = layout.SHARED_START  # static
+    shared_size: int = layout.SHARED_START  # where dynamic shared memory begins
     shared_used: int = layout.SHARED_START  # end of the last static variable
-    dynamic: list[str] = field(default_factory=list)  # extern shared arrays
     local_size: int = 0
     blocks: dict[int, Block] = field(default_factory=dict)
     fresh: list[Array] = field(default_factory=list)
@@ -138,15 +138,9 @@ def link(module: Module, name: str, globals_at: dict[str, int]) -> Program:
     program = Program(name, module, entry)
     program.places |= {symbol: ("global", address) for symbol, address in globals_at.items()}
     _place_parameters(program)
-    for variable in module.variables.values():
-        if variable.space == "shared":
-            _place(program, variable, variable.name)
     _flatten(program, entry, "", {}, (name,))
+    _place_shared(program)
     program.kinds[CARRY] = TYPES["u32"]
-    program.shared_used = program.shared_size
-    program.shared_size = -(-program.shared_size // 16) * 16
-    for symbol in program.dynamic:
-        program.places[symbol] = ("shared", program.shared_size)
     for number, (register, kind) in enumerate(program.kinds.items()):
         program.numbers[register] = number
         program.fresh.append(np.zeros(1, kind.raw))
@@ -164,11 +158,8 @@ def _place_parameters(program: Program) -> None:
 
 
 def _place(program: Program, variable: Variable, name: str) -> None:
-    """Give a shared or local variable its address; arrays of unknown size come last (dynamic shared memory)."""
+    """Give a shared or local variable its address."""
     if variable.space == "shared":
-        if variable.size == 0:
-            program.dynamic.append(name)
-            return
         program.shared_size = -(-program.shared_size // variable.align) * variable.align
         program.places[name] = ("shared", program.shared_size)
         program.shared_size += variable.size
@@ -176,6 +167,41 @@ def _place(program: Program, variable: Variable, name: str) -> None:
         program.local_size = -(-program.local_size // max(variable.align, 8)) * max(variable.align, 8)
         program.places[name] = ("local", program.local_size)
         program.local_size += variable.size
+
+
+def _place_shared(program: Program) -> None:
+    """The module's shared variables, behind those of the functions, as ptxas lays them out.
+
+    Seen in the cubins of ptxas 13.0: those that the kernel uses, in the order of their declarations; then every
+    `extern` array of the module, used or not, each at the next multiple of its alignment and of 16. Dynamic shared
+    memory begins at the last of these, and the launch's size counts from there.
+    """
+    variables = [v for v in program.module.variables.values() if v.space == "shared"]
+    used = {symbol for i in program.instructions for operand in i.operands for symbol in _symbols(operand)}
+    for variable in variables:
+        if variable.size and variable.name in used:
+            _place(program, variable, variable.name)
+    program.shared_used = program.shared_size
+    program.shared_size = _up(program.shared_size, EXTERN_ALIGN)
+    for variable in variables:
+        if not variable.size:
+            program.shared_size = _up(program.shared_size, max(EXTERN_ALIGN, variable.align))
+            program.places[variable.name] = ("shared", program.shared_size)
+
+
+def _up(size: int, align: int) -> int:
+    return -(-size // align) * align
+
+
+def _symbols(operand: Operand) -> Iterator[str]:
+    """The variables that an operand names."""
+    if isinstance(operand, Symbol):
+        yield operand.name
+    elif isinstance(operand, Address):
+        yield from _symbols(operand.base)
+    elif isinstance(operand, Vector):
+        for part in operand.parts:
+            yield from _symbols(part)
 
 
 def _flatten(
@@ -328,7 +354,7 @@ def _steps(program: Program, body: list[Instruction], special: set[int]) -> list
 
 
 def _controls(instruction: Instruction, table: dict[str, Any]) -> bool:
-    """Whether the longest row of an opcode's name is one of control: bar.sync is, bar.warp is not."""
+    """Whether the longest row of an opcode's name is one of control: bra is, cp.async.bulk.wait_group is not."""
     every = beginnings(instruction.names)
     return next((name in table for name, _ in every if name in table or name in OPCODES), False)
 

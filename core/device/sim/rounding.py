@@ -45,6 +45,13 @@ def to_odd(value: Array, lost: Array) -> Array:
     return np.where(even, bits + np.where(away, ONE, -ONE), bits).view(np.float64)
 
 
+def to_f64(value: Array, lost: Array, mode: str) -> Array:
+    """f64 `value`, the nearest to an exact result, and what it lost -> f64 in a rounding mode."""
+    down, up = np.nextafter(value, -np.inf), np.nextafter(value, np.inf)
+    below, above = np.where(lost < 0, down, value), np.where(lost > 0, up, value)
+    return {"rn": value, "rm": below, "rp": above, "rz": np.where(value > 0, below, above)}[mode]
+
+
 def to_f32(value: Array, mode: str = "rn") -> Array:
     """f64 (exact, or rounded to odd) -> f32 in a rounding mode."""
     nearest = value.astype(np.float32)

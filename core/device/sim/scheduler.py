@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from core.device.sim import memory as layout
+from core.device.sim.collectives import go_on
 from core.device.sim.count import Counter
 from core.device.sim.errors import KernelError
 from core.device.sim.group import Group
@@ -27,6 +28,7 @@ from core.device.sim.program import Program
 from core.device.sim.special import special
 from core.device.sim.strict import Watch
 from core.device.sim.types import Array
+from core.device.sim.warps import Meeting
 
 LANES = 16384  # of a fast group: registers of that many lanes still lie in a core's cache
 WARP = 32
@@ -178,6 +180,8 @@ class Batch:
                     ins = self.program.instructions[first[0].pc - 1]
                     self._whole(ins, first[0].group, first[0].index, np.array([key[0]]))
                 self.complete(key)
+        if g.meeting is not None:
+            go_on(g)
         for number in self.cluster_barriers:
             settle_cluster(self, number)
 
@@ -319,6 +323,9 @@ class Batch:
         """Nobody can go on: all have exited, or somebody waits in vain."""
         if self.watch is not None:
             self.watch.later.finish()
+        for g in self.groups:
+            if g.meeting is not None:
+                self._waits_in_vain(g, g.meeting)
         for (_, number), counted in self.barriers.items():
             if counted.waiting:
                 waiting = counted.waiting[0]
@@ -338,6 +345,16 @@ class Batch:
             ins = self.program.instructions[one.pc - 1]
             message = "threads wait for a phase that never completes: too few arrivals, or bytes that never come"
             raise self.fault(ins, "deadlock", message, one.group, int(one.index[0]))
+
+    def _waits_in_vain(self, g: Group, meeting: Meeting) -> None:
+        lane = meeting.waits()
+        if lane is None:
+            return
+        other, mask = meeting.awaited(lane, g.live), int(meeting.masks[lane])
+        message = f"lane {lane % WARP} waits for lane {other}, which its mask {mask:#x} names and which does not come"
+        ins = self.program.instructions[int(meeting.resume[lane]) - 1]
+        hint = "every lane that a mask names comes to a barrier of the warp, with the same mask"
+        raise self.fault(ins, "member absent", message, g, lane, hint=hint)
 
     def hopeless(self, g: Group, kind: str, message: str) -> KernelError:
         lane = int(np.flatnonzero(g.live)[0])

@@ -169,17 +169,23 @@ def _movmatrix(program: Program, ins: Instruction) -> Step:
 SWIZZLES = {0: 0, 1: 128, 2: 64, 3: 32}  # by the descriptor's bits 62-63
 
 
-def swizzled(offset: Array, swizzle: int) -> Array:
-    """Shared addresses with bits 4-6 exchanged by those above 6, as tensor copies and wgmma see them."""
+def swizzled(offset: Array, swizzle: int, base: int = 0) -> Array:
+    """Shared addresses with bits 4-6 exchanged by those above 6, as tensor copies and wgmma see them.
+
+    base: where the pattern starts, in units of 128 bytes; 0 where it starts at multiples of 1,024.
+    """
     mask = {0: 0, 32: 1, 64: 3, 128: 7}[swizzle]
-    return np.asarray(offset ^ (((offset >> 7) & mask) << 4))
+    return np.asarray(offset ^ ((((offset >> 7) - base) & mask) << 4))
 
 
 def descriptor_offsets(descriptor: int, rows: int, depth: int, nbytes: int, transposed: bool) -> Array:
     """Shared addresses (rows, depth) of the matrix that a descriptor describes; PTX ISA 9.7.15.5.
 
     `rows` runs along M or N. K-major: 8 rows of one swizzle span make an atom, `stride` bytes apart. Otherwise
-    M or N is contiguous: spans of it are `leading` apart, groups of 8 of K `stride`.
+    M or N is contiguous: spans of it are `leading` apart, groups of 8 of K `stride`. The matrix may start at any
+    multiple of 16 bytes; the base offset (bits 49-51) says where the pattern starts, as PTX ISA's "Matrix Descriptor
+    Format" defines it: 0 for a pattern that starts at 1,024 bytes (512 and 256 under the narrower swizzles), which is
+    what tensor copies write at any address; else (start of the pattern >> 7) & 7.
     """
     start, leading, stride = ((descriptor >> at & 0x3FFF) << 4 for at in (0, 16, 32))
     span = SWIZZLES[descriptor >> 62 & 3]
@@ -194,7 +200,7 @@ def descriptor_offsets(descriptor: int, rows: int, depth: int, nbytes: int, tran
     else:
         inner = span // nbytes
         offset = r // inner * leading + r % inner * nbytes + k // 8 * stride + k % 8 * span
-    return swizzled(start + offset, span)
+    return swizzled(start + offset, span, descriptor >> 49 & 7)
 
 
 @opcode(
