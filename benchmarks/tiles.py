@@ -28,7 +28,8 @@ sys.path.insert(0, str(ROOT))  # the checkout, installed or not
 
 from core.config import load_config  # noqa: E402
 from core.device.arguments import signature  # noqa: E402
-from core.device.launch import MAX_SHARED  # noqa: E402
+from core.device.chips import CHIPS as LIMITS  # noqa: E402
+from core.device.chips import GPUS, Gpu, chip_of, resident_blocks  # noqa: E402
 from core.device.planned import PlannedDevice  # noqa: E402
 from core.graph import load_model  # noqa: E402
 from core.loader import load_registry  # noqa: E402
@@ -39,7 +40,6 @@ CONFIG, BATCHES = "configs/gpt2_124m.toml", (1, 2, 4, 8, 16, 32, 64)  # sequence
 GAIN = 0.10  # of the op's time: less is within the model's own error
 ALONE = 50
 SHARED, L2 = 128, (24, 64)  # bytes a clock and multiprocessor
-REGISTERS, RESERVED = 65536, 1024  # of a multiprocessor; bytes of shared memory that each thread block takes besides
 SOURCE = "not measured: benchmarks/tiles.py, a model of waves, shared memory and L2, for {chip}"
 DEPTH = {"mma_forward": "K", "mma_gelu": "K", "mma_dx": "N", "mma_dgelu": "N", "mma_dweight": "slice"}
 
@@ -49,14 +49,17 @@ class Chip:
     """clocks: of a multiprocessor for the 2,048 multiply-adds of a bf16 mma.sync; from the makers' peak rates."""
 
     name: str
-    arch: str
-    sms: int
+    gpu: Gpu
     clocks: float
+
+    @property
+    def arch(self) -> str:
+        return LIMITS[self.gpu.number].arch
 
 
 CHIPS = (
-    Chip("A100", "sm_80", 108, 2.0),
-    Chip("H100 SXM and H200", "sm_90a", 132, 1.6),  # mma.sync reaches five eighths of what wgmma does there
+    Chip("A100", GPUS["A100-SXM4-80GB"], 2.0),
+    Chip("H100 SXM and H200", GPUS["H200"], 1.6),  # mma.sync reaches five eighths of what wgmma does there
 )
 
 
@@ -65,7 +68,7 @@ class Modelled(PlannedDevice):
 
     def __init__(self, chip: Chip, l2: float) -> None:
         super().__init__(chip.arch)
-        self.sms, self.chip, self.l2 = chip.sms, chip, l2
+        self.sms, self.modelled, self.l2 = chip.gpu.sms, chip, l2
 
     def elapsed(self, groups):
         return [sum(map(self.clocks, commands)) for commands in groups]
@@ -83,7 +86,7 @@ class Modelled(PlannedDevice):
         copied = (rows + columns) * 16 * each
         fragments = warps * (rows / tile["WARPS_I"] + columns / tile["WARPS_J"]) * 16 * each
         longest = max(
-            rows * columns * 16 / 2048 * self.chip.clocks, (copied + fragments) / SHARED, copied / self.l2
+            rows * columns * 16 / 2048 * self.modelled.clocks, (copied + fragments) / SHARED, copied / self.l2
         )  # fmt: skip
         alone = ALONE if min(most, at_once) * warps <= 4 else 0
         steps = math.ceil(int(given[DEPTH[launch.kernel.name]]) / 16)
@@ -92,9 +95,8 @@ class Modelled(PlannedDevice):
 
     def resident_blocks(self, launch):
         used = self.prepare([launch])[launch.kernel]
-        registers = math.ceil(used.registers / 8) * 8 * math.prod(launch.block)
-        room = MAX_SHARED[int("".join(c for c in self.arch if c.isdigit()))] * 1024 + RESERVED
-        return min(REGISTERS // registers, room // (launch.smem + used.shared + RESERVED))
+        threads = math.prod(launch.block)
+        return resident_blocks(chip_of(self.arch), used.registers, used.shared, threads, launch.smem)
 
 
 def timed(chip, l2, batch, registry):

@@ -31,7 +31,7 @@ LOADED, BROKEN, DISABLED = "loaded", "broken", "disabled"
 REFERENCE = "reference"
 AUTO = "auto"  # what a config says for "choose one": no variant can have this name
 DEVICES = ("cpu", "cuda")  # what a variant can be written for; the simulator runs the variants of cuda
-ARCH = re.compile(r"sm_\d{2,3}(\+|[a-z])?")
+ARCH = re.compile(r"sm_\d{2,3}[af+]?")
 LAUNCHERS = ("forward", "backward", "forward_backward")
 METHODS = (*LAUNCHERS, "configs", "workspace", "counters", "why_not")
 FIELDS = tuple(Variant.__annotations__)
@@ -426,7 +426,7 @@ def _check_identity(variant: Variant) -> None:
         near = did_you_mean(variant.device, DEVICES)
         raise BuildError(f'device "{variant.device}" is not one of {", ".join(DEVICES)}{near}')
     if not ARCH.fullmatch(variant.arch):
-        raise BuildError(f'arch "{variant.arch}" is not of the form "sm_80+", "sm_80" or "sm_90a"')
+        raise BuildError(f'arch "{variant.arch}" is not of the form "sm_80+", "sm_80", "sm_90a" or "sm_100f"')
 
 
 def _check_signatures(cls: type[Variant]) -> None:

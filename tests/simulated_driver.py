@@ -41,21 +41,14 @@ def launch(function, grid, block, shared, cluster, parameters):
     return 0
 
 
-@CFUNCTYPE(c_int, c_void_p, c_int)
-def sizes(function, index):
-    kernel, found = simulator(function)
-    held = found.program(kernel.name).parameters
-    return held[index][0].size if index < len(held) else 0
-
-
 class Simulated(CudaDevice):
     def __init__(self):
         super().__init__()
         self.sms = 4  # as many as the simulator has, so that grids are the same
 
-    def _load(self, kernel, cubin):
-        function = super()._load(kernel, cubin)
-        kernels[int(function)] = kernel
+    def _load(self, kernel, code):
+        function = super()._load(kernel, code)
+        kernels[int(function.handle)] = kernel
         return function
 
     def resident(self, kernel, threads, smem):
@@ -64,7 +57,7 @@ class Simulated(CudaDevice):
 
 def simulate(stub):
     """From here on a CudaDevice computes."""
-    stub.stub_simulate(c_void_p(base), allocate, launch, sizes)
+    stub.stub_simulate(c_void_p(base), allocate, launch)
     module.CudaDevice = Simulated
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from core.cli import run as main
+from core.device.chips import GPUS, gpu
 from core.engine import Engine, Settings
 from core.graph import load_model
 from core.loader import load_registry
 from core.plan import TRAIN
-from core.plan.cost import CHIPS, Flops, chip, node_flops, per_token
+from core.plan.cost import Flops, node_flops, per_token
 from core.train.bench import Bench, Launched, bench, chrome_trace
 
 SMALL = {"V": 61, "C": 32, "H": 2, "L": 2, "S": 16, "B": 2, "T": 8}
@@ -68,12 +69,12 @@ def test_floors_and_utilisation_follow_from_the_chips_peaks():
 
 
 def test_a_chip_that_is_not_listed_has_no_peaks_rather_than_anothers():
-    assert chip("NVIDIA H200") is CHIPS["H200"] and chip("NVIDIA GeForce RTX 4090") is CHIPS["RTX 4090"]
-    assert chip("NVIDIA GeForce RTX 4070 Ti SUPER") is None and chip("") is None
+    assert gpu("NVIDIA H200") is GPUS["H200"] and gpu("NVIDIA GeForce RTX 4090") is GPUS["RTX 4090"]
+    assert gpu("NVIDIA GeForce RTX 4070 Ti SUPER") is None and gpu("") is None
 
 
 def test_f32_as_tf32_has_the_peak_of_tensor_cores_where_there_are_any():
-    ampere, turing = CHIPS["A100-SXM4-80GB"], CHIPS["RTX 2080"]
+    ampere, turing = GPUS["A100-SXM4-80GB"], GPUS["RTX 2080"]
     assert (ampere.peak("f32"), ampere.peak("f32", tf32=True)) == (19.5e12, 156e12)
     assert ampere.peak("bf16", tf32=True) == ampere.peak("bf16") == 312e12
     assert turing.peak("f32", tf32=True) == turing.peak("f32") and turing.peak("bf16") is None

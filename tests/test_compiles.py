@@ -73,7 +73,7 @@ def verdicts_of(made):
 
 def test_a_sound_kernel_passes_on_every_architecture_in_both_dtypes(variant):
     log = verdicts_of(variant(SOUND, "sm_75+"))
-    assert log.passed == 7 * 2 and not log.failed
+    assert log.passed == 10 * 2 and not log.failed
 
 
 def test_only_what_is_declared_is_compiled(variant):
@@ -87,8 +87,11 @@ def test_spills_are_told_with_kernel_and_architecture(variant):
 
 def test_more_shared_memory_than_an_architecture_has_is_told_for_that_one_alone(variant):
     failed = verdicts_of(variant(SOUND, "sm_86+", smem=150_000)).failed
-    assert {m.partition(" for ")[2].split()[0] for m in failed} == {"sm_86", "sm_89", "sm_120a"}
-    assert all("150,000 bytes of shared memory a thread block; there are 101,376" in m for m in failed)
+    assert {m.partition(" for ")[2].split()[0] for m in failed} == {"sm_86", "sm_89", "sm_120a", "sm_121a"}
+    assert all(
+        "150,000 bytes of shared memory a thread block, 0 static and 150,000 dynamic; there are 101,376" in m
+        for m in failed
+    )
 
 
 def test_a_kernel_that_is_not_there_is_told(variant):
@@ -100,6 +103,23 @@ def test_the_op_check_runs_it_and_fails_by_it(variant):
     sound = check_variant(GELU, variant(SOUND, "sm_80+"), REGISTRY)
     assert "compile" in sound.checks and sound.passed
     assert check_variant(GELU, variant(SOUND, "sm_86+", smem=150_000), REGISTRY).failed_checks() == ["compile"]
+
+
+STATIC = SOUND.replace("int n) {", "int n) {\n    __shared__ float s[32];\n    s[threadIdx.x % 32] = x[0];").replace(
+    "y[i] =", "y[i] = s[0] *"
+)
+
+
+def test_static_shared_memory_counts_too(variant):
+    """A chip's whole thread block: 101,376 bytes on sm_86 and sm_120, of which 128 are static."""
+    assert not verdicts_of(variant(STATIC, "sm_86", smem=101_376 - 128)).failed
+    (first, *_) = verdicts_of(variant(STATIC, "sm_86", smem=101_376 - 64)).failed
+    assert "128 static and 101,312 dynamic; there are 101,376" in first
+
+
+def test_an_architecture_of_no_chip_is_told_instead_of_passing_unchecked(variant):
+    (message,) = verdicts_of(variant(SOUND, "sm_130+")).failed
+    assert 'arch "sm_130+": there is no such chip' in message
 
 
 def test_registers_of_a_whole_thread_block_are_held_against_the_file():

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +15,12 @@ import pytest
 from core.device.cuda import pack
 
 HERE = Path(__file__).parent
-COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+spec = importlib.util.spec_from_file_location("stub", HERE / "stub.py")
+stub_driver = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(stub_driver)
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="the stub is a libcuda.so.1"),
-    pytest.mark.skipif(COMPILER is None, reason="no C compiler to build the stub with"),
+    pytest.mark.skipif(stub_driver.COMPILER is None, reason="no C compiler to build the stub with"),
 ]
 
 # what every script below starts with
@@ -84,14 +86,12 @@ def scale(folder, **how):
 def out(value):
     print("@@" + json.dumps(value))
 """
-PARAMETERS = "scale=8,8,4,4;mapped=4,128,8;fill=8,4,8;copy=8,8,8;add=8,8,8;dot=8,4,8,8,8"
 
 
 @pytest.fixture(scope="module")
 def stub(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stub")
-    command = [str(COMPILER), "-shared", "-fPIC", "-o", str(folder / "libcuda.so.1"), str(HERE / "stub_driver.c")]
-    subprocess.run(command, check=True, capture_output=True)
+    stub_driver.build(folder)
     return folder
 
 
@@ -100,7 +100,7 @@ def host(stub, tmp_path):
     """host(code, **environment): runs `code` against the stub; what it hands to `out`."""
 
     def run(code, **environment):
-        env = {**os.environ, "LD_LIBRARY_PATH": str(stub), "STUB_PARAMETERS": PARAMETERS, **environment}
+        env = {**os.environ, "LD_LIBRARY_PATH": str(stub), **environment}
         code = f"{START}\nFOLDER = {str(tmp_path)!r}\n{code}"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=300)
         assert done.returncode == 0, done.stderr
@@ -122,7 +122,7 @@ out([d.describe(), d.arch, d.precisions, d.sms, d.can_run(Old())])
 
 
 def test_turing_computes_in_f32_only(host):
-    assert host("out(CudaDevice().precisions)", STUB_MAJOR="7", STUB_MINOR="5") == ["f32"]
+    assert host("out(CudaDevice().precisions)", STUB_CHIP="75") == ["f32"]
 
 
 def test_memory_is_zeroed_aligned_and_given_back(host):
@@ -324,14 +324,16 @@ def test_a_training_step_through_the_cuda_device_gives_the_simulators_bits(host)
 
 
 def test_arguments_that_the_compiled_kernel_does_not_take_are_refused(host):
-    kind, code, message, _ = host(
-        """
+    """Also where a macro hides the kernel's parameters from a reading of its source."""
+    kind, code, message, _ = host("""
 d = CudaDevice()
 t = tensor(d, (32,))
-out(failing(lambda: d.run(d.record(scale(FOLDER), "forward", Tensors(y=t, x=t), None, None))))
-""",
-        STUB_PARAMETERS="scale=8,8,8,4",
-    )
+v = scale(FOLDER)
+(path,) = v.sources["forward"]
+takes = '#define TAKES(e) e* y, e* x, e* z, int n'
+path.write_text(takes + '\\nextern "C" __global__ void scale(TAKES(elem)) { y[n] = *x + *z; }')
+out(failing(lambda: d.run(d.record(v, "forward", Tensors(y=t, x=t), None, None))))
+""")
     assert (kind, code) == ("BuildError", 3)
     assert "scale.mine forward, kernel scale" in message and "8, 8, 4, 4 bytes; the kernel takes 8, 8, 8, 4" in message
 
@@ -352,15 +354,94 @@ out(stub.stub_launches())
     )
 
 
-def test_more_shared_memory_than_there_is_is_refused(host):
-    kind, _, message, _ = host("""
+STATIC = """
+STATIC = '''
+extern "C" __global__ void scale(elem* y, const elem* x, float by, int n) {
+    __shared__ float fixed[32];
+    extern __shared__ float room[];
+    fixed[threadIdx.x] = room[threadIdx.x] = x[n];
+    __syncthreads();
+    y[threadIdx.x] = elem(by * fixed[31 - threadIdx.x] + room[0]);
+}
+'''
+
+def static(smem):
+    v = scale(FOLDER, smem=smem)
+    v.sources["forward"][0].write_text(STATIC)
+    return v
+
 d = CudaDevice()
-d._most_shared = 99 * 1024
 t = tensor(d, (32,))
-v = scale(FOLDER, smem=100 * 1024)
-out(failing(lambda: d.run(d.record(v, "forward", Tensors(y=t, x=t), None, None))))
-""")
-    assert kind == "BuildError" and "102400 bytes of dynamic shared memory; Stub GPU has 101376" in message
+def launch(smem, capture):
+    commands = d.record(static(smem), "forward", Tensors(y=t, x=t, node="h.0.fc"), None, None)
+    d.run(d.captured(commands) if capture else commands)
+    d.synchronize()
+"""
+
+
+@pytest.mark.parametrize("capture", [False, True])
+def test_static_and_dynamic_shared_memory_are_opted_into_together(host, capture):
+    """128 bytes are static: 49,024 dynamic ones are the most that needs no asking, 49,152 were refused by every GPU."""
+    code = f"""{STATIC}
+sizes = [49_024, 49_152, 60_000, 1_000]
+for smem in sizes:
+    launch(smem, {capture})
+out([seen(i).shared for i in range(stub.stub_launches())])
+"""
+    assert host(code) == [49_024, 49_152, 60_000, 1_000]
+
+
+@pytest.mark.parametrize(("chip", "most"), [("75", 65_536), ("80", 166_912), ("86", 101_376), ("90", 232_448)])
+def test_the_upper_limit_counts_both_and_says_so(host, chip, most):
+    code = f"""{STATIC}
+launch({most - 128}, False)
+out([failing(lambda: launch({most - 124}, False)), failing(lambda: launch({most} + 4, False)), stub.stub_launches()])
+"""
+    (kind, exit_code, message, hint), (_, _, alone, _), launches = host(code, STUB_CHIP=chip)
+    assert (kind, exit_code, launches) == ("BuildError", 3, 1)
+    assert message.startswith("node h.0.fc, scale.mine forward, kernel scale (<string>:")
+    assert f"takes {most + 4:,} bytes of shared memory a thread block, 128 static and {most - 124:,} dynamic" in message
+    assert f"there are {most:,} on Stub GPU (sm_{chip}" in message and "smaller smem" in hint
+    assert f"smem={most + 4}): a thread block has at most {most} bytes of shared memory on sm_{chip}" in alone
+
+
+def test_adopted_code_and_resident_grids_are_opted_in_too(host):
+    """What an adopted kernel has of static shared memory is the driver's to say."""
+    code = f"""{STATIC}
+from core.device.cuda import CudaLaunch
+from core.device.nvrtc import compile_cubin
+adopted = Kernel(Path("adopted.cu"), "scale")
+d.adopt(adopted, compile_cubin(Kernel(Path("k.cu"), "scale", text=STATIC), d.arch).cubin)
+asked = LaunchRecord(adopted, (t, t, np.float32(1), np.int32(0)), (1, 1, 1), (32, 1, 1), 49_152)
+d.run([CudaLaunch(asked)])
+kernel = Kernel(Path("k.cu"), "scale", text=STATIC, line="mine.py:7")
+blocks = d.resident(kernel, 32, 110_000) // d.sms
+out([seen(0).shared, blocks, failing(lambda: d.resident(kernel, 32, 232_448))])
+"""
+    shared, blocks, (kind, _, message, _) = host(code)
+    assert (shared, blocks, kind) == (49_152, 2, "BuildError")
+    assert "launch.resident (mine.py:7) takes 232,576 bytes" in message and "128 static and 232,448" in message
+
+
+def test_what_only_hopper_has_is_refused_or_left_out_before(host):
+    code = """
+d = CudaDevice()
+x, y = tensor(d, (64, 64)), tensor(d, (8,))
+class Mapped(Scale):
+    def forward(self, t, launch):
+        launch("mapped", i32(3), launch.tmap(t.x, (32, 8)), t.y, grid=1, block=32)
+mapped = Mapped()
+mapped.sources = scale(FOLDER).sources
+def run(v):
+    d.run(d.record(v, "forward", Tensors(y=y, x=x), None, None))
+cluster = failing(lambda: run(scale(FOLDER, cluster=2)))
+tmap = failing(lambda: run(mapped))
+d.run(d.record(scale(FOLDER, pdl=True), "forward", Tensors(y=y, x=y), None, None))
+out([cluster, tmap, seen(0).pdl])
+"""
+    cluster, tmap, pdl = host(code, STUB_CHIP="80")
+    assert "cluster=2): clusters need sm_90 or newer, and this is sm_80" in cluster[2]
+    assert "a tensor map: they need sm_90 or newer, and this is sm_80" in tmap[2] and pdl == 0
 
 
 def test_memory_that_another_process_holds_is_told_with_what_is_free(host):
@@ -424,8 +505,8 @@ def test_a_launch_that_the_driver_refuses_is_named(host):
             '580 or newer, or compile for the one that is here: pip install "corelm[cu12]"',
         ),
         ({"STUB_VERSION": "11040"}, "the NVIDIA driver is for CUDA 11.4", "580 or newer; `core doctor`"),
-        ({"STUB_MAJOR": "6", "STUB_MINOR": "1"}, "has compute capability 6.1; kernels need 7.5", "--device cpu"),
-        ({"STUB_MAJOR": "15"}, "15.0, which the compiler here does not know", "pip install -U nvidia-cuda-nvrtc"),
+        ({"STUB_CHIP": "61"}, "has compute capability 6.1; kernels need 7.5", "--device cpu"),
+        ({"STUB_CHIP": "150"}, "15.0, which the compiler here does not know", "pip install -U nvidia-cuda-nvrtc"),
         ({"STUB_FAIL": "cuDevicePrimaryCtxRetain:2"}, "cuDevicePrimaryCtxRetain: CUDA_ERROR_OUT_OF_MEMORY", "doctor"),
     ],
 )

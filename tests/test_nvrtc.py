@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from core.device import nvrtc
-from core.device.nvrtc import ARCHITECTURES, Compiled, Kernel, compile_all, compile_cubin, compile_ptx
+from core.device.nvrtc import Compiled, Kernel, compile_all, compile_cubin, compile_ptx
 from core.errors import BuildError, DeviceError
 
 pytestmark = pytest.mark.skipif(sys.platform == "darwin", reason="there is no NVRTC for macOS")
@@ -186,15 +186,6 @@ def test_architectures_that_nobody_can_compile_for_are_refused(source):
         compile_cubin(twice(path), "sm_99")
     with pytest.raises(BuildError, match="compute_90a"):
         compile_cubin(twice(path), "compute_90a")
-
-
-def test_what_a_variant_declares_decides_where_it_runs():
-    assert nvrtc.architectures_of("sm_75+") == ARCHITECTURES
-    assert nvrtc.architectures_of("sm_80+") == ARCHITECTURES[1:]
-    assert nvrtc.architectures_of("sm_90a") == ("sm_90a",)
-    assert nvrtc.runs_on("sm_80+", "sm_103a") and not nvrtc.runs_on("sm_80", "sm_86")
-    capabilities = ((7, 5), (8, 9), (9, 0), (12, 0))
-    assert [nvrtc.architecture(*c) for c in capabilities] == ["sm_75", "sm_89", "sm_90a", "sm_120a"]
 
 
 @pytest.mark.parametrize(

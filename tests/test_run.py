@@ -18,11 +18,11 @@ import pytest
 
 from core.cli import run as core_command
 from core.cli.check import STORE
+from core.device.chips import GPUS, Gpu
 from core.device.cpu import CpuDevice
 from core.errors import BuildError, CheckpointError, CoreError, DataError, DeviceError, NumericsError, UsageError
 from core.interop import checkpoint
 from core.loader import load_registry
-from core.plan.cost import CHIPS, Chip
 from core.testing.verdicts import Verdicts
 from core.train import devices, estimate
 from core.train.detect import Window
@@ -477,7 +477,7 @@ def test_a_step_says_how_much_of_the_chip_it_uses_and_the_memory_of_its_device(
     monkeypatch.setattr(CpuDevice, "model", "NVIDIA H200", raising=False)
     monkeypatch.setattr(CpuDevice, "arch", "sm_90a", raising=False)
     monkeypatch.setattr(CpuDevice, "memory", lambda device: (1 << 40, (1 << 40) + 70), raising=False)
-    monkeypatch.setitem(CHIPS, "H200", Chip(f32=1e9, bf16=1e10, memory=1e9))
+    monkeypatch.setitem(GPUS, "H200", Gpu(90, 132, f32=1e9, bf16=1e10, memory=1e9))
     assert train("train.steps=1", out=Path("gpu")) == 0
     (step,) = metrics("gpu")
     products = 16 * (48 + 16 + 2 * 64 + 384) + 2 * 16 * 16  # of a token: the matmuls, and attention over T

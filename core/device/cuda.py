@@ -13,14 +13,16 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from core.device.arguments import bytes_of
+from core.device.chips import FITTING, PORTABLE_CLUSTER, Chip, architecture, runs_on, shared_problem
 from core.device.driver import MAP_ALIGNMENT, OUT_OF_MEMORY, Driver, StickyError, encode_map
-from core.device.launch import DEFAULT_SHARED, CallRecord, Host, LaunchRecord, Recorded
-from core.device.nvrtc import Kernel, architecture, compile_all, runs_on, supported
+from core.device.launch import CallRecord, Host, LaunchRecord, Recorded
+from core.device.nvrtc import Kernel, compile_all, supported
 from core.device.recording import KernelDevice
 from core.device.tensors import DeviceTensor, TensorMap, decode, encode
 from core.dtypes import NUMPY
@@ -54,6 +56,17 @@ class CudaLaunch:
         self.kept: Any = None  # what the packed parameters lie in
 
 
+@dataclass
+class Function:
+    """A kernel that the driver has loaded. static: bytes of shared memory that it declares; dynamic: the most bytes
+    that a launch may have besides. The driver's default is what is left of the default of a thread block (docs of
+    CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES), and more has to be asked for."""
+
+    handle: Any
+    static: int
+    dynamic: int
+
+
 class Captured(list[CudaLaunch]):
     """Commands that are replayed as one CUDA graph, made when they first run and freed with this list."""
 
@@ -81,12 +94,13 @@ class CudaDevice(KernelDevice):
         self.arch = architecture(major, minor)
         self._check_architecture()
         self.sms = self._attribute("MULTIPROCESSOR_COUNT")
-        self._most_shared = self._attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
+        self.chip = self._limits(major, minor)
+        self._default_shared = self._attribute("MAX_SHARED_MEMORY_PER_BLOCK")
         call("cuCtxSetCurrent", call("cuDevicePrimaryCtxRetain", self._device))
         self._stream = call("cuStreamCreate", int(self.driver.api.CUstream_flags.CU_STREAM_NON_BLOCKING))
         self._staging = Staging(self.driver, self._stream)
         self._modules: dict[bytes, Any] = {}
-        self._functions: dict[tuple[Kernel, int], Any] = {}
+        self._functions: dict[Kernel, Function] = {}
         self._log: deque[Sequence[CudaLaunch]] = deque(maxlen=LOGGED)  # replayed since the last wait
         self._waits = os.environ.get(SYNC, "") not in ("", "0")
         self._scratch: list[DeviceTensor] = []
@@ -94,6 +108,17 @@ class CudaDevice(KernelDevice):
     def _attribute(self, name: str) -> int:
         kind = getattr(self.driver.api.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}")
         return int(self.driver.call("cuDeviceGetAttribute", kind, self._device))
+
+    def _limits(self, major: int, minor: int) -> Chip:
+        """The chip as its driver describes it: one that is in no table yet has limits too."""
+        names = ("MULTIPROCESSOR", "BLOCK_OPTIN")
+        sm_shared, shared = (self._attribute(f"MAX_SHARED_MEMORY_PER_{name}") for name in names)
+        threads, blocks = (
+            self._attribute("MAX_THREADS_PER_MULTIPROCESSOR"),
+            self._attribute("MAX_BLOCKS_PER_MULTIPROCESSOR"),
+        )
+        cluster = PORTABLE_CLUSTER if self._attribute("CLUSTER_LAUNCH") else 1
+        return Chip(10 * major + minor, self.model, sm_shared, shared, threads, blocks, cluster)
 
     def _check_architecture(self) -> None:
         known = supported()
@@ -204,7 +229,7 @@ class CudaDevice(KernelDevice):
 
     @property
     def host(self) -> Host:
-        return Host(self.sms, self.resident, self._zeros)
+        return Host(self.sms, self.resident, self._zeros, chip=self.chip)
 
     def _zeros(self, nbytes: int) -> DeviceTensor:
         """Scratch of a nested launch; kept as long as the device."""
@@ -212,12 +237,14 @@ class CudaDevice(KernelDevice):
         return self._scratch[-1]
 
     def resident(self, kernel: Kernel, threads: int, smem: int) -> int:
-        """How many thread blocks of a kernel the whole GPU holds at once."""
-        function = self._function(kernel, smem)
-        each = self.driver.call("cuOccupancyMaxActiveBlocksPerMultiprocessor", function, threads, smem)
+        """How many thread blocks of a kernel the whole GPU holds at once. Raises BuildError where none fits."""
+        function = self._function(kernel, smem, f"{kernel.where}, launch.resident ({kernel.line})")
+        each = self.driver.call("cuOccupancyMaxActiveBlocksPerMultiprocessor", function.handle, threads, smem)
         if not int(each):
             raise BuildError(
-                f"{kernel.where}: no thread block of {threads} threads and {smem} bytes fits on {self.arch}"
+                f"{kernel.where}, launch.resident ({kernel.line}): no thread block of {threads} threads, "
+                f"{function.static:,} bytes of static and {smem:,} of dynamic shared memory fits on {self.arch}",
+                hint=FITTING,
             )
         return int(each) * self.sms
 
@@ -308,10 +335,7 @@ class CudaDevice(KernelDevice):
         """Compile, load and pack what was not yet; compilations run at once. Raises BuildError."""
         todo = [command for command in commands if command.start is None]
         kernels = list(dict.fromkeys(c.record.kernel for c in todo if isinstance(c.record, LaunchRecord)))
-        missing = [kernel for kernel in kernels if (kernel, 0) not in self._functions]
-        for kernel, compiled in zip(missing, compile_all((k, self.arch) for k in missing), strict=True):
-            compiled.of(kernel)
-            self._functions[kernel, 0] = self._load(kernel, compiled.cubin)
+        self._compile([kernel for kernel in kernels if kernel not in self._functions])
         for command in todo:
             if isinstance(command.record, CallRecord):
                 self._ready(command, command.record)
@@ -332,39 +356,40 @@ class CudaDevice(KernelDevice):
 
     def adopt(self, kernel: Kernel, code: bytes) -> None:
         """Take a kernel's code as it is, a cubin or PTX text that ends with a zero, instead of compiling its source."""
-        self._functions[kernel, 0] = self._load(kernel, code)
+        self._functions[kernel] = self._load(kernel, code)
 
-    def _load(self, kernel: Kernel, cubin: bytes) -> Any:
-        if cubin not in self._modules:
-            self._modules[cubin] = self.driver.call("cuModuleLoadData", cubin, doing=f"loading {kernel.where}")
-        return self.driver.call(
-            "cuModuleGetFunction", self._modules[cubin], kernel.name.encode(), doing=f"loading {kernel.where}"
-        )
-
-    def _function(self, kernel: Kernel, smem: int) -> Any:
-        """The function, allowed to use `smem` bytes of dynamic shared memory."""
-        if (kernel, 0) not in self._functions:
-            (compiled,) = compile_all([(kernel, self.arch)])
+    def _compile(self, kernels: Sequence[Kernel]) -> None:
+        """Compile kernels for this chip, all at once, and load them."""
+        for kernel, compiled in zip(kernels, compile_all((k, self.arch) for k in kernels), strict=True):
             compiled.of(kernel)
-            self._functions[kernel, 0] = self._load(kernel, compiled.cubin)
-        function = self._functions[kernel, 0]
-        if smem > DEFAULT_SHARED and (kernel, smem) not in self._functions:
-            if smem > self._most_shared:
-                raise BuildError(
-                    f"{kernel.where} asks for {smem} bytes of dynamic shared memory; {self.model} has "
-                    f"{self._most_shared} a thread block"
-                )
+            self._functions[kernel] = self._load(kernel, compiled.cubin)
+
+    def _load(self, kernel: Kernel, code: bytes) -> Function:
+        call, doing = self.driver.call, f"loading {kernel.where}"
+        if code not in self._modules:
+            self._modules[code] = call("cuModuleLoadData", code, doing=doing)
+        handle = call("cuModuleGetFunction", self._modules[code], kernel.name.encode(), doing=doing)
+        kind = self.driver.api.CUfunction_attribute.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES
+        static = int(call("cuFuncGetAttribute", kind, handle, doing=doing))
+        return Function(handle, static, max(self._default_shared - static, 0))
+
+    def _function(self, kernel: Kernel, smem: int, where: str) -> Function:
+        """The function, allowed to use `smem` bytes of dynamic shared memory. Raises BuildError for more than there is
+        beside its static shared memory."""
+        if kernel not in self._functions:
+            self._compile([kernel])
+        function = self._functions[kernel]
+        if smem > function.dynamic:
+            problem = shared_problem(self.chip, function.static, smem)
+            if problem:
+                raise BuildError(f"{where} {problem} on {self.model} ({self.arch})", hint=FITTING)
             kind = self.driver.api.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            self.driver.call("cuFuncSetAttribute", function, kind, self._largest(kernel, smem))
-            self._functions[kernel, smem] = function
+            self.driver.call("cuFuncSetAttribute", function.handle, kind, smem, doing=f"{where}: {smem} bytes of smem")
+            function.dynamic = smem
         return function
 
-    def _largest(self, kernel: Kernel, smem: int) -> int:
-        """The attribute is a limit of the function: the most that any of its launches asked for."""
-        return max([smem, *(size for known, size in self._functions if known == kernel)])
-
     def _pack(self, command: CudaLaunch, asked: LaunchRecord) -> None:
-        function = self._function(asked.kernel, asked.smem)
+        function = self._function(asked.kernel, asked.smem, asked.where).handle
         parameters, kept = pack(list(self._encoded(asked)))
         self._check_parameters(function, asked)
         config = self._config(asked)
@@ -408,7 +433,7 @@ class CudaDevice(KernelDevice):
             size = attribute.value.clusterDim
             size.x, size.y, size.z = asked.cluster, 1, 1
             attributes.append(attribute)
-        if asked.pdl:
+        if asked.pdl and self.chip.hopper:
             attribute = api.CUlaunchAttribute()
             attribute.id = api.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
             attribute.value.programmaticStreamSerializationAllowed = 1

@@ -17,17 +17,12 @@ from typing import Any
 import numpy as np
 
 from core.device.arguments import Argument, as_argument, check_signature, signatures, source_text
+from core.device.chips import MAX_BLOCK, MAX_GRID, MAX_THREADS, MOST_SHARED, PORTABLE_CLUSTER, Chip
 from core.device.cpu import Pick
 from core.device.nvrtc import Kernel, shown
 from core.device.tensors import DeviceTensor, TensorMap, tensor_map
 from core.errors import BuildError
 from core.op import Tensors, Variant
-
-MAX_THREADS = 1024  # of a thread block
-MAX_GRID = (2**31 - 1, 65535, 65535)
-MAX_CLUSTER = 8  # that every Hopper runs
-MAX_SHARED = {75: 64, 80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 110: 227, 120: 99, 121: 99}  # KiB
-DEFAULT_SHARED = 48 * 1024  # bytes of dynamic shared memory that need no asking
 
 
 @dataclass(frozen=True)
@@ -90,12 +85,14 @@ Recorded = LaunchRecord | CallRecord
 
 @dataclass
 class Host:
-    """What recording asks of a device: multiprocessors, how many thread blocks stay resident, zeroed memory."""
+    """What recording asks of a device: multiprocessors, the chip's limits (None: any chip's), how many thread blocks
+    stay resident, zeroed memory."""
 
     sms: int = 1
     resident: Callable[[Kernel, int, int], int] | None = None  # (kernel, threads, smem) -> thread blocks in all
     zeros: Callable[[int], DeviceTensor] | None = None  # bytes -> a u8 tensor of zeros, nobody else's
     scratch: Scratch | None = None  # of nested launches; `zeros` where it is None
+    chip: Chip | None = None
 
 
 @dataclass
@@ -126,8 +123,10 @@ class GpuLaunch:
         """Launch the `extern "C"` kernel of that name from the variant's source.
 
         args: tensors, `i32(n)`, `u32(n)`, `f32(x)`, tensor maps, or None for a null pointer, in the kernel's order.
-        grid in thread blocks, block in threads, up to three sizes each. smem: bytes of dynamic shared memory.
-        define: macros of this instance. Raises BuildError for what could not run.
+        grid in thread blocks, block in threads, up to three sizes each. smem: bytes of dynamic shared memory, which
+        the chip counts together with the kernel's static ones. cluster: thread blocks along x. pdl: the launch may
+        begin before the one in front of it has ended, where the chip can do that (from 9.0 on). define: macros of this
+        instance. Raises BuildError for what could not run.
         """
         line = _caller()
         where = f"{self.origin} {self.method} ({line}): launch({kernel!r}"
@@ -146,7 +145,7 @@ class GpuLaunch:
             self.method,
             line,
         )
-        _check_sizes(record, where)
+        _check_sizes(record, where, self.host.chip)
         self.records.append(record)
 
     def call(self, prepare: Callable[..., Callable[[int], None]], *tensors: Any) -> None:
@@ -183,7 +182,7 @@ class GpuLaunch:
         """How many thread blocks run at once: a thread block may wait for another only in a grid of that size."""
         if self.host.resident is None:
             return self.sms
-        return self.host.resident(self.kernel(kernel, define), block, smem)
+        return self.host.resident(replace(self.kernel(kernel, define), line=_caller()), block, smem)
 
     tmap = staticmethod(tensor_map)
 
@@ -299,17 +298,30 @@ def _sizes(given: int | Sequence[int], what: str, where: str) -> tuple[int, int,
     return x, y, z
 
 
-def _check_sizes(record: LaunchRecord, where: str) -> None:
+def _check_sizes(record: LaunchRecord, where: str, chip: Chip | None) -> None:
+    """Refuse what no chip launches, or not the chip at hand. Static shared memory is not known before compiling."""
     threads = math.prod(record.block)
-    if threads > MAX_THREADS or record.block[2] > 64:
-        raise BuildError(f"{where}, block={record.block}): {threads} threads; a thread block has at most {MAX_THREADS}")
+    if threads > MAX_THREADS or any(n > limit for n, limit in zip(record.block, MAX_BLOCK, strict=True)):
+        raise BuildError(
+            f"{where}, block={record.block}): {threads} threads; a thread block has at most {MAX_THREADS}, and at most "
+            f"{MAX_BLOCK} along x, y and z"
+        )
     if any(n > limit for n, limit in zip(record.grid, MAX_GRID, strict=True)):
         raise BuildError(f"{where}, grid={record.grid}): the largest grid is {MAX_GRID}")
-    largest = max(MAX_SHARED.values()) * 1024
+    of = f" on {chip.arch}" if chip is not None else ""
+    if chip is not None and not chip.hopper:
+        newer = f"need sm_90 or newer, and this is {chip.arch}"
+        if record.cluster > 1:
+            raise BuildError(f"{where}, cluster={record.cluster}): clusters {newer}")
+        if any(isinstance(a, TensorMap) for a in record.args):
+            raise BuildError(f"{where}, ...): a tensor map: they {newer}")
+    largest = MOST_SHARED if chip is None else chip.shared
     if not 0 <= record.smem <= largest:
-        raise BuildError(f"{where}, smem={record.smem}): a thread block has at most {largest} bytes of shared memory")
-    if not 1 <= record.cluster <= MAX_CLUSTER or record.grid[0] % record.cluster:
         raise BuildError(
-            f"{where}, cluster={record.cluster}): expected 1 to {MAX_CLUSTER}, and a grid that it divides; "
+            f"{where}, smem={record.smem}): a thread block has at most {largest} bytes of shared memory{of}"
+        )
+    if not 1 <= record.cluster <= PORTABLE_CLUSTER or record.grid[0] % record.cluster:
+        raise BuildError(
+            f"{where}, cluster={record.cluster}): expected 1 to {PORTABLE_CLUSTER}, and a grid that it divides; "
             f"the grid is {record.grid[0]} thread blocks wide"
         )

@@ -23,10 +23,9 @@ from typing import Any
 
 import core
 from core.cache import cache_folder, try_write
+from core.device.chips import chips_of, parse_arch
 from core.errors import BuildError, DeviceError, did_you_mean
 
-# what every kernel that declares it is compiled for by the checks; a device's own architecture may be another
-ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a", "sm_120a")
 SIMULATED = "compute_90a"  # the PTX that the simulator runs: all that Hopper has
 
 OPTIONS = ("--std=c++20", "--generate-line-info", "--ptxas-options=-v", "--no-cache")
@@ -133,30 +132,6 @@ def missing(kernel: Kernel, names: Iterable[str]) -> BuildError:
         f'{launcher}: no kernel "{kernel.name}" in {shown(kernel.source)}{did_you_mean(kernel.name, held)}',
         hint=f'its extern "C" kernels: {", ".join(held) or "none"}',
     )
-
-
-# --- architectures ---------------------------------------------------------------------------------------------
-
-
-def architecture(major: int, minor: int) -> str:
-    """The name of a compute capability: sm_86, and sm_90a from Hopper on."""
-    return f"sm_{major}{minor}" + ("a" if major >= 9 else "")
-
-
-def runs_on(declared: str, arch: str) -> bool:
-    """Whether kernels declared for "sm_80+", "sm_80" or "sm_90a" run on an architecture such as sm_90a."""
-    if declared.endswith("+"):
-        return _number(arch) >= _number(declared)
-    return declared == arch
-
-
-def architectures_of(declared: str) -> tuple[str, ...]:
-    """Those of ARCHITECTURES that a variant's `arch` covers."""
-    return tuple(arch for arch in ARCHITECTURES if runs_on(declared, arch))
-
-
-def _number(arch: str) -> int:
-    return int(re.sub(r"\D", "", arch))
 
 
 # --- sources ---------------------------------------------------------------------------------------------------
@@ -466,8 +441,15 @@ def nvrtc_version() -> str:
 
 @cache
 def supported() -> tuple[str, ...]:
-    """The architectures that this NVRTC compiles for."""
+    """The architectures that this NVRTC compiles for, without "a" and "f"."""
     return tuple(f"sm_{number}" for number in load_nvrtc().nvrtcGetSupportedArchs()[1])
+
+
+def architectures_of(declared: str) -> tuple[str, ...]:
+    """What the op check compiles a variant of that `arch` for: the chips that it is for, as far as this NVRTC knows
+    them. Never empty for a chip of the table: where NVRTC knows none of them, compiling says so."""
+    found = tuple(chip.arch for chip in chips_of(declared))
+    return tuple(arch for arch in found if f"sm_{parse_arch(arch).number}" in supported()) or found
 
 
 def resources(kernels: Iterable[Kernel], arch: str) -> Mapping[str, Resources]:

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from core.device.chips import FITTING, Chip, chip_of, launch_problems, runs_on
 from core.device.launch import Host, LaunchRecord, Recorded
-from core.device.nvrtc import Kernel, Resources, compile_all, runs_on
+from core.device.nvrtc import Kernel, Resources, compile_all
 from core.device.recording import KernelDevice
 from core.device.tensors import DeviceTensor
 from core.dtypes import NUMPY
+from core.errors import BuildError
 from core.op import Variant
 
 Array = np.ndarray[Any, Any]
@@ -41,6 +43,7 @@ class PlannedDevice(KernelDevice):
 
     def __init__(self, arch: str = "sm_90a", sms: int = SMS) -> None:
         self.arch, self.sms = arch, sms
+        self.chip: Chip | None = chip_of(arch)
         self.scratch_bytes = 0
         self.records: list[LaunchRecord] = []
         self._top = FIRST
@@ -76,7 +79,7 @@ class PlannedDevice(KernelDevice):
 
     @property
     def host(self) -> Host:
-        return Host(self.sms, None, self._zeros)
+        return Host(self.sms, None, self._zeros, chip=self.chip)
 
     def _zeros(self, nbytes: int) -> DeviceTensor:
         self.scratch_bytes += nbytes
@@ -87,10 +90,21 @@ class PlannedDevice(KernelDevice):
         self.records += launches_among(commands)
 
     def prepare(self, commands: Sequence[Recorded]) -> dict[Kernel, Resources]:
-        """Compile what the commands launch, for `arch`; what the compiler says of each kernel. Raises BuildError."""
-        kernels = list(dict.fromkeys(launch.kernel for launch in launches_among(commands)))
+        """Compile what the commands launch, for `arch`; what the compiler says of each kernel. Raises BuildError, also
+        for a launch that the chip would refuse."""
+        launches = launches_among(commands)
+        kernels = list(dict.fromkeys(launch.kernel for launch in launches))
         compiled = compile_all((kernel, self.arch) for kernel in kernels)
-        return {kernel: found.of(kernel) for kernel, found in zip(kernels, compiled, strict=True)}
+        found = {kernel: made.of(kernel) for kernel, made in zip(kernels, compiled, strict=True)}
+        for launch in launches:
+            self._check(launch, found[launch.kernel])
+        return found
+
+    def _check(self, launch: LaunchRecord, used: Resources) -> None:
+        chip = chip_of(self.arch)
+        problems = launch_problems(chip, used.registers, used.shared, launch.block, launch.smem, launch.cluster)
+        if problems:
+            raise BuildError(f"{launch.where} {'; '.join(problems)} on {self.arch}", hint=FITTING)
 
 
 def launches_among(commands: Sequence[Recorded]) -> list[LaunchRecord]:

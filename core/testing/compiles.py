@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from core.device.launch import MAX_SHARED, LaunchRecord, sources_of
+from core.device.chips import chip_of, launch_problems
+from core.device.launch import LaunchRecord, sources_of
 from core.device.nvrtc import Kernel, Resources, architectures_of, compile_all, shown
 from core.device.planned import PlannedDevice, threads_of
 from core.errors import BuildError
@@ -18,9 +19,6 @@ from core.op import Variant
 from core.testing.decode import first_tokens
 from core.testing.devices import DeviceRunner
 from core.testing.trial import Asked, Trial
-
-REGISTERS = 65536  # of a multiprocessor, and so of a thread block
-GRANULE = 8  # registers a thread are given in multiples of this
 
 
 class _AnyArchitecture(PlannedDevice):
@@ -55,16 +53,20 @@ def launches_of(trials: Iterable[Trial], decoding: bool = True) -> list[LaunchRe
     return found
 
 
+UNKNOWN = "core/device/chips.py has those that there are"
+
+
 @dataclass(frozen=True)
 class Compilation:
     """A kernel as compiled for one architecture, at the largest launch: threads a thread block, dynamic shared memory
-    in bytes; and what is wrong with it, in words."""
+    in bytes, thread blocks of a cluster; and what is wrong with it, in words."""
 
     kernel: Kernel
     arch: str
     resources: Resources
     threads: int
     smem: int
+    cluster: int
     problems: tuple[str, ...]
 
 
@@ -72,18 +74,20 @@ def compilations(
     variant: Variant, launches: Sequence[LaunchRecord], archs: Sequence[str] | None = None
 ) -> list[Compilation]:
     """Every kernel launched, for every architecture that the variant declares. Raises BuildError for one that fails."""
-    threads: dict[Kernel, int] = {}
-    smem: dict[Kernel, int] = {}
+    largest: dict[Kernel, tuple[int, int, int]] = {}
     for launch in launches:
-        threads[launch.kernel] = max(threads.get(launch.kernel, 0), threads_of(launch))
-        smem[launch.kernel] = max(smem.get(launch.kernel, 0), launch.smem)
+        sizes = threads_of(launch), launch.smem, launch.cluster
+        before = largest.get(launch.kernel, (0, 0, 1))
+        largest[launch.kernel] = max(sizes[0], before[0]), max(sizes[1], before[1]), max(sizes[2], before[2])
     wanted = architectures_of(variant.arch) if archs is None else archs
-    jobs = [(kernel, arch) for arch in wanted for kernel in threads]
+    if not wanted:
+        raise BuildError(f'arch "{variant.arch}": there is no such chip, so nothing can be compiled', hint=UNKNOWN)
+    jobs = [(kernel, arch) for arch in wanted for kernel in largest]
     found = []
     for (kernel, arch), compiled in zip(jobs, compile_all(jobs), strict=True):
         used = compiled.of(kernel)
-        problems = [*limits(used, arch, threads[kernel], smem[kernel]), *_faults(compiled.faults, kernel)]
-        found.append(Compilation(kernel, arch, used, threads[kernel], smem[kernel], tuple(problems)))
+        problems = [*limits(used, arch, *largest[kernel]), *_faults(compiled.faults, kernel)]
+        found.append(Compilation(kernel, arch, used, *largest[kernel], tuple(problems)))
     return found
 
 
@@ -92,17 +96,11 @@ def _faults(lines: Sequence[str], kernel: Kernel) -> list[str]:
     return [line for line in lines if kernel.name in line or "'" not in line]
 
 
-def limits(used: Resources, arch: str, threads: int, smem: int) -> list[str]:
-    """Which limits of an architecture a kernel does not keep, in words."""
-    most = MAX_SHARED[int("".join(c for c in arch if c.isdigit()))] * 1024
-    shared = used.shared + smem
-    registers = -(-used.registers // GRANULE) * GRANULE * -(-threads // 32) * 32
-    rules = [
-        (used.spills > 0, f"spills {used.spills} bytes a thread, at {used.registers} registers"),
-        (shared > most, f"takes {shared:,} bytes of shared memory a thread block; there are {most:,}"),
-        (registers > REGISTERS, f"takes {registers:,} registers at {threads} threads; there are {REGISTERS:,}"),
-    ]
-    return [text for broken, text in rules if broken]
+def limits(used: Resources, arch: str, threads: int, smem: int, cluster: int = 1) -> list[str]:
+    """Which limits of an architecture a kernel does not keep, in words; smem is what it gets besides its static shared
+    memory."""
+    spills = [f"spills {used.spills} bytes a thread, at {used.registers} registers"] if used.spills else []
+    return spills + launch_problems(chip_of(arch), used.registers, used.shared, (threads,), smem, cluster)
 
 
 def check_compile(log: Any, variant: Variant, trials: Sequence[Trial], archs: Sequence[str] | None = None) -> None:

@@ -3,7 +3,7 @@
 Batches are random tokens: no data is read, nothing is trained. The step is timed as training runs it; the ops are timed
 in a micro-step of their own, launch by launch, so their sum and the step differ by the gaps between launches. A floor
 is the longer of two times: the bytes of the op's tensors, each moved once, at the chip's memory rate, and the FLOPs of
-its matrix products at the chip's peak. Nothing is known of a chip that is not in core.plan.cost.CHIPS.
+its matrix products at the chip's peak. Nothing is known of a chip that is not in core.device.chips.GPUS.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from core.device.chips import gpu
 from core.engine import Engine
 from core.plan import TRAIN
-from core.plan.cost import Flops, chip, node_flops, per_token
+from core.plan.cost import Flops, node_flops, per_token
 from core.plan.schedule import Step
 
 Array = np.ndarray[Any, Any]
@@ -113,7 +114,7 @@ def bench(engine: Engine, micro: int, steps: int, lr: float = 1e-4) -> Bench:
             taken.append(time.perf_counter() - begun)
     found = [engine.timed(batches[0]) for _ in range(max(1, min(steps, 5)))]
     launched = [_launched(step, min(round_[0][i][1] for round_ in found)) for i, (step, _) in enumerate(found[0][0])]
-    peaks = chip(getattr(engine.device, "model", ""))
+    peaks = gpu(getattr(engine.device, "model", ""))
     return Bench(
         taken,
         launched,

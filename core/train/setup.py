@@ -23,6 +23,7 @@ from core.config import RunConfig, check_options, check_out, load_config, micro_
 from core.config.check import named_keys
 from core.data import Data, Tokenizer, TokenSource, diff_description, open_data
 from core.device import open_device
+from core.device.chips import gpu
 from core.dtypes import itemsize, resolve
 from core.engine import TARGETS, Engine, Settings
 from core.errors import BuildError, CheckpointError, DataError, UsageError
@@ -33,7 +34,7 @@ from core.interop.checkpoint import Checkpoint
 from core.interop.weights import read_weights
 from core.loader import load_registry
 from core.plan import TRAIN, Kept, Plan
-from core.plan.cost import chip, per_token
+from core.plan.cost import per_token
 from core.plan.describe import human
 from core.plan.describe import table as table_lines
 from core.plan.fit import HELD
@@ -387,7 +388,7 @@ def val_batches_of(source: TokenSource, engine: Engine, tokens: int) -> Callable
 
 def peak_tokens_per_s(engine: Engine, tokens: int) -> float | None:
     """Of a chip that is in the table of peaks, when every FLOP of the model counts; `tokens` are a micro-batch's."""
-    found = chip(getattr(engine.device, "model", ""))
+    found = gpu(getattr(engine.device, "model", ""))
     peak = found.peak(engine.precision, engine.settings.tf32) if found else None
     return peak / per_token(engine.plan(TRAIN).graph, tokens).full if peak else None
 

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from core.device.arguments import bytes_of
+from core.device.chips import chip_of, runs_on
 from core.device.launch import Host, LaunchRecord
-from core.device.nvrtc import SIMULATED, Compiled, Kernel, compile_all, missing, nvrtc_version, runs_on
+from core.device.nvrtc import SIMULATED, Compiled, Kernel, compile_all, missing, nvrtc_version
 from core.device.recording import KernelDevice
 from core.device.sim import tensormap
 from core.device.sim.errors import KernelError
@@ -101,7 +102,7 @@ class SimDevice(KernelDevice):
 
     @property
     def host(self) -> Host:
-        return Host(self.sms, None, self._zeros)
+        return Host(self.sms, None, self._zeros, chip=chip_of(self.arch))
 
     def _zeros(self, nbytes: int) -> DeviceTensor:
         """Scratch of a nested launch; kept as long as the device."""

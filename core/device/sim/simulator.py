@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import core.device.sim.families  # noqa: F401  (fills the table of opcodes)
+from core.device.chips import CHIPS, DEFAULT_SHARED, MAX_BLOCK, MAX_GRID, MAX_THREADS
 from core.device.cpu import cores
-from core.device.launch import DEFAULT_SHARED
 from core.device.nvrtc import DYNAMIC_SHARED
 from core.device.sim import memory as layout
 from core.device.sim.atomics import order_shows
@@ -27,8 +27,8 @@ from core.device.sim.strict import Global, Watch, grain, is_async, orders_blocks
 from core.device.sim.types import Array
 from core.errors import UsageError
 
-MAX_SHARED = 227 * 1024  # bytes of a thread block on Hopper
-MAX_CLUSTER = 16
+CHIP = CHIPS[90]  # whose PTX this runs
+MAX_CLUSTER = 16  # with the opting in that core.sim.run is spared
 SPLIT = 8192  # lanes of a launch from which it is worth two threads
 
 
@@ -225,22 +225,24 @@ def _three(sizes: Sequence[int]) -> tuple[int, int, int]:
 
 def _check_limits(program: Program, shape: Shape, smem: int) -> None:
     """What a launch on the hardware would refuse."""
+    static = program.shared_used - layout.SHARED_START
+    whole = program.shared_size - layout.SHARED_START + smem
     problems = {
-        f"a thread block of {shape.threads} threads; at most 1024": not 1 <= shape.threads <= 1024,
+        f"a thread block of {shape.threads} threads; at most {MAX_THREADS}": not 1 <= shape.threads <= MAX_THREADS,
         f"a thread block of {shape.threads} threads; the kernel was compiled for at most {program.max_threads}": (
             shape.threads > program.max_threads
         ),
-        f"a block of {shape.block}; at most 64 along z": shape.block[2] > 64,
-        f"a grid of {shape.grid}": min(shape.grid) < 1 or max(shape.grid[1:]) > 65535,
-        f"{program.shared_size - layout.SHARED_START + smem} bytes of shared memory; at most {MAX_SHARED}": (
-            program.shared_size - layout.SHARED_START + smem > MAX_SHARED
+        f"a block of {shape.block}; at most {MAX_BLOCK[2]} along z": shape.block[2] > MAX_BLOCK[2],
+        f"a grid of {shape.grid}; at most {MAX_GRID}": min(shape.grid) < 1
+        or any(n > most for n, most in zip(shape.grid, MAX_GRID, strict=True)),
+        f"{whole} bytes of shared memory, {whole - smem} static and {smem} dynamic; at most {CHIP.shared}": (
+            whole > CHIP.shared
         ),
         f"a cluster of {shape.cluster} that does not divide the grid's x of {shape.grid[0]}": (
             shape.cluster > MAX_CLUSTER or shape.grid[0] % shape.cluster != 0
         ),
     }
     found = [text for text, bad in problems.items() if bad]
-    static = program.shared_used - layout.SHARED_START
     if static > DEFAULT_SHARED:
         found.append(f"{static} bytes of __shared__ arrays; at most {DEFAULT_SHARED}")
     hint = DYNAMIC_SHARED if static > DEFAULT_SHARED else ""
