@@ -27,6 +27,7 @@ PUBLIC = {
     "SLOT": "core.op",
     "BuildError": "core.errors",
     "cdiv": "core.expr",
+    "unpadded": "core.expr",
     "f32": "core.op",
     "i32": "core.op",
     "u32": "core.op",
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from core.api import load as load
     from core.errors import BuildError as BuildError
     from core.expr import cdiv as cdiv
+    from core.expr import unpadded as unpadded
     from core.hooks import hookimpl as hookimpl
     from core.op import SLOT as SLOT
     from core.op import Op as Op

@@ -41,6 +41,12 @@ def trim(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(unpadded(n) for n in shape)
 
 
+def described(shape: tuple[int, ...]) -> str:
+    """`(50304, 768)`, with the meaningful part where it is padded."""
+    plain, meant = tuple(int(n) for n in shape), trim(shape)
+    return str(plain) if plain == meant else f"{plain} padded from {meant}"
+
+
 def cdiv(a: int, b: int) -> int:
     """a / b rounded up."""
     return -(-a // b)

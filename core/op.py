@@ -20,7 +20,7 @@ import numpy as np
 
 from core.dtypes import NUMPY
 from core.errors import BuildError, did_you_mean
-from core.expr import Number, evaluate
+from core.expr import Number, described, evaluate, trim, unpadded
 
 f32, i32, u32 = np.float32, np.int32, np.uint32  # a kernel's scalars are typed: `i32(n)`, `f32(eps)`
 
@@ -79,14 +79,22 @@ class Pattern:
             cut = len(shape) - len(self.tokens)
             head, sizes = shape[: max(cut, 0)], shape[max(cut, 0) :]
             known = dims.setdefault("...", head)
-            if known != head:
-                raise BuildError(f"{where}: leading dims {head}, but another tensor of this node has {known}")
+            if known != head or trim(known) != trim(head):
+                raise BuildError(
+                    f"{where}: leading dims {described(head)}, but another tensor of this node has {described(known)}"
+                )
         if len(sizes) != len(self.tokens):
             raise BuildError(f'{where}: shape {shape} does not fit "{self.text}"')
         for token, size in zip(self.tokens, sizes, strict=True):
-            expected = dims.setdefault(token, size) if token.isidentifier() else evaluate(token, dims, where)
+            expected: Any = dims.setdefault(token, size) if token.isidentifier() else evaluate(token, dims, where)
             if expected != size:
                 raise BuildError(f'{where}: shape {shape} does not fit "{self.text}" with {token} = {expected}')
+            if unpadded(expected) != unpadded(size):
+                raise BuildError(
+                    f'{where}: {token} of "{self.text}" is {described((size,))} here, and {described((expected,))} '
+                    "in another tensor of this node",
+                    hint="both have padding or neither: the padded part of one would meet contents of the other",
+                )
 
     def shape(self, dims: Mapping[str, Any], where: str = "") -> tuple[int, ...]:
         """The sizes that this pattern has under `dims`."""
@@ -151,6 +159,11 @@ class Op:
     flops: of forward, as published utilisations count them: multiplications and additions of matrix products, an
     expression over dims, attrs and `rows`; "0" for the ops that are bound by memory. needed_flops: of these, the ones
     whose results are used, where that is fewer (causal attention). Backward counts twice as many.
+    padding: dims, and attributes that are sizes, that may be padded (`"..."` for the leading ones): with zeros there in
+    inputs, parameters and output gradients, the outputs and gradients have zeros there too, and are otherwise what they
+    are without padding. A node with padding anywhere else is refused.
+    decodes: optional inputs that the op takes into account while decoding too. A model that connects another one to an
+    op with state or `uses=("start",)` does not generate.
     why_no_decode(dims): why a node with these dims and attrs cannot be computed token by token, as where a token
     depends on later ones; None when it can.
 
@@ -175,6 +188,8 @@ class Op:
         mutates: Sequence[str] = (),
         flops: str = "0",
         needed_flops: str = "",
+        padding: Sequence[str] = (),
+        decodes: Sequence[str] = (),
         why_no_decode: Callable[[Mapping[str, Any]], str | None] = lambda dims: None,
         doc: str = "",
     ) -> None:
@@ -197,6 +212,7 @@ class Op:
         self.gradient = gradient
         self.mutates = tuple(mutates)
         self.flops, self.needed_flops = flops, needed_flops or flops
+        self.padding, self.decodes = tuple(padding), tuple(decodes)
         self.why_no_decode = why_no_decode
         self.doc = doc
         self.origin = ""  # the plugin that brought it; stamped when registered
@@ -236,6 +252,9 @@ class Op:
                 raise BuildError(
                     f'op "{self.name}": the shape of param "{name}" has "..."; a param has sizes of its own'
                 )
+        for name in self.decodes:
+            if name not in self.inputs or not self.inputs[name].optional:
+                raise BuildError(f'op "{self.name}" decodes "{name}", which is no optional input')
         for name in self.mutates:
             if name not in self.inputs:
                 raise BuildError(f'op "{self.name}" mutates "{name}", which is not an input')

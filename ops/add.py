@@ -9,6 +9,7 @@ add = Op(
     inputs={"a": "...", "b": "..."},
     outputs={"y": "..."},
     commutes=True,
+    padding=("...",),
     examples=[{"a": (4, 7, 64), "b": (4, 7, 64)}, {"a": (3, 33), "b": (3, 33)}, {"a": (1,), "b": (1,)}],
     doc="The sum of two values of one shape: a residual connection.",
 )

@@ -1,18 +1,23 @@
 """Cross-entropy of a softmax: loss = lse - logits[target], lse = log sum exp(logits), for each token.
 
 Gradient: dlogits = dloss * (exp(logits - lse) - [column is the target]). Where the target is negative, the token is
-ignored: loss and gradient are 0. Columns from `classes` on are padding: no part of the softmax, their gradient 0.
+ignored: loss and gradient are 0. Columns from `classes` on (by default those that are padding) are no part of the
+softmax, and their gradient is 0.
 """
 
 import numpy as np
 
-from core import BuildError, Op, Reference
+from core import BuildError, Op, Reference, unpadded
 
 
 def settle_classes(dims):
-    dims["classes"] = dims["classes"] or dims["P"]
-    if not 0 < dims["classes"] <= dims["P"]:
-        raise BuildError(f"classes = {dims['classes']}, but the logits have {dims['P']} columns")
+    columns = unpadded(dims["P"])
+    dims["classes"] = unpadded(dims["classes"]) or columns
+    if not 0 < dims["classes"] <= columns:
+        raise BuildError(
+            f"classes = {dims['classes']}, but the logits have {columns} columns",
+            hint="without padding, which is no class",
+        )
 
 
 def distant():
@@ -30,6 +35,7 @@ cross_entropy = Op(
     outputs={"loss": "... : acc"},
     attrs={"classes": 0},
     infer=settle_classes,
+    padding=("P", "classes"),
     examples=[
         {"logits": (2, 7, 32), "targets": (2, 7), "classes": 29},
         {"logits": (5, 33), "targets": (5,)},

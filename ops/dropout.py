@@ -23,6 +23,7 @@ dropout = Op(
     attrs={"p": 0.1},
     infer=probability,
     uses=("random",),
+    padding=("C",),
     examples=[{"x": (4, 7, 64)}, {"x": (3, 33), "p": 0.5}, {"x": (2, 5), "p": 0.0}, {"x": (1, 1)}],
     doc="Drops elements at random while training.",
 )

@@ -19,6 +19,7 @@ embed = Op(
     attrs={"rows": int, "cols": int, "length": int},
     infer=fits,
     uses=("start",),
+    padding=("rows", "cols", "length"),
     replaces="e = embedding(ids, weight); y = position(e, positions)",
     examples=[
         {"ids": (2, 7), "rows": 11, "cols": 8, "length": 9},

@@ -14,6 +14,7 @@ embedding = Op(
     outputs={"y": "... cols"},
     params={"weight": Param("rows cols", init="normal(0.02)")},
     attrs={"rows": int, "cols": int},
+    padding=("rows", "cols"),
     examples=[
         {"ids": (2, 7), "rows": 11, "cols": 8},
         {"ids": (3, 33), "rows": 5, "cols": 3},

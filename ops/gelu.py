@@ -18,6 +18,7 @@ gelu = Op(
     inputs={"x": "..."},
     outputs={"y": "..."},
     attrs={"approx": ("tanh", "erf")},
+    padding=("...",),
     examples=[{"x": (4, 7, 64)}, {"x": (3, 33), "approx": "erf"}, {"x": (1,)}],
     doc="The Gaussian error linear unit.",
 )

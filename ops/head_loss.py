@@ -5,13 +5,14 @@ thinks best); loss and gradients of a chunk are done while it is in memory. See 
 formulas. What it computes follows from the pattern, and so does what it is checked against.
 """
 
-from core import BuildError, Op, Param
+from core import BuildError, Op, Param, unpadded
 
 
 def settle(dims):
-    dims["classes"] = dims["classes"] or dims["features"]
-    if not 0 < dims["classes"] <= dims["features"]:
-        raise BuildError(f"classes = {dims['classes']}, but the head has {dims['features']} features")
+    features = unpadded(dims["features"])
+    dims["classes"] = unpadded(dims["classes"]) or features
+    if not 0 < dims["classes"] <= features:
+        raise BuildError(f"classes = {dims['classes']}, but the head has {features} features")
     if dims["chunk"] < 0:
         raise BuildError(f"chunk = {dims['chunk']}; expected a number of rows, or 0 for the variant's own")
 
@@ -24,6 +25,7 @@ head_loss = Op(
     attrs={"features": int, "classes": 0, "chunk": 0},
     replaces="l = matmul(x, weight, bias=False); loss = cross_entropy(l, targets)",
     infer=settle,
+    padding=("K", "features", "classes"),
     examples=[
         {"x": (2, 7, 16), "targets": (2, 7), "features": 32, "classes": 29, "chunk": 5},
         {"x": (5, 33), "targets": (5,), "features": 11, "chunk": 2},

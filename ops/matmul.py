@@ -16,6 +16,7 @@ matmul = Op(
         "bias": Param("features", init="zeros", decay=False, optional=True),
     },
     attrs={"features": int},
+    padding=("K", "features"),
     flops="2*rows*K*features",
     examples=[
         {"x": (2, 7, 16), "features": 24},

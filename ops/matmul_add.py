@@ -15,6 +15,7 @@ matmul_add = Op(
         "bias": Param("features", init="zeros", decay=False, optional=True),
     },
     replaces="p = matmul(x, weight, bias); y = add(r, p)",
+    padding=("K", "features"),
     examples=[
         {"x": (2, 7, 16), "r": (2, 7, 24)},
         {"x": (5, 33), "r": (5, 7), "bias": False},

@@ -5,8 +5,8 @@ c of the flattened (rows, C) tensor, with t.key = (seed, node, step, first):
     philox key     = (seed, node)                       node: CRC-32 of the node's name
     philox counter = (c // 4, row, step, 0)             row = first + r  modulo 2^32
     word           = output[c % 4]
-`first` counts the tokens of the whole step, over micro-steps and ranks, that come before this tensor's, so that neither
-the micro-batch nor the number of devices changes the bits. Dropout keeps an element if word >= floor(p * 2^32).
+`first` counts this tensor's rows in the step's micro-batches before it, over micro-steps and ranks, so that neither the
+micro-batch nor the number of devices changes the bits. Dropout keeps an element if word >= floor(p * 2^32).
 """
 
 import numpy as np

@@ -5,14 +5,13 @@ Gradient: dx = dy, dweight[i] = sum over b of dy[b, i]; positions beyond T get n
 
 import numpy as np
 
-from core import BuildError, Op, Param, Reference
+from core import BuildError, Op, Param, Reference, unpadded
 
 
 def fits(dims):
-    if dims["T"] > dims["length"]:
-        raise BuildError(
-            f"T = {dims['T']}, but there are only {dims['length']} positions", hint="lower T, or raise `length`"
-        )
+    length = unpadded(dims["length"])
+    if dims["T"] > length:
+        raise BuildError(f"T = {dims['T']}, but there are only {length} positions", hint="lower T, or raise `length`")
 
 
 position = Op(
@@ -23,6 +22,7 @@ position = Op(
     attrs={"length": int},
     infer=fits,
     uses=("start",),
+    padding=("C", "length"),
     examples=[{"x": (2, 7, 8), "length": 11}, {"x": (3, 5, 33), "length": 5}, {"x": (1, 1, 1), "length": 1}],
     doc="Adds a learned vector for each position.",
 )

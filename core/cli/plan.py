@@ -63,7 +63,7 @@ def command(
     learning_rate(loaded, registry)  # what is wrong with [schedule] is said here, as a run would say it
     engine = build_engine(loaded, registry, load_model(loaded.model, registry), None, planned)
     outputs = {"train": (), "evaluate": tuple(engine.graph.loss), "generate": (engine.logits_value,)}[kind]
-    capacity = int(engine.graph.dims.get("S", engine.graph.dims.get("T", 0))) if kind == "generate" else 0
+    capacity = engine.graph.positions if kind == "generate" else 0
     plan = engine.plan(kind, outputs, capacity)
     if node is not None:
         steps = way(plan, node)

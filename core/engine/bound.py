@@ -11,6 +11,7 @@ import numpy as np
 
 from core.device.launch import CallRecord, LaunchRecord
 from core.errors import DataError
+from core.graph import TARGETS
 from core.op import SLOT, Tensors, make_tensors
 from core.plan import Buffer, Plan, Step, trimmed
 
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
     from core.engine.engine import Engine
 
 Array = np.ndarray[Any, Any]
-Batch = Mapping[str, Array]  # graph input -> integers
-TARGETS = "targets"  # the graph input whose negative entries are left out of the loss
+Batch = Mapping[str, Array]  # graph input -> integers, or numbers where the input declares activations
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,10 @@ class BoundPlan:
         return [b for b in self.plan.buffers if b.home == home and b.last >= 0]
 
     def write_inputs(self, batch: Batch) -> None:
-        """Copy a batch in. Raises DataError for a missing input or an integer outside its bounds."""
+        """Copy a batch in: integers, or numbers where the model declares activations.
+
+        Raises DataError for a missing input, contents of another kind, or an integer outside its bounds.
+        """
         for buffer in self._homed("input"):
             value = self.plan.graph.inputs[buffer.name]
             if buffer.name not in batch:
@@ -80,8 +83,9 @@ class BoundPlan:
             given = np.asarray(batch[buffer.name])
             if given.shape != buffer.shape:
                 raise DataError(f"input {buffer.name} has shape {given.shape}, expected {buffer.shape}")
-            if given.dtype.kind not in "iu":
-                raise DataError(f"input {buffer.name} holds {given.dtype}, expected integers")
+            kinds, expected = ("fiu", "numbers") if value.dtype in (None, "acc") else ("iu", "integers")
+            if given.dtype.kind not in kinds:
+                raise DataError(f"input {buffer.name} holds {given.dtype}, expected {expected}")
             if value.bound is not None and buffer.name != TARGETS and given.size and int(given.min()) < 0:
                 raise DataError(f"input {buffer.name} holds {int(given.min())}; only {TARGETS} may be negative")
             if value.bound is not None and given.size and int(given.max()) >= value.bound:
@@ -98,11 +102,15 @@ class BoundPlan:
             share = weight / max(count, 1) if buffer.shape else weight / micro_steps
             self.device.upload(self.tensor(buffer), np.full(buffer.shape, share))
 
-    def write_keys(self, seed: int, step: int, first_row: int) -> None:
-        """The random ops' keys: (seed, crc32 of the node's name, step, first global row)."""
+    def write_keys(self, seed: int, step: int, first_rows: Mapping[str, int]) -> None:
+        """The random ops' keys: (seed, crc32 of the node's name, step, the node's first row within the whole step).
+
+        first_rows: node -> rows of its tensor in the step's micro-batches before this one; 0 where a node is missing.
+        """
         for buffer in self._homed("key"):
             node = buffer.name.removesuffix(".key")
-            key = np.array([seed & 0xFFFFFFFF, zlib.crc32(node.encode()), step, first_row & 0xFFFFFFFF], np.uint32)
+            first = first_rows.get(node, 0) & 0xFFFFFFFF
+            key = np.array([seed & 0xFFFFFFFF, zlib.crc32(node.encode()), step, first], np.uint32)
             self.device.upload(self.tensor(buffer), key)
 
     def write_start(self, start: Array) -> None:

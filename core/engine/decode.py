@@ -86,6 +86,8 @@ class DecodeSession:
         if key not in self._plans:
             self._plans[key] = BoundPlan(self.engine, self.plan(*key), self._states)
         plan_bound = self._plans[key]
+        if not plan_bound.plan.steps:  # without state there is nothing to keep of a prompt
+            return plan_bound
         plan_bound.write_inputs({self.engine.token_input: tokens})
         plan_bound.write_start(self.start)
         plan_bound.run()

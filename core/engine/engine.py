@@ -8,6 +8,7 @@ records, since the first writes parameter gradients and the others add to them.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,11 +17,12 @@ import numpy as np
 
 from core.device import open_device
 from core.dtypes import check_precision, itemsize, resolve
-from core.engine.bound import TARGETS, Array, Batch, BoundPlan, TraceEvent
+from core.engine.bound import Array, Batch, BoundPlan, TraceEvent
 from core.engine.decode import DecodeSession
 from core.engine.store import ParameterStore
-from core.errors import DataError, DeviceError, UsageError, did_you_mean
-from core.graph import Graph, ModelSource
+from core.errors import BuildError, DataError, DeviceError, UsageError, did_you_mean
+from core.expr import described
+from core.graph import TARGETS, Graph, ModelSource
 from core.op import CONTROL, SLOT, Optimizer, Pattern, Tensors
 from core.plan import EVALUATE, TRAIN, Choice, Chooser, Kept, ParameterLayout, Plan, Request, make_plan, trimmed
 from core.plan.choose import specs
@@ -160,7 +162,16 @@ class Engine:
         """The model with other dims, such as B and T."""
         key = tuple(sorted((k, v) for k, v in dims.items() if self.graph.dims.get(k) != v))
         if key not in self._graphs:
-            self._graphs[key] = self.model.build(self.registry, {**self.settings.dims, **dict(key)})
+            found = self.model.build(self.registry, {**self.settings.dims, **dict(key)})
+            for name, parameter in found.parameters.items():
+                if parameter.shape != self.graph.parameters[name].shape:
+                    given = ", ".join(f"{dim} = {size}" for dim, size in key)
+                    raise DataError(
+                        f"with {given}, {name} of {self.graph.name} would be {described(parameter.shape)}, and it is "
+                        f"{described(self.graph.parameters[name].shape)}",
+                        hint="a batch has the model's own sizes besides B and T",
+                    )
+            self._graphs[key] = found
         return self._graphs[key]
 
     def plan(
@@ -192,7 +203,10 @@ class Engine:
         return self.arena
 
     def _dims_of(self, batch: Batch) -> dict[str, int]:
-        """B and T as the batch has them, by the patterns of the graph's inputs."""
+        """B and T as the batch has them, by the patterns of the graph's inputs.
+
+        Raises DataError for an input that the graph does not have, or sizes that contradict one another.
+        """
         dims: dict[str, int] = {}
         for name, array in batch.items():
             if name not in self.graph.inputs:
@@ -201,6 +215,8 @@ class Engine:
             if array.ndim != len(tokens):
                 raise DataError(f"input {name} has shape {array.shape}, expected ({', '.join(tokens)})")
             for token, size in zip(tokens, array.shape, strict=True):
+                if not token.isidentifier():
+                    continue  # arithmetic: checked against the shape that the other dims give
                 if dims.setdefault(token, size) != size:
                     raise DataError(f"input {name} has {token} = {size}, another one has {dims[token]}")
         return dims
@@ -260,21 +276,23 @@ class Engine:
             self._record[SLOT[name]] = value
         self.device.upload(self.control, self._record)
 
-    def _write(self, plan: BoundPlan, batch: Batch, count: int, micro_steps: int, first_row: int) -> None:
+    def _write(
+        self, plan: BoundPlan, batch: Batch, count: int, micro_steps: int, first_rows: Mapping[str, int]
+    ) -> None:
         """Everything that changes between micro-steps."""
         plan.write_inputs(batch)
         plan.write_seeds(count, micro_steps)
-        plan.write_keys(self.settings.seed, self._step, first_row)
+        plan.write_keys(self.settings.seed, self._step, first_rows)
 
     def _micro_steps(self, batches: Sequence[Batch]) -> Iterator[tuple[int, BoundPlan]]:
         """The plan of each micro-step, with everything in place for it to run."""
-        count = sum(_count(batch) for batch in batches)
-        first_row = 0
+        count = sum(map(self._count, batches))
+        first_rows: Counter[str] = Counter()  # random node -> rows of its tensor in the micro-steps so far
         for index, batch in enumerate(batches):
             plan = self.bound(TRAIN, (), self._dims_of(batch))
-            self._write(plan, batch, count, len(batches), first_row)
+            self._write(plan, batch, count, len(batches), first_rows)
             yield index, plan
-            first_row += next(iter(batch.values())).size
+            first_rows.update(plan.plan.random_rows)
 
     def _recorded_update(self) -> Sequence[Any]:
         """The optimizer's step over the flat arenas, recorded once."""
@@ -307,12 +325,20 @@ class Engine:
         plan = self.bound(EVALUATE, terms, self._dims_of(batch))
         plan.write_inputs(batch)
         plan.run()
-        count = _count(batch)
+        count = self._count(batch)
         total = 0.0
         for value, weight in self.graph.loss.items():
             found = self.device.download(plan.tensor(plan.plan.values[value])).astype(np.float64)
             total += weight * (float(found.sum()) if found.ndim else float(found) * count)
         return total, count
+
+    def _count(self, batch: Batch) -> int:
+        """What a mean over a batch divides by: the targets >= 0, or the places of the largest loss term where a model
+        has no targets."""
+        if TARGETS in batch:
+            return int((batch[TARGETS] >= 0).sum())
+        graph = self.graph_for(self._dims_of(batch))
+        return max((math.prod(graph.values[term].shape) for term in graph.loss), default=1)
 
     def values(self, batch: Batch, names: Sequence[str]) -> list[Array]:
         """Copies of the graph's values `names` for a batch, without padding."""
@@ -334,8 +360,8 @@ class Engine:
 
     @property
     def token_input(self) -> str:
-        """The graph input that holds the tokens: the first one that is not the targets."""
-        return next(name for name in self.graph.inputs if name != TARGETS)
+        """The graph input that holds the tokens: `Graph.token_input`."""
+        return self.graph.token_input
 
     def trace(self, batch: Batch) -> Iterator[TraceEvent]:
         """Run one training micro-step, stopping after every step of the plan. Tensors are views: copy to keep.
@@ -357,17 +383,21 @@ class Engine:
         update = self._recorded_update()
         self._start_step(0.0)
         plan = self.bound(TRAIN, (), self._dims_of(batch))
-        self._write(plan, batch, _count(batch), 1, 0)
+        self._write(plan, batch, self._count(batch), 1, {})
         return plan.timed(), self.device.elapsed([update])[0]
 
     def session(self, rows: int, capacity: int = 0) -> DecodeSession:
         """A decode session for `rows` sequences; capacity in tokens, by default the model's S, else its T.
 
-        Raises UsageError for a capacity beyond S: the model has no positions there.
+        Raises UsageError for a capacity beyond S, or one that the graph cannot have as its T: there are no positions.
         """
-        most = int(self.graph.dims.get("S", self.graph.dims.get("T", 0)))
+        most = self.graph.positions
         if "S" in self.graph.dims and capacity > most:
             raise UsageError(f"a session of {capacity} tokens: {self.graph.name} has S = {most} positions")
+        try:
+            self.graph_for({"T": capacity or most} if "T" in self.graph.dims else {})
+        except BuildError as error:
+            raise UsageError(f"a session of {capacity or most} tokens: {error.message}", hint=error.hint) from None
         return DecodeSession(self, rows, capacity or most)
 
     # --- what people want to see -----------------------------------------------------------------------------
@@ -463,10 +493,3 @@ class Engine:
             row = rows.setdefault((op, variant, choice.why), {**first, "node": name})
             row["nodes"] += 1
         return list(rows.values())
-
-
-def _count(batch: Batch) -> int:
-    """Targets that count in a batch: those >= 0, or every token where a model has no targets."""
-    if TARGETS in batch:
-        return int((batch[TARGETS] >= 0).sum())
-    return int(next(iter(batch.values())).size)

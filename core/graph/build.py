@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from core.errors import BuildError, CoreError, UsageError, did_you_mean
-from core.expr import Number, evaluate, trim
+from core.expr import Number, Padded, described, evaluate, trim, unpadded
 from core.graph.dims import check_overrides, evaluate_dims
 from core.graph.expand import Draft, Expander, in_order
 from core.graph.init import settle
@@ -48,6 +48,12 @@ class _Builder:
 
         self.dims = evaluate_dims({**source.document.get("dims", {}), **overrides}, overrides, place)
         self.problems = Problems()
+        for name, size in self.dims.items():
+            if size < 0:
+                message = f"{place(name)}: {name} is {size}, below zero; expected a size"
+                if name in overrides:
+                    raise UsageError(message)
+                self.problems.add(source.where("dims", name), message)
         self.values: dict[str, Value] = {}
         self.nodes: list[Node] = []
         self.parameters: dict[str, Parameter] = {}
@@ -90,6 +96,11 @@ class _Builder:
                 if pattern.leading:
                     raise BuildError(f'{where}: "{text}" has "..."; an input of the graph names its sizes')
                 shape = pattern.shape(self.dims, where)
+                if trim(shape) != shape:
+                    raise BuildError(
+                        f'{where}: "{text}" is {described(shape)}; a batch has contents in every place of an input',
+                        hint="use the size itself in place of pad(...)",
+                    )
                 self.values[name] = Value(name, shape, pattern.dtype, _bound(pattern, self.dims, where))
             except BuildError as error:
                 self.problems.take(where, error)
@@ -118,6 +129,7 @@ class _Builder:
                     hint=f"it has: {', '.join(op.attrs) or 'none'}",
                 )
         attrs = op.settle_attrs(given, self.dims, where)
+        _check_padding(draft, self.values, attrs, where)
         shapes = {role: self.values[value].shape for role, value in draft.inputs.items()}
         dims = self._solved(draft, shapes, attrs, where)
         outputs = draft.outputs
@@ -205,6 +217,13 @@ class _Builder:
                     f"has {described(parameter.shape)}",
                 )
             tie.names[tie.role] = owner
+            both = [role for role, name in tie.names.items() if name == owner]
+            if len(both) > 1:
+                self.problems.add(
+                    tie.draft.where,
+                    f"{where}: {' and '.join(both)} are one parameter, {owner}: a node takes a parameter in one place",
+                    "tie parameters of different nodes",
+                )
 
     def _init(self) -> None:
         """Apply `[init]`: globs over parameter names, the last match wins. UsageError for one that matches nothing."""
@@ -321,7 +340,32 @@ def _bound(pattern: Pattern, dims: Mapping[str, Any], where: str) -> int | None:
     bound = evaluate(pattern.bound, dims, where)
     if not isinstance(bound, int) or bound < 1:
         raise BuildError(f'{where}: the bound "{pattern.bound}" is {bound}; expected a whole number of at least 1')
-    return bound
+    return int(unpadded(bound))  # an id of a padded row is no id
+
+
+def _check_padding(draft: Draft, values: Mapping[str, Value], attrs: Mapping[str, Any], where: str) -> None:
+    """Raise BuildError where a size is padded and the op does not say that it knows what to do with padding."""
+    op = draft.op
+    assert op is not None
+    hint = 'use the size itself in place of pad(...); an op that handles padding there names it in its "padding"'
+    for role, value in draft.inputs.items():
+        pattern, shape = op.inputs[role].pattern, values[value].shape
+        names = ("...",) * (len(shape) - len(pattern.tokens)) + pattern.tokens
+        for name, size in zip(names, shape, strict=False):
+            if isinstance(size, Padded) and name not in op.padding:
+                raise BuildError(
+                    f'{where}: input {role} = {value} has {size} elements in "{name}" of "{pattern.text}", '
+                    f"{size.unpadded} of them contents and the rest padding, which "
+                    f'op "{op.name}" would count as contents',
+                    hint=hint,
+                )
+    for key, size in attrs.items():
+        if isinstance(size, Padded) and key not in op.padding:
+            raise BuildError(
+                f'{where}: attribute "{key}" is {size}, padded from {size.unpadded}; op "{op.name}" would count '
+                "padding as contents",
+                hint=hint,
+            )
 
 
 def _check_contents(value: Value, pattern: Pattern, dims: Mapping[str, Any], where: str) -> None:
@@ -341,12 +385,6 @@ def _kind(dtype: str | None) -> str:
 
 def _sizes(shape: Shape) -> tuple[Shape, Shape]:
     return tuple(int(n) for n in shape), trim(shape)
-
-
-def described(shape: Shape) -> str:
-    """`(50304, 768)`, with the meaningful part where it is padded."""
-    plain, meant = _sizes(shape)
-    return str(plain) if plain == meant else f"{plain} padded from {meant}"
 
 
 def _described(value: Value) -> str:

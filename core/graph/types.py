@@ -10,11 +10,15 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from core.expr import trim
+from core.errors import UsageError
+from core.expr import trim, unpadded
 from core.op import Op
 
 if TYPE_CHECKING:
     from core.graph.source import ModelSource
+
+
+TOKENS, TARGETS = "tokens", "targets"  # graph inputs with a role: what generation appends to, and what it should be
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,23 @@ class Graph:
     def allocated_count(self) -> int:
         """Elements of all parameters with padding."""
         return sum(p.allocated for p in self.parameters.values())
+
+    @property
+    def token_input(self) -> str:
+        """The input that holds the tokens: "tokens", or else the only one of integers besides the targets.
+
+        Raises UsageError where that leaves none or several.
+        """
+        others = [n for n, v in self.inputs.items() if n != TARGETS and v.dtype is not None and v.dtype != "acc"]
+        if TOKENS in others or len(others) == 1:
+            return TOKENS if TOKENS in others else others[0]
+        held = f"which of {' and '.join(others)} holds" if others else "no input of integers holds"
+        raise UsageError(f"{self.name}: {held} the tokens", hint=f'call the input that holds them "{TOKENS}"')
+
+    @property
+    def positions(self) -> int:
+        """Tokens of the longest sequence: S, the learned positions, or T where the model has none; 0 without either."""
+        return int(unpadded(self.dims.get("S", self.dims.get("T", 0))))
 
     def node(self, name: str) -> Node | None:
         """The node with this expanded name, or None."""

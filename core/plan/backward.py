@@ -38,9 +38,9 @@ class Backward:
     def run(self) -> dict[str, Buffer]:
         p = self.p
         seeds = {}
-        for value in p.graph.loss:
+        for value in p.graph.loss:  # every term is part of the objective, whether or not anything trains behind it
+            seeds[value] = p.buffer("d" + value, p.graph.values[value].shape, "acc", "seed")
             if value in p.needs:
-                seeds[value] = p.buffer("d" + value, p.graph.values[value].shape, "acc", "seed")
                 self._hold(value, seeds[value])
         for index in range(len(self.nodes) - 1, -1, -1):
             node = self.nodes[index]

@@ -6,6 +6,7 @@ reverse, where the first consumer of a value writes its gradient and later ones 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -97,9 +98,24 @@ class Plan:
         return [b for b in self.buffers if b.home == "arena" and b.last >= 0]
 
     @property
+    def random_rows(self) -> dict[str, int]:
+        """Rows that each random op's node draws for: the leading sizes of its first input, all but the last one.
+
+        A token may have several (one for each of its experts) or none: keys count these, so that micro-steps of the
+        same rows draw the same numbers.
+        """
+        nodes = [n for n in self.nodes if "random" in n.op.uses]
+        return {n.name: math.prod(self.graph.values[_first(n)].shape[:-1]) for n in nodes}
+
+    @property
     def traffic(self) -> int:
         """Bytes read and written by all steps."""
         return sum(step.nbytes for step in self.steps)
+
+
+def _first(node: Node) -> str:
+    """The value that a random op's rows are counted in: its first input, else its first output."""
+    return next(iter(node.inputs.values()), node.name)
 
 
 def make_plan(graph: Graph, request: Request, chooser: Chooser, layout: ParameterLayout) -> Plan:
@@ -125,12 +141,26 @@ def _check_request(graph: Graph, request: Request, chooser: Chooser) -> None:
 def _check_decode(graph: Graph, nodes: list[Node]) -> None:
     """BuildError unless every node can go on from a cache and give what it gives for all tokens at once."""
     for node in nodes:
-        why = node.op.why_no_decode(node.dims)
+        why = node.op.why_no_decode(node.dims) or _ignored_input(node) or _missing_input(node, graph)
         if why:
             raise BuildError(
                 f"{graph.name} cannot generate: {node.where}, node {node.name}: {why}",
                 hint="a model that generates looks at earlier tokens only; sample_every = 0 trains without samples",
             )
+
+
+def _ignored_input(node: Node) -> str | None:
+    """Why an optional input keeps a node from decoding: it says something of tokens that lie in the cache by then."""
+    if not (node.op.state or "start" in node.op.uses):
+        return None
+    ignored = [r for r in node.inputs if node.op.inputs[r].optional and r not in node.op.decodes]
+    return f'"{ignored[0]}" is connected, which {node.op.name} does not look at while decoding' if ignored else None
+
+
+def _missing_input(node: Node, graph: Graph) -> str | None:
+    """Why an input of the graph keeps a node from decoding: generation appends tokens, and gives nothing else."""
+    missing = [v for v in node.inputs.values() if v in graph.inputs and v != graph.token_input]
+    return f'it reads the input "{missing[0]}", and generation gives "{graph.token_input}" only' if missing else None
 
 
 class Planner:
@@ -249,8 +279,8 @@ class Planner:
     def _start_buffer(self) -> Buffer | None:
         if self.request.kind != GENERATE:
             return None
-        rows = next(iter(self.inputs.values())).shape[0]
-        return self.buffer("start", (rows,), "i32", "start")
+        rows = next((v.shape[0] for v in self.inputs.values()), 0)  # a prefill of a model without state runs nothing
+        return self.buffer("start", (rows,), "i32", "start") if rows else None
 
     def step(
         self,

@@ -9,6 +9,7 @@ scale = Op(
     inputs={"x": "..."},
     outputs={"y": "..."},
     attrs={"by": float},
+    padding=("...",),
     examples=[{"x": (4, 7, 64), "by": 8.0}, {"x": (3, 33), "by": -0.3}, {"x": (1,), "by": 1.0}],
     doc="Every element times one number.",
 )
