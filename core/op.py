@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from core.dtypes import NUMPY
-from core.errors import BuildError, did_you_mean
+from core.errors import BuildError, CoreError, did_you_mean
 from core.expr import Number, described, evaluate, trim, unpadded
 
 f32, i32, u32 = np.float32, np.int32, np.uint32  # a kernel's scalars are typed: `i32(n)`, `f32(eps)`
@@ -279,8 +279,12 @@ class Op:
                     raise BuildError(f'{where}: op "{self.name}" needs the attribute "{key}" ({default.__name__})')
                 settled[key] = default[0] if isinstance(default, tuple) else default
             else:
-                settled[key] = _settle(given[key], default, dims, f'{where}: attribute "{key}"')
+                settled[key] = self.settle_attr(key, given[key], dims, where)
         return settled
+
+    def settle_attr(self, key: str, value: Any, dims: Mapping[str, Any], where: str) -> Any:
+        """The value of one attribute that the op has. BuildError for one of another type."""
+        return _settle(value, self.attrs[key], dims, f'{where}: attribute "{key}"')
 
     def present_params(self, attrs: Mapping[str, Any]) -> dict[str, Param]:
         """The parameters that a node with these attrs has: optional ones may be switched off."""
@@ -300,6 +304,14 @@ class Op:
                 self.infer(dims)
             except BuildError as error:
                 raise BuildError(f"{where}: {error.message}", hint=error.hint) from None
+            except CoreError:
+                raise
+            except Exception as error:  # that code is its author's
+                raise BuildError(
+                    f'{where}: infer of op "{self.name}" ({self.origin or "no plugin"}) raised '
+                    f"{type(error).__name__}: {error}",
+                    hint="infer raises BuildError for sizes that do not fit",
+                ) from error
         return dims
 
 

@@ -19,7 +19,7 @@ mlp_gelu = Op(
     },
     attrs={"approx": ("tanh", "erf")},
     replaces="f = matmul(x, weight1, bias1); a = gelu(f); d = matmul(a, weight2, bias2); y = add(r, d)",
-    padding=("K", "features"),
+    padding=("K", "features", "hidden"),
     examples=[
         {"x": (2, 7, 16), "r": (2, 7, 24), "weight1": (32, 16)},
         {"x": (5, 33), "r": (5, 7), "weight1": (67, 33), "bias1": False, "approx": "erf"},

@@ -185,12 +185,17 @@ class Schema(Table, frozen=True, kw_only=True):
     schedule: Schedule
     ops: Ops = field(default_factory=Ops)
     nodes: Annotated[
-        dict[str, Text], Meta(description="Variants by glob of node names, over `[ops]`; `*` crosses dots.")
+        dict[str, Text],
+        Meta(
+            description="Variants by glob of node names, over `[ops]`; `*` crosses dots. A fused node has the name of "
+            'its last part: `"h.*.y" = "mlp_gelu.mma"` names a variant of the fused op.'
+        ),
     ] = field(default_factory=dict)
     fuse: Annotated[
         dict[str, Fusion],
         Meta(
-            description="Fused ops by name: `false` is off, a table sets attributes. A node that `[ops]`, `[nodes]` or "
+            description="Fused ops by name: `false` is off, a table sets attributes that none of its parts has, such "
+            "as head_loss's `chunk`; what the parts have is the model's to set. A node that `[ops]`, `[nodes]` or "
             "`recompute` names is kept apart by itself; `core plan` says which."
         ),
     ] = field(default_factory=dict)

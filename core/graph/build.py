@@ -10,15 +10,16 @@ from collections import ChainMap
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from core.errors import BuildError, CoreError, UsageError, did_you_mean
-from core.expr import Number, Padded, described, evaluate, trim, unpadded
+from core.errors import BuildError, UsageError, did_you_mean
+from core.expr import Number, described, evaluate, trim, unpadded
 from core.graph.dims import check_overrides, evaluate_dims
 from core.graph.expand import Draft, Expander, in_order
 from core.graph.init import settle
+from core.graph.padding import padded_attribute, padded_input
 from core.graph.problems import Problems
 from core.graph.schema import OP_NODE, check_document
 from core.graph.types import Graph, Node, Parameter, Value
-from core.op import Op, Pattern
+from core.op import Pattern
 
 if TYPE_CHECKING:
     from core.graph.source import ModelSource
@@ -145,7 +146,7 @@ class _Builder:
         op = draft.op
         assert op is not None
         try:
-            dims = _solve(op, shapes, attrs, where)
+            dims = op.solve(shapes, attrs, where)
             for role, value in draft.inputs.items():
                 _check_contents(self.values[value], op.inputs[role].pattern, dims, f"{where}.{role}")
         except BuildError as error:
@@ -312,19 +313,6 @@ class _Builder:
                 )
 
 
-def _solve(op: Op, shapes: Mapping[str, Shape], attrs: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """op.solve, with whatever its `infer` raises as an error that names the op: that code is its author's."""
-    try:
-        return op.solve(shapes, attrs, where)
-    except CoreError:
-        raise
-    except Exception as error:
-        raise BuildError(
-            f'{where}: infer of op "{op.name}" ({op.origin or "no plugin"}) raised {type(error).__name__}: {error}',
-            hint="infer raises BuildError for sizes that do not fit",
-        ) from error
-
-
 class _Tie:
     """A parameter that is another's: its own name, the name that the file gives, and where to write the owner."""
 
@@ -344,28 +332,25 @@ def _bound(pattern: Pattern, dims: Mapping[str, Any], where: str) -> int | None:
 
 
 def _check_padding(draft: Draft, values: Mapping[str, Value], attrs: Mapping[str, Any], where: str) -> None:
-    """Raise BuildError where a size is padded and the op does not say that it knows what to do with padding."""
+    """Raise BuildError where a size is padded and the op does not say that it handles padding there."""
     op = draft.op
     assert op is not None
     hint = 'use the size itself in place of pad(...); an op that handles padding there names it in its "padding"'
-    for role, value in draft.inputs.items():
-        pattern, shape = op.inputs[role].pattern, values[value].shape
-        names = ("...",) * (len(shape) - len(pattern.tokens)) + pattern.tokens
-        for name, size in zip(names, shape, strict=False):
-            if isinstance(size, Padded) and name not in op.padding:
-                raise BuildError(
-                    f'{where}: input {role} = {value} has {size} elements in "{name}" of "{pattern.text}", '
-                    f"{size.unpadded} of them contents and the rest padding, which "
-                    f'op "{op.name}" would count as contents',
-                    hint=hint,
-                )
-    for key, size in attrs.items():
-        if isinstance(size, Padded) and key not in op.padding:
-            raise BuildError(
-                f'{where}: attribute "{key}" is {size}, padded from {size.unpadded}; op "{op.name}" would count '
-                "padding as contents",
-                hint=hint,
-            )
+    if found := padded_input(op, {role: values[value].shape for role, value in draft.inputs.items()}):
+        role, token, size = found
+        raise BuildError(
+            f'{where}: input {role} = {draft.inputs[role]} has {size} elements in "{token}" of '
+            f'"{op.inputs[role].pattern.text}", {size.unpadded} of them contents and the rest padding, which '
+            f'op "{op.name}" would count as contents',
+            hint=hint,
+        )
+    if given := padded_attribute(op, attrs):
+        key, size = given
+        raise BuildError(
+            f'{where}: attribute "{key}" is {size}, padded from {size.unpadded}; op "{op.name}" would count '
+            "padding as contents",
+            hint=hint,
+        )
 
 
 def _check_contents(value: Value, pattern: Pattern, dims: Mapping[str, Any], where: str) -> None:

@@ -1,6 +1,7 @@
 """Graph and request -> Plan: what runs, in order, and where it lies in memory. It computes nothing."""
 
 from core.plan.choose import AUTO, Choice, Chooser, Kept, first_config, tuning_key
+from core.plan.fuse import check_fusion
 from core.plan.layout import DECAYS, GROUP, TRAINS, ParameterLayout, Place, trimmed
 from core.plan.memory import Buffer
 from core.plan.schedule import EVALUATE, GENERATE, TRAIN, Plan, Request, Step, make_plan
@@ -22,6 +23,7 @@ __all__ = [
     "Plan",
     "Request",
     "Step",
+    "check_fusion",
     "first_config",
     "make_plan",
     "trimmed",

@@ -7,7 +7,7 @@ An explicit choice never falls back: it runs, or BuildError lists every candidat
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -48,7 +48,8 @@ class Kept:
 class Chooser:
     """Chooses variants for one device and precision.
 
-    ops: op name -> variant name or "auto". nodes: glob over node names -> variant name. generate: like ops, for
+    ops: op name -> variant name or "auto". nodes: glob over node names -> variant name, with its op where a
+    fused op is meant ("mlp_gelu.warp"). generate: like ops, for
     generation. recorded: node name -> variant, from the run that is resumed. tuned, shipped: `tuning_key` -> variant.
     tf32: whether f32 may be multiplied as TF32.
     can_run(variant) gives the device's own reason against a variant (an architecture, say), or None.
@@ -83,7 +84,7 @@ class Chooser:
                     hint="`core plan` lists the nodes",
                 )
             for op in sorted(matched):
-                self._check_variant(f'[nodes] "{pattern}"', op, variant)
+                self._check_node_variant(f'[nodes] "{pattern}"', op, variant)
 
     def _check_variant(self, where: str, op: str, variant: str) -> None:
         known = self.registry.variants.get(op, {})
@@ -93,6 +94,35 @@ class Chooser:
                 hint=f"it has: {', '.join(sorted(known)) or 'none'}, or {AUTO}",
             )
 
+    def _check_node_variant(self, where: str, op: str, variant: str) -> None:
+        """A variant of the node's own op, or of a fused op that ends in it: the fused node has its last part's name."""
+        ending = [f for f, o in self.registry.ops.items() if o.statements and o.statements[-1].op == op]
+        if not any(self._meant(name, variant) for name in (op, *ending)):
+            named, _, short = variant.partition(".")
+            self._check_variant(where, *((named, short) if named in (op, *ending) else (op, variant)))
+
+    def _meant(self, op: str, variant: str) -> str | None:
+        """The variant of `op` that an entry of [nodes] means, "warp" or "mlp_gelu.warp"; None where it means none."""
+        if "." in variant:
+            named, _, variant = variant.partition(".")
+            if named != op:
+                return None
+        return variant if variant == AUTO or variant in self.registry.variants.get(op, {}) else None
+
+    def check_applied(self, graph: Graph, nodes: Sequence[Node]) -> None:
+        """UsageError for an entry of [nodes] that names a fused op's variant where the node does not run as that op.
+
+        nodes: those of a plan, fused.
+        """
+        for pattern, variant in self.nodes.items():
+            for node in nodes:
+                if fnmatch.fnmatchcase(node.name, pattern) and self._meant(node.op.name, variant) is None:
+                    raise UsageError(
+                        f'[nodes] "{pattern}" = "{variant}": node {node.name} runs as {node.op.name} here, which '
+                        "has no such variant",
+                        hint=f"it has: {', '.join(sorted(self.registry.variants.get(node.op.name, {}))) or 'none'}",
+                    )
+
     def explicit(self, node: Node, kind: str) -> tuple[str, str] | None:
         """(variant, config line) that the config names for this node, if it does; "auto" is no choice."""
         found = None
@@ -100,8 +130,9 @@ class Chooser:
             if node.op.name in entries:
                 found = (entries[node.op.name], f"[{table}] {node.op.name}")
         for pattern, variant in self.nodes.items():
-            if fnmatch.fnmatchcase(node.name, pattern):
-                found = (variant, f'[nodes] "{pattern}"')
+            meant = self._meant(node.op.name, variant) if fnmatch.fnmatchcase(node.name, pattern) else None
+            if meant is not None:
+                found = (meant, f'[nodes] "{pattern}"')
         return found if found and found[0] != AUTO else None
 
     def choose(self, node: Node, graph: Graph, kind: str, backward: bool) -> Choice:
@@ -118,7 +149,7 @@ class Chooser:
         def against(variant: Variant) -> str | None:
             return self.against(variant, t, needs)
 
-        return self._among(node.op, node.name, against, self.explicit(node, kind), kept)
+        return self._among(node.op, node.name, against, self.explicit(node, kind), kept, f"{node.where}: ")
 
     def pick(self, name: str, method: str, values: Mapping[str, Any]) -> tuple[Variant, Tensors]:
         """The variant of a nested launch or an update step, and its `t`: chosen by op name, and by shapes where
@@ -168,6 +199,7 @@ class Chooser:
         against: Callable[[Variant], str | None],
         explicit: tuple[str, str] | None,
         kept: Mapping[str, Kept | None],
+        where: str = "",
     ) -> Choice:
         rejected: dict[str, str] = {}
         configs = {entry.variant: entry.config for entry in reversed([*kept.values()]) if entry is not None}
@@ -181,7 +213,7 @@ class Chooser:
             for other in self.candidates(op):
                 if other.name != name:
                     rejected[other.name] = against(other) or "it can run"
-            raise BuildError(f'{line} = "{name}" cannot run node {node}:\n' + _lines(rejected))
+            raise BuildError(f'{where}{line} = "{name}" cannot run node {node}:\n' + _lines(rejected))
         found: Choice | None = None
         able: dict[str, Variant] = {}
         for variant in self.candidates(op):
@@ -198,7 +230,7 @@ class Chooser:
             if entry is not None and entry.variant in able:
                 return Choice(able[entry.variant], why, rejected, entry.config)
         if found is None:
-            what = f"no variant of {op.name} can run node {node} on {self.runs} in {self.precision}"
+            what = f"{where}no variant of {op.name} can run node {node} on {self.runs} in {self.precision}"
             raise BuildError(f"{what}:\n{_lines(rejected)}" if rejected else f"{what}: there is none for this device")
         return found
 

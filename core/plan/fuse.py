@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from core.errors import BuildError
+from core.errors import BuildError, UsageError, did_you_mean
 from core.graph import Graph, Node
+from core.graph.padding import padded_attribute, padded_input, padded_parameter
 from core.op import Op, Statement
 
 Bound = dict[str, str | None]  # a pattern's name -> value or parameter name; None for an absent optional one
@@ -23,13 +24,14 @@ class FusionRules:
 
     patterns: fused ops that have a variant which can run, with their own attrs from `[fuse]`.
     keep: values that are requested. named(node): whether the config names this node or its op, which keeps it apart.
-    runs(node): whether some variant can run the fused node. apart: fused op -> the named ops that it would have taken.
+    why_not(node): why no variant can run the fused node; None when one can. apart: fused op -> the named ops that it
+    would have taken.
     """
 
     patterns: Sequence[tuple[Op, Mapping[str, Any]]]
     keep: frozenset[str]
     named: Callable[[Node], bool]
-    runs: Callable[[Node], bool]
+    why_not: Callable[[Node], str | None]
     apart: dict[str, set[str]] = field(default_factory=dict)
 
 
@@ -46,7 +48,7 @@ def fuse(graph: Graph, nodes: list[Node], rules: FusionRules) -> list[Node]:
                 if fused is None:
                     continue
                 ordered = in_order([n for n in nodes if n not in members] + [fused], list(graph.inputs), nodes)
-                if ordered is None or not rules.runs(fused):
+                if ordered is None or not _runs(fused, op, own, bound, members, graph, nodes, rules):
                     continue
                 if named := {n.op.name for n in members if rules.named(n)}:
                     rules.apart.setdefault(op.name, set()).update(named)
@@ -115,7 +117,7 @@ def _fused_node(
     carried = _carried_attrs(op, members)
     if carried is None:
         return None
-    attrs: dict[str, Any] = {**carried, **own}
+    attrs: dict[str, Any] = dict(carried)
     inputs = {r: v for r in op.inputs if (v := bound.get(r)) is not None}
     params = {p: v for p in op.params if (v := bound.get(p)) is not None}
     outputs = {o: v for o in op.outputs if (v := bound.get(o)) is not None}
@@ -124,17 +126,106 @@ def _fused_node(
             attrs[param] = param in params
         elif param not in params:
             return None
+    if len(set(params.values())) < len(params):
+        return None  # tied parts have one gradient to add to; a node has a gradient for each of its parameters
     where = f"{op.name} for {', '.join(n.name for n in members)}"
+    shapes = {r: graph.values[v].shape for r, v in inputs.items()}
+    weights = {p: graph.parameters[name].shape for p, name in params.items()}
+    if padded_input(op, shapes) or padded_parameter(op, weights) or padded_attribute(op, attrs):
+        return None
     try:
-        settled = op.settle_attrs(attrs, graph.dims, where)
-        shapes = {r: graph.values[v].shape for r, v in inputs.items()}
-        dims = op.solve(shapes, settled, where)
-        for param, name in params.items():
-            op.param_patterns[param].unify(graph.parameters[name].shape, dims, where)
+        settled, dims = _settled(op, attrs, shapes, weights, graph, where)
     except BuildError:
         return None
+    if own:
+        try:
+            settled, dims = _settled(op, {**attrs, **own}, shapes, weights, graph, where)
+        except BuildError as error:
+            raise UsageError(f"{_line(op, own)}: {error.message}", hint=error.hint) from None
     parts = tuple(members)
     return replace(last, op=op, inputs=inputs, outputs=outputs, params=params, attrs=settled, dims=dims, parts=parts)
+
+
+def _settled(
+    op: Op,
+    attrs: Mapping[str, Any],
+    shapes: Mapping[str, tuple[int, ...]],
+    weights: Mapping[str, tuple[int, ...]],
+    graph: Graph,
+    where: str,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Attributes and dims of a fused node. BuildError where its op does not take them."""
+    settled = op.settle_attrs(attrs, graph.dims, where)
+    dims = op.solve(shapes, settled, where)
+    for param, shape in weights.items():
+        op.param_patterns[param].unify(shape, dims, where)
+    return settled, dims
+
+
+def _runs(
+    fused: Node,
+    op: Op,
+    own: Mapping[str, Any],
+    bound: Bound,
+    members: list[Node],
+    graph: Graph,
+    nodes: list[Node],
+    rules: FusionRules,
+) -> bool:
+    """Whether a variant can run the fused node. UsageError where it is what `[fuse]` sets that keeps all from it."""
+    why = rules.why_not(fused)
+    if why is not None and own:
+        plain = _fused_node(op, {}, bound, members, graph, nodes, rules)
+        if plain is not None and rules.why_not(plain) is None:
+            raise UsageError(f"{_line(op, own)}: {why}", hint="without it, the nodes would be fused")
+    return why is None
+
+
+def _line(op: Op, own: Mapping[str, Any]) -> str:
+    return f"[fuse] {op.name} = {{ {', '.join(f'{k} = {v!r}' for k, v in own.items())} }}"
+
+
+# --- what the config may set --------------------------------------------------------------------------------------
+
+
+def own_attrs(op: Op, ops: Mapping[str, Op]) -> list[str]:
+    """The attributes of a fused op that none of its parts has: the only ones that cannot change what is computed."""
+    parts = [ops[s.op] for s in op.statements if s.op in ops]
+    return [a for a in op.attrs if a not in op.params and not any(a in p.attrs for p in parts)]
+
+
+def check_fusion(fusion: Mapping[str, Any], ops: Mapping[str, Op], where: Callable[[str], str]) -> None:
+    """UsageError for a name in `[fuse]` that is no fused op, or an attribute that is not its own or of another type.
+
+    where: the place of a key such as "fuse.head_loss.chunk".
+    """
+    fused = [name for name, op in ops.items() if op.replaces]
+    for name, setting in fusion.items():
+        if name not in fused:
+            raise UsageError(f"{where(f'fuse.{name}')}: no fused op of that name{did_you_mean(name, fused)}")
+        for key, value in (setting if isinstance(setting, Mapping) else {}).items():
+            _check_attr(ops[name], key, value, ops, where(f"fuse.{name}.{key}"))
+
+
+def _check_attr(op: Op, key: str, value: Any, ops: Mapping[str, Op], place: str) -> None:
+    own = own_attrs(op, ops)
+    if key not in own:
+        holders = [s.op for s in op.statements if s.op in ops and key in ops[s.op].attrs]
+        why = (
+            f'"{key}" belongs to {holders[0]}, which the model sets' if holders else f"{op.name} has no such attribute"
+        )
+        nearest = "" if holders else did_you_mean(key, own)
+        raise UsageError(
+            f"{place}: {why}{nearest}; [fuse] sets what no part of {op.name} has: {', '.join(own) or 'nothing'}",
+            hint="fusion computes what the model's nodes say",
+        )
+    try:
+        op.settle_attr(key, value, {}, place)
+    except BuildError as error:
+        raise UsageError(error.message, hint=error.hint) from None
+
+
+# --- attributes ----------------------------------------------------------------------------------------------------
 
 
 def _carried_attrs(op: Op, members: list[Node]) -> dict[str, Any] | None:
@@ -150,7 +241,9 @@ def _carried_attrs(op: Op, members: list[Node]) -> dict[str, Any] | None:
                 if carried.setdefault(key, value) != value:
                     return None
             elif isinstance(default, type):
-                continue  # a required size, such as `features`: the parameter's shape implies it
+                if not any(key in pattern.tokens for pattern in node.op.param_patterns.values()):
+                    return None
+                # else a required size, such as `features`: the parameter's shape implies it
             elif value != (default[0] if isinstance(default, tuple) else default):
                 return None
     return carried

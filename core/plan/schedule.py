@@ -17,7 +17,7 @@ from core.graph import Graph, Node
 from core.op import Op, Pattern, Variant
 from core.plan.backward import Backward
 from core.plan.choose import Choice, Chooser, specs
-from core.plan.fuse import FusionRules, fuse
+from core.plan.fuse import FusionRules, check_fusion, fuse
 from core.plan.layout import ParameterLayout
 from core.plan.memory import FOREVER, Buffer, alive, place
 
@@ -129,13 +129,12 @@ def _check_request(graph: Graph, request: Request, chooser: Chooser) -> None:
         if value not in graph.values:
             raise UsageError(f'{graph.name} has no value "{value}"{did_you_mean(value, graph.values)}')
     for op in request.recompute:
-        if op not in {n.op.name for n in graph.nodes}:
-            known = sorted({n.op.name for n in graph.nodes})
+        known = sorted({n.op.name for n in graph.nodes})
+        fused = sorted(name for name, found in chooser.registry.ops.items() if found.replaces)
+        if op not in (*known, *fused):
+            known += fused
             raise UsageError(f'[train] recompute "{op}": {graph.name} has no node of that op{did_you_mean(op, known)}')
-    for name in request.fusion:
-        fused = [o for o, op in chooser.registry.ops.items() if op.replaces]
-        if name not in fused:
-            raise UsageError(f"[fuse] {name}: no fused op of that name{did_you_mean(name, fused)}")
+    check_fusion(request.fusion, chooser.registry.ops, lambda key: "[fuse] " + " ".join(key.split(".")[1:]))
 
 
 def _check_decode(graph: Graph, nodes: list[Node]) -> None:
@@ -242,14 +241,14 @@ class Planner:
         def named(node: Node) -> bool:
             return node.op.name in recompute or chooser.explicit(node, kind) is not None
 
-        def runs(node: Node) -> bool:
+        def why_not(node: Node) -> str | None:
             if chooser.explicit(node, kind) is not None:
-                return True
+                return None
             try:
                 chooser.choose(node, self.graph, kind, self.differentiated(node))
-            except BuildError:
-                return False
-            return True
+            except BuildError as error:
+                return error.message
+            return None
 
         def rank(op: Op) -> tuple[int, int, str]:
             best = max((v.priority for v in chooser.candidates(op)), default=-1)
@@ -260,8 +259,32 @@ class Planner:
             setting = self.request.fusion.get(op.name, True)
             if setting is not False and chooser.candidates(op):
                 patterns.append((op, setting if isinstance(setting, Mapping) else {}))
-        rules = FusionRules(patterns, frozenset(self.wanted), named, runs, self.apart)
-        return fuse(self.graph, nodes, rules)
+        rules = FusionRules(patterns, frozenset(self.wanted), named, why_not, self.apart)
+        found = fuse(self.graph, nodes, rules)
+        if self.training:
+            self._check_fused(found)
+        return found
+
+    def _check_fused(self, nodes: list[Node]) -> None:
+        """UsageError where the config sets something of a fused op, and no nodes of this training plan become one."""
+        ops = {n.op.name for n in nodes}
+        for name, setting in self.request.fusion.items():
+            if name not in ops and isinstance(setting, Mapping) and setting:
+                raise UsageError(f"[fuse] {name} sets {', '.join(setting)}, but {self._why_not_fused(name)}")
+        for name in self.request.recompute:
+            if name not in ops and self.chooser.registry.ops[name].replaces:
+                raise UsageError(f'[train] recompute "{name}": {self._why_not_fused(name)}')
+        self.chooser.check_applied(self.graph, nodes)
+
+    def _why_not_fused(self, name: str) -> str:
+        op = self.chooser.registry.ops[name]
+        if not self.chooser.candidates(op):
+            return f"{name} has no variant for {self.chooser.runs}"
+        if self.request.fusion.get(name) is False:
+            return "[fuse] switches it off"
+        if named := self.apart.get(name):
+            return f"the config names {' and '.join(sorted(named))}, which keeps their nodes apart"
+        return f"no nodes of {self.graph.name} can run as it here: {op.replaces}"
 
     # --- buffers and steps -----------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ from core.interop import checkpoint
 from core.interop.checkpoint import Checkpoint
 from core.interop.weights import read_weights
 from core.loader import load_registry
-from core.plan import TRAIN, Kept, Plan
+from core.plan import TRAIN, Kept, Plan, check_fusion
 from core.plan.cost import per_token
 from core.plan.describe import human
 from core.plan.describe import table as table_lines
@@ -242,6 +242,7 @@ def build_engine(
 
     device: one that is open already. tuned: instead of what `core tune` found for the device, and of what is shipped.
     """
+    check_fusion(config.fuse, registry.ops, config.where)
     device = open_device(config.device) if device is None else device
     optimizer = registry.optimizer(config.optimizer.name, config.where("optimizer.name"))
     options = options_of(config, "optimizer", optimizer.options)
