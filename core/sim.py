@@ -11,6 +11,7 @@ import numpy as np
 
 from core.device.nvrtc import Kernel, compile_ptx
 from core.device.sim import KernelError, Memory, PtxError, Report, Simulator, tensormap
+from core.device.sim.budget import default_limit
 from core.device.tensors import DeviceTensor, TensorMap, tensor_map
 from core.errors import BuildError
 
@@ -49,6 +50,7 @@ def run(
     *,
     defines: Mapping[str, str | int] | None = None,
     count: bool = False,
+    limit: int | None = None,
 ) -> Report:
     """Compile `source` (a .cu file, CUDA C++ text, or PTX text) and run one of its `extern "C"` kernels.
 
@@ -56,10 +58,12 @@ def run(
     scalars are passed by value with their own type, None is a null pointer, a Map is a tensor map. Sizes are one to
     three numbers; smem is in bytes. strict also reports races, reads of what nothing wrote, and results that depend on
     when asynchronous work happens; without it a kernel runs some ten times faster. count, which needs strict=False: the
-    report's `counts` say by source line what the kernel did, as `core trace` prints it. Raises BuildError for what does
-    not compile, PtxError for an instruction that the simulator does not have, KernelError for what a kernel may not do.
+    report's `counts` say by source line what the kernel did, as `core trace` prints it. limit: branches that a thread
+    block may take before the kernel is called endless; by default 300,000, or what CORELM_SIM_LIMIT says. Raises
+    BuildError for what does not compile, PtxError for an instruction that the simulator does not have, KernelError for
+    what a kernel may not do.
     """
-    simulator = Simulator(_ptx(source, kernel, defines or {}))
+    simulator = Simulator(_ptx(source, kernel, defines or {}), limit=default_limit() if limit is None else limit)
     memory = simulator.memory
     buffers: Buffers = {}
     packed = [_argument(memory, value, place, buffers) for place, value in enumerate(args)]

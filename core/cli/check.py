@@ -9,7 +9,7 @@ from functools import cache, partial
 import click
 
 from core.cache import cache_folder
-from core.cli.show import emit_json, json_option, plugin_option
+from core.cli.show import emit_json, json_option, limit_option, plugin_option
 from core.device import open_device
 from core.device.cpu import cores
 from core.errors import CheckFailed, UsageError
@@ -41,6 +41,7 @@ STORE = "checks.json"  # in the cache folder
     help="Variants at the same time.  [default: one a core where nothing is measured, else 1]",
 )
 @click.option("--seed", default=0, help="Of the drawn contents.", show_default=True)
+@limit_option
 @plugin_option
 @json_option
 def command(

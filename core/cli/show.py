@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from core.device.sim.budget import LIMIT, VARIABLE
 from core.train.display import Display
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -25,6 +27,30 @@ def plugin_option(function: F) -> F:
 def json_option(function: F) -> F:
     """`--json`, as the argument `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+def limit_option(function: F) -> F:
+    """`--limit N` of what runs kernels in the simulator: the environment variable, for this command's processes."""
+
+    def put(context: click.Context, parameter: click.Parameter, value: int | None) -> None:
+        if value is not None:
+            before = os.environ.get(VARIABLE)
+            os.environ[VARIABLE] = str(value)
+            context.call_on_close(lambda: restore(before))
+
+    def restore(before: str | None) -> None:
+        os.environ.pop(VARIABLE)
+        if before is not None:
+            os.environ[VARIABLE] = before
+
+    return click.option(
+        "--limit",
+        type=click.IntRange(min=1),
+        metavar="N",
+        callback=put,
+        expose_value=False,
+        help=f"Branches of a thread block after which a simulated kernel is called endless.  [default: {LIMIT}]",
+    )(function)
 
 
 @contextmanager

@@ -28,7 +28,6 @@ from core.registry import Registry
 from core.testing.compare import Array
 from core.testing.runner import GUARD, POISON, Call, Outcome, best
 
-ENDLESS = 1_000_000  # branches of a launch: a minute or two; no kernel at its op's examples takes a hundredth of it
 NOTHING = np.uint32(0xFFFFFFFF)  # what unwritten bf16 becomes as f32: still all ones
 
 
@@ -170,7 +169,7 @@ class SimRunner(DeviceRunner):
     def target(self) -> Any:
         from core.device.sim.device import SimDevice
 
-        return SimDevice(limit=ENDLESS)
+        return SimDevice()
 
     def _place(self, call: Call) -> dict[str, Placed]:
         """As on a GPU; and the simulator's errors are to call the tensors by their names."""

@@ -34,7 +34,7 @@ from core.testing.trial import Trial
 
 FORWARD_ONLY = ("forward", "decode", "random")  # sub-checks that a backward has no part in
 PLACES = re.compile(r"^\s*(?:\.loc|\.file|//).*$|^\s*\.section\s+\.debug.*", re.MULTILINE)
-ENDLESS = 50_000  # branches of a batch: ten times what any example takes, and seconds
+ENDLESS = 50_000  # branches of a thread block: a hundred times what any example takes, and a second
 CERTAIN = ("repeat",)  # the simulator repeats itself
 
 

@@ -17,10 +17,10 @@ from core.device.launch import Host, LaunchRecord
 from core.device.nvrtc import SIMULATED, Compiled, Kernel, compile_all, missing, nvrtc_version
 from core.device.recording import KernelDevice
 from core.device.sim import tensormap
+from core.device.sim.budget import default_limit
 from core.device.sim.errors import KernelError
 from core.device.sim.memory import Memory
 from core.device.sim.report import Report
-from core.device.sim.scheduler import UNLIMITED
 from core.device.sim.simulator import Simulator
 from core.device.tensors import DeviceTensor, TensorMap, decode, encode
 from core.dtypes import NUMPY
@@ -43,7 +43,7 @@ class SimDevice(KernelDevice):
     """Memory, primitives and replay in the simulator.
 
     strict: also report races and reads of what nothing wrote; some ten times slower. It may be changed between runs.
-    limit: branches after which a kernel is called endless (Simulator).
+    limit: branches of a thread block after which a kernel is called endless; by default as budget.py says.
     count: have the reports count in full (core/device/sim/count.py).
     on_report: called with each launch and what it did, for those who count.
     """
@@ -53,9 +53,9 @@ class SimDevice(KernelDevice):
     sms = SMS
     arch = SIMULATED.replace("compute_", "sm_")
 
-    def __init__(self, strict: bool = False, limit: int = UNLIMITED) -> None:
+    def __init__(self, strict: bool = False, limit: int | None = None) -> None:
         self.strict = strict
-        self.limit = limit
+        self.limit = default_limit() if limit is None else limit
         self.count = False
         self.space = Memory()
         self.on_report: Callable[[LaunchRecord, Report], None] | None = None

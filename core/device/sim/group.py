@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from core.device.sim.budget import Turns
 from core.device.sim.inflight import Queue, Registers
 from core.device.sim.types import Array
 from core.device.sim.warps import Meeting
@@ -57,6 +58,8 @@ class Group:
         self.wgmma = Registers()
         self.waiting = 0  # lanes that wait in barriers
         self.meeting: Meeting | None = None  # lanes that wait in bar.warp.sync
+        self.polled: dict[int, Array] = {}  # where instructions last looked for what others write
+        self.turns = Turns(len(batch.numbers) if batch.watch is not None else 0)
         self.pc = 0
 
     # ------------------------------------------------------------------ which lanes

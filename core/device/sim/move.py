@@ -176,6 +176,10 @@ def _ld(program: Program, ins: Instruction) -> Step:
     def load(g: Group) -> None:
         if polls:
             g.batch.polled += 1
+            asked = g.concerned(where(g))
+            if not np.array_equal(asked, g.polled.get(id(ins), ())):  # who reads elsewhere than before does not wait
+                g.batch.progress += 1
+                g.polled[id(ins)] = asked
         raw = gather(g)
         if count == 1:
             writes[0](g, g.spread_back(raw.view(dtype)))

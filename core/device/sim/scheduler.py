@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from core.device.sim import memory as layout
+from core.device.sim.budget import BARRIER, LIMIT, SLICE, VARIABLE
 from core.device.sim.collectives import go_on
 from core.device.sim.count import Counter
 from core.device.sim.errors import KernelError
@@ -34,7 +35,6 @@ LANES = 16384  # of a fast group: registers of that many lanes still lie in a co
 WARP = 32
 WARPGROUP = 128
 QUANTUM = 64  # blocks of instructions that a group runs under the fair scheduler before another has its turn
-UNLIMITED = 1 << 62  # blocks of instructions
 STALLED = 300  # turns in which threads only poll, after which that is called a deadlock
 Observer = Callable[[Group, Instruction, str, Array, Array, int, str], None]
 
@@ -88,13 +88,13 @@ class Batch:
     """Thread blocks that are resident together: their shared memory, barriers and groups."""
 
     def __init__(
-        self, program: Program, memory: Memory, shape: Shape, numbers: Array, smem: int, limit: int = UNLIMITED
+        self, program: Program, memory: Memory, shape: Shape, numbers: Array, smem: int, limit: int = LIMIT
     ) -> None:
         self.program = program
         self.memory = memory
         self.shape: Shape = shape
         self.numbers = numbers  # of the thread blocks, in the grid
-        self.limit = limit  # blocks of instructions that may run
+        self.limit = limit  # branches that a thread block may take
         self.threads: int = shape.threads
         self.padded: int = -(-self.threads // WARP) * WARP
         self.dynamic: int = smem
@@ -190,6 +190,7 @@ class Batch:
 
         True when every lane may go straight on; else the lanes are parked until their barrier completes.
         """
+        g.turns.taken += BARRIER
         index = g.indices()
         blocks = g.block[index]
         present, counts = np.unique(blocks, return_counts=True)
@@ -263,9 +264,9 @@ class Batch:
                     continue
                 break
             g = chance.choice(runnable)
-            self.advance(g, self.limit + 1 if order.groups == "one" else chance.randint(1, QUANTUM))
-            if g.fragments and sum(self.executed.values()) > self.limit:
-                raise self.hopeless(g, "endless", f"the kernel runs on and on: {self.limit} branches were taken")
+            self.advance(g, min(SLICE, self.limit + 1) if order.groups == "one" else chance.randint(1, QUANTUM))
+            if g.fragments and g.turns.over(self.limit, len(self.numbers)):
+                raise self._endless(g)
             if self.watch is not None:
                 self.watch.later.between_turns()
             # Waiting in vain: turn after turn, somebody polls and nobody does anything else.
@@ -296,6 +297,7 @@ class Batch:
             lanes = fragments.pop(pc)
             limit = min(fragments, default=1 << 62)
             g.select(lanes)
+            turns, before, charged = g.turns, g.turns.taken, g.turns.blocks_of(g)
             while True:
                 block = blocks[pc]
                 g.pc = pc
@@ -307,11 +309,15 @@ class Batch:
                 self.lanes_run[block.start] = self.lanes_run.get(block.start, 0) + g.count
                 pc = block.end(g)
                 left -= 1
-                if pc < 0:
-                    break
+                if pc <= block.start:
+                    turns.taken += 1
+                    if pc < 0:
+                        break
                 if pc >= limit or left <= 0:
                     g.queue(pc, lanes)
                     break
+            if charged is not None and turns.by_block is not None:
+                turns.by_block[charged] += turns.taken - before
 
     def release(self) -> None:
         """Drop registers and shared memory. Group and batch know each other, so that they would stay until Python looks
@@ -355,6 +361,13 @@ class Batch:
         ins = self.program.instructions[int(meeting.resume[lane]) - 1]
         hint = "every lane that a mask names comes to a barrier of the warp, with the same mask"
         raise self.fault(ins, "member absent", message, g, lane, hint=hint)
+
+    def _endless(self, g: Group) -> KernelError:
+        pc, lane = g.turns.where(g)
+        ins = self.program.instructions[min(pc, len(self.program.instructions) - 1)]
+        message = f"still looping: a thread block has taken {self.limit:,} branches, and does not come to its end"
+        hint = f"a kernel that takes more: limit= of core.sim.run, --limit of core check and core trace, {VARIABLE}"
+        return self.fault(ins, "endless", message, g, lane, hint=hint)
 
     def hopeless(self, g: Group, kind: str, message: str) -> KernelError:
         lane = int(np.flatnonzero(g.live)[0])

@@ -15,6 +15,7 @@ from core.device.cpu import cores
 from core.device.nvrtc import DYNAMIC_SHARED
 from core.device.sim import memory as layout
 from core.device.sim.atomics import order_shows
+from core.device.sim.budget import default_limit
 from core.device.sim.count import Counter, counted
 from core.device.sim.errors import KernelError
 from core.device.sim.inflight import uses_wgmma
@@ -22,7 +23,7 @@ from core.device.sim.memory import Memory
 from core.device.sim.parser import Module, parse
 from core.device.sim.program import Program, kept, link
 from core.device.sim.report import Report, summarise
-from core.device.sim.scheduler import LANES, UNLIMITED, Batch, Order, Shape
+from core.device.sim.scheduler import LANES, Batch, Order, Shape
 from core.device.sim.strict import Global, Watch, grain, is_async, orders_blocks
 from core.device.sim.types import Array
 from core.errors import UsageError
@@ -36,12 +37,12 @@ SPLIT = 8192  # lanes of a launch from which it is worth two threads
 class Simulator:
     """A module of PTX on a memory. Kernels are linked on their first launch.
 
-    limit: branches that the thread blocks of a batch may take together, after which the kernel is called endless.
+    limit: branches that a thread block may take, after which the kernel is called endless (budget.py).
     """
 
     ptx: str
     memory: Memory = field(default_factory=Memory)
-    limit: int = UNLIMITED
+    limit: int = field(default_factory=default_limit)
     module: Module = field(init=False)
     programs: dict[str, Program] = field(default_factory=dict)
     globals_at: dict[str, int] = field(default_factory=dict)
