@@ -66,6 +66,20 @@ class CheckpointError(CoreError):
     exit_code = 7
 
 
+LONGEST_WORDS = 2000  # characters of a foreign exception's text that a message takes
+
+
+def words_of(error: BaseException) -> str:
+    """An exception of foreign code in words: "ValueError: too small". Its own __str__ may raise, or be endless."""
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception as inner:
+        return f"{name}, whose text cannot be had ({type(inner).__name__})"
+    cut = f"{text[:LONGEST_WORDS]}..." if len(text) > LONGEST_WORDS else text
+    return f"{name}: {cut}" if cut else name
+
+
 def nearest(name: str, candidates: Iterable[str]) -> str:
     """The candidate closest to `name`, or "" when none is close."""
     found = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)

@@ -23,9 +23,10 @@ from typing import Any
 
 import pluggy
 
-from core import hooks
+from core import hooks, signals
 from core.discovery import BUILT_IN, GIVEN, Candidate, describe, discover
-from core.errors import BuildError, CoreError, did_you_mean
+from core.errors import BuildError, CoreError, did_you_mean, words_of
+from core.foreign import PASSES, contained
 from core.op import Op, Optimizer, Schedule, Variant
 from core.registry import (
     BROKEN,
@@ -86,11 +87,13 @@ class Loading:
         """Import a plugin and call its hooks. Whatever it raises makes it broken, SystemExit included."""
         record = self.records[id(candidate)] = _record(candidate, LOADED)
         try:
-            self.contributions.append(contribution_of(candidate, import_plugin(candidate)))
-        except KeyboardInterrupt:
+            with contained():
+                self.contributions.append(contribution_of(candidate, import_plugin(candidate)))
+        except PASSES:
             raise
         except BaseException as error:
             self._broken(record, error)
+        signals.check()
 
     def build(self) -> Registry:
         """A registry of all that fits; each plugin is in it whole or not at all."""
@@ -149,8 +152,7 @@ def reason_of(error: BaseException, candidate: Candidate) -> str:
     """One line: the error, and the author's own file and line where it happened."""
     if isinstance(error, CoreError):
         return error.message
-    first = (str(error).splitlines() or [""])[0]
-    text = f"{type(error).__name__}: {first}" if first else type(error).__name__
+    text = words_of(error).splitlines()[0]
     if isinstance(error, SyntaxError) and error.filename:
         return f"{type(error).__name__}: {error.msg} ({shorten(error.filename)}:{error.lineno})"
     root = str(candidate.root or candidate.home or "")

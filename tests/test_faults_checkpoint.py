@@ -37,12 +37,12 @@ from core.interop import checkpoint, files
 from core.interop.checkpoint import Contents
 from core.interop.tensors import write_tensors
 from core.loader import load_registry
+from core.signals import Stop
 from core.train import setup
 from core.train.display import Display
 from core.train.loop import Trainer
 from core.train.run import Run, read_lines, take_lock
 from core.train.setup import Asked, prepare
-from core.train.signals import Stop
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = """

@@ -18,13 +18,13 @@ from core.cli import run as core_command
 from core.errors import NumericsError
 from core.interop import checkpoint, files
 from core.interop.tensors import TensorFile
+from core.signals import Stop
 from core.train.crash import statistics
 from core.train.detect import MOST_SKIPS, Detector
 from core.train.display import Display
 from core.train.loop import Trainer
 from core.train.run import read_lines
 from core.train.setup import Asked, prepare
-from core.train.signals import Stop
 
 # An op that passes values on, and does harm when it is asked to: in steps `first` .. `last`, from token `row` on.
 PLUGIN = """

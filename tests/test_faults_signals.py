@@ -26,11 +26,11 @@ from core.cli import run as core_command
 from core.data.tokenizer import Tokenizer
 from core.device import nvrtc
 from core.interop import checkpoint, files
+from core.signals import Ended, check, listening
 from core.train.display import Display
 from core.train.loop import Trainer, run_job
 from core.train.run import read_lines
 from core.train.setup import Asked, prepare
-from core.train.signals import ending_in_order
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = """
@@ -230,17 +230,16 @@ def test_a_signal_in_a_save_lets_the_save_end(here: Path, stack: ExitStack, monk
 
 
 def test_a_signal_while_text_is_tokenised_ends_in_order(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    encode = Tokenizer.encode
+    encode, sent = Tokenizer.encode, []
 
     def signalled(self: Tokenizer, text: str) -> Any:
-        send("SIGTERM")
+        if not sent:
+            sent.append(send("SIGTERM"))
         time.sleep(0.05)
         return encode(self, text)
 
     monkeypatch.setattr(Tokenizer, "encode", signalled)
-    with pytest.raises(SystemExit) as caught:
-        core_command(["train", "small.toml", "--device", "cpu", "--out", "a", "--quiet"])
-    assert caught.value.code == 143
+    assert core_command(["train", "small.toml", "--device", "cpu", "--out", "a", "--quiet"]) == 143
     assert not (here / "a").exists() and not list((here / "cache/tokens").iterdir()), "nothing half done is left"
 
 
@@ -257,18 +256,15 @@ def test_a_signal_while_kernels_compile_waits_for_those_under_way(here: Path, mo
     monkeypatch.setattr(nvrtc, "_run_nvrtc", compile_slowly)
     source = ROOT / "ops/cuda/gelu.cu"
     jobs = [(nvrtc.Kernel(source, "any", (("N", n),)), "compute_90a") for n in range(40)]
-    with pytest.raises(SystemExit) as caught, ending_in_order():
+    with pytest.raises(Ended) as caught, listening():
         nvrtc.compile_all(jobs, workers=2)
-    assert caught.value.code == 143 and len(begun) <= 10, "those that waited were given up"
+    assert caught.value.exit_code == 143 and len(begun) <= 10, "those that waited were given up"
 
 
 BPE = """
 import random, sys
-from core import native
 from core.data.tokenizer import train_bpe
-from core.train.signals import ending_in_order
-
-native.of_the_command = True
+from core.signals import listening
 
 def text():
     rng = random.Random(0)
@@ -276,7 +272,7 @@ def text():
     yield " ".join(words)
     print("all is drawn", flush=True)
 
-with ending_in_order():
+with listening():
     print("begins", flush=True)
     train_bpe(text(), 20_000)
     print("is done", flush=True)
@@ -294,9 +290,10 @@ def test_a_signal_while_a_tokenizer_is_trained_ends_at_once(here: Path) -> None:
 
 def test_a_signal_before_the_first_step_says_that_nothing_is_saved(capfd: pytest.CaptureFixture[str]) -> None:
     for name, code in CODES.items():
-        with pytest.raises(SystemExit) as caught, ending_in_order():
+        with pytest.raises(Ended) as caught, listening(" before the first step: nothing was trained, nothing is saved"):
             send(name)
-        assert caught.value.code == code
+            check()
+        assert caught.value.exit_code == code
         assert f"ended by {name} before the first step: nothing was trained, nothing is saved" in capfd.readouterr().err
 
 

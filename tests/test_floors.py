@@ -20,7 +20,8 @@ ROOT = Path(__file__).parent.parent
 FLOORS = (
     ("errors",),
     ("outside",),
-    ("expr", "dtypes", "cache", "native"),
+    ("expr", "dtypes", "cache", "signals"),
+    ("terminal", "foreign"),
     ("op",),
     ("hooks",),
     ("discovery",),

@@ -23,6 +23,7 @@ from core.device.cpu import CpuDevice
 from core.errors import BuildError, CheckpointError, CoreError, DataError, DeviceError, NumericsError, UsageError
 from core.interop import checkpoint
 from core.loader import load_registry
+from core.signals import Stop
 from core.testing.verdicts import Verdicts
 from core.train import devices, estimate
 from core.train.detect import Window
@@ -32,7 +33,6 @@ from core.train.loop import Trainer
 from core.train.report import count, duration, printable, step_line
 from core.train.run import Run, choose_folder, find_run, read_lines, to_line
 from core.train.setup import VERDICTS, Asked, prepare
-from core.train.signals import Stop
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = """
@@ -175,6 +175,9 @@ def test_runs_are_numbered_and_resume_takes_the_last(here: Path) -> None:
     for name in ("small", "small-2"):
         Path("runs", name).mkdir(parents=True)
         Path("runs", name, "LOCK").touch()
+    assert choose_folder(None, "small", False) == Path("runs/small"), "no step was done in it"
+    for name in ("small", "small-2"):
+        Path("runs", name, "metrics.jsonl").write_text("{}")
     assert choose_folder(None, "small", False) == Path("runs/small-3")
     assert choose_folder(None, "small", True) == Path("runs/small-2")
 

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from core import __version__, native
-from core.errors import BuildError, CoreError, DeviceError, UsageError, did_you_mean
+from core import __version__, signals, terminal
+from core.errors import BuildError, CoreError, DeviceError, UsageError, did_you_mean, words_of
 
 if TYPE_CHECKING:
     from core.registry import Registry
@@ -137,13 +137,14 @@ def core() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """The entry point of the command `core`: run a verb and exit with its code."""
-    native.of_the_command = True
-    open_closed_streams()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, ValueError):
-            stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a C locale must not end a run
-    warnings.showwarning = warn
-    sys.exit(run(args))
+    with signals.listening():
+        open_closed_streams()
+        terminal.guard()
+        warnings.showwarning = warn
+        code = run(args)
+        number = signals.noted()
+    signals.default()  # from here on nothing is left to put in order
+    sys.exit(128 + number if number else code)
 
 
 def open_closed_streams() -> None:
@@ -177,6 +178,8 @@ def run(args: Sequence[str] | None = None) -> int:
         return expected(error)
     except MemoryError as error:
         return expected(DeviceError(f"out of memory: {error}", hint="a smaller B, T or model needs less"))
+    except signals.Ended as ended:
+        return ended.exit_code
     except (KeyboardInterrupt, click.Abort):
         click.echo("core: interrupted", err=True)
         return INTERRUPTED
@@ -218,7 +221,7 @@ def bug(error: Exception) -> int:
     whole = "".join(traceback.format_exception(error))
     plugin = blamed(error)
     who = f"error: {plugin} raised" if plugin else "this is a bug of ours:"
-    lines = [f"core: {who} {type(error).__name__}: {error}"]
+    lines = [f"core: {who} {words_of(error)}"]
     if os.environ.get("CORELM_TRACEBACK") == "1":
         lines.append(whole)
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from core import signals
 from core.cli.generation import drawing_options, open_text_model
 from core.cli.sample import show, silent
 from core.cli.show import json_option, plugin_option
@@ -167,20 +167,18 @@ def converse(chat: Chat, as_json: bool) -> None:
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  # lines can be edited, and come back with the arrow keys
     interrupts = Interrupts()
-    before = signal.signal(signal.SIGINT, interrupts)
     try:
-        while True:
-            line = ask()
-            try:
-                with interrupts.during_an_answer():
-                    if not take(chat, line.strip(), as_json, lambda: interrupts.asked):
-                        return
-            except (UsageError, DataError) as error:
-                click.echo(f"core: {error}", err=True)
+        with signals.interrupts(interrupts):
+            while True:
+                line = ask()
+                try:
+                    with interrupts.during_an_answer():
+                        if not take(chat, line.strip(), as_json, lambda: interrupts.asked):
+                            return
+                except (UsageError, DataError) as error:
+                    click.echo(f"core: {error}", err=True)
     except (EOFError, KeyboardInterrupt):
         click.echo(err=True)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def ask() -> str:

@@ -11,6 +11,7 @@ import click
 
 from core.cli.show import emit_json, json_option, table
 from core.errors import CheckFailed, DataError
+from core.train.display import Display
 
 Progress = Callable[[int, int, str], None]
 
@@ -163,8 +164,11 @@ def progress_line() -> Progress | None:
     if not sys.stderr.isatty():
         return None
 
+    display = Display(sys.stderr)
+
     def draw(done: int, total: int, what: str) -> None:
-        end = "\n" if done >= total else ""
-        click.echo(f"\r{what[:50]:50} {100 * done // max(1, total):3d}%{end}", nl=False, err=True)
+        display.status(f"{what[:50]:50} {100 * done // max(1, total):3d}%")
+        if done >= total:
+            display.close()
 
     return draw

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from core import signals
 from core.cli.show import plugin_option
 from core.errors import UsageError
 
@@ -46,7 +47,6 @@ def command(
     """
     from core.train.display import Display
     from core.train.setup import Asked, train
-    from core.train.signals import ending_in_order
 
     if resume and origin:
         raise UsageError("--resume and --from exclude each other", hint="--from starts a new folder")
@@ -61,5 +61,5 @@ def command(
         allow_data_change=allow_data_change,
         long=long,
     )
-    with ending_in_order():
+    with signals.listening(" before the first step: nothing was trained, nothing is saved"):
         return train(asked, Display(quiet=quiet))

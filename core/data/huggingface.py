@@ -16,7 +16,7 @@ from typing import Any
 from core.data.gpt2 import HASH
 from core.data.library import LibraryTokenizer
 from core.data.tokenizer import END_OF_TEXT, Tokenizer, byte_letters
-from core.errors import DataError, UsageError
+from core.errors import DataError, UsageError, words_of
 from core.outside import parse_json, read_whole
 
 FILE, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
@@ -122,7 +122,7 @@ def read_folder(folder: Path) -> Tokenizer | None:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{path}: not a file of the tokenizers library, or damaged: {type(error).__name__}: {error}",
+            f"{path}: not a file of the tokenizers library, or damaged: {words_of(error)}",
             hint="fetch it again, or move it away: the model can be used without",
         ) from None
     config = _config(folder)

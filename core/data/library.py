@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from core.data.tokenizer import LIBRARY_FORMAT, UNKNOWN, Tokenizer, byte_letters, without_surrogates
 from core.errors import DataError, UsageError
 from core.outside import parse_json
+from core.signals import Ended
 
 if TYPE_CHECKING:
     import tokenizers
@@ -159,7 +160,7 @@ def _library(document: str, where: str) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer.from_str(document)
     except BaseException as error:  # a panic of the library's is no Exception
-        if isinstance(error, KeyboardInterrupt | SystemExit):
+        if isinstance(error, KeyboardInterrupt | SystemExit | Ended):
             raise
         raise DataError(f"{where}: the tokenizers library cannot read it: {error}", hint="fetch it again") from None
 

@@ -24,6 +24,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from core import signals
 from core.data.cache import file_sha256
 from core.data.tokenizer import Tokenizer
 from core.errors import DataError
@@ -155,6 +156,7 @@ def _parallel(work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
     pool = ThreadPoolExecutor(workers)
     try:
         for item in items:
+            signals.check()
             waiting.append(pool.submit(work, item))
             if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()

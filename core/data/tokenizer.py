@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from core.errors import DataError
-from core.native import endable
 from core.outside import parse_json, read_whole
+from core.signals import endable
 
 if TYPE_CHECKING:
     import tiktoken

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import core
+from core import signals
 from core.cache import cache_folder, try_write
 from core.device.chips import chips_of, parse_arch
 from core.errors import BuildError, DeviceError, did_you_mean
@@ -251,7 +252,8 @@ def compile_all(jobs: Iterable[tuple[Kernel, str]], workers: int = 0) -> list[Co
     units = [_unit(kernel, arch) for kernel, arch in todo]
     first = {unit.key: index for index, unit in reversed(list(enumerate(units)))}
     with ThreadPoolExecutor(workers or cores(), thread_name_prefix="core-nvrtc") as pool:
-        done = dict(zip(first, pool.map(lambda i: _compile_unit(units[i], todo[i][0]), first.values()), strict=True))
+        futures = [pool.submit(_compile_unit, units[index], todo[index][0]) for index in first.values()]
+        done = dict(zip(first, signals.results(pool, futures), strict=True))
     return [done[unit.key] for unit in units]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from core import signals
 from core.errors import BuildError, did_you_mean
 from core.expr import evaluate, trim
 from core.graph.types import Graph, Parameter
@@ -79,5 +80,4 @@ def draw_all(graph: Graph, seed: int, place: Callable[[str], Array], threads: in
     """Draw every parameter into `place(name)`. The streams are independent: the number of threads changes no bit."""
     largest_first = sorted(graph.parameters.values(), key=lambda p: -p.size)
     with ThreadPoolExecutor(max_workers=threads) as pool:
-        for _ in pool.map(lambda p: draw(p, seed, out=place(p.name)), largest_first):
-            pass  # what is waiting is given up when one fails, or on Ctrl-C
+        signals.results(pool, [pool.submit(lambda p=p: draw(p, seed, out=place(p.name))) for p in largest_first])

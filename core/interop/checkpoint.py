@@ -203,16 +203,16 @@ def folder_name(step: int) -> str:
 def save(checkpoints: Path, step: int, contents: Contents) -> Path:
     """Write `checkpoints/step_XXXXXXXX` whole or not at all, and point LATEST (beside `checkpoints`) at it.
 
-    Memory: a few chunks beside what `contents` holds. One of this step that is valid stays as it is: a run's state
-    after a step is always the same. Raises CheckpointError when the disk refuses; nothing older is touched.
+    Memory: a few chunks beside what `contents` holds. One of this step that is there already stays if its files are
+    the same; else it belongs to another history, or is damaged, and gives way once the new one is whole. Raises
+    CheckpointError when the disk refuses; nothing older is touched.
     """
     target = checkpoints / folder_name(step)
     staged = checkpoints / f"{STAGED}{target.name}-{os.getpid()}"
     try:
-        if not _clear(target):
-            stage(staged, contents)
-            files.rename(staged, target)
-            files.sync_folder(checkpoints)
+        stage(staged, contents)
+        _replace(target, staged)
+        files.sync_folder(checkpoints)
         _point(checkpoints, target.name)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -225,15 +225,25 @@ def save(checkpoints: Path, step: int, contents: Contents) -> Path:
     return target
 
 
-def _clear(target: Path) -> bool:
-    """Whether a valid checkpoint is at `target`; a damaged one is moved out of the way."""
-    if not target.exists():
-        return False
+def _replace(target: Path, staged: Path) -> None:
+    """Put the staged checkpoint at `target`, in the place of one that is damaged or has other contents."""
+    doomed = None
+    if os.path.lexists(target):
+        if _same(target, staged):
+            return files.remove_tree(staged)
+        doomed = target.with_name(f"{DOOMED}{target.name}-{os.getpid()}")
+        files.rename(target, doomed)
+    files.rename(staged, target)
+    if doomed is not None:
+        files.remove_tree(doomed)
+    return None
+
+
+def _same(target: Path, staged: Path) -> bool:
+    """Whether a valid checkpoint is at `target`, with the very contents of the staged one."""
     try:
-        load(target)
-        return True
+        return _read(target / MANIFEST, Manifest) == _read(staged / MANIFEST, Manifest) and bool(load(target))
     except CheckpointError:
-        _remove(target)
         return False
 
 

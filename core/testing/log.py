@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import core
-from core.errors import CoreError
+from core.errors import CoreError, words_of
 from core.registry import shorten
 from core.testing.compare import Array, bounds_of, difference
 from core.testing.runner import Outcome, unwritten
@@ -79,7 +79,7 @@ class Log:
         except CoreError as error:  # it says itself where
             self.failed(check, str(error))
         except Exception as error:
-            self.failed(check, f"raised {type(error).__name__}: {error} ({place_of(error)})")
+            self.failed(check, f"raised {words_of(error)} ({place_of(error)})")
 
 
 HERE = str(Path(core.__file__).parent)

@@ -2,7 +2,7 @@
 
 On a terminal the step's line is redrawn in place, with a carriage return and spaces and nothing else: no colours,
 no escape codes, so that NO_COLOR and dumb terminals need no case. Elsewhere there are plain lines. A stream that is
-closed (`| head`) is dropped without a word, and the run goes on.
+closed (`| head`) is dropped without a word, and the run continues; so it does while a stream is not read (Ctrl-S).
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
+from core import signals
+from core.terminal import Writer, visible
+
 REDRAW = 0.05  # seconds between redraws of the status line: a step may take less
 
 
@@ -23,6 +26,7 @@ class Display:
     def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
         self._stream: TextIO | None = None if quiet else stream or sys.stdout
         self.log: Callable[[str], None] = lambda text: None
+        self._writer = Writer(self._stream) if self._stream is not None else None
         self.live = self._stream is not None and self._stream.isatty() and os.environ.get("TERM") != "dumb"
         self._shown = ""  # the status that stands on the terminal's last line
         self._latest = ""  # the one that should
@@ -45,13 +49,16 @@ class Display:
             self._print(text)
 
     def status(self, text: str) -> None:
-        """What is going on right now: seen on a terminal only, replaced by whatever comes next."""
+        """The work under way: seen on a terminal only, replaced by whatever comes next. A safe point of signals."""
+        signals.check()
         if self.live:
             self._draw(text, keep=False)
 
     def close(self) -> None:
-        """Leave the cursor on a fresh line."""
+        """Leave the cursor on a fresh line, and wait for what is still to be written."""
         self._end_status()
+        if self._writer is not None:
+            self._writer.finish()
 
     def _draw(self, text: str, *, keep: bool) -> None:
         """Redraw the last line; one that comes too soon waits until the next, or until it is kept."""
@@ -64,7 +71,7 @@ class Display:
         self._overwrite()
 
     def _overwrite(self) -> None:
-        fitted = fit(self._latest, shutil.get_terminal_size().columns - 1)
+        fitted = fit(visible(self._latest), shutil.get_terminal_size().columns - 1)
         self._write("\r" + fitted + " " * (len(self._shown) - len(fitted)))
         self._shown, self._drawn_text, self._drawn = fitted, self._latest, time.monotonic()
 
@@ -81,23 +88,20 @@ class Display:
 
     def _print(self, text: str) -> None:
         self._end_status()
-        self._write(text + "\n")
+        self._write(visible(text) + "\n")
 
     def _write(self, text: str) -> None:
-        if self._stream is None:
+        if self._writer is None:
             return
-        encoding = self._stream.encoding or "utf-8"
-        try:
-            self._stream.write(text.encode(encoding, "replace").decode(encoding))
-            self._stream.flush()
-        except (OSError, ValueError):
+        self._writer.write(text)
+        if self._writer.gone:
             self._drop()
 
     def _drop(self) -> None:
-        """Nobody reads any more. The interpreter flushes sys.stdout when it ends, which must not fail either."""
+        """The reader left. The interpreter flushes sys.stdout when it ends, which must not fail either."""
         if self._stream is sys.stdout:
             sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-        self._stream, self.live = None, False
+        self._stream, self._writer, self.live = None, None, False
 
 
 def fit(text: str, columns: int) -> str:

@@ -12,6 +12,11 @@ from pathlib import Path
 from core.interop import files
 
 
+def not_a_link(path: str, flags: int) -> int:
+    """An opener that follows no symbolic link: a run's folder from elsewhere must not append to a file of ours."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
 class Lines:
     """An open file. `refused` says why the disk did not take the last lines; "" when it did."""
 
@@ -19,7 +24,7 @@ class Lines:
         self.path = path
         self.refused = ""
         self._kept = bytearray()  # not written yet
-        self._file = path.open("ab", buffering=0)
+        self._file = open(path, "ab", buffering=0, opener=not_a_link)  # noqa: SIM115
 
     def append(self, text: str) -> None:
         """One write where the disk takes it, so that a kill leaves at most the last line incomplete."""

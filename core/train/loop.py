@@ -18,17 +18,18 @@ from typing import Any, Protocol
 import numpy as np
 
 from core.engine import NO_LIMITS
-from core.errors import CheckpointError, CoreError, NumericsError, UsageError
+from core.errors import CheckpointError, CoreError, NumericsError, UsageError, words_of
+from core.foreign import PASSES, contained
 from core.generate import Sampling, generate, prompt_ids
 from core.interop import checkpoint
 from core.interop.checkpoint import Contents
+from core.signals import Stop
 from core.train import crash
 from core.train.crash import Replay
 from core.train.detect import ABORT, Detector, Seen
 from core.train.display import Display
 from core.train.report import duration, memory_in_use, printable, step_line
 from core.train.run import Run
-from core.train.signals import Stop
 
 Array = np.ndarray[Any, Any]
 SPIKE_HINT = 'look at the batch; [detect] action = "skip" leaves such updates out'
@@ -264,14 +265,16 @@ class Trainer:
         """Plugins' `core_step_end`. One that raises is reported once and called again: training goes on."""
         for index, hook in enumerate(self.job.hooks):
             try:
-                hook(self.job.run, self.step, dict(metrics))
-            except Exception as error:
+                with contained(self.job.display.line):
+                    hook(self.job.run, self.step, dict(metrics))
+            except PASSES:
+                raise
+            except BaseException as error:  # SystemExit too: a plugin does not end the run
                 if index not in self._failed_hooks:
                     self._failed_hooks.add(index)
                     who = getattr(hook, "plugin", None) or getattr(hook, "__qualname__", repr(hook))
                     self.job.display.line(
-                        f"warning: core_step_end of {who} raised {type(error).__name__}: {error} "
-                        "(said once; training goes on)"
+                        f"warning: core_step_end of {who} raised {words_of(error)} (said once; training goes on)"
                     )
 
     # --- what happens between steps --------------------------------------------------------------------------
@@ -392,7 +395,7 @@ def run_job(trainer: Trainer) -> int:
         trainer.job.run.log(f"error: {error}")
         raise
     except Exception as error:  # not expected; whose fault it is, the command line says
-        trainer.job.run.log(f"error: {type(error).__name__}: {error}")
+        trainer.job.run.log(f"error: {words_of(error)}")
         raise
     finally:
         display.close()

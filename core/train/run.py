@@ -20,7 +20,7 @@ import platform
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -31,32 +31,69 @@ import tomli
 import core
 from core.errors import CheckpointError, UsageError, did_you_mean
 from core.interop import checkpoint, files
-from core.train.lines import Lines
+from core.train.lines import Lines, not_a_link
 
 RUNS = Path("runs")
 LOCK, METRICS, SAMPLES, LOG = "LOCK", "metrics.jsonl", "samples.jsonl", "train.log"
 SOURCE, RESOLVED, VARIANTS, ENV = "config.source.toml", "config.resolved.toml", "variants.json", "env.json"
+CHECKPOINTS, CRASHES = "checkpoints", "crash-*"
 LOCKED_BYTE = 1 << 30  # Windows locks bytes against reading: one that nobody reads
 PACKAGES = ("numpy", "tiktoken", "safetensors", "msgspec", "click", "pluggy", "rustbpe", "cuda-python")
 
 
-def choose_folder(out: Path | None, stem: str, resume: bool) -> Path:
-    """The folder of a run: `out`, or runs/<stem>, -2, -3. With `resume` and no `out`, the newest of these.
+def choose_folder(out: Path | None, stem: str, resume: bool, passed: Collection[Path] = ()) -> Path:
+    """The folder of a run: `out`, or runs/<stem>, -2, -3 but those `passed`. With `resume` and no `out`, the newest.
 
-    Raises UsageError for an `out` that exists when it is not to be resumed, or is no run. Creates nothing.
+    A folder in which a run ended before its first step is as good as none. Raises UsageError for an `out` that exists
+    when it is not to be resumed, or is no run. Creates nothing, so that another process may take the folder before it
+    is locked: `claim` looks again.
     """
     if out is not None:
-        if not resume and occupied(out):
-            raise UsageError(
-                f"{out} exists already; nothing was changed", hint="--resume goes on with it, another --out starts anew"
-            )
+        if not resume and not free(out):
+            raise exists_already(out)
         if occupied(out) and not (out / LOCK).is_file():
             raise UsageError(f"{out} is not a run's folder; nothing was changed", hint="--out names the run to resume")
         return out
     taken = [path for path in _numbered(stem) if occupied(path)]
     if resume:
         return taken[-1] if taken else RUNS / stem
-    return next(path for path in _numbered(stem, len(taken) + 1) if not occupied(path))
+    most = len(taken) + len(passed) + 1
+    return next(path for path in _numbered(stem, most) if free(path) and path not in passed)
+
+
+def exists_already(out: Path) -> UsageError:
+    return UsageError(
+        f"{out} exists already; nothing was changed", hint="--resume goes on with it, another --out starts anew"
+    )
+
+
+def claim(run: Run, fresh: bool, out: Path | None, stem: str) -> Run:
+    """Lock a folder that `choose_folder` gave: `run` itself, or the next number where another start was faster.
+
+    fresh: no run had begun in it when it was chosen. Raises UsageError where there is no next one.
+    """
+    passed: list[Path] = []
+    while True:
+        with contextlib.suppress(InUse) if fresh and out is None else contextlib.nullcontext():
+            run.__enter__()
+            if not (fresh and run.begun):
+                return run
+            run.close()
+            if out is not None:
+                raise exists_already(out)
+        passed.append(run.path)
+        run = Run(choose_folder(None, stem, False, passed))
+
+
+def begun(path: Path) -> bool:
+    """Whether a run left steps or checkpoints in this folder."""
+    written = any((path / name).is_file() and (path / name).stat().st_size for name in (METRICS, SAMPLES))
+    return written or bool(checkpoint.steps(path / CHECKPOINTS)) or any(path.glob(CRASHES))
+
+
+def free(path: Path) -> bool:
+    """Whether a new run may begin there: nothing is in it, or what a run left that ended before its first step."""
+    return not occupied(path) or ((path / LOCK).is_file() and not begun(path))
 
 
 def _numbered(stem: str, most: int = 0) -> list[Path]:
@@ -72,6 +109,10 @@ def occupied(path: Path) -> bool:
     return path.is_file() or path.is_symlink() or (path.is_dir() and any(path.iterdir()))
 
 
+class InUse(UsageError):
+    """Another process trains in this folder."""
+
+
 class Run:
     """An open run folder. `path` and `name` are what `core_step_end` hooks see of it.
 
@@ -82,7 +123,8 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = path.name
-        self.checkpoints = path / "checkpoints"
+        self.checkpoints = path / CHECKPOINTS
+        self.begun = False  # whether a run had begun here when the lock was taken
         self._lock: io.FileIO | None = None
         self._open: dict[str, Lines] = {}
 
@@ -90,6 +132,7 @@ class Run:
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self._lock = take_lock(self.path / LOCK)
+            self.begun = begun(self.path)
             files.sweep(self.path)
             checkpoint.sweep(self.checkpoints)
             checkpoint.try_out(self.checkpoints)
@@ -203,7 +246,8 @@ def take_lock(path: Path) -> io.FileIO:
 
     It says who holds it: pid and host. Raises UsageError, with both, when somebody does.
     """
-    file = path.open("r+b" if path.exists() else "w+b", buffering=0)
+    mode = "r+b" if path.exists() else "w+b"
+    file = io.FileIO(path, mode, opener=not_a_link)
     try:
         _lock_file(file)
     except OSError as error:
@@ -211,7 +255,7 @@ def take_lock(path: Path) -> io.FileIO:
         file.close()
         if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
             raise
-        raise UsageError(
+        raise InUse(
             f"{path.parent} is in use by {owner or 'another process'}", hint="let it end, or choose another --out"
         ) from None
     file.truncate(0)

@@ -47,7 +47,7 @@ from core.train.estimate import SLOW, estimate_seconds, refuse_long
 from core.train.loop import Job, Trainer, run_job
 from core.train.provenance import made_with
 from core.train.report import duration, memory_in_use
-from core.train.run import Run, choose_folder, occupied, resolved_config
+from core.train.run import Run, choose_folder, claim, occupied, resolved_config
 from core.train.tune import load_shipped, load_tuned
 
 Array = np.ndarray[Any, Any]
@@ -107,9 +107,12 @@ def prepare(asked: Asked, display: Display, stack: ExitStack) -> Trainer:
     check_disk(config, engine, run, done)
 
     if display.log != run.log:
-        stack.enter_context(run)
+        run = claim(run, start is None, run.path if asked.out or asked.resume else None, config.path.stem)
+        stack.callback(run.close)
         display.log = run.log
     run.rewind(done)
+    for problem in checkpoint.retain(run.checkpoints, done, config.train.keep_last, config.train.keep_every):
+        display.line(f"warning: {problem}")  # a kill may have come between a save and its retention
     run.write_config(config.source, config.to_toml())
     record = variants_record(config, registry, engine, plan, table)
     run.write_variants(record)

@@ -1,0 +1,57 @@
+"""Code of plugins runs here: what it changes about the process is put back.
+
+A plugin's import or hook may print, change the working directory, or take or block signals. None of it may harm the
+command around it: what it prints goes where the caller says, the rest is restored. What it raises is the caller's to
+report; `SystemExit` is a failure like any other, and only Ctrl-C and a noted signal pass.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+from core import signals
+
+PASSES = (KeyboardInterrupt, signals.Ended)  # these are ours, or the person's, and never the plugin's failure
+
+
+@contextlib.contextmanager
+def contained(said: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Run the block, then restore the working directory and the signals. Its printed lines go to `said`, or to stderr,
+    so that a listing's stdout stays what it promises to be."""
+    printed = _Lines(said) if said is not None else sys.stderr
+    try:
+        here = os.getcwd()
+    except OSError:  # the folder is gone
+        here = ""
+    try:
+        with contextlib.redirect_stdout(printed):
+            yield
+    finally:
+        if isinstance(printed, _Lines):
+            printed.end()
+        with contextlib.suppress(OSError):
+            if here and os.getcwd() != here:
+                os.chdir(here)
+        signals.keep()
+
+
+class _Lines(io.TextIOBase):
+    """A text stream that hands over whole lines."""
+
+    def __init__(self, said: Callable[[str], None]) -> None:
+        self._said, self._part = said, ""
+
+    def write(self, text: str) -> int:
+        *lines, self._part = (self._part + text).split("\n")
+        for line in lines:
+            self._said(line)
+        return len(text)
+
+    def end(self) -> None:
+        if self._part:
+            self._said(self._part)
+            self._part = ""

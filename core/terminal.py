@@ -1,0 +1,136 @@
+"""What reaches the terminal: text whose control characters are visible, from a thread that may wait for its reader.
+
+Names, error messages and templates come from files and plugins of strangers. An escape code among them could move the
+cursor, rename the window or fill the clipboard, so `guard` puts one stream in front of stdout and stderr that shows it
+as `\\x1b`. Nothing else of the program needs to know.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+import threading
+import time
+from collections import deque
+from typing import TextIO
+
+from core import signals
+
+# Control characters but newline and tab; separators of lines; marks that reorder what is displayed.
+HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+MOST_WAITING = 64 << 20  # bytes that wait for a reader; what comes behind them is left out, and counted
+PATIENCE = 1.0  # seconds that the last lines wait for a reader once a signal came
+REPORTED = 0.05  # seconds between looks at a signal while they wait
+
+
+def visible(text: str) -> str:
+    """`text` with each hidden character as an escape: ESC as `\\x1b`, a right-to-left override as `\\u202e`."""
+    return HIDDEN.sub(lambda found: _escape(ord(found[0])), text)
+
+
+def _escape(code: int) -> str:
+    return "\\r" if code == 13 else f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+
+class Guarded(io.TextIOWrapper):
+    """A text stream that shows hidden characters. A character that the encoding lacks becomes "?"."""
+
+    def write(self, text: str) -> int:
+        super().write(visible(text))
+        return len(text)
+
+
+def guard() -> None:
+    """Put a Guarded stream in the place of stdout and of stderr."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper) and not isinstance(stream, Guarded):
+            stream.flush()
+            encoding, lines = stream.encoding, stream.line_buffering
+            guarded = Guarded(stream.detach(), encoding=encoding, errors="replace", line_buffering=lines)
+            setattr(sys, name, guarded)
+            setattr(sys, f"__{name}__", guarded)
+
+
+class Writer:
+    """Writes to a stream without ever waiting for its reader: a thread of its own does.
+
+    `gone` is true once the reader left. A stream without a descriptor, as in tests, is written to directly.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.gone = False
+        self._stream = stream
+        self._encoding = stream.encoding or "utf-8"
+        self._waiting: deque[bytes] = deque()
+        self._size = self._left_out = 0
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        try:
+            stream.flush()
+            self._descriptor = stream.fileno()
+        except (OSError, ValueError):
+            self._descriptor = -1
+
+    def write(self, text: str) -> None:
+        """Queue `text`, which is written as it is: `visible` is the caller's."""
+        if self._descriptor < 0:
+            return self._directly(text)
+        data = text.encode(self._encoding, "replace")
+        with self._changed:
+            if self.gone:
+                return None
+            if self._size + len(data) > MOST_WAITING:
+                self._left_out += 1
+                return None
+            if self._left_out:
+                data = f"\n({self._left_out} lines were left out here: this output was not read)\n".encode() + data
+                self._left_out = 0
+            self._waiting.append(data)
+            self._size += len(data)
+            self._changed.notify_all()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="core-terminal", daemon=True)
+            self._thread.start()
+        return None
+
+    def finish(self) -> None:
+        """Wait until all is written; only for a moment once a signal asked to end."""
+        asked = 0.0
+        while self._size and not self.gone and self._descriptor >= 0:
+            with self._changed:
+                self._changed.wait(REPORTED)
+            if signals.noted():
+                asked = asked or time.monotonic()
+                if time.monotonic() - asked > PATIENCE:
+                    return
+
+    def _directly(self, text: str) -> None:
+        try:
+            self._stream.write(text.encode(self._encoding, "replace").decode(self._encoding))
+            self._stream.flush()
+        except (OSError, ValueError):
+            self.gone = True
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting:
+                    self._changed.wait()
+                data = self._waiting[0]
+            written = 0
+            try:
+                while written < len(data):
+                    written += os.write(self._descriptor, data[written:])
+            except OSError:
+                with self._changed:
+                    self.gone, self._size = True, 0
+                    self._waiting.clear()
+                    self._changed.notify_all()
+                return
+            with self._changed:
+                self._waiting.popleft()
+                self._size -= len(data)
+                self._changed.notify_all()

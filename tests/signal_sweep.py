@@ -1,0 +1,123 @@
+"""Send a signal to `core train` at many instants of its start, each in a process of its own, and judge how it ended.
+
+    python tests/signal_sweep.py --every 2        # milliseconds between the instants; 600 processes or so
+    python tests/signal_sweep.py --random 40 --seed 1
+
+Each must end by 128 and the signal's number; before the entry point's first line, by the signal itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+CONFIG = """
+model = "gpt2_124m"
+dims = { V = 257, C = 16, H = 2, L = 1, S = 32, B = 2, T = 16 }
+data = { train = "text.txt", val = "text.txt", tokenizer = "bytes" }
+train = { steps = 1_000_000, tokens_per_step = 64, val_every = 0, sample_every = 0, checkpoint_every = 1_000_000 }
+optimizer = { name = "adamw", lr = 1e-2 }
+schedule = { name = "constant" }
+"""
+
+
+def prepare(folder: Path) -> None:
+    (folder / "small.toml").write_text(CONFIG)
+    (folder / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
+
+
+def started(folder: Path, *more: str) -> subprocess.Popen[bytes]:
+    """A run of a million steps, stdout and stderr in one pipe."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CORELM_CACHE": str(folder / "cache")}
+    environment |= {"OPENBLAS_NUM_THREADS": "1"}
+    words = ["train", "small.toml", "--device", "cpu", "--out", f"run-{time.monotonic_ns()}", *more]
+    return subprocess.Popen(
+        [sys.executable, "-m", "core.cli", *words],
+        cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        preexec_fn=lambda: [signal.signal(n, signal.SIG_DFL) for n in (signal.SIGTERM, signal.SIGHUP)],
+    )  # fmt: skip
+
+
+def time_of_start(folder: Path) -> float:
+    """Seconds from the process's start to its first step."""
+    begun, process = time.monotonic(), started(folder)
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith(b"step "):
+        assert process.poll() is None, "the run ended by itself"
+    seconds = time.monotonic() - begun
+    process.kill()
+    process.communicate()
+    return seconds
+
+
+def ended(folder: Path, number: signal.Signals, seconds: float) -> str:
+    """Start a run, send the signal after `seconds`; "" when it ended as it should, else what went wrong."""
+    process = started(folder)
+    time.sleep(seconds)
+    process.send_signal(number)
+    try:
+        said = process.communicate(timeout=20)[0].decode("utf-8", "replace")
+    except subprocess.TimeoutExpired:
+        process.kill()
+        said = process.communicate()[0].decode("utf-8", "replace")
+        return f"{number.name} after {seconds:.3f} s: still there after 20 s\n{said[-600:]}"
+    code = process.returncode
+    by_the_signal = code == -number and "ended by" not in said  # it came before our first line, or after our last
+    by_the_signal |= "KeyboardInterrupt" in said and "core/cli/__init__.py" not in said.replace(os.sep, "/")
+    if by_the_signal or (code == 128 + number and "Traceback" not in said and "cannot be loaded" not in said):
+        return ""
+    return f"{number.name} after {seconds:.3f} s: exit code {code}\n{said[-600:]}"
+
+
+def sweep(folder: Path, instants: Sequence[float], seed: int = 0) -> list[str]:
+    """What went wrong, an entry a process."""
+    draw = random.Random(seed)
+    return [wrong for seconds in instants if (wrong := ended(folder, draw.choice(SIGNALS), seconds))]
+
+
+def span(folder: Path) -> tuple[float, float]:
+    """Seconds from a process's start to the entry point, before which Python itself may swallow a Ctrl-C, and to
+    somewhat behind the first step."""
+    begun = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import core.cli"], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+    return time.monotonic() - begun, 1.1 * time_of_start(folder)
+
+
+def at_random(folder: Path, count: int, seed: int) -> list[float]:
+    """Instants of a start."""
+    draw, limits = random.Random(seed), span(folder)
+    return [draw.uniform(*limits) for _ in range(count)]
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--every", type=float, default=2.0, metavar="MS")
+    options.add_argument("--random", type=int, default=0, metavar="N", help="N random instants instead")
+    options.add_argument("--seed", type=int, default=0)
+    given = options.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prepare(folder)
+        if given.random:
+            instants = at_random(folder, given.random, given.seed)
+        else:
+            first, last = span(folder)
+            instants = [first + index * given.every / 1e3 for index in range(int((last - first) * 1e3 / given.every))]
+        wrong = sweep(folder, instants, given.seed)
+    count = len(instants)
+    print("\n".join([*wrong, f"{count - len(wrong)} of {count} signals ended the run with the right code"]))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
