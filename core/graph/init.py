@@ -80,4 +80,4 @@ def draw_all(graph: Graph, seed: int, place: Callable[[str], Array], threads: in
     """Draw every parameter into `place(name)`. The streams are independent: the number of threads changes no bit."""
     largest_first = sorted(graph.parameters.values(), key=lambda p: -p.size)
     with ThreadPoolExecutor(max_workers=threads) as pool:
-        signals.results(pool, [pool.submit(lambda p=p: draw(p, seed, out=place(p.name))) for p in largest_first])
+        signals.results(pool, [pool.submit(draw, p, seed, out=place(p.name)) for p in largest_first])
