@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from core.dtypes import NUMPY
-from core.errors import BuildError, CoreError, did_you_mean
+from core.errors import BuildError, CoreError, did_you_mean, words_of
 from core.expr import Number, described, evaluate, trim, unpadded
 
 f32, i32, u32 = np.float32, np.int32, np.uint32  # a kernel's scalars are typed: `i32(n)`, `f32(eps)`
@@ -308,8 +308,7 @@ class Op:
                 raise
             except Exception as error:  # that code is its author's
                 raise BuildError(
-                    f'{where}: infer of op "{self.name}" ({self.origin or "no plugin"}) raised '
-                    f"{type(error).__name__}: {error}",
+                    f'{where}: infer of op "{self.name}" ({self.origin or "no plugin"}) raised {words_of(error)}',
                     hint="infer raises BuildError for sizes that do not fit",
                 ) from error
         return dims

@@ -137,8 +137,8 @@ def core() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """The entry point of the command `core`: run a verb and exit with its code."""
+    open_closed_streams()
     with signals.listening():
-        open_closed_streams()
         terminal.guard()
         warnings.showwarning = warn
         code = run(args)
