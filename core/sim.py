@@ -12,6 +12,7 @@ import numpy as np
 from core.device.nvrtc import Kernel, compile_ptx
 from core.device.sim import KernelError, Memory, PtxError, Report, Simulator, tensormap
 from core.device.sim.budget import default_limit
+from core.device.sim.source import Sources
 from core.device.tensors import DeviceTensor, TensorMap, tensor_map
 from core.errors import BuildError
 
@@ -63,7 +64,12 @@ def run(
     BuildError for what does not compile, PtxError for an instruction that the simulator does not have, KernelError for
     what a kernel may not do.
     """
-    simulator = Simulator(_ptx(source, kernel, defines or {}), limit=default_limit() if limit is None else limit)
+    given = {"kernel.cu": source} if isinstance(source, str) else {}
+    simulator = Simulator(
+        _ptx(source, kernel, defines or {}),
+        limit=default_limit() if limit is None else limit,
+        sources=Sources(given, defines or {}),
+    )
     memory = simulator.memory
     buffers: Buffers = {}
     packed = [_argument(memory, value, place, buffers) for place, value in enumerate(args)]

@@ -42,8 +42,9 @@ BIG = """    __shared__ float room[16384];
     if (i >= n) return;
     if (room[0] == 12345) y[i] = room[1];
     y[i]"""
-EARLY = """    if (i >= n) return;
-    __syncthreads(); // nobody waits for those that are gone
+BRANCH = """    if (i >= n) return;
+    if (threadIdx.x < 64)
+        __syncthreads(); // not all threads come here
     y[i]"""
 
 
@@ -127,11 +128,12 @@ MISTAKES = {
     ),
     "a kernel past its end": Mistake(
         "cu", KERNEL, "    y[i]", "forward",
-        ("wave.naive forward", "read of 4 bytes out of bounds", "past its end: tensor x, f32 (3, 131)", "thread (9,"),
+        ("wave.naive forward", "thread 9 of block 3 reads x[393], and x has 393 elements (tensor x, f32 (3, 131))"),
         "y[i] =",
     ),
     "a kernel that misses a barrier": Mistake(
-        "cu", KERNEL, STALE, "forward", ("race", "wave.naive forward", "a barrier"), "float left"
+        "cu", KERNEL, STALE, "forward",
+        ("race", "wave.naive forward", "__syncthreads() where other warps take part"), "float left",
     ),
     "a kernel that overwrites where it should add": Mistake(
         "cu", "(add ? float(dx[i]) : 0) + ", "", "accumulate", ("dx (adding to dx)",)
@@ -153,8 +155,8 @@ MISTAKES = {
         ("wave.naive forward", "65536 bytes of __shared__ arrays; at most 49152", "extern __shared__", "smem=bytes"),
     ),
     "a barrier that some threads do not come to": Mistake(
-        "cu", KERNEL, EARLY, "forward",
-        ("wave.naive forward", "__syncthreads() by 9 of the 128 threads", "the others have exited", "early return"),
+        "cu", KERNEL, BRANCH, "forward",
+        ("wave.naive forward", "a barrier in a branch that thread 64 of block 0 did not take", "`if (threadIdx.x < 64)`"),
         "__syncthreads(); //",
     ),
     "a null pointer": Mistake(
@@ -229,7 +231,9 @@ def test_a_mistake_below_the_prelude_names_the_authors_line_and_no_path():
     zeros = np.zeros(32, np.uint16)
     with pytest.raises(CoreError) as error:
         core.sim.run(source, "kernel", 1, 32, [zeros.copy(), zeros], defines={"ELEM_BF16": 1})
-    assert re.search(r"kernel kernel, prelude\.cuh:\d+, inlined at kernel\.cu:2: read of 2 bytes", str(error.value))
+    text = str(error.value)
+    assert re.search(r"kernel kernel, prelude\.cuh:\d+ `.*`, inlined at kernel\.cu:2 `y\[threadIdx\.x\] = ", text)
+    assert text.endswith("thread 0 of block 0 reads x[99], and x has 32 elements")
 
 
 def test_too_much_declared_shared_memory_is_told_in_words_where_kernels_are_compiled_for_a_gpu():

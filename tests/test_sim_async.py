@@ -367,4 +367,4 @@ def test_a_result_of_chance_names_launch_buffer_and_element():
         run_kernel(LATE)
     text = str(caught.value)
     assert "kernel kernel, a grid of (1, 1, 1) thread blocks of (32, 1, 1) threads" in text
-    assert "element 0 of argument 0, 512 bytes" in text
+    assert "first y[0]" in text

@@ -104,7 +104,7 @@ def test_a_lane_that_its_own_mask_does_not_name_is_an_error(body, strict):
     error = refused(body, strict)
     assert error.kind == "not named"
     assert f"lane {NOT_NAMED[body]} runs this, and its mask " in error.message and "kernel.cu:1" in error.message
-    assert f"thread ({NOT_NAMED[body]}, 0, 0)" in error.message
+    assert f"thread {NOT_NAMED[body]} of block 0" in error.message
 
 
 ABSENT = {

@@ -57,13 +57,14 @@ def locate(
     batch = g.batch
     if int(np.bitwise_or.reduce(addresses)) & (width - 1):
         place = int(np.flatnonzero(addresses & (width - 1))[0])
+        wrong = int(addresses[place])
         raise batch.fault(
             ins,
             "misaligned",
-            f"misaligned {how}: {width} bytes at an address that is not a multiple of {width}",
+            f"{batch.words.access(ins, space, wrong, width, how)}, misaligned: {width} bytes want a multiple of {width}",
             g,
             int(lanes[place if addresses.size > 1 else 0]),
-            int(addresses[place]),
+            wrong,
         )
     if space == "global":
         outside = batch.memory.outside(addresses, width)
@@ -108,12 +109,6 @@ def _shared(g: Group, ins: Instruction, addresses: Array, lanes: Array, width: i
 def _out_of_bounds(
     g: Group, ins: Instruction, space: str, addresses: Array, lanes: Array, width: int, how: str, place: int
 ) -> None:
-    address = int(addresses[place])
-    end = g.batch.shared_end if space == "shared" else g.batch.local_stride
-    near = g.batch.memory.near(address) if space == "global" else f"{space} memory has {end} bytes"
-    if space == "shared":
-        near = f"shared+{address - layout.SHARED_START:#x}; shared memory has {end - layout.SHARED_START:#x} bytes"
-    lane = int(lanes[place if addresses.size > 1 else 0])
-    raise g.batch.fault(
-        ins, "out of bounds", f"{how} of {width} bytes out of bounds ({space}; {near})", g, lane, address
-    )
+    address, lane = int(addresses[place]), int(lanes[place if addresses.size > 1 else 0])
+    text = g.batch.words.outside(ins, space, address, width, how)
+    raise g.batch.fault(ins, "out of bounds", text, g, lane, address)

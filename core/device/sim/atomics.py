@@ -167,9 +167,9 @@ def _fence(program: Program, ins: Instruction) -> Step:
         if g.batch.watch is None or of_global:
             return  # of global memory, stores are not followed into the async proxy
         if proxy:
-            g.batch.watch.proxy_fence(g)
+            g.batch.watch.work.proxy_fence(g)
         else:
-            g.batch.watch.fence(g)
+            g.batch.watch.clocks.fence(g)
 
     return fence
 

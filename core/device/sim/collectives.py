@@ -258,7 +258,7 @@ def go_on(g: Group) -> None:
 def _meet(g: Group) -> None:
     g.batch.progress += 1
     if g.batch.watch is not None:
-        g.batch.watch.warp_sync(g)
+        g.batch.watch.clocks.warp_sync(g)
 
 
 def _guarded(g: Group, holds: Array, pc: int) -> bool:

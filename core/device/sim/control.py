@@ -6,7 +6,7 @@ or ended them itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from core.device.sim.opcodes import Row, find
 from core.device.sim.operands import Read, bits_reader, need
 from core.device.sim.parser import Instruction, Register, Symbol
-from core.device.sim.program import GONE, End, Program
+from core.device.sim.program import EXIT, GONE, End, Program
 from core.device.sim.types import BOOL, UNSIGNED, Array
 
 if TYPE_CHECKING:
@@ -62,6 +62,18 @@ def split(g: Group, chosen: Array) -> tuple[Array, Array]:
     return taken, others
 
 
+def _parted(g: Group, pc: int, ways: Iterable[tuple[Array, int]]) -> None:
+    """Tell strict mode which of the lanes concerned go where at a branch (by a condition each, of all or of one)."""
+    meetings = g.batch.watch.meetings if g.batch.watch is not None else None
+    if meetings is None or pc not in meetings.partings:
+        return
+    index = g.indices()
+    for chosen, to in ways:
+        lanes = index[chosen] if chosen.size > 1 else index[: len(index) if chosen[0] else 0]
+        if len(lanes):
+            meetings.took(g, pc, lanes, to)
+
+
 @control("bra", "uni?")
 def _bra(program: Program, ins: Instruction, pc: int) -> End:
     label = ins.operands[-1]
@@ -75,6 +87,8 @@ def _bra(program: Program, ins: Instruction, pc: int) -> End:
 
     def branch(g: Group) -> int:
         chosen = g.concerned(read(g))
+        if g.batch.watch is not None:
+            _parted(g, pc, ((chosen, target), (~chosen, following)))
         if chosen.size == 1:
             return target if chosen[0] else following
         if chosen.all():
@@ -103,6 +117,8 @@ def _brx(program: Program, ins: Instruction, pc: int) -> End:
 
     def branch(g: Group) -> int:
         places = targets[g.concerned(read(g)).astype(np.int64)]
+        if g.batch.watch is not None:
+            _parted(g, pc, [(places == to, int(to)) for to in np.unique(places)])
         if places.size == 1 or (places == places[0]).all():
             return int(places[0])
         for place in np.unique(places):
@@ -121,7 +137,10 @@ def _exit(program: Program, ins: Instruction, pc: int) -> End:
         if read is None:
             g.batch.exited(g, g.active())
             return GONE
-        taken, others = split(g, g.spread(read(g)))
+        chosen = g.spread(read(g))
+        if g.batch.watch is not None:
+            _parted(g, pc, ((chosen, EXIT),))
+        taken, others = split(g, chosen)
         if taken.any():
             g.batch.exited(g, taken)
         if others.any():

@@ -64,7 +64,7 @@ def _cp_async(program: Program, ins: Instruction) -> Step:
         if g.batch.watch is None:
             move(np.arange(g.count))
         else:
-            g.batch.watch.started(g, "copy", "fill", index * width, lanes, width, move)
+            g.batch.watch.work.started(g, "copy", "fill", index * width, lanes, width, move)
 
     return copy
 
@@ -87,9 +87,9 @@ def _in_order(program: Program, ins: Instruction) -> Step:
             return
         for line in lines:
             if commits:
-                g.batch.watch.committed(g, line)
+                g.batch.watch.work.committed(g, line)
             else:
-                g.batch.watch.waited(g, line, keep, everything)
+                g.batch.watch.work.waited(g, line, keep, everything)
 
     return order
 
@@ -109,7 +109,7 @@ def _cp_async_arrive(program: Program, ins: Instruction) -> Step:
             if g.batch.watch is None:
                 landed()
             else:
-                g.batch.watch.arriving(g, members, barrier.order, landed)
+                g.batch.watch.work.arriving(g, members, barrier.order, landed)
 
     return arrive
 
@@ -196,8 +196,8 @@ def _out(
         if taken:
             put(taken.pop())
 
-    read = watch.started(g, "bulk", "drain", reads[0], owners(reads[0]), reads[1], drain)
-    watch.started(g, "store", "write", writes[0], owners(writes[0]), writes[1], write)
+    read = watch.work.started(g, "bulk", "drain", reads[0], owners(reads[0]), reads[1], drain)
+    watch.work.started(g, "store", "write", writes[0], owners(writes[0]), writes[1], write)
 
 
 def _positions(g: Group, address: int, lane: int, count: int) -> Array:
@@ -242,7 +242,7 @@ def _land(
     if g.batch.watch is None:
         land()
     else:
-        g.batch.watch.landing(g, lane, index, found.order, swizzle, key[0], land)
+        g.batch.watch.work.landing(g, lane, index, found.order, swizzle, key[0], land)
 
 
 def _map(g: Group, ins: Instruction, address: int, lane: int) -> Map:

@@ -22,6 +22,7 @@ from core.device.sim.errors import KernelError
 from core.device.sim.memory import Memory
 from core.device.sim.report import Report
 from core.device.sim.simulator import Simulator
+from core.device.sim.source import Sources
 from core.device.tensors import DeviceTensor, TensorMap, decode, encode
 from core.dtypes import NUMPY
 from core.op import Variant
@@ -124,7 +125,7 @@ class SimDevice(KernelDevice):
         kernels = [k for k in dict.fromkeys(c.kernel for c in commands) if k not in self._simulators]
         for kernel, compiled in zip(kernels, compile_all((k, SIMULATED) for k in kernels), strict=True):
             if compiled not in self._by_ptx:
-                self._by_ptx[compiled] = Simulator(compiled.ptx, self.space, self.limit)
+                self._by_ptx[compiled] = Simulator(compiled.ptx, self.space, self.limit, _sources(kernel))
             found = self._by_ptx[compiled]
             if kernel.name not in found.kernels:
                 raise missing(kernel, found.kernels)
@@ -138,6 +139,11 @@ class SimDevice(KernelDevice):
             return simulator.launch(asked.kernel.name, *sizes, strict=self.strict, count=self.count)
         except KernelError as error:
             raise KernelError(f"{asked.where}: {error.message}", kind=error.kind, hint=error.hint) from None
+
+
+def _sources(kernel: Kernel) -> Sources:
+    given = {} if kernel.text is None else {kernel.source.name: kernel.text}
+    return Sources(given, dict(kernel.defines))
 
 
 def _encoded(argument: Any) -> bytes:

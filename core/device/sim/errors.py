@@ -1,4 +1,4 @@
-"""What a simulated kernel can do wrong. Every error names kernel, source line, thread block, thread and address."""
+"""What a simulated kernel can do wrong. Every error names kernel, source line, thread and element."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ class PtxError(BuildError):
 
 
 class KernelError(DeviceError):
-    """A kernel that did something illegal. `kind` is a short fixed word for tests and listings, such as "race"."""
+    """A kernel that did something illegal. `kind` is a short fixed word for tests and listings, such as "race".
 
-    def __init__(self, message: str, *, kind: str, hint: str = "") -> None:
+    details: the address and the PTX instruction, which the message leaves out.
+    """
+
+    def __init__(self, message: str, *, kind: str, hint: str = "", details: str = "") -> None:
         super().__init__(message, hint=hint)
         self.kind = kind
+        self.details = details

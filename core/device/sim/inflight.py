@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from core.device.sim.group import Group
     from core.device.sim.program import Program
 
-AGENTS = 64  # columns of the clocks for mbarriers whose copies land
 OPEN = -1  # work that no commit has put into a group yet
 Move = Callable[[Array], None]  # does an instruction's work for some of its rows
 

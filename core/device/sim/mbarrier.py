@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from core.device.sim import memory as layout
+from core.device.sim.clocks import Phase
 from core.device.sim.control import condition, control
 from core.device.sim.opcodes import opcode
 from core.device.sim.operands import Step, address_reader, bits_reader, need, writer
 from core.device.sim.parser import Immediate, Instruction, Register
 from core.device.sim.program import GONE, End, Program
-from core.device.sim.strict import Phase
 from core.device.sim.types import UNSIGNED, Array
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def find(g: Group, ins: Instruction, key: Key, lane: int) -> MBarrier:
             ins, "mbarrier", "an mbarrier is used that was not initialised", g, lane, key[1],
             hint="mbarrier.init by one thread, then a barrier, before anybody uses it",
         )  # fmt: skip
-    if g.batch.watch is not None and not g.batch.watch.knows(found.order, g, lane):
+    if g.batch.watch is not None and not g.batch.watch.clocks.knows(found.order, g, lane):
         raise g.batch.fault(
             ins, "mbarrier", "an mbarrier is used by a thread that cannot know of its initialisation", g, lane, key[1],
             hint="fence.mbarrier_init and a barrier of the block or cluster must stand between",
@@ -84,7 +84,7 @@ def _wake(batch: Batch, barrier: MBarrier | ClusterBarrier) -> None:
     waiting, barrier.waiting = barrier.waiting, []
     for one in waiting:
         if batch.watch is not None:
-            batch.watch.learn(barrier.order, one.group, one.index)
+            batch.watch.clocks.learn(barrier.order, one.group, one.index)
         batch.resume(one)
 
 
@@ -106,7 +106,7 @@ def _init(program: Program, ins: Instruction) -> Step:
             g.batch.mbarriers[key] = MBarrier(expected, expected)
         if g.batch.watch is not None:
             for key, lane in zip(keys(g, addresses, lanes), lanes.tolist(), strict=True):
-                g.batch.watch.initialised(g.batch.mbarriers[key].order, g, lane)
+                g.batch.watch.clocks.initialised(g.batch.mbarriers[key].order, g, lane)
 
     return init
 
@@ -163,7 +163,7 @@ def _arrive(program: Program, ins: Instruction) -> Step:
             if completes:
                 barrier.bytes_left -= given[i]
             if g.batch.watch is not None:
-                g.batch.watch.publish(barrier.order, g, lanes[i : i + 1])
+                g.batch.watch.clocks.publish(barrier.order, g, lanes[i : i + 1])
             if arrives:
                 arrivals = 1 if expects else given[i]
                 if barrier.pending < arrivals:
@@ -202,7 +202,7 @@ def _test_wait(program: Program, ins: Instruction) -> Step:
         if g.batch.watch is not None:
             for barrier in dict.fromkeys(found):
                 members = over & np.array([one is barrier for one in found])
-                g.batch.watch.learn(barrier.order, g, lanes[members])
+                g.batch.watch.clocks.learn(barrier.order, g, lanes[members])
         write(g, g.spread_back(over))
 
     return test
@@ -232,7 +232,7 @@ def _try_wait(program: Program, ins: Instruction, pc: int) -> End:
                 learnt.setdefault(barrier, []).append(int(lanes[i]))
         if g.batch.watch is not None:
             for barrier, those in learnt.items():
-                g.batch.watch.learn(barrier.order, g, np.array(those))
+                g.batch.watch.clocks.learn(barrier.order, g, np.array(those))
         if not parked:
             return pc + 1
         free = g.active()
@@ -270,7 +270,7 @@ def _cluster_arrive(program: Program, ins: Instruction) -> Step:
             g.cluster_phase[members] = barrier.phase
             barrier.arrived += len(members)
             if g.batch.watch is not None:
-                g.batch.watch.publish(barrier.order, g, members, "relaxed" in ins.names)
+                g.batch.watch.clocks.publish(barrier.order, g, members, "relaxed" in ins.names)
             settle_cluster(g.batch, number)
 
     return arrive
@@ -304,7 +304,7 @@ def _cluster_wait(program: Program, ins: Instruction, pc: int) -> End:
         if g.batch.watch is not None:
             for number in np.unique(clusters[~late]).tolist():
                 barrier = g.batch.cluster_barriers[number]
-                g.batch.watch.learn(barrier.order, g, lanes[~late & (clusters == number)])
+                g.batch.watch.clocks.learn(barrier.order, g, lanes[~late & (clusters == number)])
         if not late.any():
             return pc + 1
         for number in np.unique(clusters[late]).tolist():

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 End = Callable[["Group"], int]  # runs a block's last instruction; the next program counter, or GONE
 GONE = -1  # the lanes went on elsewhere, wait, or have exited
+EXIT = -2  # in place of a program counter: where lanes that exit go
 CARRY = "%carry"
 EXTERN_ALIGN = 16  # the least alignment of an extern shared array
 MAX_INLINED = 200_000  # instructions; a call tree larger than this is a mistake
@@ -66,6 +67,7 @@ class Program:
     kinds: dict[str, Type] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
     places: dict[str, tuple[str, int]] = field(default_factory=dict)  # variable -> (space, address)
+    sizes: dict[str, int] = field(default_factory=dict)  # of shared and local variables, in bytes
     tables: dict[str, tuple[str, ...]] = field(default_factory=dict)
     parameters: list[tuple[Variable, int]] = field(default_factory=list)  # with offsets in the parameter buffer
     shared_size: int = layout.SHARED_START  # where dynamic shared memory begins
@@ -159,6 +161,7 @@ def _place_parameters(program: Program) -> None:
 
 def _place(program: Program, variable: Variable, name: str) -> None:
     """Give a shared or local variable its address."""
+    program.sizes[name] = variable.size
     if variable.space == "shared":
         program.shared_size = -(-program.shared_size // variable.align) * variable.align
         program.places[name] = ("shared", program.shared_size)

@@ -10,9 +10,8 @@ are such as well (Order), since they are to find another order than the first.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -23,13 +22,13 @@ from core.device.sim.count import Counter
 from core.device.sim.errors import KernelError
 from core.device.sim.group import Group
 from core.device.sim.mbarrier import ClusterBarrier, MBarrier, settle_cluster
-from core.device.sim.memory import Memory
 from core.device.sim.parser import Instruction
 from core.device.sim.program import Program
 from core.device.sim.special import special
 from core.device.sim.strict import Watch
 from core.device.sim.types import Array
 from core.device.sim.warps import Meeting
+from core.device.sim.words import Words
 
 LANES = 16384  # of a fast group: registers of that many lanes still lie in a core's cache
 WARP = 32
@@ -55,6 +54,7 @@ class Barrier:
     arrived: int = 0
     count: int | None = None  # threads, where the instruction names them
     known: Array | None = None  # strict mode: the clock of those who came
+    came: list[tuple[Instruction, Array]] = field(default_factory=list)  # strict mode: who, at which instruction
     waiting: list[Waiting] = field(default_factory=list)
     whole: bool = True  # it is of all threads of the thread block
 
@@ -88,10 +88,11 @@ class Batch:
     """Thread blocks that are resident together: their shared memory, barriers and groups."""
 
     def __init__(
-        self, program: Program, memory: Memory, shape: Shape, numbers: Array, smem: int, limit: int = LIMIT
+        self, program: Program, words: Words, shape: Shape, numbers: Array, smem: int, limit: int = LIMIT
     ) -> None:
         self.program = program
-        self.memory = memory
+        self.words = words
+        self.memory = words.memory
         self.shape: Shape = shape
         self.numbers = numbers  # of the thread blocks, in the grid
         self.limit = limit  # branches that a thread block may take
@@ -145,40 +146,35 @@ class Batch:
         return special(self, g, name)
 
     # ------------------------------------------------------------------ errors
-    def place(self, g: Group, lane: int) -> str:
-        """Thread block and thread of a lane, in words."""
-        number = int(self.numbers[g.block[lane]])
-        block = np.unravel_index(number, self.shape.grid[::-1])[::-1]
-        thread = np.unravel_index(int(g.thread[lane]), self.shape.block[::-1])[::-1]
-        return f"thread block {_triple(block)}, thread {_triple(thread)}"
+    def who(self, g: Group, lane: int) -> str:
+        """A lane's thread, in words."""
+        return self.words.thread(int(self.numbers[g.block[lane]]), int(g.thread[lane]))
 
     def fault(
         self, ins: Instruction, kind: str, message: str, g: Group, lane: int, address: int | None = None, hint: str = ""
     ) -> KernelError:
-        at = f", address {address:#x}" if address is not None else ""
+        """The error for a lane at an instruction. message: a sentence with {who}, or what comes behind the thread."""
+        who = self.who(g, lane)
+        text = message.replace("{who}", who) if "{who}" in message else f"{who}: {message}"
+        at = f"address {address:#x}, " if address is not None else ""
         return KernelError(
-            f"kernel {self.program.name}, {ins.location}: {message}\n  {self.place(g, lane)}{at}\n  `{ins.text}`",
-            kind=kind,
-            hint=hint,
-        )
+            f"kernel {self.program.name}, {self.words.line(ins.location)}: {text}", kind=kind, hint=hint,
+            details=f"{at}`{ins.text}`",
+        )  # fmt: skip
 
     # ------------------------------------------------------------------ barriers and exits
     def exited(self, g: Group, lanes: Array) -> None:
         """Lanes exit; a barrier that only waited for them completes."""
         if self.watch is not None:
-            self.watch.leaving(g, np.flatnonzero(lanes))
+            self.watch.leaving.lanes(g, np.flatnonzero(lanes))
         g.leave(lanes)
         self.progress += 1
         blocks, counts = np.unique(g.block[lanes], return_counts=True)
         self.remaining[blocks] -= counts
         if self.watch is not None and (self.remaining[blocks] == 0).any():
-            self.watch.left(g, blocks[self.remaining[blocks] == 0], int(np.flatnonzero(lanes)[0]))
+            self.watch.leaving.blocks(g, blocks[self.remaining[blocks] == 0], int(np.flatnonzero(lanes)[0]))
         if self.barriers:
             for key in [k for k in self.barriers if k[0] in set(blocks.tolist()) and k[1] >= 0]:
-                first = self.barriers[key].waiting[:1]
-                if self.watch is not None and self.barriers[key].count is None and first:
-                    ins = self.program.instructions[first[0].pc - 1]
-                    self._whole(ins, first[0].group, first[0].index, np.array([key[0]]))
                 self.complete(key)
         if g.meeting is not None:
             go_on(g)
@@ -195,12 +191,10 @@ class Batch:
         blocks = g.block[index]
         present, counts = np.unique(blocks, return_counts=True)
         expected = self.remaining[present] if count is None else np.full(len(present), count)
-        if self.watch is not None and count is None:
-            self._whole(ins, g, index, present)
         if not self.barriers and (counts == expected).all():
             self.progress += 1
             if self.watch is not None:
-                self.watch.straight(g, index, count is None)
+                self.watch.straight(g, ins, index, count)
             return True
         for block, arrived in zip(present.tolist(), counts.tolist(), strict=True):
             barrier = self.barriers.setdefault((block, number), Barrier())
@@ -214,7 +208,7 @@ class Batch:
             barrier.arrived += arrived
             barrier.whole = barrier.whole and count is None
             if self.watch is not None:
-                self.watch.arrived(g, index[blocks == block], barrier)
+                self.watch.arrived(g, ins, index[blocks == block], barrier)
             if wait:
                 barrier.waiting.append(Waiting(g, index[blocks == block], pc))
                 g.waiting += arrived
@@ -222,25 +216,13 @@ class Batch:
             self.complete((block, number))
         return False
 
-    def _whole(self, ins: Instruction, g: Group, index: Array, blocks: Array) -> None:
-        """A barrier of all threads: CUDA leaves open what it does once some of them have exited."""
-        short = blocks[self.remaining[blocks] < self.threads]
-        if short.size:
-            left = int(self.remaining[short[0]])
-            lane = int(index[np.flatnonzero(g.block[index] == short[0])[0]])
-            message = (
-                f"__syncthreads() by {left} of the {self.threads} threads of a thread block: the others have exited"
-            )
-            hint = "let every thread come to it: `if (i < n) { ... }` in place of an early return"
-            raise self.fault(ins, "divergent", message, g, lane, hint=hint)
-
     def complete(self, key: tuple[int, int]) -> None:
         barrier = self.barriers[key]
         if barrier.arrived < (int(self.remaining[key[0]]) if barrier.count is None else barrier.count):
             return
         del self.barriers[key]
         if self.watch is not None:
-            self.watch.completed(barrier, key[0], barrier.whole)
+            self.watch.completed(barrier, key[0])
         self.progress += 1
         for waiting in barrier.waiting:
             self.resume(waiting)
@@ -260,7 +242,7 @@ class Batch:
         while True:
             runnable = [g for g in self.groups if g.fragments]
             if not runnable:
-                if self.watch is not None and self.watch.later.stalled():
+                if self.watch is not None and self.watch.work.later.stalled():
                     continue
                 break
             g = chance.choice(runnable)
@@ -268,11 +250,11 @@ class Batch:
             if g.fragments and g.turns.over(self.limit, len(self.numbers)):
                 raise self._endless(g)
             if self.watch is not None:
-                self.watch.later.between_turns()
+                self.watch.work.later.between_turns()
             # Waiting in vain: turn after turn, somebody polls and nobody does anything else.
             idle = idle + 1 if self.progress == before and self.polled != polled else 0
             before, polled = self.progress, self.polled
-            if idle > 2 * len(self.groups) and self.watch is not None and self.watch.later.stalled():
+            if idle > 2 * len(self.groups) and self.watch is not None and self.watch.work.later.stalled():
                 continue
             if idle > STALLED + 20 * len(self.groups):
                 raise self.hopeless(g, "deadlock", "the kernel polls memory that nobody changes any more")
@@ -328,7 +310,7 @@ class Batch:
     def finish(self) -> None:
         """Nobody can go on: all have exited, or somebody waits in vain."""
         if self.watch is not None:
-            self.watch.later.finish()
+            self.watch.work.later.finish()
         for g in self.groups:
             if g.meeting is not None:
                 self._waits_in_vain(g, g.meeting)
@@ -374,7 +356,3 @@ class Batch:
         at = min(g.fragments, default=len(self.program.instructions))
         ins = self.program.instructions[min(at, len(self.program.instructions) - 1)]
         return self.fault(ins, kind, message, g, lane)
-
-
-def _triple(values: Sequence[Any]) -> str:
-    return f"({', '.join(str(int(v)) for v in values)})"

@@ -16,6 +16,7 @@ from core.device.nvrtc import DYNAMIC_SHARED
 from core.device.sim import memory as layout
 from core.device.sim.atomics import order_shows
 from core.device.sim.budget import default_limit
+from core.device.sim.clocks import orders_blocks
 from core.device.sim.count import Counter, counted
 from core.device.sim.errors import KernelError
 from core.device.sim.inflight import uses_wgmma
@@ -24,8 +25,11 @@ from core.device.sim.parser import Module, parse
 from core.device.sim.program import Program, kept, link
 from core.device.sim.report import Report, summarise
 from core.device.sim.scheduler import LANES, Batch, Order, Shape
-from core.device.sim.strict import Global, Watch, grain, is_async, orders_blocks
+from core.device.sim.shadow import Global, grain
+from core.device.sim.source import Sources
+from core.device.sim.strict import Watch, works_later
 from core.device.sim.types import Array
+from core.device.sim.words import Words
 from core.errors import UsageError
 
 CHIP = CHIPS[90]  # whose PTX this runs
@@ -37,12 +41,14 @@ SPLIT = 8192  # lanes of a launch from which it is worth two threads
 class Simulator:
     """A module of PTX on a memory. Kernels are linked on their first launch.
 
+    sources: the CUDA C++ that findings quote.
     limit: branches that a thread block may take, after which the kernel is called endless (budget.py).
     """
 
     ptx: str
     memory: Memory = field(default_factory=Memory)
     limit: int = field(default_factory=default_limit)
+    sources: Sources = field(default_factory=Sources)
     module: Module = field(init=False)
     programs: dict[str, Program] = field(default_factory=dict)
     globals_at: dict[str, int] = field(default_factory=dict)
@@ -107,8 +113,9 @@ class Simulator:
         return report
 
     def _batches(self, program: Program, shape: Shape, smem: int, per: int) -> list[Batch]:
+        words = Words(program, self.memory, shape, self.sources, smem)
         return [
-            Batch(program, self.memory, shape, np.arange(first, min(first + per, shape.blocks)), smem, self.limit)
+            Batch(program, words, shape, np.arange(first, min(first + per, shape.blocks)), smem, self.limit)
             for first in range(0, shape.blocks, per)
         ]
 
@@ -121,9 +128,9 @@ class Simulator:
             if first is not None:
                 self.memory.bytes[:] = before
             batches = self._batches(program, shape, smem, per)
-            shadow = Global.over(self.memory.top, grain(program, "global"))
+            shadow = Global(self.memory.top, grain(program, "global"))
             for batch in batches:
-                batch.watch = Watch(batch, shadow, order.seed)
+                batch.watch = Watch(batch, shadow, self.sources, order.seed)
                 batch.observe = batch.watch.access
                 batch.shuffle = np.random.default_rng(order.seed) if order.seed else None
                 _run(batch, order)
@@ -132,16 +139,17 @@ class Simulator:
                 continue
             different = np.flatnonzero(self.memory.bytes != first)
             if different.size:
-                raise self._order_shows(program, shape, int(different[0]), different.size)
+                raise self._order_shows(batches[0].words, int(different[0]), different.size)
         return batches
 
-    def _order_shows(self, program: Program, shape: Shape, address: int, count: int) -> KernelError:
-        of = f"a grid of {shape.grid} thread blocks of {shape.block} threads"
+    def _order_shows(self, words: Words, address: int, count: int) -> KernelError:
+        of = f"a grid of {words.shape.grid} thread blocks of {words.shape.block} threads"
         return KernelError(
-            f"kernel {program.name}, {of}: the result depends on the order in which its threads run, or on when its "
-            f"asynchronous copies land; {count} bytes differ between two runs, first {self.memory.element(address)}",
+            f"kernel {words.program.name}, {of}: the result depends on the order in which its threads run, or on when "
+            f"its asynchronous copies land; {count} bytes differ between two runs, first {words.place(address)}",
             kind="order",
             hint="one writer for each address, and turns in a fixed order, such as that of the thread blocks' numbers",
+            details=f"address {address:#x}",
         )
 
     def _pass_arguments(self, program: Program, args: Sequence[bytes]) -> None:
@@ -175,7 +183,7 @@ def strict_orders(program: Program) -> list[Order]:
     bits: one is enough. wgmma fills whole registers, so that its warpgroups are kept apart.
     """
     apart = polls(program) or uses_wgmma(program)
-    asynchronous = any(is_async(i) or i.names[:2] == ("cp", "async") for i in program.instructions)
+    asynchronous = works_later(program)
     shows = asynchronous or order_shows(program) or polls(program)
     further = [Order("apart" if apart else "across", seed) for seed in (1, 2)] if shows else []
     return [Order("apart" if apart else "one"), *further]

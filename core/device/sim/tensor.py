@@ -233,7 +233,7 @@ def _wgmma(program: Program, ins: Instruction) -> Step:
         view, index = locate(g, ins, "shared", offsets.reshape(-1), owners, nbytes, "read")
         if g.batch.watch is not None:
             swizzle = SWIZZLES[int(descriptors[0]) >> 62 & 3]
-            g.batch.watch.arranged(g, ins, index * nbytes, int(lanes[0]), swizzle)
+            g.batch.watch.work.arranged(g, ins, index * nbytes, int(lanes[0]), swizzle)
         return view, index.reshape(-1, rows, depth), owners
 
     def held(g: Group, read: Read) -> Array:
@@ -289,7 +289,7 @@ def _wgmma(program: Program, ins: Instruction) -> Step:
                 later[:] = bits
 
         index, owners = (np.concatenate([p[i].reshape(-1) for p in places]) for i in (1, 2))
-        g.batch.watch.started(g, "wgmma", "drain", index * nbytes, owners, nbytes, move)
+        g.batch.watch.work.started(g, "wgmma", "drain", index * nbytes, owners, nbytes, move)
 
     return multiply
 
@@ -321,8 +321,8 @@ def _wgmma_order(program: Program, ins: Instruction) -> Step:
         if what == "fence":
             g.wgmma.unfenced.clear()
         elif what == "commit_group":
-            watch.committed(g, "wgmma")
+            watch.work.committed(g, "wgmma")
         else:
-            watch.waited(g, "wgmma", keep)
+            watch.work.waited(g, "wgmma", keep)
 
     return order
