@@ -156,7 +156,7 @@ MISTAKES = {
     ),
     "a barrier that some threads do not come to": Mistake(
         "cu", KERNEL, BRANCH, "forward",
-        ("wave.naive forward", "a barrier in a branch that thread 64 of block 0 did not take", "`if (threadIdx.x < 64)`"),
+        ("wave.naive forward", "a branch that thread 64 of block 0 did not take", "`if (threadIdx.x < 64)`"),
         "__syncthreads(); //",
     ),
     "a null pointer": Mistake(

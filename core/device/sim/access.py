@@ -61,7 +61,7 @@ def locate(
         raise batch.fault(
             ins,
             "misaligned",
-            f"{batch.words.access(ins, space, wrong, width, how)}, misaligned: {width} bytes want a multiple of {width}",
+            f"{batch.words.access(ins, space, wrong, width, how)}, misaligned: not at a multiple of {width} bytes",
             g,
             int(lanes[place if addresses.size > 1 else 0]),
             wrong,
