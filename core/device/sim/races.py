@@ -133,8 +133,8 @@ class Races:
         if (lane >= 0).any():
 
             def other(i: int) -> Other:
-                several = int(lane[i]) == SEVERAL
-                return Other(int(grid[i]) * WARP + (0 if several else int(lane[i])), several, "read")
+                told = int(lane[i]) % SEVERAL
+                return Other(int(grid[i]) * WARP + told, told == int(at.threads[i]) % WARP, "read")
 
             self.report(at, lane >= 0, other)
 
@@ -149,10 +149,15 @@ class Races:
 
                 def other(i: int) -> Other:
                     row = int(np.flatnonzero(late[:, i])[0])
-                    return Other((int(at.warps[i]) // team * team + row + first) * WARP, True, "read")
+                    return self._reader(at, i, int(at.warps[i]) // team * team + row + first)
 
                 self.report(at, late.any(0), other)
         self.readers[:, at.places] = 0
+
+    def _reader(self, at: At, i: int, warp: int) -> Other:
+        """A thread of a warp of the grid that has read grain `i` of an access."""
+        lane = self.shadow(at).lane(int(at.places[i]), warp)
+        return Other(warp * WARP + max(lane, 0), lane < 0, "read")
 
     def _remember_reader(self, at: At, own: Array) -> None:
         m, clocks = self.memory.readers, self.clocks
@@ -188,7 +193,7 @@ class Races:
         many = several == 2
         bad = (reader >= 0) & (one | ((few | many) & (not clocks.crossing)))
         if bad.any():
-            self.report(at, bad, lambda i: Other(int(reader[i]) * WARP, True, "read"))
+            self.report(at, bad, lambda i: self._reader(at, i, int(reader[i])))
         m.warp[at.places] = -1
         m.several[at.places] = 0
 

@@ -10,7 +10,7 @@ from core.device.sim.access import space_of
 from core.device.sim.program import Program
 from core.device.sim.types import TYPES, Array
 
-SEVERAL = 32  # in place of a lane: more than one
+SEVERAL = 32  # added to a lane: it is one of several
 LANES_BITS, TIME_BITS = 6, 25  # of `latest`
 
 
@@ -44,7 +44,7 @@ class Shadow:
         before = self.latest[places]
         others = (before >> (LANES_BITS + TIME_BITS) == warps + 1) & (time_of(before) >= since)
         others &= before & ((1 << LANES_BITS) - 1) != lanes
-        mine[others] = pack(warps, times, SEVERAL)[others]
+        mine[others] |= SEVERAL
         self.latest[places] = mine
         lost = self.latest[places] != mine  # readers of one instruction
         if lost.any():
@@ -52,11 +52,17 @@ class Shadow:
             self.latest[places[lost & same]] |= SEVERAL
 
     def also_read(self, places: Array, warps: Array, lanes: Array, since: Array) -> Array:
-        """Where another lane of the own warp has read, unordered with this one: that lane, SEVERAL, or else -1."""
+        """Where another lane of the own warp has read, unordered with this one: its lane, -1 elsewhere; SEVERAL is
+        added where there are more."""
         before = self.latest[places]
         lane = before & ((1 << LANES_BITS) - 1)
         found = (before >> (LANES_BITS + TIME_BITS) == warps + 1) & (time_of(before) >= since) & (lane != lanes)
-        return np.where(found, np.minimum(lane, SEVERAL), -1)
+        return np.where(found, lane, -1)
+
+    def lane(self, place: int, warp: int) -> int:
+        """The lane of a warp that read a place last, if nobody else did since; -1 where that is not known."""
+        before = int(self.latest[place])
+        return before % SEVERAL if before >> (LANES_BITS + TIME_BITS) == warp + 1 else -1
 
 
 def pack(warps: Array, times: Array, lanes: Array | int) -> Array:

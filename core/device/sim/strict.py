@@ -187,8 +187,8 @@ class Watch:
             raise self._fault(at, first, "race", text, OWNER)
         them = f"another thread of the warp of {them}" if found.several else them
         line = f" ({words.line(before)})" if before is not None and before != at.ins.location else ""
-        did = "has read" if found.how == "read" else "has written"
-        text = f"race: {access}, which {them} {did}{line}, with nothing to order the two"
+        this, did = ("read" if at.how == "read" else "write"), ("read" if found.how == "read" else "written")
+        text = f"race: this {this} is not ordered after a {found.how}: {access}, which {them} has {did}{line}"
         time = int(self.races.shadow(at).written_at[at.places[first]])
         raise self._fault(at, first, "race", text, hint(self.clocks, words, at, first, found, time))
 
