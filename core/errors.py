@@ -48,6 +48,10 @@ class DeviceError(CoreError):
     exit_code = 4
 
 
+class OutOfMemory(DeviceError):
+    """A device's memory that is too small for what is asked of it."""
+
+
 class NumericsError(CoreError):
     """A loss or gradient that is not finite."""
 

@@ -21,7 +21,6 @@ from core.testing import check_op, check_variant, derive_reference
 from core.testing.case import make_case
 from core.testing.compare import BOUNDS, bounds_of, difference, round_to
 from core.testing.processes import processes
-from core.testing.verdicts import Verdict, Verdicts
 
 REAL = load_registry()
 
@@ -385,40 +384,7 @@ def test_value_that_two_statements_use_gets_both_gradients() -> None:
     assert report.passed and "gradient" in report.checks
 
 
-# --- verdicts and the command ------------------------------------------------------------------------------------
-
-
-def test_verdicts_are_kept_by_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = tmp_path / "cache" / "checks.json"
-    layernorm, gelu = REAL.variant("layernorm", "reference"), REAL.variant("gelu", "reference")
-    verdicts = Verdicts(store, REAL)
-    assert verdicts.lookup(layernorm, "cpu") is None
-    verdicts.keep(layernorm, True, "cpu")
-    verdicts.keep(gelu, False, "cpu")
-    again = Verdicts(store, REAL)
-    assert again.lookup(layernorm, "cpu") == Verdict(True, "cpu")
-    assert again.lookup(gelu, "cpu") == Verdict(False, "cpu")
-    monkeypatch.setattr("core.testing.verdicts._contents", lambda path: b"changed")
-    assert Verdicts(store, REAL).lookup(layernorm, "cpu") is None
-    store.write_text("{damaged")
-    assert Verdicts(store, REAL).lookup(gelu, "cpu") is None
-
-
-def test_a_gpu_has_its_own_verdicts_and_the_simulators_where_it_has_none(tmp_path: Path) -> None:
-    kernel, verdicts = REAL.variant("gelu", "vector"), Verdicts(tmp_path / "checks.json", REAL)
-    verdicts.keep(kernel, True, "sim")
-    found = verdicts.lookup(kernel, "NVIDIA H200, sm_90a")
-    assert found == Verdict(True, "sim") and str(found) == "checked in the simulator"
-    verdicts.keep(kernel, False, "NVIDIA H200, sm_90a")
-    assert verdicts.lookup(kernel, "NVIDIA H200, sm_90a") == Verdict(False, "NVIDIA H200, sm_90a")
-    assert verdicts.lookup(kernel, "NVIDIA A100, sm_80") == verdicts.lookup(kernel, "sim") == Verdict(True, "sim")
-
-
-def test_verdict_of_a_fused_op_depends_on_the_references_that_it_is_held_to() -> None:
-    from core.testing.verdicts import sources_of
-
-    names = {p.name for p in sources_of(REAL.variant("head_loss", "chunked"), REAL)}
-    assert {"head_loss.py", "matmul.py", "cross_entropy.py"} <= names
+# --- the command ------------------------------------------------------------------------------------
 
 
 def run(*arguments: str) -> Any:

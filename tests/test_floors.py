@@ -32,6 +32,7 @@ FLOORS = (
     ("graph",),
     ("device",),
     ("sim",),
+    ("verdicts",),
     ("plan",),
     ("engine",),
     ("testing",),

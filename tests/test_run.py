@@ -17,14 +17,11 @@ import numpy as np
 import pytest
 
 from core.cli import run as core_command
-from core.cli.check import STORE
 from core.device.chips import GPUS, Gpu
 from core.device.cpu import CpuDevice
-from core.errors import BuildError, CheckpointError, CoreError, DataError, DeviceError, NumericsError, UsageError
+from core.errors import CheckpointError, CoreError, DataError, DeviceError, NumericsError, UsageError
 from core.interop import checkpoint
-from core.loader import load_registry
 from core.signals import Stop
-from core.testing.verdicts import Verdicts
 from core.train import devices, estimate
 from core.train.detect import Window
 from core.train.display import Display, fit
@@ -32,7 +29,7 @@ from core.train.estimate import estimate_seconds, refuse_long
 from core.train.loop import Trainer
 from core.train.report import count, duration, printable, step_line
 from core.train.run import Run, choose_folder, find_run, read_lines, to_line
-from core.train.setup import VERDICTS, Asked, prepare
+from core.train.setup import Asked, prepare
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = """
@@ -200,21 +197,6 @@ def test_a_plan_says_what_is_wrong_with_the_options_too(here: Path, capsys: pyte
     for wrong, known in {"optimizer.lrr=1": "lr", "schedule.warmp=1": "warmup", "schedule.nam=1": "name"}.items():
         assert core_command(["plan", "small.toml", "--device", "cpu", "--set", wrong]) == 2
         assert f'--set {wrong}: unknown key; did you mean "{known}"?' in capsys.readouterr().err
-
-
-def test_a_variant_that_failed_its_check_is_refused_and_the_others_say_theirs(here: Path) -> None:
-    registry = load_registry()
-    verdicts = Verdicts(here / "cache" / VERDICTS, registry)
-    assert VERDICTS == STORE  # where `core check` keeps them
-    verdicts.keep(registry.variant("gelu", "reference"), True, "cpu")
-    verdicts.keep(registry.variant("layernorm", "reference"), False, "cpu")
-    train("ops.gelu=reference", "train.steps=1", out=Path("a"))
-    table = json.loads((here / "a" / "variants.json").read_text())["table"]
-    assert {row["check"] for row in table if row["op"] == "gelu"} == {"checked"}
-    assert "unchecked" in {row["check"] for row in table}
-    with pytest.raises(BuildError, match="layernorm.reference, chosen by .* failed its check"):
-        train("ops.layernorm=reference", out=Path("b"))
-    assert not (here / "b").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_found_before_training(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

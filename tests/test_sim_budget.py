@@ -129,7 +129,7 @@ def test_check_and_trace_have_the_limit_as_an_option(words, tmp_path, capsys, mo
     monkeypatch.setenv("CORELM_PLUGINS", "")
     monkeypatch.delenv(VARIABLE, raising=False)
     more = [] if words[0] == "check" else ["--direction", "forward"]
-    assert cli.run([*words, "layernorm.endless", "--plugin", str(folder), "--limit", "1234", *more]) != 0
+    assert cli.run([*words, "layernorm.endless", "--plugin", str(folder), "--branches", "1234", *more]) != 0
     told = capsys.readouterr()
     assert re.search(
         r"endless.cu:1 `.*`: thread 0 of block 0: still looping: a thread block has taken 1,234 branches",

@@ -159,8 +159,8 @@ def percent(value: float | None) -> str:
 
 def op_rows(what: str, registry: Registry, device: str, shape: Sequence[str], repeats: int) -> Iterator[dict[str, Any]]:
     """One row a variant: milliseconds of each launcher, or why it cannot run."""
-    from core.cli.trace import example_of
     from core.testing.check import HOMES, measure
+    from core.testing.shapes import example_of
 
     name, _, only = what.partition(".")
     op = registry.op(name)

@@ -8,8 +8,8 @@ from functools import cache, partial
 
 import click
 
-from core.cache import cache_folder
 from core.cli.show import emit_json, json_option, limit_option, plugin_option
+from core.cli.sizes import check_at
 from core.device import open_device
 from core.device.cpu import cores
 from core.errors import CheckFailed, UsageError
@@ -19,10 +19,9 @@ from core.registry import Registry
 from core.testing.check import RUNNERS, Report, VariantReport, check_variant, find, measure, runs_on
 from core.testing.checks import MEANING
 from core.testing.processes import processes, registry_of
-from core.testing.verdicts import Verdicts, place_of
+from core.testing.records import verdicts_of
 from core.train.display import Display
-
-STORE = "checks.json"  # in the cache folder
+from core.verdicts import Verdicts, chip_of
 
 
 @click.command("check")
@@ -42,6 +41,16 @@ STORE = "checks.json"  # in the cache folder
 )
 @click.option("--seed", default=0, help="Of the drawn contents.", show_default=True)
 @limit_option
+@click.option(
+    "--shape", multiple=True, metavar="NAME=SIZES",
+    help="Check at these sizes: an input's or a param's (x=64,768), or an attr (features=96).",
+)  # fmt: skip
+@click.option("--config", metavar="CONFIG", help="Check every distinct node of a run config's plan, at its sizes.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of CONFIG.")
+@click.option(
+    "--limit", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+    help="With --shape or --config: stop there, and name what is left.  [default: 600 for a config]",
+)  # fmt: skip
 @plugin_option
 @json_option
 def command(
@@ -51,6 +60,10 @@ def command(
     timed: bool,
     jobs: int | None,
     seed: int,
+    shape: tuple[str, ...],
+    config: str | None,
+    overrides: tuple[str, ...],
+    limit: float | None,
     plugin: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -58,10 +71,17 @@ def command(
 
     Exits with 1 when a variant is wrong, naming sub-check, tensor, index, error, example and dtype.
     """
+    if shape or config is not None:
+        if everything or (config is not None and (what or shape)):
+            raise UsageError("--shape is for an OP or an OP.VARIANT, --config for itself", hint="core check --help")
+        check_at(what, shape, config, overrides, device, limit, seed, plugin, as_json)
+        return
+    if overrides or limit is not None:
+        raise UsageError("--set is for --config, --limit for --config and --shape", hint="core check --help")
     if bool(what) == everything:
         raise UsageError("core check needs an OP, an OP.VARIANT, or --all", hint="`core ops` lists them")
     registry = load_registry(plugin)
-    verdicts = Verdicts(cache_folder() / STORE, registry)
+    verdicts = Verdicts(registry)
     timed = timed and (not device or RUNNERS[device].timed)
     asked = chosen(what, registry, device)
     jobs = min(jobs or (1 if timed else cores()), len(asked))
@@ -71,7 +91,8 @@ def command(
     for (op, variant), report in zip(asked, checked(asked, registry, plugin, device, seed, jobs), strict=True):
         reports.append(report)
         if not report.left_out:
-            verdicts.keep(variant, report.passed, place(report.device))
+            for verdict in verdicts_of(report, chip(report.device)):
+                verdicts.keep(variant, verdict, whole=True)
             if report.passed and timed:
                 report.times = measure(op, variant, registry, device)
         display.close()
@@ -119,9 +140,9 @@ def _checked(plugins: tuple[str, ...], device: str, seed: int, name: str) -> Var
 
 
 @cache
-def place(device: str) -> str:
-    """Where the check ran, as verdicts are kept."""
-    return place_of(open_device(device))
+def chip(device: str) -> str:
+    """The GPU that the check ran on; "" elsewhere."""
+    return chip_of(open_device(device))
 
 
 def chosen(what: str | None, registry: Registry, device: str) -> list[tuple[Op, Variant]]:

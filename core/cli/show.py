@@ -30,7 +30,7 @@ def json_option(function: F) -> F:
 
 
 def limit_option(function: F) -> F:
-    """`--limit N` of what runs kernels in the simulator: the environment variable, for this command's processes."""
+    """`--branches N` of what runs kernels in the simulator: the environment variable, for this command's processes."""
 
     def put(context: click.Context, parameter: click.Parameter, value: int | None) -> None:
         if value is not None:
@@ -44,7 +44,7 @@ def limit_option(function: F) -> F:
             os.environ[VARIABLE] = before
 
     return click.option(
-        "--limit",
+        "--branches",
         type=click.IntRange(min=1),
         metavar="N",
         callback=put,

@@ -6,8 +6,7 @@ addresses that they touch; it is no measurement, and says nothing of caches and 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +19,7 @@ from core.device.launch import LaunchRecord
 from core.device.nvrtc import shown
 from core.device.sim.count import Counted, Counts
 from core.device.sim.report import Report
-from core.errors import BuildError, UsageError, did_you_mean
+from core.errors import BuildError, UsageError
 from core.loader import load_registry
 from core.op import Op, Variant
 from core.registry import Registry
@@ -28,6 +27,7 @@ from core.testing.case import Case, make_case
 from core.testing.check import modes_of, reference_of
 from core.testing.devices import DeviceRunner
 from core.testing.runner import CpuRunner
+from core.testing.shapes import example_of
 from core.testing.trial import Trial
 
 DIRECTIONS = {"forward": ("forward",), "backward": ("backward", "forward_backward")}
@@ -105,48 +105,6 @@ def wanted(name: str, registry: Registry) -> tuple[Op, Variant]:
     if found.device != "cuda":
         raise UsageError(f"{name} is for {found.device} and has no kernels", hint=f"core ops {op} lists the variants")
     return registry.op(op), found
-
-
-def example_of(op: Op, given: Sequence[str]) -> dict[str, Any]:
-    """What `--shape` says, as an example of the op; without it, the op's largest."""
-    if not given:
-        if not op.examples:
-            raise BuildError(f'op "{op.name}" has no examples', hint="give --shape")
-        return max((dict(e) for e in op.examples), key=lambda e: _elements(op, e))
-    example: dict[str, Any] = {}
-    for part in (p for text in given for p in text.split()):
-        name, equals, value = part.partition("=")
-        if not equals:
-            raise UsageError(f"--shape {part}: expected NAME=SIZES", hint="such as --shape x=64,768")
-        if name not in op.inputs and name not in op.attrs:
-            known = [*op.inputs, *op.attrs]
-            raise UsageError(f'--shape {part}: op "{op.name}" has no input or attr "{name}"{did_you_mean(name, known)}')
-        example[name] = _sizes(part, value) if name in op.inputs else _literal(value)
-    return example
-
-
-def _elements(op: Op, example: Mapping[str, Any]) -> int:
-    """Of all inputs and params."""
-    values = make_case(op, example).values.values()
-    return sum(v.size for v in values if v is not None)
-
-
-def _sizes(part: str, value: str) -> tuple[int, ...]:
-    try:
-        sizes = tuple(int(n) for n in value.split(","))
-    except ValueError:
-        sizes = ()
-    if not sizes or min(sizes) < 1:
-        raise UsageError(f"--shape {part}: expected sizes of at least 1 with commas between them, such as 64,768")
-    return sizes
-
-
-def _literal(value: str) -> Any:
-    """A number or true or false; else a word."""
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError:
-        return value
 
 
 class TraceRunner(DeviceRunner):

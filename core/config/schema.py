@@ -32,6 +32,7 @@ Option = Annotated[
 Fusion = Annotated[
     bool | dict[str, Scalar], Meta(extra={"expected": "true, false, or a table of the fused op's attributes"})
 ]
+Seconds = Annotated[bool | float, Meta(extra={"expected": "true, false, or seconds"})]
 REST = {"rest": True}  # this field takes every key of its table that is no other field's
 
 
@@ -99,6 +100,20 @@ class Train(Table, frozen=True, kw_only=True):
     capture: Annotated[
         bool,
         Meta(description="Replay a step's launches as CUDA graphs, on `cuda`. The bits are the same without."),
+    ] = True
+    first_contact: Annotated[
+        Seconds,
+        Meta(
+            description="On a GPU without verdicts, check the variants that were chosen before step 1, within so many "
+            "seconds, and pass over those that fail there; `true` is 60."
+        ),
+    ] = True
+    check: Annotated[
+        Seconds,
+        Meta(
+            description="Check variants that do not come with corelm before step 1, where no check has covered the "
+            "run's sizes, within so many seconds; `true` is 30."
+        ),
     ] = True
 
 

@@ -176,6 +176,7 @@ class Nested:
     t: Tensors
     keeps: frozenset[str]
     adds: frozenset[str]  # inputs whose gradient is added to
+    dims: Mapping[str, Any]
 
     @classmethod
     def of(cls, op: Op, method: str, values: Mapping[str, Any]) -> Nested:
@@ -202,7 +203,7 @@ class Nested:
         given = {k: v for k, v in values.items() if k not in attrs or k in tensors}
         absent = gradients if method == "backward" else {}
         t = make_tensors(dims, {**tensors, **absent, **given}, node=op.name)
-        return cls(op, method, t, frozenset(keeps), frozenset(n for n in op.inputs if values.get(f"add_d{n}")))
+        return cls(op, method, t, frozenset(keeps), frozenset(n for n in op.inputs if values.get(f"add_d{n}")), dims)
 
     def against(self, variant: Variant) -> str | None:
         """Why a variant cannot do it, in words."""

@@ -26,7 +26,7 @@ from core.device.nvrtc import Kernel, compile_all, supported
 from core.device.recording import KernelDevice
 from core.device.tensors import DeviceTensor, TensorMap, decode, encode
 from core.dtypes import NUMPY
-from core.errors import BuildError, CoreError, DeviceError
+from core.errors import BuildError, CoreError, DeviceError, OutOfMemory
 from core.op import Variant
 
 Array = np.ndarray[Any, Any]
@@ -162,7 +162,7 @@ class CudaDevice(KernelDevice):
         status, pointer = driver.api.cuMemAlloc(nbytes)
         if int(status) == OUT_OF_MEMORY:
             free, total = driver.memory()
-            raise DeviceError(
+            raise OutOfMemory(
                 f"out of memory on {self.model}: {nbytes / 2**30:.2f} GiB asked for, {free / 2**30:.2f} free of "
                 f"{total / 2**30:.2f}",
                 hint="another process may hold the rest (`nvidia-smi`); a smaller B or [train] recompute needs less",

@@ -40,6 +40,7 @@ class PlannedDevice(KernelDevice):
     took besides the arena."""
 
     name = "cuda"
+    model: str  # of the chip that it stands for, where there is one
 
     def __init__(self, arch: str = "sm_90a", sms: int = SMS) -> None:
         self.arch, self.sms = arch, sms

@@ -18,7 +18,7 @@ from core.op import Tensors, Variant
 
 
 class KernelDevice:
-    """Recording, for devices whose variants launch kernels."""
+    """Recording, for devices whose variants launch kernels. `model`: a chip's name, where there is a chip."""
 
     runs = "cuda"  # the `device` of the variants that run here
     arch: str
@@ -32,7 +32,10 @@ class KernelDevice:
         """A device like this one without memory: what would be allocated can be asked of it."""
         from core.device.planned import PlannedDevice
 
-        return PlannedDevice(self.arch, self.host.sms)
+        twin = PlannedDevice(self.arch, self.host.sms)
+        if (model := getattr(self, "model", None)) is not None:
+            twin.model = model
+        return twin
 
     @cached_property
     def scratch(self) -> Scratch | None:

@@ -23,7 +23,7 @@ from core.engine.store import ParameterStore
 from core.errors import BuildError, DataError, DeviceError, UsageError, did_you_mean
 from core.expr import described
 from core.graph import TARGETS, Graph, ModelSource
-from core.op import CONTROL, SLOT, Optimizer, Pattern, Tensors
+from core.op import CONTROL, SLOT, Optimizer, Pattern, Tensors, Variant
 from core.plan import EVALUATE, TRAIN, Choice, Chooser, Kept, ParameterLayout, Plan, Request, make_plan, trimmed
 from core.plan.choose import specs
 from core.plan.fit import check_fit, needed, recomputable, recompute_options
@@ -40,6 +40,7 @@ class Settings:
     ops, generate: op -> variant. nodes: glob -> variant. recorded, configs: node -> variant, and its tiles, of the run
     that is resumed. tuned, shipped: what `core tune` found and what comes with the ops, `core.plan.tuning_key` ->
     variant and tiles. tf32: f32 may be multiplied as TF32.
+    failed(variant): what the op check found wrong with it where this runs, or None.
     fusion: fused op -> False or its attrs. optimizer: name; options: its options, and "clip".
     dims: overrides of the model's dims. alias, in_place: False only in tests. capture: replay recorded launches as
     CUDA graphs, where the device has them; the same bits either way.
@@ -62,6 +63,7 @@ class Settings:
     optimizer: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 1337
+    failed: Callable[[Variant], str | None] = lambda variant: None
     alias: bool = True
     in_place: bool = True
     capture: bool = True
@@ -108,6 +110,7 @@ class Engine:
             settings.shipped,
             settings.tf32,
             self.device.can_run,
+            settings.failed,
         )
         self.chooser.check_names(self.graph)
         states = self._optimizer().state if settings.optimizer else ()
@@ -470,6 +473,13 @@ class Engine:
     def work(self, plan: Plan) -> tuple[int, int]:
         """Launches of a micro-step and the bytes that they read and write; where no kernels run, 0 and its steps'."""
         return BoundPlan(self, plan).work() if hasattr(self.device, "prepare") else (0, plan.traffic)
+
+    def choose_again(self) -> None:
+        """Forget the choices of nested launches and of the update: plans that are made from now on may differ."""
+        self.chooser.picked.clear()
+        self.chooser.nested.clear()
+        self._update = ()
+        self._bound.clear()
 
     def choices(self, plan: Plan) -> dict[str, Choice]:
         """What runs: the choice of each node of the plan, then those of nested launches and of the update."""

@@ -4,6 +4,7 @@ from core.plan.choose import AUTO, Choice, Chooser, Kept, first_config, tuning_k
 from core.plan.fuse import check_fusion
 from core.plan.layout import DECAYS, GROUP, TRAINS, ParameterLayout, Place, trimmed
 from core.plan.memory import Buffer
+from core.plan.needs import Need, needs_of
 from core.plan.schedule import EVALUATE, GENERATE, TRAIN, Plan, Request, Step, make_plan
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Choice",
     "Chooser",
     "Kept",
+    "Need",
     "ParameterLayout",
     "Place",
     "Plan",
@@ -26,6 +28,7 @@ __all__ = [
     "check_fusion",
     "first_config",
     "make_plan",
+    "needs_of",
     "trimmed",
     "tuning_key",
 ]

@@ -18,7 +18,8 @@ from core.graph import Graph, Node
 from core.op import Op, Tensors, TensorSpec, Variant, make_tensors
 from core.registry import Registry
 
-AUTO = "auto"
+AUTO, RECORDED = "auto", "recorded"
+ABLE = "it can run"
 NOTHING, BACKWARD, LOSS = "nothing", "backward", "loss"  # what a plan needs of a variant besides its forward
 
 
@@ -37,6 +38,20 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class NestedChoice:
+    """What a nested launch or a step of the update took, with the dims and shapes that it was asked for."""
+
+    choice: Choice
+    op: Op
+    dims: Mapping[str, Any]
+    shapes: Mapping[str, tuple[int, ...]]  # of the inputs and params that are present
+
+
+class Refused(BuildError):
+    """A choice that a config or a recorded run named failed its check, so that nothing may take its place unasked."""
+
+
+@dataclass(frozen=True)
 class Kept:
     """A variant by name with its tiles, as a run recorded it or as `core tune` found it."""
 
@@ -52,7 +67,8 @@ class Chooser:
     fused op is meant ("mlp_gelu.warp"). generate: like ops, for
     generation. recorded: node name -> variant, from the run that is resumed. tuned, shipped: `tuning_key` -> variant.
     tf32: whether f32 may be multiplied as TF32.
-    can_run(variant) gives the device's own reason against a variant (an architecture, say), or None.
+    can_run(variant) gives the device's own reason against a variant (an architecture, say), or None; failed(variant)
+    what the op check found wrong with it here, or None.
     """
 
     registry: Registry
@@ -66,7 +82,9 @@ class Chooser:
     shipped: Mapping[str, Kept] = field(default_factory=dict)
     tf32: bool = False
     can_run: Callable[[Variant], str | None] = lambda variant: None
+    failed: Callable[[Variant], str | None] = lambda variant: None
     picked: dict[str, Choice] = field(default_factory=dict)  # by op: what nested launches and updates took
+    nested: dict[str, NestedChoice] = field(default_factory=dict)  # the same by op and sizes
 
     def check_names(self, graph: Graph) -> None:
         """UsageError for an op, node glob or variant that does not exist."""
@@ -144,7 +162,7 @@ class Chooser:
         needs = NOTHING if not backward else LOSS if set(node.outputs.values()) <= set(graph.loss) else BACKWARD
         tuned = self.tuned.get(tuning_key(node, self.precision)) if self.tuned else None
         shipped = self.shipped.get(tuning_key(node, self.precision)) if self.shipped else None
-        kept = {"recorded": self.recorded.get(node.name), "tuned": tuned, "shipped": shipped}
+        kept = {RECORDED: self.recorded.get(node.name), "tuned": tuned, "shipped": shipped}
 
         def against(variant: Variant) -> str | None:
             return self.against(variant, t, needs)
@@ -162,9 +180,12 @@ class Chooser:
         def against(variant: Variant) -> str | None:
             return self.cannot(variant) or asked.against(variant)
 
-        choice = self._among(op, place, against, explicit, {"recorded": self.recorded.get(place)})
+        choice = self._among(op, place, against, explicit, {RECORDED: self.recorded.get(place)})
         asked.t.config = choice.config_for(asked.t)
-        self.picked[place] = replace(choice, config=asked.t.config)
+        self.picked[place] = choice = replace(choice, config=asked.t.config)
+        given = {n: getattr(asked.t, n) for n in (*op.inputs, *op.params)}
+        shapes = {n: tuple(tensor.shape) for n, tensor in given.items() if tensor is not None}
+        self.nested[f"{name} {sizes_of(asked)}"] = NestedChoice(choice, op, asked.dims, shapes)
         return choice.variant, asked.t
 
     def candidates(self, op: Op) -> list[Variant]:
@@ -190,7 +211,7 @@ class Chooser:
             return f"it computes {', '.join(variant.dtypes)}, not {self.precision}"
         if arithmetic(self.precision, variant.tf32) == TF32 and not self.tf32:
             return "it multiplies f32 as TF32, with 10 bits of mantissa, which only [train] tf32 = true allows"
-        return self.can_run(variant)
+        return self.can_run(variant) or self.failed(variant)
 
     def _among(
         self,
@@ -212,8 +233,9 @@ class Chooser:
             rejected[name] = why_not
             for other in self.candidates(op):
                 if other.name != name:
-                    rejected[other.name] = against(other) or "it can run"
-            raise BuildError(f'{where}{line} = "{name}" cannot run node {node}:\n' + _lines(rejected))
+                    rejected[other.name] = against(other) or ABLE
+            what = f'{where}{line} = "{name}" cannot run node {node}:\n' + _lines(rejected)
+            raise self._refused(variant, what, rejected) if self.failed(variant) else BuildError(what)
         found: Choice | None = None
         able: dict[str, Variant] = {}
         for variant in self.candidates(op):
@@ -227,12 +249,27 @@ class Chooser:
             elif found is None:
                 found = Choice(variant, AUTO, rejected)
         for why, entry in kept.items():
+            if why == RECORDED and entry is not None and (failed := self._failed(op, entry.variant)) is not None:
+                rest = dict.fromkeys(able, ABLE) | rejected
+                what = f"the run that is resumed took {op.name}.{entry.variant} for node {node}:\n{_lines(rest)}"
+                raise self._refused(failed, what, rest)
             if entry is not None and entry.variant in able:
                 return Choice(able[entry.variant], why, rejected, entry.config)
         if found is None:
             what = f"{where}no variant of {op.name} can run node {node} on {self.runs} in {self.precision}"
             raise BuildError(f"{what}:\n{_lines(rejected)}" if rejected else f"{what}: there is none for this device")
         return found
+
+    def _failed(self, op: Op, name: str) -> Variant | None:
+        """A variant of this device that failed its check here; None for any other."""
+        variant = self.registry.variants.get(op.name, {}).get(name)
+        return variant if variant is not None and variant.device == self.runs and self.failed(variant) else None
+
+    def _refused(self, variant: Variant, what: str, reasons: Mapping[str, str]) -> Refused:
+        """The error for a choice that failed its check; its hint is the choice that passes."""
+        others = [name for name, why in reasons.items() if why == ABLE]
+        passing = f"--set ops.{variant.op}={others[0]} takes one that can run; " if others else ""
+        return Refused(what, hint=f"{passing}`core check {variant.op}.{variant.name}` shows what is wrong")
 
 
 def tuning_key(node: Node, precision: str) -> str:

@@ -16,7 +16,7 @@ from core.errors import BuildError, UsageError, did_you_mean
 from core.graph import Graph, Node
 from core.op import Op, Pattern, Variant
 from core.plan.backward import Backward
-from core.plan.choose import Choice, Chooser, specs
+from core.plan.choose import Choice, Chooser, Refused, specs
 from core.plan.fuse import FusionRules, check_fusion, fuse
 from core.plan.layout import ParameterLayout
 from core.plan.memory import FOREVER, Buffer, alive, place
@@ -246,6 +246,8 @@ class Planner:
                 return None
             try:
                 chooser.choose(node, self.graph, kind, self.differentiated(node))
+            except Refused:
+                raise
             except BuildError as error:
                 return error.message
             return None

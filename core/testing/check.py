@@ -24,6 +24,7 @@ from core.testing.devices import DeviceRunner, SimRunner
 from core.testing.log import Failure, Log, Stop
 from core.testing.runner import CpuRunner, Runner
 from core.testing.trial import Trial
+from core.verdicts import largest, sizes_of
 
 SHOWN = 4  # failures of a sub-check that are printed; the rest are counted
 
@@ -33,6 +34,7 @@ class VariantReport:
     """What the check of one variant found.
 
     checks: sub-check -> (times that it ran, worst relative error). times: label -> median milliseconds.
+    worst: dtype -> sub-check -> worst error. sizes: dtype -> dim -> the largest size of any example.
     skipped: example and dtype -> why the variant cannot run there. left_out: why nothing was checked, where a library
     that the variant calls is not there to be called.
     """
@@ -46,6 +48,8 @@ class VariantReport:
     skipped: dict[str, str] = field(default_factory=dict)
     left_out: str = ""
     times: dict[str, float] = field(default_factory=dict)
+    worst: dict[str, dict[str, float]] = field(default_factory=dict)
+    sizes: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -220,6 +224,7 @@ def check_variant(
         if variant.library and not trials:
             report.left_out = "; ".join(sorted(set(report.skipped.values())))
             return report
+        report.sizes = {d: largest(sizes_of(op, t.case.dims) for t in trials if t.dtype == d) for d in variant.dtypes}
         check_schema(log, variant, trials, list(report.skipped.values()))
         for name, check in SUBCHECKS.items():
             for trial in trials:
@@ -235,6 +240,7 @@ def check_variant(
     except Stop:
         pass
     report.checks = {n: (log.ran[n], log.worst[n]) for n in NAMES if n in log.ran}
+    report.worst = log.by_dtype
     report.failures = log.failures
     return report
 

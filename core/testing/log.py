@@ -45,6 +45,7 @@ class Log:
     failures: list[Failure] = field(default_factory=list)
     ran: dict[str, int] = field(default_factory=dict)
     worst: dict[str, float] = field(default_factory=dict)
+    by_dtype: dict[str, dict[str, float]] = field(default_factory=dict)  # the same by dtype; "all" and "" for neither
     case: str = ""
     dtype: str = ""
     ranges: dict[str, int] = field(default_factory=dict)  # where rows are shared out -> the most ranges of any example
@@ -52,6 +53,8 @@ class Log:
     def passed(self, check: str, error: float = 0.0) -> None:
         self.ran[check] = self.ran.get(check, 0) + 1
         self.worst[check] = max(self.worst.get(check, 0.0), error)
+        of_dtype = self.by_dtype.setdefault(self.dtype, {})
+        of_dtype[check] = max(of_dtype.get(check, 0.0), error)
 
     def failed(self, check: str, message: str, error: float = float("nan")) -> None:
         self.passed(check, 0.0 if np.isnan(error) else error)

@@ -77,9 +77,11 @@ class Runner(Protocol):
     """A device in the op check. `device` is the `Variant.device` that it runs.
 
     orders: `Call.order` -> what it means, in words: those in which a call is made again to compare its bits.
+    timed: whether its time says anything.
     """
 
     device: str
+    timed: bool
     orders: Mapping[int, str]
 
     def can_run(self, variant: Variant) -> str | None:

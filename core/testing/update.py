@@ -17,9 +17,10 @@ from core.testing.log import Log, compare, kept_out, no_excuse
 from core.testing.trial import Trial
 
 CALLS = 3
+GOOD = "a good step"
 # what the control record says: slots to set before each call
 CONTROLS: Mapping[str, Mapping[str, float]] = {
-    "a good step": {},
+    GOOD: {},
     "a step that is not ok": {"ok": 0.0, "halted": 1.0},
     "a loss that is not a number": {"loss": float("nan")},
     "an infinite loss": {"loss": float("inf")},
@@ -29,11 +30,11 @@ CONTROLS: Mapping[str, Mapping[str, float]] = {
 }
 
 
-def check_update(log: Log, trial: Trial) -> None:
+def check_update(log: Log, trial: Trial, controls: Mapping[str, Mapping[str, float]] = CONTROLS) -> None:
     """Several calls of variant and reference side by side, for each state of the control record."""
     if trial.op.gradient:
         return
-    for label, slots in CONTROLS.items() if "step" in trial.op.uses else (("", {}),):
+    for label, slots in controls.items() if "step" in trial.op.uses else (("", {}),):
         with log.caught("update"):
             mine, truth = own_extras(trial.again()), own_extras(trial.truly())
             for call in range(CALLS):

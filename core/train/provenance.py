@@ -16,8 +16,8 @@ from typing import Any
 import core
 from core.op import Variant
 from core.registry import Registry
-from core.testing.verdicts import sources_of
 from core.train.run import commit
+from core.verdicts import sources_of
 
 PACKAGES = (
     "numpy",

@@ -18,7 +18,6 @@ import numpy as np
 import tomli
 
 import core
-from core.cache import cache_folder
 from core.config import RunConfig, check_options, check_out, load_config, micro_steps
 from core.config.check import named_keys
 from core.data import Data, Tokenizer, TokenSource, diff_description, open_data
@@ -33,25 +32,27 @@ from core.interop import checkpoint
 from core.interop.checkpoint import Checkpoint
 from core.interop.weights import read_weights
 from core.loader import load_registry
+from core.op import Variant
 from core.plan import TRAIN, Kept, Plan, check_fusion
 from core.plan.cost import per_token
 from core.plan.describe import human
 from core.plan.describe import table as table_lines
 from core.plan.fit import HELD
+from core.plan.needs import sizes_by_choice
 from core.registry import Registry
-from core.testing.verdicts import Verdicts, place_of
 from core.train.detect import Detector
 from core.train.devices import choose_device
 from core.train.display import Display
 from core.train.estimate import SLOW, estimate_seconds, refuse_long
 from core.train.loop import Job, Trainer, run_job
+from core.train.precheck import Precheck
 from core.train.provenance import made_with
 from core.train.report import duration, memory_in_use
 from core.train.run import Run, choose_folder, claim, occupied, resolved_config
 from core.train.tune import load_shipped, load_tuned
+from core.verdicts import Verdicts, place_of
 
 Array = np.ndarray[Any, Any]
-VERDICTS = "checks.json"  # in the cache folder: what `core check` found
 SIZES = ("B", "T")  # dims of a batch, not of the model: they may change when a run is resumed
 
 
@@ -91,7 +92,8 @@ def prepare(asked: Asked, display: Display, stack: ExitStack) -> Trainer:
     model = load_model(config.model, registry)
     if start is not None:
         same_architecture(start, model.to_toml(config.dims))
-    engine = build_engine(config, registry, model, start)
+    verdicts = Verdicts(registry)
+    engine = build_engine(config, registry, model, start, verdicts=verdicts)
     B, T = (int(engine.graph.dims[name]) for name in SIZES)
     micro = micro_steps(config.train.tokens_per_step, B, T, where=config.where("train.tokens_per_step"))
     done = start.step if start else 0
@@ -99,12 +101,15 @@ def prepare(asked: Asked, display: Display, stack: ExitStack) -> Trainer:
     engine.check_fit(plan)
     estimate = check_estimate(config, engine, plan, micro, done, asked.long)
     lr = learning_rate(config, registry)
-    table = table_of_choices(engine, plan, registry)
     weights = find_weights(config, registry, engine) if start is None else None
     data = find_data(config, engine, start, asked.allow_data_change, display)
     if config.train.sample_every and data.tokenizer:
         engine.session(1).plan(1)  # a model that cannot generate is refused now, not at the first sample
     check_disk(config, engine, run, done)
+    plugins = [*asked.plugins, *config.plugins.load]
+    checks = check_first(config, plugins, engine, verdicts, bool(data.tokenizer), display)
+    plan = engine.plan(TRAIN)
+    table = table_of_choices(engine, plan, checks)
 
     if display.log != run.log:
         run = claim(run, start is None, run.path if asked.out or asked.resume else None, config.path.stem)
@@ -117,6 +122,8 @@ def prepare(asked: Asked, display: Display, stack: ExitStack) -> Trainer:
     record = variants_record(config, registry, engine, plan, table)
     run.write_variants(record)
     announce(config, run, engine, plan, table, data, micro, display)
+    for note in checks.notes():
+        display.line(f"  {note}")
     announce_start(config, start, before, record, estimate, display)
     fill(config, engine, start, weights)
     display.status("compiling kernels")
@@ -240,10 +247,13 @@ def build_engine(
     start: Checkpoint | None,
     device: Any = None,
     tuned: Mapping[str, Kept] | None = None,
+    verdicts: Verdicts | None = None,
 ) -> Engine:
     """The engine that a config describes; the choices of a run that is resumed stand where the config says nothing.
+    Variants that failed their check on the device are not chosen.
 
     device: one that is open already. tuned: instead of what `core tune` found for the device, and of what is shipped.
+    verdicts: those that may still change.
     """
     check_fusion(config.fuse, registry.ops, config.where)
     device = open_device(config.device) if device is None else device
@@ -271,9 +281,16 @@ def build_engine(
             optimizer=config.optimizer.name,
             options={**options, "clip": config.optimizer.clip},
             seed=config.seed,
+            failed=failures(verdicts or Verdicts(registry), device, config.precision),
         ),
         device,
     )
+
+
+def failures(verdicts: Verdicts, device: Any, precision: str) -> Callable[[Variant], str | None]:
+    """variant -> what its check found wrong with it on this device, None for nothing; read again after each check."""
+    place = place_of(device)
+    return lambda variant: verdicts.failure(variant, place, precision)
 
 
 def check_disk(config: RunConfig, engine: Engine, run: Run, done: int) -> None:
@@ -473,19 +490,31 @@ def make_job(
 # --- what is said at the start ---------------------------------------------------------------------------------
 
 
-def table_of_choices(engine: Engine, plan: Plan, registry: Registry) -> list[dict[str, Any]]:
-    """The plan's choices, a row each, with what the op check said of them. BuildError for one that failed."""
-    verdicts = Verdicts(cache_folder() / VERDICTS, registry)
-    rows = []
+def check_first(
+    config: RunConfig, plugins: Sequence[str], engine: Engine, verdicts: Verdicts, speaks: bool, display: Display
+) -> Precheck:
+    """The checks before step 1, done. speaks: whether there is a tokenizer, so that the run's samples can be drawn.
+
+    Raises Refused for a variant that was chosen by name, or recorded, and fails.
+    """
+
+    def plans() -> list[Plan]:
+        samples = [engine.session(1).plan(1)] if config.train.sample_every and speaks else []
+        return [engine.plan(TRAIN), *samples]
+
+    checks = Precheck(config, plugins, engine, verdicts, plans, display)
+    checks.run()
+    return checks
+
+
+def table_of_choices(engine: Engine, plan: Plan, checks: Precheck) -> list[dict[str, Any]]:
+    """The plan's choices, a row each, with what the op check said of them at the run's sizes."""
+    rows, sizes = [], sizes_by_choice(checks.needs())
     for row in engine.table(plan):
-        found = verdicts.lookup(registry.variant(row["op"], row["variant"]), place_of(engine.device))
-        if found and not found.passed:
-            name = f"{row['op']}.{row['variant']}"
-            raise BuildError(
-                f"variant {name}, chosen by {row['why']} for {row['nodes']} nodes, failed its check ({found.where})",
-                hint=f"`core check {name}` shows how; [ops] {row['op']} names another one",
-            )
-        rows.append({**row, "check": str(found or "unchecked")})
+        variant = engine.registry.variant(row["op"], row["variant"])
+        found = checks.verdicts.lookup(variant, checks.place, engine.precision)
+        said = found.at(sizes.get((row["op"], row["variant"]), {})) if found else "unchecked"
+        rows.append({**row, "check": said})
     return rows
 
 

@@ -24,8 +24,8 @@ from core.engine import Engine
 from core.errors import BuildError, DeviceError
 from core.plan import TRAIN, Kept, tuning_key
 from core.plan.choose import specs
-from core.testing.verdicts import place_of
 from core.train.bench import random_batch
+from core.verdicts import place_of
 
 FILE, FORMAT = "tuned.json", 1
 SHIPPED = Path("ops") / "cuda" / "tuned.toml"

@@ -348,7 +348,7 @@ class Batch:
         pc, lane = g.turns.where(g)
         ins = self.program.instructions[min(pc, len(self.program.instructions) - 1)]
         message = f"still looping: a thread block has taken {self.limit:,} branches, and does not come to its end"
-        hint = f"a kernel that takes more: limit= of core.sim.run, --limit of core check and core trace, {VARIABLE}"
+        hint = f"a kernel that takes more: limit= of core.sim.run, --branches of core check and core trace, {VARIABLE}"
         return self.fault(ins, "endless", message, g, lane, hint=hint)
 
     def hopeless(self, g: Group, kind: str, message: str) -> KernelError:

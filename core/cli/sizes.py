@@ -1,0 +1,210 @@
+"""`core check --shape` and `core check --config`: variants at given sizes, or at those of a config's plan."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from core.cli.show import emit_json
+from core.device import open_device
+from core.errors import BuildError, CheckFailed, UsageError
+from core.loader import load_registry
+from core.registry import Registry
+from core.testing.check import HOMES, find
+from core.testing.shapes import example_of
+from core.testing.sizes import Found, Task, dims_of, estimate
+from core.testing.worker import LAUNCH, Checker, Place
+from core.train.report import duration
+from core.verdicts import Verdicts, chip_of, label, sizes_of
+
+if TYPE_CHECKING:
+    from core.plan import Need, Plan
+
+LIMIT = 600.0  # seconds for a config, where --limit says nothing
+FOREVER = 1e7  # seconds
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing to check: a task, where, and the sizes that it is about."""
+
+    task: Task
+    device: str
+    sizes: dict[str, int]
+    seconds: float  # estimated
+
+
+def check_at(
+    what: str | None,
+    shape: Sequence[str],
+    config: str | None,
+    overrides: Sequence[str],
+    device: str,
+    limit: float | None,
+    seed: int,
+    plugins: Sequence[str],
+    as_json: bool,
+) -> None:
+    """Check and print a line each. CheckFailed when a variant is wrong; BuildError when nothing could be checked."""
+    if config is not None:
+        registry, items, plugins = items_of_config(config, overrides, device, plugins)
+        limit = LIMIT if limit is None else limit
+    elif what is None:
+        raise UsageError("--shape needs an OP or an OP.VARIANT", hint="core check layernorm --shape x=4,1030")
+    else:
+        registry = load_registry(plugins)
+        items = items_of_shape(what, shape, device, seed, registry)
+    if not as_json:
+        about = duration(math.ceil(sum(item.seconds for item in items)))
+        click.echo(f"{len(items)} to check: about {about}{f', at most {limit:g} s' if limit else ''}")
+    rows = []
+    for item, found in outcomes(items, registry, tuple(plugins), limit or FOREVER):
+        rows.append((item, found))
+        if not as_json:
+            click.echo(line_of(item, found))
+    report(rows, as_json)
+
+
+def report(rows: Sequence[tuple[Item, Found]], as_json: bool) -> None:
+    """The sum of it, or all of it as JSON; raises for a failure."""
+    if as_json:
+        emit_json([as_data(item, found) for item, found in rows])
+    failed = [item for item, found in rows if not found.passed]
+    left = [(item, found) for item, found in rows if found.passed and found.left]
+    if not as_json:
+        click.echo(f"{len(rows) - len(failed) - len(left)} of {len(rows)} passed")
+        for item, found in left:
+            beyond = {dim: size for dim, size in item.sizes.items() if size > found.sizes.get(dim, 0)}
+            click.echo(f"left: {item.task.name} {item.task.dtype} at {label(beyond)}: {found.left}")
+    if failed:
+        raise CheckFailed(f"failed: {', '.join(dict.fromkeys(item.task.name for item in failed))}")
+    if rows and not any(found.checks for _, found in rows):
+        raise BuildError("nothing could be checked: " + "; ".join(dict.fromkeys(found.left for _, found in rows)))
+
+
+def items_of_shape(what: str, shape: Sequence[str], device: str, seed: int, registry: Registry) -> list[Item]:
+    """The variants that are named, in each of their dtypes, at exactly these sizes."""
+    items = []
+    for op, variant in find(what, registry, device):
+        example = example_of(op, shape)
+        where, sizes = device or HOMES[variant.device], sizes_of(op, dims_of(op, example))
+        for dtype in variant.dtypes:
+            task = Task(op.name, variant.name, dtype, example, whole=True, seed=seed)
+            items.append(Item(task, where, sizes, estimate(op, example, where)))
+    return items
+
+
+def items_of_config(
+    config: str, overrides: Sequence[str], device: str, plugins: Sequence[str]
+) -> tuple[Registry, list[Item], list[str]]:
+    """Every distinct node of the config's plan, with nested launches and the update; the plugins that it needs."""
+    from core.config import load_config
+    from core.graph import load_model
+    from core.plan import needs_of
+    from core.train.devices import choose_device
+    from core.train.setup import build_engine
+    from core.train.tune import load_tuned
+
+    loaded = load_config(config, overrides=overrides, device=choose_device(device or "auto"))
+    needed = [*plugins, *loaded.plugins.load]
+    registry = load_registry(needed, disable=loaded.plugins.disable)
+    opened = open_device(loaded.device)
+    twin = opened.unbacked() if hasattr(opened, "unbacked") else opened  # plans need no memory
+    engine = build_engine(
+        loaded, registry, load_model(loaded.model, registry), None, twin, tuned=load_tuned(opened) or None
+    )
+    needs: dict[str, Need] = {}
+    for plan in plans_of(engine, bool(loaded.train.sample_every)):
+        engine.choices(plan)
+        needs |= {need.key: need for need in needs_of(plan, engine.chooser)}
+    return registry, [item_of(need, loaded.device) for need in largest_of(list(needs.values()))], needed
+
+
+def item_of(need: Need, device: str) -> Item:
+    task = Task(need.op.name, need.variant.name, need.dtype, need.example, need.config)
+    return Item(task, device, dict(need.sizes), estimate(need.op, need.example, device))
+
+
+def largest_of(needs: Sequence[Need]) -> list[Need]:
+    """Without those whose sizes another need of the same variant has too: a decoded token's, for the most part."""
+
+    def within(need: Need, other: Need) -> bool:
+        larger = all(size <= other.sizes.get(dim, 0) for dim, size in need.sizes.items())
+        return need.name == other.name and larger and need.sizes != other.sizes
+
+    return [need for need in needs if not any(within(need, other) for other in needs)]
+
+
+def plans_of(engine: Any, samples: bool) -> Iterator[Plan]:
+    """A training step's, and where the run samples, a token's."""
+    from core.plan import TRAIN
+
+    yield engine.plan(TRAIN)
+    if samples:
+        yield engine.session(1).plan(1)
+
+
+def outcomes(
+    items: Sequence[Item], registry: Registry, plugins: tuple[str, ...], limit: float
+) -> Iterator[tuple[Item, Found]]:
+    """Each item with what came of it, kept for the runs to come; within `limit` seconds in all."""
+    verdicts, end = Verdicts(registry), time.monotonic() + limit
+    chips = {item.device: chip_of(open_device(item.device)) for item in items}
+    with ExitStack() as stack:
+        checkers: dict[str, Checker] = {}
+        for number, item in enumerate(items):
+            remaining = end - time.monotonic()
+            if remaining <= 0:
+                yield item, Found(left="the time was over")
+                continue
+            if item.device not in checkers:
+                checkers[item.device] = stack.enter_context(
+                    Checker(Place(item.device, plugins), max(LAUNCH, limit / 6))
+                )
+            share = min(remaining, max(LAUNCH, 2 * remaining / (len(items) - number)))
+            found = checkers[item.device].check(item.task, share)
+            verdict = found.verdict(item.device, chips[item.device], item.task.dtype, [label(item.sizes)])
+            if verdict is not None:
+                verdicts.keep(registry.variant(item.task.op, item.task.variant), verdict)
+            yield item, found
+
+
+def line_of(item: Item, found: Found) -> str:
+    """`layernorm.warp f32 rows=4 C=1,030  passed 1.2e-07 (0.4 s)`"""
+    said = (
+        "FAILED" if not found.passed else "passed" if not found.left else "passed in part" if found.checks else "left"
+    )
+    worst = f" {max(found.checks.values()):.1e}" if found.checks and found.passed else ""
+    head = f"{item.task.name} {item.task.dtype} on {item.device}, {label(item.sizes)}"
+    lines = [f"{head}: {said}{worst} ({found.seconds:.1f} s)"]
+    if not found.passed:
+        lines.append(f"  {found.finding}")
+    elif found.left and found.checks:
+        lines.append(f"  to {label(found.sizes)}: {found.left}")
+    return "\n".join(lines)
+
+
+def as_data(item: Item, found: Found) -> dict[str, Any]:
+    return {
+        "op": item.task.op,
+        "variant": item.task.variant,
+        "dtype": item.task.dtype,
+        "device": item.device,
+        "shape": shape_of(item),
+        "passed": found.passed,
+        "checks": {name: min(worst, 1e300) for name, worst in found.checks.items()},
+        "sizes": dict(found.sizes),
+        "finding": found.finding,
+        "left": found.left,
+        "seconds": found.seconds,
+    }
+
+
+def shape_of(item: Item) -> dict[str, Any]:
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in item.task.example.items()}

@@ -1,0 +1,67 @@
+"""Sizes of an op in the words of a command line, `--shape x=64,768 --shape features=96`, to an example and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from core.errors import BuildError, UsageError, did_you_mean
+from core.op import Op
+from core.testing.case import make_case
+
+
+def example_of(op: Op, given: Sequence[str]) -> dict[str, Any]:
+    """The example that `--shape` says: an input's or a param's sizes, or an attr. Without it, the op's largest.
+
+    Raises UsageError for a name that the op does not have and for sizes that are none.
+    """
+    if not given:
+        if not op.examples:
+            raise BuildError(f'op "{op.name}" has no examples', hint="give --shape")
+        return max((dict(e) for e in op.examples), key=lambda e: _elements(op, e))
+    example: dict[str, Any] = {}
+    for part in (p for text in given for p in text.split()):
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise UsageError(f"--shape {part}: expected NAME=SIZES", hint="such as --shape x=64,768")
+        known = list(dict.fromkeys([*op.inputs, *op.params, *op.attrs]))
+        if name not in known:
+            raise UsageError(f'--shape {part}: op "{op.name}" has no input or attr "{name}"{did_you_mean(name, known)}')
+        optional = name in op.params and name in op.attrs and value in ("true", "false")
+        sized = (name in op.inputs or name in op.params) and not optional
+        example[name] = _sizes(part, value) if sized else _literal(value)
+    return example
+
+
+def as_shape(op: Op, example: Mapping[str, Any]) -> str:
+    """The example as `--shape` takes it: `x=2,256 eps=0.001`. Attributes at their defaults are left out."""
+    sizes = {n: ",".join(map(str, v)) for n, v in example.items() if isinstance(v, tuple)}
+    defaults = {n: d[0] if isinstance(d, tuple) else d for n, d in op.attrs.items()}
+    attrs = {n: v if isinstance(v, str) else json.dumps(v) for n, v in example.items() if n not in sizes}
+    shown = {n: v for n, v in attrs.items() if example[n] != defaults.get(n)}
+    return " ".join(f"{name}={value}" for name, value in {**sizes, **shown}.items())
+
+
+def _elements(op: Op, example: Mapping[str, Any]) -> int:
+    """Of all inputs and params."""
+    values = make_case(op, example).values.values()
+    return sum(v.size for v in values if v is not None)
+
+
+def _sizes(part: str, value: str) -> tuple[int, ...]:
+    try:
+        sizes = tuple(int(n) for n in value.split(","))
+    except ValueError:
+        sizes = ()
+    if not sizes or min(sizes) < 1:
+        raise UsageError(f"--shape {part}: expected sizes of at least 1 with commas between them, such as 64,768")
+    return sizes
+
+
+def _literal(value: str) -> Any:
+    """A number or true or false; else a word."""
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value

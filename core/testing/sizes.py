@@ -1,0 +1,387 @@
+"""A check of one variant at the sizes of a model, in steps that grow until they are reached or the time is over.
+
+Rows, or sequences, come first few and then more, while the sizes that a kernel sweeps (columns, classes, keys) are the
+model's own from the start: a kernel that forgets what is beyond its first tile is wrong in the first step already. Each
+step is held to the reference in f64. On a GPU, sizes at which the reference would take too long are held to the
+simplest other variant on the same GPU.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from core.errors import BuildError
+from core.expr import evaluate
+from core.op import Op, Reference, Variant
+from core.registry import Registry
+from core.testing.case import Case, make_case
+from core.testing.check import modes_of, reference_of
+from core.testing.checks import SUBCHECKS, addable
+from core.testing.compare import bounds_of
+from core.testing.devices import SimRunner
+from core.testing.log import Log, Stop, compare, compare_gradients, trained
+from core.testing.runner import CpuRunner, Runner
+from core.testing.shapes import as_shape
+from core.testing.trial import PLAIN, Asked, Training, Trial
+from core.testing.update import GOOD, check_update
+from core.verdicts import Verdict, largest, sizes_of
+
+FEWEST = 2  # rows or sequences of the first step
+GROWTH = 8  # of the following steps
+SMALLEST = 2  # of the op's examples, the smallest, are checked where nothing is known of a variant
+HOST_BYTES = 2 << 30  # of a step's tensors in f64: the draws and the reference's copies are on the host
+PER_ELEMENT = 20.0  # FLOPs in whose time an element is drawn, compared and copied
+OVERHEAD = 0.3  # seconds of a check, whatever its sizes
+ROUNDS = 2.0  # plain, and with gradients added to
+RATES = {"cpu": 2e9, "cuda": 2e9, "sim": 30e6}  # FLOP/s: of the reference in f64; of kernels in the simulator
+DIRECTIONS = 3.0  # forward, and backward with twice its products
+
+
+@dataclass(frozen=True)
+class Task:
+    """A variant in one dtype, and the sizes at which to check it.
+
+    example: as an op's examples are. config: tiles; None for all candidates. examples: whether the smallest of the op's
+    examples are checked first, in every way in which a plan may ask. whole: all sub-checks at exactly these sizes,
+    without steps. seconds: when to begin no further step.
+    """
+
+    op: str
+    variant: str
+    dtype: str
+    example: Mapping[str, Any]
+    config: Mapping[str, Any] | None = None
+    examples: bool = False
+    whole: bool = False
+    seconds: float = math.inf
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.op}.{self.variant}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """The outcome: checks and sizes as in a Verdict. finding: the first failure. left: why a size was not reached, or
+    why nothing could be checked."""
+
+    checks: Mapping[str, float] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    finding: str = ""
+    left: str = ""
+    seconds: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        return not self.finding
+
+    def verdict(self, device: str, chip: str, dtype: str, tried: Sequence[str] = ()) -> Verdict | None:
+        """The record of it; None where nothing was checked."""
+        if self.passed and not self.checks:
+            return None
+        return Verdict(device, chip, dtype, self.passed, self.checks, self.sizes, self.finding, tuple(tried))
+
+
+def one_line(message: str) -> str:
+    """A message without its hint, its lines joined."""
+    return "; ".join(line.strip() for line in message.partition("\n  hint:")[0].splitlines())
+
+
+class Left(Stop):
+    """A size that cannot be checked here, such as one beyond the memory."""
+
+
+Report = Callable[[Found], None]
+
+
+def check_sizes(task: Task, registry: Registry, runner: Runner, report: Report = lambda found: None) -> Found:
+    """Check as the task says. `report` gets what holds so far after each step: the process may be ended at any time."""
+    op, variant = registry.op(task.op), registry.variant(task.op, task.variant)
+    return Climb(task, op, variant, registry, runner, report).run()
+
+
+class Climb:
+    """One task under way."""
+
+    def __init__(
+        self, task: Task, op: Op, variant: Variant, registry: Registry, runner: Runner, report: Report
+    ) -> None:
+        self.task, self.op, self.variant, self.registry, self.runner = task, op, variant, registry, runner
+        self.report = report
+        self.home = CpuRunner(registry)
+        self.reference = reference_of(op, registry)
+        self.log = Log(stop=True)
+        self.sizes: dict[str, int] = {}
+        self.began = time.perf_counter()
+        self.left = ""
+        self.at = ""  # the sizes under way, as --shape has them
+
+    def run(self) -> Found:
+        try:
+            if self.task.examples:
+                self._examples()
+            self._whole() if self.task.whole else self._steps()
+        except Left as error:
+            self.left = str(error)
+        except Stop:
+            pass
+        except MemoryError:
+            self.left = "the machine's memory is too small"
+        except BuildError as error:  # sizes that the op or the variant refuses
+            self.left = str(error)
+        return self._found()
+
+    def _found(self) -> Found:
+        failed = self.log.failures[0] if self.log.failures else None
+        finding = "" if failed is None else f"{failed.check}: {one_line(failed.message)}"
+        if failed is not None:
+            again = f"; core check {self.task.name} --shape {self.at}" if self.at else ""
+            finding += f" (in {failed.dtype}, {failed.case}{again})"
+        return Found(dict(self.log.worst), dict(self.sizes), finding, self.left, time.perf_counter() - self.began)
+
+    # --- what is run -----------------------------------------------------------------------------------------------
+
+    def _examples(self) -> None:
+        """The smallest examples, in every way; of a reference in f64 too, where it is held to numeric derivatives."""
+        dtypes = {self.task.dtype, *(("f64",) if isinstance(self.variant, Reference) else ())}
+        cases = [make_case(self.op, e, self.task.seed, i) for i, e in enumerate(self._all_examples())]
+        able = [c for c in cases if all(self._can(c, dtype) for dtype in dtypes)]
+        for case in sorted(able, key=elements_of)[:SMALLEST]:
+            for dtype in sorted(dtypes, reverse=True):
+                self._all_checks(case, dtype)
+                self._passed(case)
+
+    def _all_examples(self) -> list[Mapping[str, Any]]:
+        return [*self.op.examples, *self.variant.examples]
+
+    def _can(self, case: Case, dtype: str) -> bool:
+        return self._trial(case, dtype, "forward").why_not() is None
+
+    def _whole(self) -> None:
+        case = make_case(self.op, self.task.example, self.task.seed)
+        if why := self._trial(case, self.task.dtype, "forward").why_not():
+            raise Left(why)
+        self._all_checks(case, self.task.dtype)
+        self._passed(case)
+
+    def _all_checks(self, case: Case, dtype: str) -> None:
+        for name, check in SUBCHECKS.items():
+            for mode in modes_of(self.op, self.variant):
+                self.log.case, self.log.dtype = case.label, dtype
+                with self.log.caught(name):
+                    check(self.log, self._trial(case, dtype, mode))
+
+    def _steps(self) -> None:
+        """Steps against the reference; on a GPU then one against another variant, at as much as the host can draw."""
+        steps = list(steps_of(self.op, self.task.example))
+        took, before = 0.0, 0.0
+        for number, example in enumerate(steps):
+            work = work_of(self.op, example)
+            if number and self._remaining() < took * work / before:
+                self.left = "the time was over"
+                break
+            if bytes_of(self.op, example) > HOST_BYTES:
+                self.left = "the reference would need more memory than a check may take"
+                break
+            start = time.perf_counter()
+            self._step(example, self._own)
+            took, before = time.perf_counter() - start, work
+        peer = self._peer() if self.left and self.runner.timed and self.runner.device != "cpu" else None
+        if peer is not None and self._remaining() > 0:
+            able = [e for e in steps if bytes_of(self.op, e) <= HOST_BYTES]
+            self._step(able[-1], lambda case, mode: self._beside(peer, case, mode))
+            self.left = "" if able[-1] is steps[-1] else "the host's memory is too small for more"
+
+    def _step(self, example: Mapping[str, Any], trial: Callable[[Case, str], Trial]) -> None:
+        case = make_case(self.op, example, self.task.seed, 1)
+        self.at = as_shape(self.op, example)
+        if why := self._trial(case, self.task.dtype, "forward").why_not():
+            if self.sizes or example != self.task.example:
+                return  # fewer rows than the variant takes
+            raise Left(why)
+        for mode in modes_of(self.op, self.variant):
+            self.log.case, self.log.dtype = case.label, self.task.dtype
+            with self.log.caught("forward"):
+                at_size(self.log, trial(case, mode))
+        if isinstance(self.runner, SimRunner):
+            self.runner.strict = False  # races showed in the first step
+            self.runner.held.clear()
+        self._passed(case)
+
+    def _own(self, case: Case, mode: str) -> Trial:
+        return self._trial(case, self.task.dtype, mode)
+
+    def _trial(self, case: Case, dtype: str, mode: str) -> Trial:
+        trial = Trial(case, self.variant, self.reference, dtype, mode, self.runner, self.home)
+        if self.task.config is not None and not self.task.whole:
+            trial.configs = self._tiles(trial.configs)
+        return trial
+
+    def _tiles(self, candidates: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The tiles that the model takes, where they are candidates at these sizes too."""
+        asked = dict(self.task.config or {})
+        return [asked] if asked in candidates else candidates[:1]
+
+    def _passed(self, case: Case) -> None:
+        self.sizes = largest([self.sizes, sizes_of(self.op, case.dims)])
+        self.report(self._found())
+
+    def _remaining(self) -> float:
+        return self.task.seconds - (time.perf_counter() - self.began)
+
+    # --- another variant as the truth ------------------------------------------------------------------------------
+
+    def _peer(self) -> Variant | None:
+        """The simplest other variant for this device that can run at the task's sizes."""
+        case_dims = self.registry.variants.get(self.op.name, {}).values()
+        others = [v for v in case_dims if v.device == self.variant.device and v.name != self.variant.name]
+        others = [v for v in others if self.task.dtype in v.dtypes and v.priority >= 0 and not v.tf32]
+        able = [v for v in others if self.runner.can_run(v) is None and (v.has_backward or not self.op.gradient)]
+        return min(able, key=lambda v: (v.priority, v.name), default=None)
+
+    def _beside(self, peer: Variant, case: Case, mode: str) -> Trial:
+        trial = Beside(case, self.variant, self.reference, self.task.dtype, mode, self.runner, self.home)
+        trial.peer = peer
+        if self.task.config is not None:
+            trial.configs = self._tiles(trial.configs)
+        return trial
+
+
+class Beside(Trial):
+    """A trial whose truth is another variant on the same device: both may be off by the bounds, in either direction."""
+
+    peer: Variant
+
+    def truth(self, absent: frozenset[str] = frozenset(), dtype: str = "f64") -> Training:
+        key = ("", absent)
+        if key not in self._truths:
+            mode = "backward" if self.mode != "forward" and self.peer.has_backward else "forward"
+            other = Trial(self.case, self.peer, self.reference, self.dtype, mode, self.runner, self.home)
+            other.seeds = {n: v * 0 if n in absent else v for n, v in self.seeds.items()}
+            self._truths[key] = other.train()
+        return self._truths[key]
+
+    def excuse(self, name: str, absent: frozenset[str] = frozenset()) -> float:
+        return bounds_of(self.variant, self.dtype).norm + bounds_of(self.peer, self.dtype).norm
+
+
+def at_size(log: Log, trial: Trial) -> None:
+    """Outputs and gradients, then all gradients added to: what a kernel does differently at other sizes."""
+    if not trial.op.gradient:
+        return check_update(log, trial, {GOOD: {}})
+    got = trained(log, "forward", trial)
+    if got is None:
+        return None
+    for name, value in got.outputs.items():
+        compare(log, "forward", trial, name, value, trial.truth().outputs[name])
+    if not got.gradients:
+        return None
+    compare_gradients(log, "gradient", trial, got, PLAIN)
+    if adds := addable(trial):
+        asked = Asked(add=frozenset(adds))
+        added = trained(log, "accumulate", trial, asked)
+        if added is not None:
+            compare_gradients(log, "accumulate", trial, added, asked, " (adding)")
+    return None
+
+
+# --- sizes ---------------------------------------------------------------------------------------------------------
+
+
+def steps_of(op: Op, example: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The example with few rows or sequences, then with more, then as it is.
+
+    Where all inputs have `...`, these are the rows. Elsewhere the first axis shrinks, and the second one where it is
+    the same in all inputs; other shapes keep the ratio to the smallest one.
+    """
+    shapes = {n: tuple(v) for n, v in example.items() if n in op.inputs and isinstance(v, tuple)}
+    own = {n: len(op.inputs[n].pattern.tokens) for n in shapes}
+    if shapes and all(op.inputs[n].pattern.leading for n in shapes):
+        rows = math.prod(next(shape[: len(shape) - own[n]] for n, shape in shapes.items()))
+        for few in fewer(rows):
+            yield {**example, **{n: (few, *shape[len(shape) - own[n] :]) for n, shape in shapes.items()}}
+    elif shapes and all(shapes.values()):
+        for first, second in axes(shapes):
+            if reduced := scaled(shapes, first, second):
+                yield {**example, **reduced}
+    yield example
+
+
+def fewer(size: int) -> Iterator[int]:
+    """2, 16, 128, ... below `size`."""
+    few = FEWEST
+    while few < size:
+        yield few
+        few *= GROWTH
+
+
+def axes(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[int, int]]:
+    """(first axis, second axis) in growing order; 0 for a second axis that stays."""
+    first = min(shape[0] for shape in shapes.values())
+    seconds = {shape[1] if len(shape) > 1 else 0 for shape in shapes.values()}
+    second = seconds.pop() if len(seconds) == 1 else 0
+    if second:
+        yield from ((1, GROWTH * few) for few in fewer(second // GROWTH))
+    yield from ((few, second) for few in (1, *fewer(first)) if few < first)
+
+
+def scaled(shapes: Mapping[str, tuple[int, ...]], first: int, second: int) -> dict[str, tuple[int, ...]] | None:
+    """The shapes with the smallest first axis cut to `first`, others in proportion; None where that is no whole one."""
+    least = min(shape[0] for shape in shapes.values())
+    if any(shape[0] % least for shape in shapes.values()):
+        return None
+    cut = {n: (shape[0] // least * first, *shape[1:]) for n, shape in shapes.items()}
+    return {n: (s[0], second, *s[2:]) if second and len(s) > 1 else s for n, s in cut.items()}
+
+
+def dims_of(op: Op, example: Mapping[str, Any]) -> dict[str, Any]:
+    """All dims that an example gives."""
+    where = f"op {op.name!r}, example {dict(example)!r}"
+    params = {n: v for n, v in example.items() if n in op.params and isinstance(v, tuple)}
+    shapes = {n: np.shape(v) if not isinstance(v, tuple) else v for n, v in example.items() if n in op.inputs}
+    attrs = {n: v for n, v in example.items() if n in op.attrs and n not in params}
+    dims = op.solve(shapes, op.settle_attrs(attrs, {}, where), where)
+    for name, shape in params.items():
+        op.param_patterns[name].unify(shape, dims, where)
+    return dims
+
+
+def elements_at(op: Op, example: Mapping[str, Any]) -> int:
+    """Elements of all inputs, outputs and params."""
+    dims = dims_of(op, example)
+    patterns = [op.inputs[n].pattern for n in op.inputs if n in example]
+    patterns += [slot.pattern for slot in op.outputs.values()]
+    patterns += [op.param_patterns[name] for name in op.present_params(dims)]
+    return sum(math.prod(pattern.shape(dims, op.name)) for pattern in patterns)
+
+
+def bytes_of(op: Op, example: Mapping[str, Any]) -> int:
+    """Bytes of the tensors in f64."""
+    return 8 * elements_at(op, example)
+
+
+def work_of(op: Op, example: Mapping[str, Any]) -> float:
+    """FLOPs of a step, forward and backward, what an element costs counted as some."""
+    dims = dims_of(op, example)
+    known = {**dims, "rows": math.prod(dims.get("...", ()))}
+    flops = float(evaluate(op.flops, known, op.name))
+    if op.statements:  # a fused op says nothing of its products: one with each parameter
+        weights = [math.prod(op.param_patterns[name].shape(dims, op.name)) for name in op.present_params(dims)]
+        flops = 2.0 * known["rows"] * sum(weights)
+    return DIRECTIONS * flops + PER_ELEMENT * elements_at(op, example)
+
+
+def estimate(op: Op, example: Mapping[str, Any], device: str) -> float:
+    """Seconds that a check at these sizes may take, all its steps together."""
+    return OVERHEAD + ROUNDS * work_of(op, example) / RATES[device]
+
+
+def elements_of(case: Case) -> int:
+    return sum(v.size for v in case.values.values() if v is not None)

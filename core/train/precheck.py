@@ -1,0 +1,214 @@
+"""Checks before step 1: of variants that no check covers at this run's sizes, and of all of them on an unknown GPU.
+
+Two questions, each with a bound of time of its own ([train] first_contact and check):
+
+- On a chip without a verdict, each variant that the run chose is checked in a child process. A variant that is wrong,
+  does not launch or never returns is passed over for the next one, and the run goes on.
+- A variant that does not come with the release is checked at this run's sizes where no check has covered them.
+
+What is found is kept for the next run. A variant that was chosen by name and fails stops the run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from core.config import RunConfig
+from core.engine import Engine
+from core.plan import Need, Plan, needs_of
+from core.plan.needs import sizes_by_choice
+from core.train.display import Display
+from core.train.report import duration
+from core.verdicts import Verdict, Verdicts, chip_of, label, place_of, ships
+
+if TYPE_CHECKING:
+    from core.testing.worker import Checker, Here
+
+CONTACT, CHECK = "first_contact", "check"  # keys of [train]
+SECONDS = {CONTACT: 60.0, CHECK: 30.0}  # their bounds where they are `true`
+LEAST = 1.0  # seconds that a check gets at least
+LAUNCHES = 3  # of a bound: the part of it that the launches of one call may take
+
+
+@dataclass
+class Precheck:
+    """The state of the checks before a run's first step. plans: what the run will run, made anew when a choice falls.
+
+    left: "op.variant" -> why some size of it was not checked. fell: "op.variant" of those that failed now.
+    """
+
+    config: RunConfig
+    plugins: Sequence[str]
+    engine: Engine
+    verdicts: Verdicts
+    plans: Callable[[], list[Plan]]
+    display: Display
+    left: dict[str, str] = field(default_factory=dict)
+    fell: set[str] = field(default_factory=set)
+    ends: dict[str, float] = field(default_factory=dict)  # key of [train] -> when its time is over
+    done: set[str] = field(default_factory=set)
+
+    @property
+    def place(self) -> str:
+        return place_of(self.engine.device)
+
+    def run(self) -> None:
+        """Check what has to be checked. Raises Refused for a choice by name that fails, BuildError where nothing is
+        left that can run."""
+        with ExitStack() as stack:
+            while rounds := dict(self._missing()):
+                checker = self._checker(stack, rounds)
+                fell = [need for key, needs in rounds.items() for need in self._round(checker, key, needs)]
+                if not fell:
+                    return
+                self.engine.choose_again()
+
+    def needs(self) -> list[Need]:
+        """The distinct work of the run, nested launches and the update included."""
+        found: dict[str, Need] = {}
+        for plan in self.plans():
+            self.engine.choices(plan)  # records nested launches
+            found |= {need.key: need for need in needs_of(plan, self.engine.chooser)}
+        return list(found.values())
+
+    def _missing(self) -> Iterator[tuple[str, list[Need]]]:
+        """(key of [train], needs to check under its bound)."""
+        needs = [need for need in self.needs() if need.key not in self.done]
+        for key, wanted in ((CONTACT, self._unknown_here), (CHECK, self._uncovered)):
+            seconds = bound_of(self.config, key)
+            found = [need for need in needs if wanted(need)] if seconds else []
+            if found:
+                yield key, found
+            needs = [need for need in needs if need not in found]
+
+    def _unknown_here(self, need: Need) -> bool:
+        """Whether no check ran on this chip."""
+        known = self.verdicts.at(need.variant, self.place, need.dtype)
+        return bool(chip_of(self.engine.device)) and known is None
+
+    def _uncovered(self, need: Need) -> bool:
+        """Whether it does not come with the release, and no check went to these sizes or tried to."""
+        if ships(need.variant, self.verdicts.registry):
+            return False
+        known = self.verdicts.lookup(need.variant, self.place, need.dtype)
+        return known is None or bool(known.beyond(need.sizes) and label(need.sizes) not in known.tried)
+
+    def _checker(self, stack: ExitStack, rounds: dict[str, list[Need]]) -> Checker | Here:
+        from core.testing.worker import Checker, Here, Place  # a run that checks nothing needs nothing of the op check
+
+        if not self._apart:
+            return Here(self.config.device, self.verdicts.registry)
+        config, bounds = self.config, [bound_of(self.config, key) for key in rounds]
+        place = Place(config.device, tuple(self.plugins), tuple(config.plugins.disable))
+        return stack.enter_context(Checker(place, max(bounds) / LAUNCHES))
+
+    @property
+    def _apart(self) -> bool:
+        """Whether checks run in a child process: where kernels do."""
+        return bool(self.engine.device.runs != "cpu")
+
+    def _round(self, checker: Checker | Here, key: str, needs: list[Need]) -> list[Need]:
+        """Check needs one after another; those that failed."""
+        bound = bound_of(self.config, key)
+        self._announce(key, needs, bound)
+        end = self.ends.setdefault(key, time.monotonic() + bound)
+        fresh = {(n.op.name, n.variant.name) for n in needs if self._first_look(n)}
+        fell: list[Need] = []
+        for number, need in enumerate(needs):
+            self.done.add(need.key)
+            name = (need.op.name, need.variant.name)
+            if any(f.name == need.name for f in fell):
+                continue
+            remaining = end - time.monotonic()
+            if remaining < LEAST:
+                self.left[need.name] = "the time was over"
+                continue
+            self.display.status(f"checking {need.name}, {number + 1} of {len(needs)}")
+            share = max(LEAST, 2 * remaining / (len(needs) - number))
+            if self._one(checker, need, name in fresh, min(remaining, share)):
+                fell.append(need)
+            fresh.discard(name)
+        return fell
+
+    def _first_look(self, need: Need) -> bool:
+        return self.verdicts.at(need.variant, self.place, need.dtype) is None
+
+    def _one(self, checker: Checker | Here, need: Need, examples: bool, seconds: float) -> bool:
+        """Check one need, say what came out, keep it; whether it failed."""
+        from core.testing.sizes import Task
+
+        task = Task(need.op.name, need.variant.name, need.dtype, need.example, need.config, examples=examples)
+        found = checker.check(task, seconds)
+        chip = chip_of(self.engine.device)
+        verdict = found.verdict(self.config.device, chip, need.dtype, [label(need.sizes)])
+        if verdict is not None:
+            self.verdicts.keep(need.variant, verdict)
+        if not found.passed:
+            self.fell.add(need.name)
+        elif found.left:
+            self.left[need.name] = found.left
+        self.display.line(f"  {need.name}: {outcome(need, verdict, found.left)} ({found.seconds:.1f} s)")
+        return not found.passed
+
+    def _announce(self, key: str, needs: list[Need], bound: float) -> None:
+        from core.testing.sizes import estimate
+
+        seconds = sum(estimate(need.op, need.example, self.config.device) for need in needs)
+        variants = len({need.name for need in needs})
+        what = f"{variants} variant{'s' * (variants > 1)}"
+        about = (
+            f"about {duration(max(1, min(bound, seconds)))}, at most {bound:g} s; [train] {key} = false leaves it out"
+        )
+        off = f"[train] {key} = false leaves it out"
+        if key == CONTACT:
+            what = f"first contact with {self.place}: no verdict on {what}"
+        else:
+            what = f"no check of {what} at this run's sizes"
+        self.display.line(f"{what}; checked before step 1{', in a child process' * self._apart}, {about}; {off}")
+
+    def notes(self) -> list[str]:
+        """Lines for the end of the table: choices that fell, and what could not be checked."""
+        lines = [f"passed over: {name}: {finding}" for name, finding in self._passed_over().items()]
+        needs = [n for n in self.needs() if n.name in self.left or self._may_be_wrong(n)]
+        for (op, variant), sizes in sizes_by_choice(needs).items():
+            known = self.verdicts.lookup(self.verdicts.registry.variant(op, variant), self.place, needs[0].dtype)
+            beyond = sizes if known is None else known.beyond(sizes)
+            if beyond:
+                why = self.left.get(f"{op}.{variant}", "")
+                lines.append(f"not checked at this run's sizes: {op}.{variant} at {label(beyond)}{why and f' ({why})'}")
+        return lines
+
+    def _may_be_wrong(self, need: Need) -> bool:
+        return not ships(need.variant, self.verdicts.registry)
+
+    def _passed_over(self) -> dict[str, str]:
+        """Variants that would have been taken, with what was found."""
+        found: dict[str, str] = {}
+        chooser = self.engine.chooser
+        for need in self.needs():
+            for other in chooser.candidates(need.op):
+                name = f"{other.op}.{other.name}"
+                if (other.priority > need.variant.priority or name in self.fell) and (why := chooser.failed(other)):
+                    found[name] = why
+        return found
+
+
+def bound_of(config: RunConfig, key: str) -> float:
+    """Seconds that [train] gives to a question; 0 where it is switched off."""
+    asked = getattr(config.train, key)
+    return SECONDS[key] if asked is True else float(asked)
+
+
+def outcome(need: Need, verdict: Verdict | None, left: str) -> str:
+    """What came of a check, in words."""
+    if verdict is not None and not verdict.passed:
+        return f"FAILED: {verdict.finding}"
+    if verdict is None:
+        return f"not checked: {left}"
+    beyond = verdict.beyond(need.sizes)
+    reached = f"passed at {label(verdict.sizes)}"
+    return f"{reached}; not at {label(beyond)}: {left}" if beyond else reached

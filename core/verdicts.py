@@ -1,0 +1,379 @@
+"""The findings of the op check: one record for each variant, dtype and place, with the sizes that it covered.
+
+Records are kept in two kinds of file: those of this machine in the cache folder, those of a release in verdicts.json in
+the plugin's folder. A record counts while the sources that it was made from are unchanged. A run looks up the variants
+that it chose, names the sizes that no check has covered, and passes over a variant that failed. On a GPU the record of
+that chip comes first, then the simulator's, which knows nothing of timing and memory order. A damaged or unwritable
+store equals an empty one.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import hashlib
+import json
+import math
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+import core
+from core.cache import cache_folder, read_json, write_atomically
+from core.device.nvrtc import prelude_file, with_headers
+from core.discovery import BUILT_IN, SHIPPED
+from core.op import Op, Variant
+from core.registry import REFERENCE, PluginRecord, Registry
+
+SIMULATOR = "sim"
+IN_WORDS = {SIMULATOR: "in the simulator", "cpu": "on the cpu"}
+STORE = "checks.json"  # in the cache folder: the verdicts of this machine
+RELEASED = "verdicts.json"  # in a plugin's folder: the verdicts that come with it
+KIT = 3  # raised when the sub-checks ask for more than before, so that old verdicts are void
+OLDEST = 4000  # records that a store keeps; the oldest go first
+ROWS = "rows"  # the size of `...`
+IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
+LARGEST = 1e300  # JSON has no infinities
+SHOWN = 2  # sizes that a table's cell names
+
+Sizes = Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The finding on one variant in one dtype at one place.
+
+    device: "cpu", "sim" or "cuda"; chip: the GPU's model and architecture, "" elsewhere. checks: sub-check -> the worst
+    relative error that it saw. sizes: dim of the op's schema -> the largest size that was checked. finding: the first
+    failure in words, "" for a variant that passed. tried: sizes of nodes, as `label` writes them, that a check with a
+    bound of time got as near to as its time allowed.
+    """
+
+    device: str
+    chip: str
+    dtype: str
+    passed: bool
+    checks: Mapping[str, float] = field(default_factory=dict)
+    sizes: Sizes = field(default_factory=dict)
+    finding: str = ""
+    tried: tuple[str, ...] = ()
+    date: str = field(default_factory=lambda: datetime.now(UTC).date().isoformat())
+    version: str = core.__version__
+
+    @property
+    def where(self) -> str:
+        """The chip, or the device where there is none."""
+        return self.chip or self.device
+
+    @property
+    def there(self) -> str:
+        """The place in words: `in the simulator`, `on the cpu`, `on NVIDIA H200, sm_90a`."""
+        return IN_WORDS.get(self.where, f"on {self.where}")
+
+    @property
+    def worst(self) -> float:
+        """The largest relative error of all sub-checks."""
+        return max(self.checks.values(), default=0.0)
+
+    def beyond(self, sizes: Sizes) -> dict[str, int]:
+        """The sizes of a node that are larger than any that was checked."""
+        return {dim: size for dim, size in sizes.items() if size > self.sizes.get(dim, 0)}
+
+    def with_more(self, other: Verdict) -> Verdict:
+        """This record and a later one of the same variant as one: it passed if both did, at the sizes of both."""
+        if self.passed != other.passed:
+            return other if self.passed else self
+        checks = {n: max(self.checks.get(n, 0.0), other.checks.get(n, 0.0)) for n in {**self.checks, **other.checks}}
+        sizes = {n: max(self.sizes.get(n, 0), other.sizes.get(n, 0)) for n in {**self.sizes, **other.sizes}}
+        tried = tuple(dict.fromkeys((*self.tried, *other.tried)))
+        return replace(other, checks=checks, sizes=sizes, tried=tried)
+
+    def at(self, sizes: Sizes) -> str:
+        """A table's cell for nodes of these sizes: `checked to C=1,031`, `not checked at C=4,096`."""
+        if not self.passed:
+            return f"failed {self.there}"
+        if beyond := self.beyond(sizes):
+            return f"not checked at {label(dict(list(by_reach(beyond, self.sizes).items())[:SHOWN]))}"
+        nearest = list(by_reach(sizes, self.sizes))[:1]
+        held = label({dim: self.sizes[dim] for dim in nearest})
+        return f"checked{held and ' to '}{held}" + " in the simulator" * (self.device == SIMULATOR)
+
+
+def by_reach(sizes: Sizes, covered: Sizes) -> dict[str, int]:
+    """The sizes, the one that goes furthest beyond what was covered first."""
+    return dict(sorted(sizes.items(), key=lambda item: -item[1] / max(covered.get(item[0], 0), 0.5)))
+
+
+def label(sizes: Sizes) -> str:
+    """`rows=4,096 C=768`"""
+    return " ".join(f"{dim}={size:,}" for dim, size in sizes.items())
+
+
+def sizes_of(op: Op, dims: Mapping[str, Any]) -> dict[str, int]:
+    """The size of every dim that the shapes of an op's tensors name, `rows` for `...`, as far as `dims` has them."""
+    patterns = [slot.pattern for slots in (op.inputs, op.outputs, op.state) for slot in slots.values()]
+    patterns += op.param_patterns.values()
+    found: dict[str, int] = {}
+    names = [n for p in patterns for token in p.tokens for n in IDENTIFIER.findall(token)]
+    if any(p.leading for p in patterns) and "..." in dims:
+        found[ROWS if ROWS not in names else "..."] = math.prod(dims["..."])
+    for name in names:
+        value = dims.get(name)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            found.setdefault(name, int(value))
+    return found
+
+
+def largest(many: Iterable[Sizes]) -> dict[str, int]:
+    """Each dim's largest size."""
+    found: dict[str, int] = {}
+    for sizes in many:
+        found |= {dim: max(size, found.get(dim, 0)) for dim, size in sizes.items()}
+    return found
+
+
+def place_of(device: Any) -> str:
+    """Where a check on an open device ran: its chip, or its name where it has none."""
+    return chip_of(device) or str(device.name)
+
+
+def chip_of(device: Any) -> str:
+    """A GPU's model and architecture; "" for a device that is none."""
+    return f"{device.model}, {device.arch}" if hasattr(device, "model") else ""
+
+
+# --- the stores ----------------------------------------------------------------------------------------------------
+
+Name = tuple[str, str, str]  # op, variant, dtype
+Row = dict[str, Any]  # a record as JSON: a Verdict's fields, `op`, `variant`, `sources`, and `numpy` on this machine
+
+
+class Verdicts:
+    """The verdicts on the variants of `registry`: those in the file `path`, and those that the plugins come with."""
+
+    def __init__(self, registry: Registry, path: Path | None = None) -> None:
+        self.registry = registry
+        self.path = cache_folder() / STORE if path is None else path
+        self._known: dict[Path, dict[Name, list[Row]]] = {}
+
+    def lookup(self, variant: Variant, where: str, dtype: str) -> Verdict | None:
+        """The verdict on a variant as it is now at a place (see `place_of`), else the simulator's; None for neither."""
+        places = (where, SIMULATOR if variant.device == "cuda" else where)
+        return next((v for p in places if (v := self.at(variant, p, dtype)) is not None), None)
+
+    def at(self, variant: Variant, where: str, dtype: str) -> Verdict | None:
+        """The verdict on a variant at this place and no other."""
+        name = (variant.op, variant.name, dtype)
+        own = [row for row in self._rows(self.path).get(name, ()) if row.get("numpy") == np.__version__]
+        path = release_file(plugin_of(variant, self.registry))
+        rows = [*(self._rows(path).get(name, ()) if path else ()), *own]
+        if not rows:
+            return None
+        sources = key_of(variant, self.registry)
+        found = [verdict_of(row) for row in rows if row.get("sources") == sources]
+        here = [verdict for verdict in found if verdict is not None and verdict.where == where]
+        return functools.reduce(Verdict.with_more, here) if here else None
+
+    def _rows(self, path: Path) -> dict[Name, list[Row]]:
+        """A file's records by op, variant and dtype; read once."""
+        if path not in self._known:
+            self._known[path] = {}
+            for row in rows_in(path):
+                name = (str(row.get("op")), str(row.get("variant")), str(row.get("dtype")))
+                self._known[path].setdefault(name, []).append(row)
+        return self._known[path]
+
+    def failure(self, variant: Variant, where: str, dtype: str) -> str | None:
+        """Why a variant may not run at a place: what its check found there. None for one that has not failed."""
+        found = self.lookup(variant, where, dtype)
+        if found is None or found.passed:
+            return None
+        return f"its check failed {found.there}: {found.finding or 'see core check'}"
+
+    def keep(self, variant: Variant, verdict: Verdict, whole: bool = False) -> None:
+        """Add a verdict to this machine's. whole: of the whole op check, which replaces one that failed before.
+
+        Another process may do the same at the same time: the file is replaced whole.
+        """
+        stamp = {"op": variant.op, "variant": variant.name, "sources": key_of(variant, self.registry)}
+        stamp["numpy"] = np.__version__
+        rows, before = [], None
+        for row in rows_in(self.path):
+            old = verdict_of(row) if all(row.get(k) == v for k, v in stamp.items()) else None
+            if old is None or (old.where, old.dtype) != (verdict.where, verdict.dtype):
+                rows.append(row)
+            else:
+                before = old
+        if before is not None and not (whole and not before.passed):
+            verdict = before.with_more(verdict)
+        with contextlib.suppress(OSError):
+            write_rows(self.path, [*rows, {**stamp, **as_row(verdict)}][-OLDEST:])
+        self._known.pop(self.path, None)
+
+
+def rows_in(path: Path) -> list[Row]:
+    """The records of a file; none where it is absent or damaged."""
+    held = read_json(path)
+    return [row for row in held if isinstance(row, dict)] if isinstance(held, list) else []
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """One record a line. OSError as it comes."""
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    write_atomically(path, f"[\n{lines}\n]\n".encode())
+
+
+def as_row(verdict: Verdict) -> Row:
+    """The record as JSON, errors with two digits."""
+    row = asdict(verdict)
+    row["checks"] = {name: float(f"{min(worst, LARGEST):.1e}") for name, worst in verdict.checks.items()}
+    return {name: value for name, value in row.items() if value not in ("", (), {})}
+
+
+def verdict_of(row: Row) -> Verdict | None:
+    """The record that JSON holds; None for what is none."""
+    fields = Verdict.__dataclass_fields__
+    try:
+        given = {name: value for name, value in row.items() if name in fields}
+        return Verdict(**{"chip": "", **given, "tried": tuple(given.get("tried", ()))})
+    except TypeError:
+        return None
+
+
+# --- whose they are ------------------------------------------------------------------------------------------------
+
+
+def plugin_of(variant: Variant, registry: Registry) -> PluginRecord | None:
+    """The plugin that brought a variant."""
+    return next((record for record in registry.plugins if record.origin == variant.origin), None)
+
+
+def ships(variant: Variant, registry: Registry) -> bool:
+    """Whether a variant comes with this release, whose check every one of them has passed."""
+    record = plugin_of(variant, registry)
+    return record is not None and record.kind in (BUILT_IN, SHIPPED)
+
+
+def release_file(record: PluginRecord | None) -> Path | None:
+    """Where a plugin's own verdicts are, or would be; None for a plugin that is a single file."""
+    if record is None or record.path is None or record.path.is_file():
+        return None
+    return record.path / RELEASED
+
+
+# --- what a verdict depends on -------------------------------------------------------------------------------------
+
+
+def key_of(variant: Variant, registry: Registry) -> str:
+    """A hash of the sources of a variant and of all that it is held to, the same on every machine.
+
+    Comments, docstrings, blank lines and line ends are left out: they change no result.
+    """
+    digest = hashlib.sha256(f"{KIT} {variant.op}.{variant.name}".encode())
+    for part in sorted(_part(path) for path in sources_of(variant, registry)):
+        digest.update(part)
+    return digest.hexdigest()[:16]
+
+
+def sources_of(variant: Variant, registry: Registry) -> set[Path]:
+    """The files that a verdict depends on: of the op and those that it replaces, of the variant and of the
+    references, what these import from their plugins, and the kernels."""
+    op = registry.op(variant.op)
+    ops = [op, *(registry.op(s.op) for s in op.statements)]
+    held_to = [registry.variants.get(o.name, {}).get(REFERENCE) for o in ops]
+    kinds = [kind for v in (variant, *held_to) if v is not None for kind in type(v).__mro__]
+    start = [sys.modules.get(kind.__module__) for kind in kinds]
+    kernels = {path for paths in variant.sources.values() for path in paths}
+    paths = {Path(o.where.rpartition(":")[0]) for o in ops}
+    paths |= {path for kernel in kernels for path in with_headers(kernel)}
+    paths |= {Path(str(m.__file__)) for m in _reachable([m for m in start if m is not None])}
+    if variant.sources:
+        paths.add(prelude_file())
+    return {p for p in paths if p.is_file()}
+
+
+def _reachable(start: list[ModuleType]) -> Iterator[ModuleType]:
+    """Modules of the plugins in `start`, and those of the same plugins that they use."""
+    seen: set[str] = set()
+    waiting = [m for m in start if _plugin(m.__name__)]
+    homes = {_plugin(m.__name__) for m in waiting}
+    while waiting:
+        module = waiting.pop()
+        if module.__name__ in seen or not getattr(module, "__file__", None):
+            continue
+        seen.add(module.__name__)
+        yield module
+        for value in list(vars(module).values()):
+            name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+            found = sys.modules.get(name) if isinstance(name, str) else None
+            if found is not None and _plugin(found.__name__) in homes:
+                waiting.append(found)
+
+
+def _plugin(module: str) -> str:
+    """The plugin's package that a module belongs to; "" for the engine itself and for everything foreign to it."""
+    parts = module.split(".")
+    if parts[0] != "core":
+        return parts[0] if parts[0] not in sys.stdlib_module_names | {"numpy"} else ""
+    if len(parts) > 1 and parts[1] == "ops":
+        return "core.ops"
+    return ".".join(parts[:3]) if len(parts) > 2 and parts[1] == "plugins" else ""
+
+
+def _part(path: Path) -> bytes:
+    """A file's name and code."""
+    try:
+        stat = path.stat()
+        return _hashed(path, stat.st_mtime_ns, stat.st_size)
+    except OSError:
+        return b""
+
+
+@functools.lru_cache(maxsize=1024)
+def _hashed(path: Path, changed: int, size: int) -> bytes:
+    text = path.read_text("utf-8", "replace")  # which also makes one kind of line end of all
+    return hashlib.sha256(f"{path.name}\0{CODE.get(path.suffix, str)(text)}".encode()).digest()
+
+
+STRINGS = r"""("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')"""
+PYTHON = re.compile(rf'''("""(?:\\.|[^\\])*?"""|{"'" * 3}(?:\\.|[^\\])*?{"'" * 3})|{STRINGS}|\#[^\n]*''', re.DOTALL)
+C = re.compile(rf"{STRINGS}|//[^\n]*|/\*.*?\*/", re.DOTALL)
+
+
+def python_code(text: str) -> str:
+    """Python source without comments, docstrings and blank lines."""
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError):
+        return text
+    lines = text.split("\n")
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) or not node.body:
+            continue
+        first = node.body[0]
+        if not isinstance(first, ast.Expr) or not isinstance(first.value, ast.Constant):
+            continue
+        if isinstance(first.value.value, str) and not lines[first.lineno - 1][: first.col_offset].strip():
+            end = first.end_lineno or first.lineno
+            lines[first.lineno - 1 : end] = [""] * (end - first.lineno + 1)
+    return _written(PYTHON.sub(lambda m: m[1] or m[2] or "", "\n".join(lines)))
+
+
+def c_code(text: str) -> str:
+    """C++ source without comments and blank lines."""
+    return _written(C.sub(lambda m: m[1] or " ", text))
+
+
+def _written(text: str) -> str:
+    return "\n".join(line.rstrip() for line in text.split("\n") if line.strip())
+
+
+CODE = {".py": python_code, ".cu": c_code, ".cuh": c_code, ".h": c_code}
