@@ -50,6 +50,18 @@ def try_write(path: Path, data: bytes) -> bool:
     return True
 
 
+def keep_newest(folder: Path, most: int) -> None:
+    """Remove the entries of a cache folder that were written first, a quarter of `most` at a time, before there are
+    more than `most`."""
+    with contextlib.suppress(OSError):
+        entries = list(os.scandir(folder))
+        if len(entries) < most:
+            return
+        for entry in sorted(entries, key=lambda e: e.stat().st_mtime)[: most // 4]:
+            with contextlib.suppress(OSError):
+                os.unlink(entry.path)
+
+
 def read_json(path: Path) -> Any:
     """The JSON in a cache entry, or None when it is absent or damaged: it is then made again."""
     try:

@@ -34,6 +34,19 @@ def read_whole(path: str | os.PathLike[str], most: int = MOST) -> bytes:
     return data
 
 
+def read_array(path: str | os.PathLike[str], dtype: Any, start: int, shape: tuple[int, ...]) -> Any:
+    """A NumPy array of `shape`, read from byte `start`. OSError, with a `strerror`, where the file is shorter: a map
+    of it would end the process."""
+    import numpy as np  # not for `core --help`
+
+    with open(path, "rb") as file:
+        file.seek(start)
+        found = np.fromfile(file, dtype, math.prod(shape))
+    if found.size < math.prod(shape):
+        raise OSError(errno.ENODATA, f"the file ends within {math.prod(shape):,} values that start at byte {start:,}")
+    return found.reshape(shape)
+
+
 def parse_json(text: str | bytes) -> Any:
     """JSON of finite numbers. ValueError for anything else: nesting without end and numbers beyond f64 included."""
     try:

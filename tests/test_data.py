@@ -8,7 +8,6 @@ import os
 import re
 import shlex
 import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from click.testing import CliRunner
 
 from core.cli.data import command
 from core.data import TokenSource, diff_description, gpt2, open_data, prepare, source, text
-from core.data import cache as cache_module
+from core.data import digests as digests_module
 from core.data.builtin import builtin_documents
 from core.data.shards import ShardWriter, format_for, open_shard, sha256_sidecar, verify_shard
 from core.data.tokenizer import bytes_tokenizer, train_bpe
@@ -131,16 +130,15 @@ def test_flipped_bytes_are_refused_by_verify_and_by_a_run(tmp_path, monkeypatch)
 
 def test_the_hash_of_an_unchanged_file_is_remembered_and_of_a_changed_one_is_not(tmp_path, monkeypatch):
     path = tmp_path / "x"
-    path.write_bytes(b"one")
-    old = time.time() - 100
-    os.utime(path, (old, old))
-    first = cache_module.file_sha256(path)
+    path.write_bytes(b"one" * 100_000)
+    monkeypatch.setattr(digests_module, "FRESH_NS", -(10**12))
+    first = digests_module.file_sha256(path)
     read = []
-    contents = cache_module.contents_sha256
-    monkeypatch.setattr(cache_module, "contents_sha256", lambda p: read.append(p) or contents(p))
-    assert cache_module.file_sha256(path) == first and not read
+    contents = digests_module.read_digests
+    monkeypatch.setattr(digests_module, "read_digests", lambda p: read.append(p) or contents(p))
+    assert digests_module.file_sha256(path) == first and not read
     path.write_bytes(b"two")
-    assert cache_module.file_sha256(path) == hashlib.sha256(b"two").hexdigest() and read
+    assert digests_module.file_sha256(path) == hashlib.sha256(b"two").hexdigest() and read
 
 
 # ---- names

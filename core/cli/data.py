@@ -128,9 +128,10 @@ def describe_shard(shard: Any) -> dict[str, Any]:
     """A shard as the listing shows it. Reads all of it once, for the largest id."""
     from core.data.shards import recorded_sha256, tokenizer_record
 
-    tokens = shard.open()
     record = tokenizer_record(shard.path)
-    largest = max(int(tokens[at : at + 2**22].max()) for at in range(0, len(tokens), 2**22))
+    with shard.reader() as tokens:
+        largest = max(int(tokens[at : at + 2**22].max()) for at in range(0, len(tokens), 2**22))
+        first = [int(i) for i in tokens[:6]]
     return {
         "file": str(shard.path),
         "kind": f"{shard.format.name}, {shard.format.dtype.name}",
@@ -140,7 +141,7 @@ def describe_shard(shard: Any) -> dict[str, Any]:
         "tokenizer": record["name"] if record else None,
         "tokenizer hash": record["hash"] if record else None,
         "hash": "verified" if recorded_sha256(shard.path) else "none",
-        "first ids": [int(i) for i in tokens[:6]],
+        "first ids": first,
     }
 
 

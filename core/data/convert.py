@@ -22,6 +22,7 @@ from core.data.shards import SHARD_TOKENS, Format, ShardWriter, format_for
 from core.data.text import Progress, corpus_digest, tokenise
 from core.data.tokenizer import Tokenizer, load_tokenizer
 from core.errors import DataError, UsageError
+from core.outside import read_array
 
 RAW_DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 RAW_CHUNK = 1 << 22  # tokens read at a time
@@ -108,10 +109,11 @@ def raw_to_shards(
     def chunks() -> Iterator[NDArray[Any]]:
         done = 0
         for path in paths:
-            ids = np.memmap(path, RAW_DTYPES[dtype], "r")
-            for at in range(0, len(ids), RAW_CHUNK):
-                yield ids[at : at + RAW_CHUNK]
-                done += min(RAW_CHUNK, len(ids) - at)
+            size = path.stat().st_size // itemsize
+            for at in range(0, size, RAW_CHUNK):
+                count = min(RAW_CHUNK, size - at)
+                yield read_array(path, RAW_DTYPES[dtype], at * itemsize, (count,))
+                done += count
                 if progress is not None:
                     progress(done, total, f"copying {path.name}")
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import DataError
+from core.outside import read_array
 
 MAGIC, VERSION = 20240522, 1
 HEADER_BYTES = 1024
@@ -56,7 +57,7 @@ class HellaSwag:
         if size % 2 or int(header[2]) < 1:
             raise DataError(f"{path}: {size:,} bytes for {header[2]:,} examples: damaged")
         self._count = int(header[2])
-        self._stream: NDArray[np.uint16] = np.memmap(path, "<u2", "r", HEADER_BYTES, (size // 2,))
+        self._stream: NDArray[np.uint16] = read_array(path, "<u2", HEADER_BYTES, (size // 2,))
 
     def __len__(self) -> int:
         return self._count

@@ -1,15 +1,19 @@
 """Token shards: files of token ids behind a header of 256 int32, as llm.c writes and reads them.
 
-GPT-2's hold uint16, LLaMA-3's uint32, little-endian. A shard is checked when it is opened, and mapped, not read.
-Beside a shard that `core data prepare` wrote lie `<shard>.sha256` (as sha256sum writes it) and `<shard>.json` (which
-tokenizer made it). nanoGPT's headerless files are refused here; `core data prepare --raw` converts them.
+GPT-2's hold uint16, LLaMA-3's uint32, little-endian. A shard is checked when it is opened, and read where tokens are
+asked for. Beside a shard that `core data prepare` wrote are `<shard>.sha256` (as sha256sum writes it) and
+`<shard>.json` (which tokenizer made it, and a digest of each MiB). nanoGPT's headerless files are refused here;
+`core data prepare --raw` converts them.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from core.data.cache import contents_sha256, file_sha256
+from core.data.digests import BLOCK, Blocks, Digests, file_digests, mark_of, read_digests
 from core.errors import DataError
 from core.outside import parse_json, read_whole
 
@@ -72,15 +76,94 @@ class Shard:
         return str(self.path)
 
     def open(self) -> Tokens:
-        """The tokens, mapped read-only: (count,) uint16 or uint32."""
-        return np.memmap(self.path, self.format.dtype, "r", HEADER_BYTES, (self.count,))
+        """All tokens, read into memory: (count,) uint16 or uint32."""
+        with self.reader() as reader:
+            return reader[: self.count]
+
+    def reader(self, blocks: Blocks | None = None) -> Reader:
+        """The open file. blocks: what is known of its contents; without it, nothing is compared."""
+        return Reader(self, blocks)
+
+    def digests(self) -> Digests:
+        """Of the whole file and of its blocks: those of its sidecar, else what the file held when it was hashed."""
+        return recorded_digests(self.path) or file_digests(self.path)
 
     def byte_offset(self, token: int) -> int:
         """Where in the file a token lies."""
         return HEADER_BYTES + token * self.format.dtype.itemsize
 
     def describe(self) -> dict[str, Any]:
-        return describe_tokens(self.path.name, self.open())
+        """What a resume compares: size and contents, wherever the shard lies."""
+        size = self.count * self.format.dtype.itemsize
+        with self.reader() as reader:
+            quick = quick_hash(size, lambda at: reader.bytes_at(HEADER_BYTES + at, SAMPLE_BYTES))
+        whole = file_digests(self.path).sha256
+        return {"file": self.path.name, "tokens": self.count, "bytes": size, "hash": quick, "sha256": whole}
+
+
+class Reader:
+    """A shard's open file: `reader[a:b]` reads tokens a .. b, and compares each MiB with its digest at its first read.
+
+    Nothing is mapped: a file that becomes shorter is a DataError with its name, not the end of the process.
+    """
+
+    def __init__(self, shard: Shard, blocks: Blocks | None) -> None:
+        self.shard = shard
+        self._blocks = blocks
+        try:
+            self._file = shard.path.open("rb", buffering=0)
+        except OSError as error:
+            many = "too many files are open: raise `ulimit -n`" if error.errno == errno.EMFILE else "check its rights"
+            raise DataError(f"{shard.path}: cannot be opened: {error.strerror or error}", hint=many) from None
+        self.mark = mark_of(self._file.fileno())
+
+    def __len__(self) -> int:
+        return self.shard.count
+
+    def __getitem__(self, part: slice) -> Tokens:
+        start, stop, _ = part.indices(self.shard.count)
+        stop = max(start, stop)
+        dtype = self.shard.format.dtype
+        first, last = self.shard.byte_offset(start), self.shard.byte_offset(stop)
+        try:
+            bad = self._blocks.check(self.bytes_at, first, last) if self._blocks is not None and stop > start else None
+            raw = self.bytes_at(first, last - first)
+        except OSError as error:
+            raise DataError(f"{self.shard.path}: cannot be read: {error.strerror or error}") from None
+        if len(raw) < last - first:
+            size = os.fstat(self._file.fileno()).st_size
+            raise DataError(
+                f"{self.shard.path}: ends at byte {size:,}; tokens {start:,} to {stop:,} end at byte {last:,}: the "
+                "file became shorter after the run began",
+                hint="write it again, and go on with --resume",
+            )
+        if bad is not None:
+            raise DataError(
+                f"{self.shard.path}: bytes {bad * BLOCK:,} to {(bad + 1) * BLOCK:,} are not what was written: their "
+                "sha256 is another one, with no change in the file's times",
+                hint="fetch or write it again; a disk that does this may lose more",
+            )
+        return np.frombuffer(raw, dtype)
+
+    def bytes_at(self, start: int, count: int) -> bytes:
+        """Up to `count` bytes of the file from `start`; fewer at its end. OSError as it comes."""
+        self._file.seek(start)
+        parts, have = [], 0
+        while have < count and (part := self._file.read(count - have)):
+            parts.append(part)
+            have += len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 @dataclass(frozen=True)
@@ -101,28 +184,34 @@ class InMemory:
         return token * self.array.dtype.itemsize
 
     def describe(self) -> dict[str, Any]:
-        return describe_tokens(self.name, self.array)
+        """As a shard of these tokens describes itself: where they are kept makes no difference."""
+        raw = np.ascontiguousarray(self.array)
+        header = header_of(next(f for f in FORMATS if f.dtype.itemsize == raw.itemsize), self.count)
+        digest = hashlib.sha256(header)
+        digest.update(raw.data)
+        flat = raw.view(np.uint8)
+        quick = quick_hash(raw.nbytes, lambda at: flat[at : at + SAMPLE_BYTES].tobytes())
+        whole = digest.hexdigest()
+        return {"file": self.name, "tokens": self.count, "bytes": raw.nbytes, "hash": quick, "sha256": whole}
 
 
 Piece = Shard | InMemory
 
 
-def describe_tokens(name: str, tokens: Tokens) -> dict[str, Any]:
-    """What a resume compares of a piece, the same wherever it lies: on another machine, in a cache, in memory.
-
-    The hash covers the size and 64 samples, so that it is always quick.
-    """
-    raw = np.ascontiguousarray(tokens).view(np.uint8)
-    hasher = hashlib.sha256(str(raw.size).encode())
-    for at in sample_offsets(raw.size):
-        hasher.update(raw[at : at + SAMPLE_BYTES].data)
-    return {"file": name, "tokens": int(tokens.size), "bytes": int(raw.size), "hash": hasher.hexdigest()[:32]}
-
-
-def sample_offsets(size: int) -> list[int]:
-    """Byte offsets of the samples of a file's quick hash: evenly spaced, the last at the end."""
+def quick_hash(size: int, sample: Callable[[int], bytes]) -> str:
+    """What checkpoints recorded before they had a sha256: of the size and of 64 samples, evenly spaced, sample(at)."""
+    hasher = hashlib.sha256(str(size).encode())
     last = max(0, size - SAMPLE_BYTES)
-    return sorted({last * i // (SAMPLES - 1) for i in range(SAMPLES)})
+    for at in sorted({last * i // (SAMPLES - 1) for i in range(SAMPLES)}):
+        hasher.update(sample(at))
+    return hasher.hexdigest()[:32]
+
+
+def header_of(format: Format, count: int) -> bytes:
+    """The first bytes of a shard."""
+    header = np.zeros(256, "<i4")
+    header[:3] = format.magic, format.version, count
+    return header.tobytes()
 
 
 def magic_of(path: Path) -> int | None:
@@ -219,18 +308,36 @@ def recorded_sha256(path: Path) -> str | None:
 def verify_shard(path: Path, *, always: bool = False) -> bool:
     """True if the contents have the sidecar's hash, False if there is no sidecar; DataError if they differ.
 
-    The hash of an unchanged file (by size and time stamp) is remembered, unless `always`.
+    The hash of an unchanged file (by size, times and inode) is remembered, unless `always`: a run compares what it
+    reads, block by block, besides.
     """
     expected = recorded_sha256(path)
     if expected is None:
         return False
-    got = contents_sha256(path) if always else file_sha256(path)
+    got = (read_digests if always else file_digests)(path).sha256
     if got != expected:
         raise DataError(
             f"{path}: changed since it was written: expected sha256 {expected[:16]}..., got {got[:16]}...",
             hint=f"fetch or write it again; if the change is wanted, remove {sha256_sidecar(path).name}",
         )
     return True
+
+
+def recorded_digests(path: Path) -> Digests | None:
+    """The digests in a shard's two sidecars, or None where they do not hold one for each of its blocks."""
+    whole, value = recorded_sha256(path), _sidecar(path)
+    blocks = value.get("mib_sha256")
+    if whole is None or not isinstance(blocks, list) or not all(isinstance(block, str) for block in blocks):
+        return None
+    return Digests(whole, tuple(blocks)) if len(blocks) == -(-path.stat().st_size // BLOCK) else None
+
+
+def _sidecar(path: Path) -> dict[str, Any]:
+    """The object in a shard's JSON sidecar, {} where there is none that can be read."""
+    with contextlib.suppress(OSError, ValueError):
+        value = parse_json(read_whole(json_sidecar(path), LARGEST_SIDECAR))
+        return value if isinstance(value, dict) else {}
+    return {}
 
 
 def tokenizer_record(path: Path) -> dict[str, Any] | None:
@@ -303,16 +410,15 @@ class ShardWriter:
     def _finish(self) -> None:
         if self._file is None:
             return
-        header = np.zeros(256, "<i4")
-        header[:3] = self._format.magic, self._format.version, self._count
         self._file.seek(0)
-        self._file.write(header.tobytes())
+        self._file.write(header_of(self._format, self._count))
         self._file.close()
         self._file = None
         path = self.paths[-1]
-        digest = contents_sha256(path)
-        sha256_sidecar(path).write_text(f"{digest}  {path.name}\n", "utf-8", newline="\n")
-        json_sidecar(path).write_text(json.dumps({**self._record, "tokens": self._count}, indent=2) + "\n", "utf-8")
+        digests = read_digests(path)
+        sha256_sidecar(path).write_text(f"{digests.sha256}  {path.name}\n", "utf-8", newline="\n")
+        record = {**self._record, "tokens": self._count, "mib_sha256": digests.blocks}
+        json_sidecar(path).write_text(json.dumps(record, indent=2) + "\n", "utf-8")
 
     def __enter__(self) -> ShardWriter:
         return self

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.data.shards import InMemory, Piece, Tokens, open_shard
+from core.data.digests import Blocks, file_digests, mark_of
+from core.data.shards import InMemory, Piece, Reader, Shard, Tokens, open_shard
 from core.errors import DataError
 
 Ids = NDArray[np.int32]
@@ -29,7 +31,7 @@ Batch = tuple[Ids, Ids]
 
 ROUNDS = 8
 SPAN = 1024
-OPEN_PIECES = 256  # mapped at a time: every map holds a file handle
+OPEN_PIECES = 256  # files held open at a time, where the system allows four times as many
 UP_FRONT_TOKENS = 1 << 26  # this many are checked against the vocabulary at the start; the rest as they are drawn
 
 
@@ -57,9 +59,11 @@ class TokenSource:
         counts = np.array([(piece.count - 1) // T if piece.count else 0 for piece in self.pieces], np.int64)
         self._ends = np.cumsum(counts, dtype=np.int64)
         self.sequences = int(self._ends[-1]) if self.pieces else 0  # of an epoch
-        self._open = functools.lru_cache(OPEN_PIECES)(
-            lambda i: self.pieces[i].open().view(np.ndarray)  # a memmap's own slices are slow
-        )
+        self._blocks: dict[int, Blocks] = {}
+        self._opened: OrderedDict[int, Reader] = OrderedDict()  # the one used last is the last
+        self._marks: dict[int, list[int]] = {}  # of each shard that was read, when it was first opened
+        self._sha256: dict[int, str] = {}
+        self._epoch = 0
         self._span = functools.lru_cache(16)(self._permute_span)
         needed = B * T + 1 if least is None else least
         if self.tokens < needed:
@@ -85,6 +89,9 @@ class TokenSource:
         if not (0 <= micro_step < micro_steps and 0 <= rank < ranks and step >= 0):
             raise ValueError(f"step {step}, micro-step {micro_step} of {micro_steps}, rank {rank} of {ranks}")
         first += ((step * micro_steps + micro_step) * ranks + rank) * self.B
+        if first // self.sequences != self._epoch:
+            self._epoch = first // self.sequences
+            self.check_unchanged()
         rows = [self._window(*self._locate(int(s)), self.T) for s in self.order(first, self.B)]
         both = np.stack(rows)
         return np.ascontiguousarray(both[:, :-1]), np.ascontiguousarray(both[:, 1:])
@@ -129,6 +136,41 @@ class TokenSource:
             "files": [piece.describe() for piece in self.pieces],
         }
 
+    def check_unchanged(self) -> None:
+        """DataError when a shard that was read is not the file that it was: each epoch looks again."""
+        for number, mark in list(self._marks.items()):
+            piece = self.pieces[number]
+            assert isinstance(piece, Shard)
+            try:
+                if mark_of(piece.path) == mark:
+                    continue
+                same = file_digests(piece.path).sha256 == self._sha256[number]
+            except OSError as error:
+                raise DataError(f"{piece.path}: cannot be read: {error.strerror or error}") from None
+            if not same:
+                raise DataError(
+                    f"{piece.path}: changed while the run reads it: another sha256 than when it was first read",
+                    hint="put it back and go on with --resume; --allow-data-change takes what is there",
+                )
+            self._marks[number] = mark_of(piece.path)
+
+    def _open(self, number: int) -> Tokens | Reader:
+        """A piece's tokens to slice. So many files are held open as the system allows."""
+        piece = self.pieces[number]
+        if isinstance(piece, InMemory):
+            return piece.array
+        reader = self._opened.pop(number, None)
+        if reader is None:
+            while len(self._opened) >= most_open():
+                self._opened.popitem(last=False)[1].close()
+            if number not in self._blocks:
+                digests = piece.digests()
+                self._blocks[number], self._sha256[number] = Blocks(digests.blocks), digests.sha256
+            reader = piece.reader(self._blocks[number])
+            self._marks.setdefault(number, reader.mark)
+        self._opened[number] = reader
+        return reader
+
     def _permute_span(self, epoch: int, span: int) -> NDArray[np.int64]:
         """The order of SPAN sequences of an epoch at once, which costs little more than that of one."""
         places = np.arange(span * SPAN, min(self.sequences, (span + 1) * SPAN), dtype=np.int64)
@@ -165,6 +207,17 @@ class TokenSource:
             f"got {int(tokens[at - start]):,} at token {at:,} (byte {source.byte_offset(at):,})",
             hint="the shard is damaged, or was made with another tokenizer than the model is for",
         )
+
+
+@functools.cache
+def most_open() -> int:
+    """How many shards are held open: a share of what the system allows this process (`ulimit -n`)."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return OPEN_PIECES
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return OPEN_PIECES if soft == resource.RLIM_INFINITY else max(1, min(OPEN_PIECES, soft // 8))
 
 
 def permute(places: NDArray[np.int64], n: int, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -219,7 +272,13 @@ def diff_description(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]
         new = after[i] if i < len(after) else None
         if old is None or new is None:
             lines.append(f"{name}: - {old['file']}" if old else f"{name}: + {new['file']}" if new else "")
-        elif (old["hash"], old["bytes"]) != (new["hash"], new["bytes"]):
+        elif (contents_of(old, new), old["bytes"]) != (contents_of(new, old), new["bytes"]):
             what = "changed" if old["file"] == new["file"] else f"replaced by {new['file']}"
             lines.append(f"{name}: {old['file']} ({old['tokens']:,} tokens) {what} ({new['tokens']:,} tokens)")
     return lines
+
+
+def contents_of(record: dict[str, Any], other: dict[str, Any]) -> str:
+    """The digest that two records of a file have in common: the sha256, or the samples of an older checkpoint."""
+    key = "sha256" if record.get("sha256") and other.get("sha256") else "hash"
+    return str(record[key])

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core import signals
-from core.data.cache import file_sha256
+from core.data.digests import file_sha256
 from core.data.tokenizer import Tokenizer
 from core.errors import DataError
 

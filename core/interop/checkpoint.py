@@ -87,7 +87,8 @@ class FileRecord(Struct):
     file: str
     tokens: Count
     bytes: Count
-    hash: str
+    hash: str  # of samples
+    sha256: str = ""  # of the file; older checkpoints have none
 
 
 class SourceRecord(Struct):

@@ -29,6 +29,7 @@ from core.interop.foreign import (
     name_pattern,
     with_length,
 )
+from core.outside import read_array
 from core.registry import Registry
 
 TABLE = "llmc"
@@ -180,7 +181,7 @@ def order(source: ModelSource, graph: Graph) -> list[str]:
 
 def _maker(file: ModelFile, position: int, shape: tuple[int, ...], wanted: tuple[int, ...]) -> Any:
     def make() -> Array:
-        raw = np.asarray(np.memmap(file.path, file.dtype, "r", position, shape))[tuple(slice(n) for n in wanted)]
+        raw = read_array(file.path, file.dtype, position, shape)[tuple(slice(n) for n in wanted)]
         if file.dtype.kind == "u":
             return (raw.astype(np.uint32) << 16).view(np.float32)
         return raw.astype(raw.dtype.newbyteorder("="), copy=False)

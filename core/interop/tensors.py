@@ -23,6 +23,7 @@ import numpy as np
 
 from core.errors import CheckpointError
 from core.interop import files
+from core.outside import read_array
 
 Array = np.ndarray[Any, Any]
 
@@ -162,7 +163,11 @@ class TensorFile(Mapping[str, Array]):
         kind, shape, start = self._entries[name]
         if not math.prod(shape):
             return np.empty(shape, np.float32 if kind in ("BF16", "F16") else DTYPES[kind].newbyteorder("="))
-        array = np.asarray(np.memmap(self.path, DTYPES[kind], "r", start, shape))
+        try:
+            array = read_array(self.path, DTYPES[kind], start, shape)
+        except OSError as error:
+            what = f'tensor "{name}" cannot be read: {error.strerror or error}'
+            raise CheckpointError(f"{self.path}: {what}", hint="the file changed after it was opened") from None
         if kind == "BF16":  # the upper half of an f32
             return (array.astype(np.uint32) << 16).view(np.float32)
         return array.astype(np.float32) if kind == "F16" else array.astype(array.dtype.newbyteorder("="), copy=False)

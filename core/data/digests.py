@@ -1,0 +1,94 @@
+"""Digests of files: of the whole and of each MiB, remembered for as long as the system says that a file is the same.
+
+Bits that flip on a disk change no time stamp, so that a remembered digest answers for what a file held once, and never
+for what a read gives now: `Blocks` compares each MiB with its digest when it is first read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from core import signals
+from core.cache import cache_folder, keep_newest, read_json, try_write
+
+BLOCK = 1 << 20  # bytes that have a digest of their own
+WORTH_REMEMBERING = 1 << 18  # bytes of a file: a smaller one is hashed again in less time than an entry takes to read
+MOST_REMEMBERED = 4096  # files
+FRESH_NS = 2_000_000_000  # a file changed this recently may change again without a new time stamp
+
+
+@dataclass(frozen=True)
+class Digests:
+    """sha256 of a file and of each of its blocks, in hexadecimal."""
+
+    sha256: str
+    blocks: tuple[str, ...]
+
+
+def mark_of(path: str | os.PathLike[str] | int) -> list[int]:
+    """What changes whenever a file is written or replaced, even by one of its size and time stamp: the inode and the
+    change time are not a program's to set."""
+    status = os.stat(path)
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+def read_digests(path: Path) -> Digests:
+    """The digests of a file's contents, read now. OSError as it comes."""
+    whole, blocks = hashlib.sha256(), []
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            signals.check()
+            whole.update(block)
+            blocks.append(block_digest(block))
+    return Digests(whole.hexdigest(), tuple(blocks))
+
+
+def block_digest(block: bytes | memoryview) -> str:
+    return hashlib.sha256(block).hexdigest()
+
+
+def file_digests(path: Path) -> Digests:
+    """The digests of a file, remembered by its path, size, times and inode. OSError as it comes."""
+    mark = mark_of(path)
+    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
+    entry = cache_folder() / "digests" / f"{name}.json"
+    known = read_json(entry) if mark[0] >= WORTH_REMEMBERING else None
+    if isinstance(known, dict) and known.get("mark") == mark:
+        with contextlib.suppress(KeyError, TypeError):
+            return Digests(str(known["sha256"]), tuple(str(block) for block in known["blocks"]))
+    digests = read_digests(path)
+    if mark[0] >= WORTH_REMEMBERING and time.time_ns() - max(mark[1:3]) > FRESH_NS and mark_of(path) == mark:
+        keep_newest(entry.parent, MOST_REMEMBERED)
+        try_write(entry, json.dumps({"mark": mark, "sha256": digests.sha256, "blocks": digests.blocks}).encode())
+    return digests
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file's contents, remembered as `file_digests` does."""
+    return file_digests(path).sha256
+
+
+class Blocks:
+    """Which blocks of a file were read and found to be what their digests say."""
+
+    def __init__(self, digests: Sequence[str]) -> None:
+        self.digests = digests
+        self._seen = bytearray(len(digests))
+
+    def check(self, read: Callable[[int, int], bytes], start: int, stop: int) -> int | None:
+        """Compare the blocks that hold bytes start .. stop and were not compared before; read(start, count) gives
+        bytes of the file. The first block that differs, or None."""
+        for number in range(start // BLOCK, -(-stop // BLOCK)):
+            if self._seen[number]:
+                continue
+            if block_digest(read(number * BLOCK, BLOCK)) != self.digests[number]:
+                return number
+            self._seen[number] = 1
+        return None
