@@ -12,7 +12,10 @@ import json
 import math
 import os
 import stat
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MOST = 64 << 20  # bytes: the largest that we know, a vocabulary of 250,000 tokens as JSON, has a quarter of it
 
@@ -34,7 +37,7 @@ def read_whole(path: str | os.PathLike[str], most: int = MOST) -> bytes:
     return data
 
 
-def read_array(path: str | os.PathLike[str], dtype: Any, start: int, shape: tuple[int, ...]) -> Any:
+def read_array(path: str | os.PathLike[str], dtype: Any, start: int, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     """A NumPy array of `shape`, read from byte `start`. OSError, with a `strerror`, where the file is shorter: a map
     of it would end the process."""
     import numpy as np  # not for `core --help`
