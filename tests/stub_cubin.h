@@ -9,6 +9,7 @@
 #define ATTRIBUTE_KERNEL_PARAMETER 0x17  // index, u16 ordinal, u16 offset, u32 with the size from bit 18 on
 #define ATTRIBUTE_REGISTERS 0x2f     // symbol, registers a thread
 #define ATTRIBUTE_CLUSTER 0x3d       // __cluster_dims__: x, y, z
+#define ATTRIBUTE_LARGE_PARAMETER 0x45  // the same with a whole u32, of kernels with more than 4,096 bytes of them
 #define MAX_PARAMETERS 64
 
 struct kernel {
@@ -42,7 +43,7 @@ static size_t cubin_size(const unsigned char* image) {
     return head->e_shoff + (size_t)head->e_shnum * sizeof(Elf64_Shdr);
 }
 
-static void read_parameter(struct kernel* kernel, const unsigned char* value) {
+static void read_parameter(struct kernel* kernel, const unsigned char* value, int shift) {
     unsigned short ordinal, offset;
     unsigned packed;
     memcpy(&ordinal, value + 4, 2);
@@ -50,7 +51,7 @@ static void read_parameter(struct kernel* kernel, const unsigned char* value) {
     memcpy(&packed, value + 8, 4);
     if (ordinal >= MAX_PARAMETERS) return;
     kernel->offsets[ordinal] = offset;
-    kernel->sizes[ordinal] = packed >> 18;
+    kernel->sizes[ordinal] = packed >> shift;
     if (ordinal >= kernel->count) kernel->count = ordinal + 1;
     if (offset + kernel->sizes[ordinal] > kernel->bytes) kernel->bytes = offset + kernel->sizes[ordinal];
 }
@@ -66,7 +67,8 @@ static void read_attributes(struct kernel* kernel, const unsigned char* image, i
         at += 4;
         if (format != 4) continue;
         memcpy(values, at, size < sizeof values ? size : sizeof values);
-        if (attribute == ATTRIBUTE_KERNEL_PARAMETER) read_parameter(kernel, at);
+        if (attribute == ATTRIBUTE_KERNEL_PARAMETER) read_parameter(kernel, at, 18);
+        if (attribute == ATTRIBUTE_LARGE_PARAMETER) read_parameter(kernel, at, 0);
         if (attribute == ATTRIBUTE_MAX_THREADS) kernel->max_threads = values[0] * values[1] * values[2];
         if (attribute == ATTRIBUTE_CLUSTER) memcpy(kernel->cluster, values, sizeof kernel->cluster);
         if (attribute == ATTRIBUTE_REGISTERS && values[0] == symbol) kernel->registers = values[1];
