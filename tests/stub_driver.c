@@ -526,7 +526,7 @@ EXPORT void stub_forget(void) {  // a process of its own, as far as the test can
     for (int i = 0; i < block_count; i++) blocks[i].freed = 1;
     sticky = SUCCESS;
     initialized = current = 0;
-    launch_count = held = 0;
+    held = 0;
     capturing = NULL;
 }
 

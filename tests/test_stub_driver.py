@@ -384,7 +384,7 @@ MEMORY_ROWS = [
 ]
 
 
-# --- capture, graphs and events ----------------------------------------------------------------------------------------
+# --- capture, graphs and events ---------------------------------------------------------------------------------------
 
 
 def during(call: Callable[[Stub], object], mode: int = 2) -> Callable[[Stub], list[object]]:
