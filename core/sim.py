@@ -52,17 +52,21 @@ def run(
     defines: Mapping[str, str | int] | None = None,
     count: bool = False,
     limit: int | None = None,
+    order: str = "error",
 ) -> Report:
     """Compile `source` (a .cu file, CUDA C++ text, or PTX text) and run one of its `extern "C"` kernels.
 
     args, in the kernel's order: NumPy arrays become buffers and are written in place (uint16 for bf16 bits), NumPy
     scalars are passed by value with their own type, None is a null pointer, a Map is a tensor map. Sizes are one to
-    three numbers; smem is in bytes. strict also reports races, reads of what nothing wrote, and results that depend on
-    when asynchronous work happens; without it a kernel runs some ten times faster. count, which needs strict=False: the
-    report's `counts` say by source line what the kernel did, as `core trace` prints it. limit: branches that a thread
-    block may take before the kernel is called endless; by default 300,000, or what CORELM_SIM_LIMIT says. Raises
-    BuildError for what does not compile, PtxError for an instruction that the simulator does not have, KernelError for
-    what a kernel may not do.
+    three numbers; smem is in bytes.
+    strict also reports what docs/kernels.md lists: races, reads of what nothing wrote, results that depend on the order
+    of threads; without it a kernel runs a few times faster. order="warn": such a result (the first order's) is returned
+    and the report's `findings` say so, where "error" raises.
+    count, which needs strict=False: the report's `counts` say by source line what the kernel did, as `core trace`
+    prints it. limit: branches that a thread block may take before the kernel is called endless; by default 300,000, or
+    what CORELM_SIM_LIMIT says.
+    Raises BuildError for what does not compile, PtxError for an instruction that the simulator does not have,
+    KernelError for what a kernel may not do; its `details` have the address and the PTX.
     """
     given = {"kernel.cu": source} if isinstance(source, str) else {}
     simulator = Simulator(
@@ -73,7 +77,7 @@ def run(
     memory = simulator.memory
     buffers: Buffers = {}
     packed = [_argument(memory, value, place, buffers) for place, value in enumerate(args)]
-    report = simulator.launch(kernel, _sizes(grid), _sizes(block), packed, smem, cluster, strict, count)
+    report = simulator.launch(kernel, _sizes(grid), _sizes(block), packed, smem, cluster, strict, count, order)
     for address, array in buffers.values():
         _copy_back(memory.read(address, array.nbytes).view(array.dtype).reshape(array.shape), array, kernel)
     return report

@@ -10,6 +10,7 @@ import pytest
 
 import core.sim
 from core.device.sim import KernelError
+from core.errors import CoreError
 
 # Each kernel is legal as it stands. Comments FAULT(n) mark the places that a broken version changes.
 REDUCE = """
@@ -317,3 +318,117 @@ extern "C" __global__ void kernel(float* y, const float* x, int n) {
         run(source, 6, 1, 1, 0)
     assert caught.value.kind == "order"
     run(source.replace("y[0] * 2 + blockIdx.x", "y[0] + 1"), 6, 1, 1, 0)
+
+
+# --------------------------------------------------------------------------- shared variables
+NEIGHBOURS = """
+extern "C" __global__ void kernel(float* y, const float* x, int n) {
+    DECLARED
+    int t = threadIdx.x;
+    for (int i = t; i < 64; i += 128) { A[i] = 1; B[i] = 2; }
+    __syncthreads();
+    y[t] = READ;
+}"""
+PAIRS = {
+    "two arrays": ("__shared__ float a[64], b[64];", "a", "b"),
+    "two declarations": ("__shared__ alignas(128) float a[64]; __shared__ int b[64];", "a", "b"),
+    "rows": ("__shared__ float a[4][16], b[64];", "(&a[0][0])", "b"),
+    "static and dynamic": ("__shared__ float a[64]; extern __shared__ float b[];", "a", "b"),
+}
+RUNS_OVER = {
+    "one too far": "a[64]",
+    "as far as the array is long": "a[64 + t % 64]",
+    "before the second": "b[-1]",
+    "written": "(a[64 + t / 128] = 1, a[t % 64])",
+    "added to": "atomicAdd(&a[64], 1)",
+}
+
+
+def shared(declared: str, a: str, b: str, read: str) -> None:
+    read = read.replace("a[", f"{a}[").replace("b[", f"{b}[")
+    source = (
+        NEIGHBOURS.replace("DECLARED", declared).replace("READ", read).replace("A[", f"{a}[").replace("B[", f"{b}[")
+    )
+    run(source, 1, 128, 128, 0, smem=256 if "extern" in declared else 0)
+
+
+@pytest.mark.parametrize("declared", PAIRS)
+@pytest.mark.parametrize("read", RUNS_OVER)
+def test_an_index_that_runs_from_one_shared_variable_into_another_is_out_of_bounds(declared, read):
+    shared(*PAIRS[declared], "a[t % 64] + b[t % 64]")
+    with pytest.raises(KernelError) as caught:
+        shared(*PAIRS[declared], RUNS_OVER[read])
+    assert caught.value.kind == "out of bounds"
+    assert re.search(r"(reads|writes|updates) [ab](\[\S+\])+, and [ab] (has|is declared)", str(caught.value))
+
+
+def test_a_struct_is_one_shared_variable_and_zones_count_in_no_limit():
+    source = """
+extern "C" __global__ void kernel(float* y, const float* x, int n) {
+    __shared__ struct { float a[32], b[32]; } s;
+    __shared__ float most[12000], rest[224];
+    unsigned whole;
+    asm("mov.u32 %0, %%total_smem_size;" : "=r"(whole));
+    int t = threadIdx.x;
+    s.a[t % 32] = s.b[t % 32] = most[t] = rest[t] = t;
+    __syncthreads();
+    y[t] = (&s.a[0])[n + t % 32] + most[t] + rest[t] + whole;
+}"""
+    out = np.zeros(32, np.float32)
+    core.sim.run(source, "kernel", 1, 32, [out, out.copy(), np.int32(32)])
+    assert out[3] == 3 + 3 + 3 + (12000 + 224 + 64) * 4 + 1024
+
+
+# --------------------------------------------------------------------------- the order of atomics
+ADDS = """
+extern "C" __global__ void kernel(float* y, const float* x, int n) {
+    atomicAdd(&y[n], x[blockIdx.x * 128 + threadIdx.x]);
+}"""
+
+
+def test_a_sum_that_depends_on_the_order_of_float_atomics_is_an_error_or_a_warning_with_its_result():
+    x = (np.random.default_rng(0).standard_normal(512) * 10.0 ** (np.arange(512) % 7)).astype(np.float32)
+    with pytest.raises(KernelError) as caught:
+        core.sim.run(ADDS, "kernel", 4, 128, [np.zeros(2, np.float32), x, np.int32(1)])
+    assert caught.value.kind == "order" and "first y[1]" in str(caught.value)
+    results = []
+    for _ in range(2):
+        y = np.zeros(2, np.float32)
+        report = core.sim.run(ADDS, "kernel", 4, 128, [y, x, np.int32(1)], order="warn")
+        assert [f.kind for f in report.findings] == ["order"] and "first y[1]" in str(report.findings[0])
+        results.append(y[1])
+    assert results[0] == results[1] and np.isclose(results[0], x.sum(dtype=np.float64), rtol=1e-4)
+    exact = core.sim.run(ADDS, "kernel", 4, 128, [y, np.ones(512, np.float32), np.int32(0)], order="warn")
+    assert exact.findings == []
+    with pytest.raises(CoreError, match="error, warn"):
+        core.sim.run(ADDS, "kernel", 4, 128, [y, x, np.int32(1)], order="ignore")
+
+
+# --------------------------------------------------------------------------- loops around atomicCAS
+CAS = """
+extern "C" __global__ void kernel(TYPE* y, const TYPE* x, int n) {
+    WORD* place = (WORD*)y;
+    WORD old = *place, guess;
+    do {
+        guess = old;
+        old = atomicCAS(place, guess, TO(FROM(guess) + 1));
+    } while (guess != old);
+}"""
+WORDS = {
+    "double": ("unsigned long long", "__double_as_longlong", "__longlong_as_double", np.float64),
+    "float": ("unsigned", "__float_as_uint", "__uint_as_float", np.float32),
+    "int": ("int", "int", "int", np.int32),
+}
+
+
+@pytest.mark.parametrize("kind", WORDS)
+def test_the_first_guess_of_a_loop_of_atomic_cas_is_no_race(kind):
+    word, to, of, numpy = WORDS[kind]
+    source = CAS.replace("TYPE", kind).replace("WORD", word).replace("TO", to).replace("FROM", of)
+    y = np.zeros(1, numpy)
+    core.sim.run(source, "kernel", 3, 64, [y, y.copy(), np.int32(0)])
+    assert y[0] == 192
+    with pytest.raises(KernelError) as caught:  # the guess is no result, and another plain read is a race as ever
+        core.sim.run(source.replace("} while", "y[1] = FROM(*place); } while").replace("FROM", of), "kernel", 3, 64,
+                     [np.zeros(2, numpy), y.copy(), np.int32(0)])  # fmt: skip
+    assert caught.value.kind == "race"

@@ -41,6 +41,7 @@ End = Callable[["Group"], int]  # runs a block's last instruction; the next prog
 GONE = -1  # the lanes went on elsewhere, wait, or have exited
 EXIT = -2  # in place of a program counter: where lanes that exit go
 CARRY = "%carry"
+ZONE = 512  # bytes between two shared variables
 EXTERN_ALIGN = 16  # the least alignment of an extern shared array
 MAX_INLINED = 200_000  # instructions; a call tree larger than this is a mistake
 
@@ -72,6 +73,8 @@ class Program:
     parameters: list[tuple[Variable, int]] = field(default_factory=list)  # with offsets in the parameter buffer
     shared_size: int = layout.SHARED_START  # where dynamic shared memory begins
     shared_used: int = layout.SHARED_START  # end of the last static variable
+    zones: int = 0  # bytes between shared variables and behind them that only the simulator has
+    static_shared: int = 0  # bytes of static shared memory
     local_size: int = 0
     blocks: dict[int, Block] = field(default_factory=dict)
     fresh: list[Array] = field(default_factory=list)
@@ -185,11 +188,33 @@ def _place_shared(program: Program) -> None:
         if variable.size and variable.name in used:
             _place(program, variable, variable.name)
     program.shared_used = program.shared_size
+    program.static_shared = program.shared_used - layout.SHARED_START
     program.shared_size = _up(program.shared_size, EXTERN_ALIGN)
     for variable in variables:
         if not variable.size:
             program.shared_size = _up(program.shared_size, max(EXTERN_ALIGN, variable.align))
             program.places[variable.name] = ("shared", program.shared_size)
+    _part_shared(program)
+
+
+def _part_shared(program: Program) -> None:
+    """Put a zone that belongs to nobody behind each static shared variable, so that strict mode sees an index that runs
+    from one into the next. Zones keep alignment and banks, and count in no size but `zones`."""
+    placed = sorted((at, name) for name, (space, at) in program.places.items() if space == "shared")
+    static = [name for _, name in placed if program.sizes.get(name)]
+    zone = max([ZONE, *(v.align for v in _shared_variables(program))])
+    for number, name in enumerate(static):
+        program.places[name] = ("shared", program.places[name][1] + number * zone)
+    for name in (name for _, name in placed if name not in static):
+        program.places[name] = ("shared", program.places[name][1] + len(static) * zone)
+    program.zones = len(static) * zone
+    program.shared_used += max(0, len(static) - 1) * zone
+    program.shared_size += program.zones
+
+
+def _shared_variables(program: Program) -> Iterator[Variable]:
+    for variables in (program.module.variables.values(), *(f.variables for f in program.module.functions.values())):
+        yield from (v for v in variables if v.space == "shared")
 
 
 def _up(size: int, align: int) -> int:

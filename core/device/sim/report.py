@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,11 +12,23 @@ if TYPE_CHECKING:
     from core.device.sim.scheduler import Batch, Shape
 
 
+@dataclass(frozen=True)
+class Finding:
+    """What strict mode lets pass and has to say. `kind` as of a KernelError."""
+
+    kind: str
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
+
+
 @dataclass
 class Report:
     """What one launch did. instructions: of the groups that ran in lockstep; lanes: threads that ran them, summed.
 
-    counts: in full, where they were asked for.
+    counts: in full, where they were asked for. findings: of strict mode, warnings all.
     """
 
     kernel: str
@@ -25,6 +37,7 @@ class Report:
     instructions: int = 0
     lanes: int = 0
     counts: Counted | None = None
+    findings: list[Finding] = field(default_factory=list)
 
 
 def summarise(program: Program, shape: Shape, batches: Iterable[Batch]) -> Report:

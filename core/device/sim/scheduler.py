@@ -90,7 +90,7 @@ class Batch:
     def __init__(
         self, program: Program, words: Words, shape: Shape, numbers: Array, smem: int, limit: int = LIMIT
     ) -> None:
-        self.program = program
+        self.program: Program = program
         self.words = words
         self.memory = words.memory
         self.shape: Shape = shape

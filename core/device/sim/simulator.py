@@ -23,7 +23,7 @@ from core.device.sim.inflight import uses_wgmma
 from core.device.sim.memory import Memory
 from core.device.sim.parser import Module, parse
 from core.device.sim.program import Program, kept, link
-from core.device.sim.report import Report, summarise
+from core.device.sim.report import Finding, Report, summarise
 from core.device.sim.scheduler import LANES, Batch, Order, Shape
 from core.device.sim.shadow import Global, grain
 from core.device.sim.source import Sources
@@ -34,6 +34,7 @@ from core.errors import UsageError
 
 CHIP = CHIPS[90]  # whose PTX this runs
 MAX_CLUSTER = 16  # with the opting in that core.sim.run is spared
+ORDER = ("error", "warn")
 SPLIT = 8192  # lanes of a launch from which it is worth two threads
 
 
@@ -82,32 +83,38 @@ class Simulator:
         cluster: int = 1,
         strict: bool = False,
         count: bool = False,
+        order: str = "error",
     ) -> Report:
         """Run a kernel to its end. args: the parameters' bytes in order. Raises KernelError and PtxError.
 
         strict: also report races and reads of what nothing wrote; some ten times slower. count: the report has
-        `counts`; not together with strict.
+        `counts`; not together with strict. order: what a result that depends on the order of threads is to strict
+        mode, an "error", or a "warn"ing among the report's findings, beside the result of the first order.
         """
+        if order not in ORDER:
+            raise UsageError(f"order={order!r}; expected one of {', '.join(ORDER)}")
         if strict and count:
             raise UsageError("a launch is run in strict mode or counted, not both", hint="strict=False, count=True")
         program = self.program(kernel)
         shape = Shape(_three(grid), _three(block), max(cluster, program.required_cluster))
         _check_limits(program, shape, smem)
         self._pass_arguments(program, args)
+        findings: list[Finding] = []
         if strict:
-            batches = self._run_strictly(program, shape, smem)
+            batches = self._run_strictly(program, shape, smem, order, findings)
         else:
             batches = self._batches(program, shape, smem, _blocks_together(program, shape, strict))
             for batch in batches if count else ():
                 batch.counter = Counter(batch)
                 batch.observe = batch.counter.access
-            order = Order("apart" if polls(program) else "one")
+            together = Order("apart" if polls(program) else "one")
             if len(batches) > 1 and not _ordered(program):
-                list(_pool().map(lambda batch: _run(batch, order), batches))
+                list(_pool().map(lambda batch: _run(batch, together), batches))
             else:
                 for batch in batches:
-                    _run(batch, order)
+                    _run(batch, together)
         report = summarise(program, shape, batches)
+        report.findings = findings
         if count:
             report.counts = counted(program, [batch.counter for batch in batches if batch.counter])
         return report
@@ -119,27 +126,35 @@ class Simulator:
             for first in range(0, shape.blocks, per)
         ]
 
-    def _run_strictly(self, program: Program, shape: Shape, smem: int) -> list[Batch]:
+    def _run_strictly(
+        self, program: Program, shape: Shape, smem: int, order: str, findings: list[Finding]
+    ) -> list[Batch]:
         """A kernel in every order that strict mode tries, from the same memory: the bits must agree."""
         orders, per = strict_orders(program), _blocks_together(program, shape, True)
         before = self.memory.bytes.copy() if len(orders) > 1 else self.memory.bytes
         first: Array | None = None
-        for order in orders:
+        for one in orders:
             if first is not None:
                 self.memory.bytes[:] = before
             batches = self._batches(program, shape, smem, per)
             shadow = Global(self.memory.top, grain(program, "global"))
             for batch in batches:
-                batch.watch = Watch(batch, shadow, self.sources, order.seed)
+                batch.watch = Watch(batch, shadow, self.sources, one.seed)
                 batch.observe = batch.watch.access
-                batch.shuffle = np.random.default_rng(order.seed) if order.seed else None
-                _run(batch, order)
+                batch.shuffle = np.random.default_rng(one.seed) if one.seed else None
+                _run(batch, one)
+                findings += [f for f in batch.watch.notes() if f not in findings]
             if first is None:
                 first = self.memory.bytes.copy() if len(orders) > 1 else self.memory.bytes
                 continue
             different = np.flatnonzero(self.memory.bytes != first)
             if different.size:
-                raise self._order_shows(batches[0].words, int(different[0]), different.size)
+                error = self._order_shows(batches[0].words, int(different[0]), different.size)
+                if order == "error":
+                    raise error
+                self.memory.bytes[:] = first
+                findings.append(Finding(error.kind, error.message, error.hint))
+                break
         return batches
 
     def _order_shows(self, words: Words, address: int, count: int) -> KernelError:
@@ -234,8 +249,8 @@ def _three(sizes: Sequence[int]) -> tuple[int, int, int]:
 
 def _check_limits(program: Program, shape: Shape, smem: int) -> None:
     """What a launch on the hardware would refuse."""
-    static = program.shared_used - layout.SHARED_START
-    whole = program.shared_size - layout.SHARED_START + smem
+    static = program.static_shared
+    whole = program.shared_size - program.zones - layout.SHARED_START + smem
     problems = {
         f"a thread block of {shape.threads} threads; at most {MAX_THREADS}": not 1 <= shape.threads <= MAX_THREADS,
         f"a thread block of {shape.threads} threads; the kernel was compiled for at most {program.max_threads}": (

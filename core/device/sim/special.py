@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from core.device.sim import memory as layout
 from core.device.sim.errors import PtxError
 from core.device.sim.types import Array
 from core.errors import did_you_mean
@@ -28,6 +29,13 @@ def _position(flat: Array, sizes: tuple[int, int, int], axis: int) -> Array:
     if sizes[axis] == 1:
         return _one(0)
     return flat // int(np.prod(sizes[:axis], initial=1)) % sizes[axis]
+
+
+def _all_shared(batch: Batch) -> int:
+    """Bytes of shared memory, the hardware's own included."""
+    if batch.dynamic:
+        return batch.shared_end - batch.program.zones
+    return batch.program.static_shared + layout.SHARED_START
 
 
 def _same(values: Array) -> Array:
@@ -79,7 +87,9 @@ TABLE: dict[str, Make] = {
     "%cluster_nctarank": lambda b, g: _one(b.shape.cluster),
     "%is_explicit_cluster": lambda b, g: _one(int(b.shape.cluster > 1)),
     "%dynamic_smem_size": lambda b, g: _one(b.dynamic),
-    "%total_smem_size": lambda b, g: _one(b.shared_end),
+    "%total_smem_size": lambda b, g: _one(
+        b.shared_end - b.program.zones if b.dynamic else b.program.static_shared + layout.SHARED_START
+    ),
     "%lanemask_eq": _lanemask(lambda bit: bit),
     "%lanemask_lt": _lanemask(lambda bit: bit - np.uint64(1)),
     "%lanemask_le": _lanemask(lambda bit: bit | (bit - np.uint64(1))),

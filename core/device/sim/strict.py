@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from core.device.sim import memory as layout
 from core.device.sim.advice import OWNER, hint
 from core.device.sim.barriers import Meetings
 from core.device.sim.clocks import WARP, Clocks
@@ -23,6 +24,7 @@ from core.device.sim.parser import Instruction
 from core.device.sim.pointers import Root, first_guesses, roots, stored
 from core.device.sim.program import Program, kept
 from core.device.sim.races import STRONG, VOLATILE, WEAK, At, Other, Races
+from core.device.sim.report import Finding
 from core.device.sim.shadow import Global, Shadow, grain
 from core.device.sim.source import Sources
 from core.device.sim.types import Array
@@ -65,6 +67,20 @@ def traits(program: Program) -> dict[int, tuple[int, int, bool]]:
     }
 
 
+def zones(batch: Batch, grain: int) -> Array | None:
+    """By grain of the batch's shared memory, whether it belongs to no variable; None where there is one variable."""
+    program = batch.program
+    own = np.ones(batch.stride // grain, np.bool_)
+    own[: layout.SHARED_START // grain] = False
+    variables = [(name, at) for name, (space, at) in program.places.items() if space == "shared"]
+    if len(variables) < 2:
+        return None
+    for name, at in variables:
+        end = at + program.sizes[name] if program.sizes.get(name) else batch.shared_end
+        own[at // grain : -(-end // grain)] = False
+    return np.append(np.tile(own, len(batch.numbers)), False)
+
+
 class Watch:
     """Watches one batch of thread blocks. `memory`: the shadow of global memory, shared by the batches of a launch."""
 
@@ -77,6 +93,7 @@ class Watch:
         self.leaving = Leaving(batch, self.clocks, self.work)
         self.meetings = Meetings(batch, sources)
         self.known = np.zeros(len(self.shared.writer), np.bool_)  # shared memory that something wrote
+        self.zones = zones(batch, self.shared.grain)
         self.read_only: dict[int, bool] = {}
         self.traits, self.asynchronous = traits(batch.program), works_later(batch.program)
         batch.shared[:] = POISON
@@ -90,6 +107,8 @@ class Watch:
         if how == "read" and space == "global" and self._only_read(ins):
             return
         at = self._at(g, ins, space, index, lanes, width, how)
+        if self.zones is not None and space == "shared" and self.zones[at.places].any():
+            self._outside(at, self.zones[at.places])
         if self.asynchronous:
             if space == "shared":
                 self.work.check(at)
@@ -191,6 +210,16 @@ class Watch:
         text = f"race: this {this} is not ordered after a {found.how}: {access}, which {them} has {did}{line}"
         time = int(self.races.shadow(at).written_at[at.places[first]])
         raise self._fault(at, first, "race", text, hint(self.clocks, words, at, first, found, time))
+
+    def _outside(self, at: At, bad: Array) -> None:
+        """An access between two shared variables."""
+        first = int(np.flatnonzero(bad)[0])
+        text = self.batch.words.outside(at.ins, "shared", self._address(at, first), self.shared.grain, at.how)
+        raise self._fault(at, first, "out of bounds", text, "")
+
+    def notes(self) -> list[Finding]:
+        """What is accepted without proof."""
+        return [Finding("divergent", note) for note in self.meetings.notes]
 
     def _finding(self, at: At, bad: Array, kind: str, what: str, hint: str) -> None:
         first = int(np.flatnonzero(bad)[0])
