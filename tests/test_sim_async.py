@@ -196,6 +196,54 @@ def test_a_broken_asynchronous_kernel_is_reported(name, change, kind):
     assert kind == "any" or caught.value.kind == kind, str(caught.value)
 
 
+# The product once more, after its registers were read: FENCE is what the manual asks for in between.
+AGAIN = re.search(r"(    for \(int k = 0; k < 4.*?)    int warp", PRODUCT, re.DOTALL)[1]  # type: ignore[index]
+STORED = "        out[row * 32 + column] = d[i];\n    }\n"
+FENCE = '    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");\n'
+OTHER = FENCE.replace("fence.sync.aligned", "wait_group.sync.aligned 0")
+# name -> (what stands behind the first product, whether that is legal)
+FENCES = {
+    "a fence after an epilogue's reads": (FENCE + AGAIN, True),
+    "none after an epilogue's reads": (AGAIN, False),
+    "a fence before the reads": ("", False),
+    "another kind of wait": (OTHER + AGAIN, False),
+    "a fence for both products": (FENCE + AGAIN + AGAIN, True),
+    "a write after the fence": (FENCE + '    asm volatile("add.f32 %0, %0, 0f3F800000;" : "+f"(d[3]));\n' + AGAIN, False),
+    "another shape on the same accumulators": (FENCE + AGAIN + AGAIN.replace("n32k16", "n24k16").replace(
+        ",%12,%13,%14,%15}", "}"), False),
+    "another shape behind a fence": (FENCE + AGAIN + FENCE + AGAIN.replace("n32k16", "n24k16").replace(
+        ",%12,%13,%14,%15}", "}"), True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FENCES)
+def test_a_wgmma_needs_a_fence_after_any_access_to_its_registers(name):
+    more, legal = FENCES[name]
+    if name == "a fence before the reads":
+        loop = "    int warp = threadIdx.x / 32"
+        source = PRODUCT.replace(loop, FENCE + loop).replace(STORED, STORED + AGAIN)
+    else:
+        source = PRODUCT.replace(STORED, STORED + more)
+    assert source != PRODUCT
+    if legal:
+        got, wanted = run_product(source)
+        assert np.allclose(got, wanted)
+        return
+    with pytest.raises(KernelError) as caught:
+        run_product(source)
+    assert caught.value.kind == "wgmma fence", str(caught.value)
+
+
+def test_the_first_wgmma_of_a_kernel_needs_a_fence_even_for_constants():
+    constant = re.sub(r"(?s)    for \(int i = 0; i < 16; i\+\+\) \{\n        d\[i\] = .*?\n    \}\n", "", PRODUCT)
+    constant = constant.replace("float d[16];", "float d[16] = {};")
+    got, wanted = run_product(constant)
+    assert np.allclose(got, wanted)
+    with pytest.raises(KernelError) as caught:
+        run_product(constant.replace(FENCE, ""))
+    assert caught.value.kind == "wgmma fence" and "first wgmma" in str(caught.value)
+
+
 def test_a_descriptor_must_have_the_swizzle_of_the_copy():
     with pytest.raises(KernelError) as caught:
         run_product(PRODUCT, swizzle=0)

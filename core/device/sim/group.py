@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from core.device.sim.accumulators import Registers
 from core.device.sim.budget import Turns
-from core.device.sim.inflight import Queue, Registers
+from core.device.sim.inflight import Queue
 from core.device.sim.types import Array
 from core.device.sim.warps import Meeting
 

@@ -1,27 +1,24 @@
 """Strict mode's asynchronous work: when it happens, what is still under way, and who may touch what meanwhile.
 
 A copy or a wgmma is checked when it is issued, and happens later: as late as it legally may, or, in the runs that
-follow, at random times before that. Until the program has waited for it as PTX asks, its memory and registers count
-as busy: whoever touches them would, on a chip, see old or half-written data now and then. Fast mode has none of
-this; there, work happens when it is issued.
+follow, at random times before that. Until the program has waited for it as PTX asks, its memory and registers
+(accumulators.py) count as busy: whoever touches them would, on a chip, see old or half-written data now and then. Fast
+mode has none of this; there, work happens when it is issued.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.device.sim.operands import Step, elements
-from core.device.sim.parser import Address, Instruction, Negated, Operand, Pair, Register, Vector
 from core.device.sim.types import Array
 
 if TYPE_CHECKING:
     from core.device.sim.group import Group
-    from core.device.sim.program import Program
 
 OPEN = -1  # work that no commit has put into a group yet
 Move = Callable[[Array], None]  # does an instruction's work for some of its rows
@@ -145,120 +142,3 @@ def queue(g: Group, name: str) -> Queue:
     if name not in g.queues:
         g.queues[name] = Queue(np.zeros(g.lanes, np.int64))
     return g.queues[name]
-
-
-# --------------------------------------------------------------------------- registers of wgmma
-@dataclass
-class Registers:
-    """wgmma's registers of a group: those in use by groups not waited for, and those written since the last fence."""
-
-    busy: dict[int, int] = field(default_factory=dict)  # accumulators: register -> commit group, OPEN before commit
-    sources: dict[int, int] = field(default_factory=dict)  # A's registers, which may be read but not written
-    unfenced: set[int] = field(default_factory=set)
-    commits: int = 0
-
-    def commit(self) -> None:
-        for table in (self.busy, self.sources):
-            for register, number in table.items():
-                table[register] = self.commits if number == OPEN else number
-        self.commits += 1
-
-    def wait(self, keep: int) -> None:
-        for table in (self.busy, self.sources):
-            for register in [r for r, n in table.items() if n != OPEN and n < self.commits - keep]:
-                del table[register]
-
-
-def numbers(program: Program, operands: Iterable[Operand]) -> set[int]:
-    """The registers that operands name."""
-    found: set[int] = set()
-    for operand in operands:
-        if isinstance(operand, Register) and operand.name != "_":
-            found.add(program.number(operand))
-        elif isinstance(operand, Vector):
-            found |= numbers(program, operand.parts)
-        elif isinstance(operand, Address):
-            found |= numbers(program, [operand.base])
-        elif isinstance(operand, Pair):
-            found |= numbers(program, [operand.first, operand.second])
-        elif isinstance(operand, Negated):
-            found |= numbers(program, [operand.operand])
-    return found
-
-
-WRITES_NOTHING = ("st", "red", "bar", "barrier", "fence", "membar", "cp", "wgmma", "stmatrix", "prefetch", "bra")
-
-
-def uses_wgmma(program: Program) -> bool:
-    return any(i.names[:2] == ("wgmma", "mma_async") for i in program.instructions)
-
-
-def wgmma_registers(program: Program) -> set[int]:
-    """All registers that some wgmma of the kernel touches as accumulator or as A."""
-    found: set[int] = set()
-    for i in program.instructions:
-        if i.names[:2] == ("wgmma", "mma_async"):
-            found |= numbers(program, [o for o in i.operands[:2] if isinstance(o, Vector)])
-    return found
-
-
-def guarded(program: Program, ins: Instruction, step: Step, special: set[int]) -> Step:
-    """An instruction of a kernel with wgmma: in strict mode it may not touch registers that a wgmma still uses."""
-    if ins.names[0] == "wgmma":
-        return _guarded_wgmma(program, ins, step) if ins.names[1] == "mma_async" else step
-    touched = numbers(program, ins.operands) & special
-    if not touched:
-        return step
-    written = set() if ins.names[0] in WRITES_NOTHING else numbers(program, elements(ins.operands[0])) & special
-
-    if ins.names[0] == "mov":
-        return _guarded_move(program, ins, step)
-
-    def guard(g: Group) -> None:
-        if g.batch.watch is not None:
-            r = g.wgmma
-            if not touched.isdisjoint(r.busy) or not written.isdisjoint(r.sources):
-                raise g.batch.fault(
-                    ins, "wgmma registers", "a register of a wgmma is touched before wgmma.wait_group", g,
-                    int(g.indices()[0]),
-                )  # fmt: skip
-            r.unfenced |= written
-        step(g)
-
-    return guard
-
-
-def _guarded_move(program: Program, ins: Instruction, step: Step) -> Step:
-    """Compilers rename registers with moves, which vanish when registers are assigned: a copy is as busy as its source.
-
-    Nor does a move count as a write for wgmma.fence: constants are moved in right before their use.
-    """
-    to = numbers(program, [ins.operands[0]])
-    of = numbers(program, [ins.operands[1]])
-
-    def move(g: Group) -> None:
-        r = g.wgmma
-        if g.batch.watch is not None and not of.isdisjoint(r.busy):
-            r.busy |= dict.fromkeys(to, max(r.busy[n] for n in of & r.busy.keys()))
-        step(g)
-
-    return move
-
-
-def _guarded_wgmma(program: Program, ins: Instruction, step: Step) -> Step:
-    accumulators = numbers(program, [ins.operands[0]])
-    sources = numbers(program, [ins.operands[1]]) if isinstance(ins.operands[1], Vector) else set()
-
-    def guard(g: Group) -> None:
-        if g.batch.watch is not None:
-            r = g.wgmma
-            if not r.unfenced.isdisjoint(accumulators | sources):
-                raise g.batch.fault(
-                    ins, "wgmma fence", "a wgmma uses registers written since the last wgmma.fence", g,
-                    int(g.indices()[0]), hint="wgmma.fence after the registers are written, before the first wgmma",
-                )  # fmt: skip
-            r.busy |= dict.fromkeys(accumulators, OPEN)
-            r.sources |= dict.fromkeys(sources, OPEN)
-        step(g)
-
-    return guard

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core.device.sim.access import space_of
-from core.device.sim.inflight import WRITES_NOTHING, numbers
+from core.device.sim.accumulators import WRITES_NOTHING, numbers
 from core.device.sim.operands import elements
 from core.device.sim.parser import Address, Immediate, Instruction, Operand, Register, Symbol
 from core.device.sim.program import Program, kept

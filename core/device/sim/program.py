@@ -327,8 +327,8 @@ class _Renaming:
 
 def _bind(program: Program) -> None:
     """Cut the instructions into blocks at branches, at their targets and at whatever may suspend a thread."""
+    from core.device.sim.accumulators import wgmma_registers
     from core.device.sim.control import CONTROL, build_control, fall_through  # the table is filled on import
-    from core.device.sim.inflight import wgmma_registers
 
     code, special = program.instructions, wgmma_registers(program)
     starts = {0, len(code)} | set(program.labels.values())
@@ -354,8 +354,8 @@ def _steps(program: Program, body: list[Instruction], special: set[int]) -> list
 
     special: the registers that some wgmma of the kernel uses.
     """
+    from core.device.sim.accumulators import guarded
     from core.device.sim.floats import fma_run, independent, is_plain_fma
-    from core.device.sim.inflight import guarded
 
     if special:
         return [guarded(program, i, _predicated(program, i), special) for i in body]

@@ -14,12 +14,12 @@ from core.device.chips import CHIPS, DEFAULT_SHARED, MAX_BLOCK, MAX_GRID, MAX_TH
 from core.device.cpu import cores
 from core.device.nvrtc import DYNAMIC_SHARED
 from core.device.sim import memory as layout
+from core.device.sim.accumulators import uses_wgmma
 from core.device.sim.atomics import order_shows
 from core.device.sim.budget import default_limit
 from core.device.sim.clocks import orders_blocks
 from core.device.sim.count import Counter, counted
 from core.device.sim.errors import KernelError
-from core.device.sim.inflight import uses_wgmma
 from core.device.sim.memory import Memory
 from core.device.sim.parser import Module, parse
 from core.device.sim.program import Program, kept, link

@@ -319,7 +319,7 @@ def _wgmma_order(program: Program, ins: Instruction) -> Step:
         if watch is None:
             return
         if what == "fence":
-            g.wgmma.unfenced.clear()
+            g.wgmma.fence()
         elif what == "commit_group":
             watch.work.committed(g, "wgmma")
         else:
