@@ -217,6 +217,20 @@ def test_a_kernel_that_leaves_its_tensors(core: Core) -> None:
     core(*check(plugin, "sim"), code=1, says=[f"{plugin}/half.cu:2", "reads x[", "(tensor x", " of block "])
 
 
+def test_a_launch_that_does_not_leave_its_counters_at_zero(core: Core) -> None:
+    kernel = KERNEL.replace("int n)", "int n, u32* counters)").replace(
+        "\n}", "\n    if (threadIdx.x == 3) counters[5] += n;\n    if (threadIdx.x == 4) counters[7] = 0;\n}"
+    )
+    plugin = Path(on_cuda(kernel)) / "__init__.py"
+    text = plugin.read_text().replace(".size), grid", ".size), launch.counters, grid")
+    text = text.replace(
+        "    def forward(self, t, launch)", "    def counters(self, t): return 8\n\n    def forward(self, t, launch)"
+    )
+    plugin.write_text(text)
+    says = ["unchanged", "counters[5], which is 15 after the launch and has to be left at zero", "half.tried"]
+    core(*check(str(plugin.parent), "sim"), code=1, says=says)
+
+
 def test_a_compile_cache_that_is_stale_damaged_or_cannot_be_written(
     core: Core, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -208,7 +208,7 @@ FENCES = {
     "a fence before the reads": ("", False),
     "another kind of wait": (OTHER + AGAIN, False),
     "a fence for both products": (FENCE + AGAIN + AGAIN, True),
-    "a write after the fence": (FENCE + '    asm volatile("add.f32 %0, %0, 0f3F800000;" : "+f"(d[3]));\n' + AGAIN, False),
+    "a write after the fence": (FENCE + '    asm volatile("neg.f32 %0, %0;" : "+f"(d[3]));\n' + AGAIN, False),
     "another shape on the same accumulators": (FENCE + AGAIN + AGAIN.replace("n32k16", "n24k16").replace(
         ",%12,%13,%14,%15}", "}"), False),
     "another shape behind a fence": (FENCE + AGAIN + FENCE + AGAIN.replace("n32k16", "n24k16").replace(

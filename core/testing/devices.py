@@ -126,8 +126,7 @@ class DeviceRunner:
         outcome.overrun = [n for n, (_, _, touched) in found.items() if touched]
         outcome.overrun += [n for n, p in scratch.items() if p.read()[2]]
         outcome.changed = [n for n in kept if not np.array_equal(placed[n].bytes(), before[n])]
-        if "counters" in scratch and scratch["counters"].read()[0].any():
-            outcome.changed.append("counters, which a launch leaves at zero")
+        outcome.changed += _left(scratch["counters"].read()[0]) if "counters" in scratch else []
         for target, source in call.shares.items():
             outcome.tensors[target] = outcome.tensors[source]
         return outcome
@@ -143,6 +142,15 @@ class DeviceRunner:
             self.target.synchronize()
             taken.append((time.perf_counter() - start) * 1e3)
         return statistics.median(taken[1:])
+
+
+def _left(counters: Array) -> list[str]:
+    """Counters that a launch does not leave at zero, in words: the next launch would begin with them."""
+    wrong = np.flatnonzero(counters)
+    if not wrong.size:
+        return []
+    first, more = int(wrong[0]), f" (and {wrong.size - 1} more)" if wrong.size > 1 else ""
+    return [f"counters[{first}]{more}, which is {int(counters[first])} after the launch and has to be left at zero"]
 
 
 class SimRunner(DeviceRunner):

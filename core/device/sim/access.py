@@ -98,6 +98,11 @@ def _shared(g: Group, ins: Instruction, addresses: Array, lanes: Array, width: i
         offsets = block * batch.stride
         addresses = addresses & ((1 << layout.RANK_SHIFT) - 1)
         high = int(addresses.max())
+        gone = np.flatnonzero((rank < cluster) & (batch.remaining[np.where(rank < cluster, block, own)] == 0))
+        if gone.size:
+            text = batch.words.late(how, int(batch.numbers[block[gone[0]]]))
+            hint = "a cluster barrier before that block's end"
+            raise batch.fault(ins, "exit in flight", text, g, int(lanes[gone[0]]), hint=hint)
         if rank.max() >= cluster:
             _out_of_bounds(g, ins, "shared", addresses, lanes, width, how, int(rank.argmax()))
     if int(np.minimum.reduce(addresses)) < layout.SHARED_START or high + width > batch.shared_end:

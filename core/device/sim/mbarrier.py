@@ -47,6 +47,11 @@ def keys(g: Group, addresses: Array, lanes: Array) -> list[Key]:
 
 
 def find(g: Group, ins: Instruction, key: Key, lane: int) -> MBarrier:
+    if g.batch.remaining[key[0]] == 0:
+        text = f"{{who}} uses an mbarrier of {g.batch.block_name(key[0])}, which has exited"
+        raise g.batch.fault(
+            ins, "exit in flight", text, g, lane, key[1], hint="a cluster barrier before that block's end"
+        )
     found = g.batch.mbarriers.get(key)
     if found is None:
         raise g.batch.fault(
@@ -163,6 +168,7 @@ def _arrive(program: Program, ins: Instruction) -> Step:
             if completes:
                 barrier.bytes_left -= given[i]
             if g.batch.watch is not None:
+                g.batch.watch.leaving.arrives(g, int(lanes[i]), key[0])
                 g.batch.watch.clocks.publish(barrier.order, g, lanes[i : i + 1])
             if arrives:
                 arrivals = 1 if expects else given[i]

@@ -150,6 +150,10 @@ class Batch:
         """A lane's thread, in words."""
         return self.words.thread(int(self.numbers[g.block[lane]]), int(g.thread[lane]))
 
+    def block_name(self, block: int) -> str:
+        """A thread block of the batch, in words."""
+        return self.words.block(int(self.numbers[block]))
+
     def fault(
         self, ins: Instruction, kind: str, message: str, g: Group, lane: int, address: int | None = None, hint: str = ""
     ) -> KernelError:

@@ -19,6 +19,7 @@ from core.device.sim.advice import OWNER, hint
 from core.device.sim.barriers import Meetings
 from core.device.sim.clocks import WARP, Clocks
 from core.device.sim.errors import KernelError
+from core.device.sim.leaving import Leaving
 from core.device.sim.memory import Region
 from core.device.sim.parser import Instruction
 from core.device.sim.pointers import Root, first_guesses, roots, stored
@@ -28,7 +29,7 @@ from core.device.sim.report import Finding
 from core.device.sim.shadow import Global, Shadow, grain
 from core.device.sim.source import Sources
 from core.device.sim.types import Array
-from core.device.sim.underway import Leaving, UnderWay
+from core.device.sim.underway import UnderWay
 
 if TYPE_CHECKING:
     from core.device.sim.group import Group
@@ -109,6 +110,8 @@ class Watch:
         at = self._at(g, ins, space, index, lanes, width, how)
         if self.zones is not None and space == "shared" and self.zones[at.places].any():
             self._outside(at, self.zones[at.places])
+        if space == "shared" and self.batch.shape.cluster > 1:
+            self.leaving.accessed(at)
         if self.asynchronous:
             if space == "shared":
                 self.work.check(at)

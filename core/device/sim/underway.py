@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from core.device.sim.clocks import AGENTS, WARP, Clocks, Phase
-from core.device.sim.errors import KernelError
 from core.device.sim.inflight import Later, Move, Work, queue
 from core.device.sim.parser import Instruction
 from core.device.sim.races import UNKNOWN, At, Races
@@ -183,54 +182,3 @@ class UnderWay:
             mine = writer == warp + self.clocks.first
             known = self.clocks.ordered(np.full(len(places), warp), writer, self.shared.written_at[places])
             self.dirty[places[mine | known]] = False
-
-
-class Leaving:
-    """Thread blocks that exit: none of their work may be under way, and no peer of the cluster may need them."""
-
-    def __init__(self, batch: Batch, clocks: Clocks, work: UnderWay) -> None:
-        self.batch, self.clocks, self.work = batch, clocks, work
-        self.gone = np.zeros((len(batch.numbers), clocks.clock.shape[1]), np.int32)  # what exited warps knew, by block
-
-    def lanes(self, g: Group, lanes: Array) -> None:
-        """Lanes exit: nothing of theirs may be under way but what bulk stores still write."""
-        for name, line in g.queues.items():
-            for work in line.work if name != "store" else ():
-                left = np.isin(work.lanes, lanes)
-                if left.any():
-                    what = {"copy": "cp.async", "bulk": "bulk store", "wgmma": "wgmma"}[name]
-                    message = f"a thread exits while its {what} is under way"
-                    raise self._at_exit(g, message, int(work.lanes[left][0]), "wait_group 0 before the end")
-        for warp in self.clocks.here(g, lanes).tolist():
-            block = warp // self.clocks.block_warps
-            self.gone[block] = np.maximum(self.gone[block], self.clocks.clock[warp])
-
-    def blocks(self, g: Group, blocks: Array, lane: int) -> None:
-        """Thread blocks have exited: no copy may still come, and no peer of the cluster may use their memory."""
-        if self.work.coming[blocks].any():
-            message = "a thread block exits while a copy comes into its shared memory"
-            raise self._at_exit(g, message, lane, "wait for the copy's mbarrier before the end")
-        if self.batch.shape.cluster == 1:
-            return
-        for block in blocks.tolist():
-            if self._needed(block):
-                message = "a thread block exits while a peer of its cluster may still use its shared memory"
-                raise self._at_exit(g, message, lane, "a cluster barrier before the end")
-
-    def _needed(self, block: int) -> bool:
-        """Whether a peer has used a thread block's shared memory at a time of which none of its threads knew."""
-        clocks, shared, readers = self.clocks, self.work.shared, self.work.races.readers
-        knows, stride = self.gone[block], self.batch.stride // shared.grain
-        own = slice(block * stride, (block + 1) * stride)
-        team = block * clocks.block_warps // clocks.team * clocks.team
-        peers = (team + np.arange(clocks.team)) // clocks.block_warps != block
-        read = (readers[: clocks.team, own] > knows[: clocks.team, None])[peers[: len(readers)]]
-        warp = shared.writer[own] // WARP - clocks.first - team
-        peer = (shared.writer[own] >= 0) & (warp >= 0) & (warp < clocks.team)
-        column = np.where(peer, warp, 0)
-        wrote = peer & peers[column] & (shared.written_at[own] > knows[column])
-        return bool(read.any() or wrote.any())
-
-    def _at_exit(self, g: Group, message: str, lane: int, hint: str) -> KernelError:
-        ins = self.batch.program.instructions[min(g.pc, len(self.batch.program.instructions) - 1)]
-        return self.batch.fault(ins, "exit in flight", message, g, lane, hint=hint)

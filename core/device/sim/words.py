@@ -197,6 +197,10 @@ class Words:
             limit = f"{found.name} is a null pointer" if not found.start else f"{found.name} points to no memory"
         return f"{self.access(ins, space, address, width, how)}, and {limit}"
 
+    def late(self, how: str, block: int) -> str:
+        """For an access to the shared memory of a thread block that has exited."""
+        return f"{{who}} {VERBS[how]} shared memory of {self.block(block)}, which has exited"
+
     def place(self, address: int) -> str:
         """Which element of global memory lies at an address, by the parameter that points there."""
         region = self.memory.region(address)
