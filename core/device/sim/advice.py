@@ -17,7 +17,10 @@ LANES = (
     "(since Volta)"
 )
 BLOCK = "__syncthreads() between the two"
-GRID = "a second launch, or a flag with a fence on both sides, __threadfence(), between the two"
+GRID = (
+    "a second launch; or a flag (an atomic) with __threadfence() before it on the writing side and behind it on the "
+    "reading side"
+)
 OWNER = "let the index tell the two threads apart (blockIdx, threadIdx), or use an atomic"
 
 
