@@ -10,7 +10,12 @@ add = Op(
     outputs={"y": "..."},
     commutes=True,
     padding=("...",),
-    examples=[{"a": (4, 7, 64), "b": (4, 7, 64)}, {"a": (3, 33), "b": (3, 33)}, {"a": (1,), "b": (1,)}],
+    examples=[
+        {"a": (4, 7, 64), "b": (4, 7, 64)},
+        {"a": (3, 33), "b": (3, 33)},
+        {"a": (1,), "b": (1,)},
+        {"a": (3, 1031), "b": (3, 1031)},  # more than any thread block and a rest
+    ],
     doc="The sum of two values of one shape: a residual connection.",
 )
 

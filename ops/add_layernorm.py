@@ -4,7 +4,10 @@ Gradient: dx = dr = ds + (layernorm's dx for dy), where ds is what comes along t
 layernorm.py for the formula. What it computes follows from the pattern, and so does what it is checked against.
 """
 
+import numpy as np
+
 from core import Op, Param
+from core.examples import far_rows, scaled_rows
 
 add_layernorm = Op(
     "add_layernorm",
@@ -21,6 +24,10 @@ add_layernorm = Op(
         {"x": (3, 33), "r": (3, 33)},
         {"x": (2, 5, 17), "r": (2, 5, 17), "bias": False},
         {"x": (1, 2), "r": (1, 2), "eps": 1e-3},
+        {"x": (2, 1031), "r": (2, 1031)},  # more columns, then rows, than any thread block has threads
+        {"x": (1031, 3), "r": (1031, 3)},
+        {"x": far_rows(65), "r": (3, 65)},
+        {"x": scaled_rows(33), "r": np.zeros((3, 33))},
     ],
     doc="A residual sum and the layernorm of it.",
 )

@@ -40,6 +40,16 @@ def why_no_decode(dims):
     return None if dims["causal"] else "causal = false: every token looks at later ones, which are not there yet"
 
 
+def far_scores():
+    """Three heads: scores near 100, where exp itself overflows, near -100, where it vanishes, and all equal."""
+    q, k, v = np.random.default_rng(0).standard_normal((3, 1, 11, 3, 8)) / 4
+    q[:, :, :2] += 6
+    k[:, :, 0] += 6
+    k[:, :, 1] -= 6
+    q[:, :, 2] = 0
+    return np.concatenate([q, k, v], axis=2).reshape(1, 11, 9 * 8)
+
+
 attention = Op(
     "attention",
     inputs={"qkv": "B T E", "documents?": "B T : i32"},
@@ -58,6 +68,9 @@ attention = Op(
         {"qkv": (2, 9, 6 * 5), "heads": 4, "kv_heads": 1, "scale": 0.3, "softcap": 0.75},
         {"qkv": (2, 17, 24), "documents": (2, 17), "heads": 1},
         {"qkv": (1, 1, 3), "heads": 1},
+        {"qkv": (1, 131, 3 * 8), "heads": 1},  # more keys than any tile has
+        {"qkv": (1, 3, 19 * 8), "heads": 17, "kv_heads": 1},  # more heads than any group
+        {"qkv": far_scores(), "heads": 3},
     ],
     doc="Attention with shared key heads, a window, soft-capped scores, documents, and a cache for decoding.",
 )

@@ -8,6 +8,7 @@ softmax, and their gradient is 0.
 import numpy as np
 
 from core import BuildError, Op, Reference, unpadded
+from core.examples import scaled_rows, tied_rows
 
 
 def settle_classes(dims):
@@ -41,6 +42,9 @@ cross_entropy = Op(
         {"logits": (5, 33), "targets": (5,)},
         {"logits": (1, 1), "targets": (1,)},
         {"logits": distant(), "targets": (6,), "classes": 37},
+        {"logits": (2, 4111), "targets": (2,), "classes": 4103},  # more classes, then rows, than a pass takes
+        {"logits": (1031, 3), "targets": (1031,)},
+        {"logits": np.concatenate([scaled_rows(33), tied_rows(3, 33)]), "targets": (6,)},
     ],
     doc="The negative log-likelihood of each target; negative targets are ignored.",
 )

@@ -24,7 +24,14 @@ dropout = Op(
     infer=probability,
     uses=("random",),
     padding=("C",),
-    examples=[{"x": (4, 7, 64)}, {"x": (3, 33), "p": 0.5}, {"x": (2, 5), "p": 0.0}, {"x": (1, 1)}],
+    examples=[
+        {"x": (4, 7, 64)},
+        {"x": (3, 33), "p": 0.5},
+        {"x": (2, 5), "p": 0.0},
+        {"x": (1, 1)},
+        {"x": (2, 1031)},  # more columns, then rows, than any thread block has threads
+        {"x": (1031, 3)},
+    ],
     doc="Drops elements at random while training.",
 )
 

@@ -4,6 +4,8 @@ Gradient: dweight as in embedding.py, dpositions as position.py has dweight. Wha
 and so does what it is checked against.
 """
 
+import numpy as np
+
 from core import Op, Param
 
 from .position import fits
@@ -25,6 +27,9 @@ embed = Op(
         {"ids": (2, 7), "rows": 11, "cols": 8, "length": 9},
         {"ids": (3, 33), "rows": 5, "cols": 3, "length": 33},
         {"ids": (1, 1), "rows": 1, "cols": 2, "length": 1},
+        {"ids": (1, 1031), "rows": 1033, "cols": 2, "length": 1037},  # beyond any thread block in each way
+        {"ids": (1, 2), "rows": 3, "cols": 1031, "length": 3},
+        {"ids": np.ones((1, 300), np.int32), "rows": 3, "cols": 2, "length": 300},  # one id takes every gradient
     ],
     doc="Rows of a table, one for each id, plus a learned vector for each position.",
 )

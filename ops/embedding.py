@@ -19,6 +19,9 @@ embedding = Op(
         {"ids": (2, 7), "rows": 11, "cols": 8},
         {"ids": (3, 33), "rows": 5, "cols": 3},
         {"ids": (1,), "rows": 1, "cols": 1},
+        {"ids": (1031,), "rows": 1033, "cols": 2},  # beyond any thread block in each way
+        {"ids": (2,), "rows": 3, "cols": 1031},
+        {"ids": np.ones(300, np.int32), "rows": 3, "cols": 2},  # one id takes every gradient
     ],
     doc="Rows of a table, one for each id.",
 )

@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from core import Op, Reference
+from core.examples import rows_of
 
 from .erf import erf
 
@@ -19,7 +20,14 @@ gelu = Op(
     outputs={"y": "..."},
     attrs={"approx": ("tanh", "erf")},
     padding=("...",),
-    examples=[{"x": (4, 7, 64)}, {"x": (3, 33), "approx": "erf"}, {"x": (1,)}],
+    examples=[
+        {"x": (4, 7, 64)},
+        {"x": (3, 33), "approx": "erf"},
+        {"x": (1,)},
+        {"x": (3, 1031)},  # more than any thread block and a rest
+        {"x": rows_of(33, ((0, 1e-3), (0, 1), (0, 30)))},
+        {"x": rows_of(33, ((0, 1e-3), (0, 1), (0, 30))), "approx": "erf"},
+    ],
     doc="The Gaussian error linear unit.",
 )
 

@@ -18,7 +18,13 @@ global_norm = Op(
     attrs={"clip": 0.0},
     uses=("step",),
     gradient=False,
-    examples=[{"grad": (191,), "clip": 1.0}, {"grad": (64 * 2053,)}, {"grad": (64,), "clip": 12.0}],  # not clipped
+    examples=[
+        {"grad": (191,), "clip": 1.0},
+        {"grad": (64 * 2053,)},
+        {"grad": (64,), "clip": 12.0},  # not clipped
+        {"grad": 1e25 * np.cos(np.arange(191.0))},  # their squares are beyond f32's range, above and below
+        {"grad": 1e-25 * np.cos(np.arange(191.0))},
+    ],
     doc="Norm, clipping and the verdict on a step.",
 )
 

@@ -6,6 +6,7 @@ formulas. What it computes follows from the pattern, and so does what it is chec
 """
 
 from core import BuildError, Op, Param, unpadded
+from core.examples import far_rows
 
 
 def settle(dims):
@@ -31,6 +32,10 @@ head_loss = Op(
         {"x": (5, 33), "targets": (5,), "features": 11, "chunk": 2},
         {"x": (1, 1), "targets": (1,), "features": 1},
         {"x": (3, 4), "targets": (3,), "features": 5, "chunk": 1},
+        {"x": (2, 3), "targets": (2,), "features": 4111, "classes": 4103},  # beyond any tile in each way
+        {"x": (1031, 2), "targets": (1031,), "features": 3},
+        {"x": (2, 1031), "targets": (2,), "features": 3},
+        {"x": far_rows(33), "targets": (3,), "features": 7},  # logits far from zero
     ],
     doc="Head and loss in one, without the logits as a whole.",
 )

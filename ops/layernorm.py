@@ -8,6 +8,7 @@ rstd takes from dn what lies along 1 and along n:
 import numpy as np
 
 from core import Op, Param, Reference
+from core.examples import far_rows, scaled_rows
 
 layernorm = Op(
     "layernorm",
@@ -18,7 +19,16 @@ layernorm = Op(
         "bias": Param("C", init="zeros", decay=False, optional=True),
     },
     attrs={"eps": 1e-5},
-    examples=[{"x": (4, 7, 64)}, {"x": (3, 33)}, {"x": (2, 5, 17), "bias": False}, {"x": (1, 2), "eps": 1e-3}],
+    examples=[
+        {"x": (4, 7, 64)},
+        {"x": (3, 33)},
+        {"x": (2, 5, 17), "bias": False},
+        {"x": (1, 2), "eps": 1e-3},
+        {"x": (2, 1031)},  # more columns, then rows, than any thread block has threads
+        {"x": (1031, 3)},
+        {"x": far_rows(65)},  # the mean of the squares less the square of the mean has few digits left
+        {"x": scaled_rows(33)},
+    ],
     doc="Normalizes each row to mean 0 and variance 1, then scales and shifts it.",
 )
 

@@ -23,6 +23,9 @@ matmul = Op(
         {"x": (5, 33), "features": 7, "bias": False},
         {"x": (1, 1), "features": 1},
         {"x": (3, 43, 64), "features": 129},
+        {"x": (2, 1031), "features": 3},  # beyond any tile in each of the three ways
+        {"x": (2, 3), "features": 1031},
+        {"x": (1031, 2), "features": 3},
     ],
     doc="A linear layer, with a bias unless `bias = false`.",
 )

@@ -20,6 +20,9 @@ matmul_add = Op(
         {"x": (2, 7, 16), "r": (2, 7, 24)},
         {"x": (5, 33), "r": (5, 7), "bias": False},
         {"x": (1, 3), "r": (1, 2)},
+        {"x": (2, 1031), "r": (2, 3)},  # beyond any tile in each of the three ways
+        {"x": (2, 3), "r": (2, 1031)},
+        {"x": (1031, 2), "r": (1031, 3)},
     ],
     doc="A linear layer added to a residual stream.",
 )

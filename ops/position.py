@@ -23,7 +23,14 @@ position = Op(
     infer=fits,
     uses=("start",),
     padding=("C", "length"),
-    examples=[{"x": (2, 7, 8), "length": 11}, {"x": (3, 5, 33), "length": 5}, {"x": (1, 1, 1), "length": 1}],
+    examples=[
+        {"x": (2, 7, 8), "length": 11},
+        {"x": (3, 5, 33), "length": 5},
+        {"x": (1, 1, 1), "length": 1},
+        {"x": (1, 1031, 2), "length": 1037},  # more positions, columns, then rows, than any thread block has threads
+        {"x": (1, 2, 1031), "length": 3},
+        {"x": (1031, 1, 2), "length": 2},
+    ],
     doc="Adds a learned vector for each position.",
 )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 
 import click
@@ -39,6 +40,14 @@ from core.verdicts import Verdicts, chip_of
     metavar="N",
     help="Variants at the same time.  [default: one a core where nothing is measured, else 1]",
 )
+@click.option("--quick", is_flag=True, help="For whoever writes: one dtype, the smallest examples, no compile sweep.")
+@click.option(
+    "--against",
+    default="",
+    metavar="OP.VARIANT",
+    help="What is right, in place of OP's reference: a variant for the cpu of an op with the same schema.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="All sub-checks and failures, also behind the first one.")
 @click.option("--seed", default=0, help="Of the drawn contents.", show_default=True)
 @limit_option
 @click.option(
@@ -59,6 +68,9 @@ def command(
     device: str,
     timed: bool,
     jobs: int | None,
+    quick: bool,
+    against: str,
+    verbose: bool,
     seed: int,
     shape: tuple[str, ...],
     config: str | None,
@@ -69,7 +81,8 @@ def command(
 ) -> None:
     """Check OP's variants against its reference, forward and backward, then time them.
 
-    Exits with 1 when a variant is wrong, naming sub-check, tensor, index, error, example and dtype.
+    Exits with 1 when a variant is wrong, naming sub-check, tensor, index, error, example and dtype. Of a variant that
+    is wrong the first failure is shown, which is likely to be the cause of others: -v shows all.
     """
     if shape or config is not None:
         if everything or (config is not None and (what or shape)):
@@ -82,22 +95,26 @@ def command(
         raise UsageError("core check needs an OP, an OP.VARIANT, or --all", hint="`core ops` lists them")
     registry = load_registry(plugin)
     verdicts = Verdicts(registry)
-    timed = timed and (not device or RUNNERS[device].timed)
+    timed = timed and not quick and (not device or RUNNERS[device].timed)
     asked = chosen(what, registry, device)
     jobs = min(jobs or (1 if timed else cores()), len(asked))
+    how = How(device, seed, quick, against, whole=verbose or as_json)
     reports: list[VariantReport] = []
     display = Display(sys.stderr)
     display.status(doing(asked, 0))
-    for (op, variant), report in zip(asked, checked(asked, registry, plugin, device, seed, jobs), strict=True):
+    found = checked(
+        asked, registry, plugin, how, jobs, lambda text: display.status(f"{doing(asked, len(reports))}: {text}")
+    )
+    for (op, variant), report in zip(asked, found, strict=True):
         reports.append(report)
-        if not report.left_out:
+        if not report.left_out and not how.partial:
             for verdict in verdicts_of(report, chip(report.device)):
                 verdicts.keep(variant, verdict, whole=True)
             if report.passed and timed:
                 report.times = measure(op, variant, registry, device)
         display.close()
         if not as_json:
-            click.echo("\n".join(lines_of(report)) + "\n")
+            click.echo("\n".join(lines_of(report, verbose)) + "\n")
         display.status(doing(asked, len(reports)))
     display.close()
     failed = [r.name for r in reports if not r.passed]
@@ -120,23 +137,61 @@ def doing(asked: Sequence[tuple[Op, Variant]], done: int) -> str:
     return f"checking {op.name}.{variant.name}, {done + 1} of {len(asked)}"
 
 
+@dataclass(frozen=True)
+class How:
+    """What was asked for besides the variants. against: "OP.VARIANT", or "" for each op's reference."""
+
+    device: str
+    seed: int
+    quick: bool
+    against: str
+    whole: bool
+
+    @property
+    def partial(self) -> bool:
+        """Whether the result says less than a whole check, so that it is no verdict on the variant."""
+        return self.quick or bool(self.against)
+
+    def check(
+        self, op: Op, variant: Variant, registry: Registry, tell: Callable[[str], None] = lambda text: None
+    ) -> VariantReport:
+        against = None
+        if self.against:
+            ((truth_op, truth),) = find(named(self.against), registry, "")
+            against = (truth_op, truth)
+        return check_variant(
+            op, variant, registry, self.device, seed=self.seed, quick=self.quick, whole=self.whole, against=against,
+            tell=tell,
+        )  # fmt: skip
+
+
+def named(against: str) -> str:
+    """The variant that --against names: of an op alone its reference."""
+    return against if "." in against else f"{against}.reference"
+
+
 def checked(
-    asked: Sequence[tuple[Op, Variant]], registry: Registry, plugins: tuple[str, ...], device: str, seed: int, jobs: int
+    asked: Sequence[tuple[Op, Variant]],
+    registry: Registry,
+    plugins: tuple[str, ...],
+    how: How,
+    jobs: int,
+    tell: Callable[[str], None],
 ) -> Iterator[VariantReport]:
     """The reports in the order asked for, of one variant after the other or of `jobs` at the same time."""
     if jobs == 1:
-        yield from (check_variant(op, variant, registry, device, seed=seed) for op, variant in asked)
+        yield from (how.check(op, variant, registry, tell) for op, variant in asked)
         return
     with processes(jobs) as pool:
         names = [f"{op.name}.{variant.name}" for op, variant in asked]
-        yield from pool.map(partial(_checked, plugins, device, seed), names)
+        yield from pool.map(partial(_checked, plugins, how), names)
 
 
-def _checked(plugins: tuple[str, ...], device: str, seed: int, name: str) -> VariantReport:
+def _checked(plugins: tuple[str, ...], how: How, name: str) -> VariantReport:
     """In a process of its own."""
     registry = registry_of(plugins)
-    ((op, variant),) = find(name, registry, device)
-    return check_variant(op, variant, registry, device, seed=seed)
+    ((op, variant),) = find(name, registry, how.device)
+    return how.check(op, variant, registry)
 
 
 @cache
@@ -153,20 +208,29 @@ def chosen(what: str | None, registry: Registry, device: str) -> list[tuple[Op, 
     return [pair for name in sorted(able) if able[name] for pair in find(name, registry, device)]
 
 
-def lines_of(report: VariantReport) -> Iterator[str]:
-    """A variant's table: sub-check, verdict, worst error, how often; failures in full; then times."""
+def lines_of(report: VariantReport, verbose: bool = False) -> Iterator[str]:
+    """A variant's table: sub-check, verdict, worst error, how often; then times. Of one that failed the first failure
+    alone, and with `verbose` the table and all of them."""
     yield f"{report.name}  ({report.device}; {', '.join(report.dtypes)})"
+    if report.passed or verbose:
+        yield from table_of(report)
+    else:
+        yield report.describe_first()
+        return
+    if report.failures:
+        yield from report.describe_failures().splitlines()[1:]
+    if report.left_out:
+        yield f"  left out: {report.left_out}"
+        return
+    yield from (f"  left out: {where}: {why}" for where, why in report.skipped.items())
+    yield from (f"  note: {note}" for note in report.notes)
+    if report.times:
+        yield "  median ms: " + ", ".join(f"{label} {ms:.3f}" for label, ms in report.times.items())
+
+
+def table_of(report: VariantReport) -> Iterator[str]:
     failed = report.failed_checks()
     for check, (runs, worst) in report.checks.items():
         verdict = "FAILED" if check in failed else "ok"
         error = f"{worst:.1e}" if worst else "-"
         yield f"  {check:<12} {verdict:<7} {error:>8} {runs:>6}x  {MEANING[check]}"
-    if failed:
-        yield from report.describe_failures().splitlines()[1:]
-    if report.left_out:
-        yield f"  left out: {report.left_out}"
-        return
-    for where, why in report.skipped.items():
-        yield f"  left out: {where}: {why}"
-    if report.times:
-        yield "  median ms: " + ", ".join(f"{label} {ms:.3f}" for label, ms in report.times.items())

@@ -83,6 +83,13 @@ class Case:
         inputs = [n for n, s in self.op.inputs.items() if not s.pattern.integer]
         return ["d" + n for n in (*inputs, *self.op.params) if self.values[n] is not None]
 
+    @property
+    def longest(self) -> int:
+        """The longest axis of any input, param or output."""
+        names = (*self.op.inputs, *self.op.params, *self.op.outputs)
+        shapes = [self.spec(n, "f32").shape for n in names if self.values.get(n, 0) is not None]
+        return max((size for shape in shapes for size in shape), default=1)
+
     def solve(self, values: Mapping[str, Array | None]) -> dict[str, Any]:
         """The dims that inputs of other sizes have, with this case's params, attrs and capacity."""
         op, where = self.op, f"op {self.op.name!r}, example {self.label}"

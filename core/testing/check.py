@@ -7,8 +7,8 @@ variant is wrong, and returns a `Report` when all are right.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from core.device.nvrtc import Resources, architectures_of
@@ -17,7 +17,7 @@ from core.loader import load_registry
 from core.op import Op, Reference, Variant
 from core.registry import Registry, shorten
 from core.testing.case import Case, cases_of, make_case
-from core.testing.checks import NAMES, SUBCHECKS, check_blocks, check_schema
+from core.testing.checks import NAMES, SUBCHECKS, applies, check_blocks, check_schema
 from core.testing.compiles import check_compile, compilations, launches_of, widest
 from core.testing.derived import derive_reference
 from core.testing.devices import DeviceRunner, SimRunner
@@ -27,6 +27,8 @@ from core.testing.trial import Trial
 from core.verdicts import largest, sizes_of
 
 SHOWN = 4  # failures of a sub-check that are printed; the rest are counted
+QUICK = 3  # examples of a quick check: the smallest
+LEAST = 16  # elements below which an example shows too little to be one of them
 
 
 @dataclass
@@ -36,7 +38,8 @@ class VariantReport:
     checks: sub-check -> (times that it ran, worst relative error). times: label -> median milliseconds.
     worst: dtype -> sub-check -> worst error. sizes: dtype -> dim -> the largest size of any example.
     skipped: example and dtype -> why the variant cannot run there. left_out: why nothing was checked, where a library
-    that the variant calls is not there to be called.
+    that the variant calls is not there to be called. waiting: sub-checks that were not made, because an earlier one
+    failed. notes: what an author may want to know, and what is no fault.
     """
 
     op: str
@@ -47,6 +50,8 @@ class VariantReport:
     failures: list[Failure] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     left_out: str = ""
+    waiting: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     times: dict[str, float] = field(default_factory=dict)
     worst: dict[str, dict[str, float]] = field(default_factory=dict)
     sizes: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -71,9 +76,26 @@ class VariantReport:
             new = [f for f in found if likeness(f) not in seen]
             fresh = list({likeness(f): f for f in reversed(new)}.values())[::-1]
             seen |= {likeness(f) for f in new}
-            lines += [f"  {check}: {f.message}{_where(f)}" for f in fresh[:SHOWN]]
+            for f in fresh[:SHOWN]:
+                lines += [f"  {check}: {f.message}{_where(f)}", *clues(f)]
             if rest := len(found) - len(fresh[:SHOWN]):
                 lines.append(f"  {check}: and {rest} more" + (" like these" if fresh else " like those above"))
+        return "\n".join(lines)
+
+    @property
+    def first(self) -> Failure:
+        """The failure to read before all others: what is likely to be their cause."""
+        return min(self.failures, key=rank)
+
+    def describe_first(self) -> str:
+        """The first failure alone: what was found, what can be seen in it, what to do."""
+        found = self.first
+        lines = [f"  {found.check:<12} FAILED  {found.message}{_where(found)}", *clues(found)]
+        others = [name for name in self.failed_checks() if name != found.check]
+        if self.waiting:
+            lines.append(f"  {len(self.waiting)} other sub-checks wait for it; -v makes them all")
+        elif others:
+            lines.append(f"  failed too: {', '.join(others)}; -v shows them all")
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
@@ -87,13 +109,38 @@ class VariantReport:
                 for n, (runs, worst) in self.checks.items()
             },
             "failures": [
-                {"check": f.check, "message": f.message, "error": finite(f.error), "example": f.case, "dtype": f.dtype}
+                {
+                    "check": f.check,
+                    "message": f.message,
+                    "error": finite(f.error),
+                    "example": f.case,
+                    "dtype": f.dtype,
+                    "seen": f.seen,
+                    "hint": f.hint,
+                }
                 for f in self.failures
             ],
+            "waiting": self.waiting,
+            "notes": self.notes,
             "skipped": self.skipped,
             "left_out": self.left_out,
             "median_ms": self.times,
         }
+
+
+# what comes first where several sub-checks fail at once: not a number because nothing was written is no clue
+RANKS = {"schema": 0, "bounds": 2, "unchanged": 2, "written": 3}
+
+
+def rank(failure: Failure) -> tuple[int, int]:
+    """The order in which failures explain each other: a run that ends, memory, what is not written, wrong values."""
+    order = list(NAMES)
+    return (1 if failure.raised else RANKS.get(failure.check, 4)), order.index(failure.check)
+
+
+def clues(failure: Failure) -> list[str]:
+    told = (("seen", failure.seen), ("hint", failure.hint))
+    return [f"      {what}: {text}" for what, text in told if text]
 
 
 def likeness(failure: Failure) -> str:
@@ -205,11 +252,18 @@ def check_variant(
     examples: Sequence[int] | None = None,
     archs: Sequence[str] | None = None,
     dtypes: Sequence[str] | None = None,
+    quick: bool = False,
+    whole: bool = True,
+    against: tuple[Op, Variant] | None = None,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> VariantReport:
     """All sub-checks of one variant on `device`, by default as `HOMES` says. `stop`: give up at the first failure.
 
     examples: the numbers of those that are enough, of the op's and then the variant's own. archs: what kernels are
     compiled for. dtypes: of the variant's. Without them, all: these are for tests that run often.
+    quick: one dtype, the smallest examples, nothing compiled for other chips. whole: False leaves further sub-checks
+    waiting once one has failed. against: an op of the same schema and its variant, which says what is right in place
+    of the reference. tell: called with what is being done, for a display.
     """
     log = Log(stop=stop)
     device = device or HOMES[variant.device]
@@ -218,31 +272,103 @@ def check_variant(
     try:
         cases = cases_of(op, variant, seed, examples)
         truth = reference or reference_of(op, registry)
+        if against is not None:
+            cases, truth = held_to(cases, *against)
+        if quick:
+            dtypes, archs = quick_dtypes(variant), ()
         trials, report.skipped = trials_of(
             op, variant, registry, runner=runner, cases=cases, reference=truth, dtypes=dtypes
         )
         if variant.library and not trials:
             report.left_out = "; ".join(sorted(set(report.skipped.values())))
             return report
+        trials = smallest(trials) if quick else trials
         report.sizes = {d: largest(sizes_of(op, t.case.dims) for t in trials if t.dtype == d) for d in variant.dtypes}
         check_schema(log, variant, trials, list(report.skipped.values()))
-        for name, check in SUBCHECKS.items():
-            for trial in trials:
-                log.case, log.dtype = trial.case.label, trial.dtype
-                with log.caught(name):
-                    check(log, trial)
+        report.waiting = run_checks(log, trials, whole, tell)
         log.case, log.dtype = "all", "all"
-        check_blocks(log)
+        if not report.waiting and not quick:
+            check_blocks(log)
         if variant.sources and not log.failures:
+            tell("compiling for every architecture")
             check_compile(log, variant, trials, archs)
+        report.notes = notes_on(op, variant)
     except BuildError as error:
-        log.failures.append(Failure("schema", f"{shorten(op.where)}: {error}", float("nan"), "", ""))
+        log.failures.append(
+            Failure("schema", f"{shorten(op.where)}: {error.message}", float("nan"), "", "", hint=error.hint)
+        )
     except Stop:
         pass
     report.checks = {n: (log.ran[n], log.worst[n]) for n in NAMES if n in log.ran}
     report.worst = log.by_dtype
     report.failures = log.failures
     return report
+
+
+def run_checks(log: Log, trials: Sequence[Trial], whole: bool, tell: Callable[[str], None]) -> list[str]:
+    """Make the sub-checks in their order; the names of those that wait because an earlier one failed."""
+    names = list(SUBCHECKS)
+    for number, name in enumerate(names):
+        if log.failures and not whole:
+            return [*names[number:], *(["compile"] if trials and trials[0].variant.sources else ["blocks"])]
+        for trial in (t for t in trials if applies(name, t)):
+            log.case, log.dtype = trial.case.label, trial.dtype
+            tell(f"{name}, {trial.dtype}, {trial.case.label}")
+            with log.caught(name):
+                SUBCHECKS[name](log, trial)
+    return []
+
+
+def quick_dtypes(variant: Variant) -> tuple[str, ...]:
+    """f64 for a reference, whose gradient is held to differences there; else f32."""
+    wanted = "f64" if isinstance(variant, Reference) else "f32"
+    return (wanted,) if wanted in variant.dtypes else tuple(variant.dtypes[:1])
+
+
+def smallest(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials of the few smallest examples; those of next to no elements only where there are no others."""
+    cases = sorted({id(t.case): t for t in trials}.values(), key=lambda t: (t.elements < LEAST, t.elements))
+    kept = {id(t.case) for t in cases[:QUICK]}
+    return [t for t in trials if id(t.case) in kept]
+
+
+def notes_on(op: Op, variant: Variant) -> list[str]:
+    """What is no fault and has its price."""
+    if op.gradient and not variant.has_backward and not variant.has_forward_backward:
+        who = "it" if not isinstance(variant, Reference) else "the reference"
+        return [f"{who} has no backward: nothing that uses this op can train with it"]
+    return []
+
+
+def schema_of(op: Op) -> dict[str, dict[str, str]]:
+    """What another op has to have in common with this one to say what is right for it."""
+    return {
+        "inputs": {name: slot.pattern.text for name, slot in op.inputs.items()},
+        "outputs": {name: slot.pattern.text for name, slot in op.outputs.items()},
+        "params": {name: param.shape for name, param in op.params.items()},
+    }
+
+
+def held_to(cases: Sequence[Case], op: Op, variant: Variant) -> tuple[list[Case], Reference]:
+    """The cases for a truth that is another op's variant: with the sizes and attributes that this one has besides.
+
+    Raises UsageError where the schemas differ in a tensor, or the variant does not run on the cpu in f64.
+    """
+    mine, what = cases[0].op, f"{op.name}.{variant.name}"
+    if variant.device != "cpu" or "f64" not in variant.dtypes:
+        raise UsageError(f"{what} cannot say what is right: that takes a variant for the cpu in f64",
+                         hint=f"{op.name}.reference")  # fmt: skip
+    for kind, ours in schema_of(mine).items():
+        theirs = schema_of(op)[kind]
+        if ours != theirs:
+            raise UsageError(f"{what} cannot say what is right for {mine.name}: its {kind} are {theirs}, not {ours}",
+                             hint="an op with the same schema, names included")  # fmt: skip
+    found = []
+    for case in cases:
+        shapes = {n: v.shape for n, v in case.values.items() if v is not None and n in op.inputs}
+        attrs = op.settle_attrs({n: v for n, v in case.dims.items() if n in op.attrs}, {}, what)
+        found.append(replace(case, dims={**op.solve(shapes, attrs, what), **case.dims}))
+    return found, variant  # type: ignore[return-value]
 
 
 def trials_of(

@@ -24,9 +24,12 @@ def check_decode(log: Log, trial: Trial) -> None:
     if why or not causal:
         said = f'why_no_decode says "{why}"' if why else "why_no_decode says nothing"
         seen = "no token depends on later ones" if causal else "a token depends on later ones"
-        log.verdict("decode", bool(why) is not causal, f"{said}, and {seen}")
+        wanted = 'say so: why_no_decode=lambda dims: "..."' if not causal else "why_no_decode is to return None then"
+        log.verdict("decode", bool(why) is not causal, f"{said}, and {seen}", hint=wanted)
         return
     with log.caught("decode"):
+        if any("S" not in slot.pattern.tokens for slot in trial.op.state.values()):
+            return  # `schema` says so
         if "start" not in trial.op.uses:
             last = np.full(tokens.rows, tokens.count - 1, np.int32)
             continued(log, trial, tokens, {}, last, 1)

@@ -5,36 +5,51 @@ It knows no sub-check; those are in checks.py, decode.py, numeric.py, random_bit
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
+import textwrap
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import core
 from core.errors import CoreError, words_of
+from core.op import Variant
 from core.registry import shorten
-from core.testing.compare import Array, bounds_of, difference
-from core.testing.runner import Outcome, unwritten
-from core.testing.trial import PLAIN, Asked, Training, Trial
+from core.testing.compare import EPSILON, Array, bounds_of, difference
+from core.testing.pattern import Compared, Scene, region, seen
+from core.testing.runner import OTHER, Outcome, unwritten
+from core.testing.trial import PLAIN, UNITS, Asked, Training, Trial
+
+LOOKED_AT = 40  # failures of a variant whose values are looked at for what can be seen in them
 
 
 class Stop(Exception):
-    """The first failure was all that was asked for."""
+    """The first failure was all that was asked for, or nothing more can be found out."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What a sub-check found, in words; `error` is relative."""
+    """What a sub-check found, in words; `error` is relative.
+
+    seen: what the wrong values show, hint: what to do, both "" where there is nothing to say. raised: whether the
+    launcher itself gave up, or the simulator did.
+    """
 
     check: str
     message: str
     error: float
     case: str
     dtype: str
+    seen: str = ""
+    hint: str = ""
+    raised: bool = False
 
 
 @dataclass
@@ -56,17 +71,18 @@ class Log:
         of_dtype = self.by_dtype.setdefault(self.dtype, {})
         of_dtype[check] = max(of_dtype.get(check, 0.0), error)
 
-    def failed(self, check: str, message: str, error: float = float("nan")) -> None:
+    def failed(self, check: str, message: str, error: float = float("nan"), **told: Any) -> None:
+        """told: `seen`, `hint` and `raised` of the Failure."""
         self.passed(check, 0.0 if np.isnan(error) else error)
-        self.failures.append(Failure(check, message, error, self.case, self.dtype))
+        self.failures.append(Failure(check, message, error, self.case, self.dtype, **told))
         if self.stop:
             raise Stop
 
-    def verdict(self, check: str, ok: bool, message: str, error: float = 0.0) -> None:
+    def verdict(self, check: str, ok: bool, message: str, error: float = 0.0, **told: Any) -> None:
         if ok:
             self.passed(check, error)
         else:
-            self.failed(check, message, error)
+            self.failed(check, message, error, **told)
 
     @contextmanager
     def caught(self, check: str) -> Iterator[None]:
@@ -77,12 +93,15 @@ class Log:
             raise
         except AttributeError as error:
             text = str(error)
-            undeclared = text.startswith("t has no ")
-            self.failed("reads" if undeclared else check, f"raised AttributeError: {text} ({place_of(error)})")
+            check = "reads" if text.startswith("t has no ") else check
+            self.failed(check, f"raised AttributeError: {text} ({place_of(error)})", raised=True)
         except CoreError as error:  # it says itself where
-            self.failed(check, str(error))
+            self.failed(check, error.message, hint=error.hint, raised=True)
+            if getattr(error, "kind", "") == "endless":
+                raise Stop from None  # each further run would take as long to say the same
         except Exception as error:
-            self.failed(check, f"raised {words_of(error)} ({place_of(error)})")
+            told = f"raised {words_of(error)} ({place_of(error)})"
+            self.failed(check, told, hint=advice_on(error), raised=True)
 
 
 HERE = str(Path(core.__file__).parent)
@@ -96,6 +115,15 @@ def place_of(error: BaseException) -> str:
     return shorten(f"{(authors or frames)[-1].filename}:{(authors or frames)[-1].lineno}") if frames else "?"
 
 
+def advice_on(error: Exception) -> str:
+    """What to do about an exception that many meet: an assignment into a gradient that is None."""
+    frames = traceback.extract_tb(error.__traceback__)
+    into = re.search(r"\bt\.(d\w+)\[", frames[-1].line or "") if frames else None
+    if isinstance(error, TypeError) and "NoneType" in str(error) and into:
+        return f'{into[1]} is None when nobody needs it: t.add("{into[1]}", ...) writes it, adds to it, or drops it'
+    return ""
+
+
 def compare(
     log: Log,
     check: str,
@@ -105,19 +133,38 @@ def compare(
     want: Array,
     note: str = "",
     excuse: Callable[[str], float] | None = None,
+    scene: Scene | None = None,
 ) -> None:
-    """Hold one tensor against the truth, by both bounds. `excuse`: see Trial.excuse."""
+    """Hold one tensor against the truth, by both bounds. `excuse`: see Trial.excuse. scene: the run's other tensors."""
+    if not np.any(want):
+        compare_to_zero(log, check, trial, name, got, note)
+        return
     bounds = bounds_of(trial.variant, trial.dtype)
     found = difference(got, want)
-    ok = not found.exceeds(bounds) or not found.exceeds(bounds, (excuse or trial.excuse)(name))
-    log.verdict(
+    if not found.exceeds(bounds) or not found.exceeds(bounds, (excuse or trial.excuse)(name)):
+        log.passed(check, found.norm)
+        return
+    scene = scene or Scene({name: Compared(got, want)}, trial.case.dims, {}, trial.dtype)
+    log.failed(
         check,
-        ok,
         f"{name}{note}: relative error {found.norm:.2e} (allowed {bounds.norm:.0e}), projection {found.projection:.1e} "
         f"(allowed {bounds.projection:.0e}); worst at {list(found.index)}: got {found.got:.9g}, "
         f"expected {found.want:.9g}, relative {found.relative:.2e}",
         found.norm,
+        seen=seen(scene, name) if len(log.failures) < LOOKED_AT else "",
     )
+
+
+def compare_to_zero(log: Log, check: str, trial: Trial, name: str, got: Array, note: str) -> None:
+    """Where zero is expected everywhere there is no relative error: a bound on what is left of the largest tensor."""
+    if not got.size:
+        return
+    allowed = UNITS * EPSILON[trial.dtype] * trial.largest
+    at = np.unravel_index(int(np.argmax(np.where(np.isnan(got), np.inf, np.abs(got)))), got.shape)
+    largest = float(abs(got[at]))
+    place = [int(i) for i in at]
+    told = f"{name}{note}: got {float(got[at]):.9g} at {place}, expected 0 everywhere (allowed {allowed:.0e})"
+    log.verdict(check, largest <= allowed, told, seen="the right values are all 0")
 
 
 def no_excuse(name: str) -> float:
@@ -126,12 +173,30 @@ def no_excuse(name: str) -> float:
 
 def compare_gradients(log: Log, check: str, trial: Trial, got: Training, asked: Asked, note: str = "") -> None:
     """Hold all gradients against the truth; where the variant was to add, against the sum."""
-    truth = trial.truth(asked.absent)
+    scene = scene_of(trial, got, asked)
     for name, gradient in got.gradients.items():
-        want = truth.gradients[name]
-        if name in got.starts:
-            want = want + got.starts[name].astype(np.float64)
-        compare(log, check, trial, name, gradient, want, note, lambda n: trial.excuse(n, asked.absent))
+        want = scene.tensors[name].want
+        compare(log, check, trial, name, gradient, want, note, lambda n: trial.excuse(n, asked.absent), scene)
+
+
+def compare_outputs(log: Log, check: str, trial: Trial, got: Training, note: str = "") -> None:
+    """Hold all outputs against the truth."""
+    truth = trial.truth()
+    pairs = {name: Compared(value, truth.outputs[name]) for name, value in got.outputs.items()}
+    scene = Scene(pairs, trial.case.dims, {}, trial.dtype)
+    for name, value in got.outputs.items():
+        compare(log, check, trial, name, value, truth.outputs[name], note, scene=scene)
+
+
+def scene_of(trial: Trial, got: Training, asked: Asked = PLAIN) -> Scene:
+    """The gradients of a run beside what they should be; what they were added to counts."""
+    truth = trial.truth(asked.absent)
+    pairs = {}
+    for name, gradient in got.gradients.items():
+        start = got.starts.get(name)
+        want = truth.gradients[name] if start is None else truth.gradients[name] + start.astype(np.float64)
+        pairs[name] = Compared(gradient, want, start if name in asked.add else None)
+    return Scene(pairs, trial.case.dims, trial.seeds, trial.dtype)
 
 
 def trained(log: Log, check: str, trial: Trial, asked: Asked = PLAIN) -> Training | None:
@@ -145,14 +210,67 @@ def trained(log: Log, check: str, trial: Trial, asked: Asked = PLAIN) -> Trainin
     log.passed("reads")
     for place, count in got.ranges.items():
         log.ranges[place] = max(count, log.ranges.get(place, 0))
-    for name, tensor in got.all.items():
-        holes = unwritten(tensor)
-        if name in got.starts or not holes.any():
+    check_written(log, trial, got, asked)
+    return got
+
+
+def check_written(log: Log, trial: Trial, got: Training, asked: Asked) -> None:
+    """Everything that is owed is written: outputs and gradients whole, each saved tensor at all.
+
+    An integer may hold the very bytes that it started as, as an i32 -1 does: it is unwritten if it is so under another
+    fill too.
+    """
+    owed = {n: v for n, v in got.all.items() if n not in got.starts}
+    if trial.mode == "backward":  # elsewhere nothing reads them
+        owed |= got.saved
+    holes = {name: unwritten(tensor) for name, tensor in owed.items()}
+    doubtful = [name for name, hole in holes.items() if owed[name].dtype.kind in "iu" and hole.any()]
+    if doubtful:
+        again = trial.train(replace(asked, fill=OTHER))
+        held = {**again.all, **again.saved}
+        holes |= {name: holes[name] & unwritten(held[name], OTHER) for name in doubtful}
+    for name, hole in holes.items():
+        if not hole.any() or (name in got.saved and not hole.all()):
             log.passed("written")
             continue
-        first = [int(i) for i in np.unravel_index(int(np.argmax(holes)), holes.shape)]
-        log.failed("written", f"{name}: {int(holes.sum())} of {holes.size} elements not written, the first at {first}")
-    return got
+        first = [int(i) for i in np.unravel_index(int(np.argmax(hole)), hole.shape)]
+        kept = "the saved tensor " if name in got.saved else ""
+        where = f"{kept}{name}: {int(hole.sum())} of {hole.size} elements not written, the first at {first}"
+        log.failed("written", where, seen=region(hole, "not written"), hint=how_to_write(trial, got, name, hole))
+
+
+def how_to_write(trial: Trial, got: Training, name: str, hole: Array) -> str:
+    """The mistake that leaves a tensor unwritten, and what to write instead; "" where only part of it is."""
+    later = name in got.gradients and trial.mode == "backward"
+    method = "backward" if later else "forward" if trial.mode != "forward_backward" else trial.mode
+    right = f't.add("{name}", ...)' if name in got.gradients else f"t.{name}[...] = ..."
+    if not hole.all():
+        return ""
+    if name in got.replaced:
+        return f"t.{name} = ... gives the name to another array; write into the one that is there: {right}"
+    if returns_a_value(trial.variant, method):
+        return f"what {method} returns is dropped; write into the tensors that it is given: {right}"
+    if trial.variant.device != "cpu":
+        return f"no kernel that {method} launches writes {name}"
+    if name in got.saved:
+        return f"`saved` declares {name}, so that forward has to fill it: {right}"
+    return f"{method} has to give {name}: {right}"
+
+
+def returns_a_value(variant: Variant, method: str) -> bool:
+    """Whether a launcher's own code returns a value, by its source; functions inside of it may."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(getattr(type(variant), method))))
+    except (OSError, TypeError, SyntaxError):
+        return False
+    waiting: list[ast.AST] = list(tree.body[0].body) if isinstance(tree.body[0], ast.FunctionDef) else []
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Return) and node.value is not None:
+            return True
+        if not isinstance(node, ast.FunctionDef | ast.Lambda | ast.ClassDef):
+            waiting += ast.iter_child_nodes(node)
+    return False
 
 
 def kept_out(log: Log, got: Training | Outcome, note: str = "") -> None:

@@ -11,7 +11,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from core.op import Op, Tensors, Variant
 from core.registry import Registry
 from core.testing.bench import BROKEN_TEXT, IDENTICAL, Mutant, numbered
 from core.testing.check import trials_of
-from core.testing.checks import SUBCHECKS
+from core.testing.checks import SUBCHECKS, applies
 from core.testing.compiles import launches_of
 from core.testing.devices import DeviceRunner, SimRunner
 from core.testing.log import Log, Stop
@@ -130,8 +130,8 @@ class KernelBench:
         if not self.trials:
             return ["schema"]
         found: dict[str, None] = {}
-        for check in SUBCHECKS.values():
-            for trial in self.trials:
+        for name, check in SUBCHECKS.items():
+            for trial in filter(partial(applies, name), self.trials):
                 log = Log()
                 check(log, trial)
                 found.update(dict.fromkeys(f.check for f in log.failures))
@@ -211,7 +211,8 @@ class KernelBench:
             names = (*FORWARD_ONLY, "zeros", "configs", "gradient")  # the last reads what forward saves
         for name in sorted(names, key=lambda n: n != first) if not strict else [first, "update"]:
             for trial in self.trials:
-                yield name, SUBCHECKS[name], trial
+                if applies(name, trial):
+                    yield name, SUBCHECKS[name], trial
 
 
 def code_of(ptx: str, kernel: str) -> list[str]:

@@ -30,6 +30,7 @@ from core.testing.compare import Array
 
 GUARD = 4096  # bytes before and behind each tensor
 POISON = 0xFF  # every float type reads these bytes as not-a-number
+OTHER = 0xA5  # a second pattern: what an integer output may well hold under the one, it does not hold under both
 
 
 @dataclass
@@ -39,6 +40,7 @@ class Call:
     given: tensors with contents (float arrays in f32 or f64, whatever the device keeps them in), and None for what
     is absent. writes: tensors that the launcher has to fill, which start poisoned. shares: {"dx": "dy"} puts the
     first into the memory of the second. may_change: given tensors that the launcher may write to.
+    fill: the byte that all of `writes` starts as. fast: whether races need not be looked for, where that is slow.
     order: on the cpu, 0 runs rows as always and any other number shuffles the order of the row ranges; elsewhere, the
     number of a further run.
     """
@@ -54,6 +56,8 @@ class Call:
     flags: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     order: int = 0
+    fill: int = POISON
+    fast: bool = False
 
     def specs(self) -> Any:
         """`t` before it has memory: what `why_not`, `configs` and `workspace` see."""
@@ -65,11 +69,13 @@ class Call:
 
 @dataclass
 class Outcome:
-    """All tensors after the call; `overrun` and `changed` name the tensors whose guards or contents were touched."""
+    """All tensors after the call; `overrun` and `changed` name the tensors whose guards or contents were touched,
+    `replaced` those whose name the launcher gave to another array (`t.y = ...`)."""
 
     tensors: dict[str, Array]
     overrun: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
     ranges: dict[str, int] = field(default_factory=dict)  # where rows are shared out -> in how many ranges, if counted
 
 
@@ -78,11 +84,13 @@ class Runner(Protocol):
 
     orders: `Call.order` -> what it means, in words: those in which a call is made again to compare its bits.
     timed: whether its time says anything.
+    slow: whether large examples take so long that a trial of them is to be brief.
     """
 
     device: str
     timed: bool
     orders: Mapping[int, str]
+    slow: bool
 
     def can_run(self, variant: Variant) -> str | None:
         """Why a variant cannot run there at all, in words."""
@@ -119,6 +127,7 @@ class CpuRunner:
         **dict.fromkeys((1, 2), "rows in another order of row ranges"),
     }
     timed = True
+    slow = False
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
@@ -140,9 +149,10 @@ class CpuRunner:
         }
         for name, spec in call.writes.items():
             if name not in call.shares:
-                buffers[name] = Guarded(spec.shape, NUMPY[spec.dtype])
+                buffers[name] = Guarded(spec.shape, NUMPY[spec.dtype], fill=call.fill)
         before = {n: b.array.tobytes() for n, b in buffers.items() if n in call.given and n not in call.may_change}
         t = self._tensors(call, buffers)
+        held = {n: getattr(t, n) for n in call.given.keys() | call.writes.keys()}
         scratch = Guarded((call.variant.workspace(call.specs()),), np.dtype(np.uint8))
         with rows_in(call.order) as ranges, np.errstate(all="ignore"):
             for command in cpu.record(call.variant, call.method, t, self.pick, scratch.array):
@@ -151,6 +161,7 @@ class CpuRunner:
             {n: b.array.copy() for n, b in buffers.items()},
             [n for n, b in {**buffers, "workspace": scratch}.items() if b.overrun()],
             [n for n, b in before.items() if buffers[n].array.tobytes() != b],
+            [n for n, array in held.items() if getattr(t, n) is not array],
             ranges,
         )
         for target, source in call.shares.items():
@@ -179,13 +190,16 @@ class CpuRunner:
 
 
 class Guarded:
-    """A tensor between two bands of poison, aligned as a plan aligns it."""
+    """A tensor between two bands of poison, aligned as a plan aligns it. `fill`: its bytes where it has no contents."""
 
-    def __init__(self, shape: Sequence[int], dtype: np.dtype[Any], contents: Array | None = None) -> None:
+    def __init__(
+        self, shape: Sequence[int], dtype: np.dtype[Any], contents: Array | None = None, fill: int = POISON
+    ) -> None:
         nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         self.whole = cpu.aligned_empty(nbytes + 2 * GUARD)
         self.whole.fill(POISON)
         self.array = self.whole[GUARD : GUARD + nbytes].view(dtype).reshape(tuple(shape))
+        self.whole[GUARD : GUARD + nbytes] = fill
         if contents is not None:
             self.array[...] = contents
 
@@ -197,10 +211,10 @@ class Guarded:
         self.whole.fill(POISON)
 
 
-def unwritten(array: Array) -> Array:
-    """Where a tensor that started poisoned still is."""
+def unwritten(array: Array, fill: int = POISON) -> Array:
+    """Where a tensor that started as bytes of `fill` still is."""
     flat = np.ascontiguousarray(array).view(np.uint8).reshape(*array.shape, array.dtype.itemsize)
-    return np.asarray((flat == POISON).all(-1))
+    return np.asarray((flat == fill).all(-1))
 
 
 class _Shuffled:

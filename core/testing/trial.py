@@ -17,9 +17,10 @@ from core.op import Op, Pattern, Reference, TensorSpec, Variant
 from core.plan import first_config
 from core.testing.case import Case
 from core.testing.compare import EPSILON, Array, round_to
-from core.testing.runner import Call, Outcome, Runner
+from core.testing.runner import POISON, Call, Outcome, Runner
 
 SLACK = 4.0  # times the reference's own rounding, which a variant may have too
+LONG = 512  # an axis longer than this makes an example a large one
 UNITS = 64.0  # and never more than this many units in the last place of the largest tensor involved
 
 
@@ -36,6 +37,7 @@ class Training:
     starts: dict[str, Array]
     overrun: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
     ranges: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -50,7 +52,8 @@ class Asked:
 
     unwanted: gradients that nobody needs. absent: output gradients that nothing downstream has. add: gradients to
     add to. alias: whether declared aliases are used, so that those are not written. in_place: whether declared
-    in-place gradients lie in the other tensor's memory. order: of row ranges. config: of the variant.
+    in-place gradients lie in the other tensor's memory. order: of row ranges. config: of the variant. fill: the byte
+    that everything to be written starts as.
     """
 
     unwanted: frozenset[str] = frozenset()
@@ -60,6 +63,7 @@ class Asked:
     in_place: bool = False
     order: int = 0
     config: int = 0
+    fill: int = POISON
 
 
 PLAIN = Asked()
@@ -119,6 +123,11 @@ class Trial:
         return [call, later]
 
     @property
+    def brief(self) -> bool:
+        """A large example where runs are slow, which only goes through what depends on sizes (checks.BRIEF)."""
+        return self.runner.slow and self.case.longest > LONG
+
+    @property
     def elements(self) -> int:
         """Of all inputs and params."""
         return sum(v.size for v in self.values.values() if v is not None)
@@ -140,6 +149,8 @@ class Trial:
             writes={**self._specs(self.op.outputs), **self.saved_specs},
             may_change=frozenset(self.op.mutates) | (frozenset(("step",)) if not self.op.gradient else frozenset()),
             order=asked.order,
+            fill=asked.fill,
+            fast=self.brief and self.dtype != self.variant.dtypes[0],
         )
 
     def backward_call(self, first: Outcome, asked: Asked) -> Call:
@@ -155,6 +166,8 @@ class Trial:
             dtypes=self._dtypes(),
             config=self._config(asked),
             order=asked.order,
+            fill=asked.fill,
+            fast=self.brief and self.dtype != self.variant.dtypes[0],
         )
 
     def _gradients(self, call: Call, asked: Asked) -> dict[str, Array]:
@@ -215,6 +228,7 @@ class Trial:
             starts=starts,
             overrun=[*first.overrun, *(later.overrun if later else [])],
             changed=[*first.changed, *(later.changed if later else [])],
+            replaced=[*first.replaced, *(later.replaced if later else [])],
             ranges={**first.ranges, **(later.ranges if later else {})},
         )
 
@@ -284,6 +298,13 @@ class Trial:
     def _truth_mode(self) -> str:
         return "forward" if self.mode == "forward" else "backward"
 
+    @property
+    def largest(self) -> float:
+        """The root mean square of the tensor among inputs, params and output gradients where it is largest."""
+        tensors = (*self.values.values(), *self.seeds.values())
+        sizes = (float(np.sqrt(np.mean(np.square(v)))) for v in tensors if v is not None and v.dtype.kind == "f")
+        return max(sizes, default=1.0)
+
     def excuse(self, name: str, absent: frozenset[str] = frozenset()) -> float:
         """The relative 2-norm of a tensor's error that rounding alone explains.
 
@@ -296,8 +317,7 @@ class Trial:
             return 0.0
         ratio = EPSILON[self.dtype] / EPSILON["f32"]
         noise = SLACK * ratio * float(np.linalg.norm(got.astype(np.float64) - want))
-        tensors = (*self.values.values(), *self.seeds.values(), want)
-        largest = max(float(np.sqrt(np.mean(np.square(v)))) for v in tensors if v is not None and v.dtype.kind == "f")
+        largest = max(self.largest, float(np.sqrt(np.mean(np.square(want)))))
         return min(noise, UNITS * EPSILON[self.dtype] * largest * float(np.sqrt(want.size))) / size
 
     # --- decoding --------------------------------------------------------------------------------------------

@@ -14,7 +14,16 @@ from ..global_norm import settle_step
 from .blocks import carve
 
 ROW = 8192  # elements of one dot product: few enough that BLAS takes one thread and f32 loses nothing
+LEAST = 1e-30  # a sum of squares below this may have lost some that f32 cannot hold
 ELEMENTS = 64 * 1024  # of a block: fewer calls a block cost more than L2 gives back
+
+
+def squares(rows, sums):
+    """sums[i] = the sum of rows[i]^2, in the rows' own type; in f64 where the squares leave its range, or are all 0."""
+    np.vecdot(rows, rows, out=sums, dtype=rows.dtype)
+    for i in np.flatnonzero(~((sums > LEAST) & (sums < np.inf))):
+        row = rows[i].astype(np.float64)
+        sums[i] = np.dot(row, row)
 
 
 class GlobalNormBlocked(Variant):
@@ -29,21 +38,20 @@ class GlobalNormBlocked(Variant):
 
     def forward(self, t, launch):
         grad, control = t.grad, t.step
-        (sums,) = carve(launch.workspace, grad.dtype, (cdiv(t.n, ROW),))
+        (sums,) = carve(launch.workspace, np.dtype(np.float64), (cdiv(t.n, ROW),))
         whole = t.n // ROW
         rows = grad[: whole * ROW].reshape(whole, ROW)
 
         def dots(lo, hi):
-            np.vecdot(rows[lo:hi], rows[lo:hi], out=sums[lo:hi])
+            squares(rows[lo:hi], sums[lo:hi])
 
         if whole:
             launch.rows(whole, dots, grain=64)
 
         def finish():
-            tail = grad[whole * ROW :]
-            if tail.size:
-                sums[whole] = np.dot(tail, tail)
-            settle_step(control, float(np.add.reduce(sums, dtype=np.float64)), t.clip)
+            if t.n > whole * ROW:
+                squares(grad[None, whole * ROW :], sums[whole:])
+            settle_step(control, float(np.add.reduce(sums)), t.clip)
 
         launch.call(finish)
 

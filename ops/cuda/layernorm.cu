@@ -23,9 +23,11 @@ extern "C" __global__ void naive_forward(elem* y, float* mean, float* rstd, cons
     if (row >= rows) return;
     x += (u64)row * C;
     y += (u64)row * C;
-    float sum = 0, squares = 0;
+    float sum = 0, rest = 0, squares = 0;
     for (int c = 0; c < C; c++) sum += x[c];
     float m = sum / C;
+    for (int c = 0; c < C; c++) rest += x[c] - m;  // what a long sum far from zero has lost
+    m += rest / C;
     for (int c = 0; c < C; c++) squares += (x[c] - m) * (x[c] - m);
     float r = 1 / sqrtf(squares / C + eps);
     for (int c = 0; c < C; c++) y[c] = (x[c] - m) * r * weight[c] + (bias ? float(bias[c]) : 0);

@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from core import BuildError, Op, Reference
+from core.examples import rows_of
 
 SLOPE, CUBIC = 2 * math.sqrt(2 / math.pi), 0.044715
 
@@ -24,7 +25,15 @@ geglu = Op(
     inputs={"x": "... E"},
     outputs={"y": "... E//2"},
     infer=halves,
-    examples=[{"x": (4, 7, 64)}, {"x": (3, 34)}, {"x": (5, 262)}, {"x": (1, 2)}],
+    examples=[
+        {"x": (4, 7, 64)},
+        {"x": (3, 34)},
+        {"x": (5, 262)},
+        {"x": (1, 2)},
+        {"x": (2, 2062)},  # more columns, then rows, than any thread block has threads
+        {"x": (1031, 4)},
+        {"x": rows_of(34, ((0, 1e-3), (0, 1), (0, 30)))},
+    ],
     doc="One half of the features through GELU, times the other half.",
 )
 

@@ -10,7 +10,12 @@ scale = Op(
     outputs={"y": "..."},
     attrs={"by": float},
     padding=("...",),
-    examples=[{"x": (4, 7, 64), "by": 8.0}, {"x": (3, 33), "by": -0.3}, {"x": (1,), "by": 1.0}],
+    examples=[
+        {"x": (4, 7, 64), "by": 8.0},
+        {"x": (3, 33), "by": -0.3},
+        {"x": (1,), "by": 1.0},
+        {"x": (3, 1031), "by": 0.7},  # more than any thread block and a rest
+    ],
     doc="Every element times one number.",
 )
 

@@ -8,6 +8,7 @@ weight), the chain rule through rstd takes from dn what lies along n:
 import numpy as np
 
 from core import Op, Param, Reference
+from core.examples import far_rows, scaled_rows
 
 rmsnorm = Op(
     "rmsnorm",
@@ -15,7 +16,16 @@ rmsnorm = Op(
     outputs={"y": "... C"},
     params={"weight": Param("C", init="ones", decay=False)},
     attrs={"eps": 1e-5, "offset": 0.0},
-    examples=[{"x": (4, 7, 64)}, {"x": (3, 33), "offset": 1.0}, {"x": (2, 5, 17), "eps": 0.3}, {"x": (1, 2)}],
+    examples=[
+        {"x": (4, 7, 64)},
+        {"x": (3, 33), "offset": 1.0},
+        {"x": (2, 5, 17), "eps": 0.3},
+        {"x": (1, 2)},
+        {"x": (2, 1031)},  # more columns, then rows, than any thread block has threads
+        {"x": (1031, 3)},
+        {"x": far_rows(65)},
+        {"x": scaled_rows(33)},
+    ],
     doc="Scales each row to root mean square 1, then by a weight.",
 )
 

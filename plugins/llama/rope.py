@@ -46,6 +46,8 @@ rope = Op(
         {"qkv": (1, 131, 6), "heads": 1},
         {"qkv": (1, 1, 6), "heads": 1},
         {"qkv": (3, 5, 64 * 4), "heads": 2, "kv_heads": 1},
+        {"qkv": (1, 1031, 6), "heads": 1},  # more tokens, then heads, than any thread block takes
+        {"qkv": (1, 3, 19 * 64), "heads": 17, "kv_heads": 1},
     ],
     doc="Turns queries and keys by their position; LLaMA 3's scaling for long contexts.",
 )

@@ -39,6 +39,8 @@ rope_attention = Op(
         {"qkv": (3, 5, 8 * 8), "heads": 4, "kv_heads": 2, "base": 500.0, "window": 3, "softcap": 0.75},
         {"qkv": (1, 6, 5 * 10), "heads": 3, "kv_heads": 1, "base": 100.0, "factor": 8.0, "length": 40, "scale": 0.3},
         {"qkv": (1, 1, 6), "heads": 1},
+        {"qkv": (1, 131, 3 * 8), "heads": 1},  # more keys than any tile has, more heads than any group
+        {"qkv": (1, 3, 19 * 8), "heads": 17, "kv_heads": 1},
     ],
     doc="Rotary positions and attention, in one go while decoding.",
 )

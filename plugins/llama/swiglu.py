@@ -7,6 +7,7 @@ silu(g) = g s, s = 1 / (1 + exp(-g)), so that d silu / dg = s (1 + g (1 - s)):
 import numpy as np
 
 from core import BuildError, Op, Reference
+from core.examples import rows_of
 
 
 def halves(dims):
@@ -19,7 +20,15 @@ swiglu = Op(
     inputs={"x": "... E"},
     outputs={"y": "... E//2"},
     infer=halves,
-    examples=[{"x": (4, 7, 64)}, {"x": (3, 34)}, {"x": (5, 262)}, {"x": (1, 2)}],
+    examples=[
+        {"x": (4, 7, 64)},
+        {"x": (3, 34)},
+        {"x": (5, 262)},
+        {"x": (1, 2)},
+        {"x": (2, 2062)},  # more columns, then rows, than any thread block has threads
+        {"x": (1031, 4)},
+        {"x": rows_of(34, ((0, 1e-3), (0, 1), (0, 30)))},
+    ],
     doc="One half of the features through SiLU, times the other half.",
 )
 

@@ -8,6 +8,7 @@ p_e = softmax(logits)_e. It is k for N equal loads, and no less. f has no gradie
 import numpy as np
 
 from core import Op, Reference
+from core.examples import far_rows, scaled_rows
 
 balance = Op(
     "balance",
@@ -18,6 +19,9 @@ balance = Op(
         {"logits": (5, 33), "expert": (5, 3)},
         {"logits": (300, 4), "expert": (300, 1)},
         {"logits": (1, 1), "expert": (1, 1)},
+        {"logits": (2, 1031), "expert": (2, 2)},  # more experts, then tokens, than any thread block has threads
+        {"logits": (1031, 3), "expert": (1031, 1)},
+        {"logits": np.concatenate([far_rows(5), scaled_rows(5)]), "expert": (6, 2)},
     ],
     doc="How unequal the loads of experts are: a term of the loss.",
 )

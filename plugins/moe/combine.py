@@ -15,6 +15,9 @@ combine = Op(
         {"x": (2, 7, 2, 16), "share": (2, 7, 2)},
         {"x": (5, 3, 33), "share": (5, 3)},
         {"x": (1, 1, 5), "share": (1, 1)},
+        {"x": (2, 2, 1031), "share": (2, 2)},  # more columns, rows, then experts, than any thread block takes
+        {"x": (1031, 1, 3), "share": (1031, 1)},
+        {"x": (2, 17, 3), "share": (2, 17)},
     ],
     doc="The weighted sum of what experts say of a token.",
 )

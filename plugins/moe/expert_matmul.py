@@ -34,6 +34,9 @@ expert_matmul = Op(
         {"x": (2, 5, 3, 33), "expert": (2, 5, 3), "experts": 5, "features": 7},
         {"x": (1, 3, 6), "expert": np.full((1, 3, 1), 2, np.int32), "experts": 4, "features": 5},  # three have no token
         {"x": (1, 1, 1), "expert": (1, 1, 1), "experts": 1, "features": 1},
+        {"x": (1, 5, 1031), "expert": (1, 5, 1), "experts": 2, "features": 3},  # beyond any tile in each way
+        {"x": (1, 5, 3), "expert": (1, 5, 1), "experts": 2, "features": 1031},
+        {"x": (1, 1031, 2), "expert": (1, 1031, 1), "experts": 17, "features": 3},
     ],
     doc="A linear layer with a weight for each expert.",
 )

@@ -8,6 +8,7 @@ equal logits the first is chosen. The choice has no gradient; of the chosen,
 import numpy as np
 
 from core import BuildError, Op, Reference
+from core.examples import tied_rows
 
 
 def settle(dims):
@@ -27,6 +28,9 @@ route = Op(
         {"logits": (3, 4), "k": 4},
         {"logits": np.repeat([[-100.0, 99.0, 0.5, 100.0, 0.0]], 3, axis=0), "k": 3},  # where exp overflows
         {"logits": (1, 1), "k": 1},
+        {"logits": (3, 1031), "k": 2},  # more experts, then tokens, than any thread block has threads
+        {"logits": (1031, 3), "k": 2},
+        {"logits": tied_rows(5, 33), "k": 4},
     ],
     doc="Sends each token to its k best experts.",
 )

@@ -40,6 +40,8 @@ muon_update = Op(
         {"param": (33, 33), "grad": (33, 33), "m": (33, 33), "master": (33, 33), "weight_decay": 0.0},
         {"param": (1, 5), "grad": (1, 5), "m": (1, 5), "iterations": 1},
         {"param": (70, 1), "grad": (70, 1), "m": (70, 1)},
+        {"param": (2, 1031), "grad": (2, 1031), "m": (2, 1031), "iterations": 2},  # beyond any tile
+        {"param": (1031, 2), "grad": (1031, 2), "m": (1031, 2), "iterations": 2},
     ],
     doc="One Muon update of one matrix.",
 )

@@ -9,6 +9,7 @@ arXiv:2501.00656). With n = g * rstd and dn = dy * weight, over each group:
 import numpy as np
 
 from core import BuildError, Op, Param, Reference
+from core.examples import far_rows, scaled_rows
 
 
 def settle(dims):
@@ -38,6 +39,11 @@ qk_norm = Op(
         {"qkv": (3, 6 * 33), "heads": 2, "kv_heads": 2, "eps": 0.3},
         {"qkv": (1, 7), "heads": 3, "kv_heads": 2, "group": "all"},
         {"qkv": (1, 1, 3), "heads": 1},
+        {"qkv": (1, 19 * 64), "heads": 17, "kv_heads": 1, "group": "all"},  # heads and columns beyond any thread block
+        {"qkv": (1, 3 * 1031), "heads": 1},
+        {"qkv": (1031, 3 * 2), "heads": 1},
+        {"qkv": far_rows(3 * 33), "heads": 1},
+        {"qkv": scaled_rows(3 * 32), "heads": 1},
     ],
     doc="Queries and keys scaled to root mean square 1, head by head or all at once, then by weights.",
 )
