@@ -289,7 +289,7 @@ def check_variant(
         log.case, log.dtype = "all", "all"
         if not report.waiting and not quick:
             check_blocks(log)
-        if variant.sources and not log.failures:
+        if variant.sources and not log.failures and archs != ():
             tell("compiling for every architecture")
             check_compile(log, variant, trials, archs)
         report.notes = notes_on(op, variant)
