@@ -16,6 +16,7 @@ import numpy as np
 
 from core.data import Tokenizer
 from core.data.huggingface import read_folder
+from core.device import open_device
 from core.engine import TARGETS, Engine, Settings, TraceEvent
 from core.errors import BuildError, CheckpointError, DataError, UsageError
 from core.generate import Sampling, generate_steps
@@ -26,6 +27,7 @@ from core.interop.weights import HUGGINGFACE
 from core.loader import load_registry
 from core.registry import Registry
 from core.train.devices import choose_device
+from core.verdicts import Verdicts
 
 Array = np.ndarray[Any, Any]
 
@@ -73,20 +75,24 @@ def build_model(
 ) -> Model:
     """The model that was opened, on a device: the second half of `load`."""
     fusion = {} if fuse else {name: False for name, op in registry.ops.items() if op.replaces}
+    opened = open_device(choose_device(device))
     engine = Engine(
         found.source,
         registry,
         Settings(
-            device=choose_device(device),
+            device=opened.name,
             precision=precision,
             dims=dict(found.dims),
             ops=dict(ops or {}),
             recorded=found.recorded,
+            resumes=False,
             fusion=fusion,
             seed=seed,
+            failed=Verdicts(registry).against(opened, precision),
             alias=fuse,
             in_place=fuse,
         ),
+        opened,
     )
     if found.weights is None:
         engine.initialize(seed)

@@ -17,7 +17,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -197,6 +197,11 @@ class Verdicts:
         if found is None or found.passed:
             return None
         return f"its check failed {found.there}: {found.finding or 'see core check'}"
+
+    def against(self, device: Any, dtype: str) -> Callable[[Variant], str | None]:
+        """`failure` on an open device, of whatever is known by the time of each call."""
+        place = place_of(device)
+        return lambda variant: self.failure(variant, place, dtype)
 
     def keep(self, variant: Variant, verdict: Verdict, whole: bool = False) -> None:
         """Add a verdict to this machine's. whole: of the whole op check, which replaces one that failed before.

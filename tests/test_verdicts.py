@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from core.cli import run as core_command
+from core.discovery import GIVEN
 from core.expr import pad
 from core.loader import load_registry
+from core.testing import release
 from core.testing.case import make_case
 from core.testing.check import check_variant
 from core.testing.records import verdicts_of
@@ -308,3 +312,42 @@ def test_check_takes_shapes_and_a_config(here: Path, capsys: pytest.CaptureFixtu
         and "left: matmul.blas f32 at rows=8 K=8 features=257: the time was over" in said.out
     )
     assert core_command(["check", "--all", "--shape", "x=1"]) == 2 and core_command(["check", "--shape", "x=1"]) == 2
+
+
+# --- the verdicts of a release ---------------------------------------------------------------------------------------
+
+
+def test_a_release_checks_what_is_stale_and_nothing_else(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A plugin ships its verdicts: a run on a machine that never checked it looks them up."""
+    Path("mine").mkdir()
+    source = plugin("mine/__init__.py", -1)
+    assert release.main(["--plugin", "mine", "--list"]) == 0
+    assert capsys.readouterr().out.split() == ["total.reference", "total.short"]
+    assert release.main(["--plugin", "mine", "--jobs", "1"]) == 0
+    assert "total.short: passed (2 of 2)" in capsys.readouterr().out
+    rows = json.loads(Path("mine/verdicts.json").read_text())
+    assert {(r["variant"], r["dtype"], r["device"]) for r in rows} == {
+        ("reference", "f32", "cpu"), ("reference", "f64", "cpu"), ("short", "f32", "cpu"),
+    }  # fmt: skip
+    assert all(r["passed"] and r["sizes"] == {"rows": 10, "C": 33} and r["checks"]["gradient"] < 1e-6 for r in rows)
+    assert release.main(["--plugin", "mine", "--jobs", "1"]) == 0 and not capsys.readouterr().out
+    assert train("mine", "--set", "ops.total=short", "--out", "a") == 0
+    said = capsys.readouterr().out
+    assert "before step 1" not in said and "checked to rows=10" in said
+    registry = load_registry(["mine"])
+    registry.variants["total"].pop("short")
+    assert release.stale(registry, (GIVEN,)) == ["total.short"], "an entry without a variant"
+    Path(source).write_text(Path(source).read_text().replace("t.dy * 2", "t.dy * 3"))
+    monkey = load_registry(["mine"])
+    assert release.stale(monkey, (GIVEN,)) == ["total.reference", "total.short"]
+
+
+def test_a_run_on_the_cpu_loads_neither_the_simulator_nor_the_op_check(here: Path) -> None:
+    Path("model.toml").write_text(MODEL.replace('op = "total"', 'op = "gelu"'))
+    code = "import sys; from core.cli import run; run(sys.argv[1:]); print(*sys.modules)"
+    words = [sys.executable, "-c", code, "train", "run.toml", "--device", "cpu", "--out", "plain"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert "done: 1 steps" in done.stdout
+    loaded = done.stdout.splitlines()[-1].split()
+    assert "core.train.loop" in loaded
+    assert not [name for name in loaded if name.startswith(("core.device.sim", "core.sim", "core.testing"))]

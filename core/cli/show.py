@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import click
 
-from core.device.sim.budget import LIMIT, VARIABLE
 from core.train.display import Display
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -31,6 +30,7 @@ def json_option(function: F) -> F:
 
 def limit_option(function: F) -> F:
     """`--branches N` of what runs kernels in the simulator: the environment variable, for this command's processes."""
+    from core.device.sim.budget import LIMIT, VARIABLE  # other verbs need nothing of the simulator
 
     def put(context: click.Context, parameter: click.Parameter, value: int | None) -> None:
         if value is not None:

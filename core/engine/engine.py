@@ -40,7 +40,8 @@ class Settings:
     ops, generate: op -> variant. nodes: glob -> variant. recorded, configs: node -> variant, and its tiles, of the run
     that is resumed. tuned, shipped: what `core tune` found and what comes with the ops, `core.plan.tuning_key` ->
     variant and tiles. tf32: f32 may be multiplied as TF32.
-    failed(variant): what the op check found wrong with it where this runs, or None.
+    failed(variant): what the op check found wrong with it where this runs, or None. resumes: whether a recorded choice
+    that failed is an error; else another one takes its place.
     fusion: fused op -> False or its attrs. optimizer: name; options: its options, and "clip".
     dims: overrides of the model's dims. alias, in_place: False only in tests. capture: replay recorded launches as
     CUDA graphs, where the device has them; the same bits either way.
@@ -53,6 +54,7 @@ class Settings:
     generate: Mapping[str, str] = field(default_factory=dict)
     nodes: Mapping[str, str] = field(default_factory=dict)
     recorded: Mapping[str, str] = field(default_factory=dict)
+    resumes: bool = True
     configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tuned: Mapping[str, Kept] = field(default_factory=dict)
     shipped: Mapping[str, Kept] = field(default_factory=dict)
@@ -111,6 +113,7 @@ class Engine:
             settings.tf32,
             self.device.can_run,
             settings.failed,
+            settings.resumes,
         )
         self.chooser.check_names(self.graph)
         states = self._optimizer().state if settings.optimizer else ()

@@ -68,7 +68,7 @@ class Chooser:
     generation. recorded: node name -> variant, from the run that is resumed. tuned, shipped: `tuning_key` -> variant.
     tf32: whether f32 may be multiplied as TF32.
     can_run(variant) gives the device's own reason against a variant (an architecture, say), or None; failed(variant)
-    what the op check found wrong with it here, or None.
+    what the op check found wrong with it here, or None. resumes: whether a recorded choice that failed is an error.
     """
 
     registry: Registry
@@ -83,6 +83,7 @@ class Chooser:
     tf32: bool = False
     can_run: Callable[[Variant], str | None] = lambda variant: None
     failed: Callable[[Variant], str | None] = lambda variant: None
+    resumes: bool = True
     picked: dict[str, Choice] = field(default_factory=dict)  # by op: what nested launches and updates took
     nested: dict[str, NestedChoice] = field(default_factory=dict)  # the same by op and sizes
 
@@ -249,7 +250,8 @@ class Chooser:
             elif found is None:
                 found = Choice(variant, AUTO, rejected)
         for why, entry in kept.items():
-            if why == RECORDED and entry is not None and (failed := self._failed(op, entry.variant)) is not None:
+            failed = self._failed(op, entry.variant) if entry is not None and why == RECORDED else None
+            if failed is not None and entry is not None and self.resumes:
                 rest = dict.fromkeys(able, ABLE) | rejected
                 what = f"the run that is resumed took {op.name}.{entry.variant} for node {node}:\n{_lines(rest)}"
                 raise self._refused(failed, what, rest)

@@ -13,7 +13,6 @@ from collections.abc import Callable
 import numpy as np
 
 from core.device.cpu import cores
-from core.device.sim import Simulator
 from core.errors import UsageError
 from core.train.report import duration
 
@@ -58,6 +57,8 @@ ret;
 
 def simulated_rate(tries: int = 8) -> float:
     """FLOP/s of kernels in the simulator here; the best of a few launches of a small one."""
+    from core.device.sim import Simulator  # a run on another device needs nothing of it
+
     simulator, best = Simulator(PROBE_PTX), 0.0
     for _ in range(tries):
         start = time.perf_counter()

@@ -32,7 +32,6 @@ from core.interop import checkpoint
 from core.interop.checkpoint import Checkpoint
 from core.interop.weights import read_weights
 from core.loader import load_registry
-from core.op import Variant
 from core.plan import TRAIN, Kept, Plan, check_fusion
 from core.plan.cost import per_token
 from core.plan.describe import human
@@ -50,7 +49,7 @@ from core.train.provenance import made_with
 from core.train.report import duration, memory_in_use
 from core.train.run import Run, choose_folder, claim, occupied, resolved_config
 from core.train.tune import load_shipped, load_tuned
-from core.verdicts import Verdicts, place_of
+from core.verdicts import Verdicts
 
 Array = np.ndarray[Any, Any]
 SIZES = ("B", "T")  # dims of a batch, not of the model: they may change when a run is resumed
@@ -281,16 +280,10 @@ def build_engine(
             optimizer=config.optimizer.name,
             options={**options, "clip": config.optimizer.clip},
             seed=config.seed,
-            failed=failures(verdicts or Verdicts(registry), device, config.precision),
+            failed=(verdicts or Verdicts(registry)).against(device, config.precision),
         ),
         device,
     )
-
-
-def failures(verdicts: Verdicts, device: Any, precision: str) -> Callable[[Variant], str | None]:
-    """variant -> what its check found wrong with it on this device, None for nothing; read again after each check."""
-    place = place_of(device)
-    return lambda variant: verdicts.failure(variant, place, precision)
 
 
 def check_disk(config: RunConfig, engine: Engine, run: Run, done: int) -> None:

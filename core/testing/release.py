@@ -1,0 +1,167 @@
+"""The verdicts that come with a release: `python -m core.testing.release` brings the files up to date.
+
+Each plugin's folder has a verdicts.json with what the op check found on its variants: kernels in the simulator, the
+rest on the cpu. An entry is keyed by the code that it was made from, so that only variants whose code has changed
+are checked; a whole check that this machine has kept (`core check --all --no-time`) is taken over. The files are
+written after each variant: a command that was ended continues with the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from core.device.cpu import cores
+from core.discovery import BUILT_IN, GIVEN, SHIPPED
+from core.errors import CoreError
+from core.loader import load_registry
+from core.op import Variant
+from core.registry import Registry
+from core.testing.check import HOMES, VariantReport, check_variant
+from core.testing.processes import processes, registry_of
+from core.testing.records import verdicts_of
+from core.verdicts import Row, Verdict, Verdicts, as_row, key_of, plugin_of, release_file, rows_in, write_rows
+
+COMMAND = "python -m core.testing.release"
+WHOLE = "schema"  # the sub-check that only a whole check makes
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A variant that has to be in a plugin's file, and the rows that are there for it and count."""
+
+    variant: Variant
+    path: Path
+    key: str
+    rows: tuple[Row, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant.op}.{self.variant.name}"
+
+    @property
+    def current(self) -> bool:
+        """Whether there is a row for each dtype, made from the code as it is now."""
+        return {row.get("dtype") for row in self.rows} == set(self.variant.dtypes)
+
+
+def entries_of(registry: Registry, kinds: Sequence[str] = (BUILT_IN, SHIPPED)) -> list[Entry]:
+    """One for each variant of the plugins of these kinds; variants that call a vendor's library are left out, since
+    they run on a GPU only."""
+    found: list[Entry] = []
+    files: dict[Path, list[Row]] = {}
+    for variant in (v for variants in registry.variants.values() for v in variants.values()):
+        record = plugin_of(variant, registry)
+        path = release_file(record) if record is not None and record.kind in kinds else None
+        if path is None or variant.library:
+            continue
+        files.setdefault(path, rows_in(path))
+        key = key_of(variant, registry)
+        own = [row for row in files[path] if (row.get("op"), row.get("variant")) == (variant.op, variant.name)]
+        current = tuple(row for row in own if row.get("sources") == key and row.get("passed") is True)
+        found.append(Entry(variant, path, key, current))
+    return sorted(found, key=lambda entry: entry.name)
+
+
+def stale(registry: Registry, kinds: Sequence[str] = (BUILT_IN, SHIPPED)) -> list[str]:
+    """The variants without a current entry, and the entries without a variant."""
+    entries = entries_of(registry, kinds)
+    lacking = [entry.name for entry in entries if not entry.current]
+    named = {(entry.path, entry.name) for entry in entries}
+    files = {entry.path for entry in entries}
+    rows = [(path, f"{row.get('op')}.{row.get('variant')}") for path in files for row in rows_in(path)]
+    return lacking + sorted({name for path, name in rows if (path, name) not in named})
+
+
+def known_here(entry: Entry, verdicts: Verdicts) -> list[Verdict]:
+    """The verdicts of a whole check on this machine; none unless there is one for each dtype."""
+    place = HOMES[entry.variant.device]
+    found = [verdicts.at(entry.variant, place, dtype) for dtype in entry.variant.dtypes]
+    held = [v for v in found if v is not None and v.passed and WHOLE in v.checks]
+    return held if len(held) == len(found) else []
+
+
+def write(entry: Entry, verdicts: Sequence[Verdict], keep: Sequence[str]) -> None:
+    """Put a variant's verdicts in place of what its file has of it. keep: names of the variants that are to stay."""
+    rows = [row for row in rows_in(entry.path) if f"{row.get('op')}.{row.get('variant')}" in keep]
+    rows = [row for row in rows if f"{row.get('op')}.{row.get('variant')}" != entry.name]
+    head = {"op": entry.variant.op, "variant": entry.variant.name, "sources": entry.key}
+    rows += [{**head, **{k: v for k, v in as_row(verdict).items() if k != "tried"}} for verdict in verdicts]
+    write_rows(entry.path, sorted(rows, key=lambda row: (row["op"], row["variant"], row["dtype"])))
+
+
+def reports(
+    entries: Sequence[Entry], registry: Registry, plugins: tuple[str, ...], jobs: int
+) -> Iterator[VariantReport]:
+    """The whole check of each, `jobs` at the same time."""
+    if jobs == 1:
+        yield from (check_variant(registry.op(e.variant.op), e.variant, registry) for e in entries)
+        return
+    with processes(jobs) as pool:
+        yield from pool.map(partial(_report, plugins), [(e.variant.op, e.variant.name) for e in entries])
+
+
+def _report(plugins: tuple[str, ...], name: tuple[str, str]) -> VariantReport:
+    """In a process of its own."""
+    registry = registry_of(plugins)
+    return check_variant(registry.op(name[0]), registry.variant(*name), registry)
+
+
+def release(registry: Registry, kinds: Sequence[str], plugins: tuple[str, ...], only: Sequence[str], jobs: int) -> int:
+    """Bring the files up to date; the number of variants that failed. only: "op" or "op.variant"; () is all."""
+    entries = entries_of(registry, kinds)
+    keep = [entry.name for entry in entries]
+    todo = [e for e in entries if not e.current and (not only or e.name in only or e.variant.op in only)]
+    verdicts, ask = Verdicts(registry), []
+    for entry in todo:
+        if held := known_here(entry, verdicts):
+            write(entry, held, keep)
+            print(f"{entry.name}: the verdict of this machine's own check", flush=True)
+        else:
+            ask.append(entry)
+    failed = 0
+    for number, (entry, report) in enumerate(zip(ask, reports(ask, registry, plugins, jobs), strict=True), 1):
+        write(entry, verdicts_of(report, "") if report.passed else [], keep)
+        failed += not report.passed
+        said = "passed" if report.passed else report.describe_failures()
+        print(f"{entry.name}: {said} ({number} of {len(ask)})", flush=True)
+    if not only:
+        clean(entries)
+    return failed
+
+
+def clean(entries: Sequence[Entry]) -> None:
+    """Take out the rows of variants that are no more."""
+    for path in {entry.path for entry in entries}:
+        names = {entry.name for entry in entries if entry.path == path}
+        rows = rows_in(path)
+        held = [row for row in rows if f"{row.get('op')}.{row.get('variant')}" in names]
+        if len(held) < len(rows):
+            write_rows(path, held)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog=COMMAND, description=str(__doc__).splitlines()[0])
+    parser.add_argument("only", nargs="*", metavar="OP[.VARIANT]", help="these alone; all that are stale otherwise")
+    parser.add_argument("--plugin", action="append", default=[], metavar="PATH", help="of this plugin, not of ours")
+    parser.add_argument("--jobs", type=int, default=cores(), metavar="N", help="variants at the same time")
+    parser.add_argument("--list", action="store_true", help="name what is stale, and check nothing")
+    asked = parser.parse_args(arguments)
+    kinds = (GIVEN,) if asked.plugin else (BUILT_IN, SHIPPED)
+    try:
+        registry = load_registry(asked.plugin)
+        if asked.list:
+            print("\n".join(stale(registry, kinds)))
+            return 0
+        return int(release(registry, kinds, tuple(asked.plugin), asked.only, max(1, asked.jobs)) > 0)
+    except CoreError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
