@@ -3,6 +3,7 @@
     python benchmarks/first_light.py                     all items; those that passed are not run again
     python benchmarks/first_light.py --only opcodes      one of them, again; --list names them
     python benchmarks/first_light.py --out result.json   where results go, written after each item
+    python benchmarks/first_light.py --row               and then this GPU's row in docs/gpus.md, whatever passed
 
 An item that fails does not stop the next ones, and each runs in a process of its own, since an error on a GPU takes its
 process with it. Exit code: 0, 1 when an item failed, 4 where there is no GPU that can be used: one line says why.
@@ -34,6 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the checkout, installed or not
 
 import core.sim  # noqa: E402
+from core.config import load_config  # noqa: E402
 from core.device.cuda import CudaDevice, CudaLaunch  # noqa: E402
 from core.device.driver import encode_map  # noqa: E402
 from core.device.launch import LaunchRecord  # noqa: E402
@@ -44,10 +46,15 @@ from core.errors import CoreError, DeviceError  # noqa: E402
 from core.graph import load_model  # noqa: E402
 from core.interop.files import replace_durably  # noqa: E402
 from core.loader import load_registry  # noqa: E402
+from core.plan.fit import RESERVE, needed  # noqa: E402
 from core.train.run import commit  # noqa: E402
+from core.train.setup import build_engine  # noqa: E402
 
 OPCODES = ("tests/test_sim_opcodes.py", "tests/test_sim_tensor.py")
 LIMIT = 3600  # seconds of an item
+PAGE = ROOT / "docs/gpus.md"
+EMPTY = "No row yet: nothing of this has run on a GPU."  # in place of a row, on the page
+COLUMNS = ("card", "chip", "driver", "commit", "date", "passed")
 MARK = "first light: "  # before an item's result, on its last line
 SHOWN = 20  # differences that are kept
 
@@ -58,7 +65,17 @@ def driver() -> dict[str, Any]:
     """The driver, the GPU and its memory, as the device sees them."""
     device = CudaDevice()
     free, total = device.memory()
-    return {"device": device.describe(), "arch": device.arch, "free": free, "total": total, "nvrtc": nvrtc_version()}
+    what = {"device": device.describe(), "card": device.model, "arch": device.arch, "driver": driver_number(device)}
+    return {**what, "free": free, "total": total, "nvrtc": nvrtc_version()}
+
+
+def driver_number(device: CudaDevice) -> str:
+    """The driver's version: its own number where the system tells it, and the CUDA that it is for."""
+    version = int(device.driver.call("cuDriverGetVersion"))
+    told = Path("/proc/driver/nvidia/version")
+    number = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", told.read_text("utf-8")) if told.exists() else None
+    cuda = f"CUDA {version // 1000}.{version % 1000 // 10}"
+    return f"{number[0]}, {cuda}" if number else cuda
 
 
 SHIFT = """
@@ -102,14 +119,15 @@ extern "C" __global__ void tile(float* y, const __grid_constant__ Map map, int c
 
 
 def maps() -> dict[str, Any]:
-    """Tensor maps: what the driver takes, and that a tile arrives where it should, beyond the edge as zeros."""
+    """Tensor maps, on sm_90 and later: what the driver takes, and that a tile arrives where it should, beyond the edge
+    as zeros."""
     chip = Chip()
     device = chip.device
+    if not device.chip.hopper:
+        return {"encoded": "not on this chip", "copied": "not on this chip"}
     held = np.arange(20 * 64, dtype=np.float32).reshape(20, 64)
     x = chip.tensor(held)
     taken = {swizzle: len(encode_map(device.driver, tensor_map(x, (8, 8), swizzle))) for swizzle in (0, 32, 64, 128)}
-    if device.capability < (9, 0):
-        return {"encoded": taken, "copied": "not on this chip"}
     column, row = 16, 16
     y = chip.tensor(np.zeros((8, 32), np.float32))
     args = (y, tensor_map(x, (32, 8), 0), np.int32(column), np.int32(row))
@@ -186,16 +204,34 @@ def adamw(device: str = "cuda", precisions: tuple[str, ...] = ()) -> dict[str, A
 
 
 def train() -> dict[str, Any]:
-    """Fifty steps of the real configuration, with its losses and times."""
+    """Fifty steps of the real configuration, with its losses and times: in f32 where the chip has no bf16, and with the
+    largest micro-batch that fits."""
+    chosen = sizes(CudaDevice())
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         config = str(ROOT / "configs/gpt2_124m.toml")
-        done = command("train", config, "--device", "cuda", "--set", "train.steps=50", "--out", str(out))
+        done = command("train", config, "--device", "cuda", *chosen, "--set", "train.steps=50", "--out", str(out))
         agree(done.returncode == 0, f"exit code {done.returncode}; {(done.stdout + done.stderr)[-2000:]}")
         lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text("utf-8").splitlines()]
     losses, milliseconds = [line["loss"] for line in lines], [line["ms"] for line in lines]
     agree(len(lines) == 50 and losses[-1] < losses[0] - 2, f"losses {losses[:1]} ... {losses[-1:]}")
-    return {"losses": losses, "ms": milliseconds, "tokens_per_s": [line["tokens_per_s"] for line in lines]}
+    times = {"ms": milliseconds, "tokens_per_s": [line["tokens_per_s"] for line in lines]}
+    return {"settings": chosen, "losses": losses, **times}
+
+
+def sizes(device: CudaDevice) -> list[str]:
+    """`--set` of precision and B for `train` on this GPU: what the config says if it fits, else half and half again."""
+    precision = device.precisions[-1]
+    free, _ = device.memory()
+    registry, unbacked = load_registry(), device.unbacked()
+    for batch in (16, 8, 4, 2, 1):
+        words = [f"precision={precision}", f"dims.B={batch}"]
+        config = load_config(str(ROOT / "configs/gpt2_124m.toml"), overrides=words, device="cuda")
+        engine = build_engine(config, registry, load_model(config.model, registry), None, unbacked)
+        plan = engine.plan("train")
+        if needed(engine.memory(plan) | engine.scratch(plan)) + RESERVE <= free:
+            break
+    return [word for pair in words for word in ("--set", pair)]
 
 
 ITEMS: dict[str, Callable[[], dict[str, Any]]] = {
@@ -370,12 +406,19 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/first_light.json", help="where results go")
     parser.add_argument("--only", choices=ITEMS, help="run this item, also if it has passed")
     parser.add_argument("--list", action="store_true", help="say what there is to run")
+    parser.add_argument("--row", action="store_true", help="write this GPU's row into docs/gpus.md, and print it")
+    parser.add_argument("--page", type=Path, default=PAGE, help="that page")
     parser.add_argument("--here", choices=ITEMS, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.list:
         print("\n".join(f"{name:<8} {' '.join(str(f.__doc__).split())}" for name, f in ITEMS.items()))
         return 0
-    return run_item(asked.here) if asked.here else run_all(asked.out, asked.only)
+    if asked.here:
+        return run_item(asked.here)
+    code = run_all(asked.out, asked.only)
+    if asked.row and asked.out.exists() and code != DeviceError.exit_code:
+        print(add_row(asked.page, json.loads(asked.out.read_text("utf-8"))))
+    return code
 
 
 def run_all(out: Path, only: str | None) -> int:
@@ -385,8 +428,8 @@ def run_all(out: Path, only: str | None) -> int:
         print(f"first light: {found['error']}; nothing was run", file=sys.stderr)
         return code
     kept = json.loads(out.read_text("utf-8")) if out.exists() else {}
-    now = commit()
-    for name in [only] if only else ITEMS:
+    now = version()
+    for name in dict.fromkeys(["driver", only]) if only else ITEMS:
         before = kept.get(name, {})
         if not only and before.get("passed") and before.get("commit") == now and name != "driver":
             print(f"{name:<8} passed before")
@@ -399,6 +442,60 @@ def run_all(out: Path, only: str | None) -> int:
         replace_durably(out, (json.dumps(kept, indent=1) + "\n").encode())
         print(f"{name:<8} {'passed' if result['passed'] else 'FAILED: ' + result['error']} ({seconds} s)", flush=True)
     return 0 if all(kept[name]["passed"] for name in ITEMS if name in kept) else 1
+
+
+# --- the page of chips -----------------------------------------------------------------------------------------------
+
+
+def version() -> str | None:
+    """The commit, with "+" when files differ from it; the page, into which a row was written, is none of them."""
+    found = commit()
+    if found is None or not found.endswith("+"):
+        return found
+    words = [
+        "git",
+        "-C",
+        str(ROOT),
+        "status",
+        "--porcelain",
+        "--untracked-files=no",
+        "--",
+        ".",
+        f":!{PAGE.relative_to(ROOT)}",
+    ]
+    done = subprocess.run(words, capture_output=True, text=True)
+    return found if done.returncode or done.stdout.strip() else found.removesuffix("+")
+
+
+def row_of(results: dict[str, Any]) -> dict[str, str]:
+    """A GPU's row of docs/gpus.md: COLUMNS -> text. Only what ran at the commit of the last item counts."""
+    seen = results["driver"]
+    here = {name: found for name, found in results.items() if found["commit"] == seen["commit"]}
+    failed = [name for name in ITEMS if name in here and not here[name]["passed"]]
+    passed = [name for name in ITEMS if name in here and here[name]["passed"]]
+    said = f"{len(passed)} of {len(ITEMS)}" + (f": {', '.join(passed)}" if len(passed) < len(ITEMS) else "")
+    return {
+        "card": seen["card"],
+        "chip": seen["arch"],
+        "driver": seen["driver"],
+        "commit": (seen["commit"] or "not in git")[:12] + ("+" if (seen["commit"] or "").endswith("+") else ""),
+        "date": seen["at"][:10],
+        "passed": said + (f"; failed: {', '.join(failed)}" if failed else ""),
+    }
+
+
+def add_row(page: Path, results: dict[str, Any]) -> str:
+    """Put the row into the page's table, in the place of the same card's with the same driver and commit; the row."""
+    row = row_of(results)
+    line = f"| {' | '.join(row[name] for name in COLUMNS)} |"
+    lines = page.read_text("utf-8").splitlines()
+    head = lines.index(f"| {' | '.join(COLUMNS)} |") + 2
+    end = next(i for i in range(head, len(lines) + 1) if i == len(lines) or not lines[i].startswith("|"))
+    same = f"| {' | '.join(row[name] for name in COLUMNS[:4])} |"
+    kept = [held for held in lines[head:end] if not held.startswith(same)]
+    after = [held for held in lines[end:] if held != EMPTY]
+    replace_durably(page, ("\n".join([*lines[:head], *kept, line, *after]) + "\n").encode())
+    return line
 
 
 if __name__ == "__main__":

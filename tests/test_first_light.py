@@ -5,24 +5,39 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tomli
 
 import core.sim
+from core.cli import VERBS
+from core.device.chips import CHIPS
 from core.device.launch import LaunchRecord
 from core.device.nvrtc import Kernel
+from core.device.planned import PlannedDevice
 from core.device.sim.device import SimDevice
 from core.device.tensors import tensor_map
 from core.errors import DeviceError
 
-SCRIPT = Path(__file__).parent.parent / "benchmarks/first_light.py"
-spec = importlib.util.spec_from_file_location("first_light", SCRIPT)
-first_light = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(first_light)
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "benchmarks/first_light.py"
+
+
+def loaded(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+first_light = loaded(SCRIPT)
+stub_driver = loaded(ROOT / "tests/stub.py")
 
 
 def test_without_a_gpu_it_is_one_line_and_exit_4(tmp_path):
@@ -148,3 +163,150 @@ def test_the_tensor_map_probe_does_in_the_simulator_what_it_asks_of_the_chip():
     wanted = np.zeros((8, 32), np.float32)
     wanted[:4] = held[16:, 16:48]
     assert (device.download(y) == wanted).all()
+
+
+# --- the row of docs/gpus.md -----------------------------------------------------------------------------------------
+
+SEEN = {"card": "NVIDIA H200", "arch": "sm_90a", "driver": "580.65.06, CUDA 13.0"}
+
+
+def results(commit="0123456789abcdef", failed=(), names=None):
+    done = {"commit": commit, "at": "2026-12-01T10:00:00+00:00"}
+    return {n: {**SEEN, **done, "passed": n not in failed} for n in names or first_light.ITEMS}
+
+
+@pytest.fixture
+def page(tmp_path):
+    """The page as it is shipped, without the rows that were added since."""
+    text = first_light.PAGE.read_text("utf-8")
+    before, _, rest = text.partition("|---|---|---|---|---|---|\n")
+    after = rest[rest.index("\n\n") :] if not rest.startswith("\n") else rest
+    path = tmp_path / "gpus.md"
+    note = "" if first_light.EMPTY in after else f"\n{first_light.EMPTY}\n"
+    path.write_text(f"{before}|---|---|---|---|---|---|\n{note}{after}", "utf-8")
+    return path
+
+
+def test_the_page_is_empty_and_says_so_or_has_rows():
+    text = first_light.PAGE.read_text("utf-8")
+    rows = [line for line in text.partition("|---|---|---|---|---|---|\n")[2].split("\n\n")[0].splitlines() if line]
+    assert any(row.startswith("| ") for row in rows) != (first_light.EMPTY in text)
+
+
+def test_a_card_gets_a_row_and_the_page_is_empty_no_longer(page):
+    line = first_light.add_row(page, results())
+    assert line == "| NVIDIA H200 | sm_90a | 580.65.06, CUDA 13.0 | 0123456789ab | 2026-12-01 | 7 of 7 |"
+    text = page.read_text("utf-8")
+    assert f"|---|---|---|---|---|---|\n{line}\n" in text and first_light.EMPTY not in text
+    assert "## What each chip is known to take" in text
+
+
+def test_a_second_run_replaces_its_own_row_and_keeps_the_others(page):
+    first_light.add_row(page, results(failed=("maps",)))
+    assert "6 of 7: driver, cubin, opcodes, check, adamw, train; failed: maps |" in page.read_text("utf-8")
+    first_light.add_row(page, results(commit="fedcba9876543210"))
+    first_light.add_row(page, results())
+    rows = [line for line in page.read_text("utf-8").splitlines() if line.startswith("| NVIDIA H200")]
+    assert [row.split(" | ")[3:] for row in rows] == [
+        ["fedcba987654", "2026-12-01", "7 of 7 |"],
+        ["0123456789ab", "2026-12-01", "7 of 7 |"],
+    ]
+
+
+def test_only_what_ran_at_the_commit_counts(page):
+    mixed = results(commit="old") | results(names=("driver", "cubin"))
+    assert first_light.add_row(page, mixed).endswith("| 2 of 7: driver, cubin |")
+
+
+@pytest.mark.skipif(sys.platform != "linux" or stub_driver.COMPILER is None, reason="the stub is a libcuda.so.1")
+def test_the_command_adds_the_row_of_the_card_that_the_driver_shows(page, tmp_path):
+    """On the stub, which computes nothing: `cubin` fails there, and the row says so."""
+    stub_driver.build(tmp_path)
+    env = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path), "STUB_CHIP": "75"}
+    words = [
+        sys.executable,
+        str(SCRIPT),
+        "--only",
+        "cubin",
+        "--row",
+        "--page",
+        str(page),
+        "--out",
+        str(tmp_path / "r.json"),
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, env=env, timeout=300)
+    assert done.returncode == 1, done.stderr
+    (row,) = [line for line in page.read_text("utf-8").splitlines() if line.startswith("| Stub GPU")]
+    assert row.startswith("| Stub GPU | sm_75 | ") and "CUDA 13.0 |" in row
+    assert row.endswith("| 1 of 7: driver; failed: cubin |") and done.stdout.splitlines()[-1] == row
+
+
+def test_the_row_itself_does_not_make_the_checkout_another(monkeypatch):
+    """Else the next call would run again what has passed."""
+    said = {"out": ""}
+    monkeypatch.setattr(first_light, "commit", lambda: "abc+")
+    real = subprocess.run
+    fake = lambda words, **how: SimpleNamespace(returncode=0, stdout=said["out"]) if words[0] == "git" else real(words)  # noqa: E731
+    monkeypatch.setattr(first_light.subprocess, "run", fake)
+    assert first_light.version() == "abc"
+    said["out"] = " M core/op.py"
+    assert first_light.version() == "abc+"
+
+
+def test_a_chip_without_tensor_maps_is_not_asked_for_them(monkeypatch):
+    """cuTensorMapEncodeTiled: tensor maps are of 9.0 and newer."""
+    monkeypatch.setattr(first_light, "Chip", lambda: SimpleNamespace(device=SimpleNamespace(chip=CHIPS[75])))
+    assert first_light.maps() == {"encoded": "not on this chip", "copied": "not on this chip"}
+
+
+@pytest.mark.parametrize(
+    ("arch", "gib", "chosen"),
+    [("sm_75", 15, ["f32", 16]), ("sm_75", 7, ["f32", 4]), ("sm_90a", 79, ["bf16", 16]), ("sm_86", 7.5, ["bf16", 8])],
+)
+def test_the_run_of_fifty_steps_fits_the_card(monkeypatch, arch, gib, chosen):
+    device = PlannedDevice(arch)
+    device.memory = lambda: (int(gib * 2**30), int(gib * 2**30))
+    words = first_light.sizes(device)
+    assert words == ["--set", f"precision={chosen[0]}", "--set", f"dims.B={chosen[1]}"]
+
+
+# --- the notebook ----------------------------------------------------------------------------------------------------
+
+NOTEBOOK = ROOT / "docs/gpus_t4.ipynb"
+
+
+def cells(kind):
+    held = json.loads(NOTEBOOK.read_text("utf-8"))
+    assert held["nbformat"] == 4 and held["metadata"]["accelerator"] == "GPU"
+    return ["".join(cell["source"]) for cell in held["cells"] if cell["cell_type"] == kind]
+
+
+def test_the_notebooks_cells_are_python_or_commands_that_exist():
+    for text in cells("code"):
+        python = "\n".join(line for line in text.splitlines() if not line.startswith("!"))
+        compile(python, "cell", "exec")
+    shown = [
+        shlex.split(line[1:].partition("|")[0])
+        for text in cells("code")
+        for line in text.splitlines()
+        if line[:1] == "!"
+    ]
+    assert ["python", "benchmarks/first_light.py", "--row"] in shown and ["core", "doctor"] in shown
+    for words in shown:
+        if words[0] == "python":
+            assert (ROOT / words[1]).is_file()
+            known = subprocess.run(
+                [sys.executable, str(ROOT / words[1]), "--help"], capture_output=True, text=True
+            ).stdout
+            assert all(word in known for word in words[2:])
+        if words[0] == "core":
+            assert words[1] in VERBS
+    assert any('".[{extras}]"' in text and "cu12" in text for text in cells("code"))
+    pyproject = tomli.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    assert {"test", "cu12"} <= set(pyproject["project"]["optional-dependencies"])
+
+
+def test_the_notebook_has_run_nowhere_and_says_so():
+    held = json.loads(NOTEBOOK.read_text("utf-8"))
+    assert not [cell for cell in held["cells"] if cell.get("outputs")]
+    assert "Not yet run on a GPU" in cells("markdown")[0]
