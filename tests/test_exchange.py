@@ -168,8 +168,8 @@ tied = {}
 [hf.dims]
 C = "sizes.width"
 H = "sizes.heads"
-K = ["sizes.kv_heads", "sizes.heads"]
-D = ["head_dim", "absent"]
+K = { from = "sizes.kv_heads", absent = "H", null = "H" }
+D = { from = "head_dim", absent = "C // H" }
 L = "sizes.layers"
 S = ["positions", "n_ctx"]
 V = "vocabulary"

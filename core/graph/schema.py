@@ -201,12 +201,26 @@ def _hf(source: ModelSource, value: Any, path: tuple[str, ...], problems: Proble
 
 def _hf_dims(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
     known = source.document.get("dims")
-    for name, keys in _table(source, value, path, problems, known if isinstance(known, dict) else ()).items():
-        _strings(source, keys, (*path, name), problems)
+    for name, entry in _table(source, value, path, problems, known if isinstance(known, dict) else ()).items():
+        here = (*path, name)
+        table = entry if isinstance(entry, dict) else {"from": entry}
+        _table(source, table, here, problems, ("from", "absent", "null"))
+        _strings(source, table.get("from"), here, problems)
+        if "absent" in as_list(table.get("from")):
+            wrong(source, here, entry, "keys of config.json", problems, '{ from = KEYS, absent = SIZE } for no key')
+        for key in ("absent", "null"):
+            if key in table and (why := unusable(table[key])):
+                problems.also(source.where(*here), f"{source.where(*here)}: {key}: {why}")
 
 
 def _hf_expect(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
-    _table(source, value, path, problems)
+    for name, entry in _table(source, value, path, problems).items():
+        here = (*path, name)
+        table = entry if isinstance(entry, dict) else {"from": name, "is": entry}
+        _table(source, table, here, problems, ("from", "is"))
+        _strings(source, table.get("from"), here, problems)
+        if table.get("is", []) == []:
+            wrong(source, here, entry, "the values that it may have", problems)
 
 
 def _hf_params(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:

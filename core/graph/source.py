@@ -33,7 +33,10 @@ MERGED = (
     *(("block", "*"), ("hf", "dims"), ("hf", "expect"), ("hf", "params")),
 )
 # Where `key = false` removes what an earlier file says.
-REMOVABLE = ((), ("inputs",), ("dims",), ("graph",), ("init",), ("loss",), ("block",), ("block", "*"), ("hf", "params"))
+REMOVABLE = (
+    *((), ("inputs",), ("dims",), ("graph",), ("init",), ("loss",), ("block",), ("block", "*")),
+    *(("hf", "dims"), ("hf", "expect"), ("hf", "params")),
+)
 
 
 @dataclass(frozen=True)

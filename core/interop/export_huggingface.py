@@ -17,7 +17,8 @@ from core.errors import BuildError, CheckpointError
 from core.interop import files, huggingface
 from core.interop.export import Export, check_meaning
 from core.interop.foreign import Array
-from core.interop.huggingface import ABSENT, CONFIG, NULL, TABLE, WHOLE
+from core.interop.huggingface import WHOLE
+from core.interop.huggingface_config import CONFIG, TABLE, written
 from core.interop.staging import staged
 from core.interop.tensors import write_tensors
 from core.registry import Registry
@@ -65,27 +66,20 @@ def _read_back(export: Export, registry: Registry, path: Path) -> None:
 def config_of(export: Export) -> dict[str, Any]:
     """config.json: what [hf] says of the model, its sizes, and the few keys more that it ignores and others use."""
     graph = export.graph
-    table, where = graph.source.document[TABLE], graph.source.where(TABLE)
+    where = graph.source.where(TABLE)
     names = huggingface.listed(graph.source, "architectures")
     if not names:
         raise BuildError(f"{where}: there are no architectures to write")
     config: dict[str, Any] = {"architectures": names[:1]}
-    for key, allowed in table.get("expect", {}).items():
-        first = allowed[0] if isinstance(allowed, list) else allowed
-        if first != ABSENT:
-            _put(config, key, None if first == NULL else first, where)
-    for dim, keys in huggingface.alternatives(graph.source).items():
-        size = graph.dims[dim]
-        if keys[0] != ABSENT:
-            _put(config, keys[0], int(size) if isinstance(size, int) else size, where)
-    ignored = huggingface.listed(graph.source, "ignore")
+    for key, value in written(graph):
+        _put(config, key, value, where)
     for key, value in {
         "torch_dtype": TORCH[export.precision],
         "bos_token_id": export.end_of_text,
         "eos_token_id": export.end_of_text,
     }.items():
-        if value is not None and key not in config and huggingface.matches(key, ignored):
-            config[key] = value
+        if value is not None:
+            config.setdefault(key, value)
     return config
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import BuildError, CheckpointError, CoreError, UsageError, raise_all
-from core.expr import Number
+from core.expr import Number, evaluate
 from core.graph import Graph, ModelSource, load_model
 from core.graph.problems import Problems
 from core.graph.schema import check_document
@@ -53,6 +53,21 @@ class Found:
     weights: Weights
 
 
+TENSORS, CONFIG, UNREADABLE = range(3)  # what a model failed at, the nearest first
+
+
+class Misfit(CheckpointError):
+    """A file that is not a model's. far: how far it is from being so; the smaller, the nearer.
+
+    The number of reasons, of which the message may list fewer, behind what was compared: TENSORS, or CONFIG before
+    any tensor was looked at.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", far: tuple[int, int]) -> None:
+        super().__init__(message, hint=hint)
+        self.far = far
+
+
 @contextmanager
 def about(what: str) -> Iterator[None]:
     """Puts the file's name before a CheckpointError from within."""
@@ -68,11 +83,12 @@ def find_model(registry: Registry, table: str, attempt: Callable[[ModelSource], 
     attempt: None for a model of another kind, CheckpointError or BuildError for one that should fit and does not.
     Of the sizes of one model, the one with the most dims of the file. A model that extends another inherits its
     tables: where both fit, the file is the base's, whose tables were written for it. Raises CheckpointError when
-    none fits, with every reason, and when models fit of which none is the others' base.
+    none fits, with the reasons of the nearest one, and when models fit of which none is the others' base.
     """
     found: list[Found] = []
-    reasons: dict[str, tuple[CoreError, list[str]]] = {}
+    reasons: dict[str, tuple[tuple[int, ...], CoreError]] = {}
     for name in registry.models:
+        far, bases = (UNREADABLE, 1), 0
         try:
             source = load_model(name, registry)
             if table not in source.document:
@@ -80,9 +96,10 @@ def find_model(registry: Registry, table: str, attempt: Callable[[ModelSource], 
             problems = Problems()
             check_document(source, problems)
             problems.finish()
+            far, bases = (TENSORS, 1), len(source.files)
             fitted = attempt(source)
         except CoreError as error:
-            reasons.setdefault(error.message, (error, []))[1].append(name)
+            reasons[name] = (*getattr(error, "far", far), bases), error
             continue
         if fitted is not None:
             found.append(fitted)
@@ -90,11 +107,16 @@ def find_model(registry: Registry, table: str, attempt: Callable[[ModelSource], 
         return _settle(found, table)
     if not reasons:
         return None
-    errors = [error for error, _ in reasons.values()]
-    kind = UsageError if all(isinstance(error, UsageError) for error in errors) else CheckpointError
-    if len(errors) == 1:
-        raise kind(errors[0].message, hint=errors[0].hint)
-    raise kind("no model fits:\n" + "\n".join(f"  {', '.join(n)}: {why}" for why, (_, n) in reasons.items()))
+    raise _nearest(reasons)
+
+
+def _nearest(reasons: Mapping[str, tuple[tuple[int, ...], CoreError]]) -> CoreError:
+    """The error of the model that lacks least (of several, a base), with its name where others answer to the file."""
+    name = min(reasons, key=lambda name: reasons[name][0])
+    error = reasons[name][1]
+    kind = UsageError if all(isinstance(other, UsageError) for _, other in reasons.values()) else CheckpointError
+    alike = all(other.message == error.message for _, other in reasons.values())
+    return kind(("" if alike else f"no model fits; the nearest is {name}: ") + error.message, hint=error.hint)
 
 
 def _settle(found: list[Found], table: str) -> Found:
@@ -137,10 +159,11 @@ def with_length(source: ModelSource, dims: Dims) -> Dims:
 
 def check_dims(given: Mapping[str, Number | str], graph: Graph, keys: Mapping[str, str]) -> None:
     """CheckpointError unless the sizes in a file are the graph's. keys: dim -> what the file calls it."""
+    sizes = {name: evaluate(size, graph.dims, keys.get(name, name)) for name, size in given.items()}
     raise_all(
         [
             f"{keys.get(name, name)} is {size}, and the model's {name} is {graph.dims[name]}"
-            for name, size in given.items()
+            for name, size in sizes.items()
             if graph.dims[name] != size
         ],
         CheckpointError,
@@ -148,10 +171,13 @@ def check_dims(given: Mapping[str, Number | str], graph: Graph, keys: Mapping[st
     )
 
 
-def raise_some(problems: list[str], hint: str = "") -> None:
-    """One CheckpointError with the first of `problems`, if there are any."""
+def raise_some(problems: list[str], hint: str = "", compared: int = TENSORS) -> None:
+    """One Misfit with the first of `problems`, if there are any. compared: as in `Misfit.far`."""
     more = [f"... and {len(problems) - MOST} more"] if len(problems) > MOST else []
-    raise_all(problems[:MOST] + more, CheckpointError, hint=hint)
+    try:
+        raise_all(problems[:MOST] + more, CheckpointError, hint=hint)
+    except CheckpointError as error:
+        raise Misfit(error.message, hint=error.hint, far=(compared, len(problems))) from None
 
 
 def name_pattern(template: str) -> re.Pattern[str]:

@@ -7,10 +7,7 @@ by name. A pickle (pytorch_model.bin) is never read. Knows no architecture: that
 from __future__ import annotations
 
 import contextlib
-import fnmatch
-import json
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from core.errors import BuildError, CheckpointError, CoreError, did_you_mean
 from core.expr import Number, evaluate, trim
 from core.graph import Graph, ModelSource, load_model
 from core.graph.types import Parameter
+from core.interop.foreign import CONFIG as COMPARED
 from core.interop.foreign import (
     MOST,
     Array,
@@ -35,15 +33,13 @@ from core.interop.foreign import (
     raise_some,
     with_length,
 )
+from core.interop.huggingface_config import CONFIG, TABLE, listed, matches, read_config, sizes
 from core.interop.tensors import TensorFile
 from core.outside import parse_json, read_whole
 from core.registry import Registry
 
-TABLE = "hf"
-CONFIG, WHOLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
-ABSENT, NULL = "absent", "null"  # what [hf.expect] writes for a key that is not there, and for JSON's null
-_MISSING = object()
 
 
 @dataclass(frozen=True)
@@ -131,7 +127,6 @@ def find(folder: Folder, registry: Registry, overrides: Mapping[str, Number | st
     def attempt(source: ModelSource) -> Found | None:
         if not set(listed(source, "architectures")) & set(folder.architectures):
             return None
-        _check_config(source, folder)
         dims = {**with_length(source, _dims(source, folder)), **overrides}
         return Found(source, dims, weights(folder, build(source, registry, dims)))
 
@@ -154,12 +149,6 @@ def architectures(registry: Registry) -> set[str]:
     return known
 
 
-def listed(source: ModelSource, key: str) -> list[str]:
-    """[hf] `key` as a list; empty where it is not there."""
-    value = source.document.get(TABLE, {}).get(key, [])
-    return [value] if isinstance(value, str) else list(value)
-
-
 def fitting(folder: Folder, graph: Graph) -> Weights:
     """The folder's parameters for a model that is settled. CheckpointError unless it is the same model and size."""
     source = graph.source
@@ -171,87 +160,13 @@ def fitting(folder: Folder, graph: Graph) -> Weights:
             f"{', '.join(listed(source, 'architectures'))}"
         )
     with about(str(folder.path)):
-        _check_config(source, folder)
         return weights(folder, graph)
 
 
-# --- config.json ---------------------------------------------------------------------------------------------------
-
-
-def _look_up(config: Mapping[str, Any], key: str) -> Any:
-    """The value of a dotted key, _MISSING when it is not there."""
-    value: Any = config
-    for part in key.split("."):
-        if not isinstance(value, dict) or part not in value:
-            return _MISSING
-        value = value[part]
-    return value
-
-
-def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The dotted keys of everything that is no table with something in it."""
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"
-
-
-def _up_to(key: str) -> list[str]:
-    """`a.b.c` and what it lies in: a, a.b, a.b.c."""
-    parts = key.split(".")
-    return [".".join(parts[:n]) for n in range(1, len(parts) + 1)]
-
-
-def alternatives(source: ModelSource) -> dict[str, list[str]]:
-    """Dim -> keys of config.json that may hold it."""
-    table = source.document[TABLE].get("dims", {})
-    return {dim: keys if isinstance(keys, list) else [keys] for dim, keys in table.items()}
-
-
-def _check_config(source: ModelSource, folder: Folder) -> None:
-    """CheckpointError for a value that [hf.expect] does not have, and for a key that nobody knows."""
-    expect, ignore = source.document[TABLE].get("expect", {}), listed(source, "ignore")
-    problems = []
-    for key, allowed in expect.items():
-        value = _look_up(folder.config, key)
-        if not any(_is(value, a) for a in (allowed if isinstance(allowed, list) else [allowed])):
-            shown = ABSENT if value is _MISSING else json.dumps(value)
-            problems.append(f"{key} is {shown:.100}, expected {' or '.join(json.dumps(a) for a in allowed)}")
-    known = {"architectures", *expect, *(key for keys in alternatives(source).values() for key in keys)}
-    tables = {table for key in known for table in _up_to(key)[:-1]}
-    for key in _leaves(folder.config):
-        no_table = key in tables and not _look_up(folder.config, key)  # null where a table may be: it is not there
-        if not no_table and not any(name in known or matches(name, ignore) for name in _up_to(key)):
-            problems.append(f'key "{key}" is unknown: neither mapped nor on the ignore list of [{TABLE}]')
-    raise_some(
-        [f"{CONFIG}: {problem}" for problem in problems],
-        f"what a model reads is in its [{TABLE}]; a model that extends it may say more",
-    )
-
-
-def _is(value: Any, allowed: Any) -> bool:
-    if allowed in (ABSENT, NULL):
-        return value is (_MISSING if allowed == ABSENT else None)
-    return isinstance(value, bool) == isinstance(allowed, bool) and bool(value == allowed)
-
-
-def matches(name: str, globs: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatchcase(name, glob) for glob in globs)
-
-
 def _dims(source: ModelSource, folder: Folder) -> Dims:
-    dims: Dims = {}
-    for dim, keys in alternatives(source).items():
-        key = next((k for k in keys if _look_up(folder.config, k) not in (_MISSING, None)), None)
-        if key is None and ABSENT in keys:
-            continue  # the model's own size stands
-        if key is None:
-            raise CheckpointError(f"{CONFIG}: there is no {' or '.join(keys)}, which the model's {dim} comes from")
-        value = _look_up(folder.config, key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise CheckpointError(f"{CONFIG}: {key} is {value!r:.100}; expected a number")
-        dims[dim] = int(value) if float(value).is_integer() else value
+    """The dims that config.json gives the model. Misfit for a config that is not this model's, with all reasons."""
+    dims, problems = read_config(source, folder.config)
+    raise_some(problems, f"what a model reads is in its [{TABLE}]; a model that extends it may say more", COMPARED)
     return dims
 
 
@@ -354,7 +269,7 @@ def weights(folder: Folder, graph: Graph) -> Weights:
     Raises CheckpointError for sizes that are not the graph's, then with every tensor that is missing, has another
     shape, or belongs to nothing.
     """
-    keys = {dim: f"{CONFIG}: {' or '.join(keys)}" for dim, keys in alternatives(graph.source).items()}
+    keys = {dim: f"{CONFIG}: {' or '.join(size.keys)}" for dim, size in sizes(graph.source).items()}
     check_dims(_dims(graph.source, folder), graph, keys)
     reader = _Reader(folder, graph)
     for name, rule in rules(graph).items():

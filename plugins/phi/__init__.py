@@ -1,0 +1,7 @@
+"""Phi-3 and Phi-4, arXiv:2404.14219: LLaMA with queries, keys and values in one tensor, gates and features in another."""
+
+from pathlib import Path
+
+
+def core_models():
+    return sorted((Path(__file__).parent / "models").glob("*.toml"))
