@@ -15,18 +15,17 @@ from typing import Any
 import numpy as np
 
 from core.data import Tokenizer
-from core.data.huggingface import read_folder
 from core.device import open_device
 from core.engine import TARGETS, Engine, Settings, TraceEvent
 from core.errors import BuildError, CheckpointError, DataError, UsageError
 from core.generate import Sampling, generate_steps
 from core.graph import Graph
-from core.interop import checkpoint, huggingface
+from core.interop import huggingface
 from core.interop.opened import Dims, Opened, open_path
-from core.interop.weights import HUGGINGFACE
 from core.loader import load_registry
 from core.registry import Registry
 from core.train.devices import choose_device
+from core.train.tokenizers import tokenizer_of
 from core.verdicts import Verdicts
 
 Array = np.ndarray[Any, Any]
@@ -261,16 +260,6 @@ def _ids(values: Any, what: str, bound: int | None, *, negative: bool) -> Array:
 
 
 # --- what a path holds ---------------------------------------------------------------------------------------------
-
-
-def tokenizer_of(found: Opened) -> Tokenizer | None:
-    """The tokenizer that came with a model: a checkpoint's, or what lies in a Hugging Face folder.
-
-    None where there is none, or none that gives the ids that its own program gives. DataError for a damaged one.
-    """
-    if found.tokenizer_json is not None:
-        return Tokenizer.from_json(found.tokenizer_json, str(found.path / checkpoint.TOKENIZER))
-    return read_folder(found.path) if found.kind == HUGGINGFACE else None
 
 
 def _path(path: str | os.PathLike[str]) -> str | Path:

@@ -11,7 +11,7 @@ import ast
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -529,6 +529,7 @@ class Optimizer:
 
     name: ClassVar[str] = ""
     options: ClassVar[Mapping[str, Any]] = {}
+    below: ClassVar[Mapping[str, float]] = {}  # option -> what its numbers must be less than: {"betas": 1.0}
     state: ClassVar[Mapping[str, str]] = {}  # {"m": "n : acc"}: n elements, as many as the parameter arena
     whole: ClassVar[bool] = False  # True: needs whole matrices (Muon), not slices of the arena
     origin: str = ""
@@ -546,3 +547,7 @@ class Schedule:
 
     def lr(self, step: int, steps: int, peak: float, options: Mapping[str, Any]) -> float:
         raise BuildError(f"schedule {self.name} defines no lr")
+
+    def remarks(self, steps: int, options: Mapping[str, Any]) -> Iterable[str]:
+        """What a person should know of these options in a run of `steps`, a sentence each; said before step 1."""
+        return ()

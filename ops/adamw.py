@@ -65,6 +65,7 @@ class AdamW(Optimizer):
 
     name = "adamw"
     options = {"betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1}
+    below = {"betas": 1.0}
     state = {"m": "n : acc", "v": "n : acc"}
 
     def step(self, p, launch):

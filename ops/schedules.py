@@ -19,7 +19,16 @@ def progress(step, steps, warmup):
     return min(1.0, (step - warmup) / max(1, steps - warmup))
 
 
-class Cosine(Schedule):
+class Warmed(Schedule):
+    """What the schedules share: a remark on a warm-up that takes the whole run."""
+
+    def remarks(self, steps, options):
+        if options["warmup"] > steps:
+            reached = f"{100 * steps / options['warmup']:.0f} %"
+            yield f"warmup is {options['warmup']:,} steps and the run {steps:,}: it ends at {reached} of optimizer.lr"
+
+
+class Cosine(Warmed):
     """Half a cosine from peak to final * peak, arXiv:1608.03983."""
 
     name = "cosine"
@@ -33,7 +42,7 @@ class Cosine(Schedule):
         return peak * (options["final"] + (1 - options["final"]) * falling)
 
 
-class Linear(Schedule):
+class Linear(Warmed):
     """A straight line from peak to final * peak."""
 
     name = "linear"
@@ -46,7 +55,7 @@ class Linear(Schedule):
         return peak * (1 - (1 - options["final"]) * progress(step, steps, options["warmup"]))
 
 
-class Constant(Schedule):
+class Constant(Warmed):
     """Peak after warm-up, to the end."""
 
     name = "constant"
@@ -57,7 +66,7 @@ class Constant(Schedule):
         return peak if warm is None else warm
 
 
-class Wsd(Schedule):
+class Wsd(Warmed):
     """Warm-up, stable, decay, arXiv:2404.06395: peak, then a line to final * peak over the last `decay` steps.
 
     decay = 0 stands for a fifth of the steps.
@@ -65,6 +74,17 @@ class Wsd(Schedule):
 
     name = "wsd"
     options = {"warmup": 0, "decay": 0, "final": 0.0}
+
+    def remarks(self, steps, options):
+        yield from super().remarks(steps, options)
+        warmup, decay = options["warmup"], options["decay"] or max(1, steps // 5)
+        if decay > steps:
+            yield f"decay is {decay:,} steps and the run {steps:,}: it starts below optimizer.lr"
+        elif warmup < steps < warmup + decay:
+            yield (
+                f"warmup is {warmup:,} steps and decay {decay:,}, more than the run's {steps:,}: the learning rate "
+                "falls within a step where the one ends in the other"
+            )
 
     def lr(self, step, steps, peak, options):
         warm = warmed(step, peak, options)

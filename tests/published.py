@@ -1,8 +1,8 @@
 """config.json files of published models, as they were saved from 2019 to 2025: every key kept, and where each is from.
 
 `config` is the published file. `small` shrinks its sizes and keeps every other key; what transformers computes with the
-small one and with weights drawn by their names is in tests/golden/published.json, which `python tests/test_published.py`
-writes. The table of docs/interop.md is made from this one.
+small one and with weights drawn by their names is in tests/golden/published.json, written by
+`python tests/test_published.py`. The table of docs/interop.md is made from this one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SIZES = {
     **dict.fromkeys(("num_hidden_layers", "n_layer"), 2),
     **dict.fromkeys(("num_attention_heads", "n_head"), 4),
     **dict.fromkeys(("vocab_size",), 61),
-    **dict.fromkeys(("max_position_embeddings", "max_sequence_length", "n_positions", "n_ctx"), 64),
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx"), 64),
     **dict.fromkeys(("original_max_position_embeddings",), 24),
     **dict.fromkeys(("num_local_experts", "num_experts"), 4),
     **dict.fromkeys(("num_experts_per_tok",), 2),
@@ -48,6 +48,8 @@ def small(config: dict[str, Any]) -> dict[str, Any]:
             found[key] = 4 if value * config["num_attention_heads"] == config["hidden_size"] else 6
         elif key in ("rope_scaling", "rope_parameters") and isinstance(value, dict):
             found[key] = small(value)
+        elif key == "max_sequence_length" and "max_position_embeddings" in config:
+            found[key] = SIZES["max_position_embeddings"]
         elif key == "pad_token_id" and value is not None and value >= 0:
             found[key] = PAD
         elif key.endswith("_token_id") and value is not None:
@@ -463,7 +465,8 @@ READ = {
         },
     ),
     "granite-3.1-2b": Published(
-        "ibm-granite/granite-3.1-2b-base, 2024", "Granite 3", "granite3_2b", {**GRANITE, "transformers_version": "4.46.0.dev0"}
+        "ibm-granite/granite-3.1-2b-base, 2024", "Granite 3", "granite3_2b",
+        {**GRANITE, "transformers_version": "4.46.0.dev0"},
     ),
     "starcoder2-3b": Published("bigcode/starcoder2-3b, 2024", "StarCoder2", "starcoder2_3b", STARCODER2),
     "starcoder2-15b": Published(
@@ -536,17 +539,23 @@ def write_folder(folder: Path, config: dict[str, Any], shapes: dict[str, tuple[i
 
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config))
-    save_file({name: draw(name, shape) for name, shape in shapes.items()}, folder / "model.safetensors", {"format": "pt"})
+    save_file(
+        {name: draw(name, shape) for name, shape in shapes.items()}, folder / "model.safetensors", {"format": "pt"}
+    )
     return folder
 
 
 def peer(folder: Path) -> Any:
-    """transformers' model of a folder, which must take every tensor and lack none. Sums in f64 where it lets them be."""
+    """transformers' model of a folder, which must take every tensor and lack none. Sums in f64 where it can."""
     import torch
     from transformers import AutoModelForCausalLM
 
     model, report = AutoModelForCausalLM.from_pretrained(
-        folder, output_loading_info=True, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager"
+        folder,
+        output_loading_info=True,
+        dtype=torch.float32,
+        attn_implementation="eager",
+        experts_implementation="eager",
     )
     assert not any(report.values()), report
     return model.double().eval()

@@ -19,7 +19,7 @@ from core.errors import CheckpointError
 from core.graph import load_model
 from core.interop import export_huggingface, huggingface
 from core.interop.export import prepare
-from core.interop.huggingface_config import read_config, sizes
+from core.interop.huggingface_config import listed, read_config, sizes
 from core.interop.opened import open_path
 from core.loader import load_registry
 
@@ -45,7 +45,7 @@ def shapes(name, registry):
     dims, problems = read_config(source, small(READ[name].config))
     assert not problems, problems
     graph = source.build(registry, {**dims, "T": 16})
-    prefix = (huggingface.listed(source, "prefix") or [""])[0]
+    prefix = (listed(source, "prefix") or [""])[0]
     found = {}
     for parameter, rule in huggingface.rules(graph).items():
         whole = np.broadcast_to(np.float32(0), core.expr.trim(graph.parameters[parameter].shape))
@@ -94,7 +94,7 @@ def test_transformers_computes_it_here_and_reads_the_export_back(name, registry,
     ours = model.logits(tokens)
     assert np.linalg.norm(ours - theirs["logits"]) < LOGITS * np.linalg.norm(theirs["logits"])
     if len(model.graph.loss) == 1:
-        rules, prefix = huggingface.rules(model.graph), (huggingface.listed(model.graph.source, "prefix") or [""])[0]
+        rules, prefix = huggingface.rules(model.graph), (listed(model.graph.source, "prefix") or [""])[0]
         for parameter, gradient in model.gradients(tokens, targets).items():
             for e, group in enumerate(rules[parameter].tensors):
                 for r, tensor in enumerate(group):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -60,7 +60,7 @@ def command(
 
     found, model, tokenizer = open_text_model(run, device, plugin)
     session = model.engine.session(1, context or 0)
-    form, has_template = form_of(tokenizer)
+    form, has_template = form_of(tokenizer, found.generation.ends)
     chat = Chat(session, tokenizer, form, sampling, tokens, stops=stops, system=system, vocabulary=tokenizer.vocab_size)
     chat.try_out()
     if not has_template:
@@ -72,20 +72,40 @@ def command(
             f"{found.path}: {model!r}, {session.capacity:,} tokens, seed {sampling.seed}; {HELP} says what can be typed"
         )
         converse(chat, as_json)
-    else:
-        for line in sys.stdin:
+    elif code := answer_lines(chat, sys.stdin, as_json):
+        raise click.exceptions.Exit(code)
+
+
+def answer_lines(chat: Chat, lines: Iterable[str], as_json: bool) -> int:
+    """A turn a line. A line that cannot be answered is said, on stderr or as an object, and the others are answered.
+
+    Returns the exit code: that of the first such line, 0 without one.
+    """
+    code = 0
+    for line in lines:
+        try:
             if not take(chat, line.strip(), as_json, lambda: False):
-                return
+                break
+        except (UsageError, DataError) as error:
+            code = code or error.exit_code
+            if as_json:
+                said = {"prompt": line.strip(), "error": error.message, "hint": error.hint}
+                click.echo(json.dumps(said, ensure_ascii=False))
+            else:
+                click.echo(f"core: error: {error}", err=True)
+    return code
 
 
-def form_of(tokenizer: Tokenizer) -> tuple[Form, bool]:
-    """How a conversation is written for a tokenizer's model, and whether its own template says so."""
+def form_of(tokenizer: Tokenizer, ends: Collection[int] = ()) -> tuple[Form, bool]:
+    """How a conversation is written for a tokenizer's model, and whether its own template says so. ends: ids that end
+    an answer, besides those of the template."""
     from core.data.library import LibraryTokenizer
     from core.generate import Form, plain_form
 
     if isinstance(tokenizer, LibraryTokenizer) and tokenizer.chat_template is not None:
-        return Form(tokenizer.chat, tokenizer.answer_ends), True
-    return plain_form(tokenizer), False
+        return Form(tokenizer.chat, {*tokenizer.answer_ends, *ends}), True
+    plain = plain_form(tokenizer)
+    return Form(plain.render, ends, plain.stops), False
 
 
 def note(text: str) -> None:

@@ -33,6 +33,8 @@ def command() -> None:
     help="gpt2, gpt2:PATH, bpe, bpe:PATH or bytes; several are a preference order. Without it: DIR's, else gpt2, bpe.",
 )
 @click.option("--vocab-size", type=click.IntRange(257), default=4096, help="Ids of a bpe that is trained here.")
+@click.option("--field", default="", metavar="NAME", help="The field with the text in each line of a .jsonl.")
+@click.option("--separator", default="", metavar="TEXT", help="What is between the documents of a text file.")
 @click.option("--raw", type=click.Choice(["uint16", "uint32"]), help="SOURCE is bare ids of this type (nanoGPT's).")
 @click.option("--shard-tokens", type=click.IntRange(1, 2**31 - 1), default=100_000_000, help="Tokens of one shard.")
 @json_option
@@ -43,15 +45,19 @@ def prepare(
     name: str | None,
     tokenizer: tuple[str, ...],
     vocab_size: int,
+    field: str,
+    separator: str,
     raw: str | None,
     shard_tokens: int,
     as_json: bool,
 ) -> None:
     """Write text (files, folders, globs, or builtin) as token shards with hashes beside them.
 
-    Each file is a document and starts with the end-of-text token.
+    Each file is a document, or holds several: a line of JSON each (--field), or with a --separator between them. A
+    document starts with the end-of-text token; one for another program's tokenizer starts and ends as that has it.
     """
     from core.data.convert import raw_to_shards, text_to_shards
+    from core.data.text import Reading
 
     progress = progress_line()
     if raw is not None:
@@ -66,6 +72,7 @@ def prepare(
             vocab_size=vocab_size,
             shard_tokens=shard_tokens,
             progress=progress,
+            reading=Reading(field, separator),
         )
     record = written.tokenizer.record() if written.tokenizer else None
     if as_json:
@@ -85,9 +92,10 @@ def prepare(
 def inspect(sources: tuple[str, ...], as_json: bool) -> None:
     """Show what shards and texts hold: tokens, largest id, tokenizer, the first ids."""
     from core.data.inputs import resolve
+    from core.data.text import Reading
 
     notes: list[str] = []
-    inputs = resolve(sources, "train", "data inspect", notes)
+    inputs = resolve(sources, "train", "data inspect", notes, Reading("text"))  # nothing of a text is read here
     found = [describe_shard(shard) for shard in inputs.shards]
     texts = [{"file": d.name, "kind": "text", "bytes": d.size} for d in inputs.documents]
     if as_json:

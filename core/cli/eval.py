@@ -15,6 +15,7 @@ from core.errors import DataError, UsageError
 if TYPE_CHECKING:
     from core.api import Model
     from core.data import TokenSource
+    from core.data.text import Reading
 
 BATCHES = 20  # of validation, where neither --tokens nor the run says how many tokens: as in [train] val_tokens
 
@@ -22,6 +23,8 @@ BATCHES = 20  # of validation, where neither --tokens nor the run says how many 
 @click.command("eval")
 @click.argument("run", required=False)
 @click.option("--data", multiple=True, metavar="GLOB", help="Shards or text, or builtin; the run's own without this.")
+@click.option("--field", default="", metavar="NAME", help="The field with the text in each line of a .jsonl.")
+@click.option("--separator", default="", metavar="TEXT", help="What is between the documents of a text file.")
 @click.option("--tokens", type=click.IntRange(1), help="How many tokens of the data, from its begin.")
 @click.option("--hellaswag", type=click.Path(path_type=Path), metavar="FILE", help="llm.c's file: core get hellaswag.")
 @click.option("--examples", type=click.IntRange(1), help="How many of HellaSwag's examples; all without this.")
@@ -32,6 +35,8 @@ BATCHES = 20  # of validation, where neither --tokens nor the run says how many 
 def command(
     run: str | None,
     data: tuple[str, ...],
+    field: str,
+    separator: str,
     tokens: int | None,
     hellaswag: Path | None,
     examples: int | None,
@@ -46,6 +51,7 @@ def command(
     The loss is the mean over the data's first tokens, in nats; bits per byte divides it by the bytes of their text.
     """
     from core.api import build_model
+    from core.data.text import Reading
     from core.interop.opened import open_path
     from core.loader import load_registry
     from core.train.run import find_run
@@ -62,7 +68,7 @@ def command(
     result: dict[str, Any] = {"from": str(found.path), "model": model.graph.name, "precision": model.engine.precision}
     result |= {"device": model.engine.device.name, "step": found.step}
     if data or not hellaswag:
-        result |= measure_data(model, own, data, tokens, path)
+        result |= measure_data(model, own, data, tokens, path, Reading(field, separator))
     if hellaswag:
         result |= measure_hellaswag(model, hellaswag, examples)
     if as_json:
@@ -97,6 +103,8 @@ class Own:
     """What a run's config says of its validation; empty where a model belongs to no run."""
 
     val: tuple[str, ...] = ()
+    field: str = ""
+    separator: str = ""
     val_tokens: int = 0
     precision: str = "f32"
 
@@ -114,7 +122,8 @@ def own_settings(checkpoint: Path) -> Own:
     try:
         config = tomli.loads(path.read_text(encoding="utf-8"))
         val, tokens = as_list(config["data"]["val"]), config["train"]["val_tokens"]
-        return Own(tuple(val), int(tokens), str(config["precision"]))
+        read = config["data"]
+        return Own(tuple(val), read.get("field", ""), read.get("separator", ""), int(tokens), str(config["precision"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path}: cannot be read: {error!r}", hint="move it away, and give --data") from None
 
@@ -127,20 +136,23 @@ def _precision(own: Own, device: str) -> str:
     return own.precision if own.precision in PRECISIONS_OF[choose_device(device)] else "f32"
 
 
-def measure_data(model: Model, own: Own, data: tuple[str, ...], tokens: int | None, path: Path) -> dict[str, Any]:
+def measure_data(
+    model: Model, own: Own, data: tuple[str, ...], tokens: int | None, path: Path, reading: Reading
+) -> dict[str, Any]:
     """Loss and bits per byte over the data that is named, or over the run's validation data."""
-    from core.train.evaluate import byte_lengths, measure
+    from core.data.text import Reading
+    from core.train.evaluate import Bytes, measure
 
     names = list(data or own.val)
     if not names:
         raise UsageError(f"{path}: no validation data is known to it", hint="name some: --data GLOB, or --data builtin")
     graph = model.graph
     wanted = tokens or own.val_tokens or BATCHES * int(graph.dims["B"]) * int(graph.dims["T"])
-    source = token_source(model, names)
+    source = token_source(model, names, reading if data else Reading(own.field, own.separator))
     draw = progress_line()
     progress = (lambda done: draw(done, min(wanted, source.tokens - 1), "evaluating")) if draw else None
-    lengths = byte_lengths(model.tokenizer) if model.tokenizer is not None else None
-    found = measure(model.engine, source.val_batches(wanted), lengths, progress)
+    size = Bytes(model.tokenizer) if model.tokenizer is not None else None
+    found = measure(model.engine, source.val_batches(wanted), size, progress)
     return {
         "data": names,
         "loss": found.loss,
@@ -151,24 +163,26 @@ def measure_data(model: Model, own: Own, data: tuple[str, ...], tokens: int | No
     }
 
 
-def token_source(model: Model, names: list[str]) -> TokenSource:
+def token_source(model: Model, names: list[str], reading: Reading) -> TokenSource:
     """The tokens of shards and texts; text needs the model's tokenizer, and shards must have been made with it."""
     from core.data import TokenSource
     from core.data.inputs import resolve
-    from core.data.match import check_record, shards_record
+    from core.data.match import check_promise, check_record, shards_record
     from core.data.prepare import token_pieces
 
     graph, notes = model.graph, list[str]()
     vocab = graph.inputs[model.engine.token_input].bound
-    inputs = resolve(names, "val", "--data", notes)
+    inputs = resolve(names, "val", "--data", notes, reading)
     if inputs.documents and model.tokenizer is None:
         raise DataError(
             f"{inputs.documents[0].name} is text, and no tokenizer came with the model",
-            hint="name token shards, or bring a tokenizer along: core import SRC OUT --tokenizer gpt2",
+            hint="name token shards, or bring a tokenizer along: core import SRC OUT --tokenizer FILE",
         )
     record = shards_record(inputs.shards)
     if record is not None:
         check_record(record, inputs.shards[0].path, model.tokenizer, [], vocab, "--data")
+    if model.tokenizer is not None:
+        check_promise(inputs.shards, model.tokenizer, notes)
     pieces = [*inputs.shards, *token_pieces(inputs.documents, model.tokenizer, notes, None, "val")]
     for note in notes:
         click.echo(note, err=True)
@@ -178,12 +192,28 @@ def token_source(model: Model, names: list[str]) -> TokenSource:
     return source
 
 
+def check_ids(file: Path, model: Model) -> None:
+    """DataError for a model with another tokenizer than the file's, which is GPT-2's; a note where it is not known."""
+    from core.data.gpt2 import HASH
+
+    if model.tokenizer is None:
+        note = f"{file}: its ids are GPT-2's, and no tokenizer came with the model: they are taken for the same"
+        click.echo(note, err=True)
+    elif HASH not in model.tokenizer.hashes:
+        raise DataError(
+            f"{file}: llm.c's HellaSwag holds the ids of GPT-2's tokenizer; the model's is {model.tokenizer.name}, "
+            f"{model.tokenizer.vocab_size:,} ids",
+            hint="the score would mean nothing; models with GPT-2's tokenizer can be scored by it",
+        )
+
+
 def measure_hellaswag(model: Model, file: Path, most: int | None) -> dict[str, Any]:
     from itertools import islice
 
     from core.data.hellaswag import HellaSwag
     from core.train.evaluate import score_hellaswag
 
+    check_ids(file, model)
     examples = HellaSwag(file, model.graph.inputs[model.engine.token_input].bound)
     total = min(most or len(examples), len(examples))
     draw = progress_line()

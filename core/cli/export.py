@@ -42,8 +42,8 @@ def command(run: str | None, to: str, out: Path | None, precision: str, plugin: 
     out = new_path(out or Path(path.resolve().name.removesuffix(".bin") + SUFFIX[to]))
     registry = load_registry(plugin)
     found = open_path(path, registry)
-    extra, end, note = _tokenizer(found) if to == "hf" else ({}, None, "")
-    export = prepare(found, registry, precision, extra, end)
+    extra, ids, note = _tokenizer(found) if to == "hf" else ({}, {}, "")
+    export = prepare(found, registry, precision, extra, ids)
     writers: dict[str, Callable[..., None]] = {"hf": export_huggingface.write, "llmc": export_llmc.write}
     writers[to](export, registry, out)
     graph = export.graph
@@ -56,17 +56,19 @@ def command(run: str | None, to: str, out: Path | None, precision: str, plugin: 
         click.echo(note)
 
 
-def _tokenizer(found: Opened) -> tuple[dict[str, bytes], int | None, str]:
-    """The tokenizer's files, the id of its end of text, and what to say about it."""
-    from core.api import tokenizer_of
+def _tokenizer(found: Opened) -> tuple[dict[str, bytes], dict[str, int], str]:
+    """The tokenizer's files, the ids of its begin and end of text, and what to say about it."""
     from core.data.huggingface import FILE, write_files
     from core.errors import DataError
+    from core.train.tokenizers import tokenizer_of
 
     tokenizer = tokenizer_of(found)
     if tokenizer is None:
-        return {}, None, "without a tokenizer: none came with the model"
+        return {}, {}, "without a tokenizer: none came with the model"
+    ends = {"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eot}
+    ids = {key: value for key, value in ends.items() if value is not None}
     longest: Any = found.source.document.get("dims", {}).get("S")
     try:
-        return write_files(tokenizer, longest if isinstance(longest, int) else None), tokenizer.eot, f"with {FILE}"
+        return write_files(tokenizer, longest if isinstance(longest, int) else None), ids, f"with {FILE}"
     except DataError as error:
-        return {}, tokenizer.eot, f"without a tokenizer: {error.message}"
+        return {}, ids, f"without a tokenizer: {error.message}"

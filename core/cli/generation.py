@@ -58,6 +58,7 @@ def open_text_model(run: str | None, device: str, plugins: Sequence[str]) -> tup
     came without a tokenizer, UsageError for one without weights.
     """
     from core.api import build_model
+    from core.data.huggingface import other_forms
     from core.interop.opened import open_path
     from core.loader import load_registry
     from core.train.run import find_run
@@ -71,8 +72,10 @@ def open_text_model(run: str | None, device: str, plugins: Sequence[str]) -> tup
         )
     model = build_model(found, registry, device, fuse=True)
     if model.tokenizer is None:
+        why = other_forms(found.path) or "what it was trained on, or came from, brought none"
         raise CheckpointError(
-            f"{found.path} holds no tokenizer that is known: what it was trained on, or came from, brought none",
-            hint="core import SRC OUT --tokenizer gpt2 adds one; core.load(PATH).generate(tokens) takes token ids",
+            f"{found.path} holds no tokenizer that is known: {why}",
+            hint="core import SRC OUT --tokenizer FILE adds the model's tokenizer.json; "
+            "core.load(PATH).generate(tokens) takes token ids",
         )
     return found, model, model.tokenizer

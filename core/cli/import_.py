@@ -20,7 +20,9 @@ USUAL = "gpt2"  # the tokenizer of files that come without one, where the vocabu
 @click.argument("source", metavar="SRC")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
-    "--tokenizer", metavar="SPEC", help="gpt2, gpt2:PATH, bpe:PATH or bytes; the folder's own without this option."
+    "--tokenizer",
+    metavar="SPEC",
+    help="A tokenizer.json, gpt2, gpt2:PATH, bpe:PATH or bytes; the folder's own without this option.",
 )
 @plugin_option
 @json_option
@@ -50,9 +52,10 @@ def command(source: str, out: Path, tokenizer: str | None, plugin: tuple[str, ..
 
 def _tokenizer(found: Opened, spec: str | None) -> tuple[Tokenizer | None, str]:
     """The tokenizer that goes into the checkpoint, and how it came to be chosen, or why there is none."""
-    from core.api import tokenizer_of
     from core.data import choose_tokenizer
+    from core.data.huggingface import other_forms
     from core.errors import DataError
+    from core.train.tokenizers import tokenizer_of
 
     vocabulary = int(found.dims["V"]) if "V" in found.dims else None
     if spec is not None:
@@ -60,11 +63,14 @@ def _tokenizer(found: Opened, spec: str | None) -> tuple[Tokenizer | None, str]:
         return choice.tokenizer, choice.why
     own = tokenizer_of(found)
     if own is not None:
-        return own, f"{own.name}, {own.vocab_size:,} ids, as it lies there"
+        without = "" if own.eot is not None else "; it has no end of text, so a text ends nowhere by itself"
+        return own, f"{own.name}, {own.vocab_size:,} ids, as it lies there{without}"
+    if found.path.is_dir() and (others := other_forms(found.path)):
+        return None, f"none: {others}"
     try:
         usual = choose_tokenizer([USUAL], offline=True)
         if usual.tokenizer.vocab_size == vocabulary:
             return usual.tokenizer, usual.why
     except DataError:
         pass  # not on this machine: nothing is downloaded for a guess
-    return None, "none came with it; --tokenizer gpt2, say, puts one there, which `core sample` needs"
+    return None, "none came with it; --tokenizer FILE adds the tokenizer.json of the model, which `core sample` needs"

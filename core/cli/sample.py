@@ -48,7 +48,8 @@ def command(
     if count < tokens:
         click.echo(f"the model holds {session.room} tokens: {count} new ones instead of {tokens}", err=True)
     live = len(ids) == 1 and not as_json
-    rows = [Continuation(tokenizer, stops, prompt, show if live else silent) for prompt in texts]
+    ends = found.generation.ends
+    rows = [Continuation(tokenizer, stops, prompt, show if live else silent, ends) for prompt in texts]
     for drawn in generate_steps(session, ids, count, sampling, tokenizer.vocab_size):
         for row, token in zip(rows, drawn.tolist(), strict=True):
             row.token(token)

@@ -34,18 +34,21 @@ def fetch(as_json: bool) -> None:
 
 @command.command("train")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("--field", default="", metavar="NAME", help="The field with the text in each line of a .jsonl.")
+@click.option("--separator", default="", metavar="TEXT", help="What is between the documents of a text file.")
 @click.option("--vocab-size", type=click.IntRange(257), default=4096, help="Ids: 256 bytes, end of text, merges.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="A new tokenizer.json.")
 @json_option
-def train(sources: tuple[str, ...], vocab_size: int, out: Path, as_json: bool) -> None:
+def train(sources: tuple[str, ...], field: str, separator: str, vocab_size: int, out: Path, as_json: bool) -> None:
     """Train a byte-level BPE on text: files, folders, globs, or builtin."""
     from core.cache import write_atomically
     from core.data.choose import choose_tokenizer
     from core.data.inputs import resolve
+    from core.data.text import Reading
 
     if out.exists():
         raise UsageError(f"{out} exists: nothing is overwritten", hint="choose another --out, or remove it")
-    inputs = resolve(sources, "train", "tokenizer train", [])
+    inputs = resolve(sources, "train", "tokenizer train", [], Reading(field, separator))
     if inputs.shards:
         raise UsageError(
             f"{inputs.shards[0].path}: expected text, this is a token shard", hint="train on the text itself"

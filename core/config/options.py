@@ -20,6 +20,7 @@ def check_options(
     options: Mapping[str, Any],
     where: str | Callable[[str], str],
     beside: Sequence[str] = (),
+    below: Mapping[str, float] = {},
 ) -> dict[str, Any]:
     """All options by name: those of `table` over the defaults in `options`.
 
@@ -27,7 +28,7 @@ def check_options(
     lists the choices, its first the default; a tuple or list of numbers takes a list of as many. An int stands
     for a float. where: the table, `configs/tiny.toml [optimizer]`, or a function from an option's name to its
     place. beside: keys of the same table that are no options. Numbers must be finite, and not negative unless the
-    default is.
+    default is. below: name -> what each of its numbers must be less than.
 
     Raises UsageError that lists every problem: unknown (with the nearest name), missing, or of a wrong type.
     """
@@ -42,6 +43,7 @@ def check_options(
         if name in table:
             try:
                 settled[name] = settle(table[name], default)
+                check_below(settled[name], below.get(name, math.inf))
             except ValueError as error:
                 problems.append(f"{place(name)}: expected {error}, got {got(table[name])}")
         elif isinstance(default, type):
@@ -50,6 +52,13 @@ def check_options(
             settled[name] = default[0] if is_choice(default) else default
     raise_all(problems, UsageError)
     return settled
+
+
+def check_below(value: Any, bound: float) -> None:
+    """ValueError, with what was expected, unless each number is below `bound`."""
+    numbers = value if isinstance(value, tuple | list) else [value]
+    if any(isinstance(n, int | float) and n >= bound for n in numbers):
+        raise ValueError(("numbers" if numbers is value else "a number") + f" >= 0 and below {bound:g}")
 
 
 def known(names: Sequence[str]) -> str:

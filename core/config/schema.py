@@ -50,6 +50,13 @@ class Data(Table, frozen=True, kw_only=True):
     tokenizer: Annotated[
         SomeTexts, Meta(description="In order of preference; the first that is available is taken and recorded.")
     ] = field(default_factory=lambda: ["gpt2", "bpe"])
+    field: Annotated[
+        str, Meta(description='The field with the text in each line of a `.jsonl`; `""` refuses such files.')
+    ] = ""
+    separator: Annotated[
+        str,
+        Meta(description='What is between the documents of a text file, as `"<|endoftext|>"`; `""`: a file is one.'),
+    ] = ""
     vocab_size: Annotated[
         int, Meta(ge=257, description="Tokens of a `bpe` trained on the run's text: 256 bytes, end of text, merges.")
     ] = 4096
@@ -73,7 +80,16 @@ class Train(Table, frozen=True, kw_only=True):
     sample_temperature: Annotated[
         float, Meta(ge=0, description="Above 1 a sample is more random, below 1 less; 0 takes the likeliest token.")
     ] = 0.8
-    checkpoint_every: Annotated[Every, Meta(description="Steps between checkpoints.")] = 0
+    checkpoint_every: Annotated[
+        int,
+        Meta(
+            ge=-1, description="Steps between checkpoints; -1 is one when the run ends, by its last step or a signal."
+        ),
+    ] = -1
+    keep_best: Annotated[
+        bool,
+        Meta(description="Save a checkpoint at each validation that is the best so far, and keep the best one."),
+    ] = False
     keep_last: Annotated[Count, Meta(description="The newest so many checkpoints are kept.")] = 2
     keep_every: Annotated[
         Every, Meta(description="Checkpoints of steps that this divides are kept for good, besides `keep_last`.")

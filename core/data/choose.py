@@ -1,6 +1,7 @@
 """Which tokenizer a run gets: the first of a preference list that is there, fits, and can be had.
 
-An entry is `gpt2`, `gpt2:PATH`, `bpe` (trained on the run's own text), `bpe:PATH` (a trained one) or `bytes`. Why
+An entry is `gpt2`, `gpt2:PATH`, `bpe` (trained on the run's own text), `bpe:PATH` (a trained one), `bytes`, or the path
+of a tokenizer.json, of this project's or of the tokenizers library's. Why
 earlier ones were passed over is part of the answer, since a run must say what it runs with.
 """
 
@@ -14,9 +15,11 @@ from pathlib import Path
 
 from core.cache import cache_folder, try_write
 from core.data.gpt2 import load_gpt2
+from core.data.huggingface import read_file
+from core.data.library import EXTRA
 from core.data.tokenizer import FORMAT, Tokenizer, bytes_tokenizer, load_tokenizer, train_bpe
 from core.errors import DataError, UsageError, did_you_mean
-from core.outside import read_whole
+from core.outside import parse_json, read_whole
 
 DEFAULT_VOCAB = 4096
 MOST_TEXT = 100_000_000  # characters a bpe is trained on: more changes no merge that matters
@@ -48,7 +51,7 @@ def _gpt2(path: Path | None, request: Request) -> Tokenizer:
 
 def _bpe(path: Path | None, request: Request) -> Tokenizer:
     if path is not None:
-        return load_tokenizer(Path(os.path.expanduser(path)), "bpe")
+        return load_file(Path(os.path.expanduser(path)), "bpe")
     if request.text is None:
         raise DataError(
             "there is no text to train it on", hint="name text in [data] train, or a trained tokenizer as bpe:PATH"
@@ -74,7 +77,33 @@ def _bytes(path: Path | None, request: Request) -> Tokenizer:
     return bytes_tokenizer()
 
 
-KINDS: dict[str, Callable[[Path | None, Request], Tokenizer]] = {"gpt2": _gpt2, "bpe": _bpe, "bytes": _bytes}
+def load_file(path: Path, kind: str = "bpe") -> Tokenizer:
+    """A tokenizer from a file: as `load_tokenizer`, or a tokenizer.json of the tokenizers library, with what the files
+    beside it say of special tokens and chats. DataError for a file that is neither, or that needs the library."""
+    try:
+        document = parse_json(read_whole(path))
+    except (OSError, ValueError):
+        return load_tokenizer(path, kind)
+    if not isinstance(document, dict) or "format" in document or "model" not in document:
+        return load_tokenizer(path, kind)
+    found = read_file(path)
+    if found is None:
+        raise DataError(f"{path} needs the library tokenizers", hint=EXTRA)
+    return found
+
+
+def _file(path: Path | None, request: Request) -> Tokenizer:
+    assert path is not None
+    return load_file(Path(os.path.expanduser(path)))
+
+
+FILE = "file"  # the kind of an entry that is a path
+KINDS: dict[str, Callable[[Path | None, Request], Tokenizer]] = {
+    "gpt2": _gpt2,
+    "bpe": _bpe,
+    "bytes": _bytes,
+    FILE: _file,
+}
 
 
 def choose_tokenizer(
@@ -118,10 +147,12 @@ def choose_tokenizer(
 def parse_spec(spec: str, where: str = "") -> tuple[str, Path | None]:
     """ "gpt2:vocab.bpe" to its kind and path. UsageError for an unknown kind."""
     kind, colon, path = spec.partition(":")
-    if kind not in KINDS or (colon and not path):
+    if spec.endswith(".json") and kind not in KINDS:
+        return FILE, Path(spec)
+    if kind not in KINDS or kind == FILE or (colon and not path):
         raise UsageError(
             f'{where + ": " if where else ""}unknown tokenizer "{spec}"{did_you_mean(kind, KINDS)}',
-            hint="gpt2, gpt2:PATH, bpe, bpe:PATH and bytes are known",
+            hint="gpt2, gpt2:PATH, bpe, bpe:PATH, bytes and the path of a tokenizer.json are known",
         )
     return kind, Path(path) if path else None
 

@@ -19,7 +19,7 @@ from core.data.cache import staged_folder
 from core.data.choose import choose_tokenizer
 from core.data.inputs import BUILTIN, expand, resolve
 from core.data.shards import SHARD_TOKENS, Format, ShardWriter, format_for
-from core.data.text import Progress, corpus_digest, tokenise
+from core.data.text import WHOLE, Progress, Reading, corpus_digest, tokenise
 from core.data.tokenizer import Tokenizer, load_tokenizer
 from core.errors import DataError, UsageError
 from core.outside import read_array
@@ -49,6 +49,7 @@ def text_to_shards(
     shard_tokens: int = SHARD_TOKENS,
     offline: bool = False,
     progress: Progress | None = None,
+    reading: Reading = WHOLE,
 ) -> Written:
     """Files, folders, globs or "builtin" as `out/<name>_<split>_000000.bin`, ... with sidecars and tokenizer.json.
 
@@ -57,7 +58,7 @@ def text_to_shards(
     """
     stem = _stem(out, name, split)
     notes: list[str] = []
-    inputs = resolve(sources, split, "data prepare", notes)
+    inputs = resolve(sources, split, "data prepare", notes, reading)
     if inputs.shards:
         raise UsageError(
             f"{inputs.shards[0].path}: expected text, this is a token shard already", hint="use it as it is"
@@ -76,6 +77,8 @@ def text_to_shards(
             f"{kept}: the folder's shards were made with another tokenizer than {choice.why}",
             hint="leave --tokenizer out to use the folder's, or write to another folder",
         )
+    if choice.tokenizer.eot is None:
+        notes.append(f"tokenizer {choice.tokenizer.name} has no end of text: nothing is between two documents")
     chunks = tokenise(inputs.documents, choice.tokenizer, progress)
     record = {"tokenizer": choice.tokenizer.record(), "sources": [s if s == BUILTIN else Path(s).name for s in sources]}
     paths, tokens = _write(

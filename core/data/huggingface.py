@@ -20,6 +20,8 @@ from core.errors import DataError, UsageError, words_of
 from core.outside import parse_json, read_whole
 
 FILE, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+SPECIAL = "special_tokens_map.json"  # where older folders name special tokens
+OTHER_FORMS = ("vocab.json", "merges.txt", "tokenizer.model", "vocab.txt", "spiece.model")
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 # What a BPE has that changes ids, and the values with which it does not.
 PLAIN_MODEL: dict[str, tuple[Any, ...]] = {
@@ -113,8 +115,21 @@ def read_folder(folder: Path) -> Tokenizer | None:
     Raises DataError for a file that is damaged, or whose tokens' bytes are not known.
     """
     path = folder / FILE
-    if not path.is_file():
-        return None
+    return read_file(path) if path.is_file() else None
+
+
+def other_forms(folder: Path) -> str:
+    """Which of a tokenizer's other files a folder holds, and what makes a tokenizer.json of them; "" for none."""
+    found = [name for name in OTHER_FORMS if (folder / name).is_file()]
+    if not found:
+        return ""
+    call = f'AutoTokenizer.from_pretrained("{folder}").save_pretrained("{folder}")'
+    return f"{', '.join(found)} are there and no {FILE}: transformers' {call} makes one of them"
+
+
+def read_file(path: Path) -> Tokenizer | None:
+    """The tokenizer of the tokenizers library in a file, with what the files beside it say; as `read_folder`."""
+    folder = path.parent
     try:
         document = read_whole(path).decode()
         tokens = _tokens(parse_json(document))
@@ -145,10 +160,13 @@ def _config(folder: Path) -> dict[str, Any]:
     try:
         if path.is_file():
             found = dict(parse_json(read_whole(path)))
+        path = folder / SPECIAL
+        if path.is_file() and "added_tokens_decoder" not in found:  # as transformers decides whom to believe
+            found |= {key: value for key, value in parse_json(read_whole(path)).items() if key.endswith("_token")}
         path = folder / TEMPLATE
         if path.is_file():
             found["chat_template"] = read_whole(path).decode()
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: cannot be read: {error}", hint="fetch it again, or move it away") from None
     return found
 

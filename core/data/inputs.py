@@ -14,7 +14,7 @@ from pathlib import Path
 
 from core.data.builtin import builtin_documents
 from core.data.shards import FORMATS, OTHER_MAGIC, Shard, magic_of, open_shard, verify_shard
-from core.data.text import Document, folder_files, text_document
+from core.data.text import WHOLE, Document, Reading, folder_files, text_document
 from core.errors import DataError, UsageError, did_you_mean, raise_all
 
 BUILTIN = "builtin"
@@ -31,8 +31,8 @@ class Inputs:
     files: set[Path] = field(default_factory=set)
 
 
-def resolve(items: Sequence[str], part: str, where: str, notes: list[str]) -> Inputs:
-    """Names to shards, checked against their headers and sidecars, and documents."""
+def resolve(items: Sequence[str], part: str, where: str, notes: list[str], reading: Reading = WHOLE) -> Inputs:
+    """Names to shards, checked against their headers and sidecars, and documents, read as `reading` says."""
     if not items:
         raise UsageError(
             f"{where}: expected a file, folder, glob or {BUILTIN}, got an empty list", hint=f'write "{BUILTIN}"'
@@ -47,7 +47,7 @@ def resolve(items: Sequence[str], part: str, where: str, notes: list[str]) -> In
             if path.resolve() in inputs.files:
                 continue
             try:
-                _add(inputs, path, notes)
+                _add(inputs, path, notes, reading)
             except DataError as error:
                 problems.append(str(error))
             except OSError as error:
@@ -56,7 +56,7 @@ def resolve(items: Sequence[str], part: str, where: str, notes: list[str]) -> In
     return inputs
 
 
-def _add(inputs: Inputs, path: Path, notes: list[str]) -> None:
+def _add(inputs: Inputs, path: Path, notes: list[str], reading: Reading) -> None:
     if path.is_dir() and path.suffix != ".bin":
         files = folder_files(path)
         shards = [file for file in files if is_shard(file)]
@@ -67,7 +67,7 @@ def _add(inputs: Inputs, path: Path, notes: list[str]) -> None:
             )
         if not files:
             raise DataError(f"{path}: the folder holds no files", hint="name a folder with text files")
-        inputs.documents += [text_document(file, notes) for file in files]
+        inputs.documents += [text_document(file, notes, reading) for file in files]
         inputs.files |= {file.resolve() for file in files}
         return
     if is_shard(path):
@@ -75,7 +75,7 @@ def _add(inputs: Inputs, path: Path, notes: list[str]) -> None:
         verify_shard(path)
         inputs.shards.append(shard)
     else:
-        inputs.documents.append(text_document(path, notes))
+        inputs.documents.append(text_document(path, notes, reading))
     inputs.files.add(path.resolve())
 
 

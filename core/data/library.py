@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 KIND = "huggingface"
 EXTRA = 'pip install "corelm[tokenizers]"'
 BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+OVER_BLANKS = re.compile(rb"[0-9A-Za-z\x80-\xff][ \t\r\n]")  # bytes of a token that goes on behind a word
 BLANK = "\u2581"  # stands for a blank in SentencePiece's tokens
 ANSWER = "\u2042answer\u2042"  # stands for an answer where the template's way of ending one is looked for
 LONGEST_TEMPLATE = 1 << 17  # characters; the longest of published models is a tenth of it
@@ -38,8 +39,9 @@ class LibraryTokenizer(Tokenizer):
     """A tokenizer.json and what its tokenizer_config.json says of special tokens and chats.
 
     document: the text of tokenizer.json. config: of tokenizer_config.json. Special tokens are not read from text, but
-    from a chat's template. `begin`: the ids that it puts before a text, such as LLaMA's <s>; `eot` is `eos_token`'s
-    id. UsageError without the library, DataError for what it cannot read or whose tokens' bytes are not known.
+    from a chat's template. `begin`: the ids that it puts before a text, such as LLaMA's <s>; `eot` and `bos` are the
+    ids of `eos_token` and `bos_token`. What the file says of truncation and padding is left out, as transformers leaves
+    it out. UsageError without the library, DataError for what it cannot read or whose tokens' bytes are not known.
     """
 
     def __init__(self, document: str, config: Mapping[str, Any], *, name: str, where: str = "tokenizer.json") -> None:
@@ -51,16 +53,33 @@ class LibraryTokenizer(Tokenizer):
         self.vocab_size = max(vocabulary.values(), default=-1) + 1
         self._special = {i for i, token in self._library.get_added_tokens_decoder().items() if token.special}
         bytes_of = _bytes_of(parse_json(document), where)
-        added = {i: token.content.encode() for i, token in self._library.get_added_tokens_decoder().items()}
-        known = {i: added.get(i) or bytes_of(token) for token, i in vocabulary.items()}
+        known = {i: bytes_of(token) for token, i in vocabulary.items()}  # added ones go through the decoder too
         self.tokens = tuple(known.get(i, UNKNOWN) for i in range(self.vocab_size))
-        self.eot = vocabulary.get(_content(self.config.get("eos_token")))
+        self.eot, self.bos = (vocabulary.get(_content(self.config.get(f"{end}_token"))) for end in ("eos", "bos"))
         self.begin = self._begin()
+        first = self.encode("a")
+        self.dummy = int(self.decode_bytes(first) == b" a")
+        self._blank = int(first[0]) if len(first) > 1 and self.dummy else vocabulary.get(BLANK)
 
     def _begin(self) -> tuple[int, ...]:
         found = self._library.encode("a")
         first = found.special_tokens_mask.index(0) if 0 in found.special_tokens_mask else 0
         return tuple(found.ids[:first])
+
+    @property
+    def frame(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """A document begins as its own program begins a text, and its end of text is between two; one that puts nothing
+        before a text has the end of text there."""
+        end = () if self.eot is None else (self.eot,)
+        return (end, self.begin) if self.begin else ((), end)
+
+    @cached_property
+    def _whole(self) -> bool:
+        return any(OVER_BLANKS.search(token) for i, token in enumerate(self.tokens) if i not in self._special)
+
+    @property
+    def whole(self) -> bool:
+        return self._whole
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -71,6 +90,14 @@ class LibraryTokenizer(Tokenizer):
     def encode(self, text: str) -> NDArray[np.int32]:
         found = self._library.encode(without_surrogates(text), add_special_tokens=False)
         return np.array(found.ids, np.int32)
+
+    def encode_more(self, text: str) -> NDArray[np.int32]:
+        """The ids of a later part of a text. The blank that is put before every text stands for the part's own first
+        blank; before anything else its token is left out."""
+        if self.dummy and text[:1] == " " and not text[1:2].isspace():
+            return self.encode(text[1:])
+        found = self.encode(text)
+        return found[1:] if self.dummy and len(found) and found[0] == self._blank else found
 
     def encode_template(self, text: str) -> NDArray[np.int32]:
         """The ids of what a chat template wrote, in which special tokens are read."""
@@ -95,6 +122,14 @@ class LibraryTokenizer(Tokenizer):
     @cached_property
     def hash(self) -> str:
         return hashlib.sha256(f"{LIBRARY_FORMAT}\n{self.document}".encode()).hexdigest()
+
+    @cached_property
+    def hashes(self) -> frozenset[str]:
+        """Also that of our own tokenizer with these tokens, as for a GPT-2 that brings a chat template."""
+        try:
+            return frozenset([self.hash, Tokenizer("bpe", self.tokens[: self.eot]).hash])
+        except DataError:
+            return frozenset([self.hash])
 
     def to_json(self) -> str:
         whole = {"format": LIBRARY_FORMAT, **self.record(), "config": self.config, "document": self.document}
@@ -135,9 +170,10 @@ class LibraryTokenizer(Tokenizer):
                 f"tokenizer {self.name} has no chat template: its model was made to continue text, not to answer",
                 hint="core sample continues a text",
             )
-        tokens = {key: _content(value) for key, value in self.config.items() if key.endswith("_token")}
-        said = list(messages)
-        return _rendered(self.chat_template, messages=said, add_generation_prompt=add_generation_prompt, **tokens)
+        named = {key: value for key, value in self.config.items() if key.endswith("_token")}
+        tokens = {key: _content(value) for key, value in named.items() if isinstance(value, str | dict)}
+        given = {"tools": None, "documents": None, "add_generation_prompt": add_generation_prompt, **tokens}
+        return _rendered(self.chat_template, messages=list(messages), **given)
 
 
 def from_json(value: Mapping[str, Any], where: str) -> LibraryTokenizer:
@@ -158,7 +194,10 @@ def _library(document: str, where: str) -> tokenizers.Tokenizer:
     except ImportError:
         raise UsageError(f"{where} needs the library tokenizers", hint=EXTRA) from None
     try:
-        return tokenizers.Tokenizer.from_str(document)
+        found = tokenizers.Tokenizer.from_str(document)
+        found.no_truncation()
+        found.no_padding()
+        return found
     except BaseException as error:  # a panic of the library's is no Exception
         if isinstance(error, KeyboardInterrupt | SystemExit | Ended):
             raise
@@ -173,15 +212,15 @@ def _bytes_of(document: Any, where: str) -> Any:
         byte_of = {letter: byte for byte, letter in byte_letters().items()}
         return lambda token: bytes(byte_of[c] for c in token) if set(token) <= set(byte_of) else token.encode()
     if kinds & {"Metaspace", "ByteFallback", "Replace"}:
-        return _sentencepiece_bytes
+        return functools.partial(_sentencepiece_bytes, fallback="ByteFallback" in kinds)
     raise DataError(
         f"{where}: how its tokens become text is not known (decoder {', '.join(map(str, kinds))})",
         hint="tokenizers of bytes (GPT-2's, LLaMA 3's) and SentencePiece's (LLaMA 2's) are; core.load takes ids",
     )
 
 
-def _sentencepiece_bytes(token: str) -> bytes:
-    byte = BYTE.fullmatch(token)
+def _sentencepiece_bytes(token: str, fallback: bool) -> bytes:
+    byte = BYTE.fullmatch(token) if fallback else None
     return bytes([int(byte[1], 16)]) if byte else token.replace(BLANK, " ").encode()
 
 
@@ -203,6 +242,13 @@ def _rendered(template: str, **given: Any) -> str:
         raise DataError(
             f"the chat template says: {error}", hint="it may take no --system, or want turns in another order"
         ) from None
+
+
+def _tojson(
+    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+) -> str:
+    """The filter as transformers has it: Jinja's own escapes HTML."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 @functools.lru_cache(maxsize=4)
@@ -232,6 +278,6 @@ def _compiled(template: str) -> Any:
         trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation]
     )
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
+    environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = raise_exception
     return environment.from_string(template)

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from core.data.choose import Choice, choose_tokenizer, parse_spec
-from core.data.gpt2 import load_gpt2
-from core.data.shards import Shard, tokenizer_record
+from core.data.gpt2 import HASH, load_gpt2
+from core.data.shards import Shard, json_sidecar, tokenizer_record
 from core.data.tokenizer import Tokenizer, bytes_tokenizer, load_tokenizer
 from core.errors import DataError
+
+HASHES = {"gpt2": HASH}  # what a shard's header may promise -> that tokenizer's hash
 
 
 def shards_record(shards: Sequence[Shard]) -> dict[str, Any] | None:
@@ -52,7 +54,8 @@ def check_record(
             f"{made}, the run with {_short(recorded.record())}",
             hint="prepare the text again with the run's tokenizer.json, as bpe:PATH",
         )
-    if len(preference) == 1 and parse_spec(preference[0], where)[0] != record.get("kind"):
+    kind, path = parse_spec(preference[0], where) if len(preference) == 1 else (record.get("kind"), None)
+    if path is None and kind != record.get("kind"):
         raise DataError(
             f"{where}: {made}, the config asks for {preference[0]}", hint=f'write tokenizer = "{record.get("kind")}"'
         )
@@ -61,6 +64,25 @@ def check_record(
             f"{made}, whose {record['vocab_size']:,} ids do not fit the model's vocabulary of {vocab:,}",
             hint="raise the model's vocabulary in [dims]",
         )
+
+
+def check_promise(shards: Sequence[Shard], tokenizer: Tokenizer, notes: list[str]) -> None:
+    """For shards whose sidecar names no tokenizer: DataError where their header promises another one than `tokenizer`,
+    a note where nothing says which it was."""
+    for shard in shards:
+        if tokenizer_record(shard.path) is not None:
+            continue
+        promised = None if json_sidecar(shard.path).exists() else shard.format.tokenizer
+        if promised is None:
+            notes.append(
+                f"{shard.path}: nothing says whose ids these are; they are taken for those of {tokenizer.name}"
+            )
+        elif promised in HASHES and HASHES[promised] not in tokenizer.hashes:
+            raise DataError(
+                f"{shard.path}: a shard of {shard.format.name}'s format without a sidecar holds the ids of {promised}; "
+                f"the model's tokenizer is {_short(tokenizer.record())}",
+                hint="prepare the text again: core data prepare TEXT --tokenizer FILE, with the model's tokenizer.json",
+            )
 
 
 def find_tokenizer(record: dict[str, Any], shards: Sequence[Path], preference: Sequence[str], offline: bool) -> Choice:

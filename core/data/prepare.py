@@ -20,18 +20,18 @@ from core.cache import cache_folder, read_json
 from core.data.cache import staged_folder
 from core.data.choose import Choice, choose_tokenizer
 from core.data.inputs import Inputs, resolve
-from core.data.match import check_record, find_tokenizer, promised_tokenizer, shards_record
+from core.data.match import check_promise, check_record, find_tokenizer, promised_tokenizer, shards_record
 from core.data.shards import InMemory, Piece, Shard, format_for, open_shard, verify_shard, write_shards
 from core.data.source import TokenSource
-from core.data.text import Document, Progress, corpus_digest, tokenise
+from core.data.text import Document, Progress, Reading, corpus_digest, tokenise
 from core.data.tokenizer import Tokenizer
 from core.errors import DataError
 
-VERSION = 1  # of how text becomes cached tokens
+VERSION = 2  # of how text becomes cached tokens
 
 
 class DataConfig(Protocol):
-    """The `[data]` table of a run config."""
+    """The `[data]` table of a run config. `field` and `separator`, where it has them, are those of `Reading`."""
 
     @property
     def train(self) -> str | Sequence[str]: ...
@@ -71,25 +71,28 @@ def open_data(
     where: Callable[[str], str] = str,
     offline: bool = False,
     progress: Progress | None = None,
+    why: str = "recorded by the run",
 ) -> Data:
     """The data of a run.
 
     dims: B and T, and V, the model's vocabulary, unless `vocab` gives it; tokenizer: the one that a checkpoint
-    recorded, instead of a choice; where: a config key such as "data.train" to its place, for messages; offline: no
-    download (CORELM_OFFLINE=1 says the same). UsageError where names match nothing, DataError for what is in the files.
+    or the weights brought, instead of a choice, and `why`; where: a config key such as "data.train" to its place, for
+    messages; offline: no download (CORELM_OFFLINE=1 says the same). UsageError where names match nothing, DataError
+    for what is in the files.
     """
     B, T = int(dims["B"]), int(dims["T"])
     vocab = vocab if vocab is not None else int(dims["V"]) if "V" in dims else None
     notes: list[str] = []
-    train = resolve(as_list(data.train), "train", where("data.train"), notes)
-    val = resolve(as_list(data.val), "val", where("data.val"), notes) if data.val else Inputs()
+    reading = Reading(getattr(data, "field", ""), getattr(data, "separator", ""))
+    train = resolve(as_list(data.train), "train", where("data.train"), notes, reading)
+    val = resolve(as_list(data.val), "val", where("data.val"), notes, reading) if data.val else Inputs()
     shared = sorted(str(path) for path in train.files & val.files)
     if shared:
         notes.append(
             f"warning: train and val share {', '.join(shared[:3])}: the validation loss is no measure of learning"
         )
 
-    choice = _choose(data, train, val, vocab, tokenizer, where("data.tokenizer"), offline, notes)
+    choice = _choose(data, train, val, vocab, tokenizer, where("data.tokenizer"), offline, notes, why)
     chosen = choice.tokenizer if choice else None
     sources = {
         part: [*inputs.shards, *token_pieces(inputs.documents, chosen, notes, progress, part)]
@@ -115,7 +118,11 @@ def token_pieces(
     """Documents as tokens: shards in the cache, or in memory where it is read-only."""
     if not documents or tokenizer is None:
         return []
-    key = hashlib.sha256(f"{VERSION} {corpus_digest(documents)} {tokenizer.hash}".encode()).hexdigest()[:32]
+    if tokenizer.eot is None:
+        notes.append(f"tokenizer {tokenizer.name} has no end of text: nothing is between two documents")
+    key = hashlib.sha256(
+        f"{VERSION} {corpus_digest(documents)} {tokenizer.hash} {tokenizer.frame}".encode()
+    ).hexdigest()[:32]
     folder = cache_folder() / "tokens" / key
     known = _cached_tokens(folder, notes)
     if known:
@@ -168,6 +175,7 @@ def _choose(
     where: str,
     offline: bool,
     notes: list[str],
+    why: str,
 ) -> Choice | None:
     """The tokenizer: a recorded one, else what the shards were made with, else the config's preference."""
     preference = as_list(data.tokenizer)
@@ -176,7 +184,8 @@ def _choose(
     if record is not None:
         check_record(record, shards[0].path, recorded, preference, vocab, where)
     if recorded is not None:
-        return Choice(recorded, f"{recorded.name}, {recorded.vocab_size:,} ids, recorded by the run")
+        check_promise(shards, recorded, notes)
+        return Choice(recorded, f"{recorded.name}, {recorded.vocab_size:,} ids, {why}")
     if not shards:
         documents = train.documents
         return choose_tokenizer(

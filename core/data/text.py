@@ -2,16 +2,18 @@
 
 A document is a file, or a part of the builtin text. It is read in blocks and never whole, so that a file may be larger
 than the memory; blocks are cut where the tokenizer's pattern cuts too, so that the tokens do not depend on it. In
-tokens, each document starts with the end-of-text token, as in llm.c's shards.
+tokens, a document is framed as its tokenizer frames one: `Tokenizer.frame`. A file may hold several documents, a line
+of JSON each or with a separator between them: `Reading`.
 
-Text is UTF-8. A byte-order mark is dropped, and bytes that are not UTF-8 become U+FFFD; everything else, NULs and
-carriage returns included, is kept as it is.
+Text is UTF-8, or UTF-16 or UTF-32 where a byte-order mark says so. The mark is dropped, and bytes that are not UTF-8
+become U+FFFD; everything else, NULs and carriage returns included, is kept as it is.
 """
 
 from __future__ import annotations
 
 import codecs
 import hashlib
+import json
 import os
 import re
 from collections import deque
@@ -27,7 +29,8 @@ from numpy.typing import NDArray
 from core import signals
 from core.data.digests import file_sha256
 from core.data.tokenizer import Tokenizer
-from core.errors import DataError
+from core.errors import DataError, did_you_mean
+from core.outside import parse_json
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -36,17 +39,39 @@ Progress = Callable[[int, int, str], None]  # done, total, of what
 BLOCK_BYTES = 1 << 20
 LONGEST_BLOCK = 16 << 20  # characters: a text without a single word boundary is cut here
 BAD_SHARE = 0.1  # a file with more bytes than this that are not UTF-8 is no text
-BOUNDARY = re.compile(r"[^\W_](?=[ \t\r\n])")
+BOUNDARIES = (re.compile(r"[^\W_](?= [^\W_])"), re.compile(r"[^\W_](?=[ \t\r\n])"))  # the first that there is
+MARKS = {  # byte-order mark -> encoding, the longer ones first
+    b"\xff\xfe\0\0": "utf-32",
+    b"\0\0\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+NULS = 0.3  # of the bytes: text in UTF-16 or UTF-32 without a mark, in letters of ASCII
+LINES = (".jsonl", ".ndjson")
 
 
 @dataclass(frozen=True)
 class Document:
-    """A text with a name. `blocks()` reads it from the start each time; `digest` is the sha256 of its bytes."""
+    """A text with a name. `blocks()` reads it from the start each time; `digest` is the sha256 of its bytes, and of how
+    they are read. each: every block is a document by itself, not a part of one."""
 
     name: str
     size: int  # bytes
     digest: str
     blocks: Callable[[], Iterator[str]]
+    each: bool = False
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files hold documents. field: of each line's object in a .jsonl, the one with the text. separator: what is
+    between the documents of a text file; "": a file is one document."""
+
+    field: str = ""
+    separator: str = ""
+
+
+WHOLE = Reading()  # a file is a document
 
 
 def corpus_digest(documents: Sequence[Document]) -> str:
@@ -54,14 +79,24 @@ def corpus_digest(documents: Sequence[Document]) -> str:
     return hashlib.sha256("\n".join(d.digest for d in documents).encode()).hexdigest()
 
 
-def text_document(path: Path, notes: list[str]) -> Document:
-    """A text file as a document; reading it may add to `notes`."""
+def text_document(path: Path, notes: list[str], reading: Reading = WHOLE) -> Document:
+    """A text file as a document, or as several; reading it may add to `notes`.
+
+    DataError for what is no file, and for a .jsonl where `reading` names no field.
+    """
     if not path.is_file():
         raise DataError(
             f"{path}: expected a file, got something else (a pipe, a device, a dangling link)", hint="leave it out"
         )
     try:
-        return Document(str(path), path.stat().st_size, file_sha256(path), lambda: read_blocks(path, notes))
+        size, digest = path.stat().st_size, file_sha256(path)
+        if path.suffix.lower() in LINES:
+            field = reading.field or _no_field(path)
+            return Document(str(path), size, f"{digest} {field}", lambda: _lines(path, field, notes), each=True)
+        if reading.separator:
+            cut = reading.separator
+            return Document(str(path), size, f"{digest} {cut}", lambda: _between(path, cut, notes), each=True)
+        return Document(str(path), size, digest, lambda: read_blocks(path, notes))
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read: {error.strerror or error}", hint="check the path and its rights"
@@ -69,10 +104,17 @@ def text_document(path: Path, notes: list[str]) -> Document:
 
 
 def folder_files(folder: Path) -> list[Path]:
-    """All files below a folder in the order of their names, hidden ones left out."""
+    """All files below a folder in the order of their names, hidden ones left out; each folder once, links followed."""
     found: list[Path] = []
-    for root, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    seen = {os.path.realpath(folder)}
+    for root, folders, files in os.walk(folder, followlinks=True):
+        kept = []
+        for name in sorted(folders):
+            real = os.path.realpath(os.path.join(root, name))
+            if not name.startswith(".") and real not in seen:
+                seen.add(real)
+                kept.append(name)
+        folders[:] = kept
         found += [Path(root) / name for name in files if not name.startswith(".")]
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
@@ -88,6 +130,18 @@ def read_blocks(path: Path, notes: list[str]) -> Iterator[str]:
 
 
 def _read_blocks(path: Path, notes: list[str]) -> Iterator[str]:
+    with path.open("rb") as file:
+        begin = file.read(4096)
+    marked = next((encoding for mark, encoding in MARKS.items() if begin.startswith(mark)), None)
+    if marked:
+        yield from _marked_blocks(path, marked)
+        return
+    if begin.count(0) > NULS * len(begin):
+        raise DataError(
+            f"{path}: {begin.count(0):,} of its first {len(begin):,} bytes are 0: expected UTF-8, or UTF-16 or UTF-32 "
+            "with a byte-order mark",
+            hint="save it as UTF-8 (iconv -f utf-16le -t utf-8), or leave it out",
+        )
     decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
     text, tail, bad, first = "", b"", 0, True
     with path.open("rb") as file:
@@ -113,34 +167,131 @@ def _read_blocks(path: Path, notes: list[str]) -> Iterator[str]:
         notes.append(f"{path}: {bad:,} places that are not UTF-8 became U+FFFD")
 
 
+def _marked_blocks(path: Path, encoding: str) -> Iterator[str]:
+    """The blocks of a file in the encoding that its mark says. DataError where it is not."""
+    decoder, text = codecs.getincrementaldecoder(encoding)("strict"), ""
+    with path.open("rb") as file:
+        while True:
+            raw = file.read(BLOCK_BYTES)
+            try:
+                text += decoder.decode(raw, not raw)
+            except UnicodeDecodeError as error:
+                raise DataError(
+                    f"{path}: begins with the mark of {encoding.upper()} and is no {encoding.upper()}: {error.reason}",
+                    hint="save it as UTF-8, or leave it out",
+                ) from None
+            if not raw:
+                break
+            if cut := _cut(text):
+                yield text[:cut]
+                text = text[cut:]
+    if text:
+        yield text
+
+
+def _no_field(path: Path) -> str:
+    """DataError for a .jsonl whose texts' field nobody named, with the fields of its first line."""
+    try:
+        with path.open("rb") as file:
+            first = parse_json(file.readline(BLOCK_BYTES))
+        texts = [key for key, value in first.items() if isinstance(value, str)]
+    except (ValueError, AttributeError):
+        texts = []
+    name = "text" if "text" in texts or not texts else texts[0]
+    raise DataError(
+        f"{path}: a line of JSON for each document, and no field of them is named"
+        + (f"; the first line has {', '.join(map(repr, texts[:8]))}" if texts else ""),
+        hint=f'[data] field = "{name}" reads the texts there (--field {name}); as plain text, call the file .txt',
+    )
+
+
+def _lines(path: Path, field: str, notes: list[str]) -> Iterator[str]:
+    """The texts of a .jsonl, one a line. DataError names the line that has none."""
+    number = 0
+    for block in _whole_lines(path, notes):
+        for line in block.split("\n"):
+            number += 1
+            if not line.strip():
+                continue
+            try:
+                value = parse_json(line)
+            except ValueError as error:
+                raise DataError(
+                    f"{path}:{number}: not a line of JSON: {error}", hint="mend it, or take it out"
+                ) from None
+            found = value.get(field) if isinstance(value, dict) else None
+            if not isinstance(found, str):
+                keys = list(value) if isinstance(value, dict) else []
+                raise DataError(
+                    f'{path}:{number}: expected an object with a text in "{field}", got {json.dumps(value):.80}'
+                    f"{did_you_mean(field, keys)}",
+                    hint="[data] field (--field) names the field of the texts",
+                )
+            yield found
+
+
+def _whole_lines(path: Path, notes: list[str]) -> Iterator[str]:
+    """Blocks of a text that end with a line, without the last line's end."""
+    rest = ""
+    for block in read_blocks(path, notes):
+        lines, newline, last = (rest + block).rpartition("\n")
+        if newline:
+            yield lines
+        rest = last
+    if rest:
+        yield rest
+
+
+def _between(path: Path, separator: str, notes: list[str]) -> Iterator[str]:
+    """The texts between separators, without white space around them; empty ones are left out."""
+    rest = ""
+    for block in read_blocks(path, notes):
+        *whole, rest = (rest + block).split(separator)
+        yield from (text for part in whole if (text := part.strip()))
+    if text := rest.strip():
+        yield text
+
+
 def _cut(text: str) -> int:
-    """Where to cut: before the last whitespace that follows a letter or digit. No piece of the pattern spans that
-    place or looks beyond it, so both parts tokenise as the whole does. 0: nowhere yet."""
-    for start in (max(0, len(text) - 4096), 0):
-        cut = 0
-        for found in BOUNDARY.finditer(text, start):
-            cut = found.end()
-        if cut:
-            return cut
+    """Where to cut: before the last white space that follows a letter or digit, one blank before a letter where there
+    is one. No piece of the pattern spans that place or looks beyond it, and a tokenizer that puts a blank before what
+    it gets has one to put there (`encode_more`): both parts tokenise as the whole does. 0: nowhere yet."""
+    for boundary in BOUNDARIES:
+        for start in (max(0, len(text) - 4096), 0):
+            cut = 0
+            for found in boundary.finditer(text, start):
+                cut = found.end()
+            if cut:
+                return cut
     return LONGEST_BLOCK if len(text) > LONGEST_BLOCK else 0
 
 
 def tokenise(
     documents: Sequence[Document], tokenizer: Tokenizer, progress: Progress | None = None
 ) -> Iterator[NDArray[np.int32]]:
-    """The documents' tokens in order, in chunks (n,) int32; each document starts with the end-of-text token."""
-    start = np.array([] if tokenizer.eot is None else [tokenizer.eot], np.int32)
+    """The documents' tokens in order, in chunks (n,) int32, each document in the tokenizer's frame."""
+    between, begin = (np.array(ids, np.int32) for ids in tokenizer.frame)
     total, done = sum(document.size for document in documents), 0
 
-    def pieces() -> Iterator[tuple[str | None, Document]]:
+    def pieces() -> Iterator[tuple[str, int | None, Document]]:
+        """Texts, each with the number of the document that it begins, None where it goes on."""
+        number = 0
         for document in documents:
-            yield None, document
-            for block in document.blocks():
-                yield block, document
+            if not document.each:
+                blocks = iter(["".join(document.blocks())]) if tokenizer.whole else document.blocks()
+                yield next(blocks, ""), number, document
+                yield from ((text, None, document) for text in blocks)
+                number += 1
+                continue
+            for text in document.blocks():
+                yield text, number, document
+                number += 1
 
-    def encode(piece: tuple[str | None, Document]) -> tuple[NDArray[np.int32], int, Document]:
-        text, document = piece
-        return (start, 0, document) if text is None else (tokenizer.encode(text), len(text), document)
+    def encode(piece: tuple[str, int | None, Document]) -> tuple[NDArray[np.int32], int, Document]:
+        text, number, document = piece
+        if number is None:
+            return tokenizer.encode_more(text), len(text), document
+        return np.concatenate([*[between][: number > 0], begin, tokenizer.encode(text)]), len(text), document
 
     for tokens, characters, document in _parallel(encode, pieces()):
         yield tokens

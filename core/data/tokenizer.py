@@ -57,6 +57,18 @@ class Tokenizer:
         self.eot: int | None = len(self.tokens)
         self.vocab_size = len(self.tokens) + 1
         self.begin: tuple[int, ...] = ()  # ids that a prompt begins with
+        self.bos: int | None = self.eot  # the id that config.json names as the begin of a text
+        self.dummy = 0  # bytes that the first token of a text has and the text has not
+
+    @property
+    def whole(self) -> bool:
+        """Whether tokens may go on over a blank behind a word, so that a text cannot be encoded in parts."""
+        return False
+
+    @property
+    def frame(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The ids between two documents, and those that each begins with: end of text, as in llm.c's shards."""
+        return (), (() if self.eot is None else (self.eot,))
 
     def encode(self, text: str) -> NDArray[np.int32]:
         """Ids (n,) int32. A lone surrogate counts as U+FFFD; runs of one kind beyond 4,096 characters are cut."""
@@ -65,6 +77,10 @@ class Tokenizer:
             return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
         parts = [self._encode_part(part) for part in split_runs(text)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def encode_more(self, text: str) -> NDArray[np.int32]:
+        """The ids of a later part of a text, cut before a blank that follows a letter or digit."""
+        return self.encode(text)
 
     def decode_bytes(self, ids: ArrayLike) -> bytes:
         """The bytes of ids (n,); an id that stands for nothing (padding of the vocabulary) gives U+FFFD."""
@@ -87,6 +103,11 @@ class Tokenizer:
         for token in self.tokens:
             hasher.update(len(token).to_bytes(4, "little") + token)
         return hasher.hexdigest()
+
+    @property
+    def hashes(self) -> frozenset[str]:
+        """The hashes of tokenizers that give the same ids, its own included."""
+        return frozenset([self.hash])
 
     def record(self) -> dict[str, Any]:
         """What shards and runs note of their tokenizer."""

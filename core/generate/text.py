@@ -38,6 +38,7 @@ class Continuation:
         self._ends = {tokenizer.eot, *ends}
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""  # text that may be the begin of a stop
+        self._opens = bool(getattr(tokenizer, "dummy", 0)) and not prompt
         self.tokens: list[int] = []
         self.text, self.ended = "", ""
         if prompt:
@@ -50,7 +51,10 @@ class Continuation:
             self.end(END)
             return
         self.tokens.append(token)
-        self._add(self._decoder.decode(self._tokenizer.decode_bytes([token])))
+        data = self._tokenizer.decode_bytes([token])
+        if self._opens:  # the blank that the tokenizer puts before a text is none of it
+            data, self._opens = data.removeprefix(b" "), False
+        self._add(self._decoder.decode(data))
 
     def _add(self, text: str) -> None:
         text = self._held + text

@@ -207,7 +207,7 @@ def _hf_dims(source: ModelSource, value: Any, path: tuple[str, ...], problems: P
         _table(source, table, here, problems, ("from", "absent", "null"))
         _strings(source, table.get("from"), here, problems)
         if "absent" in as_list(table.get("from")):
-            wrong(source, here, entry, "keys of config.json", problems, '{ from = KEYS, absent = SIZE } for no key')
+            wrong(source, here, entry, "keys of config.json", problems, "{ from = KEYS, absent = SIZE } for no key")
         for key in ("absent", "null"):
             if key in table and (why := unusable(table[key])):
                 problems.also(source.where(*here), f"{source.where(*here)}: {key}: {why}")

@@ -287,12 +287,13 @@ def repair_latest(found: Checkpoint) -> str | None:
     return said
 
 
-def retain(checkpoints: Path, newest: int, keep_last: int, keep_every: int) -> list[str]:
+def retain(checkpoints: Path, newest: int, keep_last: int, keep_every: int, best: int | None = None) -> list[str]:
     """Remove what need not be kept, after this process saved checkpoint `newest`; returns what could not be removed.
 
-    Kept: the last `keep_last` whole ones up to `newest`, which is one of them, and each that `keep_every` (0: none)
-    divides. One with a missing or cut file is not whole and does not count; if `newest` is not, nothing is removed.
-    Later ones than `newest` are another history's (a resume that fell back) and go when their turn comes.
+    Kept: the last `keep_last` whole ones up to `newest`, which is one of them, each that `keep_every` (0: none)
+    divides, and step `best`. One with a missing or cut file is not whole and does not count; if `newest` is not,
+    nothing is removed. Later ones than `newest` are another history's (a resume that fell back) and go when their turn
+    comes.
     """
     found = [s for s in steps(checkpoints) if s <= newest]
     whole = [s for s in found if _whole(checkpoints / folder_name(s))][: max(1, keep_last)]
@@ -300,7 +301,7 @@ def retain(checkpoints: Path, newest: int, keep_last: int, keep_every: int) -> l
         return []
     problems = []
     for step in found:
-        if step not in whole and not (keep_every and step % keep_every == 0):
+        if step not in whole and step != best and not (keep_every and step % keep_every == 0):
             path = checkpoints / folder_name(step)
             try:
                 _remove(path)

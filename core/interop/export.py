@@ -24,15 +24,15 @@ PRECISIONS = ("f32", "bf16")
 
 @dataclass(frozen=True)
 class Export:
-    """What is to be written. extra: file name -> contents that go into a folder too (a tokenizer). end_of_text: the id
-    of its end-of-text token."""
+    """What is to be written. extra: file name -> contents that go into a folder too (a tokenizer). ids: the
+    token ids of config.json, such as eos_token_id, None for none."""
 
     opened: Opened
     graph: Graph
     weights: Mapping[str, Array]
     precision: str
     extra: Mapping[str, bytes]
-    end_of_text: int | None
+    ids: Mapping[str, Any]
 
 
 def prepare(
@@ -40,11 +40,14 @@ def prepare(
     registry: Registry,
     precision: str,
     extra: Mapping[str, bytes] | None = None,
-    end_of_text: int | None = None,
+    ids: Mapping[str, Any] | None = None,
 ) -> Export:
-    """An Export of what lies at a path. Raises CheckpointError for weights that are not the model's."""
+    """An Export of what is at a path; `ids` where it brings none of its own.
+
+    Raises CheckpointError for weights that are not the model's.
+    """
     graph = opened.source.build(registry, dict(opened.dims))
-    return Export(opened, graph, opened.parameters(graph), precision, dict(extra or {}), end_of_text)
+    return Export(opened, graph, opened.parameters(graph), precision, dict(extra or {}), dict(ids or {}))
 
 
 def check_meaning(export: Export, registry: Registry, find: Callable[[], Found | None], format: str) -> None:

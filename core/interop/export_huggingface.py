@@ -17,8 +17,10 @@ from core.errors import BuildError, CheckpointError
 from core.interop import files, huggingface
 from core.interop.export import Export, check_meaning
 from core.interop.foreign import Array
+from core.interop.generation import BEGIN, END, PADDING
+from core.interop.generation import FILE as GENERATION
 from core.interop.huggingface import WHOLE
-from core.interop.huggingface_config import CONFIG, TABLE, written
+from core.interop.huggingface_config import CONFIG, TABLE, listed, written
 from core.interop.staging import staged
 from core.interop.tensors import write_tensors
 from core.registry import Registry
@@ -41,6 +43,8 @@ def write(export: Export, registry: Registry, out: Path) -> None:
         files.make_folder(path)
         files.write_durably(path / CONFIG, files.to_json(config))
         write_tensors(path / WHOLE, tensors, {"format": "pt"})  # what transformers wants to see there
+        if export.opened.generation.config is not None:
+            files.write_durably(path / GENERATION, files.to_json(dict(export.opened.generation.config)))
         for name, data in export.extra.items():
             files.write_durably(path / name, data)
         files.sync_folder(path)
@@ -64,23 +68,18 @@ def _read_back(export: Export, registry: Registry, path: Path) -> None:
 
 
 def config_of(export: Export) -> dict[str, Any]:
-    """config.json: what [hf] says of the model, its sizes, and the few keys more that it ignores and others use."""
+    """config.json: what [hf] says of the model, its sizes, the precision, and the ids that texts begin and end with."""
     graph = export.graph
     where = graph.source.where(TABLE)
-    names = huggingface.listed(graph.source, "architectures")
+    names = listed(graph.source, "architectures")
     if not names:
         raise BuildError(f"{where}: there are no architectures to write")
     config: dict[str, Any] = {"architectures": names[:1]}
     for key, value in written(graph):
         _put(config, key, value, where)
-    for key, value in {
-        "torch_dtype": TORCH[export.precision],
-        "bos_token_id": export.end_of_text,
-        "eos_token_id": export.end_of_text,
-    }.items():
-        if value is not None:
-            config.setdefault(key, value)
-    return config
+    own = export.opened.generation.ids
+    none = {} if own else dict.fromkeys((BEGIN, END, PADDING))  # null: a class's default may be no id of this model
+    return {**config, "torch_dtype": TORCH[export.precision], **none, **export.ids, **own}
 
 
 def _put(config: dict[str, Any], key: str, value: Any, where: str) -> None:
@@ -98,7 +97,7 @@ class Tensors(Mapping[str, Array]):
     """The model's parameters by Hugging Face's names and in their shapes, each made when it is asked for."""
 
     def __init__(self, export: Export) -> None:
-        prefix = (huggingface.listed(export.graph.source, "prefix") or [""])[0]
+        prefix = (listed(export.graph.source, "prefix") or [""])[0]
         self._makers: dict[str, Callable[[], Array]] = {}
         self._narrow = export.precision == "bf16"
         for parameter, rule in huggingface.rules(export.graph).items():

@@ -1,4 +1,4 @@
-"""config.json by a model's [hf] table: the sizes that it gives, the values that it must have, the keys that say nothing.
+"""config.json by a model's [hf] table: the sizes that it gives, the values that it must have, keys that say nothing.
 
 Absent and null are two things, as in transformers: an absent key has its class's default, a null is a value. Of two
 keys for one thing, the values must agree. Knows no architecture: what a key means is the models' data, and what the
@@ -147,7 +147,7 @@ def _unexpected(entry: Expected, config: Mapping[str, Any]) -> Iterator[str]:
     there = [(key, value) for key in entry.keys for value in _values(config, key) if value is not MISSING]
     if not there and ABSENT not in entry.allowed:
         yield f"{' or '.join(k.removesuffix(EVERY) for k in entry.keys)} is absent, expected {words}"
-    for key, value in dict((key, value) for key, value in there if not _is(value, entry.allowed)).items():
+    for key, value in {key: value for key, value in there if not _is(value, entry.allowed)}.items():
         yield f"{key.removesuffix(EVERY)} is {json.dumps(value):.100}, expected {words}"
 
 
@@ -161,8 +161,8 @@ def _is(value: Any, allowed: Sequence[Any]) -> bool:
 def _unknown(source: ModelSource, config: Mapping[str, Any]) -> Iterator[str]:
     """A line for each key that nothing accounts for."""
     ignore = listed(source, "ignore")
-    known = {key.removesuffix(EVERY) for entry in (*sizes(source).values(), *expected(source)) for key in entry.keys}
-    known.add("architectures")
+    of = [size.keys for size in sizes(source).values()] + [entry.keys for entry in expected(source)]
+    known = {"architectures", *(key.removesuffix(EVERY) for keys in of for key in keys)}
     tables = {table for key in known for table in _up_to(key)[:-1]}
     for key in _leaves(config):
         no_table = key in tables and not look_up(config, key)  # null where a table may be: it is not there

@@ -34,7 +34,13 @@ def import_model(opened: Opened, registry: Registry, out: Path, tokenizer_json: 
         optimizer={},
         model_toml=opened.source.to_toml(dict(opened.dims)),
         tokenizer_json=tokenizer_json,
-        state={"step": 0, "steps": 0, "tokens": 0, "imported": {"from": opened.path.resolve().name, "as": opened.kind}},
+        state={
+            "step": 0,
+            "steps": 0,
+            "tokens": 0,
+            "imported": {"from": opened.path.resolve().name, "as": opened.kind},
+            **opened.generation.state(),
+        },
     )
     with staged(new_path(out)) as path:
         checkpoint.stage(path, contents)

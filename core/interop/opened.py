@@ -16,6 +16,7 @@ from core.expr import Number, trim
 from core.graph import Graph, ModelSource, load_model
 from core.interop import checkpoint, huggingface, llmc
 from core.interop.foreign import Array, raise_some
+from core.interop.generation import Generation, of_folder, of_state
 from core.interop.weights import CHECKPOINT, HUGGINGFACE, LLMC, MODEL, identify
 from core.registry import Registry
 
@@ -28,7 +29,7 @@ class Opened:
 
     kind: as `weights.identify` names it. path: the checkpoint's folder, where a run was named. dims: over the model's
     own. weights: by our names, without padding, read when asked for; None where they are to be drawn. recorded: node ->
-    variant of a run. step: of a checkpoint. tokenizer_json: a checkpoint's.
+    variant of a run. step: of a checkpoint. tokenizer_json: a checkpoint's. generation: how its texts begin and end.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class Opened:
     tokenizer_json: str | None = None
     recorded: Mapping[str, str] = field(default_factory=dict)
     step: int = 0
+    generation: Generation = Generation()
 
     def parameters(self, graph: Graph) -> Mapping[str, Array]:
         """The weights, their names and shapes held against the graph's. CheckpointError for a misfit."""
@@ -77,12 +79,15 @@ def _checkpoint(path: Path, registry: Registry, dims: Dims) -> Opened:
         found.tokenizer_json,
         found.state.get("variants", {}),
         found.step,
+        of_state(found.state),
     )
 
 
 def _huggingface(path: Path, registry: Registry, dims: Dims) -> Opened:
-    found = huggingface.find(huggingface.open_folder(path), registry, dims)
-    return Opened(HUGGINGFACE, path, found.source, found.dims, found.weights)
+    folder = huggingface.open_folder(path)
+    found = huggingface.find(folder, registry, dims)
+    ends = of_folder(path, folder.config)
+    return Opened(HUGGINGFACE, path, found.source, found.dims, found.weights, generation=ends)
 
 
 def _llmc(path: Path, registry: Registry, dims: Dims) -> Opened:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import CheckpointError, UsageError, did_you_mean
 from core.graph import Graph
 from core.interop import checkpoint, huggingface, llmc
 from core.interop.foreign import Array
+from core.interop.generation import Generation, of_folder, of_state
+from core.interop.huggingface_config import CONFIG
 from core.registry import Registry
 
 MODEL, CHECKPOINT, HUGGINGFACE, LLMC = "a model", "a checkpoint", "a Hugging Face folder", "an llm.c file"
@@ -48,10 +51,10 @@ def identify(path: str | Path, registry: Registry) -> str:
 def _folder(path: Path) -> str:
     ours = (path / checkpoint.MANIFEST).is_file() or checkpoint.STEP.fullmatch(path.name) is not None
     ours = ours or bool(checkpoint.steps(path) or checkpoint.steps(path / "checkpoints"))
-    theirs = (path / huggingface.CONFIG).is_file()
+    theirs = (path / CONFIG).is_file()
     if ours and theirs:
         raise CheckpointError(
-            f"{path}: both {CHECKPOINT} and {HUGGINGFACE}: it holds {huggingface.CONFIG} too",
+            f"{path}: both {CHECKPOINT} and {HUGGINGFACE}: it holds {CONFIG} too",
             hint="give the checkpoint's own folder (checkpoints/step_00001000), or move one of them away",
         )
     if ours or theirs:
@@ -59,7 +62,7 @@ def _folder(path: Path) -> str:
     if (path / "checkpoints").is_dir():
         raise CheckpointError(f"{path}: a run without a checkpoint so far")
     if list(path.glob("*.safetensors")):
-        raise CheckpointError(f"{path}: there is no {huggingface.CONFIG} beside the safetensors files", hint=EXPECTED)
+        raise CheckpointError(f"{path}: there is no {CONFIG} beside the safetensors files", hint=EXPECTED)
     raise CheckpointError(f"{path}: nothing here is known", hint=EXPECTED)
 
 
@@ -85,8 +88,27 @@ def _file(path: Path) -> str:
     raise CheckpointError(f"{path}: nothing that is known", hint=EXPECTED)
 
 
+@dataclass(frozen=True)
+class Start:
+    """What a run can start from: parameters by the model's names, read when asked for, and what came with them.
+
+    kind: as `identify` names it. path: the checkpoint's folder, where a run was named. tokenizer_json: a checkpoint's.
+    """
+
+    kind: str
+    path: Path
+    parameters: Mapping[str, Array]
+    tokenizer_json: str | None = None
+    generation: Generation = Generation()
+
+
 def read_weights(path: str | Path, graph: Graph, registry: Registry) -> Mapping[str, Array]:
-    """The parameters at `path` for a model that is settled: by its names, without padding, each read when asked for.
+    """The parameters of `open_weights`."""
+    return open_weights(path, graph, registry).parameters
+
+
+def open_weights(path: str | Path, graph: Graph, registry: Registry) -> Start:
+    """What is at `path` for a model that is settled: its parameters by name, without padding, each read when asked for.
 
     path: a run's or checkpoint's folder (its newest), a Hugging Face folder, an llm.c file. A model of another kind
     or size is a CheckpointError. Of a checkpoint, names and shapes are left to be checked against the engine's.
@@ -96,7 +118,10 @@ def read_weights(path: str | Path, graph: Graph, registry: Registry) -> Mapping[
     if kind == MODEL:
         raise CheckpointError(f"{path}: a model without weights", hint="leave `weights` out: they are drawn")
     if kind == CHECKPOINT:
-        return checkpoint.find(where).parameters
+        found = checkpoint.find(where)
+        return Start(kind, found.path, found.parameters, found.tokenizer_json, of_state(found.state))
     if kind == HUGGINGFACE:
-        return huggingface.fitting(huggingface.open_folder(where), graph)
-    return llmc.fitting(llmc.open_file(where), graph, registry)
+        folder = huggingface.open_folder(where)
+        generation = of_folder(where, folder.config)
+        return Start(kind, where, huggingface.fitting(folder, graph), generation=generation)
+    return Start(kind, where, llmc.fitting(llmc.open_file(where), graph, registry))

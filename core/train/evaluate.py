@@ -67,17 +67,28 @@ def token_loss(engine: Engine) -> str:
     )
 
 
-def byte_lengths(tokenizer: Tokenizer) -> Array:
-    """(ids,) i64: how many bytes of text each id is; 0 for end of text."""
-    return tokenizer.lengths
+class Bytes:
+    """How many bytes of text tokens stand for: none for an end of text, and not the blank that a tokenizer puts before
+    a text, which is a byte of its first token and not of the text."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.lengths, self.dummy = tokenizer.lengths, tokenizer.dummy
+        self.opens = next(iter(tokenizer.frame[1][-1:]), -1)  # the id before a document's first token
+
+    def __call__(self, tokens: Array, targets: Array) -> int:
+        """Of targets (n,), each behind its token (n,)."""
+        known = targets < self.lengths.size
+        of = self.lengths[targets[known]]
+        first = (tokens[known] == self.opens) & (of > 0)
+        return int(of.sum()) - self.dummy * int(first.sum())
 
 
 def measure(
-    engine: Engine, batches: Iterable[tuple[Array, Array]], lengths: Array | None, progress: Progress | None = None
+    engine: Engine, batches: Iterable[tuple[Array, Array]], size: Bytes | None, progress: Progress | None = None
 ) -> Measured:
     """The model over batches of (tokens, targets), each (B, T); negative targets do not count.
 
-    lengths: of `byte_lengths`. progress is told how many targets are done.
+    size: None where no tokenizer is known. progress: called with the number of targets done.
     """
     terms, own = list(engine.graph.loss), token_loss(engine)
     loss = nll = 0.0
@@ -91,12 +102,11 @@ def measure(
             loss += weight * (float(found.sum()) if found.ndim else float(found) * n)
         nll += float(values[own].astype(np.float64).sum())
         count += n
-        if lengths is not None:
-            ids = targets[counted]
-            total_bytes += int(lengths[ids[ids < lengths.size]].sum())
+        if size is not None:
+            total_bytes += size(tokens[counted], targets[counted])
         if progress is not None:
             progress(count)
-    return Measured(loss / count, nll / count, count, total_bytes if lengths is not None else None)
+    return Measured(loss / count, nll / count, count, total_bytes if size is not None else None)
 
 
 def score_hellaswag(engine: Engine, examples: Iterable[Example], progress: Progress | None = None) -> Scored:

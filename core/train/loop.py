@@ -98,6 +98,7 @@ class Job:
     sample_prompt: str = ""
     sample_temperature: float = 0.8
     checkpoint_every: int = 0
+    keep_best: bool = False
     keep_last: int = 2
     keep_every: int = 0
     save_errors: str = "stop"
@@ -119,6 +120,7 @@ class Trainer:
         self._first: int = self.step
         self.tokens: int = before["tokens"]  # drawn so far, which is where the data stands
         self.best_val: float | None = before["best_val"]
+        self.best_step: int | None = before.get("best_step")  # whose checkpoint is kept as the best
         self.saved: int | None = self.step or None  # the newest step that is on disk
         job.detector.load(before)
         self._seconds = 0.0  # of a step: a running mean, for the estimate of what is left
@@ -136,6 +138,7 @@ class Trainer:
             "tokens": self.tokens,
             "updates": self.job.engine.updates,
             "best_val": self.best_val,
+            "best_step": self.best_step,
             **self.job.detector.state(),
         }
 
@@ -159,7 +162,9 @@ class Trainer:
                 self._sample(stop)
             job.run.metrics(metrics)
             self._call_hooks(metrics)
-            if self._due(job.checkpoint_every, last or stop.requested):
+            ends = last or stop.requested
+            at_end = ends and job.checkpoint_every != 0
+            if at_end or self._due(job.checkpoint_every, False) or self.best_step == self.step:
                 self._save_or_warn(last or stop.requested)
             self._say_refused()
             self._events += time.perf_counter() - before
@@ -297,6 +302,7 @@ class Trainer:
         best = math.isfinite(total) and (self.best_val is None or metrics["val_loss"] < self.best_val)
         if best:
             self.best_val = metrics["val_loss"]
+            self.best_step = self.step if job.keep_best else self.best_step
         job.display.line(f"val loss {metrics['val_loss']:.4f} over {count:,} tokens{' (best so far)' if best else ''}")
 
     def _sample(self, stop: Stop) -> None:
@@ -347,7 +353,8 @@ class Trainer:
         path = checkpoint.save(job.run.checkpoints, self.step, contents)
         self.saved = self.step
         job.display.line(f"saved {path} in {time.perf_counter() - begun:.1f} s")
-        for problem in checkpoint.retain(job.run.checkpoints, self.step, job.keep_last, job.keep_every):
+        kept = (job.keep_last, job.keep_every, self.best_step)
+        for problem in checkpoint.retain(job.run.checkpoints, self.step, *kept):
             job.display.line(f"warning: {problem}")
 
     def _refuse_not_finite(self, contents: Contents) -> None:

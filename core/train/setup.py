@@ -30,7 +30,8 @@ from core.expr import trim
 from core.graph import ModelSource, load_model
 from core.interop import checkpoint
 from core.interop.checkpoint import Checkpoint
-from core.interop.weights import read_weights
+from core.interop.generation import Generation, of_state
+from core.interop.weights import Start, open_weights
 from core.loader import load_registry
 from core.plan import TRAIN, Kept, Plan, check_fusion
 from core.plan.cost import per_token
@@ -48,6 +49,7 @@ from core.train.precheck import Precheck
 from core.train.provenance import made_with
 from core.train.report import duration, memory_in_use
 from core.train.run import Run, choose_folder, claim, occupied, resolved_config
+from core.train.tokenizers import tokenizer_for
 from core.train.tune import load_shipped, load_tuned
 from core.verdicts import Verdicts
 
@@ -101,7 +103,7 @@ def prepare(asked: Asked, display: Display, stack: ExitStack) -> Trainer:
     estimate = check_estimate(config, engine, plan, micro, done, asked.long)
     lr = learning_rate(config, registry)
     weights = find_weights(config, registry, engine) if start is None else None
-    data = find_data(config, engine, start, asked.allow_data_change, display)
+    data = find_data(config, engine, start, weights, asked.allow_data_change, display)
     if config.train.sample_every and data.tokenizer:
         engine.session(1).plan(1)  # a model that cannot generate is refused now, not at the first sample
     check_disk(config, engine, run, done)
@@ -124,10 +126,12 @@ def prepare(asked: Asked, display: Display, stack: ExitStack) -> Trainer:
     for note in checks.notes():
         display.line(f"  {note}")
     announce_start(config, start, before, record, estimate, display)
-    fill(config, engine, start, weights)
+    for remark in schedule_remarks(config, registry):
+        display.line(f"warning: {remark}")
+    fill(config, engine, start, weights, display)
     display.status("compiling kernels")
     engine.prepare()
-    job = make_job(config, registry, run, display, engine, data, micro, lr, record, start)
+    job = make_job(config, registry, run, display, engine, data, micro, lr, record, start, weights)
     return Trainer(job, start.state if start else None)
 
 
@@ -198,33 +202,41 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any], most: int =
     return lines + ([f"... and {len(keys) - most} more"] if len(keys) > most else [])
 
 
-def fill(config: RunConfig, engine: Engine, start: Checkpoint | None, weights: Mapping[str, Array] | None) -> None:
-    """Parameters and optimizer state: of the checkpoint, of `weights`, or drawn."""
+def fill(config: RunConfig, engine: Engine, start: Checkpoint | None, weights: Start | None, display: Display) -> None:
+    """Parameters and optimizer state: of the checkpoint, of `weights`, or drawn.
+
+    The states of another optimizer than the run's are left out, whatever their names, and that is said.
+    """
     if start is not None:
-        load_state(engine, start)
-        engine.set_step(start.step, start.state.get("updates"))
+        before, now = start.state.get("optimizer", config.optimizer.name), config.optimizer.name
+        load_state(engine, start, states=before == now)
+        engine.set_step(start.step, start.state.get("updates") if before == now else 0)
+        if before != now:
+            left = ", ".join(start.optimizer) or "none"
+            display.line(f"optimizer state: {before}'s ({left}) is left out; {now} begins with its own at 0")
     elif weights is not None:
         with of_weights(config):
-            engine.load_parameters(weights)
+            engine.load_parameters(weights.parameters)
     else:
         engine.initialize(config.seed)
 
 
-def load_state(engine: Engine, found: Checkpoint) -> None:
+def load_state(engine: Engine, found: Checkpoint, states: bool = True) -> None:
     """Copy a checkpoint's tensors into the engine. CheckpointError when names or shapes are not the model's."""
     try:
         engine.load_parameters(found.parameters)
-        engine.load_optimizer_state(found.optimizer)
+        if states:
+            engine.load_optimizer_state(found.optimizer)
     except BuildError as error:
         raise CheckpointError(f"{found.path}: does not fit the model: {error.message}", hint=error.hint) from None
 
 
-def find_weights(config: RunConfig, registry: Registry, engine: Engine) -> Mapping[str, Array] | None:
-    """The parameters that `weights` names, not yet read; None for a fresh start. CheckpointError if they do not fit."""
+def find_weights(config: RunConfig, registry: Registry, engine: Engine) -> Start | None:
+    """What `weights` names, its parameters not yet read; None for a fresh start. CheckpointError if they do not fit."""
     if not config.weights:
         return None
     with of_weights(config):
-        return read_weights(config.weights, engine.graph, registry)
+        return open_weights(config.weights, engine.graph, registry)
 
 
 @contextmanager
@@ -257,7 +269,7 @@ def build_engine(
     check_fusion(config.fuse, registry.ops, config.where)
     device = open_device(config.device) if device is None else device
     optimizer = registry.optimizer(config.optimizer.name, config.where("optimizer.name"))
-    options = options_of(config, "optimizer", optimizer.options)
+    options = options_of(config, "optimizer", optimizer.options, optimizer.below)
     return Engine(
         model,
         registry,
@@ -298,15 +310,19 @@ def check_disk(config: RunConfig, engine: Engine, run: Run, done: int) -> None:
         checkpoint.MODEL: width * sum(size for size, _ in elements),
         checkpoint.OPTIMIZER: width * states * sum(size for size, trains in elements if trains),
     }
-    saves = max(0, math.ceil((table.steps - done) / table.checkpoint_every))
-    checkpoint.check_room(run.checkpoints, sizes, table.keep_last, saves)
+    left = max(0, table.steps - done)
+    saves = math.ceil(left / table.checkpoint_every) if table.checkpoint_every > 0 else int(left > 0)
+    best = int(table.keep_best and table.val_every > 0)
+    checkpoint.check_room(run.checkpoints, sizes, table.keep_last + best, saves + best)
 
 
-def options_of(config: RunConfig, table: str, declared: Mapping[str, Any]) -> dict[str, Any]:
+def options_of(
+    config: RunConfig, table: str, declared: Mapping[str, Any], below: Mapping[str, float] = {}
+) -> dict[str, Any]:
     """The options in [optimizer] or [schedule], over the defaults that it declares. UsageError for what it has not."""
     held = getattr(config, table)
     beside = named_keys(type(held))
-    return check_options(held.options, declared, lambda option: config.where(f"{table}.{option}"), beside)
+    return check_options(held.options, declared, lambda option: config.where(f"{table}.{option}"), beside, below)
 
 
 def check_estimate(config: RunConfig, engine: Engine, plan: Plan, micro: int, done: int, allowed: bool) -> float | None:
@@ -323,12 +339,26 @@ def check_estimate(config: RunConfig, engine: Engine, plan: Plan, micro: int, do
 
 
 def find_data(
-    config: RunConfig, engine: Engine, start: Checkpoint | None, allow_change: bool, display: Display
+    config: RunConfig,
+    engine: Engine,
+    start: Checkpoint | None,
+    weights: Start | None,
+    allow_change: bool,
+    display: Display,
 ) -> Data:
-    """The run's data; on resume, with the recorded tokenizer, and the same data as before or DataError."""
-    recorded = None
+    """The run's data; on resume, with the recorded tokenizer, and the same data as before or DataError. A run that
+    starts from `weights` has the tokenizer that came with them."""
+    recorded, why = None, "recorded by the run"
     if start is not None and start.tokenizer_json is not None:
         recorded = Tokenizer.from_json(start.tokenizer_json, str(start.path / checkpoint.TOKENIZER))
+    elif weights is not None:
+        default = type(config.data)().tokenizer
+        recorded = tokenizer_for(weights, config.data.tokenizer, default, config.where("data.tokenizer"))
+        why = f"that of the weights at {config.weights}"
+        if recorded is None:
+            display.line(
+                f"warning: no tokenizer came with the weights at {config.weights}: see that the run's is theirs"
+            )
     given = set(engine.graph.inputs) - {engine.token_input, TARGETS}
     if given:
         raise DataError(
@@ -342,6 +372,7 @@ def find_data(
         seed=config.seed,
         vocab=engine.graph.inputs[engine.token_input].bound,
         tokenizer=recorded,
+        why=why,
         where=config.where,
         progress=lambda at, total, what: display.status(f"{what}: {at:,} of {total:,}"),
     )
@@ -373,6 +404,13 @@ def learning_rate(config: RunConfig, registry: Registry) -> Callable[[int], floa
     schedule = registry.schedule(config.schedule.name, config.where("schedule.name"))
     options = options_of(config, "schedule", schedule.options)
     return lambda step: float(schedule.lr(step, config.train.steps, config.optimizer.lr, options))
+
+
+def schedule_remarks(config: RunConfig, registry: Registry) -> list[str]:
+    """What a person should know of the schedule's options in a run of so many steps."""
+    schedule = registry.schedule(config.schedule.name, config.where("schedule.name"))
+    options = options_of(config, "schedule", schedule.options)
+    return [f"{config.where('schedule.name')}: {r}" for r in schedule.remarks(config.train.steps, options)]
 
 
 def batches_of(
@@ -431,6 +469,7 @@ def make_job(
     lr: Callable[[int], float],
     record: Mapping[str, Any],
     start: Checkpoint | None,
+    weights: Start | None,
 ) -> Job:
     """Everything that the loop needs, settled."""
     table = config.train
@@ -457,6 +496,7 @@ def make_job(
         sample_prompt=table.sample_prompt,
         sample_temperature=table.sample_temperature,
         checkpoint_every=table.checkpoint_every,
+        keep_best=table.keep_best,
         keep_last=table.keep_last,
         keep_every=table.keep_every,
         save_errors=table.save_errors,
@@ -476,6 +516,7 @@ def make_job(
             "variants": record["nodes"],
             "tiles": record["tiles"],
             "made_with": record["made_with"],
+            **(weights.generation if weights else of_state(start.state) if start else Generation()).state(),
         },
     )
 

@@ -91,6 +91,7 @@ class Muon(Optimizer):
         "betas": [0.9, 0.95],
         "eps": 1e-8,
     }
+    below = {"momentum": 1.0, "betas": 1.0}
     state = {"m": "n : acc", "v": "n : acc"}
 
     def step(self, p, launch):

@@ -1,0 +1,62 @@
+"""How the texts of a model begin and end: the token ids of config.json, and generation_config.json whole.
+
+Both come with a Hugging Face folder, stay with a checkpoint (state.json) and a run that starts from it, and go out with
+an export as they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from core.errors import CheckpointError
+from core.outside import parse_json, read_whole
+
+FILE, KEY = "generation_config.json", "generation"  # KEY: of state.json
+BEGIN, END, PADDING = "bos_token_id", "eos_token_id", "pad_token_id"
+SUFFIX = "_token_id"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """ids: the `..._token_id` keys of config.json, None for null. config: generation_config.json; None without one."""
+
+    ids: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] | None = None
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Every id that ends a text: of generation_config.json, or of config.json where that names none."""
+        for source in (self.config or {}, self.ids):
+            value = source.get(END)
+            found = [i for i in (value if isinstance(value, list) else [value]) if type(i) is int and i >= 0]
+            if found:
+                return frozenset(found)
+        return frozenset()
+
+    def state(self) -> dict[str, Any]:
+        """For state.json; {} where nothing came."""
+        return {KEY: {"ids": dict(self.ids), "config": self.config}} if self.ids or self.config else {}
+
+
+def of_state(state: Mapping[str, Any]) -> Generation:
+    """What `Generation.state` wrote."""
+    found = state.get(KEY)
+    if not isinstance(found, dict) or not isinstance(found.get("ids"), dict):
+        return Generation()
+    return Generation(found["ids"], found.get("config"))
+
+
+def of_folder(folder: Path, config: Mapping[str, Any]) -> Generation:
+    """Of a Hugging Face folder whose config.json is `config`. CheckpointError for a damaged generation_config.json."""
+    path, more = folder / FILE, None
+    if path.is_file():
+        try:
+            more = parse_json(read_whole(path))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path}: cannot be read: {error}", hint="fetch it again, or move it away") from None
+        if not isinstance(more, dict):
+            raise CheckpointError(f"{path}: not a JSON object", hint="fetch it again, or move it away")
+    return Generation({key: value for key, value in config.items() if key.endswith(SUFFIX)}, more)

@@ -1,0 +1,46 @@
+"""The tokenizer that a model came with, and the one of a run that starts from a model's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from core.data import Tokenizer
+from core.data.choose import load_file, parse_spec
+from core.data.huggingface import read_folder
+from core.errors import DataError
+from core.interop import checkpoint
+from core.interop.opened import Opened
+from core.interop.weights import HUGGINGFACE, Start
+
+
+def tokenizer_of(found: Opened | Start) -> Tokenizer | None:
+    """The tokenizer that came with a model: a checkpoint's, or that of a Hugging Face folder.
+
+    None where there is none, or none that gives the ids that its own program gives. DataError for a damaged one.
+    """
+    if found.tokenizer_json is not None:
+        return Tokenizer.from_json(found.tokenizer_json, str(found.path / checkpoint.TOKENIZER))
+    return read_folder(found.path) if found.kind == HUGGINGFACE else None
+
+
+def tokenizer_for(start: Start, asked: Sequence[str], default: Sequence[str], where: str) -> Tokenizer | None:
+    """The tokenizer of a run from these weights: the model's own, None where it came with none.
+
+    asked: the config's preference list; `default` stands for one that says nothing. DataError, with both names, where
+    the config asks for another tokenizer: the model's embeddings are of its own one's ids.
+    """
+    own = tokenizer_of(start)
+    if own is None or list(asked) == list(default):
+        return own
+    for spec in asked:
+        kind, path = parse_spec(spec, where)
+        if path is None and kind == own.kind:
+            return own
+        if path is not None and load_file(Path(path).expanduser(), kind).hash == own.hash:
+            return own
+    raise DataError(
+        f"{where}: the weights at {start.path} came with the tokenizer {own.name} ({own.vocab_size:,} ids), and the "
+        f"config asks for {', '.join(asked)}",
+        hint="leave `tokenizer` out: the run takes the model's own",
+    )
