@@ -465,7 +465,9 @@ def test_a_model_takes_its_tokenizer_along_both_ways(here, capsys, registry):
     tensors = foreign.hf_tensors()
     wte = np.random.default_rng(0).standard_normal((330, DIMS["C"])).astype(np.float32)
     folder = foreign.hf_folder(
-        here / "hf", {**tensors, "transformer.wte.weight": wte}, {**foreign.CONFIG, "vocab_size": 330}
+        here / "hf",
+        {**tensors, "transformer.wte.weight": wte},
+        {**foreign.CONFIG, "vocab_size": 330, "bos_token_id": 329},
     )
     (folder / "tokenizer.json").write_text(json.dumps(to_tokenizers(small_bpe())), encoding="utf-8")
     assert core.load(folder).tokenizer.tokens == small_bpe().tokens

@@ -117,7 +117,8 @@ def prepare(asked: Asked, display: Display, stack: ExitStack) -> Trainer:
         stack.callback(run.close)
         display.log = run.log
     run.rewind(done)
-    for problem in checkpoint.retain(run.checkpoints, done, config.train.keep_last, config.train.keep_every):
+    best = start.state.get("best_step") if start else None
+    for problem in checkpoint.retain(run.checkpoints, done, config.train.keep_last, config.train.keep_every, best):
         display.line(f"warning: {problem}")  # a kill may have come between a save and its retention
     run.write_config(config.source, config.to_toml())
     record = variants_record(config, registry, engine, plan, table)
