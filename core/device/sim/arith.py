@@ -366,8 +366,19 @@ def comparison(name: str, floating: bool) -> Compute:
     return COMPARE[name]
 
 
-@opcode("setp", "$compare and/or/xor? ftz? $plain/f16/bf16")
-@opcode("set", "$compare and/or/xor? ftz? u32/s32/f32 $plain/f16/bf16")
+def _compared(results: str) -> str:
+    """The forms of a comparison of each type; `results` come before the type, of f16 and bf16 no f32."""
+    whole = results.replace("/f32", "")
+    return " | ".join((
+        f"$compare $combine? {results} $int", f"$compare_unsigned $combine? {results} u16/u32/u64",
+        f"eq/ne $combine? {results} $bits", f"$compare_float $combine? ftz? {results} f32",
+        f"$compare_float $combine? {results} f64", f"$compare_float $combine? ftz? {whole} f16",
+        f"$compare_float $combine? {whole} bf16",
+    ))  # fmt: skip
+
+
+@opcode("setp", _compared(""))
+@opcode("set", _compared("u32/s32/f32"))
 def _setp(program: Program, ins: Instruction) -> Step:
     from core.device.sim.floats import readable
 

@@ -23,7 +23,8 @@ TO_INTEGER: dict[str, Callable[[Array], Array]] = {"rni": np.rint, "rzi": np.tru
 
 @opcode(
     "cvt",
-    "sat? $any_int $any_int | $whole ftz? sat? $any_int $float | $round $float $any_int"
+    "sat? $any_int $any_int | $whole ftz? sat? $any_int f32 | $whole sat? $any_int f16/f64 | $whole $any_int bf16"
+    " | $round $float $any_int"
     " | $round/$whole? ftz? sat? $float $float | rn/rz relu $float $float"
     " | rn/rz relu? bf16x2/f16x2 f32 | rna/rn/rz tf32 f32",
 )
@@ -83,12 +84,13 @@ def _integers(program: Program, ins: Instruction, to: Type, of: Type) -> Step:
 
 
 def _float_to_integer(program: Program, ins: Instruction, to: Type, of: Type) -> Step:
-    """Out of range goes to the nearest end; NaN becomes 0 (PTX), but the top bit for 64 bits of f32 and f64."""
+    """Out of range goes to the nearest end; NaN becomes 0, but the top bit from f64 and in 64 bits (PTX ISA, cvt)."""
     rounding = next((TO_INTEGER[n] for n in ins.names if n in TO_INTEGER), np.trunc)
     read, write = readable(program, ins.operands[1], of.name, "ftz" in ins.names), writer(program, ins.operands[0])
     limits = np.iinfo(to.numpy)
     low, high = float(limits.min), float(limits.max)
-    of_nan = limits.min if to.bits == 64 and to.kind == "s" else limits.max + 1 >> 1 if to.bits == 64 else 0
+    top = limits.min if to.kind == "s" else limits.max + 1 >> 1
+    of_nan = top if to.bits == 64 or of.name == "f64" else 0
 
     def convert(g: Group) -> None:
         value = rounding(read(g).astype(np.float64))
@@ -136,7 +138,10 @@ def _floats(program: Program, ins: Instruction, to: Type, of: Type) -> Step:
     """Between float formats; with .rni and its like, to a whole number of the same format."""
     form, mode, ftz = FORMATS[to.name], _rounding(ins), "ftz" in ins.names
     whole = next((TO_INTEGER[n] for n in ins.names if n in TO_INTEGER), None)
-    read, write = readable(program, ins.operands[1], of.name, ftz), writer(program, ins.operands[0])
+    read, write = (
+        readable(program, ins.operands[1], of.name, ftz and of.name == "f32"),
+        writer(program, ins.operands[0]),
+    )
     sat, relu = "sat" in ins.names, "relu" in ins.names
 
     def convert(g: Group) -> None:

@@ -42,6 +42,18 @@ class Format:
     packed: int
     decode: Callable[[Array], Array]
     encode: Callable[[Array, str], Array]  # f64, exact or rounded to odd -> bits
+    tiny: float = 2.0**-126  # the smallest normal number
+
+    def flush(self, value: Array) -> Array:
+        """.ftz of operands: subnormals become zero and keep their sign."""
+        small = np.abs(value) < self.tiny
+        return np.where(small, np.copysign(value.dtype.type(0), value), value) if small.any() else value
+
+    def flush_bits(self, bits: Array) -> Array:
+        """.ftz of results."""
+        small = np.abs(self.decode(bits)) < self.tiny
+        sign = bits.dtype.type(1 << self.bits - 1)
+        return np.where(small, bits & sign, bits) if small.any() else bits
 
 
 def _f64_bits(value: Array, mode: str) -> Array:
@@ -58,12 +70,12 @@ def _f16_values(bits: Array) -> Array:
 
 FORMATS = {
     "f32": Format(32, 1, lambda b: b.view(np.float32), _f32_bits),
-    "f64": Format(64, 1, lambda b: b.view(np.float64), _f64_bits),
+    "f64": Format(64, 1, lambda b: b.view(np.float64), _f64_bits, 2.0**-1022),
     "bf16": Format(16, 1, from_bf16, to_bf16),
-    "f16": Format(16, 1, _f16_values, to_f16),
+    "f16": Format(16, 1, _f16_values, to_f16, 2.0**-14),
     "f32x2": Format(32, 2, lambda b: b.view(np.float32), _f32_bits),
     "bf16x2": Format(16, 2, from_bf16, to_bf16),
-    "f16x2": Format(16, 2, _f16_values, to_f16),
+    "f16x2": Format(16, 2, _f16_values, to_f16, 2.0**-14),
 }
 ROUNDINGS = {"rn": "rn", "rz": "rz", "rm": "rm", "rp": "rp", "rna": "rna"}
 
@@ -75,9 +87,8 @@ def canonical(value: Array) -> Array:
 
 
 def flush(value: Array) -> Array:
-    """.ftz: subnormals become zero and keep their sign."""
-    small = np.abs(value) < TINY
-    return np.where(small, np.copysign(value.dtype.type(0), value), value) if small.any() else value
+    """.ftz of f32."""
+    return FORMATS["f32"].flush(value)
 
 
 def saturate(value: Array) -> Array:
@@ -91,10 +102,14 @@ def readable(program: Program, operand: Operand, name: str, ftz: bool = False) -
     form = FORMATS.get(name)
     if form is None:
         return bits_reader(program, operand, TYPES[name].numpy)
-    raw = bits_reader(program, operand, UNSIGNED[form.bits * form.packed])
+    values = _values(program, operand, name, form)
+    return (lambda g: form.flush(values(g))) if ftz else values
+
+
+def _values(program: Program, operand: Operand, name: str, form: Format) -> Read:
     if name in ("f32", "f64"):
-        raw = bits_reader(program, operand, TYPES[name].numpy)
-        return (lambda g: flush(raw(g))) if ftz and name == "f32" else raw
+        return bits_reader(program, operand, TYPES[name].numpy)
+    raw = bits_reader(program, operand, UNSIGNED[form.bits * form.packed])
     if form.packed == 1:
         return lambda g: form.decode(raw(g))
     small = UNSIGNED[form.bits]
@@ -275,9 +290,7 @@ def arithmetic(native: Callable[..., Array], exact: Callable[..., Array] | None)
             if sat:
                 value = saturate(value)
             bits = form.encode(value, mode)
-            if ftz and form.bits == 32:
-                bits = flush(bits.view(np.float32)).view(np.uint32)
-            write(g, packed_bits(form, bits))
+            write(g, packed_bits(form, form.flush_bits(bits) if ftz else bits))
 
         return compute
 
@@ -310,8 +323,12 @@ _either("div", _DIV, "approx/full ftz? f32 | $round ftz? f32 | rn f64")
 opcode("mul", SUMS)(_MUL)
 
 
-@opcode("fma", f"{SUMS} | rn ftz? relu $half")
-@opcode("mad", "$round? ftz? sat? f32 | rn? f64")
+@opcode(
+    "fma",
+    "$round ftz? sat? f32 | $round ftz? f32x2 | rn f64 | rn ftz? sat? f16/f16x2 | rn ftz? relu f16/f16x2"
+    " | rn relu? bf16/bf16x2",
+)
+@opcode("mad", "$round ftz? sat? f32 | rn f64")
 def _fma(program: Program, ins: Instruction) -> Step:
     name = ins.names[-1]
     if name == "f64":
@@ -412,7 +429,10 @@ def _extreme(pick: Callable[[Array, Array], Array], zero: Callable[[Array, Array
 EXTREMES = {"min": _extreme(np.fmin, np.bitwise_or), "max": _extreme(np.fmax, np.bitwise_and)}
 
 
-EXTREME = "$int | ftz? NaN? xorsign? abs? f32 | f64 | ftz? NaN? xorsign? abs? $half"
+EXTREME = (
+    "$int | ftz? NaN? f32/f16/f16x2 | ftz? NaN? xorsign abs f32/f16/f16x2 | f64"
+    " | NaN? bf16/bf16x2 | NaN? xorsign abs bf16/bf16x2"
+)
 
 
 @opcode("min", EXTREME)
@@ -530,11 +550,12 @@ def _function(program: Program, ins: Instruction) -> Step:
             return
         value: Array = np.asarray(function(x.astype(np.float64)))
         if form.bits == 64:
-            write(g, value)
+            write(g, form.flush(value) if ftz else value)
         elif form.bits == 32:
             write(g, packed_bits(form, finish(value.astype(np.float32)).view(np.uint32)))
         else:
-            write(g, packed_bits(form, form.encode(value, "rn")))
+            bits = form.encode(value, "rn")
+            write(g, packed_bits(form, form.flush_bits(bits) if ftz else bits))
 
     return apply
 

@@ -49,7 +49,10 @@ GROUPS = {
     "vector": "v2/v4/v8",
     "rank": "1d/2d/3d/4d/5d",
     "reduce": "add/min/max/and/or/xor/inc/dec",
-    "compare": "eq/ne/lt/le/gt/ge/lo/ls/hi/hs/equ/neu/ltu/leu/gtu/geu/num/nan",
+    "compare": "eq/ne/lt/le/gt/ge",
+    "compare_unsigned": "lo/ls/hi/hs",
+    "compare_float": "eq/ne/lt/le/gt/ge/equ/neu/ltu/leu/gtu/geu/num/nan",
+    "combine": "and/or/xor",
     "hint": "L1::evict_normal/L1::evict_unchanged/L1::evict_first/L1::evict_last/L1::no_allocate",
     "hint2": "L2::evict_normal/L2::evict_first/L2::evict_last",
     "ahead": "L2::64B/L2::128B/L2::256B",
@@ -107,7 +110,7 @@ def build(program: Program, instruction: Instruction) -> Step:
 def _check_form(name: str, forms: str, rest: tuple[str, ...], instruction: Instruction) -> None:
     if _fits(forms, rest):
         return
-    known = set(re.findall(r"[^\s/?|]+", _written_out(forms).replace("::", ":")))
+    known = set(re.findall(r"[^\s/?|]+", written_out(forms).replace("::", ":")))
     strange = [f".{one.replace(':', '::')}" for one in rest if one not in known]
     what = f"{', '.join(strange)} of" if strange else "this form of"
     raise PtxError(
@@ -121,7 +124,8 @@ def _fits(forms: str, rest: tuple[str, ...]) -> bool:
     return _pattern(forms).fullmatch("".join(f".{one}" for one in rest)) is not None
 
 
-def _written_out(forms: str) -> str:
+def written_out(forms: str) -> str:
+    """Forms with the groups spelled out."""
     return re.sub(r"\$(\w+)", lambda group: GROUPS[group[1]], forms)
 
 
@@ -133,4 +137,4 @@ def _pattern(forms: str) -> re.Pattern[str]:
         choices = "|".join(re.escape(one) for one in text.rstrip("?").replace("::", ":").split("/"))
         return rf"(?:\.(?:{choices}))" + ("?" if text.endswith("?") else "")
 
-    return re.compile("|".join("".join(item(i) for i in form.split()) for form in _written_out(forms).split("|")))
+    return re.compile("|".join("".join(item(i) for i in form.split()) for form in written_out(forms).split("|")))
