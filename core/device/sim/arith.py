@@ -370,10 +370,10 @@ def _compared(results: str) -> str:
     """The forms of a comparison of each type; `results` come before the type, of f16 and bf16 no f32."""
     whole = results.replace("/f32", "")
     return " | ".join((
-        f"$compare $combine? {results} $int", f"$compare_unsigned $combine? {results} u16/u32/u64",
-        f"eq/ne $combine? {results} $bits", f"$compare_float $combine? ftz? {results} f32",
-        f"$compare_float $combine? {results} f64", f"$compare_float $combine? ftz? {whole} f16",
-        f"$compare_float $combine? {whole} bf16",
+        f"$compare $logical? {results} $int", f"$compare_unsigned $logical? {results} u16/u32/u64",
+        f"eq/ne $logical? {results} $bits", f"$compare_float $logical? ftz? {results} f32",
+        f"$compare_float $logical? {results} f64", f"$compare_float $logical? ftz? {whole} f16",
+        f"$compare_float $logical? {whole} bf16",
     ))  # fmt: skip
 
 

@@ -52,7 +52,7 @@ GROUPS = {
     "compare": "eq/ne/lt/le/gt/ge",
     "compare_unsigned": "lo/ls/hi/hs",
     "compare_float": "eq/ne/lt/le/gt/ge/equ/neu/ltu/leu/gtu/geu/num/nan",
-    "combine": "and/or/xor",
+    "logical": "and/or/xor",
     "hint": "L1::evict_normal/L1::evict_unchanged/L1::evict_first/L1::evict_last/L1::no_allocate",
     "hint2": "L2::evict_normal/L2::evict_first/L2::evict_last",
     "ahead": "L2::64B/L2::128B/L2::256B",
