@@ -87,7 +87,7 @@ def test_the_environment_sets_another_limit(monkeypatch):
         run("while (n > 0) { s += y[n]; if (s > 9) break; }", limit=99)
     for bad in ("0", "many", "-1"):
         monkeypatch.setenv(VARIABLE, bad)
-        with pytest.raises(UsageError, match=f"{VARIABLE}={bad}: expected a number of branches"):
+        with pytest.raises(UsageError, match=f"{VARIABLE} is .{bad}.; expected a number from 1"):
             run("s = 1;")
 
 

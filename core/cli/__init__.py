@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from core import __version__, signals, terminal
+from core import __version__, signals, terminal, variables
 from core.errors import BuildError, CoreError, DeviceError, UsageError, did_you_mean, words_of
 
 if TYPE_CHECKING:
@@ -167,6 +167,7 @@ def warn(
 def run(args: Sequence[str] | None = None) -> int:
     """Run a verb; the exit code. Errors are printed on stderr here and nowhere else."""
     try:
+        variables.check_all()
         result = core.main(list(args) if args is not None else None, prog_name="core", standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.Exit as stop:
@@ -192,9 +193,13 @@ def run(args: Sequence[str] | None = None) -> int:
     return result if isinstance(result, int) else 0
 
 
+def traceback_wanted() -> bool:
+    return os.environ.get("CORELM_TRACEBACK") == "1"
+
+
 def expected(error: CoreError) -> int:
     """Print an expected error: no traceback unless CORELM_TRACEBACK=1 asks for it."""
-    if os.environ.get("CORELM_TRACEBACK") == "1":
+    if traceback_wanted():
         traceback.print_exception(error)
     click.echo(f"core: error: {error}", err=True)
     return error.exit_code
@@ -222,7 +227,7 @@ def bug(error: Exception) -> int:
     plugin = blamed(error)
     who = f"error: {plugin} raised" if plugin else "this is a bug of ours:"
     lines = [f"core: {who} {words_of(error)}"]
-    if os.environ.get("CORELM_TRACEBACK") == "1":
+    if traceback_wanted():
         lines.append(whole)
     else:
         frames = traceback.extract_tb(error.__traceback__)[-LAST_FRAMES:]

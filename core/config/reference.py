@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 
+from core import variables
 from core.config.check import expected, keys, rest, show
 from core.config.schema import PRECISIONS_OF, File, Schema, Table
 
@@ -55,13 +56,7 @@ What belongs to a machine and not to a run is said by variables:
 
 | variable | what it says |
 |---|---|
-| `CORELM_CACHE` | The folder of compiled kernels, tokenizers, fetched files and verdicts, instead of the platform's. |
-| `CORELM_THREADS` | Threads of the cpu device, the simulator and the compiler; else all cores. BLAS has its own. |
-| `CORELM_PLUGINS` | The installed plugins that are let in, separated by commas; empty for none. |
-| `CORELM_OFFLINE` | `1`: nothing is downloaded but by `core get` and `core tokenizer fetch`. |
-| `CORELM_GPT2_RANKS` | A file of GPT-2's ranks (`vocab.bpe`), so that its tokenizer needs no download. |
-| `CORELM_SYNC` | `1`: wait after every launch on a GPU, so that an error names the kernel that failed. |
-| `CORELM_TRACEBACK` | `1`: show the traceback of every error. |
+{rows}
 """
 
 
@@ -74,7 +69,7 @@ def reference() -> str:
         elif key.entries is not None:
             parts += [f"\n## [{name}]\n\n{key.doc} Each is {expected(key.entries[1])}.\n"]
     precisions = [f"| {device} | {', '.join(those)} |\n" for device, those in PRECISIONS_OF.items()]
-    return "".join([*parts, on_text(), "\n", AFTER, *precisions, NAMES, ENVIRONMENT])
+    return "".join([*parts, on_text(), "\n", AFTER, *precisions, NAMES, ENVIRONMENT.format(rows=variables.table())])
 
 
 def text_of(table: type[Table]) -> str:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from core import variables
 from core.cache import cache_folder, read_json, try_write
 from core.data.tokenizer import Tokenizer, load_tokenizer, read_merges, read_ranks
 from core.errors import DataError
@@ -58,7 +59,7 @@ def load_gpt2(path: Path | None = None, *, offline: bool = False, again: bool = 
                 f"{file} is left alone and not used ({error.message if isinstance(error, DataError) else error})"
             )
     try:
-        if offline or (os.environ.get(OFFLINE) and not again):
+        if offline or (variables.flag(OFFLINE) and not again):
             raise DataError("it is not on this machine, and nothing may be downloaded")
         raw = _download_once(again)
     except DataError as error:

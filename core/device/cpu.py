@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from core import variables
 from core.dtypes import NUMPY
-from core.errors import BuildError, UsageError
+from core.errors import BuildError, DeviceError
 from core.op import Op, Reference, Tensors, Variant, make_tensors
 
 Array = np.ndarray[Any, Any]
@@ -113,10 +114,8 @@ class _Latch:
 
 def cores() -> int:
     """The cores that this process may use: what CORELM_THREADS says, or all it is given. UsageError for no number."""
-    if told := os.environ.get(THREADS):
-        if not told.isdecimal() or int(told) < 1:
-            raise UsageError(f"{THREADS} is {told!r}; expected a number of threads", hint=f"unset {THREADS}: all cores")
-        return int(told)
+    if (threads := variables.count(THREADS)) is not None:
+        return threads
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -257,7 +256,13 @@ class CpuDevice:
 
     def allocate(self, nbytes: int) -> Array:
         """Zeroed memory; the pages come when they are first touched."""
-        raw = np.zeros(nbytes + ALIGN, np.uint8)
+        try:
+            raw = np.zeros(nbytes + ALIGN, np.uint8)
+        except (MemoryError, ValueError):  # more than there is, or than an array can have
+            raise DeviceError(
+                f"out of memory: {nbytes:,} bytes asked for, {nbytes / 2**30:,.1f} GiB",
+                hint="a smaller B, T or model needs less; `core plan` says what takes it",
+            ) from None
         start = -raw.ctypes.data % ALIGN
         return raw[start : start + nbytes]
 

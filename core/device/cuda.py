@@ -8,7 +8,6 @@ waits but `download`. An error that kills the context is told with the launches 
 from __future__ import annotations
 
 import ctypes
-import os
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from core import variables
 from core.device.arguments import bytes_of
 from core.device.chips import FITTING, PORTABLE_CLUSTER, Chip, architecture, runs_on, shared_problem
 from core.device.driver import MAP_ALIGNMENT, OUT_OF_MEMORY, Driver, StickyError, encode_map
@@ -102,7 +102,7 @@ class CudaDevice(KernelDevice):
         self._modules: dict[bytes, Any] = {}
         self._functions: dict[Kernel, Function] = {}
         self._log: deque[Sequence[CudaLaunch]] = deque(maxlen=LOGGED)  # replayed since the last wait
-        self._waits = os.environ.get(SYNC, "") not in ("", "0")
+        self._waits = variables.flag(SYNC)
         self._scratch: list[DeviceTensor] = []
 
     def _attribute(self, name: str) -> int:

@@ -20,7 +20,7 @@ import platform
 import socket
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -163,13 +163,27 @@ class Run:
     # --- what is written once --------------------------------------------------------------------------------
 
     def write_config(self, source: str, resolved: str) -> None:
-        """The config as it was written and as it was resolved, and the environment of this start."""
-        files.replace_durably(self.path / SOURCE, source.encode())
-        files.replace_durably(self.path / RESOLVED, resolved.encode())
-        files.replace_durably(self.path / ENV, files.to_json(environment()))
+        """The config as it was written and as it was resolved, and the environment of this start. CheckpointError
+        where the disk refuses."""
+        with self._writing():
+            files.replace_durably(self.path / SOURCE, source.encode())
+            files.replace_durably(self.path / RESOLVED, resolved.encode())
+            files.replace_durably(self.path / ENV, files.to_json(environment()))
 
     def write_variants(self, variants: Mapping[str, Any]) -> None:
-        files.replace_durably(self.path / VARIANTS, files.to_json(variants))
+        """CheckpointError where the disk refuses."""
+        with self._writing():
+            files.replace_durably(self.path / VARIANTS, files.to_json(variants))
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CheckpointError(
+                f"{error.filename or self.path}: cannot be written: {error.strerror or error}; no step was done",
+                hint=checkpoint.HINTS.get(error.errno or 0, "make room, or fix the folder"),
+            ) from None
 
     # --- what is appended ------------------------------------------------------------------------------------
 
@@ -200,13 +214,15 @@ class Run:
                 ) from None
 
     def rewind(self, step: int) -> None:
-        """Drop what metrics and samples say of later steps, and a last line that a kill cut short."""
+        """Drop what metrics and samples say of later steps, and a last line that a kill cut short. CheckpointError
+        where the disk refuses."""
         for name in (METRICS, SAMPLES):
             path = self.path / name
-            kept = [line for line in read_lines(path) if line["step"] <= step]
-            self._open[name].close()
-            files.replace_durably(path, "".join(map(to_line, kept)).encode("utf-8", "backslashreplace"))
-            self._open[name] = Lines(path)
+            with self._writing():
+                kept = [line for line in read_lines(path) if line["step"] <= step]
+                self._open[name].close()
+                files.replace_durably(path, "".join(map(to_line, kept)).encode("utf-8", "backslashreplace"))
+                self._open[name] = Lines(path)
 
 
 def resolved_config(run: Path) -> dict[str, Any] | None:
@@ -230,7 +246,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a .jsonl file that have a step; lines that are damaged are left out."""
     found = []
     with contextlib.suppress(FileNotFoundError):
-        for line in path.read_bytes().split(b"\n"):
+        for line in path.read_bytes().split(b"\n") if path.is_file() else ():
             with contextlib.suppress(ValueError, RecursionError):
                 value = json.loads(line)
                 if isinstance(value, dict) and isinstance(value.get("step"), int):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,9 +48,10 @@ def summaries(folder: Path) -> list[Summary]:
 
 def summary(path: Path) -> Summary:
     config, records = config_of(path), records_of(path)
-    steps = config.get("train", {}).get("steps")
+    table = config.get("train")
+    steps = table.get("steps") if isinstance(table, dict) else None
     step = records[-1]["step"] if records else 0
-    losses = [r["val_loss"] for r in records if isinstance(r.get("val_loss"), float)]
+    losses = [loss for r in records if (loss := number(r.get("val_loss"))) is not None]
     kept = checkpoint.steps(path / "checkpoints")
     files = [path / name for name in (METRICS, RESOLVED) if (path / name).exists()]
     return Summary(
@@ -105,12 +107,16 @@ def records_of(path: Path) -> list[dict[str, Any]]:
 
 def curve(path: Path, name: str) -> tuple[list[int], list[float]]:
     """(steps, values) of those that have the value."""
-    found = [(r["step"], r[name]) for r in records_of(path) if isinstance(r.get(name), int | float)]
+    found = [(r["step"], r[name]) for r in records_of(path) if number(r.get(name)) is not None]
     return [step for step, _ in found], [float(value) for _, value in found]
 
 
 def number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+    """A finite number as a float, None for anything else."""
+    with contextlib.suppress(OverflowError):
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(float(value)):
+            return float(value)
+    return None
 
 
 # --- where two runs part -----------------------------------------------------------------------------------------
@@ -190,12 +196,14 @@ def drawn(curves: Sequence[tuple[Sequence[float], Sequence[float]]], width: int,
     if not xs:
         return []
     low, high, first, last = min(ys), max(ys), min(xs), max(xs)
+    shrink = 1.0 if math.isfinite(high - low) else 0.25  # of values whose difference no float holds
+    span = shrink * high - shrink * low
     cells = [[0 if fine else " " for _ in range(width)] for _ in range(height)]
     across, down = (2 * width, 4 * height) if fine else (width, height)
     for index, (px, py) in enumerate(curves):
         for x, y in zip(px, py, strict=True):
             column = round((x - first) / ((last - first) or 1) * (across - 1))
-            row = round((high - y) / ((high - low) or 1) * (down - 1))
+            row = round((shrink * high - shrink * y) / (span or 1) * (down - 1))
             if fine:
                 cells[row // 4][column // 2] |= DOTS[row % 4][column % 2]  # type: ignore[operator]
             else:

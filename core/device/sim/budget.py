@@ -8,13 +8,12 @@ counts so from the start.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from core import variables
 from core.device.sim.types import Array
-from core.errors import UsageError
 
 if TYPE_CHECKING:
     from core.device.sim.group import Group
@@ -30,10 +29,7 @@ SLICE = 1 << 14  # blocks of instructions between two looks at the limit
 
 def default_limit() -> int:
     """LIMIT, or what the environment says. Raises UsageError for what is no number."""
-    told = os.environ.get(VARIABLE, "").strip()
-    if told and not (told.isdecimal() and int(told)):
-        raise UsageError(f"{VARIABLE}={told}: expected a number of branches of at least 1", hint=f"unset: {LIMIT:,}")
-    return int(told) if told else LIMIT
+    return variables.count(VARIABLE) or LIMIT
 
 
 class Turns:

@@ -1,0 +1,86 @@
+"""The environment variables of corelm: each a row here, with what it may be. A value that is none is a UsageError."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from core.errors import UsageError, did_you_mean
+
+PREFIX = "CORELM_"
+FLAG, COUNT, TEXT = "0 or 1", "a number", "text"
+MOST_THREADS = 4096
+
+
+@dataclass(frozen=True)
+class Variable:
+    """kind: FLAG, COUNT (from 1 to `most`) or TEXT. doc: its line in docs/config.md."""
+
+    kind: str
+    doc: str
+    most: int = 0
+
+
+VARIABLES = {
+    "CORELM_CACHE": Variable(
+        TEXT, "The folder of compiled kernels, tokenizers, fetched files and verdicts, instead of the platform's."
+    ),
+    "CORELM_THREADS": Variable(
+        COUNT,
+        "Threads of the cpu device, the simulator and the compiler; else all cores. BLAS has its own.",
+        MOST_THREADS,
+    ),
+    "CORELM_PLUGINS": Variable(TEXT, "The installed plugins that are let in, separated by commas; empty for none."),
+    "CORELM_OFFLINE": Variable(FLAG, "`1`: nothing is downloaded but by `core get` and `core tokenizer fetch`."),
+    "CORELM_GPT2_RANKS": Variable(
+        TEXT, "A file of GPT-2's ranks (`vocab.bpe`), so that its tokenizer needs no download."
+    ),
+    "CORELM_SIM_LIMIT": Variable(
+        COUNT, "Branches that a thread block may take in the simulator before its kernel counts as endless.", 10**15
+    ),
+    "CORELM_SYNC": Variable(
+        FLAG, "`1`: wait after every launch on a GPU, so that an error names the kernel that failed."
+    ),
+    "CORELM_TRACEBACK": Variable(FLAG, "`1`: show the traceback of every error."),
+}
+
+
+def flag(name: str) -> bool:
+    """Whether it is set to 1. UsageError for anything but 0, 1 and nothing."""
+    value = os.environ.get(name, "").strip()
+    if value not in ("", "0", "1"):
+        raise UsageError(f"{name} is {value[:40]!r}; expected 0 or 1", hint=f"unset {name}: 0")
+    return value == "1"
+
+
+def count(name: str) -> int | None:
+    """The number that it is set to, None where it is not set. UsageError for one out of range, or none at all."""
+    value, most = os.environ.get(name, "").strip(), VARIABLES[name].most
+    if not value:
+        return None
+    if not (value.isascii() and value.isdecimal() and len(value) < 20 and 1 <= int(value) <= most):
+        raise UsageError(
+            f"{name} is {value[:40]!r}; expected a number from 1 to {most:,}", hint=f"unset {name} for the default"
+        )
+    return int(value)
+
+
+def check_all() -> None:
+    """UsageError for the first variable of ours that has a value that it may not have, or a misspelt name."""
+    for name in sorted(os.environ):
+        if not name.startswith(PREFIX):
+            continue
+        if name not in VARIABLES:
+            raise UsageError(
+                f"the environment variable {name} is none of ours{did_you_mean(name, VARIABLES)}",
+                hint=f"they are {', '.join(VARIABLES)}",
+            )
+        if VARIABLES[name].kind == FLAG:
+            flag(name)
+        elif VARIABLES[name].kind == COUNT:
+            count(name)
+
+
+def table() -> str:
+    """The rows of docs/config.md."""
+    return "\n".join(f"| `{name}` | {variable.doc} |" for name, variable in VARIABLES.items())
