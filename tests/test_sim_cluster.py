@@ -57,11 +57,15 @@ PUSH = asm(
     f"{COPY}.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], 128, [%2]",
     '"r"(peer(at(box), 0))', HERE, PEERS_BAR,
 )  # fmt: skip
+STORE_ASYNC = asm(
+    "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2]", THERE, '"f"(7.f)', PEERS_BAR
+)
 WAITS = f"wait(at(&bar)); {STORE} = box[t];"
 SLOWLY = "for (int i = 0; i < 9; i++) __nanosleep(9);"
 FIRST = f"if (t == 0) {{ {EXPECT} }} together();"
 SENDS = f"{FIRST} if (rank == 0 && t == 0) {{ {MULTICAST} }}"
 PUSHES = f"if (rank == 0 && t == 0) {{ {EXPECT} }} together(); if (rank == 1 && t == 0) {{ {PUSH} }}"
+ASYNC = f"if (rank == 0 && t == 0) {{ {EXPECT} }} together(); if (rank == 1) {{ {STORE_ASYNC} }}"
 
 
 def by_one(what: str) -> str:
@@ -88,6 +92,8 @@ CASES = {
     ),
     "a bulk copy to a peer that waits": (f"{PUSHES} if (rank == 0) {{ {WAITS} }}", True),
     "a bulk copy to a peer that does not": (PUSHES, False),
+    "an asynchronous store that the peer waits for": (f"{ASYNC} if (rank == 0) {{ {WAITS} }}", True),
+    "an asynchronous store that nobody waits for": (ASYNC, False),
 }  # fmt: skip
 
 
@@ -97,6 +103,7 @@ def test_a_thread_block_stays_until_its_peers_are_done_with_it(name):
     arguments = [np.zeros(128, np.float32), np.arange(64, dtype=np.float32)]
     if legal:
         core.sim.run(f"{HEAD}    {body}\n}}", "kernel", 4, 32, arguments)
+        assert "asynchronous store" not in name or (arguments[0][:32] == 7).all()
         return
     with pytest.raises(KernelError) as caught:
         core.sim.run(f"{HEAD}    {body}\n}}", "kernel", 4, 32, arguments)

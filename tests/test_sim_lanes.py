@@ -88,3 +88,13 @@ def test_what_orders_the_lanes_of_a_warp_raises_no_alarm(name):
     for memory in MEMORIES:
         if name != "atomics" or "volatile" not in memory:
             run(memory, LEGAL[name])
+
+
+def test_lanes_that_write_one_element_in_one_instruction_must_agree_on_it():
+    run("shared", "M[t / 2] = t / 2 * 3;")
+    run("global", "M[5] = 1;")
+    for memory in MEMORIES:
+        for body in ("M[t / 2] = t;", "M[5] = t;", "if (t > 3) M[t & 4] = t;"):
+            with pytest.raises(KernelError) as caught:
+                run(memory, body)
+            assert caught.value.kind == "race" and "each element wants one owner" in caught.value.message

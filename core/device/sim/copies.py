@@ -245,6 +245,28 @@ def _land(
         g.batch.watch.work.landing(g, lane, index, found.order, swizzle, key[0], land)
 
 
+@opcode("st.async", "weak? $cluster mbarrier::complete_tx::bytes $vector? b32/b64/u32/u64/s32/s64/f32/f64")
+def _st_async(program: Program, ins: Instruction) -> Step:
+    """st.async [dst], value, [mbarrier]: a store into a thread block of the cluster, counted by an mbarrier there."""
+    kind, parts = TYPES[ins.names[-1]], elements(ins.operands[1])
+    to, barrier = address_reader(program, ins.operands[0]), address_reader(program, ins.operands[2])
+    values = [bits_reader(program, part, UNSIGNED[kind.bits]) for part in parts]
+    width = kind.bytes * len(parts)
+
+    def store(g: Group) -> None:
+        g.batch.progress += 1
+        lanes, targets, bars = g.indices(), g.spread(to(g)), g.spread(barrier(g))
+        columns = np.stack([g.spread(value(g)) for value in values], 1)
+        for i, lane in enumerate(lanes.tolist()):
+            view, index = locate(g, ins, "shared", targets[i : i + 1], lanes[i : i + 1], width, "write")
+            data = np.ascontiguousarray(columns[i]).view(view.dtype)
+            move = functools.partial(view.__setitem__, index, data)
+            target = int(targets[i])
+            _land(g, ins, int(bars[i]), target, target, lane, width, index * width, -1, move)
+
+    return store
+
+
 def _map(g: Group, ins: Instruction, address: int, lane: int) -> Map:
     if address % 64:
         raise g.batch.fault(ins, "misaligned", "a tensor map lies on 64 bytes", g, lane, address)

@@ -228,6 +228,8 @@ def _st(program: Program, ins: Instruction) -> Step:
         for place, part, positions in settle(space, addresses):
             own = lanes if positions is None else lanes[positions]
             view, index = locate(g, ins, place, part, own, width, "write")
+            if g.batch.watch is not None:
+                g.batch.watch.stored(g, ins, place, index, own, raw if positions is None else raw[positions], width)
             if index.size == 1:
                 view[index] = raw[-1] if positions is None else raw[positions[-1]]
             else:

@@ -134,8 +134,11 @@ def kept(ask: Callable[[Program], T]) -> Callable[[Program], T]:
     return answer
 
 
-def link(module: Module, name: str, globals_at: dict[str, int]) -> Program:
-    """The kernel `name` of a module, whose global and constant variables lie at `globals_at`."""
+def link(module: Module, name: str, globals_at: dict[str, int], parted: bool = False) -> Program:
+    """The kernel `name` of a module, whose global and constant variables lie at `globals_at`.
+
+    parted: with zones between shared variables, as strict mode wants them.
+    """
     entry = module.functions.get(name)
     if entry is None or not entry.entry:
         names = [f.name for f in module.functions.values() if f.entry]
@@ -145,6 +148,8 @@ def link(module: Module, name: str, globals_at: dict[str, int]) -> Program:
     _place_parameters(program)
     _flatten(program, entry, "", {}, (name,))
     _place_shared(program)
+    if parted:
+        _part_shared(program)
     program.kinds[CARRY] = TYPES["u32"]
     for number, (register, kind) in enumerate(program.kinds.items()):
         program.numbers[register] = number
@@ -194,7 +199,6 @@ def _place_shared(program: Program) -> None:
         if not variable.size:
             program.shared_size = _up(program.shared_size, max(EXTERN_ALIGN, variable.align))
             program.places[variable.name] = ("shared", program.shared_size)
-    _part_shared(program)
 
 
 def _part_shared(program: Program) -> None:

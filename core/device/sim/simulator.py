@@ -51,7 +51,7 @@ class Simulator:
     limit: int = field(default_factory=default_limit)
     sources: Sources = field(default_factory=Sources)
     module: Module = field(init=False)
-    programs: dict[str, Program] = field(default_factory=dict)
+    programs: dict[tuple[str, bool], Program] = field(default_factory=dict)
     globals_at: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -68,10 +68,10 @@ class Simulator:
     def kernels(self) -> list[str]:
         return [f.name for f in self.module.functions.values() if f.entry]
 
-    def program(self, kernel: str) -> Program:
-        if kernel not in self.programs:
-            self.programs[kernel] = link(self.module, kernel, self.globals_at)
-        return self.programs[kernel]
+    def program(self, kernel: str, strict: bool = False) -> Program:
+        if (kernel, strict) not in self.programs:
+            self.programs[kernel, strict] = link(self.module, kernel, self.globals_at, parted=strict)
+        return self.programs[kernel, strict]
 
     def launch(
         self,
@@ -95,7 +95,7 @@ class Simulator:
             raise UsageError(f"order={order!r}; expected one of {', '.join(ORDER)}")
         if strict and count:
             raise UsageError("a launch is run in strict mode or counted, not both", hint="strict=False, count=True")
-        program = self.program(kernel)
+        program = self.program(kernel, strict)
         shape = Shape(_three(grid), _three(block), max(cluster, program.required_cluster))
         _check_limits(program, shape, smem)
         self._pass_arguments(program, args)

@@ -55,7 +55,7 @@ def is_async(ins: Instruction) -> bool:
 @kept
 def works_later(program: Program) -> bool:
     """Whether a kernel has asynchronous work."""
-    return any(is_async(i) or i.names[:2] == ("cp", "async") for i in program.instructions)
+    return any(is_async(i) or i.names[:2] in (("cp", "async"), ("st", "async")) for i in program.instructions)
 
 
 @kept
@@ -129,6 +129,32 @@ class Watch:
             self._flag(at)
         if self.asynchronous and space == "shared" and how != "read":
             self.work.written(at)
+
+    def stored(
+        self, g: Group, ins: Instruction, space: str, index: Array, lanes: Array, raw: Array, width: int
+    ) -> None:
+        """Lanes of a warp that write different values to one element in one instruction: which stays is undefined.
+
+        index: elements of `width` bytes; raw: their values, one a lane.
+        """
+        if space == "local" or self.traits[id(ins)][1] == STRONG:
+            return
+        index = np.broadcast_to(index, (len(lanes),))
+        order = np.argsort(index, kind="stable")
+        twice = np.flatnonzero(index[order[1:]] == index[order[:-1]])
+        if not twice.size:
+            return
+        first, second = order[:-1][twice], order[1:][twice]
+        values = np.ascontiguousarray(raw).view(np.uint8).reshape(len(lanes), -1)
+        apart = np.flatnonzero((values[first] != values[second]).any(1))
+        if apart.size:
+            one, other = int(first[apart[0]]), int(second[apart[0]])
+            address = int(index[one]) * width
+            address = address % self.batch.stride if space == "shared" else address
+            access = self.batch.words.access(ins, space, address, width, "write")
+            them = self.batch.who(g, int(lanes[one]))
+            text = f"race: {them} writes {access.split(maxsplit=2)[2]}, {access}: each element wants one owner"
+            raise self.batch.fault(ins, "race", text, g, int(lanes[other]), address, OWNER)
 
     def _only_read(self, ins: Instruction) -> bool:
         """Whether an instruction reads what this kernel nowhere writes: there is nothing to race with."""
