@@ -598,7 +598,7 @@ STRANGE = [
     ("cvt.rn.satfinite.s32.f32 %0, 1.0;", ".satfinite"),
     ("cp.async.ca.shared.global.L2::cache_hint [%0], [%1], 4, %1;", ".L2::cache_hint"),
     ("ld.global.sideways.u32 %0, [%1];", ".sideways"),
-     ".async, .mbarrier::complete_tx::bytes"),
+    ("st.async.relaxed.shared::cluster.mbarrier::complete_tx::bytes.u32 [%0], %0, [%0];", ".relaxed"),
     ("mbarrier.arrive.relaxed.cluster.shared::cta.b64 _, [%0];", ".relaxed"),
     ("cp.async.bulk.tensor.2d.shared::cta.global.im2col.mbarrier::complete_tx::bytes [%0], [%1, {%0, %0}], [%0];",
      ".im2col"),
