@@ -7,17 +7,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from core.cli import run as core_command
 from core.discovery import GIVEN
 from core.expr import pad
 from core.loader import load_registry
-from core.testing import release
+from core.testing import release, sizes
 from core.testing.case import make_case
 from core.testing.check import check_variant
+from core.testing.devices import SimRunner
 from core.testing.records import verdicts_of
-from core.testing.runner import CpuRunner
+from core.testing.runner import Call, CpuRunner, Outcome
 from core.testing.shapes import as_shape, example_of
 from core.testing.sizes import Task, check_sizes, estimate, steps_of
 from core.verdicts import Verdict, Verdicts, c_code, key_of, python_code, sizes_of, sources_of
@@ -145,6 +147,48 @@ def test_padding_and_tiles_of_the_model_are_those_of_the_check() -> None:
     task = Task("head_loss", "chunked", "f32", {"x": (5, 8), "targets": (5,), "features": pad(7, 16), "classes": 7})
     found = check_sizes(task, REAL, CpuRunner(REAL))
     assert found.passed and found.sizes["features"] == 16 and {"forward", "gradient", "accumulate"} <= set(found.checks)
+
+
+class Chip(SimRunner):
+    """The simulator as if it were a GPU, wrong at `wrong` elements."""
+
+    timed = True
+    wrong = 0
+
+    def run(self, call: Call) -> Outcome:
+        outcome = super().run(call)
+        if call.method == "forward" and call.variant.name == "vector" and outcome.tensors["y"].size == self.wrong:
+            outcome.tensors["y"] = outcome.tensors["y"] * np.float32(1.01)
+        return outcome
+
+
+@pytest.mark.parametrize("wrong", [0, 560])
+def test_sizes_beyond_the_reference_are_held_to_another_variant_on_the_chip(
+    monkeypatch: pytest.MonkeyPatch, wrong: int
+) -> None:
+    monkeypatch.setattr(sizes, "REFERENCE_BYTES", 8 * 2 * 16)
+    chip = Chip(REAL)
+    chip.wrong = wrong
+    found = check_sizes(Task("gelu", "vector", "f32", {"x": (70, 8)}), REAL, chip)
+    if wrong:
+        assert found.finding.startswith("forward: y: relative error 1.00e-02") and found.sizes == {"rows": 16}
+    else:
+        assert found.passed and not found.left and found.sizes == {"rows": 560}
+
+
+def test_a_reference_is_held_to_its_derivative_at_the_sizes_of_the_model(here: Path) -> None:
+    name = plugin("sum.py", -1)
+    wrong = "t.add('dx', t.dy * (2 if t.C < 40 else 1))"
+    Path(name).write_text(Path(name).read_text().replace('t.add("dx", t.dy * 2)', wrong, 1))
+    registry = load_registry([name])
+    found = [
+        check_sizes(Task("total", "reference", "f32", {"x": (9, C)}), registry, CpuRunner(registry)) for C in (39, 40)
+    ]
+    assert (
+        found[0].passed
+        and found[1].finding.startswith("gradient: dx is not the derivative")
+        and "in f64" in found[1].finding
+    )
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -121,7 +121,7 @@ class Train(Table, frozen=True, kw_only=True):
         Seconds,
         Meta(
             description="On a GPU without verdicts, check the variants that were chosen before step 1, within so many "
-            "seconds, and pass over those that fail there; `true` is 60."
+            "seconds, and pass over those that fail there; `true` is 40."
         ),
     ] = True
     check: Annotated[

@@ -22,7 +22,7 @@ from core.op import Op, Reference, Variant
 from core.registry import Registry
 from core.testing.case import Case, make_case
 from core.testing.check import modes_of, reference_of
-from core.testing.checks import SUBCHECKS, addable
+from core.testing.checks import SUBCHECKS, addable, check_gradient
 from core.testing.compare import bounds_of
 from core.testing.devices import SimRunner
 from core.testing.log import Log, Stop, compare, compare_gradients, trained
@@ -35,11 +35,14 @@ from core.verdicts import Verdict, largest, sizes_of
 FEWEST = 2  # rows or sequences of the first step
 GROWTH = 8  # of the following steps
 SMALLEST = 2  # of the op's examples, the smallest, are checked where nothing is known of a variant
-HOST_BYTES = 2 << 30  # of a step's tensors in f64: the draws and the reference's copies are on the host
+REFERENCE_BYTES = 512 << 20  # of a step's tensors in f64: the draws and the reference's copies are on the host
+DRAWN_BYTES = 1 << 30  # the same where another variant on the device takes the reference's place
 PER_ELEMENT = 20.0  # FLOPs in whose time an element is drawn, compared and copied
 OVERHEAD = 0.3  # seconds of a check, whatever its sizes
 ROUNDS = 2.0  # plain, and with gradients added to
 RATES = {"cpu": 2e9, "cuda": 2e9, "sim": 30e6}  # FLOP/s: of the reference in f64; of kernels in the simulator
+CPU = "cpu"
+OVER = "the time was over"
 DIRECTIONS = 3.0  # forward, and backward with twice its products
 
 
@@ -181,25 +184,31 @@ class Climb:
     def _steps(self) -> None:
         """Steps against the reference; on a GPU then one against another variant, at as much as the host can draw."""
         steps = list(steps_of(self.op, self.task.example))
-        took, before = 0.0, 0.0
+        took, before, reached = 0.0, 0.0, 0
         for number, example in enumerate(steps):
             work = work_of(self.op, example)
             if number and self._remaining() < took * work / before:
-                self.left = "the time was over"
+                self.left = OVER
                 break
-            if bytes_of(self.op, example) > HOST_BYTES:
+            if number and bytes_of(self.op, example) > REFERENCE_BYTES:
                 self.left = "the reference would need more memory than a check may take"
                 break
             start = time.perf_counter()
-            self._step(example, self._own)
-            took, before = time.perf_counter() - start, work
-        peer = self._peer() if self.left and self.runner.timed and self.runner.device != "cpu" else None
-        if peer is not None and self._remaining() > 0:
-            able = [e for e in steps if bytes_of(self.op, e) <= HOST_BYTES]
-            self._step(able[-1], lambda case, mode: self._beside(peer, case, mode))
-            self.left = "" if able[-1] is steps[-1] else "the host's memory is too small for more"
+            self._step(example, self._own, first=number == 0)
+            took, before, reached = time.perf_counter() - start, work, number
+        if self.left and self.runner.timed and self.runner.device != CPU:
+            self._beside_another([e for e in steps[reached + 1 :] if bytes_of(self.op, e) <= DRAWN_BYTES], steps[-1])
 
-    def _step(self, example: Mapping[str, Any], trial: Callable[[Case, str], Trial]) -> None:
+    def _beside_another(self, able: Sequence[Mapping[str, Any]], whole: Mapping[str, Any]) -> None:
+        """One step at the largest of these sizes, held to the simplest other variant on the device."""
+        peer = self._peer()
+        if peer is None or not able or self._remaining() <= 0:
+            return
+        self._step(able[-1], lambda case, mode: self._beside(peer, case, mode))
+        self.left = "" if able[-1] is whole else "the host's memory is too small for more"
+
+    def _step(self, example: Mapping[str, Any], trial: Callable[[Case, str], Trial], first: bool = False) -> None:
+        """Outputs and gradients at these sizes; of a reference, its derivative too where it is the first step."""
         case = make_case(self.op, example, self.task.seed, 1)
         self.at = as_shape(self.op, example)
         if why := self._trial(case, self.task.dtype, "forward").why_not():
@@ -210,6 +219,9 @@ class Climb:
             self.log.case, self.log.dtype = case.label, self.task.dtype
             with self.log.caught("forward"):
                 at_size(self.log, trial(case, mode))
+            if first and isinstance(self.variant, Reference) and "f64" in self.variant.dtypes:
+                self.log.dtype = "f64"
+                check_gradient(self.log, self._trial(case, "f64", mode))
         if isinstance(self.runner, SimRunner):
             self.runner.strict = False  # races showed in the first step
             self.runner.held.clear()

@@ -29,10 +29,9 @@ from core.registry import Registry
 from core.testing.check import RUNNERS
 from core.testing.devices import DeviceRunner
 from core.testing.runner import Runner
-from core.testing.sizes import Found, Left, Task, check_sizes
+from core.testing.sizes import OVER, Found, Left, Task, check_sizes
 
 STARTING = 60.0  # seconds for a child to load plugins and open its device
-OVER = "the time was over"
 LAUNCH = 10.0  # seconds for the launches of one call on a GPU; a training step of such a kernel would never end
 LONGEST = 3600.0  # seconds of a wait that the system takes
 SOON = 0.8  # of a task's seconds: the child begins no further step after these

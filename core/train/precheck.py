@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from core.testing.worker import Checker, Here
 
 CONTACT, CHECK = "first_contact", "check"  # keys of [train]
-SECONDS = {CONTACT: 60.0, CHECK: 30.0}  # their bounds where they are `true`
+SECONDS = {CONTACT: 40.0, CHECK: 30.0}  # their bounds where they are `true`
 LEAST = 1.0  # seconds that a check gets at least
 LAUNCHES = 3  # of a bound: the part of it that the launches of one call may take
 
