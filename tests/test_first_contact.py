@@ -9,8 +9,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -82,13 +84,19 @@ def here(tmp_path_factory):
     return folder
 
 
-def core(here: Path, *words: str, code: int = 0, **faults: str) -> str:
-    env = {**os.environ, "LD_LIBRARY_PATH": str(here), "CORELM_CACHE": str(here / "cache"), **faults}
-    env |= {"STUB_MEMORY": str(1 << 28), "PYTHONPATH": str(HERE.parent)}
+def started(here: Path, *words: str, **settings: str) -> subprocess.Popen[str]:
+    env = {**os.environ, "LD_LIBRARY_PATH": str(here), "CORELM_CACHE": str(here / "cache"), **settings}
+    env |= {"STUB_MEMORY": str(1 << 28), "PYTHONPATH": str(HERE.parent), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, str(here / "program.py"), *words]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=here, timeout=600)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env, cwd=here)
+
+
+def core(here: Path, *words: str, code: int = 0, **faults: str) -> str:
+    done = started(here, *words, **faults)
+    out, errors = done.communicate(timeout=600)
+    assert done.returncode == code, out + errors
+    return out + errors
 
 
 FAULTS = {
@@ -141,3 +149,31 @@ def test_a_resumed_run_is_refused_where_a_recorded_variant_fails(here: Path) -> 
     said = core(here, *TRAIN, "--out", "c", "--resume", "--set", "train.steps=2", code=3)
     assert f"the run that is resumed took add.{taken['r']} for node r" in said and "y is wrong" in said
     assert "--set ops.add=" in said or "core check add." in said
+
+
+def children(process: int) -> list[int]:
+    return [int(n) for n in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def running(process: int) -> bool:
+    """Whether a process runs: one that has ended may wait for its parent."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][:1] != "Z"
+    except OSError:
+        return False
+
+
+def test_ctrl_c_ends_the_child_that_hangs(here: Path) -> None:
+    hung = {"STUB_HANGS": "sorted_places,naive_forward,owner_forward", "CORELM_CACHE": str(here / "empty")}
+    run = started(here, *TRAIN, "--out", "d", **hung)
+    assert run.stdout is not None
+    assert run.stdout.readline().startswith("first contact with Stub GPU")
+    while not (found := children(run.pid)):
+        time.sleep(0.05)
+    run.send_signal(signal.SIGINT)
+    assert run.wait(timeout=60) == 130
+    end = time.monotonic() + 60
+    while alive := [pid for pid in found if running(pid)]:
+        assert time.monotonic() < end, alive
+        time.sleep(0.05)
+    assert not (here / "d").exists()

@@ -270,8 +270,10 @@ class Chooser:
     def _refused(self, variant: Variant, what: str, reasons: Mapping[str, str]) -> Refused:
         """The error for a choice that failed its check; its hint is the choice that passes."""
         others = [name for name, why in reasons.items() if why == ABLE]
-        passing = f"--set ops.{variant.op}={others[0]} takes one that can run; " if others else ""
-        return Refused(what, hint=f"{passing}`core check {variant.op}.{variant.name}` shows what is wrong")
+        again = f"`core check {variant.op}.{variant.name}` checks it again"
+        return Refused(
+            what, hint=f"--set ops.{variant.op}={others[0]} takes one that can run; {again}" if others else again
+        )
 
 
 def tuning_key(node: Node, precision: str) -> str:

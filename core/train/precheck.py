@@ -51,6 +51,7 @@ class Precheck:
     fell: set[str] = field(default_factory=set)
     ends: dict[str, float] = field(default_factory=dict)  # key of [train] -> when its time is over
     done: set[str] = field(default_factory=set)
+    _needs: list[Need] = field(default_factory=list)  # of the choices as they are
 
     @property
     def place(self) -> str:
@@ -66,14 +67,18 @@ class Precheck:
                 if not fell:
                     return
                 self.engine.choose_again()
+                self._needs = []
 
     def needs(self) -> list[Need]:
         """The distinct work of the run, nested launches and the update included."""
+        if self._needs:
+            return self._needs
         found: dict[str, Need] = {}
         for plan in self.plans():
             self.engine.choices(plan)  # records nested launches
             found |= {need.key: need for need in needs_of(plan, self.engine.chooser)}
-        return list(found.values())
+        self._needs = list(found.values())
+        return self._needs
 
     def _missing(self) -> Iterator[tuple[str, list[Need]]]:
         """(key of [train], needs to check under its bound)."""
@@ -160,9 +165,7 @@ class Precheck:
         seconds = sum(estimate(need.op, need.example, self.config.device) for need in needs)
         variants = len({need.name for need in needs})
         what = f"{variants} variant{'s' * (variants > 1)}"
-        about = (
-            f"about {duration(max(1, min(bound, seconds)))}, at most {bound:g} s; [train] {key} = false leaves it out"
-        )
+        about = f"about {duration(max(1, min(bound, seconds)))}, at most {bound:g} s"
         off = f"[train] {key} = false leaves it out"
         if key == CONTACT:
             what = f"first contact with {self.place}: no verdict on {what}"
