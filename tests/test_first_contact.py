@@ -31,8 +31,8 @@ PROGRAM = f"""
 import ctypes, sys
 sys.path.insert(0, {str(HERE)!r})
 from simulated_driver import simulate
-import core.testing.worker as worker
-worker.LAUNCH = 12.0
+from core.testing import sizes, worker
+worker.LAUNCH, sizes.SMALLEST = 12.0, 1
 simulate(ctypes.CDLL("libcuda.so.1"))
 
 if __name__ == "__main__":

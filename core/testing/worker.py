@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from types import TracebackType
@@ -30,6 +30,7 @@ from core.testing.check import RUNNERS
 from core.testing.devices import DeviceRunner
 from core.testing.runner import Runner
 from core.testing.sizes import OVER, Found, Left, Task, check_sizes
+from core.verdicts import Verdicts
 
 STARTING = 60.0  # seconds for a child to load plugins and open its device
 LAUNCH = 10.0  # seconds for the launches of one call on a GPU; a training step of such a kernel would never end
@@ -114,7 +115,8 @@ class Checker:
         context = multiprocessing.get_context("spawn")
         self._link, theirs = context.Pipe()
         self._child = context.Process(target=serve, args=(theirs, self.place), daemon=True)
-        self._child.start()
+        with interrupts_later():
+            self._child.start()
         theirs.close()
         why = f"no answer within {STARTING:g} s"
         with contextlib.suppress(EOFError, OSError):
@@ -133,6 +135,19 @@ class Checker:
         if self._link is not None:
             self._link.close()
         self._child = self._link = None
+
+
+@contextlib.contextmanager
+def interrupts_later() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block; a process that is started in it never sees one."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def ended(reached: Found, fault: str, seconds: float) -> Found:
@@ -177,9 +192,17 @@ def serve(link: Connection, place: Place) -> None:
     with contextlib.suppress(EOFError, OSError):
         while True:
             task = link.recv()
-            watched = watch(make(registry) if place.device == "sim" else runner, link)
-            found = check_sizes(task, registry, watched, lambda reached: link.send(("reached", reached)))
+            current = runner if runner.timed else make(registry)  # the simulator's holds outcomes
+            avoid_failed(current, Verdicts(registry), task.dtype)
+            found = check_sizes(task, registry, watch(current, link), lambda reached: link.send(("reached", reached)))
             link.send(("done", found))
+
+
+def avoid_failed(runner: Runner, verdicts: Verdicts, dtype: str) -> None:
+    """Have nested launches pass over variants that failed on the device, as a run does."""
+    if isinstance(runner, DeviceRunner):
+        target, failed = runner.target, verdicts.against(runner.target, dtype)
+        target.can_run = lambda variant: type(target).can_run(target, variant) or failed(variant)
 
 
 def watch(runner: Runner, link: Connection) -> Runner:

@@ -83,6 +83,7 @@ class Precheck:
     def _missing(self) -> Iterator[tuple[str, list[Need]]]:
         """(key of [train], needs to check under its bound)."""
         needs = [need for need in self.needs() if need.key not in self.done]
+        needs.sort(key=lambda need: need.nodes[0] not in self.engine.chooser.nested)  # what others launch comes first
         for key, wanted in ((CONTACT, self._unknown_here), (CHECK, self._uncovered)):
             seconds = bound_of(self.config, key)
             found = [need for need in needs if wanted(need)] if seconds else []
