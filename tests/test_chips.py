@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import core.sim
 from core import Variant
 from core.device.chips import (
     CHIPS,
@@ -19,13 +22,23 @@ from core.device.chips import (
     resident_blocks,
     runs_on,
 )
-from core.device.nvrtc import architectures_of, supported
+from core.device.launch import LaunchRecord
+from core.device.nvrtc import Kernel, architectures_of, supported
 from core.device.planned import PlannedDevice
-from core.errors import BuildError
+from core.errors import BuildError, CoreError
 from core.loader import load_registry
 from core.registry import check_variant
 
 ROOT = Path(__file__).parent.parent
+BOTH = """
+extern "C" __global__ void both(float* y) {
+    __shared__ float s[32];
+    extern __shared__ float room[];
+    s[threadIdx.x] = room[threadIdx.x] = 1;
+    __syncthreads();
+    y[threadIdx.x] = s[31 - threadIdx.x] + room[31 - threadIdx.x];
+}
+"""
 
 
 @pytest.mark.parametrize(
@@ -107,6 +120,24 @@ def test_static_and_dynamic_shared_memory_are_counted_together():
     assert launch_problems(CHIPS[86], 32, 128, (32, 8), 101_376 - 128) == []
     (said,) = launch_problems(CHIPS[86], 32, 128, (32, 8), 101_376 - 64)
     assert said.startswith("takes 101,440 bytes of shared memory a thread block, 128 static and 101,312 dynamic")
+
+
+def test_a_plan_is_refused_where_the_chip_would_refuse_a_launch(tmp_path):
+    """Static shared memory is known once the kernel is compiled: the error has the launch, both sizes and the limit."""
+    planned = PlannedDevice("sm_86")
+    kernel = Kernel(Path("both.cu"), "both", text=BOTH)
+    launch = LaunchRecord(kernel, (), (1, 1, 1), (32, 1, 1), 101_376 - 124, node="h.0.fc", line="mine.py:7")
+    with pytest.raises(BuildError, match="128 static and 101,252 dynamic; there are 101,376 on sm_86") as error:
+        planned.prepare([launch])
+    assert "node h.0.fc" in error.value.message and "(mine.py:7)" in error.value.message and error.value.hint
+    assert planned.prepare([replace(launch, smem=101_376 - 128)])[kernel].shared == 128
+
+
+def test_the_simulator_counts_both_too():
+    y = np.zeros(32, np.float32)
+    core.sim.run(BOTH, "both", 1, 32, [y], smem=232_448 - 128)
+    with pytest.raises(CoreError, match="232452 bytes of shared memory, 128 static and 232324 dynamic; at most 232448"):
+        core.sim.run(BOTH, "both", 1, 32, [y], smem=232_448 - 124)
 
 
 def test_registers_are_given_to_whole_warps_in_units_of_256_and_to_four_partitions_alike():

@@ -135,7 +135,7 @@ class CudaDevice(KernelDevice):
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        return ("f32", "bf16") if self.capability >= (8, 0) else ("f32",)
+        return ("f32", "bf16") if self.chip.bf16 else ("f32",)
 
     def describe(self) -> str:
         _, total = self.driver.memory()

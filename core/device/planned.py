@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from core.device.chips import FITTING, Chip, chip_of, launch_problems, runs_on
+from core.device.chips import FITTING, chip_of, launch_problems, runs_on
 from core.device.launch import Host, LaunchRecord, Recorded
 from core.device.nvrtc import Kernel, Resources, compile_all
 from core.device.recording import KernelDevice
@@ -44,14 +44,14 @@ class PlannedDevice(KernelDevice):
 
     def __init__(self, arch: str = "sm_90a", sms: int = SMS) -> None:
         self.arch, self.sms = arch, sms
-        self.chip: Chip | None = chip_of(arch)
+        self.chip = chip_of(arch)
         self.scratch_bytes = 0
         self.records: list[LaunchRecord] = []
         self._top = FIRST
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        return ("f32", "bf16") if runs_on("sm_80+", self.arch) else ("f32",)
+        return ("f32", "bf16") if self.chip.bf16 else ("f32",)
 
     def describe(self) -> str:
         return f"cuda, planned for {self.arch}: kernels are compiled, nothing runs"
@@ -102,8 +102,7 @@ class PlannedDevice(KernelDevice):
         return found
 
     def _check(self, launch: LaunchRecord, used: Resources) -> None:
-        chip = chip_of(self.arch)
-        problems = launch_problems(chip, used.registers, used.shared, launch.block, launch.smem, launch.cluster)
+        problems = launch_problems(self.chip, used.registers, used.shared, launch.block, launch.smem, launch.cluster)
         if problems:
             raise BuildError(f"{launch.where} {'; '.join(problems)} on {self.arch}", hint=FITTING)
 
