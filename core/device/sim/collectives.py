@@ -64,7 +64,7 @@ def _shfl(program: Program, ins: Instruction) -> Step:
     write = writer(program, target.first if isinstance(target, Pair) else target)
     inside = writer(program, target.second) if isinstance(target, Pair) else None
     value, b, c = (bits_reader(program, o, U32) for o in ins.operands[1:4])
-    check = _checked(program, ins, ins.operands[4])
+    check, masks = _checked(program, ins, ins.operands[4]), bits_reader(program, ins.operands[4], U32)
     known: dict[tuple[int, int, int], tuple[Array, Array]] = {}
 
     def sources(lanes: int, offset: Array, clamp: Array) -> tuple[Array, Array]:
@@ -94,6 +94,8 @@ def _shfl(program: Program, ins: Instruction) -> Step:
             write(g, back(g, over_lanes(g, given)[place]))
         if inside is not None:
             inside(g, back(g, good))
+        if g.batch.watch is not None:
+            g.batch.watch.undefined.shuffled(g, ins, place, good, g.spread(masks(g)))
 
     return shuffle
 

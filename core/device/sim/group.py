@@ -25,6 +25,7 @@ from core.device.sim.warps import Meeting
 
 if TYPE_CHECKING:
     from core.device.sim.scheduler import Batch
+    from core.device.sim.undefined import Mark
 
 DENSE = 0.4  # share of the lanes from which computing for all is cheaper than gathering
 
@@ -60,6 +61,7 @@ class Group:
         self.waiting = 0  # lanes that wait in barriers
         self.meeting: Meeting | None = None  # lanes that wait in bar.warp.sync
         self.polled: dict[int, Array] = {}  # where instructions last looked for what others write
+        self.undefined: dict[int, Mark] = {}  # strict mode: registers that hold undefined values
         self.turns = Turns(len(batch.numbers) if batch.watch is not None else 0)
         self.pc = 0
 

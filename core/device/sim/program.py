@@ -54,6 +54,7 @@ class Block:
     stop: int
     steps: list[Step]
     end: End
+    covers: list[int] = field(default_factory=list)  # how many instructions each step is
 
 
 @dataclass(eq=False)
@@ -344,17 +345,17 @@ def _bind(program: Program) -> None:
         last = code[stop - 1]
         ends = _controls(last, CONTROL)
         body = code[start : stop - 1] if ends else code[start:stop]
-        steps = _steps(program, body, special)
+        steps, covers = _steps(program, body, special)
         end = build_control(program, last, stop - 1) if ends else fall_through(stop)
-        program.blocks[start] = Block(start, stop, steps, end)
+        program.blocks[start] = Block(start, stop, steps, end, covers)
     # Falling off the end is an exit.
     exiting = Instruction("exit", (), None, False, code[-1].location, "exit", ("exit",)) if code else None
     if exiting:
         program.blocks[len(code)] = Block(len(code), len(code), [], build_control(program, exiting, len(code)))
 
 
-def _steps(program: Program, body: list[Instruction], special: set[int]) -> list[Step]:
-    """One function per instruction, but one for a run of fma that do not touch each other's results.
+def _steps(program: Program, body: list[Instruction], special: set[int]) -> tuple[list[Step], list[int]]:
+    """One function per instruction, but one for a run of fma that do not touch each other's results; how many each is.
 
     special: the registers that some wgmma of the kernel uses.
     """
@@ -362,27 +363,28 @@ def _steps(program: Program, body: list[Instruction], special: set[int]) -> list
     from core.device.sim.floats import fma_run, independent, is_plain_fma
 
     if special:
-        return [guarded(program, i, _predicated(program, i), special) for i in body]
+        return [guarded(program, i, _predicated(program, i), special) for i in body], [1] * len(body)
     steps: list[Step] = []
+    covers: list[int] = []
     run: list[Instruction] = []
 
     def flush() -> None:
-        if len(run) > 1:
-            steps.append(fma_run(program, list(run)))
-        else:
-            steps.extend(_predicated(program, i) for i in run)
+        if run:
+            steps.append(fma_run(program, list(run)) if len(run) > 1 else _predicated(program, run[0]))
+            covers.append(len(run))
         run.clear()
 
     for instruction in body:
         if not is_plain_fma(instruction):
             flush()
             steps.append(_predicated(program, instruction))
+            covers.append(1)
             continue
         if run and not independent([*run, instruction]):
             flush()
         run.append(instruction)
     flush()
-    return steps
+    return steps, covers
 
 
 def _controls(instruction: Instruction, table: dict[str, Any]) -> bool:

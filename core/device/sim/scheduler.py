@@ -289,8 +289,11 @@ class Batch:
                 g.pc = pc
                 if self.counter is not None:
                     self.counter.ran(g, pc)
-                for step in block.steps:
-                    step(g)
+                if self.watch is None:
+                    for step in block.steps:
+                        step(g)
+                else:
+                    self.watch.undefined.run(g, block)
                 self.executed[block.start] = self.executed.get(block.start, 0) + 1
                 self.lanes_run[block.start] = self.lanes_run.get(block.start, 0) + g.count
                 pc = block.end(g)

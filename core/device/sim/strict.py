@@ -29,6 +29,7 @@ from core.device.sim.report import Finding
 from core.device.sim.shadow import Global, Shadow, grain
 from core.device.sim.source import Sources
 from core.device.sim.types import Array
+from core.device.sim.undefined import LOADS, Origin, Undefined
 from core.device.sim.underway import UnderWay
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class Watch:
         self.known = np.zeros(len(self.shared.writer), np.bool_)  # shared memory that something wrote
         self.zones = zones(batch, self.shared.grain)
         self.read_only: dict[int, bool] = {}
+        self.undefined = Undefined(batch)
         self.traits, self.asynchronous = traits(batch.program), works_later(batch.program)
         batch.shared[:] = POISON
 
@@ -103,6 +105,7 @@ class Watch:
     def access(self, g: Group, ins: Instruction, space: str, index: Array, lanes: Array, width: int, how: str) -> None:
         """Check and remember an access of `lanes` at byte positions `index`. how: read, write or atomic."""
         if space == "local":
+            self.undefined.local_access(g, index, lanes, width)
             return
         self.clocks.time += 1
         if how == "read" and space == "global" and self._only_read(ins):
@@ -119,7 +122,7 @@ class Watch:
                 self.work.check_stored(at)
         if how != "write":
             if space == "shared" and not self.known[at.places].all():
-                self._finding(at, ~self.known[at.places], "uninitialised", ", which nothing has written", "")
+                self._unwritten(at, ~self.known[at.places])
             self.races.read(at)
         if how != "read":
             self.races.write(at)
@@ -155,6 +158,19 @@ class Watch:
             them = self.batch.who(g, int(lanes[one]))
             text = f"race: {them} writes {access.split(maxsplit=2)[2]}, {access}: each element wants one owner"
             raise self.batch.fault(ins, "race", text, g, int(lanes[other]), address, OWNER)
+
+    def _unwritten(self, at: At, bad: Array) -> None:
+        """A read of shared memory that nothing wrote: of a load, a finding once the value is used."""
+
+        def fault(lane: int, used: str) -> KernelError:
+            chosen = bad & (at.lanes == lane) if (bad & (at.lanes == lane)).any() else bad
+            first = int(np.flatnonzero(chosen)[0])
+            access = self.batch.words.access(at.ins, at.space, self._address(at, first), self.shared.grain, at.how)
+            return self._fault(at, first, "uninitialised", f"{access}, which nothing has written{used}", "")
+
+        if at.ins.names[0] not in LOADS:
+            raise fault(int(at.lanes[bad][0]), "")
+        self.undefined.loaded(at.g, at.ins, bad, at.lanes, self.shared.grain, Origin(at.ins, fault))
 
     def _only_read(self, ins: Instruction) -> bool:
         """Whether an instruction reads what this kernel nowhere writes: there is nothing to race with."""
