@@ -7,6 +7,7 @@ as `\\x1b`. Nothing else of the program needs to know.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -52,6 +53,22 @@ def guard() -> None:
             guarded = Guarded(stream.detach(), encoding=encoding, errors="replace", line_buffering=lines)
             setattr(sys, name, guarded)
             setattr(sys, f"__{name}__", guarded)
+
+
+def say(text: str) -> None:
+    """A line on stderr. One that cannot be written (a full disk, no reader) is lost, and changes no exit code."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
+def settle() -> None:
+    """At a command's end: nothing is left in a buffer that Python's own end would fail to write."""
+    for name in ("stdout", "stderr"):
+        try:
+            getattr(sys, name).flush()
+        except (OSError, ValueError):
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
 class Writer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -238,6 +239,14 @@ def test_a_disk_that_refuses_before_the_first_step_is_exit_7(name: str, monkeypa
     monkeypatch.setattr(files, "replace_durably", refusing)
     code, said = core("train", "small.toml", "--device", "cpu", "--out", "runs/a")
     assert code == 7 and f"{name}: cannot be written: Read-only file system; no step was done" in said, said
+
+
+def test_a_stderr_that_refuses_changes_no_exit_code() -> None:
+    words = f'"{sys.executable}" -m core.cli plan absent.toml'
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    for redirect in (">/dev/full 2>/dev/full", ">&- 2>&-"):
+        done = subprocess.run(["bash", "-c", f"{words} {redirect}"], env=environment)
+        assert done.returncode == 2, redirect
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,7 @@ def main(args: Sequence[str] | None = None) -> None:
         terminal.guard()
         warnings.showwarning = warn
         code = run(args)
+        terminal.settle()
         number = signals.noted()
     signals.default()  # from here on nothing is left to put in order
     sys.exit(128 + number if number else code)
@@ -161,7 +162,7 @@ def warn(
     message: Warning | str, category: object, filename: str, lineno: int, file: Any = None, line: Any = None
 ) -> None:
     """Warnings are for the person at the command line: one line, without a place in the source."""
-    click.echo(f"core: warning: {message}", err=True)
+    terminal.say(f"core: warning: {message}")
 
 
 def run(args: Sequence[str] | None = None) -> int:
@@ -173,7 +174,8 @@ def run(args: Sequence[str] | None = None) -> int:
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
-        error.show()
+        with contextlib.suppress(OSError):
+            error.show()
         return error.exit_code
     except CoreError as error:
         return expected(error)
@@ -182,7 +184,7 @@ def run(args: Sequence[str] | None = None) -> int:
     except signals.Ended as ended:
         return ended.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("core: interrupted", err=True)
+        terminal.say("core: interrupted")
         return INTERRUPTED
     except BrokenPipeError:  # while flushing
         return reader_gone()
@@ -201,7 +203,7 @@ def expected(error: CoreError) -> int:
     """Print an expected error: no traceback unless CORELM_TRACEBACK=1 asks for it."""
     if traceback_wanted():
         traceback.print_exception(error)
-    click.echo(f"core: error: {error}", err=True)
+    terminal.say(f"core: error: {error}")
     return error.exit_code
 
 
@@ -235,7 +237,7 @@ def bug(error: Exception) -> int:
         kept = _keep(whole)
         hint = f"the whole traceback is in {kept}" if plugin else f"please report it with your command and {kept}"
         lines.append(f"  hint: {hint}" if kept else "  hint: CORELM_TRACEBACK=1 shows all of it")
-    click.echo("\n".join(lines), err=True)
+    terminal.say("\n".join(lines))
     return BuildError.exit_code if plugin else BUG
 
 
