@@ -28,9 +28,12 @@ PUBLIC = {
     "BuildError": "core.errors",
     "cdiv": "core.expr",
     "unpadded": "core.expr",
-    "f32": "core.op",
-    "i32": "core.op",
-    "u32": "core.op",
+    "f32": "core.scalars",
+    "f64": "core.scalars",
+    "i32": "core.scalars",
+    "i64": "core.scalars",
+    "u32": "core.scalars",
+    "u64": "core.scalars",
     "hookimpl": "core.hooks",
     "load": "core.api",
 }
@@ -49,9 +52,12 @@ if TYPE_CHECKING:
     from core.op import Schedule as Schedule
     from core.op import Tensors as Tensors
     from core.op import Variant as Variant
-    from core.op import f32 as f32
-    from core.op import i32 as i32
-    from core.op import u32 as u32
+    from core.scalars import f32 as f32
+    from core.scalars import f64 as f64
+    from core.scalars import i32 as i32
+    from core.scalars import i64 as i64
+    from core.scalars import u32 as u32
+    from core.scalars import u64 as u64
 
 __all__ = [*PUBLIC, "__version__"]  # noqa: PLE0604
 

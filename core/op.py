@@ -22,8 +22,6 @@ from core.dtypes import NUMPY
 from core.errors import BuildError, CoreError, did_you_mean, words_of
 from core.expr import Number, described, evaluate, trim, unpadded
 
-f32, i32, u32 = np.float32, np.int32, np.uint32  # a kernel's scalars are typed: `i32(n)`, `f32(eps)`
-
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 ACTIVATION, ACC = None, "acc"  # the two dtypes that a precision settles; the others are names of core.dtypes
 

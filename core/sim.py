@@ -15,6 +15,7 @@ from core.device.sim.budget import default_limit
 from core.device.sim.source import Sources
 from core.device.tensors import DeviceTensor, TensorMap, tensor_map
 from core.errors import BuildError
+from core.scalars import Misfit
 
 __all__ = ["KernelError", "Map", "PtxError", "Report", "run"]
 
@@ -112,6 +113,8 @@ def _argument(memory: Memory, value: Any, place: int, buffers: Buffers) -> bytes
         return tensormap.bytes_of(value.of(DeviceTensor(address, value.array.shape, kind)))
     if isinstance(value, np.generic):
         return value.tobytes()
+    if isinstance(value, Misfit):
+        raise BuildError(f"argument {place} is {value.problem}", hint=value.hint)
     raise BuildError(
         f"argument {place} is {value!r}; expected a NumPy array, a NumPy scalar or None",
         hint="a kernel's scalars are typed: np.int32(n), np.float32(x)",

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = (
     ("errors",),
     ("outside",),
-    ("expr", "dtypes", "cache", "signals", "variables", "examples"),
+    ("expr", "dtypes", "scalars", "cache", "variables", "signals", "examples"),
     ("terminal", "foreign"),
     ("op",),
     ("hooks",),

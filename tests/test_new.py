@@ -276,7 +276,7 @@ def test_a_class_comes_with_its_parents_helpers_and_imports():
     found = class_excerpt(cls)
     text = "\n".join(found.parts)
     assert "class GeluNaive(Variant)" in text and "WIDEST = " in text and "def width" not in text
-    assert found.header() == "from core import Variant, cdiv, i32"
+    assert found.header() == "from core import Variant, cdiv, i32, u64"
     assert sys.modules[cls.__module__].__doc__ not in text
 
 

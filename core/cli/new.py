@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from core.registry import Registry
 
 TEMPLATES = Path(__file__).parent / "templates"
-TAKEN = ("np", "cdiv", "i32", "auto", "reference")  # names that the written files or the core use
+TAKEN = ("np", "cdiv", "i32", "u64", "auto", "reference")  # names that the written files or the core use
 OWN_FOLDERS = ("core", "tests")  # what a plugin's package cannot be called
 WIDTH = 120  # of lines
 

@@ -16,14 +16,21 @@ import numpy as np
 from core.device.nvrtc import Kernel, shown
 from core.device.tensors import DeviceTensor, TensorMap
 from core.errors import BuildError
+from core.scalars import Misfit
 
 Scalar = np.generic
 Argument = DeviceTensor | Scalar | TensorMap | None
 
 
-def as_argument(value: Any, index: int, where: str) -> Argument:
-    """What a launcher gives for a kernel's parameter, if it is something that a kernel can take. Raises BuildError."""
+def as_argument(value: Any, index: int, where: str, parameter: str = "") -> Argument:
+    """What a launcher gives for a kernel's parameter, if it is something that a kernel can take. Raises BuildError.
+
+    parameter: as the source writes it, for the error; "" where the source does not show it.
+    """
     at = f"{where}, ...): argument {index + 1}"
+    if isinstance(value, Misfit):
+        named = f", `{parameter}`," if parameter else ""
+        raise BuildError(f"{at}{named} is {value.problem}", hint=value.hint)
     if value is None or isinstance(value, DeviceTensor | TensorMap):
         return value
     if isinstance(value, bool | np.bool_):
@@ -32,7 +39,8 @@ def as_argument(value: Any, index: int, where: str) -> Argument:
         return value
     if isinstance(value, int):
         raise BuildError(
-            f"{at} is the bare int {value}, which would be taken for a pointer", hint=f"write i32({value})"
+            f"{at} is the bare int {value}, which would be taken for a pointer",
+            hint=f"write {'i32' if -(2**31) <= value < 2**31 else 'u64'}({value})",
         )
     if isinstance(value, float):
         raise BuildError(
@@ -42,7 +50,7 @@ def as_argument(value: Any, index: int, where: str) -> Argument:
         raise BuildError(
             f"{at} is a NumPy array, which no kernel can read", hint="pass a tensor of t, or a typed scalar"
         )
-    raise BuildError(f"{at} is {value!r}; expected a tensor, i32(n), u32(n), f32(x), launch.tmap(...) or None")
+    raise BuildError(f"{at} is {value!r}; expected a tensor, i32(n), u64(n), f32(x), launch.tmap(...) or None")
 
 
 # what a parameter of the kernel takes: a scalar's NumPy type, by the parameter's C type
@@ -86,6 +94,13 @@ def source_text(path: Path) -> str:
         return path.read_text("utf-8")
     except OSError as error:
         raise BuildError(f"{shown(path)}: cannot be read: {error}") from None
+
+
+def as_arguments(kernel: Kernel, args: Sequence[Any], where: str) -> tuple[Argument, ...]:
+    """What a launcher gives for all parameters of a kernel. Raises BuildError for what no kernel can take."""
+    names = signature(kernel) or []
+    names = names if len(names) == len(args) else [""] * len(args)
+    return tuple(as_argument(value, i, where, name) for i, (value, name) in enumerate(zip(args, names, strict=True)))
 
 
 def check_signature(kernel: Kernel, args: Sequence[Argument], where: str, dtype: str) -> None:

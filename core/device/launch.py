@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from core.device.arguments import Argument, as_argument, check_signature, signatures, source_text
+from core.device.arguments import Argument, as_arguments, check_signature, signatures, source_text
 from core.device.chips import MAX_BLOCK, MAX_GRID, MAX_THREADS, MOST_SHARED, PORTABLE_CLUSTER, Chip
 from core.device.cpu import Pick
 from core.device.nvrtc import Kernel, shown
@@ -122,7 +122,7 @@ class GpuLaunch:
     ) -> None:
         """Launch the `extern "C"` kernel of that name from the variant's source.
 
-        args: tensors, `i32(n)`, `u32(n)`, `f32(x)`, tensor maps, or None for a null pointer, in the kernel's order.
+        args: tensors, `i32(n)`, `u64(n)`, `f32(x)`, tensor maps, or None for a null pointer, in the kernel's order.
         grid in thread blocks, block in threads, up to three sizes each. smem: bytes of dynamic shared memory, which
         the chip counts together with the kernel's static ones. cluster: thread blocks along x. pdl: the launch may
         begin before the one in front of it has ended, where the chip can do that (from 9.0 on). define: macros of this
@@ -131,7 +131,7 @@ class GpuLaunch:
         line = _caller()
         where = f"{self.origin} {self.method} ({line}): launch({kernel!r}"
         asked = replace(self.kernel(kernel, define), line=line)
-        settled = tuple(as_argument(a, i, where) for i, a in enumerate(args))
+        settled = as_arguments(asked, args, where)
         check_signature(asked, settled, where, self.dtype)
         record = LaunchRecord(
             asked,

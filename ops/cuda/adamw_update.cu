@@ -41,9 +41,9 @@ __device__ inline float update(float w, float grad, float& m, float& v, Shared s
 }
 
 extern "C" __global__ void naive_update(elem* param, float* master, const float* grad, float* m, float* v,
-                                        const u8* group, const double* control, int n, double beta1, double beta2,
+                                        const u8* group, const double* control, u64 n, double beta1, double beta2,
                                         float eps, float weight_decay) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    u64 i = global_thread();
     if (i >= n || control[OK] == 0 || !(group[i / GROUP] & TRAINS)) return;
     Shared shared(control, beta1, beta2);
     float w = master ? master[i] : float(param[i]), decay = group[i / GROUP] & DECAYS ? weight_decay : 0;
@@ -54,13 +54,13 @@ extern "C" __global__ void naive_update(elem* param, float* master, const float*
 
 extern "C" __global__ void vector_update(elem* __restrict__ param, float* __restrict__ master,
                                          const float* __restrict__ grad, float* __restrict__ m, float* __restrict__ v,
-                                         const u8* __restrict__ group, const double* __restrict__ control, int n,
+                                         const u8* __restrict__ group, const double* __restrict__ control, u64 n,
                                          double beta1, double beta2, float eps, float weight_decay) {
     if (control[OK] == 0) return;
     __shared__ Shared shared;
     if (threadIdx.x == 0) shared = Shared(control, beta1, beta2);
     __syncthreads();
-    int i = (blockIdx.x * blockDim.x + threadIdx.x) * 4;
+    u64 i = global_thread() * 4;
     if (i >= n || !(group[i / GROUP] & TRAINS)) return;
     float decay = group[i / GROUP] & DECAYS ? weight_decay : 0;
     if (i + 4 <= n) {

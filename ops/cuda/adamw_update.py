@@ -1,8 +1,6 @@
 """AdamW on CUDA: one or four elements a thread, all parameters in one launch. Kernels: adamw_update.cu."""
 
-import numpy as np
-
-from core import Variant, cdiv, f32, i32
+from core import Variant, cdiv, f32, f64, u64
 
 THREADS = 256
 
@@ -14,8 +12,8 @@ class AdamWNaive(Variant):
     kernel, elements = "naive_update", 1
 
     def forward(self, t, launch):
-        flat = (t.param, t.master, t.grad, t.m, t.v, t.group, t.step, i32(t.n))
-        betas = (np.float64(t.beta1), np.float64(t.beta2))  # in double: the corrections need all their digits
+        flat = (t.param, t.master, t.grad, t.m, t.v, t.group, t.step, u64(t.n))
+        betas = (f64(t.beta1), f64(t.beta2))  # in double: the corrections need all their digits
         grid = cdiv(t.n, THREADS * self.elements)
         launch(self.kernel, *flat, *betas, f32(t.eps), f32(t.weight_decay), grid=grid, block=THREADS)
 

@@ -6,18 +6,18 @@
 
 constexpr int WIDTH = 16 / sizeof(elem);
 
-extern "C" __global__ void naive_forward(elem* y, const elem* a, const elem* b, int n) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
+extern "C" __global__ void naive_forward(elem* y, const elem* a, const elem* b, u64 n) {
+    u64 i = global_thread();
     if (i < n) y[i] = a[i] + b[i];
 }
 
-extern "C" __global__ void naive_pass(elem* dx, const elem* dy, int n, int add) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
+extern "C" __global__ void naive_pass(elem* dx, const elem* dy, u64 n, int add) {
+    u64 i = global_thread();
     if (i < n) dx[i] = (add ? float(dx[i]) : 0) + dy[i];
 }
 
-extern "C" __global__ void vector_forward(elem* y, const elem* a, const elem* b, int n) {
-    int i = (blockIdx.x * blockDim.x + threadIdx.x) * WIDTH;
+extern "C" __global__ void vector_forward(elem* y, const elem* a, const elem* b, u64 n) {
+    u64 i = global_thread() * WIDTH;
     if (i + WIDTH <= n) {
         auto x = load<WIDTH>(a + i), r = load<WIDTH>(b + i);
         for (int k = 0; k < WIDTH; k++) x[k] = x[k] + r[k];
@@ -27,8 +27,8 @@ extern "C" __global__ void vector_forward(elem* y, const elem* a, const elem* b,
     }
 }
 
-extern "C" __global__ void vector_pass(elem* dx, const elem* dy, int n, int add) {
-    int i = (blockIdx.x * blockDim.x + threadIdx.x) * WIDTH;
+extern "C" __global__ void vector_pass(elem* dx, const elem* dy, u64 n, int add) {
+    u64 i = global_thread() * WIDTH;
     if (i + WIDTH <= n) {
         auto out = load<WIDTH>(dy + i);
         if (add) {

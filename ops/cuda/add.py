@@ -1,6 +1,6 @@
 """Sum of two values on CUDA: one element or 16 bytes a thread. Kernels: add.cu."""
 
-from core import Variant, cdiv, i32
+from core import Variant, cdiv, i32, u64
 
 from .width import WIDEST
 
@@ -19,13 +19,13 @@ class AddNaive(Variant):
 
     def forward(self, t, launch):
         grid = cdiv(t.rows, self.threads * self.elements(t))
-        launch(f"{self.kernels}_forward", t.y, t.a, t.b, i32(t.rows), grid=grid, block=self.threads)
+        launch(f"{self.kernels}_forward", t.y, t.a, t.b, u64(t.rows), grid=grid, block=self.threads)
 
     def backward(self, t, launch):
         grid = cdiv(t.rows, self.threads * self.elements(t))
         for gradient, add in ((t.da, t.add_da), (t.db, t.add_db)):
             if gradient is not None:
-                launch(f"{self.kernels}_pass", gradient, t.dy, i32(t.rows), i32(add), grid=grid, block=self.threads)
+                launch(f"{self.kernels}_pass", gradient, t.dy, u64(t.rows), i32(add), grid=grid, block=self.threads)
 
 
 class AddVector(AddNaive):

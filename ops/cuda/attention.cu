@@ -49,15 +49,15 @@ extern "C" __global__ void naive_scores(float* scores, const elem* qkv, const in
     if (j >= T) return;
     const elem* q = qkv + ((u64)b * T + i) * width + h * D;
     const elem* k = qkv + ((u64)b * T + j) * width + (heads + h / (heads / kv_heads)) * D;
-    bool seen = visible(i, j, causal, window, documents ? documents + b * T : nullptr);
+    bool seen = visible(i, j, causal, window, documents ? documents + (u64)b * T : nullptr);
     scores[(u64)blockIdx.x * T + j] = seen ? capped(scale * dot(q, k, D), softcap) : -INFINITY;
 }
 
 // p: (B * heads * T, T), scores before, probabilities after; a query that sees nothing has none
 extern "C" __global__ void naive_softmax(float* p, int rows, int T) {
-    int row = blockIdx.x * blockDim.x + threadIdx.x;
+    u64 row = global_thread();
     if (row >= rows) return;
-    p += (u64)row * T;
+    p += row * T;
     float top = -INFINITY, sum = 0;
     for (int j = 0; j < T; j++) top = fmaxf(top, p[j]);
     for (int j = 0; j < T; j++) sum += top == -INFINITY ? 0 : expf(p[j] - top);
@@ -219,7 +219,7 @@ extern "C" __global__ void __launch_bounds__(WARPS* LANES, 4)
     const elem* row = qkv + (u64)b * T * width;
     const elem* all_k = start ? k_cache + (u64)b * S * key_width + g * D : row + (heads + g) * D;
     const elem* all_v = start ? v_cache + (u64)b * S * key_width + g * D : row + (heads + kv_heads + g) * D;
-    if (documents) documents += b * T;
+    if (documents) documents += (u64)b * T;
     copy_rows<true>(q, row + first * width + h * D, width, T - first);
 
     float top[EACH], sum[EACH] = {}, out[EACH][COLUMNS] = {};
@@ -268,7 +268,7 @@ extern "C" __global__ void __launch_bounds__(WARPS* LANES, 4)
     int b = blockIdx.x / heads, h = blockIdx.x % heads, g = h / (heads / kv_heads), first = blockIdx.y * OWN;
     u64 width = (heads + 2 * kv_heads) * D, y_width = heads * D;
     const elem* row = qkv + (u64)b * T * width;
-    if (documents) documents += b * T;
+    if (documents) documents += (u64)b * T;
     y += (u64)b * T * y_width + h * D;
     dy += (u64)b * T * y_width + h * D;
     copy_rows<true>(q, row + first * width + h * D, width, T - first);
@@ -321,7 +321,7 @@ extern "C" __global__ void __launch_bounds__(WARPS* LANES, 4)
     int b = blockIdx.x / kv_heads, g = blockIdx.x % kv_heads, group = heads / kv_heads, first = blockIdx.y * OWN;
     u64 width = (heads + 2 * kv_heads) * D, y_width = heads * D;
     const elem* row = qkv + (u64)b * T * width;
-    if (documents) documents += b * T;
+    if (documents) documents += (u64)b * T;
     copy_rows<true>(k, row + first * width + (heads + g) * D, width, T - first);
     copy_rows<true>(v, row + first * width + (heads + kv_heads + g) * D, width, T - first);
 

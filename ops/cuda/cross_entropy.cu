@@ -17,9 +17,9 @@
 
 extern "C" __global__ void naive_forward(float* loss, float* lse, const elem* logits, const int* targets, int rows,
                                          int P, int classes) {
-    int row = blockIdx.x * blockDim.x + threadIdx.x;
+    u64 row = global_thread();
     if (row >= rows) return;
-    logits += (u64)row * P;
+    logits += row * P;
     float top = -INFINITY, sum = 0;
     for (int c = 0; c < classes; c++) top = fmaxf(top, logits[c]);
     for (int c = 0; c < classes; c++) sum += expf(logits[c] - top);

@@ -19,8 +19,8 @@ __device__ inline uint4 philox(uint4 counter, u32 seed, u32 node) {
     return counter;
 }
 
-__device__ inline uint4 words(const u32* key, int row, int quad) {
-    return philox({(u32)quad, key[3] + row, key[2], 0}, key[0], key[1]);
+__device__ inline uint4 words(const u32* key, u32 row, u32 quad) {
+    return philox({quad, key[3] + row, key[2], 0}, key[0], key[1]);
 }
 
 __device__ inline float applied(float x, u32 word, const u32* key, u32 threshold, float scale) {
@@ -29,9 +29,9 @@ __device__ inline float applied(float x, u32 word, const u32* key, u32 threshold
 
 extern "C" __global__ void naive_apply(elem* y, const elem* x, const u32* key, int rows, int C, u32 threshold,
                                        float scale, int add) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= rows * C) return;
-    int row = i / C, c = i % C;
+    u64 i = global_thread();
+    if (i >= (u64)rows * C) return;
+    u32 row = i / C, c = i % C;
     uint4 all = key ? words(key, row, c / 4) : uint4{};
     u32 word = c % 4 == 0 ? all.x : c % 4 == 1 ? all.y : c % 4 == 2 ? all.z : all.w;
     y[i] = (add ? float(y[i]) : 0) + applied(x[i], word, key, threshold, scale);
@@ -39,9 +39,10 @@ extern "C" __global__ void naive_apply(elem* y, const elem* x, const u32* key, i
 
 extern "C" __global__ void vector_apply(elem* y, const elem* x, const u32* key, int rows, int C, u32 threshold,
                                         float scale, int add) {
-    int quads = (C + 3) / 4, i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= rows * quads) return;
-    int row = i / quads, c = i % quads * 4;
+    u32 quads = (C + 3) / 4;
+    u64 i = global_thread();
+    if (i >= (u64)rows * quads) return;
+    u32 row = i / quads, c = i % quads * 4;
     uint4 all = key ? words(key, row, c / 4) : uint4{};
     const u32 word[4] = {all.x, all.y, all.z, all.w};
     u64 at = (u64)row * C + c;

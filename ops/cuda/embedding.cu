@@ -26,7 +26,7 @@ extern "C" __global__ void naive_forward(elem* y, const int* ids, const elem* we
 }
 
 extern "C" __global__ void naive_dweight(float* dweight, const int* ids, const elem* dy, int n, int C) {
-    int c = blockIdx.x * blockDim.x + threadIdx.x;
+    u64 c = global_thread();
     if (c >= C) return;
     for (int i = 0; i < n; i++) dweight[(u64)ids[i] * C + c] += dy[(u64)i * C + c];
 }
@@ -42,19 +42,19 @@ extern "C" __global__ void owner_forward(elem* __restrict__ y, const int* __rest
 // block (32, warps); blockIdx.x: places, blockIdx.y: slices of 32 * WIDTH columns
 extern "C" __global__ void owner_dweight(float* __restrict__ dweight, const int* __restrict__ ids,
                                          const elem* __restrict__ dy, int n, int C) {
-    int place = blockIdx.x * blockDim.y + threadIdx.y, lane = threadIdx.x;
+    u32 place = global_row(), lane = threadIdx.x;
     if (place >= n) return;
     int id = ids[place];
-    for (int first = 0; first < place; first += 32) {  // 32 earlier places at a time
+    for (u32 first = 0; first < place; first += 32) {  // 32 earlier places at a time
         bool same = first + lane < place && ids[first + lane] == id;
         if (__any_sync(ALL, same)) return;  // an earlier place owns the row
     }
     int c = (blockIdx.y * 32 + lane) * WIDTH;
     Pack<float, WIDTH> sums = {};
-    for (int first = place; first < n; first += 32) {
+    for (u32 first = place; first < n; first += 32) {
         bool same = first + lane < n && ids[first + lane] == id;
         for (u32 left = __ballot_sync(ALL, same); left; left &= left - 1) {  // the places of the row, in order
-            int i = first + __ffs(left) - 1;
+            u32 i = first + __ffs(left) - 1;
             if (c >= C) continue;
             auto above = load<WIDTH>(dy + (u64)i * C + c);
             for (int k = 0; k < WIDTH; k++) sums[k] += above[k];
@@ -97,11 +97,11 @@ extern "C" __global__ void sorted_places(u32* order, u32* spare, const int* ids,
         const u32* from = (passes - pass) % 2 ? spare : order;
         if (threadIdx.x < DIGITS) starts[threadIdx.x] = 0;
         __syncthreads();  // and the places that the last pass wrote are there
-        for (int i = threadIdx.x; i < n; i += blockDim.x) atomicAdd(&starts[ids[i] >> 8 * pass & 255], 1);
+        for (u32 i = threadIdx.x; i < n; i += blockDim.x) atomicAdd(&starts[ids[i] >> 8 * pass & 255], 1);
         __syncthreads();
         if (warp == 0) sums_before(starts);
-        for (int first = 0; first < n; first += blockDim.x) {
-            int i = first + threadIdx.x;
+        for (u32 first = 0; first < n; first += blockDim.x) {
+            u32 i = first + threadIdx.x;
             u32 place = i >= n ? 0 : pass ? from[i] : i;
             int digit = i < n ? ids[place] >> 8 * pass & 255 : DIGITS;  // DIGITS: none
             for (int d = lane; d < DIGITS; d += 32) counts[warp][d] = 0;
@@ -131,9 +131,9 @@ extern "C" __global__ void sorted_places(u32* order, u32* spare, const int* ids,
 extern "C" __global__ void sorted_sums(float* __restrict__ dweight, float* __restrict__ edges,
                                        const u32* __restrict__ order, const int* __restrict__ ids,
                                        const elem* __restrict__ dy, int n, int C) {
-    int piece = blockIdx.x * blockDim.y + threadIdx.y, first = piece * 32, lane = threadIdx.x;
+    u32 piece = global_row(), first = piece * 32, lane = threadIdx.x;
     if (first >= n) return;
-    int count = min(32, n - first);
+    int count = min(32u, n - first);
     u32 place = lane < count ? order[first + lane] : 0;
     int id = lane < count ? ids[place] : -1, c = (blockIdx.y * 32 + lane) * WIDTH;
     int above = first > 0 ? ids[order[first - 1]] : -1, below = first + 32 < n ? ids[order[first + 32]] : -1;
@@ -160,8 +160,8 @@ extern "C" __global__ void sorted_sums(float* __restrict__ dweight, float* __res
 // A warp for each piece; the one in which a row begins that goes on adds up the row's parts
 extern "C" __global__ void sorted_edges(float* __restrict__ dweight, const float* __restrict__ edges,
                                         const u32* __restrict__ order, const int* __restrict__ ids, int n, int C) {
-    int piece = blockIdx.x * blockDim.y + threadIdx.y, c = (blockIdx.y * 32 + threadIdx.x) * WIDTH;
-    int next = (piece + 1) * 32;  // the first place of the next piece
+    u32 piece = global_row(), next = (piece + 1) * 32;  // the first place of the next piece
+    int c = (blockIdx.y * 32 + threadIdx.x) * WIDTH;
     if (next >= n || c >= C) return;
     int id = ids[order[next]];
     if (ids[order[next - 1]] != id) return;                      // no row goes on

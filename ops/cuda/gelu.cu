@@ -10,15 +10,15 @@ constexpr int WIDTH = 16 / sizeof(elem);
 
 // --- naive ---------------------------------------------------------------------------------------------------------
 
-extern "C" __global__ void naive_forward(elem* y, const elem* x, int n, int exact) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
+extern "C" __global__ void naive_forward(elem* y, const elem* x, u64 n, int exact) {
+    u64 i = global_thread();
     if (i >= n) return;
     float value = x[i], slope;
     y[i] = value * (exact ? phi_erf(value, slope) : phi_tanh(value, tanhf(inner(value)), slope));
 }
 
-extern "C" __global__ void naive_dx(elem* dx, const elem* dy, const elem* x, int n, int exact, int add) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
+extern "C" __global__ void naive_dx(elem* dx, const elem* dy, const elem* x, u64 n, int exact, int add) {
+    u64 i = global_thread();
     if (i >= n) return;
     float value = x[i], slope;
     float phi = exact ? phi_erf(value, slope) : phi_tanh(value, tanhf(inner(value)), slope);
@@ -27,8 +27,8 @@ extern "C" __global__ void naive_dx(elem* dx, const elem* dy, const elem* x, int
 
 // --- vector --------------------------------------------------------------------------------------------------------
 
-extern "C" __global__ void vector_forward(elem* __restrict__ y, const elem* __restrict__ x, int n, int exact) {
-    int i = (blockIdx.x * blockDim.x + threadIdx.x) * WIDTH;
+extern "C" __global__ void vector_forward(elem* __restrict__ y, const elem* __restrict__ x, u64 n, int exact) {
+    u64 i = global_thread() * WIDTH;
     float slope;
     if (i + WIDTH <= n) {
         auto values = load<WIDTH>(x + i);
@@ -39,8 +39,8 @@ extern "C" __global__ void vector_forward(elem* __restrict__ y, const elem* __re
     }
 }
 
-extern "C" __global__ void vector_dx(elem* dx, const elem* dy, const elem* __restrict__ x, int n, int exact, int add) {
-    int i = (blockIdx.x * blockDim.x + threadIdx.x) * WIDTH;
+extern "C" __global__ void vector_dx(elem* dx, const elem* dy, const elem* __restrict__ x, u64 n, int exact, int add) {
+    u64 i = global_thread() * WIDTH;
     float slope;
     if (i + WIDTH <= n) {
         auto values = load<WIDTH>(x + i), above = load<WIDTH>(dy + i);

@@ -1,6 +1,6 @@
 """GELU on CUDA: one element or 16 bytes a thread. Kernels: gelu.cu."""
 
-from core import Variant, cdiv, i32
+from core import Variant, cdiv, i32, u64
 
 from .width import WIDEST
 
@@ -20,13 +20,13 @@ class GeluNaive(Variant):
 
     def forward(self, t, launch):
         grid = cdiv(t.rows, self.threads * self.elements(t))
-        arguments = (t.y, t.x, i32(t.rows), i32(t.approx == "erf"))
+        arguments = (t.y, t.x, u64(t.rows), i32(t.approx == "erf"))
         launch(f"{self.kernels}_forward", *arguments, grid=grid, block=self.threads)
 
     def backward(self, t, launch):
         if t.dx is not None:
             grid = cdiv(t.rows, self.threads * self.elements(t))
-            arguments = (t.dx, t.dy, t.x, i32(t.rows), i32(t.approx == "erf"), i32(t.add_dx))
+            arguments = (t.dx, t.dy, t.x, u64(t.rows), i32(t.approx == "erf"), i32(t.add_dx))
             launch(f"{self.kernels}_dx", *arguments, grid=grid, block=self.threads)
 
 

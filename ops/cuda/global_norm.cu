@@ -23,17 +23,18 @@ __device__ inline void settle(double* control, double squares, float clip) {
     if (!finite) control[HALTED] = 1;
 }
 
-extern "C" __global__ void naive_norm(double* control, const float* grad, int n, float clip) {
+extern "C" __global__ void naive_norm(double* control, const float* grad, u64 n, float clip) {
     double sum = 0;
-    for (int i = threadIdx.x; i < n; i += blockDim.x) sum += (double)grad[i] * grad[i];
+    for (u64 i = threadIdx.x; i < n; i += blockDim.x) sum += (double)grad[i] * grad[i];
     sum = block_sum(sum);
     if (threadIdx.x == 0) settle(control, sum, clip);
 }
 
 // sums: (gridDim.x)
-extern "C" __global__ void blocks_sums(double* __restrict__ sums, const float* __restrict__ grad, int n) {
+extern "C" __global__ void blocks_sums(double* __restrict__ sums, const float* __restrict__ grad, u64 n) {
     double sum = 0;
-    for (u64 i = (blockIdx.x * blockDim.x + threadIdx.x) * 4; i < n; i += gridDim.x * blockDim.x * 4) {
+    u64 stride = (u64)gridDim.x * blockDim.x * 4;
+    for (u64 i = global_thread() * 4; i < n; i += stride) {
         if (i + 4 <= n) {
             auto part = load<4>(grad + i);
             for (int k = 0; k < 4; k++) sum += (double)part[k] * part[k];

@@ -1,6 +1,6 @@
 """The gradient's norm on CUDA: one thread block, and a fixed number of them. Kernels: global_norm.cu."""
 
-from core import Variant, cdiv, f32, i32
+from core import Variant, cdiv, f32, i32, u64
 
 THREADS = 256
 BLOCKS = 512  # at most: enough for any GPU's memory, and the same everywhere, so that the sum's order is
@@ -12,7 +12,7 @@ class GlobalNormNaive(Variant):
     op, name, priority = "global_norm", "naive", 0
 
     def forward(self, t, launch):
-        launch("naive_norm", t.step, t.grad, i32(t.n), f32(t.clip), grid=1, block=THREADS)
+        launch("naive_norm", t.step, t.grad, u64(t.n), f32(t.clip), grid=1, block=THREADS)
 
 
 class GlobalNormBlocks(Variant):
@@ -28,5 +28,5 @@ class GlobalNormBlocks(Variant):
 
     def forward(self, t, launch):
         sums, blocks = launch.workspace, self.blocks(t)
-        launch("blocks_sums", sums, t.grad, i32(t.n), grid=blocks, block=THREADS)
+        launch("blocks_sums", sums, t.grad, u64(t.n), grid=blocks, block=THREADS)
         launch("blocks_norm", t.step, sums, i32(blocks), f32(t.clip), grid=1, block=THREADS)

@@ -19,10 +19,10 @@
 // y, x: (rows, C); mean, rstd: (rows); weight, bias: (C)
 extern "C" __global__ void naive_forward(elem* y, float* mean, float* rstd, const elem* x, const elem* weight,
                                          const elem* bias, int rows, int C, float eps) {
-    int row = blockIdx.x * blockDim.x + threadIdx.x;
+    u64 row = global_thread();
     if (row >= rows) return;
-    x += (u64)row * C;
-    y += (u64)row * C;
+    x += row * C;
+    y += row * C;
     float sum = 0, rest = 0, squares = 0;
     for (int c = 0; c < C; c++) sum += x[c];
     float m = sum / C;
@@ -38,11 +38,11 @@ extern "C" __global__ void naive_forward(elem* y, float* mean, float* rstd, cons
 // dx, dy, x: (rows, C)
 extern "C" __global__ void naive_dx(elem* dx, const elem* dy, const elem* x, const elem* weight, const float* mean,
                                     const float* rstd, int rows, int C, int add) {
-    int row = blockIdx.x * blockDim.x + threadIdx.x;
+    u64 row = global_thread();
     if (row >= rows) return;
-    x += (u64)row * C;
-    dy += (u64)row * C;
-    dx += (u64)row * C;
+    x += row * C;
+    dy += row * C;
+    dx += row * C;
     float m = mean[row], r = rstd[row];
     float along_one = 0, along_n = 0;  // mean(dn), mean(dn * n)
     for (int c = 0; c < C; c++) {
@@ -59,7 +59,7 @@ extern "C" __global__ void naive_dx(elem* dx, const elem* dy, const elem* x, con
 // dweight, dbias: (C), either may be null; dy, x: (rows, C)
 extern "C" __global__ void naive_dparams(float* dweight, float* dbias, const elem* dy, const elem* x, const float* mean,
                                          const float* rstd, int rows, int C, int add_weight, int add_bias) {
-    int c = blockIdx.x * blockDim.x + threadIdx.x;
+    u64 c = global_thread();
     if (c >= C) return;
     float weights = 0, biases = 0;
     for (int row = 0; row < rows; row++) {
@@ -77,10 +77,10 @@ extern "C" __global__ void naive_dparams(float* dweight, float* dbias, const ele
 extern "C" __global__ void warp_forward(elem* __restrict__ y, float* __restrict__ mean, float* __restrict__ rstd,
                                         const elem* __restrict__ x, const elem* __restrict__ weight,
                                         const elem* __restrict__ bias, int rows, int C, float eps) {
-    int row = blockIdx.x * blockDim.y + threadIdx.y;
+    u64 row = global_row();
     if (row >= rows) return;  // a whole warp leaves, so that the others' sums are over 32 lanes
-    x += (u64)row * C;
-    y += (u64)row * C;
+    x += row * C;
+    y += row * C;
     float sum = 0, squares = 0;
     for (int c = threadIdx.x * WIDTH; c < C; c += 32 * WIDTH) {
         auto in = load<WIDTH>(x + c);
@@ -109,11 +109,11 @@ extern "C" __global__ void warp_forward(elem* __restrict__ y, float* __restrict_
 extern "C" __global__ void warp_dx(elem* __restrict__ dx, const elem* __restrict__ dy, const elem* __restrict__ x,
                                    const elem* __restrict__ weight, const float* __restrict__ mean,
                                    const float* __restrict__ rstd, int rows, int C, int add) {
-    int row = blockIdx.x * blockDim.y + threadIdx.y;
+    u64 row = global_row();
     if (row >= rows) return;
-    x += (u64)row * C;
-    dy += (u64)row * C;
-    dx += (u64)row * C;
+    x += row * C;
+    dy += row * C;
+    dx += row * C;
     float m = mean[row], r = rstd[row], along_one = 0, along_n = 0;
     for (int c = threadIdx.x * WIDTH; c < C; c += 32 * WIDTH) {
         auto in = load<WIDTH>(x + c), above = load<WIDTH>(dy + c), scale = load<WIDTH>(weight + c);
@@ -163,7 +163,7 @@ extern "C" __global__ void warp_partials(float* __restrict__ partials, const ele
 // dweight, dbias: (C), either may be null; partials: (slices, 2, C)
 extern "C" __global__ void warp_dparams(float* dweight, float* dbias, const float* partials, int slices, int C,
                                         int add_weight, int add_bias) {
-    int c = blockIdx.x * blockDim.x + threadIdx.x;
+    u64 c = global_thread();
     if (c >= C) return;
     float weights = add_weight && dweight ? dweight[c] : 0, biases = add_bias && dbias ? dbias[c] : 0;
     for (int i = 0; i < slices; i++) {
@@ -187,8 +187,8 @@ extern "C" __global__ void shared_backward(elem* dx, float* __restrict__ partial
         store(weights + c, Pack<float, WIDTH>{});
         store(biases + c, Pack<float, WIDTH>{});
     }
-    int first = blockIdx.x * slice, last = min(first + slice, rows);
-    for (int row = first + threadIdx.y; row < last; row += blockDim.y) {
+    u32 first = blockIdx.x * slice, last = min(first + slice, rows);
+    for (u32 row = first + threadIdx.y; row < last; row += blockDim.y) {
         u64 start = (u64)row * C;
         float m = mean[row], r = rstd[row], along_one = 0, along_n = 0;
         for (int c = threadIdx.x * WIDTH; c < C; c += 32 * WIDTH) {

@@ -12,33 +12,36 @@
 
 extern "C" __global__ void naive_forward(elem* y, const elem* x, const elem* weight, const elem* bias, int M, int N,
                                          int K) {
-    int m = blockIdx.x * blockDim.y + threadIdx.y, n = blockIdx.y * blockDim.x + threadIdx.x;
+    u64 m = global_row();
+    int n = blockIdx.y * blockDim.x + threadIdx.x;
     if (m >= M || n >= N) return;
     float sum = bias ? float(bias[n]) : 0;
-    for (int k = 0; k < K; k++) sum += x[(u64)m * K + k] * weight[(u64)n * K + k];
-    y[(u64)m * N + n] = sum;
+    for (int k = 0; k < K; k++) sum += x[m * K + k] * weight[(u64)n * K + k];
+    y[m * N + n] = sum;
 }
 
 extern "C" __global__ void naive_dx(elem* dx, const elem* dy, const elem* weight, int M, int N, int K, int add) {
-    int m = blockIdx.x * blockDim.y + threadIdx.y, k = blockIdx.y * blockDim.x + threadIdx.x;
+    u64 m = global_row();
+    int k = blockIdx.y * blockDim.x + threadIdx.x;
     if (m >= M || k >= K) return;
-    u64 at = (u64)m * K + k;
+    u64 at = m * K + k;
     float sum = add ? float(dx[at]) : 0;
-    for (int n = 0; n < N; n++) sum += dy[(u64)m * N + n] * weight[(u64)n * K + k];
+    for (int n = 0; n < N; n++) sum += dy[m * N + n] * weight[(u64)n * K + k];
     dx[at] = sum;
 }
 
 extern "C" __global__ void naive_dweight(float* dweight, const elem* dy, const elem* x, int M, int N, int K, int add) {
-    int n = blockIdx.x * blockDim.y + threadIdx.y, k = blockIdx.y * blockDim.x + threadIdx.x;
+    u64 n = global_row();
+    int k = blockIdx.y * blockDim.x + threadIdx.x;
     if (n >= N || k >= K) return;
-    u64 at = (u64)n * K + k;
+    u64 at = n * K + k;
     float sum = add ? dweight[at] : 0;
     for (int m = 0; m < M; m++) sum += dy[(u64)m * N + n] * x[(u64)m * K + k];
     dweight[at] = sum;
 }
 
 extern "C" __global__ void naive_dbias(float* dbias, const elem* dy, int M, int N, int add) {
-    int n = blockIdx.x * blockDim.x + threadIdx.x;
+    u64 n = global_thread();
     if (n >= N) return;
     float sum = add ? dbias[n] : 0;
     for (int m = 0; m < M; m++) sum += dy[(u64)m * N + n];
@@ -64,7 +67,7 @@ struct Operand {
     __device__ void copy(Tile& tile, int i, int k) const {
         for (int at = threadIdx.x; at < TILE * DEPTH; at += THREADS) {
             int row = DEEP ? at / DEPTH : at % TILE, deep = DEEP ? at % DEPTH : at / TILE;
-            bool inside = i + row < rows && k + deep < depth;
+            bool inside = u32(i) + row < rows && u32(k) + deep < depth;  // the sums may pass 2^31
             u64 place = DEEP ? (u64)(i + row) * stride + k + deep : (u64)(k + deep) * stride + i + row;
             tile[deep][row] = inside ? float(data[place]) : 0;
         }
@@ -78,7 +81,7 @@ __device__ inline void product(T* result, Operand<A> a, Operand<B> b, const elem
     int i = blockIdx.x * TILE, j = blockIdx.y * TILE;
     int mine_i = threadIdx.x / 16 * 4, mine_j = threadIdx.x % 16 * 4;  // of the tile
     float sums[4][4] = {};
-    for (int k = 0; k < a.depth; k += DEPTH) {
+    for (u32 k = 0; k < a.depth; k += DEPTH) {
         a.copy(left, i, k);
         b.copy(right, j, k);
         __syncthreads();  // the tiles are there
@@ -92,7 +95,7 @@ __device__ inline void product(T* result, Operand<A> a, Operand<B> b, const elem
     }
     for (int r = 0; r < 4; r++) {
         for (int c = 0; c < 4; c++) {
-            int row = i + mine_i + r, column = j + mine_j + c;
+            u32 row = i + mine_i + r, column = j + mine_j + c;
             if (row >= a.rows || column >= b.rows) continue;
             u64 at = (u64)row * b.rows + column;
             result[at] = sums[r][c] + (bias ? float(bias[column]) : 0) + (add ? float(result[at]) : 0);
@@ -129,7 +132,7 @@ extern "C" __global__ void tiled_sums(float* sums, const elem* dy, int M, int N,
 }
 
 extern "C" __global__ void tiled_dbias(float* dbias, const float* sums, int slices, int N, int add) {
-    int n = blockIdx.x * blockDim.x + threadIdx.x;
+    u64 n = global_thread();
     if (n >= N) return;
     float sum = add ? dbias[n] : 0;
     for (int i = 0; i < slices; i++) sum += sums[(u64)i * N + n];

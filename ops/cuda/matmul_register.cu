@@ -16,10 +16,10 @@ struct Operand {
     int rows, depth, stride, aligned;
 
     // This thread's four neighbours of the tile with TILE rows from row i and DEPTH deep from k, zeros outside
-    __device__ Pack<float, 4> fetch(int i, int k) const {
-        int row = i + (DEEP ? threadIdx.x / 2 : threadIdx.x % 32 * 4);
-        int deep = k + (DEEP ? threadIdx.x % 2 * 4 : threadIdx.x / 32);
-        const elem* from = data + (DEEP ? (u64)row * stride + deep : (u64)deep * stride + row);
+    __device__ Pack<float, 4> fetch(u32 i, u64 k) const {
+        u32 row = i + (DEEP ? threadIdx.x / 2 : threadIdx.x % 32 * 4);
+        u64 deep = k + (DEEP ? threadIdx.x % 2 * 4 : threadIdx.x / 32);
+        const elem* from = data + (DEEP ? (u64)row * stride + deep : deep * stride + row);
         int there = row >= rows || deep >= depth ? 0 : DEEP ? depth - deep : rows - row;
         Pack<float, 4> out;
         if (aligned && there >= 4) {
@@ -44,13 +44,14 @@ struct Operand {
 template <class T, bool A, bool B>
 __device__ inline void product(T* result, Operand<A> a, Operand<B> b, const elem* bias, int add) {
     __shared__ alignas(16) float left[2][DEPTH][PITCH], right[2][DEPTH][PITCH];  // one in use, one being filled
-    int i = blockIdx.x * TILE, j = blockIdx.y * TILE;
+    u32 i = blockIdx.x * TILE, j = blockIdx.y * TILE;
     int mine_i = threadIdx.x / 16 * 4, mine_j = threadIdx.x % 16 * 4;  // and HALF further on
     float sums[8][8] = {};
     Operand<A>::place(left[0], a.fetch(i, 0));
     Operand<B>::place(right[0], b.fetch(j, 0));
     __syncthreads();
-    for (int k = 0, now = 0; k < a.depth; k += DEPTH, now = 1 - now) {
+    u32 now = 0;
+    for (u64 k = 0; k < a.depth; k += DEPTH, now = 1 - now) {
         auto next_left = a.fetch(i, k + DEPTH);
         auto next_right = b.fetch(j, k + DEPTH);
 #pragma unroll
@@ -68,7 +69,7 @@ __device__ inline void product(T* result, Operand<A> a, Operand<B> b, const elem
     for (int r = 0; r < 8; r++) {
 #pragma unroll
         for (int c = 0; c < 8; c++) {
-            int row = i + mine_i + r / 4 * HALF + r % 4, column = j + mine_j + c / 4 * HALF + c % 4;
+            u32 row = i + mine_i + r / 4 * HALF + r % 4, column = j + mine_j + c / 4 * HALF + c % 4;
             if (row >= a.rows || column >= b.rows) continue;
             u64 at = (u64)row * b.rows + column;
             result[at] = sums[r][c] + (bias ? float(bias[column]) : 0) + (add ? float(result[at]) : 0);

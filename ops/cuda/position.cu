@@ -15,23 +15,23 @@
 
 extern "C" __global__ void naive_forward(elem* y, const elem* x, const elem* weight, const int* start, int B, int T,
                                          int C) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= B * T * C) return;
-    int c = i % C, token = i / C;
+    u64 i = global_thread();
+    if (i >= (u64)B * T * C) return;
+    u64 token = i / C, c = i % C;
     int position = token % T + (start ? start[token / T] : 0);
     y[i] = x[i] + weight[(u64)position * C + c];
 }
 
 extern "C" __global__ void naive_dx(elem* dx, const elem* dy, int B, int T, int C, int add) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < B * T * C) dx[i] = (add ? float(dx[i]) : 0) + dy[i];
+    u64 i = global_thread();
+    if (i < (u64)B * T * C) dx[i] = (add ? float(dx[i]) : 0) + dy[i];
 }
 
 extern "C" __global__ void naive_dweight(float* dweight, const elem* dy, int B, int T, int C, int length, int add) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;  // of (length, C); dy's rows start with the same T * C elements
-    if (i >= length * C) return;
+    u64 i = global_thread();  // of (length, C); dy's rows start with the same T * C elements
+    if (i >= (u64)length * C) return;
     float sum = add ? dweight[i] : 0;
-    for (int b = 0; b < B && i < T * C; b++) sum += dy[(u64)b * T * C + i];
+    for (int b = 0; b < B && i < (u64)T * C; b++) sum += dy[(u64)b * T * C + i];
     dweight[i] = sum;
 }
 
@@ -39,9 +39,9 @@ extern "C" __global__ void naive_dweight(float* dweight, const elem* dy, int B, 
 
 extern "C" __global__ void vector_forward(elem* y, const elem* x, const elem* __restrict__ weight,
                                           const int* __restrict__ start, int B, int T, int C) {
-    int i = (blockIdx.x * blockDim.x + threadIdx.x) * WIDTH;
-    if (i >= B * T * C) return;
-    int c = i % C, token = i / C;
+    u64 i = global_thread() * WIDTH;
+    if (i >= (u64)B * T * C) return;
+    u64 token = i / C, c = i % C;
     int position = token % T + (start ? start[token / T] : 0);
     auto out = load<WIDTH>(x + i), row = load<WIDTH>(weight + (u64)position * C + c);
     for (int k = 0; k < WIDTH; k++) out[k] = out[k] + row[k];
@@ -49,8 +49,8 @@ extern "C" __global__ void vector_forward(elem* y, const elem* x, const elem* __
 }
 
 extern "C" __global__ void vector_dx(elem* dx, const elem* dy, int B, int T, int C, int add) {
-    int i = (blockIdx.x * blockDim.x + threadIdx.x) * WIDTH;
-    if (i >= B * T * C) return;
+    u64 i = global_thread() * WIDTH;
+    if (i >= (u64)B * T * C) return;
     auto out = load<WIDTH>(dy + i);
     if (add) {
         auto held = load<WIDTH>(dx + i);
@@ -61,11 +61,11 @@ extern "C" __global__ void vector_dx(elem* dx, const elem* dy, int B, int T, int
 
 extern "C" __global__ void vector_dweight(float* __restrict__ dweight, const elem* __restrict__ dy, int B, int T, int C,
                                           int length, int add) {
-    int i = (blockIdx.x * blockDim.x + threadIdx.x) * WIDTH;
-    if (i >= length * C) return;
+    u64 i = global_thread() * WIDTH;
+    if (i >= (u64)length * C) return;
     Pack<float, WIDTH> sums = {};
     if (add) sums = load<WIDTH>(dweight + i);
-    for (int b = 0; b < B && i < T * C; b++) {
+    for (int b = 0; b < B && i < (u64)T * C; b++) {
         auto row = load<WIDTH>(dy + (u64)b * T * C + i);
         for (int k = 0; k < WIDTH; k++) sums[k] += row[k];
     }

@@ -6,7 +6,7 @@
 // residual       dr = dy, where r's gradient does not simply lie in dy's memory; one thread an element
 
 extern "C" __global__ void column_sums(float* dbias, const elem* dy, int M, int N, int add) {
-    int n = blockIdx.x * blockDim.x + threadIdx.x;
+    u64 n = global_thread();
     if (n >= N) return;
     float sum = 0;
     for (int m = 0; m < M; m++) sum += dy[(u64)m * N + n];
@@ -14,7 +14,7 @@ extern "C" __global__ void column_sums(float* dbias, const elem* dy, int M, int 
 }
 
 extern "C" __global__ void add_sums(float* dbias, const float* sums, int N) {
-    int n = blockIdx.x * blockDim.x + threadIdx.x;
+    u64 n = global_thread();
     if (n < N) dbias[n] += sums[n];
 }
 

@@ -7,14 +7,14 @@
 #define WIDTH 1  // elements that a thread loads at once
 #endif
 
-extern "C" __global__ void naive_scale(elem* y, const elem* x, float by, int add, int n) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
+extern "C" __global__ void naive_scale(elem* y, const elem* x, float by, int add, u64 n) {
+    u64 i = global_thread();
     if (i >= n) return;
     y[i] = (add ? float(y[i]) : 0) + by * x[i];
 }
 
-extern "C" __global__ void vector_scale(elem* y, const elem* x, float by, int add, int n) {
-    int i = (blockIdx.x * blockDim.x + threadIdx.x) * WIDTH;
+extern "C" __global__ void vector_scale(elem* y, const elem* x, float by, int add, u64 n) {
+    u64 i = global_thread() * WIDTH;
     if (i >= n) return;
     auto in = load<WIDTH>(x + i);
     Pack<elem, WIDTH> out = {};

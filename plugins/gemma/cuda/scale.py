@@ -1,6 +1,6 @@
 """Elements times a number on CUDA: one element or 16 bytes a thread. Kernels: scale.cu."""
 
-from core import Variant, cdiv, f32, i32
+from core import Variant, cdiv, f32, i32, u64
 
 from .packs import defined, width
 
@@ -26,7 +26,7 @@ class ScaleNaive(Variant):
     def launch(self, launch, t, y, x, add):
         each = self.elements(x)
         grid = cdiv(t.rows, THREADS * each)
-        launch(self.kernel, y, x, f32(t.by), i32(add), i32(t.rows), grid=grid, block=THREADS, define=defined(each))
+        launch(self.kernel, y, x, f32(t.by), i32(add), u64(t.rows), grid=grid, block=THREADS, define=defined(each))
 
 
 class ScaleVector(ScaleNaive):

@@ -16,10 +16,10 @@
 // y, x: (rows, C); rstd: (rows); weight: (C)
 extern "C" __global__ void naive_forward(elem* y, float* rstd, const elem* x, const elem* weight, int rows, int C,
                                          float eps, float offset) {
-    int row = blockIdx.x * blockDim.x + threadIdx.x;
+    u64 row = global_thread();
     if (row >= rows) return;
-    x += (u64)row * C;
-    y += (u64)row * C;
+    x += row * C;
+    y += row * C;
     float squares = 0;
     for (int c = 0; c < C; c++) squares += x[c] * x[c];
     float r = 1 / sqrtf(squares / C + eps);
@@ -30,11 +30,11 @@ extern "C" __global__ void naive_forward(elem* y, float* rstd, const elem* x, co
 // dx, dy, x: (rows, C)
 extern "C" __global__ void naive_dx(elem* dx, const elem* dy, const elem* x, const elem* weight, const float* rstd,
                                     int rows, int C, float offset, int add) {
-    int row = blockIdx.x * blockDim.x + threadIdx.x;
+    u64 row = global_thread();
     if (row >= rows) return;
-    x += (u64)row * C;
-    dy += (u64)row * C;
-    dx += (u64)row * C;
+    x += row * C;
+    dy += row * C;
+    dx += row * C;
     float r = rstd[row], along_n = 0;  // mean(dn * n)
     for (int c = 0; c < C; c++) along_n += dy[c] * (offset + weight[c]) * x[c] * r / C;
     for (int c = 0; c < C; c++) {
@@ -46,7 +46,7 @@ extern "C" __global__ void naive_dx(elem* dx, const elem* dy, const elem* x, con
 // dweight: (C); dy, x: (rows, C)
 extern "C" __global__ void naive_dweight(float* dweight, const elem* dy, const elem* x, const float* rstd, int rows,
                                          int C, int add) {
-    int c = blockIdx.x * blockDim.x + threadIdx.x;
+    u64 c = global_thread();
     if (c >= C) return;
     float sum = add ? dweight[c] : 0;
     for (int row = 0; row < rows; row++) sum += dy[(u64)row * C + c] * x[(u64)row * C + c] * rstd[row];
@@ -59,10 +59,10 @@ extern "C" __global__ void naive_dweight(float* dweight, const elem* dy, const e
 extern "C" __global__ void warp_forward(elem* __restrict__ y, float* __restrict__ rstd, const elem* __restrict__ x,
                                         const elem* __restrict__ weight, int rows, int C, float eps,
                                         float offset) {
-    int row = blockIdx.x * blockDim.y + threadIdx.y;
+    u64 row = global_row();
     if (row >= rows) return;  // a whole warp leaves, so that the others' sums are over 32 lanes
-    x += (u64)row * C;
-    y += (u64)row * C;
+    x += row * C;
+    y += row * C;
     float squares = 0;
     for (int c = threadIdx.x * WIDTH; c < C; c += 32 * WIDTH) {
         auto in = load<WIDTH>(x + c);
@@ -81,11 +81,11 @@ extern "C" __global__ void warp_forward(elem* __restrict__ y, float* __restrict_
 extern "C" __global__ void warp_dx(elem* __restrict__ dx, const elem* __restrict__ dy, const elem* __restrict__ x,
                                    const elem* __restrict__ weight, const float* __restrict__ rstd, int rows, int C,
                                    float offset, int add) {
-    int row = blockIdx.x * blockDim.y + threadIdx.y;
+    u64 row = global_row();
     if (row >= rows) return;
-    x += (u64)row * C;
-    dy += (u64)row * C;
-    dx += (u64)row * C;
+    x += row * C;
+    dy += row * C;
+    dx += row * C;
     float r = rstd[row], along_n = 0;
     for (int c = threadIdx.x * WIDTH; c < C; c += 32 * WIDTH) {
         auto in = load<WIDTH>(x + c), above = load<WIDTH>(dy + c), scale = load<WIDTH>(weight + c);
@@ -120,7 +120,7 @@ extern "C" __global__ void warp_partials(float* __restrict__ partials, const ele
 
 // dweight: (C); partials: (slices, C)
 extern "C" __global__ void warp_dweight(float* dweight, const float* partials, int slices, int C, int add) {
-    int c = blockIdx.x * blockDim.x + threadIdx.x;
+    u64 c = global_thread();
     if (c >= C) return;
     float sum = add ? dweight[c] : 0;
     for (int i = 0; i < slices; i++) sum += partials[(u64)i * C + c];

@@ -12,18 +12,18 @@
 #define WIDTH 1  // elements that a thread loads at once
 #endif
 
-__device__ inline int position_of(int token, const int* start, int T) {
+__device__ inline int position_of(u64 token, const int* start, int T) {
     return token % T + (start ? start[token / T] : 0);
 }
 
 // --- naive ---------------------------------------------------------------------------------------------------------
 
-extern "C" __global__ void naive_turn(elem* y, const elem* x, const int* start, int sign, int add, int pairs, int T,
+extern "C" __global__ void naive_turn(elem* y, const elem* x, const int* start, int sign, int add, u64 pairs, int T,
                                       int turned, int heads) {
-    int pair = blockIdx.x * blockDim.x + threadIdx.x;
+    u64 pair = global_thread();
     if (pair >= pairs) return;
-    int i = pair % HALF, head = pair / HALF % heads, token = pair / HALF / heads;
-    u64 at = ((u64)token * heads + head) * 2 * HALF + i;
+    int i = pair % HALF, head = pair / HALF % heads;
+    u64 token = pair / HALF / heads, at = (token * heads + head) * 2 * HALF + i;
     float cos = 1, sin = 0, x1 = x[at], x2 = x[at + HALF];
     if (head < turned) angle(position_of(token, start, T), i, cos, sin);
     y[at] = (add ? float(y[at]) : 0) + x1 * cos - sign * x2 * sin;

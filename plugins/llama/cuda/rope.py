@@ -6,7 +6,7 @@ position * step wraps round where a turn does, so that an angle is exact however
 
 import math
 
-from core import Variant, cdiv, i32
+from core import Variant, cdiv, i32, u64
 
 from ..rope import frequencies
 from .packs import defined, width
@@ -32,7 +32,7 @@ class RopeNaive(Variant):
 
     def turn(self, t, launch, y, x, *how):
         pairs = t.B * t.T * t.E // 2
-        arguments = (y, x, *how, i32(pairs), i32(t.T), i32(t.heads + t.kv_heads), i32(t.E // t.D))
+        arguments = (y, x, *how, u64(pairs), i32(t.T), i32(t.heads + t.kv_heads), i32(t.E // t.D))
         launch("naive_turn", *arguments, grid=cdiv(pairs, THREADS), block=THREADS, define={"STEPS": steps(t)})
 
 

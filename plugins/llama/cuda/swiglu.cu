@@ -12,17 +12,17 @@
 // --- naive ---------------------------------------------------------------------------------------------------------
 
 extern "C" __global__ void naive_forward(elem* y, const elem* x, int rows, int half) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= rows * half) return;
-    u64 at = (u64)(i / half) * 2 * half + i % half;
+    u64 i = global_thread();
+    if (i >= (u64)rows * half) return;
+    u64 at = i + i / half * half;  // a row of x has two halves
     float gate = x[at], up = x[at + half];
     y[i] = gate / (1 + expf(-gate)) * up;
 }
 
 extern "C" __global__ void naive_dx(elem* dx, const elem* dy, const elem* x, int add, int rows, int half) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= rows * half) return;
-    u64 at = (u64)(i / half) * 2 * half + i % half;
+    u64 i = global_thread();
+    if (i >= (u64)rows * half) return;
+    u64 at = i + i / half * half;  // a row of x has two halves
     float gate = x[at], up = x[at + half], above = dy[i], s = 1 / (1 + expf(-gate));
     dx[at] = (add ? float(dx[at]) : 0) + above * up * s * (1 + gate * (1 - s));
     dx[at + half] = (add ? float(dx[at + half]) : 0) + above * gate * s;
@@ -33,18 +33,18 @@ extern "C" __global__ void naive_dx(elem* dx, const elem* dy, const elem* x, int
 __device__ inline float sigmoid(float x) { return __fdividef(1, 1 + fast_exp(-x)); }
 
 extern "C" __global__ void vector_forward(elem* __restrict__ y, const elem* __restrict__ x, int rows, int half) {
-    int i = (blockIdx.x * blockDim.x + threadIdx.x) * WIDTH;
-    if (i >= rows * half) return;
-    u64 at = (u64)(i / half) * 2 * half + i % half;
+    u64 i = global_thread() * WIDTH;
+    if (i >= (u64)rows * half) return;
+    u64 at = i + i / half * half;  // a row of x has two halves
     auto gate = load<WIDTH>(x + at), up = load<WIDTH>(x + at + half);
     for (int k = 0; k < WIDTH; k++) gate[k] = gate[k] * sigmoid(gate[k]) * up[k];
     store(y + i, gate);
 }
 
 extern "C" __global__ void vector_dx(elem* dx, const elem* __restrict__ dy, const elem* x, int add, int rows, int half) {
-    int i = (blockIdx.x * blockDim.x + threadIdx.x) * WIDTH;
-    if (i >= rows * half) return;
-    u64 at = (u64)(i / half) * 2 * half + i % half;
+    u64 i = global_thread() * WIDTH;
+    if (i >= (u64)rows * half) return;
+    u64 at = i + i / half * half;  // a row of x has two halves
     auto gate = load<WIDTH>(x + at), up = load<WIDTH>(x + at + half), above = load<WIDTH>(dy + i);
     Pack<elem, WIDTH> dgate = {}, dup = {};
     if (add) dgate = load<WIDTH>(dx + at), dup = load<WIDTH>(dx + at + half);
@@ -60,9 +60,9 @@ extern "C" __global__ void vector_dx(elem* dx, const elem* __restrict__ dy, cons
 // dx, x: (rows, 2 half); dy_y: (rows, half), dy that becomes y
 extern "C" __global__ void vector_again(elem* __restrict__ dx, elem* __restrict__ dy_y, const elem* __restrict__ x,
                                         int rows, int half) {
-    int i = (blockIdx.x * blockDim.x + threadIdx.x) * WIDTH;
-    if (i >= rows * half) return;
-    u64 at = (u64)(i / half) * 2 * half + i % half;
+    u64 i = global_thread() * WIDTH;
+    if (i >= (u64)rows * half) return;
+    u64 at = i + i / half * half;  // a row of x has two halves
     auto gate = load<WIDTH>(x + at), up = load<WIDTH>(x + at + half), both = load<WIDTH>(dy_y + i);
     Pack<elem, WIDTH> dgate, dup;
     for (int k = 0; k < WIDTH; k++) {

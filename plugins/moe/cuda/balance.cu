@@ -7,9 +7,9 @@
 
 // lse: (rows); logits: (rows, N)
 extern "C" __global__ void naive_lse(float* lse, const elem* logits, int rows, int N) {
-    int row = blockIdx.x * blockDim.x + threadIdx.x;
+    u64 row = global_thread();
     if (row >= rows) return;
-    logits += (u64)row * N;
+    logits += row * N;
     float top = -INFINITY, sum = 0;
     for (int n = 0; n < N; n++) top = fmaxf(top, logits[n]);
     for (int n = 0; n < N; n++) sum += expf(logits[n] - top);
@@ -21,9 +21,9 @@ extern "C" __global__ void naive_load(float* load, float* mean, const elem* logi
                                       int rows, int N, int k) {
     int e = blockIdx.x;
     float chosen = 0, sum = 0;
-    for (int row = threadIdx.x; row < rows; row += blockDim.x) {
-        for (int j = 0; j < k; j++) chosen += expert[(u64)row * k + j] == e;
-        sum += expf(logits[(u64)row * N + e] - lse[row]);
+    for (u64 row = threadIdx.x; row < rows; row += blockDim.x) {
+        for (int j = 0; j < k; j++) chosen += expert[row * k + j] == e;
+        sum += expf(logits[row * N + e] - lse[row]);
     }
     chosen = block_sum(chosen);
     sum = block_sum(sum);
@@ -42,10 +42,10 @@ extern "C" __global__ void naive_loss(float* loss, const float* load, const floa
 // dlogits: (rows, N)
 extern "C" __global__ void naive_dx(elem* dlogits, const float* dloss, const elem* logits, const float* lse,
                                     const float* load, int add, int rows, int N) {
-    int row = blockIdx.x * blockDim.x + threadIdx.x;
+    u64 row = global_thread();
     if (row >= rows) return;
-    logits += (u64)row * N;
-    dlogits += (u64)row * N;
+    logits += row * N;
+    dlogits += row * N;
     float along = 0;  // sum of p * load
     for (int n = 0; n < N; n++) along += expf(logits[n] - lse[row]) * load[n];
     for (int n = 0; n < N; n++) {

@@ -12,29 +12,29 @@
 // --- naive ---------------------------------------------------------------------------------------------------------
 
 extern "C" __global__ void naive_forward(elem* y, const elem* x, const elem* share, int rows, int k, int C) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= rows * C) return;
-    int row = i / C, c = i % C;
+    u64 i = global_thread();
+    if (i >= (u64)rows * C) return;
+    u64 row = i / C, c = i % C;
     float sum = 0;
-    for (int j = 0; j < k; j++) sum += share[row * k + j] * x[((u64)row * k + j) * C + c];
+    for (int j = 0; j < k; j++) sum += share[row * k + j] * x[(row * k + j) * C + c];
     y[i] = sum;
 }
 
 extern "C" __global__ void naive_dx(elem* dx, const elem* dy, const elem* share, int add, int rows, int k, int C) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= rows * C) return;
-    int row = i / C, c = i % C;
+    u64 i = global_thread();
+    if (i >= (u64)rows * C) return;
+    u64 row = i / C, c = i % C;
     for (int j = 0; j < k; j++) {
-        u64 at = ((u64)row * k + j) * C + c;
+        u64 at = (row * k + j) * C + c;
         dx[at] = (add ? float(dx[at]) : 0) + share[row * k + j] * dy[i];
     }
 }
 
 extern "C" __global__ void naive_dshare(elem* dshare, const elem* dy, const elem* x, int add, int rows, int k, int C) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= rows * k) return;
+    u64 i = global_thread();
+    if (i >= (u64)rows * k) return;
     float sum = add ? float(dshare[i]) : 0;
-    for (int c = 0; c < C; c++) sum += x[(u64)i * C + c] * dy[(u64)(i / k) * C + c];
+    for (int c = 0; c < C; c++) sum += x[i * C + c] * dy[i / k * C + c];
     dshare[i] = sum;
 }
 
@@ -42,13 +42,13 @@ extern "C" __global__ void naive_dshare(elem* dshare, const elem* dy, const elem
 
 extern "C" __global__ void vector_forward(elem* __restrict__ y, const elem* __restrict__ x,
                                           const elem* __restrict__ share, int rows, int k, int C) {
-    int i = (blockIdx.x * blockDim.x + threadIdx.x) * WIDTH;
-    if (i >= rows * C) return;
-    int row = i / C, c = i % C;
+    u64 i = global_thread() * WIDTH;
+    if (i >= (u64)rows * C) return;
+    u64 row = i / C, c = i % C;
     float sums[WIDTH] = {};
     for (int j = 0; j < k; j++) {
         float part = share[row * k + j];
-        auto in = load<WIDTH>(x + ((u64)row * k + j) * C + c);
+        auto in = load<WIDTH>(x + (row * k + j) * C + c);
         for (int w = 0; w < WIDTH; w++) sums[w] += part * in[w];
     }
     Pack<elem, WIDTH> out;
@@ -58,12 +58,12 @@ extern "C" __global__ void vector_forward(elem* __restrict__ y, const elem* __re
 
 extern "C" __global__ void vector_dx(elem* __restrict__ dx, const elem* __restrict__ dy, const elem* __restrict__ share,
                                      int add, int rows, int k, int C) {
-    int i = (blockIdx.x * blockDim.x + threadIdx.x) * WIDTH;
-    if (i >= rows * C) return;
-    int row = i / C, c = i % C;
+    u64 i = global_thread() * WIDTH;
+    if (i >= (u64)rows * C) return;
+    u64 row = i / C, c = i % C;
     auto above = load<WIDTH>(dy + i);
     for (int j = 0; j < k; j++) {
-        u64 at = ((u64)row * k + j) * C + c;
+        u64 at = (row * k + j) * C + c;
         float part = share[row * k + j];
         Pack<elem, WIDTH> out = {};
         if (add) out = load<WIDTH>(dx + at);
@@ -75,10 +75,10 @@ extern "C" __global__ void vector_dx(elem* __restrict__ dx, const elem* __restri
 // block (32, warps): one warp a share
 extern "C" __global__ void vector_dshare(elem* __restrict__ dshare, const elem* __restrict__ dy,
                                          const elem* __restrict__ x, int add, int rows, int k, int C) {
-    int i = blockIdx.x * blockDim.y + threadIdx.y;
-    if (i >= rows * k) return;
-    x += (u64)i * C;
-    dy += (u64)(i / k) * C;
+    u64 i = global_row();
+    if (i >= (u64)rows * k) return;
+    x += i * C;
+    dy += i / k * C;
     float sum = 0;
     for (int c = threadIdx.x * WIDTH; c < C; c += 32 * WIDTH) {
         auto in = load<WIDTH>(x + c), above = load<WIDTH>(dy + c);

@@ -13,24 +13,26 @@
 
 extern "C" __global__ void naive_forward(elem* y, const elem* x, const int* expert, const elem* weight, int M, int N,
                                          int K, int takers) {
-    int m = blockIdx.x * blockDim.y + threadIdx.y, n = blockIdx.y * blockDim.x + threadIdx.x;
+    u64 m = global_row();
+    int n = blockIdx.y * blockDim.x + threadIdx.x;
     if (m >= M || n >= N) return;
-    x += (u64)(m / takers) * K;
+    x += m / takers * K;
     weight += ((u64)expert[m] * N + n) * K;
     float sum = 0;
     for (int k = 0; k < K; k++) sum += x[k] * weight[k];
-    y[(u64)m * N + n] = sum;
+    y[m * N + n] = sum;
 }
 
 extern "C" __global__ void naive_dx(elem* dx, const elem* dy, const int* expert, const elem* weight, int M, int N,
                                     int K, int takers, int add) {
-    int row = blockIdx.x * blockDim.y + threadIdx.y, k = blockIdx.y * blockDim.x + threadIdx.x;
+    u64 row = global_row();
+    int k = blockIdx.y * blockDim.x + threadIdx.x;
     if (row >= M / takers || k >= K) return;
-    u64 at = (u64)row * K + k;
+    u64 at = row * K + k;
     float sum = add ? float(dx[at]) : 0;
-    for (int m = row * takers; m < (row + 1) * takers; m++) {
+    for (u64 m = row * takers; m < (row + 1) * takers; m++) {
         const elem* of = weight + (u64)expert[m] * N * K + k;
-        for (int n = 0; n < N; n++) sum += dy[(u64)m * N + n] * of[(u64)n * K];
+        for (int n = 0; n < N; n++) sum += dy[m * N + n] * of[(u64)n * K];
     }
     dx[at] = sum;
 }
@@ -38,9 +40,10 @@ extern "C" __global__ void naive_dx(elem* dx, const elem* dy, const int* expert,
 // grid.z: an expert each
 extern "C" __global__ void naive_dweight(float* dweight, const elem* dy, const elem* x, const int* expert, int M, int N,
                                          int K, int takers, int add) {
-    int n = blockIdx.x * blockDim.y + threadIdx.y, k = blockIdx.y * blockDim.x + threadIdx.x, e = blockIdx.z;
+    u64 n = global_row();
+    int k = blockIdx.y * blockDim.x + threadIdx.x, e = blockIdx.z;
     if (n >= N || k >= K) return;
-    u64 at = ((u64)e * N + n) * K + k;
+    u64 at = (e * (u64)N + n) * K + k;
     float sum = add ? dweight[at] : 0;
     for (int m = 0; m < M; m++)
         if (expert[m] == e) sum += dy[(u64)m * N + n] * x[(u64)(m / takers) * K + k];
@@ -56,11 +59,11 @@ extern "C" __global__ void group_rows(int* order, int* starts, const int* expert
     __shared__ int held[THREADS / 32];  // rows of each warp
     int e = blockIdx.x, warp = threadIdx.x / 32;
     double before = 0;  // block_sum knows no integers; this counts exactly
-    for (int m = threadIdx.x; m < M; m += THREADS) before += expert[m] < e;
+    for (u32 m = threadIdx.x; m < M; m += THREADS) before += expert[m] < e;
     int next = block_sum(before);
     if (threadIdx.x == 0) starts[e] = next;
-    for (int first = 0; first < M; first += THREADS) {
-        int m = first + threadIdx.x;
+    for (u32 first = 0; first < M; first += THREADS) {
+        u32 m = first + threadIdx.x;
         bool mine = m < M && expert[m] == e;
         u32 lanes = __ballot_sync(ALL, mine);
         __syncthreads();  // the last round's counts are read
@@ -84,7 +87,7 @@ using Tile = float[DEPTH][TILE + 4];
 struct Index {
     const int* order;
     int takers;
-    __device__ u64 operator()(int i) const { return order ? order[i] / takers : i; }
+    __device__ u64 operator()(u32 i) const { return order ? order[i] / takers : i; }
 };
 
 // An operand of `rows` x `depth` elements, whose depth is summed over. DEEP: neighbours in memory follow the depth, and
@@ -96,11 +99,11 @@ struct Operand {
     Index far;  // of what is `stride` apart
 
     // TILE rows from row i and DEPTH deep from k, zeros outside; neighbouring threads read neighbouring addresses
-    __device__ void copy(Tile& tile, int i, int k) const {
+    __device__ void copy(Tile& tile, u32 i, u32 k) const {
         for (int at = threadIdx.x; at < TILE * DEPTH; at += THREADS) {
             int row = DEEP ? at / DEPTH : at % TILE, deep = DEEP ? at % DEPTH : at / TILE;
             bool inside = i + row < rows && k + deep < depth;
-            int near = DEEP ? k + deep : i + row;
+            u32 near = DEEP ? k + deep : i + row;
             tile[deep][row] = inside ? float(data[far(DEEP ? i + row : k + deep) * stride + near]) : 0;
         }
     }
@@ -108,11 +111,11 @@ struct Operand {
 
 // result (a.rows, b.rows) = a b^T, rows `stride` apart and where `index` leads; the tile at (i, j) of it
 template <class T, bool A, bool B>
-__device__ inline void product(T* result, Index index, int stride, Operand<A> a, Operand<B> b, int i, int j, int add) {
+__device__ inline void product(T* result, Index index, int stride, Operand<A> a, Operand<B> b, u32 i, u32 j, int add) {
     __shared__ alignas(16) Tile left, right;
     int mine_i = threadIdx.x / 16 * 4, mine_j = threadIdx.x % 16 * 4;  // of the tile
     float sums[4][4] = {};
-    for (int k = 0; k < a.depth; k += DEPTH) {
+    for (u32 k = 0; k < a.depth; k += DEPTH) {
         a.copy(left, i, k);
         b.copy(right, j, k);
         __syncthreads();  // the tiles are there
@@ -126,7 +129,7 @@ __device__ inline void product(T* result, Index index, int stride, Operand<A> a,
     }
     for (int r = 0; r < 4; r++) {
         for (int c = 0; c < 4; c++) {
-            int row = i + mine_i + r, column = j + mine_j + c;
+            u32 row = i + mine_i + r, column = j + mine_j + c;
             if (row >= a.rows || column >= b.rows) continue;
             u64 at = index(row) * stride + column;
             result[at] = sums[r][c] + (add ? float(result[at]) : 0);
@@ -181,10 +184,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
 
 // dx: (rows, K); parts: (rows, takers, K)
 extern "C" __global__ void grouped_fold(elem* dx, const float* parts, int rows, int K, int takers, int add) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= rows * K) return;
+    u64 i = global_thread();
+    if (i >= (u64)rows * K) return;
     float sum = add ? float(dx[i]) : 0;
-    for (int j = 0; j < takers; j++) sum += parts[((u64)(i / K) * takers + j) * K + i % K];
+    for (int j = 0; j < takers; j++) sum += parts[(i / K * takers + j) * K + i % K];
     dx[i] = sum;
 }
 

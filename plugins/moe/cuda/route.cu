@@ -5,11 +5,11 @@
 
 // share, expert: (rows, k); logits: (rows, N)
 extern "C" __global__ void naive_forward(elem* share, int* expert, const elem* logits, int rows, int N, int k) {
-    int row = blockIdx.x * blockDim.x + threadIdx.x;
+    u64 row = global_thread();
     if (row >= rows) return;
-    logits += (u64)row * N;
-    share += (u64)row * k;
-    expert += (u64)row * k;
+    logits += row * N;
+    share += row * k;
+    expert += row * k;
     for (int j = 0; j < k; j++) {
         int best = -1;
         for (int n = 0; n < N; n++) {
@@ -27,12 +27,12 @@ extern "C" __global__ void naive_forward(elem* share, int* expert, const elem* l
 // dlogits: (rows, N); dshare: (rows, k)
 extern "C" __global__ void naive_dx(elem* dlogits, const elem* dshare, const elem* share, const int* expert, int add,
                                     int rows, int N, int k) {
-    int row = blockIdx.x * blockDim.x + threadIdx.x;
+    u64 row = global_thread();
     if (row >= rows) return;
-    dlogits += (u64)row * N;
-    dshare += (u64)row * k;
-    share += (u64)row * k;
-    expert += (u64)row * k;
+    dlogits += row * N;
+    dshare += row * k;
+    share += row * k;
+    expert += row * k;
     float along = 0;  // sum of share * dshare
     for (int j = 0; j < k; j++) along += share[j] * dshare[j];
     if (!add)

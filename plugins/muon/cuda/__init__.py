@@ -1,6 +1,6 @@
 """Muon's update on CUDA: matrix products of one thread an element, and in shared tiles. Kernels: muon_update.cu."""
 
-from core import Variant, cdiv, f32, i32
+from core import Variant, cdiv, f32, i32, u64
 
 from ..muon import COEFFICIENTS, TINY, step_size
 
@@ -31,9 +31,9 @@ class MuonNaive(Variant):
         x, y, s, poly, sums, total = parts
         grid, block = self.blocks(t), THREADS
         blend = (f32(t.momentum), i32(t.nesterov))
-        launch("direction", x, t.m, sums, t.grad, t.step, i32(n), *blend, grid=grid, block=block)
+        launch("direction", x, t.m, sums, t.grad, t.step, u64(n), *blend, grid=grid, block=block)
         launch("length", total, sums, i32(grid), f32(TINY), grid=1, block=block)
-        launch("unit", x, total, i32(n), grid=grid, block=block)
+        launch("unit", x, total, u64(n), grid=grid, block=block)
         row, column = (1, t.B) if across else (t.B, 1)  # strides of X
         a, b, c = COEFFICIENTS
         for _ in range(t.iterations):
@@ -43,7 +43,7 @@ class MuonNaive(Variant):
             self.multiply(launch, wide, (y, row, column), (a, x), (poly, small, 1), (1.0, x, row, column), small)
             x, y = y, x
         scales = (f32(step_size(t)), f32(t.weight_decay))
-        launch("step", t.param, t.master, x, t.step, i32(n), *scales, grid=grid, block=block)
+        launch("step", t.param, t.master, x, t.step, u64(n), *scales, grid=grid, block=block)
 
     def multiply(self, launch, shape, out, base, left, right, inner):
         """out = keep base + factor left right, given as (tensor, strides) with keep or factor in front.

@@ -13,9 +13,9 @@
 enum { LR, STEP, LOSS_SCALE, LOSS, NORM, SCALE, OK, HALTED };  // slots of the control record
 constexpr int TILE = 32;
 
-extern "C" __global__ void direction(float* x, float* m, float* sums, const float* grad, const double* control, int n,
+extern "C" __global__ void direction(float* x, float* m, float* sums, const float* grad, const double* control, u64 n,
                                      float momentum, int nesterov) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    u64 i = global_thread();
     float u = 0;
     if (i < n) {
         float g = (float)control[SCALE] * grad[i], mean = momentum * m[i] + (1 - momentum) * g;
@@ -29,13 +29,13 @@ extern "C" __global__ void direction(float* x, float* m, float* sums, const floa
 
 extern "C" __global__ void length(float* inverse, const float* sums, int blocks, float tiny) {
     float sum = 0;
-    for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += sums[i];
+    for (u64 i = threadIdx.x; i < blocks; i += blockDim.x) sum += sums[i];
     sum = block_sum(sum);
     if (threadIdx.x == 0) *inverse = 1 / (sqrtf(sum) + tiny);
 }
 
-extern "C" __global__ void unit(float* x, const float* inverse, int n) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
+extern "C" __global__ void unit(float* x, const float* inverse, u64 n) {
+    u64 i = global_thread();
     if (i < n) x[i] *= *inverse;
 }
 
@@ -43,11 +43,11 @@ extern "C" __global__ void unit(float* x, const float* inverse, int n) {
 extern "C" __global__ void __launch_bounds__(TILE * TILE)
     naive_product(float* out, const float* base, const float* p, const float* q, float keep, float factor, int out_row,
                   int out_column, int p_row, int p_column, int q_row, int q_column, int rows, int columns, int inner) {
-    int row = blockIdx.y * TILE + threadIdx.y, column = blockIdx.x * TILE + threadIdx.x;
+    u64 row = blockIdx.y * TILE + threadIdx.y, column = blockIdx.x * TILE + threadIdx.x;
     if (row >= rows || column >= columns) return;
     float sum = 0;
-    for (int k = 0; k < inner; k++) sum += p[row * p_row + k * p_column] * q[k * q_row + column * q_column];
-    int at = row * out_row + column * out_column;
+    for (u64 k = 0; k < inner; k++) sum += p[row * p_row + k * p_column] * q[k * q_row + column * q_column];
+    u64 at = row * out_row + column * out_column;
     out[at] = keep == 0 ? factor * sum : keep * base[at] + factor * sum;
 }
 
@@ -55,26 +55,27 @@ extern "C" __global__ void __launch_bounds__(TILE * TILE)
     tiled_product(float* out, const float* base, const float* p, const float* q, float keep, float factor, int out_row,
                   int out_column, int p_row, int p_column, int q_row, int q_column, int rows, int columns, int inner) {
     __shared__ float left[TILE][TILE + 1], right[TILE][TILE + 1];  // one column more: no bank conflicts
-    int y = threadIdx.y, x = threadIdx.x, row = blockIdx.y * TILE + y, column = blockIdx.x * TILE + x;
+    u32 y = threadIdx.y, x = threadIdx.x;
+    u64 row = blockIdx.y * TILE + y, column = blockIdx.x * TILE + x;
     bool by_rows = p_column != 1, by_columns = q_column != 1;  // which index neighbouring threads read along
     float sum = 0;
-    for (int k = 0; k < inner; k += TILE) {
-        int r = blockIdx.y * TILE + (by_rows ? x : y), d = k + (by_rows ? y : x);
+    for (u64 k = 0; k < inner; k += TILE) {
+        u64 r = blockIdx.y * TILE + (by_rows ? x : y), d = k + (by_rows ? y : x);
         left[by_rows ? x : y][by_rows ? y : x] = r < rows && d < inner ? p[r * p_row + d * p_column] : 0;
-        int c = blockIdx.x * TILE + (by_columns ? y : x), e = k + (by_columns ? x : y);
+        u64 c = blockIdx.x * TILE + (by_columns ? y : x), e = k + (by_columns ? x : y);
         right[by_columns ? x : y][by_columns ? y : x] = c < columns && e < inner ? q[e * q_row + c * q_column] : 0;
         __syncthreads();  // the tiles are there
         for (int i = 0; i < TILE; i++) sum += left[y][i] * right[i][x];
         __syncthreads();  // nobody reads them any more
     }
     if (row >= rows || column >= columns) return;
-    int at = row * out_row + column * out_column;
+    u64 at = row * out_row + column * out_column;
     out[at] = keep == 0 ? factor * sum : keep * base[at] + factor * sum;
 }
 
-extern "C" __global__ void step(elem* param, float* master, const float* x, const double* control, int n, float size,
+extern "C" __global__ void step(elem* param, float* master, const float* x, const double* control, u64 n, float size,
                                 float weight_decay) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    u64 i = global_thread();
     if (i >= n || control[OK] == 0) return;
     float w = master ? master[i] : float(param[i]);
     w -= (float)control[LR] * (size * x[i] + weight_decay * w);

@@ -26,7 +26,7 @@ struct Groups {
 struct Place {
     int group, size;
     u64 at, stat;
-    __device__ Place(Groups g, int i) : group(i % g.count()), size(g.size(group)) {
+    __device__ Place(Groups g, u64 i) : group(i % g.count()), size(g.size(group)) {
         u64 row = i / g.count();
         at = row * g.row() + g.start(group);
         stat = row * (g.queries + g.keys) + group;
@@ -39,8 +39,8 @@ struct Place {
 extern "C" __global__ void naive_forward(elem* y, float* rstd, const elem* x, const elem* q, const elem* k, int rows,
                                          int queries, int keys, int Q, int K, float eps) {
     Groups g = {queries, keys, Q, K};
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= rows * g.count()) return;
+    u64 i = global_thread();
+    if (i >= (u64)rows * g.count()) return;
     Place p(g, i);
     x += p.at;
     y += p.at;
@@ -59,8 +59,8 @@ extern "C" __global__ void naive_forward(elem* y, float* rstd, const elem* x, co
 extern "C" __global__ void naive_dx(elem* dx, const elem* dy, const elem* x, const elem* q, const elem* k,
                                     const float* rstd, int rows, int queries, int keys, int Q, int K) {
     Groups g = {queries, keys, Q, K};
-    int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= rows * g.count()) return;
+    u64 i = global_thread();
+    if (i >= (u64)rows * g.count()) return;
     Place p(g, i);
     x += p.at;
     dy += p.at;
@@ -78,7 +78,7 @@ extern "C" __global__ void naive_dx(elem* dx, const elem* dy, const elem* x, con
 // dweight: of the groups from `first`, `count` in number, `size` wide, which start at element `from` of a row
 extern "C" __global__ void naive_dweight(float* dweight, const elem* dy, const elem* x, const float* rstd, int rows,
                                          int E, int groups, int first, int count, int from, int size, int add) {
-    int c = blockIdx.x * blockDim.x + threadIdx.x;
+    u64 c = global_thread();
     if (c >= size) return;
     float sum = add ? dweight[c] : 0;
     for (int row = 0; row < rows; row++) {
@@ -97,8 +97,8 @@ extern "C" __global__ void warp_forward(elem* __restrict__ y, float* __restrict_
                                         const elem* __restrict__ q, const elem* __restrict__ k, int rows, int queries,
                                         int keys, int Q, int K, float eps) {
     Groups g = {queries, keys, Q, K};
-    int i = blockIdx.x * blockDim.y + threadIdx.y;
-    if (i >= rows * g.count()) return;  // a whole warp leaves, so that the others' sums are over 32 lanes
+    u64 i = global_row();
+    if (i >= (u64)rows * g.count()) return;  // a whole warp leaves, so that the others' sums are over 32 lanes
     Place p(g, i);
     x += p.at;
     y += p.at;
@@ -125,8 +125,8 @@ extern "C" __global__ void warp_dx(elem* dx, const elem* dy, const elem* __restr
                                    const elem* __restrict__ k, const float* __restrict__ rstd, int rows, int queries,
                                    int keys, int Q, int K) {
     Groups g = {queries, keys, Q, K};
-    int i = blockIdx.x * blockDim.y + threadIdx.y;
-    if (i >= rows * g.count()) return;
+    u64 i = global_row();
+    if (i >= (u64)rows * g.count()) return;
     Place p(g, i);
     x += p.at;
     dy += p.at;
@@ -171,7 +171,7 @@ extern "C" __global__ void warp_partials(float* __restrict__ partials, const ele
 
 // dweight: (size); partials: (slices, size)
 extern "C" __global__ void warp_dweight(float* dweight, const float* partials, int slices, int size, int add) {
-    int c = blockIdx.x * blockDim.x + threadIdx.x;
+    u64 c = global_thread();
     if (c >= size) return;
     float sum = add ? dweight[c] : 0;
     for (int i = 0; i < slices; i++) sum += partials[(u64)i * size + c];
