@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import fnmatch
 import mmap
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,20 +22,21 @@ import pytest
 
 from core.device.arguments import bytes_of
 from core.device.launch import LaunchRecord
+from core.device.nvrtc import Kernel, compile_ptx
 from core.device.sim.device import SimDevice
 from core.device.sim.memory import ALIGNMENT, Memory, Region
 from core.device.sim.scheduler import Batch, Order, Shape
+from core.device.sim.simulator import Simulator
+from core.device.tensors import decode, encode
 from core.dtypes import NUMPY
 from core.loader import load_registry
 from core.op import TensorSpec, Variant, make_tensors
 from core.plan import first_config
 from core.testing.case import make_case
 from core.testing.check import modes_of, reference_of
-from core.testing.compare import round_to
 from core.testing.devices import SimRunner
 from core.testing.runner import POISON, Call, CpuRunner, Outcome
 from core.testing.trial import Asked, Trial
-from core.device.tensors import decode, encode
 
 SPACE = 1 << 39  # bytes of address space, of which only touched pages take memory
 REGISTRY = load_registry([])
@@ -66,11 +69,23 @@ class FarDevice(SimDevice):
         self.share, self.more = share, more
 
     def _run(self, asked: LaunchRecord) -> None:
-        simulator = self._simulators[asked.kernel]
-        program = simulator.program(asked.kernel.name)
-        simulator._pass_arguments(program, [bytes_of(argument) for argument in asked.args])
-        shape = Shape(asked.grid, asked.block, asked.cluster)
-        batch = Batch(program, self.space, shape, self.numbers(asked.grid), asked.smem)
+        packed = [bytes_of(argument) for argument in asked.args]
+        numbers, shape = self.numbers(asked.grid), Shape(asked.grid, asked.block)
+        self.run_blocks(self._simulators[asked.kernel], asked.kernel.name, packed, shape, numbers, asked.smem)
+
+    def run_blocks(
+        self,
+        simulator: Simulator,
+        kernel: str,
+        args: Sequence[bytes],
+        shape: Shape,
+        numbers: np.ndarray[Any, Any],
+        smem: int = 0,
+    ) -> None:
+        """Run the thread blocks of these numbers."""
+        program = simulator.program(kernel)
+        simulator._pass_arguments(program, args)
+        batch = Batch(program, self.space, shape, numbers, smem)
         with np.errstate(all="ignore"):
             batch.run(Order())
 
@@ -166,7 +181,6 @@ class Far:
     dtype: str = "f32"
     without: tuple[str, ...] = ()
     more: int = 0
-    config: dict[str, Any] = field(default_factory=dict)
 
 
 C = 40  # columns of a row
@@ -183,13 +197,12 @@ def flat(n: int) -> dict[str, Any]:
 CASES = [
     Far("gelu.*", lambda n: {"x": (n, C)}, ROWS),
     Far("gelu.vector", lambda n: {"x": (n, C)}, ROWS, dtype="bf16"),
-    Far("gelu.*", lambda n: {"x": (n,)}, BELOW, near=40),
+    Far("gelu.vector", lambda n: {"x": (n,)}, BELOW, near=40),
     Far("add.*", lambda n: {"a": (n, C), "b": (n, C)}, ROWS),
     Far("add.vector", lambda n: {"a": (n,), "b": (n,)}, BELOW, near=40),
     Far("scale.*", lambda n: {"x": (n, C), "by": -0.3}, ROWS),
-    Far("dropout.*", lambda n: {"x": (n, C), "p": 0.5}, ROWS),
+    Far("dropout.*", lambda n: {"x": (n, C), "p": 0.5}, 4 * ROWS),  # past 2^32 groups of four
     Far("swiglu.*", lambda n: {"x": (n, 2 * C)}, ROWS),
-    Far("swiglu.vector", lambda n: {"x": (n, 16)}, BELOW // 8, near=8),
     Far("mlp_swiglu.composed", lambda n: {"x": (n, 8), "r": (n, 8), "weight1": (2 * C, 8)}, ROWS, without=WEIGHTS),
     Far("geglu.*", lambda n: {"x": (n, 2 * C)}, ROWS),
     Far("combine.*", lambda n: {"x": (n, 2, C), "share": (n, 2)}, ROWS),
@@ -219,12 +232,32 @@ CASES = [
 ]  # fmt: skip
 
 
+# Whose loops over all rows, or all of a matrix, no simulator ends: their other kernels are below, or those of variants above
+LEFT_OUT = {
+    "layernorm.shared": "a thread block walks a 512th of the rows",
+    "head_loss.mma": "matmul.mma and cross_entropy.fused, on a slice of the rows at a time",
+    "global_norm.naive": "one thread block walks all elements",
+    "global_norm.blocks": "512 thread blocks walk all elements; blocks_sums is below",
+    "muon_update.naive": "products of whole matrices; its kernels are below",
+    "muon_update.tiled": "products of whole matrices; its kernels are below",
+    "balance.naive": "a thread block walks all rows",
+    "expert_matmul.grouped": "a thread block walks all rows; grouped_fold is below",
+    "rope_attention.decode": "at most 65,535 rows of 40 tokens: a larger grid is refused in words",
+}
+
+
 def variants(glob: str) -> list[Variant]:
     held = [v for of in REGISTRY.variants.values() for v in of.values() if v.device == "cuda" and not v.library]
     return [v for v in held if fnmatch.fnmatchcase(f"{v.op}.{v.name}", glob)]
 
 
 NAMED = {f"{v.op}.{v.name} {case.dtype} {case.rows:,}": (case, v) for case in CASES for v in variants(case.variants)}
+
+
+def test_every_variant_is_tried_at_the_far_end_or_says_why_not() -> None:
+    tried = {f"{v.op}.{v.name}" for _, v in NAMED.values()}
+    assert tried.isdisjoint(LEFT_OUT)
+    assert tried | set(LEFT_OUT) == {f"{v.op}.{v.name}" for v in variants("*")}
 
 
 def far_trial(case: Far, variant: Variant, mode: str) -> Trial:
@@ -252,3 +285,107 @@ def test_the_last_rows_of_a_tensor_that_passes_two_to_the_31_are_right(name: str
         assert np.isfinite(values).all(), f"{tensor}: not all written"
         error = np.linalg.norm(values - want.all[tensor]) / max(np.linalg.norm(want.all[tensor]), 1e-30)
         assert error < close, f"{tensor}: {error}"
+
+
+# --- kernels by themselves -----------------------------------------------------------------------------------------
+
+
+class Tail:
+    """A tensor of `size` elements, of which the last are `values`; NaN where they are to be written."""
+
+    def __init__(self, size: int, values: Any) -> None:
+        self.size, self.values = size, np.asarray(values)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.values.itemsize
+
+
+def launch_far(source: str, kernel: str, args: Sequence[Any], grid: Sequence[int], block: Sequence[int], last: int = 2):
+    """The last elements of each Tail among `args` after the `last` thread blocks of a launch have run."""
+    device, shape = FarDevice(0, 0), Shape((*grid, 1, 1)[:3], (*block, 1, 1)[:3])
+    ptx = compile_ptx(Kernel(Path(source).resolve(), kernel, (("ELEM_BF16", 0),))).ptx
+    simulator = Simulator(ptx, device.space)
+    places = [device.space.allocate(a.nbytes) if isinstance(a, Tail) else 0 for a in args]
+    for place, tail in zip(places, args, strict=True):
+        if isinstance(tail, Tail):
+            device.space.write(place + tail.nbytes - tail.values.nbytes, tail.values)
+    packed = [p.to_bytes(8, "little") if isinstance(a, Tail) else a.tobytes() for a, p in zip(args, places, strict=True)]
+    device.run_blocks(simulator, kernel, packed, shape, np.arange(shape.blocks - last, shape.blocks))
+    return [
+        device.space.read(p + a.nbytes - a.values.nbytes, a.values.nbytes).view(a.values.dtype).reshape(a.values.shape)
+        for a, p in zip(args, places, strict=True)
+        if isinstance(a, Tail)
+    ]
+
+
+RNG = np.random.default_rng(0)
+MUON = "plugins/muon/cuda/muon_update.cu"
+FAR_N = 2**32 + 77  # elements
+
+
+def draw(*shape: int) -> Any:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def unwritten(*shape: int) -> Any:
+    return np.full(shape, np.nan, np.float32)
+
+
+def test_the_norms_last_thread_block_sums_the_last_elements() -> None:
+    x, blocks = draw(700), -(-FAR_N // 1024)
+    sums = Tail(blocks, np.full(2, np.nan))
+    found, _ = launch_far("ops/cuda/global_norm.cu", "blocks_sums", [sums, Tail(FAR_N, x), np.uint64(FAR_N)], (blocks,), (256,))
+    np.testing.assert_allclose(found.sum(), np.square(x, dtype=np.float64).sum())
+
+
+def test_the_last_gradients_of_rows_with_several_takers_are_folded() -> None:
+    rows, K, takers = 2**32 // C + 9, np.int32(C), np.int32(2)
+    parts = draw(3, 2, C)
+    args = [Tail(rows * C, unwritten(3, C)), Tail(rows * 2 * C, parts), np.int32(rows), K, takers, np.int32(0)]
+    found, _ = launch_far("plugins/moe/cuda/expert_matmul.cu", "grouped_fold", args, (-(-rows * C // 128),), (128,))
+    np.testing.assert_allclose(found, parts.sum(1), rtol=1e-6)
+
+
+def test_muons_kernels_take_the_last_elements_of_a_matrix() -> None:
+    grid, n = (-(-FAR_N // 256),), np.uint64(FAR_N)
+    m, grad, control = draw(200), draw(200), np.array([0.5, 0, 0, 0, 0, 1, 1, 0, 0, 0])  # lr; scale; ok
+    blend = (np.float32(0.9), np.int32(0))
+    args = [Tail(FAR_N, unwritten(200)), Tail(FAR_N, m), Tail(grid[0], unwritten(2)), Tail(FAR_N, grad), Tail(10, control)]
+    x, kept, *_ = launch_far(MUON, "direction", [*args, n, *blend], grid, (256,))
+    np.testing.assert_allclose(kept, np.float32(0.9) * m + np.float32(0.1) * grad, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(x, kept)
+    (halved, _) = launch_far(MUON, "unit", [Tail(FAR_N, m), Tail(1, np.float32([0.5])), n], grid, (256,))
+    np.testing.assert_array_equal(halved, m / 2)
+    arguments = [Tail(FAR_N, m), np.uint64(0), Tail(FAR_N, grad), Tail(10, control), n, np.float32(0.25), np.float32(0)]
+    w, *_ = launch_far(MUON, "step", arguments, grid, (256,))
+    np.testing.assert_allclose(w, m - 0.5 * 0.25 * grad, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("kernel", ["naive_product", "tiled_product"])
+def test_muons_products_reach_the_last_element_of_a_matrix(kernel: str) -> None:
+    rows, columns, inner = 2**16 + 3, 2**16 + 32, 5
+    p, q = draw(3, inner), draw(inner, columns)
+    strides = (columns, 1, inner, 1, columns, 1, rows, columns, inner)
+    out = Tail(rows * columns, unwritten(2, columns))
+    args = [out, np.uint64(0), Tail(rows * inner, p), Tail(inner * columns, q), np.float32(0), np.float32(1)]
+    grid = (-(-columns // 32), -(-rows // 32))
+    found, *_ = launch_far(MUON, kernel, [*args, *map(np.int32, strides)], grid, (32, 32), last=1)
+    np.testing.assert_allclose(found[-1, -32:], (p[-1] @ q)[-32:], rtol=1e-4, atol=1e-5)
+
+
+# --- sources ---------------------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parent.parent
+SOURCES = [p for name in ("ops", "plugins", "core") for p in sorted((ROOT / name).rglob("*.cu*")) if p.is_file()]
+TEXTS = {str(p.relative_to(ROOT)): p.read_text("utf-8") for p in [*SOURCES, *sorted((ROOT / "docs").glob("*.md"))]}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_no_thread_number_and_no_loop_over_elements_is_of_32_bits(name: str) -> None:
+    """The two ways to wrap that come back with every new kernel; a loop over all elements is too long to be run."""
+    wraps = re.findall(r"(?<!\(u64\))blockIdx\.x \* (?:blockDim|gridDim).*", TEXTS[name])
+    for kernel in re.split(r'(?=extern "C")', TEXTS[name]):
+        for count in re.findall(r"\bu64 (\w+)[,)]", kernel.partition("{")[0]):
+            wraps += re.findall(rf"\((?!u64 )\w+ (?:\w+) = [^;]*; \w+ < {count}\b.*", kernel)
+    assert not wraps, "global_thread() and global_row() of the prelude, and u64 in loops over a u64, do not wrap"

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core import f32, i32, u32
+from core import f32, f64, i32, i64, u32, u64
+from core import sim
 from core.device.arguments import bytes_of
 from core.device.cpu import Nested
 from core.device.launch import CallRecord, Host, LaunchRecord, Scratch, element_type, record
@@ -132,6 +133,51 @@ def test_a_wrong_argument_is_told_in_words(launched, args, words):
     text = " ".join(str(error.value).split())
     assert re.search(words, text), text
     assert "scale.mine forward (" in text and "test_launch.py:" in text
+
+
+WHOLE = "holds whole numbers from"
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (i32(2**31), rf"argument 5, `int n`, is i32\(2147483648\), and i32 {WHOLE} -2,147,483,648 to 2,147,483,647.*u64\(n\)"),
+        (i32(np.int64(2**31)), rf"`int n`, is i32\(.*2147483648.*\), and i32 {WHOLE}"),  # NumPy would wrap
+        (i32(-(2**31) - 1), rf"`int n`, is i32\(-2147483649\), and i32 {WHOLE}"),
+        (i32(2.5), r"`int n`, is i32\(2.5\).*i32\(int\(x\)\)"),  # NumPy would cut it off
+        (i32(np.float32(3)), r"`int n`, is i32\(.*3.0.*\)"),
+        (i32(None), r"`int n`, is i32\(None\)"),
+        (u32(-1), rf"`int n`, is u32\(-1\), and u32 {WHOLE} 0 to 4,294,967,295.*i32\(n\)"),
+        (u32(np.int32(-1)), rf"is u32\(.*-1.*\), and u32 {WHOLE}"),
+        (u32(2**32), rf"is u32\(4294967296\), and u32 {WHOLE} 0 to 4,294,967,295.*u64\(n\)"),
+        (u64(-1), rf"is u64\(-1\), and u64 {WHOLE} 0 to"),
+        (u64(2**64), rf"is u64\(18446744073709551616\), and u64 {WHOLE} 0 to"),
+        (i64(2**63), rf"is i64\(9223372036854775808\), and i64 {WHOLE} -"),
+        (f32(1e39), r"is f32\(1e\+39\), and f32 holds numbers up to 3.4028235e\+38"),
+        (f32(10**400), "is f32\\(10{400}\\)"),
+        (f64("x"), r"is f64\('x'\)"),
+    ],
+)
+def test_a_number_that_its_type_does_not_hold_is_refused_with_kernel_parameter_and_limits(launched, number, words):
+    def launcher(t, launch):
+        launch("scale", t.y, t.x, None, f32(2), number, grid=1, block=32)
+
+    with pytest.raises(BuildError) as error:
+        launched(launcher, y=Y, x=X)
+    text = " ".join(f"{error.value} {error.value.hint}".split())
+    assert re.search(words, text), text
+    assert "scale.mine forward (" in text and "test_launch.py:" in text and "launch('scale'" in text
+
+
+def test_numbers_at_the_edges_of_their_types_are_passed_on():
+    edges = [(i32, 2**31 - 1), (i32, -(2**31)), (u32, 2**32 - 1), (i64, -(2**63)), (u64, 2**64 - 1), (i32, True)]
+    assert all(int(make(value)) == value and isinstance(make(value), np.generic) for make, value in edges)
+    assert f32(np.inf) == np.inf and np.isnan(f32(np.nan)) and f32(3.4028234e38) < np.inf and f64(1e300) == 1e300
+
+
+def test_a_number_that_does_not_fit_is_refused_by_the_simulator_too():
+    with pytest.raises(BuildError, match=r"argument 1 is i32\(2147483648\), and i32 holds"):
+        sim.run('extern "C" __global__ void k(float* y, int n) {}', "k", 1, 32, [np.zeros(1, np.float32), i32(2**31)])
 
 
 @pytest.mark.parametrize(

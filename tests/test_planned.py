@@ -7,6 +7,7 @@ import pytest
 from core.device.planned import PlannedDevice
 from core.engine import Engine, Settings
 from core.engine import engine as module
+from core.errors import BuildError
 from core.graph import load_model
 from core.loader import load_registry
 from core.op import Variant
@@ -108,3 +109,69 @@ def test_a_micro_step_of_gpt2_keeps_to_its_launches_and_traffic():
     none, more, worse = work(embed=False, matmul_add=False, mlp_gelu=False, head_loss=False)
     assert not none & {"embed", "matmul_add", "mlp_gelu", "head_loss"}
     assert more > launches + 36 and worse > traffic + 15e9
+
+
+def recorded(model, registry, batch, fusion=None, configs=None, **dims):
+    """A training step of a shipped model in bf16, of `batch` rows of 1,024 tokens, planned for a GPU with AdamW."""
+    settings = Settings(
+        dims={"B": batch, "T": 1024, **dims},
+        optimizer="adamw",
+        device="cuda",
+        precision="bf16",
+        fusion=fusion or {},
+        recorded={name: "mma" for name in configs or ()},
+        configs=configs or {},
+    )
+    engine = Engine(load_model(model, registry), registry, settings, PlannedDevice("sm_90a"))
+    engine.bound("train", (), {"B": batch, "T": 1024}).run()
+    engine.device.run(engine._recorded_update())
+    return engine
+
+
+@pytest.mark.parametrize("model", sorted(load_registry().models))
+def test_every_shipped_model_trains_with_counts_that_fit_at_two_to_the_18_tokens(model):
+    """Above 2^31 parameters, and 2^31 elements of an activation, too; a scalar that does not fit would be an error."""
+    large = model in ("gemma_2b", "mistral_7b", "llama3_8b")
+    engine = recorded(model, load_registry(), 256, **{} if large else {"L": 1})
+    (update,) = (r for r in engine.device.records if r.kernel.name == "vector_update")
+    assert int(update.args[7]) >= engine.graph.parameter_count
+    assert int(update.args[7]) > 2**31 or not large
+
+
+def test_more_rows_than_an_int_counts_are_refused_in_words():
+    with pytest.raises(BuildError, match=r"and i32 holds whole numbers from -2,147,483,648 to 2,147,483,647|largest grid"):
+        recorded("llama3_8b", load_registry(), 2**21, L=1)
+
+
+def chunk_of(engine):
+    """(rows of logits at a time as the config has it, as they are launched, bytes of the first)"""
+    plan = engine.plan("train")
+    (node,) = (n for n in plan.nodes if n.op.name == "head_loss")
+    losses = [r for r in engine.device.records if r.kernel.name == "block_both"]
+    return engine.tiles(plan)[node.name]["chunk"], losses[0].grid[0], losses[0].args[2].nbytes
+
+
+@pytest.mark.parametrize(
+    ("model", "rows"), [("gpt2_124m", 16384), ("gemma_2b", 3200), ("llama3_8b", 6400), ("mistral_7b", 25088)]
+)
+def test_head_loss_cuts_its_chunks_by_bytes(model, rows):
+    recorded_rows, launched, nbytes = chunk_of(recorded(model, load_registry(), 64, L=1))
+    assert recorded_rows == launched == rows and 1.5e9 < nbytes < 1.65e9
+
+
+def test_a_chunk_that_a_run_recorded_is_kept_and_one_that_the_config_names_comes_first(monkeypatch):
+    registry = load_registry()
+    found = recorded("gemma_2b", registry, 64, L=1)
+    tiles = found.tiles(found.plan("train"))
+    monkeypatch.setattr("core.ops.cuda.head_loss.CHUNK_BYTES", 2**28)
+    assert chunk_of(recorded("gemma_2b", registry, 64, L=1))[1] < 3200
+    assert chunk_of(recorded("gemma_2b", registry, 64, L=1, configs={"loss": tiles["loss"]}))[1] == 3200
+    before = {name: size for name, size in tiles["loss"].items() if name != "chunk"}
+    assert losses(recorded("gemma_2b", registry, 64, L=1, configs={"loss": before})) == 16384, "as runs did then"
+    named = {"head_loss": {"chunk": 999}}
+    assert chunk_of(recorded("gemma_2b", registry, 64, named, {"loss": tiles["loss"]}, L=1))[1] == 999
+
+
+def losses(engine):
+    """Rows of logits that are launched at a time."""
+    return next(r.grid[0] for r in engine.device.records if r.kernel.name == "block_both")

@@ -112,7 +112,7 @@ def _report(config: Any, engine: Any, plan: Any, every: bool) -> dict[str, Any]:
 
 
 def _print(report: dict[str, Any]) -> None:
-    from core.plan.describe import human, table
+    from core.plan.describe import choice_of, human, table
     from core.plan.fit import needed
 
     for note in report["notes"]:
@@ -122,7 +122,7 @@ def _print(report: dict[str, Any]) -> None:
     click.echo(f"dims: {dims}\n")
     header = ("node", "op", "variant", "why", "shape", "parameters")
     rows = [
-        [row["node"], row["op"], row["variant"], row["why"], "x".join(map(str, row["shape"])), row["parameters"]]
+        [row["node"], row["op"], choice_of(row), row["why"], "x".join(map(str, row["shape"])), row["parameters"]]
         for row in report["nodes"]
     ]
     for line in table(rows, header):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from core.errors import UsageError, did_you_mean
 from core.graph import Graph, Node
 from core.op import Variant
+from core.plan.choose import specs
 from core.plan.schedule import Plan
 
 
@@ -24,7 +25,7 @@ def human(nbytes: float) -> str:
 
 
 def node_rows(plan: Plan) -> list[dict[str, Any]]:
-    """One row a node: name, op, variant, why, shape of its first output, parameters (elements without padding)."""
+    """One row a node: name, op, variant, config, why, shape of its first output, parameters (elements without padding)."""
     rows = []
     owned = {p.name: p for p in plan.graph.parameters.values()}
     for node in plan.nodes:
@@ -35,6 +36,7 @@ def node_rows(plan: Plan) -> list[dict[str, Any]]:
                 "node": node.name,
                 "op": node.op.name,
                 "variant": choice.variant.name,
+                "config": config_of(plan, node),
                 "why": choice.why,
                 "shape": [int(n) for n in plan.graph.values[first].shape],
                 "parameters": sum(owned.pop(p).size for p in node.params.values() if p in owned),
@@ -48,7 +50,7 @@ def folded(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         pattern = re.sub(r"\.\d+\.", ".{}.", row["node"])
-        key = (pattern, row["op"], row["variant"], row["why"], tuple(row["shape"]), row["parameters"])
+        key = (pattern, *(repr(row[k]) for k in ("op", "variant", "config", "why", "shape", "parameters")))
         groups.setdefault(key, []).append(row)
     out = []
     for key, members in groups.items():
@@ -60,6 +62,22 @@ def folded(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             row["parameters"] *= len(members)
         out.append({**row, "count": len(members)})
     return out
+
+
+def config_of(plan: Plan, node: Node) -> dict[str, Any]:
+    """`t.config` of a node: its tiles, and whatever else the variant chooses by size. A run records it."""
+    return plan.choices[node.name].config_for(specs(node, plan.graph, plan.precision))
+
+
+def in_words(config: Mapping[str, Any]) -> str:
+    """`TILE_I=128, chunk=16,384`"""
+    return ", ".join(f"{name}={_cell(value)}" for name, value in config.items())
+
+
+def choice_of(row: Mapping[str, Any]) -> str:
+    """A row's variant, with those settings of its config that are no macros of its kernels: these are lower-case."""
+    own = {name: value for name, value in row["config"].items() if name.islower()}
+    return f"{row['variant']} ({in_words(own)})" if own else row["variant"]
 
 
 def _contiguous(numbers: Sequence[int]) -> bool:
@@ -114,6 +132,8 @@ def way(plan: Plan, name: str) -> list[tuple[str, str]]:
     choice = plan.choices[runs.name]
     variant = choice.variant
     out.append(("variant", f"{variant.op}.{variant.name} on {variant.device}, chosen by {choice.why}"))
+    if config := config_of(plan, runs):
+        out.append(("config", in_words(config)))
     for launcher in ("forward", "backward", "forward_backward"):
         if (where := _launcher(variant, launcher)) is not None:
             out.append((launcher, where))

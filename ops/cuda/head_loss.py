@@ -6,7 +6,9 @@ from .cross_entropy import THREADS
 from .matmul_mma import candidates, launch_dweight, launch_dx, launch_forward, partial_bytes, tiles
 from .width import width
 
-CHUNK = 16384  # rows of logits at a time: 1.6 GB for GPT-2, enough that its products fill a chip
+CHUNK_BYTES = 2 * 16384 * 50304  # of logits at a time, at most: 16,384 rows for GPT-2, whose products fill a chip
+ROUND = 128  # rows of a large tile: chunks are multiples of it
+UNRECORDED = 16384  # rows, in runs from before a chunk was part of the recorded config
 
 
 class HeadLossMma(Variant):
@@ -25,13 +27,14 @@ class HeadLossMma(Variant):
     ]
 
     def configs(self, t):
-        return candidates(chunk(t), t.features)
+        rows = min(t.rows, t.chunk or rows_of(CHUNK_BYTES, t.features))
+        return [{**tile, "chunk": rows} for tile in candidates(rows, t.features)]
 
     def workspace(self, t):
-        return logits_bytes(t) + lse_bytes(t) + partial_bytes(t.config, chunk(t), t.features, t.K)
+        return logits_bytes(t) + lse_bytes(t) + partial_bytes(tile(t), chunk(t), t.features, t.K)
 
     def counters(self, t):
-        return tiles(t.config, t.features, t.K)
+        return tiles(tile(t), t.features, t.K)
 
     def chunks(self, t, launch):
         """For each chunk: its rows, and its logits as they come from the head."""
@@ -39,7 +42,7 @@ class HeadLossMma(Variant):
         for first in range(0, t.rows, chunk(t)):
             rows = slice(first, min(first + chunk(t), t.rows))
             logits = launch.workspace.part(0, (rows.stop - first, t.features), t.x.dtype)
-            launch_forward(launch, t.config, logits, x[rows], t.weight)
+            launch_forward(launch, tile(t), logits, x[rows], t.weight)
             yield rows, logits
 
     def forward(self, t, launch):
@@ -54,9 +57,9 @@ class HeadLossMma(Variant):
         for rows, logits in self.chunks(t, launch):
             self.launch(t, launch, "block_both", loss[rows], None, logits, logits, targets[rows], dloss[rows])
             if t.dx is not None:
-                launch_dx(launch, t.config, t.dx.reshape(-1, t.K)[rows], logits, t.weight)
+                launch_dx(launch, tile(t), t.dx.reshape(-1, t.K)[rows], logits, t.weight)
             add = t.add_dweight or rows.start > 0
-            launch_dweight(launch, t.config, t.dweight, None, logits, x[rows], add, partial=partial)
+            launch_dweight(launch, tile(t), t.dweight, None, logits, x[rows], add, partial=partial)
 
     def launch(self, t, launch, kernel, *tensors):
         rows, define = len(tensors[0]), {"WIDTH": width(t.features, t.x)}
@@ -64,8 +67,18 @@ class HeadLossMma(Variant):
 
 
 def chunk(t):
-    """Rows of a chunk; the last may have fewer."""
-    return min(t.rows, t.chunk or CHUNK)
+    """Rows of a chunk; the last may have fewer. The op's attribute, else what the config has, as a run records it."""
+    return min(t.rows, t.chunk or t.config.get("chunk", UNRECORDED))
+
+
+def tile(t):
+    """The config without the chunk: what the products are compiled with."""
+    return {name: size for name, size in t.config.items() if name != "chunk"}
+
+
+def rows_of(nbytes, features):
+    """Rows of bf16 logits in so many bytes, in whole tiles and at least one."""
+    return max(nbytes // (2 * features) // ROUND, 1) * ROUND
 
 
 def logits_bytes(t):

@@ -57,7 +57,7 @@ struct Operand {
     }
 
     // SIDE rows from row i and TILE_K deep from k into the tile, zeros outside of `side` and from depth `end` on
-    __device__ void copy(elem* tile, u32 i, u32 k, u32 end) const {
+    __device__ void copy(elem* tile, int i, int k, int end) const {
 #pragma unroll
         for (int at = threadIdx.x; at < LINES * CHUNKS; at += THREADS) {
             int line = at / CHUNKS, chunk = at % CHUNKS;
@@ -91,7 +91,7 @@ struct Sums {
 
 // The tile of thread block x: GROUP rows of tiles are gone down before a column is left, so that thread blocks that run
 // together read the same tiles, from L2.
-__device__ inline void my_tile(u32& i, u32& j, u32 rows, u32 columns) {
+__device__ inline void my_tile(int& i, int& j, u32 rows, u32 columns) {
     u32 height = (rows + TILE_I - 1) / TILE_I, width = (columns + TILE_J - 1) / TILE_J;
     u32 group = blockIdx.x / (GROUP * width), at = blockIdx.x % (GROUP * width);
     u32 tall = min(u32(GROUP), height - group * GROUP);
@@ -105,7 +105,7 @@ __device__ inline int warp_j() { return threadIdx.x / 32 % WARPS_J * WARP_J; }
 // sums = left (rows from i) times right (rows from j) transposed, over depths [k, end). With `totals` also sums.rows:
 // one more product, with ones.
 template <class Left, class Right>
-__device__ inline void multiply(Sums& sums, const Left& left, const Right& right, u32 i, u32 j, u32 k, u32 end,
+__device__ inline void multiply(Sums& sums, const Left& left, const Right& right, int i, int j, int k, int end,
                                 bool totals) {
     constexpr int STAGE = (TILE_I + TILE_J) * TILE_K;
     int steps = (end - k + TILE_K - 1) / TILE_K;
@@ -186,7 +186,7 @@ struct Four {
 
 // finish(place, values) for every four neighbours of this thread block's results that lie inside (rows, columns).
 template <class Finish>
-__device__ inline void deliver(const Sums& sums, u32 i, u32 j, int rows, int columns, bool aligned, Finish finish) {
+__device__ inline void deliver(const Sums& sums, int i, int j, int rows, int columns, bool aligned, Finish finish) {
 #pragma unroll
     for (int r = 0; r < BLOCKS_I; r++)
         by_rows<WARP_J>((float*)tiles, sums.results[r], [&](int down, int across, Pack<float, 4> values) {
@@ -235,7 +235,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     mma_forward(elem* y, const elem* x, const elem* weight, const elem* bias, const elem* r, int M, int N, int K,
                 int aligned) {
     Sums sums = {};
-    u32 i, j;
+    int i, j;
     my_tile(i, j, M, N);
     Operand<true, TILE_I> left = {x, M, K, bool(aligned)};
     Operand<true, TILE_J> right = {weight, N, K, bool(aligned)};
@@ -251,7 +251,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     mma_gelu(elem* a, elem* f, const elem* x, const elem* weight, const elem* bias, int M, int N, int K, int exact,
              int aligned) {
     Sums sums = {};
-    u32 i, j;
+    int i, j;
     my_tile(i, j, M, N);
     Operand<true, TILE_I> left = {x, M, K, bool(aligned)};
     Operand<true, TILE_J> right = {weight, N, K, bool(aligned)};
@@ -268,7 +268,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 extern "C" __global__ void __launch_bounds__(THREADS)
     mma_dx(elem* dx, const elem* dy, const elem* weight, int M, int N, int K, int add, int aligned) {
     Sums sums = {};
-    u32 i, j;
+    int i, j;
     my_tile(i, j, M, K);
     Operand<true, TILE_I> left = {dy, M, N, bool(aligned)};
     Operand<false, TILE_J> right = {weight, K, N, bool(aligned)};
@@ -283,7 +283,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     mma_dgelu(elem* df, const elem* dy, const elem* weight, const elem* f, int M, int N, int K, int exact,
               int aligned) {
     Sums sums = {};
-    u32 i, j;
+    int i, j;
     my_tile(i, j, M, K);
     Operand<true, TILE_I> left = {dy, M, N, bool(aligned)};
     Operand<false, TILE_J> right = {weight, K, N, bool(aligned)};
@@ -310,12 +310,12 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     mma_dweight(float* dweight, float* dbias, const elem* dy, const elem* x, float* partial, u32* counters, int M,
                 int N, int K, int slice, int add, int add_bias, int aligned) {
     Sums sums = {};
-    u32 i, j, lane = threadIdx.x % 32, k = blockIdx.y * slice;
+    int i, j, lane = threadIdx.x % 32, k = blockIdx.y * slice;
     my_tile(i, j, N, K);
     Operand<false, TILE_I> left = {dy, N, M, bool(aligned)};
     Operand<false, TILE_J> right = {x, K, M, bool(aligned)};
     bool totals = dbias && j == 0 && warp_j() == 0;
-    multiply(sums, left, right, i, j, k, min(k + slice, u32(M)), totals);
+    multiply(sums, left, right, i, j, k, min(u32(k) + slice, u32(M)), totals);
     if (gridDim.y > 1 && !collect(sums, partial, counters, totals)) return;
     if (totals && lane % 4 == 0) {
         for (int r = 0; r < BLOCKS_I * 2; r++) {

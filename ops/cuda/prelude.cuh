@@ -36,7 +36,7 @@ struct bf16 {
 };
 
 // This thread's number in a grid along x, and the row of a thread of (x, rows) thread blocks. In 64 bits: the product
-// blockIdx.x * blockDim.x is a u32, and wraps in a large grid.
+// of blockIdx.x and blockDim.x is a u32, and wraps in a large grid.
 __device__ inline u64 global_thread() { return (u64)blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ inline u64 global_row() { return (u64)blockIdx.x * blockDim.y + threadIdx.y; }
 
