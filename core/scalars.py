@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-TYPES: dict[str, type[np.generic]] = {
+TYPES: dict[str, Any] = {
     "i32": np.int32, "u32": np.uint32, "i64": np.int64, "u64": np.uint64, "f32": np.float32, "f64": np.float64,
 }  # fmt: skip
 

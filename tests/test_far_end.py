@@ -27,6 +27,7 @@ from core.device.sim.device import SimDevice
 from core.device.sim.memory import ALIGNMENT, Memory, Region
 from core.device.sim.scheduler import Batch, Order, Shape
 from core.device.sim.simulator import Simulator
+from core.device.sim.words import Words
 from core.device.tensors import decode, encode
 from core.dtypes import NUMPY
 from core.loader import load_registry
@@ -85,7 +86,8 @@ class FarDevice(SimDevice):
         """Run the thread blocks of these numbers."""
         program = simulator.program(kernel)
         simulator._pass_arguments(program, args)
-        batch = Batch(program, self.space, shape, numbers, smem)
+        words = Words(program, self.space, shape, simulator.sources, smem)
+        batch = Batch(program, words, shape, numbers, smem)
         with np.errstate(all="ignore"):
             batch.run(Order())
 
@@ -190,7 +192,7 @@ WEIGHTS = ("dweight", "dbias", "dweight1", "dweight2", "dbias1", "dbias2")
 
 
 def flat(n: int) -> dict[str, Any]:
-    arena = {name: (n,) for name in ("param", "grad", "m", "v")}
+    arena = dict.fromkeys(("param", "grad", "m", "v"), (n,))
     return {**arena, "group": (n // 64,)}
 
 
@@ -232,7 +234,7 @@ CASES = [
 ]  # fmt: skip
 
 
-# Whose loops over all rows, or all of a matrix, no simulator ends: their other kernels are below, or those of variants above
+# Variants whose loops over all rows, or over a whole matrix, are too long for the simulator
 LEFT_OUT = {
     "layernorm.shared": "a thread block walks a 512th of the rows",
     "head_loss.mma": "matmul.mma and cross_entropy.fused, on a slice of the rows at a time",
@@ -310,7 +312,9 @@ def launch_far(source: str, kernel: str, args: Sequence[Any], grid: Sequence[int
     for place, tail in zip(places, args, strict=True):
         if isinstance(tail, Tail):
             device.space.write(place + tail.nbytes - tail.values.nbytes, tail.values)
-    packed = [p.to_bytes(8, "little") if isinstance(a, Tail) else a.tobytes() for a, p in zip(args, places, strict=True)]
+    packed = [
+        p.to_bytes(8, "little") if isinstance(a, Tail) else a.tobytes() for a, p in zip(args, places, strict=True)
+    ]
     device.run_blocks(simulator, kernel, packed, shape, np.arange(shape.blocks - last, shape.blocks))
     return [
         device.space.read(p + a.nbytes - a.values.nbytes, a.values.nbytes).view(a.values.dtype).reshape(a.values.shape)
@@ -335,7 +339,9 @@ def unwritten(*shape: int) -> Any:
 def test_the_norms_last_thread_block_sums_the_last_elements() -> None:
     x, blocks = draw(700), -(-FAR_N // 1024)
     sums = Tail(blocks, np.full(2, np.nan))
-    found, _ = launch_far("ops/cuda/global_norm.cu", "blocks_sums", [sums, Tail(FAR_N, x), np.uint64(FAR_N)], (blocks,), (256,))
+    found, _ = launch_far(
+        "ops/cuda/global_norm.cu", "blocks_sums", [sums, Tail(FAR_N, x), np.uint64(FAR_N)], (blocks,), (256,)
+    )
     np.testing.assert_allclose(found.sum(), np.square(x, dtype=np.float64).sum())
 
 
@@ -351,7 +357,13 @@ def test_muons_kernels_take_the_last_elements_of_a_matrix() -> None:
     grid, n = (-(-FAR_N // 256),), np.uint64(FAR_N)
     m, grad, control = draw(200), draw(200), np.array([0.5, 0, 0, 0, 0, 1, 1, 0, 0, 0])  # lr; scale; ok
     blend = (np.float32(0.9), np.int32(0))
-    args = [Tail(FAR_N, unwritten(200)), Tail(FAR_N, m), Tail(grid[0], unwritten(2)), Tail(FAR_N, grad), Tail(10, control)]
+    args = [
+        Tail(FAR_N, unwritten(200)),
+        Tail(FAR_N, m),
+        Tail(grid[0], unwritten(2)),
+        Tail(FAR_N, grad),
+        Tail(10, control),
+    ]
     x, kept, *_ = launch_far(MUON, "direction", [*args, n, *blend], grid, (256,))
     np.testing.assert_allclose(kept, np.float32(0.9) * m + np.float32(0.1) * grad, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(x, kept)

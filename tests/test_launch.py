@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core import f32, f64, i32, i64, u32, u64
-from core import sim
+from core import f32, f64, i32, i64, sim, u32, u64
 from core.device.arguments import bytes_of
 from core.device.cpu import Nested
 from core.device.launch import CallRecord, Host, LaunchRecord, Scratch, element_type, record
@@ -141,7 +140,10 @@ WHOLE = "holds whole numbers from"
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (i32(2**31), rf"argument 5, `int n`, is i32\(2147483648\), and i32 {WHOLE} -2,147,483,648 to 2,147,483,647.*u64\(n\)"),
+        (
+            i32(2**31),
+            rf"argument 5, `int n`, is i32\(2147483648\), and i32 {WHOLE} -2,147,483,648 to 2,147,483,647.*u64\(n\)",
+        ),
         (i32(np.int64(2**31)), rf"`int n`, is i32\(.*2147483648.*\), and i32 {WHOLE}"),  # NumPy would wrap
         (i32(-(2**31) - 1), rf"`int n`, is i32\(-2147483649\), and i32 {WHOLE}"),
         (i32(2.5), r"`int n`, is i32\(2.5\).*i32\(int\(x\)\)"),  # NumPy would cut it off

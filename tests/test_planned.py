@@ -119,7 +119,7 @@ def recorded(model, registry, batch, fusion=None, configs=None, **dims):
         device="cuda",
         precision="bf16",
         fusion=fusion or {},
-        recorded={name: "mma" for name in configs or ()},
+        recorded=dict.fromkeys(configs or (), "mma"),
         configs=configs or {},
     )
     engine = Engine(load_model(model, registry), registry, settings, PlannedDevice("sm_90a"))
@@ -139,7 +139,9 @@ def test_every_shipped_model_trains_with_counts_that_fit_at_two_to_the_18_tokens
 
 
 def test_more_rows_than_an_int_counts_are_refused_in_words():
-    with pytest.raises(BuildError, match=r"and i32 holds whole numbers from -2,147,483,648 to 2,147,483,647|largest grid"):
+    with pytest.raises(
+        BuildError, match=r"and i32 holds whole numbers from -2,147,483,648 to 2,147,483,647|largest grid"
+    ):
         recorded("llama3_8b", load_registry(), 2**21, L=1)
 
 

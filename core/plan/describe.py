@@ -25,7 +25,7 @@ def human(nbytes: float) -> str:
 
 
 def node_rows(plan: Plan) -> list[dict[str, Any]]:
-    """One row a node: name, op, variant, config, why, shape of its first output, parameters (elements without padding)."""
+    """One row a node: name, op, variant and its config, why, shape of its first output, parameters without padding."""
     rows = []
     owned = {p.name: p for p in plan.graph.parameters.values()}
     for node in plan.nodes:
