@@ -95,5 +95,6 @@ def _integer(kind: str, value: Any) -> Any:
 def _float(kind: str, value: Any) -> Any:
     if not isinstance(value, int | float | np.number | np.bool_) or isinstance(value, np.complexfloating):
         return Misfit(kind, value)
-    too_large = float(np.finfo(TYPES[kind]).max) < abs(value) != math.inf
+    size: Any = abs(value)
+    too_large = float(np.finfo(TYPES[kind]).max) < size != math.inf
     return Misfit(kind, value) if too_large else TYPES[kind](value)
