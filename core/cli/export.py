@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,24 @@ from core.cli.show import emit_json, json_option, plugin_option
 if TYPE_CHECKING:
     from core.interop.opened import Opened
 
-SUFFIX = {"hf": "-hf", "llmc": ".bin"}  # of what is made where no --out is given
+# Of what is made without --out.
+SUFFIX = {
+    "hf": "-hf",
+    "llmc": ".bin",
+    "llama2c": ".bin",
+    "llama2c-v1": ".bin",
+}
 
 
 @click.command("export")
 @click.argument("run", required=False)
-@click.option("--to", "to", type=click.Choice(list(SUFFIX)), required=True, help="A Hugging Face folder, llm.c's file.")
+@click.option(
+    "--to",
+    "to",
+    type=click.Choice(list(SUFFIX)),
+    required=True,
+    help="For transformers, llm.c or llama2.c.",
+)
 @click.option(
     "--out", type=click.Path(path_type=Path), help="A new folder or file; RUN's name here without this option."
 )
@@ -26,12 +39,13 @@ SUFFIX = {"hf": "-hf", "llmc": ".bin"}  # of what is made where no --out is give
 @plugin_option
 @json_option
 def command(run: str | None, to: str, out: Path | None, precision: str, plugin: tuple[str, ...], as_json: bool) -> None:
-    """Write the model of RUN for Hugging Face's transformers (--to hf) or llm.c (--to llmc).
+    """Write the model of RUN for Hugging Face's transformers (--to hf), llm.c (--to llmc) or llama2.c
+    (--to llama2c, which its run.c reads).
 
     RUN is a run's or checkpoint's folder, a name under runs/, or nothing for the newest run; a Hugging Face folder or
     an llm.c file too, so that one becomes the other.
     """
-    from core.interop import export_huggingface, export_llmc
+    from core.interop import export_huggingface, export_llama2c, export_llmc
     from core.interop.export import prepare
     from core.interop.opened import open_path
     from core.interop.staging import new_path
@@ -44,8 +58,14 @@ def command(run: str | None, to: str, out: Path | None, precision: str, plugin: 
     found = open_path(path, registry)
     extra, ids, note = _tokenizer(found) if to == "hf" else ({}, {}, "")
     export = prepare(found, registry, precision, extra, ids)
-    writers: dict[str, Callable[..., None]] = {"hf": export_huggingface.write, "llmc": export_llmc.write}
+    writers: dict[str, Callable[..., None]] = {
+        "hf": export_huggingface.write,
+        "llmc": export_llmc.write,
+        "llama2c": export_llama2c.write,
+        "llama2c-v1": functools.partial(export_llama2c.write, version=1),
+    }
     writers[to](export, registry, out)
+    note = note or (_scored_beside(found, out) if to in ("llama2c", "llama2c-v1") else "")
     graph = export.graph
     if as_json:
         step = {"step": found.step} if found.tokenizer_json or found.step else {}
@@ -54,6 +74,21 @@ def command(run: str | None, to: str, out: Path | None, precision: str, plugin: 
     click.echo(f"{out}: {graph.name}, {graph.parameter_count:,} parameters in {precision}, from {found.path}")
     if note:
         click.echo(note)
+
+
+def _scored_beside(found: Opened, out: Path) -> str:
+    """Write llama2.c's tokenizer.bin beside its model file, where there is none; what to say about it."""
+    from core.cache import write_atomically
+    from core.data.scored import FILE, ScoredTokenizer
+    from core.train.tokenizers import tokenizer_of
+
+    tokenizer, beside = tokenizer_of(found), out.parent / FILE
+    if not isinstance(tokenizer, ScoredTokenizer):
+        return f"without a {FILE}: the model's tokenizer has no scores"
+    if beside.exists() and beside.read_bytes() != tokenizer.to_bytes():
+        return f"{beside} is another tokenizer's, and stays: give run.c the model's own with -z"
+    write_atomically(beside, tokenizer.to_bytes())
+    return f"with {beside}"
 
 
 def _tokenizer(found: Opened) -> tuple[dict[str, bytes], dict[str, int], str]:

@@ -54,6 +54,10 @@ def write_files(tokenizer: Tokenizer, longest: int | None) -> dict[str, bytes]:
 
 def to_tokenizers(tokenizer: Tokenizer) -> dict[str, Any]:
     """The document that `tokenizers.Tokenizer.from_str` reads. DataError for tokens that no merges lead to."""
+    if tokenizer.kind not in ("gpt2", "bpe", "bytes"):
+        raise DataError(
+            f"tokenizer {tokenizer.name} is llama2.c's, which has no form there", hint="only byte-level BPE has one"
+        )
     letters = byte_letters()
     written = ["".join(letters[byte] for byte in token) for token in tokenizer.tokens]
     end = {"id": tokenizer.eot, "content": END_OF_TEXT, "special": True, "normalized": False}

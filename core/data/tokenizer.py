@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 FORMAT = "corelm tokenizer 1"
 LIBRARY_FORMAT = "corelm tokenizer of the tokenizers library 1"  # library.py's
+SCORED_FORMAT = "corelm tokenizer of llama2.c 1"  # scored.py's
 END_OF_TEXT = "<|endoftext|>"
 UNKNOWN = "\ufffd".encode()  # what an id without a token decodes to
 
@@ -128,6 +129,10 @@ class Tokenizer:
                 from core.data.library import from_json
 
                 return from_json(value, where)
+            if value["format"] == SCORED_FORMAT:
+                from core.data import scored
+
+                return scored.from_json(value, where)
             kind, name, digest = str(value["kind"]), str(value["name"]), str(value["hash"])
             if value["format"] != FORMAT:
                 raise DataError(

@@ -267,6 +267,22 @@ def _llmc(source: ModelSource, value: Any, path: tuple[str, ...], problems: Prob
                 problems.also(where, f'{where}: the model has no dim "{name}"{did_you_mean(name, known)}')
 
 
+def _llama2c(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+    table = _table(source, value, path, problems, ("header", "shared", "fixed", "parts", "order"))
+    if not isinstance(table.get("shared", True), bool):
+        wrong(source, (*path, "shared"), table["shared"], "true or false", problems)
+    known = source.document.get("dims")
+    for name in table.get("header", []):
+        if name not in (known if isinstance(known, dict) else {}):
+            wrong(source, (*path, "header"), name, "names of the model's dims", problems)
+    for name, rule in _table(source, table.get("parts", {}), (*path, "parts"), problems).items():
+        rule = _table(source, rule, (*path, "parts", name), problems, ("of", "from", "rows", "heads"))
+        _string(source, rule.get("of"), (*path, "parts", name), problems)
+    for version, names in _table(source, table.get("order"), (*path, "order"), problems).items():
+        if not is_names(names):
+            wrong(source, (*path, "order", version), names, "the weights in the file's order", problems)
+
+
 TOP: dict[str, Check] = {
     "name": _string,
     "requires": lambda *_: None,  # checked where the file is read
@@ -279,6 +295,7 @@ TOP: dict[str, Check] = {
     "init": _init,
     "hf": _hf,
     "llmc": _llmc,
+    "llama2c": _llama2c,
 }
 HF: dict[str, Check] = {
     "architectures": _strings,

@@ -29,7 +29,7 @@ KeyPath = tuple[str, ...]  # the way to a key: ("block", "layer", "qkv")
 
 # Where the keys of two files are merged one by one; anywhere else the later value replaces the earlier one whole.
 MERGED = (
-    *((table,) for table in ("inputs", "dims", "graph", "init", "loss", "hf", "block")),
+    *((table,) for table in ("inputs", "dims", "graph", "init", "loss", "hf", "llama2c", "block")),
     *(("block", "*"), ("hf", "dims"), ("hf", "expect"), ("hf", "params")),
 )
 # Where `key = false` removes what an earlier file says.

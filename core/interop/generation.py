@@ -49,6 +49,11 @@ def of_state(state: Mapping[str, Any]) -> Generation:
     return Generation(found["ids"], found.get("config"))
 
 
+def of_ids(end: int) -> Generation:
+    """Of a file whose texts begin and end with one id."""
+    return Generation({BEGIN: end, END: end})
+
+
 def of_folder(folder: Path, config: Mapping[str, Any]) -> Generation:
     """Of a Hugging Face folder whose config.json is `config`. CheckpointError for a damaged generation_config.json."""
     path, more = folder / FILE, None

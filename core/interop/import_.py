@@ -14,7 +14,7 @@ from core.interop import checkpoint
 from core.interop.checkpoint import Contents
 from core.interop.opened import Opened
 from core.interop.staging import new_path, staged
-from core.interop.weights import HUGGINGFACE, LLMC
+from core.interop.weights import HUGGINGFACE, LLAMA2C, LLMC
 from core.registry import Registry
 
 
@@ -23,7 +23,7 @@ def import_model(opened: Opened, registry: Registry, out: Path, tokenizer_json: 
 
     Raises UsageError for what is no other program's, and an `out` that exists; CheckpointError when the disk refuses.
     """
-    if opened.kind not in (HUGGINGFACE, LLMC):
+    if opened.kind not in (HUGGINGFACE, LLMC, LLAMA2C):
         raise UsageError(
             f"{opened.path} is {opened.kind}, not another program's",
             hint=f"expected {HUGGINGFACE} or {LLMC}; ours need no import",

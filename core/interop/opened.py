@@ -14,10 +14,10 @@ from pathlib import Path
 from core.errors import CheckpointError
 from core.expr import Number, trim
 from core.graph import Graph, ModelSource, load_model
-from core.interop import checkpoint, huggingface, llmc
+from core.interop import checkpoint, huggingface, llama2c, llmc
 from core.interop.foreign import Array, raise_some
-from core.interop.generation import Generation, of_folder, of_state
-from core.interop.weights import CHECKPOINT, HUGGINGFACE, LLMC, MODEL, identify
+from core.interop.generation import Generation, of_folder, of_ids, of_state
+from core.interop.weights import CHECKPOINT, HUGGINGFACE, LLAMA2C, LLMC, MODEL, identify
 from core.registry import Registry
 
 Dims = Mapping[str, Number | str]
@@ -95,9 +95,16 @@ def _llmc(path: Path, registry: Registry, dims: Dims) -> Opened:
     return Opened(LLMC, path, found.source, found.dims, found.weights)
 
 
+def _llama2c(path: Path, registry: Registry, dims: Dims) -> Opened:
+    found = llama2c.find(llama2c.open_file(path), registry, dims)
+    ends = of_ids(llama2c.BEGIN)
+    return Opened(LLAMA2C, path, found.source, found.dims, found.weights, generation=ends)
+
+
 OPENERS: dict[str, Callable[[Path, Registry, Dims], Opened]] = {
     MODEL: _model,
     CHECKPOINT: _checkpoint,
     HUGGINGFACE: _huggingface,
     LLMC: _llmc,
+    LLAMA2C: _llama2c,
 }

@@ -12,16 +12,17 @@ from pathlib import Path
 
 from core.errors import CheckpointError, UsageError, did_you_mean
 from core.graph import Graph
-from core.interop import checkpoint, huggingface, llmc
+from core.interop import checkpoint, huggingface, llama2c, llmc
 from core.interop.foreign import Array
-from core.interop.generation import Generation, of_folder, of_state
+from core.interop.generation import Generation, of_folder, of_ids, of_state
 from core.interop.huggingface_config import CONFIG
 from core.registry import Registry
 
 MODEL, CHECKPOINT, HUGGINGFACE, LLMC = "a model", "a checkpoint", "a Hugging Face folder", "an llm.c file"
+LLAMA2C = "a llama2.c file"
 EXPECTED = (
-    "expected a run's or checkpoint's folder, a Hugging Face folder (config.json and *.safetensors), an llm.c model "
-    "file (.bin), a model's TOML, or the name of a model (`core models`)"
+    "expected a run's or checkpoint's folder, a Hugging Face folder (config.json and *.safetensors), an llm.c or "
+    "llama2.c model file (.bin), a model's TOML, or the name of a model (`core models`)"
 )
 LLMC_MAGICS = range(20240000, 20250000)  # llm.c begins its files with the day that a format was made
 PICKLED = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch.save, pickle, npz
@@ -85,6 +86,8 @@ def _file(path: Path) -> str:
         )
     if int.from_bytes(first, "little") in LLMC_MAGICS:
         return LLMC
+    if int.from_bytes(first, "little") == llama2c.MAGIC or llama2c.is_legacy(path):
+        return LLAMA2C
     raise CheckpointError(f"{path}: nothing that is known", hint=EXPECTED)
 
 
@@ -124,4 +127,6 @@ def open_weights(path: str | Path, graph: Graph, registry: Registry) -> Start:
         folder = huggingface.open_folder(where)
         generation = of_folder(where, folder.config)
         return Start(kind, where, huggingface.fitting(folder, graph), generation=generation)
+    if kind == LLAMA2C:
+        return Start(kind, where, llama2c.fitting(llama2c.open_file(where), graph), generation=of_ids(llama2c.BEGIN))
     return Start(kind, where, llmc.fitting(llmc.open_file(where), graph, registry))

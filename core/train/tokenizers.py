@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.data import Tokenizer
+from core.data import Tokenizer, scored
 from core.data.choose import load_file, parse_spec
 from core.data.huggingface import read_folder
 from core.errors import DataError
-from core.interop import checkpoint
+from core.interop import checkpoint, llama2c
 from core.interop.opened import Opened
-from core.interop.weights import HUGGINGFACE, Start
+from core.interop.weights import HUGGINGFACE, LLAMA2C, Start
 
 
 def tokenizer_of(found: Opened | Start) -> Tokenizer | None:
@@ -21,7 +21,15 @@ def tokenizer_of(found: Opened | Start) -> Tokenizer | None:
     """
     if found.tokenizer_json is not None:
         return Tokenizer.from_json(found.tokenizer_json, str(found.path / checkpoint.TOKENIZER))
+    if found.kind == LLAMA2C:
+        beside = found.path.parent / scored.FILE
+        return scored.read_file(beside, vocabulary_of(found)) if beside.is_file() else None
     return read_folder(found.path) if found.kind == HUGGINGFACE else None
+
+
+def vocabulary_of(found: Opened | Start) -> int:
+    """The ids of a llama2.c file, as its header says."""
+    return llama2c.open_file(found.path).vocabulary
 
 
 def tokenizer_for(start: Start, asked: Sequence[str], default: Sequence[str], where: str) -> Tokenizer | None:

@@ -1,0 +1,163 @@
+"""llama2.c's tokenizer.bin: tokens with scores, merged as its run.c merges them.
+
+https://github.com/karpathy/llama2.c, tokenizer.py (the file) and run.c (encode, decode). A text gets a blank before it,
+then its characters, those that are no token as bytes, then the pair with the best score becomes one token, until none
+does. Token 1 is the begin of a text, and ends the one before it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import heapq
+import json
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.data.tokenizer import SCORED_FORMAT, Tokenizer, without_surrogates
+from core.errors import DataError
+from core.outside import read_whole
+
+KIND, FILE = "scored", "tokenizer.bin"
+BEGIN, BYTES = 1, 3  # the id that a text begins with, and that of byte 0
+LONGEST = 1 << 16  # bytes of a token: more is another kind of file
+BYTE = re.compile(rb"<0x([0-9A-F]{2})>")
+
+
+class ScoredTokenizer(Tokenizer):
+    """pieces: the tokens as the file has them; scores: f32, the higher the earlier merged. DataError for too few."""
+
+    def __init__(self, pieces: Sequence[bytes], scores: Sequence[float], *, name: str = KIND, longest: int = 0) -> None:
+        if len(pieces) < BYTES + 256 or len(pieces) != len(scores):
+            raise DataError(f"tokenizer {name}: {len(pieces)} tokens, too few for the 256 bytes", hint="fetch it again")
+        self.kind, self.name, self.vocab_size = KIND, name, len(pieces)
+        self.pieces, self.scores = tuple(pieces), np.array(scores, np.float32)
+        self.longest = longest or max(map(len, pieces))
+        self.eot = self.bos = BEGIN
+        self.begin: tuple[int, ...] = (BEGIN,)
+        self.tokens = tuple(bytes([int(b[1], 16)]) if (b := BYTE.fullmatch(p)) else p for p in pieces)
+        self._ids = {piece: i for i, piece in reversed(list(enumerate(pieces)))}
+        self.dummy = int(b" " in self._ids)
+
+    def encode(self, text: str) -> NDArray[np.int32]:
+        if not text:
+            return np.array([], np.int32)
+        ids = [self._ids[b" "]] * self.dummy
+        for letter in without_surrogates(text):
+            data = letter.encode()
+            found = self._ids.get(data)
+            ids += [found] if found is not None else [byte + BYTES for byte in data]
+        return np.array(self._merged(ids), np.int32)
+
+    def encode_more(self, text: str) -> NDArray[np.int32]:
+        return self.encode(text[self.dummy :] if text.startswith(" ") else text)
+
+    @property
+    def whole(self) -> bool:
+        return True  # nothing says where its merges cannot go
+
+    def _merged(self, ids: list[int]) -> list[int]:
+        """The best pair first, the leftmost of equals: by a heap over pairs, dead ones left out when they come."""
+        after = [*range(1, len(ids)), -1]
+        before = [*range(-1, len(ids) - 1)]
+        alive = [True] * len(ids)
+        heap: list[tuple[float, int, int, int, int]] = []
+
+        def push(left: int) -> None:
+            right = after[left] if left >= 0 else -1
+            if left < 0 or right < 0:
+                return
+            joined = self._ids.get(self.pieces[ids[left]] + self.pieces[ids[right]])
+            if joined is not None:
+                heapq.heappush(heap, (-float(self.scores[joined]), left, ids[left], ids[right], joined))
+
+        for left in range(len(ids)):
+            push(left)
+        while heap:
+            _, left, first, second, joined = heapq.heappop(heap)
+            right = after[left]
+            if not alive[left] or right < 0 or (ids[left], ids[right]) != (first, second):
+                continue
+            ids[left], alive[right], after[left] = joined, False, after[right]
+            if after[right] >= 0:
+                before[after[right]] = left
+            push(before[left])
+            push(left)
+        return [token for token, there in zip(ids, alive, strict=True) if there]
+
+    @cached_property
+    def _lengths(self) -> NDArray[np.int64]:
+        return np.array([0 if i < BYTES else len(token) for i, token in enumerate(self.tokens)], np.int64)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        return self._lengths
+
+    @property
+    def _table(self) -> Sequence[bytes]:
+        return self.tokens
+
+    @cached_property
+    def hash(self) -> str:
+        hasher = hashlib.sha256(f"{SCORED_FORMAT}\n".encode() + self.scores.tobytes())
+        for piece in self.pieces:
+            hasher.update(len(piece).to_bytes(4, "little") + piece)
+        return hasher.hexdigest()
+
+    def to_json(self) -> str:
+        pieces = " ".join(base64.b64encode(piece).decode() for piece in self.pieces)
+        scores = base64.b64encode(self.scores.astype("<f4").tobytes()).decode()
+        whole = {"format": SCORED_FORMAT, **self.record(), "longest": self.longest, "pieces": pieces, "scores": scores}
+        return json.dumps(whole, indent=1) + "\n"
+
+    def to_bytes(self) -> bytes:
+        """tokenizer.bin: the longest token's length, then for each token score, length and bytes."""
+        parts = [struct.pack("<i", self.longest)]
+        for piece, score in zip(self.pieces, self.scores.tolist(), strict=True):
+            parts += [struct.pack("<fi", score, len(piece)), piece]
+        return b"".join(parts)
+
+
+def from_json(value: Mapping[str, Any], where: str) -> ScoredTokenizer:
+    """The tokenizer that `to_json` wrote."""
+    try:
+        pieces = [base64.b64decode(piece, validate=True) for piece in value["pieces"].split(" ")]
+        scores = np.frombuffer(base64.b64decode(value["scores"], validate=True), "<f4")
+        found = ScoredTokenizer(pieces, scores.tolist(), name=str(value["name"]), longest=int(value["longest"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{where}: not a tokenizer of this project: {error!r}", hint="import the model again") from None
+    if found.hash != value["hash"]:
+        raise DataError(f"{where}: damaged: its sha256 is not the recorded one", hint="import the model again")
+    return found
+
+
+def read_file(path: Path, count: int) -> ScoredTokenizer:
+    """A tokenizer.bin of `count` tokens, which the file does not say. DataError for a file that has not so many."""
+    try:
+        raw = read_whole(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+    pieces: list[bytes] = []
+    scores: list[float] = []
+    at = 4
+    while at + 8 <= len(raw) and len(pieces) < count:
+        score, length = struct.unpack_from("<fi", raw, at)
+        if not 0 < length <= LONGEST or at + 8 + length > len(raw):
+            break
+        pieces.append(raw[at + 8 : at + 8 + length])
+        scores.append(score)
+        at += 8 + length
+    if len(pieces) != count or at != len(raw):
+        raise DataError(
+            f"{path}: expected llama2.c's tokenizer with the model's {count:,} tokens, got {len(pieces):,} in "
+            f"{at:,} of {len(raw):,} bytes",
+            hint="put the model's own tokenizer.bin beside it, or move this one away",
+        )
+    return ScoredTokenizer(pieces, scores, name=path.parent.resolve().name, longest=struct.unpack_from("<i", raw)[0])
