@@ -10,7 +10,6 @@ store equals an empty one.
 from __future__ import annotations
 
 import ast
-import contextlib
 import functools
 import hashlib
 import json
@@ -163,6 +162,7 @@ class Verdicts:
         self.registry = registry
         self.path = cache_folder() / STORE if path is None else path
         self._known: dict[Path, dict[Name, list[Row]]] = {}
+        self._unwritten: list[Row] = []  # this process's own, where its file cannot be written
 
     def lookup(self, variant: Variant, where: str, dtype: str) -> Verdict | None:
         """The verdict on a variant as it is now at a place (see `place_of`), else the simulator's; None for neither."""
@@ -185,10 +185,7 @@ class Verdicts:
     def _rows(self, path: Path) -> dict[Name, list[Row]]:
         """A file's records by op, variant and dtype; read once."""
         if path not in self._known:
-            self._known[path] = {}
-            for row in rows_in(path):
-                name = (str(row.get("op")), str(row.get("variant")), str(row.get("dtype")))
-                self._known[path].setdefault(name, []).append(row)
+            self._known[path] = by_name(rows_in(path))
         return self._known[path]
 
     def failure(self, variant: Variant, where: str, dtype: str) -> str | None:
@@ -211,7 +208,7 @@ class Verdicts:
         stamp = {"op": variant.op, "variant": variant.name, "sources": key_of(variant, self.registry)}
         stamp["numpy"] = np.__version__
         rows, before = [], None
-        for row in rows_in(self.path):
+        for row in (*rows_in(self.path), *self._unwritten):
             old = verdict_of(row) if all(row.get(k) == v for k, v in stamp.items()) else None
             if old is None or (old.where, old.dtype) != (verdict.where, verdict.dtype):
                 rows.append(row)
@@ -219,9 +216,20 @@ class Verdicts:
                 before = old
         if before is not None and not (whole and not before.passed):
             verdict = before.with_more(verdict)
-        with contextlib.suppress(OSError):
-            write_rows(self.path, [*rows, {**stamp, **as_row(verdict)}][-OLDEST:])
-        self._known.pop(self.path, None)
+        rows = [*rows, {**stamp, **as_row(verdict)}][-OLDEST:]
+        try:
+            write_rows(self.path, rows)
+        except OSError:
+            self._unwritten = rows
+        self._known[self.path] = by_name(rows)
+
+
+def by_name(rows: Iterable[Row]) -> dict[Name, list[Row]]:
+    """Records by op, variant and dtype."""
+    found: dict[Name, list[Row]] = {}
+    for row in rows:
+        found.setdefault((str(row.get("op")), str(row.get("variant")), str(row.get("dtype"))), []).append(row)
+    return found
 
 
 def rows_in(path: Path) -> list[Row]:

@@ -68,6 +68,12 @@ def test_the_store_keeps_records_by_place_dtype_and_source(tmp_path: Path, monke
     with monkeypatch.context() as patched:
         patched.setattr("core.verdicts._part", lambda path: b"changed")
         assert Verdicts(REAL, store).lookup(kernel, "sim", "f32") is None
+    refused = Verdicts(REAL, store / "a file is no folder")
+    refused.keep(kernel, failed)
+    refused.keep(kernel, PASSED)
+    assert refused.at(kernel, "sim", "f32") == PASSED and refused.failure(kernel, failed.chip, "f32"), (
+        "what cannot be written counts in this process"
+    )
     store.write_text("{damaged")
     assert Verdicts(REAL, store).lookup(kernel, "sim", "f32") is None
 

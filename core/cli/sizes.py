@@ -18,7 +18,7 @@ from core.loader import load_registry
 from core.registry import Registry
 from core.testing.check import HOMES, find
 from core.testing.shapes import example_of
-from core.testing.sizes import Found, Task, dims_of, estimate
+from core.testing.sizes import Found, Task, dims_of, estimate, share
 from core.testing.worker import LAUNCH, Checker, Place
 from core.train.report import duration
 from core.verdicts import Verdicts, chip_of, label, sizes_of
@@ -52,8 +52,9 @@ def check_at(
     as_json: bool,
 ) -> None:
     """Check and print a line each. CheckFailed when a variant is wrong; BuildError when nothing could be checked."""
+    disable: Sequence[str] = ()
     if config is not None:
-        registry, items, plugins = items_of_config(config, overrides, device, plugins)
+        registry, items, plugins, disable = items_of_config(config, overrides, device, plugins)
         limit = LIMIT if limit is None else limit
     elif what is None:
         raise UsageError("--shape needs an OP or an OP.VARIANT", hint="core check layernorm --shape x=4,1030")
@@ -64,7 +65,7 @@ def check_at(
         about = duration(math.ceil(sum(item.seconds for item in items)))
         click.echo(f"{len(items)} to check: about {about}{f', at most {limit:g} s' if limit else ''}")
     rows = []
-    for item, found in outcomes(items, registry, tuple(plugins), limit or FOREVER):
+    for item, found in outcomes(items, registry, tuple(plugins), tuple(disable), limit or FOREVER):
         rows.append((item, found))
         if not as_json:
             click.echo(line_of(item, found))
@@ -102,8 +103,9 @@ def items_of_shape(what: str, shape: Sequence[str], device: str, seed: int, regi
 
 def items_of_config(
     config: str, overrides: Sequence[str], device: str, plugins: Sequence[str]
-) -> tuple[Registry, list[Item], list[str]]:
-    """Every distinct node of the config's plan, with nested launches and the update; the plugins that it needs."""
+) -> tuple[Registry, list[Item], list[str], list[str]]:
+    """Every distinct node of the config's plan, with nested launches and the update; the plugins to load and those to
+    leave out."""
     from core.config import load_config
     from core.graph import load_model
     from core.plan import needs_of
@@ -123,7 +125,8 @@ def items_of_config(
     for plan in plans_of(engine, bool(loaded.train.sample_every)):
         engine.choices(plan)
         needs |= {need.key: need for need in needs_of(plan, engine.chooser)}
-    return registry, [item_of(need, loaded.device) for need in largest_of(list(needs.values()))], needed
+    items = [item_of(need, loaded.device) for need in largest_of(list(needs.values()))]
+    return registry, items, needed, loaded.plugins.disable
 
 
 def item_of(need: Need, device: str) -> Item:
@@ -151,7 +154,7 @@ def plans_of(engine: Any, samples: bool) -> Iterator[Plan]:
 
 
 def outcomes(
-    items: Sequence[Item], registry: Registry, plugins: tuple[str, ...], limit: float
+    items: Sequence[Item], registry: Registry, plugins: tuple[str, ...], disable: tuple[str, ...], limit: float
 ) -> Iterator[tuple[Item, Found]]:
     """Each item with what came of it, kept for the runs to come; within `limit` seconds in all."""
     verdicts, end = Verdicts(registry), time.monotonic() + limit
@@ -164,11 +167,10 @@ def outcomes(
                 yield item, Found(left="the time was over")
                 continue
             if item.device not in checkers:
-                checkers[item.device] = stack.enter_context(
-                    Checker(Place(item.device, plugins), max(LAUNCH, limit / 6))
-                )
-            share = min(remaining, max(LAUNCH, 2 * remaining / (len(items) - number)))
-            found = checkers[item.device].check(item.task, share)
+                place = Place(item.device, plugins, disable)
+                checkers[item.device] = stack.enter_context(Checker(place))
+            waiting = [(registry.op(later.task.op), later.task.example) for later in items[number:]]
+            found = checkers[item.device].check(item.task, share(remaining, waiting, item.device, LAUNCH))
             verdict = found.verdict(item.device, chips[item.device], item.task.dtype, [label(item.sizes)])
             if verdict is not None:
                 verdicts.keep(registry.variant(item.task.op, item.task.variant), verdict)

@@ -35,9 +35,9 @@ from core.verdicts import Verdict, largest, sizes_of
 FEWEST = 2  # rows or sequences of the first step
 GROWTH = 8  # of the following steps
 SMALLEST = 2  # of the op's examples, the smallest, are checked where nothing is known of a variant
-REFERENCE_BYTES = 512 << 20  # of a step's tensors in f64: the draws and the reference's copies are on the host
+REFERENCE_BYTES = 256 << 20  # of a step's tensors in f64: the draws and the reference's copies are on the host
 DRAWN_BYTES = 1 << 30  # the same where another variant on the device takes the reference's place
-PER_ELEMENT = 20.0  # FLOPs in whose time an element is drawn, compared and copied
+PER_ELEMENT = 200.0  # FLOPs in whose time an element is drawn, compared and copied
 OVERHEAD = 0.3  # seconds of a check, whatever its sizes
 ROUNDS = 2.0  # plain, and with gradients added to
 RATES = {"cpu": 2e9, "cuda": 2e9, "sim": 30e6}  # FLOP/s: of the reference in f64; of kernels in the simulator
@@ -393,6 +393,13 @@ def work_of(op: Op, example: Mapping[str, Any]) -> float:
 def estimate(op: Op, example: Mapping[str, Any], device: str) -> float:
     """Seconds that a check at these sizes may take, all its steps together."""
     return OVERHEAD + ROUNDS * work_of(op, example) / RATES[device]
+
+
+def share(remaining: float, waiting: Sequence[tuple[Op, Mapping[str, Any]]], device: str, least: float) -> float:
+    """Seconds for the first of the (op, example) that wait, by what the first step of each may take; at least `least`,
+    and twice its part, since most take less."""
+    parts = [estimate(op, next(steps_of(op, example)), device) for op, example in waiting]
+    return min(remaining, max(least, 2 * remaining * parts[0] / sum(parts)))
 
 
 def elements_of(case: Case) -> int:

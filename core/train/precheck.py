@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from core.config import RunConfig
 from core.engine import Engine
+from core.errors import DeviceError
 from core.plan import Need, Plan, needs_of
 from core.plan.needs import sizes_by_choice
 from core.train.display import Display
@@ -119,6 +120,8 @@ class Precheck:
 
     def _round(self, checker: Checker | Here, key: str, needs: list[Need]) -> list[Need]:
         """Check needs one after another; those that failed."""
+        from core.testing.sizes import share
+
         bound = bound_of(self.config, key)
         self._announce(key, needs, bound)
         end = self.ends.setdefault(key, time.monotonic() + bound)
@@ -134,9 +137,14 @@ class Precheck:
                 self.left[need.name] = "the time was over"
                 continue
             self.display.status(f"checking {need.name}, {number + 1} of {len(needs)}")
-            share = max(LEAST, 2 * remaining / (len(needs) - number))
-            if self._one(checker, need, name in fresh, min(remaining, share)):
-                fell.append(need)
+            seconds = share(remaining, [(n.op, n.example) for n in needs[number:]], self.config.device, LEAST)
+            try:
+                failed = self._one(checker, need, name in fresh, seconds)
+            except DeviceError as error:  # of the child's start: the run needs none
+                self.left |= dict.fromkeys((n.name for n in needs[number:]), error.message)
+                self.display.line(f"  {error.message}")
+                break
+            fell += [need] if failed else []
             fresh.discard(name)
         return fell
 
