@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import core.sim
+from core.device.nvrtc import Kernel, compile_ptx
 from core.device.sim import KernelError
 from core.device.sim.source import Text
 
@@ -213,6 +216,16 @@ extern "C" __global__ void kernel(float* y, int n) {
 }"""
     with pytest.raises(KernelError) as caught:
         core.sim.run(source, "kernel", 1, 128, [np.zeros(128, np.float32), np.int32(40)])
+    assert caught.value.kind == "divergent"
+
+
+def test_without_its_source_a_barrier_after_an_exit_is_accepted_and_noted():
+    ptx = compile_ptx(Kernel(Path("kernel.cu"), "kernel", text=f"{HEAD}{LEGAL['an early return']}\n}}")).ptx
+    report = core.sim.run(ptx, "kernel", 1, 128, [np.zeros(128, np.float32), np.int32(40)])
+    assert [f.kind for f in report.findings] == ["divergent"] and "kernel.cu:" in report.findings[0].message
+    half = compile_ptx(Kernel(Path("kernel.cu"), "kernel", text=f"{HEAD}{DIVERGENT['one arm only']}\n}}")).ptx
+    with pytest.raises(KernelError) as caught:
+        core.sim.run(half, "kernel", 1, 128, [np.zeros(128, np.float32), np.int32(40)])
     assert caught.value.kind == "divergent"
 
 

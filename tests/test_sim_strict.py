@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import core.sim
-from core.device.sim import KernelError
+from core.device.nvrtc import Kernel, compile_ptx
+from core.device.sim import KernelError, Memory, Simulator
 from core.errors import CoreError
 
 # Each kernel is legal as it stands. Comments FAULT(n) mark the places that a broken version changes.
@@ -431,4 +433,49 @@ def test_the_first_guess_of_a_loop_of_atomic_cas_is_no_race(kind):
     with pytest.raises(KernelError) as caught:  # the guess is no result, and another plain read is a race as ever
         core.sim.run(source.replace("} while", "y[1] = FROM(*place); } while").replace("FROM", of), "kernel", 3, 64,
                      [np.zeros(2, numpy), y.copy(), np.int32(0)])  # fmt: skip
+    assert caught.value.kind == "race"
+
+
+# --------------------------------------------------------------------------- memory that a kernel only reads
+HALF_WRITTEN = """
+extern "C" __global__ void kernel(float* y, const float* x, int n) {
+    float* to = y;
+    HOW
+    to[threadIdx.x] = 1;
+    y[threadIdx.x] = x[threadIdx.x ^ 64];
+}"""
+WAYS = {
+    "not at all": ("", False),
+    "by the same name": ("to = (float*)x;", True),
+    "by one of two": ("to = n ? (float*)x : y;", True),
+    "by a pointer that was put together": (
+        'unsigned a, b; asm("mov.b64 {%0, %1}, %2;" : "=r"(a), "=r"(b) : "l"(x)); '
+        'asm("mov.b64 %0, {%1, %2};" : "=l"(to) : "r"(a), "r"(b));',
+        True,
+    ),
+    "by a pointer in memory": ("to = *(float**)(y + 128);", True),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_reads_of_what_a_kernel_may_write_by_another_name_are_watched(way):
+    how, race = WAYS[way]
+    memory = Memory()
+    y, x = (memory.allocate(1024, name, itemsize=4) for name in "yx")
+    memory.write(y + 512, np.array([x], np.uint64))
+    ptx = compile_ptx(Kernel(Path("kernel.cu"), "kernel", text=HALF_WRITTEN.replace("HOW", how))).ptx
+    arguments = [np.uint64(y).tobytes(), np.uint64(x).tobytes(), np.int32(1).tobytes()]
+    simulator = Simulator(ptx, memory)
+    if not race:
+        simulator.launch("kernel", (1,), (128,), arguments, strict=True)
+        return
+    with pytest.raises(KernelError) as caught:
+        simulator.launch("kernel", (1,), (128,), arguments, strict=True)
+    assert caught.value.kind == "race"
+
+
+def test_two_parameters_of_one_buffer_are_one_memory():
+    both = np.zeros(128, np.float32)
+    with pytest.raises(KernelError) as caught:
+        core.sim.run(HALF_WRITTEN.replace("HOW", ""), "kernel", 1, 128, [both, both, np.int32(0)])
     assert caught.value.kind == "race"

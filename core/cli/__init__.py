@@ -203,6 +203,8 @@ def expected(error: CoreError) -> int:
     """Print an expected error: no traceback unless CORELM_TRACEBACK=1 asks for it."""
     if traceback_wanted():
         traceback.print_exception(error)
+        if details := getattr(error, "details", ""):
+            terminal.say(f"core: {details}")
     terminal.say(f"core: error: {error}")
     return error.exit_code
 

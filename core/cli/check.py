@@ -218,7 +218,7 @@ def lines_of(report: VariantReport, verbose: bool = False) -> Iterator[str]:
         yield report.describe_first()
         return
     if report.failures:
-        yield from report.describe_failures().splitlines()[1:]
+        yield from report.describe_failures(details=verbose).splitlines()[1:]
     if report.left_out:
         yield f"  left out: {report.left_out}"
         return

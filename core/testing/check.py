@@ -67,8 +67,8 @@ class VariantReport:
     def failed_checks(self) -> list[str]:
         return [name for name in NAMES if any(f.check == name for f in self.failures)]
 
-    def describe_failures(self) -> str:
-        """One line a failure: sub-check, what and where, example and dtype."""
+    def describe_failures(self, details: bool = False) -> str:
+        """One line a failure: sub-check, what and where, example and dtype; details: also the simulator's."""
         lines = [f"{self.name}: FAILED {', '.join(self.failed_checks())}"]
         seen: set[str] = set()
         for check in self.failed_checks():
@@ -77,7 +77,8 @@ class VariantReport:
             fresh = list({likeness(f): f for f in reversed(new)}.values())[::-1]
             seen |= {likeness(f) for f in new}
             for f in fresh[:SHOWN]:
-                lines += [f"  {check}: {f.message}{_where(f)}", *clues(f)]
+                more = [f"      {f.details}"] if details and f.details else []
+                lines += [f"  {check}: {f.message}{_where(f)}", *clues(f), *more]
             if rest := len(found) - len(fresh[:SHOWN]):
                 lines.append(f"  {check}: and {rest} more" + (" like these" if fresh else " like those above"))
         return "\n".join(lines)
@@ -117,6 +118,7 @@ class VariantReport:
                     "dtype": f.dtype,
                     "seen": f.seen,
                     "hint": f.hint,
+                    "details": f.details,
                 }
                 for f in self.failures
             ],

@@ -39,7 +39,7 @@ class Failure:
     """What a sub-check found, in words; `error` is relative.
 
     seen: what the wrong values show, hint: what to do, both "" where there is nothing to say. raised: whether the
-    launcher itself gave up, or the simulator did.
+    launcher itself gave up, or the simulator did; details: the address and the PTX of its finding.
     """
 
     check: str
@@ -50,6 +50,7 @@ class Failure:
     seen: str = ""
     hint: str = ""
     raised: bool = False
+    details: str = ""
 
 
 @dataclass
@@ -72,7 +73,7 @@ class Log:
         of_dtype[check] = max(of_dtype.get(check, 0.0), error)
 
     def failed(self, check: str, message: str, error: float = float("nan"), **told: Any) -> None:
-        """told: `seen`, `hint` and `raised` of the Failure."""
+        """told: `seen`, `hint`, `raised` and `details` of the Failure."""
         self.passed(check, 0.0 if np.isnan(error) else error)
         self.failures.append(Failure(check, message, error, self.case, self.dtype, **told))
         if self.stop:
@@ -96,7 +97,7 @@ class Log:
             check = "reads" if text.startswith("t has no ") else check
             self.failed(check, f"raised AttributeError: {text} ({place_of(error)})", raised=True)
         except CoreError as error:  # it says itself where
-            self.failed(check, error.message, hint=error.hint, raised=True)
+            self.failed(check, error.message, hint=error.hint, raised=True, details=getattr(error, "details", ""))
             if getattr(error, "kind", "") == "endless":
                 raise Stop from None  # each further run would take as long to say the same
         except Exception as error:

@@ -138,7 +138,8 @@ class SimDevice(KernelDevice):
             sizes = (asked.grid, asked.block, arguments, asked.smem, asked.cluster)
             return simulator.launch(asked.kernel.name, *sizes, strict=self.strict, count=self.count)
         except KernelError as error:
-            raise KernelError(f"{asked.where}: {error.message}", kind=error.kind, hint=error.hint) from None
+            said = {"kind": error.kind, "hint": error.hint, "details": error.details}
+            raise KernelError(f"{asked.where}: {error.message}", **said) from None
 
 
 def _sources(kernel: Kernel) -> Sources:

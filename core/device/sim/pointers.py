@@ -49,9 +49,9 @@ def address_of(ins: Instruction, written: bool | None = None) -> Address | None:
 
 
 def roots(program: Program, ins: Instruction, written: bool | None = None) -> frozenset[Root]:
-    """What the address of an access is based on."""
+    """What the address of an access is based on; never nothing."""
     address = address_of(ins, written)
-    return _Search(program).of(address.base) if address is not None else frozenset({UNKNOWN})
+    return (address is not None and _Search(program).of(address.base)) or frozenset({UNKNOWN})
 
 
 class _Search:
@@ -77,8 +77,10 @@ class _Search:
             return self._loaded(ins)
         if name in ("atom", "shfl"):
             return frozenset({UNKNOWN}) if ins.names[-1][1:] == "64" else frozenset()
-        if name in INDEX or (name == "mov" and len(elements(ins.operands[1])) > 1):
+        if name in INDEX:
             return frozenset()
+        if name == "mov" and len(elements(ins.operands[1])) > 1:  # put together from halves
+            return frozenset({UNKNOWN})
         found = frozenset[Root]()
         # mad: only what is added is a pointer
         for operand in ins.operands[3:] if name in ("mad", "fma") else ins.operands[1:]:
@@ -92,7 +94,8 @@ class _Search:
         if space_of(ins.names) == "param" and isinstance(address.base, Symbol):
             symbol = address.base
             if self.program.places.get(symbol.name, ("", 0))[0] == "param":
-                return frozenset({Root("param", symbol.name, symbol.offset + address.offset)})
+                start, count = symbol.offset + address.offset, len(elements(ins.operands[0]))
+                return frozenset(Root("param", symbol.name, start + 8 * i) for i in range(count))
             return self._passed(symbol)
         return frozenset({UNKNOWN}) if ins.names[-1][1:] == "64" else frozenset()
 

@@ -70,12 +70,12 @@ class Array:
     @property
     def limit(self) -> str:
         """ "x has 1 element"."""
-        what = "byte" if self.kind == STRUCT else "element"
-        count = self.size if self.kind == STRUCT else self.count
+        if self.kind == STRUCT:
+            return f"{self.name} has {self.size} bytes"
         if len(self.sizes) > 1 and UNTOLD not in self.sizes:
             shape = "".join(f"[{size}]" for size in self.sizes)
             return f"{self.name} is declared {self.name}{shape}"
-        text = f"{self.name} has {count} {what}{'s' if count != 1 else ''}"
+        text = f"{self.name} has {self.count} element" + ("s" if self.count != 1 else "")
         return f"{text} ({self.of})" if self.of else text
 
 
