@@ -441,6 +441,7 @@ class Variant:
     tolerance: ClassVar[Mapping[str, float]] = {}  # dtype -> relative 2-norm allowed by the check
     tolerance_why: ClassVar[str] = ""  # needed to allow more than the default
     examples: ClassVar[Sequence[Mapping[str, Any]]] = ()  # checked besides the op's own
+    uncovered: ClassVar[Mapping[str, str]] = {}  # a line of its kernels that no example reaches -> why that is right
     # stamped when registered:
     origin: str = ""  # the plugin that brought it
     folder: Path = Path()  # where the class's file lies

@@ -69,7 +69,9 @@ attention = Op(
         {"qkv": (2, 17, 24), "documents": (2, 17), "heads": 1},
         {"qkv": (1, 1, 3), "heads": 1},
         {"qkv": (1, 131, 3 * 8), "heads": 1},  # more keys than any tile has
-        {"qkv": (1, 3, 19 * 8), "heads": 17, "kv_heads": 1},  # more heads than any group
+        {"qkv": (1, 3, 19 * 8), "heads": 17, "kv_heads": 1},  # more heads than any group, then key heads, then columns
+        {"qkv": (1, 2, 51 * 8), "heads": 17},
+        {"qkv": (1, 2, 3 * 72), "heads": 1},
         {"qkv": far_scores(), "heads": 3},
     ],
     doc="Attention with shared key heads, a window, soft-capped scores, documents, and a cache for decoding.",

@@ -29,7 +29,7 @@ embed = Op(
         {"ids": (1, 1), "rows": 1, "cols": 2, "length": 1},
         {"ids": (1, 1031), "rows": 1033, "cols": 2, "length": 1037},  # beyond any thread block in each way
         {"ids": (1, 2), "rows": 3, "cols": 1031, "length": 3},
-        {"ids": np.ones((1, 300), np.int32), "rows": 3, "cols": 2, "length": 300},  # one id takes every gradient
+        {"ids": np.ones((1, 300), np.int32), "rows": 3, "cols": 8, "length": 300},  # one id takes every gradient
     ],
     doc="Rows of a table, one for each id, plus a learned vector for each position.",
 )

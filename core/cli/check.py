@@ -223,9 +223,21 @@ def lines_of(report: VariantReport, verbose: bool = False) -> Iterator[str]:
         yield f"  left out: {report.left_out}"
         return
     yield from (f"  left out: {where}: {why}" for where, why in report.skipped.items())
-    yield from (f"  note: {note}" for note in report.notes)
+    yield from (f"  note: {note}" for note in [*report.notes, *advice_on(report.gaps, verbose)])
     if report.times:
         yield "  median ms: " + ", ".join(f"{label} {ms:.3f}" for label, ms in report.times.items())
+
+
+SHOWN = 8  # gaps of a variant that are printed without -v
+
+
+def advice_on(gaps: Sequence[str], verbose: bool = False) -> list[str]:
+    """What an author can do about lines that no example reaches."""
+    if not gaps:
+        return []
+    shown = list(gaps if verbose else gaps[:SHOWN])
+    more = [f"and {len(gaps) - len(shown)} more; -v names them"] if len(gaps) > len(shown) else []
+    return [*shown, *more, "add an example to the variant's `examples` that reaches this, with sizes beyond its blocks"]
 
 
 def table_of(report: VariantReport) -> Iterator[str]:

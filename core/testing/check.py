@@ -39,7 +39,7 @@ class VariantReport:
     worst: dtype -> sub-check -> worst error. sizes: dtype -> dim -> the largest size of any example.
     skipped: example and dtype -> why the variant cannot run there. left_out: why nothing was checked, where a library
     that the variant calls is not there to be called. waiting: sub-checks that were not made, because an earlier one
-    failed. notes: what an author may want to know, and what is no fault.
+    failed. gaps: lines of its kernels that no example runs. notes: what an author may want to know. Both are no faults.
     """
 
     op: str
@@ -51,6 +51,7 @@ class VariantReport:
     skipped: dict[str, str] = field(default_factory=dict)
     left_out: str = ""
     waiting: list[str] = field(default_factory=list)
+    gaps: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     times: dict[str, float] = field(default_factory=dict)
     worst: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -123,6 +124,7 @@ class VariantReport:
                 for f in self.failures
             ],
             "waiting": self.waiting,
+            "gaps": self.gaps,
             "notes": self.notes,
             "skipped": self.skipped,
             "left_out": self.left_out,
@@ -294,6 +296,9 @@ def check_variant(
         if variant.sources and not log.failures and archs != ():
             tell("compiling for every architecture")
             check_compile(log, variant, trials, archs)
+        if variant.sources and not log.failures and not quick and RUNNERS[device].slow:
+            report.gaps = runner.gaps(variant)
+            log.passed("coverage")
         report.notes = notes_on(op, variant)
     except BuildError as error:
         log.failures.append(

@@ -197,6 +197,7 @@ MEANING: dict[str, str] = {
     "blocks": "examples that need more than one block of rows",
     "configs": "every tile candidate",
     "update": "several calls in a row, every state of a step",
+    "coverage": "lines and loops of its kernels that no example reaches: advice",
     "compile": "kernels for every architecture declared, without spills, within its limits",
     "bounds": "nothing outside of the tensors is written",
     "unchanged": "nothing that may only be read is written",

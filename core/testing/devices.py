@@ -26,6 +26,7 @@ from core.dtypes import NUMPY
 from core.op import Tensors, Variant, make_tensors
 from core.registry import Registry
 from core.testing.compare import Array
+from core.testing.coverage import Coverage
 from core.testing.runner import GUARD, POISON, Call, Outcome, best
 
 
@@ -114,6 +115,10 @@ class DeviceRunner:
         given = [scratch[name].tensor if name in scratch else None for name in ("workspace", "counters")]
         return self.target.record(call.variant, call.method, t, self.pick, *given), scratch
 
+    def gaps(self, variant: Variant) -> list[str]:
+        """Nobody counts on a GPU."""
+        return []
+
     def launch(self, commands: Sequence[Any]) -> None:
         self.target.run(commands)
 
@@ -176,12 +181,19 @@ class SimRunner(DeviceRunner):
         self.seen: set[tuple[Any, ...]] = set()
         self.held: dict[tuple[Any, ...], Outcome] = {}
         self.endless: dict[Kernel, KernelError] = {}
+        self.coverage = Coverage()
 
     @cached_property
     def target(self) -> Any:
         from core.device.sim.device import SimDevice
 
-        return SimDevice()
+        device = SimDevice()
+        device.on_report = self.coverage.saw
+        return device
+
+    def gaps(self, variant: Variant) -> list[str]:
+        """Lines of a variant's kernels that nothing has run, and loops that did not go round, in words."""
+        return [str(gap) for gap in self.coverage.gaps(variant)]
 
     def _place(self, call: Call) -> dict[str, Placed]:
         """As on a GPU; and the simulator's errors are to call the tensors by their names."""

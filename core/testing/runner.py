@@ -102,6 +102,10 @@ class Runner(Protocol):
         """Median milliseconds of one call."""
         ...
 
+    def gaps(self, variant: Variant) -> list[str]:
+        """Lines of the variant's kernels that no call has run, in words, where that is counted."""
+        ...
+
 
 def best(
     registry: Registry, device: str, dtype: str, asked: Nested, can_run: Callable[[Variant], Any] = lambda variant: None
@@ -134,6 +138,10 @@ class CpuRunner:
 
     def can_run(self, variant: Variant) -> str | None:
         return None
+
+    def gaps(self, variant: Variant) -> list[str]:
+        """A variant for the cpu has no kernels."""
+        return []
 
     def pick(self, name: str, method: str, values: Mapping[str, Any]) -> tuple[Variant, Tensors]:
         """The variant of a nested launch: the best that can run on these tensors."""

@@ -41,6 +41,8 @@ rope_attention = Op(
         {"qkv": (1, 1, 6), "heads": 1},
         {"qkv": (1, 131, 3 * 8), "heads": 1},  # more keys than any tile has, more heads than any group
         {"qkv": (1, 3, 19 * 8), "heads": 17, "kv_heads": 1},
+        {"qkv": (1, 2, 51 * 8), "heads": 17},
+        {"qkv": (1, 2, 3 * 72), "heads": 1},
     ],
     doc="Rotary positions and attention, in one go while decoding.",
 )

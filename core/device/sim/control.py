@@ -80,8 +80,9 @@ def _bra(program: Program, ins: Instruction, pc: int) -> End:
     need(ins, isinstance(label, Symbol))
     assert isinstance(label, Symbol)
     target, following = program.target(label.name), pc + 1
+    back = target <= pc
     if ins.predicate is None:
-        return lambda g: target
+        return _looping(pc, target) if back else lambda g: target
     read = condition(program, ins)
     taken_exits, other_exits = program.exits(target), program.exits(following)
 
@@ -89,6 +90,8 @@ def _bra(program: Program, ins: Instruction, pc: int) -> End:
         chosen = g.concerned(read(g))
         if g.batch.watch is not None:
             _parted(g, pc, ((chosen, target), (~chosen, following)))
+        if back and chosen.any():
+            g.batch.looped[pc] = g.batch.looped.get(pc, 0) + 1
         if chosen.size == 1:
             return target if chosen[0] else following
         if chosen.all():
@@ -105,6 +108,16 @@ def _bra(program: Program, ins: Instruction, pc: int) -> End:
         return GONE
 
     return branch
+
+
+def _looping(pc: int, target: int) -> End:
+    """A jump back that all lanes take, counted."""
+
+    def jump(g: Group) -> int:
+        g.batch.looped[pc] = g.batch.looped.get(pc, 0) + 1
+        return target
+
+    return jump
 
 
 @control("brx", "idx uni?")

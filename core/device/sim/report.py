@@ -28,6 +28,8 @@ class Finding:
 class Report:
     """What one launch did. instructions: of the groups that ran in lockstep; lanes: threads that ran them, summed.
 
+    program: what ran. reached: blocks of instructions that did, by their first instruction. looped: branch back to an
+    earlier instruction -> the most times that it was taken in a batch of thread blocks.
     counts: in full, where they were asked for. findings: of strict mode, warnings all.
     """
 
@@ -36,6 +38,9 @@ class Report:
     block: tuple[int, int, int]
     instructions: int = 0
     lanes: int = 0
+    program: Program | None = None
+    reached: frozenset[int] = frozenset()
+    looped: dict[int, int] = field(default_factory=dict)
     counts: Counted | None = None
     findings: list[Finding] = field(default_factory=list)
 
@@ -48,4 +53,8 @@ def summarise(program: Program, shape: Shape, batches: Iterable[Batch]) -> Repor
             length = block.stop - block.start
             report.instructions += times * length
             report.lanes += batch.lanes_run[start] * length
+        report.reached |= batch.executed.keys()
+        for branch, times in batch.looped.items():
+            report.looped[branch] = max(times, report.looped.get(branch, 0))
+    report.program = program
     return report

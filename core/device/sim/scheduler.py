@@ -115,6 +115,7 @@ class Batch:
         self.counter: Counter | None = None
         self.executed: dict[int, int] = {}  # block of instructions -> times run
         self.lanes_run: dict[int, int] = {}
+        self.looped: dict[int, int] = {}  # branch back to an earlier instruction -> times that any lane took it
         self.progress = 0
         self.polled = 0  # loads that look for what other thread blocks write
 

@@ -1,0 +1,108 @@
+"""Which lines of a variant's kernels no example ran, and which of their loops never went round.
+
+The simulator tells which blocks of instructions a launch reached and which jumps back it took; here that is united over
+all launches, instances and dtypes of a check, by source line. What the compiler left out under every macro is no line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from core.device.launch import LaunchRecord
+from core.device.nvrtc import prelude_file, with_headers
+from core.device.sim.parser import Location
+from core.device.sim.program import Program
+from core.device.sim.report import Report
+from core.op import Variant
+from core.registry import shorten
+
+LOOPS = 1  # times that a jump back is to be taken, in one launch: a loop's body then ran twice
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A line that no example reaches, or a loop that never goes round. `text`: of the line, by which it is declared."""
+
+    path: Path
+    line: int
+    text: str
+    loop: bool
+
+    def __str__(self) -> str:
+        what = "no example has the loop of this line go round twice" if self.loop else "no example runs this line"
+        return f"{shorten(f'{self.path}:{self.line}')}: {what}: {self.text}"
+
+
+@dataclass
+class Coverage:
+    """What the launches of a check reached, by program."""
+
+    reached: dict[Program, set[int]] = field(default_factory=dict)
+    looped: dict[Program, dict[int, int]] = field(default_factory=dict)
+    sources: dict[Program, Path] = field(default_factory=dict)
+
+    def saw(self, asked: LaunchRecord, report: Report) -> None:
+        """Take note of one launch."""
+        program = report.program
+        if program is None:
+            return
+        self.sources[program] = asked.kernel.source
+        self.reached.setdefault(program, set()).update(report.reached)
+        loops = self.looped.setdefault(program, {})
+        for branch, times in report.looped.items():
+            loops[branch] = max(times, loops.get(branch, 0))
+
+    def gaps(self, variant: Variant) -> list[Gap]:
+        """What is left of the variant's own sources, without what it declares, in order."""
+        own = {path for paths in variant.sources.values() for path in paths}
+        files = {path for source in own for path in with_headers(source)} - {prelude_file()}
+        by_name = {str(path): path for path in files}
+        lines: dict[tuple[str, int], bool] = {}
+        loops: dict[tuple[str, int], bool] = {}
+        for program in (p for p, source in self.sources.items() if source in own):
+            for place, ran in self._lines(program):
+                lines[place] = lines.get(place, False) or ran
+            for place, went in self._loops(program):
+                loops[place] = loops.get(place, False) or went
+        found = [(place, False) for place, ran in lines.items() if not ran]
+        found += [(place, True) for place, went in loops.items() if not went and lines.get(place, True)]
+        gaps = [gap_at(by_name[file], line, loop) for (file, line), loop in sorted(found) if file in by_name]
+        return [gap for gap in gaps if gap.text not in variant.uncovered]
+
+    def _lines(self, program: Program) -> Iterator[tuple[tuple[str, int], bool]]:
+        """Every line that an instruction comes from, and whether it ran; inlined ones count where they are written."""
+        for block in program.blocks.values():
+            ran = block.start in self.reached[program]
+            for instruction in program.instructions[block.start : block.stop]:
+                if place := place_of(instruction.location):
+                    yield place, ran
+
+    def _loops(self, program: Program) -> Iterator[tuple[tuple[str, int], bool]]:
+        """Every line with a jump back, and whether that was taken."""
+        for branch, instruction in enumerate(program.instructions):
+            if goes_back(program, branch) and (place := place_of(instruction.location)):
+                yield place, self.looped[program].get(branch, 0) >= LOOPS
+
+
+def goes_back(program: Program, at: int) -> bool:
+    ins = program.instructions[at]
+    if ins.names[0] != "bra":
+        return False
+    return program.target(ins.operands[-1].name) <= at  # type: ignore[union-attr]
+
+
+def place_of(location: Location | None) -> tuple[str, int] | None:
+    return (location.file, location.line) if location is not None else None
+
+
+@cache
+def text_of(path: Path) -> Sequence[str]:
+    return path.read_text("utf-8").splitlines()
+
+
+def gap_at(path: Path, line: int, loop: bool) -> Gap:
+    lines = text_of(path)
+    return Gap(path, line, lines[line - 1].strip() if line <= len(lines) else "", loop)
