@@ -24,9 +24,9 @@ mlp_gelu = Op(
         {"x": (2, 7, 16), "r": (2, 7, 24), "weight1": (32, 16)},
         {"x": (5, 33), "r": (5, 7), "weight1": (67, 33), "bias1": False, "approx": "erf"},
         {"x": (1, 3), "r": (1, 2), "weight1": (5, 3), "bias2": False},
-        {"x": (2, 1031), "r": (2, 3), "weight1": (4, 1031)},  # beyond any tile in each of the four ways
-        {"x": (2, 3), "r": (2, 1031), "weight1": (4, 3)},
-        {"x": (2, 3), "r": (2, 2), "weight1": (1031, 3)},
+        {"x": (2, 1031), "r": (2, 24), "weight1": (32, 1031)},  # beyond any tile in each of the four ways
+        {"x": (2, 24), "r": (2, 1031), "weight1": (32, 24)},
+        {"x": (2, 24), "r": (2, 24), "weight1": (1031, 24)},
         {"x": (1031, 2), "r": (1031, 2), "weight1": (3, 2)},
     ],
     doc="Two linear layers with GELU between them, added to a residual stream.",

@@ -6,6 +6,8 @@ all launches, instances and dtypes of a check, by source line. What the compiler
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -13,12 +15,13 @@ from pathlib import Path
 
 from core.device.launch import LaunchRecord
 from core.device.nvrtc import prelude_file, with_headers
-from core.device.sim.parser import Location
+from core.device.sim.parser import Instruction, Location
 from core.device.sim.program import Program
 from core.device.sim.report import Report
 from core.op import Variant
 from core.registry import shorten
 
+WORK = ("ld", "st", "fma", "mma", "atom", "cp", "ldmatrix")  # what a loop's body is made of, besides its counting
 LOOPS = 1  # times that a jump back is to be taken, in one launch: a loop's body then ran twice
 
 
@@ -81,17 +84,29 @@ class Coverage:
                     yield place, ran
 
     def _loops(self, program: Program) -> Iterator[tuple[tuple[str, int], bool]]:
-        """Every line with a jump back, and whether that was taken."""
+        """Every line with a jump back, and whether that was taken; several turns in a row, which the compiler makes of
+        a loop of few, count as well."""
         for branch, instruction in enumerate(program.instructions):
-            if goes_back(program, branch) and (place := place_of(instruction.location)):
-                yield place, self.looped[program].get(branch, 0) >= LOOPS
+            start = back_to(program, branch)
+            if start is None or not (place := place_of(instruction.location)):
+                continue
+            several = start in self.reached[program] and copies(program.instructions[start:branch]) > 1
+            yield place, several or self.looped[program].get(branch, 0) >= LOOPS
 
 
-def goes_back(program: Program, at: int) -> bool:
+def back_to(program: Program, at: int) -> int | None:
+    """Where a branch jumps to, if that is back."""
     ins = program.instructions[at]
     if ins.names[0] != "bra":
-        return False
-    return program.target(ins.operands[-1].name) <= at  # type: ignore[union-attr]
+        return None
+    target = program.target(ins.operands[-1].name)  # type: ignore[union-attr]
+    return target if target <= at else None
+
+
+def copies(body: Sequence[Instruction]) -> int:
+    """How many turns of its loop a body holds, by how often each kind of work comes in it."""
+    counts = Counter(ins.names[0] for ins in body if ins.names[0] in WORK)
+    return math.gcd(*counts.values()) if counts else 1
 
 
 def place_of(location: Location | None) -> tuple[str, int] | None:

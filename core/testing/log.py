@@ -221,9 +221,8 @@ def check_written(log: Log, trial: Trial, got: Training, asked: Asked) -> None:
     An integer may hold the very bytes that it started as, as an i32 -1 does: it is unwritten if it is so under another
     fill too.
     """
-    owed = {n: v for n, v in got.all.items() if n not in got.starts}
-    if trial.mode == "backward":  # elsewhere nothing reads them
-        owed |= got.saved
+    saved = got.saved if trial.mode == "backward" else {}  # elsewhere nothing reads them
+    owed = {**saved, **{n: v for n, v in got.all.items() if n not in got.starts}}
     holes = {name: unwritten(tensor) for name, tensor in owed.items()}
     doubtful = [name for name, hole in holes.items() if owed[name].dtype.kind in "iu" and hole.any()]
     if doubtful:

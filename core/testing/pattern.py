@@ -16,7 +16,7 @@ import numpy as np
 from core.testing.compare import Array
 
 NEAR = {"f64": 1e-7, "f32": 1e-3, "bf16": 5e-2}  # relative, between elements that count as equal here
-MOST = 0.95  # this share of the elements being wrong counts as everywhere
+MOST = 0.7  # this share of the elements being wrong may be all: a few can be right by chance, or on a diagonal
 FEWEST = 6  # elements below which a factor, or a tensor that looks like another, may be chance
 
 
@@ -62,10 +62,10 @@ def seen(scene: Scene, name: str) -> str:
     if not off.any():
         return ""
     counts = (one.want != 0) | (one.got != 0)  # zeros that are right say nothing
+    found = ""
     if off[counts].mean() > MOST or off.size < FEWEST:
         found = next(filter(None, (look(scene, name, one) for look in EVERYWHERE)), "")
-    else:
-        found = "; ".join(filter(None, (region(off), what_is_there(one, off))))
+    found = found or "; ".join(filter(None, (region(off), what_is_there(one, off))))
     right = [other for other in scene.tensors if other != name and not scene.wrong(other).any()]
     if right and len(scene.tensors) > 1:
         found = "; ".join(filter(None, (found, f"{listed(right)} {'is' if len(right) == 1 else 'are'} right")))

@@ -19,6 +19,11 @@ class GlobalNormBlocks(Variant):
     """As many thread blocks as fill a chip, 16 bytes a thread; a second launch adds up their sums in a fixed order."""
 
     op, name = "global_norm", "blocks"
+    examples = [{"grad": (4 * THREADS * BLOCKS + 1027,)}]  # more than all thread blocks take in one turn
+    uncovered = {
+        "for (u64 j = i; j < n; j++) sum += (double)grad[j] * grad[j];":
+            "at most three elements are left: the loop that the compiler unrolls by four never has a turn",
+    }  # fmt: skip
 
     def blocks(self, t):
         return min(BLOCKS, cdiv(t.n, 4 * THREADS))

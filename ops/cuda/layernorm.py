@@ -73,10 +73,6 @@ class LayerNormShared(Variant):
         {"x": (BLOCKS + 3, 264)},  # slices of two rows, the last one shorter; more than a warp loads at once
         {"x": (BLOCKS * WARPS + 3, 2)},  # slices of more rows than a thread block has warps
     ]
-    uncovered = {
-        "for (int warp = 0; warp < blockDim.y; warp++) sum += sums[warp * 2 * C + at];":
-            "one turn for the four warps: the compiler unrolls it by four",
-    }  # fmt: skip
 
     def why_not(self, t):
         return f"C = {t.C}; it keeps sums of at most {COLUMNS} columns in shared memory" if t.C > COLUMNS else None

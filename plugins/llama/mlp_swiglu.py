@@ -27,9 +27,9 @@ mlp_swiglu = Op(
         {"x": (2, 7, 16), "r": (2, 7, 24), "weight1": (32, 16)},
         {"x": (5, 33), "r": (5, 7), "weight1": (18, 33)},
         {"x": (1, 1), "r": (1, 1), "weight1": (2, 1)},
-        {"x": (2, 1031), "r": (2, 3), "weight1": (4, 1031)},  # beyond any tile in each of the four ways
-        {"x": (2, 3), "r": (2, 1031), "weight1": (4, 3)},
-        {"x": (2, 3), "r": (2, 2), "weight1": (2062, 3)},
+        {"x": (2, 1031), "r": (2, 24), "weight1": (32, 1031)},  # beyond any tile in each of the four ways
+        {"x": (2, 24), "r": (2, 1031), "weight1": (32, 24)},
+        {"x": (2, 24), "r": (2, 24), "weight1": (2062, 24)},
         {"x": (1031, 2), "r": (1031, 2), "weight1": (4, 2)},
     ],
     doc="The gated MLP of LLaMA, added to a residual stream.",
