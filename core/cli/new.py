@@ -302,7 +302,37 @@ def _whole_class(cls: type, op: Op, name: str, title: str) -> str:
     parents = ", ".join(parent.__name__ for parent in cls.__bases__)
     doc = (cls.__doc__ or "Say here what this one does better, and what limits it.").strip()
     body = [without(text, ("op", "name", "priority", "source")) for text, _ in members(cls)]
-    return _head(op, name, title, parents, doc) + _joined(body)
+    held = [f"{WHY_EXAMPLES}{text}" if text.lstrip().startswith("examples") else text for text in body]
+    own = [] if held != body else [_examples(op)]
+    return _head(op, name, title, parents, doc) + _joined([*own, *held])
+
+
+# what a copy says about its own examples
+WHY_EXAMPLES = """\
+    # Checked besides the op's own. Give sizes just beyond each block, tile and stride of these kernels: what is wrong
+    # only behind them passes on everything smaller. `core check --shape` tries sizes without writing them down.
+"""
+
+
+def _examples(op: Op) -> str:
+    """A line of `examples` for a variant that has none: the op's largest one, with a row more where that can be."""
+    from core.testing.case import make_case
+
+    plain = [e for e in op.examples if all(isinstance(v, (tuple, int, float, str)) for v in e.values())]
+    if not plain:
+        return ""
+    largest = max(plain, key=lambda e: make_case(op, e).longest)
+    longer = {k: (v[0] + 1, *v[1:]) if k in op.inputs and isinstance(v, tuple) else v for k, v in largest.items()}
+    try:
+        make_case(op, longer)
+    except BuildError:
+        longer = largest
+    text = ", ".join(f'"{k}": {_literal(v)}' for k, v in longer.items())
+    return f"{WHY_EXAMPLES}    examples = [{{{text}}}]"
+
+
+def _literal(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
 def _inherits_source(cls: type) -> bool:
@@ -320,7 +350,7 @@ def _forward_class(cls: type, op: Op, name: str, title: str) -> str:
     base = str(getattr(cls, "name", ""))
     doc = f"A forward of its own; all that is not here, backward too, is {base}'s."
     forward = [text for text, names in members(_owner_of_forward(cls)) if names == ["forward"]]
-    return _head(op, name, title, "Variant", doc) + f'    base = "{base}"\n' + _joined(forward)
+    return _head(op, name, title, "Variant", doc) + f'    base = "{base}"\n' + _joined([_examples(op), *forward])
 
 
 def _joined(body: list[str]) -> str:

@@ -19,7 +19,7 @@ balance = Op(
         {"logits": (5, 33), "expert": (5, 3)},
         {"logits": (300, 4), "expert": (300, 1)},
         {"logits": (1, 1), "expert": (1, 1)},
-        {"logits": (2, 1031), "expert": (2, 2)},  # more experts, then tokens, than any thread block has threads
+        {"logits": (2, 1031), "expert": (2, 17)},  # more experts, then tokens, than any thread block has threads
         {"logits": (1031, 3), "expert": (1031, 1)},
         {"logits": np.concatenate([far_rows(5), scaled_rows(5)]), "expert": (6, 2)},
     ],

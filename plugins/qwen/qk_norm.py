@@ -40,6 +40,7 @@ qk_norm = Op(
         {"qkv": (1, 7), "heads": 3, "kv_heads": 2, "group": "all"},
         {"qkv": (1, 1, 3), "heads": 1},
         {"qkv": (1, 19 * 64), "heads": 17, "kv_heads": 1, "group": "all"},  # heads and columns beyond any thread block
+        {"qkv": (1, 19 * 2), "heads": 17, "kv_heads": 1},
         {"qkv": (1, 3 * 1031), "heads": 1},
         {"qkv": (1031, 3 * 2), "heads": 1},
         {"qkv": far_rows(3 * 33), "heads": 1},
