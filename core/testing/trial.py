@@ -280,6 +280,12 @@ class Trial:
             self._truths[key] = other.train()
         return self._truths[key]
 
+    def truth_from_above(self, name: str) -> Array:
+        """The true gradient `name` for other gradients of the outputs: these, moved by one element."""
+        other = self.truly(self._truth_mode)
+        other.seeds = {n: np.roll(v.reshape(-1), 1).reshape(v.shape) for n, v in other.seeds.items()}
+        return other.train().gradients[name]
+
     def truly(self, mode: str = "forward", dtype: str = "f64") -> Trial:
         """A trial of the reference in `dtype` with the contents of this one, which may be changed."""
         other = Trial(self.case, self.reference, self.reference, dtype, mode, self.home, self.home)
