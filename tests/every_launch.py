@@ -142,8 +142,9 @@ def run(cases: Sequence[Case], registry: Registry, driver: Any) -> list[str]:
     for number, case in enumerate(cases, 1):
         try:
             launch_model(case, registry)
-        except CoreError as error:
-            failed.append(f"{case}: {error.message}")
+        except Exception as error:  # a bug of ours is a failure of its case, and not the end
+            words = error.message if isinstance(error, CoreError) else f"{type(error).__name__}: {error}"
+            failed.append(f"{case}: {words}")
             print(f"FAILED {failed[-1]}", flush=True)
             driver.stub_forget()  # the context that a kernel may have lost
             driver.cuInit(0)

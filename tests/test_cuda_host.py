@@ -29,7 +29,8 @@ import ctypes, json, sys
 from pathlib import Path
 import numpy as np
 from core import Variant, f32, i32
-from core.device.cuda import STAGE_BYTES, CudaDevice
+from core.device.cuda import CudaDevice
+from core.device.staging import STAGE_BYTES
 from core.device.launch import LaunchRecord
 from core.device.tensors import tensor_map
 from core.device.nvrtc import Kernel
@@ -421,6 +422,28 @@ out([seen(0).shared, blocks, failing(lambda: d.resident(kernel, 32, 232_448))])
     shared, blocks, (kind, _, message, _) = host(code)
     assert (shared, blocks, kind) == (49_152, 2, "BuildError")
     assert "launch.resident (mine.py:7) takes 232,576 bytes" in message and "128 static and 232,448" in message
+
+
+def test_registers_and_launch_bounds_are_counted_before_the_driver_refuses(host):
+    """A thousand threads of 100 registers do not fit; nor do more threads than the kernel was compiled for."""
+    code = """
+def heavy(bounds):
+    v = scale(FOLDER, block=1024)
+    v.sources["forward"][0].write_text(
+        f'extern "C" __global__ void {bounds} scale(elem* y, const elem* x, float by, int n) {{'
+        "float a[80]; for (int i = 0; i < 80; i++) a[i] = x[i * 32 + threadIdx.x];"
+        "for (int k = 0; k < n; k++) for (int i = 0; i < 80; i++) a[i] = a[i] * a[(i * 7 + 1) % 80] + a[(i + 3) % 80];"
+        "for (int i = 0; i < 80; i++) y[i * 32 + threadIdx.x] = by * a[i]; }")
+    return v
+def run(v):
+    d = CudaDevice()  # which has compiled nothing yet
+    t = tensor(d, (32,))
+    d.run(d.record(v, "forward", Tensors(y=t, x=t), None, None))
+out([failing(lambda: run(heavy(""))), failing(lambda: run(heavy("__launch_bounds__(256)")))])
+"""
+    (kind, _, registers, _), (_, _, bounds, _) = host(code)
+    assert kind == "BuildError" and "registers at 1024 threads; there are 65,536 on Stub GPU (sm_90a)" in registers
+    assert "has 1024 threads a thread block; its __launch_bounds__ allow 256" in bounds and "kernel scale (" in bounds
 
 
 def test_what_only_hopper_has_is_refused_or_left_out_before(host):

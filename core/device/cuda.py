@@ -8,6 +8,7 @@ waits but `download`. An error that kills the context is told with the launches 
 from __future__ import annotations
 
 import ctypes
+import math
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -19,11 +20,12 @@ import numpy as np
 
 from core import variables
 from core.device.arguments import bytes_of
-from core.device.chips import FITTING, PORTABLE_CLUSTER, Chip, architecture, runs_on, shared_problem
+from core.device.chips import FITTING, PORTABLE_CLUSTER, Chip, architecture, launch_problems, runs_on
 from core.device.driver import MAP_ALIGNMENT, OUT_OF_MEMORY, Driver, StickyError, encode_map
 from core.device.launch import CallRecord, Host, LaunchRecord, Recorded
 from core.device.nvrtc import Kernel, compile_all, supported
 from core.device.recording import KernelDevice
+from core.device.staging import Staging
 from core.device.tensors import DeviceTensor, TensorMap, decode, encode
 from core.dtypes import NUMPY
 from core.errors import BuildError, CoreError, DeviceError, OutOfMemory
@@ -31,8 +33,6 @@ from core.op import Variant
 
 Array = np.ndarray[Any, Any]
 
-STAGES = 4  # pinned buffers that uploads go through in turn
-STAGE_BYTES = 1 << 20
 LOGGED = 64  # replayed lists that an error can still name
 SYNC = "CORELM_SYNC"  # environment: wait after every launch, so that an error names the one that failed
 
@@ -58,13 +58,23 @@ class CudaLaunch:
 
 @dataclass
 class Function:
-    """A kernel that the driver has loaded. static: bytes of shared memory that it declares; dynamic: the most bytes
-    that a launch may have besides. The driver's default is what is left of the default of a thread block (docs of
+    """A kernel that the driver has loaded. registers: of a thread; threads: the most of a thread block, by its
+    __launch_bounds__; static: bytes of shared memory that it declares; dynamic: the most bytes that a launch may have
+    besides. The driver's default is what is left of the default of a thread block (its reference of
     CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES), and more has to be asked for."""
 
     handle: Any
+    registers: int
+    threads: int
     static: int
     dynamic: int
+
+    def problems(self, chip: Chip, block: Sequence[int], smem: int, cluster: int = 1) -> list[str]:
+        """Why the driver would refuse a launch, in words."""
+        threads = math.prod(block)
+        bounds = f"has {threads} threads a thread block; its __launch_bounds__ allow {self.threads}"
+        found = launch_problems(chip, self.registers, self.static, block, smem, cluster)
+        return found + ([bounds] if threads > self.threads else [])
 
 
 class Captured(list[CudaLaunch]):
@@ -238,7 +248,7 @@ class CudaDevice(KernelDevice):
 
     def resident(self, kernel: Kernel, threads: int, smem: int) -> int:
         """How many thread blocks of a kernel the whole GPU holds at once. Raises BuildError where none fits."""
-        function = self._function(kernel, smem, f"{kernel.where}, launch.resident ({kernel.line})")
+        function = self._function(kernel, (threads,), smem, 1, f"{kernel.where}, launch.resident ({kernel.line})")
         each = self.driver.call("cuOccupancyMaxActiveBlocksPerMultiprocessor", function.handle, threads, smem)
         if not int(each):
             raise BuildError(
@@ -369,27 +379,28 @@ class CudaDevice(KernelDevice):
         if code not in self._modules:
             self._modules[code] = call("cuModuleLoadData", code, doing=doing)
         handle = call("cuModuleGetFunction", self._modules[code], kernel.name.encode(), doing=doing)
-        kind = self.driver.api.CUfunction_attribute.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES
-        static = int(call("cuFuncGetAttribute", kind, handle, doing=doing))
-        return Function(handle, static, max(self._default_shared - static, 0))
+        kinds, names = self.driver.api.CUfunction_attribute, ("NUM_REGS", "MAX_THREADS_PER_BLOCK", "SHARED_SIZE_BYTES")
+        asked = (getattr(kinds, f"CU_FUNC_ATTRIBUTE_{name}") for name in names)
+        registers, threads, static = (int(call("cuFuncGetAttribute", kind, handle, doing=doing)) for kind in asked)
+        return Function(handle, registers, threads, static, max(self._default_shared - static, 0))
 
-    def _function(self, kernel: Kernel, smem: int, where: str) -> Function:
-        """The function, allowed to use `smem` bytes of dynamic shared memory. Raises BuildError for more than there is
-        beside its static shared memory."""
+    def _function(self, kernel: Kernel, block: Sequence[int], smem: int, cluster: int, where: str) -> Function:
+        """The function, allowed to use `smem` bytes of dynamic shared memory. Raises BuildError for a launch that the
+        chip cannot hold."""
         if kernel not in self._functions:
             self._compile([kernel])
         function = self._functions[kernel]
+        problems = function.problems(self.chip, block, smem, cluster)
+        if problems:
+            raise BuildError(f"{where} {'; '.join(problems)} on {self.model} ({self.arch})", hint=FITTING)
         if smem > function.dynamic:
-            problem = shared_problem(self.chip, function.static, smem)
-            if problem:
-                raise BuildError(f"{where} {problem} on {self.model} ({self.arch})", hint=FITTING)
             kind = self.driver.api.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
             self.driver.call("cuFuncSetAttribute", function.handle, kind, smem, doing=f"{where}: {smem} bytes of smem")
             function.dynamic = smem
         return function
 
     def _pack(self, command: CudaLaunch, asked: LaunchRecord) -> None:
-        function = self._function(asked.kernel, asked.smem, asked.where).handle
+        function = self._function(asked.kernel, asked.block, asked.smem, asked.cluster, asked.where).handle
         parameters, kept = pack(list(self._encoded(asked)))
         self._check_parameters(function, asked)
         config = self._config(asked)
@@ -469,37 +480,6 @@ def pack(arguments: Sequence[bytes]) -> tuple[int, Any]:
     base = buffer.ctypes.data + start
     pointers = (ctypes.c_void_p * max(len(arguments), 1))(*(base + offset for offset in offsets))
     return ctypes.addressof(pointers), (buffer, pointers)
-
-
-class Staging:
-    """Pinned buffers that uploads go through: the copy to the device runs while the host goes on."""
-
-    def __init__(self, driver: Driver, stream: Any) -> None:
-        self.driver, self.stream = driver, stream
-        self.stages: list[tuple[int, Array, Any]] = []  # address, its bytes as an array, the event behind its last copy
-        self.turn = 0
-
-    def upload(self, pointer: int, data: Array) -> None:
-        for start in range(0, data.size, STAGE_BYTES):
-            part = data[start : start + STAGE_BYTES]
-            address, held, event = self._next()
-            held[: part.size] = part
-            self.driver.call("cuMemcpyHtoDAsync", pointer + start, address, part.size, self.stream)
-            self.driver.call("cuEventRecord", event, self.stream)
-
-    def _next(self) -> tuple[int, Array, Any]:
-        """The next buffer, once the copy out of it is done."""
-        call = self.driver.call
-        if len(self.stages) < STAGES:
-            address = int(call("cuMemHostAlloc", STAGE_BYTES, 0))
-            held = np.ctypeslib.as_array((ctypes.c_uint8 * STAGE_BYTES).from_address(address))
-            event = call("cuEventCreate", int(self.driver.api.CUevent_flags.CU_EVENT_DISABLE_TIMING))
-            self.stages.append((address, held, event))
-            return self.stages[-1]
-        self.turn = (self.turn + 1) % STAGES
-        stage = self.stages[self.turn]
-        call("cuEventSynchronize", stage[2])
-        return stage
 
 
 def _text(raw: Any) -> str:
