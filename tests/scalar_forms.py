@@ -240,6 +240,20 @@ def _carried(names: tuple[str, ...]) -> Form:
     return Form(text, (kind, kind, "b32"), f"b{width}", of)
 
 
+@maker("fns")
+def _find_nth_set(names: tuple[str, ...]) -> Form:
+    def of(mask: int, base: int, offset: int) -> int:
+        base, nth = base & 31, signed(offset, 32) % 13 - 6
+        up, down = range(base, 32), range(base, -1, -1)
+        found = [i for i in ([base] if nth == 0 else up if nth > 0 else down) if mask >> i & 1]
+        count = max(abs(nth), 1)
+        return found[count - 1] if len(found) >= count else -1
+
+    small = "and.b32 %w0, %b, 31; rem.s32 %w1, %c, 13; setp.lt.s32 %p0, %w1, 0;"
+    small += " @%p0 add.s32 %w1, %w1, 13; sub.s32 %w1, %w1, 6;"
+    return Form(f"{small} fns.b32 %d, %a, %w0, %w1;", ("b32",) * 3, "b32", of)
+
+
 @maker("dp4a")
 def _dot4(names: tuple[str, ...]) -> Form:
     def octet(x: int, i: int, kind: str) -> int:
@@ -370,7 +384,6 @@ mad.lo.cc.u32 %d, %a, %b, %c;
 madc.hi.u32 %d, %a, %b, %c;
 bmsk.clamp.b32 %d, %a, %b;
 szext.clamp.s32 %d, %a, %b;
-fns.b32 %d, %a, %b, %c;
 dp2a.lo.u32.u32 %d, %a, %b, %c;
 dp2a.hi.s32.u32 %d, %a, %b, %c;
 prmt.b32.f4e %d, %a, %b, %c;

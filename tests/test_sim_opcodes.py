@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import core.sim
+from core.device.sim import PtxError, Simulator
 from core.testing.ptx import HEAD, f32, lanes
 
 rng = np.random.default_rng(7)
@@ -618,3 +619,44 @@ def test_a_modifier_that_is_not_understood_stops_with_text_and_line(text, named)
     said = str(caught.value)
     assert f"does not have {named} of `{text.rstrip(';')}` (/x/kernel.cu:12)" in said
     assert text.split(".")[0] in said.split("it has")[1]
+
+
+ORDERS = {  # what ptxas takes as well -> how the manual writes it
+    "atom.add.release.gpu.u32 %r1, [%p], 1;": "atom.release.gpu.add.u32",
+    "atom.global.sys.add.u32 %r1, [%p], 1;": "atom.sys.global.add.u32",
+    "red.and.release.cta.b32 [%p], %r1;": "red.release.cta.and.b32",
+    "ldmatrix.sync.aligned.x4.m8n8.shared.b16 {%r1, %r2, %r3, %r4}, [%r5];": "ldmatrix.sync.aligned.m8n8.x4.shared.b16",
+    "ldmatrix.sync.aligned.trans.x1.m8n8.shared.b16 {%r1}, [%r5];": "ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16",
+    "stmatrix.sync.aligned.x2.m8n8.shared.b16 [%r5], {%r1, %r2};": "stmatrix.sync.aligned.m8n8.x2.shared.b16",
+    "ld.global.relaxed.gpu.u32 %r1, [%p];": "ld.relaxed.gpu.global.u32",
+    "shfl.down.sync.b32 %r1, %r2, %r3, 31, -1;": "shfl.sync.down.b32",
+    "vote.ballot.sync.b32 %r1, 1, -1;": "vote.sync.ballot.b32",
+}
+
+
+@pytest.mark.parametrize("text", ORDERS)
+def test_modifiers_of_memory_and_warp_instructions_come_in_any_order(text):
+    head = f"{HEAD}.visible .entry k(.param .u64 q) {{ .reg .b64 %p; .reg .b32 %r<9>; .shared .align 16 .b8 s[512];"
+    program = Simulator(f"{head} ld.param.u64 %p, [q]; mov.u32 %r5, s; {text} ret; }}").program("k")
+    assert ".".join(program.instructions[2].names) == ORDERS[text]
+
+
+def test_an_order_does_not_let_a_strange_modifier_in():
+    with pytest.raises(PtxError, match=r"does not have \.gentle of"):
+        lanes("atom.add.gentle.gpu.u32 %d, [%p], 1;", LANE.astype(np.uint32))
+
+
+def test_the_size_of_a_warp_is_a_constant():
+    assert lanes("mov.u32 %r0, WARP_SZ; add.u32 %d, %r0, WARP_SZ;", LANE.astype(np.uint32)).tolist() == [64] * 32
+    assert lanes("vote.sync.ballot.b32 %d, 1, -1;", LANE.astype(np.uint32)).tolist() == [2**32 - 1] * 32
+
+
+@pytest.mark.parametrize("kind", ["f16x2", "bf16x2"])
+def test_atomic_sums_of_pairs_round_each_once(kind):
+    one, more = {"f16x2": (0x3C00, 0x1200), "bf16x2": (0x3F80, 0x3BC0)}[kind]  # 1, and 3/4 of its last place
+    y = np.array([one | one << 16], np.uint32)
+    text = f"""{HEAD}.visible .entry k(.param .u64 q) {{ .reg .b64 %p; .reg .b32 %r;
+    ld.param.u64 %p, [q]; atom.global.add.noftz.{kind} %r, [%p], %r;
+    red.global.add.noftz.{kind} [%p], {more}; ret; }}"""
+    core.sim.run(text, "k", 1, 1, [y])
+    assert int(y[0]) == (one + 1) | one << 16

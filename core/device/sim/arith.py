@@ -328,6 +328,26 @@ def _carry(program: Program, ins: Instruction) -> Step:
     return compute
 
 
+@opcode("fns", "b32")
+def _find_nth_set(program: Program, ins: Instruction) -> Step:
+    """fns.b32 d, mask, base, offset: the offset-th bit that is set, from bit base up, or down for a negative offset."""
+    mask, base = (bits_reader(program, o, UNSIGNED[32]) for o in ins.operands[1:3])
+    offset, write = bits_reader(program, ins.operands[3], SIGNED[32]), writer(program, ins.operands[0])
+    bits = np.arange(32)
+
+    def find(g: Group) -> None:
+        start, nth = (g.spread(read(g)).astype(np.int64)[:, None] for read in (base, offset))
+        given = (g.spread(mask(g))[:, None] >> bits.astype(np.uint32)) & np.uint32(1) == 1
+        below = nth < 0
+        asked = given & np.where(below, bits <= start, np.where(nth == 0, bits == start, bits >= start))
+        upwards = np.cumsum(asked, 1)
+        count = np.where(below, upwards[:, -1:] - upwards + 1, upwards)
+        hit = asked & (count == np.maximum(np.abs(nth), 1))
+        write(g, g.spread_back(np.where(hit.any(1), hit.argmax(1), -1).astype(np.uint32)))
+
+    return find
+
+
 @opcode("dp4a", "u32/s32 u32/s32")
 def _dot4(program: Program, ins: Instruction) -> Step:
     """Four 8-bit products added to a 32-bit sum."""

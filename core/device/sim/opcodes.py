@@ -29,6 +29,7 @@ Builder = Callable[["Program", Instruction], Step]
 B = TypeVar("B")
 LONGEST = 5  # names in a row's key
 KEPT = 4096  # opcodes whose row is not looked for again
+LOOSE = {"atom", "red", "ld", "st", "ldmatrix", "stmatrix", "shfl", "vote", "match", "redux"}  # modifiers in any order
 
 GROUPS = {
     "int": "u16/u32/u64/s16/s32/s64",
@@ -81,10 +82,17 @@ def opcode(name: str, forms: str) -> Callable[[Builder], Builder]:
 
 
 def find(table: dict[str, Row[B]], instruction: Instruction) -> Row[B] | None:
-    """The row of an opcode's longest known prefix; raises PtxError where none of its forms is the instruction's."""
+    """The row of an opcode's longest known prefix; raises PtxError where none of its forms is the instruction's.
+
+    The modifiers of LOOSE opcodes, which ptxas takes in any order, are put into the order of their form.
+    """
     for name, rest in beginnings(instruction.names):
         if name in table:
-            _check_form(name, table[name].forms, rest, instruction)
+            forms = table[name].forms
+            arranged = rest if _fits(forms, rest) else _arranged(forms, rest) if name in LOOSE else None
+            if arranged is None:
+                raise _no_form(name, forms, rest, instruction)
+            instruction.names = (*name.split("."), *arranged)
             return table[name]
     return None
 
@@ -107,16 +115,33 @@ def build(program: Program, instruction: Instruction) -> Step:
     )
 
 
-def _check_form(name: str, forms: str, rest: tuple[str, ...], instruction: Instruction) -> None:
-    if _fits(forms, rest):
-        return
+def _no_form(name: str, forms: str, rest: tuple[str, ...], instruction: Instruction) -> PtxError:
     known = set(re.findall(r"[^\s/?|]+", written_out(forms).replace("::", ":")))
     strange = [f".{one.replace(':', '::')}" for one in rest if one not in known]
     what = f"{', '.join(strange)} of" if strange else "this form of"
-    raise PtxError(
+    return PtxError(
         f"the simulator does not have {what} `{instruction.text}` ({instruction.location})",
         hint=f"it has {name} {forms or 'alone'} (read as core/device/sim/opcodes.py says)",
     )
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _arranged(forms: str, rest: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Modifiers in the order of the first form that they are some order of; the type stays last. None: of no form."""
+    for form in written_out(forms).replace("::", ":").split("|"):
+        left, found = list(rest[:-1]), []
+        *items, last = form.split()
+        for item in items:
+            word = next((w for w in left if w in item.rstrip("?").split("/")), None)
+            if word is not None:
+                left.remove(word)
+                found.append(word)
+            elif not item.endswith("?"):
+                break
+        else:
+            if not left and rest[-1:] and rest[-1] in last.split("/"):
+                return (*found, rest[-1])
+    return None
 
 
 @functools.lru_cache(maxsize=KEPT)

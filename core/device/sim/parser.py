@@ -407,6 +407,8 @@ class _Body:
             return Pair(self.operand(first), self.operand(second))
         if _NUMBER.match(token) or re.match(r"0[fFdD][0-9a-fA-F]{8,16}$", token):
             return _number(token)
+        if token == "WARP_SZ":
+            return Immediate(32)
         name = self.resolve(token)
         if name in self.function.registers or token == "_":
             return Register(name)
