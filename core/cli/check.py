@@ -9,7 +9,7 @@ from functools import cache, partial
 
 import click
 
-from core.cli.show import emit_json, json_option, limit_option, plugin_option
+from core.cli.show import branches_option, emit_json, json_option, plugin_option
 from core.cli.sizes import check_at
 from core.device import open_device
 from core.device.cpu import cores
@@ -49,7 +49,7 @@ from core.verdicts import Verdicts, chip_of
 )
 @click.option("-v", "--verbose", is_flag=True, help="All sub-checks and failures, also behind the first one.")
 @click.option("--seed", default=0, help="Of the drawn contents.", show_default=True)
-@limit_option
+@branches_option
 @click.option(
     "--shape", multiple=True, metavar="NAME=SIZES",
     help="Check at these sizes: an input's or a param's (x=64,768), or an attr (features=96).",

@@ -28,7 +28,7 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
 
 
-def limit_option(function: F) -> F:
+def branches_option(function: F) -> F:
     """`--branches N` of what runs kernels in the simulator: the environment variable, for this command's processes."""
     from core.device.sim.budget import LIMIT, VARIABLE  # other verbs need nothing of the simulator
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from core.cli.show import emit_json, json_option, limit_option, meanwhile, plugin_option
+from core.cli.show import branches_option, emit_json, json_option, meanwhile, plugin_option
 from core.device.launch import LaunchRecord
 from core.device.nvrtc import shown
 from core.device.sim.count import Counted, Counts
@@ -52,7 +52,7 @@ SOURCE_WIDTH = 56  # characters of a source line that are shown
 @click.option(
     "--lines/--no-lines", default=True, show_default=True, help="Each kernel's source lines, or only its sum."
 )
-@limit_option
+@branches_option
 @plugin_option
 @json_option
 def command(
