@@ -4,7 +4,8 @@ Every access to shared and global memory is held against those before it. Two ac
 of them a write, must be ordered by a barrier, an mbarrier or a fence with a flag; else they are a race, whether or not
 this run's schedule shows it. Shared memory starts unwritten; reading it then is an error too.
 
-Its rooms: clocks.py (what is ordered), shadow.py (who accessed what), races.py, underway.py (asynchronous work).
+Its rooms: clocks.py (what is ordered), shadow.py (who accessed what), races.py, barriers.py (of a thread block),
+underway.py (asynchronous work), leaving.py (exits), advice.py (hints).
 """
 
 from __future__ import annotations
