@@ -16,6 +16,19 @@ HEAD = 'extern "C" __global__ void kernel(float* y, int n) {\n    __shared__ flo
 
 # what a kernel of 128 threads does with n = 40; nothing here is a fault (since Volta)
 LEGAL = {
+    "an exit in assembly": """
+    if (t >= n) asm volatile("exit;");
+    s[t] = t;
+    __syncthreads();
+    y[t] = s[n - 1 - t];""",
+    "a return behind a return's own branch": """
+    if (t >= n) {
+        if (t == n) y[t] = 9;
+        return;
+    }
+    s[t] = t;
+    __syncthreads();
+    y[t] = s[n - 1 - t];""",
     "an early return": """
     if (t >= n) return;
     s[t] = t;
@@ -87,6 +100,19 @@ LEGAL = {
     }""",
 }
 DIVERGENT = {
+    "two arms of a switch": """
+    switch (t % 3) {
+        case 0: y[t] = 1; __syncthreads(); break;
+        case 1: y[t] = 2; __syncthreads(); break;
+        default: y[t] = 3; __syncthreads();
+    }
+    s[t] = 1;""",
+    "a goto over the barrier": """
+    if (t > n) goto end;
+    s[t] = t;
+    __syncthreads();
+    y[t] = s[n - t];
+end:;""",
     "half a block at one, half at another": """
     if (t < 64) {
       s[t] = t;
