@@ -156,7 +156,7 @@ WRONG = {
         "t.add_dx or np.divide(t.dy[:-1], 2, out=t.dx[:-1])",
         ["written FAILED dx: 3 of 15 elements"],
     ),
-    "an output that is not whole": (FORWARD, "np.divide(t.x[:-1], 2, out=t.y[:-1])", ["written FAILED y: 3 of 15 elements"]),
+    "an output that is not whole": (FORWARD, "np.divide(t.x[:-1], 2, out=t.y[:-1])", ["FAILED y: 3 of 15 elements"]),
     "a write behind the end": (
         FORWARD,
         f"({FORWARD}, np.lib.stride_tricks.as_strided(t.y.reshape(-1), (t.y.size + 1,)).__setitem__(-1, 1.0))",
