@@ -530,6 +530,34 @@ REFUSED = {
 }  # fmt: skip
 
 
+# --- the table of docs/interop.md ------------------------------------------------------------------------------------
+
+BEGIN, END = "<!-- made by tests/test_published.py -->", "<!-- until here -->"
+
+
+def family_table(load: Any, sizes: Any, expected: Any) -> str:
+    """The families as Markdown. load: a model's name -> its source; sizes, expected: of core.interop's table reader."""
+    rows = ["| family | folders that tests read | model | written as | an absent key is | refused with any other |"]
+    rows.append("|---|---|---|---|---|---|")
+    for family in dict.fromkeys(entry.family for entry in READ.values()):
+        entries = [entry for entry in READ.values() if entry.family == family]
+        models = list(dict.fromkeys(entry.model for entry in entries))
+        source = load(models[0])
+        given = {size.keys[0]: size for size in sizes(source).values() if size.absent is not None}
+        absent = [f"`{key}` {'null' if s.absent == s.sentinel else s.absent}" for key, s in given.items()]
+        pinned = [
+            f"`{entry.keys[0].removesuffix('.*')}`" for entry in expected(source) if entry.keys != ("model_type",)
+        ]
+        folders = ", ".join(entry.source.rpartition(", ")[0] for entry in entries)
+        named = ", ".join(f"`{model}`" for model in models)
+        written = source.document["hf"]["architectures"]
+        written = written if isinstance(written, str) else written[0]
+        rows.append(f"| {family} | {folders} | {named} | `{written}` | {', '.join(absent)} | {', '.join(pinned)} |")
+    rows += ["", "| refused | as |", "|---|---|"]
+    rows += [f"| {entry.family}: {entry.source.rpartition(', ')[0]} | {entry.model} |" for entry in REFUSED.values()]
+    return "\n".join([BEGIN, *rows, END])
+
+
 # --- what transformers computes ------------------------------------------------------------------------------------
 
 

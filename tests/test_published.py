@@ -19,7 +19,7 @@ from core.errors import CheckpointError
 from core.graph import load_model
 from core.interop import export_huggingface, huggingface
 from core.interop.export import prepare
-from core.interop.huggingface_config import listed, read_config, sizes
+from core.interop.huggingface_config import expected, listed, read_config, sizes
 from core.interop.opened import open_path
 from core.loader import load_registry
 
@@ -72,15 +72,15 @@ def golden():
 
 @each
 def test_a_published_config_is_read_and_computes_what_transformers_computes(name, registry, golden, tmp_path):
-    expected = golden[name]
+    wanted = golden[name]
     model = core.load(folder_of(tmp_path / "hf", name, registry))
     tokens, targets = published.batch()
-    assert abs(cross_entropy(model.logits(tokens).astype(np.float64), targets) / expected["loss"] - 1) < LOSS
+    assert abs(cross_entropy(model.logits(tokens).astype(np.float64), targets) / wanted["loss"] - 1) < LOSS
     if len(model.graph.loss) == 1:
         norm = np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in model.gradients(tokens, targets).values()))
-        assert abs(norm / expected["norm"] - 1) < GRADIENT
+        assert abs(norm / wanted["norm"] - 1) < GRADIENT
     greedy = model.generate(tokens[:, :4], max_new_tokens=published.GREEDY, temperature=0)
-    assert greedy[:, 4:].tolist() == expected["greedy"]
+    assert greedy[:, 4:].tolist() == wanted["greedy"]
 
 
 @each
@@ -114,8 +114,8 @@ def test_what_transformers_of_today_saves_of_it_is_read_too(name, registry, tmp_
     model = published.peer(folder_of(tmp_path / "hf", name, registry))
     model.float().save_pretrained(tmp_path / "saved")
     tokens = published.batch()[0]
-    found, expected = (core.load(tmp_path / part).logits(tokens) for part in ("saved", "hf"))
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    found, before = (core.load(tmp_path / part).logits(tokens) for part in ("saved", "hf"))
+    np.testing.assert_allclose(found, before, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -138,7 +138,23 @@ def test_the_defaults_of_absent_keys_are_those_of_transformers_config_classes(na
             assert (size.sentinel if value is None else value) == size.absent, (dim, value)
 
 
+PAGE = HERE.parent / "docs" / "interop.md"
+
+
+def page(text):
+    """docs/interop.md with the table as it should be."""
+    table = published.family_table(lambda name: load_model(name, load_registry()), sizes, expected)
+    begin, end = text.index(published.BEGIN), text.index(published.END) + len(published.END)
+    return text[:begin] + table + text[end:]
+
+
+def test_the_table_of_families_is_up_to_date():
+    text = PAGE.read_text("utf-8")
+    assert text == page(text), "run: python tests/test_published.py"
+
+
 if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text("utf-8")), "utf-8")
     import tempfile
 
     golden_values = {}
