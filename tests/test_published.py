@@ -138,6 +138,22 @@ def test_the_defaults_of_absent_keys_are_those_of_transformers_config_classes(na
             assert (size.sentinel if value is None else value) == size.absent, (dim, value)
 
 
+PARAMETERS = {
+    "cerebras_gpt_111m": 111_050_496,
+    "distilgpt2_82m": 81_912_576,
+    "phi3_mini": 3_821_079_552,
+    "phi4": 14_659_507_200,
+    "granite3_2b": 2_533_531_648,
+    "starcoder2_3b": 3_030_371_328,
+    "starcoder2_15b": 15_957_889_024,
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_model_has_the_published_number_of_parameters(name, registry):
+    assert load_model(name, registry).build(registry).parameter_count == PARAMETERS[name]
+
+
 PAGE = HERE.parent / "docs" / "interop.md"
 
 

@@ -130,6 +130,7 @@ def test_what_transformers_saves_is_read_with_all_that_it_writes(tmp_path):
 # --- sizes -------------------------------------------------------------------------------------------------------
 
 PUBLISHED = {"tinyllama_1b": 1_100_048_384, "llama3_1b": 1_235_814_400, "llama3_8b": 8_030_261_248}
+PUBLISHED |= {"llama_7b": 6_738_415_616, "smollm2_135m": 134_515_008}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -70,7 +70,7 @@ def test_other_variants_agree_with_transformers_too(choice):
 
 
 PUBLISHED = {"qwen2_05b": 494_032_768, "qwen2_7b": 7_615_616_512}
-PUBLISHED |= {"qwen3_06b": 596_049_920, "qwen3_8b": 8_190_735_360}
+PUBLISHED |= {"qwen3_06b": 596_049_920, "qwen3_8b": 8_190_735_360, "qwen3_30b_a3b": 30_532_122_624}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
