@@ -46,7 +46,7 @@ MARKS = {  # byte-order mark -> encoding, the longer ones first
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
 }
-NULS = 0.3  # of the bytes: text in UTF-16 or UTF-32 without a mark, in letters of ASCII
+WIDE = {"0101", "1010", "0111", "1110"}  # which of four bytes are NUL in ASCII as UTF-16 or UTF-32, of either end
 LINES = (".jsonl", ".ndjson")
 
 
@@ -136,10 +136,10 @@ def _read_blocks(path: Path, notes: list[str]) -> Iterator[str]:
     if marked:
         yield from _marked_blocks(path, marked)
         return
-    if begin.count(0) > NULS * len(begin):
+    if _looks_wide(begin):
         raise DataError(
-            f"{path}: {begin.count(0):,} of its first {len(begin):,} bytes are 0: expected UTF-8, or UTF-16 or UTF-32 "
-            "with a byte-order mark",
+            f"{path}: {begin.count(0):,} of its first {len(begin):,} bytes are 0, as in UTF-16 or UTF-32: expected "
+            "UTF-8, or a byte-order mark",
             hint="save it as UTF-8 (iconv -f utf-16le -t utf-8), or leave it out",
         )
     decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
@@ -165,6 +165,15 @@ def _read_blocks(path: Path, notes: list[str]) -> Iterator[str]:
         yield text
     if bad > 0:
         notes.append(f"{path}: {bad:,} places that are not UTF-8 became U+FFFD")
+
+
+def _looks_wide(begin: bytes) -> bool:
+    """Whether NULs are where letters of two or four bytes have them: nearly all in some places of four, none in the
+    others. NULs of another kind are text."""
+    if len(begin) < 16:
+        return False
+    shares = [begin[place::4].count(0) / len(begin[place::4]) for place in range(4)]
+    return all(s <= 0.2 or s >= 0.8 for s in shares) and "".join(str(int(s >= 0.8)) for s in shares) in WIDE
 
 
 def _marked_blocks(path: Path, encoding: str) -> Iterator[str]:
