@@ -1,0 +1,288 @@
+"""The planner broken on purpose, one fault at a time: do the random models of core.testing.graphs see it?
+
+    python -m core.testing.graphs --faults
+
+A fault is a text in a module and what takes its place; it is put into the functions that are loaded, and taken out
+again. A text that is no longer there once is an error, so that the list follows the code.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import click
+
+from core.testing.graph_models import random_model
+from core.testing.graphs import each, failure, registry_of
+
+MOST = 80  # models that a fault is shown before it counts as missed
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`old` in the source of `module`, once, becomes `new`."""
+
+    what: str
+    module: str
+    old: str
+    new: str
+
+
+BACKWARD, PLAN, FUSE, MEMORY = "core.plan.backward", "core.plan.schedule", "core.plan.fuse", "core.plan.memory"
+LAYOUT, BOUND, ENGINE, DECODE = "core.plan.layout", "core.engine.bound", "core.engine.engine", "core.engine.decode"
+
+FAULTS = (
+    # who writes a gradient, and who adds
+    Fault(
+        "the second use of a tied parameter overwrites its gradient",
+        BACKWARD,
+        'if name in self.produced:\n                flags["add_d" + role] = True',
+        'if name in self.produced:\n                flags["add_d" + role] = False',
+    ),
+    Fault("every micro-step overwrites the gradient", BACKWARD, 'flags["add_d" + role] = "later"', "pass"),
+    Fault(
+        "the first micro-step adds to an old gradient",
+        BACKWARD,
+        'flags["add_d" + role] = "later"',
+        'flags["add_d" + role] = True',
+    ),
+    Fault(
+        "a partial gradient is not zeroed before it is added to",
+        BACKWARD,
+        'p.step("fill", None, None, {"target": gradient}, first_only=True)',
+        "pass",
+    ),
+    Fault(
+        "a partial gradient is zeroed by every micro-step",
+        BACKWARD,
+        'p.step("fill", None, None, {"target": gradient}, first_only=True)',
+        'p.step("fill", None, None, {"target": gradient})',
+    ),
+    Fault(
+        "a parameter that the loss does not reach keeps an old gradient",
+        BACKWARD,
+        "for name in sorted(p.trainable - self.produced):",
+        "for name in ():",
+    ),
+    Fault("the second consumer of a value overwrites its gradient", BACKWARD, 'flags["add_" + name] = True', "pass"),
+    Fault(
+        "a gradient that comes in a temporary replaces what is there",
+        BACKWARD,
+        'self.p.step("add", None, None, {"target": self._exclusive(value), "source": source})',
+        "self._hold(value, source)",
+    ),
+    Fault(
+        "a temporary is added twice",
+        BACKWARD,
+        'self.p.step("add", None, None, {"target": self._exclusive(value), "source": source})',
+        'for _ in (1, 2): self.p.step("add", None, None, {"target": self._exclusive(value), "source": source})',
+    ),
+    Fault(
+        "a gradient that comes in a temporary is forgotten",
+        BACKWARD,
+        'self.p.step("add", None, None, {"target": self._exclusive(value), "source": source})',
+        "pass",
+    ),
+    Fault(
+        "the second of two gradients for one value of a node is forgotten",
+        BACKWARD,
+        'tensors[name] = p.gradient(value, "temporary")\n                after.append((value, name))',
+        'tensors[name] = p.gradient(value, "temporary")',
+    ),
+    # aliases
+    Fault(
+        "an alias is added to without a copy",
+        BACKWARD,
+        'if self.holders[buffer] - {value} or buffer.home != "arena":',
+        'if buffer.home != "arena":',
+    ),
+    Fault("an alias is delivered to nobody", BACKWARD, "after.append((value, alias[name]))", "pass"),
+    Fault(
+        "the copy of an alias is made after the sum",
+        BACKWARD,
+        'own = self.p.gradient(value)\n            self.p.step("copy", None, None, {"target": own, "source": buffer})\n'
+        "            self.holders",
+        "own = self.p.gradient(value)\n            self.holders",
+    ),
+    Fault(
+        "the source of an alias is added to, and its alias with it",
+        BACKWARD,
+        "and value not in written and not is_source:",
+        "and value not in written:",
+    ),
+    # in place
+    Fault(
+        "a gradient lies over a value that backward still reads",
+        BACKWARD,
+        "held in self.p.wanted or self._read_later(held, index):",
+        "held in self.p.wanted:",
+    ),
+    # what is differentiated, and the objective
+    Fault(
+        "only the first loss term is part of the objective",
+        BACKWARD,
+        "for value in p.graph.loss:  # every term is part of the objective, whether or not anything trains behind it",
+        "for value in list(p.graph.loss)[:1]:",
+    ),
+    Fault(
+        "a loss term behind which nothing trains is no part of the objective",
+        BACKWARD,
+        "for value in p.graph.loss:  # every term is part of the objective, whether or not anything trains behind it",
+        "for value in [v for v in p.graph.loss if v in p.needs]:",
+    ),
+    Fault(
+        "gradients stop at a node without parameters",
+        PLAN,
+        "if self.trainable & set(node.params.values()) or needs & set(node.inputs.values()):",
+        "if self.trainable & set(node.params.values()):",
+    ),
+    Fault(
+        "gradients stop at frozen parameters",
+        PLAN,
+        "needed = bool(self.trainable & set(node.params.values()) or self.needs & set(node.inputs.values()))",
+        "needed = bool(self.trainable & set(node.params.values()) or not node.params and "
+        "self.needs & set(node.inputs.values()))",
+    ),
+    Fault("a scalar term counts whole in every micro-step", BOUND, "weight / micro_steps", "weight"),
+    Fault(
+        "a token's share of the loss is counted in its own micro-step",
+        ENGINE,
+        "self._write(plan, batch, count, len(batches), first_rows)",
+        "self._write(plan, batch, self._count(batch), len(batches), first_rows)",
+    ),
+    Fault("masks repeat from micro-step to micro-step", ENGINE, "first_rows.update(plan.plan.random_rows)", "pass"),
+    # memory
+    Fault("memory is given away one step early", MEMORY, "max(self.last, step)", "max(self.last, step - 1)"),
+    Fault("memory is taken one step late", MEMORY, "min(self.first, step)", "min(self.first, step + 1)"),
+    Fault(
+        "two tensors that meet in one step share memory",
+        MEMORY,
+        "p.first <= buffer.last and buffer.first <= p.last",
+        "p.first < buffer.last and buffer.first < p.last",
+    ),
+    Fault(
+        "a tensor's end lies in its neighbour",
+        MEMORY,
+        "if offset + buffer.nbytes <= other.offset:",
+        "if offset + buffer.nbytes <= other.offset + ALIGN:",
+    ),
+    Fault(
+        "requested values are overwritten",
+        PLAN,
+        "buffer.use(len(self.steps))\n            buffer.last = FOREVER",
+        "pass",
+    ),
+    Fault(
+        "parameters share the 64 elements of a group",
+        LAYOUT,
+        "self.size += cdiv(place.size, GROUP) * GROUP",
+        "self.size += cdiv(place.size, 8) * 8",
+    ),
+    Fault("steps of the first micro-step run in all", BOUND, "if first or not s.first_only", "if True"),
+    Fault(
+        "flags of later micro-steps are those of the first",
+        BOUND,
+        'not first if flag == "later"',
+        'False if flag == "later"',
+    ),
+    # fusion
+    Fault(
+        "a requested value is fused away", FUSE, "if inner & (used_outside | rules.keep):", "if inner & used_outside:"
+    ),
+    Fault(
+        "a fixed attribute of a pattern is not compared",
+        FUSE,
+        "if any(node.attrs.get(k) != v for k, v in statement.attrs.items()):",
+        "if False:",
+    ),
+    # decoding
+    Fault("a prompt's tokens are not counted", DECODE, "self.start += taken", "pass"),
+    Fault(
+        "a prompt is read from its second token on",
+        DECODE,
+        "done[:, None] + np.arange",
+        "done[:, None] + 1 + np.arange",
+    ),
+    Fault("each plan has a cache of its own", DECODE, "self.plan(*key), self._states)", "self.plan(*key), {})"),
+    Fault(
+        "the last token is fed at its row's start",
+        DECODE,
+        "plan_bound.write_start(self.start)",
+        "plan_bound.write_start(self.start * 0)",
+    ),
+)
+
+
+@contextmanager
+def planted(fault: Fault) -> Iterator[None]:
+    """The fault, in the functions that are loaded, until the block ends.
+
+    Raises ValueError where its text is not there once.
+    """
+    module = import_module(fault.module)
+    text = inspect.getsource(module)
+    if text.count(fault.old) != 1:
+        raise ValueError(
+            f"{fault.module} holds the text of {fault.what!r} {text.count(fault.old)} times; expected once"
+        )
+    changed: dict[str, Any] = {**vars(module)}
+    exec(compile(text.replace(fault.old, fault.new), str(module.__file__), "exec"), changed)
+    pairs = [p for name, thing in vars(module).items() for p in _functions(thing, changed[name], module.__name__)]
+    before = [(ours, ours.__code__) for ours, _ in pairs]
+    try:
+        for ours, theirs in pairs:
+            ours.__code__ = theirs.__code__
+        yield
+    finally:
+        for ours, code in before:
+            ours.__code__ = code
+
+
+def _functions(ours: Any, theirs: Any, module: str) -> Iterator[tuple[types.FunctionType, types.FunctionType]]:
+    """Pairs of the functions of a module, and of the methods and properties of its classes, with their broken twins."""
+    if getattr(ours, "__module__", None) != module:
+        return
+    if isinstance(ours, types.FunctionType):
+        yield ours, theirs
+    elif isinstance(ours, type):
+        for name, thing in vars(ours).items():
+            twin = vars(theirs).get(name)
+            if isinstance(thing, property) and thing.fget is not None:
+                thing, twin = thing.fget, twin.fget
+            written = isinstance(thing, types.FunctionType) and thing.__code__.co_filename != "<string>"
+            if written:  # not what dataclass made
+                yield thing, twin
+
+
+def caught_after(number: int, seed: int = 0, most: int = MOST) -> tuple[int, str]:
+    """How many models it takes to see the fault FAULTS[number], and what the last one says; (0, "") for none."""
+    registry = registry_of(())
+    with planted(FAULTS[number]):
+        for count in range(most):
+            said = failure(random_model(seed + count, registry), registry)
+            if said:
+                return count + 1, said
+    return 0, ""
+
+
+def _one(task: tuple[int, int]) -> tuple[int, tuple[int, str]]:
+    return task[0], caught_after(*task)
+
+
+def show(seed: int, jobs: int) -> int:
+    """Print what becomes of every fault; the exit code."""
+    missed = 0
+    for number, (count, said) in each(_one, [(n, seed) for n in range(len(FAULTS))], jobs):
+        missed += not count
+        first = said.splitlines()[0][:100] if said else ""
+        click.echo(
+            f"{f'model {count}' if count else 'MISSED':>9}  {FAULTS[number].what}" + (f": {first}" if first else "")
+        )
+    click.echo(f"{len(FAULTS) - missed} of {len(FAULTS)} faults caught")
+    return 1 if missed else 0
