@@ -17,6 +17,7 @@ from core.loader import load_registry
 from core.op import Op, Param, Reference
 from core.registry import Registry
 from core.testing.check import VariantReport, check_variant
+from core.testing.compare import BOUNDS, bounds_for, difference
 from core.testing.pattern import Compared, Scene, region, seen
 
 # --- what can be seen in values --------------------------------------------------------------------------------------
@@ -444,3 +445,10 @@ def test_lines_and_loops_that_no_example_reaches_are_told_unless_they_are_declar
     assert "student.cu:11: no example runs this line: for (int i = c; i < C; i++) y[i] = s[c] * i;" in report.gaps[0]
     type(student).uncovered = {report.gaps[0].partition("line: ")[2]: "no row is that long"}
     assert check_variant(op, student, held, **how).gaps == []
+
+
+def test_a_few_elements_of_bf16_may_all_be_rounded_the_same_way() -> None:
+    default = BOUNDS["bf16"]
+    assert bounds_for(default, "bf16", 3).projection == 2.0**-8 and bounds_for(default, "bf16", 16) == default
+    assert bounds_for(BOUNDS["f32"], "f32", 3) == BOUNDS["f32"]
+    assert difference(np.array([1.01]), np.array([1.0])).exceeds(bounds_for(default, "bf16", 1))

@@ -55,6 +55,17 @@ def bounds_of(variant: Variant, dtype: str) -> Bounds:
     return Bounds(asked, default.projection * max(1.0, asked / default.norm))
 
 
+FEW = 16  # elements whose rounding errors need not average out
+ONE_ROUNDING = 2.0**-8  # the largest relative error of one rounding to bf16
+
+
+def bounds_for(bounds: Bounds, dtype: str, size: int) -> Bounds:
+    """The bounds for a tensor of so many elements: of few, all may be rounded the same way."""
+    if dtype != "bf16" or size >= FEW:
+        return bounds
+    return Bounds(bounds.norm, max(bounds.projection, ONE_ROUNDING))
+
+
 @dataclass(frozen=True)
 class Difference:
     """norm and projection as in Bounds; `index`, `got`, `want` and `relative` are of the worst element.

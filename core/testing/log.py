@@ -22,7 +22,7 @@ import core
 from core.errors import CoreError, words_of
 from core.op import Variant
 from core.registry import shorten
-from core.testing.compare import EPSILON, Array, bounds_of, difference
+from core.testing.compare import EPSILON, Array, bounds_for, bounds_of, difference
 from core.testing.pattern import Compared, Scene, region, seen
 from core.testing.runner import OTHER, Outcome, unwritten
 from core.testing.trial import PLAIN, UNITS, Asked, Training, Trial
@@ -140,7 +140,7 @@ def compare(
     if not np.any(want):
         compare_to_zero(log, check, trial, name, got, note)
         return
-    bounds = bounds_of(trial.variant, trial.dtype)
+    bounds = bounds_for(bounds_of(trial.variant, trial.dtype), trial.dtype, got.size)
     found = difference(got, want)
     if not found.exceeds(bounds) or not found.exceeds(bounds, (excuse or trial.excuse)(name)):
         log.passed(check, found.norm)

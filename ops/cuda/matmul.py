@@ -68,6 +68,9 @@ class MatmulRegister(Variant):
     reads = ("x", "weight")
     can_add = ("x",)
     examples = [
+        {"x": (128, 1031), "features": 128},  # the op's large ones are too small the other way
+        {"x": (1031, 8), "features": 128},
+        {"x": (128, 8), "features": 1031},
         {"x": (129, 20), "features": 128},  # two tiles one way, all on 16 bytes
         {"x": (128, 15), "features": 135},  # the other way, on none
     ]
