@@ -87,19 +87,19 @@ MISTAKES = {
     ),
     # the launchers
     "a bare int": Mistake(
-        "py", "i32(n), i32(t.C), grid", "n, i32(t.C), grid", "forward",
+        "py", "u64(n), i32(t.C), grid", "n, i32(t.C), grid", "forward",
         ("wave.naive forward", "launch('forward'", "argument 4 is the bare int", "write i32("), 'launch("forward"',
     ),
     "a flag that has no type": Mistake(
         "py", "i32(t.add_dx)", "t.add_dx", "forward", ("argument 7 is False", "write i32("), 'launch("dx"'
     ),
     "an argument too few": Mistake(
-        "py", "i32(n), i32(t.C), grid", "i32(n), grid", "forward",
+        "py", "u64(n), i32(t.C), grid", "u64(n), grid", "forward",
         ("has 4 arguments; the kernel takes 5", "const elem* weight"), 'launch("forward"',
     ),
     "tensors in the wrong order": Mistake(
-        "py", "t.y, t.x, t.weight, i32(n)", "t.y, t.x, i32(n), t.weight", "forward",
-        ("argument 3 is a scalar of int32; the kernel takes `const elem* weight`",), 'launch("forward"',
+        "py", "t.y, t.x, t.weight, u64(n)", "t.y, t.x, u64(n), t.weight", "forward",
+        ("argument 3 is a scalar of uint64; the kernel takes `const elem* weight`",), 'launch("forward"',
     ),
     "a kernel's name misspelt": Mistake(
         "py", 'launch("forward"', 'launch("forwrd"', "forward",
@@ -160,7 +160,7 @@ MISTAKES = {
         "__syncthreads(); //",
     ),
     "a null pointer": Mistake(
-        "py", "t.x, t.weight, i32(n)", "t.x, None, i32(n)", "forward", ("a null pointer", "kernel forward")
+        "py", "t.x, t.weight, u64(n)", "t.x, None, u64(n)", "forward", ("a null pointer", "kernel forward")
     ),
 }  # fmt: skip
 # found by compiling for architectures, which takes a while: one of them
