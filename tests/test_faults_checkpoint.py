@@ -819,18 +819,18 @@ def test_a_changed_kernel_source_or_version_is_shown_when_a_run_goes_on(
     plugin = here / "mine" / "__init__.py"
     asked = {"out": Path("run"), "resume": True, "plugins": ["mine"]}
     plugin.write_text(PLUGIN.replace("FACTOR", "1.0"))
-    assert train("train.recompute=[]", stop_after=2, **asked) == 143
+    assert train("train.recompute=[]", "train.check=false", stop_after=2, **asked) == 143
     record = json.loads((here / "run/variants.json").read_text())
     assert record["nodes"]["h.0.act"] == "mine"
     made = checkpoint.find(here / "run").state["made_with"]
     assert made == record["made_with"]
     assert {"source mine/__init__.py", "source ops/gelu.py", "plugin mine", "numpy", "device"} <= set(made)
-    assert train("train.recompute=[]", stop_after=3, **asked) == 143
+    assert train("train.recompute=[]", "train.check=false", stop_after=3, **asked) == 143
     assert "change since the checkpoint: source" not in log(here / "run")
     plugin.write_text(PLUGIN.replace("FACTOR", "2.0"))
     monkeypatch.setattr(np, "__version__", "0.1")
     monkeypatch.setattr("core.train.provenance._version", lambda package: "0.1")
-    assert train("train.recompute=[]", stop_after=4, **asked) == 143
+    assert train("train.recompute=[]", "train.check=false", stop_after=4, **asked) == 143
     text = log(here / "run")
     assert f"change since the checkpoint: source mine/__init__.py: {made['source mine/__init__.py']} -> " in text
     assert f"change since the checkpoint: numpy: {made['numpy']} -> 0.1" in text

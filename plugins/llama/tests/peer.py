@@ -267,7 +267,7 @@ class Peer:
         fresh = self.compute()
         assert set(fresh) == set(self.golden)
         far = {name: distance(fresh[name], value) for name, value in self.golden.items()}
-        assert max(far.values()) < 1e-6, far
+        assert max(far.values()) < 4e-6, far  # f32 sums are taken in another order on another CPU
 
     def agrees(self, choice):
         """Logits, loss and every gradient."""
