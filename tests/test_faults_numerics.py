@@ -35,7 +35,7 @@ from core import Op, Reference, Schedule
 HARM = {"nan": math.nan, "inf": math.inf, "large": 1e23, "spike": 1e3, "nothing": 0.0}
 once = []
 faulty = Op("faulty", inputs={"x": "..."}, outputs={"y": "..."}, uses=("random",), examples=[{"x": (2, 3)}],
-            attrs={"harm": "nan", "backward": False, "first": 3, "last": 3, "row": 0, "once": False})
+            padding=("...",), attrs={"harm": "nan", "backward": False, "first": 3, "last": 3, "row": 0, "once": False})
 
 class Faulty(Reference):
     op = "faulty"
@@ -98,6 +98,7 @@ tokenizer = "bytes"
 steps = 6
 tokens_per_step = 64
 checkpoint_every = 2
+check = false  # the op is wrong on purpose
 [detect]
 window = 8
 loss_z = 50.0

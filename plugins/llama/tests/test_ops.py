@@ -62,7 +62,8 @@ def test_kernels_turn_by_exact_angles_however_far_a_text_goes(kernel: str, posit
     steps = ",".join(f"{round(v / (2 * math.pi) * 2**64)}ull" for v in w.tolist())
     x = np.random.default_rng(0).standard_normal(8).astype(np.float32)
     y, start = np.zeros_like(x), np.array([position], np.int32)
-    sizes = [np.int32(n) for n in (1, 0, *((4,) if kernel == "naive_turn" else ()), 1, 1, 1)]
+    counts = [np.uint64(4)] if kernel == "naive_turn" else []
+    sizes = [np.int32(1), np.int32(0), *counts, *(np.int32(1) for _ in range(3))]
     sim.run(ROPE, kernel, 1, 32, [y, x, start, *sizes], defines={"STEPS": f"{{{steps}}}"})
     x1, x2, a = x[:4], x[4:], position * w
     turned = np.concatenate([x1 * np.cos(a) - x2 * np.sin(a), x2 * np.cos(a) + x1 * np.sin(a)])
