@@ -606,6 +606,8 @@ OWN_SOURCE = "compiles the source of a variant that is loaded, with one change, 
 RUNS_CODE = {
     ("core/testing/mutants_cpu.py", "compile"): OWN_SOURCE,
     ("core/testing/mutants_cpu.py", "exec"): OWN_SOURCE,
+    ("core/testing/graph_faults.py", "compile"): OWN_SOURCE,
+    ("core/testing/graph_faults.py", "exec"): OWN_SOURCE,
 }
 
 

@@ -20,8 +20,9 @@ ELEMENTS = 64 * 1024  # of a block: fewer calls a block cost more than L2 gives 
 
 def squares(rows, sums):
     """sums[i] = the sum of rows[i]^2, in the rows' own type; in f64 where the squares leave its range, or are all 0."""
-    np.vecdot(rows, rows, out=sums, dtype=rows.dtype)
-    for i in np.flatnonzero(~((sums > LEAST) & (sums < np.inf))):
+    found = np.vecdot(rows, rows, dtype=rows.dtype)
+    sums[...] = found
+    for i in np.flatnonzero(~((found > LEAST) & (found < np.inf))):
         row = rows[i].astype(np.float64)
         sums[i] = np.dot(row, row)
 
@@ -31,7 +32,7 @@ class GlobalNormBlocked(Variant):
 
     op, name, device = "global_norm", "blocked", "cpu"
     dtypes = ("f32", "f64")
-    examples = [{"grad": (65 * ROW + 64,), "clip": 0.1}]
+    examples = [{"grad": (65 * ROW + 64,), "clip": 0.1}, {"grad": (2 * ROW,), "clip": 0.1}]  # with a rest, and without
 
     def workspace(self, t):
         return cdiv(t.n, ROW) * 8
