@@ -5,7 +5,8 @@
 
 A round is one run: first undisturbed, then in a folder of its own with kills, signals, stops and full disks at random
 instants, each followed by `core train --resume`. At its end, the sha256 of each tensor file, every metric but times,
-and every sample must be those of the undisturbed run. The seed of a round is printed before it begins. POSIX only.
+and every sample must be those of the undisturbed run, but for a validation or a sample that a signal cut short.
+The seed of a round is printed before it begins. POSIX only.
 """
 
 from __future__ import annotations
