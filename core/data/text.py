@@ -82,7 +82,7 @@ def corpus_digest(documents: Sequence[Document]) -> str:
 def text_document(path: Path, notes: list[str], reading: Reading = WHOLE) -> Document:
     """A text file as a document, or as several; reading it may add to `notes`.
 
-    DataError for what is no file, and for a .jsonl where `reading` names no field.
+    DataError for a path without a file, and for a .jsonl where `reading` names no field.
     """
     if not path.is_file():
         raise DataError(
@@ -199,7 +199,7 @@ def _marked_blocks(path: Path, encoding: str) -> Iterator[str]:
 
 
 def _no_field(path: Path) -> str:
-    """DataError for a .jsonl whose texts' field nobody named, with the fields of its first line."""
+    """DataError for a .jsonl without a named text field; the message has the fields of its first line."""
     try:
         with path.open("rb") as file:
             first = parse_json(file.readline(BLOCK_BYTES))

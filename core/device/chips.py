@@ -111,7 +111,7 @@ class Arch(NamedTuple):
 
 
 def parse_arch(name: str) -> Arch:
-    """Raises BuildError for what is no architecture."""
+    """Raises BuildError for a word that names no architecture."""
     match = re.fullmatch(r"sm_(\d{2,3})([af+]?)", name)
     if match is None:
         raise BuildError(f'"{name}" is not an architecture such as sm_86, sm_90a or sm_100f')

@@ -150,7 +150,7 @@ def guarded(program: Program, ins: Instruction, step: Step, special: set[int]) -
 
 
 def _guarded_move(program: Program, ins: Instruction, step: Step) -> Step:
-    """A copy is as busy as what it copies, and the same value; a constant is one that nobody has touched."""
+    """A copy is as busy as what it copies, and the same value; a constant counts as untouched."""
     (to,) = numbers(program, [ins.operands[0]])
     of = numbers(program, [ins.operands[1]])
 

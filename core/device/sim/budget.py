@@ -28,7 +28,7 @@ SLICE = 1 << 14  # blocks of instructions between two looks at the limit
 
 
 def default_limit() -> int:
-    """LIMIT, or what the environment says. Raises UsageError for what is no number."""
+    """LIMIT, or the environment's value. Raises UsageError for a value that is not a number."""
     return variables.count(VARIABLE) or LIMIT
 
 
@@ -41,7 +41,7 @@ class Turns:
         self.by_block: Array | None = np.zeros(blocks, np.int64) if blocks else None
 
     def blocks_of(self, g: Group) -> Array | None:
-        """The thread blocks of the lanes concerned; None where nobody asks."""
+        """The thread blocks of the lanes concerned; None where they are not counted."""
         return None if self.by_block is None else np.unique(g.block[g.indices()])
 
     def over(self, limit: int, blocks: int) -> bool:

@@ -203,7 +203,7 @@ def _place_shared(program: Program) -> None:
 
 
 def _part_shared(program: Program) -> None:
-    """Put a zone that belongs to nobody behind each static shared variable, so that strict mode sees an index that runs
+    """Put an unowned zone behind each static shared variable, so that strict mode sees an index that runs
     from one into the next. Zones keep alignment and banks, and count in no size but `zones`."""
     placed = sorted((at, name) for name, (space, at) in program.places.items() if space == "shared")
     static = [name for _, name in placed if program.sizes.get(name)]

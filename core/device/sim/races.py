@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from core.device.sim.group import Group
 
 WEAK, VOLATILE, STRONG = 0, 1, 2  # how much an access may meet others without being ordered
-UNKNOWN = np.iinfo(np.int32).max  # the time of a write that nobody can know of yet
+UNKNOWN = np.iinfo(np.int32).max  # the time of a write that is not ordered yet
 
 
 @dataclass

@@ -60,7 +60,7 @@ class Shadow:
         return np.where(found, lane, -1)
 
     def lane(self, place: int, warp: int) -> int:
-        """The lane of a warp that read a place last, if nobody else did since; -1 where that is not known."""
+        """The lane of a warp that read a place last, if no other lane did since; -1 where that is not known."""
         before = int(self.latest[place])
         return before % SEVERAL if before >> (LANES_BITS + TIME_BITS) == warp + 1 else -1
 
