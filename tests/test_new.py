@@ -15,7 +15,6 @@ import pytest
 import tomli
 
 import core.cli as cli
-from core.cli.excerpt import class_excerpt, kernels_excerpt, without
 from core.device.nvrtc import SIMULATED, compile_all
 from core.graph import load_model
 from core.loader import load_registry
@@ -81,15 +80,14 @@ def test_a_new_variant_is_a_copy_that_passes_and_trains_in_the_simulator(capsys)
     assert "1 of 1 variants passed" in printed(capsys, *check, "--no-time")
     out = printed(capsys, *train, *(f"--set={key}" for key in SMALLEST))
     assert re.search(r"^ +gelu +mine +1 ", out, re.M) and "step 1/1 | loss" in out
-    source = Path("mine/gelu.cu").read_text("utf-8")
-    assert "mine_forward" in source and "vector" not in source and "naive_" not in source
+    assert 'op, name = "gelu", "mine"' in Path("mine/gelu.py").read_text("utf-8")
 
 
 def test_a_forward_alone_takes_the_rest_from_its_base(capsys):
     printed(capsys, "new", "variant", "gelu", "mine", "--base", "naive")
-    launchers, kernels = (Path(f"mine/gelu.{kind}").read_text("utf-8") for kind in ("py", "cu"))
-    assert "def forward" in launchers and "def backward" not in launchers and 'base = "naive"' in launchers
-    assert "naive_forward" in kernels and "naive_dx" not in kernels
+    mine = Path("mine/gelu.py").read_text("utf-8").partition("class GeluMine(Variant):")[2]
+    assert "def forward" in mine and "def backward" not in mine and 'base = "naive"' in mine
+    assert REGISTRY.variant("gelu", "naive").folder not in load_registry(["mine"]).variant("gelu", "mine").sources
     assert check_op("gelu.mine", plugins=["mine"]).passed
 
 
@@ -120,7 +118,7 @@ def test_a_copied_forward_launches_kernels_that_it_has(op, base, capsys, monkeyp
     printed(capsys, "new", "variant", op, "mine", "--base", base, "--out", "fore")
     registry = load_registry(["fore"])
     trials, _ = trials_of(registry.op(op), registry.variant(op, "mine"), registry)
-    launched = {k.name: k for k in (launch.kernel for launch in launches_of(trials)) if k.source.parent.name == "fore"}
+    launched = {k.name: k for k in (launch.kernel for launch in launches_of(trials)) if "fore" in k.source.parts}
     assert launched
     for kernel, compiled in zip(launched.values(), compile_all((k, SIMULATED) for k in launched.values()), strict=True):
         assert kernel.name in compiled.names
@@ -128,8 +126,7 @@ def test_a_copied_forward_launches_kernels_that_it_has(op, base, capsys, monkeyp
 
 def test_a_copy_of_kernels_from_two_files_has_both_since_each_is_compiled_with_macros_of_its_own(capsys):
     printed(capsys, "new", "variant", "attention", "mine", "--from", "flash", "--out", "two")
-    assert {path.name for path in Path("two").glob("*.cu")} == {"attention_flash.cu", "attention.cu"}
-    assert 'source = ("attention_flash.cu", "attention.cu")' in Path("two/attention.py").read_text("utf-8")
+    assert {path.name for path in Path("two").glob("*.cu*")} == {"attention_flash.cu", "attention.cu", "mma.cuh"}
     sources = load_registry(["two"]).variant("attention", "mine").sources["forward"]
     assert [path.name for path in sources] == ["attention_flash.cu", "attention.cu"]
 
@@ -227,60 +224,39 @@ def test_what_cannot_be_made_says_what_to_do(words, says, capsys):
     assert not list(Path().iterdir())
 
 
-# --- taking code out of a file ---------------------------------------------------------------------------------------
-
-SOURCE = """// The file's header.
-
-constexpr int WIDTH = 4, DEPTH = 2;  // two
-enum { FIRST, SECOND = 3 };
-#define TWICE(x) ((x) + (x))
-
-// half of it
-__device__ inline float half(float x) { return x / 2; }
-
-template <int N>
-struct Row {
-    float values[N];
-};
-
-__device__ inline float sum(Row<DEPTH>& row) { return row.values[FIRST]; }
-
-// --- kernels ---
-
-extern "C" __global__ void __launch_bounds__(128) used(float* y,
-                                                       int n) {
-    Row<DEPTH> row;
-    float half = n;
-    y[0] = TWICE(sum(row)) + half;
-}
-
-extern "C" __global__ void unused(float* y) { y[0] = half(WIDTH); }
-"""
+# --- a copy is a copy ------------------------------------------------------------------------------------------------
 
 
-def test_kernels_come_with_what_they_use_and_nothing_else():
-    found = kernels_excerpt(SOURCE, ["used"])
-    assert all(
-        text in found for text in ("DEPTH = 2;  // two", "enum {", "TWICE(x)", "struct Row", "float sum(", "used")
+def test_a_copy_has_the_files_whole_and_two_lines_differ(capsys):
+    printed(capsys, "new", "variant", "gelu", "mine", "--from", "vector")
+    before = Path(REGISTRY.variant("gelu", "vector").folder, "gelu.py").read_text("utf-8").splitlines()
+    after = Path("mine/gelu.py").read_text("utf-8").splitlines()
+    gone, new = [line for line in before if line not in after], [line for line in after if line not in before]
+    assert gone == ["class GeluVector(GeluNaive):", '    name, priority = "vector", 10']
+    assert new[:2] == ["class GeluMine(GeluNaive):", '    name = "mine"'] and new[2].startswith("    priority = -1")
+    for name in ("gelu.cu", "gelu.cuh"):
+        source = Path(REGISTRY.variant("gelu", "vector").folder, name)
+        assert Path("mine", name).read_bytes() == source.read_bytes()
+    assert [v for v in load_registry(["mine"]).variants["gelu"] if v not in REGISTRY.variants["gelu"]] == ["mine"]
+
+
+def test_modules_above_the_copied_one_keep_their_places(capsys):
+    printed(capsys, "new", "variant", "gelu", "mine", "--from", "blocked")
+    assert {"cpu/gelu.py", "gelu.py", "erf.py"} <= {
+        p.relative_to("mine").as_posix() for p in Path("mine").rglob("*.py")
+    }
+    assert "from .cpu import gelu" in Path("mine/__init__.py").read_text("utf-8")
+
+
+def test_a_value_of_the_package_itself_has_no_place_in_a_copy(capsys, workplace):
+    plugin = workplace / "toy"
+    plugin.mkdir()
+    (plugin / "__init__.py").write_text("LANES = 4\nfrom . import slow\ndef core_variants(): return [slow.Slow]\n")
+    (plugin / "slow.py").write_text(
+        "from core import Variant\nfrom . import LANES\nclass Slow(Variant):\n"
+        '    op, name, device = "gelu", "slow", "cpu"\n'
+        "    def forward(self, t, launch): launch(lambda: None)\n"
+        "    def backward(self, t, launch): launch(lambda: None)\n"
     )
-    assert all(text not in found for text in ("unused", "half of it", "header", "---"))
-    assert "half of it" in kernels_excerpt(SOURCE, ["unused"]) and "Row" not in kernels_excerpt(SOURCE, ["unused"])
-
-
-def test_kernels_that_a_macro_makes_are_taken_with_the_whole_file():
-    assert kernels_excerpt(SOURCE, ["used", "made_by_a_macro"]) == SOURCE
-
-
-def test_a_class_comes_with_its_parents_helpers_and_imports():
-    cls = type(REGISTRY.variant("gelu", "vector"))
-    found = class_excerpt(cls)
-    text = "\n".join(found.parts)
-    assert "class GeluNaive(Variant)" in text and "WIDEST = " in text and "def width" not in text
-    assert found.header() == "from core import Variant, cdiv, i32, u64"
-    assert sys.modules[cls.__module__].__doc__ not in text
-
-
-def test_names_leave_a_class_alone_or_out_of_a_tuple():
-    assert without('    op, name, device = "a", "b", "cpu"', ("op", "name")) == '    device = "cpu"'
-    assert without("    priority = 3", ("priority",)) == ""
-    assert without("    reads = ('x',)", ("op",)) == "    reads = ('x',)"
+    said = refused(capsys, "new", "variant", "gelu", "mine", "--from", "slow", "--plugin", "toy")
+    assert "import LANES" in said and not Path("mine").exists()

@@ -6,12 +6,10 @@ one that is there. Nothing that exists is overwritten.
 
 from __future__ import annotations
 
-import ast
 import builtins
 import keyword
-import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
 from string import Template
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from core.cli.copying import WHY_EXAMPLES, copy_of, written_class
 from core.cli.show import plugin_option
 from core.errors import BuildError, UsageError
 from core.op import NAME, Op, Reference, Variant
@@ -128,7 +127,7 @@ def new_variant(op: str, name: str, out: Path | None, source: str, base: str, pl
     if source and base:
         raise UsageError("--from and --base cannot both be given", hint="--base copies that variant's forward")
     start = _model_of(registry, op, source or base)
-    _write(folder, _variant_files(registry, schema, start, name, bool(base)))
+    _write(folder, _variant_files(schema, start, name, bool(base)))
     given = " ".join(f"--plugin {path}" for path in (*plugin, _typed(folder)))
     device = " --device sim" if start.device == "cuda" else ""
     _next(
@@ -241,77 +240,17 @@ def _model_of(registry: Registry, op: str, asked: str) -> Variant:
     )
 
 
-PRIORITY = "    priority = -1  # runs only when asked for; above 10, it becomes what `auto` takes\n"
-
-
-def _variant_files(registry: Registry, op: Op, start: Variant, name: str, forward_only: bool) -> dict[str, str]:
-    """name -> text of a plugin with one variant that does what `start` does."""
-    from core.cli.excerpt import class_excerpt
-
-    cls = _class_of(start)
-    title = cls.__name__.removesuffix(_title(start.name)) + _title(name)
-    text = _forward_class(cls, op, name, title) if forward_only else _whole_class(cls, op, name, title)
-    owner = _owner_of_forward(cls) if forward_only else cls
-    taken = class_excerpt(owner, text)
-    sources = start.sources.get("forward", ())
-    kernels = _kernels(registry, op, start, forward_only, "\n".join(taken.parts)) if sources else []
-    part = "the forward" if forward_only else "a copy"
-    said = f'"""{op.name}.{name}, which started as {part} of {start.op}.{start.name}."""'
-    whole = "\n\n".join([said, taken.header(), *_spaced(taken.parts)]) + "\n"
-    cuda = _homes(op, start, kernels) if sources else {}
-    if len(cuda) > 1 or (not forward_only and _inherits_source(cls)):
-        whole = whole.replace(PRIORITY, PRIORITY + _source_line(list(cuda)), 1)
-    renamed = {} if forward_only else {k: _renamed(k, start.name, name) for k in kernels}
-    words = {"op": op.name, "name": name, "title": title}
-    files = {
+def _variant_files(op: Op, start: Variant, name: str, forward_only: bool) -> dict[str, str]:
+    """path -> text of a plugin with one variant that does what `start` does."""
+    title = written_class(start).__name__.removesuffix(_title(start.name)) + _title(name)
+    copied = copy_of(start, name, title, _examples(op), forward_only)
+    package, _, module = copied.module.rpartition(".")
+    words = {"op": op.name, "name": name, "title": title, "package": package, "module": module}
+    return {
         "__init__.py": _filled("variant/__init__.py", words),
-        f"{op.name}.py": _rename_in_launchers(whole, renamed, start.name, name),
+        **copied.files,
         f"test_{op.name}_{name}.py": _filled("variant/test.py", words),
     }
-    for file, (text_of_source, own) in cuda.items():
-        files[file] = _cuda(text_of_source, own, renamed, op, start, name)
-    return files
-
-
-def _spaced(parts: list[str]) -> list[str]:
-    """Two empty lines around classes and functions."""
-    block = re.compile(r"(?:#[^\n]*\n)*(?:class|def|@)")
-    blocks = [bool(block.match(part)) for part in parts]
-    return [f"\n{part}" if here or before else part
-            for part, here, before in zip(parts, blocks, [False, *blocks], strict=False)]  # fmt: skip
-
-
-def _class_of(variant: Variant) -> type:
-    """The class as its author wrote it, which `base` may have wrapped."""
-    found = type(variant)
-    written: type = getattr(sys.modules[found.__module__], found.__name__, found)
-    return written
-
-
-def _owner_of_forward(cls: type) -> type:
-    return next(c for c in cls.__mro__ if "forward" in vars(c))
-
-
-def _head(op: Op, name: str, title: str, parents: str, doc: str) -> str:
-    return f'class {title}({parents}):\n    """{doc}"""\n\n    op, name = "{op.name}", "{name}"\n{PRIORITY}'
-
-
-def _whole_class(cls: type, op: Op, name: str, title: str) -> str:
-    from core.cli.excerpt import members, without
-
-    parents = ", ".join(parent.__name__ for parent in cls.__bases__)
-    doc = (cls.__doc__ or "Say here what this one does better, and what limits it.").strip()
-    body = [without(text, ("op", "name", "priority", "source")) for text, _ in members(cls)]
-    held = [f"{WHY_EXAMPLES}{text}" if text.lstrip().startswith("examples") else text for text in body]
-    own = [] if held != body else [_examples(op)]
-    return _head(op, name, title, parents, doc) + _joined([*own, *held])
-
-
-# what a copy says about its own examples
-WHY_EXAMPLES = """\
-    # Checked besides the op's own. Give sizes just beyond each block, tile and stride of these kernels: what is wrong
-    # only behind them passes on everything smaller. `core check --shape` tries sizes without writing them down.
-"""
 
 
 def _examples(op: Op) -> str:
@@ -328,105 +267,8 @@ def _examples(op: Op) -> str:
     except BuildError:
         longer = largest
     text = ", ".join(f'"{k}": {_literal(v)}' for k, v in longer.items())
-    return f"{WHY_EXAMPLES}    examples = [{{{text}}}]"
+    return f"{WHY_EXAMPLES}    examples = [{{{text}}}]\n"
 
 
 def _literal(value: object) -> str:
     return f'"{value}"' if isinstance(value, str) else repr(value)
-
-
-def _inherits_source(cls: type) -> bool:
-    return any("source" in vars(parent) and parent is not Variant for parent in cls.__mro__[1:])
-
-
-def _source_line(files: Sequence[str]) -> str:
-    quoted = ", ".join(f'"{file}"' for file in files)
-    return f"    source = {quoted if len(files) == 1 else f'({quoted})'}\n"
-
-
-def _forward_class(cls: type, op: Op, name: str, title: str) -> str:
-    from core.cli.excerpt import members
-
-    base = str(getattr(cls, "name", ""))
-    doc = f"A forward of its own; all that is not here, backward too, is {base}'s."
-    forward = [text for text, names in members(_owner_of_forward(cls)) if names == ["forward"]]
-    return _head(op, name, title, "Variant", doc) + f'    base = "{base}"\n' + _joined([_examples(op), *forward])
-
-
-def _joined(body: list[str]) -> str:
-    lines = ""
-    for text in filter(None, body):
-        lines += ("\n" if text.lstrip().startswith(("def", "@")) else "") + text + "\n"
-    return lines.rstrip("\n")
-
-
-def _kernels(registry: Registry, op: Op, start: Variant, forward_only: bool, launchers: str) -> list[str]:
-    """The kernels of the variant's own files that it launches at its examples, and those that `launchers` name."""
-    from core.cli.excerpt import kernels_in
-    from core.device.nvrtc import whole_text
-    from core.testing.check import trials_of
-    from core.testing.compiles import launches_of
-
-    sources = start.sources["forward"]
-    trials, _ = trials_of(op, start, registry)
-    launches = [x for x in launches_of(trials) if x.kernel.source in sources]
-    own = [x.kernel.name for x in launches if not forward_only or x.method == "forward"]
-    literals = [n.value for n in ast.walk(ast.parse(launchers)) if isinstance(n, ast.Constant)]
-    written = {name for path in sources for name in kernels_in(whole_text(path))}
-    return list(dict.fromkeys([*own, *(name for name in literals if name in written)]))
-
-
-def _renamed(kernel: str, old: str, new: str) -> str:
-    return f"{new}_{kernel.removeprefix(f'{old}_')}" if kernel.startswith(f"{old}_") else kernel
-
-
-def _rename_in_launchers(text: str, renamed: Mapping[str, str], old: str, new: str) -> str:
-    for kernel, now in renamed.items():
-        text = re.sub(rf'"{kernel}"', f'"{now}"', text)
-    if any(kernel != now for kernel, now in renamed.items()):  # kernels = "naive", which f-strings make names of
-        text = re.sub(rf'^(    (?!base\b)\w.*= .*)"{old}"', rf'\1"{new}"', text, flags=re.MULTILINE)
-    return text
-
-
-def _homes(op: Op, start: Variant, kernels: Sequence[str]) -> dict[str, tuple[str, list[str]]]:
-    """The files of a copy: name -> (the source's text with its headers, the kernels that come from it).
-
-    One file is called like the op; several keep their names, since each is compiled with macros of its own.
-    """
-    from core.cli.excerpt import kernels_in
-    from core.device.nvrtc import whole_text
-
-    texts = {path.name: whole_text(path) for path in start.sources["forward"]}
-    if not kernels:
-        raise BuildError(f"{start.op}.{start.name} launches no kernel of {', '.join(texts)} at its examples")
-    first = next(iter(texts))  # which also has those that a macro writes
-    home = {k: next((file for file, text in texts.items() if k in kernels_in(text)), first) for k in kernels}
-    found = {
-        file: (text, [k for k in kernels if home[k] == file]) for file, text in texts.items() if file in home.values()
-    }
-    return found if len(found) > 1 else {f"{op.name}.cu": next(iter(found.values()))}
-
-
-def _cuda(whole: str, kernels: list[str], renamed: Mapping[str, str], op: Op, start: Variant, name: str) -> str:
-    from core.cli.excerpt import kernels_excerpt
-
-    text = _rename_kernels(kernels_excerpt(whole, kernels), renamed)
-    return (
-        f"// Kernels of {op.name}.{name}, which started as those of {start.op}.{start.name}.\n"
-        "// The core puts prelude.cuh in front: `elem`, float or bf16, which reads as a float; sums over warps.\n"
-        f"//\n// {', '.join(renamed.get(kernel, kernel) for kernel in kernels)}\n\n{text}"
-    )
-
-
-def _rename_kernels(text: str, renamed: Mapping[str, str]) -> str:
-    """Kernels under their new names, parameters on further lines still below the first."""
-    lines, shift = [], 0
-    for line in text.splitlines():
-        moved = line if shift == 0 else " " * max(len(line) - len(line.lstrip()) + shift, 0) + line.lstrip()
-        for kernel, now in renamed.items():
-            if re.search(rf"\b{kernel}\(", line):
-                shift = len(now) - len(kernel)
-            moved = re.sub(rf"\b{kernel}\b", now, moved)
-        lines.append(moved)
-        shift = shift if line.endswith(",") else 0
-    return "\n".join(lines) + "\n"
