@@ -42,13 +42,14 @@ def command(
     On cuda nothing runs and no GPU is needed: every kernel is compiled for --arch.
 
     With NODE (`core plan configs/tiny.toml h.3.fc`): the way from its line in the model's TOML to its op, its
-    variant's launchers and its kernels, file and line, and why the other variants were not taken.
+    variant's launchers, and each kernel that they launch, forward and backward: name, file and line, grid, block, the
+    tensors that it reads and writes. Below these, why the other variants were not taken.
     """
     from core.config import load_config
     from core.device.planned import PlannedDevice
     from core.graph import load_model
     from core.loader import load_registry
-    from core.plan.describe import way
+    from core.plan.way import lines, way
     from core.train.devices import choose_device
     from core.train.setup import build_engine, learning_rate
 
@@ -66,13 +67,12 @@ def command(
     capacity = engine.graph.positions if kind == "generate" else 0
     plan = engine.plan(kind, outputs, capacity)
     if node is not None:
-        steps = way(plan, node)
+        rows = way(plan, node, engine.device, engine.chooser)
         if as_json:
-            emit_json([{"what": what, "where": where} for what, where in steps])
+            emit_json(rows)
         else:
-            width = max(len(what) for what, _ in steps)
-            for what, where in steps:
-                click.echo(f"{what.ljust(width)}  {where}")
+            for line in lines(rows):
+                click.echo(line)
         return
     with meanwhile("planning" if planned is None else f"compiling kernels for {planned.arch}"):
         report = _report(loaded, engine, plan, every)

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -131,6 +132,19 @@ def aligned_empty(nbytes: int) -> Array:
     return raw[start : start + nbytes]
 
 
+@dataclass(frozen=True)
+class RowsCommand:
+    """`f` over ranges of `grain` rows of [0, n): what `launch.rows` records."""
+
+    n: int
+    grain: int
+    f: Callable[..., None]
+    scratch: int
+
+    def __call__(self) -> None:
+        POOL.run(self.n, self.grain, self.f, self.scratch)
+
+
 class Launch:
     """What a cpu launcher records into. Nothing is computed while recording."""
 
@@ -147,7 +161,7 @@ class Launch:
         BLAS belong in `call`: BLAS has threads of its own.
         """
         POOL.reserve(scratch)
-        self.commands.append(lambda: POOL.run(n, grain, f, scratch))
+        self.commands.append(RowsCommand(n, grain, f, scratch))
 
     def call(self, f: Command) -> None:
         """Run `f()` once."""
@@ -225,7 +239,7 @@ def record(
     """
     launcher = getattr(variant, method)
     if isinstance(variant, Reference):
-        return [lambda: launcher(t)]
+        return [partial(launcher, t)]
     if workspace is None and (nbytes := variant.workspace(t)):
         workspace = aligned_empty(nbytes)
     commands: list[Command] = []

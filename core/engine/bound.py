@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,8 @@ import numpy as np
 from core.device.launch import CallRecord, LaunchRecord
 from core.errors import DataError
 from core.graph import TARGETS
-from core.op import SLOT, Tensors, make_tensors
 from core.plan import Buffer, Plan, Step, trimmed
+from core.plan.record import RecordedStep, record_steps
 
 if TYPE_CHECKING:
     from core.engine.engine import Engine
@@ -43,7 +43,7 @@ class BoundPlan:
         self.engine, self.device, self.plan = engine, engine.device, plan
         self._states = states if states is not None else {}
         self._own: dict[Buffer, Any] = {}
-        self._flags: dict[bool, list[tuple[Step, Tensors, list[Any]]]] = {}
+        self._flags: dict[bool, list[RecordedStep]] = {}
         self._commands: dict[bool, Sequence[Any]] = {}
         self._arena = engine.arena_for(plan)
 
@@ -123,22 +123,23 @@ class BoundPlan:
         """Replay one micro-step."""
         self._bind()
         if first not in self._commands:
-            recorded = [c for _, _, commands in self._recorded(first) for c in commands]
+            recorded = [c for recorded in self._recorded(first) for c in recorded.commands]
             self._commands[first] = self.engine.captured(recorded)
         self.device.run(self._commands[first])
 
     def launches(self) -> list[Any]:
         """The recorded commands of the first micro-step."""
         self._bind()
-        return [c for _, _, commands in self._recorded(True) for c in commands]
+        return [c for recorded in self._recorded(True) for c in recorded.commands]
 
     def work(self) -> tuple[int, int]:
         """Launches of the first micro-step, a library's calls among them, and the bytes that they read and write: every
         tensor that one is given counts once, and once more where it is added to. (0, 0) where nothing is launched."""
         self._bind()
         count = traffic = 0
-        for _, t, commands in self._recorded(True):
-            records = [c for c in commands if isinstance(c, LaunchRecord | CallRecord)]
+        for recorded in self._recorded(True):
+            t = recorded.t
+            records = [c for c in recorded.commands if isinstance(c, LaunchRecord | CallRecord)]
             count += len(records)
             traffic += sum(record.nbytes for record in records)
             added = [name[4:] for name, flag in vars(t).items() if name.startswith("add_d") and flag is True]
@@ -148,8 +149,9 @@ class BoundPlan:
     def trace(self, first: bool = True) -> Iterator[TraceEvent]:
         """Run one micro-step step by step."""
         self._bind()
-        for step, t, commands in self._recorded(first):
-            self.device.run(commands)
+        for recorded in self._recorded(first):
+            step, t = recorded.step, recorded.t
+            self.device.run(recorded.commands)
             if step.kind == "objective":
                 continue
             tensors = {}
@@ -160,14 +162,14 @@ class BoundPlan:
                     tensors[name] = None if array is None or buffer is None else trimmed(array, buffer.shape)
             node, op = (step.node.name, step.node.op.name) if step.node else ("", "")
             variant = step.variant.name if step.variant else ""
-            yield TraceEvent(step.kind, node, op, variant, tensors, tuple(n for n in written(step) if n in tensors))
+            yield TraceEvent(step.kind, node, op, variant, tensors, tuple(n for n in step.written if n in tensors))
 
     def timed(self) -> list[tuple[Step, float]]:
         """Run the first micro-step, each step timed by itself: (step, seconds)."""
         self._bind()
         recorded = self._recorded(True)
-        seconds = self.device.elapsed([commands for _, _, commands in recorded])
-        return [(step, taken) for (step, _, _), taken in zip(recorded, seconds, strict=True)]
+        seconds = self.device.elapsed([r.commands for r in recorded])
+        return [(r.step, taken) for r, taken in zip(recorded, seconds, strict=True)]
 
     def _bind(self) -> None:
         """See that the recorded addresses are those of the arena of now."""
@@ -176,38 +178,9 @@ class BoundPlan:
             self._flags.clear()
             self._commands.clear()
 
-    def _recorded(self, first: bool) -> list[tuple[Step, Tensors, list[Any]]]:
+    def _recorded(self, first: bool) -> list[RecordedStep]:
         if first not in self._flags:
-            steps = [s for s in self.plan.steps if first or not s.first_only]
-            self._flags[first] = [(step, *self._record(step, first)) for step in steps]
-            for value, seed in self.plan.seeds.items():
-                dot = self.device.dot_into(
-                    self.engine.control, SLOT["loss"], self.tensor(self.plan.values[value]), self.tensor(seed)
-                )
-                self._flags[first].append((Step("objective", None, None, {}), Tensors(), dot))
+            self._flags[first] = record_steps(
+                self.plan, self.device, self.engine.chooser.pick, self.tensor, self.engine.control, first
+            )
         return self._flags[first]
-
-    def _record(self, step: Step, first: bool) -> tuple[Tensors, list[Any]]:
-        tensors = {name: None if b is None else self.tensor(b) for name, b in step.tensors.items()}
-        if step.node is None or step.variant is None:
-            primitive: Callable[..., list[Any]] = getattr(self.device, step.kind)
-            arguments = [0.0] if step.kind == "fill" else [tensors["source"]]
-            return Tensors(**tensors), primitive(tensors["target"], *arguments)
-        flags: dict[str, Any] = {f"add_d{r}": False for r in (*step.node.op.inputs, *step.node.op.params)}
-        for name, flag in step.flags.items():
-            flags[name] = not first if flag == "later" else bool(flag)
-        workspace, counters = tensors.pop("workspace", None), tensors.pop("counters", None)
-        t = make_tensors(step.node.dims, tensors, **flags, node=step.node.name)
-        t.config = self.plan.choices[step.node.name].config_for(t)
-        method = "forward" if step.kind in ("forward", "recompute") else step.kind
-        return t, self.device.record(step.variant, method, t, self.engine.chooser.pick, workspace, counters)
-
-
-def written(step: Step) -> tuple[str, ...]:
-    """Schema names of what a step writes for others."""
-    if step.node is None:
-        return ("target",)
-    op = step.node.op
-    outputs = tuple(op.outputs) if step.kind != "backward" else ()
-    gradients = tuple(f"d{name}" for name in (*op.inputs, *op.params)) if "backward" in step.kind else ()
-    return outputs + gradients

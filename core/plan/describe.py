@@ -1,16 +1,12 @@
-"""A plan in words: nodes with repeats folded, choices, bytes, and the way from a node to its code."""
+"""A plan in words: nodes with repeats folded, choices, and bytes."""
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from core.errors import UsageError, did_you_mean
-from core.graph import Graph, Node
-from core.op import Variant
+from core.graph import Node
 from core.plan.choose import specs
 from core.plan.schedule import Plan
 
@@ -108,71 +104,3 @@ def table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> list[str]:
 
 def _cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-# --- from a node to its code -------------------------------------------------------------------------------------
-
-
-def way(plan: Plan, name: str) -> list[tuple[str, str]]:
-    """(what, where) pairs from a node's TOML line to its op, its variant's launchers and its kernels' source.
-
-    Raises UsageError for a node that the graph does not have.
-    """
-    graph = plan.graph
-    names = [n.name for n in graph.nodes]
-    if name not in names:
-        raise UsageError(f'{graph.name} has no node "{name}"{did_you_mean(name, names)}')
-    node = next(n for n in graph.nodes if n.name == name)
-    runs = _node_that_runs(plan, node)
-    out = [("node", f"{name}: op {node.op.name}"), ("toml", _toml_line(graph, node)), ("op", node.op.where)]
-    if runs is None:
-        return [*out, ("plan", "no request needs this node: it does not run")]
-    if runs is not node and runs.op is not node.op:
-        out += [("fused into", f"{runs.name}: op {runs.op.name} = {runs.op.replaces}"), ("op", runs.op.where)]
-    choice = plan.choices[runs.name]
-    variant = choice.variant
-    out.append(("variant", f"{variant.op}.{variant.name} on {variant.device}, chosen by {choice.why}"))
-    if config := config_of(plan, runs):
-        out.append(("config", in_words(config)))
-    for launcher in ("forward", "backward", "forward_backward"):
-        if (where := _launcher(variant, launcher)) is not None:
-            out.append((launcher, where))
-    files = dict.fromkeys(path for paths in variant.sources.values() for path in paths)
-    out += [("kernels", str(path)) for path in files]
-    for role, value in (*runs.inputs.items(), *runs.outputs.items()):
-        found = graph.values[value]
-        out.append((role, f"{value} {tuple(int(n) for n in found.shape)} {found.dtype or plan.precision}"))
-    out += [(role, f"{p} {tuple(int(n) for n in graph.parameters[p].shape)}") for role, p in runs.params.items()]
-    out += [(f"not {other}", why) for other, why in choice.rejected.items()]
-    return out
-
-
-def _node_that_runs(plan: Plan, node: Node) -> Node | None:
-    """The plan's node that computes `node`: itself, or the fused one that took its place."""
-    for candidate in plan.nodes:
-        if candidate.name == node.name:
-            return candidate
-    values, params = set(node.outputs.values()), set(node.params.values())
-    for candidate in plan.nodes:
-        shares = bool(candidate.op.replaces) and bool(params & set(candidate.params.values()))
-        if shares or values & set(candidate.outputs.values()):
-            return candidate
-    return None
-
-
-def _launcher(variant: Variant, name: str) -> str | None:
-    method = getattr(type(variant), name, None)
-    if method is None:
-        return None
-    code = inspect.unwrap(method).__code__
-    return f"{code.co_filename}:{code.co_firstlineno}"
-
-
-def _toml_line(graph: Graph, node: Node) -> str:
-    """`file:line` of the node's own line, behind what the graph says of its place."""
-    key = re.escape(node.name.rsplit(".", 1)[-1])
-    for path in reversed(graph.source.files):
-        for number, line in enumerate(Path(path).read_text("utf-8").splitlines(), 1):
-            if re.match(rf'\s*"?{key}"?\s*=\s*\{{', line):
-                return f"{path}:{number}  {line.strip()}"
-    return node.where

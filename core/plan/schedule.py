@@ -65,6 +65,23 @@ class Step:
         """Bytes that the step reads and writes, each tensor once."""
         return sum(b.nbytes for b in set(self.tensors.values()) if b is not None)
 
+    @property
+    def written(self) -> tuple[str, ...]:
+        """Schema names of what the step writes for other nodes: outputs and gradients."""
+        if self.node is None:
+            return ("target",)
+        op = self.node.op
+        outputs = tuple(op.outputs) if self.kind != "backward" else ()
+        gradients = tuple(f"d{name}" for name in (*op.inputs, *op.params)) if "backward" in self.kind else ()
+        return outputs + gradients
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """Schema names of all tensors that the step writes, those saved for its own backward included."""
+        saved = tuple(self.variant.saved) if self.variant is not None and self.kind != "backward" else ()
+        state = tuple(self.node.op.state) if self.node is not None else ()
+        return (*self.written, *saved, *state)
+
 
 @dataclass
 class Plan:

@@ -35,7 +35,8 @@ class Fault:
 
 
 BACKWARD, PLAN, FUSE, MEMORY = "core.plan.backward", "core.plan.schedule", "core.plan.fuse", "core.plan.memory"
-LAYOUT, BOUND, ENGINE, DECODE = "core.plan.layout", "core.engine.bound", "core.engine.engine", "core.engine.decode"
+LAYOUT, RECORD = "core.plan.layout", "core.plan.record"
+BOUND, ENGINE, DECODE = "core.engine.bound", "core.engine.engine", "core.engine.decode"
 
 FAULTS = (
     # who writes a gradient, and who adds
@@ -184,10 +185,10 @@ FAULTS = (
         "self.size += cdiv(place.size, GROUP) * GROUP",
         "self.size += cdiv(place.size, 8) * 8",
     ),
-    Fault("steps of the first micro-step run in all", BOUND, "if first or not s.first_only", "if True"),
+    Fault("steps of the first micro-step run in all", RECORD, "if first or not s.first_only", "if True"),
     Fault(
         "flags of later micro-steps are those of the first",
-        BOUND,
+        RECORD,
         'not first if flag == "later"',
         'False if flag == "later"',
     ),

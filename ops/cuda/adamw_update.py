@@ -9,17 +9,21 @@ class AdamWNaive(Variant):
     """One element a thread, which works out the bias corrections for itself."""
 
     op, name, priority = "adamw_update", "naive", 0
-    kernel, elements = "naive_update", 1
 
     def forward(self, t, launch):
-        flat = (t.param, t.master, t.grad, t.m, t.v, t.group, t.step, u64(t.n))
-        betas = (f64(t.beta1), f64(t.beta2))  # in double: the corrections need all their digits
-        grid = cdiv(t.n, THREADS * self.elements)
-        launch(self.kernel, *flat, *betas, f32(t.eps), f32(t.weight_decay), grid=grid, block=THREADS)
+        launch("naive_update", *arguments(t), grid=cdiv(t.n, THREADS), block=THREADS)
 
 
-class AdamWVector(AdamWNaive):
+class AdamWVector(Variant):
     """Four elements a thread, the bias corrections once a thread block; all parameters in one launch."""
 
-    name, priority = "vector", 10
-    kernel, elements = "vector_update", 4
+    op, name, priority = "adamw_update", "vector", 10
+
+    def forward(self, t, launch):
+        launch("vector_update", *arguments(t), grid=cdiv(t.n, 4 * THREADS), block=THREADS)
+
+
+def arguments(t):
+    flat = (t.param, t.master, t.grad, t.m, t.v, t.group, t.step, u64(t.n))
+    betas = (f64(t.beta1), f64(t.beta2))  # in double: the corrections need all their digits
+    return *flat, *betas, f32(t.eps), f32(t.weight_decay)

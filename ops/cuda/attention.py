@@ -72,7 +72,6 @@ class AttentionOnline(Variant):
     """No score is written: keys and values pass in tiles of shared memory, under a softmax of those seen so far."""
 
     op, name = "attention", "online"
-    kernels = "online"
     saved = {"lse": "B heads T : acc"}
     reads = ("qkv", "y", "documents")
     can_add = ("qkv",)
@@ -85,28 +84,24 @@ class AttentionOnline(Variant):
         return f"heads of {t.D} columns; at most {WIDEST} fit shared memory" if t.D > WIDEST else None
 
     def forward(self, t, launch):
-        capacity = t.T
+        self.append(t, launch)
+        launch("online_forward", *forward_arguments(t), **self.tiles(t, t.B * t.heads))
+
+    def append(self, t, launch):
+        """While decoding, the new tokens' keys and values join the KV cache first."""
         if t.start is not None:
-            capacity = t.k.shape[1]
-            cached = (t.start, i32(t.T), i32(capacity), i32(t.heads), i32(t.kv_heads), i32(t.D))
+            cached = (t.start, i32(t.T), i32(t.k.shape[1]), i32(t.heads), i32(t.kv_heads), i32(t.D))
             by_token = over(t.B * t.T, t.kv_heads * t.D)
             launch("naive_append", t.k, t.v, t.qkv, *cached, **by_token, define={"HEAD_DIM": t.D})  # the same module
-        sizes = (i32(t.T), i32(capacity), i32(t.heads), i32(t.kv_heads))
-        arguments = (t.y, t.lse, t.qkv, t.k, t.v, t.start, t.documents, *sizes, *mask(t), *scaling(t))
-        launch(f"{self.kernels}_forward", *arguments, **self.tiles(t, t.B * t.heads))
 
     def workspace(self, t):
         return t.B * t.heads * t.T * 4
 
     def backward(self, t, launch):
-        if t.dqkv is None:
-            return
-        means = launch.workspace
-        settings = (i32(t.T), i32(t.heads), i32(t.kv_heads), *mask(t), *scaling(t), i32(t.add_dqkv))
-        arguments = (t.dqkv, means, t.qkv, t.y, t.dy, t.lse, t.documents, *settings)
-        launch(f"{self.kernels}_dq", *arguments, **self.tiles(t, t.B * t.heads, backward=True))
-        arguments = (t.dqkv, means, t.qkv, t.dy, t.lse, t.documents, *settings)
-        launch(f"{self.kernels}_dkv", *arguments, **self.tiles(t, t.B * t.kv_heads, backward=True))
+        if t.dqkv is not None:
+            to_dq, to_dkv = backward_arguments(t, launch.workspace)
+            launch("online_dq", *to_dq, **self.tiles(t, t.B * t.heads, backward=True))
+            launch("online_dkv", *to_dkv, **self.tiles(t, t.B * t.kv_heads, backward=True))
 
     def tiles(self, t, heads, backward=False):
         """A thread block for each ROWS rows of each head; shared memory for one or two tensors' rows, and two tiles."""
@@ -119,7 +114,6 @@ class AttentionFlash(AttentionOnline):
     """The same launches, in bf16 on tensor cores, from Ampere on."""
 
     name, priority = "flash", 20
-    kernels = "flash"
     source = ("attention_flash.cu", "attention.cu")  # the second has the cache's kernel
     dtypes = ("bf16",)
     arch = "sm_80+"
@@ -137,6 +131,16 @@ class AttentionFlash(AttentionOnline):
         if t.D > 256:
             return f"heads of {t.D} columns; at most 256 fit shared memory and registers"
         return f"heads of {t.D} columns, which is no multiple of 8: they do not start on 16 bytes" if t.D % 8 else None
+
+    def forward(self, t, launch):
+        self.append(t, launch)
+        launch("flash_forward", *forward_arguments(t), **self.tiles(t, t.B * t.heads))
+
+    def backward(self, t, launch):
+        if t.dqkv is not None:
+            to_dq, to_dkv = backward_arguments(t, launch.workspace)
+            launch("flash_dq", *to_dq, **self.tiles(t, t.B * t.heads, backward=True))
+            launch("flash_dkv", *to_dkv, **self.tiles(t, t.B * t.kv_heads, backward=True))
 
     def configs(self, t):
         """Best guess first: 32 rows a warp where that fills a chip, 16 where it does not, or where 64 rows are all."""
@@ -156,6 +160,19 @@ class AttentionFlash(AttentionOnline):
         define = {**shape, "BLOCKS": blocks, "HEAD_DIM": t.D, "BACKWARD": int(backward)}
         threads = 32 * shape["WARPS_I"] * shape["WARPS_J"]
         return {"grid": heads * cdiv(t.T, rows), "block": threads, "smem": 2 * elements, "define": define}
+
+
+def forward_arguments(t):
+    """Those of `online` and `flash` alike."""
+    sizes = (i32(t.T), i32(t.T if t.start is None else t.k.shape[1]), i32(t.heads), i32(t.kv_heads))
+    return t.y, t.lse, t.qkv, t.k, t.v, t.start, t.documents, *sizes, *mask(t), *scaling(t)
+
+
+def backward_arguments(t, means):
+    """Those of the two kernels of backward; means: B heads T floats, which the first writes and the second reads."""
+    settings = (i32(t.T), i32(t.heads), i32(t.kv_heads), *mask(t), *scaling(t), i32(t.add_dqkv))
+    to_dq = (t.dqkv, means, t.qkv, t.y, t.dy, t.lse, t.documents, *settings)
+    return to_dq, (t.dqkv, means, t.qkv, t.dy, t.lse, t.documents, *settings)
 
 
 def over(rows, columns):

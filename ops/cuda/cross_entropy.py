@@ -34,25 +34,23 @@ class CrossEntropyTwoPass(Variant):
     reads = ("logits", "targets")
     inplace = {"dlogits": "logits"}
     examples = [{"logits": (3, 2312), "targets": (3,), "classes": 2307}]  # more than a pass of the thread block
-    kernel = "twopass_forward"
 
     def forward(self, t, launch):
-        self.launch(t, launch, self.kernel, t.loss, t.lse, t.logits, t.targets)
+        launch("twopass_forward", t.loss, t.lse, t.logits, t.targets, *columns(t), **a_block_each(t))
 
     def backward(self, t, launch):
         if t.dlogits is not None:
-            self.launch(t, launch, "block_dlogits", t.dlogits, t.logits, t.targets, t.lse, t.dloss)
-
-    def launch(self, t, launch, kernel, *arguments):
-        define = {"WIDTH": width(t.P, t.logits)}
-        launch(kernel, *arguments, i32(t.P), i32(t.classes), grid=t.rows, block=THREADS, define=define)
+            arguments = (t.dlogits, t.logits, t.targets, t.lse, t.dloss, *columns(t))
+            launch("block_dlogits", *arguments, **a_block_each(t))
 
 
 class CrossEntropyOnline(CrossEntropyTwoPass):
     """Maximum and sum in one pass, the sum corrected when a larger logit comes: half the reads of `twopass`."""
 
     name, priority = "online", 6
-    kernel = "block_forward"
+
+    def forward(self, t, launch):
+        launch("block_forward", t.loss, t.lse, t.logits, t.targets, *columns(t), **a_block_each(t))
 
 
 class CrossEntropyFused(CrossEntropyOnline):
@@ -64,4 +62,14 @@ class CrossEntropyFused(CrossEntropyOnline):
         if t.dlogits is None:
             self.forward(t, launch)
         else:
-            self.launch(t, launch, "block_both", t.loss, t.lse, t.dlogits, t.logits, t.targets, t.dloss)
+            arguments = (t.loss, t.lse, t.dlogits, t.logits, t.targets, t.dloss, *columns(t))
+            launch("block_both", *arguments, **a_block_each(t))
+
+
+def columns(t):
+    return i32(t.P), i32(t.classes)
+
+
+def a_block_each(t):
+    """A thread block for each row of the logits."""
+    return {"grid": t.rows, "block": THREADS, "define": {"WIDTH": width(t.P, t.logits)}}

@@ -11,30 +11,31 @@ class DropoutNaive(Variant):
     op, name, priority = "dropout", "naive", 0
     can_add = ("x",)
     inplace = {"dx": "dy"}
-    kernel = "naive_apply"
-
-    def threads(self, t):
-        """One for each element."""
-        return t.rows * t.C
 
     def forward(self, t, launch):
-        self.apply(t, launch, t.y, t.x, False)
+        launch("naive_apply", t.y, t.x, t.key, *settings(t, False), **over(t.rows * t.C))
 
     def backward(self, t, launch):
         if t.dx is not None:
-            self.apply(t, launch, t.dx, t.dy, t.add_dx)
-
-    def apply(self, t, launch, target, source, add):
-        settings = (i32(t.rows), i32(t.C), u32(int(t.p * 2**32)), f32(1 / (1 - t.p)), i32(add))
-        launch(self.kernel, target, source, t.key, *settings, grid=cdiv(self.threads(t), THREADS), block=THREADS)
+            launch("naive_apply", t.dx, t.dy, t.key, *settings(t, t.add_dx), **over(t.rows * t.C))
 
 
 class DropoutVector(DropoutNaive):
-    """Four neighbours share a draw of four random numbers: a quarter of the arithmetic."""
+    """Four neighbours of a row share a draw of four random numbers: a quarter of the arithmetic."""
 
     name, priority = "vector", 10
-    kernel = "vector_apply"
 
-    def threads(self, t):
-        """One for each four neighbours of a row."""
-        return t.rows * cdiv(t.C, 4)
+    def forward(self, t, launch):
+        launch("vector_apply", t.y, t.x, t.key, *settings(t, False), **over(t.rows * cdiv(t.C, 4)))
+
+    def backward(self, t, launch):
+        if t.dx is not None:
+            launch("vector_apply", t.dx, t.dy, t.key, *settings(t, t.add_dx), **over(t.rows * cdiv(t.C, 4)))
+
+
+def settings(t, add):
+    return i32(t.rows), i32(t.C), u32(int(t.p * 2**32)), f32(1 / (1 - t.p)), i32(add)
+
+
+def over(threads):
+    return {"grid": cdiv(threads, THREADS), "block": THREADS}

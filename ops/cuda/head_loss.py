@@ -49,21 +49,27 @@ class HeadLossMma(Variant):
         targets, loss = t.targets.reshape(-1), t.loss.reshape(-1)
         for rows, logits in self.chunks(t, launch):
             lse = launch.workspace.part(logits_bytes(t), (len(logits),), "f32")
-            self.launch(t, launch, "block_forward", loss[rows], lse, logits, targets[rows])
+            launch("block_forward", loss[rows], lse, logits, targets[rows], *columns(t), **a_block_each(t, logits))
 
     def forward_backward(self, t, launch):
         x, targets, loss, dloss = t.x.reshape(-1, t.K), t.targets.reshape(-1), t.loss.reshape(-1), t.dloss.reshape(-1)
         partial = launch.workspace[logits_bytes(t) + lse_bytes(t) :]
         for rows, logits in self.chunks(t, launch):
-            self.launch(t, launch, "block_both", loss[rows], None, logits, logits, targets[rows], dloss[rows])
+            arguments = (loss[rows], None, logits, logits, targets[rows], dloss[rows])
+            launch("block_both", *arguments, *columns(t), **a_block_each(t, logits))
             if t.dx is not None:
                 launch_dx(launch, tile(t), t.dx.reshape(-1, t.K)[rows], logits, t.weight)
             add = t.add_dweight or rows.start > 0
             launch_dweight(launch, tile(t), t.dweight, None, logits, x[rows], add, partial=partial)
 
-    def launch(self, t, launch, kernel, *tensors):
-        rows, define = len(tensors[0]), {"WIDTH": width(t.features, t.x)}
-        launch(kernel, *tensors, i32(t.features), i32(t.classes), grid=rows, block=THREADS, define=define)
+
+def columns(t):
+    return i32(t.features), i32(t.classes)
+
+
+def a_block_each(t, logits):
+    """A thread block for each row of logits."""
+    return {"grid": len(logits), "block": THREADS, "define": {"WIDTH": width(t.features, t.x)}}
 
 
 def chunk(t):

@@ -4,6 +4,8 @@ from core import Variant, cdiv, i32
 
 from .width import width
 
+THREADS = 128
+
 
 class PositionNaive(Variant):
     """One element a thread."""
@@ -11,34 +13,40 @@ class PositionNaive(Variant):
     op, name, priority = "position", "naive", 0
     alias = {"dx": "dy"}
     can_add = ("x",)
-    kernels, threads = "naive", 128
-
-    def elements(self, t, tensor):
-        """How many elements a thread takes."""
-        return 1
 
     def forward(self, t, launch):
-        arguments = (t.y, t.x, t.weight, t.start, i32(t.B), i32(t.T), i32(t.C))
-        self.launch(launch, "forward", t.B * t.T * t.C, self.elements(t, t.x), *arguments)
+        launch("naive_forward", t.y, t.x, t.weight, t.start, *sizes(t), **over(t.B * t.T * t.C, 1))
 
     def backward(self, t, launch):
-        sizes, elements = (i32(t.B), i32(t.T), i32(t.C)), self.elements(t, t.dy)
         if t.dx is not None:
-            self.launch(launch, "dx", t.B * t.T * t.C, elements, t.dx, t.dy, *sizes, i32(t.add_dx))
+            launch("naive_dx", t.dx, t.dy, *sizes(t), i32(t.add_dx), **over(t.B * t.T * t.C, 1))
         if t.dweight is not None:
-            arguments = (t.dweight, t.dy, *sizes, i32(t.length), i32(t.add_dweight))
-            self.launch(launch, "dweight", t.length * t.C, elements, *arguments)
-
-    def launch(self, launch, kernel, n, elements, *arguments):
-        grid, define = cdiv(n, self.threads * elements), {"WIDTH": elements}
-        launch(f"{self.kernels}_{kernel}", *arguments, grid=grid, block=self.threads, define=define)
+            arguments = (t.dweight, t.dy, *sizes(t), i32(t.length), i32(t.add_dweight))
+            launch("naive_dweight", *arguments, **over(t.length * t.C, 1))
 
 
 class PositionVector(PositionNaive):
     """16 bytes a thread: an eighth of the loads and stores in bf16, a quarter in f32."""
 
     name, priority = "vector", 10
-    kernels = "vector"
 
-    def elements(self, t, tensor):
-        return width(t.C, tensor)
+    def forward(self, t, launch):
+        wide = width(t.C, t.x)
+        launch("vector_forward", t.y, t.x, t.weight, t.start, *sizes(t), **over(t.B * t.T * t.C, wide))
+
+    def backward(self, t, launch):
+        wide = width(t.C, t.dy)
+        if t.dx is not None:
+            launch("vector_dx", t.dx, t.dy, *sizes(t), i32(t.add_dx), **over(t.B * t.T * t.C, wide))
+        if t.dweight is not None:
+            arguments = (t.dweight, t.dy, *sizes(t), i32(t.length), i32(t.add_dweight))
+            launch("vector_dweight", *arguments, **over(t.length * t.C, wide))
+
+
+def sizes(t):
+    return i32(t.B), i32(t.T), i32(t.C)
+
+
+def over(n, elements):
+    """A thread for each `elements` of n results."""
+    return {"grid": cdiv(n, THREADS * elements), "block": THREADS, "define": {"WIDTH": elements}}

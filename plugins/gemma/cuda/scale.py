@@ -11,27 +11,28 @@ class ScaleNaive(Variant):
     op, name, priority = "scale", "naive", 0
     can_add = ("x",)
     inplace = {"dx": "dy"}
-    kernel = "naive_scale"
 
     def forward(self, t, launch):
-        self.launch(launch, t, t.y, t.x, False)
+        launch("naive_scale", t.y, t.x, *settings(t, False), **over(t, 1))
 
     def backward(self, t, launch):
-        self.launch(launch, t, t.dx, t.dy, t.add_dx)
-
-    def elements(self, x):
-        """Those of one thread."""
-        return 1
-
-    def launch(self, launch, t, y, x, add):
-        each = self.elements(x)
-        grid = cdiv(t.rows, THREADS * each)
-        launch(self.kernel, y, x, f32(t.by), i32(add), u64(t.rows), grid=grid, block=THREADS, define=defined(each))
+        launch("naive_scale", t.dx, t.dy, *settings(t, t.add_dx), **over(t, 1))
 
 
 class ScaleVector(ScaleNaive):
     name, priority = "vector", 10
-    kernel = "vector_scale"
 
-    def elements(self, x):
-        return width(x.size, x)
+    def forward(self, t, launch):
+        launch("vector_scale", t.y, t.x, *settings(t, False), **over(t, width(t.x.size, t.x)))
+
+    def backward(self, t, launch):
+        launch("vector_scale", t.dx, t.dy, *settings(t, t.add_dx), **over(t, width(t.dy.size, t.dy)))
+
+
+def settings(t, add):
+    return f32(t.by), i32(add), u64(t.rows)
+
+
+def over(t, elements):
+    """A thread for each `elements` of the result."""
+    return {"grid": cdiv(t.rows, THREADS * elements), "block": THREADS, "define": defined(elements)}

@@ -14,16 +14,10 @@ class SwigluNaive(Variant):
     inplace = {"dx": "x"}
 
     def forward(self, t, launch):
-        self.launch(launch, "naive_forward", t, 1, t.y, t.x)
+        launch("naive_forward", t.y, t.x, *sizes(t), **over(t, 1))
 
     def backward(self, t, launch):
-        self.launch(launch, "naive_dx", t, 1, t.dx, t.dy, t.x, i32(t.add_dx))
-
-    def launch(self, launch, kernel, t, elements, *arguments):
-        """A thread for each `elements` of the result, of `rows` x `half`."""
-        half = t.E // 2
-        grid = cdiv(t.rows * half, THREADS * elements)
-        launch(kernel, *arguments, i32(t.rows), i32(half), grid=grid, block=THREADS, define=defined(elements))
+        launch("naive_dx", t.dx, t.dy, t.x, i32(t.add_dx), *sizes(t), **over(t, 1))
 
 
 class SwigluVector(SwigluNaive):
@@ -31,7 +25,20 @@ class SwigluVector(SwigluNaive):
     examples = [{"x": (3, 2 * 344)}]
 
     def forward(self, t, launch):
-        self.launch(launch, "vector_forward", t, width(t.E // 2, t.x), t.y, t.x)
+        launch("vector_forward", t.y, t.x, *sizes(t), **over(t, width(t.E // 2, t.x)))
 
     def backward(self, t, launch):
-        self.launch(launch, "vector_dx", t, width(t.E // 2, t.x), t.dx, t.dy, t.x, i32(t.add_dx))
+        launch("vector_dx", t.dx, t.dy, t.x, i32(t.add_dx), *sizes(t), **over(t, width(t.E // 2, t.x)))
+
+
+def sizes(t):
+    return i32(t.rows), i32(t.E // 2)
+
+
+def over(t, elements):
+    """A thread for each `elements` of the result, of rows x E/2."""
+    return {
+        "grid": cdiv(t.rows * (t.E // 2), THREADS * elements),
+        "block": THREADS,
+        "define": defined(elements),
+    }

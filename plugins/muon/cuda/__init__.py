@@ -11,7 +11,6 @@ TILE = 32  # rows and columns of a thread block's part of a product
 class MuonNaive(Variant):
     op, name, priority = "muon_update", "naive", 0
     source = "muon_update.cu"
-    product, threads = "naive_product", (TILE, TILE)
     uncovered = {
         "for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += sums[i];":
             "a second turn takes a matrix of 65,537 elements, whose update is minutes in the simulator",
@@ -49,21 +48,31 @@ class MuonNaive(Variant):
         scales = (f32(step_size(t)), f32(t.weight_decay))
         launch("step", t.param, t.master, x, t.step, u64(n), *scales, grid=grid, block=block)
 
-    def multiply(self, launch, shape, out, base, left, right, inner):
-        """out = keep base + factor left right, given as (tensor, strides) with keep or factor in front.
-
-        base lies as out does; shape: (rows, columns) of out; inner: what left and right share.
-        """
-        (rows, columns) = shape
-        (target, *place), (keep, kept), (p, *of_p), (factor, q, *of_q) = out, base, left, right
-        strides = (i32(v) for v in (*place, *of_p, *of_q))
-        arguments = (target, kept, p, q, f32(keep), f32(factor), *strides, i32(rows), i32(columns), i32(inner))
-        launch(self.product, *arguments, grid=(cdiv(columns, TILE), cdiv(rows, TILE)), block=self.threads)
+    def multiply(self, launch, shape, *parts):
+        launch("naive_product", *product(shape, *parts), **over(shape))
 
 
 class MuonTiled(MuonNaive):
     name, priority = "tiled", 10
-    product = "tiled_product"
+
+    def multiply(self, launch, shape, *parts):
+        launch("tiled_product", *product(shape, *parts), **over(shape))
+
+
+def product(shape, out, base, left, right, inner):
+    """Arguments of out = keep base + factor left right, given as (tensor, strides) with keep or factor in front.
+
+    base lies as out does; shape: (rows, columns) of out; inner: the dimension that left and right share.
+    """
+    (target, *place), (keep, kept), (p, *of_p), (factor, q, *of_q) = out, base, left, right
+    strides = (i32(v) for v in (*place, *of_p, *of_q))
+    return target, kept, p, q, f32(keep), f32(factor), *strides, *(i32(n) for n in (*shape, inner))
+
+
+def over(shape):
+    """A thread for each element of a product, in square tiles."""
+    rows, columns = shape
+    return {"grid": (cdiv(columns, TILE), cdiv(rows, TILE)), "block": (TILE, TILE)}
 
 
 VARIANTS = [MuonNaive, MuonTiled]

@@ -1,0 +1,82 @@
+"""Steps of a plan as recorded launches: a launcher is called once, with tensors at fixed addresses.
+
+An engine records on its device to replay; `on_paper` records on a device without memory, for plans that only are
+described.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from core.op import CONTROL, SLOT, Tensors, make_tensors
+from core.plan.memory import Buffer
+from core.plan.schedule import Plan, Step
+
+Pick = Callable[..., Any]
+TensorOf = Callable[[Buffer], Any]
+
+
+@dataclass(frozen=True)
+class RecordedStep:
+    """A step with its `t` and the commands that the device replays for it."""
+
+    step: Step
+    t: Tensors
+    commands: list[Any]
+
+
+def record_steps(
+    plan: Plan, device: Any, pick: Pick, tensor_of: TensorOf, control: Any, first: bool = True
+) -> list[RecordedStep]:
+    """A micro-step, recorded: the first of a training step, or a later one; then each loss term's part of the loss.
+
+    pick: `Chooser.pick`. tensor_of: the tensor on `device` of each buffer. control: the control record on `device`.
+    """
+    steps = [s for s in plan.steps if first or not s.first_only]
+    recorded = [record_step(plan, step, device, pick, tensor_of, first) for step in steps]
+    for value, seed in plan.seeds.items():
+        dot = device.dot_into(control, SLOT["loss"], tensor_of(plan.values[value]), tensor_of(seed))
+        recorded.append(RecordedStep(Step("objective", None, None, {}), Tensors(), dot))
+    return recorded
+
+
+def record_step(
+    plan: Plan, step: Step, device: Any, pick: Pick, tensor_of: TensorOf, first: bool = True
+) -> RecordedStep:
+    """One step of a plan, recorded."""
+    tensors = {name: None if b is None else tensor_of(b) for name, b in step.tensors.items()}
+    if step.node is None or step.variant is None:
+        primitive: Callable[..., list[Any]] = getattr(device, step.kind)
+        arguments = [0.0] if step.kind == "fill" else [tensors["source"]]
+        return RecordedStep(step, Tensors(**tensors), primitive(tensors["target"], *arguments))
+    flags: dict[str, Any] = {f"add_d{r}": False for r in (*step.node.op.inputs, *step.node.op.params)}
+    for name, flag in step.flags.items():
+        flags[name] = not first if flag == "later" else bool(flag)
+    workspace, counters = tensors.pop("workspace", None), tensors.pop("counters", None)
+    t = make_tensors(step.node.dims, tensors, **flags, node=step.node.name)
+    t.config = plan.choices[step.node.name].config_for(t)
+    method = "forward" if step.kind in ("forward", "recompute") else step.kind
+    return RecordedStep(step, t, device.record(step.variant, method, t, pick, workspace, counters))
+
+
+def paper(device: Any) -> Any:
+    """The device without memory on which plans of `device` are recorded; the cpu, whose memory costs nothing until it
+    is touched, is its own."""
+    return device.unbacked() if hasattr(device, "unbacked") else device
+
+
+def on_paper(plan: Plan, device: Any, pick: Pick, steps: Sequence[Step] | None = None) -> list[RecordedStep]:
+    """The first micro-step of a plan, or those `steps` of it, recorded on a device of which only addresses are used."""
+    made: dict[Buffer, Any] = {}
+
+    def tensor_of(buffer: Buffer) -> Any:
+        if buffer not in made:
+            made[buffer] = device.tensor(device.allocate(buffer.nbytes), 0, buffer.shape, buffer.dtype)
+        return made[buffer]
+
+    if steps is not None:
+        return [record_step(plan, step, device, pick, tensor_of) for step in steps]
+    control = device.tensor(device.allocate(8 * len(CONTROL)), 0, (len(CONTROL),), "f64")
+    return record_steps(plan, device, pick, tensor_of, control)
