@@ -48,7 +48,7 @@ from core.interop.files import replace_durably  # noqa: E402
 from core.loader import load_registry  # noqa: E402
 from core.plan.fit import RESERVE, needed  # noqa: E402
 from core.train.run import commit  # noqa: E402
-from core.train.setup import build_engine  # noqa: E402
+from core.train.wiring import build_engine  # noqa: E402
 
 OPCODES = ("tests/test_sim_opcodes.py", "tests/test_sim_tensor.py")
 LIMIT = 3600  # seconds of an item

@@ -33,8 +33,8 @@ from core.device.chips import GPUS, Gpu, chip_of, resident_blocks  # noqa: E402
 from core.device.planned import PlannedDevice  # noqa: E402
 from core.graph import load_model  # noqa: E402
 from core.loader import load_registry  # noqa: E402
-from core.train.setup import build_engine  # noqa: E402
 from core.train.tune import shipped_path, tune, write_choices  # noqa: E402
+from core.train.wiring import build_engine  # noqa: E402
 
 CONFIG, BATCHES = "configs/gpt2_124m.toml", (1, 2, 4, 8, 16, 32, 64)  # sequences of 1,024 tokens
 GAIN = 0.10  # of the op's time: less is within the model's own error

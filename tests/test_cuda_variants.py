@@ -14,7 +14,7 @@ from core.config import load_config
 from core.graph import load_model
 from core.loader import load_registry
 from core.testing.check import check_variant
-from core.train.setup import build_engine, learning_rate
+from core.train.wiring import build_engine, learning_rate
 
 REGISTRY = load_registry(only=())
 VARIANTS = [f"{op}.{v.name}" for op, held in REGISTRY.variants.items() for v in held.values() if v.device == "cuda"]

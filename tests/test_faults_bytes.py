@@ -22,7 +22,7 @@ from core.signals import Stop
 from core.train.display import Display
 from core.train.loop import Trainer
 from core.train.run import read_lines
-from core.train.setup import Asked, prepare
+from core.train.setup import TrainArguments, prepare
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = """
@@ -117,7 +117,7 @@ def test_text_that_was_replaced_with_its_size_and_time_gives_its_own_tokens() ->
 
 
 def trainer(stack: ExitStack, out: str, **asked: Any) -> Trainer:
-    return prepare(Asked("small.toml", device="cpu", out=Path(out), **asked), Display(quiet=True), stack)
+    return prepare(TrainArguments("small.toml", device="cpu", out=Path(out), **asked), Display(quiet=True), stack)
 
 
 def losses(out: str) -> list[float]:

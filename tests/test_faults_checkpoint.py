@@ -42,7 +42,7 @@ from core.train import setup
 from core.train.display import Display
 from core.train.loop import Trainer
 from core.train.run import Run, read_lines, take_lock
-from core.train.setup import Asked, prepare
+from core.train.setup import TrainArguments, prepare
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = """
@@ -137,7 +137,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
 
 
 def trainer(stack: ExitStack, *overrides: str, **asked: Any) -> Trainer:
-    return prepare(Asked("small.toml", overrides, device="cpu", **asked), Display(quiet=True), stack)
+    return prepare(TrainArguments("small.toml", overrides, device="cpu", **asked), Display(quiet=True), stack)
 
 
 def train(*overrides: str, stop_after: int = 0, by: int = signal.SIGTERM, **asked: Any) -> int:

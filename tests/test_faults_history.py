@@ -17,7 +17,7 @@ from core.train import setup
 from core.train.display import Display
 from core.train.loop import Trainer
 from core.train.run import Run, read_lines, take_lock
-from core.train.setup import Asked, prepare
+from core.train.setup import TrainArguments, prepare
 
 CONFIG = """
 model = "gpt2_124m"
@@ -47,7 +47,7 @@ class Killed(BaseException):
 
 def train(*overrides: str, killed_after: int = 0, **asked: Any) -> Trainer:
     with ExitStack() as stack:
-        made = prepare(Asked("small.toml", overrides, device="cpu", **asked), Display(quiet=True), stack)
+        made = prepare(TrainArguments("small.toml", overrides, device="cpu", **asked), Display(quiet=True), stack)
 
         def kill(run: Run, step: int, metrics: dict[str, Any]) -> None:
             if step == killed_after:

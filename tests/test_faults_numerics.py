@@ -24,7 +24,7 @@ from core.train.detect import MOST_SKIPS, Detector
 from core.train.display import Display
 from core.train.loop import Trainer
 from core.train.run import read_lines
-from core.train.setup import Asked, prepare
+from core.train.setup import TrainArguments, prepare
 
 # An op that passes values on, and does harm when it is asked to: in steps `first` .. `last`, from token `row` on.
 PLUGIN = """
@@ -136,7 +136,7 @@ def stack() -> Iterator[ExitStack]:
 
 
 def trainer(stack: ExitStack, out: str, *overrides: str, hook: Hook | None = None, **asked: Any) -> Trainer:
-    request = Asked("config.toml", overrides, device="cpu", out=Path(out), **asked)
+    request = TrainArguments("config.toml", overrides, device="cpu", out=Path(out), **asked)
     made = prepare(request, Display(quiet=True), stack)
     made.job.hooks = [hook] if hook else []
     return made

@@ -30,7 +30,7 @@ from core.signals import Ended, check, listening
 from core.train.display import Display
 from core.train.loop import Trainer, run_job
 from core.train.run import read_lines
-from core.train.setup import Asked, prepare
+from core.train.setup import TrainArguments, prepare
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = """
@@ -101,7 +101,7 @@ def stack() -> Iterator[ExitStack]:
 
 
 def trainer(stack: ExitStack, out: str = "a", *overrides: str, **asked: Any) -> Trainer:
-    request = Asked("small.toml", overrides, device="cpu", out=Path(out), **asked)
+    request = TrainArguments("small.toml", overrides, device="cpu", out=Path(out), **asked)
     return prepare(request, Display(quiet=True), stack)
 
 

@@ -29,7 +29,7 @@ from core.train.estimate import estimate_seconds, refuse_long
 from core.train.loop import Trainer
 from core.train.report import count, duration, printable, step_line
 from core.train.run import Run, choose_folder, find_run, read_lines, to_line
-from core.train.setup import Asked, prepare
+from core.train.setup import TrainArguments, prepare
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = """
@@ -81,7 +81,7 @@ def stack() -> Iterator[ExitStack]:
 
 
 def trainer(stack: ExitStack, *overrides: str, **asked: Any) -> Trainer:
-    return prepare(Asked("small.toml", overrides, device="cpu", **asked), Display(quiet=True), stack)
+    return prepare(TrainArguments("small.toml", overrides, device="cpu", **asked), Display(quiet=True), stack)
 
 
 def train(*overrides: str, stop_after: int = 0, **asked: Any) -> int:

@@ -498,7 +498,7 @@ def test_fuse_sets_only_what_no_part_has_and_never_switches_fusion_off(tmp_path,
 
 def test_the_place_of_a_wrong_attribute_is_that_of_the_config(tmp_path, monkeypatch):
     from core.config import load_config
-    from core.train.setup import build_engine
+    from core.train.wiring import build_engine
 
     monkeypatch.chdir(tmp_path)
     path = model(tmp_path, HEAD.replace('"x"', '"wte"'))

@@ -17,7 +17,8 @@ from core.loader import load_registry
 from core.op import make_tensors
 from core.plan import TRAIN
 from core.testing.check import check_variant
-from core.train.setup import build_engine, variants_record
+from core.train.announce import variants_record
+from core.train.wiring import build_engine
 
 REGISTRY = load_registry(only=())
 SIZES = ("dims.V=61", "dims.C=64", "dims.H=2", "dims.L=1", "dims.S=64", "dims.T=64", "dims.B=2")

@@ -82,7 +82,7 @@ def report(
     from core.loader import load_registry
     from core.plan import TRAIN
     from core.train.bench import bench, chrome_trace
-    from core.train.setup import build_engine
+    from core.train.wiring import build_engine
 
     loaded = load_config(config, overrides=overrides, device=device)
     registry = load_registry([*plugin, *loaded.plugins.load], disable=loaded.plugins.disable)

@@ -51,7 +51,7 @@ def command(
     from core.loader import load_registry
     from core.plan.way import lines, way
     from core.train.devices import choose_device
-    from core.train.setup import build_engine, learning_rate
+    from core.train.wiring import build_engine, learning_rate
 
     chosen = choose_device(device)
     if arch is not None and chosen != "cuda":

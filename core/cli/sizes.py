@@ -110,8 +110,8 @@ def items_of_config(
     from core.graph import load_model
     from core.plan import needs_of
     from core.train.devices import choose_device
-    from core.train.setup import build_engine
     from core.train.tune import load_tuned
+    from core.train.wiring import build_engine
 
     loaded = load_config(config, overrides=overrides, device=choose_device(device or "auto"))
     needed = [*plugins, *loaded.plugins.load]

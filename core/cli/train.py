@@ -46,11 +46,11 @@ def command(
     step and saves; a second one leaves at once. So do SIGTERM and a terminal that is closed.
     """
     from core.train.display import Display
-    from core.train.setup import Asked, train
+    from core.train.setup import TrainArguments, train
 
     if resume and origin:
         raise UsageError("--resume and --from exclude each other", hint="--from starts a new folder")
-    asked = Asked(
+    asked = TrainArguments(
         config=config,
         overrides=overrides,
         device=device,

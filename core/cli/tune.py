@@ -45,8 +45,8 @@ def command(
     from core.graph import load_model
     from core.loader import load_registry
     from core.train.devices import choose_device
-    from core.train.setup import build_engine
     from core.train.tune import Timed, measured, save_tuned, tune, write_choices
+    from core.train.wiring import build_engine
 
     chosen = choose_device(device)
     if write_defaults is not None and chosen != "cuda":

@@ -1,0 +1,113 @@
+"""The first lines of a run: device, model, memory, data, the table of choices, and what changed since a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from core.config import RunConfig
+from core.engine import Engine
+from core.plan import TRAIN, Plan
+from core.plan.describe import human
+from core.plan.describe import table as table_lines
+from core.plan.fit import HELD
+from core.plan.needs import sizes_by_choice
+from core.registry import Registry
+from core.train.changes import differences, flat
+from core.train.display import Display
+from core.train.estimate import SLOW
+from core.train.precheck import Precheck
+from core.train.provenance import made_with
+from core.train.report import duration
+from core.train.run import Run
+from core.train.wiring import SIZES, Parts
+from core.verdicts import Verdicts
+
+
+def check_first(
+    config: RunConfig, plugins: Sequence[str], engine: Engine, verdicts: Verdicts, speaks: bool, display: Display
+) -> Precheck:
+    """The checks before step 1, done. speaks: whether there is a tokenizer, so that the run's samples can be drawn.
+
+    Raises Refused for a variant that was chosen by name, or recorded, and fails.
+    """
+
+    def plans() -> list[Plan]:
+        samples = [engine.session(1).plan(1)] if config.train.sample_every and speaks else []
+        return [engine.plan(TRAIN), *samples]
+
+    checks = Precheck(config, plugins, engine, verdicts, plans, display)
+    checks.run()
+    return checks
+
+
+def table_of_choices(engine: Engine, plan: Plan, checks: Precheck) -> list[dict[str, Any]]:
+    """The plan's choices, a row each, with what the op check said of them at the run's sizes."""
+    rows, sizes = [], sizes_by_choice(checks.needs())
+    for row in engine.table(plan):
+        variant = engine.registry.variant(row["op"], row["variant"])
+        found = checks.verdicts.lookup(variant, checks.place, engine.precision)
+        said = found.at(sizes.get((row["op"], row["variant"]), {})) if found else "unchecked"
+        rows.append({**row, "check": said})
+    return rows
+
+
+def variants_record(
+    config: RunConfig, registry: Registry, engine: Engine, plan: Plan, table: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """variants.json: the choices on which the run's bits depend, and the sources and versions of what was chosen."""
+    choices = engine.choices(plan)
+    others = (registry.optimizer(config.optimizer.name), registry.schedule(config.schedule.name))
+    return {
+        "device": engine.device.describe(),
+        "precision": config.precision,
+        "tf32": config.train.tf32,
+        "table": list(table),
+        "nodes": {name: choice.variant.name for name, choice in choices.items()},
+        "tiles": engine.tiles(plan),
+        "made_with": made_with(registry, (c.variant for c in choices.values()), others, engine.device.describe()),
+    }
+
+
+def announce(parts: Parts, run: Run, table: Sequence[Mapping[str, Any]], display: Display) -> None:
+    """The config's notes, the device, the model, memory, data, and the table of choices: once, at the start."""
+    config, engine, data, micro = parts.config, parts.engine, parts.data, parts.micro
+    graph = engine.graph
+    sizes = ", ".join(f"{name} = {int(graph.dims[name]):,}" for name in SIZES)
+    memory = engine.memory(parts.plan)
+    for note in config.notes:
+        display.line(note)
+    display.line(f"run: {run.path}, on {engine.device.describe()}, in {config.precision}")
+    display.line(
+        f"model: {graph.name}, {graph.parameter_count:,} parameters; {sizes}; "
+        f"{micro} micro-step{'s' * (micro > 1)} a step"
+    )
+    display.line(f"memory: {', '.join(f'{part} {human(memory[part])}' for part in HELD if memory.get(part))}")
+    for note in data.notes:
+        display.line(note)
+    held_out = f", {data.val.tokens:,} to validate on" if data.val else ""
+    display.line(f"data: {data.train.tokens:,} tokens to train on{held_out}")
+    header = ("op", "variant", "nodes", "source", "why", "check")
+    for line in table_lines([[row[name] for name in header] for row in table], header):
+        display.line(f"  {line}")
+
+
+def announce_start(
+    parts: Parts, before: Mapping[str, Any] | None, record: Mapping[str, Any], estimate: float | None, display: Display
+) -> None:
+    """The checkpoint or weights of the start, changes since then, and the estimate of time in seconds."""
+    config, start = parts.config, parts.start
+    if start is not None:
+        display.line(f"resumed from {start}")
+        for line in differences(flat(before or config.document), flat(config.document)):
+            display.line(f"config change: {line}")
+        for line in differences(start.state["variants"], record["nodes"]):
+            display.line(f"variant change: {line}")
+        for line in differences(start.state["made_with"] or record["made_with"], record["made_with"]):
+            display.line(f"change since the checkpoint: {line}")
+    if start is None and config.weights:
+        display.line(f"weights: {config.weights}")
+    if estimate is not None:
+        steps = config.train.steps - (start.step if start else 0)
+        *_, what = SLOW[config.device]
+        display.line(f"estimate: {steps:,} steps take {duration(max(1, estimate))} {what}")

@@ -1,0 +1,68 @@
+"""What a run is refused for before step 1: too long on a slow device, no room for its checkpoints, changed data."""
+
+from __future__ import annotations
+
+import math
+
+from core.config import RunConfig
+from core.data import Data, diff_description
+from core.dtypes import itemsize, resolve
+from core.engine import Engine
+from core.errors import DataError
+from core.expr import trim
+from core.interop import checkpoint
+from core.interop.checkpoint import Checkpoint
+from core.plan import Plan
+from core.train.display import Display
+from core.train.estimate import SLOW, estimate_seconds, refuse_long
+from core.train.run import Run
+
+
+def check_disk(config: RunConfig, engine: Engine, run: Run, done: int) -> None:
+    """Before step 1 and before the run's folder is made: CheckpointError without room for the run's checkpoints."""
+    table = config.train
+    if not table.checkpoint_every:
+        return
+    width = itemsize(resolve("acc", config.precision))
+    states = len(engine.registry.optimizer(config.optimizer.name).state)
+    elements = [(math.prod(trim(place.shape)), place.trains) for place in engine.layout.places.values()]
+    sizes = {
+        checkpoint.MODEL: width * sum(size for size, _ in elements),
+        checkpoint.OPTIMIZER: width * states * sum(size for size, trains in elements if trains),
+    }
+    left = max(0, table.steps - done)
+    saves = math.ceil(left / table.checkpoint_every) if table.checkpoint_every > 0 else int(left > 0)
+    best = int(table.keep_best and table.val_every > 0)
+    checkpoint.check_room(run.checkpoints, sizes, table.keep_last + best, saves + best)
+
+
+def check_estimate(config: RunConfig, engine: Engine, plan: Plan, micro: int, done: int, allowed: bool) -> float | None:
+    """Seconds that the rest of the run may take on a slow device, refused beyond an hour; None on others."""
+    if config.device not in SLOW:
+        return None
+    steps = max(0, config.train.steps - done)
+    tokens = steps * config.train.tokens_per_step
+    rate, per_launch, _ = SLOW[config.device]
+    besides = per_launch * len(plan.steps) * micro * steps
+    seconds = estimate_seconds(engine.graph.parameter_count, tokens, rate(), besides)
+    refuse_long(seconds, config.device, steps=steps, allowed=allowed, where=config.where("train.steps"))
+    return seconds
+
+
+def check_same_data(start: Checkpoint, data: Data, allow_change: bool, display: Display) -> None:
+    """Raises DataError for data that differs from the checkpoint's; `allow_change` prints the differences instead."""
+    before, now = start.state.get("data") or {}, data.describe()
+    if not before.get("train"):
+        return
+    lines = diff_description(before["train"], now["train"])
+    if before.get("val") and now["val"]:
+        lines += diff_description(before["val"], now["val"])
+    if not lines:
+        return
+    if not allow_change:
+        raise DataError(
+            "the data is not what the checkpoint was trained on:\n" + "\n".join(f"  {line}" for line in lines),
+            hint="put it back, or go on with --allow-data-change, which records the change",
+        )
+    for line in lines:
+        display.line(f"data change, allowed: {line}")

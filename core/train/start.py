@@ -1,0 +1,115 @@
+"""Where a run starts: at its own newest checkpoint, at another run's, at a model's weights, or at drawn parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import tomli
+
+from core.config import RunConfig
+from core.engine import Engine
+from core.errors import BuildError, CheckpointError, UsageError
+from core.interop import checkpoint
+from core.interop.checkpoint import Checkpoint
+from core.interop.weights import Start, open_weights
+from core.registry import Registry
+from core.train.changes import differences, flat
+from core.train.display import Display
+from core.train.run import Run, occupied
+from core.train.wiring import SIZES
+
+
+def find_start(origin: Path | None, resume: bool, run: Run, display: Display) -> Checkpoint | None:
+    """The checkpoint to continue from, None for a fresh start.
+
+    resume: the newest valid one of the run; LATEST is repaired where it names another, as after a kill. origin: the one
+    that it names. Raises CheckpointError where none is valid, and for an imported model, which has no optimizer state.
+    """
+    if origin is not None:
+        named = checkpoint.find(origin)
+        if "imported" in named.state:
+            raise CheckpointError(
+                f"{named.path}: it was imported, not trained: there is no optimizer state to go on with",
+                hint=f'weights = "{named.path}" in the config starts from its parameters',
+            )
+        return named
+    if not resume:
+        return None
+    found, problems = checkpoint.newest(run.checkpoints)
+    for problem in problems:
+        display.line(f"warning: a checkpoint is passed over: {problem}")
+    if found is None and problems:
+        raise CheckpointError(
+            f"{run.path}: none of its checkpoints is valid; nothing was changed",
+            hint="another --out starts anew, with --from CHECKPOINT from one that is valid",
+        )
+    if found is None:
+        if occupied(run.path):
+            display.line(f"{run.path} has no checkpoint: it starts at step 1")
+        return None
+    said = checkpoint.repair_latest(found)
+    if said is not None:
+        display.line(f"{checkpoint.LATEST} named {said}; now it names {found.path.name}")
+    return found
+
+
+def same_architecture(start: Checkpoint, model_toml: str) -> None:
+    """CheckpointError with the differences when the config's model is not the checkpoint's; B and T may differ."""
+    ours, theirs = tomli.loads(model_toml), tomli.loads(start.model_toml)
+    for document in (ours, theirs):
+        for name in SIZES:
+            document.get("dims", {}).pop(name, None)
+    if ours != theirs:
+        raise CheckpointError(
+            f"{start.path}: the config's model is another one than the checkpoint's:\n"
+            + "\n".join(f"  {line}" for line in differences(flat(theirs), flat(ours))),
+            hint="train the new one in a folder of its own (--out), or put the config back",
+        )
+
+
+def fill(config: RunConfig, engine: Engine, start: Checkpoint | None, weights: Start | None, display: Display) -> None:
+    """Parameters and optimizer state: of the checkpoint, of `weights`, or drawn.
+
+    The states of another optimizer than the run's are left out, whatever their names, and that is said.
+    """
+    if start is not None:
+        before, now = start.state.get("optimizer", config.optimizer.name), config.optimizer.name
+        load_state(engine, start, states=before == now)
+        engine.set_step(start.step, start.state.get("updates") if before == now else 0)
+        if before != now:
+            left = ", ".join(start.optimizer) or "none"
+            display.line(f"optimizer state: {before}'s ({left}) is left out; {now} begins with its own at 0")
+    elif weights is not None:
+        with of_weights(config):
+            engine.load_parameters(weights.parameters)
+    else:
+        engine.initialize(config.seed)
+
+
+def load_state(engine: Engine, found: Checkpoint, states: bool = True) -> None:
+    """Copy a checkpoint's tensors into the engine. CheckpointError when names or shapes are not the model's."""
+    try:
+        engine.load_parameters(found.parameters)
+        if states:
+            engine.load_optimizer_state(found.optimizer)
+    except BuildError as error:
+        raise CheckpointError(f"{found.path}: does not fit the model: {error.message}", hint=error.hint) from None
+
+
+def find_weights(config: RunConfig, registry: Registry, engine: Engine) -> Start | None:
+    """What `weights` names, its parameters not yet read; None for a fresh start. CheckpointError if they do not fit."""
+    if not config.weights:
+        return None
+    with of_weights(config):
+        return open_weights(config.weights, engine.graph, registry)
+
+
+@contextmanager
+def of_weights(config: RunConfig) -> Iterator[None]:
+    """What is wrong with `weights` as a CheckpointError that names the key's place."""
+    try:
+        yield
+    except (BuildError, CheckpointError, UsageError) as error:
+        raise CheckpointError(f"{config.where('weights')}: {error.message}", hint=error.hint) from None

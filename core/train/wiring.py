@@ -1,0 +1,269 @@
+"""The parts of a run, made from its config: engine, data, learning rate, batches, and the loop's job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+
+import core
+from core.config import RunConfig, check_options
+from core.config.check import named_keys
+from core.data import Data, Tokenizer, TokenSource, open_data
+from core.device import open_device
+from core.device.chips import gpu
+from core.engine import TARGETS, Engine, Settings
+from core.errors import DataError
+from core.graph import ModelSource
+from core.interop import checkpoint
+from core.interop.checkpoint import Checkpoint
+from core.interop.generation import Generation, of_state
+from core.interop.weights import Start
+from core.plan import TRAIN, Kept, Plan, check_fusion
+from core.plan.cost import per_token
+from core.registry import Registry
+from core.train.detect import Detector
+from core.train.display import Display
+from core.train.loop import Job
+from core.train.report import memory_in_use
+from core.train.run import Run
+from core.train.tokenizers import tokenizer_for
+from core.train.tune import load_shipped, load_tuned
+from core.verdicts import Verdicts
+
+Array = np.ndarray[Any, Any]
+SIZES = ("B", "T")  # dims of a batch, not of the model: they may change when a run is resumed
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A run's parts, looked up and checked. `start`: the checkpoint that it resumes; `weights`: a model's, for a fresh
+    start. `micro`: micro-steps a step. `lr`: step -> learning rate."""
+
+    config: RunConfig
+    registry: Registry
+    engine: Engine
+    plan: Plan
+    data: Data
+    micro: int
+    lr: Callable[[int], float]
+    start: Checkpoint | None = None
+    weights: Start | None = None
+
+
+def build_engine(
+    config: RunConfig,
+    registry: Registry,
+    model: ModelSource,
+    start: Checkpoint | None,
+    device: Any = None,
+    tuned: Mapping[str, Kept] | None = None,
+    verdicts: Verdicts | None = None,
+) -> Engine:
+    """The engine that a config describes; the choices of a run that is resumed stand where the config says nothing.
+    Variants that failed their check on the device are not chosen.
+
+    device: one that is open already. tuned: instead of what `core tune` found for the device, and of what is shipped.
+    verdicts: those that may still change.
+    """
+    check_fusion(config.fuse, registry.ops, config.where)
+    device = open_device(config.device) if device is None else device
+    optimizer = registry.optimizer(config.optimizer.name, config.where("optimizer.name"))
+    options = options_of(config, "optimizer", optimizer.options, optimizer.below)
+    return Engine(
+        model,
+        registry,
+        Settings(
+            device=config.device,
+            precision=config.precision,
+            dims=config.dims,
+            ops=config.ops.variants,
+            generate=config.ops.generate,
+            nodes=config.nodes,
+            recorded=start.state.get("variants", {}) if start else {},
+            configs=start.state.get("tiles", {}) if start else {},
+            tuned=load_tuned(device) if tuned is None else tuned,
+            shipped=load_shipped(device) if tuned is None else {},
+            fusion=config.fuse,
+            recompute=config.train.recompute,
+            tf32=config.train.tf32,
+            capture=config.train.capture,
+            freeze=config.train.freeze,
+            optimizer=config.optimizer.name,
+            options={**options, "clip": config.optimizer.clip},
+            seed=config.seed,
+            failed=(verdicts or Verdicts(registry)).against(device, config.precision),
+        ),
+        device,
+    )
+
+
+def options_of(
+    config: RunConfig, table: str, declared: Mapping[str, Any], below: Mapping[str, float] = {}
+) -> dict[str, Any]:
+    """The options in [optimizer] or [schedule], over the defaults that it declares. UsageError for what it has not."""
+    held = getattr(config, table)
+    beside = named_keys(type(held))
+    return check_options(held.options, declared, lambda option: config.where(f"{table}.{option}"), beside, below)
+
+
+def find_data(
+    config: RunConfig,
+    engine: Engine,
+    start: Checkpoint | None,
+    weights: Start | None,
+    display: Display,
+) -> Data:
+    """The run's data. A resumed run has the tokenizer that it recorded; one from `weights`, that of the weights.
+
+    Raises DataError for files that cannot be read or that lack tokens, and for a model with other inputs than tokens.
+    """
+    recorded, why = None, "recorded by the run"
+    if start is not None and start.tokenizer_json is not None:
+        recorded = Tokenizer.from_json(start.tokenizer_json, str(start.path / checkpoint.TOKENIZER))
+    elif weights is not None:
+        default = type(config.data)().tokenizer
+        recorded = tokenizer_for(weights, config.data.tokenizer, default, config.where("data.tokenizer"))
+        why = f"that of the weights at {config.weights}"
+        if recorded is None:
+            display.line(
+                f"warning: no tokenizer came with the weights at {config.weights}: see that the run's is theirs"
+            )
+    given = set(engine.graph.inputs) - {engine.token_input, TARGETS}
+    if given:
+        raise DataError(
+            f"model {engine.graph.name} has the input {', '.join(sorted(given))}; training data gives "
+            f"{engine.token_input} and {TARGETS}",
+            hint="remove the input in a model that extends this one",
+        )
+    return open_data(
+        config.data,
+        dims=engine.graph.dims,
+        seed=config.seed,
+        vocab=engine.graph.inputs[engine.token_input].bound,
+        tokenizer=recorded,
+        why=why,
+        where=config.where,
+        progress=lambda at, total, what: display.status(f"{what}: {at:,} of {total:,}"),
+    )
+
+
+def learning_rate(config: RunConfig, registry: Registry) -> Callable[[int], float]:
+    """step 0 .. steps-1 -> its learning rate. Raises CoreError for a schedule or an option that does not exist."""
+    schedule = registry.schedule(config.schedule.name, config.where("schedule.name"))
+    options = options_of(config, "schedule", schedule.options)
+    return lambda step: float(schedule.lr(step, config.train.steps, config.optimizer.lr, options))
+
+
+def schedule_remarks(config: RunConfig, registry: Registry) -> list[str]:
+    """What a person should know of the schedule's options in a run of so many steps."""
+    schedule = registry.schedule(config.schedule.name, config.where("schedule.name"))
+    options = options_of(config, "schedule", schedule.options)
+    return [f"{config.where('schedule.name')}: {r}" for r in schedule.remarks(config.train.steps, options)]
+
+
+def batches_of(
+    source: TokenSource, engine: Engine, micro: int, start: Checkpoint | None
+) -> Callable[[int], list[dict[str, Array]]]:
+    """step -> its micro-batches by graph input. A resumed run continues after the tokens already consumed, even if
+    tokens_per_step changed."""
+    name = engine.token_input
+    done, drawn = (start.step, start.state["tokens"] // source.T) if start else (0, 0)
+
+    def batches(step: int) -> list[dict[str, Array]]:
+        pairs = [source.batch(step - done, index, micro, first=drawn) for index in range(micro)]
+        return [{name: tokens, TARGETS: targets} for tokens, targets in pairs]
+
+    return batches
+
+
+def val_batches_of(source: TokenSource, engine: Engine, tokens: int) -> Callable[[], Iterator[dict[str, Array]]]:
+    name = engine.token_input
+
+    def batches() -> Iterator[dict[str, Array]]:
+        for tokens_of, targets in source.val_batches(tokens):
+            yield {name: tokens_of, TARGETS: targets}
+
+    return batches
+
+
+def peak_tokens_per_s(engine: Engine, tokens: int) -> float | None:
+    """Of a chip that is in the table of peaks, when every FLOP of the model counts; `tokens` are a micro-batch's."""
+    found = gpu(getattr(engine.device, "model", ""))
+    peak = found.peak(engine.precision, engine.settings.tf32) if found else None
+    return peak / per_token(engine.plan(TRAIN).graph, tokens).full if peak else None
+
+
+def memory_of(device: Any) -> Callable[[], int | None]:
+    """Bytes in use where the tensors are: on a GPU its own memory, else this process's."""
+    of_its_own = getattr(device, "memory", None)
+    if of_its_own is None:
+        return memory_in_use
+
+    def in_use() -> int:
+        free, total = of_its_own()
+        return int(total - free)
+
+    return in_use
+
+
+def make_job(parts: Parts, run: Run, display: Display, record: Mapping[str, Any]) -> Job:
+    """The loop's job. `record`: the run's variants.json."""
+    config, engine, data = parts.config, parts.engine, parts.data
+    table = config.train
+    B, T = (int(engine.graph.dims[name]) for name in SIZES)
+    val_tokens = table.val_tokens or 20 * B * T
+    tokenizer = data.tokenizer
+    return Job(
+        run=run,
+        engine=engine,
+        display=display,
+        steps=table.steps,
+        tokens_per_step=table.tokens_per_step,
+        batches=batches_of(data.train, engine, parts.micro, parts.start),
+        lr=parts.lr,
+        model_toml=engine.model.to_toml(config.dims),
+        seed=config.seed,
+        detector=Detector(**msgspec.structs.asdict(config.detect)),
+        val_batches=val_batches_of(data.val, engine, val_tokens) if data.val else None,
+        tokenizer=tokenizer,
+        tokenizer_json=tokenizer.to_json() if tokenizer else None,
+        val_every=table.val_every,
+        sample_every=table.sample_every,
+        sample_tokens=table.sample_tokens,
+        sample_prompt=table.sample_prompt,
+        sample_temperature=table.sample_temperature,
+        checkpoint_every=table.checkpoint_every,
+        keep_best=table.keep_best,
+        keep_last=table.keep_last,
+        keep_every=table.keep_every,
+        save_errors=table.save_errors,
+        log_every=table.log_every,
+        peak_tokens_per_s=peak_tokens_per_s(engine, B * T),
+        memory=memory_of(engine.device),
+        hooks=parts.registry.step_hooks,
+        state={
+            "corelm": core.__version__,
+            "model": engine.graph.name,
+            "device": config.device,
+            "precision": config.precision,
+            "optimizer": config.optimizer.name,
+            "schedule": config.schedule.name,
+            "tokenizer": {"name": tokenizer.name, "hash": tokenizer.hash} if tokenizer else None,
+            "data": data.describe(),
+            "variants": record["nodes"],
+            "tiles": record["tiles"],
+            "made_with": record["made_with"],
+            **generation_of(parts).state(),
+        },
+    )
+
+
+def generation_of(parts: Parts) -> Generation:
+    """Settings of generation that came with the weights, or that the checkpoint recorded."""
+    if parts.weights is not None:
+        return parts.weights.generation
+    return of_state(parts.start.state) if parts.start is not None else Generation()
