@@ -12,16 +12,17 @@ import json
 import math
 import os
 import stat
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 if TYPE_CHECKING:
     import numpy as np
 
+LONGEST_LOG = 1 << 31  # bytes of a run's metrics: eight million steps
 MOST = 64 << 20  # bytes: the largest that we know, a vocabulary of 250,000 tokens as JSON, has a quarter of it
 
 
-def read_whole(path: str | os.PathLike[str], most: int = MOST) -> bytes:
-    """The contents of a regular file of at most `most` bytes. OSError, with a `strerror`, for anything else."""
+def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+    """A regular file, opened to read bytes. OSError, with a `strerror`, for anything else: a pipe would hang."""
     try:
         status = os.stat(path)
     except ValueError:
@@ -30,7 +31,12 @@ def read_whole(path: str | os.PathLike[str], most: int = MOST) -> bytes:
         raise OSError(errno.EISDIR, "a folder, expected a file")
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "a pipe or a device, expected a file")
-    with open(path, "rb") as file:
+    return open(path, "rb")
+
+
+def read_whole(path: str | os.PathLike[str], most: int = MOST) -> bytes:
+    """The contents of a regular file of at most `most` bytes. OSError, with a `strerror`, for anything else."""
+    with open_file(path) as file:
         data = file.read(most + 1)  # what the system says of a size may not be true, as under /proc
     if len(data) > most:
         raise OSError(errno.EFBIG, f"larger than {most:,} bytes")
@@ -42,7 +48,7 @@ def read_array(path: str | os.PathLike[str], dtype: Any, start: int, shape: tupl
     of it would end the process."""
     import numpy as np  # not for `core --help`
 
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         file.seek(start)
         found = np.fromfile(file, dtype, math.prod(shape))
     if found.size < math.prod(shape):
@@ -50,12 +56,25 @@ def read_array(path: str | os.PathLike[str], dtype: Any, start: int, shape: tupl
     return found.reshape(shape)
 
 
-def parse_json(text: str | bytes) -> Any:
-    """JSON of finite numbers. ValueError for anything else: nesting without end and numbers beyond f64 included."""
+def parse_json(text: str | bytes, unique: bool = False) -> Any:
+    """JSON of finite numbers. ValueError for anything else: nesting without end and numbers beyond f64 included.
+
+    unique: a key that a table has twice is a ValueError too; else the last one counts.
+    """
     try:
-        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        pairs = _unique if unique else None
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=pairs)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f'"{twice:.100}" is there twice')
+    return table
 
 
 def _refuse(name: str) -> NoReturn:

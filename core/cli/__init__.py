@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from core import __version__, signals, terminal, variables
-from core.errors import BuildError, CoreError, DeviceError, UsageError, did_you_mean, words_of
+from core.errors import LONGEST_WORDS, BuildError, CoreError, DeviceError, UsageError, did_you_mean, words_of
 
 if TYPE_CHECKING:
     from core.registry import Registry
@@ -205,8 +205,13 @@ def expected(error: CoreError) -> int:
         traceback.print_exception(error)
         if details := getattr(error, "details", ""):
             terminal.say(f"core: {details}")
-    terminal.say(f"core: error: {error}")
+    terminal.say(f"core: error: {cut_lines(str(error))}")
     return error.exit_code
+
+
+def cut_lines(text: str) -> str:
+    """A message with lines of at most LONGEST_WORDS characters: a stranger's name in it may have millions."""
+    return "\n".join(f"{line[:LONGEST_WORDS]}..." if len(line) > LONGEST_WORDS else line for line in text.split("\n"))
 
 
 def reader_gone() -> int:

@@ -114,17 +114,18 @@ def own_settings(checkpoint: Path) -> Own:
     import tomli
 
     from core.data.prepare import as_list
+    from core.outside import read_whole
     from core.train.run import RESOLVED
 
     path = checkpoint.resolve().parent.parent / RESOLVED
     if not path.is_file():
         return Own()
     try:
-        config = tomli.loads(path.read_text(encoding="utf-8"))
+        config = tomli.loads(read_whole(path).decode())
         val, tokens = as_list(config["data"]["val"]), config["train"]["val_tokens"]
         read = config["data"]
         return Own(tuple(val), read.get("field", ""), read.get("separator", ""), int(tokens), str(config["precision"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"{path}: cannot be read: {error!r}", hint="move it away, and give --data") from None
 
 

@@ -85,7 +85,7 @@ def _scored_beside(found: Opened, out: Path) -> str:
     tokenizer, beside = tokenizer_of(found), out.parent / FILE
     if not isinstance(tokenizer, ScoredTokenizer):
         return f"without a {FILE}: the model's tokenizer has no scores"
-    if beside.exists() and beside.read_bytes() != tokenizer.to_bytes():
+    if beside.exists() and not _holds(beside, tokenizer.to_bytes()):
         return f"{beside} is another tokenizer's, and stays: give run.c the model's own with -z"
     write_atomically(beside, tokenizer.to_bytes())
     return f"with {beside}"
@@ -107,3 +107,12 @@ def _tokenizer(found: Opened) -> tuple[dict[str, bytes], dict[str, int], str]:
         return write_files(tokenizer, longest if isinstance(longest, int) else None), ids, f"with {FILE}"
     except DataError as error:
         return {}, ids, f"without a tokenizer: {error.message}"
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    from core.outside import read_whole
+
+    try:
+        return read_whole(path) == data
+    except OSError:
+        return False

@@ -16,7 +16,7 @@ from pathlib import Path
 from core.cache import cache_folder, try_write
 from core.data.gpt2 import load_gpt2
 from core.data.huggingface import read_file
-from core.data.library import EXTRA
+from core.data.templates import EXTRA
 from core.data.tokenizer import FORMAT, Tokenizer, bytes_tokenizer, load_tokenizer, train_bpe
 from core.errors import DataError, UsageError, did_you_mean
 from core.outside import parse_json, read_whole

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import DataError
-from core.outside import read_array
+from core.outside import open_file, read_array
 
 MAGIC, VERSION = 20240522, 1
 HEADER_BYTES = 1024
@@ -41,7 +41,7 @@ class HellaSwag:
         """vocab: ids must be below it. DataError names the file and what is wrong with it."""
         self.path, self.vocab = path, vocab
         try:
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 raw = file.read(HEADER_BYTES)
             size = path.stat().st_size - HEADER_BYTES
         except OSError as error:

@@ -136,7 +136,7 @@ def read_file(path: Path) -> Tokenizer | None:
     folder = path.parent
     try:
         document = read_whole(path).decode()
-        tokens = _tokens(parse_json(document))
+        tokens = _tokens(parse_json(document, unique=True))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -147,7 +147,9 @@ def read_file(path: Path) -> Tokenizer | None:
     config = _config(folder)
     if tokens is None or config.get("chat_template"):
         try:
-            return LibraryTokenizer(document, config, name=folder.resolve().name, where=str(path))
+            template = str(folder / (TEMPLATE if (folder / TEMPLATE).is_file() else CONFIG))
+            name = folder.resolve().name
+            return LibraryTokenizer(document, config, name=name, where=str(path), template_file=template)
         except UsageError as error:  # the library is an extra, and a model is of use without text, or without chats
             what = "no tokenizer" if tokens is None else "no chat template"
             warnings.warn(f"{error.message}, so the model has {what}: {error.hint}", stacklevel=2)

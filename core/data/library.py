@@ -6,20 +6,22 @@ a checkpoint carries it and an export writes it back. A chat is put into words b
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from core.data.bounds import check_document, check_ids
+from core.data.templates import EXTRA, RENDERER
 from core.data.tokenizer import LIBRARY_FORMAT, UNKNOWN, Tokenizer, byte_letters, without_surrogates
-from core.errors import DataError, UsageError
+from core.errors import DataError, UsageError, words_of
 from core.outside import parse_json
 from core.signals import Ended
 
@@ -27,12 +29,10 @@ if TYPE_CHECKING:
     import tokenizers
 
 KIND = "huggingface"
-EXTRA = 'pip install "corelm[tokenizers]"'
 BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 OVER_BLANKS = re.compile(rb"[0-9A-Za-z\x80-\xff][ \t\r\n]")  # bytes of a token that goes on behind a word
 BLANK = "\u2581"  # stands for a blank in SentencePiece's tokens
 ANSWER = "\u2042answer\u2042"  # stands for an answer where the template's way of ending one is looked for
-LONGEST_TEMPLATE = 1 << 17  # characters; the longest of published models is a tenth of it
 
 
 class LibraryTokenizer(Tokenizer):
@@ -40,19 +40,31 @@ class LibraryTokenizer(Tokenizer):
 
     document: the text of tokenizer.json. config: of tokenizer_config.json. Special tokens are not read from text, but
     from a chat's template. `begin`: the ids that it puts before a text, such as LLaMA's <s>; `eot` and `bos` are the
-    ids of `eos_token` and `bos_token`. What the file says of truncation and padding is left out, as transformers leaves
-    it out. UsageError without the library, DataError for what it cannot read or whose tokens' bytes are not known.
+    ids of `eos_token` and `bos_token`. template_file: where the chat template came from, for errors. Truncation and
+    padding of the file are left out, as transformers leaves them out. UsageError without the library, DataError for
+    what it cannot read, what goes beyond the bounds of bounds.py, and tokens whose bytes are not known.
     """
 
-    def __init__(self, document: str, config: Mapping[str, Any], *, name: str, where: str = "tokenizer.json") -> None:
-        self.kind, self.name = KIND, name
+    def __init__(
+        self,
+        document: str,
+        config: Mapping[str, Any],
+        *,
+        name: str,
+        where: str = "tokenizer.json",
+        template_file: str = "",
+    ) -> None:
+        self.kind, self.name, self.where = KIND, name, where
+        self.template_file = template_file or where
         self.document, self.config = document, dict(config)
+        parsed = _parsed(document, where)
         self._library = _library(document, where)
         self._library.encode_special_tokens = True
         vocabulary = self._library.get_vocab(with_added_tokens=True)
+        check_ids(vocabulary, where)
         self.vocab_size = max(vocabulary.values(), default=-1) + 1
         self._special = {i for i, token in self._library.get_added_tokens_decoder().items() if token.special}
-        bytes_of = _bytes_of(parse_json(document), where)
+        bytes_of = _bytes_of(parsed, where)
         known = {i: bytes_of(token) for token, i in vocabulary.items()}  # added ones go through the decoder too
         self.tokens = tuple(known.get(i, UNKNOWN) for i in range(self.vocab_size))
         self.eot, self.bos = (vocabulary.get(_content(self.config.get(f"{end}_token"))) for end in ("eos", "bos"))
@@ -62,7 +74,8 @@ class LibraryTokenizer(Tokenizer):
         self._blank = int(first[0]) if len(first) > 1 and self.dummy else vocabulary.get(BLANK)
 
     def _begin(self) -> tuple[int, ...]:
-        found = self._library.encode("a")
+        with _guarded(self.where):
+            found = self._library.encode("a")
         first = found.special_tokens_mask.index(0) if 0 in found.special_tokens_mask else 0
         return tuple(found.ids[:first])
 
@@ -88,7 +101,9 @@ class LibraryTokenizer(Tokenizer):
         return {"tokenizer.json": self.document.encode(), "tokenizer_config.json": config.encode()}
 
     def encode(self, text: str) -> NDArray[np.int32]:
-        found = self._library.encode(without_surrogates(text), add_special_tokens=False)
+        """Ids (n,) int32. DataError where the library fails: a regular expression that takes too long panics there."""
+        with _guarded(self.where):
+            found = self._library.encode(without_surrogates(text), add_special_tokens=False)
         return np.array(found.ids, np.int32)
 
     def encode_more(self, text: str) -> NDArray[np.int32]:
@@ -108,7 +123,8 @@ class LibraryTokenizer(Tokenizer):
             self._library.encode_special_tokens = True
 
     def decode(self, ids: ArrayLike) -> str:
-        return str(self._library.decode(np.asarray(ids).reshape(-1).tolist(), skip_special_tokens=False))
+        with _guarded(self.where):
+            return str(self._library.decode(np.asarray(ids).reshape(-1).tolist(), skip_special_tokens=False))
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
@@ -173,7 +189,7 @@ class LibraryTokenizer(Tokenizer):
         named = {key: value for key, value in self.config.items() if key.endswith("_token")}
         tokens = {key: _content(value) for key, value in named.items() if isinstance(value, str | dict)}
         given = {"tools": None, "documents": None, "add_generation_prompt": add_generation_prompt, **tokens}
-        return _rendered(self.chat_template, messages=list(messages), **given)
+        return RENDERER.render(self.chat_template, {"messages": list(messages), **given}, self.template_file)
 
 
 def from_json(value: Mapping[str, Any], where: str) -> LibraryTokenizer:
@@ -181,8 +197,10 @@ def from_json(value: Mapping[str, Any], where: str) -> LibraryTokenizer:
     try:
         document, config, name, digest = value["document"], value["config"], str(value["name"]), value["hash"]
         tokenizer = LibraryTokenizer(document, config, name=name, where=where)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{where}: not a tokenizer of this project: {error!r}", hint="import the model again") from None
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DataError(
+            f"{where}: not a tokenizer of this project: {error!r:.200}", hint="import the model again"
+        ) from None
     if tokenizer.hash != digest:
         raise DataError(f"{where}: damaged: its sha256 is not the recorded one", hint="import the model again")
     return tokenizer
@@ -193,15 +211,32 @@ def _library(document: str, where: str) -> tokenizers.Tokenizer:
         import tokenizers
     except ImportError:
         raise UsageError(f"{where} needs the library tokenizers", hint=EXTRA) from None
-    try:
+    with _guarded(where):
         found = tokenizers.Tokenizer.from_str(document)
         found.no_truncation()
         found.no_padding()
-        return found
-    except BaseException as error:  # a panic of the library's is no Exception
+    return found
+
+
+def _parsed(document: str, where: str) -> Any:
+    try:
+        parsed = parse_json(document, unique=True)
+    except ValueError as error:
+        raise DataError(f"{where}: not JSON: {error}", hint="fetch it again") from None
+    check_document(parsed, where)
+    return parsed
+
+
+@contextlib.contextmanager
+def _guarded(where: str) -> Iterator[None]:
+    """DataError for whatever the library raises: its panics are no Exceptions."""
+    try:
+        yield
+    except BaseException as error:
         if isinstance(error, KeyboardInterrupt | SystemExit | Ended):
             raise
-        raise DataError(f"{where}: the tokenizers library cannot read it: {error}", hint="fetch it again") from None
+        what = f"{where}: the tokenizers library fails: {words_of(error)}"
+        raise DataError(what, hint="fetch the tokenizer again, or leave such a text out") from None
 
 
 def _bytes_of(document: Any, where: str) -> Any:
@@ -227,57 +262,3 @@ def _sentencepiece_bytes(token: str, fallback: bool) -> bytes:
 def _content(token: Any) -> str:
     """A special token in tokenizer_config.json: its text, or a table that has it."""
     return str(token.get("content", "") if isinstance(token, dict) else token or "")
-
-
-# --- templates -------------------------------------------------------------------------------------------------------
-
-
-def _rendered(template: str, **given: Any) -> str:
-    """What a template makes of a chat. It came with the model, from anybody: it runs in a sandbox."""
-    import jinja2
-
-    try:
-        return str(_compiled(template).render(**given))
-    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
-        raise DataError(
-            f"the chat template says: {error}", hint="it may take no --system, or want turns in another order"
-        ) from None
-
-
-def _tojson(
-    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
-) -> str:
-    """The filter as transformers has it: Jinja's own escapes HTML."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-@functools.lru_cache(maxsize=4)
-def _compiled(template: str) -> Any:
-    try:
-        from jinja2 import TemplateError
-        from jinja2.ext import Extension, loopcontrols
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-    except ImportError:
-        raise UsageError("a chat template needs the library jinja2", hint=EXTRA) from None
-    if len(template) > LONGEST_TEMPLATE:
-        raise DataError(f"the chat template has {len(template):,} characters; at most {LONGEST_TEMPLATE:,} are read")
-
-    def raise_exception(message: str) -> None:
-        raise TemplateError(message)
-
-    class Generation(Extension):
-        """`{% generation %}`: around an answer, for those who train on answers alone. Its body is what counts here."""
-
-        tags = {"generation"}
-
-        def parse(self, parser: Any) -> Any:
-            next(parser.stream)
-            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation]
-    )
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = raise_exception
-    return environment.from_string(template)

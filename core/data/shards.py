@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from core.data.digests import BLOCK, Blocks, Digests, file_digests, mark_of, read_digests
 from core.errors import DataError
-from core.outside import parse_json, read_whole
+from core.outside import open_file, parse_json, read_whole
 
 Tokens = NDArray[np.unsignedinteger[Any]]
 
@@ -216,7 +216,7 @@ def header_of(format: Format, count: int) -> bytes:
 
 def magic_of(path: Path) -> int | None:
     """The first int32 of a file, or None when it has none."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         head = file.read(4)
     return int.from_bytes(head, "little", signed=True) if len(head) == 4 else None
 
@@ -233,7 +233,7 @@ def open_shard(path: Path) -> Shard:
         )
     try:
         size = path.stat().st_size
-        with path.open("rb") as file:
+        with open_file(path) as file:
             raw = file.read(HEADER_BYTES)
     except OSError as error:
         raise DataError(

@@ -30,7 +30,7 @@ from core import signals
 from core.data.digests import file_sha256
 from core.data.tokenizer import Tokenizer
 from core.errors import DataError, did_you_mean
-from core.outside import parse_json
+from core.outside import open_file, parse_json
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -130,7 +130,7 @@ def read_blocks(path: Path, notes: list[str]) -> Iterator[str]:
 
 
 def _read_blocks(path: Path, notes: list[str]) -> Iterator[str]:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         begin = file.read(4096)
     marked = next((encoding for mark, encoding in MARKS.items() if begin.startswith(mark)), None)
     if marked:
@@ -144,7 +144,7 @@ def _read_blocks(path: Path, notes: list[str]) -> Iterator[str]:
         )
     decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
     text, tail, bad, first = "", b"", 0, True
-    with path.open("rb") as file:
+    with open_file(path) as file:
         while True:
             raw = file.read(BLOCK_BYTES)
             new = decoder.decode(raw, not raw)
@@ -179,7 +179,7 @@ def _looks_wide(begin: bytes) -> bool:
 def _marked_blocks(path: Path, encoding: str) -> Iterator[str]:
     """The blocks of a file in the encoding that its mark says. DataError where it is not."""
     decoder, text = codecs.getincrementaldecoder(encoding)("strict"), ""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         while True:
             raw = file.read(BLOCK_BYTES)
             try:
@@ -201,7 +201,7 @@ def _marked_blocks(path: Path, encoding: str) -> Iterator[str]:
 def _no_field(path: Path) -> str:
     """DataError for a .jsonl without a named text field; the message has the fields of its first line."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             first = parse_json(file.readline(BLOCK_BYTES))
         texts = [key for key, value in first.items() if isinstance(value, str)]
     except (ValueError, AttributeError):

@@ -280,7 +280,7 @@ def repair_latest(found: Checkpoint) -> str | None:
     pointer = found.path.parent.parent / LATEST
     said = "nothing"
     with contextlib.suppress(OSError):
-        said = pointer.read_text("utf-8", "replace").strip() or said
+        said = read_whole(pointer).decode("utf-8", "replace").strip() or said
     if said == found.path.name:
         return None
     _point(found.path.parent, found.path.name)
@@ -461,7 +461,7 @@ def _read(path: Path, kind: type[Kind]) -> Kind:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        return read_whole(path).decode()
     except UnicodeDecodeError:
         raise CheckpointError(f"{path}: damaged: not UTF-8") from None
 

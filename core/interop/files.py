@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from core.outside import open_file
+
 
 def _nothing(call: str, path: Path) -> None:
     """Between tests, no call fails on purpose."""
@@ -132,7 +134,7 @@ def sweep(folder: Path) -> list[str]:
 
 
 def sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from core import outside
 from core.errors import BuildError, CheckpointError, CoreError, did_you_mean
 from core.expr import Number, evaluate, trim
 from core.graph import Graph, ModelSource, load_model
@@ -39,6 +40,8 @@ from core.outside import parse_json, read_whole
 from core.registry import Registry
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+LONGEST_CONFIG = 1 << 22  # bytes of config.json; a thousand times a usual one
+MOST_FILES = 10_000  # of one model; a published one of a terabyte has some hundreds
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
 
 
@@ -65,14 +68,15 @@ def open_folder(path: Path) -> Folder:
     for file in _tensor_files(path):
         for name in file:
             if name in files:
-                raise CheckpointError(f'{path}: tensor "{name}" is in {files[name].path.name} and {file.path.name}')
+                both = f"{files[name].path.name} and {file.path.name}"
+                raise CheckpointError(f'{path}: tensor "{name:.100}" is in {both}')
             files[name] = file
     return Folder(path, config, files)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, most: int = LONGEST_CONFIG) -> dict[str, Any]:
     try:
-        value = parse_json(read_whole(path))
+        value = parse_json(read_whole(path, most), unique=True)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
     except ValueError as error:
@@ -101,17 +105,22 @@ def _tensor_files(path: Path) -> list[TensorFile]:
 
 def _sharded(path: Path) -> list[TensorFile]:
     """The files that the index names, each of which must hold what the index says."""
-    table = _read_json(path / INDEX).get("weight_map")
+    table = _read_json(path / INDEX, outside.MOST).get("weight_map")
     if not isinstance(table, dict) or not table:
         raise CheckpointError(f'{path / INDEX}: "weight_map" is {table!r:.200}; expected tensor -> file')
+    named = {name for name in table.values() if isinstance(name, str)}
+    if len(named) > MOST_FILES:
+        what = f"its weights are in {len(named):,} files; at most {MOST_FILES:,} are read"
+        raise CheckpointError(f"{path / INDEX}: {what}", hint="no published model is so: fetch it again")
     opened: dict[str, TensorFile] = {}
     for tensor, name in table.items():
         if not isinstance(name, str) or Path(name).name != name or "\\" in name or not name.endswith(".safetensors"):
-            raise CheckpointError(f'{path / INDEX}: tensor "{tensor}" is said to be in {name!r:.200}, not a file here')
+            what = f'tensor "{tensor:.100}" is said to be in {name!r:.200}, not a file here'
+            raise CheckpointError(f"{path / INDEX}: {what}")
         if name not in opened:
             opened[name] = TensorFile(path / name)
         if tensor not in opened[name]:
-            raise CheckpointError(f'{path / name}: there is no tensor "{tensor}", which {INDEX} puts there')
+            raise CheckpointError(f'{path / name}: there is no tensor "{tensor:.100}", which {INDEX} puts there')
     return list(opened.values())
 
 

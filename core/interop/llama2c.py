@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from core import outside
 from core.errors import BuildError, CheckpointError
 from core.expr import Number, evaluate, trim
 from core.graph import Graph, ModelSource
@@ -68,7 +69,7 @@ class Part:
 
 def is_legacy(path: Path) -> bool:
     """Whether a file without a magic number is of version 0: its length must be what its seven numbers describe."""
-    with path.open("rb") as file:
+    with outside.open_file(path) as file:
         raw = file.read(4 * NUMBERS)
     if len(raw) < 4 * NUMBERS:
         return False
@@ -84,7 +85,7 @@ def is_legacy(path: Path) -> bool:
 def open_file(path: Path) -> ModelFile:
     """Read the header. CheckpointError for a version that is not read."""
     try:
-        with path.open("rb") as file:
+        with outside.open_file(path) as file:
             raw, size = file.read(HEADER), path.stat().st_size
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
@@ -194,12 +195,19 @@ def _maker(file: ModelFile, graph: Graph, places: list[tuple[Part, int]]) -> Any
     def make() -> Array:
         found = []
         for part, at in sorted(places, key=lambda place: place[0].first):
-            raw = np.asarray(np.memmap(file.path, "<f4", "r", at, (part.rows, *of)))
+            raw = _read(file.path, at, (part.rows, *of))
             found.append(apart(raw, part.heads) if part.heads else raw)
         whole = found[0] if len(found) == 1 else np.concatenate(found)
         return whole.astype(np.float32, copy=False)
 
     return make
+
+
+def _read(path: Path, at: int, shape: tuple[int, ...]) -> Array:
+    try:
+        return outside.read_array(path, "<f4", at, shape)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 def apart(rows: Array, heads: int) -> Array:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from core import outside
 from core.errors import BuildError, CheckpointError
 from core.expr import Number, trim
 from core.graph import Graph, ModelSource
@@ -29,7 +30,6 @@ from core.interop.foreign import (
     name_pattern,
     with_length,
 )
-from core.outside import read_array
 from core.registry import Registry
 
 TABLE = "llmc"
@@ -69,7 +69,7 @@ class ModelFile:
 def open_file(path: Path) -> ModelFile:
     """Read the header. CheckpointError for another kind of file, or a version that is unknown."""
     try:
-        with path.open("rb") as file:
+        with outside.open_file(path) as file:
             data, size = file.read(BYTES), path.stat().st_size
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
@@ -181,9 +181,16 @@ def order(source: ModelSource, graph: Graph) -> list[str]:
 
 def _maker(file: ModelFile, position: int, shape: tuple[int, ...], wanted: tuple[int, ...]) -> Any:
     def make() -> Array:
-        raw = read_array(file.path, file.dtype, position, shape)[tuple(slice(n) for n in wanted)]
+        raw = _read(file, position, shape)[tuple(slice(n) for n in wanted)]
         if file.dtype.kind == "u":
             return (raw.astype(np.uint32) << 16).view(np.float32)
         return raw.astype(raw.dtype.newbyteorder("="), copy=False)
 
     return make
+
+
+def _read(file: ModelFile, position: int, shape: tuple[int, ...]) -> Array:
+    try:
+        return outside.read_array(file.path, file.dtype, position, shape)
+    except OSError as error:
+        raise CheckpointError(f"{file.path}: cannot be read: {error.strerror or error}") from None

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import struct
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ import numpy as np
 
 from core.errors import CheckpointError
 from core.interop import files
-from core.outside import read_array
+from core.outside import open_file, read_array
 
 Array = np.ndarray[Any, Any]
 
@@ -46,7 +47,8 @@ WRITTEN = {dtype: name for name, dtype in DTYPES.items() if name != "F16"}  # 16
 CHUNK = 1 << 22  # bytes of one write
 BEHIND = 128  # chunks by which the hash may lag, so that it also works while the disk does; they are kept alive
 THREADS = 2  # of a file: one hashes, one syncs
-LONGEST_HEADER = 100_000_000  # bytes; the library's own limit: a hostile length must not become an allocation
+LONGEST_HEADER = 1 << 25  # bytes; the largest known has a megabyte: a hostile length must not become an allocation
+MOST_TENSORS = 100_000  # of a file; refused before its header becomes objects
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ class TensorFile(Mapping[str, Array]):
         try:
             array = read_array(self.path, DTYPES[kind], start, shape)
         except OSError as error:
-            what = f'tensor "{name}" cannot be read: {error.strerror or error}'
+            what = f'tensor "{name:.100}" cannot be read: {error.strerror or error}'
             raise CheckpointError(f"{self.path}: {what}", hint="the file changed after it was opened") from None
         if kind == "BF16":  # the upper half of an f32
             return (array.astype(np.uint32) << 16).view(np.float32)
@@ -175,16 +177,20 @@ class TensorFile(Mapping[str, Array]):
     def _read_header(self) -> None:
         try:
             size = self.path.stat().st_size
-            with self.path.open("rb") as file:
+            with open_file(self.path) as file:
                 first = file.read(8)
                 if len(first) < 8:
                     raise self._bad(f"{len(first)} bytes: too short for a header")
                 (length,) = struct.unpack("<Q", first)
-                if length > min(LONGEST_HEADER, size - 8):
+                if length > size - 8:
                     raise self._bad(f"the header claims {length:,} bytes, the file has {size:,}")
+                if length > LONGEST_HEADER:
+                    raise self._bad(f"its header has {length:,} bytes; at most {LONGEST_HEADER:,} are read")
                 text = file.read(length)
         except OSError as error:
             raise CheckpointError(f"{self.path}: cannot be read: {error.strerror or error}") from None
+        if (count := max(text.count(b"{"), text.count(b"[") // 2)) > MOST_TENSORS + 2:
+            raise self._bad(f"its header describes {count:,} tensors or more; at most {MOST_TENSORS:,} are read")
         try:
             header = json.loads(text.decode(), object_pairs_hook=self._without_duplicates)
         except (ValueError, RecursionError):  # a number of thousands of digits is a ValueError too
@@ -203,37 +209,36 @@ class TensorFile(Mapping[str, Array]):
         for name, entry in header.items():
             kind, shape, begin, end = self._entry(name, entry)
             if end - begin != math.prod(shape) * DTYPES[kind].itemsize:
-                raise self._bad(f'tensor "{name}": {kind} {list(shape)} does not take {end - begin:,} bytes')
+                raise self._bad(f'tensor "{name:.100}": {kind} {list(shape)} does not take {end - begin:,} bytes')
             spans.append((begin, end, name))
             self._entries[name] = (kind, shape, start + begin)
         position = 0
         for begin, end, name in sorted(spans):
             if begin != position:
-                raise self._bad(f'tensor "{name}" starts at byte {begin:,} of the data, expected {position:,}')
+                raise self._bad(f'tensor "{name:.100}" starts at byte {begin:,} of the data, expected {position:,}')
             position = end
         if start + position != size:
             raise self._bad(f"{size:,} bytes, but its header describes {start + position:,}: cut short or extended")
 
     def _entry(self, name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
         if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-            raise self._bad(f'tensor "{name}" must have dtype, shape and data_offsets')
+            raise self._bad(f'tensor "{name:.100}" must have dtype, shape and data_offsets')
         kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
         if not isinstance(kind, str) or kind not in DTYPES:
-            raise self._bad(f'tensor "{name}" has dtype {kind!r}; expected one of {", ".join(DTYPES)}')
+            raise self._bad(f'tensor "{name:.100}" has dtype {kind!r:.100}; expected one of {", ".join(DTYPES)}')
         if not isinstance(shape, list) or not all(_is_size(n) for n in shape) or len(shape) > 16:
-            raise self._bad(f'tensor "{name}" has shape {shape!r:.200}')
+            raise self._bad(f'tensor "{name:.100}" has shape {shape!r:.200}')
         if math.prod(n for n in shape if n) >= 2**48:  # one without elements too: NumPy multiplies the others
-            raise self._bad(f'tensor "{name}" has shape {shape!r:.200}, more than any file holds')
+            raise self._bad(f'tensor "{name:.100}" has shape {shape!r:.200}, more than any file holds')
         if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_size(n) for n in offsets):
-            raise self._bad(f'tensor "{name}" has data_offsets {offsets!r}')
+            raise self._bad(f'tensor "{name:.100}" has data_offsets {offsets!r:.100}')
         return kind, tuple(shape), offsets[0], offsets[1]
 
     def _without_duplicates(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         table = dict(pairs)
         if len(table) != len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise self._bad(f'"{twice}" is in the header twice')
+            twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+            raise self._bad(f'"{twice:.100}" is in the header twice')
         return table
 
     def _bad(self, why: str) -> CheckpointError:

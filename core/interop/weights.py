@@ -16,6 +16,7 @@ from core.interop import checkpoint, huggingface, llama2c, llmc
 from core.interop.foreign import Array
 from core.interop.generation import Generation, of_folder, of_ids, of_state
 from core.interop.huggingface_config import CONFIG
+from core.outside import open_file
 from core.registry import Registry
 
 MODEL, CHECKPOINT, HUGGINGFACE, LLMC = "a model", "a checkpoint", "a Hugging Face folder", "an llm.c file"
@@ -75,7 +76,7 @@ def _file(path: Path) -> str:
     if path.suffix == ".safetensors":
         raise CheckpointError(f"{path}: tensors alone do not say which model they are", hint=f"give {path.parent}")
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             first = file.read(4)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None

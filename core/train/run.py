@@ -31,6 +31,7 @@ import tomli
 import core
 from core.errors import CheckpointError, UsageError, did_you_mean
 from core.interop import checkpoint, files
+from core.outside import LONGEST_LOG, read_whole
 from core.train.lines import Lines, not_a_link
 
 RUNS = Path("runs")
@@ -227,8 +228,8 @@ class Run:
 
 def resolved_config(run: Path) -> dict[str, Any] | None:
     """The config that a run had last; None where there is none that can be read."""
-    with contextlib.suppress(OSError, UnicodeDecodeError, tomli.TOMLDecodeError):
-        return tomli.loads((run / RESOLVED).read_text(encoding="utf-8"))
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        return tomli.loads(read_whole(run / RESOLVED).decode())
     return None
 
 
@@ -246,7 +247,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a .jsonl file that have a step; lines that are damaged are left out."""
     found = []
     with contextlib.suppress(FileNotFoundError):
-        for line in path.read_bytes().split(b"\n") if path.is_file() else ():
+        for line in read_whole(path, LONGEST_LOG).split(b"\n") if path.is_file() else ():
             with contextlib.suppress(ValueError, RecursionError):
                 value = json.loads(line)
                 if isinstance(value, dict) and isinstance(value.get("step"), int):

@@ -6,7 +6,6 @@ It reads and changes nothing; a folder that lacks a file, or has a damaged one, 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 import tomli
 
 from core.interop import checkpoint
+from core.outside import open_file, parse_json, read_whole
 from core.train.run import LOCK, METRICS, RESOLVED, VARIANTS, read_lines
 
 RUNNING, DONE, CRASHED, STOPPED, NEW = "running", "done", "crashed", "stopped", "no steps"
@@ -84,7 +84,7 @@ def locked(path: Path) -> bool:
         return False
     import fcntl
 
-    with contextlib.suppress(OSError), path.open("rb") as file:
+    with contextlib.suppress(OSError), open_file(path) as file:
         try:
             fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
@@ -94,14 +94,17 @@ def locked(path: Path) -> bool:
 
 def config_of(path: Path) -> dict[str, Any]:
     """The resolved config; {} where it cannot be read."""
-    with contextlib.suppress(OSError, ValueError):
-        return tomli.loads((path / RESOLVED).read_text("utf-8"))
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        return tomli.loads(read_whole(path / RESOLVED).decode())
     return {}
 
 
 def records_of(path: Path) -> list[dict[str, Any]]:
     """The steps' metrics in order, the last word on each: a resumed run may have written a step again."""
-    by_step = {record["step"]: record for record in read_lines(path / METRICS)}
+    try:
+        by_step = {record["step"]: record for record in read_lines(path / METRICS)}
+    except OSError:  # others' runs are listed all the same
+        return []
     return [by_step[step] for step in sorted(by_step)]
 
 
@@ -167,7 +170,7 @@ def settings_apart(a: Path, b: Path) -> Iterator[str]:
 
 def variants_of(path: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):
-        held = json.loads((path / VARIANTS).read_text("utf-8"))
+        held = parse_json(read_whole(path / VARIANTS))
         return {key: held.get(key) for key in ("device", "precision", "nodes", "tiles")}
     return {}
 

@@ -1,0 +1,127 @@
+"""Chat templates: Jinja that came with a model, from anybody, rendered in a child process with limits.
+
+The child (`template_child.py`) starts with the first chat, stays for all later ones, and ends with this process. A
+template that reached a limit is not tried again.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from core.data.template_child import HARD, MEMORY, SOFT
+from core.errors import DataError, UsageError
+
+EXTRA = 'pip install "corelm[tokenizers]"'
+CHILD = Path(__file__).with_name("template_child.py")
+LONGEST = 1 << 17  # characters; the longest of published models is a tenth of it
+WAIT = 30.0  # seconds for a reply, on a machine so busy that the limit of CPU time is not reached before
+TURNS = "it may take no --system, or want turns in another order"
+REFUSED = "the template is at fault: repair it there, or move it away to continue text without turns"
+TOO_SLOW, TOO_LARGE = "takes more than {:g} seconds", f"needs more than {MEMORY >> 20} MiB of memory"
+
+
+class Renderer:
+    """A child process, started when needed and again after it was ended. One request at a time.
+
+    soft, hard: its CPU-seconds for a request, until an error with the template's line and until it is ended.
+    """
+
+    def __init__(self, soft: float = SOFT, hard: float = HARD) -> None:
+        self.soft, self.hard = soft, hard
+        self._lock = threading.Lock()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._refused: dict[str, str] = {}  # template -> the limit that it reached
+
+    def render(self, template: str, given: dict[str, Any], where: str) -> str:
+        """The text that a template writes. `where`: its file, for errors.
+
+        UsageError without jinja2; DataError, with the line, for a template that fails or reaches a limit.
+        """
+        if len(template) > LONGEST:
+            raise DataError(
+                f"{where}: the chat template has {len(template):,} characters; at most {LONGEST:,} are read"
+            )
+        with self._lock:
+            if template in self._refused:
+                raise DataError(self._refused[template], hint=REFUSED)
+            try:
+                found = self._ask({"template": template, "given": given, "soft": self.soft, "hard": self.hard})
+            except BaseException:  # Ctrl-C in the middle of a line: the next reply would be that of this request
+                self.close()
+                raise
+        if "text" in found:
+            return str(found["text"])
+        if "missing" in found:
+            raise UsageError(f"a chat template needs the library {found['missing']}", hint=EXTRA)
+        place = f"{where}: the chat template" + (f", line {found['line']}," if found.get("line") else "")
+        limit = TOO_SLOW.format(self.soft) if found.get("slow") else TOO_LARGE if found.get("memory") else ""
+        if limit:
+            self._refused[template] = f"{place} {limit}"
+            raise DataError(self._refused[template], hint=REFUSED)
+        raise DataError(f"{place} says: {found['error']}", hint=TURNS)
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        child = self._started()
+        assert child.stdin is not None and child.stdout is not None
+        watch = threading.Timer(WAIT, child.kill)
+        watch.daemon = True
+        watch.start()
+        try:
+            child.stdin.write(json.dumps(request).encode() + b"\n")
+            child.stdin.flush()
+            line = child.stdout.readline()
+        except BrokenPipeError:  # it said why before it ended, or a limit ended it
+            line = child.stdout.readline()
+        finally:
+            watch.cancel()
+        if line.endswith(b"\n"):
+            found: dict[str, Any] = json.loads(line)
+            return found
+        code = self.close()
+        slow = code in (-getattr(signal, "SIGPROF", 0), -getattr(signal, "SIGKILL", 0))
+        return {"slow": slow, "memory": not slow, "line": None}
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._child is None or self._child.poll() is not None:
+            self.close()
+            try:
+                self._child = subprocess.Popen(
+                    [sys.executable, "-I", "-S", str(CHILD)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                )
+            except OSError as error:
+                what = f"the process for chat templates does not start: {error.strerror or error}"
+                raise DataError(what, hint="see `ulimit -u` and `ulimit -v`") from None
+            assert self._child.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                self._child.stdin.write(json.dumps([p for p in sys.path if isinstance(p, str)]).encode() + b"\n")
+        return self._child
+
+    def close(self) -> int | None:
+        """End the child. Its exit code, None without one."""
+        child, self._child = self._child, None
+        if child is None:
+            return None
+        for stream in (child.stdin, child.stdout):
+            assert stream is not None
+            with contextlib.suppress(OSError):
+                stream.close()
+        try:
+            return child.wait(1.0)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            return child.wait()
+
+
+RENDERER = Renderer()
+atexit.register(RENDERER.close)
