@@ -12,7 +12,8 @@ import json
 import math
 import os
 import stat
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from io import BufferedReader
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +22,7 @@ LONGEST_LOG = 1 << 31  # bytes of a run's metrics: eight million steps
 MOST = 64 << 20  # bytes: the largest that we know, a vocabulary of 250,000 tokens as JSON, has a quarter of it
 
 
-def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+def open_file(path: str | os.PathLike[str]) -> BufferedReader:
     """A regular file, opened to read bytes. OSError, with a `strerror`, for anything else: a pipe would hang."""
     try:
         status = os.stat(path)
