@@ -27,11 +27,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the checkout, installed or not
 
 from core.config import load_config  # noqa: E402
-from core.device.arguments import signature  # noqa: E402
-from core.device.chips import CHIPS as LIMITS  # noqa: E402
-from core.device.chips import GPUS, Gpu, chip_of, resident_blocks  # noqa: E402
 from core.device.planned import PlannedDevice  # noqa: E402
 from core.graph import load_model  # noqa: E402
+from core.kernels.arguments import signature  # noqa: E402
+from core.kernels.chips import CHIPS as LIMITS  # noqa: E402
+from core.kernels.chips import GPUS, Gpu, chip_of, resident_blocks  # noqa: E402
 from core.loader import load_registry  # noqa: E402
 from core.train.tune import shipped_path, tune, write_choices  # noqa: E402
 from core.train.wiring import build_engine  # noqa: E402

@@ -30,11 +30,11 @@ import numpy as np  # noqa: E402
 import stub  # noqa: E402
 
 from core.config import load_config  # noqa: E402
-from core.device.chips import CHIPS, runs_on  # noqa: E402
 from core.device.cuda import Captured, CudaDevice, CudaLaunch  # noqa: E402
 from core.engine import DecodeSession, Engine  # noqa: E402
 from core.errors import CoreError  # noqa: E402
 from core.graph import load_model  # noqa: E402
+from core.kernels.chips import CHIPS, runs_on  # noqa: E402
 from core.loader import load_registry  # noqa: E402
 from core.registry import Registry  # noqa: E402
 from core.testing.check import trials_of  # noqa: E402

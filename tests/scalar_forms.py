@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from exact_numbers import CANONICAL, FORMATS, NAN, decode, flushed, order, signed
 
-from core.device.sim.opcodes import written_out
+from core.sim.instructions.opcodes import written_out
 
 
 @dataclass(frozen=True)

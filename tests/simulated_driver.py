@@ -17,8 +17,8 @@ from ctypes import CFUNCTYPE, POINTER, c_int, c_size_t, c_uint32, c_uint64, c_vo
 
 import core.device.cuda as module
 from core.device.cuda import CudaDevice
-from core.device.nvrtc import compile_ptx
-from core.device.sim import Memory, Simulator
+from core.kernels.nvrtc import compile_ptx
+from core.sim import Memory, Simulator
 
 space, simulators = Memory(1 << 26), {}
 base = space.bytes.ctypes.data

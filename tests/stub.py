@@ -1,4 +1,4 @@
-"""Builds the stub of the driver, tests/stub_driver.c, with the limits of core/device/chips.py."""
+"""Builds the stub of the driver, tests/stub_driver.c, with the limits of core/kernels/chips.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from core.device.chips import CHIPS
+from core.kernels.chips import CHIPS
 
 HERE = Path(__file__).parent
 COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")

@@ -6,8 +6,8 @@ import ctypes
 from ctypes import byref, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 
-from core.device.chips import CHIPS
-from core.device.nvrtc import Kernel, compile_cubin
+from core.kernels.chips import CHIPS
+from core.kernels.nvrtc import Kernel, compile_cubin
 
 OK = 0
 

@@ -5,7 +5,7 @@
 // test to read through stub_launch; after stub_simulate, memory and launches are the test's own, so that it can run them
 // in the simulator. tests/test_stub_driver.py is the table of limits, each with its source in the documentation.
 //
-// The environment chooses, at every call: STUB_CHIP (90: a compute capability of core/device/chips.py), STUB_VERSION
+// The environment chooses, at every call: STUB_CHIP (90: a compute capability of core/kernels/chips.py), STUB_VERSION
 // (13000: of the driver), STUB_GPUS (1), STUB_SMS (132), STUB_MEMORY (bytes, 1 GiB), STUB_LACKS (an entry point that this
 // driver does not have), STUB_FAIL = "function:status" or "function:status:nth call".
 //
@@ -32,7 +32,7 @@ enum {  // CUresult
     CAPTURE_INVALIDATED = 901, CAPTURED_EVENT = 907, INVALID_CLUSTER_SIZE = 912,
 };
 
-// the chips of core/device/chips.py, put in by tests/stub.py
+// the chips of core/kernels/chips.py, put in by tests/stub.py
 struct chip { int number, sm_shared, shared, sm_threads, sm_blocks, cluster; };
 static const struct chip chips[] = { CHIPS };
 enum { WARP = 32, MAX_THREADS = 1024, MAX_REGISTERS = 65536, REGISTER_UNIT = 256, PARTITIONS = 4, DEFAULT_SHARED = 48 << 10 };

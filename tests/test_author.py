@@ -16,8 +16,8 @@ import pytest
 
 import core.cli as cli
 import core.sim
-from core.device.nvrtc import Kernel, compile_cubin
 from core.errors import CheckFailed, CoreError
+from core.kernels.nvrtc import Kernel, compile_cubin
 from core.testing import check_op
 
 KERNEL = "    if (i >= n) return;\n    y[i]"  # where the forward kernel writes

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from core.cli import run as main
-from core.device.chips import GPUS, gpu
 from core.engine import Engine, Settings
 from core.graph import load_model
+from core.kernels.chips import GPUS, gpu
 from core.loader import load_registry
 from core.plan import TRAIN
 from core.plan.cost import Flops, node_flops, per_token

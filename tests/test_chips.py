@@ -11,7 +11,10 @@ import pytest
 
 import core.sim
 from core import Variant
-from core.device.chips import (
+from core.device.launch import LaunchRecord
+from core.device.planned import PlannedDevice
+from core.errors import BuildError, CoreError
+from core.kernels.chips import (
     CHIPS,
     GPUS,
     architecture,
@@ -22,10 +25,7 @@ from core.device.chips import (
     resident_blocks,
     runs_on,
 )
-from core.device.launch import LaunchRecord
-from core.device.nvrtc import Kernel, architectures_of, supported
-from core.device.planned import PlannedDevice
-from core.errors import BuildError, CoreError
+from core.kernels.nvrtc import Kernel, architectures_of, supported
 from core.loader import load_registry
 from core.registry import check_variant
 
@@ -102,7 +102,7 @@ def test_the_check_compiles_for_every_chip_that_runs_the_variant():
 
 
 def test_the_check_leaves_out_chips_that_the_compiler_does_not_know(monkeypatch):
-    import core.device.nvrtc as nvrtc
+    import core.kernels.nvrtc as nvrtc
 
     assert {f"sm_{number}" for number in CHIPS} == set(supported()), "a chip that NVRTC knows has a row"
     monkeypatch.setattr(nvrtc, "supported", lambda: ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120"))
@@ -113,7 +113,7 @@ def test_the_check_leaves_out_chips_that_the_compiler_does_not_know(monkeypatch)
 def test_a_chip_without_a_row_is_an_error_that_says_where_rows_are():
     with pytest.raises(BuildError, match="limits of sm_130a") as error:
         chip_of("sm_130a")
-    assert "core/device/chips.py" in error.value.hint
+    assert "core/kernels/chips.py" in error.value.hint
 
 
 def test_static_and_dynamic_shared_memory_are_counted_together():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core import Variant, i32
-from core.device.nvrtc import Resources
+from core.kernels.nvrtc import Resources
 from core.loader import load_registry
 from core.testing.case import cases_of
 from core.testing.check import check_variant, kernels_of, trials_of

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from core.device.launch import LaunchRecord
-from core.device.nvrtc import architectures_of
+from core.kernels.nvrtc import architectures_of
 from core.loader import load_registry
 from core.op import Variant
 from core.testing.check import RUNNERS, trials_of

@@ -32,8 +32,8 @@ from core import Variant, f32, i32
 from core.device.cuda import CudaDevice
 from core.device.staging import STAGE_BYTES
 from core.device.launch import LaunchRecord
-from core.device.tensors import tensor_map
-from core.device.nvrtc import Kernel
+from core.kernels.tensors import tensor_map
+from core.kernels.nvrtc import Kernel
 from core.errors import CoreError
 from core.op import Tensors
 
@@ -410,7 +410,7 @@ def test_adopted_code_and_resident_grids_are_opted_in_too(host):
     """What an adopted kernel has of static shared memory is the driver's to say."""
     code = f"""{STATIC}
 from core.device.cuda import CudaLaunch
-from core.device.nvrtc import compile_cubin
+from core.kernels.nvrtc import compile_cubin
 adopted = Kernel(Path("adopted.cu"), "scale")
 d.adopt(adopted, compile_cubin(Kernel(Path("k.cu"), "scale", text=STATIC), d.arch).cubin)
 asked = LaunchRecord(adopted, (t, t, np.float32(1), np.int32(0)), (1, 1, 1), (32, 1, 1), 49_152)
@@ -564,6 +564,6 @@ out(failing(lambda: encode_map(d.driver, tensor_map(x, (64, 8)))))
 
 
 def test_bytes_of_bf16_are_what_a_kernel_reads():
-    from core.device.tensors import encode
+    from core.kernels.tensors import encode
 
     assert encode(np.array([1.0, -2.0]), "bf16", (2,)).tobytes().hex() == "803f00c0"

@@ -20,19 +20,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.device.arguments import bytes_of
 from core.device.launch import LaunchRecord
-from core.device.nvrtc import Kernel, compile_ptx
-from core.device.sim.device import SimDevice
-from core.device.sim.memory import ALIGNMENT, Memory, Region
-from core.device.sim.scheduler import Batch, Order, Shape
-from core.device.sim.simulator import Simulator
-from core.device.sim.words import Words
-from core.device.tensors import decode, encode
+from core.device.simulated import SimDevice
 from core.dtypes import NUMPY
+from core.kernels.arguments import bytes_of
+from core.kernels.nvrtc import Kernel, compile_ptx
+from core.kernels.tensors import decode, encode
 from core.loader import load_registry
 from core.op import TensorSpec, Variant, make_tensors
 from core.plan import first_config
+from core.sim.launching.scheduler import Batch, Order, Shape
+from core.sim.launching.simulator import Simulator
+from core.sim.machine.address_space import ALIGNMENT, Memory, Region
+from core.sim.machine.wording import Words
 from core.testing.case import make_case
 from core.testing.check import modes_of, reference_of
 from core.testing.devices import SimRunner

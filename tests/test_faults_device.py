@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from core.cli import run as core_command
-from core.device import nvrtc
 from core.device.cpu import CpuDevice
+from core.kernels import nvrtc
 
 PLUGIN = """
 import numpy as np

@@ -306,7 +306,7 @@ def test_an_edge_that_does_not_fit(
     core: Core, monkeypatch: pytest.MonkeyPatch, good: str, bad: str, says: list[str]
 ) -> None:
     """Both ends with their shapes, for a GPU too, before anything is compiled."""
-    from core.device import nvrtc
+    from core.kernels import nvrtc
 
     monkeypatch.setattr(nvrtc, "_run_nvrtc", lambda *_: pytest.fail("compiled"))
     use_model((good, bad))

@@ -24,8 +24,8 @@ import pytest
 import core.loader
 from core.cli import run as core_command
 from core.data.tokenizer import Tokenizer
-from core.device import nvrtc
 from core.interop import checkpoint, files
+from core.kernels import nvrtc
 from core.signals import Ended, check, listening
 from core.train.display import Display
 from core.train.loop import Trainer, run_job

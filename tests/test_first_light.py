@@ -17,13 +17,13 @@ import tomli
 
 import core.sim
 from core.cli import VERBS
-from core.device.chips import CHIPS
 from core.device.launch import LaunchRecord
-from core.device.nvrtc import Kernel
 from core.device.planned import PlannedDevice
-from core.device.sim.device import SimDevice
-from core.device.tensors import tensor_map
+from core.device.simulated import SimDevice
 from core.errors import DeviceError
+from core.kernels.chips import CHIPS
+from core.kernels.nvrtc import Kernel
+from core.kernels.tensors import tensor_map
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "benchmarks/first_light.py"

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from core import f32, f64, i32, i64, sim, u32, u64
-from core.device.arguments import bytes_of
-from core.device.cpu import Nested
 from core.device.launch import CallRecord, Host, LaunchRecord, Scratch, element_type, record
-from core.device.tensors import DeviceTensor, decode, encode, from_bf16, tensor_map, to_bf16
+from core.device.nested import Nested
 from core.errors import BuildError
+from core.kernels.arguments import bytes_of
+from core.kernels.tensors import DeviceTensor, decode, encode, from_bf16, tensor_map, to_bf16
 from core.loader import load_registry
 from core.op import Tensors, Variant
 

@@ -15,8 +15,8 @@ import pytest
 import tomli
 
 import core.cli as cli
-from core.device.nvrtc import SIMULATED, compile_all
 from core.graph import load_model
+from core.kernels.nvrtc import SIMULATED, compile_all
 from core.loader import load_registry
 from core.op import Reference
 from core.testing import check_op

@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from core.device import nvrtc
-from core.device.nvrtc import Compiled, Kernel, compile_all, compile_cubin, compile_ptx
 from core.errors import BuildError, DeviceError
+from core.kernels import nvrtc
+from core.kernels.nvrtc import Compiled, Kernel, compile_all, compile_cubin, compile_ptx
 
 pytestmark = pytest.mark.skipif(sys.platform == "darwin", reason="there is no NVRTC for macOS")
 
@@ -139,7 +139,7 @@ def test_two_processes_may_compile_the_same_at_once(source):
     path, _, _ = source
     code = f"""
 from pathlib import Path
-from core.device.nvrtc import Kernel, compile_cubin
+from core.kernels.nvrtc import Kernel, compile_cubin
 print(len(compile_cubin(Kernel(Path({str(path)!r}), "twice")).cubin))
 """
     running = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(2)]

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.device.cpu import make_tensors, record
+from core.device.cpu import record
 from core.dtypes import NUMPY, resolve
-from core.op import Op, Pattern, Reference, Tensors, Variant
+from core.op import Op, Pattern, Reference, Tensors, Variant, make_tensors
 
 ops = pytest.importorskip("core.ops")
 OPS: dict[str, Op] = {op.name: op for op in ops.core_ops()}

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.device.cpu import make_tensors, record
-from core.op import CONTROL, SLOT, Op, Variant
+from core.device.cpu import record
+from core.op import CONTROL, SLOT, Op, Variant, make_tensors
 
 ops = pytest.importorskip("core.ops")
 OPS: dict[str, Op] = {op.name: op for op in ops.core_ops()}

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from core.cli import run as core_command
-from core.device.chips import GPUS, Gpu
 from core.device.cpu import CpuDevice
 from core.errors import CheckpointError, CoreError, DataError, DeviceError, NumericsError, UsageError
 from core.interop import checkpoint
+from core.kernels.chips import GPUS, Gpu
 from core.signals import Stop
 from core.train import devices, estimate
 from core.train.detect import Window

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import core.sim
-from core.device.nvrtc import Kernel, compile_ptx
-from core.device.sim import KernelError, Simulator
-from core.device.sim.tensormap import encode
+from core.kernels.nvrtc import Kernel, compile_ptx
+from core.sim import KernelError, Simulator
+from core.sim.instructions.tensormap import encode
 
 rng = np.random.default_rng(5)
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import core.sim
-from core.device.nvrtc import Kernel, compile_ptx
-from core.device.sim import KernelError
-from core.device.sim.source import Text
+from core.kernels.nvrtc import Kernel, compile_ptx
+from core.sim import KernelError
+from core.sim.ptx.cuda_source import Text
 
 HEAD = 'extern "C" __global__ void kernel(float* y, int n) {\n    __shared__ float s[128];\n    int t = threadIdx.x;\n'
 

@@ -10,10 +10,10 @@ import pytest
 import core.sim
 from core import cli
 from core.device.launch import LaunchRecord
-from core.device.nvrtc import Kernel
-from core.device.sim.budget import LIMIT, VARIABLE
-from core.device.sim.device import SimDevice
+from core.device.simulated import SimDevice
 from core.errors import UsageError
+from core.kernels.nvrtc import Kernel
+from core.sim.machine.budget import LIMIT, VARIABLE
 
 BOTH = pytest.mark.parametrize("strict", [False, True], ids=["fast", "strict"])
 ENDLESS = {  # text of the line that loops -> the threads that do

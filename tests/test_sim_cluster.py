@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import core.sim
-from core.device.sim import KernelError
+from core.sim import KernelError
 
 HEAD = """
 __device__ unsigned at(const void* p) { return (unsigned)__cvta_generic_to_shared(p); }

@@ -9,11 +9,11 @@ import pytest
 
 import core.sim
 from core import Variant, i32
-from core.device.sim.device import SimDevice
-from core.device.sim.errors import KernelError
-from core.device.sim.group import Group
+from core.device.simulated import SimDevice
 from core.errors import BuildError
 from core.op import Tensors
+from core.sim.faults import KernelError
+from core.sim.machine.group import Group
 
 SOURCE = """extern "C" __global__ void shift(float* y, const float* x, int by) { y[threadIdx.x] = x[threadIdx.x + by]; }
 """

@@ -25,10 +25,10 @@ import scalar_floats  # noqa: F401  (fills the table of forms)
 from exact_numbers import CANONICAL, FORMATS, NAN, encode
 from scalar_forms import ELSEWHERE, FAMILIES, FORMS, REFUSED, Form, forms, packed
 
-import core.device.sim.families  # noqa: F401  (fills the table of opcodes)
 import core.sim
-from core.device.sim import PtxError
-from core.device.sim.opcodes import OPCODES
+import core.sim.instructions.families  # noqa: F401  (fills the table of opcodes)
+from core.sim import PtxError
+from core.sim.instructions.opcodes import OPCODES
 from core.testing.ptx import HEAD
 
 VALUES = 256  # of each form, when the tests run

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import core.sim
-from core.device.sim import KernelError
+from core.sim import KernelError
 
 HEAD = """
 __device__ int lock;

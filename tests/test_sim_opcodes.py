@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import core.sim
-from core.device.sim import PtxError, Simulator
+from core.sim import PtxError, Simulator
 from core.testing.ptx import HEAD, f32, lanes
 
 rng = np.random.default_rng(7)

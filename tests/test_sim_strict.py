@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import core.sim
-from core.device.nvrtc import Kernel, compile_ptx
-from core.device.sim import KernelError, Memory, Simulator
 from core.errors import CoreError
+from core.kernels.nvrtc import Kernel, compile_ptx
+from core.sim import KernelError, Memory, Simulator
 
 # Each kernel is legal as it stands. Comments FAULT(n) mark the places that a broken version changes.
 REDUCE = """

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import core.sim
-from core.device.sim import KernelError
+from core.sim import KernelError
 
 PAGE = (Path(__file__).parent.parent / "docs/checks.md").read_text("utf-8")
 HEAD = """

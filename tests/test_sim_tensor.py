@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import core.sim
-from core.device.sim import KernelError
+from core.sim import KernelError
 from core.testing.ptx import HEAD
 
 rng = np.random.default_rng(3)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import core.sim
-from core.device.nvrtc import Kernel, compile_ptx, resources
-from core.device.sim import Simulator
-from core.device.sim.memory import SHARED_START
+from core.kernels.nvrtc import Kernel, compile_ptx, resources
+from core.sim import Simulator
+from core.sim.machine.address_space import SHARED_START
 
 BOTH = pytest.mark.parametrize("strict", [False, True], ids=["fast", "strict"])
 LANES = np.arange(32)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import core.sim
-from core.device.sim import KernelError
-from core.device.sim.declared import constants, declares, plain_name
+from core.sim import KernelError
+from core.sim.ptx.declared import constants, declares, plain_name
 
 
 def said(source: str | Path, *args: Any, kernel: str = "k", grid: Any = 1, block: Any = 32, **more: Any) -> KernelError:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from core.device.chips import CHIPS, resident_blocks
+from core.kernels.chips import CHIPS, resident_blocks
 
 HERE = Path(__file__).parent
 
@@ -107,7 +107,7 @@ SHARED = [
 
 
 def resident(s: Stub, name: str, threads: int, smem: int) -> bool:
-    """Whether the stub's occupancy is that of core.device.chips; both are written from NVIDIA's header."""
+    """Whether the stub's occupancy is that of core.kernels.chips; both are written from NVIDIA's header."""
     each = c_int()
     s.c.cuOccupancyMaxActiveBlocksPerMultiprocessor(byref(each), s.function(name), threads, c_size_t(smem))
     limits = s.attribute(name, 4), s.attribute(name, 1)

@@ -15,9 +15,9 @@ import pytest
 
 import core.sim
 from core import cli
-from core.device.sim.count import flops_of
-from core.device.sim.parser import NOWHERE, Instruction
 from core.errors import UsageError
+from core.sim.counting import flops_of
+from core.sim.ptx.parser import NOWHERE, Instruction
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/kernels.md"
@@ -276,7 +276,7 @@ def _value(word: str) -> float:
 
 
 def test_the_figures_of_the_page_are_what_the_commands_print(capfd, monkeypatch):
-    from core.device.nvrtc import nvrtc_version
+    from core.kernels.nvrtc import nvrtc_version
 
     monkeypatch.chdir(ROOT)
     text = PAGE.read_text("utf-8")
@@ -320,7 +320,7 @@ def rewrite() -> None:
     import subprocess
     import sys
 
-    from core.device.nvrtc import nvrtc_version
+    from core.kernels.nvrtc import nvrtc_version
 
     def again(match: re.Match[str]) -> str:
         words = shlex.split(match[1].replace("\\\n", " "))[1:]

@@ -400,4 +400,4 @@ def test_a_run_on_the_cpu_loads_neither_the_simulator_nor_the_op_check(here: Pat
     assert "done: 1 steps" in done.stdout
     loaded = done.stdout.splitlines()[-1].split()
     assert "core.train.loop" in loaded
-    assert not [name for name in loaded if name.startswith(("core.device.sim", "core.sim", "core.testing"))]
+    assert not [name for name in loaded if name.startswith(("core.sim", "core.testing"))]

@@ -12,7 +12,6 @@ import click
 from core.cli.show import branches_option, emit_json, json_option, plugin_option
 from core.cli.sizes import check_at
 from core.device import open_device
-from core.device.cpu import cores
 from core.errors import CheckFailed, UsageError
 from core.loader import load_registry
 from core.op import Op, Variant
@@ -21,6 +20,7 @@ from core.testing.check import RUNNERS, Report, VariantReport, check_variant, fi
 from core.testing.checks import MEANING
 from core.testing.processes import processes, registry_of
 from core.testing.records import verdicts_of
+from core.threads import cores
 from core.train.display import Display
 from core.verdicts import Verdicts, chip_of
 

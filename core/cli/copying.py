@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from core.device.nvrtc import with_headers
 from core.errors import BuildError
+from core.kernels.nvrtc import with_headers
 from core.op import Variant
 from core.registry import LAUNCHERS
 

@@ -77,7 +77,7 @@ def packages() -> Iterator[Finding]:
 def blas() -> Iterator[Finding]:
     import numpy as np
 
-    from core.device.cpu import cores
+    from core.threads import cores
 
     built: Any = np.show_config(mode="dicts")
     library = built.get("Build Dependencies", {}).get("blas", {})
@@ -155,7 +155,7 @@ def compiler() -> Iterator[Finding]:
     if sys.platform == "darwin":
         yield Finding("nvrtc", NOTE, "not on macOS; the cpu device works")
         return
-    from core.device.nvrtc import nvrtc_version
+    from core.kernels.nvrtc import nvrtc_version
 
     try:
         yield Finding("nvrtc", OK, nvrtc_version())
@@ -183,7 +183,7 @@ def driver() -> Iterator[Finding]:
 
 def _compiler() -> int:
     """NVRTC's major version; 13 where there is none, which is what an installation brings."""
-    from core.device.nvrtc import nvrtc_version
+    from core.kernels.nvrtc import nvrtc_version
 
     try:
         return int(nvrtc_version().partition(".")[0])

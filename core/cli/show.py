@@ -30,7 +30,7 @@ def json_option(function: F) -> F:
 
 def branches_option(function: F) -> F:
     """`--branches N` of what runs kernels in the simulator: the environment variable, for this command's processes."""
-    from core.device.sim.budget import LIMIT, VARIABLE  # other verbs need nothing of the simulator
+    from core.sim.machine.budget import LIMIT, VARIABLE  # other verbs need nothing of the simulator
 
     def put(context: click.Context, parameter: click.Parameter, value: int | None) -> None:
         if value is not None:

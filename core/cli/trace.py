@@ -16,13 +16,13 @@ import click
 
 from core.cli.show import branches_option, emit_json, json_option, meanwhile, plugin_option
 from core.device.launch import LaunchRecord
-from core.device.nvrtc import shown
-from core.device.sim.count import Counted, Counts
-from core.device.sim.report import Report
 from core.errors import BuildError, UsageError
+from core.kernels.nvrtc import shown
 from core.loader import load_registry
 from core.op import Op, Variant
 from core.registry import Registry
+from core.sim.counting import Counted, Counts
+from core.sim.launching.launch_report import Report
 from core.testing.case import Case, make_case
 from core.testing.check import modes_of, reference_of
 from core.testing.devices import DeviceRunner
@@ -119,7 +119,7 @@ class TraceRunner(DeviceRunner):
 
     @cached_property
     def target(self) -> Any:
-        from core.device.sim.device import SimDevice
+        from core.device.simulated import SimDevice
 
         device = SimDevice()
         device.count = True

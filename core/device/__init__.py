@@ -11,7 +11,7 @@ from core.errors import DeviceError, did_you_mean
 DEVICES = {
     "cpu": "core.device.cpu:CpuDevice",
     "cuda": "core.device.cuda:CudaDevice",
-    "sim": "core.device.sim.device:SimDevice",
+    "sim": "core.device.simulated:SimDevice",
 }
 
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
@@ -19,18 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from core import variables
+from core.device.nested import Pick, clocked
 from core.dtypes import NUMPY
 from core.errors import BuildError, DeviceError
-from core.op import Op, Reference, Tensors, Variant, make_tensors
+from core.op import Reference, Tensors, Variant
+from core.threads import cores
 
 Array = np.ndarray[Any, Any]
 Command = Callable[[], None]
-# pick("matmul", "forward", tensors and attrs by name) -> the variant that a nested launch uses, and its `t`
-Pick = Callable[[str, str, Mapping[str, Any]], tuple[Variant, Tensors]]
 
 ALIGN = 256  # bytes: where every tensor starts
-THREADS = "CORELM_THREADS"
 
 
 class RowPool:
@@ -113,15 +109,6 @@ class _Latch:
             raise self._error
 
 
-def cores() -> int:
-    """The cores that this process may use: what CORELM_THREADS says, or all it is given. UsageError for no number."""
-    if (threads := variables.count(THREADS)) is not None:
-        return threads
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 POOL = RowPool(cores())
 
 
@@ -175,61 +162,6 @@ class Launch:
         self.commands += record(variant, method, t, self._pick)
 
 
-@dataclass(frozen=True)
-class Nested:
-    """What `launch.op(name, method, **values)` asks for.
-
-    values: the op's inputs and params, with which dims and sizes follow; its outputs, gradients by their `d` names
-    (what is left out is None), `add_d...` where one is added to; its attrs. Anything else is a tensor that the variant
-    saves in forward and reads in backward: whoever launches it keeps it in between, and gives it to both.
-    """
-
-    op: Op
-    method: str
-    t: Tensors
-    keeps: frozenset[str]
-    adds: frozenset[str]  # inputs whose gradient is added to
-    dims: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, op: Op, method: str, values: Mapping[str, Any]) -> Nested:
-        """BuildError for sizes or attrs that the op does not have."""
-        where = f"launch.op({op.name!r})"
-        own = (*op.inputs, *op.params)
-        tensors = dict.fromkeys((*own, *op.state, *op.outputs))
-        gradients: dict[str, Any] = dict.fromkeys(f"d{n}" for n in (*own, *op.outputs))
-        gradients |= {f"add_d{n}": False for n in own}
-        known = {*tensors, *gradients, "step", "start", "key"}
-        missing = [n for n, slot in op.inputs.items() if not slot.optional and values.get(n) is None]
-        if missing:
-            raise BuildError(f"{where} lacks the input {missing[0]!r}, whose shape it needs forward and backward")
-        keeps = {k for k, v in values.items() if k not in known | set(op.attrs) and hasattr(v, "shape")}
-        attrs = {k: v for k, v in values.items() if k not in known | keeps}
-        for param, pattern in op.param_patterns.items():
-            if op.params[param].optional:
-                attrs[param] = values.get(param) is not None
-            if values.get(param) is not None:
-                sizes = zip(pattern.tokens, values[param].shape, strict=True)
-                attrs |= {token: size for token, size in sizes if token in op.attrs}
-        shapes = {k: v.shape for k, v in values.items() if k in op.inputs and v is not None}
-        dims = op.solve(shapes, op.settle_attrs(attrs, {}, where), where)
-        given = {k: v for k, v in values.items() if k not in attrs or k in tensors}
-        absent = gradients if method == "backward" else {}
-        t = make_tensors(dims, {**tensors, **absent, **given}, node=op.name)
-        return cls(op, method, t, frozenset(keeps), frozenset(n for n in op.inputs if values.get(f"add_d{n}")), dims)
-
-    def against(self, variant: Variant) -> str | None:
-        """Why a variant cannot do it, in words."""
-        if (self.method == "backward" or self.keeps) and not variant.has_backward:
-            return "it has no backward"  # and what is kept is kept for that
-        if set(variant.saved) != self.keeps:
-            kept, saved = (", ".join(sorted(names)) or "nothing" for names in (self.keeps, variant.saved))
-            return f"it saves {saved}, and a nested launch keeps {kept}"
-        if lacks := self.adds - set(variant.can_add):
-            return f"it cannot add to d{min(lacks)}"
-        return variant.why_not(self.t)
-
-
 def record(
     variant: Variant, method: str, t: Tensors, pick: Pick | None = None, workspace: Array | None = None
 ) -> list[Command]:
@@ -245,13 +177,6 @@ def record(
     commands: list[Command] = []
     launcher(t, Launch(commands, workspace, pick))
     return commands
-
-
-def clocked(device: Any, commands: Sequence[Any]) -> float:
-    """Seconds that a device which runs commands before it returns has for them."""
-    begun = time.perf_counter()
-    device.run(commands)
-    return time.perf_counter() - begun
 
 
 class CpuDevice:

@@ -19,16 +19,16 @@ from typing import Any
 import numpy as np
 
 from core import variables
-from core.device.arguments import bytes_of
-from core.device.chips import FITTING, PORTABLE_CLUSTER, Chip, architecture, launch_problems, runs_on
 from core.device.driver import MAP_ALIGNMENT, OUT_OF_MEMORY, Driver, StickyError, encode_map
 from core.device.launch import CallRecord, Host, LaunchRecord, Recorded
-from core.device.nvrtc import Kernel, compile_all, supported
 from core.device.recording import KernelDevice
 from core.device.staging import Staging
-from core.device.tensors import DeviceTensor, TensorMap, decode, encode
 from core.dtypes import NUMPY
 from core.errors import BuildError, CoreError, DeviceError, OutOfMemory
+from core.kernels.arguments import bytes_of
+from core.kernels.chips import FITTING, PORTABLE_CLUSTER, Chip, architecture, launch_problems, runs_on
+from core.kernels.nvrtc import Kernel, compile_all, supported
+from core.kernels.tensors import DeviceTensor, TensorMap, decode, encode
 from core.op import Variant
 
 Array = np.ndarray[Any, Any]

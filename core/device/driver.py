@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from core.device.tensors import TensorMap
 from core.errors import DeviceError
+from core.kernels.tensors import TensorMap
 
 # NVRTC's major version -> the oldest driver that loads its cubins: as cuDriverGetVersion counts, and by its own number
 OLDEST = {12: (12_000, "525"), 13: (13_000, "580")}
@@ -78,7 +78,7 @@ def bindings() -> Any:
 
 
 def _check_version(driver: Any) -> None:
-    from core.device.nvrtc import nvrtc_version
+    from core.kernels.nvrtc import nvrtc_version
 
     problem = too_old(int(driver.cuDriverGetVersion()[1]), int(nvrtc_version().partition(".")[0]))
     if problem:

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from core.device.arguments import Argument, as_arguments, check_signature, signatures, source_text
-from core.device.chips import MAX_BLOCK, MAX_GRID, MAX_THREADS, MOST_SHARED, PORTABLE_CLUSTER, Chip
-from core.device.cpu import Pick
-from core.device.nvrtc import Kernel, shown
-from core.device.tensors import DeviceTensor, TensorMap, tensor_map
+from core.device.nested import Pick
 from core.errors import BuildError
+from core.kernels.arguments import Argument, as_arguments, check_signature, signatures, source_text
+from core.kernels.chips import MAX_BLOCK, MAX_GRID, MAX_THREADS, MOST_SHARED, PORTABLE_CLUSTER, Chip
+from core.kernels.nvrtc import Kernel, shown
+from core.kernels.tensors import DeviceTensor, TensorMap, tensor_map
 from core.op import Tensors, Variant
 
 
@@ -187,7 +187,7 @@ class GpuLaunch:
     tmap = staticmethod(tensor_map)
 
     def op(self, name: str, method: str = "forward", /, **values: Any) -> None:
-        """Launch another op's chosen variant: what core.device.cpu.Nested says of the values."""
+        """Launch another op's chosen variant: what core.device.nested.Nested says of the values."""
         self.records += nested(name, method, values, self.pick, self.host)
 
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from core.device.chips import FITTING, chip_of, launch_problems, runs_on
 from core.device.launch import Host, LaunchRecord, Recorded
-from core.device.nvrtc import Kernel, Resources, compile_all
 from core.device.recording import KernelDevice
-from core.device.tensors import DeviceTensor
 from core.dtypes import NUMPY
 from core.errors import BuildError
+from core.kernels.chips import FITTING, chip_of, launch_problems, runs_on
+from core.kernels.nvrtc import Kernel, Resources, compile_all
+from core.kernels.tensors import DeviceTensor
 from core.op import Variant
 
 Array = np.ndarray[Any, Any]

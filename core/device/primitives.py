@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from core.device.launch import LaunchRecord
-from core.device.nvrtc import Kernel
-from core.device.tensors import DeviceTensor
 from core.errors import BuildError
 from core.expr import cdiv
+from core.kernels.nvrtc import Kernel
+from core.kernels.tensors import DeviceTensor
 
 SOURCE = Path(__file__).with_name("primitives.cu")
 THREADS, EACH = 256, 4  # EACH as in primitives.cu

@@ -11,9 +11,9 @@ from functools import cached_property
 from typing import Any
 
 from core.device import primitives
-from core.device.cpu import Pick, clocked
 from core.device.launch import CallLaunch, Host, Recorded, Scratch, record
-from core.device.tensors import DeviceTensor
+from core.device.nested import Pick, clocked
+from core.kernels.tensors import DeviceTensor
 from core.op import Tensors, Variant
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from core.device.cpu import cores
 from core.dtypes import itemsize, resolve
 from core.errors import BuildError
 from core.expr import trim
@@ -20,6 +19,7 @@ from core.graph import Graph
 from core.graph.init import draw_all
 from core.op import Tensors
 from core.plan import GROUP, ParameterLayout, Place, trimmed
+from core.threads import cores
 
 Array = np.ndarray[Any, Any]
 FIRST_LOOK = 1024  # elements of a gradient

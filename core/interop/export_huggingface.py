@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from core.device.tensors import to_bf16
 from core.errors import BuildError, CheckpointError
 from core.interop import files, huggingface
 from core.interop.export import Export, check_meaning
@@ -23,6 +22,7 @@ from core.interop.huggingface import WHOLE
 from core.interop.huggingface_config import CONFIG, TABLE, listed, written
 from core.interop.staging import staged
 from core.interop.tensors import write_tensors
+from core.kernels.tensors import to_bf16
 from core.registry import Registry
 
 TORCH = {"f32": "float32", "bf16": "bfloat16"}  # precision -> what config.json calls it

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from core.device.tensors import to_bf16
 from core.errors import BuildError
 from core.interop import files, llmc
 from core.interop.export import Export, check_meaning
 from core.interop.foreign import Array
 from core.interop.llmc import FIRST, INTEGERS, TABLE
 from core.interop.staging import staged
+from core.kernels.tensors import to_bf16
 from core.registry import Registry
 
 VERSIONS = {"f32": 3, "bf16": 5}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from core.device.cpu import Nested
+from core.device.nested import Nested
 from core.dtypes import TF32, arithmetic, resolve
 from core.errors import BuildError, UsageError, did_you_mean
 from core.graph import Graph, Node

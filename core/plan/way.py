@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from core.device.arguments import signature, source_text
 from core.device.cpu import RowsCommand
 from core.device.launch import CallRecord, LaunchRecord
-from core.device.nvrtc import shown
-from core.device.tensors import DeviceTensor, TensorMap
 from core.errors import UsageError, did_you_mean
 from core.graph import Graph, Node
+from core.kernels.arguments import signature, source_text
+from core.kernels.nvrtc import shown
+from core.kernels.tensors import DeviceTensor, TensorMap
 from core.op import Tensors, Variant
 from core.plan.choose import Chooser
 from core.plan.describe import config_of, in_words

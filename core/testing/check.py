@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from core.device.nvrtc import Resources, architectures_of
 from core.errors import BuildError, CheckFailed, UsageError
+from core.kernels.nvrtc import Resources, architectures_of
 from core.loader import load_registry
 from core.op import Op, Reference, Variant
 from core.registry import Registry, shorten

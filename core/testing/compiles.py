@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from core.device.chips import chip_of, launch_problems
 from core.device.launch import LaunchRecord, sources_of
-from core.device.nvrtc import Kernel, Resources, architectures_of, compile_all, shown
 from core.device.planned import PlannedDevice, threads_of
 from core.errors import BuildError
+from core.kernels.chips import chip_of, launch_problems
+from core.kernels.nvrtc import Kernel, Resources, architectures_of, compile_all, shown
 from core.op import Variant
 from core.testing.decode import first_tokens
 from core.testing.devices import DeviceRunner
@@ -53,7 +53,7 @@ def launches_of(trials: Iterable[Trial], decoding: bool = True) -> list[LaunchRe
     return found
 
 
-UNKNOWN = "core/device/chips.py has those that there are"
+UNKNOWN = "core/kernels/chips.py has those that there are"
 
 
 @dataclass(frozen=True)

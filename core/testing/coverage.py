@@ -14,12 +14,12 @@ from functools import cache
 from pathlib import Path
 
 from core.device.launch import LaunchRecord
-from core.device.nvrtc import prelude_file, with_headers
-from core.device.sim.parser import Instruction, Location
-from core.device.sim.program import Program
-from core.device.sim.report import Report
+from core.kernels.nvrtc import prelude_file, with_headers
 from core.op import Variant
 from core.registry import shorten
+from core.sim.launching.launch_report import Report
+from core.sim.ptx.parser import Instruction, Location
+from core.sim.ptx.program import Program
 
 WORK = ("ld", "st", "fma", "mma", "atom", "cp", "ldmatrix")  # what a loop's body is made of, besides its counting
 LOOPS = 1  # times that a jump back is to be taken, in one launch: a loop's body then ran twice

@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from core.device.cpu import Nested
 from core.device.launch import LaunchRecord, element_type
-from core.device.nvrtc import Kernel
-from core.device.sim.errors import KernelError
-from core.device.tensors import DeviceTensor, decode, encode
+from core.device.nested import Nested
 from core.dtypes import NUMPY
+from core.kernels.nvrtc import Kernel
+from core.kernels.tensors import DeviceTensor, decode, encode
 from core.op import Tensors, Variant, make_tensors
 from core.registry import Registry
+from core.sim.faults import KernelError
 from core.testing.compare import Array
 from core.testing.coverage import Coverage
 from core.testing.runner import GUARD, POISON, Call, Outcome, best
@@ -185,7 +185,7 @@ class SimRunner(DeviceRunner):
 
     @cached_property
     def target(self) -> Any:
-        from core.device.sim.device import SimDevice
+        from core.device.simulated import SimDevice
 
         device = SimDevice()
         device.on_report = self.coverage.saw

@@ -24,7 +24,6 @@ import click
 import numpy as np
 
 from core.device import cpu
-from core.device.cpu import cores
 from core.engine import Engine, Settings
 from core.errors import BuildError, CoreError
 from core.expr import Padded
@@ -36,6 +35,7 @@ from core.testing.derived import derive_reference
 from core.testing.graph_document import RandomModel, reductions
 from core.testing.graph_models import random_model
 from core.testing.processes import processes
+from core.threads import cores
 
 GRAPHS = 300  # models of a plain run, from seed 0
 STEPS = (

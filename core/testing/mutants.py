@@ -23,7 +23,6 @@ from typing import Any
 import click
 import tomli
 
-from core.device.cpu import cores
 from core.errors import CheckFailed, UsageError
 from core.loader import load_registry
 from core.op import Op, Variant
@@ -32,6 +31,7 @@ from core.testing.bench import EQUIVALENT, NO_MUTANT, Bench, Mutant, in_order
 from core.testing.mutants_cpu import LauncherBench, launchers_of
 from core.testing.mutants_cuda import KernelBench
 from core.testing.processes import processes, registry_of
+from core.threads import cores
 
 REVIEWED = "mutants_equivalent.toml"  # in tests, here and in each plugin's folder
 BENCHES: Mapping[str, Callable[[Op, Variant, Registry], Bench]] = {"cpu": LauncherBench, "sim": KernelBench}

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from core.device.launch import LaunchRecord, sources_of
-from core.device.nvrtc import Kernel, compile_ptx, whole_text
-from core.device.sim.device import SimDevice
-from core.device.sim.errors import PtxError
+from core.device.simulated import SimDevice
 from core.errors import BuildError
+from core.kernels.nvrtc import Kernel, compile_ptx, whole_text
 from core.op import Op, Tensors, Variant
 from core.registry import Registry
+from core.sim.faults import PtxError
 from core.testing.bench import BROKEN_TEXT, IDENTICAL, Mutant, numbered
 from core.testing.check import trials_of
 from core.testing.checks import SUBCHECKS, applies

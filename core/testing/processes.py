@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from functools import lru_cache
 
 from core.device import cpu
-from core.device.cpu import THREADS, cores
 from core.errors import DeviceError
 from core.loader import load_registry
 from core.registry import Registry
+from core.threads import THREADS, cores
 
 
 @contextmanager

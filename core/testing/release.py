@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from core.device.cpu import cores
 from core.discovery import BUILT_IN, GIVEN, SHIPPED
 from core.errors import CoreError
 from core.loader import load_registry
@@ -24,6 +23,7 @@ from core.registry import Registry
 from core.testing.check import HOMES, VariantReport, check_variant
 from core.testing.processes import processes, registry_of
 from core.testing.records import verdicts_of
+from core.threads import cores
 from core.verdicts import Row, Verdict, Verdicts, as_row, key_of, plugin_of, release_file, rows_in, write_rows
 
 COMMAND = "python -m core.testing.release"

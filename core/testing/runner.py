@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from core.device import cpu
-from core.device.cpu import Nested
+from core.device.nested import Nested
 from core.dtypes import NUMPY, arithmetic
 from core.errors import BuildError
 from core.op import Tensors, TensorSpec, Variant, make_tensors

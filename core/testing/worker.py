@@ -21,7 +21,6 @@ from types import TracebackType
 from typing import Any
 
 from core.device import cpu
-from core.device.cpu import THREADS
 from core.device.cuda import SYNC
 from core.errors import CoreError, DeviceError, OutOfMemory
 from core.loader import load_registry
@@ -30,6 +29,7 @@ from core.testing.check import RUNNERS
 from core.testing.devices import DeviceRunner
 from core.testing.runner import Runner
 from core.testing.sizes import OVER, Found, Left, Task, check_sizes
+from core.threads import THREADS
 from core.verdicts import Verdicts
 
 STARTING = 60.0  # seconds for a child to load plugins and open its device

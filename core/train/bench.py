@@ -3,7 +3,7 @@
 Batches are random tokens: no data is read, nothing is trained. The step is timed as training runs it; the ops are timed
 in a micro-step of their own, launch by launch, so their sum and the step differ by the gaps between launches. A floor
 is the longer of two times: the bytes of the op's tensors, each moved once, at the chip's memory rate, and the FLOPs of
-its matrix products at the chip's peak. Nothing is known of a chip that is not in core.device.chips.GPUS.
+its matrix products at the chip's peak. Nothing is known of a chip that is not in core.kernels.chips.GPUS.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from core.device.chips import gpu
 from core.engine import Engine
+from core.kernels.chips import gpu
 from core.plan import TRAIN
 from core.plan.cost import Flops, node_flops, per_token
 from core.plan.schedule import Step

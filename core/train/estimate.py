@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from core.device.cpu import cores
 from core.errors import UsageError
+from core.threads import cores
 from core.train.report import duration
 
 LONG = 3600.0  # seconds: a run estimated longer than this is not started by accident
@@ -57,7 +57,7 @@ ret;
 
 def simulated_rate(tries: int = 8) -> float:
     """FLOP/s of kernels in the simulator here; the best of a few launches of a small one."""
-    from core.device.sim import Simulator  # a run on another device needs nothing of it
+    from core.sim import Simulator  # a run on another device needs nothing of it
 
     simulator, best = Simulator(PROBE_PTX), 0.0
     for _ in range(tries):

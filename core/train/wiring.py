@@ -14,7 +14,6 @@ from core.config import RunConfig, check_options
 from core.config.check import named_keys
 from core.data import Data, Tokenizer, TokenSource, open_data
 from core.device import open_device
-from core.device.chips import gpu
 from core.engine import TARGETS, Engine, Settings
 from core.errors import DataError
 from core.graph import ModelSource
@@ -22,6 +21,7 @@ from core.interop import checkpoint
 from core.interop.checkpoint import Checkpoint
 from core.interop.generation import Generation, of_state
 from core.interop.weights import Start
+from core.kernels.chips import gpu
 from core.plan import TRAIN, Kept, Plan, check_fusion
 from core.plan.cost import per_token
 from core.registry import Registry

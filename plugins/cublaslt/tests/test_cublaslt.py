@@ -225,7 +225,7 @@ out([ours.why_not(t), registry.variant("mlp_gelu", "cublaslt").why_not(mlp), [c.
 
 
 def test_its_own_kernels_compile_for_every_architecture():
-    from core.device.nvrtc import Kernel, architectures_of, compile_all
+    from core.kernels.nvrtc import Kernel, architectures_of, compile_all
 
     kernels = [Kernel(HERE.parent / "sums.cu", "residual", (("ELEM_BF16", bf16),)) for bf16 in (0, 1)]
     for compiled in compile_all((kernel, arch) for kernel in kernels for arch in architectures_of("sm_75+")):

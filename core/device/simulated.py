@@ -1,0 +1,152 @@
+"""The sim device: the launches that kernels' launchers record, run by the simulator on flat simulated memory.
+
+It is the cuda device without a GPU: the same kernels, the same launchers, the same records.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from core.device.launch import Host, LaunchRecord
+from core.device.recording import KernelDevice
+from core.dtypes import NUMPY
+from core.kernels.arguments import bytes_of
+from core.kernels.chips import chip_of, runs_on
+from core.kernels.nvrtc import SIMULATED, Compiled, Kernel, compile_all, missing, nvrtc_version
+from core.kernels.tensors import DeviceTensor, TensorMap, decode, encode
+from core.op import Variant
+from core.sim.faults import KernelError
+from core.sim.instructions import tensormap
+from core.sim.launching.launch_report import Report
+from core.sim.launching.simulator import Simulator
+from core.sim.machine.address_space import Memory
+from core.sim.machine.budget import default_limit
+from core.sim.ptx.cuda_source import Sources
+
+Array = np.ndarray[Any, Any]
+SMS = 4  # multiprocessors that launchers are told of: few, so that grids stay small
+
+
+class SimMemory:
+    """An allocation in simulated memory; its addresses become invalid when the last tensor in it is gone."""
+
+    def __init__(self, memory: Memory, nbytes: int, name: str) -> None:
+        self.nbytes = nbytes
+        self.pointer = memory.allocate(nbytes, name)
+        weakref.finalize(self, memory.free, self.pointer).atexit = False
+
+
+class SimDevice(KernelDevice):
+    """Memory, primitives and replay in the simulator.
+
+    strict: also report races and reads of what nothing wrote; some ten times slower. It may be changed between runs.
+    limit: branches of a thread block after which a kernel is called endless; by default as budget.py says.
+    count: have the reports count in full (core/sim/counting.py).
+    on_report: called with each launch and what it did, for those who count.
+    """
+
+    name = "sim"
+    precisions = ("f32", "bf16")
+    sms = SMS
+    arch = SIMULATED.replace("compute_", "sm_")
+
+    def __init__(self, strict: bool = False, limit: int | None = None) -> None:
+        self.strict = strict
+        self.limit = default_limit() if limit is None else limit
+        self.count = False
+        self.space = Memory()
+        self.on_report: Callable[[LaunchRecord, Report], None] | None = None
+        self._simulators: dict[Kernel, Simulator] = {}
+        self._by_ptx: dict[Compiled, Simulator] = {}
+        self._scratch: list[DeviceTensor] = []
+        self._allocations = 0
+
+    def describe(self) -> str:
+        return f"sim, the kernels' PTX ({SIMULATED}, NVRTC {nvrtc_version()}) on NumPy"
+
+    def can_run(self, variant: Variant) -> str | None:
+        """Why a variant's kernels cannot be simulated; None when they can."""
+        if variant.library:
+            return f"it calls {variant.library}, whose kernels are the vendor's own: it runs on a GPU"
+        if runs_on(variant.arch, self.arch):
+            return None
+        return f"it needs {variant.arch}, and the simulator is an {self.arch}"
+
+    # --- memory ------------------------------------------------------------------------------------------------
+
+    def allocate(self, nbytes: int) -> SimMemory:
+        """Zeroed memory."""
+        self._allocations += 1
+        return SimMemory(self.space, nbytes, f"allocation {self._allocations} ({nbytes} bytes)")
+
+    def tensor(self, memory: SimMemory, offset: int, shape: Sequence[int], dtype: str) -> DeviceTensor:
+        """A tensor that lies in `memory`, `offset` bytes from its start."""
+        return DeviceTensor(memory.pointer + offset, tuple(int(n) for n in shape), dtype, memory, offset)
+
+    def upload(self, tensor: DeviceTensor, values: Any) -> None:
+        """Write an array into a tensor, rounded to nearest even where the tensor is bf16."""
+        self.space.write(tensor.pointer, encode(values, tensor.dtype, tensor.shape))
+
+    def download(self, tensor: DeviceTensor) -> Array:
+        """A copy of a tensor, bf16 as f32."""
+        stored = self.space.read(tensor.pointer, tensor.nbytes)
+        return decode(stored.view(NUMPY[tensor.dtype]).reshape(tensor.shape), tensor.dtype)
+
+    def synchronize(self) -> None:
+        """Nothing is ever under way here."""
+
+    # --- recording ---------------------------------------------------------------------------------------------
+
+    @property
+    def host(self) -> Host:
+        return Host(self.sms, None, self._zeros, chip=chip_of(self.arch))
+
+    def _zeros(self, nbytes: int) -> DeviceTensor:
+        """Scratch of a nested launch; kept as long as the device."""
+        self._scratch.append(self.tensor(self.allocate(nbytes), 0, (nbytes,), "u8"))
+        return self._scratch[-1]
+
+    # --- running -----------------------------------------------------------------------------------------------
+
+    def run(self, commands: Sequence[LaunchRecord]) -> None:
+        """Simulate launches, one after the other."""
+        self.prepare(commands)
+        for asked in commands:
+            report = self._run(asked)
+            if self.on_report is not None:
+                self.on_report(asked, report)
+
+    def prepare(self, commands: Sequence[LaunchRecord]) -> None:
+        """Compile and read what was not yet. Raises BuildError."""
+        kernels = [k for k in dict.fromkeys(c.kernel for c in commands) if k not in self._simulators]
+        for kernel, compiled in zip(kernels, compile_all((k, SIMULATED) for k in kernels), strict=True):
+            if compiled not in self._by_ptx:
+                self._by_ptx[compiled] = Simulator(compiled.ptx, self.space, self.limit, _sources(kernel))
+            found = self._by_ptx[compiled]
+            if kernel.name not in found.kernels:
+                raise missing(kernel, found.kernels)
+            self._simulators[kernel] = found
+
+    def _run(self, asked: LaunchRecord) -> Report:
+        simulator = self._simulators[asked.kernel]
+        arguments = [_encoded(argument) for argument in asked.args]
+        try:
+            sizes = (asked.grid, asked.block, arguments, asked.smem, asked.cluster)
+            return simulator.launch(asked.kernel.name, *sizes, strict=self.strict, count=self.count)
+        except KernelError as error:
+            said = {"kind": error.kind, "hint": error.hint, "details": error.details}
+            raise KernelError(f"{asked.where}: {error.message}", **said) from None
+
+
+def _sources(kernel: Kernel) -> Sources:
+    given = {} if kernel.text is None else {kernel.source.name: kernel.text}
+    return Sources(given, dict(kernel.defines))
+
+
+def _encoded(argument: Any) -> bytes:
+    """An argument's bytes; a tensor map has the simulator's own form."""
+    return tensormap.bytes_of(argument) if isinstance(argument, TensorMap) else bytes_of(argument)

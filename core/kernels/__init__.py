@@ -1,0 +1,1 @@
+"""Kernels before any device: their files, NVRTC, arguments, tensors, tensor maps, the limits of chips, prelude.cuh."""

@@ -1,0 +1,154 @@
+"""Arguments of a kernel, held against its own parameter list as far as the source shows it.
+
+A swapped pointer or an untyped number is so an error in words, and not a wrong gradient.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.errors import BuildError
+from core.kernels.nvrtc import Kernel, shown
+from core.kernels.tensors import DeviceTensor, TensorMap
+from core.scalars import Misfit
+
+Scalar = np.generic
+Argument = DeviceTensor | Scalar | TensorMap | None
+
+
+def as_argument(value: Any, index: int, where: str, parameter: str = "") -> Argument:
+    """What a launcher gives for a kernel's parameter, if it is something that a kernel can take. Raises BuildError.
+
+    parameter: as the source writes it, for the error; "" where the source does not show it.
+    """
+    at = f"{where}, ...): argument {index + 1}"
+    if isinstance(value, Misfit):
+        named = f", `{parameter}`," if parameter else ""
+        raise BuildError(f"{at}{named} is {value.problem}", hint=value.hint)
+    if value is None or isinstance(value, DeviceTensor | TensorMap):
+        return value
+    if isinstance(value, bool | np.bool_):
+        raise BuildError(f"{at} is {value}, and a kernel's scalars are typed", hint=f"write i32({value})")
+    if isinstance(value, np.generic) and value.dtype.kind in "iuf":
+        return value
+    if isinstance(value, int):
+        raise BuildError(
+            f"{at} is the bare int {value}, which would be taken for a pointer",
+            hint=f"write {'i32' if -(2**31) <= value < 2**31 else 'u64'}({value})",
+        )
+    if isinstance(value, float):
+        raise BuildError(
+            f"{at} is the bare float {value}, which would be taken for a double", hint=f"write f32({value})"
+        )
+    if isinstance(value, np.ndarray):
+        raise BuildError(
+            f"{at} is a NumPy array, which no kernel can read", hint="pass a tensor of t, or a typed scalar"
+        )
+    raise BuildError(f"{at} is {value!r}; expected a tensor, i32(n), u64(n), f32(x), launch.tmap(...) or None")
+
+
+# what a parameter of the kernel takes: a scalar's NumPy type, by the parameter's C type
+SCALARS = {
+    "int": "int32", "i32": "int32", "unsigned": "uint32", "unsigned int": "uint32", "u32": "uint32", "uint": "uint32",
+    "float": "float32", "double": "float64", "long long": "int64", "i64": "int64", "unsigned long long": "uint64",
+    "u64": "uint64", "size_t": "uint64",
+}  # fmt: skip
+# the tensors that a pointer takes, by the type that it points to
+POINTEES = {
+    "float": "f32", "double": "f64", "bf16": "bf16", "int": "i32", "i32": "i32", "unsigned": "u32",
+    "unsigned int": "u32", "u32": "u32", "uint": "u32", "unsigned char": "u8", "u8": "u8", "uint8_t": "u8",
+    "int32_t": "i32", "uint32_t": "u32",
+}  # fmt: skip
+SIGNATURE = re.compile(
+    r'extern\s+"C"\s+(?P<before>(?:[^;{}()]|\((?:[^()]|\([^()]*\))*\))*?)\b(?P<name>\w+)\s*'
+    r"\((?P<parameters>[^(){};]*)\)\s*\{"
+)
+
+
+@cache
+def signatures(text: str) -> dict[str, list[str]]:
+    """kernel -> its parameters as written, for those kernels that the source writes out."""
+    plain = re.sub(r"/\*.*?\*/", " ", re.sub(r"//[^\n]*", "", text), flags=re.DOTALL)
+    found = {}
+    for match in SIGNATURE.finditer(plain):
+        if "__global__" in match["before"]:
+            parts = [" ".join(p.split()) for p in match["parameters"].split(",")]
+            found[match["name"]] = [] if parts == [""] else parts
+    return found
+
+
+def signature(kernel: Kernel) -> list[str] | None:
+    """The kernel's parameters as its source writes them; None where it is written by a macro, or not there."""
+    text = kernel.text if kernel.text is not None else source_text(kernel.source)
+    return signatures(text).get(kernel.name)
+
+
+def source_text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise BuildError(f"{shown(path)}: cannot be read: {error}") from None
+
+
+def as_arguments(kernel: Kernel, args: Sequence[Any], where: str) -> tuple[Argument, ...]:
+    """What a launcher gives for all parameters of a kernel. Raises BuildError for what no kernel can take."""
+    names = signature(kernel) or []
+    names = names if len(names) == len(args) else [""] * len(args)
+    return tuple(as_argument(value, i, where, name) for i, (value, name) in enumerate(zip(args, names, strict=True)))
+
+
+def check_signature(kernel: Kernel, args: Sequence[Argument], where: str, dtype: str) -> None:
+    """Hold arguments against the kernel's parameters; `dtype` is what `elem` is. Raises BuildError."""
+    parameters = signature(kernel)
+    if parameters is None:
+        return
+    if len(parameters) != len(args):
+        raise BuildError(
+            f"{where}, ...) has {len(args)} arguments; the kernel takes {len(parameters)}: {', '.join(parameters)}"
+        )
+    for index, (parameter, argument) in enumerate(zip(parameters, args, strict=True)):
+        problem = _mismatch(parameter, argument, dtype)
+        if problem:
+            raise BuildError(f"{where}, ...): argument {index + 1} is {problem}; the kernel takes `{parameter}`")
+
+
+QUALIFIERS = re.compile(r"\b(const|volatile|__restrict__|__restrict|__grid_constant__|struct)\b")
+
+
+def _mismatch(parameter: str, argument: Argument, dtype: str) -> str:
+    """What is wrong with an argument, in words; "" where nothing is, or where the type is not one we know."""
+    words = " ".join(QUALIFIERS.sub(" ", parameter).split())
+    if "*" in words:
+        pointee = words.partition("*")[0].strip()
+        if argument is None:
+            return ""
+        if not isinstance(argument, DeviceTensor):
+            return _named(argument)
+        takes = dtype if pointee == "elem" else POINTEES.get(pointee)
+        # u8 is workspace, which a kernel divides as it likes
+        return "" if takes in (None, argument.dtype) or argument.dtype == "u8" else f"a tensor of {argument.dtype}"
+    kind = SCALARS.get(" ".join(words.split()[:-1]))
+    if kind is None or (isinstance(argument, np.generic) and argument.dtype.name == kind):
+        return ""
+    return _named(argument)
+
+
+def _named(argument: Argument) -> str:
+    if isinstance(argument, np.generic):
+        return f"a scalar of {argument.dtype.name}"
+    if isinstance(argument, TensorMap):
+        return "a tensor map"
+    return "None" if argument is None else f"a tensor of {argument.dtype}"
+
+
+def bytes_of(argument: Scalar | DeviceTensor | None) -> bytes:
+    """An argument as it lies in the parameter buffer: an address (8 bytes; 0 for None), or the scalar's own bytes."""
+    if isinstance(argument, np.generic):
+        return argument.tobytes()
+    return (0 if argument is None else argument.pointer).to_bytes(8, "little")

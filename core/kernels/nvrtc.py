@@ -1,0 +1,455 @@
+"""Kernels through NVRTC: a .cu file with the prelude in front -> PTX or a cubin, cached on disk.
+
+PTX is for the simulator and for reading, a cubin for a device. Neither needs a GPU or a driver. One compilation of a
+file holds all its `extern "C"` kernels. It knows no op, and launches nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import re
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, files, version
+from pathlib import Path
+from typing import Any
+
+from core import signals
+from core.cache import cache_folder, try_write
+from core.errors import BuildError, DeviceError, did_you_mean
+from core.kernels.chips import chips_of, parse_arch
+from core.threads import cores
+
+SIMULATED = "compute_90a"  # the PTX that the simulator runs: all that Hopper has
+
+OPTIONS = ("--std=c++20", "--generate-line-info", "--ptxas-options=-v", "--no-cache")
+FORMAT = 1  # of a cache entry
+PRELUDE = "prelude.cuh"
+
+# ptxas says these in a warning; each means that the code does not do what its author wrote
+FAULTS = (
+    re.compile(r"\bC7508\b"),  # setmaxnreg ignored
+    re.compile(r"\bC7517\b"),  # a wait for wgmma was put in
+    re.compile(r"wgmma.*serializ", re.IGNORECASE),
+)
+
+# `elem`, the activations' type, is bf16 where ELEM_BF16 is 1
+ELEM = """
+#if ELEM_BF16
+typedef bf16 elem;
+#else
+typedef float elem;
+#endif
+"""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """An `extern "C"` kernel of a .cu file under some macros.
+
+    defines: (name, value) pairs, sorted. For errors: origin, which is op.variant or whoever asks, and line, where
+    its launcher names it. text: the source itself, for one that lies in no file; `source` is then what errors call it.
+    """
+
+    source: Path
+    name: str
+    defines: tuple[tuple[str, str | int], ...] = ()
+    origin: str = field(default="", compare=False)
+    text: str | None = None
+    line: str = field(default="", compare=False)
+
+    @property
+    def where(self) -> str:
+        return f"{self.source.name}: {self.name}" + (f" ({self.origin})" if self.origin else "")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What ptxas says of a kernel: registers a thread; bytes of static shared memory a thread block; bytes a thread
+    of spills (stores and loads together) and of stack."""
+
+    registers: int
+    shared: int
+    spills: int
+    stack: int
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A compiled file: its PTX (text) or cubin, each kernel's resources (empty for PTX), and the compiler's log."""
+
+    arch: str
+    code: bytes
+    log: str
+
+    @property
+    def ptx(self) -> str:
+        return self.code.decode()
+
+    @property
+    def cubin(self) -> bytes:
+        return self.code
+
+    @property
+    def resources(self) -> dict[str, Resources]:
+        return _resources(self.log)
+
+    @property
+    def names(self) -> list[str]:
+        """The kernels in it."""
+        if self.arch.startswith("sm_"):
+            return list(self.resources)
+        return re.findall(r"^\s*(?:\.visible\s+)?\.entry\s+([\w$]+)", self.ptx, re.MULTILINE)
+
+    @property
+    def warnings(self) -> list[str]:
+        return [line.strip() for line in self.log.splitlines() if "warning" in line.lower()]
+
+    @property
+    def faults(self) -> list[str]:
+        """The warnings that mean a wrong or a serialised kernel."""
+        return [line for line in self.warnings if any(fault.search(line) for fault in FAULTS)]
+
+    def of(self, kernel: Kernel) -> Resources:
+        """The resources of one kernel. Raises BuildError when the file has none of that name."""
+        found = self.resources
+        if kernel.name not in found:
+            raise missing(kernel, found)
+        return found[kernel.name]
+
+
+def missing(kernel: Kernel, names: Iterable[str]) -> BuildError:
+    """The error for a kernel that its file does not have."""
+    held = sorted(names)
+    launcher = f"{kernel.origin} ({kernel.line})" if kernel.line else kernel.where
+    return BuildError(
+        f'{launcher}: no kernel "{kernel.name}" in {shown(kernel.source)}{did_you_mean(kernel.name, held)}',
+        hint=f'its extern "C" kernels: {", ".join(held) or "none"}',
+    )
+
+
+# --- sources ---------------------------------------------------------------------------------------------------
+
+
+def preamble(dtype: str = "f32") -> str:
+    """What the core puts in front of a kernel's file, for activations of `dtype`: the prelude, and `elem`."""
+    return f"#define ELEM_BF16 {int(dtype == 'bf16')}\n{_preamble()}"
+
+
+def _preamble() -> str:
+    path = prelude_file()
+    return f"#ifndef ELEM_BF16\n#define ELEM_BF16 0\n#endif\n{_marked(path, _read(path))}{ELEM}"
+
+
+def prelude_file() -> Path:
+    """The header in front of every kernel's file, beside this module."""
+    return Path(__file__).with_name(PRELUDE)
+
+
+def _marked(path: Path, text: str) -> str:
+    """`text` whose errors and line tables name `path`."""
+    return f'#line 1 "{path.as_posix()}"\n{text}\n'
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BuildError(f"{shown(path)}: cannot be read: {error}") from None
+
+
+INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"', re.MULTILINE)
+
+
+def _headers(text: str, folder: Path, known: dict[str, str]) -> dict[str, str]:
+    """name as written -> text of every file that `#include "..."` reaches; one that is absent is NVRTC's to report."""
+    for name in INCLUDE.findall(text):
+        path = folder / name
+        if name not in known and path.is_file():
+            found = _read(path)
+            known[name] = _marked(path, found)
+            _headers(found, path.parent, known)
+    return known
+
+
+def with_headers(source: Path) -> list[Path]:
+    """A source and every file that its `#include "..."` reach, those included first."""
+    found: dict[Path, None] = {}
+    if source.is_file():
+        for name in INCLUDE.findall(_read(source)):
+            found |= dict.fromkeys(with_headers(source.parent / name))
+        found[source] = None
+    return list(found)
+
+
+def whole_text(source: Path) -> str:
+    """A source behind the files that it includes, as one text without an `#include "..."`."""
+    return "\n".join(INCLUDE.sub("", _read(path)) for path in with_headers(source))
+
+
+@dataclass(frozen=True)
+class Unit:
+    """All that a compilation depends on."""
+
+    name: str
+    text: str
+    headers: tuple[tuple[str, str], ...]
+    options: tuple[str, ...]
+    arch: str
+
+    @property
+    def key(self) -> str:
+        parts = (FORMAT, nvrtc_version(), self.name, self.arch, self.options, self.headers, self.text)
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _unit(kernel: Kernel, arch: str) -> Unit:
+    text = _read(kernel.source) if kernel.text is None else kernel.text
+    headers = _headers(text, kernel.source.parent, {})
+    defines = (f"-D{name}={_macro(value)}" for name, value in sorted(kernel.defines))
+    name = kernel.source.as_posix()
+    whole = f"{_preamble()}{_marked(kernel.source, text)}"
+    return Unit(name, whole, tuple(sorted(headers.items())), (*OPTIONS, *defines), arch)
+
+
+def _macro(value: str | int) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+# --- compiling -------------------------------------------------------------------------------------------------
+
+
+def compile_ptx(kernel: Kernel, arch: str = SIMULATED) -> Compiled:
+    """The PTX of a kernel's file. Raises BuildError with the compiler's own lines."""
+    return _compile(kernel, arch)
+
+
+def compile_cubin(kernel: Kernel, arch: str = "sm_90a") -> Compiled:
+    """The cubin of a kernel's file for one architecture. Raises BuildError with the compiler's own lines.
+
+    NVRTC gives an empty cubin for a virtual architecture such as compute_90a, without a word: refused here.
+    """
+    if not re.fullmatch(r"sm_\d+[af]?", arch):
+        raise BuildError(f'a cubin is for an architecture such as sm_90a, not for "{arch}"')
+    return _compile(kernel, arch)
+
+
+def compile_all(jobs: Iterable[tuple[Kernel, str]], workers: int = 0) -> list[Compiled]:
+    """Compile many at once; the results in order. A job is (kernel, "sm_..." or "compute_...")."""
+    todo = list(jobs)
+    units = [_unit(kernel, arch) for kernel, arch in todo]
+    first = {unit.key: index for index, unit in reversed(list(enumerate(units)))}
+    with ThreadPoolExecutor(workers or cores(), thread_name_prefix="core-nvrtc") as pool:
+        futures = [pool.submit(_compile_unit, units[index], todo[index][0]) for index in first.values()]
+        done = dict(zip(first, signals.results(pool, futures), strict=True))
+    return [done[unit.key] for unit in units]
+
+
+def _compile(kernel: Kernel, arch: str) -> Compiled:
+    return _compile_unit(_unit(kernel, arch), kernel)
+
+
+_HELD: dict[str, Compiled] = {}  # of this process
+_LOCK = threading.Lock()
+
+
+def _compile_unit(unit: Unit, kernel: Kernel) -> Compiled:
+    key = unit.key
+    with _LOCK:
+        held = _HELD.get(key)
+    if held is not None:
+        return held
+    entry = cache_folder() / "kernels" / f"{key}.bin"
+    compiled = _load(entry, unit.arch)
+    if compiled is None:
+        code, log = _run_nvrtc(unit, kernel)
+        compiled = Compiled(unit.arch, code, log)
+        _store(entry, compiled)
+    with _LOCK:
+        _HELD[key] = compiled
+    return compiled
+
+
+def _store(entry: Path, compiled: Compiled) -> None:
+    """An entry is the digest of the rest, the log's length, the log, the code."""
+    log = compiled.log.encode()
+    body = len(log).to_bytes(8, "little") + log + compiled.code
+    try_write(entry, hashlib.sha256(body).digest() + body)
+
+
+def _load(entry: Path, arch: str) -> Compiled | None:
+    """What a cache entry holds; None for one that is absent or damaged."""
+    try:
+        data = entry.read_bytes()
+    except OSError:
+        return None
+    digest, body = data[:32], data[32:]
+    if len(data) < 40 or hashlib.sha256(body).digest() != digest:
+        return None
+    end = 8 + int.from_bytes(body[:8], "little")
+    return Compiled(arch, body[end:], body[8:end].decode())
+
+
+def _run_nvrtc(unit: Unit, kernel: Kernel) -> tuple[bytes, str]:
+    nvrtc = load_nvrtc()
+    options = [f"--gpu-architecture={unit.arch}".encode(), *(option.encode() for option in unit.options)]
+    names = [name.encode() for name, _ in unit.headers]
+    texts = [text.encode() for _, text in unit.headers]
+    made, program = nvrtc.nvrtcCreateProgram(unit.text.encode(), unit.name.encode(), len(names), texts, names)
+    if int(made):
+        raise BuildError(f"{kernel.where}: NVRTC makes no program of it: {made.name}")
+    try:
+        status = nvrtc.nvrtcCompileProgram(program, len(options), options)[0]
+        log = _text(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program).decode(errors="replace").strip()
+        if int(status):
+            raise _compile_error(unit, kernel, status.name, log)
+        cubin = unit.arch.startswith("sm_")
+        kind = "CUBIN" if cubin else "PTX"
+        code = _text(getattr(nvrtc, f"nvrtcGet{kind}Size"), getattr(nvrtc, f"nvrtcGet{kind}"), program, not cubin)
+    finally:
+        nvrtc.nvrtcDestroyProgram(program)
+    if not code:
+        raise BuildError(f"{kernel.where}: NVRTC gave an empty {kind} for {unit.arch}")
+    return code, "\n".join(line for line in log.splitlines() if "Compile time" not in line)  # the same each time
+
+
+def _text(size: Any, get: Any, program: Any, text: bool = True) -> bytes:
+    room = bytearray(int(size(program)[1]))
+    buffer = bytes(room)
+    get(program, buffer)
+    return buffer.rstrip(b"\0") if text else buffer
+
+
+def _compile_error(unit: Unit, kernel: Kernel, status: str, log: str) -> BuildError:
+    if status == "NVRTC_ERROR_INVALID_OPTION" and "gpu-architecture" in log:
+        return BuildError(
+            f"NVRTC {nvrtc_version()} does not know {unit.arch}",
+            hint=f"it knows {', '.join(supported())}; a newer one: pip install -U nvidia-cuda-nvrtc",
+        )
+    lines = [line for line in log.splitlines() if line.strip()]
+    errors = [i for i, line in enumerate(lines) if re.search(r"\berror\b|\bfatal\b", line)]
+    start = errors[0] if errors else 0
+    excerpt = "\n".join(f"  {_shortened(line)}" for line in lines[start : start + 24]) or f"  {status}"
+    hint = ""
+    if found := TOO_MUCH_SHARED.search(log):
+        used, most = (int(found[n], 16) for n in (1, 2))
+        hint = f"{used} bytes of __shared__ arrays, at most {most}: {DYNAMIC_SHARED}"
+    return BuildError(f"{kernel.where} does not compile for {unit.arch}:\n{excerpt}", hint=hint)
+
+
+def _shortened(line: str) -> str:
+    return line.replace(f"{Path.cwd().as_posix()}/", "")
+
+
+def shown(path: Path) -> str:
+    """A path as people like to read it: relative where it lies below the current directory."""
+    try:
+        return path.relative_to(Path.cwd()).as_posix()
+    except ValueError:
+        return str(path)
+
+
+TOO_MUCH_SHARED = re.compile(r"too much shared data \((0x[0-9a-f]+) bytes, (0x[0-9a-f]+) max\)")
+DYNAMIC_SHARED = "more is dynamic: `extern __shared__ char room[]`, and launch(..., smem=bytes)"
+FUNCTION = re.compile(r"Compiling entry function '([\w$]+)'")
+SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+USED = re.compile(r"Used (\d+) registers")
+SHARED = re.compile(r"(\d+) bytes smem")
+
+
+@cache
+def _resources(log: str) -> dict[str, Resources]:
+    found: dict[str, Resources] = {}
+    for name, part in _entries(log):
+        spills = SPILLS.search(part)
+        stack, stores, loads = (int(n) for n in spills.groups()) if spills else (0, 0, 0)
+        used, shared = USED.search(part), SHARED.search(part)
+        found[name] = Resources(int(used[1]) if used else 0, int(shared[1]) if shared else 0, stores + loads, stack)
+    return found
+
+
+def _entries(log: str) -> Iterator[tuple[str, str]]:
+    """(kernel, its part of ptxas's log)."""
+    marks = list(FUNCTION.finditer(log))
+    for mark, after in zip(marks, [*marks[1:], None], strict=True):
+        yield mark[1], log[mark.end() : after.start() if after else len(log)]
+
+
+# --- NVRTC itself ----------------------------------------------------------------------------------------------
+
+
+@cache
+def load_nvrtc() -> Any:
+    """cuda.bindings.nvrtc. Raises DeviceError where there is none."""
+    if sys.platform == "darwin":
+        raise DeviceError("there is no NVRTC for macOS: kernels cannot be compiled here", hint="--device cpu works")
+    try:
+        load_library(version("cuda-bindings").partition(".")[0])
+        nvrtc = import_module("cuda.bindings.nvrtc")
+        status = nvrtc.nvrtcVersion()[0]
+    except Exception as error:  # the binding raises its own kinds when a library is missing
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DeviceError(
+            f"kernels cannot be compiled here: {why}",
+            hint="pip install cuda-python nvidia-cuda-nvrtc; --device cpu works",
+        ) from None
+    if int(status):
+        raise DeviceError(f"NVRTC does not start: {status.name}", hint="pip install -U nvidia-cuda-nvrtc")
+    return nvrtc
+
+
+def load_library(major: str) -> Path | None:
+    """Load the wheel's NVRTC that belongs to bindings of CUDA `major`, and return its path; None where none is needed.
+
+    Beside the `cu12` extra lies the NVRTC 13 that everybody gets, and the bindings would take that one, whose cubins no
+    CUDA 12 driver loads; a library that is loaded already they take as it is.
+    """
+    try:
+        listed = files(f"nvidia-cuda-nvrtc-cu{major}") or ()
+    except PackageNotFoundError:
+        return None
+    wanted = re.compile(rf"libnvrtc\.so\.{major}|nvrtc64_{major}\d+_\d+\.dll")
+    path = next((Path(str(f.locate())) for f in listed if wanted.fullmatch(f.name)), None)
+    if path is not None:
+        ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
+    return path
+
+
+@cache
+def nvrtc_version() -> str:
+    """Such as 13.5.37: the wheel's where it is known, since NVRTC itself tells only 13.5."""
+    _, major, minor = load_nvrtc().nvrtcVersion()
+    for wheel in ("nvidia-cuda-nvrtc", f"nvidia-cuda-nvrtc-cu{major}"):
+        try:
+            found = version(wheel)
+        except PackageNotFoundError:
+            continue
+        if found.startswith(f"{major}.{minor}"):
+            return found
+    return f"{major}.{minor}"
+
+
+@cache
+def supported() -> tuple[str, ...]:
+    """The architectures that this NVRTC compiles for, without "a" and "f"."""
+    return tuple(f"sm_{number}" for number in load_nvrtc().nvrtcGetSupportedArchs()[1])
+
+
+def architectures_of(declared: str) -> tuple[str, ...]:
+    """What the op check compiles a variant of that `arch` for: the chips that it is for, as far as this NVRTC knows
+    them. Never empty for a chip of the table: where NVRTC knows none of them, compiling says so."""
+    found = tuple(chip.arch for chip in chips_of(declared))
+    return tuple(arch for arch in found if f"sm_{parse_arch(arch).number}" in supported()) or found
+
+
+def resources(kernels: Iterable[Kernel], arch: str) -> Mapping[str, Resources]:
+    """name -> resources of kernels, compiled for `arch`."""
+    todo = list(kernels)
+    return {k.name: c.of(k) for k, c in zip(todo, compile_all((k, arch) for k in todo), strict=True)}

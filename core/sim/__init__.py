@@ -1,0 +1,51 @@
+"""Simulates the PTX that NVRTC emits, on NumPy: every kernel on a machine without a GPU. It knows no op and no tensor.
+
+`core.sim.run` runs anybody's kernel (standalone.py). The rooms, from the ground up:
+  ptx/           reading: PTX and the .cu behind it, a kernel's instructions in one list
+  machine/       the state of a launch: memory, thread blocks, groups of threads in lockstep
+  instructions/  one module a family of opcodes, and the table of all of them
+  strict/        strict mode: races, barriers, undefined values
+  counting.py    figures by source line
+  launching/     thread blocks in batches, orders of threads, the report
+
+Fast mode is for training. Strict mode is for checks: it follows every access (strict/), does asynchronous work as late
+as it may be (machine/inflight.py), and runs a kernel that has such work, polls, or takes turns by atomics, three times
+in three orders, whose bits must agree (strict_orders in launching/simulator.py). Findings speak of threads, elements
+and source lines (machine/wording.py). docs/checks.md lists what is found, and what is not.
+
+Not modelled: time, caches, the weak ordering of global memory beyond acquire and release, and whether our reading of
+a layout is right. The .approx functions and the sums of tensor cores are exact and rounded once; a chip's last bits
+may differ.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+PUBLIC = {
+    "KernelError": "core.sim.faults",
+    "Map": "core.sim.standalone",
+    "Memory": "core.sim.machine.address_space",
+    "PtxError": "core.sim.faults",
+    "Report": "core.sim.launching.launch_report",
+    "Simulator": "core.sim.launching.simulator",
+    "run": "core.sim.standalone",
+}
+
+if TYPE_CHECKING:
+    from core.sim.faults import KernelError as KernelError
+    from core.sim.faults import PtxError as PtxError
+    from core.sim.launching.launch_report import Report as Report
+    from core.sim.launching.simulator import Simulator as Simulator
+    from core.sim.machine.address_space import Memory as Memory
+    from core.sim.standalone import Map as Map
+    from core.sim.standalone import run as run
+
+__all__ = [*PUBLIC]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in PUBLIC:
+        return getattr(import_module(PUBLIC[name]), name)
+    raise AttributeError(f"module 'core.sim' has no attribute {name!r}")

@@ -1,0 +1,197 @@
+"""Counts what a teacher shows of a launch, by source line: warp instructions and the lanes that ran them, sectors of
+global memory, bank conflicts of shared memory, bytes, FLOPs. It changes nothing that a kernel computes.
+
+A `Counter` watches one batch of thread blocks and is asked for by `Simulator.launch(count=True)`; nobody pays for it
+else. What it counts is a property of the PTX and the addresses, not of a chip: no caches, no time. The rules are those
+of the CUDA C++ Programming Guide for compute capability 5.0 and later:
+global   a warp's access moves every sector of 32 bytes that its lanes touch, once
+shared   32 banks of 4 bytes; a warp's access takes one pass for each different word of the busiest bank. 8-byte
+         accesses are served by half warps, 16-byte ones by quarters of a warp
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from core.sim.ptx.parser import Instruction, Location
+from core.sim.ptx.register_types import Array
+
+if TYPE_CHECKING:
+    from core.sim.launching.scheduler import Batch
+    from core.sim.machine.group import Group
+    from core.sim.ptx.program import Program
+
+WARP = 32
+SECTOR = 32  # bytes
+BANKS = 32
+WORD = 4  # bytes of a bank
+FLOPS = {"fma": 2, "mad": 2, **dict.fromkeys(("add", "sub", "mul", "div"), 1),
+         **dict.fromkeys(("rcp", "sqrt", "rsqrt", "ex2", "lg2", "sin", "cos", "tanh"), 1)}  # fmt: skip
+LANES_OF = {"f32": 1, "f64": 1, "f16": 1, "bf16": 1, "f16x2": 2, "bf16x2": 2, "f32x2": 2}  # values in an operand
+SHAPE = re.compile(r"m(\d+)n(\d+)k(\d+)")  # of a tensor-core instruction
+TOGETHER = {"mma": 32, "wgmma": 128}  # threads that run one
+BY_LANE = ("ld", "ldu", "st", "atom", "red", "ldmatrix", "stmatrix")  # each lane's address goes through the banks
+
+
+@dataclass
+class Counts:
+    """Counts of a source line or of a kernel.
+
+    instructions: of warps; threads: lanes that ran them, at most 32 an instruction. flops: a fused multiply-add is two.
+    requests: global accesses of warps; asked: bytes that their lanes asked for; sectors: of 32 bytes that they moved;
+    fewest: sectors that would have held the same bytes. shared: accesses of warps to shared memory; conflicts: passes
+    beyond the ones that they need; shared_bytes: asked for.
+    """
+
+    instructions: int = 0
+    threads: int = 0
+    flops: int = 0
+    requests: int = 0
+    asked: int = 0
+    sectors: int = 0
+    fewest: int = 0
+    shared: int = 0
+    shared_bytes: int = 0
+    conflicts: int = 0
+
+    def __iadd__(self, other: Counts) -> Counts:
+        for each in fields(Counts):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+        return self
+
+    @property
+    def active(self) -> float:
+        """Lanes that ran, of 32 an instruction: 1 where nothing diverged and warps were full."""
+        return self.threads / (WARP * self.instructions) if self.instructions else 1.0
+
+    @property
+    def coalescing(self) -> float:
+        """Sectors that were needed, of those that were moved."""
+        return self.fewest / self.sectors if self.sectors else 1.0
+
+    @property
+    def moved(self) -> int:
+        """Bytes between the multiprocessor and its cache: whole sectors."""
+        return SECTOR * self.sectors
+
+
+@dataclass
+class Counted:
+    """A launch, counted. lines: a source line's place -> its counts.
+
+    memory: bytes of different sectors that were touched, which is what global memory must deliver and take at least.
+    """
+
+    total: Counts = field(default_factory=Counts)
+    lines: dict[Location, Counts] = field(default_factory=dict)
+    memory: int = 0
+
+    def in_file(self, file: str) -> dict[int, Counts]:
+        """By line of one file, in order. What was inlined from elsewhere counts at the line that called it; what has
+        no line in that file counts as line 0."""
+        found: dict[int, Counts] = {}
+        for place, counts in self.lines.items():
+            own = place
+            while own.outer is not None and own.file != file:
+                own = own.outer
+            line = own.line if own.file == file else 0
+            found.setdefault(line, Counts()).__iadd__(counts)
+        return dict(sorted(found.items()))
+
+
+class Counter:
+    """Watches one batch: `ran` is called for every block of instructions, `access` for every access to memory."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.warps: dict[int, int] = {}  # block of instructions -> warps that ran it, summed
+        self.threads: dict[int, int] = {}
+        self.accesses: dict[int, tuple[Instruction, Counts]] = {}
+        self.touched = np.zeros(batch.memory.top // SECTOR + 1, np.bool_)
+
+    def ran(self, g: Group, start: int) -> None:
+        """The lanes concerned run the block of instructions that begins at `start`."""
+        warps = g.lanes // WARP if g.index is None else _different(g.index // WARP)
+        self.warps[start] = self.warps.get(start, 0) + warps
+        self.threads[start] = self.threads.get(start, 0) + g.count
+
+    def access(self, g: Group, ins: Instruction, space: str, index: Array, lanes: Array, width: int, how: str) -> None:
+        """`width` bytes of each lane at `index`, a place in its space; one place where all lanes share it."""
+        if space == "local" or not {"param", "const"}.isdisjoint(n.partition(":")[0] for n in ins.names):
+            return
+        _, counts = self.accesses.setdefault(id(ins), (ins, Counts()))
+        places = np.broadcast_to(index, (len(lanes),)).astype(np.int64)
+        # A group after its batch's others has lanes from 0 on again: warps are told apart within a call only.
+        warps = lanes.astype(np.int64) // WARP
+        if space == "global":
+            self._global(counts, warps, places, width)
+        else:
+            counts.shared += _different(warps)
+            counts.shared_bytes += width * len(lanes)
+            if ins.names[0] in BY_LANE:
+                counts.conflicts += conflicts(lanes, places, width)
+
+    def _global(self, counts: Counts, warps: Array, places: Array, width: int) -> None:
+        counts.requests += _different(warps)
+        counts.asked += width * len(places)
+        sectors = np.unique((warps << 42) | (places // SECTOR))
+        counts.sectors += len(sectors)
+        self.touched[np.unique(sectors & ((1 << 42) - 1))] = True
+        distinct = np.unique((warps << 42) | (places // width)) >> 42  # accesses are aligned to their width
+        _, each = np.unique(distinct, return_counts=True)
+        counts.fewest += int((-(-each * width // SECTOR)).sum())
+
+
+def conflicts(lanes: Array, places: Array, width: int) -> int:
+    """Passes beyond one for each part of a warp that is served together."""
+    parts = max(1, width // WORD)  # 2 halves, 4 quarters
+    served = lanes.astype(np.int64) * parts // WARP
+    words = places // WORD
+    if parts > 1:
+        served, words = np.repeat(served, parts), (words[:, None] + np.arange(parts)).reshape(-1)
+    distinct = np.unique((served << 40) | words)
+    banks, passes = np.unique((distinct >> 40 << 5) | (distinct % BANKS), return_counts=True)
+    starts = np.flatnonzero(np.diff(banks >> 5, prepend=-1))
+    return int((np.maximum.reduceat(passes, starts) - 1).sum()) if len(passes) else 0
+
+
+def _different(values: Array) -> int:
+    """How many different values."""
+    if len(values) == 0:
+        return 0
+    steps = np.diff(values)
+    return int(np.count_nonzero(steps)) + 1 if (steps >= 0).all() else len(np.unique(values))
+
+
+def flops_of(ins: Instruction) -> float:
+    """Floating-point operations of one thread."""
+    name = ins.names[0]
+    shape = next((match for n in ins.names if (match := SHAPE.fullmatch(n))), None)
+    if name in TOGETHER and shape:
+        m, n, k = (int(size) for size in shape.groups())
+        return 2 * m * n * k / TOGETHER[name]
+    kind = next((n for n in reversed(ins.names) if n in LANES_OF), None)
+    return FLOPS.get(name, 0) * LANES_OF[kind] if kind else 0
+
+
+def counted(program: Program, counters: Iterable[Counter]) -> Counted:
+    """The sum of all batches."""
+    found, touched = Counted(), np.zeros(0, np.bool_)
+    for counter in counters:
+        for start, warps in counter.warps.items():
+            block, threads = program.blocks[start], counter.threads[start]
+            for ins in program.instructions[block.start : block.stop]:
+                ran = Counts(instructions=warps, threads=threads, flops=round(flops_of(ins) * threads))
+                found.lines.setdefault(ins.location, Counts()).__iadd__(ran)
+        for ins, counts in counter.accesses.values():
+            found.lines.setdefault(ins.location, Counts()).__iadd__(counts)
+        touched = counter.touched if not touched.size else touched | counter.touched
+    for counts in found.lines.values():
+        found.total += counts
+    found.memory = SECTOR * int(np.count_nonzero(touched))
+    return found

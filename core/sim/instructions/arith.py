@@ -1,0 +1,457 @@
+"""Integer and logic instructions. Widths wrap as on the hardware; NumPy's unsigned arithmetic does the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from core.sim.instructions.opcodes import OPCODES, Builder, Row, opcode
+from core.sim.instructions.operands import Step, bits_reader, need, reader, writer
+from core.sim.ptx.parser import Instruction, Pair
+from core.sim.ptx.program import Program
+from core.sim.ptx.register_types import SIGNED, TYPES, UNSIGNED, Array
+
+if TYPE_CHECKING:
+    from core.sim.machine.group import Group
+
+Compute = Callable[..., Array]
+
+
+def integer(program: Program, ins: Instruction, compute: Compute) -> Step:
+    """d = compute(a, b, ...) in the instruction's own type."""
+    kind = TYPES[ins.names[-1]]
+    reads = [reader(program, o, kind) for o in ins.operands[1:]]
+    write = writer(program, ins.operands[0])
+    if len(reads) == 1:
+        one = reads[0]
+        return lambda g: write(g, compute(one(g)))
+    if len(reads) == 2:
+        first, second = reads
+        return lambda g: write(g, compute(first(g), second(g)))
+    return lambda g: write(g, compute(*(read(g) for read in reads)))
+
+
+def widened(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    table = SIGNED if dtype.kind == "i" else UNSIGNED
+    return table[16 * dtype.itemsize]
+
+
+def wide_product(a: Array, b: Array) -> Array:
+    wide = widened(a.dtype)
+    product: Array = a.astype(wide) * b.astype(wide)
+    return product
+
+
+def high_product(a: Array, b: Array) -> Array:
+    """The upper half of the double-width product."""
+    if a.dtype.itemsize < 8:
+        narrow: Array = (wide_product(a, b) >> (8 * a.dtype.itemsize)).astype(a.dtype)
+        return narrow
+    ua, ub = a.view(np.uint64), b.view(np.uint64)
+    half, low = np.uint64(32), np.uint64(0xFFFFFFFF)
+    a1, a0, b1, b0 = ua >> half, ua & low, ub >> half, ub & low
+    middle = a1 * b0 + ((a0 * b0) >> half)
+    other = a0 * b1 + (middle & low)
+    high = a1 * b1 + (middle >> half) + (other >> half)
+    if a.dtype.kind == "i":
+        high = high - np.where(a < 0, ub, np.uint64(0)) - np.where(b < 0, ua, np.uint64(0))
+    return np.asarray(high.view(a.dtype))
+
+
+def quotient(a: Array, b: Array) -> Array:
+    """Truncates toward zero; a division by zero gives all ones, as the hardware does."""
+    safe = np.where(b == 0, 1, b).astype(b.dtype)
+    if a.dtype.kind == "u":
+        return np.where(b == 0, np.array(-1).astype(a.dtype), a // safe)
+    result = a // safe
+    result = result + ((result < 0) & (result * safe != a))
+    return np.where(b == 0, np.array(-1, a.dtype), result).astype(a.dtype)
+
+
+def remainder(a: Array, b: Array) -> Array:
+    """The sign of the dividend; modulo zero gives the dividend."""
+    safe = np.where(b == 0, 1, b).astype(b.dtype)
+    return np.where(b == 0, a, np.fmod(a, safe)).astype(a.dtype)
+
+
+def shift_left(a: Array, by: Array) -> Array:
+    bits = 8 * a.dtype.itemsize
+    if by.size == 1:
+        count = int(by[0])
+        return np.asarray(np.left_shift(a, a.dtype.type(count))) if count < bits else np.asarray(np.zeros_like(a))
+    return np.asarray(np.where(by >= bits, a.dtype.type(0), a << np.minimum(by, bits - 1).astype(a.dtype)))
+
+
+def shift_right(a: Array, by: Array) -> Array:
+    """Arithmetic where `a` is signed; a shift by the width or more leaves only the sign."""
+    bits = 8 * a.dtype.itemsize
+    if a.dtype.kind == "i":
+        return np.asarray(np.right_shift(a, np.minimum(by, bits - 1).astype(a.dtype)))
+    if by.size == 1:
+        count = int(by[0])
+        return np.asarray(np.right_shift(a, a.dtype.type(count))) if count < bits else np.asarray(np.zeros_like(a))
+    return np.asarray(np.where(by >= bits, a.dtype.type(0), a >> np.minimum(by, bits - 1).astype(a.dtype)))
+
+
+def absolute_difference(a: Array, b: Array, c: Array) -> Array:
+    return c + np.where(a < b, b - a, a - b)
+
+
+def count_ones(a: Array) -> Array:
+    return np.bitwise_count(a).astype(np.uint32)
+
+
+def leading_zeros(a: Array) -> Array:
+    bits = 8 * a.dtype.itemsize
+    filled = a
+    for by in (1, 2, 4, 8, 16, 32):
+        if by < bits:
+            filled = filled | (filled >> a.dtype.type(by))
+    return (bits - np.bitwise_count(filled).astype(np.int64)).astype(np.uint32)
+
+
+def bit_reverse(a: Array) -> Array:
+    table = np.array([int(f"{i:08b}"[::-1], 2) for i in range(256)], np.uint8)
+    octets = np.ascontiguousarray(a).view(np.uint8).reshape(-1, a.dtype.itemsize)
+    return np.ascontiguousarray(table[octets[:, ::-1]]).view(a.dtype).reshape(-1)
+
+
+def find_highest(a: Array) -> Array:
+    """bfind: the position of the top bit (for signed, the top bit that differs from the sign); all ones for none."""
+    u = np.where(a < 0, ~a, a) if a.dtype.kind == "i" else a
+    zeros = leading_zeros(u.view(UNSIGNED[8 * a.dtype.itemsize]))
+    return np.uint32(8 * a.dtype.itemsize - 1) - zeros
+
+
+def shift_to_top(a: Array) -> Array:
+    """bfind.shiftamt: how far left that bit has to go to become the top bit; all ones for none."""
+    found = find_highest(a)
+    return np.where(found == ~np.uint32(0), found, np.uint32(8 * a.dtype.itemsize - 1) - found)
+
+
+INTEGER: dict[str, tuple[Compute, str]] = {
+    "add": (lambda a, b: a + b, "$int"),
+    "sub": (lambda a, b: a - b, "$int"),
+    "mul.lo": (lambda a, b: a * b, "$int"),
+    "mul.hi": (high_product, "$int"),
+    "mul.wide": (wide_product, "u16/u32/s16/s32"),
+    "mul24.lo": (lambda a, b: (a << 8 >> 8) * (b << 8 >> 8), "u32/s32"),
+    "mad.lo": (lambda a, b, c: a * b + c, "$int"),
+    "mad.hi": (lambda a, b, c: high_product(a, b) + c, "$int"),
+    "sad": (absolute_difference, "$int"),
+    "div": (quotient, "$int"),
+    "rem": (remainder, "$int"),
+    "min": (np.minimum, "$int"),
+    "max": (np.maximum, "$int"),
+    "neg": (lambda a: -a, "$signed"),
+    "abs": (np.abs, "$signed"),
+    "and": (np.bitwise_and, "$logic"),
+    "or": (np.bitwise_or, "$logic"),
+    "xor": (np.bitwise_xor, "$logic"),
+    "not": (np.invert, "$logic"),
+    "cnot": (lambda a: (a == 0).astype(a.dtype), "$bits"),
+    "popc": (count_ones, "b32/b64"),
+    "clz": (leading_zeros, "b32/b64"),
+    "brev": (bit_reverse, "b32/b64"),
+    "bfind": (find_highest, "u32/u64/s32/s64"),
+    "bfind.shiftamt": (shift_to_top, "u32/u64/s32/s64"),
+}
+
+
+def _row(compute: Compute, forms: str) -> Row[Builder]:
+    return Row(lambda program, ins: integer(program, ins, compute), forms)
+
+
+INTEGER_ROWS: dict[str, Row[Builder]] = {name: _row(*row) for name, row in INTEGER.items()}
+
+
+@opcode("mad.wide", "u16/u32/s16/s32")
+def _mad_wide(program: Program, ins: Instruction) -> Step:
+    kind = TYPES[ins.names[-1]]
+    a, b = (reader(program, o, kind) for o in ins.operands[1:3])
+    c = bits_reader(program, ins.operands[3], widened(kind.numpy))
+    write = writer(program, ins.operands[0])
+    return lambda g: write(g, wide_product(a(g), b(g)) + c(g))
+
+
+SHARED_NAMES = ("add", "sub", "min", "max", "neg", "abs", "div")  # floats have them too: see floats.py
+OPCODES |= {name: row for name, row in INTEGER_ROWS.items() if name not in SHARED_NAMES}
+
+
+@opcode("shl", "$bits")
+@opcode("shr", "$bits/$int")
+def _shift(program: Program, ins: Instruction) -> Step:
+    kind = TYPES[ins.names[-1]]
+    read, by = reader(program, ins.operands[1], kind), bits_reader(program, ins.operands[2], UNSIGNED[32])
+    write, compute = writer(program, ins.operands[0]), shift_left if ins.names[0] == "shl" else shift_right
+    return lambda g: write(g, compute(read(g), by(g)))
+
+
+@opcode("shf", "l/r clamp/wrap b32")
+def _funnel(program: Program, ins: Instruction) -> Step:
+    """shf.{l,r}.{clamp,wrap}.b32 d, a, b, c: 32 bits out of b:a, shifted by c."""
+    low, high, by = (bits_reader(program, o, UNSIGNED[32]) for o in ins.operands[1:4])
+    write = writer(program, ins.operands[0])
+    left, clamp = ins.names[1] == "l", ins.names[2] == "clamp"
+    half = np.uint64(32)
+
+    def funnel(g: Group) -> None:
+        count = by(g)
+        count = (np.minimum(count, 32) if clamp else count & np.uint32(31)).astype(np.uint64)
+        both = (high(g).astype(np.uint64) << half) | low(g)
+        if left:
+            # A shift by 32 within 64 bits, in two halves: the upper word of both << count.
+            write(g, ((both << count) >> half).astype(np.uint32))
+        else:
+            write(g, (both >> count).astype(np.uint32))
+
+    return funnel
+
+
+@opcode("bfe", "u32/u64/s32/s64")
+def _bit_field_extract(program: Program, ins: Instruction) -> Step:
+    kind = TYPES[ins.names[-1]]
+    value = reader(program, ins.operands[1], kind)
+    start, length = (bits_reader(program, o, UNSIGNED[32]) for o in ins.operands[2:4])
+    write, bits = writer(program, ins.operands[0]), kind.bits
+
+    def extract(g: Group) -> None:
+        a, at, n = value(g), start(g) & np.uint32(255), length(g) & np.uint32(255)
+        width = np.minimum(n, bits).astype(np.int64)
+        low = np.minimum(at, bits).astype(np.int64)
+        wide = a.astype(np.int64 if kind.kind == "s" else np.uint64)
+        beyond = wide >> wide.dtype.type(63) if kind.kind == "s" else np.zeros_like(wide)
+        shifted = np.where(low >= 64, beyond, wide >> np.minimum(low, 63).astype(wide.dtype))
+        mask = np.where(width >= 64, np.uint64(2**64 - 1), (np.uint64(1) << width.astype(np.uint64)) - np.uint64(1))
+        field = shifted.astype(np.uint64) & mask
+        if kind.kind == "s":
+            # The sign is the field's top bit, or the value's when the field reaches past it.
+            top = np.minimum(low + width - 1, bits - 1)
+            sign = (wide >> np.maximum(top, 0)) & 1
+            field = np.where((sign == 1) & (width > 0), field | ~mask, field)
+        write(g, np.where(width == 0, np.uint64(0), field).astype(UNSIGNED[bits]))
+
+    return extract
+
+
+@opcode("bfi", "b32/b64")
+def _bit_field_insert(program: Program, ins: Instruction) -> Step:
+    """bfi d, a, b, start, length: a's low bits into b."""
+    bits = TYPES[ins.names[-1]].bits
+    reads = [bits_reader(program, o, UNSIGNED[bits]) for o in ins.operands[1:3]]
+    start, length = (bits_reader(program, o, UNSIGNED[32]) for o in ins.operands[3:5])
+    write = writer(program, ins.operands[0])
+
+    def insert(g: Group) -> None:
+        a, b = (read(g).astype(np.uint64) for read in reads)
+        at = (start(g) & np.uint32(255)).astype(np.uint64)
+        n = np.minimum(length(g) & np.uint32(255), bits).astype(np.uint64)
+        ones = np.where(n >= 64, np.uint64(2**64 - 1), (np.uint64(1) << n) - np.uint64(1))
+        moved = np.where(at >= bits, np.uint64(0), ones << np.minimum(at, 63).astype(np.uint64))
+        write(g, ((b & ~moved) | ((a << np.minimum(at, 63).astype(np.uint64)) & moved)).astype(UNSIGNED[bits]))
+
+    return insert
+
+
+@opcode("prmt", "b32")
+def _permute(program: Program, ins: Instruction) -> Step:
+    """prmt.b32 d, a, b, c: four bytes of b:a chosen by c's nibbles; a nibble's top bit repeats the byte's sign."""
+    a, b, c = (bits_reader(program, o, UNSIGNED[32]) for o in ins.operands[1:4])
+    write = writer(program, ins.operands[0])
+
+    def permute(g: Group) -> None:
+        both = a(g).astype(np.uint64) | (b(g).astype(np.uint64) << np.uint64(32))
+        chosen = c(g).astype(np.uint64)
+        result = np.zeros(1, np.uint64)
+        for i in range(4):
+            nibble = (chosen >> np.uint64(4 * i)) & np.uint64(15)
+            octet = (both >> ((nibble & np.uint64(7)) * np.uint64(8))) & np.uint64(255)
+            octet = np.where(nibble >= 8, np.where(octet >= 128, np.uint64(255), np.uint64(0)), octet)
+            result = result | (octet << np.uint64(8 * i))
+        write(g, result.astype(np.uint32))
+
+    return permute
+
+
+@opcode("lop3", "b32")
+def _lop3(program: Program, ins: Instruction) -> Step:
+    """Any logic of three inputs, by its truth table: bit (a << 2 | b << 1 | c) of the immediate."""
+    a, b, c = (bits_reader(program, o, UNSIGNED[32]) for o in ins.operands[1:4])
+    table = int(getattr(ins.operands[4], "bits", 0))
+    write = writer(program, ins.operands[0])
+    terms = [i for i in range(8) if table >> i & 1]
+
+    def logic(g: Group) -> None:
+        x, y, z = a(g), b(g), c(g)
+        result = np.zeros(1, np.uint32)
+        for term in terms:
+            result = result | ((x if term & 4 else ~x) & (y if term & 2 else ~y) & (z if term & 1 else ~z))
+        write(g, result)
+
+    return logic
+
+
+@opcode("add.cc", "u32/u64/s32/s64")
+@opcode("addc", "cc? u32/u64/s32/s64")
+@opcode("sub.cc", "u32/u64/s32/s64")
+@opcode("subc", "cc? u32/u64/s32/s64")
+def _carry(program: Program, ins: Instruction) -> Step:
+    """Multi-word arithmetic through the carry flag, which lies in a register of its own."""
+    kind = TYPES[ins.names[-1]]
+    names = ins.names
+    flag = program.carry()
+    a, b = (bits_reader(program, o, UNSIGNED[kind.bits]) for o in ins.operands[1:3])
+    write, carry, keep = (
+        writer(program, ins.operands[0]),
+        bits_reader(program, flag, UNSIGNED[32]),
+        writer(program, flag),
+    )
+    subtract, takes, sets = names[0].startswith("sub"), names[0].endswith("c"), "cc" in names
+
+    def compute(g: Group) -> None:
+        x, y = a(g), b(g)
+        extra = carry(g).astype(x.dtype) if takes else np.zeros(1, x.dtype)
+        if subtract:
+            first = x - y
+            result = first - extra
+            out = (x < y) | (first < extra)
+        else:
+            first = x + y
+            result = first + extra
+            out = (first < x) | (result < first)
+        write(g, result)
+        if sets:
+            keep(g, out.astype(np.uint32))
+
+    return compute
+
+
+@opcode("fns", "b32")
+def _find_nth_set(program: Program, ins: Instruction) -> Step:
+    """fns.b32 d, mask, base, offset: the offset-th bit that is set, from bit base up, or down for a negative offset."""
+    mask, base = (bits_reader(program, o, UNSIGNED[32]) for o in ins.operands[1:3])
+    offset, write = bits_reader(program, ins.operands[3], SIGNED[32]), writer(program, ins.operands[0])
+    bits = np.arange(32)
+
+    def find(g: Group) -> None:
+        start, nth = (g.spread(read(g)).astype(np.int64)[:, None] for read in (base, offset))
+        given = (g.spread(mask(g))[:, None] >> bits.astype(np.uint32)) & np.uint32(1) == 1
+        below = nth < 0
+        asked = given & np.where(below, bits <= start, np.where(nth == 0, bits == start, bits >= start))
+        upwards = np.cumsum(asked, 1)
+        count = np.where(below, upwards[:, -1:] - upwards + 1, upwards)
+        hit = asked & (count == np.maximum(np.abs(nth), 1))
+        write(g, g.spread_back(np.where(hit.any(1), hit.argmax(1), -1).astype(np.uint32)))
+
+    return find
+
+
+@opcode("dp4a", "u32/s32 u32/s32")
+def _dot4(program: Program, ins: Instruction) -> Step:
+    """Four 8-bit products added to a 32-bit sum."""
+    signs = [np.dtype(np.int8) if n == "s32" else np.dtype(np.uint8) for n in ins.names[1:3]]
+    a, b, c = (bits_reader(program, o, UNSIGNED[32]) for o in ins.operands[1:4])
+    write = writer(program, ins.operands[0])
+
+    def dot(g: Group) -> None:
+        x, y, z = (g.spread(read(g)) for read in (a, b, c))
+        parts = [
+            np.ascontiguousarray(v).view(s).reshape(-1, 4).astype(np.int64) for v, s in zip((x, y), signs, strict=True)
+        ]
+        write(g, g.spread_back(((parts[0] * parts[1]).sum(1) + z).astype(np.uint32)))
+
+    return dot
+
+
+COMPARE: dict[str, Compute] = {
+    "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
+    "lo": np.less, "ls": np.less_equal, "hi": np.greater, "hs": np.greater_equal,
+}  # fmt: skip
+COMBINE: dict[str, Compute] = {"and": np.logical_and, "or": np.logical_or, "xor": np.logical_xor}
+
+
+def comparison(name: str, floating: bool) -> Compute:
+    """A comparison by its PTX name; the unordered ones (equ, ltu, ...) also hold when an operand is NaN."""
+    if name == "num":
+        return lambda a, b: ~(np.isnan(a) | np.isnan(b))
+    if name == "nan":
+        return lambda a, b: np.isnan(a) | np.isnan(b)
+    if floating and name.endswith("u") and name not in COMPARE:
+        ordered = COMPARE[name[:-1]]
+        return lambda a, b: ordered(a, b) | np.isnan(a) | np.isnan(b)
+    if floating and name == "ne":
+        return lambda a, b: (a < b) | (a > b)
+    return COMPARE[name]
+
+
+def _compared(results: str) -> str:
+    """The forms of a comparison of each type; `results` come before the type, of f16 and bf16 no f32."""
+    whole = results.replace("/f32", "")
+    return " | ".join((
+        f"$compare $logical? {results} $int", f"$compare_unsigned $logical? {results} u16/u32/u64",
+        f"eq/ne $logical? {results} $bits", f"$compare_float $logical? ftz? {results} f32",
+        f"$compare_float $logical? {results} f64", f"$compare_float $logical? ftz? {whole} f16",
+        f"$compare_float $logical? {whole} bf16",
+    ))  # fmt: skip
+
+
+@opcode("setp", _compared(""))
+@opcode("set", _compared("u32/s32/f32"))
+def _setp(program: Program, ins: Instruction) -> Step:
+    from core.sim.instructions.floats import readable
+
+    names = [n for n in ins.names if n != "ftz"]
+    combine = next((COMBINE[n] for n in names if n in COMBINE), None)
+    compare = comparison(names[1], names[-1].startswith(("f", "bf")))
+    a, b = (readable(program, o, names[-1], "ftz" in ins.names) for o in ins.operands[1:3])
+    extra = bits_reader(program, ins.operands[3], np.dtype(np.bool_)) if combine else None
+    target = ins.operands[0]
+    both = isinstance(target, Pair)
+    write = writer(program, target.first if isinstance(target, Pair) else target)
+    other = writer(program, target.second) if isinstance(target, Pair) else None
+    need(ins, combine is not None or len(ins.operands) == 3)
+    result = TYPES[names[-2]] if ins.names[0] == "set" else None
+
+    def test(g: Group) -> None:
+        x, y = a(g), b(g)
+        holds = compare(x, y)
+        first = combine(holds, extra(g)) if combine is not None and extra is not None else holds
+        if both and other is not None:
+            second = combine(~holds, extra(g)) if combine is not None and extra is not None else ~holds
+            write(g, first)
+            other(g, second)
+        elif result is None:
+            write(g, first)
+        elif result.kind == "f":
+            write(g, first.astype(result.numpy))
+        else:
+            write(g, np.where(first, ~UNSIGNED[result.bits].type(0), UNSIGNED[result.bits].type(0)))
+
+    return test
+
+
+@opcode("selp", "$plain")
+def _selp(program: Program, ins: Instruction) -> Step:
+    kind = UNSIGNED[TYPES[ins.names[-1]].bits]
+    a, b = (bits_reader(program, o, kind) for o in ins.operands[1:3])
+    chosen, write = bits_reader(program, ins.operands[3], np.dtype(np.bool_)), writer(program, ins.operands[0])
+
+    def select(g: Group) -> None:
+        c = chosen(g)
+        if c.size == 1:
+            write(g, (a(g) if c[0] else b(g)).copy())
+        else:
+            write(g, np.where(c, a(g), b(g)))
+
+    return select
+
+
+@opcode("slct", "$plain s32/f32")
+def _slct(program: Program, ins: Instruction) -> Step:
+    """slct d, a, b, c: a where c >= 0, else b."""
+    kind = UNSIGNED[TYPES[ins.names[-2]].bits]
+    a, b = (bits_reader(program, o, kind) for o in ins.operands[1:3])
+    c, write = reader(program, ins.operands[3], TYPES[ins.names[-1]]), writer(program, ins.operands[0])
+    return lambda g: write(g, np.where(c(g) >= 0, a(g), b(g)))

@@ -1,0 +1,165 @@
+"""The table: opcode -> the forms of it that the simulator has, and the builder that takes them apart.
+
+To add an opcode, write a builder in the module of its family under `@opcode("name", "forms")`: it takes an instruction
+apart once and returns the function that runs it. Opcodes are looked up by their longest known prefix, so that
+"cp.async.bulk" and "cp.async" are different rows. What no form lists is refused: a modifier that were dropped silently
+would be a wrong result.
+
+The forms say what may follow the name, as the PTX manual does: items in their order, "a/b" for a choice, "?" for what
+may be absent, "|" between forms; $name stands for one of GROUPS.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from core.errors import did_you_mean
+from core.sim.faults import PtxError
+from core.sim.instructions.operands import Step
+from core.sim.ptx.parser import Instruction
+
+if TYPE_CHECKING:
+    from core.sim.ptx.program import Program
+
+Builder = Callable[["Program", Instruction], Step]
+B = TypeVar("B")
+LONGEST = 5  # names in a row's key
+KEPT = 4096  # opcodes whose row is not looked for again
+LOOSE = {"atom", "red", "ld", "st", "ldmatrix", "stmatrix", "shfl", "vote", "match", "redux"}  # modifiers in any order
+
+GROUPS = {
+    "int": "u16/u32/u64/s16/s32/s64",
+    "signed": "s16/s32/s64",
+    "any_int": "u8/u16/u32/u64/s8/s16/s32/s64",
+    "bits": "b16/b32/b64",
+    "logic": "pred/b16/b32/b64",
+    "plain": "b16/b32/b64/u16/u32/u64/s16/s32/s64/f32/f64",
+    "stored": "b8/b16/b32/b64/u8/u16/u32/u64/s8/s16/s32/s64/f32/f64",
+    "float": "f16/bf16/f32/f64",
+    "half": "f16/f16x2/bf16/bf16x2",
+    "round": "rn/rz/rm/rp",
+    "whole": "rni/rzi/rmi/rpi",
+    "scope": "cta/cluster/gpu/sys",
+    "shared": "shared/shared::cta",
+    "cluster": "shared/shared::cta/shared::cluster",
+    "space": "global/const/local/shared/shared::cta/shared::cluster/param/param::entry/param::func",
+    "vector": "v2/v4/v8",
+    "rank": "1d/2d/3d/4d/5d",
+    "reduce": "add/min/max/and/or/xor/inc/dec",
+    "compare": "eq/ne/lt/le/gt/ge",
+    "compare_unsigned": "lo/ls/hi/hs",
+    "compare_float": "eq/ne/lt/le/gt/ge/equ/neu/ltu/leu/gtu/geu/num/nan",
+    "logical": "and/or/xor",
+    "hint": "L1::evict_normal/L1::evict_unchanged/L1::evict_first/L1::evict_last/L1::no_allocate",
+    "hint2": "L2::evict_normal/L2::evict_first/L2::evict_last",
+    "ahead": "L2::64B/L2::128B/L2::256B",
+    "wgmma16": "/".join(f"m64n{n}k16" for n in range(8, 257, 8)),
+    "wgmma8": "/".join(f"m64n{n}k8" for n in range(8, 257, 8)),
+}
+
+
+@dataclass(frozen=True)
+class Row(Generic[B]):
+    builder: B
+    forms: str
+
+
+OPCODES: dict[str, Row[Builder]] = {}
+
+
+def opcode(name: str, forms: str) -> Callable[[Builder], Builder]:
+    """Register a builder for an opcode."""
+
+    def register(builder: Builder) -> Builder:
+        OPCODES[name] = Row(builder, forms)
+        return builder
+
+    return register
+
+
+def find(table: dict[str, Row[B]], instruction: Instruction) -> Row[B] | None:
+    """The row of an opcode's longest known prefix; raises PtxError where none of its forms is the instruction's.
+
+    The modifiers of LOOSE opcodes, which ptxas takes in any order, are put into the order of their form.
+    """
+    for name, rest in beginnings(instruction.names):
+        if name in table:
+            forms = table[name].forms
+            arranged = rest if _fits(forms, rest) else _arranged(forms, rest) if name in LOOSE else None
+            if arranged is None:
+                raise _no_form(name, forms, rest, instruction)
+            instruction.names = (*name.split("."), *arranged)
+            return table[name]
+    return None
+
+
+@functools.lru_cache(maxsize=KEPT)
+def beginnings(names: tuple[str, ...]) -> list[tuple[str, tuple[str, ...]]]:
+    """("a", "b", "c") -> ("a.b.c", ()), ("a.b", ("c",)), ("a", ("b", "c")): what a row may be called, and the rest."""
+    return [(".".join(names[:n]), names[n:]) for n in range(min(len(names), LONGEST), 0, -1)]
+
+
+def build(program: Program, instruction: Instruction) -> Step:
+    """The function that runs an instruction. Raises PtxError, with its text and source line, for an unknown one."""
+    row = find(OPCODES, instruction)
+    if row is not None:
+        return row.builder(program, instruction)
+    raise PtxError(
+        f"the simulator does not know `{instruction.text}` ({instruction.location})"
+        f"{did_you_mean(instruction.names[0], OPCODES)}",
+        hint="add a row to the table in core/sim/instructions for it",
+    )
+
+
+def _no_form(name: str, forms: str, rest: tuple[str, ...], instruction: Instruction) -> PtxError:
+    known = set(re.findall(r"[^\s/?|]+", written_out(forms).replace("::", ":")))
+    strange = [f".{one.replace(':', '::')}" for one in rest if one not in known]
+    what = f"{', '.join(strange)} of" if strange else "this form of"
+    return PtxError(
+        f"the simulator does not have {what} `{instruction.text}` ({instruction.location})",
+        hint=f"it has {name} {forms or 'alone'} (read as core/sim/instructions/opcodes.py says)",
+    )
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _arranged(forms: str, rest: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Modifiers in the order of the first form that they are some order of; the type stays last. None: of no form."""
+    for form in written_out(forms).replace("::", ":").split("|"):
+        left, found = list(rest[:-1]), []
+        *items, last = form.split()
+        for item in items:
+            word = next((w for w in left if w in item.rstrip("?").split("/")), None)
+            if word is not None:
+                left.remove(word)
+                found.append(word)
+            elif not item.endswith("?"):
+                break
+        else:
+            if not left and rest[-1:] and rest[-1] in last.split("/"):
+                return (*found, rest[-1])
+    return None
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _fits(forms: str, rest: tuple[str, ...]) -> bool:
+    return _pattern(forms).fullmatch("".join(f".{one}" for one in rest)) is not None
+
+
+def written_out(forms: str) -> str:
+    """Forms with the groups spelled out."""
+    return re.sub(r"\$(\w+)", lambda group: GROUPS[group[1]], forms)
+
+
+@functools.cache
+def _pattern(forms: str) -> re.Pattern[str]:
+    """ "sync up/down b32" -> what matches ".sync.up.b32"."""
+
+    def item(text: str) -> str:
+        choices = "|".join(re.escape(one) for one in text.rstrip("?").replace("::", ":").split("/"))
+        return rf"(?:\.(?:{choices}))" + ("?" if text.endswith("?") else "")
+
+    return re.compile("|".join("".join(item(i) for i in form.split()) for form in written_out(forms).split("|")))

@@ -1,0 +1,1 @@
+"""A launch from its arguments to its report: batches of thread blocks, and the order in which groups run."""

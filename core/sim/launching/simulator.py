@@ -1,0 +1,276 @@
+"""Loads PTX and launches its kernels on simulated memory: the simulator's front door."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+import core.sim.instructions.families  # noqa: F401  (fills the table of opcodes)
+from core.errors import UsageError
+from core.kernels.chips import CHIPS, DEFAULT_SHARED, MAX_BLOCK, MAX_GRID, MAX_THREADS
+from core.kernels.nvrtc import DYNAMIC_SHARED
+from core.sim.counting import Counter, counted
+from core.sim.faults import KernelError
+from core.sim.instructions.accumulators import uses_wgmma
+from core.sim.instructions.atomics import order_shows
+from core.sim.launching.launch_report import Finding, Report, summarise
+from core.sim.launching.scheduler import LANES, Batch, Order, Shape
+from core.sim.machine import address_space as layout
+from core.sim.machine.address_space import Memory
+from core.sim.machine.budget import default_limit
+from core.sim.machine.wording import Words
+from core.sim.ptx.cuda_source import Sources
+from core.sim.ptx.parser import Module, parse
+from core.sim.ptx.program import Program, kept, link
+from core.sim.ptx.register_types import Array
+from core.sim.strict.clocks import orders_blocks
+from core.sim.strict.shadow import Global, grain
+from core.sim.strict.watch import Watch, works_later
+from core.threads import cores
+
+CHIP = CHIPS[90]  # whose PTX this runs
+MAX_CLUSTER = 16  # with the opting in that core.sim.run is spared
+ORDER = ("error", "warn")
+SPLIT = 8192  # lanes of a launch from which it is worth two threads
+
+
+@dataclass
+class Simulator:
+    """A module of PTX on a memory. Kernels are linked on their first launch.
+
+    sources: the CUDA C++ that findings quote.
+    limit: branches that a thread block may take, after which the kernel is called endless (budget.py).
+    """
+
+    ptx: str
+    memory: Memory = field(default_factory=Memory)
+    limit: int = field(default_factory=default_limit)
+    sources: Sources = field(default_factory=Sources)
+    module: Module = field(init=False)
+    programs: dict[tuple[str, bool], Program] = field(default_factory=dict)
+    globals_at: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.module = parse(self.ptx)
+        for variable in self.module.variables.values():
+            if variable.space == "shared":
+                continue
+            address = self.memory.allocate(variable.size, f"variable {variable.name}", max(variable.align, 16))
+            self.globals_at[variable.name] = address
+            if isinstance(variable.initial, bytes) and variable.initial:
+                self.memory.write(address, np.frombuffer(variable.initial, np.uint8))
+
+    @property
+    def kernels(self) -> list[str]:
+        return [f.name for f in self.module.functions.values() if f.entry]
+
+    def program(self, kernel: str, strict: bool = False) -> Program:
+        if (kernel, strict) not in self.programs:
+            self.programs[kernel, strict] = link(self.module, kernel, self.globals_at, parted=strict)
+        return self.programs[kernel, strict]
+
+    def launch(
+        self,
+        kernel: str,
+        grid: Sequence[int],
+        block: Sequence[int],
+        args: Sequence[bytes],
+        smem: int = 0,
+        cluster: int = 1,
+        strict: bool = False,
+        count: bool = False,
+        order: str = "error",
+    ) -> Report:
+        """Run a kernel to its end. args: the parameters' bytes in order. Raises KernelError and PtxError.
+
+        strict: also report races and reads of what nothing wrote; some ten times slower. count: the report has
+        `counts`; not together with strict. order: what a result that depends on the order of threads is to strict
+        mode, an "error", or a "warn"ing among the report's findings, beside the result of the first order.
+        """
+        if order not in ORDER:
+            raise UsageError(f"order={order!r}; expected one of {', '.join(ORDER)}")
+        if strict and count:
+            raise UsageError("a launch is run in strict mode or counted, not both", hint="strict=False, count=True")
+        program = self.program(kernel, strict)
+        shape = Shape(_three(grid), _three(block), max(cluster, program.required_cluster))
+        _check_limits(program, shape, smem)
+        self._pass_arguments(program, args)
+        findings: list[Finding] = []
+        if strict:
+            batches = self._run_strictly(program, shape, smem, order, findings)
+        else:
+            batches = self._batches(program, shape, smem, _blocks_together(program, shape, strict))
+            for batch in batches if count else ():
+                batch.counter = Counter(batch)
+                batch.observe = batch.counter.access
+            together = Order("apart" if polls(program) else "one")
+            if len(batches) > 1 and not _ordered(program):
+                list(_pool().map(lambda batch: _run(batch, together), batches))
+            else:
+                for batch in batches:
+                    _run(batch, together)
+        report = summarise(program, shape, batches)
+        report.findings = findings
+        if count:
+            report.counts = counted(program, [batch.counter for batch in batches if batch.counter])
+        return report
+
+    def _batches(self, program: Program, shape: Shape, smem: int, per: int) -> list[Batch]:
+        words = Words(program, self.memory, shape, self.sources, smem)
+        return [
+            Batch(program, words, shape, np.arange(first, min(first + per, shape.blocks)), smem, self.limit)
+            for first in range(0, shape.blocks, per)
+        ]
+
+    def _run_strictly(
+        self, program: Program, shape: Shape, smem: int, order: str, findings: list[Finding]
+    ) -> list[Batch]:
+        """A kernel in every order that strict mode tries, from the same memory: the bits must agree."""
+        orders, per = strict_orders(program), _blocks_together(program, shape, True)
+        before = self.memory.bytes.copy() if len(orders) > 1 else self.memory.bytes
+        first: Array | None = None
+        for one in orders:
+            if first is not None:
+                self.memory.bytes[:] = before
+            batches = self._batches(program, shape, smem, per)
+            shadow = Global(self.memory.top, grain(program, "global"))
+            for batch in batches:
+                batch.watch = Watch(batch, shadow, self.sources, one.seed)
+                batch.observe = batch.watch.access
+                batch.shuffle = np.random.default_rng(one.seed) if one.seed else None
+                _run(batch, one)
+                findings += [f for f in batch.watch.notes() if f not in findings]
+            if first is None:
+                first = self.memory.bytes.copy() if len(orders) > 1 else self.memory.bytes
+                continue
+            different = np.flatnonzero(self.memory.bytes != first)
+            if different.size:
+                error = self._order_shows(batches[0].words, int(different[0]), different.size)
+                if order == "error":
+                    raise error
+                self.memory.bytes[:] = first
+                findings.append(Finding(error.kind, error.message, error.hint))
+                break
+        return batches
+
+    def _order_shows(self, words: Words, address: int, count: int) -> KernelError:
+        of = f"a grid of {words.shape.grid} thread blocks of {words.shape.block} threads"
+        return KernelError(
+            f"kernel {words.program.name}, {of}: the result depends on the order in which its threads run, or on when "
+            f"its asynchronous copies land; {count} bytes differ between two runs, first {words.place(address)}",
+            kind="order",
+            hint="one writer for each address, and turns in a fixed order, such as that of the thread blocks' numbers",
+            details=f"address {address:#x}",
+        )
+
+    def _pass_arguments(self, program: Program, args: Sequence[bytes]) -> None:
+        if len(args) != len(program.parameters):
+            raise KernelError(
+                f"kernel {program.name} takes {len(program.parameters)} arguments and was given {len(args)}",
+                kind="arguments",
+            )
+        for i, ((variable, offset), raw) in enumerate(zip(program.parameters, args, strict=True)):
+            if len(raw) != variable.size:
+                raise KernelError(
+                    f"kernel {program.name}, argument {i}: {len(raw)} bytes given, the parameter has {variable.size}",
+                    kind="arguments",
+                    hint="pass scalars with the kernel's own types, such as i32(n) and f32(x)",
+                )
+            self.memory.write(layout.PARAMETERS + offset, np.frombuffer(raw, np.uint8))
+
+
+def _run(batch: Batch, order: Order) -> None:
+    with np.errstate(all="ignore"):
+        batch.run(order)
+    if batch.watch is None:
+        batch.release()
+
+
+@kept
+def strict_orders(program: Program) -> list[Order]:
+    """The orders in which strict mode runs a kernel: first with asynchronous work as late as it may be, then by chance.
+
+    Without asynchronous work and atomics whose order can show, every order that the race check accepts gives the same
+    bits: one is enough. wgmma fills whole registers, so that its warpgroups are kept apart.
+    """
+    apart = polls(program) or uses_wgmma(program)
+    asynchronous = works_later(program)
+    shows = asynchronous or order_shows(program) or polls(program)
+    further = [Order("apart" if apart else "across", seed) for seed in (1, 2)] if shows else []
+    return [Order("apart" if apart else "one"), *further]
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    """Threads for batches: NumPy lets go of the interpreter while it computes."""
+    return ThreadPoolExecutor(cores(), thread_name_prefix="core-sim")
+
+
+@kept
+def _ordered(program: Program) -> bool:
+    """Whether the order of thread blocks can show in the result: they then run in the order of their numbers."""
+    return any(i.names[0] in ("atom", "red") and "shared" not in " ".join(i.names) for i in program.instructions)
+
+
+@kept
+def polls(program: Program) -> bool:
+    """Whether a kernel waits in a loop: it reads memory in a way that asks for what other threads write."""
+    return any(
+        i.names[0] == "ld"
+        and {"acquire", "volatile", "relaxed"} & set(i.names)
+        and "shared" not in i.names
+        or (i.names[0] == "atom" and "cas" in i.names)
+        or i.names[:2] == ("mbarrier", "test_wait")
+        for i in program.instructions
+    )
+
+
+def _blocks_together(program: Program, shape: Shape, strict: bool) -> int:
+    """How many thread blocks make a batch; all of them where they wait for each other."""
+    if polls(program) or (strict and orders_blocks(program)):
+        return shape.blocks
+    padded = -(-shape.threads // 32) * 32
+    most = max(1, LANES // padded // shape.cluster)
+    # As many batches as keep every core busy to the end.
+    clusters, workers = -(-shape.blocks // shape.cluster), 1 if _ordered(program) else cores()
+    batches = -(-clusters // most)
+    batches = -(-batches // workers) * workers if clusters * shape.cluster * padded >= SPLIT else batches
+    return max(1, -(-clusters // max(batches, 1))) * shape.cluster
+
+
+def _three(sizes: Sequence[int]) -> tuple[int, int, int]:
+    full = (*(int(n) for n in sizes), 1, 1)
+    return full[0], full[1], full[2]
+
+
+def _check_limits(program: Program, shape: Shape, smem: int) -> None:
+    """What a launch on the hardware would refuse."""
+    static = program.static_shared
+    whole = program.shared_size - program.zones - layout.SHARED_START + smem
+    problems = {
+        f"a thread block of {shape.threads} threads; at most {MAX_THREADS}": not 1 <= shape.threads <= MAX_THREADS,
+        f"a thread block of {shape.threads} threads; the kernel was compiled for at most {program.max_threads}": (
+            shape.threads > program.max_threads
+        ),
+        f"a block of {shape.block}; at most {MAX_BLOCK[2]} along z": shape.block[2] > MAX_BLOCK[2],
+        f"a grid of {shape.grid}; at most {MAX_GRID}": min(shape.grid) < 1
+        or any(n > most for n, most in zip(shape.grid, MAX_GRID, strict=True)),
+        f"{whole} bytes of shared memory, {whole - smem} static and {smem} dynamic; at most {CHIP.shared}": (
+            whole > CHIP.shared
+        ),
+        f"a cluster of {shape.cluster} that does not divide the grid's x of {shape.grid[0]}": (
+            shape.cluster > MAX_CLUSTER or shape.grid[0] % shape.cluster != 0
+        ),
+    }
+    found = [text for text, bad in problems.items() if bad]
+    if static > DEFAULT_SHARED:
+        found.append(f"{static} bytes of __shared__ arrays; at most {DEFAULT_SHARED}")
+    hint = DYNAMIC_SHARED if static > DEFAULT_SHARED else ""
+    if found:
+        raise KernelError(
+            f"kernel {program.name} cannot be launched: {'; '.join(found)}", kind="launch limits", hint=hint
+        )

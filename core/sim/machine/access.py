@@ -1,0 +1,119 @@
+"""Where an address leads: global, shared or local bytes, with the checks that hardware makes and some it does not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from core.sim.machine import address_space as layout
+from core.sim.machine.address_space import WIDE
+from core.sim.ptx.parser import Instruction
+from core.sim.ptx.register_types import Array
+
+if TYPE_CHECKING:
+    from core.sim.machine.group import Group
+
+SHARED = ("shared", "shared:cta", "shared:cluster")
+SPACES = {"global": "global", "const": "global", "local": "local", "param": "param", **dict.fromkeys(SHARED, "shared")}
+
+
+def space_of(names: tuple[str, ...]) -> str:
+    """The state space that an opcode names; "generic" where it names none."""
+    return next((SPACES[n.removesuffix(":entry").removesuffix(":func")] for n in names if _known(n)), "generic")
+
+
+def _known(name: str) -> bool:
+    return name.removesuffix(":entry").removesuffix(":func") in SPACES
+
+
+def settle(space: str, addresses: Array) -> list[tuple[str, Array, Array | None]]:
+    """Generic addresses by space: (space, addresses within it, positions or None for all of them)."""
+    if space != "generic":
+        return [("global" if space == "param" else space, addresses, None)]
+    window = addresses >> 40
+    first = int(window[0])
+    if (window == first).all():
+        return [(_window(first), addresses & layout.WINDOW_MASK if first in (1, 2) else addresses, None)]
+    found: list[tuple[str, Array, Array | None]] = []
+    for number in np.unique(window):
+        where = np.flatnonzero(window == number)
+        part = addresses[where]
+        found.append((_window(int(number)), part & layout.WINDOW_MASK if number in (1, 2) else part, where))
+    return found
+
+
+def _window(number: int) -> str:
+    return {1: "shared", 2: "local"}.get(number, "global")
+
+
+def locate(
+    g: Group, ins: Instruction, space: str, addresses: Array, lanes: Array, width: int, how: str
+) -> tuple[Array, Array]:
+    """(memory as elements of `width` bytes, element indices) for accesses of lanes at addresses of one space.
+
+    addresses: int64, one per lane of `lanes`, or a single one that they share. `how`: read, write or atomic.
+    """
+    batch = g.batch
+    if int(np.bitwise_or.reduce(addresses)) & (width - 1):
+        place = int(np.flatnonzero(addresses & (width - 1))[0])
+        wrong = int(addresses[place])
+        raise batch.fault(
+            ins,
+            "misaligned",
+            f"{batch.words.access(ins, space, wrong, width, how)}, misaligned: not at a multiple of {width} bytes",
+            g,
+            int(lanes[place if addresses.size > 1 else 0]),
+            wrong,
+        )
+    if space == "global":
+        outside = batch.memory.outside(addresses, width)
+        if outside is not None:
+            _out_of_bounds(g, ins, space, addresses, lanes, width, how, int(outside[0]))
+        view, index = batch.memory.view(width), addresses
+    elif space == "shared":
+        view, index = batch.shared_view(width), _shared(g, ins, addresses, lanes, width, how)
+    else:
+        low, high = int(np.minimum.reduce(addresses)), int(np.maximum.reduce(addresses))
+        stride = batch.local_stride
+        if low < 0 or high + width > stride:
+            bad = np.flatnonzero((addresses < 0) | (addresses + width > stride))
+            _out_of_bounds(g, ins, space, addresses, lanes, width, how, int(bad[0]))
+        view, index = batch.local_memory(g).view(WIDE[8 * width]), lanes * stride + addresses
+    if batch.observe is not None:
+        batch.observe(g, ins, space, index, lanes, width, how)
+    return view, index >> (width.bit_length() - 1) if width > 1 else index
+
+
+def _shared(g: Group, ins: Instruction, addresses: Array, lanes: Array, width: int, how: str) -> Array:
+    """Byte positions in the batch's shared memory; the upper bits of an address may name a peer of the cluster."""
+    batch = g.batch
+    high = int(np.maximum.reduce(addresses))
+    offsets = g.shared_offset if g.shared_offset.size == 1 else g.shared_offset[lanes]
+    if high >= 1 << layout.RANK_SHIFT:
+        rank = (addresses >> layout.RANK_SHIFT) - 1
+        own = g.block[lanes]
+        cluster = batch.shape.cluster
+        block = np.where(rank < 0, own, own // cluster * cluster + rank)
+        offsets = block * batch.stride
+        addresses = addresses & ((1 << layout.RANK_SHIFT) - 1)
+        high = int(addresses.max())
+        gone = np.flatnonzero((rank < cluster) & (batch.remaining[np.where(rank < cluster, block, own)] == 0))
+        if gone.size:
+            text = batch.words.late(how, int(batch.numbers[block[gone[0]]]))
+            hint = "a cluster barrier before that block's end"
+            raise batch.fault(ins, "exit in flight", text, g, int(lanes[gone[0]]), hint=hint)
+        if rank.max() >= cluster:
+            _out_of_bounds(g, ins, "shared", addresses, lanes, width, how, int(rank.argmax()))
+    if int(np.minimum.reduce(addresses)) < layout.SHARED_START or high + width > batch.shared_end:
+        bad = np.flatnonzero((addresses < layout.SHARED_START) | (addresses + width > batch.shared_end))
+        _out_of_bounds(g, ins, "shared", addresses, lanes, width, how, int(bad[0]))
+    return addresses + offsets
+
+
+def _out_of_bounds(
+    g: Group, ins: Instruction, space: str, addresses: Array, lanes: Array, width: int, how: str, place: int
+) -> None:
+    address, lane = int(addresses[place]), int(lanes[place if addresses.size > 1 else 0])
+    text = g.batch.words.outside(ins, space, address, width, how)
+    raise g.batch.fault(ins, "out of bounds", text, g, lane, address)

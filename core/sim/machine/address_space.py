@@ -1,0 +1,136 @@
+"""Simulated device memory: one flat space of bytes with named regions, and bounds that name what was missed.
+
+An address is an index into the bytes. Nothing lies below `FIRST`, so that a null pointer plus a small offset is
+out of bounds. Shared and local memory are windows far above; they are kept by the thread blocks themselves.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from core.sim.ptx.register_types import UNSIGNED, Array
+
+PARAMETERS = 4096  # where the arguments of the running kernel lie
+PARAMETER_BYTES = 4096 + 28 * 1024  # PTX's limit on Volta and later is 32,764
+FIRST = 65536
+SHARED_WINDOW = 1 << 40  # generic addresses of shared memory
+LOCAL_WINDOW = 1 << 41
+WINDOW_MASK = (1 << 40) - 1
+SHARED_START = 1024  # offset of the first shared variable; the hardware keeps the bytes below for itself
+RANK_SHIFT = 24  # a shared::cluster address: rank + 1 in a cluster above these bits, 0 for the own thread block
+ALIGNMENT = 256
+WIDE: dict[int, np.dtype[Any]] = {
+    **UNSIGNED,
+    128: np.dtype(np.complex128),
+}  # the carrier of a 16-byte access; never computed with
+
+
+@dataclass(frozen=True)
+class Region:
+    name: str
+    start: int
+    size: int
+    itemsize: int = 1  # bytes of an element, where that is known
+
+    @property
+    def end(self) -> int:
+        return self.start + self.size
+
+
+class Memory:
+    """Global memory. Addresses stay valid for the life of an allocation; `bytes` may move when it grows."""
+
+    def __init__(self, capacity: int = 1 << 20) -> None:
+        self.bytes = np.zeros(max(capacity, FIRST), np.uint8)
+        self.regions: list[Region] = [Region("the kernel's parameters", PARAMETERS, PARAMETER_BYTES)]
+        self.starts = [PARAMETERS]
+        self.top = FIRST
+        self.views: dict[int, Array] = {}
+        self.last = self.regions[0]
+
+    def allocate(self, nbytes: int, name: str = "", align: int = ALIGNMENT, itemsize: int = 1) -> int:
+        """Address of `nbytes` zeroed bytes. A gap lies behind every region, so that running past its end is seen."""
+        start = -(-self.top // align) * align
+        self.top = start + nbytes + ALIGNMENT
+        if self.top > self.bytes.size:
+            grown = np.zeros(max(2 * self.bytes.size, self.top), np.uint8)
+            grown[: self.bytes.size] = self.bytes
+            self.bytes = grown
+            self.views = {}
+        self.bytes[start : start + nbytes] = 0
+        self.regions.append(Region(name or f"memory of {nbytes} bytes", start, nbytes, itemsize))
+        self.starts.append(start)
+        return start
+
+    def free(self, address: int) -> None:
+        """Give a region back; its addresses are out of bounds from now on. The last ones are used again."""
+        place = self.starts.index(address)
+        del self.starts[place], self.regions[place]
+        self.last = self.regions[-1]
+        self.top = max(FIRST, self.regions[-1].end + ALIGNMENT) if len(self.regions) > 1 else FIRST
+
+    def write(self, address: int, values: Array) -> None:
+        """Copy an array's bytes to `address`."""
+        raw = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+        self.bytes[address : address + raw.size] = raw
+
+    def read(self, address: int, nbytes: int) -> Array:
+        """A copy of `nbytes` bytes."""
+        return self.bytes[address : address + nbytes].copy()
+
+    def view(self, width: int) -> Array:
+        """The memory as unsigned integers of `width` bytes."""
+        if width not in self.views:
+            self.views[width] = self.bytes[: self.bytes.size // width * width].view(WIDE[8 * width])
+        return self.views[width]
+
+    def region(self, address: int) -> Region | None:
+        """The region in which an address lies."""
+        place = bisect.bisect_right(self.starts, address) - 1
+        if place < 0 or address >= self.regions[place].end:
+            return None
+        return self.regions[place]
+
+    def near(self, address: int) -> str:
+        """In words, where a bad address lies."""
+        if address < FIRST:
+            return "a null pointer" if address < PARAMETERS else "below all memory"
+        place = bisect.bisect_right(self.starts, address) - 1
+        if place < 1:
+            return "in no allocation"
+        found = self.regions[place]
+        beyond = address - found.end
+        past = f"{beyond} bytes past its end" if beyond >= 0 else f"at its byte {address - found.start}"
+        return f"{past}: {found.name}, {found.size} bytes at {found.start:#x}"
+
+    def element(self, address: int) -> str:
+        """In words, which element of which region lies at an address."""
+        found = self.region(address)
+        if found is None:
+            return "outside all allocations"
+        what = "byte" if found.itemsize == 1 else "element"
+        return f"{what} {(address - found.start) // found.itemsize} of {found.name}, {found.size} bytes"
+
+    def outside(self, addresses: Array, width: int) -> Array | None:
+        """Positions of the accesses of `width` bytes that lie in no one region; None when all are inside one."""
+        low, high = int(np.minimum.reduce(addresses)), int(np.maximum.reduce(addresses)) + width
+        known = self.last
+        if known.start <= low and high <= known.start + known.size:
+            return None
+        found = self.region(low)
+        if found and high <= found.end:
+            self.last = found
+            return None
+        starts = np.array(self.starts)
+        ends = np.array([r.end for r in self.regions])
+        place = np.searchsorted(starts, addresses, "right") - 1
+        bad = (place < 0) | (addresses + width > ends[place])
+        return np.flatnonzero(bad) if bad.any() else None
+
+
+Fault = Callable[[str, str, int, int], Exception]  # (kind, message, lane, address) -> the error to raise

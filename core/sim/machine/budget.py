@@ -1,0 +1,63 @@
+"""How long a kernel may loop before it is called endless: a number of branches for each thread block.
+
+Counted is a branch back to the start of a loop, and one at which lanes part; straight code is free. Counting is by the
+group of lanes that runs in lockstep, which costs nothing; once a group is over the limit, it is counted anew by thread
+block, so that many thread blocks with loops of different lengths are not taken for one with a long loop. Strict mode
+counts so from the start.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from core import variables
+from core.sim.ptx.register_types import Array
+
+if TYPE_CHECKING:
+    from core.sim.machine.group import Group
+
+# The longest loops of real sizes take fewer: one thread over a vocabulary of 256,000 (Gemma's), over the 65,536 rows of
+# 64 x 1,024 tokens, or over K = 3,072. An endless one has that many behind it in less than a second, or in a few where
+# it computes or waits at barriers in strict mode.
+LIMIT = 300_000
+BARRIER = 20  # branches that a barrier counts as, which is what it costs
+VARIABLE = "CORELM_SIM_LIMIT"  # environment: another limit
+SLICE = 1 << 14  # blocks of instructions between two looks at the limit
+
+
+def default_limit() -> int:
+    """LIMIT, or the environment's value. Raises UsageError for a value that is not a number."""
+    return variables.count(VARIABLE) or LIMIT
+
+
+class Turns:
+    """The branches that a group has taken; in `by_block` those of each thread block, once they are counted so."""
+
+    def __init__(self, blocks: int) -> None:
+        """blocks: as many thread blocks to count apart from the start; 0 for none."""
+        self.taken = 0
+        self.by_block: Array | None = np.zeros(blocks, np.int64) if blocks else None
+
+    def blocks_of(self, g: Group) -> Array | None:
+        """The thread blocks of the lanes concerned; None where they are not counted."""
+        return None if self.by_block is None else np.unique(g.block[g.indices()])
+
+    def over(self, limit: int, blocks: int) -> bool:
+        """Whether one of the group's thread blocks is over the limit; `blocks` are resident together."""
+        if self.taken <= limit:
+            return False
+        if self.by_block is None and blocks > 1:
+            self.taken, self.by_block = 0, np.zeros(blocks, np.int64)
+            return False
+        return self.by_block is None or int(self.by_block.max()) > limit
+
+    def where(self, g: Group) -> tuple[int, int]:
+        """(program counter, lane): of a thread of the thread block that loops."""
+        chosen = g.block == (0 if self.by_block is None else int(self.by_block.argmax()))
+        for pc, lanes in sorted(g.fragments.items()):
+            here = np.flatnonzero(chosen & (g.live if lanes is None else lanes))
+            if here.size:
+                return pc, int(here[0])
+        return min(g.fragments), int(np.flatnonzero(g.live)[0])

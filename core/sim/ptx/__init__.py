@@ -1,0 +1,1 @@
+"""Reading: PTX text and the .cu behind it -> one kernel's instructions, registers and variables."""

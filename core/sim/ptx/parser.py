@@ -1,0 +1,429 @@
+"""PTX text -> functions, instructions, variables and source lines. It knows the grammar and no opcode.
+
+The grammar is PTX ISA, chapters 4, 5 and 10. Register names are made unique within a function, since inline
+assembly declares its own in nested scopes. `.loc` lines give each instruction the line of CUDA C++ it came from.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from core.kernels.nvrtc import prelude_file, shown
+from core.sim.faults import PtxError
+from core.sim.ptx.register_types import TYPES, Type
+
+
+@dataclass(frozen=True)
+class Location:
+    """A source line; `outer` is where its function was called, if its text stands there instead (inlined)."""
+
+    file: str
+    line: int
+    outer: Location | None = None
+
+    def __str__(self) -> str:
+        here = f"{_shown(self.file)}:{self.line}"
+        return f"{here}, inlined at {self.outer}" if self.outer else here
+
+    def within(self, call: Location) -> Location:
+        """The same line of a function that was called from `call`."""
+        return Location(self.file, self.line, self.outer.within(call) if self.outer else call)
+
+
+def _shown(file: str) -> str:
+    """A path as one would type it here, since NVRTC makes all of them absolute; the prelude is known by its name."""
+    path = Path(file)
+    return path.name if path == prelude_file() else shown(path)
+
+
+NOWHERE = Location("ptx", 0)
+
+
+@dataclass(frozen=True)
+class Register:
+    name: str
+
+
+@dataclass(frozen=True)
+class Immediate:
+    """A constant: its bits (two's complement, or IEEE when `floating` is 32 or 64)."""
+
+    bits: int
+    floating: int = 0
+
+
+@dataclass(frozen=True)
+class Special:
+    """A read-only register such as %tid.x."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """The address of a variable, plus an offset; a label or a function elsewhere."""
+
+    name: str
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Vector:
+    parts: tuple[Operand, ...]
+
+
+@dataclass(frozen=True)
+class Address:
+    """[base + offset]; `coordinates` for a tensor's [map, {x, y}]."""
+
+    base: Operand
+    offset: int = 0
+    coordinates: Vector | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """p|q: two results."""
+
+    first: Operand
+    second: Operand
+
+
+@dataclass(frozen=True)
+class Negated:
+    """!p"""
+
+    operand: Operand
+
+
+Operand = Register | Immediate | Special | Symbol | Vector | Address | Pair | Negated
+
+
+@dataclass
+class Instruction:
+    opcode: str
+    operands: tuple[Operand, ...]
+    predicate: Register | None
+    negated: bool
+    location: Location
+    text: str
+    names: tuple[str, ...] = ()  # opcode split at its dots
+    parameters: dict[str, str] = field(default_factory=dict)  # filled when a call is inlined
+    targets: tuple[str, ...] = ()  # labels of a branch
+
+
+@dataclass(frozen=True)
+class Label:
+    name: str
+
+
+@dataclass(frozen=True)
+class Variable:
+    space: str  # global, const, shared, local, param
+    name: str
+    align: int
+    size: int  # bytes; 0 for an `extern` array, whose size the launch gives
+    initial: bytes | tuple[str, ...] | None = None
+
+
+@dataclass
+class Function:
+    name: str
+    entry: bool
+    parameters: list[Variable]
+    results: list[Variable]
+    directives: dict[str, tuple[int, ...]]
+    registers: dict[str, Type] = field(default_factory=dict)
+    variables: list[Variable] = field(default_factory=list)
+    body: list[Instruction | Label] = field(default_factory=list)
+    tables: dict[str, tuple[str, ...]] = field(default_factory=dict)  # .branchtargets
+
+
+@dataclass
+class Module:
+    target: str
+    functions: dict[str, Function]
+    variables: dict[str, Variable]
+
+
+_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.S)
+_PIECE = re.compile(
+    r"""\s*(?:
+      (?P<loc>\.loc\b[^\n]*)
+    | (?P<pragma>\.pragma[^;]*;)
+    | (?P<open>\{) | (?P<close>\})
+    | (?P<label>[\w$%]+)\s*:(?!:)
+    | (?P<statement>[^;]*);
+    )""",
+    re.X,
+)
+_LOC = re.compile(r"\.loc\s+(\d+)\s+(\d+)\s+(\d+)(?:.*inlined_at\s+(\d+)\s+(\d+)\s+(\d+))?")
+_HEAD = re.compile(
+    r"(?:\.(?:visible|weak|extern)\s+)*\.(entry|func)\s*(?:\.noreturn\s*)?(?:\(([^)]*)\)\s*)?([\w$]+)\s*(?:\(([^)]*)\))?"
+)
+_GLOBAL = re.compile(
+    r"(?:\.(?:visible|weak|extern|common)\s+)*\.(global|const|shared)\s+([^;=]*?)\s*(?:=\s*(\{[^}]*\}|[^;]+))?;"
+)
+_DECLARED = re.compile(
+    r"(?:\.align\s+(\d+)\s+)?(?:\.attribute\([^)]*\)\s+)?(?:\.align\s+(\d+)\s+)?\.(\w+)\s+"
+    r"(?:\.ptr(?:\s+\.(?:global|shared|local|const))?(?:\s+\.align\s+\d+)?\s+)?([\w$%]+)((?:\[\d*\])*)$"
+)
+_OPERAND = re.compile(r"\{[^{}]*\}|\[(?:[^\[\]{}]|\{[^{}]*\})*\]|\([^()]*\)|[^,\s]+")
+_NUMBER = re.compile(r"-?(?:0[xX][0-9a-fA-F]+|0[bB][01]+|\d+)U?$")
+
+
+@functools.lru_cache(maxsize=64)
+def parse(text: str) -> Module:
+    """The module in PTX `text`; cached by its content. Raises PtxError for what is not PTX."""
+    files = {m[1]: m[2] for m in re.finditer(r'^\s*\.file\s+(\d+)\s+"([^"]*)"', text, re.M)}
+    text = _COMMENT.sub(" ", text)
+    target = re.search(r"^\s*\.target\s+(\w+)", text, re.M)
+    if not target:
+        raise PtxError("this is not PTX: it has no .target line")
+    module = Module(target[1], {}, {})
+    end = 0
+    for head in _HEAD.finditer(text):
+        if head.start() < end:
+            continue
+        _globals(text[end : head.start()], module)
+        opening = _next(text, head.end())
+        if opening < 0 or text[opening] == ";":
+            end = opening + 1
+            continue
+        end = _closing(text, opening)
+        function = _function(head, text[head.end() : opening], text[opening + 1 : end - 1], files)
+        module.functions[function.name] = function
+    _globals(text[end:], module)
+    return module
+
+
+def _next(text: str, start: int) -> int:
+    found = re.compile(r"[{;]").search(text, start)
+    return found.start() if found else -1
+
+
+def _closing(text: str, opening: int) -> int:
+    """One past the brace that closes the one at `opening`."""
+    depth = 0
+    for brace in re.compile(r"[{}]").finditer(text, opening):
+        depth += 1 if brace[0] == "{" else -1
+        if depth == 0:
+            return brace.end()
+    raise PtxError("a function's body is not closed: the PTX is cut off")
+
+
+def _globals(text: str, module: Module) -> None:
+    text = re.sub(r"\.section\s+\S+\s*\{[^}]*\}", " ", text)
+    for found in _GLOBAL.finditer(text):
+        variable = _variable(found[1], found[2], found[3])
+        module.variables[variable.name] = variable
+
+
+def _variable(space: str, declaration: str, initial: str | None = None) -> Variable:
+    found = _DECLARED.match(" ".join(declaration.split()))
+    if not found:
+        raise PtxError(f"cannot read the declaration `.{space} {declaration}`")
+    element = TYPES[found[3]].bytes if found[3] in TYPES else 0
+    if not element:
+        raise PtxError(f"cannot read the declaration `.{space} {declaration}`: type .{found[3]} is unknown")
+    dimensions = re.findall(r"\[(\d*)\]", found[5])
+    size = element
+    for dimension in dimensions:
+        size *= int(dimension or 0)
+    align = int(found[1] or found[2] or element)
+    return Variable(space, found[4], align, size, _initial(initial, TYPES[found[3]]) if initial else None)
+
+
+def _initial(text: str, kind: Type) -> bytes | tuple[str, ...]:
+    items = [item.strip() for item in text.strip("{} \n").replace("{", "").replace("}", "").split(",") if item.strip()]
+    if any(not _NUMBER.match(item) and not re.match(r"0[fFdD]", item) for item in items):
+        return tuple(items)
+    return b"".join((_number(i).bits & ((1 << kind.bits) - 1)).to_bytes(kind.bytes, "little") for i in items)
+
+
+def _number(text: str) -> Immediate:
+    if re.match(r"0[fF][0-9a-fA-F]{8}$", text):
+        return Immediate(int(text[2:], 16), 32)
+    if re.match(r"0[dD][0-9a-fA-F]{16}$", text):
+        return Immediate(int(text[2:], 16), 64)
+    digits = text.rstrip("U")
+    body = digits.lstrip("-")
+    base = (
+        16
+        if body[:2] in ("0x", "0X")
+        else 2
+        if body[:2] in ("0b", "0B")
+        else 8
+        if len(body) > 1 and body[0] == "0"
+        else 10
+    )
+    return Immediate(int(digits, base))
+
+
+def _declarations(text: str | None, space: str) -> list[Variable]:
+    parts = [part.strip() for part in (text or "").split(",")]
+    return [_variable(space, part.removeprefix(".param").strip()) for part in parts if part]
+
+
+def _function(head: re.Match[str], directives: str, body: str, files: dict[str, str]) -> Function:
+    found = {
+        m[1]: tuple(int(n) for n in re.findall(r"\d+", m[2])) for m in re.finditer(r"\.(\w+)([\d,\s]*)", directives)
+    }
+    function = Function(
+        head[3], head[1] == "entry", _declarations(head[4], "param"), _declarations(head[2], "param"), found
+    )
+    _Body(function, files).read(body)
+    return function
+
+
+class _Body:
+    """Reads one function's body: keeps the scopes and the current source line."""
+
+    def __init__(self, function: Function, files: dict[str, str]) -> None:
+        self.function = function
+        self.files = files
+        self.scopes: list[dict[str, str]] = [{}]
+        self.count = 0
+        self.location = NOWHERE
+        self.calls: dict[tuple[str, str, str], Location] = {}  # (file, line, column) -> what was last said of it
+
+    def read(self, body: str) -> None:
+        position = 0
+        pending = []
+        while position < len(body):
+            piece = _PIECE.match(body, position)
+            if not piece:
+                if body[position:].strip():
+                    raise PtxError(f"cannot read `{body[position:].strip()[:80]}` in function {self.function.name}")
+                break
+            position = piece.end()
+            if piece.lastgroup == "statement":
+                pending.append(piece["statement"])
+                self.statement(" ".join(piece["statement"].split()))
+            else:
+                getattr(self, f"on_{piece.lastgroup}", self.ignore)(piece)
+
+    def ignore(self, piece: re.Match[str]) -> None:
+        pass
+
+    def on_open(self, piece: re.Match[str]) -> None:
+        self.count += 1
+        self.scopes.append({})
+        # A label may be used before its place: all of a scope's labels count from its start.
+        depth, text = 0, piece.string
+        for found in re.compile(r"[{};]|([\w$%]+)\s*:(?!:)").finditer(text, piece.end()):
+            if found[0] == "{":
+                depth += 1
+            elif found[0] == "}":
+                depth -= 1
+                if depth < 0:
+                    break
+            elif found[1] and depth == 0:
+                self.scopes[-1][found[1]] = f"{found[1]}@{self.count}"
+
+    def on_close(self, piece: re.Match[str]) -> None:
+        self.scopes.pop()
+
+    def on_label(self, piece: re.Match[str]) -> None:
+        self.last_label = self.resolve(piece["label"])
+        self.function.body.append(Label(self.last_label))
+
+    def on_loc(self, piece: re.Match[str]) -> None:
+        found = _LOC.match(piece["loc"])
+        if not found:
+            return
+        # Line 0 is the compiler's "no line": the last one stands.
+        if int(found[2]):
+            # A call that was inlined itself has been said before, with where.
+            call = found[4], found[5], found[6]
+            outer = (
+                self.calls.get(call) or Location(self.files.get(found[4], "ptx"), int(found[5])) if found[4] else None
+            )
+            self.location = Location(self.files.get(found[1], "ptx"), int(found[2]), outer)
+            self.calls[found[1], found[2], found[3]] = self.location
+
+    def resolve(self, name: str) -> str:
+        for scope in reversed(self.scopes):
+            if name in scope:
+                return scope[name]
+        return name
+
+    def declare(self, name: str) -> str:
+        if len(self.scopes) == 1:
+            return name
+        self.scopes[-1][name] = f"{name}@{self.count}"
+        return self.scopes[-1][name]
+
+    def statement(self, text: str) -> None:
+        if not text:
+            return
+        if text.startswith(".reg"):
+            self.registers(text)
+        elif text.startswith((".local", ".shared", ".param")):
+            space, declaration = text[1:].split(None, 1)
+            variable = _variable(space, declaration)
+            name = self.declare(variable.name)
+            self.function.variables.append(Variable(space, name, variable.align, variable.size))
+        elif text.startswith(".branchtargets"):
+            names = tuple(self.resolve(n.strip()) for n in text.split(None, 1)[1].split(","))
+            self.function.tables[self.last_label] = names
+        elif text.startswith("."):
+            raise PtxError(f"cannot read `{text}` in function {self.function.name}")
+        else:
+            self.function.body.append(self.instruction(text))
+
+    def registers(self, text: str) -> None:
+        kind, names = text.split(None, 2)[1:]
+        for name in names.split(","):
+            found = re.match(r"([\w$%]+)(?:<(\d+)>)?$", name.strip())
+            if not found or kind[1:] not in TYPES:
+                raise PtxError(f"cannot read `{text}` in function {self.function.name}")
+            every = [f"{found[1]}{i}" for i in range(int(found[2]))] if found[2] else [found[1]]
+            for one in every:
+                self.function.registers[self.declare(one)] = TYPES[kind[1:]]
+
+    def instruction(self, text: str) -> Instruction:
+        found = re.match(r"(?:@(!?)([\w$%]+)\s+)?([a-z][\w.:]*)\s*(.*)$", text)
+        if not found:
+            raise PtxError(f"cannot read `{text}` in function {self.function.name}")
+        predicate = Register(self.resolve(found[2])) if found[2] else None
+        operands = tuple(self.operand(token) for token in _OPERAND.findall(found[4]))
+        names = tuple(found[3].replace("::", ":").split("."))
+        return Instruction(found[3], operands, predicate, bool(found[1]), self.location, text, names)
+
+    def operand(self, token: str) -> Operand:
+        token = token.strip()
+        if token[0] in "{(":
+            return Vector(tuple(self.operand(part) for part in token[1:-1].split(",") if part.strip()))
+        if token[0] == "[":
+            return self.address(token[1:-1].strip())
+        if token[0] == "!":
+            return Negated(self.operand(token[1:]))
+        if "|" in token:
+            first, second = token.split("|")
+            return Pair(self.operand(first), self.operand(second))
+        if _NUMBER.match(token) or re.match(r"0[fFdD][0-9a-fA-F]{8,16}$", token):
+            return _number(token)
+        if token == "WARP_SZ":
+            return Immediate(32)
+        name = self.resolve(token)
+        if name in self.function.registers or token == "_":
+            return Register(name)
+        if token[0] == "%":
+            return Special(token)
+        base, plus, offset = name.partition("+")
+        return Symbol(self.resolve(base), int(offset, 0) if plus else 0)
+
+    def address(self, inner: str) -> Address:
+        tensor = re.match(r"([^,{]+),\s*(\{.*\})$", inner)
+        if tensor:
+            coordinates = self.operand(tensor[2])
+            assert isinstance(coordinates, Vector)
+            return Address(self.operand(tensor[1]), 0, coordinates)
+        found = re.match(r"(.+?)\s*\+\s*(-?(?:0x[0-9a-fA-F]+|\d+))$", inner)
+        if found:
+            return Address(self.operand(found[1]), int(found[2], 0))
+        return Address(self.operand(inner))

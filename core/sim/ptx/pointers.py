@@ -1,0 +1,167 @@
+"""Where the addresses of a kernel come from: which parameter or variable each access is based on.
+
+Instructions are followed backwards from the address, through whatever computes on pointers. Findings name an access so
+("x[1]"), and strict mode leaves out what it may: reads of memory that the kernel never writes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.sim.instructions.accumulators import WRITES_NOTHING, numbers
+from core.sim.instructions.operands import elements
+from core.sim.machine.access import space_of
+from core.sim.ptx.parser import Address, Immediate, Instruction, Operand, Register, Symbol
+from core.sim.ptx.program import Program, kept
+
+INDEX = ("cvt", "mul", "special", "setp", "shl", "shr", "rem", "div")  # what makes no pointer out of another
+
+
+@dataclass(frozen=True)
+class Root:
+    """A parameter (with the offset in it), a variable, or something that was loaded from memory ("unknown")."""
+
+    kind: str  # param, variable, unknown
+    name: str = ""
+    offset: int = 0
+
+
+UNKNOWN = Root("unknown")
+
+
+@kept
+def writers(program: Program) -> dict[int, list[Instruction]]:
+    """Register -> the instructions that write it."""
+    found: dict[int, list[Instruction]] = {}
+    for ins in program.instructions:
+        if ins.operands and ins.names[0] not in WRITES_NOTHING:
+            for register in numbers(program, elements(ins.operands[0])):
+                found.setdefault(register, []).append(ins)
+    return found
+
+
+def address_of(ins: Instruction, written: bool | None = None) -> Address | None:
+    """The operand by which an instruction reaches memory; of a copy, the one that is `written`, or read."""
+    found = [o for o in ins.operands if isinstance(o, Address)]
+    if not found:
+        return None
+    return found[1] if written is False and ins.names[0] == "cp" and len(found) > 1 else found[0]
+
+
+def roots(program: Program, ins: Instruction, written: bool | None = None) -> frozenset[Root]:
+    """What the address of an access is based on; never nothing."""
+    address = address_of(ins, written)
+    return (address is not None and _Search(program).of(address.base)) or frozenset({UNKNOWN})
+
+
+class _Search:
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.seen: set[int] = set()
+
+    def of(self, operand: Operand) -> frozenset[Root]:
+        if isinstance(operand, Symbol):
+            space = self.program.places.get(operand.name, ("", 0))[0]
+            return frozenset({Root("variable", operand.name)} if space in ("shared", "global") else {UNKNOWN})
+        found: set[Root] = set()
+        for register in numbers(self.program, [operand]):
+            if register not in self.seen:
+                self.seen.add(register)
+                for ins in writers(self.program).get(register, []):
+                    found |= self._through(ins)
+        return frozenset(found)
+
+    def _through(self, ins: Instruction) -> frozenset[Root]:
+        name = ins.names[0]
+        if name in ("ld", "ldu"):
+            return self._loaded(ins)
+        if name in ("atom", "shfl"):
+            return frozenset({UNKNOWN}) if ins.names[-1][1:] == "64" else frozenset()
+        if name in INDEX:
+            return frozenset()
+        if name == "mov" and len(elements(ins.operands[1])) > 1:  # put together from halves
+            return frozenset({UNKNOWN})
+        found = frozenset[Root]()
+        # mad: only what is added is a pointer
+        for operand in ins.operands[3:] if name in ("mad", "fma") else ins.operands[1:]:
+            if not isinstance(operand, Immediate):
+                found |= self.of(operand) if isinstance(operand, Register | Symbol) else frozenset()
+        return found
+
+    def _loaded(self, ins: Instruction) -> frozenset[Root]:
+        address = ins.operands[1]
+        assert isinstance(address, Address)
+        if space_of(ins.names) == "param" and isinstance(address.base, Symbol):
+            symbol = address.base
+            if self.program.places.get(symbol.name, ("", 0))[0] == "param":
+                start, count = symbol.offset + address.offset, len(elements(ins.operands[0]))
+                return frozenset(Root("param", symbol.name, start + 8 * i) for i in range(count))
+            return self._passed(symbol)
+        return frozenset({UNKNOWN}) if ins.names[-1][1:] == "64" else frozenset()
+
+    def _passed(self, symbol: Symbol) -> frozenset[Root]:
+        """The argument of a function that was inlined."""
+        found = frozenset[Root]()
+        for ins in self.program.instructions:
+            to = address_of(ins) if ins.names[:2] == ("st", "param") else None
+            if to is not None and isinstance(to.base, Symbol) and to.base.name == symbol.name:
+                for operand in elements(ins.operands[1]):
+                    found |= self.of(operand)
+        return found or frozenset({UNKNOWN})
+
+
+# ------------------------------------------------------------------ what a kernel writes
+WRITING = ("st", "atom", "red", "cp", "stmatrix")
+
+
+@kept
+def stored(program: Program) -> frozenset[Root]:
+    """What the kernel's writes to global memory are based on."""
+    found: set[Root] = set()
+    for ins in program.instructions:
+        if ins.names[0] not in WRITING or "prefetch" in ins.names:
+            continue
+        space = space_of(ins.names)
+        if ins.names[0] == "cp" and "bulk" in ins.names and "global" in ins.names:
+            found |= {UNKNOWN} if "tensor" in ins.names else roots(program, ins, written=True)
+        elif ins.names[0] != "cp" and space in ("global", "generic"):
+            found |= roots(program, ins)
+    return frozenset(found)
+
+
+# ------------------------------------------------------------------ loops around atomicCAS
+@kept
+def first_guesses(program: Program) -> frozenset[int]:
+    """Plain loads (ids) that only give a loop of atomicCAS its first guess, as CUDA's guide writes it.
+
+    The value that such a load finds may be old or new: the compare-and-swap at the same address decides.
+    """
+    found: set[int] = set()
+    for ins in program.instructions:
+        if ins.names[0] != "atom" or "cas" not in ins.names:
+            continue
+        place = _place(program, ins.operands[1])
+        todo, seen = list(numbers(program, [ins.operands[2]])), set[int]()
+        while todo:
+            register = todo.pop()
+            if register in seen:
+                continue
+            seen.add(register)
+            for one in writers(program).get(register, []):
+                if one.names[0] == "ld" and _place(program, one.operands[1]) == place:
+                    found.add(id(one))
+                elif one.names[0] == "mov":
+                    todo += numbers(program, [one.operands[1]])
+    return frozenset(found)
+
+
+def _place(program: Program, operand: Operand) -> tuple[object, int]:
+    """What an address operand means: its base, followed through plain renamings, and the offset."""
+    assert isinstance(operand, Address)
+    base = operand.base
+    while isinstance(base, Register):
+        made = writers(program).get(program.number(base), [])
+        if len(made) != 1 or made[0].names[0] not in ("mov", "cvta"):
+            break
+        base = made[0].operands[1]
+    return base, operand.offset

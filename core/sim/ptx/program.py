@@ -1,0 +1,421 @@
+"""A kernel ready to run: calls inlined, registers numbered, variables placed, instructions bound to functions.
+
+Device functions are copied into their callers, so there is no call stack; recursion is therefore refused. The
+.param variables of a call become local memory of the thread, as they are on the hardware when it has to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import numpy as np
+
+from core.sim.faults import PtxError
+from core.sim.instructions.opcodes import OPCODES, beginnings, build
+from core.sim.instructions.operands import Step
+from core.sim.machine import address_space as layout
+from core.sim.ptx.parser import (
+    Address,
+    Function,
+    Instruction,
+    Label,
+    Location,
+    Module,
+    Negated,
+    Operand,
+    Pair,
+    Register,
+    Symbol,
+    Variable,
+    Vector,
+)  # fmt: skip
+from core.sim.ptx.register_types import TYPES, Array, Type
+
+if TYPE_CHECKING:
+    from core.sim.machine.group import Group
+
+T = TypeVar("T")
+End = Callable[["Group"], int]  # runs a block's last instruction; the next program counter, or GONE
+GONE = -1  # the lanes went on elsewhere, wait, or have exited
+EXIT = -2  # in place of a program counter: where lanes that exit go
+CARRY = "%carry"
+ZONE = 512  # bytes between two shared variables
+EXTERN_ALIGN = 16  # the least alignment of an extern shared array
+MAX_INLINED = 200_000  # instructions; a call tree larger than this is a mistake
+
+
+@dataclass
+class Block:
+    """Instructions that always run together; `end` decides what comes next."""
+
+    start: int
+    stop: int
+    steps: list[Step]
+    end: End
+    covers: list[int] = field(default_factory=list)  # how many instructions each step is
+
+
+@dataclass(eq=False)
+class Program:
+    """One kernel. `blocks` is indexed by the program counter of a block's first instruction."""
+
+    name: str
+    module: Module
+    entry: Function
+    instructions: list[Instruction] = field(default_factory=list)
+    labels: dict[str, int] = field(default_factory=dict)
+    kinds: dict[str, Type] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
+    places: dict[str, tuple[str, int]] = field(default_factory=dict)  # variable -> (space, address)
+    sizes: dict[str, int] = field(default_factory=dict)  # of shared and local variables, in bytes
+    tables: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    parameters: list[tuple[Variable, int]] = field(default_factory=list)  # with offsets in the parameter buffer
+    shared_size: int = layout.SHARED_START  # where dynamic shared memory begins
+    shared_used: int = layout.SHARED_START  # end of the last static variable
+    zones: int = 0  # bytes between shared variables and behind them that only the simulator has
+    static_shared: int = 0  # bytes of static shared memory
+    local_size: int = 0
+    blocks: dict[int, Block] = field(default_factory=dict)
+    fresh: list[Array] = field(default_factory=list)
+    facts: dict[Callable[[Program], Any], Any] = field(default_factory=dict)  # what `kept` functions said of it
+
+    def number(self, register: Register) -> int:
+        if register.name not in self.numbers:
+            raise PtxError(f"kernel {self.name} uses the register {register.name}, which it does not declare")
+        return self.numbers[register.name]
+
+    def kind(self, register: Register) -> Type:
+        return self.kinds[register.name]
+
+    def carry(self) -> Register:
+        """The carry flag of multi-word arithmetic."""
+        return Register(CARRY)
+
+    def place(self, symbol: Symbol) -> tuple[str, int]:
+        """(space, address) of a variable."""
+        if symbol.name not in self.places:
+            raise PtxError(f"kernel {self.name} uses {symbol.name}, which it does not declare")
+        return self.places[symbol.name]
+
+    def address(self, symbol: Symbol) -> int:
+        return self.place(symbol)[1] + symbol.offset
+
+    def target(self, label: str) -> int:
+        if label not in self.labels:
+            raise PtxError(f"kernel {self.name} branches to {label}, which is not there")
+        return self.labels[label]
+
+    def exits(self, pc: int) -> bool:
+        """Whether lanes that come to `pc` do nothing but exit."""
+        return pc >= len(self.instructions) or (
+            self.instructions[pc].names[0] in ("ret", "exit") and self.instructions[pc].predicate is None
+        )
+
+    @property
+    def required_cluster(self) -> int:
+        sizes = self.entry.directives.get("reqnctapercluster", ())
+        return int(np.prod(sizes)) if sizes else 1
+
+    @property
+    def max_threads(self) -> int:
+        sizes = self.entry.directives.get("reqntid") or self.entry.directives.get("maxntid") or ()
+        return int(np.prod(sizes)) if sizes else 1024
+
+
+def kept(ask: Callable[[Program], T]) -> Callable[[Program], T]:
+    """What is asked of a program again and again is worked out once; the answer goes when the program goes."""
+
+    def answer(program: Program) -> T:
+        if ask not in program.facts:
+            program.facts[ask] = ask(program)
+        return cast(T, program.facts[ask])
+
+    return answer
+
+
+def link(module: Module, name: str, globals_at: dict[str, int], parted: bool = False) -> Program:
+    """The kernel `name` of a module, whose global and constant variables lie at `globals_at`.
+
+    parted: with zones between shared variables, as strict mode wants them.
+    """
+    entry = module.functions.get(name)
+    if entry is None or not entry.entry:
+        names = [f.name for f in module.functions.values() if f.entry]
+        raise PtxError(f"there is no kernel {name}; the source has {', '.join(names) or 'none'}")
+    program = Program(name, module, entry)
+    program.places |= {symbol: ("global", address) for symbol, address in globals_at.items()}
+    _place_parameters(program)
+    _flatten(program, entry, "", {}, (name,))
+    _place_shared(program)
+    if parted:
+        _part_shared(program)
+    program.kinds[CARRY] = TYPES["u32"]
+    for number, (register, kind) in enumerate(program.kinds.items()):
+        program.numbers[register] = number
+        program.fresh.append(np.zeros(1, kind.raw))
+    _bind(program)
+    return program
+
+
+def _place_parameters(program: Program) -> None:
+    offset = 0
+    for variable in program.entry.parameters:
+        offset = -(-offset // variable.align) * variable.align
+        program.parameters.append((variable, offset))
+        program.places[variable.name] = ("param", layout.PARAMETERS + offset)
+        offset += variable.size
+
+
+def _place(program: Program, variable: Variable, name: str) -> None:
+    """Give a shared or local variable its address."""
+    program.sizes[name] = variable.size
+    if variable.space == "shared":
+        program.shared_size = -(-program.shared_size // variable.align) * variable.align
+        program.places[name] = ("shared", program.shared_size)
+        program.shared_size += variable.size
+    else:
+        program.local_size = -(-program.local_size // max(variable.align, 8)) * max(variable.align, 8)
+        program.places[name] = ("local", program.local_size)
+        program.local_size += variable.size
+
+
+def _place_shared(program: Program) -> None:
+    """The module's shared variables, behind those of the functions, as ptxas lays them out.
+
+    Seen in the cubins of ptxas 13.0: those that the kernel uses, in the order of their declarations; then every
+    `extern` array of the module, used or not, each at the next multiple of its alignment and of 16. Dynamic shared
+    memory begins at the last of these, and the launch's size counts from there.
+    """
+    variables = [v for v in program.module.variables.values() if v.space == "shared"]
+    used = {symbol for i in program.instructions for operand in i.operands for symbol in _symbols(operand)}
+    for variable in variables:
+        if variable.size and variable.name in used:
+            _place(program, variable, variable.name)
+    program.shared_used = program.shared_size
+    program.static_shared = program.shared_used - layout.SHARED_START
+    program.shared_size = _up(program.shared_size, EXTERN_ALIGN)
+    for variable in variables:
+        if not variable.size:
+            program.shared_size = _up(program.shared_size, max(EXTERN_ALIGN, variable.align))
+            program.places[variable.name] = ("shared", program.shared_size)
+
+
+def _part_shared(program: Program) -> None:
+    """Put an unowned zone behind each static shared variable, so that strict mode sees an index that runs
+    from one into the next. Zones keep alignment and banks, and count in no size but `zones`."""
+    placed = sorted((at, name) for name, (space, at) in program.places.items() if space == "shared")
+    static = [name for _, name in placed if program.sizes.get(name)]
+    zone = max([ZONE, *(v.align for v in _shared_variables(program))])
+    for number, name in enumerate(static):
+        program.places[name] = ("shared", program.places[name][1] + number * zone)
+    for name in (name for _, name in placed if name not in static):
+        program.places[name] = ("shared", program.places[name][1] + len(static) * zone)
+    program.zones = len(static) * zone
+    program.shared_used += max(0, len(static) - 1) * zone
+    program.shared_size += program.zones
+
+
+def _shared_variables(program: Program) -> Iterator[Variable]:
+    for variables in (program.module.variables.values(), *(f.variables for f in program.module.functions.values())):
+        yield from (v for v in variables if v.space == "shared")
+
+
+def _up(size: int, align: int) -> int:
+    return -(-size // align) * align
+
+
+def _symbols(operand: Operand) -> Iterator[str]:
+    """The variables that an operand names."""
+    if isinstance(operand, Symbol):
+        yield operand.name
+    elif isinstance(operand, Address):
+        yield from _symbols(operand.base)
+    elif isinstance(operand, Vector):
+        for part in operand.parts:
+            yield from _symbols(part)
+
+
+def _flatten(
+    program: Program,
+    function: Function,
+    prefix: str,
+    formal: dict[str, str],
+    stack: tuple[str, ...],
+    call: Location | None = None,
+) -> None:
+    """Append a function's instructions, its names made unique by `prefix`; `formal` maps parameters to arguments."""
+    program.kinds |= {prefix + name: kind for name, kind in function.registers.items()}
+    for variable in function.variables:
+        _place(program, variable, prefix + variable.name)
+    own = {v.name for v in function.variables} | {item.name for item in function.body if isinstance(item, Label)}
+    rename = _Renaming(prefix, formal, own)
+    program.tables |= {prefix + n: tuple(prefix + t for t in targets) for n, targets in function.tables.items()}
+    finish = f"{prefix}end of {function.name}"
+    for item in function.body:
+        if isinstance(item, Label):
+            program.labels[prefix + item.name] = len(program.instructions)
+            continue
+        instruction = rename.instruction(item)
+        if call is not None:
+            instruction.location = item.location.within(call)
+        if instruction.names[0] == "call":
+            _inline(program, instruction, f"{prefix}{function.name}#{len(program.instructions)}/", stack)
+        elif instruction.names[0] == "ret" and prefix:
+            program.instructions.append(
+                replace(instruction, names=("bra", "uni"), operands=(Symbol(finish),), opcode="bra.uni")
+            )
+        else:
+            program.instructions.append(instruction)
+    if len(program.instructions) > MAX_INLINED:
+        raise PtxError(f"kernel {program.name} has more than {MAX_INLINED} instructions after its calls are inlined")
+    program.labels[finish] = len(program.instructions)
+
+
+def _inline(program: Program, call: Instruction, prefix: str, stack: tuple[str, ...]) -> None:
+    symbols = [o for o in call.operands if isinstance(o, Symbol)]
+    lists = [o for o in call.operands if isinstance(o, Vector)]
+    name = symbols[0].name if symbols else ""
+    callee = program.module.functions.get(name)
+    if callee is None:
+        raise PtxError(f"the simulator cannot call `{call.text}` ({call.location}): the function is not in the source")
+    if name in stack:
+        raise PtxError(f"function {name} calls itself ({call.location}); the simulator has no call stack")
+    returned = lists[0].parts if call.operands and isinstance(call.operands[0], Vector) else ()
+    given = (
+        lists[-1].parts if isinstance(call.operands[-1], Vector) and call.operands[-1] is not call.operands[0] else ()
+    )
+    names = [o.name for o in (*returned, *given) if isinstance(o, Symbol)]
+    formal = dict(zip((v.name for v in (*callee.results, *callee.parameters)), names, strict=True))
+    if call.predicate is not None:
+        skip = f"{prefix}skip"
+        program.instructions.append(
+            replace(call, names=("bra",), opcode="bra", operands=(Symbol(skip),), negated=not call.negated)
+        )
+        _flatten(program, callee, prefix, formal, (*stack, name), call.location)
+        program.labels[skip] = len(program.instructions)
+    else:
+        _flatten(program, callee, prefix, formal, (*stack, name), call.location)
+
+
+@dataclass
+class _Renaming:
+    prefix: str
+    formal: dict[str, str]
+    own: set[str]
+
+    def instruction(self, item: Instruction) -> Instruction:
+        if not self.prefix:
+            return item
+        predicate = Register(self.prefix + item.predicate.name) if item.predicate else None
+        return replace(item, operands=tuple(self.operand(o) for o in item.operands), predicate=predicate)
+
+    def operand(self, o: Operand) -> Operand:
+        cases: dict[type, Callable[[Any], Operand]] = {
+            Register: lambda r: r if r.name == "_" else Register(self.prefix + r.name),
+            Symbol: lambda s: Symbol(self.symbol(s.name), s.offset),
+            Vector: lambda v: Vector(tuple(self.operand(p) for p in v.parts)),
+            Address: lambda a: Address(self.operand(a.base), a.offset, self.vector(a.coordinates)),
+            Pair: lambda p: Pair(self.operand(p.first), self.operand(p.second)),
+            Negated: lambda n: Negated(self.operand(n.operand)),
+        }
+        rewrite = cases.get(type(o))
+        return rewrite(o) if rewrite else o
+
+    def vector(self, v: Vector | None) -> Vector | None:
+        return Vector(tuple(self.operand(p) for p in v.parts)) if v else None
+
+    def symbol(self, name: str) -> str:
+        return self.formal.get(name) or (self.prefix + name if name in self.own else name)
+
+
+def _bind(program: Program) -> None:
+    """Cut the instructions into blocks at branches, at their targets and at whatever may suspend a thread."""
+    from core.sim.instructions.accumulators import wgmma_registers
+    from core.sim.instructions.control import CONTROL, build_control, fall_through  # the table is filled on import
+
+    code, special = program.instructions, wgmma_registers(program)
+    starts = {0, len(code)} | set(program.labels.values())
+    for pc, instruction in enumerate(code):
+        if _controls(instruction, CONTROL):
+            starts.add(pc + 1)
+    ordered = sorted(starts)
+    for start, stop in zip(ordered, ordered[1:], strict=False):
+        last = code[stop - 1]
+        ends = _controls(last, CONTROL)
+        body = code[start : stop - 1] if ends else code[start:stop]
+        steps, covers = _steps(program, body, special)
+        end = build_control(program, last, stop - 1) if ends else fall_through(stop)
+        program.blocks[start] = Block(start, stop, steps, end, covers)
+    # Falling off the end is an exit.
+    exiting = Instruction("exit", (), None, False, code[-1].location, "exit", ("exit",)) if code else None
+    if exiting:
+        program.blocks[len(code)] = Block(len(code), len(code), [], build_control(program, exiting, len(code)))
+
+
+def _steps(program: Program, body: list[Instruction], special: set[int]) -> tuple[list[Step], list[int]]:
+    """One function per instruction, but one for a run of fma that do not touch each other's results; how many each is.
+
+    special: the registers that some wgmma of the kernel uses.
+    """
+    from core.sim.instructions.accumulators import guarded
+    from core.sim.instructions.floats import fma_run, independent, is_plain_fma
+
+    if special:
+        return [guarded(program, i, _predicated(program, i), special) for i in body], [1] * len(body)
+    steps: list[Step] = []
+    covers: list[int] = []
+    run: list[Instruction] = []
+
+    def flush() -> None:
+        if run:
+            steps.append(fma_run(program, list(run)) if len(run) > 1 else _predicated(program, run[0]))
+            covers.append(len(run))
+        run.clear()
+
+    for instruction in body:
+        if not is_plain_fma(instruction):
+            flush()
+            steps.append(_predicated(program, instruction))
+            covers.append(1)
+            continue
+        if run and not independent([*run, instruction]):
+            flush()
+        run.append(instruction)
+    flush()
+    return steps, covers
+
+
+def _controls(instruction: Instruction, table: dict[str, Any]) -> bool:
+    """Whether the longest row of an opcode's name is one of control: bra is, cp.async.bulk.wait_group is not."""
+    every = beginnings(instruction.names)
+    return next((name in table for name, _ in every if name in table or name in OPCODES), False)
+
+
+def _predicated(program: Program, instruction: Instruction) -> Step:
+    step = build(program, instruction)
+    if instruction.predicate is None:
+        return step
+    from core.sim.instructions.control import condition
+
+    read = condition(program, instruction)
+
+    def run(g: Group) -> None:
+        chosen = read(g)
+        if chosen.size == 1:
+            if chosen[0]:
+                step(g)
+            return
+        chosen = g.concerned(chosen)
+        if chosen.all():
+            step(g)
+        elif chosen.any():
+            before = g.state()
+            lanes = np.zeros(g.lanes, np.bool_)
+            lanes[g.indices()[chosen]] = True
+            g.select(lanes)
+            step(g)
+            g.restore(before)
+
+    return run

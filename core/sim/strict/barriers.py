@@ -1,0 +1,274 @@
+"""Strict mode's barriers of a thread block: who may come to them, and who may be missing.
+
+bar.sync is `aligned`: all threads of a warp come to the same one together. __syncthreads() is legal in a branch only if
+the whole thread block takes it. Threads that have exited do not count (since Volta), so that an early `return` before a
+barrier is legal; a barrier inside an `if` is none of that, although there too the others may have exited by then. PTX
+does not tell the two apart, so the source does: which `if` parted the threads, and whether it holds a `return`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from core.sim.faults import KernelError
+from core.sim.ptx.cuda_source import Sources, Statement, Text
+from core.sim.ptx.parser import Instruction, Location, Symbol
+from core.sim.ptx.program import EXIT, Program, kept
+from core.sim.ptx.register_types import Array
+
+if TYPE_CHECKING:
+    from core.sim.launching.scheduler import Barrier, Batch
+    from core.sim.machine.group import Group
+
+WARP = 32
+HINT = "let every thread of the block come to the same __syncthreads(): move it out of the branch"
+
+
+def is_aligned(ins: Instruction) -> bool:
+    return ins.names[0] == "bar" or "aligned" in ins.names
+
+
+def is_whole(ins: Instruction) -> bool:
+    """Whether an instruction is a barrier of all threads of the thread block."""
+    if ins.names[0] not in ("bar", "barrier") or not {"warp", "cluster", "arrive"}.isdisjoint(ins.names):
+        return False
+    return "red" in ins.names or len(ins.operands) == 1
+
+
+# ------------------------------------------------------------------ the flow of control
+@kept
+def following(program: Program) -> dict[int, list[int]]:
+    """Block of instructions -> the blocks that may run after it, EXIT among them."""
+    return {start: _after(program, block.stop) for start, block in program.blocks.items()}
+
+
+def _after(program: Program, stop: int) -> list[int]:
+    if not 0 < stop <= len(program.instructions):
+        return []
+    last = program.instructions[stop - 1]
+    straight = [stop] if last.predicate is not None else []
+    if last.names[0] in ("ret", "exit"):
+        return [*straight, EXIT]
+    if last.names[0] in ("bra", "brx"):
+        return successors(program, last) + straight
+    return [stop]
+
+
+def successors(program: Program, branch: Instruction) -> list[int]:
+    """Where a branch may go, if it goes."""
+    if branch.names[0] == "brx":
+        table = branch.operands[1]
+        return [program.target(n) for n in program.tables[table.name]] if isinstance(table, Symbol) else []
+    label = branch.operands[-1]
+    return [program.target(label.name)] if isinstance(label, Symbol) else []
+
+
+@kept
+def partings(program: Program) -> dict[int, dict[int, list[int]]]:
+    """A branch's pc -> where it may go -> the barriers that can be reached from the branch, and no more from there."""
+    after = following(program)
+    before: dict[int, list[int]] = {}
+    for start, nexts in after.items():
+        for one in nexts:
+            before.setdefault(one, []).append(start)
+    found: dict[int, dict[int, list[int]]] = {}
+    for pc, ins in enumerate(program.instructions):
+        if not is_whole(ins):
+            continue
+        # A barrier ends its block: whoever is in the block comes to it.
+        home = max(start for start in program.blocks if start <= pc)
+        comes, stack = {home}, [home]
+        while stack:
+            for one in before.get(stack.pop(), []):
+                if one not in comes:
+                    comes.add(one)
+                    stack.append(one)
+        for start in comes:
+            branch = program.blocks[start].stop - 1
+            for one in after[start] if len(after[start]) > 1 else ():
+                if one not in comes:
+                    found.setdefault(branch, {}).setdefault(one, []).append(pc)
+    return found
+
+
+# ------------------------------------------------------------------ what the source says
+def _frames(place: Location) -> list[tuple[str, int]]:
+    """The lines of a location, that of the kernel first, then those of functions that were inlined there."""
+    found: list[tuple[str, int]] = []
+    at: Location | None = place
+    while at is not None:
+        found.append((at.file, at.line))
+        at = at.outer
+    return found[::-1]
+
+
+def meeting(branch: Location, barrier: Location) -> tuple[int, tuple[str, int], tuple[str, int]]:
+    """How deep the function lies that holds a branch and a barrier (0: the kernel), and their lines in it."""
+    pairs = list(zip(_frames(branch), _frames(barrier), strict=False))
+    level = next((i for i, (ours, theirs) in enumerate(pairs) if ours != theirs), len(pairs) - 1)
+    return level, *pairs[level]
+
+
+def returns_early(sources: Sources, branch: tuple[str, int], barrier: tuple[str, int]) -> bool | None:
+    """Whether threads that a branch keeps from a barrier take a `return` there; None where the source does not tell.
+
+    branch, barrier: file and line in the function that holds them both.
+    """
+    (file, line), (other, where) = branch, barrier
+    text = sources.text(file)
+    if text is None or file != other:
+        return None
+    row = text.of_line(line)
+    asked = [s for s in text.statements if s.header.start < row.stop and s.header.stop > row.start]
+    if not asked:
+        return None
+    places = _barriers(text, where)
+    early = any(_early(text, statement, place) for statement in asked for place in places)
+    if line != where:
+        return early
+    # One line holds all: which `if` it was cannot be seen. None of them may hold the barrier.
+    return early and not any(_holds(s, place) for s in asked if s.branching for place in places)
+
+
+def _barriers(text: Text, line: int) -> list[int]:
+    """Where a barrier may stand in a line."""
+    row = text.of_line(line)
+    words = text.plain[row.start : row.stop]
+    found = [row.start + one.start() for one in re.finditer(r"__syncthreads|\bsync\b", words)]
+    return found or [row.start + len(words) - len(words.lstrip())]
+
+
+def _holds(statement: Statement, place: int) -> bool:
+    return place in statement.body or (statement.otherwise is not None and place in statement.otherwise)
+
+
+def _early(text: Text, statement: Statement, place: int) -> bool:
+    """Whether an `if` returns on a side of it that does not hold `place`."""
+    if not statement.branching:
+        return False
+    sides = [side for side in (statement.body, statement.otherwise) if side and place not in side]
+    return any(re.search(r"\breturn\b", text.plain[side.start : side.stop]) for side in sides)
+
+
+def _exits_in_words(program: Program, start: int) -> bool:
+    """Whether a block of instructions ends in `exit`, which compilers write for nothing but asm("exit;")."""
+    block = program.blocks.get(start)
+    return block is not None and block.stop > start and program.instructions[block.stop - 1].names[0] == "exit"
+
+
+# ------------------------------------------------------------------ the watch
+class Meetings:
+    """The barriers of one batch. `notes`: what is accepted without proof, one line each."""
+
+    def __init__(self, batch: Batch, sources: Sources) -> None:
+        self.batch, self.sources = batch, sources
+        self.partings = partings(batch.program)
+        self.parted: dict[int, Array] = {}  # barrier -> of each thread of the batch, the branch that keeps it away
+        self.judged: dict[tuple[int, int], bool] = {}
+        self.notes: list[str] = []
+
+    def took(self, g: Group, pc: int, lanes: Array, to: int) -> None:
+        """Lanes go from the branch at `pc` to `to`."""
+        for barrier in self.partings.get(pc, {}).get(to, ()):
+            if barrier not in self.parted:
+                self.parted[barrier] = np.full(len(self.batch.numbers) * self.batch.padded, -1, np.int32)
+            self.parted[barrier][self._threads(g, lanes)] = pc
+
+    def _threads(self, g: Group, lanes: Array) -> Array:
+        """Lanes, numbered over the batch."""
+        return np.asarray(g.block[lanes] * self.batch.padded + g.thread[lanes])
+
+    def live(self) -> Array:
+        """Which threads of the batch have not exited."""
+        found = np.zeros(len(self.batch.numbers) * self.batch.padded, np.bool_)
+        for g in self.batch.groups:
+            found[self._threads(g, np.arange(g.lanes))] = g.live
+        return found
+
+    def comes(self, g: Group, ins: Instruction, barrier: Barrier, index: Array) -> None:
+        """Lanes come to a barrier of their thread block: all of it, or all of a warp, at the same instruction."""
+        threads = self._threads(g, index)
+        for before, there in barrier.came if is_aligned(ins) else ():
+            if before is ins:
+                continue
+            same = np.ones(len(index), np.bool_) if barrier.count is None else np.isin(threads // WARP, there // WARP)
+            if same.any():
+                raise self._apart(g, ins, int(index[same][0]), before, int(there[0]))
+        barrier.came.append((ins, threads))
+
+    def complete(self, g: Group, ins: Instruction, index: Array, count: int | None, came: Array, block: int) -> None:
+        """Threads `came` of the batch have met at a barrier of `block`; lanes `index` are among them."""
+        if count is None:
+            if self.batch.remaining[block] < self.batch.threads:
+                self._absent(g, ins, index, block)
+            return
+        if not is_aligned(ins):
+            return
+        live = self.live()
+        for warp in np.unique(came // WARP).tolist():
+            members = np.arange(warp * WARP, (warp + 1) * WARP)
+            missing = members[live[members] & ~np.isin(members, came)]
+            if missing.size:
+                message = f"{{who}} comes to this barrier, {self._named(int(missing[0]))} of the same warp does not"
+                raise self.batch.fault(ins, "divergent", message, g, int(index[0]), hint="a barrier counts whole warps")
+
+    # ------------------------------------------------------------------ findings
+    def _apart(self, g: Group, ins: Instruction, lane: int, before: Instruction, other: int) -> KernelError:
+        where = self.batch.words.line(before.location)
+        message = f"{{who}} comes to this barrier, and {self._named(other)} waits at another, {where}"
+        return self.batch.fault(ins, "divergent", message, g, lane, hint=HINT)
+
+    def _named(self, thread: int) -> str:
+        """A thread of the batch, in words."""
+        block, thread = divmod(thread, self.batch.padded)
+        return self.batch.words.thread(int(self.batch.numbers[block]), thread)
+
+    def _absent(self, g: Group, ins: Instruction, index: Array, block: int) -> None:
+        """Threads have exited: by an early return, or past a barrier that a branch of theirs does not hold."""
+        number = next(i for i, one in enumerate(self.batch.program.instructions) if one is ins)
+        own = slice(block * self.batch.padded, block * self.batch.padded + self.batch.threads)
+        gone = ~self.live()[own]
+        parted = self.parted.get(number)
+        branches = np.full(int(gone.sum()), -1) if parted is None else parted[own][gone]
+        for branch in np.unique(branches).tolist():
+            if branch < 0 or not self._legal(branch, number):
+                thread = own.start + int(np.flatnonzero(gone)[np.flatnonzero(branches == branch)[0]])
+                raise self._conditional(g, ins, int(index[g.block[index] == block][0]), thread, branch)
+
+    def _legal(self, branch: int, barrier: int) -> bool:
+        if (branch, barrier) not in self.judged:
+            self.judged[branch, barrier] = self._judge(branch, barrier)
+        return self.judged[branch, barrier]
+
+    def _judge(self, branch: int, barrier: int) -> bool:
+        program = self.batch.program
+        ins, barred = program.instructions[branch], program.instructions[barrier]
+        if ins.names[0] in ("ret", "exit"):
+            return True
+        level, *lines = meeting(ins.location, barred.location)
+        told = returns_early(self.sources, *lines)
+        ends = [to for to, barriers in self.partings[branch].items() if barrier in barriers]
+        if all(_exits_in_words(program, to) for to in ends):
+            return True
+        if told is not None and (level == 0 or not told):
+            return told
+        if not all(program.exits(to) for to in ends):
+            return False  # nor is the return of a function that was inlined, if more comes after it
+        if told:
+            return True
+        self.notes.append(
+            f"{barred.location}: a barrier without the threads that exit at {ins.location}: legal after an early "
+            "return, and not in an if; without the source the two look the same"
+        )
+        return True
+
+    def _conditional(self, g: Group, ins: Instruction, lane: int, thread: int, branch: int) -> KernelError:
+        where = f" ({self.batch.words.line(self.batch.program.instructions[branch].location)})" if branch >= 0 else ""
+        message = (
+            f"{{who}} waits at a barrier in a branch that {self._named(thread)} did not take{where}: it has exited, "
+            "and not by an early return"
+        )
+        return self.batch.fault(ins, "divergent", message, g, lane, hint=HINT)

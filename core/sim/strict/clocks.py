@@ -1,0 +1,227 @@
+"""Strict mode's order: what each warp knows of every other, as vector clocks, and where the lanes of a warp meet.
+
+A clock has one entry per warp (Fidge and Mattern, 1988; FastTrack, Flanagan and Freund, 2009): the latest time of that
+warp of which its owner knows. Barriers, phases of mbarriers, and fences with flags pass clocks on. Columns are the
+warps of the own cluster, or those of the grid where the kernel has fences or acquiring and releasing accesses: only
+then can thread blocks be ordered at all.
+
+Lanes of one warp are ordered by what joins them (__syncwarp, a barrier, a flag): `met` is the time of a warp from
+which on its lanes' accesses are unordered among themselves. That lanes run in step orders nothing since Volta.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from core.sim.ptx.parser import Instruction
+from core.sim.ptx.program import Program, kept
+from core.sim.ptx.register_types import Array
+
+if TYPE_CHECKING:
+    from core.sim.launching.scheduler import Barrier, Batch
+    from core.sim.machine.group import Group
+
+WARP = 32
+QUICK = 1 << 16  # entries of the clocks up to which `over` is kept
+AGENTS = 64  # columns of the clocks for mbarriers whose copies land
+
+
+@kept
+def orders_blocks(program: Program) -> bool:
+    """Whether a kernel could order thread blocks among themselves."""
+    return any(
+        i.names[0] in ("fence", "membar") or not {"acquire", "release", "acq_rel"}.isdisjoint(i.names)
+        for i in program.instructions
+        if i.names[0] in ("fence", "membar", "ld", "st", "atom", "red") and not _of_the_block(i)
+    )
+
+
+def _of_the_block(ins: Instruction) -> bool:
+    """Fences that order nothing between thread blocks of different clusters."""
+    return ins.names[0] == "fence" and not {"proxy", "mbarrier_init"}.isdisjoint(ins.names)
+
+
+@dataclass
+class Phase:
+    """What strict mode keeps with a barrier of phases: the clocks of those that arrived, before and in this phase."""
+
+    gathering: Array | None = None
+    known: Array | None = None
+    maker: tuple[int, int] | None = None  # the warp that initialised it, and when
+
+    def turn(self) -> None:
+        """The phase is complete."""
+        if self.gathering is not None:
+            self.known = self.gathering if self.known is None else np.maximum(self.known, self.gathering)
+            self.gathering = None
+
+    def gather(self, latest: Array) -> None:
+        self.gathering = latest if self.gathering is None else np.maximum(self.gathering, latest)
+
+
+class Clocks:
+    """The clocks of one batch. Warps are numbered over the batch; `first` is the first one's number in the grid."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.block_warps = batch.padded // WARP
+        self.crossing = orders_blocks(batch.program)
+        self.count = count = len(batch.numbers) * self.block_warps
+        self.team = count if self.crossing else self.block_warps * batch.shape.cluster
+        # [warp, column]; the last columns are those of landing copies
+        self.clock = np.zeros((count, self.team + AGENTS), np.int32)
+        self.column = np.arange(count) % self.team  # of each warp, its own
+        self.clock[np.arange(count), self.column] = 1
+        self.now = np.ones(count, np.int32)  # each warp's own time
+        self.met = np.ones(count, np.int32)
+        self._over: Array | None = None
+        self.groups: dict[int, tuple[Array, Array]] = {}  # of each group, its lanes' warps and threads
+        self.first = int(batch.numbers[0]) * self.block_warps
+        self.flags: dict[tuple[str, int], Array] = {}  # a flag's address -> the clock that it carries
+        self.fenced = np.zeros_like(self.clock)  # what a warp publishes with its next strong write
+        self.given = np.zeros_like(self.clock)  # what it has published with its last one
+        self.heard = np.zeros_like(self.clock)  # what it has read in flags and will know after a fence
+        self.time = 0
+        self.barrier_time = np.zeros(len(batch.numbers), np.int64)
+        self.partial = np.zeros(len(batch.numbers), np.bool_)  # blocks that use barriers of part of their threads
+
+    # ------------------------------------------------------------------ who and when
+    def warps(self, g: Group, lanes: Array) -> Array:
+        """A lane's warp, numbered over the batch."""
+        return np.asarray(g.block[lanes] * self.block_warps + g.thread[lanes] // WARP)
+
+    def here(self, g: Group, lanes: Array | None = None) -> Array:
+        """The warps of some lanes, each once."""
+        return np.unique(self.warps(g, g.indices() if lanes is None else lanes))
+
+    def own(self, warps: Array) -> Array:
+        """Each warp's own time."""
+        return np.asarray(self.now[warps])
+
+    def placed(self, g: Group) -> tuple[Array, Array]:
+        """Of every lane of a group: its warp in the batch, its thread in the grid."""
+        if id(g) not in self.groups:
+            warps = self.warps(g, np.arange(g.lanes))
+            self.groups[id(g)] = warps, (warps + self.first) * WARP + g.thread % WARP
+        return self.groups[id(g)]
+
+    def ordered(self, warps: Array, others: Array, times: Array) -> Array:
+        """Whether what `others` (warps of the grid) did at `times` is known to `warps` of the batch."""
+        local = others - self.first
+        here = (local >= 0) & (local < self.count)
+        same = here & (local // self.team == warps // self.team)
+        result: Array = same & (self.clock[warps, np.where(same, local, 0) % self.team] >= times)
+        return result
+
+    def over(self) -> Array | None:
+        """Of each warp, the time up to which all that can know of it do, its own lanes included; None where that is
+        not kept: a quick answer for most accesses."""
+        if self.count * self.team > QUICK:
+            return None
+        if self._over is None:
+            known = self.clock[:, : self.team].reshape(-1, self.team, self.team).min(1).reshape(-1)
+            self._over = np.minimum(known, self.met - 1)
+        return self._over
+
+    # ------------------------------------------------------------------ what passes clocks on
+    def _tick(self, warps: Array) -> None:
+        self.now[warps] += 1
+        self.clock[warps, self.column[warps]] = self.now[warps]
+        self._over = None
+
+    def _learn(self, warps: Array, known: Array) -> None:
+        """Warps come to know a clock; their lanes' accesses that it covers are over."""
+        self.clock[warps] = np.maximum(self.clock[warps], known)
+        own = known[self.column[warps]] if known.ndim == 1 else known[np.arange(len(warps)), self.column[warps]]
+        self.met[warps] = np.maximum(self.met[warps], own + 1)
+        self._over = None
+
+    def warp_sync(self, g: Group) -> None:
+        """bar.warp.sync: what lanes of a warp did before is ordered before what they do next."""
+        here = self.here(g)
+        self._tick(here)
+        self.met[here] = self.own(here)
+        self._over = None
+
+    def fence(self, g: Group) -> None:
+        """What was read in flags before is known from now on; what is known now goes out with the next flag."""
+        here = self.here(g)
+        self._learn(here, self.heard[here])
+        self.fenced[here] = self.clock[here]
+        self._tick(here)
+
+    def arrived(self, g: Group, lanes: Array, barrier: Barrier) -> None:
+        latest = self.snapshot(g, lanes)
+        barrier.known = latest if barrier.known is None else np.maximum(barrier.known, latest)
+
+    def completed(self, barrier: Barrier, block: int) -> None:
+        assert barrier.known is not None
+        for waiting in barrier.waiting:
+            self._learn(self.here(waiting.group, waiting.index), barrier.known)
+        self._passed(np.array([block]), barrier.whole)
+
+    def straight(self, g: Group, lanes: Array, whole: bool) -> None:
+        """A barrier at which everybody arrives at once."""
+        # Teams of clusters and grids hold several thread blocks; a barrier joins one.
+        every = self.here(g, lanes)
+        for block in np.unique(every // self.block_warps):
+            members = every[every // self.block_warps == block]
+            self.clock[members] = self.clock[members].max(0)
+        self._tick(every)
+        self.met[every] = self.own(every)
+        self._over = None
+        self._passed(np.unique(g.block[lanes]), whole)
+
+    def _passed(self, blocks: Array, whole: bool) -> None:
+        self.time += 1
+        if whole:
+            self.barrier_time[blocks] = self.time
+        else:
+            self.partial[blocks] = True
+
+    def snapshot(self, g: Group, lanes: Array) -> Array:
+        """What lanes know; what they do next is later."""
+        here = self.here(g, lanes)
+        latest: Array = self.clock[here].max(0)
+        self._tick(here)
+        return latest
+
+    def publish(self, phase: Phase, g: Group, lanes: Array, relaxed: bool = False) -> None:
+        """Lanes arrive: what they know (relaxed: knew at their last fence) goes to whoever waits for the phase."""
+        known = self.snapshot(g, lanes)
+        phase.gather(self.fenced[self.here(g, lanes)].max(0) if relaxed else known)
+
+    def learn(self, phase: Phase, g: Group, lanes: Array) -> None:
+        """Lanes have waited for a phase."""
+        if phase.known is not None and len(lanes):
+            self._learn(self.here(g, lanes), phase.known)
+
+    def initialised(self, phase: Phase, g: Group, lane: int) -> None:
+        warp = self.warps(g, np.array([lane]))
+        phase.maker = int(warp[0]), int(self.own(warp)[0])
+
+    def knows(self, phase: Phase, g: Group, lane: int) -> bool:
+        """Whether the initialisation of an mbarrier is ordered before what a lane does now."""
+        if phase.maker is None:
+            return True
+        warp = self.warps(g, np.array([lane]))
+        maker, time = phase.maker
+        return bool(warp[0] == maker or self.ordered(warp, np.array([maker + self.first]), np.array([time]))[0])
+
+    def flag(self, names: set[str], how: str, keys: list[tuple[str, int]], warps: list[int]) -> None:
+        """Strong accesses carry clocks: with .release and .acquire at once, with a fence before or after else."""
+        for key, warp in zip(keys, warps, strict=True):
+            carried = self.flags.get(key)
+            if how != "write" and carried is not None:
+                self.heard[warp] = np.maximum(self.heard[warp], carried)
+                if names & {"acquire", "acq_rel"}:
+                    self._learn(np.array([warp]), carried)
+            if how != "read":
+                given = self.clock[warp] if names & {"release", "acq_rel"} else self.fenced[warp]
+                self.given[warp] = given
+                # A read-modify-write passes on what was there; a plain store starts anew.
+                keep = carried is not None and how == "atomic"
+                self.flags[key] = np.maximum(carried, given) if keep and carried is not None else given.copy()
+                self._tick(np.array([warp]))

@@ -1,0 +1,211 @@
+"""Strict mode's races: two accesses to one place, at least one of them a write, with nothing to order them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from core.sim.ptx.parser import Instruction
+from core.sim.ptx.register_types import Array
+from core.sim.strict.clocks import WARP, Clocks
+from core.sim.strict.shadow import SEVERAL, Global, Shadow
+
+if TYPE_CHECKING:
+    from core.sim.machine.group import Group
+
+WEAK, VOLATILE, STRONG = 0, 1, 2  # how much an access may meet others without being ordered
+UNKNOWN = np.iinfo(np.int32).max  # the time of a write that is not ordered yet
+
+
+@dataclass
+class At:
+    """One access in the making: the instruction, and place, lane, warp and thread of every grain it touches.
+
+    strong: WEAK; VOLATILE, which may meet its like in other warps; STRONG, atomics and relaxed accesses, in all.
+    """
+
+    g: Group
+    ins: Instruction
+    number: int  # of the instruction in its program
+    space: str
+    places: Array
+    lanes: Array
+    warps: Array
+    threads: Array
+    strong: int
+    how: str
+    proxy: bool  # it goes through the async proxy
+
+
+@dataclass
+class Other:
+    """The access that another one is not ordered with: by thread, or one of several threads of a warp of the grid.
+
+    by: the number of its instruction, -1 where that is not kept.
+    """
+
+    thread: int
+    several: bool = False
+    how: str = "write"
+    by: int = -1
+
+
+# (the access, which of its grains are in a race, the other access of grain i) raises
+Report = Callable[[At, Array, Callable[[int], Other]], None]
+
+
+class Races:
+    """Holds every access against the shadow of its memory. report: raises for a race."""
+
+    def __init__(self, clocks: Clocks, shared: Shadow, memory: Global, report: Report) -> None:
+        self.clocks, self.shared, self.memory, self.report = clocks, shared, memory, report
+        # [warp of the team, place]: when that warp last read it
+        self.readers = np.zeros((min(clocks.team, clocks.count), len(shared.writer)), np.int32)
+
+    def read(self, at: At) -> None:
+        """A read: after writes that it is not ordered with, and remembered for the writes to come."""
+        shadow = self.shadow(at)
+        self._after_writes(at, shadow)
+        if at.how != "read" or at.strong == STRONG:
+            return
+        own = self.clocks.own(at.warps)
+        if not at.proxy:
+            grid = at.warps + self.clocks.first
+            shadow.reads(at.places, grid, own, at.threads % WARP, self.clocks.met[at.warps])
+        if at.strong == VOLATILE:
+            return
+        if at.space == "shared":
+            self.readers[at.warps % len(self.readers), at.places] = own
+        else:
+            self._remember_reader(at, own)
+
+    def write(self, at: At) -> None:
+        """A write: after reads and writes that it is not ordered with."""
+        shadow = self.shadow(at)
+        self._after_writes(at, shadow)
+        self._after_reads_of_the_warp(at, shadow)
+        if at.space == "shared":
+            self._after_shared_reads(at)
+        else:
+            self._after_global_reads(at)
+        if at.strong == WEAK:
+            self._one_writer(at)
+        shadow.writer[at.places] = at.threads
+        shadow.written_at[at.places] = self.clocks.own(at.warps)
+        shadow.strong[at.places] = at.strong
+        shadow.by[at.places] = at.number
+
+    def shadow(self, at: At) -> Shadow:
+        return self.shared if at.space == "shared" else self.memory
+
+    # ------------------------------------------------------------------ after writes
+    def _after_writes(self, at: At, shadow: Shadow) -> None:
+        writer = shadow.writer[at.places]
+        if writer.max() < 0:
+            return
+        clocks, times, over = self.clocks, shadow.written_at[at.places], self.clocks.over()
+        if (
+            over is not None
+            and at.space == "shared"
+            and (times <= over[np.maximum(writer // WARP - clocks.first, 0)]).all()
+        ):
+            return
+        some = (writer >= 0) & ((writer != at.threads) | (times == UNKNOWN))
+        if not some.any():
+            return
+        grid = at.warps + clocks.first
+        strength = np.minimum(shadow.strong[at.places], at.strong)
+        apart = writer // WARP != grid
+        bad = some & apart & (strength == WEAK) & ~clocks.ordered(at.warps, writer // WARP, times)
+        bad |= some & ~apart & (strength < STRONG) & (times >= clocks.met[at.warps])
+        if bad.any():
+            self.report(at, bad, lambda i: Other(int(writer[i]), by=int(shadow.by[at.places[i]])))
+
+    # ------------------------------------------------------------------ after reads
+    def _after_reads_of_the_warp(self, at: At, shadow: Shadow) -> None:
+        if at.strong == STRONG or at.proxy:
+            return
+        grid = at.warps + self.clocks.first
+        lane = shadow.also_read(at.places, grid, at.threads % WARP, self.clocks.met[at.warps])
+        if (lane >= 0).any():
+
+            def other(i: int) -> Other:
+                told = int(lane[i]) % SEVERAL
+                return Other(int(grid[i]) * WARP + told, told == int(at.threads[i]) % WARP, "read")
+
+            self.report(at, lane >= 0, other)
+
+    def _after_shared_reads(self, at: At) -> None:
+        times = self.readers[:, at.places]  # of each warp of the team
+        if times.any():
+            count = len(times)
+            others = np.arange(count)[:, None] != at.warps % count
+            late = others & (times > self.clocks.clock[at.warps, :count].T)
+            if late.any():
+                team, first = self.clocks.team, self.clocks.first
+
+                def other(i: int) -> Other:
+                    row = int(np.flatnonzero(late[:, i])[0])
+                    return self._reader(at, i, int(at.warps[i]) // team * team + row + first)
+
+                self.report(at, late.any(0), other)
+        self.readers[:, at.places] = 0
+
+    def _reader(self, at: At, i: int, warp: int) -> Other:
+        """A thread of a warp of the grid that has read grain `i` of an access."""
+        lane = self.shadow(at).lane(int(at.places[i]), warp)
+        return Other(warp * WARP + max(lane, 0), lane < 0, "read")
+
+    def _remember_reader(self, at: At, own: Array) -> None:
+        m, clocks = self.memory.readers, self.clocks
+        grid = at.warps + clocks.first
+        before = m.warp[at.places]
+        several = m.several[at.places]
+        more = np.flatnonzero((before >= 0) & (before != grid) & (several < 2))
+        if more.size:
+            places, was, now = at.places[more], before[more], grid[more]
+            new = clocks.ordered(at.warps[more], was, m.at[places])
+            how = np.where(was // clocks.block_warps == now // clocks.block_warps, 1, 2)
+            m.several[places] = np.where(new, several[more], np.maximum(several[more], how))
+        m.warp[at.places] = grid
+        # Readers of one instruction all count: those that lost the place to a later one are "several".
+        lost = m.warp[at.places] != grid
+        if lost.any():
+            apart = m.warp[at.places] // clocks.block_warps != grid // clocks.block_warps
+            np.maximum.at(m.several, at.places[lost], np.where(apart[lost], 2, 1).astype(np.int8))
+        m.at[at.places] = own
+        m.time[at.places] = clocks.time
+
+    def _after_global_reads(self, at: At) -> None:
+        m, clocks = self.memory.readers, self.clocks
+        reader, several = m.warp[at.places], m.several[at.places]
+        if (reader < 0).all():
+            return
+        grid = at.warps + clocks.first
+        block = at.g.block[at.lanes]
+        same_block = reader // clocks.block_warps == grid // clocks.block_warps
+        late = (m.time[at.places] >= clocks.barrier_time[block]) & ~clocks.partial[block]
+        one = (several == 0) & (reader != grid) & ~clocks.ordered(at.warps, reader, m.at[at.places])
+        few = (several == 1) & (~same_block | late)
+        many = several == 2
+        bad = (reader >= 0) & (one | ((few | many) & (not clocks.crossing)))
+        if bad.any():
+            self.report(at, bad, lambda i: self._reader(at, i, int(reader[i])))
+        m.warp[at.places] = -1
+        m.several[at.places] = 0
+
+    # ------------------------------------------------------------------ within one instruction
+    def _one_writer(self, at: At) -> None:
+        """Two warps that write one place in the same instruction."""
+        order = np.argsort(at.places, kind="stable")
+        places, warps = at.places[order], at.warps[order]
+        twice = (places[1:] == places[:-1]) & (warps[1:] != warps[:-1])
+        if twice.any():
+            first, second = order[:-1][twice], order[1:][twice]
+            bad = np.zeros(len(order), np.bool_)
+            bad[second] = True
+            before = dict(zip(second.tolist(), first.tolist(), strict=True))
+            self.report(at, bad, lambda i: Other(int(at.threads[before[i]]), by=at.number))
