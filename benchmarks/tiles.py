@@ -33,7 +33,7 @@ from core.kernels.arguments import signature  # noqa: E402
 from core.kernels.chips import CHIPS as LIMITS  # noqa: E402
 from core.kernels.chips import GPUS, Gpu, chip_of, resident_blocks  # noqa: E402
 from core.loader import load_registry  # noqa: E402
-from core.train.tune import shipped_path, tune, write_choices  # noqa: E402
+from core.train.tune import tune, write_choices  # noqa: E402
 from core.train.wiring import build_engine  # noqa: E402
 
 CONFIG, BATCHES = "configs/gpt2_124m.toml", (1, 2, 4, 8, 16, 32, 64)  # sequences of 1,024 tokens
@@ -134,8 +134,9 @@ def main():
                 if gain >= GAIN:
                     chosen[chip.arch, key] = (best, SOURCE.format(chip=chip.name))
     if args.write:
-        write_choices(shipped_path(), chosen)
-        print(f"\n{len(chosen)} choices in {shipped_path()}")
+        (shipped,) = registry.tuned
+        write_choices(shipped, chosen)
+        print(f"\n{len(chosen)} choices in {shipped}")
 
 
 if __name__ == "__main__":

@@ -90,6 +90,19 @@ def core_models() -> list[Path | str]:
 
 
 @hookspec
+def core_tuned() -> list[Path | str]:
+    """Choices of variants and tiles by architecture, as `core tune --write-defaults FILE` writes them: paths of TOML
+    files in the plugin's folder. A run takes them where nothing was tuned on its own machine.
+
+    Sample:
+
+        def core_tuned():
+            return ["tuned.toml"]
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
 def core_optimizers() -> list[type[Optimizer]]:
     """Optimizers as classes. Their updates are ops, which `core_ops` brings.
 
@@ -146,6 +159,7 @@ SPECS = {
         core_ops,
         core_variants,
         core_models,
+        core_tuned,
         core_optimizers,
         core_schedules,
         core_commands,

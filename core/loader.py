@@ -142,6 +142,7 @@ def brings(contribution: Contribution) -> dict[str, list[str]]:
         "models": [Path(path).stem for path in contribution.models],
         "optimizers": [cls.name for cls in contribution.optimizers],
         "schedules": [cls.name for cls in contribution.schedules],
+        "tuned": [Path(path).name for path in contribution.tuned],
         "commands": [command.name or "" for command in contribution.commands],
         "hooks": ["core_step_end" for _ in contribution.step_hooks],
     }
@@ -255,6 +256,7 @@ ITEMS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "core_ops": ("an Op", lambda item: isinstance(item, Op)),
     "core_variants": ("a class derived from Variant", _is_class(Variant)),
     "core_models": ("a path", lambda item: isinstance(item, str | os.PathLike)),
+    "core_tuned": ("a path", lambda item: isinstance(item, str | os.PathLike)),
     "core_optimizers": ("a class derived from Optimizer", _is_class(Optimizer)),
     "core_schedules": ("a class derived from Schedule", _is_class(Schedule)),
     "core_commands": ("a click.Command", _is_command),
@@ -273,14 +275,15 @@ def contribution_of(candidate: Candidate, module: ModuleType) -> Contribution:
     except pluggy.PluginValidationError as error:
         raise BuildError(" ".join(str(error).split())) from None
     contribution = Contribution(candidate)
-    for name in hooks.SPECS:
-        for implementation in getattr(manager.hook, name).get_hookimpls():
-            if name == "core_step_end":
-                arguments = tuple(implementation.argnames) + tuple(implementation.kwargnames)
-                known = tuple(a for a in arguments if a in inspect.signature(hooks.core_step_end).parameters)
-                contribution.step_hooks.append(StepHook(candidate.name, implementation.function, known))
+    for name, specification in hooks.SPECS.items():
+        hook = getattr(manager.hook, name)
+        for written in hook.get_hookimpls():  # pluggy fills no parameter that has a default: here it does
+            known = inspect.signature(specification).parameters
+            written.argnames = (*written.argnames, *(n for n in written.kwargnames if n in known))
+            if name in ITEMS:
+                getattr(contribution, name.removeprefix("core_")).extend(_items(name, hook, written.function))
             else:
-                getattr(contribution, name.removeprefix("core_")).extend(_items(name, implementation.function))
+                contribution.step_hooks.append(StepHook(candidate.name, hook))
     return contribution
 
 
@@ -328,8 +331,9 @@ def _check_signature(name: str, function: Any, place: str) -> None:
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-def _items(name: str, function: Callable[[], Any]) -> list[Any]:
-    returned = function()
+def _items(name: str, hook: Callable[[], list[Any]], function: Any) -> list[Any]:
+    """The list that the plugin's one implementation of a hook returns; pluggy drops a None."""
+    returned = next(iter(hook()), None)
     words, fits = ITEMS[name]
     if not isinstance(returned, list | tuple):
         raise BuildError(f"{place_of(function)}: {name} returned {_kind(returned)}; expected a list")

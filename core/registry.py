@@ -49,15 +49,13 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class StepHook:
-    """A plugin's `core_step_end`, called with the arguments that it asked for."""
+    """A plugin's `core_step_end`: pluggy calls it with the arguments that it asks for."""
 
     plugin: str
-    function: Callable[..., None]
-    arguments: tuple[str, ...]
+    hook: Callable[..., Any]
 
     def __call__(self, run: Any, step: int, metrics: dict[str, Any]) -> None:
-        given = {"run": run, "step": step, "metrics": metrics}
-        self.function(**{name: given[name] for name in self.arguments})
+        self.hook(run=run, step=step, metrics=metrics)
 
 
 @dataclass
@@ -68,6 +66,7 @@ class Contribution:
     ops: list[Op] = field(default_factory=list)
     variants: list[type[Variant]] = field(default_factory=list)
     models: list[Path | str] = field(default_factory=list)
+    tuned: list[Path | str] = field(default_factory=list)
     optimizers: list[type[Optimizer]] = field(default_factory=list)
     schedules: list[type[Schedule]] = field(default_factory=list)
     commands: list[click.Command] = field(default_factory=list)
@@ -111,6 +110,7 @@ class Registry:
     schedules: dict[str, Schedule] = field(default_factory=dict)
     commands: list[click.Command] = field(default_factory=list)
     step_hooks: list[StepHook] = field(default_factory=list)
+    tuned: list[Path] = field(default_factory=list)  # files of tuned choices; a later one comes before an earlier
     plugins: list[PluginRecord] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)  # what a listing loaded in spite of
 
@@ -317,12 +317,18 @@ def _add_models(building: Building) -> None:
     for contribution in building.contributions:
         plugin = contribution.plugin
         for given in contribution.models:
-            try:
-                path = asset(plugin, _folder(plugin), given, "core_models")
-            except BuildError as error:
-                raise Rejected(contribution, error) from None
+            path = _brought(contribution, given, "core_models")
             if building.claim(contribution, f'model "{path.stem}"', functools.partial(shorten, str(path))):
                 building.registry.models[path.stem] = ModelFile(path.stem, path, plugin.origin)
+
+
+def _brought(contribution: Contribution, given: Path | str, hook: str) -> Path:
+    """A file that a plugin brings. Raises Rejected for one that is not there, or not in the plugin's folder."""
+    plugin = contribution.plugin
+    try:
+        return asset(plugin, _folder(plugin), given, hook)
+    except BuildError as error:
+        raise Rejected(contribution, error) from None
 
 
 def _add_classes(building: Building) -> None:
@@ -350,6 +356,7 @@ def _add_rest(building: Building) -> None:
             if building.claim(contribution, f'command "{command.name}"', functools.partial(_place_of_command, command)):
                 building.registry.commands.append(command)
         building.registry.step_hooks += contribution.step_hooks
+        building.registry.tuned += [_brought(contribution, given, "core_tuned") for given in contribution.tuned]
 
 
 # --- base: what a class does not define comes from that variant ------------------------------------------------------

@@ -95,3 +95,8 @@ def core_schedules():
 def core_models():
     """The model graphs beside this folder: in the checkout's root, or inside `core` in a wheel."""
     return sorted((Path(__file__).parent.parent / "models").glob("*.toml"))
+
+
+@hookimpl
+def core_tuned():
+    return ["cuda/tuned.toml"]

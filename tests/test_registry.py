@@ -178,7 +178,8 @@ def test_a_step_hook_gets_the_arguments_that_it_asks_for(tmp_path: Path) -> None
     (hook,) = load_registry([path]).step_hooks
     hook("the run", 7, {"loss": 1.0})
     assert hook.plugin == "mine"
-    assert hook.function.__globals__["SEEN"] == [(7, {"loss": 1.0})]
+    (written,) = hook.hook.get_hookimpls()
+    assert written.function.__globals__["SEEN"] == [(7, {"loss": 1.0})]
 
 
 # --- broken plugins ---------------------------------------------------------------------------------------------

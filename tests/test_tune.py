@@ -158,9 +158,8 @@ def test_what_is_shipped_is_taken_where_nothing_else_is_known(registry):
     assert gelu(engine_of(registry, shipped={key: Kept("vanished", {})})).why == "auto"
 
 
-def test_what_a_gpu_says_becomes_what_is_shipped_for_its_architecture(registry, tmp_path, monkeypatch):
+def test_what_a_gpu_says_becomes_what_is_shipped_for_its_architecture(registry, tmp_path):
     path = tmp_path / "tuned.toml"
-    monkeypatch.setattr(tuning, "shipped_path", lambda: path)
     device = PlannedDevice("sm_80")
     device.model = "A GPU"
     slow, quick = Kept("mma", {"TILE": 1}), Kept("mma", {"TILE": 2})
@@ -170,13 +169,30 @@ def test_what_a_gpu_says_becomes_what_is_shipped_for_its_architecture(registry, 
     }
     for chosen in (tuning.measured(device, found), {("sm_90a", "won"): (slow, "said by nobody")}):
         tuning.write_choices(path, chosen)
-    assert load_shipped(device) == {"won": quick} and load_shipped(PlannedDevice("sm_90a")) == {"won": slow}
-    assert load_shipped(engine_of(registry).device) == {}
+    assert load_shipped(device, [path]) == {"won": quick} and load_shipped(PlannedDevice("sm_90a"), [path]) == {
+        "won": slow
+    }
+    assert load_shipped(engine_of(registry).device, [path]) == {}
     assert "measured on A GPU" in path.read_text() and "3.000 ms, the best guess 4.000" in path.read_text()
     for text, words in (("[[choice", "tuned.toml"), ('[[choice]]\narch = "sm_80"', "has no what and no variant")):
         path.write_text(text)
         with pytest.raises(BuildError, match=words):
-            load_shipped(device)
+            load_shipped(device, [path])
+
+
+def test_a_plugin_brings_tuned_choices_and_they_come_before_the_built_in_ones(tmp_path, monkeypatch):
+    plugin = tmp_path / "mine"
+    plugin.mkdir()
+    (plugin / "__init__.py").write_text('def core_tuned():\n    return ["chip.toml"]\n')
+    with pytest.raises(BuildError, match="chip.toml"):
+        load_registry([plugin], only=())
+    built_in = load_registry(only=())
+    key = next(c["what"] for c in read_choices(*built_in.tuned) if c["arch"] == "sm_80")
+    tuning.write_choices(plugin / "chip.toml", {("sm_80", key): (Kept("mine", {"TILE": 1}), "measured on A GPU")})
+    registry, device = load_registry([plugin], only=()), PlannedDevice("sm_80")
+    assert registry.plugin("mine").brings["tuned"] == ["chip.toml"]
+    before, after = load_shipped(device, built_in.tuned), load_shipped(device, registry.tuned)
+    assert after == before | {key: Kept("mine", {"TILE": 1})}
 
 
 def planned(arch: str, batch: int) -> Engine:
@@ -187,7 +203,7 @@ def planned(arch: str, batch: int) -> Engine:
 
 def test_every_shipped_choice_is_taken_by_a_shipped_config_and_says_where_it_is_from(tmp_path, monkeypatch):
     monkeypatch.setenv("CORELM_CACHE", str(tmp_path))
-    choices = read_choices(tuning.shipped_path())
+    choices = read_choices(*load_registry(only=()).tuned)
     assert choices
     for choice in choices:
         (batch,) = re.findall(r"\.\.\.=\[(\d+),1024\]", choice["what"])
@@ -208,7 +224,9 @@ def test_what_is_not_measured_is_what_the_model_chooses(monkeypatch):
     spec.loader.exec_module(tiles)
     monkeypatch.setattr(tiles.Modelled, "resident_blocks", lambda self, launch: 2)
     monkeypatch.setattr(Engine, "initialize", lambda self, seed: None)
-    said = {(c["arch"], c["what"]) for c in read_choices(tuning.shipped_path()) if c["source"].startswith("not ")}
+    said = {
+        (c["arch"], c["what"]) for c in read_choices(*load_registry(only=()).tuned) if c["source"].startswith("not ")
+    }
     chosen = {
         (chip.arch, key): best
         for chip in tiles.CHIPS

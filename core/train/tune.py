@@ -9,7 +9,7 @@ What was never tuned here is looked up among the choices that are shipped, by ar
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from core.train.bench import random_batch
 from core.verdicts import place_of
 
 FILE, FORMAT = "tuned.json", 1
-SHIPPED = Path("ops") / "cuda" / "tuned.toml"
 CHOICE = {"arch": str, "what": str, "variant": str, "config": dict, "source": str}  # of that file
 ROUNDS = 3  # of each candidate; the least counts
 
@@ -126,21 +125,17 @@ def save_tuned(device: Any, winners: Mapping[str, Kept]) -> Path:
 # --- what is shipped -----------------------------------------------------------------------------------------------
 
 
-def shipped_path() -> Path:
-    """Where the choices lie that come with the ops, or would lie."""
-    places = [Path(folder) / SHIPPED for folder in core.__path__]
-    return next((path for path in places if path.is_file()), places[-1])
-
-
 def read_choices(path: Path) -> list[dict[str, Any]]:
-    """Its choices: arch, what (a tuning key), variant, config, source. [] where there is no file; else BuildError for
-    one that is not of that form."""
+    """Its choices: arch, what (a tuning key), variant, config, source; [] where there is no file.
+
+    Raises BuildError for a file of another form.
+    """
     try:
         found = tomli.loads(path.read_text("utf-8")).get("choice", [])
     except FileNotFoundError:
         return []
     except ValueError as error:
-        raise BuildError(f"{path}: {error}", hint="the file comes with corelm: take it from there again") from None
+        raise BuildError(f"{path}: {error}", hint="`core tune --write-defaults FILE` writes one") from None
     for number, choice in enumerate(found, 1):
         if lacks := [name for name in CHOICE if not isinstance(choice.get(name), CHOICE[name])]:
             raise BuildError(
@@ -149,11 +144,12 @@ def read_choices(path: Path) -> list[dict[str, Any]]:
     return list(found)
 
 
-def load_shipped(device: Any) -> dict[str, Kept]:
-    """The choices for this device's architecture; none in the simulator and on the cpu."""
+def load_shipped(device: Any, files: Sequence[Path]) -> dict[str, Kept]:
+    """The choices of `files` for this device's architecture, a later file before an earlier one; none in the simulator
+    and on the cpu."""
     if device.name != "cuda":
         return {}
-    here = [choice for choice in read_choices(shipped_path()) if choice["arch"] == device.arch]
+    here = [choice for path in files for choice in read_choices(path) if choice["arch"] == device.arch]
     return {choice["what"]: Kept(choice["variant"], choice["config"]) for choice in here}
 
 

@@ -86,7 +86,7 @@ def build_engine(
             recorded=start.state.get("variants", {}) if start else {},
             configs=start.state.get("tiles", {}) if start else {},
             tuned=load_tuned(device) if tuned is None else tuned,
-            shipped=load_shipped(device) if tuned is None else {},
+            shipped=load_shipped(device, registry.tuned) if tuned is None else {},
             fusion=config.fuse,
             recompute=config.train.recompute,
             tf32=config.train.tf32,
