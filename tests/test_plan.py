@@ -15,7 +15,8 @@ from core.errors import BuildError, UsageError
 from core.graph import load_model
 from core.loader import load_registry
 from core.op import Op, Variant
-from core.plan.memory import Buffer, place
+from core.plan.memory import Buffer
+from core.plan.place import place
 
 TINY = {"B": 2, "T": 8, "S": 16, "V": 50, "C": 32, "H": 4, "L": 2}
 
@@ -301,7 +302,7 @@ def test_a_named_op_or_node_is_not_fused_away(kwargs, gone, named):
     """And the plan says which fused op the config kept apart by naming what; one that is switched off is no news."""
     plan = train_plan(**kwargs)
     assert gone not in fused(plan).values()
-    assert plan.apart == ({gone: {named}} if named else {})
+    assert plan.blocked_fusions == ({gone: {named}} if named else {})
 
 
 def test_a_requested_value_is_not_fused_away():

@@ -96,7 +96,7 @@ def _report(config: Any, engine: Any, plan: Any, every: bool) -> dict[str, Any]:
         "notes": list(config.notes),
         "nodes": rows if every else folded(rows),
         "fusions": fusions(plan),
-        "kept_apart": {fused: sorted(named) for fused, named in plan.apart.items()},
+        "kept_apart": {fused: sorted(named) for fused, named in plan.blocked_fusions.items()},
         "parameters": plan.graph.parameter_count,
         "parameters_allocated": plan.graph.allocated_count,
         "steps": len(plan.steps),

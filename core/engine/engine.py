@@ -27,7 +27,7 @@ from core.op import CONTROL, SLOT, Optimizer, Pattern, Tensors, Variant
 from core.plan import EVALUATE, TRAIN, Choice, Chooser, Kept, ParameterLayout, Plan, Request, make_plan, trimmed
 from core.plan.choose import specs
 from core.plan.fit import check_fit, needed, recomputable, recompute_options
-from core.plan.schedule import Step
+from core.plan.steps import Step
 from core.registry import Registry
 
 NO_LIMITS = (math.inf, math.inf)

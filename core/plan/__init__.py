@@ -1,11 +1,12 @@
 """Graph and request -> Plan: what runs, in order, and where it lies in memory. It computes nothing."""
 
-from core.plan.choose import AUTO, Choice, Chooser, Kept, first_config, tuning_key
+from core.plan.choose import AUTO, Chooser, Kept, tuning_key
 from core.plan.fuse import check_fusion
 from core.plan.layout import DECAYS, GROUP, TRAINS, ParameterLayout, Place, trimmed
+from core.plan.make import make_plan
 from core.plan.memory import Buffer
 from core.plan.needs import Need, needs_of
-from core.plan.schedule import EVALUATE, GENERATE, TRAIN, Plan, Request, Step, make_plan
+from core.plan.steps import EVALUATE, GENERATE, TRAIN, Choice, Plan, Request, Step, first_config
 
 __all__ = [
     "AUTO",

@@ -16,25 +16,13 @@ from core.dtypes import TF32, arithmetic, resolve
 from core.errors import BuildError, UsageError, did_you_mean
 from core.graph import Graph, Node
 from core.op import Op, Tensors, TensorSpec, Variant, make_tensors
+from core.plan.live import Live
+from core.plan.steps import Choice, Request
 from core.registry import Registry
 
 AUTO, RECORDED = "auto", "recorded"
 ABLE = "it can run"
 NOTHING, BACKWARD, LOSS = "nothing", "backward", "loss"  # what a plan needs of a variant besides its forward
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The variant of a node, where the choice came from, and why the others were not taken."""
-
-    variant: Variant
-    why: str  # "auto" (the best guess), "shipped", "tuned", "recorded", or the config's line
-    rejected: Mapping[str, str] = field(default_factory=dict)
-    config: Mapping[str, Any] | None = None  # of `variant.configs`; None: its best guess, the first
-
-    def config_for(self, t: Any) -> dict[str, Any]:
-        """`t.config` for a launcher that sees `t`."""
-        return first_config(self.variant, t) if self.config is None else dict(self.config)
 
 
 @dataclass(frozen=True)
@@ -57,6 +45,11 @@ class Kept:
 
     variant: str
     config: Mapping[str, Any] | None = None
+
+
+def choose(graph: Graph, request: Request, live: Live, nodes: Sequence[Node], chooser: Chooser) -> dict[str, Choice]:
+    """The third pass: the variant of each node, by its name. Raises BuildError when none can run."""
+    return {n.name: chooser.choose(n, graph, request.kind, live.differentiated(n)) for n in nodes}
 
 
 @dataclass
@@ -291,11 +284,6 @@ def sizes_of(asked: Nested) -> str:
 
 def _lines(reasons: Mapping[str, str]) -> str:
     return "\n".join(f"    {name}: {why}" for name, why in reasons.items())
-
-
-def first_config(variant: Variant, t: Any) -> dict[str, Any]:
-    """`t.config`: the variant's best guess, the first of its tile candidates; {} where it has none."""
-    return next(iter(variant.configs(t)), {})
 
 
 def specs(node: Node, graph: Graph, precision: str) -> Any:

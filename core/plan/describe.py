@@ -8,7 +8,7 @@ from typing import Any
 
 from core.graph import Node
 from core.plan.choose import specs
-from core.plan.schedule import Plan
+from core.plan.steps import Plan
 
 
 def human(nbytes: float) -> str:

@@ -14,7 +14,7 @@ from core.errors import DeviceError
 from core.plan.cost import node_flops, total
 from core.plan.describe import human
 from core.plan.memory import Buffer, alive
-from core.plan.schedule import TRAIN, Plan
+from core.plan.steps import TRAIN, Plan
 
 # what adds up; the rest lies within
 HELD = ("parameters", "master weights", "gradients", "optimizer", "scratch", "activations")

@@ -1,4 +1,4 @@
-"""Fusion: nodes that match a fused op's `replaces` become one node.
+"""The second pass, fusion: nodes that match a fused op's `replaces` become one node.
 
 A pattern is matched from its last statement backwards along the values. Each node belongs to one fused node at
 most: the longest pattern is tried first, then the highest priority of its variants, then its name.
@@ -14,6 +14,9 @@ from core.errors import BuildError, UsageError, did_you_mean
 from core.graph import Graph, Node
 from core.graph.padding import padded_attribute, padded_input, padded_parameter
 from core.op import Op, Statement
+from core.plan.choose import Chooser, Refused
+from core.plan.live import Live
+from core.plan.steps import TRAIN, Request
 
 Bound = dict[str, str | None]  # a pattern's name -> value or parameter name; None for an absent optional one
 
@@ -23,8 +26,8 @@ class FusionRules:
     """What fusion may touch.
 
     patterns: fused ops that have a variant which can run, with their own attrs from `[fuse]`.
-    keep: values that are requested. named(node): whether the config names this node or its op, which keeps it apart.
-    why_not(node): why no variant can run the fused node; None when one can. apart: fused op -> the named ops that it
+    keep: values that are requested. named(node): whether the config names this node or its op, which keeps it out.
+    why_not(node): why no variant can run the fused node; None when one can. blocked: fused op -> the named ops that it
     would have taken.
     """
 
@@ -32,10 +35,80 @@ class FusionRules:
     keep: frozenset[str]
     named: Callable[[Node], bool]
     why_not: Callable[[Node], str | None]
-    apart: dict[str, set[str]] = field(default_factory=dict)
+    blocked: dict[str, set[str]] = field(default_factory=dict)
 
 
-def fuse(graph: Graph, nodes: list[Node], rules: FusionRules) -> list[Node]:
+def fuse(graph: Graph, request: Request, live: Live, chooser: Chooser) -> tuple[list[Node], dict[str, set[str]]]:
+    """The live nodes with every match replaced by its fused node, and fused op -> the ops that the config keeps out.
+
+    UsageError where the config sets something of a fused op, and no nodes of a training plan become one.
+    """
+    recompute = set(request.recompute)
+
+    def named(node: Node) -> bool:
+        return node.op.name in recompute or chooser.explicit(node, request.kind) is not None
+
+    def why_not(node: Node) -> str | None:
+        if chooser.explicit(node, request.kind) is not None:
+            return None
+        try:
+            chooser.choose(node, graph, request.kind, live.differentiated(node))
+        except Refused:
+            raise
+        except BuildError as error:
+            return error.message
+        return None
+
+    rules = FusionRules(_patterns(request, chooser), live.wanted, named, why_not)
+    nodes = fused_nodes(graph, live.nodes, rules)
+    if request.kind == TRAIN:
+        _check_fused(graph, request, nodes, rules.blocked, chooser)
+    return nodes, rules.blocked
+
+
+def _patterns(request: Request, chooser: Chooser) -> list[tuple[Op, Mapping[str, Any]]]:
+    """Fused ops that may be tried, with their own attrs from `[fuse]`, in the order in which they are tried."""
+
+    def rank(op: Op) -> tuple[int, int, str]:
+        best = max((v.priority for v in chooser.candidates(op)), default=-1)
+        return -len(op.statements), -best, op.name
+
+    patterns: list[tuple[Op, Mapping[str, Any]]] = []
+    for op in sorted((o for o in chooser.registry.ops.values() if o.replaces), key=rank):
+        setting = request.fusion.get(op.name, True)
+        if setting is not False and chooser.candidates(op):
+            patterns.append((op, setting if isinstance(setting, Mapping) else {}))
+    return patterns
+
+
+def _check_fused(
+    graph: Graph, request: Request, nodes: list[Node], blocked: Mapping[str, set[str]], chooser: Chooser
+) -> None:
+    ops = {n.op.name for n in nodes}
+
+    def why_not(name: str) -> str:
+        op = chooser.registry.ops[name]
+        if not chooser.candidates(op):
+            return f"{name} has no variant for {chooser.runs}"
+        if request.fusion.get(name) is False:
+            return "[fuse] switches it off"
+        if named := blocked.get(name):
+            return f"the config names {' and '.join(sorted(named))}, which keeps their nodes apart"
+        return f"no nodes of {graph.name} can run as it here: {op.replaces}"
+
+    for name, setting in request.fusion.items():
+        if name not in ops and isinstance(setting, Mapping) and setting:
+            raise UsageError(f"[fuse] {name} sets {', '.join(setting)}, but {why_not(name)}")
+    for name in request.recompute:
+        if name not in ops and chooser.registry.ops[name].replaces:
+            raise UsageError(f'[train] recompute "{name}": {why_not(name)}')
+    chooser.check_applied(graph, nodes)
+
+
+# --- matching ----------------------------------------------------------------------------------------------------
+
+
+def fused_nodes(graph: Graph, nodes: list[Node], rules: FusionRules) -> list[Node]:
     """`nodes` with every match replaced by its fused node, in an order that respects dependencies."""
     for op, own in rules.patterns:
         anchor_op = op.statements[-1].op
@@ -51,7 +124,7 @@ def fuse(graph: Graph, nodes: list[Node], rules: FusionRules) -> list[Node]:
                 if ordered is None or not _runs(fused, op, own, bound, members, graph, nodes, rules):
                     continue
                 if named := {n.op.name for n in members if rules.named(n)}:
-                    rules.apart.setdefault(op.name, set()).update(named)
+                    rules.blocked.setdefault(op.name, set()).update(named)
                     continue
                 nodes = ordered
                 break

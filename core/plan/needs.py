@@ -12,7 +12,7 @@ from typing import Any
 
 from core.op import Op, Variant
 from core.plan.choose import Chooser, specs
-from core.plan.schedule import GENERATE, Plan
+from core.plan.steps import GENERATE, Plan
 from core.verdicts import Sizes, largest, sizes_of
 
 

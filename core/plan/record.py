@@ -12,7 +12,7 @@ from typing import Any
 
 from core.op import CONTROL, SLOT, Tensors, make_tensors
 from core.plan.memory import Buffer
-from core.plan.schedule import Plan, Step
+from core.plan.steps import Plan, Step
 
 Pick = Callable[..., Any]
 TensorOf = Callable[[Buffer], Any]

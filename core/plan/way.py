@@ -22,7 +22,7 @@ from core.op import Tensors, Variant
 from core.plan.choose import Chooser
 from core.plan.describe import config_of, in_words
 from core.plan.record import RecordedStep, on_paper, paper
-from core.plan.schedule import Plan
+from core.plan.steps import Plan
 
 Row = dict[str, Any]  # what, where, and of a launch its name, grid, block, reads and writes
 

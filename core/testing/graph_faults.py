@@ -34,7 +34,8 @@ class Fault:
     new: str
 
 
-BACKWARD, PLAN, FUSE, MEMORY = "core.plan.backward", "core.plan.schedule", "core.plan.fuse", "core.plan.memory"
+BACKWARD, LIVE, BUILDER = "core.plan.backward", "core.plan.live", "core.plan.builder"
+FUSE, MEMORY, PLACE = "core.plan.fuse", "core.plan.memory", "core.plan.place"
 LAYOUT, RECORD = "core.plan.layout", "core.plan.record"
 BOUND, ENGINE, DECODE = "core.engine.bound", "core.engine.engine", "core.engine.decode"
 
@@ -56,45 +57,45 @@ FAULTS = (
     Fault(
         "a partial gradient is not zeroed before it is added to",
         BACKWARD,
-        'p.step("fill", None, None, {"target": gradient}, first_only=True)',
+        'b.step("fill", None, None, {"target": gradient}, first_only=True)',
         "pass",
     ),
     Fault(
         "a partial gradient is zeroed by every micro-step",
         BACKWARD,
-        'p.step("fill", None, None, {"target": gradient}, first_only=True)',
-        'p.step("fill", None, None, {"target": gradient})',
+        'b.step("fill", None, None, {"target": gradient}, first_only=True)',
+        'b.step("fill", None, None, {"target": gradient})',
     ),
     Fault(
         "a parameter that the loss does not reach keeps an old gradient",
         BACKWARD,
-        "for name in sorted(p.trainable - self.produced):",
+        "for name in sorted(self.live.trainable - self.produced):",
         "for name in ():",
     ),
     Fault("the second consumer of a value overwrites its gradient", BACKWARD, 'flags["add_" + name] = True', "pass"),
     Fault(
         "a gradient that comes in a temporary replaces what is there",
         BACKWARD,
-        'self.p.step("add", None, None, {"target": self._exclusive(value), "source": source})',
+        'self.b.step("add", None, None, {"target": self._exclusive(value), "source": source})',
         "self._hold(value, source)",
     ),
     Fault(
         "a temporary is added twice",
         BACKWARD,
-        'self.p.step("add", None, None, {"target": self._exclusive(value), "source": source})',
-        'for _ in (1, 2): self.p.step("add", None, None, {"target": self._exclusive(value), "source": source})',
+        'self.b.step("add", None, None, {"target": self._exclusive(value), "source": source})',
+        'for _ in (1, 2): self.b.step("add", None, None, {"target": self._exclusive(value), "source": source})',
     ),
     Fault(
         "a gradient that comes in a temporary is forgotten",
         BACKWARD,
-        'self.p.step("add", None, None, {"target": self._exclusive(value), "source": source})',
+        'self.b.step("add", None, None, {"target": self._exclusive(value), "source": source})',
         "pass",
     ),
     Fault(
         "the second of two gradients for one value of a node is forgotten",
         BACKWARD,
-        'tensors[name] = p.gradient(value, "temporary")\n                after.append((value, name))',
-        'tensors[name] = p.gradient(value, "temporary")',
+        'tensors[name] = b.gradient(value, "temporary")\n                after.append((value, name))',
+        'tensors[name] = b.gradient(value, "temporary")',
     ),
     # aliases
     Fault(
@@ -107,9 +108,9 @@ FAULTS = (
     Fault(
         "the copy of an alias is made after the sum",
         BACKWARD,
-        'own = self.p.gradient(value)\n            self.p.step("copy", None, None, {"target": own, "source": buffer})\n'
+        'own = self.b.gradient(value)\n            self.b.step("copy", None, None, {"target": own, "source": buffer})\n'
         "            self.holders",
-        "own = self.p.gradient(value)\n            self.holders",
+        "own = self.b.gradient(value)\n            self.holders",
     ),
     Fault(
         "the source of an alias is added to, and its alias with it",
@@ -121,31 +122,31 @@ FAULTS = (
     Fault(
         "a gradient lies over a value that backward still reads",
         BACKWARD,
-        "held in self.p.wanted or self._read_later(held, index):",
-        "held in self.p.wanted:",
+        "held in self.live.wanted or self._read_later(held, index):",
+        "held in self.live.wanted:",
     ),
     # what is differentiated, and the objective
     Fault(
         "only the first loss term is part of the objective",
         BACKWARD,
-        "for value in p.graph.loss:  # every term is part of the objective, whether or not anything trains behind it",
-        "for value in list(p.graph.loss)[:1]:",
+        "for value in b.graph.loss:  # every term is part of the objective, whether or not anything trains behind it",
+        "for value in list(b.graph.loss)[:1]:",
     ),
     Fault(
         "a loss term behind which nothing trains is no part of the objective",
         BACKWARD,
-        "for value in p.graph.loss:  # every term is part of the objective, whether or not anything trains behind it",
-        "for value in [v for v in p.graph.loss if v in p.needs]:",
+        "for value in b.graph.loss:  # every term is part of the objective, whether or not anything trains behind it",
+        "for value in [v for v in b.graph.loss if v in self.live.needs]:",
     ),
     Fault(
         "gradients stop at a node without parameters",
-        PLAN,
-        "if self.trainable & set(node.params.values()) or needs & set(node.inputs.values()):",
-        "if self.trainable & set(node.params.values()):",
+        LIVE,
+        "if trainable & set(node.params.values()) or needs & set(node.inputs.values()):",
+        "if trainable & set(node.params.values()):",
     ),
     Fault(
         "gradients stop at frozen parameters",
-        PLAN,
+        LIVE,
         "needed = bool(self.trainable & set(node.params.values()) or self.needs & set(node.inputs.values()))",
         "needed = bool(self.trainable & set(node.params.values()) or not node.params and "
         "self.needs & set(node.inputs.values()))",
@@ -163,19 +164,19 @@ FAULTS = (
     Fault("memory is taken one step late", MEMORY, "min(self.first, step)", "min(self.first, step + 1)"),
     Fault(
         "two tensors that meet in one step share memory",
-        MEMORY,
+        PLACE,
         "p.first <= buffer.last and buffer.first <= p.last",
         "p.first < buffer.last and buffer.first < p.last",
     ),
     Fault(
         "a tensor's end lies in its neighbour",
-        MEMORY,
+        PLACE,
         "if offset + buffer.nbytes <= other.offset:",
         "if offset + buffer.nbytes <= other.offset + ALIGN:",
     ),
     Fault(
         "requested values are overwritten",
-        PLAN,
+        BUILDER,
         "buffer.use(len(self.steps))\n            buffer.last = FOREVER",
         "pass",
     ),

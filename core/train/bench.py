@@ -20,7 +20,7 @@ from core.engine import Engine
 from core.kernels.chips import gpu
 from core.plan import TRAIN
 from core.plan.cost import Flops, node_flops, per_token
-from core.plan.schedule import Step
+from core.plan.steps import Step
 
 Array = np.ndarray[Any, Any]
 WARM = 2  # steps before the first that counts: compilation, graphs, first touch of memory

@@ -1,0 +1,144 @@
+"""What a plan is made of: the request, steps in order, and the plan that holds them. Data, and no more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from core.graph import Graph, Node
+from core.op import Variant
+from core.plan.memory import Buffer, alive
+
+TRAIN, EVALUATE, GENERATE = "train", "evaluate", "generate"
+Tensor = Buffer | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The variant of a node, where the choice came from, and why the others were not taken."""
+
+    variant: Variant
+    why: str  # "auto" (the best guess), "shipped", "tuned", "recorded", or the config's line
+    rejected: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, Any] | None = None  # of `variant.configs`; None: its best guess, the first
+
+    def config_for(self, t: Any) -> dict[str, Any]:
+        """`t.config` for a launcher that sees `t`."""
+        return first_config(self.variant, t) if self.config is None else dict(self.config)
+
+
+def first_config(variant: Variant, t: Any) -> dict[str, Any]:
+    """`t.config`: the variant's best guess, the first of its tile candidates; {} where it has none."""
+    return next(iter(variant.configs(t)), {})
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a plan is for.
+
+    kind: "train", "evaluate" or "generate". outputs: values that must be readable after the run; a training plan
+    adds the loss terms. capacity: tokens that a decode session can hold (generate). recompute: op names whose
+    forward runs again in backward. fusion: fused op -> False, or its own attrs. alias, in_place: False makes the
+    plan do without, for tests.
+    """
+
+    kind: str
+    outputs: tuple[str, ...] = ()
+    capacity: int = 0
+    recompute: tuple[str, ...] = ()
+    fusion: Mapping[str, Any] = field(default_factory=dict)
+    alias: bool = True
+    in_place: bool = True
+
+
+@dataclass
+class Step:
+    """One entry of a plan. kind: "forward", "recompute", "backward", "forward_backward" (a launcher of `variant`),
+    or a primitive: "add", "copy" (target, source), "fill" (target with 0).
+
+    flags: `add_dx`, and `add_dweight`, which is "later" for a parameter's first producer: false on the first
+    micro-step. first_only: not part of later micro-steps.
+    """
+
+    kind: str
+    node: Node | None
+    variant: Variant | None
+    tensors: dict[str, Tensor]
+    flags: dict[str, bool | str] = field(default_factory=dict)
+    first_only: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the step reads and writes, each tensor once."""
+        return sum(b.nbytes for b in set(self.tensors.values()) if b is not None)
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """Schema names of what the step writes for other nodes: outputs and gradients."""
+        if self.node is None:
+            return ("target",)
+        op = self.node.op
+        outputs = tuple(op.outputs) if self.kind != "backward" else ()
+        gradients = tuple(f"d{name}" for name in (*op.inputs, *op.params)) if "backward" in self.kind else ()
+        return outputs + gradients
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """Schema names of all tensors that the step writes, those saved for its own backward included."""
+        saved = tuple(self.variant.saved) if self.variant is not None and self.kind != "backward" else ()
+        state = tuple(self.node.op.state) if self.node is not None else ()
+        return (*self.written, *saved, *state)
+
+
+@dataclass
+class Plan:
+    """Steps in order, the buffers that they name, and the arena's size in bytes."""
+
+    graph: Graph
+    request: Request
+    precision: str
+    nodes: list[Node]
+    choices: dict[str, Choice]  # by node name
+    steps: list[Step]
+    buffers: list[Buffer]
+    values: dict[str, Buffer]  # requested outputs by value name
+    seeds: dict[str, Buffer]  # the loss terms' gradients, written by the engine
+    backward_from: int  # index of the first step of backward
+    blocked_fusions: Mapping[str, set[str]]  # fused ops that the config kept out -> the ops in them that it names
+    arena_bytes: int = 0
+
+    @property
+    def saved_bytes(self) -> int:
+        """Bytes that forward keeps for backward."""
+        return sum(b.nbytes for b in alive(self.in_arena, self.backward_from) if b.first < self.backward_from)
+
+    @property
+    def workspace_bytes(self) -> int:
+        """The largest scratch that any step needs."""
+        return max((b.nbytes for b in self.in_arena if b.role == "workspace"), default=0)
+
+    @property
+    def in_arena(self) -> list[Buffer]:
+        return [b for b in self.buffers if b.home == "arena" and b.last >= 0]
+
+    @property
+    def random_rows(self) -> dict[str, int]:
+        """Rows that each random op's node draws for: the leading sizes of its first input, all but the last one.
+
+        A token may have several (one for each of its experts) or none: keys count these, so that micro-steps of the
+        same rows draw the same numbers.
+        """
+        nodes = [n for n in self.nodes if "random" in n.op.uses]
+        return {n.name: math.prod(self.graph.values[_first(n)].shape[:-1]) for n in nodes}
+
+    @property
+    def traffic(self) -> int:
+        """Bytes read and written by all steps."""
+        return sum(step.nbytes for step in self.steps)
+
+
+def _first(node: Node) -> str:
+    """The value that a random op's rows are counted in: its first input, else its first output."""
+    return next(iter(node.inputs.values()), node.name)
