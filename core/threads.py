@@ -7,6 +7,7 @@ import os
 from core import variables
 
 THREADS = "CORELM_THREADS"
+LIBRARIES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # what batch systems and users set
 
 
 def cores() -> int:
@@ -16,3 +17,12 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def workers() -> int:
+    """Threads of the cpu device: CORELM_THREADS, or the cores, or fewer where a variable of LIBRARIES says so."""
+    if variables.count(THREADS) is not None:
+        return cores()
+    values = [os.environ.get(name, "").partition(",")[0].strip() for name in LIBRARIES]
+    limits = [int(value) for value in values if value.isascii() and value.isdecimal() and len(value) < 20]
+    return min([cores(), *(limit for limit in limits if limit > 0)])

@@ -27,7 +27,7 @@ VARIABLES = {
     ),
     "CORELM_THREADS": Variable(
         COUNT,
-        "Threads of the cpu device, the simulator and the compiler; else all cores. BLAS has its own.",
+        "Threads of the cpu device, the simulator and the compiler; else all cores. No bit depends on them.",
         MOST_THREADS,
     ),
     "CORELM_PLUGINS": Variable(TEXT, "The installed plugins that are let in, separated by commas; empty for none."),

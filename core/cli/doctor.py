@@ -26,7 +26,18 @@ from core.errors import CoreError, DeviceError
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 
 # the distributions that pyproject.toml depends on; a test holds the two together
-EVERYWHERE = ("numpy", "pluggy", "tiktoken", "tomli", "tomli-w", "click", "msgspec", "safetensors", "rustbpe")
+EVERYWHERE = (
+    "numpy",
+    "pluggy",
+    "tiktoken",
+    "tomli",
+    "tomli-w",
+    "click",
+    "msgspec",
+    "safetensors",
+    "threadpoolctl",
+    "rustbpe",
+)
 NOT_ON_MACOS = ("cuda-python", "nvidia-cuda-nvrtc")
 SMALL_MEMORY = 4 * 2**30  # bytes: 124M parameters in f32 with gradients and two moments are 2 GB, plus activations
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")

@@ -1,4 +1,4 @@
-"""The cpu device: NumPy arrays for tensors, a small thread pool for rows, BLAS for products.
+"""The cpu device: NumPy arrays for tensors, a small thread pool for rows and products, BLAS on one thread.
 
 Launchers are recorded here and replayed later, exactly as on a GPU: `record` calls a variant's launcher once and
 returns the commands that a step replays. It knows no op and no plan.
@@ -6,117 +6,24 @@ returns the commands that a step replays. It knows no op and no plan.
 
 from __future__ import annotations
 
-import itertools
 import math
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 
+from core import blas
 from core.device.nested import Pick, clocked
 from core.dtypes import NUMPY
 from core.errors import BuildError, DeviceError
 from core.op import Reference, Tensors, Variant
-from core.threads import cores
+from core.pool import ALIGN, aligned_empty, pool
+from core.products import Product
 
 Array = np.ndarray[Any, Any]
 Command = Callable[[], None]
-
-ALIGN = 256  # bytes: where every tensor starts
-
-
-class RowPool:
-    """Threads that share the rows of one command. Ranges depend on the rows and the grain alone, so bits repeat."""
-
-    def __init__(self, workers: int) -> None:
-        self.workers = max(1, workers)
-        self.scratch = [np.empty(0, np.uint8) for _ in range(self.workers)]
-        self._tasks: SimpleQueue[tuple[Callable[[int], None], int, _Latch]] = SimpleQueue()
-        self._started = False
-        self._lock = threading.Lock()
-
-    def reserve(self, nbytes: int) -> None:
-        """See that each worker has `nbytes` of scratch."""
-        for i, held in enumerate(self.scratch):
-            if held.nbytes < nbytes:
-                self.scratch[i] = aligned_empty(nbytes)
-
-    def run(self, n: int, grain: int, f: Callable[..., None], scratch: int) -> None:
-        starts = range(0, n, grain)
-        counter = itertools.count()
-        total = len(starts)
-
-        def work(worker: int) -> None:
-            extra = (self.scratch[worker][:scratch],) if scratch else ()
-            while (i := next(counter)) < total:
-                lo = starts[i]
-                f(lo, min(lo + grain, n), *extra)
-
-        helpers = min(self.workers, total) - 1
-        if helpers <= 0:
-            work(0)
-            return
-        self._start()
-        latch = _Latch(helpers)
-        for worker in range(1, helpers + 1):
-            self._tasks.put((work, worker, latch))
-        try:
-            work(0)
-        finally:
-            latch.wait()
-
-    def _start(self) -> None:
-        with self._lock:
-            if not self._started:
-                for _ in range(self.workers - 1):
-                    threading.Thread(target=self._serve, daemon=True, name="core-rows").start()
-                self._started = True
-
-    def _serve(self) -> None:
-        np.seterr(all="ignore")  # as in CpuDevice.run; NumPy keeps this per thread
-        while True:
-            work, worker, latch = self._tasks.get()
-            try:
-                work(worker)
-                latch.done(None)
-            except BaseException as error:  # handed to the thread that waits
-                latch.done(error)
-
-
-class _Latch:
-    """Waits for a number of helpers and raises what one of them raised."""
-
-    def __init__(self, count: int) -> None:
-        self._left = count
-        self._error: BaseException | None = None
-        self._event = threading.Event()
-        self._lock = threading.Lock()
-
-    def done(self, error: BaseException | None) -> None:
-        with self._lock:
-            self._left -= 1
-            self._error = self._error or error
-            if self._left == 0:
-                self._event.set()
-
-    def wait(self) -> None:
-        self._event.wait()
-        if self._error is not None:
-            raise self._error
-
-
-POOL = RowPool(cores())
-
-
-def aligned_empty(nbytes: int) -> Array:
-    """Uninitialised bytes that start on ALIGN."""
-    raw = np.empty(nbytes + ALIGN, np.uint8)
-    start = -raw.ctypes.data % ALIGN
-    return raw[start : start + nbytes]
 
 
 @dataclass(frozen=True)
@@ -129,7 +36,7 @@ class RowsCommand:
     scratch: int
 
     def __call__(self) -> None:
-        POOL.run(self.n, self.grain, self.f, self.scratch)
+        pool().rows(self.n, self.grain, self.f, self.scratch)
 
 
 class Launch:
@@ -139,16 +46,21 @@ class Launch:
         self.commands = commands
         self.workspace = workspace
         self._pick = pick
-        self.workers = POOL.workers
 
     def rows(self, n: int, f: Callable[..., None], grain: int = 1, scratch: int = 0) -> None:
         """Run `f(lo, hi)` over ranges of `grain` rows of [0, n), on several threads.
 
-        With `scratch` > 0 it is `f(lo, hi, bytes)`: that many bytes (uint8) of the worker's own. Products that use
-        BLAS belong in `call`: BLAS has threads of its own.
+        With `scratch` > 0 it is `f(lo, hi, bytes)`: that many bytes (uint8) of the worker's own. Neither `grain` nor a
+        sum's order may follow from the number of threads: bits would too. A product in `f` runs on `f`'s thread.
         """
-        POOL.reserve(scratch)
+        pool().reserve(scratch)
         self.commands.append(RowsCommand(n, grain, f, scratch))
+
+    def product(self, a: Array, b: Array, out: Array, add: bool = False) -> None:
+        """out = a b, or out += a b, on several threads: a (rows, inner), b (inner, columns), out (rows, columns)."""
+        product = Product(a, b, out, add)
+        pool().reserve(product.scratch)
+        self.commands.append(product)
 
     def call(self, f: Command) -> None:
         """Run `f()` once."""
@@ -187,7 +99,7 @@ class CpuDevice:
     precisions = ("f32", "f64")
 
     def describe(self) -> str:
-        return f"cpu, {POOL.workers} cores"
+        return f"cpu, {pool().workers} cores"
 
     def can_run(self, variant: Variant) -> str | None:
         """Why a variant cannot run on this machine; None when it can."""
@@ -269,6 +181,6 @@ class CpuDevice:
 
     def run(self, commands: Sequence[Command]) -> None:
         """Replay. What is not finite shows in the loss and the norm, so NumPy need not warn about it."""
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), blas.one_thread():
             for command in commands:
                 command()

@@ -23,13 +23,13 @@ from typing import Any
 import click
 import numpy as np
 
-from core.device import cpu
 from core.engine import Engine, Settings
 from core.errors import BuildError, CoreError
 from core.expr import Padded
 from core.graph import TARGETS, Graph, ModelSource
 from core.loader import load_registry
 from core.op import Reference
+from core.pool import Pool, using
 from core.registry import Registry
 from core.testing.derived import derive_reference
 from core.testing.graph_document import RandomModel, reductions
@@ -299,11 +299,8 @@ def examine(model: RandomModel, registry: Registry) -> str:
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Rows on this thread alone: the models are too small to share."""
-    pool, cpu.POOL = cpu.POOL, cpu.RowPool(1)
-    try:
+    with using(Pool(1)):
         yield
-    finally:
-        cpu.POOL = pool
 
 
 # --- many models -----------------------------------------------------------------------------------------------------

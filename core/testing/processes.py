@@ -11,9 +11,9 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import lru_cache
 
-from core.device import cpu
 from core.errors import DeviceError
 from core.loader import load_registry
+from core.pool import use
 from core.registry import Registry
 from core.threads import THREADS, cores
 
@@ -38,7 +38,7 @@ def processes(workers: int) -> Iterator[ProcessPoolExecutor]:
 def _begin(threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked
     os.environ[THREADS] = str(threads)
-    cpu.POOL = cpu.RowPool(threads)  # made on import, for all cores
+    use(threads)  # the pool was made on import, for all cores
 
 
 @lru_cache(maxsize=1)

@@ -8,6 +8,7 @@ by a `Runner`; here is the cpu's.
 
 from __future__ import annotations
 
+import functools
 import random
 import statistics
 import time
@@ -19,17 +20,20 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from core import blas
 from core.device import cpu
 from core.device.nested import Nested
 from core.dtypes import NUMPY, arithmetic
 from core.errors import BuildError
 from core.op import Tensors, TensorSpec, Variant, make_tensors
 from core.plan import first_config
+from core.pool import Pool, aligned_empty, pool, using
 from core.registry import Registry
 from core.testing.compare import Array
 
 GUARD = 4096  # bytes before and behind each tensor
 POISON = 0xFF  # every float type reads these bytes as not-a-number
+THREE = 3  # the `Call.order` that runs a cpu variant on as many threads
 OTHER = 0xA5  # a second pattern: what an integer output may well hold under the one, it does not hold under both
 
 
@@ -129,6 +133,7 @@ class CpuRunner:
     orders: Mapping[int, str] = {
         0: "all as in the first",
         **dict.fromkeys((1, 2), "rows in another order of row ranges"),
+        THREE: "on three threads",
     }
     timed = True
     slow = False
@@ -188,7 +193,7 @@ class CpuRunner:
         buffers |= {n: Guarded(s.shape, NUMPY[s.dtype]) for n, s in call.writes.items() if n not in call.shares}
         commands = cpu.record(call.variant, call.method, self._tensors(call, buffers), self.pick)
         taken = []
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), blas.one_thread():
             for _ in range(repeats + 1):
                 start = time.perf_counter()
                 for command in commands:
@@ -204,7 +209,7 @@ class Guarded:
         self, shape: Sequence[int], dtype: np.dtype[Any], contents: Array | None = None, fill: int = POISON
     ) -> None:
         nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        self.whole = cpu.aligned_empty(nbytes + 2 * GUARD)
+        self.whole = aligned_empty(nbytes + 2 * GUARD)
         self.whole.fill(POISON)
         self.array = self.whole[GUARD : GUARD + nbytes].view(dtype).reshape(tuple(shape))
         self.whole[GUARD : GUARD + nbytes] = fill
@@ -225,6 +230,12 @@ def unwritten(array: Array, fill: int = POISON) -> Array:
     return np.asarray((flat == fill).all(-1))
 
 
+@functools.cache
+def _three() -> Pool:
+    """More threads than a process of the check is given: they may change no bit."""
+    return Pool(3)
+
+
 class _Shuffled:
     """In place of the pool: one thread, row ranges in a random order, scratch poisoned before each range."""
 
@@ -237,29 +248,29 @@ class _Shuffled:
 
     def reserve(self, nbytes: int) -> None:
         if self.scratch.size < nbytes:
-            self.scratch = cpu.aligned_empty(nbytes)
+            self.scratch = aligned_empty(nbytes)
 
-    def run(self, n: int, grain: int, f: Callable[..., None], scratch: int) -> None:
+    def rows(self, n: int, grain: int, f: Callable[..., None], scratch: int = 0) -> None:
         starts = list(range(0, n, grain))
         code = f.__code__
         place = f"{Path(code.co_filename).name}:{code.co_firstlineno}"
         self.ranges[place] = max(self.ranges.get(place, 0), len(starts))
-        self.random.shuffle(starts)
-        for lo in starts:
+        self.share(len(starts), lambda i, *extra: f(starts[i], min(starts[i] + grain, n), *extra), scratch)
+
+    def share(self, count: int, f: Callable[..., None], scratch: int = 0) -> None:
+        order = list(range(count))
+        self.random.shuffle(order)
+        for i in order:
             self.scratch.fill(POISON)
-            f(lo, min(lo + grain, n), *((self.scratch[:scratch],) if scratch else ()))
+            f(i, *((self.scratch[:scratch],) if scratch else ()))
 
 
 @contextmanager
 def rows_in(order: int) -> Iterator[dict[str, int]]:
     """Have `launch.rows` run its ranges in another order than usual, to show that no range needs another.
 
-    Gives how many ranges there were, by the place of the function; nothing for order 0.
+    Gives how many ranges there were, by the place of the function; nothing for order 0, nor on THREE threads.
     """
-    usual, shuffled = cpu.POOL, _Shuffled(order)
-    if order:
-        cpu.POOL = shuffled  # type: ignore[assignment]
-    try:
+    shuffled = _Shuffled(order)
+    with using({0: pool(), THREE: _three()}.get(order, shuffled)), blas.one_thread():
         yield shuffled.ranges
-    finally:
-        cpu.POOL = usual

@@ -20,10 +20,10 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any
 
-from core.device import cpu
 from core.device.cuda import SYNC
 from core.errors import CoreError, DeviceError, OutOfMemory
 from core.loader import load_registry
+from core.pool import use
 from core.registry import Registry
 from core.testing.check import RUNNERS
 from core.testing.devices import DeviceRunner
@@ -178,7 +178,7 @@ def serve(link: Connection, place: Place) -> None:
     os.environ[SYNC] = "1"  # an error then names the launch
     if place.threads:
         os.environ[THREADS] = str(place.threads)
-        cpu.POOL = cpu.RowPool(place.threads)
+        use(place.threads)
     try:
         registry = load_registry(place.plugins, disable=place.disable)
         make = RUNNERS[place.device]

@@ -14,9 +14,6 @@ from .blocks import bytes_of, carve
 
 SCORES = 128 * 1024  # bytes of a task's scores
 QUERIES = 128
-# multiply-adds up to which OpenBLAS takes one thread: larger products would fight over its threads from ours, so then
-# all tasks run on one of ours and the products on BLAS's
-ALONE = 64**3
 
 
 class Tasks:
@@ -30,7 +27,6 @@ class Tasks:
         fitting = [h for h in range(1, t.kv_heads + 1) if t.kv_heads % h == 0 and h * of_one <= SCORES]
         self.heads = max(fitting, default=1)
         self.count = t.B * (t.kv_heads // self.heads)
-        self.grain = 1 if self.queries * t.T * t.D <= ALONE else self.count
         self.scale = t.scale or 1 / math.sqrt(t.D)
         n = self.queries
         self.scores = (self.heads, self.group, n, t.T)
@@ -120,7 +116,7 @@ class AttentionBlocked(Variant):
                 np.log(row, out=row)
                 top += row
 
-        launch.rows(tasks.count, one_by_one(attend), tasks.grain, scratch=bytes_of(kind, *sizes))
+        launch.rows(tasks.count, one_by_one(attend), scratch=bytes_of(kind, *sizes))
 
     def backward(self, t, launch):
         if t.dqkv is None:
@@ -149,7 +145,7 @@ class AttentionBlocked(Variant):
                 np.matmul(ds, k[:, None, :keys], out=dq[:, :, lo:hi])
                 accumulate(ds, q[:, :, lo:hi], dk[:, :keys], part, hi == t.T)
 
-        launch.rows(tasks.count, one_by_one(differentiate), tasks.grain, scratch=bytes_of(kind, *sizes))
+        launch.rows(tasks.count, one_by_one(differentiate), scratch=bytes_of(kind, *sizes))
 
 
 def later(n, dtype):

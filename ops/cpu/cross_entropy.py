@@ -8,10 +8,9 @@ from functools import partial
 
 import numpy as np
 
-from core import Variant, cdiv
+from core import Variant
 
-from .blocks import bytes_of, carve
-from .matmul import SLICE, weight_gradient
+from .blocks import carve
 
 CHUNK = 2048  # rows of logits at a time in `head_loss`
 
@@ -80,11 +79,11 @@ class HeadLossChunked(Variant):
 
     def workspace(self, t):
         item = t.weight.nbytes // t.weight.size
-        return cdiv(item * min(t.rows, t.chunk or CHUNK) * t.features, 64) * 64 + max(SLICE, item * t.K)
+        return item * min(t.rows, t.chunk or CHUNK) * t.features
 
     def forward(self, t, launch):
-        for rows, z, _ in self.chunks(t, launch):
-            launch_logits(launch, t.x.reshape(-1, t.K)[rows], t.weight, z)
+        for rows, z in self.chunks(t, launch):
+            launch.product(t.x.reshape(-1, t.K)[rows], t.weight.T, z)
             launch_losses(launch, z[:, : t.classes], t.targets.reshape(-1)[rows], t.loss.reshape(-1)[rows], None)
 
     def forward_backward(self, t, launch):
@@ -95,30 +94,25 @@ class HeadLossChunked(Variant):
         self.differentiate(t, launch, None)
 
     def chunks(self, t, launch):
-        """(rows, logits, the rest of the workspace) of each chunk; all chunks share the memory."""
+        """(rows, logits) of each chunk; all chunks share the memory."""
         chunk = t.chunk or CHUNK
         for lo in range(0, t.rows, chunk):
             rows = slice(lo, min(lo + chunk, t.rows))
             (z,) = carve(launch.workspace, t.weight.dtype, (rows.stop - lo, t.features))
-            yield rows, z, launch.workspace[bytes_of(z.dtype, z.shape) :]
+            yield rows, z
 
     def differentiate(self, t, launch, loss):
         x, targets, seeds = t.x.reshape(-1, t.K), t.targets.reshape(-1), t.dloss.reshape(-1)
         dx = None if t.dx is None else t.dx.reshape(-1, t.K)
-        for rows, z, rest in self.chunks(t, launch):
-            launch_logits(launch, x[rows], t.weight, z)
+        for rows, z in self.chunks(t, launch):
+            launch.product(x[rows], t.weight.T, z)
             launch_losses(launch, z[:, : t.classes], targets[rows], None if loss is None else loss[rows], seeds[rows])
             if t.features > t.classes:
                 launch.call(partial(z[:, t.classes :].fill, 0))
             if dx is not None:
-                launch.call(partial(np.matmul, z, t.weight, out=dx[rows]))
+                launch.product(z, t.weight, dx[rows])
             if t.dweight is not None:
-                adds = t.add_dweight or rows.start > 0
-                launch.call(partial(weight_gradient, z, x[rows], t.dweight, adds, rest))
-
-
-def launch_logits(launch, x, weight, z):
-    launch.call(lambda: np.matmul(x, weight.T, out=z))
+                launch.product(z.T, x[rows], t.dweight, t.add_dweight or rows.start > 0)
 
 
 def launch_losses(launch, z, targets, loss, seeds):

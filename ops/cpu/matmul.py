@@ -1,29 +1,10 @@
-"""The linear layer with BLAS writing straight into its outputs. Formulas: ../matmul.py."""
+"""The linear layer with BLAS writing straight into its outputs, in pieces over threads. Formulas: ../matmul.py."""
 
 import numpy as np
 
 from core import Variant
 
 from .blocks import BLOCK, carve, grain
-
-SLICE = 1 << 21  # bytes of a slice of dweight that is computed beside it before it is added
-
-
-def weight_gradient(dz, x, dweight, adds, workspace):
-    """dweight = dz^T x, or += in slices of rows, since BLAS as NumPy has it only overwrites."""
-    if not adds:
-        np.matmul(dz.T, x, out=dweight)
-        return
-    rows = slice_rows(x.shape[1], x.itemsize)
-    for lo in range(0, len(dweight), rows):
-        part = dweight[lo : lo + rows]
-        product = carve(workspace, x.dtype, part.shape)[0]
-        np.matmul(dz[:, lo : lo + rows].T, x, out=product)
-        part += product
-
-
-def slice_rows(width, itemsize):
-    return max(1, SLICE // (width * itemsize))
 
 
 class MatmulBlas(Variant):
@@ -32,12 +13,9 @@ class MatmulBlas(Variant):
     reads = ("x", "weight")
     examples = [{"x": (2, 31, 601), "features": 1030}]
 
-    def workspace(self, t):
-        return max(SLICE, 8 * t.K)  # one row at least
-
     def forward(self, t, launch):
         x, y = t.x.reshape(-1, t.K), t.y.reshape(-1, t.features)
-        launch.call(lambda: np.matmul(x, t.weight.T, out=y))
+        launch.product(x, t.weight.T, y)
         if t.bias is not None:
 
             def add_bias(lo, hi):
@@ -46,11 +24,11 @@ class MatmulBlas(Variant):
             launch.rows(len(y), add_bias, grain=grain(len(y), t.features * y.itemsize))
 
     def backward(self, t, launch):
-        x, dy, workspace = t.x.reshape(-1, t.K), t.dy.reshape(-1, t.features), launch.workspace
+        x, dy = t.x.reshape(-1, t.K), t.dy.reshape(-1, t.features)
         if t.dx is not None:
-            launch.call(lambda: np.matmul(dy, t.weight, out=t.dx.reshape(-1, t.K)))
+            launch.product(dy, t.weight, t.dx.reshape(-1, t.K))
         if t.dweight is not None:
-            launch.call(lambda: weight_gradient(dy, x, t.dweight, t.add_dweight, workspace))
+            launch.product(dy.T, x, t.dweight, t.add_dweight)
         if t.dbias is not None:
             self.bias_gradient(t, launch, dy)
 

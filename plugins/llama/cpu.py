@@ -135,33 +135,33 @@ class MlpSwigluBlas(Variant):
     examples = [{"x": (2, 31, 80), "r": (2, 31, 8), "weight1": (2060, 80)}]
 
     def sizes(self, t):
-        """Elements of a, of df, and of the slice of a weight's gradient that is added."""
-        return t.rows * t.hidden // 2, t.rows * t.hidden, max(SLICE, t.K, t.hidden // 2)
+        """Elements of a and of df."""
+        return t.rows * t.hidden // 2, t.rows * t.hidden
 
     def workspace(self, t):
         return sum(self.sizes(t)) * (t.weight1.nbytes // t.weight1.size)
 
     def scratch(self, t, launch):
-        """a (rows, hidden/2), df (rows, hidden), and a slice."""
-        a, df, part = np.split(launch.workspace.view(t.weight1.dtype), np.cumsum(self.sizes(t))[:2])
-        return a.reshape(t.rows, -1), df.reshape(t.rows, -1), part
+        """a (rows, hidden/2) and df (rows, hidden)."""
+        a, df = np.split(launch.workspace.view(t.weight1.dtype), [self.sizes(t)[0]])
+        return a.reshape(t.rows, -1), df.reshape(t.rows, -1)
 
     def forward(self, t, launch):
         x, r, f, y = t.x.reshape(-1, t.K), t.r.reshape(t.rows, -1), t.f.reshape(-1, t.hidden), t.y.reshape(t.rows, -1)
-        a, _, _ = self.scratch(t, launch)
+        a, _ = self.scratch(t, launch)
         gate, up = np.split(f, 2, axis=-1)
 
         def activate(lo, hi):
             swiglu(gate[lo:hi], up[lo:hi], a[lo:hi])
 
-        launch.call(lambda: np.matmul(x, t.weight1.T, out=f))
+        launch.product(x, t.weight1.T, f)
         launch.rows(t.rows, activate, grain=grain(t.rows, a.strides[0]))
-        launch.call(lambda: np.matmul(a, t.weight2.T, out=y))
-        launch.call(lambda: np.add(y, r, out=y))
+        launch.product(a, t.weight2.T, y)
+        launch.rows(t.rows, lambda lo, hi: np.add(y[lo:hi], r[lo:hi], out=y[lo:hi]), grain=grain(t.rows, y.strides[0]))
 
     def backward(self, t, launch):
         x, dy, f = t.x.reshape(-1, t.K), t.dy.reshape(t.rows, -1), t.f.reshape(-1, t.hidden)
-        a, df, part = self.scratch(t, launch)
+        a, df = self.scratch(t, launch)
         (gate, up), (dgate, dup) = np.split(f, 2, axis=-1), np.split(df, 2, axis=-1)
         size = grain(t.rows, a.strides[0])
 
@@ -170,32 +170,16 @@ class MlpSwigluBlas(Variant):
             differentiate(gate[lo:hi], up[lo:hi], a[lo:hi], dgate[lo:hi], dup[lo:hi], s, g)
             np.multiply(g, up[lo:hi], out=a[lo:hi])  # g holds silu(gate): da becomes a
 
-        launch.call(lambda: np.matmul(dy, t.weight2, out=a))  # da
+        launch.product(dy, t.weight2, a)  # da
         launch.rows(t.rows, block, grain=size, scratch=2 * size * a.strides[0])
         if t.dweight2 is not None:
-            launch.call(lambda: weight_gradient(dy, a, t.dweight2, t.add_dweight2, part))
+            launch.product(dy.T, a, t.dweight2, t.add_dweight2)
         if t.dx is not None:
-            launch.call(lambda: np.matmul(df, t.weight1, out=t.dx.reshape(-1, t.K)))
+            launch.product(df, t.weight1, t.dx.reshape(-1, t.K))
         if t.dweight1 is not None:
-            launch.call(lambda: weight_gradient(df, x, t.dweight1, t.add_dweight1, part))
+            launch.product(df.T, x, t.dweight1, t.add_dweight1)
         if t.dr is not None:
             launch.call(lambda: t.add("dr", t.dy))
-
-
-SLICE = 1 << 17  # elements of a weight's gradient that are computed beside it before they are added
-
-
-def weight_gradient(dz, x, dweight, adds, part):
-    """dweight = dz^T x, or += in slices of rows, since BLAS as NumPy has it only overwrites."""
-    if not adds:
-        np.matmul(dz.T, x, out=dweight)
-        return
-    rows = max(1, SLICE // x.shape[1])
-    for lo in range(0, len(dweight), rows):
-        target = dweight[lo : lo + rows]
-        product = part[: target.size].reshape(target.shape)
-        np.matmul(dz[:, lo : lo + rows].T, x, out=product)
-        target += product
 
 
 class RopeBlocked(Variant):

@@ -1,0 +1,123 @@
+"""Matrix products of the cpu, cut into pieces over the pool: which pieces follows from the shapes alone.
+
+Each piece is a product by BLAS on one thread, written where it belongs: bits are the same with any number of threads
+and beside any load. BLAS packs its operands for each piece again; the rules below keep that below a tenth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from core.pool import aligned_empty, pool
+
+Array = np.ndarray[Any, Any]
+
+LEAST = 1 << 22  # multiply-adds of a piece: below, waking a thread takes as long
+MOST = 1 << 29  # ... and above, threads that end early wait for long
+PIECES = 8  # of a product between the two
+LIMIT = 32
+TOUCH = 64  # multiply-adds that take as long as an element of an operand from memory
+WIDTH, UNIT = 64, 16  # a piece's least rows or columns, and what they are a multiple of: a cache line of f32
+LONG = 16  # times the longer side of the output: a sum as long as that is cut itself
+ADDED = 1 << 21  # bytes of a piece that is computed beside its target before it is added
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Into how many parts a product's rows, columns, or sums are cut."""
+
+    rows: int = 1
+    columns: int = 1
+    sums: int = 1
+
+
+def cut(rows: int, columns: int, inner: int, beside: int = 0) -> Cut:
+    """How a product (rows, inner) (inner, columns) is cut. beside: bytes of the output if it is added, else 0."""
+    sums = rows * columns * inner
+    work = sums + TOUCH * (rows * inner + inner * columns + rows * columns)
+    count = PIECES
+    while count > 1 and work < count * LEAST:
+        count //= 2
+    while count < LIMIT and sums > count * MOST:
+        count *= 2
+    count = max(count, -(-beside // ADDED))
+    if count == 1:
+        return Cut()
+    if inner >= LONG * max(rows, columns) and not beside:
+        return Cut(sums=count)
+    if rows > 1.5 * columns:  # a side that is not cut is packed for each piece: the shorter one costs less
+        return Cut(rows=min(count, max(1, rows // WIDTH)))
+    halves = 2 if rows >= 512 and 2 * rows > columns and count > 2 else 1
+    return Cut(rows=halves, columns=min(count // halves, max(1, columns // WIDTH)))
+
+
+def parts(length: int, count: int) -> list[slice]:
+    """[0, length) in so many parts or fewer, each of a multiple of UNIT but the last."""
+    size = max(1, -(-length // count))
+    size = -(-size // UNIT) * UNIT
+    return [slice(lo, min(lo + size, length)) for lo in range(0, length, size)]
+
+
+class Product:
+    """out = a b, or out += a b, each time that it is called: a (rows, inner), b (inner, columns), views that stay."""
+
+    def __init__(self, a: Array, b: Array, out: Array, add: bool = False) -> None:
+        rows, columns = out.shape
+        plan = cut(rows, columns, a.shape[1], out.nbytes if add else 0)
+        self.a, self.b, self.out, self.add = a, b, out, add
+        self.sums = plan.sums > 1
+        if self.sums:
+            cuts = parts(a.shape[1], plan.sums)
+            memory = aligned_empty(len(cuts) * out.nbytes).view(out.dtype).reshape(len(cuts), rows, columns)
+            self.pieces = [(a[:, part], b[part], memory[i]) for i, part in enumerate(cuts)]
+        else:
+            grid = [(r, c) for r in parts(rows, plan.rows) for c in parts(columns, plan.columns)]
+            self.pieces = [(a[r], b[:, c], out[r, c]) for r, c in grid]
+        self.scratch = max(piece[2].nbytes for piece in self.pieces) if add else 0
+
+    def __call__(self) -> None:
+        threads = pool()
+        threads.share(len(self.pieces), self._add if self.add else self._write, self.scratch)
+        if self.sums:
+            threads.rows(len(self.out), -(-len(self.out) // PIECES), self._total)
+
+    def _write(self, i: int) -> None:
+        a, b, out = self.pieces[i]
+        np.matmul(a, b, out=out)
+
+    def _add(self, i: int, scratch: Array) -> None:
+        a, b, out = self.pieces[i]
+        beside = scratch[: out.nbytes].view(out.dtype).reshape(out.shape)
+        np.matmul(a, b, out=beside)
+        np.add(out, beside, out=out)
+
+    def _total(self, lo: int, hi: int) -> None:
+        """The parts of the sums, added in their order."""
+        total, (first, *others) = self.out[lo:hi], (piece[2] for piece in self.pieces)
+        np.copyto(total, first[lo:hi])
+        for other in others:
+            np.add(total, other[lo:hi], out=total)
+
+
+def product(a: Array, b: Array, out: Array | None = None) -> Array:
+    """a b as by `np.matmul`, for any leading dims, over the threads; within a piece of work, on its thread."""
+    if a.ndim < 2 or b.ndim < 2:
+        return np.matmul(a, b, out=out)
+    lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    if out is None:
+        out = np.empty((*lead, a.shape[-2], b.shape[-1]), np.result_type(a, b))
+    for one in _matrices(a, b, out):
+        Product(*one)()
+    return out
+
+
+def _matrices(a: Array, b: Array, out: Array) -> Iterator[tuple[Array, Array, Array]]:
+    """The products of matrices that a product of stacks is made of."""
+    lead = out.shape[:-2]
+    a, b = (np.broadcast_to(x, (*lead, *x.shape[-2:])) for x in (a, b))
+    for index in np.ndindex(lead):
+        yield a[index], b[index], out[index]
