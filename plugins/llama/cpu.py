@@ -132,7 +132,7 @@ class MlpSwigluBlas(Variant):
     saved = {"f": "... hidden"}
     reads = ("x", "weight1", "weight2")
     alias = {"dr": "dy"}
-    examples = [{"x": (2, 31, 80), "r": (2, 31, 8), "weight1": (2060, 80)}]
+    examples = [{"x": (2, 31, 80), "r": (2, 31, 800), "weight1": (2060, 80)}]
 
     def sizes(self, t):
         """Elements of a and of df."""
