@@ -392,6 +392,64 @@ def test_a_release_checks_what_is_stale_and_nothing_else(here: Path, capsys: pyt
     assert release.stale(monkey, (GIVEN,)) == ["total.reference", "total.short"]
 
 
+DOUBLE = """
+from core import Op, Reference, Variant, cdiv, u64
+double = Op("double", inputs={"x": "... C"}, outputs={"y": "... C"}, examples=[{"x": (3, 7)}, {"x": (2, 5, 33)}])
+class DoubleReference(Reference):
+    op = "double"
+    def forward(self, t):
+        t.y[...] = t.x * 2
+    def backward(self, t):
+        t.add("dx", t.dy * 2)
+class DoubleKernel(Variant):
+    op, name, source, arch, dtypes = "double", "kernel", "double.cu", "sm_90a", ("f32",)
+    uncovered = UNCOVERED
+    def forward(self, t, launch):
+        launch("twice", t.y, t.x, u64(t.rows * t.C), grid=cdiv(t.rows * t.C, 64), block=64)
+    def backward(self, t, launch):
+        launch("twice", t.dx, t.dy, u64(t.rows * t.C), grid=cdiv(t.rows * t.C, 64), block=64)
+def core_ops():
+    return [double]
+def core_variants():
+    return [DoubleReference, DoubleKernel]
+"""
+TWICE = """extern "C" __global__ void twice(float* y, const float* x, u64 n) {
+    u64 i = global_thread();
+    if (n > 5000)
+        y[n] = 0;
+    if (i < n) y[i] = x[i] * 2;
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "ours, declared, says",
+    [
+        (False, {}, ""),
+        (True, {}, "refused (1 of 2)"),
+        (True, {"y[n] = 0;": "tensors are shorter"}, ""),
+        (True, {"y[n] = 0;": "tensors are shorter", "y[n] = 1;": "gone"}, "line that is no gap: y[n] = 1;"),
+    ],
+)
+def test_a_release_refuses_a_kernel_of_ours_with_a_line_that_no_example_runs_and_nothing_declares(
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    ours: bool,
+    declared: dict[str, str],
+    says: str,
+) -> None:
+    Path("doubles").mkdir()
+    Path("doubles/__init__.py").write_text(DOUBLE.replace("UNCOVERED", repr(declared)))
+    Path("doubles/double.cu").write_text(TWICE)
+    monkeypatch.setattr(release, "ships", lambda variant, registry: ours)
+    code, said = release.main(["--plugin", "doubles", "--jobs", "1"]), capsys.readouterr().out
+    rows = [row for row in json.loads(Path("doubles/verdicts.json").read_text()) if row["variant"] == "kernel"]
+    assert (code, len(rows)) == ((1, 0) if says else (0, 1)) and says in said, said
+    assert ("double.cu:4: no example runs this line: y[n] = 0;" in said) is not declared
+    assert ("declare it: uncovered" in said) is bool(says)
+
+
 def test_a_run_on_the_cpu_loads_neither_the_simulator_nor_the_op_check(here: Path) -> None:
     Path("model.toml").write_text(MODEL.replace('op = "total"', 'op = "gelu"'))
     code = "import sys; from core.cli import run; run(sys.argv[1:]); print(*sys.modules)"

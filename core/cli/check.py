@@ -246,3 +246,5 @@ def table_of(report: VariantReport) -> Iterator[str]:
         verdict = "FAILED" if check in failed else "ok"
         error = f"{worst:.1e}" if worst else "-"
         yield f"  {check:<12} {verdict:<7} {error:>8} {runs:>6}x  {MEANING[check]}"
+    if report.gaps:
+        yield f"  {'coverage':<12} {'note':<7} {'-':>8} {len(report.gaps):>6}x  {MEANING['coverage']}"

@@ -19,6 +19,7 @@ from core.registry import Registry, shorten
 from core.testing.case import Case, cases_of, make_case
 from core.testing.checks import NAMES, SUBCHECKS, applies, check_blocks, check_schema
 from core.testing.compiles import check_compile, compilations, launches_of, widest
+from core.testing.decode import at_once
 from core.testing.derived import derive_reference
 from core.testing.devices import DeviceRunner, SimRunner
 from core.testing.log import Failure, Log, Stop
@@ -287,9 +288,11 @@ def check_variant(
             report.left_out = "; ".join(sorted(set(report.skipped.values())))
             return report
         trials = smallest(trials) if quick else trials
-        report.sizes = {d: largest(sizes_of(op, t.case.dims) for t in trials if t.dtype == d) for d in variant.dtypes}
+        fed = decoded_trials(op, variant, registry, runner=runner, cases=cases, reference=truth, but=trials)
+        every = [t for t in (*trials, *fed) if not dtypes or t.dtype in dtypes]
+        report.sizes = {d: largest(sizes_of(op, t.dims) for t in every if t.dtype == d) for d in variant.dtypes}
         check_schema(log, variant, trials, list(report.skipped.values()))
-        report.waiting = run_checks(log, trials, whole, tell)
+        report.waiting = run_checks(log, every, whole, tell)
         log.case, log.dtype = "all", "all"
         if not report.waiting and not quick:
             check_blocks(log)
@@ -298,7 +301,8 @@ def check_variant(
             check_compile(log, variant, trials, archs)
         if variant.sources and not log.failures and not quick and RUNNERS[device].slow:
             report.gaps = runner.gaps(variant)
-            log.passed("coverage")
+            if not report.gaps:
+                log.passed("coverage")
         report.notes = notes_on(op, variant)
     except BuildError as error:
         log.failures.append(
@@ -406,6 +410,30 @@ def trials_of(
                 else:
                     skipped[f"{case.label} in {dtype}"] = why_not
     return trials, skipped
+
+
+def decoded_trials(
+    op: Op,
+    variant: Variant,
+    registry: Registry,
+    *,
+    runner: Runner,
+    cases: Sequence[Case],
+    reference: Reference,
+    but: Sequence[Trial],
+) -> list[Trial]:
+    """Trials of the cases whose tokens the variant does not take all at once (they are not in `but`): in pieces."""
+    if not op.state or runner.can_run(variant):
+        return []
+    home, found = CpuRunner(registry), []
+    held = {(id(trial.case), trial.dtype) for trial in but}
+    for case in cases:
+        for dtype in variant.dtypes:
+            trial = Trial(case, variant, reference, dtype, "forward", runner, home)
+            if (id(case), dtype) not in held and (count := at_once(trial)):
+                trial.at_once = count
+                found.append(trial)
+    return found
 
 
 def modes_of(op: Op, variant: Variant) -> list[str]:

@@ -19,6 +19,7 @@ from core.testing.compare import Array, bounds_of
 from core.testing.decode import check_decode
 from core.testing.log import Log, compare_gradients, compare_outputs, trained
 from core.testing.numeric import check_derivative
+from core.testing.padded import check_padding
 from core.testing.random_bits import check_random
 from core.testing.trial import PLAIN, Asked, Trial
 from core.testing.update import check_update
@@ -125,7 +126,7 @@ def check_blocks(log: Log) -> None:
 
 
 def check_configs(log: Log, trial: Trial) -> None:
-    """The other tile candidates: forward and gradient."""
+    """The other tile candidates: forward and gradient, of large examples too."""
     for index in range(1, len(trial.configs)):
         asked = Asked(config=index)
         got = trained(log, "configs", trial, asked)
@@ -177,6 +178,7 @@ SUBCHECKS: dict[str, Callable[[Log, Trial], None]] = {
     "alias": check_alias,
     "in place": check_inplace,
     "zeros": check_zeros,
+    "padding": check_padding,
     "decode": check_decode,
     "random": check_random,
     "repeat": check_repeat,
@@ -193,6 +195,7 @@ MEANING: dict[str, str] = {
     "alias": "a gradient that is declared to be another tensor is that tensor",
     "in place": "a gradient in the memory of another tensor",
     "zeros": "padding and ignored rows are exactly zero",
+    "padding": "padded sizes change nothing, and stay zero",
     "decode": "token by token as all at once",
     "random": "the key settles the bits, by row",
     "repeat": "the same bits again, in another order too",
@@ -207,13 +210,14 @@ MEANING: dict[str, str] = {
     "reads": "nothing undeclared is read",
 }
 NAMES = tuple(MEANING)
-# of a brief trial (Trial.brief): what depends on sizes. Ways of asking, and other tiles, are looked at on smaller ones
-BRIEF = ("forward", "gradient", "accumulate", "zeros", "decode", "update")
+# of a brief trial (Trial.brief): what depends on sizes. Ways of asking are looked at on smaller ones
+BRIEF = ("forward", "gradient", "accumulate", "zeros", "decode", "configs", "update")
 
 
 def applies(name: str, trial: Trial) -> bool:
-    """Whether a sub-check is made of this trial: all are, but for those that a brief one leaves to smaller examples."""
-    return not trial.brief or name in BRIEF
+    """Whether a sub-check is made of this trial: all are, but for those that a brief one leaves to smaller examples. An
+    example of which the variant takes few tokens at once is there to be decoded."""
+    return name == "decode" if trial.at_once else not trial.brief or name in BRIEF
 
 
 def sets_of(names: list[str]) -> list[tuple[str, ...]]:

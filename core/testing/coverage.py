@@ -59,7 +59,7 @@ class Coverage:
             loops[branch] = max(times, loops.get(branch, 0))
 
     def gaps(self, variant: Variant) -> list[Gap]:
-        """What is left of the variant's own sources, without what it declares, in order."""
+        """The lines and loops of the variant's own sources that were not reached, in order."""
         own = {path for paths in variant.sources.values() for path in paths}
         files = {path for source in own for path in with_headers(source)} - {prelude_file()}
         by_name = {str(path): path for path in files}
@@ -72,8 +72,14 @@ class Coverage:
                 loops[place] = loops.get(place, False) or went
         found = [(place, False) for place, ran in lines.items() if not ran]
         found += [(place, True) for place, went in loops.items() if not went and lines.get(place, True)]
-        gaps = [gap_at(by_name[file], line, loop) for (file, line), loop in sorted(found) if file in by_name]
-        return [gap for gap in gaps if gap.text not in variant.uncovered]
+        return [gap_at(by_name[file], line, loop) for (file, line), loop in sorted(found) if file in by_name]
+
+    def undeclared(self, variant: Variant) -> list[str]:
+        """The gaps that the variant does not declare, and what it declares without there being such a gap, in words."""
+        gaps = self.gaps(variant)
+        found = [str(gap) for gap in gaps if gap.text not in variant.uncovered]
+        return found + [f"`uncovered` has a line that is no gap: {text}" for text in variant.uncovered if text not in
+                        {gap.text for gap in gaps}]  # fmt: skip
 
     def _lines(self, program: Program) -> Iterator[tuple[tuple[str, int], bool]]:
         """Every line that an instruction comes from, and whether it ran; inlined ones count where they are written."""

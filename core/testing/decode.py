@@ -12,6 +12,7 @@ import numpy as np
 
 from core.testing.compare import Array
 from core.testing.log import Log, compare, kept_out
+from core.testing.runner import Outcome
 from core.testing.trial import Trial
 
 
@@ -34,11 +35,9 @@ def check_decode(log: Log, trial: Trial) -> None:
             last = np.full(tokens.rows, tokens.count - 1, np.int32)
             continued(log, trial, tokens, {}, last, 1)
             return
-        T = tokens.count
-        apart = np.arange(tokens.rows, dtype=np.int32) % max(1, T - 1)
-        for starts in (np.zeros_like(apart), np.full_like(apart, T - 1), apart):
+        for starts in tokens.starts(trial.at_once):
             state = filled(log, trial, tokens, starts)
-            continued(log, trial, tokens, state, starts, T - int(starts.max()))
+            continued(log, trial, tokens, state, starts, min(trial.at_once or tokens.count, tokens.count - starts.max()))
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,13 @@ class Tokens:
     axes: Mapping[str, int]
     count: int
     rows: int
+
+    def starts(self, at_once: int) -> list[Array]:
+        """Where the rows of the batch are continued, for each call to make: all at 0, all at their last token, each at
+        its own. With few tokens at once, as far apart as there are tokens: each is to see many that are cached."""
+        rows, last = np.arange(self.rows, dtype=np.int32), self.count - 1
+        apart = last - rows * last // self.rows if at_once else rows % max(1, last)
+        return [np.zeros_like(rows), np.full_like(rows, last), apart.astype(np.int32)]
 
     def some(self, values: Mapping[str, Array | None], starts: Array, count: int) -> dict[str, Array | None]:
         """`values` with `count` tokens of each row, from the row's own start on."""
@@ -100,14 +106,33 @@ def filled(log: Log, trial: Trial, tokens: Tokens, starts: Array) -> dict[str, A
     cached = int(starts.max())
     if not cached:
         return state
-    none = np.zeros_like(starts)
-    out = trial.feed(tokens.some(trial.values, none, cached), state, none)
-    kept_out(log, out, " while decoding")
-    held = {n: out.tensors[n].copy() for n in state}
-    for name, value in held.items():
+    none, step = np.zeros_like(starts), trial.at_once or cached
+    cache = state
+    for first in range(0, cached, step):
+        at = none + first
+        out = trial.feed(tokens.some(trial.values, at, min(step, cached - first)), cache, at)
+        kept_out(log, out, " while decoding")
+        cache = {n: out.tensors[n].copy() for n in state}
+    for name, value in cache.items():
         for b, start in enumerate(starts.tolist()):
             by_token(trial, name, value, b)[start:] = np.nan
-    return held
+    return cache
+
+
+def at_once(trial: Trial) -> int:
+    """How many tokens of this example the variant takes in one call of a decode session: the most that halving them
+    leads to; 0 for none, and where nothing is decoded."""
+    tokens = tokens_of(trial)
+    if tokens is None or not trial.op.state or trial.op.why_no_decode(trial.case.dims):
+        return 0
+    none, count = np.zeros(tokens.rows, np.int32), tokens.count
+    state = {n: np.zeros(trial.case.spec(n, trial.dtype).shape, np.float32) for n in trial.op.state}
+    while count:
+        call = trial.feed_call(tokens.some(trial.values, none, count), state, none)
+        if trial.variant.why_not(call.specs()) is None:
+            break
+        count //= 2
+    return count
 
 
 def first_tokens(trial: Trial) -> None:
@@ -128,9 +153,25 @@ def by_token(trial: Trial, name: str, state: Array, row: int) -> Array:
 
 
 def continued(log: Log, trial: Trial, tokens: Tokens, state: Mapping[str, Array], starts: Array, count: int) -> None:
-    """Feed `count` tokens behind `starts`: outputs as of all tokens at once, and the state appended to."""
-    out = trial.feed(tokens.some(trial.values, starts, count), state, starts)
-    note = f" ({count} tokens behind {starts.tolist()} at once)"
+    """Feed `count` tokens behind `starts`, with each tile candidate: outputs as of all tokens at once, and the state
+    appended to."""
+    call = trial.feed_call(tokens.some(trial.values, starts, count), state, starts)
+    for number, config in enumerate(trial.variant.configs(call.specs()) or [{}]):
+        note = f" ({count} tokens behind {starts.tolist()} at once{f', config {config}' if number else ''})"
+        held(log, trial, tokens, state, starts, count, trial.fed(call, config), note)
+
+
+def held(
+    log: Log,
+    trial: Trial,
+    tokens: Tokens,
+    state: Mapping[str, Array],
+    starts: Array,
+    count: int,
+    out: Outcome,
+    note: str,
+) -> None:
+    """Hold what a step left to the truth, and to what was cached."""
     kept_out(log, out, note)
     for name in trial.op.outputs:
         want = tokens.cut(name, trial.truth().outputs[name], starts, count)

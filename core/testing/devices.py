@@ -193,7 +193,7 @@ class SimRunner(DeviceRunner):
 
     def gaps(self, variant: Variant) -> list[str]:
         """Lines of a variant's kernels that nothing has run, and loops that did not go round, in words."""
-        return [str(gap) for gap in self.coverage.gaps(variant)]
+        return self.coverage.undeclared(variant)
 
     def _place(self, call: Call) -> dict[str, Placed]:
         """As on a GPU; and the simulator's errors are to call the tensors by their names."""

@@ -3,7 +3,8 @@
 Each plugin's folder has a verdicts.json with what the op check found on its variants: kernels in the simulator, the
 rest on the cpu. An entry is keyed by the code that it was made from, so that only variants whose code has changed
 are checked; a whole check that this machine has kept (`core check --all --no-time`) is taken over. The files are
-written after each variant: a command that was ended continues with the rest.
+written after each variant: a command that was ended continues with the rest. A variant of ours that fails, or has
+lines or loops that no example reaches and that it does not declare, gets no entry.
 """
 
 from __future__ import annotations
@@ -24,20 +25,26 @@ from core.testing.check import HOMES, VariantReport, check_variant
 from core.testing.processes import processes, registry_of
 from core.testing.records import verdicts_of
 from core.threads import cores
-from core.verdicts import Row, Verdict, Verdicts, as_row, key_of, plugin_of, release_file, rows_in, write_rows
+from core.verdicts import Row, Verdict, Verdicts, as_row, key_of, plugin_of, release_file, rows_in, ships, write_rows
 
 COMMAND = "python -m core.testing.release"
-WHOLE = "schema"  # the sub-check that only a whole check makes
+WHOLE, REACHED = "schema", "coverage"  # sub-checks: one that only a whole check makes; no line or loop without example
+DECLARE = "give the variant an example that reaches this, or declare it: uncovered = {line: reason}"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A variant that has to be in a plugin's file, and the rows that are there for it and count."""
+    """A variant that has to be in a plugin's file, and the rows that are there for it and count.
+
+    asks: sub-checks that each row has to have passed. Kernels that come with corelm leave no line or loop without an
+    example, unless they declare it; kernels of others are told of it.
+    """
 
     variant: Variant
     path: Path
     key: str
     rows: tuple[Row, ...]
+    asks: frozenset[str]
 
     @property
     def name(self) -> str:
@@ -46,7 +53,8 @@ class Entry:
     @property
     def current(self) -> bool:
         """Whether there is a row for each dtype, made from the code as it is now."""
-        return {row.get("dtype") for row in self.rows} == set(self.variant.dtypes)
+        whole = all(self.asks <= set(row.get("checks", ())) for row in self.rows)
+        return whole and {row.get("dtype") for row in self.rows} == set(self.variant.dtypes)
 
 
 def entries_of(registry: Registry, kinds: Sequence[str] = (BUILT_IN, SHIPPED)) -> list[Entry]:
@@ -63,8 +71,13 @@ def entries_of(registry: Registry, kinds: Sequence[str] = (BUILT_IN, SHIPPED)) -
         key = key_of(variant, registry)
         own = [row for row in files[path] if (row.get("op"), row.get("variant")) == (variant.op, variant.name)]
         current = tuple(row for row in own if row.get("sources") == key and row.get("passed") is True)
-        found.append(Entry(variant, path, key, current))
+        found.append(Entry(variant, path, key, current, asked_of(variant, ships(variant, registry))))
     return sorted(found, key=lambda entry: entry.name)
+
+
+def asked_of(variant: Variant, shipped: bool) -> frozenset[str]:
+    """The sub-checks that a verdict on a variant has to have passed to come with a release."""
+    return frozenset((WHOLE, REACHED) if variant.sources and shipped else (WHOLE,))
 
 
 def stale(registry: Registry, kinds: Sequence[str] = (BUILT_IN, SHIPPED)) -> list[str]:
@@ -81,7 +94,7 @@ def known_here(entry: Entry, verdicts: Verdicts) -> list[Verdict]:
     """The verdicts of a whole check on this machine; none unless there is one for each dtype."""
     place = HOMES[entry.variant.device]
     found = [verdicts.at(entry.variant, place, dtype) for dtype in entry.variant.dtypes]
-    held = [v for v in found if v is not None and v.passed and WHOLE in v.checks]
+    held = [v for v in found if v is not None and v.passed and entry.asks <= set(v.checks)]
     return held if len(held) == len(found) else []
 
 
@@ -125,13 +138,19 @@ def release(registry: Registry, kinds: Sequence[str], plugins: tuple[str, ...], 
             ask.append(entry)
     failed = 0
     for number, (entry, report) in enumerate(zip(ask, reports(ask, registry, plugins, jobs), strict=True), 1):
-        write(entry, verdicts_of(report, "") if report.passed else [], keep)
-        failed += not report.passed
-        said = "passed" if report.passed else report.describe_failures()
-        print(f"{entry.name}: {said} ({number} of {len(ask)})", flush=True)
+        good = report.passed and entry.asks <= set(report.checks)
+        write(entry, verdicts_of(report, "") if good else [], keep)
+        failed += not good
+        print(f"{entry.name}: {outcome(report, good)} ({number} of {len(ask)})", flush=True)
     if not only:
         clean(entries)
     return failed
+
+
+def outcome(report: VariantReport, good: bool) -> str:
+    """The result of a whole check in words, lines and loops without an example included."""
+    said = "passed" if good else "refused" if report.passed else report.describe_failures()
+    return "\n  ".join([said, *report.gaps, *([DECLARE] if report.gaps and not good else [])])
 
 
 def clean(entries: Sequence[Entry]) -> None:

@@ -70,7 +70,14 @@ PLAIN = Asked()
 
 
 class Trial:
-    """`mode` is "backward" (two launchers), "forward_backward" (one) or "forward" (no gradient at all)."""
+    """`mode` is "backward" (two launchers), "forward_backward" (one) or "forward" (no gradient at all).
+
+    fast: whether races need not be looked for in its calls, since other trials launch the same kernels.
+    at_once: tokens that are fed at once while decoding, where the variant does not take all; 0: all.
+    """
+
+    fast = False
+    at_once = 0
 
     def __init__(
         self, case: Case, variant: Variant, reference: Reference, dtype: str, mode: str, runner: Runner, home: Runner
@@ -150,8 +157,17 @@ class Trial:
             may_change=frozenset(self.op.mutates) | (frozenset(("step",)) if not self.op.gradient else frozenset()),
             order=asked.order,
             fill=asked.fill,
-            fast=self.brief and self.dtype != self.variant.dtypes[0],
+            fast=self._fast(asked),
         )
+
+    def _fast(self, asked: Asked) -> bool:
+        """Whether races are looked for elsewhere: in smaller examples, or in the first dtype and the first tiles."""
+        return self.fast or (self.brief and (asked.config > 0 or self.dtype != self.variant.dtypes[0]))
+
+    @property
+    def dims(self) -> dict[str, Any]:
+        """The case's, with the tokens of one call."""
+        return {**self.case.dims, **({"T": self.at_once} if self.at_once else {})}
 
     def backward_call(self, first: Outcome, asked: Asked) -> Call:
         """Backward with what the variant declared, and nothing else."""
@@ -167,7 +183,7 @@ class Trial:
             config=self._config(asked),
             order=asked.order,
             fill=asked.fill,
-            fast=self.brief and self.dtype != self.variant.dtypes[0],
+            fast=self._fast(asked),
         )
 
     def _gradients(self, call: Call, asked: Asked) -> dict[str, Array]:
@@ -330,8 +346,17 @@ class Trial:
 
     def feed(self, values: Mapping[str, Array | None], state: Mapping[str, Array], start: Array) -> Outcome:
         """One step of a decode session: `values` holds the new tokens only; `state` is appended to."""
+        call = self.feed_call(values, state, start)
+        return self.fed(call, first_config(self.variant, call.specs()))
+
+    def fed(self, call: Call, config: Mapping[str, Any]) -> Outcome:
+        """The outcome of such a step with a tile candidate."""
+        return self.runner.run(replace(call, config=config))
+
+    def feed_call(self, values: Mapping[str, Array | None], state: Mapping[str, Array], start: Array) -> Call:
+        """The call of `feed`, before a tile candidate is chosen."""
         dims = self.case.solve(values)
-        call = Call(
+        return Call(
             self.variant,
             "forward",
             dims,
@@ -339,8 +364,8 @@ class Trial:
             dtypes=self._dtypes(),
             writes={**{n: self.case.spec(n, self.dtype, dims) for n in self.op.outputs}, **self.saved_at(dims)},
             may_change=frozenset(state),
+            fast=self.fast,
         )
-        return self.runner.run(replace(call, config=first_config(self.variant, call.specs())))
 
 
 def _as(value: Array | None, kind: Any) -> Any:

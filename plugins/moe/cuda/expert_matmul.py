@@ -38,6 +38,10 @@ class ExpertMatmulGrouped(Variant):
         {"x": (1, 70, 17), "expert": (1, 70, 2), "experts": 2, "features": 5},
         {"x": (1, 2, 66), "expert": (1, 2, 1), "experts": 1, "features": 66},
     ]
+    uncovered = {
+        "for (int c = 0; c < 4; c++) {":
+            "the compiler's copy of these loops for rows without an order, which the gradient of x never has",
+    }  # fmt: skip
 
     def forward(self, t, launch):
         M, N, K = sizes(t)

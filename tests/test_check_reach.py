@@ -1,0 +1,193 @@
+"""How far the op check reaches: padding that an op claims, caches beyond a call's tokens, every tile at large sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core.loader import load_registry
+from core.op import Op, Reference, Variant
+from core.registry import Registry
+from core.testing import check
+from core.testing.check import VariantReport, check_variant, reference_of, trials_of
+from core.testing.runner import CpuRunner
+from core.verdicts import largest, sizes_of
+
+REAL = load_registry()
+
+
+def checked(op: Op, *variants: Variant, **how: Any) -> VariantReport:
+    """The check of the last of these variants; the first is the op's reference."""
+    held = Registry()
+    held.ops[op.name] = op
+    held.variants[op.name] = {"reference": variants[0], **{v.name: v for v in variants[1:]}}
+    return check_variant(op, variants[-1], held, **how)
+
+
+# --- what an op claims of padding ------------------------------------------------------------------------------------
+
+
+def elementwise(f: Any, df: Any) -> tuple[Op, Reference]:
+    """An op y = f(x) of any shape that claims to be right with padding everywhere."""
+    op = Op("each", inputs={"x": "..."}, outputs={"y": "..."}, padding=("...",), examples=[{"x": (3, 7)}, {"x": (9,)}])
+
+    def forward(self: Any, t: Any) -> None:
+        t.y[...] = f(t.x)
+
+    def backward(self: Any, t: Any) -> None:
+        t.add("dx", t.dy * df(t.x))
+
+    methods = {"op": "each", "reads": ("x",), "forward": forward, "backward": backward}
+    return op, type("Each", (Reference,), methods)()
+
+
+def centred() -> tuple[Op, Reference]:
+    """y = x - mean(x) over C, which padding of C changes although it may stay zero."""
+    op = Op("each", inputs={"x": "... C"}, outputs={"y": "... C"}, padding=("C",), examples=[{"x": (3, 7)}])
+
+    def forward(self: Any, t: Any) -> None:
+        t.y[...] = np.where(t.x == 0, 0, t.x - t.x.mean(-1, keepdims=True))
+
+    def backward(self: Any, t: Any) -> None:
+        t.add("dx", np.where(t.x == 0, 0, t.dy - t.dy.mean(-1, keepdims=True)))
+
+    methods = {"op": "each", "reads": ("x",), "forward": forward, "backward": backward}
+    return op, type("Each", (Reference,), methods)()
+
+
+CLAIMS: dict[str, tuple[Any, str]] = {
+    "true": (lambda: elementwise(np.tanh, lambda x: 1 - np.tanh(x) ** 2), ""),
+    "zeros do not stay zero": (lambda: elementwise(np.exp, np.exp), "y: 1 at [0, 7], which is padding, of [3, 7]"),
+    "the rest changes": (centred, "y (with padding=('C',)): relative error"),
+}
+
+
+@pytest.mark.parametrize("what", CLAIMS)
+def test_a_false_claim_of_padding_fails(what: str) -> None:
+    make, says = CLAIMS[what]
+    report = checked(*make())
+    assert report.failed_checks() == ["padding"] * bool(says) and report.checks["padding"][0] > 0
+    assert not says or says in report.first.message
+
+
+def test_a_variant_that_writes_into_padding_fails() -> None:
+    op, reference = elementwise(np.tanh, lambda x: 1 - np.tanh(x) ** 2)
+
+    class Ones(Variant):
+        op, name, device, dtypes, reads = "each", "ones", "cpu", ("f32",), ("x",)
+
+        def forward(self, t: Any, launch: Any) -> None:
+            launch.call(lambda: np.tanh(t.x, out=t.y))
+
+        def backward(self, t: Any, launch: Any) -> None:
+            launch.call(lambda: np.multiply(t.dy + (t.x == 0), 1 - np.tanh(t.x) ** 2, out=t.dx))
+
+    report = checked(op, reference, Ones())
+    assert "padding" in report.failed_checks()
+    assert "dx: 1 at [0, 7], which is padding" in report.describe_failures()
+
+
+def test_every_op_that_claims_padding_is_held_to_it() -> None:
+    """No example of an op is such that its claim is looked at nowhere."""
+    from core.testing.padded import padded_trial
+
+    for op in (op for op in REAL.ops.values() if op.padding):
+        trials, _ = trials_of(op, reference_of(op, REAL), REAL, dtypes=("f32",))
+        assert [t for t in trials if t.case.longest < 512 and padded_trial(t) is not None], op.name
+
+
+# --- caches that are longer than what a call may take ----------------------------------------------------------------
+
+
+class Few(type(REAL.variant("attention", "reference"))):  # type: ignore[misc]
+    """Attention that takes four tokens at once and is wrong behind 128 of them."""
+
+    name, wrong = "few", True
+
+    def why_not(self, t: Any) -> str | None:
+        return "at most 4 tokens at once" if t.T > 4 else None
+
+    def forward(self, t: Any) -> None:
+        super().forward(t)
+        if t.start is not None and self.wrong:
+            t.y[t.start >= 128] += 1
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_kernel_for_few_tokens_is_held_to_caches_that_they_fill_in_pieces(wrong: bool) -> None:
+    op, few = REAL.op("attention"), Few()
+    few.wrong = wrong
+    report = checked(op, REAL.variant("attention", "reference"), few, dtypes=("f32",))
+    assert report.failed_checks() == (["decode"] if wrong else []), report.describe_failures()
+    assert report.sizes["f32"]["S"] >= 131 and report.sizes["f32"]["T"] <= 4
+    assert not wrong or "behind [130] at once" in report.first.message
+
+
+# --- every tile at large sizes ---------------------------------------------------------------------------------------
+
+
+class Slow(CpuRunner):
+    """The cpu as a device that is slow, as the simulator is."""
+
+    slow = True
+
+
+def test_every_tile_candidate_is_held_to_large_examples_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    op = Op("each", inputs={"x": "... C"}, outputs={"y": "... C"}, examples=[{"x": (3, 7)}, {"x": (2, 600)}])
+    _, reference = elementwise(np.tanh, lambda x: 1 - np.tanh(x) ** 2)
+
+    class Tiles(Variant):
+        op, name, device, dtypes, reads = "each", "tiles", "cpu", ("f32",), ("x",)
+
+        def configs(self, t: Any) -> list[Mapping[str, int]]:
+            return [{"TILE": 1}, {"TILE": 2}]
+
+        def forward(self, t: Any, launch: Any) -> None:
+            wrong = t.config["TILE"] == 2 and t.C > 512
+            launch.call(lambda: np.tanh(t.x * (1 + wrong), out=t.y))
+
+        def backward(self, t: Any, launch: Any) -> None:
+            launch.call(lambda: np.multiply(t.dy, 1 - np.tanh(t.x) ** 2, out=t.dx))
+
+    monkeypatch.setattr(check, "RUNNERS", {**check.RUNNERS, "cpu": Slow})
+    report = checked(op, reference, Tiles())
+    assert report.failed_checks() == ["configs"] and "{'TILE': 2}" in report.first.message
+
+
+# variants with several tile candidates -> the dims that their kernels sweep, and the largest tile of any candidate there
+TILES = {"rows": 128, "K": 64, "features": 128}
+SWEPT = {
+    "matmul.mma": TILES,
+    "matmul_add.mma": TILES,
+    "mlp_gelu.mma": {**TILES, "hidden": 128},
+    "head_loss.mma": TILES,
+    "attention.flash": {"T": 128, "D": 64},  # 16 rows times BLOCKS times WARPS_I; columns that are kept whole
+    "rope_attention.decode": {"T": 32, "D": 32},  # keys and columns by lane; more keys while decoding: S
+}
+
+
+def sizes_by_tile(op: Op, variant: Variant) -> dict[str, dict[str, int]]:
+    """Each tile candidate of a variant -> the largest size of each dim that it is held to."""
+    found: dict[str, dict[str, int]] = {}
+    for trial in trials_of(op, variant, REAL, dtypes=variant.dtypes[:1])[0]:
+        for config in trial.configs:
+            told = str({k: v for k, v in config.items() if k != "chunk"})
+            found[told] = largest([found.get(told, {}), sizes_of(op, trial.case.dims)])
+    return found
+
+
+def test_every_tile_candidate_of_ours_is_held_beyond_itself_in_each_dim_that_is_swept() -> None:
+    chosen = {type(v).configs for of in REAL.variants.values() for v in of.values()} - {Variant.configs}
+    several = {
+        f"{v.op}.{v.name}": sizes_by_tile(REAL.op(v.op), v)
+        for of in REAL.variants.values()
+        for v in of.values()
+        if type(v).configs in chosen and not v.library
+    }
+    assert set(several) == set(SWEPT) and all(len(found) > 1 for found in several.values())
+    for name, found in several.items():
+        for config, sizes in found.items():
+            assert all(sizes[dim] > tile for dim, tile in SWEPT[name].items()), f"{name} {config}: {sizes}"
