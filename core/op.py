@@ -221,6 +221,11 @@ class Op:
     def __repr__(self) -> str:
         return f"Op({self.name!r})"
 
+    def default_of(self, attr: str) -> Any:
+        """The value of an attribute where a node gives none; None for a required one."""
+        default = self.attrs[attr]
+        return None if isinstance(default, type) else default[0] if isinstance(default, tuple) else default
+
     def _slots(self, patterns: Mapping[str, str]) -> dict[str, Slot]:
         slots = {}
         for key, text in patterns.items():
@@ -275,7 +280,7 @@ class Op:
             if key not in given:
                 if isinstance(default, type):
                     raise BuildError(f'{where}: op "{self.name}" needs the attribute "{key}" ({default.__name__})')
-                settled[key] = default[0] if isinstance(default, tuple) else default
+                settled[key] = self.default_of(key)
             else:
                 settled[key] = self.settle_attr(key, given[key], dims, where)
         return settled

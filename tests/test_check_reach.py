@@ -157,7 +157,7 @@ def test_every_tile_candidate_is_held_to_large_examples_too(monkeypatch: pytest.
     assert report.failed_checks() == ["configs"] and "{'TILE': 2}" in report.first.message
 
 
-# variants with several tile candidates -> the dims that their kernels sweep, and the largest tile of any candidate there
+# variants with several tile candidates -> dims that their kernels sweep, and the largest tile of any candidate there
 TILES = {"rows": 128, "K": 64, "features": 128}
 SWEPT = {
     "matmul.mma": TILES,

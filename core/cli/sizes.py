@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,8 +19,9 @@ from core.loader import load_registry
 from core.registry import Registry
 from core.testing.check import HOMES, find
 from core.testing.shapes import example_of
-from core.testing.sizes import Found, Task, dims_of, estimate, share
+from core.testing.sizes import OVER, Found, Task, Tell, dims_of, estimate, rounds, share, task_of
 from core.testing.worker import LAUNCH, Checker, Place
+from core.train.display import Display
 from core.train.report import duration
 from core.verdicts import Verdicts, chip_of, label, sizes_of
 
@@ -64,12 +66,14 @@ def check_at(
     if not as_json:
         about = duration(math.ceil(sum(item.seconds for item in items)))
         click.echo(f"{len(items)} to check: about {about}{f', at most {limit:g} s' if limit else ''}")
-    rows = []
-    for item, found in outcomes(items, registry, tuple(plugins), tuple(disable), limit or FOREVER):
-        rows.append((item, found))
+    rows: dict[int, tuple[Item, Found]] = {}
+    display = Display(sys.stderr)
+    for number, found in outcomes(items, registry, tuple(plugins), tuple(disable), limit or FOREVER, display.status):
+        rows[number] = items[number], found
+        display.close()
         if not as_json:
-            click.echo(line_of(item, found))
-    report(rows, as_json)
+            click.echo(line_of(items[number], found))
+    report([rows[number] for number in sorted(rows)], as_json)
 
 
 def report(rows: Sequence[tuple[Item, Found]], as_json: bool) -> None:
@@ -130,8 +134,7 @@ def items_of_config(
 
 
 def item_of(need: Need, device: str) -> Item:
-    task = Task(need.op.name, need.variant.name, need.dtype, need.example, need.config)
-    return Item(task, device, dict(need.sizes), estimate(need.op, need.example, device))
+    return Item(task_of(need), device, dict(need.sizes), estimate(need.op, need.example, device))
 
 
 def largest_of(needs: Sequence[Need]) -> list[Need]:
@@ -154,27 +157,64 @@ def plans_of(engine: Any, samples: bool) -> Iterator[Plan]:
 
 
 def outcomes(
-    items: Sequence[Item], registry: Registry, plugins: tuple[str, ...], disable: tuple[str, ...], limit: float
-) -> Iterator[tuple[Item, Found]]:
-    """Each item with what came of it, kept for the runs to come; within `limit` seconds in all."""
-    verdicts, end = Verdicts(registry), time.monotonic() + limit
-    chips = {item.device: chip_of(open_device(item.device)) for item in items}
+    items: Sequence[Item],
+    registry: Registry,
+    plugins: tuple[str, ...],
+    disable: tuple[str, ...],
+    limit: float,
+    tell: Tell,
+) -> Iterator[tuple[int, Found]]:
+    """The number of each item with what came of it, kept for the runs to come; within `limit` seconds in all. Where
+    time is left in the end, items that were not finished are continued, and come again."""
     with ExitStack() as stack:
-        checkers: dict[str, Checker] = {}
-        for number, item in enumerate(items):
-            remaining = end - time.monotonic()
-            if remaining <= 0:
-                yield item, Found(left="the time was over")
-                continue
-            if item.device not in checkers:
-                place = Place(item.device, plugins, disable)
-                checkers[item.device] = stack.enter_context(Checker(place))
-            waiting = [(registry.op(later.task.op), later.task.example) for later in items[number:]]
-            found = checkers[item.device].check(item.task, share(remaining, waiting, item.device, LAUNCH))
-            verdict = found.verdict(item.device, chips[item.device], item.task.dtype, [label(item.sizes)])
-            if verdict is not None:
-                verdicts.keep(registry.variant(item.task.op, item.task.variant), verdict)
-            yield item, found
+        session = Session(items, registry, plugins, disable, time.monotonic() + limit, tell, stack)
+        for numbers in rounds(len(items), session.found):
+            for place, number in enumerate(numbers):
+                if time.monotonic() < session.end:
+                    yield number, session.check(numbers[place:], f"{place + 1} of {len(numbers)}")
+                elif number not in session.found:
+                    session.found[number] = Found(left=OVER)
+                    yield number, session.found[number]
+
+
+@dataclass
+class Session:
+    """The checks of a command under way. end: when its time is over. found: number of an item -> what came of it."""
+
+    items: Sequence[Item]
+    registry: Registry
+    plugins: tuple[str, ...]
+    disable: tuple[str, ...]
+    end: float
+    tell: Tell
+    stack: ExitStack
+    found: dict[int, Found] = field(default_factory=dict)
+    checkers: dict[str, Checker] = field(default_factory=dict)
+
+    def check(self, numbers: Sequence[int], place: str) -> Found:
+        """Check the first of the items that wait, or continue it; keep the verdict. place: `3 of 12`."""
+        item, before = self.items[numbers[0]], self.found.get(numbers[0])
+        variant = self.registry.variant(item.task.op, item.task.variant)
+        doing = f"checking {item.task.name}, {place}"
+        self.tell(doing)
+        task = item.task if before is None else replace(item.task, done=before.done)
+        now = self._checker(item.device).check(task, self._seconds(numbers), lambda text: self.tell(f"{doing}: {text}"))
+        found = self.found[numbers[0]] = now if before is None else before.with_more(now)
+        chip = chip_of(open_device(item.device))
+        verdict = found.verdict(item.device, chip, item.task.dtype, [label(item.sizes)])
+        if verdict is not None:
+            Verdicts(self.registry).keep(variant, verdict)
+        return found
+
+    def _checker(self, device: str) -> Checker:
+        if device not in self.checkers:
+            self.checkers[device] = self.stack.enter_context(Checker(Place(device, self.plugins, self.disable)))
+        return self.checkers[device]
+
+    def _seconds(self, numbers: Sequence[int]) -> float:
+        """The share of the first of these items in the time that remains."""
+        waiting = [(self.registry.op(self.items[n].task.op), self.items[n].task.example) for n in numbers]
+        return share(self.end - time.monotonic(), waiting, self.items[numbers[0]].device, LAUNCH)
 
 
 def line_of(item: Item, found: Found) -> str:

@@ -161,7 +161,8 @@ def make_case(op: Op, example: Mapping[str, Any], seed: int = 0, index: int = 0)
         op.param_patterns[name].unify(shape, dims, f"{where}, param {name!r}")
     if op.state:
         dims.setdefault("S", max(dims.get("T", 1), 1) + CAPACITY)
-    label = ", ".join(f"{k}={'contents' if k in fixed else v}" for k, v in example.items())
+    shown = {k: v for k, v in example.items() if k in op.inputs or k in sizes or v != op.default_of(k)}
+    label = ", ".join(f"{k}={'contents' if k in fixed else v}" for k, v in shown.items())
     rng = np.random.default_rng([seed, zlib.crc32(label.encode())])
     values: dict[str, Array | None] = {}
     for name in op.inputs:

@@ -37,7 +37,9 @@ def check_decode(log: Log, trial: Trial) -> None:
             return
         for starts in tokens.starts(trial.at_once):
             state = filled(log, trial, tokens, starts)
-            continued(log, trial, tokens, state, starts, min(trial.at_once or tokens.count, tokens.count - starts.max()))
+            continued(
+                log, trial, tokens, state, starts, min(trial.at_once or tokens.count, tokens.count - starts.max())
+            )
 
 
 @dataclass(frozen=True)

@@ -37,9 +37,8 @@ def example_of(op: Op, given: Sequence[str]) -> dict[str, Any]:
 def as_shape(op: Op, example: Mapping[str, Any]) -> str:
     """The example as `--shape` takes it: `x=2,256 eps=0.001`. Attributes at their defaults are left out."""
     sizes = {n: ",".join(map(str, v)) for n, v in example.items() if isinstance(v, tuple)}
-    defaults = {n: d[0] if isinstance(d, tuple) else d for n, d in op.attrs.items()}
     attrs = {n: v if isinstance(v, str) else json.dumps(v) for n, v in example.items() if n not in sizes}
-    shown = {n: v for n, v in attrs.items() if example[n] != defaults.get(n)}
+    shown = {n: v for n, v in attrs.items() if n not in op.attrs or example[n] != op.default_of(n)}
     return " ".join(f"{name}={value}" for name, value in {**sizes, **shown}.items())
 
 

@@ -19,11 +19,13 @@ import numpy as np
 from core.errors import BuildError
 from core.expr import evaluate
 from core.op import Op, Reference, Variant
+from core.plan import Need
 from core.registry import Registry
 from core.testing.case import Case, make_case
 from core.testing.check import modes_of, reference_of
 from core.testing.checks import SUBCHECKS, addable, check_gradient
 from core.testing.compare import bounds_of
+from core.testing.decode import at_once, check_decode
 from core.testing.devices import SimRunner
 from core.testing.log import Log, Stop, compare, compare_gradients, trained
 from core.testing.runner import CpuRunner, Runner
@@ -38,7 +40,7 @@ SMALLEST = 2  # of the op's examples, the smallest, are checked where nothing is
 REFERENCE_BYTES = 256 << 20  # of a step's tensors in f64: the draws and the reference's copies are on the host
 DRAWN_BYTES = 1 << 30  # the same where another variant on the device takes the reference's place
 PER_ELEMENT = 200.0  # FLOPs in whose time an element is drawn, compared and copied
-OVERHEAD = 0.3  # seconds of a check, whatever its sizes
+OVERHEAD = {"cpu": 0.3, "cuda": 0.3, "sim": 2.0}  # seconds of a check, whatever its sizes
 ROUNDS = 2.0  # plain, and with gradients added to
 RATES = {"cpu": 2e9, "cuda": 2e9, "sim": 30e6}  # FLOP/s: of the reference in f64; of kernels in the simulator
 CPU = "cpu"
@@ -52,7 +54,8 @@ class Task:
 
     example: as an op's examples are. config: tiles; None for all candidates. examples: whether the smallest of the op's
     examples are checked first, in every way in which a plan may ask. whole: all sub-checks at exactly these sizes,
-    without steps. seconds: when to begin no further step.
+    without steps. decode: whether tokens are fed to a cache too. done: steps that passed before. seconds: when to begin
+    no further step.
     """
 
     op: str
@@ -62,6 +65,8 @@ class Task:
     config: Mapping[str, Any] | None = None
     examples: bool = False
     whole: bool = False
+    decode: bool = False
+    done: int = 0
     seconds: float = math.inf
     seed: int = 0
 
@@ -70,20 +75,33 @@ class Task:
         return f"{self.op}.{self.variant}"
 
 
+def task_of(need: Need, examples: bool = False) -> Task:
+    """What to check of a plan's need: in a session of generation, decoding too."""
+    names = need.op.name, need.variant.name
+    return Task(*names, need.dtype, need.example, need.config, examples=examples, decode="S" in need.sizes)
+
+
 @dataclass(frozen=True)
 class Found:
     """The outcome: checks and sizes as in a Verdict. finding: the first failure. left: why a size was not reached, or
-    why nothing could be checked."""
+    why nothing could be checked. done: steps that passed."""
 
     checks: Mapping[str, float] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
     finding: str = ""
     left: str = ""
     seconds: float = 0.0
+    done: int = 0
 
     @property
     def passed(self) -> bool:
         return not self.finding
+
+    def with_more(self, later: Found) -> Found:
+        """This outcome and that of the task continued."""
+        checks = {n: max(self.checks.get(n, 0.0), later.checks.get(n, 0.0)) for n in {**self.checks, **later.checks}}
+        sizes, seconds = largest([self.sizes, later.sizes]), self.seconds + later.seconds
+        return Found(checks, sizes, later.finding, later.left, seconds, max(self.done, later.done))
 
     def verdict(self, device: str, chip: str, dtype: str, tried: Sequence[str] = ()) -> Verdict | None:
         """The record of it; None where nothing was checked."""
@@ -102,28 +120,37 @@ class Left(Stop):
 
 
 Report = Callable[[Found], None]
+Tell = Callable[[str], None]
 
 
-def check_sizes(task: Task, registry: Registry, runner: Runner, report: Report = lambda found: None) -> Found:
-    """Check as the task says. `report` gets what holds so far after each step: the process may be ended at any time."""
+def check_sizes(
+    task: Task,
+    registry: Registry,
+    runner: Runner,
+    report: Report = lambda found: None,
+    tell: Tell = lambda text: None,
+) -> Found:
+    """Check as the task says. `report` gets what holds so far after each step: the process may be ended at any time.
+    `tell` gets what is being done, in words."""
     op, variant = registry.op(task.op), registry.variant(task.op, task.variant)
-    return Climb(task, op, variant, registry, runner, report).run()
+    return Climb(task, op, variant, registry, runner, report, tell).run()
 
 
 class Climb:
     """One task under way."""
 
     def __init__(
-        self, task: Task, op: Op, variant: Variant, registry: Registry, runner: Runner, report: Report
+        self, task: Task, op: Op, variant: Variant, registry: Registry, runner: Runner, report: Report, tell: Tell
     ) -> None:
         self.task, self.op, self.variant, self.registry, self.runner = task, op, variant, registry, runner
-        self.report = report
+        self.report, self.tell = report, tell
         self.home = CpuRunner(registry)
         self.reference = reference_of(op, registry)
         self.log = Log(stop=True)
         self.sizes: dict[str, int] = {}
         self.began = time.perf_counter()
         self.left = ""
+        self.done = task.done
         self.at = ""  # the sizes under way, as --shape has them
 
     def run(self) -> Found:
@@ -147,7 +174,8 @@ class Climb:
         if failed is not None:
             again = f"; core check {self.task.name} --shape {self.at}" if self.at else ""
             finding += f" (in {failed.dtype}, {failed.case}{again})"
-        return Found(dict(self.log.worst), dict(self.sizes), finding, self.left, time.perf_counter() - self.began)
+        seconds = time.perf_counter() - self.began
+        return Found(dict(self.log.worst), dict(self.sizes), finding, self.left, seconds, self.done)
 
     # --- what is run -----------------------------------------------------------------------------------------------
 
@@ -159,7 +187,7 @@ class Climb:
         for case in sorted(able, key=elements_of)[:SMALLEST]:
             for dtype in sorted(dtypes, reverse=True):
                 self._all_checks(case, dtype)
-                self._passed(case)
+                self._passed(case.dims)
 
     def _all_examples(self) -> list[Mapping[str, Any]]:
         return [*self.op.examples, *self.variant.examples]
@@ -172,22 +200,25 @@ class Climb:
         if why := self._trial(case, self.task.dtype, "forward").why_not():
             raise Left(why)
         self._all_checks(case, self.task.dtype)
-        self._passed(case)
+        self._passed(case.dims)
 
     def _all_checks(self, case: Case, dtype: str) -> None:
         for name, check in SUBCHECKS.items():
             for mode in modes_of(self.op, self.variant):
                 self.log.case, self.log.dtype = case.label, dtype
+                self.tell(f"{name}, {case.label}")
                 with self.log.caught(name):
                     check(self.log, self._trial(case, dtype, mode))
 
     def _steps(self) -> None:
         """Steps against the reference; on a GPU then one against another variant, at as much as the host can draw."""
         steps = list(steps_of(self.op, self.task.example))
-        took, before, reached = 0.0, 0.0, 0
-        for number, example in enumerate(steps):
+        pace = Pace("sim" if self.runner.slow else self.runner.device)
+        if self.done:
+            self._without_races()
+        for number, example in list(enumerate(steps))[self.done :]:
             work = work_of(self.op, example)
-            if number and self._remaining() < took * work / before:
+            if number and self._remaining() < pace.seconds(work):
                 self.left = OVER
                 break
             if number and bytes_of(self.op, example) > REFERENCE_BYTES:
@@ -195,9 +226,10 @@ class Climb:
                 break
             start = time.perf_counter()
             self._step(example, self._own, first=number == 0)
-            took, before, reached = time.perf_counter() - start, work, number
+            pace.saw(work, time.perf_counter() - start)
+            self.done = number + 1
         if self.left and self.runner.timed and self.runner.device != CPU:
-            self._beside_another([e for e in steps[reached + 1 :] if bytes_of(self.op, e) <= DRAWN_BYTES], steps[-1])
+            self._beside_another([e for e in steps[self.done :] if bytes_of(self.op, e) <= DRAWN_BYTES], steps[-1])
 
     def _beside_another(self, able: Sequence[Mapping[str, Any]], whole: Mapping[str, Any]) -> None:
         """One step at the largest of these sizes, held to the simplest other variant on the device."""
@@ -211,21 +243,32 @@ class Climb:
         """Outputs and gradients at these sizes; of a reference, its derivative too where it is the first step."""
         case = make_case(self.op, example, self.task.seed, 1)
         self.at = as_shape(self.op, example)
-        if why := self._trial(case, self.task.dtype, "forward").why_not():
+        self.tell(f"at {self.at}")
+        fed = self._trial(case, self.task.dtype, "forward")
+        why, pieces = fed.why_not(), at_once(fed) if self.task.decode else 0
+        if why and not pieces:
             if self.sizes or example != self.task.example:
                 return  # fewer rows than the variant takes
             raise Left(why)
-        for mode in modes_of(self.op, self.variant):
+        for mode in () if why else modes_of(self.op, self.variant):
             self.log.case, self.log.dtype = case.label, self.task.dtype
             with self.log.caught("forward"):
                 at_size(self.log, trial(case, mode))
             if first and isinstance(self.variant, Reference) and "f64" in self.variant.dtypes:
                 self.log.dtype = "f64"
                 check_gradient(self.log, self._trial(case, "f64", mode))
+        if pieces:
+            self.log.case, self.log.dtype = case.label, self.task.dtype
+            fed.at_once = pieces if why else 0
+            check_decode(self.log, fed)
+        self._without_races()
+        self._passed(fed.dims)
+
+    def _without_races(self) -> None:
+        """Run the simulator fast: races showed in the first step."""
         if isinstance(self.runner, SimRunner):
-            self.runner.strict = False  # races showed in the first step
+            self.runner.strict = False
             self.runner.held.clear()
-        self._passed(case)
 
     def _own(self, case: Case, mode: str) -> Trial:
         return self._trial(case, self.task.dtype, mode)
@@ -241,8 +284,8 @@ class Climb:
         asked = dict(self.task.config or {})
         return [asked] if asked in candidates else candidates[:1]
 
-    def _passed(self, case: Case) -> None:
-        self.sizes = largest([self.sizes, sizes_of(self.op, case.dims)])
+    def _passed(self, dims: Mapping[str, Any]) -> None:
+        self.sizes = largest([self.sizes, sizes_of(self.op, dims)])
         self.report(self._found())
 
     def _remaining(self) -> float:
@@ -264,6 +307,23 @@ class Climb:
         if self.task.config is not None:
             trial.configs = self._tiles(trial.configs)
         return trial
+
+
+class Pace:
+    """How long steps take: the first one's time says little of the next, since kernels are compiled in it."""
+
+    def __init__(self, device: str) -> None:
+        self.device, self.steps = device, list[tuple[float, float]]()
+
+    def saw(self, work: float, seconds: float) -> None:
+        self.steps.append((work, seconds))
+
+    def seconds(self, work: float) -> float:
+        """Of a step of so many FLOPs: by the last step, or at first by what the device is known for."""
+        if len(self.steps) < 2:
+            return OVERHEAD[self.device] + ROUNDS * work / RATES[self.device]
+        before, took = self.steps[-1]
+        return OVERHEAD[self.device] + max(0.0, took - OVERHEAD[self.device]) * work / before
 
 
 class Beside(Trial):
@@ -392,7 +452,7 @@ def work_of(op: Op, example: Mapping[str, Any]) -> float:
 
 def estimate(op: Op, example: Mapping[str, Any], device: str) -> float:
     """Seconds that a check at these sizes may take, all its steps together."""
-    return OVERHEAD + ROUNDS * work_of(op, example) / RATES[device]
+    return OVERHEAD[device] + ROUNDS * work_of(op, example) / RATES[device]
 
 
 def share(remaining: float, waiting: Sequence[tuple[Op, Mapping[str, Any]]], device: str, least: float) -> float:
@@ -400,6 +460,15 @@ def share(remaining: float, waiting: Sequence[tuple[Op, Mapping[str, Any]]], dev
     and twice its part, since most take less."""
     parts = [estimate(op, next(steps_of(op, example)), device) for op, example in waiting]
     return min(remaining, max(least, 2 * remaining * parts[0] / sum(parts)))
+
+
+def rounds(count: int, found: Mapping[int, Found]) -> Iterator[list[int]]:
+    """The numbers of all items, then of those for which the time was over, as long as they get anywhere."""
+    yield list(range(count))
+    before: dict[int, int] = {}
+    while again := [n for n, f in found.items() if f.passed and f.left == OVER and f.done > before.get(n, -1)]:
+        before = {n: found[n].done for n in again}
+        yield sorted(again)
 
 
 def elements_of(case: Case) -> int:

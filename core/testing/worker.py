@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any
@@ -28,7 +29,7 @@ from core.registry import Registry
 from core.testing.check import RUNNERS
 from core.testing.devices import DeviceRunner
 from core.testing.runner import Runner
-from core.testing.sizes import OVER, Found, Left, Task, check_sizes
+from core.testing.sizes import OVER, Found, Left, Task, Tell, check_sizes
 from core.threads import THREADS
 from core.verdicts import Verdicts
 
@@ -66,9 +67,9 @@ class Checker:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._end()
 
-    def check(self, task: Task, seconds: float) -> Found:
-        """The outcome of a task within `seconds`, the start of a child included. Raises DeviceError for a child that
-        does not start."""
+    def check(self, task: Task, seconds: float, tell: Tell = lambda text: None) -> Found:
+        """The outcome of a task within `seconds`, the start of a child included. `tell` gets what is being done. Raises
+        DeviceError for a child that does not start."""
         began, doing = time.monotonic(), ""
         end = began + seconds
         link = self._started()
@@ -87,6 +88,8 @@ class Checker:
                 kind, value = link.recv()
                 if kind == "launching":
                     hung, doing = time.monotonic() + self.launch, value
+                elif kind == "doing":
+                    tell(value)
                 elif kind == "launched":
                     hung, doing = math.inf, ""
                 elif kind == "reached":
@@ -164,8 +167,8 @@ class Here:
     def __init__(self, device: str, registry: Registry) -> None:
         self.registry, self.runner = registry, RUNNERS[device](registry)
 
-    def check(self, task: Task, seconds: float) -> Found:
-        return check_sizes(replace(task, seconds=SOON * seconds), self.registry, self.runner)
+    def check(self, task: Task, seconds: float, tell: Tell = lambda text: None) -> Found:
+        return check_sizes(replace(task, seconds=SOON * seconds), self.registry, self.runner, tell=tell)
 
 
 # --- the child -----------------------------------------------------------------------------------------------------
@@ -194,8 +197,13 @@ def serve(link: Connection, place: Place) -> None:
             task = link.recv()
             current = runner if runner.timed else make(registry)  # the simulator's holds outcomes
             avoid_failed(current, Verdicts(registry), task.dtype)
-            found = check_sizes(task, registry, watch(current, link), lambda reached: link.send(("reached", reached)))
+            watched = watch(current, link)
+            found = check_sizes(task, registry, watched, *(partial(send, link, kind) for kind in ("reached", "doing")))
             link.send(("done", found))
+
+
+def send(link: Connection, kind: str, value: Any) -> None:
+    link.send((kind, value))
 
 
 def avoid_failed(runner: Runner, verdicts: Verdicts, dtype: str) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from core.config import RunConfig
@@ -27,6 +27,7 @@ from core.train.report import duration
 from core.verdicts import Verdict, Verdicts, chip_of, label, place_of, ships
 
 if TYPE_CHECKING:
+    from core.testing.sizes import Found
     from core.testing.worker import Checker, Here
 
 CONTACT, CHECK = "first_contact", "check"  # keys of [train]
@@ -120,43 +121,48 @@ class Precheck:
 
     def _round(self, checker: Checker | Here, key: str, needs: list[Need]) -> list[Need]:
         """Check needs one after another; those that failed."""
-        from core.testing.sizes import share
+        from core.testing.sizes import rounds, share
 
         bound = bound_of(self.config, key)
         self._announce(key, needs, bound)
         end = self.ends.setdefault(key, time.monotonic() + bound)
         fresh = {(n.op.name, n.variant.name) for n in needs if self._first_look(n)}
-        fell: list[Need] = []
-        for number, need in enumerate(needs):
-            self.done.add(need.key)
-            name = (need.op.name, need.variant.name)
-            if any(f.name == need.name for f in fell):
-                continue
-            remaining = end - time.monotonic()
-            if remaining < LEAST:
-                self.left[need.name] = "the time was over"
-                continue
-            self.display.status(f"checking {need.name}, {number + 1} of {len(needs)}")
-            seconds = share(remaining, [(n.op, n.example) for n in needs[number:]], self.config.device, LEAST)
-            try:
-                failed = self._one(checker, need, name in fresh, seconds)
-            except DeviceError as error:  # of the child's start: the run needs none
-                self.left |= dict.fromkeys((n.name for n in needs[number:]), error.message)
-                self.display.line(f"  {error.message}")
-                break
-            fell += [need] if failed else []
-            fresh.discard(name)
-        return fell
+        found: dict[int, Found] = {}
+        self.done |= {need.key for need in needs}
+        for numbers in rounds(len(needs), found):
+            for place, number in enumerate(numbers):
+                need, remaining = needs[number], end - time.monotonic()
+                name = (need.op.name, need.variant.name)
+                if any(not found[n].passed for n in found if needs[n].name == need.name):
+                    continue
+                if remaining < LEAST:
+                    self.left[need.name] = "the time was over"
+                    continue
+                waiting = [(needs[n].op, needs[n].example) for n in numbers[place:]]
+                seconds = share(remaining, waiting, self.config.device, LEAST)
+                doing = f"checking {need.name}, {place + 1} of {len(numbers)}"
+                try:
+                    found[number] = self._one(checker, need, name in fresh, seconds, found.get(number), doing)
+                except DeviceError as error:  # of the child's start: the run needs none
+                    self.left |= dict.fromkeys((needs[n].name for n in numbers[place:]), error.message)
+                    self.display.line(f"  {error.message}")
+                    return [needs[n] for n, f in found.items() if not f.passed]
+                fresh.discard(name)
+        return [needs[n] for n, f in found.items() if not f.passed]
 
     def _first_look(self, need: Need) -> bool:
         return self.verdicts.at(need.variant, self.place, need.dtype) is None
 
-    def _one(self, checker: Checker | Here, need: Need, examples: bool, seconds: float) -> bool:
-        """Check one need, say what came out, keep it; whether it failed."""
-        from core.testing.sizes import Task
+    def _one(
+        self, checker: Checker | Here, need: Need, examples: bool, seconds: float, before: Found | None, doing: str
+    ) -> Found:
+        """Check one need, or continue its check; say what came out, and keep it."""
+        from core.testing.sizes import task_of
 
-        task = Task(need.op.name, need.variant.name, need.dtype, need.example, need.config, examples=examples)
-        found = checker.check(task, seconds)
+        self.display.status(doing)
+        task = replace(task_of(need, examples), done=before.done if before else 0)
+        found = checker.check(task, seconds, lambda text: self.display.status(f"{doing}: {text}"))
+        found = before.with_more(found) if before else found
         chip = chip_of(self.engine.device)
         verdict = found.verdict(self.config.device, chip, need.dtype, [label(need.sizes)])
         if verdict is not None:
@@ -166,7 +172,7 @@ class Precheck:
         elif found.left:
             self.left[need.name] = found.left
         self.display.line(f"  {need.name}: {outcome(need, verdict, found.left)} ({found.seconds:.1f} s)")
-        return not found.passed
+        return found
 
     def _announce(self, key: str, needs: list[Need], bound: float) -> None:
         from core.testing.sizes import estimate
