@@ -426,7 +426,7 @@ TWICE = """extern "C" __global__ void twice(float* y, const float* x, u64 n) {
     "ours, declared, says",
     [
         (False, {}, ""),
-        (True, {}, "refused (1 of 2)"),
+        (True, {}, "double.kernel: refused"),
         (True, {"y[n] = 0;": "tensors are shorter"}, ""),
         (True, {"y[n] = 0;": "tensors are shorter", "y[n] = 1;": "gone"}, "line that is no gap: y[n] = 1;"),
     ],
