@@ -7,11 +7,13 @@ mean is for the caller to check.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import math
 import os
 import stat
+from collections.abc import Callable, Iterator
 from io import BufferedReader
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,6 +22,48 @@ if TYPE_CHECKING:
 
 LONGEST_LOG = 1 << 31  # bytes of a run's metrics: eight million steps
 MOST = 64 << 20  # bytes: the largest that we know, a vocabulary of 250,000 tokens as JSON, has a quarter of it
+
+WAYS_OUT = {  # errno -> what to do about it
+    errno.EACCES: "check its rights",
+    errno.EPERM: "check its rights",
+    errno.EIO: "the disk reports errors: look after it, or use another one",
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "your quota on that disk is used up: make room",
+    errno.EFBIG: "a file may not become so large here: see `ulimit -f`",
+    errno.EROFS: "the disk is mounted read-only: use another one",
+    errno.EMFILE: "too many files are open: raise `ulimit -n`",
+    errno.ENFILE: "too many files are open on this machine: end other programs",
+    errno.ENOENT: "check the path, or put it back",
+    errno.ENOMEM: "end other programs, or raise `ulimit -v`",
+    errno.EAGAIN: "end other programs, or raise `ulimit -u`",
+}
+
+
+def way_out(error: OSError) -> str:
+    """What to do about a refusal of the system, as an error's hint."""
+    return WAYS_OUT.get(error.errno or 0, "check the path and its disk")
+
+
+@contextlib.contextmanager
+def reads(kind: Callable[..., Exception], path: str | os.PathLike[str]) -> Iterator[None]:
+    """An OSError of the block as an error of `kind`, a CoreError: the file, `path` where the system names none, why it
+    cannot be read, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename if isinstance(error.filename, str | os.PathLike) else path
+        raise kind(f"{where}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
+
+
+@contextlib.contextmanager
+def named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """An OSError of the block has a file's name: what reads, writes or syncs an open file gives none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or isinstance(error.filename, int):
+            error.filename = os.fspath(path)
+        raise
 
 
 def open_file(path: str | os.PathLike[str]) -> BufferedReader:
@@ -37,7 +81,7 @@ def open_file(path: str | os.PathLike[str]) -> BufferedReader:
 
 def read_whole(path: str | os.PathLike[str], most: int = MOST) -> bytes:
     """The contents of a regular file of at most `most` bytes. OSError, with a `strerror`, for anything else."""
-    with open_file(path) as file:
+    with named(path), open_file(path) as file:
         data = file.read(most + 1)  # what the system says of a size may not be true, as under /proc
     if len(data) > most:
         raise OSError(errno.EFBIG, f"larger than {most:,} bytes")
@@ -49,7 +93,7 @@ def read_array(path: str | os.PathLike[str], dtype: Any, start: int, shape: tupl
     of it would end the process."""
     import numpy as np  # not for `core --help`
 
-    with open_file(path) as file:
+    with named(path), open_file(path) as file:
         file.seek(start)
         found = np.fromfile(file, dtype, math.prod(shape))
     if found.size < math.prod(shape):

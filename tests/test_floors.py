@@ -40,6 +40,7 @@ FLOORS = (
     ("train",),
     ("api",),
     ("cli",),
+    ("__main__",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 

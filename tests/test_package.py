@@ -104,7 +104,7 @@ def test_the_wheel_has_the_command_the_licence_and_the_marker_of_types(wheel: Pa
     archive = zipfile.ZipFile(wheel)
     names = archive.namelist()
     (entry_points,) = [n for n in names if n.endswith("entry_points.txt")]
-    assert "core = core.cli:main" in archive.read(entry_points).decode()
+    assert "core = core.__main__:main" in archive.read(entry_points).decode()
     assert "core/py.typed" in names
     assert any(n.endswith("licenses/LICENSE") for n in names)
 

@@ -24,6 +24,7 @@ import click
 
 from core import __version__, signals, terminal, variables
 from core.errors import LONGEST_WORDS, BuildError, CoreError, DeviceError, UsageError, did_you_mean, words_of
+from core.outside import way_out
 
 if TYPE_CHECKING:
     from core.registry import Registry
@@ -53,6 +54,8 @@ VERBS = {
 }
 
 BUG, INTERRUPTED = 70, 130
+NO_THREAD = "can't start new thread"
+OUR_MISTAKES = (None, errno.EBADF, errno.EINVAL, errno.EFAULT, errno.ENOTSOCK)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LAST_FRAMES = 3  # of a bug's traceback that are shown; all of it goes to a file
 
@@ -189,9 +192,9 @@ def run(args: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # while flushing
         return reader_gone()
     except OSError as error:
-        return disk_full(error) if error.errno in FULL else bug(error)
+        return disk_full(error) if error.errno in FULL else unexpected(error)
     except Exception as error:
-        return bug(error)
+        return unexpected(error)
     return result if isinstance(result, int) else 0
 
 
@@ -226,6 +229,33 @@ def disk_full(error: OSError) -> int:
     reader_gone()
     what = error.filename or "the output"
     return expected(UsageError(f"{what} cannot be written: {error.strerror}", hint="make room on that disk"))
+
+
+def unexpected(error: Exception) -> int:
+    """An exception that no caller took: the machine's refusal, in a sentence, or a bug."""
+    from core.loader import blamed
+
+    with contextlib.suppress(ImportError, OSError):
+        if blamed(error):
+            return bug(error)
+    refusal = refused(error)
+    return expected(refusal) if refusal is not None else bug(error)
+
+
+def refused(error: Exception) -> CoreError | None:
+    """What the operating system refused, as an expected error; None for what no system did."""
+    if isinstance(error, OSError) and error.errno not in OUR_MISTAKES:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        what = error.filename or f"a file that {Path(frame.filename).name}:{frame.lineno} reads or writes"
+        return UsageError(f"{what}: {error.strerror or error}", hint=way_out(error))
+    if isinstance(error, ImportError):
+        return BuildError(
+            f"a part of the program cannot be loaded: {words_of(error)}",
+            hint="look after the disk, or install corelm again; `core doctor` looks for what is missing",
+        )
+    if isinstance(error, RuntimeError) and NO_THREAD in str(error):
+        return DeviceError(f"the system starts no more threads: {error}", hint="raise `ulimit -u`, or end programs")
+    return None
 
 
 def bug(error: Exception) -> int:

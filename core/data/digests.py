@@ -17,7 +17,7 @@ from pathlib import Path
 
 from core import signals
 from core.cache import cache_folder, keep_newest, read_json, try_write
-from core.outside import open_file
+from core.outside import named, open_file
 
 BLOCK = 1 << 20  # bytes that have a digest of their own
 WORTH_REMEMBERING = 1 << 18  # bytes of a file: a smaller one is hashed again in less time than an entry takes to read
@@ -43,7 +43,7 @@ def mark_of(path: str | os.PathLike[str] | int) -> list[int]:
 def read_digests(path: Path) -> Digests:
     """The digests of a file's contents, read now. OSError as it comes."""
     whole, blocks = hashlib.sha256(), []
-    with open_file(path) as file:
+    with named(path), open_file(path) as file:
         while block := file.read(BLOCK):
             signals.check()
             whole.update(block)

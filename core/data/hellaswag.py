@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import DataError
-from core.outside import open_file, read_array
+from core.outside import open_file, read_array, way_out
 
 MAGIC, VERSION = 20240522, 1
 HEADER_BYTES = 1024
@@ -45,7 +45,7 @@ class HellaSwag:
                 raw = file.read(HEADER_BYTES)
             size = path.stat().st_size - HEADER_BYTES
         except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+            raise DataError(f"{path}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
         if len(raw) < HEADER_BYTES:
             raise DataError(f"{path}: {len(raw)} bytes, too short for a header of {HEADER_BYTES}")
         header = np.frombuffer(raw, "<i4")

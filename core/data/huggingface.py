@@ -17,7 +17,7 @@ from core.data.gpt2 import HASH
 from core.data.library import LibraryTokenizer
 from core.data.tokenizer import END_OF_TEXT, Tokenizer, byte_letters
 from core.errors import DataError, UsageError, words_of
-from core.outside import parse_json, read_whole
+from core.outside import parse_json, read_whole, way_out
 
 FILE, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 SPECIAL = "special_tokens_map.json"  # where older folders name special tokens
@@ -138,7 +138,7 @@ def read_file(path: Path) -> Tokenizer | None:
         document = read_whole(path).decode()
         tokens = _tokens(parse_json(document, unique=True))
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path}: not a file of the tokenizers library, or damaged: {words_of(error)}",

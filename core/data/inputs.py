@@ -16,6 +16,7 @@ from core.data.builtin import builtin_documents
 from core.data.shards import FORMATS, OTHER_MAGIC, Shard, magic_of, open_shard, verify_shard
 from core.data.text import WHOLE, Document, Reading, folder_files, text_document
 from core.errors import DataError, UsageError, did_you_mean, raise_all
+from core.outside import way_out
 
 BUILTIN = "builtin"
 LONGEST_NAME = 255  # bytes: what file systems allow
@@ -51,7 +52,7 @@ def resolve(items: Sequence[str], part: str, where: str, notes: list[str], readi
             except DataError as error:
                 problems.append(str(error))
             except OSError as error:
-                problems.append(f"{path}: cannot be read: {error.strerror or error}")
+                problems.append(f"{path}: cannot be read: {error.strerror or error}\n  hint: {way_out(error)}")
     raise_all(problems, DataError)
     return inputs
 

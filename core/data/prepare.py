@@ -26,6 +26,7 @@ from core.data.source import TokenSource
 from core.data.text import Document, Progress, Reading, corpus_digest, tokenise
 from core.data.tokenizer import Tokenizer
 from core.errors import DataError
+from core.outside import reads
 
 VERSION = 2  # of how text becomes cached tokens
 
@@ -61,6 +62,7 @@ class Data:
         return {"train": self.train.describe(), "val": self.val.describe() if self.val else None}
 
 
+@reads(DataError, "the training data")
 def open_data(
     data: DataConfig,
     *,

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from core.data.tokenizer import SCORED_FORMAT, Tokenizer, without_surrogates
 from core.errors import DataError
-from core.outside import read_whole
+from core.outside import read_whole, way_out
 
 KIND, FILE = "scored", "tokenizer.bin"
 BEGIN, BYTES = 1, 3  # the id that a text begins with, and that of byte 0
@@ -143,7 +143,7 @@ def read_file(path: Path, count: int) -> ScoredTokenizer:
     try:
         raw = read_whole(path)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
     pieces: list[bytes] = []
     scores: list[float] = []
     at = 4

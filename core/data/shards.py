@@ -9,10 +9,10 @@ asked for. Beside a shard that `core data prepare` wrote are `<shard>.sha256` (a
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from core.data.digests import BLOCK, Blocks, Digests, file_digests, mark_of, read_digests
 from core.errors import DataError
-from core.outside import open_file, parse_json, read_whole
+from core.outside import named, open_file, parse_json, read_whole, reads
 
 Tokens = NDArray[np.unsignedinteger[Any]]
 
@@ -95,9 +95,9 @@ class Shard:
     def describe(self) -> dict[str, Any]:
         """What a resume compares: size and contents, wherever the shard lies."""
         size = self.count * self.format.dtype.itemsize
-        with self.reader() as reader:
+        with self.reader() as reader, reads(DataError, self.path):
             quick = quick_hash(size, lambda at: reader.bytes_at(HEADER_BYTES + at, SAMPLE_BYTES))
-        whole = file_digests(self.path).sha256
+            whole = file_digests(self.path).sha256
         return {"file": self.path.name, "tokens": self.count, "bytes": size, "hash": quick, "sha256": whole}
 
 
@@ -110,12 +110,10 @@ class Reader:
     def __init__(self, shard: Shard, blocks: Blocks | None) -> None:
         self.shard = shard
         self._blocks = blocks
-        try:
+        with reads(DataError, shard.path):
             self._file = shard.path.open("rb", buffering=0)
-        except OSError as error:
-            many = "too many files are open: raise `ulimit -n`" if error.errno == errno.EMFILE else "check its rights"
-            raise DataError(f"{shard.path}: cannot be opened: {error.strerror or error}", hint=many) from None
-        self.mark = mark_of(self._file.fileno())
+            with named(shard.path):
+                self.mark = mark_of(self._file.fileno())
 
     def __len__(self) -> int:
         return self.shard.count
@@ -125,11 +123,8 @@ class Reader:
         stop = max(start, stop)
         dtype = self.shard.format.dtype
         first, last = self.shard.byte_offset(start), self.shard.byte_offset(stop)
-        try:
-            bad = self._blocks.check(self.bytes_at, first, last) if self._blocks is not None and stop > start else None
-            raw = self.bytes_at(first, last - first)
-        except OSError as error:
-            raise DataError(f"{self.shard.path}: cannot be read: {error.strerror or error}") from None
+        bad = self._blocks.check(self.bytes_at, first, last) if self._blocks is not None and stop > start else None
+        raw = self.bytes_at(first, last - first)
         if len(raw) < last - first:
             size = os.fstat(self._file.fileno()).st_size
             raise DataError(
@@ -146,12 +141,13 @@ class Reader:
         return np.frombuffer(raw, dtype)
 
     def bytes_at(self, start: int, count: int) -> bytes:
-        """Up to `count` bytes of the file from `start`; fewer at its end. OSError as it comes."""
-        self._file.seek(start)
+        """Up to `count` bytes of the file from `start`; fewer at its end. DataError where it cannot be read."""
         parts, have = [], 0
-        while have < count and (part := self._file.read(count - have)):
-            parts.append(part)
-            have += len(part)
+        with reads(DataError, self.shard.path):
+            self._file.seek(start)
+            while have < count and (part := self._file.read(count - have)):
+                parts.append(part)
+                have += len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def close(self) -> None:
@@ -223,22 +219,17 @@ def magic_of(path: Path) -> int | None:
 
 def open_shard(path: Path) -> Shard:
     """Check a shard's header against its size. DataError names the file, what was expected and what is there."""
-    if path.is_dir():
-        raise DataError(
-            f"{path}: expected a token shard, got a folder", hint=f'write "{path}/*.bin" for the shards in it'
-        )
-    if path.exists() and not path.is_file():
-        raise DataError(
-            f"{path}: expected a token shard, got a pipe or a device", hint="shards are mapped: save it first"
-        )
-    try:
-        size = path.stat().st_size
+    with reads(DataError, path):
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise DataError(
+                f"{path}: expected a token shard, got a folder", hint=f'write "{path}/*.bin" for the shards in it'
+            )
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{path}: expected a token shard, got a pipe or a device", hint="save it in a file first")
+        size = status.st_size
         with open_file(path) as file:
             raw = file.read(HEADER_BYTES)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read: {error.strerror or error}", hint="check the path and its rights"
-        ) from None
     if len(raw) < HEADER_BYTES:
         raise DataError(
             f"{path}: expected a header of {HEADER_BYTES} bytes, the file has {size}", hint="fetch or write it again"

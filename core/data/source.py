@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from core.data.digests import Blocks, file_digests, mark_of
 from core.data.shards import InMemory, Piece, Reader, Shard, Tokens, open_shard
 from core.errors import DataError
+from core.outside import reads
 
 Ids = NDArray[np.int32]
 Batch = tuple[Ids, Ids]
@@ -141,12 +142,10 @@ class TokenSource:
         for number, mark in list(self._marks.items()):
             piece = self.pieces[number]
             assert isinstance(piece, Shard)
-            try:
+            with reads(DataError, piece.path):
                 if mark_of(piece.path) == mark:
                     continue
                 same = file_digests(piece.path).sha256 == self._sha256[number]
-            except OSError as error:
-                raise DataError(f"{piece.path}: cannot be read: {error.strerror or error}") from None
             if not same:
                 raise DataError(
                     f"{piece.path}: changed while the run reads it: another sha256 than when it was first read",
@@ -164,7 +163,8 @@ class TokenSource:
             while len(self._opened) >= most_open():
                 self._opened.popitem(last=False)[1].close()
             if number not in self._blocks:
-                digests = piece.digests()
+                with reads(DataError, piece.path):
+                    digests = piece.digests()
                 self._blocks[number], self._sha256[number] = Blocks(digests.blocks), digests.sha256
             reader = piece.reader(self._blocks[number])
             self._marks.setdefault(number, reader.mark)

@@ -30,7 +30,7 @@ from core import signals
 from core.data.digests import file_sha256
 from core.data.tokenizer import Tokenizer
 from core.errors import DataError, did_you_mean
-from core.outside import open_file, parse_json
+from core.outside import open_file, parse_json, reads
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -88,7 +88,7 @@ def text_document(path: Path, notes: list[str], reading: Reading = WHOLE) -> Doc
         raise DataError(
             f"{path}: expected a file, got something else (a pipe, a device, a dangling link)", hint="leave it out"
         )
-    try:
+    with reads(DataError, path):
         size, digest = path.stat().st_size, file_sha256(path)
         if path.suffix.lower() in LINES:
             field = reading.field or _no_field(path)
@@ -97,10 +97,6 @@ def text_document(path: Path, notes: list[str], reading: Reading = WHOLE) -> Doc
             cut = reading.separator
             return Document(str(path), size, f"{digest} {cut}", lambda: _between(path, cut, notes), each=True)
         return Document(str(path), size, digest, lambda: read_blocks(path, notes))
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read: {error.strerror or error}", hint="check the path and its rights"
-        ) from None
 
 
 def folder_files(folder: Path) -> list[Path]:
@@ -121,12 +117,8 @@ def folder_files(folder: Path) -> list[Path]:
 
 def read_blocks(path: Path, notes: list[str]) -> Iterator[str]:
     """A file's text in blocks of about a megabyte."""
-    try:
+    with reads(DataError, path):
         yield from _read_blocks(path, notes)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read: {error.strerror or error}", hint="check the disk and the rights"
-        ) from None
 
 
 def _read_blocks(path: Path, notes: list[str]) -> Iterator[str]:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from core.errors import DataError
-from core.outside import parse_json, read_whole
+from core.outside import parse_json, read_whole, reads
 from core.signals import endable
 
 if TYPE_CHECKING:
@@ -232,12 +232,8 @@ def validate_tokens(tokens: Sequence[bytes], name: str) -> None:
 
 def load_tokenizer(path: Path, kind: str = "bpe") -> Tokenizer:
     """A tokenizer from a file: our tokenizer.json, tiktoken's ranks (base64 and rank a line) or GPT-2's vocab.bpe."""
-    try:
+    with reads(DataError, path):
         raw = read_whole(path)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read: {error.strerror or error}", hint="check the path and its rights"
-        ) from None
     if raw.lstrip()[:1] == b"{":
         return Tokenizer.from_json(raw.decode("utf-8", "replace"), str(path))
     return Tokenizer(kind, read_merges(raw, path) if raw.startswith(b"#version") else read_ranks(raw, path), name=kind)

@@ -15,7 +15,6 @@ the checkpoint before it valid. Reading trusts nothing: hashes, headers, names, 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import warnings
@@ -32,7 +31,7 @@ from msgspec import Meta, Struct
 from core.errors import CheckpointError
 from core.interop import files
 from core.interop.tensors import THREADS, TensorFile, start_tensors
-from core.outside import read_whole
+from core.outside import named, read_whole, way_out
 from core.plan.describe import human
 
 Array = np.ndarray[Any, Any]
@@ -44,15 +43,6 @@ MODEL, OPTIMIZER, MODEL_TOML, TOKENIZER = "model.safetensors", "optimizer.safete
 STATE, MANIFEST, LATEST = "state.json", "manifest.json", "LATEST"
 REQUIRED = (MODEL, OPTIMIZER, MODEL_TOML, STATE)
 METADATA = {"format": "corelm"}  # of the safetensors files
-
-# What to do when the disk refuses, by errno.
-HINTS = {
-    errno.ENOSPC: "make room on that disk",
-    errno.EDQUOT: "your quota on that disk is used up: make room",
-    errno.EFBIG: "a file may not become so large here: see `ulimit -f`",
-    errno.EIO: "the disk reports errors: look after it, or put the run on another one",
-    errno.EROFS: "the disk is mounted read-only",
-}
 
 
 class CheckpointWarning(UserWarning):
@@ -218,10 +208,9 @@ def save(checkpoints: Path, step: int, contents: Contents) -> Path:
     except OSError as error:
         with contextlib.suppress(OSError):
             files.remove_tree(staged)
-        what = HINTS.get(error.errno or 0, "make room or fix the folder")
         raise CheckpointError(
             f"{target}: cannot be saved: {error.strerror or error}",
-            hint=f"earlier checkpoints are as they were; {what}, then go on with --resume",
+            hint=f"earlier checkpoints are as they were; {way_out(error)}, then go on with --resume",
         ) from error
     return target
 
@@ -295,8 +284,11 @@ def retain(checkpoints: Path, newest: int, keep_last: int, keep_every: int, best
     nothing is removed. Later ones than `newest` are another history's (a resume that fell back) and go when their turn
     comes.
     """
-    found = [s for s in steps(checkpoints) if s <= newest]
-    whole = [s for s in found if _whole(checkpoints / folder_name(s))][: max(1, keep_last)]
+    try:
+        found = [s for s in steps(checkpoints) if s <= newest]
+        whole = [s for s in found if _whole(checkpoints / folder_name(s))][: max(1, keep_last)]
+    except OSError as error:
+        return [f"{error.filename or checkpoints}: {error.strerror or error}: no older checkpoint was removed"]
     if newest not in whole:
         return []
     problems = []
@@ -418,6 +410,14 @@ def find(path: Path) -> Checkpoint:
 
 def load(path: Path) -> Checkpoint:
     """Read and verify one checkpoint. CheckpointError names the file and what is wrong with it."""
+    try:
+        return _load(path)
+    except OSError as error:
+        where = error.filename or path
+        raise CheckpointError(f"{where}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
+
+
+def _load(path: Path) -> Checkpoint:
     manifest = _read(path / MANIFEST, Manifest)
     _check_sizes(path, manifest)
     _check_hashes(path, manifest)
@@ -454,7 +454,7 @@ def _read(path: Path, kind: type[Kind]) -> Kind:
             )
         return msgspec.json.decode(raw, type=kind)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged: {error}") from None
 
@@ -489,7 +489,5 @@ def _check_hashes(path: Path, manifest: Manifest) -> None:
 
 
 def _sha256(path: Path) -> str:
-    try:
+    with named(path):
         return files.sha256(path)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from core.outside import open_file
+from core.outside import named, open_file
 
 
 def _nothing(call: str, path: Path) -> None:
@@ -37,14 +37,16 @@ def write(file: BinaryIO, path: Path, data: bytes | memoryview) -> None:
     """All of `data`: an unbuffered write may take less than it is given, and a disk may be full in between."""
     POINT("write", path)
     rest = memoryview(data)
-    while rest.nbytes:
-        rest = rest[file.write(rest) :]
+    with named(path):
+        while rest.nbytes:
+            rest = rest[file.write(rest) :]
 
 
 def sync(file: BinaryIO, path: Path) -> None:
     """Bring a file's contents to the disk, so that a rename cannot overtake them."""
     POINT("sync", path)
-    os.fsync(file.fileno())
+    with named(path):
+        os.fsync(file.fileno())
 
 
 def sync_folder(path: Path) -> None:
@@ -52,11 +54,12 @@ def sync_folder(path: Path) -> None:
     POINT("sync_folder", path)
     if os.name == "nt":
         return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with named(path):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def make_folder(path: Path) -> None:

@@ -36,7 +36,7 @@ from core.interop.foreign import (
 )
 from core.interop.huggingface_config import CONFIG, TABLE, listed, matches, read_config, sizes
 from core.interop.tensors import TensorFile
-from core.outside import parse_json, read_whole
+from core.outside import parse_json, read_whole, way_out
 from core.registry import Registry
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -78,7 +78,7 @@ def _read_json(path: Path, most: int = LONGEST_CONFIG) -> dict[str, Any]:
     try:
         value = parse_json(read_whole(path, most), unique=True)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
     except ValueError as error:
         raise CheckpointError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(value, dict):

@@ -31,6 +31,7 @@ from core.interop.foreign import (
     name_pattern,
     with_length,
 )
+from core.outside import way_out
 from core.registry import Registry
 
 TABLE = "llama2c"
@@ -88,7 +89,7 @@ def open_file(path: Path) -> ModelFile:
         with outside.open_file(path) as file:
             raw, size = file.read(HEADER), path.stat().st_size
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
     if len(raw) < 4 * NUMBERS:
         raise CheckpointError(f"{path}: {size} bytes, too short for llama2.c's header")
     first = int(np.frombuffer(raw[:4], "<u4")[0])

@@ -30,6 +30,7 @@ from core.interop.foreign import (
     name_pattern,
     with_length,
 )
+from core.outside import way_out
 from core.registry import Registry
 
 TABLE = "llmc"
@@ -72,7 +73,7 @@ def open_file(path: Path) -> ModelFile:
         with outside.open_file(path) as file:
             data, size = file.read(BYTES), path.stat().st_size
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
     if len(data) < BYTES:
         raise CheckpointError(f"{path}: {size} bytes, too short for llm.c's header of {BYTES}")
     header = tuple(int(n) for n in np.frombuffer(data, "<i4"))

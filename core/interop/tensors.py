@@ -24,7 +24,7 @@ import numpy as np
 
 from core.errors import CheckpointError
 from core.interop import files
-from core.outside import open_file, read_array
+from core.outside import open_file, read_array, way_out
 
 Array = np.ndarray[Any, Any]
 
@@ -188,7 +188,9 @@ class TensorFile(Mapping[str, Array]):
                     raise self._bad(f"its header has {length:,} bytes; at most {LONGEST_HEADER:,} are read")
                 text = file.read(length)
         except OSError as error:
-            raise CheckpointError(f"{self.path}: cannot be read: {error.strerror or error}") from None
+            raise CheckpointError(
+                f"{self.path}: cannot be read: {error.strerror or error}", hint=way_out(error)
+            ) from None
         if (count := max(text.count(b"{"), text.count(b"[") // 2)) > MOST_TENSORS + 2:
             raise self._bad(f"its header describes {count:,} tensors or more; at most {MOST_TENSORS:,} are read")
         try:

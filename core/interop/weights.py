@@ -16,7 +16,7 @@ from core.interop import checkpoint, huggingface, llama2c, llmc
 from core.interop.foreign import Array
 from core.interop.generation import Generation, of_folder, of_ids, of_state
 from core.interop.huggingface_config import CONFIG
-from core.outside import open_file
+from core.outside import open_file, way_out
 from core.registry import Registry
 
 MODEL, CHECKPOINT, HUGGINGFACE, LLMC = "a model", "a checkpoint", "a Hugging Face folder", "an llm.c file"
@@ -79,7 +79,7 @@ def _file(path: Path) -> str:
         with open_file(path) as file:
             first = file.read(4)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
     if first.startswith(PICKLED):
         raise CheckpointError(
             f"{path}: a pickle or an archive of one, which runs code when it is read: never read here",

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from core.interop import files
+from core.outside import named
 
 
 def not_a_link(path: str, flags: int) -> int:
@@ -44,7 +45,8 @@ class Lines:
 
     def sync(self) -> None:
         """Bring them to the disk. Raises OSError."""
-        os.fsync(self._file.fileno())
+        with named(self.path):
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """After one more try."""

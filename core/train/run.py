@@ -31,7 +31,7 @@ import tomli
 import core
 from core.errors import CheckpointError, UsageError, did_you_mean
 from core.interop import checkpoint, files
-from core.outside import LONGEST_LOG, read_whole
+from core.outside import LONGEST_LOG, named, read_whole, way_out
 from core.train.lines import Lines, not_a_link
 
 RUNS = Path("runs")
@@ -142,8 +142,10 @@ class Run:
                 self._open[name] = Lines(self.path / name)
         except OSError as error:
             self.close()
+            what = f" ({error.filename})" if error.filename else ""
             raise UsageError(
-                f"{self.path}: cannot be written: {error.strerror or error}", hint="--out FOLDER puts the run elsewhere"
+                f"{self.path}: cannot be written: {error.strerror or error}{what}",
+                hint=f"{way_out(error)}; --out FOLDER puts the run elsewhere",
             ) from None
         except BaseException:
             self.close()
@@ -183,7 +185,7 @@ class Run:
         except OSError as error:
             raise CheckpointError(
                 f"{error.filename or self.path}: cannot be written: {error.strerror or error}; no step was done",
-                hint=checkpoint.HINTS.get(error.errno or 0, "make room, or fix the folder"),
+                hint=way_out(error),
             ) from None
 
     # --- what is appended ------------------------------------------------------------------------------------
@@ -246,7 +248,7 @@ def to_line(record: Mapping[str, Any]) -> str:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a .jsonl file that have a step; lines that are damaged are left out."""
     found = []
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError), named(path):
         for line in read_whole(path, LONGEST_LOG).split(b"\n") if path.is_file() else ():
             with contextlib.suppress(ValueError, RecursionError):
                 value = json.loads(line)
@@ -265,18 +267,21 @@ def take_lock(path: Path) -> io.FileIO:
     """
     mode = "r+b" if path.exists() else "w+b"
     file = io.FileIO(path, mode, opener=not_a_link)
+    owner = ""
     try:
-        _lock_file(file)
+        with named(path):
+            _lock_file(file)
     except OSError as error:
-        owner = file.read(4096).decode("utf-8", "replace").strip()
-        file.close()
+        with file, contextlib.suppress(OSError):
+            owner = file.read(4096).decode("utf-8", "replace").strip()
         if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
             raise
         raise InUse(
             f"{path.parent} is in use by {owner or 'another process'}", hint="let it end, or choose another --out"
         ) from None
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    with named(path):
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     return file
 
 
