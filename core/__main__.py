@@ -6,22 +6,26 @@ import sys
 
 
 def main() -> None:
-    """Run the command. A program whose own files cannot be read says so, in place of a traceback."""
+    """Run the command. What fails before errors can be printed (a file of the program that cannot be read, no
+    descriptor or thread for the signals) is one sentence, in place of a traceback."""
     try:
         from core import cli
-    except (ImportError, OSError) as error:
-        words = f"core: error: a part of the program cannot be loaded: {type(error).__name__}: {error}"
-        sys.exit(_told(f"{words}\n  hint: look after the disk, or install corelm again"))
-    cli.main()
+
+        cli.main()
+    except (ImportError, OSError, RuntimeError) as error:
+        _say(
+            f"core: error: the program cannot start: {type(error).__name__}: {error}\n"
+            "  hint: look after the disk, `ulimit -n` and `ulimit -u`, or install corelm again"
+        )
+        sys.exit(3)  # as for a plugin or a kernel that cannot be loaded
 
 
-def _told(text: str) -> int:
+def _say(text: str) -> None:
     try:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
     except (OSError, ValueError, AttributeError):
-        sys.stderr = None
-    return 3  # as a plugin or a kernel that cannot be loaded
+        sys.stderr = None  # type: ignore[assignment]
 
 
 if __name__ == "__main__":

@@ -50,7 +50,8 @@ def guard() -> None:
         if isinstance(stream, io.TextIOWrapper) and not isinstance(stream, Guarded):
             stream.flush()
             encoding, lines = stream.encoding, stream.line_buffering
-            guarded = Guarded(stream.detach(), encoding=encoding, errors="replace", line_buffering=lines)
+            guarded = Guarded(stream.buffer, encoding=encoding, errors="replace", line_buffering=lines)
+            stream.detach()  # after what may fail, so that an error can still be said
             setattr(sys, name, guarded)
             setattr(sys, f"__{name}__", guarded)
 

@@ -1,6 +1,7 @@
 """Make any operating-system call of a command fail, or kill the command there, and judge how it ends.
 
-    python tests/os_calls.py                       # every call of the start and the end of a run, every error: hours
+    python tests/os_calls.py                       # every call of a run from its first line to its end: an hour
+    python tests/os_calls.py --all-errors          # with every error that the call may give: hours
     python tests/os_calls.py --sample 40 --seed 1  # a spread sample
     python tests/os_calls.py --list                # the calls, numbered
 
@@ -91,6 +92,19 @@ CALLS = {  # number on x86-64 -> name, what its first arguments say, the errors 
 }
 MAPPINGS = {9: ("mmap", HANDLE, (errno.ENOMEM, errno.EACCES))}
 CALLS = {number: row for number, row in {**CALLS, **MAPPINGS}.items() if row[2]}
+CHANGING = {
+    "write",
+    "fsync",
+    "ftruncate",
+    "rename",
+    "mkdir",
+    "rmdir",
+    "link",
+    "unlink",
+    "openat",
+    "renameat",
+    "unlinkat",
+}
 DONE_ALL_THE_SAME = {"close"}  # the system closes the file whatever it answers
 ENTRY = "core/__main__"  # the file whose opening begins the count
 
@@ -279,11 +293,11 @@ def judge(template: Path, folder: Path, start: str, at: int, error: int) -> tupl
     """Do it at one call; "" when all is right, else what went wrong."""
     copied(template, folder, start)
     done = run(STARTS[start], folder, at, error)
-    wrong = _wrong_end(done, error)
-    if not wrong and done.code != 0:
+    wrong, again = _wrong_end(done, error), done
+    if not wrong and done.code != 0 and done.at is not None and (not error or done.at.name in CHANGING):
         again = run([*TRAIN, "--resume"], folder)
         wrong = "" if again.code == 0 else f"the second start: exit code {again.code}\n{again.said[-800:]}"
-    if not wrong and results(folder / "a") != results(folder / "whole"):
+    if not wrong and again.code == 0 and results(folder / "a") != results(folder / "whole"):
         wrong = f"other bits than the undisturbed run's\n{results(folder / 'a')}\n{results(folder / 'whole')}"
     shutil.rmtree(folder)
     return done.at, wrong
@@ -299,23 +313,36 @@ def _wrong_end(done: Ended, error: int) -> str:
         problems.append(f"exit code {done.code}")
     problems += [f'"{words}"' for words in ("Traceback", "bug of ours", "Exception ignored") if words in done.said]
     if done.code:
-        name = Path(done.at.path).name
+        names = _names_of(done.at.path)
         problems += [] if "core: error: " in done.said and "  hint: " in done.said else ["no error and hint"]
-        problems += [] if not name or name in done.said else [f"{name} is not named"]
+        problems += [] if not names or any(name in done.said for name in names) else [f"{names[0]} is not named"]
     return f"{', '.join(problems)}\n{done.said[-800:]}" if problems else ""
 
 
-def chosen(calls: Sequence[Call], every: int) -> list[tuple[Call, int]]:
-    """(call, error) of the first, the middle and the last of like calls of one file, a kill as error 0; of the
-    program's own files, one call in `every`."""
-    alike: dict[tuple[str, str], list[Call]] = {}
+def _names_of(path: str) -> list[str]:
+    """What an error may call a file: its name, or the folder that is written or removed as a whole."""
+    if not path or ":[" in path:  # a pipe, a socket
+        return []
+    found = [part for part in Path(path).parts if part not in ("/", "a", "cache", "checkpoints")]
+    steps = [part[part.index("step_") :][:13] for part in found if "step_" in part]
+    return [found[-1] if found else "", *steps] + (["cannot be saved"] if "LATEST" in path else []) if found else []
+
+
+def chosen(calls: Sequence[Call], every: int, all_errors: bool) -> list[tuple[Call, int]]:
+    """(call, error) of the first of like calls of each of the command's own files, of the program's files one call in
+    `every`: with each error or, in turn, with one of them. A kill, error 0, at calls that change something."""
+    alike: dict[tuple[str, str], Call] = {}
     for index, call in enumerate(calls):
         if not call.path.startswith(PROGRAM):
-            alike.setdefault((call.name, call.path), []).append(call)
+            alike.setdefault((call.name, call.path), call)
         elif index % every == 0:
-            alike[call.name, str(index)] = [call]
-    picked = {c.number: c for like in alike.values() for c in (like[0], like[len(like) // 2], like[-1])}
-    return [(call, error) for _, call in sorted(picked.items()) for error in (*call.errors, 0)]
+            alike[call.name, str(index)] = call
+    pairs = []
+    for turn, call in enumerate(alike.values()):
+        errors = call.errors if all_errors else call.errors[turn % len(call.errors) :][:1]
+        kills = call.name in CHANGING and not call.path.startswith(PROGRAM)
+        pairs += [(call, error) for error in (*errors, *([0] if kills else []))]
+    return pairs
 
 
 def main() -> int:
@@ -324,6 +351,9 @@ def main() -> int:
     options.add_argument("--every", type=int, default=100, metavar="N", help="one in N calls of the program's files")
     options.add_argument("--sample", type=int, default=0, metavar="N", help="N calls only, spread over all")
     options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--all-errors", action="store_true")
+    options.add_argument("--part", type=int, default=0, help="of --parts that run beside each other, from 0")
+    options.add_argument("--parts", type=int, default=1)
     options.add_argument("--list", action="store_true")
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -333,7 +363,7 @@ def main() -> int:
         copied(template, folder, given.start)
         calls = run(STARTS[given.start], folder, keep=True).calls
         shutil.rmtree(folder)
-        pairs = chosen(calls, given.every)
+        pairs = chosen(calls, given.every, given.all_errors)[given.part :: given.parts]
         print(f"{len(calls):,} calls, {len(pairs):,} errors and kills")
         if given.sample:
             pairs = random.Random(given.seed).sample(pairs, given.sample)

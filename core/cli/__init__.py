@@ -245,9 +245,7 @@ def unexpected(error: Exception) -> int:
 def refused(error: Exception) -> CoreError | None:
     """What the operating system refused, as an expected error; None for what no system did."""
     if isinstance(error, OSError) and error.errno not in OUR_MISTAKES:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        what = error.filename or f"a file that {Path(frame.filename).name}:{frame.lineno} reads or writes"
-        return UsageError(f"{what}: {error.strerror or error}", hint=way_out(error))
+        return UsageError(f"{_file_of(error)}: {error.strerror or error}", hint=way_out(error))
     if isinstance(error, ImportError):
         return BuildError(
             f"a part of the program cannot be loaded: {words_of(error)}",
@@ -256,6 +254,18 @@ def refused(error: Exception) -> CoreError | None:
     if isinstance(error, RuntimeError) and NO_THREAD in str(error):
         return DeviceError(f"the system starts no more threads: {error}", hint="raise `ulimit -u`, or end programs")
     return None
+
+
+def _file_of(error: OSError) -> str:
+    """The file of a refusal; where the system named none, the path that the innermost function was working on."""
+    if isinstance(error.filename, str | Path):
+        return str(error.filename)
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for frame in reversed(frames):
+        for name, kinds in {"path": str | Path, "self": Path}.items():
+            if isinstance(found := frame.f_locals.get(name), kinds):
+                return str(found)
+    return f"a file that {frames[-1].f_code.co_name} uses"
 
 
 def bug(error: Exception) -> int:
