@@ -3,8 +3,9 @@
     python benchmarks/soak.py --minutes 20
     python benchmarks/soak.py --minutes 1 --seed 7
 
-A round is one run: first undisturbed, then in a folder of its own with kills, signals, stops and full disks at random
-instants, each followed by `core train --resume`. At its end, the sha256 of each tensor file, every metric but times,
+A round is one run: first undisturbed, then in a folder of its own with events at random instants, each followed by
+`core train --resume`: kills, signals one by one and in storms, stops (SIGSTOP and SIGCONT) before a kill or a signal, a
+signal while it is stopped, a disk that fills, one that has room again, and a second start beside the first. At its end, the sha256 of each tensor file, every metric but times,
 and every sample must be those of the undisturbed run, but for a validation or a sample that a signal cut short.
 The seed of a round is printed before it begins. POSIX only.
 """
@@ -58,7 +59,11 @@ EXPECTED = {  # event -> exit codes that it may have; 0 where the run was done b
     "hup": (128 + signal.SIGHUP, -signal.SIGHUP, 0),
     "storm": (*(code for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) for code in (128 + n, -n)), 0),
     "stop": (-signal.SIGKILL, 0),
+    "pause": (128 + signal.SIGTERM, -signal.SIGTERM, 0),
+    "held": (128 + signal.SIGTERM, -signal.SIGTERM, 0),
     "full": (7, 2, 0, -signal.SIGXFSZ),
+    "room": (128 + signal.SIGTERM, -signal.SIGTERM, 7, 2, 0, -signal.SIGXFSZ),
+    "beside": (-signal.SIGKILL, 2, 0),
     "nothing": (0,),
 }
 
@@ -120,18 +125,41 @@ class Round:
                 if process.poll() is None:
                     process.send_signal(self.random.choice([signal.SIGTERM, signal.SIGINT, signal.SIGHUP]))
                 time.sleep(self.random.uniform(0, 0.02))
-        elif event == "stop":
+        elif event in ("stop", "pause"):
             for _ in range(self.random.randint(1, 4)):
                 process.send_signal(signal.SIGSTOP)
                 time.sleep(self.random.uniform(0, 0.1))
                 process.send_signal(signal.SIGCONT)
                 time.sleep(self.random.uniform(0, 0.1))
-            process.kill()
-        elif event == "full":
-            limit = self.random.choice([1, 1000, 50_000])
-            with contextlib.suppress(ProcessLookupError):
-                resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+            process.send_signal(signal.SIGKILL if event == "stop" else signal.SIGTERM)
+        elif event == "held":
+            process.send_signal(signal.SIGSTOP)
+            process.send_signal(signal.SIGTERM)
+            time.sleep(self.random.uniform(0, 0.2))
+            process.send_signal(signal.SIGCONT)
+        elif event in ("full", "room"):
+            self.limit(process, self.random.choice([1, 1000, 50_000]))
+            if event == "room":
+                time.sleep(self.random.uniform(0, 0.3 * self.length))
+                self.limit(process, resource.RLIM_INFINITY)
+                process.send_signal(signal.SIGTERM)
+        elif event == "beside":
+            self.beside(process)
         return process.wait(600)
+
+    def limit(self, process: subprocess.Popen[bytes], size: int) -> None:
+        """A file of the process may grow to `size` bytes, which is what it sees of a full disk."""
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    def beside(self, process: subprocess.Popen[bytes]) -> None:
+        """A second start in the same folder; whichever is left after a while is killed."""
+        other = self.start("broken", "--resume")
+        time.sleep(self.random.uniform(0.05, 1.1 * self.length))
+        process.kill()
+        other.kill()
+        if other.wait(600) not in EXPECTED["beside"]:
+            raise Different(f"the exit code of a start beside another is {other.returncode}:\n{self.tail('broken')}")
 
     def compare(self) -> None:
         whole, broken = self.tensors("whole"), self.tensors("broken")

@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -136,6 +137,15 @@ class Call:
         return f"call {self.number}, {self.name} {self.path}"
 
 
+@dataclass(frozen=True)
+class Where:
+    """The nth call of a name, from 0, on a file whose path matches a regular expression."""
+
+    name: str
+    path: str = ""
+    nth: int = 0
+
+
 @dataclass
 class Ended:
     """How a command ended, and at which call something was done to it."""
@@ -146,8 +156,10 @@ class Ended:
     calls: list[Call] = field(default_factory=list)
 
 
-def run(words: Sequence[str], folder: Path, at: int = -1, error: int = 0, keep: bool = False) -> Ended:
-    """Run the command with call `at` failing by `error`, or killed there (error = 0); keep: list all calls."""
+def run(words: Sequence[str], folder: Path, at: int | Where | None = None, error: int = 0, keep: bool = False) -> Ended:
+    """Run the command with call `at` failing by `error`, or killed there (error = 0); keep: list all calls. With
+    neither, it is an ordinary process."""
+    traces = at is not None or keep
     said = folder.parent / f"{folder.name}.said"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CORELM_CACHE": str(folder / "cache"), "PYTHONHASHSEED": "0"}
     environment |= {"OPENBLAS_NUM_THREADS": "1", "PYTHONFAULTHANDLER": ""}
@@ -155,8 +167,10 @@ def run(words: Sequence[str], folder: Path, at: int = -1, error: int = 0, keep: 
         process = subprocess.Popen(
             [sys.executable, "-m", "core", *words],
             cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
-            preexec_fn=lambda: _libc.ptrace(TRACEME, 0, None, None),
+            preexec_fn=(lambda: _libc.ptrace(TRACEME, 0, None, None)) if traces else None,
         )  # fmt: skip
+    if not traces:
+        return Ended(process.wait(), said.read_text("utf-8", "replace"), None)
     traced = _Traced(process.pid, at, error, keep)
     code = traced.follow()
     process.returncode = code
@@ -166,11 +180,12 @@ def run(words: Sequence[str], folder: Path, at: int = -1, error: int = 0, keep: 
 class _Traced:
     """The main thread of a child from its exec to its end."""
 
-    def __init__(self, pid: int, at: int, error: int, keep: bool) -> None:
+    def __init__(self, pid: int, at: int | Where | None, error: int, keep: bool) -> None:
         self.pid, self.at, self.error, self.keep = pid, at, error, keep
         self.hit: Call | None = None
         self.calls: list[Call] = []
         self._count = -1  # of calls; -1 before the entry point
+        self._like = 0  # of calls that match `at`
         self._pending = 0  # the error that the call under way is to return
 
     def follow(self) -> int:
@@ -206,14 +221,24 @@ class _Traced:
         if name == "mmap" and registers.r8 >= 2**31:  # memory, of no file
             return
         number, self._count = self._count, self._count + 1
-        if not self.keep and number != self.at:
+        if not self.keep and isinstance(self.at, int) and number != self.at:
+            return
+        if not self.keep and isinstance(self.at, Where) and name != self.at.name:
             return
         call = Call(number, name, self._path(registers, kind if name != "mmap" else "map"), errors)
         if self.keep:
             self.calls.append(call)
-        if number == self.at:
+        if self._is_wanted(call):
             self.hit = call
             self._do(registers, name)
+
+    def _is_wanted(self, call: Call) -> bool:
+        if not isinstance(self.at, Where):
+            return call.number == self.at
+        if self.hit is not None or call.name != self.at.name or not re.search(self.at.path, call.path):
+            return False
+        self._like += 1
+        return self._like == self.at.nth + 1
 
     def _do(self, registers: Registers, name: str) -> None:
         if not self.error:
@@ -256,7 +281,7 @@ DOCUMENTED = (0, 1, 2, 3, 4, 5, 6, 7)
 PROGRAM = (str(ROOT), sys.prefix, sys.base_prefix, "/usr", "/lib", "/etc", "/proc", "/sys", "/dev", "/root/.pyenv")
 
 
-def prepare(folder: Path) -> None:
+def prepare(folder: Path, begun: bool = True) -> None:
     """A template: text, shards and a config, an undisturbed run in `whole`, and one that ended after two steps in
     `begun`. Nothing is cached but the program itself."""
     (folder / "small.toml").write_text(CONFIG)
@@ -265,7 +290,7 @@ def prepare(folder: Path) -> None:
     commands = [
         ["data", "prepare", "val.txt", "--tokenizer", "bytes", "--split", "val", "--out", "shards"],
         [*TRAIN[:-1], "whole"],
-        [*TRAIN[:-1], "begun", "--set", "train.steps=2"],
+        *([[*TRAIN[:-1], "begun", "--set", "train.steps=2"]] if begun else []),
     ]
     for words in commands:
         done = run(words, folder)
@@ -275,7 +300,8 @@ def prepare(folder: Path) -> None:
 
 def copied(template: Path, folder: Path, start: str) -> None:
     shutil.copytree(template, folder)
-    (folder / "begun").rename(folder / "a") if start == "resume" else shutil.rmtree(folder / "begun")
+    if start == "resume":
+        (folder / "begun").rename(folder / "a")
 
 
 def results(run: Path) -> dict[str, object]:
@@ -289,7 +315,7 @@ def results(run: Path) -> dict[str, object]:
     return found | {"metrics": [[json.loads(line).get(key) for key in keys] for line in lines]}
 
 
-def judge(template: Path, folder: Path, start: str, at: int, error: int) -> tuple[Call | None, str]:
+def judge(template: Path, folder: Path, start: str, at: int | Where, error: int) -> tuple[Ended, str]:
     """Do it at one call; "" when all is right, else what went wrong."""
     copied(template, folder, start)
     done = run(STARTS[start], folder, at, error)
@@ -300,7 +326,7 @@ def judge(template: Path, folder: Path, start: str, at: int, error: int) -> tupl
     if not wrong and again.code == 0 and results(folder / "a") != results(folder / "whole"):
         wrong = f"other bits than the undisturbed run's\n{results(folder / 'a')}\n{results(folder / 'whole')}"
     shutil.rmtree(folder)
-    return done.at, wrong
+    return done, wrong
 
 
 def _wrong_end(done: Ended, error: int) -> str:
@@ -323,9 +349,9 @@ def _names_of(path: str) -> list[str]:
     """What an error may call a file: its name, or the folder that is written or removed as a whole."""
     if not path or ":[" in path:  # a pipe, a socket
         return []
-    found = [part for part in Path(path).parts if part not in ("/", "a", "cache", "checkpoints")]
-    steps = [part[part.index("step_") :][:13] for part in found if "step_" in part]
-    return [found[-1] if found else "", *steps] + (["cannot be saved"] if "LATEST" in path else []) if found else []
+    steps = [part[part.index("step_") :][:13] for part in Path(path).parts if "step_" in part]
+    last = Path(path).name
+    return [f" {last}:" if last == "a" else last, *steps, *(["cannot be saved"] if "LATEST" in path else [])]
 
 
 def chosen(calls: Sequence[Call], every: int, all_errors: bool) -> list[tuple[Call, int]]:
@@ -372,10 +398,10 @@ def main() -> int:
             return 0
         failed = 0
         for number, (call, error) in enumerate(pairs):
-            at, wrong = judge(template, folder, given.start, call.number, error)
+            done, wrong = judge(template, folder, given.start, call.number, error)
             failed += bool(wrong)
             if wrong:
-                print(f"{at or call}: {errno.errorcode.get(error, 'killed')}: {wrong}\n", flush=True)
+                print(f"{done.at or call}: {errno.errorcode.get(error, 'killed')}: {wrong}\n", flush=True)
             elif number % 50 == 0:
                 print(f"({number} of {len(pairs)})", flush=True)
     print(f"{len(pairs) - failed} of {len(pairs)} errors and kills ended as they should")

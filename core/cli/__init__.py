@@ -233,9 +233,9 @@ def disk_full(error: OSError) -> int:
 
 def unexpected(error: Exception) -> int:
     """An exception that no caller took: the machine's refusal, in a sentence, or a bug."""
-    from core.loader import blamed
+    with contextlib.suppress(ImportError, OSError):  # where a part of the program could not be read
+        from core.loader import blamed
 
-    with contextlib.suppress(ImportError, OSError):
         if blamed(error):
             return bug(error)
     refusal = refused(error)

@@ -109,7 +109,7 @@ def largest_file() -> int | None:
 
 def write_durably(path: Path, data: bytes) -> str:
     """A small new file, synced. Returns its sha256."""
-    with create(path) as file:
+    with named(path), create(path) as file:
         write(file, path, data)
         sync(file, path)
     return hashlib.sha256(data).hexdigest()

@@ -25,7 +25,8 @@ class Lines:
         self.path = path
         self.refused = ""
         self._kept = bytearray()  # not written yet
-        self._file = open(path, "ab", buffering=0, opener=not_a_link)  # noqa: SIM115
+        with named(path):
+            self._file = open(path, "ab", buffering=0, opener=not_a_link)  # noqa: SIM115
 
     def append(self, text: str) -> None:
         """One write where the disk takes it, so that a kill leaves at most the last line incomplete."""
