@@ -5,9 +5,9 @@
 
 A round is one run: first undisturbed, then in a folder of its own with events at random instants, each followed by
 `core train --resume`: kills, signals one by one and in storms, stops (SIGSTOP and SIGCONT) before a kill or a signal, a
-signal while it is stopped, a disk that fills, one that has room again, and a second start beside the first. At its end, the sha256 of each tensor file, every metric but times,
-and every sample must be those of the undisturbed run, but for a validation or a sample that a signal cut short.
-The seed of a round is printed before it begins. POSIX only.
+signal while it is stopped, a disk that fills, one that has room again, and a second start beside the first. At its end,
+the sha256 of each tensor file, every metric but times, and every sample must be those of the undisturbed run, but for a
+validation or a sample that a signal cut short. The seed of a round is printed before it begins. POSIX only.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def _say(text: str) -> None:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
     except (OSError, ValueError, AttributeError):
-        sys.stderr = None  # type: ignore[assignment]
+        sys.stderr = None
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not os_calls.AVAILABLE, reason="ptrace of Linux 
 SAMPLE = {
     "no descriptor for the signals": (Where("pipe2"), errno.EMFILE, 3),
     "a module that cannot be read": (Where("read", r"core/graph/padding\.py"), errno.EIO, 2),
-    "a source of a variant that cannot be looked at": (Where("fstatat", r"ops/cpu/matmul\.py$", 2), errno.EIO, 2),
+    "a source of a variant that cannot be looked at": (Where("fstatat", r"ops/cpu/matmul\.py$", 8), errno.EIO, 2),
     "no thread": (Where("clone3", nth=1), errno.EAGAIN, 4),
     "text that cannot be opened": (Where("openat", r"text\.txt$", 1), errno.EIO, 6),
     "a shard that cannot be sought in": (Where("lseek", r"shards_val_000000\.bin$", 4), errno.EIO, 6),

@@ -131,8 +131,9 @@ class Run:
 
     def __enter__(self) -> Run:
         try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-            self._lock = take_lock(self.path / LOCK)
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = take_lock(self.path / LOCK)  # first: a kill before it leaves an empty folder, which is none
+            self.checkpoints.mkdir(exist_ok=True)
             self.begun = begun(self.path)
             files.sweep(self.path)
             checkpoint.sweep(self.checkpoints)
