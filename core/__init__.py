@@ -34,6 +34,7 @@ PUBLIC = {
     "i64": "core.scalars",
     "u32": "core.scalars",
     "u64": "core.scalars",
+    "product": "core.products",
     "hookimpl": "core.hooks",
     "load": "core.api",
 }
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from core.op import Schedule as Schedule
     from core.op import Tensors as Tensors
     from core.op import Variant as Variant
+    from core.products import product as product
     from core.scalars import f32 as f32
     from core.scalars import f64 as f64
     from core.scalars import i32 as i32

@@ -27,7 +27,8 @@ VARIABLES = {
     ),
     "CORELM_THREADS": Variable(
         COUNT,
-        "Threads of the cpu device, the simulator and the compiler; else all cores. No bit depends on them.",
+        "Threads of the cpu device, the simulator and the compiler; else all cores, or for the cpu device as many as "
+        "`OMP_NUM_THREADS` and its like say. No bit depends on them.",
         MOST_THREADS,
     ),
     "CORELM_PLUGINS": Variable(TEXT, "The installed plugins that are let in, separated by commas; empty for none."),

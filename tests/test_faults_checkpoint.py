@@ -19,7 +19,7 @@ import sys
 import traceback
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from core import blas, processor
 from core.cli import run as core_command
 from core.data.shards import format_for, write_shards
 from core.data.tokenizer import bytes_tokenizer
@@ -38,6 +39,7 @@ from core.interop.checkpoint import Contents
 from core.interop.tensors import write_tensors
 from core.loader import load_registry
 from core.outside import WAYS_OUT
+from core.pool import Pool, using
 from core.signals import Stop
 from core.train import setup
 from core.train.display import Display
@@ -835,6 +837,54 @@ def test_a_changed_kernel_source_or_version_is_shown_when_a_run_goes_on(
     monkeypatch.setattr("core.train.provenance._version", lambda package: "0.1")
     assert train("train.recompute=[]", "train.check=false", stop_after=4, **asked) == 143
     text = log(here / "run")
+    assert "the run continues near the unbroken one, not bit for bit: another numpy" in text
     assert f"change since the checkpoint: source mine/__init__.py: {made['source mine/__init__.py']} -> " in text
     assert f"change since the checkpoint: numpy: {made['numpy']} -> 0.1" in text
     assert "source ops/gelu.py" not in text
+
+
+@contextmanager
+def library_threads(count: int) -> Iterator[None]:
+    """BLAS with so many threads of its own, as an environment may have it."""
+    before = [lib.get_num_threads() for lib in blas.libraries()]
+    for lib in blas.libraries():
+        lib.set_num_threads(count)
+    try:
+        yield
+    finally:
+        for lib, threads in zip(blas.libraries(), before, strict=True):
+            lib.set_num_threads(threads)
+
+
+# products large enough to be cut; sums of 656, which OpenBLAS's threads cut in other places than one thread does
+WIDE = ("dims.C=164", "dims.H=4", "dims.B=4", "dims.T=64", "dims.S=64", "train.tokens_per_step=256", "train.steps=6")
+
+
+def test_a_run_goes_on_with_other_threads_of_ours_and_of_blas_bit_for_bit(here: Path) -> None:
+    def part(threads: int, own: int, stop_after: int, folder: str) -> None:
+        with using(Pool(threads)), library_threads(own):
+            assert train(*WIDE, out=Path(folder), resume=True, stop_after=stop_after) == (143 if stop_after else 0)
+
+    part(1, 1, 0, "whole")
+    for threads, own, stop_after in ((8, 1, 2), (2, 2, 4), (3, 1, 0)):
+        part(threads, own, stop_after, "run")
+    assert curve(here / "run") == curve(here / "whole")
+    ours, theirs = checkpoint.find(here / "run"), checkpoint.find(here / "whole")
+    assert tensors_of(ours.path) == tensors_of(theirs.path)
+    assert ours.state["made_with"]["device"] == "cpu" and "change since" not in log(here / "run")
+
+
+@pytest.mark.parametrize(("what", "now"), [("processor", "AMD K6"), ("blas", "openblas 0.3.31 Sandybridge")])
+def test_another_kind_of_cpu_or_blas_is_said_when_a_run_goes_on(
+    here: Path, monkeypatch: pytest.MonkeyPatch, what: str, now: str
+) -> None:
+    asked = {"out": Path("run"), "resume": True}
+    assert train(stop_after=1, **asked) == 143
+    made = checkpoint.find(here / "run").state["made_with"]
+    assert made["cpu"] == processor.describe() and made["blas"] == blas.describe()
+    monkeypatch.setattr(f"core.device.cpu.{what}.describe", lambda: now)
+    assert train(stop_after=2, **asked) == 143
+    name = {"processor": "cpu"}.get(what, what)
+    text = log(here / "run")
+    assert f"change since the checkpoint: {name}: {made[name]} -> {now}\n" in text
+    assert f"the run continues near the unbroken one, not bit for bit: another {name}\n" in text

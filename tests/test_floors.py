@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = (
     ("errors",),
     ("outside",),
-    ("expr", "dtypes", "scalars", "cache", "variables", "signals", "examples", "blas"),
+    ("expr", "dtypes", "scalars", "cache", "variables", "signals", "examples", "blas", "processor"),
     ("terminal", "foreign", "threads"),
     ("kernels", "pool"),
     ("sim",),

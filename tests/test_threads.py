@@ -24,8 +24,8 @@ THREADS = (1, 2, 3, 8)
 
 # (rows, inner, columns): odd ones, one of each way to cut, and the sizes of a step of GPT-2
 SIZES = [
-    (1, 1, 1), (7, 5, 3), (62, 601, 1030), (1030, 62, 601), (62, 1030, 601), (1, 768, 2304), (257, 384, 1153),
-    (1153, 257, 384), (600, 300, 900), (33, 9001, 65), (16, 20000, 130), (640, 640, 640),
+    (1, 1, 1), (7, 5, 3), (62, 601, 1030), (1030, 62, 601), (1, 768, 2304), (257, 384, 653), (600, 150, 700),
+    (16, 20000, 130),
 ]  # fmt: skip
 
 
@@ -215,7 +215,8 @@ def bits(model: str, dims: dict[str, int], precision: str, device: str = "cpu", 
     return told.hexdigest()
 
 
-GPT2 = {"V": 1027, "C": 96, "H": 3, "L": 2, "S": 144, "B": 3, "T": 144}
+# sums of 656, which OpenBLAS's threads cut in other places than one thread does
+GPT2 = {"V": 1027, "C": 164, "H": 4, "L": 1, "S": 96, "B": 3, "T": 96}
 
 
 @pytest.mark.parametrize(

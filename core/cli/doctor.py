@@ -40,7 +40,6 @@ EVERYWHERE = (
 )
 NOT_ON_MACOS = ("cuda-python", "nvidia-cuda-nvrtc")
 SMALL_MEMORY = 4 * 2**30  # bytes: 124M parameters in f32 with gradients and two moments are 2 GB, plus activations
-THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -86,19 +85,20 @@ def packages() -> Iterator[Finding]:
 
 
 def blas() -> Iterator[Finding]:
-    import numpy as np
+    from core import blas as library
+    from core import processor
+    from core.threads import LIBRARIES, cores, workers
 
-    from core.threads import cores
-
-    built: Any = np.show_config(mode="dicts")
-    library = built.get("Build Dependencies", {}).get("blas", {})
-    limits = {name: os.environ[name] for name in THREADS if os.environ.get(name)}
-    threads = ", ".join(f"{k}={v}" for k, v in limits.items()) or "threads: as many as cores"
-    limited = any(value.isdigit() and int(value) < cores() for value in limits.values())
-    advice = f"products use fewer threads than the {cores()} cores; unset {', '.join(limits)}" if limited else ""
     yield Finding("cores", OK, str(cores()))
-    name = f"{library.get('name', 'unknown')} {library.get('version', '')}".strip()
-    yield Finding("blas", NOTE if limited else OK, f"{name}, {threads}", advice)
+    yield Finding("cpu", OK, processor.describe())
+    found = f"{library.describe()}, its products over {workers()} threads of corelm's"
+    if not library.controlled():
+        advice = "set its threads to 1 (VECLIB_MAXIMUM_THREADS=1 for Accelerate): a run's last bits follow from them"
+        yield Finding("blas", NOTE, f"{found}; threadpoolctl does not know it", advice)
+        return
+    limits = [f"{name}={os.environ[name]}" for name in LIBRARIES if os.environ.get(name)] if workers() < cores() else []
+    advice = f"fewer threads than the {cores()} cores: {', '.join(limits)}" if limits else ""
+    yield Finding("blas", NOTE if limits else OK, found, advice)
 
 
 def memory() -> Iterator[Finding]:

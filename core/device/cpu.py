@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from core import blas
+from core import blas, processor
 from core.device.nested import Pick, clocked
 from core.dtypes import NUMPY
 from core.errors import BuildError, DeviceError
@@ -100,6 +100,10 @@ class CpuDevice:
 
     def describe(self) -> str:
         return f"cpu, {pool().workers} cores"
+
+    def depends(self) -> dict[str, str]:
+        """What the bits of a run follow from: the processor's kind and the BLAS library, but not threads or cores."""
+        return {"device": self.name, "cpu": processor.describe(), "blas": blas.describe()}
 
     def can_run(self, variant: Variant) -> str | None:
         """Why a variant cannot run on this machine; None when it can."""

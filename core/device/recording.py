@@ -23,6 +23,10 @@ class KernelDevice:
     runs = "cuda"  # the `device` of the variants that run here
     arch: str
 
+    def describe(self) -> str:
+        """The device in a line."""
+        return f"{self.runs}, {self.arch}"
+
     @property
     def host(self) -> Host:
         """What launchers may ask of the device."""
@@ -46,6 +50,10 @@ class KernelDevice:
     def sharing(self) -> Host:
         """The host, with the workspaces that nested launches share."""
         return replace(self.host, scratch=self.scratch)
+
+    def depends(self) -> dict[str, str]:
+        """What the bits of a run follow from, by name."""
+        return {"device": self.describe()}
 
     def as_command(self, launch: Recorded) -> Any:
         return launch

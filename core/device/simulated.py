@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from core import blas, processor
 from core.device.launch import Host, LaunchRecord
 from core.device.recording import KernelDevice
 from core.dtypes import NUMPY
@@ -68,6 +69,10 @@ class SimDevice(KernelDevice):
     def describe(self) -> str:
         return f"sim, the kernels' PTX ({SIMULATED}, NVRTC {nvrtc_version()}) on NumPy"
 
+    def depends(self) -> dict[str, str]:
+        """What the bits of a run follow from: NumPy computes the instructions, and its loops follow from the cpu."""
+        return {**super().depends(), "cpu": processor.describe()}
+
     def can_run(self, variant: Variant) -> str | None:
         """Why a variant's kernels cannot be simulated; None when they can."""
         if variant.library:
@@ -115,10 +120,11 @@ class SimDevice(KernelDevice):
     def run(self, commands: Sequence[LaunchRecord]) -> None:
         """Simulate launches, one after the other."""
         self.prepare(commands)
-        for asked in commands:
-            report = self._run(asked)
-            if self.on_report is not None:
-                self.on_report(asked, report)
+        with blas.one_thread():  # tensor cores' products are NumPy's
+            for asked in commands:
+                report = self._run(asked)
+                if self.on_report is not None:
+                    self.on_report(asked, report)
 
     def prepare(self, commands: Sequence[LaunchRecord]) -> None:
         """Compile and read what was not yet. Raises BuildError."""

@@ -17,7 +17,7 @@ from core.train.changes import differences, flat
 from core.train.display import Display
 from core.train.estimate import SLOW
 from core.train.precheck import Precheck
-from core.train.provenance import made_with
+from core.train.provenance import machine_changes, made_with
 from core.train.report import duration
 from core.train.run import Run
 from core.train.wiring import SIZES, Parts
@@ -65,7 +65,7 @@ def variants_record(
         "table": list(table),
         "nodes": {name: choice.variant.name for name, choice in choices.items()},
         "tiles": engine.tiles(plan),
-        "made_with": made_with(registry, (c.variant for c in choices.values()), others, engine.device.describe()),
+        "made_with": made_with(registry, (c.variant for c in choices.values()), others, engine.device.depends()),
     }
 
 
@@ -103,8 +103,11 @@ def announce_start(
             display.line(f"config change: {line}")
         for line in differences(start.state["variants"], record["nodes"]):
             display.line(f"variant change: {line}")
-        for line in differences(start.state["made_with"] or record["made_with"], record["made_with"]):
+        made, now = start.state["made_with"] or record["made_with"], record["made_with"]
+        for line in differences(made, now):
             display.line(f"change since the checkpoint: {line}")
+        if changed := machine_changes(made, now, parts.engine.device.depends()):
+            display.line(f"the run continues near the unbroken one, not bit for bit: another {', '.join(changed)}")
     if start is None and config.weights:
         display.line(f"weights: {config.weights}")
     if estimate is not None:

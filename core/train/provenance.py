@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,14 @@ PACKAGES = (
 SHORT = 12  # hexadecimal digits of a hash that is for comparing two runs
 
 
-def made_with(registry: Registry, variants: Iterable[Variant], others: Iterable[Any], device: str) -> dict[str, str]:
-    """Name -> version or hash: `corelm`, `python`, packages, `device`, each plugin, and each source file of `variants`,
-    with their ops and references, and of the objects `others` (optimizer, schedule)."""
+def made_with(
+    registry: Registry, variants: Iterable[Variant], others: Iterable[Any], device: Mapping[str, str]
+) -> dict[str, str]:
+    """Name -> version or hash: `corelm`, `python`, packages, what the `device` depends on, each plugin, and each source
+    file of `variants`, with their ops and references, and of the objects `others` (optimizer, schedule)."""
     found = {"corelm": core.__version__, "commit": commit() or "unknown", "python": platform.python_version()}
     found |= {name: version for name in PACKAGES if (version := _version(name))}
-    found["device"] = device
+    found |= device
     found |= {f"plugin {r.name}": r.version or "no version" for r in registry.plugins if r.brings}
     paths = {path for variant in variants for path in sources_of(variant, registry)}
     paths |= {path for each in others for path in _file_of(each)}
@@ -44,6 +46,12 @@ def made_with(registry: Registry, variants: Iterable[Variant], others: Iterable[
         contents = path.read_bytes()
         found[name] = hashlib.sha256(found.get(name, "").encode() + contents).hexdigest()[:SHORT]
     return found
+
+
+def machine_changes(before: Mapping[str, str], now: Mapping[str, str], device: Iterable[str]) -> list[str]:
+    """Names of what a device depends on, and of NumPy, that are recorded in both and differ."""
+    names = [name for name in ("numpy", *device) if name in before and name in now]
+    return [name for name in names if before[name] != now[name]]
 
 
 def _file_of(thing: Any) -> Iterator[Path]:
