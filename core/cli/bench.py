@@ -79,11 +79,14 @@ def report(
 ) -> None:
     from core.config import load_config, micro_steps
     from core.graph import load_model
+    from core.interop.staging import target_file, write_target
     from core.loader import load_registry
     from core.plan import TRAIN
     from core.train.bench import bench, chrome_trace
     from core.train.wiring import build_engine
 
+    if profile is not None:
+        target_file(Path(profile), "--profile")
     loaded = load_config(config, overrides=overrides, device=device)
     registry = load_registry([*plugin, *loaded.plugins.load], disable=loaded.plugins.disable)
     engine = build_engine(loaded, registry, load_model(loaded.model, registry), None)
@@ -97,7 +100,7 @@ def report(
         found = bench(engine, micro, steps)
     memory = engine.memory(plan)
     if profile is not None:
-        Path(profile).write_text(json.dumps(chrome_trace(found, engine.graph.name)))
+        write_target(Path(profile), json.dumps(chrome_trace(found, engine.graph.name)).encode(), "--profile")
     about = {"model": engine.graph.name, "device": engine.device.describe(), "precision": engine.precision}
     about |= {"B": B, "T": T, "micro_steps": micro}
     if as_json:

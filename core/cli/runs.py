@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import sys
 import time
@@ -105,6 +106,9 @@ def can_print(text: str) -> bool:
 
 
 def into_file(curves: dict[str, tuple[list[int], list[float]]], name: str, out: Path, logarithmic: bool) -> None:
+    from core.interop.staging import target_file, write_target
+
+    target_file(out, "--out")
     try:
         import matplotlib
     except ImportError:
@@ -124,10 +128,9 @@ def into_file(curves: dict[str, tuple[list[int], list[float]]], name: str, out: 
     axes.legend(frameon=False)
     if logarithmic:
         axes.set_yscale("log")
-    try:
-        figure.savefig(out, dpi=150)
-    except OSError as error:
-        raise UsageError(f"--out {out}: cannot be written: {error.strerror or error}") from None
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=150, format=out.suffix[1:].lower())
+    write_target(out, drawn.getvalue(), "--out")
     click.echo(f"wrote {out}")
 
 

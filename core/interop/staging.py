@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from core.cache import write_atomically
 from core.errors import CheckpointError, UsageError
 from core.interop import files
 
@@ -24,6 +25,22 @@ def new_path(out: Path) -> Path:
     except (OSError, ValueError) as error:
         raise UsageError(f"{str(out)!r:.200} cannot be made: {error}", hint="name another place") from None
     return out
+
+
+def target_file(path: Path, option: str) -> Path:
+    """A file that a command may write in the place of an older one. UsageError, naming the option, for a folder, a
+    pipe, a device or a link that leads nowhere."""
+    if os.path.lexists(path) and not path.is_file():
+        raise UsageError(f"{option} {path}: a folder, pipe, device or dangling link is there", hint="name a file")
+    return path
+
+
+def write_target(path: Path, data: bytes, option: str) -> None:
+    """Write `target_file`, whole or not at all. UsageError where the disk refuses."""
+    try:
+        write_atomically(target_file(path, option).resolve(), data)
+    except OSError as error:
+        raise UsageError(f"{option} {path}: cannot be written: {error.strerror or error}") from None
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from core.cache import cache_folder, read_json, write_atomically
 from core.device.planned import PlannedDevice
 from core.engine import Engine
 from core.errors import BuildError, DeviceError
+from core.outside import read_whole
 from core.plan import TRAIN, Kept, tuning_key
 from core.plan.choose import specs
 from core.train.bench import random_batch
@@ -131,7 +132,7 @@ def read_choices(path: Path) -> list[dict[str, Any]]:
     Raises BuildError for a file of another form.
     """
     try:
-        found = tomli.loads(path.read_text("utf-8")).get("choice", [])
+        found = tomli.loads(read_whole(path).decode()).get("choice", [])
     except FileNotFoundError:
         return []
     except ValueError as error:

@@ -1,0 +1,152 @@
+"""A pipe where a file belongs would hang, a device never ends: every argument, option and key of a config that names a
+file or folder says what is there instead."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from core.cli import core as command
+from core.cli import run
+
+CONFIG = """
+model = "gpt2_124m"
+dims = { V = 257, C = 16, H = 2, L = 1, S = 32, B = 2, T = 16 }
+data = { train = "text.txt", tokenizer = "bytes" }
+train = { steps = 1, tokens_per_step = 64, val_every = 0, sample_every = 0, checkpoint_every = 1 }
+optimizer = { name = "adamw", lr = 1e-2 }
+schedule = { name = "constant" }
+"""
+TRAIN = "train small.toml --device cpu --out runs/z --quiet --set"
+# (verb, option or argument) -> commands with `@` for the path and the suffix of its name behind it.
+READ: dict[tuple[str, str], tuple[str, ...]] = {
+    ("train", "config"): ("train @.toml --device cpu",),
+    ("train", "--out"): ("train small.toml --device cpu --out @",),
+    ("train", "--from"): ("train small.toml --device cpu --from @",),
+    ("train", "--plugin"): ("train small.toml --device cpu --plugin @.py",),
+    ("train", "--set"): (
+        f"{TRAIN} model='@.toml'", f"{TRAIN} weights='@'", f"{TRAIN} weights='@.bin'",
+        f"{TRAIN} data.train='@.bin'", f"{TRAIN} data.train='@.txt'", f"{TRAIN} data.val='@.jsonl'",
+        f"{TRAIN} data.tokenizer='bpe:@'", f"{TRAIN} data.tokenizer='gpt2:@'", f"{TRAIN} data.tokenizer='@.json'",
+        f"{TRAIN} plugins.load='@.py'",
+    ),
+    ("plan", "config"): ("plan @.toml",),
+    ("bench", "what"): ("bench @.toml --device cpu",),
+    ("tune", "config"): ("tune @.toml",),
+    ("check", "--config"): ("check --config @.toml --device cpu",),
+    ("sample", "run"): ("sample @ --device cpu", "sample @.toml --device cpu"),
+    ("chat", "run"): ("chat @ --device cpu",),
+    ("eval", "run"): ("eval @ --device cpu",),
+    ("eval", "--data"): ("eval runs/a --device cpu --data @.bin", "eval runs/a --device cpu --data @.txt"),
+    ("eval", "--hellaswag"): ("eval runs/a --device cpu --hellaswag @.bin",),
+    ("runs diff", "a"): ("runs diff @ runs/a",),
+    ("runs diff", "b"): ("runs diff runs/a @",),
+    ("runs plot", "runs"): ("runs plot @",),
+    ("runs plot", "--out"): ("runs plot runs/a --out @.png",),
+    ("bench", "--profile"): ("bench small.toml --device cpu --profile @.json",),
+    ("data inspect", "sources"): ("data inspect @.txt", "data inspect @.bin"),
+    ("data prepare", "sources"): ("data prepare @.jsonl --out p",),
+    ("data prepare", "--out"): ("data prepare text.txt --tokenizer bytes --out @",),
+    ("data prepare", "--tokenizer"): ("data prepare text.txt --tokenizer bpe:@ --out p",),
+    ("data verify", "sources"): ("data verify @.bin",),
+    ("tokenizer encode", "--tokenizer"): ("tokenizer encode a --tokenizer @.json",),
+    ("tokenizer decode", "--tokenizer"): ("tokenizer decode 1 --tokenizer gpt2:@",),
+    ("tokenizer train", "sources"): ("tokenizer train @.txt --out t.json",),
+    ("tokenizer train", "--out"): ("tokenizer train text.txt --out @.json",),
+    ("import", "source"): ("import @ out", "import @.bin out"),
+    ("import", "out"): ("import runs/a @",),
+    ("import", "--tokenizer"): ("import runs/a out --tokenizer @.json",),
+    ("export", "run"): ("export @ --to huggingface --out o",),
+    ("export", "--out"): ("export runs/a --to huggingface --out @", "export runs/a --to llmc --out @.bin"),
+    ("get fineweb", "--out"): ("get fineweb --out @",),
+    ("get gpt2", "--out"): ("get gpt2 --out @",),
+    ("get hellaswag", "--out"): ("get hellaswag --out @",),
+    ("new op", "--out"): ("new op foo --out @",),
+    ("new model", "--out"): ("new model foo --out @",),
+    ("new plugin", "--out"): ("new plugin foo --out @",),
+    ("new variant", "--out"): ("new variant gelu foo --out @",),
+    ("plugins", "--plugin"): ("plugins --plugin @.py", "plugins --plugin @"),
+}  # fmt: skip
+FOLDERS = {("data prepare", "--out"), ("train", "--out")}  # may be there already
+ELSEWHERE = {"--plugin", "--set"}  # of other verbs: read by the same code as those of `train`
+NO_FILE = {
+    "--prompt", "--stop", "--system", "--field", "--separator", "--shape", "--against", "--arch", "--value", "--name",
+    "--base", "node", "name", "op", "ids", "text", ("check", "what"), ("check", "--device"), ("trace", "what"),
+    ("new variant", "--from"), ("tune", "--write-defaults"),  # the last is for a GPU: refused before it is looked at
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CORELM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CORELM_OFFLINE", "1")
+    Path("small.toml").write_text(CONFIG)
+    Path("text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
+    before = signal.signal(signal.SIGALRM, hanging)
+    yield tmp_path
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def hanging(number: int, frame: Any) -> None:
+    raise AssertionError("it waits")
+
+
+def options(verb: click.Command, path: str, context: click.Context) -> Iterator[tuple[str, str]]:
+    """(verb, option or argument) of all that takes text or a path."""
+    if isinstance(verb, click.Group):
+        for name in verb.list_commands(context):
+            inner = verb.get_command(context, name)
+            assert inner is not None
+            yield from options(inner, f"{path} {name}".strip(), click.Context(inner, info_name=name, parent=context))
+        return
+    for parameter in verb.params:
+        if isinstance(parameter.type, click.types.StringParamType | click.Path):
+            yield path, parameter.opts[-1]
+
+
+def test_every_option_that_may_name_a_file_is_in_the_table() -> None:
+    found = set(options(command, "", click.Context(command)))
+    covered = {place for place in found if {place, place[1]} & ELSEWHERE or {place, place[1]} & NO_FILE}
+    assert found - covered - set(READ) == set(), "say what a pipe does there, or that it names no file"
+    assert set(READ) <= found
+
+
+@pytest.mark.parametrize("what", ["pipe", "folder"])
+def test_a_pipe_or_a_folder_in_the_place_of_any_file_is_refused_at_once(
+    what: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(["train", "small.toml", "--device", "cpu", "--out", "runs/a", "--quiet"]) == 0
+    monkeypatch.setattr("sys.stdin", open(os.devnull))  # noqa: SIM115
+    for place, commands in READ.items():
+        if what == "folder" and place[1] not in ("--out", "--profile"):
+            continue
+        for text in commands:
+            word = next(part for part in text.split() if "@" in part)
+            name = Path(word[word.index("@") :].strip("'").replace("@", f"a-{what}"))
+            if not name.exists():
+                if what == "pipe":
+                    os.mkfifo(name)
+                else:
+                    name.mkdir()
+                    (name / "held").write_text("")
+            words = [part.replace("@", f"a-{what}") for part in text.split()]
+            capfd.readouterr()
+            signal.alarm(60)
+            code = run(words)
+            signal.alarm(0)
+            said = capfd.readouterr().err
+            fine = what == "folder" and place in (
+                ("data prepare", "--out"),
+                ("train", "--out"),
+            )  # a folder belongs there
+            assert code in (1, 2, 3, 6, 7) or fine, (text, code, said)
+            assert "bug" not in said and "Traceback" not in said, said
+    assert not Path("runs/z").exists()
