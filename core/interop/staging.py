@@ -32,6 +32,10 @@ def target_file(path: Path, option: str) -> Path:
     pipe, a device or a link that leads nowhere."""
     if os.path.lexists(path) and not path.is_file():
         raise UsageError(f"{option} {path}: a folder, pipe, device or dangling link is there", hint="name a file")
+    if not path.parent.is_dir():
+        raise UsageError(
+            f"{option} {path}: cannot be written: {path.parent} is no folder", hint="make the folder first"
+        )
     return path
 
 
