@@ -14,7 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from core import load
 from core.cli import main
+from core.device import available
+from core.errors import CoreError
 from core.interop import files
 from core.interop.tensors import write_tensors
 from core.terminal import visible
@@ -206,6 +209,41 @@ def test_hidden_characters_are_shown_and_text_stays() -> None:
 def test_dims_beyond_memory_are_said_in_bytes(dim: str) -> None:
     code, said = core("plan", "small.toml", "--device", "cpu", "--set", f"dims.{dim}", "--set", "dims.H=1")
     assert code in (0, 4) and "bug" not in said, said
+
+
+MODEL = 'extends = "gpt2_124m"\n[dims]\nV = 257\nC = 30000\nH = 1\nL = 1\nS = 32\nB = 2\nT = 16\n'
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "plan small.toml --device cpu --set dims.C=30000 --set dims.H=1",
+        "train small.toml --device cpu --set dims.C=30000 --set dims.H=1",
+        "bench small.toml --device cpu --set dims.C=30000 --set dims.H=1",
+        "check --config small.toml --device cpu --set dims.C=30000 --set dims.H=1",
+        "check gelu --device cpu --shape x=1000000,100000",
+        "bench gelu --device cpu --shape x=2000000000,2000000000",
+        "bench gelu --device cpu --shape x=99999999999999999999999,3",
+    ],
+)
+def test_no_verb_takes_more_memory_than_the_machine_has(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """40 GiB would be given, and the system would end the process once they are touched."""
+    monkeypatch.setattr(available, "_machine", lambda: 2 << 30)
+    Path("m.toml").write_text(MODEL)
+    code, said = core(*words.split())
+    assert code == 4 and " bytes" in said and "GiB are free" in said, said
+    with pytest.raises(CoreError, match="GiB are free"):
+        load("m.toml", device="cpu")
+
+
+def test_blocks_that_were_given_and_not_touched_count_as_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(available, "_machine", lambda: 1 << 30)
+    monkeypatch.setattr(available, "resident", lambda: 1 << 20)
+    blocks = [available.zeros(300 << 20, "") for _ in range(3)]
+    with pytest.raises(CoreError, match=r"314,572,800 bytes asked for, 0.3 GiB, and 0.1 GiB are free"):
+        available.zeros(300 << 20, "")
+    blocks.clear()
+    assert available.zeros(300 << 20, "").size == 300 << 20, "what is no longer in use is there again"
 
 
 def test_one_damaged_folder_hides_no_other_run() -> None:

@@ -183,7 +183,9 @@ def run(args: Sequence[str] | None = None) -> int:
     except CoreError as error:
         return expected(error)
     except MemoryError as error:
-        return expected(DeviceError(f"out of memory: {error}", hint="a smaller B, T or model needs less"))
+        from core.device.available import described
+
+        return expected(DeviceError(f"out of memory: {error}{described()}", hint="a smaller B, T or model needs less"))
     except signals.Ended as ended:
         return ended.exit_code
     except (KeyboardInterrupt, click.Abort):

@@ -38,6 +38,8 @@ UNKNOWN = "\ufffd".encode()  # what an id without a token decodes to
 # that belongs to the next word. `++` takes the same text as `+` and never gives any back.
 PATTERN = r"'(?:s|d|m|t|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s+(?!\S)|\s+"
 
+MOST_IDS = 1 << 24  # of a tokenizer that is trained here
+
 # Merging a piece costs more than its length, and matching white space takes stack: runs of one kind are cut.
 LONGEST_RUN = 4096
 LONG_RUN = re.compile(rf"(?<![^\W_])[^\W_]{{{LONGEST_RUN + 1},}}|(?<![\W_])[\W_]{{{LONGEST_RUN + 1},}}")
@@ -193,6 +195,8 @@ def train_bpe(text: Iterable[str], vocab_size: int, *, name: str = "bpe") -> Tok
             f"a bpe tokenizer needs at least 257 ids (256 bytes and end of text), got {vocab_size}",
             hint="raise vocab_size",
         )
+    if vocab_size > MOST_IDS:
+        raise DataError(f"a bpe tokenizer has at most {MOST_IDS:,} ids, got {vocab_size:,}", hint="lower vocab_size")
     trainer = rustbpe.Tokenizer()
     parts = (part for block in text for part in split_runs(without_surrogates(block)))
     with endable():

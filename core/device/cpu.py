@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from core import blas, processor
+from core.device.available import zeros
 from core.device.nested import Pick, clocked
 from core.dtypes import NUMPY
-from core.errors import BuildError, DeviceError
+from core.errors import BuildError
 from core.op import Reference, Tensors, Variant
 from core.pool import ALIGN, aligned_empty, pool
 from core.products import Product
@@ -110,14 +111,8 @@ class CpuDevice:
         return None
 
     def allocate(self, nbytes: int) -> Array:
-        """Zeroed memory; the pages come when they are first touched."""
-        try:
-            raw = np.zeros(nbytes + ALIGN, np.uint8)
-        except (MemoryError, ValueError):  # more than there is, or than an array can have
-            raise DeviceError(
-                f"out of memory: {nbytes:,} bytes asked for, {nbytes / 2**30:,.1f} GiB",
-                hint="a smaller B, T or model needs less; `core plan` says what takes it",
-            ) from None
+        """Zeroed memory; its pages come when they are first touched. OutOfMemory beyond what the machine has."""
+        raw = zeros(nbytes + ALIGN, "a smaller B, T or model needs less; `core plan` says what takes it")
         start = -raw.ctypes.data % ALIGN
         return raw[start : start + nbytes]
 

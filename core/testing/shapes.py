@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core.errors import BuildError, UsageError, did_you_mean
+from core.device.available import available, described
+from core.errors import BuildError, OutOfMemory, UsageError, did_you_mean
 from core.op import Op
 from core.testing.case import make_case
+
+ADDRESSABLE = 1 << 47  # bytes, where the system does not say what is free
 
 
 def example_of(op: Op, given: Sequence[str]) -> dict[str, Any]:
@@ -54,7 +58,11 @@ def _sizes(part: str, value: str) -> tuple[int, ...]:
     except ValueError:
         sizes = ()
     if not sizes or min(sizes) < 1:
-        raise UsageError(f"--shape {part}: expected sizes of at least 1 with commas between them, such as 64,768")
+        raise UsageError(f"--shape {part:.200}: expected sizes of at least 1 with commas between them, such as 64,768")
+    nbytes, free = 4 * math.prod(sizes), available()
+    if nbytes > (ADDRESSABLE if free is None else free):
+        asked = f"--shape {part:.200}: {nbytes:,} bytes{described()}"
+        raise OutOfMemory(asked, hint="give smaller sizes")
     return sizes
 
 
@@ -62,5 +70,5 @@ def _literal(value: str) -> Any:
     """A number or true or false; else a word."""
     try:
         return json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return value
