@@ -13,6 +13,7 @@ from core.engine import Engine, Settings
 from core.errors import BuildError, DataError, UsageError
 from core.graph import load_model
 from core.loader import load_registry
+from core.testing import check_variant
 
 BATCH = {"B": 4, "T": 3, "V": 11}
 
@@ -262,6 +263,42 @@ def test_masks_are_the_same_in_1_2_and_4_micro_steps_of_the_same_rows(tmp_path, 
         resumed.set_step(2)
         assert resumed.step(halves(whole, count), 0.01).loss == built.step(halves(whole, count), 0.01).loss
     np.testing.assert_allclose(losses, [losses[0]] * 3, rtol=1e-13)
+
+
+def twice(pattern, several):
+    """An op of two values for each, each dropped by itself. several: rows of numbers are those of y, not of x."""
+
+    class TwiceReference(Reference):
+        op = "dropped_twice"
+        saved = {"kept": pattern.replace("C", "2 C")}
+
+        def forward(self, t):
+            from core.ops.philox import words
+
+            shape = t.y.shape if several else (*t.y.shape[:-2], 2 * t.y.shape[-1])
+            t.kept[...] = 1 if t.key is None else 2 * (words(t.key, shape) >= 2**31).reshape(t.y.shape)
+            t.y[...] = t.x[..., None, :] * t.kept
+
+        def backward(self, t):
+            t.add("dx", (t.dy * t.kept).sum(-2))
+
+    examples = [{"x": (3, 5, 4)}, {"x": (1, 1, 1)}]
+    inputs, outputs = {"x": pattern}, {"y": pattern.replace("C", "2 C")}
+    return Op("dropped_twice", inputs=inputs, outputs=outputs, uses=("random",), examples=examples), TwiceReference
+
+
+@pytest.mark.parametrize("pattern", ["B T C", "... C"])
+@pytest.mark.parametrize("several", [False, True])
+def test_the_check_refuses_an_op_that_draws_more_rows_than_keys_count(tmp_path, pattern, several):
+    """Keys count the rows of the first input. The masks of an op that draws two rows for each of them repeat."""
+    registry = with_ops(twice(pattern, several))
+    report = check_variant(registry.op("dropped_twice"), registry.reference("dropped_twice"), registry)
+    assert report.failed_checks() == (["random"] if several else [])
+    graph = 'd = { op = "dropped_twice", in = "wte" }\nroute = { op = "route", in = "wte", k = 2 }\n'
+    path = model(tmp_path, graph + 'x = { op = "combine", in = ["d", "route"] }\n' + HEAD)
+    whole = batch()
+    losses = [engine(path, registry).step(halves(whole, count), 0.0).loss for count in (1, 2, 4)]
+    assert (np.ptp(losses) < 1e-13) is not several
 
 
 def test_micro_steps_of_different_rows_count_their_own(tmp_path):

@@ -1,13 +1,14 @@
 """Ops that use a random key: the key and the place settle everything, whatever the batch; without one, nothing is.
 
-Recomputing, resuming and other numbers of devices rely on it. The key is (seed, node, step, first), and `first` counts
-the rows (tokens) of the whole step that come before this batch.
+Recomputing, resuming and other numbers of micro-steps rely on it. The key is (seed, node, step, first), and `first`
+counts the rows of the op's first input (all its sizes but the last) in the part of the step before this batch. An op
+that draws more than one row of numbers for a row of its first input repeats them from micro-step to micro-step.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,19 +32,53 @@ def check_random(log: Log, trial: Trial) -> None:
             other = keyed(trial, key + np.array([1, 0, 0, 0], np.uint32))
             same = all(v.tobytes() == whole.outputs[n].tobytes() for n, v in other.items())
             log.verdict("random", not same, "another seed in the key gives the same bits")
-        batch, *rest = trial.case.dims.get("...") or (1,)
-        for row in range(1, batch):
-            later = key + np.array([0, 0, 0, row * math.prod(rest)], np.uint32)
-            for name, value in keyed(trial, later, row).items():
+        batch = batch_of(trial)
+        for row in range(1, batch.size):
+            later = key + np.array([0, 0, 0, row * batch.rows], np.uint32)
+            for name, value in keyed(trial, later, batch, row).items():
+                if name not in batch.tensors:
+                    continue
                 same = value.tobytes() == np.ascontiguousarray(whole.outputs[name][row:]).tobytes()
-                log.verdict("random", same, f"{name}: rows from {row} on differ when they are a batch of their own")
+                log.verdict(
+                    "random",
+                    same,
+                    f"{name}: rows from {row} on differ when they are a batch of their own, {row * batch.rows} rows of "
+                    f"{next(iter(trial.op.inputs))} later",
+                )
 
 
-def keyed(trial: Trial, key: Array | None, row: int = 0) -> dict[str, Array]:
+@dataclass(frozen=True)
+class Batch:
+    """What a batch can be divided along. dim: its name, "..." for the first of the leading sizes. size: how many.
+    rows: of the op's first input, in each. tensors: inputs and outputs that have it as their first axis."""
+
+    dim: str = ""
+    size: int = 1
+    rows: int = 1
+    tensors: frozenset[str] = frozenset()
+
+
+def batch_of(trial: Trial) -> Batch:
+    """Along the first axis of the op's first input; nothing where that is no batch, or some tensor has it elsewhere."""
+    patterns = {n: trial.case.pattern(n) for n in (*trial.op.inputs, *trial.op.outputs)}
+    first = next(iter(trial.op.inputs), "")
+    value, pattern = trial.values.get(first), patterns.get(first)
+    if value is None or pattern is None or value.ndim < 2 or (pattern.leading and not trial.case.dims.get("...")):
+        return Batch()
+    dim = "..." if pattern.leading else pattern.tokens[0]
+    axes = {n: ("...", *p.tokens) if p.leading else p.tokens for n, p in patterns.items()}
+    if not (dim == "..." or dim.isidentifier()) or any(dim in token for a in axes.values() for token in a[1:]):
+        return Batch()
+    tensors = frozenset(n for n, a in axes.items() if a[:1] == (dim,))
+    return Batch(dim, value.shape[0], math.prod(value.shape[1:-1]), tensors)
+
+
+def keyed(trial: Trial, key: Array | None, batch: Batch | None = None, row: int = 0) -> dict[str, Array]:
     """Forward under another key, of the batch from `row` on."""
     extras: dict[str, Any] = {**trial.case.extras, "key": key}
-    dims = dict(trial.case.dims)
-    if row:
-        dims["..."] = (dims["..."][0] - row, *dims["..."][1:])
-    values = {n: v if v is None or n in trial.op.params else v[row:] for n, v in trial.values.items()}
+    dims, values = dict(trial.case.dims), dict(trial.values)
+    if batch is not None:
+        size = batch.size - row
+        dims[batch.dim] = (size, *dims["..."][1:]) if batch.dim == "..." else size
+        values |= {n: v[row:] for n, v in values.items() if v is not None and n in batch.tensors}
     return trial.again(replace(trial.case, extras=extras, dims=dims), values).train().outputs
