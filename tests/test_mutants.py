@@ -240,6 +240,16 @@ def test_a_kernel_that_never_ends_is_caught() -> None:
     assert bench.caught(endless) == "gradient"
 
 
+def test_a_race_is_seen_though_the_call_before_was_a_fast_one() -> None:
+    """Strict mode depends on the call at hand, not on an unbroken one before it whose outcome was held."""
+    bench = KernelBench(REGISTRY.op("layernorm"), REGISTRY.variant("layernorm", "shared"), REGISTRY)
+    one = next(m for m in bench.mutants if m.key.endswith("-> store(weights , Pack<float, WIDTH>{});"))
+    bench.trials = [t for t in bench.trials if t.case.label.startswith("x=(1, 2)") and t.dtype == "f32"]
+    assert bench.caught(one) == "gradient"
+    bench.runner.fast = True
+    assert bench.caught(one) == "gradient"
+
+
 SUM = """
 // one line of text; is no code
 extern "C" __global__ void total(float* y, const float* a, const float* b, int rows, int C, int add) {

@@ -92,6 +92,7 @@ class BreakingRunner(SimRunner):
 
     def run(self, call: Call) -> Outcome:
         self.broken = bool(self.target.text) and call.method == self.target.method
+        self.fast = call.fast  # a broken call is not held, and an earlier one may have been a fast one
         return DeviceRunner.run(self, call) if self.broken else super().run(call)
 
     def launch(self, commands: Sequence[LaunchRecord]) -> None:
