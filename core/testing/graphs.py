@@ -46,6 +46,7 @@ STEPS = (
     1e-3,
 )  # of central differences; the first is mostly right, others where a model is steep
 NUMERIC, SAME = 1e-5, 1e-10  # relative distance: to a numeric derivative; between two plans of one model
+LEAST = 1e-4  # what is smaller than this is held as if it were of this size: it is left when terms of size 1 cancel
 PLAIN: Mapping[str, Any] = {"alias": False, "in_place": False}  # and nothing fused: `Trial.engine`
 Array = np.ndarray[Any, Any]
 Batch = dict[str, Array]
@@ -266,7 +267,7 @@ def decoded(trial: Trial, engine: Engine) -> str:
 def near(what: str, found: Any, expected: Any) -> None:
     """Raise Mismatch unless two numbers or arrays are the same up to rounding."""
     distance, size = np.linalg.norm(np.subtract(found, expected)), np.linalg.norm(expected)
-    if not distance <= SAME * max(float(size), 1e-6):
+    if not distance <= SAME * max(float(size), LEAST):
         raise Mismatch(f"{what}: {distance:.3g} apart, of {size:.3g}")
 
 

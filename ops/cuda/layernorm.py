@@ -1,6 +1,7 @@
 """Layernorm on CUDA: one thread a row, and one warp a row. Kernels and shapes: layernorm.cu."""
 
 from core import Variant, cdiv, f32, i32
+from core.examples import rows_of
 
 from .width import width
 
@@ -17,7 +18,10 @@ class LayerNormNaive(Variant):
     saved = {"mean": "... : acc", "rstd": "... : acc"}
     reads = ("x", "weight")
     can_add = ("x",)
-    examples = [{"x": (67, 70)}]  # two thread blocks of rows, two of columns
+    examples = [
+        {"x": (67, 70)},  # two thread blocks of rows, two of columns
+        {"x": rows_of(509, ((100.0, 1.0), (-100.0, 1.0)))},  # one thread's sum loses what the second pass brings back
+    ]
 
     def forward(self, t, launch):
         sizes = (i32(t.rows), i32(t.C), f32(t.eps))
