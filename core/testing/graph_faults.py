@@ -3,7 +3,8 @@
     python -m core.testing.graphs --faults
 
 A fault is a text in a module and what takes its place; it is put into the functions that are loaded, and taken out
-again. A text that is no longer there once is an error, so that the list follows the code.
+again. A text that is no longer there once is an error, so that the list follows the code. A fault that needs a rare
+meeting of parts is shown the one model of core.testing.graph_shapes in which they meet.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import click
 
 from core.testing.graph_models import random_model
+from core.testing.graph_shapes import shape_of
 from core.testing.graphs import each, failure, registry_of
 
 MOST = 80  # models that a fault is shown before it counts as missed
@@ -26,12 +28,14 @@ MOST = 80  # models that a fault is shown before it counts as missed
 
 @dataclass(frozen=True)
 class Fault:
-    """`old` in the source of `module`, once, becomes `new`."""
+    """`old` in the source of `module`, once, becomes `new`. shape: the model of graph_shapes that is to see it; without
+    one, a random model is."""
 
     what: str
     module: str
     old: str
     new: str
+    shape: str = ""
 
 
 BACKWARD, LIVE, BUILDER = "core.plan.backward", "core.plan.live", "core.plan.builder"
@@ -118,7 +122,28 @@ FAULTS = (
         "and value not in written and not is_source:",
         "and value not in written:",
     ),
+    Fault(
+        "an alias source beside frozen values is left out",
+        BACKWARD,
+        'p.gradient(value, "temporary") if is_source else None',
+        "None",
+        shape="an alias source beside frozen values",
+    ),
     # in place
+    Fault(
+        "a gradient lies over one that others share",
+        BACKWARD,
+        "return buffer if self.holders[buffer] == {node.outputs[target[1:]]} else None",
+        "return buffer",
+        shape="a gradient in place of a shared one",
+    ),
+    Fault(
+        "a gradient lies over a value that a recompute reads",
+        BACKWARD,
+        "n.name in self.dropped and n.name not in self.redone and value in n.inputs.values() for n in self.nodes",
+        "False for n in self.nodes",
+        shape="a gradient in place of a value that a recompute reads",
+    ),
     Fault(
         "a gradient lies over a value that backward still reads",
         BACKWARD,
@@ -126,6 +151,24 @@ FAULTS = (
         "held in self.live.wanted:",
     ),
     # what is differentiated, and the objective
+    Fault(
+        "a node that has gradients of parameters only is skipped",
+        BACKWARD,
+        "own = [r for r in (*node.inputs, *node.params) if",
+        "own = [r for r in node.inputs if",
+    ),
+    Fault(
+        "a node none of whose parameters trains is skipped",
+        BACKWARD,
+        "own = [r for r in (*node.inputs, *node.params) if",
+        "own = [r for r in node.params if",
+    ),
+    Fault(
+        "weights of loss terms are left out of the objective",
+        BOUND,
+        "share = weight / max(count, 1) if buffer.shape",
+        "share = 1 / max(count, 1) if buffer.shape",
+    ),
     Fault(
         "only the first loss term is part of the objective",
         BACKWARD,
@@ -159,6 +202,13 @@ FAULTS = (
         "self._write(plan, batch, self._count(batch), len(batches), first_rows)",
     ),
     Fault("masks repeat from micro-step to micro-step", ENGINE, "first_rows.update(plan.plan.random_rows)", "pass"),
+    Fault(
+        "masks are counted by tokens, of which each has several rows",
+        PLAN,
+        ".shape[:-1]) for n in nodes",
+        ".shape[:2]) for n in nodes",
+        shape="dropout of experts in micro-steps",
+    ),
     # memory
     Fault("memory is given away one step early", MEMORY, "max(self.last, step)", "max(self.last, step - 1)"),
     Fault("memory is taken one step late", MEMORY, "min(self.first, step)", "min(self.first, step + 1)"),
@@ -202,6 +252,20 @@ FAULTS = (
         FUSE,
         "if any(node.attrs.get(k) != v for k, v in statement.attrs.items()):",
         "if False:",
+    ),
+    Fault(
+        "parts whose attributes differ become one node",
+        FUSE,
+        "if carried.setdefault(key, value) != value:",
+        "if carried.setdefault(key, value) is None:",
+        shape="parts of a fused op with attributes that differ",
+    ),
+    Fault(
+        "parts that share a parameter become one node",
+        FUSE,
+        "if len(set(params.values())) < len(params):",
+        "if False:",
+        shape="parts of a fused op that share a parameter",
     ),
     # decoding
     Fault("a prompt's tokens are not counted", DECODE, "self.start += taken", "pass"),
@@ -263,13 +327,17 @@ def _functions(ours: Any, theirs: Any, module: str) -> Iterator[tuple[types.Func
 
 
 def caught_after(number: int, seed: int = 0, most: int = MOST) -> tuple[int, str]:
-    """How many models it takes to see the fault FAULTS[number], and what the last one says; (0, "") for none."""
-    registry = registry_of(())
-    with planted(FAULTS[number]):
-        for count in range(most):
-            said = failure(random_model(seed + count, registry), registry)
-            if said:
-                return count + 1, said
+    """How many models it takes to see the fault FAULTS[number], and what the last one says; (0, "") for none.
+
+    A fault with a shape of its own is shown that one alone.
+    """
+    registry, fault = registry_of(()), FAULTS[number]
+    shown = [shape_of(fault.shape)] if fault.shape else (random_model(seed + n, registry) for n in range(most))
+    for count, model in enumerate(shown, 1):
+        with planted(fault):
+            said = failure(model, registry)
+        if said:
+            return count, said
     return 0, ""
 
 
@@ -283,8 +351,8 @@ def show(seed: int, jobs: int) -> int:
     for number, (count, said) in each(_one, [(n, seed) for n in range(len(FAULTS))], jobs):
         missed += not count
         first = said.splitlines()[0][:100] if said else ""
-        click.echo(
-            f"{f'model {count}' if count else 'MISSED':>9}  {FAULTS[number].what}" + (f": {first}" if first else "")
-        )
-    click.echo(f"{len(FAULTS) - missed} of {len(FAULTS)} faults caught")
+        by = "its shape" if FAULTS[number].shape else f"model {count}"
+        click.echo(f"{by if count else 'MISSED':>9}  {FAULTS[number].what}" + (f": {first}" if first else ""))
+    shaped = sum(bool(fault.shape) for fault in FAULTS)
+    click.echo(f"{len(FAULTS) - missed} of {len(FAULTS)} faults caught, {shaped} by shapes of their own")
     return 1 if missed else 0
