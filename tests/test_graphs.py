@@ -11,7 +11,7 @@ import tomli
 
 from core import Op, Reference
 from core.errors import CoreError
-from core.testing import graph_faults, graphs
+from core.testing import graph_faults, graph_shapes, graphs
 from core.testing.graph_models import random_model
 
 PARTS = 6  # of the models, so that no test is long
@@ -95,9 +95,17 @@ def test_a_fault_of_the_planner_is_caught(number):
     assert count and said
 
 
+@pytest.mark.parametrize("name", graph_shapes.SHAPES)
+def test_a_shape_that_random_models_have_rarely_keeps_every_promise_and_some_fault_is_shown_it(name):
+    assert not graphs.failure(graph_shapes.shape_of(name), registry())
+    assert name in {fault.shape for fault in graph_faults.FAULTS}
+
+
 def test_the_number_of_faults_is_the_one_in_the_docs():
     page = (Path(__file__).parent.parent / "docs/checks.md").read_text("utf-8")
-    assert f"{len(graph_faults.FAULTS)} of {len(graph_faults.FAULTS)} faults caught" in page
+    count, shaped = len(graph_faults.FAULTS), len(graph_shapes.SHAPES)
+    assert f"{count} of {count} faults caught, {shaped} by shapes of their own" in page
+    assert f"{count - shaped} are caught again" in page
 
 
 def test_a_planted_fault_is_taken_out_again_and_one_whose_text_is_gone_is_an_error():

@@ -458,6 +458,17 @@ def test_one_parameter_in_two_places_of_a_node_is_refused_with_the_graph(tmp_pat
         load_model(str(model(tmp_path, graph)), shipped()).build(shipped())
 
 
+@pytest.mark.parametrize("alias", [True, False])
+@pytest.mark.parametrize("in_place", [True, False])
+def test_two_gradients_for_one_value_of_a_node_never_share_memory(tmp_path, alias, in_place):
+    """A launcher that writes one and adds to the other would need an order between its own threads."""
+    path = model(tmp_path, 'n = { op = "gelu", in = "wte" }\nx = { op = "add", in = ["n", "n"] }\n' + HEAD)
+    for step in engine(path, alias=alias, in_place=in_place, ops={"add": "reference"}).plan("train").steps:
+        if step.node is not None and "backward" in step.kind:
+            written = [b for r in step.node.inputs if (b := step.tensors.get("d" + r)) is not None]
+            assert len(set(written)) == len(written), step.node.name
+
+
 # --- what [fuse] may set ---------------------------------------------------------------------------------------------
 
 NORMED = """s = { op = "add", in = ["wte", "wte"] }

@@ -40,7 +40,7 @@ class Fault:
 
 BACKWARD, LIVE, BUILDER = "core.plan.backward", "core.plan.live", "core.plan.builder"
 FUSE, MEMORY, PLACE = "core.plan.fuse", "core.plan.memory", "core.plan.place"
-LAYOUT, RECORD = "core.plan.layout", "core.plan.record"
+LAYOUT, RECORD, STEPS = "core.plan.layout", "core.plan.record", "core.plan.steps"
 BOUND, ENGINE, DECODE = "core.engine.bound", "core.engine.engine", "core.engine.decode"
 
 FAULTS = (
@@ -204,10 +204,16 @@ FAULTS = (
     Fault("masks repeat from micro-step to micro-step", ENGINE, "first_rows.update(plan.plan.random_rows)", "pass"),
     Fault(
         "masks are counted by tokens, of which each has several rows",
-        PLAN,
+        STEPS,
         ".shape[:-1]) for n in nodes",
         ".shape[:2]) for n in nodes",
         shape="dropout of experts in micro-steps",
+    ),
+    Fault(
+        "a step that is run again writes over what its micro-steps have added",
+        ENGINE,
+        "plan.trace(first=index == 0)",
+        "plan.trace(first=True)",
     ),
     # memory
     Fault("memory is given away one step early", MEMORY, "max(self.last, step)", "max(self.last, step - 1)"),

@@ -29,7 +29,7 @@ from core.expr import Padded
 from core.graph import TARGETS, Graph, ModelSource
 from core.loader import load_registry
 from core.op import Reference
-from core.pool import Pool, using
+from core.pool import Pool, pool, using
 from core.registry import Registry
 from core.testing.derived import derive_reference
 from core.testing.graph_document import RandomModel, reductions
@@ -175,16 +175,34 @@ def numeric(trial: Trial) -> tuple[float, Gradients]:
 
 
 def planned(trial: Trial, plain: tuple[float, Gradients]) -> Engine:
-    """Fusion, aliases, in-place gradients, recompute, frozen parameters and other variants change nothing."""
-    engine = trial.engine(**trial.model.settings)
-    same("as the settings have it", trial.measured(engine), plain, exact=False)
+    """Fusion, aliases, in-place gradients, recompute, frozen parameters and other variants change nothing.
+
+    What says only where a number lies, when it is computed again, or who computes it, changes no bit.
+    """
+    settings = trial.model.settings
+    engine = trial.engine(**settings)
+    found = trial.measured(engine)
+    same("as the settings have it", found, plain, exact=False)
     values = ("y", *engine.graph.loss)
-    for name, found, expected in zip(
+    for name, ours, expected in zip(
         values, engine.values(trial.batch, values), trial.plain.values(trial.batch, values), strict=True
     ):
-        near(f"{name}, evaluated with others", found, expected)
-    same("a second time, behind an evaluation", trial.measured(engine), trial.measured(engine), exact=True)
+        near(f"{name}, evaluated with others", ours, expected)
+    same("a second time, behind an evaluation", trial.measured(engine), found)
+    with rows_on(THREADS):
+        same("on three threads", trial.measured(engine), found)
+    moved = trial.engine(**{**settings, "in_place": not settings["in_place"]})
+    same("with in_place the other way", trial.measured(moved), found)
+    kept = trial.engine(**{**settings, "recompute": ()})
+    if settings["recompute"] and chosen(trial, kept) == chosen(trial, engine):  # the same nodes are fused
+        same("without recompute", trial.measured(kept), found)
     return engine
+
+
+def chosen(trial: Trial, engine: Engine) -> dict[str, tuple[str, str]]:
+    """The op and variant of each node of the training plan."""
+    choices = engine.bound("train", (), engine._dims_of(trial.batch)).plan.choices
+    return {name: (choice.variant.op, choice.variant.name) for name, choice in choices.items()}
 
 
 def recomputed(trial: Trial, plain: tuple[float, Gradients]) -> None:
@@ -195,12 +213,19 @@ def recomputed(trial: Trial, plain: tuple[float, Gradients]) -> None:
 
 
 def divided(trial: Trial, engine: Engine, plain: tuple[float, Gradients]) -> None:
-    """Micro-steps of the same rows give the step's loss and gradients."""
+    """Micro-steps of the same rows give the step's loss and gradients, and the same bits when they are run again."""
     count = trial.model.micro_steps
     if count == 1:
         return
     if not trial.scalar:
-        same(f"in {count} micro-steps", trial.measured(engine, trial.parts(count)), plain, exact=False)
+        parts = trial.parts(count)
+        found = trial.measured(engine, parts)
+        same(f"in {count} micro-steps", found, plain, exact=False)
+        spoil(engine, parts)
+        for _ in engine.replay(parts):
+            pass
+        gradients = {name: array.copy() for name, array in engine.parameter_gradients()}
+        same(f"{count} micro-steps run again one launcher at a time", (found[0], gradients), found)
     elif not trial.random:  # a scalar term is a mean over micro-steps: the same one twice has the same mean
         same("the same micro-step twice", trial.measured(engine, [trial.batch] * 2), plain, exact=False)
 
@@ -285,7 +310,7 @@ def same(
 
 def examine(model: RandomModel, registry: Registry) -> str:
     """Hold a model to everything; "decode" where it decodes. Raises Mismatch; any other exception is a fault too."""
-    with np.errstate(all="ignore"), one_thread():
+    with np.errstate(all="ignore"), rows_on(ONE):
         trial = Trial(model, registry)
         plain = numeric(trial)
         recomputed(trial, plain)
@@ -297,10 +322,14 @@ def examine(model: RandomModel, registry: Registry) -> str:
         return said
 
 
+ONE, THREADS = Pool(1), Pool(3)
+
+
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Rows on this thread alone: the models are too small to share."""
-    with using(Pool(1)):
+def rows_on(other: Pool) -> Iterator[None]:
+    """Rows on the threads of another pool: for most of it on this thread alone, the models are too small to share."""
+    other.reserve(max(scratch.nbytes for scratch in pool().scratch))  # what plans asked for when they were recorded
+    with using(other):
         yield
 
 
@@ -396,8 +425,8 @@ def each(work: Callable[[Any], Any], items: Sequence[Any], jobs: int) -> Iterato
     if jobs <= 1:
         yield from map(work, items)
         return
-    with processes(jobs) as pool:
-        yield from pool.map(work, items, chunksize=4)
+    with processes(jobs) as workers:
+        yield from workers.map(work, items, chunksize=4)
 
 
 if __name__ == "__main__":
