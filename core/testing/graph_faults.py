@@ -125,7 +125,7 @@ FAULTS = (
     Fault(
         "an alias source beside frozen values is left out",
         BACKWARD,
-        'p.gradient(value, "temporary") if is_source else None',
+        'b.gradient(value, "temporary") if is_source else None',
         "None",
         shape="an alias source beside frozen values",
     ),
