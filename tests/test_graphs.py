@@ -95,15 +95,15 @@ def test_a_fault_of_the_planner_is_caught(number):
     assert count and said
 
 
-@pytest.mark.parametrize("name", graph_shapes.SHAPES)
+@pytest.mark.parametrize("name", graph_shapes.shapes())
 def test_a_shape_that_random_models_have_rarely_keeps_every_promise_and_some_fault_is_shown_it(name):
-    assert not graphs.failure(graph_shapes.shape_of(name), registry())
+    assert not graphs.failure(graph_shapes.shapes()[name], registry())
     assert name in {fault.shape for fault in graph_faults.FAULTS}
 
 
 def test_the_number_of_faults_is_the_one_in_the_docs():
     page = (Path(__file__).parent.parent / "docs/checks.md").read_text("utf-8")
-    count, shaped = len(graph_faults.FAULTS), len(graph_shapes.SHAPES)
+    count, shaped = len(graph_faults.FAULTS), len(graph_shapes.shapes())
     assert f"{count} of {count} faults caught, {shaped} by shapes of their own" in page
     assert f"{count - shaped} are caught again" in page
 

@@ -4,7 +4,7 @@
 
 A fault is a text in a module and what takes its place; it is put into the functions that are loaded, and taken out
 again. A text that is no longer there once is an error, so that the list follows the code. A fault that needs a rare
-meeting of parts is shown the one model of core.testing.graph_shapes in which they meet.
+meeting of parts is shown the one model of tests/graph_shapes.toml in which they meet.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import click
 
 from core.testing.graph_models import random_model
-from core.testing.graph_shapes import shape_of
+from core.testing.graph_shapes import shapes
 from core.testing.graphs import each, failure, registry_of
 
 MOST = 80  # models that a fault is shown before it counts as missed
@@ -338,7 +338,7 @@ def caught_after(number: int, seed: int = 0, most: int = MOST) -> tuple[int, str
     A fault with a shape of its own is shown that one alone.
     """
     registry, fault = registry_of(()), FAULTS[number]
-    shown = [shape_of(fault.shape)] if fault.shape else (random_model(seed + n, registry) for n in range(most))
+    shown = [shapes()[fault.shape]] if fault.shape else (random_model(seed + n, registry) for n in range(most))
     for count, model in enumerate(shown, 1):
         with planted(fault):
             said = failure(model, registry)
