@@ -29,10 +29,12 @@ from core.kernels.tensors import decode, encode
 from core.loader import load_registry
 from core.op import TensorSpec, Variant, make_tensors
 from core.plan import first_config
-from core.sim.launching.scheduler import Batch, Order, Shape
+from core.sim.launching.scheduler import Order, Scheduler
 from core.sim.launching.simulator import Simulator
 from core.sim.machine.address_space import ALIGNMENT, Memory, Region
+from core.sim.machine.geometry import Shape
 from core.sim.machine.wording import Words
+from core.sim.resident import Batch
 from core.testing.case import make_case
 from core.testing.check import modes_of, reference_of
 from core.testing.devices import SimRunner
@@ -89,7 +91,7 @@ class FarDevice(SimDevice):
         words = Words(program, self.space, shape, simulator.sources, smem)
         batch = Batch(program, words, shape, numbers, smem)
         with np.errstate(all="ignore"):
-            batch.run(Order())
+            Scheduler(batch).run(Order())
 
     def numbers(self, grid: Sequence[int]) -> np.ndarray[Any, Any]:
         """The numbers of the thread blocks that run."""

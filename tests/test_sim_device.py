@@ -13,7 +13,7 @@ from core.device.simulated import SimDevice
 from core.errors import BuildError
 from core.op import Tensors
 from core.sim.faults import KernelError
-from core.sim.machine.group import Group
+from core.sim.resident import Group
 
 SOURCE = """extern "C" __global__ void shift(float* y, const float* x, int by) { y[threadIdx.x] = x[threadIdx.x + by]; }
 """

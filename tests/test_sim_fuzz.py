@@ -26,9 +26,8 @@ from exact_numbers import CANONICAL, FORMATS, NAN, encode
 from scalar_forms import ELSEWHERE, FAMILIES, FORMS, REFUSED, Form, forms, packed
 
 import core.sim
-import core.sim.instructions.families  # noqa: F401  (fills the table of opcodes)
 from core.sim import PtxError
-from core.sim.instructions.opcodes import OPCODES
+from core.sim.instructions.table import TABLE
 from core.testing.ptx import HEAD
 
 VALUES = 256  # of each form, when the tests run
@@ -112,7 +111,7 @@ def operands(kinds: Sequence[str], count: int, seed: int) -> list[list[int]]:
 
 # --------------------------------------------------------------------------- kernels
 def scalar_rows() -> dict[str, str]:
-    return {n: row.forms for n, row in OPCODES.items() if n not in ELSEWHERE and not n.startswith(FAMILIES)}
+    return {n: row.forms for n, row in TABLE.rows.items() if n not in ELSEWHERE and not n.startswith(FAMILIES)}
 
 
 @functools.cache
@@ -202,7 +201,7 @@ def mismatches(kinds: Sequence[str], group: Sequence[Form], count: int, seed: in
 # --------------------------------------------------------------------------- tests
 def test_every_row_of_the_table_has_an_oracle_or_is_no_scalar_instruction():
     assert set(scalar_rows()) == set(FORMS)
-    assert set(OPCODES) >= ELSEWHERE
+    assert set(TABLE.rows) >= ELSEWHERE
 
 
 @pytest.mark.parametrize("kinds", grouped(), ids="-".join)

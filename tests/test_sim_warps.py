@@ -10,7 +10,7 @@ import pytest
 import core.sim
 from core.kernels.nvrtc import Kernel, compile_ptx, resources
 from core.sim import Simulator
-from core.sim.machine.address_space import SHARED_START
+from core.sim.ptx.state_spaces import SHARED_START
 
 BOTH = pytest.mark.parametrize("strict", [False, True], ids=["fast", "strict"])
 LANES = np.arange(32)

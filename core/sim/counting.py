@@ -14,17 +14,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from core.sim.machine.blocks import Blocks
+from core.sim.machine.lanes import Lanes
 from core.sim.ptx.parser import Instruction, Location
+from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import Array
-
-if TYPE_CHECKING:
-    from core.sim.launching.scheduler import Batch
-    from core.sim.machine.group import Group
-    from core.sim.ptx.program import Program
 
 WARP = 32
 SECTOR = 32  # bytes
@@ -107,20 +104,20 @@ class Counted:
 class Counter:
     """Watches one batch: `ran` is called for every block of instructions, `access` for every access to memory."""
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Blocks) -> None:
         self.batch = batch
         self.warps: dict[int, int] = {}  # block of instructions -> warps that ran it, summed
         self.threads: dict[int, int] = {}
         self.accesses: dict[int, tuple[Instruction, Counts]] = {}
         self.touched = np.zeros(batch.memory.top // SECTOR + 1, np.bool_)
 
-    def ran(self, g: Group, start: int) -> None:
+    def ran(self, g: Lanes, start: int) -> None:
         """The lanes concerned run the block of instructions that begins at `start`."""
         warps = g.lanes // WARP if g.index is None else _different(g.index // WARP)
         self.warps[start] = self.warps.get(start, 0) + warps
         self.threads[start] = self.threads.get(start, 0) + g.count
 
-    def access(self, g: Group, ins: Instruction, space: str, index: Array, lanes: Array, width: int, how: str) -> None:
+    def access(self, g: Lanes, ins: Instruction, space: str, index: Array, lanes: Array, width: int, how: str) -> None:
         """`width` bytes of each lane at `index`, a place in its space; one place where all lanes share it."""
         if space == "local" or not {"param", "const"}.isdisjoint(n.partition(":")[0] for n in ins.names):
             return

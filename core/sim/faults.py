@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from core.errors import BuildError, DeviceError
 
 
@@ -19,3 +21,15 @@ class KernelError(DeviceError):
         super().__init__(message, hint=hint)
         self.kind = kind
         self.details = details
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What strict mode lets pass and has to say. `kind` as of a KernelError."""
+
+    kind: str
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message

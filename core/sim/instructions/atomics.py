@@ -8,20 +8,22 @@ accesses of one thread, which a simulator that runs instructions one by one does
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from core.sim.instructions.access import locate, settle
 from core.sim.instructions.floats import EXTREMES, FORMATS, canonical, exact_add
-from core.sim.instructions.opcodes import opcode
-from core.sim.instructions.operands import Step, address_reader, bits_reader, elements, need, writer
-from core.sim.machine.access import locate, settle, space_of
+from core.sim.instructions.opcodes import Family
+from core.sim.instructions.operands import Step, address_reader, bits_reader, need, writer
+from core.sim.ptx.effects import elements
 from core.sim.ptx.parser import Instruction
 from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import TYPES, UNSIGNED, Array, Type
+from core.sim.ptx.state_spaces import space_of
+from core.sim.resident import Group
 
-if TYPE_CHECKING:
-    from core.sim.machine.group import Group
+FAMILY = Family()
+opcode = FAMILY.opcode
 
 Change = Callable[[Array, Array], Array]  # (what is there, operand) -> what will be there
 

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.sim.instructions.control import condition, control
-from core.sim.instructions.opcodes import opcode
+from core.sim.instructions.control import condition
+from core.sim.instructions.membermasks import check_members, check_named, of_lanes
+from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Read, Step, Write, bits_reader, need, writer
-from core.sim.machine.warps import (
-    EVERYBODY,
-    U32,
-    WARP,
-    Meeting,
-    check_members,
-    check_named,
-    named,
-    of_lanes,
-    warp_words,
-)  # fmt: skip
+from core.sim.machine.geometry import WARP
+from core.sim.machine.warps import EVERYBODY, U32, Meeting, named, warp_words
 from core.sim.ptx.parser import Instruction, Operand, Pair
 from core.sim.ptx.program import GONE, End, Program
 from core.sim.ptx.register_types import BOOL, SIGNED, UNSIGNED, Array
+from core.sim.resident import Group
 
-if TYPE_CHECKING:
-    from core.sim.machine.group import Group
+FAMILY = Family()
+opcode, control = FAMILY.opcode, FAMILY.control
 
 
 def over_lanes(g: Group, value: Array) -> Array:
@@ -216,12 +208,12 @@ def _warp_barrier(program: Program, ins: Instruction, pc: int) -> End:
             return GONE
         masks = g.spread(read(g))
         if (masks == EVERYBODY).all() and _whole_warps(g):
-            _meet(g)
+            g.met()
         else:
             check_named(g, ins, of_lanes(g, masks))
             g.meeting = g.meeting or Meeting(g.lanes)
             g.meeting.come(g.indices(), masks, pc + 1)
-            go_on(g)
+            g.go_on()
             return GONE
         if guard is None:
             return pc + 1
@@ -237,30 +229,6 @@ def _whole_warps(g: Group) -> bool:
         return True
     here, live = warp_words(g.active()), warp_words(g.live)
     return bool(((here == live) | (here == 0)).all())
-
-
-def go_on(g: Group) -> None:
-    """Lanes that waited in bar.warp.sync, and wait no longer, go on."""
-    met = g.meeting.leave(g.live) if g.meeting is not None else np.zeros(0, np.int64)
-    if not met.size:
-        return
-    assert g.meeting is not None
-    before, chosen = g.state(), np.zeros(g.lanes, np.bool_)
-    chosen[met] = True
-    g.select(chosen)
-    _meet(g)
-    g.restore(before)
-    places = g.meeting.resume[met]
-    for pc in np.unique(places):
-        lanes = np.zeros(g.lanes, np.bool_)
-        lanes[met[places == pc]] = True
-        g.queue(int(pc), lanes)
-
-
-def _meet(g: Group) -> None:
-    g.batch.progress += 1
-    if g.batch.watch is not None:
-        g.batch.watch.clocks.warp_sync(g)
 
 
 def _guarded(g: Group, holds: Array, pc: int) -> bool:

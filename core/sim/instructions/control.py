@@ -6,38 +6,19 @@ or ended them itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import numpy as np
 
-from core.sim.instructions.opcodes import Row, find
+from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Read, bits_reader, need
 from core.sim.ptx.parser import Instruction, Register, Symbol
 from core.sim.ptx.program import EXIT, GONE, End, Program
 from core.sim.ptx.register_types import BOOL, UNSIGNED, Array
+from core.sim.resident import Group
 
-if TYPE_CHECKING:
-    from core.sim.machine.group import Group
-
-ControlBuilder = Callable[[Program, Instruction, int], End]
-CONTROL: dict[str, Row[ControlBuilder]] = {}
-
-
-def control(name: str, forms: str) -> Callable[[ControlBuilder], ControlBuilder]:
-    """Register a builder for an opcode that ends a block; forms as in opcodes.py."""
-
-    def register(builder: ControlBuilder) -> ControlBuilder:
-        CONTROL[name] = Row(builder, forms)
-        return builder
-
-    return register
-
-
-def build_control(program: Program, instruction: Instruction, pc: int) -> End:
-    row = find(CONTROL, instruction)
-    assert row is not None
-    return row.builder(program, instruction, pc)
+FAMILY = Family()
+control = FAMILY.control
 
 
 def condition(program: Program, instruction: Instruction) -> Read:

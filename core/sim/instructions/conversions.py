@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from core.sim.instructions.floats import FORMATS, canonical, flush, packed_bits, readable, saturate
-from core.sim.instructions.opcodes import opcode
+from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Step, bits_reader, disowning, need, writer
 from core.sim.instructions.rounding import to_f32, to_f64, to_odd, to_tf32
 from core.sim.ptx.parser import Instruction
 from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import TYPES, Array, Type
+from core.sim.resident import Group
 
-if TYPE_CHECKING:
-    from core.sim.machine.group import Group
+FAMILY = Family(pure=True)
+opcode = FAMILY.opcode
 
 TO_INTEGER: dict[str, Callable[[Array], Array]] = {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}
 

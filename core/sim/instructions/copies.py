@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from core.sim.instructions.access import locate
 from core.sim.instructions.atomics import change_of, in_turn
 from core.sim.instructions.floats import FORMATS
-from core.sim.instructions.mbarrier import MBarrier, complete_bytes, find, find_all, keys, settle_phase
-from core.sim.instructions.opcodes import opcode
-from core.sim.instructions.operands import Read, Step, address_reader, bits_reader, elements, need
+from core.sim.instructions.mbarrier import find, find_all, keys
+from core.sim.instructions.opcodes import Family
+from core.sim.instructions.operands import Read, Step, address_reader, bits_reader, need
 from core.sim.instructions.tensormap import BYTES, Map, decode
-from core.sim.machine.access import locate
+from core.sim.machine.waiting import MBarrier
+from core.sim.ptx.effects import elements
 from core.sim.ptx.parser import Address, Immediate, Instruction
 from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import BOOL, SIGNED, TYPES, UNSIGNED, Array
+from core.sim.resident import Group
 
-if TYPE_CHECKING:
-    from core.sim.machine.group import Group
+FAMILY = Family()
+opcode = FAMILY.opcode
 
 U32, U64 = UNSIGNED[32], UNSIGNED[64]
 TENSOR_ALIGN = 128  # bytes, of what a tensor copy reads or writes in shared memory
@@ -116,7 +118,7 @@ def _cp_async_arrive(program: Program, ins: Instruction) -> Step:
 
 def _arrived(g: Group, barrier: MBarrier, count: int) -> None:
     barrier.pending -= count
-    settle_phase(g.batch, barrier)
+    g.batch.settle_phase(barrier)
 
 
 # --------------------------------------------------------------------------- bulk copies
@@ -237,7 +239,7 @@ def _land(
 
     def land() -> None:
         move()
-        complete_bytes(g.batch, found, count)
+        g.batch.landed(found, count)
 
     if g.batch.watch is None:
         land()

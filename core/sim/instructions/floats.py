@@ -11,20 +11,21 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from core.sim.instructions.arith import INTEGER_ROWS
-from core.sim.instructions.opcodes import opcode
+from core.sim.instructions.arith import INTEGER, integer_step
+from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Read, Step, bits_reader, need, writer
 from core.sim.instructions.rounding import from_bf16, to_bf16, to_f16, to_f32, to_odd, two_product, two_sum
 from core.sim.ptx.parser import Instruction, Operand, Register
 from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import TYPES, UNSIGNED, Array
+from core.sim.resident import Group
 
-if TYPE_CHECKING:
-    from core.sim.machine.group import Group
+FAMILY = Family(pure=True)
+opcode = FAMILY.opcode
 
 NAN32 = np.array([0x7FFFFFFF], np.uint32).view(np.float32)[0]
 TINY = np.float32(1.1754943508222875e-38)  # the smallest normal f32
@@ -309,11 +310,10 @@ def _is_float(ins: Instruction) -> bool:
 
 def _either(name: str, floating: Callable[..., Step], forms: str) -> None:
     """Opcodes that floats and integers share."""
-    integer = INTEGER_ROWS[name]
 
-    @opcode(name, f"{integer.forms} | {forms}")
+    @opcode(name, f"{INTEGER[name][1]} | {forms}")
     def _(program: Program, ins: Instruction) -> Step:
-        return floating(program, ins) if _is_float(ins) else integer.builder(program, ins)
+        return floating(program, ins) if _is_float(ins) else integer_step(program, ins)
 
 
 SUMS = "$round? ftz? sat? f32 | $round? ftz? f32x2 | rn? f64 | rn? ftz? sat? f16/f16x2 | rn? bf16/bf16x2"
@@ -439,7 +439,7 @@ EXTREME = (
 @opcode("max", EXTREME)
 def _minmax(program: Program, ins: Instruction) -> Step:
     if not _is_float(ins):
-        return INTEGER_ROWS[ins.names[0]].builder(program, ins)
+        return integer_step(program, ins)
     name, ftz = ins.names[-1], "ftz" in ins.names
     form, nan, magnitude = FORMATS[name], "NaN" in ins.names, "xorsign" in ins.names
     reads = [readable(program, o, name, ftz) for o in ins.operands[1:]]
@@ -472,7 +472,7 @@ def _minmax(program: Program, ins: Instruction) -> Step:
 @opcode("abs", "$signed | ftz? f32 | f64/$half")
 def _sign(program: Program, ins: Instruction) -> Step:
     if not _is_float(ins):
-        return INTEGER_ROWS[ins.names[0]].builder(program, ins)
+        return integer_step(program, ins)
     form = FORMATS[ins.names[-1]]
     whole = UNSIGNED[form.bits * form.packed]
     read, write = bits_reader(program, ins.operands[1], whole), writer(program, ins.operands[0])

@@ -2,47 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from core.sim.instructions.control import condition, control
-from core.sim.instructions.opcodes import opcode
+from core.sim.instructions.control import condition
+from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Step, address_reader, bits_reader, need, writer
-from core.sim.machine import address_space as layout
+from core.sim.machine.waiting import ClusterBarrier, MBarrier, Waiting
+from core.sim.ptx import state_spaces as spaces
 from core.sim.ptx.parser import Immediate, Instruction, Register
 from core.sim.ptx.program import GONE, End, Program
 from core.sim.ptx.register_types import UNSIGNED, Array
-from core.sim.strict.clocks import Phase
+from core.sim.resident import Group
 
-if TYPE_CHECKING:
-    from core.sim.launching.scheduler import Batch, Waiting
-    from core.sim.machine.group import Group
+FAMILY = Family()
+opcode, control = FAMILY.opcode, FAMILY.control
 
 U32, U64 = UNSIGNED[32], UNSIGNED[64]
 Key = tuple[int, int]  # thread block in the batch, shared address
 
 
-@dataclass(eq=False)
-class MBarrier:
-    """`expected` arrivals complete a phase once the bytes of its copies (`bytes_left`) have landed too."""
-
-    expected: int
-    pending: int
-    phase: int = 0
-    bytes_left: int = 0
-    waiting: list[Waiting] = field(default_factory=list)
-    order: Phase = field(default_factory=Phase)
-
-
 def keys(g: Group, addresses: Array, lanes: Array) -> list[Key]:
     """Which mbarrier each address means; its upper bits may name a peer of the cluster."""
-    rank = (addresses >> layout.RANK_SHIFT & 0xFF) - 1
+    rank = (addresses >> spaces.RANK_SHIFT & 0xFF) - 1
     own = g.block[lanes]
     cluster = g.batch.shape.cluster
     block = np.where(rank < 0, own, own // cluster * cluster + rank)
-    offset = addresses & ((1 << layout.RANK_SHIFT) - 1)
+    offset = addresses & ((1 << spaces.RANK_SHIFT) - 1)
     return list(zip(block.tolist(), offset.tolist(), strict=True))
 
 
@@ -75,29 +60,6 @@ def find_all(g: Group, ins: Instruction, wanted: list[Key], lanes: Array) -> lis
     return [known[key, warp] for key, warp in zip(wanted, (lanes // 32).tolist(), strict=True)]
 
 
-def settle_phase(batch: Batch, barrier: MBarrier) -> None:
-    """Complete the phase when all have arrived and all bytes are there."""
-    if barrier.pending == 0 and barrier.bytes_left == 0:
-        barrier.phase ^= 1
-        barrier.pending = barrier.expected
-        batch.progress += 1
-        _wake(batch, barrier)
-
-
-def _wake(batch: Batch, barrier: MBarrier | ClusterBarrier) -> None:
-    barrier.order.turn()
-    waiting, barrier.waiting = barrier.waiting, []
-    for one in waiting:
-        if batch.watch is not None:
-            batch.watch.clocks.learn(barrier.order, one.group, one.index)
-        batch.resume(one)
-
-
-def complete_bytes(batch: Batch, barrier: MBarrier, count: int) -> None:
-    barrier.bytes_left -= count
-    settle_phase(batch, barrier)
-
-
 @opcode("mbarrier.init", "$shared? b64")
 def _init(program: Program, ins: Instruction) -> Step:
     where, count = address_reader(program, ins.operands[0]), bits_reader(program, ins.operands[1], U32)
@@ -117,8 +79,8 @@ def _init(program: Program, ins: Instruction) -> Step:
 
 
 def _check_place(g: Group, ins: Instruction, addresses: Array, lanes: Array) -> None:
-    offset = addresses & ((1 << layout.RANK_SHIFT) - 1)
-    bad = (offset % 8 != 0) | (offset < layout.SHARED_START) | (offset + 8 > g.batch.shared_end)
+    offset = addresses & ((1 << spaces.RANK_SHIFT) - 1)
+    bad = (offset % 8 != 0) | (offset < spaces.SHARED_START) | (offset + 8 > g.batch.shared_end)
     if bad.any():
         at = int(np.flatnonzero(bad)[0])
         raise g.batch.fault(
@@ -179,7 +141,7 @@ def _arrive(program: Program, ins: Instruction) -> Step:
                     )  # fmt: skip
                 barrier.pending -= arrivals
                 barrier.expected -= arrivals if drops else 0
-            settle_phase(g.batch, barrier)
+            g.batch.settle_phase(barrier)
         if write is not None:
             write(g, g.spread_back(states))
 
@@ -223,8 +185,6 @@ def _try_wait(program: Program, ins: Instruction, pc: int) -> End:
     need(ins, not isinstance(ins.operands[0], Immediate))
 
     def wait(g: Group) -> int:
-        from core.sim.launching.scheduler import Waiting
-
         lanes = g.indices()
         asked = (g.spread(phase(g)) & np.uint64(1)).tolist()
         write(g, np.ones(1, np.bool_))
@@ -255,14 +215,6 @@ def _try_wait(program: Program, ins: Instruction, pc: int) -> End:
 
 
 # --------------------------------------------------------------------------- clusters
-@dataclass
-class ClusterBarrier:
-    arrived: int = 0
-    phase: int = 0
-    waiting: list[Waiting] = field(default_factory=list)
-    order: Phase = field(default_factory=Phase)
-
-
 @opcode("barrier.cluster.arrive", "release/relaxed? aligned?")
 def _cluster_arrive(program: Program, ins: Instruction) -> Step:
     def arrive(g: Group) -> None:
@@ -277,20 +229,9 @@ def _cluster_arrive(program: Program, ins: Instruction) -> Step:
             barrier.arrived += len(members)
             if g.batch.watch is not None:
                 g.batch.watch.clocks.publish(barrier.order, g, members, "relaxed" in ins.names)
-            settle_cluster(g.batch, number)
+            g.batch.settle_cluster(number)
 
     return arrive
-
-
-def settle_cluster(batch: Batch, number: int) -> None:
-    """Complete a cluster's barrier when every thread that has not exited is there."""
-    barrier = batch.cluster_barriers[number]
-    size = batch.shape.cluster
-    if barrier.arrived and barrier.arrived >= int(batch.remaining[number * size : (number + 1) * size].sum()):
-        barrier.arrived = 0
-        barrier.phase += 1
-        batch.progress += 1
-        _wake(batch, barrier)
 
 
 @control("barrier.cluster.wait", "acquire? aligned?")
@@ -299,8 +240,6 @@ def _cluster_wait(program: Program, ins: Instruction, pc: int) -> End:
     need(ins, guard is None)
 
     def wait(g: Group) -> int:
-        from core.sim.launching.scheduler import Waiting
-
         lanes = g.indices()
         if g.cluster_phase is None or (g.cluster_phase[lanes] < 0).any():
             raise g.batch.fault(ins, "cluster barrier", "a wait without an arrive before it", g, int(lanes[0]))

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.sim.instructions.opcodes import opcode
-from core.sim.instructions.operands import Step, address_reader, bits_reader, disowning, elements, need, reader, writer
-from core.sim.machine import address_space as layout
-from core.sim.machine.access import SHARED, locate, settle, space_of
+from core.sim.instructions.access import locate, settle
+from core.sim.instructions.opcodes import Family
+from core.sim.instructions.operands import Step, address_reader, bits_reader, disowning, need, reader, writer
+from core.sim.ptx import state_spaces as spaces
+from core.sim.ptx.effects import elements
 from core.sim.ptx.parser import Address, Instruction, Register, Symbol, Vector
 from core.sim.ptx.program import Program
-from core.sim.ptx.register_types import SIGNED, TYPES, UNSIGNED, Array, Type
+from core.sim.ptx.register_types import SIGNED, TYPES, UNSIGNED, WIDE, Array, Type
+from core.sim.ptx.state_spaces import SHARED, space_of
+from core.sim.resident import Group
 
-if TYPE_CHECKING:
-    from core.sim.machine.group import Group
+FAMILY = Family()
+opcode = FAMILY.opcode
 
 SHIFT = {8: 0, 16: 1, 32: 2, 64: 3}
 
@@ -61,7 +63,7 @@ def _unpack(program: Program, ins: Instruction, kind: Type, target: Vector) -> S
     return unpack
 
 
-WINDOWS = {"shared": layout.SHARED_WINDOW, "local": layout.LOCAL_WINDOW}
+WINDOWS = {"shared": spaces.SHARED_WINDOW, "local": spaces.LOCAL_WINDOW}
 
 
 @opcode("cvta", "to? $space u64")
@@ -166,7 +168,7 @@ def _ld(program: Program, ins: Instruction) -> Step:
         parts = settle(space, addresses)
         if len(parts) == 1:
             return fetch(g, parts[0][0], parts[0][1], lanes)
-        raw = np.empty(len(addresses), layout.WIDE[8 * width])
+        raw = np.empty(len(addresses), WIDE[8 * width])
         for place, part, positions in parts:
             raw[positions] = fetch(g, place, part, lanes[positions])
         return raw
@@ -218,7 +220,7 @@ def _st(program: Program, ins: Instruction) -> Step:
             columns = np.empty((g.count, count), UNSIGNED[kind.bits])
             for i, read in enumerate(reads):
                 columns[:, i] = g.concerned(read(g))
-            raw = columns.reshape(-1).view(layout.WIDE[8 * width])
+            raw = columns.reshape(-1).view(WIDE[8 * width])
         if shared_places is not None and _everybody(g):
             view, index = shared_places(g)
             view[index] = raw if index.size > 1 else raw[-1]
@@ -257,12 +259,12 @@ def _mapa(program: Program, ins: Instruction) -> Step:
     read = bits_reader(program, ins.operands[1], UNSIGNED[kind.bits])
     rank = bits_reader(program, ins.operands[2], UNSIGNED[32])
     write = writer(program, ins.operands[0])
-    window = np.uint64(0 if any(n in SHARED for n in ins.names) else layout.SHARED_WINDOW)
-    low = np.uint64((1 << layout.RANK_SHIFT) - 1)
+    window = np.uint64(0 if any(n in SHARED for n in ins.names) else spaces.SHARED_WINDOW)
+    low = np.uint64((1 << spaces.RANK_SHIFT) - 1)
 
     def map_address(g: Group) -> None:
         offset = read(g).astype(np.uint64) & low
-        peer = (rank(g).astype(np.uint64) + np.uint64(1)) << np.uint64(layout.RANK_SHIFT)
+        peer = (rank(g).astype(np.uint64) + np.uint64(1)) << np.uint64(spaces.RANK_SHIFT)
         write(g, (offset | peer | window).astype(UNSIGNED[kind.bits]))
 
     return map_address
@@ -275,8 +277,8 @@ def _getctarank(program: Program, ins: Instruction) -> Step:
     write = writer(program, ins.operands[0])
 
     def rank(g: Group) -> None:
-        address = g.spread(read(g)).astype(np.int64) & layout.WINDOW_MASK
-        peer = (address >> layout.RANK_SHIFT) - 1
+        address = g.spread(read(g)).astype(np.int64) & spaces.WINDOW_MASK
+        peer = (address >> spaces.RANK_SHIFT) - 1
         own = g.batch.numbers[g.block[g.indices()]] % g.batch.shape.cluster
         write(g, g.spread_back(np.where(peer < 0, own, peer).astype(np.uint32)))
 

@@ -1,9 +1,10 @@
-"""The table: opcode -> the forms of it that the simulator has, and the builder that takes them apart.
+"""Opcodes: the forms that the simulator has of each, and the builder that takes an instruction apart.
 
 To add an opcode, write a builder in the module of its family under `@opcode("name", "forms")`: it takes an instruction
-apart once and returns the function that runs it. Opcodes are looked up by their longest known prefix, so that
-"cp.async.bulk" and "cp.async" are different rows. What no form lists is refused: a modifier that were dropped silently
-would be a wrong result.
+apart once and returns the function that runs it; `@control` is for opcodes that end a block of instructions. Rows go
+into the module's own Family; table.py puts all families into the one Table that kernels are bound by (binding.py).
+Opcodes are looked up by their longest known prefix, so that "cp.async.bulk" and "cp.async" are different rows. What no
+form lists is refused: a modifier that were dropped silently would be a wrong result.
 
 The forms say what may follow the name, as the PTX manual does: items in their order, "a/b" for a choice, "?" for what
 may be absent, "|" between forms; $name stands for one of GROUPS.
@@ -14,18 +15,17 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from core.errors import did_you_mean
 from core.sim.faults import PtxError
 from core.sim.instructions.operands import Step
 from core.sim.ptx.parser import Instruction
+from core.sim.ptx.program import End, Program
 
-if TYPE_CHECKING:
-    from core.sim.ptx.program import Program
-
-Builder = Callable[["Program", Instruction], Step]
+Builder = Callable[[Program, Instruction], Step]
+ControlBuilder = Callable[[Program, Instruction, int], End]
 B = TypeVar("B")
 LONGEST = 5  # names in a row's key
 KEPT = 4096  # opcodes whose row is not looked for again
@@ -64,21 +64,68 @@ GROUPS = {
 
 @dataclass(frozen=True)
 class Row(Generic[B]):
+    """The forms of an opcode. pure: it computes registers of registers, and nothing else."""
+
     builder: B
     forms: str
+    pure: bool = False
 
 
-OPCODES: dict[str, Row[Builder]] = {}
+@dataclass
+class Family:
+    """The opcodes of one module. pure: as of Row."""
+
+    pure: bool = False
+    rows: dict[str, Row[Builder]] = field(default_factory=dict)
+    controls: dict[str, Row[ControlBuilder]] = field(default_factory=dict)
+
+    def opcode(self, name: str, forms: str) -> Callable[[Builder], Builder]:
+        """A row for the builder below it."""
+
+        def add(builder: Builder) -> Builder:
+            self.rows[name] = Row(builder, forms, self.pure)
+            return builder
+
+        return add
+
+    def control(self, name: str, forms: str) -> Callable[[ControlBuilder], ControlBuilder]:
+        """A row for the builder of an opcode that ends a block of instructions."""
+
+        def add(builder: ControlBuilder) -> ControlBuilder:
+            self.controls[name] = Row(builder, forms)
+            return builder
+
+        return add
 
 
-def opcode(name: str, forms: str) -> Callable[[Builder], Builder]:
-    """Register a builder for an opcode."""
+class Table:
+    """All opcodes of some families."""
 
-    def register(builder: Builder) -> Builder:
-        OPCODES[name] = Row(builder, forms)
-        return builder
+    def __init__(self, *families: Family) -> None:
+        self.rows = {name: row for family in families for name, row in family.rows.items()}
+        self.controls = {name: row for family in families for name, row in family.controls.items()}
 
-    return register
+    def is_control(self, instruction: Instruction) -> bool:
+        """Whether the longest row of an opcode's name is one of control: bra is, cp.async.bulk.wait_group is not."""
+        every = beginnings(instruction.names)
+        return next((name in self.controls for name, _ in every if name in self.controls or name in self.rows), False)
+
+    def row(self, instruction: Instruction) -> Row[Builder]:
+        """The row of an instruction. Raises PtxError, with its text and source line, for an unknown one."""
+        row = find(self.rows, instruction)
+        if row is not None:
+            return row
+        raise PtxError(
+            f"the simulator does not know `{instruction.text}` ({instruction.location})"
+            f"{did_you_mean(instruction.names[0], self.rows)}",
+            hint="add a row to the table in core/sim/instructions for it",
+        )
+
+    def end(self, program: Program, instruction: Instruction, pc: int) -> End:
+        """The function of a control instruction at `pc`."""
+        row = find(self.controls, instruction)
+        assert row is not None
+        return row.builder(program, instruction, pc)
 
 
 def find(table: dict[str, Row[B]], instruction: Instruction) -> Row[B] | None:
@@ -101,18 +148,6 @@ def find(table: dict[str, Row[B]], instruction: Instruction) -> Row[B] | None:
 def beginnings(names: tuple[str, ...]) -> list[tuple[str, tuple[str, ...]]]:
     """("a", "b", "c") -> ("a.b.c", ()), ("a.b", ("c",)), ("a", ("b", "c")): what a row may be called, and the rest."""
     return [(".".join(names[:n]), names[n:]) for n in range(min(len(names), LONGEST), 0, -1)]
-
-
-def build(program: Program, instruction: Instruction) -> Step:
-    """The function that runs an instruction. Raises PtxError, with its text and source line, for an unknown one."""
-    row = find(OPCODES, instruction)
-    if row is not None:
-        return row.builder(program, instruction)
-    raise PtxError(
-        f"the simulator does not know `{instruction.text}` ({instruction.location})"
-        f"{did_you_mean(instruction.names[0], OPCODES)}",
-        hint="add a row to the table in core/sim/instructions for it",
-    )
 
 
 def _no_form(name: str, forms: str, rest: tuple[str, ...], instruction: Instruction) -> PtxError:

@@ -7,21 +7,20 @@ where all lanes agree. What it returns must not be changed in place.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from core.sim.faults import PtxError
-from core.sim.ptx.parser import Address, Immediate, Instruction, Negated, Operand, Register, Special, Symbol, Vector
+from core.sim.machine.special import special
+from core.sim.ptx.parser import Address, Immediate, Instruction, Negated, Operand, Register, Special, Symbol
+from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import BOOL, SIGNED, UNSIGNED, Array, Type
+from core.sim.resident import Group
 
-if TYPE_CHECKING:
-    from core.sim.machine.group import Group
-    from core.sim.ptx.program import Program
-
-Read = Callable[["Group"], Array]
-Write = Callable[["Group", Array], None]
-Step = Callable[["Group"], None]
+Read = Callable[[Group], Array]
+Write = Callable[[Group, Array], None]
+Step = Callable[[Group], None]
 
 
 def reader(program: Program, operand: Operand, kind: Type) -> Read:
@@ -95,7 +94,7 @@ def _special_reader(name: str, dtype: np.dtype[Any]) -> Read:
     def read(g: Group) -> Array:
         value = g.special.get(name)
         if value is None:
-            value = g.batch.special(g, name)
+            value = special(g.batch, g, name)
             if not changing:
                 g.special[name] = value
         if g.picked is not None and value.size > 1:
@@ -138,11 +137,6 @@ def disowning(program: Program, operand: Operand, step: Step) -> Step:
         step(g)
 
     return shared
-
-
-def elements(operand: Operand) -> tuple[Operand, ...]:
-    """The parts of {a, b}, or the operand itself."""
-    return operand.parts if isinstance(operand, Vector) else (operand,)
 
 
 def address_reader(program: Program, operand: Operand, bits: int = 64) -> Read:

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from core.sim.instructions.access import locate, settle
 from core.sim.instructions.floats import FORMATS, canonical
-from core.sim.instructions.opcodes import opcode
-from core.sim.instructions.operands import Read, Step, address_reader, bits_reader, elements, writer
-from core.sim.machine import address_space as layout
-from core.sim.machine.access import locate, settle, space_of
-from core.sim.machine.inflight import queue
+from core.sim.instructions.opcodes import Family
+from core.sim.instructions.operands import Read, Step, address_reader, bits_reader, writer
+from core.sim.ptx.effects import elements
 from core.sim.ptx.parser import Immediate, Instruction, Operand, Vector
 from core.sim.ptx.program import Program
-from core.sim.ptx.register_types import BOOL, UNSIGNED, Array
+from core.sim.ptx.register_types import BOOL, UNSIGNED, WIDE, Array
+from core.sim.ptx.state_spaces import space_of
+from core.sim.resident import Group
 
-if TYPE_CHECKING:
-    from core.sim.machine.group import Group
+FAMILY = Family()
+opcode = FAMILY.opcode
 
 WARP, WARPGROUP = 32, 128
 NAN = 0x7FFFFFFF
@@ -147,7 +147,7 @@ def _stmatrix(program: Program, ins: Instruction) -> Step:
         matrices = np.ascontiguousarray(values(g, reads, WARP)).view(np.uint16).reshape(-1, count, 8, 8)
         if transposed:
             matrices = matrices.transpose(0, 1, 3, 2)
-        view[index] = np.ascontiguousarray(matrices).reshape(-1).view(layout.WIDE[128])
+        view[index] = np.ascontiguousarray(matrices).reshape(-1).view(WIDE[128])
 
     return store
 
@@ -280,7 +280,7 @@ def _wgmma(program: Program, ins: Instruction) -> Step:
         results = [np.full(g.count, NAN, U32) for _ in writes]
         for write, later in zip(writes, results, strict=True):
             write(g, later)
-        before = list(queue(g, "wgmma").work)
+        before = list(g.work_of("wgmma").work)
 
         def move(rows: Array) -> None:
             for earlier in before:  # they are carried out in order

@@ -4,24 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from core.sim.counting import Counted
-    from core.sim.launching.scheduler import Batch, Shape
-    from core.sim.ptx.program import Program
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What strict mode lets pass and has to say. `kind` as of a KernelError."""
-
-    kind: str
-    message: str
-    hint: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
+from core.sim.counting import Counted
+from core.sim.faults import Finding
+from core.sim.machine.geometry import Shape
+from core.sim.ptx.program import Program
+from core.sim.resident import Batch
 
 
 @dataclass

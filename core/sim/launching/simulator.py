@@ -9,24 +9,27 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-import core.sim.instructions.families  # noqa: F401  (fills the table of opcodes)
 from core.errors import UsageError
 from core.kernels.chips import CHIPS, DEFAULT_SHARED, MAX_BLOCK, MAX_GRID, MAX_THREADS
 from core.kernels.nvrtc import DYNAMIC_SHARED
 from core.sim.counting import Counter, counted
-from core.sim.faults import KernelError
-from core.sim.instructions.accumulators import uses_wgmma
+from core.sim.faults import Finding, KernelError
 from core.sim.instructions.atomics import order_shows
-from core.sim.launching.launch_report import Finding, Report, summarise
-from core.sim.launching.scheduler import LANES, Batch, Order, Shape
-from core.sim.machine import address_space as layout
+from core.sim.instructions.binding import bind
+from core.sim.instructions.table import TABLE
+from core.sim.launching.launch_report import Report, summarise
+from core.sim.launching.scheduler import LANES, Order, Scheduler
 from core.sim.machine.address_space import Memory
 from core.sim.machine.budget import default_limit
+from core.sim.machine.geometry import Shape
 from core.sim.machine.wording import Words
+from core.sim.ptx import state_spaces as spaces
 from core.sim.ptx.cuda_source import Sources
+from core.sim.ptx.effects import uses_wgmma
 from core.sim.ptx.parser import Module, parse
 from core.sim.ptx.program import Program, kept, link
 from core.sim.ptx.register_types import Array
+from core.sim.resident import Batch
 from core.sim.strict.clocks import orders_blocks
 from core.sim.strict.shadow import Global, grain
 from core.sim.strict.watch import Watch, works_later
@@ -43,7 +46,7 @@ class Simulator:
     """A module of PTX on a memory. Kernels are linked on their first launch.
 
     sources: the CUDA C++ that findings quote.
-    limit: branches that a thread block may take, after which the kernel is called endless (budget.py).
+    limit: branches that a thread block may take, after which the kernel is called endless (machine/budget.py).
     """
 
     ptx: str
@@ -70,7 +73,8 @@ class Simulator:
 
     def program(self, kernel: str, strict: bool = False) -> Program:
         if (kernel, strict) not in self.programs:
-            self.programs[kernel, strict] = link(self.module, kernel, self.globals_at, parted=strict)
+            program = link(self.module, kernel, self.globals_at, parted=strict)
+            self.programs[kernel, strict] = bind(program, TABLE)
         return self.programs[kernel, strict]
 
     def launch(
@@ -180,12 +184,12 @@ class Simulator:
                     kind="arguments",
                     hint="pass scalars with the kernel's own types, such as i32(n) and f32(x)",
                 )
-            self.memory.write(layout.PARAMETERS + offset, np.frombuffer(raw, np.uint8))
+            self.memory.write(spaces.PARAMETERS + offset, np.frombuffer(raw, np.uint8))
 
 
 def _run(batch: Batch, order: Order) -> None:
     with np.errstate(all="ignore"):
-        batch.run(order)
+        Scheduler(batch).run(order)
     if batch.watch is None:
         batch.release()
 
@@ -250,7 +254,7 @@ def _three(sizes: Sequence[int]) -> tuple[int, int, int]:
 def _check_limits(program: Program, shape: Shape, smem: int) -> None:
     """What a launch on the hardware would refuse."""
     static = program.static_shared
-    whole = program.shared_size - program.zones - layout.SHARED_START + smem
+    whole = program.shared_size - program.zones - spaces.SHARED_START + smem
     problems = {
         f"a thread block of {shape.threads} threads; at most {MAX_THREADS}": not 1 <= shape.threads <= MAX_THREADS,
         f"a thread block of {shape.threads} threads; the kernel was compiled for at most {program.max_threads}": (

@@ -7,27 +7,14 @@ out of bounds. Shared and local memory are windows far above; they are kept by t
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from core.sim.ptx.register_types import UNSIGNED, Array
+from core.sim.ptx.register_types import WIDE, Array
+from core.sim.ptx.state_spaces import FIRST, PARAMETER_BYTES, PARAMETERS
 
-PARAMETERS = 4096  # where the arguments of the running kernel lie
-PARAMETER_BYTES = 4096 + 28 * 1024  # PTX's limit on Volta and later is 32,764
-FIRST = 65536
-SHARED_WINDOW = 1 << 40  # generic addresses of shared memory
-LOCAL_WINDOW = 1 << 41
-WINDOW_MASK = (1 << 40) - 1
-SHARED_START = 1024  # offset of the first shared variable; the hardware keeps the bytes below for itself
-RANK_SHIFT = 24  # a shared::cluster address: rank + 1 in a cluster above these bits, 0 for the own thread block
 ALIGNMENT = 256
-WIDE: dict[int, np.dtype[Any]] = {
-    **UNSIGNED,
-    128: np.dtype(np.complex128),
-}  # the carrier of a 16-byte access; never computed with
 
 
 @dataclass(frozen=True)
@@ -131,6 +118,3 @@ class Memory:
         place = np.searchsorted(starts, addresses, "right") - 1
         bad = (place < 0) | (addresses + width > ends[place])
         return np.flatnonzero(bad) if bad.any() else None
-
-
-Fault = Callable[[str, str, int, int], Exception]  # (kind, message, lane, address) -> the error to raise

@@ -8,15 +8,10 @@ counts so from the start.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from core import variables
 from core.sim.ptx.register_types import Array
-
-if TYPE_CHECKING:
-    from core.sim.machine.group import Group
 
 # The longest loops of real sizes take fewer: one thread over a vocabulary of 256,000 (Gemma's), over the 65,536 rows of
 # 64 x 1,024 tokens, or over K = 3,072. An endless one has that many behind it in less than a second, or in a few where
@@ -40,10 +35,6 @@ class Turns:
         self.taken = 0
         self.by_block: Array | None = np.zeros(blocks, np.int64) if blocks else None
 
-    def blocks_of(self, g: Group) -> Array | None:
-        """The thread blocks of the lanes concerned; None where they are not counted."""
-        return None if self.by_block is None else np.unique(g.block[g.indices()])
-
     def over(self, limit: int, blocks: int) -> bool:
         """Whether one of the group's thread blocks is over the limit; `blocks` are resident together."""
         if self.taken <= limit:
@@ -52,12 +43,3 @@ class Turns:
             self.taken, self.by_block = 0, np.zeros(blocks, np.int64)
             return False
         return self.by_block is None or int(self.by_block.max()) > limit
-
-    def where(self, g: Group) -> tuple[int, int]:
-        """(program counter, lane): of a thread of the thread block that loops."""
-        chosen = g.block == (0 if self.by_block is None else int(self.by_block.argmax()))
-        for pc, lanes in sorted(g.fragments.items()):
-            here = np.flatnonzero(chosen & (g.live if lanes is None else lanes))
-            if here.size:
-                return pc, int(here[0])
-        return min(g.fragments), int(np.flatnonzero(g.live)[0])

@@ -11,14 +11,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from core.sim.ptx.register_types import Array
-
-if TYPE_CHECKING:
-    from core.sim.machine.group import Group
 
 OPEN = -1  # work that no commit has put into a group yet
 Move = Callable[[Array], None]  # does an instruction's work for some of its rows
@@ -135,10 +131,3 @@ class Queue:
         work.number, work.rows = work.number[keep], work.rows[keep]
         if not len(work.lanes):
             self.work.remove(work)
-
-
-def queue(g: Group, name: str) -> Queue:
-    """A queue: "copy" (cp.async), "bulk" (what bulk stores read), "store" (what they write) or "wgmma"."""
-    if name not in g.queues:
-        g.queues[name] = Queue(np.zeros(g.lanes, np.int64))
-    return g.queues[name]

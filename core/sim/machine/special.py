@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from core.errors import did_you_mean
 from core.sim.faults import PtxError
-from core.sim.machine import address_space as layout
+from core.sim.machine.blocks import Blocks
+from core.sim.machine.lanes import Lanes
+from core.sim.ptx import state_spaces as spaces
 from core.sim.ptx.register_types import Array
 
-if TYPE_CHECKING:
-    from core.sim.launching.scheduler import Batch
-    from core.sim.machine.group import Group
-
 AXES = "xyz"
-Make = Callable[["Batch", "Group"], Array]
+Make = Callable[[Blocks, Lanes], Array]
 
 
 def _one(value: int) -> Array:
@@ -31,11 +28,11 @@ def _position(flat: Array, sizes: tuple[int, int, int], axis: int) -> Array:
     return flat // int(np.prod(sizes[:axis], initial=1)) % sizes[axis]
 
 
-def _all_shared(batch: Batch) -> int:
+def _all_shared(blocks: Blocks) -> int:
     """Bytes of shared memory, the hardware's own included."""
-    if batch.dynamic:
-        return batch.shared_end - batch.program.zones
-    return batch.program.static_shared + layout.SHARED_START
+    if blocks.dynamic:
+        return blocks.shared_end - blocks.program.zones
+    return blocks.program.static_shared + spaces.SHARED_START
 
 
 def _same(values: Array) -> Array:
@@ -43,8 +40,8 @@ def _same(values: Array) -> Array:
     return values[:1] if values.size and (values == values[0]).all() else values
 
 
-def _blocks(batch: Batch, g: Group) -> Array:
-    return batch.numbers[g.block]
+def _blocks(blocks: Blocks, g: Lanes) -> Array:
+    return blocks.numbers[g.block]
 
 
 def _along(axis: int) -> dict[str, Make]:
@@ -68,9 +65,9 @@ def _lanemask(make: Callable[[Array], Array]) -> Make:
     return lambda b, g: make(np.uint64(1) << (g.thread % 32).astype(np.uint64)) & np.uint64(0xFFFFFFFF)
 
 
-def _clock(batch: Batch, g: Group) -> Array:
+def _clock(blocks: Blocks, g: Lanes) -> Array:
     """Not a time: a count that grows with what has been run."""
-    return _one(sum(batch.executed.values()))
+    return _one(sum(blocks.executed.values()))
 
 
 TABLE: dict[str, Make] = {
@@ -88,7 +85,7 @@ TABLE: dict[str, Make] = {
     "%is_explicit_cluster": lambda b, g: _one(int(b.shape.cluster > 1)),
     "%dynamic_smem_size": lambda b, g: _one(b.dynamic),
     "%total_smem_size": lambda b, g: _one(
-        b.shared_end - b.program.zones if b.dynamic else b.program.static_shared + layout.SHARED_START
+        b.shared_end - b.program.zones if b.dynamic else b.program.static_shared + spaces.SHARED_START
     ),
     "%lanemask_eq": _lanemask(lambda bit: bit),
     "%lanemask_lt": _lanemask(lambda bit: bit - np.uint64(1)),
@@ -102,8 +99,8 @@ TABLE: dict[str, Make] = {
 }
 
 
-def special(batch: Batch, g: Group, name: str) -> Array:
+def special(blocks: Blocks, g: Lanes, name: str) -> Array:
     """The value of a special register for every lane of a group; one element where all agree."""
     if name not in TABLE:
         raise PtxError(f"the simulator does not have the register {name}{did_you_mean(name, TABLE)}")
-    return TABLE[name](batch, g).astype(np.uint64)
+    return TABLE[name](blocks, g).astype(np.uint64)

@@ -6,22 +6,19 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from core.kernels.arguments import QUALIFIERS, signatures
-from core.sim.machine import address_space as layout
 from core.sim.machine.address_space import Memory, Region
+from core.sim.machine.geometry import Shape
+from core.sim.ptx import state_spaces as spaces
 from core.sim.ptx.cuda_source import Sources
 from core.sim.ptx.declared import OPEN, SIZES, STRUCT, UNTOLD, WORD, constants, declares, plain_name, size_of
 from core.sim.ptx.parser import Instruction, Location
 from core.sim.ptx.pointers import Root, roots
 from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import TYPES
-
-if TYPE_CHECKING:
-    from core.sim.launching.scheduler import Shape
 
 VERBS = {"read": "reads", "write": "writes", "atomic": "updates"}
 
@@ -173,7 +170,7 @@ class Words:
     def _region(self, ins: Instruction, address: int) -> Array | None:
         """By where an address lies."""
         found: Region | None = self.memory.region(address)
-        if found is None or found.start == layout.PARAMETERS:
+        if found is None or found.start == spaces.PARAMETERS:
             return None
         item = found.itemsize if found.itemsize > 1 else _accessed(ins)
         return Array(found.name, found.start, found.size, item, (found.size // item,))

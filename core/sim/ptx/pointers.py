@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from core.sim.instructions.accumulators import WRITES_NOTHING, numbers
-from core.sim.instructions.operands import elements
-from core.sim.machine.access import space_of
+from core.sim.ptx.effects import WRITES_NOTHING, elements, numbers
 from core.sim.ptx.parser import Address, Immediate, Instruction, Operand, Register, Symbol
 from core.sim.ptx.program import Program, kept
+from core.sim.ptx.state_spaces import space_of
 
 INDEX = ("cvt", "mul", "special", "setp", "shl", "shr", "rem", "div")  # what makes no pointer out of another
 

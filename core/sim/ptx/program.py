@@ -1,4 +1,6 @@
-"""A kernel ready to run: calls inlined, registers numbered, variables placed, instructions bound to functions.
+"""A kernel in one list: calls inlined, registers numbered, variables placed.
+
+Its instructions become functions in instructions/binding.py, which fills `blocks`.
 
 Device functions are copied into their callers, so there is no call stack; recursion is therefore refused. The
 .param variables of a call become local memory of the thread, as they are on the hardware when it has to.
@@ -8,14 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from core.sim.faults import PtxError
-from core.sim.instructions.opcodes import OPCODES, beginnings, build
-from core.sim.instructions.operands import Step
-from core.sim.machine import address_space as layout
+from core.sim.ptx import state_spaces as spaces
 from core.sim.ptx.parser import (
     Address,
     Function,
@@ -33,11 +33,9 @@ from core.sim.ptx.parser import (
 )  # fmt: skip
 from core.sim.ptx.register_types import TYPES, Array, Type
 
-if TYPE_CHECKING:
-    from core.sim.machine.group import Group
-
 T = TypeVar("T")
-End = Callable[["Group"], int]  # runs a block's last instruction; the next program counter, or GONE
+Step = Callable[[Any], None]  # runs an instruction for a group of threads (core.sim.resident.Group)
+End = Callable[[Any], int]  # runs a block's last instruction; the next program counter, or GONE
 GONE = -1  # the lanes went on elsewhere, wait, or have exited
 EXIT = -2  # in place of a program counter: where lanes that exit go
 CARRY = "%carry"
@@ -72,12 +70,13 @@ class Program:
     sizes: dict[str, int] = field(default_factory=dict)  # of shared and local variables, in bytes
     tables: dict[str, tuple[str, ...]] = field(default_factory=dict)
     parameters: list[tuple[Variable, int]] = field(default_factory=list)  # with offsets in the parameter buffer
-    shared_size: int = layout.SHARED_START  # where dynamic shared memory begins
-    shared_used: int = layout.SHARED_START  # end of the last static variable
+    shared_size: int = spaces.SHARED_START  # where dynamic shared memory begins
+    shared_used: int = spaces.SHARED_START  # end of the last static variable
     zones: int = 0  # bytes between shared variables and behind them that only the simulator has
     static_shared: int = 0  # bytes of static shared memory
     local_size: int = 0
     blocks: dict[int, Block] = field(default_factory=dict)
+    pure: set[int] = field(default_factory=set)  # ids of the instructions that compute registers of registers
     fresh: list[Array] = field(default_factory=list)
     facts: dict[Callable[[Program], Any], Any] = field(default_factory=dict)  # what `kept` functions said of it
 
@@ -155,7 +154,6 @@ def link(module: Module, name: str, globals_at: dict[str, int], parted: bool = F
     for number, (register, kind) in enumerate(program.kinds.items()):
         program.numbers[register] = number
         program.fresh.append(np.zeros(1, kind.raw))
-    _bind(program)
     return program
 
 
@@ -164,7 +162,7 @@ def _place_parameters(program: Program) -> None:
     for variable in program.entry.parameters:
         offset = -(-offset // variable.align) * variable.align
         program.parameters.append((variable, offset))
-        program.places[variable.name] = ("param", layout.PARAMETERS + offset)
+        program.places[variable.name] = ("param", spaces.PARAMETERS + offset)
         offset += variable.size
 
 
@@ -194,7 +192,7 @@ def _place_shared(program: Program) -> None:
         if variable.size and variable.name in used:
             _place(program, variable, variable.name)
     program.shared_used = program.shared_size
-    program.static_shared = program.shared_used - layout.SHARED_START
+    program.static_shared = program.shared_used - spaces.SHARED_START
     program.shared_size = _up(program.shared_size, EXTERN_ALIGN)
     for variable in variables:
         if not variable.size:
@@ -328,94 +326,3 @@ class _Renaming:
 
     def symbol(self, name: str) -> str:
         return self.formal.get(name) or (self.prefix + name if name in self.own else name)
-
-
-def _bind(program: Program) -> None:
-    """Cut the instructions into blocks at branches, at their targets and at whatever may suspend a thread."""
-    from core.sim.instructions.accumulators import wgmma_registers
-    from core.sim.instructions.control import CONTROL, build_control, fall_through  # the table is filled on import
-
-    code, special = program.instructions, wgmma_registers(program)
-    starts = {0, len(code)} | set(program.labels.values())
-    for pc, instruction in enumerate(code):
-        if _controls(instruction, CONTROL):
-            starts.add(pc + 1)
-    ordered = sorted(starts)
-    for start, stop in zip(ordered, ordered[1:], strict=False):
-        last = code[stop - 1]
-        ends = _controls(last, CONTROL)
-        body = code[start : stop - 1] if ends else code[start:stop]
-        steps, covers = _steps(program, body, special)
-        end = build_control(program, last, stop - 1) if ends else fall_through(stop)
-        program.blocks[start] = Block(start, stop, steps, end, covers)
-    # Falling off the end is an exit.
-    exiting = Instruction("exit", (), None, False, code[-1].location, "exit", ("exit",)) if code else None
-    if exiting:
-        program.blocks[len(code)] = Block(len(code), len(code), [], build_control(program, exiting, len(code)))
-
-
-def _steps(program: Program, body: list[Instruction], special: set[int]) -> tuple[list[Step], list[int]]:
-    """One function per instruction, but one for a run of fma that do not touch each other's results; how many each is.
-
-    special: the registers that some wgmma of the kernel uses.
-    """
-    from core.sim.instructions.accumulators import guarded
-    from core.sim.instructions.floats import fma_run, independent, is_plain_fma
-
-    if special:
-        return [guarded(program, i, _predicated(program, i), special) for i in body], [1] * len(body)
-    steps: list[Step] = []
-    covers: list[int] = []
-    run: list[Instruction] = []
-
-    def flush() -> None:
-        if run:
-            steps.append(fma_run(program, list(run)) if len(run) > 1 else _predicated(program, run[0]))
-            covers.append(len(run))
-        run.clear()
-
-    for instruction in body:
-        if not is_plain_fma(instruction):
-            flush()
-            steps.append(_predicated(program, instruction))
-            covers.append(1)
-            continue
-        if run and not independent([*run, instruction]):
-            flush()
-        run.append(instruction)
-    flush()
-    return steps, covers
-
-
-def _controls(instruction: Instruction, table: dict[str, Any]) -> bool:
-    """Whether the longest row of an opcode's name is one of control: bra is, cp.async.bulk.wait_group is not."""
-    every = beginnings(instruction.names)
-    return next((name in table for name, _ in every if name in table or name in OPCODES), False)
-
-
-def _predicated(program: Program, instruction: Instruction) -> Step:
-    step = build(program, instruction)
-    if instruction.predicate is None:
-        return step
-    from core.sim.instructions.control import condition
-
-    read = condition(program, instruction)
-
-    def run(g: Group) -> None:
-        chosen = read(g)
-        if chosen.size == 1:
-            if chosen[0]:
-                step(g)
-            return
-        chosen = g.concerned(chosen)
-        if chosen.all():
-            step(g)
-        elif chosen.any():
-            before = g.state()
-            lanes = np.zeros(g.lanes, np.bool_)
-            lanes[g.indices()[chosen]] = True
-            g.select(lanes)
-            step(g)
-            g.restore(before)
-
-    return run

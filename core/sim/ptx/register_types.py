@@ -28,6 +28,10 @@ SIGNED: dict[int, np.dtype[Any]] = {
 }
 FLOAT: dict[int, np.dtype[Any]] = {16: np.dtype(np.float16), 32: np.dtype(np.float32), 64: np.dtype(np.float64)}
 BOOL: np.dtype[Any] = np.dtype(np.bool_)
+WIDE: dict[int, np.dtype[Any]] = {
+    **UNSIGNED,
+    128: np.dtype(np.complex128),
+}  # the carrier of a 16-byte access; never computed with
 
 
 @dataclass(frozen=True)

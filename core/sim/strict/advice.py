@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from core.sim.machine.wording import Words
 from core.sim.strict.clocks import WARP, Clocks
-
-if TYPE_CHECKING:
-    from core.sim.strict.races import At, Other
+from core.sim.strict.races import At, Other
 
 LANES = (
     "__syncwarp() between the two, __syncthreads() where other warps take part: lanes of a warp do not run in step "

@@ -9,19 +9,17 @@ does not tell the two apart, so the source does: which `if` parted the threads, 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from core.sim.faults import KernelError
+from core.sim.machine.blocks import Blocks
+from core.sim.machine.lanes import Lanes
+from core.sim.machine.waiting import Barrier
 from core.sim.ptx.cuda_source import Sources, Statement, Text
 from core.sim.ptx.parser import Instruction, Location, Symbol
 from core.sim.ptx.program import EXIT, Program, kept
 from core.sim.ptx.register_types import Array
-
-if TYPE_CHECKING:
-    from core.sim.launching.scheduler import Barrier, Batch
-    from core.sim.machine.group import Group
 
 WARP = 32
 HINT = "let every thread of the block come to the same __syncthreads(): move it out of the branch"
@@ -163,21 +161,21 @@ def _exits_in_words(program: Program, start: int) -> bool:
 class Meetings:
     """The barriers of one batch. `notes`: what is accepted without proof, one line each."""
 
-    def __init__(self, batch: Batch, sources: Sources) -> None:
+    def __init__(self, batch: Blocks, sources: Sources) -> None:
         self.batch, self.sources = batch, sources
         self.partings = partings(batch.program)
         self.parted: dict[int, Array] = {}  # barrier -> of each thread of the batch, the branch that keeps it away
         self.judged: dict[tuple[int, int], bool] = {}
         self.notes: list[str] = []
 
-    def took(self, g: Group, pc: int, lanes: Array, to: int) -> None:
+    def took(self, g: Lanes, pc: int, lanes: Array, to: int) -> None:
         """Lanes go from the branch at `pc` to `to`."""
         for barrier in self.partings.get(pc, {}).get(to, ()):
             if barrier not in self.parted:
                 self.parted[barrier] = np.full(len(self.batch.numbers) * self.batch.padded, -1, np.int32)
             self.parted[barrier][self._threads(g, lanes)] = pc
 
-    def _threads(self, g: Group, lanes: Array) -> Array:
+    def _threads(self, g: Lanes, lanes: Array) -> Array:
         """Lanes, numbered over the batch."""
         return np.asarray(g.block[lanes] * self.batch.padded + g.thread[lanes])
 
@@ -188,7 +186,7 @@ class Meetings:
             found[self._threads(g, np.arange(g.lanes))] = g.live
         return found
 
-    def comes(self, g: Group, ins: Instruction, barrier: Barrier, index: Array) -> None:
+    def comes(self, g: Lanes, ins: Instruction, barrier: Barrier, index: Array) -> None:
         """Lanes come to a barrier of their thread block: all of it, or all of a warp, at the same instruction."""
         threads = self._threads(g, index)
         for before, there in barrier.came if is_aligned(ins) else ():
@@ -199,7 +197,7 @@ class Meetings:
                 raise self._apart(g, ins, int(index[same][0]), before, int(there[0]))
         barrier.came.append((ins, threads))
 
-    def complete(self, g: Group, ins: Instruction, index: Array, count: int | None, came: Array, block: int) -> None:
+    def complete(self, g: Lanes, ins: Instruction, index: Array, count: int | None, came: Array, block: int) -> None:
         """Threads `came` of the batch have met at a barrier of `block`; lanes `index` are among them."""
         if count is None:
             if self.batch.remaining[block] < self.batch.threads:
@@ -216,7 +214,7 @@ class Meetings:
                 raise self.batch.fault(ins, "divergent", message, g, int(index[0]), hint="a barrier counts whole warps")
 
     # ------------------------------------------------------------------ findings
-    def _apart(self, g: Group, ins: Instruction, lane: int, before: Instruction, other: int) -> KernelError:
+    def _apart(self, g: Lanes, ins: Instruction, lane: int, before: Instruction, other: int) -> KernelError:
         where = self.batch.words.line(before.location)
         message = f"{{who}} comes to this barrier, and {self._named(other)} waits at another, {where}"
         return self.batch.fault(ins, "divergent", message, g, lane, hint=HINT)
@@ -226,7 +224,7 @@ class Meetings:
         block, thread = divmod(thread, self.batch.padded)
         return self.batch.words.thread(int(self.batch.numbers[block]), thread)
 
-    def _absent(self, g: Group, ins: Instruction, index: Array, block: int) -> None:
+    def _absent(self, g: Lanes, ins: Instruction, index: Array, block: int) -> None:
         """Threads have exited: by an early return, or past a barrier that a branch of theirs does not hold."""
         number = next(i for i, one in enumerate(self.batch.program.instructions) if one is ins)
         own = slice(block * self.batch.padded, block * self.batch.padded + self.batch.threads)
@@ -265,7 +263,7 @@ class Meetings:
         )
         return True
 
-    def _conditional(self, g: Group, ins: Instruction, lane: int, thread: int, branch: int) -> KernelError:
+    def _conditional(self, g: Lanes, ins: Instruction, lane: int, thread: int, branch: int) -> KernelError:
         where = f" ({self.batch.words.line(self.batch.program.instructions[branch].location)})" if branch >= 0 else ""
         message = (
             f"{{who}} waits at a barrier in a branch that {self._named(thread)} did not take{where}: it has exited, "

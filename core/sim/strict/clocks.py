@@ -11,18 +11,14 @@ which on its lanes' accesses are unordered among themselves. That lanes run in s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from core.sim.machine.blocks import Blocks
+from core.sim.machine.lanes import Lanes
+from core.sim.machine.waiting import Barrier, Phase
 from core.sim.ptx.parser import Instruction
 from core.sim.ptx.program import Program, kept
 from core.sim.ptx.register_types import Array
-
-if TYPE_CHECKING:
-    from core.sim.launching.scheduler import Barrier, Batch
-    from core.sim.machine.group import Group
 
 WARP = 32
 QUICK = 1 << 16  # entries of the clocks up to which `over` is kept
@@ -44,28 +40,10 @@ def _of_the_block(ins: Instruction) -> bool:
     return ins.names[0] == "fence" and not {"proxy", "mbarrier_init"}.isdisjoint(ins.names)
 
 
-@dataclass
-class Phase:
-    """What strict mode keeps with a barrier of phases: the clocks of those that arrived, before and in this phase."""
-
-    gathering: Array | None = None
-    known: Array | None = None
-    maker: tuple[int, int] | None = None  # the warp that initialised it, and when
-
-    def turn(self) -> None:
-        """The phase is complete."""
-        if self.gathering is not None:
-            self.known = self.gathering if self.known is None else np.maximum(self.known, self.gathering)
-            self.gathering = None
-
-    def gather(self, latest: Array) -> None:
-        self.gathering = latest if self.gathering is None else np.maximum(self.gathering, latest)
-
-
 class Clocks:
     """The clocks of one batch. Warps are numbered over the batch; `first` is the first one's number in the grid."""
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Blocks) -> None:
         self.block_warps = batch.padded // WARP
         self.crossing = orders_blocks(batch.program)
         self.count = count = len(batch.numbers) * self.block_warps
@@ -88,11 +66,11 @@ class Clocks:
         self.partial = np.zeros(len(batch.numbers), np.bool_)  # blocks that use barriers of part of their threads
 
     # ------------------------------------------------------------------ who and when
-    def warps(self, g: Group, lanes: Array) -> Array:
+    def warps(self, g: Lanes, lanes: Array) -> Array:
         """A lane's warp, numbered over the batch."""
         return np.asarray(g.block[lanes] * self.block_warps + g.thread[lanes] // WARP)
 
-    def here(self, g: Group, lanes: Array | None = None) -> Array:
+    def here(self, g: Lanes, lanes: Array | None = None) -> Array:
         """The warps of some lanes, each once."""
         return np.unique(self.warps(g, g.indices() if lanes is None else lanes))
 
@@ -100,7 +78,7 @@ class Clocks:
         """Each warp's own time."""
         return np.asarray(self.now[warps])
 
-    def placed(self, g: Group) -> tuple[Array, Array]:
+    def placed(self, g: Lanes) -> tuple[Array, Array]:
         """Of every lane of a group: its warp in the batch, its thread in the grid."""
         if id(g) not in self.groups:
             warps = self.warps(g, np.arange(g.lanes))
@@ -138,21 +116,21 @@ class Clocks:
         self.met[warps] = np.maximum(self.met[warps], own + 1)
         self._over = None
 
-    def warp_sync(self, g: Group) -> None:
+    def warp_sync(self, g: Lanes) -> None:
         """bar.warp.sync: what lanes of a warp did before is ordered before what they do next."""
         here = self.here(g)
         self._tick(here)
         self.met[here] = self.own(here)
         self._over = None
 
-    def fence(self, g: Group) -> None:
+    def fence(self, g: Lanes) -> None:
         """What was read in flags before is known from now on; what is known now goes out with the next flag."""
         here = self.here(g)
         self._learn(here, self.heard[here])
         self.fenced[here] = self.clock[here]
         self._tick(here)
 
-    def arrived(self, g: Group, lanes: Array, barrier: Barrier) -> None:
+    def arrived(self, g: Lanes, lanes: Array, barrier: Barrier) -> None:
         latest = self.snapshot(g, lanes)
         barrier.known = latest if barrier.known is None else np.maximum(barrier.known, latest)
 
@@ -162,7 +140,7 @@ class Clocks:
             self._learn(self.here(waiting.group, waiting.index), barrier.known)
         self._passed(np.array([block]), barrier.whole)
 
-    def straight(self, g: Group, lanes: Array, whole: bool) -> None:
+    def straight(self, g: Lanes, lanes: Array, whole: bool) -> None:
         """A barrier at which everybody arrives at once."""
         # Teams of clusters and grids hold several thread blocks; a barrier joins one.
         every = self.here(g, lanes)
@@ -181,28 +159,28 @@ class Clocks:
         else:
             self.partial[blocks] = True
 
-    def snapshot(self, g: Group, lanes: Array) -> Array:
+    def snapshot(self, g: Lanes, lanes: Array) -> Array:
         """What lanes know; what they do next is later."""
         here = self.here(g, lanes)
         latest: Array = self.clock[here].max(0)
         self._tick(here)
         return latest
 
-    def publish(self, phase: Phase, g: Group, lanes: Array, relaxed: bool = False) -> None:
+    def publish(self, phase: Phase, g: Lanes, lanes: Array, relaxed: bool = False) -> None:
         """Lanes arrive: what they know (relaxed: knew at their last fence) goes to whoever waits for the phase."""
         known = self.snapshot(g, lanes)
         phase.gather(self.fenced[self.here(g, lanes)].max(0) if relaxed else known)
 
-    def learn(self, phase: Phase, g: Group, lanes: Array) -> None:
+    def learn(self, phase: Phase, g: Lanes, lanes: Array) -> None:
         """Lanes have waited for a phase."""
         if phase.known is not None and len(lanes):
             self._learn(self.here(g, lanes), phase.known)
 
-    def initialised(self, phase: Phase, g: Group, lane: int) -> None:
+    def initialised(self, phase: Phase, g: Lanes, lane: int) -> None:
         warp = self.warps(g, np.array([lane]))
         phase.maker = int(warp[0]), int(self.own(warp)[0])
 
-    def knows(self, phase: Phase, g: Group, lane: int) -> bool:
+    def knows(self, phase: Phase, g: Lanes, lane: int) -> bool:
         """Whether the initialisation of an mbarrier is ordered before what a lane does now."""
         if phase.maker is None:
             return True

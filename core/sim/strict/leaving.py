@@ -6,19 +6,15 @@ Shared memory of a thread block goes to another when the block has exited. So wh
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from core.sim.faults import KernelError
+from core.sim.machine.blocks import Blocks
+from core.sim.machine.lanes import Lanes
 from core.sim.ptx.register_types import Array
 from core.sim.strict.clocks import Clocks
 from core.sim.strict.races import At
 from core.sim.strict.underway import UnderWay
-
-if TYPE_CHECKING:
-    from core.sim.launching.scheduler import Batch
-    from core.sim.machine.group import Group
 
 KIND = "exit in flight"
 TOGETHER = "a cluster barrier before the end"
@@ -27,7 +23,7 @@ TOGETHER = "a cluster barrier before the end"
 class Leaving:
     """The exits of one batch. work: what is under way in it."""
 
-    def __init__(self, batch: Batch, clocks: Clocks, work: UnderWay) -> None:
+    def __init__(self, batch: Blocks, clocks: Clocks, work: UnderWay) -> None:
         self.batch, self.clocks, self.work = batch, clocks, work
         blocks = len(batch.numbers)
         self.gone = np.zeros((blocks, clocks.clock.shape[1]), np.int32)  # what exited warps knew, by block
@@ -42,7 +38,7 @@ class Leaving:
         for place in peers.tolist():
             self._reaches(int(block[place]), int(at.warps[place]), int(at.threads[place]))
 
-    def arrives(self, g: Group, lane: int, block: int) -> None:
+    def arrives(self, g: Lanes, lane: int, block: int) -> None:
         """A lane arrives at an mbarrier of a thread block."""
         if block != int(g.block[lane]):
             warps, threads = self.clocks.placed(g)
@@ -54,7 +50,7 @@ class Leaving:
         self.by[block, column] = thread
 
     # ------------------------------------------------------------------ exits
-    def lanes(self, g: Group, lanes: Array) -> None:
+    def lanes(self, g: Lanes, lanes: Array) -> None:
         """Lanes exit: nothing of theirs may be under way but what bulk stores still write."""
         for name, line in g.queues.items():
             for work in line.work if name != "store" else ():
@@ -67,7 +63,7 @@ class Leaving:
             block = warp // self.clocks.block_warps
             self.gone[block] = np.maximum(self.gone[block], self.clocks.clock[warp])
 
-    def blocks(self, g: Group, blocks: Array, lane: int) -> None:
+    def blocks(self, g: Lanes, blocks: Array, lane: int) -> None:
         """Thread blocks have exited: no copy may still come, and no peer of the cluster may use their memory."""
         for block in blocks.tolist():
             name = self.batch.words.block(int(self.batch.numbers[block]))
@@ -80,6 +76,6 @@ class Leaving:
                 message = f"{name} exits while {peer} may still use its shared memory or an mbarrier in it"
                 raise self._fault(g, message, lane, TOGETHER)
 
-    def _fault(self, g: Group, message: str, lane: int, hint: str) -> KernelError:
+    def _fault(self, g: Lanes, message: str, lane: int, hint: str) -> KernelError:
         ins = self.batch.program.instructions[min(g.pc, len(self.batch.program.instructions) - 1)]
         return self.batch.fault(ins, KIND, message, g, lane, hint=hint)

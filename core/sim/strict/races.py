@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from core.sim.machine.lanes import Lanes
 from core.sim.ptx.parser import Instruction
 from core.sim.ptx.register_types import Array
 from core.sim.strict.clocks import WARP, Clocks
 from core.sim.strict.shadow import SEVERAL, Global, Shadow
-
-if TYPE_CHECKING:
-    from core.sim.machine.group import Group
 
 WEAK, VOLATILE, STRONG = 0, 1, 2  # how much an access may meet others without being ordered
 UNKNOWN = np.iinfo(np.int32).max  # the time of a write that is not ordered yet
@@ -27,7 +24,7 @@ class At:
     strong: WEAK; VOLATILE, which may meet its like in other warps; STRONG, atomics and relaxed accesses, in all.
     """
 
-    g: Group
+    g: Lanes
     ins: Instruction
     number: int  # of the instruction in its program
     space: str

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.sim.machine.access import space_of
 from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import TYPES, Array
+from core.sim.ptx.state_spaces import space_of
 
 SEVERAL = 32  # added to a lane: it is one of several
 LANES_BITS, TIME_BITS = 6, 25  # of `latest`

@@ -7,45 +7,19 @@ lanes go: with the line that brought it in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import numpy as np
 
 from core.sim.faults import KernelError
-from core.sim.instructions.opcodes import OPCODES, beginnings
+from core.sim.machine.blocks import Blocks
+from core.sim.machine.lanes import Lanes, Mark, Origin
 from core.sim.ptx.parser import Address, Instruction, Negated, Operand, Pair, Register, Vector
 from core.sim.ptx.program import Block, Program
 from core.sim.ptx.register_types import TYPES, Array
 
-if TYPE_CHECKING:
-    from core.sim.launching.scheduler import Batch
-    from core.sim.machine.group import Group
-
-ARITHMETIC = (
-    "core.sim.instructions.arith",
-    "core.sim.instructions.floats",
-    "core.sim.instructions.conversions",
-)  # registers to registers
 MOVES = {"mov", "cvta", "isspacep", "mapa", "getctarank", "movmatrix"}
 LOADS = {"ld", "ldu"}
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where an undefined value came from. fault: (lane, what is added to the sentence) -> the error."""
-
-    ins: Instruction
-    fault: Callable[[int, str], KernelError]
-
-
-@dataclass
-class Mark:
-    """The lanes in which a register is undefined."""
-
-    lanes: Array
-    origin: Origin
 
 
 def registers(operand: Operand) -> Iterator[Register]:
@@ -68,16 +42,15 @@ def registers(operand: Operand) -> Iterator[Register]:
 class Undefined:
     """Follows the undefined values of a batch. Those of a group lie in its `undefined`: register -> Mark."""
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Blocks) -> None:
         self.batch = batch
         self.program: Program = batch.program
         self.brought: list[tuple[Array, Origin]] = []  # by the instruction at work: [lane of the group, result]
         self.local: dict[int, tuple[Array, Origin]] = {}  # group -> bytes of its local memory that are undefined
         self.touched: list[tuple[Array, Array]] = []  # local memory that the instruction at work touches: bytes, lanes
-        self.pure: dict[int, bool] = {}
 
     # ------------------------------------------------------------------ where values come from
-    def loaded(self, g: Group, ins: Instruction, bad: Array, lanes: Array, grain: int, origin: Origin) -> None:
+    def loaded(self, g: Lanes, ins: Instruction, bad: Array, lanes: Array, grain: int, origin: Origin) -> None:
         """A load has read grains that nothing wrote. bad: by grain, in the order of lanes; lanes: of each grain."""
         width = TYPES[ins.names[-1]].bytes
         count = len(list(registers(ins.operands[0]))) if isinstance(ins.operands[0], Vector) else 1
@@ -86,7 +59,7 @@ class Undefined:
         found[lanes.reshape(len(parts), -1)[:, 0]] = parts
         self.brought.append((found, origin))
 
-    def shuffled(self, g: Group, ins: Instruction, place: Array, good: Array, masks: Array) -> None:
+    def shuffled(self, g: Lanes, ins: Instruction, place: Array, good: Array, masks: Array) -> None:
         """A shuffle has given each lane the value of lane `place`. masks: of the lanes concerned.
 
         PTX ISA, shfl.sync: results are undefined if a thread sources a register from an inactive thread, or from one
@@ -114,7 +87,7 @@ class Undefined:
                 self.brought.append((given[:, None], mark.origin))
 
     # ------------------------------------------------------------------ following
-    def run(self, g: Group, block: Block) -> None:
+    def run(self, g: Lanes, block: Block) -> None:
         """Run a block's instructions but for its last, control one, and what that decides by."""
         code, at = self.program.instructions, block.start
         for step, covers in zip(block.steps, block.covers, strict=True):
@@ -130,7 +103,7 @@ class Undefined:
             for operand in (*([ins.predicate] if ins.predicate else []), *operands):
                 self._used(g, ins, operand, g.active())
 
-    def _follow(self, g: Group, ins: Instruction) -> None:
+    def _follow(self, g: Lanes, ins: Instruction) -> None:
         """An instruction has run: what its results are made of."""
         active = self._concerned(g, ins)
         names, brought = ins.names, self.brought
@@ -158,7 +131,7 @@ class Undefined:
             elif returns:
                 self._put(g, ins, active, [])
 
-    def _concerned(self, g: Group, ins: Instruction) -> Array:
+    def _concerned(self, g: Lanes, ins: Instruction) -> Array:
         active = g.active()
         if ins.predicate is None:
             return active
@@ -166,7 +139,7 @@ class Undefined:
         holds = g.whole(self.program.number(ins.predicate))
         return np.asarray(active & (holds != ins.negated))
 
-    def _used(self, g: Group, ins: Instruction, operand: Operand, active: Array) -> None:
+    def _used(self, g: Lanes, ins: Instruction, operand: Operand, active: Array) -> None:
         for number in self._numbers(operand):
             mark = g.undefined.get(number)
             if mark is not None and (mark.lanes & active).any():
@@ -175,7 +148,7 @@ class Undefined:
                 apart = ins.location != mark.origin.ins.location
                 raise mark.origin.fault(lane, f"; the value is used in {line}" if apart else "")
 
-    def _made_of(self, g: Group, ins: Instruction) -> list[tuple[Array, Origin]]:
+    def _made_of(self, g: Lanes, ins: Instruction) -> list[tuple[Array, Origin]]:
         """The undefined lanes of a result of registers; an operand that decides the result alone leaves none."""
         marks = [[g.undefined[n] for n in self._numbers(o) if n in g.undefined] for o in ins.operands[1:]]
         found = [(i, m) for i, some in enumerate(marks) for m in some]
@@ -199,7 +172,7 @@ class Undefined:
             return 0
         return 1 if "or" in words and ("setp" in words or "pred" in words) else None
 
-    def _value(self, g: Group, operand: Operand) -> Array:
+    def _value(self, g: Lanes, operand: Operand) -> Array:
         """A register's bits over all lanes; of anything else, ones."""
         if isinstance(operand, Negated):
             return ~self._value(g, operand.operand)
@@ -207,7 +180,7 @@ class Undefined:
             return g.whole(self.program.number(operand))
         return np.ones(g.lanes, np.bool_)
 
-    def _put(self, g: Group, ins: Instruction, active: Array, found: list[tuple[Array, Origin]]) -> None:
+    def _put(self, g: Lanes, ins: Instruction, active: Array, found: list[tuple[Array, Origin]]) -> None:
         """The results of an instruction are undefined in the lanes found, and defined in the others that it ran in."""
         for place, number in enumerate(self._numbers(ins.operands[0]) if ins.operands else ()):
             before = g.undefined.pop(number, None)
@@ -221,7 +194,7 @@ class Undefined:
                 g.undefined[number] = Mark(lanes, origin)
 
     # ------------------------------------------------------------------ local memory
-    def _stored_locally(self, g: Group, ins: Instruction) -> None:
+    def _stored_locally(self, g: Lanes, ins: Instruction) -> None:
         """Arrays and spilled registers: a value may lie in local memory for a while."""
         found = [g.undefined[n] for n in self._numbers(ins.operands[1]) if n in g.undefined]
         if found and g.number not in self.local:
@@ -234,7 +207,7 @@ class Undefined:
                     bad = bad | mark.lanes[lanes]
                 stained[index] = bad[:, None]
 
-    def _loaded_locally(self, g: Group, ins: Instruction) -> None:
+    def _loaded_locally(self, g: Lanes, ins: Instruction) -> None:
         if g.number not in self.local:
             return
         stained, origin = self.local[g.number]
@@ -243,7 +216,7 @@ class Undefined:
             found[lanes] = stained[index].any(1)
             self.brought.append((found, origin))
 
-    def local_access(self, g: Group, index: Array, lanes: Array, width: int) -> None:
+    def local_access(self, g: Lanes, index: Array, lanes: Array, width: int) -> None:
         if not (g.undefined or self.local):
             return
         self.touched.append((np.broadcast_to(index, (len(lanes),))[:, None] + np.arange(width), lanes))
@@ -254,8 +227,4 @@ class Undefined:
 
     def _is_pure(self, ins: Instruction) -> bool:
         """Whether an instruction only computes registers of registers."""
-        if id(ins) not in self.pure:
-            row = next((OPCODES[name] for name, _ in beginnings(ins.names) if name in OPCODES), None)
-            arithmetic = row is not None and row.builder.__module__ in ARITHMETIC
-            self.pure[id(ins)] = arithmetic or ins.names[0] in MOVES
-        return self.pure[id(ins)]
+        return id(ins) in self.program.pure or ins.names[0] in MOVES

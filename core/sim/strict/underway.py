@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.sim.machine.inflight import Later, Move, Work, queue
+from core.sim.machine.blocks import Blocks
+from core.sim.machine.inflight import Later, Move, Work
+from core.sim.machine.lanes import Lanes
+from core.sim.machine.waiting import Phase
 from core.sim.ptx.parser import Instruction
 from core.sim.ptx.register_types import Array
-from core.sim.strict.clocks import AGENTS, WARP, Clocks, Phase
+from core.sim.strict.clocks import AGENTS, WARP, Clocks
 from core.sim.strict.races import UNKNOWN, At, Races
-
-if TYPE_CHECKING:
-    from core.sim.launching.scheduler import Batch
-    from core.sim.machine.group import Group
 
 # (the access, which of its grains, kind, what is said behind "thread 0 of block 0 reads box[3]", hint) raises
 Report = Callable[[At, Array, str, str, str], None]
@@ -25,7 +23,7 @@ WAIT = "wait for it first"
 class UnderWay:
     """Work of a batch that has been issued and is not waited for. report: raises for a finding at a place."""
 
-    def __init__(self, batch: Batch, clocks: Clocks, races: Races, seed: int, report: Report) -> None:
+    def __init__(self, batch: Blocks, clocks: Clocks, races: Races, seed: int, report: Report) -> None:
         self.batch, self.clocks, self.races, self.report = batch, clocks, races, report
         self.shared, self.memory = races.shared, races.memory
         self.later = Later(seed)
@@ -78,7 +76,7 @@ class UnderWay:
         self.swizzle[at.places] = -1
 
     # ------------------------------------------------------------------ work that a group waits for
-    def started(self, g: Group, name: str, kind: str, index: Array, lanes: Array, width: int, move: Move) -> Work:
+    def started(self, g: Lanes, name: str, kind: str, index: Array, lanes: Array, width: int, move: Move) -> Work:
         """Work is under way on `width` bytes at each position: one row a lane, waited for as `name`.
 
         kind "fill" and "drain" are of shared memory; "write" of global memory.
@@ -86,7 +84,7 @@ class UnderWay:
         grain = self.memory.grain if kind == "write" else self.shared.grain
         places = (index // grain)[:, None] + np.arange(max(1, width // grain))
         work = Work(kind, np.array(lanes), places, move)
-        queue(g, name).work.append(work)
+        g.work_of(name).work.append(work)
         if kind == "write":
             self.memory.written_at[places] = UNKNOWN
         else:
@@ -94,13 +92,13 @@ class UnderWay:
         self.later.issued(work)
         return work
 
-    def committed(self, g: Group, name: str) -> None:
-        queue(g, name).commit(g.indices())
+    def committed(self, g: Lanes, name: str) -> None:
+        g.work_of(name).commit(g.indices())
         if name == "wgmma":
             g.wgmma.commit()
 
-    def waited(self, g: Group, name: str, keep: int, also_open: bool = False) -> None:
-        line = queue(g, name)
+    def waited(self, g: Lanes, name: str, keep: int, also_open: bool = False) -> None:
+        line = g.work_of(name)
         for work, done in line.wait(g.indices(), keep, also_open):
             work.happen(work.rows[done])
             self._settle(g, work, done, self.clocks.own(self.clocks.warps(g, work.lanes[done])))
@@ -109,7 +107,7 @@ class UnderWay:
         if name == "wgmma":
             g.wgmma.wait(keep)
 
-    def _settle(self, g: Group, work: Work, done: Array, time: Array) -> None:
+    def _settle(self, g: Lanes, work: Work, done: Array, time: Array) -> None:
         """Rows of work are over for the warps that issued them, at their `time`."""
         places, warps = work.places[done], self.clocks.warps(g, work.lanes[done])
         threads = (warps + self.clocks.first) * WARP + g.thread[work.lanes[done]] % WARP
@@ -124,9 +122,9 @@ class UnderWay:
         shadow.writer[places], shadow.written_at[places] = threads[:, None], time[:, None]
 
     # ------------------------------------------------------------------ work that an mbarrier counts
-    def arriving(self, g: Group, lanes: Array, phase: Phase, arrive: Callable[[], None]) -> None:
+    def arriving(self, g: Lanes, lanes: Array, phase: Phase, arrive: Callable[[], None]) -> None:
         """Lanes arrive at an mbarrier when the copies that they have issued by now are there."""
-        line = queue(g, "copy")
+        line = g.work_of("copy")
         copies = [(work, work.rows[np.isin(work.lanes, lanes)]) for work in line.work]
         times = np.zeros(g.lanes, np.int32)
         times[lanes] = self.clocks.own(self.clocks.warps(g, lanes))
@@ -146,7 +144,7 @@ class UnderWay:
         self.later.lands(land)
 
     def landing(
-        self, g: Group, lane: int, index: Array, phase: Phase, swizzle: int, block: int, move: Callable[[], None]
+        self, g: Lanes, lane: int, index: Array, phase: Phase, swizzle: int, block: int, move: Callable[[], None]
     ) -> None:
         """A copy that an mbarrier counts writes positions `index` of `block`: only who waits for that phase knows."""
         column = self.columns.setdefault(id(phase), len(self.columns) % AGENTS)
@@ -165,7 +163,7 @@ class UnderWay:
 
         self.later.lands(land)
 
-    def arranged(self, g: Group, ins: Instruction, index: Array, lane: int, swizzle: int) -> None:
+    def arranged(self, g: Lanes, ins: Instruction, index: Array, lane: int, swizzle: int) -> None:
         """A wgmma reads positions `index` as swizzled; what a tensor copy wrote must have been so as well."""
         written = self.swizzle[index // self.shared.grain]
         bad = (written >= 0) & (written != swizzle)
@@ -174,7 +172,7 @@ class UnderWay:
             message = f"a descriptor of swizzle {swizzle} reads what a tensor copy wrote with swizzle {found}"
             raise self.batch.fault(ins, "swizzle", message, g, lane)
 
-    def proxy_fence(self, g: Group) -> None:
+    def proxy_fence(self, g: Lanes) -> None:
         """fence.proxy.async: what these warps have written, or know to be written, may now be read asynchronously."""
         places = np.flatnonzero(self.dirty)
         writer = self.shared.writer[places] // WARP

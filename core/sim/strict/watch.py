@@ -11,14 +11,15 @@ underway.py (asynchronous work), leaving.py (exits), advice.py (hints).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.sim.faults import KernelError
-from core.sim.launching.launch_report import Finding
-from core.sim.machine import address_space as layout
+from core.sim.faults import Finding, KernelError
 from core.sim.machine.address_space import Region
+from core.sim.machine.blocks import Blocks
+from core.sim.machine.lanes import Lanes, Origin
+from core.sim.machine.waiting import Barrier
+from core.sim.ptx import state_spaces as spaces
 from core.sim.ptx.cuda_source import Sources
 from core.sim.ptx.parser import Instruction
 from core.sim.ptx.pointers import Root, first_guesses, roots, stored
@@ -30,12 +31,8 @@ from core.sim.strict.clocks import WARP, Clocks
 from core.sim.strict.leaving import Leaving
 from core.sim.strict.races import STRONG, VOLATILE, WEAK, At, Other, Races
 from core.sim.strict.shadow import Global, Shadow, grain
-from core.sim.strict.undefined import LOADS, Origin, Undefined
+from core.sim.strict.undefined import LOADS, Undefined
 from core.sim.strict.underway import UnderWay
-
-if TYPE_CHECKING:
-    from core.sim.launching.scheduler import Barrier, Batch
-    from core.sim.machine.group import Group
 
 POISON = 0xFF  # shared memory before it is written: NaN in every float format
 
@@ -70,11 +67,11 @@ def traits(program: Program) -> dict[int, tuple[int, int, bool]]:
     }
 
 
-def zones(batch: Batch, grain: int) -> Array | None:
+def zones(batch: Blocks, grain: int) -> Array | None:
     """By grain of the batch's shared memory, whether it belongs to no variable; None where there is one variable."""
     program = batch.program
     own = np.ones(batch.stride // grain, np.bool_)
-    own[: layout.SHARED_START // grain] = False
+    own[: spaces.SHARED_START // grain] = False
     variables = [(name, at) for name, (space, at) in program.places.items() if space == "shared"]
     if len(variables) < 2:
         return None
@@ -87,7 +84,7 @@ def zones(batch: Batch, grain: int) -> Array | None:
 class Watch:
     """Watches one batch of thread blocks. `memory`: the shadow of global memory, shared by the batches of a launch."""
 
-    def __init__(self, batch: Batch, memory: Global, sources: Sources, seed: int = 0) -> None:
+    def __init__(self, batch: Blocks, memory: Global, sources: Sources, seed: int = 0) -> None:
         self.batch, self.memory = batch, memory
         self.clocks = Clocks(batch)
         self.shared = Shadow(batch.shared.size, grain(batch.program, "shared"))
@@ -103,7 +100,7 @@ class Watch:
         batch.shared[:] = POISON
 
     # ------------------------------------------------------------------ accesses
-    def access(self, g: Group, ins: Instruction, space: str, index: Array, lanes: Array, width: int, how: str) -> None:
+    def access(self, g: Lanes, ins: Instruction, space: str, index: Array, lanes: Array, width: int, how: str) -> None:
         """Check and remember an access of `lanes` at byte positions `index`. how: read, write or atomic."""
         if space == "local":
             self.undefined.local_access(g, index, lanes, width)
@@ -135,7 +132,7 @@ class Watch:
             self.work.written(at)
 
     def stored(
-        self, g: Group, ins: Instruction, space: str, index: Array, lanes: Array, raw: Array, width: int
+        self, g: Lanes, ins: Instruction, space: str, index: Array, lanes: Array, raw: Array, width: int
     ) -> None:
         """Lanes of a warp that write different values to one element in one instruction: which stays is undefined.
 
@@ -189,7 +186,7 @@ class Watch:
             return self.batch.memory.region(address) if space == "global" else space
         return self.batch.memory.region(self.batch.words.value(root)) if root.kind == "param" else None
 
-    def _at(self, g: Group, ins: Instruction, space: str, index: Array, lanes: Array, width: int, how: str) -> At:
+    def _at(self, g: Lanes, ins: Instruction, space: str, index: Array, lanes: Array, width: int, how: str) -> At:
         number, strong, proxy = self.traits[id(ins)]
         shadow = self.shared if space == "shared" else self.memory
         if index.size != len(lanes):
@@ -211,7 +208,7 @@ class Watch:
         self.clocks.flag(set(at.ins.names), at.how, keys, at.warps[chosen].tolist())
 
     # ------------------------------------------------------------------ barriers
-    def straight(self, g: Group, ins: Instruction, index: Array, count: int | None) -> None:
+    def straight(self, g: Lanes, ins: Instruction, index: Array, count: int | None) -> None:
         """A barrier at which everybody arrives at once."""
         self._counted(g, ins, index, count)
         if count is not None or (self.batch.remaining < self.batch.threads).any():
@@ -221,7 +218,7 @@ class Watch:
                 self.meetings.complete(g, ins, index[g.block[index] == block], count, came, block)
         self.clocks.straight(g, index, count is None)
 
-    def arrived(self, g: Group, ins: Instruction, index: Array, barrier: Barrier) -> None:
+    def arrived(self, g: Lanes, ins: Instruction, index: Array, barrier: Barrier) -> None:
         self._counted(g, ins, index, barrier.count)
         self.meetings.comes(g, ins, barrier, index)
         self.clocks.arrived(g, index, barrier)
@@ -232,7 +229,7 @@ class Watch:
             self.meetings.complete(one.group, barrier.came[0][0], one.index, barrier.count, came, block)
         self.clocks.completed(barrier, block)
 
-    def _counted(self, g: Group, ins: Instruction, index: Array, count: int | None) -> None:
+    def _counted(self, g: Lanes, ins: Instruction, index: Array, count: int | None) -> None:
         if count is not None and count % WARP:
             message = f"a barrier for {count} threads: the count must be a multiple of {WARP}"
             raise self.batch.fault(ins, "barrier count", message, g, int(index[0]))

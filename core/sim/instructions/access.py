@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from core.sim.machine import address_space as layout
-from core.sim.machine.address_space import WIDE
+from core.sim.ptx import state_spaces as spaces
 from core.sim.ptx.parser import Instruction
-from core.sim.ptx.register_types import Array
-
-if TYPE_CHECKING:
-    from core.sim.machine.group import Group
-
-SHARED = ("shared", "shared:cta", "shared:cluster")
-SPACES = {"global": "global", "const": "global", "local": "local", "param": "param", **dict.fromkeys(SHARED, "shared")}
-
-
-def space_of(names: tuple[str, ...]) -> str:
-    """The state space that an opcode names; "generic" where it names none."""
-    return next((SPACES[n.removesuffix(":entry").removesuffix(":func")] for n in names if _known(n)), "generic")
-
-
-def _known(name: str) -> bool:
-    return name.removesuffix(":entry").removesuffix(":func") in SPACES
+from core.sim.ptx.register_types import WIDE, Array
+from core.sim.resident import Group
 
 
 def settle(space: str, addresses: Array) -> list[tuple[str, Array, Array | None]]:
@@ -34,12 +17,12 @@ def settle(space: str, addresses: Array) -> list[tuple[str, Array, Array | None]
     window = addresses >> 40
     first = int(window[0])
     if (window == first).all():
-        return [(_window(first), addresses & layout.WINDOW_MASK if first in (1, 2) else addresses, None)]
+        return [(_window(first), addresses & spaces.WINDOW_MASK if first in (1, 2) else addresses, None)]
     found: list[tuple[str, Array, Array | None]] = []
     for number in np.unique(window):
         where = np.flatnonzero(window == number)
         part = addresses[where]
-        found.append((_window(int(number)), part & layout.WINDOW_MASK if number in (1, 2) else part, where))
+        found.append((_window(int(number)), part & spaces.WINDOW_MASK if number in (1, 2) else part, where))
     return found
 
 
@@ -90,13 +73,13 @@ def _shared(g: Group, ins: Instruction, addresses: Array, lanes: Array, width: i
     batch = g.batch
     high = int(np.maximum.reduce(addresses))
     offsets = g.shared_offset if g.shared_offset.size == 1 else g.shared_offset[lanes]
-    if high >= 1 << layout.RANK_SHIFT:
-        rank = (addresses >> layout.RANK_SHIFT) - 1
+    if high >= 1 << spaces.RANK_SHIFT:
+        rank = (addresses >> spaces.RANK_SHIFT) - 1
         own = g.block[lanes]
         cluster = batch.shape.cluster
         block = np.where(rank < 0, own, own // cluster * cluster + rank)
         offsets = block * batch.stride
-        addresses = addresses & ((1 << layout.RANK_SHIFT) - 1)
+        addresses = addresses & ((1 << spaces.RANK_SHIFT) - 1)
         high = int(addresses.max())
         gone = np.flatnonzero((rank < cluster) & (batch.remaining[np.where(rank < cluster, block, own)] == 0))
         if gone.size:
@@ -105,8 +88,8 @@ def _shared(g: Group, ins: Instruction, addresses: Array, lanes: Array, width: i
             raise batch.fault(ins, "exit in flight", text, g, int(lanes[gone[0]]), hint=hint)
         if rank.max() >= cluster:
             _out_of_bounds(g, ins, "shared", addresses, lanes, width, how, int(rank.argmax()))
-    if int(np.minimum.reduce(addresses)) < layout.SHARED_START or high + width > batch.shared_end:
-        bad = np.flatnonzero((addresses < layout.SHARED_START) | (addresses + width > batch.shared_end))
+    if int(np.minimum.reduce(addresses)) < spaces.SHARED_START or high + width > batch.shared_end:
+        bad = np.flatnonzero((addresses < spaces.SHARED_START) | (addresses + width > batch.shared_end))
         _out_of_bounds(g, ins, "shared", addresses, lanes, width, how, int(bad[0]))
     return addresses + offsets
 

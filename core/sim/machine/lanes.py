@@ -1,4 +1,4 @@
-"""A group: threads that run in lockstep, their registers, and which of them an instruction concerns.
+"""Lanes: threads that run in lockstep, their registers, and which of them an instruction concerns.
 
 In fast mode a group is many thread blocks at once, since NumPy's cost is per call and not per element; under
 the fair scheduler it is one warpgroup. A register is an array over the group's lanes, or of one element where
@@ -13,37 +13,55 @@ fragments that meet are joined. For an instruction, the lanes concerned are kept
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from core.sim.instructions.accumulators import Registers
-from core.sim.machine.budget import Turns
+from core.sim.faults import KernelError
 from core.sim.machine.inflight import Queue
-from core.sim.machine.warps import Meeting
+from core.sim.machine.wgmma_registers import Registers
+from core.sim.ptx.parser import Instruction
 from core.sim.ptx.register_types import Array
-
-if TYPE_CHECKING:
-    from core.sim.launching.scheduler import Batch
-    from core.sim.strict.undefined import Mark
 
 DENSE = 0.4  # share of the lanes from which computing for all is cheaper than gathering
 
 
-class Group:
-    def __init__(self, batch: Batch, blocks: Array, threads: Array, number: int = 0) -> None:
+@dataclass(frozen=True)
+class Origin:
+    """Where an undefined value came from. fault: (lane, what is added to the sentence) -> the error."""
+
+    ins: Instruction
+    fault: Callable[[int, str], KernelError]
+
+
+@dataclass
+class Mark:
+    """The lanes in which a register is undefined."""
+
+    lanes: Array
+    origin: Origin
+
+
+class Lanes:
+    """The state of one group of lanes."""
+
+    def __init__(
+        self, blocks: Array, threads: Array, live: Array, registers: list[Array], shared_offset: Array, number: int = 0
+    ) -> None:
         """blocks, threads: of every lane, its thread block's place in the batch and its thread in the block.
 
-        A lane whose thread is beyond the block's size only fills its warp and never runs.
+        live: bools; a lane whose thread is beyond the block's size only fills its warp and never runs. registers: one
+        array each. shared_offset: where each lane's shared memory begins in the batch's, or one place for all.
         """
-        self.batch = batch
         self.number = number
         self.lanes = len(threads)
         self.block: Array = blocks
         self.thread: Array = threads
-        self.live = threads < batch.threads
+        self.live = live
         self.live_count = int(self.live.sum())
-        self.registers: list[Array] = batch.fresh_registers()
+        self.registers: list[Array] = registers
         self.owned: set[int] = set()
         self.doubles: dict[int, tuple[Array, Array]] = {}  # register -> (its array, the same as f64)
         self.places: dict[int, tuple[Array, Array, Array]] = {}  # where instructions last went in shared memory
@@ -52,18 +70,22 @@ class Group:
         self.mask: Array | None = None
         self.index: Array | None = None
         self.count = 0
-        self.shared_offset = batch.shared_offsets(blocks)
+        self.shared_offset = shared_offset
         self.local: Array | None = None
         self.special: dict[str, Array] = {}
         self.cluster_phase: Array | None = None  # of the cluster barrier at which each lane last arrived
         self.queues: dict[str, Queue] = {}  # strict mode: asynchronous work under way
         self.wgmma = Registers()
         self.waiting = 0  # lanes that wait in barriers
-        self.meeting: Meeting | None = None  # lanes that wait in bar.warp.sync
         self.polled: dict[int, Array] = {}  # where instructions last looked for what others write
         self.undefined: dict[int, Mark] = {}  # strict mode: registers that hold undefined values
-        self.turns = Turns(len(batch.numbers) if batch.watch is not None else 0)
         self.pc = 0
+
+    def work_of(self, name: str) -> Queue:
+        """A queue: "copy" (cp.async), "bulk" (what bulk stores read), "store" (what they write) or "wgmma"."""
+        if name not in self.queues:
+            self.queues[name] = Queue(np.zeros(self.lanes, np.int64))
+        return self.queues[name]
 
     # ------------------------------------------------------------------ which lanes
     def select(self, lanes: Array | None) -> None:

@@ -1,0 +1,97 @@
+"""Binds a kernel: its instructions become functions, in blocks that always run together."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from core.sim.instructions.control import condition, fall_through
+from core.sim.instructions.floats import fma_run, independent, is_plain_fma
+from core.sim.instructions.opcodes import Table
+from core.sim.instructions.operands import Step
+from core.sim.instructions.wgmma_guards import guarded
+from core.sim.ptx.effects import wgmma_registers
+from core.sim.ptx.parser import Instruction
+from core.sim.ptx.program import Block, Program
+from core.sim.resident import Group
+
+
+def bind(program: Program, table: Table) -> Program:
+    """Cut the instructions into blocks at branches, at their targets and at whatever may suspend a thread."""
+    code, special = program.instructions, wgmma_registers(program)
+    starts = {0, len(code)} | set(program.labels.values())
+    for pc, instruction in enumerate(code):
+        if table.is_control(instruction):
+            starts.add(pc + 1)
+    ordered = sorted(starts)
+    for start, stop in zip(ordered, ordered[1:], strict=False):
+        last = code[stop - 1]
+        ends = table.is_control(last)
+        body = code[start : stop - 1] if ends else code[start:stop]
+        steps, covers = _steps(program, table, body, special)
+        end = table.end(program, last, stop - 1) if ends else fall_through(stop)
+        program.blocks[start] = Block(start, stop, steps, end, covers)
+    # Falling off the end is an exit.
+    exiting = Instruction("exit", (), None, False, code[-1].location, "exit", ("exit",)) if code else None
+    if exiting:
+        program.blocks[len(code)] = Block(len(code), len(code), [], table.end(program, exiting, len(code)))
+    return program
+
+
+def _steps(program: Program, table: Table, body: list[Instruction], special: set[int]) -> tuple[list[Step], list[int]]:
+    """One function per instruction, but one for a run of fma that do not touch each other's results; how many each is.
+
+    special: the registers that some wgmma of the kernel uses.
+    """
+    if special:
+        return [guarded(program, i, _predicated(program, table, i), special) for i in body], [1] * len(body)
+    steps: list[Step] = []
+    covers: list[int] = []
+    run: list[Instruction] = []
+
+    def flush() -> None:
+        if run:
+            program.pure |= {id(i) for i in run}
+            steps.append(fma_run(program, list(run)) if len(run) > 1 else _predicated(program, table, run[0]))
+            covers.append(len(run))
+        run.clear()
+
+    for instruction in body:
+        if not is_plain_fma(instruction):
+            flush()
+            steps.append(_predicated(program, table, instruction))
+            covers.append(1)
+            continue
+        if run and not independent([*run, instruction]):
+            flush()
+        run.append(instruction)
+    flush()
+    return steps, covers
+
+
+def _predicated(program: Program, table: Table, instruction: Instruction) -> Step:
+    row = table.row(instruction)
+    step = row.builder(program, instruction)
+    if row.pure:
+        program.pure.add(id(instruction))
+    if instruction.predicate is None:
+        return step
+    read = condition(program, instruction)
+
+    def run(g: Group) -> None:
+        chosen = read(g)
+        if chosen.size == 1:
+            if chosen[0]:
+                step(g)
+            return
+        chosen = g.concerned(chosen)
+        if chosen.all():
+            step(g)
+        elif chosen.any():
+            before = g.state()
+            lanes = np.zeros(g.lanes, np.bool_)
+            lanes[g.indices()[chosen]] = True
+            g.select(lanes)
+            step(g)
+            g.restore(before)
+
+    return run

@@ -1,0 +1,32 @@
+"""The table of all opcodes that the simulator has."""
+
+from __future__ import annotations
+
+from core.sim.instructions import (
+    arith,
+    atomics,
+    collectives,
+    comparisons,
+    control,
+    conversions,
+    copies,
+    floats,
+    mbarrier,
+    move,
+    tensor_cores,
+)
+from core.sim.instructions.opcodes import Table
+
+TABLE = Table(
+    arith.FAMILY,
+    floats.FAMILY,
+    comparisons.FAMILY,
+    conversions.FAMILY,
+    move.FAMILY,
+    atomics.FAMILY,
+    collectives.FAMILY,
+    control.FAMILY,
+    copies.FAMILY,
+    mbarrier.FAMILY,
+    tensor_cores.FAMILY,
+)

@@ -1,0 +1,70 @@
+"""What threads wait for: barriers of a thread block, of a cluster, and mbarriers, each with those that wait there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from core.sim.machine.lanes import Lanes
+from core.sim.ptx.parser import Instruction
+from core.sim.ptx.register_types import Array
+
+
+@dataclass
+class Waiting:
+    """Lanes of a group that wait, and where they go on."""
+
+    group: Lanes
+    index: Array
+    pc: int
+
+
+@dataclass
+class Barrier:
+    """One barrier of one thread block. `values` are the operands of a reduction, by lane."""
+
+    arrived: int = 0
+    count: int | None = None  # threads, where the instruction names them
+    known: Array | None = None  # strict mode: the clock of those who came
+    came: list[tuple[Instruction, Array]] = field(default_factory=list)  # strict mode: who, at which instruction
+    waiting: list[Waiting] = field(default_factory=list)
+    whole: bool = True  # it is of all threads of the thread block
+
+
+@dataclass
+class Phase:
+    """What strict mode keeps with a barrier of phases: the clocks of those that arrived, before and in this phase."""
+
+    gathering: Array | None = None
+    known: Array | None = None
+    maker: tuple[int, int] | None = None  # the warp that initialised it, and when
+
+    def turn(self) -> None:
+        """The phase is complete."""
+        if self.gathering is not None:
+            self.known = self.gathering if self.known is None else np.maximum(self.known, self.gathering)
+            self.gathering = None
+
+    def gather(self, latest: Array) -> None:
+        self.gathering = latest if self.gathering is None else np.maximum(self.gathering, latest)
+
+
+@dataclass(eq=False)
+class MBarrier:
+    """`expected` arrivals complete a phase once the bytes of its copies (`bytes_left`) have landed too."""
+
+    expected: int
+    pending: int
+    phase: int = 0
+    bytes_left: int = 0
+    waiting: list[Waiting] = field(default_factory=list)
+    order: Phase = field(default_factory=Phase)
+
+
+@dataclass
+class ClusterBarrier:
+    arrived: int = 0
+    phase: int = 0
+    waiting: list[Waiting] = field(default_factory=list)
+    order: Phase = field(default_factory=Phase)

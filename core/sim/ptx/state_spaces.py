@@ -1,0 +1,23 @@
+"""PTX's state spaces: which one an opcode names, and where each begins in the simulator's flat addresses."""
+
+from __future__ import annotations
+
+PARAMETERS = 4096  # where the arguments of the running kernel lie
+PARAMETER_BYTES = 4096 + 28 * 1024  # PTX's limit on Volta and later is 32,764
+FIRST = 65536
+SHARED_WINDOW = 1 << 40  # generic addresses of shared memory
+LOCAL_WINDOW = 1 << 41
+WINDOW_MASK = (1 << 40) - 1
+SHARED_START = 1024  # offset of the first shared variable; the hardware keeps the bytes below for itself
+RANK_SHIFT = 24  # a shared::cluster address: rank + 1 in a cluster above these bits, 0 for the own thread block
+SHARED = ("shared", "shared:cta", "shared:cluster")
+SPACES = {"global": "global", "const": "global", "local": "local", "param": "param", **dict.fromkeys(SHARED, "shared")}
+
+
+def space_of(names: tuple[str, ...]) -> str:
+    """The state space that an opcode names; "generic" where it names none."""
+    return next((SPACES[n.removesuffix(":entry").removesuffix(":func")] for n in names if _known(n)), "generic")
+
+
+def _known(name: str) -> bool:
+    return name.removesuffix(":entry").removesuffix(":func") in SPACES
