@@ -16,9 +16,9 @@ import pytest
 from core.data import Tokenizer
 from core.data.huggingface import read_folder
 from core.data.library import LibraryTokenizer
+from core.data.recorded import load_tokenizer
 from core.data.scored import read_file as read_scored
 from core.data.templates import REFUSED, Renderer
-from core.data.tokenizer import load_tokenizer
 from core.errors import CheckpointError, CoreError, DataError, UsageError
 from core.interop import checkpoint, huggingface, llama2c, llmc
 from core.interop.tensors import TensorFile

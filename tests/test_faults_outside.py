@@ -17,8 +17,8 @@ import pytest
 
 from core.cli import run as core_command
 from core.data import TokenSource, gpt2
+from core.data.recorded import load_tokenizer
 from core.data.shards import HEADER_BYTES, open_shard
-from core.data.tokenizer import load_tokenizer
 from core.errors import DataError
 
 CONFIG = """

@@ -44,6 +44,27 @@ FLOORS = (
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
+# The same inside a folder: its modules and subfolders, from the ground up.
+ROOMS = {
+    "sim": (
+        ("faults",),
+        ("ptx",),
+        ("machine",),
+        ("strict", "counting"),
+        ("resident",),
+        ("instructions",),
+        ("launching",),
+        ("standalone",),
+    ),
+}
+
+# Circles among files that are still there, each with its reason. The list may only shrink.
+CIRCLES = {
+    ("plan.backward", "plan.schedule"): "Backward holds its Planner",
+    ("engine.bound", "engine.decode", "engine.engine"): "BoundPlan and the decoder hold their Engine",
+    ("testing.graph_faults", "testing.graphs"): "--faults of core.testing.graphs runs its own faults",
+}
+
 # Words of core/ that happen to be names of ops, models, plugins, optimizers or schedules, each with its reason.
 ALLOWED = {
     ("sim", "add"): "an instruction of PTX",
@@ -79,32 +100,24 @@ def package_of(path: Path, folder: Path, name: str) -> str:
     return ".".join([name, *path.relative_to(folder).parent.parts])
 
 
-def typing_only(path: Path) -> set[int]:
-    """Lines under `if TYPE_CHECKING:`, which import nothing when they run."""
-    lines: set[int] = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            lines |= {
-                inner.lineno for statement in node.body for inner in ast.walk(statement) if hasattr(inner, "lineno")
-            }
-    return lines
-
-
 def core_imports(path: Path) -> Iterator[tuple[int, str]]:
-    """(line, module or folder of core/) for every import from core that runs."""
-    names = typing_only(path)
+    """(line, module or folder of core/) for every import from core, those for type checkers included."""
     for line, module, name in imports(path, package_of(path, ROOT / "core", "core")):
         parts = module.split(".")
-        if parts[0] != "core" or line in names:
+        if parts[0] != "core":
             continue
         target = parts[1] if len(parts) > 1 else name
         if target in FLOOR or len(parts) > 1:
             yield line, target
 
 
-def test_every_module_of_core_has_a_floor() -> None:
+def test_every_module_of_core_has_a_floor_and_every_floor_a_module() -> None:
     here = {p.relative_to(ROOT / "core").parts[0].removesuffix(".py") for p in files("core")} - {"__init__"}
     assert here <= set(FLOOR), f"say on which floor: {sorted(here - set(FLOOR))}"
+    assert set(FLOOR) <= here, f"floors without a module: {sorted(set(FLOOR) - here)}"
+    for folder, rooms in ROOMS.items():
+        inside = {p.relative_to(ROOT / "core" / folder).parts[0].removesuffix(".py") for p in files(f"core/{folder}")}
+        assert inside - {"__init__"} == {name for names in rooms for name in names}, folder
 
 
 @pytest.mark.parametrize("path", files("core"), ids=lambda p: p.relative_to(ROOT).as_posix())
@@ -116,6 +129,74 @@ def test_a_file_imports_only_from_floors_below_its_own(path: Path) -> None:
         where = f"{path.relative_to(ROOT)}:{line} imports core.{target}"
         assert target in FLOOR, f"{where}, which has no floor"
         assert target == own or FLOOR[target] < FLOOR[own], f"{where}, which is not below {own}"
+
+
+@pytest.mark.parametrize("path", [p for folder in ROOMS for p in files(f"core/{folder}")], ids=lambda p: p.as_posix())
+def test_a_file_imports_only_from_rooms_below_its_own(path: Path) -> None:
+    folder, own = path.relative_to(ROOT / "core").parts[:2]
+    own = own.removesuffix(".py")
+    if own == "__init__":
+        return  # a front door
+    room = {name: number for number, names in enumerate(ROOMS[folder]) for name in names}
+    for line, module, name in imports(path, package_of(path, ROOT / "core", "core")):
+        parts = [*module.split("."), name]
+        if parts[:2] == ["core", folder]:
+            where = f"{path.relative_to(ROOT)}:{line} imports {module}.{name}"
+            assert parts[2] in room, f"{where}, which is not a room"
+            assert parts[2] == own or room[parts[2]] < room[own], f"{where}, which is not below {own}"
+
+
+def modules() -> dict[str, Path]:
+    """Dotted name below core -> file; a package has its folder's name."""
+    found = {}
+    for path in files("core"):
+        parts = path.relative_to(ROOT / "core").with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def arrows() -> dict[str, set[str]]:
+    """Module -> the modules of core that it imports, anywhere in its file and for type checkers too.
+
+    The front doors of core and core.sim hand out names of every room when they are asked for: their own imports
+    do not count.
+    """
+    every = modules()
+    found: dict[str, set[str]] = {name: set() for name in every}
+    for own, path in every.items():
+        for _, module, name in imports(path, package_of(path, ROOT / "core", "core")):
+            base, _, rest = module.partition(".")
+            if base == "core" and own not in ("", "sim"):
+                inner = f"{rest}.{name}".strip(".")
+                found[own].add(inner if inner in every else rest)
+        found[own] &= every.keys() - {own, ""}
+    return found
+
+
+def circles(arrows: dict[str, set[str]]) -> set[tuple[str, ...]]:
+    """The largest sets of modules of which each reaches each other one."""
+    reached: dict[str, set[str]] = {}
+    for start in arrows:
+        seen, stack = set[str](), [start]
+        while stack:
+            for one in arrows[stack.pop()] - seen:
+                seen.add(one)
+                stack.append(one)
+        reached[start] = seen
+    return {tuple(sorted(m for m in reached[n] if n in reached[m])) for n in arrows if n in reached[n]}
+
+
+def test_no_file_of_core_imports_itself_by_way_of_others() -> None:
+    found = circles(arrows())
+    assert found <= CIRCLES.keys(), f"circles: {sorted(found - CIRCLES.keys())}"
+    assert found == CIRCLES.keys(), f"circles that are gone: {sorted(CIRCLES.keys() - found)}"
+
+
+def test_circles_are_found_among_files_and_for_type_checkers() -> None:
+    """The test above has teeth: a made-up tree of three files with one circle."""
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == {("b", "c")}
+    everything = arrows()
+    assert "sim.ptx.program" in everything["sim.resident"] and "graph.types" in everything["graph.build"]
 
 
 def shipped() -> list[Path]:

@@ -111,7 +111,7 @@ def test_what_a_file_says_of_truncation_and_padding_is_left_out(kind, tmp_path):
         found = read_folder(write_tokenizer(tmp_path / name, kind, **change))
         assert found.encode(made.TEXT[0]).tolist() == plain.encode(made.TEXT[0]).tolist()
         assert found.begin == plain.begin and len(found.begin) == 1
-        again = core.data.Tokenizer.from_json(found.to_json())  # and in a checkpoint
+        again = core.data.recorded.from_json(found.to_json())  # and in a checkpoint
         assert again.encode(made.TEXT[0]).tolist() == plain.encode(made.TEXT[0]).tolist()
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.data import Tokenizer
 from core.data.huggingface import read_folder
 from core.data.library import LibraryTokenizer
+from core.data.recorded import from_json
 from core.errors import CoreError, DataError, UsageError
 from core.generate import prompt_ids
 
@@ -142,14 +142,14 @@ def test_special_tokens_are_read_from_templates_and_never_from_text(found):
 
 
 def test_it_comes_back_whole_from_a_checkpoint_and_goes_out_as_it_came(folder, found):
-    again = Tokenizer.from_json(found.to_json())
+    again = from_json(found.to_json())
     assert isinstance(again, LibraryTokenizer) and again.hash == found.hash and again.record() == found.record()
     np.testing.assert_array_equal(again.encode(TEXT[0]), found.encode(TEXT[0]))
     assert again.chat_template == TEMPLATE and again.files["tokenizer.json"] == (folder / "tokenizer.json").read_bytes()
     value = json.loads(found.to_json())
     for wrong in ({"document": 3}, {"hash": "0"}, {"document": "{}"}):
         with pytest.raises(CoreError):
-            Tokenizer.from_json(json.dumps(value | wrong))
+            from_json(json.dumps(value | wrong))
 
 
 def test_without_the_library_a_folder_has_no_tokenizer_and_it_says_what_to_install(folder, found, monkeypatch):
@@ -157,7 +157,7 @@ def test_without_the_library_a_folder_has_no_tokenizer_and_it_says_what_to_insta
     with pytest.warns(UserWarning, match=r'pip install "corelm\[tokenizers\]"'):
         assert read_folder(folder) is None
     with pytest.raises(UsageError, match=r"corelm\[tokenizers\]"):
-        Tokenizer.from_json(found.to_json())
+        from_json(found.to_json())
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ import pytest
 import core
 from core import cli
 from core.data import scored
-from core.data.tokenizer import Tokenizer
+from core.data.recorded import from_json
 from core.errors import CheckpointError, CoreError, DataError
 from core.interop import export_llama2c
 from core.interop.export import prepare
@@ -174,7 +174,7 @@ def test_an_import_keeps_tokenizer_and_ends_and_the_command_writes_both_files(tm
 def test_its_tokenizer_goes_into_json_and_back_and_its_bytes_are_the_text(tmp_path):
     model_file(tmp_path / "model.bin")
     found = scored.read_file(tmp_path / "tokenizer.bin", SIZES["V"])
-    again = Tokenizer.from_json(found.to_json())
+    again = from_json(found.to_json())
     for text in (*PROMPTS[:1], *PROMPTS[2:], "the mat, été"):
         ids = found.encode(text)
         assert again.encode(text).tolist() == ids.tolist() and found.decode_bytes(ids).decode() == " " + text

@@ -21,7 +21,8 @@ from core.data import Tokenizer, choose_tokenizer, gpt2
 from core.data import tokenizer as module
 from core.data.builtin import builtin_documents
 from core.data.choose import parse_spec
-from core.data.tokenizer import bytes_tokenizer, load_tokenizer, read_merges, split_runs, train_bpe
+from core.data.recorded import from_json, load_tokenizer
+from core.data.tokenizer import bytes_tokenizer, read_merges, split_runs, train_bpe
 from core.errors import DataError, UsageError
 
 TEXT = "the cat sat on the mat and the dog sat on the log. It's 12 o'clock!\n" * 20
@@ -148,7 +149,7 @@ def test_training_twice_gives_the_same_tokenizer(bpe):
 
 def test_json_is_complete(bpe):
     for tokenizer in (bpe, bytes_tokenizer()):
-        again = Tokenizer.from_json(tokenizer.to_json())
+        again = from_json(tokenizer.to_json())
         assert again.record() == tokenizer.record()
         assert again.encode(TEXT).tolist() == tokenizer.encode(TEXT).tolist()
 
@@ -175,7 +176,7 @@ def test_a_damaged_json_is_refused(bpe):
     assert other != good["tokens"]
     for text, message in cases.items():
         with pytest.raises(DataError, match=message):
-            Tokenizer.from_json(text)
+            from_json(text)
 
 
 def test_ranks_and_merges_files_are_read(tmp_path, bpe, small_gpt2):

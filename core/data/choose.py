@@ -16,8 +16,9 @@ from pathlib import Path
 from core.cache import cache_folder, try_write
 from core.data.gpt2 import load_gpt2
 from core.data.huggingface import read_file
+from core.data.recorded import from_json, load_tokenizer
 from core.data.templates import EXTRA
-from core.data.tokenizer import FORMAT, Tokenizer, bytes_tokenizer, load_tokenizer, train_bpe
+from core.data.tokenizer import FORMAT, Tokenizer, bytes_tokenizer, train_bpe
 from core.errors import DataError, UsageError, did_you_mean
 from core.outside import parse_json, read_whole
 
@@ -62,7 +63,7 @@ def _bpe(path: Path | None, request: Request) -> Tokenizer:
         key = hashlib.sha256(f"{FORMAT} {MOST_TEXT} {request.digest} {size}".encode()).hexdigest()[:32]
         entry = cache_folder() / "tokenizers" / "bpe" / f"{key}.json"
         try:
-            return Tokenizer.from_json(read_whole(entry).decode(), str(entry))
+            return from_json(read_whole(entry).decode(), str(entry))
         except (OSError, UnicodeDecodeError, DataError):
             pass  # not there, or damaged: trained again, from the same text to the same tokenizer
     tokenizer = train_bpe(_limited(request.text()), size)

@@ -18,9 +18,10 @@ from core.config.sizes import unfit
 from core.data.cache import staged_folder
 from core.data.choose import choose_tokenizer
 from core.data.inputs import BUILTIN, expand, resolve
+from core.data.recorded import load_tokenizer
 from core.data.shards import SHARD_TOKENS, Format, ShardWriter, format_for
 from core.data.text import WHOLE, Progress, Reading, corpus_digest, tokenise
-from core.data.tokenizer import Tokenizer, load_tokenizer
+from core.data.tokenizer import Tokenizer
 from core.errors import DataError, UsageError
 from core.outside import read_array
 

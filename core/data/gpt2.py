@@ -19,7 +19,8 @@ from pathlib import Path
 
 from core import variables
 from core.cache import cache_folder, read_json, try_write
-from core.data.tokenizer import Tokenizer, load_tokenizer, read_merges, read_ranks
+from core.data.recorded import load_tokenizer
+from core.data.tokenizer import Tokenizer, read_merges, read_ranks
 from core.errors import DataError
 from core.outside import read_whole
 

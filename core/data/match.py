@@ -12,8 +12,9 @@ from typing import Any
 
 from core.data.choose import Choice, choose_tokenizer, parse_spec
 from core.data.gpt2 import HASH, load_gpt2
+from core.data.recorded import load_tokenizer
 from core.data.shards import Shard, json_sidecar, tokenizer_record
-from core.data.tokenizer import Tokenizer, bytes_tokenizer, load_tokenizer
+from core.data.tokenizer import Tokenizer, bytes_tokenizer
 from core.errors import DataError
 
 HASHES = {"gpt2": HASH}  # what a shard's header may promise -> that tokenizer's hash

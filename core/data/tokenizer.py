@@ -13,16 +13,14 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from core.errors import DataError
-from core.outside import parse_json, read_whole, reads
 from core.signals import endable
 
 if TYPE_CHECKING:
@@ -123,24 +121,10 @@ class Tokenizer:
         return json.dumps({"format": FORMAT, **self.record(), "pattern": pattern, "tokens": tokens}, indent=2) + "\n"
 
     @classmethod
-    def from_json(cls, text: str, where: str = "tokenizer.json") -> Tokenizer:
-        """The tokenizer that `to_json` wrote. DataError if the text is damaged or of another format."""
+    def from_value(cls, value: Mapping[str, Any], where: str) -> Tokenizer:
+        """The tokenizer of the JSON that `to_json` wrote. DataError if it is damaged."""
         try:
-            value = parse_json(text)
-            if value["format"] == LIBRARY_FORMAT:
-                from core.data.library import from_json
-
-                return from_json(value, where)
-            if value["format"] == SCORED_FORMAT:
-                from core.data import scored
-
-                return scored.from_json(value, where)
             kind, name, digest = str(value["kind"]), str(value["name"]), str(value["hash"])
-            if value["format"] != FORMAT:
-                raise DataError(
-                    f'{where}: expected format "{FORMAT}", got "{value["format"]}"',
-                    hint="use the version that wrote it",
-                )
             tokens = [base64.b64decode(token, validate=True) for token in value["tokens"].split(" ")]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{where}: not a tokenizer of this project: {error!r}", hint="write it again") from None
@@ -232,15 +216,6 @@ def validate_tokens(tokens: Sequence[bytes], name: str) -> None:
                     f"tokenizer {name}: token {i} ({token!r}) is empty or there twice", hint="write it again"
                 )
             seen.add(token)
-
-
-def load_tokenizer(path: Path, kind: str = "bpe") -> Tokenizer:
-    """A tokenizer from a file: our tokenizer.json, tiktoken's ranks (base64 and rank a line) or GPT-2's vocab.bpe."""
-    with reads(DataError, path):
-        raw = read_whole(path)
-    if raw.lstrip()[:1] == b"{":
-        return Tokenizer.from_json(raw.decode("utf-8", "replace"), str(path))
-    return Tokenizer(kind, read_merges(raw, path) if raw.startswith(b"#version") else read_ranks(raw, path), name=kind)
 
 
 def read_ranks(raw: bytes, where: object) -> list[bytes]:

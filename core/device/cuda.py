@@ -21,6 +21,7 @@ import numpy as np
 from core import variables
 from core.device.driver import MAP_ALIGNMENT, OUT_OF_MEMORY, Driver, StickyError, encode_map
 from core.device.launch import CallRecord, Host, LaunchRecord, Recorded
+from core.device.planned import PlannedDevice, unbacked
 from core.device.recording import KernelDevice
 from core.device.staging import Staging
 from core.dtypes import NUMPY
@@ -146,6 +147,10 @@ class CudaDevice(KernelDevice):
     @property
     def precisions(self) -> tuple[str, ...]:
         return ("f32", "bf16") if self.chip.bf16 else ("f32",)
+
+    def unbacked(self) -> PlannedDevice:
+        """A device like this one without memory, for plans."""
+        return unbacked(self)
 
     def describe(self) -> str:
         _, total = self.driver.memory()

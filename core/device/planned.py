@@ -53,6 +53,10 @@ class PlannedDevice(KernelDevice):
     def precisions(self) -> tuple[str, ...]:
         return ("f32", "bf16") if self.chip.bf16 else ("f32",)
 
+    def unbacked(self) -> PlannedDevice:
+        """A device like this one, for another plan."""
+        return unbacked(self)
+
     def describe(self) -> str:
         return f"cuda, planned for {self.arch}: kernels are compiled, nothing runs"
 
@@ -105,6 +109,14 @@ class PlannedDevice(KernelDevice):
         problems = launch_problems(self.chip, used.registers, used.shared, launch.block, launch.smem, launch.cluster)
         if problems:
             raise BuildError(f"{launch.where} {'; '.join(problems)} on {self.arch}", hint=FITTING)
+
+
+def unbacked(device: KernelDevice) -> PlannedDevice:
+    """A device like `device` without memory: what would be allocated can be asked of it."""
+    twin = PlannedDevice(device.arch, device.host.sms)
+    if (model := getattr(device, "model", None)) is not None:
+        twin.model = model
+    return twin
 
 
 def launches_among(commands: Sequence[Recorded]) -> list[LaunchRecord]:

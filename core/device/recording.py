@@ -32,15 +32,6 @@ class KernelDevice:
         """What launchers may ask of the device."""
         raise TypeError(f"{type(self).__name__} says nothing of its host")
 
-    def unbacked(self) -> Any:
-        """A device like this one without memory: what would be allocated can be asked of it."""
-        from core.device.planned import PlannedDevice
-
-        twin = PlannedDevice(self.arch, self.host.sms)
-        if (model := getattr(self, "model", None)) is not None:
-            twin.model = model
-        return twin
-
     @cached_property
     def scratch(self) -> Scratch | None:
         """The workspaces of all nested launches: they run one after another."""

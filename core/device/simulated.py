@@ -13,6 +13,7 @@ import numpy as np
 
 from core import blas, processor
 from core.device.launch import Host, LaunchRecord
+from core.device.planned import PlannedDevice, unbacked
 from core.device.recording import KernelDevice
 from core.dtypes import NUMPY
 from core.kernels.arguments import bytes_of
@@ -65,6 +66,10 @@ class SimDevice(KernelDevice):
         self._by_ptx: dict[Compiled, Simulator] = {}
         self._scratch: list[DeviceTensor] = []
         self._allocations = 0
+
+    def unbacked(self) -> PlannedDevice:
+        """A device like this one without memory, for plans."""
+        return unbacked(self)
 
     def describe(self) -> str:
         return f"sim, the kernels' PTX ({SIMULATED}, NVRTC {nvrtc_version()}) on NumPy"

@@ -5,7 +5,8 @@ Nothing is allocated here and nothing runs: a graph of billions of parameters bu
 
 from __future__ import annotations
 
+from core.graph.document import ModelDocument
 from core.graph.source import ModelSource, load_model
 from core.graph.types import TARGETS, Graph, Node, Parameter, Value
 
-__all__ = ["TARGETS", "Graph", "ModelSource", "Node", "Parameter", "Value", "load_model"]
+__all__ = ["TARGETS", "Graph", "ModelDocument", "ModelSource", "Node", "Parameter", "Value", "load_model"]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from core.errors import BuildError, UsageError, did_you_mean
 from core.expr import Number, described, evaluate, trim, unpadded
 from core.graph.dims import check_overrides, evaluate_dims
+from core.graph.document import ModelDocument
 from core.graph.expand import Draft, Expander, in_order
 from core.graph.init import settle
 from core.graph.padding import padded_attribute, padded_input
@@ -22,13 +23,12 @@ from core.graph.types import Graph, Node, Parameter, Value
 from core.op import Pattern
 
 if TYPE_CHECKING:
-    from core.graph.source import ModelSource
     from core.registry import Registry
 
 Shape = tuple[int, ...]
 
 
-def build_graph(source: ModelSource, registry: Registry, overrides: Mapping[str, Number | str]) -> Graph:
+def build_graph(source: ModelDocument, registry: Registry, overrides: Mapping[str, Number | str]) -> Graph:
     """See ModelSource.build."""
     problems = Problems()
     check_document(source, problems)
@@ -41,7 +41,7 @@ def build_graph(source: ModelSource, registry: Registry, overrides: Mapping[str,
 
 
 class _Builder:
-    def __init__(self, source: ModelSource, registry: Registry, overrides: Mapping[str, Number | str]) -> None:
+    def __init__(self, source: ModelDocument, registry: Registry, overrides: Mapping[str, Number | str]) -> None:
         self.source, self.registry = source, registry
 
         def place(dim: str) -> str:
@@ -377,7 +377,7 @@ def _described(value: Value) -> str:
 
 
 def _check_batch_free(
-    graph: Graph, source: ModelSource, registry: Registry, overrides: Mapping[str, Number | str]
+    graph: Graph, source: ModelDocument, registry: Registry, overrides: Mapping[str, Number | str]
 ) -> None:
     """Raise BuildError if a parameter's shape follows B or T: build again with others and compare.
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import BuildError, did_you_mean
 from core.expr import evaluate
+from core.graph.document import ModelDocument
 from core.graph.problems import Problems
 from core.graph.schema import as_list
 from core.op import Op
 
 if TYPE_CHECKING:
-    from core.graph.source import ModelSource
     from core.registry import Registry
 
 MOST_NODES = 10_000  # beyond this a repeat is a slip of the pen
@@ -55,7 +55,7 @@ class _TooMany(Exception):
 class Expander:
     """Unrolls `[graph]`. After `run`, `drafts` are in file order and `scope` holds the names that `[graph]` knows."""
 
-    def __init__(self, source: ModelSource, registry: Registry, dims: Mapping[str, Any], problems: Problems) -> None:
+    def __init__(self, source: ModelDocument, registry: Registry, dims: Mapping[str, Any], problems: Problems) -> None:
         self.source, self.registry, self.dims, self.problems = source, registry, dims, problems
         self.inputs = {name: name for name in source.document["inputs"]}
         self.blocks: Mapping[str, Any] = source.document.get("block", {})

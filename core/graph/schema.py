@@ -7,24 +7,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from core.errors import did_you_mean
 from core.graph.dims import name_problem, unusable
+from core.graph.document import ModelDocument
 from core.graph.problems import Problems
-
-if TYPE_CHECKING:
-    from core.graph.source import ModelSource
 
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # a node, block or input; no dots, which expanded names are made of
 RESERVED = ("in", "out")  # a block's own keys: no node can have these names
 BLOCK_NODE = ("block", "in", "repeat")
 OP_NODE = ("op", "in", "tie")  # and the op's attributes
 
-Check = Callable[["ModelSource", Any, tuple[str, ...], Problems], None]
+Check = Callable[[ModelDocument, Any, tuple[str, ...], Problems], None]
 
 
-def check_document(source: ModelSource, problems: Problems) -> None:
+def check_document(source: ModelDocument, problems: Problems) -> None:
     """Report every key that a model file does not have, and every value of a wrong type."""
     for key, value in source.document.items():
         if key not in TOP:
@@ -40,7 +38,7 @@ def check_document(source: ModelSource, problems: Problems) -> None:
 
 
 def wrong(
-    source: ModelSource, path: tuple[str, ...], value: Any, expected: str, problems: Problems, hint: str = ""
+    source: ModelDocument, path: tuple[str, ...], value: Any, expected: str, problems: Problems, hint: str = ""
 ) -> None:
     where = source.where(*path)
     problems.also(where, f"{where} is {value!r:.200}; expected {expected}", hint)
@@ -49,12 +47,12 @@ def wrong(
 # --- pieces ------------------------------------------------------------------------------------------------------
 
 
-def _string(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+def _string(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
     if not isinstance(value, str) or not value:
         wrong(source, path, value, "a string", problems)
 
 
-def _strings(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+def _strings(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
     if not is_names(value):
         wrong(source, path, value, "a string or a list of strings", problems)
 
@@ -66,7 +64,7 @@ def is_names(value: Any) -> bool:
 
 
 def _table(
-    source: ModelSource,
+    source: ModelDocument,
     value: Any,
     path: tuple[str, ...],
     problems: Problems,
@@ -85,7 +83,7 @@ def _table(
     return value
 
 
-def _identifier(source: ModelSource, path: tuple[str, ...], problems: Problems, what: str) -> None:
+def _identifier(source: ModelDocument, path: tuple[str, ...], problems: Problems, what: str) -> None:
     name = path[-1]
     if not KEY.fullmatch(name) or name in RESERVED:
         why = "is reserved" if name in RESERVED else "is not made of letters, digits and _"
@@ -95,21 +93,21 @@ def _identifier(source: ModelSource, path: tuple[str, ...], problems: Problems, 
 # --- tables ------------------------------------------------------------------------------------------------------
 
 
-def _inputs(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+def _inputs(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
     for name, pattern in _table(source, value, path, problems).items():
         _identifier(source, (*path, name), problems, "an input")
         if not isinstance(pattern, str):
             wrong(source, (*path, name), pattern, 'a shape, as in "B T : i32 < V"', problems)
 
 
-def _dims(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+def _dims(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
     for name, size in _table(source, value, path, problems).items():
         where = source.where(*path, name)
         if problem := name_problem(name) or unusable(size):
             problems.also(where, f"{where}: {problem}")
 
 
-def _nodes(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+def _nodes(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
     inputs = source.document.get("inputs")
     taken = set(inputs) if isinstance(inputs, dict) else set()
     for name, node in _table(source, value, path, problems).items():
@@ -126,7 +124,7 @@ def _nodes(source: ModelSource, value: Any, path: tuple[str, ...], problems: Pro
             wrong(source, here, node, 'a node: { op = "...", in = "..." } or { block = "...", in = "..." }', problems)
 
 
-def _node(source: ModelSource, node: dict[str, Any], path: tuple[str, ...], problems: Problems) -> None:
+def _node(source: ModelDocument, node: dict[str, Any], path: tuple[str, ...], problems: Problems) -> None:
     where = source.where(*path)
     if ("op" in node) == ("block" in node):
         problems.also(where, f'{where}: a node has either "op" or "block"; this one has {", ".join(node) or "nothing"}')
@@ -154,7 +152,7 @@ def _named_inputs(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(v, str) and v for v in value.values())
 
 
-def _blocks(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+def _blocks(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
     for name, block in _table(source, value, path, problems).items():
         here = (*path, name)
         _identifier(source, here, problems, "a block")
@@ -177,7 +175,7 @@ def as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _loss(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+def _loss(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
     if isinstance(value, str) and value:
         return
     if not isinstance(value, dict) or not value:
@@ -188,18 +186,18 @@ def _loss(source: ModelSource, value: Any, path: tuple[str, ...], problems: Prob
             problems.also(source.where(*path, name), f"{source.where(*path, name)}: {why}")
 
 
-def _init(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+def _init(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
     for name, rule in _table(source, value, path, problems).items():
         _string(source, rule, (*path, name), problems)
 
 
-def _hf(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+def _hf(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
     for key, inner in _table(source, value, path, problems, HF).items():
         if key in HF:
             HF[key](source, inner, (*path, key), problems)
 
 
-def _hf_dims(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+def _hf_dims(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
     known = source.document.get("dims")
     for name, entry in _table(source, value, path, problems, known if isinstance(known, dict) else ()).items():
         here = (*path, name)
@@ -213,7 +211,7 @@ def _hf_dims(source: ModelSource, value: Any, path: tuple[str, ...], problems: P
                 problems.also(source.where(*here), f"{source.where(*here)}: {key}: {why}")
 
 
-def _hf_expect(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+def _hf_expect(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
     for name, entry in _table(source, value, path, problems).items():
         here = (*path, name)
         table = entry if isinstance(entry, dict) else {"from": name, "is": entry}
@@ -223,7 +221,7 @@ def _hf_expect(source: ModelSource, value: Any, path: tuple[str, ...], problems:
             wrong(source, here, entry, "the values that it may have", problems)
 
 
-def _hf_params(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+def _hf_params(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
     for name, rule in _table(source, value, path, problems).items():
         here = (*path, name)
         if isinstance(rule, dict):
@@ -232,7 +230,7 @@ def _hf_params(source: ModelSource, value: Any, path: tuple[str, ...], problems:
             _strings(source, rule, here, problems)
 
 
-def _hf_rule(source: ModelSource, rule: dict[str, Any], path: tuple[str, ...], problems: Problems) -> None:
+def _hf_rule(source: ModelDocument, rule: dict[str, Any], path: tuple[str, ...], problems: Problems) -> None:
     table = _table(source, rule, path, problems, ("from", "transpose", "stack", "rows", "sizes"))
     if ("from" in table) == ("rows" in table):
         wrong(source, path, rule, 'either "from" or "rows", the tensors that the parameter is made of', problems)
@@ -245,12 +243,12 @@ def _hf_rule(source: ModelSource, rule: dict[str, Any], path: tuple[str, ...], p
         wrong(source, path, table["stack"], "the name that counts the tensors", problems)
 
 
-def _hf_tied(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+def _hf_tied(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
     for name, owner in _table(source, value, path, problems).items():
         _string(source, owner, (*path, name), problems)
 
 
-def _llmc(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+def _llmc(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
     table = _table(source, value, path, problems, ("magic", "header", "padding", "params"))
     if type(table.get("magic")) is not int:
         wrong(source, (*path, "magic"), table.get("magic"), "the number that the model's files begin with", problems)
@@ -267,7 +265,7 @@ def _llmc(source: ModelSource, value: Any, path: tuple[str, ...], problems: Prob
                 problems.also(where, f'{where}: the model has no dim "{name}"{did_you_mean(name, known)}')
 
 
-def _llama2c(source: ModelSource, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+def _llama2c(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
     table = _table(source, value, path, problems, ("header", "shared", "fixed", "parts", "order"))
     if not isinstance(table.get("shared", True), bool):
         wrong(source, (*path, "shared"), table["shared"], "true or false", problems)

@@ -8,24 +8,20 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import tomli_w
 
 from core.config.source import read_source, show_path, within
 from core.errors import BuildError, UsageError, did_you_mean
 from core.expr import Number
 from core.graph.build import build_graph
-from core.graph.dims import check_overrides
+from core.graph.document import KeyPath, ModelDocument
 from core.graph.problems import Problems
 from core.graph.types import Graph
 
 if TYPE_CHECKING:
     from core.registry import Registry
-
-KeyPath = tuple[str, ...]  # the way to a key: ("block", "layer", "qkv")
 
 # Where the keys of two files are merged one by one; anywhere else the later value replaces the earlier one whole.
 MERGED = (
@@ -39,20 +35,8 @@ REMOVABLE = (
 )
 
 
-@dataclass(frozen=True)
-class ModelSource:
-    """A model's TOML after `extends`, before its dims are evaluated.
-
-    name: the file's stem, or its `name`. files: the file and its bases, base last. places: where each key was
-    written, "models/gpt2_124m.toml:25". removed: nodes and entries that a later file took away, and where.
-    """
-
-    name: str
-    document: dict[str, Any]
-    files: tuple[Path, ...]
-    requires: tuple[str, ...] = ()
-    places: Mapping[KeyPath, str] = field(default_factory=dict, repr=False)
-    removed: Mapping[KeyPath, str] = field(default_factory=dict, repr=False)
+class ModelSource(ModelDocument):
+    """A document that builds graphs."""
 
     def build(self, registry: Registry, dims: Mapping[str, Number | str] | None = None) -> Graph:
         """The graph under these dims (overrides of `[dims]`), every size settled; nothing is allocated.
@@ -62,22 +46,6 @@ class ModelSource:
         """
         check_requires(self.requires, registry, self.where())
         return build_graph(self, registry, dict(dims or {}))
-
-    def to_toml(self, dims: Mapping[str, Number | str] | None = None) -> str:
-        """A self-contained model file: bases resolved, `dims` folded in. It builds the same graph."""
-        overrides = check_overrides(self.document.get("dims", {}), dims or {}, self.where())
-        document = {"name": self.name, **self.document}
-        if overrides:
-            document["dims"] = {**document.get("dims", {}), **overrides}
-        return tomli_w.dumps(document)
-
-    def where(self, *path: str) -> str:
-        """The place of a key for a message: `models/x.toml:25 [block.layer] qkv`."""
-        place = self.places.get(path) or (show_path(self.files[0]) if self.files else self.name)
-        if not path:
-            return place
-        table = f"[{'.'.join(path[:-1])}] " if path[:-1] else ""
-        return f"{place} {table}{path[-1]}"
 
 
 def load_model(name_or_path: str | Path, registry: Registry) -> ModelSource:

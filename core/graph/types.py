@@ -8,15 +8,12 @@ from __future__ import annotations
 import fnmatch
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from core.errors import UsageError
 from core.expr import trim, unpadded
+from core.graph.document import ModelDocument
 from core.op import Op
-
-if TYPE_CHECKING:
-    from core.graph.source import ModelSource
-
 
 TOKENS, TARGETS = "tokens", "targets"  # graph inputs with a role: what generation appends to, and what it should be
 
@@ -93,7 +90,7 @@ class Graph:
     dims: dict[str, Any]
     loss: dict[str, float]
     logits: str | None
-    source: ModelSource = field(compare=False, repr=False)
+    source: ModelDocument = field(compare=False, repr=False)
 
     @property
     def parameter_count(self) -> int:

@@ -15,7 +15,8 @@ import numpy as np
 
 from core.errors import BuildError, CheckpointError, CoreError, UsageError, raise_all
 from core.expr import Number, evaluate
-from core.graph import Graph, ModelSource, load_model
+from core.graph import Graph, ModelDocument, ModelSource, load_model
+from core.graph.build import build_graph
 from core.graph.problems import Problems
 from core.graph.schema import check_document
 from core.registry import Registry
@@ -142,15 +143,15 @@ def _settle(found: list[Found], table: str) -> Found:
     return min(sizes, key=lambda f: (changed(f), len(f.source.files), f.source.name))
 
 
-def build(source: ModelSource, registry: Registry, dims: Mapping[str, Number | str]) -> Graph:
+def build(source: ModelDocument, registry: Registry, dims: Mapping[str, Number | str]) -> Graph:
     """The graph for the sizes that a file gives; sizes that make no model are the file's fault."""
     try:
-        return source.build(registry, dims)
+        return build_graph(source, registry, dims)
     except BuildError as error:
         raise CheckpointError(f"its sizes make no model: {error.message}", hint=error.hint) from None
 
 
-def with_length(source: ModelSource, dims: Dims) -> Dims:
+def with_length(source: ModelDocument, dims: Dims) -> Dims:
     """`dims`, with T no longer than the S that the file gives: the model's own T may be."""
     own = {**source.document.get("dims", {}), **dims}
     T, S = own.get("T"), own.get("S")

@@ -17,7 +17,7 @@ import numpy as np
 from core import outside
 from core.errors import BuildError, CheckpointError, CoreError, did_you_mean
 from core.expr import Number, evaluate, trim
-from core.graph import Graph, ModelSource, load_model
+from core.graph import Graph, ModelDocument, ModelSource, load_model
 from core.graph.types import Parameter
 from core.interop.foreign import CONFIG as COMPARED
 from core.interop.foreign import (
@@ -172,7 +172,7 @@ def fitting(folder: Folder, graph: Graph) -> Weights:
         return weights(folder, graph)
 
 
-def _dims(source: ModelSource, folder: Folder) -> Dims:
+def _dims(source: ModelDocument, folder: Folder) -> Dims:
     """The dims that config.json gives the model. Misfit for a config that is not this model's, with all reasons."""
     dims, problems = read_config(source, folder.config)
     raise_some(problems, f"what a model reads is in its [{TABLE}]; a model that extends it may say more", COMPARED)

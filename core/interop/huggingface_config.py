@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.expr import Number
-from core.graph import Graph, ModelSource
+from core.graph import Graph, ModelDocument
 from core.interop.foreign import Dims
 
 TABLE, CONFIG = "hf", "config.json"
@@ -76,7 +76,7 @@ class Expected:
     allowed: tuple[Any, ...]
 
 
-def listed(source: ModelSource, key: str) -> list[str]:
+def listed(source: ModelDocument, key: str) -> list[str]:
     """[hf] `key` as a list; empty where it is not there."""
     return _list(source.document.get(TABLE, {}).get(key, []))
 
@@ -85,7 +85,7 @@ def _list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list) else [value]
 
 
-def sizes(source: ModelSource) -> dict[str, Size]:
+def sizes(source: ModelDocument) -> dict[str, Size]:
     """[hf.dims]: dim -> where it is."""
     found = {}
     for dim, entry in source.document[TABLE].get("dims", {}).items():
@@ -94,7 +94,7 @@ def sizes(source: ModelSource) -> dict[str, Size]:
     return found
 
 
-def expected(source: ModelSource) -> list[Expected]:
+def expected(source: ModelDocument) -> list[Expected]:
     """[hf.expect], in its order."""
     found = []
     for key, entry in source.document[TABLE].get("expect", {}).items():
@@ -107,7 +107,7 @@ def matches(name: str, globs: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, glob) for glob in globs)
 
 
-def read_config(source: ModelSource, config: Mapping[str, Any]) -> tuple[Dims, list[str]]:
+def read_config(source: ModelDocument, config: Mapping[str, Any]) -> tuple[Dims, list[str]]:
     """The dims that config.json gives, and everything in it that is not this model's, a line each."""
     problems = [problem for entry in expected(source) for problem in _unexpected(entry, config)]
     problems += _unknown(source, config)
@@ -158,7 +158,7 @@ def _is(value: Any, allowed: Sequence[Any]) -> bool:
     )
 
 
-def _unknown(source: ModelSource, config: Mapping[str, Any]) -> Iterator[str]:
+def _unknown(source: ModelDocument, config: Mapping[str, Any]) -> Iterator[str]:
     """A line for each key that nothing accounts for."""
     ignore = listed(source, "ignore")
     of = [size.keys for size in sizes(source).values()] + [entry.keys for entry in expected(source)]

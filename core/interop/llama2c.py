@@ -18,7 +18,7 @@ import numpy as np
 from core import outside
 from core.errors import BuildError, CheckpointError
 from core.expr import Number, evaluate, trim
-from core.graph import Graph, ModelSource
+from core.graph import Graph, ModelDocument, ModelSource
 from core.interop.foreign import (
     Array,
     Dims,
@@ -135,7 +135,7 @@ def fitting(file: ModelFile, graph: Graph) -> Weights:
         return weights(file, graph)
 
 
-def _dims(source: ModelSource, file: ModelFile) -> Dims:
+def _dims(source: ModelDocument, file: ModelFile) -> Dims:
     """The header's dims, and those that llama2.c's program computes with always."""
     table = source.document[TABLE]
     return {**dict(zip(table["header"], file.numbers, strict=True)), **table.get("fixed", {})}

@@ -17,7 +17,7 @@ import numpy as np
 from core import outside
 from core.errors import BuildError, CheckpointError
 from core.expr import Number, trim
-from core.graph import Graph, ModelSource
+from core.graph import Graph, ModelDocument, ModelSource
 from core.interop.foreign import (
     Array,
     Dims,
@@ -110,7 +110,7 @@ def fitting(file: ModelFile, graph: Graph, registry: Registry) -> Weights:
         return weights(file, graph, registry)
 
 
-def _header_dims(source: ModelSource, file: ModelFile) -> Dims:
+def _header_dims(source: ModelDocument, file: ModelFile) -> Dims:
     """Dim -> its size in the header. CheckpointError for a version or number that means nothing here."""
     if file.header[1] not in DTYPES:
         raise CheckpointError(
@@ -129,7 +129,7 @@ def _header_dims(source: ModelSource, file: ModelFile) -> Dims:
     return dims
 
 
-def _own_dims(source: ModelSource, file: ModelFile) -> Dims:
+def _own_dims(source: ModelDocument, file: ModelFile) -> Dims:
     """The header's dims that are the model's too: without the file's own padding."""
     padding = source.document[TABLE].get("padding", [])
     return {name: size for name, size in _header_dims(source, file).items() if name not in padding}
@@ -157,7 +157,7 @@ def weights(file: ModelFile, graph: Graph, registry: Registry) -> Weights:
 
 
 def shapes(
-    source: ModelSource, graph: Graph, registry: Registry, header: Mapping[str, Number | str]
+    source: ModelDocument, graph: Graph, registry: Registry, header: Mapping[str, Number | str]
 ) -> dict[str, tuple[int, ...]]:
     """Parameter -> its shape in a file with these dims in its header, the file's padding included."""
     sizes: Dims = {name: size + 0 for name, size in graph.dims.items()}  # + 0: a padded size becomes a plain one
@@ -165,7 +165,7 @@ def shapes(
     return {name: tuple(int(n) for n in p.shape) for name, p in in_file.parameters.items()}
 
 
-def order(source: ModelSource, graph: Graph) -> list[str]:
+def order(source: ModelDocument, graph: Graph) -> list[str]:
     """Parameters in the file's order. BuildError unless [llmc] params names each exactly once."""
     names: list[str] = []
     for template in source.document[TABLE]["params"]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from core.data import Tokenizer, scored
 from core.data.choose import load_file, parse_spec
 from core.data.huggingface import read_folder
+from core.data.recorded import from_json
 from core.errors import DataError
 from core.interop import checkpoint, llama2c
 from core.interop.opened import Opened
@@ -20,7 +21,7 @@ def tokenizer_of(found: Opened | Start) -> Tokenizer | None:
     None where there is none, or none that gives the ids that its own program gives. DataError for a damaged one.
     """
     if found.tokenizer_json is not None:
-        return Tokenizer.from_json(found.tokenizer_json, str(found.path / checkpoint.TOKENIZER))
+        return from_json(found.tokenizer_json, str(found.path / checkpoint.TOKENIZER))
     if found.kind == LLAMA2C:
         beside = found.path.parent / scored.FILE
         return scored.read_file(beside, vocabulary_of(found)) if beside.is_file() else None

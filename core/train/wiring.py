@@ -12,7 +12,8 @@ import numpy as np
 import core
 from core.config import RunConfig, check_options
 from core.config.check import named_keys
-from core.data import Data, Tokenizer, TokenSource, open_data
+from core.data import Data, TokenSource, open_data
+from core.data.recorded import from_json
 from core.device import open_device
 from core.engine import TARGETS, Engine, Settings
 from core.errors import DataError
@@ -123,7 +124,7 @@ def find_data(
     """
     recorded, why = None, "recorded by the run"
     if start is not None and start.tokenizer_json is not None:
-        recorded = Tokenizer.from_json(start.tokenizer_json, str(start.path / checkpoint.TOKENIZER))
+        recorded = from_json(start.tokenizer_json, str(start.path / checkpoint.TOKENIZER))
     elif weights is not None:
         default = type(config.data)().tokenizer
         recorded = tokenizer_for(weights, config.data.tokenizer, default, config.where("data.tokenizer"))
