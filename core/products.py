@@ -23,6 +23,7 @@ LIMIT = 32
 TOUCH = 64  # multiply-adds that take as long as an element of an operand from memory
 WIDTH, UNIT = 64, 16  # a piece's least rows or columns, and what they are a multiple of: a cache line of f32
 LONG = 16  # times the longer side of the output: a sum as long as that is cut itself
+HELD = 500  # elements of a matrix up to which NumPy keeps the interpreter's lock: no other thread would run
 ADDED = 1 << 21  # bytes of a piece that is computed beside its target before it is added
 
 
@@ -40,7 +41,7 @@ def cut(rows: int, columns: int, inner: int, beside: int = 0) -> Cut:
     sums = rows * columns * inner
     work = sums + TOUCH * (rows * inner + inner * columns + rows * columns)
     count = PIECES
-    while count > 1 and work < count * LEAST:
+    while count > 1 and (work < count * LEAST or (rows > 1 and rows * columns <= count * HELD)):
         count //= 2
     while count < LIMIT and sums > count * MOST:
         count *= 2
@@ -60,6 +61,14 @@ def parts(length: int, count: int) -> list[slice]:
     size = max(1, -(-length // count))
     size = -(-size // UNIT) * UNIT
     return [slice(lo, min(lo + size, length)) for lo in range(0, length, size)]
+
+
+def multiply(a: Array, b: Array, out: Array) -> None:
+    """out = a b, without the interpreter's lock, which `np.matmul` keeps for a row of up to HELD numbers."""
+    if len(a) == 1 and out.strides[1] == out.itemsize and a.dtype == b.dtype == out.dtype:
+        np.dot(b.T, a[0], out=out[0])
+    else:
+        np.matmul(a, b, out=out)
 
 
 class Product:
@@ -86,13 +95,12 @@ class Product:
             threads.rows(len(self.out), -(-len(self.out) // PIECES), self._total)
 
     def _write(self, i: int) -> None:
-        a, b, out = self.pieces[i]
-        np.matmul(a, b, out=out)
+        multiply(*self.pieces[i])
 
     def _add(self, i: int, scratch: Array) -> None:
         a, b, out = self.pieces[i]
         beside = scratch[: out.nbytes].view(out.dtype).reshape(out.shape)
-        np.matmul(a, b, out=beside)
+        multiply(a, b, beside)
         np.add(out, beside, out=out)
 
     def _total(self, lo: int, hi: int) -> None:
