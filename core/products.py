@@ -71,6 +71,11 @@ def multiply(a: Array, b: Array, out: Array) -> None:
         np.matmul(a, b, out=out)
 
 
+def same(a: Array, b: Array) -> bool:
+    """Whether two arrays are views of the same numbers in the same places."""
+    return a.shape == b.shape and a.strides == b.strides and a.ctypes.data == b.ctypes.data
+
+
 class Product:
     """out = a b, or out += a b, each time that it is called: a (rows, inner), b (inner, columns), views that stay."""
 
@@ -79,20 +84,26 @@ class Product:
         plan = cut(rows, columns, a.shape[1], out.nbytes if add else 0)
         self.a, self.b, self.out, self.add = a, b, out, add
         self.sums = plan.sums > 1
-        if self.sums:
+        self.mirrored = plan != Cut() and not self.sums and not add and same(a, b.T)
+        if self.mirrored:  # the longest first
+            below = [(r, slice(0, r.stop)) for r in reversed(parts(rows, plan.rows * plan.columns))]
+            self.pieces = [(a[r], b[:, c], out[r, c]) for r, c in below]
+        elif self.sums:
             cuts = parts(a.shape[1], plan.sums)
             memory = aligned_empty(len(cuts) * out.nbytes).view(out.dtype).reshape(len(cuts), rows, columns)
             self.pieces = [(a[:, part], b[part], memory[i]) for i, part in enumerate(cuts)]
         else:
             grid = [(r, c) for r in parts(rows, plan.rows) for c in parts(columns, plan.columns)]
             self.pieces = [(a[r], b[:, c], out[r, c]) for r, c in grid]
-        self.scratch = max(piece[2].nbytes for piece in self.pieces) if add else 0
+        self.scratch = max((piece[2].nbytes for piece in self.pieces), default=0) if add else 0
 
     def __call__(self) -> None:
         threads = pool()
         threads.share(len(self.pieces), self._add if self.add else self._write, self.scratch)
         if self.sums:
             threads.rows(len(self.out), -(-len(self.out) // PIECES), self._total)
+        if self.mirrored:
+            threads.share(len(self.pieces), self._mirror)
 
     def _write(self, i: int) -> None:
         multiply(*self.pieces[i])
@@ -102,6 +113,12 @@ class Product:
         beside = scratch[: out.nbytes].view(out.dtype).reshape(out.shape)
         multiply(a, b, beside)
         np.add(out, beside, out=out)
+
+    def _mirror(self, i: int) -> None:
+        """What a piece of a symmetric product has left of its diagonal block, copied to above it."""
+        block = self.pieces[i][2]
+        left = block.shape[1] - block.shape[0]
+        self.out[:left, left : block.shape[1]] = block[:, :left].T
 
     def _total(self, lo: int, hi: int) -> None:
         """The parts of the sums, added in their order."""

@@ -101,6 +101,20 @@ def test_a_product_of_stacks_is_that_of_numpy(lead: tuple[tuple[int, ...], tuple
     assert np.allclose(product(a, b[(0,) * len(lead[1])][:, 0]), a @ b[(0,) * len(lead[1])][:, 0], atol=1e-4)
 
 
+@pytest.mark.parametrize("shape", [(700, 90), (333, 801), (40, 9)])
+def test_a_product_with_ones_own_transpose_is_symmetric_and_right(shape: tuple[int, int]) -> None:
+    a = drawn(*shape)
+    for x in (a, a.T):
+        found = product(x, x.T)
+        assert (found == found.T).all() and np.allclose(found, x.astype("f8") @ x.T.astype("f8"), atol=1e-3)
+
+
+def test_products_of_nothing_are_those_of_numpy() -> None:
+    for rows, inner, columns in ((0, 3, 4), (3, 0, 4), (1, 0, 4), (3, 4, 0)):
+        a, b = np.ones((rows, inner), "f4"), np.ones((inner, columns), "f4")
+        assert np.array_equal(product(a, b), a @ b)
+
+
 # --- the library's threads -----------------------------------------------------------------------------------------
 
 

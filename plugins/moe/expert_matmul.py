@@ -8,7 +8,7 @@ expert e, and x_m the row that it takes:
 
 import numpy as np
 
-from core import BuildError, Op, Param, Reference
+from core import BuildError, Op, Param, Reference, product
 
 
 def settle(dims):
@@ -58,7 +58,7 @@ class ExpertMatmulReference(Reference):
     def forward(self, t):
         x, y = t.x.reshape(-1, t.K), t.y.reshape(-1, t.features)
         for e, rows, taken in self.groups(t):
-            y[rows] = x[taken] @ t.weight[e].T
+            y[rows] = product(x[taken], t.weight[e].T)
 
     def backward(self, t):
         x, dy = t.x.reshape(-1, t.K), t.dy.reshape(-1, t.features)
@@ -66,8 +66,8 @@ class ExpertMatmulReference(Reference):
         dweight = np.empty_like(t.weight)
         for e, rows, taken in self.groups(t):
             if t.dx is not None:
-                dx[rows] = dy[rows] @ t.weight[e]
+                dx[rows] = product(dy[rows], t.weight[e])
             if t.dweight is not None:
-                np.matmul(dy[rows].T, x[taken], out=dweight[e])
+                product(dy[rows].T, x[taken], out=dweight[e])
         t.add("dx", dx.reshape(-1, t.takers, t.K).sum(1))
         t.add("dweight", dweight)

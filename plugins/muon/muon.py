@@ -13,7 +13,7 @@ import fnmatch
 
 import numpy as np
 
-from core import SLOT, BuildError, Op, Optimizer, Reference
+from core import SLOT, BuildError, Op, Optimizer, Reference, product
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 TINY = 1e-7  # added to |u|: a gradient of zero moves nothing
@@ -72,8 +72,8 @@ class MuonUpdateReference(Reference):
         x = u.T if u.shape[0] > u.shape[1] else u
         x = x / (np.sqrt((x * x).sum()) + TINY)
         for _ in range(iterations):
-            s = x @ x.T
-            x = a * x + (b * s + c * (s @ s)) @ x
+            s = product(x, x.T)
+            x = a * x + product(b * s + c * product(s, s), x)
         return x.T if u.shape[0] > u.shape[1] else x
 
 
