@@ -26,6 +26,9 @@ PUBLIC = {
     "Tensors": "core.op",
     "SLOT": "core.op",
     "BuildError": "core.errors",
+    "DataError": "core.errors",
+    "Evaluation": "core.evaluation",
+    "Download": "core.evaluation",
     "cdiv": "core.expr",
     "unpadded": "core.expr",
     "f32": "core.scalars",
@@ -42,6 +45,9 @@ PUBLIC = {
 if TYPE_CHECKING:
     from core.api import load as load
     from core.errors import BuildError as BuildError
+    from core.errors import DataError as DataError
+    from core.evaluation import Download as Download
+    from core.evaluation import Evaluation as Evaluation
     from core.expr import cdiv as cdiv
     from core.expr import unpadded as unpadded
     from core.hooks import hookimpl as hookimpl

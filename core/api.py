@@ -25,6 +25,7 @@ from core.interop.opened import Dims, Opened, open_path
 from core.loader import load_registry
 from core.registry import Registry
 from core.train.devices import choose_device
+from core.train.evaluate import token_loss
 from core.train.tokenizers import tokenizer_of
 from core.verdicts import Verdicts
 
@@ -147,6 +148,15 @@ class Model:
         self._runs += 1
         total, count = self.engine.evaluate(batch)
         return total / count
+
+    def losses(self, tokens: Any, targets: Any) -> Array:
+        """(B, T) f32: each target's own cross-entropy in nats, 0 for negative targets; other loss terms left out.
+
+        Raises UsageError for a model whose loss has no term of that shape.
+        """
+        batch = self._batch(tokens, targets)
+        self._runs += 1
+        return self.engine.values(batch, [token_loss(self.engine)])[0]
 
     def gradients(self, tokens: Any, targets: Any) -> dict[str, Array]:
         """The gradient of the mean loss by parameter name, in the parameter's shape; dropout is on. Copies."""

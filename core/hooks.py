@@ -44,6 +44,7 @@ import pluggy
 if TYPE_CHECKING:
     import click
 
+    from core.evaluation import Evaluation
     from core.op import Op, Optimizer, Schedule, Variant
 
 GROUP = "corelm"  # the entry points' group, and the name under which marks are kept
@@ -127,6 +128,18 @@ def core_schedules() -> list[type[Schedule]]:
 
 
 @hookspec
+def core_evaluations() -> list[type[Evaluation]]:
+    """Benchmarks as classes: each becomes an option of `core eval`, and of `core get` where its file is published.
+
+    Sample:
+
+        def core_evaluations():
+            return [HellaSwag]
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
 def core_commands() -> list[click.Command]:
     """Commands, listed by `core --help` after the built-in ones, whose names they may not take.
 
@@ -162,6 +175,7 @@ SPECS = {
         core_tuned,
         core_optimizers,
         core_schedules,
+        core_evaluations,
         core_commands,
         core_step_end,
     )

@@ -26,6 +26,7 @@ import pluggy
 from core import hooks, signals
 from core.discovery import BUILT_IN, GIVEN, Candidate, describe, discover
 from core.errors import BuildError, CoreError, did_you_mean, words_of
+from core.evaluation import Evaluation
 from core.foreign import PASSES, contained
 from core.op import Op, Optimizer, Schedule, Variant
 from core.registry import (
@@ -142,6 +143,7 @@ def brings(contribution: Contribution) -> dict[str, list[str]]:
         "models": [Path(path).stem for path in contribution.models],
         "optimizers": [cls.name for cls in contribution.optimizers],
         "schedules": [cls.name for cls in contribution.schedules],
+        "evaluations": [cls.name for cls in contribution.evaluations],
         "tuned": [Path(path).name for path in contribution.tuned],
         "commands": [command.name or "" for command in contribution.commands],
         "hooks": ["core_step_end" for _ in contribution.step_hooks],
@@ -259,6 +261,7 @@ ITEMS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "core_tuned": ("a path", lambda item: isinstance(item, str | os.PathLike)),
     "core_optimizers": ("a class derived from Optimizer", _is_class(Optimizer)),
     "core_schedules": ("a class derived from Schedule", _is_class(Schedule)),
+    "core_evaluations": ("a class derived from Evaluation", _is_class(Evaluation)),
     "core_commands": ("a click.Command", _is_command),
 }
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from core.discovery import Candidate
 from core.dtypes import PRECISIONS
 from core.errors import BuildError, CoreError, did_you_mean
+from core.evaluation import Evaluation
 from core.op import NAME, Op, Optimizer, Pattern, Reference, Schedule, Variant
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class Contribution:
     tuned: list[Path | str] = field(default_factory=list)
     optimizers: list[type[Optimizer]] = field(default_factory=list)
     schedules: list[type[Schedule]] = field(default_factory=list)
+    evaluations: list[type[Evaluation]] = field(default_factory=list)
     commands: list[click.Command] = field(default_factory=list)
     step_hooks: list[StepHook] = field(default_factory=list)
 
@@ -108,6 +110,7 @@ class Registry:
     models: dict[str, ModelFile] = field(default_factory=dict)
     optimizers: dict[str, Optimizer] = field(default_factory=dict)
     schedules: dict[str, Schedule] = field(default_factory=dict)
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
     commands: list[click.Command] = field(default_factory=list)
     step_hooks: list[StepHook] = field(default_factory=list)
     tuned: list[Path] = field(default_factory=list)  # files of tuned choices; a later one comes before an earlier
@@ -332,12 +335,13 @@ def _brought(contribution: Contribution, given: Path | str, hook: str) -> Path:
 
 
 def _add_classes(building: Building) -> None:
-    """Optimizers and schedules."""
+    """Optimizers, schedules and evaluations."""
     registry = building.registry
     for contribution in building.contributions:
         brought: tuple[tuple[str, dict[str, Any], Sequence[type]], ...] = (
             ("optimizer", registry.optimizers, contribution.optimizers),
             ("schedule", registry.schedules, contribution.schedules),
+            ("evaluation", registry.evaluations, contribution.evaluations),
         )
         for kind, table, classes in brought:
             for cls in classes:

@@ -1,4 +1,4 @@
-"""core eval: the loss that validation has, bits of what bytes, and HellaSwag as its authors score it."""
+"""core eval: the loss that validation has, bits of what bytes, and the evaluations of plugins."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ import pytest
 
 import core
 from core import cli
-from core.data.hellaswag import HellaSwag
 from core.data.tokenizer import bytes_tokenizer
-from core.errors import DataError
-from core.train.evaluate import rows_of, score_hellaswag
 from core.train.run import read_lines
 
 spec = importlib.util.spec_from_file_location("foreign_files", Path(__file__).parent / "foreign_files.py")
@@ -160,120 +157,44 @@ def test_what_cannot_be_measured_is_said(here, capsys, words, code, said):
     assert said in evaluate(capsys, *words, code=code).err
 
 
-# --- HellaSwag -----------------------------------------------------------------------------------------------------
+# --- evaluations of plugins ----------------------------------------------------------------------------------------
+
+LENGTH = """
+from core import DataError, Evaluation
+
+class Length(Evaluation):
+    name, help = "length", "A file whose bytes are counted."
+
+    def score(self, model, file, most, progress):
+        progress(1, 1)
+        try:
+            return {"bytes": len(file.read_bytes()[:most])}
+        except OSError as error:
+            raise DataError(f"{file}: {error.strerror}") from None
+
+    def line(self, score):
+        return f"length         {score['bytes']} bytes"
+
+def core_evaluations():
+    return [Length]
+"""
 
 
-def drawn_examples(count, rng, longest=9):
-    """(context, four completions, label) of random tokens."""
-    return [
-        (
-            rng.integers(0, DIMS["V"], rng.integers(1, longest)),
-            [rng.integers(0, DIMS["V"], rng.integers(1, 6)) for _ in range(4)],
-            int(rng.integers(0, 4)),
-        )
-        for _ in range(count)
-    ]
+def test_a_plugin_brings_an_evaluation_with_its_option(here, capsys):
+    (here / "length.py").write_text(LENGTH)
+    words = ("--plugin", "length.py", "--length", "val.txt", "--examples", 5)
+    assert as_json(capsys, *words)["length"] == {"bytes": 5}
+    assert "length         5 bytes" in evaluate(capsys, *words).out
+    assert "nothing.txt" in evaluate(capsys, "--plugin=length.py", "--length", "nothing.txt", code=6).err
+    assert "--length FILE" in evaluate(capsys, "--plugin", "length.py", "--help").out
+    assert "No such option" in evaluate(capsys, "--length", "val.txt", code=2).err
 
 
-def hellaswag_file(path, examples, header=None):
-    """As llm.c writes it: dev/data/hellaswag.py."""
-    stream, longest = [], 0
-    for index, (context, completions, label) in enumerate(examples):
-        example = [65535, 0, index, label, 4, len(context), *context]
-        for completion in completions:
-            example += [len(completion), *completion]
-        example[1] = 2 * len(example)
-        longest = max(longest, example[1])
-        stream += example
-    numbers = np.zeros(256, "<i4")
-    numbers[:4] = 20240522, 1, len(examples), longest
-    for place, value in (header or {}).items():
-        numbers[place] = value
-    path.write_bytes(numbers.tobytes() + np.array(stream, "<u2").tobytes())
-    return path
-
-
-def nll_of(model, context, completion):
-    """Cross-entropy of each token of the completion, from the logits of one unpadded row."""
-    whole = np.concatenate([context, completion])
-    z = model.logits(whole[:-1])[0].astype(np.float64)
-    z -= z.max(-1, keepdims=True)
+def test_losses_are_each_targets_own_cross_entropy(here):
+    model = core.load("runs/small")
+    tokens, targets = np.arange(12).reshape(2, 6), np.arange(1, 13).reshape(2, 6)
+    targets[1, 2:] = -1
+    z = model.logits(tokens).astype(np.float64)
     z -= np.log(np.exp(z).sum(-1, keepdims=True))
-    return -z[np.arange(whole.size - 1), whole[1:]][-len(completion) :]
-
-
-def test_hellaswag_is_scored_as_by_hand(here, capsys, tmp_path):
-    """An independent way: one row at a time, without padding, from the logits."""
-    examples = drawn_examples(30, np.random.default_rng(4))
-    folder = foreign.hf_folder(tmp_path / "hf")
-    model = core.load(folder)
-    losses = [[nll_of(model, context, c) for c in completions] for context, completions, _ in examples]
-    labels = [label for _, _, label in examples]
-    norm = [int(np.argmin([loss.mean() for loss in four])) for four in losses]
-    total = [int(np.argmin([loss.sum() for loss in four])) for four in losses]
-    assert norm != total  # the two measures can tell themselves apart
-    file = hellaswag_file(tmp_path / "h.bin", examples)
-    found = as_json(capsys, folder, "--hellaswag", file)["hellaswag"]
-    assert found == {
-        "acc_norm": np.mean(np.equal(norm, labels)),
-        "acc": np.mean(np.equal(total, labels)),
-        "examples": 30,
-        "cut": 0,
-    }
-    by_norm = [(c, comps, n) for (c, comps, _), n in zip(examples, norm, strict=True)]  # labels that it gets right
-    file = hellaswag_file(tmp_path / "right.bin", by_norm)
-    assert as_json(capsys, folder, "--hellaswag", file)["hellaswag"]["acc_norm"] == 1
-    some = as_json(capsys, folder, "--hellaswag", file, "--examples", 7)["hellaswag"]
-    assert some["examples"] == 7 and some["acc_norm"] == 1
-    assert "HellaSwag      1.0000 acc_norm" in evaluate(capsys, folder, "--hellaswag", file).out
-
-
-def test_a_context_that_is_too_long_loses_its_begin(here, tmp_path):
-    S = DIMS["S"]
-    rng = np.random.default_rng(1)
-    context, completions = rng.integers(0, DIMS["V"], 40), [rng.integers(0, DIMS["V"], n) for n in (3, 5, 1, 4)]
-    model = core.load(foreign.hf_folder(tmp_path / "hf"))
-    best = int(np.argmin([nll_of(model, context[-(S + 1 - c.size) :], c).mean() for c in completions]))
-    examples = HellaSwag(hellaswag_file(tmp_path / "h.bin", [(context, completions, best)]))
-    found = score_hellaswag(model.engine, examples)
-    assert (found.examples, found.right_by_mean, found.cut) == (1, 1, 1)
-    tokens, targets = rows_of(list(examples), S)
-    assert tokens.shape == (16, S)
-    for row, completion in enumerate(completions):
-        np.testing.assert_array_equal(targets[row][targets[row] >= 0], completion)
-
-
-DAMAGED = {
-    "another file": ({"header": {0: 20240520}}, None, "expected llm.c's HellaSwag"),
-    "another version": ({"header": {1: 2}}, None, "version 1; got 20240522, 2"),
-    "more examples than there are": ({"header": {2: 4}}, None, "example 3 of 4"),
-    "fewer": ({"header": {2: 2}}, None, "more behind the last one"),
-    "no examples": ({"header": {2: 0}}, None, "damaged"),
-    "a length that leaves the file": ({}, (1, 60000), "claims 60,000 bytes"),
-    "a length that reaches into the next one": ({}, (1, lambda old: old + 2), "its length says"),
-    "a label that is none": ({}, (3, 4), "the label 4"),
-    "three completions": ({}, (4, 3), "starts with"),
-    "an empty context": ({}, (5, 0), "a part of 0 tokens"),
-    "a part that is too long": ({}, (5, 9999), "a part of 9999 tokens"),
-    "another start": ({}, (0, 7), "starts with"),
-    "a token that the model does not know": ({}, (6, 50), "has the token 50; the model knows 50"),
-}
-
-
-@pytest.mark.parametrize("given, change, words", DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_file_of_questions_is_refused(tmp_path, given, change, words):
-    path = hellaswag_file(tmp_path / "h.bin", drawn_examples(3, np.random.default_rng(2)), **given)
-    if change:
-        data = bytearray(path.read_bytes())
-        place, value = change
-        at = slice(1024 + 2 * place, 1026 + 2 * place)
-        value = value(int.from_bytes(data[at], "little")) if callable(value) else value
-        data[at] = value.to_bytes(2, "little")
-        path.write_bytes(data)
-    with pytest.raises(DataError) as caught:
-        list(HellaSwag(path, DIMS["V"]))
-    assert words in str(caught.value) and str(path) in str(caught.value)
-    for size in (0, 100, 1025, len(path.read_bytes()) - 2):
-        path.write_bytes(path.read_bytes()[:size])
-        with pytest.raises(DataError):
-            list(HellaSwag(path))
+    wanted = -np.take_along_axis(z, np.maximum(targets, 0)[..., None], -1)[..., 0] * (targets >= 0)
+    np.testing.assert_allclose(model.losses(tokens, targets), wanted, rtol=1e-5, atol=1e-6)

@@ -24,7 +24,7 @@ FLOORS = (
     ("terminal", "foreign", "threads"),
     ("kernels", "pool"),
     ("sim",),
-    ("op", "products"),
+    ("op", "products", "evaluation"),
     ("hooks",),
     ("discovery",),
     ("registry",),

@@ -21,7 +21,6 @@ import core
 from core import cli
 from core.cli.chat import form_of
 from core.data.choose import choose_tokenizer
-from core.data.hellaswag import MAGIC, VERSION
 from core.data.huggingface import read_folder
 from core.data.library import LibraryTokenizer
 from core.data.shards import FORMATS
@@ -435,7 +434,7 @@ def gpt2_shard(path):
 def test_ids_of_another_tokenizer_are_neither_scored_nor_trained(imported, capsys):
     shard = gpt2_shard(imported / "gpt2.bin")
     questions = np.zeros(256, "<i4")
-    questions[:3] = MAGIC, VERSION, 1
+    questions[:3] = 20240522, 1, 1
     example = [65535, 32, 0, 2, 4, 1, 5, 1, 6, 1, 7, 1, 8, 2, 9, 10]
     (imported / "hs.bin").write_bytes(questions.tobytes() + np.array(example, "<u2").tobytes())
     assert "GPT-2's tokenizer" in ran(capsys, "eval", "hf", "--hellaswag", "hs.bin", "--device", "cpu", code=6).err

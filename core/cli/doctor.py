@@ -34,7 +34,6 @@ EVERYWHERE = (
     "tomli-w",
     "click",
     "msgspec",
-    "safetensors",
     "threadpoolctl",
     "rustbpe",
 )

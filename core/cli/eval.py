@@ -1,7 +1,9 @@
-"""`core eval`: how good a model is, by its loss, its bits per byte, and HellaSwag."""
+"""`core eval`: how good a model is, by its loss, its bits per byte, and the evaluations that plugins bring."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,18 +18,48 @@ if TYPE_CHECKING:
     from core.api import Model
     from core.data import TokenSource
     from core.data.text import Reading
+    from core.evaluation import Evaluation
 
 BATCHES = 20  # of validation, where neither --tokens nor the run says how many tokens: as in [train] val_tokens
 
 
-@click.command("eval")
+class EvalCommand(click.Command):
+    """`core eval`, with an option --NAME FILE for each evaluation of the plugins that the line loads."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        from core.loader import load_registry
+
+        ctx.meta[REGISTRY] = load_registry(plugins_in(args))
+        return super().parse_args(ctx, args)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        known = ctx.meta[REGISTRY].evaluations.values() if REGISTRY in ctx.meta else ()
+        own = super().get_params(ctx)
+        file = click.Path(path_type=Path)
+        brought = [click.Option([f"--{e.name}", e.name], type=file, metavar="FILE", help=e.help) for e in known]
+        return [*own[:-1], *brought, own[-1]]  # --help stays last
+
+
+REGISTRY = "core.registry"
+
+
+def plugins_in(args: Sequence[str]) -> list[str]:
+    """The values of --plugin on a command line that is not parsed yet."""
+    pairs = zip(args, [*args[1:], ""], strict=True)
+    found = [value if word == "--plugin" else word.partition("=")[2] for word, value in pairs if PLUGIN.match(word)]
+    return [path for path in found if path]
+
+
+PLUGIN = re.compile(r"--plugin(=|$)")
+
+
+@click.command("eval", cls=EvalCommand)
 @click.argument("run", required=False)
 @click.option("--data", multiple=True, metavar="GLOB", help="Shards or text, or builtin; the run's own without this.")
 @click.option("--field", default="", metavar="NAME", help="The field with the text in each line of a .jsonl.")
 @click.option("--separator", default="", metavar="TEXT", help="What is between the documents of a text file.")
 @click.option("--tokens", type=click.IntRange(1), help="How many tokens of the data, from its begin.")
-@click.option("--hellaswag", type=click.Path(path_type=Path), metavar="FILE", help="llm.c's file: core get hellaswag.")
-@click.option("--examples", type=click.IntRange(1), help="How many of HellaSwag's examples; all without this.")
+@click.option("--examples", type=click.IntRange(1), help="How many examples of an evaluation; all without this.")
 @click.option("--device", type=click.Choice(["auto", "cuda", "cpu", "sim"]), default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(["f32", "bf16", "f64"]), help="The run's own, else f32.")
 @plugin_option
@@ -38,12 +70,12 @@ def command(
     field: str,
     separator: str,
     tokens: int | None,
-    hellaswag: Path | None,
     examples: int | None,
     device: str,
     precision: str | None,
     plugin: tuple[str, ...],
     as_json: bool,
+    **files: Path | None,
 ) -> None:
     """Measure RUN: a run's or checkpoint's folder, a name under runs/, a Hugging Face folder, an llm.c file, or nothing
     for the newest run.
@@ -53,13 +85,14 @@ def command(
     from core.api import build_model
     from core.data.text import Reading
     from core.interop.opened import open_path
-    from core.loader import load_registry
     from core.train.run import find_run
 
-    if examples and not hellaswag:
-        raise UsageError("--examples counts those of --hellaswag FILE, which is not given")
+    registry = click.get_current_context().meta[REGISTRY]
+    asked = {name: file for name, file in files.items() if file is not None}
+    if examples and not asked:
+        known = " or ".join(f"--{name} FILE" for name in registry.evaluations) or "an evaluation; no plugin brings one"
+        raise UsageError(f"--examples counts those of {known}, which is not given")
     path = find_run(run)
-    registry = load_registry(plugin)
     found = open_path(path, registry)
     if found.weights is None:
         raise UsageError(f"{path}: a model without weights: there is nothing to measure", hint="name a run or a file")
@@ -67,15 +100,15 @@ def command(
     model = build_model(found, registry, device, precision or _precision(own, device), fuse=True)
     result: dict[str, Any] = {"from": str(found.path), "model": model.graph.name, "precision": model.engine.precision}
     result |= {"device": model.engine.device.name, "step": found.step}
-    if data or not hellaswag:
+    if data or not asked:
         result |= measure_data(model, own, data, tokens, path, Reading(field, separator))
-    if hellaswag:
-        result |= measure_hellaswag(model, hellaswag, examples)
+    for name, file in asked.items():
+        result[name] = scored(registry.evaluations[name], model, file, examples)
     if as_json:
         emit_json(result)
         return
     click.echo(f"{found.path}: {model!r}")
-    for line in lines(result):
+    for line in [*lines(result), *(registry.evaluations[name].line(result[name]) for name in asked)]:
         click.echo(line)
 
 
@@ -90,11 +123,6 @@ def lines(result: dict[str, Any]) -> list[str]:
         bits = result["bits_per_byte"]
         what = f"{bits:.4f} over {result['bytes']:,} bytes" if bits else "unknown: there is no tokenizer to count with"
         shown.append(f"bits per byte  {what}")
-    if "hellaswag" in result:
-        score = result["hellaswag"]
-        cut = f"; {score['cut']:,} contexts cut to fit the model" if score["cut"] else ""
-        rates = f"{score['acc_norm']:.4f} acc_norm, {score['acc']:.4f} acc"
-        shown.append(f"HellaSwag      {rates}, {score['examples']:,} examples{cut}")
     return shown
 
 
@@ -193,38 +221,32 @@ def token_source(model: Model, names: list[str], reading: Reading) -> TokenSourc
     return source
 
 
-def check_ids(file: Path, model: Model) -> None:
-    """DataError for a model with another tokenizer than the file's, which is GPT-2's; a note where it is not known."""
-    from core.data.gpt2 import HASH
+def check_ids(file: Path, evaluation: Evaluation, model: Model) -> None:
+    """DataError for a model with another tokenizer than the file's; a note where the model came with none."""
+    from core.data.match import HASHES
 
+    if not evaluation.tokenizer:
+        return
     if model.tokenizer is None:
-        note = f"{file}: its ids are GPT-2's, and no tokenizer came with the model: they are taken for the same"
+        note = f"{file}: its ids are {evaluation.tokenizer}'s, and no tokenizer came with the model: taken for the same"
         click.echo(note, err=True)
-    elif HASH not in model.tokenizer.hashes:
+    elif HASHES[evaluation.tokenizer] not in model.tokenizer.hashes:
         raise DataError(
-            f"{file}: llm.c's HellaSwag holds the ids of GPT-2's tokenizer; the model's is {model.tokenizer.name}, "
+            f"{file}: it holds the ids of {evaluation.tokenizer}'s tokenizer; the model's is {model.tokenizer.name}, "
             f"{model.tokenizer.vocab_size:,} ids",
-            hint="the score would mean nothing; models with GPT-2's tokenizer can be scored by it",
+            hint="the score would mean nothing; models with that tokenizer can be scored by it",
         )
 
 
-def measure_hellaswag(model: Model, file: Path, most: int | None) -> dict[str, Any]:
-    from itertools import islice
+def scored(evaluation: Evaluation, model: Model, file: Path, most: int | None) -> dict[str, Any]:
+    """The figures of an evaluation, which a plugin computes."""
+    from core.foreign import contained
+    from core.outside import open_file, reads
 
-    from core.data.hellaswag import HellaSwag
-    from core.train.evaluate import score_hellaswag
-
-    check_ids(file, model)
-    examples = HellaSwag(file, model.graph.inputs[model.engine.token_input].bound)
-    total = min(most or len(examples), len(examples))
+    with reads(DataError, file), open_file(file):
+        pass  # a file: a plugin need not expect a pipe or a device
+    check_ids(file, evaluation, model)
     draw = progress_line()
-    progress = (lambda done: draw(done, total, "HellaSwag")) if draw else None
-    found = score_hellaswag(model.engine, islice(examples, total), progress)
-    return {
-        "hellaswag": {
-            "acc_norm": found.right_by_mean / found.examples,
-            "acc": found.right_by_sum / found.examples,
-            "examples": found.examples,
-            "cut": found.cut,
-        }
-    }
+    progress = (lambda done, total: draw(done, total, evaluation.name)) if draw else (lambda done, total: None)
+    with contained():
+        return dict(evaluation.score(model, file, most, progress))

@@ -1,13 +1,17 @@
-"""`core get`: token shards, weights and questions that others publish."""
+"""`core get`: token shards, weights and files of evaluations that others publish."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from core.cli.data import progress_line
 from core.cli.show import emit_json, json_option
+
+if TYPE_CHECKING:
+    from core.evaluation import Evaluation
 
 SHARDS = 103  # of FineWeb's sample of 10B tokens, 100M tokens each
 SIZES = {"124m": "gpt2", "355m": "gpt2-medium", "774m": "gpt2-large", "1558m": "gpt2-xl"}  # as their authors named them
@@ -15,7 +19,41 @@ SIZES = {"124m": "gpt2", "355m": "gpt2-medium", "774m": "gpt2-large", "1558m": "
 out_option = click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to, instead of data/...")
 
 
-@click.group("get")
+class Collections(click.Group):
+    """The built-in collections, and the published file of each evaluation."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*self.commands, *published()]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return self.commands.get(cmd_name) or published().get(cmd_name)
+
+
+def published() -> dict[str, click.Command]:
+    """Commands by name, for the evaluations of shipped and installed plugins that have a `download`."""
+    from core.loader import load_registry
+
+    known = load_registry(strict=False).evaluations
+    return {name: _fetching(evaluation) for name, evaluation in known.items() if evaluation.download is not None}
+
+
+def _fetching(evaluation: Evaluation) -> click.Command:
+    source, name = evaluation.download, evaluation.name
+    assert source is not None
+
+    @click.command(name, help=f"The file of `core eval --{name}`, from {source.repository}.")
+    @out_option
+    @json_option
+    def fetching(out: Path | None, as_json: bool) -> None:
+        folder = out or Path("data") / name
+        run(source.repository, source.kind, list(source.files), folder, as_json)
+        if not as_json:
+            click.echo(f"use it:  core eval RUN --{name} {folder.as_posix()}/{source.files[0]}")
+
+    return fetching
+
+
+@click.group("get", cls=Collections)
 def command() -> None:
     """Fetch token shards and weights from the Hugging Face hub. What was broken off goes on where it stopped."""
 
@@ -43,17 +81,6 @@ def gpt2(size: str, out: Path | None, as_json: bool) -> None:
     run(f"openai-community/{SIZES[size]}", "model", names, folder, as_json)
     if not as_json:
         click.echo(f'use it:  core import {folder.as_posix()} OUT, or weights = "{folder.as_posix()}" in a config')
-
-
-@command.command("hellaswag")
-@out_option
-@json_option
-def hellaswag(out: Path | None, as_json: bool) -> None:
-    """HellaSwag's questions in GPT-2's tokens, as llm.c has them."""
-    folder = out or Path("data/hellaswag")
-    run("karpathy/llmc-starter-pack", "dataset", ["hellaswag_val.bin"], folder, as_json)
-    if not as_json:
-        click.echo(f"use it:  core eval RUN --hellaswag {folder.as_posix()}/hellaswag_val.bin")
 
 
 def run(repository: str, kind: str, names: list[str], out: Path, as_json: bool) -> None:

@@ -58,7 +58,7 @@ class StickyError(DeviceError):
 def bindings() -> Any:
     """cuda.bindings.driver with a driver behind it. Raises DeviceError where there is none, or one too old."""
     if sys.platform == "darwin":
-        raise DeviceError("macOS has no CUDA", hint="--device cpu trains here; --device sim runs the kernels")
+        raise DeviceError("macOS has no CUDA", hint="--device cpu trains here")
     try:
         driver = import_module("cuda.bindings.driver")
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Measures of a model that is not being trained: loss, bits per byte, HellaSwag.
+"""Measures of a model that is not being trained: loss and bits per byte.
 
 It knows an engine, batches and the bytes of tokens, and nothing of files or of where the model came from.
 """
@@ -6,22 +6,18 @@ It knows an engine, batches and the bytes of tokens, and nothing of files or of 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from core.data import Tokenizer
-from core.data.hellaswag import COMPLETIONS, Example
 from core.engine import TARGETS, Engine
 from core.errors import UsageError
 
 Array = np.ndarray[Any, Any]
 Progress = Callable[[int], None]
-EXAMPLES = 4  # of HellaSwag in a batch: 16 rows
-STEP = 32  # rows are as long as the longest, rounded up to this: few plans, little padding
 
 
 @dataclass(frozen=True)
@@ -39,17 +35,6 @@ class Measured:
     def bits_per_byte(self) -> float | None:
         """Bits that the model needs for a byte of the text; ends of documents cost bits and are no bytes."""
         return self.nll * self.targets / math.log(2) / self.bytes if self.bytes else None
-
-
-@dataclass(frozen=True)
-class Scored:
-    """HellaSwag: how many of `examples` had the right completion first by mean (acc_norm) and by sum (acc) of the
-    cross-entropy of its tokens; `cut`: those whose context was too long for the model and lost its beginning."""
-
-    examples: int
-    right_by_mean: int
-    right_by_sum: int
-    cut: int
 
 
 def token_loss(engine: Engine) -> str:
@@ -107,54 +92,6 @@ def measure(
         if progress is not None:
             progress(count)
     return Measured(loss / count, nll / count, count, total_bytes if size is not None else None)
-
-
-def score_hellaswag(engine: Engine, examples: Iterable[Example], progress: Progress | None = None) -> Scored:
-    """Which completion the model finds likeliest. progress is told how many examples are done."""
-    term = token_loss(engine)
-    most = int(engine.graph.dims.get("S", engine.graph.dims["T"]))
-    remaining = iter(examples)
-    done = by_mean = by_sum = cut = 0
-    while group := list(islice(remaining, EXAMPLES)):
-        tokens, targets = rows_of(group, most)
-        losses = engine.values(_batch(engine, tokens, targets), [term])[0].astype(np.float64)
-        sums = losses.sum(1).reshape(-1, COMPLETIONS)
-        means = sums / (targets >= 0).sum(1).reshape(-1, COMPLETIONS)[: len(sums)]
-        for example, mean, total in zip(group, means, sums, strict=False):
-            by_mean += int(mean.argmin() == example.label)
-            by_sum += int(total.argmin() == example.label)
-            cut += _longest(example) > most
-        done += len(group)
-        if progress is not None:
-            progress(done)
-    return Scored(done, by_mean, by_sum, cut)
-
-
-def rows_of(group: Sequence[Example], most: int) -> tuple[Array, Array]:
-    """Tokens and targets (4 * EXAMPLES, T) of up to EXAMPLES examples: a row a completion behind its context.
-
-    Only the completion's tokens are targets. The rows that are longer than `most` lose the begin of their context;
-    those that no example fills have targets that count for nothing but keep the shape, and a mean that is defined.
-    """
-    longest = max(min(_longest(example), most) for example in group)
-    T = min(most, -(-longest // STEP) * STEP)
-    tokens = np.zeros((COMPLETIONS * EXAMPLES, T), np.int32)
-    targets = np.full(tokens.shape, -1, np.int32)
-    targets[:, 0] = 0
-    for i, example in enumerate(group):
-        for j, completion in enumerate(example.completions):
-            row = COMPLETIONS * i + j
-            whole = np.concatenate([example.context, completion])[-most - 1 :]
-            n = min(completion.size, whole.size - 1)
-            tokens[row, : whole.size - 1] = whole[:-1]
-            targets[row, 0] = -1
-            targets[row, whole.size - 1 - n : whole.size - 1] = whole[whole.size - n :]
-    return tokens, targets
-
-
-def _longest(example: Example) -> int:
-    """Positions that the longest of its rows takes: a row's last token is only a target."""
-    return example.context.size + max(c.size for c in example.completions) - 1
 
 
 def _batch(engine: Engine, tokens: Array, targets: Array) -> Mapping[str, Array]:

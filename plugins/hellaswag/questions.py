@@ -2,7 +2,7 @@
 
 256 int32 (magic, version, number of examples, bytes of the longest), then uint16 per example: 65535, bytes of the
 whole example, its index, the right one's number, 4, the context's length and tokens, and length and tokens of each
-completion. Nothing here scores: that is core/train/evaluate.py.
+completion. hellaswag.py scores them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import DataError
-from core.outside import open_file, read_array, way_out
+from core import DataError
 
 MAGIC, VERSION = 20240522, 1
 HEADER_BYTES = 1024
@@ -34,18 +33,17 @@ class Example:
     label: int
 
 
-class HellaSwag:
+class Questions:
     """A file whose header was read; examples are checked as they are read. `len` is their number."""
 
     def __init__(self, path: Path, vocab: int | None = None) -> None:
         """vocab: ids must be below it. DataError names the file and what is wrong with it."""
         self.path, self.vocab = path, vocab
         try:
-            with open_file(path) as file:
-                raw = file.read(HEADER_BYTES)
-            size = path.stat().st_size - HEADER_BYTES
+            with path.open("rb") as file:
+                raw, rest = file.read(HEADER_BYTES), file.read()
         except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
+            raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
         if len(raw) < HEADER_BYTES:
             raise DataError(f"{path}: {len(raw)} bytes, too short for a header of {HEADER_BYTES}")
         header = np.frombuffer(raw, "<i4")
@@ -54,10 +52,10 @@ class HellaSwag:
                 f"{path}: expected llm.c's HellaSwag, magic {MAGIC}, version {VERSION}; got {header[0]}, {header[1]}",
                 hint="llm.c's dev/data/hellaswag.py writes it; `core get hellaswag` fetches it",
             )
-        if size % 2 or int(header[2]) < 1:
-            raise DataError(f"{path}: {size:,} bytes for {header[2]:,} examples: damaged")
+        if len(rest) % 2 or int(header[2]) < 1:
+            raise DataError(f"{path}: {len(rest):,} bytes for {header[2]:,} examples: damaged")
         self._count = int(header[2])
-        self._stream: NDArray[np.uint16] = read_array(path, "<u2", HEADER_BYTES, (size // 2,))
+        self._stream: NDArray[np.uint16] = np.frombuffer(rest, "<u2")
 
     def __len__(self) -> int:
         return self._count

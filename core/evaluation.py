@@ -1,0 +1,46 @@
+"""An evaluation: a benchmark that `core eval --NAME FILE` scores; `core get NAME` fetches its file where it is public.
+
+A plugin brings one by the hook `core_evaluations`. It computes with a loaded model (`core.load`) and knows no engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+if TYPE_CHECKING:
+    from core.api import Model
+
+Score = Mapping[str, float | int]
+Progress = Callable[[int, int], None]  # examples done, of how many
+
+
+class Download(NamedTuple):
+    """Published files of one repository on the Hugging Face hub. kind: "dataset" or "model"."""
+
+    repository: str
+    kind: str
+    files: tuple[str, ...]
+
+
+class Evaluation:
+    """What a plugin states of a benchmark, and `score`, which measures a model.
+
+    name: the option and the key in `core eval --json`. help: the option's sentence. tokenizer: the tokenizer whose ids
+    the file holds, such as "gpt2"; a model with another one is refused. download: where the file is published.
+    """
+
+    name: ClassVar[str]
+    help: ClassVar[str]
+    tokenizer: ClassVar[str] = ""
+    download: ClassVar[Download | None] = None
+    origin: str = ""  # the plugin, in words; set while it is registered
+
+    def score(self, model: Model, file: Path, most: int | None, progress: Progress) -> Score:
+        """Figures by name, of the first `most` examples or all. Raises DataError for a damaged file."""
+        raise NotImplementedError
+
+    def line(self, score: Mapping[str, Any]) -> str:
+        """The score in one line, its title first, as `core eval` prints it."""
+        raise NotImplementedError
