@@ -153,6 +153,7 @@ def test_the_command_has_the_option_and_the_score(tmp_path, monkeypatch, capsys)
         'model = "gpt2_124m"\n[dims]\n' + "".join(f"{k} = {v}\n" for k, v in {**DIMS, "V": 257}.items())
         + '[data]\ntrain = "text.txt"\nval = "text.txt"\ntokenizer = "bytes"\n'
         "[train]\nsteps = 1\ntokens_per_step = 16\nsample_every = 0\n"
+        '[optimizer]\nname = "adamw"\nlr = 1e-3\n[schedule]\nname = "constant"\n'
     )  # fmt: skip
     assert cli.run(["train", "small.toml", "--device", "cpu"]) == 0
     file = hellaswag_file(tmp_path / "h.bin", drawn_examples(3, np.random.default_rng(2)))
