@@ -7,10 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
-
-if TYPE_CHECKING:
-    from core.api import Model
+from typing import Any, ClassVar, NamedTuple
 
 Score = Mapping[str, float | int]
 Progress = Callable[[int, int], None]  # examples done, of how many
@@ -37,8 +34,11 @@ class Evaluation:
     download: ClassVar[Download | None] = None
     origin: str = ""  # the plugin, in words; set while it is registered
 
-    def score(self, model: Model, file: Path, most: int | None, progress: Progress) -> Score:
-        """Figures by name, of the first `most` examples or all. Raises DataError for a damaged file."""
+    def score(self, model: Any, file: Path, most: int | None, progress: Progress) -> Score:
+        """Figures by name, of the first `most` examples or all; `model` is what `core.load` gives.
+
+        Raises DataError for a damaged file.
+        """
         raise NotImplementedError
 
     def line(self, score: Mapping[str, Any]) -> str:
