@@ -60,7 +60,7 @@ def write_model(folder, kind="sentencepiece", generation=None, **changes):
     """A tiny LLaMA with a tokenizer; `changes` of config.json."""
     tokenizer = read_folder(write_tokenizer(folder / "made", kind))
     config = {
-        **published.small(LLAMA),
+        **LLAMA,
         "vocab_size": tokenizer.vocab_size,
         "bos_token_id": 1,
         "eos_token_id": 2,
@@ -308,7 +308,7 @@ def independent(folder, text):
     torch.set_num_threads(1)
     ids = PreTrainedTokenizerFast.from_pretrained(folder)(text, split_special_tokens=True)["input_ids"]
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).double().eval()
-    T, total = published.SIZES["max_position_embeddings"], 0.0
+    T, total = LLAMA["max_position_embeddings"], 0.0
     with torch.no_grad():
         for start in range(0, len(ids) - 1, T):
             window = torch.tensor([ids[start : start + T + 1]])

@@ -28,7 +28,7 @@ spec = importlib.util.spec_from_file_location("published", HERE / "published.py"
 published = importlib.util.module_from_spec(spec)
 sys.modules["published"] = published
 spec.loader.exec_module(published)
-READ, REFUSED, small = published.READ, published.REFUSED, published.small
+READ, REFUSED = published.READ, published.REFUSED
 
 LOSS, LOGITS, GRADIENT = 2e-6, 1e-5, 2e-5  # relative
 each = pytest.mark.parametrize("name", READ)
@@ -42,7 +42,7 @@ def registry():
 def shapes(name, registry):
     """Hugging Face's tensors of a small published model by our [hf.params], with their shapes."""
     source = load_model(READ[name].model, registry)
-    dims, problems = read_config(source, small(READ[name].config))
+    dims, problems = read_config(source, READ[name].config)
     assert not problems, problems
     graph = source.build(registry, {**dims, "T": 16})
     prefix = (listed(source, "prefix") or [""])[0]
@@ -56,7 +56,7 @@ def shapes(name, registry):
 
 
 def folder_of(path, name, registry):
-    return published.write_folder(path, small(READ[name].config), shapes(name, registry))
+    return published.write_folder(path, READ[name].config, shapes(name, registry))
 
 
 def cross_entropy(logits, targets):
@@ -121,8 +121,20 @@ def test_what_transformers_of_today_saves_of_it_is_read_too(name, registry, tmp_
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_published_config_that_is_another_model_is_refused_by_name(name, tmp_path):
     with pytest.raises(CheckpointError) as caught:
-        core.load(published.write_folder(tmp_path / "hf", small(REFUSED[name].config), {"a": (1,)}))
-    assert REFUSED[name].model in caught.value.message, caught.value.message
+        core.load(published.write_folder(tmp_path / "hf", REFUSED[name].config, {"a": (1,)}))
+    assert REFUSED[name].refused in caught.value.message, caught.value.message
+
+
+def test_at_least_28_of_the_52_models_of_the_survey_are_read():
+    counted = [entry for entry in published.TABLE.values() if entry.counted]
+    assert len(counted) == 52 and sum(bool(entry.model) for entry in counted) >= 28
+    assert {2023, 2024, 2025} <= {entry.year for entry in counted if entry.model and entry.copy}
+
+
+def test_a_table_that_is_refused_is_one_problem_and_its_other_keys_are_none(tmp_path):
+    with pytest.raises(CheckpointError) as caught:
+        core.load(published.write_folder(tmp_path / "hf", REFUSED["qwen2.5-yarn"].config, {"a": (1,)}))
+    assert "rope_scaling.type" in caught.value.message and "rope_scaling.factor" not in caught.value.message
 
 
 @pytest.mark.parametrize("name", sorted({entry.model for entry in READ.values()}))

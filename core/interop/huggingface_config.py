@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,8 +109,13 @@ def matches(name: str, globs: Sequence[str]) -> bool:
 
 def read_config(source: ModelDocument, config: Mapping[str, Any]) -> tuple[Dims, list[str]]:
     """The dims that config.json gives, and everything in it that is not this model's, a line each."""
-    problems = [problem for entry in expected(source) for problem in _unexpected(entry, config)]
-    problems += _unknown(source, config)
+    problems: list[str] = []
+    refused: set[str] = set()  # tables with a value of another model: what else they hold is no problem of its own
+    for entry in expected(source):
+        found = list(_unexpected(entry, config))
+        problems += found
+        refused |= {key.rpartition(".")[0] for key in entry.keys if found and "." in key}
+    problems += _unknown(source, config, refused)
     dims: Dims = {}
     for dim, size in sizes(source).items():
         value, problem = _size(size, config, dim)
@@ -158,15 +163,15 @@ def _is(value: Any, allowed: Sequence[Any]) -> bool:
     )
 
 
-def _unknown(source: ModelDocument, config: Mapping[str, Any]) -> Iterator[str]:
-    """A line for each key that nothing accounts for."""
+def _unknown(source: ModelDocument, config: Mapping[str, Any], refused: Set[str]) -> Iterator[str]:
+    """A line for each key that nothing accounts for, those in the tables `refused` left out."""
     ignore = listed(source, "ignore")
     of = [size.keys for size in sizes(source).values()] + [entry.keys for entry in expected(source)]
     known = {"architectures", *(key.removesuffix(EVERY) for keys in of for key in keys)}
     tables = {table for key in known for table in _up_to(key)[:-1]}
     for key in _leaves(config):
         no_table = key in tables and not look_up(config, key)  # null where a table may be: it is not there
-        if no_table or any(name in known or matches(name, ignore) for name in _up_to(key)):
+        if no_table or any(name in known or name in refused or matches(name, ignore) for name in _up_to(key)):
             continue
         allowed = next((values for name in _up_to(key) for glob, values in BASE.items() if matches(name, [glob])), ())
         if allowed is None or look_up(config, key) in allowed:
