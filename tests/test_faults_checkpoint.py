@@ -34,7 +34,7 @@ from core.data.tokenizer import bytes_tokenizer
 from core.engine import Engine, Settings
 from core.errors import CheckpointError, UsageError
 from core.graph import load_model
-from core.interop import checkpoint, files
+from core.interop import checkpoint, files, pointers
 from core.interop.checkpoint import Contents
 from core.interop.tensors import write_tensors
 from core.loader import load_registry
@@ -303,7 +303,8 @@ def contents(step: int) -> Contents:
     """Something else at every step."""
     weights = {"a.weight": np.full((40, 3), step, np.float32), "b": np.arange(step + 1, dtype=np.float32)}
     moments = {"m": {n: w + 1 for n, w in weights.items()}, "v": {n: w + 2 for n, w in weights.items()}}
-    return Contents(weights, moments, "name = 'tiny'\n", '{"kind": "bytes"}', {"step": step})
+    state = {"step": step, "best_step": step}
+    return Contents(weights, moments, "name = 'tiny'\n", '{"kind": "bytes"}', state)
 
 
 def assert_is(found: checkpoint.Checkpoint, step: int) -> None:
@@ -350,7 +351,7 @@ def count_calls(do: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> in
 
 def save_and_retain(folder: Path) -> None:
     checkpoint.save(folder, 2, contents(2))
-    checkpoint.retain(folder, 2, keep_last=1, keep_every=0)
+    checkpoint.retain(folder, 2, keep_last=1, keep_every=0, best=2)
 
 
 def in_child(do: Callable[[], None]) -> int:
@@ -389,7 +390,10 @@ def test_kill_9_at_any_call_of_a_save_leaves_a_valid_checkpoint(
             assert found is not None and not problems
             assert_is(found, found.step)
             newest.add(found.step)
-            checkpoint.repair_latest(found)
+            for pointer in pointers.POINTERS:  # a save behind, perhaps, and never at what is gone
+                assert (folder / pointers.said(folder.parent, pointer) / checkpoint.MANIFEST).is_file()
+            assert checkpoint.find(folder.parent / "BEST").step == found.step
+            pointers.repair(folder.parent, pointers.LATEST, found.path.name)
             assert (folder.parent / "LATEST").read_text() == f"{found.path.name}\n"
             assert not [p for p in (*folder.iterdir(), *folder.parent.iterdir()) if p.name.startswith(".")]
             save_and_retain(folder)

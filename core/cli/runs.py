@@ -39,15 +39,15 @@ def command(ctx: click.Context, folder: Path | None, as_json: bool) -> None:
     if not found:
         click.echo(f"no runs in {folder or RUNS}/; train one: core train configs/tiny.toml")
         return
-    header = ("run", "state", "model", "step", "loss", "best val", "saved", "changed")
+    header = ("run", "state", "model", "step", "loss", "best val", "saved", "best", "changed")
     click.echo(table(header, [row(run) for run in found]))
 
 
 def row(run: Summary) -> tuple[str, ...]:
     steps = f"{run.step:,}/{run.steps:,}" if run.steps is not None else f"{run.step:,}"
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.changed))
-    saved = f"{run.saved:,}" if run.saved is not None else "-"
-    return run.name, run.state, run.model, steps, decimal(run.loss), decimal(run.best), saved, when
+    saved, best = (f"{step:,}" if step is not None else "-" for step in (run.saved, run.best_saved))
+    return run.name, run.state, run.model, steps, decimal(run.loss), decimal(run.best), saved, best, when
 
 
 def decimal(value: float | None) -> str:

@@ -88,9 +88,12 @@ class Train(Table, frozen=True, kw_only=True):
     ] = -1
     keep_best: Annotated[
         bool,
-        Meta(description="Save a checkpoint at each validation that is the best so far, and keep the best one."),
-    ] = False
-    keep_last: Annotated[Count, Meta(description="The newest so many checkpoints are kept.")] = 2
+        Meta(
+            description="Save a checkpoint at each validation that is the best so far, and keep the best one; "
+            "`RUN/BEST` names it. None is saved with `checkpoint_every = 0`."
+        ),
+    ] = True
+    keep_last: Annotated[Count, Meta(description="The newest so many checkpoints are kept, and the best.")] = 2
     keep_every: Annotated[
         Every, Meta(description="Checkpoints of steps that this divides are kept for good, besides `keep_last`.")
     ] = 0

@@ -8,8 +8,9 @@
         state.json             step, seed, tokens drawn, what the data was, ...: `State`
         manifest.json          sha256 and size of each of these files; written last
 
-A save is staged beside its place, synced, hashed and renamed, then LATEST is replaced: a kill at any moment leaves
-the checkpoint before it valid. Reading trusts nothing: hashes, headers, names, types. Knows no engine and no run.
+A save is staged beside its place, synced, hashed and renamed, then LATEST and BEST are replaced (`pointers.py`): a kill
+at any moment leaves the checkpoint before it valid. Reading trusts nothing: hashes, headers, names, types. Knows no
+engine and no run.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from core.errors import CheckpointError
-from core.interop import files
+from core.interop import files, pointers
 from core.interop.tensors import THREADS, TensorFile, start_tensors
 from core.outside import named, read_whole, way_out
 from core.plan.describe import human
@@ -40,7 +41,7 @@ FORMAT = 1  # of state.json and manifest.json; a newer one is refused
 STEP = re.compile(r"step_(\d{8,})")
 STAGED, DOOMED = ".staged-", ".doomed-"  # prefixes of what a killed save or removal leaves behind
 MODEL, OPTIMIZER, MODEL_TOML, TOKENIZER = "model.safetensors", "optimizer.safetensors", "model.toml", "tokenizer.json"
-STATE, MANIFEST, LATEST = "state.json", "manifest.json", "LATEST"
+STATE, MANIFEST = "state.json", "manifest.json"
 REQUIRED = (MODEL, OPTIMIZER, MODEL_TOML, STATE)
 METADATA = {"format": "corelm"}  # of the safetensors files
 
@@ -100,14 +101,16 @@ class DataRecord(Struct):
 class State(Struct):
     """What state.json must hold, as far as a resume relies on it; other keys are kept as they are.
 
-    tokens: drawn so far, which is where the data stands. updates: of the optimizer, fewer than steps where some were
-    skipped. windows, skipped, zeros: what spikes and gradients of zero are judged by. variants: node -> variant.
-    made_with: what the numbers depend on besides the config: sources of kernels and plugins by hash, versions.
+    tokens: drawn so far, which is where the data stands. best_step: whose checkpoint is the best by validation.
+    updates: of the optimizer, fewer than steps where some were skipped. windows, skipped, zeros: what spikes and
+    gradients of zero are judged by. variants: node -> variant. made_with: what the numbers depend on besides the
+    config: sources of kernels and plugins by hash, versions.
     """
 
     step: Count
     tokens: Count = 0
     best_val: float | None = None
+    best_step: Count | None = None
     updates: Count | None = None
     windows: dict[str, list[float]] = {}
     skipped: Count = 0
@@ -192,7 +195,7 @@ def folder_name(step: int) -> str:
 
 
 def save(checkpoints: Path, step: int, contents: Contents) -> Path:
-    """Write `checkpoints/step_XXXXXXXX` whole or not at all, and point LATEST (beside `checkpoints`) at it.
+    """Write `checkpoints/step_XXXXXXXX` whole or not at all, and point LATEST at it; BEST too where its state says so.
 
     Memory: a few chunks beside what `contents` holds. One of this step that is there already stays if its files are
     the same; else it belongs to another history, or is damaged, and gives way once the new one is whole. Raises
@@ -204,7 +207,9 @@ def save(checkpoints: Path, step: int, contents: Contents) -> Path:
         stage(staged, contents)
         _replace(target, staged)
         files.sync_folder(checkpoints)
-        _point(checkpoints, target.name)
+        pointers.point(checkpoints.parent, pointers.LATEST, target.name)
+        if contents.state.get("best_step") == step:
+            pointers.point(checkpoints.parent, pointers.BEST, target.name)
     except OSError as error:
         with contextlib.suppress(OSError):
             files.remove_tree(staged)
@@ -259,23 +264,6 @@ def stage(staged: Path, contents: Contents) -> None:
     files.sync_folder(staged)
 
 
-def _point(checkpoints: Path, name: str) -> None:
-    """LATEST names a checkpoint: a courtesy to people and scripts. Nothing here reads it to find one."""
-    files.replace_durably(checkpoints.parent / LATEST, f"{name}\n".encode())
-
-
-def repair_latest(found: Checkpoint) -> str | None:
-    """Make LATEST name `found`, the newest valid checkpoint; what it said if that was something else."""
-    pointer = found.path.parent.parent / LATEST
-    said = "nothing"
-    with contextlib.suppress(OSError):
-        said = read_whole(pointer).decode("utf-8", "replace").strip() or said
-    if said == found.path.name:
-        return None
-    _point(found.path.parent, found.path.name)
-    return said
-
-
 def retain(checkpoints: Path, newest: int, keep_last: int, keep_every: int, best: int | None = None) -> list[str]:
     """Remove what need not be kept, after this process saved checkpoint `newest`; returns what could not be removed.
 
@@ -286,7 +274,7 @@ def retain(checkpoints: Path, newest: int, keep_last: int, keep_every: int, best
     """
     try:
         found = [s for s in steps(checkpoints) if s <= newest]
-        whole = [s for s in found if _whole(checkpoints / folder_name(s))][: max(1, keep_last)]
+        whole = [s for s in found if is_whole(checkpoints / folder_name(s))][: max(1, keep_last)]
     except OSError as error:
         return [f"{error.filename or checkpoints}: {error.strerror or error}: no older checkpoint was removed"]
     if newest not in whole:
@@ -302,7 +290,7 @@ def retain(checkpoints: Path, newest: int, keep_last: int, keep_every: int, best
     return problems
 
 
-def _whole(path: Path) -> bool:
+def is_whole(path: Path) -> bool:
     """Whether all files are there in full length, without the cost of hashing them."""
     try:
         _check_sizes(path, _read(path / MANIFEST, Manifest))
@@ -388,9 +376,33 @@ def newest(checkpoints: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, problems
 
 
+def is_pointer(path: Path) -> bool:
+    """Whether `path` is LATEST or BEST of a run."""
+    return path.name in pointers.POINTERS and bool(steps(path.parent / "checkpoints"))
+
+
+def best(checkpoints: Path) -> int | None:
+    """The step whose checkpoint is the best by validation, as the newest whole checkpoint says; None without one.
+
+    A pointer may be a save behind, after a kill; the state of the newest checkpoint is not.
+    """
+    for step in steps(checkpoints):
+        path = checkpoints / folder_name(step)
+        if is_whole(path):
+            return _read(path / STATE, State).best_step
+    return None
+
+
 def find(path: Path) -> Checkpoint:
-    """The checkpoint at `path`, or the newest valid one of the run at `path`, with a CheckpointWarning for each newer
-    one that is damaged. Raises CheckpointError."""
+    """The checkpoint at `path`, the best one for a run's BEST, or the newest valid one of the run at `path`, with a
+    CheckpointWarning for each newer one that is damaged. Raises CheckpointError."""
+    if is_pointer(path) and path.name == pointers.LATEST:
+        return find(path.parent)
+    if is_pointer(path):
+        step = best(path.parent / "checkpoints")
+        if step is None:
+            raise CheckpointError(f"{path}: this run keeps no best checkpoint", hint=f"{path.parent} is its newest")
+        return load(path.parent / "checkpoints" / folder_name(step))
     if os.path.isfile(path / MANIFEST) or STEP.fullmatch(path.name):
         return load(path)
     for checkpoints in (path / "checkpoints", path):

@@ -46,6 +46,8 @@ def identify(path: str | Path, registry: Registry) -> str:
     if not there:
         run = Path("runs") / where
         hint = f"{run} exists" if run.exists() else EXPECTED
+        if checkpoint.is_pointer(where):
+            hint = f"{where.parent} is a run without one: it does not validate, or keep_best is false"
         raise UsageError(f"{path}: no such file, folder or model{did_you_mean(str(path), registry.models)}", hint=hint)
     return _folder(where) if where.is_dir() else _file(where)
 
@@ -71,6 +73,8 @@ def _folder(path: Path) -> str:
 def _file(path: Path) -> str:
     if not path.is_file():
         raise CheckpointError(f"{path}: a pipe or a device", hint=EXPECTED)
+    if checkpoint.is_pointer(path):
+        return CHECKPOINT
     if path.suffix == ".toml":
         return MODEL
     if path.suffix == ".safetensors":

@@ -98,7 +98,7 @@ class Job:
     sample_prompt: str = ""
     sample_temperature: float = 0.8
     checkpoint_every: int = 0
-    keep_best: bool = False
+    keep_best: bool = False  # never without checkpoints: checkpoint_every = 0
     keep_last: int = 2
     keep_every: int = 0
     save_errors: str = "stop"
@@ -121,6 +121,7 @@ class Trainer:
         self.tokens: int = before["tokens"]  # drawn so far, which is where the data stands
         self.best_val: float | None = before["best_val"]
         self.best_step: int | None = before.get("best_step")  # whose checkpoint is kept as the best
+        self._best_before: tuple[float | None, int | None] = (None, None)  # what a save that failed leaves as the best
         self.saved: int | None = self.step or None  # the newest step that is on disk
         job.detector.load(before)
         self._seconds = 0.0  # of a step: a running mean, for the estimate of what is left
@@ -164,7 +165,7 @@ class Trainer:
             self._call_hooks(metrics)
             ends = last or stop.requested
             at_end = ends and job.checkpoint_every != 0
-            if at_end or self._due(job.checkpoint_every, False) or self.best_step == self.step:
+            if at_end or self._due(job.checkpoint_every, False) or self._best_is_now():
                 self._save_or_warn(last or stop.requested)
             self._say_refused()
             self._events += time.perf_counter() - before
@@ -172,6 +173,10 @@ class Trainer:
             job.display.line(f"warning: the last {lines} lines of {name} could not be written: {why}")
         job.display.line(self._closing(stop, time.perf_counter() - begun))
         return stop.exit_code
+
+    def _best_is_now(self) -> bool:
+        """Whether the validation of this step is the best so far and its checkpoint is to be kept."""
+        return self.best_step == self.step
 
     def _due(self, every: int, now: bool) -> bool:
         return every > 0 and (now or self.step % every == 0)
@@ -301,8 +306,9 @@ class Trainer:
         metrics["val_loss"], metrics["val_tokens"] = total / count, count
         best = math.isfinite(total) and (self.best_val is None or metrics["val_loss"] < self.best_val)
         if best:
+            self._best_before = (self.best_val, self.best_step)
             self.best_val = metrics["val_loss"]
-            self.best_step = self.step if job.keep_best else self.best_step
+            self.best_step = self.step if job.keep_best else None
         job.display.line(f"val loss {metrics['val_loss']:.4f} over {count:,} tokens{' (best so far)' if best else ''}")
 
     def _sample(self, stop: Stop) -> None:
@@ -334,6 +340,8 @@ class Trainer:
         except CheckpointError as error:
             if last or self.job.save_errors != CONTINUE:
                 raise
+            if self._best_is_now():  # the best that is on disk is what the next validation has to beat
+                self.best_val, self.best_step = self._best_before
             self.job.display.line(f"warning: {error.message}; {self._kept()}, and training goes on")
 
     def save(self) -> None:

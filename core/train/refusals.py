@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from core.config import RunConfig
 from core.data import Data, diff_description
@@ -18,8 +19,11 @@ from core.train.estimate import SLOW, estimate_seconds, refuse_long
 from core.train.run import Run
 
 
-def check_disk(config: RunConfig, engine: Engine, run: Run, done: int) -> None:
-    """Before step 1 and before the run's folder is made: CheckpointError without room for the run's checkpoints."""
+def check_disk(config: RunConfig, engine: Engine, run: Run, done: int, best: bool) -> None:
+    """Before step 1 and before the run's folder is made: CheckpointError without room for the run's checkpoints.
+
+    best: whether the best by validation is kept besides the last ones.
+    """
     table = config.train
     if not table.checkpoint_every:
         return
@@ -30,10 +34,20 @@ def check_disk(config: RunConfig, engine: Engine, run: Run, done: int) -> None:
         checkpoint.MODEL: width * sum(size for size, _ in elements),
         checkpoint.OPTIMIZER: width * states * sum(size for size, trains in elements if trains),
     }
-    left = max(0, table.steps - done)
-    saves = math.ceil(left / table.checkpoint_every) if table.checkpoint_every > 0 else int(left > 0)
-    best = int(table.keep_best and table.val_every > 0)
-    checkpoint.check_room(run.checkpoints, sizes, table.keep_last + best, saves + best)
+    every = [table.checkpoint_every, table.val_every] if best else [table.checkpoint_every]
+    saves = due_steps(table.steps, done, [period for period in every if period > 0])
+    checkpoint.check_room(run.checkpoints, sizes, table.keep_last + best, saves)
+
+
+def due_steps(steps: int, done: int, every: Sequence[int]) -> int:
+    """How many of the steps done + 1 .. `steps` one of up to two periods divides, the last step counted in any case."""
+    both = math.lcm(*every) if len(every) == 2 else 0
+
+    def until(last: int) -> int:
+        return sum(last // period for period in every) - (last // both if both else 0)
+
+    ends = int(all(steps % period for period in every))
+    return until(steps) - until(done) + ends if done < steps else 0
 
 
 def check_estimate(config: RunConfig, engine: Engine, plan: Plan, micro: int, done: int, allowed: bool) -> float | None:

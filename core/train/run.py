@@ -1,7 +1,7 @@
 """A run's folder: who owns it, what lies in it, and what is appended to it.
 
     runs/<name>/  config.source.toml  config.resolved.toml  variants.json  env.json
-                  metrics.jsonl  samples.jsonl  train.log  LOCK  LATEST  checkpoints/
+                  metrics.jsonl  samples.jsonl  train.log  LOCK  LATEST  BEST  checkpoints/
 
 It knows no engine and no loop. A folder belongs to one process at a time, by a lock of the operating system that
 ends with the process, however it ends.

@@ -15,6 +15,7 @@ from typing import Any
 
 import tomli
 
+from core.errors import CheckpointError
 from core.interop import checkpoint
 from core.outside import open_file, parse_json, read_whole
 from core.train.run import LOCK, METRICS, RESOLVED, VARIANTS, read_lines
@@ -26,7 +27,10 @@ CRASH = "crash-step_"
 
 @dataclass(frozen=True)
 class Summary:
-    """One run. steps: planned; None where the config cannot be read. loss: of the last step; best: of validation."""
+    """One run. steps: planned; None where the config cannot be read. loss: of the last step; best: of validation.
+
+    saved: the step of the newest checkpoint; best_saved: of the best by validation, where the run keeps it.
+    """
 
     name: str
     path: Path
@@ -37,6 +41,7 @@ class Summary:
     loss: float | None
     best: float | None
     saved: int | None
+    best_saved: int | None
     changed: float  # seconds since the epoch
 
 
@@ -64,8 +69,15 @@ def summary(path: Path) -> Summary:
         number(records[-1].get("loss")) if records else None,
         min(losses, default=None),
         kept[0] if kept else None,
+        best_saved(path / "checkpoints"),
         max((file.stat().st_mtime for file in files), default=0.0),
     )
+
+
+def best_saved(checkpoints: Path) -> int | None:
+    with contextlib.suppress(CheckpointError):
+        return checkpoint.best(checkpoints)
+    return None
 
 
 def state_of(path: Path, step: int, steps: Any) -> str:

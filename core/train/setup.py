@@ -13,7 +13,7 @@ from pathlib import Path
 
 from core.config import check_out, load_config, micro_steps
 from core.graph import load_model
-from core.interop import checkpoint
+from core.interop import checkpoint, pointers
 from core.loader import load_registry
 from core.plan import TRAIN
 from core.train.announce import announce, announce_start, check_first, table_of_choices, variants_record
@@ -22,12 +22,13 @@ from core.train.display import Display
 from core.train.loop import Trainer, run_job
 from core.train.refusals import check_disk, check_estimate, check_same_data
 from core.train.run import Run, choose_folder, claim, occupied, resolved_config
-from core.train.start import fill, find_start, find_weights, same_architecture
+from core.train.start import fill, find_start, find_weights, repair, resumed_state, same_architecture
 from core.train.wiring import (
     SIZES,
     Parts,
     build_engine,
     find_data,
+    keeps_best,
     learning_rate,
     make_job,
     schedule_remarks,
@@ -86,7 +87,8 @@ def prepare(arguments: TrainArguments, display: Display, stack: ExitStack) -> Tr
         check_same_data(start, data, arguments.allow_data_change, display)
     if config.train.sample_every and data.tokenizer:
         engine.session(1).plan(1)  # a model that cannot generate is refused now, not at the first sample
-    check_disk(config, engine, run, done)
+    keep = keeps_best(config, data)
+    check_disk(config, engine, run, done, keep)
     plugins = [*arguments.plugins, *config.plugins.load]
     checks = check_first(config, plugins, engine, verdicts, bool(data.tokenizer), display)
     plan = engine.plan(TRAIN)
@@ -97,7 +99,9 @@ def prepare(arguments: TrainArguments, display: Display, stack: ExitStack) -> Tr
         stack.callback(run.close)
         display.log = run.log
     run.rewind(done)
-    best = start.state.get("best_step") if start else None
+    resumed = resumed_state(start, run, keep) if start else None
+    best = resumed["best_step"] if resumed else None
+    repair(run, pointers.BEST, best, display)
     for problem in checkpoint.retain(run.checkpoints, done, config.train.keep_last, config.train.keep_every, best):
         display.line(f"warning: {problem}")  # a kill may have come between a save and its retention
     run.write_config(config.source, config.to_toml())
@@ -113,4 +117,4 @@ def prepare(arguments: TrainArguments, display: Display, stack: ExitStack) -> Tr
     fill(config, engine, start, weights, display)
     display.status("compiling kernels")
     engine.prepare()
-    return Trainer(make_job(parts, run, display, record), start.state if start else None)
+    return Trainer(make_job(parts, run, display, record), resumed)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import tomli
 
 from core.config import RunConfig
 from core.engine import Engine
 from core.errors import BuildError, CheckpointError, UsageError
-from core.interop import checkpoint
+from core.interop import checkpoint, pointers
 from core.interop.checkpoint import Checkpoint
 from core.interop.weights import Start, open_weights
 from core.registry import Registry
@@ -49,10 +50,28 @@ def find_start(origin: Path | None, resume: bool, run: Run, display: Display) ->
         if occupied(run.path):
             display.line(f"{run.path} has no checkpoint: it starts at step 1")
         return None
-    said = checkpoint.repair_latest(found)
-    if said is not None:
-        display.line(f"{checkpoint.LATEST} named {said}; now it names {found.path.name}")
+    repair(run, pointers.LATEST, found.step, display)
     return found
+
+
+def repair(run: Run, pointer: str, step: int | None, display: Display) -> None:
+    """Make LATEST or BEST name the checkpoint of a step (None: none), and say so where it did not, as after a kill."""
+    said = pointers.repair(run.path, pointer, None if step is None else checkpoint.folder_name(step))
+    if said is not None:
+        display.line(said)
+
+
+def resumed_state(start: Checkpoint, run: Run, keep: bool) -> dict[str, Any]:
+    """The state that the loop continues from. keep: whether this run keeps the best checkpoint by validation.
+
+    The best so far must be whole and in the run's own folder; without one, as in a new folder, the next validation is
+    the best.
+    """
+    step = start.state["best_step"]
+    ours = keep and step is not None and start.path.parent == run.checkpoints
+    if ours and checkpoint.is_whole(run.checkpoints / checkpoint.folder_name(step)):
+        return start.state
+    return {**start.state, "best_step": None, "best_val": None if keep else start.state["best_val"]}
 
 
 def same_architecture(start: Checkpoint, model_toml: str) -> None:

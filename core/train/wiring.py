@@ -211,6 +211,12 @@ def memory_of(device: Any) -> Callable[[], int | None]:
     return in_use
 
 
+def keeps_best(config: RunConfig, data: Data) -> bool:
+    """Whether the run keeps the best checkpoint by validation: where it validates and saves any."""
+    table = config.train
+    return table.keep_best and table.val_every > 0 and table.checkpoint_every != 0 and data.val is not None
+
+
 def make_job(parts: Parts, run: Run, display: Display, record: Mapping[str, Any]) -> Job:
     """The loop's job. `record`: the run's variants.json."""
     config, engine, data = parts.config, parts.engine, parts.data
@@ -238,7 +244,7 @@ def make_job(parts: Parts, run: Run, display: Display, record: Mapping[str, Any]
         sample_prompt=table.sample_prompt,
         sample_temperature=table.sample_temperature,
         checkpoint_every=table.checkpoint_every,
-        keep_best=table.keep_best,
+        keep_best=keeps_best(config, data),
         keep_last=table.keep_last,
         keep_every=table.keep_every,
         save_errors=table.save_errors,

@@ -1,0 +1,41 @@
+"""LATEST and BEST: two small files in a run's folder, each with the name of a checkpoint in `checkpoints` beside it.
+
+LATEST names the newest checkpoint, BEST the one with the best validation loss. Both are replaced after their checkpoint
+is whole, and before an older one is removed: whenever a process dies, what a pointer names is there. The folders decide
+all the same: a pointer may be stale, or lost, and `--resume` repairs it. Knows no contents of a checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from core.interop import files
+from core.outside import read_whole
+
+LATEST, BEST = "LATEST", "BEST"
+POINTERS = (LATEST, BEST)
+
+
+def point(run: Path, pointer: str, name: str | None) -> None:
+    """Make a run's `pointer` name a checkpoint; None: remove it. OSError as it comes."""
+    if name is not None:
+        files.replace_durably(run / pointer, f"{name}\n".encode())
+    else:
+        (run / pointer).unlink(missing_ok=True)
+
+
+def said(run: Path, pointer: str) -> str:
+    """What the pointer holds; "" where there is none, or none that can be read."""
+    with contextlib.suppress(OSError):
+        return read_whole(run / pointer).decode("utf-8", "replace").strip()
+    return ""
+
+
+def repair(run: Path, pointer: str, name: str | None) -> str | None:
+    """Make the pointer name `name` (None: be absent). A line that says what changed; None where nothing did."""
+    before = said(run, pointer)
+    if before == (name or "") and (run / pointer).exists() == (name is not None):
+        return None
+    point(run, pointer, name)
+    return f"{pointer} named {before or 'nothing'}; now it names {name or 'nothing, and is gone'}"
