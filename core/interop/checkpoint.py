@@ -381,6 +381,12 @@ def is_pointer(path: Path) -> bool:
     return path.name in pointers.POINTERS and bool(steps(path.parent / "checkpoints"))
 
 
+def why_no_pointer(path: Path) -> str:
+    """Why a run has no such pointer, as a hint; "" where `path` is none of a run's."""
+    said = f"{path.parent} is a run without one: it does not validate, or train.keep_best is false"
+    return said if is_pointer(path) else ""
+
+
 def best(checkpoints: Path) -> int | None:
     """The step whose checkpoint is the best by validation, as the newest whole checkpoint says; None without one.
 

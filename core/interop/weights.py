@@ -45,9 +45,7 @@ def identify(path: str | Path, registry: Registry) -> str:
         return MODEL
     if not there:
         run = Path("runs") / where
-        hint = f"{run} exists" if run.exists() else EXPECTED
-        if checkpoint.is_pointer(where):
-            hint = f"{where.parent} is a run without one: it does not validate, or keep_best is false"
+        hint = checkpoint.why_no_pointer(where) or (f"{run} exists" if run.exists() else EXPECTED)
         raise UsageError(f"{path}: no such file, folder or model{did_you_mean(str(path), registry.models)}", hint=hint)
     return _folder(where) if where.is_dir() else _file(where)
 
