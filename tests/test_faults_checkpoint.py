@@ -268,7 +268,7 @@ def test_a_process_killed_within_a_save_resumes_bit_for_bit(here: Path, whole: P
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([*command, "--out", "run"], cwd=here, env=environment, capture_output=True)
     assert done.returncode == -signal.SIGKILL
-    assert any((here / "run/checkpoints").glob(".staged-*")) and checkpoint.steps(here / "run/checkpoints") == [4]
+    assert any((here / "run/checkpoints").glob(".staged-*")) and checkpoint.steps(here / "run/checkpoints") == [4, 3]
     assert train(out=Path("run"), resume=True) == 0
     assert_same(here / "run", whole)
     assert not any((here / "run/checkpoints").glob(".*"))
@@ -456,23 +456,23 @@ def test_a_full_disk_ends_the_run_or_is_tried_again_as_the_config_says(
     arguments = ["train", "small.toml", "--device", "cpu", "--set", f"train.save_errors={policy}"]
     arguments += ["--set", "train.checkpoint_every=2", "--set", "train.steps=6", "--out", "run", "--quiet"]
     assert core_command(arguments) == (7 if policy == "stop" else 0)
-    assert checkpoint.steps(here / "run/checkpoints") == ([2] if policy == "stop" else [6, 2])
+    assert checkpoint.steps(here / "run/checkpoints") == ([3, 2] if policy == "stop" else [6, 3, 2])
     assert "step_00000004: cannot be saved: No space left on device" in log(here / "run")
     if policy == "continue":
-        assert "the newest checkpoint is that of step 2, and training goes on" in log(here / "run")
+        assert "the newest checkpoint is that of step 3, and training goes on" in log(here / "run")
 
 
 def test_too_little_room_for_the_checkpoints_is_said_before_step_1_and_nothing_is_made(
     here: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = sum(p.stat().st_size for p in checkpoint.find(whole).path.glob("*.safetensors"))
-    monkeypatch.setattr(files, "free_bytes", lambda path: int(2.5 * size))  # keep_last = 3, but three are all it makes
-    with pytest.raises(CheckpointError, match=r"are free, and 3 checkpoints of .* need") as caught:
+    monkeypatch.setattr(files, "free_bytes", lambda path: int(4.5 * size))  # keep_last = 3, the best, a new one
+    with pytest.raises(CheckpointError, match=r"are free, and 5 checkpoints of .* need") as caught:
         train(out=Path("run"))
     assert "lower train.keep_last" in caught.value.hint
     assert not (here / "run").exists()
     shutil.copytree(whole, here / "run")
-    monkeypatch.setattr(files, "free_bytes", lambda path: int(1.1 * size))  # three lie there: one more is enough
+    monkeypatch.setattr(files, "free_bytes", lambda path: int(1.1 * size))  # four lie there: one more is enough
     assert train("train.steps=20", out=Path("run"), resume=True, stop_after=13) == 143
 
 
@@ -755,7 +755,7 @@ def test_checkpoints_behind_symbolic_links_are_used_and_what_a_link_leads_to_is_
     (other_disk / "checkpoints/step_00000004").symlink_to(other_disk / "moved")
     assert train("train.keep_last=1", out=Path("run"), resume=True) == 0
     assert_same(here / "run", whole)
-    assert checkpoint.steps(other_disk / "checkpoints") == [12]
+    assert checkpoint.steps(other_disk / "checkpoints") == [12, 3]  # the last and the best
     assert checkpoint.load(other_disk / "moved").step == 4
     assert not list((other_disk / "checkpoints").glob(".*"))
 

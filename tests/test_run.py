@@ -133,6 +133,7 @@ def test_a_run_leaves_what_the_design_lists(here: Path) -> None:
         "LOCK",
         "checkpoints",
         "LATEST",
+        "BEST",
     }
     assert [p.name for p in sorted((run / "checkpoints").iterdir())] == ["step_00000004", "step_00000006"]
     assert (run / "LATEST").read_text() == "step_00000006\n"
@@ -299,7 +300,7 @@ def test_the_next_batch_is_drawn_while_the_device_works_and_its_fault_is_the_nex
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_number_that_is_not_finite_stops_before_anything_changes(here: Path, stack: ExitStack, bad: float) -> None:
-    made = trainer(stack, out=Path("a"))
+    made = trainer(stack, "train.keep_best=false", out=Path("a"))
 
     def poison(run: Run, step: int, record: dict[str, Any]) -> None:
         if step == 3:
