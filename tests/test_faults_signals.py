@@ -51,6 +51,7 @@ tokenizer = "bytes"
 steps = 6
 tokens_per_step = 64
 val_every = 3
+keep_best = false
 val_tokens = 320
 sample_every = 3
 sample_tokens = 16
