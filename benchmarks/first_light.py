@@ -230,7 +230,7 @@ def sizes(device: CudaDevice) -> list[str]:
         config = load_config(str(ROOT / "configs/gpt2_124m.toml"), overrides=words, device="cuda")
         engine = build_engine(config, registry, load_model(config.model, registry), None, unbacked)
         plan = engine.plan("train")
-        if needed(engine.memory(plan) | engine.scratch(plan)) + RESERVE <= free:
+        if needed(engine.report(plan).memory() | engine.report(plan).scratch()) + RESERVE <= free:
             break
     return [word for pair in words for word in ("--set", pair)]
 

@@ -31,7 +31,7 @@ import stub  # noqa: E402
 
 from core.config import load_config  # noqa: E402
 from core.device.cuda import Captured, CudaDevice, CudaLaunch  # noqa: E402
-from core.engine import DecodeSession, Engine  # noqa: E402
+from core.engine import Engine  # noqa: E402
 from core.errors import CoreError  # noqa: E402
 from core.graph import load_model  # noqa: E402
 from core.kernels.chips import CHIPS, runs_on  # noqa: E402
@@ -103,7 +103,7 @@ def launch_model(case: Case, registry: Registry) -> None:
     batch = {name: np.zeros([dims[d] for d in tokens], np.int32) for name, tokens in engine.input_dims.items()}
     engine.step([batch, batch], 1e-4)
     engine.evaluate(batch)
-    session = DecodeSession(engine, dims["B"], min(dims["T"], int(engine.graph.dims.get("S", dims["T"]))))
+    session = engine.session(dims["B"], min(dims["T"], int(engine.graph.dims.get("S", dims["T"]))))
     session.feed(np.zeros((dims["B"], min(PROMPT, session.capacity - 1)), np.int32))
     session.feed(np.zeros((dims["B"], 1), np.int32))
 

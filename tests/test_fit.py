@@ -27,19 +27,19 @@ def engine(**settings):
 
 def measure(dims, ops):
     other = engine(dims=dims, recompute=tuple(ops))
-    return fit.needed(other.memory(other.plan("train")))
+    return fit.needed(other.report(other.plan("train")).memory())
 
 
 def need(**settings):
     made = engine(**settings)
-    return fit.needed(made.memory(made.plan("train")))
+    return fit.needed(made.report(made.plan("train")).memory())
 
 
 def refused(free, **settings):
     made = engine(**settings)
     plan = made.plan("train")
     with pytest.raises(DeviceError) as caught:
-        fit.check_fit(plan, made.memory(plan), free + fit.RESERVE, device="a GPU", measure=measure)
+        fit.check_fit(plan, made.report(plan).memory(), free + fit.RESERVE, device="a GPU", measure=measure)
     assert caught.value.exit_code == 4
     return caught.value
 
@@ -47,7 +47,7 @@ def refused(free, **settings):
 def test_a_plan_that_fits_passes_to_the_last_byte():
     made = engine()
     plan = made.plan("train")
-    memory = made.memory(plan)
+    memory = made.report(plan).memory()
     fit.check_fit(plan, memory, fit.needed(memory) + fit.RESERVE)
     with pytest.raises(DeviceError):
         fit.check_fit(plan, memory, fit.needed(memory) + fit.RESERVE - 1)
@@ -56,7 +56,7 @@ def test_a_plan_that_fits_passes_to_the_last_byte():
 def test_the_table_adds_up_to_what_is_needed():
     made = engine()
     plan = made.plan("train")
-    memory = made.memory(plan)
+    memory = made.report(plan).memory()
     parts = ("parameters", "gradients", "optimizer", "activations")
     assert fit.needed(memory) == sum(memory[p] for p in parts)
     message = refused(10 * 2**20).message
@@ -92,7 +92,7 @@ def test_the_advised_recompute_fits():
 def test_the_options_of_recompute_have_the_figures_of_their_plans():
     made = engine()
     plan = made.plan("train")
-    options = {row.pop("op"): row for row in made.recompute_options(plan)}
+    options = {row.pop("op"): row for row in made.report(plan).recompute_options()}
     assert {"gelu", "matmul", "attention"} <= set(options) and "embedding" not in options
     assert list(options) == sorted(options, key=lambda op: -options[op]["saves"])
     for op, row in options.items():
@@ -107,10 +107,11 @@ def test_the_options_of_recompute_have_the_figures_of_their_plans():
 
 def test_what_is_recomputed_already_is_no_option_and_stays_in_the_plans_of_the_others():
     made = engine(recompute=("gelu",))
-    options = {row["op"]: row for row in made.recompute_options(made.plan("train"))}
+    options = {row["op"]: row for row in made.report(made.plan("train")).recompute_options()}
     assert "gelu" not in options
     assert options["layernorm"]["saves"] == need(recompute=("gelu",)) - need(recompute=("gelu", "layernorm"))
-    assert engine().recompute_options(engine().plan("evaluate", ("loss",))) == []
+    evaluated = engine().report(engine().plan("evaluate", ("loss",)))
+    assert evaluated.recompute_options() == []
 
 
 def test_a_model_that_fits_under_no_batch_says_so():

@@ -15,7 +15,7 @@ from core.errors import BuildError, UsageError
 from core.graph import load_model
 from core.loader import load_registry
 from core.op import Op, Variant
-from core.plan.memory import Buffer
+from core.plan.buffers import Buffer
 from core.plan.place import place
 
 TINY = {"B": 2, "T": 8, "S": 16, "V": 50, "C": 32, "H": 4, "L": 2}

@@ -74,8 +74,8 @@ def gpt2(batch, fusion):
 def test_gpt2_keeps_to_its_memory_without_recompute():
     engine = gpt2(16, {})
     plan = engine.plan("train")
-    assert needed(engine.memory(plan)) <= 9.5e9
-    options = {row["op"]: row for row in engine.recompute_options(plan)}
+    assert needed(engine.report(plan).memory()) <= 9.5e9
+    options = {row["op"]: row for row in engine.report(plan).recompute_options()}
     assert options["gelu"]["saves"] > 1e9 and options["gelu"]["launches"] > 0
     assert options["gelu"]["unfused"] == ["mlp_gelu"]
 
@@ -85,14 +85,14 @@ def test_what_nested_launches_take_besides_the_arena_is_told_before_anything_is_
     settings = Settings(dims={"B": 2, "T": 64, "L": 2}, optimizer="muon", device="cuda", precision="bf16")
     engine = Engine(load_model("llama_125m", registry), registry, settings, PlannedDevice("sm_90a"))
     plan = engine.plan("train")
-    told = engine.scratch(plan)
+    told = engine.report(plan).scratch()
     assert engine.device.scratch_bytes == 0
-    engine.work(plan)
+    engine.bound("train", (), {}).launches()
     engine._recorded_update()
     assert told == {"scratch": engine.device.scratch_bytes} and needed(told) == told["scratch"] > 0
     other = gpt2(1, {})
-    assert other.scratch(other.plan("train"))["scratch"] < 2**20, "the update's norm alone"
-    assert other.scratch(other.plan("evaluate", ["loss"])) == {}
+    assert other.report(other.plan("train")).scratch()["scratch"] < 2**20, "the update's norm alone"
+    assert other.report(other.plan("evaluate", ["loss"])).scratch() == {}
 
 
 def test_a_micro_step_of_gpt2_keeps_to_its_launches_and_traffic():
@@ -101,7 +101,7 @@ def test_a_micro_step_of_gpt2_keeps_to_its_launches_and_traffic():
     def work(**fusion):
         engine = gpt2(64, fusion)
         plan = engine.plan("train")
-        return {n.op.name for n in plan.nodes}, *engine.work(plan)
+        return {n.op.name for n in plan.nodes}, *engine.report(plan).work()
 
     ops, launches, traffic = work()
     assert {"embed", "matmul_add", "mlp_gelu", "head_loss"} <= ops
@@ -150,7 +150,7 @@ def chunk_of(engine):
     plan = engine.plan("train")
     (node,) = (n for n in plan.nodes if n.op.name == "head_loss")
     losses = [r for r in engine.device.records if r.kernel.name == "block_both"]
-    return engine.tiles(plan)[node.name]["chunk"], losses[0].grid[0], losses[0].args[2].nbytes
+    return engine.report(plan).tiles()[node.name]["chunk"], losses[0].grid[0], losses[0].args[2].nbytes
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_head_loss_cuts_its_chunks_by_bytes(model, rows):
 def test_a_chunk_that_a_run_recorded_is_kept_and_one_that_the_config_names_comes_first(monkeypatch):
     registry = load_registry()
     found = recorded("gemma_2b", registry, 64, L=1)
-    tiles = found.tiles(found.plan("train"))
+    tiles = found.report(found.plan("train")).tiles()
     monkeypatch.setattr("core.ops.cuda.head_loss.CHUNK_BYTES", 2**28)
     assert chunk_of(recorded("gemma_2b", registry, 64, L=1))[1] < 3200
     assert chunk_of(recorded("gemma_2b", registry, 64, L=1, configs={"loss": tiles["loss"]}))[1] == 3200

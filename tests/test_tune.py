@@ -92,7 +92,7 @@ def test_the_fastest_is_found_and_runs_take_it_unless_something_else_was_named(r
     taken = gelu(engine_of(registry, tuned=tuned))
     assert (taken.why, taken.variant.name, taken.config) == ("tuned", "slow", {"wait": 0.0005})
     taught = engine_of(registry, tuned=tuned)
-    assert taught.tiles(taught.plan(TRAIN))["h.1.act"] == {"wait": 0.0005}
+    assert taught.report(taught.plan(TRAIN)).tiles()["h.1.act"] == {"wait": 0.0005}
     assert gelu(engine_of(registry, tuned=tuned, ops={"gelu": "blocked"})).why == "[ops] gelu"
     recorded = {"recorded": {"h.0.act": "slow"}, "configs": {"h.0.act": {"wait": 0.02}}}
     taken = gelu(engine_of(registry, tuned=tuned, **recorded))

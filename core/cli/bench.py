@@ -93,12 +93,12 @@ def report(
     B, T = int(engine.graph.dims["B"]), int(engine.graph.dims["T"])
     micro = micro_steps(loaded.train.tokens_per_step, B, T, where=loaded.where("train.tokens_per_step"))
     plan = engine.plan(TRAIN)
-    engine.check_fit(plan)
+    engine.report(plan).check_fit()
     engine.initialize(loaded.seed)
     click.echo(f"{engine.graph.name} on {engine.device.describe()}, in {engine.precision}; B = {B}, T = {T}", err=True)
     with meanwhile(f"timing {steps} steps of {micro} micro-steps"):
         found = bench(engine, micro, steps)
-    memory = engine.memory(plan)
+    memory = engine.report(plan).memory()
     if profile is not None:
         write_target(Path(profile), json.dumps(chrome_trace(found, engine.graph.name)).encode(), "--profile")
     about = {"model": engine.graph.name, "device": engine.device.describe(), "precision": engine.precision}

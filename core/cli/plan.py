@@ -86,7 +86,7 @@ def _report(config: Any, engine: Any, plan: Any, every: bool) -> dict[str, Any]:
     from core.plan.describe import folded, fusions, node_rows
 
     rows = node_rows(plan)
-    launches, traffic = engine.work(plan)
+    launches, traffic = engine.report(plan).work()
     return {
         "model": plan.graph.name,
         "kind": plan.request.kind,
@@ -102,11 +102,11 @@ def _report(config: Any, engine: Any, plan: Any, every: bool) -> dict[str, Any]:
         "steps": len(plan.steps),
         "launches": launches,
         "traffic": traffic,
-        "bytes": engine.memory(plan) | engine.scratch(plan),
-        "recompute": engine.recompute_options(plan),
+        "bytes": engine.report(plan).memory() | engine.report(plan).scratch(),
+        "recompute": engine.report(plan).recompute_options(),
         "kernels": [
             {"kernel": kernel.name, "variant": kernel.origin, **vars(found)}
-            for kernel, found in engine.compiled(plan).items()
+            for kernel, found in engine.report(plan).compiled().items()
         ],
     }
 

@@ -127,7 +127,7 @@ def items_of_config(
     )
     needs: dict[str, Need] = {}
     for plan in plans_of(engine, bool(loaded.train.sample_every)):
-        engine.choices(plan)
+        engine.report(plan).choices()
         needs |= {need.key: need for need in needs_of(plan, engine.chooser)}
     items = [item_of(need, loaded.device) for need in largest_of(list(needs.values()))]
     return registry, items, needed, loaded.plugins.disable

@@ -2,7 +2,8 @@
 
 from core.engine.bound import BoundPlan, TraceEvent
 from core.engine.decode import DecodeSession
-from core.engine.engine import NO_LIMITS, Engine, Record, Settings
+from core.engine.engine import Engine
+from core.engine.settings import NO_LIMITS, Record, Settings
 from core.graph import TARGETS
 
 __all__ = ["NO_LIMITS", "TARGETS", "BoundPlan", "DecodeSession", "Engine", "Record", "Settings", "TraceEvent"]

@@ -5,21 +5,16 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from core.device.launch import CallRecord, LaunchRecord
+from core.engine.batch import Array, Batch
+from core.engine.store import ParameterStore
 from core.errors import DataError
 from core.graph import TARGETS
 from core.plan import Buffer, Plan, Step, trimmed
-from core.plan.record import RecordedStep, record_steps
-
-if TYPE_CHECKING:
-    from core.engine.engine import Engine
-
-Array = np.ndarray[Any, Any]
-Batch = Mapping[str, Array]  # graph input -> integers, or numbers where the input declares activations
+from core.plan.record import Pick, RecordedStep, record_steps
 
 
 @dataclass(frozen=True)
@@ -36,25 +31,50 @@ class TraceEvent:
     written: tuple[str, ...]
 
 
+class Arena:
+    """The memory that all plans of an engine share, grown for the largest; the others bind again when they run next."""
+
+    def __init__(self, device: Any) -> None:
+        self.device, self.memory = device, None
+
+    def fit(self, nbytes: int) -> Any:
+        """The memory, of at least `nbytes`."""
+        if self.memory is None or nbytes > self.memory.nbytes:
+            self.memory = self.device.allocate(nbytes)
+        return self.memory
+
+
 class BoundPlan:
     """A plan with addresses: its tensors, and the recorded first and later micro-steps."""
 
-    def __init__(self, engine: Engine, plan: Plan, states: dict[str, Any] | None = None) -> None:
-        self.engine, self.device, self.plan = engine, engine.device, plan
+    def __init__(
+        self,
+        plan: Plan,
+        store: ParameterStore,
+        arena: Arena,
+        control: Any,
+        pick: Pick,
+        capture: bool = True,
+        states: dict[str, Any] | None = None,
+    ) -> None:
+        """control: the control record, on the store's device. pick: `Chooser.pick`. capture: replay in the form that
+        the device replays fastest. states: KV caches by name, which plans of one decode session share."""
+        self.plan, self.store, self.arena, self.control, self.pick = plan, store, arena, control, pick
+        self.device, self.capture = store.device, capture
         self._states = states if states is not None else {}
         self._own: dict[Buffer, Any] = {}
         self._flags: dict[bool, list[RecordedStep]] = {}
         self._commands: dict[bool, Sequence[Any]] = {}
-        self._arena = engine.arena_for(plan)
+        self._arena = arena.fit(plan.arena_bytes)
 
     def tensor(self, buffer: Buffer) -> Any:
         """The device's tensor of a buffer; on the cpu, an array."""
         if buffer.home == "arena":
             return self.device.tensor(self._arena, buffer.offset, buffer.shape, buffer.dtype)
         if buffer.home == "param":
-            return self.engine.store.place(self.engine.store.weights, buffer.name)
+            return self.store.place(self.store.weights, buffer.name)
         if buffer.home == "grad":
-            return self.engine.store.place(self.engine.store.grads, buffer.name[1:])
+            return self.store.place(self.store.grads, buffer.name[1:])
         if buffer.home == "state":
             if buffer.name not in self._states:
                 self._states[buffer.name] = self._allocate(buffer)
@@ -124,27 +144,13 @@ class BoundPlan:
         self._bind()
         if first not in self._commands:
             recorded = [c for recorded in self._recorded(first) for c in recorded.commands]
-            self._commands[first] = self.engine.captured(recorded)
+            self._commands[first] = self.device.captured(recorded) if self.capture else recorded
         self.device.run(self._commands[first])
 
     def launches(self) -> list[Any]:
         """The recorded commands of the first micro-step."""
         self._bind()
         return [c for recorded in self._recorded(True) for c in recorded.commands]
-
-    def work(self) -> tuple[int, int]:
-        """Launches of the first micro-step, a library's calls among them, and the bytes that they read and write: every
-        tensor that one is given counts once, and once more where it is added to. (0, 0) where nothing is launched."""
-        self._bind()
-        count = traffic = 0
-        for recorded in self._recorded(True):
-            t = recorded.t
-            records = [c for c in recorded.commands if isinstance(c, LaunchRecord | CallRecord)]
-            count += len(records)
-            traffic += sum(record.nbytes for record in records)
-            added = [name[4:] for name, flag in vars(t).items() if name.startswith("add_d") and flag is True]
-            traffic += sum(getattr(t, name).nbytes for name in added if records and getattr(t, name) is not None)
-        return count, traffic
 
     def trace(self, first: bool = True) -> Iterator[TraceEvent]:
         """Run one micro-step step by step."""
@@ -173,14 +179,12 @@ class BoundPlan:
 
     def _bind(self) -> None:
         """See that the recorded addresses are those of the arena of now."""
-        if self._arena is not self.engine.arena:
-            self._arena = self.engine.arena
+        if self._arena is not self.arena.memory:
+            self._arena = self.arena.memory
             self._flags.clear()
             self._commands.clear()
 
     def _recorded(self, first: bool) -> list[RecordedStep]:
         if first not in self._flags:
-            self._flags[first] = record_steps(
-                self.plan, self.device, self.engine.chooser.pick, self.tensor, self.engine.control, first
-            )
+            self._flags[first] = record_steps(self.plan, self.device, self.pick, self.tensor, self.control, first)
         return self._flags[first]

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from core.engine.bound import Array, BoundPlan
+from core.engine.batch import Array
+from core.engine.bound import BoundPlan
 from core.errors import DataError
-from core.plan import GENERATE, Plan, trimmed
-
-if TYPE_CHECKING:
-    from core.engine.engine import Engine
+from core.plan import Plan, trimmed
 
 
 class DecodeSession:
     """Sequences that grow token by token, with the keys and values of what came before.
 
     rows: how many sequences. capacity: tokens that each can hold. `start` (rows,) i32: tokens held per row.
+    plan(tokens, logits): the plan for so many more tokens of each row, with or without the logits behind the last one.
+    bind(plan, states): that plan with addresses; all plans of a session share its states, the KV cache.
     """
 
     BUCKET = 32  # prompts are padded to multiples of this, so that few plans serve all lengths
     PIECE = 512  # tokens of a prompt that run at once: memory does not grow with the square of its length
 
-    def __init__(self, engine: Engine, rows: int, capacity: int) -> None:
-        self.engine, self.rows, self.capacity = engine, rows, capacity
+    def __init__(
+        self,
+        rows: int,
+        capacity: int,
+        plan: Callable[[int, bool], Plan],
+        bind: Callable[[Plan, dict[str, Any]], BoundPlan],
+    ) -> None:
+        self.rows, self.capacity, self._plan, self._bind = rows, capacity, plan, bind
         self.start = np.zeros(rows, np.int32)
         self._states: dict[str, Any] = {}
         self._plans: dict[tuple[int, bool], BoundPlan] = {}
@@ -59,8 +66,8 @@ class DecodeSession:
         last = tokens[np.arange(self.rows), counts - 1][:, None]
         plan = self._run(last, logits=True)
         self.start += 1
-        value = self.engine.logits_value
-        found = self.engine.device.download(plan.tensor(plan.plan.values[value]))
+        (value,) = plan.plan.request.outputs
+        found = plan.device.download(plan.tensor(plan.plan.values[value]))
         return trimmed(found, plan.plan.graph.values[value].shape)[:, -1]
 
     def _prefill(self, tokens: Array, done: Array, left: Array) -> Array:
@@ -77,18 +84,16 @@ class DecodeSession:
 
     def plan(self, tokens: int, logits: bool = True) -> Plan:
         """What runs for `tokens` more of each row. BuildError for a model that cannot go on token by token."""
-        engine = self.engine
-        dims = dict(zip(engine.input_dims[engine.token_input], (self.rows, tokens), strict=True))
-        return engine.plan(GENERATE, (engine.logits_value,) if logits else (), self.capacity, dims)
+        return self._plan(tokens, logits)
 
     def _run(self, tokens: Array, logits: bool) -> BoundPlan:
         key = (tokens.shape[1], logits)
         if key not in self._plans:
-            self._plans[key] = BoundPlan(self.engine, self.plan(*key), self._states)
+            self._plans[key] = self._bind(self.plan(*key), self._states)
         plan_bound = self._plans[key]
         if not plan_bound.plan.steps:  # without state there is nothing to keep of a prompt
             return plan_bound
-        plan_bound.write_inputs({self.engine.token_input: tokens})
+        plan_bound.write_inputs({plan_bound.plan.graph.token_input: tokens})
         plan_bound.write_start(self.start)
         plan_bound.run()
         return plan_bound

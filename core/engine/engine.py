@@ -10,77 +10,27 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from core.device import open_device
-from core.dtypes import check_precision, itemsize, resolve
-from core.engine.bound import Array, Batch, BoundPlan, TraceEvent
+from core.dtypes import check_precision
+from core.engine.batch import Array, Batch, count_of, dims_of, input_dims_of
+from core.engine.bound import Arena, BoundPlan, TraceEvent
 from core.engine.decode import DecodeSession
+from core.engine.optimizer_step import record_update
+from core.engine.settings import NO_LIMITS, Record, Settings, chooser_of
 from core.engine.store import ParameterStore
-from core.errors import BuildError, DataError, DeviceError, UsageError, did_you_mean
+from core.errors import BuildError, DataError, DeviceError, UsageError
 from core.expr import described
-from core.graph import TARGETS, Graph, ModelSource
-from core.op import CONTROL, SLOT, Optimizer, Pattern, Tensors, Variant
-from core.plan import EVALUATE, TRAIN, Choice, Chooser, Kept, ParameterLayout, Plan, Request, make_plan, trimmed
-from core.plan.choose import specs
-from core.plan.fit import check_fit, needed, recomputable, recompute_options
+from core.graph import Graph, ModelSource
+from core.op import CONTROL, SLOT, Optimizer
+from core.plan import EVALUATE, GENERATE, TRAIN, ParameterLayout, Plan, Request, make_plan, trimmed
+from core.plan.record import control_record
+from core.plan.report import PlanReport
 from core.plan.steps import Step
 from core.registry import Registry
-
-NO_LIMITS = (math.inf, math.inf)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a model is to be run: device, precision, chosen variants, fusion, what trains and how.
-
-    ops, generate: op -> variant. nodes: glob -> variant. recorded, configs: node -> variant, and its tiles, of the run
-    that is resumed. tuned, shipped: what `core tune` found and what comes with the ops, `core.plan.tuning_key` ->
-    variant and tiles. tf32: f32 may be multiplied as TF32.
-    failed(variant): what the op check found wrong with it where this runs, or None. resumes: whether a recorded choice
-    that failed is an error; else another one takes its place.
-    fusion: fused op -> False or its attrs. optimizer: name; options: its options, and "clip".
-    dims: overrides of the model's dims. alias, in_place: False only in tests. capture: replay recorded launches as
-    CUDA graphs, where the device has them; the same bits either way.
-    """
-
-    device: str = "cpu"
-    precision: str = "f32"
-    dims: Mapping[str, Any] = field(default_factory=dict)
-    ops: Mapping[str, str] = field(default_factory=dict)
-    generate: Mapping[str, str] = field(default_factory=dict)
-    nodes: Mapping[str, str] = field(default_factory=dict)
-    recorded: Mapping[str, str] = field(default_factory=dict)
-    resumes: bool = True
-    configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    tuned: Mapping[str, Kept] = field(default_factory=dict)
-    shipped: Mapping[str, Kept] = field(default_factory=dict)
-    tf32: bool = False
-    fusion: Mapping[str, Any] = field(default_factory=dict)
-    recompute: Sequence[str] = ()
-    freeze: Sequence[str] = ()
-    optimizer: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    seed: int = 1337
-    failed: Callable[[Variant], str | None] = lambda variant: None
-    alias: bool = True
-    in_place: bool = True
-    capture: bool = True
-
-
-@dataclass(frozen=True)
-class Record:
-    """What a training step reports. loss: the objective, a mean over targets >= 0. ok: False if nothing was updated:
-    loss or norm was above its limit or, if `halted`, one of lr, loss and norm not finite. step: the updates so far."""
-
-    loss: float
-    norm: float
-    ok: bool
-    step: int
-    halted: bool
 
 
 class Engine:
@@ -97,35 +47,20 @@ class Engine:
                 hint=f"it computes in {', '.join(self.device.precisions)}: --set precision=f32",
             )
         self.graph = model.build(registry, dict(settings.dims))
-        patterns = model.document["inputs"]
-        self.input_dims = {n: Pattern.parse(text, f"inputs.{n}").tokens for n, text in patterns.items()}
+        self.input_dims = input_dims_of(model)
         self.layout = ParameterLayout(self.graph, settings.freeze)
-        self.chooser = Chooser(
-            registry,
-            self.device.runs,
-            self.precision,
-            settings.ops,
-            settings.nodes,
-            settings.generate,
-            {node: Kept(name, settings.configs.get(node)) for node, name in settings.recorded.items()},
-            settings.tuned,
-            settings.shipped,
-            settings.tf32,
-            self.device.can_run,
-            settings.failed,
-            settings.resumes,
-        )
+        self.chooser = chooser_of(settings, registry, self.device)
         self.chooser.check_names(self.graph)
         states = self._optimizer().state if settings.optimizer else ()
         self.store = ParameterStore(self.device, self.graph, self.layout, self.precision, tuple(states))
-        self.control = self.device.tensor(self.device.allocate(8 * len(CONTROL)), 0, (len(CONTROL),), "f64")
+        self.control = control_record(self.device)
         self._record = np.zeros(len(CONTROL))  # the control record as the host last saw or wrote it
         self._record[[SLOT["loss_limit"], SLOT["norm_limit"]]] = math.inf
         self._step = self._next = 0  # the step that was run last, whose random keys are in use, and the next one
         self._update: Sequence[Any] = ()
         self._graphs: dict[tuple[tuple[str, int], ...], Graph] = {(): self.graph}
         self._bound: dict[Any, BoundPlan] = {}
-        self.arena: Any = None
+        self.arena = Arena(self.device)
 
     # --- parameters and state --------------------------------------------------------------------------------
 
@@ -199,33 +134,12 @@ class Engine:
         """The plan for a request, bound; made once."""
         key = (kind, tuple(outputs), tuple(sorted(dims.items())))
         if key not in self._bound:
-            self._bound[key] = BoundPlan(self, self.plan(kind, outputs, dims=dims))
+            self._bound[key] = self._bind(self.plan(kind, outputs, dims=dims))
         return self._bound[key]
 
-    def arena_for(self, plan: Plan) -> Any:
-        """The arena that all plans share, grown when one needs more; the others bind again when they run next."""
-        if self.arena is None or plan.arena_bytes > self.arena.nbytes:
-            self.arena = self.device.allocate(plan.arena_bytes)
-        return self.arena
-
-    def _dims_of(self, batch: Batch) -> dict[str, int]:
-        """B and T as the batch has them, by the patterns of the graph's inputs.
-
-        Raises DataError for an input that the graph does not have, or sizes that contradict one another.
-        """
-        dims: dict[str, int] = {}
-        for name, array in batch.items():
-            if name not in self.graph.inputs:
-                raise DataError(f'{self.graph.name} has no input "{name}"{did_you_mean(name, self.graph.inputs)}')
-            tokens = self.input_dims[name]
-            if array.ndim != len(tokens):
-                raise DataError(f"input {name} has shape {array.shape}, expected ({', '.join(tokens)})")
-            for token, size in zip(tokens, array.shape, strict=True):
-                if not token.isidentifier():
-                    continue  # arithmetic: checked against the shape that the other dims give
-                if dims.setdefault(token, size) != size:
-                    raise DataError(f"input {name} has {token} = {size}, another one has {dims[token]}")
-        return dims
+    def _bind(self, plan: Plan, states: dict[str, Any] | None = None) -> BoundPlan:
+        where = (self.store, self.arena, self.control)
+        return BoundPlan(plan, *where, self.chooser.pick, self.settings.capture, states)
 
     # --- running ---------------------------------------------------------------------------------------------
 
@@ -303,27 +217,19 @@ class Engine:
     def _recorded_update(self) -> Sequence[Any]:
         """The optimizer's step over the flat arenas, recorded once."""
         if not self._update:
-            optimizer, n = self._optimizer(), self.layout.trainable
-            if not n:
-                raise UsageError(f"[train] freeze leaves no parameter of {self.graph.name} to train")
-            p = Tensors(
-                **{"clip": 0.0, **optimizer.options, **self.settings.options},
-                **self.store.states,
-                param=self.store.weights[:n],
-                grad=self.store.grads,
-                group=self.store.groups(),
-                group_without=self.store.groups,
-                parameters=self.store.one_by_one(),
-                control=self.control,
-                master=self.store.master,
-            )
-            calls = self.device.record_calls(lambda launch: optimizer.step(p, launch), self.chooser.pick)
-            self._update = self.captured(calls)
+            commands = self._update_of(self.store, self.control)
+            self._update = self.device.captured(commands) if self.settings.capture else commands
         return self._update
 
-    def captured(self, commands: Sequence[Any]) -> Sequence[Any]:
-        """Commands that will be replayed often, in the form that the device replays fastest."""
-        return self.device.captured(commands) if self.settings.capture else commands
+    def _update_of(self, store: ParameterStore, control: Any) -> Sequence[Any]:
+        return record_update(self._optimizer(), self.settings.options, store, control, self.chooser.pick)
+
+    def _update_on(self, device: Any) -> Sequence[Any]:
+        """The optimizer's step as it would be recorded on another device, with memory of its own there."""
+        if device is self.device:
+            return self._recorded_update()
+        store = ParameterStore(device, self.graph, self.layout, self.precision, tuple(self._optimizer().state))
+        return self._update_of(store, control_record(device))
 
     def evaluate(self, batch: Batch) -> tuple[float, int]:
         """(the loss terms' weighted sum, the number of targets >= 0) of a batch, without gradients."""
@@ -338,13 +244,11 @@ class Engine:
             total += weight * (float(found.sum()) if found.ndim else float(found) * count)
         return total, count
 
+    def _dims_of(self, batch: Batch) -> dict[str, int]:
+        return dims_of(batch, self.graph, self.input_dims)
+
     def _count(self, batch: Batch) -> int:
-        """What a mean over a batch divides by: the targets >= 0, or the places of the largest loss term where a model
-        has no targets."""
-        if TARGETS in batch:
-            return int((batch[TARGETS] >= 0).sum())
-        graph = self.graph_for(self._dims_of(batch))
-        return max((math.prod(graph.values[term].shape) for term in graph.loss), default=1)
+        return count_of(batch, self.graph_for(self._dims_of(batch)))
 
     def values(self, batch: Batch, names: Sequence[str]) -> list[Array]:
         """Copies of the graph's values `names` for a batch, without padding."""
@@ -404,67 +308,23 @@ class Engine:
             self.graph_for({"T": capacity or most} if "T" in self.graph.dims else {})
         except BuildError as error:
             raise UsageError(f"a session of {capacity or most} tokens: {error.message}", hint=error.hint) from None
-        return DecodeSession(self, rows, capacity or most)
+        return self._session(rows, capacity or most)
 
-    # --- what people want to see -----------------------------------------------------------------------------
+    def _session(self, rows: int, capacity: int) -> DecodeSession:
+        def plan(tokens: int, logits: bool) -> Plan:
+            dims = dict(zip(self.input_dims[self.token_input], (rows, tokens), strict=True))
+            return self.plan(GENERATE, (self.logits_value,) if logits else (), capacity, dims)
 
-    def memory(self, plan: Plan) -> dict[str, int]:
-        """Bytes of parameters, gradients, optimizer, and the plan's arena with its parts."""
-        acc = itemsize(resolve("acc", self.precision)) * self.layout.trainable
-        training = plan.request.kind == TRAIN
-        states = len(self._optimizer().state) + (self.store.master is not None) if self.settings.optimizer else 0
-        return {
-            "parameters": self.layout.size * itemsize(resolve(None, self.precision)),
-            "gradients": acc if training else 0,
-            "optimizer": acc * states if training else 0,
-            "activations": plan.arena_bytes,
-            "saved": plan.saved_bytes,
-            "workspace": plan.workspace_bytes,
-        }
+        return DecodeSession(rows, capacity, plan, self._bind)
 
-    def scratch(self, plan: Plan) -> dict[str, int]:
-        """{"scratch": bytes} that nested launches of the plan and its update take besides the arena, if any do: what is
-        recorded on a device without memory."""
-        if not hasattr(self.device, "unbacked"):
-            return {}
-        twin = Engine(self.model, self.registry, self.settings, self.device.unbacked())
-        twin.work(plan)
-        if plan.request.kind == TRAIN and self.settings.optimizer:
-            twin._recorded_update()
-        return {"scratch": twin.device.scratch_bytes} if twin.device.scratch_bytes else {}
+    # --- figures ---------------------------------------------------------------------------------------------
 
-    def recompute_options(self, plan: Plan) -> list[dict[str, Any]]:
-        """What recompute of each op would save and cost: `core.plan.fit.recompute_options`."""
-        others = {op: self._recomputing(plan, (op,)) for op in recomputable(plan)}
-        return recompute_options(plan, others, lambda p: needed(self.memory(p)), self.work)
-
-    def _recomputing(self, plan: Plan, ops: Sequence[str], dims: Mapping[str, int] | None = None) -> Plan:
-        """The plan with these ops recomputed too, and maybe other dims; unbound."""
-        request = replace(plan.request, recompute=tuple(dict.fromkeys((*plan.request.recompute, *ops))))
-        return make_plan(self.graph_for(dims) if dims else plan.graph, request, self.chooser, self.layout)
-
-    def check_fit(self, plan: Plan) -> None:
-        """Before anything large is allocated: DeviceError when the device's free memory cannot hold the plan."""
-        if not hasattr(self.device, "memory"):
-            return  # the cpu's memory is the system's to give
-
-        scratch = self.scratch(plan)
-
-        def measure(dims: Mapping[str, int], ops: Sequence[str]) -> int:
-            return needed(self.memory(self._recomputing(plan, ops, dims)) | scratch)
-
-        memory = self.memory(plan) | scratch
-        free = self.device.memory()[0] + memory["parameters"]  # the weights lie there already
-        check_fit(plan, memory, free, device=self.device.describe(), measure=measure)
-
-    def compiled(self, plan: Plan) -> dict[Any, Any]:
-        """What the compiler says of each kernel that the plan and its update launch; nothing where there is none."""
-        if not hasattr(self.device, "prepare"):
-            return {}
-        launches = BoundPlan(self, plan).launches()
-        if plan.request.kind == TRAIN and self.settings.optimizer:
-            launches += list(self._recorded_update())
-        return dict(self.device.prepare(launches) or {})
+    def report(self, plan: Plan) -> PlanReport:
+        """Figures of a plan of this engine: its memory, launches and choices."""
+        optimizer = self._optimizer() if self.settings.optimizer else None
+        states = len(optimizer.state) + (self.store.master is not None) if optimizer else 0
+        update = self._update_on if optimizer else None
+        return PlanReport(plan, self.layout, self.device, self.chooser, self.graph_for, states, update)
 
     def prepare(self) -> None:
         """Compile what a training step launches; without this, the first step does. Nothing where no kernels run."""
@@ -473,36 +333,9 @@ class Engine:
             plan = self.bound(TRAIN, (), sizes)
             self.device.prepare([*plan.launches(), *self._recorded_update()])
 
-    def work(self, plan: Plan) -> tuple[int, int]:
-        """Launches of a micro-step and the bytes that they read and write; where no kernels run, 0 and its steps'."""
-        return BoundPlan(self, plan).work() if hasattr(self.device, "prepare") else (0, plan.traffic)
-
     def choose_again(self) -> None:
         """Forget the choices of nested launches and of the update: plans that are made from now on may differ."""
         self.chooser.picked.clear()
         self.chooser.nested.clear()
         self._update = ()
         self._bound.clear()
-
-    def choices(self, plan: Plan) -> dict[str, Choice]:
-        """What runs: the choice of each node of the plan, then those of nested launches and of the update."""
-        if plan.request.kind == TRAIN and self.settings.optimizer:
-            self._recorded_update()
-        self.work(plan)  # recording is what launches them
-        return {**plan.choices, **self.chooser.picked}
-
-    def tiles(self, plan: Plan) -> dict[str, dict[str, Any]]:
-        """The tiles of each node whose variant has a choice of them: other ones may give other bits."""
-        found = {n.name: plan.choices[n.name].config_for(specs(n, plan.graph, plan.precision)) for n in plan.nodes}
-        found |= {name: dict(choice.config or {}) for name, choice in self.chooser.picked.items()}
-        return {name: tiles for name, tiles in found.items() if tiles}
-
-    def table(self, plan: Plan) -> list[dict[str, Any]]:
-        """One row per (op, variant, reason): op, variant, how many nodes, source, why, the first node."""
-        rows: dict[tuple[str, str, str], dict[str, Any]] = {}
-        for name, choice in self.choices(plan).items():
-            op, variant = choice.variant.op, choice.variant.name
-            first = {"op": op, "variant": variant, "nodes": 0, "source": choice.variant.origin, "why": choice.why}
-            row = rows.setdefault((op, variant, choice.why), {**first, "node": name})
-            row["nodes"] += 1
-        return list(rows.values())

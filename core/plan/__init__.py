@@ -1,10 +1,10 @@
 """Graph and request -> Plan: what runs, in order, and where it lies in memory. It computes nothing."""
 
+from core.plan.buffers import Buffer
 from core.plan.choose import AUTO, Chooser, Kept, tuning_key
 from core.plan.fuse import check_fusion
 from core.plan.layout import DECAYS, GROUP, TRAINS, ParameterLayout, Place, trimmed
 from core.plan.make import make_plan
-from core.plan.memory import Buffer
 from core.plan.needs import Need, needs_of
 from core.plan.steps import EVALUATE, GENERATE, TRAIN, Choice, Plan, Request, Step, first_config
 

@@ -12,9 +12,9 @@ from core.dtypes import resolve
 from core.errors import BuildError
 from core.graph import Node
 from core.op import Variant
+from core.plan.buffers import Buffer
 from core.plan.builder import Builder
 from core.plan.forward import run_forward
-from core.plan.memory import Buffer
 from core.plan.steps import Tensor
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from core.dtypes import resolve
 from core.graph import Graph, Node
 from core.op import Pattern, Variant
+from core.plan.buffers import FOREVER, Buffer
 from core.plan.choose import specs
 from core.plan.layout import ParameterLayout
 from core.plan.live import Live
-from core.plan.memory import FOREVER, Buffer
 from core.plan.steps import GENERATE, TRAIN, Choice, Request, Step, Tensor
 
 

@@ -11,9 +11,9 @@ from itertools import accumulate
 from typing import Any
 
 from core.errors import DeviceError
+from core.plan.buffers import Buffer, alive
 from core.plan.cost import node_flops, total
 from core.plan.describe import human
-from core.plan.memory import Buffer, alive
 from core.plan.steps import TRAIN, Plan
 
 # what adds up; the rest lies within

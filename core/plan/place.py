@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.plan.memory import Buffer
+from core.plan.buffers import Buffer
 
 
 def place(buffers: list[Buffer]) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.op import CONTROL, SLOT, Tensors, make_tensors
-from core.plan.memory import Buffer
+from core.plan.buffers import Buffer
 from core.plan.steps import Plan, Step
 
 Pick = Callable[..., Any]
@@ -61,6 +61,11 @@ def record_step(
     return RecordedStep(step, t, device.record(step.variant, method, t, pick, workspace, counters))
 
 
+def control_record(device: Any) -> Any:
+    """Memory for the control record: the numbers of a step, `core.op.CONTROL`, in f64."""
+    return device.tensor(device.allocate(8 * len(CONTROL)), 0, (len(CONTROL),), "f64")
+
+
 def paper(device: Any) -> Any:
     """The device without memory on which plans of `device` are recorded; the cpu, whose memory costs nothing until it
     is touched, is its own."""
@@ -78,5 +83,4 @@ def on_paper(plan: Plan, device: Any, pick: Pick, steps: Sequence[Step] | None =
 
     if steps is not None:
         return [record_step(plan, step, device, pick, tensor_of) for step in steps]
-    control = device.tensor(device.allocate(8 * len(CONTROL)), 0, (len(CONTROL),), "f64")
-    return record_steps(plan, device, pick, tensor_of, control)
+    return record_steps(plan, device, pick, tensor_of, control_record(device))

@@ -9,7 +9,7 @@ from typing import Any
 
 from core.graph import Graph, Node
 from core.op import Variant
-from core.plan.memory import Buffer, alive
+from core.plan.buffers import Buffer, alive
 
 TRAIN, EVALUATE, GENERATE = "train", "evaluate", "generate"
 Tensor = Buffer | None

@@ -39,7 +39,7 @@ class Fault:
 
 
 BACKWARD, LIVE, BUILDER = "core.plan.backward", "core.plan.live", "core.plan.builder"
-FUSE, MEMORY, PLACE = "core.plan.fuse", "core.plan.memory", "core.plan.place"
+FUSE, MEMORY, PLACE = "core.plan.fuse", "core.plan.buffers", "core.plan.place"
 LAYOUT, RECORD, STEPS = "core.plan.layout", "core.plan.record", "core.plan.steps"
 BOUND, ENGINE, DECODE = "core.engine.bound", "core.engine.engine", "core.engine.decode"
 
@@ -281,7 +281,12 @@ FAULTS = (
         "done[:, None] + np.arange",
         "done[:, None] + 1 + np.arange",
     ),
-    Fault("each plan has a cache of its own", DECODE, "self.plan(*key), self._states)", "self.plan(*key), {})"),
+    Fault(
+        "each plan has a cache of its own",
+        DECODE,
+        "self._bind(self.plan(*key), self._states)",
+        "self._bind(self.plan(*key), {})",
+    ),
     Fault(
         "the last token is fed at its row's start",
         DECODE,

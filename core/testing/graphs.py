@@ -132,7 +132,7 @@ def spoil(engine: Engine, parts: Sequence[Batch]) -> None:
     """Fill activations and gradients with NaN, so that what a plan forgets to write is seen."""
     for part in parts:
         engine.bound("train", (), engine._dims_of(part))
-    engine.arena[...] = 0xFF
+    engine.arena.fit(1)[...] = 0xFF
     engine.store.grads[...] = np.nan
 
 

@@ -44,7 +44,7 @@ def check_first(
 def table_of_choices(engine: Engine, plan: Plan, checks: Precheck) -> list[dict[str, Any]]:
     """The plan's choices, a row each, with what the op check said of them at the run's sizes."""
     rows, sizes = [], sizes_by_choice(checks.needs())
-    for row in engine.table(plan):
+    for row in engine.report(plan).table():
         variant = engine.registry.variant(row["op"], row["variant"])
         found = checks.verdicts.lookup(variant, checks.place, engine.precision)
         said = found.at(sizes.get((row["op"], row["variant"]), {})) if found else "unchecked"
@@ -56,7 +56,7 @@ def variants_record(
     config: RunConfig, registry: Registry, engine: Engine, plan: Plan, table: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """variants.json: the choices on which the run's bits depend, and the sources and versions of what was chosen."""
-    choices = engine.choices(plan)
+    choices = engine.report(plan).choices()
     others = (registry.optimizer(config.optimizer.name), registry.schedule(config.schedule.name))
     return {
         "device": engine.device.describe(),
@@ -64,7 +64,7 @@ def variants_record(
         "tf32": config.train.tf32,
         "table": list(table),
         "nodes": {name: choice.variant.name for name, choice in choices.items()},
-        "tiles": engine.tiles(plan),
+        "tiles": engine.report(plan).tiles(),
         "made_with": made_with(registry, (c.variant for c in choices.values()), others, engine.device.depends()),
     }
 
@@ -74,7 +74,7 @@ def announce(parts: Parts, run: Run, table: Sequence[Mapping[str, Any]], display
     config, engine, data, micro = parts.config, parts.engine, parts.data, parts.micro
     graph = engine.graph
     sizes = ", ".join(f"{name} = {int(graph.dims[name]):,}" for name in SIZES)
-    memory = engine.memory(parts.plan)
+    memory = engine.report(parts.plan).memory()
     for note in config.notes:
         display.line(note)
     display.line(f"run: {run.path}, on {engine.device.describe()}, in {config.precision}")

@@ -77,7 +77,7 @@ class Precheck:
             return self._needs
         found: dict[str, Need] = {}
         for plan in self.plans():
-            self.engine.choices(plan)  # records nested launches
+            self.engine.report(plan).choices()  # records nested launches
             found |= {need.key: need for need in needs_of(plan, self.engine.chooser)}
         self._needs = list(found.values())
         return self._needs

@@ -78,7 +78,7 @@ def prepare(arguments: TrainArguments, display: Display, stack: ExitStack) -> Tr
     micro = micro_steps(config.train.tokens_per_step, B, T, where=config.where("train.tokens_per_step"))
     done = start.step if start else 0
     plan = engine.plan(TRAIN)
-    engine.check_fit(plan)
+    engine.report(plan).check_fit()
     estimate = check_estimate(config, engine, plan, micro, done, arguments.long)
     lr = learning_rate(config, registry)
     weights = find_weights(config, registry, engine) if start is None else None

@@ -150,7 +150,8 @@ def step(**settings):
     engine.initialize(1)
     rows = np.random.default_rng(0).integers(0, 24, (2, 2, 5)).astype(np.int32)  # micro-batches: the second one adds
     record = engine.step([{"tokens": r[:, :-1], "targets": r[:, 1:]} for r in rows], 1e-2)
-    return [record.loss, record.norm], {n: c.variant.name for n, c in engine.choices(engine.plan("train")).items()}
+    choices = engine.report(engine.plan("train")).choices()
+    return [record.loss, record.norm], {n: c.variant.name for n, c in choices.items()}
 
 other, chosen = step(device="cuda", ops={"matmul": "cublaslt"})
 plain, _ = step(device="cpu")
@@ -217,7 +218,7 @@ mlp = product(device)
 mlp.approx = "erf"
 dims = {"B": 2, "T": 4, "S": 4, "V": 21, "P": 64, "C": 16, "H": 2, "L": 1}
 engine = Engine(load_model("gpt2_124m", registry), registry, Settings(dims=dims, device="cuda"))
-choices = engine.choices(engine.plan("train")).values()
+choices = engine.report(engine.plan("train")).choices().values()
 out([ours.why_not(t), registry.variant("mlp_gelu", "cublaslt").why_not(mlp), [c.variant.name for c in choices]])
 """)
     assert len(unasked) > 5 and "cublaslt" not in unasked

@@ -291,7 +291,7 @@ class Peer:
         built, steps = self.engine(device="sim", precision=precision), 3
         losses = [built.step([self.batch], OPTIMIZER["lr"]).loss for _ in range(steps)]
         np.testing.assert_allclose(losses, self.golden["losses"][:steps], rtol=SIMULATED[precision])
-        assert nodes.items() <= {row["op"]: row["variant"] for row in built.table(built.plan("train"))}.items()
+        assert nodes.items() <= {row["op"]: row["variant"] for row in built.report(built.plan("train")).table()}.items()
 
     def decodes(self):
         """Through the cache, some tokens at a time, as the whole."""

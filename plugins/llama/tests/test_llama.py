@@ -63,7 +63,7 @@ def test_a_long_prompt_and_the_tokens_behind_it_share_a_cache(device):
     built = CASES["scaled"].engine(dims={"S": 80}, device=device)
     tokens = np.random.RandomState(0).randint(0, built.graph.dims["V"], (1, 67)).astype(np.int32)
     session = built.session(1, 67)
-    ops = [{row["op"] for row in built.table(session.plan(T))} for T in (64, 1)]
+    ops = [{row["op"] for row in built.report(session.plan(T)).table()} for T in (64, 1)]
     assert "rope" in ops[0] and "rope_attention" in ops[1] and not {"rope", "attention"} & ops[1]
     session.feed(tokens[:, :65])
     found = [session.feed(tokens[:, at : at + 1])[0] for at in (65, 66)]

@@ -1,0 +1,48 @@
+"""A batch against a graph: its sizes, and how many targets a mean over it divides by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from core.errors import DataError, did_you_mean
+from core.graph import TARGETS, Graph, ModelSource
+from core.op import Pattern
+
+Array = np.ndarray[Any, Any]
+Batch = Mapping[str, Array]  # graph input -> integers, or numbers where the input declares activations
+
+
+def input_dims_of(model: ModelSource) -> dict[str, Sequence[str]]:
+    """Graph input -> its dims by name, such as B and T, or arithmetic over them."""
+    return {n: Pattern.parse(text, f"inputs.{n}").tokens for n, text in model.document["inputs"].items()}
+
+
+def dims_of(batch: Batch, graph: Graph, input_dims: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """B and T as the batch has them, by the patterns of the graph's inputs.
+
+    Raises DataError for an input that the graph does not have, or sizes that contradict one another.
+    """
+    dims: dict[str, int] = {}
+    for name, array in batch.items():
+        if name not in graph.inputs:
+            raise DataError(f'{graph.name} has no input "{name}"{did_you_mean(name, graph.inputs)}')
+        tokens = input_dims[name]
+        if array.ndim != len(tokens):
+            raise DataError(f"input {name} has shape {array.shape}, expected ({', '.join(tokens)})")
+        for token, size in zip(tokens, array.shape, strict=True):
+            if not token.isidentifier():
+                continue  # arithmetic: checked against the shape that the other dims give
+            if dims.setdefault(token, size) != size:
+                raise DataError(f"input {name} has {token} = {size}, another one has {dims[token]}")
+    return dims
+
+
+def count_of(batch: Batch, graph: Graph) -> int:
+    """The targets >= 0; for a model without targets, the elements of its largest loss term."""
+    if TARGETS in batch:
+        return int((batch[TARGETS] >= 0).sum())
+    return max((math.prod(graph.values[term].shape) for term in graph.loss), default=1)

@@ -1,0 +1,83 @@
+"""How a model is run, and what a training step reports."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from core.op import Variant
+from core.plan import Chooser, Kept
+from core.registry import Registry
+
+NO_LIMITS = (math.inf, math.inf)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is to be run: device, precision, chosen variants, fusion, what trains and how.
+
+    ops, generate: op -> variant. nodes: glob -> variant. recorded, configs: node -> variant, and its tiles, of the run
+    that is resumed. tuned, shipped: what `core tune` found and what comes with the ops, `core.plan.tuning_key` ->
+    variant and tiles. tf32: f32 may be multiplied as TF32.
+    failed(variant): what the op check found wrong with it where this runs, or None. resumes: whether a recorded choice
+    that failed is an error; else another one takes its place.
+    fusion: fused op -> False or its attrs. optimizer: name; options: its options, and "clip".
+    dims: overrides of the model's dims. alias, in_place: False only in tests. capture: replay recorded launches as
+    CUDA graphs, where the device has them; the same bits either way.
+    """
+
+    device: str = "cpu"
+    precision: str = "f32"
+    dims: Mapping[str, Any] = field(default_factory=dict)
+    ops: Mapping[str, str] = field(default_factory=dict)
+    generate: Mapping[str, str] = field(default_factory=dict)
+    nodes: Mapping[str, str] = field(default_factory=dict)
+    recorded: Mapping[str, str] = field(default_factory=dict)
+    resumes: bool = True
+    configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    tuned: Mapping[str, Kept] = field(default_factory=dict)
+    shipped: Mapping[str, Kept] = field(default_factory=dict)
+    tf32: bool = False
+    fusion: Mapping[str, Any] = field(default_factory=dict)
+    recompute: Sequence[str] = ()
+    freeze: Sequence[str] = ()
+    optimizer: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 1337
+    failed: Callable[[Variant], str | None] = lambda variant: None
+    alias: bool = True
+    in_place: bool = True
+    capture: bool = True
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a training step reports. loss: the objective, a mean over targets >= 0. ok: False if nothing was updated:
+    loss or norm was above its limit or, if `halted`, one of lr, loss and norm not finite. step: the updates so far."""
+
+    loss: float
+    norm: float
+    ok: bool
+    step: int
+    halted: bool
+
+
+def chooser_of(settings: Settings, registry: Registry, device: Any) -> Chooser:
+    """Chooses variants for that device under these settings."""
+    return Chooser(
+        registry,
+        device.runs,
+        settings.precision,
+        settings.ops,
+        settings.nodes,
+        settings.generate,
+        {node: Kept(name, settings.configs.get(node)) for node, name in settings.recorded.items()},
+        settings.tuned,
+        settings.shipped,
+        settings.tf32,
+        device.can_run,
+        settings.failed,
+        settings.resumes,
+    )
