@@ -206,8 +206,9 @@ def test_every_verb_and_option_on_any_page_exists() -> None:
         count += 1
         command: click.Command | None = cli.core.get_command(click.Context(cli.core), words[0])
         if isinstance(command, click.Group) and len(words) > 1:
-            command = command.commands.get(words[1])
-        options = {o for p in command.params for o in p.opts + p.secondary_opts} if command else set()
+            command = command.get_command(click.Context(command), words[1])
+        params = command.get_params(click.Context(command)) if command else []
+        options = {o for p in params for o in p.opts + p.secondary_opts}
         given = {w.partition("=")[0] for w in words if w.startswith("-")}
         if command is None or given - options - {"-h", "--help"}:
             unknown.append(f"{page}: core {' '.join(words)}")

@@ -437,7 +437,7 @@ def test_ids_of_another_tokenizer_are_neither_scored_nor_trained(imported, capsy
     questions[:3] = 20240522, 1, 1
     example = [65535, 32, 0, 2, 4, 1, 5, 1, 6, 1, 7, 1, 8, 2, 9, 10]
     (imported / "hs.bin").write_bytes(questions.tobytes() + np.array(example, "<u2").tobytes())
-    assert "GPT-2's tokenizer" in ran(capsys, "eval", "hf", "--hellaswag", "hs.bin", "--device", "cpu", code=6).err
+    assert "gpt2's tokenizer" in ran(capsys, "eval", "hf", "--hellaswag", "hs.bin", "--device", "cpu", code=6).err
     assert "holds the ids of gpt2" in ran(capsys, "eval", "hf", "--data", shard, "--device", "cpu", code=6).err
     config = config_for(imported, train="gpt2.bin")
     assert "holds the ids of gpt2" in ran(capsys, "train", config, "--device", "cpu", code=6).err

@@ -33,7 +33,11 @@ class EvalCommand(click.Command):
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        known = ctx.meta[REGISTRY].evaluations.values() if REGISTRY in ctx.meta else ()
+        from core.loader import load_registry
+
+        if REGISTRY not in ctx.meta:  # asked for its options without a line
+            ctx.meta[REGISTRY] = load_registry(strict=False)
+        known = ctx.meta[REGISTRY].evaluations.values()
         own = super().get_params(ctx)
         file = click.Path(path_type=Path)
         brought = [click.Option([f"--{e.name}", e.name], type=file, metavar="FILE", help=e.help) for e in known]
