@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -404,8 +405,13 @@ def test_variants_checked_at_the_same_time_are_reported_as_one_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CORELM_CACHE", str(tmp_path))
+    shown: list[str] = []
+    monkeypatch.setattr("core.train.display.Display.status", lambda self, text: shown.append(text))
     one, two = (run("gelu", "--device", "cpu", "--no-time", "--jobs", jobs).output for jobs in "12")
     assert one == two and "gelu.reference" in one.splitlines()[0] and "2 of 2 variants passed" in one
+    again = shown[shown.index("") + 1 :]
+    assert any(text.startswith("checking gelu.reference, 1 of 2: ") for text in again), "with two processes too"
+    assert any(re.search(r": \w[\w ]*, (f32|f64), x=", text) for text in again), again[:5]
     monkeypatch.setenv("CORELM_THREADS", "many")
     refused = run("gelu", "--device", "cpu", "--no-time").exception
     assert isinstance(refused, UsageError) and "CORELM_THREADS is 'many'" in str(refused)

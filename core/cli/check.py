@@ -18,7 +18,7 @@ from core.op import Op, Variant
 from core.registry import Registry
 from core.testing.check import RUNNERS, Report, VariantReport, check_variant, find, measure, runs_on
 from core.testing.checks import MEANING
-from core.testing.processes import processes, registry_of
+from core.testing.processes import in_order, registry_of, say
 from core.testing.records import verdicts_of
 from core.threads import cores
 from core.train.display import Display
@@ -182,16 +182,15 @@ def checked(
     if jobs == 1:
         yield from (how.check(op, variant, registry, tell) for op, variant in asked)
         return
-    with processes(jobs) as pool:
-        names = [f"{op.name}.{variant.name}" for op, variant in asked]
-        yield from pool.map(partial(_checked, plugins, how), names)
+    names = [f"{op.name}.{variant.name}" for op, variant in asked]
+    yield from in_order(jobs, partial(_checked, plugins, how), names, tell)
 
 
 def _checked(plugins: tuple[str, ...], how: How, name: str) -> VariantReport:
     """In a process of its own."""
     registry = registry_of(plugins)
     ((op, variant),) = find(name, registry, how.device)
-    return how.check(op, variant, registry)
+    return how.check(op, variant, registry, partial(say, name))
 
 
 @cache

@@ -5,11 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import lru_cache
+from multiprocessing.queues import SimpleQueue
+from typing import Any
 
 from core.errors import DeviceError
 from core.loader import load_registry
@@ -17,11 +19,18 @@ from core.pool import use
 from core.registry import Registry
 from core.threads import THREADS, cores
 
+Words = SimpleQueue[tuple[str, str]]
+POLL = 0.2  # seconds between two looks at what the processes say
+SPAWN = multiprocessing.get_context("spawn")
+
 
 @contextmanager
-def processes(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool that shares out the cores. What ends the block early, Ctrl-C too, ends its processes at once."""
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (max(1, cores() // workers),))
+def processes(workers: int, words: Words | None = None) -> Iterator[ProcessPoolExecutor]:
+    """A pool that shares out the cores. What ends the block early, Ctrl-C too, ends its processes at once.
+
+    words: where `say` puts what a process is doing.
+    """
+    pool = ProcessPoolExecutor(workers, SPAWN, _begin, (max(1, cores() // workers), words))
     try:
         yield pool
     except BrokenProcessPool:
@@ -35,7 +44,36 @@ def processes(workers: int) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _begin(threads: int) -> None:
+def in_order(
+    workers: int, function: Callable[[str], Any], names: Sequence[str], tell: Callable[[str], None]
+) -> Iterator[Any]:
+    """The results for all names in their order. `tell` gets what is being done for the next one, then for others."""
+    words: Words = SPAWN.SimpleQueue()
+    with processes(workers, words) as pool:
+        results = {name: pool.submit(function, name) for name in names}
+        doing: dict[str, str] = {}
+        for name, result in results.items():
+            while not result.done():
+                wait([result], POLL)
+                while not words.empty():
+                    doing |= [words.get()]
+                others = [f"{n}: {text}" for n, text in doing.items() if n != name and not results[n].done()]
+                tell("; ".join([doing.get(name, "waiting"), *others]))
+            yield result.result()
+
+
+def say(name: str, text: str) -> None:
+    """Put what is being done for a name where the process that waits for it looks."""
+    if WORDS is not None:
+        WORDS.put((name, text))
+
+
+WORDS: Words | None = None  # of the process at hand
+
+
+def _begin(threads: int, words: Words | None) -> None:
+    global WORDS
+    WORDS = words
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked
     os.environ[THREADS] = str(threads)
     use(threads)  # the pool was made on import, for all cores
