@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from core.registry import Registry
 from core.testing import check
 from core.testing.check import VariantReport, check_variant, reference_of, trials_of
 from core.testing.runner import CpuRunner
+from core.testing.sizes import Task, check_sizes
 from core.verdicts import largest, sizes_of
 
 REAL = load_registry()
@@ -191,3 +192,92 @@ def test_every_tile_candidate_of_ours_is_held_beyond_itself_in_each_dim_that_is_
     for name, found in several.items():
         for config, sizes in found.items():
             assert all(sizes[dim] > tile for dim, tile in SWEPT[name].items()), f"{name} {config}: {sizes}"
+
+
+# --- kernels that are wrong only somewhere ---------------------------------------------------------------------------
+
+
+def twisted(op: str, forward: Any = None, backward: Any = None) -> Variant:
+    """A variant as the op's reference is, with something done to what each direction leaves."""
+    base = type(REAL.variant(op, "reference"))
+
+    def both(self: Any, t: Any) -> None:
+        base.forward(self, t)
+        if forward is not None:
+            forward(t)
+
+    def back(self: Any, t: Any) -> None:
+        base.backward(self, t)
+        if backward is not None and t.dx is not None:
+            backward(t)
+
+    methods = {"forward": both, **({"backward": back} if backward is not None else {})}
+    return type("Twisted", (base,), {**methods, "name": "twisted", "dtypes": ("f32",), "tf32": False})()  # type: ignore[no-any-return]
+
+
+def off(where: Callable[[Any], Any], tensor: str = "y") -> Callable[[Any], None]:
+    """5 % more, and a little besides, in the elements of a tensor of t that `where` chooses."""
+
+    def change(t: Any) -> None:
+        held, chosen = getattr(t, tensor), where(t)
+        held[...] = np.where(np.broadcast_to(chosen, held.shape), held * np.float32(1.05) + np.float32(0.01), held)
+
+    return change
+
+
+def columns(t: Any, first: int) -> Any:
+    return np.arange(t.C) >= first
+
+
+def tied(t: Any) -> Any:
+    real = t.logits.reshape(-1, t.P)[:, : t.classes]
+    return ((real == real.max(-1, keepdims=True)).sum(-1) > 1).reshape(t.loss.shape)
+
+
+NORM = "layernorm"
+TWINS: dict[str, Variant] = {
+    "rows beyond 512": twisted(NORM, off(lambda t: t.rows > 512)),
+    "the last row alone": twisted(NORM, off(lambda t: np.arange(t.rows).reshape(*t.x.shape[:-1], 1) == t.rows - 1)),
+    "backward beyond 128 columns": twisted(NORM, backward=off(lambda t: columns(t, 128), "dx")),
+    "backward beyond 1,024 rows": twisted(NORM, backward=off(lambda t: t.rows > 1024, "dx")),
+    "columns beyond 1,024": twisted(NORM, off(lambda t: columns(t, 1024))),
+    "negative numbers": twisted(NORM, off(lambda t: t.x < 0)),
+    "far negative numbers": twisted(NORM, off(lambda t: t.x < -50)),
+    "an odd number of columns": twisted(NORM, off(lambda t: t.C % 2 == 1)),
+    "no multiple of 4": twisted(NORM, backward=off(lambda t: t.C % 4 != 0, "dx")),
+    "where it is added": twisted(NORM, backward=off(lambda t: t.add_dx, "dx")),
+    "where it is added to many rows": twisted(NORM, backward=off(lambda t: t.add_dx and t.rows > 512, "dx")),
+    "without a bias": twisted(NORM, off(lambda t: t.bias is None)),
+    "rows whose numbers are equal": twisted(NORM, off(lambda t: t.x.std(-1, keepdims=True) == 0)),
+    "ties": twisted("cross_entropy", off(tied, "loss")),
+    "classes beyond 4,096": twisted("cross_entropy", off(lambda t: t.classes > 4096, "loss")),
+    "ignored targets": twisted("cross_entropy", off(lambda t: t.targets < 0, "loss")),
+}
+
+
+@pytest.mark.parametrize("what", TWINS)
+def test_a_variant_that_is_wrong_only_for_some_sizes_or_contents_fails(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "RUNNERS", {**check.RUNNERS, "cpu": Slow})
+    variant = TWINS[what]
+    report = check_variant(REAL.op(variant.op), variant, REAL, whole=False)
+    assert not report.passed and report.first.check != "schema"
+
+
+BEYOND: dict[str, tuple[Variant, tuple[int, ...]]] = {
+    "rows beyond 2,000": (twisted(NORM, off(lambda t: t.rows > 2000)), (4, 512, 16)),
+    "columns beyond 2,000": (twisted(NORM, backward=off(lambda t: columns(t, 2000), "dx")), (8, 2048)),
+    "many rows of many columns": (twisted(NORM, off(lambda t: t.rows > 512 and t.C > 512)), (1024, 520)),
+    "rows that are no multiple of 4, many": (twisted(NORM, off(lambda t: t.rows > 1031 and t.rows % 4)), (1043, 16)),
+}
+
+
+@pytest.mark.parametrize("what", BEYOND)
+def test_a_variant_that_is_right_at_all_examples_fails_at_the_sizes_that_it_is_trained_at(what: str) -> None:
+    variant, shape = BEYOND[what]
+    assert check_variant(REAL.op(NORM), variant, REAL, whole=False).passed
+    held = Registry()
+    held.ops[NORM], held.variants[NORM] = REAL.op(NORM), {**REAL.variants[NORM], "twisted": variant}
+    found = check_sizes(Task(NORM, "twisted", "f32", {"x": shape}), held, CpuRunner(held))
+    assert not found.passed and "relative error" in found.finding
