@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from core.testing.sizes import Task, check_sizes
 from core.verdicts import largest, sizes_of
 
 REAL = load_registry()
+ROOT = Path(__file__).parent.parent
 
 
 def checked(op: Op, *variants: Variant, **how: Any) -> VariantReport:
@@ -192,6 +195,10 @@ def test_every_tile_candidate_of_ours_is_held_beyond_itself_in_each_dim_that_is_
     for name, found in several.items():
         for config, sizes in found.items():
             assert all(sizes[dim] > tile for dim, tile in SWEPT[name].items()), f"{name} {config}: {sizes}"
+    for path in (p for folder in ("ops", "plugins") for p in (ROOT / folder).rglob("tuned.toml")):
+        for choice in tomllib.loads(path.read_text("utf-8"))["choice"]:
+            name = f"{choice['what'].split()[0]}.{choice['variant']}"
+            assert not choice.get("config") or str(choice["config"]) in several[name], choice
 
 
 # --- kernels that are wrong only somewhere ---------------------------------------------------------------------------

@@ -291,7 +291,7 @@ def check_variant(
         fed = decoded_trials(op, variant, registry, runner=runner, cases=cases, reference=truth, but=trials)
         every = [t for t in (*trials, *fed) if not dtypes or t.dtype in dtypes]
         report.sizes = {d: largest(sizes_of(op, t.dims) for t in every if t.dtype == d) for d in variant.dtypes}
-        check_schema(log, variant, trials, list(report.skipped.values()))
+        check_schema(log, variant, every, list(report.skipped.values()))
         report.waiting = run_checks(log, every, whole, tell)
         log.case, log.dtype = "all", "all"
         if not report.waiting and not quick:

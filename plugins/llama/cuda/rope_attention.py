@@ -19,6 +19,7 @@ class RopeAttentionDecode(Variant):
     examples = [
         {"qkv": (1, 40, 4 * 16), "heads": 2, "kv_heads": 1},  # two tiles of keys, on 16 bytes
         {"qkv": (1, 2, 3 * 80), "heads": 1},  # more columns than lanes
+        {"qkv": (2, 140, 4 * 16), "heads": 2, "kv_heads": 1},  # fed in pieces: more keys than a turn of all warps
     ]
 
     def why_not(self, t):
