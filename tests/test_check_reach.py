@@ -130,6 +130,19 @@ def test_a_kernel_for_few_tokens_is_held_to_caches_that_they_fill_in_pieces(wron
     assert not wrong or "behind [130] at once" in report.first.message
 
 
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_session_of_generation_has_its_decoding_checked_at_its_own_length(wrong: bool) -> None:
+    few = Few()
+    few.wrong = wrong
+    held = Registry()
+    held.ops["attention"] = REAL.op("attention")
+    held.variants["attention"] = {**REAL.variants["attention"], "few": few}
+    task = Task("attention", "few", "f32", {"qkv": (1, 150, 24), "heads": 1}, decode=True)
+    found = check_sizes(task, held, CpuRunner(held))
+    assert found.passed is not wrong and found.finding.startswith("decode: y (") is wrong
+    assert wrong or found.sizes["S"] >= 150
+
+
 # --- every tile at large sizes ---------------------------------------------------------------------------------------
 
 

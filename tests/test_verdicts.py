@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from core.testing.devices import SimRunner
 from core.testing.records import verdicts_of
 from core.testing.runner import Call, CpuRunner, Outcome
 from core.testing.shapes import as_shape, example_of
-from core.testing.sizes import Task, check_sizes, estimate, steps_of
+from core.testing.sizes import Found, Task, check_sizes, estimate, steps_of
 from core.verdicts import Verdict, Verdicts, c_code, key_of, python_code, sizes_of, sources_of
 
 REAL = load_registry()
@@ -147,6 +149,45 @@ def test_a_check_stops_climbing_when_its_time_is_over_and_keeps_what_it_reached(
     assert found.passed and found.left == "the time was over" and found.sizes == {"rows": 2, "C": 256}
     assert len(reached) == 1 and reached[0].sizes == found.sizes
     assert estimate(REAL.op("matmul"), {"x": (64, 768), "features": 50304}, "cpu") > 10
+
+
+def test_what_was_not_finished_is_continued_where_it_stopped() -> None:
+    task = Task("layernorm", "reference", "f32", {"x": (4096, 16)}, seconds=0.0)
+    doing: list[str] = []
+    first = check_sizes(task, REAL, CpuRunner(REAL), tell=doing.append)
+    assert (first.done, first.left, doing) == (1, sizes.OVER, ["at x=2,16"])
+    rest = check_sizes(replace(task, seconds=60.0, done=first.done), REAL, CpuRunner(REAL), tell=doing.append)
+    assert doing[1:] == ["at x=16,16", "at x=128,16", "at x=1024,16", "at x=4096,16"] and rest.done == 5
+    both = first.with_more(rest)
+    assert both.passed and not both.left and both.sizes == {"rows": 4096, "C": 16}
+
+
+def test_all_come_once_and_those_without_enough_time_as_long_as_they_get_anywhere() -> None:
+    found: dict[int, Found] = {}
+    turns = []
+    for numbers in sizes.rounds(3, found):
+        turns.append(numbers)
+        for n in numbers:
+            done = len(turns) if n < 2 else 0
+            found[n] = Found(left=sizes.OVER if n == 2 or len(turns) < 2 + n else "", done=done)
+    assert turns == [[0, 1, 2], [0, 1, 2], [1]]
+
+
+def test_the_time_of_a_first_step_says_little_of_the_next() -> None:
+    """Kernels are compiled in it: a step of a million times the work is not a million times as long."""
+    pace = sizes.Pace("sim")
+    pace.saw(1e3, 5.0)
+    assert pace.seconds(1e6) < 5
+    pace.saw(1e6, 4.0)
+    assert 15 < pace.seconds(1e7) < 40
+
+
+@pytest.mark.parametrize("attrs", [{}, {"kv_heads": 0, "causal": True, "window": 0, "softcap": 0.0, "scale": 0.0}])
+def test_the_label_of_an_example_names_attributes_that_differ_from_the_ops_defaults(attrs: dict[str, Any]) -> None:
+    case = make_case(REAL.op("attention"), {"qkv": (1, 2, 24), "heads": 1, **attrs})
+    assert case.label == "qkv=(1, 2, 24), heads=1"
+    case = make_case(REAL.op("attention"), {"qkv": (1, 2, 24), "heads": 1, **attrs, "window": 3})
+    assert case.label == "qkv=(1, 2, 24), heads=1, window=3"
 
 
 def test_padding_and_tiles_of_the_model_are_those_of_the_check() -> None:

@@ -467,7 +467,7 @@ def rounds(count: int, found: Mapping[int, Found]) -> Iterator[list[int]]:
     yield list(range(count))
     before: dict[int, int] = {}
     while again := [n for n, f in found.items() if f.passed and f.left == OVER and f.done > before.get(n, -1)]:
-        before = {n: found[n].done for n in again}
+        before |= {n: found[n].done for n in again}
         yield sorted(again)
 
 
