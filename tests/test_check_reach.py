@@ -189,7 +189,7 @@ SWEPT = {
 def sizes_by_tile(op: Op, variant: Variant) -> dict[str, dict[str, int]]:
     """Each tile candidate of a variant -> the largest size of each dim that it is held to."""
     found: dict[str, dict[str, int]] = {}
-    for trial in trials_of(op, variant, REAL, dtypes=variant.dtypes[:1])[0]:
+    for trial in trials_of(op, variant, REAL)[0]:
         for config in trial.configs:
             told = str({k: v for k, v in config.items() if k != "chunk"})
             found[told] = largest([found.get(told, {}), sizes_of(op, trial.case.dims)])
