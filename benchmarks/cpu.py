@@ -1,6 +1,8 @@
-"""One GPT-2 124M training step on the cpu: ours, eager PyTorch's, and llm.c's, in alternating rounds of one run.
+"""One GPT-2 124M training step on the cpu: ours and others', in alternating rounds of one run.
 
-    python benchmarks/cpu.py                                   ours and PyTorch, if it is installed
+    python benchmarks/cpu.py                                   ours, PyTorch, torch.compile and JAX, if installed
+    python benchmarks/cpu.py --neighbours 1                    the same again beside a process that is busy
+    python benchmarks/cpu.py --quick --before ../old           two sizes, idle and beside a neighbour, in three minutes
     python benchmarks/cpu.py --llmc /tmp/llm.c/train_gpt2      llm.c's program too (README.md says how to build it)
     python benchmarks/cpu.py --peers ours --profile            where our step spends its time
 
@@ -24,6 +26,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from jax_gpt2 import train_step
 from torch_gpt2 import gpt2_logits
 from worker import THREADS, Worker, answer, machine, orders, usable_cores, version
 
@@ -165,7 +168,38 @@ class Torch:
         return loss.item()
 
 
-WORKERS = {"ours": Ours, "torch": Torch}
+class Compiled(Torch):
+    """The same under torch.compile; the optimizer is eager PyTorch's."""
+
+    def __init__(self, batch, seq, threads):
+        super().__init__(batch, seq, threads)
+        self.loss = self.torch.compile(self.loss)
+
+
+class Jax:
+    """The same model and optimizer in JAX, a step compiled whole by XLA."""
+
+    def __init__(self, batch, seq, threads):
+        if hasattr(os, "sched_setaffinity"):  # XLA takes a thread for each core that it may use
+            os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+        import jax
+
+        self.run = train_step(H, LR, BETAS, EPS, DECAY, CLIP)
+        self.p = {name: jax.numpy.asarray(draw(name)) for name in SHAPES}
+        self.m, self.v = ({name: jax.numpy.zeros_like(w) for name, w in self.p.items()} for _ in range(2))
+        tokens = draw_tokens(batch, seq).astype(np.int32)
+        self.k, self.tokens, self.targets = 0, tokens[:-1].reshape(batch, seq), tokens[1:].reshape(batch, seq)
+
+    def step(self):
+        self.k += 1
+        loss, self.p, self.m, self.v = self.run(self.p, self.m, self.v, float(self.k), self.tokens, self.targets)
+        self.p["wte.weight"].block_until_ready()
+        return float(loss)
+
+
+WORKERS = {"ours": Ours, "torch": Torch, "compile": Compiled, "jax": Jax}
+NEEDS = {"torch": "torch", "compile": "torch", "jax": "jax"}  # peer -> distribution
+QUICK = ((4, 64, 3), (2, 512, 1))  # batch, seq, steps a round
 
 
 def work(name, batch, seq, threads):
@@ -184,11 +218,12 @@ def work(name, batch, seq, threads):
 
 
 class Steps(Worker):
-    """Ours or PyTorch's."""
+    """A peer of WORKERS; "before" is ours of another checkout."""
 
     def __init__(self, name, args):
         sizes = ("--batch", args.batch, "--seq", args.seq, "--threads", args.threads)
-        super().__init__(__file__, name, *sizes, threads=args.threads)
+        script = args.before / "benchmarks" / "cpu.py" if name == "before" else __file__
+        super().__init__(script, "ours" if name == "before" else name, *sizes, threads=args.threads)
 
     def round(self, steps):
         return self.ask(steps=steps)
@@ -266,24 +301,50 @@ def write_llmc_files(folder, batch, seq):
 
 
 def measure(args):
-    """{peer: {"ms": [[per step] per round], "loss": of the first step, "memory"}}, and our profile if asked for."""
+    """({neighbours: {peer: {"ms": [[per step] per round], "loss": of the first step, "memory"}}}, our profile or None).
+
+    Rounds beside neighbours come after those without, by the same processes.
+    """
     runners, results = {}, {}
     try:
         for name in args.peers:
             runners[name] = LlmC(args) if name == "llmc" else Steps(name, args)
-        for number in range(args.rounds):
-            for name, runner in runners.items():
-                fresh = number == 0 or name == "llmc"  # the first step after a start allocates: it is not counted
-                answer = runner.round(args.steps + fresh)
-                found = results.setdefault(name, {"ms": [], "loss": answer["losses"][0], "memory": 0})
-                found["ms"].append(answer["ms"][fresh:])
-                found["memory"] = max(found["memory"], answer["memory"])
-                print(f"round {number + 1} {name:>5}: " + " ".join(f"{t:.0f}" for t in found["ms"][-1]) + " ms")
+        for neighbours in (0, args.neighbours) if args.neighbours else (0,):
+            results[neighbours] = found = {}
+            with busy(neighbours):
+                for number in range(args.rounds):
+                    for name, runner in runners.items():
+                        fresh = name == "llmc" or (
+                            number == 0 and neighbours == 0
+                        )  # a first step allocates: not counted
+                        answer = runner.round(args.steps + fresh)
+                        one = found.setdefault(name, {"ms": [], "loss": answer["losses"][0], "memory": 0})
+                        one["ms"].append(answer["ms"][fresh:])
+                        one["memory"] = max(one["memory"], answer["memory"])
+                        told = " ".join(f"{t:.0f}" for t in one["ms"][-1])
+                        print(f"{beside(neighbours)}round {number + 1} {name:>7}: {told} ms", flush=True)
         profile = runners["ours"].ask(profile=args.steps) if args.profile and "ours" in runners else None
     finally:
         for runner in runners.values():
             runner.close()
     return results, profile
+
+
+def beside(neighbours):
+    return f"beside {neighbours} busy process{'es' * (neighbours > 1)}, " if neighbours else ""
+
+
+@contextlib.contextmanager
+def busy(count):
+    """So many processes that compute without a pause."""
+    command = [sys.executable, "-c", "while True: sum(range(10_000))"]
+    processes = [subprocess.Popen(command) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def summary(results, args):
@@ -325,24 +386,57 @@ def print_profile(profile):
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", help="comma-separated: ours, torch, llmc (default: those that are there)")
+    parser.add_argument(
+        "--peers", help="comma-separated: ours, torch, compile, jax, before, llmc (default: those there)"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=4, help="steps a round, besides those that warm up")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--seq", type=int, default=64)
     parser.add_argument("--threads", type=int, default=usable_cores())
+    parser.add_argument("--neighbours", type=int, default=0, metavar="N", help="measure beside N busy processes too")
+    parser.add_argument("--quick", action="store_true", help="B=4, T=64 and B=2, T=512, 2 rounds, 1 neighbour")
+    parser.add_argument("--before", metavar="FOLDER", type=Path, help="another checkout of corelm, as a peer")
     parser.add_argument("--llmc", metavar="BINARY", help="llm.c's train_gpt2, built as README.md says")
     parser.add_argument("--llmc-dir", metavar="FOLDER", help="run it there, on that folder's files, not on ours")
     parser.add_argument("--profile", action="store_true", help="time each launch of our step, by op and direction")
     parser.add_argument("--json", metavar="FILE", type=Path)
     parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    there = ["ours", *["torch"] * bool(version("torch")), *["llmc"] * bool(args.llmc)]
-    args.peers = args.peers.split(",") if args.peers else there
-    for name in args.peers:
-        if name not in (*WORKERS, "llmc") or (name == "llmc" and not args.llmc):
-            parser.error(f"--peers {name}: expected ours, torch or llmc; llmc needs --llmc BINARY")
+    if args.quick:
+        args.rounds, args.neighbours = 2, args.neighbours or 1
+    if not args.worker:
+        args.peers = peers(args, parser)
     return args
+
+
+def peers(args, parser):
+    """The peers that were asked for, or those that are there; what is not installed is said."""
+    given = {"before": args.before, "llmc": args.llmc}
+    usual = ["ours", "torch"] if args.quick else list(WORKERS)
+    asked = args.peers.split(",") if args.peers else [*usual, *(name for name, there in given.items() if there)]
+    for name in asked:
+        if name not in (*WORKERS, *given) or (name in given and not given[name]):
+            parser.error(f"--peers {name}: expected {', '.join(WORKERS)}, before (with --before) or llmc (with --llmc)")
+    missing = [name for name in asked if name in NEEDS and version(NEEDS[name]) is None]
+    for name in missing:
+        print(f"{name} is left out: {NEEDS[name]} is not installed")
+    return [name for name in asked if name not in missing]
+
+
+def compare(args):
+    """Measure one size and print its tables; what --json keeps of it."""
+    print(f"\nGPT-2 124M, B={args.batch}, T={args.seq}, f32, AdamW")
+    results, profile = measure(args)
+    kept = {"batch": args.batch, "seq": args.seq, "profile": profile, "runs": []}
+    for neighbours, found in results.items():
+        rows = summary(found, args)
+        print(f"\n{beside(neighbours) or 'nothing else started, '}B={args.batch}, T={args.seq}:")
+        print_summary(rows)
+        kept["runs"].append({"neighbours": neighbours, "peers": rows, "rounds": found})
+    if profile:
+        print_profile(profile)
+    return kept
 
 
 def main():
@@ -350,17 +444,14 @@ def main():
     if args.worker:
         work(args.worker, args.batch, args.seq, args.threads)
         return
-    print(f"GPT-2 124M, B={args.batch}, T={args.seq}, f32, AdamW")
-    about = machine(args.threads, "numpy", "torch")
-    print(", ".join(f"{key} {value}" for key, value in about.items()))
-    results, profile = measure(args)
-    rows = summary(results, args)
-    print_summary(rows)
-    if profile:
-        print_profile(profile)
+    about = machine(args.threads, "numpy", "torch", "jax")
+    print(", ".join(f"{key} {value}" for key, value in about.items() if value is not None))
+    kept = []
+    for batch, seq, steps in QUICK if args.quick else [(args.batch, args.seq, args.steps)]:
+        args.batch, args.seq, args.steps = batch, seq, steps
+        kept.append(compare(args))
     if args.json:
-        told = {"machine": about, "batch": args.batch, "seq": args.seq, "peers": rows, "rounds": results}
-        args.json.write_text(json.dumps(told | {"profile": profile}, indent=2) + "\n")
+        args.json.write_text(json.dumps({"machine": about, "sizes": kept}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
