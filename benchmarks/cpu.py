@@ -199,7 +199,7 @@ class Jax:
 
 WORKERS = {"ours": Ours, "torch": Torch, "compile": Compiled, "jax": Jax}
 NEEDS = {"torch": "torch", "compile": "torch", "jax": "jax"}  # peer -> distribution
-QUICK = ((4, 64, 3), (2, 512, 1))  # batch, seq, steps a round
+QUICK = ((4, 64, 2), (2, 512, 1))  # batch, seq, steps a round
 
 
 def work(name, batch, seq, threads):
@@ -305,7 +305,7 @@ def measure(args):
 
     Rounds beside neighbours come after those without, by the same processes.
     """
-    runners, results = {}, {}
+    runners, results, first = {}, {}, {}
     try:
         for name in args.peers:
             runners[name] = LlmC(args) if name == "llmc" else Steps(name, args)
@@ -318,7 +318,8 @@ def measure(args):
                             number == 0 and neighbours == 0
                         )  # a first step allocates: not counted
                         answer = runner.round(args.steps + fresh)
-                        one = found.setdefault(name, {"ms": [], "loss": answer["losses"][0], "memory": 0})
+                        loss = first.setdefault(name, answer["losses"][0])
+                        one = found.setdefault(name, {"ms": [], "loss": loss, "memory": 0})
                         one["ms"].append(answer["ms"][fresh:])
                         one["memory"] = max(one["memory"], answer["memory"])
                         told = " ".join(f"{t:.0f}" for t in one["ms"][-1])
