@@ -42,6 +42,7 @@ muon_update = Op(
         {"param": (70, 1), "grad": (70, 1), "m": (70, 1)},
         {"param": (2, 1031), "grad": (2, 1031), "m": (2, 1031), "iterations": 2},  # beyond any tile
         {"param": (1031, 2), "grad": (1031, 2), "m": (1031, 2), "iterations": 2},
+        {"param": (3, 5), "grad": np.zeros((3, 5)), "m": np.zeros((3, 5))},  # no length to divide by
     ],
     doc="One Muon update of one matrix.",
 )
