@@ -1,6 +1,6 @@
 """Folders of this plugin's models give the loss, gradients and greedy tokens of transformers 5: golden/models.json.
 
-A golden entry is a published config of shrunk sizes. Weights are drawn by their names, as tests/published.py draws them.
+A golden entry is a published config of shrunk sizes. Weights are drawn by their names, as in tests/published.py.
 """
 
 import json
