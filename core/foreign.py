@@ -20,15 +20,15 @@ PASSES = (KeyboardInterrupt, signals.Ended)  # these are ours, or the person's, 
 
 @contextlib.contextmanager
 def contained(said: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Run the block, then restore the working directory and the signals. Its printed lines go to `said`, or to stderr,
-    so that a listing's stdout stays what it promises to be."""
+    """Run the block, then restore the working directory and the signals. What it prints on stdout and stderr goes to
+    `said`, line by line, or to stderr, so that a listing's stdout stays what it promises to be."""
     printed = _Lines(said) if said is not None else sys.stderr
     try:
         here = os.getcwd()
     except OSError:  # the folder is gone
         here = ""
     try:
-        with contextlib.redirect_stdout(printed):
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             yield
     finally:
         if isinstance(printed, _Lines):

@@ -11,6 +11,8 @@ import contextlib
 import io
 import os
 import re
+import select
+import stat
 import sys
 import threading
 import time
@@ -56,15 +58,44 @@ def guard() -> None:
             setattr(sys, f"__{name}__", guarded)
 
 
+_errors: Writer | None = None  # of stderr, once it did not take a line at once
+
+
 def say(text: str) -> None:
-    """A line on stderr. One that cannot be written (a full disk, no reader) is lost, and changes no exit code."""
-    with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
+    """A line on stderr, without waiting for a reader who does not read: `settle` does. One that cannot be written (a
+    full disk, no reader) is lost, and changes no exit code."""
+    global _errors
+    line = text + "\n"
+    if _errors is not None and _errors.writes_to(sys.stderr):
+        _errors.write(visible(line))
+    elif takes(sys.stderr, line):
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(line)
+            sys.stderr.flush()
+    else:
+        _errors = Writer(sys.stderr)
+        _errors.write(visible(line))
+
+
+def takes(stream: TextIO, text: str) -> bool:
+    """Whether the stream takes a text at once: a pipe or terminal that is ready takes PIPE_BUF bytes."""
+    try:
+        if os.name == "nt" or not _may_wait(os.fstat(stream.fileno()).st_mode):
+            return True
+        return len(text) * 4 <= select.PIPE_BUF and bool(select.select([], [stream], [], 0)[1])
+    except (OSError, ValueError, AttributeError):
+        return True  # no descriptor: the write says what is wrong with it
+
+
+def _may_wait(mode: int) -> bool:
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)
 
 
 def settle() -> None:
-    """At a command's end: nothing is left in a buffer that Python's own end would fail to write."""
+    """At a command's end: all lines are written, and nothing is left in a buffer that Python's own end would fail to
+    write."""
+    if _errors is not None and _errors.writes_to(sys.stderr):
+        _errors.finish()
     for name in ("stdout", "stderr"):
         try:
             getattr(sys, name).flush()
@@ -91,6 +122,9 @@ class Writer:
             self._descriptor = stream.fileno()
         except (OSError, ValueError):
             self._descriptor = -1
+
+    def writes_to(self, stream: TextIO) -> bool:
+        return self._stream is stream
 
     def write(self, text: str) -> None:
         """Queue `text`, which is written as it is: `visible` is the caller's."""

@@ -1,6 +1,7 @@
 """Send a signal to `core train` at many instants of its start, each in a process of its own, and judge how it ended.
 
     python tests/signal_sweep.py --every 2        # milliseconds between the instants; 600 processes or so
+    python tests/signal_sweep.py --every 2 --signal SIGHUP
     python tests/signal_sweep.py --random 40 --seed 1
 
 Each must end by 128 and the signal's number. The instants are counted from the entry point's first lines.
@@ -93,10 +94,12 @@ def ended(folder: Path, number: signal.Signals, seconds: float) -> str:
     return f"{number.name} after {seconds:.3f} s: exit code {code}\n{said[-600:]}"
 
 
-def sweep(folder: Path, instants: Sequence[float], seed: int = 0) -> list[str]:
-    """What went wrong, an entry a process."""
+def sweep(
+    folder: Path, instants: Sequence[float], seed: int = 0, signals: Sequence[signal.Signals] = SIGNALS
+) -> list[str]:
+    """What went wrong, an entry a process. Each gets one of the signals, drawn by the seed."""
     draw = random.Random(seed)
-    return [wrong for seconds in instants if (wrong := ended(folder, draw.choice(SIGNALS), seconds))]
+    return [wrong for seconds in instants if (wrong := ended(folder, draw.choice(signals), seconds))]
 
 
 def at_random(folder: Path, count: int, seed: int) -> list[float]:
@@ -110,6 +113,7 @@ def main() -> int:
     options.add_argument("--every", type=float, default=2.0, metavar="MS")
     options.add_argument("--random", type=int, default=0, metavar="N", help="N random instants instead")
     options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--signal", choices=[n.name for n in SIGNALS], help="this one at each instant; else drawn")
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -117,9 +121,10 @@ def main() -> int:
         if given.random:
             instants = at_random(folder, given.random, given.seed)
         else:
-            count = int(1.1 * time_of_start(folder) * 1e3 / given.every)
-            instants = [index * given.every / 1e3 for index in range(count)]
-        wrong = sweep(folder, instants, given.seed)
+            last = 1.1 * time_of_start(folder)
+            instants = [index * given.every / 1e3 for index in range(int(last * 1e3 / given.every))]
+            print(f"{len(instants)} instants, up to {last:.2f} s behind the entry point", flush=True)
+        wrong = sweep(folder, instants, given.seed, [signal.Signals[given.signal]] if given.signal else SIGNALS)
     count = len(instants)
     print("\n".join([*wrong, f"{count - len(wrong)} of {count} signals ended the run with the right code"]))
     return 1 if wrong else 0

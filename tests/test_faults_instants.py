@@ -85,10 +85,21 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
+NOISY = """
+import sys, warnings
+def core_step_end(run, step):
+    print("a line on stdout")
+    print("a line on stderr", file=sys.stderr)
+    warnings.warn(f"a warning of step {step}")
+"""
+
+
 @pytest.mark.parametrize("kind", ["pipe", "terminal"])
 def test_output_that_is_not_read_delays_neither_the_run_nor_a_signal(
     here: Path, unread: Callable[[str], Process], kind: str
 ) -> None:
+    (here / "noisy.py").write_text(NOISY)
+    (here / "small.toml").write_text((here / "small.toml").read_text() + 'plugins = { load = ["noisy.py"] }\n')
     process = unread(kind)
     wait_for(lambda: steps(here) > 5)
     process.send_signal(signal.SIGTERM)

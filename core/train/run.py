@@ -307,7 +307,7 @@ def environment() -> dict[str, Any]:
     """What a run's numbers may depend on: versions, platform, cores, and the checkout's commit where there is one."""
     packages = {}
     for name in PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
+        with contextlib.suppress(metadata.PackageNotFoundError, OSError):
             packages[name] = metadata.version(name)
     return {
         "corelm": core.__version__,
