@@ -26,6 +26,7 @@ from core.errors import CheckpointError
 from core.interop import files
 from core.outside import open_file, read_array, way_out
 
+CHANGED = "the file was changed or removed after it was opened, as a run does that still trains: try again"
 Array = np.ndarray[Any, Any]
 
 # safetensors name -> how the bytes lie. BF16 is read as 16-bit integers and widened.
@@ -169,7 +170,7 @@ class TensorFile(Mapping[str, Array]):
             array = read_array(self.path, DTYPES[kind], start, shape)
         except OSError as error:
             what = f'tensor "{name:.100}" cannot be read: {error.strerror or error}'
-            raise CheckpointError(f"{self.path}: {what}", hint="the file changed after it was opened") from None
+            raise CheckpointError(f"{self.path}: {what}", hint=CHANGED) from None
         if kind == "BF16":  # the upper half of an f32
             return (array.astype(np.uint32) << 16).view(np.float32)
         return array.astype(np.float32) if kind == "F16" else array.astype(array.dtype.newbyteorder("="), copy=False)
