@@ -28,7 +28,7 @@ import numpy as np
 import core
 from core.cache import cache_folder, read_json, write_atomically
 from core.discovery import BUILT_IN, SHIPPED
-from core.kernels.nvrtc import prelude_file, with_headers
+from core.kernels.sources import prelude_file, with_headers
 from core.op import Op, Variant
 from core.registry import REFERENCE, PluginRecord, Registry
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import core
 from core.cli import run as core_command
 from core.discovery import GIVEN
 from core.expr import pad
@@ -26,6 +28,7 @@ from core.testing.shapes import as_shape, example_of
 from core.testing.sizes import Found, Task, check_sizes, estimate, steps_of
 from core.verdicts import Verdict, Verdicts, c_code, key_of, python_code, sizes_of, sources_of
 
+CORE = Path(core.__file__).parent
 REAL = load_registry()
 PASSED = Verdict("sim", "", "f32", True, {"forward": 1e-7}, {"C": 70, "rows": 300})
 
@@ -499,4 +502,11 @@ def test_a_run_on_the_cpu_loads_neither_the_simulator_nor_the_op_check(here: Pat
     assert "done: 1 steps" in done.stdout
     loaded = done.stdout.splitlines()[-1].split()
     assert "core.train.loop" in loaded
-    assert not [name for name in loaded if name.startswith(("core.sim", "core.testing"))]
+    assert not [name for name in loaded if name.startswith(("core.sim", "core.testing", "core.kernels.nvrtc"))]
+    paths = [CORE.joinpath(*name.split(".")[1:]) for name in loaded if name.split(".")[0] == "core"]
+    files = [f for path in paths for f in (path.with_suffix(".py"), path / "__init__.py") if f.is_file()]
+    lines = sum(len(file.read_text("utf-8").splitlines()) for file in files)
+    said = re.search(r"at most ([\d,]+) lines of core/", (CORE.parent / "README.md").read_text("utf-8"))
+    assert said is not None
+    most = int(said[1].replace(",", ""))
+    assert most - 1500 < lines <= most, f"{lines:,} lines of core/ are imported; README says at most {most:,}"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from core.errors import BuildError
-from core.kernels.nvrtc import with_headers
+from core.kernels.sources import with_headers
 from core.op import Variant
 from core.registry import LAUNCHERS
 

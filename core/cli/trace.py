@@ -17,7 +17,7 @@ import click
 from core.cli.show import branches_option, emit_json, json_option, meanwhile, plugin_option
 from core.device.launch import LaunchRecord
 from core.errors import BuildError, UsageError
-from core.kernels.nvrtc import shown
+from core.kernels.sources import shown
 from core.loader import load_registry
 from core.op import Op, Variant
 from core.registry import Registry

@@ -14,10 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.cache import cache_folder, try_write
-from core.data.gpt2 import load_gpt2
-from core.data.huggingface import read_file
 from core.data.recorded import from_json, load_tokenizer
-from core.data.templates import EXTRA
 from core.data.tokenizer import FORMAT, Tokenizer, bytes_tokenizer, train_bpe
 from core.errors import DataError, UsageError, did_you_mean
 from core.outside import parse_json, read_whole
@@ -47,6 +44,8 @@ class Request:
 
 
 def _gpt2(path: Path | None, request: Request) -> Tokenizer:
+    from core.data.gpt2 import load_gpt2
+
     return load_gpt2(path, offline=request.offline)
 
 
@@ -87,6 +86,9 @@ def load_file(path: Path, kind: str = "bpe") -> Tokenizer:
         return load_tokenizer(path, kind)
     if not isinstance(document, dict) or "format" in document or "model" not in document:
         return load_tokenizer(path, kind)
+    from core.data.huggingface import read_file
+    from core.data.templates import EXTRA
+
     found = read_file(path)
     if found is None:
         raise DataError(f"{path} needs the library tokenizers", hint=EXTRA)

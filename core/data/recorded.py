@@ -6,16 +6,29 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from core.data import library, scored
 from core.data.tokenizer import FORMAT, LIBRARY_FORMAT, SCORED_FORMAT, Tokenizer, read_merges, read_ranks
 from core.errors import DataError
 from core.outside import parse_json, read_whole, reads
 
-# format -> (the recorded JSON, its place for messages) -> the tokenizer; DataError where it is damaged
+
+def _library(value: Mapping[str, Any], where: str) -> Tokenizer:
+    from core.data import library
+
+    return library.from_json(value, where)
+
+
+def _scored(value: Mapping[str, Any], where: str) -> Tokenizer:
+    from core.data import scored
+
+    return scored.from_json(value, where)
+
+
+# format -> (the recorded JSON, its place for messages) -> the tokenizer; DataError where it is damaged. A run loads the
+# module of the kind that it has.
 FORMATS: dict[str, Callable[[Mapping[str, Any], str], Tokenizer]] = {
     FORMAT: Tokenizer.from_value,
-    LIBRARY_FORMAT: library.from_json,
-    SCORED_FORMAT: scored.from_json,
+    LIBRARY_FORMAT: _library,
+    SCORED_FORMAT: _scored,
 }
 
 

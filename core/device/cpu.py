@@ -98,6 +98,7 @@ class CpuDevice:
     name = "cpu"
     runs = "cpu"  # the `device` of the variants that run here
     precisions = ("f32", "f64")
+    real_time = True
 
     def describe(self) -> str:
         return f"cpu, {pool().workers} cores"

@@ -88,6 +88,7 @@ class CudaDevice(KernelDevice):
     """Memory, primitives and replay of one GPU. `ordinal` counts the GPUs that the process can see."""
 
     name = "cuda"
+    real_time = True
 
     def __init__(self, ordinal: int = 0) -> None:
         self.driver = Driver()

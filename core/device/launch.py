@@ -20,7 +20,8 @@ from core.device.nested import Pick
 from core.errors import BuildError
 from core.kernels.arguments import Argument, as_arguments, check_signature, signatures, source_text
 from core.kernels.chips import MAX_BLOCK, MAX_GRID, MAX_THREADS, MOST_SHARED, PORTABLE_CLUSTER, Chip
-from core.kernels.nvrtc import Kernel, shown
+from core.kernels.nvrtc import Kernel
+from core.kernels.sources import shown
 from core.kernels.tensors import DeviceTensor, TensorMap, tensor_map
 from core.op import Tensors, Variant
 

@@ -21,6 +21,7 @@ class KernelDevice:
     """Recording, for devices whose variants launch kernels. `model`: a chip's name, where there is a chip."""
 
     runs = "cuda"  # the `device` of the variants that run here
+    real_time = False  # whether seconds here are those of a chip
     arch: str
 
     def describe(self) -> str:

@@ -1,18 +1,39 @@
 """Text from a model: sampling from logits, the loop over a cached decode session, growing texts, conversations."""
 
-from core.generate.chat import Answer, Chat, Form, plain_form
-from core.generate.sample import Sampling, generate, generate_steps, prompt_ids, sample_logits
-from core.generate.text import Continuation
+from __future__ import annotations
 
-__all__ = [
-    "Answer",
-    "Chat",
-    "Continuation",
-    "Form",
-    "Sampling",
-    "generate",
-    "generate_steps",
-    "plain_form",
-    "prompt_ids",
-    "sample_logits",
-]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+PUBLIC = {
+    "Answer": "core.generate.chat",
+    "Chat": "core.generate.chat",
+    "Continuation": "core.generate.text",
+    "Form": "core.generate.chat",
+    "Sampling": "core.generate.sample",
+    "generate": "core.generate.sample",
+    "generate_steps": "core.generate.sample",
+    "plain_form": "core.generate.chat",
+    "prompt_ids": "core.generate.sample",
+    "sample_logits": "core.generate.sample",
+}
+
+if TYPE_CHECKING:
+    from core.generate.chat import Answer as Answer
+    from core.generate.chat import Chat as Chat
+    from core.generate.chat import Form as Form
+    from core.generate.chat import plain_form as plain_form
+    from core.generate.sample import Sampling as Sampling
+    from core.generate.sample import generate as generate
+    from core.generate.sample import generate_steps as generate_steps
+    from core.generate.sample import prompt_ids as prompt_ids
+    from core.generate.sample import sample_logits as sample_logits
+    from core.generate.text import Continuation as Continuation
+
+__all__ = [*PUBLIC]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in PUBLIC:
+        return getattr(import_module(PUBLIC[name]), name)
+    raise AttributeError(f"module 'core.generate' has no attribute {name!r}")

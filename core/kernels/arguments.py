@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from core.errors import BuildError
-from core.kernels.nvrtc import Kernel, shown
+from core.kernels.nvrtc import Kernel
+from core.kernels.sources import shown
 from core.kernels.tensors import DeviceTensor, TensorMap
 from core.scalars import Misfit
 

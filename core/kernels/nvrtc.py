@@ -25,13 +25,13 @@ from core import signals
 from core.cache import cache_folder, try_write
 from core.errors import BuildError, DeviceError, did_you_mean
 from core.kernels.chips import chips_of, parse_arch
+from core.kernels.sources import headers_of, marked, prelude_file, read_source, shown
 from core.threads import cores
 
 SIMULATED = "compute_90a"  # the PTX that the simulator runs: all that Hopper has
 
 OPTIONS = ("--std=c++20", "--generate-line-info", "--ptxas-options=-v", "--no-cache")
 FORMAT = 1  # of a cache entry
-PRELUDE = "prelude.cuh"
 
 # ptxas says these in a warning; each means that the code does not do what its author wrote
 FAULTS = (
@@ -145,53 +145,7 @@ def preamble(dtype: str = "f32") -> str:
 
 def _preamble() -> str:
     path = prelude_file()
-    return f"#ifndef ELEM_BF16\n#define ELEM_BF16 0\n#endif\n{_marked(path, _read(path))}{ELEM}"
-
-
-def prelude_file() -> Path:
-    """The header in front of every kernel's file, beside this module."""
-    return Path(__file__).with_name(PRELUDE)
-
-
-def _marked(path: Path, text: str) -> str:
-    """`text` whose errors and line tables name `path`."""
-    return f'#line 1 "{path.as_posix()}"\n{text}\n'
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BuildError(f"{shown(path)}: cannot be read: {error}") from None
-
-
-INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"', re.MULTILINE)
-
-
-def _headers(text: str, folder: Path, known: dict[str, str]) -> dict[str, str]:
-    """name as written -> text of every file that `#include "..."` reaches; one that is absent is NVRTC's to report."""
-    for name in INCLUDE.findall(text):
-        path = folder / name
-        if name not in known and path.is_file():
-            found = _read(path)
-            known[name] = _marked(path, found)
-            _headers(found, path.parent, known)
-    return known
-
-
-def with_headers(source: Path) -> list[Path]:
-    """A source and every file that its `#include "..."` reach, those included first."""
-    found: dict[Path, None] = {}
-    if source.is_file():
-        for name in INCLUDE.findall(_read(source)):
-            found |= dict.fromkeys(with_headers(source.parent / name))
-        found[source] = None
-    return list(found)
-
-
-def whole_text(source: Path) -> str:
-    """A source behind the files that it includes, as one text without an `#include "..."`."""
-    return "\n".join(INCLUDE.sub("", _read(path)) for path in with_headers(source))
+    return f"#ifndef ELEM_BF16\n#define ELEM_BF16 0\n#endif\n{marked(path, read_source(path))}{ELEM}"
 
 
 @dataclass(frozen=True)
@@ -211,11 +165,11 @@ class Unit:
 
 
 def _unit(kernel: Kernel, arch: str) -> Unit:
-    text = _read(kernel.source) if kernel.text is None else kernel.text
-    headers = _headers(text, kernel.source.parent, {})
+    text = read_source(kernel.source) if kernel.text is None else kernel.text
+    headers = headers_of(text, kernel.source.parent, {})
     defines = (f"-D{name}={_macro(value)}" for name, value in sorted(kernel.defines))
     name = kernel.source.as_posix()
-    whole = f"{_preamble()}{_marked(kernel.source, text)}"
+    whole = f"{_preamble()}{marked(kernel.source, text)}"
     return Unit(name, whole, tuple(sorted(headers.items())), (*OPTIONS, *defines), arch)
 
 
@@ -346,14 +300,6 @@ def _compile_error(unit: Unit, kernel: Kernel, status: str, log: str) -> BuildEr
 
 def _shortened(line: str) -> str:
     return line.replace(f"{Path.cwd().as_posix()}/", "")
-
-
-def shown(path: Path) -> str:
-    """A path as people like to read it: relative where it lies below the current directory."""
-    try:
-        return path.relative_to(Path.cwd()).as_posix()
-    except ValueError:
-        return str(path)
 
 
 TOO_MUCH_SHARED = re.compile(r"too much shared data \((0x[0-9a-f]+) bytes, (0x[0-9a-f]+) max\)")

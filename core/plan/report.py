@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from core.device.launch import CallRecord, LaunchRecord
 from core.dtypes import itemsize, resolve
 from core.graph import Graph
 from core.plan.choose import Chooser, specs
@@ -106,6 +105,8 @@ class PlanReport:
         device, steps, _ = self._recorded
         if device is self.device:
             return 0, self.plan.traffic
+        from core.device.launch import CallRecord, LaunchRecord  # of devices with kernels
+
         count = traffic = 0
         for recorded in steps:
             t = recorded.t

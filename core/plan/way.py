@@ -16,7 +16,7 @@ from core.device.launch import CallRecord, LaunchRecord
 from core.errors import UsageError, did_you_mean
 from core.graph import Graph, Node
 from core.kernels.arguments import signature, source_text
-from core.kernels.nvrtc import shown
+from core.kernels.sources import shown
 from core.kernels.tensors import DeviceTensor, TensorMap
 from core.op import Tensors, Variant
 from core.plan.choose import Chooser

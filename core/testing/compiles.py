@@ -14,7 +14,8 @@ from core.device.launch import LaunchRecord, sources_of
 from core.device.planned import PlannedDevice, threads_of
 from core.errors import BuildError
 from core.kernels.chips import chip_of, launch_problems
-from core.kernels.nvrtc import Kernel, Resources, architectures_of, compile_all, shown
+from core.kernels.nvrtc import Kernel, Resources, architectures_of, compile_all
+from core.kernels.sources import shown
 from core.op import Variant
 from core.testing.decode import first_tokens
 from core.testing.devices import DeviceRunner

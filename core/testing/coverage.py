@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from core.device.launch import LaunchRecord
-from core.kernels.nvrtc import prelude_file, with_headers
+from core.kernels.sources import prelude_file, with_headers
 from core.op import Variant
 from core.registry import shorten
 from core.sim.launching.launch_report import Report

@@ -18,7 +18,8 @@ from typing import Any
 from core.device.launch import LaunchRecord, sources_of
 from core.device.simulated import SimDevice
 from core.errors import BuildError
-from core.kernels.nvrtc import Kernel, compile_ptx, whole_text
+from core.kernels.nvrtc import Kernel, compile_ptx
+from core.kernels.sources import whole_text
 from core.op import Op, Tensors, Variant
 from core.registry import Registry
 from core.sim.faults import PtxError

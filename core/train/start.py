@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tomli
 
@@ -14,12 +14,14 @@ from core.engine import Engine
 from core.errors import BuildError, CheckpointError, UsageError
 from core.interop import checkpoint, pointers
 from core.interop.checkpoint import Checkpoint
-from core.interop.weights import Start, open_weights
 from core.registry import Registry
 from core.train.changes import differences, flat
 from core.train.display import Display
 from core.train.run import Run, occupied
 from core.train.wiring import SIZES
+
+if TYPE_CHECKING:
+    from core.interop.weights import Start
 
 
 def find_start(origin: Path | None, resume: bool, run: Run, display: Display) -> Checkpoint | None:
@@ -122,6 +124,8 @@ def find_weights(config: RunConfig, registry: Registry, engine: Engine) -> Start
     if not config.weights:
         return None
     with of_weights(config):
+        from core.interop.weights import open_weights  # with every format of weights
+
         return open_weights(config.weights, engine.graph, registry)
 
 

@@ -19,13 +19,11 @@ import tomli_w
 
 import core
 from core.cache import cache_folder, read_json, write_atomically
-from core.device.planned import PlannedDevice
 from core.engine import Engine
 from core.errors import BuildError, DeviceError
 from core.outside import read_whole
 from core.plan import TRAIN, Kept, tuning_key
 from core.plan.choose import specs
-from core.train.bench import random_batch
 from core.verdicts import place_of
 
 FILE, FORMAT = "tuned.json", 1
@@ -46,7 +44,7 @@ class Timed:
 
 def chip_of(device: Any) -> str:
     """What the winners are kept for: the GPU by its name and architecture, or the cpu with its cores."""
-    if device.name == "sim":
+    if not device.real_time:
         raise DeviceError("the simulator's time says nothing of a GPU's", hint="tune where the run will be")
     return place_of(device) if device.name == "cuda" else str(device.describe())
 
@@ -81,6 +79,8 @@ def tune(make: Callable[[Mapping[str, Kept]], Engine], progress: Callable[[str],
 
 def _seconds(engine: Engine) -> dict[str, tuple[float, int]]:
     """key -> (seconds a micro-step, nodes)."""
+    from core.train.bench import random_batch  # a run only reads what was tuned
+
     batch = random_batch(engine, 0)
     engine.timed(batch)  # compiles, and touches the memory
     rounds = [engine.timed(batch)[0] for _ in range(ROUNDS)]
@@ -104,7 +104,7 @@ def tuned_path() -> Path:
 
 def load_tuned(device: Any) -> dict[str, Kept]:
     """What `core tune` found for this chip; nothing where it never ran."""
-    if device.name == "sim" or isinstance(device, PlannedDevice):
+    if not device.real_time:
         return {}
     held = read_json(tuned_path())
     if not isinstance(held, dict) or held.get("format") != FORMAT:

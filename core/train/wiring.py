@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -21,8 +21,6 @@ from core.graph import ModelSource
 from core.interop import checkpoint
 from core.interop.checkpoint import Checkpoint
 from core.interop.generation import Generation, of_state
-from core.interop.weights import Start
-from core.kernels.chips import gpu
 from core.plan import TRAIN, Kept, Plan, check_fusion
 from core.plan.cost import per_token
 from core.registry import Registry
@@ -31,9 +29,11 @@ from core.train.display import Display
 from core.train.loop import Job
 from core.train.report import memory_in_use
 from core.train.run import Run
-from core.train.tokenizers import tokenizer_for
 from core.train.tune import load_shipped, load_tuned
 from core.verdicts import Verdicts
+
+if TYPE_CHECKING:
+    from core.interop.weights import Start
 
 Array = np.ndarray[Any, Any]
 SIZES = ("B", "T")  # dims of a batch, not of the model: they may change when a run is resumed
@@ -127,6 +127,8 @@ def find_data(
         recorded = from_json(start.tokenizer_json, str(start.path / checkpoint.TOKENIZER))
     elif weights is not None:
         default = type(config.data)().tokenizer
+        from core.train.tokenizers import tokenizer_for  # with every format of weights
+
         recorded = tokenizer_for(weights, config.data.tokenizer, default, config.where("data.tokenizer"))
         why = f"that of the weights at {config.weights}"
         if recorded is None:
@@ -193,7 +195,12 @@ def val_batches_of(source: TokenSource, engine: Engine, tokens: int) -> Callable
 
 def peak_tokens_per_s(engine: Engine, tokens: int) -> float | None:
     """Of a chip that is in the table of peaks, when every FLOP of the model counts; `tokens` are a micro-batch's."""
-    found = gpu(getattr(engine.device, "model", ""))
+    model = getattr(engine.device, "model", "")
+    if not model:
+        return None
+    from core.kernels.chips import gpu  # the cpu is no chip of that table
+
+    found = gpu(model)
     peak = found.peak(engine.precision, engine.settings.tf32) if found else None
     return peak / per_token(engine.plan(TRAIN).graph, tokens).full if peak else None
 

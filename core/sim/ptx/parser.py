@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from core.kernels.nvrtc import prelude_file, shown
+from core.kernels.sources import prelude_file, shown
 from core.sim.faults import PtxError
 from core.sim.ptx.register_types import TYPES, Type
 
