@@ -17,6 +17,7 @@ from core.errors import BuildError, CheckFailed, DeviceError, UsageError
 from core.expr import pad
 from core.loader import load_registry
 from core.op import Op, Param, Reference, Variant
+from core.pool import Pool, pool, using
 from core.registry import Registry
 from core.testing import check_op, check_variant, derive_reference
 from core.testing.case import make_case
@@ -228,6 +229,20 @@ def test_rows_that_need_an_order_are_caught() -> None:
             launch.rows(t.rows, rows)
 
     assert "repeat" in failed(rmsnorm, RmsNormReference, Ordered)
+
+
+def test_bits_that_follow_from_the_number_of_threads_are_caught() -> None:
+    class Counting(RmsNormRows):
+        def forward(self, t: Any, launch: Any) -> None:
+            super().forward(t, launch)
+
+            def shift() -> None:
+                t.y[...] *= 1 + 2e-7 * (getattr(pool(), "workers", 1) == 3)
+
+            launch.call(shift)
+
+    with using(Pool(2)):
+        assert "repeat" in failed(rmsnorm, RmsNormReference, Counting)
 
 
 def test_examples_that_fit_one_block_are_refused() -> None:

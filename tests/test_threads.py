@@ -88,7 +88,7 @@ def test_sizes_here_cut_rows_columns_both_and_sums() -> None:
 
 def test_a_large_product_has_a_piece_for_each_of_eight_threads() -> None:
     for rows, inner, columns in ((256, 768, 2304), (2304, 256, 768), (1024, 768, 768), (1, 768, 50304)):
-        made = Product(drawn(rows, inner), drawn(inner, columns), drawn(rows, columns))
+        made = Product(*(np.empty(shape, "f4") for shape in ((rows, inner), (inner, columns), (rows, columns))))
         assert len(made.pieces) >= 8 and rows * inner * columns >= LEAST
 
 
@@ -215,14 +215,15 @@ def test_threads_follow_our_variable_then_the_librarys_then_the_cores(monkeypatc
 
 
 def bits(model: str, dims: dict[str, int], precision: str, device: str = "cpu", optimizer: str = "adamw") -> str:
-    """sha256 of the losses and parameters of two steps of two micro-steps."""
+    """sha256 of the losses and parameters of two steps of two micro-steps; in the simulator, of one of one."""
     registry = load_registry()
     settings = Settings(dims=dims, optimizer=optimizer, precision=precision, device=device)
     engine = Engine(load_model(model, registry), registry, settings)
     engine.initialize(1)
     drawn_ids = np.random.default_rng(1).integers(0, dims["V"], (4, dims["B"], dims["T"] + 1)).astype(np.int32)
     batches = [{"tokens": ids[:, :-1], "targets": ids[:, 1:]} for ids in drawn_ids]
-    losses = [engine.step(batches[i : i + 2], 1e-3).loss for i in (0, 2)]
+    steps = [batches[:1]] if device == "sim" else [batches[:2], batches[2:]]
+    losses = [engine.step(step, 1e-3).loss for step in steps]
     told = hashlib.sha256(repr(losses).encode())
     for array in engine.parameters().values():
         told.update(np.ascontiguousarray(array).tobytes())
@@ -233,14 +234,28 @@ def bits(model: str, dims: dict[str, int], precision: str, device: str = "cpu", 
 GPT2 = {"V": 1027, "C": 164, "H": 4, "L": 1, "S": 96, "B": 3, "T": 96}
 
 
+LLAMA = {"V": 515, "C": 164, "F": 246, "H": 2, "K": 1, "L": 1, "B": 3, "T": 48}
+
+
 @pytest.mark.parametrize(
-    ("model", "precision", "dims"),
-    [("gpt2_124m", "f32", GPT2), ("gpt2_124m", "f64", GPT2)],
-)
-def test_training_has_the_same_bits_on_any_number_of_threads(model: str, precision: str, dims: dict[str, int]) -> None:
+    ("model", "precision", "dims", "optimizer"),
+    [("gpt2_124m", "f32", GPT2, "adamw"), ("gpt2_124m", "f64", GPT2, "adamw"), ("gpt2_124m", "f32", GPT2, "muon"),
+     ("llama_125m", "f32", LLAMA, "adamw")],
+)  # fmt: skip
+def test_training_has_the_same_bits_on_any_number_of_threads(
+    model: str, precision: str, dims: dict[str, int], optimizer: str
+) -> None:
     found = {}
-    for threads in THREADS:
-        for own in (1, 2):
-            with using(Pool(threads)), library_threads(own):
-                found[threads, own] = bits(model, dims, precision)
+    for threads, own in ((1, 1), (1, 2), (2, 2), (3, 1), (8, 2)):
+        with using(Pool(threads)), library_threads(own):
+            found[threads, own] = bits(model, dims, precision, optimizer=optimizer)
     assert len(set(found.values())) == 1, found
+
+
+def test_bf16_in_the_simulator_has_the_same_bits_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = set()
+    for threads, own in (("1", 1), ("3", 2)):
+        monkeypatch.setenv("CORELM_THREADS", threads)
+        with library_threads(own):
+            found.add(bits("gpt2_124m", {"V": 64, "C": 32, "H": 1, "L": 1, "S": 32, "B": 1, "T": 32}, "bf16", "sim"))
+    assert len(found) == 1
