@@ -2,6 +2,7 @@
 
 A cache only saves time: whatever is missing or damaged is made again, and where the folder cannot be written
 everything still works, more slowly. Nothing here decides what is cached; no other program's files are ever touched.
+What is in SWEPT is bounded by bytes, entries and age: `sweep`.
 """
 
 from __future__ import annotations
@@ -9,11 +10,32 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from core import variables
 from core.outside import parse_json, read_whole
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+SWEPT = ("kernels", "digests", "builtin", "tokenizers/bpe", "tokens")  # what is made again from other files
+LIMIT = 65_536  # MiB of all of it, where CORELM_CACHE_LIMIT says nothing
+MOST_ENTRIES = 20_000
+HOUR = 3600.0
+STALE = 24 * HOUR  # seconds after which a staged entry was left by a killed process
+UNUSED = 180 * STALE
+STAGED = ".staged-"
+USED = ".used"  # in an entry that is a folder: locked by those who use it
 
 
 def cache_folder() -> Path:
@@ -42,24 +64,13 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def try_write(path: Path, data: bytes) -> bool:
-    """`write_atomically`, or False where the file system refuses."""
+    """`write_atomically` of a cache entry, or False where the file system refuses. The cache is swept now and then."""
     try:
         write_atomically(path, data)
     except OSError:
         return False
+    wrote(len(data))
     return True
-
-
-def keep_newest(folder: Path, most: int) -> None:
-    """Remove the entries of a cache folder that were written first, a quarter of `most` at a time, before there are
-    more than `most`."""
-    with contextlib.suppress(OSError):
-        entries = list(os.scandir(folder))
-        if len(entries) < most:
-            return
-        for entry in sorted(entries, key=lambda e: e.stat().st_mtime)[: most // 4]:
-            with contextlib.suppress(OSError):
-                os.unlink(entry.path)
 
 
 def read_json(path: Path) -> Any:
@@ -72,4 +83,129 @@ def read_json(path: Path) -> Any:
 
 def staged_name(path: Path) -> Path:
     """A name beside `path` that nobody else uses; what lies there gets the usual rights, unlike tempfile's."""
-    return path.with_name(f".staged-{os.getpid()}-{secrets.token_hex(6)}")
+    return path.with_name(f"{STAGED}{os.getpid()}-{secrets.token_hex(6)}")
+
+
+# --- the bound -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file or folder of the cache. bytes: on the disk. used: when it was last used, in seconds since the epoch."""
+
+    path: Path
+    folder: bool
+    bytes: int
+    used: float
+
+
+_written: int | None = None  # bytes since this process swept; None before the first time
+_held: dict[int, int] = {}  # inode -> descriptor that locks it
+
+
+def limit() -> int:
+    """Bytes that the cache may take: CORELM_CACHE_LIMIT. UsageError for a value that is none."""
+    return (variables.count("CORELM_CACHE_LIMIT") or LIMIT) << 20
+
+
+def wrote(nbytes: int) -> None:
+    """Sweep after a process's first entry, and after each sixteenth of the limit."""
+    global _written
+    _written = None if _written is None else _written + nbytes
+    if _written is None or _written > limit() // 16:
+        _written = 0
+        sweep()
+
+
+def used(path: Path) -> None:
+    """Note that an entry was used, once an hour: what was not used for longest is swept first."""
+    with contextlib.suppress(OSError):
+        if time.time() - path.stat().st_mtime > HOUR:
+            os.utime(path)
+
+
+def hold(folder: Path) -> bool:
+    """Keep an entry that is a folder from being swept until this process ends. False where there is none."""
+    if fcntl is None:
+        return folder.is_dir()
+    try:
+        mark = os.open(folder / USED, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except OSError:  # gone; or on a disk that is read-only, where nothing is swept either
+        return folder.is_dir()
+    fcntl.flock(mark, fcntl.LOCK_SH)
+    number = os.fstat(mark).st_ino
+    with contextlib.suppress(OSError):
+        if os.stat(folder / USED).st_ino == number:
+            os.utime(mark)
+            os.close(_held.pop(number)) if number in _held else None
+            _held[number] = mark
+            return True
+    os.close(mark)  # swept between the two calls
+    return False
+
+
+def sweep() -> int:
+    """Remove what was not used for UNUSED, what killed processes left, and, beyond the limit, what was not used for
+    longest. Only what is made again from other files, never a folder that a process holds. Returns the bytes."""
+    now, kept, removed = time.time(), [], 0
+    for entry in _entries():
+        old = STALE if entry.path.name.startswith(STAGED) else UNUSED
+        if now - entry.used > old and _remove(entry):
+            removed += entry.bytes
+        elif old is not STALE:
+            kept.append(entry)
+    total, count, most = sum(entry.bytes for entry in kept), len(kept), limit()
+    if total <= most and count <= MOST_ENTRIES:
+        return removed
+    for entry in sorted(kept, key=lambda entry: entry.used):
+        if total <= most * 7 // 8 and count <= MOST_ENTRIES * 7 // 8:
+            break
+        if _remove(entry):
+            total, count, removed = total - entry.bytes, count - 1, removed + entry.bytes
+    return removed
+
+
+def _entries() -> Iterator[Entry]:
+    for name in SWEPT:
+        with contextlib.suppress(OSError), os.scandir(cache_folder() / name) as found:
+            for item in found:
+                with contextlib.suppress(OSError):
+                    yield _entry(item)
+
+
+def _entry(item: os.DirEntry[str]) -> Entry:
+    status = item.stat(follow_symlinks=False)
+    if not item.is_dir(follow_symlinks=False):
+        return Entry(Path(item.path), False, _on_disk(status), status.st_mtime)
+    with os.scandir(item.path) as inner:
+        inside = [inner_item.stat(follow_symlinks=False) for inner_item in inner]
+    latest = max([status.st_mtime, *(s.st_mtime for s in inside)])
+    return Entry(Path(item.path), True, sum(map(_on_disk, inside)), latest)
+
+
+def _on_disk(status: os.stat_result) -> int:
+    return 512 * getattr(status, "st_blocks", -(-status.st_size // 512))
+
+
+def _remove(entry: Entry) -> bool:
+    """Whether it is gone. A folder is renamed first, so that none is ever seen half removed."""
+    with contextlib.suppress(OSError):
+        if not entry.folder:
+            entry.path.unlink()
+            return True
+        if fcntl is None:
+            return time.time() - entry.used > STALE and _away(entry.path)
+        mark = os.open(entry.path / USED, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return _away(entry.path)
+        finally:
+            os.close(mark)
+    return False
+
+
+def _away(folder: Path) -> bool:
+    doomed = staged_name(folder)
+    os.replace(folder, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+    return True

@@ -25,6 +25,9 @@ VARIABLES = {
     "CORELM_CACHE": Variable(
         TEXT, "The folder of compiled kernels, tokenizers, fetched files and verdicts, instead of the platform's."
     ),
+    "CORELM_CACHE_LIMIT": Variable(
+        COUNT, "MiB that the cache may take; 65,536 without it. What was not used for longest is removed.", 10**9
+    ),
     "CORELM_THREADS": Variable(
         COUNT,
         "Threads of the cpu device, the simulator and the compiler; else all cores, or for the cpu device as many as "

@@ -290,6 +290,7 @@ def test_a_stderr_that_refuses_changes_no_exit_code() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [("CORELM_THREADS", "99999999999"), ("CORELM_THREADS", "0"), ("CORELM_OFFLINE", "banana"), ("CORELM_SYNC", "yes"),
+     ("CORELM_CACHE_LIMIT", "0"), ("CORELM_CACHE_LIMIT", "1e3"), ("CORELM_CACHE_LIMIT", "9" * 30),
      ("CORELM_SIM_LIMIT", "-1"), ("CORELM_TREADS", "2")],
 )  # fmt: skip
 def test_a_variable_of_ours_with_an_impossible_value_is_refused(

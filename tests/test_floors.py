@@ -19,8 +19,8 @@ ROOT = Path(__file__).parent.parent
 # From the ground up. A name is a module or a folder of core/; a folder may import from itself.
 FLOORS = (
     ("errors",),
-    ("outside",),
-    ("expr", "dtypes", "scalars", "cache", "variables", "signals", "examples", "blas", "processor"),
+    ("outside", "variables"),
+    ("expr", "dtypes", "scalars", "cache", "signals", "examples", "blas", "processor"),
     ("terminal", "foreign", "threads"),
     ("kernels", "pool"),
     ("sim",),

@@ -18,7 +18,7 @@ import sysconfig
 import warnings
 from pathlib import Path
 
-from core.cache import cache_folder, read_json, try_write
+from core.cache import cache_folder, read_json, try_write, used
 from core.data.text import Document
 from core.errors import DataError
 
@@ -52,6 +52,7 @@ def _cached_text() -> list[tuple[str, str]]:
     entry = cache_folder() / "builtin" / f"{key}.json"
     known = read_json(entry)
     if isinstance(known, list) and known:
+        used(entry)
         return [(str(name), str(text)) for name, text in known]
     documents = [*_topics(), *_docstrings()]
     if not documents:

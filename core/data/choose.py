@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.cache import cache_folder, try_write
+from core.cache import cache_folder, try_write, used
 from core.data.recorded import from_json, load_tokenizer
 from core.data.tokenizer import FORMAT, Tokenizer, bytes_tokenizer, train_bpe
 from core.errors import DataError, UsageError, did_you_mean
@@ -62,6 +62,7 @@ def _bpe(path: Path | None, request: Request) -> Tokenizer:
         key = hashlib.sha256(f"{FORMAT} {MOST_TEXT} {request.digest} {size}".encode()).hexdigest()[:32]
         entry = cache_folder() / "tokenizers" / "bpe" / f"{key}.json"
         try:
+            used(entry)
             return from_json(read_whole(entry).decode(), str(entry))
         except (OSError, UnicodeDecodeError, DataError):
             pass  # not there, or damaged: trained again, from the same text to the same tokenizer

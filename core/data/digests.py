@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core import signals
-from core.cache import cache_folder, keep_newest, read_json, try_write
+from core.cache import cache_folder, read_json, try_write, used
 from core.outside import named, open_file
 
 BLOCK = 1 << 20  # bytes that have a digest of their own
 WORTH_REMEMBERING = 1 << 18  # bytes of a file: a smaller one is hashed again in less time than an entry takes to read
-MOST_REMEMBERED = 4096  # files
 FRESH_NS = 2_000_000_000  # a file changed this recently may change again without a new time stamp
 
 
@@ -63,10 +62,10 @@ def file_digests(path: Path) -> Digests:
     known = read_json(entry) if mark[0] >= WORTH_REMEMBERING else None
     if isinstance(known, dict) and known.get("mark") == mark:
         with contextlib.suppress(KeyError, TypeError):
+            used(entry)
             return Digests(str(known["sha256"]), tuple(str(block) for block in known["blocks"]))
     digests = read_digests(path)
     if mark[0] >= WORTH_REMEMBERING and time.time_ns() - max(mark[1:3]) > FRESH_NS and mark_of(path) == mark:
-        keep_newest(entry.parent, MOST_REMEMBERED)
         try_write(entry, json.dumps({"mark": mark, "sha256": digests.sha256, "blocks": digests.blocks}).encode())
     return digests
 

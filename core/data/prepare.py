@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from core.cache import cache_folder, read_json
+from core.cache import cache_folder, hold, read_json, wrote
 from core.data.cache import staged_folder
 from core.data.choose import Choice, choose_tokenizer
 from core.data.inputs import Inputs, resolve
@@ -126,17 +126,22 @@ def token_pieces(
         f"{VERSION} {corpus_digest(documents)} {tokenizer.hash} {tokenizer.frame}".encode()
     ).hexdigest()[:32]
     folder = cache_folder() / "tokens" / key
-    known = _cached_tokens(folder, notes)
+    known = _cached_tokens(folder, notes) if hold(folder) else []
     if known:
         return list(known)
     own: list[str] = []
     before = len(notes)
     try:
         with staged_folder(folder) as staged:
+            hold(staged)
             chunks = tokenise(documents, tokenizer, progress)
             write_shards(chunks, staged, "tokens", format_for(tokenizer.vocab_size), {"tokenizer": tokenizer.record()})
             own = notes[before:]
             (staged / "notes.json").write_text(json.dumps(own), "utf-8")
+        if not hold(folder):  # another process's was there first, and is gone again
+            del notes[before:]
+            return token_pieces(documents, tokenizer, notes, progress, name)
+        wrote(sum(path.stat().st_size for path in folder.glob("*.bin")))
         return [open_shard(path) for path in sorted(folder.glob("*.bin"))]
     except OSError as error:
         del notes[before:]

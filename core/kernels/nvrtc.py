@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from core import signals
-from core.cache import cache_folder, try_write
+from core.cache import cache_folder, try_write, used
 from core.errors import BuildError, DeviceError, did_you_mean
 from core.kernels.chips import chips_of, parse_arch
 from core.kernels.sources import headers_of, marked, prelude_file, read_source, shown
@@ -247,6 +247,7 @@ def _load(entry: Path, arch: str) -> Compiled | None:
     digest, body = data[:32], data[32:]
     if len(data) < 40 or hashlib.sha256(body).digest() != digest:
         return None
+    used(entry)
     end = 8 + int.from_bytes(body[:8], "little")
     return Compiled(arch, body[end:], body[8:end].decode())
 
