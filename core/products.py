@@ -79,7 +79,9 @@ def same(a: Array, b: Array) -> bool:
 class Product:
     """out = a b, or out += a b, each time that it is called: a (rows, inner), b (inner, columns), views that stay."""
 
-    def __init__(self, a: Array, b: Array, out: Array, add: bool = False) -> None:
+    def __init__(self, a: Array, b: Array, out: Array, add: bool = False, line: str = "") -> None:
+        """line: `file:line` of who asked for it."""
+        self.line = line
         rows, columns = out.shape
         plan = cut(rows, columns, a.shape[1], out.nbytes if add else 0)
         self.a, self.b, self.out, self.add = a, b, out, add

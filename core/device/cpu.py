@@ -7,6 +7,7 @@ returns the commands that a step replays. It knows no op and no plan.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -59,7 +60,8 @@ class Launch:
 
     def product(self, a: Array, b: Array, out: Array, add: bool = False) -> None:
         """out = a b, or out += a b, on several threads: a (rows, inner), b (inner, columns), out (rows, columns)."""
-        product = Product(a, b, out, add)
+        caller = sys._getframe(1)
+        product = Product(a, b, out, add, f"{caller.f_code.co_filename}:{caller.f_lineno}")
         pool().reserve(product.scratch)
         self.commands.append(product)
 

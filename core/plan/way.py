@@ -23,6 +23,7 @@ from core.plan.choose import Chooser
 from core.plan.describe import config_of, in_words
 from core.plan.record import RecordedStep, on_paper, paper
 from core.plan.steps import Plan
+from core.products import Product
 
 Row = dict[str, Any]  # what, where, and of a launch its name, grid, block, reads and writes
 
@@ -97,6 +98,10 @@ def _row_of(command: Any, recorded: RecordedStep) -> Row:
     if isinstance(command, CallRecord):
         reads, where = [n for t in command.args if t is not None for n in _names(t, recorded)], command.line
         return {"what": "call", "where": where, "name": command.origin, "reads": _once(reads), "writes": []}
+    if isinstance(command, Product):
+        operands, result = (_shared(arrays, recorded) for arrays in ((command.a, command.b), (command.out,)))
+        reads, writes = ([_label(name, recorded) for name in names] for names in (operands, result))
+        return {"what": "function", "where": _shown(command.line), "name": "product", "reads": reads, "writes": writes}
     function = function_of(command)
     used = _used(function, recorded.t) or {n for n, b in step.tensors.items() if b is not None}
     names = [n for n in step.tensors if n in used and n not in ("workspace", "counters")]
@@ -104,6 +109,12 @@ def _row_of(command: Any, recorded: RecordedStep) -> Row:
     reads = [_label(name, recorded) for name in names if name not in step.writes]
     name = getattr(function, "__qualname__", type(function).__name__).replace(".<locals>", "")
     return {"what": "function", "where": place_of(function), "name": name, "reads": reads, "writes": writes}
+
+
+def _shared(arrays: Iterable[Any], recorded: RecordedStep) -> list[str]:
+    """The step's tensors that lie in the memory of some arrays; "workspace" among them."""
+    held = {name: whole for name, whole in vars(recorded.t).items() if isinstance(whole, np.ndarray)}
+    return _once(n for array in arrays for n, whole in held.items() if np.may_share_memory(array, whole))
 
 
 def _once(names: Iterable[str]) -> list[str]:
