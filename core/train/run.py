@@ -29,6 +29,7 @@ from typing import Any
 import tomli
 
 import core
+from core import blas, processor
 from core.errors import CheckpointError, UsageError, did_you_mean
 from core.interop import checkpoint, files
 from core.outside import LONGEST_LOG, named, read_whole, way_out
@@ -39,7 +40,7 @@ LOCK, METRICS, SAMPLES, LOG = "LOCK", "metrics.jsonl", "samples.jsonl", "train.l
 SOURCE, RESOLVED, VARIANTS, ENV = "config.source.toml", "config.resolved.toml", "variants.json", "env.json"
 CHECKPOINTS, CRASHES = "checkpoints", "crash-*"
 LOCKED_BYTE = 1 << 30  # Windows locks bytes against reading: one that nobody reads
-PACKAGES = ("numpy", "tiktoken", "safetensors", "msgspec", "click", "pluggy", "rustbpe", "cuda-python")
+PACKAGES = ("numpy", "threadpoolctl", "tiktoken", "safetensors", "msgspec", "click", "pluggy", "rustbpe", "cuda-python")
 
 
 def choose_folder(out: Path | None, stem: str, resume: bool, passed: Collection[Path] = ()) -> Path:
@@ -316,6 +317,8 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "machine": platform.machine(),
         "cores": os.cpu_count(),
+        "cpu": processor.describe(),
+        "blas": blas.describe(),
         "packages": packages,
         "threads": {k: v for k, v in os.environ.items() if k.endswith("_NUM_THREADS")},
         "argv": sys.argv[1:],
