@@ -88,9 +88,8 @@ class Pool:
 
     def reserve(self, nbytes: int) -> None:
         """See that each worker has `nbytes` of scratch."""
-        for i, held in enumerate(self.scratch):
-            if held.nbytes < nbytes:
-                self.scratch[i] = aligned_empty(nbytes)
+        if self.scratch[-1].nbytes < nbytes:
+            self.scratch = [aligned_empty(nbytes) for _ in self.scratch]
 
     def rows(self, n: int, grain: int, f: Callable[..., None], scratch: int = 0) -> None:
         """f(lo, hi) over ranges of `grain` of [0, n); with `scratch` > 0, f(lo, hi, that many bytes)."""
@@ -103,11 +102,12 @@ class Pool:
             return
         job = _Job(count, f, scratch)
         with self._turn:
-            self._within.piece = True
-            if (helpers := min(self.workers, count) - 1) > 0:
-                self._job = job
-                self._wake(helpers)
+            self.reserve(scratch)
             try:
+                self._within.piece = True
+                if (helpers := min(self.workers, count) - 1) > 0:
+                    self._job = job
+                    self._wake(helpers)
                 job.work(self.scratch[0])
             finally:
                 self._within.piece = False

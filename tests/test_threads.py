@@ -187,6 +187,18 @@ def test_a_caller_that_is_interrupted_waits_for_the_pieces_under_way() -> None:
     assert not running
 
 
+def test_what_was_recorded_for_one_pool_runs_on_another() -> None:
+    a, b, out = drawn(62, 601), drawn(601, 1030, seed=1), drawn(62, 1030)
+    begin = out.copy()
+    with using(Pool(1)):
+        recorded = Product(a, b, out, add=True)
+        recorded()
+    out[...] = begin
+    with using(Pool(3)):
+        recorded()
+    assert np.allclose(out, begin + a @ b, atol=1e-3)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 def test_a_forked_child_has_threads_of_its_own() -> None:
     mine = Pool(2)
