@@ -290,7 +290,7 @@ def prepare(folder: Path, begun: bool = True) -> None:
     commands = [
         ["data", "prepare", "val.txt", "--tokenizer", "bytes", "--split", "val", "--out", "shards"],
         [*TRAIN[:-1], "whole"],
-        *([[*TRAIN[:-1], "begun", "--set", "train.steps=2"]] if begun else []),
+        *([[*TRAIN[:-1], "begun", "--set", "train.steps=2", "--set", "train.val_every=0"]] if begun else []),
     ]
     for words in commands:
         done = run(words, folder)
@@ -351,7 +351,11 @@ def _names_of(path: str) -> list[str]:
         return []
     steps = [part[part.index("step_") :][:13] for part in Path(path).parts if "step_" in part]
     last = Path(path).name
-    return [f" {last}:" if last == "a" else last, *steps, *(["cannot be saved"] if "LATEST" in path else [])]
+    return [
+        f" {last}:" if last == "a" else last,
+        *steps,
+        *(["cannot be saved"] if "LATEST" in path or "BEST" in path else []),
+    ]
 
 
 def chosen(calls: Sequence[Call], every: int, all_errors: bool) -> list[tuple[Call, int]]:
