@@ -146,7 +146,7 @@ def place_of(device: Any) -> str:
 
 def chip_of(device: Any) -> str:
     """A GPU's model and architecture; "" for a device that is none."""
-    return f"{device.model}, {device.arch}" if hasattr(device, "model") else ""
+    return f"{device.model}, {device.arch}" if device.model else ""
 
 
 # --- the stores ----------------------------------------------------------------------------------------------------

@@ -121,7 +121,7 @@ def items_of_config(
     needed = [*plugins, *loaded.plugins.load]
     registry = load_registry(needed, disable=loaded.plugins.disable)
     opened = open_device(loaded.device)
-    twin = opened.unbacked() if hasattr(opened, "unbacked") else opened  # plans need no memory
+    twin = opened.unbacked()  # plans need no memory
     engine = build_engine(
         loaded, registry, load_model(loaded.model, registry), None, twin, tuned=load_tuned(opened) or None
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
 
+from core.device.protocol import Device
 from core.errors import DeviceError, did_you_mean
 
 # name -> where its class lies; imported when it is opened, since drivers and compilers take their time
@@ -15,7 +15,7 @@ DEVICES = {
 }
 
 
-def open_device(name: str) -> Any:
+def open_device(name: str) -> Device:
     """The device called `name`. Raises DeviceError for one that this version does not have."""
     if name not in DEVICES:
         raise DeviceError(
@@ -23,4 +23,5 @@ def open_device(name: str) -> Any:
             hint=f"--device takes {', '.join(DEVICES)} here",
         )
     module, _, attribute = DEVICES[name].partition(":")
-    return getattr(import_module(module), attribute)()
+    opened: Device = getattr(import_module(module), attribute)()
+    return opened

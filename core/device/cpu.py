@@ -100,7 +100,10 @@ class CpuDevice:
     name = "cpu"
     runs = "cpu"  # the `device` of the variants that run here
     precisions = ("f32", "f64")
+    arch = model = tuned_arch = ""
+    compiles = False
     real_time = True
+    scratch_bytes = 0
 
     def describe(self) -> str:
         return f"cpu, {pool().workers} cores"
@@ -108,6 +111,17 @@ class CpuDevice:
     def depends(self) -> dict[str, str]:
         """What the bits of a run follow from: the processor's kind and the BLAS library, but not threads or cores."""
         return {"device": self.name, "cpu": processor.describe(), "blas": blas.describe()}
+
+    def memory(self) -> None:
+        """The operating system manages the memory of the cpu."""
+        return
+
+    def unbacked(self) -> CpuDevice:
+        """The device itself: memory costs nothing until it is touched."""
+        return self
+
+    def prepare(self, commands: Sequence[Command]) -> None:
+        """Nothing is compiled."""
 
     def can_run(self, variant: Variant) -> str | None:
         """Why a variant cannot run on this machine; None when it can."""

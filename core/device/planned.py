@@ -40,7 +40,6 @@ class PlannedDevice(KernelDevice):
     took besides the arena."""
 
     name = "cuda"
-    model: str  # of the chip that it stands for, where there is one
 
     def __init__(self, arch: str = "sm_90a", sms: int = SMS) -> None:
         self.arch, self.sms = arch, sms
@@ -114,8 +113,7 @@ class PlannedDevice(KernelDevice):
 def unbacked(device: KernelDevice) -> PlannedDevice:
     """A device like `device` without memory: what would be allocated can be asked of it."""
     twin = PlannedDevice(device.arch, device.host.sms)
-    if (model := getattr(device, "model", None)) is not None:
-        twin.model = model
+    twin.model = device.model
     return twin
 
 

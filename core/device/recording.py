@@ -21,8 +21,19 @@ class KernelDevice:
     """Recording, for devices whose variants launch kernels. `model`: a chip's name, where there is a chip."""
 
     runs = "cuda"  # the `device` of the variants that run here
-    real_time = False  # whether seconds here are those of a chip
     arch: str
+    compiles = True
+    model = ""
+    real_time = False
+    scratch_bytes = 0
+
+    @property
+    def tuned_arch(self) -> str:
+        return self.arch
+
+    def memory(self) -> tuple[int, int] | None:
+        """(free, total) bytes of the device's own memory; None where there is none."""
+        return None
 
     def describe(self) -> str:
         """The device in a line."""

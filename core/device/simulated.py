@@ -54,6 +54,7 @@ class SimDevice(KernelDevice):
     name = "sim"
     precisions = ("f32", "bf16")
     sms = SMS
+    tuned_arch = ""  # few multiprocessors, and no time: choices for chips do not apply
     arch = SIMULATED.replace("compute_", "sm_")
 
     def __init__(self, strict: bool = False, limit: int | None = None) -> None:

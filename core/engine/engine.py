@@ -328,7 +328,7 @@ class Engine:
 
     def prepare(self) -> None:
         """Compile what a training step launches; without this, the first step does. Nothing where no kernels run."""
-        if hasattr(self.device, "prepare"):
+        if self.device.compiles:
             sizes = {token: self.graph.dims[token] for tokens in self.input_dims.values() for token in tokens}
             plan = self.bound(TRAIN, (), sizes)
             self.device.prepare([*plan.launches(), *self._recorded_update()])

@@ -69,7 +69,7 @@ def control_record(device: Any) -> Any:
 def paper(device: Any) -> Any:
     """The device without memory on which plans of `device` are recorded; the cpu, whose memory costs nothing until it
     is touched, is its own."""
-    return device.unbacked() if hasattr(device, "unbacked") else device
+    return device.unbacked()
 
 
 def on_paper(plan: Plan, device: Any, pick: Pick, steps: Sequence[Step] | None = None) -> list[RecordedStep]:

@@ -57,20 +57,21 @@ class PlanReport:
 
     def scratch(self) -> dict[str, int]:
         """{"scratch": bytes} that nested launches of the plan and its update take besides the arena, if any do."""
-        nbytes = getattr(self._recorded[0], "scratch_bytes", 0)
+        nbytes = self._recorded[0].scratch_bytes
         return {"scratch": nbytes} if nbytes else {}
 
     def check_fit(self) -> None:
         """Before anything large is allocated: DeviceError when the device's free memory cannot hold the plan."""
-        if not hasattr(self.device, "memory"):
-            return  # the operating system manages the memory of the cpu
+        there = self.device.memory()
+        if there is None:
+            return  # the operating system manages the memory
         scratch = self.scratch()
 
         def measure(dims: Mapping[str, int], ops: Sequence[str]) -> int:
             return needed(self._of(self._recomputing(ops, dims)).memory() | scratch)
 
         memory = self.memory() | scratch
-        free = self.device.memory()[0] + memory["parameters"]  # the weights are allocated already
+        free = there[0] + memory["parameters"]  # the weights are allocated already
         check_fit(self.plan, memory, free, device=self.device.describe(), measure=measure)
 
     def recompute_options(self) -> list[dict[str, Any]]:

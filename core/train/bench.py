@@ -114,7 +114,7 @@ def bench(engine: Engine, micro: int, steps: int, lr: float = 1e-4) -> Bench:
             taken.append(time.perf_counter() - begun)
     found = [engine.timed(batches[0]) for _ in range(max(1, min(steps, 5)))]
     launched = [_launched(step, min(round_[0][i][1] for round_ in found)) for i, (step, _) in enumerate(found[0][0])]
-    peaks = gpu(getattr(engine.device, "model", ""))
+    peaks = gpu(engine.device.model)
     return Bench(
         taken,
         launched,

@@ -117,7 +117,7 @@ class Precheck:
     @property
     def _apart(self) -> bool:
         """Whether checks run in a child process: where kernels do."""
-        return bool(self.engine.device.runs != "cpu")
+        return bool(self.engine.device.compiles)
 
     def _round(self, checker: Checker | Here, key: str, needs: list[Need]) -> list[Need]:
         """Check needs one after another; those that failed."""

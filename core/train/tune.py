@@ -46,7 +46,7 @@ def chip_of(device: Any) -> str:
     """What the winners are kept for: the GPU by its name and architecture, or the cpu with its cores."""
     if not device.real_time:
         raise DeviceError("the simulator's time says nothing of a GPU's", hint="tune where the run will be")
-    return place_of(device) if device.name == "cuda" else str(device.describe())
+    return place_of(device) if device.model else str(device.describe())
 
 
 def candidates(engine: Engine) -> dict[str, list[Kept]]:
@@ -148,9 +148,9 @@ def read_choices(path: Path) -> list[dict[str, Any]]:
 def load_shipped(device: Any, files: Sequence[Path]) -> dict[str, Kept]:
     """The choices of `files` for this device's architecture, a later file before an earlier one; none in the simulator
     and on the cpu."""
-    if device.name != "cuda":
+    if not device.tuned_arch:
         return {}
-    here = [choice for path in files for choice in read_choices(path) if choice["arch"] == device.arch]
+    here = [choice for path in files for choice in read_choices(path) if choice["arch"] == device.tuned_arch]
     return {choice["what"]: Kept(choice["variant"], choice["config"]) for choice in here}
 
 

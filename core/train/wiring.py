@@ -195,24 +195,22 @@ def val_batches_of(source: TokenSource, engine: Engine, tokens: int) -> Callable
 
 def peak_tokens_per_s(engine: Engine, tokens: int) -> float | None:
     """Of a chip that is in the table of peaks, when every FLOP of the model counts; `tokens` are a micro-batch's."""
-    model = getattr(engine.device, "model", "")
-    if not model:
+    if not engine.device.model:
         return None
     from core.kernels.chips import gpu  # the cpu is no chip of that table
 
-    found = gpu(model)
+    found = gpu(engine.device.model)
     peak = found.peak(engine.precision, engine.settings.tf32) if found else None
     return peak / per_token(engine.plan(TRAIN).graph, tokens).full if peak else None
 
 
 def memory_of(device: Any) -> Callable[[], int | None]:
     """Bytes in use where the tensors are: on a GPU its own memory, else this process's."""
-    of_its_own = getattr(device, "memory", None)
-    if of_its_own is None:
+    if device.memory() is None:
         return memory_in_use
 
     def in_use() -> int:
-        free, total = of_its_own()
+        free, total = device.memory()
         return int(total - free)
 
     return in_use

@@ -1,0 +1,120 @@
+"""The type of a device: what plans, the engine and the trainer may use of one, capabilities included.
+
+A capability is a field: no code asks for the name of a device, nor whether it has a method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from core.device.nested import Pick
+from core.op import Tensors, Variant
+
+# Memory, tensor and command are the device's own: an array or a pointer; a function or a recorded launch.
+Memory = Any
+DeviceArray = Any
+Command = Any
+
+
+class Device(Protocol):
+    """Memory, recorded launches and their replay.
+
+    name: for messages and records. runs: the `device` of the variants that run here. precisions: dtypes of
+    activations. arch: the architecture that kernels are compiled for, "" where none are. compiles: kernels are
+    compiled before they run (`prepare`). model: the chip's name, "" where there is no chip. real_time: seconds here are
+    those of a chip, so that variants can be timed. tuned_arch: the architecture whose shipped choices of variants
+    apply, "" for none. scratch_bytes: bytes that nested launches have taken besides the plan's arena.
+    """
+
+    name: str
+    runs: str
+    arch: str
+    compiles: bool
+    model: str
+    real_time: bool
+    scratch_bytes: int
+
+    @property
+    def precisions(self) -> tuple[str, ...]: ...
+
+    @property
+    def tuned_arch(self) -> str: ...
+
+    def describe(self) -> str:
+        """One line for people: chip, cores or driver."""
+        ...
+
+    def depends(self) -> dict[str, str]:
+        """What the bits of a run follow from, by name."""
+        ...
+
+    def can_run(self, variant: Variant) -> str | None:
+        """Why a variant cannot run here; None when it can."""
+        ...
+
+    def memory(self) -> tuple[int, int] | None:
+        """(free, total) bytes of the device's own memory; None where the operating system manages it."""
+        ...
+
+    def unbacked(self) -> Any:
+        """A device on which plans of this one are recorded without memory; itself where memory costs nothing."""
+        ...
+
+    def allocate(self, nbytes: int) -> Memory:
+        """Zeroed memory. Raises DeviceError where there is not as much."""
+        ...
+
+    def tensor(self, memory: Any, offset: int, shape: Sequence[int], dtype: str) -> DeviceArray:
+        """A tensor of `dtype` at `offset` bytes of `memory`."""
+        ...
+
+    def upload(self, tensor: Any, values: Any) -> None:
+        """Write an array into a tensor, rounded to its dtype."""
+        ...
+
+    def download(self, tensor: Any) -> Any:
+        """A copy of a tensor as a NumPy array."""
+        ...
+
+    def record(
+        self, variant: Variant, method: str, t: Tensors, pick: Pick | None, workspace: Any, counters: Any = None
+    ) -> list[Command]:
+        """The commands of one launcher: `method` is "forward", "backward" or "forward_backward"."""
+        ...
+
+    def record_calls(self, calls: Callable[[Any], None], pick: Pick | None) -> list[Command]:
+        """The commands that `calls(launch)` launches: an optimizer's step."""
+        ...
+
+    def fill(self, target: Any, value: float) -> list[Command]:
+        """Commands for target[...] = value."""
+        ...
+
+    def copy(self, target: Any, source: Any) -> list[Command]:
+        """Commands for target[...] = source."""
+        ...
+
+    def add(self, target: Any, source: Any) -> list[Command]:
+        """Commands for target += source."""
+        ...
+
+    def dot_into(self, control: Any, slot: int, a: Any, b: Any) -> list[Command]:
+        """Commands for control[slot] += sum(a * b), in f64."""
+        ...
+
+    def captured(self, commands: Sequence[Any]) -> Sequence[Command]:
+        """Commands in the form that replays fastest."""
+        ...
+
+    def prepare(self, commands: Sequence[Any]) -> Any:
+        """Compile what the commands launch. Raises BuildError."""
+        ...
+
+    def run(self, commands: Sequence[Any]) -> None:
+        """Replay commands."""
+        ...
+
+    def elapsed(self, groups: Sequence[Sequence[Any]]) -> list[float]:
+        """Run groups of commands in order; seconds of each."""
+        ...
