@@ -39,11 +39,13 @@ PUBLIC = {
     "u64": "core.scalars",
     "product": "core.products",
     "hookimpl": "core.hooks",
+    "contents_of": "core.contents",
     "load": "core.api",
 }
 
 if TYPE_CHECKING:
     from core.api import load as load
+    from core.contents import contents_of as contents_of
     from core.errors import BuildError as BuildError
     from core.errors import DataError as DataError
     from core.evaluation import Download as Download

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from core import hookimpl
+from core import Op, Optimizer, Schedule, Variant, contents_of, hookimpl
 
 from . import (
     adamw,
     add,
     add_layernorm,
     attention,
+    cpu,
     cross_entropy,
     cuda,
     dropout,
@@ -24,71 +25,30 @@ from . import (
     position,
     schedules,
 )
-from .cpu import adamw as cpu_adamw
-from .cpu import attention as cpu_attention
-from .cpu import cross_entropy as cpu_cross_entropy
-from .cpu import gelu as cpu_gelu
-from .cpu import layernorm as cpu_layernorm
-from .cpu import matmul as cpu_matmul
+
+PLAIN = (embedding, position, layernorm, matmul, attention, gelu, add, dropout, cross_entropy)
+FUSED = (add_layernorm, embed, head_loss, matmul_add, mlp_gelu)
+UPDATE = (global_norm, adamw)
 
 
 @hookimpl
 def core_ops():
-    return [
-        embedding.embedding,
-        position.position,
-        layernorm.layernorm,
-        matmul.matmul,
-        attention.attention,
-        gelu.gelu,
-        add.add,
-        dropout.dropout,
-        cross_entropy.cross_entropy,
-        add_layernorm.add_layernorm,
-        embed.embed,
-        head_loss.head_loss,
-        matmul_add.matmul_add,
-        mlp_gelu.mlp_gelu,
-        global_norm.global_norm,
-        adamw.adamw_update,
-    ]
+    return contents_of(Op, *PLAIN, *FUSED, *UPDATE)
 
 
 @hookimpl
 def core_variants():
-    return [
-        embedding.EmbeddingReference,
-        position.PositionReference,
-        layernorm.LayerNormReference,
-        matmul.MatmulReference,
-        attention.AttentionReference,
-        gelu.GeluReference,
-        add.AddReference,
-        dropout.DropoutReference,
-        cross_entropy.CrossEntropyReference,
-        global_norm.GlobalNormReference,
-        adamw.AdamWUpdateReference,
-        cpu_layernorm.LayerNormBlocked,
-        cpu_layernorm.AddLayerNormBlocked,
-        cpu_matmul.MatmulBlas,
-        cpu_attention.AttentionBlocked,
-        cpu_gelu.GeluBlocked,
-        cpu_cross_entropy.CrossEntropyBlocked,
-        cpu_cross_entropy.HeadLossChunked,
-        cpu_adamw.GlobalNormBlocked,
-        cpu_adamw.AdamWBlocked,
-        *cuda.VARIANTS,
-    ]
+    return contents_of(Variant, *PLAIN, *FUSED, *UPDATE, *cpu.MODULES, *cuda.MODULES)
 
 
 @hookimpl
 def core_optimizers():
-    return [adamw.AdamW]
+    return contents_of(Optimizer, *UPDATE)
 
 
 @hookimpl
 def core_schedules():
-    return [schedules.Cosine, schedules.Linear, schedules.Constant, schedules.Wsd]
+    return contents_of(Schedule, schedules)
 
 
 @hookimpl

@@ -25,7 +25,7 @@ FLOORS = (
     ("kernels", "pool"),
     ("sim",),
     ("op", "products", "evaluation"),
-    ("hooks",),
+    ("hooks", "contents"),
     ("discovery",),
     ("registry",),
     ("loader",),

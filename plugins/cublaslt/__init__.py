@@ -1,7 +1,9 @@
 """Matrix products by NVIDIA's cuBLASLt, to measure one's own by. Never automatic: `[ops] matmul = "cublaslt"`."""
 
+from core import Variant, contents_of
+
 from . import matmul
 
 
 def core_variants():
-    return [matmul.MatmulCublasLt, matmul.MatmulAddCublasLt, matmul.MlpGeluCublasLt]
+    return contents_of(Variant, matmul)

@@ -3,15 +3,17 @@ is plugins/llama's."""
 
 from pathlib import Path
 
+from core import Op, Variant, contents_of
+
 from . import cpu, cuda, geglu, scale
 
 
 def core_ops():
-    return [scale.scale, geglu.geglu]
+    return contents_of(Op, scale, geglu)
 
 
 def core_variants():
-    return [scale.ScaleReference, geglu.GegluReference, cpu.ScaleBlocked, cpu.GegluBlocked, *cuda.VARIANTS]
+    return contents_of(Variant, scale, geglu, cpu, *cuda.MODULES)
 
 
 def core_models():

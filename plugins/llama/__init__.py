@@ -2,25 +2,17 @@
 
 from pathlib import Path
 
+from core import Op, Variant, contents_of
+
 from . import cpu, cuda, mlp_swiglu, rmsnorm, rope, rope_attention, swiglu
 
 
 def core_ops():
-    return [rmsnorm.rmsnorm, rope.rope, swiglu.swiglu, mlp_swiglu.mlp_swiglu, rope_attention.rope_attention]
+    return contents_of(Op, rmsnorm, rope, swiglu, mlp_swiglu, rope_attention)
 
 
 def core_variants():
-    return [
-        rmsnorm.RmsNormReference,
-        rope.RopeReference,
-        swiglu.SwigluReference,
-        cpu.RmsNormBlocked,
-        cpu.RopeBlocked,
-        cpu.SwigluBlocked,
-        cpu.MlpSwigluBlas,
-        cpu.RopeAttentionDecode,
-        *cuda.VARIANTS,
-    ]
+    return contents_of(Variant, rmsnorm, rope, swiglu, cpu, *cuda.MODULES)
 
 
 def core_models():

@@ -6,21 +6,17 @@ of the loss.
 
 from pathlib import Path
 
+from core import Op, Variant, contents_of
+
 from . import balance, combine, cuda, expert_matmul, route
 
 
 def core_ops():
-    return [route.route, expert_matmul.expert_matmul, combine.combine, balance.balance]
+    return contents_of(Op, route, expert_matmul, combine, balance)
 
 
 def core_variants():
-    return [
-        route.RouteReference,
-        expert_matmul.ExpertMatmulReference,
-        combine.CombineReference,
-        balance.BalanceReference,
-        *cuda.VARIANTS,
-    ]
+    return contents_of(Variant, route, expert_matmul, combine, balance, *cuda.MODULES)
 
 
 def core_models():

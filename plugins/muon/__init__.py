@@ -1,15 +1,17 @@
 """Muon: whole weight matrices stepped along an orthogonal direction, AdamW for all else. [optimizer] name = "muon"."""
 
+from core import Op, Optimizer, Variant, contents_of
+
 from . import cuda, muon
 
 
 def core_ops():
-    return [muon.muon_update]
+    return contents_of(Op, muon)
 
 
 def core_variants():
-    return [muon.MuonUpdateReference, *cuda.VARIANTS]
+    return contents_of(Variant, muon, cuda)
 
 
 def core_optimizers():
-    return [muon.Muon]
+    return contents_of(Optimizer, muon)

@@ -3,15 +3,17 @@ the heads of queries and keys instead. Their other ops are those of plugins/llam
 
 from pathlib import Path
 
+from core import Op, Variant, contents_of
+
 from . import cpu, cuda, qk_norm
 
 
 def core_ops():
-    return [qk_norm.qk_norm]
+    return contents_of(Op, qk_norm)
 
 
 def core_variants():
-    return [qk_norm.QkNormReference, cpu.QkNormBlocked, *cuda.VARIANTS]
+    return contents_of(Variant, qk_norm, cpu, *cuda.MODULES)
 
 
 def core_models():

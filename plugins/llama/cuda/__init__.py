@@ -2,13 +2,4 @@
 
 from . import mlp_swiglu, rmsnorm, rope, rope_attention, swiglu
 
-VARIANTS = [
-    rmsnorm.RmsNormNaive,
-    rmsnorm.RmsNormWarp,
-    rope.RopeNaive,
-    rope.RopeToken,
-    swiglu.SwigluNaive,
-    swiglu.SwigluVector,
-    mlp_swiglu.MlpSwigluComposed,
-    rope_attention.RopeAttentionDecode,
-]
+MODULES = (rmsnorm, rope, swiglu, mlp_swiglu, rope_attention)

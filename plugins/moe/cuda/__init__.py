@@ -2,11 +2,4 @@
 
 from . import balance, combine, expert_matmul, route
 
-VARIANTS = [
-    route.RouteNaive,
-    expert_matmul.ExpertMatmulNaive,
-    expert_matmul.ExpertMatmulGrouped,
-    combine.CombineNaive,
-    combine.CombineVector,
-    balance.BalanceNaive,
-]
+MODULES = (route, expert_matmul, combine, balance)

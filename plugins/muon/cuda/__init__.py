@@ -73,6 +73,3 @@ def over(shape):
     """A thread for each element of a product, in square tiles."""
     rows, columns = shape
     return {"grid": (cdiv(columns, TILE), cdiv(rows, TILE)), "block": (TILE, TILE)}
-
-
-VARIANTS = [MuonNaive, MuonTiled]

@@ -2,4 +2,4 @@
 
 from . import qk_norm
 
-VARIANTS = [qk_norm.QkNormNaive, qk_norm.QkNormWarp]
+MODULES = (qk_norm,)
