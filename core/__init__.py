@@ -24,7 +24,8 @@ PUBLIC = {
     "Optimizer": "core.op",
     "Schedule": "core.op",
     "Tensors": "core.op",
-    "SLOT": "core.op",
+    "SLOT": "core.step_record",
+    "stretches": "core.step_record",
     "BuildError": "core.errors",
     "DataError": "core.errors",
     "Evaluation": "core.evaluation",
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
     from core.expr import cdiv as cdiv
     from core.expr import unpadded as unpadded
     from core.hooks import hookimpl as hookimpl
-    from core.op import SLOT as SLOT
     from core.op import Op as Op
     from core.op import Optimizer as Optimizer
     from core.op import Param as Param
@@ -68,6 +68,8 @@ if TYPE_CHECKING:
     from core.scalars import i64 as i64
     from core.scalars import u32 as u32
     from core.scalars import u64 as u64
+    from core.step_record import SLOT as SLOT
+    from core.step_record import stretches as stretches
 
 __all__ = [*PUBLIC, "__version__"]  # noqa: PLE0604
 

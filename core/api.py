@@ -24,6 +24,7 @@ from core.interop import huggingface
 from core.interop.opened import Dims, Opened, open_path
 from core.loader import load_registry
 from core.registry import Registry
+from core.roles import S
 from core.train.devices import choose_device
 from core.train.evaluate import token_loss
 from core.train.tokenizers import tokenizer_of
@@ -211,7 +212,7 @@ class Model:
         sampling = Sampling(temperature, top_k, seed, top_p, repetition_penalty)
         self._runs += 1
         needed = prompt.shape[1] + max_new_tokens
-        session = self.engine.session(len(prompt), min(needed, int(self.graph.dims.get("S", needed))))
+        session = self.engine.session(len(prompt), min(needed, int(self.graph.dims.get(S, needed))))
         known = self.tokenizer.vocab_size if self.tokenizer else None
         drawn = list(generate_steps(session, prompt.tolist(), max_new_tokens, sampling, known))
         whole = np.concatenate([prompt, *(column[:, None] for column in drawn)], axis=1)

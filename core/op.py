@@ -21,6 +21,9 @@ import numpy as np
 from core.dtypes import NUMPY
 from core.errors import BuildError, CoreError, did_you_mean, words_of
 from core.expr import Number, described, evaluate, trim, unpadded
+from core.step_record import CONTROL as CONTROL
+from core.step_record import MASKS, StepRecord, mask
+from core.step_record import SLOT as SLOT
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 ACTIVATION, ACC = None, "acc"  # the two dtypes that a precision settles; the others are names of core.dtypes
@@ -368,6 +371,9 @@ class Tensors:
 
     On the cpu the tensors are NumPy arrays. `t.rows` is the product of `...`. Only what the variant declared is
     here: backward sees its saved tensors, its `reads`, and gradients, so that nothing can be read by accident.
+
+    On the cpu an update's `t.step` is a StepRecord, and with an input `group` it has `t.trains` and `t.decays`: a bool
+    for each of the n elements.
     """
 
     config: dict[str, Any]  # the tile candidate that was chosen
@@ -378,6 +384,8 @@ class Tensors:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        if name in MASKS and "group" in self.__dict__:
+            return mask(self.group, name, self.n)
         visible = sorted(n for n in self.__dict__ if n != "...")
         raise AttributeError(
             f"t has no {name!r} here{did_you_mean(name, visible)}; it has {', '.join(visible)}. "
@@ -400,6 +408,8 @@ def make_tensors(dims: Mapping[str, Any], tensors: Mapping[str, Any], **flags: A
     visible = {k: v for k, v in dims.items() if k != "..."}
     if "..." in dims:
         visible["rows"] = math.prod(dims["..."])
+    if isinstance(step := tensors.get("step"), np.ndarray):
+        tensors = {**tensors, "step": step.view(StepRecord)}
     return Tensors(**{"config": {}, **visible, **flags, **tensors})
 
 
@@ -514,18 +524,14 @@ class Reference(Variant):
 
 # --- optimizers and schedules ----------------------------------------------------------------------------------
 
-# The control record: one small f64 tensor that changes between steps (`t.step`). The host writes the first three and
-# the last two before a step (a loss or norm above its limit is not ok); the device writes the rest. Its slots:
-CONTROL = ("lr", "step", "loss_scale", "loss", "norm", "scale", "ok", "halted", "loss_limit", "norm_limit")
-SLOT = {name: index for index, name in enumerate(CONTROL)}
-
 
 class Optimizer:
     """An optimizer: options with defaults, state tensors beside each parameter element, one recorded step.
 
     `step(p, launch)` is called once; it launches ops (`launch.op("adamw_update", ...)`) over the flat arenas:
-    `p.param`, `p.grad`, each state by name, `p.group` (u8, one per 64 elements: bit 0 decays, bit 1 trains),
-    `p.control` (the control record, see CONTROL), and the options by name. For updates that need whole matrices
+    `p.param`, `p.grad`, each state by name, `p.group` (which elements train, and which decay), `p.control` (the control
+    record, see core.step_record), and the options by name; `p.flat` has all of them but the options by the names of an
+    update's inputs: `launch.op("adamw_update", **p.flat, eps=p.eps)`. For updates that need whole matrices
     (`whole`), `p.parameters` has one entry for each that trains: name, shape, decays, and by the names above its own
     parts of the arenas in its shape; `p.group_without(names)` is `p.group` with these left untrained, so that another
     update can take all the rest at once.

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from core import SLOT, Op, Reference
+from core import Op, Reference
 
 global_norm = Op(
     "global_norm",
@@ -32,17 +32,16 @@ global_norm = Op(
 def settle_step(control, squares, clip):
     """Write norm, scale, ok, halted and step into the control record, from the sum of grad^2."""
     norm = math.sqrt(squares) if squares >= 0 else math.nan
-    loss, lr, halted = (control[SLOT[name]] for name in ("loss", "lr", "halted"))
-    finite = math.isfinite(loss) and math.isfinite(norm) and math.isfinite(lr)
-    below = loss <= control[SLOT["loss_limit"]] and norm <= control[SLOT["norm_limit"]]
-    ok = finite and below and not halted
-    control[SLOT["norm"]] = norm
-    control[SLOT["ok"]] = ok
-    control[SLOT["scale"]] = min(1.0, clip / (norm + 1e-6)) if clip and ok else 1.0
+    finite = math.isfinite(control.loss) and math.isfinite(norm) and math.isfinite(control.lr)
+    below = control.loss <= control.loss_limit and norm <= control.norm_limit
+    ok = finite and below and not control.halted
+    control.norm = norm
+    control.ok = ok
+    control.scale = min(1.0, clip / (norm + 1e-6)) if clip and ok else 1.0
     if ok:
-        control[SLOT["step"]] += 1
+        control.step += 1
     if not finite:
-        control[SLOT["halted"]] = 1
+        control.halted = 1
 
 
 class GlobalNormReference(Reference):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 
 from core.device.cpu import record
-from core.op import CONTROL, SLOT, Op, Variant, make_tensors
+from core.kernels.nvrtc import prelude_file
+from core.op import Op, Variant, make_tensors
+from core.step_record import CONTROL, SLOT, StepRecord, mask, stretches
 
 ops = pytest.importorskip("core.ops")
 OPS: dict[str, Op] = {op.name: op for op in ops.core_ops()}
@@ -192,7 +195,8 @@ def test_adamw_launches_norm_then_update_over_the_whole_arenas() -> None:
             self.calls.append((name, values))
 
     class Arenas:
-        param, grad, m, v, group, control, master = "param", "grad", "m", "v", "group", "control", None
+        grad, control = "grad", "control"
+        flat = dict.fromkeys(("param", "grad", "m", "v", "master", "group", "step"), "tensor")
         betas, eps, weight_decay, clip = [0.9, 0.95], 1e-8, 0.1, 1.0
 
     (adamw,) = (optimizer() for optimizer in ops.core_optimizers() if optimizer.name == "adamw")
@@ -201,6 +205,26 @@ def test_adamw_launches_norm_then_update_over_the_whole_arenas() -> None:
     assert [name for name, _ in launch.calls] == ["global_norm", "adamw_update"]
     assert launch.calls[0][1]["clip"] == 1.0
     assert launch.calls[1][1]["beta2"] == 0.95
+
+
+def test_the_step_record_has_a_field_for_each_slot_and_the_prelude_the_same_ones() -> None:
+    record = np.arange(float(len(CONTROL))).view(StepRecord)
+    assert [getattr(record, name) for name in CONTROL] == list(range(len(CONTROL)))
+    record.lr = 0.5
+    assert record[SLOT["lr"]] == 0.5
+    with pytest.raises(AttributeError, match="no 'lrr'"):
+        record.lrr  # noqa: B018
+    fields = re.search(r"struct Step \{\s*double ([^;]*);", prelude_file().read_text())
+    assert fields and tuple(name.strip() for name in fields[1].split(",")) == CONTROL
+
+
+def test_masks_and_stretches_name_the_elements_that_train_and_decay() -> None:
+    group = np.array([3, 3, 1, 2], np.uint8)  # both, both, decays only, trains only
+    trains, decays = (mask(group, name, 200) for name in ("trains", "decays"))
+    assert trains.tolist() == [i < 128 or i >= 192 for i in range(200)]
+    assert decays.tolist() == [i < 192 for i in range(200)]
+    parts = [(part.start, part.stop, decay) for part, decay in stretches(group, 64, 200)]
+    assert parts == [(64, 128, True), (192, 200, False)]
 
 
 # --- schedules -------------------------------------------------------------------------------------------------

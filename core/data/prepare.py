@@ -27,6 +27,7 @@ from core.data.text import Document, Progress, Reading, corpus_digest, tokenise
 from core.data.tokenizer import Tokenizer
 from core.errors import DataError
 from core.outside import reads
+from core.roles import V
 
 VERSION = 2  # of how text becomes cached tokens
 
@@ -83,7 +84,7 @@ def open_data(
     for what is in the files.
     """
     B, T = int(dims["B"]), int(dims["T"])
-    vocab = vocab if vocab is not None else int(dims["V"]) if "V" in dims else None
+    vocab = vocab if vocab is not None else int(dims[V]) if V in dims else None
     notes: list[str] = []
     reading = Reading(getattr(data, "field", ""), getattr(data, "separator", ""))
     train = resolve(as_list(data.train), "train", where("data.train"), notes, reading)

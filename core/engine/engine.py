@@ -31,6 +31,7 @@ from core.plan.record import control_record
 from core.plan.report import PlanReport
 from core.plan.steps import Step
 from core.registry import Registry
+from core.roles import S, T
 
 
 class Engine:
@@ -302,10 +303,10 @@ class Engine:
         Raises UsageError for a capacity beyond S, or one that the graph cannot have as its T: there are no positions.
         """
         most = self.graph.positions
-        if "S" in self.graph.dims and capacity > most:
+        if S in self.graph.dims and capacity > most:
             raise UsageError(f"a session of {capacity} tokens: {self.graph.name} has S = {most} positions")
         try:
-            self.graph_for({"T": capacity or most} if "T" in self.graph.dims else {})
+            self.graph_for({T: capacity or most} if T in self.graph.dims else {})
         except BuildError as error:
             raise UsageError(f"a session of {capacity or most} tokens: {error.message}", hint=error.hint) from None
         return self._session(rows, capacity or most)

@@ -21,16 +21,16 @@ def record_update(
     n = store.layout.trainable
     if not n:
         raise UsageError(f"[train] freeze leaves no parameter of {store.graph.name} to train")
+    flat = {"param": store.weights[:n], "grad": store.grads, **store.states, "master": store.master}
+    group = store.groups()
     p = Tensors(
         **{"clip": 0.0, **optimizer.options, **options},
-        **store.states,
-        param=store.weights[:n],
-        grad=store.grads,
-        group=store.groups(),
+        **flat,
+        flat={**flat, "group": group, "step": control},
+        group=group,
         group_without=store.groups,
         parameters=store.one_by_one(),
         control=control,
-        master=store.master,
     )
     commands: Sequence[Any] = store.device.record_calls(lambda launch: optimizer.step(p, launch), pick)
     return commands

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from core.graph.document import ModelDocument
 from core.graph.source import ModelSource, load_model
-from core.graph.types import TARGETS, Graph, Node, Parameter, Value
+from core.graph.types import Graph, Node, Parameter, Value
+from core.roles import TARGETS
 
 __all__ = ["TARGETS", "Graph", "ModelDocument", "ModelSource", "Node", "Parameter", "Value", "load_model"]

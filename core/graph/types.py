@@ -14,8 +14,7 @@ from core.errors import UsageError
 from core.expr import trim, unpadded
 from core.graph.document import ModelDocument
 from core.op import Op
-
-TOKENS, TARGETS = "tokens", "targets"  # graph inputs with a role: what generation appends to, and what it should be
+from core.roles import TARGETS, TOKENS, S, T
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ class Graph:
     @property
     def positions(self) -> int:
         """Tokens of the longest sequence: S, the learned positions, or T where the model has none; 0 without either."""
-        return int(unpadded(self.dims.get("S", self.dims.get("T", 0))))
+        return int(unpadded(self.dims.get(S, self.dims.get(T, 0))))
 
     def node(self, name: str) -> Node | None:
         """The node with this expanded name, or None."""

@@ -40,6 +40,15 @@ struct bf16 {
 __device__ inline u64 global_thread() { return (u64)blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ inline u64 global_row() { return (u64)blockIdx.x * blockDim.y + threadIdx.y; }
 
+// The control record, `t.step`: the numbers of one training step (core/op.py, CONTROL)
+struct Step {
+    double lr, step, loss_scale, loss, norm, scale, ok, halted, loss_limit, norm_limit;
+};
+
+// Whether weight decay applies to element i of the flat arenas, and whether it trains; a byte of `group` is for 64
+__device__ inline bool DECAYS(const u8* group, u64 i) { return group[i / 64] & 1; }
+__device__ inline bool TRAINS(const u8* group, u64 i) { return group[i / 64] & 2; }
+
 // N neighbours in one register group. load<N>(p) and store(p, pack) are one instruction where N elements are 16 bytes;
 // p must then be a multiple of 16 bytes.
 template <class T, int N>

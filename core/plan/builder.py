@@ -13,6 +13,7 @@ from core.plan.choose import specs
 from core.plan.layout import ParameterLayout
 from core.plan.live import Live
 from core.plan.steps import GENERATE, TRAIN, Choice, Request, Step, Tensor
+from core.roles import S
 
 
 @dataclass
@@ -119,7 +120,7 @@ class Builder:
                 continue
             states = self.states.setdefault(node.name, {})
             if role not in states:
-                shape = slot.pattern.shape({**node.dims, "S": self.request.capacity}, f"{node.name}.{role}")
+                shape = slot.pattern.shape({**node.dims, S: self.request.capacity}, f"{node.name}.{role}")
                 states[role] = self.buffer(f"{node.name}.{role}", shape, slot.pattern.dtype, "state")
             extras[role] = states[role]
         return extras

@@ -15,6 +15,7 @@ from core.plan.buffers import Buffer, alive
 from core.plan.cost import node_flops, total
 from core.plan.describe import human
 from core.plan.steps import TRAIN, Plan
+from core.roles import B
 
 # what adds up; the rest lies within
 HELD = ("parameters", "master weights", "gradients", "optimizer", "scratch", "activations")
@@ -104,9 +105,9 @@ def _advice(plan: Plan, free: int, measure: Measure | None) -> str:
 
 def smaller_batch(plan: Plan, free: int, measure: Measure, ops: Sequence[str] = ()) -> str:
     """The largest divisor of B that fits, as an option of the command line; "" when none does."""
-    batch = int(plan.graph.dims.get("B", 1))
+    batch = int(plan.graph.dims.get(B, 1))
     for size in (n for n in range(batch - 1, 0, -1) if batch % n == 0):  # a divisor keeps tokens_per_step legal
-        need = measure({"B": size}, ops)
+        need = measure({B: size}, ops)
         if need + RESERVE <= free:
             extra = f" {_set_recompute(plan, ops)}" if ops else ""
             return f"--set dims.B={size}{extra} needs {human(need)}"

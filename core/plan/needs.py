@@ -13,6 +13,7 @@ from typing import Any
 from core.op import Op, Variant
 from core.plan.choose import Chooser, specs
 from core.plan.steps import GENERATE, Plan
+from core.roles import S, T
 from core.verdicts import Sizes, largest, sizes_of
 
 
@@ -65,7 +66,7 @@ def _of_nodes(plan: Plan) -> Iterator[Need]:
         choice, op = plan.choices[node.name], node.op
         dims = dict(node.dims)
         if plan.request.kind == GENERATE and op.state:
-            dims |= {"S": plan.request.capacity} | ({"T": plan.request.capacity} if "T" in dims else {})
+            dims |= {S: plan.request.capacity} | ({T: plan.request.capacity} if T in dims else {})
         shapes = {role: op.inputs[role].pattern.shape(dims, f"{node.name}.{role}") for role in node.inputs}
         example = {**shapes, **{k: v for k, v in node.attrs.items() if k in op.attrs}}
         example |= params_of(op, dims, node.params)

@@ -13,6 +13,7 @@ from core.plan.describe import table as table_lines
 from core.plan.fit import HELD
 from core.plan.needs import sizes_by_choice
 from core.registry import Registry
+from core.roles import BATCH
 from core.train.changes import differences, flat
 from core.train.display import Display
 from core.train.estimate import SLOW
@@ -20,7 +21,7 @@ from core.train.precheck import Precheck
 from core.train.provenance import machine_changes, made_with
 from core.train.report import duration
 from core.train.run import Run
-from core.train.wiring import SIZES, Parts
+from core.train.wiring import Parts
 from core.verdicts import Verdicts
 
 
@@ -73,7 +74,7 @@ def announce(parts: Parts, run: Run, table: Sequence[Mapping[str, Any]], display
     """The config's notes, the device, the model, memory, data, and the table of choices: once, at the start."""
     config, engine, data, micro = parts.config, parts.engine, parts.data, parts.micro
     graph = engine.graph
-    sizes = ", ".join(f"{name} = {int(graph.dims[name]):,}" for name in SIZES)
+    sizes = ", ".join(f"{name} = {int(graph.dims[name]):,}" for name in BATCH)
     memory = engine.report(parts.plan).memory()
     for note in config.notes:
         display.line(note)

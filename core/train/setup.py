@@ -16,6 +16,7 @@ from core.graph import load_model
 from core.interop import checkpoint, pointers
 from core.loader import load_registry
 from core.plan import TRAIN
+from core.roles import BATCH
 from core.train.announce import announce, announce_start, check_first, table_of_choices, variants_record
 from core.train.devices import choose_device
 from core.train.display import Display
@@ -24,7 +25,6 @@ from core.train.refusals import check_disk, check_estimate, check_same_data
 from core.train.run import Run, choose_folder, claim, occupied, resolved_config
 from core.train.start import fill, find_start, find_weights, repair, resumed_state, same_architecture
 from core.train.wiring import (
-    SIZES,
     Parts,
     build_engine,
     find_data,
@@ -74,7 +74,7 @@ def prepare(arguments: TrainArguments, display: Display, stack: ExitStack) -> Tr
         same_architecture(start, model.to_toml(config.dims))
     verdicts = Verdicts(registry)
     engine = build_engine(config, registry, model, start, verdicts=verdicts)
-    B, T = (int(engine.graph.dims[name]) for name in SIZES)
+    B, T = (int(engine.graph.dims[name]) for name in BATCH)
     micro = micro_steps(config.train.tokens_per_step, B, T, where=config.where("train.tokens_per_step"))
     done = start.step if start else 0
     plan = engine.plan(TRAIN)

@@ -15,10 +15,10 @@ from core.errors import BuildError, CheckpointError, UsageError
 from core.interop import checkpoint, pointers
 from core.interop.checkpoint import Checkpoint
 from core.registry import Registry
+from core.roles import BATCH
 from core.train.changes import differences, flat
 from core.train.display import Display
 from core.train.run import Run, occupied
-from core.train.wiring import SIZES
 
 if TYPE_CHECKING:
     from core.interop.weights import Start
@@ -80,7 +80,7 @@ def same_architecture(start: Checkpoint, model_toml: str) -> None:
     """CheckpointError with the differences when the config's model is not the checkpoint's; B and T may differ."""
     ours, theirs = tomli.loads(model_toml), tomli.loads(start.model_toml)
     for document in (ours, theirs):
-        for name in SIZES:
+        for name in BATCH:
             document.get("dims", {}).pop(name, None)
     if ours != theirs:
         raise CheckpointError(

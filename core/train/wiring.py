@@ -24,6 +24,7 @@ from core.interop.generation import Generation, of_state
 from core.plan import TRAIN, Kept, Plan, check_fusion
 from core.plan.cost import per_token
 from core.registry import Registry
+from core.roles import BATCH
 from core.train.detect import Detector
 from core.train.display import Display
 from core.train.loop import Job
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from core.interop.weights import Start
 
 Array = np.ndarray[Any, Any]
-SIZES = ("B", "T")  # dims of a batch, not of the model: they may change when a run is resumed
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ def make_job(parts: Parts, run: Run, display: Display, record: Mapping[str, Any]
     """The loop's job. `record`: the run's variants.json."""
     config, engine, data = parts.config, parts.engine, parts.data
     table = config.train
-    B, T = (int(engine.graph.dims[name]) for name in SIZES)
+    B, T = (int(engine.graph.dims[name]) for name in BATCH)
     val_tokens = table.val_tokens or 20 * B * T
     tokenizer = data.tokenizer
     return Job(

@@ -7,9 +7,8 @@ import math
 
 import numpy as np
 
-from core import SLOT, Variant, cdiv
+from core import Variant, cdiv, stretches
 
-from ..adamw import BLOCK, DECAYS, TRAINS
 from ..global_norm import settle_step
 from .blocks import carve
 
@@ -68,22 +67,19 @@ class AdamWBlocked(Variant):
         weights = t.param if t.master is None else t.master
 
         def block(lo, hi, scratch):
-            if not t.step[SLOT["ok"]]:
+            if not t.step.ok:
                 return
-            for start, end, bits in runs(t.group, lo, hi):
-                if bits & TRAINS:
-                    part = slice(start, end)
-                    (a,) = carve(scratch, weights.dtype, (end - start,))
-                    decay = t.weight_decay if bits & DECAYS else 0.0
-                    self.update(t, weights[part], t.grad[part], t.m[part], t.v[part], a, decay)
-                    if t.master is not None:
-                        t.param[part] = weights[part]
+            for part, decays in stretches(t.group, lo, hi):
+                (a,) = carve(scratch, weights.dtype, (part.stop - part.start,))
+                decay = t.weight_decay if decays else 0.0
+                self.update(t, weights[part], t.grad[part], t.m[part], t.v[part], a, decay)
+                if t.master is not None:
+                    t.param[part] = weights[part]
 
         launch.rows(t.n, block, grain=ELEMENTS, scratch=ELEMENTS * weights.itemsize)
 
     def update(self, t, w, grad, m, v, a, decay):
-        lr, step, scale = (float(t.step[SLOT[name]]) for name in ("lr", "step", "scale"))
-        correction = math.sqrt(1 - t.beta2**step)
+        lr, scale, correction = t.step.lr, t.step.scale, math.sqrt(t.step.correction(t.beta2))
         np.multiply(grad, (1 - t.beta1) * scale, out=a)
         m *= t.beta1
         m += a
@@ -94,19 +90,7 @@ class AdamWBlocked(Variant):
         np.sqrt(v, out=a)
         a += t.eps * correction
         np.divide(m, a, out=a)
-        a *= lr * correction / (1 - t.beta1**step)
+        a *= lr * correction / t.step.correction(t.beta1)
         if decay:
             w *= 1 - lr * decay
         w -= a
-
-
-def runs(group, lo, hi):
-    """(start, end, bits) of the stretches of [lo, hi) whose 64-element blocks have the same bits."""
-    first = lo // BLOCK
-    bits = group[first : cdiv(hi, BLOCK)]
-    if (bits == bits[0]).all():
-        yield lo, hi, int(bits[0])
-        return
-    cuts = [0, *(np.flatnonzero(bits[1:] != bits[:-1]) + 1).tolist(), len(bits)]
-    for a, b in zip(cuts, cuts[1:], strict=False):
-        yield max(lo, (first + a) * BLOCK), min(hi, (first + b) * BLOCK), int(bits[a])

@@ -7,10 +7,6 @@
 // vector_update   four elements a thread, the corrections once a thread block: limited by memory bandwidth, 28 bytes an
 //                 element in float; one launch for all parameters
 
-enum { LR, STEP, LOSS_SCALE, LOSS, NORM, SCALE, OK, HALTED };  // slots of the control record
-enum { DECAYS = 1, TRAINS = 2 };                                // bits of `group`
-constexpr int GROUP = 64;                                       // elements that a byte of it stands for
-
 // 1 - beta^k, in double: in float nothing is left of it where beta is near 1
 __device__ inline double correction(double beta, int k) {
     double power = 1;
@@ -23,11 +19,11 @@ __device__ inline double correction(double beta, int k) {
 struct Shared {
     float lr, scale, of_m, of_v;  // of_m, of_v: 1 / (1 - beta^k)
     __device__ Shared() = default;
-    __device__ Shared(const double* control, double beta1, double beta2) {
-        lr = control[LR];
-        scale = control[SCALE];
-        of_m = 1 / correction(beta1, control[STEP]);
-        of_v = 1 / correction(beta2, control[STEP]);
+    __device__ Shared(const Step* control, double beta1, double beta2) {
+        lr = control->lr;
+        scale = control->scale;
+        of_m = 1 / correction(beta1, control->step);
+        of_v = 1 / correction(beta2, control->step);
     }
 };
 
@@ -41,12 +37,12 @@ __device__ inline float update(float w, float grad, float& m, float& v, Shared s
 }
 
 extern "C" __global__ void naive_update(elem* param, float* master, const float* grad, float* m, float* v,
-                                        const u8* group, const double* control, u64 n, double beta1, double beta2,
+                                        const u8* group, const Step* control, u64 n, double beta1, double beta2,
                                         float eps, float weight_decay) {
     u64 i = global_thread();
-    if (i >= n || control[OK] == 0 || !(group[i / GROUP] & TRAINS)) return;
+    if (i >= n || control->ok == 0 || !TRAINS(group, i)) return;
     Shared shared(control, beta1, beta2);
-    float w = master ? master[i] : float(param[i]), decay = group[i / GROUP] & DECAYS ? weight_decay : 0;
+    float w = master ? master[i] : float(param[i]), decay = DECAYS(group, i) ? weight_decay : 0;
     w = update(w, grad[i], m[i], v[i], shared, beta1, beta2, eps, decay);
     if (master) master[i] = w;
     param[i] = w;
@@ -54,15 +50,15 @@ extern "C" __global__ void naive_update(elem* param, float* master, const float*
 
 extern "C" __global__ void vector_update(elem* __restrict__ param, float* __restrict__ master,
                                          const float* __restrict__ grad, float* __restrict__ m, float* __restrict__ v,
-                                         const u8* __restrict__ group, const double* __restrict__ control, u64 n,
+                                         const u8* __restrict__ group, const Step* __restrict__ control, u64 n,
                                          double beta1, double beta2, float eps, float weight_decay) {
-    if (control[OK] == 0) return;
+    if (control->ok == 0) return;
     __shared__ Shared shared;
     if (threadIdx.x == 0) shared = Shared(control, beta1, beta2);
     __syncthreads();
     u64 i = global_thread() * 4;
-    if (i >= n || !(group[i / GROUP] & TRAINS)) return;
-    float decay = group[i / GROUP] & DECAYS ? weight_decay : 0;
+    if (i >= n || !TRAINS(group, i)) return;
+    float decay = DECAYS(group, i) ? weight_decay : 0;
     if (i + 4 <= n) {
         auto g = load<4>(grad + i), first = load<4>(m + i), second = load<4>(v + i);
         auto rounded = load<4>(param + i);

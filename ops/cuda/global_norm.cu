@@ -5,25 +5,22 @@
 // blocks_sums    a fixed number of thread blocks, 16 bytes a thread: limited by memory bandwidth; sums into workspace
 // blocks_norm    one thread block adds them up
 
-// slots of the control record
-enum { LR, STEP, LOSS_SCALE, LOSS, NORM, SCALE, OK, HALTED, LOSS_LIMIT, NORM_LIMIT };
-
 __device__ inline bool is_finite(double x) { return x - x == 0; }
 
-__device__ inline void settle(double* control, double squares, float clip) {
+__device__ inline void settle(Step* control, double squares, float clip) {
     double norm = sqrt(squares);
-    bool finite = is_finite(control[LOSS]) && is_finite(norm) && is_finite(control[LR]);
-    bool below = control[LOSS] <= control[LOSS_LIMIT] && norm <= control[NORM_LIMIT];
-    bool ok = finite && below && control[HALTED] == 0;
+    bool finite = is_finite(control->loss) && is_finite(norm) && is_finite(control->lr);
+    bool below = control->loss <= control->loss_limit && norm <= control->norm_limit;
+    bool ok = finite && below && control->halted == 0;
     double scale = ok && clip > 0 ? clip / (norm + 1e-6) : 1;
-    control[NORM] = norm;
-    control[SCALE] = scale < 1 ? scale : 1;
-    control[OK] = ok;
-    if (ok) control[STEP] += 1;
-    if (!finite) control[HALTED] = 1;
+    control->norm = norm;
+    control->scale = scale < 1 ? scale : 1;
+    control->ok = ok;
+    if (ok) control->step += 1;
+    if (!finite) control->halted = 1;
 }
 
-extern "C" __global__ void naive_norm(double* control, const float* grad, u64 n, float clip) {
+extern "C" __global__ void naive_norm(Step* control, const float* grad, u64 n, float clip) {
     double sum = 0;
     for (u64 i = threadIdx.x; i < n; i += blockDim.x) sum += (double)grad[i] * grad[i];
     sum = block_sum(sum);
@@ -46,7 +43,7 @@ extern "C" __global__ void blocks_sums(double* __restrict__ sums, const float* _
     if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
 
-extern "C" __global__ void blocks_norm(double* control, const double* sums, int count, float clip) {
+extern "C" __global__ void blocks_norm(Step* control, const double* sums, int count, float clip) {
     double sum = 0;
     for (int i = threadIdx.x; i < count; i += blockDim.x) sum += sums[i];
     sum = block_sum(sum);

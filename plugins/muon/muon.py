@@ -13,7 +13,7 @@ import fnmatch
 
 import numpy as np
 
-from core import SLOT, BuildError, Op, Optimizer, Reference, product
+from core import BuildError, Op, Optimizer, Reference, product
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 TINY = 1e-7  # added to |u|: a gradient of zero moves nothing
@@ -57,14 +57,13 @@ class MuonUpdateReference(Reference):
     op = "muon_update"
 
     def forward(self, t):
-        lr, scale, ok = (float(t.step[SLOT[name]]) for name in ("lr", "scale", "ok"))
-        if not ok:
+        if not t.step.ok:
             return
         weights = t.param if t.master is None else t.master
-        g = scale * t.grad
+        g = t.step.scale * t.grad
         t.m[...] = t.momentum * t.m + (1 - t.momentum) * g
         u = t.momentum * t.m + (1 - t.momentum) * g if t.nesterov else t.m
-        weights -= lr * (step_size(t) * self.orthogonal(u, t.iterations) + t.weight_decay * weights)
+        weights -= t.step.lr * (step_size(t) * self.orthogonal(u, t.iterations) + t.weight_decay * weights)
         if t.master is not None:
             t.param[...] = weights
 
@@ -111,20 +110,9 @@ class Muon(Optimizer):
                 iterations=p.iterations,
                 weight_decay=p.weight_decay if one.decays else 0.0,
             )
-        launch.op(
-            "adamw_update",
-            param=p.param,
-            grad=p.grad,
-            m=p.m,
-            v=p.v,
-            master=p.master,
-            group=p.group_without(one.name for one in hidden),
-            step=p.control,
-            beta1=p.betas[0],
-            beta2=p.betas[1],
-            eps=p.eps,
-            weight_decay=p.weight_decay,
-        )
+        rest = {**p.flat, "group": p.group_without(one.name for one in hidden)}
+        own = {"beta1": p.betas[0], "beta2": p.betas[1], "eps": p.eps, "weight_decay": p.weight_decay}
+        launch.op("adamw_update", **rest, **own)
 
     def named(self, name, globs):
         return any(fnmatch.fnmatchcase(name, glob) for glob in globs)

@@ -10,18 +10,17 @@
 //
 // A Newton-Schulz round is three products: S = X X', poly = b S + c S S, X = a X + poly X.
 
-enum { LR, STEP, LOSS_SCALE, LOSS, NORM, SCALE, OK, HALTED };  // slots of the control record
 constexpr int TILE = 32;
 
-extern "C" __global__ void direction(float* x, float* m, float* sums, const float* grad, const double* control, u64 n,
+extern "C" __global__ void direction(float* x, float* m, float* sums, const float* grad, const Step* control, u64 n,
                                      float momentum, int nesterov) {
     u64 i = global_thread();
     float u = 0;
     if (i < n) {
-        float g = (float)control[SCALE] * grad[i], mean = momentum * m[i] + (1 - momentum) * g;
+        float g = (float)control->scale * grad[i], mean = momentum * m[i] + (1 - momentum) * g;
         u = nesterov ? momentum * mean + (1 - momentum) * g : mean;
         x[i] = u;
-        if (control[OK] != 0) m[i] = mean;
+        if (control->ok != 0) m[i] = mean;
     }
     float sum = block_sum(u * u);
     if (threadIdx.x == 0) sums[blockIdx.x] = sum;
@@ -73,12 +72,12 @@ extern "C" __global__ void __launch_bounds__(TILE * TILE)
     out[at] = keep == 0 ? factor * sum : keep * base[at] + factor * sum;
 }
 
-extern "C" __global__ void step(elem* param, float* master, const float* x, const double* control, u64 n, float size,
+extern "C" __global__ void step(elem* param, float* master, const float* x, const Step* control, u64 n, float size,
                                 float weight_decay) {
     u64 i = global_thread();
-    if (i >= n || control[OK] == 0) return;
+    if (i >= n || control->ok == 0) return;
     float w = master ? master[i] : float(param[i]);
-    w -= (float)control[LR] * (size * x[i] + weight_decay * w);
+    w -= (float)control->lr * (size * x[i] + weight_decay * w);
     if (master) master[i] = w;
     param[i] = w;
 }

@@ -1,0 +1,55 @@
+"""The numbers of one training step, and which elements an update touches: what every optimizer reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from core.expr import cdiv
+
+Array = np.ndarray[Any, Any]
+
+# The control record: one small f64 tensor that changes between steps (`t.step`). The host writes the first three and
+# the last two before a step (a loss or norm above its limit is not ok); the device writes the rest. Its slots:
+CONTROL = ("lr", "step", "loss_scale", "loss", "norm", "scale", "ok", "halted", "loss_limit", "norm_limit")
+SLOT = {name: index for index, name in enumerate(CONTROL)}
+GROUP = 64  # elements of the flat arenas per byte of `group`
+MASKS = {"decays": 1, "trains": 2}  # bits of such a byte: weight decay applies to its elements; they train at all
+
+
+class StepRecord(np.ndarray[Any, Any]):
+    """The control record on the cpu, with its slots as fields: `t.step.lr`, `t.step.ok`, each a float."""
+
+    def __getattr__(self, name: str) -> float:
+        if name in SLOT:
+            return float(self[SLOT[name]])
+        raise AttributeError(f"the control record has no {name!r}; it has {', '.join(CONTROL)}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in SLOT:
+            self[SLOT[name]] = value
+        else:
+            super().__setattr__(name, value)
+
+    def correction(self, beta: float) -> float:
+        """1 - beta^k, for k updates with this one: what the mean of a moment that began at 0 is divided by (Adam)."""
+        return float(1 - beta**self.step)
+
+
+def mask(group: Array, name: str, n: int) -> Array:
+    """(n,) bool: the elements for which the bit of that name is set in `group`, (n / GROUP,) u8."""
+    whole: Array = np.repeat((group & MASKS[name]) != 0, GROUP)
+    return whole[:n]
+
+
+def stretches(group: Array, lo: int, hi: int) -> Iterator[tuple[slice, bool]]:
+    """(elements, whether they decay) of the stretches of [lo, hi) that train; lo is a multiple of GROUP."""
+    first = lo // GROUP
+    bits = group[first : cdiv(hi, GROUP)]
+    cuts = [0, *(np.flatnonzero(bits[1:] != bits[:-1]) + 1).tolist(), len(bits)]
+    for a, b in zip(cuts, cuts[1:], strict=False):
+        if bits[a] & MASKS["trains"]:
+            part = slice(max(lo, (first + a) * GROUP), min(hi, (first + b) * GROUP))
+            yield part, bool(bits[a] & MASKS["decays"])
