@@ -1,15 +1,14 @@
-"""The cache folder, and writing one file into it so that a half-written entry is never seen.
+"""The cache folder: its place, its entries, and the bound on its size.
 
-A cache only saves time: whatever is missing or damaged is made again, and where the folder cannot be written
-everything still works, more slowly. Nothing here decides what is cached; no other program's files are ever touched.
-What is in SWEPT is bounded by bytes, entries and age: `sweep`.
+A cache only saves time: a missing or damaged entry is made again, and without a writable folder every command still
+works, more slowly. This module does not decide which results are cached, and never touches the files of other
+programs. The folders of SWEPT are bounded by bytes, entries and age: `sweep`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 import sys
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from core import variables
+from core import files, variables
 from core.outside import parse_json, read_whole
 
 fcntl: ModuleType | None
@@ -32,9 +31,7 @@ SWEPT = ("kernels", "digests", "builtin", "tokenizers/bpe", "tokens")  # what is
 LIMIT = 65_536  # MiB of all of it, where CORELM_CACHE_LIMIT says nothing
 MOST_ENTRIES = 20_000
 HOUR = 3600.0
-STALE = 24 * HOUR  # seconds after which a staged entry was left by a killed process
-UNUSED = 180 * STALE
-STAGED = ".staged-"
+UNUSED = 180 * 24 * HOUR  # seconds
 USED = ".used"  # in an entry that is a folder: locked by those who use it
 
 
@@ -50,23 +47,10 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "corelm"
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """`path` holds its old contents or all of `data`, never a part. Makes missing folders. OSError as it comes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = staged_name(path)
-    try:
-        staged.write_bytes(data)
-        os.replace(staged, path)
-    except BaseException:  # Ctrl-C too: nothing half-written stays
-        with contextlib.suppress(OSError):
-            staged.unlink()
-        raise
-
-
 def try_write(path: Path, data: bytes) -> bool:
-    """`write_atomically` of a cache entry, or False where the file system refuses. The cache is swept now and then."""
+    """`files.replace` of a cache entry, or False where the file system refuses. The cache is swept now and then."""
     try:
-        write_atomically(path, data)
+        files.replace(path, data)
     except OSError:
         return False
     wrote(len(data))
@@ -79,11 +63,6 @@ def read_json(path: Path) -> Any:
         return parse_json(read_whole(path))
     except (OSError, ValueError):
         return None
-
-
-def staged_name(path: Path) -> Path:
-    """A name beside `path` that nobody else uses; what lies there gets the usual rights, unlike tempfile's."""
-    return path.with_name(f"{STAGED}{os.getpid()}-{secrets.token_hex(6)}")
 
 
 # --- the bound -------------------------------------------------------------------------------------------------------
@@ -149,10 +128,10 @@ def sweep() -> int:
     longest. Only what is made again from other files, never a folder that a process holds. Returns the bytes."""
     now, kept, removed = time.time(), [], 0
     for entry in _entries():
-        old = STALE if entry.path.name.startswith(STAGED) else UNUSED
+        old = files.STALE if entry.path.name.startswith(files.STAGED) else UNUSED
         if now - entry.used > old and _remove(entry):
             removed += entry.bytes
-        elif old is not STALE:
+        elif old is not files.STALE:
             kept.append(entry)
     total, count, most = sum(entry.bytes for entry in kept), len(kept), limit()
     if total <= most and count <= MOST_ENTRIES:
@@ -194,7 +173,7 @@ def _remove(entry: Entry) -> bool:
             entry.path.unlink()
             return True
         if fcntl is None:
-            return time.time() - entry.used > STALE and _away(entry.path)
+            return time.time() - entry.used > files.STALE and _away(entry.path)
         mark = os.open(entry.path / USED, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -205,7 +184,7 @@ def _remove(entry: Entry) -> bool:
 
 
 def _away(folder: Path) -> bool:
-    doomed = staged_name(folder)
-    os.replace(folder, doomed)
+    doomed = files.staged_name(folder)
+    files.rename(folder, doomed)
     shutil.rmtree(doomed, ignore_errors=True)
     return True

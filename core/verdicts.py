@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 
 import core
-from core.cache import cache_folder, read_json, write_atomically
+from core import files
+from core.cache import cache_folder, read_json
 from core.discovery import BUILT_IN, SHIPPED
 from core.kernels.sources import prelude_file, with_headers
 from core.op import Op, Variant
@@ -241,7 +242,7 @@ def rows_in(path: Path) -> list[Row]:
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """One record a line. OSError as it comes."""
     lines = ",\n".join(json.dumps(row) for row in rows)
-    write_atomically(path, f"[\n{lines}\n]\n".encode())
+    files.replace(path, f"[\n{lines}\n]\n".encode())
 
 
 def as_row(verdict: Verdict) -> Row:

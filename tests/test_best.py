@@ -139,7 +139,7 @@ def test_a_best_that_the_disk_refuses_is_none(here, capsys, monkeypatch):
 
 
 def test_the_room_for_checkpoints_counts_the_best(here, capsys, monkeypatch):
-    from core.interop import files
+    from core import files
 
     trained(capsys, "--out", "r")
     size = sum(path.stat().st_size for path in (here / "r/checkpoints/step_00000006").glob("*.safetensors"))

@@ -27,14 +27,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core import blas, processor
+from core import blas, files, processor
 from core.cli import run as core_command
 from core.data.shards import format_for, write_shards
 from core.data.tokenizer import bytes_tokenizer
 from core.engine import Engine, Settings
 from core.errors import CheckpointError, UsageError
 from core.graph import load_model
-from core.interop import checkpoint, files, pointers
+from core.interop import checkpoint, pointers
 from core.interop.checkpoint import Contents
 from core.interop.tensors import write_tensors
 from core.loader import load_registry
@@ -249,7 +249,7 @@ def test_a_bf16_run_goes_on_bit_for_bit(folder: Path) -> None:
 
 KILLER = """
 import os, signal
-from core.interop import files
+from core import files
 
 def core_step_end(run, step, metrics):
     calls = []

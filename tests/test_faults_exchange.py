@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 import core
-from core import cli
+from core import cli, files
 from core.data import fetch
 from core.errors import CheckpointError
-from core.interop import checkpoint, export_huggingface, export_llmc, files
+from core.interop import checkpoint, export_huggingface, export_llmc
 from core.interop.export import prepare
 from core.interop.import_ import import_model
 from core.interop.opened import open_path

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core import load
+from core import files, load
 from core.cli import main
 from core.device import available
 from core.errors import CoreError
-from core.interop import files
 from core.interop.tensors import write_tensors
 from core.terminal import visible
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from core import files
 from core.cli import run as core_command
 from core.errors import NumericsError
-from core.interop import checkpoint, files
+from core.interop import checkpoint
 from core.interop.tensors import TensorFile
 from core.signals import Stop
 from core.train.crash import statistics

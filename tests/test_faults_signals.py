@@ -22,9 +22,10 @@ from typing import Any
 import pytest
 
 import core.loader
+from core import files
 from core.cli import run as core_command
 from core.data.tokenizer import Tokenizer
-from core.interop import checkpoint, files
+from core.interop import checkpoint
 from core.kernels import nvrtc
 from core.signals import Ended, check, listening
 from core.train.display import Display

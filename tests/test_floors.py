@@ -20,8 +20,9 @@ ROOT = Path(__file__).parent.parent
 FLOORS = (
     ("errors",),
     ("outside", "variables"),
+    ("files",),
     ("roles", "expr", "dtypes", "scalars", "cache", "signals", "examples", "blas", "processor"),
-    ("terminal", "foreign", "threads"),
+    ("terminal", "foreign", "threads", "outputs"),
     ("kernels", "pool"),
     ("sim",),
     ("step_record",),
@@ -196,6 +197,32 @@ def test_circles_are_found_among_files_and_for_type_checkers() -> None:
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == {("b", "c")}
     everything = arrows()
     assert "sim.ptx.program" in everything["sim.resident"] and "graph.types" in everything["graph.build"]
+
+
+# One of each: a call of the standard library -> the only file of core/ that may make it.
+ONE_PLACE = {
+    ("os", "replace"): "files.py",
+    ("os", "rename"): "files.py",
+    ("shutil", "move"): "files.py",
+}
+
+
+def calls_of(path: Path) -> Iterator[tuple[int, tuple[str, str]]]:
+    """(line, (module, function)) of every `module.function` in a file."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            yield node.lineno, (node.value.id, node.attr)
+
+
+def test_each_of_these_calls_is_made_in_one_file() -> None:
+    made = {
+        (path.relative_to(ROOT / "core").as_posix(), line, call)
+        for path in files("core")
+        for line, call in calls_of(path)
+        if call in ONE_PLACE
+    }
+    assert not {(file, line, call) for file, line, call in made if file != ONE_PLACE[call]}
+    assert ("files.py", ("os", "replace")) in {(file, call) for file, _, call in made}
 
 
 def shipped() -> list[Path]:

@@ -79,8 +79,8 @@ def report(
 ) -> None:
     from core.config import load_config, micro_steps
     from core.graph import load_model
-    from core.interop.staging import target_file, write_target
     from core.loader import load_registry
+    from core.outputs import target_file, write_target
     from core.plan import TRAIN
     from core.train.bench import bench, chrome_trace
     from core.train.wiring import build_engine

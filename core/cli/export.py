@@ -48,8 +48,8 @@ def command(run: str | None, to: str, out: Path | None, precision: str, plugin: 
     from core.interop import export_huggingface, export_llama2c, export_llmc
     from core.interop.export import prepare
     from core.interop.opened import open_path
-    from core.interop.staging import new_path
     from core.loader import load_registry
+    from core.outputs import new_path
     from core.train.run import find_run
 
     path = find_run(run)
@@ -78,7 +78,7 @@ def command(run: str | None, to: str, out: Path | None, precision: str, plugin: 
 
 def _scored_beside(found: Opened, out: Path) -> str:
     """Write llama2.c's tokenizer.bin beside its model file, where there is none; what to say about it."""
-    from core.cache import write_atomically
+    from core import files
     from core.data.scored import FILE, ScoredTokenizer
     from core.train.tokenizers import tokenizer_of
 
@@ -87,7 +87,7 @@ def _scored_beside(found: Opened, out: Path) -> str:
         return f"without a {FILE}: the model's tokenizer has no scores"
     if beside.exists() and not _holds(beside, tokenizer.to_bytes()):
         return f"{beside} is another tokenizer's, and stays: give run.c the model's own with -z"
-    write_atomically(beside, tokenizer.to_bytes())
+    files.replace(beside, tokenizer.to_bytes())
     return f"with {beside}"
 
 

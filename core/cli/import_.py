@@ -33,8 +33,8 @@ def command(source: str, out: Path, tokenizer: str | None, plugin: tuple[str, ..
     """
     from core.interop.import_ import import_model
     from core.interop.opened import open_path
-    from core.interop.staging import new_path
     from core.loader import load_registry
+    from core.outputs import new_path
 
     new_path(out)  # before anything is read
     registry = load_registry(plugin)

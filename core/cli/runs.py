@@ -106,7 +106,7 @@ def can_print(text: str) -> bool:
 
 
 def into_file(curves: dict[str, tuple[list[int], list[float]]], name: str, out: Path, logarithmic: bool) -> None:
-    from core.interop.staging import target_file, write_target
+    from core.outputs import target_file, write_target
 
     target_file(out, "--out")
     try:

@@ -41,7 +41,7 @@ def fetch(as_json: bool) -> None:
 @json_option
 def train(sources: tuple[str, ...], field: str, separator: str, vocab_size: int, out: Path, as_json: bool) -> None:
     """Train a byte-level BPE on text: files, folders, globs, or builtin."""
-    from core.cache import write_atomically
+    from core import files
     from core.data.choose import choose_tokenizer
     from core.data.inputs import resolve
     from core.data.text import Reading
@@ -57,7 +57,7 @@ def train(sources: tuple[str, ...], field: str, separator: str, vocab_size: int,
         ["bpe"], text=lambda: (b for d in inputs.documents for b in d.blocks()), vocab_size=vocab_size
     )
     try:
-        write_atomically(out, choice.tokenizer.to_json().encode())
+        files.replace(out, choice.tokenizer.to_json().encode())
     except OSError as error:
         raise UsageError(f"{out}: cannot be written: {error.strerror}", hint="choose another --out") from None
     if as_json:

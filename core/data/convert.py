@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from core import files
 from core.config.sizes import unfit
-from core.data.cache import staged_folder
 from core.data.choose import choose_tokenizer
 from core.data.inputs import BUILTIN, expand, resolve
 from core.data.recorded import load_tokenizer
@@ -23,6 +23,7 @@ from core.data.shards import SHARD_TOKENS, Format, ShardWriter, format_for
 from core.data.text import WHOLE, Progress, Reading, corpus_digest, tokenise
 from core.data.tokenizer import Tokenizer
 from core.errors import DataError, UsageError
+from core.files import staged_folder
 from core.outside import read_array
 
 RAW_DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
@@ -163,7 +164,7 @@ def _write(
                 (staged / "tokenizer.json").write_text(tokenizer.to_json(), "utf-8")
         sidecars_first = sorted(done.iterdir(), key=lambda file: file.suffix == ".bin")
         for file in sidecars_first:  # where a shard is, all that belongs to it is
-            os.replace(file, out / file.name)
+            files.rename(file, out / file.name)
         done.rmdir()
     except OSError as error:
         raise DataError(

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from core import files
 from core.data.shards import sha256_sidecar
 from core.errors import DataError, UsageError
 
@@ -254,10 +255,10 @@ def _download(remote: Remote, out: Path, progress: Progress | None) -> None:
             f"{remote.hash[:16]}...; it was not kept",
             hint="run this again; if it stays so, something between here and the hub changes files",
         )
-    os.replace(path, out / remote.name)
+    files.rename(path, out / remote.name)
     if len(remote.hash) == 64:
         sidecar = sha256_sidecar(out / remote.name)
-        sidecar.write_text(f"{remote.hash}  {Path(remote.name).name}\n", "utf-8", newline="\n")
+        files.replace(sidecar, f"{remote.hash}  {Path(remote.name).name}\n".encode())
 
 
 def _stream(part: _Part, progress: Progress | None) -> str:

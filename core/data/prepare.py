@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.cache import cache_folder, hold, read_json, wrote
-from core.data.cache import staged_folder
 from core.data.choose import Choice, choose_tokenizer
 from core.data.inputs import Inputs, resolve
 from core.data.match import check_promise, check_record, find_tokenizer, promised_tokenizer, shards_record
@@ -26,6 +25,7 @@ from core.data.source import TokenSource
 from core.data.text import Document, Progress, Reading, corpus_digest, tokenise
 from core.data.tokenizer import Tokenizer
 from core.errors import DataError
+from core.files import staged_folder
 from core.outside import reads
 from core.roles import V
 

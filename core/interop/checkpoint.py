@@ -29,8 +29,9 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
+from core import files
 from core.errors import CheckpointError
-from core.interop import files, pointers
+from core.interop import pointers
 from core.interop.tensors import THREADS, TensorFile, start_tensors
 from core.outside import named, read_whole, way_out
 from core.plan.describe import human

@@ -12,17 +12,18 @@ from typing import Any
 
 import numpy as np
 
+from core import files
 from core.errors import BuildError, CheckpointError
-from core.interop import files, huggingface
+from core.interop import huggingface
 from core.interop.export import Export, check_meaning
 from core.interop.foreign import Array
 from core.interop.generation import BEGIN, END, PADDING
 from core.interop.generation import FILE as GENERATION
 from core.interop.huggingface import WHOLE
 from core.interop.huggingface_config import CONFIG, TABLE, listed, written
-from core.interop.staging import staged
 from core.interop.tensors import write_tensors
 from core.kernels.tensors import to_bf16
+from core.outputs import staged
 from core.registry import Registry
 
 TORCH = {"f32": "float32", "bf16": "bfloat16"}  # precision -> what config.json calls it

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from core import files
 from core.errors import BuildError
 from core.expr import evaluate
-from core.interop import files, llama2c
+from core.interop import llama2c
 from core.interop.export import Export, check_meaning
 from core.interop.foreign import Array
 from core.interop.llama2c import HEADER, MAGIC, TABLE, TABLES
-from core.interop.staging import staged
+from core.outputs import staged
 from core.registry import Registry
 
 

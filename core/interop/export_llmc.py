@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
+from core import files
 from core.errors import BuildError
-from core.interop import files, llmc
+from core.interop import llmc
 from core.interop.export import Export, check_meaning
 from core.interop.foreign import Array
 from core.interop.llmc import FIRST, INTEGERS, TABLE
-from core.interop.staging import staged
 from core.kernels.tensors import to_bf16
+from core.outputs import staged
 from core.registry import Registry
 
 VERSIONS = {"f32": 3, "bf16": 5}

@@ -13,8 +13,8 @@ from core.graph import Graph
 from core.interop import checkpoint
 from core.interop.checkpoint import Contents
 from core.interop.opened import Opened
-from core.interop.staging import new_path, staged
 from core.interop.weights import HUGGINGFACE, LLAMA2C, LLMC
+from core.outputs import new_path, staged
 from core.registry import Registry
 
 

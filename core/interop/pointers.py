@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from core.interop import files
+from core import files
 from core.outside import read_whole
 
 LATEST, BEST = "LATEST", "BEST"

@@ -22,8 +22,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from core import files
 from core.errors import CheckpointError
-from core.interop import files
 from core.outside import open_file, read_array, way_out
 
 CHANGED = "the file was changed or removed after it was opened, as a run does that still trains: try again"

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from core.interop import files
+from core import files
 from core.interop.tensors import write_tensors
 from core.train.report import printable
 from core.train.run import to_line

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from core.interop import files
+from core import files
 from core.outside import named
 
 

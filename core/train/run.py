@@ -29,9 +29,9 @@ from typing import Any
 import tomli
 
 import core
-from core import blas, processor
+from core import blas, files, processor
 from core.errors import CheckpointError, UsageError, did_you_mean
-from core.interop import checkpoint, files
+from core.interop import checkpoint
 from core.outside import LONGEST_LOG, named, read_whole, way_out
 from core.train.lines import Lines, not_a_link
 

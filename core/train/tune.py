@@ -18,7 +18,8 @@ import tomli
 import tomli_w
 
 import core
-from core.cache import cache_folder, read_json, write_atomically
+from core import files
+from core.cache import cache_folder, read_json
 from core.engine import Engine
 from core.errors import BuildError, DeviceError
 from core.outside import read_whole
@@ -119,7 +120,7 @@ def save_tuned(device: Any, winners: Mapping[str, Kept]) -> Path:
     held = held if isinstance(held, dict) and held.get("format") == FORMAT else {"format": FORMAT, "chips": {}}
     ours = held["chips"].setdefault(chip_of(device), {})
     ours |= {key: {"variant": kept.variant, "config": kept.config} for key, kept in winners.items()}
-    write_atomically(tuned_path(), (json.dumps(held, indent=1, sort_keys=True) + "\n").encode())
+    files.replace(tuned_path(), (json.dumps(held, indent=1, sort_keys=True) + "\n").encode())
     return tuned_path()
 
 
@@ -161,7 +162,7 @@ def write_choices(path: Path, chosen: Mapping[tuple[str, str], tuple[Kept, str]]
         config = dict(kept.config or {})
         held[arch, what] = {"arch": arch, "what": what, "variant": kept.variant, "config": config, "source": source}
     text = tomli_w.dumps({"choice": [held[place] for place in sorted(held)]})
-    write_atomically(path, (HEADER + text).encode())
+    files.replace(path, (HEADER + text).encode())
 
 
 def measured(device: Any, found: Mapping[str, list[Timed]]) -> dict[tuple[str, str], tuple[Kept, str]]:

@@ -1,6 +1,6 @@
-"""New files and folders that people name: written beside their place, whole or not at all, never over something.
+"""New files and folders that a command line names: written beside their place, whole or not at all, never over a file.
 
-Runs have their own way (run.py, checkpoint.py); this is for what a command makes once: imports, exports, downloads.
+Runs have their own way (run.py, checkpoint.py); this one is for imports, exports and reports.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from core.cache import write_atomically
+from core import files
 from core.errors import CheckpointError, UsageError
-from core.interop import files
 
 
 def new_path(out: Path) -> Path:
@@ -42,7 +41,7 @@ def target_file(path: Path, option: str) -> Path:
 def write_target(path: Path, data: bytes, option: str) -> None:
     """Write `target_file`, whole or not at all. UsageError where the disk refuses."""
     try:
-        write_atomically(target_file(path, option).resolve(), data)
+        files.replace(target_file(path, option).resolve(), data)
     except OSError as error:
         raise UsageError(f"{option} {path}: cannot be written: {error.strerror or error}") from None
 
