@@ -33,7 +33,7 @@ from core.sim.launching.scheduler import Order, Scheduler
 from core.sim.launching.simulator import Simulator
 from core.sim.machine.address_space import ALIGNMENT, Memory, Region
 from core.sim.machine.geometry import Shape
-from core.sim.machine.wording import Words
+from core.sim.machine.wording import Wording
 from core.sim.resident import Batch
 from core.testing.case import make_case
 from core.testing.check import modes_of, reference_of
@@ -88,7 +88,7 @@ class FarDevice(SimDevice):
         """Run the thread blocks of these numbers."""
         program = simulator.program(kernel)
         simulator._pass_arguments(program, args)
-        words = Words(program, self.space, shape, simulator.sources, smem)
+        words = Wording(program, self.space, shape, simulator.sources, smem)
         batch = Batch(program, words, shape, numbers, smem)
         with np.errstate(all="ignore"):
             Scheduler(batch).run(Order())

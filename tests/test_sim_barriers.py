@@ -10,7 +10,7 @@ import pytest
 import core.sim
 from core.kernels.nvrtc import Kernel, compile_ptx
 from core.sim import KernelError
-from core.sim.ptx.cuda_source import Text
+from core.sim.ptx.cuda_source import SourceText
 
 HEAD = 'extern "C" __global__ void kernel(float* y, int n) {\n    __shared__ float s[128];\n    int t = threadIdx.x;\n'
 
@@ -256,7 +256,7 @@ def test_without_its_source_a_barrier_after_an_exit_is_accepted_and_noted():
 
 
 def test_statements_are_found_in_spite_of_comments_strings_and_brackets():
-    text = Text(
+    text = SourceText(
         'if (a[f(1)]) { return; } // if (x)\n"if (y)"; /* if (z) */ else_();\nwhile (b) if (c) d(); else { e(); }\n'
     )
     found = [(s.branching, text.plain[s.header.start : s.header.stop]) for s in text.statements]

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 
-from core.sim.machine.blocks import Blocks
+from core.sim.machine.blocks import ResidentBlocks
 from core.sim.machine.lanes import Lanes
 from core.sim.ptx.parser import Instruction, Location
 from core.sim.ptx.program import Program
@@ -104,7 +104,7 @@ class Counted:
 class Counter:
     """Watches one batch: `ran` is called for every block of instructions, `access` for every access to memory."""
 
-    def __init__(self, batch: Blocks) -> None:
+    def __init__(self, batch: ResidentBlocks) -> None:
         self.batch = batch
         self.warps: dict[int, int] = {}  # block of instructions -> warps that ran it, summed
         self.threads: dict[int, int] = {}

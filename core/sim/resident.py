@@ -11,13 +11,13 @@ from collections.abc import Callable
 import numpy as np
 
 from core.sim.counting import Counter
-from core.sim.machine.blocks import Blocks
+from core.sim.machine.blocks import ResidentBlocks
 from core.sim.machine.budget import BARRIER, LIMIT, Turns
 from core.sim.machine.geometry import Shape
 from core.sim.machine.lanes import Lanes
 from core.sim.machine.waiting import Barrier, ClusterBarrier, MBarrier, Waiting
 from core.sim.machine.warps import Meeting
-from core.sim.machine.wording import Words
+from core.sim.machine.wording import Wording
 from core.sim.ptx.parser import Instruction
 from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import Array
@@ -61,14 +61,14 @@ class Group(Lanes):
             self.batch.watch.clocks.warp_sync(self)
 
 
-class Batch(Blocks):
+class Batch(ResidentBlocks):
     """Resident thread blocks with their barriers and groups, and with whatever watches them.
 
     limit: branches that a thread block may take.
     """
 
     def __init__(
-        self, program: Program, words: Words, shape: Shape, numbers: Array, smem: int, limit: int = LIMIT
+        self, program: Program, words: Wording, shape: Shape, numbers: Array, smem: int, limit: int = LIMIT
     ) -> None:
         super().__init__(program, words, shape, numbers, smem)
         self.limit = limit

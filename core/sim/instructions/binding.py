@@ -6,7 +6,7 @@ import numpy as np
 
 from core.sim.instructions.control import condition, fall_through
 from core.sim.instructions.floats import fma_run, independent, is_plain_fma
-from core.sim.instructions.opcodes import Table
+from core.sim.instructions.opcodes import OpcodeTable
 from core.sim.instructions.operands import Step
 from core.sim.instructions.wgmma_guards import guarded
 from core.sim.ptx.effects import wgmma_registers
@@ -15,7 +15,7 @@ from core.sim.ptx.program import Block, Program
 from core.sim.resident import Group
 
 
-def bind(program: Program, table: Table) -> Program:
+def bind(program: Program, table: OpcodeTable) -> Program:
     """Cut the instructions into blocks at branches, at their targets and at whatever may suspend a thread."""
     code, special = program.instructions, wgmma_registers(program)
     starts = {0, len(code)} | set(program.labels.values())
@@ -37,7 +37,9 @@ def bind(program: Program, table: Table) -> Program:
     return program
 
 
-def _steps(program: Program, table: Table, body: list[Instruction], special: set[int]) -> tuple[list[Step], list[int]]:
+def _steps(
+    program: Program, table: OpcodeTable, body: list[Instruction], special: set[int]
+) -> tuple[list[Step], list[int]]:
     """One function per instruction, but one for a run of fma that do not touch each other's results; how many each is.
 
     special: the registers that some wgmma of the kernel uses.
@@ -68,7 +70,7 @@ def _steps(program: Program, table: Table, body: list[Instruction], special: set
     return steps, covers
 
 
-def _predicated(program: Program, table: Table, instruction: Instruction) -> Step:
+def _predicated(program: Program, table: OpcodeTable, instruction: Instruction) -> Step:
     row = table.row(instruction)
     step = row.builder(program, instruction)
     if row.pure:

@@ -17,7 +17,7 @@ from core.sim.instructions.floats import FORMATS
 from core.sim.instructions.mbarrier import find, find_all, keys
 from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Read, Step, address_reader, bits_reader, need
-from core.sim.instructions.tensormap import BYTES, Map, decode
+from core.sim.instructions.tensormap import BYTES, BoxMap, decode
 from core.sim.machine.waiting import MBarrier
 from core.sim.ptx.effects import elements
 from core.sim.ptx.parser import Address, Immediate, Instruction
@@ -269,7 +269,7 @@ def _st_async(program: Program, ins: Instruction) -> Step:
     return store
 
 
-def _map(g: Group, ins: Instruction, address: int, lane: int) -> Map:
+def _map(g: Group, ins: Instruction, address: int, lane: int) -> BoxMap:
     if address % 64:
         raise g.batch.fault(ins, "misaligned", "a tensor map lies on 64 bytes", g, lane, address)
     raw = _raw(g, ins, "global", address, BYTES, lane, "read").tobytes()
@@ -310,7 +310,7 @@ def _bulk_tensor(program: Program, ins: Instruction) -> Step:
                 _store(g, ins, m, addresses, inside, place, lane)
 
     def _load(
-        g: Group, ins: Instruction, m: Map, addresses: Array, inside: Array, place: int, i: int, lane: int
+        g: Group, ins: Instruction, m: BoxMap, addresses: Array, inside: Array, place: int, i: int, lane: int
     ) -> None:
         source, where = g.batch.memory.view(m.itemsize), np.zeros(0, np.int64)
         if inside.any():
@@ -328,7 +328,7 @@ def _bulk_tensor(program: Program, ins: Instruction) -> Step:
             bar, own = int(g.spread(barrier(g))[i]), index * m.itemsize
             _land(g, ins, bar, peer, place, lane, m.nbytes, own, m.swizzle, move)
 
-    def _store(g: Group, ins: Instruction, m: Map, addresses: Array, inside: Array, place: int, lane: int) -> None:
+    def _store(g: Group, ins: Instruction, m: BoxMap, addresses: Array, inside: Array, place: int, lane: int) -> None:
         offsets = m.offsets(place)[inside]
         lanes = np.full(len(offsets), lane)
         if not len(offsets):
@@ -350,7 +350,7 @@ def _bulk_tensor(program: Program, ins: Instruction) -> Step:
     return copy
 
 
-def _check(g: Group, ins: Instruction, m: Map, at: list[int], place: int, lane: int) -> None:
+def _check(g: Group, ins: Instruction, m: BoxMap, at: list[int], place: int, lane: int) -> None:
     """What the hardware asks of a tensor copy.
 
     Shared memory lies on 128 bytes, whatever the swizzle: CUDA C++ Programming Guide, "The Swizzle Modes", Table 12

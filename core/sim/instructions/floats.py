@@ -36,7 +36,7 @@ LOW, HALF = np.int64(0x1FFFFFFF), np.int64(0x10000000)  # the bits of an f64 tha
 
 
 @dataclass(frozen=True)
-class Format:
+class FloatFormat:
     """How values of a type are computed with: `bits` each, `packed` together in one register."""
 
     bits: int
@@ -70,13 +70,13 @@ def _f16_values(bits: Array) -> Array:
 
 
 FORMATS = {
-    "f32": Format(32, 1, lambda b: b.view(np.float32), _f32_bits),
-    "f64": Format(64, 1, lambda b: b.view(np.float64), _f64_bits, 2.0**-1022),
-    "bf16": Format(16, 1, from_bf16, to_bf16),
-    "f16": Format(16, 1, _f16_values, to_f16, 2.0**-14),
-    "f32x2": Format(32, 2, lambda b: b.view(np.float32), _f32_bits),
-    "bf16x2": Format(16, 2, from_bf16, to_bf16),
-    "f16x2": Format(16, 2, _f16_values, to_f16, 2.0**-14),
+    "f32": FloatFormat(32, 1, lambda b: b.view(np.float32), _f32_bits),
+    "f64": FloatFormat(64, 1, lambda b: b.view(np.float64), _f64_bits, 2.0**-1022),
+    "bf16": FloatFormat(16, 1, from_bf16, to_bf16),
+    "f16": FloatFormat(16, 1, _f16_values, to_f16, 2.0**-14),
+    "f32x2": FloatFormat(32, 2, lambda b: b.view(np.float32), _f32_bits),
+    "bf16x2": FloatFormat(16, 2, from_bf16, to_bf16),
+    "f16x2": FloatFormat(16, 2, _f16_values, to_f16, 2.0**-14),
 }
 ROUNDINGS = {"rn": "rn", "rz": "rz", "rm": "rm", "rp": "rp", "rna": "rna"}
 
@@ -107,7 +107,7 @@ def readable(program: Program, operand: Operand, name: str, ftz: bool = False) -
     return (lambda g: form.flush(values(g))) if ftz else values
 
 
-def _values(program: Program, operand: Operand, name: str, form: Format) -> Read:
+def _values(program: Program, operand: Operand, name: str, form: FloatFormat) -> Read:
     if name in ("f32", "f64"):
         return bits_reader(program, operand, TYPES[name].numpy)
     raw = bits_reader(program, operand, UNSIGNED[form.bits * form.packed])
@@ -117,7 +117,7 @@ def _values(program: Program, operand: Operand, name: str, form: Format) -> Read
     return lambda g: form.decode(np.ascontiguousarray(raw(g)).view(small).reshape(-1, form.packed))
 
 
-def packed_bits(form: Format, bits: Array) -> Array:
+def packed_bits(form: FloatFormat, bits: Array) -> Array:
     """(n, 2) bits -> n registers."""
     if form.packed == 1:
         return bits

@@ -2,7 +2,7 @@
 
 To add an opcode, write a builder in the module of its family under `@opcode("name", "forms")`: it takes an instruction
 apart once and returns the function that runs it; `@control` is for opcodes that end a block of instructions. Rows go
-into the module's own Family; table.py puts all families into the one Table that kernels are bound by (binding.py).
+into the module's own Family; table.py puts all families into the one table that kernels are bound by (binding.py).
 Opcodes are looked up by their longest known prefix, so that "cp.async.bulk" and "cp.async" are different rows. What no
 form lists is refused: a modifier that were dropped silently would be a wrong result.
 
@@ -63,7 +63,7 @@ GROUPS = {
 
 
 @dataclass(frozen=True)
-class Row(Generic[B]):
+class OpcodeRow(Generic[B]):
     """The forms of an opcode. pure: it computes registers of registers, and nothing else."""
 
     builder: B
@@ -73,17 +73,17 @@ class Row(Generic[B]):
 
 @dataclass
 class Family:
-    """The opcodes of one module. pure: as of Row."""
+    """The opcodes of one module. pure: as of OpcodeRow."""
 
     pure: bool = False
-    rows: dict[str, Row[Builder]] = field(default_factory=dict)
-    controls: dict[str, Row[ControlBuilder]] = field(default_factory=dict)
+    rows: dict[str, OpcodeRow[Builder]] = field(default_factory=dict)
+    controls: dict[str, OpcodeRow[ControlBuilder]] = field(default_factory=dict)
 
     def opcode(self, name: str, forms: str) -> Callable[[Builder], Builder]:
         """A row for the builder below it."""
 
         def add(builder: Builder) -> Builder:
-            self.rows[name] = Row(builder, forms, self.pure)
+            self.rows[name] = OpcodeRow(builder, forms, self.pure)
             return builder
 
         return add
@@ -92,13 +92,13 @@ class Family:
         """A row for the builder of an opcode that ends a block of instructions."""
 
         def add(builder: ControlBuilder) -> ControlBuilder:
-            self.controls[name] = Row(builder, forms)
+            self.controls[name] = OpcodeRow(builder, forms)
             return builder
 
         return add
 
 
-class Table:
+class OpcodeTable:
     """All opcodes of some families."""
 
     def __init__(self, *families: Family) -> None:
@@ -110,7 +110,7 @@ class Table:
         every = beginnings(instruction.names)
         return next((name in self.controls for name, _ in every if name in self.controls or name in self.rows), False)
 
-    def row(self, instruction: Instruction) -> Row[Builder]:
+    def row(self, instruction: Instruction) -> OpcodeRow[Builder]:
         """The row of an instruction. Raises PtxError, with its text and source line, for an unknown one."""
         row = find(self.rows, instruction)
         if row is not None:
@@ -128,7 +128,7 @@ class Table:
         return row.builder(program, instruction, pc)
 
 
-def find(table: dict[str, Row[B]], instruction: Instruction) -> Row[B] | None:
+def find(table: dict[str, OpcodeRow[B]], instruction: Instruction) -> OpcodeRow[B] | None:
     """The row of an opcode's longest known prefix; raises PtxError where none of its forms is the instruction's.
 
     The modifiers of LOOSE opcodes, which ptxas takes in any order, are put into the order of their form.

@@ -15,9 +15,9 @@ from core.sim.instructions import (
     move,
     tensor_cores,
 )
-from core.sim.instructions.opcodes import Table
+from core.sim.instructions.opcodes import OpcodeTable
 
-TABLE = Table(
+TABLE = OpcodeTable(
     arith.FAMILY,
     floats.FAMILY,
     comparisons.FAMILY,

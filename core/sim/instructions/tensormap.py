@@ -19,7 +19,7 @@ KINDS = ("f32", "bf16", "f16", "i32", "u32", "u8", "f64")
 
 
 @dataclass(frozen=True)
-class Map:
+class BoxMap:
     """A tensor in global memory and the box of it that one copy moves. Sizes run from the fastest dim."""
 
     address: int
@@ -76,10 +76,10 @@ def bytes_of(m: TensorMap) -> bytes:
     return encode(m.tensor.pointer, m.tensor.dtype, m.tensor.itemsize, m.dims, m.strides, m.box, m.swizzle)
 
 
-def decode(raw: bytes) -> Map | None:
+def decode(raw: bytes) -> BoxMap | None:
     """The map in 128 bytes; None where they are not one."""
     magic, rank, kind, itemsize, swizzle, address, *rest = _FIELDS.unpack(raw[: _FIELDS.size])
     if magic != MAGIC:
         return None
     dims, box, strides = rest[:rank], rest[5 : 5 + rank], rest[10 : 10 + rank - 1]
-    return Map(address, KINDS[kind], itemsize, swizzle, tuple(d + 1 for d in dims), tuple(strides), tuple(box))
+    return BoxMap(address, KINDS[kind], itemsize, swizzle, tuple(d + 1 for d in dims), tuple(strides), tuple(box))

@@ -22,7 +22,7 @@ from core.sim.launching.scheduler import LANES, Order, Scheduler
 from core.sim.machine.address_space import Memory
 from core.sim.machine.budget import default_limit
 from core.sim.machine.geometry import Shape
-from core.sim.machine.wording import Words
+from core.sim.machine.wording import Wording
 from core.sim.ptx import state_spaces as spaces
 from core.sim.ptx.cuda_source import Sources
 from core.sim.ptx.effects import uses_wgmma
@@ -124,7 +124,7 @@ class Simulator:
         return report
 
     def _batches(self, program: Program, shape: Shape, smem: int, per: int) -> list[Batch]:
-        words = Words(program, self.memory, shape, self.sources, smem)
+        words = Wording(program, self.memory, shape, self.sources, smem)
         return [
             Batch(program, words, shape, np.arange(first, min(first + per, shape.blocks)), smem, self.limit)
             for first in range(0, shape.blocks, per)
@@ -161,7 +161,7 @@ class Simulator:
                 break
         return batches
 
-    def _order_shows(self, words: Words, address: int, count: int) -> KernelError:
+    def _order_shows(self, words: Wording, address: int, count: int) -> KernelError:
         of = f"a grid of {words.shape.grid} thread blocks of {words.shape.block} threads"
         return KernelError(
             f"kernel {words.program.name}, {of}: the result depends on the order in which its threads run, or on when "

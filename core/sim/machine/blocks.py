@@ -9,16 +9,16 @@ import numpy as np
 from core.sim.faults import KernelError
 from core.sim.machine.geometry import WARP, Shape
 from core.sim.machine.lanes import Lanes
-from core.sim.machine.wording import Words
+from core.sim.machine.wording import Wording
 from core.sim.ptx.parser import Instruction
 from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import WIDE, Array
 
 
-class Blocks:
+class ResidentBlocks:
     """Thread blocks `numbers` of a grid. smem: bytes of dynamic shared memory of each."""
 
-    def __init__(self, program: Program, words: Words, shape: Shape, numbers: Array, smem: int) -> None:
+    def __init__(self, program: Program, words: Wording, shape: Shape, numbers: Array, smem: int) -> None:
         self.program: Program = program
         self.words = words
         self.memory = words.memory

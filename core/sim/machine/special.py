@@ -8,13 +8,13 @@ import numpy as np
 
 from core.errors import did_you_mean
 from core.sim.faults import PtxError
-from core.sim.machine.blocks import Blocks
+from core.sim.machine.blocks import ResidentBlocks
 from core.sim.machine.lanes import Lanes
 from core.sim.ptx import state_spaces as spaces
 from core.sim.ptx.register_types import Array
 
 AXES = "xyz"
-Make = Callable[[Blocks, Lanes], Array]
+Make = Callable[[ResidentBlocks, Lanes], Array]
 
 
 def _one(value: int) -> Array:
@@ -28,7 +28,7 @@ def _position(flat: Array, sizes: tuple[int, int, int], axis: int) -> Array:
     return flat // int(np.prod(sizes[:axis], initial=1)) % sizes[axis]
 
 
-def _all_shared(blocks: Blocks) -> int:
+def _all_shared(blocks: ResidentBlocks) -> int:
     """Bytes of shared memory, the hardware's own included."""
     if blocks.dynamic:
         return blocks.shared_end - blocks.program.zones
@@ -40,7 +40,7 @@ def _same(values: Array) -> Array:
     return values[:1] if values.size and (values == values[0]).all() else values
 
 
-def _blocks(blocks: Blocks, g: Lanes) -> Array:
+def _blocks(blocks: ResidentBlocks, g: Lanes) -> Array:
     return blocks.numbers[g.block]
 
 
@@ -65,7 +65,7 @@ def _lanemask(make: Callable[[Array], Array]) -> Make:
     return lambda b, g: make(np.uint64(1) << (g.thread % 32).astype(np.uint64)) & np.uint64(0xFFFFFFFF)
 
 
-def _clock(blocks: Blocks, g: Lanes) -> Array:
+def _clock(blocks: ResidentBlocks, g: Lanes) -> Array:
     """Not a time: a count that grows with what has been run."""
     return _one(sum(blocks.executed.values()))
 
@@ -99,7 +99,7 @@ TABLE: dict[str, Make] = {
 }
 
 
-def special(blocks: Blocks, g: Lanes, name: str) -> Array:
+def special(blocks: ResidentBlocks, g: Lanes, name: str) -> Array:
     """The value of a special register for every lane of a group; one element where all agree."""
     if name not in TABLE:
         raise PtxError(f"the simulator does not have the register {name}{did_you_mean(name, TABLE)}")

@@ -13,10 +13,10 @@ from core.kernels.arguments import QUALIFIERS, signatures
 from core.sim.machine.address_space import Memory, Region
 from core.sim.machine.geometry import Shape
 from core.sim.ptx import state_spaces as spaces
+from core.sim.ptx.address_roots import Root, roots
 from core.sim.ptx.cuda_source import Sources
 from core.sim.ptx.declared import OPEN, SIZES, STRUCT, UNTOLD, WORD, constants, declares, plain_name, size_of
 from core.sim.ptx.parser import Instruction, Location
-from core.sim.ptx.pointers import Root, roots
 from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import TYPES
 
@@ -77,7 +77,7 @@ class Array:
 
 
 @dataclass
-class Words:
+class Wording:
     """Names for one launch: threads by the launch's shape, memory by parameters and declarations."""
 
     program: Program

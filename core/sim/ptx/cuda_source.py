@@ -35,7 +35,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Statement:
+class CudaStatement:
     """An `if`, or a loop or switch (branching is False): where its condition stands, and what it decides over."""
 
     branching: bool
@@ -48,7 +48,7 @@ class Statement:
         return (self.otherwise or self.body).stop
 
 
-class Text:
+class SourceText:
     """One source file."""
 
     def __init__(self, text: str) -> None:
@@ -74,14 +74,14 @@ class Text:
         return Span(self.starts[number - 1], self.starts[number] if number < len(self.starts) else len(self.plain) + 1)
 
     @cached_property
-    def statements(self) -> list[Statement]:
+    def statements(self) -> list[CudaStatement]:
         return list(self._statements())
 
-    def _statements(self) -> Iterator[Statement]:
+    def _statements(self) -> Iterator[CudaStatement]:
         for found in _KEYWORD.finditer(self.plain):
             if found[1] == "do":
                 body = Span(found.end(), self._statement(found.end()))
-                yield Statement(False, Span(found.start(), found.end()), body)
+                yield CudaStatement(False, Span(found.start(), found.end()), body)
                 continue
             opening = re.compile(r"\s*(?:constexpr\b\s*)?\(").match(self.plain, found.end())
             if not opening:
@@ -90,7 +90,7 @@ class Text:
             body = Span(header.stop, self._statement(header.stop))
             other = re.compile(r"\s*else\b").match(self.plain, body.stop) if found[1] == "if" else None
             otherwise = Span(other.end(), self._statement(other.end())) if other else None
-            yield Statement(found[1] == "if", header, body, otherwise)
+            yield CudaStatement(found[1] == "if", header, body, otherwise)
 
     def _closed(self, opening: int) -> int:
         """One past the bracket that closes the one at `opening`."""
@@ -136,19 +136,19 @@ class Sources:
 
     given: Mapping[str, str] = field(default_factory=dict)
     defines: Mapping[str, str | int] = field(default_factory=dict)
-    known: dict[str, Text | None] = field(default_factory=dict)
+    known: dict[str, SourceText | None] = field(default_factory=dict)
 
-    def text(self, file: str) -> Text | None:
+    def text(self, file: str) -> SourceText | None:
         if file not in self.known:
             self.known[file] = self._read(file)
         return self.known[file]
 
-    def _read(self, file: str) -> Text | None:
+    def _read(self, file: str) -> SourceText | None:
         path = Path(file)
         if path.name in self.given:
-            return Text(self.given[path.name])
+            return SourceText(self.given[path.name])
         try:
-            return Text(path.read_text("utf-8"))
+            return SourceText(path.read_text("utf-8"))
         except (OSError, UnicodeDecodeError):
             return None
 

@@ -121,7 +121,7 @@ class Label:
 
 
 @dataclass(frozen=True)
-class Variable:
+class PtxVariable:
     space: str  # global, const, shared, local, param
     name: str
     align: int
@@ -130,14 +130,14 @@ class Variable:
 
 
 @dataclass
-class Function:
+class PtxFunction:
     name: str
     entry: bool
-    parameters: list[Variable]
-    results: list[Variable]
+    parameters: list[PtxVariable]
+    results: list[PtxVariable]
     directives: dict[str, tuple[int, ...]]
     registers: dict[str, Type] = field(default_factory=dict)
-    variables: list[Variable] = field(default_factory=list)
+    variables: list[PtxVariable] = field(default_factory=list)
     body: list[Instruction | Label] = field(default_factory=list)
     tables: dict[str, tuple[str, ...]] = field(default_factory=dict)  # .branchtargets
 
@@ -145,8 +145,8 @@ class Function:
 @dataclass
 class Module:
     target: str
-    functions: dict[str, Function]
-    variables: dict[str, Variable]
+    functions: dict[str, PtxFunction]
+    variables: dict[str, PtxVariable]
 
 
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.S)
@@ -222,7 +222,7 @@ def _globals(text: str, module: Module) -> None:
         module.variables[variable.name] = variable
 
 
-def _variable(space: str, declaration: str, initial: str | None = None) -> Variable:
+def _variable(space: str, declaration: str, initial: str | None = None) -> PtxVariable:
     found = _DECLARED.match(" ".join(declaration.split()))
     if not found:
         raise PtxError(f"cannot read the declaration `.{space} {declaration}`")
@@ -234,7 +234,7 @@ def _variable(space: str, declaration: str, initial: str | None = None) -> Varia
     for dimension in dimensions:
         size *= int(dimension or 0)
     align = int(found[1] or found[2] or element)
-    return Variable(space, found[4], align, size, _initial(initial, TYPES[found[3]]) if initial else None)
+    return PtxVariable(space, found[4], align, size, _initial(initial, TYPES[found[3]]) if initial else None)
 
 
 def _initial(text: str, kind: Type) -> bytes | tuple[str, ...]:
@@ -263,16 +263,16 @@ def _number(text: str) -> Immediate:
     return Immediate(int(digits, base))
 
 
-def _declarations(text: str | None, space: str) -> list[Variable]:
+def _declarations(text: str | None, space: str) -> list[PtxVariable]:
     parts = [part.strip() for part in (text or "").split(",")]
     return [_variable(space, part.removeprefix(".param").strip()) for part in parts if part]
 
 
-def _function(head: re.Match[str], directives: str, body: str, files: dict[str, str]) -> Function:
+def _function(head: re.Match[str], directives: str, body: str, files: dict[str, str]) -> PtxFunction:
     found = {
         m[1]: tuple(int(n) for n in re.findall(r"\d+", m[2])) for m in re.finditer(r"\.(\w+)([\d,\s]*)", directives)
     }
-    function = Function(
+    function = PtxFunction(
         head[3], head[1] == "entry", _declarations(head[4], "param"), _declarations(head[2], "param"), found
     )
     _Body(function, files).read(body)
@@ -282,7 +282,7 @@ def _function(head: re.Match[str], directives: str, body: str, files: dict[str, 
 class _Body:
     """Reads one function's body: keeps the scopes and the current source line."""
 
-    def __init__(self, function: Function, files: dict[str, str]) -> None:
+    def __init__(self, function: PtxFunction, files: dict[str, str]) -> None:
         self.function = function
         self.files = files
         self.scopes: list[dict[str, str]] = [{}]
@@ -366,7 +366,7 @@ class _Body:
             space, declaration = text[1:].split(None, 1)
             variable = _variable(space, declaration)
             name = self.declare(variable.name)
-            self.function.variables.append(Variable(space, name, variable.align, variable.size))
+            self.function.variables.append(PtxVariable(space, name, variable.align, variable.size))
         elif text.startswith(".branchtargets"):
             names = tuple(self.resolve(n.strip()) for n in text.split(None, 1)[1].split(","))
             self.function.tables[self.last_label] = names

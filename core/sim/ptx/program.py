@@ -18,7 +18,6 @@ from core.sim.faults import PtxError
 from core.sim.ptx import state_spaces as spaces
 from core.sim.ptx.parser import (
     Address,
-    Function,
     Instruction,
     Label,
     Location,
@@ -26,9 +25,10 @@ from core.sim.ptx.parser import (
     Negated,
     Operand,
     Pair,
+    PtxFunction,
+    PtxVariable,
     Register,
     Symbol,
-    Variable,
     Vector,
 )  # fmt: skip
 from core.sim.ptx.register_types import TYPES, Array, Type
@@ -61,7 +61,7 @@ class Program:
 
     name: str
     module: Module
-    entry: Function
+    entry: PtxFunction
     instructions: list[Instruction] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
     kinds: dict[str, Type] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class Program:
     places: dict[str, tuple[str, int]] = field(default_factory=dict)  # variable -> (space, address)
     sizes: dict[str, int] = field(default_factory=dict)  # of shared and local variables, in bytes
     tables: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    parameters: list[tuple[Variable, int]] = field(default_factory=list)  # with offsets in the parameter buffer
+    parameters: list[tuple[PtxVariable, int]] = field(default_factory=list)  # with offsets in the parameter buffer
     shared_size: int = spaces.SHARED_START  # where dynamic shared memory begins
     shared_used: int = spaces.SHARED_START  # end of the last static variable
     zones: int = 0  # bytes between shared variables and behind them that only the simulator has
@@ -166,7 +166,7 @@ def _place_parameters(program: Program) -> None:
         offset += variable.size
 
 
-def _place(program: Program, variable: Variable, name: str) -> None:
+def _place(program: Program, variable: PtxVariable, name: str) -> None:
     """Give a shared or local variable its address."""
     program.sizes[name] = variable.size
     if variable.space == "shared":
@@ -215,7 +215,7 @@ def _part_shared(program: Program) -> None:
     program.shared_size += program.zones
 
 
-def _shared_variables(program: Program) -> Iterator[Variable]:
+def _shared_variables(program: Program) -> Iterator[PtxVariable]:
     for variables in (program.module.variables.values(), *(f.variables for f in program.module.functions.values())):
         yield from (v for v in variables if v.space == "shared")
 
@@ -237,7 +237,7 @@ def _symbols(operand: Operand) -> Iterator[str]:
 
 def _flatten(
     program: Program,
-    function: Function,
+    function: PtxFunction,
     prefix: str,
     formal: dict[str, str],
     stack: tuple[str, ...],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from core.sim.machine.wording import Words
+from core.sim.machine.wording import Wording
 from core.sim.strict.clocks import WARP, Clocks
 from core.sim.strict.races import At, Other
 
@@ -20,7 +20,7 @@ GRID = (
 OWNER = "let the index tell the two threads apart (blockIdx, threadIdx), or use an atomic"
 
 
-def hint(clocks: Clocks, words: Words, at: At, place: int, other: Other, written_at: int) -> str:
+def hint(clocks: Clocks, words: Wording, at: At, place: int, other: Other, written_at: int) -> str:
     """For grain `place` of an access and the access that it is not ordered with, which was at `written_at`."""
     mine, theirs = int(at.warps[place]), other.thread // WARP - clocks.first
     if mine == theirs:
@@ -32,7 +32,7 @@ def hint(clocks: Clocks, words: Words, at: At, place: int, other: Other, written
     return _fences(clocks, words, mine, theirs, written_at)
 
 
-def _fences(clocks: Clocks, words: Words, mine: int, theirs: int, time: int) -> str:
+def _fences(clocks: Clocks, words: Wording, mine: int, theirs: int, time: int) -> str:
     """A write of warp `theirs` at `time` that warp `mine` cannot know of, in a kernel that uses fences and flags."""
     warps, column = clocks.block_warps, int(clocks.column[theirs])
     here, there = (np.arange(warp // warps * warps, (warp // warps + 1) * warps) for warp in (mine, theirs))

@@ -13,10 +13,10 @@ import re
 import numpy as np
 
 from core.sim.faults import KernelError
-from core.sim.machine.blocks import Blocks
+from core.sim.machine.blocks import ResidentBlocks
 from core.sim.machine.lanes import Lanes
 from core.sim.machine.waiting import Barrier
-from core.sim.ptx.cuda_source import Sources, Statement, Text
+from core.sim.ptx.cuda_source import CudaStatement, Sources, SourceText
 from core.sim.ptx.parser import Instruction, Location, Symbol
 from core.sim.ptx.program import EXIT, Program, kept
 from core.sim.ptx.register_types import Array
@@ -131,7 +131,7 @@ def returns_early(sources: Sources, branch: tuple[str, int], barrier: tuple[str,
     return early and not any(_holds(s, place) for s in asked if s.branching for place in places)
 
 
-def _barriers(text: Text, line: int) -> list[int]:
+def _barriers(text: SourceText, line: int) -> list[int]:
     """Where a barrier may stand in a line."""
     row = text.of_line(line)
     words = text.plain[row.start : row.stop]
@@ -139,11 +139,11 @@ def _barriers(text: Text, line: int) -> list[int]:
     return found or [row.start + len(words) - len(words.lstrip())]
 
 
-def _holds(statement: Statement, place: int) -> bool:
+def _holds(statement: CudaStatement, place: int) -> bool:
     return place in statement.body or (statement.otherwise is not None and place in statement.otherwise)
 
 
-def _early(text: Text, statement: Statement, place: int) -> bool:
+def _early(text: SourceText, statement: CudaStatement, place: int) -> bool:
     """Whether an `if` returns on a side of it that does not hold `place`."""
     if not statement.branching:
         return False
@@ -161,7 +161,7 @@ def _exits_in_words(program: Program, start: int) -> bool:
 class Meetings:
     """The barriers of one batch. `notes`: what is accepted without proof, one line each."""
 
-    def __init__(self, batch: Blocks, sources: Sources) -> None:
+    def __init__(self, batch: ResidentBlocks, sources: Sources) -> None:
         self.batch, self.sources = batch, sources
         self.partings = partings(batch.program)
         self.parted: dict[int, Array] = {}  # barrier -> of each thread of the batch, the branch that keeps it away

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from core.sim.machine.blocks import Blocks
+from core.sim.machine.blocks import ResidentBlocks
 from core.sim.machine.lanes import Lanes
 from core.sim.machine.waiting import Barrier, Phase
 from core.sim.ptx.parser import Instruction
@@ -43,7 +43,7 @@ def _of_the_block(ins: Instruction) -> bool:
 class Clocks:
     """The clocks of one batch. Warps are numbered over the batch; `first` is the first one's number in the grid."""
 
-    def __init__(self, batch: Blocks) -> None:
+    def __init__(self, batch: ResidentBlocks) -> None:
         self.block_warps = batch.padded // WARP
         self.crossing = orders_blocks(batch.program)
         self.count = count = len(batch.numbers) * self.block_warps

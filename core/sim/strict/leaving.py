@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from core.sim.faults import KernelError
-from core.sim.machine.blocks import Blocks
+from core.sim.machine.blocks import ResidentBlocks
 from core.sim.machine.lanes import Lanes
 from core.sim.ptx.register_types import Array
 from core.sim.strict.clocks import Clocks
@@ -23,7 +23,7 @@ TOGETHER = "a cluster barrier before the end"
 class Leaving:
     """The exits of one batch. work: what is under way in it."""
 
-    def __init__(self, batch: Blocks, clocks: Clocks, work: UnderWay) -> None:
+    def __init__(self, batch: ResidentBlocks, clocks: Clocks, work: UnderWay) -> None:
         self.batch, self.clocks, self.work = batch, clocks, work
         blocks = len(batch.numbers)
         self.gone = np.zeros((blocks, clocks.clock.shape[1]), np.int32)  # what exited warps knew, by block

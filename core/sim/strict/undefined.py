@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from core.sim.faults import KernelError
-from core.sim.machine.blocks import Blocks
+from core.sim.machine.blocks import ResidentBlocks
 from core.sim.machine.lanes import Lanes, Mark, Origin
 from core.sim.ptx.parser import Address, Instruction, Negated, Operand, Pair, Register, Vector
 from core.sim.ptx.program import Block, Program
@@ -42,7 +42,7 @@ def registers(operand: Operand) -> Iterator[Register]:
 class Undefined:
     """Follows the undefined values of a batch. Those of a group lie in its `undefined`: register -> Mark."""
 
-    def __init__(self, batch: Blocks) -> None:
+    def __init__(self, batch: ResidentBlocks) -> None:
         self.batch = batch
         self.program: Program = batch.program
         self.brought: list[tuple[Array, Origin]] = []  # by the instruction at work: [lane of the group, result]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from core.sim.machine.blocks import Blocks
+from core.sim.machine.blocks import ResidentBlocks
 from core.sim.machine.inflight import Later, Move, Work
 from core.sim.machine.lanes import Lanes
 from core.sim.machine.waiting import Phase
@@ -23,7 +23,7 @@ WAIT = "wait for it first"
 class UnderWay:
     """Work of a batch that has been issued and is not waited for. report: raises for a finding at a place."""
 
-    def __init__(self, batch: Blocks, clocks: Clocks, races: Races, seed: int, report: Report) -> None:
+    def __init__(self, batch: ResidentBlocks, clocks: Clocks, races: Races, seed: int, report: Report) -> None:
         self.batch, self.clocks, self.races, self.report = batch, clocks, races, report
         self.shared, self.memory = races.shared, races.memory
         self.later = Later(seed)

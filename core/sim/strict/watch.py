@@ -16,13 +16,13 @@ import numpy as np
 
 from core.sim.faults import Finding, KernelError
 from core.sim.machine.address_space import Region
-from core.sim.machine.blocks import Blocks
+from core.sim.machine.blocks import ResidentBlocks
 from core.sim.machine.lanes import Lanes, Origin
 from core.sim.machine.waiting import Barrier
 from core.sim.ptx import state_spaces as spaces
+from core.sim.ptx.address_roots import Root, first_guesses, roots, stored
 from core.sim.ptx.cuda_source import Sources
 from core.sim.ptx.parser import Instruction
-from core.sim.ptx.pointers import Root, first_guesses, roots, stored
 from core.sim.ptx.program import Program, kept
 from core.sim.ptx.register_types import Array
 from core.sim.strict.advice import OWNER, hint
@@ -67,7 +67,7 @@ def traits(program: Program) -> dict[int, tuple[int, int, bool]]:
     }
 
 
-def zones(batch: Blocks, grain: int) -> Array | None:
+def zones(batch: ResidentBlocks, grain: int) -> Array | None:
     """By grain of the batch's shared memory, whether it belongs to no variable; None where there is one variable."""
     program = batch.program
     own = np.ones(batch.stride // grain, np.bool_)
@@ -84,7 +84,7 @@ def zones(batch: Blocks, grain: int) -> Array | None:
 class Watch:
     """Watches one batch of thread blocks. `memory`: the shadow of global memory, shared by the batches of a launch."""
 
-    def __init__(self, batch: Blocks, memory: Global, sources: Sources, seed: int = 0) -> None:
+    def __init__(self, batch: ResidentBlocks, memory: Global, sources: Sources, seed: int = 0) -> None:
         self.batch, self.memory = batch, memory
         self.clocks = Clocks(batch)
         self.shared = Shadow(batch.shared.size, grain(batch.program, "shared"))
