@@ -184,10 +184,12 @@ def test_a_pipe_and_a_file_that_cannot_be_read_are_refused_at_once(tmp_path, mon
         open_data(Config(str(tmp_path / "texts")), dims=DIMS)
     path = write_shard(tmp_path / "a.bin", np.arange(20))
 
-    def denied(*args):
-        raise PermissionError(13, "Permission denied")
+    def denied(file, *args, ordinary=open, **options):
+        if str(file) == str(path):
+            raise PermissionError(13, "Permission denied")
+        return ordinary(file, *args, **options)
 
-    monkeypatch.setattr(Path, "open", denied)
+    monkeypatch.setattr("builtins.open", denied)
     with pytest.raises(DataError, match=r"a\.bin: cannot be read: Permission denied"):
         open_data(Config(str(path)), dims=DIMS)
 
