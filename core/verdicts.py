@@ -314,8 +314,11 @@ def sources_of(variant: Variant, registry: Registry) -> set[Path]:
     return {p for p in paths if p.is_file()}
 
 
+SHARED = "core.kernels."  # what the launchers of many plugins use
+
+
 def _reachable(start: list[ModuleType]) -> Iterator[ModuleType]:
-    """Modules of the plugins in `start`, and those of the same plugins that they use."""
+    """Modules of the plugins in `start`, and those of the same plugins and of core.kernels that they use."""
     seen: set[str] = set()
     waiting = [m for m in start if _plugin(m.__name__)]
     homes = {_plugin(m.__name__) for m in waiting}
@@ -328,7 +331,7 @@ def _reachable(start: list[ModuleType]) -> Iterator[ModuleType]:
         for value in list(vars(module).values()):
             name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
             found = sys.modules.get(name) if isinstance(name, str) else None
-            if found is not None and _plugin(found.__name__) in homes:
+            if found is not None and (_plugin(found.__name__) in homes or found.__name__.startswith(SHARED)):
                 waiting.append(found)
 
 

@@ -199,6 +199,9 @@ def test_circles_are_found_among_files_and_for_type_checkers() -> None:
     assert "sim.ptx.program" in everything["sim.resident"] and "graph.types" in everything["graph.build"]
 
 
+KIT = ("core.examples", "core.kernels.width", "core.kernels.blocks")  # public modules for ops and plugins
+
+
 # One of each: a call of the standard library -> the only file of core/ that may make it.
 ONE_PLACE = {
     ("os", "replace"): "files.py",
@@ -239,7 +242,7 @@ def test_ops_and_plugins_import_public_names_of_core_and_their_own(path: Path) -
         where = f"{path.relative_to(ROOT)}:{line}"
         if module == "core":
             assert name in core.__all__, f"{where}: core.{name} is not public"
-        elif module == "core.examples" or (tests and module == "core.testing"):
+        elif module in KIT or (tests and module == "core.testing"):
             continue
         elif module.split(".")[0] == "core":
             assert f"{module}.".startswith(f"{own}."), f"{where}: {module} is neither public nor its own"

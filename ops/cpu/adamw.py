@@ -8,9 +8,9 @@ import math
 import numpy as np
 
 from core import Variant, cdiv, stretches
+from core.kernels.blocks import carve
 
 from ..global_norm import settle_step
-from .blocks import carve
 
 ROW = 8192  # elements of one dot product: few enough that BLAS takes one thread and f32 loses nothing
 LEAST = 1e-30  # a sum of squares below this may have lost some that f32 cannot hold

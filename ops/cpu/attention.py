@@ -9,8 +9,7 @@ import math
 import numpy as np
 
 from core import Variant
-
-from .blocks import bytes_of, carve
+from core.kernels.blocks import bytes_of, carve
 
 SCORES = 128 * 1024  # bytes of a task's scores
 QUERIES = 128

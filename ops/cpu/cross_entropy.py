@@ -9,8 +9,7 @@ from functools import partial
 import numpy as np
 
 from core import Variant
-
-from .blocks import carve
+from core.kernels.blocks import carve
 
 CHUNK = 2048  # rows of logits at a time in `head_loss`
 

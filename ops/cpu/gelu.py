@@ -7,9 +7,9 @@ reference's alone.
 import numpy as np
 
 from core import Variant
+from core.kernels.blocks import BLOCK, carve
 
 from ..gelu import CUBIC, SLOPE
-from .blocks import BLOCK, carve
 
 
 def gate(x, square, g):

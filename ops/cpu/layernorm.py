@@ -6,8 +6,7 @@ The parameters' gradients are summed per block, and the blocks' sums in their or
 import numpy as np
 
 from core import Variant, cdiv
-
-from .blocks import bytes_of, carve, grain
+from core.kernels.blocks import bytes_of, carve, grain
 
 
 def normalize(x, y, mean, rstd, weight, bias, eps):

@@ -3,8 +3,7 @@
 import numpy as np
 
 from core import Variant
-
-from .blocks import BLOCK, carve, grain
+from core.kernels.blocks import BLOCK, carve, grain
 
 
 class MatmulBlas(Variant):

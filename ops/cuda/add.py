@@ -1,8 +1,7 @@
 """Sum of two values on CUDA: one element or 16 bytes a thread. Kernels: add.cu."""
 
 from core import Variant, cdiv, i32, u64
-
-from .width import WIDEST
+from core.kernels.width import WIDEST
 
 THREADS = 128
 

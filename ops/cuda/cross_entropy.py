@@ -1,8 +1,7 @@
 """Cross-entropy on CUDA: one thread a row; one thread block a row, in three steps. Kernels: cross_entropy.cu."""
 
 from core import Variant, cdiv, i32
-
-from .width import width
+from core.kernels.width import width
 
 THREADS = 256
 

@@ -1,9 +1,9 @@
 """Embedding with learned positions on CUDA. Kernels: embed.cu, and for backward embedding.cu and position.cu."""
 
 from core import Variant, cdiv, i32
+from core.kernels.width import width
 
 from .embedding import launch_sorted, sorted_bytes
-from .width import width
 
 THREADS = 128
 

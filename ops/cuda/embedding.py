@@ -7,8 +7,7 @@ import math
 import numpy as np
 
 from core import Variant, cdiv, i32
-
-from .width import width
+from core.kernels.width import width
 
 THREADS = 128
 WARPS = 4

@@ -1,10 +1,10 @@
 """The language-model head with its loss on CUDA, in chunks of rows. Kernels: matmul_mma.cu and cross_entropy.cu."""
 
 from core import Variant, cdiv, i32
+from core.kernels.width import width
 
 from .cross_entropy import THREADS
 from .matmul_mma import candidates, launch_dweight, launch_dx, launch_forward, partial_bytes, tiles
-from .width import width
 
 CHUNK_BYTES = 2 * 16384 * 50304  # of logits at a time, at most: 16,384 rows for GPT-2, whose products fill a chip
 ROUND = 128  # rows of a large tile: chunks are multiples of it

@@ -2,8 +2,7 @@
 
 from core import Variant, cdiv, f32, i32
 from core.examples import rows_of
-
-from .width import width
+from core.kernels.width import width
 
 WARPS = 4  # rows of a thread block at a time
 BLOCKS = 512  # thread blocks of `shared`, at most, whose sums are then added up

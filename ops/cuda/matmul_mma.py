@@ -3,8 +3,7 @@
 import math
 
 from core import Variant, cdiv, i32
-
-from .width import WIDEST
+from core.kernels.width import WIDEST
 
 # What TILE_I .. WARPS_J are in the kernels. Large tiles use an element more often, small ones give more thread blocks.
 WIDE = {"TILE_I": 128, "TILE_J": 128, "TILE_K": 32, "STAGES": 4, "WARPS_I": 2, "WARPS_J": 2}

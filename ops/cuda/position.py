@@ -1,8 +1,7 @@
 """Learned positions on CUDA: one element or 16 bytes a thread. Kernels: position.cu."""
 
 from core import Variant, cdiv, i32
-
-from .width import width
+from core.kernels.width import width
 
 THREADS = 128
 

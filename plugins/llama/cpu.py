@@ -10,15 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 
 from core import Variant, cdiv
+from core.kernels.blocks import grain
 
 from .rope import frequencies, heads_of, turn
-
-BLOCK = 192 * 1024  # bytes of one array in a block: the handful that a formula needs stay in a core's L2
-
-
-def grain(rows, row_bytes):
-    """How many rows make a block; a function of the shape alone, so that bits repeat."""
-    return max(1, min(rows, BLOCK // row_bytes))
 
 
 class RmsNormBlocked(Variant):

@@ -3,10 +3,9 @@
 import numpy as np
 
 from core import Variant, cdiv
+from core.kernels.blocks import BLOCK
 
 from .qk_norm import parts
-
-BLOCK = 192 * 1024  # bytes of one array in a block: the handful that a formula needs stay in a core's L2
 
 
 class QkNormBlocked(Variant):

@@ -1,8 +1,7 @@
 """GeGLU on CUDA: one element or 16 bytes of each half a thread. Kernels: geglu.cu."""
 
 from core import Variant, cdiv, i32
-
-from .packs import defined, width
+from core.kernels.width import defined, width
 
 THREADS = 128
 

@@ -1,8 +1,7 @@
 """Elements times a number on CUDA: one element or 16 bytes a thread. Kernels: scale.cu."""
 
 from core import Variant, cdiv, f32, i32, u64
-
-from .packs import defined, width
+from core.kernels.width import defined, width
 
 THREADS = 128
 

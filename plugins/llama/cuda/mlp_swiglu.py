@@ -1,8 +1,8 @@
 """LLaMA's MLP on CUDA, of other ops' launches and a kernel between them. Kernel: vector_again in swiglu.cu."""
 
 from core import Variant, cdiv, i32
+from core.kernels.width import defined, width
 
-from .packs import defined, width
 from .swiglu import THREADS
 
 

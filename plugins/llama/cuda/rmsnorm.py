@@ -1,8 +1,7 @@
 """RMSNorm on CUDA: one thread a row, and one warp a row. Kernels and shapes: rmsnorm.cu."""
 
 from core import Variant, cdiv, f32, i32
-
-from .packs import defined, width
+from core.kernels.width import defined, width
 
 WARPS = 4  # rows of a thread block
 SLICE = 128  # rows whose part of dweight one thread block sums

@@ -7,9 +7,9 @@ position * step wraps round where a turn does, so that an angle is exact however
 import math
 
 from core import Variant, cdiv, i32, u64
+from core.kernels.width import defined, width
 
 from ..rope import frequencies
-from .packs import defined, width
 
 THREADS = 128
 

@@ -3,8 +3,8 @@
 import math
 
 from core import Variant, f32, i32
+from core.kernels.width import defined, width
 
-from .packs import defined, width
 from .rope import steps
 
 TOKENS = 40  # at once, at most

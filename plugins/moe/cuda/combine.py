@@ -1,10 +1,10 @@
 """The sum of what experts say on CUDA: one element or 16 bytes a thread. Kernels: combine.cu."""
 
 from core import Variant, cdiv, i32
+from core.kernels.width import WIDEST
 
 THREADS = 128
 WARPS = 4  # shares of a thread block
-WIDEST = {"f32": 4, "bf16": 8}  # elements in 16 bytes, the most that one instruction loads
 
 
 class CombineNaive(Variant):

@@ -1,10 +1,10 @@
 """qk_norm on CUDA: one thread a group, and one warp a group. Kernels and shapes: qk_norm.cu."""
 
 from core import Variant, cdiv, f32, i32
+from core.kernels.width import WIDEST
 
 WARPS = 4  # groups of a thread block
 SLICE = 64  # rows whose part of the weights' gradients one thread block sums
-WIDEST = {"f32": 4, "bf16": 8}  # elements in 16 bytes, the most that one instruction loads
 
 
 class QkNormNaive(Variant):

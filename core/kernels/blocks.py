@@ -1,21 +1,24 @@
-"""Scratch memory and block sizes that the cpu variants share. Not a variant."""
+"""Blocks that stay in cache, and their scratch memory: what variants of the cpu share."""
+
+from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
-from core import cdiv
+from core.expr import cdiv
 
 BLOCK = 192 * 1024  # bytes of one array in a block: the handful that a formula needs stay in a core's L2
 
 
-def grain(rows, row_bytes):
+def grain(rows: int, row_bytes: int) -> int:
     """How many rows make a block; a function of the shape alone, so that bits repeat."""
     return max(1, min(rows, BLOCK // max(1, row_bytes)))
 
 
-def carve(scratch, dtype, *shapes):
-    """Arrays of `shapes` one after the other in `scratch`, which is bytes."""
+def carve(scratch: Any, dtype: Any, *shapes: tuple[int, ...]) -> list[Any]:
+    """Arrays of `shapes` one after the other in `scratch`, which is bytes (u8), each on a multiple of 64 bytes."""
     arrays, at, item = [], 0, np.dtype(dtype).itemsize
     for shape in shapes:
         size = item * math.prod(shape)
@@ -24,7 +27,7 @@ def carve(scratch, dtype, *shapes):
     return arrays
 
 
-def bytes_of(dtype, *shapes):
-    """What `carve` needs."""
+def bytes_of(dtype: Any, *shapes: tuple[int, ...]) -> int:
+    """Bytes of scratch that `carve` needs for them."""
     item = np.dtype(dtype).itemsize
     return sum(cdiv(item * math.prod(shape), 64) * 64 for shape in shapes)
