@@ -44,10 +44,10 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.delenv("CORELM_GPT2_RANKS", raising=False)
     monkeypatch.delenv("CORELM_OFFLINE", raising=False)
 
-    def no_network(url, seconds):
+    def no_network(url, seconds, largest):
         raise DataError("no network in tests")
 
-    monkeypatch.setattr(gpt2, "download", no_network)
+    monkeypatch.setattr(gpt2.download, "small_file", no_network)
 
 
 def write_shard(path: Path, tokens, magic=20240520, version=1, dtype="<u2", count=None) -> Path:

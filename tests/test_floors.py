@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = (
     ("errors",),
     ("outside", "variables"),
-    ("files",),
+    ("files", "words"),
     ("roles", "expr", "dtypes", "scalars", "cache", "signals", "examples", "blas", "processor"),
     ("terminal", "foreign", "threads", "outputs"),
     ("kernels", "pool"),
@@ -207,6 +207,7 @@ ONE_PLACE = {
     ("os", "replace"): "files.py",
     ("os", "rename"): "files.py",
     ("shutil", "move"): "files.py",
+    ("urllib", "request"): "data/download.py",
 }
 
 

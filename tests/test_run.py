@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import hashlib
 import io
 import json
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from core import words
 from core.cli import run as core_command
 from core.device.cpu import CpuDevice
 from core.errors import CheckpointError, CoreError, DataError, DeviceError, NumericsError, UsageError
@@ -27,9 +29,10 @@ from core.train.detect import Window
 from core.train.display import Display, fit
 from core.train.estimate import estimate_seconds, refuse_long
 from core.train.loop import Trainer
-from core.train.report import count, duration, printable, step_line
+from core.train.report import step_line
 from core.train.run import Run, choose_folder, find_run, read_lines, to_line
 from core.train.setup import TrainArguments, prepare
+from core.words import count, duration, printable
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = """
@@ -438,6 +441,10 @@ def test_the_simulator_is_estimated_by_its_own_rate() -> None:
 METRICS = {
     "step": 12, "loss": 7.12341, "norm": 1.3181, "lr": 6e-4, "ms": 1302.1, "tokens_per_s": 197.4, "memory": 3.1 * 2**30,
 }  # fmt: skip
+
+
+def test_the_examples_of_numbers_and_tables_hold() -> None:
+    assert doctest.testmod(words) == (0, 2)
 
 
 def test_the_line_is_the_one_of_the_design() -> None:

@@ -11,6 +11,7 @@ import click
 
 from core.cli.show import emit_json, json_option, meanwhile, plugin_option
 from core.errors import UsageError, did_you_mean
+from core.words import human, ms, percent, table
 
 if TYPE_CHECKING:
     from core.registry import Registry
@@ -127,8 +128,6 @@ def as_data(found: Bench, memory: dict[str, int]) -> dict[str, Any]:
 
 
 def config_lines(found: Bench, memory: int) -> Iterator[str]:
-    from core.plan.describe import human, table
-
     full, needed = found.flops.full, found.flops.needed
     yield f"step: {ms(found.seconds)} ms, median of {len(found.steps)}; least {ms(min(found.steps))} ms"
     yield f"tokens/s: {found.tokens_per_s:,.0f}"
@@ -140,21 +139,13 @@ def config_lines(found: Bench, memory: int) -> Iterator[str]:
     for row in found.rows():
         floor = "n/a" if row.floor is None else ms(row.floor)
         times = "n/a" if not row.floor else f"{row.seconds / row.floor:.1f}"
-        share = f"{100 * found.micro * row.seconds / found.seconds:.1f}%"
+        share = percent(found.micro * row.seconds / found.seconds)
         rates = f"{row.nbytes / row.seconds / 1e9:.1f}", f"{row.flops / row.seconds / 1e12:.3g}" if row.flops else ""
         rows.append([row.op, row.variant, row.kind, row.launches, ms(row.seconds), share, *rates, floor, times])
-    rows.append(["update", "", "", 1, ms(found.update), f"{100 * found.update / found.seconds:.1f}%", "", "", "", ""])
+    rows.append(["update", "", "", 1, ms(found.update), percent(found.update / found.seconds), "", "", "", ""])
     header = ("op", "variant", "direction", "times", "ms", "of step", "GB/s", "TFLOP/s", "floor ms", "over floor")
-    yield from table(rows, header)
+    yield from table(header, rows)
     yield f"\nbetween launches: {ms(found.gaps)} ms of a step (each op was timed by itself)"
-
-
-def ms(seconds: float) -> str:
-    return f"{1e3 * seconds:.3f}"
-
-
-def percent(value: float | None) -> str:
-    return "n/a" if value is None else f"{100 * value:.1f}%"
 
 
 # --- an op -------------------------------------------------------------------------------------------------------
@@ -176,8 +167,6 @@ def op_rows(what: str, registry: Registry, device: str, shape: Sequence[str], re
 
 
 def op_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
-    from core.plan.describe import table
-
     if not rows:
         return ["no variant of this op runs on this device"]
     shape = ", ".join(
@@ -185,4 +174,4 @@ def op_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     )
     methods = list(dict.fromkeys(m for row in rows for m in row["ms"]))
     cells = [[row["variant"], *[f"{row['ms'][m]:.3f}" if m in row["ms"] else "-" for m in methods]] for row in rows]
-    return [f"{shape}; ms, median", *table(cells, ("variant", *methods))]
+    return [f"{shape}; ms, median", *table(("variant", *methods), cells)]

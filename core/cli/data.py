@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from core.cli.show import emit_json, json_option, table
+from core.cli.show import emit_json, emit_table, json_option
 from core.errors import CheckFailed, DataError
 from core.train.display import Display
 
@@ -103,10 +103,10 @@ def inspect(sources: tuple[str, ...], as_json: bool) -> None:
         return
     if found:
         columns = ("file", "kind", "tokens", "bytes", "largest id", "tokenizer", "hash", "first ids")
-        click.echo(table([c.upper() for c in columns], [[show(shard[c]) for c in columns] for shard in found]))
+        emit_table([c.upper() for c in columns], [[show(shard[c]) for c in columns] for shard in found])
     if texts:
         rows = [(t["file"], show(t["bytes"])) for t in texts[:20]]
-        click.echo(table(("TEXT", "BYTES"), rows))
+        emit_table(("TEXT", "BYTES"), rows)
         click.echo(f"{len(texts):,} documents, {sum(d.size for d in inputs.documents):,} bytes")
 
 
@@ -122,7 +122,7 @@ def verify(sources: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         emit_json(results)
     else:
-        click.echo(table(("SHARD", "RESULT"), [(r["file"], r["error"] or r["result"]) for r in results]))
+        emit_table(("SHARD", "RESULT"), [(r["file"], r["error"] or r["result"]) for r in results])
     bad = [r for r in results if r["result"] == "failed"]
     if bad:
         raise CheckFailed(

@@ -19,9 +19,10 @@ from typing import Any
 import click
 
 import core
-from core.cli.show import emit_json, json_option, table
+from core.cli.show import emit_json, json_option
 from core.device.driver import too_old
 from core.errors import CoreError, DeviceError
+from core.words import table
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 
@@ -59,7 +60,7 @@ def command(as_json: bool) -> None:
     if as_json:
         emit_json([asdict(finding) for finding in findings])
         return
-    click.echo(table(("", "", ""), [(f.what, f.verdict, f.found) for f in findings]).lstrip("\n"))
+    click.echo("\n".join(table(None, [(f.what, f.verdict, f.found) for f in findings])))
     for finding in findings:
         if finding.advice:
             click.echo(f"{finding.what}: {finding.advice}")

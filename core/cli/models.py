@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from core.cli.show import emit_json, json_option, plugin_option, table
+from core.cli.show import emit_json, emit_table, json_option, plugin_option
 from core.errors import CoreError
 from core.loader import load_registry
 from core.registry import Registry, shorten
@@ -23,7 +23,7 @@ def command(plugin: tuple[str, ...], as_json: bool) -> None:
         emit_json(found)
         return
     rows = [(m["name"], parameters(m), shorten(m["file"]), m["origin"]) for m in found]
-    click.echo(table(("MODEL", "PARAMETERS", "FILE", "ORIGIN"), rows))
+    emit_table(("MODEL", "PARAMETERS", "FILE", "ORIGIN"), rows)
     for model in found:
         if model["error"]:
             click.echo(f"core: error: {model['error']}", err=True)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from core.cli.show import emit_json, json_option, meanwhile, plugin_option, table
+from core.cli.show import emit_json, json_option, meanwhile, plugin_option
 from core.errors import BuildError, CoreError
 from core.loader import load_registry
 from core.op import Op, Param, Reference, Slot, Variant, make_tensors
 from core.registry import DEVICES, Registry, place_of_class, shorten
+from core.words import table
 
 if TYPE_CHECKING:
     from core.plan.choose import Chooser
@@ -55,7 +56,7 @@ def listing(registry: Registry, devices: tuple[str, ...]) -> str:
     for name, op in sorted(registry.ops.items()):
         variants = [" ".join(v.name for v in of_device(registry, name, d)) or "-" for d in devices]
         rows.append((name, *variants, op.origin, op.replaces and f"replaces {op.replaces}"))
-    return table(("OP", *(d.upper() for d in devices), "ORIGIN", ""), rows)
+    return "\n".join(table(("OP", *(d.upper() for d in devices), "ORIGIN", ""), rows))
 
 
 # --- one op -----------------------------------------------------------------------------------------------------
@@ -72,7 +73,7 @@ def detail(registry: Registry, name: str, devices: tuple[str, ...]) -> str:
     rows += [("param", param, _param_words(declared)) for param, declared in op.params.items()]
     rows += [("attr", attr, _attr_words(default)) for attr, default in op.attrs.items()]
     rows += [(key, "", text) for key, text in _traits(op)]
-    lines += ["", table(("", "", ""), rows).lstrip("\n"), ""]
+    lines += ["", *table(None, rows), ""]
     for device in devices:
         for variant in of_device(registry, name, device):
             lines += _variant_lines(variant)
@@ -277,7 +278,7 @@ def why_table(verdicts: list[dict[str, Any]]) -> str:
     rows = [
         (v["op"], v["variant"], v["device"], v["precision"], _verdict(v), v["why_not"] or v["needs"]) for v in verdicts
     ]
-    return table(("OP", "VARIANT", "DEVICE", "PRECISION", "RUNS", "WHY NOT, OR NEEDS"), rows)
+    return "\n".join(table(("OP", "VARIANT", "DEVICE", "PRECISION", "RUNS", "WHY NOT, OR NEEDS"), rows))
 
 
 def _verdict(verdict: Mapping[str, Any]) -> str:

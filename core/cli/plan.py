@@ -112,8 +112,9 @@ def _report(config: Any, engine: Any, plan: Any, every: bool) -> dict[str, Any]:
 
 
 def _print(report: dict[str, Any]) -> None:
-    from core.plan.describe import choice_of, human, table
+    from core.plan.describe import choice_of
     from core.plan.fit import needed
+    from core.words import human, table
 
     for note in report["notes"]:
         click.echo(note)
@@ -125,7 +126,7 @@ def _print(report: dict[str, Any]) -> None:
         [row["node"], row["op"], choice_of(row), row["why"], "x".join(map(str, row["shape"])), row["parameters"]]
         for row in report["nodes"]
     ]
-    for line in table(rows, header):
+    for line in table(header, rows):
         click.echo(line)
     for fusion in report["fusions"]:
         times = "once" if fusion["count"] == 1 else f"{fusion['count']} times"
@@ -148,13 +149,13 @@ def _print(report: dict[str, Any]) -> None:
         click.echo(f"\n{len(report['kernels'])} kernels compiled:")
         columns = [name for name in report["kernels"][0] if name not in ("kernel", "variant")]
         found = [[row["variant"], row["kernel"], *[row[c] for c in columns]] for row in report["kernels"]]
-        for line in table(found, ("variant", "kernel", *columns)):
+        for line in table(("variant", "kernel", *columns), found):
             click.echo(line)
 
 
 def _print_recompute(rows: list[dict[str, Any]]) -> None:
     """What `[train] recompute` of each op would give and take; FLOPs are of matrix products."""
-    from core.plan.describe import human, table
+    from core.words import human, table
 
     click.echo("\nrecompute, which keeps less and computes it again: --set 'train.recompute=[\"OP\"]'")
     lines = [
@@ -162,5 +163,5 @@ def _print_recompute(rows: list[dict[str, Any]]) -> None:
          human(row["traffic"]), f"{row['launches']:+,}" if row["launches"] else "", ", ".join(row["unfused"])]
         for row in rows
     ]  # fmt: skip
-    for line in table(lines, ("op", "saves", "extra GFLOP", "moves more", "launches", "unfused")):
+    for line in table(("op", "saves", "extra GFLOP", "moves more", "launches", "unfused"), lines):
         click.echo(line)

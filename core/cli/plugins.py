@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from core.cli.show import emit_json, json_option, plugin_option, table
+from core.cli.show import emit_json, emit_table, json_option, plugin_option
 from core.errors import BuildError, did_you_mean
 from core.loader import load_registry
 from core.registry import PluginRecord, Registry
@@ -27,7 +27,7 @@ def command(name: str | None, plugin: tuple[str, ...], as_json: bool) -> None:
         click.echo("\n\n".join(detail(record) for record in records))
         return
     rows = [(r.name, r.version or "-", r.status, r.origin, summary(r)) for r in records]
-    click.echo(table(("PLUGIN", "VERSION", "STATUS", "ORIGIN", "BRINGS"), rows))
+    emit_table(("PLUGIN", "VERSION", "STATUS", "ORIGIN", "BRINGS"), rows)
     for problem in registry.problems:
         click.echo(f"core: error: {problem}", err=True)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from core.cli.show import emit_json, json_option, table
+from core.cli.show import emit_json, emit_table, json_option
 from core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def command(ctx: click.Context, folder: Path | None, as_json: bool) -> None:
         click.echo(f"no runs in {folder or RUNS}/; train one: core train configs/tiny.toml")
         return
     header = ("run", "state", "model", "step", "loss", "best val", "saved", "best", "changed")
-    click.echo(table(header, [row(run) for run in found]))
+    emit_table(header, [row(run) for run in found])
 
 
 def row(run: Summary) -> tuple[str, ...]:

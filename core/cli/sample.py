@@ -71,7 +71,7 @@ def command(
 
 
 def show(text: str) -> None:
-    from core.train.report import printable
+    from core.words import printable
 
     click.echo(printable(text), nl=False)
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from core.train.display import Display
+from core.words import table
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -69,8 +70,6 @@ def emit_json(data: Any) -> None:
     click.echo(json.dumps(data, indent=2, default=str))
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Columns aligned to the left, two spaces apart; the last one runs free."""
-    cells = [[str(cell) for cell in row] for row in (header, *rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
+def emit_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A listing on stdout, with its header."""
+    click.echo("\n".join(table(header, rows)))

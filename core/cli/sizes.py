@@ -22,8 +22,8 @@ from core.testing.shapes import example_of
 from core.testing.sizes import OVER, Found, Task, Tell, dims_of, estimate, rounds, share, task_of
 from core.testing.worker import LAUNCH, Checker, Place
 from core.train.display import Display
-from core.train.report import duration
 from core.verdicts import Verdicts, chip_of, label, sizes_of
+from core.words import duration
 
 if TYPE_CHECKING:
     from core.plan import Need, Plan

@@ -29,6 +29,7 @@ from core.testing.devices import DeviceRunner
 from core.testing.runner import CpuRunner
 from core.testing.shapes import example_of
 from core.testing.trial import Trial
+from core.words import table
 
 DIRECTIONS = {"forward": ("forward",), "backward": ("backward", "forward_backward")}
 DTYPES = ("f32", "bf16")
@@ -241,7 +242,7 @@ class Trace:
         yield f"{self.name}  {self.dtype}, {self.case.label}"
         if not lines:
             rows = [(launch.record.kernel.name, *launch.sizes, *launch.sums) for launch in self.launches]
-            yield from aligned([("KERNEL", "GRID", "BLOCK", *COLUMNS, "MEMORY"), *rows], "  ", left=1)
+            yield from table(("KERNEL", "GRID", "BLOCK", *COLUMNS, "MEMORY"), rows, range(1, 11), "  ")
         for launch in self.launches if lines else ():
             asked, (grid, block) = launch.record, launch.sizes
             smem = f", {asked.smem:,} bytes of dynamic shared memory" if asked.smem else ""
@@ -266,7 +267,7 @@ def table_of(launch: Launch) -> Iterator[str]:
     rows = [(str(n or "-"), *cells(c), short(text.get(n, ELSEWHERE))) for n, c in launch.lines.items()]
     *sums, memory = launch.sums
     total = ("sum", *sums, f"memory {memory}")
-    yield from aligned([("LINE", *COLUMNS, "SOURCE"), *rows, total], "  ", right=1)
+    yield from table(("LINE", *COLUMNS, "SOURCE"), [*rows, total], range(8), "  ")
 
 
 def cells(counts: Counts) -> tuple[str, ...]:
@@ -302,7 +303,7 @@ def comparison(traces: Sequence[Trace], direction: str) -> Iterator[str]:
         ratio = (f"{values[0] / values[1]:.2f}",) if two and values[1] and form == COUNT else ()
         rows.append((label, *(form.format(v) for v in values), *ratio))
     width = len(rows[0])
-    yield from aligned([(*row, *[""] * (width - len(row))) for row in rows], "", left=1)
+    yield from table(None, [(*row, *[""] * (width - len(row))) for row in rows], range(1, width))
 
 
 def measures(totals: Sequence[tuple[Counts, int]]) -> Iterator[tuple[str, list[float], str]]:
@@ -320,14 +321,3 @@ def measures(totals: Sequence[tuple[Counts, int]]) -> Iterator[tuple[str, list[f
     yield "bank conflicts", [c.conflicts for c in counts], COUNT
     yield "FLOPs", [c.flops for c in counts], COUNT
     yield "FLOPs per byte moved", [c.flops / c.moved if c.moved else 0.0 for c in counts], "{:.2f}"
-
-
-def aligned(rows: Sequence[Sequence[str]], indent: str, left: int = 0, right: int = 0) -> Iterator[str]:
-    """Columns of numbers; the first `left` and the last `right` hold words."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        padded = [
-            cell.ljust(width) if i < left or i >= len(row) - right else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        yield (indent + "  ".join(padded)).rstrip()

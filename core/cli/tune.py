@@ -98,7 +98,7 @@ def rows_of(key: str, options: list[Any], winner: Any) -> list[dict[str, Any]]:
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    from core.plan.describe import table
+    from core.words import table
 
     last = ""
     for row in rows:
@@ -107,7 +107,7 @@ def show(rows: list[dict[str, Any]]) -> None:
             same = [r for r in rows if r["what"] == last]
             click.echo(f"\n{last}: {row['nodes']} nodes")
             cells = [[r["variant"], tiles(r["config"]), f"{r['ms']:.3f}", *marks(r)] for r in same]
-            for line in table(cells, ("variant", "tiles", "ms", "", "")):
+            for line in table(("variant", "tiles", "ms", "", ""), cells):
                 click.echo(f"  {line}")
 
 

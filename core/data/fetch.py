@@ -1,38 +1,33 @@
-"""Files that others publish on the Hugging Face hub: fetched whole, resumed, hashed, and never written over another.
+"""Files of the Hugging Face hub: fetched whole, resumed, hashed, and never written over a different file.
 
-huggingface_hub (the extra `hub`) says which files there are, how large, and with which hash; the bytes come through
-this module, because the library throws a partial download away and waits for a silent network far longer than anybody
-wants. A file is downloaded to `.partial/` in the target folder, goes on where it stopped, and gets its name when its
-hash is that of the hub. Knows no model and no run.
+huggingface_hub (the extra `hub`) lists the files with their sizes and hashes; the bytes come through
+core/data/download.py, because the library drops a partial download and waits minutes for a silent network. A file is
+downloaded to `.partial/` in the target folder, resumes where it stopped, and gets its name when its hash equals the
+hub's. Knows no model and no run.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import http.client
 import os
-import queue
 import re
 import shutil
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from core import files
+from core.data import download
+from core.data.download import Part, Progress, hash_rest, resume
 from core.data.shards import sha256_sidecar
 from core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-Progress = Callable[[int, int, str], None]
 SECONDS = 9.0  # until a network that does not answer, or falls silent, is given up
-CHUNK = 1 << 20
 SPARE = 64 << 20  # bytes of the disk that are left free
 PARTIAL = ".partial"
 ENDPOINT = "HF_ENDPOINT"
@@ -139,33 +134,15 @@ def _remote(collection: Collection, info: Any, endpoint: str) -> Remote:
 
 
 def _within(seconds: float, ask: Callable[[], Any], endpoint: str, collection: Collection) -> Any:
-    """The answer, or DataError after at most `seconds` in all: no library's time limit covers names and proxies.
-
-    The thread is left behind when time is up, and ends with the process.
-    """
-    answer: queue.Queue[Any] = queue.Queue()
-
-    def work() -> None:
-        try:
-            answer.put((ask(), None))
-        except Exception as error:  # whatever it is, the waiting side names it
-            answer.put((None, error))
-
-    threading.Thread(target=work, daemon=True, name="hub").start()
+    """The answer, or DataError after at most `seconds` in all."""
     try:
-        found, error = answer.get(timeout=seconds)
-    except queue.Empty:
+        return download.within(seconds, ask)
+    except download.TimeIsUp:
         raise _unreachable(f"no answer from {endpoint} within {seconds:.0f} s", collection.files) from None
-    if error is None:
-        return found
-    if isinstance(error, ValueError | KeyError | TypeError | AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise _unreachable(f"{endpoint} answered, but not as the hub does: a sign-in page?", collection.files) from None
-    raise _unreachable(f"{endpoint}: {_first_line(error)}", collection.files) from None
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(getattr(error, "reason", None) or error) or type(error).__name__
-    return text.strip().splitlines()[0][:200]
+    except Exception as error:  # of the network or of the library
+        raise _unreachable(f"{endpoint}: {download.first_line(error)}", collection.files) from None
 
 
 def _unreachable(why: str, files: tuple[str, ...]) -> DataError:
@@ -177,13 +154,13 @@ def _unreachable(why: str, files: tuple[str, ...]) -> DataError:
 
 
 def _is_here(path: Path, remote: Remote) -> bool:
-    """Whether the file is here and right. DataError for one that is another: nothing is written over it."""
+    """Whether the file is here and right. Raises DataError if a different file exists; never overwrites it."""
     if not path.exists():
         return False
     if path.is_file() and path.stat().st_size == remote.size:
         hasher = remote.hasher()
         with path.open("rb") as file:
-            _hash_rest(file, hasher)
+            hash_rest(file, hasher)
         if hasher.hexdigest() == remote.hash:
             return True
     raise DataError(
@@ -212,37 +189,21 @@ def _partial(out: Path, remote: Remote) -> Path:
     return out / PARTIAL / f"{remote.name}.{remote.hash[:16]}"
 
 
-class _Part:
-    """A file that is being fetched: what there is of it, and its hash so far."""
-
-    def __init__(self, file: BinaryIO, remote: Remote) -> None:
-        self.file, self.remote = file, remote
-        self.hasher = remote.hasher()
-        self.have = _hash_rest(file, self.hasher)
-        if self.have > remote.size:
-            self.restart()
-
-    def restart(self) -> None:
-        self.file.seek(0)
-        self.file.truncate()
-        self.have, self.hasher = 0, self.remote.hasher()
-
-    def add(self, chunk: bytes) -> None:
-        self.file.write(chunk)
-        self.hasher.update(chunk)
-        self.have += len(chunk)
-
-
 def _download(remote: Remote, out: Path, progress: Progress | None) -> None:
     """Fetch what is missing of a file, check its hash, give it its name. A connection that drops is taken up again as
     long as each attempt brings something."""
     path = _partial(out, remote)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("r+b" if path.exists() else "w+b") as file:
-        part = _Part(file, remote)
+        part = Part(file, remote.size, remote.hasher)
+
+        def notify() -> None:
+            if progress is not None:
+                progress(part.have, remote.size, remote.name)
+
         while part.have < remote.size:
             before = part.have
-            why = _stream(part, progress)
+            why = resume(part, remote.url, SECONDS, notify)
             if part.have <= before:
                 kept = f"{part.have:,} of {remote.size:,} bytes are kept"
                 raise _unreachable(f"{remote.url}: {why}; {kept}", (remote.name,))
@@ -259,47 +220,3 @@ def _download(remote: Remote, out: Path, progress: Progress | None) -> None:
     if len(remote.hash) == 64:
         sidecar = sha256_sidecar(out / remote.name)
         files.replace(sidecar, f"{remote.hash}  {Path(remote.name).name}\n".encode())
-
-
-def _stream(part: _Part, progress: Progress | None) -> str:
-    """Add what the server sends from where the part ends. Returns why it ended, in words."""
-    remote = part.remote
-    request = urllib.request.Request(
-        remote.url, headers={"Range": f"bytes={part.have}-", "Accept-Encoding": "identity"}
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=SECONDS) as response:
-            begin, total = _range(response)
-            if total != remote.size or begin not in (0, part.have):
-                return f"sent bytes from {begin} of {total}, expected {part.have} of {remote.size}: a sign-in page?"
-            if begin != part.have:
-                part.restart()  # a server that knows no ranges
-            while chunk := response.read1(min(CHUNK, remote.size - part.have)):
-                part.add(chunk)
-                if progress is not None:
-                    progress(part.have, remote.size, remote.name)
-    except urllib.error.HTTPError as error:
-        return f"HTTP {error.code} {error.reason}"
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        return _first_line(error)
-    return "the connection ended"
-
-
-def _range(response: Any) -> tuple[int, int]:
-    """(first byte, bytes of the whole file) that an answer brings; (-1, -1) where it does not say."""
-    try:
-        if response.status == 206:  # Content-Range: bytes 5-9/10
-            span, _, total = response.headers["Content-Range"].removeprefix("bytes ").partition("/")
-            return int(span.partition("-")[0]), int(total)
-        return 0, int(response.headers["Content-Length"])
-    except (KeyError, ValueError, AttributeError, TypeError):
-        return -1, -1
-
-
-def _hash_rest(file: BinaryIO, hasher: Any) -> int:
-    """Feed a file from where it stands to its end into a hash: how many bytes that was."""
-    count = 0
-    while chunk := file.read(CHUNK):
-        hasher.update(chunk)
-        count += len(chunk)
-    return count

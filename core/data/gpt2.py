@@ -10,15 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import queue
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from core import variables
 from core.cache import cache_folder, read_json, try_write
+from core.data import download
 from core.data.recorded import load_tokenizer
 from core.data.tokenizer import Tokenizer, read_merges, read_ranks
 from core.errors import DataError
@@ -105,7 +104,7 @@ def _download_once(again: bool) -> bytes:
             f"the download failed {minutes:.0f} min ago ({last.get('why')}); `core tokenizer fetch` tries at once"
         )
     try:
-        raw = download(URL, DOWNLOAD_SECONDS)
+        raw = download.small_file(URL, DOWNLOAD_SECONDS, LARGEST)
         if hashlib.sha256(raw).hexdigest() != URL_SHA256:
             start = raw[:40].decode("utf-8", "replace")
             raise DataError(
@@ -116,31 +115,3 @@ def _download_once(again: bool) -> bytes:
         raise
     try_write(cached_file(), raw)
     return raw
-
-
-def download(url: str, seconds: float) -> bytes:
-    """A small file, or DataError after at most `seconds` in all.
-
-    A socket's timeout starts anew with each byte and does not cover name resolution, so a thread does the work and is
-    left behind when time is up.
-    """
-    import urllib.request  # with TLS a tenth of a second, and only a download needs it
-
-    answer: queue.Queue[bytes | Exception] = queue.Queue()
-
-    def work() -> None:
-        try:
-            with urllib.request.urlopen(url, timeout=2 * seconds) as response:
-                answer.put(response.read(LARGEST))
-        except Exception as error:  # whatever it is, the waiting side names it
-            answer.put(error)
-
-    threading.Thread(target=work, daemon=True, name="download").start()
-    try:
-        got = answer.get(timeout=seconds)
-    except queue.Empty:
-        raise DataError(f"no answer from {url} within {seconds:.0f} s") from None
-    if isinstance(got, Exception):
-        reason = getattr(got, "reason", None) or got
-        raise DataError(f"{url} cannot be reached: {reason}") from None
-    return got

@@ -34,7 +34,7 @@ from core.errors import CheckpointError
 from core.interop import pointers
 from core.interop.tensors import THREADS, TensorFile, start_tensors
 from core.outside import named, read_whole, way_out
-from core.plan.describe import human
+from core.words import human
 
 Array = np.ndarray[Any, Any]
 

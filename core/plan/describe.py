@@ -9,15 +9,7 @@ from typing import Any
 from core.graph import Node
 from core.plan.choose import specs
 from core.plan.steps import Plan
-
-
-def human(nbytes: float) -> str:
-    """Bytes in the largest unit that leaves a number of at least 1: 1.5G."""
-    for unit in ("B", "K", "M", "G"):
-        if nbytes < 1024:
-            return f"{nbytes:.0f}{unit}" if unit == "B" else f"{nbytes:.1f}{unit}"
-        nbytes /= 1024
-    return f"{nbytes:.1f}T"
+from core.words import cell
 
 
 def node_rows(plan: Plan) -> list[dict[str, Any]]:
@@ -67,7 +59,7 @@ def config_of(plan: Plan, node: Node) -> dict[str, Any]:
 
 def in_words(config: Mapping[str, Any]) -> str:
     """`TILE_I=128, chunk=16,384`"""
-    return ", ".join(f"{name}={_cell(value)}" for name, value in config.items())
+    return ", ".join(f"{name}={cell(value)}" for name, value in config.items())
 
 
 def choice_of(row: Mapping[str, Any]) -> str:
@@ -88,19 +80,3 @@ def fusions(plan: Plan) -> list[dict[str, Any]]:
             row = found.setdefault(node.op.name, {"op": node.op.name, "count": 0, "replaces": node.op.replaces})
             row["count"] += 1
     return list(found.values())
-
-
-def table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> list[str]:
-    """Lines of a table; numbers are aligned to the right."""
-    cells = [list(header), *[[_cell(c) for c in row] for row in rows]]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(header))]
-    numeric = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(header))]
-    lines = []
-    for line in cells:
-        columns = zip(line, widths, numeric, strict=True)
-        lines.append("  ".join(c.rjust(w) if right else c.ljust(w) for c, w, right in columns).rstrip())
-    return lines
-
-
-def _cell(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)

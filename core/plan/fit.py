@@ -13,9 +13,9 @@ from typing import Any
 from core.errors import DeviceError
 from core.plan.buffers import Buffer, alive
 from core.plan.cost import node_flops, total
-from core.plan.describe import human
 from core.plan.steps import TRAIN, Plan
 from core.roles import B
+from core.words import human
 
 # what adds up; the rest lies within
 HELD = ("parameters", "master weights", "gradients", "optimizer", "scratch", "activations")

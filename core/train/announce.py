@@ -8,8 +8,6 @@ from typing import Any
 from core.config import RunConfig
 from core.engine import Engine
 from core.plan import TRAIN, Plan
-from core.plan.describe import human
-from core.plan.describe import table as table_lines
 from core.plan.fit import HELD
 from core.plan.needs import sizes_by_choice
 from core.registry import Registry
@@ -19,10 +17,11 @@ from core.train.display import Display
 from core.train.estimate import SLOW
 from core.train.precheck import Precheck
 from core.train.provenance import machine_changes, made_with
-from core.train.report import duration
 from core.train.run import Run
 from core.train.wiring import Parts
 from core.verdicts import Verdicts
+from core.words import duration, human
+from core.words import table as table_lines
 
 
 def check_first(
@@ -89,7 +88,7 @@ def announce(parts: Parts, run: Run, table: Sequence[Mapping[str, Any]], display
     held_out = f", {data.val.tokens:,} to validate on" if data.val else ""
     display.line(f"data: {data.train.tokens:,} tokens to train on{held_out}")
     header = ("op", "variant", "nodes", "source", "why", "check")
-    for line in table_lines([[row[name] for name in header] for row in table], header):
+    for line in table_lines(header, [[row[name] for name in header] for row in table]):
         display.line(f"  {line}")
 
 

@@ -23,8 +23,8 @@ import numpy as np
 
 from core import files
 from core.interop.tensors import write_tensors
-from core.train.report import printable
 from core.train.run import to_line
+from core.words import printable
 
 Array = np.ndarray[Any, Any]
 Batches = Sequence[Mapping[str, Array]]

@@ -14,7 +14,7 @@ import numpy as np
 
 from core.errors import UsageError
 from core.threads import cores
-from core.train.report import duration
+from core.words import duration
 
 LONG = 3600.0  # seconds: a run estimated longer than this is not started by accident
 PROBE = 0.05  # seconds that the measurement takes on a quiet machine

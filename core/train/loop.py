@@ -28,8 +28,9 @@ from core.train import crash
 from core.train.crash import Replay
 from core.train.detect import ABORT, Detector, Seen
 from core.train.display import Display
-from core.train.report import duration, memory_in_use, printable, step_line
+from core.train.report import memory_in_use, step_line
 from core.train.run import Run
+from core.words import duration, printable
 
 Array = np.ndarray[Any, Any]
 SPIKE_HINT = 'look at the batch; [detect] action = "skip" leaves such updates out'

@@ -23,8 +23,8 @@ from core.errors import DeviceError
 from core.plan import Need, Plan, needs_of
 from core.plan.needs import sizes_by_choice
 from core.train.display import Display
-from core.train.report import duration
 from core.verdicts import Verdict, Verdicts, chip_of, label, place_of, ships
+from core.words import duration
 
 if TYPE_CHECKING:
     from core.testing.sizes import Found

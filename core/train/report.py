@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from core.words import count, duration, human, percent
+
 
 def step_line(metrics: Mapping[str, Any], steps: int, eta: float | None) -> str:
     """`step 12/40 | loss 7.1234 | norm 1.318 | lr 6.00e-04 | 1302.1 ms | 197 tok/s | mem 3.1G | eta 1m28s`.
@@ -21,9 +23,9 @@ def step_line(metrics: Mapping[str, Any], steps: int, eta: float | None) -> str:
         f"{count(metrics['tokens_per_s'])} tok/s",
     ]
     if metrics.get("mfu") is not None:
-        parts.append(f"mfu {100 * metrics['mfu']:.1f}%")
+        parts.append(f"mfu {percent(metrics['mfu'])}")
     if metrics.get("memory") is not None:
-        parts.append(f"mem {gigabytes(metrics['memory'])}")
+        parts.append(f"mem {human(metrics['memory'])}")
     if eta is not None:
         parts.append(f"eta {duration(eta)}")
     return " | ".join(parts)
@@ -31,33 +33,6 @@ def step_line(metrics: Mapping[str, Any], steps: int, eta: float | None) -> str:
 
 def _score(z: float | None) -> str:
     return "" if z is None else f" ({z:+.1f}z)"
-
-
-def count(n: float) -> str:
-    """197, 9,876, 61k, 1,735k."""
-    return f"{n:,.0f}" if n < 10_000 else f"{n / 1000:,.0f}k"
-
-
-def gigabytes(nbytes: float) -> str:
-    """3.1G, in units of 2**30 bytes."""
-    return f"{nbytes / 2**30:.1f}G"
-
-
-def duration(seconds: float) -> str:
-    """7s, 1m28s, 1h28m, 2d03h."""
-    whole = int(seconds + 0.5)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    if whole < 86400:
-        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
-
-
-def printable(text: str) -> str:
-    """Text that a model wrote, without control characters: they could move a terminal's cursor or worse."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def memory_in_use() -> int | None:
