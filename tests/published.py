@@ -82,6 +82,13 @@ def summary() -> list[str]:
     ]
 
 
+def _shown(size: Any) -> Any:
+    """The dim of an absent key, as config.json would have it."""
+    if size.flag:
+        return json.dumps(bool(size.absent))
+    return "null" if size.absent == size.sentinel else size.absent
+
+
 def family_table(load: Any, sizes: Any, expected: Any) -> str:
     """The families as Markdown. load: a model's name -> its source; sizes, expected: of core.interop's table reader."""
     rows = ["| family | folders that tests read | model | written as | an absent key is | refused with any other |"]
@@ -91,7 +98,7 @@ def family_table(load: Any, sizes: Any, expected: Any) -> str:
         models = list(dict.fromkeys(entry.model for entry in entries))
         source = load(models[0])
         given = {size.keys[0]: size for size in sizes(source).values() if size.absent is not None}
-        absent = [f"`{key}` {'null' if s.absent == s.sentinel else s.absent}" for key, s in given.items()]
+        absent = [f"`{key}` {_shown(size)}" for key, size in given.items()]
         pinned = [
             f"`{entry.keys[0].removesuffix('.*')}`" for entry in expected(source) if entry.keys != ("model_type",)
         ]

@@ -65,6 +65,10 @@ def cross_entropy(logits, targets):
     return -np.take_along_axis(log, targets[..., None], -1).mean()
 
 
+def only_cross_entropy(model):
+    return sum(bool(weight) for weight in model.graph.loss.values()) == 1
+
+
 @pytest.fixture(scope="module")
 def golden():
     return json.loads(published.GOLDEN.read_text())
@@ -76,7 +80,7 @@ def test_a_published_config_is_read_and_computes_what_transformers_computes(name
     model = core.load(folder_of(tmp_path / "hf", name, registry))
     tokens, targets = published.batch()
     assert abs(cross_entropy(model.logits(tokens).astype(np.float64), targets) / wanted["loss"] - 1) < LOSS
-    if len(model.graph.loss) == 1:
+    if only_cross_entropy(model):
         norm = np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in model.gradients(tokens, targets).values()))
         assert abs(norm / wanted["norm"] - 1) < GRADIENT
     greedy = model.generate(tokens[:, :4], max_new_tokens=published.GREEDY, temperature=0)
@@ -93,7 +97,7 @@ def test_transformers_computes_it_here_and_reads_the_export_back(name, registry,
     model, (tokens, targets) = core.load(folder), published.batch()
     ours = model.logits(tokens)
     assert np.linalg.norm(ours - theirs["logits"]) < LOGITS * np.linalg.norm(theirs["logits"])
-    if len(model.graph.loss) == 1:
+    if len(model.graph.loss) == 1:  # tensors of experts have other names in transformers' memory than in its files
         rules, prefix = huggingface.rules(model.graph), (listed(model.graph.source, "prefix") or [""])[0]
         for parameter, gradient in model.gradients(tokens, targets).items():
             for e, group in enumerate(rules[parameter].tensors):

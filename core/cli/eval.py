@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from core.api import Model
     from core.data import TokenSource
     from core.data.text import Reading
+    from core.engine import Engine
     from core.evaluation import Evaluation
 
 BATCHES = 20  # of validation, where neither --tokens nor the run says how many tokens: as in [train] val_tokens
@@ -124,6 +125,8 @@ def lines(result: dict[str, Any]) -> list[str]:
         shown.append(f"loss           {result['loss']:.4f} {of}")
         if abs(result["nll"] - result["loss"]) > 1e-6:
             shown.append(f"cross-entropy  {result['nll']:.4f}, of the tokens alone")
+            terms = ", ".join(result["terms"])
+            shown.append(f"other terms    {result['loss'] - result['nll']:.4f} of that loss: {terms}")
         bits = result["bits_per_byte"]
         what = f"{bits:.4f} over {result['bytes']:,} bytes" if bits else "unknown: there is no tokenizer to count with"
         shown.append(f"bits per byte  {what}")
@@ -190,10 +193,20 @@ def measure_data(
         "data": names,
         "loss": found.loss,
         "nll": found.nll,
+        "terms": other_terms(model.engine),
         "tokens": found.targets,
         "bytes": found.bytes,
         "bits_per_byte": found.bits_per_byte,
     }
+
+
+def other_terms(engine: Engine) -> list[str]:
+    """The values that the loss adds to the cross-entropy of the tokens, `*` for the number of a repeat."""
+    from core.train.evaluate import token_loss
+
+    own, weights = token_loss(engine), engine.graph.loss
+    names = [re.sub(r"\.\d+(?=\.|$)", ".*", name) for name, weight in weights.items() if weight and name != own]
+    return list(dict.fromkeys(names))
 
 
 def token_source(model: Model, names: list[str], reading: Reading) -> TokenSource:

@@ -202,10 +202,15 @@ def _hf_dims(source: ModelDocument, value: Any, path: tuple[str, ...], problems:
     for name, entry in _table(source, value, path, problems, known if isinstance(known, dict) else ()).items():
         here = (*path, name)
         table = entry if isinstance(entry, dict) else {"from": entry}
-        _table(source, table, here, problems, ("from", "absent", "null"))
+        _table(source, table, here, problems, ("from", "absent", "null", "flag", "loss", "note"))
         _strings(source, table.get("from"), here, problems)
         if "absent" in as_list(table.get("from")):
             wrong(source, here, entry, "keys of config.json", problems, "{ from = KEYS, absent = SIZE } for no key")
+        for key in ("flag", "loss"):
+            if not isinstance(table.get(key, False), bool):
+                wrong(source, here, entry, f"{key} = true or false", problems)
+        if not isinstance(table.get("note", ""), str):
+            wrong(source, here, entry, "note = TEXT", problems)
         for key in ("absent", "null"):
             if key in table and (why := unusable(table[key])):
                 problems.also(source.where(*here), f"{source.where(*here)}: {key}: {why}")

@@ -149,6 +149,11 @@ def find(folder: Folder, registry: Registry, overrides: Mapping[str, Number | st
     return found
 
 
+def notes(found: Found) -> list[str]:
+    """What a model that was found computes in another way than its own program, as its [hf.dims] say it."""
+    return [size.note for dim, size in sizes(found.source).items() if size.note and found.dims.get(dim)]
+
+
 def architectures(registry: Registry) -> set[str]:
     """The architectures that registered models answer to. A model that cannot be read answers to none."""
     known: set[str] = set()
@@ -278,8 +283,10 @@ def weights(folder: Folder, graph: Graph) -> Weights:
     Raises CheckpointError for sizes that are not the graph's, then with every tensor that is missing, has another
     shape, or belongs to nothing.
     """
-    keys = {dim: f"{CONFIG}: {' or '.join(size.keys)}" for dim, size in sizes(graph.source).items()}
-    check_dims(_dims(graph.source, folder), graph, keys)
+    known = {dim: size for dim, size in sizes(graph.source).items() if not size.loss}
+    keys = {dim: f"{CONFIG}: {' or '.join(size.keys)}" for dim, size in known.items()}
+    given = _dims(graph.source, folder)
+    check_dims({dim: given[dim] for dim in known if dim in given}, graph, keys)
     reader = _Reader(folder, graph)
     for name, rule in rules(graph).items():
         reader.parameter(graph.parameters[name], rule)

@@ -56,16 +56,21 @@ BASE: dict[str, tuple[Any, ...] | None] = {
 @dataclass(frozen=True)
 class Size:
     """Where config.json has a dim. absent, null: the dim where no key is there, and where it is JSON's null: a number
-    or arithmetic over the dims; None where that is refused. A number of `null` stands for null, and is written so."""
+    or arithmetic over the dims; None where that is refused. A number of `null` stands for null, and is written so.
+    flag: config.json has true or false, the dim 1 or 0. loss: the dim is of the loss alone, so a run that starts from
+    the weights may have another. note: a warning where the dim is not 0."""
 
     keys: tuple[str, ...]
     absent: Number | str | None = None
     null: Number | str | None = None
+    flag: bool = False
+    loss: bool = False
+    note: str = ""
 
     @property
     def sentinel(self) -> Number | None:
         """The dim's number that means null and is none of config.json's; None without one."""
-        return None if isinstance(self.null, str) else self.null
+        return None if self.flag or isinstance(self.null, str) else self.null
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ def sizes(source: ModelDocument) -> dict[str, Size]:
     found = {}
     for dim, entry in source.document[TABLE].get("dims", {}).items():
         table = entry if isinstance(entry, dict) else {"from": entry}
-        found[dim] = Size(tuple(_list(table["from"])), table.get("absent"), table.get("null"))
+        found[dim] = Size(tuple(_list(table["from"])), **{key: table[key] for key in table if key != "from"})
     return found
 
 
@@ -139,6 +144,9 @@ def _size(size: Size, config: Mapping[str, Any], dim: str) -> tuple[Number | str
     value = values[0]
     if value is None and size.null is not None:
         return size.null, ""
+    if size.flag:
+        wrong = "" if isinstance(value, bool) else f"{shown[0]}; expected true or false"
+        return (None, wrong) if wrong else (int(value), "")
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None, f"{shown[0]}; expected a number" + (" or null" if size.null is not None else "")
     if size.sentinel is not None and value == size.sentinel:
@@ -226,4 +234,5 @@ def written(graph: Graph) -> Iterator[tuple[str, Any]]:
     for dim, size in sizes(graph.source).items():
         number = graph.dims[dim]
         number = int(number) if isinstance(number, int) else number
-        yield size.keys[0], None if size.sentinel is not None and number == size.sentinel else number
+        shown = bool(number) if size.flag else number
+        yield size.keys[0], None if size.sentinel is not None and number == size.sentinel else shown

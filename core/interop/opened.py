@@ -7,6 +7,7 @@ one form, which `core.load`, `core eval`, `core import` and `core export` take.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,6 +87,8 @@ def _checkpoint(path: Path, registry: Registry, dims: Dims) -> Opened:
 def _huggingface(path: Path, registry: Registry, dims: Dims) -> Opened:
     folder = huggingface.open_folder(path)
     found = huggingface.find(folder, registry, dims)
+    for note in huggingface.notes(found):
+        warnings.warn(f"{path}: {note}", stacklevel=2)
     ends = of_folder(path, folder.config)
     return Opened(HUGGINGFACE, path, found.source, found.dims, found.weights, generation=ends)
 

@@ -3,6 +3,7 @@
 `python plugins/moe/tests/cases.py` writes their golden values.
 """
 
+import json
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -68,6 +69,23 @@ class Mixtral(peer.Peer):
         terms = [load_balancing_loss_func((logits,), self.dims["E"], self.dims["A"]) for logits in routers]
         return super().objective(model, tokens, targets) + self.dims["balance"] * sum(terms) / len(terms)
 
+    def their_loss(self, routers):
+        """transformers' own loss of the batch's tokens, each the target of the one before. routers: as its config."""
+        import torch
+
+        torch.set_num_threads(1)
+        model, tokens = self.build(), torch.tensor(self.batch["tokens"], dtype=torch.long)
+        model.config.output_router_logits = routers
+        model.router_aux_loss_coef = self.dims["balance"]
+        return float(model(tokens, labels=tokens, output_router_logits=routers).loss.detach())
+
+
+LOSSES = FOLDER / "golden" / "losses.json"  # case -> transformers' own loss without its term and with it
+
+
+def their_losses():
+    return {name: {"false": case.their_loss(False), "true": case.their_loss(True)} for name, case in ALL.items()}
+
 
 def golden(name):
     return FOLDER / "golden" / f"{name}.safetensors"
@@ -84,6 +102,15 @@ CASES = {
 }
 
 
+ALL = {
+    **CASES,
+    "one layer": Mixtral(
+        golden("apart"), "mixtral_8x7b", DIMS | {"L": 1}, MIXTRAL | {"tie_word_embeddings": False}, "MixtralForCausalLM"
+    ),
+}
+
+
 if __name__ == "__main__":
+    LOSSES.write_text(json.dumps(their_losses(), indent=1) + "\n")
     for case in CASES.values():
         case.write()

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import core
+from core import cli
+from core.data.shards import FORMATS, ShardWriter
 from core.errors import CheckpointError
 from core.graph import load_model
+from core.interop import export_huggingface, huggingface
+from core.interop.export import prepare
+from core.interop.opened import open_path
 
 spec = spec_from_file_location("moe_cases", Path(__file__).with_name("cases.py"))
 cases = module_from_spec(spec)
@@ -54,6 +62,75 @@ def test_what_transformers_saves_is_read_with_all_that_it_writes(tmp_path):
     case.build().float().save_pretrained(tmp_path)
     found = core.load(tmp_path).logits(case.batch["tokens"])
     assert peer.distance(found, case.golden["logits"]) < peer.LOGITS
+
+
+def shifted(case):
+    tokens = case.batch["tokens"]
+    return tokens, np.concatenate([tokens[:, 1:], np.full_like(tokens[:, :1], -1)], 1)
+
+
+@pytest.mark.parametrize("name", cases.ALL)
+@pytest.mark.parametrize("says", [False, None])
+def test_a_folder_without_router_logits_has_transformers_loss_without_a_term(name, says, tmp_path):
+    case, losses = cases.ALL[name], json.loads(cases.LOSSES.read_text())[name]
+    assert abs(losses["true"] / losses["false"] - 1) > 0.05
+    with warnings.catch_warnings(action="error"):
+        model = core.load(case.folder(tmp_path / "hf", output_router_logits=says))
+    tokens, targets = shifted(case)
+    assert model.loss(tokens, targets) == pytest.approx(losses["false"], rel=2e-6)
+    given = model.gradients(tokens, targets)
+    alone = core.load(tmp_path / "hf", dims={"balance": 0}).gradients(tokens, targets)
+    assert all(np.array_equal(given[n], alone[n]) for n in alone)
+
+
+@pytest.mark.parametrize("name", cases.ALL)
+def test_a_folder_with_router_logits_has_a_term_and_a_warning_that_names_the_difference(name, tmp_path):
+    case, losses = cases.ALL[name], json.loads(cases.LOSSES.read_text())[name]
+    with pytest.warns(UserWarning, match="load-balancing term .* mean over layers"):
+        model = core.load(case.folder(tmp_path / "hf", output_router_logits=True))
+    found = model.loss(*shifted(case))
+    assert found > 1.05 * losses["false"]
+    assert (found == pytest.approx(losses["true"], rel=2e-6)) == (case.dims["L"] == 1)
+
+
+def test_the_committed_losses_are_transformers_own():
+    pytest.importorskip("transformers")
+    fresh, kept = cases.their_losses(), json.loads(cases.LOSSES.read_text())
+    assert {name: pytest.approx(value, rel=1e-6) for name, value in kept.items()} == fresh
+
+
+@pytest.mark.parametrize("says", [False, True])
+def test_what_config_json_says_of_router_logits_goes_out_as_it_came(says, tmp_path):
+    case = CASES["apart"]
+    opened = open_path(case.folder(tmp_path / "hf", output_router_logits=says), peer.registry())
+    export_huggingface.write(prepare(opened, peer.registry(), "f32"), peer.registry(), tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert written["output_router_logits"] is says and written["router_aux_loss_coef"] == 0.5
+
+
+def test_a_run_may_have_another_weight_of_the_term_than_the_folder_it_starts_from(tmp_path):
+    case = CASES["apart"]
+    folder = huggingface.open_folder(case.folder(tmp_path / "hf", output_router_logits=False))
+    graph = load_model(case.model, peer.registry()).build(peer.registry(), case.dims | {"balanced": 1, "balance": 0.1})
+    assert set(huggingface.fitting(folder, graph)) == set(graph.parameters)
+
+
+def test_eval_prints_cross_entropy_and_the_term_apart(tmp_path, capsys, monkeypatch):
+    case = CASES["apart"]
+    case.folder(tmp_path / "hf", output_router_logits=True)
+    monkeypatch.chdir(tmp_path)
+    with ShardWriter(tmp_path, "s", FORMATS[0], {}, shard_tokens=1000) as writer:
+        writer.write(np.arange(200) % case.dims["V"])
+    words = ["eval", "hf", "--data", str(writer.paths[0]), "--tokens", "60"]
+    with pytest.warns(UserWarning, match="mean over layers"):
+        assert cli.run([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["terms"] == ["h.*.balance"] and found["loss"] > found["nll"] + 0.1
+    with pytest.warns(UserWarning, match="mean over layers"):
+        assert cli.run(words) == 0
+    out = capsys.readouterr().out
+    assert f"cross-entropy  {found['nll']:.4f}" in out
+    assert f"other terms    {found['loss'] - found['nll']:.4f} of that loss: h.*.balance" in out
 
 
 def test_noise_in_the_router_is_refused_by_name(tmp_path):
