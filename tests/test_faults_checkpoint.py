@@ -611,8 +611,8 @@ def runs_files(tree: ast.AST) -> Iterator[tuple[int, str]]:
 # The only places that run code that they read, and why that is not a file's from outside.
 OWN_SOURCE = "compiles the source of a variant that is loaded, with one change, for the op check's own test"
 RUNS_CODE = {
-    ("core/testing/mutants_cpu.py", "compile"): OWN_SOURCE,
-    ("core/testing/mutants_cpu.py", "exec"): OWN_SOURCE,
+    ("plugins/mutants/launchers.py", "compile"): OWN_SOURCE,
+    ("plugins/mutants/launchers.py", "exec"): OWN_SOURCE,
     ("core/testing/graph_faults.py", "compile"): OWN_SOURCE,
     ("core/testing/graph_faults.py", "exec"): OWN_SOURCE,
 }

@@ -73,8 +73,6 @@ ALLOWED = {
     ("data/huggingface.py", "dropout"): "a field of Hugging Face's tokenizer.json",
     ("step_record.py", "scale"): "a slot of the control record",
     ("testing/case.py", "scale"): "that slot",
-    ("testing/mutate.py", "add"): "np.add and t.add, whose calls it changes",
-    ("testing/mutate.py", "matmul"): "np.matmul, whose calls it changes",
 }
 
 
@@ -229,6 +227,23 @@ def test_each_of_these_calls_is_made_in_one_file() -> None:
     assert ("files.py", ("os", "replace")) in {(file, call) for file, _, call in made}
 
 
+# What a plugin takes of core/ beside the public names, each list with its reason.
+CHECKER = """Mutation testing swaps kernels inside the op check's own runner and stops each check at its first failure.
+It needs the parts of the check, which are no API."""
+INSIDE = {
+    "mutants": (
+        CHECKER,
+        {
+            "core.errors", "core.loader", "core.registry", "core.threads",
+            "core.kernels.nvrtc", "core.kernels.sources", "core.sim.faults",
+            "core.device.launch", "core.device.simulated",
+            "core.testing.check", "core.testing.checks", "core.testing.compiles", "core.testing.devices",
+            "core.testing.log", "core.testing.processes", "core.testing.runner", "core.testing.trial",
+        },
+    ),
+}  # fmt: skip
+
+
 def shipped() -> list[Path]:
     """Files of ops/ and plugins/, without the plugins' tests, which look into core as those of tests/ do."""
     return [p for p in (*files("ops"), *files("plugins")) if "tests" not in p.relative_to(ROOT).parts]
@@ -238,17 +253,25 @@ def shipped() -> list[Path]:
 def test_ops_and_plugins_import_public_names_of_core_and_their_own(path: Path) -> None:
     parts = path.relative_to(ROOT).parts
     own = f"core.{parts[0]}" if parts[0] == "ops" else f"core.plugins.{parts[1]}"
-    tests = path.name.startswith("test_")
+    kit = path.name.startswith("test_") or parts[1] in INSIDE
+    inside = INSIDE.get(parts[1], ("", set()))[1]
     for line, module, name in imports(path, package_of(path, ROOT, "core")):
         where = f"{path.relative_to(ROOT)}:{line}"
         if module == "core":
             assert name in core.__all__, f"{where}: core.{name} is not public"
-        elif module in KIT or (tests and module == "core.testing"):
+        elif module in inside or module in KIT or (kit and module == "core.testing"):
             continue
         elif module.split(".")[0] == "core":
             assert f"{module}.".startswith(f"{own}."), f"{where}: {module} is neither public nor its own"
         else:
             assert module.split(".")[0] not in ("ops", "plugins", "models", "configs"), f"{where}: {module}"
+
+
+def test_a_plugin_needs_all_of_the_inner_modules_that_it_may_import() -> None:
+    for name, (reason, modules) in INSIDE.items():
+        own = [p for p in shipped() if p.relative_to(ROOT).parts[:2] == ("plugins", name)]
+        taken = {module for path in own for _, module, _ in imports(path, package_of(path, ROOT, "core"))}
+        assert reason and modules <= taken, f"{name}: inner modules that it does not import: {modules - taken}"
 
 
 def words(path: Path) -> Iterator[tuple[int, str]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import tomli
+from core.plugins.mutants.suite import run_mutants
 
 import core.cli as cli
 from core.graph import load_model
@@ -22,7 +23,6 @@ from core.op import Reference
 from core.testing import check_op
 from core.testing.check import trials_of
 from core.testing.compiles import launches_of
-from core.testing.mutants import run_mutants
 
 ROOT = Path(__file__).parent.parent
 REGISTRY = load_registry(only=())

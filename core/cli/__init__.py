@@ -102,9 +102,8 @@ def module_of(verb: str) -> str:
 
 def plugin_commands() -> dict[str, click.Command]:
     """Commands by name that shipped and installed plugins bring. Plugins that mention none are not imported."""
-    registry = _registry_for_commands()
     found: dict[str, click.Command] = {}
-    for command in registry.commands if registry else ():
+    for command in _commands():
         name = command.name or ""
         if name in VERBS:
             click.echo(f'core: warning: a plugin\'s command "{name}" is hidden by the verb of that name', err=True)
@@ -113,23 +112,28 @@ def plugin_commands() -> dict[str, click.Command]:
     return found
 
 
-def _registry_for_commands() -> Registry | None:
-    from core.discovery import discover
+def _commands() -> Sequence[click.Command]:
+    """All of them, verbs' names included. Shipped plugins are imported alone, which takes no NumPy; an installed one
+    that mentions a command needs the loader and its guard, and so does a shipped one that an edit broke."""
+    from core.discovery import SHIPPED, discover
 
-    if not any(candidate.mentions("core_commands") for candidate in discover().candidates):
-        return None  # the usual case: nothing is imported for a list of verbs
+    bringing = [c for c in discover().candidates if c.mentions("core_commands")]
+    if all(c.kind == SHIPPED for c in bringing):
+        with contextlib.suppress(Exception):
+            return [command for c in bringing for command in import_module(c.module).core_commands()]
+    return _registry().commands
+
+
+def _registry() -> Registry:
     from core.loader import load_registry
 
     return load_registry(strict=False)
 
 
 def _suspects(name: str) -> str:
-    registry = _registry_for_commands()
-    if registry is None:
-        return ""
     from core.registry import state
 
-    return "".join(f"\n{state(record)}, and it mentions {name}" for record in registry.suspects(name))
+    return "".join(f"\n{state(record)}, and it mentions {name}" for record in _registry().suspects(name))
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from core.plugins.mutants.suite import BENCHES, Reviewed, chosen, run_mutants
 
 from core import BuildError
 from core.loader import load_registry
 from core.testing import check_op
 from core.testing.check import check_variant
-from core.testing.mutants import BENCHES, Reviewed, chosen, run_mutants
 
 REGISTRY = load_registry(only=["llama", "gemma"])
 OPS = [name for name, op in REGISTRY.ops.items() if op.origin == "plugin gemma"]

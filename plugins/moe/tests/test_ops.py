@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from core.plugins.mutants.suite import BENCHES, Reviewed, chosen, run_mutants
 
 from core import BuildError
 from core.loader import load_registry
 from core.op import make_tensors
 from core.testing import check_op
 from core.testing.check import check_variant
-from core.testing.mutants import BENCHES, Reviewed, chosen, run_mutants
 
 REGISTRY = load_registry(only=["llama", "moe"])
 OPS = [name for name, op in REGISTRY.ops.items() if op.origin == "plugin moe"]

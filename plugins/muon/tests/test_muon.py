@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from core.plugins.mutants.suite import BENCHES, Reviewed, chosen
 
 from core.cli import run as core_command
 from core.engine import Engine, Settings
 from core.graph import load_model
 from core.loader import load_registry
 from core.testing import check_op
-from core.testing.mutants import BENCHES, Reviewed, chosen
 
 DIMS = {"V": 61, "C": 32, "H": 2, "L": 2, "S": 16, "B": 2, "T": 8}
 BATCH = np.random.default_rng(3).integers(0, 61, (2, 9)).astype(np.int32)

@@ -1,4 +1,4 @@
-"""The faults of mutate_cuda.py put into a variant's kernels, compiled, and held to the op check in the simulator.
+"""The faults of faults_cuda.py put into a variant's kernels, compiled, and held to the op check in the simulator.
 
 A `KernelBench` is made once a variant: it keeps the trials, what the reference says to them, and what the launcher
 that is not broken leaves, so that a mutant costs its own compilation and its own launches only. Everything runs fast
@@ -15,23 +15,23 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from core import BuildError, Op, Tensors, Variant
 from core.device.launch import LaunchRecord, sources_of
 from core.device.simulated import SimDevice
-from core.errors import BuildError
 from core.kernels.nvrtc import Kernel, compile_ptx
 from core.kernels.sources import whole_text
-from core.op import Op, Tensors, Variant
 from core.registry import Registry
 from core.sim.faults import PtxError
-from core.testing.bench import BROKEN_TEXT, IDENTICAL, Mutant, numbered
 from core.testing.check import trials_of
 from core.testing.checks import SUBCHECKS, applies
 from core.testing.compiles import launches_of
 from core.testing.devices import DeviceRunner, SimRunner
 from core.testing.log import Log, Stop
-from core.testing.mutate_cuda import faults
 from core.testing.runner import Call, Outcome
 from core.testing.trial import Trial
+
+from .bench import BROKEN_TEXT, IDENTICAL, Mutant, numbered
+from .faults_cuda import faults
 
 FORWARD_ONLY = ("forward", "decode", "random")  # sub-checks that a backward has no part in
 PLACES = re.compile(r"^\s*(?:\.loc|\.file|//).*$|^\s*\.section\s+\.debug.*", re.MULTILINE)

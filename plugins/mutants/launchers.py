@@ -1,4 +1,4 @@
-"""The faults of mutate.py put into a variant's launchers, and held to the op check on the cpu.
+"""The faults of faults_python.py put into a variant's launchers, and held to the op check on the cpu.
 
 Only what backward reaches is broken (of an update: its forward), so that a wrong forward does not cover up for it.
 """
@@ -15,11 +15,12 @@ from functools import cached_property
 from types import FunctionType
 from typing import Any
 
-from core.op import Op, Reference, Variant
+from core import Op, Reference, Variant
 from core.registry import Registry
-from core.testing.bench import Mutant, numbered
-from core.testing.check import check_variant
-from core.testing.mutate import HELPERS, Fault, faults
+from core.testing import check_variant
+
+from .bench import Mutant, numbered
+from .faults_python import HELPERS, Fault, faults
 
 LAUNCHERS = ("backward", "forward_backward")
 

@@ -1,11 +1,7 @@
-"""The broken-backward suite: every fault that is known, put into a variant one at a time, each held to the op check.
+"""Mutation testing: every known fault is put into a variant, one at a time, and each broken version is checked.
 
-    python -m core.testing.mutants [OP[.VARIANT]]...                  launchers of the cpu, in Python: mutants_cpu.py
-    python -m core.testing.mutants --device sim [OP[.VARIANT]]...     kernels, in the text of .cu files: mutants_cuda.py
-
-It prints how many were caught of each launcher of each variant. A mutant that the check passes is a hole in the check
-or in the examples, unless the reviewed list (tests/mutants_equivalent.toml, here and in each plugin) says with a reason
-that it computes the same.
+A mutant that the op check passes is a hole in the check or in the examples, unless a reviewed list
+(mutants_equivalent.toml in the tests of this and of every other plugin) gives the reason why it computes the same.
 """
 
 from __future__ import annotations
@@ -20,20 +16,19 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import click
 import tomli
 
-from core.errors import CheckFailed, UsageError
-from core.loader import load_registry
-from core.op import Op, Variant
+from core import Op, Variant
+from core.errors import UsageError
 from core.registry import Registry
-from core.testing.bench import EQUIVALENT, NO_MUTANT, Bench, Mutant, in_order
-from core.testing.mutants_cpu import LauncherBench, launchers_of
-from core.testing.mutants_cuda import KernelBench
-from core.testing.processes import processes, registry_of
-from core.threads import cores
+from core.testing.processes import registry_of
 
-REVIEWED = "mutants_equivalent.toml"  # in tests, here and in each plugin's folder
+from .bench import EQUIVALENT, NO_MUTANT, Bench, Mutant, in_order
+from .kernels import KernelBench
+from .launchers import LauncherBench, launchers_of
+
+REVIEWED = "mutants_equivalent.toml"  # the reviewed list, in a folder tests/
+PLUGINS = Path(__file__).parent.parent
 BENCHES: Mapping[str, Callable[[Op, Variant, Registry], Bench]] = {"cpu": LauncherBench, "sim": KernelBench}
 BREAKS = {"cpu": "cpu", "sim": "cuda"}  # --device -> the `Variant.device` whose variants are broken
 SAMPLE = {"cpu": 0, "sim": 20}  # of each launcher, unless one asks for another number: what ends in minutes
@@ -205,6 +200,11 @@ class Reviewed:
         return next((e.reason for e in self.entries if e.names(mutant)), "")
 
     @classmethod
+    def shipped(cls) -> Reviewed:
+        """The lists of the plugins that come with corelm, and the one in tests/ of the working directory."""
+        return cls.read(*sorted(PLUGINS.glob(f"*/tests/{REVIEWED}")), *Path("tests").glob(REVIEWED))
+
+    @classmethod
     def read(cls, *paths: Path) -> Reviewed:
         """All of these files. UsageError for an entry without a reason."""
         entries = []
@@ -226,60 +226,14 @@ def as_toml(mutant: Mutant) -> str:
     return f'[[equivalent]]\nvariant = "{mutant.name}"\nmutant = {json.dumps(mutant.key)}\nreason = ""\n'
 
 
-# --- the command -------------------------------------------------------------------------------------------------
+# --- reports ---------------------------------------------------------------------------------------------------------
 
 
-@click.command("mutants")
-@click.argument("names", nargs=-1, metavar="[OP[.VARIANT]]...")
-@click.option("--plugin", multiple=True, metavar="PATH", help="Load a plugin.")
-@click.option(
-    "--equivalent",
-    "lists",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    multiple=True,
-    help=f"A reviewed list.  [default: tests/{REVIEWED}, here and in plugins/*]",
-)
-@click.option("--device", default="cpu", show_default=True, type=click.Choice(list(BENCHES)), help="What to break.")
-@click.option("--sample", metavar="N", type=click.IntRange(min=1), help="N of each launcher.  [default: 20 on sim]")
-@click.option("--whole", is_flag=True, help="All that can be made: hours on sim.  [default on cpu]")
-@click.option("--reviewed", "listed", is_flag=True, help="All of the reviewed list: none of them must be caught.")
-@click.option("--workers", default=cores(), metavar="N", help="Processes.  [default: one a core]")
-@click.option("--list", "listing", is_flag=True, help="Name the mutants and run nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def main(
-    names: tuple[str, ...],
-    plugin: tuple[str, ...],
-    lists: tuple[Path, ...],
-    device: str,
-    sample: int | None,
-    whole: bool,
-    listed: bool,
-    workers: int,
-    listing: bool,
-    as_json: bool,
-) -> None:
-    """Break every backward, or every kernel, in every way that is known, and see the op check catch it."""
-    registry = load_registry(plugin)
-    if sample and whole:
-        raise UsageError("--sample N or --whole, not both")
-    if listing:
-        for op, variant in chosen(registry, names, device):
-            for mutant in BENCHES[device](op, variant, registry).mutants:
-                click.echo(f"{mutant.name}: {mutant.key}")
-        return
-    own = [*Path("tests").glob(REVIEWED), *sorted(Path("plugins").glob(f"*/tests/{REVIEWED}"))]
-    reviewed = Reviewed.read(*(lists or own))
-    number = 0 if whole or listed else sample or SAMPLE[device]
-    results = []
-    with processes(workers) as pool:
-        judge = in_processes(pool, device, plugin)
-        for result in run_mutants(registry, names, reviewed, number, device, judge, listed):
-            results.append(result)
-            if not as_json and result.verdicts:
-                click.echo("\n".join(lines_of(result, listed)))
-    click.echo(json.dumps([summary(r) for r in results], indent=2) if as_json else totals(results))
-    if any(r.caught if listed else r.survivors for r in results):
-        raise SystemExit(CheckFailed.exit_code)
+def listing_of(registry: Registry, names: Sequence[str], device: str) -> Iterator[str]:
+    """A line for each mutant that can be made of the named variants."""
+    for op, variant in chosen(registry, names, device):
+        for mutant in BENCHES[device](op, variant, registry).mutants:
+            yield f"{mutant.name}: {mutant.key}"
 
 
 def summary(result: Result) -> dict[str, Any]:
@@ -314,7 +268,3 @@ def totals(results: Sequence[Result]) -> str:
     if left_out:
         lines.append("not counted: " + ", ".join(f"{n} {why}" for why, n in left_out.items()))
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    main()

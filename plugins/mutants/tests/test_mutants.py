@@ -1,12 +1,16 @@
-"""The broken-backward suite: a fixed sample of the mutants is caught, and the reviewed list is what it says.
+"""Mutation testing: a fixed sample of the mutants is caught, and the reviewed list is what it says.
 
-All of them: `python -m core.testing.mutants`, and `python -m core.testing.mutants --device sim` for the kernels.
+All of them: `core mutants`, and `core mutants --device sim` for the kernels.
 """
 
 from __future__ import annotations
 
 import ast
+import json
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -14,16 +18,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from core.plugins.mutants.bench import IDENTICAL, in_order
+from core.plugins.mutants.faults_cuda import faults as faults_of_text
+from core.plugins.mutants.faults_python import faults, without_last_column, without_last_row
+from core.plugins.mutants.kernels import KernelBench
+from core.plugins.mutants.launchers import LauncherBench, LauncherMutant, faults_of
+from core.plugins.mutants.suite import BENCHES, Reviewed, chosen, run_mutants
 
 from core.errors import UsageError
 from core.loader import load_registry
 from core.op import CONTROL, SLOT, Variant, make_tensors
-from core.testing.bench import IDENTICAL, in_order
-from core.testing.mutants import BENCHES, Reviewed, chosen, run_mutants
-from core.testing.mutants_cpu import LauncherBench, LauncherMutant, faults_of
-from core.testing.mutants_cuda import KernelBench
-from core.testing.mutate import faults, without_last_column, without_last_row
-from core.testing.mutate_cuda import faults as faults_of_text
 
 REGISTRY = load_registry(only=())
 REVIEWED = Reviewed.read(Path(__file__).with_name("mutants_equivalent.toml"))
@@ -289,3 +293,39 @@ def test_every_kind_of_fault_in_a_kernel_is_made() -> None:
 def test_no_loop_of_a_broken_kernel_is_unending() -> None:
     heads = {f.after.partition(")")[0] for f in faults_of_text(SUM, ["total"]) if f.after.startswith("for")}
     assert all(head.endswith(("c += 1", "c += 2", "c += 3")) for head in heads), heads
+
+
+# --- the command -------------------------------------------------------------------------------------------------
+
+
+def core_says(*words: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if k != "CORELM_PLUGINS"}
+    command = [sys.executable, "-m", "core.cli", "mutants", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+
+
+def test_the_command_breaks_launchers_in_processes_and_counts_them() -> None:
+    done = core_says("gelu.blocked", "--sample", "3", "--workers", "1", "--json")
+    (said,) = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert (said["name"], said["caught"], said["held"], said["survivors"]) == ("gelu.blocked", 3, 3, [])
+
+
+def test_the_command_exits_with_1_and_names_the_mutant_that_the_check_lets_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an empty list, a reviewed mutant is a survivor; the shipped lists, read from any folder, explain it."""
+    empty = tmp_path / "empty.toml"
+    empty.write_text("")
+    done = core_says("position.reference", "--workers", "1", "--equivalent", str(empty))
+    assert done.returncode == 1 and "NOT CAUGHT" in done.stdout
+    assert 'mutant = "backward: rows[:t.T] = t.dy.sum(0) -> rows[:t.T] += t.dy.sum(0)"' in done.stdout
+    monkeypatch.chdir(tmp_path)
+    assert set(REVIEWED.entries) < set(Reviewed.shipped().entries)
+
+
+def test_the_command_refuses_a_sample_of_the_whole_and_an_unknown_op() -> None:
+    both = core_says("gelu", "--sample", "3", "--whole")
+    assert both.returncode == 2 and "--sample N or --whole, not both" in both.stderr
+    wrong = core_says("gelo")
+    assert wrong.returncode != 0 and 'did you mean "gelu"' in wrong.stderr

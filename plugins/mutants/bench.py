@@ -1,7 +1,6 @@
-"""A bench holds one variant to the op check with one fault after another; here is what its two kinds share.
+"""Mutation testing of one variant: the types that its two kinds share, and the order of a sample.
 
-LauncherBench (mutants_cpu.py) breaks launchers in Python, KernelBench (mutants_cuda.py) the kernels of a .cu file.
-This module makes no faults and runs nothing.
+LauncherBench (launchers.py) breaks launchers in Python, KernelBench (kernels.py) the kernels of a .cu file.
 """
 
 from __future__ import annotations
@@ -12,15 +11,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
-from core.op import Op, Variant
+from core import Op, Variant
 
 EQUIVALENT = "computes the same"  # by the reviewed list
-IDENTICAL, BROKEN_TEXT = "identical", "does not compile"  # what is no mutant at all
+IDENTICAL, BROKEN_TEXT = "identical", "does not compile"  # outcomes that are not valid mutants
 NO_MUTANT = (EQUIVALENT, IDENTICAL, BROKEN_TEXT)
 
 
 class AnyFault(Protocol):
-    """What mutate.py and mutate_cuda.py make. `before` and `after` are the statement's or the line's text."""
+    """What faults_python.py and faults_cuda.py make. `before` and `after` are the statement's or the line's text."""
 
     @property
     def function(self) -> str: ...

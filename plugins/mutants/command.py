@@ -1,0 +1,71 @@
+"""The command `core mutants`. The suite, the op check and the simulator are imported when the command runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+DEVICES = ("cpu", "sim")
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[OP[.VARIANT]]...")
+@click.option("--plugin", multiple=True, metavar="PATH", help="Load a plugin.")
+@click.option(
+    "--equivalent",
+    "lists",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    multiple=True,
+    help="A reviewed list.  [default: those of the plugins, and tests/mutants_equivalent.toml]",
+)
+@click.option("--device", default="cpu", show_default=True, type=click.Choice(DEVICES), help="What to break.")
+@click.option("--sample", metavar="N", type=click.IntRange(min=1), help="N of each launcher.  [default: 20 on sim]")
+@click.option("--whole", is_flag=True, help="All that can be made: hours on sim.  [default on cpu]")
+@click.option("--reviewed", "listed", is_flag=True, help="All of the reviewed list: none of them must be caught.")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes.  [default: one a core]")
+@click.option("--list", "listing", is_flag=True, help="Name the mutants and run nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def mutants(
+    names: tuple[str, ...],
+    plugin: tuple[str, ...],
+    lists: tuple[Path, ...],
+    device: str,
+    sample: int | None,
+    whole: bool,
+    listed: bool,
+    workers: int | None,
+    listing: bool,
+    as_json: bool,
+) -> None:
+    """Mutation testing: break ops on purpose and see the check fail.
+
+    Every backward, or with --device sim every kernel, is broken in every known way, one fault at a time. Exit code 1
+    if the op check passes a broken version that no reviewed list explains.
+    """
+    from core.errors import CheckFailed, UsageError
+    from core.loader import load_registry
+    from core.testing.processes import processes
+    from core.threads import cores
+
+    from .suite import SAMPLE, Reviewed, in_processes, lines_of, listing_of, run_mutants, summary, totals
+
+    if sample and whole:
+        raise UsageError("--sample N or --whole, not both")
+    registry = load_registry(plugin)
+    if listing:
+        click.echo("\n".join(listing_of(registry, names, device)))
+        return
+    reviewed = Reviewed.read(*lists) if lists else Reviewed.shipped()
+    number = 0 if whole or listed else sample or SAMPLE[device]
+    results = []
+    with processes(workers or cores()) as pool:
+        judge = in_processes(pool, device, plugin)
+        for result in run_mutants(registry, names, reviewed, number, device, judge, listed):
+            results.append(result)
+            if not as_json and result.verdicts:
+                click.echo("\n".join(lines_of(result, listed)))
+    click.echo(json.dumps([summary(r) for r in results], indent=2) if as_json else totals(results))
+    if any(r.caught if listed else r.survivors for r in results):
+        raise SystemExit(CheckFailed.exit_code)
