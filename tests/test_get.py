@@ -71,12 +71,12 @@ def test_a_dropped_connection_is_taken_up_where_it_ended(hub, tmp_path, capsys):
 def test_a_killed_download_goes_on_where_it_stopped(hub, tmp_path, capsys, monkeypatch):
     """Ctrl-C half-way, then the same command again."""
 
-    def interrupt(part, progress):
+    def interrupt(part, *arguments):
         part.add(hub.files[NAMES[0]][:2500])
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(fetch, "_stream", interrupt)
+        patched.setattr(fetch, "resume", interrupt)
         get(capsys, "fineweb", "--shards", 1, "--out", "here", code=130)
     assert [p.name for p in (tmp_path / "here").iterdir()] == [".partial"]
     get(capsys, "fineweb", "--shards", 1, "--out", "here")
