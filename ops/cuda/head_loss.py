@@ -25,6 +25,11 @@ class HeadLossMma(Variant):
         {"x": (515, 8), "targets": (515,), "features": 16, "classes": 13},  # two slices of rows
         {"x": (2, 1), "targets": (2,), "features": 769, "classes": 767},  # three rounds of a row, of near numbers
     ]
+    uncovered = {
+        "if (add) place.add(values, dx + place.at);": "the gradient of x comes once, with the loss: nothing adds to it",
+        "return out;": "elements are read where there is a bias, a residual, or a gradient of x to add to: not here",
+        "u32 n = i + warp_i() + r * 8 + lane / 4;": "the head has no bias",
+    }
 
     def configs(self, t):
         rows = min(t.rows, t.chunk or rows_of(CHUNK_BYTES, t.features))
