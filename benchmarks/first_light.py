@@ -51,7 +51,7 @@ from core.sim.standalone import ELEMENTS  # noqa: E402
 from core.train.run import commit  # noqa: E402
 from core.train.wiring import build_engine  # noqa: E402
 
-OPCODES = ("tests/test_sim_opcodes.py", "tests/test_sim_tensor.py")
+OPCODES = ("tests/sim/test_sim_opcodes.py", "tests/sim/test_sim_tensor.py")
 LIMIT = 3600  # seconds of an item
 PAGE = ROOT / "docs/gpus.md"
 EMPTY = "No row yet: nothing of this has run on a GPU."  # in place of a row, on the page
@@ -177,7 +177,7 @@ def check() -> dict[str, Any]:
     return {"variants": len(found), "reports": found}
 
 
-LOSSES = {"f32": 1e-5, "bf16": 2e-2}  # relative; f32 as tests/test_against_torch.py has it on the cpu
+LOSSES = {"f32": 1e-5, "bf16": 2e-2}  # relative; f32 as tests/peers/test_against_torch.py has it on the cpu
 
 
 def adamw(device: str = "cuda", precisions: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -8,7 +8,7 @@ of them was tried. Sizes were shrunk alike for all: 2 layers, 16 features, 61 to
 heads of queries, or one, or become half as many; a width of heads that is not hidden_size / heads becomes 6.
 
 What transformers computes with a config and with weights drawn by their names is in tests/golden/published.json,
-written by `python tests/test_published.py`, as the tables of docs/interop.md are.
+written by `python tests/peers/test_published.py`, as the tables of docs/interop.md are.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def batch() -> tuple[np.ndarray, np.ndarray]:
 
 # --- the table of docs/interop.md ------------------------------------------------------------------------------------
 
-BEGIN, END = "<!-- made by tests/test_published.py -->", "<!-- until here -->"
+BEGIN, END = "<!-- made by tests/peers/test_published.py -->", "<!-- until here -->"
 
 
 def summary() -> list[str]:

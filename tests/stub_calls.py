@@ -1,4 +1,4 @@
-"""The stub driver's functions, called as a C program would call them, for tests/test_stub_driver.py."""
+"""The stub driver's functions, called as a C program would call them, for tests/sim/test_stub_driver.py."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 //
 // Nothing is computed. A launch is held against the limits of a chip and kept, with copies of its parameters, for the
 // test to read through stub_launch; after stub_simulate, memory and launches are the test's own, so that it can run them
-// in the simulator. tests/test_stub_driver.py is the table of limits, each with its source in the documentation.
+// in the simulator. tests/sim/test_stub_driver.py is the table of limits, each with its source in the documentation.
 //
 // The environment chooses, at every call: STUB_CHIP (90: a compute capability of core/kernels/chips.py), STUB_VERSION
 // (13000: of the driver), STUB_GPUS (1), STUB_SMS (132), STUB_MEMORY (bytes, 1 GiB), STUB_LACKS (an entry point that this

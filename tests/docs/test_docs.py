@@ -1,0 +1,386 @@
+"""What the pages say is true: commands run, links lead somewhere, tables name what there is, examples train.
+
+Commands run as they stand, in a folder of their own that has the checkout's configs and models, with one change: to
+`core train` SMALLER is added, because the real runs take minutes.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import io
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import tomli
+
+from core import cli, hooks
+from core.device import DEVICES
+from core.op import Op, Param, Variant
+from core.testing.reading import counted
+
+ROOT = Path(__file__).parents[2]
+README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
+PLUGINS, READING, IDEA = ROOT / "docs/plugins.md", ROOT / "docs/reading.md", ROOT / "docs/idea.md"
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
+TRIED = (README, PLUGINS)  # every command of these is run
+
+# Two steps of a model of 32 channels, with a tokenizer that needs no network.
+SMALLER = [
+    *("train.steps=2", "train.tokens_per_step=64", "train.val_tokens=64", "train.sample_tokens=4"),
+    *("dims.B=2", "dims.T=32", "dims.C=32", "dims.H=2", "dims.L=2", "data.tokenizer=bpe"),
+]
+# Commands that are not run, and why.
+NOT_RUN = {
+    "pip install -e .": "the tests run in what it made",
+    "pip install -e .[test]": "the tests run in what it made; .ci/run runs it",
+    "pip install -e ./rms": "it would change the environment; a folder as an installer leaves it stands for it",
+    "pip install ./rms": "the same",
+    "pytest -n auto": "it is what runs this test",
+}
+
+
+def fenced(page: Path, language: str) -> list[str]:
+    """The page's blocks in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S)
+
+
+def in_order(text: str) -> Iterator[tuple[str, str] | list[str]]:
+    """What a page has its reader do: files as (path, contents), commands as words.
+
+    A file is a block that opens with a comment that is a path, `# rms/rms.py`.
+    """
+    for language, block in re.findall(r"^```(sh|python|toml|cuda)\n(.*?)^```$", text, re.M | re.S):
+        if language == "sh":
+            lines = block.replace("\\\n", " ").splitlines()
+            words = (shlex.split(part, comments=True) for line in lines for part in line.split(" && "))
+            yield from (w for w in words if w)
+        elif named := re.match(r"(?:#|//) ([\w./-]+\.(?:py|toml|cu))\b", block):
+            yield named[1], block
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The commands of the page's shell blocks, one list of words each."""
+    return [step for step in in_order(page.read_text("utf-8")) if isinstance(step, list)]
+
+
+def put(folder: Path, page: Path) -> None:
+    """The page's files as they are at its end, over those that `core new` writes for it."""
+    for step in in_order(page.read_text("utf-8")):
+        if isinstance(step, tuple):
+            write(folder, *step)
+        elif step[:2] == ["core", "new"]:
+            assert cli.run(step[1:]) == 0
+
+
+def write(folder: Path, name: str, text: str) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text, encoding="utf-8")
+    for module in [m for m in sys.modules if m.startswith("core_plugin_")]:
+        del sys.modules[module]  # a command is a process of its own, and imports what is there by then
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all, so that the builtin text is prepared once, and no verdict of another day counts."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with the checkout's configs and models, without plugins that happen to be installed."""
+    for name in ("configs", "models"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CORELM_CACHE", str(cache))
+    monkeypatch.setenv("CORELM_PLUGINS", "")
+    monkeypatch.setattr("sys.stdin", io.StringIO("What does it do?\n"))  # for core chat
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # `auto` is to be the cpu, on a machine with a GPU too
+    return tmp_path
+
+
+def smaller(words: list[str]) -> list[str]:
+    return [*words, *(f"--set={override}" for override in SMALLER)] if words[:2] == ["core", "train"] else words
+
+
+def run(words: list[str], capfd: pytest.CaptureFixture[str]) -> str:
+    """What a command prints; it fails the test if the command fails."""
+    if words[0] == "core":
+        code = cli.run(smaller(words)[1:])
+        out, err = capfd.readouterr()
+    else:
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        module = [sys.executable, "-m", *words]
+        done = subprocess.run(module, capture_output=True, text=True, timeout=300, env=environment)
+        code, out, err = done.returncode, done.stdout, done.stderr
+    assert code == 0, f"{shlex.join(words)} exits with {code}\n{out}\n{err}"
+    return out + err
+
+
+# --- commands ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", TRIED, ids=lambda page: page.stem)
+def test_every_command_of_the_page_runs(page: Path, workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """In the page's order: what it shows works when it is shown."""
+    tried = 0
+    for step in in_order(page.read_text("utf-8")):
+        if isinstance(step, tuple):
+            write(workplace, *step)
+        elif " ".join(step) not in NOT_RUN:
+            run(step, capfd)
+            tried += 1
+    assert tried >= 5
+
+
+def test_from_nothing_to_a_trained_model_with_an_op_and_a_kernel_is_little_to_type() -> None:
+    (way,) = re.findall(r"^## From nothing to a trained model\n(.*?)(?=^## )", PLUGINS.read_text("utf-8"), re.M | re.S)
+    steps = list(in_order(way))
+    typed = [step[1] for step in steps if isinstance(step, tuple)]
+    commands = [step for step in steps if isinstance(step, list)]
+    assert 5 <= len(commands) <= 12 and ["core", "train"] in [words[:2] for words in commands]
+    assert sum(len(text.splitlines()) for text in typed) <= 80
+    assert "Op(" in "".join(typed) and "__global__" in "".join(typed)
+
+
+def test_every_exception_is_a_command_of_some_page() -> None:
+    shown = {" ".join(words) for page in (*TRIED, CONTRIBUTING) for words in commands(page)}
+    assert set(NOT_RUN) <= shown
+
+
+def test_the_python_of_the_readme_runs(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run(["core", "train", "configs/tiny.toml"], capfd)
+    (block,) = (b for b in fenced(README, "python") if b.startswith("import core"))
+    exec(compile(block, "README.md", "exec"), {})
+    assert "backward h.1.act" in capfd.readouterr().out
+
+
+def numberless(line: str) -> str:
+    """A line without its numbers, sizes and spacing: what stays the same from machine to machine."""
+    return " ".join(re.sub(r"[\d,.]+\S*", "#", line).split())
+
+
+def test_the_lines_that_the_readme_shows_are_printed(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    plans = [words for words in commands(README) if words[:2] == ["core", "plan"] and "--plugin" not in words]
+    printed = "".join(run(words, capfd) for words in plans)
+    shown = [line for block in fenced(README, "text") if "variant" in block for line in block.splitlines()]
+    missing = [s for s in shown if s != "..." and " ".join(s.split()) not in map(str.strip, squeezed(printed))]
+    assert shown and not missing
+    trained = {numberless(line) for line in run(["core", "train", "configs/gpt2_124m.toml"], capfd).splitlines()}
+    shown = [line for block in fenced(README, "text") if "step 1/40" in block for line in block.splitlines()]
+    assert len(shown) > 5
+    missing = [s for s in shown if not any(line.startswith(numberless(s.removesuffix("..."))) for line in trained)]
+    assert not missing
+
+
+def squeezed(text: str) -> list[str]:
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+# --- verbs, options, links, names -----------------------------------------------------------------------------------
+
+
+def invocations() -> Iterator[tuple[str, list[str]]]:
+    """(page, words) of everything on any page that reads like a call of `core`, in blocks and in the text."""
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        inline = [shlex.split(code) for code in re.findall(r"`(core [a-z][^`\n]*)`", text)]
+        for words in (*commands(page), *inline):
+            if words[0] == "core":
+                yield page.name, words[1:]
+
+
+def test_every_verb_and_option_on_any_page_exists() -> None:
+    unknown, count = [], 0
+    for page, words in invocations():
+        if words[0].startswith("-"):
+            continue
+        count += 1
+        command: click.Command | None = cli.core.get_command(click.Context(cli.core), words[0])
+        if isinstance(command, click.Group) and len(words) > 1:
+            command = command.get_command(click.Context(command), words[1])
+        params = command.get_params(click.Context(command)) if command else []
+        options = {o for p in params for o in p.opts + p.secondary_opts}
+        given = {w.partition("=")[0] for w in words if w.startswith("-")}
+        if command is None or given - options - {"-h", "--help"}:
+            unknown.append(f"{page}: core {' '.join(words)}")
+    assert count > 20
+    assert not unknown
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as they are on code hosts."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    prose = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.M | re.S)
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if link.startswith(("http://", "https://")):
+            continue
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert not broken
+
+
+def test_no_page_announces_what_is_here_and_each_device_is_shown() -> None:
+    assert not [p.name for p in PAGES if re.search(r"comes? (?:next|later)|coming soon", p.read_text("utf-8"))]
+    shown = {words[words.index("--device") + 1] for _, words in invocations() if "--device" in words[:-1]}
+    assert set(DEVICES) - shown <= {"cpu"}
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    links = set(re.findall(r"\]\(([^)\s]+\.md)\)", README.read_text("utf-8")))
+    pages = {p.relative_to(ROOT).as_posix() for p in [*(ROOT / "docs").glob("*.md"), CONTRIBUTING]}
+    assert pages <= links
+
+
+@pytest.mark.parametrize("page", [p for p in (README, CONTRIBUTING, READING, IDEA) if p.exists()], ids=lambda p: p.stem)
+def test_every_file_that_the_page_names_exists(page: Path) -> None:
+    folders = "core|ops|models|configs|tests|docs|benchmarks"
+    named = re.findall(rf"(?<![\w./])((?:{folders})/[\w./]*)", page.read_text("utf-8"))
+    assert not [name for name in named if not (ROOT / name.rstrip(".")).exists()]
+
+
+def test_contributing_lists_the_floors_that_are_tested() -> None:
+    tree = ast.parse((ROOT / "tests/docs/test_floors.py").read_text("utf-8"))
+    (floors,) = (
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FLOORS"
+    )
+    stand = [n for floor in floors for n in floor if importlib.util.find_spec(f"core.{n}")]
+    (block,) = (b for b in fenced(CONTRIBUTING, "text") if b.startswith("errors"))
+    assert [n.strip() for line in block.splitlines() for n in line.split("  ")[0].split(",")] == stand
+
+
+def test_the_page_on_configs_lists_every_environment_variable() -> None:
+    read = {
+        n for file in (ROOT / "core").rglob("*.py") for n in re.findall(r"CORELM_[A-Z0-9_]+", file.read_text("utf-8"))
+    }
+    told = re.findall(r"^\| `(CORELM_\w+)` \|", (ROOT / "docs/config.md").read_text("utf-8"), re.M)
+    assert read == set(told)
+
+
+# --- the plugin -------------------------------------------------------------------------------------------------------
+
+
+def test_the_plugin_works_from_where_an_installer_puts_it(
+    workplace: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(workplace, PLUGINS)
+    project = tomli.loads((workplace / "rms/pyproject.toml").read_text("utf-8"))["project"]
+    site = workplace / "site"
+    shutil.move(workplace / "rms/rms", site / "docs_rms")  # a name of its own among this process's modules
+    info = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    ((entry, module),) = project["entry-points"]["corelm"].items()
+    assert module == "rms"
+    (info / "entry_points.txt").write_text(f"[corelm]\n{entry} = docs_rms\n")
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setenv("CORELM_PLUGINS", entry)
+    try:
+        assert f"{project['name']} {project['version']}" in run(["core", "plugins", "rms"], capfd)
+        printed = run(["core", "train", "rms/tiny_rms.toml"], capfd)
+    finally:
+        for name in [m for m in sys.modules if m.split(".")[0] == "docs_rms"]:
+            del sys.modules[name]
+    assert "step 2/2 | loss" in printed
+    assert re.search(r"^ +rms +blocked +5 ", printed, re.M)  # two in each of two layers, and the last one
+
+
+def test_a_wrong_gradient_in_the_plugin_is_refused(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    put(workplace, PLUGINS)
+    path = workplace / "rms/rms/rms.py"
+    right = "(dn - n * np.mean(dn * n, axis=-1, keepdims=True))"
+    assert right in path.read_text("utf-8")
+    path.write_text(path.read_text("utf-8").replace(right, "dn"))
+    assert cli.run(["check", "rms.reference", "--no-time", "--plugin", "rms/rms"]) == 1
+    out, err = capfd.readouterr()
+    assert "rms.reference" in err and "gradient     FAILED" in out
+
+
+def rows(page: Path, heading: str) -> list[str]:
+    """The first cells of the tables under a heading, backticks taken off, several names of a cell apart."""
+    (section,) = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", page.read_text("utf-8"), re.M | re.S)
+    cells = re.findall(r"^\| (`[^|]*`) \|", section, re.M)
+    return [name for cell in cells for name in re.findall(r"`([^`]*)`", cell)]
+
+
+def signature(function: object) -> str:
+    given = [name for name in inspect.signature(function).parameters if name != "self"]  # type: ignore[arg-type]
+    return f"{function.__name__}({', '.join(given)})"  # type: ignore[attr-defined]
+
+
+def test_the_fields_of_an_op_and_a_parameter_are_all_there() -> None:
+    assert rows(PLUGINS, "Op") == list(inspect.signature(Op).parameters)
+    assert rows(PLUGINS, "Param") == list(inspect.signature(Param).parameters)
+
+
+def test_the_fields_and_methods_of_a_variant_are_all_there() -> None:
+    stamped = {"origin", "folder", "sources"}  # by the loader, not by an author
+    fields = {name for name in Variant.__annotations__ if name not in stamped}
+    methods = {signature(f) for n, f in vars(Variant).items() if inspect.isfunction(f) and not n.startswith("_")}
+    assert set(rows(PLUGINS, "Variant")) == fields | methods | {"forward_backward(t, launch)"}
+
+
+def test_the_defaults_of_a_variant_are_right() -> None:
+    text = PLUGINS.read_text("utf-8")
+    assert f'| `device` | `"{Variant.device}"` |' in text
+    assert f"| `dtypes` | {', '.join(Variant.dtypes)} |" in text
+    assert f"| `priority` | {Variant.priority} |" in text
+    assert f"| `repeatable` | {Variant.repeatable} |" in text
+
+
+def test_the_hooks_are_documented_with_their_arguments() -> None:
+    assert rows(PLUGINS, "Hooks") == [signature(spec) for spec in hooks.SPECS.values()]
+
+
+def test_the_errors_on_the_page_are_said_somewhere() -> None:
+    source = "".join(p.read_text("utf-8") for p in (ROOT / "core").rglob("*.py"))
+    said = re.sub(r"\\?\{[^{}]*\}", "#", source)
+    for message in rows(PLUGINS, "Errors that you may meet"):
+        pattern = re.sub(r"'x'|\"dx\"|core_op\b|\bx\b|\b12\b", lambda m: '"#"' if m[0][0] == '"' else "#", message)
+        assert pattern in said, message
+
+
+# --- the way through the code -----------------------------------------------------------------------------------------
+
+
+def test_the_reading_lists_counts_are_those_of_the_files() -> None:
+    text = READING.read_text("utf-8")
+    assert len(re.findall(r"^\| \d+ \| `", text, re.M)) >= 15
+    assert text == counted(text), "python -m core.testing.reading writes the counts"
+    first = int(re.findall(r"^These ([\d,]+) lines", text, re.M)[0])
+    assert 200 <= first <= 360, "the first walk is some 300 lines"
+
+
+# --- CI -------------------------------------------------------------------------------------------------------------
+
+
+def test_ci_runs_the_readmes_test_command_and_nothing_else() -> None:
+    lines = (ROOT / ".ci/run").read_text("utf-8").splitlines()
+    command = 'pip install -e ".[test]" && pytest -n auto'
+    assert lines[-1] == command
+    assert command in "".join(fenced(README, "sh")).splitlines()
+    assert not [line for line in lines[:-1] if re.search(r"\b(pip|pytest|apt\S*|export)\b", line)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no executable bit")
+def test_ci_can_be_started() -> None:
+    assert os.access(ROOT / ".ci/run", os.X_OK)

@@ -1,0 +1,313 @@
+"""The house has floors: a file of core/ imports only from floors below its own, and core/ knows nobody by name."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import core
+from core.loader import load_registry
+
+ROOT = Path(__file__).parents[2]
+
+# From the ground up. A name is a module or a folder of core/; a folder may import from itself.
+FLOORS = (
+    ("errors",),
+    ("outside", "variables"),
+    ("files", "words"),
+    ("roles", "expr", "dtypes", "scalars", "cache", "signals", "examples", "blas", "processor"),
+    ("terminal", "foreign", "threads", "outputs"),
+    ("kernels", "pool"),
+    ("sim",),
+    ("step_record",),
+    ("op", "products", "evaluation"),
+    ("hooks", "contents"),
+    ("discovery",),
+    ("registry",),
+    ("loader",),
+    ("config",),
+    ("graph",),
+    ("device",),
+    ("verdicts",),
+    ("plan",),
+    ("engine",),
+    ("testing",),
+    ("data", "interop", "generate"),
+    ("train",),
+    ("api",),
+    ("cli",),
+    ("__main__",),
+)
+FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
+
+# The same inside a folder: its modules and subfolders, from the ground up.
+ROOMS = {
+    "sim": (
+        ("faults",),
+        ("ptx",),
+        ("machine",),
+        ("strict", "counting"),
+        ("resident",),
+        ("instructions",),
+        ("launching",),
+        ("standalone",),
+    ),
+}
+
+# Circles among files that are still there, each with its reason. The list may only shrink.
+CIRCLES = {
+    ("testing.graph_faults", "testing.graphs"): "--faults of core.testing.graphs runs its own faults",
+}
+
+# Words of core/ that happen to be names of ops, models, plugins, optimizers or schedules, each with its reason.
+ALLOWED = {
+    ("sim", "add"): "an instruction of PTX",
+    ("device", "add"): "the device's own sum of two gradients",
+    ("plan/backward.py", "add"): "a kind of step: the device's own sum of two gradients",
+    ("data/huggingface.py", "dropout"): "a field of Hugging Face's tokenizer.json",
+    ("step_record.py", "scale"): "a slot of the control record",
+    ("testing/case.py", "scale"): "that slot",
+}
+
+
+def files(folder: str) -> list[Path]:
+    return sorted(p for p in (ROOT / folder).rglob("*.py") if "__pycache__" not in p.parts)
+
+
+def imports(path: Path, package: str) -> Iterator[tuple[int, str, str]]:
+    """(line, module, name) of every import in a file, those inside functions included, relative ones resolved."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name, ""
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                yield node.lineno, module, alias.name
+
+
+def package_of(path: Path, folder: Path, name: str) -> str:
+    """The package that relative imports of a file start from."""
+    return ".".join([name, *path.relative_to(folder).parent.parts])
+
+
+def core_imports(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, module or folder of core/) for every import from core, those for type checkers included."""
+    for line, module, name in imports(path, package_of(path, ROOT / "core", "core")):
+        parts = module.split(".")
+        if parts[0] != "core":
+            continue
+        target = parts[1] if len(parts) > 1 else name
+        if target in FLOOR or len(parts) > 1:
+            yield line, target
+
+
+def test_every_module_of_core_has_a_floor_and_every_floor_a_module() -> None:
+    here = {p.relative_to(ROOT / "core").parts[0].removesuffix(".py") for p in files("core")} - {"__init__"}
+    assert here <= set(FLOOR), f"say on which floor: {sorted(here - set(FLOOR))}"
+    assert set(FLOOR) <= here, f"floors without a module: {sorted(set(FLOOR) - here)}"
+    for folder, rooms in ROOMS.items():
+        inside = {p.relative_to(ROOT / "core" / folder).parts[0].removesuffix(".py") for p in files(f"core/{folder}")}
+        assert inside - {"__init__"} == {name for names in rooms for name in names}, folder
+
+
+@pytest.mark.parametrize("path", files("core"), ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_a_file_imports_only_from_floors_below_its_own(path: Path) -> None:
+    own = path.relative_to(ROOT / "core").parts[0].removesuffix(".py")
+    if own == "__init__":
+        return  # the front door hands out names of every floor, when they are asked for
+    for line, target in core_imports(path):
+        where = f"{path.relative_to(ROOT)}:{line} imports core.{target}"
+        assert target in FLOOR, f"{where}, which has no floor"
+        assert target == own or FLOOR[target] < FLOOR[own], f"{where}, which is not below {own}"
+
+
+@pytest.mark.parametrize("path", [p for folder in ROOMS for p in files(f"core/{folder}")], ids=lambda p: p.as_posix())
+def test_a_file_imports_only_from_rooms_below_its_own(path: Path) -> None:
+    folder, own = path.relative_to(ROOT / "core").parts[:2]
+    own = own.removesuffix(".py")
+    if own == "__init__":
+        return  # a front door
+    room = {name: number for number, names in enumerate(ROOMS[folder]) for name in names}
+    for line, module, name in imports(path, package_of(path, ROOT / "core", "core")):
+        parts = [*module.split("."), name]
+        if parts[:2] == ["core", folder]:
+            where = f"{path.relative_to(ROOT)}:{line} imports {module}.{name}"
+            assert parts[2] in room, f"{where}, which is not a room"
+            assert parts[2] == own or room[parts[2]] < room[own], f"{where}, which is not below {own}"
+
+
+def modules() -> dict[str, Path]:
+    """Dotted name below core -> file; a package has its folder's name."""
+    found = {}
+    for path in files("core"):
+        parts = path.relative_to(ROOT / "core").with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def arrows() -> dict[str, set[str]]:
+    """Module -> the modules of core that it imports, anywhere in its file and for type checkers too.
+
+    The front doors of core and core.sim hand out names of every room when they are asked for: their own imports
+    do not count.
+    """
+    every = modules()
+    found: dict[str, set[str]] = {name: set() for name in every}
+    for own, path in every.items():
+        for _, module, name in imports(path, package_of(path, ROOT / "core", "core")):
+            base, _, rest = module.partition(".")
+            if base == "core" and own not in ("", "sim"):
+                inner = f"{rest}.{name}".strip(".")
+                found[own].add(inner if inner in every else rest)
+        found[own] &= every.keys() - {own, ""}
+    return found
+
+
+def circles(arrows: dict[str, set[str]]) -> set[tuple[str, ...]]:
+    """The largest sets of modules of which each reaches each other one."""
+    reached: dict[str, set[str]] = {}
+    for start in arrows:
+        seen, stack = set[str](), [start]
+        while stack:
+            for one in arrows[stack.pop()] - seen:
+                seen.add(one)
+                stack.append(one)
+        reached[start] = seen
+    return {tuple(sorted(m for m in reached[n] if n in reached[m])) for n in arrows if n in reached[n]}
+
+
+def test_no_file_of_core_imports_itself_by_way_of_others() -> None:
+    found = circles(arrows())
+    assert found <= CIRCLES.keys(), f"circles: {sorted(found - CIRCLES.keys())}"
+    assert found == CIRCLES.keys(), f"circles that are gone: {sorted(CIRCLES.keys() - found)}"
+
+
+def test_circles_are_found_among_files_and_for_type_checkers() -> None:
+    """The test above has teeth: a made-up tree of three files with one circle."""
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == {("b", "c")}
+    everything = arrows()
+    assert "sim.ptx.program" in everything["sim.resident"] and "graph.types" in everything["graph.build"]
+
+
+KIT = ("core.examples", "core.kernels.width", "core.kernels.blocks")  # public modules for ops and plugins
+
+
+# One of each: a call of the standard library -> the only file of core/ that may make it.
+ONE_PLACE = {
+    ("os", "replace"): "files.py",
+    ("os", "rename"): "files.py",
+    ("shutil", "move"): "files.py",
+    ("urllib", "request"): "data/download.py",
+}
+
+
+def calls_of(path: Path) -> Iterator[tuple[int, tuple[str, str]]]:
+    """(line, (module, function)) of every `module.function` in a file."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            yield node.lineno, (node.value.id, node.attr)
+
+
+def test_each_of_these_calls_is_made_in_one_file() -> None:
+    made = {
+        (path.relative_to(ROOT / "core").as_posix(), line, call)
+        for path in files("core")
+        for line, call in calls_of(path)
+        if call in ONE_PLACE
+    }
+    assert not {(file, line, call) for file, line, call in made if file != ONE_PLACE[call]}
+    assert ("files.py", ("os", "replace")) in {(file, call) for file, _, call in made}
+
+
+# What a plugin takes of core/ beside the public names, each list with its reason.
+CHECKER = """Mutation testing swaps kernels inside the op check's own runner and stops each check at its first failure.
+It needs the parts of the check, which are no API."""
+INSIDE = {
+    "mutants": (
+        CHECKER,
+        {
+            "core.errors", "core.loader", "core.registry", "core.threads",
+            "core.kernels.nvrtc", "core.kernels.sources", "core.sim.faults",
+            "core.device.launch", "core.device.simulated",
+            "core.testing.check", "core.testing.checks", "core.testing.compiles", "core.testing.devices",
+            "core.testing.log", "core.testing.processes", "core.testing.runner", "core.testing.trial",
+        },
+    ),
+}  # fmt: skip
+
+
+def shipped() -> list[Path]:
+    """Files of ops/ and plugins/, without the plugins' tests, which look into core as those of tests/ do."""
+    return [p for p in (*files("ops"), *files("plugins")) if "tests" not in p.relative_to(ROOT).parts]
+
+
+@pytest.mark.parametrize("path", shipped(), ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_ops_and_plugins_import_public_names_of_core_and_their_own(path: Path) -> None:
+    parts = path.relative_to(ROOT).parts
+    own = f"core.{parts[0]}" if parts[0] == "ops" else f"core.plugins.{parts[1]}"
+    kit = path.name.startswith("test_") or parts[1] in INSIDE
+    inside = INSIDE.get(parts[1], ("", set()))[1]
+    for line, module, name in imports(path, package_of(path, ROOT, "core")):
+        where = f"{path.relative_to(ROOT)}:{line}"
+        if module == "core":
+            assert name in core.__all__, f"{where}: core.{name} is not public"
+        elif module in inside or module in KIT or (kit and module == "core.testing"):
+            continue
+        elif module.split(".")[0] == "core":
+            assert f"{module}.".startswith(f"{own}."), f"{where}: {module} is neither public nor its own"
+        else:
+            assert module.split(".")[0] not in ("ops", "plugins", "models", "configs"), f"{where}: {module}"
+
+
+def test_a_plugin_needs_all_of_the_inner_modules_that_it_may_import() -> None:
+    for name, (reason, modules) in INSIDE.items():
+        own = [p for p in shipped() if p.relative_to(ROOT).parts[:2] == ("plugins", name)]
+        taken = {module for path in own for _, module, _ in imports(path, package_of(path, ROOT, "core"))}
+        assert reason and modules <= taken, f"{name}: inner modules that it does not import: {modules - taken}"
+
+
+def words(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, text) of every string of a file that is data: docstrings and messages with blanks are prose."""
+    tree = ast.parse(path.read_text("utf-8"))
+    prose = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            prose.add(id(node.value))
+        if isinstance(node, ast.JoinedStr):
+            prose |= {id(part) for part in node.values}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+            yield node.lineno, node.value
+
+
+def test_core_names_no_op_model_plugin_optimizer_or_schedule() -> None:
+    registry = load_registry()
+    plugins = {p.name for p in registry.plugins if p.kind != "built-in"}
+    names = {*registry.ops, *registry.models, *registry.optimizers, *registry.schedules, *plugins}
+    found = [
+        (path.relative_to(ROOT / "core").as_posix(), line, text)
+        for path in files("core")
+        for line, text in words(path)
+        if text in names
+    ]
+    allowed = [{(file, text), (file.split("/")[0], text)} & set(ALLOWED) for file, _, text in found]
+    named = [f"core/{at}:{n} names {text!r}" for (at, n, text), why in zip(found, allowed, strict=True) if not why]
+    assert not named, "\n".join(named)
+    unneeded = set(ALLOWED) - set().union(*allowed)
+    assert not unneeded, f"exceptions that nobody needs: {sorted(unneeded)}"
+
+
+def test_importing_core_imports_no_floor() -> None:
+    code = "import sys, core; print([m for m in sys.modules if m.startswith('core.') or m == 'numpy'])"
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=True)
+    assert done.stdout.strip() == "[]"

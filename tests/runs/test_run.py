@@ -1,0 +1,513 @@
+"""What a run promises: its folder, its line, exact resumption, and an orderly end whatever happens."""
+
+from __future__ import annotations
+
+import doctest
+import hashlib
+import io
+import json
+import math
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import small_run
+
+from core import words
+from core.cli import run as core_command
+from core.device.cpu import CpuDevice
+from core.errors import CheckpointError, CoreError, DataError, DeviceError, NumericsError, UsageError
+from core.interop import checkpoint
+from core.kernels.chips import GPUS, Gpu
+from core.signals import Stop
+from core.train import devices, estimate
+from core.train.detect import Window
+from core.train.display import Display, fit
+from core.train.estimate import estimate_seconds, refuse_long
+from core.train.loop import Trainer
+from core.train.report import step_line
+from core.train.run import Run, choose_folder, find_run, read_lines, to_line
+from core.train.setup import TrainArguments, prepare
+from core.words import count, duration, printable
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = small_run.config(train={"val_every": 3, "val_tokens": 100, "sample_every": 3, "sample_tokens": 5, "checkpoint_every": 2}, schedule={"name": "cosine", "warmup": 2})
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a config and a little text; the cache is here too."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CORELM_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "small.toml").write_text(CONFIG)
+    (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
+    (tmp_path / "val.txt").write_text("a lazy fox is no quick dog. " * 8)
+    return tmp_path
+
+
+def trainer(stack: ExitStack, *overrides: str, **asked: Any) -> Trainer:
+    return prepare(TrainArguments("small.toml", overrides, device="cpu", **asked), Display(quiet=True), stack)
+
+
+def train(*overrides: str, stop_after: int = 0, **asked: Any) -> int:
+    """Train in this process; `stop_after` asks it to end after that step, as SIGINT does."""
+    with ExitStack() as stack:
+        made = trainer(stack, *overrides, **asked)
+        stop = Stop()
+
+        def ask(run: Run, step: int, metrics: dict[str, Any]) -> None:
+            if step == stop_after:
+                stop.signal = signal.SIGINT
+
+        made.job.hooks = [ask]
+        return made.train(stop)
+
+
+def curve(folder: str) -> list[tuple[Any, ...]]:
+    return [tuple(m.get(k) for k in ("step", "loss", "norm", "lr", "val_loss")) for m in metrics(folder)]
+
+
+def metrics(folder: str) -> list[dict[str, Any]]:
+    return read_lines(Path(folder) / "metrics.jsonl")
+
+
+def hashes(folder: str) -> dict[str, str]:
+    """sha256 of the tensors of the newest checkpoint."""
+    path = checkpoint.find(Path(folder)).path
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in path.glob("*.safetensors")}
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+# --- the folder ------------------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_what_the_design_lists(here: Path) -> None:
+    assert train() == 0
+    run = here / "runs" / "small"
+    assert {p.name for p in run.iterdir()} == {
+        "config.source.toml",
+        "config.resolved.toml",
+        "variants.json",
+        "env.json",
+        "metrics.jsonl",
+        "train.log",
+        "samples.jsonl",
+        "LOCK",
+        "checkpoints",
+        "LATEST",
+        "BEST",
+    }
+    assert [p.name for p in sorted((run / "checkpoints").iterdir())] == ["step_00000004", "step_00000006"]
+    assert (run / "LATEST").read_text() == "step_00000006\n"
+    assert (run / "config.source.toml").read_text() == CONFIG
+    found = metrics("runs/small")
+    assert [m["step"] for m in found] == [1, 2, 3, 4, 5, 6]
+    assert [m["step"] for m in found if "val_loss" in m] == [3, 6]
+    assert {"step", "loss", "norm", "lr", "ms", "tokens_per_s"} <= set(found[0])
+    assert [s["step"] for s in read_lines(run / "samples.jsonl")] == [3, 6]
+    assert all(len(s["tokens"]) == 6 for s in read_lines(run / "samples.jsonl"))
+    state = checkpoint.find(run).state
+    assert state["tokens"] == 6 * 64 and state["best_val"] == min(m["val_loss"] for m in found if "val_loss" in m)
+    assert state["data"]["train"]["tokens"] > 1000 and state["tokenizer"]["name"] == "bytes"
+    assert json.loads((run / "env.json").read_text())["packages"]["numpy"] == np.__version__
+    nodes = json.loads((run / "variants.json").read_text())["nodes"]
+    assert nodes == state["variants"] and "h.0.attn" in nodes
+
+
+def test_the_resolved_config_trains_the_same(here: Path) -> None:
+    train("train.steps=3", out=Path("a"))
+    (here / "small.toml").write_text((here / "a" / "config.resolved.toml").read_text())
+    train(out=Path("b"))
+    assert curve("a") == curve("b") and hashes("a") == hashes("b")
+
+
+def test_a_folder_that_exists_is_refused_and_not_a_byte_of_it_changes(here: Path) -> None:
+    train("train.steps=2", out=Path("a"))
+    before = snapshot(here / "a")
+    with pytest.raises(UsageError, match="a exists already") as caught:
+        train(out=Path("a"))
+    assert "--resume" in caught.value.hint
+    assert snapshot(here / "a") == before
+
+
+def test_runs_are_numbered_and_resume_takes_the_last(here: Path) -> None:
+    assert choose_folder(None, "small", False) == Path("runs/small") == choose_folder(None, "small", True)
+    for name in ("small", "small-2"):
+        Path("runs", name).mkdir(parents=True)
+        Path("runs", name, "LOCK").touch()
+    assert choose_folder(None, "small", False) == Path("runs/small"), "no step was done in it"
+    for name in ("small", "small-2"):
+        Path("runs", name, "metrics.jsonl").write_text("{}")
+    assert choose_folder(None, "small", False) == Path("runs/small-3")
+    assert choose_folder(None, "small", True) == Path("runs/small-2")
+
+
+def test_what_is_not_a_run_is_not_resumed_into(here: Path) -> None:
+    with pytest.raises(UsageError, match="is not a run's folder"):
+        train(out=Path("."), resume=True)
+    assert not (here / "checkpoints").exists()
+
+
+def test_a_wrong_config_creates_nothing(here: Path) -> None:
+    for wrong in ("train.stpes=3", "optimizer.beta=1", "schedule.warm=1", "optimizer.name=adamv", "ops.matmul=fastest",
+                  "data.train=absent-*.txt", "train.tokens_per_step=65", "train.freeze=nothing.*"):  # fmt: skip
+        with pytest.raises(CoreError):
+            train(wrong)
+    assert not (here / "runs").exists()
+
+
+def test_a_plan_says_what_is_wrong_with_the_options_too(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong, known in {"optimizer.lrr=1": "lr", "schedule.warmp=1": "warmup", "schedule.nam=1": "name"}.items():
+        assert core_command(["plan", "small.toml", "--device", "cpu", "--set", wrong]) == 2
+        assert f'--set {wrong}: unknown key; did you mean "{known}"?' in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_training(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, *args: Any, **kwargs: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with ExitStack() as stack, monkeypatch.context() as patched:
+        patched.setattr(Path, "mkdir", refuse)
+        with pytest.raises(UsageError, match="cannot be written: Permission denied"):
+            stack.enter_context(Run(here / "a"))
+
+
+def test_metrics_read_back_exactly_and_are_json_whatever_the_numbers() -> None:
+    record = {"step": 1, "loss": 0.1 + 0.2, "norm": math.nan, "lr": math.inf, "z": -math.inf, "é": "\ud800"}
+    line = to_line(record)
+    found = json.loads(line.encode("utf-8", "backslashreplace"), parse_constant=lambda name: pytest.fail(name))
+    assert found["loss"] == 0.1 + 0.2 and math.isnan(float(found["norm"])) and float(found["lr"]) == math.inf
+    assert float(found["z"]) == -math.inf and line.count("\n") == 1
+
+
+# --- resuming --------------------------------------------------------------------------------------------------
+
+
+def test_resume_starts_when_there_is_nothing_and_says_which_checkpoint_it_took(here: Path) -> None:
+    train("train.steps=2", out=Path("a"), resume=True)
+    train(out=Path("a"), resume=True)
+    log = (here / "a" / "train.log").read_text()
+    assert "resumed from a/checkpoints/step_00000002 (step 2)" in log.replace("\\", "/")
+    assert "config change: train.steps: 2 -> 6" in log
+    assert [m["step"] for m in metrics("a")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_from_goes_on_in_a_new_folder_and_leaves_the_old_one_alone(here: Path) -> None:
+    train(out=Path("whole"))
+    train("train.steps=4", out=Path("a"))  # another cosine: only its checkpoint 4 is looked at
+    before = snapshot(here / "whole")
+    train(out=Path("b"), origin=Path("whole/checkpoints/step_00000004"))
+    assert curve("b") == curve("whole")[4:] and hashes("b") == hashes("whole")
+    assert snapshot(here / "whole") == before
+
+
+def test_weights_are_taken_without_the_optimizer_and_the_step(here: Path) -> None:
+    train("train.steps=2", out=Path("a"))
+    with ExitStack() as stack:
+        made = trainer(stack, "weights=a", out=Path("b"))
+        engine, found = made.job.engine, checkpoint.find(Path("a"))
+        assert made.step == 0
+        for name, array in engine.parameters().items():
+            np.testing.assert_array_equal(array, found.parameters[name])
+        assert not any(a.any() for state in engine.optimizer_state().values() for a in state.values())
+    (here / "hf").mkdir()
+    (here / "hf" / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r'weights=hf: hf/config.json: "architectures" is None'):
+        train("weights=hf", out=Path("c"))
+    with pytest.raises(CheckpointError, match="weights=nowhere: nowhere: no such file, folder or model"):
+        train("weights=nowhere", out=Path("d"))
+
+
+def test_another_batch_size_is_no_other_architecture(here: Path) -> None:
+    train("train.steps=2", out=Path("a"))
+    train("train.steps=3", "dims.B=4", out=Path("a"), resume=True)
+    assert checkpoint.find(here / "a").step == 3
+
+
+def test_other_data_is_refused_and_may_be_allowed(here: Path) -> None:
+    train("train.steps=2", out=Path("a"))
+    (here / "text.txt").write_text("something else entirely, and long enough to train on. " * 30)
+    with pytest.raises(DataError, match="not what the checkpoint was trained on"):
+        train(out=Path("a"), resume=True)
+    assert train(out=Path("a"), resume=True, allow_data_change=True) == 0
+    assert "data change, allowed" in (here / "a" / "train.log").read_text()
+
+
+# --- the loop --------------------------------------------------------------------------------------------------
+
+
+def test_the_next_batch_is_drawn_while_the_device_works_and_its_fault_is_the_next_steps(
+    here: Path, stack: ExitStack
+) -> None:
+    made = trainer(stack, "train.steps=4", out=Path("ahead"))
+    seen: list[str] = []
+    batches, engine = made.job.batches, made.job.engine
+    download = engine.device.download
+
+    def drawn(step: int) -> Any:
+        seen.append(f"draw {step}")
+        if step == 2:
+            raise DataError("damaged")
+        return batches(step)
+
+    made.job.batches = drawn
+    engine.device.download = lambda tensor: seen.append("wait") or download(tensor)
+    with pytest.raises(DataError, match="damaged"):
+        made.train(Stop())
+    assert made.step == engine.updates == 2, "the steps before it count"
+    assert seen[:4] == ["draw 0", "draw 1", "wait", "draw 2"], (
+        "each step's but the first before the device is waited for"
+    )
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_number_that_is_not_finite_stops_before_anything_changes(here: Path, stack: ExitStack, bad: float) -> None:
+    made = trainer(stack, "train.keep_best=false", out=Path("a"))
+
+    def poison(run: Run, step: int, record: dict[str, Any]) -> None:
+        if step == 3:
+            made.job.engine.parameters()["h.0.qkv.weight"][0, 0] = bad
+            poisoned.update({n: a.copy() for n, a in made.job.engine.parameters().items()})
+
+    poisoned: dict[str, Any] = {}
+    made.job.hooks = [poison]
+    with pytest.raises(NumericsError, match="step 4/6: loss is nan.* nothing was updated.* step 2"):
+        made.train(Stop())
+    for name, array in made.job.engine.parameters().items():
+        np.testing.assert_array_equal(array, poisoned[name])
+    assert [m["step"] for m in metrics("a")] == [1, 2, 3]
+    assert checkpoint.steps(here / "a" / "checkpoints") == [2]
+
+
+def test_validation_is_the_mean_over_the_tokens_asked_for(here: Path, stack: ExitStack) -> None:
+    made = trainer(stack, "train.steps=3", out=Path("a"))
+    made.train(Stop())
+    engine = made.job.engine
+    tokens = np.frombuffer((here / "val.txt").read_bytes(), np.uint8).astype(np.int32)
+    tokens = np.concatenate([[256], tokens])[:101]  # documents begin with the end-of-text token
+    total = 0.0
+    for start in range(0, 100, 16):
+        part = tokens[start : start + 17]
+        x, y = np.zeros((1, 16), np.int32), np.full((1, 16), -1, np.int32)
+        x[0, : len(part) - 1], y[0, : len(part) - 1] = part[:-1], part[1:]
+        total += engine.evaluate({"tokens": x, "targets": y})[0]
+    assert metrics("a")[-1]["val_tokens"] == 100
+    assert metrics("a")[-1]["val_loss"] == pytest.approx(total / 100, rel=1e-5)
+
+
+def test_validation_and_samples_change_nothing_of_training(here: Path) -> None:
+    train(out=Path("a"))
+    train("train.val_every=0", "train.sample_every=1", "train.checkpoint_every=6", out=Path("b"))
+    assert [c[:4] for c in curve("a")] == [c[:4] for c in curve("b")] and hashes("a") == hashes("b")
+
+
+def test_micro_steps_see_the_same_tokens_as_one_large_step(here: Path) -> None:
+    train("dims.B=4", out=Path("a"))
+    train("dims.B=2", out=Path("b"))
+    assert [c[1] for c in curve("a")] == pytest.approx([c[1] for c in curve("b")], rel=1e-4)
+
+
+def test_a_period_of_zero_is_never_and_the_end_says_what_is_saved(here: Path) -> None:
+    train("train.checkpoint_every=0", "train.val_every=0", "train.sample_every=0", out=Path("a"), stop_after=2)
+    assert checkpoint.steps(here / "a" / "checkpoints") == []
+    assert "nothing is saved (checkpoint_every = 0)" in (here / "a" / "train.log").read_text().splitlines()[-1]
+
+
+# --- the command line --------------------------------------------------------------------------------------------
+
+
+def test_train_and_sample_from_the_command_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert core_command(["train", "small.toml", "--device", "cpu", "--set", "train.steps=2"]) == 0
+    out = capsys.readouterr().out
+    assert "step 2/2 | loss " in out and "attention" in out and "tokenizer: bytes" in out
+    assert (here / "runs/small/train.log").read_text() == out
+    sample = ["sample", "small", "--prompt", "the ", "--tokens", "5", "--seed", "3", "--device", "cpu"]
+    assert core_command([*sample, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["text"].startswith("the ") and found["seed"] == 3 and found["step"] == 2
+    assert core_command(sample) == 0
+    assert capsys.readouterr().out == printable(found["text"]) + "\n"
+    assert core_command([*sample, "--prompt", "a longer one", "--temperature", "0", "--json"]) == 0
+    both = json.loads(capsys.readouterr().out)["samples"]
+    assert [row["text"][: len(row["prompt"])] for row in both] == ["the ", "a longer one"]
+    assert core_command(["sample", "smal"]) == 2
+    assert 'did you mean "small"?' in capsys.readouterr().err
+    assert core_command(["train", "small.toml", "--device", "cpu", "--out", "runs/small"]) == 2
+    assert core_command(["train", "small.toml", "--device", "cpu", "--resume", "--from", "x"]) == 2
+    assert find_run(None) == Path("runs/small")
+
+
+# --- devices and estimates -------------------------------------------------------------------------------------
+
+
+def test_auto_takes_the_cpu_only_where_there_is_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert devices.nvidia_device(tmp_path) == ""
+    pci = tmp_path / "sys/bus/pci/devices/0000:01:00.0"
+    pci.mkdir(parents=True)
+    (pci / "vendor").write_text("0x10de\n")
+    (pci / "class").write_text("0x040300\n")  # its sound, not its display
+    assert devices.nvidia_device(tmp_path) == ""
+    (pci / "class").write_text("0x030200\n")
+    assert "0000:01:00.0" in devices.nvidia_device(tmp_path)
+    (tmp_path / ".dockerenv").touch()
+    assert devices.nvidia_device(tmp_path) == ""
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/nvidia0").touch()
+    assert devices.nvidia_device(tmp_path).endswith("nvidia0")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert devices.nvidia_device(tmp_path) == ""
+
+
+def test_a_device_without_a_backend_is_an_error_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "DEVICES", {"cpu": None})
+    monkeypatch.setattr(devices, "nvidia_device", lambda: "/dev/nvidia0")
+    with pytest.raises(DeviceError, match="/dev/nvidia0.* no backend for cuda") as caught:
+        devices.choose_device("auto")
+    assert "--device cpu" in caught.value.hint
+    with pytest.raises(DeviceError, match="no backend for sim"):
+        devices.choose_device("sim")
+    assert devices.choose_device("cpu") == "cpu"
+    monkeypatch.setattr(devices, "nvidia_device", lambda: "")
+    assert devices.choose_device("auto") == "cpu"
+
+
+def test_more_than_an_hour_on_the_cpu_is_not_started_unasked() -> None:
+    seconds = estimate_seconds(124_000_000, 524_288 * 100, 100e9)
+    assert seconds == pytest.approx(6 * 124e6 * 52_428_800 / 100e9)
+    with pytest.raises(UsageError, match=r"configs/x.toml \[train\] steps: 100 steps would take 4d12h") as caught:
+        refuse_long(seconds, "cpu", steps=100, allowed=False, where="configs/x.toml [train] steps")
+    assert "--long" in caught.value.hint
+    refuse_long(seconds, "cpu", steps=100, allowed=True, where="")
+    refuse_long(seconds, "cuda", steps=100, allowed=False, where="")
+    refuse_long(3599, "cpu", steps=100, allowed=False, where="")
+
+
+def test_the_simulator_is_estimated_by_its_own_rate() -> None:
+    rates = {device: rate() for device, (rate, _, _) in estimate.SLOW.items()}
+    assert rates["sim"] < rates["cpu"] / 20
+    # configs/tiny.toml without its [on.sim]: hours in the simulator, minutes on the cpu.
+    tokens = 1200 * 1024
+    with pytest.raises(UsageError, match="on the sim"):
+        refuse_long(estimate_seconds(1_063_680, tokens, rates["sim"]), "sim", steps=1200, allowed=False, where="x")
+    refuse_long(estimate_seconds(1_063_680, tokens, rates["cpu"]), "cpu", steps=1200, allowed=False, where="x")
+
+
+# --- what is shown ---------------------------------------------------------------------------------------------
+
+METRICS = {
+    "step": 12, "loss": 7.12341, "norm": 1.3181, "lr": 6e-4, "ms": 1302.1, "tokens_per_s": 197.4, "memory": 3.1 * 2**30,
+}  # fmt: skip
+
+
+def test_the_examples_of_numbers_and_tables_hold() -> None:
+    assert doctest.testmod(words) == (0, 2)
+
+
+def test_the_line_is_the_one_of_the_design() -> None:
+    assert step_line(METRICS, 40, 88) == (
+        "step 12/40 | loss 7.1234 | norm 1.318 | lr 6.00e-04 | 1302.1 ms | 197 tok/s | mem 3.1G | eta 1m28s"
+    )
+    gpu = {**METRICS, "step": 1200, "loss": 3.8213, "loss_z": 0.41, "norm": 0.318, "norm_z": -0.1, "ms": 302.1,
+           "tokens_per_s": 1_735_123.0, "mfu": 0.452, "memory": 61.3 * 2**30}  # fmt: skip
+    assert step_line(gpu, 18865, 5280) == (
+        "step 1200/18865 | loss 3.8213 (+0.4z) | norm 0.318 (-0.1z) | lr 6.00e-04 | 302.1 ms | 1,735k tok/s | "
+        "mfu 45.2% | mem 61.3G | eta 1h28m"
+    )
+    shown = [duration(s) for s in (0, 59.4, 59.6, 3599, 90_000, 200_000)]
+    assert shown == ["0s", "59s", "1m00s", "59m59s", "1d01h", "2d07h"]
+    assert [count(n) for n in (0.4, 9876, 61_234)] == ["0", "9,876", "61k"]
+
+
+def test_a_step_says_how_much_of_the_chip_it_uses_and_the_memory_of_its_device(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert train("train.steps=1", out=Path("cpu")) == 0
+    assert metrics("cpu")[0]["mfu"] is None and metrics("cpu")[0]["memory"] > 2**20
+    monkeypatch.setattr(CpuDevice, "model", "NVIDIA H200", raising=False)
+    monkeypatch.setattr(CpuDevice, "arch", "sm_90a", raising=False)
+    monkeypatch.setattr(CpuDevice, "memory", lambda device: (1 << 40, (1 << 40) + 70), raising=False)
+    monkeypatch.setitem(GPUS, "H200", Gpu(90, 132, f32=1e9, bf16=1e10, memory=1e9))
+    assert train("train.steps=1", out=Path("gpu")) == 0
+    (step,) = metrics("gpu")
+    products = 16 * (48 + 16 + 2 * 64 + 384) + 2 * 16 * 16  # of a token: the matmuls, and attention over T
+    assert step["mfu"] == pytest.approx(step["tokens_per_s"] * 3 * 2 * products / 1e9, rel=1e-3)
+    assert step["memory"] == 70
+
+
+def test_a_score_needs_a_full_window_and_nan_cannot_poison_it() -> None:
+    window = Window(4)
+    for value in (1.0, math.nan, 2.0, math.inf, 3.0):
+        window.add(value)
+        assert window.score(2.0) is None
+    window.add(4.0)
+    assert window.score(2.5) == pytest.approx(0) and window.score(2.5 + math.sqrt(1.25)) == pytest.approx(1)
+    assert window.score(math.nan) is None
+    flat = Window(2)
+    flat.add(1.0), flat.add(1.0)
+    assert flat.score(2.0) is None
+
+
+class Terminal(io.StringIO):
+    encoding = "ascii"  # type: ignore[assignment]
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_is_redrawn_in_its_width_without_escape_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr("core.train.display.REDRAW", 0.0)
+    stream, log = Terminal(), []  # type: ignore[var-annotated]
+    display = Display(stream)
+    display.log = log.append
+    line = step_line(METRICS, 40, 88)
+    display.step(line, due=True)
+    display.step(line.replace("12/40", "13/40"), due=False)
+    display.status("validating, batch 1")
+    display.line("val loss 6.5 é")
+    display.close()
+    text = stream.getvalue()
+    assert "\x1b" not in text
+    assert all(len(part) < 40 for part in text.replace("\n", "\r").split("\r"))
+    shown = [[part.rstrip() for part in row.split("\r") if part.strip()] for row in text.split("\n")]
+    assert shown == [
+        ["step 12/40 | loss 7.1234 | norm 1.318", "step 13/40 | loss 7.1234 | norm 1.318"],
+        ["validating, batch 1", "val loss 6.5 ?"],
+        [],
+    ]
+    assert log == [line, "val loss 6.5 é"]
+
+
+@pytest.mark.parametrize("dumb", [True, False])
+def test_elsewhere_there_are_plain_lines(monkeypatch: pytest.MonkeyPatch, dumb: bool) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    stream = Terminal() if dumb else io.StringIO()
+    display = Display(stream)
+    display.step("a | b", due=True)
+    display.step("c", due=False)
+    display.status("busy")
+    display.line("d")
+    display.close()
+    assert stream.getvalue() == "a | b\nd\n"
+
+
+def test_lines_lose_whole_parts_before_letters() -> None:
+    assert fit("aa | bb | cc", 12) == "aa | bb | cc"
+    assert fit("aa | bb | cc", 11) == "aa | bb"
+    assert fit("aaaa | bb", 3) == "aaa"
+
+
+def test_what_a_model_writes_cannot_drive_the_terminal() -> None:
+    assert printable("a\x1b[2Jb\n\tc\r\x07") == "a\ufffd[2Jb\n\tc\ufffd\ufffd"

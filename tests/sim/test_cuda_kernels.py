@@ -1,0 +1,125 @@
+"""The CUDA kernels as text: what a reader is promised of each .cu file. The op check says that they are right."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.loader import load_registry
+from core.sim import run
+
+FOLDER = Path(__file__).parents[2] / "ops" / "cuda"
+FILES = sorted(FOLDER.glob("*.cu"))
+HEADERS = sorted(FOLDER.glob("*.cuh"))
+REGISTRY = load_registry()
+OPS = sorted({v.op for held in REGISTRY.variants.values() for v in held.values() if v.device == "cuda"})
+KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(')
+LINES = 25  # of a naive kernel, its signature included
+ONE_IS_ENOUGH = ("route", "balance")  # a few numbers a token: nothing to gain
+
+
+def kernels(text: str) -> dict[str, str]:
+    """Name -> text of each kernel, signature to closing brace."""
+    return {m[1]: text[m.start() : text.index("\n}", m.start()) + 2] for m in KERNEL.finditer(text)}
+
+
+def code(text: str) -> str:
+    return re.sub(r"//[^\n]*", "", text)
+
+
+def ladder(text: str) -> str:
+    """The comment that a file opens with."""
+    lines = text.splitlines()
+    return "\n".join(lines[: next(i for i, line in enumerate(lines) if not line.startswith("//"))])
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_an_op_has_a_naive_variant_that_runs_everywhere_and_a_better_one_that_is_taken_first(op: str) -> None:
+    """A fused op needs neither: where it cannot run, a plan takes the ops that it replaces."""
+    held = [v for v in REGISTRY.variants[op].values() if v.device == "cuda"]
+    assert all(variant.repeatable for variant in held)
+    if REGISTRY.op(op).replaces:
+        return
+    naive, *others = sorted((v for v in held if v.priority >= 0), key=lambda v: v.priority)  # less is never automatic
+    assert naive.name == "naive" and naive.priority == 0
+    assert naive.dtypes == ("f32", "bf16") and naive.arch == "sm_75+"
+    assert all(v.priority > 0 for v in others) and (others or op in ONE_IS_ENOUGH)
+
+
+def test_every_op_of_gpt2_and_of_its_update_has_cuda_variants() -> None:
+    graph_ops = ["embedding", "position", "layernorm", "matmul", "attention", "gelu", "add", "cross_entropy", "dropout"]
+    assert {*graph_ops, "global_norm", "adamw_update"} <= set(OPS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
+def test_a_file_opens_with_a_ladder_of_its_kernels(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert kernels(text)
+    for name in kernels(text):
+        assert re.search(rf"\b{name}\b", ladder(text)), f"{name} is not in the ladder of {path.name}"
+    assert "limited by" in " ".join(ladder(text).replace("//", " ").lower().split())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
+def test_a_naive_kernel_has_at_most_25_lines(path: Path) -> None:
+    found = {name: body for name, body in kernels(path.read_text("utf-8")).items() if name.startswith("naive_")}
+    assert found or path.stem not in OPS or REGISTRY.op(path.stem).replaces
+    for name, body in found.items():
+        assert len(body.splitlines()) <= LINES, f"{name} has {len(body.splitlines())} lines"
+
+
+@pytest.mark.parametrize("path", [*FILES, *HEADERS], ids=lambda p: p.name)
+def test_kernels_need_no_headers_but_those_beside_them_and_add_only_counts_atomically(path: Path) -> None:
+    text = path.read_text("utf-8")
+    included = re.findall(r"^\s*#\s*include\s*(.*)", text, re.M)
+    assert {name.strip('"') for name in included} <= {header.name for header in HEADERS}
+    others = re.findall(r"\batomic(?!Add\([^;,]*, 1\)).*|\bred\..*", code(text))
+    assert not others, "bits would depend on the order of the thread blocks"
+    assert not [line for line in text.splitlines() if len(line) > 120]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
+def test_a_launcher_launches_every_kernel_of_its_file(path: Path) -> None:
+    launchers = [text for text in (p.read_text("utf-8") for p in FOLDER.glob("*.py")) if path.name in text]
+    beside = path.with_suffix(".py")
+    launched = "\n".join(launchers + ([beside.read_text("utf-8")] if beside.is_file() else []))
+    for name in kernels(path.read_text("utf-8")):
+        stem, _, rest = name.partition("_")
+        assert f'"{name}"' in launched or f"_{rest}" in launched or f'"{rest}"' in launched, f"{name}: dead code"
+
+
+ROUND = """
+extern "C" __global__ void narrow(bf16* y, const float* x, int n) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) y[i] = x[i];
+}
+extern "C" __global__ void by_hand(bf16* y, const float* x, int n) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) y[i].bits = rounded_bits(x[i]);
+}
+"""
+
+
+@pytest.mark.parametrize("kernel", ["narrow", "by_hand"])
+def test_bf16_rounds_to_nearest_even_by_instruction_and_by_hand(kernel: str) -> None:
+    rng = np.random.default_rng(1)
+    ties = np.array([0x3F808000, 0x3F818000, 0x3F807FFF, 0x3F808001, 0xBF808000, 0x7F7FFFFF, 0x00008000, 0x80000000])
+    special = np.array([0x7F800000, 0xFF800000, 0x00000001, 0x007FFFFF])
+    bits = np.concatenate([ties, special, rng.integers(0, 2**32, 500)]).astype(np.uint32)
+    x = bits.view(np.float32)[~np.isnan(bits.view(np.float32))]
+    y = np.zeros(x.size, np.uint16)
+    run(ROUND, kernel, -(-x.size // 64), 64, [y, np.ascontiguousarray(x), np.int32(x.size)])
+    wide = x.view(np.uint32).astype(np.uint64)
+    want = ((wide + 0x7FFF + (wide >> 16 & 1)) >> 16).astype(np.uint16)
+    np.testing.assert_array_equal(y, want)
+
+
+@pytest.mark.parametrize("kernel", ["narrow", "by_hand"])
+def test_bf16_keeps_not_a_number(kernel: str) -> None:
+    x = np.array([0x7FC00000, 0x7F800001, 0xFFFFFFFF], np.uint32).view(np.float32)
+    y = np.zeros(3, np.uint16)
+    run(ROUND, kernel, 1, 32, [y, x, np.int32(3)])
+    assert np.isnan((y.astype(np.uint32) << 16).view(np.float32)).all()
