@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -142,11 +143,32 @@ def find(folder: Folder, registry: Registry, overrides: Mapping[str, Number | st
     with about(str(folder.path)):
         found = find_model(registry, TABLE, attempt)
     if found is None:
-        raise CheckpointError(
-            f"{folder.path}: no model answers to {', '.join(folder.architectures)}",
-            hint=f"known: {', '.join(sorted(architectures(registry)))}; a plugin may bring another (plugins=[PATH])",
-        )
+        raise _unknown(folder, registry)
     return found
+
+
+def _unknown(folder: Folder, registry: Registry) -> CheckpointError:
+    """For an architecture that no model answers to: the model whose config.json is nearest, and its differences alone.
+
+    The nearest has the fewest of them; of several, the likest name of an architecture, then the base of the others.
+    """
+    theirs = ", ".join(folder.architectures)
+    message, far = f"{folder.path}: no model answers to {theirs}", []
+    for name in registry.models:
+        with contextlib.suppress(CoreError):
+            source = load_model(name, registry)
+            names = listed(source, "architectures")
+            problems = read_config(source, folder.config)[1] if names else []
+            alike = max((SequenceMatcher(None, ours, theirs).ratio() for ours in names), default=0.0)
+            far += [(len(problems), -alike, len(source.files), name, problems)] if names else []
+    if far:
+        count, *_, name, problems = min(far)
+        more = [f"... and {count - MOST} more"] if count > MOST else []
+        own = ", ".join(listed(load_model(name, registry), "architectures"))
+        message += f"; the nearest is {name} ({own})" + (", but for" if problems else "")
+        message += "".join(f"\n  {problem}" for problem in [*problems[:MOST], *more])
+    hint = "`core models` lists the models; a plugin may bring this one (plugins=[PATH]), see docs/models.md"
+    return CheckpointError(message, hint=hint)
 
 
 def notes(found: Found) -> list[str]:

@@ -123,7 +123,7 @@ REFUSED_CONFIGS = {
     "an unknown key": ({**CONFIG, "rope_scaling": 2}, ["config.json", 'key "rope_scaling" is unknown']),
     "an unknown key in a table": ({**CONFIG, "quantization": {"bits": 4}}, ['"quantization.bits"']),
     "another activation": ({**CONFIG, "activation_function": "relu"}, ['activation_function is "relu"', '"gelu_new"']),
-    "a value that is missing": (without(CONFIG, "model_type"), ["model_type is absent"]),
+    "a value of another model": ({**CONFIG, "model_type": "gptj"}, ['model_type is "gptj"']),
     "false where 0 could pass": ({**CONFIG, "scale_attn_weights": 1}, ["scale_attn_weights is 1"]),
     "a size that is missing": (without(CONFIG, "n_positions"), ["n_positions or n_ctx", "S comes from"]),
     "a size that is no number": ({**CONFIG, "n_layer": "2"}, ['n_layer is "2"', "expected a number"]),

@@ -124,6 +124,31 @@ def test_a_published_config_that_is_another_model_is_refused_by_name(name, tmp_p
     assert REFUSED[name].refused in caught.value.message, caught.value.message
 
 
+NEAREST = {  # an unknown architecture -> the models that are nearest, and words of how they differ
+    "phi-1": ({"phi4", "phi3_mini"}, ["partial_rotary_factor is 0.5", "hidden_act", "qk_layernorm"]),
+    "gemma2-2b": ({"gemma_2b"}, ["attn_logit_softcapping", "final_logit_softcapping"]),
+    "gpt-j-6b": ({"gpt2_124m"}, ["rotary_dim", "tie_word_embeddings is false"]),
+    "qwen1.5-moe": ({"qwen3_30b_a3b"}, ["shared_expert_intermediate_size", "norm_topk_prob is false"]),
+    "olmo-1b": ({"llama_125m"}, ["clip_qkv"]),
+    "falcon-7b": (None, ["alibi", "parallel_attn"]),
+    "pythia-1b": (None, ["rotary_pct", "use_parallel_residual"]),
+    "deepseek-v3": (None, ["kv_lora_rank", "more"]),
+}
+
+
+@pytest.mark.parametrize("name", NEAREST)
+def test_an_unknown_architecture_is_refused_with_the_nearest_model_and_its_differences_alone(name, registry, tmp_path):
+    with pytest.raises(CheckpointError) as caught:
+        core.load(published.write_folder(tmp_path / "hf", REFUSED[name].config, {"a": (1,)}))
+    first, *problems = caught.value.message.splitlines()
+    assert first.split(": ", 1)[1].startswith(f"{REFUSED[name].refused}; the nearest is ")
+    named, (models, words) = first.partition("the nearest is ")[2].split()[0], NEAREST[name]
+    assert named in (models or registry.models) and len(problems) <= 13
+    assert not [other for other in registry.models if other != named and other in caught.value.message]
+    assert all(any(word in problem for problem in problems) for word in words), problems
+    assert "ForCausalLM" not in caught.value.hint
+
+
 def test_at_least_28_of_the_52_models_of_the_survey_are_read():
     counted = [entry for entry in published.TABLE.values() if entry.counted]
     assert len(counted) == 52 and sum(bool(entry.model) for entry in counted) >= 28
