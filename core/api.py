@@ -100,6 +100,7 @@ def build_model(
     else:
         try:
             engine.load_parameters(found.weights)
+            found.release()
         except BuildError as error:
             raise CheckpointError(f"{found.path}: does not fit the model: {error.message}", hint=error.hint) from None
     return Model(engine, tokenizer_of(found))

@@ -15,11 +15,12 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from io import BufferedReader
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 if TYPE_CHECKING:
     import numpy as np
 
+LINK = "a symbolic link, which is not followed here"
 LONGEST_LOG = 1 << 31  # bytes of a run's metrics: eight million steps
 MOST = 64 << 20  # bytes: the largest that we know, a vocabulary of 250,000 tokens as JSON, has a quarter of it
 
@@ -34,6 +35,7 @@ WAYS_OUT = {  # errno -> what to do about it
     errno.EMFILE: "too many files are open: raise `ulimit -n`",
     errno.ENFILE: "too many files are open on this machine: end other programs",
     errno.ENOENT: "check the path, or put it back",
+    errno.ELOOP: "put the file or folder itself in the link's place",
     errno.ENOMEM: "end other programs, or raise `ulimit -v`",
     errno.EAGAIN: "end other programs, or raise `ulimit -u`",
 }
@@ -66,23 +68,39 @@ def named(path: str | os.PathLike[str]) -> Iterator[None]:
         raise
 
 
-def open_file(path: str | os.PathLike[str]) -> BufferedReader:
-    """A regular file, opened to read bytes. OSError, with a `strerror`, for anything else: a pipe would hang."""
+def not_a_link(path: str, flags: int) -> int:
+    """An opener that follows no symbolic link: a run's folder from elsewhere must lead to none of our files."""
+    if os.path.islink(path):
+        raise OSError(errno.ELOOP, LINK, path)
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+def open_file(path: str | os.PathLike[str], follow: bool = True) -> BufferedReader:
+    """A regular file, opened to read bytes. OSError, with a `strerror`, for anything else: a pipe would hang.
+
+    follow: whether a symbolic link stands for its target."""
     try:
-        status = os.stat(path)
+        status = os.stat(path, follow_symlinks=follow)
     except ValueError:
         raise OSError(errno.EINVAL, "no file can be called so") from None
+    if stat.S_ISLNK(status.st_mode):
+        raise OSError(errno.ELOOP, LINK)
     if stat.S_ISDIR(status.st_mode):
         raise OSError(errno.EISDIR, "a folder, expected a file")
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "a pipe or a device, expected a file")
-    return open(path, "rb")
+    return open(path, "rb", opener=None if follow else not_a_link)
 
 
-def read_whole(path: str | os.PathLike[str], most: int = MOST) -> bytes:
+def read_whole(path: str | os.PathLike[str], most: int = MOST, follow: bool = True) -> bytes:
     """The contents of a regular file of at most `most` bytes. OSError, with a `strerror`, for anything else."""
-    with named(path), open_file(path) as file:
-        data = file.read(most + 1)  # what the system says of a size may not be true, as under /proc
+    with named(path), open_file(path, follow) as file:
+        return read_rest(file, most)
+
+
+def read_rest(file: BinaryIO, most: int = MOST) -> bytes:
+    """What an open file has from its position on, at most `most` bytes. OSError for more."""
+    data = file.read(most + 1)  # what the system says of a size may not be true, as under /proc
     if len(data) > most:
         raise OSError(errno.EFBIG, f"larger than {most:,} bytes")
     return data
@@ -91,11 +109,16 @@ def read_whole(path: str | os.PathLike[str], most: int = MOST) -> bytes:
 def read_array(path: str | os.PathLike[str], dtype: Any, start: int, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     """A NumPy array of `shape`, read from byte `start`. OSError, with a `strerror`, where the file is shorter: a map
     of it would end the process."""
+    with named(path), open_file(path) as file:
+        return read_values(file, dtype, start, shape)
+
+
+def read_values(file: BinaryIO, dtype: Any, start: int, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """`read_array` of an open file."""
     import numpy as np  # not for `core --help`
 
-    with named(path), open_file(path) as file:
-        file.seek(start)
-        found = np.fromfile(file, dtype, math.prod(shape))
+    file.seek(start)
+    found = np.fromfile(file, dtype, math.prod(shape))
     if found.size < math.prod(shape):
         raise OSError(errno.ENODATA, f"the file ends within {math.prod(shape):,} values that start at byte {start:,}")
     return found.reshape(shape)

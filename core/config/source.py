@@ -86,8 +86,9 @@ def find_config(name: str | Path) -> tuple[Path, str]:
     )
 
 
-def read_source(path: Path) -> Source:
-    text = read_text(path)
+def read_source(path: Path, text: str | None = None) -> Source:
+    """A TOML file; text: what it holds, if it was read."""
+    text = read_text(path) if text is None else text
     return Source(path, show_path(path), text, parse_toml(text, show_path(path)))
 
 

@@ -48,14 +48,14 @@ class ModelSource(ModelDocument):
         return build_graph(self, registry, dict(dims or {}))
 
 
-def load_model(name_or_path: str | Path, registry: Registry) -> ModelSource:
-    """A model by its registered name or the path of its TOML, bases included.
+def load_model(name_or_path: str | Path, registry: Registry, text: str | None = None) -> ModelSource:
+    """A model by its registered name or the path of its TOML, bases included. text: of that file, if it was read.
 
     Raises UsageError (exit 2) for a file that is missing, is not TOML, or whose bases run in a circle; BuildError
     for an unknown name or a plugin that the model requires and that is not there.
     """
     path = _resolve_name(str(name_or_path), registry)
-    chain = _read_chain(path, registry)
+    chain = _read_chain(path, registry, text)
     document: dict[str, Any] = {}
     places: dict[KeyPath, str] = {}
     removed: dict[KeyPath, str] = {}
@@ -94,8 +94,8 @@ class _File:
         return self.shown
 
 
-def _read(path: Path) -> _File:
-    source = read_source(path)
+def _read(path: Path, text: str | None = None) -> _File:
+    source = read_source(path, text)
     return _File(path, source.shown, source.document, key_lines(source.text), _requires(source.document, source.shown))
 
 
@@ -146,9 +146,9 @@ def _is_path(name: str) -> bool:
     return name.endswith(".toml") or "/" in name or "\\" in name
 
 
-def _read_chain(path: Path, registry: Registry) -> list[_File]:
+def _read_chain(path: Path, registry: Registry, text: str | None) -> list[_File]:
     """The file and its bases, base last."""
-    chain = [_read(path)]
+    chain = [_read(path, text)]
     check_requires(chain[0].requires, registry, chain[0].shown)
     while "extends" in chain[-1].document:
         last = chain[-1]

@@ -16,6 +16,7 @@ engine and no run.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import warnings
@@ -33,7 +34,7 @@ from core import files
 from core.errors import CheckpointError
 from core.interop import pointers
 from core.interop.tensors import THREADS, TensorFile, start_tensors
-from core.outside import named, read_whole, way_out
+from core.outside import LINK, WAYS_OUT, read_whole, way_out
 from core.words import human
 
 Array = np.ndarray[Any, Any]
@@ -44,6 +45,7 @@ STAGED, DOOMED = ".staged-", ".doomed-"  # prefixes of what a killed save or rem
 MODEL, OPTIMIZER, MODEL_TOML, TOKENIZER = "model.safetensors", "optimizer.safetensors", "model.toml", "tokenizer.json"
 STATE, MANIFEST = "state.json", "manifest.json"
 REQUIRED = (MODEL, OPTIMIZER, MODEL_TOML, STATE)
+TRIES = 9  # to open a run's newest checkpoint, where its retention removes what was found
 METADATA = {"format": "corelm"}  # of the safetensors files
 
 
@@ -149,6 +151,12 @@ class Checkpoint:
     tokenizer_json: str | None
     parameters: TensorFile
     optimizer: dict[str, Mapping[str, Array]]
+    files: tuple[TensorFile, ...] = ()
+
+    def release(self) -> None:
+        """Let its files go once its tensors were read: held open, one that is removed takes its room all the same."""
+        for file in self.files:
+            file.release()
 
     def __str__(self) -> str:
         return f"{self.path} (step {self.step})"
@@ -238,7 +246,8 @@ def _replace(target: Path, staged: Path) -> None:
 def _same(target: Path, staged: Path) -> bool:
     """Whether a valid checkpoint is at `target`, with the very contents of the staged one."""
     try:
-        return _read(target / MANIFEST, Manifest) == _read(staged / MANIFEST, Manifest) and bool(load(target))
+        ours, theirs = (_decode(p / MANIFEST, _read(p / MANIFEST), Manifest) for p in (staged, target))
+        return not target.is_symlink() and ours == theirs and bool(load(target))
     except CheckpointError:
         return False
 
@@ -294,7 +303,7 @@ def retain(checkpoints: Path, newest: int, keep_last: int, keep_every: int, best
 def is_whole(path: Path) -> bool:
     """Whether all files are there in full length, without the cost of hashing them."""
     try:
-        _check_sizes(path, _read(path / MANIFEST, Manifest))
+        _check_sizes(path, _decode(path / MANIFEST, _read(path / MANIFEST), Manifest))
     except CheckpointError:
         return False
     return True
@@ -356,24 +365,31 @@ def check_room(checkpoints: Path, sizes: Mapping[str, int], keep_last: int, save
 
 
 def steps(checkpoints: Path) -> list[int]:
-    """The steps that have a folder, newest first; whether it is valid is another question."""
+    """The steps that have a folder, newest first; whether it is valid is another question. A link is none."""
     if not os.path.isdir(checkpoints):  # Path's own question raises for a name that is too long
         return []
-    found = [STEP.fullmatch(p.name) for p in checkpoints.iterdir() if p.is_dir()]
+    found = [STEP.fullmatch(p.name) for p in checkpoints.iterdir() if p.is_dir() and not p.is_symlink()]
     return sorted((int(m.group(1)) for m in found if m), reverse=True)
 
 
 def newest(checkpoints: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest valid checkpoint, and what was wrong with newer ones.
 
-    The folders decide, not LATEST: it may be missing, or name one that is gone.
+    The folders decide, not LATEST: it may be missing, or name one that is gone. One that a run's retention removes
+    before it is open makes way for the run's next.
     """
-    problems: list[str] = []
-    for step in steps(checkpoints):
-        try:
-            return load(checkpoints / folder_name(step)), problems
-        except CheckpointError as error:
-            problems.append(error.message)
+    for _ in range(TRIES):
+        problems: list[str] = []
+        for step in steps(checkpoints):
+            path = checkpoints / folder_name(step)
+            try:
+                return load(path), problems
+            except CheckpointError as error:
+                if not path.exists():
+                    break  # out of this list: look again
+                problems.append(error.message)
+        else:
+            break
     return None, problems
 
 
@@ -395,8 +411,9 @@ def best(checkpoints: Path) -> int | None:
     """
     for step in steps(checkpoints):
         path = checkpoints / folder_name(step)
-        if is_whole(path):
-            return _read(path / STATE, State).best_step
+        with contextlib.suppress(CheckpointError):  # it is not whole, or removed meanwhile
+            _check_sizes(path, _decode(path / MANIFEST, _read(path / MANIFEST), Manifest))
+            return _decode(path / STATE, _read(path / STATE), State).best_step
     return None
 
 
@@ -406,10 +423,7 @@ def find(path: Path) -> Checkpoint:
     if is_pointer(path) and path.name == pointers.LATEST:
         return find(path.parent)
     if is_pointer(path):
-        step = best(path.parent / "checkpoints")
-        if step is None:
-            raise CheckpointError(f"{path}: this run keeps no best checkpoint", hint=f"{path.parent} is its newest")
-        return load(path.parent / "checkpoints" / folder_name(step))
+        return _find_best(path)
     if os.path.isfile(path / MANIFEST) or STEP.fullmatch(path.name):
         return load(path)
     for checkpoints in (path / "checkpoints", path):
@@ -427,8 +441,27 @@ def find(path: Path) -> Checkpoint:
     )
 
 
+def _find_best(path: Path) -> Checkpoint:
+    """The checkpoint of a run's BEST at `path`; the next best where that one is removed before it is open."""
+    before = None
+    while True:
+        step = best(path.parent / "checkpoints")
+        if step is None:
+            raise CheckpointError(f"{path}: this run keeps no best checkpoint", hint=f"{path.parent} is its newest")
+        try:
+            return load(path.parent / "checkpoints" / folder_name(step))
+        except CheckpointError:
+            if step == before or (path.parent / "checkpoints" / folder_name(step)).exists():
+                raise
+            before = step
+
+
 def load(path: Path) -> Checkpoint:
-    """Read and verify one checkpoint. CheckpointError names the file and what is wrong with it."""
+    """Read and verify one checkpoint. CheckpointError names the file and what is wrong with it.
+
+    Its files are held open until `Checkpoint.release`: a run's retention may remove it meanwhile. No link in its folder
+    is followed.
+    """
     try:
         return _load(path)
     except OSError as error:
@@ -437,18 +470,22 @@ def load(path: Path) -> Checkpoint:
 
 
 def _load(path: Path) -> Checkpoint:
-    manifest = _read(path / MANIFEST, Manifest)
+    manifest = _decode(path / MANIFEST, _read(path / MANIFEST), Manifest)
     _check_sizes(path, manifest)
-    _check_hashes(path, manifest)
-    state = _read(path / STATE, State)
+    held = {name: files.Held(path / name) for name in manifest.files}
+    _check_hashes(held, manifest)
+    raw = held[STATE].read()
+    state = _decode(path / STATE, raw, State)
+    tensors = {name: TensorFile(path / name, held[name]) for name in (MODEL, OPTIMIZER)}
     return Checkpoint(
         path=path,
         step=state.step,
-        state={**_read(path / STATE, dict[str, Any]), **msgspec.to_builtins(state)},
-        model_toml=_text(path / MODEL_TOML),
-        tokenizer_json=_text(path / TOKENIZER) if TOKENIZER in manifest.files else None,
-        parameters=TensorFile(path / MODEL),
-        optimizer=_by_state(TensorFile(path / OPTIMIZER)),
+        state={**_decode(path / STATE, raw, dict[str, Any]), **msgspec.to_builtins(state)},
+        model_toml=_text(held[MODEL_TOML]),
+        tokenizer_json=_text(held[TOKENIZER]) if TOKENIZER in held else None,
+        parameters=tensors[MODEL],
+        optimizer=_by_state(tensors[OPTIMIZER]),
+        files=tuple(tensors.values()),
     )
 
 
@@ -462,27 +499,31 @@ def _by_state(tensors: TensorFile) -> dict[str, Mapping[str, Array]]:
     return {state: _Renamed(tensors, table) for state, table in names.items()}
 
 
-def _read(path: Path, kind: type[Kind]) -> Kind:
+def _read(path: Path) -> bytes:
+    try:
+        return read_whole(path, follow=False)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
+
+
+def _decode(path: Path, raw: bytes, kind: type[Kind]) -> Kind:
     """One of the two JSON files. CheckpointError for another version, and for anything that is not as it must be."""
     try:
-        raw = read_whole(path)
         found = msgspec.json.decode(raw, type=Versioned).format
         if found > FORMAT:
             raise CheckpointError(
                 f"{path}: format {found}; this version reads up to {FORMAT}", hint="a newer corelm wrote it: update"
             )
         return msgspec.json.decode(raw, type=kind)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged: {error}") from None
 
 
-def _text(path: Path) -> str:
+def _text(held: files.Held) -> str:
     try:
-        return read_whole(path).decode()
+        return held.read().decode()
     except UnicodeDecodeError:
-        raise CheckpointError(f"{path}: damaged: not UTF-8") from None
+        raise CheckpointError(f"{held.path}: damaged: not UTF-8") from None
 
 
 def _check_sizes(path: Path, manifest: Manifest) -> None:
@@ -492,21 +533,18 @@ def _check_sizes(path: Path, manifest: Manifest) -> None:
     for name, entry in manifest.files.items():
         if name not in (*REQUIRED, TOKENIZER):
             raise CheckpointError(f"{path / MANIFEST}: entry {name!r} is not one of a checkpoint's files")
+        if (path / name).is_symlink():
+            raise CheckpointError(f"{path / name}: {LINK}", hint=WAYS_OUT[errno.ELOOP])
         size = (path / name).stat().st_size if (path / name).is_file() else None
         if size != entry.bytes:
             came = "missing" if size is None else f"{size:,} bytes"
             raise CheckpointError(f"{path / name}: {came}, expected {entry.bytes:,} bytes: cut short or changed")
 
 
-def _check_hashes(path: Path, manifest: Manifest) -> None:
+def _check_hashes(held: Mapping[str, files.Held], manifest: Manifest) -> None:
     """Two files at a time: the large two are most of the work."""
     with ThreadPoolExecutor(2, "core-hash") as pool:
-        digests = dict(zip(manifest.files, pool.map(lambda n: _sha256(path / n), manifest.files), strict=True))
+        digests = dict(zip(held, pool.map(files.Held.sha256, held.values()), strict=True))
     for name, entry in manifest.files.items():
         if digests[name] != entry.sha256:
-            raise CheckpointError(f"{path / name}: sha256 is {digests[name]}, expected {entry.sha256}: damaged")
-
-
-def _sha256(path: Path) -> str:
-    with named(path):
-        return files.sha256(path)
+            raise CheckpointError(f"{held[name].path}: sha256 is {digests[name]}, expected {entry.sha256}: damaged")

@@ -18,6 +18,7 @@ from core.graph import Graph, ModelSource, load_model
 from core.interop import checkpoint, huggingface, llama2c, llmc
 from core.interop.foreign import Array, raise_some
 from core.interop.generation import Generation, of_folder, of_ids, of_state
+from core.interop.tensors import TensorFile
 from core.interop.weights import CHECKPOINT, HUGGINGFACE, LLAMA2C, LLMC, MODEL, identify
 from core.registry import Registry
 
@@ -42,6 +43,11 @@ class Opened:
     recorded: Mapping[str, str] = field(default_factory=dict)
     step: int = 0
     generation: Generation = Generation()
+
+    def release(self) -> None:
+        """Let a checkpoint's files go once its weights were read: see `Checkpoint.release`."""
+        if isinstance(self.weights, TensorFile):
+            self.weights.release()
 
     def parameters(self, graph: Graph) -> Mapping[str, Array]:
         """The weights, their names and shapes held against the graph's. CheckpointError for a misfit."""
@@ -74,7 +80,7 @@ def _checkpoint(path: Path, registry: Registry, dims: Dims) -> Opened:
     return Opened(
         CHECKPOINT,
         found.path,
-        load_model(found.path / checkpoint.MODEL_TOML, registry),
+        load_model(found.path / checkpoint.MODEL_TOML, registry, found.model_toml),
         dims,
         found.parameters,
         found.tokenizer_json,

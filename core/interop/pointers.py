@@ -8,6 +8,7 @@ all the same: a pointer may be stale, or lost, and `--resume` repairs it. Knows 
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 from core import files
@@ -15,6 +16,7 @@ from core.outside import read_whole
 
 LATEST, BEST = "LATEST", "BEST"
 POINTERS = (LATEST, BEST)
+LONGEST = 1 << 10  # bytes of one
 
 
 def point(run: Path, pointer: str, name: str | None) -> None:
@@ -26,16 +28,16 @@ def point(run: Path, pointer: str, name: str | None) -> None:
 
 
 def said(run: Path, pointer: str) -> str:
-    """What the pointer holds; "" where there is none, or none that can be read."""
+    """What the pointer holds; "" where there is none, or none that can be read; no link is followed."""
     with contextlib.suppress(OSError):
-        return read_whole(run / pointer).decode("utf-8", "replace").strip()
+        return read_whole(run / pointer, LONGEST, follow=False).decode("utf-8", "replace").strip()
     return ""
 
 
 def repair(run: Path, pointer: str, name: str | None) -> str | None:
     """Make the pointer name `name` (None: be absent). A line that says what changed; None where nothing did."""
     before = said(run, pointer)
-    if before == (name or "") and (run / pointer).exists() == (name is not None):
+    if before == (name or "") and os.path.lexists(run / pointer) == (name is not None):
         return None
     point(run, pointer, name)
     return f"{pointer} named {before or 'nothing'}; now it names {name or 'nothing, and is gone'}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ import numpy as np
 
 from core import files
 from core.errors import CheckpointError
+from core.files import Held
 from core.outside import open_file, read_array, way_out
 
 CHANGED = "the file was changed or removed after it was opened, as a run does that still trains: try again"
@@ -146,8 +148,10 @@ class TensorFile(Mapping[str, Array]):
     F16 come as f32, all else as it lies. `shapes` and `metadata` are known without reading data.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, held: Held | None = None) -> None:
+        """held: the file, where it is open already, and may go while it is read."""
         self.path = path
+        self._held = held
         self._entries: dict[str, tuple[str, tuple[int, ...], int]] = {}
         self.metadata: dict[str, str] = {}
         self._read_header()
@@ -167,7 +171,8 @@ class TensorFile(Mapping[str, Array]):
         if not math.prod(shape):
             return np.empty(shape, np.float32 if kind in ("BF16", "F16") else DTYPES[kind].newbyteorder("="))
         try:
-            array = read_array(self.path, DTYPES[kind], start, shape)
+            place = DTYPES[kind], start, shape
+            array = self._held.values(*place) if self._held else read_array(self.path, *place)
         except OSError as error:
             what = f'tensor "{name:.100}" cannot be read: {error.strerror or error}'
             raise CheckpointError(f"{self.path}: {what}", hint=CHANGED) from None
@@ -175,10 +180,15 @@ class TensorFile(Mapping[str, Array]):
             return (array.astype(np.uint32) << 16).view(np.float32)
         return array.astype(np.float32) if kind == "F16" else array.astype(array.dtype.newbyteorder("="), copy=False)
 
+    def release(self) -> None:
+        """Let the file go: a checkpoint that is removed takes its room for as long as it is open."""
+        if self._held is not None:
+            self._held.release()
+
     def _read_header(self) -> None:
         try:
-            size = self.path.stat().st_size
-            with open_file(self.path) as file:
+            with self._held.opened() if self._held else open_file(self.path) as file:
+                size = os.fstat(file.fileno()).st_size
                 first = file.read(8)
                 if len(first) < 8:
                     raise self._bad(f"{len(first)} bytes: too short for a header")

@@ -16,6 +16,7 @@ from core.interop import checkpoint, huggingface, llama2c, llmc
 from core.interop.foreign import Array
 from core.interop.generation import Generation, of_folder, of_ids, of_state
 from core.interop.huggingface_config import CONFIG
+from core.interop.tensors import TensorFile
 from core.outside import open_file, way_out
 from core.registry import Registry
 
@@ -106,6 +107,11 @@ class Start:
     parameters: Mapping[str, Array]
     tokenizer_json: str | None = None
     generation: Generation = Generation()
+
+    def release(self) -> None:
+        """Let a checkpoint's files go: see `Checkpoint.release`."""
+        if isinstance(self.parameters, TensorFile):
+            self.parameters.release()
 
 
 def read_weights(path: str | Path, graph: Graph, registry: Registry) -> Mapping[str, Array]:

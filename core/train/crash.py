@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -187,7 +188,7 @@ def write(folder: Path, report: Mapping[str, Any], cause: Cause, replay: Replay,
     """Write the folder, in place of one that the same step left before. Raises OSError when the disk does."""
     staged = folder.with_name(f".{folder.name}.tmp")
     for old in (staged, folder):
-        if old.exists():
+        if os.path.lexists(old):
             files.remove_tree(old)
     files.make_folder(staged)
     tensors = {

@@ -10,12 +10,7 @@ import os
 from pathlib import Path
 
 from core import files
-from core.outside import named
-
-
-def not_a_link(path: str, flags: int) -> int:
-    """An opener that follows no symbolic link: a run's folder from elsewhere must not append to a file of ours."""
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+from core.outside import named, not_a_link
 
 
 class Lines:

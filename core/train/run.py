@@ -32,8 +32,8 @@ import core
 from core import blas, files, processor
 from core.errors import CheckpointError, UsageError, did_you_mean
 from core.interop import checkpoint
-from core.outside import LONGEST_LOG, named, read_whole, way_out
-from core.train.lines import Lines, not_a_link
+from core.outside import LINK, LONGEST_LOG, named, not_a_link, read_whole, way_out
+from core.train.lines import Lines
 
 RUNS = Path("runs")
 LOCK, METRICS, SAMPLES, LOG = "LOCK", "metrics.jsonl", "samples.jsonl", "train.log"
@@ -134,6 +134,8 @@ class Run:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = take_lock(self.path / LOCK)  # first: a kill before it leaves an empty folder, which is none
+            if self.checkpoints.is_symlink():
+                raise OSError(errno.ELOOP, LINK, str(self.checkpoints))
             self.checkpoints.mkdir(exist_ok=True)
             self.begun = begun(self.path)
             files.sweep(self.path)
@@ -233,7 +235,7 @@ class Run:
 def resolved_config(run: Path) -> dict[str, Any] | None:
     """The config that a run had last; None where there is none that can be read."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        return tomli.loads(read_whole(run / RESOLVED).decode())
+        return tomli.loads(read_whole(run / RESOLVED, follow=False).decode())
     return None
 
 
@@ -251,7 +253,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a .jsonl file that have a step; lines that are damaged are left out."""
     found = []
     with contextlib.suppress(FileNotFoundError), named(path):
-        for line in read_whole(path, LONGEST_LOG).split(b"\n") if path.is_file() else ():
+        for line in read_whole(path, LONGEST_LOG, follow=False).split(b"\n") if path.is_file() else ():
             with contextlib.suppress(ValueError, RecursionError):
                 value = json.loads(line)
                 if isinstance(value, dict) and isinstance(value.get("step"), int):

@@ -96,7 +96,7 @@ def locked(path: Path) -> bool:
         return False
     import fcntl
 
-    with contextlib.suppress(OSError), open_file(path) as file:
+    with contextlib.suppress(OSError), open_file(path, follow=False) as file:
         try:
             fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
@@ -107,7 +107,7 @@ def locked(path: Path) -> bool:
 def config_of(path: Path) -> dict[str, Any]:
     """The resolved config; {} where it cannot be read."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        return tomli.loads(read_whole(path / RESOLVED).decode())
+        return tomli.loads(read_whole(path / RESOLVED, follow=False).decode())
     return {}
 
 
@@ -182,7 +182,7 @@ def settings_apart(a: Path, b: Path) -> Iterator[str]:
 
 def variants_of(path: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):
-        held = parse_json(read_whole(path / VARIANTS))
+        held = parse_json(read_whole(path / VARIANTS, follow=False))
         return {key: held.get(key) for key in ("device", "precision", "nodes", "tiles")}
     return {}
 

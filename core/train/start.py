@@ -98,6 +98,7 @@ def fill(config: RunConfig, engine: Engine, start: Checkpoint | None, weights: S
     if start is not None:
         before, now = start.state.get("optimizer", config.optimizer.name), config.optimizer.name
         load_state(engine, start, states=before == now)
+        start.release()
         engine.set_step(start.step, start.state.get("updates") if before == now else 0)
         if before != now:
             left = ", ".join(start.optimizer) or "none"
@@ -105,6 +106,7 @@ def fill(config: RunConfig, engine: Engine, start: Checkpoint | None, weights: S
     elif weights is not None:
         with of_weights(config):
             engine.load_parameters(weights.parameters)
+        weights.release()
     else:
         engine.initialize(config.seed)
 

@@ -381,8 +381,11 @@ def test_kill_9_at_any_call_of_a_save_leaves_a_valid_checkpoint(
             pointers.repair(folder.parent, pointers.LATEST, found.path.name)
             assert (folder.parent / "LATEST").read_text() == f"{found.path.name}\n"
             assert not [p for p in (*folder.iterdir(), *folder.parent.iterdir()) if p.name.startswith(".")]
+            checkpoint.retain(folder, found.step, keep_last=1, keep_every=0, best=checkpoint.best(folder))  # a start's
+            assert checkpoint.steps(folder) == [found.step]
             save_and_retain(folder)
         assert_is(checkpoint.find(folder), 2)
+        assert checkpoint.steps(folder) == [2]
     assert newest == {1, 2}
 
 
@@ -726,23 +729,23 @@ def test_a_second_process_is_refused_and_a_dead_ones_lock_is_taken(
 
 
 @posix_only
-def test_checkpoints_behind_symbolic_links_are_used_and_what_a_link_leads_to_is_never_removed(
+def test_a_runs_folder_may_be_a_link_and_what_a_checkpoints_link_leads_to_is_never_removed(
     here: Path, whole: Path
 ) -> None:
+    """A run on another disk: the link stands for its folder, which the command line named. In the folder, none does."""
     other_disk = here / "other_disk"
-    (other_disk / "checkpoints").mkdir(parents=True)
-    with Run(here / "run"):
+    with Run(other_disk / "run"):
         pass
-    (here / "run/checkpoints").rmdir()
-    (here / "run/checkpoints").symlink_to(other_disk / "checkpoints")
-    assert train(out=Path("run"), resume=True, stop_after=4) == 143
-    shutil.move(other_disk / "checkpoints/step_00000004", other_disk / "moved")
-    (other_disk / "checkpoints/step_00000004").symlink_to(other_disk / "moved")
+    (here / "run").symlink_to(other_disk / "run")
+    assert train(out=Path("run"), stop_after=4, resume=True) == 143
+    shutil.move(other_disk / "run/checkpoints/step_00000004", other_disk / "moved")
+    (other_disk / "run/checkpoints/step_00000004").symlink_to(other_disk / "moved")
     assert train("train.keep_last=1", out=Path("run"), resume=True) == 0
+    assert "resumed from run/checkpoints/step_00000003" in log(here / "run")
     assert_same(here / "run", whole)
-    assert checkpoint.steps(other_disk / "checkpoints") == [12, 3]  # the last and the best
+    assert checkpoint.steps(other_disk / "run/checkpoints") == [12, 3]  # the last and the best
     assert checkpoint.load(other_disk / "moved").step == 4
-    assert not list((other_disk / "checkpoints").glob(".*"))
+    assert not list((other_disk / "run/checkpoints").glob(".*"))
 
 
 def test_a_run_goes_on_elsewhere_with_another_cache(
