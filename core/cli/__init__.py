@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # verb -> its line in `core --help`; `core/cli/<verb>.py` is imported only when the verb is used
 VERBS = {
     "train": "Train a model from a run config.",
-    "plan": "Show what a config would run, without running it.",
+    "plan": "Show a config's plan without running it.",
     "sample": "Generate text from a run.",
     "chat": "Talk to a model.",
     "eval": "Measure a model: loss, bits per byte, HellaSwag.",
@@ -40,17 +40,17 @@ VERBS = {
     "check": "Check ops against their references, then time them.",
     "bench": "Time a config's training step, or an op's variants.",
     "tune": "Find the fastest variants and tiles on this machine.",
-    "trace": "Count what kernels do, by source line, in the simulator.",
-    "ops": "List ops and their variants, and why one can run or not.",
+    "trace": "Count a kernel's work by source line, in the simulator.",
+    "ops": "List ops and their variants, and why each can or cannot run.",
     "models": "List models.",
-    "plugins": "List plugins: what they bring, and why one is broken.",
+    "plugins": "List plugins, their contents, and the errors of broken ones.",
     "data": "Prepare, inspect and verify training data.",
     "tokenizer": "Fetch, train and try tokenizers.",
     "import": "Make a checkpoint of a Hugging Face folder or an llm.c file.",
     "export": "Write a run's model for Hugging Face or llm.c.",
     "get": "Fetch published token shards and weights.",
     "new": "Write a working start of an op, a variant, a plugin or a model.",
-    "doctor": "Look at this machine and say what to put right.",
+    "doctor": "Examine this machine and suggest repairs.",
 }
 
 BUG, INTERRUPTED = 70, 130
@@ -255,7 +255,7 @@ def refused(error: Exception) -> CoreError | None:
     if isinstance(error, ImportError):
         return BuildError(
             f"a part of the program cannot be loaded: {words_of(error)}",
-            hint="look after the disk, or install corelm again; `core doctor` looks for what is missing",
+            hint="check the disk, or reinstall corelm; `core doctor` lists missing files",
         )
     if isinstance(error, RuntimeError) and NO_THREAD in str(error):
         return DeviceError(f"the system starts no more threads: {error}", hint="raise `ulimit -u`, or end programs")

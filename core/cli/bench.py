@@ -52,7 +52,10 @@ def command(
 
     chosen = choose_device(device)
     if chosen == "sim":
-        raise UsageError("the simulator's time says nothing of a GPU's", hint="core trace counts what a kernel does")
+        raise UsageError(
+            "the simulator's time does not predict a GPU's",
+            hint="core trace counts a kernel's instructions and memory traffic",
+        )
     registry = load_registry(plugin)
     if what.partition(".")[0] in registry.ops and not Path(what).exists():
         if profile or overrides:

@@ -32,7 +32,7 @@ COMMANDS = {
 
 @click.command("chat")
 @click.argument("run", required=False)
-@click.option("--system", default="", metavar="TEXT", help="What the model is told before all else.")
+@click.option("--system", default="", metavar="TEXT", help="System prompt, before the first turn.")
 @click.option(
     "--context", type=click.IntRange(2), metavar="N", help="Tokens of conversation; without it the model's S."
 )
@@ -183,7 +183,7 @@ class Interrupts:
 
 
 def converse(chat: Chat, as_json: bool) -> None:
-    """Turns until the person leaves. What cannot be answered is said, and the conversation goes on."""
+    """Turns until the person leaves. A failed answer is reported, and the conversation continues."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  # lines can be edited, and come back with the arrow keys
     interrupts = Interrupts()

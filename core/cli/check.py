@@ -38,14 +38,14 @@ from core.verdicts import Verdicts, chip_of
     "--jobs",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Variants at the same time.  [default: one a core where nothing is measured, else 1]",
+    help="Variants checked in parallel.  [default: one per core without timing, else 1]",
 )
 @click.option("--quick", is_flag=True, help="For whoever writes: one dtype, the smallest examples, no compile sweep.")
 @click.option(
     "--against",
     default="",
     metavar="OP.VARIANT",
-    help="What is right, in place of OP's reference: a variant for the cpu of an op with the same schema.",
+    help="Ground truth in place of OP's reference: a cpu variant of an op with the same schema.",
 )
 @click.option("-v", "--verbose", is_flag=True, help="All sub-checks and failures, also behind the first one.")
 @click.option("--seed", default=0, help="Of the drawn contents.", show_default=True)
@@ -58,7 +58,7 @@ from core.verdicts import Verdicts, chip_of
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of CONFIG.")
 @click.option(
     "--limit", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
-    help="With --shape or --config: stop there, and name what is left.  [default: 600 for a config]",
+    help="With --shape or --config: time limit; unchecked sizes are listed.  [default: 600 for a config]",
 )  # fmt: skip
 @plugin_option
 @json_option
@@ -126,7 +126,7 @@ def command(
     if all(r.left_out for r in reports):
         Report(reports).raise_failures()
     if failed:
-        raise CheckFailed(f"failed: {', '.join(failed)}", hint="docs/checks.md says what each sub-check asks for")
+        raise CheckFailed(f"failed: {', '.join(failed)}", hint="docs/checks.md describes each sub-check")
 
 
 def doing(asked: Sequence[tuple[Op, Variant]], done: int) -> str:

@@ -34,7 +34,7 @@ def command() -> None:
 )
 @click.option("--vocab-size", type=click.IntRange(257), default=4096, help="Ids of a bpe that is trained here.")
 @click.option("--field", default="", metavar="NAME", help="The field with the text in each line of a .jsonl.")
-@click.option("--separator", default="", metavar="TEXT", help="What is between the documents of a text file.")
+@click.option("--separator", default="", metavar="TEXT", help="Separator between the documents of a text file.")
 @click.option("--raw", type=click.Choice(["uint16", "uint32"]), help="SOURCE is bare ids of this type (nanoGPT's).")
 @click.option("--shard-tokens", type=click.IntRange(1, 2**31 - 1), default=100_000_000, help="Tokens of one shard.")
 @json_option
@@ -126,10 +126,12 @@ def verify(sources: tuple[str, ...], as_json: bool) -> None:
     bad = [r for r in results if r["result"] == "failed"]
     if bad:
         raise CheckFailed(
-            f"{len(bad)} of {len(results)} shards are not what was written", hint="fetch or write them again"
+            f"{len(bad)} of {len(results)} shards differ from their hashes", hint="fetch or write them again"
         )
     if all(r["result"] == "no hash" for r in results):
-        raise CheckFailed("no shard has a hash beside it: nothing was compared", hint="sha256sum SHARD > SHARD.sha256")
+        raise CheckFailed(
+            "no shard has a hash file beside it, so no hash was compared", hint="sha256sum SHARD > SHARD.sha256"
+        )
 
 
 def describe_shard(shard: Any) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Finding:
 @click.command("doctor")
 @json_option
 def command(as_json: bool) -> None:
-    """Look at this machine and say what to put right."""
+    """Examine this machine and suggest repairs."""
     findings = [finding for look in LOOKS for finding in look()]
     if as_json:
         emit_json([asdict(finding) for finding in findings])
@@ -183,7 +183,7 @@ def driver() -> Iterator[Finding]:
     number = ctypes.c_int()
     if library.cuInit(0) != 0 or library.cuDriverGetVersion(ctypes.byref(number)) != 0:
         yield Finding(
-            "gpu", PROBLEM, "the NVIDIA driver does not start", "see what `nvidia-smi` says; --device cpu works"
+            "gpu", PROBLEM, "the NVIDIA driver does not start", "run `nvidia-smi` for details; --device cpu works"
         )
         return
     found = f"driver for CUDA {number.value // 1000}.{number.value % 1000 // 10}"

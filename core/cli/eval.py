@@ -62,7 +62,7 @@ PLUGIN = re.compile(r"--plugin(=|$)")
 @click.argument("run", required=False)
 @click.option("--data", multiple=True, metavar="GLOB", help="Shards or text, or builtin; the run's own without this.")
 @click.option("--field", default="", metavar="NAME", help="The field with the text in each line of a .jsonl.")
-@click.option("--separator", default="", metavar="TEXT", help="What is between the documents of a text file.")
+@click.option("--separator", default="", metavar="TEXT", help="Separator between the documents of a text file.")
 @click.option("--tokens", type=click.IntRange(1), help="How many tokens of the data, from its begin.")
 @click.option("--examples", type=click.IntRange(1), help="How many examples of an evaluation; all without this.")
 @click.option("--device", type=click.Choice(["auto", "cuda", "cpu", "sim"]), default="auto", show_default=True)
@@ -100,7 +100,7 @@ def command(
     path = find_run(run)
     found = open_path(path, registry)
     if found.weights is None:
-        raise UsageError(f"{path}: a model without weights: there is nothing to measure", hint="name a run or a file")
+        raise UsageError(f"{path}: a model without weights: its loss cannot be measured", hint="name a run or a file")
     own = own_settings(found.path)
     model = build_model(found, registry, device, precision or _precision(own, device), fuse=True)
     result: dict[str, Any] = {"from": str(found.path), "model": model.graph.name, "precision": model.engine.precision}
@@ -251,7 +251,7 @@ def check_ids(file: Path, evaluation: Evaluation, model: Model) -> None:
         raise DataError(
             f"{file}: it holds the ids of {evaluation.tokenizer}'s tokenizer; the model's is {model.tokenizer.name}, "
             f"{model.tokenizer.vocab_size:,} ids",
-            hint="the score would mean nothing; models with that tokenizer can be scored by it",
+            hint="the score would be meaningless; score a model with that tokenizer",
         )
 
 

@@ -86,7 +86,7 @@ def _scored_beside(found: Opened, out: Path) -> str:
     if not isinstance(tokenizer, ScoredTokenizer):
         return f"without a {FILE}: the model's tokenizer has no scores"
     if beside.exists() and not _holds(beside, tokenizer.to_bytes()):
-        return f"{beside} is another tokenizer's, and stays: give run.c the model's own with -z"
+        return f"{beside} belongs to a different tokenizer and was kept: pass the model's own to run.c with -z"
     files.replace(beside, tokenizer.to_bytes())
     return f"with {beside}"
 
@@ -99,7 +99,7 @@ def _tokenizer(found: Opened) -> tuple[dict[str, bytes], dict[str, int], str]:
 
     tokenizer = tokenizer_of(found)
     if tokenizer is None:
-        return {}, {}, "without a tokenizer: none came with the model"
+        return {}, {}, "without a tokenizer: the model has none"
     ends = {"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eot}
     ids = {key: value for key, value in ends.items() if value is not None}
     longest: Any = found.source.document.get("dims", {}).get("S")

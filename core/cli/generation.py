@@ -68,13 +68,13 @@ def open_text_model(run: str | None, device: str, plugins: Sequence[str]) -> tup
     found = open_path(path, registry)
     if found.weights is None:
         raise UsageError(
-            f"{path}: a model without weights: it has nothing to say", hint="name a run, or train it first"
+            f"{path}: the model has no weights, so it cannot generate text", hint="name a run, or train it first"
         )
     model = build_model(found, registry, device, fuse=True)
     if model.tokenizer is None:
-        why = other_forms(found.path) or "what it was trained on, or came from, brought none"
+        why = other_forms(found.path) or "neither its training data nor its source has one"
         raise CheckpointError(
-            f"{found.path} holds no tokenizer that is known: {why}",
+            f"{found.path} has no known tokenizer: {why}",
             hint="core import SRC OUT --tokenizer FILE adds the model's tokenizer.json; "
             "core.load(PATH).generate(tokens) takes token ids",
         )

@@ -63,8 +63,8 @@ def _tokenizer(found: Opened, spec: str | None) -> tuple[Tokenizer | None, str]:
         return choice.tokenizer, choice.why
     own = tokenizer_of(found)
     if own is not None:
-        without = "" if own.eot is not None else "; it has no end of text, so a text ends nowhere by itself"
-        return own, f"{own.name}, {own.vocab_size:,} ids, as it lies there{without}"
+        without = "" if own.eot is not None else "; it has no end-of-text token, so generation never stops by itself"
+        return own, f"{own.name}, {own.vocab_size:,} ids, from the source folder{without}"
     if found.path.is_dir() and (others := other_forms(found.path)):
         return None, f"none: {others}"
     try:
@@ -73,4 +73,4 @@ def _tokenizer(found: Opened, spec: str | None) -> tuple[Tokenizer | None, str]:
             return usual.tokenizer, usual.why
     except DataError:
         pass  # not on this machine: nothing is downloaded for a guess
-    return None, "none came with it; --tokenizer FILE adds the tokenizer.json of the model, which `core sample` needs"
+    return None, "the source has none; --tokenizer FILE adds the tokenizer.json of the model, which `core sample` needs"

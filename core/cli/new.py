@@ -65,7 +65,7 @@ def new_plugin(name: str, out: Path | None) -> None:
     _new_op(registry, name)
     taken = PathFinder.find_spec(name)
     if name in OWN_FOLDERS or name in sys.builtin_module_names or (taken is not None and taken.origin):
-        raise UsageError(f'"{name}" cannot be the name of a plugin: its module would hide another of that name',
+        raise UsageError(f'"{name}" cannot be the name of a plugin: its module would hide an existing one',
                          hint="another name")  # fmt: skip
     words = {"name": name, "dashed": name.replace("_", "-")}
     package = {f"{name}/{file}": text for file, text in _op_files(name).items() if not file.startswith("test_")}
@@ -88,7 +88,7 @@ def new_plugin(name: str, out: Path | None) -> None:
 @command.command("model")
 @click.argument("name")
 @out_option
-@click.option("--alone", is_flag=True, help="Write the whole graph, not what differs from a model that is there.")
+@click.option("--alone", is_flag=True, help="Write the whole graph, not only the differences from an existing model.")
 def new_model(name: str, out: Path | None, alone: bool) -> None:
     """Write a model called NAME, GPT-2 with one thing changed, and a run config that trains it small."""
     registry, folder = _start("a model", name, out, ())
@@ -152,7 +152,7 @@ def _start(what: str, name: str, out: Path | None, plugins: tuple[str, ...]) -> 
     folder = out if out is not None else Path(name)
     if folder.exists() or folder.is_symlink():
         raise UsageError(
-            f"{folder} is there already, and nothing is overwritten", hint="another folder: --out DIR, or remove it"
+            f"{folder} exists already; no file was overwritten", hint="another folder: --out DIR, or remove it"
         )
     registry = load_registry(plugins)
     if folder.name in {record.name for record in registry.plugins}:
@@ -229,7 +229,7 @@ def _model_of(registry: Registry, op: str, asked: str) -> Variant:
         found = registry.variant(op, asked)
         if not isinstance(found, Reference):
             return found
-        raise UsageError(f"{op}.{asked} is NumPy without launchers: there is nothing to copy")
+        raise UsageError(f"{op}.{asked} is NumPy without launchers, so it has no kernel to copy")
     kernels = [v for v in registry.variants[op].values() if v.device == "cuda" and v.priority >= 0]
     if kernels:
         return min(kernels, key=lambda v: (v.priority, v.name))

@@ -20,9 +20,9 @@ from core.errors import UsageError
 )  # fmt: skip
 @click.option(
     "--kind", type=click.Choice(["train", "evaluate", "generate"]), default="train", show_default=True,
-    help="What the plan is for.",
+    help="Purpose of the plan.",
 )  # fmt: skip
-@click.option("--arch", metavar="SM", help="With cuda: the architecture to compile for, sm_90a if nothing is said.")
+@click.option("--arch", metavar="SM", help="With cuda: the architecture to compile for.  [default: sm_90a]")
 @click.option("--all", "every", is_flag=True, help="A line for every node: repeats are not folded.")
 @plugin_option
 @json_option
@@ -37,7 +37,7 @@ def command(
     plugin: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Show what CONFIG would run: nodes, variants, fusions, parameters and bytes.
+    """Show the plan of CONFIG: nodes, variants, fusions, parameters and bytes.
 
     On cuda nothing runs and no GPU is needed: every kernel is compiled for --arch.
 

@@ -22,11 +22,11 @@ FORMATS = (".png", ".svg", ".pdf")
 
 
 @click.group("runs", invoke_without_command=True)
-@click.option("--folder", type=click.Path(path_type=Path), help="Where the runs lie: runs/ if nothing is said.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Folder of the runs.  [default: runs/]")
 @json_option
 @click.pass_context
 def command(ctx: click.Context, folder: Path | None, as_json: bool) -> None:
-    """List runs: how far each is, its losses, and whether it goes on. `plot` draws them, `diff` compares two."""
+    """List runs: progress, losses and status. `plot` draws runs, `diff` compares two."""
     from core.train.run import RUNS
     from core.train.runs import summaries
 

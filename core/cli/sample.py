@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command("sample")
 @click.argument("run", required=False)
-@click.option("--prompt", "prompts", multiple=True, help="What the text continues; without one, a document begins.")
+@click.option("--prompt", "prompts", multiple=True, help="Text to continue; without a prompt, a new document begins.")
 @drawing_options(tokens=64)
 @plugin_option
 @json_option

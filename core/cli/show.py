@@ -56,7 +56,7 @@ def branches_option(function: F) -> F:
 
 @contextmanager
 def meanwhile(text: str) -> Iterator[None]:
-    """What takes long is told on a terminal's last line while it goes on."""
+    """Show a status line on the terminal while a slow operation runs."""
     display = Display(sys.stderr)
     display.status(text)
     try:

@@ -35,7 +35,7 @@ def fetch(as_json: bool) -> None:
 @command.command("train")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("--field", default="", metavar="NAME", help="The field with the text in each line of a .jsonl.")
-@click.option("--separator", default="", metavar="TEXT", help="What is between the documents of a text file.")
+@click.option("--separator", default="", metavar="TEXT", help="Separator between the documents of a text file.")
 @click.option("--vocab-size", type=click.IntRange(257), default=4096, help="Ids: 256 bytes, end of text, merges.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="A new tokenizer.json.")
 @json_option
@@ -47,7 +47,7 @@ def train(sources: tuple[str, ...], field: str, separator: str, vocab_size: int,
     from core.data.text import Reading
 
     if out.exists():
-        raise UsageError(f"{out} exists: nothing is overwritten", hint="choose another --out, or remove it")
+        raise UsageError(f"{out} exists; no file was overwritten", hint="choose another --out, or remove it")
     inputs = resolve(sources, "train", "tokenizer train", [], Reading(field, separator))
     if inputs.shards:
         raise UsageError(

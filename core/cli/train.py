@@ -23,11 +23,11 @@ from core.errors import UsageError
 )
 @plugin_option
 @click.option("--out", metavar="FOLDER", help="The run's folder. Default: runs/<config's stem>, then -2, -3.")
-@click.option("--resume", is_flag=True, help="Go on from the newest valid checkpoint, or start if there is none.")
-@click.option("--from", "origin", metavar="CHECKPOINT", help="Go on from this checkpoint or run, in a new folder.")
-@click.option("--allow-data-change", is_flag=True, help="Resume although the data is not what it was; recorded.")
+@click.option("--resume", is_flag=True, help="Continue from the newest valid checkpoint, or start without one.")
+@click.option("--from", "origin", metavar="CHECKPOINT", help="Continue from this checkpoint or run, in a new folder.")
+@click.option("--allow-data-change", is_flag=True, help="Resume although the data has changed; the change is recorded.")
 @click.option("--long", is_flag=True, help="Start a run on the cpu or simulator that is estimated at over an hour.")
-@click.option("--quiet", is_flag=True, help="Print nothing; train.log in the run's folder has it all.")
+@click.option("--quiet", is_flag=True, help="Print nothing; the whole output is in the run folder's train.log.")
 def command(
     config: str,
     overrides: tuple[str, ...],
@@ -61,5 +61,5 @@ def command(
         allow_data_change=allow_data_change,
         long=long,
     )
-    with signals.listening(" before the first step: nothing was trained, nothing is saved"):
+    with signals.listening(" before the first step: no step was trained, no checkpoint was saved"):
         return train(asked, Display(quiet=quiet))

@@ -18,10 +18,10 @@ from core.errors import UsageError
     "--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True,
     help="auto takes the cpu only where there is no NVIDIA device.",
 )  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Time and print, and keep nothing.")
+@click.option("--dry-run", is_flag=True, help="Time and print, without saving the result.")
 @click.option(
     "--write-defaults", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
-    help="Also put what beats the best guess into FILE, for this architecture (ops/cuda/tuned.toml is shipped).",
+    help="Also write better settings into FILE, for this architecture (ops/cuda/tuned.toml is shipped).",
 )  # fmt: skip
 @plugin_option
 @json_option
@@ -67,7 +67,7 @@ def command(
     else:
         show(rows)
     if not found:
-        raise UsageError("there is nothing to tune: every op of this config has one candidate here")
+        raise UsageError("nothing to tune: every op of this config has one candidate on this device")
     if not dry_run:
         try:
             click.echo(f"kept in {save_tuned(opened, winners)}", err=True)

@@ -139,7 +139,7 @@ def _stem(out: Path, name: str | None, split: str) -> str:
     found = sorted(out.glob(f"{stem}_*.bin"))
     if found:
         raise UsageError(
-            f"{found[0]} exists: nothing is overwritten", hint="choose another --out or --name, or remove it"
+            f"{found[0]} exists; no file was overwritten", hint="choose another --out or --name, or remove it"
         )
     return stem
 

@@ -107,7 +107,9 @@ def announce_start(
         for line in differences(made, now):
             display.line(f"change since the checkpoint: {line}")
         if changed := machine_changes(made, now, parts.engine.device.depends()):
-            display.line(f"the run continues near the unbroken one, not bit for bit: another {', '.join(changed)}")
+            display.line(
+                f"the resumed run stays close to the uninterrupted one, not bit-exact: different {', '.join(changed)}"
+            )
     if start is None and config.weights:
         display.line(f"weights: {config.weights}")
     if estimate is not None:

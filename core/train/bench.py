@@ -1,4 +1,4 @@
-"""How long a training step of a model takes, what each op has of it, and how far that is from what the chip allows.
+"""Step time of a model, its breakdown by op, and the gap to the hardware roofline.
 
 Batches are random tokens: no data is read, nothing is trained. The step is timed as training runs it; the ops are timed
 in a micro-step of their own, launch by launch, so their sum and the step differ by the gaps between launches. A floor

@@ -6,7 +6,7 @@
         batch.txt           the same as text, where the run has a tokenizer
         tensors.jsonl       statistics, a line a tensor: parameters, then what each op wrote, in the order of execution
 
-The cause is found by running the step again, op by op, without its update: the first op that writes what is not
+The cause is found by running the step again, op by op, without its update: the first op that writes a value that is not
 finite is the one, since everything before it was. It stops there. Nothing of training is changed by any of this.
 """
 
@@ -113,7 +113,7 @@ class Replay:
     def _first(self, names: Mapping[str, str], tensor: str, micro: int) -> Cause:
         who = f"node {names['node']} ({names['op']}.{names['variant']})" if names["node"] else "a sum of gradients"
         what = (
-            f"{who} is the first to give what is not finite: {tensor} of its {names['kind']} in micro-step {micro + 1} "
+            f"{who} is the first to write non-finite values: {tensor} of its {names['kind']} in micro-step {micro + 1} "
             f"holds {amount(self.statistics[-1])}"
         )
         return Cause(what=what, tensor=tensor, micro_step=micro, **names)

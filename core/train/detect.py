@@ -132,7 +132,7 @@ class Detector:
         more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
         return (
             f"warning: for {self.zero_steps} steps the gradient of {', '.join(named[:NAMED])}{more} was exactly zero: "
-            "nothing is learned there; does the loss depend on it, and is its backward right?"
+            "it does not train; does the loss depend on it, and is its backward right?"
         )
 
     # --- in a checkpoint ---------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Which device a run takes when it is told `auto`: the cpu only where there is no NVIDIA device.
+"""The device of a run with `device = auto`: the cpu only on a machine without an NVIDIA device.
 
 A GPU that is there and cannot be used is an error, never a quiet run of toy size on the cpu. This looks for devices
 in the system's own listings and loads no driver.

@@ -1,4 +1,4 @@
-"""Where a run's words go: the terminal, a plain stream, the log. It decides nothing about what is said.
+"""Output of a run: the terminal, a plain stream, the log. The callers write the text.
 
 On a terminal the step's line is redrawn in place, with a carriage return and spaces and nothing else: no colours,
 no escape codes, so that NO_COLOR and dumb terminals need no case. Elsewhere there are plain lines. A stream that is

@@ -81,7 +81,7 @@ def estimate_seconds(parameters: int, tokens: int, rate: float, besides: float =
 
 
 def refuse_long(seconds: float, device: str, *, steps: int, allowed: bool, where: str) -> None:
-    """UsageError when a run on a slow device would take more than an hour and nobody said that it may."""
+    """UsageError when a run on a slow device would take more than an hour and `allowed` is false."""
     if device in SLOW and seconds > LONG and not allowed:
         raise UsageError(
             f"{where}: {steps:,} steps would take {duration(seconds)} or more on the {device}; what "

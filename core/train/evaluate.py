@@ -47,7 +47,7 @@ def token_loss(engine: Engine) -> str:
                 if value in graph.loss and graph.values[value].shape == tokens:
                     return value
     raise UsageError(
-        f"model {graph.name} has no loss a token that is made of its logits: there is nothing to measure",
+        f"model {graph.name} has no per-token loss made of its logits",
         hint='loss = "loss", with loss = { op = "cross_entropy", in = ["logits", "targets"] }',
     )
 

@@ -1,4 +1,4 @@
-"""A file that lines are appended to while a run goes on: metrics, samples, the log.
+"""Append-only files of a run: metrics, samples, the log.
 
 A full disk must not end a run because of them, and must not cost a line either: what the disk refuses is kept, and
 goes first next time.

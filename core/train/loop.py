@@ -256,7 +256,7 @@ class Trainer:
         hint = SPIKE_HINT if spike else "lower optimizer.lr or raise schedule.warmup, if it is not the data or an op"
         return NumericsError(
             f"step {step}/{job.steps}: {numbers}{cause.what}; nothing was updated, and {self._kept()}; {where}",
-            hint=f"{hint}; --resume goes on from the newest checkpoint",
+            hint=f"{hint}; --resume continues from the newest checkpoint",
         )
 
     def _kept(self) -> str:
@@ -273,7 +273,7 @@ class Trainer:
         self._refused = {name: why for name, (_, why) in now.items()}
 
     def _call_hooks(self, metrics: dict[str, Any]) -> None:
-        """Plugins' `core_step_end`. One that raises is reported once and called again: training goes on."""
+        """Plugins' `core_step_end`. One that raises is reported once and called again: training continues."""
         for index, hook in enumerate(self.job.hooks):
             try:
                 with contained(self.job.display.line):
@@ -285,7 +285,7 @@ class Trainer:
                     self._failed_hooks.add(index)
                     who = getattr(hook, "plugin", None) or getattr(hook, "__qualname__", repr(hook))
                     self.job.display.line(
-                        f"warning: core_step_end of {who} raised {words_of(error)} (said once; training goes on)"
+                        f"warning: core_step_end of {who} raised {words_of(error)} (reported once; training continues)"
                     )
 
     # --- what happens between steps --------------------------------------------------------------------------
@@ -343,7 +343,7 @@ class Trainer:
                 raise
             if self._best_is_now():  # the best that is on disk is what the next validation has to beat
                 self.best_val, self.best_step = self._best_before
-            self.job.display.line(f"warning: {error.message}; {self._kept()}, and training goes on")
+            self.job.display.line(f"warning: {error.message}; {self._kept()}, and training continues")
 
     def save(self) -> None:
         """A checkpoint of now, then the ones that it makes superfluous go. Raises CheckpointError."""
@@ -367,14 +367,14 @@ class Trainer:
             job.display.line(f"warning: {problem}")
 
     def _refuse_not_finite(self, contents: Contents) -> None:
-        """An update from finite gradients can still write what is not: that must not become the newest checkpoint."""
+        """Raise NumericsError where the update wrote non-finite values: they must not become the newest checkpoint."""
         tensors = {"parameter": contents.parameters, **contents.optimizer}
         bad = [f"{kind} {name}" for kind, values in tensors.items() if (name := crash.not_finite(values))]
         if bad:
             raise NumericsError(
                 f"step {self.step}/{self.job.steps}: not everything in {', '.join(bad)} is finite after the update; "
                 f"this step is not saved, and {self._kept()}",
-                hint="lower optimizer.lr, if it is not the optimizer; --resume goes on from the newest checkpoint",
+                hint="lower optimizer.lr, if it is not the optimizer; --resume continues from the newest checkpoint",
             )
 
     def _closing(self, stop: Stop, seconds: float) -> str:
@@ -382,7 +382,7 @@ class Trainer:
         if not stop.requested:
             return f"done: {self.step} steps in {duration(seconds)}, in {self.job.run.path}"
         if self.saved == self.step and self.step:
-            kept = f"the checkpoint of step {self.step} is saved; --resume goes on from there"
+            kept = f"the checkpoint of step {self.step} is saved; --resume continues from it"
         elif self.saved:
             kept = f"step {self.step} is not saved (checkpoint_every = 0); the newest checkpoint is step {self.saved}"
         else:
@@ -404,7 +404,7 @@ def run_job(trainer: Trainer) -> int:
     display = trainer.job.display
     try:
         with Stop() as stop, warnings.catch_warnings():
-            # what is not finite is an error with a name and a step, not a stream of NumPy's warnings
+            # a non-finite value is an error with a name and a step, not a stream of NumPy's warnings
             warnings.filterwarnings("ignore", "(invalid value|overflow|divide by zero) encountered", RuntimeWarning)
             return trainer.train(stop)
     except CoreError as error:

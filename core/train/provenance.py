@@ -1,6 +1,6 @@
 """What a run's numbers depend on besides its config and data: sources of what runs, versions, the device.
 
-Each checkpoint records it, and a run that goes on says what has changed since. It decides nothing.
+Each checkpoint records it, and a resumed run reports the changes since then. It decides nothing.
 """
 
 from __future__ import annotations

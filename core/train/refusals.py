@@ -75,8 +75,8 @@ def check_same_data(start: Checkpoint, data: Data, allow_change: bool, display: 
         return
     if not allow_change:
         raise DataError(
-            "the data is not what the checkpoint was trained on:\n" + "\n".join(f"  {line}" for line in lines),
-            hint="put it back, or go on with --allow-data-change, which records the change",
+            "the data differs from the checkpoint's training data:\n" + "\n".join(f"  {line}" for line in lines),
+            hint="restore the data, or pass --allow-data-change, which records the change",
         )
     for line in lines:
         display.line(f"data change, allowed: {line}")

@@ -1,4 +1,4 @@
-"""A run's folder: who owns it, what lies in it, and what is appended to it.
+"""A run's folder: its owner, its files, and the lines appended to them.
 
     runs/<name>/  config.source.toml  config.resolved.toml  variants.json  env.json
                   metrics.jsonl  samples.jsonl  train.log  LOCK  LATEST  BEST  checkpoints/
@@ -39,7 +39,7 @@ RUNS = Path("runs")
 LOCK, METRICS, SAMPLES, LOG = "LOCK", "metrics.jsonl", "samples.jsonl", "train.log"
 SOURCE, RESOLVED, VARIANTS, ENV = "config.source.toml", "config.resolved.toml", "variants.json", "env.json"
 CHECKPOINTS, CRASHES = "checkpoints", "crash-*"
-LOCKED_BYTE = 1 << 30  # Windows locks bytes against reading: one that nobody reads
+LOCKED_BYTE = 1 << 30  # Windows locks bytes against reading: a byte that is never read
 PACKAGES = ("numpy", "threadpoolctl", "tiktoken", "safetensors", "msgspec", "click", "pluggy", "rustbpe", "cuda-python")
 
 
@@ -65,7 +65,7 @@ def choose_folder(out: Path | None, stem: str, resume: bool, passed: Collection[
 
 def exists_already(out: Path) -> UsageError:
     return UsageError(
-        f"{out} exists already; nothing was changed", hint="--resume goes on with it, another --out starts anew"
+        f"{out} exists already; nothing was changed", hint="--resume continues it; a different --out starts a new run"
     )
 
 
@@ -217,7 +217,7 @@ class Run:
             except OSError as error:
                 raise CheckpointError(
                     f"{self.path / name}: cannot be brought to the disk: {error.strerror or error}",
-                    hint="earlier checkpoints are as they were; look after that disk, then go on with --resume",
+                    hint="earlier checkpoints are unchanged; check that disk, then continue with --resume",
                 ) from None
 
     def rewind(self, step: int) -> None:
@@ -281,7 +281,8 @@ def take_lock(path: Path) -> io.FileIO:
         if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
             raise
         raise InUse(
-            f"{path.parent} is in use by {owner or 'another process'}", hint="let it end, or choose another --out"
+            f"{path.parent} is in use by {owner or 'another process'}",
+            hint="wait for that process, or choose a different --out",
         ) from None
     with named(path):
         file.truncate(0)

@@ -34,7 +34,7 @@ def find_start(origin: Path | None, resume: bool, run: Run, display: Display) ->
         named = checkpoint.find(origin)
         if "imported" in named.state:
             raise CheckpointError(
-                f"{named.path}: it was imported, not trained: there is no optimizer state to go on with",
+                f"{named.path}: an imported model has no optimizer state to resume from",
                 hint=f'weights = "{named.path}" in the config starts from its parameters',
             )
         return named
@@ -46,7 +46,7 @@ def find_start(origin: Path | None, resume: bool, run: Run, display: Display) ->
     if found is None and problems:
         raise CheckpointError(
             f"{run.path}: none of its checkpoints is valid; nothing was changed",
-            hint="another --out starts anew, with --from CHECKPOINT from one that is valid",
+            hint="a different --out starts a new run; --from CHECKPOINT starts it from a valid checkpoint",
         )
     if found is None:
         if occupied(run.path):
@@ -84,9 +84,9 @@ def same_architecture(start: Checkpoint, model_toml: str) -> None:
             document.get("dims", {}).pop(name, None)
     if ours != theirs:
         raise CheckpointError(
-            f"{start.path}: the config's model is another one than the checkpoint's:\n"
+            f"{start.path}: the config's model differs from the checkpoint's:\n"
             + "\n".join(f"  {line}" for line in differences(flat(theirs), flat(ours))),
-            hint="train the new one in a folder of its own (--out), or put the config back",
+            hint="train the new model in its own folder (--out), or restore the config",
         )
 
 

@@ -46,7 +46,7 @@ class Timed:
 def chip_of(device: Any) -> str:
     """What the winners are kept for: the GPU by its name and architecture, or the cpu with its cores."""
     if not device.real_time:
-        raise DeviceError("the simulator's time says nothing of a GPU's", hint="tune where the run will be")
+        raise DeviceError("the simulator's time does not predict a GPU's", hint="tune where the run will be")
     return place_of(device) if device.model else str(device.describe())
 
 

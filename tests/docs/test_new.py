@@ -188,7 +188,7 @@ def test_nothing_is_overwritten(capsys):
     Path("mine").mkdir()
     Path("mine/notes.txt").write_text("mine")
     for words in (["op", "mine"], ["variant", "gelu", "mine"], ["op", "other", "--out", "mine"]):
-        assert "nothing is overwritten" in refused(capsys, "new", *words)
+        assert "no file was overwritten" in refused(capsys, "new", *words)
     assert [p.name for p in Path("mine").iterdir()] == ["notes.txt"]
 
 
@@ -209,12 +209,12 @@ def test_a_name_that_cannot_be_is_refused_in_words(name, capsys):
         (["variant", "gelo", "mine"], 'did you mean "gelu"?'),
         (["variant", "gelu", "mine", "--from", "naiv"], 'did you mean "naive"?'),
         (["variant", "gelu", "mine", "--from", "naive", "--base", "naive"], "cannot both be given"),
-        (["variant", "gelu", "mine", "--from", "reference"], "nothing to copy"),
+        (["variant", "gelu", "mine", "--from", "reference"], "no kernel to copy"),
         (["variant", "add_layernorm", "mine"], "--from blocked"),
         (["variant", "gelu", "ops"], "another folder: --out DIR"),
         (["plugin", "gelu"], "core new variant gelu mine"),
-        (["plugin", "json"], "would hide another of that name"),
-        (["plugin", "tests"], "would hide another of that name"),
+        (["plugin", "json"], "would hide an existing one"),
+        (["plugin", "tests"], "would hide an existing one"),
         (["model", "gpt2_124m"], 'there is a model "gpt2_124m" already'),
         (["model", "Wide"], "cannot be the name of a model"),
     ],

@@ -447,7 +447,7 @@ def test_a_full_disk_ends_the_run_or_is_tried_again_as_the_config_says(
     assert checkpoint.steps(here / "run/checkpoints") == ([3, 2] if policy == "stop" else [6, 3, 2])
     assert "step_00000004: cannot be saved: No space left on device" in log(here / "run")
     if policy == "continue":
-        assert "the newest checkpoint is that of step 3, and training goes on" in log(here / "run")
+        assert "the newest checkpoint is that of step 3, and training continues" in log(here / "run")
 
 
 def test_too_little_room_for_the_checkpoints_is_said_before_step_1_and_nothing_is_made(
@@ -829,7 +829,7 @@ def test_a_changed_kernel_source_or_version_is_shown_when_a_run_goes_on(
     monkeypatch.setattr("core.train.provenance._version", lambda package: "0.1")
     assert train("train.recompute=[]", "train.check=false", stop_after=4, **asked) == 143
     text = log(here / "run")
-    assert "the run continues near the unbroken one, not bit for bit: another numpy" in text
+    assert "the resumed run stays close to the uninterrupted one, not bit-exact: different numpy" in text
     assert f"change since the checkpoint: source mine/__init__.py: {made['source mine/__init__.py']} -> " in text
     assert f"change since the checkpoint: numpy: {made['numpy']} -> 0.1" in text
     assert "source ops/gelu.py" not in text
@@ -879,4 +879,4 @@ def test_another_kind_of_cpu_or_blas_is_said_when_a_run_goes_on(
     name = {"processor": "cpu"}.get(what, what)
     text = log(here / "run")
     assert f"change since the checkpoint: {name}: {made[name]} -> {now}\n" in text
-    assert f"the run continues near the unbroken one, not bit for bit: another {name}\n" in text
+    assert f"the resumed run stays close to the uninterrupted one, not bit-exact: different {name}\n" in text

@@ -156,7 +156,7 @@ def test_a_plugin_that_prints_moves_exits_and_takes_the_signals_harms_nothing(he
     said = process.communicate(timeout=30)[0].decode()
     assert process.returncode == 128 + signal.SIGTERM, said
     assert checkpoint.find(here / "a").step == steps(here)
-    assert "core_step_end of meddling raised SystemExit: 0 (said once; training goes on)" in said
+    assert "core_step_end of meddling raised SystemExit: 0 (reported once; training continues)" in said
     assert said.count("printed by the hook") == steps(here) == (here / "a/train.log").read_text().count("by the hook")
 
 

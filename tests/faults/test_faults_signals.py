@@ -131,7 +131,7 @@ def test_a_signal_ends_after_the_step_saves_and_tells_the_truth(here: Path, stac
     assert run_job(made) == CODES[name]
     assert checkpoint.find(here / "a").step == 3 == read_lines(here / "a/metrics.jsonl")[-1]["step"]
     assert (
-        last_line() == f"ended by {name} after step 3/6: the checkpoint of step 3 is saved; --resume goes on from there"
+        last_line() == f"ended by {name} after step 3/6: the checkpoint of step 3 is saved; --resume continues from it"
     )
     assert signal.getsignal(getattr(signal, name)) is before
 
@@ -269,11 +269,17 @@ def test_a_signal_while_a_tokenizer_is_trained_ends_at_once(here: Path) -> None:
 
 def test_a_signal_before_the_first_step_says_that_nothing_is_saved(capfd: pytest.CaptureFixture[str]) -> None:
     for name, code in CODES.items():
-        with pytest.raises(Ended) as caught, listening(" before the first step: nothing was trained, nothing is saved"):
+        with (
+            pytest.raises(Ended) as caught,
+            listening(" before the first step: no step was trained, no checkpoint was saved"),
+        ):
             send(name)
             check()
         assert caught.value.exit_code == code
-        assert f"ended by {name} before the first step: nothing was trained, nothing is saved" in capfd.readouterr().err
+        assert (
+            f"ended by {name} before the first step: no step was trained, no checkpoint was saved"
+            in capfd.readouterr().err
+        )
 
 
 # --- processes of their own ----------------------------------------------------------------------------------------
@@ -519,7 +525,7 @@ def test_hooks_that_raise_are_told_once_and_change_no_bit(here: Path, stack: Exi
     made.job.hooks = [broken, fine]
     assert run_job(made) == 0
     assert seen == [("a", step, loss) for step, loss, _ in curve("whole")] and curve("a") == curve("whole")
-    assert (here / "a/train.log").read_text().count("raised ValueError: mine (said once; training goes on)") == 1
+    assert (here / "a/train.log").read_text().count("raised ValueError: mine (reported once; training continues)") == 1
 
 
 RAISING = """

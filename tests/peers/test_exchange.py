@@ -410,7 +410,7 @@ def test_ten_steps_from_imported_weights_are_pytorchs(here, capsys):
 def test_an_imported_model_is_started_from_and_not_gone_on_with(here, capsys):
     core_command(capsys, "import", foreign.hf_folder(here / "hf"), "imported")
     said = core_command(capsys, "train", "configs/tiny.toml", "--from", "imported", "--out", "run", code=7).err
-    assert "no optimizer state" in said and 'weights = "imported"' in said and not (here / "run").exists()
+    assert "has no optimizer state" in said and 'weights = "imported"' in said and not (here / "run").exists()
 
 
 def test_the_golden_losses_are_what_torch_gives_here():
@@ -467,7 +467,7 @@ def test_a_model_takes_its_tokenizer_along_both_ways(here, capsys, registry):
     )
     (folder / "tokenizer.json").write_text(json.dumps(to_tokenizers(small_bpe())), encoding="utf-8")
     assert core.load(folder).tokenizer.tokens == small_bpe().tokens
-    assert "330 ids, as it lies there" in core_command(capsys, "import", folder, "imported").out
+    assert "330 ids, from the source folder" in core_command(capsys, "import", folder, "imported").out
     assert "the" in core_command(capsys, "sample", "imported", "--prompt", "the", "--tokens", "3").out
     core_command(capsys, "export", "imported", "--to", "hf", "--out", "out")
     config = json.loads((here / "out/config.json").read_text())
@@ -508,7 +508,7 @@ def test_a_tokenizer_of_another_kind_is_not_taken_for_ours_but_left_to_the_libra
 
 def test_a_tokenizer_is_asked_for_or_said_to_be_missing(here, capsys):
     folder = foreign.hf_folder(here / "hf")
-    assert "none came with it" in core_command(capsys, "import", folder, "without").out
+    assert "the source has none" in core_command(capsys, "import", folder, "without").out
     assert "50" in core_command(capsys, "import", folder, "x", "--tokenizer", "bytes", code=6).err
     refused(lambda: open_path("nowhere", load_registry()), kind=UsageError)
     assert not (here / "x").exists()
