@@ -16,6 +16,7 @@ from typing import Any
 from core.data.gpt2 import HASH
 from core.data.library import LibraryTokenizer
 from core.data.tokenizer import END_OF_TEXT, Tokenizer, byte_letters
+from core.data.vocabulary import VOCAB, document_of
 from core.errors import DataError, UsageError, words_of
 from core.outside import parse_json, read_whole, way_out
 
@@ -113,13 +114,19 @@ def _split(token: bytes, ranks: Mapping[bytes, int], below: int) -> list[bytes]:
 
 
 def read_folder(folder: Path) -> Tokenizer | None:
-    """The tokenizer in a Hugging Face folder; None without a tokenizer.json, and with a warning where only the
-    tokenizers library reads it, and that one is not here.
+    """The tokenizer in a Hugging Face folder: its tokenizer.json, or its vocab.json and merges.txt where their class is
+    known; None without, and with a warning where only the tokenizers library reads it, and that one is not here.
 
     Raises DataError for a file that is damaged, or whose tokens' bytes are not known.
     """
     path = folder / FILE
-    return read_file(path) if path.is_file() else None
+    if path.is_file():
+        return read_file(path)
+    older = document_of(folder, _config(folder))
+    if older is None:
+        return None
+    document, config = older
+    return _made(json.dumps(document, ensure_ascii=False), config, folder / VOCAB)
 
 
 def other_forms(folder: Path) -> str:
@@ -133,18 +140,29 @@ def other_forms(folder: Path) -> str:
 
 def read_file(path: Path) -> Tokenizer | None:
     """The tokenizer of the tokenizers library in a file, with what the files beside it say; as `read_folder`."""
-    folder = path.parent
     try:
         document = read_whole(path).decode()
-        tokens = _tokens(parse_json(document, unique=True))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
+    except ValueError as error:
+        raise _damaged(path, error) from None
+    return _made(document, _config(path.parent), path)
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path}: not a file of the tokenizers library, or damaged: {words_of(error)}",
+        hint="fetch it again, or move it away: the model can be used without",
+    )
+
+
+def _made(document: str, config: dict[str, Any], path: Path) -> Tokenizer | None:
+    """The tokenizer of a document, ours where it is one of ours; path: where it came from, for errors."""
+    folder = path.parent
+    try:
+        tokens = _tokens(parse_json(document, unique=True))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path}: not a file of the tokenizers library, or damaged: {words_of(error)}",
-            hint="fetch it again, or move it away: the model can be used without",
-        ) from None
-    config = _config(folder)
+        raise _damaged(path, error) from None
     if tokens is None or config.get("chat_template"):
         try:
             template = str(folder / (TEMPLATE if (folder / TEMPLATE).is_file() else CONFIG))
