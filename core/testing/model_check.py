@@ -249,7 +249,8 @@ def loaded(folder: Path, peer: str) -> Any:
     from transformers import AutoModelForCausalLM
 
     how = {"attn_implementation": "eager", "experts_implementation": "eager"}
-    model, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, dtype=torch.float32, **how)
+    reader: Any = AutoModelForCausalLM
+    model, report = reader.from_pretrained(folder, output_loading_info=True, dtype=torch.float32, **how)
     if type(model).__name__ != peer:
         raise CheckFailed(f"transformers reads our export as {type(model).__name__}, expected {peer}")
     wrong = {kind: sorted(map(str, names)) for kind, names in report.items() if names}

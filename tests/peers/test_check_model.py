@@ -15,7 +15,7 @@ from core.loader import load_registry
 from core.registry import Registry
 from core.testing import ModelCase, check_model, model_check
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 GOLDEN = ROOT / "plugins/mistral/tests/golden/window.safetensors"
 DIMS = {"W": 5, "base": 10000.0}
 HOW = {"peer": "MistralForCausalLM", "choices": ("auto",)}
