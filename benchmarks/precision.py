@@ -193,7 +193,7 @@ def parse():
     if not (args.steps >= WINDOW and args.seeds >= 2 and 1 <= args.follow <= args.seeds):
         parser.error(f"expected --steps of at least {WINDOW}, --seeds of at least 2, and 1 to so many to --follow")
     if args.device == "auto":
-        from core.train.devices import choose_device
+        from core.train.auto_device import choose_device
 
         args.device = "cuda" if choose_device("auto") == "cuda" else "sim"
     args.jobs = args.jobs or (1 if args.device == "cuda" else min(args.follow, os.cpu_count() or 1))

@@ -25,7 +25,7 @@ from core.interop.opened import Dims, Opened, open_path
 from core.loader import load_registry
 from core.registry import Registry
 from core.roles import S
-from core.train.devices import choose_device
+from core.train.auto_device import choose_device
 from core.train.evaluate import token_loss
 from core.train.tokenizers import tokenizer_of
 from core.verdicts import Verdicts

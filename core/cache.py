@@ -69,7 +69,7 @@ def read_json(path: Path) -> Any:
 
 
 @dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """A file or folder of the cache. bytes: on the disk. used: when it was last used, in seconds since the epoch."""
 
     path: Path
@@ -144,7 +144,7 @@ def sweep() -> int:
     return removed
 
 
-def _entries() -> Iterator[Entry]:
+def _entries() -> Iterator[CacheEntry]:
     for name in SWEPT:
         with contextlib.suppress(OSError), os.scandir(cache_folder() / name) as found:
             for item in found:
@@ -152,21 +152,21 @@ def _entries() -> Iterator[Entry]:
                     yield _entry(item)
 
 
-def _entry(item: os.DirEntry[str]) -> Entry:
+def _entry(item: os.DirEntry[str]) -> CacheEntry:
     status = item.stat(follow_symlinks=False)
     if not item.is_dir(follow_symlinks=False):
-        return Entry(Path(item.path), False, _on_disk(status), status.st_mtime)
+        return CacheEntry(Path(item.path), False, _on_disk(status), status.st_mtime)
     with os.scandir(item.path) as inner:
         inside = [inner_item.stat(follow_symlinks=False) for inner_item in inner]
     latest = max([status.st_mtime, *(s.st_mtime for s in inside)])
-    return Entry(Path(item.path), True, sum(map(_on_disk, inside)), latest)
+    return CacheEntry(Path(item.path), True, sum(map(_on_disk, inside)), latest)
 
 
 def _on_disk(status: os.stat_result) -> int:
     return 512 * getattr(status, "st_blocks", -(-status.st_size // 512))
 
 
-def _remove(entry: Entry) -> bool:
+def _remove(entry: CacheEntry) -> bool:
     """Whether it is gone. A folder is renamed first, so that none is ever seen half removed."""
     with contextlib.suppress(OSError):
         if not entry.folder:

@@ -78,7 +78,7 @@ def _text(path: Path) -> str:
 
 
 @dataclass
-class Found:
+class Discovery:
     """Candidates in loading order, the ones that are switched off, what is wrong with their names, and what to say."""
 
     candidates: list[Candidate] = field(default_factory=list)
@@ -89,13 +89,13 @@ class Found:
 
 def discover(
     paths: Sequence[str | os.PathLike[str]] = (), disable: Sequence[str] = (), only: Sequence[str] | None = None
-) -> Found:
+) -> Discovery:
     """All plugins: built in first, then shipped, installed and given ones.
 
     disable: names of plugins, or of distributions, to leave out. only: the shipped and installed ones to take; None
     stands for what CORELM_PLUGINS says. Raises BuildError for a path that is no plugin.
     """
-    found = Found()
+    found = Discovery()
     only = _limit() if only is None else only
     known = [*built_in(), *shipped(), *installed()]
     switchable = [c for c in known if c.kind != BUILT_IN]
@@ -125,7 +125,7 @@ def _is_named(candidate: Candidate, names: Sequence[str]) -> bool:
     return candidate.name in names or (candidate.distribution != "" and candidate.distribution in names)
 
 
-def _check_name(kind: str, name: str, candidates: Sequence[Candidate], found: Found) -> None:
+def _check_name(kind: str, name: str, candidates: Sequence[Candidate], found: Discovery) -> None:
     if any(_is_named(c, [name]) for c in candidates):
         return
     names = sorted({c.name for c in candidates})
@@ -137,7 +137,7 @@ def _check_name(kind: str, name: str, candidates: Sequence[Candidate], found: Fo
     )
 
 
-def _prefer_given(found: Found) -> None:
+def _prefer_given(found: Discovery) -> None:
     """A plugin that is installed and given by path as well is there once: the one at the path, which was asked for."""
     for given in [c for c in found.candidates if c.kind == GIVEN]:
         for other in [c for c in found.candidates if c.kind == INSTALLED]:
@@ -148,7 +148,7 @@ def _prefer_given(found: Found) -> None:
                     found.notes.append(f"plugin {given.name}: {given.origin} is used, not the one of {other.origin}")
 
 
-def _drop_same_names(found: Found) -> None:
+def _drop_same_names(found: Discovery) -> None:
     """Of two plugins with one name the second is not loaded, and that is an error: never skipped without a word."""
     first: dict[str, Candidate] = {}
     for candidate in list(found.candidates):

@@ -48,7 +48,7 @@ def command(
     With an op (`core bench matmul --shape x=256,768 --shape features=3072`): each of its variants that can run here.
     """
     from core.loader import load_registry
-    from core.train.devices import choose_device
+    from core.train.auto_device import choose_device
 
     chosen = choose_device(device)
     if chosen == "sim":

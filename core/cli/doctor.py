@@ -43,7 +43,7 @@ SMALL_MEMORY = 4 * 2**30  # bytes: 124M parameters in f32 with gradients and two
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """One line: what was looked at, ok, note or problem, what was found, and what to do."""
 
     what: str
@@ -66,49 +66,49 @@ def command(as_json: bool) -> None:
             click.echo(f"{finding.what}: {finding.advice}")
 
 
-def python() -> Iterator[Finding]:
-    yield Finding("python", OK, f"{platform.python_version()} ({sys.executable})")
-    yield Finding("platform", OK, f"{platform.system()} {platform.release()} {platform.machine()}")
-    yield Finding("corelm", OK, f"{core.__version__} in {Path(core.__file__).parent}")
+def python() -> Iterator[Diagnosis]:
+    yield Diagnosis("python", OK, f"{platform.python_version()} ({sys.executable})")
+    yield Diagnosis("platform", OK, f"{platform.system()} {platform.release()} {platform.machine()}")
+    yield Diagnosis("corelm", OK, f"{core.__version__} in {Path(core.__file__).parent}")
 
 
-def packages() -> Iterator[Finding]:
+def packages() -> Iterator[Diagnosis]:
     missing, found = [], []
     for name in EVERYWHERE if sys.platform == "darwin" else (*EVERYWHERE, *NOT_ON_MACOS):
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             missing.append(name)
-    yield Finding("packages", OK, ", ".join(found))
+    yield Diagnosis("packages", OK, ", ".join(found))
     if missing:
-        yield Finding("packages", PROBLEM, f"missing: {', '.join(missing)}", f"pip install {' '.join(missing)}")
+        yield Diagnosis("packages", PROBLEM, f"missing: {', '.join(missing)}", f"pip install {' '.join(missing)}")
 
 
-def blas() -> Iterator[Finding]:
+def blas() -> Iterator[Diagnosis]:
     from core import blas as library
     from core import processor
     from core.threads import LIBRARIES, cores, workers
 
-    yield Finding("cores", OK, str(cores()))
-    yield Finding("cpu", OK, processor.describe())
+    yield Diagnosis("cores", OK, str(cores()))
+    yield Diagnosis("cpu", OK, processor.describe())
     found = f"{library.describe()}, its products over {workers()} threads of corelm's"
     if not library.controlled():
         advice = "set its threads to 1 (VECLIB_MAXIMUM_THREADS=1 for Accelerate): a run's last bits follow from them"
-        yield Finding("blas", NOTE, f"{found}; threadpoolctl does not know it", advice)
+        yield Diagnosis("blas", NOTE, f"{found}; threadpoolctl does not know it", advice)
         return
     limits = [f"{name}={os.environ[name]}" for name in LIBRARIES if os.environ.get(name)] if workers() < cores() else []
     advice = f"fewer threads than the {cores()} cores: {', '.join(limits)}" if limits else ""
-    yield Finding("blas", NOTE if limits else OK, found, advice)
+    yield Diagnosis("blas", NOTE if limits else OK, found, advice)
 
 
-def memory() -> Iterator[Finding]:
+def memory() -> Iterator[Diagnosis]:
     size = memory_bytes()
     if size is None:
-        yield Finding("memory", NOTE, "cannot be read here")
+        yield Diagnosis("memory", NOTE, "cannot be read here")
         return
     small = size < SMALL_MEMORY
     advice = "a model of 124M parameters trains in about 4 GB: start with a smaller one" if small else ""
-    yield Finding("memory", NOTE if small else OK, f"{size / 2**30:.1f} GiB", advice)
+    yield Diagnosis("memory", NOTE if small else OK, f"{size / 2**30:.1f} GiB", advice)
 
 
 def memory_bytes() -> int | None:
@@ -136,59 +136,59 @@ def _windows_memory() -> int | None:
     return int(status.size0)
 
 
-def cache() -> Iterator[Finding]:
+def cache() -> Iterator[Diagnosis]:
     from core.cache import cache_folder
 
     folder = cache_folder()
     nearest = next(p for p in (folder, *folder.parents) if p.exists())
     try:
         with tempfile.TemporaryFile(dir=nearest):
-            yield Finding("cache", OK, str(folder))
+            yield Diagnosis("cache", OK, str(folder))
     except OSError as error:
-        yield Finding(
+        yield Diagnosis(
             "cache", PROBLEM, f"{folder}: {error.strerror}", "everything works, slower; set CORELM_CACHE to a folder"
         )
 
 
-def tokenizer() -> Iterator[Finding]:
+def tokenizer() -> Iterator[Diagnosis]:
     from core.data.gpt2 import load_gpt2
 
     try:
         load_gpt2(offline=True)
     except CoreError as error:
         advice = "`core tokenizer fetch` gets it; without it, a config's next choice is trained on its own text"
-        yield Finding("tokenizer gpt2", NOTE, error.message.splitlines()[0], advice)
+        yield Diagnosis("tokenizer gpt2", NOTE, error.message.splitlines()[0], advice)
     else:
-        yield Finding("tokenizer gpt2", OK, "in the cache")
+        yield Diagnosis("tokenizer gpt2", OK, "in the cache")
 
 
-def compiler() -> Iterator[Finding]:
+def compiler() -> Iterator[Diagnosis]:
     if sys.platform == "darwin":
-        yield Finding("nvrtc", NOTE, "not on macOS; the cpu device works")
+        yield Diagnosis("nvrtc", NOTE, "not on macOS; the cpu device works")
         return
     from core.kernels.nvrtc import nvrtc_version
 
     try:
-        yield Finding("nvrtc", OK, nvrtc_version())
+        yield Diagnosis("nvrtc", OK, nvrtc_version())
     except DeviceError as error:
-        yield Finding("nvrtc", NOTE, error.message, error.hint)
+        yield Diagnosis("nvrtc", NOTE, error.message, error.hint)
 
 
-def driver() -> Iterator[Finding]:
+def driver() -> Iterator[Diagnosis]:
     """Asks the driver's own library: cuda-python takes half a second to import, and fails where there is none."""
     library = driver_library()
     if library is None:
-        yield Finding("gpu", NOTE, "no NVIDIA driver; the cpu device works")
+        yield Diagnosis("gpu", NOTE, "no NVIDIA driver; the cpu device works")
         return
     number = ctypes.c_int()
     if library.cuInit(0) != 0 or library.cuDriverGetVersion(ctypes.byref(number)) != 0:
-        yield Finding(
+        yield Diagnosis(
             "gpu", PROBLEM, "the NVIDIA driver does not start", "run `nvidia-smi` for details; --device cpu works"
         )
         return
     found = f"driver for CUDA {number.value // 1000}.{number.value % 1000 // 10}"
     problem = too_old(number.value, _compiler())
-    yield Finding("driver", PROBLEM if problem else OK, found, problem[1] if problem else "")
+    yield Diagnosis("driver", PROBLEM if problem else OK, found, problem[1] if problem else "")
     yield from _gpus(library)
 
 
@@ -210,10 +210,10 @@ def driver_library() -> Any:
         return None
 
 
-def _gpus(library: Any) -> Iterator[Finding]:
+def _gpus(library: Any) -> Iterator[Diagnosis]:
     count = ctypes.c_int()
     if library.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
-        yield Finding("gpu", NOTE, "none; the cpu device works")
+        yield Diagnosis("gpu", NOTE, "none; the cpu device works")
     for index in range(count.value):
         name = ctypes.create_string_buffer(256)
         size = ctypes.c_size_t()
@@ -221,7 +221,7 @@ def _gpus(library: Any) -> Iterator[Finding]:
         library.cuDeviceTotalMem_v2(ctypes.byref(size), index)
         major, minor = (_attribute(library, key, index) for key in (75, 76))  # compute capability, major and minor
         memory = f"{size.value / 2**30:.0f} GiB"
-        yield Finding(f"gpu {index}", OK, f"{name.value.decode(errors='replace')}, sm_{major}{minor}, {memory}")
+        yield Diagnosis(f"gpu {index}", OK, f"{name.value.decode(errors='replace')}, sm_{major}{minor}, {memory}")
 
 
 def _attribute(library: Any, key: int, device: int) -> int:
@@ -230,22 +230,22 @@ def _attribute(library: Any, key: int, device: int) -> int:
     return value.value
 
 
-def plugins() -> Iterator[Finding]:
+def plugins() -> Iterator[Diagnosis]:
     from core.loader import load_registry
     from core.registry import BROKEN
 
     registry = load_registry(strict=False)
     broken = [record for record in registry.plugins if record.status == BROKEN]
     for record in broken:
-        yield Finding(
+        yield Diagnosis(
             f"plugin {record.name}", PROBLEM, record.reason, f"`core plugins {record.name}` shows its traceback"
         )
     for problem in registry.problems:
-        yield Finding("plugins", PROBLEM, problem.splitlines()[0])
+        yield Diagnosis("plugins", PROBLEM, problem.splitlines()[0])
     if not broken and not registry.problems:
-        yield Finding("plugins", OK, ", ".join(record.name for record in registry.plugins))
+        yield Diagnosis("plugins", OK, ", ".join(record.name for record in registry.plugins))
 
 
-LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+LOOKS: tuple[Callable[[], Iterator[Diagnosis]], ...] = (
     python, packages, blas, memory, cache, tokenizer, compiler, driver, plugins,
 )  # fmt: skip

@@ -167,7 +167,7 @@ def own_settings(checkpoint: Path) -> Own:
 def _precision(own: Own, device: str) -> str:
     """The run's own precision, where the device computes in it."""
     from core.config import PRECISIONS_OF
-    from core.train.devices import choose_device
+    from core.train.auto_device import choose_device
 
     return own.precision if own.precision in PRECISIONS_OF[choose_device(device)] else "f32"
 

@@ -50,7 +50,7 @@ def command(
     from core.graph import load_model
     from core.loader import load_registry
     from core.plan.way import lines, way
-    from core.train.devices import choose_device
+    from core.train.auto_device import choose_device
     from core.train.wiring import build_engine, learning_rate
 
     chosen = choose_device(device)

@@ -19,8 +19,8 @@ from core.loader import load_registry
 from core.registry import Registry
 from core.testing.check import HOMES, find
 from core.testing.shapes import example_of
-from core.testing.sizes import OVER, Found, Task, Tell, dims_of, estimate, rounds, share, task_of
-from core.testing.worker import LAUNCH, Checker, Place
+from core.testing.sizes import OVER, SizesOutcome, Task, Tell, dims_of, estimate, rounds, share, task_of
+from core.testing.worker import LAUNCH, Checker, CheckPlace
 from core.train.display import Display
 from core.verdicts import Verdicts, chip_of, label, sizes_of
 from core.words import duration
@@ -66,7 +66,7 @@ def check_at(
     if not as_json:
         about = duration(math.ceil(sum(item.seconds for item in items)))
         click.echo(f"{len(items)} to check: about {about}{f', at most {limit:g} s' if limit else ''}")
-    rows: dict[int, tuple[Item, Found]] = {}
+    rows: dict[int, tuple[Item, SizesOutcome]] = {}
     display = Display(sys.stderr)
     for number, found in outcomes(items, registry, tuple(plugins), tuple(disable), limit or FOREVER, display.status):
         rows[number] = items[number], found
@@ -76,7 +76,7 @@ def check_at(
     report([rows[number] for number in sorted(rows)], as_json)
 
 
-def report(rows: Sequence[tuple[Item, Found]], as_json: bool) -> None:
+def report(rows: Sequence[tuple[Item, SizesOutcome]], as_json: bool) -> None:
     """The sum of it, or all of it as JSON; raises for a failure."""
     if as_json:
         emit_json([as_data(item, found) for item, found in rows])
@@ -113,7 +113,7 @@ def items_of_config(
     from core.config import load_config
     from core.graph import load_model
     from core.plan import needs_of
-    from core.train.devices import choose_device
+    from core.train.auto_device import choose_device
     from core.train.tune import load_tuned
     from core.train.wiring import build_engine
 
@@ -163,7 +163,7 @@ def outcomes(
     disable: tuple[str, ...],
     limit: float,
     tell: Tell,
-) -> Iterator[tuple[int, Found]]:
+) -> Iterator[tuple[int, SizesOutcome]]:
     """The number of each item with what came of it, kept for the runs to come; within `limit` seconds in all. Where
     time is left in the end, items that were not finished are continued, and come again."""
     with ExitStack() as stack:
@@ -173,7 +173,7 @@ def outcomes(
                 if time.monotonic() < session.end:
                     yield number, session.check(numbers[place:], f"{place + 1} of {len(numbers)}")
                 elif number not in session.found:
-                    session.found[number] = Found(left=OVER)
+                    session.found[number] = SizesOutcome(left=OVER)
                     yield number, session.found[number]
 
 
@@ -188,10 +188,10 @@ class Session:
     end: float
     tell: Tell
     stack: ExitStack
-    found: dict[int, Found] = field(default_factory=dict)
+    found: dict[int, SizesOutcome] = field(default_factory=dict)
     checkers: dict[str, Checker] = field(default_factory=dict)
 
-    def check(self, numbers: Sequence[int], place: str) -> Found:
+    def check(self, numbers: Sequence[int], place: str) -> SizesOutcome:
         """Check the first of the items that wait, or continue it; keep the verdict. place: `3 of 12`."""
         item, before = self.items[numbers[0]], self.found.get(numbers[0])
         variant = self.registry.variant(item.task.op, item.task.variant)
@@ -208,7 +208,7 @@ class Session:
 
     def _checker(self, device: str) -> Checker:
         if device not in self.checkers:
-            self.checkers[device] = self.stack.enter_context(Checker(Place(device, self.plugins, self.disable)))
+            self.checkers[device] = self.stack.enter_context(Checker(CheckPlace(device, self.plugins, self.disable)))
         return self.checkers[device]
 
     def _seconds(self, numbers: Sequence[int]) -> float:
@@ -217,7 +217,7 @@ class Session:
         return share(self.end - time.monotonic(), waiting, self.items[numbers[0]].device, LAUNCH)
 
 
-def line_of(item: Item, found: Found) -> str:
+def line_of(item: Item, found: SizesOutcome) -> str:
     """`layernorm.warp f32 rows=4 C=1,030  passed 1.2e-07 (0.4 s)`"""
     said = (
         "FAILED" if not found.passed else "passed" if not found.left else "passed in part" if found.checks else "left"
@@ -232,7 +232,7 @@ def line_of(item: Item, found: Found) -> str:
     return "\n".join(lines)
 
 
-def as_data(item: Item, found: Found) -> dict[str, Any]:
+def as_data(item: Item, found: SizesOutcome) -> dict[str, Any]:
     return {
         "op": item.task.op,
         "variant": item.task.variant,

@@ -142,7 +142,7 @@ def trace(
     truth = reference_of(op, registry)
     asked = modes_of(op, variant) if direction != "forward" else ["forward"]
     methods = {m for way, names in DIRECTIONS.items() if direction in (way, "both") for m in names}
-    launches: list[Launch] = []
+    launches: list[CountedLaunch] = []
     for mode in asked:
         runner = TraceRunner(registry)
         trial = Trial(case, variant, truth, dtype, mode, runner, CpuRunner(registry))
@@ -150,7 +150,7 @@ def trace(
             raise BuildError(f"{op.name}.{variant.name} cannot run on {case.label}: {why}")
         trial.train()
         seen = {launch.record.method for launch in launches}
-        launches += [Launch(a, c) for a, c in runner.found if a.method in methods - seen]
+        launches += [CountedLaunch(a, c) for a, c in runner.found if a.method in methods - seen]
     if not launches:
         raise UsageError(f"{op.name}.{variant.name} launches no kernel {direction}", hint="leave --direction out")
     return Trace(op.name, variant.name, dtype, case, launches)
@@ -160,7 +160,7 @@ def trace(
 
 
 @dataclass(frozen=True)
-class Launch:
+class CountedLaunch:
     """One launch of a kernel, counted."""
 
     record: LaunchRecord
@@ -211,7 +211,7 @@ class Trace:
     variant: str
     dtype: str
     case: Case
-    launches: list[Launch]
+    launches: list[CountedLaunch]
 
     @property
     def name(self) -> str:
@@ -261,7 +261,7 @@ def extent(sizes: Sequence[int]) -> str:
 COLUMNS = ("INSTR", "ACTIVE", "SECTORS", "COALESCED", "CONFLICTS", "BYTES", "FLOPS")
 
 
-def table_of(launch: Launch) -> Iterator[str]:
+def table_of(launch: CountedLaunch) -> Iterator[str]:
     """A launch's source lines, then their sum."""
     text = source_lines(launch.record.kernel.source)
     rows = [(str(n or "-"), *cells(c), short(text.get(n, ELSEWHERE))) for n, c in launch.lines.items()]

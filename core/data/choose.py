@@ -24,7 +24,7 @@ MOST_TEXT = 100_000_000  # characters a bpe is trained on: more changes no merge
 
 
 @dataclass(frozen=True)
-class Choice:
+class TokenizerChoice:
     """A tokenizer and one sentence on how it came to be chosen."""
 
     tokenizer: Tokenizer
@@ -32,7 +32,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Request:
+class TokenizerRequest:
     """What a tokenizer is wanted for. `text` gives the training text, or is None where there is none; `digest` names
     that text, so that a trained tokenizer can be cached; `max_vocab` is the model's vocabulary."""
 
@@ -43,13 +43,13 @@ class Request:
     offline: bool = False
 
 
-def _gpt2(path: Path | None, request: Request) -> Tokenizer:
+def _gpt2(path: Path | None, request: TokenizerRequest) -> Tokenizer:
     from core.data.gpt2 import load_gpt2
 
     return load_gpt2(path, offline=request.offline)
 
 
-def _bpe(path: Path | None, request: Request) -> Tokenizer:
+def _bpe(path: Path | None, request: TokenizerRequest) -> Tokenizer:
     if path is not None:
         return load_file(Path(os.path.expanduser(path)), "bpe")
     if request.text is None:
@@ -72,7 +72,7 @@ def _bpe(path: Path | None, request: Request) -> Tokenizer:
     return tokenizer
 
 
-def _bytes(path: Path | None, request: Request) -> Tokenizer:
+def _bytes(path: Path | None, request: TokenizerRequest) -> Tokenizer:
     if path is not None:
         raise UsageError(f'tokenizer "bytes:{path}": bytes needs no file', hint='write "bytes"')
     return bytes_tokenizer()
@@ -96,13 +96,13 @@ def load_file(path: Path, kind: str = "bpe") -> Tokenizer:
     return found
 
 
-def _file(path: Path | None, request: Request) -> Tokenizer:
+def _file(path: Path | None, request: TokenizerRequest) -> Tokenizer:
     assert path is not None
     return load_file(Path(os.path.expanduser(path)))
 
 
 FILE = "file"  # the kind of an entry that is a path
-KINDS: dict[str, Callable[[Path | None, Request], Tokenizer]] = {
+KINDS: dict[str, Callable[[Path | None, TokenizerRequest], Tokenizer]] = {
     "gpt2": _gpt2,
     "bpe": _bpe,
     "bytes": _bytes,
@@ -119,13 +119,13 @@ def choose_tokenizer(
     max_vocab: int | None = None,
     offline: bool = False,
     where: str = "",
-) -> Choice:
+) -> TokenizerChoice:
     """The first tokenizer of `preference` that can be had and whose ids are below `max_vocab`.
 
     UsageError for a name that is none, DataError with every reason when all are passed over; `where` is the place of
     the list, for messages.
     """
-    request = Request(text, digest, vocab_size, max_vocab, offline)
+    request = TokenizerRequest(text, digest, vocab_size, max_vocab, offline)
     kinds = [parse_spec(spec, where) for spec in preference]
     reasons: list[str] = []
     hints: list[str] = []
@@ -137,7 +137,7 @@ def choose_tokenizer(
                     f"its {tokenizer.vocab_size:,} ids do not fit the model's vocabulary of {max_vocab:,}",
                     hint="raise the model's vocabulary in [dims], or choose a smaller tokenizer",
                 )
-            return Choice(tokenizer, _why(tokenizer, request, kind, path, reasons))
+            return TokenizerChoice(tokenizer, _why(tokenizer, request, kind, path, reasons))
         except DataError as error:
             reasons.append(error.message if error.message.startswith(spec) else f"{spec}: {error.message}")
             hints.append(error.hint)
@@ -161,7 +161,7 @@ def parse_spec(spec: str, where: str = "") -> tuple[str, Path | None]:
     return kind, Path(path) if path else None
 
 
-def _why(tokenizer: Tokenizer, request: Request, kind: str, path: Path | None, reasons: list[str]) -> str:
+def _why(tokenizer: Tokenizer, request: TokenizerRequest, kind: str, path: Path | None, reasons: list[str]) -> str:
     chosen = f"{tokenizer.name}, {tokenizer.vocab_size:,} ids"
     if path is not None:
         chosen += f", from {path}"

@@ -31,7 +31,7 @@ RAW_CHUNK = 1 << 22  # tokens read at a time
 
 
 @dataclass(frozen=True)
-class Written:
+class ConvertedShards:
     """What was written: the shards, their tokens, and the tokenizer (None for bare ids) with why it was taken."""
 
     paths: list[Path]
@@ -52,7 +52,7 @@ def text_to_shards(
     offline: bool = False,
     progress: Progress | None = None,
     reading: Reading = WHOLE,
-) -> Written:
+) -> ConvertedShards:
     """Files, folders, globs or "builtin" as `out/<name>_<split>_000000.bin`, ... with sidecars and tokenizer.json.
 
     tokenizer: a preference list; without one, the folder's tokenizer.json, so that a second split gets the same, else
@@ -86,7 +86,7 @@ def text_to_shards(
     paths, tokens = _write(
         chunks, out, stem, format_for(choice.tokenizer.vocab_size), record, shard_tokens, choice.tokenizer
     )
-    return Written(paths, tokens, choice.tokenizer, [f"tokenizer: {choice.why}", *notes])
+    return ConvertedShards(paths, tokens, choice.tokenizer, [f"tokenizer: {choice.why}", *notes])
 
 
 def raw_to_shards(
@@ -98,7 +98,7 @@ def raw_to_shards(
     name: str | None = None,
     shard_tokens: int = SHARD_TOKENS,
     progress: Progress | None = None,
-) -> Written:
+) -> ConvertedShards:
     """Headerless files of ids, as nanoGPT's train.bin (uint16), as shards. Which tokenizer made them stays unknown."""
     stem = _stem(out, name, split)
     paths = [path for source in sources for path in expand(source, "data prepare")]
@@ -124,7 +124,7 @@ def raw_to_shards(
 
     format = format_for(2 ** (8 * itemsize))
     written, tokens = _write(chunks(), out, stem, format, {"sources": [path.name for path in paths]}, shard_tokens)
-    return Written(written, tokens, None, [])
+    return ConvertedShards(written, tokens, None, [])
 
 
 def _stem(out: Path, name: str | None, split: str) -> str:

@@ -62,7 +62,7 @@ def small_file(url: str, seconds: float, largest: int) -> bytes:
         raise DataError(f"{url} cannot be reached: {getattr(error, 'reason', None) or error}") from None
 
 
-class Part:
+class PartialFile:
     """A partial download: the bytes that the open file has, and their hash so far.
 
     hasher: makes an empty hash object. size: bytes of the whole file.
@@ -87,7 +87,7 @@ class Part:
         self.have += len(chunk)
 
 
-def resume(part: Part, url: str, seconds: float, notify: Callable[[], None]) -> str:
+def resume(part: PartialFile, url: str, seconds: float, notify: Callable[[], None]) -> str:
     """Append the server's bytes from the end of `part`; `notify` after each chunk. Returns in words why they ended.
 
     seconds: of silence. A server without ranges sends the file from its start. OSError of the disk as it comes.

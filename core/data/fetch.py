@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from core import files
 from core.data import download
-from core.data.download import Part, Progress, hash_rest, resume
+from core.data.download import PartialFile, Progress, hash_rest, resume
 from core.data.shards import sha256_sidecar
 from core.errors import DataError, UsageError
 
@@ -195,7 +195,7 @@ def _download(remote: Remote, out: Path, progress: Progress | None) -> None:
     path = _partial(out, remote)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("r+b" if path.exists() else "w+b") as file:
-        part = Part(file, remote.size, remote.hasher)
+        part = PartialFile(file, remote.size, remote.hasher)
 
         def notify() -> None:
             if progress is not None:

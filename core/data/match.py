@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from core.data.choose import Choice, choose_tokenizer, parse_spec
+from core.data.choose import TokenizerChoice, choose_tokenizer, parse_spec
 from core.data.gpt2 import HASH, load_gpt2
 from core.data.recorded import load_tokenizer
 from core.data.shards import Shard, json_sidecar, tokenizer_record
@@ -86,7 +86,9 @@ def check_promise(shards: Sequence[Shard], tokenizer: Tokenizer, notes: list[str
             )
 
 
-def find_tokenizer(record: dict[str, Any], shards: Sequence[Path], preference: Sequence[str], offline: bool) -> Choice:
+def find_tokenizer(
+    record: dict[str, Any], shards: Sequence[Path], preference: Sequence[str], offline: bool
+) -> TokenizerChoice:
     """The tokenizer with the recorded hash: in a file beside a shard or named by the config, or a known one."""
     files = [*dict.fromkeys(shard.parent / "tokenizer.json" for shard in shards)]
     files += [path for path in (parse_spec(spec)[1] for spec in preference) if path is not None]
@@ -95,18 +97,18 @@ def find_tokenizer(record: dict[str, Any], shards: Sequence[Path], preference: S
         if file.is_file():
             tokenizer = load_tokenizer(file, str(record.get("kind")))
             if tokenizer.hash == record["hash"]:
-                return Choice(tokenizer, why)
+                return TokenizerChoice(tokenizer, why)
     known = {"gpt2": lambda: load_gpt2(offline=offline), "bytes": bytes_tokenizer}.get(str(record.get("kind")))
     if known is not None:
         tokenizer = known()
         if tokenizer.hash == record["hash"]:
-            return Choice(tokenizer, why)
+            return TokenizerChoice(tokenizer, why)
     raise DataError(f"no file has the tokenizer {_short(record)}", hint="put its tokenizer.json beside the shards")
 
 
 def promised_tokenizer(
     shards: Sequence[Shard], preference: list[str], vocab: int | None, where: str, offline: bool
-) -> Choice:
+) -> TokenizerChoice:
     """For shards without a sidecar: what their header promises, or a file that the config names."""
     promised = shards[0].format.tokenizer
     specs = [

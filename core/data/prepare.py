@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.cache import cache_folder, hold, read_json, wrote
-from core.data.choose import Choice, choose_tokenizer
+from core.data.choose import TokenizerChoice, choose_tokenizer
 from core.data.inputs import Inputs, resolve
 from core.data.match import check_promise, check_record, find_tokenizer, promised_tokenizer, shards_record
 from core.data.shards import InMemory, Piece, Shard, format_for, open_shard, verify_shard, write_shards
@@ -184,7 +184,7 @@ def _choose(
     offline: bool,
     notes: list[str],
     why: str,
-) -> Choice | None:
+) -> TokenizerChoice | None:
     """The tokenizer: a recorded one, else what the shards were made with, else the config's preference."""
     preference = as_list(data.tokenizer)
     shards = [*train.shards, *val.shards]
@@ -193,7 +193,7 @@ def _choose(
         check_record(record, shards[0].path, recorded, preference, vocab, where)
     if recorded is not None:
         check_promise(shards, recorded, notes)
-        return Choice(recorded, f"{recorded.name}, {recorded.vocab_size:,} ids, {why}")
+        return TokenizerChoice(recorded, f"{recorded.name}, {recorded.vocab_size:,} ids, {why}")
     if not shards:
         documents = train.documents
         return choose_tokenizer(

@@ -22,7 +22,7 @@ from core.testing.compiles import check_compile, compilations, launches_of, wide
 from core.testing.decode import at_once
 from core.testing.derived import derive_reference
 from core.testing.devices import DeviceRunner, SimRunner
-from core.testing.log import Failure, Log, Stop
+from core.testing.log import Failure, Log, StopChecks
 from core.testing.runner import CpuRunner, Runner
 from core.testing.trial import Trial
 from core.verdicts import largest, sizes_of
@@ -308,7 +308,7 @@ def check_variant(
         log.failures.append(
             Failure("schema", f"{shorten(op.where)}: {error.message}", float("nan"), "", "", hint=error.hint)
         )
-    except Stop:
+    except StopChecks:
         pass
     report.checks = {n: (log.ran[n], log.worst[n]) for n in NAMES if n in log.ran}
     report.worst = log.by_dtype

@@ -47,7 +47,7 @@ STEPS = (
 )  # of central differences; the first is mostly right, others where a model is steep
 NUMERIC, SAME = 1e-5, 1e-10  # relative distance: to a numeric derivative; between two plans of one model
 LEAST = 1e-4  # what is smaller than this is held as if it were of this size: it is left when terms of size 1 cancel
-PLAIN: Mapping[str, Any] = {"alias": False, "in_place": False}  # and nothing fused: `Trial.engine`
+PLAIN: Mapping[str, Any] = {"alias": False, "in_place": False}  # and nothing fused: `GraphTrial.engine`
 Array = np.ndarray[Any, Any]
 Batch = dict[str, Array]
 Gradients = dict[str, Array]
@@ -73,7 +73,7 @@ class _BuiltOnce(ModelSource):
         return self.built[key]
 
 
-class Trial:
+class GraphTrial:
     """A model, its batch, and the engines that plan it in several ways, all with the same weights."""
 
     def __init__(self, model: RandomModel, registry: Registry) -> None:
@@ -136,7 +136,7 @@ def spoil(engine: Engine, parts: Sequence[Batch]) -> None:
     engine.store.grads[...] = np.nan
 
 
-def numeric(trial: Trial) -> tuple[float, Gradients]:
+def numeric(trial: GraphTrial) -> tuple[float, Gradients]:
     """The plain plan's gradients are the loss's derivatives."""
     engine = trial.plain
     loss, gradients = trial.measured(engine)
@@ -174,7 +174,7 @@ def numeric(trial: Trial) -> tuple[float, Gradients]:
     return loss, gradients
 
 
-def planned(trial: Trial, plain: tuple[float, Gradients]) -> Engine:
+def planned(trial: GraphTrial, plain: tuple[float, Gradients]) -> Engine:
     """Fusion, aliases, in-place gradients, recompute, frozen parameters and other variants change nothing.
 
     What says only where a number lies, when it is computed again, or who computes it, changes no bit.
@@ -199,20 +199,20 @@ def planned(trial: Trial, plain: tuple[float, Gradients]) -> Engine:
     return engine
 
 
-def chosen(trial: Trial, engine: Engine) -> dict[str, tuple[str, str]]:
+def chosen(trial: GraphTrial, engine: Engine) -> dict[str, tuple[str, str]]:
     """The op and variant of each node of the training plan."""
     choices = engine.bound("train", (), engine._dims_of(trial.batch)).plan.choices
     return {name: (choice.variant.op, choice.variant.name) for name, choice in choices.items()}
 
 
-def recomputed(trial: Trial, plain: tuple[float, Gradients]) -> None:
+def recomputed(trial: GraphTrial, plain: tuple[float, Gradients]) -> None:
     """Recompute gives the same bits."""
     ops = trial.model.settings["recompute"]
     if ops:
         same("recomputed", trial.measured(trial.engine(**PLAIN, recompute=ops)), plain)
 
 
-def divided(trial: Trial, engine: Engine, plain: tuple[float, Gradients]) -> None:
+def divided(trial: GraphTrial, engine: Engine, plain: tuple[float, Gradients]) -> None:
     """Micro-steps of the same rows give the step's loss and gradients, and the same bits when they are run again."""
     count = trial.model.micro_steps
     if count == 1:
@@ -230,7 +230,7 @@ def divided(trial: Trial, engine: Engine, plain: tuple[float, Gradients]) -> Non
         same("the same micro-step twice", trial.measured(engine, [trial.batch] * 2), plain, exact=False)
 
 
-def unpadded(trial: Trial, plain: tuple[float, Gradients]) -> None:
+def unpadded(trial: GraphTrial, plain: tuple[float, Gradients]) -> None:
     """Padding changes nothing."""
     padded = {n: size.unpadded for n, size in trial.plain.graph.dims.items() if isinstance(size, Padded)}
     if not padded:
@@ -238,7 +238,7 @@ def unpadded(trial: Trial, plain: tuple[float, Gradients]) -> None:
     same("without padding", trial.measured(trial.engine(**PLAIN, dims=padded)), plain, exact=False)
 
 
-def resumed(trial: Trial, engine: Engine) -> None:
+def resumed(trial: GraphTrial, engine: Engine) -> None:
     """A step from a copy of weights and moments is the step, bit for bit; and padding stays zero."""
     engine.set_step(0)
     for _ in range(2):
@@ -266,7 +266,7 @@ def resumed(trial: Trial, engine: Engine) -> None:
     trial.restore(engine)
 
 
-def decoded(trial: Trial, engine: Engine) -> str:
+def decoded(trial: GraphTrial, engine: Engine) -> str:
     """Logits of all tokens at once are those of a session that is fed in pieces."""
     graph = engine.graph
     B, T = trial.batch[graph.token_input].shape
@@ -311,7 +311,7 @@ def same(
 def examine(model: RandomModel, registry: Registry) -> str:
     """Hold a model to everything; "decode" where it decodes. Raises Mismatch; any other exception is a fault too."""
     with np.errstate(all="ignore"), rows_on(ONE):
-        trial = Trial(model, registry)
+        trial = GraphTrial(model, registry)
         plain = numeric(trial)
         recomputed(trial, plain)
         engine = planned(trial, plain)

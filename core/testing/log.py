@@ -30,7 +30,7 @@ from core.testing.trial import PLAIN, UNITS, Asked, Training, Trial
 LOOKED_AT = 40  # failures of a variant whose values are looked at for what can be seen in them
 
 
-class Stop(Exception):
+class StopChecks(Exception):
     """The first failure was all that was asked for, or nothing more can be found out."""
 
 
@@ -77,7 +77,7 @@ class Log:
         self.passed(check, 0.0 if np.isnan(error) else error)
         self.failures.append(Failure(check, message, error, self.case, self.dtype, **told))
         if self.stop:
-            raise Stop
+            raise StopChecks
 
     def verdict(self, check: str, ok: bool, message: str, error: float = 0.0, **told: Any) -> None:
         if ok:
@@ -90,7 +90,7 @@ class Log:
         """What a variant raises is a finding; reading what it did not declare is one of `reads`."""
         try:
             yield
-        except Stop:
+        except StopChecks:
             raise
         except AttributeError as error:
             text = str(error)
@@ -99,7 +99,7 @@ class Log:
         except CoreError as error:  # it says itself where
             self.failed(check, error.message, hint=error.hint, raised=True, details=getattr(error, "details", ""))
             if getattr(error, "kind", "") == "endless":
-                raise Stop from None  # each further run would take as long to say the same
+                raise StopChecks from None  # each further run would take as long to say the same
         except Exception as error:
             told = f"raised {words_of(error)} ({place_of(error)})"
             self.failed(check, told, hint=advice_on(error), raised=True)

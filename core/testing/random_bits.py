@@ -48,7 +48,7 @@ def check_random(log: Log, trial: Trial) -> None:
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchAxis:
     """What a batch can be divided along. dim: its name, "..." for the first of the leading sizes. size: how many.
     rows: of the op's first input, in each. tensors: inputs and outputs that have it as their first axis."""
 
@@ -58,22 +58,22 @@ class Batch:
     tensors: frozenset[str] = frozenset()
 
 
-def batch_of(trial: Trial) -> Batch:
+def batch_of(trial: Trial) -> BatchAxis:
     """Along the first axis of the op's first input; nothing where that is no batch, or some tensor has it elsewhere."""
     patterns = {n: trial.case.pattern(n) for n in (*trial.op.inputs, *trial.op.outputs)}
     first = next(iter(trial.op.inputs), "")
     value, pattern = trial.values.get(first), patterns.get(first)
     if value is None or pattern is None or value.ndim < 2 or (pattern.leading and not trial.case.dims.get("...")):
-        return Batch()
+        return BatchAxis()
     dim = "..." if pattern.leading else pattern.tokens[0]
     axes = {n: ("...", *p.tokens) if p.leading else p.tokens for n, p in patterns.items()}
     if not (dim == "..." or dim.isidentifier()) or any(dim in token for a in axes.values() for token in a[1:]):
-        return Batch()
+        return BatchAxis()
     tensors = frozenset(n for n, a in axes.items() if a[:1] == (dim,))
-    return Batch(dim, value.shape[0], math.prod(value.shape[1:-1]), tensors)
+    return BatchAxis(dim, value.shape[0], math.prod(value.shape[1:-1]), tensors)
 
 
-def keyed(trial: Trial, key: Array | None, batch: Batch | None = None, row: int = 0) -> dict[str, Array]:
+def keyed(trial: Trial, key: Array | None, batch: BatchAxis | None = None, row: int = 0) -> dict[str, Array]:
     """Forward under another key, of the batch from `row` on."""
     extras: dict[str, Any] = {**trial.case.extras, "key": key}
     dims, values = dict(trial.case.dims), dict(trial.values)

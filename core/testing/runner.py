@@ -156,17 +156,17 @@ class CpuRunner:
 
     def run(self, call: Call) -> Outcome:
         buffers = {
-            name: Guarded(value.shape, NUMPY[call.dtypes[name]], value)
+            name: GuardedArray(value.shape, NUMPY[call.dtypes[name]], value)
             for name, value in call.given.items()
             if value is not None
         }
         for name, spec in call.writes.items():
             if name not in call.shares:
-                buffers[name] = Guarded(spec.shape, NUMPY[spec.dtype], fill=call.fill)
+                buffers[name] = GuardedArray(spec.shape, NUMPY[spec.dtype], fill=call.fill)
         before = {n: b.array.tobytes() for n, b in buffers.items() if n in call.given and n not in call.may_change}
         t = self._tensors(call, buffers)
         held = {n: getattr(t, n) for n in call.given.keys() | call.writes.keys()}
-        scratch = Guarded((call.variant.workspace(call.specs()),), np.dtype(np.uint8))
+        scratch = GuardedArray((call.variant.workspace(call.specs()),), np.dtype(np.uint8))
         with rows_in(call.order) as ranges, np.errstate(all="ignore"):
             for command in cpu.record(call.variant, call.method, t, self.pick, scratch.array):
                 command()
@@ -183,14 +183,14 @@ class CpuRunner:
             buffer.poison()
         return outcome
 
-    def _tensors(self, call: Call, buffers: Mapping[str, Guarded]) -> Any:
+    def _tensors(self, call: Call, buffers: Mapping[str, GuardedArray]) -> Any:
         tensors: dict[str, Any] = {k: None if v is None else buffers[k].array for k, v in call.given.items()}
         tensors |= {k: buffers[call.shares.get(k, k)].array for k in call.writes}
         return make_tensors(call.dims, tensors, config=dict(call.config), node="check", **call.flags)
 
     def time(self, call: Call, repeats: int) -> float:
-        buffers = {n: Guarded(v.shape, NUMPY[call.dtypes[n]], v) for n, v in call.given.items() if v is not None}
-        buffers |= {n: Guarded(s.shape, NUMPY[s.dtype]) for n, s in call.writes.items() if n not in call.shares}
+        buffers = {n: GuardedArray(v.shape, NUMPY[call.dtypes[n]], v) for n, v in call.given.items() if v is not None}
+        buffers |= {n: GuardedArray(s.shape, NUMPY[s.dtype]) for n, s in call.writes.items() if n not in call.shares}
         commands = cpu.record(call.variant, call.method, self._tensors(call, buffers), self.pick)
         taken = []
         with np.errstate(all="ignore"), blas.one_thread():
@@ -202,7 +202,7 @@ class CpuRunner:
         return statistics.median(taken[1:])
 
 
-class Guarded:
+class GuardedArray:
     """A tensor between two bands of poison, aligned as a plan aligns it. `fill`: its bytes where it has no contents."""
 
     def __init__(

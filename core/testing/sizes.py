@@ -27,7 +27,7 @@ from core.testing.checks import SUBCHECKS, addable, check_gradient
 from core.testing.compare import bounds_of
 from core.testing.decode import at_once, check_decode
 from core.testing.devices import SimRunner
-from core.testing.log import Log, Stop, compare, compare_gradients, trained
+from core.testing.log import Log, StopChecks, compare, compare_gradients, trained
 from core.testing.runner import CpuRunner, Runner
 from core.testing.shapes import as_shape
 from core.testing.trial import PLAIN, Asked, Training, Trial
@@ -82,7 +82,7 @@ def task_of(need: Need, examples: bool = False) -> Task:
 
 
 @dataclass(frozen=True)
-class Found:
+class SizesOutcome:
     """The outcome: checks and sizes as in a Verdict. finding: the first failure. left: why a size was not reached, or
     why nothing could be checked. done: steps that passed."""
 
@@ -97,11 +97,11 @@ class Found:
     def passed(self) -> bool:
         return not self.finding
 
-    def with_more(self, later: Found) -> Found:
+    def with_more(self, later: SizesOutcome) -> SizesOutcome:
         """This outcome and that of the task continued."""
         checks = {n: max(self.checks.get(n, 0.0), later.checks.get(n, 0.0)) for n in {**self.checks, **later.checks}}
         sizes, seconds = largest([self.sizes, later.sizes]), self.seconds + later.seconds
-        return Found(checks, sizes, later.finding, later.left, seconds, max(self.done, later.done))
+        return SizesOutcome(checks, sizes, later.finding, later.left, seconds, max(self.done, later.done))
 
     def verdict(self, device: str, chip: str, dtype: str, tried: Sequence[str] = ()) -> Verdict | None:
         """The record of it; None where nothing was checked."""
@@ -115,11 +115,11 @@ def one_line(message: str) -> str:
     return "; ".join(line.strip() for line in message.partition("\n  hint:")[0].splitlines())
 
 
-class Left(Stop):
+class Left(StopChecks):
     """A size that cannot be checked here, such as one beyond the memory."""
 
 
-Report = Callable[[Found], None]
+Report = Callable[[SizesOutcome], None]
 Tell = Callable[[str], None]
 
 
@@ -129,7 +129,7 @@ def check_sizes(
     runner: Runner,
     report: Report = lambda found: None,
     tell: Tell = lambda text: None,
-) -> Found:
+) -> SizesOutcome:
     """Check as the task says. `report` gets what holds so far after each step: the process may be ended at any time.
     `tell` gets what is being done, in words."""
     op, variant = registry.op(task.op), registry.variant(task.op, task.variant)
@@ -153,14 +153,14 @@ class Climb:
         self.done = task.done
         self.at = ""  # the sizes under way, as --shape has them
 
-    def run(self) -> Found:
+    def run(self) -> SizesOutcome:
         try:
             if self.task.examples:
                 self._examples()
             self._whole() if self.task.whole else self._steps()
         except Left as error:
             self.left = str(error)
-        except Stop:
+        except StopChecks:
             pass
         except MemoryError:
             self.left = "the machine's memory is too small"
@@ -168,14 +168,14 @@ class Climb:
             self.left = str(error)
         return self._found()
 
-    def _found(self) -> Found:
+    def _found(self) -> SizesOutcome:
         failed = self.log.failures[0] if self.log.failures else None
         finding = "" if failed is None else f"{failed.check}: {one_line(failed.message)}"
         if failed is not None:
             again = f"; core check {self.task.name} --shape {self.at}" if self.at else ""
             finding += f" (in {failed.dtype}, {failed.case}{again})"
         seconds = time.perf_counter() - self.began
-        return Found(dict(self.log.worst), dict(self.sizes), finding, self.left, seconds, self.done)
+        return SizesOutcome(dict(self.log.worst), dict(self.sizes), finding, self.left, seconds, self.done)
 
     # --- what is run -----------------------------------------------------------------------------------------------
 
@@ -462,7 +462,7 @@ def share(remaining: float, waiting: Sequence[tuple[Op, Mapping[str, Any]]], dev
     return min(remaining, max(least, 2 * remaining * parts[0] / sum(parts)))
 
 
-def rounds(count: int, found: Mapping[int, Found]) -> Iterator[list[int]]:
+def rounds(count: int, found: Mapping[int, SizesOutcome]) -> Iterator[list[int]]:
     """The numbers of all items, then of those for which the time was over, as long as they get anywhere."""
     yield list(range(count))
     before: dict[int, int] = {}

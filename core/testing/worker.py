@@ -29,7 +29,7 @@ from core.registry import Registry
 from core.testing.check import RUNNERS
 from core.testing.devices import DeviceRunner
 from core.testing.runner import Runner
-from core.testing.sizes import OVER, Found, Left, Task, Tell, check_sizes
+from core.testing.sizes import OVER, Left, SizesOutcome, Task, Tell, check_sizes
 from core.threads import THREADS
 from core.verdicts import Verdicts
 
@@ -41,7 +41,7 @@ PDEATHSIG = 1  # prctl: the signal for a child whose parent is gone
 
 
 @dataclass(frozen=True)
-class Place:
+class CheckPlace:
     """Where the checks run: a device of RUNNERS, and the plugins to load."""
 
     device: str
@@ -56,7 +56,7 @@ class Checker:
     launch: seconds that the launches of one call may take on a GPU, at most LAUNCH.
     """
 
-    def __init__(self, place: Place, launch: float = math.inf) -> None:
+    def __init__(self, place: CheckPlace, launch: float = math.inf) -> None:
         self.place, self.launch = place, min(launch, LAUNCH)
         self._child: Any = None
         self._link: Connection | None = None
@@ -67,13 +67,13 @@ class Checker:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._end()
 
-    def check(self, task: Task, seconds: float, tell: Tell = lambda text: None) -> Found:
+    def check(self, task: Task, seconds: float, tell: Tell = lambda text: None) -> SizesOutcome:
         """The outcome of a task within `seconds`, the start of a child included. `tell` gets what is being done. Raises
         DeviceError for a child that does not start."""
         began, doing = time.monotonic(), ""
         end = began + seconds
         link = self._started()
-        reached = Found(left=OVER)
+        reached = SizesOutcome(left=OVER)
         try:
             link.send(replace(task, seconds=max(0.0, SOON * (end - time.monotonic()))))
             hung = math.inf
@@ -94,14 +94,14 @@ class Checker:
                     hung, doing = math.inf, ""
                 elif kind == "reached":
                     reached = replace(value, left=OVER)
-                elif isinstance(value, Found):
+                elif isinstance(value, SizesOutcome):
                     if not value.passed:
                         self._end()  # memory, or the context, may be in any state
                     return value
         except (EOFError, OSError):
             return self._died(reached, doing, time.monotonic() - began)
 
-    def _died(self, reached: Found, doing: str, seconds: float) -> Found:
+    def _died(self, reached: SizesOutcome, doing: str, seconds: float) -> SizesOutcome:
         """The outcome of a task whose child ended by itself, `doing` these launches or none."""
         child = self._child
         child.join(STARTING)
@@ -153,7 +153,7 @@ def interrupts_later() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def ended(reached: Found, fault: str, seconds: float) -> Found:
+def ended(reached: SizesOutcome, fault: str, seconds: float) -> SizesOutcome:
     """The outcome of a task that was cut short: a failure where a launch is at fault, else what it had reached."""
     if not fault:
         return replace(reached, seconds=seconds)
@@ -167,14 +167,14 @@ class Here:
     def __init__(self, device: str, registry: Registry) -> None:
         self.registry, self.runner = registry, RUNNERS[device](registry)
 
-    def check(self, task: Task, seconds: float, tell: Tell = lambda text: None) -> Found:
+    def check(self, task: Task, seconds: float, tell: Tell = lambda text: None) -> SizesOutcome:
         return check_sizes(replace(task, seconds=SOON * seconds), self.registry, self.runner, tell=tell)
 
 
 # --- the child -----------------------------------------------------------------------------------------------------
 
 
-def serve(link: Connection, place: Place) -> None:
+def serve(link: Connection, place: CheckPlace) -> None:
     """Answer tasks until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked
     die_with_parent()

@@ -28,8 +28,8 @@ from core.train import crash
 from core.train.crash import Replay
 from core.train.detect import ABORT, Detector, Seen
 from core.train.display import Display
-from core.train.report import memory_in_use, step_line
 from core.train.run import Run
+from core.train.step_line import memory_in_use, step_line
 from core.words import duration, printable
 
 Array = np.ndarray[Any, Any]
@@ -59,7 +59,7 @@ class Trainable(Protocol):
     def optimizer_state(self) -> Mapping[str, Mapping[str, Array]]: ...
 
 
-class Text(Protocol):
+class TextCodec(Protocol):
     """What the loop needs of a tokenizer."""
 
     vocab_size: int
@@ -91,7 +91,7 @@ class Job:
     seed: int = 0
     detector: Detector = field(default_factory=Detector)
     val_batches: Callable[[], Iterator[Mapping[str, Array]]] | None = None
-    tokenizer: Text | None = None
+    tokenizer: TextCodec | None = None
     tokenizer_json: str | None = None
     val_every: int = 0
     sample_every: int = 0

@@ -27,7 +27,7 @@ from core.verdicts import Verdict, Verdicts, chip_of, label, place_of, ships
 from core.words import duration
 
 if TYPE_CHECKING:
-    from core.testing.sizes import Found
+    from core.testing.sizes import SizesOutcome
     from core.testing.worker import Checker, Here
 
 CONTACT, CHECK = "first_contact", "check"  # keys of [train]
@@ -106,12 +106,16 @@ class Precheck:
         return known is None or bool(known.beyond(need.sizes) and label(need.sizes) not in known.tried)
 
     def _checker(self, stack: ExitStack, rounds: dict[str, list[Need]]) -> Checker | Here:
-        from core.testing.worker import Checker, Here, Place  # a run that checks nothing needs nothing of the op check
+        from core.testing.worker import (  # a run that checks nothing needs nothing of the op check
+            Checker,
+            CheckPlace,
+            Here,
+        )
 
         if not self._apart:
             return Here(self.config.device, self.verdicts.registry)
         config, bounds = self.config, [bound_of(self.config, key) for key in rounds]
-        place = Place(config.device, tuple(self.plugins), tuple(config.plugins.disable))
+        place = CheckPlace(config.device, tuple(self.plugins), tuple(config.plugins.disable))
         return stack.enter_context(Checker(place, max(bounds) / LAUNCHES))
 
     @property
@@ -127,7 +131,7 @@ class Precheck:
         self._announce(key, needs, bound)
         end = self.ends.setdefault(key, time.monotonic() + bound)
         fresh = {(n.op.name, n.variant.name) for n in needs if self._first_look(n)}
-        found: dict[int, Found] = {}
+        found: dict[int, SizesOutcome] = {}
         self.done |= {need.key for need in needs}
         for numbers in rounds(len(needs), found):
             for place, number in enumerate(numbers):
@@ -154,8 +158,14 @@ class Precheck:
         return self.verdicts.at(need.variant, self.place, need.dtype) is None
 
     def _one(
-        self, checker: Checker | Here, need: Need, examples: bool, seconds: float, before: Found | None, doing: str
-    ) -> Found:
+        self,
+        checker: Checker | Here,
+        need: Need,
+        examples: bool,
+        seconds: float,
+        before: SizesOutcome | None,
+        doing: str,
+    ) -> SizesOutcome:
         """Check one need, or continue its check; say what came out, and keep it."""
         from core.testing.sizes import task_of
 

@@ -18,7 +18,7 @@ from core.loader import load_registry
 from core.plan import TRAIN
 from core.roles import BATCH
 from core.train.announce import announce, announce_start, check_first, table_of_choices, variants_record
-from core.train.devices import choose_device
+from core.train.auto_device import choose_device
 from core.train.display import Display
 from core.train.loop import Trainer, run_job
 from core.train.refusals import check_disk, check_estimate, check_same_data

@@ -28,8 +28,8 @@ from core.roles import BATCH
 from core.train.detect import Detector
 from core.train.display import Display
 from core.train.loop import Job
-from core.train.report import memory_in_use
 from core.train.run import Run
+from core.train.step_line import memory_in_use
 from core.train.tune import load_shipped, load_tuned
 from core.verdicts import Verdicts
 

@@ -26,7 +26,7 @@ from core.testing.check import trials_of
 from core.testing.checks import SUBCHECKS, applies
 from core.testing.compiles import launches_of
 from core.testing.devices import DeviceRunner, SimRunner
-from core.testing.log import Log, Stop
+from core.testing.log import Log, StopChecks
 from core.testing.runner import Call, Outcome
 from core.testing.trial import Trial
 
@@ -198,7 +198,7 @@ class KernelBench:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     check(log, trial)
-            except Stop:
+            except StopChecks:
                 return log.failures[0].check
             except Exception as error:  # whatever a mutant breaks, it has been noticed
                 return f"{name}: {type(error).__name__}"

@@ -160,10 +160,10 @@ def test_tokens_that_were_swept_are_made_again() -> None:
     first = pieces()
     (folder,) = Path("cache/tokens").iterdir()
     assert (folder / cache.USED).exists()
-    cache._remove(cache.Entry(folder, True, 0, 0.0))
+    cache._remove(cache.CacheEntry(folder, True, 0, 0.0))
     assert folder.exists(), "this process holds it"
     for mark in cache._held.values():
         os.close(mark)
     cache._held.clear()
-    assert cache._remove(cache.Entry(folder, True, 0, 0.0)) and not folder.exists()
+    assert cache._remove(cache.CacheEntry(folder, True, 0, 0.0)) and not folder.exists()
     assert pieces() == first and notes == []

@@ -84,7 +84,7 @@ def test_the_ops_of_a_plugin_take_part_and_a_wrong_gradient_of_theirs_is_found(m
 
 
 def test_memory_that_a_plan_forgets_to_write_is_not_finite():
-    trial = graphs.Trial(random_model(0, registry()), registry())
+    trial = graphs.GraphTrial(random_model(0, registry()), registry())
     graphs.spoil(trial.plain, [trial.batch])
     assert np.isnan(trial.plain.store.grads).all() and np.isnan(trial.plain.arena.fit(1).view("f8")).all()
 

@@ -25,12 +25,12 @@ from core.errors import CheckpointError, CoreError, DataError, DeviceError, Nume
 from core.interop import checkpoint
 from core.kernels.chips import GPUS, Gpu
 from core.signals import Stop
-from core.train import devices, estimate
+from core.train import auto_device, estimate
 from core.train.detect import Window
 from core.train.display import Display, fit
 from core.train.estimate import estimate_seconds, refuse_long
 from core.train.loop import Trainer
-from core.train.report import step_line
+from core.train.step_line import step_line
 from core.train.run import Run, choose_folder, find_run, read_lines, to_line
 from core.train.setup import TrainArguments, prepare
 from core.words import count, duration, printable
@@ -352,34 +352,34 @@ def test_auto_takes_the_cpu_only_where_there_is_no_gpu(tmp_path: Path, monkeypat
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setattr(sys, "platform", "linux")
-    assert devices.nvidia_device(tmp_path) == ""
+    assert auto_device.nvidia_device(tmp_path) == ""
     pci = tmp_path / "sys/bus/pci/devices/0000:01:00.0"
     pci.mkdir(parents=True)
     (pci / "vendor").write_text("0x10de\n")
     (pci / "class").write_text("0x040300\n")  # its sound, not its display
-    assert devices.nvidia_device(tmp_path) == ""
+    assert auto_device.nvidia_device(tmp_path) == ""
     (pci / "class").write_text("0x030200\n")
-    assert "0000:01:00.0" in devices.nvidia_device(tmp_path)
+    assert "0000:01:00.0" in auto_device.nvidia_device(tmp_path)
     (tmp_path / ".dockerenv").touch()
-    assert devices.nvidia_device(tmp_path) == ""
+    assert auto_device.nvidia_device(tmp_path) == ""
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev/nvidia0").touch()
-    assert devices.nvidia_device(tmp_path).endswith("nvidia0")
+    assert auto_device.nvidia_device(tmp_path).endswith("nvidia0")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert devices.nvidia_device(tmp_path) == ""
+    assert auto_device.nvidia_device(tmp_path) == ""
 
 
 def test_a_device_without_a_backend_is_an_error_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "DEVICES", {"cpu": None})
-    monkeypatch.setattr(devices, "nvidia_device", lambda: "/dev/nvidia0")
+    monkeypatch.setattr(auto_device, "DEVICES", {"cpu": None})
+    monkeypatch.setattr(auto_device, "nvidia_device", lambda: "/dev/nvidia0")
     with pytest.raises(DeviceError, match="/dev/nvidia0.* no backend for cuda") as caught:
-        devices.choose_device("auto")
+        auto_device.choose_device("auto")
     assert "--device cpu" in caught.value.hint
     with pytest.raises(DeviceError, match="no backend for sim"):
-        devices.choose_device("sim")
-    assert devices.choose_device("cpu") == "cpu"
-    monkeypatch.setattr(devices, "nvidia_device", lambda: "")
-    assert devices.choose_device("auto") == "cpu"
+        auto_device.choose_device("sim")
+    assert auto_device.choose_device("cpu") == "cpu"
+    monkeypatch.setattr(auto_device, "nvidia_device", lambda: "")
+    assert auto_device.choose_device("auto") == "cpu"
 
 
 def test_more_than_an_hour_on_the_cpu_is_not_started_unasked() -> None:

@@ -25,7 +25,7 @@ from core.testing.devices import SimRunner
 from core.testing.records import verdicts_of
 from core.testing.runner import Call, CpuRunner, Outcome
 from core.testing.shapes import as_shape, example_of
-from core.testing.sizes import Found, Task, check_sizes, estimate, steps_of
+from core.testing.sizes import SizesOutcome, Task, check_sizes, estimate, steps_of
 from core.verdicts import Verdict, Verdicts, c_code, key_of, python_code, sizes_of, sources_of
 
 CORE = Path(core.__file__).parent
@@ -166,13 +166,13 @@ def test_what_was_not_finished_is_continued_where_it_stopped() -> None:
 
 
 def test_all_come_once_and_those_without_enough_time_as_long_as_they_get_anywhere() -> None:
-    found: dict[int, Found] = {}
+    found: dict[int, SizesOutcome] = {}
     turns = []
     for numbers in sizes.rounds(3, found):
         turns.append(numbers)
         for n in numbers:
             done = len(turns) if n < 2 else 0
-            found[n] = Found(left=sizes.OVER if n == 2 or len(turns) < 2 + n else "", done=done)
+            found[n] = SizesOutcome(left=sizes.OVER if n == 2 or len(turns) < 2 + n else "", done=done)
     assert turns == [[0, 1, 2], [0, 1, 2], [1]]
 
 
