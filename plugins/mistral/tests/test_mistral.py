@@ -1,58 +1,49 @@
-"""The models against transformers' MistralForCausalLM, from logits to ten AdamW steps and decoding."""
+"""The models against transformers' MistralForCausalLM: with a window and without.
+
+`CASES[name].check(write=True)` writes a case's golden values.
+"""
 
 from __future__ import annotations
 
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import core
 from core.graph import load_model
+from core.testing import ModelCase
+from core.testing.model_check import LOGITS, distance, shared
 
-spec = spec_from_file_location("mistral_cases", Path(__file__).with_name("cases.py"))
-cases = module_from_spec(spec)
-spec.loader.exec_module(cases)
-CASES, peer = cases.CASES, cases.peer
+GOLDEN = Path(__file__).parent / "golden"
+CASES = {
+    name: ModelCase(
+        model, {"W": window, "base": 10000.0}, peer="MistralForCausalLM", golden=GOLDEN / f"{name}.safetensors"
+    )
+    for name, model, window in (("window", "mistral_7b_v01", 5), ("all", "mistral_7b", 0))
+}
 
 each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 
-@each_case
-def test_the_committed_values_are_what_transformers_computes_here(case):
-    pytest.importorskip("transformers")
-    case.holds_what_transformers_computes_here()
+def computes(path, case):
+    return distance(core.load(path).logits(case.batch["tokens"]), case.kept["logits"]) < LOGITS
 
 
 @each_case
-def test_logits_gradients_and_ten_adamw_losses_agree_with_transformers(case):
-    case.agrees("auto")
-    case.trains("auto")
+def test_the_model_agrees_with_transformers_trained_decoded_and_exported(case):
+    case.check(("auto",))
 
 
 @each_case
-def test_decoding_through_the_cache_gives_what_the_whole_gives(case, tmp_path):
-    case.decodes()
-    case.generates(core.load(case.folder(tmp_path / "hf")))
-
-
-@each_case
-def test_a_folder_computes_what_transformers_computes(case, tmp_path):
-    found = core.load(case.folder(tmp_path / "hf")).logits(case.batch["tokens"])
-    assert peer.distance(found, case.golden["logits"]) < peer.LOGITS
-
-
-@each_case
-def test_an_export_holds_what_came_and_transformers_computes_the_same_with_it(case, tmp_path):
-    case.exports(tmp_path)
-
-
-def test_what_transformers_saves_is_read_with_all_that_it_writes(tmp_path):
-    pytest.importorskip("transformers")
-    case = next(iter(CASES.values()))
-    case.build().float().save_pretrained(tmp_path)
-    found = core.load(tmp_path).logits(case.batch["tokens"])
-    assert peer.distance(found, case.golden["logits"]) < peer.LOGITS
+def test_a_folder_is_loaded_and_generates_through_the_cache_as_without(case, tmp_path):
+    path = case.folder(tmp_path / "hf")
+    assert computes(path, case)
+    model, prompt = core.load(path), case.batch["tokens"][:, :4]
+    whole = prompt
+    for _ in range(20):
+        whole = np.concatenate([whole, model.logits(whole)[:, -1:].argmax(-1).astype(np.int32)], axis=1)
+    np.testing.assert_array_equal(model.generate(prompt, max_new_tokens=20, temperature=0), whole)
 
 
 def test_a_query_sees_a_window_of_tokens_and_no_more():
@@ -60,9 +51,9 @@ def test_a_query_sees_a_window_of_tokens_and_no_more():
     model = case.engine()
     tokens = case.batch["tokens"].copy()
     before = model.logits(tokens)
-    tokens[:, 0] = (tokens[:, 0] + 1) % case.dims["V"]
+    tokens[:, 0] = (tokens[:, 0] + 1) % case.graph.dims["V"]
     changed = (model.logits(tokens) != before).any((0, 2))
-    reach = case.dims["L"] * (case.dims["W"] - 1)  # each layer looks so far back
+    reach = case.graph.dims["L"] * (case.graph.dims["W"] - 1)  # each layer looks so far back
     assert changed[: reach + 1].all() and not changed[reach + 1 :].any()
 
 
@@ -71,4 +62,4 @@ PUBLISHED = {"mistral_7b": 7_248_023_552, "mistral_7b_v01": 7_241_732_096}
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_model_has_the_published_number_of_parameters(name):
-    assert load_model(name, peer.registry()).build(peer.registry()).parameter_count == PUBLISHED[name]
+    assert load_model(name, shared()).build(shared()).parameter_count == PUBLISHED[name]

@@ -1,54 +1,50 @@
-"""The models against transformers' Olmo2ForCausalLM, from logits to ten AdamW steps, decoding, and the way out."""
+"""The models against transformers' Olmo2ForCausalLM: a head of keys for each of queries, and for every two.
+
+`CASES[name].check(write=True)` writes a case's golden values.
+"""
 
 from __future__ import annotations
 
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import core
 from core.errors import CheckpointError
 from core.graph import load_model
+from core.testing import ModelCase
+from core.testing.model_check import LOGITS, distance, shared
 
-spec = spec_from_file_location("olmo_cases", Path(__file__).with_name("cases.py"))
-cases = module_from_spec(spec)
-spec.loader.exec_module(cases)
-CASES, peer = cases.CASES, cases.peer
+GOLDEN = Path(__file__).parent / "golden"
+CASES = {
+    name: ModelCase(
+        model, {"K": K, "base": 10000.0, "eps": 1e-5}, peer="Olmo2ForCausalLM", golden=GOLDEN / f"{name}.safetensors"
+    )
+    for name, model, K in (("all", "olmo2_1b", 4), ("groups", "olmo2_7b", 2))
+}
 
 each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 
-@each_case
-def test_the_committed_values_are_what_transformers_computes_here(case):
-    pytest.importorskip("transformers")
-    case.holds_what_transformers_computes_here()
-
-
-@pytest.mark.parametrize("choice", ["auto", "references"])
-@each_case
-def test_logits_gradients_and_ten_adamw_losses_agree_with_transformers(case, choice):
-    case.agrees(choice)
-    case.trains(choice)
+def computes(path, case):
+    return distance(core.load(path).logits(case.batch["tokens"]), case.kept["logits"]) < LOGITS
 
 
 @each_case
-def test_decoding_through_the_cache_gives_what_the_whole_gives(case, tmp_path):
-    case.decodes()
-    case.generates(core.load(case.folder(tmp_path / "hf")))
+def test_the_model_agrees_with_transformers_trained_decoded_and_exported(case):
+    case.check(("auto", "references"))
 
 
 @each_case
-def test_an_export_holds_what_came_and_transformers_computes_the_same_with_it(case, tmp_path):
-    case.exports(tmp_path)
-
-
-def test_what_transformers_saves_is_read_with_all_that_it_writes(tmp_path):
-    pytest.importorskip("transformers")
-    case = CASES["groups"]
-    case.build().float().save_pretrained(tmp_path)
-    found = core.load(tmp_path).logits(case.batch["tokens"])
-    assert peer.distance(found, case.golden["logits"]) < peer.LOGITS
+def test_a_folder_is_loaded_and_generates_through_the_cache_as_without(case, tmp_path):
+    path = case.folder(tmp_path / "hf")
+    assert computes(path, case)
+    model, prompt = core.load(path), case.batch["tokens"][:, :4]
+    whole = prompt
+    for _ in range(20):
+        whole = np.concatenate([whole, model.logits(whole)[:, -1:].argmax(-1).astype(np.int32)], axis=1)
+    np.testing.assert_array_equal(model.generate(prompt, max_new_tokens=20, temperature=0), whole)
 
 
 def test_the_first_olmo_is_refused_by_name(tmp_path):
@@ -62,4 +58,4 @@ PUBLISHED = {"olmo2_1b": 1_484_916_736, "olmo2_7b": 7_298_617_344}
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_model_has_the_published_number_of_parameters(name):
-    assert load_model(name, peer.registry()).build(peer.registry()).parameter_count == PUBLISHED[name]
+    assert load_model(name, shared()).build(shared()).parameter_count == PUBLISHED[name]
