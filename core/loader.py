@@ -117,7 +117,8 @@ class Loading:
         record.traceback = "".join(traceback.format_exception(error))
         asked_for = record.kind in (BUILT_IN, GIVEN)
         if self.strict and (fatal or asked_for):
-            hint = error.hint if isinstance(error, CoreError) else "CORELM_TRACEBACK=1 shows the whole traceback"
+            own = error.hint if isinstance(error, CoreError) else ""
+            hint = own or "CORELM_TRACEBACK=1 shows the whole traceback"
             raise BuildError(
                 f'plugin "{record.name}" ({record.origin}) cannot be loaded: {record.reason}', hint=hint
             ) from error

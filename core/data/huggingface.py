@@ -7,12 +7,14 @@ special tokens than end of text) would get other ids from ours: the library itse
 
 from __future__ import annotations
 
+import heapq
 import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from core import signals
 from core.data.gpt2 import HASH
 from core.data.library import LibraryTokenizer
 from core.data.tokenizer import END_OF_TEXT, Tokenizer, byte_letters
@@ -22,6 +24,7 @@ from core.outside import parse_json, read_whole, way_out
 
 FILE, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 SPECIAL = "special_tokens_map.json"  # where older folders name special tokens
+LONGEST_TOKEN, MOST_BYTES = 1 << 14, 1 << 23  # bytes of a token, and of all; 250,000 have a quarter of it
 OTHER_FORMS = ("vocab.json", "merges.txt", "tokenizer.model", "vocab.txt", "spiece.model")
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 # What a BPE has that changes ids, and the values with which it does not.
@@ -89,7 +92,15 @@ def _merges(tokenizer: Tokenizer) -> list[list[bytes]]:
     """The two parts of each token of several bytes, in the order of ids."""
     ranks = {token: rank for rank, token in enumerate(tokenizer.tokens)}
     found = []
+    longest, total = max(map(len, tokenizer.tokens), default=0), sum(map(len, tokenizer.tokens))
+    if longest > LONGEST_TOKEN or total > MOST_BYTES:
+        raise DataError(
+            f"tokenizer {tokenizer.name}: its tokens have {total:,} bytes, the longest {longest:,}; at most "
+            f"{MOST_BYTES:,} and {LONGEST_TOKEN:,} are written",
+            hint="no model's vocabulary has as many",
+        )
     for rank, token in enumerate(tokenizer.tokens):
+        signals.check()
         if len(token) > 1:
             parts = _split(token, ranks, rank)
             if len(parts) != 2:
@@ -102,15 +113,32 @@ def _merges(tokenizer: Tokenizer) -> list[list[bytes]]:
 
 
 def _split(token: bytes, ranks: Mapping[bytes, int], below: int) -> list[bytes]:
-    """`token` after all merges with a rank below `below`, the lowest first."""
-    parts = [token[i : i + 1] for i in range(len(token))]
-    while len(parts) > 2:
-        pairs = [(ranks.get(a + b, below), i) for i, (a, b) in enumerate(zip(parts, parts[1:], strict=False))]
-        rank, i = min(pairs)
-        if rank >= below:
-            break
-        parts[i : i + 2] = [parts[i] + parts[i + 1]]
-    return parts
+    """`token` after all merges with a rank below `below`, the lowest first, of equal ones the first.
+
+    Takes n log n look-ups for n bytes: pairs wait in a heap, and one whose parts were merged meanwhile is passed over.
+    """
+    ends = list(range(1, len(token) + 1))  # of the part that starts at each byte; 0: none does any more
+    begins = list(range(-1, len(token)))  # of the part before the one that starts at each byte
+    waiting: list[tuple[int, int, int, int]] = []  # rank, begin, middle, end
+
+    def pair(begin: int) -> None:
+        middle = ends[begin] if begin >= 0 else len(token)
+        if middle < len(token):
+            rank = ranks.get(token[begin : ends[middle]], below)
+            if rank < below:
+                heapq.heappush(waiting, (rank, begin, middle, ends[middle]))
+
+    for begin in range(len(token) - 1):
+        pair(begin)
+    count = len(token)
+    while waiting and count > 2:
+        _, begin, middle, end = heapq.heappop(waiting)
+        if ends[begin] == middle and ends[middle] == end:
+            ends[begin], ends[middle], count = end, 0, count - 1
+            begins[end] = begin
+            pair(begins[begin])
+            pair(begin)
+    return [token[begin:end] for begin, end in enumerate(ends) if end]
 
 
 def read_folder(folder: Path) -> Tokenizer | None:

@@ -135,18 +135,16 @@ def _read_blocks(path: Path, notes: list[str]) -> Iterator[str]:
             hint="save it as UTF-8 (iconv -f utf-16le -t utf-8), or leave it out",
         )
     decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
-    text, tail, bad, first = "", b"", 0, True
+    text, tail, bad, at = "", b"", 0, 0
     with open_file(path) as file:
         while True:
             raw = file.read(BLOCK_BYTES)
+            cut_off = decoder.getstate()[0]  # the begin of a character, from the block before
             new = decoder.decode(raw, not raw)
-            bad += new.count("\ufffd") - (tail + raw).count(b"\xef\xbf\xbd")  # but those that stand in the file
-            if first and bad > BAD_SHARE * max(1, len(raw)):
-                raise DataError(
-                    f"{path}: expected UTF-8 text, got something else ({raw[:8].hex(' ')} ...)",
-                    hint="convert it, or leave it out",
-                )
-            text, tail, first = text + new, raw[-2:], False
+            here = new.count("\ufffd") - (tail + raw).count(b"\xef\xbf\xbd")  # but those that stand in the file
+            if here > BAD_SHARE * (BLOCK_BYTES if at else max(1, len(raw))):
+                raise _no_text(path, cut_off + raw, at - len(cut_off))
+            text, tail, bad, at = text + new, raw[-2:], bad + here, at + len(raw)
             if not raw:
                 break
             cut = _cut(text)
@@ -157,6 +155,20 @@ def _read_blocks(path: Path, notes: list[str]) -> Iterator[str]:
         yield text
     if bad > 0:
         notes.append(f"{path}: {bad:,} places that are not UTF-8 became U+FFFD")
+
+
+def _no_text(path: Path, raw: bytes, at: int) -> DataError:
+    """A block that is not UTF-8 for the most part; `at`: of its first byte in the file."""
+    first = 0
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        first = error.start
+    return DataError(
+        f"{path}: expected UTF-8 text, got something else from byte {at + first:,} on "
+        f"({raw[first : first + 8].hex(' ')} ...)",
+        hint="convert it, or leave it out",
+    )
 
 
 def _looks_wide(begin: bytes) -> bool:

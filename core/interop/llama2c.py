@@ -31,6 +31,7 @@ from core.interop.foreign import (
     name_pattern,
     with_length,
 )
+from core.interop.tensors import CHANGED
 from core.outside import way_out
 from core.registry import Registry
 
@@ -208,7 +209,7 @@ def _read(path: Path, at: int, shape: tuple[int, ...]) -> Array:
     try:
         return outside.read_array(path, "<f4", at, shape)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}", hint=CHANGED) from None
 
 
 def apart(rows: Array, heads: int) -> Array:

@@ -30,6 +30,7 @@ from core.interop.foreign import (
     name_pattern,
     with_length,
 )
+from core.interop.tensors import CHANGED
 from core.outside import way_out
 from core.registry import Registry
 
@@ -194,4 +195,4 @@ def _read(file: ModelFile, position: int, shape: tuple[int, ...]) -> Array:
     try:
         return outside.read_array(file.path, file.dtype, position, shape)
     except OSError as error:
-        raise CheckpointError(f"{file.path}: cannot be read: {error.strerror or error}") from None
+        raise CheckpointError(f"{file.path}: cannot be read: {error.strerror or error}", hint=CHANGED) from None

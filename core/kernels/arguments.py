@@ -15,7 +15,7 @@ import numpy as np
 
 from core.errors import BuildError
 from core.kernels.nvrtc import Kernel
-from core.kernels.sources import shown
+from core.kernels.sources import read_source
 from core.kernels.tensors import DeviceTensor, TensorMap
 from core.scalars import Misfit
 
@@ -91,10 +91,7 @@ def signature(kernel: Kernel) -> list[str] | None:
 
 
 def source_text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except OSError as error:
-        raise BuildError(f"{shown(path)}: cannot be read: {error}") from None
+    return read_source(path)
 
 
 def as_arguments(kernel: Kernel, args: Sequence[Any], where: str) -> tuple[Argument, ...]:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from core.errors import BuildError
+from core.outside import reads
 
 PRELUDE = "prelude.cuh"
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"', re.MULTILINE)
@@ -31,9 +32,10 @@ def marked(path: Path, text: str) -> str:
 
 def read_source(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BuildError(f"{shown(path)}: cannot be read: {error}") from None
+        with reads(BuildError, shown(path)):
+            return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise BuildError(f"{shown(path)}: not UTF-8: {error}", hint="save it as UTF-8") from None
 
 
 def headers_of(text: str, folder: Path, known: dict[str, str]) -> dict[str, str]:

@@ -43,7 +43,7 @@ class Questions:
             with path.open("rb") as file:
                 raw, rest = file.read(HEADER_BYTES), file.read()
         except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+            raise DataError(f"{path}: cannot be read: {error.strerror or error}", hint="check the path") from None
         if len(raw) < HEADER_BYTES:
             raise DataError(f"{path}: {len(raw)} bytes, too short for a header of {HEADER_BYTES}")
         header = np.frombuffer(raw, "<i4")
