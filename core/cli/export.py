@@ -79,12 +79,19 @@ def command(run: str | None, to: str, out: Path | None, precision: str, plugin: 
 def _scored_beside(found: Opened, out: Path) -> str:
     """Write llama2.c's tokenizer.bin beside its model file, where there is none; what to say about it."""
     from core import files
-    from core.data.scored import FILE, ScoredTokenizer
+    from core.data.scored import FILE, ScoredTokenizer, scored_of
+    from core.errors import DataError
     from core.train.tokenizers import tokenizer_of
 
     tokenizer, beside = tokenizer_of(found), out.parent / FILE
+    if tokenizer is None:
+        return f"without a {FILE}: the model has no tokenizer"
     if not isinstance(tokenizer, ScoredTokenizer):
-        return f"without a {FILE}: the model's tokenizer has no scores"
+        try:
+            tokenizer = scored_of(tokenizer)
+        except DataError as error:
+            way = "llama2.c's tokenizer.py writes one from the model's tokenizer.model"
+            return f"without a {FILE}: {error.message}; {way}"
     if beside.exists() and not _holds(beside, tokenizer.to_bytes()):
         return f"{beside} belongs to a different tokenizer and was kept: pass the model's own to run.c with -z"
     files.replace(beside, tokenizer.to_bytes())

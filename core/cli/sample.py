@@ -30,8 +30,8 @@ def command(
     plugin: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Generate text from RUN: a run's folder or a checkpoint's, a name under runs/, a Hugging Face folder, or nothing
-    for the newest run.
+    """Generate text from RUN: a run's folder or a checkpoint's, RUN/BEST for the best by validation, a name under
+    runs/, a Hugging Face folder, or nothing for the newest run.
 
     It ends after --tokens tokens, where the model ends its document, or before a --stop text. Several --prompt are
     continued side by side, and printed one after the other when all are done.

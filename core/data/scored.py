@@ -27,6 +27,14 @@ from core.outside import read_whole, way_out
 
 KIND, FILE = "scored", "tokenizer.bin"
 BEGIN, BYTES = 1, 3  # the id that a text begins with, and that of byte 0
+TRIED = (
+    "The quick brown fox jumps over the lazy dog. It's 1,234.5 o'clock!",
+    "  two blanks,   three\n\n\ttabs\r\n and blanks at the end  ",
+    "def f(x):\n    return [i ** 2 for i in range(x)]  # squares\n",
+    "naïve été, Straße, Ελληνικά, русский, 日本語, 한국어, \u2603 \U0001f389 e\u0301",
+    "aaaaaaaaaaaa hahahaha internationalisation https://example.org/?a=1&b=2 <s> </s>",
+)  # texts whose ids must agree before a tokenizer is written
+NEVER = -1e10  # run.c merges no token whose score is not above this
 LONGEST = 1 << 16  # bytes of a token: more is another kind of file
 BYTE = re.compile(rb"<0x([0-9A-F]{2})>")
 
@@ -75,7 +83,7 @@ class ScoredTokenizer(Tokenizer):
             if left < 0 or right < 0:
                 return
             joined = self._ids.get(self.pieces[ids[left]] + self.pieces[ids[right]])
-            if joined is not None:
+            if joined is not None and self.scores[joined] > NEVER:
                 heapq.heappush(heap, (-float(self.scores[joined]), left, ids[left], ids[right], joined))
 
         for left in range(len(ids)):
@@ -123,6 +131,34 @@ class ScoredTokenizer(Tokenizer):
         for piece, score in zip(self.pieces, self.scores.tolist(), strict=True):
             parts += [struct.pack("<fi", score, len(piece)), piece]
         return b"".join(parts)
+
+
+def scored_of(tokenizer: Tokenizer) -> ScoredTokenizer:
+    """A tokenizer of SentencePiece's kind in llama2.c's form: a token's score is the rank of its merge, negated.
+
+    That is the same tokenizer only where no two merges lead to one token in another order: so the ids of `TRIED` are
+    held against it, and those of the tokens' own texts. DataError, with the reason, where it is not the same.
+    """
+    model = json.loads(getattr(tokenizer, "document", "{}")).get("model", {})
+    vocab, merges = model.get("vocab", {}), model.get("merges", [])
+    if model.get("type") != "BPE" or not isinstance(vocab, dict) or not model.get("byte_fallback"):
+        raise DataError(f"tokenizer {tokenizer.name} is not SentencePiece's BPE with tokens for bytes")
+    names = {i: piece for piece, i in vocab.items()}
+    if tokenizer.begin != (BEGIN,) or any(names.get(BYTES + b) != f"<0x{b:02X}>" for b in range(256)):
+        raise DataError(f"tokenizer {tokenizer.name} has other ids than {BEGIN} for <s> and {BYTES} for byte 0")
+    if sorted(names) != list(range(tokenizer.vocab_size)):
+        raise DataError(f"tokenizer {tokenizer.name} has added tokens, which llama2.c cannot tell from text")
+    pieces = [names[i].replace("\u2581", " ").encode() for i in range(len(names))]
+    scores = [2 * NEVER] * len(pieces)
+    for rank, merge in reversed(list(enumerate(merges))):
+        scores[vocab["".join(merge.split(" ") if isinstance(merge, str) else merge)]] = -float(rank)
+    found = ScoredTokenizer(pieces, scores, name=tokenizer.name)
+    spread = [t.decode("utf-8", "replace").strip() for t in tokenizer.tokens[BYTES + 256 :: 1 + len(pieces) // 8000]]
+    words = ["".join(spread[i : i + 9]) for i in range(0, len(spread), 9)]
+    for text in (*TRIED, *spread, *words):
+        if found.encode(text).tolist() != tokenizer.encode(text).tolist():
+            raise DataError(f"llama2.c's merges by score give other ids than {tokenizer.name} for {text[:40]!r}")
+    return found
 
 
 def from_json(value: Mapping[str, Any], where: str) -> ScoredTokenizer:

@@ -249,3 +249,68 @@ if __name__ == "__main__":
         table = {kind: {p: printed(made, Path(place), one, p) for p in PROMPTS} for kind, one in both.items()}
         out = Path(__file__).parents[1] / "golden" / "llama2c.json"
         out.write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+# --- a tokenizer.bin made of another tokenizer ------------------------------------------------------------------------
+
+
+def beside(name):
+    spec = importlib.util.spec_from_file_location(f"llama2c_{name}", Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def llama2_kind(change=lambda document: None):
+    """A tokenizer of LLaMA 2's kind: <unk>, <s>, </s>, the bytes, then letters and merges, in the order of training."""
+    pytest.importorskip("tokenizers")
+    made = beside("test_library_tokenizer")
+    document = made.sentencepiece()
+    old = sorted(document["model"]["vocab"], key=document["model"]["vocab"].get)
+    order = [*old[:3], *(f"<0x{b:02X}>" for b in range(256)), *(t for t in old[3:] if not t.startswith("<0x"))]
+    document["model"]["vocab"] = {token: i for i, token in enumerate(order)}
+    change(document)
+    return made.LibraryTokenizer(json.dumps(document), made.CONFIG, name="made")
+
+
+def test_a_tokenizer_of_llama_2s_kind_becomes_a_tokenizer_bin_with_the_same_ids(tmp_path):
+    theirs = llama2_kind()
+    (tmp_path / "tokenizer.bin").write_bytes(scored.scored_of(theirs).to_bytes())
+    found = scored.read_file(tmp_path / "tokenizer.bin", theirs.vocab_size)
+    for text in ("the cat sat on the mat", " the  dog's log", "naïve été \u2603", "<s> 12 o'clock", *scored.TRIED):
+        assert found.encode(text).tolist() == theirs.encode(text).tolist(), text
+    assert len(found.encode("the cat sat")) < 9  # merged
+
+
+def no_bytes(document):
+    document["model"]["byte_fallback"] = False
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (no_bytes, "tokens for bytes"),
+        (lambda d: d.update(post_processor=None), "other ids than 1 for <s>"),
+        (lambda d: d["model"].update(merges=[], ignore_merges=True), "give other ids than made"),
+    ],
+)
+def test_one_that_llama2c_merges_otherwise_is_refused_with_the_reason(change, said):
+    tokenizer = llama2_kind(change)
+    with pytest.raises(DataError, match=said):
+        scored.scored_of(tokenizer)
+
+
+def test_export_writes_tokenizer_bin_or_says_why_not_and_what_does(tmp_path, capsys, monkeypatch):
+    document = json.loads(llama2_kind().document)
+    folders = beside("test_folders")
+    monkeypatch.setitem(folders.KINDS, "llama2", lambda: document)
+    monkeypatch.chdir(tmp_path)
+    for kind, name in (("llama2", "a"), ("byte_level", "b")):
+        folder = folders.write_model(tmp_path / name, kind)
+        (tmp_path / f"{name}-out").mkdir()
+        assert cli.run(["export", str(folder), "--to", "llama2c", "--out", f"{name}-out/model.bin"]) == 0
+    said = capsys.readouterr().out
+    assert "tokenizer.py writes one from the model's tokenizer.model" in said and "with a-out" in said
+    assert not (tmp_path / "b-out/tokenizer.bin").exists()
+    for prompt in ("the cat sat", "dog's"):
+        assert told(capsys, "a-out/model.bin", prompt)["text"] == told(capsys, tmp_path / "a/hf", prompt)["text"]
