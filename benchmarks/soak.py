@@ -224,8 +224,8 @@ def main() -> int:
     except Different as different:
         print(different)
         return 1
-    told = ", ".join(f"{count} {event}" for event, count in sorted(events.items()))
-    print(f"{rounds} rounds of {given.steps} steps: {told}; all bits as in the undisturbed runs")
+    tally = ", ".join(f"{count} {event}" for event, count in sorted(events.items()))
+    print(f"{rounds} rounds of {given.steps} steps: {tally}; all bits as in the undisturbed runs")
     return 0
 
 

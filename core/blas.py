@@ -33,10 +33,10 @@ def libraries() -> tuple[Any, ...]:
 
 def describe() -> str:
     """Name, version, and the kind of core that its kernels are for: `openblas 0.3.31 SkylakeX`."""
-    told = [lib.info() for lib in libraries()]
-    if told:
+    infos = [lib.info() for lib in libraries()]
+    if infos:
         keys = ("internal_api", "version", "architecture")
-        return ", ".join(" ".join(str(info[key]) for key in keys if info.get(key)) for info in told)
+        return ", ".join(" ".join(str(info[key]) for key in keys if info.get(key)) for info in infos)
     built: Any = np.show_config(mode="dicts")
     library = built.get("Build Dependencies", {}).get("blas", {})
     return f"{library.get('name', 'unknown')} {library.get('version', '')}".strip()

@@ -1,4 +1,4 @@
-"""What modules define, for a plugin's hooks: a list that nobody has to keep. Nothing registers on import."""
+"""What modules define, for a plugin's hooks: no list to maintain. Nothing registers on import."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def _drop_same_names(found: Discovery) -> None:
 
 
 def describe(candidate: Candidate) -> str:
-    """The origin, and where it lies."""
+    """The origin and the path."""
     home = str(candidate.home) if candidate.home else ""
     return f"{candidate.origin} ({home})" if home and home != candidate.origin else candidate.origin
 

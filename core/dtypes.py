@@ -12,7 +12,7 @@ import numpy as np
 
 from core.errors import UsageError, did_you_mean
 
-# bf16 lies in 16-bit integers on the host: NumPy has no bf16, and no kernel of the host computes in it.
+# bf16 is stored as 16-bit integers on the host: NumPy has no bf16, and no kernel of the host computes in it.
 NUMPY: dict[str, np.dtype[Any]] = {
     "f32": np.dtype(np.float32),
     "f64": np.dtype(np.float64),

@@ -192,7 +192,7 @@ def replace_durably(path: Path, data: bytes) -> None:
 
 
 def sweep(folder: Path) -> list[str]:
-    """Remove what a kill left half written in a folder that nobody else writes to. Returns the names."""
+    """Remove half-written files of a killed process from a folder with one writer. Returns the names."""
     left = list(folder.glob(f".*{TEMPORARY}"))
     for path in left:
         remove_tree(path)

@@ -157,7 +157,7 @@ def core_commands() -> list[click.Command]:
 
 @hookspec
 def core_step_end(run: Any, step: int, metrics: dict[str, Any]) -> None:
-    """Called after each training step with what metrics.jsonl gets. An exception is reported and training goes on.
+    """Called after each training step with what metrics.jsonl gets. An exception is reported and training continues.
 
     Sample:
 

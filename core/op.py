@@ -459,7 +459,7 @@ class Variant:
     uncovered: ClassVar[Mapping[str, str]] = {}  # a line of its kernels that no example reaches -> why that is right
     # stamped when registered:
     origin: str = ""  # the plugin that brought it
-    folder: Path = Path()  # where the class's file lies
+    folder: Path = Path()  # the folder of the class's file
     sources: Mapping[str, tuple[Path, ...]] = {}  # launcher -> its kernels' files; `base` may make them differ
 
     def forward(self, t: Any, launch: Any) -> None:

@@ -28,7 +28,7 @@ def describe() -> str:
 
 
 def features() -> set[str]:
-    """Names of the instruction sets that NumPy found and was not told to leave out (NPY_DISABLE_CPU_FEATURES)."""
+    """Names of the instruction sets that NumPy found and uses (NPY_DISABLE_CPU_FEATURES)."""
     with suppress(ImportError):  # where numpy.show_runtime() looks too
         found: dict[str, Any] = getattr(import_module("numpy._core._multiarray_umath"), "__cpu_features__", {})
         return {name for name, there in found.items() if there}

@@ -162,7 +162,7 @@ class Registry:
         raise self.missing(kind, name, known, where)
 
     def missing(self, kind: str, name: str, known: Iterable[str], where: str = "") -> BuildError:
-        """The error for a name that nobody brought: the nearest one, and who may have brought it."""
+        """The error for an unknown name: the nearest known one, and the plugins that may bring it."""
         known = sorted(known)
         prefix = f"{where}: " if where else ""
         message = f'{prefix}there is no {kind} "{name}"{did_you_mean(name, known)}'
@@ -533,5 +533,5 @@ def _place_of_command(command: click.Command) -> str:
 
 
 def shorten(place: str) -> str:
-    """A path as a person would type it: relative to the current directory if it lies there."""
+    """A path as a person would type it: relative to the current directory if inside it."""
     return place.removeprefix(f"{Path.cwd()}{os.sep}")

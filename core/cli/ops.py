@@ -37,8 +37,8 @@ def command(op: str | None, why: bool, device: str | None, plugin: tuple[str, ..
         emit_json(verdicts) if as_json else click.echo(why_table(verdicts))
     elif op:
         with meanwhile(f"compiling the kernels of {op}"):
-            told = [op_data(registry, op, devices, kernels=True)] if as_json else detail(registry, op, devices)
-        emit_json(told) if as_json else click.echo(told)
+            shown = [op_data(registry, op, devices, kernels=True)] if as_json else detail(registry, op, devices)
+        emit_json(shown) if as_json else click.echo(shown)
     elif as_json:
         emit_json([op_data(registry, name, devices, kernels=False) for name in names])
     else:

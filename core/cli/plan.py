@@ -133,8 +133,8 @@ def _print(report: dict[str, Any]) -> None:
         click.echo(f"\nfused {times}: {fusion['op']} = {fusion['replaces']}", nl=False)
     if report["kept_apart"]:
         named = sorted({op for ops in report["kept_apart"].values() for op in ops})
-        told = f"kept apart, since the config names {' and '.join(named)}: {', '.join(report['kept_apart'])}"
-        click.echo(f"\n{told}", nl=False)
+        note = f"kept apart, since the config names {' and '.join(named)}: {', '.join(report['kept_apart'])}"
+        click.echo(f"\n{note}", nl=False)
     click.echo(f"\n\nparameters  {report['parameters']:,} ({report['parameters_allocated']:,} with padding)")
     launched = f"{report['launches']:,} launches" if report["launches"] else f"{report['steps']:,} steps"
     click.echo(f"micro-step  {launched}, which read and write {human(report['traffic'])}")

@@ -33,7 +33,7 @@ class RunConfig(Schema, frozen=True, kw_only=True):
     """A run config in its resolved form: the tables of the schema as typed attributes, and where they came from.
 
     path: the file. source: its text as read. files: it and what it extends, the base first. device: what it was
-    resolved for. notes: what the user should be told (a shipped config was used, `[on.cpu]` was folded in).
+    resolved for. notes: messages for the user (a shipped config was used, `[on.cpu]` was folded in).
     origins: dotted key -> place.
     """
 
@@ -56,7 +56,7 @@ class RunConfig(Schema, frozen=True, kw_only=True):
     def where(self, key: str) -> str:
         """The place of a dotted key for a message: `configs/tiny.toml [train] steps`, `--set train.steps=3`.
 
-        A key that nobody wrote is placed where it would stand, as a default. Keys may be globs: `nodes.h.*.fc`.
+        A key that no file sets is placed where it would stand, as a default. Keys may be globs: `nodes.h.*.fc`.
         """
         if key in self.origins:
             return self.origins[key]

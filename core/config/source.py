@@ -40,7 +40,7 @@ class Source:
 
 
 def show_path(path: Path) -> str:
-    """A path for a message: relative to the current directory where it lies within."""
+    """A path for a message: relative to the current directory if inside it."""
     try:
         return Path(os.path.realpath(path)).relative_to(Path.cwd()).as_posix()
     except (ValueError, OSError):
@@ -48,7 +48,7 @@ def show_path(path: Path) -> str:
 
 
 def within(path: Path, folders: Iterable[Path]) -> bool:
-    """Whether a path lies in one of the folders once its symbolic links are followed."""
+    """Whether a path is in one of the folders once its symbolic links are followed."""
     real = Path(os.path.realpath(path))
     return any(real.is_relative_to(os.path.realpath(folder)) for folder in folders)
 
@@ -150,7 +150,7 @@ def read_chain(path: Path) -> tuple[list[Source], list[str]]:
             ]
         if not within(found, [Path.cwd(), chain[0].path.parent, *shipped_folders()]):
             return chain[::-1], [
-                f"{source.shown} extends: {show_path(found)} lies outside the folders that a base may come from: the "
+                f"{source.shown} extends: {show_path(found)} is outside the folders that a base may come from: the "
                 f"current directory, that of {chain[0].shown}, and the shipped configs (chain: {walked} -> {base})"
             ]
         if any(found.resolve() == s.path.resolve() for s in chain):

@@ -1,6 +1,6 @@
 """Writing token shards for others to train on: from text, and from files of bare ids.
 
-What a run itself needs of this lies in `prepare.py`; here a folder is made to be kept, copied and checked.
+A run's own preparation is in `prepare.py`; this module makes a folder to keep, copy and check.
 """
 
 from __future__ import annotations

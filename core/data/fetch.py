@@ -32,7 +32,7 @@ SPARE = 64 << 20  # bytes of the disk that are left free
 PARTIAL = ".partial"
 ENDPOINT = "HF_ENDPOINT"
 FIXES = (
-    "one of: (1) look at the network and its proxy (HTTPS_PROXY), and run this again: it goes on where it stopped; "
+    "one of: (1) look at the network and its proxy (HTTPS_PROXY), and run this again: it resumes where it stopped; "
     f"(2) set {ENDPOINT} to a mirror of huggingface.co; (3) fetch the files elsewhere and copy them here: {{files}}"
 )
 
@@ -185,7 +185,7 @@ def _check_room(out: Path, missing: list[Remote]) -> None:
 
 
 def _partial(out: Path, remote: Remote) -> Path:
-    """Where a download lies until it is whole; the hash in its name keeps another version's bytes apart."""
+    """The place of an unfinished download; the hash in its name keeps another version's bytes apart."""
     return out / PARTIAL / f"{remote.name}.{remote.hash[:16]}"
 
 

@@ -68,7 +68,7 @@ def load_gpt2(path: Path | None = None, *, offline: bool = False, again: bool = 
 
 
 def cached_file() -> Path:
-    """Where a downloaded vocab.bpe lies."""
+    """The place of a downloaded vocab.bpe."""
     return cache_folder() / "tokenizers" / "gpt2" / "vocab.bpe"
 
 

@@ -1,6 +1,6 @@
 """Which tokenizer a run's token shards were made with, and where that tokenizer is.
 
-A shard of ours says so in its sidecar; of another's, only the header's magic number is known. A tokenizer that is
+A shard of ours says so in its sidecar; of a foreign shard, only the header's magic number is known. A tokenizer that is
 known to be another than the one that is asked for is refused; one that is not here costs a run its samples only.
 """
 

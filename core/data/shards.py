@@ -89,11 +89,11 @@ class Shard:
         return recorded_digests(self.path) or file_digests(self.path)
 
     def byte_offset(self, token: int) -> int:
-        """Where in the file a token lies."""
+        """The byte offset of a token in the file."""
         return HEADER_BYTES + token * self.format.dtype.itemsize
 
     def describe(self) -> dict[str, Any]:
-        """What a resume compares: size and contents, wherever the shard lies."""
+        """Identity for a resume: size and contents, independent of the folder."""
         size = self.count * self.format.dtype.itemsize
         with self.reader() as reader, reads(DataError, self.path):
             quick = quick_hash(size, lambda at: reader.bytes_at(HEADER_BYTES + at, SAMPLE_BYTES))

@@ -287,7 +287,7 @@ def tokenise(
     total, done = sum(document.size for document in documents), 0
 
     def pieces() -> Iterator[tuple[str, int | None, Document]]:
-        """Texts, each with the number of the document that it begins, None where it goes on."""
+        """Texts, each with the number of the document that it begins, None where the document continues."""
         number = 0
         for document in documents:
             if not document.each:

@@ -42,7 +42,7 @@ class DecodeSession:
         return self.capacity - int(self.start.max())
 
     def rewind(self, count: int) -> None:
-        """Forget all but each row's first `count` tokens: what is fed next lies behind these."""
+        """Truncate each row to its first `count` tokens; the next tokens follow these."""
         np.minimum(self.start, count, out=self.start)
 
     def feed(self, tokens: Array, counts: Array | None = None) -> Array:
@@ -73,7 +73,7 @@ class DecodeSession:
     def _prefill(self, tokens: Array, done: Array, left: Array) -> Array:
         """Run the next of the `left` tokens of each row, behind those that are `done`; how many of each (rows,).
 
-        What lies behind a row's end is fed too, and written over by what comes to lie there.
+        Shorter rows are padded; the padding's K/V entries are overwritten by later tokens.
         """
         length = min(-(-int(left.max()) // self.BUCKET) * self.BUCKET, self.PIECE, self.room)
         places = np.minimum(done[:, None] + np.arange(length), tokens.shape[1] - 1)

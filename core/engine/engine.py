@@ -277,7 +277,7 @@ class Engine:
     def trace(self, batch: Batch) -> Iterator[TraceEvent]:
         """Run one training micro-step, stopping after every step of the plan. Tensors are views: copy to keep.
 
-        Training goes on as if there had been no trace: what a trace overwrites, a step writes before it reads.
+        A trace does not change training: what a trace overwrites, a step writes before it reads.
         """
         for _, event in self.replay([batch]):
             yield event

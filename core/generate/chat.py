@@ -96,7 +96,7 @@ class Chat:
         self._rng = np.random.default_rng(sampling.seed)
 
     def try_out(self) -> None:
-        """See that a first turn can be put into tokens: the error that it would raise comes before anybody asks."""
+        """See that a first turn can be put into tokens: raise its error before the first question."""
         self._fitting([*self.system, {"role": "user", "content": "a"}])
 
     def reset(self) -> None:

@@ -314,7 +314,7 @@ class _Builder:
 
 
 class _Tie:
-    """A parameter that is another's: its own name, the name that the file gives, and where to write the owner."""
+    """A pending parameter tie: the alias, the name given in the TOML, and the slot to fill with the owner."""
 
     def __init__(self, name: str, source: str, shape: Shape, draft: Draft, role: str, names: dict[str, str]) -> None:
         self.name, self.source, self.shape = name, source, shape

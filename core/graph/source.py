@@ -181,8 +181,8 @@ def _base_path(file: _File, first: Path, registry: Registry, chain: Sequence[_Fi
         )
     if not within(base, [Path.cwd(), first.parent, *(Path(m.path).parent for m in registry.models.values())]):
         raise UsageError(
-            f"{where}: {show_path(base)} lies outside the folders that a model may come from (extends: {shown})",
-            hint="a base lies below the current directory, beside the model that is loaded, or is a registered model",
+            f"{where}: {show_path(base)} is outside the folders that a model may come from (extends: {shown})",
+            hint="a base is below the current directory, beside the loaded model, or a registered model",
         )
     return base
 

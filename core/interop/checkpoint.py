@@ -76,7 +76,7 @@ class Manifest(Struct):
 
 
 class FileRecord(Struct):
-    """A token shard by its name, size and contents, wherever it lies."""
+    """A token shard by its name, size and contents, independent of its folder."""
 
     file: str
     tokens: Count

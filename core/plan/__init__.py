@@ -1,4 +1,4 @@
-"""Graph and request -> Plan: what runs, in order, and where it lies in memory. It computes nothing."""
+"""Graph and request -> Plan: steps in order, and memory offsets. It computes nothing."""
 
 from core.plan.buffers import Buffer
 from core.plan.choose import AUTO, Chooser, Kept, tuning_key

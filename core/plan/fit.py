@@ -1,4 +1,4 @@
-"""Whether a plan fits into a device's memory, told before the first step: what needs how much, and what would fit.
+"""Memory check before the first step: the plan's needs by part, and settings that would fit.
 
 It allocates nothing. The figures are the plan's own, so that what it says is what will be allocated.
 """

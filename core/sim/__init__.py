@@ -1,6 +1,6 @@
 """Simulates the PTX that NVRTC emits, on NumPy: every kernel on a machine without a GPU. It knows no op and no tensor.
 
-`core.sim.run` runs anybody's kernel (standalone.py). The rooms, from the ground up:
+`core.sim.run` runs any CUDA kernel (standalone.py). The rooms, from the ground up:
   ptx/           reading: PTX and the .cu behind it, a kernel's instructions in one list
   machine/       the state of a launch: memory, thread blocks, groups of threads in lockstep
   instructions/  one module a family of opcodes, and the table of all of them

@@ -1,4 +1,4 @@
-"""`core.sim.run`: anybody's CUDA kernel on a machine without a GPU, with NumPy arrays as its buffers."""
+"""`core.sim.run`: any CUDA kernel on a machine without a GPU, with NumPy arrays as its buffers."""
 
 from __future__ import annotations
 

@@ -144,8 +144,8 @@ def rank(failure: Failure) -> tuple[int, int]:
 
 
 def clues(failure: Failure) -> list[str]:
-    told = (("seen", failure.seen), ("hint", failure.hint))
-    return [f"      {what}: {text}" for what, text in told if text]
+    notes = (("seen", failure.seen), ("hint", failure.hint))
+    return [f"      {what}: {text}" for what, text in notes if text]
 
 
 def likeness(failure: Failure) -> str:

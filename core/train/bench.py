@@ -151,10 +151,10 @@ def chrome_trace(found: Bench, name: str) -> dict[str, Any]:
     update = Launched("", "update", "", "", found.update, 0, 0.0)
     for x in (*found.launched, update):
         label = f"{x.node} {x.kind}" if x.node else x.op
-        told = {"op": x.op, "variant": x.variant, "bytes": x.nbytes, "flops": x.flops}
+        arguments = {"op": x.op, "variant": x.variant, "bytes": x.nbytes, "flops": x.flops}
         events.append(
             {"name": label, "cat": x.op, "ph": "X", "ts": at * 1e6, "dur": x.seconds * 1e6, "pid": 1, "tid": 1}
-            | {"args": told}
+            | {"args": arguments}
         )
         at += x.seconds
     about = {"name": "process_name", "ph": "M", "pid": 1, "args": {"name": name}}

@@ -21,7 +21,7 @@ from core.outside import open_file, parse_json, read_whole
 from core.train.run import LOCK, METRICS, RESOLVED, VARIANTS, read_lines
 
 RUNNING, DONE, CRASHED, STOPPED, NEW = "running", "done", "crashed", "stopped", "no steps"
-CURVES = ("loss", "norm", "lr", "val_loss", "ms", "tokens_per_s")  # what metrics.jsonl has of a step, as numbers
+CURVES = ("loss", "norm", "lr", "val_loss", "ms", "tokens_per_s")  # the numbers of a step in metrics.jsonl
 CRASH = "crash-step_"
 
 

@@ -216,7 +216,7 @@ def test_a_base_that_is_missing_comes_round_again_or_lies_elsewhere(core: Core, 
     for base, says in (
         ("b.toml", "a cycle: run.toml -> b.toml -> run.toml"),
         ("gone.toml", "(chain: run.toml -> gone.toml)"),
-        ("../secret.toml", "lies outside the folders"),
+        ("../secret.toml", "is outside the folders"),
     ):
         write("../secret.toml", "password = 1\n")
         write("run.toml", f'extends = "{base}"\n' + CONFIG)
