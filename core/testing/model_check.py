@@ -47,6 +47,7 @@ SMALL: Mapping[str, Number | str] = {
 
 # relative 2-norms. transformers has norms and angles in f32, whatever the precision
 LOGITS, GRADIENT, LOSSES = 2e-6, 1e-5, 1e-5
+SIMULATED = {"f32": LOSSES, "bf16": 2**-7}  # of losses in the simulator; bf16 keeps eight bits
 FRESH = 4e-6  # of golden values computed afresh: f32 sums are taken in another order on another CPU
 CHOICES = ("auto", "references", "unfused")
 
@@ -88,6 +89,12 @@ class ModelReport:
             why = f"shape {shapes[0]}, expected {shapes[1]}" if shapes[0] != shapes[1] else f"{allowed:.0e} allowed"
             self.failures.append(f"{what}: relative error {error:.2e} ({why})")
 
+    def losses(self, what: str, got: Sequence[float], expected: Sequence[float] | Array, allowed: float) -> None:
+        """Losses of the same steps, each by its relative error."""
+        far = self.errors[what] = max(abs(float(a) / float(b) - 1) for a, b in zip(got, expected, strict=True))
+        if not far <= allowed:
+            self.failures.append(f"{what}: relative error {far:.2e} ({allowed:.0e} allowed)")
+
     def raise_failures(self) -> None:
         """CheckFailed with every failure, unless there is none."""
         if self.failures:
@@ -121,6 +128,23 @@ class ModelCase:
                 agree(self, report, choice, expected)
         decode(self, report)
         export(self, report)
+        report.raise_failures()
+        return report
+
+    def simulate(
+        self, precision: str = "f32", variants: Mapping[str, str] | None = None, steps: int = 3
+    ) -> ModelReport:
+        """The first AdamW losses of the golden values by the kernels, in the simulator.
+
+        variants: op -> the variant that must run it. Raises CheckFailed.
+        """
+        report, built = ModelReport(self.name), self.engine(device="sim", precision=precision)
+        losses = [built.step([self.batch], RATE).loss for _ in range(steps)]
+        report.losses(f"AdamW's losses (sim, {precision})", losses, self.kept["losses"][:steps], SIMULATED[precision])
+        ran = {row["op"]: row["variant"] for row in built.report(built.plan("train")).table()}
+        for op, variant in (variants or {}).items():
+            if ran.get(op) != variant:
+                report.failures.append(f"{op} ran {ran.get(op, 'not at all')}, expected {variant}")
         report.raise_failures()
         return report
 
@@ -359,10 +383,7 @@ def agree(case: ModelCase, report: ModelReport, choice: str, expected: Mapping[s
         if "d" + name in wanted:
             report.compare(f"d{name} ({choice})", value, expected["d" + name], GRADIENT)
     losses = [built.step([case.batch], RATE).loss for _ in range(len(expected["losses"]))]
-    far = max(abs(got / want - 1) for got, want in zip(losses, expected["losses"], strict=True))
-    report.errors[f"AdamW's losses ({choice})"] = float(far)
-    if not far <= LOSSES:
-        report.failures.append(f"AdamW's losses ({choice}): relative error {far:.2e} ({LOSSES:.0e} allowed)")
+    report.losses(f"AdamW's losses ({choice})", losses, expected["losses"], LOSSES)
 
 
 def decode(case: ModelCase, report: ModelReport) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,7 @@ import pytest
 import core
 import core.cli as cli
 from core.graph import load_model
-
-spec = spec_from_file_location("llama_peer", Path(__file__).with_name("peer.py"))
-peer = module_from_spec(spec)
-spec.loader.exec_module(peer)
+from core.testing.model_check import shared
 
 FILE = Path(__file__).parent.parent / "models/gpt2_rope.toml"
 DIMS = {"B": 2, "T": 16, "V": 260, "C": 32, "H": 2, "L": 2}
@@ -29,7 +25,7 @@ def lines_of(path):
 
 def test_the_file_has_under_fifteen_lines_and_what_it_replaces_is_gone():
     assert len(lines_of(FILE)) < 15 and 'extends  = "gpt2_124m"' in FILE.read_text("utf-8")
-    graph = load_model("gpt2_rope", peer.registry()).build(peer.registry())
+    graph = load_model("gpt2_rope", shared()).build(shared())
     ops = {node.op.name for node in graph.nodes}
     assert {"rope", "rmsnorm"} <= ops and not {"position", "layernorm"} & ops
     assert graph.parameter_count == 124_439_808 - 1024 * 768 - 25 * 768  # learned positions, biases of 25 norms
