@@ -48,6 +48,7 @@ MARKS = {  # byte-order mark -> encoding, the longer ones first
 }
 WIDE = {"0101", "1010", "0111", "1110"}  # which of four bytes are NUL in ASCII as UTF-16 or UTF-32, of either end
 LINES = (".jsonl", ".ndjson")
+OBJECTS, ARRAY = "lines", "array"  # how JSON holds records
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,10 @@ def text_document(path: Path, notes: list[str], reading: Reading = WHOLE) -> Doc
         )
     with reads(DataError, path):
         size, digest = path.stat().st_size, file_sha256(path)
-        if path.suffix.lower() in LINES:
+        form = _json_form(path)
+        if form == ARRAY:
+            notes.append(f"{path}: an array of JSON objects is read as plain text; jq -c '.[]' makes a .jsonl of it")
+        if form == OBJECTS:
             field = reading.field or _no_field(path)
             return Document(str(path), size, f"{digest} {field}", lambda: _lines(path, field, notes), each=True)
         if reading.separator:
@@ -200,6 +204,24 @@ def _marked_blocks(path: Path, encoding: str) -> Iterator[str]:
                 text = text[cut:]
     if text:
         yield text
+
+
+def _json_form(path: Path) -> str:
+    """OBJECTS, an object a line: by the suffix, or of a .json by its first two lines; ARRAY of objects, of a .json; ""
+    for any other text."""
+    if path.suffix.lower() in LINES:
+        return OBJECTS
+    if path.suffix.lower() != ".json":
+        return ""
+    with open_file(path) as file:
+        begin = file.read(BLOCK_BYTES)
+    lines = [line for line in begin.split(b"\n", 3)[:3] if line.strip()][:2]
+    try:
+        if len(lines) == 2 and all(isinstance(parse_json(line), dict) for line in lines):
+            return OBJECTS
+    except ValueError:
+        pass
+    return ARRAY if re.match(rb"\s*\[\s*\{", begin) else ""
 
 
 def _no_field(path: Path) -> str:

@@ -258,6 +258,20 @@ def test_utf_16_without_a_mark_and_with_a_wrong_one_is_refused(encoding, tmp_pat
         list(text_document(tmp_path / "b.txt", []).blocks())
 
 
+def test_a_json_file_with_an_object_a_line_is_read_as_a_jsonl_and_an_array_is_noted(here, capsys):
+    lines = [json.dumps({"text": "the cat"}), json.dumps({"text": "a dog"})]
+    (here / "a.json").write_text("\n".join(lines))
+    (here / "array.json").write_text("[" + ",\n".join(lines) + "]")
+    (here / "one.json").write_text('{\n  "text": "the cat"\n}\n')
+    words = ("data", "prepare", "--tokenizer", "bytes")
+    assert "--field text" in ran(capsys, *words, "a.json", "--out", "o", code=6).err
+    assert ids_of(here / "a.json", core.data.tokenizer.bytes_tokenizer(), Reading("text"))[:8] == [256, *b"the cat"]
+    said = ran(capsys, *words, "array.json", "--out", "o")
+    assert "array.json: an array of JSON objects is read as plain text" in said.out + said.err
+    said = ran(capsys, *words, "one.json", "--out", "p")
+    assert "one.json:" not in said.out + said.err
+
+
 def test_each_line_of_a_jsonl_is_a_document_by_its_field_and_never_braces(here, capsys):
     lines = [{"text": "the cat", "id": 1}, {"text": "the\ndog", "id": 2}]
     (here / "a.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n\n")
