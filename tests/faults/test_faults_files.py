@@ -71,13 +71,14 @@ READ: dict[tuple[str, str], tuple[str, ...]] = {
     ("new model", "--out"): ("new model foo --out @",),
     ("new plugin", "--out"): ("new plugin foo --out @",),
     ("new variant", "--out"): ("new variant gelu foo --out @",),
+    ("mutants", "--equivalent"): ("mutants gelu --equivalent @.toml",),
     ("plugins", "--plugin"): ("plugins --plugin @.py", "plugins --plugin @"),
 }  # fmt: skip
 FOLDERS = {("data prepare", "--out"), ("train", "--out")}  # may be there already
 ELSEWHERE = {"--plugin", "--set"}  # of other verbs: read by the same code as those of `train`
 NO_FILE = {
     "--prompt", "--stop", "--system", "--field", "--separator", "--shape", "--against", "--arch", "--value", "--name",
-    "--base", "node", "name", "op", "ids", "text", ("check", "what"), ("check", "--device"), ("trace", "what"),
+    "--base", "node", "name", "names", "op", "ids", "text", ("check", "what"), ("check", "--device"), ("trace", "what"),
     ("new variant", "--from"), ("tune", "--write-defaults"),  # the last is for a GPU: refused before it is looked at
 }  # fmt: skip
 
@@ -107,7 +108,7 @@ def options(verb: click.Command, path: str, context: click.Context) -> Iterator[
             assert inner is not None
             yield from options(inner, f"{path} {name}".strip(), click.Context(inner, info_name=name, parent=context))
         return
-    for parameter in verb.params:
+    for parameter in verb.get_params(context):  # `core eval` has those of plugins too
         if isinstance(parameter.type, click.types.StringParamType | click.Path):
             yield path, parameter.opts[-1]
 

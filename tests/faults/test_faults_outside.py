@@ -158,11 +158,11 @@ def test_a_misspelt_key_and_all_other_mistakes_at_once(core: Core) -> None:
 @pytest.mark.parametrize(
     ("good", "bad", "says"),
     [
-        ("lr = 1e-2", 'lr = "3e-4"', "[optimizer] lr: expected a number > 0, got the string"),
+        ("lr = 0.01", 'lr = "3e-4"', "[optimizer] lr: expected a number > 0, got the string"),
         ("steps = 1", "steps = 1e3", "[train] steps: expected a whole number >= 1, got 1000.0; write 1000"),
-        ("lr = 1e-2", "lr = nan", "lr: expected a number > 0, got nan, which is not finite"),
-        ("lr = 1e-2", "lr = -inf", "lr: expected a number > 0, got -inf"),
-        ("lr = 1e-2", "lr = -1.0", "lr: expected a number > 0, got -1.0"),
+        ("lr = 0.01", "lr = nan", "lr: expected a number > 0, got nan, which is not finite"),
+        ("lr = 0.01", "lr = -inf", "lr: expected a number > 0, got -inf"),
+        ("lr = 0.01", "lr = -1.0", "lr: expected a number > 0, got -1.0"),
         ("warmup = 2", "warmup = -2", "[schedule] warmup: expected a whole number >= 0, got -2"),
     ],
 )
