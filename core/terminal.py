@@ -17,13 +17,15 @@ import sys
 import threading
 import time
 from collections import deque
-from typing import TextIO
+from collections.abc import Iterator
+from typing import Any, TextIO
 
 from core import signals
 
 # Control characters but newline and tab; separators of lines; marks that reorder what is displayed.
 HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 MOST_WAITING = 64 << 20  # bytes that wait for a reader; what comes behind them is left out, and counted
+NATIVE = 2  # the descriptor of stderr in every program
 PATIENCE = 1.0  # seconds that the last lines wait for a reader once a signal came
 REPORTED = 0.05  # seconds between looks at a signal while they wait
 
@@ -46,16 +48,73 @@ class Guarded(io.TextIOWrapper):
 
 
 def guard() -> None:
-    """Put a Guarded stream in the place of stdout and of stderr."""
+    """Put a Guarded stream in the place of stdout and of stderr. That of stderr has a descriptor of its own, so that
+    `native_silenced` can turn away what libraries write to descriptor 2."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper) and not isinstance(stream, Guarded):
             stream.flush()
-            encoding, lines = stream.encoding, stream.line_buffering
-            guarded = Guarded(stream.buffer, encoding=encoding, errors="replace", line_buffering=lines)
-            stream.detach()  # after what may fail, so that an error can still be said
+            buffer = _apart(stream) if name == "stderr" else stream.buffer
+            guarded = Guarded(
+                buffer,
+                encoding=stream.encoding,
+                errors="replace",
+                line_buffering=stream.line_buffering or name == "stderr",
+                write_through=stream.write_through,
+            )
+            if buffer is stream.buffer:
+                stream.detach()  # after what may fail, so that an error can still be said
             setattr(sys, name, guarded)
             setattr(sys, f"__{name}__", guarded)
+
+
+def _apart(stream: io.TextIOWrapper) -> Any:
+    """The stream's file behind a second descriptor; its own buffer where the system gives none."""
+    try:
+        return open(os.dup(stream.fileno()), "wb")
+    except (OSError, ValueError):
+        return stream.buffer
+
+
+_native = threading.Lock()
+_silencers = 0  # blocks of `native_silenced` that run now, in all threads
+_spoken = -1  # a copy of descriptor 2 while it leads nowhere
+
+
+@contextlib.contextmanager
+def native_silenced() -> Iterator[None]:
+    """Text that a native library writes to descriptor 2 in this block goes nowhere: Rust prints a panic there before
+    it raises. Only in a program whose own stderr has another descriptor (`guard`); elsewhere nothing changes."""
+    if not isinstance(sys.stderr, Guarded) or sys.stderr.fileno() == NATIVE:
+        yield
+        return
+    _silence(1)
+    try:
+        yield
+    finally:
+        _silence(-1)
+
+
+def _silence(change: int) -> None:
+    global _silencers, _spoken
+    with _native:
+        before, _silencers = _silencers, _silencers + change
+        if not before:
+            try:
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+            except OSError:  # no descriptor is left: the text is written
+                return
+            try:
+                _spoken = os.dup(NATIVE)
+                os.dup2(nowhere, NATIVE)
+            except OSError:
+                _spoken = -1
+            finally:
+                os.close(nowhere)
+        elif not _silencers and _spoken >= 0:
+            os.dup2(_spoken, NATIVE)
+            os.close(_spoken)
+            _spoken = -1
 
 
 _errors: Writer | None = None  # of stderr, once it did not take a line at once

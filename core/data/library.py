@@ -24,6 +24,7 @@ from core.data.tokenizer import LIBRARY_FORMAT, UNKNOWN, Tokenizer, byte_letters
 from core.errors import DataError, UsageError, words_of
 from core.outside import parse_json
 from core.signals import Ended
+from core.terminal import native_silenced
 
 if TYPE_CHECKING:
     import tokenizers
@@ -229,9 +230,10 @@ def _parsed(document: str, where: str) -> Any:
 
 @contextlib.contextmanager
 def _guarded(where: str) -> Iterator[None]:
-    """DataError for whatever the library raises: its panics are no Exceptions."""
+    """DataError for whatever the library raises: its panics are no Exceptions, and are printed before."""
     try:
-        yield
+        with native_silenced():
+            yield
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt | SystemExit | Ended):
             raise

@@ -7,6 +7,8 @@ import json
 import os
 import resource
 import struct
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from core.errors import CheckpointError, CoreError, DataError, UsageError
 from core.interop import checkpoint, huggingface, llama2c, llmc
 from core.interop.tensors import TensorFile
 
+ROOT = Path(__file__).parents[2]
 ROOM = 1 << 30  # bytes of address space that a test may take on top of what its process has
 
 
@@ -187,6 +190,34 @@ def test_a_regular_expression_that_takes_too_long_is_an_error_of_the_text(expres
     with pytest.raises(DataError, match="tokenizer.json: the tokenizers library fails: PanicException"):
         made.encode("a" * 3000 + "!")
     assert made.encode("ab").tolist() == [0, 1]
+
+
+PANICKING = """
+import sys
+from core import terminal
+from core.data.library import LibraryTokenizer
+from core.errors import DataError
+terminal.guard()
+made = LibraryTokenizer(open("tokenizer.json").read(), {}, name="x")
+try:
+    made.encode("a" * 3000 + "!")
+except DataError as error:
+    print(f"core: error: {error}", file=sys.stderr)
+import os
+os.write(2, b"behind\\n")
+"""
+
+
+def test_a_librarys_panic_is_one_sentence_and_its_own_text_goes_nowhere() -> None:
+    """The library prints a panic on descriptor 2 by itself: past the outlet, and waits for its reader."""
+    pytest.importorskip("tokenizers")
+    Path("tokenizer.json").write_text(json.dumps(split("(a+)+$")))
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "RUST_BACKTRACE": "1"}
+    command = [sys.executable, "-c", PANICKING]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    lines = done.stderr.splitlines()
+    assert len(lines) <= 3 and lines[0].startswith("core: error: tokenizer.json: the tokenizers library fails: Panic")
+    assert lines[-1] == "behind" and "panicked at" not in done.stderr, done.stderr
 
 
 def test_a_file_of_a_tokenizer_cut_at_any_byte_is_an_error() -> None:
