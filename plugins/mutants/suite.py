@@ -206,8 +206,11 @@ class Reviewed:
 
     @classmethod
     def read(cls, *paths: Path) -> Reviewed:
-        """All of these files. UsageError for an entry without a reason."""
+        """All of these files. UsageError for an entry without a reason, and for what is no file."""
         entries = []
+        for path in paths:
+            if not path.is_file():  # a pipe would hang
+                raise UsageError(f"{path}: expected a file of reviewed mutants")
         every = [(path, e) for path in paths for e in tomli.loads(path.read_text("utf-8")).get("equivalent", [])]
         for path, entry in every:
             by_name = set(entry) == {"variant", "mutant", "reason"}

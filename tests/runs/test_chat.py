@@ -252,11 +252,11 @@ def test_core_sample_takes_a_folder_of_another_program(folder, tmp_path, monkeyp
     (tmp_path / "runs" / "gpt2_124m").symlink_to(folder)
     assert cli.run(["sample", "gpt2_124m", *words[2:]]) == 0, "a run that is called as a model is"
     Path("mine.toml").write_text('extends = "gpt2_124m"\n', "utf-8")
-    assert cli.run(["sample", "mine.toml"]) == 2 and "without weights" in capsys.readouterr().err
+    assert cli.run(["sample", "mine.toml"]) == 2 and "has no weights" in capsys.readouterr().err
     (bare := folder.parent / "bare").mkdir()
     for file in ("config.json", "model.safetensors"):
         (bare / file).write_bytes((folder / file).read_bytes())
-    assert cli.run(["sample", str(bare)]) == 7 and "no tokenizer" in capsys.readouterr().err
+    assert cli.run(["sample", str(bare)]) == 7 and "no known tokenizer" in capsys.readouterr().err
 
 
 # --- the terminal --------------------------------------------------------------------------------------------------
