@@ -12,7 +12,7 @@ class MuonNaive(Variant):
     op, name, priority = "muon_update", "naive", 0
     source = "muon_update.cu"
     uncovered = {
-        "for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += sums[i];":
+        "for (u64 i = threadIdx.x; i < blocks; i += blockDim.x) sum += sums[i];":
             "a second turn takes a matrix of 65,537 elements, whose update is minutes in the simulator",
     }  # fmt: skip
     tolerance = {"f32": 2e-5}
