@@ -7,6 +7,7 @@ requires, an op that it would have brought. Choosing among what was loaded is no
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -281,14 +282,30 @@ def contribution_of(candidate: Candidate, module: ModuleType) -> Contribution:
     contribution = Contribution(candidate)
     for name, specification in hooks.SPECS.items():
         hook = getattr(manager.hook, name)
-        for written in hook.get_hookimpls():  # pluggy fills no parameter that has a default: here it does
-            known = inspect.signature(specification).parameters
-            written.argnames = (*written.argnames, *(n for n in written.kwargnames if n in known))
+        for written in hook.get_hookimpls():
+            _by_name(written, tuple(inspect.signature(specification).parameters))
             if name in ITEMS:
                 getattr(contribution, name.removeprefix("core_")).extend(_items(name, hook, written.function))
             else:
                 contribution.step_hooks.append(StepHook(candidate.name, hook))
     return contribution
+
+
+def _by_name(written: pluggy.HookImpl, known: tuple[str, ...]) -> None:
+    """Have an implementation take all arguments of its specification, and its function those that it names.
+
+    pluggy before 1.7 fills no parameter that has a default; so it is filled here, by every version.
+    """
+    function = written.function
+    takes = [name for name in inspect.signature(function).parameters if name in known]
+
+    @functools.wraps(function)
+    def called(*values: Any) -> Any:
+        given = dict(zip(known, values, strict=True))
+        return function(**{name: given[name] for name in takes})
+
+    vars_of: Any = written  # a final attribute to type checkers
+    vars_of.function, vars_of.argnames, vars_of.kwargnames = called, known, ()
 
 
 def _check_api(module: ModuleType) -> None:

@@ -163,6 +163,8 @@ def run(words: Sequence[str], folder: Path, at: int | Where | None = None, error
     said = folder.parent / f"{folder.name}.said"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CORELM_CACHE": str(folder / "cache"), "PYTHONHASHSEED": "0"}
     environment |= {"OPENBLAS_NUM_THREADS": "1", "PYTHONFAULTHANDLER": ""}
+    # modules are read from their sources, whatever another program compiled before
+    environment |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX": str(folder / "none")}
     with said.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "core", *words],
@@ -278,7 +280,7 @@ STARTS = {  # name -> the command, and the one whose end is compared
     "resume": [*TRAIN, "--resume"],
 }
 DOCUMENTED = (0, 1, 2, 3, 4, 5, 6, 7)
-PROGRAM = (str(ROOT), sys.prefix, sys.base_prefix, "/usr", "/lib", "/etc", "/proc", "/sys", "/dev", "/root/.pyenv")
+PROGRAM = (str(ROOT), sys.prefix, sys.base_prefix, "/usr", "/lib", "/etc", "/proc", "/sys", "/dev")
 
 
 def prepare(folder: Path, begun: bool = True) -> None:

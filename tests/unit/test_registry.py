@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
@@ -173,13 +174,14 @@ def test_variants_may_come_before_the_plugin_of_their_op(tmp_path: Path) -> None
 
 def test_a_step_hook_gets_the_arguments_that_it_asks_for(tmp_path: Path) -> None:
     path = write(
-        tmp_path / "mine.py", "SEEN = []\ndef core_step_end(step, metrics=None):\n    SEEN.append((step, metrics))\n"
+        tmp_path / "mine.py",
+        "SEEN = []\ndef core_step_end(step, own=3, metrics=None):\n    SEEN.append((step, metrics))\n",
     )
     (hook,) = load_registry([path]).step_hooks
     hook("the run", 7, {"loss": 1.0})
     assert hook.plugin == "mine"
     (written,) = hook.hook.get_hookimpls()
-    assert written.function.__globals__["SEEN"] == [(7, {"loss": 1.0})]
+    assert inspect.unwrap(written.function).__globals__["SEEN"] == [(7, {"loss": 1.0})]
 
 
 # --- broken plugins ---------------------------------------------------------------------------------------------
