@@ -28,8 +28,8 @@ class Evaluation:
     the file holds, such as "gpt2"; a model with another one is refused. download: where the file is published.
     """
 
-    name: ClassVar[str]
-    help: ClassVar[str]
+    name: ClassVar[str] = ""
+    help: ClassVar[str] = ""
     tokenizer: ClassVar[str] = ""
     download: ClassVar[Download | None] = None
     origin: str = ""  # the plugin, in words; set while it is registered

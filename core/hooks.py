@@ -134,7 +134,7 @@ def core_evaluations() -> list[type[Evaluation]]:
     Sample:
 
         def core_evaluations():
-            return [HellaSwag]
+            return [WordPrediction]
     """
     raise AssertionError("a specification is not called")
 

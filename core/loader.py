@@ -283,10 +283,10 @@ def contribution_of(candidate: Candidate, module: ModuleType) -> Contribution:
     for name, specification in hooks.SPECS.items():
         hook = getattr(manager.hook, name)
         for written in hook.get_hookimpls():
-            _by_name(written, tuple(inspect.signature(specification).parameters))
             if name in ITEMS:
                 getattr(contribution, name.removeprefix("core_")).extend(_items(name, hook, written.function))
             else:
+                _by_name(written, tuple(inspect.signature(specification).parameters))
                 contribution.step_hooks.append(StepHook(candidate.name, hook))
     return contribution
 
@@ -304,8 +304,8 @@ def _by_name(written: pluggy.HookImpl, known: tuple[str, ...]) -> None:
         given = dict(zip(known, values, strict=True))
         return function(**{name: given[name] for name in takes})
 
-    vars_of: Any = written  # a final attribute to type checkers
-    vars_of.function, vars_of.argnames, vars_of.kwargnames = called, known, ()
+    implementation: Any = written  # its attributes are final to type checkers
+    implementation.function, implementation.argnames, implementation.kwargnames = called, known, ()
 
 
 def _check_api(module: ModuleType) -> None:

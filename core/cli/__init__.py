@@ -35,7 +35,7 @@ VERBS = {
     "plan": "Show a config's plan without running it.",
     "sample": "Generate text from a run.",
     "chat": "Talk to a model.",
-    "eval": "Measure a model: loss, bits per byte, HellaSwag.",
+    "eval": "Measure a model: loss, bits per byte, evaluations of plugins.",
     "runs": "List runs, draw their curves, and say where two part.",
     "check": "Check ops against their references, then time them.",
     "bench": "Time a config's training step, or an op's variants.",

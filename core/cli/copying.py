@@ -55,7 +55,7 @@ def copy_of(variant: Variant, name: str, title: str, examples: str, forward_only
     headers = [path for source in sources for path in with_headers(source)]
     paths = list(dict.fromkeys([module, *imported(module), *headers]))
     top = common_folder(paths, module)
-    texts = {path.relative_to(top).as_posix(): path.read_text("utf-8") for path in paths if path.is_relative_to(top)}
+    texts = {path.relative_to(top).as_posix(): path.read_text("utf-8") for path in paths}
     place = module.relative_to(top).as_posix()
     if forward_only:
         texts[place] += _forward_class(variant, owner, name, title, examples, [path.name for path in sources])
@@ -106,18 +106,12 @@ def _module_file(base: Path) -> Path | None:
 
 
 def common_folder(paths: Iterable[Path], module: Path) -> Path:
-    """The innermost folder that has `module` and every other path of its plugin; the core's own headers stay there."""
+    """The innermost folder that has `module` and every other path."""
     top = module.parent
     for path in paths:
-        while not path.is_relative_to(top) and top.parent != top and not _is_kit(path):
+        while not path.is_relative_to(top) and top.parent != top:
             top = top.parent
     return top if module.name != "__init__.py" or top != module.parent else top.parent
-
-
-def _is_kit(path: Path) -> bool:
-    import core
-
-    return any(path.is_relative_to(Path(folder) / "kernels") for folder in core.__path__)
 
 
 # --- the text of the class --------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import click
 
 from core.cli.data import progress_line
 from core.cli.show import emit_json, json_option, plugin_option
-from core.errors import DataError, UsageError
+from core.errors import BuildError, CoreError, DataError, UsageError, words_of
 
 if TYPE_CHECKING:
     from core.api import Model
@@ -40,6 +40,14 @@ class EvalCommand(click.Command):
             ctx.meta[REGISTRY] = load_registry(strict=False)
         known = ctx.meta[REGISTRY].evaluations.values()
         own = super().get_params(ctx)
+        taken = {option for parameter in own for option in parameter.opts}
+        for evaluation in known:
+            if f"--{evaluation.name}" in taken or evaluation.name in {parameter.name for parameter in own}:
+                raise BuildError(
+                    f'{evaluation.origin}: an evaluation cannot be called "{evaluation.name}": `core eval` has that '
+                    "argument itself",
+                    hint="rename it",
+                )
         file = click.Path(path_type=Path)
         brought = [click.Option([f"--{e.name}", e.name], type=file, metavar="FILE", help=e.help) for e in known]
         return [*own[:-1], *brought, own[-1]]  # --help stays last
@@ -257,7 +265,7 @@ def check_ids(file: Path, evaluation: Evaluation, model: Model) -> None:
 
 def scored(evaluation: Evaluation, model: Model, file: Path, most: int | None) -> dict[str, Any]:
     """The figures of an evaluation, which a plugin computes."""
-    from core.foreign import contained
+    from core.foreign import PASSES, contained
     from core.outside import open_file, reads
 
     with reads(DataError, file), open_file(file):
@@ -265,5 +273,10 @@ def scored(evaluation: Evaluation, model: Model, file: Path, most: int | None) -
     check_ids(file, evaluation, model)
     draw = progress_line()
     progress = (lambda done, total: draw(done, total, evaluation.name)) if draw else (lambda done, total: None)
-    with contained():
-        return dict(evaluation.score(model, file, most, progress))
+    try:
+        with contained():
+            return dict(evaluation.score(model, file, most, progress))
+    except (CoreError, *PASSES):
+        raise
+    except BaseException as error:  # SystemExit too: a plugin's failure
+        raise BuildError(f"{evaluation.origin}: its evaluation {evaluation.name} raised {words_of(error)}") from error

@@ -13,6 +13,7 @@ from core.cli.show import emit_json, json_option
 if TYPE_CHECKING:
     from core.evaluation import Evaluation
 
+EVALUATIONS = "core.evaluations"
 SHARDS = 103  # of FineWeb's sample of 10B tokens, 100M tokens each
 SIZES = {"124m": "gpt2", "355m": "gpt2-medium", "774m": "gpt2-large", "1558m": "gpt2-xl"}  # as their authors named them
 
@@ -23,17 +24,19 @@ class Collections(click.Group):
     """The built-in collections, and the published file of each evaluation."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*self.commands, *published()]
+        return [*self.commands, *published(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return self.commands.get(cmd_name) or published().get(cmd_name)
+        return self.commands.get(cmd_name) or published(ctx).get(cmd_name)
 
 
-def published() -> dict[str, click.Command]:
+def published(ctx: click.Context) -> dict[str, click.Command]:
     """Commands by name, for the evaluations of shipped and installed plugins that have a `download`."""
     from core.loader import load_registry
 
-    known = load_registry(strict=False).evaluations
+    if EVALUATIONS not in ctx.meta:  # once a command line: a help page asks for each command
+        ctx.meta[EVALUATIONS] = load_registry(strict=False).evaluations
+    known: dict[str, Evaluation] = ctx.meta[EVALUATIONS]
     return {name: _fetching(evaluation) for name, evaluation in known.items() if evaluation.download is not None}
 
 

@@ -19,7 +19,7 @@ class Settings:
     """How a model is to be run: device, precision, chosen variants, fusion, what trains and how.
 
     ops, generate: op -> variant. nodes: glob -> variant. recorded, configs: node -> variant, and its tiles, of the run
-    that is resumed. tuned, shipped: what `core tune` found and what comes with the ops, `core.plan.tuning_key` ->
+    that is resumed. tuned, shipped: choices of `core tune` and of the plugins' files, `core.plan.tuning_key` ->
     variant and tiles. tf32: f32 may be multiplied as TF32.
     failed(variant): what the op check found wrong with it where this runs, or None. resumes: whether a recorded choice
     that failed is an error; else another one takes its place.

@@ -93,7 +93,7 @@ def _check_decode(graph: Graph, nodes: list[Node]) -> None:
 
 
 def _ignored_input(node: Node) -> str | None:
-    """Why an optional input keeps a node from decoding: it says something of tokens that lie in the cache by then."""
+    """Why an optional input keeps a node from decoding: it describes tokens that are in the KV cache already."""
     if not (node.op.state or "start" in node.op.uses):
         return None
     ignored = [r for r in node.inputs if node.op.inputs[r].optional and r not in node.op.decodes]

@@ -112,7 +112,7 @@ def _row_of(command: Any, recorded: RecordedStep) -> Row:
 
 
 def _shared(arrays: Iterable[Any], recorded: RecordedStep) -> list[str]:
-    """The step's tensors that lie in the memory of some arrays; "workspace" among them."""
+    """Names of the step's tensors that share memory with the arrays; "workspace" may be one."""
     held = {name: whole for name, whole in vars(recorded.t).items() if isinstance(whole, np.ndarray)}
     return _once(n for array in arrays for n, whole in held.items() if np.may_share_memory(array, whole))
 

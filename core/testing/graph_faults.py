@@ -108,7 +108,7 @@ FAULTS = (
         'if self.holders[buffer] - {value} or buffer.home != "arena":',
         'if buffer.home != "arena":',
     ),
-    Fault("an alias is delivered to nobody", BACKWARD, "after.append((value, alias[name]))", "pass"),
+    Fault("an alias is delivered to no value", BACKWARD, "after.append((value, alias[name]))", "pass"),
     Fault(
         "the copy of an alias is made after the sum",
         BACKWARD,

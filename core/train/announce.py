@@ -7,7 +7,7 @@ from typing import Any
 
 from core.config import RunConfig
 from core.engine import Engine
-from core.plan import TRAIN, Plan
+from core.plan import Plan
 from core.plan.fit import HELD
 from core.plan.needs import sizes_by_choice
 from core.registry import Registry
@@ -19,26 +19,8 @@ from core.train.precheck import Precheck
 from core.train.provenance import machine_changes, made_with
 from core.train.run import Run
 from core.train.wiring import Parts
-from core.verdicts import Verdicts
 from core.words import duration, human
 from core.words import table as table_lines
-
-
-def check_first(
-    config: RunConfig, plugins: Sequence[str], engine: Engine, verdicts: Verdicts, speaks: bool, display: Display
-) -> Precheck:
-    """The checks before step 1, done. speaks: whether there is a tokenizer, so that the run's samples can be drawn.
-
-    Raises Refused for a variant that was chosen by name, or recorded, and fails.
-    """
-
-    def plans() -> list[Plan]:
-        samples = [engine.session(1).plan(1)] if config.train.sample_every and speaks else []
-        return [engine.plan(TRAIN), *samples]
-
-    checks = Precheck(config, plugins, engine, verdicts, plans, display)
-    checks.run()
-    return checks
 
 
 def table_of_choices(engine: Engine, plan: Plan, checks: Precheck) -> list[dict[str, Any]]:

@@ -1,4 +1,5 @@
-"""What a run is refused for before step 1: too long on a slow device, no room for its checkpoints, changed data."""
+"""Reasons to refuse a run before step 1: too long on a slow device, no room for its checkpoints, changed
+data, a variant that fails its check."""
 
 from __future__ import annotations
 
@@ -13,10 +14,12 @@ from core.errors import DataError
 from core.expr import trim
 from core.interop import checkpoint
 from core.interop.checkpoint import Checkpoint
-from core.plan import Plan
+from core.plan import TRAIN, Plan
 from core.train.display import Display
 from core.train.estimate import SLOW, estimate_seconds, refuse_long
+from core.train.precheck import Precheck
 from core.train.run import Run
+from core.verdicts import Verdicts
 
 
 def check_disk(config: RunConfig, engine: Engine, run: Run, done: int, best: bool) -> None:
@@ -80,3 +83,20 @@ def check_same_data(start: Checkpoint, data: Data, allow_change: bool, display: 
         )
     for line in lines:
         display.line(f"data change, allowed: {line}")
+
+
+def check_first(
+    config: RunConfig, plugins: Sequence[str], engine: Engine, verdicts: Verdicts, speaks: bool, display: Display
+) -> Precheck:
+    """The checks before step 1, done. speaks: whether there is a tokenizer, so that the run's samples can be drawn.
+
+    Raises Refused for a variant that was chosen by name, or recorded, and fails.
+    """
+
+    def plans() -> list[Plan]:
+        samples = [engine.session(1).plan(1)] if config.train.sample_every and speaks else []
+        return [engine.plan(TRAIN), *samples]
+
+    checks = Precheck(config, plugins, engine, verdicts, plans, display)
+    checks.run()
+    return checks

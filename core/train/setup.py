@@ -17,11 +17,11 @@ from core.interop import checkpoint, pointers
 from core.loader import load_registry
 from core.plan import TRAIN
 from core.roles import BATCH
-from core.train.announce import announce, announce_start, check_first, table_of_choices, variants_record
+from core.train.announce import announce, announce_start, table_of_choices, variants_record
 from core.train.auto_device import choose_device
 from core.train.display import Display
 from core.train.loop import Trainer, run_job
-from core.train.refusals import check_disk, check_estimate, check_same_data
+from core.train.refusals import check_disk, check_estimate, check_first, check_same_data
 from core.train.run import Run, choose_folder, claim, occupied, resolved_config
 from core.train.start import fill, find_start, find_weights, repair, resumed_state, same_architecture
 from core.train.wiring import (

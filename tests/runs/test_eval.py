@@ -164,6 +164,23 @@ def test_a_plugin_brings_an_evaluation_with_its_option(here, capsys):
     assert "No such option" in evaluate(capsys, "--length", "val.txt", code=2).err
 
 
+BROKEN = {
+    "a name that core eval has": (LENGTH.replace('"length"', '"data"'), 'cannot be called "data"'),
+    "an exception": (LENGTH.replace("progress(1, 1)", "1 / 0"), "its evaluation length raised ZeroDivisionError"),
+    "an exit": (LENGTH.replace("progress(1, 1)", "raise SystemExit(0)"), "its evaluation length raised SystemExit"),
+    "no name": (LENGTH.replace("name, help = ", "help = "), "not a lower-case identifier"),
+}
+
+
+@pytest.mark.parametrize("text, said", BROKEN.values(), ids=BROKEN)
+def test_a_broken_evaluation_is_a_failure_of_its_plugin(here, capsys, text, said):
+    plugin = f"broken_{list(BROKEN.values()).index((text, said))}.py"  # a file is imported once in a process
+    (here / plugin).write_text(text)
+    words = ("--length", "val.txt") if "raised" in said else ()
+    printed = evaluate(capsys, "--plugin", plugin, *words, code=3)
+    assert said in printed.err and plugin in printed.err
+
+
 def test_losses_are_each_targets_own_cross_entropy(here):
     model = core.load("runs/small")
     tokens, targets = np.arange(12).reshape(2, 6), np.arange(1, 13).reshape(2, 6)

@@ -21,7 +21,7 @@ from core.sim.machine.waiting import ClusterBarrier, MBarrier
 from core.sim.machine.warps import Meeting
 from core.sim.resident import Batch, Group
 
-LANES = 16384  # of a fast group: registers of that many lanes still lie in a core's cache
+LANES = 16384  # of a fast group: the registers of that many lanes fit a core's cache
 QUANTUM = 64  # blocks of instructions that a group runs under the fair scheduler before another has its turn
 STALLED = 300  # turns in which threads only poll, after which that is called a deadlock
 
@@ -58,13 +58,13 @@ class Scheduler:
                 raise self._endless(g)
             if batch.watch is not None:
                 batch.watch.work.later.between_turns()
-            # Waiting in vain: turn after turn, somebody polls and nobody does anything else.
+            # A deadlock: in each turn some thread polls and no thread does anything else.
             idle = idle + 1 if batch.progress == before and batch.polled != polled else 0
             before, polled = batch.progress, batch.polled
             if idle > 2 * len(batch.groups) and batch.watch is not None and batch.watch.work.later.stalled():
                 continue
             if idle > STALLED + 20 * len(batch.groups):
-                raise self.hopeless(g, "deadlock", "the kernel polls memory that nobody changes any more")
+                raise self.hopeless(g, "deadlock", "the kernel polls memory that no thread changes any more")
         self.finish()
 
     def _grouped(self, how: str) -> list[Group]:

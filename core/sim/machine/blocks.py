@@ -69,7 +69,7 @@ class ResidentBlocks:
     def fault(
         self, ins: Instruction, kind: str, message: str, g: Lanes, lane: int, address: int | None = None, hint: str = ""
     ) -> KernelError:
-        """The error for a lane at an instruction. message: a sentence with {who}, or what comes behind the thread."""
+        """The error for a lane at an instruction. message: a sentence with {who}, or a predicate."""
         who = self.who(g, lane)
         text = message.replace("{who}", who) if "{who}" in message else f"{who}: {message}"
         at = f"address {address:#x}, " if address is not None else ""
