@@ -33,7 +33,7 @@ from core.kernels.arguments import signature  # noqa: E402
 from core.kernels.chips import CHIPS as LIMITS  # noqa: E402
 from core.kernels.chips import GPUS, Gpu, chip_of, resident_blocks  # noqa: E402
 from core.loader import load_registry  # noqa: E402
-from core.train.tune import tune, write_choices  # noqa: E402
+from core.measure.tune import tune, write_choices  # noqa: E402
 from core.train.wiring import build_engine  # noqa: E402
 
 CONFIG, BATCHES = "configs/gpt2_124m.toml", (1, 2, 4, 8, 16, 32, 64)  # sequences of 1,024 tokens

@@ -23,10 +23,10 @@ from core.graph import Graph
 from core.interop import huggingface
 from core.interop.opened import Dims, Opened, open_path
 from core.loader import load_registry
+from core.measure.evaluate import token_loss
 from core.registry import Registry
 from core.roles import S
 from core.train.auto_device import choose_device
-from core.train.evaluate import token_loss
 from core.train.tokenizers import tokenizer_of
 from core.verdicts import Verdicts
 

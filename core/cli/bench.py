@@ -14,8 +14,8 @@ from core.errors import UsageError, did_you_mean
 from core.words import human, ms, percent, table
 
 if TYPE_CHECKING:
+    from core.measure.bench import Bench
     from core.registry import Registry
-    from core.train.bench import Bench
 
 
 @click.command("bench")
@@ -84,9 +84,9 @@ def report(
     from core.config import load_config, micro_steps
     from core.graph import load_model
     from core.loader import load_registry
+    from core.measure.bench import bench, chrome_trace
     from core.outputs import target_file, write_target
     from core.plan import TRAIN
-    from core.train.bench import bench, chrome_trace
     from core.train.wiring import build_engine
 
     if profile is not None:

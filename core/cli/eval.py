@@ -185,7 +185,7 @@ def measure_data(
 ) -> dict[str, Any]:
     """Loss and bits per byte over the data that is named, or over the run's validation data."""
     from core.data.text import Reading
-    from core.train.evaluate import Bytes, measure
+    from core.measure.evaluate import Bytes, measure
 
     names = list(data or own.val)
     if not names:
@@ -210,7 +210,7 @@ def measure_data(
 
 def other_terms(engine: Engine) -> list[str]:
     """The values that the loss adds to the cross-entropy of the tokens, `*` for the number of a repeat."""
-    from core.train.evaluate import token_loss
+    from core.measure.evaluate import token_loss
 
     own, weights = token_loss(engine), engine.graph.loss
     names = [re.sub(r"\.\d+(?=\.|$)", ".*", name) for name, weight in weights.items() if weight and name != own]

@@ -112,9 +112,9 @@ def items_of_config(
     leave out."""
     from core.config import load_config
     from core.graph import load_model
+    from core.measure.tune import load_tuned
     from core.plan import needs_of
     from core.train.auto_device import choose_device
-    from core.train.tune import load_tuned
     from core.train.wiring import build_engine
 
     loaded = load_config(config, overrides=overrides, device=choose_device(device or "auto"))

@@ -44,8 +44,8 @@ def command(
     from core.device import open_device
     from core.graph import load_model
     from core.loader import load_registry
+    from core.measure.tune import Timed, measured, save_tuned, tune, write_choices
     from core.train.auto_device import choose_device
-    from core.train.tune import Timed, measured, save_tuned, tune, write_choices
     from core.train.wiring import build_engine
 
     chosen = choose_device(device)

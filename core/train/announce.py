@@ -7,6 +7,7 @@ from typing import Any
 
 from core.config import RunConfig
 from core.engine import Engine
+from core.measure.estimate import SLOW
 from core.plan import Plan
 from core.plan.fit import HELD
 from core.plan.needs import sizes_by_choice
@@ -14,7 +15,6 @@ from core.registry import Registry
 from core.roles import BATCH
 from core.train.changes import differences, flat
 from core.train.display import Display
-from core.train.estimate import SLOW
 from core.train.precheck import Precheck
 from core.train.provenance import machine_changes, made_with
 from core.train.run import Run

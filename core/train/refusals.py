@@ -14,9 +14,9 @@ from core.errors import DataError
 from core.expr import trim
 from core.interop import checkpoint
 from core.interop.checkpoint import Checkpoint
+from core.measure.estimate import SLOW, estimate_seconds, refuse_long
 from core.plan import TRAIN, Plan
 from core.train.display import Display
-from core.train.estimate import SLOW, estimate_seconds, refuse_long
 from core.train.precheck import Precheck
 from core.train.run import Run
 from core.verdicts import Verdicts

@@ -21,6 +21,7 @@ from core.graph import ModelSource
 from core.interop import checkpoint
 from core.interop.checkpoint import Checkpoint
 from core.interop.generation import Generation, of_state
+from core.measure.tune import load_shipped, load_tuned
 from core.plan import TRAIN, Kept, Plan, check_fusion
 from core.plan.cost import per_token
 from core.registry import Registry
@@ -30,7 +31,6 @@ from core.train.display import Display
 from core.train.loop import Job
 from core.train.run import Run
 from core.train.step_line import memory_in_use
-from core.train.tune import load_shipped, load_tuned
 from core.verdicts import Verdicts
 
 if TYPE_CHECKING:

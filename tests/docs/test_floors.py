@@ -39,7 +39,7 @@ FLOORS = (
     ("plan",),
     ("engine",),
     ("data", "interop", "generate"),
-    ("testing",),
+    ("testing", "measure"),
     ("train",),
     ("api",),
     ("cli",),

@@ -14,7 +14,7 @@ from core.kernels.chips import GPUS, gpu
 from core.loader import load_registry
 from core.plan import TRAIN
 from core.plan.cost import Flops, node_flops, per_token
-from core.train.bench import Bench, Launched, bench, chrome_trace
+from core.measure.bench import Bench, Launched, bench, chrome_trace
 
 SMALL = {"V": 61, "C": 32, "H": 2, "L": 2, "S": 16, "B": 2, "T": 8}
 

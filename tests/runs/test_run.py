@@ -25,10 +25,11 @@ from core.errors import CheckpointError, CoreError, DataError, DeviceError, Nume
 from core.interop import checkpoint
 from core.kernels.chips import GPUS, Gpu
 from core.signals import Stop
-from core.train import auto_device, estimate
+from core.measure import estimate
+from core.train import auto_device
 from core.train.detect import Window
 from core.train.display import Display, fit
-from core.train.estimate import estimate_seconds, refuse_long
+from core.measure.estimate import estimate_seconds, refuse_long
 from core.train.loop import Trainer
 from core.train.step_line import step_line
 from core.train.run import Run, choose_folder, find_run, read_lines, to_line

@@ -19,9 +19,9 @@ from core.errors import BuildError
 from core.graph import load_model
 from core.loader import load_registry
 from core.plan import TRAIN, Kept, tuning_key
-from core.train import tune as tuning
-from core.train.bench import random_batch
-from core.train.tune import Timed, candidates, load_shipped, load_tuned, read_choices, save_tuned, tune
+from core.measure import tune as tuning
+from core.measure.bench import random_batch
+from core.measure.tune import Timed, candidates, load_shipped, load_tuned, read_choices, save_tuned, tune
 from core.train.wiring import build_engine
 
 SMALL = {"V": 61, "C": 32, "H": 2, "L": 2, "S": 16, "B": 2, "T": 8}

@@ -80,7 +80,7 @@ def tune(make: Callable[[Mapping[str, Kept]], Engine], progress: Callable[[str],
 
 def _seconds(engine: Engine) -> dict[str, tuple[float, int]]:
     """key -> (seconds a micro-step, nodes)."""
-    from core.train.bench import random_batch  # a run only reads what was tuned
+    from core.measure.bench import random_batch  # a run only reads what was tuned
 
     batch = random_batch(engine, 0)
     engine.timed(batch)  # compiles, and touches the memory
