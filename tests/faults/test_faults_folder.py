@@ -142,7 +142,7 @@ def killed_at(number: int, do: Callable[[], object]) -> int:
 
 def test_keep_last_holds_after_a_kill_at_any_call_of_a_resume_its_saves_and_their_retention() -> None:
     """A resume with a smaller keep_last has retention of its own; then two saves, each with retention. A spread of the
-    calls, since each child costs a start; all calls of a save and its retention: test_faults_checkpoint.py."""
+    calls, since each child costs a start; all calls of a save and its retention: test_faults_kills.py."""
     assert train(stop_after=4) == 143
     assert checkpoint.steps(Path("run/checkpoints")) == [4, 3]
     shutil.copytree("run", "before")

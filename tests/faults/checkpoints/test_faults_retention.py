@@ -1,0 +1,70 @@
+"""Pointers, retention and links: the newest valid checkpoint is found, and the only valid one is never removed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from checkpoint_runs import assert_is, assert_same, contents, damage, log, posix_only, train
+
+from core import files
+from core.interop import checkpoint
+from core.train.run import Run
+
+
+@pytest.mark.parametrize("said", [None, "step_00000099\n", "step_00000004\n"], ids=["missing", "dangling", "stale"])
+def test_latest_is_repaired_and_the_folders_decide(here: Path, whole: Path, said: str | None) -> None:
+    shutil.copytree(whole, here / "run")
+    pointer = here / "run/LATEST"
+    pointer.unlink() if said is None else pointer.write_text(said)
+    assert train("train.steps=13", out=Path("run"), resume=True, stop_after=13) == 143
+    text = log(here / "run")
+    assert f"LATEST named {(said or 'nothing').strip()}; now it names step_00000012" in text
+    assert "resumed from run/checkpoints/step_00000012" in text
+    assert pointer.read_text() == "step_00000013\n"
+
+
+def test_retention_never_removes_the_only_valid_checkpoint(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (2, 3, 4, 5):
+        checkpoint.save(folder, step, contents(step))
+    damage(folder / "step_00000004" / checkpoint.OPTIMIZER, "cut short")
+    assert checkpoint.retain(folder, 5, keep_last=2, keep_every=0) == []
+    assert checkpoint.steps(folder) == [5, 3]  # a damaged one is none of the two
+    damage(folder / "step_00000005" / checkpoint.MODEL, "missing")
+    assert checkpoint.retain(folder, 5, keep_last=1, keep_every=0) == []
+    assert checkpoint.steps(folder) == [5, 3]
+    with pytest.warns(checkpoint.CheckpointWarning):
+        assert_is(checkpoint.find(folder), 3)
+
+    def refuse(call: str, path: Path) -> None:
+        if call == "unlink":
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    checkpoint.save(folder, 6, contents(6))
+    monkeypatch.setattr(files, "POINT", refuse)  # an old one that cannot be removed is said, and ends nothing
+    (problem, *_) = checkpoint.retain(folder, 6, keep_last=1, keep_every=0)
+    assert problem.endswith("cannot be removed: Permission denied")
+    assert_is(checkpoint.find(folder), 6)
+
+
+@posix_only
+def test_a_runs_folder_may_be_a_link_and_what_a_checkpoints_link_leads_to_is_never_removed(
+    here: Path, whole: Path
+) -> None:
+    """A run on another disk: the link stands for its folder, which the command line named. In the folder, none does."""
+    other_disk = here / "other_disk"
+    with Run(other_disk / "run"):
+        pass
+    (here / "run").symlink_to(other_disk / "run")
+    assert train(out=Path("run"), stop_after=4, resume=True) == 143
+    shutil.move(other_disk / "run/checkpoints/step_00000004", other_disk / "moved")
+    (other_disk / "run/checkpoints/step_00000004").symlink_to(other_disk / "moved")
+    assert train("train.keep_last=1", out=Path("run"), resume=True) == 0
+    assert "resumed from run/checkpoints/step_00000003" in log(here / "run")
+    assert_same(here / "run", whole)
+    assert checkpoint.steps(other_disk / "run/checkpoints") == [12, 3]  # the last and the best
+    assert checkpoint.load(other_disk / "moved").step == 4
+    assert not list((other_disk / "run/checkpoints").glob(".*"))
