@@ -25,10 +25,10 @@ from typing import Any
 import pluggy
 
 from core import hooks, signals
+from core.containment import PASSES, contained
 from core.discovery import BUILT_IN, GIVEN, Candidate, describe, discover
 from core.errors import BuildError, CoreError, did_you_mean, words_of
 from core.evaluation import Evaluation
-from core.foreign import PASSES, contained
 from core.op import Op, Optimizer, Schedule, Variant
 from core.registry import (
     BROKEN,

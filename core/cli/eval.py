@@ -265,7 +265,7 @@ def check_ids(file: Path, evaluation: Evaluation, model: Model) -> None:
 
 def scored(evaluation: Evaluation, model: Model, file: Path, most: int | None) -> dict[str, Any]:
     """The figures of an evaluation, which a plugin computes."""
-    from core.foreign import PASSES, contained
+    from core.containment import PASSES, contained
     from core.outside import open_file, reads
 
     with reads(DataError, file), open_file(file):

@@ -6,11 +6,11 @@ report a wrong name with `RunConfig.where`.
 
 from __future__ import annotations
 
+from core.config.layers import find_config, read_toml, shipped_configs
 from core.config.load import RunConfig, load_config
 from core.config.options import check_options
+from core.config.rules import check_out, check_run_name, micro_steps
 from core.config.schema import DEVICES, PRECISIONS_OF
-from core.config.sizes import check_out, check_run_name, micro_steps
-from core.config.source import find_config, read_toml, shipped_configs
 
 __all__ = [
     "DEVICES",

@@ -12,7 +12,10 @@ from typing import Any
 import msgspec
 import tomli_w
 
-from core.config.check import (
+from core.config.layers import Override, Source, find_config, parse_override, read_chain, show_path
+from core.config.rules import micro_steps
+from core.config.schema import DEVICES, NAMED, PRECISIONS_OF, Document, File, Schema
+from core.config.validate import (
     Keys,
     check_complete,
     check_table,
@@ -23,9 +26,6 @@ from core.config.check import (
     to_document,
     to_struct,
 )
-from core.config.schema import DEVICES, NAMED, PRECISIONS_OF, Document, File, Schema
-from core.config.sizes import micro_steps
-from core.config.source import Override, Source, find_config, parse_override, read_chain, show_path
 from core.errors import UsageError, did_you_mean, raise_all
 
 

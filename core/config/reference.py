@@ -6,8 +6,8 @@ import inspect
 import sys
 
 from core import variables
-from core.config.check import expected, keys, rest, show
 from core.config.schema import PRECISIONS_OF, File, Schema, Table
+from core.config.validate import expected, keys, rest, show
 
 INTRO = """# The run config
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core import files
-from core.config.sizes import unfit
+from core.config.rules import unfit
 from core.data.choose import choose_tokenizer
 from core.data.inputs import BUILTIN, expand, resolve
 from core.data.recorded import load_tokenizer

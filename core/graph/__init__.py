@@ -6,7 +6,7 @@ Nothing is allocated here and nothing runs: a graph of billions of parameters bu
 from __future__ import annotations
 
 from core.graph.document import ModelDocument
-from core.graph.source import ModelSource, load_model
+from core.graph.model_file import ModelSource, load_model
 from core.graph.types import Graph, Node, Parameter, Value
 from core.roles import TARGETS
 

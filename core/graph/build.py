@@ -16,9 +16,9 @@ from core.graph.dims import check_overrides, evaluate_dims
 from core.graph.document import ModelDocument
 from core.graph.expand import Draft, Expander, in_order
 from core.graph.init import settle
+from core.graph.model_schema import OP_NODE, check_document
 from core.graph.padding import padded_attribute, padded_input
 from core.graph.problems import Problems
-from core.graph.schema import OP_NODE, check_document
 from core.graph.types import Graph, Node, Parameter, Value
 from core.op import Pattern
 

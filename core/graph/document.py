@@ -9,7 +9,7 @@ from typing import Any
 
 import tomli_w
 
-from core.config.source import show_path
+from core.config.layers import show_path
 from core.expr import Number
 from core.graph.dims import check_overrides
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from core.errors import BuildError, did_you_mean
 from core.expr import evaluate
 from core.graph.document import ModelDocument
+from core.graph.model_schema import as_list
 from core.graph.problems import Problems
-from core.graph.schema import as_list
 from core.op import Op
 
 if TYPE_CHECKING:

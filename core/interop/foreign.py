@@ -17,8 +17,8 @@ from core.errors import BuildError, CheckpointError, CoreError, UsageError, rais
 from core.expr import Number, evaluate
 from core.graph import Graph, ModelDocument, ModelSource, load_model
 from core.graph.build import build_graph
+from core.graph.model_schema import check_document
 from core.graph.problems import Problems
-from core.graph.schema import check_document
 from core.registry import Registry
 
 Array = np.ndarray[Any, Any]

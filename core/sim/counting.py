@@ -17,8 +17,8 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 
-from core.sim.machine.blocks import ResidentBlocks
 from core.sim.machine.lanes import Lanes
+from core.sim.machine.resident_blocks import ResidentBlocks
 from core.sim.ptx.parser import Instruction, Location
 from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import Array

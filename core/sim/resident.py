@@ -1,7 +1,7 @@
 """A batch: thread blocks that are resident together, and the groups in which their threads run.
 
 Groups and their batch know each other; what strict mode and the counter need of either is below, in machine/lanes.py
-and machine/blocks.py.
+and machine/resident_blocks.py.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Callable
 import numpy as np
 
 from core.sim.counting import Counter
-from core.sim.machine.blocks import ResidentBlocks
 from core.sim.machine.budget import BARRIER, LIMIT, Turns
 from core.sim.machine.geometry import Shape
 from core.sim.machine.lanes import Lanes
+from core.sim.machine.resident_blocks import ResidentBlocks
 from core.sim.machine.waiting import Barrier, ClusterBarrier, MBarrier, Waiting
 from core.sim.machine.warps import Meeting
 from core.sim.machine.wording import Wording

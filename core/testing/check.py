@@ -16,10 +16,10 @@ from core.kernels.nvrtc import Resources, architectures_of
 from core.loader import load_registry
 from core.op import Op, Reference, Variant
 from core.registry import Registry, shorten
+from core.testing.cached_decoding import at_once
 from core.testing.case import Case, cases_of, make_case
 from core.testing.checks import NAMES, SUBCHECKS, applies, check_blocks, check_schema
 from core.testing.compiles import check_compile, compilations, launches_of, widest
-from core.testing.decode import at_once
 from core.testing.derived import derive_reference
 from core.testing.devices import DeviceRunner, SimRunner
 from core.testing.log import Failure, Log, StopChecks

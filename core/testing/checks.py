@@ -14,9 +14,9 @@ import numpy as np
 
 from core.graph import init
 from core.op import Op, Reference, Variant
+from core.testing.cached_decoding import check_decode
 from core.testing.case import padding
 from core.testing.compare import Array, bounds_of
-from core.testing.decode import check_decode
 from core.testing.log import Log, compare_gradients, compare_outputs, trained
 from core.testing.numeric import check_derivative
 from core.testing.padded import check_padding

@@ -17,7 +17,7 @@ from core.kernels.chips import chip_of, launch_problems
 from core.kernels.nvrtc import Kernel, Resources, architectures_of, compile_all
 from core.kernels.sources import shown
 from core.op import Variant
-from core.testing.decode import first_tokens
+from core.testing.cached_decoding import first_tokens
 from core.testing.devices import DeviceRunner
 from core.testing.trial import Asked, Trial
 

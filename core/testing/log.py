@@ -1,6 +1,6 @@
 """What a check finds: failures in words, how often each sub-check ran, the worst error; and how tensors are compared.
 
-It knows no sub-check; those are in checks.py, decode.py, numeric.py, random_bits.py and update.py.
+It knows no sub-check; those are in checks.py, cached_decoding.py, numeric.py, random_bits.py and update.py.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ from core.pool import use
 from core.registry import Registry
 from core.testing.check import RUNNERS
 from core.testing.devices import DeviceRunner
+from core.testing.model_sizes import OVER, Left, SizesOutcome, Task, Tell, check_sizes
 from core.testing.runner import Runner
-from core.testing.sizes import OVER, Left, SizesOutcome, Task, Tell, check_sizes
 from core.threads import THREADS
 from core.verdicts import Verdicts
 

@@ -17,9 +17,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from core.containment import PASSES, contained
 from core.engine import NO_LIMITS
 from core.errors import CheckpointError, CoreError, NumericsError, UsageError, words_of
-from core.foreign import PASSES, contained
 from core.generate import Sampling, generate, prompt_ids
 from core.interop import checkpoint
 from core.interop.checkpoint import Contents

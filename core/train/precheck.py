@@ -27,7 +27,7 @@ from core.verdicts import Verdict, Verdicts, chip_of, label, place_of, ships
 from core.words import duration
 
 if TYPE_CHECKING:
-    from core.testing.sizes import SizesOutcome
+    from core.testing.model_sizes import SizesOutcome
     from core.testing.worker import Checker, Here
 
 CONTACT, CHECK = "first_contact", "check"  # keys of [train]
@@ -125,7 +125,7 @@ class Precheck:
 
     def _round(self, checker: Checker | Here, key: str, needs: list[Need]) -> list[Need]:
         """Check needs one after another; those that failed."""
-        from core.testing.sizes import rounds, share
+        from core.testing.model_sizes import rounds, share
 
         bound = bound_of(self.config, key)
         self._announce(key, needs, bound)
@@ -167,7 +167,7 @@ class Precheck:
         doing: str,
     ) -> SizesOutcome:
         """Check one need, or continue its check; say what came out, and keep it."""
-        from core.testing.sizes import task_of
+        from core.testing.model_sizes import task_of
 
         self.display.status(doing)
         task = replace(task_of(need, examples), done=before.done if before else 0)
@@ -185,7 +185,7 @@ class Precheck:
         return found
 
     def _announce(self, key: str, needs: list[Need], bound: float) -> None:
-        from core.testing.sizes import estimate
+        from core.testing.model_sizes import estimate
 
         seconds = sum(estimate(need.op, need.example, self.config.device) for need in needs)
         variants = len({need.name for need in needs})

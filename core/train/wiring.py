@@ -11,7 +11,7 @@ import numpy as np
 
 import core
 from core.config import RunConfig, check_options
-from core.config.check import named_keys
+from core.config.validate import named_keys
 from core.data import Data, TokenSource, open_data
 from core.data.recorded import from_json
 from core.device import open_device

@@ -23,7 +23,7 @@ FLOORS = (
     ("outside", "variables"),
     ("files", "words"),
     ("roles", "expr", "dtypes", "scalars", "cache", "signals", "examples", "blas", "processor"),
-    ("terminal", "foreign", "threads", "outputs"),
+    ("terminal", "containment", "threads", "outputs"),
     ("kernels", "pool"),
     ("sim",),
     ("step_record",),
@@ -260,15 +260,8 @@ CLASSES = {
     "Tensors": 2,
 }
 MODULES = {
-    "blocks": 2,
-    "check": 2,
     "choose": 2,
-    "decode": 2,
-    "foreign": 2,
     "huggingface": 2,
-    "schema": 2,
-    "sizes": 2,
-    "source": 3,
     "tensors": 2,
     "text": 2,
 }

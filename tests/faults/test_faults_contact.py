@@ -28,8 +28,8 @@ PROGRAM = f"""
 import ctypes, sys
 sys.path.insert(0, {str(HERE)!r})
 from simulated_driver import simulate
-from core.testing import sizes, worker
-worker.LAUNCH, sizes.SMALLEST = 12.0, 1
+from core.testing import model_sizes, worker
+worker.LAUNCH, model_sizes.SMALLEST = 12.0, 1
 simulate(ctypes.CDLL("libcuda.so.1"))
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from core.op import Op, Reference, Variant
 from core.registry import Registry
 from core.testing import check
 from core.testing.check import VariantReport, check_variant, reference_of, trials_of
+from core.testing.model_sizes import Task, check_sizes
 from core.testing.runner import CpuRunner
-from core.testing.sizes import Task, check_sizes
 from core.verdicts import largest, sizes_of
 
 REAL = load_registry()

@@ -18,14 +18,14 @@ from core.cli import run as core_command
 from core.discovery import GIVEN
 from core.expr import pad
 from core.loader import load_registry
-from core.testing import release, sizes
+from core.testing import model_sizes, release
 from core.testing.case import make_case
 from core.testing.check import check_variant
 from core.testing.devices import SimRunner
+from core.testing.model_sizes import SizesOutcome, Task, check_sizes, estimate, steps_of
 from core.testing.records import verdicts_of
 from core.testing.runner import Call, CpuRunner, Outcome
 from core.testing.shapes import as_shape, example_of
-from core.testing.sizes import SizesOutcome, Task, check_sizes, estimate, steps_of
 from core.verdicts import Verdict, Verdicts, c_code, key_of, python_code, sizes_of, sources_of
 
 CORE = Path(core.__file__).parent
@@ -158,7 +158,7 @@ def test_what_was_not_finished_is_continued_where_it_stopped() -> None:
     task = Task("layernorm", "reference", "f32", {"x": (4096, 16)}, seconds=0.0)
     doing: list[str] = []
     first = check_sizes(task, REAL, CpuRunner(REAL), tell=doing.append)
-    assert (first.done, first.left, doing) == (1, sizes.OVER, ["at x=2,16"])
+    assert (first.done, first.left, doing) == (1, model_sizes.OVER, ["at x=2,16"])
     rest = check_sizes(replace(task, seconds=60.0, done=first.done), REAL, CpuRunner(REAL), tell=doing.append)
     assert doing[1:] == ["at x=16,16", "at x=128,16", "at x=1024,16", "at x=4096,16"] and rest.done == 5
     both = first.with_more(rest)
@@ -168,17 +168,17 @@ def test_what_was_not_finished_is_continued_where_it_stopped() -> None:
 def test_all_come_once_and_those_without_enough_time_as_long_as_they_get_anywhere() -> None:
     found: dict[int, SizesOutcome] = {}
     turns = []
-    for numbers in sizes.rounds(3, found):
+    for numbers in model_sizes.rounds(3, found):
         turns.append(numbers)
         for n in numbers:
             done = len(turns) if n < 2 else 0
-            found[n] = SizesOutcome(left=sizes.OVER if n == 2 or len(turns) < 2 + n else "", done=done)
+            found[n] = SizesOutcome(left=model_sizes.OVER if n == 2 or len(turns) < 2 + n else "", done=done)
     assert turns == [[0, 1, 2], [0, 1, 2], [1]]
 
 
 def test_the_time_of_a_first_step_says_little_of_the_next() -> None:
     """Kernels are compiled in it: a step of a million times the work is not a million times as long."""
-    pace = sizes.Pace("sim")
+    pace = model_sizes.Pace("sim")
     pace.saw(1e3, 5.0)
     assert pace.seconds(1e6) < 5
     pace.saw(1e6, 4.0)
@@ -216,7 +216,7 @@ class Chip(SimRunner):
 def test_sizes_beyond_the_reference_are_held_to_another_variant_on_the_chip(
     monkeypatch: pytest.MonkeyPatch, wrong: int
 ) -> None:
-    monkeypatch.setattr(sizes, "REFERENCE_BYTES", 8 * 2 * 16)
+    monkeypatch.setattr(model_sizes, "REFERENCE_BYTES", 8 * 2 * 16)
     chip = Chip(REAL)
     chip.wrong = wrong
     found = check_sizes(Task("gelu", "vector", "f32", {"x": (70, 8)}), REAL, chip)

@@ -14,7 +14,7 @@ from core.errors import BuildError, CoreError, UsageError
 from core.expr import Padded, trim
 from core.graph import Graph, load_model
 from core.graph.init import draw, draw_all
-from core.graph.source import key_lines
+from core.graph.model_file import key_lines
 from core.loader import load_registry
 from core.op import Op, Param
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from core.errors import did_you_mean
 from core.sim.faults import PtxError
-from core.sim.machine.blocks import ResidentBlocks
 from core.sim.machine.lanes import Lanes
+from core.sim.machine.resident_blocks import ResidentBlocks
 from core.sim.ptx import state_spaces as spaces
 from core.sim.ptx.register_types import Array
 

@@ -13,8 +13,8 @@ import re
 import numpy as np
 
 from core.sim.faults import KernelError
-from core.sim.machine.blocks import ResidentBlocks
 from core.sim.machine.lanes import Lanes
+from core.sim.machine.resident_blocks import ResidentBlocks
 from core.sim.machine.waiting import Barrier
 from core.sim.ptx.cuda_source import CudaStatement, Sources, SourceText
 from core.sim.ptx.parser import Instruction, Location, Symbol

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from core.sim.machine.blocks import ResidentBlocks
 from core.sim.machine.lanes import Lanes
+from core.sim.machine.resident_blocks import ResidentBlocks
 from core.sim.machine.waiting import Barrier, Phase
 from core.sim.ptx.parser import Instruction
 from core.sim.ptx.program import Program, kept

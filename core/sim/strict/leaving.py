@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from core.sim.faults import KernelError
-from core.sim.machine.blocks import ResidentBlocks
 from core.sim.machine.lanes import Lanes
+from core.sim.machine.resident_blocks import ResidentBlocks
 from core.sim.ptx.register_types import Array
 from core.sim.strict.clocks import Clocks
 from core.sim.strict.races import At

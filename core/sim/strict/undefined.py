@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from core.sim.faults import KernelError
-from core.sim.machine.blocks import ResidentBlocks
 from core.sim.machine.lanes import Lanes, Mark, Origin
+from core.sim.machine.resident_blocks import ResidentBlocks
 from core.sim.ptx.parser import Address, Instruction, Negated, Operand, Pair, Register, Vector
 from core.sim.ptx.program import Block, Program
 from core.sim.ptx.register_types import TYPES, Array

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from core.sim.machine.blocks import ResidentBlocks
 from core.sim.machine.inflight import Later, Move, Work
 from core.sim.machine.lanes import Lanes
+from core.sim.machine.resident_blocks import ResidentBlocks
 from core.sim.machine.waiting import Phase
 from core.sim.ptx.parser import Instruction
 from core.sim.ptx.register_types import Array

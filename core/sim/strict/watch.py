@@ -16,8 +16,8 @@ import numpy as np
 
 from core.sim.faults import Finding, KernelError
 from core.sim.machine.address_space import Region
-from core.sim.machine.blocks import ResidentBlocks
 from core.sim.machine.lanes import Lanes, Origin
+from core.sim.machine.resident_blocks import ResidentBlocks
 from core.sim.machine.waiting import Barrier
 from core.sim.ptx import state_spaces as spaces
 from core.sim.ptx.address_roots import Root, first_guesses, roots, stored

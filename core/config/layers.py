@@ -16,8 +16,8 @@ from typing import Any
 import tomli
 
 import core
-from core.config.check import Keys, show
 from core.config.schema import Document
+from core.config.validate import Keys, show
 from core.errors import UsageError, did_you_mean
 from core.outside import read_whole
 

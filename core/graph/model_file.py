@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.config.source import read_source, show_path, within
+from core.config.layers import read_source, show_path, within
 from core.errors import BuildError, UsageError, did_you_mean
 from core.expr import Number
 from core.graph.build import build_graph

@@ -21,11 +21,11 @@ from core.expr import evaluate
 from core.op import Op, Reference, Variant
 from core.plan import Need
 from core.registry import Registry
+from core.testing.cached_decoding import at_once, check_decode
 from core.testing.case import Case, make_case
 from core.testing.check import modes_of, reference_of
 from core.testing.checks import SUBCHECKS, addable, check_gradient
 from core.testing.compare import bounds_of
-from core.testing.decode import at_once, check_decode
 from core.testing.devices import SimRunner
 from core.testing.log import Log, StopChecks, compare, compare_gradients, trained
 from core.testing.runner import CpuRunner, Runner
