@@ -12,9 +12,9 @@ from core.engine import Engine, Settings
 from core.graph import load_model
 from core.kernels.chips import GPUS, gpu
 from core.loader import load_registry
+from core.measure.bench import Bench, Launched, bench, chrome_trace
 from core.plan import TRAIN
 from core.plan.cost import Flops, node_flops, per_token
-from core.measure.bench import Bench, Launched, bench, chrome_trace
 
 SMALL = {"V": 61, "C": 32, "H": 2, "L": 2, "S": 16, "B": 2, "T": 8}
 

@@ -15,7 +15,12 @@ from core.train import setup
 from core.train.refusals import due_steps
 from core.train.run import read_lines
 
-CONFIG = small_run.config(dims={"S": 16, "V": None}, data={"train": "train.txt"}, train={"tokens_per_step": 32, "val_every": 1, "val_tokens": 64, "keep_last": 1}, optimizer={"lr": 0.3})
+CONFIG = small_run.config(
+    dims={"S": 16, "V": None},
+    data={"train": "train.txt"},
+    train={"tokens_per_step": 32, "val_every": 1, "val_tokens": 64, "keep_last": 1},
+    optimizer={"lr": 0.3},
+)
 
 
 @pytest.fixture

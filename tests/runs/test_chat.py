@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import json
 import os
@@ -13,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import foreign_files as foreign
 import numpy as np
 import pytest
 
@@ -24,8 +24,6 @@ from core.errors import UsageError
 from core.generate import Chat, Form, Sampling, generate, plain_form
 from core.graph import load_model
 from core.loader import load_registry
-
-import foreign_files as foreign
 
 S = 2048
 GREEDY = Sampling(temperature=0)

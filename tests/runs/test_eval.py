@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
-from pathlib import Path
 
+import foreign_files as foreign
 import numpy as np
 import pytest
 import small_run
@@ -16,9 +15,10 @@ from core import cli
 from core.data.tokenizer import bytes_tokenizer
 from core.train.run import read_lines
 
-import foreign_files as foreign
 DIMS = foreign.DIMS
-RUN = small_run.config(train={"steps": 3, "tokens_per_step": 32, "val_every": 3, "val_tokens": 100, "checkpoint_every": 3})
+RUN = small_run.config(
+    train={"steps": 3, "tokens_per_step": 32, "val_every": 3, "val_tokens": 100, "checkpoint_every": 3}
+)
 
 
 @pytest.fixture(scope="module")

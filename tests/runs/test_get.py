@@ -5,18 +5,16 @@ A server on loopback speaks what the hub does: a listing with hashes, and files 
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
+import loopback_hub as loopback
 import pytest
 
 from core import cli
 from core.data import fetch
 from core.data.fetch import Collection
 
-import loopback_hub as loopback
 NAMES, REPOSITORY = loopback.NAMES, loopback.REPOSITORY
 
 

@@ -9,7 +9,6 @@ import json
 import math
 import signal
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -24,20 +23,23 @@ from core.device.cpu import CpuDevice
 from core.errors import CheckpointError, CoreError, DataError, DeviceError, NumericsError, UsageError
 from core.interop import checkpoint
 from core.kernels.chips import GPUS, Gpu
-from core.signals import Stop
 from core.measure import estimate
+from core.measure.estimate import estimate_seconds, refuse_long
+from core.signals import Stop
 from core.train import auto_device
 from core.train.detect import Window
 from core.train.display import Display, fit
-from core.measure.estimate import estimate_seconds, refuse_long
 from core.train.loop import Trainer
-from core.train.step_line import step_line
 from core.train.run import Run, choose_folder, find_run, read_lines, to_line
 from core.train.setup import TrainArguments, prepare
+from core.train.step_line import step_line
 from core.words import count, duration, printable
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = small_run.config(train={"val_every": 3, "val_tokens": 100, "sample_every": 3, "sample_tokens": 5, "checkpoint_every": 2}, schedule={"name": "cosine", "warmup": 2})
+CONFIG = small_run.config(
+    train={"val_every": 3, "val_tokens": 100, "sample_every": 3, "sample_tokens": 5, "checkpoint_every": 2},
+    schedule={"name": "cosine", "warmup": 2},
+)
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from core.engine import Engine, Settings
 from core.errors import BuildError
 from core.graph import load_model
 from core.loader import load_registry
-from core.plan import TRAIN, Kept, tuning_key
 from core.measure import tune as tuning
 from core.measure.bench import random_batch
 from core.measure.tune import Timed, candidates, load_shipped, load_tuned, read_choices, save_tuned, tune
+from core.plan import TRAIN, Kept, tuning_key
 from core.train.wiring import build_engine
 
 SMALL = {"V": 61, "C": 32, "H": 2, "L": 2, "S": 16, "B": 2, "T": 8}
