@@ -1,7 +1,7 @@
 """A kernel's scalars with their C types: `i32(n)` for `int`, `u64(n)` for `u64`, `f32(eps)` for `float`.
 
-A number that its type holds is a NumPy scalar. Any other is a Misfit, which `launch` refuses: only there are the kernel
-and its parameter known. Nothing wraps, and nothing is cut off.
+A number within its type's range becomes a NumPy scalar; any other becomes `Unrepresentable`, which `launch` refuses
+with the names of the kernel and of the parameter. No number wraps around or is truncated.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ TYPES: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Misfit:
-    """A value that the type `kind` does not hold."""
+class Unrepresentable:
+    """A value outside the range of the type `kind`."""
 
     kind: str
     value: Any
@@ -89,12 +89,12 @@ def f64(value: Any) -> Any:
 def _integer(kind: str, value: Any) -> Any:
     number, held = as_whole(value), np.iinfo(TYPES[kind])
     fits = number is not None and held.min <= number <= held.max
-    return TYPES[kind](number) if fits else Misfit(kind, value)
+    return TYPES[kind](number) if fits else Unrepresentable(kind, value)
 
 
 def _float(kind: str, value: Any) -> Any:
     if not isinstance(value, int | float | np.number | np.bool_) or isinstance(value, np.complexfloating):
-        return Misfit(kind, value)
+        return Unrepresentable(kind, value)
     size: Any = abs(value)
     too_large = float(np.finfo(TYPES[kind]).max) < size != math.inf
-    return Misfit(kind, value) if too_large else TYPES[kind](value)
+    return Unrepresentable(kind, value) if too_large else TYPES[kind](value)

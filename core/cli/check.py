@@ -16,7 +16,7 @@ from core.errors import CheckFailed, UsageError
 from core.loader import load_registry
 from core.op import Op, Variant
 from core.registry import Registry
-from core.testing.check import RUNNERS, Report, VariantReport, check_variant, find, measure, runs_on
+from core.testing.check import RUNNERS, CheckReport, VariantReport, check_variant, find, measure, runs_on
 from core.testing.checks import MEANING
 from core.testing.processes import in_order, registry_of, say
 from core.testing.records import verdicts_of
@@ -124,7 +124,7 @@ def command(
         held = [r for r in reports if not r.left_out]
         click.echo(f"{len(held) - len(failed)} of {len(held)} variants passed")
     if all(r.left_out for r in reports):
-        Report(reports).raise_failures()
+        CheckReport(reports).raise_failures()
     if failed:
         raise CheckFailed(f"failed: {', '.join(failed)}", hint="docs/checks.md describes each sub-check")
 

@@ -167,7 +167,7 @@ def outcomes(
     """The number of each item with what came of it, kept for the runs to come; within `limit` seconds in all. Where
     time is left in the end, items that were not finished are continued, and come again."""
     with ExitStack() as stack:
-        session = Session(items, registry, plugins, disable, time.monotonic() + limit, tell, stack)
+        session = SizeChecks(items, registry, plugins, disable, time.monotonic() + limit, tell, stack)
         for numbers in rounds(len(items), session.found):
             for place, number in enumerate(numbers):
                 if time.monotonic() < session.end:
@@ -178,7 +178,7 @@ def outcomes(
 
 
 @dataclass
-class Session:
+class SizeChecks:
     """The checks of a command under way. end: when its time is over. found: number of an item -> what came of it."""
 
     items: Sequence[Item]

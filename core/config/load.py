@@ -14,7 +14,7 @@ import tomli_w
 
 from core.config.layers import Override, Source, find_config, parse_override, read_chain, show_path
 from core.config.rules import micro_steps
-from core.config.schema import DEVICES, NAMED, PRECISIONS_OF, Document, File, Schema
+from core.config.schema import DEVICES, NAMED, PRECISIONS_OF, ConfigFile, Document, Schema
 from core.config.validate import (
     Keys,
     check_complete,
@@ -78,7 +78,7 @@ def load_config(path: str | Path, *, overrides: Sequence[str] = (), device: str)
     found, note = find_config(path)
     chain, problems = read_chain(found)
     for source in chain:
-        problems += check_table(source.document, File, (), in_file(source))
+        problems += check_table(source.document, ConfigFile, (), in_file(source))
     settings, wrong = read_overrides(overrides)
     problems += wrong
     raise_all(problems, UsageError)
@@ -115,7 +115,7 @@ def read_overrides(texts: Sequence[str]) -> tuple[list[Override], list[str]]:
             problems.append(override)
             continue
         good.append(override)
-        problems += check_table(override.document, File, (), lambda path, shown=override.shown: shown)  # type: ignore[misc]
+        problems += check_table(override.document, ConfigFile, (), lambda path, shown=override.shown: shown)  # type: ignore[misc]
     return good, problems
 
 

@@ -6,7 +6,7 @@ import inspect
 import sys
 
 from core import variables
-from core.config.schema import PRECISIONS_OF, File, Schema, Table
+from core.config.schema import PRECISIONS_OF, ConfigFile, Schema, Table
 from core.config.validate import expected, keys, rest, show
 
 INTRO = """# The run config
@@ -103,12 +103,12 @@ def cell(text: str) -> str:
 
 
 def extends_row() -> str:
-    key = keys(File)["extends"]
+    key = keys(ConfigFile)["extends"]
     return f"| `extends` | {cell(expected(key.type))} | | {cell(key.doc)} |\n"
 
 
 def on_text() -> str:
-    on = keys(File)["on"].table
+    on = keys(ConfigFile)["on"].table
     assert on is not None
     tables = ", ".join(f"[on.{device}]" for device in keys(on))
     return f"\n## {tables}\n\n{text_of(on)}\n"

@@ -40,7 +40,7 @@ class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of all tables."""
 
 
-class Data(Table, frozen=True, kw_only=True):
+class DataTable(Table, frozen=True, kw_only=True):
     """The text or tokens to train on. Paths are relative to the current directory; globs are understood."""
 
     train: Annotated[
@@ -62,7 +62,7 @@ class Data(Table, frozen=True, kw_only=True):
     ] = 4096
 
 
-class Train(Table, frozen=True, kw_only=True):
+class TrainTable(Table, frozen=True, kw_only=True):
     """How long to train, and what happens on the way. In every `..._every`, 0 is never; validation, sample and
     checkpoint that are not off also happen after the last step."""
 
@@ -136,7 +136,7 @@ class Train(Table, frozen=True, kw_only=True):
     ] = True
 
 
-class Detect(Table, frozen=True, kw_only=True):
+class DetectTable(Table, frozen=True, kw_only=True):
     """What is watched while it trains. A spike is a loss or gradient norm that lies this many standard deviations above
     the mean of the last `window` steps; there is none before there are so many. Whatever is set here, a loss, gradient
     or learning rate that is not finite stops the run before it changes anything."""
@@ -155,7 +155,7 @@ class Detect(Table, frozen=True, kw_only=True):
     ] = 200
 
 
-class Optimizer(Table, frozen=True, kw_only=True):
+class OptimizerTable(Table, frozen=True, kw_only=True):
     """The optimizer; keys beside these are its own options, checked against it."""
 
     name: Annotated[Text, Meta(description="A registered optimizer.")]
@@ -166,7 +166,7 @@ class Optimizer(Table, frozen=True, kw_only=True):
     )
 
 
-class Schedule(Table, frozen=True, kw_only=True):
+class ScheduleTable(Table, frozen=True, kw_only=True):
     """The learning rate's course; keys beside `name` are the schedule's own options, checked against it."""
 
     name: Annotated[Text, Meta(description="A registered schedule.")]
@@ -175,7 +175,7 @@ class Schedule(Table, frozen=True, kw_only=True):
     )
 
 
-class Ops(Table, frozen=True, kw_only=True):
+class OpsTable(Table, frozen=True, kw_only=True):
     """Variants by op: `matmul = "tiled"`. Unlisted ops are `"auto"`. A choice never falls back to another."""
 
     generate: Annotated[
@@ -186,7 +186,7 @@ class Ops(Table, frozen=True, kw_only=True):
     )
 
 
-class Plugins(Table, frozen=True, kw_only=True):
+class PluginsTable(Table, frozen=True, kw_only=True):
     """Plugins beside the shipped and the installed ones."""
 
     load: Annotated[Texts, Meta(description="Folders and files to load, relative to the current directory.")] = field(
@@ -212,12 +212,12 @@ class Schema(Table, frozen=True, kw_only=True):
     dims: Annotated[
         dict[Name, Size], Meta(description="The model's dims by name, over its own: B, T and whatever it has.")
     ] = field(default_factory=dict)
-    data: Data = field(default_factory=Data)
-    train: Train
-    detect: Detect = field(default_factory=Detect)
-    optimizer: Optimizer
-    schedule: Schedule
-    ops: Ops = field(default_factory=Ops)
+    data: DataTable = field(default_factory=DataTable)
+    train: TrainTable
+    detect: DetectTable = field(default_factory=DetectTable)
+    optimizer: OptimizerTable
+    schedule: ScheduleTable
+    ops: OpsTable = field(default_factory=OpsTable)
     nodes: Annotated[
         dict[str, Text],
         Meta(
@@ -233,10 +233,10 @@ class Schema(Table, frozen=True, kw_only=True):
             "`recompute` names is kept apart by itself; `core plan` says which."
         ),
     ] = field(default_factory=dict)
-    plugins: Plugins = field(default_factory=Plugins)
+    plugins: PluginsTable = field(default_factory=PluginsTable)
 
 
-class On(Table, frozen=True, kw_only=True):
+class DeviceTables(Table, frozen=True, kw_only=True):
     """What holds on one device only: any key and table of this page except `extends`."""
 
     cpu: Schema
@@ -244,17 +244,17 @@ class On(Table, frozen=True, kw_only=True):
     sim: Schema
 
 
-class File(Schema, frozen=True, kw_only=True):
+class ConfigFile(Schema, frozen=True, kw_only=True):
     """A file: the schema, what it extends, and what holds on one device."""
 
     extends: Annotated[
         str,
         Meta(min_length=1, description="A config to start from: a path relative to this file, or a shipped name."),
     ]
-    on: On
+    on: DeviceTables
 
 
 # Tables whose `name` says what their other keys mean: another name makes the old options meaningless.
-NAMED: dict[str, type[Table]] = {"optimizer": Optimizer, "schedule": Schedule}
+NAMED: dict[str, type[Table]] = {"optimizer": OptimizerTable, "schedule": ScheduleTable}
 
 Document = dict[str, Any]

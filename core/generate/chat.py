@@ -14,8 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from core.errors import UsageError
-from core.generate.sample import Array, Sampling, Text, continue_steps
-from core.generate.sample import Session as Growing
+from core.generate.sample import Array, Sampling, Text, TokenSession, continue_steps
 from core.generate.text import Continuation, Words
 
 CONTEXT, INTERRUPTED = "context", "interrupted"  # why an answer goes no further, besides what text.py knows
@@ -24,7 +23,7 @@ PIECE = 128  # tokens that are fed between two questions whether to go on
 Message = Mapping[str, str]  # {"role": "system", "user" or "assistant", "content"}
 
 
-class Session(Growing, Protocol):
+class ChatSession(TokenSession, Protocol):
     """What a chat needs of a decode session of one row, besides feeding."""
 
     capacity: int
@@ -78,7 +77,7 @@ class Chat:
 
     def __init__(
         self,
-        session: Session,
+        session: ChatSession,
         tokenizer: Words,
         form: Form,
         sampling: Sampling,

@@ -29,7 +29,7 @@ class Text(Protocol):
     def encode(self, text: str) -> Array: ...
 
 
-class Session(Protocol):
+class TokenSession(Protocol):
     """What `generate` needs of a decode session: `feed` appends tokens and gives the logits behind the last ones."""
 
     @property
@@ -126,7 +126,11 @@ def _largest(values: Array, largest: Array, sampling: Sampling) -> tuple[Array |
 
 
 def generate_steps(
-    session: Session, prompts: Sequence[Sequence[int]], tokens: int, sampling: Sampling, vocabulary: int | None = None
+    session: TokenSession,
+    prompts: Sequence[Sequence[int]],
+    tokens: int,
+    sampling: Sampling,
+    vocabulary: int | None = None,
 ) -> Iterator[Array]:
     """`tokens` times the next token of every prompt, (B,) i32, drawn as `sampling` says.
 
@@ -153,7 +157,7 @@ def generate_steps(
 
 
 def continue_steps(
-    session: Session,
+    session: TokenSession,
     logits: Array,
     held: Sequence[Sequence[int]],
     tokens: int,
@@ -178,7 +182,7 @@ def continue_steps(
 
 
 def generate(
-    session: Session,
+    session: TokenSession,
     prompts: Sequence[Sequence[int]],
     tokens: int,
     sampling: Sampling = Sampling(),

@@ -17,7 +17,7 @@ from core.errors import BuildError
 from core.kernels.nvrtc import Kernel
 from core.kernels.sources import read_source
 from core.kernels.tensors import DeviceTensor, TensorMap
-from core.scalars import Misfit
+from core.scalars import Unrepresentable
 
 Scalar = np.generic
 Argument = DeviceTensor | Scalar | TensorMap | None
@@ -29,7 +29,7 @@ def as_argument(value: Any, index: int, where: str, parameter: str = "") -> Argu
     parameter: as the source writes it, for the error; "" where the source does not show it.
     """
     at = f"{where}, ...): argument {index + 1}"
-    if isinstance(value, Misfit):
+    if isinstance(value, Unrepresentable):
         named = f", `{parameter}`," if parameter else ""
         raise BuildError(f"{at}{named} is {value.problem}", hint=value.hint)
     if value is None or isinstance(value, DeviceTensor | TensorMap):

@@ -12,7 +12,7 @@ import numpy as np
 from core.errors import BuildError
 from core.kernels.nvrtc import Kernel, compile_ptx
 from core.kernels.tensors import DeviceTensor, TensorMap, tensor_map
-from core.scalars import Misfit
+from core.scalars import Unrepresentable
 from core.sim.faults import KernelError, PtxError
 from core.sim.instructions import tensormap
 from core.sim.launching.launch_report import Report
@@ -117,7 +117,7 @@ def _argument(memory: Memory, value: Any, place: int, buffers: Buffers) -> bytes
         return tensormap.bytes_of(value.of(DeviceTensor(address, value.array.shape, kind)))
     if isinstance(value, np.generic):
         return value.tobytes()
-    if isinstance(value, Misfit):
+    if isinstance(value, Unrepresentable):
         raise BuildError(f"argument {place} is {value.problem}", hint=value.hint)
     raise BuildError(
         f"argument {place} is {value!r}; expected a NumPy array, a NumPy scalar or None",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from core.testing.check import Report, VariantReport, check_op, check_variant
+from core.testing.check import CheckReport, VariantReport, check_op, check_variant
 from core.testing.derived import derive_reference
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MODELS = ("ModelCase", "ModelReport", "check_model")  # imported on first use: they bring the formats with them
 
-__all__ = ["ModelCase", "ModelReport", "Report", "VariantReport", "check_model", "check_op", "check_variant",
+__all__ = ["ModelCase", "ModelReport", "CheckReport", "VariantReport", "check_model", "check_op", "check_variant",
            "derive_reference"]  # fmt: skip
 
 

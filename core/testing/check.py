@@ -1,7 +1,7 @@
 """The op check: every variant of an op, on every example and dtype, through every sub-check.
 
 `check_op("rmsnorm")` is what a plugin's test calls and `core check rmsnorm` runs. It raises CheckFailed when a
-variant is wrong, and returns a `Report` when all are right.
+variant is wrong, and returns a `CheckReport` when all are right.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def finite(number: float) -> float | None:
 
 
 @dataclass
-class Report:
+class CheckReport:
     """The reports of all variants that were asked for."""
 
     variants: list[VariantReport]
@@ -186,7 +186,7 @@ class Report:
 
 def check_op(
     what: str, *, registry: Registry | None = None, plugins: Sequence[str] = (), device: str = "", seed: int = 0
-) -> Report:
+) -> CheckReport:
     """Check `"op"` (all its variants) or `"op.variant"`, on `device` or, without one, each where `HOMES` says.
 
     registry: where to look; without one, what is built in, shipped and installed is loaded, and `plugins` by path.
@@ -195,7 +195,7 @@ def check_op(
     """
     registry = registry if registry is not None else load_registry(plugins)
     found = find(what, registry, device)
-    report = Report([check_variant(op, variant, registry, device, seed=seed) for op, variant in found])
+    report = CheckReport([check_variant(op, variant, registry, device, seed=seed) for op, variant in found])
     report.raise_failures()
     return report
 

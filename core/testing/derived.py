@@ -27,7 +27,7 @@ def derive_reference(op: Op, registry: Registry) -> Reference:
     """
     if not op.statements:
         raise BuildError(f'op "{op.name}" replaces nothing, so no reference follows from it')
-    parts = [Part(s, registry.op(s.op), registry.variant(s.op, "reference")) for s in op.statements]
+    parts = [PatternPart(s, registry.op(s.op), registry.variant(s.op, "reference")) for s in op.statements]
     inputs = tuple(op.inputs)
     kind = type(
         "Derived",
@@ -46,7 +46,7 @@ def derive_reference(op: Op, registry: Registry) -> Reference:
 
 
 @dataclass(frozen=True)
-class Part:
+class PatternPart:
     """One statement with its op and that op's reference."""
 
     statement: Statement
@@ -71,7 +71,7 @@ class Part:
 class _Node:
     """A statement at work: everything that its reference's forward saw, kept for its backward."""
 
-    part: Part
+    part: PatternPart
     bound: dict[str, str | None]
     dims: dict[str, Any]
     tensors: dict[str, Any]
@@ -79,7 +79,7 @@ class _Node:
 
 class _Derived(Reference):
     schema: Op
-    parts: list[Part]
+    parts: list[PatternPart]
 
     def forward(self, t: Any) -> None:  # type: ignore[override]
         _, values = self.run(t)
@@ -97,7 +97,7 @@ class _Derived(Reference):
             values |= dict(zip(part.statement.outputs, (node.tensors[o] for o in part.op.outputs), strict=False))
         return nodes, values
 
-    def node(self, part: Part, t: Any, values: Mapping[str, Any]) -> _Node:
+    def node(self, part: PatternPart, t: Any, values: Mapping[str, Any]) -> _Node:
         bound = part.binding(self.schema)
         op = part.op
         tensors: dict[str, Any] = {role: values[name] if name else None for role, name in bound.items()}
@@ -112,7 +112,7 @@ class _Derived(Reference):
         tensors |= {name: getattr(t, name, None) for name in (*SEES, *op.state)}  # a fused op has its parts' state
         return _Node(part, bound, dims, tensors)
 
-    def attrs(self, part: Part, t: Any, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    def attrs(self, part: PatternPart, t: Any, tensors: Mapping[str, Any]) -> dict[str, Any]:
         """A statement's attrs: what it fixes, what the tensors say, the fused op's own of that name, the default."""
         op = part.op
         sizes: dict[str, Any] = {}

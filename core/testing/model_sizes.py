@@ -119,7 +119,7 @@ class Left(StopChecks):
     """A size that cannot be checked here, such as one beyond the memory."""
 
 
-Report = Callable[[SizesOutcome], None]
+OnOutcome = Callable[[SizesOutcome], None]
 Tell = Callable[[str], None]
 
 
@@ -127,7 +127,7 @@ def check_sizes(
     task: Task,
     registry: Registry,
     runner: Runner,
-    report: Report = lambda found: None,
+    report: OnOutcome = lambda found: None,
     tell: Tell = lambda text: None,
 ) -> SizesOutcome:
     """Check as the task says. `report` gets what holds so far after each step: the process may be ended at any time.
@@ -140,7 +140,7 @@ class Climb:
     """One task under way."""
 
     def __init__(
-        self, task: Task, op: Op, variant: Variant, registry: Registry, runner: Runner, report: Report, tell: Tell
+        self, task: Task, op: Op, variant: Variant, registry: Registry, runner: Runner, report: OnOutcome, tell: Tell
     ) -> None:
         self.task, self.op, self.variant, self.registry, self.runner = task, op, variant, registry, runner
         self.report, self.tell = report, tell

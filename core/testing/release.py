@@ -33,7 +33,7 @@ DECLARE = "give the variant an example that reaches this, or declare it: uncover
 
 
 @dataclass(frozen=True)
-class Entry:
+class ReleaseEntry:
     """A variant that has to be in a plugin's file, and the rows that are there for it and count.
 
     asks: sub-checks that each row has to have passed. Kernels that come with corelm leave no line or loop without an
@@ -57,10 +57,10 @@ class Entry:
         return whole and {row.get("dtype") for row in self.rows} == set(self.variant.dtypes)
 
 
-def entries_of(registry: Registry, kinds: Sequence[str] = (BUILT_IN, SHIPPED)) -> list[Entry]:
+def entries_of(registry: Registry, kinds: Sequence[str] = (BUILT_IN, SHIPPED)) -> list[ReleaseEntry]:
     """One for each variant of the plugins of these kinds; variants that call a vendor's library are left out, since
     they run on a GPU only."""
-    found: list[Entry] = []
+    found: list[ReleaseEntry] = []
     files: dict[Path, list[Row]] = {}
     for variant in (v for variants in registry.variants.values() for v in variants.values()):
         record = plugin_of(variant, registry)
@@ -71,7 +71,7 @@ def entries_of(registry: Registry, kinds: Sequence[str] = (BUILT_IN, SHIPPED)) -
         key = key_of(variant, registry)
         own = [row for row in files[path] if (row.get("op"), row.get("variant")) == (variant.op, variant.name)]
         current = tuple(row for row in own if row.get("sources") == key and row.get("passed") is True)
-        found.append(Entry(variant, path, key, current, asked_of(variant, ships(variant, registry))))
+        found.append(ReleaseEntry(variant, path, key, current, asked_of(variant, ships(variant, registry))))
     return sorted(found, key=lambda entry: entry.name)
 
 
@@ -90,7 +90,7 @@ def stale(registry: Registry, kinds: Sequence[str] = (BUILT_IN, SHIPPED)) -> lis
     return lacking + sorted({name for path, name in rows if (path, name) not in named})
 
 
-def known_here(entry: Entry, verdicts: Verdicts) -> list[Verdict]:
+def known_here(entry: ReleaseEntry, verdicts: Verdicts) -> list[Verdict]:
     """The verdicts of a whole check on this machine; none unless there is one for each dtype."""
     place = HOMES[entry.variant.device]
     found = [verdicts.at(entry.variant, place, dtype) for dtype in entry.variant.dtypes]
@@ -98,7 +98,7 @@ def known_here(entry: Entry, verdicts: Verdicts) -> list[Verdict]:
     return held if len(held) == len(found) else []
 
 
-def write(entry: Entry, verdicts: Sequence[Verdict], keep: Sequence[str]) -> None:
+def write(entry: ReleaseEntry, verdicts: Sequence[Verdict], keep: Sequence[str]) -> None:
     """Put a variant's verdicts in place of what its file has of it. keep: names of the variants that are to stay."""
     rows = [row for row in rows_in(entry.path) if f"{row.get('op')}.{row.get('variant')}" in keep]
     rows = [row for row in rows if f"{row.get('op')}.{row.get('variant')}" != entry.name]
@@ -108,7 +108,7 @@ def write(entry: Entry, verdicts: Sequence[Verdict], keep: Sequence[str]) -> Non
 
 
 def reports(
-    entries: Sequence[Entry], registry: Registry, plugins: tuple[str, ...], jobs: int
+    entries: Sequence[ReleaseEntry], registry: Registry, plugins: tuple[str, ...], jobs: int
 ) -> Iterator[VariantReport]:
     """The whole check of each, `jobs` at the same time."""
     if jobs == 1:
@@ -153,7 +153,7 @@ def outcome(report: VariantReport, good: bool) -> str:
     return "\n  ".join([said, *report.gaps, *([DECLARE] if report.gaps and not good else [])])
 
 
-def clean(entries: Sequence[Entry]) -> None:
+def clean(entries: Sequence[ReleaseEntry]) -> None:
     """Take out the rows of variants that are no more."""
     for path in {entry.path for entry in entries}:
         names = {entry.name for entry in entries if entry.path == path}

@@ -248,15 +248,7 @@ INSIDE = {
 
 # Names that still stand for several things in core/: name -> how often. The lists may only shrink.
 CLASSES = {
-    "Data": 2,
-    "Entry": 2,
-    "Misfit": 2,
     "ModelFile": 3,
-    "Optimizer": 2,
-    "Part": 2,
-    "Report": 2,
-    "Schedule": 2,
-    "Session": 3,
     "Tensors": 2,
 }
 MODULES = {
