@@ -1,7 +1,6 @@
 """Floating-point instructions in f32, f64, bf16, f16 and the packed pairs, exact in every rounding mode.
 
-The .approx functions are computed in f64 and rounded once: closer to the truth than the hardware's, whose last
-bits differ from chip to chip. NaN results are PTX's canonical ones.
+The .approx functions are computed in f64 (approximate.py) and rounded once. NaN results are PTX's canonical ones.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from core.sim.instructions.approximate import FUNCTIONS
 from core.sim.instructions.arith import INTEGER, integer_step
 from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Read, Step, bits_reader, need, writer
@@ -511,16 +511,6 @@ def _testp(program: Program, ins: Instruction) -> Step:
 
 
 # --------------------------------------------------------------------------- functions
-FUNCTIONS: dict[str, Callable[[Array], Array]] = {
-    "rcp": lambda x: 1.0 / x,
-    "sqrt": np.sqrt,
-    "rsqrt": lambda x: 1.0 / np.sqrt(x),
-    "ex2": np.exp2,
-    "lg2": np.log2,
-    "sin": np.sin,
-    "cos": np.cos,
-    "tanh": np.tanh,
-}
 DIRECTED: dict[str, Callable[[Array, str], Array]] = {
     "rcp": lambda a, mode: exact_divide(np.ones(1, a.dtype), a, mode),
     "sqrt": exact_sqrt,

@@ -1,7 +1,8 @@
 """Tensor-core instructions of a warp: mma, ldmatrix, stmatrix, movmatrix; and wgmma of a warpgroup.
 
-Fragment layouts are those of PTX ISA 9.7.14 and 9.7.15. Products are summed in f64 and rounded once to f32: the
-hardware's own order and its truncation are not documented, so its last bits may differ.
+Fragment layouts are those of PTX ISA 9.7.14 and 9.7.15. Products are summed in f64 from k = 0 up, the
+accumulator is added last, and the sum is rounded once to f32: the hardware's own order and its truncation are not
+documented, so its last bits may differ.
 """
 
 from __future__ import annotations
@@ -82,6 +83,16 @@ def b_matrix(fragment: Array, kind: str) -> Array:
     return np.concatenate([parts[:, i] for i in range(parts.shape[1])], 2).transpose(0, 2, 1)
 
 
+def products(left: Array, right: Array) -> Array:
+    """(..., m, k) and (..., k, n) of f64 -> (..., m, n): sums from k = 0 up, in this order on every machine."""
+    total = left[..., :, :1] * right[..., :1, :]
+    spare = np.empty_like(total)
+    for k in range(1, left.shape[-1]):
+        np.multiply(left[..., :, k : k + 1], right[..., k : k + 1, :], out=spare)
+        np.add(total, spare, out=total)
+    return np.asarray(total)
+
+
 @opcode(
     "mma",
     "sync aligned m16n8k16/m16n8k8 row col f32 bf16 bf16 f32 | sync aligned m16n8k16/m16n8k8 row col f32 f16 f16 f32"
@@ -97,7 +108,7 @@ def _mma(program: Program, ins: Instruction) -> Step:
         whole(g, ins, WARP)
         left, right = a_matrix(values(g, a, WARP), kind), b_matrix(values(g, b, WARP), kind)
         added = values(g, c, WARP).view(np.float32).reshape(-1, 2, 2, 8, 4)  # warp, row half, column, row, column pair
-        product = np.matmul(left, right).reshape(-1, 2, 8, 4, 2)  # warp, row half, row, column pair, column
+        product = products(left, right).reshape(-1, 2, 8, 4, 2)  # warp, row half, row, column pair, column
         total = product.transpose(0, 1, 4, 2, 3) + added
         result = canonical(total.astype(np.float32)).reshape(len(total), 4, WARP)
         for i, write in enumerate(writes):
@@ -245,7 +256,7 @@ def _wgmma(program: Program, ins: Instruction) -> Step:
 
     def product(left: Array, right: Array, old: list[Array], keep: Array) -> list[Array]:
         """The accumulators' new bits, register by register, in the layout of PTX ISA 9.7.15.5.1."""
-        total = np.matmul(left * float(np.prod([_sign(s) for s in signs])), right.transpose(0, 2, 1))
+        total = products(left * float(np.prod([_sign(s) for s in signs])), right.transpose(0, 2, 1))
         # group, warp, row half, row, column block, column pair, column
         parts = total.reshape(-1, 4, 2, 8, n // 8, 4, 2)
         found = []
