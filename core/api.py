@@ -89,7 +89,7 @@ def build_model(
             resumes=False,
             fusion=fusion,
             seed=seed,
-            failed=Verdicts(registry).against(opened, precision),
+            failed=Verdicts(registry).failures_on(opened, precision),
             alias=fuse,
             in_place=fuse,
         ),

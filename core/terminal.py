@@ -54,7 +54,7 @@ def guard() -> None:
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper) and not isinstance(stream, Guarded):
             stream.flush()
-            buffer = _apart(stream) if name == "stderr" else stream.buffer
+            buffer = _own_descriptor(stream) if name == "stderr" else stream.buffer
             guarded = Guarded(
                 buffer,
                 encoding=stream.encoding,
@@ -68,7 +68,7 @@ def guard() -> None:
             setattr(sys, f"__{name}__", guarded)
 
 
-def _apart(stream: io.TextIOWrapper) -> Any:
+def _own_descriptor(stream: io.TextIOWrapper) -> Any:
     """The stream's file behind a second descriptor; its own buffer where the system gives none."""
     try:
         return open(os.dup(stream.fileno()), "wb")

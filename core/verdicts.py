@@ -196,8 +196,8 @@ class Verdicts:
             return None
         return f"its check failed {found.there}: {found.finding or 'see core check'}"
 
-    def against(self, device: Any, dtype: str) -> Callable[[Variant], str | None]:
-        """`failure` on an open device, of whatever is known by the time of each call."""
+    def failures_on(self, device: Any, dtype: str) -> Callable[[Variant], str | None]:
+        """`failure` for variants on an open device, by the verdicts that are known at each call."""
         place = place_of(device)
         return lambda variant: self.failure(variant, place, dtype)
 

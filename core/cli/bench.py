@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from core.cli.show import emit_json, json_option, meanwhile, plugin_option
+from core.cli.show import emit_json, json_option, plugin_option, status_line
 from core.errors import UsageError, did_you_mean
 from core.words import human, ms, percent, table
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command("bench")
-@click.argument("what", metavar="CONFIG|OP[.VARIANT]")
+@click.argument("target", metavar="CONFIG|OP[.VARIANT]")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of CONFIG.")
 @click.option(
     "--device", type=click.Choice(["auto", "cuda", "cpu", "sim"]), default="auto", show_default=True,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @plugin_option
 @json_option
 def command(
-    what: str,
+    target: str,
     overrides: tuple[str, ...],
     device: str,
     steps: int,
@@ -57,16 +57,16 @@ def command(
             hint="core trace counts a kernel's instructions and memory traffic",
         )
     registry = load_registry(plugin)
-    if what.partition(".")[0] in registry.ops and not Path(what).exists():
+    if target.partition(".")[0] in registry.ops and not Path(target).exists():
         if profile or overrides:
             raise UsageError("--set and --profile are for a config", hint="core bench configs/gpt2_124m.toml")
-        rows = list(op_rows(what, registry, chosen, shape, steps))
+        rows = list(op_rows(target, registry, chosen, shape, steps))
         emit_json(rows) if as_json else click.echo("\n".join(op_lines(rows)))
         return
     if shape:
-        known = did_you_mean(what, registry.ops)
-        raise UsageError(f'--shape is for an op, and "{what}" is none{known}', hint="core ops lists them")
-    report(what, overrides, chosen, plugin, steps, profile, as_json)
+        known = did_you_mean(target, registry.ops)
+        raise UsageError(f'--shape is for an op, and "{target}" is none{known}', hint="core ops lists them")
+    report(target, overrides, chosen, plugin, steps, profile, as_json)
 
 
 # --- a config ----------------------------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ def report(
     engine.report(plan).check_fit()
     engine.initialize(loaded.seed)
     click.echo(f"{engine.graph.name} on {engine.device.describe()}, in {engine.precision}; B = {B}, T = {T}", err=True)
-    with meanwhile(f"timing {steps} steps of {micro} micro-steps"):
+    with status_line(f"timing {steps} steps of {micro} micro-steps"):
         found = bench(engine, micro, steps)
     memory = engine.report(plan).memory()
     if profile is not None:
@@ -154,12 +154,14 @@ def config_lines(found: Bench, memory: int) -> Iterator[str]:
 # --- an op -------------------------------------------------------------------------------------------------------
 
 
-def op_rows(what: str, registry: Registry, device: str, shape: Sequence[str], repeats: int) -> Iterator[dict[str, Any]]:
+def op_rows(
+    target: str, registry: Registry, device: str, shape: Sequence[str], repeats: int
+) -> Iterator[dict[str, Any]]:
     """One row a variant: milliseconds of each launcher, or why it cannot run."""
     from core.testing.check import HOMES, measure
     from core.testing.shapes import example_of
 
-    name, _, only = what.partition(".")
+    name, _, only = target.partition(".")
     op = registry.op(name)
     example = example_of(op, shape)
     variants = [registry.variant(name, only)] if only else list(registry.variants[name].values())

@@ -26,7 +26,7 @@ from core.verdicts import Verdicts, chip_of
 
 
 @click.command("check")
-@click.argument("what", required=False, metavar="[OP[.VARIANT]]")
+@click.argument("target", required=False, metavar="[OP[.VARIANT]]")
 @click.option("--all", "everything", is_flag=True, help="Every variant of every op.")
 @click.option(
     "--device",
@@ -63,7 +63,7 @@ from core.verdicts import Verdicts, chip_of
 @plugin_option
 @json_option
 def command(
-    what: str | None,
+    target: str | None,
     everything: bool,
     device: str,
     timed: bool,
@@ -85,18 +85,18 @@ def command(
     is wrong the first failure is shown, which is likely to be the cause of others: -v shows all.
     """
     if shape or config is not None:
-        if everything or (config is not None and (what or shape)):
+        if everything or (config is not None and (target or shape)):
             raise UsageError("--shape is for an OP or an OP.VARIANT, --config for itself", hint="core check --help")
-        check_at(what, shape, config, overrides, device, limit, seed, plugin, as_json)
+        check_at(target, shape, config, overrides, device, limit, seed, plugin, as_json)
         return
     if overrides or limit is not None:
         raise UsageError("--set is for --config, --limit for --config and --shape", hint="core check --help")
-    if bool(what) == everything:
+    if bool(target) == everything:
         raise UsageError("core check needs an OP, an OP.VARIANT, or --all", hint="`core ops` lists them")
     registry = load_registry(plugin)
     verdicts = Verdicts(registry)
     timed = timed and not quick and (not device or RUNNERS[device].timed)
-    asked = chosen(what, registry, device)
+    asked = chosen(target, registry, device)
     jobs = min(jobs or (1 if timed else cores()), len(asked))
     how = How(device, seed, quick, against, whole=verbose or as_json)
     reports: list[VariantReport] = []
@@ -199,9 +199,9 @@ def chip(device: str) -> str:
     return chip_of(open_device(device))
 
 
-def chosen(what: str | None, registry: Registry, device: str) -> list[tuple[Op, Variant]]:
-    if what:
-        return find(what, registry, device)
+def chosen(target: str | None, registry: Registry, device: str) -> list[tuple[Op, Variant]]:
+    if target:
+        return find(target, registry, device)
     kind = runs_on(device)
     able = {n: [v for v in registry.variants.get(n, {}).values() if kind in ("", v.device)] for n in registry.ops}
     return [pair for name in sorted(able) if able[name] for pair in find(name, registry, device)]

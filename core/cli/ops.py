@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from core.cli.show import emit_json, json_option, meanwhile, plugin_option
+from core.cli.show import emit_json, json_option, plugin_option, status_line
 from core.errors import BuildError, CoreError
 from core.loader import load_registry
 from core.op import Op, Param, Reference, Slot, Variant, make_tensors
@@ -36,7 +36,7 @@ def command(op: str | None, why: bool, device: str | None, plugin: tuple[str, ..
         verdicts = [v for name in names for d in devices for v in reasons(registry, registry.op(name), d)]
         emit_json(verdicts) if as_json else click.echo(why_table(verdicts))
     elif op:
-        with meanwhile(f"compiling the kernels of {op}"):
+        with status_line(f"compiling the kernels of {op}"):
             shown = [op_data(registry, op, devices, kernels=True)] if as_json else detail(registry, op, devices)
         emit_json(shown) if as_json else click.echo(shown)
     elif as_json:
@@ -226,7 +226,7 @@ def reasons(registry: Registry, op: Op, device: str) -> Iterator[dict[str, Any]]
         chooser = Chooser(registry, device, precision)
         taken = False
         for variant in chooser.candidates(op):
-            runs, why = _against(chooser, variant, op, precision)
+            runs, why = _why_not(chooser, variant, op, precision)
             unasked = variant.priority >= 0 and variant.repeatable
             auto = runs == "yes" and unasked and not taken
             taken = taken or auto
@@ -244,15 +244,15 @@ def reasons(registry: Registry, op: Op, device: str) -> Iterator[dict[str, Any]]
             }
 
 
-def _against(chooser: Chooser, variant: Variant, op: Op, precision: str) -> tuple[str, str]:
-    """Whether a variant runs the op's examples (yes, some, no), and the first reason against it."""
+def _why_not(chooser: Chooser, variant: Variant, op: Op, precision: str) -> tuple[str, str]:
+    """Whether a variant runs the op's examples (yes, some, no), and its first reason not to."""
     from core.plan.choose import BACKWARD, LOSS, NOTHING
 
     if precision not in variant.dtypes:
-        return "no", chooser.against(variant, make_tensors({}, {}), NOTHING) or ""
+        return "no", chooser.why_not(variant, make_tensors({}, {}), NOTHING) or ""
     needs = NOTHING if not op.gradient else LOSS if variant.has_forward_backward else BACKWARD
     examples = [*op.examples, *variant.examples]
-    found = [(example, chooser.against(variant, specs(op, example, precision), needs)) for example in examples]
+    found = [(example, chooser.why_not(variant, specs(op, example, precision), needs)) for example in examples]
     refused = [(example, why) for example, why in found if why is not None]
     if not refused:
         return "yes", ""

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from core.cli.show import emit_json, json_option, meanwhile, plugin_option
+from core.cli.show import emit_json, json_option, plugin_option, status_line
 from core.errors import UsageError
 
 
@@ -74,7 +74,7 @@ def command(
             for line in lines(rows):
                 click.echo(line)
         return
-    with meanwhile("planning" if planned is None else f"compiling kernels for {planned.arch}"):
+    with status_line("planning" if planned is None else f"compiling kernels for {planned.arch}"):
         report = _report(loaded, engine, plan, every)
     if as_json:
         emit_json(report)

@@ -55,7 +55,7 @@ def branches_option(function: F) -> F:
 
 
 @contextmanager
-def meanwhile(text: str) -> Iterator[None]:
+def status_line(text: str) -> Iterator[None]:
     """Show a status line on the terminal while a slow operation runs."""
     display = Display(sys.stderr)
     display.status(text)

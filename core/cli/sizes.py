@@ -43,7 +43,7 @@ class Item:
 
 
 def check_at(
-    what: str | None,
+    target: str | None,
     shape: Sequence[str],
     config: str | None,
     overrides: Sequence[str],
@@ -58,11 +58,11 @@ def check_at(
     if config is not None:
         registry, items, plugins, disable = items_of_config(config, overrides, device, plugins)
         limit = LIMIT if limit is None else limit
-    elif what is None:
+    elif target is None:
         raise UsageError("--shape needs an OP or an OP.VARIANT", hint="core check layernorm --shape x=4,1030")
     else:
         registry = load_registry(plugins)
-        items = items_of_shape(what, shape, device, seed, registry)
+        items = items_of_shape(target, shape, device, seed, registry)
     if not as_json:
         about = duration(math.ceil(sum(item.seconds for item in items)))
         click.echo(f"{len(items)} to check: about {about}{f', at most {limit:g} s' if limit else ''}")
@@ -93,10 +93,10 @@ def report(rows: Sequence[tuple[Item, SizesOutcome]], as_json: bool) -> None:
         raise BuildError("nothing could be checked: " + "; ".join(dict.fromkeys(found.left for _, found in rows)))
 
 
-def items_of_shape(what: str, shape: Sequence[str], device: str, seed: int, registry: Registry) -> list[Item]:
+def items_of_shape(target: str, shape: Sequence[str], device: str, seed: int, registry: Registry) -> list[Item]:
     """The variants that are named, in each of their dtypes, at exactly these sizes."""
     items = []
-    for op, variant in find(what, registry, device):
+    for op, variant in find(target, registry, device):
         example = example_of(op, shape)
         where, sizes = device or HOMES[variant.device], sizes_of(op, dims_of(op, example))
         for dtype in variant.dtypes:

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from core.cli.show import branches_option, emit_json, json_option, meanwhile, plugin_option
+from core.cli.show import branches_option, emit_json, json_option, plugin_option, status_line
 from core.device.launch import LaunchRecord
 from core.errors import BuildError, UsageError
 from core.kernels.sources import shown
@@ -39,7 +39,7 @@ SOURCE_WIDTH = 56  # characters of a source line that are shown
 
 
 @click.command("trace")
-@click.argument("what", nargs=-1, required=True, metavar="OP.VARIANT...")
+@click.argument("names", nargs=-1, required=True, metavar="OP.VARIANT...")
 @click.option(
     "--shape",
     multiple=True,
@@ -57,7 +57,7 @@ SOURCE_WIDTH = 56  # characters of a source line that are shown
 @plugin_option
 @json_option
 def command(
-    what: tuple[str, ...],
+    names: tuple[str, ...],
     shape: tuple[str, ...],
     dtype: str,
     direction: str,
@@ -74,12 +74,12 @@ def command(
     FLOPS     a fused multiply-add is two    MEMORY     bytes of different sectors touched
     """
     registry = load_registry(plugin)
-    asked = [wanted(name, registry) for name in what]
+    asked = [wanted(name, registry) for name in names]
     if len({op.name for op, _ in asked}) > 1 and shape:
         raise UsageError("--shape is for variants of one op", hint="trace one op at a time, or leave --shape out")
     traces = []
     for schema, variant in asked:
-        with meanwhile(f"simulating {schema.name}.{variant.name}"):
+        with status_line(f"simulating {schema.name}.{variant.name}"):
             traces.append(trace(schema, variant, registry, shape, dtype, direction))
     if as_json:
         emit_json([t.as_json() for t in traces])

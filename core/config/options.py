@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from core.config.validate import got
+from core.config.validate import shown_value
 from core.errors import UsageError, did_you_mean, raise_all
 
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
@@ -45,7 +45,7 @@ def check_options(
                 settled[name] = settle(table[name], default)
                 check_below(settled[name], below.get(name, math.inf))
             except ValueError as error:
-                problems.append(f"{place(name)}: expected {error}, got {got(table[name])}")
+                problems.append(f"{place(name)}: expected {error}, got {shown_value(table[name])}")
         elif isinstance(default, type):
             problems.append(f"{place(name)}: missing; expected {KINDS[default]}")
         else:

@@ -36,7 +36,7 @@ def check_out(path: str | Path) -> Path:
     UsageError; touches nothing.
     """
     text = os.fspath(path)
-    why = unfit(text)
+    why = name_problem(text)
     if not why and ".." in Path(text).parts:
         why = 'it holds ".."'
     if not why and text.startswith("~"):
@@ -51,7 +51,7 @@ def check_out(path: str | Path) -> Path:
 
 def check_run_name(name: str) -> str:
     """The name of a run: one component of a path under runs/. Raises UsageError."""
-    why = unfit(name)
+    why = name_problem(name)
     if not why and (name in (".", "..") or any(mark in name for mark in "/\\:") or name.startswith("~")):
         why = "it is a path"
     if why:
@@ -59,7 +59,7 @@ def check_run_name(name: str) -> str:
     return name
 
 
-def unfit(text: str) -> str:
+def name_problem(text: str) -> str:
     """Why no file system takes this path; "" when one does."""
     if not text.strip():
         return "it is empty"

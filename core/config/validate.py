@@ -52,12 +52,12 @@ class Key:
         """Types of keys and values, when this key holds a table with names of the user's choice."""
         if not isinstance(self.info, inspect.DictType):
             return None
-        plain = strip(self.type)
+        plain = unannotated(self.type)
         key, value = get_args(plain)
         return key, value
 
 
-def strip(annotated: Any) -> Any:
+def unannotated(annotated: Any) -> Any:
     """A type without its annotations."""
     while get_origin(annotated) is Annotated:
         annotated = get_args(annotated)[0]
@@ -65,7 +65,7 @@ def strip(annotated: Any) -> Any:
 
 
 @functools.cache
-def look(annotated: Any) -> tuple[inspect.Type, Mapping[str, Any], str]:
+def type_info(annotated: Any) -> tuple[inspect.Type, Mapping[str, Any], str]:
     """msgspec's view of a type: itself, the merged `extra` of its annotations, its description."""
     info = inspect.type_info(annotated)
     if isinstance(info, inspect.Metadata):
@@ -78,7 +78,7 @@ def keys(table: type[Table]) -> dict[str, Key]:
     """The keys of a table by name, the one for the rest included."""
     found = {}
     for each in msgspec.structs.fields(table):
-        info, extra, doc = look(each.type)
+        info, extra, doc = type_info(each.type)
         default = each.default if each.default is not msgspec.NODEFAULT else None
         if each.default_factory is not msgspec.NODEFAULT:
             default = each.default_factory()
@@ -101,7 +101,7 @@ def named_keys(table: type[Table]) -> list[str]:
 
 def expected(annotated: Any) -> str:
     """A type in words: `a whole number >= 1`."""
-    info, extra, _ = look(annotated)
+    info, extra, _ = type_info(annotated)
     if "expected" in extra:
         return str(extra["expected"])
     if isinstance(info, inspect.ListType) and extra.get("lone"):
@@ -153,7 +153,7 @@ def show(value: Any) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 4] + " ..."
 
 
-def got(value: Any) -> str:
+def shown_value(value: Any) -> str:
     """What came, with its kind: the same digits may be a string."""
     match value:
         case str():
@@ -184,7 +184,7 @@ def place(file: str, path: Keys) -> str:
 def check_table(value: Any, table: type[Table], path: Keys, where: Where) -> Iterator[str]:
     """The problems of one table, those of its sub-tables included."""
     if not isinstance(value, dict):
-        yield f"{where(path)}: expected a table, got {got(value)}"
+        yield f"{where(path)}: expected a table, got {shown_value(value)}"
         return
     spare = rest(table)
     for name, item in value.items():
@@ -195,10 +195,10 @@ def check_table(value: Any, table: type[Table], path: Keys, where: Where) -> Ite
         elif spare is not None and spare.entries is not None:
             yield from check_value(item, spare.entries[1], inner, where)
         else:
-            yield f"{where(inner)}: unknown key{meant(name, table, path)}"
+            yield f"{where(inner)}: unknown key{suggestion(name, table, path)}"
 
 
-def meant(name: str, table: type[Table], path: Keys) -> str:
+def suggestion(name: str, table: type[Table], path: Keys) -> str:
     """What an unknown key probably was: a close name here, or this name in another table."""
     here = did_you_mean(name, named_keys(table))
     homes = [t for t, key in keys(Schema).items() if key.table and name in named_keys(key.table) and (t,) != path]
@@ -215,7 +215,7 @@ def check_key(value: Any, key: Key, path: Keys, where: Where) -> Iterator[str]:
     elif key.entries is not None:
         names, values = key.entries
         if not isinstance(value, dict):
-            yield f"{where(path)}: expected a table, got {got(value)}"
+            yield f"{where(path)}: expected a table, got {shown_value(value)}"
             return
         for name, item in value.items():
             yield from check_value(name, names, (*path, name), where)
@@ -226,28 +226,28 @@ def check_key(value: Any, key: Key, path: Keys, where: Where) -> Iterator[str]:
 
 def check_value(value: Any, annotated: Any, path: Keys, where: Where) -> Iterator[str]:
     """The problem of one value, if it has one."""
-    why = senseless(value)
+    why = never_valid(value)
     if not why:
         try:
-            msgspec.convert(unlone(value, annotated), annotated)
+            msgspec.convert(as_list(value, annotated), annotated)
             return
         except msgspec.ValidationError:
-            why = f"got {got(value)}{remedy(value, annotated)}"
+            why = f"got {shown_value(value)}{remedy(value, annotated)}"
     yield f"{where(path)}: expected {expected(annotated)}, {why}"
 
 
-def unlone(value: Any, annotated: Any) -> Any:
+def as_list(value: Any, annotated: Any) -> Any:
     """A list of one where the schema lets one string stand for it."""
-    return [value] if look(annotated)[1].get("lone") and isinstance(value, str) else value
+    return [value] if type_info(annotated)[1].get("lone") and isinstance(value, str) else value
 
 
-def senseless(value: Any) -> str:
+def never_valid(value: Any) -> str:
     """Why no key can take this value, whatever its type; "" when one might."""
     match value:
         case list():
-            return next(filter(None, map(senseless, value)), "")
+            return next(filter(None, map(never_valid, value)), "")
         case dict():
-            return next(filter(None, map(senseless, [*value, *value.values()])), "")
+            return next(filter(None, map(never_valid, [*value, *value.values()])), "")
         case float() if not math.isfinite(value):
             return f"got {value}, which is not finite"
         case int() if not -(2**63) <= value < 2**63:
@@ -263,7 +263,7 @@ def senseless(value: Any) -> str:
 
 def remedy(value: Any, annotated: Any) -> str:
     """What to write instead, where that is plain."""
-    info, _, _ = look(annotated)
+    info, _, _ = type_info(annotated)
     number = isinstance(info, inspect.IntType | inspect.FloatType)
     if isinstance(info, inspect.LiteralType) and isinstance(value, str):
         return did_you_mean(value, [str(v) for v in info.values])
@@ -298,7 +298,7 @@ def to_struct(document: Document, table: type[Table]) -> dict[str, Any]:
         elif key.table is not None:
             shaped[name] = to_struct(item, key.table)
         else:
-            shaped[name] = unlone(item, key.type)
+            shaped[name] = as_list(item, key.type)
     for name, key in keys(table).items():
         if key.table is not None:
             shaped.setdefault(name, to_struct({}, key.table))

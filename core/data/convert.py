@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core import files
-from core.config.rules import unfit
+from core.config.rules import name_problem
 from core.data.choose import choose_tokenizer
 from core.data.inputs import BUILTIN, expand, resolve
 from core.data.recorded import load_tokenizer
@@ -129,9 +129,9 @@ def raw_to_shards(
 
 def _stem(out: Path, name: str | None, split: str) -> str:
     """The first part of the shards' names. UsageError for a folder that cannot be, and for shards that exist."""
-    if why := unfit(str(out)):
+    if why := name_problem(str(out)):
         raise UsageError(f"--out {str(out)[:60]!r}: {why}", hint="give a path to a folder")
-    if name and (why := unfit(name) or ("it is a path" if Path(name).name != name else "")):
+    if name and (why := name_problem(name) or ("it is a path" if Path(name).name != name else "")):
         raise UsageError(f"--name {name[:60]!r}: {why}", hint="give the first part of the shards' names")
     stem = f"{name or os.path.basename(os.path.realpath(out))}_{split}"
     if out.exists() and not out.is_dir():

@@ -221,9 +221,9 @@ class CudaDevice(KernelDevice):
         try:
             self.driver.call(function, *args)
         except StickyError as error:
-            raise self._told(error) from None
+            raise self._with_launches(error) from None
 
-    def _told(self, error: StickyError) -> DeviceError:
+    def _with_launches(self, error: StickyError) -> DeviceError:
         """A sticky error with the launches that it may have come from; told once, then repeated as it is."""
         launches = [command.record for commands in self._log for command in commands]
         self._log.clear()
@@ -235,11 +235,11 @@ class CudaDevice(KernelDevice):
         hint = "no checkpoint was written from this state: `--resume` goes on from the last one"
         if not self._waits and len(launches) > 1:
             hint = f"run again with {SYNC}=1, which names the launch; {hint}"
-        told = StickyError(f"{error.message}, in one of these launches:\n{listed}{more}", error.status, hint=hint)
+        sticky = StickyError(f"{error.message}, in one of these launches:\n{listed}{more}", error.status, hint=hint)
         if len(launches) == 1:
-            told = StickyError(f"{error.message} in {launches[0].where}", error.status, hint=hint)
-        self.driver.dead = told
-        return told
+            sticky = StickyError(f"{error.message} in {launches[0].where}", error.status, hint=hint)
+        self.driver.dead = sticky
+        return sticky
 
     # --- recording ---------------------------------------------------------------------------------------------
 
@@ -345,7 +345,7 @@ class CudaDevice(KernelDevice):
 
     def _refused(self, command: CudaLaunch, status: int) -> None:
         error = self.driver.error(status, f"the driver refuses to launch {command.record.where}")
-        raise self._told(error) if isinstance(error, StickyError) else error
+        raise self._with_launches(error) if isinstance(error, StickyError) else error
 
     def prepare(self, commands: Sequence[CudaLaunch]) -> None:
         """Compile, load and pack what was not yet; compilations run at once. Raises BuildError."""
@@ -360,11 +360,11 @@ class CudaDevice(KernelDevice):
 
     def _ready(self, command: CudaLaunch, asked: CallRecord) -> None:
         stream = int(self._stream)
-        with told_where(asked):
+        with with_caller(asked):
             work = asked.prepare(*(0 if tensor is None else tensor.pointer for tensor in asked.args))
 
         def start() -> int:
-            with told_where(asked):
+            with with_caller(asked):
                 work(stream)
             return 0
 
@@ -461,12 +461,12 @@ class CudaDevice(KernelDevice):
 
 
 @contextmanager
-def told_where(asked: CallRecord) -> Iterator[None]:
+def with_caller(record: CallRecord) -> Iterator[None]:
     """A library's error with who called it."""
     try:
         yield
     except CoreError as error:
-        raise type(error)(f"{asked.where}: {error.message}", hint=error.hint) from None
+        raise type(error)(f"{record.where}: {error.message}", hint=error.hint) from None
 
 
 def pack(arguments: Sequence[bytes]) -> tuple[int, Any]:

@@ -57,8 +57,8 @@ class Nested:
         t = make_tensors(dims, {**tensors, **absent, **given}, node=op.name)
         return cls(op, method, t, frozenset(keeps), frozenset(n for n in op.inputs if values.get(f"add_d{n}")), dims)
 
-    def against(self, variant: Variant) -> str | None:
-        """Why a variant cannot do it, in words."""
+    def why_not(self, variant: Variant) -> str | None:
+        """The reason why a variant cannot serve this nested launch; None where it can."""
         if (self.method == "backward" or self.keeps) and not variant.has_backward:
             return "it has no backward"  # and what is kept is kept for that
         if set(variant.saved) != self.keeps:

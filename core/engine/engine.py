@@ -157,12 +157,12 @@ class Engine:
         micro_batches: Sequence[Batch],
         lr: float,
         limits: tuple[float, float] = NO_LIMITS,
-        meanwhile: Callable[[], None] = lambda: None,
+        after_launch: Callable[[], None] = lambda: None,
     ) -> Record:
         """Forward and backward over the micro-batches, then one update.
 
         limits: a loss or a norm above its own updates nothing. So does a loss, norm or lr that is not finite, for
-        good: no later step updates anything either. meanwhile: called when all is launched, before the device is
+        good: no later step updates anything either. after_launch: called when all is launched, before the device is
         waited for; it may not raise.
         """
         if not micro_batches:
@@ -173,7 +173,7 @@ class Engine:
         for index, plan in self._micro_steps(micro_batches):
             plan.run(first=index == 0)
         self.device.run(update)
-        meanwhile()
+        after_launch()
         self._record = self.device.download(self.control)
         loss, norm, ok, step, halted = (
             float(self._record[SLOT[name]]) for name in ("loss", "norm", "ok", "step", "halted")
@@ -336,7 +336,7 @@ class Engine:
 
     def choose_again(self) -> None:
         """Forget the choices of nested launches and of the update: plans that are made from now on may differ."""
-        self.chooser.picked.clear()
+        self.chooser.nested_choices.clear()
         self.chooser.nested.clear()
         self._update = ()
         self._bound.clear()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.op import Variant
-from core.plan import Chooser, Kept
+from core.plan import Chooser, TunedChoice
 from core.registry import Registry
 
 NO_LIMITS = (math.inf, math.inf)
@@ -37,8 +37,8 @@ class Settings:
     recorded: Mapping[str, str] = field(default_factory=dict)
     resumes: bool = True
     configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    tuned: Mapping[str, Kept] = field(default_factory=dict)
-    shipped: Mapping[str, Kept] = field(default_factory=dict)
+    tuned: Mapping[str, TunedChoice] = field(default_factory=dict)
+    shipped: Mapping[str, TunedChoice] = field(default_factory=dict)
     tf32: bool = False
     fusion: Mapping[str, Any] = field(default_factory=dict)
     recompute: Sequence[str] = ()
@@ -73,7 +73,7 @@ def chooser_of(settings: Settings, registry: Registry, device: Any) -> Chooser:
         settings.ops,
         settings.nodes,
         settings.generate,
-        {node: Kept(name, settings.configs.get(node)) for node, name in settings.recorded.items()},
+        {node: TunedChoice(name, settings.configs.get(node)) for node, name in settings.recorded.items()},
         settings.tuned,
         settings.shipped,
         settings.tf32,

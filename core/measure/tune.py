@@ -23,7 +23,7 @@ from core.cache import cache_folder, read_json
 from core.engine import Engine
 from core.errors import BuildError, DeviceError
 from core.outside import read_whole
-from core.plan import TRAIN, Kept, tuning_key
+from core.plan import TRAIN, TunedChoice, tuning_key
 from core.plan.choose import specs
 from core.verdicts import place_of
 
@@ -38,7 +38,7 @@ class Timed:
 
     key: str
     nodes: int
-    kept: Kept
+    kept: TunedChoice
     seconds: float
     first: bool  # whether it is the best guess: what is taken where nothing is known
 
@@ -50,21 +50,21 @@ def chip_of(device: Any) -> str:
     return place_of(device) if device.model else str(device.describe())
 
 
-def candidates(engine: Engine) -> dict[str, list[Kept]]:
+def candidates(engine: Engine) -> dict[str, list[TunedChoice]]:
     """key -> what may run it: automatic variants that can, best first, each with its tiles."""
     plan, chooser = engine.plan(TRAIN), engine.chooser
-    found: dict[str, list[Kept]] = {}
+    found: dict[str, list[TunedChoice]] = {}
     for node in plan.nodes:
         key = tuning_key(node, engine.precision)
         if key in found or plan.choices[node.name].why not in ("auto", "tuned", "shipped"):
             continue
         t, taken = specs(node, plan.graph, engine.precision), plan.choices[node.name]
         able = [v for v in chooser.candidates(node.op) if v is taken.variant or v.name not in taken.rejected]
-        found[key] = [Kept(v.name, config) for v in able for config in (v.configs(t) or [{}])]
+        found[key] = [TunedChoice(v.name, config) for v in able for config in (v.configs(t) or [{}])]
     return {key: kept for key, kept in found.items() if len(kept) > 1}
 
 
-def tune(make: Callable[[Mapping[str, Kept]], Engine], progress: Callable[[str], None]) -> Iterator[Timed]:
+def tune(make: Callable[[Mapping[str, TunedChoice]], Engine], progress: Callable[[str], None]) -> Iterator[Timed]:
     """Time every candidate. `make(tuned)` gives an engine whose plan takes these choices."""
     options = candidates(make({}))
     most = max((len(kept) for kept in options.values()), default=0)
@@ -103,7 +103,7 @@ def tuned_path() -> Path:
     return cache_folder() / FILE
 
 
-def load_tuned(device: Any) -> dict[str, Kept]:
+def load_tuned(device: Any) -> dict[str, TunedChoice]:
     """What `core tune` found for this chip; nothing where it never ran."""
     if not device.real_time:
         return {}
@@ -111,10 +111,10 @@ def load_tuned(device: Any) -> dict[str, Kept]:
     if not isinstance(held, dict) or held.get("format") != FORMAT:
         return {}
     entries = held.get("chips", {}).get(chip_of(device), {})
-    return {key: Kept(entry["variant"], entry["config"]) for key, entry in entries.items()}
+    return {key: TunedChoice(entry["variant"], entry["config"]) for key, entry in entries.items()}
 
 
-def save_tuned(device: Any, winners: Mapping[str, Kept]) -> Path:
+def save_tuned(device: Any, winners: Mapping[str, TunedChoice]) -> Path:
     """Add winners to the file; those of other chips and sizes stay. OSError as it comes."""
     held = read_json(tuned_path())
     held = held if isinstance(held, dict) and held.get("format") == FORMAT else {"format": FORMAT, "chips": {}}
@@ -146,16 +146,16 @@ def read_choices(path: Path) -> list[dict[str, Any]]:
     return list(found)
 
 
-def load_shipped(device: Any, files: Sequence[Path]) -> dict[str, Kept]:
+def load_shipped(device: Any, files: Sequence[Path]) -> dict[str, TunedChoice]:
     """The choices of `files` for this device's architecture, a later file before an earlier one; none in the simulator
     and on the cpu."""
     if not device.tuned_arch:
         return {}
     here = [choice for path in files for choice in read_choices(path) if choice["arch"] == device.tuned_arch]
-    return {choice["what"]: Kept(choice["variant"], choice["config"]) for choice in here}
+    return {choice["what"]: TunedChoice(choice["variant"], choice["config"]) for choice in here}
 
 
-def write_choices(path: Path, chosen: Mapping[tuple[str, str], tuple[Kept, str]]) -> None:
+def write_choices(path: Path, chosen: Mapping[tuple[str, str], tuple[TunedChoice, str]]) -> None:
     """Put (architecture, tuning key) -> (choice, where it is from) among those of a file. OSError as it comes."""
     held = {(choice["arch"], choice["what"]): choice for choice in read_choices(path)}
     for (arch, what), (kept, source) in chosen.items():
@@ -165,7 +165,7 @@ def write_choices(path: Path, chosen: Mapping[tuple[str, str], tuple[Kept, str]]
     files.replace(path, (HEADER + text).encode())
 
 
-def measured(device: Any, found: Mapping[str, list[Timed]]) -> dict[tuple[str, str], tuple[Kept, str]]:
+def measured(device: Any, found: Mapping[str, list[Timed]]) -> dict[tuple[str, str], tuple[TunedChoice, str]]:
     """What `write_choices` takes of candidates that were timed on a GPU: those winners that beat the best guess."""
     chosen = {}
     for key, options in found.items():

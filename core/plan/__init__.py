@@ -1,7 +1,7 @@
 """Graph and request -> Plan: steps in order, and memory offsets. It computes nothing."""
 
 from core.plan.buffers import Buffer
-from core.plan.choose import AUTO, Chooser, Kept, tuning_key
+from core.plan.choose import AUTO, Chooser, TunedChoice, tuning_key
 from core.plan.fuse import check_fusion
 from core.plan.layout import DECAYS, GROUP, TRAINS, ParameterLayout, Place, trimmed
 from core.plan.make import make_plan
@@ -19,7 +19,7 @@ __all__ = [
     "Buffer",
     "Choice",
     "Chooser",
-    "Kept",
+    "TunedChoice",
     "Need",
     "ParameterLayout",
     "Place",

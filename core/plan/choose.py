@@ -40,7 +40,7 @@ class Refused(BuildError):
 
 
 @dataclass(frozen=True)
-class Kept:
+class TunedChoice:
     """A variant by name with its tiles, as a run recorded it or as `core tune` found it."""
 
     variant: str
@@ -70,14 +70,14 @@ class Chooser:
     ops: Mapping[str, str] = field(default_factory=dict)
     nodes: Mapping[str, str] = field(default_factory=dict)
     generate: Mapping[str, str] = field(default_factory=dict)
-    recorded: Mapping[str, Kept] = field(default_factory=dict)
-    tuned: Mapping[str, Kept] = field(default_factory=dict)
-    shipped: Mapping[str, Kept] = field(default_factory=dict)
+    recorded: Mapping[str, TunedChoice] = field(default_factory=dict)
+    tuned: Mapping[str, TunedChoice] = field(default_factory=dict)
+    shipped: Mapping[str, TunedChoice] = field(default_factory=dict)
     tf32: bool = False
     can_run: Callable[[Variant], str | None] = lambda variant: None
     failed: Callable[[Variant], str | None] = lambda variant: None
     resumes: bool = True
-    picked: dict[str, Choice] = field(default_factory=dict)  # by op: what nested launches and updates took
+    nested_choices: dict[str, Choice] = field(default_factory=dict)  # by op: what nested launches and updates took
     nested: dict[str, NestedChoice] = field(default_factory=dict)  # the same by op and sizes
 
     def check_names(self, graph: Graph) -> None:
@@ -158,10 +158,10 @@ class Chooser:
         shipped = self.shipped.get(tuning_key(node, self.precision)) if self.shipped else None
         kept = {RECORDED: self.recorded.get(node.name), "tuned": tuned, "shipped": shipped}
 
-        def against(variant: Variant) -> str | None:
-            return self.against(variant, t, needs)
+        def why_not(variant: Variant) -> str | None:
+            return self.why_not(variant, t, needs)
 
-        return self._among(node.op, node.name, against, self.explicit(node, kind), kept, f"{node.where}: ")
+        return self._among(node.op, node.name, why_not, self.explicit(node, kind), kept, f"{node.where}: ")
 
     def pick(self, name: str, method: str, values: Mapping[str, Any]) -> tuple[Variant, Tensors]:
         """The variant of a nested launch or an update step, and its `t`: chosen by op name, and by shapes where
@@ -171,12 +171,12 @@ class Chooser:
         explicit = (self.ops[name], f"[ops] {name}") if self.ops.get(name, AUTO) != AUTO else None
         place = f"{name} {sizes_of(asked)}" if op.gradient else name
 
-        def against(variant: Variant) -> str | None:
-            return self.cannot(variant) or asked.against(variant)
+        def why_not(variant: Variant) -> str | None:
+            return self.cannot(variant) or asked.why_not(variant)
 
-        choice = self._among(op, place, against, explicit, {RECORDED: self.recorded.get(place)})
+        choice = self._among(op, place, why_not, explicit, {RECORDED: self.recorded.get(place)})
         asked.t.config = choice.config_for(asked.t)
-        self.picked[place] = choice = replace(choice, config=asked.t.config)
+        self.nested_choices[place] = choice = replace(choice, config=asked.t.config)
         given = {n: getattr(asked.t, n) for n in (*op.inputs, *op.params)}
         shapes = {n: tuple(tensor.shape) for n, tensor in given.items() if tensor is not None}
         self.nested[f"{name} {sizes_of(asked)}"] = NestedChoice(choice, op, asked.dims, shapes)
@@ -187,10 +187,10 @@ class Chooser:
         here = [v for v in self.registry.variants.get(op.name, {}).values() if v.device == self.runs]
         return sorted(here, key=lambda v: (-v.priority, v.name))
 
-    def against(self, variant: Variant, t: Any, needs: str) -> str | None:
-        """Why `variant` cannot run here, in words."""
-        if (why_not := self.cannot(variant)) is not None:
-            return why_not
+    def why_not(self, variant: Variant, t: Any, needs: str) -> str | None:
+        """The reason why `variant` cannot run on the tensors `t` here; None where it can."""
+        if (reason := self.cannot(variant)) is not None:
+            return reason
         if needs == BACKWARD and not variant.has_backward:
             return "it has no backward, and this plan trains"
         if needs == LOSS and not (variant.has_backward or variant.has_forward_backward):
@@ -198,7 +198,7 @@ class Chooser:
         return variant.why_not(t)
 
     def cannot(self, variant: Variant) -> str | None:
-        """Why `variant` cannot run here on any tensors."""
+        """The reason why `variant` can run on no tensors here; None where there is none."""
         if variant.device != self.runs:
             return f"it is for {variant.device}, and this is {self.runs}"
         if self.precision not in variant.dtypes:
@@ -211,9 +211,9 @@ class Chooser:
         self,
         op: Op,
         node: str,
-        against: Callable[[Variant], str | None],
+        why_not: Callable[[Variant], str | None],
         explicit: tuple[str, str] | None,
-        kept: Mapping[str, Kept | None],
+        kept: Mapping[str, TunedChoice | None],
         where: str = "",
     ) -> Choice:
         rejected: dict[str, str] = {}
@@ -221,21 +221,21 @@ class Chooser:
         if explicit is not None:
             name, line = explicit
             variant = self.registry.variant(op.name, name)
-            why_not = against(variant)
-            if why_not is None:
+            reason = why_not(variant)
+            if reason is None:
                 return Choice(variant, line, config=configs.get(name))
-            rejected[name] = why_not
+            rejected[name] = reason
             for other in self.candidates(op):
                 if other.name != name:
-                    rejected[other.name] = against(other) or ABLE
-            what = f'{where}{line} = "{name}" cannot run node {node}:\n' + _lines(rejected)
-            raise self._refused(variant, what, rejected) if self.failed(variant) else BuildError(what)
+                    rejected[other.name] = why_not(other) or ABLE
+            message = f'{where}{line} = "{name}" cannot run node {node}:\n' + _lines(rejected)
+            raise self._refused(variant, message, rejected) if self.failed(variant) else BuildError(message)
         found: Choice | None = None
         able: dict[str, Variant] = {}
         for variant in self.candidates(op):
-            why_not = against(variant)
-            if why_not is not None:
-                rejected[variant.name] = why_not
+            reason = why_not(variant)
+            if reason is not None:
+                rejected[variant.name] = reason
                 continue
             able[variant.name] = variant
             if variant.priority < 0 or not variant.repeatable:
@@ -246,13 +246,15 @@ class Chooser:
             failed = self._failed(op, entry.variant) if entry is not None and why == RECORDED else None
             if failed is not None and entry is not None and self.resumes:
                 rest = dict.fromkeys(able, ABLE) | rejected
-                what = f"the run that is resumed took {op.name}.{entry.variant} for node {node}:\n{_lines(rest)}"
-                raise self._refused(failed, what, rest)
+                message = f"the run that is resumed took {op.name}.{entry.variant} for node {node}:\n{_lines(rest)}"
+                raise self._refused(failed, message, rest)
             if entry is not None and entry.variant in able:
                 return Choice(able[entry.variant], why, rejected, entry.config)
         if found is None:
-            what = f"{where}no variant of {op.name} can run node {node} on {self.runs} in {self.precision}"
-            raise BuildError(f"{what}:\n{_lines(rejected)}" if rejected else f"{what}: there is none for this device")
+            message = f"{where}no variant of {op.name} can run node {node} on {self.runs} in {self.precision}"
+            raise BuildError(
+                f"{message}:\n{_lines(rejected)}" if rejected else f"{message}: there is none for this device"
+            )
         return found
 
     def _failed(self, op: Op, name: str) -> Variant | None:
@@ -260,12 +262,12 @@ class Chooser:
         variant = self.registry.variants.get(op.name, {}).get(name)
         return variant if variant is not None and variant.device == self.runs and self.failed(variant) else None
 
-    def _refused(self, variant: Variant, what: str, reasons: Mapping[str, str]) -> Refused:
+    def _refused(self, variant: Variant, message: str, reasons: Mapping[str, str]) -> Refused:
         """The error for a choice that failed its check; its hint is the choice that passes."""
         others = [name for name, why in reasons.items() if why == ABLE]
         again = f"`core check {variant.op}.{variant.name}` checks it again"
         return Refused(
-            what, hint=f"--set ops.{variant.op}={others[0]} takes one that can run; {again}" if others else again
+            message, hint=f"--set ops.{variant.op}={others[0]} takes one that can run; {again}" if others else again
         )
 
 

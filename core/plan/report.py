@@ -132,13 +132,13 @@ class PlanReport:
     def choices(self) -> dict[str, Choice]:
         """The choice of each node of the plan, then those of nested launches and of the update."""
         _ = self._recorded  # recording makes the choices of nested launches
-        return {**self.plan.choices, **self.chooser.picked}
+        return {**self.plan.choices, **self.chooser.nested_choices}
 
     def tiles(self) -> dict[str, dict[str, Any]]:
         """The tiles of each node whose variant has a choice of them: other ones may give other bits."""
         plan = self.plan
         found = {n.name: plan.choices[n.name].config_for(specs(n, plan.graph, plan.precision)) for n in plan.nodes}
-        found |= {name: dict(choice.config or {}) for name, choice in self.chooser.picked.items()}
+        found |= {name: dict(choice.config or {}) for name, choice in self.chooser.nested_choices.items()}
         return {name: tiles for name, tiles in found.items() if tiles}
 
     def table(self) -> list[dict[str, Any]]:

@@ -92,12 +92,12 @@ def _row_of(command: Any, recorded: RecordedStep) -> Row:
         arguments = list(_arguments(command, recorded))
         sizes = {"grid": list(command.grid), "block": list(command.block)}
         row = {"what": "kernel", "where": where, "name": command.kernel.name, **sizes}
-        reads, writes = (_once(name for name, writes in arguments if writes == side) for side in (False, True))
+        reads, writes = (_distinct(name for name, writes in arguments if writes == side) for side in (False, True))
         return {**row, "reads": reads, "writes": writes}
     step = recorded.step
     if isinstance(command, CallRecord):
         reads, where = [n for t in command.args if t is not None for n in _names(t, recorded)], command.line
-        return {"what": "call", "where": where, "name": command.origin, "reads": _once(reads), "writes": []}
+        return {"what": "call", "where": where, "name": command.origin, "reads": _distinct(reads), "writes": []}
     if isinstance(command, Product):
         operands, result = (_shared(arrays, recorded) for arrays in ((command.a, command.b), (command.out,)))
         reads, writes = ([_label(name, recorded) for name in names] for names in (operands, result))
@@ -114,10 +114,10 @@ def _row_of(command: Any, recorded: RecordedStep) -> Row:
 def _shared(arrays: Iterable[Any], recorded: RecordedStep) -> list[str]:
     """Names of the step's tensors that share memory with the arrays; "workspace" may be one."""
     held = {name: whole for name, whole in vars(recorded.t).items() if isinstance(whole, np.ndarray)}
-    return _once(n for array in arrays for n, whole in held.items() if np.may_share_memory(array, whole))
+    return _distinct(n for array in arrays for n, whole in held.items() if np.may_share_memory(array, whole))
 
 
-def _once(names: Iterable[str]) -> list[str]:
+def _distinct(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 

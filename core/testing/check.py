@@ -185,7 +185,7 @@ class CheckReport:
 
 
 def check_op(
-    what: str, *, registry: Registry | None = None, plugins: Sequence[str] = (), device: str = "", seed: int = 0
+    target: str, *, registry: Registry | None = None, plugins: Sequence[str] = (), device: str = "", seed: int = 0
 ) -> CheckReport:
     """Check `"op"` (all its variants) or `"op.variant"`, on `device` or, without one, each where `HOMES` says.
 
@@ -194,16 +194,16 @@ def check_op(
     BuildError for an unknown name.
     """
     registry = registry if registry is not None else load_registry(plugins)
-    found = find(what, registry, device)
+    found = find(target, registry, device)
     report = CheckReport([check_variant(op, variant, registry, device, seed=seed) for op, variant in found])
     report.raise_failures()
     return report
 
 
-def find(what: str, registry: Registry, device: str = "") -> list[tuple[Op, Variant]]:
+def find(target: str, registry: Registry, device: str = "") -> list[tuple[Op, Variant]]:
     """The variants that `"op"` or `"op.variant"` names, the reference first; with `device`, those that run there."""
     kind = runs_on(device)
-    name, dot, wanted = what.partition(".")
+    name, dot, wanted = target.partition(".")
     op = registry.op(name)
     if dot:
         variant = registry.variant(name, wanted)
@@ -211,7 +211,7 @@ def find(what: str, registry: Registry, device: str = "") -> list[tuple[Op, Vari
             able = " or ".join(
                 f"--device {place}" for place, runner in RUNNERS.items() if runner.device == variant.device
             )
-            raise UsageError(f"{what} is for {variant.device}, and this check runs on {device}", hint=able)
+            raise UsageError(f"{target} is for {variant.device}, and this check runs on {device}", hint=able)
         return [(op, variant)]
     here = [v for v in registry.variants.get(name, {}).values() if kind in ("", v.device)]
     if not here:

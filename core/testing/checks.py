@@ -21,7 +21,7 @@ from core.testing.log import Log, compare_gradients, compare_outputs, trained
 from core.testing.numeric import check_derivative
 from core.testing.padded import check_padding
 from core.testing.random_bits import check_random
-from core.testing.trial import PLAIN, Asked, Trial
+from core.testing.trial import PLAIN, GradientRequest, Trial
 from core.testing.update import check_update
 
 
@@ -49,10 +49,10 @@ def check_gradient(log: Log, trial: Trial) -> None:
 def check_accumulate(log: Log, trial: Trial) -> None:
     """Gradients that are added to: each alone, then all at once; of a brief trial all at once only."""
     for chosen in sets_of(addable(trial))[-1 if trial.brief else 0 :]:
-        asked = Asked(add=frozenset(chosen))
-        got = trained(log, "accumulate", trial, asked)
+        request = GradientRequest(add=frozenset(chosen))
+        got = trained(log, "accumulate", trial, request)
         if got is not None:
-            compare_gradients(log, "accumulate", trial, got, asked, f" (adding to {', '.join(chosen)})")
+            compare_gradients(log, "accumulate", trial, got, request, f" (adding to {', '.join(chosen)})")
 
 
 def addable(trial: Trial) -> list[str]:
@@ -65,26 +65,26 @@ def check_absent(log: Log, trial: Trial) -> None:
     wanted = trial.wanted()
     alone = [frozenset(wanted) - {n} for n in wanted] if len(wanted) > 2 else []
     for unwanted in [*(frozenset((n,)) for n in wanted if len(wanted) > 1), *alone]:
-        asked = Asked(unwanted=unwanted)
-        got = trained(log, "absent", trial, asked)
+        request = GradientRequest(unwanted=unwanted)
+        got = trained(log, "absent", trial, request)
         if got is not None:
-            compare_gradients(log, "absent", trial, got, asked, f" (without {', '.join(sorted(unwanted))})")
+            compare_gradients(log, "absent", trial, got, request, f" (without {', '.join(sorted(unwanted))})")
     missing = list(trial.seeds) if len(trial.seeds) > 1 else []
     for name, add in itertools.product(missing, [frozenset[str](), frozenset(addable(trial))]):
-        asked = Asked(absent=frozenset((name,)), add=add)
-        got = trained(log, "absent", trial, asked)
+        request = GradientRequest(absent=frozenset((name,)), add=add)
+        got = trained(log, "absent", trial, request)
         if got is not None:
-            compare_gradients(log, "absent", trial, got, asked, f" (no {name} from above)")
+            compare_gradients(log, "absent", trial, got, request, f" (no {name} from above)")
 
 
 def check_alias(log: Log, trial: Trial) -> None:
     """Aliased gradients are the tensor that the variant says, when it does not write them."""
     if not any(trial.aliased(n) for n in trial.wanted()):
         return
-    asked = Asked(alias=True)
-    got = trained(log, "alias", trial, asked)
+    request = GradientRequest(alias=True)
+    got = trained(log, "alias", trial, request)
     if got is not None:
-        compare_gradients(log, "alias", trial, got, asked, " (as the alias)")
+        compare_gradients(log, "alias", trial, got, request, " (as the alias)")
 
 
 def check_inplace(log: Log, trial: Trial) -> None:
@@ -95,10 +95,10 @@ def check_inplace(log: Log, trial: Trial) -> None:
     more = [frozenset((n,)) for n in trial.seeds if len(trial.seeds) > 1 and n not in trial.variant.inplace.values()]
     aliases = {False, any(trial.aliased(n) for n in trial.wanted())}
     for absent, alias in itertools.product([frozenset[str](), *more], sorted(aliases)):
-        asked = Asked(in_place=True, absent=absent, alias=alias)
-        got = trained(log, "in place", trial, asked)
+        request = GradientRequest(in_place=True, absent=absent, alias=alias)
+        got = trained(log, "in place", trial, request)
         if got is not None:
-            compare_gradients(log, "in place", trial, got, asked, " (in place)")
+            compare_gradients(log, "in place", trial, got, request, " (in place)")
 
 
 def check_repeat(log: Log, trial: Trial) -> None:
@@ -107,7 +107,7 @@ def check_repeat(log: Log, trial: Trial) -> None:
         return
     first = trained(log, "repeat", trial)
     for order, told in trial.runner.orders.items():
-        again = trained(log, "repeat", trial, Asked(order=order))
+        again = trained(log, "repeat", trial, GradientRequest(order=order))
         if first is None or again is None:
             return
         for name, value in first.all.items():
@@ -128,13 +128,13 @@ def check_blocks(log: Log) -> None:
 def check_configs(log: Log, trial: Trial) -> None:
     """The other tile candidates: forward and gradient, of large examples too."""
     for index in range(1, len(trial.configs)):
-        asked = Asked(config=index)
-        got = trained(log, "configs", trial, asked)
+        request = GradientRequest(config=index)
+        got = trained(log, "configs", trial, request)
         if got is None:
             continue
         note = f" (config {trial.configs[index]})"
         compare_outputs(log, "configs", trial, got, note)
-        compare_gradients(log, "configs", trial, got, asked, note)
+        compare_gradients(log, "configs", trial, got, request, note)
 
 
 def check_zeros(log: Log, trial: Trial) -> None:

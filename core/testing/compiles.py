@@ -19,7 +19,7 @@ from core.kernels.sources import shown
 from core.op import Variant
 from core.testing.cached_decoding import first_tokens
 from core.testing.devices import DeviceRunner
-from core.testing.trial import Asked, Trial
+from core.testing.trial import GradientRequest, Trial
 
 
 class _AnyArchitecture(PlannedDevice):
@@ -47,7 +47,7 @@ def launches_of(trials: Iterable[Trial], decoding: bool = True) -> list[LaunchRe
         recorder = Recorder(trial.home.registry)  # type: ignore[attr-defined]
         again = Trial(trial.case, trial.variant, trial.reference, trial.dtype, trial.mode, recorder, trial.home)
         for index in range(len(again.configs)):
-            again.train(Asked(config=index))
+            again.train(GradientRequest(config=index))
         if decoding:
             first_tokens(again)
         found += [r for r in recorder.target.records if r.kernel.source in sources_of(again.variant, r.method)]

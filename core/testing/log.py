@@ -25,7 +25,7 @@ from core.registry import shorten
 from core.testing.compare import EPSILON, Array, bounds_for, bounds_of, difference
 from core.testing.pattern import Compared, Scene, region, seen
 from core.testing.runner import OTHER, Outcome, unwritten
-from core.testing.trial import PLAIN, UNITS, Asked, Training, Trial
+from core.testing.trial import PLAIN, UNITS, GradientRequest, Training, Trial
 
 LOOKED_AT = 40  # failures of a variant whose values are looked at for what can be seen in them
 
@@ -172,12 +172,14 @@ def no_excuse(name: str) -> float:
     return 0.0
 
 
-def compare_gradients(log: Log, check: str, trial: Trial, got: Training, asked: Asked, note: str = "") -> None:
+def compare_gradients(
+    log: Log, check: str, trial: Trial, got: Training, request: GradientRequest, note: str = ""
+) -> None:
     """Hold all gradients against the truth; where the variant was to add, against the sum."""
-    scene = scene_of(trial, got, asked)
+    scene = scene_of(trial, got, request)
     for name, gradient in got.gradients.items():
         want = scene.tensors[name].want
-        compare(log, check, trial, name, gradient, want, note, lambda n: trial.excuse(n, asked.absent), scene)
+        compare(log, check, trial, name, gradient, want, note, lambda n: trial.excuse(n, request.absent), scene)
 
 
 def compare_outputs(log: Log, check: str, trial: Trial, got: Training, note: str = "") -> None:
@@ -189,33 +191,33 @@ def compare_outputs(log: Log, check: str, trial: Trial, got: Training, note: str
         compare(log, check, trial, name, value, truth.outputs[name], note, scene=scene)
 
 
-def scene_of(trial: Trial, got: Training, asked: Asked = PLAIN) -> Scene:
+def scene_of(trial: Trial, got: Training, request: GradientRequest = PLAIN) -> Scene:
     """The gradients of a run beside what they should be; what they were added to counts."""
-    truth = trial.truth(asked.absent)
+    truth = trial.truth(request.absent)
     pairs = {}
     for name, gradient in got.gradients.items():
         start = got.starts.get(name)
         want = truth.gradients[name] if start is None else truth.gradients[name] + start.astype(np.float64)
-        pairs[name] = Compared(gradient, want, start if name in asked.add else None)
+        pairs[name] = Compared(gradient, want, start if name in request.add else None)
     return Scene(pairs, trial.case.dims, trial.seeds, trial.dtype)
 
 
-def trained(log: Log, check: str, trial: Trial, asked: Asked = PLAIN) -> Training | None:
+def trained(log: Log, check: str, trial: Trial, request: GradientRequest = PLAIN) -> Training | None:
     """Train as asked; None if that raised. Guards, inputs and unwritten elements are looked at every time."""
     got: Training | None = None
     with log.caught(check):
-        got = trial.train(asked)
+        got = trial.train(request)
     if got is None:
         return None
     kept_out(log, got)
     log.passed("reads")
     for place, count in got.ranges.items():
         log.ranges[place] = max(count, log.ranges.get(place, 0))
-    check_written(log, trial, got, asked)
+    check_written(log, trial, got, request)
     return got
 
 
-def check_written(log: Log, trial: Trial, got: Training, asked: Asked) -> None:
+def check_written(log: Log, trial: Trial, got: Training, request: GradientRequest) -> None:
     """Everything that is owed is written: outputs and gradients whole, each saved tensor at all.
 
     An integer may hold the very bytes that it started as, as an i32 -1 does: it is unwritten if it is so under another
@@ -226,7 +228,7 @@ def check_written(log: Log, trial: Trial, got: Training, asked: Asked) -> None:
     holes = {name: unwritten(tensor) for name, tensor in owed.items()}
     doubtful = [name for name, hole in holes.items() if owed[name].dtype.kind in "iu" and hole.any()]
     if doubtful:
-        again = trial.train(replace(asked, fill=OTHER))
+        again = trial.train(replace(request, fill=OTHER))
         held = {**again.all, **again.saved}
         holes |= {name: holes[name] & unwritten(held[name], OTHER) for name in doubtful}
     for name, hole in holes.items():

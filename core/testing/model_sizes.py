@@ -30,7 +30,7 @@ from core.testing.devices import SimRunner
 from core.testing.log import Log, StopChecks, compare, compare_gradients, trained
 from core.testing.runner import CpuRunner, Runner
 from core.testing.shapes import as_shape
-from core.testing.trial import PLAIN, Asked, Training, Trial
+from core.testing.trial import PLAIN, GradientRequest, Training, Trial
 from core.testing.update import GOOD, check_update
 from core.verdicts import Verdict, largest, sizes_of
 
@@ -302,7 +302,7 @@ class Climb:
         return min(able, key=lambda v: (v.priority, v.name), default=None)
 
     def _beside(self, peer: Variant, case: Case, mode: str) -> Trial:
-        trial = Beside(case, self.variant, self.reference, self.task.dtype, mode, self.runner, self.home)
+        trial = NeighbourTrial(case, self.variant, self.reference, self.task.dtype, mode, self.runner, self.home)
         trial.peer = peer
         if self.task.config is not None:
             trial.configs = self._tiles(trial.configs)
@@ -326,7 +326,7 @@ class Pace:
         return OVERHEAD[self.device] + max(0.0, took - OVERHEAD[self.device]) * work / before
 
 
-class Beside(Trial):
+class NeighbourTrial(Trial):
     """A trial whose truth is another variant on the same device: both may be off by the bounds, in either direction."""
 
     peer: Variant
@@ -357,10 +357,10 @@ def at_size(log: Log, trial: Trial) -> None:
         return None
     compare_gradients(log, "gradient", trial, got, PLAIN)
     if adds := addable(trial):
-        asked = Asked(add=frozenset(adds))
-        added = trained(log, "accumulate", trial, asked)
+        request = GradientRequest(add=frozenset(adds))
+        added = trained(log, "accumulate", trial, request)
         if added is not None:
-            compare_gradients(log, "accumulate", trial, added, asked, " (adding)")
+            compare_gradients(log, "accumulate", trial, added, request, " (adding)")
     return None
 
 

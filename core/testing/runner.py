@@ -117,9 +117,9 @@ def best(
     """The variant of the highest priority that can do what a nested launch asks for, and its `t`."""
     known = registry.variants[asked.op.name].values()
     here = [v for v in known if v.device == device and dtype in v.dtypes and arithmetic(dtype, v.tf32) == dtype]
-    able = [v for v in here if can_run(v) is None and asked.against(v) is None]
+    able = [v for v in here if can_run(v) is None and asked.why_not(v) is None]
     if not able:
-        reasons = {v.name: can_run(v) or asked.against(v) for v in here}
+        reasons = {v.name: can_run(v) or asked.why_not(v) for v in here}
         raise BuildError(f"launch.op({asked.op.name!r}): no variant can run: {reasons}")
     found = max(able, key=lambda v: (v.priority, v.name))
     asked.t.config = first_config(found, asked.t)

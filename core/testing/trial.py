@@ -47,7 +47,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Asked:
+class GradientRequest:
     """How a plan asks for gradients.
 
     unwanted: gradients that nobody needs. absent: output gradients that nothing downstream has. add: gradients to
@@ -66,7 +66,7 @@ class Asked:
     fill: int = POISON
 
 
-PLAIN = Asked()
+PLAIN = GradientRequest()
 
 
 class Trial:
@@ -102,19 +102,19 @@ class Trial:
 
     # --- the variant -----------------------------------------------------------------------------------------
 
-    def train(self, asked: Asked = PLAIN) -> Training:
+    def train(self, request: GradientRequest = PLAIN) -> Training:
         """Forward and backward as `asked`; the outcome's gradients are those that are wanted."""
         if self.mode == "forward_backward":
-            call = self.forward_call("forward_backward", asked)
-            starts = self._gradients(call, asked)
-            return self._collect(self.runner.run(call), None, call, starts, asked)
-        call = self.forward_call("forward", asked)
+            call = self.forward_call("forward_backward", request)
+            starts = self._gradients(call, request)
+            return self._collect(self.runner.run(call), None, call, starts, request)
+        call = self.forward_call("forward", request)
         first = self.runner.run(call)
         if self.mode == "forward":
-            return self._collect(first, None, call, {}, asked)
-        later = self.backward_call(first, asked)
-        starts = self._gradients(later, asked)
-        return self._collect(first, self.runner.run(later), later, starts, asked)
+            return self._collect(first, None, call, {}, request)
+        later = self.backward_call(first, request)
+        starts = self._gradients(later, request)
+        return self._collect(first, self.runner.run(later), later, starts, request)
 
     def calls(self) -> list[Call]:
         """The calls of `train`, for timing."""
@@ -139,13 +139,13 @@ class Trial:
         """Of all inputs and params."""
         return sum(v.size for v in self.values.values() if v is not None)
 
-    def forward_call(self, method: str = "forward", asked: Asked = PLAIN) -> Call:
-        return replace(self._bare_call(method, asked), config=self._config(asked))
+    def forward_call(self, method: str = "forward", request: GradientRequest = PLAIN) -> Call:
+        return replace(self._bare_call(method, request), config=self._config(request))
 
-    def _config(self, asked: Asked) -> dict[str, Any]:
-        return self.configs[asked.config] if self.configs else {}
+    def _config(self, request: GradientRequest) -> dict[str, Any]:
+        return self.configs[request.config] if self.configs else {}
 
-    def _bare_call(self, method: str, asked: Asked) -> Call:
+    def _bare_call(self, method: str, request: GradientRequest) -> Call:
         """`forward_call` before a tile candidate is chosen."""
         return Call(
             self.variant,
@@ -155,21 +155,21 @@ class Trial:
             dtypes=self._dtypes(),
             writes={**self._specs(self.op.outputs), **self.saved_specs},
             may_change=frozenset(self.op.mutates) | (frozenset(("step",)) if not self.op.gradient else frozenset()),
-            order=asked.order,
-            fill=asked.fill,
-            fast=self._fast(asked),
+            order=request.order,
+            fill=request.fill,
+            fast=self._fast(request),
         )
 
-    def _fast(self, asked: Asked) -> bool:
+    def _fast(self, request: GradientRequest) -> bool:
         """Whether races are looked for elsewhere: in smaller examples, or in the first dtype and the first tiles."""
-        return self.fast or (self.brief and (asked.config > 0 or self.dtype != self.variant.dtypes[0]))
+        return self.fast or (self.brief and (request.config > 0 or self.dtype != self.variant.dtypes[0]))
 
     @property
     def dims(self) -> dict[str, Any]:
         """The case's, with the tokens of one call."""
         return {**self.case.dims, **({"T": self.at_once} if self.at_once else {})}
 
-    def backward_call(self, first: Outcome, asked: Asked) -> Call:
+    def backward_call(self, first: Outcome, request: GradientRequest) -> Call:
         """Backward with what the variant declared, and nothing else."""
         held: dict[str, Array | None] = {**self.values, **{n: first.tensors[n] for n in self.op.outputs}}
         given: dict[str, Array | None] = {n: held[n] for n in self.variant.reads}
@@ -180,31 +180,31 @@ class Trial:
             self.case.dims,
             given={**given, **self._extras()},
             dtypes=self._dtypes(),
-            config=self._config(asked),
-            order=asked.order,
-            fill=asked.fill,
-            fast=self._fast(asked),
+            config=self._config(request),
+            order=request.order,
+            fill=request.fill,
+            fast=self._fast(request),
         )
 
-    def _gradients(self, call: Call, asked: Asked) -> dict[str, Array]:
+    def _gradients(self, call: Call, request: GradientRequest) -> dict[str, Array]:
         """Put the gradients into `call` as `asked`; returns what those to add to start from."""
         given: dict[str, Array | None] = dict(call.given)
         writes, shares, flags = dict(call.writes), dict(call.shares), {}
-        given |= {n: None if n in asked.absent else v for n, v in self.seeds.items()}
-        wanted = self.wanted(asked)
+        given |= {n: None if n in request.absent else v for n, v in self.seeds.items()}
+        wanted = self.wanted(request)
         starts: dict[str, Array] = {}
         for name in ("d" + n for n in (*self.op.inputs, *self.op.params)):
             flags["add_" + name] = False
             spec = self._spec(name)
-            if name not in wanted or (asked.alias and self.aliased(name)):
+            if name not in wanted or (request.alias and self.aliased(name)):
                 given[name] = None
-            elif name in asked.add or name[1:] in self.variant.partial:
+            elif name in request.add or name[1:] in self.variant.partial:
                 flags["add_" + name] = True
-                starts[name] = self._start(name, spec, zero=name not in asked.add)
+                starts[name] = self._start(name, spec, zero=name not in request.add)
                 given[name] = starts[name]
             else:
                 writes[name] = spec
-                source = self.variant.inplace.get(name) if asked.in_place else None
+                source = self.variant.inplace.get(name) if request.in_place else None
                 if source is not None and given.get(source) is not None:
                     shares[name] = source
         may_change = call.may_change | frozenset(starts) | frozenset(shares.values())
@@ -217,8 +217,8 @@ class Trial:
         source = self.variant.alias.get(name)
         return source is not None and (source in self.seeds or source in self.wanted())
 
-    def wanted(self, asked: Asked = PLAIN) -> list[str]:
-        return [] if self.mode == "forward" else [n for n in self.case.wanted() if n not in asked.unwanted]
+    def wanted(self, request: GradientRequest = PLAIN) -> list[str]:
+        return [] if self.mode == "forward" else [n for n in self.case.wanted() if n not in request.unwanted]
 
     def _start(self, name: str, spec: TensorSpec, zero: bool) -> Array:
         """Contents to add to, of the gradient's own size, so that neither drowns in the other."""
@@ -231,12 +231,12 @@ class Trial:
         return round_to(rng.standard_normal(spec.shape) * scale, spec.dtype)
 
     def _collect(
-        self, first: Outcome, later: Outcome | None, call: Call, starts: dict[str, Array], asked: Asked
+        self, first: Outcome, later: Outcome | None, call: Call, starts: dict[str, Array], request: GradientRequest
     ) -> Training:
         last = later or first
         gradients: dict[str, Array] = {}
-        for name in self.wanted(asked):
-            gradients[name] = last.tensors[self.variant.alias[name] if asked.alias and self.aliased(name) else name]
+        for name in self.wanted(request):
+            gradients[name] = last.tensors[self.variant.alias[name] if request.alias and self.aliased(name) else name]
         return Training(
             outputs={n: first.tensors[n] for n in self.op.outputs},
             saved={n: first.tensors[n] for n in self.variant.saved},

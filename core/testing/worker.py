@@ -160,7 +160,7 @@ def ended(reached: SizesOutcome, fault: str, seconds: float) -> SizesOutcome:
     return replace(reached, finding=f"a launch {fault}", left="", seconds=seconds)
 
 
-class Here:
+class InProcess:
     """Runs tasks in this process, as Checker does in a child: for variants that can hang or end no more than the run
     itself. A task takes longer than its seconds only where one step does."""
 
@@ -209,7 +209,7 @@ def send(link: Connection, kind: str, value: Any) -> None:
 def avoid_failed(runner: Runner, verdicts: Verdicts, dtype: str) -> None:
     """Have nested launches pass over variants that failed on the device, as a run does."""
     if isinstance(runner, DeviceRunner):
-        target, failed = runner.target, verdicts.against(runner.target, dtype)
+        target, failed = runner.target, verdicts.failures_on(runner.target, dtype)
         target.can_run = lambda variant: type(target).can_run(target, variant) or failed(variant)
 
 

@@ -28,7 +28,7 @@ from core.words import duration
 
 if TYPE_CHECKING:
     from core.testing.model_sizes import SizesOutcome
-    from core.testing.worker import Checker, Here
+    from core.testing.worker import Checker, InProcess
 
 CONTACT, CHECK = "first_contact", "check"  # keys of [train]
 SECONDS = {CONTACT: 40.0, CHECK: 30.0}  # their bounds where they are `true`
@@ -105,25 +105,25 @@ class Precheck:
         known = self.verdicts.lookup(need.variant, self.place, need.dtype)
         return known is None or bool(known.beyond(need.sizes) and label(need.sizes) not in known.tried)
 
-    def _checker(self, stack: ExitStack, rounds: dict[str, list[Need]]) -> Checker | Here:
+    def _checker(self, stack: ExitStack, rounds: dict[str, list[Need]]) -> Checker | InProcess:
         from core.testing.worker import (  # a run that checks nothing needs nothing of the op check
             Checker,
             CheckPlace,
-            Here,
+            InProcess,
         )
 
-        if not self._apart:
-            return Here(self.config.device, self.verdicts.registry)
+        if not self._in_child:
+            return InProcess(self.config.device, self.verdicts.registry)
         config, bounds = self.config, [bound_of(self.config, key) for key in rounds]
         place = CheckPlace(config.device, tuple(self.plugins), tuple(config.plugins.disable))
         return stack.enter_context(Checker(place, max(bounds) / LAUNCHES))
 
     @property
-    def _apart(self) -> bool:
+    def _in_child(self) -> bool:
         """Whether checks run in a child process: where kernels do."""
         return bool(self.engine.device.compiles)
 
-    def _round(self, checker: Checker | Here, key: str, needs: list[Need]) -> list[Need]:
+    def _round(self, checker: Checker | InProcess, key: str, needs: list[Need]) -> list[Need]:
         """Check needs one after another; those that failed."""
         from core.testing.model_sizes import rounds, share
 
@@ -159,7 +159,7 @@ class Precheck:
 
     def _one(
         self,
-        checker: Checker | Here,
+        checker: Checker | InProcess,
         need: Need,
         examples: bool,
         seconds: float,
@@ -196,7 +196,7 @@ class Precheck:
             what = f"first contact with {self.place}: no verdict on {what}"
         else:
             what = f"no check of {what} at this run's sizes"
-        self.display.line(f"{what}; checked before step 1{', in a child process' * self._apart}, {about}; {off}")
+        self.display.line(f"{what}; checked before step 1{', in a child process' * self._in_child}, {about}; {off}")
 
     def notes(self) -> list[str]:
         """Lines for the end of the table: choices that fell, and what could not be checked."""

@@ -22,7 +22,7 @@ from core.interop import checkpoint
 from core.interop.checkpoint import Checkpoint
 from core.interop.generation import Generation, of_state
 from core.measure.tune import load_shipped, load_tuned
-from core.plan import TRAIN, Kept, Plan, check_fusion
+from core.plan import TRAIN, Plan, TunedChoice, check_fusion
 from core.plan.cost import per_token
 from core.registry import Registry
 from core.roles import BATCH
@@ -61,7 +61,7 @@ def build_engine(
     model: ModelSource,
     start: Checkpoint | None,
     device: Any = None,
-    tuned: Mapping[str, Kept] | None = None,
+    tuned: Mapping[str, TunedChoice] | None = None,
     verdicts: Verdicts | None = None,
 ) -> Engine:
     """The engine that a config describes; the choices of a run that is resumed stand where the config says nothing.
@@ -96,7 +96,7 @@ def build_engine(
             optimizer=config.optimizer.name,
             options={**options, "clip": config.optimizer.clip},
             seed=config.seed,
-            failed=(verdicts or Verdicts(registry)).against(device, config.precision),
+            failed=(verdicts or Verdicts(registry)).failures_on(device, config.precision),
         ),
         device,
     )

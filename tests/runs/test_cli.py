@@ -362,7 +362,7 @@ def test_failed_checks_have_the_code_of_a_no() -> None:
 
 
 def test_what_takes_long_is_told_on_a_terminal_alone_and_wiped_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    from core.cli.show import meanwhile
+    from core.cli.show import status_line
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -371,6 +371,6 @@ def test_what_takes_long_is_told_on_a_terminal_alone_and_wiped_away(monkeypatch:
     monkeypatch.delenv("TERM", raising=False)
     for stream, seen in ((Terminal(), ["compiling", " " * 9, ""]), (io.StringIO(), [""])):
         monkeypatch.setattr(sys, "stderr", stream)
-        with meanwhile("compiling"):
+        with status_line("compiling"):
             pass
         assert stream.getvalue().lstrip("\r").split("\r") == seen

@@ -21,7 +21,7 @@ from core.loader import load_registry
 from core.measure import tune as tuning
 from core.measure.bench import random_batch
 from core.measure.tune import Timed, candidates, load_shipped, load_tuned, read_choices, save_tuned, tune
-from core.plan import TRAIN, Kept, tuning_key
+from core.plan import TRAIN, TunedChoice, tuning_key
 from core.train.wiring import build_engine
 
 SMALL = {"V": 61, "C": 32, "H": 2, "L": 2, "S": 16, "B": 2, "T": 8}
@@ -110,8 +110,8 @@ def test_what_cannot_run_any_more_is_not_taken(registry):
     plain = engine_of(registry)
     key = tuning_key(plain.graph.node("h.0.act"), "f32")
     for gone in ("vanished", "cannot"):
-        assert gelu(engine_of(registry, tuned={key: Kept(gone, {})})).why == "auto"
-    assert gelu(engine_of(registry, tuned={key.replace("f32", "bf16"): Kept("reference")})).why == "auto"
+        assert gelu(engine_of(registry, tuned={key: TunedChoice(gone, {})})).why == "auto"
+    assert gelu(engine_of(registry, tuned={key.replace("f32", "bf16"): TunedChoice("reference")})).why == "auto"
 
 
 def test_a_damaged_file_is_as_none(registry, tmp_path):
@@ -145,7 +145,7 @@ def test_tune_then_train_says_tuned_and_a_resumed_run_keeps_its_tiles(registry, 
 
 def test_what_is_shipped_is_taken_where_nothing_else_is_known(registry):
     key = tuning_key(engine_of(registry).graph.node("h.0.act"), "f32")
-    shipped, tuned = {key: Kept("slow", {"wait": 0.3})}, {key: Kept("slow", {"wait": 0.2})}
+    shipped, tuned = {key: TunedChoice("slow", {"wait": 0.3})}, {key: TunedChoice("slow", {"wait": 0.2})}
     recorded = {"recorded": {"h.0.act": "slow"}, "configs": {"h.0.act": {"wait": 0.1}}}
     for settings, why, wait in (
         ({}, "shipped", 0.3),
@@ -155,14 +155,14 @@ def test_what_is_shipped_is_taken_where_nothing_else_is_known(registry):
         taken = gelu(engine_of(registry, shipped=shipped, **settings))
         assert (taken.why, taken.config) == (why, {"wait": wait})
     assert gelu(engine_of(registry, shipped=shipped, ops={"gelu": "reference"})).why == "[ops] gelu"
-    assert gelu(engine_of(registry, shipped={key: Kept("vanished", {})})).why == "auto"
+    assert gelu(engine_of(registry, shipped={key: TunedChoice("vanished", {})})).why == "auto"
 
 
 def test_what_a_gpu_says_becomes_what_is_shipped_for_its_architecture(registry, tmp_path):
     path = tmp_path / "tuned.toml"
     device = PlannedDevice("sm_80")
     device.model = "A GPU"
-    slow, quick = Kept("mma", {"TILE": 1}), Kept("mma", {"TILE": 2})
+    slow, quick = TunedChoice("mma", {"TILE": 1}), TunedChoice("mma", {"TILE": 2})
     found = {
         "won": [Timed("won", 2, slow, 0.004, True), Timed("won", 2, quick, 0.003, False)],
         "stayed": [Timed("stayed", 2, slow, 0.003, True), Timed("stayed", 2, quick, 0.004, False)],
@@ -188,11 +188,13 @@ def test_a_plugin_brings_tuned_choices_and_they_come_before_the_built_in_ones(tm
         load_registry([plugin], only=())
     built_in = load_registry(only=())
     key = next(c["what"] for c in read_choices(*built_in.tuned) if c["arch"] == "sm_80")
-    tuning.write_choices(plugin / "chip.toml", {("sm_80", key): (Kept("mine", {"TILE": 1}), "measured on A GPU")})
+    tuning.write_choices(
+        plugin / "chip.toml", {("sm_80", key): (TunedChoice("mine", {"TILE": 1}), "measured on A GPU")}
+    )
     registry, device = load_registry([plugin], only=()), PlannedDevice("sm_80")
     assert registry.plugin("mine").brings["tuned"] == ["chip.toml"]
     before, after = load_shipped(device, built_in.tuned), load_shipped(device, registry.tuned)
-    assert after == before | {key: Kept("mine", {"TILE": 1})}
+    assert after == before | {key: TunedChoice("mine", {"TILE": 1})}
 
 
 def planned(arch: str, batch: int) -> Engine:
@@ -212,7 +214,7 @@ def test_every_shipped_choice_is_taken_by_a_shipped_config_and_says_where_it_is_
         assert nodes, choice["what"]
         taken = engine.plan(TRAIN).choices[nodes[0].name]
         assert (taken.why, taken.variant.name, taken.config) == ("shipped", choice["variant"], choice["config"])
-        assert Kept(choice["variant"], choice["config"]) in candidates(engine)[choice["what"]]
+        assert TunedChoice(choice["variant"], choice["config"]) in candidates(engine)[choice["what"]]
         assert choice["source"].startswith(("measured on ", "not measured: "))
 
 

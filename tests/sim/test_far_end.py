@@ -39,7 +39,7 @@ from core.testing.case import make_case
 from core.testing.check import modes_of, reference_of
 from core.testing.devices import SimRunner
 from core.testing.runner import POISON, Call, CpuRunner, Outcome
-from core.testing.trial import Asked, Trial
+from core.testing.trial import GradientRequest, Trial
 
 SPACE = 1 << 39  # bytes of address space, of which only touched pages take memory
 REGISTRY = load_registry([])
@@ -282,7 +282,7 @@ def far_trial(case: Far, variant: Variant, mode: str) -> Trial:
 def test_the_last_rows_of_a_tensor_that_passes_two_to_the_31_are_right(name: str) -> None:
     case, variant = NAMED[name]
     trial = far_trial(case, variant, modes_of(REGISTRY.op(variant.op), variant)[0])
-    got = trial.train(Asked(unwanted=frozenset(case.without)))
+    got = trial.train(GradientRequest(unwanted=frozenset(case.without)))
     want = trial.truth()
     for tensor, values in got.all.items():
         close = 2e-2 if case.dtype == "bf16" else 2e-5

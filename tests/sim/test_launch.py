@@ -295,7 +295,7 @@ def test_a_nested_launch_takes_a_variant_that_can_do_what_is_asked(what):
     name, method, values, says = NESTED[what]
     registry = load_registry(only=())
     op, _, variant = name.partition(".")
-    why_not = Nested.of(registry.op(op), method, values).against(registry.variant(op, variant))
+    why_not = Nested.of(registry.op(op), method, values).why_not(registry.variant(op, variant))
     assert why_not == says or says in why_not
 
 
@@ -305,9 +305,9 @@ def test_what_a_nested_forward_keeps_is_of_a_variant_that_has_a_backward():
 
     attention = load_registry(only=()).op("attention")
     asked = {"qkv": PACKED, "heads": 2, "lse": Y}
-    assert Nested.of(attention, "forward", asked).against(OnlyForward()) == "it has no backward"
+    assert Nested.of(attention, "forward", asked).why_not(OnlyForward()) == "it has no backward"
     OnlyForward.saved = {}
-    assert Nested.of(attention, "forward", {"qkv": PACKED, "heads": 2}).against(OnlyForward()) is None
+    assert Nested.of(attention, "forward", {"qkv": PACKED, "heads": 2}).why_not(OnlyForward()) is None
 
 
 def test_a_nested_launch_has_the_sizes_of_its_tensors_and_what_is_left_out_is_none():
