@@ -21,7 +21,7 @@ import click
 
 from core.testing.graph_models import random_model
 from core.testing.graph_shapes import shapes
-from core.testing.graphs import each, failure, registry_of
+from core.testing.graph_trial import each, failure, registry_of
 
 MOST = 80  # models that a fault is shown before it counts as missed
 

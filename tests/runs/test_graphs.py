@@ -11,7 +11,7 @@ import tomli
 
 from core import Op, Reference
 from core.errors import CoreError
-from core.testing import graph_faults, graph_shapes, graphs
+from core.testing import graph_faults, graph_shapes, graph_trial, graphs
 from core.testing.graph_models import random_model
 
 PARTS = 6  # of the models, so that no test is long
@@ -19,7 +19,7 @@ PARTS = 6  # of the models, so that no test is long
 
 @functools.cache
 def registry():
-    return graphs.registry_of(())
+    return graph_trial.registry_of(())
 
 
 @functools.cache
@@ -31,7 +31,7 @@ def model_of(seed):
 def test_random_models_have_the_derivatives_of_their_loss_and_keep_every_promise_of_the_planner(part):
     wrong = []
     for seed in range(part, graphs.GRAPHS, PARTS):
-        if said := graphs.failure(model_of(seed), registry()):
+        if said := graph_trial.failure(model_of(seed), registry()):
             wrong.append(f"seed {seed}: {said}")
     assert not wrong, "\n".join([*wrong, "python -m core.testing.graphs --graphs 1 --seed SEED prints the least model"])
 
@@ -74,18 +74,18 @@ def test_the_ops_of_a_plugin_take_part_and_a_wrong_gradient_of_theirs_is_found(m
     monkeypatch.setitem(real.ops, "shrink", Op("shrink", inputs={"x": "... C"}, outputs={"y": "... C"}))
     monkeypatch.setitem(real.variants, "shrink", {"reference": Wrong()})
     model = next(m for m in (random_model(s, real) for s in range(200)) if "op shrink" in m.features)
-    assert "along a direction" in graphs.failure(model, real)
+    assert "along a direction" in graph_trial.failure(model, real)
     least = graphs.smaller(model, real)
     assert (
         len(str(least)) < len(str(model))
         and '"shrink"' in str(least)
-        and "along a direction" in graphs.failure(least, real)
+        and "along a direction" in graph_trial.failure(least, real)
     )
 
 
 def test_memory_that_a_plan_forgets_to_write_is_not_finite():
-    trial = graphs.GraphTrial(random_model(0, registry()), registry())
-    graphs.spoil(trial.plain, [trial.batch])
+    trial = graph_trial.GraphTrial(random_model(0, registry()), registry())
+    graph_trial.spoil(trial.plain, [trial.batch])
     assert np.isnan(trial.plain.store.grads).all() and np.isnan(trial.plain.arena.fit(1).view("f8")).all()
 
 
@@ -97,7 +97,7 @@ def test_a_fault_of_the_planner_is_caught(number):
 
 @pytest.mark.parametrize("name", graph_shapes.shapes())
 def test_a_shape_that_random_models_have_rarely_keeps_every_promise_and_some_fault_is_shown_it(name):
-    assert not graphs.failure(graph_shapes.shapes()[name], registry())
+    assert not graph_trial.failure(graph_shapes.shapes()[name], registry())
     assert name in {fault.shape for fault in graph_faults.FAULTS}
 
 
@@ -111,8 +111,8 @@ def test_the_number_of_faults_is_the_one_in_the_docs():
 def test_a_planted_fault_is_taken_out_again_and_one_whose_text_is_gone_is_an_error():
     fault = graph_faults.FAULTS[1]
     with graph_faults.planted(fault):
-        assert graphs.failure(model_of(0), registry())
-    assert not graphs.failure(model_of(0), registry())
+        assert graph_trial.failure(model_of(0), registry())
+    assert not graph_trial.failure(model_of(0), registry())
     with (
         pytest.raises(ValueError, match="0 times; expected once"),
         graph_faults.planted(graph_faults.Fault("gone", fault.module, "no such text", "")),
@@ -134,5 +134,5 @@ def test_an_error_of_the_planner_counts_as_a_failure(monkeypatch):
     def refuse(*args, **kwargs):
         raise CoreError("no plan")
 
-    monkeypatch.setattr(graphs, "Engine", refuse)
-    assert graphs.failure(model_of(0), registry()) == "no plan"
+    monkeypatch.setattr(graph_trial, "Engine", refuse)
+    assert graph_trial.failure(model_of(0), registry()) == "no plan"
