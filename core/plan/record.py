@@ -62,7 +62,7 @@ def record_step(
 
 
 def control_record(device: Any) -> Any:
-    """Memory for the control record: the numbers of a step, `core.op.CONTROL`, in f64."""
+    """Memory for the control record: the numbers of a step, `core.step_record.CONTROL`, in f64."""
     return device.tensor(device.allocate(8 * len(CONTROL)), 0, (len(CONTROL),), "f64")
 
 

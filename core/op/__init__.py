@@ -1,0 +1,36 @@
+"""The vocabulary: Op, Param, Variant, Reference, Optimizer, Schedule, and `t`, what a launcher sees.
+
+An op is a schema: named tensors with shape patterns, attributes, parameters. A variant is one way to compute it,
+forward and backward together. The reference is the variant that says what is right. Nothing here knows a graph,
+a plan or a device.
+"""
+
+from __future__ import annotations
+
+from core.op.definition import NAME, Op, Param, Statement, parse_statements
+from core.op.operands import Tensors, TensorSpec, make_tensors
+from core.op.optimizer import Optimizer, Schedule
+from core.op.shape_pattern import ACC, ACTIVATION, Pattern, Slot
+from core.op.variant import Reference, Variant
+from core.step_record import CONTROL, SLOT
+
+__all__ = [
+    "ACC",
+    "ACTIVATION",
+    "CONTROL",
+    "NAME",
+    "Op",
+    "Optimizer",
+    "Param",
+    "Pattern",
+    "Reference",
+    "SLOT",
+    "Schedule",
+    "Slot",
+    "Statement",
+    "TensorSpec",
+    "Tensors",
+    "Variant",
+    "make_tensors",
+    "parse_statements",
+]

@@ -1,0 +1,46 @@
+"""Optimizer and Schedule: how parameters follow their gradients, and the learning rate of each step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+from core.errors import BuildError
+
+
+class Optimizer:
+    """An optimizer: options with defaults, state tensors beside each parameter element, one recorded step.
+
+    `step(p, launch)` is called once; it launches ops (`launch.op("adamw_update", ...)`) over the flat arenas:
+    `p.param`, `p.grad`, each state by name, `p.group` (which elements train, and which decay), `p.control` (the control
+    record, see core.step_record), and the options by name; `p.flat` has all of them but the options by the names of an
+    update's inputs: `launch.op("adamw_update", **p.flat, eps=p.eps)`. For updates that need whole matrices
+    (`whole`), `p.parameters` has one entry for each that trains: name, shape, decays, and by the names above its own
+    parts of the arenas in its shape; `p.group_without(names)` is `p.group` with these left untrained, so that another
+    update can take all the rest at once.
+    """
+
+    name: ClassVar[str] = ""
+    options: ClassVar[Mapping[str, Any]] = {}
+    below: ClassVar[Mapping[str, float]] = {}  # option -> what its numbers must be less than: {"betas": 1.0}
+    state: ClassVar[Mapping[str, str]] = {}  # {"m": "n : acc"}: n elements, as many as the parameter arena
+    whole: ClassVar[bool] = False  # True: needs whole matrices (Muon), not slices of the arena
+    origin: str = ""
+
+    def step(self, p: Any, launch: Any) -> None:
+        raise BuildError(f"optimizer {self.name} defines no step")
+
+
+class Schedule:
+    """A learning-rate schedule: `lr(step, steps, peak, options)` for step 0 .. steps-1."""
+
+    name: ClassVar[str] = ""
+    options: ClassVar[Mapping[str, Any]] = {}
+    origin: str = ""
+
+    def lr(self, step: int, steps: int, peak: float, options: Mapping[str, Any]) -> float:
+        raise BuildError(f"schedule {self.name} defines no lr")
+
+    def remarks(self, steps: int, options: Mapping[str, Any]) -> Iterable[str]:
+        """What a person should know of these options in a run of `steps`, a sentence each; said before step 1."""
+        return ()

@@ -1,0 +1,102 @@
+"""Variant, one way to compute an op, and Reference, the one in NumPy that the others are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from core.errors import BuildError
+
+
+class Variant:
+    """One way to compute an op, forward and backward together. docs/plugins.md explains every field.
+
+    A subclass writes `op`, `name`, `forward`, `backward` and what is saved and read; the rest has defaults.
+    Variants never allocate: outputs, saved tensors and workspace are given.
+    """
+
+    op: ClassVar[str] = ""
+    name: ClassVar[str] = ""
+    device: ClassVar[str] = "cuda"
+    source: ClassVar[str | tuple[str, ...]] = ""  # a .cu beside the class, or several; "" means <op>.cu
+    dtypes: ClassVar[tuple[str, ...]] = ("f32", "bf16")
+    tf32: ClassVar[bool] = False  # in f32 its products are of TF32, 10 bits of mantissa: only where a run allows it
+    arch: ClassVar[str] = "sm_75+"
+    library: ClassVar[str] = ""  # of the vendor, which it calls (`launch.call`): on a GPU only, never simulated
+    priority: ClassVar[int] = 10  # the highest that can run is `auto`; negative is never automatic
+    saved: ClassVar[Mapping[str, str]] = {}  # name -> pattern: written by forward, read by backward
+    reads: ClassVar[tuple[str, ...]] = ()  # inputs, params, outputs that backward reads besides saved
+    can_add: ClassVar[tuple[str, ...]] = ()  # inputs whose gradient it can add to instead of overwrite
+    alias: ClassVar[Mapping[str, str]] = {}  # {"da": "dy"}: that gradient IS the other: no launch, no copy
+    inplace: ClassVar[Mapping[str, str]] = {}  # {"dx": "dy"}: may lie in that tensor's memory
+    partial: ClassVar[tuple[str, ...]] = ()  # parameters whose gradient it does not write whole
+    base: ClassVar[str] = ""  # a variant of the same op: whatever this class does not define comes from there
+    repeatable: ClassVar[bool] = True  # False: bits may differ between runs; never automatic
+    tolerance: ClassVar[Mapping[str, float]] = {}  # dtype -> relative 2-norm allowed by the check
+    tolerance_why: ClassVar[str] = ""  # needed to allow more than the default
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = ()  # checked besides the op's own
+    uncovered: ClassVar[Mapping[str, str]] = {}  # a line of its kernels that no example reaches -> why that is right
+    # stamped when registered:
+    origin: str = ""  # the plugin that brought it
+    folder: Path = Path()  # the folder of the class's file
+    sources: Mapping[str, tuple[Path, ...]] = {}  # launcher -> its kernels' files; `base` may make them differ
+
+    def forward(self, t: Any, launch: Any) -> None:
+        raise BuildError(f"variant {self.op}.{self.name} defines no forward")
+
+    def backward(self, t: Any, launch: Any) -> None:
+        """Set to None in a variant that is forward only: it is never chosen for training."""
+        raise BuildError(f"variant {self.op}.{self.name} defines no backward")
+
+    def configs(self, t: Any) -> list[dict[str, Any]]:
+        """Tile candidates, best guess first; the chosen one is `t.config`."""
+        return [{}]
+
+    def workspace(self, t: Any) -> int:
+        """Scratch bytes, from shapes and `t.config` alone."""
+        return 0
+
+    def counters(self, t: Any) -> int:
+        """u32 zeros of its own; a launch leaves them zero."""
+        return 0
+
+    def why_not(self, t: Any) -> str | None:
+        """Why this variant cannot run on these shapes, in words; None when it can."""
+        return None
+
+    @property
+    def has_backward(self) -> bool:
+        method = type(self).backward
+        return method is not None and method is not Variant.backward
+
+    @property
+    def has_forward_backward(self) -> bool:
+        """Whether it computes loss and gradients in one go (`forward_backward(t, launch)`), for loss ops."""
+        return hasattr(self, "forward_backward")
+
+    def __repr__(self) -> str:
+        return f"<{self.op}.{self.name} ({self.device})>"
+
+
+class Reference(Variant):
+    """The NumPy implementation that says what is right: `forward(self, t)` and `backward(self, t)`, no `launch`.
+
+    Generic over f32 and f64; the gradient check runs in f64. Without a faster cpu variant, it is what trains.
+    """
+
+    name: ClassVar[str] = "reference"
+    device: ClassVar[str] = "cpu"
+    dtypes: ClassVar[tuple[str, ...]] = ("f32", "f64")
+    priority: ClassVar[int] = 0
+
+    def forward(self, t: Any) -> None:  # type: ignore[override]
+        raise BuildError(f"the reference of {self.op} defines no forward")
+
+    def backward(self, t: Any) -> None:  # type: ignore[override]
+        raise BuildError(f"the reference of {self.op} defines no backward")
+
+    @property
+    def has_backward(self) -> bool:
+        method = type(self).backward
+        return method is not None and method is not Reference.backward
