@@ -1,0 +1,41 @@
+"""Names to ops, variants, models, optimizers and schedules, each with the plugin that brought it.
+
+A registry is built whole from the plugins' contributions. It imports no plugin and chooses no variant.
+"""
+
+from __future__ import annotations
+
+from core.registry.building import build_registry
+from core.registry.contribution import (
+    BROKEN,
+    DISABLED,
+    LOADED,
+    Contribution,
+    ModelFile,
+    PluginRecord,
+    Rejected,
+    StepHook,
+)
+from core.registry.fields import DEVICES, LAUNCHERS, check_variant
+from core.registry.lookup import REFERENCE, Registry, state
+from core.registry.places import place_of_class, shorten
+
+__all__ = [
+    "BROKEN",
+    "DEVICES",
+    "DISABLED",
+    "LAUNCHERS",
+    "LOADED",
+    "REFERENCE",
+    "Contribution",
+    "ModelFile",
+    "PluginRecord",
+    "Registry",
+    "Rejected",
+    "StepHook",
+    "build_registry",
+    "check_variant",
+    "place_of_class",
+    "shorten",
+    "state",
+]

@@ -1,0 +1,209 @@
+"""Builds a registry whole from the plugins' contributions: all ops first, then all variants, then the rest.
+
+A contribution that does not fit (a duplicate, an unknown name) raises `Rejected`, which the loader turns into a broken
+plugin; nothing of it stays behind. No plugin is imported and no variant is chosen here.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from core.discovery import Candidate
+from core.errors import BuildError
+from core.op import NAME, Op, Variant
+from core.registry.contribution import Contribution, ModelFile, Rejected
+from core.registry.fields import LAUNCHERS, check_variant, refuse_unknown
+from core.registry.inherited import resolve_base
+from core.registry.lookup import REFERENCE, Registry
+from core.registry.places import asset, folder_of, folder_of_class, place_of_class, place_of_command, shorten
+
+
+@dataclass
+class Building:
+    """A registry that is being filled. `claims`: what was brought, by whom, and a function that says where."""
+
+    registry: Registry
+    contributions: Sequence[Contribution]
+    claims: dict[str, tuple[Contribution, Callable[[], str]]] = field(default_factory=dict)
+    conflicts: list[Rejected] = field(default_factory=list)
+
+    def claim(self, contribution: Contribution, what: str, place: Callable[[], str]) -> bool:
+        """Whether `what` is new. If not, both places are noted; it is judged once all else is known to fit."""
+        first, first_place = self.claims.setdefault(what, (contribution, place))
+        if first_place is place:
+            return True
+        origins = first.plugin.origin, contribution.plugin.origin
+        error = BuildError(
+            f"{what} is defined twice: {first_place()} ({origins[0]}) and {place()} ({origins[1]})",
+            hint=f'rename one, or switch a plugin off: [plugins] disable = ["{contribution.plugin.name}"]',
+        )
+        self.conflicts.append(Rejected(contribution, error, conflict=first is not contribution))
+        return False
+
+
+def build_registry(contributions: Sequence[Contribution]) -> Registry:
+    """All contributions in one registry, or Rejected for one that does not fit.
+
+    A duplicate counts only if both plugins are sound otherwise: one that is refused anyway takes no name.
+    """
+    building = Building(Registry(), contributions)
+    try:
+        for step in (_add_ops, _check_patterns, _add_variants, _check_references, _add_models, _add_classes, _add_rest):
+            step(building)
+    except Rejected as rejected:
+        doubled = [c for c in building.conflicts if c.contribution is rejected.contribution]
+        raise (doubled or [rejected])[0] from None  # what is wrong with it may follow from the duplicate
+    for conflict in building.conflicts:
+        raise conflict
+    return building.registry
+
+
+def _add_ops(building: Building) -> None:
+    for contribution in building.contributions:
+        for op in contribution.ops:
+            if building.claim(contribution, f'op "{op.name}"', functools.partial(shorten, op.where)):
+                op.origin = contribution.plugin.origin
+                building.registry.ops[op.name] = op
+                building.registry.variants[op.name] = {}
+
+
+def _check_patterns(building: Building) -> None:
+    """What a fused op replaces must be ops that exist, called with names that exist."""
+    for contribution in building.contributions:
+        for op in contribution.ops:
+            try:
+                check_replaces(op, building.registry)
+            except BuildError as error:
+                raise Rejected(contribution, error) from None
+
+
+def check_replaces(op: Op, registry: Registry) -> None:
+    """BuildError unless every statement of `op.replaces` calls a known op with known names."""
+    where = f'{shorten(op.where)}: op "{op.name}" replaces'
+    known = [*op.inputs, *op.params]
+    for statement in op.statements:
+        called = registry.op(statement.op, where)
+        call = f"{statement.op}({', '.join(statement.arguments)})"
+        refuse_unknown(f"{where}: {call}", "input, parameter or earlier result", statement.arguments, known)
+        refuse_unknown(f"{where}: {call}", "attribute", statement.attrs, called.attrs)
+        takes = [*called.inputs, *called.params]
+        if len(statement.arguments) > len(takes) or len(statement.outputs) > len(called.outputs):
+            raise BuildError(
+                f"{where}: {', '.join(statement.outputs)} = {call} has more names than {statement.op}, "
+                f"which is {', '.join(called.outputs)} = {statement.op}({', '.join(takes)})"
+            )
+        known += statement.outputs
+    if op.statements:
+        refuse_unknown(f"{where}: outputs", "result", op.outputs, known)
+
+
+def _add_variants(building: Building) -> None:
+    """Instances of the variant classes, each after the one that its `base` names."""
+    variants = building.registry.variants
+    waiting = [
+        (contribution, cls)
+        for contribution in building.contributions
+        for cls in contribution.variants
+        if building.claim(contribution, f'variant "{cls.op}.{cls.name}"', functools.partial(place_of_class, cls))
+    ]
+    while waiting:
+        ready = [(c, cls) for c, cls in waiting if not cls.base or cls.base in variants.get(cls.op, {})]
+        for contribution, cls in ready or waiting:  # when none is ready, the first one says why
+            try:
+                _add_variant(building, contribution.plugin, cls)
+            except BuildError as error:
+                where = f"{place_of_class(cls)}: {cls.__name__}"
+                raise Rejected(contribution, BuildError(f"{where}: {error.message}", hint=error.hint)) from None
+        waiting = [entry for entry in waiting if entry not in ready]
+
+
+def _add_variant(building: Building, plugin: Candidate, cls: type[Variant]) -> None:
+    registry = building.registry
+    op = registry.op(cls.op)
+    siblings = registry.variants[cls.op]
+    base = siblings.get(cls.base)
+    if cls.base and base is None:
+        if f'variant "{cls.op}.{cls.base}"' in building.claims:
+            raise BuildError(f'base = "{cls.base}" leads in a circle')
+        raise registry.missing(f'variant of "{cls.op}"', cls.base, siblings, "base")
+    variant = resolve_base(cls, base)() if base is not None else cls()
+    check_variant(variant, cls, op)
+    variant.origin = plugin.origin
+    variant.folder = folder_of_class(cls)
+    variant.sources = _sources(variant, cls, base, plugin)
+    siblings[cls.name] = variant
+
+
+def _check_references(building: Building) -> None:
+    for contribution in building.contributions:
+        for op in contribution.ops:
+            if not op.statements and REFERENCE not in building.registry.variants[op.name]:
+                error = BuildError(
+                    f'{shorten(op.where)}: op "{op.name}" has no reference',
+                    hint=f'bring a class that derives from Reference, with op = "{op.name}", in core_variants',
+                )
+                raise Rejected(contribution, error)
+
+
+def _add_models(building: Building) -> None:
+    for contribution in building.contributions:
+        plugin = contribution.plugin
+        for given in contribution.models:
+            path = _brought(contribution, given, "core_models")
+            if building.claim(contribution, f'model "{path.stem}"', functools.partial(shorten, str(path))):
+                building.registry.models[path.stem] = ModelFile(path.stem, path, plugin.origin)
+
+
+def _brought(contribution: Contribution, given: Path | str, hook: str) -> Path:
+    """A file that a plugin brings. Raises Rejected for one that is not there, or not in the plugin's folder."""
+    plugin = contribution.plugin
+    try:
+        return asset(plugin, folder_of(plugin), given, hook)
+    except BuildError as error:
+        raise Rejected(contribution, error) from None
+
+
+def _add_classes(building: Building) -> None:
+    """Optimizers, schedules and evaluations."""
+    registry = building.registry
+    for contribution in building.contributions:
+        brought: tuple[tuple[str, dict[str, Any], Sequence[type]], ...] = (
+            ("optimizer", registry.optimizers, contribution.optimizers),
+            ("schedule", registry.schedules, contribution.schedules),
+            ("evaluation", registry.evaluations, contribution.evaluations),
+        )
+        for kind, table, classes in brought:
+            for cls in classes:
+                instance: Any = cls()
+                if not NAME.fullmatch(instance.name):
+                    what = f'{kind} name "{instance.name}" is not a lower-case identifier'
+                    raise Rejected(contribution, BuildError(f"{place_of_class(cls)}: {what}"))
+                if building.claim(contribution, f'{kind} "{instance.name}"', functools.partial(place_of_class, cls)):
+                    instance.origin = contribution.plugin.origin
+                    table[instance.name] = instance
+
+
+def _add_rest(building: Building) -> None:
+    for contribution in building.contributions:
+        for command in contribution.commands:
+            if building.claim(contribution, f'command "{command.name}"', functools.partial(place_of_command, command)):
+                building.registry.commands.append(command)
+        building.registry.step_hooks += contribution.step_hooks
+        building.registry.tuned += [_brought(contribution, given, "core_tuned") for given in contribution.tuned]
+
+
+def _sources(
+    variant: Variant, cls: type[Variant], base: Variant | None, plugin: Candidate
+) -> dict[str, tuple[Path, ...]]:
+    """The kernels' files of each launcher: the class's own, or its base's where the launcher comes from there."""
+    if variant.device == "cpu":
+        return {}
+    folder = folder_of_class(cls)
+    given = (cls.source,) if isinstance(cls.source, str) else cls.source
+    own = tuple(asset(plugin, folder, name, "source") if name else folder / f"{cls.op}.cu" for name in given)
+    written = {name for parent in cls.__mro__[: cls.__mro__.index(Variant)] for name in vars(parent)}
+    return {**(base.sources if base is not None else {}), **{m: own for m in LAUNCHERS if m in written}}

@@ -1,0 +1,80 @@
+"""What one plugin brings, before it is registered, and the record of what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.discovery import Candidate
+from core.errors import CoreError
+from core.evaluation import Evaluation
+from core.op import Op, Optimizer, Schedule, Variant
+
+if TYPE_CHECKING:
+    import click
+
+LOADED, BROKEN, DISABLED = "loaded", "broken", "disabled"
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model's TOML file. `name` is its stem."""
+
+    name: str
+    path: Path
+    origin: str
+
+
+@dataclass(frozen=True)
+class StepHook:
+    """A plugin's `core_step_end`: pluggy calls it with the arguments that it asks for."""
+
+    plugin: str
+    hook: Callable[..., Any]
+
+    def __call__(self, run: Any, step: int, metrics: dict[str, Any]) -> None:
+        self.hook(run=run, step=step, metrics=metrics)
+
+
+@dataclass
+class Contribution:
+    """What one plugin's hooks returned, with the right types and not yet registered."""
+
+    plugin: Candidate
+    ops: list[Op] = field(default_factory=list)
+    variants: list[type[Variant]] = field(default_factory=list)
+    models: list[Path | str] = field(default_factory=list)
+    tuned: list[Path | str] = field(default_factory=list)
+    optimizers: list[type[Optimizer]] = field(default_factory=list)
+    schedules: list[type[Schedule]] = field(default_factory=list)
+    evaluations: list[type[Evaluation]] = field(default_factory=list)
+    commands: list[click.Command] = field(default_factory=list)
+    step_hooks: list[StepHook] = field(default_factory=list)
+
+
+@dataclass
+class PluginRecord:
+    """A plugin and what became of it. `brings` lists names by kind; `reason` is one line for a broken one."""
+
+    name: str
+    kind: str
+    origin: str
+    status: str
+    version: str
+    path: Path | None
+    candidate: Candidate
+    brings: dict[str, list[str]] = field(default_factory=dict)
+    reason: str = ""
+    traceback: str = ""
+
+
+class Rejected(Exception):
+    """A contribution that cannot be registered, and why. `conflict`: it names what another plugin has."""
+
+    def __init__(self, contribution: Contribution, error: CoreError, conflict: bool = False) -> None:
+        super().__init__(str(error))
+        self.contribution = contribution
+        self.error = error
+        self.conflict = conflict

@@ -1,0 +1,94 @@
+"""The checks of a variant's class: every name in it is one that the op or the core knows."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Iterable
+
+from core.dtypes import PRECISIONS
+from core.errors import BuildError, did_you_mean
+from core.op import NAME, Op, Pattern, Reference, Variant
+from core.registry.lookup import REFERENCE
+
+AUTO = "auto"  # what a config says for "choose one": no variant can have this name
+DEVICES = ("cpu", "cuda")  # what a variant can be written for; the simulator runs the variants of cuda
+ARCH = re.compile(r"sm_\d{2,3}[af+]?")
+LAUNCHERS = ("forward", "backward", "forward_backward")
+METHODS = (*LAUNCHERS, "configs", "workspace", "counters", "why_not")
+FIELDS = tuple(Variant.__annotations__)
+
+
+def check_variant(variant: Variant, cls: type[Variant], op: Op) -> None:
+    """BuildError, naming the nearest name, for anything in the class that the op or the core does not know."""
+    _check_identity(variant)
+    _check_signatures(cls)
+    _check_misspelt(cls)
+    inputs, params, outputs = list(op.inputs), list(op.params), list(op.outputs)
+    d_inputs, d_outputs = ["d" + n for n in inputs], ["d" + n for n in outputs]
+    rows: tuple[tuple[str, Iterable[str], Iterable[str]], ...] = (
+        ("reads", variant.reads, [*inputs, *params, *outputs]),
+        ("can_add", variant.can_add, inputs),
+        ("alias", variant.alias, d_inputs),
+        ("alias value", variant.alias.values(), [*d_inputs, *d_outputs]),
+        ("inplace", variant.inplace, d_inputs),
+        ("inplace value", variant.inplace.values(), [*inputs, *outputs, *d_outputs, *variant.saved]),
+        ("partial", variant.partial, params),
+        ("dtypes", variant.dtypes, PRECISIONS),
+        ("tolerance", variant.tolerance, PRECISIONS),
+    )
+    for key, given, known in rows:
+        if isinstance(given, str):
+            raise BuildError(f'{key} is the string "{given}"; expected a tuple: ("{given}",)')
+        refuse_unknown(key, "name", given, known)
+    for name, pattern in variant.saved.items():
+        Pattern.parse(pattern, f"saved {name}")
+        if name in (*inputs, *params, *outputs, *op.attrs, *op.state, *d_inputs, *d_outputs):
+            raise BuildError(f'saved "{name}" has the name of something else of op "{op.name}"')
+
+
+def _check_identity(variant: Variant) -> None:
+    if not NAME.fullmatch(variant.name) or variant.name == AUTO:
+        raise BuildError(f'variant name "{variant.name}" is not a lower-case identifier other than "{AUTO}"')
+    if (variant.name == REFERENCE) != isinstance(variant, Reference):
+        raise BuildError(f'a class that derives from Reference is called "{REFERENCE}", and no other is')
+    if variant.device not in DEVICES:
+        near = did_you_mean(variant.device, DEVICES)
+        raise BuildError(f'device "{variant.device}" is not one of {", ".join(DEVICES)}{near}')
+    if not ARCH.fullmatch(variant.arch):
+        raise BuildError(f'arch "{variant.arch}" is not of the form "sm_80+", "sm_80", "sm_90a" or "sm_100f"')
+
+
+def _check_signatures(cls: type[Variant]) -> None:
+    """A launcher with other arguments would fail when a plan is bound, far from its author."""
+    expected = ("self", "t") if issubclass(cls, Reference) else ("self", "t", "launch")
+    for method in LAUNCHERS:
+        function = inspect.getattr_static(cls, method, None)
+        if not inspect.isfunction(function):
+            continue
+        try:
+            inspect.signature(function).bind(*expected)
+        except TypeError:
+            written = f"{method}{inspect.signature(function)}"
+            raise BuildError(f"written: {written}; specified: {method}({', '.join(expected)})") from None
+
+
+def _check_misspelt(cls: type[Variant]) -> None:
+    """`can_ad` or `whynot` would be ignored without a word: names this close to a field's are refused."""
+    for name in vars(cls):
+        if name.startswith("_") or name in FIELDS or name in METHODS:
+            continue
+        close = difflib.get_close_matches(name, [*FIELDS, *METHODS], n=1, cutoff=0.86)
+        if close:
+            raise BuildError(f'"{name}" means nothing here; did you mean "{close[0]}"? If not, rename it')
+
+
+def refuse_unknown(where: str, kind: str, given: Iterable[str], known: Iterable[str]) -> None:
+    known = list(known)
+    for name in given:
+        if name not in known:
+            raise BuildError(
+                f'{where}: unknown {kind} "{name}"{did_you_mean(str(name), known)}',
+                hint=f"known: {', '.join(known) or 'none'}",
+            )

@@ -1,0 +1,45 @@
+"""`base`: a variant's class with another variant behind it, which gives what the class does not define."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from core.errors import BuildError
+from core.op import Reference, Variant
+from core.registry.fields import FIELDS
+from core.registry.places import place_of_class
+
+STAMPED = ("origin", "folder", "sources")  # set by us, not by the author
+
+
+def resolve_base(cls: type[Variant], base: Variant) -> type[Variant]:
+    """`cls` with `base` behind it: what `cls` does not define comes from there, its name and priority excepted."""
+    if issubclass(cls, Reference):
+        raise BuildError(f"{place_of_class(cls)}: {cls.__name__}: a reference has no base")
+    behind = _launched(base) if isinstance(base, Reference) else type(base)
+    own = {key: getattr(cls, key) for key in ("op", "name", "base", "priority")}
+    own["__module__"] = cls.__module__
+    own["__doc__"] = cls.__doc__
+    own["__qualname__"] = cls.__qualname__
+    return type(cls.__name__, (cls, behind), own)
+
+
+def _launched(reference: Reference) -> type[Variant]:
+    """The reference as a variant that records its work, so that another can take one direction from it."""
+    members: dict[str, Any] = {
+        key: getattr(reference, key) for key in FIELDS if key not in ("op", "name", "priority", *STAMPED)
+    }
+    for method in ("forward", "backward"):
+        written = getattr(reference, method)
+        members[method] = None if written is None else _recorded(written)
+    return type(f"Launched{type(reference).__name__}", (Variant,), members)
+
+
+def _recorded(method: Callable[[Any], None]) -> Callable[[Any, Any, Any], None]:
+    @functools.wraps(method)
+    def launcher(self: Any, t: Any, launch: Any) -> None:
+        launch.call(lambda: method(t))
+
+    return launcher

@@ -1,0 +1,104 @@
+"""The registry: names to ops, variants, models and the rest, each with the plugin that brought it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from core.errors import BuildError, did_you_mean
+from core.evaluation import Evaluation
+from core.op import Op, Optimizer, Schedule, Variant
+from core.registry.contribution import DISABLED, LOADED, ModelFile, PluginRecord, StepHook
+
+if TYPE_CHECKING:
+    import click
+
+T = TypeVar("T")
+REFERENCE = "reference"
+
+
+@dataclass
+class Registry:
+    """Everything that plugins brought. Look-ups raise BuildError with the nearest name."""
+
+    ops: dict[str, Op] = field(default_factory=dict)
+    variants: dict[str, dict[str, Variant]] = field(default_factory=dict)
+    models: dict[str, ModelFile] = field(default_factory=dict)
+    optimizers: dict[str, Optimizer] = field(default_factory=dict)
+    schedules: dict[str, Schedule] = field(default_factory=dict)
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    commands: list[click.Command] = field(default_factory=list)
+    step_hooks: list[StepHook] = field(default_factory=list)
+    tuned: list[Path] = field(default_factory=list)  # files of tuned choices; a later one comes before an earlier
+    plugins: list[PluginRecord] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)  # what a listing loaded in spite of
+
+    def op(self, name: str, where: str = "") -> Op:
+        return self._find("op", name, self.ops, where)
+
+    def variant(self, op: str, name: str, where: str = "") -> Variant:
+        self.op(op, where)
+        return self._find(f'variant of "{op}"', name, self.variants.get(op, {}), where)
+
+    def reference(self, op: str) -> Variant:
+        """The NumPy implementation that says what is right. A fused op has none of its own."""
+        return self.variant(op, REFERENCE)
+
+    def model(self, name: str, where: str = "") -> ModelFile:
+        return self._find("model", name, self.models, where)
+
+    def optimizer(self, name: str, where: str = "") -> Optimizer:
+        return self._find("optimizer", name, self.optimizers, where)
+
+    def schedule(self, name: str, where: str = "") -> Schedule:
+        return self._find("schedule", name, self.schedules, where)
+
+    def plugin(self, name: str, where: str = "") -> PluginRecord:
+        """The loaded plugin of that name; BuildError if it is missing, broken or disabled, and why."""
+        prefix = f"{where}: " if where else ""
+        records = [r for r in self.plugins if r.name == name]
+        for record in records:
+            if record.status == LOADED:
+                return record
+        for record in records:
+            raise BuildError(f"{prefix}{state(record)}", hint=_remedy(record))
+        names = [r.name for r in self.plugins]
+        raise BuildError(
+            f'{prefix}there is no plugin "{name}"{did_you_mean(name, names)}',
+            hint=f"install it, or give its folder: --plugin PATH. There are: {', '.join(names)}",
+        )
+
+    def suspects(self, name: str) -> list[PluginRecord]:
+        """Broken and disabled plugins whose sources mention `name`."""
+        return [r for r in self.plugins if r.status != LOADED and r.candidate.mentions(name)]
+
+    def _find(self, kind: str, name: str, known: Mapping[str, T], where: str) -> T:
+        if name in known:
+            return known[name]
+        raise self.missing(kind, name, known, where)
+
+    def missing(self, kind: str, name: str, known: Iterable[str], where: str = "") -> BuildError:
+        """The error for an unknown name: the nearest known one, and the plugins that may bring it."""
+        known = sorted(known)
+        prefix = f"{where}: " if where else ""
+        message = f'{prefix}there is no {kind} "{name}"{did_you_mean(name, known)}'
+        suspects = self.suspects(name)
+        for record in suspects:
+            message += f"\n    {state(record)}, and it mentions {name}"
+        if suspects:
+            return BuildError(message, hint=_remedy(suspects[0]))
+        return BuildError(message, hint=f"there are: {', '.join(known) or 'none'}")
+
+
+def state(record: PluginRecord) -> str:
+    """`plugin "mine" (./mine) is broken: ImportError: ...`"""
+    reason = f": {record.reason}" if record.reason else ""
+    return f'plugin "{record.name}" ({record.origin}) is {record.status}{reason}'
+
+
+def _remedy(record: PluginRecord) -> str:
+    if record.status == DISABLED:
+        return f"take {record.name} out of [plugins] disable, or add it to CORELM_PLUGINS"
+    return f"`core plugins {record.name}` shows its traceback"
