@@ -27,7 +27,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-SWEPT = ("kernels", "digests", "builtin", "tokenizers/bpe", "tokens")  # what is made again from other files
+SWEPT = ("kernels", "machine", "digests", "builtin", "tokenizers/bpe", "tokens")  # what is made again from other files
 LIMIT = 65_536  # MiB of all of it, where CORELM_CACHE_LIMIT says nothing
 MOST_ENTRIES = 20_000
 HOUR = 3600.0

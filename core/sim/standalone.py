@@ -58,6 +58,7 @@ def run(
     count: bool = False,
     limit: int | None = None,
     order: str = "error",
+    executor: str | None = None,
 ) -> Report:
     """Compile `source` (a .cu file, CUDA C++ text, or PTX text) and run one of its `extern "C"` kernels.
 
@@ -70,6 +71,7 @@ def run(
     count, which needs strict=False: the report's `counts` say by source line what the kernel did, as `core trace`
     prints it. limit: branches that a thread block may take before the kernel is called endless; by default 300,000, or
     what CORELM_SIM_LIMIT says.
+    executor: "native" (C, with the interpreter's bits, many times faster) or "interpreter"; docs/native.md.
     Raises BuildError for what does not compile, PtxError for an instruction that the simulator does not have,
     KernelError for what a kernel may not do; its `details` have the address and the PTX.
     """
@@ -82,7 +84,8 @@ def run(
     memory = simulator.memory
     buffers: Buffers = {}
     packed = [_argument(memory, value, place, buffers) for place, value in enumerate(args)]
-    report = simulator.launch(kernel, _sizes(grid), _sizes(block), packed, smem, cluster, strict, count, order)
+    sizes = (_sizes(grid), _sizes(block))
+    report = simulator.launch(kernel, *sizes, packed, smem, cluster, strict, count, order, executor)
     for address, array in buffers.values():
         _copy_back(memory.read(address, array.nbytes).view(array.dtype).reshape(array.shape), array, kernel)
     return report

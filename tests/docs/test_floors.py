@@ -56,6 +56,7 @@ ROOMS = {
         ("strict", "counting"),
         ("resident",),
         ("instructions",),
+        ("native",),
         ("launching",),
         ("standalone",),
     ),

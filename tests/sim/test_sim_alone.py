@@ -1,4 +1,4 @@
-"""The simulator is a room of its own: with core/kernels and ten small modules it runs kernels without the trainer."""
+"""The simulator is a room of its own: with core/kernels and eleven small modules it runs kernels by itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,19 @@ from pathlib import Path
 
 CORE = Path(__file__).parents[2] / "core"
 ROOMS = ("sim", "kernels")
-LEAVES = ("cache", "dtypes", "errors", "expr", "files", "outside", "scalars", "signals", "threads", "variables")
+LEAVES = (
+    "cache",
+    "dtypes",
+    "errors",
+    "expr",
+    "files",
+    "outside",
+    "processor",
+    "scalars",
+    "signals",
+    "threads",
+    "variables",
+)
 KERNEL = """
 import sys
 import numpy as np

@@ -23,6 +23,11 @@ from core.sim.machine.address_space import Memory
 from core.sim.machine.budget import default_limit
 from core.sim.machine.geometry import Shape
 from core.sim.machine.wording import Wording
+from core.sim.native.executor import Linked, Terms, linked
+from core.sim.native.executor import run as run_natively
+from core.sim.native.forms import FORMS
+from core.sim.native.toolchain import compiler, machine
+from core.sim.native.translation import Missing, translate
 from core.sim.ptx import state_spaces as spaces
 from core.sim.ptx.cuda_source import Sources
 from core.sim.ptx.effects import uses_wgmma
@@ -38,6 +43,7 @@ from core.threads import cores
 CHIP = CHIPS[90]  # whose PTX this runs
 MAX_CLUSTER = 16  # with the opting in that core.sim.run is spared
 ORDER = ("error", "warn")
+EXECUTORS = ("native", "interpreter")
 SPLIT = 8192  # lanes of a launch from which it is worth two threads
 
 
@@ -55,6 +61,7 @@ class Simulator:
     sources: Sources = field(default_factory=Sources)
     module: Module = field(init=False)
     programs: dict[tuple[str, bool], Program] = field(default_factory=dict)
+    natives: dict[str, Linked | str] = field(default_factory=dict)  # by kernel; why not, where the machine lacks a part
     globals_at: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -77,6 +84,16 @@ class Simulator:
             self.programs[kernel, strict] = bind(program, TABLE)
         return self.programs[kernel, strict]
 
+    def native(self, kernel: str) -> Linked | str:
+        """A kernel for the machine, or what of it the machine does not have."""
+        if kernel not in self.natives:
+            program, here = self.program(kernel), machine()
+            try:
+                self.natives[kernel] = linked(here, program, translate(program, here, TABLE, FORMS))
+            except Missing as missing:
+                self.natives[kernel] = missing.message
+        return self.natives[kernel]
+
     def launch(
         self,
         kernel: str,
@@ -88,6 +105,7 @@ class Simulator:
         strict: bool = False,
         count: bool = False,
         order: str = "error",
+        executor: str | None = None,
     ) -> Report:
         """Run a kernel to its end. args: the parameters' bytes in order. Raises KernelError and PtxError.
 
@@ -104,6 +122,11 @@ class Simulator:
         _check_limits(program, shape, smem)
         self._pass_arguments(program, args)
         findings: list[Finding] = []
+        if _natively(executor, strict, count) and isinstance(found := self.native(kernel), Linked):
+            words = Wording(program, self.memory, shape, self.sources, smem)
+            terms = Terms(_ordered(program), polls(program), self.limit)
+            run_natively(found, words, self.memory, shape, smem, terms)
+            return Report(kernel, shape.grid, shape.block, program=program)
         if strict:
             batches = self._run_strictly(program, shape, smem, order, findings)
         else:
@@ -185,6 +208,21 @@ class Simulator:
                     hint="pass scalars with the kernel's own types, such as i32(n) and f32(x)",
                 )
             self.memory.write(spaces.PARAMETERS + offset, np.frombuffer(raw, np.uint8))
+
+
+def _natively(executor: str | None, strict: bool, count: bool) -> bool:
+    """Whether a launch runs on the machine. Raises UsageError for what does not go together."""
+    if executor not in (None, *EXECUTORS):
+        raise UsageError(f"executor={executor!r}; expected one of {', '.join(EXECUTORS)}")
+    if executor == "native" and (strict or count):
+        raise UsageError(
+            f'executor="native" does not go with {"strict" if strict else "count"}: the interpreter finds and counts',
+            hint='executor="interpreter", or strict=False and count=False',
+        )
+    if executor == "native" and compiler() is None:
+        raise UsageError('executor="native" needs a C compiler, and there is none here',
+                         hint="install gcc or clang, or name one in CC")  # fmt: skip
+    return executor == "native"
 
 
 def _run(batch: Batch, order: Order) -> None:

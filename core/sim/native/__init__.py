@@ -1,0 +1,11 @@
+"""Kernels at native speed: a machine in C that runs PTX a warp at a time, and what takes a kernel to it.
+
+  *.c, machine.h    the machine: one function for each instruction (docs/native.md)
+  toolchain.py      compiles the machine once for each computer
+  translation.py    a kernel's PTX -> records of the machine
+  allocation.py     registers of PTX -> places in a warp's register file
+  wording_faults.py the machine's faults -> KernelError, in the interpreter's words
+  executor.py       a launch
+
+The interpreter (instructions/) defines what a kernel does; the machine gives the same bits.
+"""

@@ -1,0 +1,150 @@
+"""Registers of PTX -> places in a warp's register file.
+
+PTX names a new register for nearly each result, thousands in a large kernel. Few are alive at once, and those fit a
+core's cache: a linear scan over live intervals gives them places (Poletto and Sarkar, "Linear Scan Register
+Allocation", 1999). A register that may be read before it is written is alive from the start, and zeroed there.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+NARROW, WIDE = 128, 256  # bytes of 32 lanes
+
+
+@dataclass
+class OpRecord:
+    """One instruction of the machine. Registers are numbered; -1 where a slot has none.
+
+    slots: o[0..3]; more: two halves of the immediate, as registers. plain: slots that hold numbers, not registers.
+    lists: registers of a list, whose place goes into slot `list_slot`. target, targets: instructions of the kernel.
+    kills: whether what it writes is written in full by each thread that comes here. ends: nothing follows.
+    """
+
+    row: int
+    slots: list[int]
+    pc: int
+    imm: int = 0
+    more: list[int] | None = None
+    plain: frozenset[int] = frozenset()
+    listed: list[int] = field(default_factory=list)
+    list_slot: int = -1
+    reads: list[int] = field(default_factory=list)
+    writes: list[int] = field(default_factory=list)
+    target: int = -1
+    targets: tuple[int, ...] = ()
+    kills: bool = True
+    ends: bool = False
+
+
+@dataclass
+class Places:
+    """register -> byte offset; those that are alive at the start; bytes of the file."""
+
+    at: dict[int, int]
+    fresh: list[int]
+    size: int
+
+
+def allocate(records: Sequence[OpRecord], starts: Sequence[int], wide: Sequence[bool], pinned: Sequence[int]) -> Places:
+    """starts: instruction -> its first record. wide: by register, whether it has 64 bits. pinned: registers that keep
+    a place of their own (constants and their like)."""
+    spans, alive = _intervals(records, starts, frozenset(pinned))
+    at: dict[int, int] = {}
+    size = 0
+    for register in sorted(pinned, key=lambda r: not wide[r]):
+        at[register], size = size, size + (WIDE if wide[register] else NARROW)
+    for is_wide, step in ((True, WIDE), (False, NARROW)):
+        free: list[int] = []
+        busy: list[tuple[int, int]] = []  # (end, place)
+        for start, end, register in sorted((s, e, r) for r, (s, e) in spans.items() if wide[r] == is_wide):
+            while busy and busy[0][0] < start:
+                heapq.heappush(free, heapq.heappop(busy)[1])
+            if not free:
+                heapq.heappush(free, size)
+                size += step
+            at[register] = heapq.heappop(free)
+            heapq.heappush(busy, (end, at[register]))
+    return Places(at, sorted(alive), max(size, WIDE))
+
+
+def _intervals(
+    records: Sequence[OpRecord], starts: Sequence[int], pinned: frozenset[int]
+) -> tuple[dict[int, tuple[int, int]], set[int]]:
+    """(register -> first and last record at which it is alive, registers alive at the start)."""
+    blocks = _blocks(records, starts)
+    begins = {first: number for number, (first, _, _) in enumerate(blocks)}
+    uses, kills = [], []
+    for first, stop, _ in blocks:
+        used = killed = 0
+        for record in records[first:stop]:
+            for r in record.reads:
+                used |= (1 << r) & ~killed
+            if record.kills:
+                for r in record.writes:
+                    killed |= 1 << r
+        uses.append(used)
+        kills.append(killed)
+    entering = list(uses)
+    leaving = [0] * len(blocks)
+    changed = True
+    while changed:
+        changed = False
+        for number in range(len(blocks) - 1, -1, -1):
+            out = 0
+            for to in blocks[number][2]:
+                out |= entering[begins[to]]
+            leaving[number] = out
+            new = uses[number] | (out & ~kills[number])
+            if new != entering[number]:
+                entering[number] = new
+                changed = True
+    spans: dict[int, tuple[int, int]] = {}
+
+    def touch(r: int, place: int) -> None:
+        known = spans.get(r)
+        spans[r] = (place, place) if known is None else (min(known[0], place), max(known[1], place))
+
+    for number, (first, stop, _) in enumerate(blocks):
+        for r in _members(entering[number]):
+            touch(r, first)
+        for r in _members(leaving[number]):
+            touch(r, stop - 1)
+        for place in range(first, stop):
+            for r in (*records[place].reads, *records[place].writes):
+                touch(r, place)
+    for r in pinned:
+        spans.pop(r, None)
+    return spans, (set(_members(entering[0])) if blocks else set()) - pinned
+
+
+def _blocks(records: Sequence[OpRecord], starts: Sequence[int]) -> list[tuple[int, int, tuple[int, ...]]]:
+    """(first record, one past the last, first records of the blocks that may come next)."""
+    cuts = {0, len(records)}
+    for place, record in enumerate(records):
+        if record.ends or record.target >= 0 or record.targets:
+            cuts.add(place + 1)
+        cuts |= {starts[to] for to in (record.target, *record.targets) if to >= 0}
+    ordered = sorted(cuts)
+    found = []
+    for first, stop in zip(ordered, ordered[1:], strict=False):
+        last = records[stop - 1]
+        to = [starts[one] for one in (last.target, *last.targets) if one >= 0]
+        if not last.ends and stop < len(records):
+            to.append(stop)
+        found.append((first, stop, tuple(to)))
+    return found
+
+
+def _members(bits: int) -> list[int]:
+    """The positions of the bits that are set."""
+    found = []
+    text = bits.to_bytes((bits.bit_length() + 7) // 8, "little")
+    for place, octet in enumerate(text):
+        while octet:
+            low = octet & -octet
+            found.append(8 * place + low.bit_length() - 1)
+            octet ^= low
+    return found

@@ -1,0 +1,132 @@
+/* Branches, exits and barriers: what decides which lanes go on, and where. */
+#include "machine.h"
+
+static const Op *exit_full(Warp *w, const Op *op);
+
+/* Loops are counted at their branch back. */
+INLINE const Op *jump(Warp *w, const Op *op, const Op *to) {
+    if (to <= op && UNLIKELY(--w->fuel <= 0)) return paused(w, to);
+    return to;
+}
+
+/* Lanes part. Those that would only exit do so at once, so that the others count as everybody again. */
+static const Op *part(Warp *w, const Op *op, u32 lanes, const Op *to) {
+    (void)op;
+    if (to->run == exit_full) leave(w, lanes);
+    else queue(w, lanes, to);
+    return NULL;
+}
+
+INLINE const Op *branch(Warp *w, const Op *op, u32 taken) {
+    const Op *to = op + op->imm;
+    taken &= w->mask;
+    if (taken == w->mask) return jump(w, op, to);
+    if (!taken) return op + 1;
+    w->fuel--;
+    part(w, op, taken, to);
+    part(w, op, w->mask & ~taken, op + 1);
+    if (w->fuel <= 0) w->paused = 1;
+    return NULL;
+}
+
+WHOLE(bra, "bra", "@") { return jump(w, op, op + op->imm); }
+WHOLE(bra_if, "bra.if", "p @") { return branch(w, op, bits(REG(u32, 0))); }
+WHOLE(bra_unless, "bra.unless", "p @") { return branch(w, op, ~bits(REG(u32, 0))); }
+
+/* brx.idx: o[0] the index, o[1] where the targets lie in the lists, o[2] how many. Beyond the table: the last one. */
+WHOLE(brx, "brx.idx", "b32 list") {
+    const u32 *index = REG(u32, 0), *list = w->launch->lists + op->o[1];
+    u32 left = w->mask, last = op->o[2] - 1;
+    while (left) {
+        u32 place = index[first(left)], same = 0;
+        for (u32 l = 0; l < WARP; l++) same |= (u32)(index[l] == place) << l;
+        same &= left;
+        const Op *to = w->ops + list[place < last ? place : last];
+        if (same == w->mask) return jump(w, op, to);
+        w->fuel--;
+        part(w, op, same, to);
+        left &= ~same;
+    }
+    if (w->fuel <= 0) w->paused = 1;
+    return NULL;
+}
+
+/* An instruction under a predicate, o[0]: its imm records follow. o[1]: lanes where it does not hold. */
+WHOLE(guard, "guard", "p") {
+    u32 mask = w->mask, chosen = bits(REG(u32, 0)) & mask;
+    if (op->o[1]) chosen = mask & ~chosen;
+    const Op *end = op + 1 + op->imm, *next = op + 1;
+    if (chosen == mask) return next;
+    if (!chosen) return end;
+    enter(w, chosen);
+    while (next && next < end) next = w->launch->some[next - w->ops](w, next);
+    enter(w, mask);
+    return next ? end : NULL;
+}
+
+static const Op *exit_full(Warp *w, const Op *op) {
+    (void)op;
+    leave(w, w->mask);
+    return NULL;
+}
+__attribute__((constructor)) static void exit_row(void) { add_row("exit ret", "", exit_full, exit_full); }
+
+WHOLE(trap, "trap", "") { return fault(w, op, TRAP, first(w->mask), 0, 0, 0); }
+WHOLE(nothing, "nop", "") { (void)w; return op + 1; }
+
+/* --- barriers ------------------------------------------------------------------------------------------------------ */
+
+enum { BAR_TURNS = 20 };   /* branches that a barrier counts as */
+
+/* w->mask comes to barrier `number`, for `wanted` threads (-1: all that have not exited). */
+static const Op *arrive(Warp *w, const Op *op, u32 number, i64 wanted, int wait) {
+    Block *b = w->block;
+    Barrier *bar = &b->barriers[number % BARRIERS];
+    number %= BARRIERS;
+    w->fuel -= BAR_TURNS;
+    if (bar->open && bar->count >= 0 && wanted >= 0 && bar->count != wanted)
+        return fault(w, op, BAR_COUNT, first(w->mask), number, (u64)bar->count, (u64)wanted);
+    bar->open = 1;
+    bar->count = wanted;
+    bar->arrived += count(w->mask);
+    if (!wait) {
+        released(b, number);
+        return op + 1;
+    }
+    u32 at = (u32)(op + 1 - w->ops);
+    EACH w->at[l] = w->on[l] ? at : w->at[l];
+    w->waits[number] |= w->mask;
+    released(b, number);
+    w->paused = 1;         /* the other warps first: they run in the order of their numbers */
+    return NULL;
+}
+
+/* Lanes that name different barriers, or counts, come one after the other. */
+static const Op *arrive_each(Warp *w, const Op *op, const u32 *numbers, const u32 *counts, int wait) {
+    u32 mask = w->mask, left = mask;
+    const Op *next = op + 1;
+    while (left) {
+        u32 number = numbers[first(left)], same = 0;
+        for (u32 l = 0; l < WARP; l++) same |= (u32)(numbers[l] == number) << l;
+        same &= left;
+        left &= ~same;
+        if (same != mask) enter(w, same);
+        next = arrive(w, op, number, counts ? (i64)counts[first(same)] : -1, wait);
+        if (w->worker->fault.kind) return NULL;
+    }
+    if (w->mask != mask) enter(w, mask);
+    return wait ? NULL : op + 1;
+}
+
+WHOLE(bar_sync, "bar.sync barrier.sync barrier.sync.aligned", "b32") {
+    return arrive_each(w, op, REG(u32, 0), NULL, 1);
+}
+WHOLE(bar_sync_some, "bar.sync barrier.sync barrier.sync.aligned", "b32 b32") {
+    return arrive_each(w, op, REG(u32, 0), REG(u32, 1), 1);
+}
+WHOLE(bar_arrive, "bar.arrive barrier.arrive barrier.arrive.aligned", "b32 b32") {
+    return arrive_each(w, op, REG(u32, 0), REG(u32, 1), 0);
+}
+
+/* A load that looks for what other threads write comes next. */
+WHOLE(polls, "polls", "") { w->worker->polled++; return op + 1; }

@@ -1,0 +1,42 @@
+/* cvt between integers, f32, f64 and bf16, rounded to nearest even; to integers in all four ways. */
+#include "floats.h"
+
+/* --- integers ------------------------------------------------------------------------------------------------------ */
+UNARY(cvt_same32, "cvt.u32.u32 cvt.s32.s32 cvt.u32.s32 cvt.s32.u32", "=b32 b32", u32, u32, a[l])
+UNARY(cvt_same64, "cvt.u64.u64 cvt.s64.s64 cvt.u64.s64 cvt.s64.u64", "=b64 b64", u64, u64, a[l])
+UNARY(cvt_64_u32, "cvt.u64.u32 cvt.s64.u32", "=b64 b32", u64, u32, a[l])
+UNARY(cvt_64_s32, "cvt.u64.s32 cvt.s64.s32", "=b64 b32", i64, i32, a[l])
+UNARY(cvt_32_64, "cvt.u32.u64 cvt.u32.s64 cvt.s32.u64 cvt.s32.s64", "=b32 b64", u32, u64, a[l])
+UNARY(cvt_u32_u16, "cvt.u32.u16 cvt.s32.u16", "=b32 b16", u32, u32, a[l])
+UNARY(cvt_u32_s16, "cvt.u32.s16 cvt.s32.s16", "=b32 b16", i32, u32, (i16)a[l])
+UNARY(cvt_u16_32, "cvt.u16.u32 cvt.u16.s32", "=b16 b32", u32, u32, a[l] & 0xFFFF)
+UNARY(cvt_s16_32, "cvt.s16.u32 cvt.s16.s32", "=s16 b32", u32, u32, a[l] & 0xFFFF)
+
+/* --- between floats and integers ----------------------------------------------------------------------------------- */
+UNARY(cvt_f32_s32, "cvt.rn.f32.s32", "=b32 b32", f32, i32, a[l])
+UNARY(cvt_f32_u32, "cvt.rn.f32.u32", "=b32 b32", f32, u32, a[l])
+UNARY(cvt_f32_s64, "cvt.rn.f32.s64", "=b32 b64", f32, i64, a[l])
+UNARY(cvt_f32_u64, "cvt.rn.f32.u64", "=b32 b64", f32, u64, a[l])
+UNARY(cvt_f64_s32, "cvt.rn.f64.s32", "=b64 b32", f64, i32, a[l])
+UNARY(cvt_f64_u32, "cvt.rn.f64.u32", "=b64 b32", f64, u32, a[l])
+UNARY(cvt_f64_s64, "cvt.rn.f64.s64", "=b64 b64", f64, i64, a[l])
+UNARY(cvt_f64_u64, "cvt.rn.f64.u64", "=b64 b64", f64, u64, a[l])
+
+/* Out of range goes to the nearest end; NaN becomes 0. */
+INLINE i32 to_s32(f64 v) { return v != v ? 0 : v < -2147483648.0 ? INT32_MIN : v >= 2147483648.0 ? INT32_MAX : (i32)v; }
+INLINE u32 to_u32(f64 v) { return v != v ? 0 : v < 0 ? 0 : v >= 4294967296.0 ? UINT32_MAX : (u32)v; }
+#define WHOLES(mode, round)                                                                                            \
+    UNARY(cvt_##mode##_s32, "cvt." #mode ".s32.f32", "=b32 b32", i32, f32, to_s32(round((f64)a[l])))                   \
+    UNARY(cvt_##mode##_u32, "cvt." #mode ".u32.f32", "=b32 b32", u32, f32, to_u32(round((f64)a[l])))                   \
+    UNARY(cvt_##mode##_f32, "cvt." #mode ".f32.f32", "=b32 b32", f32, f32, canonical((f32)round((f64)a[l])))
+WHOLES(rni, __builtin_rint)
+WHOLES(rzi, __builtin_trunc)
+WHOLES(rmi, __builtin_floor)
+WHOLES(rpi, __builtin_ceil)
+
+/* --- between floats ------------------------------------------------------------------------------------------------ */
+UNARY(cvt_f64_f32, "cvt.f64.f32", "=b64 b32", f64, f32, a[l])
+UNARY(cvt_f32_f64, "cvt.rn.f32.f64", "=b32 b64", f32, f64, canonical((f32)a[l]))
+UNARY(cvt_f32_bf16, "cvt.f32.bf16", "=b32 b16", f32, u32, canonical(of_bf16(a[l])))
+UNARY(cvt_bf16_f32, "cvt.rn.bf16.f32", "=b16 b32", u32, f32, to_bf16(a[l]))
+BINARY(cvt_bf16x2_f32, "cvt.rn.bf16x2.f32", "=b32 b32 b32", u32, f32, to_bf16(a[l]) << 16 | to_bf16(b[l]))

@@ -1,0 +1,143 @@
+"""Launches on the machine: a kernel's records, its memory and its grid to C; a fault back as the KernelError that the
+interpreter would raise."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from core import signals
+from core.sim.machine.address_space import Memory
+from core.sim.machine.geometry import Shape
+from core.sim.machine.wording import Wording
+from core.sim.native.faulted import BEFORE, MachineFault, error
+from core.sim.native.toolchain import Machine
+from core.sim.native.translation import Code
+from core.sim.ptx import state_spaces as spaces
+from core.sim.ptx.program import Program
+from core.threads import cores
+
+STOPPED = 1
+LOOK = 100  # milliseconds between looks for signals
+CONSTANT = np.dtype([("offset", "<u4"), ("wide", "<u4"), ("value", "<u8")])
+SPECIAL = np.dtype([("offset", "<u4"), ("wide", "<u4"), ("kind", "<u4"), ("axis", "<u4")])
+
+
+class _Fault(ctypes.Structure):
+    _fields_ = [("kind", ctypes.c_uint32), ("lane", ctypes.c_uint32),
+                *((name, ctypes.c_int64) for name in ("at", "block", "thread")),
+                *((name, ctypes.c_uint64) for name in ("address", "x", "y"))]  # fmt: skip
+
+
+class _Launch(ctypes.Structure):
+    """machine.h's Launch."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in (
+            "ops", "some", "lists", "memory", "starts", "ends", "constants", "specials", "fresh")),
+        *((name, ctypes.c_int64) for name in (
+            "count", "regions", "constants_count", "specials_count", "fresh_count", "windows", "registers")),
+        ("grid", ctypes.c_int64 * 3), ("block", ctypes.c_int64 * 3),
+        *((name, ctypes.c_int64) for name in (
+            "blocks", "threads", "cluster", "shared_end", "dynamic", "total_shared", "local", "limit", "workers",
+            "together", "fair", "next", "failed", "stop", "running")),
+        ("pool", ctypes.c_void_p), ("fault", _Fault),
+    ]  # fmt: skip
+
+
+@dataclass
+class Linked:
+    """A translated kernel whose records hold the addresses of their functions."""
+
+    machine: Machine
+    program: Program
+    code: Code
+    ops: np.ndarray[Any, Any]
+    some: np.ndarray[Any, Any]
+    constants: np.ndarray[Any, Any]
+    specials: np.ndarray[Any, Any]
+    fresh: np.ndarray[Any, Any]
+
+
+def linked(machine: Machine, program: Program, code: Code) -> Linked:
+    ops, some = code.ops.copy(), np.zeros(len(code.ops), np.uint64)
+    machine.library.machine_link(ops.ctypes.data, some.ctypes.data, len(ops))
+    values = [v if isinstance(v, int) else program.places[v[0]][1] + v[1] for _, _, v in code.constants]
+    constants = np.array(
+        [(at, wide, v & 0xFFFFFFFFFFFFFFFF) for (at, wide, _), v in zip(code.constants, values, strict=True)], CONSTANT
+    )
+    return Linked(
+        machine, program, code, ops, some, constants, np.array(code.specials, SPECIAL), np.array(code.fresh, np.uint32)
+    )
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How thread blocks run. in_order: one after the other; fair: all at once, taking turns; limit: branches of one."""
+
+    in_order: bool
+    fair: bool
+    limit: int
+
+
+def run(kernel: Linked, words: Wording, memory: Memory, shape: Shape, smem: int, terms: Terms) -> None:
+    """Run a launch to its end. Raises KernelError."""
+    starts = np.array(memory.starts, np.uint64)
+    ends = np.array([region.end for region in memory.regions], np.uint64)
+    launch = _launch(kernel, memory, shape, smem, terms, starts, ends)
+    _wait(kernel.machine, launch)
+    if launch.fault.kind == STOPPED:
+        raise MemoryError(f"kernel {kernel.program.name}: the machine found no memory for its thread blocks")
+    if launch.fault.kind:
+        raise error(words, _found(kernel, launch.fault, terms.limit))
+
+
+def _launch(
+    kernel: Linked, memory: Memory, shape: Shape, smem: int, terms: Terms,
+    starts: np.ndarray[Any, Any], ends: np.ndarray[Any, Any],
+) -> _Launch:  # fmt: skip
+    program, code = kernel.program, kernel.code
+    clusters = -(-shape.blocks // shape.cluster)
+    shared_end = program.shared_size + smem if smem else program.shared_used
+    arrays = {
+        "ops": kernel.ops, "some": kernel.some, "lists": code.lists, "memory": memory.bytes, "starts": starts,
+        "ends": ends, "constants": kernel.constants, "specials": kernel.specials, "fresh": kernel.fresh,
+    }  # fmt: skip
+    return _Launch(
+        **{name: array.ctypes.data for name, array in arrays.items()},
+        count=len(kernel.ops), regions=len(starts), constants_count=len(kernel.constants),
+        specials_count=len(kernel.specials), fresh_count=len(kernel.fresh), windows=code.windows, registers=code.size,
+        grid=(ctypes.c_int64 * 3)(*shape.grid), block=(ctypes.c_int64 * 3)(*shape.block), blocks=shape.blocks,
+        threads=shape.threads, cluster=shape.cluster, shared_end=shared_end, dynamic=smem,
+        total_shared=shared_end - program.zones if smem else program.static_shared + spaces.SHARED_START,
+        local=-(-program.local_size // 16) * 16, limit=terms.limit,
+        workers=1 if terms.in_order or terms.fair else max(1, min(cores(), clusters)),
+        together=shape.blocks if terms.fair else shape.cluster, fair=int(terms.fair),
+    )  # fmt: skip
+
+
+def _wait(machine: Machine, launch: _Launch) -> None:
+    """Wait for a launch at safe points; one that is given up is stopped first."""
+    library, at = machine.library, ctypes.addressof(launch)
+    if not library.machine_begin(at):
+        raise MemoryError("the system gives no threads to run a kernel on")
+    try:
+        while not library.machine_wait(at, LOOK):
+            signals.check()
+    except BaseException:
+        library.machine_stop(at)
+        while not library.machine_wait(at, LOOK):
+            pass
+        raise
+
+
+def _found(kernel: Linked, f: _Fault, limit: int) -> MachineFault:
+    instructions = kernel.program.instructions
+    pc = int(kernel.code.pcs[min(f.at, len(kernel.code.pcs) - 1)])
+    if f.kind in BEFORE:
+        pc = int(kernel.code.pcs[f.at - 1])
+    ins = instructions[min(pc, len(instructions) - 1)]
+    return MachineFault(f.kind, ins, f.thread, f.block, f.address, f.x, f.y, limit)

@@ -1,0 +1,131 @@
+"""The machine's faults as KernelErrors, in the interpreter's words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from core.sim.faults import KernelError
+from core.sim.machine.budget import VARIABLE
+from core.sim.machine.wording import Wording
+from core.sim.ptx.parser import Instruction
+
+HOW = ("read", "write", "atomic")
+SPACES = ("global", "shared", "local")
+
+
+@dataclass(frozen=True)
+class MachineFault:
+    """What the machine says: the instruction, the thread's number in its block, the block's, an address and two numbers
+    more, whose meaning goes by the kind."""
+
+    kind: int
+    ins: Instruction
+    thread: int
+    block: int
+    address: int
+    x: int
+    y: int
+    limit: int
+
+    @property
+    def width(self) -> int:
+        return self.x & 255
+
+    @property
+    def space(self) -> str:
+        return SPACES[self.x >> 8]
+
+
+Say = Callable[[Wording, MachineFault], tuple[str, str, str]]  # -> (kind, message, hint)
+
+
+def _misaligned(words: Wording, f: MachineFault) -> tuple[str, str, str]:
+    access = words.access(f.ins, f.space, f.address, f.width, HOW[f.y])
+    return "misaligned", f"{access}, misaligned: not at a multiple of {f.width} bytes", ""
+
+
+def _outside(words: Wording, f: MachineFault) -> tuple[str, str, str]:
+    return "out of bounds", words.outside(f.ins, f.space, f.address, f.width, HOW[f.y]), ""
+
+
+def _endless(words: Wording, f: MachineFault) -> tuple[str, str, str]:
+    hint = f"a kernel that takes more: limit= of core.sim.run, --branches of core check and core trace, {VARIABLE}"
+    text = f"still looping: a thread block has taken {f.limit:,} branches, and does not come to its end"
+    return "endless", text, hint
+
+
+def _never(words: Wording, f: MachineFault) -> tuple[str, str, str]:
+    text = f"barrier {f.x} never completes: {f.y} threads wait, the others have exited or wait elsewhere"
+    return "barrier never completes", text, "every thread of the thread block must come to the barrier"
+
+
+def _bar_count(words: Wording, f: MachineFault) -> tuple[str, str, str]:
+    return "barrier count", f"barrier {f.address} is for {f.x} threads here and {f.y} there", ""
+
+
+def _divergent(words: Wording, f: MachineFault) -> tuple[str, str, str]:
+    text = f"an instruction of {f.x} threads is reached by only some of them"
+    return "divergent", text, "every thread of the warp or warpgroup must execute it together"
+
+
+def _not_named(words: Wording, f: MachineFault) -> tuple[str, str, str]:
+    text = f"lane {f.thread % 32} runs this, and its mask {f.x:#x} does not name it"
+    return "not named", text, "a mask names every lane that comes with it"
+
+
+def _absent(words: Wording, f: MachineFault) -> tuple[str, str, str]:
+    text = f"lane {f.thread % 32} does not come to this instruction, and the mask of lane {f.x} names it"
+    return "member absent", text, "name only the lanes that are here, such as __activemask() after a branch"
+
+
+def _two_masks(words: Wording, f: MachineFault) -> tuple[str, str, str]:
+    other = f.thread % 32
+    text = f"lane {f.address} comes with the mask {f.x:#x}, which names lane {other}; that comes with {f.y:#x}"
+    return "member absent", text, "they must give one mask"
+
+
+def _waits_for(words: Wording, f: MachineFault) -> tuple[str, str, str]:
+    lane = f.thread % 32
+    text = f"lane {lane} waits for lane {f.x}, which its mask {f.y:#x} names and which does not come"
+    return "member absent", text, "every lane that a mask names comes to a barrier of the warp, with the same mask"
+
+
+def _late(words: Wording, f: MachineFault) -> tuple[str, str, str]:
+    return "exit in flight", words.late(HOW[f.y], f.x), "a cluster barrier before that block's end"
+
+
+def _said(kind: str, text: str, hint: str = "") -> Say:
+    return lambda words, f: (kind, text, hint)
+
+
+SAY: dict[int, Say] = {  # by the numbers of machine.h
+    2: _misaligned,
+    3: _outside,
+    4: _late,
+    5: _endless,
+    6: _never,
+    7: _said("trap", "the kernel stopped itself (trap)"),
+    8: _bar_count,
+    9: _divergent,
+    10: _not_named,
+    11: _absent,
+    12: _two_masks,
+    13: _waits_for,
+    14: _said("deadlock", "threads wait for a phase that never completes: too few arrivals, or bytes that never come"),
+    15: _said("deadlock", "the kernel polls memory that no thread changes any more"),
+}
+BEFORE = {6, 13, 14}  # kinds whose record is the one after the instruction that is meant
+ADDRESSED = {2, 3}
+
+
+def error(words: Wording, f: MachineFault) -> KernelError:
+    """The error for a fault."""
+    kind, message, hint = SAY[f.kind](words, f)
+    who = words.thread(f.block, f.thread)
+    text = message.replace("{who}", who) if "{who}" in message else f"{who}: {message}"
+    at = f"address {f.address:#x}, " if f.kind in ADDRESSED else ""
+    return KernelError(
+        f"kernel {words.program.name}, {words.line(f.ins.location)}: {text}", kind=kind, hint=hint,
+        details=f"{at}`{f.ins.text}`",
+    )  # fmt: skip

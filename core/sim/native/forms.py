@@ -1,0 +1,251 @@
+"""PTX instructions that the machine spells otherwise: which records each becomes.
+
+What is not here is spelled as in PTX: its full name is the name of the machine's row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from core.sim.native.allocation import OpRecord
+from core.sim.native.translation import Form, Translation
+from core.sim.ptx.effects import elements
+from core.sim.ptx.parser import Address, Instruction, Operand, Pair, Register, Symbol, Vector
+from core.sim.ptx.register_types import TYPES
+from core.sim.ptx.state_spaces import space_of
+
+FORMS: dict[str, Form] = {}
+
+
+def form(*names: str) -> Callable[[Form], Form]:
+    """The function below makes the records of these opcodes."""
+
+    def add(made: Form) -> Form:
+        FORMS.update(dict.fromkeys(names, made))
+        return made
+
+    return add
+
+
+# --------------------------------------------------------------------------- control
+@form("bra")
+def _bra(draft: Translation, ins: Instruction) -> None:
+    label = ins.operands[-1]
+    assert isinstance(label, Symbol)
+    to = draft.program.target(label.name)
+    if ins.predicate is None:
+        draft.emit("bra", [], target=to, ends=True)
+    else:
+        draft.emit("bra.unless" if ins.negated else "bra.if", [draft.source(ins.predicate, "p")], target=to)
+
+
+@form("brx")
+def _brx(draft: Translation, ins: Instruction) -> None:
+    table = ins.operands[1]
+    assert isinstance(table, Symbol)
+    targets = tuple(draft.program.target(name) for name in draft.program.tables[table.name])
+    number, _ = draft.row("brx.idx")
+    record = draft.put(number, "b32", [draft.source(ins.operands[0], "b32")], targets=targets, ends=True)
+    record.slots[2] = len(targets)
+    record.list_slot, record.plain = 1, frozenset({1, 2})
+
+
+@form("exit", "ret")
+def _exit(draft: Translation, ins: Instruction) -> None:
+    draft.emit("exit", [], ends=True)
+
+
+@form("bar.warp")
+def _bar_warp(draft: Translation, ins: Instruction) -> None:
+    draft.by_row("bar.warp.sync", ins.operands)
+
+
+@form("bar", "barrier")
+def _bar(draft: Translation, ins: Instruction) -> None:
+    if "cluster" in ins.names:
+        draft.by_row(draft.name, ins.operands)
+    else:
+        names = [n for n in ins.names[1:] if n not in ("cta", "aligned")]
+        draft.by_row(".".join(("bar", *names)), ins.operands)
+
+
+# --------------------------------------------------------------------------- moves
+@form("mov")
+def _mov(draft: Translation, ins: Instruction) -> None:
+    kind = TYPES[ins.names[-1]]
+    target, source = ins.operands
+    if isinstance(source, Vector):
+        _pack(draft, target, [draft.source(p, f"b{kind.bits // len(source.parts)}") for p in source.parts], kind.bits)
+    elif isinstance(target, Vector):
+        _unpack(draft, target.parts, draft.source(source, f"b{kind.bits}"), kind.bits)
+    else:
+        draft.by_row(draft.name, ins.operands, floating=True)
+
+
+def _pack(draft: Translation, target: Operand, parts: list[int], bits: int) -> None:
+    """d = {a, b, ...}: a is the lowest part."""
+    while len(parts) > 2:
+        half = 2 * bits // len(parts)
+        joined = []
+        for low, high in zip(parts[::2], parts[1::2], strict=True):
+            joined.append(draft.fresh(half == 64))
+            draft.emit(f"pack.b{half}", [joined[-1], low, high])
+        parts = joined
+    number, after = draft.target(target, f"b{bits}")
+    draft.emit(f"pack.b{bits}", [number, *parts])
+    after()
+
+
+def _unpack(draft: Translation, targets: tuple[Operand, ...], value: int, bits: int) -> None:
+    """{a, b, ...} = value."""
+    if len(targets) == 1:
+        number, after = draft.target(targets[0], f"b{bits}")
+        draft.emit("mov.b32", [number, value])
+        after()
+        return
+    half = bits // 2
+    low, high = draft.fresh(), draft.fresh()
+    draft.emit(f"low.b{half}", [low, value])
+    draft.emit(f"high.b{bits}", [high, value])
+    middle = len(targets) // 2
+    _unpack(draft, targets[:middle], low, half)
+    _unpack(draft, targets[middle:], high, half)
+
+
+@form("cvta")
+def _cvta(draft: Translation, ins: Instruction) -> None:
+    space = space_of(ins.names)
+    if space in ("shared", "local"):
+        draft.by_row(f"cvta.to.{space}" if "to" in ins.names else f"cvta.{space}", ins.operands)
+    else:
+        draft.by_row("mov.b64", ins.operands)
+
+
+# --------------------------------------------------------------------------- memory
+def address(draft: Translation, operand: Operand) -> tuple[str, int, int]:
+    """(the width of an address, its register, its offset)."""
+    if not isinstance(operand, Address):
+        raise draft.missing()
+    if isinstance(operand.base, Symbol):
+        return "[b64]", draft.address_of(operand.base, operand.offset, 64), 0
+    if isinstance(operand.base, Register) and draft.program.kind(operand.base).bits == 64:
+        return "[b64]", draft.source(operand.base, "b64"), operand.offset
+    return "[b32]", draft.source(operand.base, "b32"), operand.offset
+
+
+def accessed(draft: Translation, ins: Instruction, place: int) -> tuple[str, str]:
+    """(space, ".v4.b32" or ".b8") of a load or store whose address is operand `place`."""
+    kind = TYPES[ins.names[-1]]
+    vector = next((f".{n}" for n in ins.names if n in ("v2", "v4", "v8")), "")
+    space, at = space_of(ins.names), ins.operands[place]
+    if space == "param" and isinstance(at, Address) and isinstance(at.base, Symbol):
+        space = draft.program.place(at.base)[0]
+    return ("global" if space == "param" else space), f"{vector}.b{kind.bits}"
+
+
+@form("ld", "ldu")
+def _ld(draft: Translation, ins: Instruction) -> None:
+    kind = TYPES[ins.names[-1]]
+    space, what = accessed(draft, ins, 1)
+    width, base, offset = _for_space(draft, space, address(draft, ins.operands[1]))
+    number, spelled = draft.row(f"ld.{space}{what}", lambda row: row.endswith(width))
+    if not {"acquire", "relaxed", "volatile"}.isdisjoint(ins.names):
+        draft.emit("polls", [])
+    parts = [draft.target(o, f"{'s' if kind.kind == 's' and kind.bits < 32 else 'b'}{kind.bits}")
+             for o in elements(ins.operands[0])]  # fmt: skip
+    record = draft.put(number, f"=b {width}", [parts[0][0], base], imm=offset)
+    _slots(draft, record, [number for number, _ in parts], record.writes)
+    for _, after in parts:
+        after()
+
+
+@form("st")
+def _st(draft: Translation, ins: Instruction) -> None:
+    space, what = accessed(draft, ins, 0)
+    width, base, offset = _for_space(draft, space, address(draft, ins.operands[0]))
+    number, spelled = draft.row(f"st.{space}{what}", lambda row: row.endswith(width))
+    bits = what.rpartition(".")[2]
+    parts = [draft.source(o, bits) for o in elements(ins.operands[1])]
+    record = draft.put(number, f"b {width}", [parts[0], base], imm=offset)
+    _slots(draft, record, parts, record.reads)
+
+
+def _for_space(draft: Translation, space: str, found: tuple[str, int, int]) -> tuple[str, int, int]:
+    """Global and generic addresses have 64 bits."""
+    width, base, offset = found
+    if width == "[b64]" or space in ("shared", "local"):
+        return found
+    made = draft.fresh(wide=True)
+    if offset:
+        summed = draft.fresh()
+        draft.emit("add.u32", [summed, base, draft.constant(offset & 0xFFFFFFFF)])
+        base = summed
+    draft.emit("wide", [made, base])
+    return "[b64]", made, 0
+
+
+def _slots(draft: Translation, record: OpRecord, parts: list[int], concerned: list[int]) -> None:
+    """The slot of the window, and a vector's registers."""
+    record.slots[2] = draft.windows
+    draft.windows += 1
+    record.plain = frozenset({2, 3})
+    if len(parts) > 1:
+        record.listed, record.list_slot = parts, 3
+        concerned += parts[1:]
+
+
+# --------------------------------------------------------------------------- comparisons
+UNSIGNED_NAMES = {"lo": "lt", "ls": "le", "hi": "gt", "hs": "ge"}
+
+
+@form("setp")
+def _setp(draft: Translation, ins: Instruction) -> None:
+    names = list(ins.names)
+    combine = next((n for n in names[2:] if n in ("and", "or", "xor")), None)
+    names[1] = UNSIGNED_NAMES.get(names[1], names[1])
+    plain = ".".join(n for n in names if n != combine)
+    target = ins.operands[0]
+    first = target.first if isinstance(target, Pair) else target
+    if combine is None and not isinstance(target, Pair):
+        draft.by_row(plain, [first, *ins.operands[1:3]], floating=True)
+        return
+    holds, other = draft.fresh(), draft.fresh()
+    width = f"b{TYPES[names[-1]].bits}"
+    draft.emit(plain, [holds, *(draft.source(o, width, names[-1] in ("f32", "f64")) for o in ins.operands[1:3])])
+    if isinstance(target, Pair):
+        draft.emit("not.pred", [other, holds])
+    extra = draft.source(ins.operands[3], "p") if combine else -1
+    results = [(first, holds)] + ([(target.second, other)] if isinstance(target, Pair) else [])
+    made = [(draft.target(operand, "p")[0], value) for operand, value in results]
+    if combine and extra == made[0][0] and len(made) > 1:
+        kept = draft.fresh()
+        draft.emit("mov.pred", [kept, extra])
+        extra = kept
+    for number, value in made:
+        draft.emit(f"{combine}.pred" if combine else "mov.pred", [number, value, *([extra] if combine else [])])
+
+
+# --------------------------------------------------------------------------- warps
+@form("shfl")
+def _shfl(draft: Translation, ins: Instruction) -> None:
+    target = ins.operands[0]
+    first, second = (target.first, target.second) if isinstance(target, Pair) else (target, Register("_"))
+    draft.by_row(draft.name, [first, *ins.operands[1:], second])
+
+
+@form("vote")
+def _vote(draft: Translation, ins: Instruction) -> None:
+    draft.by_row(".".join(ins.names[:3]), ins.operands)
+
+
+@form("activemask")
+def _activemask(draft: Translation, ins: Instruction) -> None:
+    draft.by_row("activemask", ins.operands)
+
+
+# --------------------------------------------------------------------------- nothing to do
+@form(
+    "prefetch", "prefetchu", "applypriority", "membar", "fence", "nanosleep", "pmevent", "setmaxnreg", "griddepcontrol"
+)
+def _nothing(draft: Translation, ins: Instruction) -> None:
+    """Hints, time and order: the machine runs one instruction after the other."""

@@ -1,0 +1,222 @@
+/* The machine's types, and the macros by which an instruction is written.
+
+A kernel is an array of records (Op), made by translate.py from its PTX. A record's function does one PTX instruction
+for the 32 lanes of a warp and returns the record that comes next; NULL when the warp has to choose anew which of its
+lanes run. A function goes through a run of records of its own kind by itself, which saves the jump.
+
+A register is 32 lanes of 4 bytes, or of 8 for 64 bits. Narrower values are zero-extended, predicates are 0 or ~0.
+
+Each instruction has two forms: `full`, for a warp whose live lanes all run it, and `some`, which leaves the lanes alone
+that are not in w->mask. Lanes that have exited may hold anything, so a full form computes for them as well; what
+touches memory or other lanes looks at w->mask in both forms.
+
+To add an instruction: one line with a macro below (LANEWISE for what computes each lane by itself), with the PTX names
+that it stands for and its operands; see README.md. */
+#ifndef MACHINE_H
+#define MACHINE_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+typedef uint8_t u8;
+typedef uint16_t u16;
+typedef uint32_t u32;
+typedef uint64_t u64;
+typedef int8_t i8;
+typedef int16_t i16;
+typedef int32_t i32;
+typedef int64_t i64;
+typedef float f32;
+typedef double f64;
+
+enum { WARP = 32, BARRIERS = 16 };
+#define ALL 0xFFFFFFFFu
+#define INLINE static inline __attribute__((always_inline))
+#define UNLIKELY(x) __builtin_expect(!!(x), 0)
+
+/* Lanes are independent of each other: the compiler may compute them together. */
+#if defined(__clang__)
+#define EACH _Pragma("clang loop vectorize(assume_safety)") for (int l = 0; l < WARP; l++)
+#else
+#define EACH _Pragma("GCC ivdep") for (int l = 0; l < WARP; l++)
+#endif
+
+typedef struct Op Op;
+typedef struct Warp Warp;
+typedef struct Block Block;
+typedef struct Worker Worker;
+typedef struct Launch Launch;
+typedef const Op *(*Run)(Warp *, const Op *);
+
+/* o: byte offsets of registers in the warp's file, or small numbers; imm: a constant, an offset, a target. */
+struct Op {
+    Run run;
+    u32 o[4];
+    union {
+        i64 imm;
+        u32 more[2];
+    };
+};
+
+/* A row of the table of instructions. names: PTX's, separated by spaces; operands: as README.md says. */
+typedef struct {
+    const char *names, *operands;
+    Run full, some;
+} Row;
+void add_row(const char *names, const char *operands, Run full, Run some);
+
+/* Bytes that an access may touch: addresses lo to lo + span, at base + address. */
+typedef struct {
+    u8 *base;
+    u64 lo, span;
+} Window;
+
+typedef struct {
+    u32 kind, lane;
+    i64 at;               /* the record, by its number */
+    i64 block, thread;
+    u64 address, x, y;    /* what the words need besides, by kind */
+} Fault;
+
+enum Kind {               /* faults.py says them in words, by these numbers */
+    FINE, STOPPED, MISALIGNED, OUTSIDE, GONE_BLOCK, ENDLESS, NEVER, TRAP, BAR_COUNT, DIVERGENT, NOT_NAMED, ABSENT,
+    TWO_MASKS, WAITS_FOR, DEADLOCK, POLLS, DIVERGENT_RED, MBARRIER, CLUSTER_WAIT, TENSOR_MAP, BULK
+};
+enum Space { GLOBAL, SHARED, LOCAL, GENERIC };
+enum How { READ, WRITE, ATOMIC };
+
+#define SHARED_WINDOW 1
+#define LOCAL_WINDOW 2
+#define WINDOW_SHIFT 40
+#define WINDOW_MASK ((1ull << WINDOW_SHIFT) - 1)
+#define RANK_SHIFT 24
+#define SHARED_START 1024
+
+typedef struct {
+    u32 arrived, open;
+    i64 count;            /* -1: all threads that have not exited */
+} Barrier;
+
+struct Warp {
+    u8 *r;
+    Block *block;
+    Worker *worker;
+    const Launch *launch;
+    const Op *ops;
+    u32 mask;             /* lanes that the instruction at hand concerns */
+    u32 live, ready;      /* not exited; may run, but do not at the moment */
+    u32 number;           /* in the thread block */
+    i32 paused;
+    i64 fuel, taken;      /* branches until the next look at the limit; those before */
+    i32 on[WARP] __attribute__((aligned(64)));   /* mask, by lane: 0 or ~0 */
+    u32 at[WARP] __attribute__((aligned(64)));   /* where ready and waiting lanes go on, by number of the record */
+    u32 waits[BARRIERS];  /* lanes in a barrier of the thread block */
+    u32 meet[WARP];       /* masks of lanes in bar.warp.sync, 0 for the others */
+    u32 meeting;          /* those lanes */
+    u32 phased;           /* lanes that wait for a phase, of an mbarrier or of the cluster's barrier */
+    u8 *local;
+};
+
+struct Block {
+    i64 number;           /* in the grid */
+    u32 rank;             /* in the cluster */
+    u32 remaining;        /* threads that have not exited */
+    u8 *shared;
+    Window window;
+    Barrier barriers[BARRIERS];
+    u32 warps;
+    Warp *warp;
+    Block *cluster;       /* its first block */
+    void *phases;         /* mbarriers, and rank 0's barrier of the cluster */
+};
+
+struct Worker {
+    Launch *launch;
+    Window *windows;      /* by instruction that accesses global memory: where it went last */
+    Block *blocks;
+    Warp *warps;
+    u8 *room;
+    i64 together;         /* thread blocks that are resident */
+    u64 progress, polled;
+    Fault fault;
+};
+
+typedef struct { u32 offset, wide; u64 value; } Constant;
+typedef struct { u32 offset, wide, kind, axis; } Special;
+
+struct Launch {
+    const Op *ops;
+    const Run *some;
+    const u32 *lists;
+    u8 *memory;
+    const u64 *starts, *ends;
+    const Constant *constants;
+    const Special *specials;
+    const u32 *fresh;     /* registers that may be read before they are written */
+    i64 count, regions, constants_count, specials_count, fresh_count, windows;
+    i64 registers;        /* bytes of a warp's register file */
+    i64 grid[3], block[3], blocks, threads, cluster;
+    i64 shared_end, dynamic, total_shared, local;
+    i64 limit, workers, together, fair;
+    /* while it runs */
+    i64 next, failed, stop, running;
+    void *pool;
+    Fault fault;
+};
+
+#define REG(T, n) ((T *)__builtin_assume_aligned(w->r + op->o[n], 64))
+#define LIST(T, n) ((T *)__builtin_assume_aligned(w->r + list[n], 64))
+
+/* An instruction in its two forms. `full` and `some` are statements; runs of the same instruction stay inside. */
+#define FORMS(id, names, operands, full, some)                                                                         \
+    static const Op *id##_full(Warp *w, const Op *op) {                                                                \
+        do { full; op++; } while (op->run == id##_full);                                                               \
+        return op;                                                                                                     \
+    }                                                                                                                  \
+    static const Op *id##_some(Warp *w, const Op *op) {                                                                \
+        const i32 *on = w->on;                                                                                         \
+        some;                                                                                                          \
+        return op + 1;                                                                                                 \
+    }                                                                                                                  \
+    __attribute__((constructor)) static void id##_row(void) { add_row(names, operands, id##_full, id##_some); }
+
+/* One whose function does both forms and says itself what comes next. */
+#define WHOLE(id, names, operands)                                                                                     \
+    static const Op *id(Warp *w, const Op *op);                                                                        \
+    __attribute__((constructor)) static void id##_row(void) { add_row(names, operands, id, id); }                      \
+    static const Op *id(Warp *w, const Op *op)
+
+/* d[l] = value, for each lane by itself. `let` declares pointers to the sources with REG. */
+#define LANEWISE(id, names, operands, D, let, value)                                                                   \
+    FORMS(id, names, operands, { D *d = REG(D, 0); let; EACH d[l] = (D)(value); },                                     \
+          { D *d = REG(D, 0); let; EACH { D v = (D)(value); d[l] = on[l] ? v : d[l]; } })
+
+#define UNARY(id, names, operands, D, A, value) LANEWISE(id, names, operands, D, const A *a = REG(A, 1), value)
+#define BINARY(id, names, operands, D, A, value)                                                                       \
+    LANEWISE(id, names, operands, D, const A *a = REG(A, 1); const A *b = REG(A, 2), value)
+#define TERNARY(id, names, operands, D, A, value)                                                                      \
+    LANEWISE(id, names, operands, D, const A *a = REG(A, 1); const A *b = REG(A, 2); const A *c = REG(A, 3), value)
+
+/* machine.c */
+void enter(Warp *w, u32 mask);                       /* these lanes run from here on */
+void queue(Warp *w, u32 lanes, const Op *to);        /* these go on at a record, later */
+void leave(Warp *w, u32 lanes);                      /* these exit */
+void released(Block *b, u32 number);                 /* complete a barrier if it can be */
+const Op *fault(Warp *w, const Op *op, u32 kind, u32 lane, u64 address, u64 x, u64 y);
+const Op *paused(Warp *w, const Op *to);             /* the warp's turn is over; its lanes go on at a record */
+void meeting_over(Warp *w);                          /* let go the lanes of bar.warp.sync that are complete */
+
+INLINE u32 bits(const u32 *p) {
+    u32 found = 0;
+    for (int l = 0; l < WARP; l++) found |= (p[l] & 1u) << l;
+    return found;
+}
+
+INLINE u32 first(u32 lanes) { return (u32)__builtin_ctz(lanes); }
+INLINE u32 count(u32 lanes) { return (u32)__builtin_popcount(lanes); }
+
+/* memory.c: where the lanes of w->mask go. x: their addresses, replaced by places behind *base. 0 after a fault. */
+int places(Warp *w, const Op *op, u64 *x, u8 **base, u32 space, u32 slot, u32 width, u32 how);
+
+#endif

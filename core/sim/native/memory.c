@@ -1,0 +1,226 @@
+/* Loads, stores and addresses. Every access is checked against the buffers that the kernel was given. */
+#include "machine.h"
+
+/* --- where an address leads ---------------------------------------------------------------------------------------- */
+
+/* The region of global memory that an access of `width` bytes at `address` lies in; -1 for none. */
+static i64 region(const Launch *launch, u64 address, u32 width) {
+    i64 low = 0, high = launch->regions;
+    while (low < high) {
+        i64 middle = (low + high) / 2;
+        if (launch->starts[middle] <= address) low = middle + 1;
+        else high = middle;
+    }
+    return low > 0 && address + width >= address && address + width <= launch->ends[low - 1] ? low - 1 : -1;
+}
+
+static u8 *in_shared(Warp *w, const Op *op, u32 lane, u64 x, u32 width) {
+    Block *b = w->block;
+    i64 rank = (i64)(x >> RANK_SHIFT) - 1;
+    u64 within = x & ((1u << RANK_SHIFT) - 1);
+    if ((i64)x < 0 || rank >= w->launch->cluster) return NULL;
+    if (rank >= 0) b = b->cluster + rank;
+    if (b->remaining == 0) {
+        fault(w, op, GONE_BLOCK, lane, x, (u64)b->number, 0);
+        return NULL;
+    }
+    if (within < SHARED_START || within + width > (u64)w->launch->shared_end) return NULL;
+    return b->shared + within;
+}
+
+/* Lane by lane, for what is not all in one place. The places are pointers then, behind a base of 0. */
+static int by_lane(Warp *w, const Op *op, u64 *x, u8 **base, u32 space, u32 slot, u32 width, u32 how) {
+    const Launch *launch = w->launch;
+    u32 settled[WARP];
+    *base = NULL;
+    for (u32 left = w->mask; left; left &= left - 1) {
+        u32 l = first(left);
+        u64 window = x[l] >> WINDOW_SHIFT;
+        settled[l] = space != GENERIC ? space : window == SHARED_WINDOW ? SHARED : window == LOCAL_WINDOW ? LOCAL : GLOBAL;
+        if (space == GENERIC && settled[l] != GLOBAL) x[l] &= WINDOW_MASK;
+        if (x[l] & (width - 1)) {
+            fault(w, op, MISALIGNED, l, x[l], width | (u64)settled[l] << 8, how);
+            return 0;
+        }
+    }
+    for (u32 left = w->mask; left; left &= left - 1) {
+        u32 l = first(left);
+        u8 *place = NULL;
+        if (settled[l] == GLOBAL) {
+            i64 found = region(launch, x[l], width);
+            if (found >= 0) {
+                place = launch->memory + x[l];
+                if (slot != ALL)
+                    w->worker->windows[slot] = (Window){launch->memory, launch->starts[found],
+                                                        launch->ends[found] - launch->starts[found] - width};
+            }
+        } else if (settled[l] == SHARED) {
+            place = in_shared(w, op, l, x[l], width);
+        } else if (x[l] + width <= (u64)launch->local && x[l] < (u64)launch->local) {
+            place = w->local + (u64)l * (u64)launch->local + x[l];
+        }
+        if (!place) {
+            u64 shown = settled[l] == SHARED ? x[l] & ((1u << RANK_SHIFT) - 1) : x[l];
+            fault(w, op, OUTSIDE, l, shown, width | (u64)settled[l] << 8, how);
+            return 0;
+        }
+        x[l] = (u64)(uintptr_t)place;
+    }
+    return 1;
+}
+
+INLINE int inside(const Warp *w, const u64 *x, const Window *window, u32 width) {
+    u64 lo = window->lo, span = window->span, bad = 0;
+    if (w->mask == ALL) {
+        EACH bad |= (u64)(x[l] - lo > span) | (x[l] & (width - 1));
+    } else {
+        const i32 *on = w->on;
+        EACH bad |= on[l] ? (u64)(x[l] - lo > span) | (x[l] & (width - 1)) : 0;
+    }
+    return bad == 0;
+}
+
+int places(Warp *w, const Op *op, u64 *x, u8 **base, u32 space, u32 slot, u32 width, u32 how) {
+    if (space == GLOBAL || space == GENERIC) {
+        const Window *known = &w->worker->windows[slot];
+        if (known->lo != ~0ull && inside(w, x, known, width)) {
+            *base = known->base;
+            return 1;
+        }
+    } else if (space == SHARED) {
+        Window own = w->block->window;
+        if (own.span >= width) {
+            own.span -= width;
+            if (inside(w, x, &own, width)) {
+                *base = own.base;
+                return 1;
+            }
+        }
+    }
+    return by_lane(w, op, x, base, space, slot, width, how);
+}
+
+/* Whether all lanes run, one behind the other in memory. */
+INLINE int in_a_row(const Warp *w, const u64 *x, u32 width) {
+    if (w->mask != ALL) return 0;
+    u64 start = x[0], off = 0;
+    EACH off |= x[l] ^ (start + (u64)l * width);
+    return off == 0;
+}
+
+/* --- ld and st ----------------------------------------------------------------------------------------------------- */
+
+/* Operands: o[0] the (first) register, o[1] the address, o[2] the slot of its window, o[3] where the other registers of
+a vector lie in the lists; imm is the offset. */
+#define ADDRESSES(A, mask_)                                                                                            \
+    u64 x[WARP] __attribute__((aligned(64)));                                                                          \
+    const A *from = REG(A, 1);                                                                                         \
+    A offset = (A)op->imm;                                                                                             \
+    EACH x[l] = (A)(from[l] + offset);
+
+#define LOAD1(id, names, operands, A, T, R, SPACE)                                                                     \
+    WHOLE(id, names, operands) {                                                                                       \
+        ADDRESSES(A, )                                                                                                 \
+        u8 *base;                                                                                                      \
+        R *d = REG(R, 0);                                                                                              \
+        if (UNLIKELY(!places(w, op, x, &base, SPACE, op->o[2], sizeof(T), READ))) return NULL;                         \
+        if (in_a_row(w, x, sizeof(T))) {                                                                               \
+            T row[WARP];                                                                                               \
+            memcpy(row, base + x[0], sizeof row);                                                                      \
+            EACH d[l] = row[l];                                                                                        \
+        } else if (w->mask == ALL) {                                                                                   \
+            for (int l = 0; l < WARP; l++) d[l] = *(const T *)(base + x[l]);                                           \
+        } else {                                                                                                       \
+            for (u32 left = w->mask; left; left &= left - 1) d[first(left)] = *(const T *)(base + x[first(left)]);     \
+        }                                                                                                              \
+        return op + 1;                                                                                                 \
+    }
+
+#define LOADN(id, names, operands, A, T, R, SPACE, N)                                                                  \
+    WHOLE(id, names, operands) {                                                                                       \
+        ADDRESSES(A, )                                                                                                 \
+        u8 *base;                                                                                                      \
+        const u32 *list = w->launch->lists + op->o[3];                                                                 \
+        if (UNLIKELY(!places(w, op, x, &base, SPACE, op->o[2], N * sizeof(T), READ))) return NULL;                     \
+        R *d[N];                                                                                                       \
+        for (int i = 0; i < N; i++) d[i] = LIST(R, i);                                                                 \
+        if (w->mask == ALL) {                                                                                          \
+            for (int l = 0; l < WARP; l++)                                                                             \
+                for (int i = 0; i < N; i++) d[i][l] = ((const T *)(base + x[l]))[i];                                   \
+        } else {                                                                                                       \
+            for (u32 left = w->mask; left; left &= left - 1)                                                           \
+                for (int i = 0; i < N; i++) d[i][first(left)] = ((const T *)(base + x[first(left)]))[i];               \
+        }                                                                                                              \
+        return op + 1;                                                                                                 \
+    }
+
+#define STORE1(id, names, operands, A, T, R, SPACE)                                                                    \
+    WHOLE(id, names, operands) {                                                                                       \
+        ADDRESSES(A, )                                                                                                 \
+        u8 *base;                                                                                                      \
+        const R *d = REG(R, 0);                                                                                        \
+        if (UNLIKELY(!places(w, op, x, &base, SPACE, op->o[2], sizeof(T), WRITE))) return NULL;                        \
+        w->worker->progress++;                                                                                         \
+        if (in_a_row(w, x, sizeof(T))) {                                                                               \
+            T row[WARP];                                                                                               \
+            EACH row[l] = (T)d[l];                                                                                     \
+            memcpy(base + x[0], row, sizeof row);                                                                      \
+        } else {                                                                                                       \
+            for (u32 left = w->mask; left; left &= left - 1) *(T *)(base + x[first(left)]) = (T)d[first(left)];        \
+        }                                                                                                              \
+        return op + 1;                                                                                                 \
+    }
+
+#define STOREN(id, names, operands, A, T, R, SPACE, N)                                                                 \
+    WHOLE(id, names, operands) {                                                                                       \
+        ADDRESSES(A, )                                                                                                 \
+        u8 *base;                                                                                                      \
+        const u32 *list = w->launch->lists + op->o[3];                                                                 \
+        if (UNLIKELY(!places(w, op, x, &base, SPACE, op->o[2], N * sizeof(T), WRITE))) return NULL;                    \
+        w->worker->progress++;                                                                                         \
+        const R *d[N];                                                                                                 \
+        for (int i = 0; i < N; i++) d[i] = LIST(R, i);                                                                 \
+        for (u32 left = w->mask; left; left &= left - 1)                                                               \
+            for (int i = 0; i < N; i++) ((T *)(base + x[first(left)]))[i] = (T)d[i][first(left)];                      \
+        return op + 1;                                                                                                 \
+    }
+
+/* Each width and vector, in each space, by 64-bit and (shared, local) 32-bit addresses. */
+#define IN_SPACE(space, SPACE, bits, A)                                                                                \
+    LOAD1(ld_##space##_8_a##bits, "ld." #space ".b8", "=b8 [b" #bits "]", A, u8, u32, SPACE)                           \
+    LOAD1(ld_##space##_16_a##bits, "ld." #space ".b16", "=b16 [b" #bits "]", A, u16, u32, SPACE)                       \
+    LOAD1(ld_##space##_32_a##bits, "ld." #space ".b32", "=b32 [b" #bits "]", A, u32, u32, SPACE)                       \
+    LOAD1(ld_##space##_64_a##bits, "ld." #space ".b64", "=b64 [b" #bits "]", A, u64, u64, SPACE)                       \
+    LOADN(ld_##space##_v2_8_a##bits, "ld." #space ".v2.b8", "={b8} [b" #bits "]", A, u8, u32, SPACE, 2)                \
+    LOADN(ld_##space##_v4_8_a##bits, "ld." #space ".v4.b8", "={b8} [b" #bits "]", A, u8, u32, SPACE, 4)                \
+    LOADN(ld_##space##_v2_16_a##bits, "ld." #space ".v2.b16", "={b16} [b" #bits "]", A, u16, u32, SPACE, 2)            \
+    LOADN(ld_##space##_v4_16_a##bits, "ld." #space ".v4.b16", "={b16} [b" #bits "]", A, u16, u32, SPACE, 4)            \
+    LOADN(ld_##space##_v8_16_a##bits, "ld." #space ".v8.b16", "={b16} [b" #bits "]", A, u16, u32, SPACE, 8)            \
+    LOADN(ld_##space##_v2_32_a##bits, "ld." #space ".v2.b32", "={b32} [b" #bits "]", A, u32, u32, SPACE, 2)            \
+    LOADN(ld_##space##_v4_32_a##bits, "ld." #space ".v4.b32", "={b32} [b" #bits "]", A, u32, u32, SPACE, 4)            \
+    LOADN(ld_##space##_v2_64_a##bits, "ld." #space ".v2.b64", "={b64} [b" #bits "]", A, u64, u64, SPACE, 2)            \
+    STORE1(st_##space##_8_a##bits, "st." #space ".b8", "b8 [b" #bits "]", A, u8, u32, SPACE)                           \
+    STORE1(st_##space##_16_a##bits, "st." #space ".b16", "b16 [b" #bits "]", A, u16, u32, SPACE)                       \
+    STORE1(st_##space##_32_a##bits, "st." #space ".b32", "b32 [b" #bits "]", A, u32, u32, SPACE)                       \
+    STORE1(st_##space##_64_a##bits, "st." #space ".b64", "b64 [b" #bits "]", A, u64, u64, SPACE)                       \
+    STOREN(st_##space##_v2_8_a##bits, "st." #space ".v2.b8", "{b8} [b" #bits "]", A, u8, u32, SPACE, 2)                \
+    STOREN(st_##space##_v4_8_a##bits, "st." #space ".v4.b8", "{b8} [b" #bits "]", A, u8, u32, SPACE, 4)                \
+    STOREN(st_##space##_v2_16_a##bits, "st." #space ".v2.b16", "{b16} [b" #bits "]", A, u16, u32, SPACE, 2)            \
+    STOREN(st_##space##_v4_16_a##bits, "st." #space ".v4.b16", "{b16} [b" #bits "]", A, u16, u32, SPACE, 4)            \
+    STOREN(st_##space##_v8_16_a##bits, "st." #space ".v8.b16", "{b16} [b" #bits "]", A, u16, u32, SPACE, 8)            \
+    STOREN(st_##space##_v2_32_a##bits, "st." #space ".v2.b32", "{b32} [b" #bits "]", A, u32, u32, SPACE, 2)            \
+    STOREN(st_##space##_v4_32_a##bits, "st." #space ".v4.b32", "{b32} [b" #bits "]", A, u32, u32, SPACE, 4)            \
+    STOREN(st_##space##_v2_64_a##bits, "st." #space ".v2.b64", "{b64} [b" #bits "]", A, u64, u64, SPACE, 2)
+
+IN_SPACE(global, GLOBAL, 64, u64)
+IN_SPACE(generic, GENERIC, 64, u64)
+IN_SPACE(shared, SHARED, 64, u64)
+IN_SPACE(shared, SHARED, 32, u32)
+IN_SPACE(local, LOCAL, 64, u64)
+IN_SPACE(local, LOCAL, 32, u32)
+
+/* --- generic addresses --------------------------------------------------------------------------------------------- */
+UNARY(cvta_shared, "cvta.shared", "=b64 b64", u64, u64, a[l] + ((u64)SHARED_WINDOW << WINDOW_SHIFT))
+UNARY(cvta_local, "cvta.local", "=b64 b64", u64, u64, a[l] + ((u64)LOCAL_WINDOW << WINDOW_SHIFT))
+UNARY(cvta_to_shared, "cvta.to.shared", "=b64 b64", u64, u64, a[l] - ((u64)SHARED_WINDOW << WINDOW_SHIFT))
+UNARY(cvta_to_local, "cvta.to.local", "=b64 b64", u64, u64, a[l] - ((u64)LOCAL_WINDOW << WINDOW_SHIFT))

@@ -1,0 +1,146 @@
+"""Compiles the machine for this computer, once, and loads it.
+
+The library lies in the cache folder under a hash of its sources, the compiler, its options and the processor; its name
+also has the digest of its own bytes, so that a damaged one is made again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+from core import processor
+from core.cache import cache_folder, try_write, used
+from core.errors import BuildError
+from core.threads import cores
+
+FOLDER = Path(__file__).parent
+NAMES = ("cc", "gcc", "clang")
+OPTIONS = (
+    *("-std=gnu11", "-O3", "-march=native", "-fPIC", "-w"),
+    *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fwrapv", "-fno-strict-aliasing"),
+)
+LEFT_OUT = {"-march=native": ("-mcpu=native",)}  # what to try where a compiler refuses an option
+SECONDS = 300.0  # for one file
+FORMAT = 1
+
+
+@cache
+def compiler() -> tuple[str, ...] | None:
+    """The C compiler and its own arguments: $CC, else the first of cc, gcc and clang; None where there is none."""
+    if sys.platform == "win32":
+        return None
+    named = shlex.split(os.environ.get("CC", ""))
+    for one in ([named] if named else []) + [[name] for name in NAMES]:
+        if shutil.which(one[0]) is not None:
+            return tuple(one)
+    return None
+
+
+def describe() -> str:
+    """The compiler in words, "" where there is none."""
+    found = compiler()
+    return "" if found is None else _version(found)
+
+
+@cache
+def _version(command: tuple[str, ...]) -> str:
+    try:
+        said = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=60, check=False).stdout
+    except (OSError, subprocess.SubprocessError):
+        return " ".join(command)
+    return said.splitlines()[0].strip() if said.strip() else " ".join(command)
+
+
+class Machine:
+    """The loaded library. rows: PTX name -> (number, its operands as the row spells them)."""
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.key = key
+        self.library = ctypes.CDLL(str(path))
+        self.library.machine_names.restype = self.library.machine_operands.restype = ctypes.c_char_p
+        self.library.machine_stop.argtypes = [ctypes.c_void_p]
+        self.library.machine_wait.argtypes = [ctypes.c_void_p, ctypes.c_int]
+        self.library.machine_begin.argtypes = [ctypes.c_void_p]
+        self.library.machine_link.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
+        self.rows: dict[str, list[tuple[int, str]]] = {}
+        for number in range(self.library.machine_rows()):
+            operands = self.library.machine_operands(number).decode()
+            for name in self.library.machine_names(number).decode().split():
+                self.rows.setdefault(name, []).append((number, operands))
+
+
+_LOCK = threading.Lock()
+_LOADED: dict[tuple[str, ...], Machine] = {}
+
+
+def machine() -> Machine:
+    """The machine of this computer, compiled where it was not yet. Raises BuildError."""
+    command = compiler()
+    if command is None:
+        raise BuildError("there is no C compiler here", hint="install gcc or clang, or name one in CC")
+    with _LOCK:
+        if command not in _LOADED:
+            _LOADED[command] = _load(command)
+        return _LOADED[command]
+
+
+def _load(command: tuple[str, ...]) -> Machine:
+    texts = {path.name: path.read_text("utf-8") for path in sorted(FOLDER.glob("*.[ch]"))}
+    parts = (FORMAT, command, _version(command), OPTIONS, processor.describe(), texts)
+    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    folder = cache_folder() / "machine"
+    for entry in sorted(folder.glob(f"{key}-*.so")) if folder.is_dir() else ():
+        if _digest(entry.read_bytes()) == entry.stem.partition("-")[2]:
+            used(entry)
+            return Machine(entry, key)
+    with tempfile.TemporaryDirectory(prefix="core-machine-") as room:
+        built = _build(command, [FOLDER / name for name in texts if name.endswith(".c")], Path(room))
+        data = built.read_bytes()
+        entry = folder / f"{key}-{_digest(data)}.so"
+        return Machine(entry if try_write(entry, data) else built, key)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+def _build(command: tuple[str, ...], sources: Sequence[Path], room: Path) -> Path:
+    """Compile the files at once, and link them."""
+
+    def one(source: Path) -> str:
+        target = room / f"{source.stem}.o"
+        _run([*command, *OPTIONS, "-c", str(source), "-o", str(target)])
+        return str(target)
+
+    with ThreadPoolExecutor(cores(), thread_name_prefix="core-cc") as pool:
+        objects = list(pool.map(one, sources))
+    library = room / "machine.so"
+    _run([*command, "-shared", *objects, "-lm", "-lpthread", "-o", str(library)])
+    return library
+
+
+def _run(arguments: list[str]) -> None:
+    try:
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=SECONDS, check=False)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise BuildError(f"the C compiler {arguments[0]} does not run: {error}") from None
+    if done.returncode and (given := next((o for o in arguments if o in LEFT_OUT), None)):
+        return _run([*(o for o in arguments if o != given), *LEFT_OUT[given]])
+    if done.returncode:
+        lines = "\n".join(f"  {line}" for line in done.stderr.splitlines()[:20])
+        raise BuildError(f"the C compiler {arguments[0]} does not compile the machine:\n{lines}",
+                         hint='executor="interpreter" needs no compiler')  # fmt: skip
+    return None

@@ -1,0 +1,125 @@
+"""Kernels on the machine in C: the interpreter's bits, and its errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core.errors import UsageError
+from core.sim import KernelError, run
+from core.sim.native.toolchain import compiler
+
+pytestmark = pytest.mark.skipif(compiler() is None, reason="no C compiler")
+Array = np.ndarray[Any, Any]
+
+
+def both(source: str, kernel: str, grid: Any, block: Any, args: Sequence[Any], smem: int = 0) -> list[Array]:
+    """Run a kernel on both executors with copies of the arguments; its arrays after both, which must be the same."""
+    after = []
+    for executor in ("interpreter", "native"):
+        own = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
+        run(source, kernel, grid, block, own, smem, strict=False, executor=executor)
+        after.append([a for a in own if isinstance(a, np.ndarray)])
+    for one, other in zip(*after, strict=True):
+        assert one.tobytes() == other.tobytes()
+    return after[1]
+
+
+def normal(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def test_an_elementwise_kernel_with_a_ragged_end() -> None:
+    source = """extern "C" __global__ void k(const float* x, float* y, int n) {
+      int i = blockIdx.x * blockDim.x + threadIdx.x;
+      if (i >= n) return;
+      float v = x[i];
+      y[i] = v * v * 0.044715f + v / (1.0f + v * v);
+    }"""
+    x = normal(1000)
+    (_, y) = both(source, "k", 8, 128, [x, np.zeros_like(x), np.int32(1000)])
+    assert np.allclose(y, x * x * 0.044715 + x / (1 + x * x), rtol=1e-6)
+
+
+TILED = """extern "C" __global__ void tiled(const float* a, const float* b, float* c, int n) {
+  __shared__ float ta[16][16], tb[16][16];
+  int row = blockIdx.y * 16 + threadIdx.y, col = blockIdx.x * 16 + threadIdx.x;
+  float s = 0;
+  for (int k = 0; k < n; k += 16) {
+    ta[threadIdx.y][threadIdx.x] = a[row * n + k + threadIdx.x];
+    tb[threadIdx.y][threadIdx.x] = b[(k + threadIdx.y) * n + col];
+    __syncthreads();
+    for (int j = 0; j < 16; j++) s += ta[threadIdx.y][j] * tb[j][threadIdx.x];
+    __syncthreads();
+  }
+  c[row * n + col] = s;
+}"""
+
+
+def test_a_tiled_product_with_barriers() -> None:
+    a, b = normal(64, 64), normal(64, 64, seed=1)
+    c = both(TILED, "tiled", (4, 4), (16, 16), [a, b, np.zeros_like(a), np.int32(64)])[2]
+    assert np.allclose(c, a @ b, atol=1e-4)
+
+
+def test_a_sum_over_a_warp_by_shuffles() -> None:
+    source = """extern "C" __global__ void k(const float* x, float* y, int n) {
+      float s = 0;
+      for (int i = threadIdx.x; i < n; i += 32) s += x[blockIdx.x * n + i];
+      for (int o = 16; o; o >>= 1) s += __shfl_down_sync(~0u, s, o);
+      if (threadIdx.x == 0) y[blockIdx.x] = s;
+    }"""
+    x = normal(9, 77)
+    (_, y) = both(source, "k", 9, 32, [x, np.zeros(9, np.float32), np.int32(77)])
+    assert np.allclose(y, x.sum(1), atol=1e-4)
+
+
+@pytest.mark.parametrize("threads", [1, 31, 33, 100])
+def test_lanes_that_part_and_meet_again(threads: int) -> None:
+    source = """extern "C" __global__ void k(int* y) {
+      int t = threadIdx.x, v = 0;
+      for (int i = 0; i < t % 7; i++) {
+        if ((t + i) & 1) v += i * 3; else if (t % 3 == 0) v -= i; else { v ^= t; if (v > 40) break; }
+      }
+      switch (t % 5) { case 0: v += 1; break; case 1: v *= 2; case 2: v -= 3; break; default: if (t & 8) return; }
+      y[t] = v + t / (t % 4 + 1) % 3;
+    }"""
+    both(source, "k", 1, threads, [np.zeros(threads, np.int32)])
+
+
+FAULTS = {
+    "out of bounds": "y[threadIdx.x + 60] = 1;",
+    "misaligned": "*(float*)((char*)y + threadIdx.x) = 1;",
+    "endless": "for (int i = 0; i >= 0; i = (i + 1) & 1023) if (i == 7) y[i] += 1;",
+    "trap": "if (threadIdx.x == 33) __trap();",
+    "member absent": "if (threadIdx.x < 40) y[0] = __shfl_sync(~0u, y[threadIdx.x], 3); __syncthreads(); y[1] = 2;",
+    "not named": "y[threadIdx.x] = __shfl_sync(0xFFFF, y[threadIdx.x], 3);",
+    "barrier never completes": (
+        'if (threadIdx.x < 32) asm volatile("bar.sync 1, 64;"); else asm volatile("bar.sync 2, 64;"); y[0] = 1;'
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_fault_has_the_interpreters_words(kind: str) -> None:
+    source = 'extern "C" __global__ void k(float* y) {\n  ' + FAULTS[kind] + "\n}\n"
+    said = []
+    for executor in ("interpreter", "native"):
+        with pytest.raises(KernelError) as error:
+            run(source, "k", 2, 64, [np.zeros(64, np.float32)], strict=False, executor=executor, limit=2000)
+        said.append((error.value.kind, error.value.message, error.value.hint, error.value.details))
+    assert said[0] == said[1] and said[0][0] == kind
+
+
+def test_an_executor_that_cannot_be_is_refused_in_words() -> None:
+    args = [np.zeros(4, np.float32)]
+    source = 'extern "C" __global__ void k(float* y) { y[threadIdx.x] = 1; }'
+    with pytest.raises(UsageError, match='executor="native" does not go with strict'):
+        run(source, "k", 1, 4, args, executor="native")
+    with pytest.raises(UsageError, match='executor="native" does not go with count'):
+        run(source, "k", 1, 4, args, strict=False, count=True, executor="native")
+    with pytest.raises(UsageError, match="executor='fast'"):
+        run(source, "k", 1, 4, args, strict=False, executor="fast")
