@@ -136,12 +136,22 @@ class Counter:
     def _global(self, counts: Counts, warps: Array, places: Array, width: int) -> None:
         counts.requests += _different(warps)
         counts.asked += width * len(places)
-        sectors = np.unique((warps << 42) | (places // SECTOR))
-        counts.sectors += len(sectors)
-        self.touched[np.unique(sectors & ((1 << 42) - 1))] = True
-        distinct = np.unique((warps << 42) | (places // width)) >> 42  # accesses are aligned to their width
-        _, each = np.unique(distinct, return_counts=True)
-        counts.fewest += int((-(-each * width // SECTOR)).sum())
+        moved = sectors(warps, places)
+        counts.sectors += len(moved)
+        self.touched[np.unique(moved & ((1 << 42) - 1))] = True
+        counts.fewest += fewest(warps, places, width)
+
+
+def sectors(warps: Array, places: Array) -> Array:
+    """The sectors that warps move, each once a warp: the warp's number << 42, and the sector's."""
+    return np.unique((warps << 42) | (places // SECTOR))
+
+
+def fewest(warps: Array, places: Array, width: int) -> int:
+    """How many sectors would have held the bytes that warps ask for."""
+    distinct = np.unique((warps << 42) | (places // width)) >> 42  # accesses are aligned to their width
+    _, each = np.unique(distinct, return_counts=True)
+    return int((-(-each * width // SECTOR)).sum())
 
 
 def conflicts(lanes: Array, places: Array, width: int) -> int:

@@ -22,6 +22,7 @@ from core.sim.ptx.parser import Instruction
 from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import Array
 from core.sim.strict.watch import Watch
+from core.sim.tape import TapeRecorder
 
 Observer = Callable[[Lanes, Instruction, str, Array, Array, int, str], None]
 
@@ -80,6 +81,7 @@ class Batch(ResidentBlocks):
         self.watch: Watch | None = None
         self.shuffle: np.random.Generator | None = None  # the order of atomics at one address; lane order without
         self.counter: Counter | None = None
+        self.tape: TapeRecorder | None = None
         self.lanes_run: dict[int, int] = {}  # block of instructions -> lanes that ran it, summed
         self.looped: dict[int, int] = {}  # branch back to an earlier instruction -> times that any lane took it
         self.progress = 0

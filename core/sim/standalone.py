@@ -59,6 +59,7 @@ def run(
     limit: int | None = None,
     order: str = "error",
     executor: str | None = None,
+    tape: bool = False,
 ) -> Report:
     """Compile `source` (a .cu file, CUDA C++ text, or PTX text) and run one of its `extern "C"` kernels.
 
@@ -69,7 +70,8 @@ def run(
     of threads; without it a kernel runs a few times faster. order="warn": such a result (the first order's) is returned
     and the report's `findings` say so, where "error" raises.
     count, which needs strict=False: the report's `counts` say by source line what the kernel did, as `core trace`
-    prints it. limit: branches that a thread block may take before the kernel is called endless; by default 300,000, or
+    prints it. tape, likewise: the report's `tape` has every instruction of every warp, lane by lane (core/sim/tape.py).
+    limit: branches that a thread block may take before the kernel is called endless; by default 300,000, or
     what CORELM_SIM_LIMIT says.
     executor: "native" (C, with the interpreter's bits, many times faster) or "interpreter"; docs/native.md.
     Raises BuildError for what does not compile, PtxError for an instruction that the simulator does not have,
@@ -85,7 +87,7 @@ def run(
     buffers: Buffers = {}
     packed = [_argument(memory, value, place, buffers) for place, value in enumerate(args)]
     sizes = (_sizes(grid), _sizes(block))
-    report = simulator.launch(kernel, *sizes, packed, smem, cluster, strict, count, order, executor)
+    report = simulator.launch(kernel, *sizes, packed, smem, cluster, strict, count, order, executor, tape)
     for address, array in buffers.values():
         _copy_back(memory.read(address, array.nbytes).view(array.dtype).reshape(array.shape), array, kernel)
     return report

@@ -11,7 +11,7 @@ from core.sim.instructions.membermasks import check_members, check_named, of_lan
 from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Read, Step, Write, bits_reader, need, writer
 from core.sim.machine.geometry import WARP
-from core.sim.machine.warps import EVERYBODY, U32, Meeting, named, warp_words
+from core.sim.machine.warps import EVERYBODY, U32, Meeting, named, shuffled_from, warp_words
 from core.sim.ptx.parser import Instruction, Operand, Pair
 from core.sim.ptx.program import GONE, End, Program
 from core.sim.ptx.register_types import BOOL, SIGNED, UNSIGNED, Array
@@ -59,26 +59,16 @@ def _shfl(program: Program, ins: Instruction) -> Step:
     check, masks = _checked(program, ins, ins.operands[4]), bits_reader(program, ins.operands[4], U32)
     known: dict[tuple[int, int, int], tuple[Array, Array]] = {}
 
-    def sources(lanes: int, offset: Array, clamp: Array) -> tuple[Array, Array]:
-        lane = np.arange(lanes) % WARP
-        segment = (clamp >> np.uint32(8)).astype(np.int64) & 31
-        by, bound = offset.astype(np.int64) & 31, clamp.astype(np.int64) & 31
-        top = (lane & segment) | (bound & ~segment)
-        bottom = lane & segment
-        source = {"up": lane - by, "down": lane + by, "bfly": lane ^ by, "idx": bottom | (by & ~segment)}[mode]
-        good = source >= top if mode == "up" else source <= top
-        return np.arange(lanes) - lane + np.where(good, source, lane), good
-
     def shuffle(g: Group) -> None:
         check(g)
         offset, clamp = b(g), c(g)
         if offset.size == 1 and clamp.size == 1:
             key = (g.lanes, int(offset[0]), int(clamp[0]))
             if key not in known:
-                known[key] = sources(*((g.lanes, offset, clamp)))
+                known[key] = shuffled_from(mode, g.lanes, offset, clamp)
             place, good = known[key]
         else:
-            place, good = sources(g.lanes, over_lanes(g, offset), over_lanes(g, clamp))
+            place, good = shuffled_from(mode, g.lanes, over_lanes(g, offset), over_lanes(g, clamp))
         given = value(g)
         if given.size == 1 and g.picked is None:
             write(g, given.copy())

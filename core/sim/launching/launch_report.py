@@ -10,6 +10,7 @@ from core.sim.faults import Finding
 from core.sim.machine.geometry import Shape
 from core.sim.ptx.program import Program
 from core.sim.resident import Batch
+from core.sim.tape import Tape
 
 
 @dataclass
@@ -18,7 +19,7 @@ class Report:
 
     program: what ran. reached: blocks of instructions that did, by their first instruction. looped: branch back to an
     earlier instruction -> the most times that it was taken in a batch of thread blocks.
-    counts: in full, where they were asked for. findings: of strict mode, warnings all.
+    counts, tape: where they were asked for. findings: of strict mode, warnings all.
     """
 
     kernel: str
@@ -30,6 +31,7 @@ class Report:
     reached: frozenset[int] = frozenset()
     looped: dict[int, int] = field(default_factory=dict)
     counts: Counted | None = None
+    tape: Tape | None = None
     findings: list[Finding] = field(default_factory=list)
 
 

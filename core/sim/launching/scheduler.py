@@ -93,11 +93,13 @@ class Scheduler:
                 g.pc = pc
                 if batch.counter is not None:
                     batch.counter.ran(g, pc)
-                if batch.watch is None:
+                if batch.watch is not None:
+                    batch.watch.undefined.run(g, block)
+                elif batch.tape is not None:
+                    batch.tape.run(g, block)
+                else:
                     for step in block.steps:
                         step(g)
-                else:
-                    batch.watch.undefined.run(g, block)
                 batch.executed[block.start] = batch.executed.get(block.start, 0) + 1
                 batch.lanes_run[block.start] = batch.lanes_run.get(block.start, 0) + g.count
                 pc = block.end(g)

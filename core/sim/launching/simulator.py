@@ -38,6 +38,7 @@ from core.sim.resident import Batch
 from core.sim.strict.clocks import orders_blocks
 from core.sim.strict.shadow import Global, grain
 from core.sim.strict.watch import Watch, works_later
+from core.sim.tape import Tape, TapeRecorder
 from core.threads import cores
 
 CHIP = CHIPS[90]  # whose PTX this runs
@@ -106,23 +107,27 @@ class Simulator:
         count: bool = False,
         order: str = "error",
         executor: str | None = None,
+        tape: bool = False,
     ) -> Report:
         """Run a kernel to its end. args: the parameters' bytes in order. Raises KernelError and PtxError.
 
         strict: also report races and reads of what nothing wrote; some ten times slower. count: the report has
-        `counts`; not together with strict. order: what a result that depends on the order of threads is to strict
-        mode, an "error", or a "warn"ing among the report's findings, beside the result of the first order.
+        `counts`, tape: it has a `tape`; one of the three at a time. order: what a result that depends on the order of
+        threads is to strict mode, an "error", or a "warn"ing among the report's findings, beside the result of the
+        first order.
         """
         if order not in ORDER:
             raise UsageError(f"order={order!r}; expected one of {', '.join(ORDER)}")
-        if strict and count:
-            raise UsageError("a launch is run in strict mode or counted, not both", hint="strict=False, count=True")
+        if strict + count + tape > 1:
+            raise UsageError(
+                "a launch is run in strict mode, counted or taped, one at a time", hint="strict=False, count=True"
+            )
         program = self.program(kernel, strict)
         shape = Shape(_three(grid), _three(block), max(cluster, program.required_cluster))
         _check_limits(program, shape, smem)
         self._pass_arguments(program, args)
         findings: list[Finding] = []
-        if _natively(executor, strict, count) and isinstance(found := self.native(kernel), Linked):
+        if _natively(executor, strict, count or tape) and isinstance(found := self.native(kernel), Linked):
             words = Wording(program, self.memory, shape, self.sources, smem)
             terms = Terms(_ordered(program), polls(program), self.limit)
             run_natively(found, words, self.memory, shape, smem, terms)
@@ -134,6 +139,9 @@ class Simulator:
             for batch in batches if count else ():
                 batch.counter = Counter(batch)
                 batch.observe = batch.counter.access
+            for batch in batches if tape else ():
+                batch.tape = TapeRecorder(batch)
+                batch.observe = batch.tape.access
             together = Order("apart" if polls(program) else "one")
             if len(batches) > 1 and not _ordered(program):
                 list(_pool().map(lambda batch: _run(batch, together), batches))
@@ -142,6 +150,9 @@ class Simulator:
                     _run(batch, together)
         report = summarise(program, shape, batches)
         report.findings = findings
+        if tape:
+            rows = [row for batch in batches if batch.tape for row in batch.tape.rows]
+            report.tape = Tape(program, batches[0].words, rows)
         if count:
             report.counts = counted(program, [batch.counter for batch in batches if batch.counter])
         return report
@@ -216,8 +227,8 @@ def _natively(executor: str | None, strict: bool, count: bool) -> bool:
         raise UsageError(f"executor={executor!r}; expected one of {', '.join(EXECUTORS)}")
     if executor == "native" and (strict or count):
         raise UsageError(
-            f'executor="native" does not go with {"strict" if strict else "count"}: the interpreter finds and counts',
-            hint='executor="interpreter", or strict=False and count=False',
+            f'executor="native" does not go with {"strict" if strict else "count or tape"}: the interpreter finds and counts',
+            hint='executor="interpreter", or strict=False, count=False and tape=False',
         )
     if executor == "native" and compiler() is None:
         raise UsageError('executor="native" needs a C compiler, and there is none here',

@@ -61,3 +61,15 @@ class Meeting:
         members, warp = self.masks.reshape(-1, WARP), lane // WARP
         late = apart(members[warp : warp + 1])[0, lane % WARP] & live.reshape(-1, WARP)[warp]
         return int(np.flatnonzero(late)[0])
+
+
+def shuffled_from(mode: str, lanes: int, offset: Array, clamp: Array) -> tuple[Array, Array]:
+    """Of each of `lanes` lanes in whole warps: (the lane that it reads, whether that is within its bounds)."""
+    lane = np.arange(lanes) % WARP
+    segment = (clamp >> np.uint32(8)).astype(np.int64) & 31
+    by, bound = offset.astype(np.int64) & 31, clamp.astype(np.int64) & 31
+    top = (lane & segment) | (bound & ~segment)
+    bottom = lane & segment
+    source = {"up": lane - by, "down": lane + by, "bfly": lane ^ by, "idx": bottom | (by & ~segment)}[mode]
+    good = source >= top if mode == "up" else source <= top
+    return np.arange(lanes) - lane + np.where(good, source, lane), good
