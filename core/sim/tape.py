@@ -235,8 +235,9 @@ class Tape:
             values = _by_lane(within, row.values[mine], None)
         if row.source is not None:
             source = _by_lane(within, row.thread[row.source[mine]] % WARP, -1)
+        copy = copies(self.program)[row.pc]
         return Step(
-            number, row.pc, ins.text, ins.location, _mask(within), _mask(within[on]), turn, copies(self.program)[row.pc],
+            number, row.pc, ins.text, ins.location, _mask(within), _mask(within[on]), turn, copy,
             tuple(self._access(ins, t, row, lanes) for t in row.touched if np.isin(t.lanes, lanes).any()),
             result.name if result is not None else "", values, source, ins.names[0] in WAITS, flight.after(ins),
         )  # fmt: skip
