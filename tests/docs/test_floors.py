@@ -53,7 +53,7 @@ ROOMS = {
         ("faults",),
         ("ptx",),
         ("machine",),
-        ("strict", "counting"),
+        ("strict", "counting", "tape"),
         ("resident",),
         ("instructions",),
         ("native",),
