@@ -29,7 +29,7 @@ WAITS = {"bar", "barrier"}
 
 
 @dataclass(frozen=True)
-class Touched:
+class RowAccess:
     """An access of some lanes of a row. space: global, shared or local; lanes: of the group; places: byte addresses in
     the space (of shared and local memory: in the thread block's or thread's own)."""
 
@@ -41,7 +41,7 @@ class Touched:
 
 
 @dataclass
-class Row:
+class TapeRow:
     """An instruction as one group of lanes ran it.
 
     lanes: of the group, those that came to it; on: those of them that its predicate lets run; block, thread: of each
@@ -54,7 +54,7 @@ class Row:
     on: Array
     block: Array
     thread: Array
-    touched: list[Touched] = field(default_factory=list)
+    touched: list[RowAccess] = field(default_factory=list)
     values: Array | None = None
     source: Array | None = None
 
@@ -64,7 +64,7 @@ class TapeRecorder:
 
     def __init__(self, batch: ResidentBlocks) -> None:
         self.batch = batch
-        self.rows: list[Row] = []
+        self.rows: list[TapeRow] = []
         self.held = 0
 
     def run(self, g: Lanes, block: Block) -> None:
@@ -88,9 +88,9 @@ class TapeRecorder:
             places = places % self.batch.stride
         elif space == "local":
             places = places - lanes * self.batch.local_stride
-        self.rows[-1].touched.append(Touched(space, how, width, lanes.copy(), places))
+        self.rows[-1].touched.append(RowAccess(space, how, width, lanes.copy(), places))
 
-    def _row(self, g: Lanes, pc: int) -> Row:
+    def _row(self, g: Lanes, pc: int) -> TapeRow:
         lanes, ins = g.indices().copy(), self.batch.program.instructions[pc]
         on = lanes
         if ins.predicate is not None:
@@ -102,13 +102,13 @@ class TapeRecorder:
                 ins, "tape", f"a tape holds {LARGEST:,} instructions of threads, and this launch takes more", g,
                 int(lanes[0]), hint="tape a smaller example: fewer thread blocks, fewer elements",
             )  # fmt: skip
-        row = Row(pc, lanes, on, np.asarray(self.batch.numbers)[g.block], g.thread)
+        row = TapeRow(pc, lanes, on, np.asarray(self.batch.numbers)[g.block], g.thread)
         if ins.names[0] == "shfl":
             row.source = self._source(g, ins, lanes)
         self.rows.append(row)
         return row
 
-    def _values(self, g: Lanes, row: Row, ins: Instruction) -> Array | None:
+    def _values(self, g: Lanes, row: TapeRow, ins: Instruction) -> Array | None:
         result = first_result(ins)
         if result is None:
             return None
@@ -137,7 +137,7 @@ def first_result(ins: Instruction) -> Register | None:
 
 
 @dataclass(frozen=True)
-class Access:
+class WarpAccess:
     """What a warp's instruction touched. index: of each lane's first element in `buffer`, whose elements have `item`
     bytes; -1 for lanes that touched nothing. places: byte addresses in the space, -1 likewise.
 
@@ -157,7 +157,7 @@ class Access:
 
 
 @dataclass(frozen=True)
-class Step:
+class TapeStep:
     """One instruction of one warp. lanes: a mask of those that came; on: of those that its predicate let run.
 
     turn: how often this warp has run the instruction, from 1; an unrolled loop has one instruction a turn. copy: which
@@ -174,7 +174,7 @@ class Step:
     on: int
     turn: int
     copy: int
-    accesses: tuple[Access, ...] = ()
+    accesses: tuple[WarpAccess, ...] = ()
     register: str = ""
     values: tuple[Any, ...] | None = None
     source: tuple[int, ...] | None = None
@@ -188,7 +188,7 @@ class Tape:
 
     program: Program
     words: Wording
-    rows: list[Row]
+    rows: list[TapeRow]
 
     @property
     def warps(self) -> list[tuple[int, int]]:
@@ -196,7 +196,7 @@ class Tape:
         ran = [np.unique(r.block[r.lanes] << 32 | r.thread[r.lanes] // WARP) for r in self.rows]
         return [(int(key) >> 32, int(key) & 0xFFFFFFFF) for key in np.unique(np.concatenate(ran))] if ran else []
 
-    def steps(self, block: int, warp: int) -> Iterator[Step]:
+    def steps(self, block: int, warp: int) -> Iterator[TapeStep]:
         """A warp's steps, in order."""
         turns: dict[int, int] = {}
         flight = _Flight()
@@ -225,7 +225,7 @@ class Tape:
                         total += Counts(shared=1, shared_bytes=a.width * count, conflicts=max(0, a.passes))
         return total
 
-    def _step(self, row: Row, mine: Array, number: int, turn: int, flight: _Flight) -> Step:
+    def _step(self, row: TapeRow, mine: Array, number: int, turn: int, flight: _Flight) -> TapeStep:
         ins, lanes = self.program.instructions[row.pc], row.lanes[mine]
         within = row.thread[lanes] % WARP
         on = np.isin(lanes, row.on)
@@ -236,13 +236,13 @@ class Tape:
         if row.source is not None:
             source = _by_lane(within, row.thread[row.source[mine]] % WARP, -1)
         copy = copies(self.program)[row.pc]
-        return Step(
+        return TapeStep(
             number, row.pc, ins.text, ins.location, _mask(within), _mask(within[on]), turn, copy,
             tuple(self._access(ins, t, row, lanes) for t in row.touched if np.isin(t.lanes, lanes).any()),
             result.name if result is not None else "", values, source, ins.names[0] in WAITS, flight.after(ins),
         )  # fmt: skip
 
-    def _access(self, ins: Instruction, t: Touched, row: Row, lanes: Array) -> Access:
+    def _access(self, ins: Instruction, t: RowAccess, row: TapeRow, lanes: Array) -> WarpAccess:
         chosen = np.isin(t.lanes, lanes)
         at, places = t.lanes[chosen], t.places[chosen]
         within = row.thread[at] % WARP
@@ -256,7 +256,7 @@ class Tape:
         elif t.space == "shared" and ins.names[0] in BY_LANE:
             passes = conflicts(within, places, t.width)
         name = found.name if found else {"local": "the thread's local memory"}.get(t.space, t.space)
-        return Access(
+        return WarpAccess(
             t.space, t.how, t.width, name, item, _first(within, index), _first(within, places), moved, needed, passes
         )
 
