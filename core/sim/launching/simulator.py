@@ -227,7 +227,7 @@ def _natively(executor: str | None, strict: bool, count: bool) -> bool:
         raise UsageError(f"executor={executor!r}; expected one of {', '.join(EXECUTORS)}")
     if executor == "native" and (strict or count):
         raise UsageError(
-            f'executor="native" does not go with {"strict" if strict else "count and tape"}: the interpreter does these',
+            f'executor="native" does not go with {"strict" if strict else "count and tape"}: that is the interpreter',
             hint='executor="interpreter", or strict=False, count=False and tape=False',
         )
     if executor == "native" and compiler() is None:
