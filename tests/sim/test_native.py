@@ -123,3 +123,31 @@ def test_an_executor_that_cannot_be_is_refused_in_words() -> None:
         run(source, "k", 1, 4, args, strict=False, count=True, executor="native")
     with pytest.raises(UsageError, match="executor='fast'"):
         run(source, "k", 1, 4, args, strict=False, executor="fast")
+
+
+APPROXIMATE = ("ex2", "lg2", "sin", "cos", "tanh", "rcp", "sqrt", "rsqrt")
+
+
+@pytest.mark.parametrize("name", APPROXIMATE)
+def test_an_approximate_function_has_the_interpreters_bits(name: str) -> None:
+    source = f"""extern "C" __global__ void k(const float* x, float* y) {{
+      int i = blockIdx.x * 256 + threadIdx.x;
+      asm("{name}.approx.f32 %0, %1;" : "=f"(y[i]) : "f"(x[i]));
+    }}"""
+    rng = np.random.default_rng(1)
+    x = rng.integers(0, 2**32, 4096, dtype=np.uint32).view(np.float32).copy()
+    x[:2048] = normal(2048) * rng.choice([0.01, 0.1, 1, 10, 1e3, 1e6, 1e9], 2048).astype(np.float32)
+    x[:8] = [0, -0.0, np.inf, -np.inf, np.nan, 1, 1e-45, -1e-45]
+    both(source, "k", 16, 256, [x, np.zeros_like(x)])
+
+
+def test_fields_of_bits() -> None:
+    source = """extern "C" __global__ void k(const unsigned* x, unsigned* y, unsigned long long* z) {
+      int i = threadIdx.x;
+      asm("bfi.b32 %0, %1, %2, %3, %4;" : "=r"(y[i]) : "r"(x[i]), "r"(x[i + 256]), "r"(x[i] % 40), "r"(x[i + 1] % 40));
+      unsigned long long a = x[i] * 0x9E3779B97F4A7C15ull, b = x[i + 3] * 0x9E3779B97F4A7C15ull;
+      asm("bfi.b64 %0, %1, %2, %3, %4;" : "=l"(z[i]) : "l"(a), "l"(b), "r"(x[i] % 70), "r"(x[i + 1] % 70));
+      y[i] ^= __brev(x[i + 2]); z[i] ^= __brevll(a);
+    }"""
+    x = np.random.default_rng(0).integers(0, 2**32, 512, dtype=np.uint32)
+    both(source, "k", 1, 256, [x, np.zeros(256, np.uint32), np.zeros(256, np.uint64)])

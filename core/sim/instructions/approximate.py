@@ -30,6 +30,8 @@ TANH = (
 TWO_LOG2_E = 2 / math.log(2)
 # pi / 2 in three parts, of which the first two have 33 bits, so that their products with 20-bit integers are exact.
 HALF_PI = (1.5707963267341256, 6.077100506303966e-11, 2.0222662487959506e-21)
+OVER_HALF_PI = 2 / math.pi
+HALF_TURN = math.pi / 2 * 2.0**-62
 FAR = 2.0**20  # from here on the argument is reduced by the bits of 2 / pi
 # The bits of 2 / pi after the binary point, in words of 64.
 TWO_OVER_PI = np.array([0xA2F9836E4E441529, 0xFC2757D1F534DDC0, 0xDB6295993C439041, 0xFE5163ABDEBBC561], np.uint64)
@@ -95,7 +97,7 @@ def _turned(x: Array, ahead: int) -> Array:
 
 def _near(x: Array) -> tuple[Array, Array]:
     """Of |x| < 2^20: (x less the nearest multiple of pi / 2, that multiple modulo 2^32)."""
-    whole, bits = nearest(x * (2 / math.pi))
+    whole, bits = nearest(x * OVER_HALF_PI)
     return ((x - whole * HALF_PI[0]) - whole * HALF_PI[1]) - whole * HALF_PI[2], bits & 0xFFFFFFFF
 
 
@@ -111,7 +113,7 @@ def _far(x: Array) -> tuple[Array, Array]:
     window = (TWO_OVER_PI[word] << shift) | ((TWO_OVER_PI[word + 1] >> np.uint64(1)) >> (np.uint64(63) - shift))
     turns = mantissa * (window >> above)
     quarters = (turns + np.uint64(1 << 61)) >> np.uint64(62)
-    rest = (turns - (quarters << np.uint64(62))).view(np.int64).astype(np.float64) * (math.pi / 2 * 2.0**-62)
+    rest = (turns - (quarters << np.uint64(62))).view(np.int64).astype(np.float64) * HALF_TURN
     below = x < 0
     return np.where(below, -rest, rest), np.where(below, -quarters.view(np.int64), quarters.view(np.int64))
 

@@ -27,10 +27,9 @@ UNARY(neg_f64, "neg.f64", "=b64 b64", u64, u64, a[l] ^ (u64)1 << 63)
 UNARY(abs_f32, "abs.f32", "=b32 b32", u32, u32, a[l] & 0x7FFFFFFFu)
 UNARY(abs_f64, "abs.f64", "=b64 b64", u64, u64, a[l] & ~((u64)1 << 63))
 
-/* Computed in f64 and rounded once, the .approx forms too. */
+/* Computed in f64 and rounded once. */
 #define F32_1(id, names, value) UNARY(id, names, "=b32 b32", f32, f32, canonical((f32)(value)))
-F32_1(rcp_f32, "rcp.approx.f32 rcp.rn.f32", 1.0 / (f64)a[l])
-F32_1(sqrt_f32, "sqrt.approx.f32 sqrt.rn.f32", __builtin_sqrt((f64)a[l]))
-F32_1(rsqrt_f32, "rsqrt.approx.f32", 1.0 / __builtin_sqrt((f64)a[l]))
+F32_1(rcp_f32, "rcp.rn.f32", 1.0 / (f64)a[l])
+F32_1(sqrt_f32, "sqrt.rn.f32", __builtin_sqrt((f64)a[l]))
 UNARY(rcp_f64, "rcp.rn.f64", "=b64 b64", f64, f64, 1.0 / a[l])
 UNARY(sqrt_f64, "sqrt.rn.f64", "=b64 b64", f64, f64, __builtin_sqrt(a[l]))

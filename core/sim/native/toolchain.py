@@ -24,6 +24,7 @@ from pathlib import Path
 from core import processor
 from core.cache import cache_folder, try_write, used
 from core.errors import BuildError
+from core.sim.native import tables
 from core.threads import cores
 
 FOLDER = Path(__file__).parent
@@ -99,6 +100,7 @@ def machine() -> Machine:
 
 def _load(command: tuple[str, ...]) -> Machine:
     texts = {path.name: path.read_text("utf-8") for path in sorted(FOLDER.glob("*.[ch]"))}
+    texts["tables.h"] = tables.header()
     parts = (FORMAT, command, _version(command), OPTIONS, processor.describe(), texts)
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     folder = cache_folder() / "machine"
@@ -107,6 +109,7 @@ def _load(command: tuple[str, ...]) -> Machine:
             used(entry)
             return Machine(entry, key)
     with tempfile.TemporaryDirectory(prefix="core-machine-") as room:
+        (Path(room) / "tables.h").write_text(texts["tables.h"], "utf-8")
         built = _build(command, [FOLDER / name for name in texts if name.endswith(".c")], Path(room))
         data = built.read_bytes()
         entry = folder / f"{key}-{_digest(data)}.so"
@@ -122,7 +125,7 @@ def _build(command: tuple[str, ...], sources: Sequence[Path], room: Path) -> Pat
 
     def one(source: Path) -> str:
         target = room / f"{source.stem}.o"
-        _run([*command, *OPTIONS, "-c", str(source), "-o", str(target)])
+        _run([*command, *OPTIONS, f"-I{room}", "-c", str(source), "-o", str(target)])
         return str(target)
 
     with ThreadPoolExecutor(cores(), thread_name_prefix="core-cc") as pool:
