@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from core.errors import BuildError
-from core.kernels.sources import with_headers
+from core.kernels.sources import is_public, with_headers
 from core.op import Variant
 from core.registry import LAUNCHERS
 
@@ -52,7 +52,7 @@ def copy_of(variant: Variant, name: str, title: str, examples: str, forward_only
     if not forward_only:  # what `base` brings stays there
         own = folder_sources(variant, cls)
         sources = dict.fromkeys(path for path in sources if path in own) or sources
-    headers = [path for source in sources for path in with_headers(source)]
+    headers = [path for source in sources for path in with_headers(source) if not is_public(path)]
     paths = list(dict.fromkeys([module, *imported(module), *headers]))
     top = common_folder(paths, module)
     texts = {path.relative_to(top).as_posix(): path.read_text("utf-8") for path in paths}

@@ -17,12 +17,13 @@ import click
 from core.cli.show import branches_option, emit_json, json_option, plugin_option, status_line
 from core.device.launch import LaunchRecord
 from core.errors import BuildError, UsageError
-from core.kernels.sources import shown
+from core.kernels.sources import shown, with_headers
 from core.loader import load_registry
 from core.op import Op, Variant
 from core.registry import Registry
 from core.sim.counting import Counted, Counts
 from core.sim.launching.launch_report import Report
+from core.sim.ptx.parser import Location
 from core.testing.case import Case, make_case
 from core.testing.check import modes_of, reference_of
 from core.testing.devices import DeviceRunner
@@ -167,9 +168,21 @@ class CountedLaunch:
     counted: Counted
 
     @property
-    def lines(self) -> dict[int, Counts]:
-        """By line of the kernel's own source file; 0 is what has no line there."""
-        return self.counted.in_file(self.record.kernel.source.as_posix())
+    def lines(self) -> dict[tuple[str, int], Counts]:
+        """(file, line) -> counts: of the kernel's source, then of the headers that it includes; line 0 of the source
+        is what has no line in any of them."""
+        *headers, source = with_headers(self.record.kernel.source)
+        return self.counted.in_files([path.as_posix() for path in (source, *headers)])
+
+    def place(self, file: str, line: int) -> str:
+        """A line as the table names it: by its number alone in the kernel's own source."""
+        if not line:
+            return "-"
+        return str(line) if file == self.record.kernel.source.as_posix() else str(Location(file, line))
+
+    def written(self, file: str, line: int) -> str:
+        """The text of a line."""
+        return source_lines(file).get(line, ELSEWHERE)
 
     @property
     def sizes(self) -> tuple[str, str]:
@@ -181,7 +194,7 @@ class CountedLaunch:
         return (*cells(self.counted.total), f"{self.counted.memory:,}")
 
     def as_json(self) -> dict[str, Any]:
-        asked, text = self.record, source_lines(self.record.kernel.source)
+        asked = self.record
         return {
             "kernel": asked.kernel.name,
             "method": asked.method,
@@ -191,7 +204,10 @@ class CountedLaunch:
             "smem": asked.smem,
             **numbers(self.counted.total),
             "memory": self.counted.memory,
-            "lines": [{"line": n, "source": text.get(n, ELSEWHERE), **numbers(c)} for n, c in self.lines.items()],
+            "lines": [
+                {"file": shown(Path(at[0])), "line": at[1], "source": self.written(*at), **numbers(counts)}
+                for at, counts in self.lines.items()
+            ],
         }
 
 
@@ -199,8 +215,8 @@ def numbers(counts: Counts) -> dict[str, Any]:
     return {**asdict(counts), "active": counts.active, "coalescing": counts.coalescing, "moved": counts.moved}
 
 
-def source_lines(source: Path) -> dict[int, str]:
-    return {n: line.strip() for n, line in enumerate(source.read_text("utf-8").splitlines(), 1)}
+def source_lines(file: str) -> dict[int, str]:
+    return {n: line.strip() for n, line in enumerate(Path(file).read_text("utf-8").splitlines(), 1)}
 
 
 @dataclass(frozen=True)
@@ -263,8 +279,7 @@ COLUMNS = ("INSTR", "ACTIVE", "SECTORS", "COALESCED", "CONFLICTS", "BYTES", "FLO
 
 def table_of(launch: CountedLaunch) -> Iterator[str]:
     """A launch's source lines, then their sum."""
-    text = source_lines(launch.record.kernel.source)
-    rows = [(str(n or "-"), *cells(c), short(text.get(n, ELSEWHERE))) for n, c in launch.lines.items()]
+    rows = [(launch.place(*at), *cells(c), short(launch.written(*at))) for at, c in launch.lines.items()]
     *sums, memory = launch.sums
     total = ("sum", *sums, f"memory {memory}")
     yield from table(("LINE", *COLUMNS, "SOURCE"), [*rows, total], range(8), "  ")

@@ -10,6 +10,7 @@ from core.outside import reads
 
 PRELUDE = "prelude.cuh"
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"', re.MULTILINE)
+ALONE = re.compile(rf"{INCLUDE.pattern}|^[ \t]*#[ \t]*pragma[ \t]+once", re.MULTILINE)  # for several files in one
 
 
 def shown(path: Path) -> str:
@@ -38,14 +39,40 @@ def read_source(path: Path) -> str:
         raise BuildError(f"{shown(path)}: not UTF-8: {error}", hint="save it as UTF-8") from None
 
 
+def include_folder() -> Path:
+    """The public headers, which a kernel of any plugin includes as `#include "core/NAME.cuh"`: docs/kernels.md."""
+    return Path(__file__).with_name("include")
+
+
+def is_public(path: Path) -> bool:
+    """Whether a header is one of the core's own, the prelude among them."""
+    return path == prelude_file() or path.is_relative_to(include_folder())
+
+
+def header_path(name: str, folder: Path) -> Path | None:
+    """The file of `#include "name"` in a file of `folder`: there, else a public header; None for neither."""
+    return next((path for root in (folder, include_folder()) if (path := root / name).is_file()), None)
+
+
 def headers_of(text: str, folder: Path, known: dict[str, str]) -> dict[str, str]:
-    """name as written -> text of every file that `#include "..."` reaches; one that is absent is NVRTC's to report."""
+    """name as written -> text of every file that `#include "..."` reaches; one that is absent is NVRTC's to report.
+
+    Raises BuildError where two files are included under one name, since NVRTC would take the first for both.
+    """
     for name in INCLUDE.findall(text):
-        path = folder / name
-        if name not in known and path.is_file():
-            found = read_source(path)
-            known[name] = marked(path, found)
+        path = header_path(name, folder)
+        if path is None:
+            continue
+        found = read_source(path)
+        whole = marked(path, found)
+        if name not in known:
+            known[name] = whole
             headers_of(found, path.parent, known)
+        elif known[name] != whole:
+            first = known[name].partition('"')[2].partition('"')[0]
+            raise BuildError(
+                f'#include "{name}" reaches {shown(Path(first))} and {shown(path)}', hint="rename one of the headers"
+            )
     return known
 
 
@@ -54,11 +81,12 @@ def with_headers(source: Path) -> list[Path]:
     found: dict[Path, None] = {}
     if source.is_file():
         for name in INCLUDE.findall(read_source(source)):
-            found |= dict.fromkeys(with_headers(source.parent / name))
+            if path := header_path(name, source.parent):
+                found |= dict.fromkeys(with_headers(path))
         found[source] = None
     return list(found)
 
 
 def whole_text(source: Path) -> str:
     """A source behind the files that it includes, as one text without an `#include "..."`."""
-    return "\n".join(INCLUDE.sub("", read_source(path)) for path in with_headers(source))
+    return "\n".join(ALONE.sub("", read_source(path)) for path in with_headers(source))

@@ -12,7 +12,7 @@ shared   32 banks of 4 bytes; a warp's access takes one pass for each different 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -88,17 +88,18 @@ class Counted:
     lines: dict[Location, Counts] = field(default_factory=dict)
     memory: int = 0
 
-    def in_file(self, file: str) -> dict[int, Counts]:
-        """By line of one file, in order. What was inlined from elsewhere counts at the line that called it; what has
-        no line in that file counts as line 0."""
-        found: dict[int, Counts] = {}
+    def in_files(self, files: Sequence[str]) -> dict[tuple[str, int], Counts]:
+        """(file, line) -> counts, in the order of `files` and then of lines. An instruction counts where it is written:
+        in a header of `files` too. What was inlined from another file counts at the line that called it; what has no
+        line in any of `files` counts as line 0 of the first."""
+        found: dict[tuple[str, int], Counts] = {}
         for place, counts in self.lines.items():
             own = place
-            while own.outer is not None and own.file != file:
+            while own.outer is not None and own.file not in files:
                 own = own.outer
-            line = own.line if own.file == file else 0
+            line = (own.file, own.line) if own.file in files else (files[0], 0)
             found.setdefault(line, Counts()).__iadd__(counts)
-        return dict(sorted(found.items()))
+        return {line: found[line] for line in sorted(found, key=lambda at: (files.index(at[0]), at[1]))}
 
 
 class Counter:

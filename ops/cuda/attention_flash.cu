@@ -13,7 +13,7 @@
 // the price is that dq and dkv both work the probabilities out, seven products where atomics would need five. Limited
 // by mma.sync itself with wide heads, and by exp with narrow ones; Hopper's own tensor instructions are faster.
 
-#include "mma.cuh"
+#include "core/mma.cuh"
 
 #ifndef HEAD_DIM  // what the launcher says
 #define HEAD_DIM 64

@@ -9,9 +9,7 @@
 // block_dlogits      one thread block a row, the gradient in the logits' memory: one read, one write, no second tensor
 // block_both         both in one launch: the row comes from cache the second time. Limited by memory bandwidth
 
-#ifndef WIDTH
-#define WIDTH 1  // elements that a thread loads at once: 16 bytes where P is a multiple of them, else one
-#endif
+#include "core/width.cuh"
 
 // --- naive ---------------------------------------------------------------------------------------------------------
 

@@ -5,9 +5,7 @@
 // vector_embed    16 bytes a thread where C is a multiple of them: y is written once and not read; limited by memory
 //                 bandwidth
 
-#ifndef WIDTH
-#define WIDTH 1  // columns that a thread takes
-#endif
+#include "core/width.cuh"
 
 // blockIdx.x: tokens, blockIdx.y: slices of columns
 extern "C" __global__ void vector_embed(elem* __restrict__ y, const int* __restrict__ ids,

@@ -14,9 +14,7 @@
 // sorted_edges      adds up the parts of each row, in order. All three limited by memory bandwidth but the sort, which
 //                   has one SM to itself
 
-#ifndef WIDTH
-#define WIDTH 1  // columns that a thread takes: 16 bytes where C is a multiple of them, else one
-#endif
+#include "core/width.cuh"
 
 // --- naive ---------------------------------------------------------------------------------------------------------
 

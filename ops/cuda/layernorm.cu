@@ -10,9 +10,8 @@
 //                           shared memory of its own
 // shared_dparams            adds the slices up, 8 threads a column, in a fixed order
 
-#ifndef WIDTH
-#define WIDTH 1  // elements that a lane loads at once: 16 bytes where C is a multiple of them, else one
-#endif
+#include "core/columns.cuh"
+#include "core/width.cuh"
 
 // --- naive ---------------------------------------------------------------------------------------------------------
 
@@ -127,51 +126,31 @@ extern "C" __global__ void warp_dx(elem* __restrict__ dx, const elem* __restrict
     along_n = warp_sum(along_n) / C;
     for (int c = threadIdx.x * WIDTH; c < C; c += 32 * WIDTH) {
         auto in = load<WIDTH>(x + c), above = load<WIDTH>(dy + c), scale = load<WIDTH>(weight + c);
-        Pack<elem, WIDTH> out;
-        if (add) out = load<WIDTH>(dx + c);
+        auto out = held(dx + c, add);
         for (int k = 0; k < WIDTH; k++) {
             float n = (in[k] - m) * r;
-            out[k] = (add ? float(out[k]) : 0) + r * (above[k] * scale[k] - along_one - n * along_n);
+            out[k] = out[k] + r * (above[k] * scale[k] - along_one - n * along_n);
         }
         store(dx + c, out);
     }
 }
 
 // partials: (slices, 2, C), for dweight and dbias; dy, x: (rows, C)
-// block (32, 8): 32 columns, every 8th row of a slice
 extern "C" __global__ void warp_partials(float* __restrict__ partials, const elem* __restrict__ dy,
                                          const elem* __restrict__ x, const float* __restrict__ mean,
                                          const float* __restrict__ rstd, int rows, int C, int slice) {
-    __shared__ float sums[2][8][32];
-    int c = blockIdx.x * 32 + threadIdx.x;
-    int first = blockIdx.y * slice, last = min(first + slice, rows);
-    float weights = 0, biases = 0;
-    for (int row = first + threadIdx.y; row < last && c < C; row += 8) {
-        float above = dy[(u64)row * C + c];
-        weights += above * (x[(u64)row * C + c] - mean[row]) * rstd[row];
-        biases += above;
-    }
-    sums[0][threadIdx.y][threadIdx.x] = weights;
-    sums[1][threadIdx.y][threadIdx.x] = biases;
-    __syncthreads();
-    if (threadIdx.y >= 2 || c >= C) return;
-    float sum = 0;
-    for (int i = 0; i < 8; i++) sum += sums[threadIdx.y][i][threadIdx.x];
-    partials[((u64)blockIdx.y * 2 + threadIdx.y) * C + c] = sum;
+    slice_sums<2>(partials, rows, C, slice, [&](float* sums, u64 row, int c) {
+        float above = dy[row * C + c];
+        sums[0] += above * (x[row * C + c] - mean[row]) * rstd[row];
+        sums[1] += above;
+    });
 }
 
 // dweight, dbias: (C), either may be null; partials: (slices, 2, C)
 extern "C" __global__ void warp_dparams(float* dweight, float* dbias, const float* partials, int slices, int C,
                                         int add_weight, int add_bias) {
-    u64 c = global_thread();
-    if (c >= C) return;
-    float weights = add_weight && dweight ? dweight[c] : 0, biases = add_bias && dbias ? dbias[c] : 0;
-    for (int i = 0; i < slices; i++) {
-        weights += partials[(u64)i * 2 * C + c];
-        biases += partials[((u64)i * 2 + 1) * C + c];
-    }
-    if (dweight) dweight[c] = weights;
-    if (dbias) dbias[c] = biases;
+    if (dweight) add_slices(dweight, partials, slices, 2 * C, C, add_weight);
+    if (dbias) add_slices(dbias, partials + C, slices, 2 * C, C, add_bias);
 }
 
 // --- shared --------------------------------------------------------------------------------------------------------
@@ -212,11 +191,10 @@ extern "C" __global__ void shared_backward(elem* dx, float* __restrict__ partial
         along_n = warp_sum(along_n) / C;
         for (int c = threadIdx.x * WIDTH; c < C; c += 32 * WIDTH) {  // x and dy again, from cache
             auto in = load<WIDTH>(x + start + c), above = load<WIDTH>(dy + start + c), scale = load<WIDTH>(weight + c);
-            Pack<elem, WIDTH> out;
-            if (add) out = load<WIDTH>(dx + start + c);
+            auto out = held(dx + start + c, add);
             for (int k = 0; k < WIDTH; k++) {
                 float n = (in[k] - m) * r;
-                out[k] = (add ? float(out[k]) : 0) + r * (above[k] * scale[k] - along_one - n * along_n);
+                out[k] = out[k] + r * (above[k] * scale[k] - along_one - n * along_n);
             }
             store(dx + start + c, out);
         }

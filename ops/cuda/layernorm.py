@@ -2,6 +2,7 @@
 
 from core import Variant, cdiv, f32, i32
 from core.examples import rows_of
+from core.kernels.columns import by_column, by_slice, partial_bytes
 from core.kernels.width import width
 
 WARPS = 4  # rows of a thread block at a time
@@ -51,7 +52,7 @@ class LayerNormWarp(Variant):
         launch("warp_forward", *arguments, **by_row, define={"WIDTH": width(t.C, t.x)})
 
     def workspace(self, t):
-        return cdiv(t.rows, SLICE) * 2 * t.C * 4
+        return partial_bytes(t.rows, t.C, SLICE, sums=2)
 
     def backward(self, t, launch):
         given = (t.mean, t.rstd, i32(t.rows), i32(t.C))
@@ -62,9 +63,9 @@ class LayerNormWarp(Variant):
             launch("warp_dx", *arguments, **by_row, define={"WIDTH": width(t.C, t.x)})
         if t.dweight is not None or t.dbias is not None:
             sums = launch.workspace
-            launch("warp_partials", sums, t.dy, t.x, *given, i32(SLICE), grid=(cdiv(t.C, 32), slices), block=(32, 8))
+            launch("warp_partials", sums, t.dy, t.x, *given, i32(SLICE), **by_slice(t.rows, t.C, SLICE))
             arguments = (t.dweight, t.dbias, sums, i32(slices), i32(t.C), i32(t.add_dweight), i32(t.add_dbias))
-            launch("warp_dparams", *arguments, grid=cdiv(t.C, 128), block=128)
+            launch("warp_dparams", *arguments, **by_column(t.C))
 
 
 class LayerNormShared(Variant):

@@ -2,6 +2,7 @@
 matmul_register.cu; those on tensor cores are in matmul_mma.cu."""
 
 from core import Variant, cdiv, i32
+from core.kernels.columns import by_column, by_slice, partial_bytes
 
 TILE = 64  # results of a thread block, each way
 LARGE = 128  # of `register`
@@ -45,7 +46,7 @@ class MatmulTiled(Variant):
         launch("tiled_forward", t.y, t.x, t.weight, t.bias, *sizes(t), **self.over(t.rows, t.features))
 
     def workspace(self, t):
-        return cdiv(t.rows, SLICE) * t.features * 4
+        return partial_bytes(t.rows, t.features, SLICE)
 
     def backward(self, t, launch):
         if t.dx is not None:
@@ -83,7 +84,7 @@ class MatmulRegister(Variant):
         launch("register_forward", t.y, t.x, t.weight, t.bias, *sizes(t), **self.over(t.rows, t.features))
 
     def workspace(self, t):
-        return cdiv(t.rows, SLICE) * t.features * 4
+        return partial_bytes(t.rows, t.features, SLICE)
 
     def backward(self, t, launch):
         if t.dx is not None:
@@ -103,10 +104,9 @@ def launch_dbias(t, launch):
     if t.dbias is None:
         return
     slices, N, sums = cdiv(t.rows, SLICE), i32(t.features), launch.workspace
-    by_slice = {"grid": (cdiv(t.features, 32), slices), "block": (32, 8)}
-    launch("tiled_sums", sums, t.dy, i32(t.rows), N, i32(SLICE), **by_slice)
+    launch("tiled_sums", sums, t.dy, i32(t.rows), N, i32(SLICE), **by_slice(t.rows, t.features, SLICE))
     arguments = (t.dbias, sums, i32(slices), N, i32(t.add_dbias))
-    launch("tiled_dbias", *arguments, grid=cdiv(t.features, 128), block=128)
+    launch("tiled_dbias", *arguments, **by_column(t.features))
 
 
 def sizes(t):

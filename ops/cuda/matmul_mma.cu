@@ -16,7 +16,7 @@
 // has faster tensor cores than mma.sync reaches, about five eighths of them.
 
 #include "gelu.cuh"
-#include "mma.cuh"
+#include "core/mma.cuh"
 
 #ifndef TILE_I  // what the launcher says: results of a thread block, how deep a stage is, stages, warps each way
 #define TILE_I 128
@@ -76,7 +76,7 @@ struct Operand {
         }
     }
 
-    // 16 rows from row i of the tile and MMA_K deep from k: see mma.cuh
+    // 16 rows from row i of the tile and MMA_K deep from k: see core/mma.cuh
     static __device__ void fragment(u32 (&out)[4], const elem* tile, int i, int k) {
         ::fragment<DEEP>(out, i, k, [&](int line, int chunk) { return tile + place(line, chunk); });
     }

@@ -7,9 +7,7 @@
 // vector_forward, vector_dx,  the same with 16 bytes a thread where C is a multiple of them: limited by memory
 // vector_dweight              bandwidth
 
-#ifndef WIDTH
-#define WIDTH 1  // elements that a thread loads at once
-#endif
+#include "core/width.cuh"
 
 // --- naive ---------------------------------------------------------------------------------------------------------
 
@@ -63,8 +61,7 @@ extern "C" __global__ void vector_dweight(float* __restrict__ dweight, const ele
                                           int length, int add) {
     u64 i = global_thread() * WIDTH;
     if (i >= (u64)length * C) return;
-    Pack<float, WIDTH> sums = {};
-    if (add) sums = load<WIDTH>(dweight + i);
+    auto sums = held(dweight + i, add);
     for (int b = 0; b < B && i < (u64)T * C; b++) {
         auto row = load<WIDTH>(dy + (u64)b * T * C + i);
         for (int k = 0; k < WIDTH; k++) sums[k] += row[k];

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.kernels.sources import include_folder
 from core.loader import load_registry
 from core.sim import run
 
 FOLDER = Path(__file__).parents[2] / "ops" / "cuda"
 FILES = sorted(FOLDER.glob("*.cu"))
 HEADERS = sorted(FOLDER.glob("*.cuh"))
+PUBLIC = sorted((include_folder() / "core").glob("*.cuh"))
 REGISTRY = load_registry()
 OPS = sorted({v.op for held in REGISTRY.variants.values() for v in held.values() if v.device == "cuda"})
 KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(')
@@ -71,11 +73,12 @@ def test_a_naive_kernel_has_at_most_25_lines(path: Path) -> None:
         assert len(body.splitlines()) <= LINES, f"{name} has {len(body.splitlines())} lines"
 
 
-@pytest.mark.parametrize("path", [*FILES, *HEADERS], ids=lambda p: p.name)
-def test_kernels_need_no_headers_but_those_beside_them_and_add_only_counts_atomically(path: Path) -> None:
+@pytest.mark.parametrize("path", [*FILES, *HEADERS, *PUBLIC], ids=lambda p: p.name)
+def test_kernels_need_no_headers_but_those_beside_them_and_the_cores_and_add_only_counts_atomically(path: Path) -> None:
     text = path.read_text("utf-8")
     included = re.findall(r"^\s*#\s*include\s*(.*)", text, re.M)
-    assert {name.strip('"') for name in included} <= {header.name for header in HEADERS}
+    able = {header.name for header in HEADERS} | {f"core/{header.name}" for header in PUBLIC}
+    assert {name.strip('"') for name in included} <= able
     others = re.findall(r"\batomic(?!Add\([^;,]*, 1\)).*|\bred\..*", code(text))
     assert not others, "bits would depend on the order of the thread blocks"
     assert not [line for line in text.splitlines() if len(line) > 120]

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from core.kernels.sources import prelude_file, shown
+from core.kernels.sources import include_folder, is_public, prelude_file, shown
 from core.sim.faults import PtxError
 from core.sim.ptx.register_types import TYPES, Type
 
@@ -34,9 +34,11 @@ class Location:
 
 
 def _shown(file: str) -> str:
-    """A path as one would type it here, since NVRTC makes all of them absolute; the prelude is known by its name."""
+    """A path as one would type it here, since NVRTC makes all of them absolute; a header of the core has its name."""
     path = Path(file)
-    return path.name if path == prelude_file() else shown(path)
+    if not is_public(path):
+        return shown(path)
+    return path.name if path == prelude_file() else path.relative_to(include_folder()).as_posix()
 
 
 NOWHERE = Location("ptx", 0)

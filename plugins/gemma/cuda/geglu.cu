@@ -4,9 +4,7 @@
 // naive_forward, naive_dx     one thread an element of y: four or two bytes a load
 // vector_forward, vector_dx   16 bytes of each half a thread where rows allow it: limited by memory bandwidth
 
-#ifndef WIDTH
-#define WIDTH 1  // elements that a thread loads at once
-#endif
+#include "core/width.cuh"
 
 constexpr float SLOPE = 1.5957691216057308f, CUBIC = 0.044715f;  // 2 sqrt(2 / pi)
 
@@ -50,8 +48,7 @@ extern "C" __global__ void vector_dx(elem* dx, const elem* __restrict__ dy, cons
     if (i >= (u64)rows * half) return;
     u64 at = i + i / half * half;  // a row of x has two halves
     auto gate = load<WIDTH>(x + at), up = load<WIDTH>(x + at + half), above = load<WIDTH>(dy + i);
-    Pack<elem, WIDTH> dgate = {}, dup = {};
-    if (add) dgate = load<WIDTH>(dx + at), dup = load<WIDTH>(dx + at + half);
+    auto dgate = held(dx + at, add), dup = held(dx + at + half, add);
     for (int k = 0; k < WIDTH; k++) {
         float g = gate[k], s = sigmoid(inner(g)), d = above[k];
         dgate[k] = dgate[k] + d * up[k] * s * (1 + g * (1 - s) * inner_slope(g));

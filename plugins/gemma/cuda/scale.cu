@@ -3,9 +3,7 @@
 // naive_scale    one thread an element: four or two bytes a load
 // vector_scale   16 bytes a thread where n allows it: limited by memory bandwidth
 
-#ifndef WIDTH
-#define WIDTH 1  // elements that a thread loads at once
-#endif
+#include "core/width.cuh"
 
 extern "C" __global__ void naive_scale(elem* y, const elem* x, float by, int add, u64 n) {
     u64 i = global_thread();
@@ -17,8 +15,7 @@ extern "C" __global__ void vector_scale(elem* y, const elem* x, float by, int ad
     u64 i = global_thread() * WIDTH;
     if (i >= n) return;
     auto in = load<WIDTH>(x + i);
-    Pack<elem, WIDTH> out = {};
-    if (add) out = load<WIDTH>(y + i);
+    auto out = held(y + i, add);
     for (int k = 0; k < WIDTH; k++) out[k] = out[k] + by * in[k];
     store(y + i, out);
 }

@@ -7,9 +7,8 @@
 // warp_partials             a slice of the rows a thread block: enough of them to fill the GPU; sums into workspace
 // warp_dweight              adds the slices up in order, so that bits repeat
 
-#ifndef WIDTH
-#define WIDTH 1  // elements that a lane loads at once: 16 bytes where C is a multiple of them, else one
-#endif
+#include "core/columns.cuh"
+#include "core/width.cuh"
 
 // --- naive ---------------------------------------------------------------------------------------------------------
 
@@ -94,35 +93,22 @@ extern "C" __global__ void warp_dx(elem* __restrict__ dx, const elem* __restrict
     along_n = warp_sum(along_n) * r / C;
     for (int c = threadIdx.x * WIDTH; c < C; c += 32 * WIDTH) {
         auto in = load<WIDTH>(x + c), above = load<WIDTH>(dy + c), scale = load<WIDTH>(weight + c);
-        Pack<elem, WIDTH> out = {};
-        if (add) out = load<WIDTH>(dx + c);
+        auto out = held(dx + c, add);
         for (int k = 0; k < WIDTH; k++) out[k] = out[k] + r * (above[k] * (offset + scale[k]) - in[k] * r * along_n);
         store(dx + c, out);
     }
 }
 
-// partials: (slices, C); dy, x: (rows, C); block (32, 8): 32 columns, every 8th row of a slice
+// partials: (slices, C); dy, x: (rows, C)
 extern "C" __global__ void warp_partials(float* __restrict__ partials, const elem* __restrict__ dy,
                                          const elem* __restrict__ x, const float* __restrict__ rstd, int rows, int C,
                                          int slice) {
-    __shared__ float sums[8][32];
-    int c = blockIdx.x * 32 + threadIdx.x;
-    int first = blockIdx.y * slice, last = min(first + slice, rows);
-    float sum = 0;
-    for (int row = first + threadIdx.y; row < last && c < C; row += 8)
-        sum += dy[(u64)row * C + c] * x[(u64)row * C + c] * rstd[row];
-    sums[threadIdx.y][threadIdx.x] = sum;
-    __syncthreads();
-    if (threadIdx.y > 0 || c >= C) return;
-    for (int i = 1; i < 8; i++) sum += sums[i][threadIdx.x];
-    partials[(u64)blockIdx.y * C + c] = sum;
+    slice_sums<1>(partials, rows, C, slice, [&](float* sum, u64 row, int c) {
+        *sum += dy[row * C + c] * x[row * C + c] * rstd[row];
+    });
 }
 
 // dweight: (C); partials: (slices, C)
 extern "C" __global__ void warp_dweight(float* dweight, const float* partials, int slices, int C, int add) {
-    u64 c = global_thread();
-    if (c >= C) return;
-    float sum = add ? dweight[c] : 0;
-    for (int i = 0; i < slices; i++) sum += partials[(u64)i * C + c];
-    dweight[c] = sum;
+    add_slices(dweight, partials, slices, C, C, add);
 }

@@ -1,6 +1,7 @@
 """RMSNorm on CUDA: one thread a row, and one warp a row. Kernels and shapes: rmsnorm.cu."""
 
 from core import Variant, cdiv, f32, i32
+from core.kernels.columns import by_column, by_slice, partial_bytes
 from core.kernels.width import defined, width
 
 WARPS = 4  # rows of a thread block
@@ -40,7 +41,7 @@ class RmsNormWarp(Variant):
         launch("warp_forward", *arguments, **self.by_row(t))
 
     def workspace(self, t):
-        return cdiv(t.rows, SLICE) * t.C * 4
+        return partial_bytes(t.rows, t.C, SLICE)
 
     def backward(self, t, launch):
         sizes, slices = (i32(t.rows), i32(t.C)), cdiv(t.rows, SLICE)
@@ -49,10 +50,10 @@ class RmsNormWarp(Variant):
             launch("warp_dx", *arguments, **self.by_row(t))
         if t.dweight is not None:
             sums = launch.workspace
-            by_slice = {"grid": (cdiv(t.C, 32), slices), "block": (32, 8)}
-            launch("warp_partials", sums, t.dy, t.x, t.rstd, *sizes, i32(SLICE), **by_slice)
+            arguments = (sums, t.dy, t.x, t.rstd, *sizes, i32(SLICE))
+            launch("warp_partials", *arguments, **by_slice(t.rows, t.C, SLICE))
             arguments = (t.dweight, sums, i32(slices), i32(t.C), i32(t.add_dweight))
-            launch("warp_dweight", *arguments, grid=cdiv(t.C, 128), block=128)
+            launch("warp_dweight", *arguments, **by_column(t.C))
 
     def by_row(self, t):
         return {"grid": cdiv(t.rows, WARPS), "block": (32, WARPS), "define": defined(width(t.C, t.x))}

@@ -8,9 +8,7 @@
 
 #include "angle.cuh"
 
-#ifndef WIDTH
-#define WIDTH 1  // elements that a thread loads at once
-#endif
+#include "core/width.cuh"
 
 __device__ inline int position_of(u64 token, const int* start, int T) {
     return token % T + (start ? start[token / T] : 0);

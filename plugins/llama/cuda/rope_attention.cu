@@ -6,9 +6,9 @@
 //          its own; the warps' are put together at the end. Limited by how fast one thread block reads its cache.
 
 #include "angle.cuh"
+#include "core/width.cuh"
 
-#ifndef WIDTH
-#define WIDTH 1  // elements that a lane loads at once
+#ifndef WARPS
 #define WARPS 4
 #endif
 

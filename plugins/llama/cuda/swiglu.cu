@@ -5,9 +5,7 @@
 // vector_forward, vector_dx   16 bytes of each half a thread where rows allow it: limited by memory bandwidth
 // vector_again                vector_dx and, over dy, y once more, for who has not kept it: a write, and nothing to read
 
-#ifndef WIDTH
-#define WIDTH 1  // elements that a thread loads at once
-#endif
+#include "core/width.cuh"
 
 // --- naive ---------------------------------------------------------------------------------------------------------
 
@@ -46,8 +44,7 @@ extern "C" __global__ void vector_dx(elem* dx, const elem* __restrict__ dy, cons
     if (i >= (u64)rows * half) return;
     u64 at = i + i / half * half;  // a row of x has two halves
     auto gate = load<WIDTH>(x + at), up = load<WIDTH>(x + at + half), above = load<WIDTH>(dy + i);
-    Pack<elem, WIDTH> dgate = {}, dup = {};
-    if (add) dgate = load<WIDTH>(dx + at), dup = load<WIDTH>(dx + at + half);
+    auto dgate = held(dx + at, add), dup = held(dx + at + half, add);
     for (int k = 0; k < WIDTH; k++) {
         float g = gate[k], s = sigmoid(g), d = above[k];
         dgate[k] = dgate[k] + d * up[k] * s * (1 + g * (1 - s));

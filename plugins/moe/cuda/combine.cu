@@ -5,9 +5,7 @@
 // vector_forward, vector_dx   16 bytes a thread where C allows it: limited by memory bandwidth
 // vector_dshare               one warp a share, 16 bytes a lane
 
-#ifndef WIDTH
-#define WIDTH 1  // elements that a thread loads at once
-#endif
+#include "core/width.cuh"
 
 // --- naive ---------------------------------------------------------------------------------------------------------
 
@@ -65,8 +63,7 @@ extern "C" __global__ void vector_dx(elem* __restrict__ dx, const elem* __restri
     for (int j = 0; j < k; j++) {
         u64 at = (row * k + j) * C + c;
         float part = share[row * k + j];
-        Pack<elem, WIDTH> out = {};
-        if (add) out = load<WIDTH>(dx + at);
+        auto out = held(dx + at, add);
         for (int w = 0; w < WIDTH; w++) out[w] = out[w] + part * above[w];
         store(dx + at, out);
     }

@@ -9,6 +9,8 @@
 // grouped_dweight            are not used
 // grouped_fold               adds up what the takers of a row of x have for its gradient
 
+#include "core/product.cuh"
+
 // --- naive ---------------------------------------------------------------------------------------------------------
 
 extern "C" __global__ void naive_forward(elem* y, const elem* x, const int* expert, const elem* weight, int M, int N,
@@ -52,17 +54,15 @@ extern "C" __global__ void naive_dweight(float* dweight, const elem* dy, const e
 
 // --- grouped -------------------------------------------------------------------------------------------------------
 
-constexpr int TILE = 64, DEPTH = 16, THREADS = 256;  // 16 x 16 threads, 4 x 4 results each
-
 // order: (M), an expert's rows behind those of the expert before; starts: (E + 1), where they start, and M
 extern "C" __global__ void group_rows(int* order, int* starts, const int* expert, int M) {
-    __shared__ int held[THREADS / 32];  // rows of each warp
+    __shared__ int held[TILE_THREADS / 32];  // rows of each warp
     int e = blockIdx.x, warp = threadIdx.x / 32;
     double before = 0;  // block_sum knows no integers; this counts exactly
-    for (u32 m = threadIdx.x; m < M; m += THREADS) before += expert[m] < e;
+    for (u32 m = threadIdx.x; m < M; m += TILE_THREADS) before += expert[m] < e;
     int next = block_sum(before);
     if (threadIdx.x == 0) starts[e] = next;
-    for (u32 first = 0; first < M; first += THREADS) {
+    for (u32 first = 0; first < M; first += TILE_THREADS) {
         u32 m = first + threadIdx.x;
         bool mine = m < M && expert[m] == e;
         u32 lanes = __ballot_sync(ALL, mine);
@@ -70,7 +70,7 @@ extern "C" __global__ void group_rows(int* order, int* starts, const int* expert
         if (threadIdx.x % 32 == 0) held[warp] = __popc(lanes);
         __syncthreads();
         int place = next + __popc(lanes & ((1u << threadIdx.x % 32) - 1));
-        for (int w = 0; w < THREADS / 32; w++) {
+        for (int w = 0; w < TILE_THREADS / 32; w++) {
             if (w < warp) place += held[w];
             next += held[w];
         }
@@ -79,10 +79,6 @@ extern "C" __global__ void group_rows(int* order, int* starts, const int* expert
     if (threadIdx.x == 0 && e == gridDim.x - 1) starts[e + 1] = next;
 }
 
-// DEPTH x TILE elements of an operand, the summed index first, so that a thread's 4 lie side by side. The 4 floats
-// behind each row keep 16-byte alignment.
-using Tile = float[DEPTH][TILE + 4];
-
 // Where an index leads: to itself, or to the row of `order` that it counts, divided by `takers`.
 struct Index {
     const int* order;
@@ -90,51 +86,13 @@ struct Index {
     __device__ u64 operator()(u32 i) const { return order ? order[i] / takers : i; }
 };
 
-// An operand of `rows` x `depth` elements, whose depth is summed over. DEEP: neighbours in memory follow the depth, and
-// rows are `stride` apart; else the other way round. Either may lead elsewhere.
-template <bool DEEP>
-struct Operand {
-    const elem* data;
-    int rows, depth, stride;
-    Index far;  // of what is `stride` apart
-
-    // TILE rows from row i and DEPTH deep from k, zeros outside; neighbouring threads read neighbouring addresses
-    __device__ void copy(Tile& tile, u32 i, u32 k) const {
-        for (int at = threadIdx.x; at < TILE * DEPTH; at += THREADS) {
-            int row = DEEP ? at / DEPTH : at % TILE, deep = DEEP ? at % DEPTH : at / TILE;
-            bool inside = i + row < rows && k + deep < depth;
-            u32 near = DEEP ? k + deep : i + row;
-            tile[deep][row] = inside ? float(data[far(DEEP ? i + row : k + deep) * stride + near]) : 0;
-        }
-    }
-};
-
 // result (a.rows, b.rows) = a b^T, rows `stride` apart and where `index` leads; the tile at (i, j) of it
-template <class T, bool A, bool B>
-__device__ inline void product(T* result, Index index, int stride, Operand<A> a, Operand<B> b, u32 i, u32 j, int add) {
-    __shared__ alignas(16) Tile left, right;
-    int mine_i = threadIdx.x / 16 * 4, mine_j = threadIdx.x % 16 * 4;  // of the tile
-    float sums[4][4] = {};
-    for (u32 k = 0; k < a.depth; k += DEPTH) {
-        a.copy(left, i, k);
-        b.copy(right, j, k);
-        __syncthreads();  // the tiles are there
-#pragma unroll
-        for (int d = 0; d < DEPTH; d++) {
-            auto u = load<4>(&left[d][mine_i]), v = load<4>(&right[d][mine_j]);
-            for (int r = 0; r < 4; r++)
-                for (int c = 0; c < 4; c++) sums[r][c] += u[r] * v[c];
-        }
-        __syncthreads();  // nobody reads them any more
-    }
-    for (int r = 0; r < 4; r++) {
-        for (int c = 0; c < 4; c++) {
-            u32 row = i + mine_i + r, column = j + mine_j + c;
-            if (row >= a.rows || column >= b.rows) continue;
-            u64 at = index(row) * stride + column;
-            result[at] = sums[r][c] + (add ? float(result[at]) : 0);
-        }
-    }
+template <class T, class A, class B>
+__device__ inline void product(T* result, Index index, int stride, const A& a, const B& b, u32 i, u32 j, int add) {
+    tile_product(a, b, i, j, [&](u32 row, u32 column, float sum) {
+        u64 at = index(row) * stride + column;
+        result[at] = sum + (add ? float(result[at]) : 0);
+    });
 }
 
 // The expert whose rows tile number `tile` has, when each expert's are cut into tiles of their own; `tile` becomes the
@@ -148,13 +106,14 @@ __device__ inline int expert_of(int& tile, const int* starts, int E) {
     return E;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
+extern "C" __global__ void __launch_bounds__(TILE_THREADS, 2)
     grouped_forward(elem* y, const elem* x, const elem* weight, const int* order, const int* starts, int E, int N,
                     int K, int takers) {
     int tile = blockIdx.x, e = expert_of(tile, starts, E);
     if (e == E) return;
     const int *mine = order + starts[e], rows = starts[e + 1] - starts[e];
-    Operand<true> a = {x, rows, K, K, {mine, takers}}, b = {weight + (u64)e * N * K, N, K, K, {}};
+    Operand<true, Index> a = {x, rows, K, K, {mine, takers}};
+    Operand<true> b = {weight + (u64)e * N * K, N, K, K};
     product(y, Index{mine, 1}, N, a, b, tile * TILE, blockIdx.y * TILE, 0);
 }
 
@@ -165,18 +124,18 @@ __device__ inline void gradient(T* dx, const elem* dy, const elem* weight, const
     int tile = blockIdx.x, e = expert_of(tile, starts, E);
     if (e == E) return;
     const int *mine = order + starts[e], rows = starts[e + 1] - starts[e];
-    Operand<true> a = {dy, rows, N, N, {mine, 1}};
-    Operand<false> b = {weight + (u64)e * N * K, K, N, K, {}};
+    Operand<true, Index> a = {dy, rows, N, N, {mine, 1}};
+    Operand<false> b = {weight + (u64)e * N * K, K, N, K};
     product(dx, Index{mine, 1}, K, a, b, tile * TILE, blockIdx.y * TILE, add);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
+extern "C" __global__ void __launch_bounds__(TILE_THREADS, 2)
     grouped_dx(elem* dx, const elem* dy, const elem* weight, const int* order, const int* starts, int E, int N, int K,
                int add) {
     gradient(dx, dy, weight, order, starts, E, N, K, add);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
+extern "C" __global__ void __launch_bounds__(TILE_THREADS, 2)
     grouped_parts(float* parts, const elem* dy, const elem* weight, const int* order, const int* starts, int E, int N,
                   int K) {
     gradient(parts, dy, weight, order, starts, E, N, K, 0);
@@ -192,11 +151,11 @@ extern "C" __global__ void grouped_fold(elem* dx, const float* parts, int rows, 
 }
 
 // grid.z: an expert each
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
+extern "C" __global__ void __launch_bounds__(TILE_THREADS, 2)
     grouped_dweight(float* dweight, const elem* dy, const elem* x, const int* order, const int* starts, int N, int K,
                     int takers, int add) {
     int e = blockIdx.z;
     const int *mine = order + starts[e], rows = starts[e + 1] - starts[e];
-    Operand<false> a = {dy, N, rows, N, {mine, 1}}, b = {x, K, rows, K, {mine, takers}};
+    Operand<false, Index> a = {dy, N, rows, N, {mine, 1}}, b = {x, K, rows, K, {mine, takers}};
     product(dweight + (u64)e * N * K, Index{}, K, a, b, blockIdx.x * TILE, blockIdx.y * TILE, add);
 }

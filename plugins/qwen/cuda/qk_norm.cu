@@ -8,9 +8,8 @@
 // warp_partials             a slice of the rows a thread block: enough of them to fill the GPU; sums into workspace
 // warp_dweight              adds the slices up in order, so that bits repeat
 
-#ifndef WIDTH
-#define WIDTH 1  // elements that a lane loads at once: 16 bytes where groups are a multiple of them, else one
-#endif
+#include "core/columns.cuh"
+#include "core/width.cuh"
 
 // How a row is divided: `queries` groups of Q, `keys` groups of K, and the values as as many groups of K.
 struct Groups {
@@ -149,31 +148,19 @@ extern "C" __global__ void warp_dx(elem* dx, const elem* dy, const elem* __restr
     }
 }
 
-// partials: (slices, size); block (32, 8): 32 columns, every 8th row of a slice. The rest as in naive_dweight.
+// partials: (slices, size). The rest as in naive_dweight.
 extern "C" __global__ void warp_partials(float* __restrict__ partials, const elem* __restrict__ dy,
                                          const elem* __restrict__ x, const float* __restrict__ rstd, int rows, int E,
                                          int groups, int first, int count, int from, int size, int slice) {
-    __shared__ float sums[8][32];
-    int c = blockIdx.x * 32 + threadIdx.x, last = min((blockIdx.y + 1) * slice, rows);
-    float sum = 0;
-    for (int row = blockIdx.y * slice + threadIdx.y; row < last && c < size; row += 8) {
+    slice_sums<1>(partials, rows, size, slice, [&](float* sum, u64 row, int c) {
         for (int i = 0; i < count; i++) {
-            u64 at = (u64)row * E + from + i * size + c;
-            sum += dy[at] * x[at] * rstd[(u64)row * groups + first + i];
+            u64 at = row * E + from + i * size + c;
+            *sum += dy[at] * x[at] * rstd[row * groups + first + i];
         }
-    }
-    sums[threadIdx.y][threadIdx.x] = sum;
-    __syncthreads();
-    if (threadIdx.y > 0 || c >= size) return;
-    for (int i = 1; i < 8; i++) sum += sums[i][threadIdx.x];
-    partials[(u64)blockIdx.y * size + c] = sum;
+    });
 }
 
 // dweight: (size); partials: (slices, size)
 extern "C" __global__ void warp_dweight(float* dweight, const float* partials, int slices, int size, int add) {
-    u64 c = global_thread();
-    if (c >= size) return;
-    float sum = add ? dweight[c] : 0;
-    for (int i = 0; i < slices; i++) sum += partials[(u64)i * size + c];
-    dweight[c] = sum;
+    add_slices(dweight, partials, slices, size, size, add);
 }

@@ -1,6 +1,7 @@
 """qk_norm on CUDA: one thread a group, and one warp a group. Kernels and shapes: qk_norm.cu."""
 
 from core import Variant, cdiv, f32, i32
+from core.kernels.columns import by_column, by_slice, partial_bytes
 from core.kernels.width import WIDEST
 
 WARPS = 4  # groups of a thread block
@@ -41,16 +42,16 @@ class QkNormWarp(Variant):
         launch("warp_forward", *arguments, **self.by_group(t))
 
     def workspace(self, t):
-        return cdiv(t.rows, SLICE) * max(t.Q, t.K) * 4
+        return partial_bytes(t.rows, max(t.Q, t.K), SLICE)
 
     def backward(self, t, launch):
         slices, sums = cdiv(t.rows, SLICE), launch.workspace
         for dweight, add, *which in weights(t):
             size = which[-1]
-            by_slice = {"grid": (cdiv(size, 32), slices), "block": (32, 8)}
-            launch("warp_partials", sums, t.dy, t.qkv, t.rstd, *columns(t, *which), i32(SLICE), **by_slice)
+            arguments = (sums, t.dy, t.qkv, t.rstd, *columns(t, *which), i32(SLICE))
+            launch("warp_partials", *arguments, **by_slice(t.rows, size, SLICE))
             arguments = (dweight, sums, i32(slices), i32(size), i32(add))
-            launch("warp_dweight", *arguments, grid=cdiv(size, 128), block=128)
+            launch("warp_dweight", *arguments, **by_column(size))
         if t.dqkv is not None:
             arguments = (t.dqkv, t.dy, t.qkv, t.q_weight, t.k_weight, t.rstd, *sizes(t))
             launch("warp_dx", *arguments, **self.by_group(t))

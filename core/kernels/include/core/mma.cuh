@@ -1,3 +1,4 @@
+#pragma once
 // Tensor cores: copies into shared memory that run ahead, fragments from there, mma.sync, and results back in rows.
 // No layout of shared memory: whoever includes it says where 16 bytes lie, so that 8 lines' reach different banks.
 //
