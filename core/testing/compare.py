@@ -28,9 +28,17 @@ class Bounds:
 
 
 BOUNDS = {
-    "f64": Bounds(1e-11, 1e-11), "f32": Bounds(1e-5, 1e-5), "tf32": Bounds(1e-3, 5e-4), "bf16": Bounds(1e-2, 3e-3)
+    "f64": Bounds(1e-11, 1e-11), "f32": Bounds(1e-5, 1e-5), "tf32": Bounds(1e-3, 5e-4), "f16": Bounds(1e-3, 5e-4),
+    "bf16": Bounds(1e-2, 3e-3),
 }  # fmt: skip
-EPSILON = {"f64": 2.0**-53, "f32": 2.0**-24, "bf16": 2.0**-9}  # half a unit in the last place, relative
+EPSILON = {
+    "f64": 2.0**-53,
+    "f32": 2.0**-24,
+    "f16": 2.0**-12,
+    "bf16": 2.0**-9,
+}  # half a unit in the last place, relative
+SLACK = 4.0  # times the reference's own rounding, which a variant may have too
+UNITS = 64.0  # and never more than this many units in the last place of the largest tensor involved
 LOOSEST = 4.0  # times the default: more than that is not rounding
 
 
@@ -80,6 +88,14 @@ class Difference:
     want: float
     relative: float
 
+    def described(self, bounds: Bounds) -> str:
+        """The error beside what is allowed, and the worst element."""
+        return (
+            f"relative error {self.norm:.2e} (allowed {bounds.norm:.0e}), projection {self.projection:.1e} "
+            f"(allowed {bounds.projection:.0e}); worst at {list(self.index)}: got {self.got:.9g}, "
+            f"expected {self.want:.9g}, relative {self.relative:.2e}"
+        )
+
     def exceeds(self, bounds: Bounds, excuse: float = 0.0) -> bool:
         """Whether a bound is broken. `excuse` is a relative 2-norm that rounding alone explains."""
         return not (self.norm <= max(bounds.norm, excuse) and self.projection <= max(bounds.projection, excuse))
@@ -109,6 +125,21 @@ def difference(got: Array, want: Array) -> Difference:
         want=float(b[worst]) if b.size else 0.0,
         relative=_ratio(float(badness[worst]), float(scale)) if a.size else 0.0,
     )
+
+
+def rounding(want: Array, single: Array, largest: float, dtype: str) -> float:
+    """The relative 2-norm of an error that rounding alone explains.
+
+    want: the truth in f64; single: the same computed in f32. Where large terms cancel (a row of one element,
+    normalised), the reference itself is that far from the truth. largest: the root mean square of the largest tensor
+    involved.
+    """
+    size = float(np.linalg.norm(want))
+    if not size or not np.isfinite(size):
+        return 0.0
+    noise = SLACK * EPSILON[dtype] / EPSILON["f32"] * float(np.linalg.norm(single.astype(np.float64) - want))
+    largest = max(largest, float(np.sqrt(np.mean(np.square(want)))))
+    return min(noise, UNITS * EPSILON[dtype] * largest * float(np.sqrt(want.size))) / size
 
 
 def _ratio(part: float, whole: float) -> float:

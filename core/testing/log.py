@@ -22,10 +22,10 @@ import core
 from core.errors import CoreError, words_of
 from core.op import Variant
 from core.registry import shorten
-from core.testing.compare import EPSILON, Array, bounds_for, bounds_of, difference
+from core.testing.compare import EPSILON, UNITS, Array, bounds_for, bounds_of, difference
 from core.testing.pattern import Compared, Scene, region, seen
 from core.testing.runner import OTHER, Outcome, unwritten
-from core.testing.trial import PLAIN, UNITS, GradientRequest, Training, Trial
+from core.testing.trial import PLAIN, GradientRequest, Training, Trial
 
 LOOKED_AT = 40  # failures of a variant whose values are looked at for what can be seen in them
 
@@ -148,9 +148,7 @@ def compare(
     scene = scene or Scene({name: Compared(got, want)}, trial.case.dims, {}, trial.dtype)
     log.failed(
         check,
-        f"{name}{note}: relative error {found.norm:.2e} (allowed {bounds.norm:.0e}), projection {found.projection:.1e} "
-        f"(allowed {bounds.projection:.0e}); worst at {list(found.index)}: got {found.got:.9g}, "
-        f"expected {found.want:.9g}, relative {found.relative:.2e}",
+        f"{name}{note}: {found.described(bounds)}",
         found.norm,
         seen=seen(scene, name) if len(log.failures) < LOOKED_AT else "",
     )

@@ -16,12 +16,10 @@ from core.dtypes import resolve
 from core.op import Op, Pattern, Reference, TensorSpec, Variant
 from core.plan import first_config
 from core.testing.case import Case
-from core.testing.compare import EPSILON, Array, round_to
+from core.testing.compare import Array, round_to, rounding
 from core.testing.runner import POISON, Call, Outcome, Runner
 
-SLACK = 4.0  # times the reference's own rounding, which a variant may have too
 LONG = 512  # an axis longer than this makes an example a large one
-UNITS = 64.0  # and never more than this many units in the last place of the largest tensor involved
 
 
 @dataclass
@@ -332,15 +330,8 @@ class Trial:
 
         Where large terms cancel (a row of one element, normalised), the reference itself is this far from the truth.
         """
-        want = self.truth(absent).all[name]
-        got = self.truth(absent, "f32").all[name]
-        size = float(np.linalg.norm(want))
-        if not size or not np.isfinite(size):
-            return 0.0
-        ratio = EPSILON[self.dtype] / EPSILON["f32"]
-        noise = SLACK * ratio * float(np.linalg.norm(got.astype(np.float64) - want))
-        largest = max(self.largest, float(np.sqrt(np.mean(np.square(want)))))
-        return min(noise, UNITS * EPSILON[self.dtype] * largest * float(np.sqrt(want.size))) / size
+        want, single = self.truth(absent).all[name], self.truth(absent, "f32").all[name]
+        return rounding(want, single, self.largest, self.dtype)
 
     # --- decoding --------------------------------------------------------------------------------------------
 

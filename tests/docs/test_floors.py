@@ -40,6 +40,7 @@ FLOORS = (
     ("engine",),
     ("data", "interop", "generate"),
     ("testing", "measure"),
+    ("judge",),
     ("train",),
     ("api",),
     ("cli",),

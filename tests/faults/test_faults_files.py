@@ -23,6 +23,10 @@ train = { steps = 1, tokens_per_step = 64, val_every = 0, sample_every = 0, chec
 optimizer = { name = "adamw", lr = 1e-2 }
 schedule = { name = "constant" }
 """
+PROBLEM = """
+from core.judge import KernelLaunch, Problem
+problem = Problem(lambda x: x, {"y": "n"}, KernelLaunch("k", "y x n"), [{"n": 1}], {"x": "n"})
+"""
 TRAIN = "train small.toml --device cpu --out runs/z --quiet --set"
 # (verb, option or argument) -> commands with `@` for the path and the suffix of its name behind it.
 READ: dict[tuple[str, str], tuple[str, ...]] = {
@@ -40,6 +44,8 @@ READ: dict[tuple[str, str], tuple[str, ...]] = {
     ("bench", "what"): ("bench @.toml --device cpu",),
     ("tune", "config"): ("tune @.toml",),
     ("check", "--config"): ("check --config @.toml --device cpu",),
+    ("judge", "problem"): ("judge @.py mine.cu",),
+    ("judge", "submission"): ("judge problem.py @.cu",),
     ("sample", "run"): ("sample @ --device cpu", "sample @.toml --device cpu"),
     ("chat", "run"): ("chat @ --device cpu",),
     ("eval", "run"): ("eval @ --device cpu",),
@@ -89,6 +95,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("CORELM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("CORELM_OFFLINE", "1")
     Path("small.toml").write_text(CONFIG)
+    Path("problem.py").write_text(PROBLEM)
+    Path("mine.cu").write_text("")
     Path("text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
     before = signal.signal(signal.SIGALRM, hanging)
     yield tmp_path

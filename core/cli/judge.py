@@ -1,0 +1,66 @@
+"""`core judge`: anybody's CUDA kernel against a problem, in the simulator."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from core.cli.show import branches_option, emit_json, json_option
+from core.errors import CheckFailed
+from core.judge.confined import MEMORY, SECONDS, judge
+from core.judge.verdict import QUESTIONS
+from core.train.display import Display
+
+
+@click.command("judge")
+@click.argument("problem", type=click.Path(path_type=Path), metavar="PROBLEM.py")
+@click.argument("submission", type=click.Path(path_type=Path), metavar="KERNEL.cu")
+@click.option("--seed", default=0, show_default=True, help="Of the drawn contents; a host keeps it secret.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), default=SECONDS, show_default=True,
+    help="Time limit of the whole judgement.",
+)  # fmt: skip
+@click.option(
+    "--memory", type=click.IntRange(min=1), default=MEMORY >> 20, show_default=True, metavar="MIB",
+    help="Memory limit, the buffers of the problem included.",
+)  # fmt: skip
+@click.option("-v", "--verbose", is_flag=True, help="The PTX of a fault too.")
+@branches_option
+@json_option
+def command(
+    problem: Path, submission: Path, seed: int, seconds: float, memory: int, verbose: bool, as_json: bool
+) -> None:
+    """Judge a CUDA kernel by a problem: a Python file with shapes, launches and a NumPy truth.
+
+    Exits with 1 for a kernel that fails, 3 for a problem that is wrong itself. Nothing but the simulator runs the
+    kernel; the problem's file runs as Python. docs/judge.md is the manual.
+    """
+    display = Display(sys.stderr)
+
+    def tell(kind: str, value: Any) -> None:
+        display.close()
+        if kind == "check" and not as_json:
+            click.echo("\n".join(value.lines(verbose)))
+        elif kind == "doing":
+            display.status(f"judging: {value}: {QUESTIONS[value]}")
+
+    display.status("starting")
+    try:
+        found = judge(problem, submission, seed=seed, seconds=seconds, memory=memory << 20, tell=tell)
+    finally:
+        display.close()
+    if as_json:
+        emit_json(found.as_json())
+    else:
+        for note in found.notes:
+            click.echo(f"  note: {note}")
+        if found.passed:
+            click.echo(f"{submission.name} passes {problem.name}")
+    if not found.passed:
+        failed = ", ".join(found.failed)
+        raise CheckFailed(
+            f"{submission.name} fails {problem.name}: {failed}", hint="docs/judge.md describes each verdict"
+        )

@@ -1,0 +1,37 @@
+"""Judges a CUDA kernel that somebody hands in against a problem: a NumPy truth, shapes and a launch. No GPU is needed.
+
+`core judge PROBLEM.py KERNEL.cu` and `judge(problem, path)` are the front doors. The files, from the ground up:
+  problem.py      what is asked: buffers, launches, sizes, the truth
+  submission.py   the file handed in: what it includes, its PTX, how precise its arithmetic is
+  execution.py    its launches on simulated memory, in buffers that give every misstep away
+  verdict.py      sub-verdicts, as lines and as JSON
+  hearing.py      the sub-verdicts, one function each
+  confined.py     all of that in a process of its own, with limits of time and memory
+It knows no op and no plugin. docs/judge.md is the manual.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+PUBLIC = {
+    "Judgement": "core.judge.verdict",
+    "KernelLaunch": "core.judge.problem",
+    "Problem": "core.judge.problem",
+    "judge": "core.judge.confined",
+}
+
+if TYPE_CHECKING:
+    from core.judge.confined import judge as judge
+    from core.judge.problem import KernelLaunch as KernelLaunch
+    from core.judge.problem import Problem as Problem
+    from core.judge.verdict import Judgement as Judgement
+
+__all__ = [*PUBLIC]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in PUBLIC:
+        return getattr(import_module(PUBLIC[name]), name)
+    raise AttributeError(f"module 'core.judge' has no attribute {name!r}")

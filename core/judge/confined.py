@@ -1,0 +1,187 @@
+"""A judgement in a process of its own: a submission that hangs, or takes all memory, costs that process and a verdict.
+
+The limits are of wall time and of memory beyond what the process has when the submission's turn comes. It is no sandbox
+for Python: the problem's file is code of whoever sets the problem, and runs as such. A submission is CUDA C++ that is
+compiled and simulated; none of it is run as a program of this machine's own, unless the simulator's native executor is
+on, which checks every access.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import multiprocessing
+import os
+import signal
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from core import errors
+from core.errors import CoreError, words_of
+from core.judge.hearing import Tell, hear, nobody_listens
+from core.judge.problem import load_problem
+from core.judge.submission import Submission
+from core.judge.verdict import FAILED, QUESTIONS, WAITING, Judgement, SubVerdict
+from core.kernels.nvrtc import load_nvrtc
+from core.testing.worker import die_with_parent, interrupts_later
+from core.threads import cores
+from core.words import human
+
+SECONDS = 120.0
+MEMORY = 4 << 30  # bytes
+STARTING = 60.0  # seconds for the process to import what it needs, and to load the problem
+
+
+def judge(
+    problem: Path,
+    submission: Path,
+    *,
+    seed: int = 0,
+    seconds: float = SECONDS,
+    memory: int = MEMORY,
+    tell: Tell = nobody_listens,
+) -> Judgement:
+    """The judgement on a CUDA file by a problem's file, within `seconds` and `memory` bytes.
+
+    seed: of all drawn contents; one that nobody can foresee keeps a submission from knowing them. tell: gets ("doing",
+    name), ("case", text) and ("check", SubVerdict) as they come. Raises UsageError for files that cannot be read,
+    BuildError for a problem that is at fault, DeviceError where kernels cannot be compiled.
+    """
+    context = multiprocessing.get_context("spawn")
+    mine, theirs = context.Pipe()
+    child = context.Process(target=serve, args=(theirs, problem, submission, seed, seconds, memory), daemon=True)
+    with interrupts_later():
+        child.start()
+    theirs.close()
+    began = time.monotonic()
+    try:
+        found = Clerk(mine, tell, Judgement(str(problem), str(submission), seed)).listen(seconds, memory, child)
+    finally:
+        child.kill()
+        child.join()
+        mine.close()
+    found.seconds = time.monotonic() - began
+    return found
+
+
+class Clerk:
+    """The other end of the process: gathers sub-verdicts, and gives one for an end that came too early."""
+
+    def __init__(self, link: Connection, tell: Tell, found: Judgement) -> None:
+        self.link, self.tell, self.found = link, tell, found
+        self.doing, self.case = next(iter(QUESTIONS)), ""
+
+    def listen(self, seconds: float, memory: int, child: Any) -> Judgement:
+        end = time.monotonic() + STARTING + seconds
+        try:
+            while True:
+                if not self.link.poll(max(0.0, end - time.monotonic())):
+                    return self.cut_short(f"did not end within {seconds:g} s", "a faster kernel, or --seconds")
+                kind, value = self.link.recv()
+                if kind == "ready":
+                    end = time.monotonic() + seconds
+                elif kind == "done":
+                    self.found.notes += value
+                    return self.found
+                elif kind == "memory":
+                    return self.cut_short(f"took more than {human(memory)} of memory", "smaller arrays, or --memory")
+                elif kind == "error":
+                    raise rebuilt(*value)
+                else:
+                    self.note(kind, value)
+        except (EOFError, OSError):
+            child.join(STARTING)
+            code = child.exitcode
+            how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+            return self.cut_short(f"ended the process that judges it ({how})", "")
+
+    def note(self, kind: str, value: Any) -> None:
+        if kind == "doing":
+            self.doing, self.case = value, ""
+        elif kind == "case":
+            self.case = value
+        elif kind == "check":
+            self.found.checks.append(value)
+        self.tell(kind, value)
+
+    def cut_short(self, what: str, hint: str) -> Judgement:
+        """The sub-verdict at hand fails, and those behind it are not made."""
+        names = list(QUESTIONS)
+        for name in names[names.index(self.doing) :]:
+            last = name == self.doing
+            check = SubVerdict(name, FAILED if last else WAITING, what if last else f"waits for {self.doing}",
+                               hint if last else "", self.case if last else "")  # fmt: skip
+            self.note("check", check)
+        return self.found
+
+
+def rebuilt(kind: str, message: str, hint: str) -> CoreError:
+    """An expected error of the process, here."""
+    made: CoreError = getattr(errors, kind)(message, hint=hint)
+    return made
+
+
+# --- the process -----------------------------------------------------------------------------------------------------
+
+
+def serve(link: Connection, problem: Path, submission: Path, seed: int, seconds: float, memory: int) -> None:
+    """Judge and report to the other end of `link`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked
+    die_with_parent()
+    silence()
+    try:
+        asked = load_problem(problem)
+        handed_in = Submission.read(asked, submission)
+        load_nvrtc()
+        notes = confine(seconds, memory)
+        link.send(("ready", None))
+        found = hear(asked, handed_in, seed, lambda kind, value: link.send((kind, value)))
+        link.send(("done", [*found.notes, *notes]))
+    except MemoryError:
+        link.send(("memory", None))
+    except CoreError as error:
+        kind = next(k.__name__ for k in type(error).__mro__ if vars(errors).get(k.__name__) is k)
+        link.send(("error", (kind, error.message, error.hint)))
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            raise
+        link.send(("memory", None))
+    except Exception as error:
+        message = f"the judge itself failed: {words_of(error)}"
+        link.send(("error", ("CoreError", message, "please report it with the problem and the submission")))
+
+
+def silence() -> None:
+    """What the process prints on stdout, a kernel's printf too, goes nowhere: the verdict is there alone."""
+    with contextlib.suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
+
+
+def confine(seconds: float, memory: int) -> list[str]:
+    """Set the limits of this process; what this system does not limit, in words."""
+    try:
+        import resource
+    except ImportError:
+        return ["memory is not limited on this system"]
+    limits = {"RLIMIT_CORE": 0, "RLIMIT_CPU": math.ceil((seconds + STARTING) * cores())}
+    if (used := address_space()) is not None:
+        limits["RLIMIT_AS"] = used + memory
+    for name, value in limits.items():
+        soft, most = resource.getrlimit(getattr(resource, name))
+        least = [n for n in (soft, most, value) if n != resource.RLIM_INFINITY]
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(getattr(resource, name), (min(least), most))
+    return [] if "RLIMIT_AS" in limits else ["memory is not limited on this system"]
+
+
+def address_space() -> int | None:
+    """Bytes of this process's address space; None where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text("utf-8").split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return None

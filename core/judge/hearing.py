@@ -1,0 +1,399 @@
+"""The sub-verdicts on a submission, one function each, in the order of verdict.QUESTIONS.
+
+A function returns nothing where all is well, or raises Wrong. It raises Waits where it needs a run that another
+sub-verdict found at fault.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from core.errors import BuildError
+from core.examples import HARD
+from core.judge.execution import Execution, Workbench
+from core.judge.problem import MANTISSA, BufferSpec, Dims, Problem, described
+from core.judge.submission import Submission
+from core.judge.verdict import FAILED, LEFT_OUT, PASSED, QUESTIONS, WAITING, Judgement, SubVerdict, Wrong
+from core.sim.faults import KernelError, PtxError
+from core.testing.compare import BOUNDS, Array, Bounds, bounds_for, difference, rounding
+from core.testing.pattern import Compared, Scene, region, seen
+from core.testing.runner import OTHER, POISON, unwritten
+
+# the kind of a KernelError -> the sub-verdict that it fails; "runs" for all others
+FAULTS = {
+    "out of bounds": "bounds", "race": "races", "uninitialised": "races", "in flight": "races", "order": "repeatable"
+}  # fmt: skip
+ELEMENT = 1e3  # times the bound on the 2-norm: what one element may be off, of itself or the tensor's root mean square
+FRESH, HARDER, REALER = 1000, 2000, 3000  # seeds of contents, so that no two questions have the same
+
+
+Tell = Callable[[str, Any], None]  # ("doing", name of a sub-verdict), ("case", what runs), ("check", SubVerdict)
+
+
+def nobody_listens(what: str, value: Any) -> None:
+    pass
+
+
+class Waits(Exception):
+    """A sub-verdict that cannot be made before another one passes."""
+
+
+class Hearing:
+    """What the sub-verdicts share: contents, the truth, and runs in strict mode. seed: of all contents."""
+
+    def __init__(self, problem: Problem, submission: Submission, seed: int = 0, tell: Tell = nobody_listens) -> None:
+        self.problem, self.submission, self.seed, self.tell = problem, submission, seed, tell
+        self.notes: list[str] = []
+        self._ran: dict[int, tuple[Mapping[str, Array], Execution | KernelError]] = {}
+
+    def contents(self, dims: Dims, number: int) -> dict[str, Array]:
+        return self.problem.draw(dims, (self.seed, number))
+
+    def strictly(self, number: int) -> tuple[Mapping[str, Array], Execution | KernelError]:
+        """(contents, outcome) of an awkward size in strict mode. An endless kernel is not waited for again."""
+        endless = next((e for _, e in self._ran.values() if isinstance(e, KernelError) and e.kind == "endless"), None)
+        if number not in self._ran and endless is not None:
+            return {}, endless
+        if number not in self._ran:
+            dims = self.problem.sizes[number]
+            contents = self.contents(dims, number)
+            self.tell("case", f"{described(dims)}, in strict mode")
+            try:
+                outcome: Execution | KernelError = self.bench(dims).run(contents, strict=True)
+            except KernelError as error:
+                outcome = error
+            self._ran[number] = contents, outcome
+        return self._ran[number]
+
+    def bench(self, dims: Dims, wide: bool = False) -> Workbench:
+        return Workbench(self.submission, dims, wide)
+
+    def completed(self) -> Iterator[tuple[Dims, Mapping[str, Array], Execution]]:
+        """The awkward sizes whose run came to its end. Raises Waits where one did not: its fault comes first."""
+        for number, dims in enumerate(self.problem.sizes):
+            contents, outcome = self.strictly(number)
+            if isinstance(outcome, KernelError):
+                raise Waits(f"waits for {FAULTS.get(outcome.kind, 'runs')}")
+            yield dims, contents, outcome
+
+    def faults(self, check: str) -> None:
+        """Wrong for the first run that broke off with a fault of this sub-verdict."""
+        for number, dims in enumerate(self.problem.sizes):
+            outcome = self.strictly(number)[1]
+            if isinstance(outcome, KernelError) and FAULTS.get(outcome.kind, "runs") == check:
+                raise faulty(outcome, described(dims))
+
+    @cached_property
+    def largest(self) -> tuple[Dims, Mapping[str, Array], Execution]:
+        """Of the awkward sizes the one with most elements: most threads meet there."""
+        return max(self.completed(), key=lambda one: sum(a.size for a in one[2].buffers.values()))
+
+    def run(self, bench: Workbench, contents: Mapping[str, Array], case: str, fill: int = POISON) -> Execution:
+        """In fast mode. A KernelError is Wrong."""
+        self.tell("case", case)
+        try:
+            return bench.run(contents, fill=fill)
+        except KernelError as error:
+            raise faulty(error, case) from None
+
+    # --- right or wrong ------------------------------------------------------------------------------------------
+
+    def hold(self, dims: Dims, contents: Mapping[str, Array], got: Execution, case: str) -> None:
+        """Wrong for an input that changed, or an output that is not the truth's."""
+        kept(self.problem, contents, got, case)
+        self.compare(dims, contents, got, case)
+
+    def compare(self, dims: Dims, contents: Mapping[str, Array], got: Execution, case: str) -> None:
+        """Wrong for the first output that is not the truth's."""
+        want = self.problem.right(contents, dims)
+        single = self.problem.right(contents, dims, single=True)
+        pairs = {}
+        for name in self.problem.outputs:
+            spec = self.problem.buffers[name]
+            right = spec.values(spec.stored(want[name], got.buffers[name].shape)) if spec.integer else want[name]
+            pairs[name] = Compared(spec.values(got.buffers[name]), right)
+        most = largest(self.problem, contents)
+        scene = Scene(pairs, dict(dims), {}, "f32" if self.problem.narrowest >= MANTISSA["f32"] else "bf16")
+        for name, pair in pairs.items():
+            spec = self.problem.buffers[name]
+            found = exactly(pair) if spec.integer else self.nearly(spec, pair, single[name], most)
+            if not found:
+                continue
+            hole = unwritten(got.buffers[name]) & scene.wrong(name)
+            if hole.any() and name in owed(self.problem):
+                raise missing_elements(name, hole, case)
+            raise Wrong(f"{name}: {found}", case=case, seen=seen(scene, name))
+
+    def nearly(self, spec: BufferSpec, pair: Compared, single: Array, most: float) -> str:
+        """How an output of floats is too far from the truth, in words; "" where it is not. single: the truth in f32,
+        most: the root mean square of the largest input."""
+        with np.errstate(all="ignore"):
+            held = spec.values(spec.stored(pair.want, pair.want.shape))  # what the element type can hold of it
+            narrow = spec.values(spec.stored(single, pair.want.shape))
+        want = np.where(np.isfinite(held), pair.want, held)
+        lost = ~np.isfinite(narrow) & np.isfinite(want)  # f32 itself gives no number: there is nothing to compare
+        finite = np.where(np.isfinite(want), want, 0.0)
+        got = np.where(lost, want, pair.got)
+        excuse = rounding(finite, np.where(lost | ~np.isfinite(want), finite, single), most, spec.dtype)
+        bounds = self.bounds(spec.dtype, got.size)
+        found = difference(got, want)
+        if not finite.any():  # where zero is expected everywhere there is no relative error
+            far = bool(np.max(np.where(np.isnan(got - want), 0, np.abs(got - want)), initial=0) > bounds.norm)
+            kinds = np.isnan(got) != np.isnan(want)
+            return f"{found.described(bounds)}" if far or kinds.any() else ""
+        far = found.relative > ELEMENT * max(bounds.norm, excuse)
+        return found.described(bounds) if far or found.exceeds(bounds, excuse) else ""
+
+    def bounds(self, dtype: str, size: int) -> Bounds:
+        if self.problem.tolerance is not None:
+            return Bounds(self.problem.tolerance, self.problem.tolerance)
+        return bounds_for(BOUNDS[dtype], dtype, size)
+
+
+def exactly(pair: Compared) -> str:
+    """Where integers differ, in words; "" where they do not."""
+    off = pair.got != pair.want
+    if not off.any():
+        return ""
+    at = np.unravel_index(int(np.argmax(off)), off.shape)
+    place = [int(i) for i in at]
+    return f"got {pair.got[at]} at {place}, expected {pair.want[at]}; {off.sum():,} of {off.size:,} are wrong"
+
+
+def missing_elements(name: str, hole: Array, case: str) -> Wrong:
+    first = [int(i) for i in np.unravel_index(int(np.argmax(hole)), hole.shape)]
+    what = f"{name}: {int(hole.sum()):,} of {hole.size:,} elements not written, the first at {first}"
+    return Wrong(what, case=case, seen=region(hole, "not written"))
+
+
+def largest(problem: Problem, contents: Mapping[str, Array]) -> float:
+    """The root mean square of the input where that is largest."""
+    values = [problem.buffers[n].values(v) for n, v in contents.items() if not problem.buffers[n].integer]
+    with np.errstate(all="ignore"):
+        sizes = [float(np.sqrt(np.mean(np.square(v)))) for v in values]
+    return max((s for s in sizes if np.isfinite(s)), default=1.0)
+
+
+def faulty(error: KernelError, case: str) -> Wrong:
+    return Wrong(error.message, hint=error.hint, case=case, details=error.details)
+
+
+# --- the sub-verdicts ------------------------------------------------------------------------------------------------
+
+
+def compiles(hearing: Hearing) -> None:
+    try:
+        _ = hearing.submission.ptx
+        hearing.bench(hearing.problem.sizes[0]).check_arguments()
+    except (PtxError, BuildError) as error:
+        raise Wrong(error.message, hint=error.hint) from None
+
+
+def alone(hearing: Hearing) -> None:
+    compiled(hearing)
+    hearing.submission.check_alone()
+
+
+def precision(hearing: Hearing) -> None:
+    compiled(hearing)
+    hearing.notes += hearing.submission.check_precision()
+
+
+def compiled(hearing: Hearing) -> None:
+    """Waits where there is no PTX to look at."""
+    try:
+        _ = hearing.submission.instructions
+    except (BuildError, Wrong):
+        raise Waits("waits for compiles") from None
+
+
+def bounds(hearing: Hearing) -> None:
+    hearing.faults("bounds")
+
+
+def races(hearing: Hearing) -> None:
+    hearing.faults("races")
+
+
+def runs(hearing: Hearing) -> None:
+    hearing.faults("runs")
+
+
+def written(hearing: Hearing) -> None:
+    for dims, contents, got in hearing.completed():
+        holes = {n: unwritten(got.buffers[n]) for n in owed(hearing.problem)}
+        if any(hole.any() for hole in holes.values()):
+            # a value may be the very bytes of the fill: it is unwritten if another fill stays as well
+            again = hearing.run(hearing.bench(dims), contents, described(dims), fill=OTHER)
+            holes = {n: hole & unwritten(again.buffers[n], OTHER) for n, hole in holes.items()}
+        for name, hole in holes.items():
+            if hole.any():
+                raise missing_elements(name, hole, described(dims))
+
+
+def owed(problem: Problem) -> list[str]:
+    """Outputs that hold nothing before: all but those updated in place, or zeroed."""
+    return [name for name in problem.outputs if name not in problem.inputs and name not in problem.zeroed]
+
+
+def unchanged(hearing: Hearing) -> None:
+    for dims, contents, got in hearing.completed():
+        kept(hearing.problem, contents, got, described(dims))
+
+
+def kept(problem: Problem, contents: Mapping[str, Array], got: Execution, case: str) -> None:
+    for name in problem.inputs:
+        if name not in problem.outputs and got.buffers[name].tobytes() != contents[name].tobytes():
+            raise Wrong(f"changed {name}, which is an input and no output", case=case)
+
+
+def awkward(hearing: Hearing) -> None:
+    """Of the sizes that are wrong the first one that shows something is named."""
+    found: list[Wrong] = []
+    for dims, contents, got in hearing.completed():
+        try:
+            hearing.compare(dims, contents, got, described(dims))
+        except Wrong as wrong:
+            found.append(wrong)
+    if found:
+        raise next((wrong for wrong in found if wrong.seen), found[0])
+
+
+def guards(hearing: Hearing) -> None:
+    dims, contents, first = hearing.largest
+    case = f"{described(dims)}, buffers far apart"
+    again = hearing.run(hearing.bench(dims, wide=True), contents, case)
+    kept(hearing.problem, contents, again, case)
+    if other := first.same(again, hearing.problem.outputs):
+        raise Wrong(f"other bits where buffers are elsewhere: {other}", case=case,
+                    hint="an index that leaves its buffer may fall inside another one")  # fmt: skip
+
+
+def repeatable(hearing: Hearing) -> None:
+    if not hearing.problem.repeatable:
+        return
+    hearing.faults("repeatable")
+    for dims, _, got in hearing.completed():
+        if order := next((f for f in got.findings if f.kind == "order"), None):
+            raise Wrong(order.message, hint=order.hint, case=described(dims))
+    dims, contents, first = hearing.largest
+    for told, fill in (("a second run", POISON), ("a run whose outputs held something else", OTHER)):
+        again = hearing.run(hearing.bench(dims), contents, f"{described(dims)}, {told}", fill)
+        if other := first.same(again, hearing.problem.outputs):
+            raise Wrong(f"other bits in {told}: {other}", case=described(dims))
+
+
+def fresh(hearing: Hearing) -> None:
+    """Contents A, then B, then A again at the same addresses, in a module whose variables stay."""
+    dims, contents, _ = hearing.largest
+    other = hearing.contents(dims, FRESH)
+    bench, before = hearing.bench(dims), None
+    calls = (("the first call", contents), ("a second call with new contents", other), ("a third call", contents))
+    for told, given in calls:
+        case = f"{described(dims)}, {told}"
+        got = hearing.run(bench, given, case)
+        try:
+            hearing.hold(dims, given, got, case)
+        except Wrong as wrong:
+            if before is not None and not before.same(got, hearing.problem.outputs):
+                raise Wrong(f"{told} gives the result of the call before it", case=case,
+                            hint="compute anew: the contents changed, the addresses did not") from None  # fmt: skip
+            hint = wrong.hint or ("a __device__ variable keeps its value from launch to launch" if before else "")
+            raise Wrong(f"wrong in {told}: {wrong.message}", case=case, seen=wrong.seen, hint=hint) from None
+        before = got
+
+
+def hard(hearing: Hearing) -> None:
+    dims = hearing.largest[0]
+    for number, kind in enumerate(hearing.problem.hard):
+        contents = hardened(hearing, dims, kind, number)
+        case = f"{described(dims)}, {kind} contents"
+        got = hearing.run(hearing.bench(dims), contents, case)
+        hearing.hold(dims, contents, got, case)
+
+
+def hardened(hearing: Hearing, dims: Dims, kind: str, number: int) -> dict[str, Array]:
+    """Contents whose floats are made hard."""
+    found, rng = hearing.contents(dims, HARDER + number), np.random.default_rng([hearing.seed, HARDER + number])
+    for name, stored in found.items():
+        spec = hearing.problem.buffers[name]
+        if not spec.integer:
+            smallest, most = LIMITS[spec.dtype]
+            values = HARD[kind](spec.values(stored), rng, smallest, most)
+            found[name] = spec.stored(values, stored.shape)
+    return found
+
+
+# the smallest normal and the largest number of each float type
+LIMITS = {
+    "f64": (2.0**-1022, 1.7e308), "f32": (2.0**-126, 3.4e38), "bf16": (2.0**-126, 3.3e38), "f16": (2.0**-14, 65504.0)
+}  # fmt: skip
+
+
+def real(hearing: Hearing) -> None:
+    for number, dims in enumerate(hearing.problem.real):
+        contents, case = hearing.contents(dims, REALER + number), described(dims)
+        got = hearing.run(hearing.bench(dims), contents, case)
+        hearing.hold(dims, contents, got, case)
+
+
+CHECKS: dict[str, Callable[[Hearing], None]] = {
+    "compiles": compiles, "alone": alone, "precision": precision, "bounds": bounds, "races": races, "runs": runs,
+    "written": written, "unchanged": unchanged, "awkward": awkward, "guards": guards, "repeatable": repeatable,
+    "fresh": fresh, "hard": hard, "real": real,
+}  # fmt: skip
+assert tuple(CHECKS) == tuple(QUESTIONS)
+
+
+def left_out(problem: Problem, name: str) -> str:
+    """Why a problem does not ask a question, "" where it does."""
+    without = {
+        "repeatable": "" if problem.repeatable else "the problem allows results that depend on the order of threads",
+        "hard": "" if problem.hard and any(not b.integer for b in problem.buffers.values()) else "no hard contents",
+        "real": "" if problem.real else "the problem names no real sizes",
+        "precision": "the problem allows narrow arithmetic" if problem.narrow else "",
+    }
+    return without.get(name, "")
+
+
+def answer(hearing: Hearing, name: str) -> SubVerdict:
+    """One sub-verdict. Raises BuildError for a problem that is at fault itself."""
+    if why := left_out(hearing.problem, name):
+        return SubVerdict(name, LEFT_OUT, why)
+    if name not in FIRST:
+        try:
+            _ = hearing.submission.instructions
+        except (BuildError, Wrong):
+            return SubVerdict(name, WAITING, "waits for compiles")
+    try:
+        CHECKS[name](hearing)
+    except Waits as waits:
+        return SubVerdict(name, WAITING, str(waits))
+    except Wrong as wrong:
+        plain = hearing.submission.plain
+        return SubVerdict(
+            name, FAILED, plain(wrong.message), plain(wrong.hint), wrong.case, wrong.seen, plain(wrong.details)
+        )
+    return SubVerdict(name, PASSED)
+
+
+FIRST = ("compiles", "alone", "precision")  # those that need no run
+
+
+def hear(problem: Problem, submission: Submission, seed: int = 0, tell: Tell = nobody_listens) -> Judgement:
+    """All sub-verdicts, in this process and without limits; `tell` gets them as they come. Raises BuildError for a
+    problem whose own truth or contents are at fault."""
+    began, hearing = time.monotonic(), Hearing(problem, submission, seed, tell)
+    found = Judgement("", submission.name, seed, notes=hearing.notes)
+    for name in QUESTIONS:
+        tell("doing", name)
+        check = answer(hearing, name)
+        found.checks.append(check)
+        tell("check", check)
+    found.seconds = time.monotonic() - began
+    return found

@@ -1,0 +1,186 @@
+"""A kernel that was handed in: which files it includes, its PTX, and what its instructions are.
+
+Only device code counts. The judge launches it; a submission's host code is never run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from core.errors import UsageError
+from core.judge.problem import MANTISSA, Problem
+from core.judge.verdict import Wrong
+from core.kernels.arguments import signatures
+from core.kernels.nvrtc import Kernel, compile_ptx, missing
+from core.outside import read_whole, reads
+from core.sim import Simulator
+from core.sim.ptx.cuda_source import Sources, blanked
+from core.sim.ptx.parser import Instruction
+
+LONGEST = 1 << 20  # bytes of a submission
+GAP = r"(?:[ \t\f\v]|/\*.*?\*/)*"
+DIRECTIVE = re.compile(
+    rf"(?:\#|%:|\?\?=){GAP}(?:include_next|include|import)\b{GAP}([^\n]*)"
+    rf"|\b__has_include(?:_next)?{GAP}\({GAP}([^\n)]*)",
+    re.DOTALL,
+)
+HEADER = re.compile(r'<(?P<system>[\w./+-]+)>|"(?P<own>[\w./+-]+)"')
+HEADERS = (".h", ".cuh", ".hpp", ".inl")  # what a file may be to be included: no problem, no other submission
+HOST = re.compile(
+    r"<<<|\bcuda(?:Stream|Graph|Launch|Malloc|Free|Memcpy|Memset|Event|DeviceSynchronize)\w*\s*\(|\bmain\s*\("
+)
+
+# narrower formats by their names in PTX, and what they keep: explicit bits of mantissa
+FORMATS = {
+    **MANTISSA, "tf32": 10, "f16x2": 10, "bf16x2": 7, "e4m3": 3, "e5m2": 2, "e4m3x2": 3, "e5m2x2": 2, "e2m1": 1,
+    "e3m2": 2, "e2m3": 3, "e2m1x2": 1, "e3m2x2": 2, "e2m3x2": 3,
+}  # fmt: skip
+TENSOR_CORES = ("mma", "wgmma", "wmma", "tcgen05")
+# approximations that are far from f32's rounding on a GPU, by the PTX manual; the simulator rounds them exactly
+COARSE = {
+    ("tanh", "approx"): "relative error 2^-11",
+    ("sin", "approx"): "absolute error 2^-20.5, and more beyond 2 pi",
+    ("cos", "approx"): "absolute error 2^-20.5, and more beyond 2 pi",
+}
+ONE_OR_TWO_UNITS = ("ex2", "lg2", "rcp", "rsqrt", "sqrt", "div")
+CLOCKS = re.compile(r"%(?:clock\w*|globaltimer\w*)")
+
+
+@dataclass(frozen=True)
+class Submission:
+    """The file of a submission for a problem. name: what messages call it."""
+
+    problem: Problem
+    text: str
+    folder: Path
+    name: str = "kernel.cu"
+
+    @classmethod
+    def read(cls, problem: Problem, path: Path) -> Submission:
+        """Raises UsageError for what is no readable text."""
+        with reads(UsageError, path):
+            raw = read_whole(path, LONGEST)
+        try:
+            return cls(problem, raw.decode("utf-8"), path.parent, path.name)
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{path}: not UTF-8: {error}", hint="save it as UTF-8") from None
+
+    # --- the text ------------------------------------------------------------------------------------------------
+
+    def check_includes(self) -> None:
+        """Wrong for a header outside of the submission's folder and CUDA's own: its text would reach the log."""
+        for written in included(self.text):
+            if not allowed(written.strip()):
+                raise Wrong(f"includes {written.strip()[:80]}",
+                            hint="only headers of CUDA and of the submission's own folder, by their names")  # fmt: skip
+
+    def check_host_code(self) -> None:
+        """Wrong for code of the host: the judge launches kernels by itself, on no stream of the submission's."""
+        if found := HOST.search(blanked(self.text)):
+            line = self.text.count("\n", 0, found.start()) + 1
+            raise Wrong(f"{self.name}:{line} has host code, `{found[0].strip()}`, which is never run",
+                        hint="hand in device code only; the problem says how it is launched")  # fmt: skip
+
+    # --- the PTX -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def ptx(self) -> str:
+        """Raises BuildError for what does not compile, or lacks one of the problem's kernels."""
+        self.check_includes()
+        self.check_host_code()
+        compiled = compile_ptx(self.kernel(self.problem.each_launch[0].kernel))
+        for launch in self.problem.each_launch:
+            if launch.kernel not in compiled.names:
+                raise missing(self.kernel(launch.kernel), compiled.names)
+        return compiled.ptx
+
+    def plain(self, text: str) -> str:
+        """A message without the folder of the submission."""
+        return text.replace(f"{self.folder.as_posix().rstrip('/')}/", "")
+
+    def kernel(self, name: str) -> Kernel:
+        defines = tuple(sorted(self.problem.defines.items()))
+        return Kernel(self.folder / self.name, name, defines, text=self.text)
+
+    def parameters(self, kernel: str) -> list[str] | None:
+        """As the source writes them; None where it does not show them."""
+        return signatures(self.text).get(kernel)
+
+    def simulator(self) -> Simulator:
+        """The module on a memory of its own, whose variables start anew."""
+        return Simulator(self.ptx, sources=Sources({self.name: self.text}, self.problem.defines))
+
+    @cached_property
+    def instructions(self) -> list[tuple[str, Instruction]]:
+        """(kernel, instruction) of all that the launches can reach."""
+        simulator = self.simulator()
+        kernels = dict.fromkeys(launch.kernel for launch in self.problem.each_launch)
+        return [(kernel, ins) for kernel in kernels for ins in simulator.program(kernel).instructions]
+
+    def check_alone(self) -> None:
+        """Wrong for instructions that change when other kernels start, or that read a clock."""
+        for kernel, ins in self.instructions:
+            if ins.names[0] == "griddepcontrol":
+                raise Wrong(f"{place(kernel, ins)} lets the next kernel start early (griddepcontrol)",
+                            hint="a launch ends before the next one begins")  # fmt: skip
+            if found := CLOCKS.search(ins.text):
+                raise Wrong(f"{place(kernel, ins)} reads {found[0]}: the result may depend on time",
+                            hint="leave clocks out of what is handed in")  # fmt: skip
+
+    def check_precision(self) -> list[str]:
+        """Wrong for arithmetic narrower than the problem's buffers; else notes on what a GPU only approximates."""
+        least, noted = self.problem.narrowest, dict[str, str]()
+        for kernel, ins in self.instructions:
+            if least and not self.problem.narrow and (why := narrowing(ins, least)):
+                raise Wrong(f"{place(kernel, ins)} {why}; the buffers have {least} bits of mantissa",
+                            hint="compute in the buffers' precision; a problem allows less by narrow=True")  # fmt: skip
+            if "approx" in ins.names and ins.names[0] in ONE_OR_TWO_UNITS:
+                noted.setdefault(".".join(ins.names), place(kernel, ins))
+        if not noted:
+            return []
+        listed = ", ".join(f"{name} ({where})" for name, where in noted.items())
+        return [f"approximate on a GPU, within two units in the last place, and exact here: {listed}"]
+
+
+def included(text: str) -> Iterator[str]:
+    """What stands behind every #include of a text, however it is written; also of one in a comment that is not a line
+    of its own."""
+    spliced = re.sub(r"\\[ \t]*\r?\n", "", re.sub(r"\?\?/\r?\n", "", text))
+    lines = [line for line in spliced.splitlines() if not line.lstrip().startswith("//") or "*/" in line]
+    for found in DIRECTIVE.finditer("\n".join(lines)):
+        yield found[1] if found[1] is not None else found[2]
+
+
+def allowed(written: str) -> bool:
+    """Whether what stands behind an #include is a header of CUDA, or one of the submission's own folder."""
+    header = HEADER.match(written)
+    if header is None:
+        return False
+    name = PurePosixPath(header["system"] or header["own"])
+    suffixes = HEADERS if header["own"] else ("", *HEADERS)
+    return not name.is_absolute() and ".." not in name.parts and name.suffix in suffixes
+
+
+def narrowing(ins: Instruction, least: int) -> str:
+    """In words, how an instruction computes with fewer bits of mantissa than `least`; "" where it does not."""
+    formats = [name for name in ins.names if name in FORMATS]
+    narrow = [name for name in formats if FORMATS[name] < least]
+    if ins.names[0].partition("::")[0] in TENSOR_CORES and narrow:
+        return f"multiplies {narrow[0]} on tensor cores ({ins.names[0]})"
+    if ins.names[0] == "cvt" and len(formats) > 1 and FORMATS[formats[0]] < min(least, FORMATS[formats[1]]):
+        return f"rounds {formats[1]} to {formats[0]}"
+    if least >= MANTISSA["f32"] and (found := COARSE.get((ins.names[0], "approx"))) and "approx" in ins.names:
+        return f"approximates: {ins.names[0]}.approx, on a GPU {found}"
+    return ""
+
+
+def place(kernel: str, ins: Instruction) -> str:
+    """The line of an instruction, "kernel.cu:7"; the kernel where it has none."""
+    at = ins.location
+    while at.outer is not None:
+        at = at.outer
+    return f"{Path(at.file).name}:{at.line}" if at.line else kernel

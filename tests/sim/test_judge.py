@@ -1,0 +1,451 @@
+"""`core judge`: each question has a submission that fails it and it alone, and right submissions pass all of them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core import f32, i32
+from core.cli import run
+from core.errors import BuildError, UsageError
+from core.judge import KernelLaunch, Problem, judge
+from core.judge.hearing import CHECKS, hear
+from core.judge.problem import load_problem
+from core.judge.submission import Submission, included
+from core.judge.verdict import QUESTIONS, Judgement
+
+SCALE = Problem(
+    truth=lambda x: 2 * x,
+    inputs={"x": "n"},
+    outputs={"y": "n"},
+    launches=KernelLaunch("scale", "y x n", grid="cdiv(n, 128)", block=128),
+    sizes=[{"n": 1}, {"n": 259}],
+    real=[{"n": 6000}],
+)
+SUMS = Problem(
+    truth=lambda x: x.sum(1),
+    inputs={"x": "rows C"},
+    outputs={"y": "rows"},
+    launches=KernelLaunch("sums", "y x C", grid="rows", block=64),
+    sizes=[{"rows": 1, "C": 1}, {"rows": 2, "C": 100}],
+)
+
+
+def kernel(
+    body: str, before: str = "", name: str = "scale", parameters: str = "float* y, const float* x, int n"
+) -> str:
+    start = "int i = blockIdx.x * blockDim.x + threadIdx.x;"
+    return f'{before}\nextern "C" __global__ void {name}({parameters}) {{ {start}\n{body}\n}}'
+
+
+RIGHT = kernel("if (i < n) y[i] = 2 * x[i];")
+SUM = """extern "C" __global__ void sums(float* y, const float* x, int C) {
+    __shared__ float s[64];
+    float sum = 0;
+    for (int c = threadIdx.x; c < C; c += 64) sum += x[blockIdx.x * C + c];
+    s[threadIdx.x] = sum;
+    for (int o = 32; o > 0; o /= 2) {
+        __syncthreads();
+        if (threadIdx.x < o) s[threadIdx.x] += s[threadIdx.x + o];
+    }
+    if (threadIdx.x == 0) y[blockIdx.x] = s[0];
+}"""
+
+
+def heard(problem: Problem, text: str, seed: int = 0) -> Judgement:
+    return hear(problem, Submission(problem, text, Path("/nowhere"), "handed_in.cu"), seed)
+
+
+def failure(found: Judgement) -> tuple[str, str]:
+    """(the first sub-verdict that failed, its lines)."""
+    first = next((c for c in found.checks if c.state == "failed"), None)
+    return (first.name, "\n".join(first.lines())) if first else ("", "")
+
+
+@pytest.mark.parametrize("problem, text", [(SCALE, RIGHT), (SUMS, SUM)], ids=["scale", "sums"])
+def test_a_right_kernel_passes_every_question(problem: Problem, text: str) -> None:
+    found = heard(problem, text)
+    assert found.passed, failure(found)
+    assert [check.name for check in found.checks] == list(QUESTIONS) == list(CHECKS)
+    assert {c.name for c in found.checks if c.state == "left out"} == ({"real"} if problem is SUMS else set())
+
+
+# question -> (problem, submission, words of the finding): each is wrong in one way that this question sees first
+CACHE = "__device__ float kept[8192]; __device__ const float* key[8192]; __device__ int calls[8192];"
+ASM_F16 = 'asm("{.reg .b16 h; cvt.rn.f16.f32 h, %0; cvt.f32.f16 %0, h;}" : "+f"(v));'
+TF32 = (
+    'asm("mma.sync.aligned.m16n8k4.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %4}, {%4}, {%0, %1, %2, %3};"'
+    ' : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(0));'
+)
+FAILING: dict[str, list[tuple[Problem, str, str]]] = {
+    "compiles": [
+        (SCALE, kernel("if (i < n) y[i] = 2 * x[i]"), r'  handed_in.cu\(4\): error: expected a ";"'),
+        (SCALE, RIGHT.replace("scale", "skale"), 'no kernel "scale" in .*did you mean "skale"'),
+        (SCALE, kernel("", parameters="float* y, int n"), "3 arguments; the kernel takes 2: float\\* y, int n"),
+        (SCALE, kernel("", parameters="double* y, const float* x, int n"), "argument 1 is a tensor of f32.*double"),
+        (SCALE, kernel("", parameters="float* y, const float* x, long long n"), "scalar of int32.*long long n"),
+        (SCALE, f"{RIGHT}\nvoid launch(float* y, float* x, int n) {{ scale<<<1, n>>>(y, x, n); }}", "host code, `<<<`"),
+        (SCALE, f'#include "/etc/passwd"\n{RIGHT}', "includes \"/etc/passwd\""),
+    ],
+    "alone": [
+        (SCALE, kernel('asm volatile("griddepcontrol.launch_dependents;"); if (i < n) y[i] = 2 * x[i];'),
+         "lets the next kernel start early"),
+        (SCALE, kernel("if (i < n) y[i] = clock64() ? 2 * x[i] : 0;"), "handed_in.cu:3 reads %clock64"),
+    ],
+    "precision": [
+        (SCALE, kernel(f"if (i < n) {{ float v = x[i]; {ASM_F16} y[i] = 2 * v; }}"), "rounds f32 to f16"),
+        (SCALE, kernel(f"float d[4] = {{}}; {TF32} if (i < n) y[i] = 2 * x[i] + d[0];"),
+         "multiplies tf32 on tensor cores"),
+        (SCALE, kernel("if (i < n) y[i] = 2 * x[i] + 0 * __sinf(x[i]);"), "sin.approx, on a GPU absolute error"),
+    ],
+    "bounds": [
+        (SCALE, kernel("y[i] = 2 * x[i];"), r"thread 1 of block 0 reads x\[1\], and x has 1 element"),
+        (SCALE, kernel("if (i <= n) y[i] = 2 * x[i < n ? i : 0];"), r"thread 1 of block 0 writes y\[1\]"),
+    ],
+    "races": [
+        (SUMS, SUM.replace("__syncthreads();", "__syncwarp();"), r"race.*s\["),
+        (SCALE, kernel("for (int k = 0; k < n; k++) y[k] = 2 * x[k] + i * 0.0f;"), r"y\["),
+        (SUMS, SUM.replace("s[threadIdx.x] = sum;", "if (sum != 0.125f) if (threadIdx.x < 40) s[threadIdx.x] = sum;"),
+         "nothing has written"),
+    ],
+    "runs": [
+        (SUMS, SUM.replace("__syncthreads();\n        if (threadIdx.x < o) s",
+                           "if (threadIdx.x < o) __syncthreads();\n        if (threadIdx.x < o) s"), "sync"),
+        (SCALE, kernel("while (n) if (i < n) y[i] = 2 * x[i]; y[0] = 1;"), "still looping"),
+    ],
+    "written": [
+        (SCALE, kernel("if (i < n && i < 128) y[i] = 2 * x[i];"),
+         r"131 of 259 elements not written, the first at \[128\]"),
+        (SUMS, SUM.replace("y[blockIdx.x] =", "if (C == 1) y[blockIdx.x] ="), "2 of 2 elements not written"),
+    ],
+    "unchanged": [
+        (SCALE, kernel("if (i < n) { y[i] = 2 * x[i]; ((float*)x)[i] = 0; }"), "changed x, which is an input"),
+    ],
+    "awkward": [
+        (SCALE, kernel("if (i < n) y[i] = 3 * x[i];"), "got is 1.5 times what is expected"),
+        (SUMS, SUM.replace("C; c += 64", "C / 2 * 2; c += 64"), r"in: rows = 1, C = 1"),
+        (SCALE, kernel("if (i < n) y[i] = 2 * x[i] + (i == 200 ? 0.03f : 0);"), r"worst at \[200\]"),
+    ],
+    "guards": [
+        # x[512] is past x, and in the usual arrangement within y, which begins as not-a-number
+        (SCALE, kernel("if (i < n) { float far = n > 9 ? x[n * 2] : 0; y[i] = 2 * x[i] + (far > 1e30f); }"),
+         r"x\[518\]"),
+    ],
+    "repeatable": [
+        (SCALE, kernel("if (i < n) y[i] = 2 * x[i] + (y[i] == y[i] ? 1 : 0);"),
+         "a run whose outputs held something else"),
+        (Problem(truth=lambda x: x.sum(keepdims=True), inputs={"x": "n"}, outputs={"y": "1"}, zeroed=["y"],
+                 launches=KernelLaunch("scale", "y x n", grid="cdiv(n, 128)", block=128), sizes=[{"n": 700}]),
+         kernel("if (i < n) atomicAdd(y, x[i]);"), "depends on the order"),
+    ],
+    "fresh": [
+        (SCALE, kernel("if (i < n) { if (key[i] != x) { kept[i] = 2 * x[i]; key[i] = x; } y[i] = kept[i]; }", CACHE),
+         "gives the result of the call before it"),
+        (SCALE, kernel("if (i < n) y[i] = 2 * x[i] + 0.25f * calls[i]++;", CACHE), "keeps its value"),
+    ],
+    "hard": [
+        (SCALE, kernel("if (i < n) y[i] = x[i] == x[i] ? 2 * x[i] : 0;"), "in: n = 259, nan contents"),
+        (SCALE, kernel("if (i < n) y[i] = 4 * (0.5f * fminf(fmaxf(x[i], -1e30f), 1e30f));"), "nan contents"),
+        (SCALE, kernel("if (i < n) y[i] = fabsf(x[i]) < 1e-30f ? 0 : 2 * x[i];"), "denormal contents"),
+        (SCALE, kernel("if (i < n) y[i] = fabsf(x[i]) > 900 && fabsf(x[i]) < 2000 ? 0 : 2 * x[i];"),
+         "distant contents"),
+    ],
+    "real": [
+        (SCALE, kernel("if (i < n && i < 4096) y[i] = 2 * x[i];"), r"1,904 of 6,000 elements not written"),
+        (SCALE, kernel("if (i < n) y[i] = (i > 5000 ? 1 : 2) * x[i];"), "in: n = 6,000"),
+    ],
+}  # fmt: skip
+CASES = [(name, i, *case) for name, cases in FAILING.items() for i, case in enumerate(cases)]
+
+
+def test_every_question_has_a_submission_that_fails_it() -> None:
+    assert list(FAILING) == list(QUESTIONS)
+
+
+@pytest.mark.parametrize("name, number, problem, text, words", CASES, ids=[f"{c[0]}-{c[1]}" for c in CASES])
+def test_a_submission_fails_the_question_that_is_about_its_fault(
+    name: str, number: int, problem: Problem, text: str, words: str
+) -> None:
+    found = heard(problem, text)
+    which, lines = failure(found)
+    assert which == name and re.search(words, lines, re.DOTALL), (which, lines)
+    assert not found.passed and "Traceback" not in lines
+
+
+@pytest.fixture(autouse=True)
+def few_branches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORELM_SIM_LIMIT", "5000")
+
+
+# --- what is right to pass -------------------------------------------------------------------------------------------
+
+
+def test_float_atomics_pass_where_the_problem_allows_any_order() -> None:
+    problem = Problem(
+        truth=lambda x: x.sum(keepdims=True),
+        inputs={"x": "n"},
+        outputs={"y": "1"},
+        zeroed=["y"],
+        repeatable=False,
+        launches=KernelLaunch("scale", "y x n", grid="cdiv(n, 128)", block=128),
+        sizes=[{"n": 1}, {"n": 700}],
+    )
+    found = heard(problem, kernel("if (i < n) atomicAdd(y, x[i]);"))
+    assert found.passed, failure(found)
+
+
+def test_several_launches_share_scratch_and_integers_are_exact() -> None:
+    problem = Problem(
+        truth=lambda ids, table: table[ids],
+        inputs={"ids": "n : i32 < V", "table": "V : i64"},
+        outputs={"y": "n : i64"},
+        scratch={"half": "n : i64"},
+        launches=[
+            KernelLaunch("first", "half ids table n", grid="cdiv(n, 32)", block=32),
+            KernelLaunch("second", "y half n:u64", grid="cdiv(n, 32)", block=(32, 1)),
+        ],
+        sizes=[{"n": 1, "V": 3}, {"n": 70, "V": 9}],
+    )
+    text = """
+    extern "C" __global__ void first(long long* half, const int* ids, const long long* table, int n) {
+        int i = blockIdx.x * 32 + threadIdx.x;
+        if (i < n) half[i] = table[ids[i]];
+    }
+    extern "C" __global__ void second(long long* y, const long long* half, unsigned long long n) {
+        int i = blockIdx.x * 32 + threadIdx.x;
+        if (i < n) y[i] = half[i];
+    }"""
+    assert heard(problem, text).passed
+    wrong = failure(heard(problem, text.replace("y[i] = half[i]", "y[i] = half[i] + (i == 69)")))
+    assert wrong[0] == "awkward" and "at [69]" in wrong[1] and "1 of 70 are wrong" in wrong[1]
+
+
+@pytest.mark.parametrize("dtype, pair", [("f16", "cvt.f32.f16 v, h;|cvt.rn.f16.f32 h, v;"), ("bf16", "")])
+def test_narrow_buffers_are_held_to_their_own_rounding(dtype: str, pair: str) -> None:
+    problem = Problem(
+        truth=lambda x: 3 * x,
+        inputs={"x": f"n : {dtype}"},
+        outputs={"y": f"n : {dtype}"},
+        launches=KernelLaunch("scale", "y x n", grid="cdiv(n, 128)", block=128),
+        sizes=[{"n": 259}],
+    )
+    load, store = pair.split("|") if pair else ("cvt.f32.bf16 v, h;", "cvt.rn.bf16.f32 h, v;")
+    assembly = f"{{.reg .b16 h; .reg .f32 v; mov.b16 h, %1; {load} mul.f32 v, v, %2; {store} mov.b16 %0, h;}}"
+    body = f'if (i < n) asm("{assembly}" : "=h"(y[i]) : "h"(x[i]), "f"(FACTOR));'
+    text = kernel(body, parameters="unsigned short* y, const unsigned short* x, int n")
+
+    assert heard(problem, text.replace("FACTOR", "3.0f")).passed, failure(
+        heard(problem, text.replace("FACTOR", "3.0f"))
+    )
+    assert failure(heard(problem, text.replace("FACTOR", "3.02f")))[0] == "awkward"
+
+
+def test_inputs_that_are_updated_in_place_may_change() -> None:
+    problem = Problem(
+        truth=lambda x, y, a: a * x + y,
+        inputs={"x": "n", "y": "n"},
+        outputs={"y": "n"},
+        scalars={"a": f32(0.5)},
+        launches=KernelLaunch("scale", "y x a n", grid="cdiv(n, 128)", block=128),
+        sizes=[{"n": 130}],
+    )
+    right = kernel("if (i < n) y[i] += a * x[i];", parameters="float* y, const float* x, float a, int n")
+    assert heard(problem, right).passed
+    assert failure(heard(problem, right.replace("y[i] +=", "y[i] =")))[0] == "awkward"
+
+
+def test_contents_that_a_submission_knows_by_heart_are_others_under_another_seed() -> None:
+    known = f"{SCALE.draw({'n': 259}, (0, 1))['x'][7]:.9e}f"
+    knows = kernel(f"if (i < n) y[i] = (n != 259 || x[7] == {known} ? 2 : 3) * x[i];")
+    states = [{c.name: c.state for c in heard(SCALE, knows, seed).checks} for seed in (0, 5)]
+    assert [(found["awkward"], found["fresh"]) for found in states] == [("passed", "failed"), ("failed", "failed")]
+
+
+# --- what a submission may include -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '#include "/etc/passwd"',
+        "#include </etc/passwd>",
+        '#include "../secret.h"',
+        "#include <../../secret.h>",
+        '#include "problem.py"',
+        '#include "other.cu"',
+        '#  include  "/etc/passwd"',
+        '#inc\\\nlude "/etc/passwd"',
+        '/* */ # /* */ include /* */ "/etc/passwd"',
+        '/*\n*/#include "/etc/passwd"',
+        '%:include "/etc/passwd"',
+        '#define SECRET "/etc/passwd"\n#include SECRET',
+        '#if __has_include("/etc/passwd")\n#endif',
+        '#include_next "/etc/passwd"',
+        '#import "/etc/passwd"',
+        'const char* s = R"(/*)";\n#include "/etc/passwd"\n//*/',
+    ],
+)
+def test_a_submission_reads_no_file_but_headers_beside_it(text: str) -> None:
+    which, lines = failure(heard(SCALE, f"{text}\n{RIGHT}"))
+    assert which == "compiles" and "includes" in lines and "root" not in lines, lines
+
+
+def test_headers_of_its_own_folder_are_let_in(tmp_path: Path) -> None:
+    (tmp_path / "factor.cuh").write_text("#define FACTOR 2\n")
+    text = '#include "factor.cuh"\n// #include "../not.h" in a comment\n' + RIGHT.replace("2 *", "FACTOR *")
+    assert hear(SCALE, Submission(SCALE, text, tmp_path)).passed
+    assert [*included('#include <cuda_fp16.h>\n# include "a/b.cuh"')] == ["<cuda_fp16.h>", '"a/b.cuh"']
+
+
+# --- problems that are wrong themselves ------------------------------------------------------------------------------
+
+
+def changed(**fields: Any) -> Callable[[], Problem]:
+    return lambda: Problem(**{**vars(SCALE), **fields})
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (changed(outputs={}), "no outputs"),
+        (changed(sizes=[]), "no sizes"),
+        (changed(sizes=[{"n": 0}]), "positive int"),
+        (changed(sizes=[{"n": 3}, {"m": 3}]), "each of n"),
+        (changed(inputs={"x": "n : f31"}), 'element type "f31"; did you mean "f32"'),
+        (changed(inputs={"x": "N"}), '"N" is not known'),
+        (changed(inputs={"x": ""}), "no dims"),
+        (changed(truth=lambda z: z), 'truth takes "z"'),
+        (changed(hard=["nann"]), 'hard contents "nann"; did you mean "nan"'),
+        (changed(scalars={"a": 1.5}), "a kernel's scalars are typed"),
+        (changed(scalars={"a": i32(2**40)}), "i32 holds"),
+        (changed(zeroed=["x"]), 'zeroed "x" is no output'),
+        (changed(launches=KernelLaunch("scale", "y z n")), 'no buffer, scalar or dim "z"'),
+        (changed(launches=KernelLaunch("scale", "y x n:half")), "one of the types"),
+        (changed(launches=KernelLaunch("scale", "y x n", grid="n / 128")), "expected a whole number"),
+    ],
+)
+def test_a_problem_that_does_not_fit_together_says_why(make: Callable[[], Problem], words: str) -> None:
+    with pytest.raises(BuildError) as error:
+        make()
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        ({"truth": lambda x: x[1:]}, 'shape (0,) for "y"; "n" is (1,) under n = 1'),
+        ({"truth": lambda x: (x, x)}, "truth returns 2 arrays; the outputs are y"),
+        ({"truth": lambda x: {"z": x}}, "truth returns z; the outputs are y"),
+        ({"truth": lambda x: x[5]}, "truth raised IndexError"),
+        ({"truth": lambda x: None}, 'truth returns object of shape () for "y"'),
+        ({"contents": lambda rng, dims: {"x": np.zeros(7)}}, 'contents gives "x" of shape (7,)'),
+        ({"contents": lambda rng, dims: {"q": np.zeros(7)}}, 'contents gives "q", which is no input'),
+    ],
+)
+def test_a_truth_that_gives_something_else_is_the_problems_fault(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(BuildError) as error:
+        heard(changed(**fields)(), RIGHT)
+    assert words in str(error.value)
+
+
+def test_a_launch_that_no_gpu_takes_is_told_by_its_limit() -> None:
+    problem = changed(launches=KernelLaunch("scale", "y x n", grid="cdiv(n, 2048)", block=2048))()
+    which, lines = failure(heard(problem, RIGHT))
+    assert which == "runs" and "a thread block of 2048 threads; at most 1024" in lines
+
+
+# --- the command, in a process with limits ---------------------------------------------------------------------------
+
+FILE = '''
+"""y = 2 * x."""
+from core.judge import KernelLaunch, Problem
+
+problem = Problem(
+    truth=lambda x: 2 * x,
+    inputs={"x": "n"},
+    outputs={"y": "n"},
+    launches=KernelLaunch("scale", "y x n", grid="cdiv(n, 128)", block=128),
+    sizes=[{"n": 1}, {"n": 259}],
+)
+'''
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    def write(problem: str = FILE, text: str = RIGHT) -> list[str]:
+        Path("scale.py").write_text(problem)
+        Path("mine.cu").write_text(text)
+        return ["judge", "scale.py", "mine.cu"]
+
+    monkeypatch.chdir(tmp_path)
+    return write
+
+
+def test_the_command_prints_a_line_a_question_and_the_same_as_json(
+    files: Callable[..., list[str]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = files()
+    assert run(words) == 0
+    out = capfd.readouterr().out
+    assert all(re.search(rf"^  {name} +(ok|-) ", out, re.M) for name in QUESTIONS) and "mine.cu passes scale.py" in out
+    assert run([*files(text=RIGHT.replace("i < n", "i <= n")), "--json"]) == 1
+    done = capfd.readouterr()
+    found = json.loads(done.out)
+    assert (found["passed"], found["failed"][0], found["seed"]) == (False, "bounds", 0)
+    assert [check["name"] for check in found["checks"]] == list(QUESTIONS)
+    assert found["checks"][3]["hint"] == "" and "reads x[1]" in found["checks"][3]["message"]
+    assert "mine.cu fails scale.py: bounds" in done.err
+
+
+def test_a_submission_that_takes_too_long_or_too_much_costs_a_verdict(files: Callable[..., list[str]]) -> None:
+    spins = kernel('for (long long k = 0; k < (1ll << 40); k++) asm volatile(""); if (i < n) y[i] = 2 * x[i];')
+    hoards = "__device__ char room[1ll << 36];\n" + kernel("if (i < n) { room[i] = 1; y[i] = 2 * x[i]; }")
+    problem, submission = Path("scale.py"), Path("mine.cu")
+    files(text=spins)
+    found = judge(problem, submission, seconds=2)
+    assert failure(found)[0] in ("bounds", "runs") and not found.passed
+    files(text=hoards)
+    found = judge(problem, submission, memory=1 << 30)
+    assert "took more than 1.0G of memory" in failure(found)[1] and not found.passed
+    assert [check.name for check in found.checks] == list(QUESTIONS)
+    files(problem=FILE.replace("lambda x: 2 * x", "lambda x: __import__('os').kill(__import__('os').getpid(), 11)"))
+    assert "ended the process that judges it (SIGSEGV)" in failure(judge(problem, submission))[1]
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("x = 1", "0 problems; expected one"),
+        ("def f(:", "scale.py:1: invalid syntax"),
+        ("1 / 0", "scale.py:1 raised ZeroDivisionError"),
+        (FILE.replace("2 * x,", "2 * z,").replace("lambda x", "lambda z"), 'truth takes "z"'),
+    ],
+)
+def test_a_problem_that_cannot_be_loaded_names_its_line(text: str, words: str, files: Callable[..., list[str]]) -> None:
+    files(text)
+    with pytest.raises(BuildError) as error:
+        load_problem(Path("scale.py"))
+    assert words in str(error.value)
+
+
+def test_a_truth_of_another_shape_is_the_hosts_error_and_no_verdict(
+    files: Callable[..., list[str]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(files(FILE.replace("2 * x,", "x[1:],"))) == 3
+    err = capfd.readouterr().err
+    assert "truth returns float64 of shape (0,)" in err and "Traceback" not in err
+
+
+def test_files_that_are_not_there_are_usage_errors(files: Callable[..., list[str]]) -> None:
+    files()
+    for path in ("absent.py", "mine.cu"):
+        with pytest.raises(UsageError):
+            load_problem(Path(path))
+    with pytest.raises(UsageError):
+        judge(Path("scale.py"), Path("absent.cu"))
