@@ -38,7 +38,7 @@ VERBS = {
     "eval": "Measure a model: loss, bits per byte, evaluations of plugins.",
     "runs": "List runs, draw their curves, and say where two part.",
     "check": "Check ops against their references, then time them.",
-    "judge": "Judge anybody's CUDA kernel against a NumPy truth, in the simulator.",
+    "judge": "Judge a CUDA kernel against a NumPy truth, in the simulator.",
     "bench": "Time a config's training step, or an op's variants.",
     "tune": "Find the fastest variants and tiles on this machine.",
     "trace": "Count a kernel's work by source line, in the simulator.",

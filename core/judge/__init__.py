@@ -1,7 +1,7 @@
 """Judges a CUDA kernel that somebody hands in against a problem: a NumPy truth, shapes and a launch. No GPU is needed.
 
 `core judge PROBLEM.py KERNEL.cu` and `judge(problem, path)` are the front doors. The files, from the ground up:
-  problem.py      what is asked: buffers, launches, sizes, the truth
+  problem.py      the question: buffers, launches, sizes, the truth
   submission.py   the file handed in: what it includes, its PTX, how precise its arithmetic is
   execution.py    its launches on simulated memory, in buffers that give every misstep away
   verdict.py      sub-verdicts, as lines and as JSON

@@ -46,7 +46,7 @@ def judge(
 ) -> Judgement:
     """The judgement on a CUDA file by a problem's file, within `seconds` and `memory` bytes.
 
-    seed: of all drawn contents; one that nobody can foresee keeps a submission from knowing them. tell: gets ("doing",
+    seed: of all drawn contents; a secret one keeps a submission from knowing them. tell: gets ("doing",
     name), ("case", text) and ("check", SubVerdict) as they come. Raises UsageError for files that cannot be read,
     BuildError for a problem that is at fault, DeviceError where kernels cannot be compiled.
     """

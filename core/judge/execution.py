@@ -18,7 +18,7 @@ from core.judge.submission import Submission
 from core.judge.verdict import Wrong
 from core.kernels.arguments import check_signature
 from core.kernels.tensors import DeviceTensor
-from core.scalars import TYPES, Misfit
+from core.scalars import TYPES, Unrepresentable
 from core.sim.faults import Finding
 from core.testing.runner import POISON
 
@@ -102,7 +102,7 @@ class Workbench:
         if name in self.tensors or name == NULL:
             return self.tensors.get(name)
         number = self.problem.scalars[name] if name in self.problem.scalars else TYPES[kind or "i32"](self.dims[name])
-        if isinstance(number, Misfit):
+        if isinstance(number, Unrepresentable):
             raise BuildError(f"kernel {launch.kernel}, {name} is {number.problem}", hint=f'"{name}:i64" in arguments')
         return number  # type: ignore[no-any-return]
 

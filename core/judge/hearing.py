@@ -282,10 +282,10 @@ def repeatable(hearing: Hearing) -> None:
         if order := next((f for f in got.findings if f.kind == "order"), None):
             raise Wrong(order.message, hint=order.hint, case=described(dims))
     dims, contents, first = hearing.largest
-    for told, fill in (("a second run", POISON), ("a run whose outputs held something else", OTHER)):
-        again = hearing.run(hearing.bench(dims), contents, f"{described(dims)}, {told}", fill)
+    for label, fill in (("a second run", POISON), ("a run whose outputs held something else", OTHER)):
+        again = hearing.run(hearing.bench(dims), contents, f"{described(dims)}, {label}", fill)
         if other := first.same(again, hearing.problem.outputs):
-            raise Wrong(f"other bits in {told}: {other}", case=described(dims))
+            raise Wrong(f"other bits in {label}: {other}", case=described(dims))
 
 
 def fresh(hearing: Hearing) -> None:
@@ -294,17 +294,17 @@ def fresh(hearing: Hearing) -> None:
     other = hearing.contents(dims, FRESH)
     bench, before = hearing.bench(dims), None
     calls = (("the first call", contents), ("a second call with new contents", other), ("a third call", contents))
-    for told, given in calls:
-        case = f"{described(dims)}, {told}"
+    for label, given in calls:
+        case = f"{described(dims)}, {label}"
         got = hearing.run(bench, given, case)
         try:
             hearing.hold(dims, given, got, case)
         except Wrong as wrong:
             if before is not None and not before.same(got, hearing.problem.outputs):
-                raise Wrong(f"{told} gives the result of the call before it", case=case,
+                raise Wrong(f"{label} gives the result of the call before it", case=case,
                             hint="compute anew: the contents changed, the addresses did not") from None  # fmt: skip
             hint = wrong.hint or ("a __device__ variable keeps its value from launch to launch" if before else "")
-            raise Wrong(f"wrong in {told}: {wrong.message}", case=case, seen=wrong.seen, hint=hint) from None
+            raise Wrong(f"wrong in {label}: {wrong.message}", case=case, seen=wrong.seen, hint=hint) from None
         before = got
 
 

@@ -1,4 +1,4 @@
-"""A problem: the buffers of a kernel, its launches, the sizes to try, and a NumPy function that says what is right.
+"""A problem: the buffers of a kernel, its launches, the sizes to try, and a NumPy function, the truth.
 
 problem = Problem(
     truth=lambda x, y, a: a * x + y,
@@ -29,7 +29,7 @@ from core.examples import HARD
 from core.expr import evaluate
 from core.kernels.tensors import from_bf16, to_bf16
 from core.outside import read_whole, reads
-from core.scalars import TYPES, Misfit
+from core.scalars import TYPES, Unrepresentable
 
 Array = np.ndarray[Any, Any]
 Dims = Mapping[str, int]
@@ -181,8 +181,8 @@ class Problem:
         for dims in (*self.sizes, *self.real):
             self._check_dims(dims)
         for name, value in self.scalars.items():
-            if isinstance(value, Misfit) or not isinstance(value, np.generic):
-                problem = value.problem if isinstance(value, Misfit) else repr(value)
+            if isinstance(value, Unrepresentable) or not isinstance(value, np.generic):
+                problem = value.problem if isinstance(value, Unrepresentable) else repr(value)
                 raise BuildError(f'scalar "{name}" is {problem}; a kernel\'s scalars are typed',
                                  hint="from core import f32, i32: f32(1e-5)")  # fmt: skip
         starting = [*self.outputs, *self.scratch]

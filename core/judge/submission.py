@@ -61,7 +61,7 @@ class Submission:
 
     @classmethod
     def read(cls, problem: Problem, path: Path) -> Submission:
-        """Raises UsageError for what is no readable text."""
+        """Raises UsageError for a file that is no readable text."""
         with reads(UsageError, path):
             raw = read_whole(path, LONGEST)
         try:
@@ -129,7 +129,7 @@ class Submission:
                             hint="a launch ends before the next one begins")  # fmt: skip
             if found := CLOCKS.search(ins.text):
                 raise Wrong(f"{place(kernel, ins)} reads {found[0]}: the result may depend on time",
-                            hint="leave clocks out of what is handed in")  # fmt: skip
+                            hint="leave clocks out of the submission")  # fmt: skip
 
     def check_precision(self) -> list[str]:
         """Wrong for arithmetic narrower than the problem's buffers; else notes on what a GPU only approximates."""

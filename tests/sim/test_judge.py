@@ -183,7 +183,7 @@ def few_branches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CORELM_SIM_LIMIT", "5000")
 
 
-# --- what is right to pass -------------------------------------------------------------------------------------------
+# --- right submissions ----------------------------------------------------------------------------------------------
 
 
 def test_float_atomics_pass_where_the_problem_allows_any_order() -> None:
@@ -354,7 +354,7 @@ def test_a_truth_that_gives_something_else_is_the_problems_fault(fields: dict[st
     assert words in str(error.value)
 
 
-def test_a_launch_that_no_gpu_takes_is_told_by_its_limit() -> None:
+def test_a_launch_that_no_gpu_takes_is_named_with_its_limit() -> None:
     problem = changed(launches=KernelLaunch("scale", "y x n", grid="cdiv(n, 2048)", block=2048))()
     which, lines = failure(heard(problem, RIGHT))
     assert which == "runs" and "a thread block of 2048 threads; at most 1024" in lines
@@ -449,3 +449,28 @@ def test_files_that_are_not_there_are_usage_errors(files: Callable[..., list[str
             load_problem(Path(path))
     with pytest.raises(UsageError):
         judge(Path("scale.py"), Path("absent.cu"))
+
+
+# --- docs/judge.md ---------------------------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parents[2] / "docs/judge.md").read_text("utf-8")
+
+
+def test_the_kernel_of_the_page_passes_its_problem_and_fails_without_the_maximum_or_the_barrier(tmp_path: Path) -> None:
+    (problem,) = re.findall(r"^```python\n(# softmax.*?)^```$", PAGE, re.M | re.S)
+    (text,) = re.findall(r"^```cuda\n(// mine.*?)^```$", PAGE, re.M | re.S)
+    (tmp_path / "softmax.py").write_text(problem)
+    asked = load_problem(tmp_path / "softmax.py")
+    found = heard(asked, text)
+    assert found.passed, failure(found)
+    assert "ex2.approx" in found.notes[0]
+    assert failure(heard(asked, text.replace("top = reduced(top, s, true);", "top = 0;")))[0] == "hard"
+    before = "    __syncthreads();  // before s is written again\n"
+    assert failure(heard(asked, text.replace(before, "")))[0] == "races"
+
+
+def test_the_page_lists_every_question_and_every_field() -> None:
+    table = PAGE[PAGE.index("## The questions") :]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.M) == list(QUESTIONS)
+    listed = {name for line in re.findall(r"^\| (`[^|]*) \|", PAGE, re.M) for name in re.findall(r"`(\w+)`", line)}
+    assert set(vars(SCALE)) <= listed
