@@ -106,7 +106,7 @@ def timed(chip, l2, batch, registry):
     model, device = load_model(config.model, registry), Modelled(chip, l2)
     found = {}
     for one in tune(lambda kept: build_engine(config, registry, model, None, device, kept), lambda text: None):
-        if one.first or found[one.key][0].kept.variant == one.kept.variant:
+        if one.first or found[one.key][0].choice.variant == one.choice.variant:
             found.setdefault(one.key, []).append(one)
     return {key: options for key, options in found.items() if options[0].seconds > 0 and len(options) > 1}
 
@@ -117,7 +117,7 @@ def gains(chip, batch, registry):
     for key, options in slow.items():
         best = min(options, key=lambda t: t.seconds)
         at = options.index(best)
-        yield key, options[0].kept, best.kept, min(1 - o[at].seconds / o[0].seconds for o in (options, fast[key]))
+        yield key, options[0].choice, best.choice, min(1 - o[at].seconds / o[0].seconds for o in (options, fast[key]))
 
 
 def main():

@@ -66,7 +66,7 @@ def load(
 
 
 def build_model(
-    found: Opened,
+    saved: Opened,
     registry: Registry,
     device: str = "cpu",
     precision: str = "f32",
@@ -78,14 +78,14 @@ def build_model(
     fusion = {} if fuse else {name: False for name, op in registry.ops.items() if op.replaces}
     opened = open_device(choose_device(device))
     engine = Engine(
-        found.source,
+        saved.source,
         registry,
         Settings(
             device=opened.name,
             precision=precision,
-            dims=dict(found.dims),
+            dims=dict(saved.dims),
             ops=dict(ops or {}),
-            recorded=found.recorded,
+            recorded=saved.recorded,
             resumes=False,
             fusion=fusion,
             seed=seed,
@@ -95,15 +95,15 @@ def build_model(
         ),
         opened,
     )
-    if found.weights is None:
+    if saved.weights is None:
         engine.initialize(seed)
     else:
         try:
-            engine.load_parameters(found.weights)
-            found.release()
+            engine.load_parameters(saved.weights)
+            saved.release()
         except BuildError as error:
-            raise CheckpointError(f"{found.path}: does not fit the model: {error.message}", hint=error.hint) from None
-    return Model(engine, tokenizer_of(found))
+            raise CheckpointError(f"{saved.path}: does not fit the model: {error.message}", hint=error.hint) from None
+    return Model(engine, tokenizer_of(saved))
 
 
 class Model:
@@ -247,25 +247,25 @@ class Model:
         return batch
 
 
-def _ids(values: Any, what: str, bound: int | None, *, negative: bool) -> Array:
+def _ids(values: Any, name: str, bound: int | None, *, negative: bool) -> Array:
     """(B, T) i32. Raises DataError for another shape, no integers, or an id that the model does not know."""
     try:
         array = np.asarray(values)
     except (ValueError, TypeError, OverflowError):
         array = np.empty(0, object)
     if array.dtype == object:
-        raise DataError(f"{what} are no array of integers: rows of different lengths, or something else in them")
+        raise DataError(f"{name} are no array of integers: rows of different lengths, or something else in them")
     if array.ndim not in (1, 2) or not array.size:
-        raise DataError(f"{what} have shape {array.shape}; expected (B, T) or (T,), and at least one")
+        raise DataError(f"{name} have shape {array.shape}; expected (B, T) or (T,), and at least one")
     if array.dtype.kind not in "iu":
-        raise DataError(f"{what} are {array.dtype}; expected integers")
+        raise DataError(f"{name} are {array.dtype}; expected integers")
     array = np.atleast_2d(array)
     above = np.iinfo(np.int32).max + 1 if bound is None else bound
     wrong = (array >= above) if negative else (array >= above) | (array < 0)
     if wrong.any():
         row, column = (int(i) for i in np.argwhere(wrong)[0])
         raise DataError(
-            f"{what}[{row}, {column}] is {array[row, column]}; the model knows 0 to {above - 1}"
+            f"{name}[{row}, {column}] is {array[row, column]}; the model knows 0 to {above - 1}"
             + (", and below 0 for what does not count" if negative else "")
         )
     return np.clip(array, -1, None).astype(np.int32) if negative else array.astype(np.int32)

@@ -23,12 +23,12 @@ def libraries() -> tuple[Any, ...]:
 
     Libraries that came with other packages (SciPy's) are left out where NumPy brought its own.
     """
-    found = tuple(ThreadpoolController().select(user_api="blas").lib_controllers)
+    controllers = tuple(ThreadpoolController().select(user_api="blas").lib_controllers)
     home = Path(np.__file__).resolve().parent
     own = tuple(
-        lib for lib in found if {home, home.with_name("numpy.libs")} & set(Path(lib.filepath).resolve().parents)
+        lib for lib in controllers if {home, home.with_name("numpy.libs")} & set(Path(lib.filepath).resolve().parents)
     )
-    return own or found
+    return own or controllers
 
 
 def describe() -> str:

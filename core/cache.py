@@ -146,8 +146,8 @@ def sweep() -> int:
 
 def _entries() -> Iterator[CacheEntry]:
     for name in SWEPT:
-        with contextlib.suppress(OSError), os.scandir(cache_folder() / name) as found:
-            for item in found:
+        with contextlib.suppress(OSError), os.scandir(cache_folder() / name) as entries:
+            for item in entries:
                 with contextlib.suppress(OSError):
                     yield _entry(item)
 

@@ -20,8 +20,8 @@ def contents_of(kind: type, *modules: ModuleType) -> list[Any]:
     for module in modules:
         if not isinstance(module, ModuleType):
             raise TypeError(f"contents_of({kind.__name__}, ...): {module!r} is no module")
-    found = (thing for module in modules for thing in vars(module).values() if _defines(module, thing, kind))
-    return list(dict.fromkeys(found))
+    classes = (thing for module in modules for thing in vars(module).values() if _defines(module, thing, kind))
+    return list(dict.fromkeys(classes))
 
 
 def _defines(module: ModuleType, thing: Any, kind: type) -> bool:

@@ -86,14 +86,14 @@ def words_of(error: BaseException) -> str:
 
 def nearest(name: str, candidates: Iterable[str]) -> str:
     """The candidate closest to `name`, or "" when none is close."""
-    found = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)
-    return found[0] if found else ""
+    close = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)
+    return close[0] if close else ""
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """'; did you mean "steps"?', or '' when nothing is close: to be put behind an error's message."""
-    found = nearest(name, candidates)
-    return f'; did you mean "{found}"?' if found else ""
+    close = nearest(name, candidates)
+    return f'; did you mean "{close}"?' if close else ""
 
 
 def raise_all(problems: list[str], kind: type[CoreError], *, hint: str = "") -> None:

@@ -118,10 +118,10 @@ def read_values(file: BinaryIO, dtype: Any, start: int, shape: tuple[int, ...]) 
     import numpy as np  # not for `core --help`
 
     file.seek(start)
-    found = np.fromfile(file, dtype, math.prod(shape))
-    if found.size < math.prod(shape):
+    array = np.fromfile(file, dtype, math.prod(shape))
+    if array.size < math.prod(shape):
         raise OSError(errno.ENODATA, f"the file ends within {math.prod(shape):,} values that start at byte {start:,}")
-    return found.reshape(shape)
+    return array.reshape(shape)
 
 
 def parse_json(text: str | bytes, unique: bool = False) -> Any:

@@ -32,7 +32,7 @@ REPORTED = 0.05  # seconds between looks at a signal while they wait
 
 def visible(text: str) -> str:
     """`text` with each hidden character as an escape: ESC as `\\x1b`, a right-to-left override as `\\u202e`."""
-    return HIDDEN.sub(lambda found: _escape(ord(found[0])), text)
+    return HIDDEN.sub(lambda match: _escape(ord(match[0])), text)
 
 
 def _escape(code: int) -> str:

@@ -121,23 +121,23 @@ def sizes_of(op: Op, dims: Mapping[str, Any]) -> dict[str, int]:
     """The size of every dim that the shapes of an op's tensors name, `rows` for `...`, as far as `dims` has them."""
     patterns = [slot.pattern for slots in (op.inputs, op.outputs, op.state) for slot in slots.values()]
     patterns += op.param_patterns.values()
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     names = [n for p in patterns for token in p.tokens for n in IDENTIFIER.findall(token)]
     if any(p.leading for p in patterns) and "..." in dims:
-        found[ROWS if ROWS not in names else "..."] = math.prod(dims["..."])
+        sizes[ROWS if ROWS not in names else "..."] = math.prod(dims["..."])
     for name in names:
         value = dims.get(name)
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            found.setdefault(name, int(value))
-    return found
+            sizes.setdefault(name, int(value))
+    return sizes
 
 
 def largest(many: Iterable[Sizes]) -> dict[str, int]:
     """Each dim's largest size."""
-    found: dict[str, int] = {}
+    maxima: dict[str, int] = {}
     for sizes in many:
-        found |= {dim: max(size, found.get(dim, 0)) for dim, size in sizes.items()}
-    return found
+        maxima |= {dim: max(size, maxima.get(dim, 0)) for dim, size in sizes.items()}
+    return maxima
 
 
 def place_of(device: Any) -> str:
@@ -179,8 +179,8 @@ class Verdicts:
         if not rows:
             return None
         sources = key_of(variant, self.registry)
-        found = [verdict_of(row) for row in rows if row.get("sources") == sources]
-        here = [verdict for verdict in found if verdict is not None and verdict.where == where]
+        verdicts = [verdict_of(row) for row in rows if row.get("sources") == sources]
+        here = [verdict for verdict in verdicts if verdict is not None and verdict.where == where]
         return functools.reduce(Verdict.with_more, here) if here else None
 
     def _rows(self, path: Path) -> dict[Name, list[Row]]:
@@ -191,10 +191,10 @@ class Verdicts:
 
     def failure(self, variant: Variant, where: str, dtype: str) -> str | None:
         """Why a variant may not run at a place: what its check found there. None for one that has not failed."""
-        found = self.lookup(variant, where, dtype)
-        if found is None or found.passed:
+        verdict = self.lookup(variant, where, dtype)
+        if verdict is None or verdict.passed:
             return None
-        return f"its check failed {found.there}: {found.finding or 'see core check'}"
+        return f"its check failed {verdict.there}: {verdict.finding or 'see core check'}"
 
     def failures_on(self, device: Any, dtype: str) -> Callable[[Variant], str | None]:
         """`failure` for variants on an open device, by the verdicts that are known at each call."""
@@ -227,10 +227,10 @@ class Verdicts:
 
 def by_name(rows: Iterable[Row]) -> dict[Name, list[Row]]:
     """Records by op, variant and dtype."""
-    found: dict[Name, list[Row]] = {}
+    rows_by_name: dict[Name, list[Row]] = {}
     for row in rows:
-        found.setdefault((str(row.get("op")), str(row.get("variant")), str(row.get("dtype"))), []).append(row)
-    return found
+        rows_by_name.setdefault((str(row.get("op")), str(row.get("variant")), str(row.get("dtype"))), []).append(row)
+    return rows_by_name
 
 
 def rows_in(path: Path) -> list[Row]:
@@ -330,9 +330,9 @@ def _reachable(start: list[ModuleType]) -> Iterator[ModuleType]:
         yield module
         for value in list(vars(module).values()):
             name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-            found = sys.modules.get(name) if isinstance(name, str) else None
-            if found is not None and (_plugin(found.__name__) in homes or found.__name__.startswith(SHARED)):
-                waiting.append(found)
+            imported = sys.modules.get(name) if isinstance(name, str) else None
+            if imported is not None and (_plugin(imported.__name__) in homes or imported.__name__.startswith(SHARED)):
+                waiting.append(imported)
 
 
 def _plugin(module: str) -> str:

@@ -103,14 +103,14 @@ def module_of(verb: str) -> str:
 
 def plugin_commands() -> dict[str, click.Command]:
     """Commands by name that shipped and installed plugins bring. Plugins that mention none are not imported."""
-    found: dict[str, click.Command] = {}
+    commands: dict[str, click.Command] = {}
     for command in _commands():
         name = command.name or ""
         if name in VERBS:
             click.echo(f'core: warning: a plugin\'s command "{name}" is hidden by the verb of that name', err=True)
         else:
-            found[name] = command
-    return found
+            commands[name] = command
+    return commands
 
 
 def _commands() -> Sequence[click.Command]:
@@ -270,8 +270,8 @@ def _file_of(error: OSError) -> str:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     for frame in reversed(frames):
         for name, kinds in {"path": str | Path, "self": Path}.items():
-            if isinstance(found := frame.f_locals.get(name), kinds):
-                return str(found)
+            if isinstance(value := frame.f_locals.get(name), kinds):
+                return str(value)
     return f"a file that {frames[-1].f_code.co_name} uses"
 
 

@@ -101,54 +101,54 @@ def report(
     engine.initialize(loaded.seed)
     click.echo(f"{engine.graph.name} on {engine.device.describe()}, in {engine.precision}; B = {B}, T = {T}", err=True)
     with status_line(f"timing {steps} steps of {micro} micro-steps"):
-        found = bench(engine, micro, steps)
+        timings = bench(engine, micro, steps)
     memory = engine.report(plan).memory()
     if profile is not None:
-        write_target(Path(profile), json.dumps(chrome_trace(found, engine.graph.name)).encode(), "--profile")
+        write_target(Path(profile), json.dumps(chrome_trace(timings, engine.graph.name)).encode(), "--profile")
     about = {"model": engine.graph.name, "device": engine.device.describe(), "precision": engine.precision}
     about |= {"B": B, "T": T, "micro_steps": micro}
     if as_json:
-        emit_json(about | as_data(found, memory))
+        emit_json(about | as_data(timings, memory))
         return
-    for line in config_lines(found, sum(memory[k] for k in ("parameters", "gradients", "optimizer", "activations"))):
+    for line in config_lines(timings, sum(memory[k] for k in ("parameters", "gradients", "optimizer", "activations"))):
         click.echo(line)
     if profile is not None:
         click.echo(f"\n{profile}: open it at https://ui.perfetto.dev")
 
 
-def as_data(found: Bench, memory: dict[str, int]) -> dict[str, Any]:
+def as_data(timings: Bench, memory: dict[str, int]) -> dict[str, Any]:
     return {
-        "ms": [1e3 * s for s in found.steps],
-        "ms_median": 1e3 * found.seconds,
-        "tokens_per_s": found.tokens_per_s,
-        "flops_per_token": {"full": found.flops.full, "needed": found.flops.needed},
-        "mfu": {"full": found.utilisation(found.flops.full), "needed": found.utilisation(found.flops.needed)},
+        "ms": [1e3 * s for s in timings.steps],
+        "ms_median": 1e3 * timings.seconds,
+        "tokens_per_s": timings.tokens_per_s,
+        "flops_per_token": {"full": timings.flops.full, "needed": timings.flops.needed},
+        "mfu": {"full": timings.utilisation(timings.flops.full), "needed": timings.utilisation(timings.flops.needed)},
         "memory": memory,
-        "update_ms": 1e3 * found.update,
-        "gaps_ms": 1e3 * found.gaps,
-        "ops": [vars(row) for row in found.rows()],
+        "update_ms": 1e3 * timings.update,
+        "gaps_ms": 1e3 * timings.gaps,
+        "ops": [vars(row) for row in timings.rows()],
     }
 
 
-def config_lines(found: Bench, memory: int) -> Iterator[str]:
-    full, needed = found.flops.full, found.flops.needed
-    yield f"step: {ms(found.seconds)} ms, median of {len(found.steps)}; least {ms(min(found.steps))} ms"
-    yield f"tokens/s: {found.tokens_per_s:,.0f}"
-    yield f"MFU: {percent(found.utilisation(full))} with every product of attention ({full / 1e6:.1f} MFLOP a token)"
-    yield f"     {percent(found.utilisation(needed))} without the masked ones ({needed / 1e6:.1f} MFLOP a token)"
+def config_lines(timings: Bench, memory: int) -> Iterator[str]:
+    full, needed = timings.flops.full, timings.flops.needed
+    yield f"step: {ms(timings.seconds)} ms, median of {len(timings.steps)}; least {ms(min(timings.steps))} ms"
+    yield f"tokens/s: {timings.tokens_per_s:,.0f}"
+    yield f"MFU: {percent(timings.utilisation(full))} with every product of attention ({full / 1e6:.1f} MFLOP a token)"
+    yield f"     {percent(timings.utilisation(needed))} without the masked ones ({needed / 1e6:.1f} MFLOP a token)"
     yield f"memory, planned: {human(memory)}"
     yield ""
     rows = []
-    for row in found.rows():
+    for row in timings.rows():
         floor = "n/a" if row.floor is None else ms(row.floor)
         times = "n/a" if not row.floor else f"{row.seconds / row.floor:.1f}"
-        share = percent(found.micro * row.seconds / found.seconds)
+        share = percent(timings.micro * row.seconds / timings.seconds)
         rates = f"{row.nbytes / row.seconds / 1e9:.1f}", f"{row.flops / row.seconds / 1e12:.3g}" if row.flops else ""
         rows.append([row.op, row.variant, row.kind, row.launches, ms(row.seconds), share, *rates, floor, times])
-    rows.append(["update", "", "", 1, ms(found.update), percent(found.update / found.seconds), "", "", "", ""])
+    rows.append(["update", "", "", 1, ms(timings.update), percent(timings.update / timings.seconds), "", "", "", ""])
     header = ("op", "variant", "direction", "times", "ms", "of step", "GB/s", "TFLOP/s", "floor ms", "over floor")
     yield from table(header, rows)
-    yield f"\nbetween launches: {ms(found.gaps)} ms of a step (each op was timed by itself)"
+    yield f"\nbetween launches: {ms(timings.gaps)} ms of a step (each op was timed by itself)"
 
 
 # --- an op -------------------------------------------------------------------------------------------------------

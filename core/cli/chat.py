@@ -58,9 +58,9 @@ def command(
     """
     from core.generate import Chat
 
-    found, model, tokenizer = open_text_model(run, device, plugin)
+    opened, model, tokenizer = open_text_model(run, device, plugin)
     session = model.engine.session(1, context or 0)
-    form, has_template = form_of(tokenizer, found.generation.ends)
+    form, has_template = form_of(tokenizer, opened.generation.ends)
     chat = Chat(session, tokenizer, form, sampling, tokens, stops=stops, system=system, vocabulary=tokenizer.vocab_size)
     chat.try_out()
     if not has_template:
@@ -68,9 +68,7 @@ def command(
     with contextlib.suppress(AttributeError, ValueError):
         sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
     if sys.stdin.isatty():
-        note(
-            f"{found.path}: {model!r}, {session.capacity:,} tokens, seed {sampling.seed}; {HELP} says what can be typed"
-        )
+        note(f"{opened.path}: {model!r}, {session.capacity:,} tokens, seed {sampling.seed}; {HELP} lists the commands")
         converse(chat, as_json)
     elif code := answer_lines(chat, sys.stdin, as_json):
         raise click.exceptions.Exit(code)

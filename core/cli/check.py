@@ -102,10 +102,10 @@ def command(
     reports: list[VariantReport] = []
     display = Display(sys.stderr)
     display.status(doing(asked, 0))
-    found = checked(
+    results = checked(
         asked, registry, plugin, how, jobs, lambda text: display.status(f"{doing(asked, len(reports))}: {text}")
     )
-    for (op, variant), report in zip(asked, found, strict=True):
+    for (op, variant), report in zip(asked, results, strict=True):
         reports.append(report)
         if not report.left_out and not how.partial:
             for verdict in verdicts_of(report, chip(report.device)):

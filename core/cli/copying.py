@@ -89,15 +89,15 @@ def imported(module: Path) -> list[Path]:
             base = path.parents[len(dots) - 1]
             names = [n.split(" as ")[0].strip() for n in (inside or line.partition("#")[0]).split(",") if n.strip()]
             for target in [dotted] if dotted else names:
-                found = _module_file(base.joinpath(*target.split(".")))
-                if found is None:
+                file = _module_file(base.joinpath(*target.split(".")))
+                if file is None:
                     raise BuildError(
                         f"{path}: `from {dots} import {target}` reads a value of the package's __init__.py",
                         hint="copy a variant whose modules import from each other alone",
                     )
-                if found not in reached:
-                    reached[found] = None
-                    pending.append(found)
+                if file not in reached:
+                    reached[file] = None
+                    pending.append(file)
     return list(reached)
 
 

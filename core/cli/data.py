@@ -96,14 +96,14 @@ def inspect(sources: tuple[str, ...], as_json: bool) -> None:
 
     notes: list[str] = []
     inputs = resolve(sources, "train", "data inspect", notes, Reading("text"))  # nothing of a text is read here
-    found = [describe_shard(shard) for shard in inputs.shards]
+    shards = [describe_shard(shard) for shard in inputs.shards]
     texts = [{"file": d.name, "kind": "text", "bytes": d.size} for d in inputs.documents]
     if as_json:
-        emit_json([*found, *texts])
+        emit_json([*shards, *texts])
         return
-    if found:
+    if shards:
         columns = ("file", "kind", "tokens", "bytes", "largest id", "tokenizer", "hash", "first ids")
-        emit_table([c.upper() for c in columns], [[show(shard[c]) for c in columns] for shard in found])
+        emit_table([c.upper() for c in columns], [[show(shard[c]) for c in columns] for shard in shards])
     if texts:
         rows = [(t["file"], show(t["bytes"])) for t in texts[:20]]
         emit_table(("TEXT", "BYTES"), rows)
@@ -177,8 +177,8 @@ def progress_line() -> Progress | None:
 
     display = Display(sys.stderr)
 
-    def draw(done: int, total: int, what: str) -> None:
-        display.status(f"{what[:50]:50} {100 * done // max(1, total):3d}%")
+    def draw(done: int, total: int, label: str) -> None:
+        display.status(f"{label[:50]:50} {100 * done // max(1, total):3d}%")
         if done >= total:
             display.close()
 

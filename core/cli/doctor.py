@@ -73,13 +73,13 @@ def python() -> Iterator[Diagnosis]:
 
 
 def packages() -> Iterator[Diagnosis]:
-    missing, found = [], []
+    missing, versions = [], []
     for name in EVERYWHERE if sys.platform == "darwin" else (*EVERYWHERE, *NOT_ON_MACOS):
         try:
-            found.append(f"{name} {version(name)}")
+            versions.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             missing.append(name)
-    yield Diagnosis("packages", OK, ", ".join(found))
+    yield Diagnosis("packages", OK, ", ".join(versions))
     if missing:
         yield Diagnosis("packages", PROBLEM, f"missing: {', '.join(missing)}", f"pip install {' '.join(missing)}")
 
@@ -91,14 +91,14 @@ def blas() -> Iterator[Diagnosis]:
 
     yield Diagnosis("cores", OK, str(cores()))
     yield Diagnosis("cpu", OK, processor.describe())
-    found = f"{library.describe()}, its products over {workers()} threads of corelm's"
+    description = f"{library.describe()}, its products over {workers()} threads of corelm's"
     if not library.controlled():
         advice = "set its threads to 1 (VECLIB_MAXIMUM_THREADS=1 for Accelerate): a run's last bits follow from them"
-        yield Diagnosis("blas", NOTE, f"{found}; threadpoolctl does not know it", advice)
+        yield Diagnosis("blas", NOTE, f"{description}; threadpoolctl does not know it", advice)
         return
     limits = [f"{name}={os.environ[name]}" for name in LIBRARIES if os.environ.get(name)] if workers() < cores() else []
     advice = f"fewer threads than the {cores()} cores: {', '.join(limits)}" if limits else ""
-    yield Diagnosis("blas", NOTE if limits else OK, found, advice)
+    yield Diagnosis("blas", NOTE if limits else OK, description, advice)
 
 
 def memory() -> Iterator[Diagnosis]:
@@ -186,9 +186,9 @@ def driver() -> Iterator[Diagnosis]:
             "gpu", PROBLEM, "the NVIDIA driver does not start", "run `nvidia-smi` for details; --device cpu works"
         )
         return
-    found = f"driver for CUDA {number.value // 1000}.{number.value % 1000 // 10}"
+    description = f"driver for CUDA {number.value // 1000}.{number.value % 1000 // 10}"
     problem = too_old(number.value, _compiler())
-    yield Diagnosis("driver", PROBLEM if problem else OK, found, problem[1] if problem else "")
+    yield Diagnosis("driver", PROBLEM if problem else OK, description, problem[1] if problem else "")
     yield from _gpus(library)
 
 

@@ -59,8 +59,8 @@ REGISTRY = "core.registry"
 def plugins_in(args: Sequence[str]) -> list[str]:
     """The values of --plugin on a command line that is not parsed yet."""
     pairs = zip(args, [*args[1:], ""], strict=True)
-    found = [value if word == "--plugin" else word.partition("=")[2] for word, value in pairs if PLUGIN.match(word)]
-    return [path for path in found if path]
+    paths = [value if word == "--plugin" else word.partition("=")[2] for word, value in pairs if PLUGIN.match(word)]
+    return [path for path in paths if path]
 
 
 PLUGIN = re.compile(r"--plugin(=|$)")
@@ -106,13 +106,13 @@ def command(
         known = " or ".join(f"--{name} FILE" for name in registry.evaluations) or "an evaluation; no plugin brings one"
         raise UsageError(f"--examples counts those of {known}, which is not given")
     path = find_run(run)
-    found = open_path(path, registry)
-    if found.weights is None:
+    opened = open_path(path, registry)
+    if opened.weights is None:
         raise UsageError(f"{path}: a model without weights: its loss cannot be measured", hint="name a run or a file")
-    own = own_settings(found.path)
-    model = build_model(found, registry, device, precision or _precision(own, device), fuse=True)
-    result: dict[str, Any] = {"from": str(found.path), "model": model.graph.name, "precision": model.engine.precision}
-    result |= {"device": model.engine.device.name, "step": found.step}
+    own = own_settings(opened.path)
+    model = build_model(opened, registry, device, precision or _precision(own, device), fuse=True)
+    result: dict[str, Any] = {"from": str(opened.path), "model": model.graph.name, "precision": model.engine.precision}
+    result |= {"device": model.engine.device.name, "step": opened.step}
     if data or not asked:
         result |= measure_data(model, own, data, tokens, path, Reading(field, separator))
     for name, file in asked.items():
@@ -120,7 +120,7 @@ def command(
     if as_json:
         emit_json(result)
         return
-    click.echo(f"{found.path}: {model!r}")
+    click.echo(f"{opened.path}: {model!r}")
     for line in [*lines(result), *(registry.evaluations[name].line(result[name]) for name in asked)]:
         click.echo(line)
 
@@ -196,15 +196,15 @@ def measure_data(
     draw = progress_line()
     progress = (lambda done: draw(done, min(wanted, source.tokens - 1), "evaluating")) if draw else None
     size = Bytes(model.tokenizer) if model.tokenizer is not None else None
-    found = measure(model.engine, source.val_batches(wanted), size, progress)
+    losses = measure(model.engine, source.val_batches(wanted), size, progress)
     return {
         "data": names,
-        "loss": found.loss,
-        "nll": found.nll,
+        "loss": losses.loss,
+        "nll": losses.nll,
         "terms": other_terms(model.engine),
-        "tokens": found.targets,
-        "bytes": found.bytes,
-        "bits_per_byte": found.bits_per_byte,
+        "tokens": losses.targets,
+        "bytes": losses.bytes,
+        "bits_per_byte": losses.bits_per_byte,
     }
 
 

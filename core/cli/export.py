@@ -55,9 +55,9 @@ def command(run: str | None, to: str, out: Path | None, precision: str, plugin: 
     path = find_run(run)
     out = new_path(out or Path(path.resolve().name.removesuffix(".bin") + SUFFIX[to]))
     registry = load_registry(plugin)
-    found = open_path(path, registry)
-    extra, ids, note = _tokenizer(found) if to == "hf" else ({}, {}, "")
-    export = prepare(found, registry, precision, extra, ids)
+    opened = open_path(path, registry)
+    extra, ids, note = _tokenizer(opened) if to == "hf" else ({}, {}, "")
+    export = prepare(opened, registry, precision, extra, ids)
     writers: dict[str, Callable[..., None]] = {
         "hf": export_huggingface.write,
         "llmc": export_llmc.write,
@@ -65,25 +65,25 @@ def command(run: str | None, to: str, out: Path | None, precision: str, plugin: 
         "llama2c-v1": functools.partial(export_llama2c.write, version=1),
     }
     writers[to](export, registry, out)
-    note = note or (_scored_beside(found, out) if to in ("llama2c", "llama2c-v1") else "")
+    note = note or (_scored_beside(opened, out) if to in ("llama2c", "llama2c-v1") else "")
     graph = export.graph
     if as_json:
-        step = {"step": found.step} if found.tokenizer_json or found.step else {}
-        emit_json({"from": str(found.path), **step, "out": str(out), "model": graph.name, "precision": precision})
+        step = {"step": opened.step} if opened.tokenizer_json or opened.step else {}
+        emit_json({"from": str(opened.path), **step, "out": str(out), "model": graph.name, "precision": precision})
         return
-    click.echo(f"{out}: {graph.name}, {graph.parameter_count:,} parameters in {precision}, from {found.path}")
+    click.echo(f"{out}: {graph.name}, {graph.parameter_count:,} parameters in {precision}, from {opened.path}")
     if note:
         click.echo(note)
 
 
-def _scored_beside(found: Opened, out: Path) -> str:
+def _scored_beside(opened: Opened, out: Path) -> str:
     """Write llama2.c's tokenizer.bin beside its model file, where there is none; what to say about it."""
     from core import files
     from core.data.scored import FILE, ScoredTokenizer, scored_of
     from core.errors import DataError
     from core.train.tokenizers import tokenizer_of
 
-    tokenizer, beside = tokenizer_of(found), out.parent / FILE
+    tokenizer, beside = tokenizer_of(opened), out.parent / FILE
     if tokenizer is None:
         return f"without a {FILE}: the model has no tokenizer"
     if not isinstance(tokenizer, ScoredTokenizer):
@@ -98,18 +98,18 @@ def _scored_beside(found: Opened, out: Path) -> str:
     return f"with {beside}"
 
 
-def _tokenizer(found: Opened) -> tuple[dict[str, bytes], dict[str, int], str]:
+def _tokenizer(opened: Opened) -> tuple[dict[str, bytes], dict[str, int], str]:
     """The tokenizer's files, the ids of its begin and end of text, and what to say about it."""
     from core.data.huggingface import FILE, write_files
     from core.errors import DataError
     from core.train.tokenizers import tokenizer_of
 
-    tokenizer = tokenizer_of(found)
+    tokenizer = tokenizer_of(opened)
     if tokenizer is None:
         return {}, {}, "without a tokenizer: the model has none"
     ends = {"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eot}
     ids = {key: value for key, value in ends.items() if value is not None}
-    longest: Any = found.source.document.get("dims", {}).get("S")
+    longest: Any = opened.source.document.get("dims", {}).get("S")
     try:
         return write_files(tokenizer, longest if isinstance(longest, int) else None), ids, f"with {FILE}"
     except DataError as error:

@@ -65,17 +65,17 @@ def open_text_model(run: str | None, device: str, plugins: Sequence[str]) -> tup
 
     registry = load_registry(plugins)
     path = find_run(run)  # a name is a run's, also where a model is called so: a model has no weights
-    found = open_path(path, registry)
-    if found.weights is None:
+    opened = open_path(path, registry)
+    if opened.weights is None:
         raise UsageError(
             f"{path}: the model has no weights, so it cannot generate text", hint="name a run, or train it first"
         )
-    model = build_model(found, registry, device, fuse=True)
+    model = build_model(opened, registry, device, fuse=True)
     if model.tokenizer is None:
-        why = other_forms(found.path) or "neither its training data nor its source has one"
+        why = other_forms(opened.path) or "neither its training data nor its source has one"
         raise CheckpointError(
-            f"{found.path} has no known tokenizer: {why}",
+            f"{opened.path} has no known tokenizer: {why}",
             hint="core import SRC OUT --tokenizer FILE adds the model's tokenizer.json; "
             "core.load(PATH).generate(tokens) takes token ids",
         )
-    return found, model, model.tokenizer
+    return opened, model, model.tokenizer

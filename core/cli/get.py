@@ -90,9 +90,9 @@ def run(repository: str, kind: str, names: list[str], out: Path, as_json: bool) 
     """Fetch, and say what is here now."""
     from core.data.fetch import Collection, fetch
 
-    found = fetch(Collection(repository, kind, tuple(names)), out, progress_line())
+    files = fetch(Collection(repository, kind, tuple(names)), out, progress_line())
     if as_json:
-        emit_json([{"file": str(f.path), "bytes": f.size, "new": f.new} for f in found])
+        emit_json([{"file": str(f.path), "bytes": f.size, "new": f.new} for f in files])
         return
-    for file in found:
+    for file in files:
         click.echo(f"{file.path}  {file.size:,} bytes  {'fetched' if file.new else 'was here'}, hash verified")

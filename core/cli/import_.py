@@ -38,34 +38,34 @@ def command(source: str, out: Path, tokenizer: str | None, plugin: tuple[str, ..
 
     new_path(out)  # before anything is read
     registry = load_registry(plugin)
-    found = open_path(source, registry)
-    chosen, why = _tokenizer(found, tokenizer)
-    graph = import_model(found, registry, out, chosen.to_json() if chosen else None)
+    opened = open_path(source, registry)
+    chosen, why = _tokenizer(opened, tokenizer)
+    graph = import_model(opened, registry, out, chosen.to_json() if chosen else None)
     if as_json:
         record = chosen.record() if chosen else None
         emit_json({"out": str(out), "model": graph.name, "parameters": graph.parameter_count, "tokenizer": record})
         return
-    click.echo(f"{out}: {graph.name}, {graph.parameter_count:,} parameters, from {found.kind}")
+    click.echo(f"{out}: {graph.name}, {graph.parameter_count:,} parameters, from {opened.kind}")
     click.echo(f"tokenizer: {why}")
     click.echo(f'in a config:  model = "{out.as_posix()}/model.toml"  weights = "{out.as_posix()}"')
 
 
-def _tokenizer(found: Opened, spec: str | None) -> tuple[Tokenizer | None, str]:
+def _tokenizer(opened: Opened, spec: str | None) -> tuple[Tokenizer | None, str]:
     """The tokenizer that goes into the checkpoint, and how it came to be chosen, or why there is none."""
     from core.data import choose_tokenizer
     from core.data.huggingface import other_forms
     from core.errors import DataError
     from core.train.tokenizers import tokenizer_of
 
-    vocabulary = int(found.dims["V"]) if "V" in found.dims else None
+    vocabulary = int(opened.dims["V"]) if "V" in opened.dims else None
     if spec is not None:
         choice = choose_tokenizer([spec], max_vocab=vocabulary, where="--tokenizer")
         return choice.tokenizer, choice.why
-    own = tokenizer_of(found)
+    own = tokenizer_of(opened)
     if own is not None:
         without = "" if own.eot is not None else "; it has no end-of-text token, so generation never stops by itself"
         return own, f"{own.name}, {own.vocab_size:,} ids, from the source folder{without}"
-    if found.path.is_dir() and (others := other_forms(found.path)):
+    if opened.path.is_dir() and (others := other_forms(opened.path)):
         return None, f"none: {others}"
     try:
         usual = choose_tokenizer([USUAL], offline=True)

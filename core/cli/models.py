@@ -18,13 +18,13 @@ from core.registry import Registry, shorten
 def command(plugin: tuple[str, ...], as_json: bool) -> None:
     """List models: parameters, file, and the plugin that brought it."""
     registry = load_registry(plugin)
-    found = [describe(registry, name) for name in sorted(registry.models)]
+    descriptions = [describe(registry, name) for name in sorted(registry.models)]
     if as_json:
-        emit_json(found)
+        emit_json(descriptions)
         return
-    rows = [(m["name"], parameters(m), shorten(m["file"]), m["origin"]) for m in found]
+    rows = [(m["name"], parameters(m), shorten(m["file"]), m["origin"]) for m in descriptions]
     emit_table(("MODEL", "PARAMETERS", "FILE", "ORIGIN"), rows)
-    for model in found:
+    for model in descriptions:
         if model["error"]:
             click.echo(f"core: error: {model['error']}", err=True)
 

@@ -139,16 +139,16 @@ def new_variant(op: str, name: str, out: Path | None, source: str, base: str, pl
 # --- names and files -------------------------------------------------------------------------------------------------
 
 
-def _start(what: str, name: str, out: Path | None, plugins: tuple[str, ...]) -> tuple[Registry, Path]:
+def _start(kind: str, name: str, out: Path | None, plugins: tuple[str, ...]) -> tuple[Registry, Path]:
     """What there is, and the folder to make. Raises UsageError for a name or a folder that cannot be."""
     from core.loader import load_registry
 
     if not NAME.fullmatch(name):
         raise UsageError(
-            f'"{name}" cannot be the name of {what}: expected lower-case letters, digits and _, a letter first'
+            f'"{name}" cannot be the name of {kind}: expected lower-case letters, digits and _, a letter first'
         )
     if keyword.iskeyword(name) or hasattr(builtins, name) or name in TAKEN:
-        raise UsageError(f'"{name}" cannot be the name of {what}: Python or the core uses it', hint="another name")
+        raise UsageError(f'"{name}" cannot be the name of {kind}: Python or the core uses it', hint="another name")
     folder = out if out is not None else Path(name)
     if folder.exists() or folder.is_symlink():
         raise UsageError(
@@ -226,9 +226,9 @@ def _next(*commands: str) -> None:
 def _model_of(registry: Registry, op: str, asked: str) -> Variant:
     """The variant to start from: the one asked for, or the simplest with kernels. UsageError where none can be."""
     if asked:
-        found = registry.variant(op, asked)
-        if not isinstance(found, Reference):
-            return found
+        named = registry.variant(op, asked)
+        if not isinstance(named, Reference):
+            return named
         raise UsageError(f"{op}.{asked} is NumPy without launchers, so it has no kernel to copy")
     kernels = [v for v in registry.variants[op].values() if v.device == "cuda" and v.priority >= 0]
     if kernels:

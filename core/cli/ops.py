@@ -47,8 +47,8 @@ def command(op: str | None, why: bool, device: str | None, plugin: tuple[str, ..
 
 def of_device(registry: Registry, op: str, device: str) -> list[Variant]:
     """A device's variants, the best first."""
-    found = [v for v in registry.variants[op].values() if v.device == device]
-    return sorted(found, key=lambda v: (-v.priority, v.name))
+    variants = [v for v in registry.variants[op].values() if v.device == device]
+    return sorted(variants, key=lambda v: (-v.priority, v.name))
 
 
 def listing(registry: Registry, devices: tuple[str, ...]) -> str:
@@ -252,14 +252,14 @@ def _why_not(chooser: Chooser, variant: Variant, op: Op, precision: str) -> tupl
         return "no", chooser.why_not(variant, make_tensors({}, {}), NOTHING) or ""
     needs = NOTHING if not op.gradient else LOSS if variant.has_forward_backward else BACKWARD
     examples = [*op.examples, *variant.examples]
-    found = [(example, chooser.why_not(variant, specs(op, example, precision), needs)) for example in examples]
-    refused = [(example, why) for example, why in found if why is not None]
+    reasons = [(example, chooser.why_not(variant, specs(op, example, precision), needs)) for example in examples]
+    refused = [(example, why) for example, why in reasons if why is not None]
     if not refused:
         return "yes", ""
     example, why = refused[0]
-    if len(refused) == len(found):
+    if len(refused) == len(reasons):
         return "no", why
-    return "some", f"{why} (refuses {len(refused)} of {len(found)} examples, such as {example})"
+    return "some", f"{why} (refuses {len(refused)} of {len(reasons)} examples, such as {example})"
 
 
 def specs(op: Op, example: Mapping[str, Any], precision: str) -> Any:
@@ -268,8 +268,8 @@ def specs(op: Op, example: Mapping[str, Any], precision: str) -> Any:
 
     case = make_case(op, example)
     names = [name for name in (*op.inputs, *op.params, *op.outputs) if case.values.get(name, 0) is not None]
-    found = dict.fromkeys((*op.inputs, *op.params)) | {name: case.spec(name, precision) for name in names}
-    return make_tensors(case.dims, found, node=op.name)
+    spec = dict.fromkeys((*op.inputs, *op.params)) | {name: case.spec(name, precision) for name in names}
+    return make_tensors(case.dims, spec, node=op.name)
 
 
 def why_table(verdicts: list[dict[str, Any]]) -> str:

@@ -105,8 +105,8 @@ def _report(config: Any, engine: Any, plan: Any, every: bool) -> dict[str, Any]:
         "bytes": engine.report(plan).memory() | engine.report(plan).scratch(),
         "recompute": engine.report(plan).recompute_options(),
         "kernels": [
-            {"kernel": kernel.name, "variant": kernel.origin, **vars(found)}
-            for kernel, found in engine.report(plan).compiled().items()
+            {"kernel": kernel.name, "variant": kernel.origin, **vars(resources)}
+            for kernel, resources in engine.report(plan).compiled().items()
         ],
     }
 
@@ -148,8 +148,8 @@ def _print(report: dict[str, Any]) -> None:
     if report["kernels"]:
         click.echo(f"\n{len(report['kernels'])} kernels compiled:")
         columns = [name for name in report["kernels"][0] if name not in ("kernel", "variant")]
-        found = [[row["variant"], row["kernel"], *[row[c] for c in columns]] for row in report["kernels"]]
-        for line in table(("variant", "kernel", *columns), found):
+        lines = [[row["variant"], row["kernel"], *[row[c] for c in columns]] for row in report["kernels"]]
+        for line in table(("variant", "kernel", *columns), lines):
             click.echo(line)
 
 

@@ -33,13 +33,13 @@ def command(name: str | None, plugin: tuple[str, ...], as_json: bool) -> None:
 
 
 def _named(registry: Registry, name: str) -> list[PluginRecord]:
-    found = [r for r in registry.plugins if r.name == name]
-    if not found:
+    matches = [r for r in registry.plugins if r.name == name]
+    if not matches:
         names = [r.name for r in registry.plugins]
         raise BuildError(
             f'there is no plugin "{name}"{did_you_mean(name, names)}', hint=f"there are: {', '.join(names)}"
         )
-    return found
+    return matches
 
 
 def summary(record: PluginRecord) -> str:

@@ -32,15 +32,15 @@ def command(ctx: click.Context, folder: Path | None, as_json: bool) -> None:
 
     if ctx.invoked_subcommand is not None:
         return
-    found = summaries(folder or RUNS)
+    rows = summaries(folder or RUNS)
     if as_json:
-        emit_json([asdict(run) for run in found])
+        emit_json([asdict(run) for run in rows])
         return
-    if not found:
+    if not rows:
         click.echo(f"no runs in {folder or RUNS}/; train one: core train configs/tiny.toml")
         return
     header = ("run", "state", "model", "step", "loss", "best val", "saved", "best", "changed")
-    emit_table(header, [row(run) for run in found])
+    emit_table(header, [row(run) for run in rows])
 
 
 def row(run: Summary) -> tuple[str, ...]:
@@ -147,17 +147,17 @@ def diff(a: str, b: str, as_json: bool) -> int:
     from core.train.runs import parting
 
     paths = find_run(a), find_run(b)
-    found = parting(*paths)
+    parted = parting(*paths)
     if as_json:
-        emit_json(asdict(found) | {"a": str(paths[0]), "b": str(paths[1]), "equal": found.equal})
-        return 0 if found.equal else 1
-    for line in found.settings:
+        emit_json(asdict(parted) | {"a": str(paths[0]), "b": str(paths[1]), "equal": parted.equal})
+        return 0 if parted.equal else 1
+    for line in parted.settings:
         click.echo(line)
-    if not found.common:
+    if not parted.common:
         raise UsageError(f"{paths[0]} and {paths[1]} have no step in common", hint="core runs says how far each is")
-    if found.values is None:
-        click.echo(f"the same in all {found.common:,} steps that both have")
+    if parted.values is None:
+        click.echo(f"the same in all {parted.common:,} steps that both have")
         return 0
-    ours, theirs = found.values
-    click.echo(f"they part at step {found.step:,}: {found.name} is {ours!r} in {paths[0]}, {theirs!r} in {paths[1]}")
+    ours, theirs = parted.values
+    click.echo(f"they part at step {parted.step:,}: {parted.name} is {ours!r} in {paths[0]}, {theirs!r} in {paths[1]}")
     return 1

@@ -38,7 +38,7 @@ def command(
     """
     from core.generate import Continuation, generate_steps, prompt_ids
 
-    found, model, tokenizer = open_text_model(run, device, plugin)
+    opened, model, tokenizer = open_text_model(run, device, plugin)
     texts = prompts or ("",)
     ids = [prompt_ids(tokenizer, prompt) for prompt in texts]
     longest = max(map(len, ids))
@@ -48,7 +48,7 @@ def command(
     if count < tokens:
         click.echo(f"the model holds {session.room} tokens: {count} new ones instead of {tokens}", err=True)
     live = len(ids) == 1 and not as_json
-    ends = found.generation.ends
+    ends = opened.generation.ends
     rows = [Continuation(tokenizer, stops, prompt, show if live else silent, ends) for prompt in texts]
     for drawn in generate_steps(session, ids, count, sampling, tokenizer.vocab_size):
         for row, token in zip(rows, drawn.tolist(), strict=True):
@@ -61,13 +61,13 @@ def command(
         pairs = zip(texts, ids, rows, strict=True)
         shown = [{"prompt": p, "text": p + row.text, "tokens": [*i, *row.tokens]} for p, i, row in pairs]
         first = shown[0] if len(shown) == 1 else {"samples": shown}
-        emit_json({"checkpoint": str(found.path), "step": found.step, **first, **asdict(sampling)})
+        emit_json({"checkpoint": str(opened.path), "step": opened.step, **first, **asdict(sampling)})
         return
     for prompt, row in zip(texts, rows, strict=True):
         if not live:
             show(f"--- {prompt}{row.text}")
         click.echo()
-    click.echo(f"({found.path}, seed {sampling.seed})", err=True)
+    click.echo(f"({opened.path}, seed {sampling.seed})", err=True)
 
 
 def show(text: str) -> None:

@@ -68,29 +68,29 @@ def check_at(
         click.echo(f"{len(items)} to check: about {about}{f', at most {limit:g} s' if limit else ''}")
     rows: dict[int, tuple[Item, SizesOutcome]] = {}
     display = Display(sys.stderr)
-    for number, found in outcomes(items, registry, tuple(plugins), tuple(disable), limit or FOREVER, display.status):
-        rows[number] = items[number], found
+    for number, outcome in outcomes(items, registry, tuple(plugins), tuple(disable), limit or FOREVER, display.status):
+        rows[number] = items[number], outcome
         display.close()
         if not as_json:
-            click.echo(line_of(items[number], found))
+            click.echo(line_of(items[number], outcome))
     report([rows[number] for number in sorted(rows)], as_json)
 
 
 def report(rows: Sequence[tuple[Item, SizesOutcome]], as_json: bool) -> None:
     """The sum of it, or all of it as JSON; raises for a failure."""
     if as_json:
-        emit_json([as_data(item, found) for item, found in rows])
-    failed = [item for item, found in rows if not found.passed]
-    left = [(item, found) for item, found in rows if found.passed and found.left]
+        emit_json([as_data(item, outcome) for item, outcome in rows])
+    failed = [item for item, outcome in rows if not outcome.passed]
+    left = [(item, outcome) for item, outcome in rows if outcome.passed and outcome.left]
     if not as_json:
         click.echo(f"{len(rows) - len(failed) - len(left)} of {len(rows)} passed")
-        for item, found in left:
-            beyond = {dim: size for dim, size in item.sizes.items() if size > found.sizes.get(dim, 0)}
-            click.echo(f"left: {item.task.name} {item.task.dtype} at {label(beyond)}: {found.left}")
+        for item, outcome in left:
+            beyond = {dim: size for dim, size in item.sizes.items() if size > outcome.sizes.get(dim, 0)}
+            click.echo(f"left: {item.task.name} {item.task.dtype} at {label(beyond)}: {outcome.left}")
     if failed:
         raise CheckFailed(f"failed: {', '.join(dict.fromkeys(item.task.name for item in failed))}")
-    if rows and not any(found.checks for _, found in rows):
-        raise BuildError("nothing could be checked: " + "; ".join(dict.fromkeys(found.left for _, found in rows)))
+    if rows and not any(outcome.checks for _, outcome in rows):
+        raise BuildError("nothing could be checked: " + "; ".join(dict.fromkeys(outcome.left for _, outcome in rows)))
 
 
 def items_of_shape(target: str, shape: Sequence[str], device: str, seed: int, registry: Registry) -> list[Item]:
@@ -199,12 +199,12 @@ class SizeChecks:
         self.tell(doing)
         task = item.task if before is None else replace(item.task, done=before.done)
         now = self._checker(item.device).check(task, self._seconds(numbers), lambda text: self.tell(f"{doing}: {text}"))
-        found = self.found[numbers[0]] = now if before is None else before.with_more(now)
+        outcome = self.found[numbers[0]] = now if before is None else before.with_more(now)
         chip = chip_of(open_device(item.device))
-        verdict = found.verdict(item.device, chip, item.task.dtype, [label(item.sizes)])
+        verdict = outcome.verdict(item.device, chip, item.task.dtype, [label(item.sizes)])
         if verdict is not None:
             Verdicts(self.registry).keep(variant, verdict)
-        return found
+        return outcome
 
     def _checker(self, device: str) -> Checker:
         if device not in self.checkers:
@@ -217,34 +217,40 @@ class SizeChecks:
         return share(self.end - time.monotonic(), waiting, self.items[numbers[0]].device, LAUNCH)
 
 
-def line_of(item: Item, found: SizesOutcome) -> str:
+def line_of(item: Item, outcome: SizesOutcome) -> str:
     """`layernorm.warp f32 rows=4 C=1,030  passed 1.2e-07 (0.4 s)`"""
     said = (
-        "FAILED" if not found.passed else "passed" if not found.left else "passed in part" if found.checks else "left"
+        "FAILED"
+        if not outcome.passed
+        else "passed"
+        if not outcome.left
+        else "passed in part"
+        if outcome.checks
+        else "left"
     )
-    worst = f" {max(found.checks.values()):.1e}" if found.checks and found.passed else ""
+    worst = f" {max(outcome.checks.values()):.1e}" if outcome.checks and outcome.passed else ""
     head = f"{item.task.name} {item.task.dtype} on {item.device}, {label(item.sizes)}"
-    lines = [f"{head}: {said}{worst} ({found.seconds:.1f} s)"]
-    if not found.passed:
-        lines.append(f"  {found.finding}")
-    elif found.left and found.checks:
-        lines.append(f"  to {label(found.sizes)}: {found.left}")
+    lines = [f"{head}: {said}{worst} ({outcome.seconds:.1f} s)"]
+    if not outcome.passed:
+        lines.append(f"  {outcome.finding}")
+    elif outcome.left and outcome.checks:
+        lines.append(f"  to {label(outcome.sizes)}: {outcome.left}")
     return "\n".join(lines)
 
 
-def as_data(item: Item, found: SizesOutcome) -> dict[str, Any]:
+def as_data(item: Item, outcome: SizesOutcome) -> dict[str, Any]:
     return {
         "op": item.task.op,
         "variant": item.task.variant,
         "dtype": item.task.dtype,
         "device": item.device,
         "shape": shape_of(item),
-        "passed": found.passed,
-        "checks": {name: min(worst, 1e300) for name, worst in found.checks.items()},
-        "sizes": dict(found.sizes),
-        "finding": found.finding,
-        "left": found.left,
-        "seconds": found.seconds,
+        "passed": outcome.passed,
+        "checks": {name: min(worst, 1e300) for name, worst in outcome.checks.items()},
+        "sizes": dict(outcome.sizes),
+        "finding": outcome.finding,
+        "left": outcome.left,
+        "seconds": outcome.seconds,
     }
 
 

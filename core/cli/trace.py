@@ -85,8 +85,8 @@ def command(
     if as_json:
         emit_json([t.as_json() for t in traces])
         return
-    for found in traces:
-        click.echo("\n".join(found.text(lines)) + "\n")
+    for traced in traces:
+        click.echo("\n".join(traced.text(lines)) + "\n")
     for op in dict.fromkeys(op.name for op, _ in asked):
         group = [t for t in traces if t.op == op]
         for way in DIRECTIONS if direction == "both" else (direction,):
@@ -103,10 +103,10 @@ def wanted(name: str, registry: Registry) -> tuple[Op, Variant]:
         kernels = [v.name for v in registry.variants.get(registry.op(op).name, {}).values() if v.device == "cuda"]
         listed = " ".join(f"{op}.{v}" for v in kernels) or "none"
         raise UsageError(f'"{name}" names no variant', hint=f"those with kernels: {listed}")
-    found = registry.variant(op, variant)
-    if found.device != "cuda":
-        raise UsageError(f"{name} is for {found.device} and has no kernels", hint=f"core ops {op} lists the variants")
-    return registry.op(op), found
+    chosen = registry.variant(op, variant)
+    if chosen.device != "cuda":
+        raise UsageError(f"{name} is for {chosen.device} and has no kernels", hint=f"core ops {op} lists the variants")
+    return registry.op(op), chosen
 
 
 class TraceRunner(DeviceRunner):

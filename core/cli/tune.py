@@ -54,19 +54,19 @@ def command(
     loaded = load_config(config, overrides=overrides, device=chosen)
     registry = load_registry([*plugin, *loaded.plugins.load], disable=loaded.plugins.disable)
     model, opened = load_model(loaded.model, registry), open_device(chosen)
-    found: dict[str, list[Timed]] = {}
+    timings: dict[str, list[Timed]] = {}
     for timed in tune(
         lambda tuned: build_engine(loaded, registry, model, None, opened, tuned=tuned),
         lambda text: click.echo(text, err=True),
     ):
-        found.setdefault(timed.key, []).append(timed)
-    winners = {key: min(options, key=lambda t: t.seconds).kept for key, options in found.items()}
-    rows = [row for key, options in found.items() for row in rows_of(key, options, winners[key])]
+        timings.setdefault(timed.key, []).append(timed)
+    winners = {key: min(options, key=lambda t: t.seconds).choice for key, options in timings.items()}
+    rows = [row for key, options in timings.items() for row in rows_of(key, options, winners[key])]
     if as_json:
         emit_json({"chip": opened.describe(), "candidates": rows})
     else:
         show(rows)
-    if not found:
+    if not timings:
         raise UsageError("nothing to tune: every op of this config has one candidate on this device")
     if not dry_run:
         try:
@@ -74,7 +74,7 @@ def command(
         except OSError as error:
             raise UsageError(f"the winners cannot be kept: {error}", hint="set CORELM_CACHE to a folder") from None
     if write_defaults is not None:
-        better = measured(opened, found)
+        better = measured(opened, timings)
         try:
             write_choices(write_defaults, better)
         except OSError as error:
@@ -87,10 +87,10 @@ def rows_of(key: str, options: list[Any], winner: Any) -> list[dict[str, Any]]:
         {
             "what": key,
             "nodes": option.nodes,
-            "variant": option.kept.variant,
-            "config": option.kept.config,
+            "variant": option.choice.variant,
+            "config": option.choice.config,
             "ms": 1e3 * option.seconds,
-            "fastest": option.kept == winner,
+            "fastest": option.choice == winner,
             "first": option.first,
         }
         for option in options

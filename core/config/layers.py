@@ -114,9 +114,9 @@ def parse_toml(text: str, shown: str) -> Document:
     try:
         return tomli.loads(text)
     except tomli.TOMLDecodeError as error:
-        message, found = AT.sub("", str(error)), AT.search(str(error))
+        message, place = AT.sub("", str(error)), AT.search(str(error))
         lines = text.splitlines() or [""]
-        line, column = (int(found[1]), int(found[2])) if found else (len(lines), len(lines[-1]) + 1)
+        line, column = (int(place[1]), int(place[2])) if place else (len(lines), len(lines[-1]) + 1)
         written = lines[line - 1].strip() if line <= len(lines) else ""
         raise UsageError(f"{shown}:{line}:{column}: not TOML: {message}\n    {written[:100]}") from None
     except (RecursionError, ValueError) as error:  # nesting without end, a number of thousands of digits
@@ -140,22 +140,22 @@ def read_chain(path: Path) -> tuple[list[Source], list[str]]:
         base = source.document.get("extends")
         if not isinstance(base, str) or not base:  # absent, or a wrong type, which the schema's check reports
             return chain[::-1], []
-        found = find_base(base, source.path)
+        base_path = find_base(base, source.path)
         walked = " -> ".join(s.shown for s in chain)
-        if found is None:
+        if base_path is None:
             close = did_you_mean(Path(base).stem, shipped_configs())
             return chain[::-1], [
                 f"{source.shown} extends: expected a file relative to {show_path(path.parent) or '.'} or a shipped "
                 f"config, got {show(base)}, which does not exist{close} (chain: {walked} -> {base})"
             ]
-        if not within(found, [Path.cwd(), chain[0].path.parent, *shipped_folders()]):
+        if not within(base_path, [Path.cwd(), chain[0].path.parent, *shipped_folders()]):
             return chain[::-1], [
-                f"{source.shown} extends: {show_path(found)} is outside the folders that a base may come from: the "
+                f"{source.shown} extends: {show_path(base_path)} is outside the folders that a base may come from: the "
                 f"current directory, that of {chain[0].shown}, and the shipped configs (chain: {walked} -> {base})"
             ]
-        if any(found.resolve() == s.path.resolve() for s in chain):
-            return chain[::-1], [f"{source.shown} extends: a cycle: {walked} -> {show_path(found)}"]
-        path = found
+        if any(base_path.resolve() == s.path.resolve() for s in chain):
+            return chain[::-1], [f"{source.shown} extends: a cycle: {walked} -> {show_path(base_path)}"]
+        path = base_path
 
 
 def find_base(base: str, path: Path) -> Path | None:

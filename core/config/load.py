@@ -75,8 +75,8 @@ def load_config(path: str | Path, *, overrides: Sequence[str] = (), device: str)
     """
     if device not in DEVICES:
         raise UsageError(f'device "{device}": expected one of {", ".join(DEVICES)}{did_you_mean(device, DEVICES)}')
-    found, note = find_config(path)
-    chain, problems = read_chain(found)
+    file, note = find_config(path)
+    chain, problems = read_chain(file)
     for source in chain:
         problems += check_table(source.document, ConfigFile, (), in_file(source))
     settings, wrong = read_overrides(overrides)
@@ -92,7 +92,7 @@ def load_config(path: str | Path, *, overrides: Sequence[str] = (), device: str)
     values = to_struct(merged.document, Schema)
     top = chain[-1]
     config = msgspec.convert(
-        {**values, "device": device, "notes": tuple(merged.notes), "origins": merged.origins, "path": str(found),
+        {**values, "device": device, "notes": tuple(merged.notes), "origins": merged.origins, "path": str(file),
          "source": top.text, "files": [str(s.path) for s in chain]},
         RunConfig,
         dec_hook=lambda kind, value: kind(value),
@@ -198,10 +198,10 @@ def merge(document: Document, layer: Document, path: Keys, record: Callable[[Key
 
 def leaves(document: Document, path: Keys = ()) -> list[tuple[Keys, Any]]:
     """Every value that is no table, with its path."""
-    found: list[tuple[Keys, Any]] = []
+    pairs: list[tuple[Keys, Any]] = []
     for name, value in document.items():
-        found += leaves(value, (*path, name)) if isinstance(value, dict) else [((*path, name), value)]
-    return found
+        pairs += leaves(value, (*path, name)) if isinstance(value, dict) else [((*path, name), value)]
+    return pairs
 
 
 def impossible(config: RunConfig) -> list[str]:

@@ -76,14 +76,14 @@ def type_info(annotated: Any) -> tuple[inspect.Type, Mapping[str, Any], str]:
 @functools.cache
 def keys(table: type[Table]) -> dict[str, Key]:
     """The keys of a table by name, the one for the rest included."""
-    found = {}
+    by_name = {}
     for each in msgspec.structs.fields(table):
         info, extra, doc = type_info(each.type)
         default = each.default if each.default is not msgspec.NODEFAULT else None
         if each.default_factory is not msgspec.NODEFAULT:
             default = each.default_factory()
-        found[each.name] = Key(each.name, each.type, info, extra, doc, each.required, default)
-    return found
+        by_name[each.name] = Key(each.name, each.type, info, extra, doc, each.required, default)
+    return by_name
 
 
 def rest(table: type[Table]) -> Key | None:

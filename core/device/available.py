@@ -31,9 +31,9 @@ def available() -> int | None:
     """Bytes that could be touched now: of the machine, the container and `ulimit -v`, the least, without those of large
     blocks that were given and not touched so far. None where the system says nothing, as on Windows."""
     untouched = max(0, _given - max(0, resident() - _base)) if _given else 0
-    found = [bytes_ - untouched for bytes_ in (_machine(), *map(_container, CGROUPS)) if bytes_ is not None]
+    limits = [bytes_ - untouched for bytes_ in (_machine(), *map(_container, CGROUPS)) if bytes_ is not None]
     limit = _limit()
-    return min([*found, limit] if limit is not None else found, default=None)
+    return min([*limits, limit] if limit is not None else limits, default=None)
 
 
 def zeros(nbytes: int, hint: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -44,15 +44,15 @@ def zeros(nbytes: int, hint: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
     try:
         if free is not None and nbytes > free:
             raise MemoryError
-        found = np.zeros(nbytes, np.uint8)
+        untouched = np.zeros(nbytes, np.uint8)
     except (MemoryError, ValueError):  # the latter: more than an array can have
         asked = f"{nbytes:,} bytes asked for, {nbytes / 2**30:,.1f} GiB"
         raise OutOfMemory(f"out of memory: {asked}{described()}", hint=hint) from None
     if nbytes >= LARGE:
         _base = _base or resident()
         _given += nbytes
-        weakref.finalize(found, _returned, nbytes)
-    return found
+        weakref.finalize(untouched, _returned, nbytes)
+    return untouched
 
 
 def described() -> str:
@@ -74,9 +74,9 @@ def resident() -> int:
 
 
 def _machine() -> int | None:
-    found = _table("/proc/meminfo")
-    if COUNTED[0] in found:
-        return sum(found.get(name, 0) for name in COUNTED) << 10
+    meminfo = _table("/proc/meminfo")
+    if COUNTED[0] in meminfo:
+        return sum(meminfo.get(name, 0) for name in COUNTED) << 10
     with contextlib.suppress(OSError, ValueError, AttributeError):
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return None
@@ -93,13 +93,13 @@ def _container(names: tuple[str, str, str]) -> int | None:
 
 def _table(path: str) -> dict[str, int]:
     """Lines of "name: number ..." or "name number"; {} where there is no such file."""
-    found = {}
+    entries = {}
     with contextlib.suppress(OSError):
         for line in Path(path).read_text("ascii", "replace").splitlines():
             name, *rest = line.replace(":", " ").split()
             if rest and rest[0].isdecimal():
-                found[name] = int(rest[0])
-    return found
+                entries[name] = int(rest[0])
+    return entries
 
 
 def _limit() -> int | None:

@@ -51,8 +51,8 @@ class CudaMemory:
 class CudaLaunch:
     """A recorded launch, ready to be replayed: function, configuration and packed parameters; or a library's call."""
 
-    def __init__(self, asked: Recorded) -> None:
-        self.record = asked
+    def __init__(self, record: Recorded) -> None:
+        self.record = record
         self.start: Callable[[], int] | None = None  # launches and gives the driver's status; a library raises
         self.kept: Any = None  # what the packed parameters lie in
 
@@ -74,8 +74,8 @@ class Function:
         """Why the driver would refuse a launch, in words."""
         threads = math.prod(block)
         bounds = f"has {threads} threads a thread block; its __launch_bounds__ allow {self.threads}"
-        found = launch_problems(chip, self.registers, self.static, block, smem, cluster)
-        return found + ([bounds] if threads > self.threads else [])
+        beyond_limits = launch_problems(chip, self.registers, self.static, block, smem, cluster)
+        return beyond_limits + ([bounds] if threads > self.threads else [])
 
 
 class Captured(list[CudaLaunch]):
@@ -358,17 +358,17 @@ class CudaDevice(KernelDevice):
             else:
                 self._pack(command, command.record)
 
-    def _ready(self, command: CudaLaunch, asked: CallRecord) -> None:
+    def _ready(self, command: CudaLaunch, record: CallRecord) -> None:
         stream = int(self._stream)
-        with with_caller(asked):
-            work = asked.prepare(*(0 if tensor is None else tensor.pointer for tensor in asked.args))
+        with with_caller(record):
+            work = record.prepare(*(0 if tensor is None else tensor.pointer for tensor in record.args))
 
         def start() -> int:
-            with with_caller(asked):
+            with with_caller(record):
                 work(stream)
             return 0
 
-        command.kept, command.start = asked.args, start
+        command.kept, command.start = record.args, start
 
     def adopt(self, kernel: Kernel, code: bytes) -> None:
         """Take a kernel's code as it is, a cubin or PTX text that ends with a zero, instead of compiling its source."""
@@ -386,8 +386,8 @@ class CudaDevice(KernelDevice):
             self._modules[code] = call("cuModuleLoadData", code, doing=doing)
         handle = call("cuModuleGetFunction", self._modules[code], kernel.name.encode(), doing=doing)
         kinds, names = self.driver.api.CUfunction_attribute, ("NUM_REGS", "MAX_THREADS_PER_BLOCK", "SHARED_SIZE_BYTES")
-        asked = (getattr(kinds, f"CU_FUNC_ATTRIBUTE_{name}") for name in names)
-        registers, threads, static = (int(call("cuFuncGetAttribute", kind, handle, doing=doing)) for kind in asked)
+        wanted = (getattr(kinds, f"CU_FUNC_ATTRIBUTE_{name}") for name in names)
+        registers, threads, static = (int(call("cuFuncGetAttribute", kind, handle, doing=doing)) for kind in wanted)
         return Function(handle, registers, threads, static, max(self._default_shared - static, 0))
 
     def _function(self, kernel: Kernel, block: Sequence[int], smem: int, cluster: int, where: str) -> Function:
@@ -405,52 +405,52 @@ class CudaDevice(KernelDevice):
             function.dynamic = smem
         return function
 
-    def _pack(self, command: CudaLaunch, asked: LaunchRecord) -> None:
-        function = self._function(asked.kernel, asked.block, asked.smem, asked.cluster, asked.where).handle
-        parameters, kept = pack(list(self._encoded(asked)))
-        self._check_parameters(function, asked)
-        config = self._config(asked)
+    def _pack(self, command: CudaLaunch, record: LaunchRecord) -> None:
+        function = self._function(record.kernel, record.block, record.smem, record.cluster, record.where).handle
+        parameters, kept = pack(list(self._encoded(record)))
+        self._check_parameters(function, record)
+        config = self._config(record)
         launch = self.driver.api.cuLaunchKernelEx
-        command.kept = (kept, config, asked.args)
+        command.kept = (kept, config, record.args)
         command.start = lambda: int(launch(config, function, parameters, 0)[0])
 
-    def _encoded(self, asked: LaunchRecord) -> Iterator[bytes]:
-        for argument in asked.args:
+    def _encoded(self, record: LaunchRecord) -> Iterator[bytes]:
+        for argument in record.args:
             yield encode_map(self.driver, argument) if isinstance(argument, TensorMap) else bytes_of(argument)
 
-    def _check_parameters(self, function: Any, asked: LaunchRecord) -> None:
+    def _check_parameters(self, function: Any, record: LaunchRecord) -> None:
         """The compiled kernel's own parameters: the driver would read past ours, or leave some out, without a word."""
-        ours = [128 if isinstance(a, TensorMap) else len(bytes_of(a)) for a in asked.args]
+        ours = [128 if isinstance(a, TensorMap) else len(bytes_of(a)) for a in record.args]
         theirs: list[int] = []
         while len(theirs) <= len(ours):
             try:
-                status, *found = self.driver.api.cuFuncGetParamInfo(function, len(theirs))
+                status, *layout = self.driver.api.cuFuncGetParamInfo(function, len(theirs))
             except RuntimeError:  # the binding's, where the function is missing: drivers before CUDA 12.4 do not tell
                 return
             if int(status):
                 break
-            theirs.append(int(found[1]))
+            theirs.append(int(layout[1]))
         if ours != theirs:
             raise BuildError(
-                f"{asked.where}: arguments of {', '.join(map(str, ours)) or 'no'} bytes; the kernel takes "
+                f"{record.where}: arguments of {', '.join(map(str, ours)) or 'no'} bytes; the kernel takes "
                 f"{', '.join(map(str, theirs[: len(ours) + 1])) or 'none'}"
             )
 
-    def _config(self, asked: LaunchRecord) -> Any:
+    def _config(self, record: LaunchRecord) -> Any:
         api = self.driver.api
         config = api.CUlaunchConfig()
-        config.gridDimX, config.gridDimY, config.gridDimZ = asked.grid
-        config.blockDimX, config.blockDimY, config.blockDimZ = asked.block
-        config.sharedMemBytes = asked.smem
+        config.gridDimX, config.gridDimY, config.gridDimZ = record.grid
+        config.blockDimX, config.blockDimY, config.blockDimZ = record.block
+        config.sharedMemBytes = record.smem
         config.hStream = self._stream
         attributes = []
-        if asked.cluster > 1:
+        if record.cluster > 1:
             attribute = api.CUlaunchAttribute()
             attribute.id = api.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
             size = attribute.value.clusterDim
-            size.x, size.y, size.z = asked.cluster, 1, 1
+            size.x, size.y, size.z = record.cluster, 1, 1
             attributes.append(attribute)
-        if asked.pdl and self.chip.hopper:
+        if record.pdl and self.chip.hopper:
             attribute = api.CUlaunchAttribute()
             attribute.id = api.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
             attribute.value.programmaticStreamSerializationAllowed = 1

@@ -153,12 +153,12 @@ def aligned_bytes(nbytes: int, alignment: int = MAP_ALIGNMENT) -> Any:
 def _encode_function() -> Any:
     """cuTensorMapEncodeTiled through ctypes: the binding hands the driver memory that is aligned to less."""
     driver = bindings()
-    found = driver.cuGetProcAddress(b"cuTensorMapEncodeTiled", 12000, 0)
-    if int(found[0]) != SUCCESS or not int(found[1]):
+    lookup = driver.cuGetProcAddress(b"cuTensorMapEncodeTiled", 12000, 0)
+    if int(lookup[0]) != SUCCESS or not int(lookup[1]):
         raise DeviceError("this driver has no tensor maps", hint=f"update the driver to 580 or newer; {DOCTOR}")
     p, u32, enum = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int
     prototype = ctypes.CFUNCTYPE(enum, p, enum, u32, p, p, p, p, p, enum, enum, enum, enum)
-    return prototype(int(found[1]))
+    return prototype(int(lookup[1]))
 
 
 def encode_map(driver: Driver, m: TensorMap) -> bytes:

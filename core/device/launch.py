@@ -291,10 +291,10 @@ def _caller() -> str:
     return f"{shown(Path(frame.f_code.co_filename))}:{frame.f_lineno}"
 
 
-def _sizes(given: int | Sequence[int], what: str, where: str) -> tuple[int, int, int]:
+def _sizes(given: int | Sequence[int], name: str, where: str) -> tuple[int, int, int]:
     sizes = tuple(given) if isinstance(given, Sequence) else (given,)
     if not 1 <= len(sizes) <= 3 or any(not isinstance(n, int | np.integer) or n < 1 for n in sizes):
-        raise BuildError(f"{where}, {what}={given}): expected one to three sizes, each at least 1")
+        raise BuildError(f"{where}, {name}={given}): expected one to three sizes, each at least 1")
     x, y, z = (*(int(n) for n in sizes), 1, 1)[:3]
     return x, y, z
 

@@ -64,9 +64,9 @@ class PlannedDevice(KernelDevice):
         return None if runs_on(variant.arch, self.arch) else f"it needs {variant.arch}, and the plan is for {self.arch}"
 
     def allocate(self, nbytes: int) -> PlannedMemory:
-        found = PlannedMemory(self._top, nbytes)
+        memory = PlannedMemory(self._top, nbytes)
         self._top += (nbytes // 256 + 1) * 256
-        return found
+        return memory
 
     def tensor(self, memory: PlannedMemory, offset: int, shape: Sequence[int], dtype: str) -> DeviceTensor:
         return DeviceTensor(memory.pointer + offset, tuple(int(n) for n in shape), dtype, memory, offset)
@@ -99,10 +99,10 @@ class PlannedDevice(KernelDevice):
         launches = launches_among(commands)
         kernels = list(dict.fromkeys(launch.kernel for launch in launches))
         compiled = compile_all((kernel, self.arch) for kernel in kernels)
-        found = {kernel: made.of(kernel) for kernel, made in zip(kernels, compiled, strict=True)}
+        resources = {kernel: made.of(kernel) for kernel, made in zip(kernels, compiled, strict=True)}
         for launch in launches:
-            self._check(launch, found[launch.kernel])
-        return found
+            self._check(launch, resources[launch.kernel])
+        return resources
 
     def _check(self, launch: LaunchRecord, used: Resources) -> None:
         problems = launch_problems(self.chip, used.registers, used.shared, launch.block, launch.smem, launch.cluster)

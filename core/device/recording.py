@@ -86,7 +86,7 @@ class KernelDevice:
         """The launches of the ops that `calls(launch)` asks for: an optimizer's step."""
         launch = CallLaunch(pick, self.sharing)
         calls(launch)
-        return [self.as_command(found) for found in launch.records]
+        return [self.as_command(record) for record in launch.records]
 
     def fill(self, target: DeviceTensor, value: float) -> list[Any]:
         return [self.as_command(primitives.fill(target, value))]

@@ -127,10 +127,10 @@ class SimDevice(KernelDevice):
         """Simulate launches, one after the other."""
         self.prepare(commands)
         with blas.one_thread():  # tensor cores' products are NumPy's
-            for asked in commands:
-                report = self._run(asked)
+            for record in commands:
+                report = self._run(record)
                 if self.on_report is not None:
-                    self.on_report(asked, report)
+                    self.on_report(record, report)
 
     def prepare(self, commands: Sequence[LaunchRecord]) -> None:
         """Compile and read what was not yet. Raises BuildError."""
@@ -138,20 +138,20 @@ class SimDevice(KernelDevice):
         for kernel, compiled in zip(kernels, compile_all((k, SIMULATED) for k in kernels), strict=True):
             if compiled not in self._by_ptx:
                 self._by_ptx[compiled] = Simulator(compiled.ptx, self.space, self.limit, _sources(kernel))
-            found = self._by_ptx[compiled]
-            if kernel.name not in found.kernels:
-                raise missing(kernel, found.kernels)
-            self._simulators[kernel] = found
+            program = self._by_ptx[compiled]
+            if kernel.name not in program.kernels:
+                raise missing(kernel, program.kernels)
+            self._simulators[kernel] = program
 
-    def _run(self, asked: LaunchRecord) -> Report:
-        simulator = self._simulators[asked.kernel]
-        arguments = [_encoded(argument) for argument in asked.args]
+    def _run(self, record: LaunchRecord) -> Report:
+        simulator = self._simulators[record.kernel]
+        arguments = [_encoded(argument) for argument in record.args]
         try:
-            sizes = (asked.grid, asked.block, arguments, asked.smem, asked.cluster)
-            return simulator.launch(asked.kernel.name, *sizes, strict=self.strict, count=self.count)
+            sizes = (record.grid, record.block, arguments, record.smem, record.cluster)
+            return simulator.launch(record.kernel.name, *sizes, strict=self.strict, count=self.count)
         except KernelError as error:
             said = {"kind": error.kind, "hint": error.hint, "details": error.details}
-            raise KernelError(f"{asked.where}: {error.message}", **said) from None
+            raise KernelError(f"{record.where}: {error.message}", **said) from None
 
 
 def _sources(kernel: Kernel) -> Sources:

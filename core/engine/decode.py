@@ -67,8 +67,8 @@ class DecodeSession:
         plan = self._run(last, logits=True)
         self.start += 1
         (value,) = plan.plan.request.outputs
-        found = plan.device.download(plan.tensor(plan.plan.values[value]))
-        return trimmed(found, plan.plan.graph.values[value].shape)[:, -1]
+        output = plan.device.download(plan.tensor(plan.plan.values[value]))
+        return trimmed(output, plan.plan.graph.values[value].shape)[:, -1]
 
     def _prefill(self, tokens: Array, done: Array, left: Array) -> Array:
         """Run the next of the `left` tokens of each row, behind those that are `done`; how many of each (rows,).

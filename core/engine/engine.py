@@ -104,8 +104,8 @@ class Engine:
         """The model with other dims, such as B and T."""
         key = tuple(sorted((k, v) for k, v in dims.items() if self.graph.dims.get(k) != v))
         if key not in self._graphs:
-            found = self.model.build(self.registry, {**self.settings.dims, **dict(key)})
-            for name, parameter in found.parameters.items():
+            graph = self.model.build(self.registry, {**self.settings.dims, **dict(key)})
+            for name, parameter in graph.parameters.items():
                 if parameter.shape != self.graph.parameters[name].shape:
                     given = ", ".join(f"{dim} = {size}" for dim, size in key)
                     raise DataError(
@@ -113,7 +113,7 @@ class Engine:
                         f"{described(self.graph.parameters[name].shape)}",
                         hint="a batch has the model's own sizes besides B and T",
                     )
-            self._graphs[key] = found
+            self._graphs[key] = graph
         return self._graphs[key]
 
     def plan(
@@ -241,8 +241,8 @@ class Engine:
         count = self._count(batch)
         total = 0.0
         for value, weight in self.graph.loss.items():
-            found = self.device.download(plan.tensor(plan.plan.values[value])).astype(np.float64)
-            total += weight * (float(found.sum()) if found.ndim else float(found) * count)
+            losses = self.device.download(plan.tensor(plan.plan.values[value])).astype(np.float64)
+            total += weight * (float(losses.sum()) if losses.ndim else float(losses) * count)
         return total, count
 
     def _dims_of(self, batch: Batch) -> dict[str, int]:

@@ -95,13 +95,13 @@ class ParameterStore:
 
     def one_by_one(self) -> list[Tensors]:
         """For each parameter that trains: name, shape, decays, and its part of every arena, with padding."""
-        found = []
+        arrays = []
         for name in self.trainable():
             flats = {"param": self.weights, "grad": self.grads, "master": self.master, **self.states}
             parts = {k: None if flat is None else self.place(flat, name) for k, flat in flats.items()}
             where = self.layout.places[name]
-            found.append(Tensors(name=name, shape=where.shape, decays=where.decay, **parts))
-        return found
+            arrays.append(Tensors(name=name, shape=where.shape, decays=where.decay, **parts))
+        return arrays
 
     # --- by name -----------------------------------------------------------------------------------------------
 
@@ -187,16 +187,16 @@ class ParameterStore:
             trimmed(padded, shape)[...] = values
             self.device.upload(tensor, padded)
 
-    def _check(self, values: Mapping[str, Array], names: Sequence[str], what: str) -> None:
+    def _check(self, values: Mapping[str, Array], names: Sequence[str], action: str) -> None:
         missing, extra = sorted(set(names) - set(values)), sorted(set(values) - set(names))
         problems = [
-            f"{label} {', '.join(found[:5])}{' ...' if len(found) > 5 else ''}"
-            for label, found in (("missing", missing), ("unexpected", extra))
-            if found
+            f"{label} {', '.join(differing[:5])}{' ...' if len(differing) > 5 else ''}"
+            for label, differing in (("missing", missing), ("unexpected", extra))
+            if differing
         ]
         if problems:
-            raise BuildError(f"{what}: {'; '.join(problems)}")
+            raise BuildError(f"{action}: {'; '.join(problems)}")
         for name in names:
             expected = trim(self.layout.places[name].shape)
             if tuple(values[name].shape) != expected:
-                raise BuildError(f"{what}: {name} has shape {tuple(values[name].shape)}, expected {expected}")
+                raise BuildError(f"{action}: {name} has shape {tuple(values[name].shape)}, expected {expected}")

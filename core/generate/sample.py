@@ -194,14 +194,14 @@ def generate(
     """The continuations of `prompts`, without the prompts: up to `tokens` ids each, ended by a token of `stop`, which
     is left out. `cancelled()` is asked between tokens. Otherwise as `generate_steps`.
     """
-    found: list[list[int]] = [[] for _ in prompts]
-    open_rows = set(range(len(found)))
+    continuations: list[list[int]] = [[] for _ in prompts]
+    open_rows = set(range(len(continuations)))
     for drawn in generate_steps(session, prompts, tokens, sampling, vocabulary):
         for row in sorted(open_rows):
             if int(drawn[row]) in stop:
                 open_rows.discard(row)
             else:
-                found[row].append(int(drawn[row]))
+                continuations[row].append(int(drawn[row]))
         if not open_rows or cancelled():
             break
-    return found
+    return continuations

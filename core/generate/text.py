@@ -58,10 +58,10 @@ class Continuation:
 
     def _add(self, text: str) -> None:
         text = self._held + text
-        found = [at for at in (text.find(stop) for stop in self._stops) if at >= 0]
-        if found:
+        places = [at for at in (text.find(stop) for stop in self._stops) if at >= 0]
+        if places:
             self._held, self.ended = "", STOP
-            self._give(text[: min(found)])
+            self._give(text[: min(places)])
             return
         most = max((len(stop) - 1 for stop in self._stops), default=0)
         begins = (n for n in range(min(most, len(text)), 0, -1) if any(s.startswith(text[-n:]) for s in self._stops))

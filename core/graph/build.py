@@ -185,8 +185,8 @@ class _Builder:
         known = {*self.parameters, *(t.name for t in self.ties)}
         for tie in self.ties:
             candidates = [prefix + tie.source for prefix in tie.draft.prefixes]
-            found = next((c for c in candidates if c in known), None)
-            if found is None:
+            owner = next((c for c in candidates if c in known), None)
+            if owner is None:
                 where = tie.draft.where
                 self.problems.add(
                     where,
@@ -195,7 +195,7 @@ class _Builder:
                     'a parameter is its node\'s name and its role, as in "wte.weight"',
                 )
             else:
-                sources[tie.name] = found
+                sources[tie.name] = owner
         for tie in self.ties:
             if tie.name in sources:
                 self._tie(tie, sources)

@@ -172,13 +172,15 @@ class Expander:
         draft.sound = False
 
     def _resolve(
-        self, name: str, scope: Mapping[str, str], table: tuple[str, ...], where: str, what: str
+        self, name: str, scope: Mapping[str, str], table: tuple[str, ...], where: str, subject: str
     ) -> str | None:
         if name in scope:
             return scope[name]
         if _head(name) in scope and scope[_head(name)] in self.lost:
             return scope[_head(name)]
-        message = f'{where}, {what}: "in" names "{name}", which is neither a node of [{".".join(table)}] nor an input'
+        message = (
+            f'{where}, {subject}: "in" names "{name}", which is neither a node of [{".".join(table)}] nor an input'
+        )
         gone = self.source.removed.get((*table, name))
         if gone:
             self.problems.add(

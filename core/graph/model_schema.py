@@ -83,11 +83,11 @@ def _table(
     return value
 
 
-def _identifier(source: ModelDocument, path: tuple[str, ...], problems: Problems, what: str) -> None:
+def _identifier(source: ModelDocument, path: tuple[str, ...], problems: Problems, subject: str) -> None:
     name = path[-1]
     if not KEY.fullmatch(name) or name in RESERVED:
         why = "is reserved" if name in RESERVED else "is not made of letters, digits and _"
-        problems.also(source.where(*path), f'{source.where(*path)}: "{name}" {why}; {what} cannot be called so')
+        problems.also(source.where(*path), f'{source.where(*path)}: "{name}" {why}; {subject} cannot be called so')
 
 
 # --- tables ------------------------------------------------------------------------------------------------------

@@ -21,8 +21,8 @@ def padded_parameter(op: Op, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str
 
 def padded_attribute(op: Op, attrs: Mapping[str, Any]) -> tuple[str, Padded] | None:
     """The first (attribute, size) that is padded where `op` does not handle padding."""
-    found = ((k, size) for k, size in attrs.items() if isinstance(size, Padded) and k not in op.padding)
-    return next(found, None)
+    padded = ((k, size) for k, size in attrs.items() if isinstance(size, Padded) and k not in op.padding)
+    return next(padded, None)
 
 
 def _first(

@@ -32,10 +32,10 @@ class Problems:
 
     def finish(self, kind: type[CoreError] = BuildError) -> None:
         """Raise `kind` with everything found; do nothing when there is nothing."""
-        found = [problem for problems in self._found.values() for problem in problems]
-        if len(found) == 1:
-            raise kind(found[0][0], hint=found[0][1])
-        listed = [f"{message} ({hint})" if hint else message for message, hint in found[:MOST]]
-        if len(found) > MOST:
-            listed.append(f"... and {len(found) - MOST} more")
+        collected = [problem for problems in self._found.values() for problem in problems]
+        if len(collected) == 1:
+            raise kind(collected[0][0], hint=collected[0][1])
+        listed = [f"{message} ({hint})" if hint else message for message, hint in collected[:MOST]]
+        if len(collected) > MOST:
+            listed.append(f"... and {len(collected) - MOST} more")
         raise_all(listed, kind)

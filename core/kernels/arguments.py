@@ -76,12 +76,12 @@ SIGNATURE = re.compile(
 def signatures(text: str) -> dict[str, list[str]]:
     """kernel -> its parameters as written, for those kernels that the source writes out."""
     plain = re.sub(r"/\*.*?\*/", " ", re.sub(r"//[^\n]*", "", text), flags=re.DOTALL)
-    found = {}
+    by_kernel = {}
     for match in SIGNATURE.finditer(plain):
         if "__global__" in match["before"]:
             parts = [" ".join(p.split()) for p in match["parameters"].split(",")]
-            found[match["name"]] = [] if parts == [""] else parts
-    return found
+            by_kernel[match["name"]] = [] if parts == [""] else parts
+    return by_kernel
 
 
 def signature(kernel: Kernel) -> list[str] | None:

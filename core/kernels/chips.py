@@ -141,8 +141,8 @@ def runs_on(declared: str, arch: str) -> bool:
 
 def chips_of(declared: str) -> list[Chip]:
     """The chips that a variant's kernels are checked for: for "sm_80+" the `checked` ones, else all that run them."""
-    found = [chip for chip in CHIPS.values() if runs_on(declared, chip.arch)]
-    return [chip for chip in found if chip.checked] if declared.endswith("+") else found
+    chips = [chip for chip in CHIPS.values() if runs_on(declared, chip.arch)]
+    return [chip for chip in chips if chip.checked] if declared.endswith("+") else chips
 
 
 def chip_of(arch: str) -> Chip:

@@ -119,10 +119,10 @@ class Compiled:
 
     def of(self, kernel: Kernel) -> Resources:
         """The resources of one kernel. Raises BuildError when the file has none of that name."""
-        found = self.resources
-        if kernel.name not in found:
-            raise missing(kernel, found)
-        return found[kernel.name]
+        resources = self.resources
+        if kernel.name not in resources:
+            raise missing(kernel, resources)
+        return resources[kernel.name]
 
 
 def missing(kernel: Kernel, names: Iterable[str]) -> BuildError:
@@ -293,8 +293,8 @@ def _compile_error(unit: Unit, kernel: Kernel, status: str, log: str) -> BuildEr
     start = errors[0] if errors else 0
     excerpt = "\n".join(f"  {_shortened(line)}" for line in lines[start : start + 24]) or f"  {status}"
     hint = ""
-    if found := TOO_MUCH_SHARED.search(log):
-        used, most = (int(found[n], 16) for n in (1, 2))
+    if match := TOO_MUCH_SHARED.search(log):
+        used, most = (int(match[n], 16) for n in (1, 2))
         hint = f"{used} bytes of __shared__ arrays, at most {most}: {DYNAMIC_SHARED}"
     return BuildError(f"{kernel.where} does not compile for {unit.arch}:\n{excerpt}", hint=hint)
 
@@ -313,13 +313,13 @@ SHARED = re.compile(r"(\d+) bytes smem")
 
 @cache
 def _resources(log: str) -> dict[str, Resources]:
-    found: dict[str, Resources] = {}
+    resources: dict[str, Resources] = {}
     for name, part in _entries(log):
         spills = SPILLS.search(part)
         stack, stores, loads = (int(n) for n in spills.groups()) if spills else (0, 0, 0)
         used, shared = USED.search(part), SHARED.search(part)
-        found[name] = Resources(int(used[1]) if used else 0, int(shared[1]) if shared else 0, stores + loads, stack)
-    return found
+        resources[name] = Resources(int(used[1]) if used else 0, int(shared[1]) if shared else 0, stores + loads, stack)
+    return resources
 
 
 def _entries(log: str) -> Iterator[tuple[str, str]]:
@@ -375,11 +375,11 @@ def nvrtc_version() -> str:
     _, major, minor = load_nvrtc().nvrtcVersion()
     for wheel in ("nvidia-cuda-nvrtc", f"nvidia-cuda-nvrtc-cu{major}"):
         try:
-            found = version(wheel)
+            wheel_version = version(wheel)
         except PackageNotFoundError:
             continue
-        if found.startswith(f"{major}.{minor}"):
-            return found
+        if wheel_version.startswith(f"{major}.{minor}"):
+            return wheel_version
     return f"{major}.{minor}"
 
 
@@ -392,8 +392,8 @@ def supported() -> tuple[str, ...]:
 def architectures_of(declared: str) -> tuple[str, ...]:
     """What the op check compiles a variant of that `arch` for: the chips that it is for, as far as this NVRTC knows
     them. Never empty for a chip of the table: where NVRTC knows none of them, compiling says so."""
-    found = tuple(chip.arch for chip in chips_of(declared))
-    return tuple(arch for arch in found if f"sm_{parse_arch(arch).number}" in supported()) or found
+    architectures = tuple(chip.arch for chip in chips_of(declared))
+    return tuple(arch for arch in architectures if f"sm_{parse_arch(arch).number}" in supported()) or architectures
 
 
 def resources(kernels: Iterable[Kernel], arch: str) -> Mapping[str, Resources]:

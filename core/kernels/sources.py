@@ -78,13 +78,13 @@ def headers_of(text: str, folder: Path, known: dict[str, str]) -> dict[str, str]
 
 def with_headers(source: Path) -> list[Path]:
     """A source and every file that its `#include "..."` reach, those included first."""
-    found: dict[Path, None] = {}
+    headers: dict[Path, None] = {}
     if source.is_file():
         for name in INCLUDE.findall(read_source(source)):
             if path := header_path(name, source.parent):
-                found |= dict.fromkeys(with_headers(path))
-        found[source] = None
-    return list(found)
+                headers |= dict.fromkeys(with_headers(path))
+        headers[source] = None
+    return list(headers)
 
 
 def whole_text(source: Path) -> str:

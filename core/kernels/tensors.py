@@ -149,11 +149,11 @@ def tensor_map(
         steps = tuple(running)
     else:
         steps = tuple(int(n) for n in strides)
-    found = TensorMap(tensor, sizes, steps, tuple(int(n) for n in box), swizzle)
-    problems = [text for bad, text in _map_rules(found) if bad]
+    described = TensorMap(tensor, sizes, steps, tuple(int(n) for n in box), swizzle)
+    problems = [text for bad, text in _map_rules(described) if bad]
     if problems:
-        raise BuildError(f"launch.tmap({tensor}, box={found.box}): {'; '.join(problems)}")
-    return found
+        raise BuildError(f"launch.tmap({tensor}, box={described.box}): {'; '.join(problems)}")
+    return described
 
 
 def _map_rules(m: TensorMap) -> list[tuple[bool, str]]:

@@ -92,15 +92,15 @@ class Bench:
         groups: dict[tuple[str, str, str], list[Launched]] = {}
         for launch in self.launched:
             groups.setdefault((launch.op, launch.variant, launch.kind), []).append(launch)
-        rows = [self._row(*key, found) for key, found in groups.items()]
+        rows = [self._row(*key, launches) for key, launches in groups.items()]
         return sorted(rows, key=lambda row: -row.seconds)
 
-    def _row(self, op: str, variant: str, kind: str, found: list[Launched]) -> Row:
-        nbytes, flops = sum(x.nbytes for x in found), sum(x.flops for x in found)
+    def _row(self, op: str, variant: str, kind: str, launches: list[Launched]) -> Row:
+        nbytes, flops = sum(x.nbytes for x in launches), sum(x.flops for x in launches)
         floor = None
         if self.memory_rate and self.peak:
-            floor = sum(max(x.nbytes / self.memory_rate, x.flops / self.peak) for x in found)
-        return Row(op, variant, kind, len(found), sum(x.seconds for x in found), nbytes, flops, floor)
+            floor = sum(max(x.nbytes / self.memory_rate, x.flops / self.peak) for x in launches)
+        return Row(op, variant, kind, len(launches), sum(x.seconds for x in launches), nbytes, flops, floor)
 
 
 def bench(engine: Engine, micro: int, steps: int, lr: float = 1e-4) -> Bench:
@@ -112,13 +112,15 @@ def bench(engine: Engine, micro: int, steps: int, lr: float = 1e-4) -> Bench:
         engine.step(batches, lr)
         if index >= WARM:
             taken.append(time.perf_counter() - begun)
-    found = [engine.timed(batches[0]) for _ in range(max(1, min(steps, 5)))]
-    launched = [_launched(step, min(round_[0][i][1] for round_ in found)) for i, (step, _) in enumerate(found[0][0])]
+    timings = [engine.timed(batches[0]) for _ in range(max(1, min(steps, 5)))]
+    launched = [
+        _launched(step, min(round_[0][i][1] for round_ in timings)) for i, (step, _) in enumerate(timings[0][0])
+    ]
     peaks = gpu(engine.device.model)
     return Bench(
         taken,
         launched,
-        min(update for _, update in found),
+        min(update for _, update in timings),
         tokens := micro * next(iter(batches[0].values())).size,
         micro,
         per_token(engine.plan(TRAIN).graph, tokens // micro),
@@ -142,14 +144,14 @@ def _launched(step: Step, seconds: float) -> Launched:
     return Launched(step.node.name, step.node.op.name, step.variant.name, step.kind, seconds, step.nbytes, flops.needed)
 
 
-def chrome_trace(found: Bench, name: str) -> dict[str, Any]:
+def chrome_trace(timings: Bench, name: str) -> dict[str, Any]:
     """One micro-step and the update as a trace that Perfetto and chrome://tracing open; times in microseconds.
 
     Launches are laid end to end: each was timed by itself.
     """
     at, events = 0.0, []
-    update = Launched("", "update", "", "", found.update, 0, 0.0)
-    for x in (*found.launched, update):
+    update = Launched("", "update", "", "", timings.update, 0, 0.0)
+    for x in (*timings.launched, update):
         label = f"{x.node} {x.kind}" if x.node else x.op
         arguments = {"op": x.op, "variant": x.variant, "bytes": x.nbytes, "flops": x.flops}
         events.append(

@@ -83,8 +83,8 @@ def measure(
         counted = targets >= 0
         n = int(counted.sum())
         for term, weight in engine.graph.loss.items():
-            found = values[term].astype(np.float64)
-            loss += weight * (float(found.sum()) if found.ndim else float(found) * n)
+            losses = values[term].astype(np.float64)
+            loss += weight * (float(losses.sum()) if losses.ndim else float(losses) * n)
         nll += float(values[own].astype(np.float64).sum())
         count += n
         if size is not None:

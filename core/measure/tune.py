@@ -38,7 +38,7 @@ class Timed:
 
     key: str
     nodes: int
-    kept: TunedChoice
+    choice: TunedChoice
     seconds: float
     first: bool  # whether it is the best guess: what is taken where nothing is known
 
@@ -53,15 +53,15 @@ def chip_of(device: Any) -> str:
 def candidates(engine: Engine) -> dict[str, list[TunedChoice]]:
     """key -> what may run it: automatic variants that can, best first, each with its tiles."""
     plan, chooser = engine.plan(TRAIN), engine.chooser
-    found: dict[str, list[TunedChoice]] = {}
+    configs: dict[str, list[TunedChoice]] = {}
     for node in plan.nodes:
         key = tuning_key(node, engine.precision)
-        if key in found or plan.choices[node.name].why not in ("auto", "tuned", "shipped"):
+        if key in configs or plan.choices[node.name].why not in ("auto", "tuned", "shipped"):
             continue
         t, taken = specs(node, plan.graph, engine.precision), plan.choices[node.name]
         able = [v for v in chooser.candidates(node.op) if v is taken.variant or v.name not in taken.rejected]
-        found[key] = [TunedChoice(v.name, config) for v in able for config in (v.configs(t) or [{}])]
-    return {key: kept for key, kept in found.items() if len(kept) > 1}
+        configs[key] = [TunedChoice(v.name, config) for v in able for config in (v.configs(t) or [{}])]
+    return {key: kept for key, kept in configs.items() if len(kept) > 1}
 
 
 def tune(make: Callable[[Mapping[str, TunedChoice]], Engine], progress: Callable[[str], None]) -> Iterator[Timed]:
@@ -85,15 +85,15 @@ def _seconds(engine: Engine) -> dict[str, tuple[float, int]]:
     batch = random_batch(engine, 0)
     engine.timed(batch)  # compiles, and touches the memory
     rounds = [engine.timed(batch)[0] for _ in range(ROUNDS)]
-    found: dict[str, tuple[float, int]] = {}
+    times: dict[str, tuple[float, int]] = {}
     for index, (step, _) in enumerate(rounds[0]):
         if step.node is None:
             continue
         key = tuning_key(step.node, engine.precision)
-        seconds, nodes = found.get(key, (0.0, 0))
+        seconds, nodes = times.get(key, (0.0, 0))
         forward = step.kind in ("forward", "forward_backward")
-        found[key] = seconds + min(r[index][1] for r in rounds), nodes + forward
-    return found
+        times[key] = seconds + min(r[index][1] for r in rounds), nodes + forward
+    return times
 
 
 # --- the file ----------------------------------------------------------------------------------------------------
@@ -133,17 +133,17 @@ def read_choices(path: Path) -> list[dict[str, Any]]:
     Raises BuildError for a file of another form.
     """
     try:
-        found = tomli.loads(read_whole(path).decode()).get("choice", [])
+        choices = tomli.loads(read_whole(path).decode()).get("choice", [])
     except FileNotFoundError:
         return []
     except ValueError as error:
         raise BuildError(f"{path}: {error}", hint="`core tune --write-defaults FILE` writes one") from None
-    for number, choice in enumerate(found, 1):
+    for number, choice in enumerate(choices, 1):
         if lacks := [name for name in CHOICE if not isinstance(choice.get(name), CHOICE[name])]:
             raise BuildError(
                 f"{path}: [[choice]] {number} has no {' and no '.join(lacks)}; it needs {', '.join(CHOICE)}"
             )
-    return list(found)
+    return list(choices)
 
 
 def load_shipped(device: Any, files: Sequence[Path]) -> dict[str, TunedChoice]:
@@ -165,14 +165,14 @@ def write_choices(path: Path, chosen: Mapping[tuple[str, str], tuple[TunedChoice
     files.replace(path, (HEADER + text).encode())
 
 
-def measured(device: Any, found: Mapping[str, list[Timed]]) -> dict[tuple[str, str], tuple[TunedChoice, str]]:
+def measured(device: Any, timings: Mapping[str, list[Timed]]) -> dict[tuple[str, str], tuple[TunedChoice, str]]:
     """What `write_choices` takes of candidates that were timed on a GPU: those winners that beat the best guess."""
     chosen = {}
-    for key, options in found.items():
+    for key, options in timings.items():
         best, first = min(options, key=lambda t: t.seconds), next(t for t in options if t.first)
         times = f"{1e3 * best.seconds:.3f} ms, the best guess {1e3 * first.seconds:.3f}"
         if best is not first:
-            chosen[device.arch, key] = best.kept, f"measured on {device.model}, corelm {core.__version__}: {times}"
+            chosen[device.arch, key] = best.choice, f"measured on {device.model}, corelm {core.__version__}: {times}"
     return chosen
 
 

@@ -80,13 +80,13 @@ class Builder:
         return buffer
 
     def gradient(self, value: str, role: str = "gradient") -> Buffer:
-        found = self.graph.values[value]
-        return self.buffer(("tmp.d" if role == "temporary" else "d") + value, found.shape, found.dtype, role=role)
+        spec = self.graph.values[value]
+        return self.buffer(("tmp.d" if role == "temporary" else "d") + value, spec.shape, spec.dtype, role=role)
 
     def new_outputs(self, node: Node) -> dict[str, Tensor]:
         for value in node.outputs.values():
-            found = self.graph.values[value]
-            self.current[value] = self.buffer(value, found.shape, found.dtype)
+            spec = self.graph.values[value]
+            self.current[value] = self.buffer(value, spec.shape, spec.dtype)
         return {r: self.current[v] for r, v in node.outputs.items()}
 
     def new_saved(self, node: Node, variant: Variant) -> dict[str, Tensor]:

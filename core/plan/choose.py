@@ -137,15 +137,15 @@ class Chooser:
 
     def explicit(self, node: Node, kind: str) -> tuple[str, str] | None:
         """(variant, config line) that the config names for this node, if it does; "auto" is no choice."""
-        found = None
+        choice = None
         for table, entries in (("ops", self.ops), ("ops.generate", self.generate if kind == "generate" else {})):
             if node.op.name in entries:
-                found = (entries[node.op.name], f"[{table}] {node.op.name}")
+                choice = (entries[node.op.name], f"[{table}] {node.op.name}")
         for pattern, variant in self.nodes.items():
             meant = self._meant(node.op.name, variant) if fnmatch.fnmatchcase(node.name, pattern) else None
             if meant is not None:
-                found = (meant, f'[nodes] "{pattern}"')
-        return found if found and found[0] != AUTO else None
+                choice = (meant, f'[nodes] "{pattern}"')
+        return choice if choice and choice[0] != AUTO else None
 
     def choose(self, node: Node, graph: Graph, kind: str, backward: bool) -> Choice:
         """The variant of `node`; `backward` when it must have one. Raises BuildError when none can run.
@@ -156,12 +156,12 @@ class Chooser:
         needs = NOTHING if not backward else LOSS if set(node.outputs.values()) <= set(graph.loss) else BACKWARD
         tuned = self.tuned.get(tuning_key(node, self.precision)) if self.tuned else None
         shipped = self.shipped.get(tuning_key(node, self.precision)) if self.shipped else None
-        kept = {RECORDED: self.recorded.get(node.name), "tuned": tuned, "shipped": shipped}
+        choices = {RECORDED: self.recorded.get(node.name), "tuned": tuned, "shipped": shipped}
 
         def why_not(variant: Variant) -> str | None:
             return self.why_not(variant, t, needs)
 
-        return self._among(node.op, node.name, why_not, self.explicit(node, kind), kept, f"{node.where}: ")
+        return self._among(node.op, node.name, why_not, self.explicit(node, kind), choices, f"{node.where}: ")
 
     def pick(self, name: str, method: str, values: Mapping[str, Any]) -> tuple[Variant, Tensors]:
         """The variant of a nested launch or an update step, and its `t`: chosen by op name, and by shapes where
@@ -213,11 +213,11 @@ class Chooser:
         node: str,
         why_not: Callable[[Variant], str | None],
         explicit: tuple[str, str] | None,
-        kept: Mapping[str, TunedChoice | None],
+        choices: Mapping[str, TunedChoice | None],
         where: str = "",
     ) -> Choice:
         rejected: dict[str, str] = {}
-        configs = {entry.variant: entry.config for entry in reversed([*kept.values()]) if entry is not None}
+        configs = {entry.variant: entry.config for entry in reversed([*choices.values()]) if entry is not None}
         if explicit is not None:
             name, line = explicit
             variant = self.registry.variant(op.name, name)
@@ -230,7 +230,7 @@ class Chooser:
                     rejected[other.name] = why_not(other) or ABLE
             message = f'{where}{line} = "{name}" cannot run node {node}:\n' + _lines(rejected)
             raise self._refused(variant, message, rejected) if self.failed(variant) else BuildError(message)
-        found: Choice | None = None
+        best: Choice | None = None
         able: dict[str, Variant] = {}
         for variant in self.candidates(op):
             reason = why_not(variant)
@@ -240,9 +240,9 @@ class Chooser:
             able[variant.name] = variant
             if variant.priority < 0 or not variant.repeatable:
                 rejected[variant.name] = "its bits do not repeat" if variant.priority >= 0 else "only when asked for"
-            elif found is None:
-                found = Choice(variant, AUTO, rejected)
-        for why, entry in kept.items():
+            elif best is None:
+                best = Choice(variant, AUTO, rejected)
+        for why, entry in choices.items():
             failed = self._failed(op, entry.variant) if entry is not None and why == RECORDED else None
             if failed is not None and entry is not None and self.resumes:
                 rest = dict.fromkeys(able, ABLE) | rejected
@@ -250,12 +250,12 @@ class Chooser:
                 raise self._refused(failed, message, rest)
             if entry is not None and entry.variant in able:
                 return Choice(able[entry.variant], why, rejected, entry.config)
-        if found is None:
+        if best is None:
             message = f"{where}no variant of {op.name} can run node {node} on {self.runs} in {self.precision}"
             raise BuildError(
                 f"{message}:\n{_lines(rejected)}" if rejected else f"{message}: there is none for this device"
             )
-        return found
+        return best
 
     def _failed(self, op: Op, name: str) -> Variant | None:
         """A variant of this device that failed its check here; None for any other."""
@@ -292,8 +292,8 @@ def specs(node: Node, graph: Graph, precision: str) -> Any:
     """`t` with shapes and dtypes in place of tensors."""
     spec = {}
     for role, value in (*node.inputs.items(), *node.outputs.items()):
-        found = graph.values[value]
-        spec[role] = TensorSpec(found.shape, resolve(found.dtype, precision))
+        declared = graph.values[value]
+        spec[role] = TensorSpec(declared.shape, resolve(declared.dtype, precision))
     for role, name in node.params.items():
         spec[role] = TensorSpec(graph.parameters[name].shape, resolve(None, precision))
     absent = dict.fromkeys([*node.op.inputs, *node.op.params])

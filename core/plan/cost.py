@@ -39,5 +39,5 @@ def per_token(graph: Graph, tokens: int) -> Flops:
     return total([node_flops(node) for node in graph.nodes], tokens)
 
 
-def total(found: Sequence[Flops], share: int = 1) -> Flops:
-    return Flops(sum(f.full for f in found) / share, sum(f.needed for f in found) / share)
+def total(parts: Sequence[Flops], share: int = 1) -> Flops:
+    return Flops(sum(f.full for f in parts) / share, sum(f.needed for f in parts) / share)

@@ -74,9 +74,9 @@ def _contiguous(numbers: Sequence[int]) -> bool:
 
 def fusions(plan: Plan) -> list[dict[str, Any]]:
     """Each fused op of the plan: name, how many nodes, and the pattern that it stands for."""
-    found: dict[str, dict[str, Any]] = {}
+    rows: dict[str, dict[str, Any]] = {}
     for node in plan.nodes:
         if node.op.replaces:
-            row = found.setdefault(node.op.name, {"op": node.op.name, "count": 0, "replaces": node.op.replaces})
+            row = rows.setdefault(node.op.name, {"op": node.op.name, "count": 0, "replaces": node.op.replaces})
             row["count"] += 1
-    return list(found.values())
+    return list(rows.values())

@@ -94,9 +94,9 @@ def _advice(plan: Plan, free: int, measure: Measure | None) -> str:
     """One sentence with what would fit: a smaller B, an op to recompute, or both."""
     if measure is None:
         return "a smaller B, [train] recompute, or precision bf16 needs less"
-    found = [text for text in (smaller_batch(plan, free, measure), recompute(plan, free, measure)) if text]
-    if found:
-        return "; or ".join(found)
+    advice = [text for text in (smaller_batch(plan, free, measure), recompute(plan, free, measure)) if text]
+    if advice:
+        return "; or ".join(advice)
     ops = candidates(plan)
     if ops and (both := smaller_batch(plan, free, measure, ops)):
         return both

@@ -39,7 +39,7 @@ def check_request(graph: Graph, request: Request, chooser: Chooser) -> None:
             raise UsageError(f'{graph.name} has no value "{value}"{did_you_mean(value, graph.values)}')
     for op in request.recompute:
         known = sorted({n.op.name for n in graph.nodes})
-        fused = sorted(name for name, found in chooser.registry.ops.items() if found.replaces)
+        fused = sorted(name for name, definition in chooser.registry.ops.items() if definition.replaces)
         if op not in (*known, *fused):
             known += fused
             raise UsageError(f'[train] recompute "{op}": {graph.name} has no node of that op{did_you_mean(op, known)}')

@@ -47,12 +47,12 @@ class Need:
 
 def needs_of(plan: Plan, chooser: Chooser) -> list[Need]:
     """The distinct needs of a plan in the order of its nodes, then those of the nested launches recorded so far."""
-    found: dict[str, Need] = {}
+    needs: dict[str, Need] = {}
     for need in (*_of_nodes(plan), *_nested(chooser)):
-        known = found.get(need.key)
+        known = needs.get(need.key)
         nodes = (*(known.nodes if known else ()), *need.nodes)
-        found[need.key] = Need(**{**vars(need), "nodes": nodes})
-    return list(found.values())
+        needs[need.key] = Need(**{**vars(need), "nodes": nodes})
+    return list(needs.values())
 
 
 def sizes_by_choice(needs: list[Need]) -> dict[tuple[str, str], dict[str, int]]:
@@ -89,9 +89,9 @@ def _nested(chooser: Chooser) -> Iterator[Need]:
 def params_of(op: Op, dims: Mapping[str, Any], present: Iterable[str]) -> dict[str, tuple[int, ...]]:
     """Shapes of the params whose sizes neither an input nor an attribute gives."""
     known = {token for slot in op.inputs.values() for token in slot.pattern.tokens} | set(op.attrs)
-    found = {}
+    shapes = {}
     for name in present:
         pattern = op.param_patterns[name]
         if any(token.isidentifier() and token not in known for token in pattern.tokens) and name not in op.attrs:
-            found[name] = pattern.shape(dims, f"{op.name}.{name}")
-    return found
+            shapes[name] = pattern.shape(dims, f"{op.name}.{name}")
+    return shapes

@@ -137,9 +137,9 @@ class PlanReport:
     def tiles(self) -> dict[str, dict[str, Any]]:
         """The tiles of each node whose variant has a choice of them: other ones may give other bits."""
         plan = self.plan
-        found = {n.name: plan.choices[n.name].config_for(specs(n, plan.graph, plan.precision)) for n in plan.nodes}
-        found |= {name: dict(choice.config or {}) for name, choice in self.chooser.nested_choices.items()}
-        return {name: tiles for name, tiles in found.items() if tiles}
+        configs = {n.name: plan.choices[n.name].config_for(specs(n, plan.graph, plan.precision)) for n in plan.nodes}
+        configs |= {name: dict(choice.config or {}) for name, choice in self.chooser.nested_choices.items()}
+        return {name: tiles for name, tiles in configs.items() if tiles}
 
     def table(self) -> list[dict[str, Any]]:
         """One row per (op, variant, reason): op, variant, how many nodes, source, why, the first node."""

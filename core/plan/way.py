@@ -53,8 +53,8 @@ def way(plan: Plan, name: str, device: Any, chooser: Chooser) -> list[Row]:
     launched = _launched(plan, runs, variant, device, chooser)
     ends = []
     for role, value in (*runs.inputs.items(), *runs.outputs.items()):
-        found = graph.values[value]
-        ends.append((role, f"{value} {tuple(int(n) for n in found.shape)} {found.dtype or plan.precision}"))
+        declared = graph.values[value]
+        ends.append((role, f"{value} {tuple(int(n) for n in declared.shape)} {declared.dtype or plan.precision}"))
     ends += [(role, f"{p} {tuple(int(n) for n in graph.parameters[p].shape)}") for role, p in runs.params.items()]
     ends += [(f"not {other}", why) for other, why in choice.rejected.items()]
     return [*_rows(out), *launched, *_rows(ends)]

@@ -74,14 +74,14 @@ class VariantReport:
         lines = [f"{self.name}: FAILED {', '.join(self.failed_checks())}"]
         seen: set[str] = set()
         for check in self.failed_checks():
-            found = [f for f in self.failures if f.check == check]
-            new = [f for f in found if likeness(f) not in seen]
+            failures = [f for f in self.failures if f.check == check]
+            new = [f for f in failures if likeness(f) not in seen]
             fresh = list({likeness(f): f for f in reversed(new)}.values())[::-1]
             seen |= {likeness(f) for f in new}
             for f in fresh[:SHOWN]:
                 more = [f"      {f.details}"] if details and f.details else []
                 lines += [f"  {check}: {f.message}{_where(f)}", *clues(f), *more]
-            if rest := len(found) - len(fresh[:SHOWN]):
+            if rest := len(failures) - len(fresh[:SHOWN]):
                 lines.append(f"  {check}: and {rest} more" + (" like these" if fresh else " like those above"))
         return "\n".join(lines)
 
@@ -92,9 +92,9 @@ class VariantReport:
 
     def describe_first(self) -> str:
         """The first failure alone: what was found, what can be seen in it, what to do."""
-        found = self.first
-        lines = [f"  {found.check:<12} FAILED  {found.message}{_where(found)}", *clues(found)]
-        others = [name for name in self.failed_checks() if name != found.check]
+        first = self.first
+        lines = [f"  {first.check:<12} FAILED  {first.message}{_where(first)}", *clues(first)]
+        others = [name for name in self.failed_checks() if name != first.check]
         if self.waiting:
             lines.append(f"  {len(self.waiting)} other sub-checks wait for it; -v makes them all")
         elif others:
@@ -194,8 +194,8 @@ def check_op(
     BuildError for an unknown name.
     """
     registry = registry if registry is not None else load_registry(plugins)
-    found = find(target, registry, device)
-    report = CheckReport([check_variant(op, variant, registry, device, seed=seed) for op, variant in found])
+    pairs = find(target, registry, device)
+    report = CheckReport([check_variant(op, variant, registry, device, seed=seed) for op, variant in pairs])
     report.raise_failures()
     return report
 
@@ -239,10 +239,10 @@ def reference_of(op: Op, registry: Registry) -> Reference:
     """What says what is right: the op's reference, or the one that follows from a fused op's pattern."""
     if op.statements:
         return derive_reference(op, registry)
-    found = registry.variant(op.name, "reference")
-    if not isinstance(found, Reference):
+    reference = registry.variant(op.name, "reference")
+    if not isinstance(reference, Reference):
         raise BuildError(f"{op.name}.reference is no Reference")
-    return found
+    return reference
 
 
 def check_variant(
@@ -374,12 +374,12 @@ def held_to(cases: Sequence[Case], op: Op, variant: Variant) -> tuple[list[Case]
         if ours != theirs:
             raise UsageError(f"{what} cannot say what is right for {mine.name}: its {kind} are {theirs}, not {ours}",
                              hint="an op with the same schema, names included")  # fmt: skip
-    found = []
+    cases_held = []
     for case in cases:
         shapes = {n: v.shape for n, v in case.values.items() if v is not None and n in op.inputs}
         attrs = op.settle_attrs({n: v for n, v in case.dims.items() if n in op.attrs}, {}, what)
-        found.append(replace(case, dims={**op.solve(shapes, attrs, what), **case.dims}))
-    return found, variant  # type: ignore[return-value]
+        cases_held.append(replace(case, dims={**op.solve(shapes, attrs, what), **case.dims}))
+    return cases_held, variant  # type: ignore[return-value]
 
 
 def trials_of(
@@ -425,15 +425,15 @@ def decoded_trials(
     """Trials of the cases whose tokens the variant does not take all at once (they are not in `but`): in pieces."""
     if not op.state or runner.can_run(variant):
         return []
-    home, found = CpuRunner(registry), []
+    home, trials = CpuRunner(registry), []
     held = {(id(trial.case), trial.dtype) for trial in but}
     for case in cases:
         for dtype in variant.dtypes:
             trial = Trial(case, variant, reference, dtype, "forward", runner, home)
             if (id(case), dtype) not in held and (count := at_once(trial)):
                 trial.at_once = count
-                found.append(trial)
-    return found
+                trials.append(trial)
+    return trials
 
 
 def modes_of(op: Op, variant: Variant) -> list[str]:

@@ -42,7 +42,7 @@ class Recorder(DeviceRunner):
 def launches_of(trials: Iterable[Trial], decoding: bool = True) -> list[LaunchRecord]:
     """What the variant of these trials launches of its own kernels: in every configuration and, unless told otherwise,
     in a decoding step. What it launches of other ops is theirs to check."""
-    found: list[LaunchRecord] = []
+    records: list[LaunchRecord] = []
     for trial in trials:
         recorder = Recorder(trial.home.registry)  # type: ignore[attr-defined]
         again = Trial(trial.case, trial.variant, trial.reference, trial.dtype, trial.mode, recorder, trial.home)
@@ -50,8 +50,8 @@ def launches_of(trials: Iterable[Trial], decoding: bool = True) -> list[LaunchRe
             again.train(GradientRequest(config=index))
         if decoding:
             first_tokens(again)
-        found += [r for r in recorder.target.records if r.kernel.source in sources_of(again.variant, r.method)]
-    return found
+        records += [r for r in recorder.target.records if r.kernel.source in sources_of(again.variant, r.method)]
+    return records
 
 
 UNKNOWN = "core/kernels/chips.py has those that there are"
@@ -84,12 +84,12 @@ def compilations(
     if not wanted and archs is None:
         raise BuildError(f'arch "{variant.arch}": there is no such chip, so nothing can be compiled', hint=UNKNOWN)
     jobs = [(kernel, arch) for arch in wanted for kernel in largest]
-    found = []
+    results = []
     for (kernel, arch), compiled in zip(jobs, compile_all(jobs), strict=True):
         used = compiled.of(kernel)
         problems = [*limits(used, arch, *largest[kernel]), *_faults(compiled.faults, kernel)]
-        found.append(Compilation(kernel, arch, used, *largest[kernel], tuple(problems)))
-    return found
+        results.append(Compilation(kernel, arch, used, *largest[kernel], tuple(problems)))
+    return results
 
 
 def _faults(lines: Sequence[str], kernel: Kernel) -> list[str]:
@@ -108,11 +108,11 @@ def check_compile(log: Any, variant: Variant, trials: Sequence[Trial], archs: Se
     """A verdict for every kernel and architecture, into the op check's log."""
     log.case, log.dtype = "all", "all"
     try:
-        found = compilations(variant, launches_of(trials), archs)
+        compiled = compilations(variant, launches_of(trials), archs)
     except BuildError as error:
         log.verdict("compile", False, error.message)
         return
-    for one in found:
+    for one in compiled:
         what = f"{shown(one.kernel.source)}: {one.kernel.name} for {one.arch}"
         log.verdict("compile", not one.problems, f"{what} {'; '.join(one.problems)}{advice(one)}")
 
@@ -123,10 +123,10 @@ def advice(one: Compilation) -> str:
     return "\n  hint: hold fewer values at a time, or let __launch_bounds__ ask for fewer threads"
 
 
-def widest(found: Iterable[Compilation]) -> Mapping[str, Resources]:
+def widest(compilations: Iterable[Compilation]) -> Mapping[str, Resources]:
     """kernel -> the most that any of its compilations takes."""
     most: dict[str, Resources] = {}
-    for one in found:
+    for one in compilations:
         a, b = one.resources, most.get(one.kernel.name, one.resources)
         most[one.kernel.name] = Resources(
             max(a.registers, b.registers), max(a.shared, b.shared), max(a.spills, b.spills), max(a.stack, b.stack)

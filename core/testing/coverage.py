@@ -70,15 +70,15 @@ class Coverage:
                 lines[place] = lines.get(place, False) or ran
             for place, went in self._loops(program):
                 loops[place] = loops.get(place, False) or went
-        found = [(place, False) for place, ran in lines.items() if not ran]
-        found += [(place, True) for place, went in loops.items() if not went and lines.get(place, True)]
-        return [gap_at(by_name[file], line, loop) for (file, line), loop in sorted(found) if file in by_name]
+        places = [(place, False) for place, ran in lines.items() if not ran]
+        places += [(place, True) for place, went in loops.items() if not went and lines.get(place, True)]
+        return [gap_at(by_name[file], line, loop) for (file, line), loop in sorted(places) if file in by_name]
 
     def undeclared(self, variant: Variant) -> list[str]:
         """The gaps that the variant does not declare, and what it declares without there being such a gap, in words."""
         gaps = self.gaps(variant)
-        found = [str(gap) for gap in gaps if gap.text not in variant.uncovered]
-        return found + [f"`uncovered` has a line that is no gap: {text}" for text in variant.uncovered if text not in
+        texts = [str(gap) for gap in gaps if gap.text not in variant.uncovered]
+        return texts + [f"`uncovered` has a line that is no gap: {text}" for text in variant.uncovered if text not in
                         {gap.text for gap in gaps}]  # fmt: skip
 
     def _lines(self, program: Program) -> Iterator[tuple[tuple[str, int], bool]]:

@@ -166,11 +166,11 @@ class _Derived(Reference):
         flags = {"add_d" + role: False for role in (*op.inputs, *op.params)}
         t: Tensors = make_tensors(node.dims, tensors, **flags)
         part.variant.backward(t)  # type: ignore[call-arg]
-        found: dict[str, Array] = {}
+        gradients: dict[str, Array] = {}
         for role, name in wanted.items():
             gradient = tensors["d" + role]
-            found[name] = found[name] + gradient if name in found else gradient
-        return found
+            gradients[name] = gradients[name] + gradient if name in gradients else gradient
+        return gradients
 
 
 def empty(pattern: Pattern, dims: Mapping[str, Any], float_type: Any, where: str) -> Array:

@@ -48,8 +48,8 @@ class Placed:
         device.upload(self.whole, whole)
 
     def bytes(self) -> Array:
-        found: Array = self.device.download(self.whole)
-        return found
+        contents: Array = self.device.download(self.whole)
+        return contents
 
     def read(self) -> tuple[Array, Array, bool]:
         """(the contents as the host computes with them, their bytes, whether a guard band was touched)."""
@@ -128,9 +128,9 @@ class DeviceRunner:
         before = {n: placed[n].bytes() for n in kept}
         commands, scratch = self._record(call, placed)
         self.launch(commands)
-        found = {n: p.read() for n, p in placed.items()}
-        outcome = Outcome({n: values for n, (values, _, _) in found.items()})
-        outcome.overrun = [n for n, (_, _, touched) in found.items() if touched]
+        tensors = {n: p.read() for n, p in placed.items()}
+        outcome = Outcome({n: values for n, (values, _, _) in tensors.items()})
+        outcome.overrun = [n for n, (_, _, touched) in tensors.items() if touched]
         outcome.overrun += [n for n, p in scratch.items() if p.read()[2]]
         outcome.changed = [n for n in kept if not np.array_equal(placed[n].bytes(), before[n])]
         outcome.changed += _left(scratch["counters"].read()[0]) if "counters" in scratch else []

@@ -13,10 +13,10 @@ from core.op import ACC, Op, Pattern
 Shape = tuple[int, ...]
 
 
-def the(what: str, found: Iterator[Op]) -> Op:
-    op = next(found, None)
+def the(role: str, candidates: Iterator[Op]) -> Op:
+    op = next(candidates, None)
     if op is None:
-        raise BuildError(f"no registered op is a {what}: a random model needs one")
+        raise BuildError(f"no registered op is a {role}: a random model needs one")
     return op
 
 

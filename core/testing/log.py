@@ -141,15 +141,15 @@ def compare(
         compare_to_zero(log, check, trial, name, got, note)
         return
     bounds = bounds_for(bounds_of(trial.variant, trial.dtype), trial.dtype, got.size)
-    found = difference(got, want)
-    if not found.exceeds(bounds) or not found.exceeds(bounds, (excuse or trial.excuse)(name)):
-        log.passed(check, found.norm)
+    distance = difference(got, want)
+    if not distance.exceeds(bounds) or not distance.exceeds(bounds, (excuse or trial.excuse)(name)):
+        log.passed(check, distance.norm)
         return
     scene = scene or Scene({name: Compared(got, want)}, trial.case.dims, {}, trial.dtype)
     log.failed(
         check,
-        f"{name}{note}: {found.described(bounds)}",
-        found.norm,
+        f"{name}{note}: {distance.described(bounds)}",
+        distance.norm,
         seen=seen(scene, name) if len(log.failures) < LOOKED_AT else "",
     )
 

@@ -80,20 +80,20 @@ class ModelReport:
     failures: list[str] = field(default_factory=list)
     skipped: str = ""
 
-    def compare(self, what: str, got: Any, expected: Any, allowed: float) -> None:
+    def compare(self, label: str, got: Any, expected: Any, allowed: float) -> None:
         """One tensor against another; a failure has the error and the bound."""
         shapes = np.shape(got), np.shape(expected)
         error = distance(got, expected) if shapes[0] == shapes[1] else float("inf")
-        self.errors[what] = max(error, self.errors.get(what, 0.0))
+        self.errors[label] = max(error, self.errors.get(label, 0.0))
         if not error <= allowed:
             why = f"shape {shapes[0]}, expected {shapes[1]}" if shapes[0] != shapes[1] else f"{allowed:.0e} allowed"
-            self.failures.append(f"{what}: relative error {error:.2e} ({why})")
+            self.failures.append(f"{label}: relative error {error:.2e} ({why})")
 
-    def losses(self, what: str, got: Sequence[float], expected: Sequence[float] | Array, allowed: float) -> None:
+    def losses(self, label: str, got: Sequence[float], expected: Sequence[float] | Array, allowed: float) -> None:
         """Losses of the same steps, each by its relative error."""
-        far = self.errors[what] = max(abs(float(a) / float(b) - 1) for a, b in zip(got, expected, strict=True))
+        far = self.errors[label] = max(abs(float(a) / float(b) - 1) for a, b in zip(got, expected, strict=True))
         if not far <= allowed:
-            self.failures.append(f"{what}: relative error {far:.2e} ({allowed:.0e} allowed)")
+            self.failures.append(f"{label}: relative error {far:.2e} ({allowed:.0e} allowed)")
 
     def raise_failures(self) -> None:
         """CheckFailed with every failure, unless there is none."""
@@ -253,18 +253,18 @@ def peers_values(case: ModelCase) -> dict[str, Array]:
 
         now = loss()
         now.backward()
-        found = {"logits": model(tokens).logits.detach().numpy(), "loss": now.detach().numpy()}
+        values = {"logits": model(tokens).logits.detach().numpy(), "loss": now.detach().numpy()}
         held = list(model.parameters())
         before = [p.data for p in held]
         for p in held:
             p.data = p.grad.float()
         model.save_pretrained(theirs)
         (theirs / CONFIG).write_bytes((ours / CONFIG).read_bytes())
-        found |= {"d" + name: np.array(value) for name, value in case.read(theirs).items()}
+        values |= {"d" + name: np.array(value) for name, value in case.read(theirs).items()}
         for p, value in zip(held, before, strict=True):
             p.data = value
         losses = adamw_losses(held, loss)
-    return {**{name: value.astype(np.float32) for name, value in found.items()}, "losses": np.array(losses)}
+    return {**{name: value.astype(np.float32) for name, value in values.items()}, "losses": np.array(losses)}
 
 
 def loaded(folder: Path, peer: str) -> Any:
@@ -394,8 +394,8 @@ def decode(case: ModelCase, report: ModelReport) -> None:
     takes = [5, 1, 1]
     for take in [*takes, tokens.shape[1] - sum(takes)]:
         fed += take
-        found = session.feed(tokens[:, fed - take : fed])
-        report.compare(f"decoding token {fed}", found, whole[:, fed - 1], LOGITS)
+        logits = session.feed(tokens[:, fed - take : fed])
+        report.compare(f"decoding token {fed}", logits, whole[:, fed - 1], LOGITS)
 
 
 def export(case: ModelCase, report: ModelReport) -> None:

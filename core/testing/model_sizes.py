@@ -127,7 +127,7 @@ def check_sizes(
     task: Task,
     registry: Registry,
     runner: Runner,
-    report: OnOutcome = lambda found: None,
+    report: OnOutcome = lambda outcome: None,
     tell: Tell = lambda text: None,
 ) -> SizesOutcome:
     """Check as the task says. `report` gets what holds so far after each step: the process may be ended at any time.
@@ -462,12 +462,12 @@ def share(remaining: float, waiting: Sequence[tuple[Op, Mapping[str, Any]]], dev
     return min(remaining, max(least, 2 * remaining * parts[0] / sum(parts)))
 
 
-def rounds(count: int, found: Mapping[int, SizesOutcome]) -> Iterator[list[int]]:
+def rounds(count: int, outcomes: Mapping[int, SizesOutcome]) -> Iterator[list[int]]:
     """The numbers of all items, then of those for which the time was over, as long as they get anywhere."""
     yield list(range(count))
     before: dict[int, int] = {}
-    while again := [n for n, f in found.items() if f.passed and f.left == OVER and f.done > before.get(n, -1)]:
-        before |= {n: found[n].done for n in again}
+    while again := [n for n, f in outcomes.items() if f.passed and f.left == OVER and f.done > before.get(n, -1)]:
+        before |= {n: outcomes[n].done for n in again}
         yield sorted(again)
 
 

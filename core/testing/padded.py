@@ -81,6 +81,6 @@ def grown(size: int) -> Padded:
 def behind(value: Array, made: Array | None) -> Array:
     """`value` with zeros behind it, in the shape of `made`."""
     assert made is not None
-    found = np.zeros(made.shape, value.dtype)
-    found[tuple(slice(0, n) for n in value.shape)] = value
-    return found
+    padding = np.zeros(made.shape, value.dtype)
+    padding[tuple(slice(0, n) for n in value.shape)] = value
+    return padding

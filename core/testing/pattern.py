@@ -62,14 +62,14 @@ def seen(scene: Scene, name: str) -> str:
     if not off.any():
         return ""
     counts = (one.want != 0) | (one.got != 0)  # zeros that are right say nothing
-    found = ""
+    pattern = ""
     if off[counts].mean() > MOST or off.size < FEWEST:
-        found = next(filter(None, (look(scene, name, one) for look in EVERYWHERE)), "")
-    found = found or "; ".join(filter(None, (region(off), what_is_there(one, off))))
+        pattern = next(filter(None, (look(scene, name, one) for look in EVERYWHERE)), "")
+    pattern = pattern or "; ".join(filter(None, (region(off), what_is_there(one, off))))
     right = [other for other in scene.tensors if other != name and not scene.wrong(other).any()]
     if right and len(scene.tensors) > 1:
-        found = "; ".join(filter(None, (found, f"{listed(right)} {'is' if len(right) == 1 else 'are'} right")))
-    return found
+        pattern = "; ".join(filter(None, (pattern, f"{listed(right)} {'is' if len(right) == 1 else 'are'} right")))
+    return pattern
 
 
 def listed(names: Sequence[str]) -> str:
@@ -152,12 +152,12 @@ def transposed(scene: Scene, name: str, one: Compared) -> str:
 
 def factor(scene: Scene, name: str, one: Compared) -> str:
     """A factor that is the same everywhere, by its name where a size of the op explains it."""
-    found = same_factor(scene, one.got, one.want)
-    if found is None:
+    ratio = same_factor(scene, one.got, one.want)
+    if ratio is None:
         return ""
-    if found == -1:
+    if ratio == -1:
         return "got has the wrong sign everywhere"
-    return f"got is {found:.5g} times what is expected, everywhere{named(found, scene)}"
+    return f"got is {ratio:.5g} times what is expected, everywhere{named(ratio, scene)}"
 
 
 def same_factor(scene: Scene, got: Array, want: Array) -> float | None:

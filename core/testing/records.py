@@ -11,7 +11,7 @@ EVERY = ("", "all")  # dtypes of findings that belong to none: of the schema, of
 def verdicts_of(report: VariantReport, chip: str) -> list[Verdict]:
     """One verdict a dtype in which the variant ran, or failed; none where nothing could be checked."""
     shared = {check: worst for dtype in EVERY for check, worst in report.worst.get(dtype, {}).items()}
-    found = []
+    verdicts = []
     for dtype in report.dtypes:
         failures = [f for f in report.failures if f.dtype in (dtype, *EVERY)]
         if not report.sizes.get(dtype) and not failures:
@@ -19,5 +19,5 @@ def verdicts_of(report: VariantReport, chip: str) -> list[Verdict]:
         checks = {**shared, **report.worst.get(dtype, {})}
         finding = f"{failures[0].check}: {failures[0].message}" if failures else ""
         sizes = report.sizes.get(dtype, {})
-        found.append(Verdict(report.device, chip, dtype, not failures, checks, sizes, finding))
-    return found
+        verdicts.append(Verdict(report.device, chip, dtype, not failures, checks, sizes, finding))
+    return verdicts

@@ -60,7 +60,7 @@ class ReleaseEntry:
 def entries_of(registry: Registry, kinds: Sequence[str] = (BUILT_IN, SHIPPED)) -> list[ReleaseEntry]:
     """One for each variant of the plugins of these kinds; variants that call a vendor's library are left out, since
     they run on a GPU only."""
-    found: list[ReleaseEntry] = []
+    entries: list[ReleaseEntry] = []
     files: dict[Path, list[Row]] = {}
     for variant in (v for variants in registry.variants.values() for v in variants.values()):
         record = plugin_of(variant, registry)
@@ -71,8 +71,8 @@ def entries_of(registry: Registry, kinds: Sequence[str] = (BUILT_IN, SHIPPED)) -
         key = key_of(variant, registry)
         own = [row for row in files[path] if (row.get("op"), row.get("variant")) == (variant.op, variant.name)]
         current = tuple(row for row in own if row.get("sources") == key and row.get("passed") is True)
-        found.append(ReleaseEntry(variant, path, key, current, asked_of(variant, ships(variant, registry))))
-    return sorted(found, key=lambda entry: entry.name)
+        entries.append(ReleaseEntry(variant, path, key, current, asked_of(variant, ships(variant, registry))))
+    return sorted(entries, key=lambda entry: entry.name)
 
 
 def asked_of(variant: Variant, shipped: bool) -> frozenset[str]:
@@ -93,9 +93,9 @@ def stale(registry: Registry, kinds: Sequence[str] = (BUILT_IN, SHIPPED)) -> lis
 def known_here(entry: ReleaseEntry, verdicts: Verdicts) -> list[Verdict]:
     """The verdicts of a whole check on this machine; none unless there is one for each dtype."""
     place = HOMES[entry.variant.device]
-    found = [verdicts.at(entry.variant, place, dtype) for dtype in entry.variant.dtypes]
-    held = [v for v in found if v is not None and v.passed and entry.asks <= set(v.checks)]
-    return held if len(held) == len(found) else []
+    verdicts_here = [verdicts.at(entry.variant, place, dtype) for dtype in entry.variant.dtypes]
+    held = [v for v in verdicts_here if v is not None and v.passed and entry.asks <= set(v.checks)]
+    return held if len(held) == len(verdicts_here) else []
 
 
 def write(entry: ReleaseEntry, verdicts: Sequence[Verdict], keep: Sequence[str]) -> None:

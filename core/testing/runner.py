@@ -121,9 +121,9 @@ def best(
     if not able:
         reasons = {v.name: can_run(v) or asked.why_not(v) for v in here}
         raise BuildError(f"launch.op({asked.op.name!r}): no variant can run: {reasons}")
-    found = max(able, key=lambda v: (v.priority, v.name))
-    asked.t.config = first_config(found, asked.t)
-    return found, asked.t
+    chosen = max(able, key=lambda v: (v.priority, v.name))
+    asked.t.config = first_config(chosen, asked.t)
+    return chosen, asked.t
 
 
 class CpuRunner:

@@ -270,11 +270,11 @@ class Trial:
     def _dtypes(self) -> dict[str, str]:
         op = self.op
         names = [*op.inputs, *op.outputs, *op.params]
-        found = {n: resolve(self.case.pattern(n).dtype, self.dtype) for n in names}
-        found |= {"d" + n: resolve("acc", self.dtype) if n in op.params else found[n] for n in names}
-        found |= {n: s.dtype for n, s in self.saved_specs.items()}
-        found |= {n: resolve(op.state[n].pattern.dtype, self.dtype) for n in op.state}
-        return {**found, "start": "i32", "key": "u32", "step": "f64"}
+        dtypes = {n: resolve(self.case.pattern(n).dtype, self.dtype) for n in names}
+        dtypes |= {"d" + n: resolve("acc", self.dtype) if n in op.params else dtypes[n] for n in names}
+        dtypes |= {n: s.dtype for n, s in self.saved_specs.items()}
+        dtypes |= {n: resolve(op.state[n].pattern.dtype, self.dtype) for n in op.state}
+        return {**dtypes, "start": "i32", "key": "u32", "step": "f64"}
 
     def _extras(self) -> dict[str, Array | None]:
         """`start`, `key`, `step` and state as a training plan gives them."""

@@ -198,8 +198,10 @@ def serve(link: Connection, place: CheckPlace) -> None:
             current = runner if runner.timed else make(registry)  # the simulator's holds outcomes
             avoid_failed(current, Verdicts(registry), task.dtype)
             watched = watch(current, link)
-            found = check_sizes(task, registry, watched, *(partial(send, link, kind) for kind in ("reached", "doing")))
-            link.send(("done", found))
+            outcome = check_sizes(
+                task, registry, watched, *(partial(send, link, kind) for kind in ("reached", "doing"))
+            )
+            link.send(("done", outcome))
 
 
 def send(link: Connection, kind: str, value: Any) -> None:

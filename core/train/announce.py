@@ -28,8 +28,8 @@ def table_of_choices(engine: Engine, plan: Plan, checks: Precheck) -> list[dict[
     rows, sizes = [], sizes_by_choice(checks.needs())
     for row in engine.report(plan).table():
         variant = engine.registry.variant(row["op"], row["variant"])
-        found = checks.verdicts.lookup(variant, checks.place, engine.precision)
-        said = found.at(sizes.get((row["op"], row["variant"]), {})) if found else "unchecked"
+        verdict = checks.verdicts.lookup(variant, checks.place, engine.precision)
+        said = verdict.at(sizes.get((row["op"], row["variant"]), {})) if verdict else "unchecked"
         rows.append({**row, "check": said})
     return rows
 

@@ -48,11 +48,11 @@ def _line(path: Path) -> str:
 
 def choose_device(asked: str) -> str:
     """The device for `--device asked`. Raises DeviceError for one that this version or machine cannot use."""
-    found = nvidia_device() if asked == AUTO else ""
-    device = (CUDA if found else CPU) if asked == AUTO else asked
+    gpu = nvidia_device() if asked == AUTO else ""
+    device = (CUDA if gpu else CPU) if asked == AUTO else asked
     if device in DEVICES:
         return device
-    why = f"there is an NVIDIA device ({found}), and " if found else ""
+    why = f"there is an NVIDIA device ({gpu}), and " if gpu else ""
     raise DeviceError(
         f"{why}this version has no backend for {device}",
         hint=f"--device {CPU} trains on the cpu; backends here: {', '.join(DEVICES)}",

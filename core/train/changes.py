@@ -8,11 +8,11 @@ from typing import Any
 
 def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested tables as dotted keys."""
-    found: dict[str, Any] = {}
+    keys: dict[str, Any] = {}
     for key, value in document.items():
         name = f"{prefix}{key}"
-        found |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return found
+        keys |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return keys
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], most: int = 20) -> list[str]:

@@ -83,9 +83,9 @@ class Replay:
 
     def _keep(self, array: Array, **names: Any) -> bool:
         """Keep a tensor's statistics; whether all of it is finite."""
-        found = statistics(array)
-        self.statistics.append({**names, **found})
-        return not (found["nan"] or found["inf"])
+        numbers = statistics(array)
+        self.statistics.append({**names, **numbers})
+        return not (numbers["nan"] or numbers["inf"])
 
     def _parameter(self) -> Cause | None:
         bad = [
@@ -94,9 +94,9 @@ class Replay:
         ]  # fmt: skip
         if not bad:
             return None
-        found = next(row for row in self.statistics if row["tensor"] == bad[0])
+        first = next(row for row in self.statistics if row["tensor"] == bad[0])
         more = f", and {len(bad) - 1} more parameters likewise" if len(bad) > 1 else ""
-        return Cause("parameter", f"parameter {bad[0]} holds {amount(found)}{more}", tensor=bad[0])
+        return Cause("parameter", f"parameter {bad[0]} holds {amount(first)}{more}", tensor=bad[0])
 
     def _op(self) -> Cause | None:
         with contextlib.closing(self.engine.replay(self.batches)) as events:
@@ -165,10 +165,10 @@ def statistics(array: Array) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def amount(found: Mapping[str, Any]) -> str:
+def amount(row: Mapping[str, Any]) -> str:
     """ "3 nan and 1 inf among 1,024 numbers"."""
-    parts = [f"{found[kind]:,} {kind}" for kind in ("nan", "inf") if found[kind]]
-    return f"{' and '.join(parts)} among {math.prod(found['shape']):,} numbers"
+    parts = [f"{row[kind]:,} {kind}" for kind in ("nan", "inf") if row[kind]]
+    return f"{' and '.join(parts)} among {math.prod(row['shape']):,} numbers"
 
 
 def folder_name(step: int) -> str:

@@ -255,11 +255,11 @@ class Trainer:
         numbers = "" if spike else f"loss is {record.loss:.6g}, gradient norm is {record.norm:.6g}: "
         hint = SPIKE_HINT if spike else "lower optimizer.lr or raise schedule.warmup, if it is not the data or an op"
         return NumericsError(
-            f"step {step}/{job.steps}: {numbers}{cause.what}; nothing was updated, and {self._kept()}; {where}",
+            f"step {step}/{job.steps}: {numbers}{cause.what}; nothing was updated, and {self._newest()}; {where}",
             hint=f"{hint}; --resume continues from the newest checkpoint",
         )
 
-    def _kept(self) -> str:
+    def _newest(self) -> str:
         return f"the newest checkpoint is that of step {self.saved}" if self.saved else "there is no checkpoint yet"
 
     def _say_refused(self) -> None:
@@ -323,7 +323,7 @@ class Trainer:
         room = session.room + 1 - len(prompt)
         if room < 1:
             raise UsageError(f"[train] sample_prompt has {len(prompt)} tokens; the model holds {session.room}")
-        found = generate(
+        continuation = generate(
             session,
             [prompt],
             min(job.sample_tokens, room),
@@ -331,8 +331,10 @@ class Trainer:
             vocabulary=job.tokenizer.vocab_size,
             cancelled=lambda: stop.requested,
         )[0]
-        text = job.sample_prompt + job.tokenizer.decode(found)
-        job.run.sample({"step": self.step, "prompt": job.sample_prompt, "text": text, "tokens": [*prompt, *found]})
+        text = job.sample_prompt + job.tokenizer.decode(continuation)
+        job.run.sample(
+            {"step": self.step, "prompt": job.sample_prompt, "text": text, "tokens": [*prompt, *continuation]}
+        )
         job.display.line(f"sample at step {self.step}:\n" + indented(printable(text)))
 
     def _save_or_warn(self, last: bool) -> None:
@@ -343,7 +345,7 @@ class Trainer:
                 raise
             if self._best_is_now():  # the best that is on disk is what the next validation has to beat
                 self.best_val, self.best_step = self._best_before
-            self.job.display.line(f"warning: {error.message}; {self._kept()}, and training continues")
+            self.job.display.line(f"warning: {error.message}; {self._newest()}, and training continues")
 
     def save(self) -> None:
         """A checkpoint of now, then the ones that it makes superfluous go. Raises CheckpointError."""
@@ -373,7 +375,7 @@ class Trainer:
         if bad:
             raise NumericsError(
                 f"step {self.step}/{self.job.steps}: not everything in {', '.join(bad)} is finite after the update; "
-                f"this step is not saved, and {self._kept()}",
+                f"this step is not saved, and {self._newest()}",
                 hint="lower optimizer.lr, if it is not the optimizer; --resume continues from the newest checkpoint",
             )
 

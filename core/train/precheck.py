@@ -75,11 +75,11 @@ class Precheck:
         """The distinct work of the run, nested launches and the update included."""
         if self._needs:
             return self._needs
-        found: dict[str, Need] = {}
+        by_key: dict[str, Need] = {}
         for plan in self.plans():
             self.engine.report(plan).choices()  # records nested launches
-            found |= {need.key: need for need in needs_of(plan, self.engine.chooser)}
-        self._needs = list(found.values())
+            by_key |= {need.key: need for need in needs_of(plan, self.engine.chooser)}
+        self._needs = list(by_key.values())
         return self._needs
 
     def _missing(self) -> Iterator[tuple[str, list[Need]]]:
@@ -88,10 +88,10 @@ class Precheck:
         needs.sort(key=lambda need: need.nodes[0] not in self.engine.chooser.nested)  # what others launch comes first
         for key, wanted in ((CONTACT, self._unknown_here), (CHECK, self._uncovered)):
             seconds = bound_of(self.config, key)
-            found = [need for need in needs if wanted(need)] if seconds else []
-            if found:
-                yield key, found
-            needs = [need for need in needs if need not in found]
+            missing = [need for need in needs if wanted(need)] if seconds else []
+            if missing:
+                yield key, missing
+            needs = [need for need in needs if need not in missing]
 
     def _unknown_here(self, need: Need) -> bool:
         """Whether no check ran on this chip."""
@@ -131,13 +131,13 @@ class Precheck:
         self._announce(key, needs, bound)
         end = self.ends.setdefault(key, time.monotonic() + bound)
         fresh = {(n.op.name, n.variant.name) for n in needs if self._first_look(n)}
-        found: dict[int, SizesOutcome] = {}
+        outcomes: dict[int, SizesOutcome] = {}
         self.done |= {need.key for need in needs}
-        for numbers in rounds(len(needs), found):
+        for numbers in rounds(len(needs), outcomes):
             for place, number in enumerate(numbers):
                 need, remaining = needs[number], end - time.monotonic()
                 name = (need.op.name, need.variant.name)
-                if any(not found[n].passed for n in found if needs[n].name == need.name):
+                if any(not outcomes[n].passed for n in outcomes if needs[n].name == need.name):
                     continue
                 if remaining < LEAST:
                     self.left[need.name] = "the time was over"
@@ -146,13 +146,13 @@ class Precheck:
                 seconds = share(remaining, waiting, self.config.device, LEAST)
                 doing = f"checking {need.name}, {place + 1} of {len(numbers)}"
                 try:
-                    found[number] = self._one(checker, need, name in fresh, seconds, found.get(number), doing)
+                    outcomes[number] = self._one(checker, need, name in fresh, seconds, outcomes.get(number), doing)
                 except DeviceError as error:  # of the child's start: the run needs none
                     self.left |= dict.fromkeys((needs[n].name for n in numbers[place:]), error.message)
                     self.display.line(f"  {error.message}")
-                    return [needs[n] for n, f in found.items() if not f.passed]
+                    return [needs[n] for n, f in outcomes.items() if not f.passed]
                 fresh.discard(name)
-        return [needs[n] for n, f in found.items() if not f.passed]
+        return [needs[n] for n, f in outcomes.items() if not f.passed]
 
     def _first_look(self, need: Need) -> bool:
         return self.verdicts.at(need.variant, self.place, need.dtype) is None
@@ -171,18 +171,18 @@ class Precheck:
 
         self.display.status(doing)
         task = replace(task_of(need, examples), done=before.done if before else 0)
-        found = checker.check(task, seconds, lambda text: self.display.status(f"{doing}: {text}"))
-        found = before.with_more(found) if before else found
+        result = checker.check(task, seconds, lambda text: self.display.status(f"{doing}: {text}"))
+        result = before.with_more(result) if before else result
         chip = chip_of(self.engine.device)
-        verdict = found.verdict(self.config.device, chip, need.dtype, [label(need.sizes)])
+        verdict = result.verdict(self.config.device, chip, need.dtype, [label(need.sizes)])
         if verdict is not None:
             self.verdicts.keep(need.variant, verdict)
-        if not found.passed:
+        if not result.passed:
             self.fell.add(need.name)
-        elif found.left:
-            self.left[need.name] = found.left
-        self.display.line(f"  {need.name}: {outcome(need, verdict, found.left)} ({found.seconds:.1f} s)")
-        return found
+        elif result.left:
+            self.left[need.name] = result.left
+        self.display.line(f"  {need.name}: {outcome(need, verdict, result.left)} ({result.seconds:.1f} s)")
+        return result
 
     def _announce(self, key: str, needs: list[Need], bound: float) -> None:
         from core.testing.model_sizes import estimate
@@ -215,14 +215,14 @@ class Precheck:
 
     def _passed_over(self) -> dict[str, str]:
         """Variants that would have been taken, with what was found."""
-        found: dict[str, str] = {}
+        failures: dict[str, str] = {}
         chooser = self.engine.chooser
         for need in self.needs():
             for other in chooser.candidates(need.op):
                 name = f"{other.op}.{other.name}"
                 if (other.priority > need.variant.priority or name in self.fell) and (why := chooser.failed(other)):
-                    found[name] = why
-        return found
+                    failures[name] = why
+        return failures
 
 
 def bound_of(config: RunConfig, key: str) -> float:

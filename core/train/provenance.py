@@ -35,17 +35,17 @@ def made_with(
 ) -> dict[str, str]:
     """Name -> version or hash: `corelm`, `python`, packages, what the `device` depends on, each plugin, and each source
     file of `variants`, with their ops and references, and of the objects `others` (optimizer, schedule)."""
-    found = {"corelm": core.__version__, "commit": commit() or "unknown", "python": platform.python_version()}
-    found |= {name: version for name in PACKAGES if (version := _version(name))}
-    found |= device
-    found |= {f"plugin {r.name}": r.version or "no version" for r in registry.plugins if r.brings}
+    versions = {"corelm": core.__version__, "commit": commit() or "unknown", "python": platform.python_version()}
+    versions |= {name: version for name in PACKAGES if (version := _version(name))}
+    versions |= device
+    versions |= {f"plugin {r.name}": r.version or "no version" for r in registry.plugins if r.brings}
     paths = {path for variant in variants for path in sources_of(variant, registry)}
     paths |= {path for each in others for path in _file_of(each)}
     for path in sorted(paths):
         name = f"source {path.parent.name}/{path.name}"
         contents = path.read_bytes()
-        found[name] = hashlib.sha256(found.get(name, "").encode() + contents).hexdigest()[:SHORT]
-    return found
+        versions[name] = hashlib.sha256(versions.get(name, "").encode() + contents).hexdigest()[:SHORT]
+    return versions
 
 
 def machine_changes(before: Mapping[str, str], now: Mapping[str, str], device: Iterable[str]) -> list[str]:

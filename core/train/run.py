@@ -251,14 +251,14 @@ def to_line(record: Mapping[str, Any]) -> str:
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a .jsonl file that have a step; lines that are damaged are left out."""
-    found = []
+    lines = []
     with contextlib.suppress(FileNotFoundError), named(path):
         for line in read_whole(path, LONGEST_LOG, follow=False).split(b"\n") if path.is_file() else ():
             with contextlib.suppress(ValueError, RecursionError):
                 value = json.loads(line)
                 if isinstance(value, dict) and isinstance(value.get("step"), int):
-                    found.append(value)
-    return found
+                    lines.append(value)
+    return lines
 
 
 # --- the lock --------------------------------------------------------------------------------------------------
@@ -347,10 +347,10 @@ def commit() -> str | None:
 
 def newest_run(runs: Path = RUNS) -> Path:
     """The run whose metrics changed last. Raises UsageError when there is none."""
-    found = [p for p in runs.iterdir() if (p / RESOLVED).is_file()] if runs.is_dir() else []
-    if not found:
+    runs_here = [p for p in runs.iterdir() if (p / RESOLVED).is_file()] if runs.is_dir() else []
+    if not runs_here:
         raise UsageError(f"no runs in {runs}{os.sep}", hint="train one: core train configs/tiny.toml")
-    return max(found, key=lambda p: ((p / METRICS).stat().st_mtime if (p / METRICS).exists() else 0.0, p.name))
+    return max(runs_here, key=lambda p: ((p / METRICS).stat().st_mtime if (p / METRICS).exists() else 0.0, p.name))
 
 
 def find_run(name: str | None) -> Path:

@@ -47,8 +47,8 @@ class Summary:
 
 def summaries(folder: Path) -> list[Summary]:
     """The runs in a folder, the one that changed last first."""
-    found = [p for p in folder.iterdir() if (p / RESOLVED).is_file()] if folder.is_dir() else []
-    return sorted(map(summary, found), key=lambda s: (-s.changed, s.name))
+    paths = [p for p in folder.iterdir() if (p / RESOLVED).is_file()] if folder.is_dir() else []
+    return sorted(map(summary, paths), key=lambda s: (-s.changed, s.name))
 
 
 def summary(path: Path) -> Summary:
@@ -122,8 +122,8 @@ def records_of(path: Path) -> list[dict[str, Any]]:
 
 def curve(path: Path, name: str) -> tuple[list[int], list[float]]:
     """(steps, values) of those that have the value."""
-    found = [(r["step"], r[name]) for r in records_of(path) if number(r.get(name)) is not None]
-    return [step for step, _ in found], [float(value) for _, value in found]
+    points = [(r["step"], r[name]) for r in records_of(path) if number(r.get(name)) is not None]
+    return [step for step, _ in points], [float(value) for _, value in points]
 
 
 def number(value: Any) -> float | None:
@@ -189,10 +189,10 @@ def variants_of(path: Path) -> dict[str, Any]:
 
 def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested tables as dotted keys."""
-    found: dict[str, Any] = {}
+    keys: dict[str, Any] = {}
     for key, value in document.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
+        keys |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return keys
 
 
 # --- curves in a terminal ----------------------------------------------------------------------------------------

@@ -40,20 +40,20 @@ def find_start(origin: Path | None, resume: bool, run: Run, display: Display) ->
         return named
     if not resume:
         return None
-    found, problems = checkpoint.newest(run.checkpoints)
+    newest, problems = checkpoint.newest(run.checkpoints)
     for problem in problems:
         display.line(f"warning: a checkpoint is passed over: {problem}")
-    if found is None and problems:
+    if newest is None and problems:
         raise CheckpointError(
             f"{run.path}: none of its checkpoints is valid; nothing was changed",
             hint="a different --out starts a new run; --from CHECKPOINT starts it from a valid checkpoint",
         )
-    if found is None:
+    if newest is None:
         if occupied(run.path):
             display.line(f"{run.path} has no checkpoint: it starts at step 1")
         return None
-    repair(run, pointers.LATEST, found.step, display)
-    return found
+    repair(run, pointers.LATEST, newest.step, display)
+    return newest
 
 
 def repair(run: Run, pointer: str, step: int | None, display: Display) -> None:
@@ -111,14 +111,14 @@ def fill(config: RunConfig, engine: Engine, start: Checkpoint | None, weights: S
         engine.initialize(config.seed)
 
 
-def load_state(engine: Engine, found: Checkpoint, states: bool = True) -> None:
+def load_state(engine: Engine, loaded: Checkpoint, states: bool = True) -> None:
     """Copy a checkpoint's tensors into the engine. CheckpointError when names or shapes are not the model's."""
     try:
-        engine.load_parameters(found.parameters)
+        engine.load_parameters(loaded.parameters)
         if states:
-            engine.load_optimizer_state(found.optimizer)
+            engine.load_optimizer_state(loaded.optimizer)
     except BuildError as error:
-        raise CheckpointError(f"{found.path}: does not fit the model: {error.message}", hint=error.hint) from None
+        raise CheckpointError(f"{loaded.path}: does not fit the model: {error.message}", hint=error.hint) from None
 
 
 def find_weights(config: RunConfig, registry: Registry, engine: Engine) -> Start | None:

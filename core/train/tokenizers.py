@@ -15,22 +15,22 @@ from core.interop.opened import Opened
 from core.interop.weights import HUGGINGFACE, LLAMA2C, Start
 
 
-def tokenizer_of(found: Opened | Start) -> Tokenizer | None:
+def tokenizer_of(opened: Opened | Start) -> Tokenizer | None:
     """The tokenizer that came with a model: a checkpoint's, or that of a Hugging Face folder.
 
     None where there is none, or none that gives the ids that its own program gives. DataError for a damaged one.
     """
-    if found.tokenizer_json is not None:
-        return from_json(found.tokenizer_json, str(found.path / checkpoint.TOKENIZER))
-    if found.kind == LLAMA2C:
-        beside = found.path.parent / scored.FILE
-        return scored.read_file(beside, vocabulary_of(found)) if beside.is_file() else None
-    return read_folder(found.path) if found.kind == HUGGINGFACE else None
+    if opened.tokenizer_json is not None:
+        return from_json(opened.tokenizer_json, str(opened.path / checkpoint.TOKENIZER))
+    if opened.kind == LLAMA2C:
+        beside = opened.path.parent / scored.FILE
+        return scored.read_file(beside, vocabulary_of(opened)) if beside.is_file() else None
+    return read_folder(opened.path) if opened.kind == HUGGINGFACE else None
 
 
-def vocabulary_of(found: Opened | Start) -> int:
+def vocabulary_of(opened: Opened | Start) -> int:
     """The ids of a llama2.c file, as its header says."""
-    return llama2c.open_file(found.path).vocabulary
+    return llama2c.open_file(opened.path).vocabulary
 
 
 def tokenizer_for(start: Start, asked: Sequence[str], default: Sequence[str], where: str) -> Tokenizer | None:

@@ -199,8 +199,8 @@ def peak_tokens_per_s(engine: Engine, tokens: int) -> float | None:
         return None
     from core.kernels.chips import gpu  # the cpu is no chip of that table
 
-    found = gpu(engine.device.model)
-    peak = found.peak(engine.precision, engine.settings.tf32) if found else None
+    peaks = gpu(engine.device.model)
+    peak = peaks.peak(engine.precision, engine.settings.tf32) if peaks else None
     return peak / per_token(engine.plan(TRAIN).graph, tokens).full if peak else None
 
 

@@ -84,10 +84,10 @@ def test_candidates_are_what_may_be_taken_by_itself_each_with_its_tiles(registry
 
 def test_the_fastest_is_found_and_runs_take_it_unless_something_else_was_named(registry):
     timed = [t for t in tune(lambda tuned: engine_of(registry, tuned=tuned), print) if t.key.startswith("gelu")]
-    slow = {t.kept.config["wait"]: t for t in timed if t.kept.variant == "slow"}
+    slow = {t.choice.config["wait"]: t for t in timed if t.choice.variant == "slow"}
     assert [(wait, t.seconds, t.nodes) for wait, t in slow.items()] == [(0.02, 4 * 0.02, 2), (0.0005, 4 * 0.0005, 2)]
     engine = engine_of(registry)
-    save_tuned(engine.device, {timed[0].key: slow[0.0005].kept})
+    save_tuned(engine.device, {timed[0].key: slow[0.0005].choice})
     tuned = load_tuned(engine.device)
     taken = gelu(engine_of(registry, tuned=tuned))
     assert (taken.why, taken.variant.name, taken.config) == ("tuned", "slow", {"wait": 0.0005})
