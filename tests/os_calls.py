@@ -30,15 +30,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import small_run
+
 ROOT = Path(__file__).resolve().parent.parent
-CONFIG = """
-model = "gpt2_124m"
-dims = { V = 257, C = 16, H = 2, L = 1, S = 32, B = 2, T = 16 }
-data = { train = "text.txt", val = "shards/*.bin", tokenizer = "bytes" }
-train = { steps = 3, tokens_per_step = 64, val_every = 3, val_tokens = 64, sample_every = 0, checkpoint_every = 2 }
-optimizer = { name = "adamw", lr = 1e-2 }
-schedule = { name = "constant" }
-"""
+CONFIG = small_run.config(
+    data={"val": "shards/*.bin"},
+    train={"steps": 3, "val_every": 3, "val_tokens": 64, "sample_every": 0, "checkpoint_every": 2},
+)
 
 # --- ptrace --------------------------------------------------------------------------------------------------------
 
@@ -287,7 +285,7 @@ def prepare(folder: Path, begun: bool = True) -> None:
     """A template: text, shards and a config, an undisturbed run in `whole`, and one that ended after two steps in
     `begun`. Nothing is cached but the program itself."""
     (folder / "small.toml").write_text(CONFIG)
-    (folder / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 6000)
+    (folder / "text.txt").write_text(small_run.TEXT * 150)
     (folder / "val.txt").write_text("nine zebras hum while the dog sleeps. " * 10)
     commands = [
         ["data", "prepare", "val.txt", "--tokenizer", "bytes", "--split", "val", "--out", "shards"],

@@ -20,21 +20,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import small_run
+
 ROOT = Path(__file__).resolve().parent.parent
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-CONFIG = """
-model = "gpt2_124m"
-dims = { V = 257, C = 16, H = 2, L = 1, S = 32, B = 2, T = 16 }
-data = { train = "text.txt", val = "text.txt", tokenizer = "bytes" }
-train = { steps = 1_000_000, tokens_per_step = 64, val_every = 0, sample_every = 0, checkpoint_every = 1_000_000 }
-optimizer = { name = "adamw", lr = 1e-2 }
-schedule = { name = "constant" }
-"""
+CONFIG = small_run.unwatched(data={"val": "text.txt"}, train={"steps": 1_000_000, "checkpoint_every": 1_000_000})
 
 
 def prepare(folder: Path) -> None:
     (folder / "small.toml").write_text(CONFIG)
-    (folder / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
+    (folder / "text.txt").write_text(small_run.TEXT)
 
 
 def started(folder: Path, *more: str) -> subprocess.Popen[bytes]:

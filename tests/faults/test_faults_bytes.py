@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import small_run
 
 from core.data import TokenSource, digests, shards
 from core.data.digests import BLOCK
@@ -25,26 +26,16 @@ from core.train.run import read_lines
 from core.train.setup import TrainArguments, prepare
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = """
-model = "gpt2_124m"
-dims = { V = 257, C = 16, H = 2, L = 1, S = 32, B = 2, T = 16 }
-data = { train = "DATA", tokenizer = "bytes" }
-train = { steps = 4, tokens_per_step = 64, val_every = 0, sample_every = 0, checkpoint_every = 2 }
-optimizer = { name = "adamw", lr = 1e-2 }
-schedule = { name = "constant" }
-"""
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CORELM_CACHE", str(tmp_path / "cache"))
+def here(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(digests, "FRESH_NS", -(10**15))  # as if every file were a day old
-    return tmp_path
+    return workdir
 
 
 def config(data: str) -> None:
-    Path("small.toml").write_text(CONFIG.replace("DATA", data))
+    small_run.write(Path(), small_run.unwatched(data={"train": data}, train={"steps": 4, "checkpoint_every": 2}))
 
 
 def tokens(count: int, seed: int = 0) -> np.ndarray[Any, Any]:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import small_run
 
 from core import cache
 from core.data.prepare import token_pieces
@@ -20,23 +21,14 @@ from core.data.tokenizer import bytes_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 DAY = 86400
-CONFIG = """
-model = "gpt2_124m"
-dims = { V = 257, C = 16, H = 2, L = 1, S = 32, B = 2, T = 16 }
-data = { train = "text.txt", tokenizer = "bytes" }
-train = { steps = 30, tokens_per_step = 64, val_every = 0, sample_every = 0, checkpoint_every = 30 }
-optimizer = { name = "adamw", lr = 1e-2 }
-schedule = { name = "constant" }
-"""
+CONFIG = small_run.unwatched(train={"steps": 30, "checkpoint_every": 30})
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CORELM_CACHE", str(tmp_path / "cache"))
+def here(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CORELM_CACHE_LIMIT", "1")
     monkeypatch.setattr(cache, "_written", 0)
-    return tmp_path
+    return workdir
 
 
 def entry(name: str, kib: int = 4, days: float = 0.0) -> Path:

@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 
 import pytest
+import small_graph
+import small_run
 import stub as stub_driver
 
 HERE = Path(__file__).parents[1]
@@ -36,38 +38,16 @@ if __name__ == "__main__":
     from core.cli import run
     sys.exit(run(sys.argv[1:]))
 """
-MODEL = """
-inputs = { tokens = "B T : i32 < V", targets = "B T : i32 < V" }
-logits = "logits"
-loss = "loss"
-[dims]
-B = 1
-T = 4
-V = 257
-C = 8
-[graph]
-wte = { op = "embedding", in = "tokens", rows = "V", cols = "C" }
-n = { op = "layernorm", in = "wte" }
-g = { op = "gelu", in = "n" }
-r = { op = "add", in = ["wte", "g"] }
-logits = { op = "matmul", in = "r", features = "V" }
-loss = { op = "cross_entropy", in = ["logits", "targets"], classes = "V" }
-"""
-CONFIG = """
-model = "model.toml"
-[data]
-train = "text.txt"
-tokenizer = "bytes"
-[train]
-steps = 1
-tokens_per_step = 4
-checkpoint_every = 1
-[optimizer]
-name = "adamw"
-lr = 1e-3
-[schedule]
-name = "cosine"
-"""
+MODEL = small_graph.toml(
+    'n = { op = "layernorm", in = "wte" }\n'
+    'g = { op = "gelu", in = "n" }\n'
+    'r = { op = "add", in = ["wte", "g"] }\n'
+    'y = { op = "matmul", in = "r", features = "V" }',
+    sizes={"B": 1, "T": 4, "V": 257},
+)
+CONFIG = small_run.unwatched(
+    model="model.toml", dims=None, train={"steps": 1, "tokens_per_step": 4, "checkpoint_every": 1}
+)
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +56,7 @@ def here(tmp_path_factory):
     stub_driver.build(folder)
     (folder / "program.py").write_text(PROGRAM)
     (folder / "model.toml").write_text(MODEL)
-    (folder / "run.toml").write_text(CONFIG)
-    (folder / "text.txt").write_text("a lazy fox is no quick dog. " * 40)
+    small_run.write(folder, CONFIG, "run.toml")
     return folder
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import small_graph
+import small_run
 
 from core.cli import run as core_command
 from core.device.cpu import CpuDevice
@@ -57,50 +59,24 @@ KERNEL = """extern "C" __global__ void halve(elem* y, const elem* x, int n) {
     for (int i = threadIdx.x; i < n; i += blockDim.x) y[i] = x[i] / 2.0f;
 }
 """
-CONFIG = """
-model = "m.toml"
-[data]
-train = "text.txt"
-tokenizer = "bytes"
-[train]
-steps = 1
-tokens_per_step = 32
-[optimizer]
-name = "adamw"
-lr = 1e-2
-[schedule]
-name = "constant"
-"""
-MODEL = """
-inputs = { tokens = "B T : i32 < V", targets = "B T : i32 < V" }
-logits = "logits"
-loss   = "loss"
-[dims]
-B = 2
-T = 16
-V = 257
-C = 16
-[graph]
-wte    = { op = "embedding", in = "tokens", rows = "V", cols = "C" }
-h      = { op = "half", in = "wte" }
-logits = { op = "matmul", in = "h", features = "V", bias = false }
-loss   = { op = "cross_entropy", in = ["logits", "targets"], classes = "V" }
-"""
+MODEL = small_graph.toml(
+    'h = { op = "half", in = "wte" }\ny = { op = "matmul", in = "h", features = "V", bias = false }',
+    sizes={"B": 2, "T": 16, "V": 257},
+    dims="C = 16",
+)
+CONFIG = small_run.unwatched(model="m.toml", dims=None, train={"steps": 1, "tokens_per_step": 32})
 TRAIN = ("train", "run.toml", "--device", "cpu", "--quiet", "--plugin")
 Core = Callable[..., str]
 made = iter(range(1000))  # a module is imported once in a process: every plugin has a name of its own
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A current directory with a config whose model has a node of the plugin's op, and an empty cache."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CORELM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(nvrtc, "_HELD", {})
-    Path("run.toml").write_text(CONFIG)
+    small_run.write(workdir, CONFIG, "run.toml")
     Path("m.toml").write_text(MODEL)
-    Path("text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
-    return tmp_path
+    return workdir
 
 
 @pytest.fixture

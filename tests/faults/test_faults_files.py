@@ -11,18 +11,12 @@ from typing import Any
 
 import click
 import pytest
+import small_run
 
 from core.cli import core as command
 from core.cli import run
 
-CONFIG = """
-model = "gpt2_124m"
-dims = { V = 257, C = 16, H = 2, L = 1, S = 32, B = 2, T = 16 }
-data = { train = "text.txt", tokenizer = "bytes" }
-train = { steps = 1, tokens_per_step = 64, val_every = 0, sample_every = 0, checkpoint_every = 1 }
-optimizer = { name = "adamw", lr = 1e-2 }
-schedule = { name = "constant" }
-"""
+CONFIG = small_run.unwatched(train={"steps": 1, "checkpoint_every": 1})
 PROBLEM = """
 from core.judge import KernelLaunch, Problem
 problem = Problem(lambda x: x, {"y": "n"}, KernelLaunch("k", "y x n"), [{"n": 1}], {"x": "n"})
@@ -90,16 +84,13 @@ NO_FILE = {
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CORELM_CACHE", str(tmp_path / "cache"))
+def here(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("CORELM_OFFLINE", "1")
-    Path("small.toml").write_text(CONFIG)
+    small_run.write(workdir, CONFIG)
     Path("problem.py").write_text(PROBLEM)
     Path("mine.cu").write_text("")
-    Path("text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
     before = signal.signal(signal.SIGALRM, hanging)
-    yield tmp_path
+    yield workdir
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import small_run
+from checkpoint_runs import started_quickly
 
 from core import files
 from core.cli import run as core_command
@@ -23,7 +25,6 @@ from core.interop.opened import open_path
 from core.interop.tensors import TensorFile
 from core.loader import load_registry
 from core.signals import Stop
-from core.train import setup
 from core.train.crash import Cause, Replay, leave
 from core.train.display import Display
 from core.train.run import Run
@@ -32,54 +33,34 @@ from core.train.setup import TrainArguments, prepare
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes are forked, links made and files removed as POSIX")
 
-CONFIG = """
-model = "gpt2_124m"
-[dims]
-V = 257
-C = 8
-H = 2
-L = 1
-S = 8
-B = 2
-T = 8
-[data]
-train = "train.txt"
-val = "val.txt"
-tokenizer = "bytes"
-[train]
-steps = 7
-tokens_per_step = 16
-val_every = 1
-val_tokens = 16
-sample_every = 0
-checkpoint_every = 1
-keep_last = 2
-keep_every = 4
-[optimizer]
-name = "adamw"
-lr = 1e-2
-[schedule]
-name = "constant"
-"""
+CONFIG = small_run.config(
+    dims={"C": 8, "S": 8, "T": 8},
+    data={"train": "train.txt"},
+    train={
+        "steps": 7,
+        "tokens_per_step": 16,
+        "val_every": 1,
+        "val_tokens": 16,
+        "sample_every": 0,
+        "checkpoint_every": 1,
+        "keep_last": 2,
+        "keep_every": 4,
+    },
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def prepared_quickly() -> Iterator[None]:
-    registry = load_registry()
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(setup, "load_registry", lambda *_, **__: registry)
-        patched.setattr(setup, "check_estimate", lambda *_: None)
+    with started_quickly():
         yield
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("CORELM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
+def here(workdir: Path) -> Path:
     Path("small.toml").write_text(CONFIG)
     Path("train.txt").write_text("a quick fox and a lazy dog, again and again. " * 20)
     Path("val.txt").write_text("nothing of the other text: 0123456789 " * 4)
-    return tmp_path
+    return workdir
 
 
 def train(*overrides: str, stop_after: int = 0, out: str = "run", **asked: Any) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import small_run
 
 from core import files, load
 from core.cli import main
@@ -23,23 +24,12 @@ from core.interop.tensors import write_tensors
 from core.terminal import visible
 
 ESC = "\x1b]0;pwn\x07"
-CONFIG = """
-model = "gpt2_124m"
-dims = { V = 257, C = 16, H = 2, L = 1, S = 32, B = 2, T = 16 }
-data = { train = "text.txt", tokenizer = "bytes" }
-train = { steps = 2, tokens_per_step = 64, val_every = 0, sample_every = 0, checkpoint_every = 2 }
-optimizer = { name = "adamw", lr = 1e-2 }
-schedule = { name = "constant" }
-"""
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CORELM_CACHE", str(tmp_path / "cache"))
-    Path("small.toml").write_text(CONFIG)
-    Path("text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
-    return tmp_path
+def here(workdir: Path) -> Path:
+    small_run.write(workdir, small_run.unwatched(train={"steps": 2, "checkpoint_every": 2}))
+    return workdir
 
 
 def core(*words: str) -> tuple[int, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import small_run
 
 from core.errors import UsageError
 from core.interop import checkpoint
@@ -19,23 +20,11 @@ from core.train.loop import Trainer
 from core.train.run import Run, read_lines, take_lock
 from core.train.setup import TrainArguments, prepare
 
-CONFIG = """
-model = "gpt2_124m"
-dims = { V = 257, C = 16, H = 2, L = 1, S = 32, B = 2, T = 16 }
-data = { train = "text.txt", tokenizer = "bytes" }
-train = { steps = 4, tokens_per_step = 64, val_every = 0, sample_every = 0, checkpoint_every = 2 }
-optimizer = { name = "adamw", lr = 1e-2 }
-schedule = { name = "constant" }
-"""
-
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CORELM_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "small.toml").write_text(CONFIG)
-    (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
-    return tmp_path
+def here(workdir: Path) -> Path:
+    small_run.write(workdir, small_run.unwatched(train={"steps": 4, "checkpoint_every": 2}))
+    return workdir
 
 
 NAMED = Path("runs/small")

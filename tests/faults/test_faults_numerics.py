@@ -96,14 +96,11 @@ Hook = Callable[[Any, int, dict[str, Any]], None]
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CORELM_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "config.toml").write_text(CONFIG)
-    (tmp_path / "faulty.py").write_text(PLUGIN)
-    (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
+def here(workdir: Path) -> Path:
+    small_run.write(workdir, CONFIG, "config.toml")
+    Path("faulty.py").write_text(PLUGIN)
     fault()
-    return tmp_path
+    return workdir
 
 
 def fault(text: str = NONE, spike: str = NONE) -> None:

@@ -85,9 +85,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "tiktoken"))
     monkeypatch.setenv("CORELM_OFFLINE", "1")
     monkeypatch.delenv("CORELM_GPT2_RANKS", raising=False)
-    write("run.toml", CONFIG)
-    write("text.txt", "the quick brown fox jumps over the lazy dog. " * 40)
-    write("val.txt", "a lazy fox is no quick dog. " * 8)
+    small_run.write(folder, CONFIG, "run.toml")
     return folder
 
 

@@ -71,12 +71,9 @@ def not_under_nohup() -> Iterator[None]:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CORELM_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "small.toml").write_text(CONFIG)
-    (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
-    return tmp_path
+def here(workdir: Path) -> Path:
+    small_run.write(workdir, CONFIG)
+    return workdir
 
 
 def trainer(stack: ExitStack, out: str = "a", *overrides: str, **asked: Any) -> Trainer:

@@ -43,11 +43,8 @@ fuzz = settings(
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current directory and cache."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CORELM_CACHE", str(tmp_path / "cache"))
-    return tmp_path
+def here(workdir: Path) -> Path:
+    return workdir
 
 
 @pytest.fixture(autouse=True)

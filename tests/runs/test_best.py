@@ -24,14 +24,12 @@ CONFIG = small_run.config(
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CORELM_CACHE", str(tmp_path / "cache"))
+def here(workdir, monkeypatch):
     monkeypatch.setattr(setup, "check_estimate", lambda *arguments: None)
-    (tmp_path / "small.toml").write_text(CONFIG)
-    (tmp_path / "train.txt").write_text("the cat sat on the mat. " * 40)
-    (tmp_path / "val.txt").write_text("the dog sat on the log. " * 9)
-    return tmp_path
+    (workdir / "small.toml").write_text(CONFIG)
+    (workdir / "train.txt").write_text("the cat sat on the mat. " * 40)
+    (workdir / "val.txt").write_text("the dog sat on the log. " * 9)
+    return workdir
 
 
 def ran(capsys, *words, code=0):

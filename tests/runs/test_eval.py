@@ -29,7 +29,7 @@ def runs(tmp_path_factory):
         patch.chdir(folder)
         patch.setenv("CORELM_CACHE", str(folder / "cache"))
         (folder / "small.toml").write_text(RUN)
-        (folder / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
+        (folder / "text.txt").write_text(small_run.TEXT)
         (folder / "val.txt").write_text("a lazy fox is nö quick dog. " * 8, encoding="utf-8")
         assert cli.run(["train", "small.toml", "--device", "cpu"]) == 0
     return folder

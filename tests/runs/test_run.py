@@ -43,14 +43,10 @@ CONFIG = small_run.config(
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(workdir: Path) -> Path:
     """A working directory with a config and a little text; the cache is here too."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CORELM_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "small.toml").write_text(CONFIG)
-    (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
-    (tmp_path / "val.txt").write_text("a lazy fox is no quick dog. " * 8)
-    return tmp_path
+    small_run.write(workdir, CONFIG)
+    return workdir
 
 
 def trainer(stack: ExitStack, *overrides: str, **asked: Any) -> Trainer:

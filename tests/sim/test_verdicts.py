@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import small_graph
+import small_run
 
 import core
 from core.cli import run as core_command
@@ -276,46 +278,19 @@ WRONG = {
     "FORWARD": "launch.call(lambda: t.y[..., 40:].fill(7))",
     "BACKWARD": "launch.call(lambda: t.dx[..., 40:].fill(7))",
 }
-MODEL = """
-inputs = { tokens = "B T : i32 < V", targets = "B T : i32 < V" }
-logits = "logits"
-loss = "loss"
-[dims]
-B = 2
-T = 4
-S = 8
-V = 257
-C = 16
-[graph]
-wte = { op = "embedding", in = "tokens", rows = "V", cols = "C" }
-twice = { op = "total", in = "wte" }
-logits = { op = "matmul", in = "twice", features = "V" }
-loss = { op = "cross_entropy", in = ["logits", "targets"], classes = "V" }
-"""
-CONFIG = """
-model = "model.toml"
-[data]
-train = "text.txt"
-tokenizer = "bytes"
-[train]
-steps = 1
-tokens_per_step = 8
-[optimizer]
-name = "adamw"
-lr = 1e-3
-[schedule]
-name = "cosine"
-"""
+MODEL = small_graph.toml(
+    'twice = { op = "total", in = "wte" }\ny = { op = "matmul", in = "twice", features = "V" }',
+    sizes={"B": 2, "T": 4, "V": 257},
+    dims="C = 16",
+)
+CONFIG = small_run.unwatched(model="model.toml", dims=None, train={"steps": 1, "tokens_per_step": 8})
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CORELM_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "model.toml").write_text(MODEL)
-    (tmp_path / "run.toml").write_text(CONFIG)
-    (tmp_path / "text.txt").write_text("a lazy fox is no quick dog. " * 40)
-    return tmp_path
+def here(workdir: Path) -> Path:
+    (workdir / "model.toml").write_text(MODEL)
+    small_run.write(workdir, CONFIG, "run.toml")
+    return workdir
 
 
 def plugin(name: str, priority: int, *wrong: str) -> str:
