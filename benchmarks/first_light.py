@@ -51,7 +51,7 @@ from core.sim.standalone import ELEMENTS  # noqa: E402
 from core.train.run import commit  # noqa: E402
 from core.train.wiring import build_engine  # noqa: E402
 
-OPCODES = ("tests/sim/test_sim_opcodes.py", "tests/sim/test_sim_tensor.py")
+OPCODES = [f"tests/sim/test_sim_{name}.py" for name in ("integers", "floats", "control", "modifiers", "tensor")]
 LIMIT = 3600  # seconds of an item
 PAGE = ROOT / "docs/gpus.md"
 EMPTY = "No row yet: nothing of this has run on a GPU."  # in place of a row, on the page
