@@ -1,4 +1,4 @@
-"""The built-in ops: references against PyTorch and against differences, cpu variants against references."""
+"""The built-in ops: references against PyTorch and against differences, and what single ops promise."""
 
 from __future__ import annotations
 
@@ -7,124 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from op_nodes import ATTENTION, OPS, VARIANTS, Arrays, Node, attention_node, close, draw_inputs, rng, seeds_of
 
-from core.device.cpu import record
-from core.dtypes import NUMPY, resolve
-from core.op import Op, Pattern, Reference, Tensors, Variant, make_tensors
-
-ops = pytest.importorskip("core.ops")
-OPS: dict[str, Op] = {op.name: op for op in ops.core_ops()}
-CPU = [v for v in ops.core_variants() if v.device == "cpu"]
-VARIANTS: dict[tuple[str, str], Variant] = {(v.op, v.name): v() for v in CPU}
-REFERENCES = {v.op: v for v in VARIANTS.values() if isinstance(v, Reference)}
-Arrays = dict[str, Any]
-
-
-class Node:
-    """One op on given tensors: runs a variant's launchers as a plan would, outputs starting as NaN."""
-
-    def __init__(self, op: str, precision: str = "f64", params: Arrays | None = None, **given: Any) -> None:
-        self.op, self.precision = OPS[op], precision
-        attrs = {k: v for k, v in given.items() if k in self.op.attrs}
-        extra = {k: given.get(k) for k in ("start", "key", "k", "v") if k in given or k in ("start", "key")}
-        self.inputs = {k: self.cast(given.get(k), slot.pattern) for k, slot in self.op.inputs.items()}
-        settled = self.op.settle_attrs(attrs, {}, op)
-        self.dims = self.op.solve({k: v.shape for k, v in self.inputs.items() if v is not None}, settled, op)
-        rng = np.random.default_rng(7)
-        self.params: Arrays = {}
-        for name, declared in self.op.params.items():
-            present = not declared.optional or settled[name]
-            drawn = rng.standard_normal(self.op.param_patterns[name].shape(self.dims))
-            value = (params or {}).get(name, drawn)
-            self.params[name] = self.cast(value, self.op.param_patterns[name]) if present else None
-        self.extra = extra
-        self.outputs: Arrays = {}
-        self.saved: Arrays = {}
-
-    def cast(self, value: Any, pattern: Pattern) -> Any:
-        return None if value is None else np.ascontiguousarray(value, NUMPY[resolve(pattern.dtype, self.precision)])
-
-    def empty(self, pattern: Pattern, fill: float = math.nan) -> Any:
-        return np.full(pattern.shape(self.dims), fill, NUMPY[resolve(pattern.dtype, self.precision)])
-
-    def tensors(self, values: Arrays, **flags: Any) -> Tensors:
-        return make_tensors(self.dims, {**values, **self.extra}, **flags)
-
-    def execute(self, variant: Variant, method: str, t: Tensors) -> None:
-        for command in record(variant, method, t):
-            command()
-
-    def forward(self, variant: Variant | None = None) -> Arrays:
-        variant = variant or REFERENCES[self.op.name]
-        self.outputs = {k: self.empty(slot.pattern) for k, slot in self.op.outputs.items()}
-        self.saved = {k: self.empty(Pattern.parse(p)) for k, p in variant.saved.items()}
-        t = self.tensors({**self.inputs, **self.params, **self.outputs, **self.saved})
-        self.execute(variant, "forward", t)
-        return self.outputs
-
-    def backward(
-        self,
-        grads: Arrays,
-        variant: Variant | None = None,
-        absent: tuple[str, ...] = (),
-        into: Arrays | None = None,
-        share: dict[str, str] | None = None,
-        method: str = "backward",
-    ) -> Arrays:
-        """Gradients by name. `absent` are asked for by nobody, those of `into` are added to, `share` are in place."""
-        variant = variant or REFERENCES[self.op.name]
-        into = into or {}
-        values = {**self.inputs, **self.params, **self.outputs}
-        seen = {k: values[k] for k in (values if method == "forward_backward" else variant.reads)}
-        seen |= self.saved
-        seen |= {"d" + k: self.cast(grads.get(k), slot.pattern) for k, slot in self.op.outputs.items()}
-        flags, result = {}, {}
-        acc = NUMPY[resolve("acc", self.precision)]
-        for name, value in (*self.inputs.items(), *self.params.items()):
-            integer = name in self.op.inputs and self.op.inputs[name].pattern.integer
-            wanted = value is not None and not integer and name not in absent
-            if not wanted:
-                seen["d" + name] = None
-                continue
-            dtype = value.dtype if name in self.op.inputs else acc
-            start = into.get(name, 0.0 if name in variant.partial else math.nan)
-            result[name] = np.array(np.broadcast_to(start, value.shape), dtype)
-            if share and "d" + name in share:
-                result[name] = seen[share["d" + name]] = seen[share["d" + name]].copy()
-            seen["d" + name] = result[name]
-            flags["add_d" + name] = name in into
-        for name in (*self.inputs, *self.params):
-            flags.setdefault("add_d" + name, False)
-        self.execute(variant, method, self.tensors(seen, **flags))
-        return result
-
-
-def rng(seed: int = 0) -> np.random.Generator:
-    return np.random.default_rng(seed)
-
-
-def draw_inputs(op: Op, example: Arrays, seed: int = 0) -> Arrays:
-    """Tensors for an example: contents as they are given, else drawn: integers within their bound, a third of the
-    targets ignored."""
-    r, given = rng(seed), {k: v for k, v in example.items() if k not in op.inputs}
-    dims: Arrays = {**{k: v for k, v in op.attrs.items() if not isinstance(v, type)}, **given}
-    for name, slot in op.inputs.items():
-        if name not in example:
-            continue
-        if isinstance(example[name], np.ndarray):
-            given[name] = example[name]
-            continue
-        if not slot.pattern.integer:
-            given[name] = r.standard_normal(example[name])
-            continue
-        bound = {"rows": dims.get("rows"), "classes": dims.get("classes") or 0}.get(slot.pattern.bound or "", 3)
-        if bound == 0:
-            bound = dims.get("features") or given["logits"].shape[-1]
-        given[name] = r.integers(0, bound, example[name])
-        if name == "targets":
-            given[name][r.random(example[name]) < 0.3] = -1
-    return given
-
+from core.op import Op, Variant
 
 DIFFERENTIABLE = [
     pytest.param(op, example, id=f"{op.name}-{i}")
@@ -163,14 +48,6 @@ def test_gradient_agrees_with_differences(op: Op, example: Arrays) -> None:
 
         near = [pytest.approx((4 * slope(h / 2) - slope(h)) / 3, rel=1e-7, abs=1e-8) for h in (1e-3, 2e-5)]
         assert float((gradient * direction).sum()) in near, name
-
-
-# --- against PyTorch -------------------------------------------------------------------------------------------
-
-
-def close(ours: Any, theirs: Any, tolerance: float = 1e-12) -> None:
-    theirs = theirs.detach().numpy()
-    assert np.linalg.norm(ours - theirs) <= tolerance * (np.linalg.norm(theirs) + 1e-300)
 
 
 def compare(node: Node, peer: Any, tolerance: float = 1e-12) -> None:
@@ -238,19 +115,6 @@ def test_cross_entropy_is_torchs_without_padding_and_ignored_targets() -> None:
     compare(Node("cross_entropy", logits=logits, targets=targets, classes=13), peer)
 
 
-ATTENTION: dict[str, Arrays] = {
-    "causal": {"heads": 3},
-    "full": {"heads": 3, "causal": False},
-    "grouped": {"heads": 6, "kv_heads": 2},
-    "multi-query": {"heads": 4, "kv_heads": 1},
-    "window": {"heads": 3, "window": 3},
-    "full with window": {"heads": 2, "window": 4, "causal": False},
-    "scale": {"heads": 2, "scale": 0.7},
-    "softcap": {"heads": 4, "kv_heads": 2, "softcap": 0.8, "scale": 1.3},
-    "documents": {"heads": 2, "documents": [[5, 5, 5, -2, -2, 0, 0, 0, 9], [1, 1, 1, 1, 2, 2, 1, 1, 1]]},
-}
-
-
 def torch_attention(T: Any, qkv: Any, documents: Any, at: Arrays, D: int) -> Any:
     """Written out over the heads one by one, with a mask from the definition."""
     B, length, _ = qkv.shape
@@ -271,207 +135,10 @@ def torch_attention(T: Any, qkv: Any, documents: Any, at: Arrays, D: int) -> Any
     return T.cat(out, -1)
 
 
-def attention_node(at: Arrays, precision: str = "f64", D: int = 5) -> Node:
-    width = at["heads"] + 2 * (at.get("kv_heads") or at["heads"])
-    return Node("attention", precision, qkv=rng().standard_normal((2, 9, width * D)), **at)
-
-
 @pytest.mark.parametrize("case", ATTENTION)
 def test_attention_is_torchs(case: str) -> None:
     at = ATTENTION[case]
     compare(attention_node(at), lambda T, qkv, documents=None: torch_attention(T, qkv, documents, at, 5))
-
-
-# --- cpu variants against references ---------------------------------------------------------------------------
-
-BOUND = {"f32": 1e-5, "f64": 1e-13}
-FUSED_SEED = 11
-
-
-def near(got: Any, expected: Any, precision: str, what: str) -> None:
-    scale = np.linalg.norm(expected.astype(np.float64)) + 1e-30
-    assert np.isfinite(got).all(), f"{what} was not written whole"
-    assert np.linalg.norm(got.astype(np.float64) - expected) <= BOUND[precision] * scale, what
-
-
-def simple(name: str, precision: str, given: Arrays, params: Arrays) -> Node:
-    return Node(
-        name, precision, params=params, **{k: v for k, v in given.items() if k in (*OPS[name].inputs, *OPS[name].attrs)}
-    )
-
-
-def add_layernorm_by_parts(given: Arrays, params: Arrays, seeds: Arrays) -> tuple[Arrays, Arrays]:
-    s = simple("add", "f64", {"a": given["x"], "b": given["r"]}, {}).forward()["y"]
-    norm = simple("layernorm", "f64", {**given, "x": s}, params)
-    outputs = {"y": norm.forward()["y"], "s": s}
-    grads = norm.backward({"y": seeds["y"]})
-    dx = grads.pop("x") + seeds["s"]
-    return outputs, {**grads, "x": dx, "r": dx}
-
-
-def head_loss_by_parts(given: Arrays, params: Arrays, seeds: Arrays) -> tuple[Arrays, Arrays]:
-    head = simple("matmul", "f64", {**given, "bias": False}, params)
-    loss = simple("cross_entropy", "f64", {**given, "logits": head.forward()["y"]}, {})
-    outputs = loss.forward()
-    return outputs, head.backward({"y": loss.backward(seeds)["logits"]})
-
-
-BY_PARTS = {"add_layernorm": add_layernorm_by_parts, "head_loss": head_loss_by_parts}
-
-
-def expected_of(node: Node, given: Arrays, seeds: Arrays) -> tuple[Arrays, Arrays]:
-    """Outputs and gradients in f64, on the tensors as the node's precision rounds them."""
-    rounded = {**given, **{k: v for k, v in node.inputs.items() if v is not None}}
-    params = {k: v for k, v in node.params.items() if v is not None}
-    if node.op.name in BY_PARTS:
-        return BY_PARTS[node.op.name](rounded, params, seeds)
-    exact = Node(node.op.name, "f64", params=params, **rounded)
-    return exact.forward(), exact.backward(seeds)
-
-
-def fast_node(variant: Variant, example: Arrays, precision: str = "f64") -> tuple[Node, Arrays]:
-    given = draw_inputs(OPS[variant.op], example)
-    return Node(variant.op, precision, **given), given
-
-
-def runs(variant: Variant, example: Arrays) -> bool:
-    node, _ = fast_node(variant, example)
-    return variant.why_not(node.tensors({**node.inputs, **node.params})) is None
-
-
-FAST = [
-    pytest.param(variant, example, precision, id=f"{variant.op}.{variant.name}-{precision}-{i}")
-    for variant in VARIANTS.values()
-    if not isinstance(variant, Reference) and OPS[variant.op].gradient
-    for i, example in enumerate([*OPS[variant.op].examples, *variant.examples])
-    if runs(variant, example)
-    for precision in ("f32", "f64")
-]
-EXACT = [p for p in FAST if p.values[2] == "f64"]
-IN_PLACE = [p for p in EXACT if p.values[0].inplace]
-
-
-def seeds_of(node: Node) -> Arrays:
-    shapes = {k: slot.pattern.shape(node.dims) for k, slot in node.op.outputs.items()}
-    return {k: node.cast(rng(FUSED_SEED).standard_normal(s), node.op.outputs[k].pattern) for k, s in shapes.items()}
-
-
-@pytest.mark.parametrize(("variant", "example", "precision"), FAST)
-def test_variant_computes_what_the_reference_says(variant: Variant, example: Arrays, precision: str) -> None:
-    node, given = fast_node(variant, example, precision)
-    seeds = seeds_of(node)
-    outputs, expected = expected_of(node, given, seeds)
-    got = node.forward(variant)
-    for name in outputs:
-        near(got[name], outputs[name], precision, name)
-    grads = node.backward(seeds, variant)
-    assert set(grads) == set(expected)
-    for name, gradient in grads.items():
-        near(gradient, expected[name], precision, "d" + name)
-    again = node.backward(seeds, variant)
-    assert all(np.array_equal(grads[n], again[n]) for n in grads), "the bits of two runs differ"
-
-
-@pytest.mark.parametrize(("variant", "example", "precision"), EXACT)
-def test_variant_adds_where_it_is_asked_to(variant: Variant, example: Arrays, precision: str) -> None:
-    """Parameters' gradients always, inputs' where the variant says it can; each in turn absent."""
-    node, given = fast_node(variant, example, precision)
-    seeds = seeds_of(node)
-    node.forward(variant)
-    plain = node.backward(seeds, variant)
-    adding = {n: rng(3).standard_normal(g.shape) for n, g in plain.items() if n in node.params or n in variant.can_add}
-    added = node.backward(seeds, variant, into=adding)
-    for name, start in adding.items():
-        near(added[name] - start, plain[name], precision, "d" + name)
-    for absent in plain:
-        rest = node.backward(seeds, variant, absent=(absent,))
-        assert all(np.array_equal(rest[n], plain[n]) for n in rest)
-
-
-@pytest.mark.parametrize(("variant", "example", "precision"), IN_PLACE)
-def test_variant_is_right_in_place_too(variant: Variant, example: Arrays, precision: str) -> None:
-    node, given = fast_node(variant, example, precision)
-    seeds = seeds_of(node)
-    node.forward(variant)
-    apart, shared = node.backward(seeds, variant), node.backward(seeds, variant, share=dict(variant.inplace))
-    for name in apart:
-        assert np.array_equal(apart[name], shared[name]), name
-
-
-@pytest.mark.parametrize("op", ["gelu", "cross_entropy", "dropout"])
-def test_reference_is_right_in_place_too(op: str) -> None:
-    reference = REFERENCES[op]
-    given = draw_inputs(OPS[op], OPS[op].examples[0])
-    node = Node(op, **given, **({"key": np.array([1, 2, 3, 4], np.uint32)} if op == "dropout" else {}))
-    node.forward()
-    seeds = seeds_of(node)
-    apart, shared = node.backward(seeds), node.backward(seeds, share=dict(reference.inplace))
-    for name in apart:
-        assert np.array_equal(apart[name], shared[name]), name
-
-
-@pytest.mark.parametrize("missing", ["y", "s"])
-def test_add_layernorm_does_without_either_gradient(missing: str) -> None:
-    variant = VARIANTS["add_layernorm", "blocked"]
-    node, given = fast_node(variant, {"x": (3, 33), "r": (3, 33)}, "f64")
-    seeds = seeds_of(node)
-    node.forward(variant)
-    zeroed = node.backward({**seeds, missing: np.zeros((3, 33))}, variant)
-    without = node.backward({k: v for k, v in seeds.items() if k != missing}, variant)
-    for name in zeroed:
-        np.testing.assert_allclose(without[name], zeroed[name], atol=1e-14)
-
-
-@pytest.mark.parametrize("index", range(len(OPS["head_loss"].examples)))
-def test_head_loss_in_one_go_is_forward_and_backward(index: int) -> None:
-    variant = VARIANTS["head_loss", "chunked"]
-    node, _ = fast_node(variant, OPS["head_loss"].examples[index], "f64")
-    seeds = seeds_of(node)
-    loss = node.forward(variant)["loss"].copy()
-    apart = node.backward(seeds, variant)
-    node.outputs["loss"].fill(math.nan)
-    at_once = node.backward(seeds, variant, method="forward_backward")
-    assert np.array_equal(node.outputs["loss"], loss)
-    for name in apart:
-        assert np.array_equal(apart[name], at_once[name]), name
-
-
-# --- decoding --------------------------------------------------------------------------------------------------
-
-DECODING = [
-    pytest.param(variant, at, id=f"{variant.name}-{case}")
-    for case, at in ATTENTION.items()
-    if case != "documents" and at.get("causal", True)
-    for variant in VARIANTS.values()
-    if variant.op == "attention" and runs(variant, {"qkv": attention_node(at).inputs["qkv"].shape, **at})
-]
-
-
-@pytest.mark.parametrize(("variant", "at"), DECODING)
-def test_decoding_step_by_step_gives_what_the_whole_gives(variant: Variant, at: Arrays) -> None:
-    """T - 1 tokens and then one, rows that start at different places; what nothing wrote is NaN."""
-    whole = attention_node(at)
-    qkv, expected = whole.inputs["qkv"], whole.forward(variant)["y"]
-    kv = whole.dims["kv_heads"] * whole.dims["D"]
-    cache = {name: np.full((2, 12, kv), math.nan) for name in ("k", "v")}
-    for begin, end in ((0, 8), (8, 9)):
-        part = Node("attention", qkv=qkv[:, begin:end], start=np.array([begin, begin], np.int32), **cache, **at)
-        got = part.forward(variant)["y"]
-        np.testing.assert_allclose(got, expected[:, begin:end], atol=1e-12)
-    # row 0 goes on at 4, as if its later tokens had never been, while row 1 goes on at 8
-    mixed = np.stack([qkv[0, 4:5], qkv[1, 8:9]])
-    part = Node("attention", qkv=mixed, start=np.array([4, 8], np.int32), **cache, **at)
-    np.testing.assert_allclose(part.forward(variant)["y"][:, 0], [expected[0, 4], expected[1, 8]], atol=1e-12)
-
-
-def test_position_counts_from_each_rows_start() -> None:
-    x = rng().standard_normal((2, 3, 4))
-    node = Node("position", x=x, length=10, start=np.array([5, 0], np.int32))
-    y, weight = node.forward()["y"], node.params["weight"]
-    np.testing.assert_array_equal(y, x + np.stack([weight[5:8], weight[0:3]]))
-
-
-# --- promises of single ops ------------------------------------------------------------------------------------
 
 
 def test_positions_beyond_t_get_a_gradient_of_zero() -> None:
