@@ -28,6 +28,7 @@ from scalar_forms import ELSEWHERE, FAMILIES, FORMS, REFUSED, Form, forms, packe
 import core.sim
 from core.sim import PtxError
 from core.sim.instructions.table import TABLE
+from core.sim.native.toolchain import compiler
 from core.testing.ptx import HEAD
 
 VALUES = 256  # of each form, when the tests run
@@ -154,12 +155,15 @@ def kernel(kinds: Sequence[str], group: Sequence[Form], count: int) -> str:
 {body} ret; }}"""
 
 
-def results(kinds: Sequence[str], group: Sequence[Form], values: Sequence[Sequence[int]]) -> np.ndarray:
-    """[form, value]: the bits that the simulator gives."""
+def results(
+    kinds: Sequence[str], group: Sequence[Form], values: Sequence[Sequence[int]], executor: str = "interpreter"
+) -> np.ndarray:
+    """[form, value]: the bits that an executor gives."""
     count = len(values[0])
     arrays = [np.array(v, NUMPY[width_of(k)]) for v, k in zip(values, kinds, strict=True)]
     out = np.zeros((len(group), count), np.uint64)
-    core.sim.run(kernel(kinds, group, count), "k", -(-count // 256), min(count, 256), [*arrays, out], strict=False)
+    text, blocks, threads = kernel(kinds, group, count), -(-count // 256), min(count, 256)
+    core.sim.run(text, "k", blocks, threads, [*arrays, out], strict=False, executor=executor)
     return out
 
 
@@ -208,6 +212,17 @@ def test_every_row_of_the_table_has_an_oracle_or_is_no_scalar_instruction():
 def test_every_form_gives_what_exact_arithmetic_gives(kinds):
     wrong = [f"{form.text} {told}" for form, told in mismatches(kinds, grouped()[kinds], VALUES, 1)]
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.skipif(compiler() is None, reason="no C compiler")
+@pytest.mark.parametrize("kinds", grouped(), ids="-".join)
+def test_every_form_has_the_same_bits_on_both_executors(kinds):
+    group, values = grouped()[kinds], operands(kinds, VALUES, seed=8)
+    for start in range(0, len(group), TOGETHER):
+        part = group[start : start + TOGETHER]
+        expected, found = (results(kinds, part, values, executor) for executor in ("interpreter", "native"))
+        differ = [form.text for form, a, b in zip(part, expected, found, strict=True) if not np.array_equal(a, b)]
+        assert differ == []
 
 
 def test_there_are_as_many_forms_as_ever():

@@ -27,6 +27,7 @@ from core.sim.resident import Group
 FAMILY = Family(pure=True)
 opcode = FAMILY.opcode
 
+NAN64 = np.array([0x7FF8000000000000], np.uint64).view(np.float64)[0]
 NAN32 = np.array([0x7FFFFFFF], np.uint32).view(np.float32)[0]
 TINY = np.float32(1.1754943508222875e-38)  # the smallest normal f32
 SMALL, HUGE = 2.0**-900, 2.0**990  # f64 sizes beyond which the error terms of a product may not be representable
@@ -82,9 +83,10 @@ ROUNDINGS = {"rn": "rn", "rz": "rz", "rm": "rm", "rp": "rp", "rna": "rna"}
 
 
 def canonical(value: Array) -> Array:
-    """Every NaN of an f32 array becomes 0x7FFFFFFF."""
+    """Every NaN of an f32 array becomes 0x7FFFFFFF, of an f64 array 0x7FF8000000000000: which operand's payload a
+    processor keeps is its own affair."""
     bad = np.isnan(value)
-    return np.where(bad, NAN32, value) if bad.any() else value
+    return np.where(bad, NAN32 if value.dtype == np.float32 else NAN64, value) if bad.any() else value
 
 
 def flush(value: Array) -> Array:
@@ -166,8 +168,9 @@ def fma_f64(a: Array, b: Array, c: Array) -> Array:
     top, rest = two_sum(c, lost)
     high, low = two_sum(product, top)
     total = high + to_odd(*two_sum(rest, low))
-    # A total of zero is exact, and has the sign that the plain sum gives it.
+    # A total of zero is exact, and has the sign that the plain sum gives it; a finite product cannot outweigh infinity.
     result = np.where(np.isfinite(high) & (total != 0), total, a * b + c)
+    result = np.where(np.isinf(c) & np.isfinite(a) & np.isfinite(b), c, result)
     sizes = [np.abs(v) for v in np.broadcast_arrays(a, b, c, product)]
     wide = np.isfinite(sizes[0]) & np.isfinite(sizes[1]) & np.isfinite(sizes[2]) & (np.maximum.reduce(sizes) > HUGE)
     small = (sizes[0] != 0) & (sizes[1] != 0) & (sizes[3] < SMALL) & (sizes[2] < SMALL)
@@ -274,7 +277,7 @@ def arithmetic(native: Callable[..., Array], exact: Callable[..., Array] | None)
         reads = [readable(program, o, name, ftz) for o in ins.operands[1:]]
         write, finish = writer(program, ins.operands[0]), _finish(ins)
         if name == "f64":
-            return lambda g: write(g, native(*(read(g) for read in reads)))
+            return lambda g: write(g, canonical(native(*(read(g) for read in reads))))
         if name in ("f32", "f32x2") and mode == "rn":
             if len(reads) == 2 and form.packed == 1:
                 first, second = reads
@@ -540,7 +543,7 @@ def _function(program: Program, ins: Instruction) -> Step:
             return
         value: Array = np.asarray(function(x.astype(np.float64)))
         if form.bits == 64:
-            write(g, form.flush(value) if ftz else value)
+            write(g, canonical(form.flush(value) if ftz else value))
         elif form.bits == 32:
             write(g, packed_bits(form, finish(value.astype(np.float32)).view(np.uint32)))
         else:

@@ -23,9 +23,9 @@ from core.sim.machine.address_space import Memory
 from core.sim.machine.budget import default_limit
 from core.sim.machine.geometry import Shape
 from core.sim.machine.wording import Wording
+from core.sim.native.composed import FORMS
 from core.sim.native.executor import Linked, Terms, linked
 from core.sim.native.executor import run as run_natively
-from core.sim.native.forms import FORMS
 from core.sim.native.toolchain import compiler, machine
 from core.sim.native.translation import Missing, translate
 from core.sim.ptx import state_spaces as spaces

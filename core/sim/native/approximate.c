@@ -80,6 +80,7 @@ INLINE f64 tanh_(f64 x) {
 INLINE f32 flushed(f32 v) { return __builtin_fabsf(v) < 0x1p-126f ? __builtin_copysignf(0, v) : v; }
 
 #define FUNCTION(id, name, call)                                                                                       \
+    UNARY(id##_carried, #name ".carried", "=b64 b64", f64, f64, call(a[l]))                                            \
     UNARY(id##_f32, #name ".approx.f32", "=b32 b32", f32, f32, canonical((f32)call((f64)a[l])))                        \
     UNARY(id##_ftz_f32, #name ".approx.ftz.f32", "=b32 b32", f32, f32,                                                 \
           flushed(canonical((f32)call((f64)flushed(a[l])))))

@@ -2,7 +2,7 @@
 #include "floats.h"
 
 #define F32_2(id, names, value) BINARY(id, names, "=b32 b32 b32", f32, f32, canonical(value))
-#define F64_2(id, names, value) BINARY(id, names, "=b64 b64 b64", f64, f64, value)
+#define F64_2(id, names, value) BINARY(id, names, "=b64 b64 b64", f64, f64, canonical_f64(value))
 
 F32_2(add_f32, "add.f32 add.rn.f32", a[l] + b[l])
 F32_2(sub_f32, "sub.f32 sub.rn.f32", a[l] - b[l])
@@ -14,7 +14,8 @@ F64_2(add_f64, "add.f64 add.rn.f64", a[l] + b[l])
 F64_2(sub_f64, "sub.f64 sub.rn.f64", a[l] - b[l])
 F64_2(mul_f64, "mul.f64 mul.rn.f64", a[l] * b[l])
 F64_2(div_f64, "div.rn.f64", a[l] / b[l])
-TERNARY(fma_f64, "fma.rn.f64 mad.rn.f64", "=b64 b64 b64 b64", f64, f64, __builtin_fma(a[l], b[l], c[l]))
+TERNARY(fma_f64, "fma.rn.f64 mad.rn.f64", "=b64 b64 b64 b64", f64, f64,
+        canonical_f64(__builtin_fma(a[l], b[l], c[l])))
 
 /* A NaN loses to a number, and -0 is less than +0. */
 F32_2(min_f32, "min.f32", least(a[l], b[l]))
@@ -31,5 +32,5 @@ UNARY(abs_f64, "abs.f64", "=b64 b64", u64, u64, a[l] & ~((u64)1 << 63))
 #define F32_1(id, names, value) UNARY(id, names, "=b32 b32", f32, f32, canonical((f32)(value)))
 F32_1(rcp_f32, "rcp.rn.f32", 1.0 / (f64)a[l])
 F32_1(sqrt_f32, "sqrt.rn.f32", __builtin_sqrt((f64)a[l]))
-UNARY(rcp_f64, "rcp.rn.f64", "=b64 b64", f64, f64, 1.0 / a[l])
-UNARY(sqrt_f64, "sqrt.rn.f64", "=b64 b64", f64, f64, __builtin_sqrt(a[l]))
+UNARY(rcp_f64, "rcp.rn.f64", "=b64 b64", f64, f64, canonical_f64(1.0 / a[l]))
+UNARY(sqrt_f64, "sqrt.rn.f64", "=b64 b64", f64, f64, canonical_f64(__builtin_sqrt(a[l])))

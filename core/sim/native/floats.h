@@ -10,6 +10,14 @@ INLINE u32 bits_of(f32 value) { u32 v; memcpy(&v, &value, 4); return v; }
 /* Every NaN becomes 0x7FFFFFFF. */
 INLINE f32 canonical(f32 v) { return v == v ? v : f32_of(0x7FFFFFFF); }
 
+/* Every NaN becomes 0x7FF8000000000000: which operand's payload a processor keeps is its own affair. */
+INLINE f64 canonical_f64(f64 v) {
+    u64 bits = 0x7FF8000000000000ull;
+    f64 nan;
+    memcpy(&nan, &bits, 8);
+    return v == v ? v : nan;
+}
+
 /* A NaN loses to a number, and -0 is less than +0. */
 INLINE f32 least(f32 a, f32 b) {
     f32 zero = f32_of(bits_of(a) | bits_of(b));

@@ -194,35 +194,8 @@ def _slots(draft: Translation, record: OpRecord, parts: list[int], concerned: li
         concerned += parts[1:]
 
 
-# --------------------------------------------------------------------------- comparisons
+# the unsigned comparisons of PTX, as the machine spells them
 UNSIGNED_NAMES = {"lo": "lt", "ls": "le", "hi": "gt", "hs": "ge"}
-
-
-@form("setp")
-def _setp(draft: Translation, ins: Instruction) -> None:
-    names = list(ins.names)
-    combine = next((n for n in names[2:] if n in ("and", "or", "xor")), None)
-    names[1] = UNSIGNED_NAMES.get(names[1], names[1])
-    plain = ".".join(n for n in names if n != combine)
-    target = ins.operands[0]
-    first = target.first if isinstance(target, Pair) else target
-    if combine is None and not isinstance(target, Pair):
-        draft.by_row(plain, [first, *ins.operands[1:3]], floating=True)
-        return
-    holds, other = draft.fresh(), draft.fresh()
-    width = f"b{TYPES[names[-1]].bits}"
-    draft.emit(plain, [holds, *(draft.source(o, width, names[-1] in ("f32", "f64")) for o in ins.operands[1:3])])
-    if isinstance(target, Pair):
-        draft.emit("not.pred", [other, holds])
-    extra = draft.source(ins.operands[3], "p") if combine else -1
-    results = [(first, holds)] + ([(target.second, other)] if isinstance(target, Pair) else [])
-    made = [(draft.target(operand, "p")[0], value) for operand, value in results]
-    if combine and extra == made[0][0] and len(made) > 1:
-        kept = draft.fresh()
-        draft.emit("mov.pred", [kept, extra])
-        extra = kept
-    for number, value in made:
-        draft.emit(f"{combine}.pred" if combine else "mov.pred", [number, value, *([extra] if combine else [])])
 
 
 # --------------------------------------------------------------------------- warps
