@@ -27,9 +27,11 @@ PUBLIC = {
     "SLOT": "core.step_record",
     "stretches": "core.step_record",
     "BuildError": "core.errors",
+    "CheckpointError": "core.errors",
     "DataError": "core.errors",
     "Evaluation": "core.evaluation",
     "Download": "core.evaluation",
+    "WeightFormat": "core.weight_format",
     "cdiv": "core.expr",
     "unpadded": "core.expr",
     "f32": "core.scalars",
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from core.api import load as load
     from core.contents import contents_of as contents_of
     from core.errors import BuildError as BuildError
+    from core.errors import CheckpointError as CheckpointError
     from core.errors import DataError as DataError
     from core.evaluation import Download as Download
     from core.evaluation import Evaluation as Evaluation
@@ -70,6 +73,7 @@ if TYPE_CHECKING:
     from core.scalars import u64 as u64
     from core.step_record import SLOT as SLOT
     from core.step_record import stretches as stretches
+    from core.weight_format import WeightFormat as WeightFormat
 
 __all__ = [*PUBLIC, "__version__"]  # noqa: PLE0604
 

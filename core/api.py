@@ -20,7 +20,6 @@ from core.engine import TARGETS, Engine, Settings, TraceEvent
 from core.errors import BuildError, CheckpointError, DataError, UsageError
 from core.generate import Sampling, generate_steps
 from core.graph import Graph
-from core.interop import huggingface
 from core.interop.opened import Dims, Opened, open_path
 from core.loader import load_registry
 from core.measure.evaluate import token_loss
@@ -47,11 +46,11 @@ def load(
     """The model at `path`, which is found by looking to be one of
 
     - a run's folder (its newest valid checkpoint) or a checkpoint's,
-    - a Hugging Face folder: config.json with model.safetensors, or shards and their index,
-    - an llm.c model file (.bin, all f32 or all bf16),
+    - another program's files, of a format that a plugin brings: a Hugging Face folder (config.json with
+      model.safetensors, or shards and their index), an llm.c model file (.bin, all f32 or all bf16),
     - the name of a model or the path of its TOML: its weights are then drawn from `seed`.
 
-    A checkpoint brings its tokenizer, a Hugging Face folder one whose ids we give too; `tokenizer` is None otherwise.
+    A checkpoint brings its tokenizer, other files one whose ids we give too; `tokenizer` is None otherwise.
 
     device: "cpu", or "auto" and what else `core train --device` takes. precision: "f32", "f64" (cpu only).
     ops: op -> variant, as in a config's [ops], such as {"layernorm": "reference"}. plugins: folders or files that
@@ -131,13 +130,16 @@ class Model:
         return self._params
 
     def names(self, scheme: str) -> dict[str, str | tuple[str, ...]]:
-        """Our parameter names -> those of `scheme`, "hf": a tensor's name, or several where their rows are stacked.
+        """Our parameter names -> those of `scheme`, as "hf": a tensor's name, or several where their rows are stacked.
 
-        Some tensors are the transpose of ours: `[hf.params]` of the model says which.
+        scheme: a value of `core export --to` whose format has names. Some tensors are the transpose of ours:
+        `[hf.params]` of the model says which.
         """
-        if scheme != "hf":
-            raise UsageError(f'names("{scheme}"): the only other names that are known are "hf"')
-        return huggingface.names(self.graph)
+        named = {name: one for one in self.engine.registry.formats.values() if one.named for name in one.targets}
+        if scheme not in named:
+            known = " or ".join(f'"{name}"' for name in named) or "none"
+            raise UsageError(f'names("{scheme}"): the only other names that are known are {known}')
+        return named[scheme].names(self.graph)
 
     def logits(self, tokens: Any) -> Array:
         """(B, T, V): for each token, the logits of the one behind it."""

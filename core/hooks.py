@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from core.evaluation import Evaluation
     from core.op import Op, Optimizer, Schedule, Variant
+    from core.weight_format import WeightFormat
 
 GROUP = "corelm"  # the entry points' group, and the name under which marks are kept
 CORE_API = 1  # the version of the hooks on this page
@@ -140,6 +141,18 @@ def core_evaluations() -> list[type[Evaluation]]:
 
 
 @hookspec
+def core_formats() -> list[type[WeightFormat]]:
+    """Formats of weights as classes: what `weights`, `core.load` and `core import` read, and `core export` writes.
+
+    Sample:
+
+        def core_formats():
+            return [NumpyArchive]
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
 def core_commands() -> list[click.Command]:
     """Commands, listed by `core --help` after the built-in ones, whose names they may not take.
 
@@ -176,6 +189,7 @@ SPECS = {
         core_optimizers,
         core_schedules,
         core_evaluations,
+        core_formats,
         core_commands,
         core_step_end,
     )

@@ -42,6 +42,7 @@ from core.registry import (
     build_registry,
     shorten,
 )
+from core.weight_format import WeightFormat
 
 
 def load_registry(
@@ -146,6 +147,7 @@ def brings(contribution: Contribution) -> dict[str, list[str]]:
         "optimizers": [cls.name for cls in contribution.optimizers],
         "schedules": [cls.name for cls in contribution.schedules],
         "evaluations": [cls.name for cls in contribution.evaluations],
+        "formats": [cls.name for cls in contribution.formats],
         "tuned": [Path(path).name for path in contribution.tuned],
         "commands": [command.name or "" for command in contribution.commands],
         "hooks": ["core_step_end" for _ in contribution.step_hooks],
@@ -264,6 +266,7 @@ ITEMS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "core_optimizers": ("a class derived from Optimizer", _is_class(Optimizer)),
     "core_schedules": ("a class derived from Schedule", _is_class(Schedule)),
     "core_evaluations": ("a class derived from Evaluation", _is_class(Evaluation)),
+    "core_formats": ("a class derived from WeightFormat", _is_class(WeightFormat)),
     "core_commands": ("a click.Command", _is_command),
 }
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from core.cli.brought import BroughtCommand, registry_of
 from core.cli.data import progress_line
 from core.cli.show import emit_json, json_option, plugin_option
 from core.errors import BuildError, CoreError, DataError, UsageError, words_of
@@ -20,26 +20,16 @@ if TYPE_CHECKING:
     from core.data.text import Reading
     from core.engine import Engine
     from core.evaluation import Evaluation
+    from core.registry import Registry
 
 BATCHES = 20  # of validation, where neither --tokens nor the run says how many tokens: as in [train] val_tokens
 
 
-class EvalCommand(click.Command):
+class EvalCommand(BroughtCommand):
     """`core eval`, with an option --NAME FILE for each evaluation of the plugins that the line loads."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        from core.loader import load_registry
-
-        ctx.meta[REGISTRY] = load_registry(plugins_in(args))
-        return super().parse_args(ctx, args)
-
-    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        from core.loader import load_registry
-
-        if REGISTRY not in ctx.meta:  # asked for its options without a line
-            ctx.meta[REGISTRY] = load_registry(strict=False)
-        known = ctx.meta[REGISTRY].evaluations.values()
-        own = super().get_params(ctx)
+    def with_brought(self, own: list[click.Parameter], registry: Registry) -> list[click.Parameter]:
+        known = registry.evaluations.values()
         taken = {option for parameter in own for option in parameter.opts}
         for evaluation in known:
             if f"--{evaluation.name}" in taken or evaluation.name in {parameter.name for parameter in own}:
@@ -51,19 +41,6 @@ class EvalCommand(click.Command):
         file = click.Path(path_type=Path)
         brought = [click.Option([f"--{e.name}", e.name], type=file, metavar="FILE", help=e.help) for e in known]
         return [*own[:-1], *brought, own[-1]]  # --help stays last
-
-
-REGISTRY = "core.registry"
-
-
-def plugins_in(args: Sequence[str]) -> list[str]:
-    """The values of --plugin on a command line that is not parsed yet."""
-    pairs = zip(args, [*args[1:], ""], strict=True)
-    paths = [value if word == "--plugin" else word.partition("=")[2] for word, value in pairs if PLUGIN.match(word)]
-    return [path for path in paths if path]
-
-
-PLUGIN = re.compile(r"--plugin(=|$)")
 
 
 @click.command("eval", cls=EvalCommand)
@@ -100,7 +77,7 @@ def command(
     from core.interop.opened import open_path
     from core.train.run import find_run
 
-    registry = click.get_current_context().meta[REGISTRY]
+    registry = registry_of(click.get_current_context())
     asked = {name: file for name, file in files.items() if file is not None}
     if examples and not asked:
         known = " or ".join(f"--{name} FILE" for name in registry.evaluations) or "an evaluation; no plugin brings one"

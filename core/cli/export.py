@@ -1,37 +1,38 @@
-"""`core export`: a model for other programs."""
+"""`core export`: a model for other programs, in a format that a plugin brings."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from core.cli.brought import BroughtCommand, registry_of
 from core.cli.show import emit_json, json_option, plugin_option
 
 if TYPE_CHECKING:
-    from core.interop.opened import Opened
-
-# Of what is made without --out.
-SUFFIX = {
-    "hf": "-hf",
-    "llmc": ".bin",
-    "llama2c": ".bin",
-    "llama2c-v1": ".bin",
-}
+    from core.registry import Registry
+    from core.weight_format import WeightFormat
 
 
-@click.command("export")
+class ExportCommand(BroughtCommand):
+    """`core export`, whose `--to` has the targets of the formats that the line's plugins bring."""
+
+    def with_brought(self, own: list[click.Parameter], registry: Registry) -> list[click.Parameter]:
+        for option in own:
+            if option.name == "to":
+                option.type = click.Choice(list(targets(registry)))
+        return own
+
+
+def targets(registry: Registry) -> dict[str, WeightFormat]:
+    """Value of --to -> the format that writes it, formats in the order in which their plugins load."""
+    return {name: one for one in registry.formats.values() for name in one.targets}
+
+
+@click.command("export", cls=ExportCommand)
 @click.argument("run", required=False)
-@click.option(
-    "--to",
-    "to",
-    type=click.Choice(list(SUFFIX)),
-    required=True,
-    help="For transformers, llm.c or llama2.c.",
-)
+@click.option("--to", "to", required=True, help="The format: hf for transformers, llmc and llama2c, or a plugin's.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="A new folder or file; RUN's name here without this option."
 )
@@ -39,33 +40,26 @@ SUFFIX = {
 @plugin_option
 @json_option
 def command(run: str | None, to: str, out: Path | None, precision: str, plugin: tuple[str, ...], as_json: bool) -> None:
-    """Write the model of RUN for Hugging Face's transformers (--to hf), llm.c (--to llmc) or llama2.c
-    (--to llama2c, which its run.c reads).
+    """Write the model of RUN for another program: Hugging Face's transformers (--to hf), llm.c (--to llmc), llama2.c
+    (--to llama2c, which its run.c reads), or what a plugin brings.
 
-    RUN is a run's or checkpoint's folder, a name under runs/, or nothing for the newest run; a Hugging Face folder or
-    an llm.c file too, so that one becomes the other.
+    RUN is a run's or checkpoint's folder, a name under runs/, or nothing for the newest run; another program's files
+    too, so that one becomes the other.
     """
-    from core.interop import export_huggingface, export_llama2c, export_llmc
     from core.interop.export import prepare
     from core.interop.opened import open_path
-    from core.loader import load_registry
+    from core.interop.weights import of_plugin
     from core.outputs import new_path
     from core.train.run import find_run
+    from core.train.tokenizers import tokenizer_of
 
+    registry = registry_of(click.get_current_context())
+    one = targets(registry)[to]
     path = find_run(run)
-    out = new_path(out or Path(path.resolve().name.removesuffix(".bin") + SUFFIX[to]))
-    registry = load_registry(plugin)
+    out = new_path(out or Path(path.resolve().name.removesuffix(".bin") + one.targets[to]))
     opened = open_path(path, registry)
-    extra, ids, note = _tokenizer(opened) if to == "hf" else ({}, {}, "")
-    export = prepare(opened, registry, precision, extra, ids)
-    writers: dict[str, Callable[..., None]] = {
-        "hf": export_huggingface.write,
-        "llmc": export_llmc.write,
-        "llama2c": export_llama2c.write,
-        "llama2c-v1": functools.partial(export_llama2c.write, version=1),
-    }
-    writers[to](export, registry, out)
-    note = note or (_scored_beside(opened, out) if to in ("llama2c", "llama2c-v1") else "")
+    export = prepare(opened, registry, precision, lambda: tokenizer_of(opened))
+    note = of_plugin(one, lambda: one.write(export, registry, out, to))
     graph = export.graph
     if as_json:
         step = {"step": opened.step} if opened.tokenizer_json or opened.step else {}
@@ -74,52 +68,3 @@ def command(run: str | None, to: str, out: Path | None, precision: str, plugin: 
     click.echo(f"{out}: {graph.name}, {graph.parameter_count:,} parameters in {precision}, from {opened.path}")
     if note:
         click.echo(note)
-
-
-def _scored_beside(opened: Opened, out: Path) -> str:
-    """Write llama2.c's tokenizer.bin beside its model file, where there is none; what to say about it."""
-    from core import files
-    from core.data.scored import FILE, ScoredTokenizer, scored_of
-    from core.errors import DataError
-    from core.train.tokenizers import tokenizer_of
-
-    tokenizer, beside = tokenizer_of(opened), out.parent / FILE
-    if tokenizer is None:
-        return f"without a {FILE}: the model has no tokenizer"
-    if not isinstance(tokenizer, ScoredTokenizer):
-        try:
-            tokenizer = scored_of(tokenizer)
-        except DataError as error:
-            way = "llama2.c's tokenizer.py writes one from the model's tokenizer.model"
-            return f"without a {FILE}: {error.message}; {way}"
-    if beside.exists() and not _holds(beside, tokenizer.to_bytes()):
-        return f"{beside} belongs to a different tokenizer and was kept: pass the model's own to run.c with -z"
-    files.replace(beside, tokenizer.to_bytes())
-    return f"with {beside}"
-
-
-def _tokenizer(opened: Opened) -> tuple[dict[str, bytes], dict[str, int], str]:
-    """The tokenizer's files, the ids of its begin and end of text, and what to say about it."""
-    from core.data.huggingface import FILE, write_files
-    from core.errors import DataError
-    from core.train.tokenizers import tokenizer_of
-
-    tokenizer = tokenizer_of(opened)
-    if tokenizer is None:
-        return {}, {}, "without a tokenizer: the model has none"
-    ends = {"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eot}
-    ids = {key: value for key, value in ends.items() if value is not None}
-    longest: Any = opened.source.document.get("dims", {}).get("S")
-    try:
-        return write_files(tokenizer, longest if isinstance(longest, int) else None), ids, f"with {FILE}"
-    except DataError as error:
-        return {}, ids, f"without a tokenizer: {error.message}"
-
-
-def _holds(path: Path, data: bytes) -> bool:
-    from core.outside import read_whole
-
-    try:
-        return read_whole(path) == data
-    except OSError:
-        return False

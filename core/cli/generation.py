@@ -58,10 +58,10 @@ def open_text_model(run: str | None, device: str, plugins: Sequence[str]) -> tup
     came without a tokenizer, UsageError for one without weights.
     """
     from core.api import build_model
-    from core.data.huggingface import other_forms
     from core.interop.opened import open_path
     from core.loader import load_registry
     from core.train.run import find_run
+    from core.train.tokenizers import other_tokenizer
 
     registry = load_registry(plugins)
     path = find_run(run)  # a name is a run's, also where a model is called so: a model has no weights
@@ -72,7 +72,7 @@ def open_text_model(run: str | None, device: str, plugins: Sequence[str]) -> tup
         )
     model = build_model(opened, registry, device, fuse=True)
     if model.tokenizer is None:
-        why = other_forms(opened.path) or "neither its training data nor its source has one"
+        why = other_tokenizer(opened) or "neither its training data nor its source has one"
         raise CheckpointError(
             f"{opened.path} has no known tokenizer: {why}",
             hint="core import SRC OUT --tokenizer FILE adds the model's tokenizer.json; "

@@ -27,7 +27,7 @@ USUAL = "gpt2"  # the tokenizer of files that come without one, where the vocabu
 @plugin_option
 @json_option
 def command(source: str, out: Path, tokenizer: str | None, plugin: tuple[str, ...], as_json: bool) -> None:
-    """Make the checkpoint OUT of SRC: a Hugging Face folder, or an llm.c model file (.bin).
+    """Make the checkpoint OUT of SRC: another program's files, such as a Hugging Face folder or an llm.c model file.
 
     `weights = "OUT"` in a config starts a run from it, `core sample OUT` and `core.load("OUT")` use it as it is.
     """
@@ -53,9 +53,8 @@ def command(source: str, out: Path, tokenizer: str | None, plugin: tuple[str, ..
 def _tokenizer(opened: Opened, spec: str | None) -> tuple[Tokenizer | None, str]:
     """The tokenizer that goes into the checkpoint, and how it came to be chosen, or why there is none."""
     from core.data import choose_tokenizer
-    from core.data.huggingface import other_forms
     from core.errors import DataError
-    from core.train.tokenizers import tokenizer_of
+    from core.train.tokenizers import other_tokenizer, tokenizer_of
 
     vocabulary = int(opened.dims["V"]) if "V" in opened.dims else None
     if spec is not None:
@@ -65,7 +64,7 @@ def _tokenizer(opened: Opened, spec: str | None) -> tuple[Tokenizer | None, str]
     if own is not None:
         without = "" if own.eot is not None else "; it has no end-of-text token, so generation never stops by itself"
         return own, f"{own.name}, {own.vocab_size:,} ids, from the source folder{without}"
-    if opened.path.is_dir() and (others := other_forms(opened.path)):
+    if others := other_tokenizer(opened):
         return None, f"none: {others}"
     try:
         usual = choose_tokenizer([USUAL], offline=True)

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.data.builtin import builtin_documents
-from core.data.shards import FORMATS, OTHER_MAGIC, Shard, magic_of, open_shard, verify_shard
+from core.data.magics import FILES
+from core.data.shards import Shard, magic_of, open_shard, verify_shard
 from core.data.text import WHOLE, Document, Reading, folder_files, text_document
 from core.errors import DataError, UsageError, did_you_mean, raise_all
 from core.outside import way_out
 
 BUILTIN = "builtin"
 LONGEST_NAME = 255  # bytes: what file systems allow
-MAGICS = {format.magic for format in FORMATS} | set(OTHER_MAGIC)
 
 
 @dataclass
@@ -82,7 +82,7 @@ def _add(inputs: Inputs, path: Path, notes: list[str], reading: Reading) -> None
 
 def is_shard(path: Path) -> bool:
     """By name (a folder named x.bin too, so that it is refused as what it was meant to be) or by header."""
-    return path.suffix == ".bin" or (path.is_file() and magic_of(path) in MAGICS)
+    return path.suffix == ".bin" or (path.is_file() and magic_of(path) in FILES)
 
 
 def expand(item: str, where: str) -> list[Path]:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.data.digests import BLOCK, Blocks, Digests, file_digests, mark_of, read_digests
+from core.data.magics import FILES, GPT2_SHARD, LLAMA3_SHARD
 from core.errors import DataError
 from core.outside import named, open_file, parse_json, read_whole, reads
 
@@ -47,15 +48,9 @@ class Format:
 
 
 FORMATS = (
-    Format("GPT-2", 20240520, 1, np.dtype("<u2"), "gpt2"),
-    Format("LLaMA-3", 20240801, 7, np.dtype("<u4"), None),
+    Format("GPT-2", GPT2_SHARD, 1, np.dtype("<u2"), "gpt2"),
+    Format("LLaMA-3", LLAMA3_SHARD, 7, np.dtype("<u4"), None),
 )
-OTHER_MAGIC = {
-    20240326: "a model checkpoint",
-    20240327: "a debug state",
-    20240328: "a tokenizer",
-    20240522: "HellaSwag",
-}
 
 
 def format_for(vocab_size: int) -> Format:
@@ -261,10 +256,8 @@ def _format(path: Path, magic: int, version: int) -> Format:
                     hint="write it again with `core data prepare`",
                 )
             return format
-    if magic in OTHER_MAGIC:
-        raise DataError(
-            f"{path}: expected a token shard, got {OTHER_MAGIC[magic]} of llm.c", hint="name token shards here"
-        )
+    if magic in FILES:
+        raise DataError(f"{path}: expected a token shard, got {FILES[magic]} of llm.c", hint="name token shards here")
     raise DataError(
         f"{path}: expected a token shard with magic number {known}, got {magic}",
         hint=f"a headerless file, as nanoGPT writes: `core data prepare {path} --raw uint16 --out FOLDER` converts it",

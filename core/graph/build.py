@@ -31,7 +31,7 @@ Shape = tuple[int, ...]
 def build_graph(source: ModelDocument, registry: Registry, overrides: Mapping[str, Number | str]) -> Graph:
     """See ModelSource.build."""
     problems = Problems()
-    check_document(source, problems)
+    check_document(source, problems, registry)
     problems.finish()
     table: dict[str, Any] = source.document.get("dims", {})
     overrides = check_overrides(table, overrides, source.where())

@@ -17,22 +17,18 @@ from core.errors import BuildError, UsageError, did_you_mean
 from core.expr import Number
 from core.graph.build import build_graph
 from core.graph.document import KeyPath, ModelDocument
+from core.graph.model_schema import TOP
 from core.graph.problems import Problems
 from core.graph.types import Graph
+from core.weight_format import WeightFormat
 
 if TYPE_CHECKING:
     from core.registry import Registry
 
 # Where the keys of two files are merged one by one; anywhere else the later value replaces the earlier one whole.
-MERGED = (
-    *((table,) for table in ("inputs", "dims", "graph", "init", "loss", "hf", "llama2c", "block")),
-    *(("block", "*"), ("hf", "dims"), ("hf", "expect"), ("hf", "params")),
-)
+MERGED = (*((table,) for table in ("inputs", "dims", "graph", "init", "loss", "block")), ("block", "*"))
 # Where `key = false` removes what an earlier file says.
-REMOVABLE = (
-    *((), ("inputs",), ("dims",), ("graph",), ("init",), ("loss",), ("block",), ("block", "*")),
-    *(("hf", "dims"), ("hf", "expect"), ("hf", "params")),
-)
+REMOVABLE = ((), *MERGED)
 
 
 class ModelSource(ModelDocument):
@@ -63,7 +59,7 @@ def load_model(name_or_path: str | Path, registry: Registry, text: str | None = 
     requires: dict[str, None] = {}
     for file in reversed(chain):
         requires.update(dict.fromkeys(file.requires))
-        _merge(document, file.document, (), file, places, removed, problems)
+        _merge(document, file.document, (), file, places, removed, problems, registry)
     problems.finish()
     name = chain[0].document.get("name", path.stem)
     if not isinstance(name, str) or not name:
@@ -201,11 +197,12 @@ def _merge(
     places: dict[KeyPath, str],
     removed: dict[KeyPath, str],
     problems: Problems,
+    registry: Registry,
 ) -> None:
     """Fold `over` into `base`: tables key by key, nodes whole, `false` removes. A replaced node keeps its place."""
     for key, value in over.items():
         here = (*path, key)
-        if value is False and _listed(path, REMOVABLE):
+        if value is False and (_listed(path, REMOVABLE) or (len(path) == 2 and _of_format(path, registry))):
             if key not in base:
                 problems.also(
                     file.place(here),
@@ -217,13 +214,21 @@ def _merge(
             continue
         removed.pop(here, None)
         places[here] = file.place(here)
-        if isinstance(value, dict) and _listed(here, MERGED):
+        if isinstance(value, dict) and (_listed(here, MERGED) or _of_format(here, registry)):
             inner = base.get(key)
             base[key] = inner = dict(inner) if isinstance(inner, dict) else {}
-            _merge(inner, value, here, file, places, removed, problems)
+            _merge(inner, value, here, file, places, removed, problems, registry)
         else:
             base[key] = value
 
 
 def _listed(path: KeyPath, patterns: Sequence[KeyPath]) -> bool:
     return any(len(p) == len(path) and all(a in ("*", b) for a, b in zip(p, path, strict=True)) for p in patterns)
+
+
+def _of_format(path: KeyPath, registry: Registry) -> bool:
+    """Whether a format of weights has the table at `path` merged: its own, or one in it that it names."""
+    if not path or path[0] in TOP:
+        return False
+    one = next((one for one in registry.formats.values() if one.table == path[0]), WeightFormat())
+    return one.merged if len(path) == 1 else len(path) == 2 and path[1] in one.tables

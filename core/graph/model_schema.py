@@ -13,6 +13,7 @@ from core.errors import did_you_mean
 from core.graph.dims import name_problem, unusable
 from core.graph.document import ModelDocument
 from core.graph.problems import Problems
+from core.registry import Registry
 
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # a node, block or input; no dots, which expanded names are made of
 RESERVED = ("in", "out")  # a block's own keys: no node can have these names
@@ -22,14 +23,21 @@ OP_NODE = ("op", "in", "tie")  # and the op's attributes
 Check = Callable[[ModelDocument, Any, tuple[str, ...], Problems], None]
 
 
-def check_document(source: ModelDocument, problems: Problems) -> None:
-    """Report every key that a model file does not have, and every value of a wrong type."""
+def check_document(source: ModelDocument, problems: Problems, registry: Registry) -> None:
+    """Report every key that a model file does not have, and every value of a wrong type.
+
+    A table of a format of weights is that format's to check; one of a plugin that is switched off or broken is passed
+    over, since nothing reads it.
+    """
+    checks: dict[str, Check] = {one.table: one.check for one in registry.formats.values() if one.table}
     for key, value in source.document.items():
-        if key not in TOP:
+        check = TOP.get(key) or checks.get(key)
+        if check is not None:
+            check(source, value, (key,), problems)
+        elif not isinstance(value, dict) or not registry.suspects(key):
             where = source.where(key)
-            problems.also(where, f'{where}: a model has no key "{key}"{did_you_mean(key, TOP)}')
-        else:
-            TOP[key](source, value, (key,), problems)
+            known = [*TOP, *checks]
+            problems.also(where, f'{where}: a model has no key "{key}"{did_you_mean(key, known)}')
     for needed in ("inputs", "graph"):
         if needed not in source.document:
             problems.also(source.where(), f'{source.where()}: there is no "{needed}"; a model needs it')
@@ -47,12 +55,12 @@ def wrong(
 # --- pieces ------------------------------------------------------------------------------------------------------
 
 
-def _string(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+def check_string(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
     if not isinstance(value, str) or not value:
         wrong(source, path, value, "a string", problems)
 
 
-def _strings(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+def check_strings(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
     if not is_names(value):
         wrong(source, path, value, "a string or a list of strings", problems)
 
@@ -63,7 +71,7 @@ def is_names(value: Any) -> bool:
     return bool(names) and all(isinstance(n, str) and n for n in names)
 
 
-def _table(
+def check_table(
     source: ModelDocument,
     value: Any,
     path: tuple[str, ...],
@@ -94,14 +102,14 @@ def _identifier(source: ModelDocument, path: tuple[str, ...], problems: Problems
 
 
 def _inputs(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
-    for name, pattern in _table(source, value, path, problems).items():
+    for name, pattern in check_table(source, value, path, problems).items():
         _identifier(source, (*path, name), problems, "an input")
         if not isinstance(pattern, str):
             wrong(source, (*path, name), pattern, 'a shape, as in "B T : i32 < V"', problems)
 
 
 def _dims(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
-    for name, size in _table(source, value, path, problems).items():
+    for name, size in check_table(source, value, path, problems).items():
         where = source.where(*path, name)
         if problem := name_problem(name) or unusable(size):
             problems.also(where, f"{where}: {problem}")
@@ -110,7 +118,7 @@ def _dims(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Pr
 def _nodes(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
     inputs = source.document.get("inputs")
     taken = set(inputs) if isinstance(inputs, dict) else set()
-    for name, node in _table(source, value, path, problems).items():
+    for name, node in check_table(source, value, path, problems).items():
         if len(path) == 2 and name in RESERVED:
             continue
         here = (*path, name)
@@ -153,7 +161,7 @@ def _named_inputs(value: Any) -> bool:
 
 
 def _blocks(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
-    for name, block in _table(source, value, path, problems).items():
+    for name, block in check_table(source, value, path, problems).items():
         here = (*path, name)
         _identifier(source, here, problems, "a block")
         _nodes(source, block, here, problems)
@@ -187,129 +195,18 @@ def _loss(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Pr
 
 
 def _init(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
-    for name, rule in _table(source, value, path, problems).items():
-        _string(source, rule, (*path, name), problems)
-
-
-def _hf(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
-    for key, inner in _table(source, value, path, problems, HF).items():
-        if key in HF:
-            HF[key](source, inner, (*path, key), problems)
-
-
-def _hf_dims(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
-    known = source.document.get("dims")
-    for name, entry in _table(source, value, path, problems, known if isinstance(known, dict) else ()).items():
-        here = (*path, name)
-        table = entry if isinstance(entry, dict) else {"from": entry}
-        _table(source, table, here, problems, ("from", "absent", "null", "flag", "loss", "note"))
-        _strings(source, table.get("from"), here, problems)
-        if "absent" in as_list(table.get("from")):
-            wrong(source, here, entry, "keys of config.json", problems, "{ from = KEYS, absent = SIZE } for no key")
-        for key in ("flag", "loss"):
-            if not isinstance(table.get(key, False), bool):
-                wrong(source, here, entry, f"{key} = true or false", problems)
-        if not isinstance(table.get("note", ""), str):
-            wrong(source, here, entry, "note = TEXT", problems)
-        for key in ("absent", "null"):
-            if key in table and (why := unusable(table[key])):
-                problems.also(source.where(*here), f"{source.where(*here)}: {key}: {why}")
-
-
-def _hf_expect(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
-    for name, entry in _table(source, value, path, problems).items():
-        here = (*path, name)
-        table = entry if isinstance(entry, dict) else {"from": name, "is": entry}
-        _table(source, table, here, problems, ("from", "is"))
-        _strings(source, table.get("from"), here, problems)
-        if table.get("is", []) == []:
-            wrong(source, here, entry, "the values that it may have", problems)
-
-
-def _hf_params(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
-    for name, rule in _table(source, value, path, problems).items():
-        here = (*path, name)
-        if isinstance(rule, dict):
-            _hf_rule(source, rule, here, problems)
-        else:
-            _strings(source, rule, here, problems)
-
-
-def _hf_rule(source: ModelDocument, rule: dict[str, Any], path: tuple[str, ...], problems: Problems) -> None:
-    table = _table(source, rule, path, problems, ("from", "transpose", "stack", "rows", "sizes"))
-    if ("from" in table) == ("rows" in table):
-        wrong(source, path, rule, 'either "from" or "rows", the tensors that the parameter is made of', problems)
-    sizes = table.get("sizes", [])
-    if not isinstance(sizes, list) or any(unusable(size) for size in sizes):
-        wrong(source, path, sizes, "the rows of each tensor, as arithmetic over the dims", problems)
-    if not isinstance(table.get("transpose", False), bool):
-        wrong(source, path, table["transpose"], "true or false", problems)
-    if not isinstance(table.get("stack", ""), str):
-        wrong(source, path, table["stack"], "the name that counts the tensors", problems)
-
-
-def _hf_tied(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
-    for name, owner in _table(source, value, path, problems).items():
-        _string(source, owner, (*path, name), problems)
-
-
-def _llmc(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
-    table = _table(source, value, path, problems, ("magic", "header", "padding", "params"))
-    if type(table.get("magic")) is not int:
-        wrong(source, (*path, "magic"), table.get("magic"), "the number that the model's files begin with", problems)
-    dims = source.document.get("dims")
-    known = dims if isinstance(dims, dict) else {}
-    for key in ("header", "padding", "params"):
-        names = table.get(key, [] if key == "padding" else None)
-        if not isinstance(names, list) or not all(isinstance(n, str) and n for n in names):
-            wrong(source, (*path, key), names, "a list of strings", problems)
-            continue
-        for name in names if key != "params" else ():
-            if name not in known:
-                where = source.where(*path, key)
-                problems.also(where, f'{where}: the model has no dim "{name}"{did_you_mean(name, known)}')
-
-
-def _llama2c(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
-    table = _table(source, value, path, problems, ("header", "shared", "fixed", "parts", "order"))
-    if not isinstance(table.get("shared", True), bool):
-        wrong(source, (*path, "shared"), table["shared"], "true or false", problems)
-    known = source.document.get("dims")
-    for name in table.get("header", []):
-        if name not in (known if isinstance(known, dict) else {}):
-            wrong(source, (*path, "header"), name, "names of the model's dims", problems)
-    for name, rule in _table(source, table.get("parts", {}), (*path, "parts"), problems).items():
-        rule = _table(source, rule, (*path, "parts", name), problems, ("of", "from", "rows", "heads"))
-        _string(source, rule.get("of"), (*path, "parts", name), problems)
-    for version, names in _table(source, table.get("order"), (*path, "order"), problems).items():
-        if not is_names(names):
-            wrong(source, (*path, "order", version), names, "the weights in the file's order", problems)
+    for name, rule in check_table(source, value, path, problems).items():
+        check_string(source, rule, (*path, name), problems)
 
 
 TOP: dict[str, Check] = {
-    "name": _string,
+    "name": check_string,
     "requires": lambda *_: None,  # checked where the file is read
     "inputs": _inputs,
-    "logits": _string,
+    "logits": check_string,
     "loss": _loss,
     "dims": _dims,
     "graph": _nodes,
     "block": _blocks,
     "init": _init,
-    "hf": _hf,
-    "llmc": _llmc,
-    "llama2c": _llama2c,
-}
-HF: dict[str, Check] = {
-    "architectures": _strings,
-    "prefix": lambda source, value, path, problems: (
-        None
-        if isinstance(value, list) and all(isinstance(p, str) for p in value)
-        else wrong(source, path, value, "a list of strings", problems)
-    ),
-    "dims": _hf_dims,
-    "expect": _hf_expect,
-    "ignore": _strings,
-    "params": _hf_params,
-    "tied": _hf_tied,
 }

@@ -1,1 +1,103 @@
-"""Files that hold models: safetensors, and checkpoints made of them. Nothing here knows a run or an engine."""
+"""Files that hold models: safetensors, checkpoints made of them, and what a plugin's format of weights is made of.
+
+Nothing here knows a run or an engine, and no other program's format. The names of `__all__` are public: a plugin that
+brings a `WeightFormat` imports them from here (docs/plugins.md). Each is loaded when it is asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+PUBLIC = {
+    "Graph": "core.graph",
+    "ModelDocument": "core.graph",
+    "ModelSource": "core.graph",
+    "load_model": "core.graph",
+    "unusable": "core.graph.dims",
+    "Problems": "core.graph.problems",
+    "as_list": "core.graph.model_schema",
+    "check_string": "core.graph.model_schema",
+    "check_strings": "core.graph.model_schema",
+    "check_table": "core.graph.model_schema",
+    "is_names": "core.graph.model_schema",
+    "wrong": "core.graph.model_schema",
+    "Parameter": "core.graph.types",
+    "Export": "core.interop.export",
+    "check_meaning": "core.interop.export",
+    "CONFIG": "core.interop.fitting",
+    "MOST": "core.interop.fitting",
+    "Array": "core.interop.fitting",
+    "Dims": "core.interop.fitting",
+    "Fitted": "core.interop.fitting",
+    "Found": "core.interop.fitting",
+    "Misfit": "core.interop.fitting",
+    "Weights": "core.interop.fitting",
+    "about": "core.interop.fitting",
+    "build": "core.interop.fitting",
+    "check_dims": "core.interop.fitting",
+    "find_model": "core.interop.fitting",
+    "name_pattern": "core.interop.fitting",
+    "raise_some": "core.interop.fitting",
+    "with_length": "core.interop.fitting",
+    "BEGIN": "core.interop.generation",
+    "END": "core.interop.generation",
+    "PADDING": "core.interop.generation",
+    "Generation": "core.interop.generation",
+    "of_ids": "core.interop.generation",
+    "CHANGED": "core.interop.tensors",
+    "TensorFile": "core.interop.tensors",
+    "write_tensors": "core.interop.tensors",
+    "to_bf16": "core.kernels.tensors",
+    "Registry": "core.registry",
+}
+
+if TYPE_CHECKING:
+    from core.graph import Graph as Graph
+    from core.graph import ModelDocument as ModelDocument
+    from core.graph import ModelSource as ModelSource
+    from core.graph import load_model as load_model
+    from core.graph.dims import unusable as unusable
+    from core.graph.model_schema import as_list as as_list
+    from core.graph.model_schema import check_string as check_string
+    from core.graph.model_schema import check_strings as check_strings
+    from core.graph.model_schema import check_table as check_table
+    from core.graph.model_schema import is_names as is_names
+    from core.graph.model_schema import wrong as wrong
+    from core.graph.problems import Problems as Problems
+    from core.graph.types import Parameter as Parameter
+    from core.interop.export import Export as Export
+    from core.interop.export import check_meaning as check_meaning
+    from core.interop.fitting import CONFIG as CONFIG
+    from core.interop.fitting import MOST as MOST
+    from core.interop.fitting import Array as Array
+    from core.interop.fitting import Dims as Dims
+    from core.interop.fitting import Fitted as Fitted
+    from core.interop.fitting import Found as Found
+    from core.interop.fitting import Misfit as Misfit
+    from core.interop.fitting import Weights as Weights
+    from core.interop.fitting import about as about
+    from core.interop.fitting import build as build
+    from core.interop.fitting import check_dims as check_dims
+    from core.interop.fitting import find_model as find_model
+    from core.interop.fitting import name_pattern as name_pattern
+    from core.interop.fitting import raise_some as raise_some
+    from core.interop.fitting import with_length as with_length
+    from core.interop.generation import BEGIN as BEGIN
+    from core.interop.generation import END as END
+    from core.interop.generation import PADDING as PADDING
+    from core.interop.generation import Generation as Generation
+    from core.interop.generation import of_ids as of_ids
+    from core.interop.tensors import CHANGED as CHANGED
+    from core.interop.tensors import TensorFile as TensorFile
+    from core.interop.tensors import write_tensors as write_tensors
+    from core.kernels.tensors import to_bf16 as to_bf16
+    from core.registry import Registry as Registry
+
+__all__ = [*PUBLIC]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in PUBLIC:
+        return getattr(import_module(PUBLIC[name]), name)
+    raise AttributeError(f"module 'core.interop' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Models into other programs' formats, by the tables that read them ([hf], [llmc]) run backwards.
+"""Models into other programs' formats, which plugins bring, by the tables of the model that read them run backwards.
 
 What is common to the formats is here. An export is read back by the reader of its format before it gets its name, and
 it is refused where the format would say another model than ours, since what does
@@ -15,7 +15,7 @@ from core.errors import BuildError, CheckpointError
 from core.expr import unpadded
 from core.graph import Graph
 from core.graph.types import Node
-from core.interop.foreign import Array, Found
+from core.interop.fitting import Array, Found
 from core.interop.opened import Opened
 from core.registry import Registry
 
@@ -24,30 +24,20 @@ PRECISIONS = ("f32", "bf16")
 
 @dataclass(frozen=True)
 class Export:
-    """What is to be written. extra: file name -> contents that go into a folder too (a tokenizer). ids: the
-    token ids of config.json, such as eos_token_id, None for none."""
+    """What is to be written. weights: by our names, without padding. precision: one of PRECISIONS. tokenizer: makes the
+    model's, None for a model without one; a format that holds none does not call it."""
 
     opened: Opened
     graph: Graph
     weights: Mapping[str, Array]
     precision: str
-    extra: Mapping[str, bytes]
-    ids: Mapping[str, Any]
+    tokenizer: Callable[[], Any] = lambda: None
 
 
-def prepare(
-    opened: Opened,
-    registry: Registry,
-    precision: str,
-    extra: Mapping[str, bytes] | None = None,
-    ids: Mapping[str, Any] | None = None,
-) -> Export:
-    """An Export of what is at a path; `ids` where it brings none of its own.
-
-    Raises CheckpointError for weights that are not the model's.
-    """
+def prepare(opened: Opened, registry: Registry, precision: str, tokenizer: Callable[[], Any] = lambda: None) -> Export:
+    """An Export of what is at a path. Raises CheckpointError for weights that are not the model's."""
     graph = opened.source.build(registry, dict(opened.dims))
-    return Export(opened, graph, opened.parameters(graph), precision, dict(extra or {}), dict(ids or {}))
+    return Export(opened, graph, opened.parameters(graph), precision, tokenizer)
 
 
 def check_meaning(export: Export, registry: Registry, find: Callable[[], Found | None], format: str) -> None:

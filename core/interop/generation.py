@@ -1,22 +1,17 @@
 """How the texts of a model begin and end: the token ids of config.json, and generation_config.json whole.
 
-Both come with a Hugging Face folder, stay with a checkpoint (state.json) and a run that starts from it, and go out with
-an export as they came.
+They come with another program's files, stay with a checkpoint (state.json) and a run that starts from it, and go out
+with an export as they came.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from core.errors import CheckpointError
-from core.outside import parse_json, read_whole
-
-FILE, KEY = "generation_config.json", "generation"  # KEY: of state.json
+KEY = "generation"  # of state.json
 BEGIN, END, PADDING = "bos_token_id", "eos_token_id", "pad_token_id"
-SUFFIX = "_token_id"
 
 
 @dataclass(frozen=True)
@@ -52,16 +47,3 @@ def of_state(state: Mapping[str, Any]) -> Generation:
 def of_ids(end: int) -> Generation:
     """Of a file whose texts begin and end with one id."""
     return Generation({BEGIN: end, END: end})
-
-
-def of_folder(folder: Path, config: Mapping[str, Any]) -> Generation:
-    """Of a Hugging Face folder whose config.json is `config`. CheckpointError for a damaged generation_config.json."""
-    path, more = folder / FILE, None
-    if path.is_file():
-        try:
-            more = parse_json(read_whole(path))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path}: cannot be read: {error}", hint="fetch it again, or move it away") from None
-        if not isinstance(more, dict):
-            raise CheckpointError(f"{path}: not a JSON object", hint="fetch it again, or move it away")
-    return Generation({key: value for key, value in config.items() if key.endswith(SUFFIX)}, more)

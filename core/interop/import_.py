@@ -13,7 +13,6 @@ from core.graph import Graph
 from core.interop import checkpoint
 from core.interop.checkpoint import Contents
 from core.interop.opened import Opened
-from core.interop.weights import HUGGINGFACE, LLAMA2C, LLMC
 from core.outputs import new_path, staged
 from core.registry import Registry
 
@@ -23,10 +22,10 @@ def import_model(opened: Opened, registry: Registry, out: Path, tokenizer_json: 
 
     Raises UsageError for what is no other program's, and an `out` that exists; CheckpointError when the disk refuses.
     """
-    if opened.kind not in (HUGGINGFACE, LLMC, LLAMA2C):
+    if opened.format is None:
+        kinds = " or ".join(one.kind for one in registry.formats.values()) or "a format that a plugin brings"
         raise UsageError(
-            f"{opened.path} is {opened.kind}, not another program's",
-            hint=f"expected {HUGGINGFACE} or {LLMC}; ours need no import",
+            f"{opened.path} is {opened.kind}, not another program's", hint=f"expected {kinds}; ours need no import"
         )
     graph = opened.source.build(registry, dict(opened.dims))
     contents = Contents(

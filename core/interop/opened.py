@@ -1,26 +1,27 @@
 """What a path holds, opened: the model, its sizes, its parameters, and what came with them. Nothing is computed here.
 
-`weights.py` says what a path is; this brings our checkpoints, Hugging Face folders, llm.c's files and model TOMLs to
-one form, which `core.load`, `core eval`, `core import` and `core export` take.
+`weights.py` says what a path is; this brings our checkpoints, other programs' files and model TOMLs to one form, which
+`core.load`, `core eval`, `core import` and `core export` take.
 """
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.errors import CheckpointError
 from core.expr import Number, trim
 from core.graph import Graph, ModelSource, load_model
-from core.interop import checkpoint, huggingface, llama2c, llmc
-from core.interop.foreign import Array, raise_some
-from core.interop.generation import Generation, of_folder, of_ids, of_state
+from core.interop import checkpoint
+from core.interop.fitting import Array, raise_some
+from core.interop.generation import Generation, of_state
 from core.interop.tensors import TensorFile
-from core.interop.weights import CHECKPOINT, HUGGINGFACE, LLAMA2C, LLMC, MODEL, identify
+from core.interop.weights import CHECKPOINT, MODEL, identify, of_plugin
 from core.registry import Registry
+from core.weight_format import WeightFormat
 
 Dims = Mapping[str, Number | str]
 
@@ -29,9 +30,10 @@ Dims = Mapping[str, Number | str]
 class Opened:
     """What was found at a path.
 
-    kind: as `weights.identify` names it. path: the checkpoint's folder, where a run was named. dims: over the model's
+    kind: in words. path: the checkpoint's folder, where a run was named. dims: over the model's
     own. weights: by our names, without padding, read when asked for; None where they are to be drawn. recorded: node ->
     variant of a run. step: of a checkpoint. tokenizer_json: a checkpoint's. generation: how its texts begin and end.
+    format: of another program's files.
     """
 
     kind: str
@@ -43,6 +45,7 @@ class Opened:
     recorded: Mapping[str, str] = field(default_factory=dict)
     step: int = 0
     generation: Generation = Generation()
+    format: WeightFormat | None = None
 
     def release(self) -> None:
         """Let a checkpoint's files go once its weights were read: see `Checkpoint.release`."""
@@ -68,7 +71,11 @@ def open_path(path: str | Path, registry: Registry, dims: Dims | None = None) ->
 
     Raises UsageError for nothing found or two answers, CheckpointError for files that are damaged or fit no model.
     """
-    return OPENERS[identify(path, registry)](Path(os.path.expanduser(path)), registry, dims or {})
+    where, own = Path(os.path.expanduser(path)), dims or {}
+    found = identify(path, registry)
+    if isinstance(found, WeightFormat):
+        return _of_format(found, where, registry, own)
+    return _checkpoint(where, registry, own) if found == CHECKPOINT else _model(where, registry, own)
 
 
 def _model(path: Path, registry: Registry, dims: Dims) -> Opened:
@@ -90,30 +97,8 @@ def _checkpoint(path: Path, registry: Registry, dims: Dims) -> Opened:
     )
 
 
-def _huggingface(path: Path, registry: Registry, dims: Dims) -> Opened:
-    folder = huggingface.open_folder(path)
-    found = huggingface.find(folder, registry, dims)
-    for note in huggingface.notes(found):
+def _of_format(one: WeightFormat, path: Path, registry: Registry, dims: Dims) -> Opened:
+    found = of_plugin(one, lambda: one.open(path, registry, dims))
+    for note in found.notes:
         warnings.warn(f"{path}: {note}", stacklevel=2)
-    ends = of_folder(path, folder.config)
-    return Opened(HUGGINGFACE, path, found.source, found.dims, found.weights, generation=ends)
-
-
-def _llmc(path: Path, registry: Registry, dims: Dims) -> Opened:
-    found = llmc.find(llmc.open_file(path), registry, dims)
-    return Opened(LLMC, path, found.source, found.dims, found.weights)
-
-
-def _llama2c(path: Path, registry: Registry, dims: Dims) -> Opened:
-    found = llama2c.find(llama2c.open_file(path), registry, dims)
-    ends = of_ids(llama2c.BEGIN)
-    return Opened(LLAMA2C, path, found.source, found.dims, found.weights, generation=ends)
-
-
-OPENERS: dict[str, Callable[[Path, Registry, Dims], Opened]] = {
-    MODEL: _model,
-    CHECKPOINT: _checkpoint,
-    HUGGINGFACE: _huggingface,
-    LLMC: _llmc,
-    LLAMA2C: _llama2c,
-}
+    return Opened(one.kind, path, found.source, found.dims, found.weights, generation=found.generation, format=one)

@@ -1,4 +1,4 @@
-"""What a path is, and the parameters that lie there: our checkpoints, Hugging Face folders, llm.c's files.
+"""What a path is, and the parameters that lie there: our checkpoints, and the formats that plugins bring.
 
 What it is gets found by looking. Two answers, and none, are errors that say what was looked for.
 """
@@ -6,32 +6,38 @@ What it is gets found by looking. Two answers, and none, are errors that say wha
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-from core.errors import CheckpointError, UsageError, did_you_mean
+from core.errors import BuildError, CheckpointError, CoreError, UsageError, did_you_mean, words_of
+from core.foreign import PASSES, contained
 from core.graph import Graph
-from core.interop import checkpoint, huggingface, llama2c, llmc
-from core.interop.foreign import Array
-from core.interop.generation import Generation, of_folder, of_ids, of_state
-from core.interop.huggingface_config import CONFIG
+from core.interop import checkpoint
+from core.interop.fitting import Array
+from core.interop.generation import Generation, of_state
 from core.interop.tensors import TensorFile
 from core.outside import open_file, way_out
 from core.registry import Registry
+from core.weight_format import WeightFormat
 
-MODEL, CHECKPOINT, HUGGINGFACE, LLMC = "a model", "a checkpoint", "a Hugging Face folder", "an llm.c file"
-LLAMA2C = "a llama2.c file"
-EXPECTED = (
-    "expected a run's or checkpoint's folder, a Hugging Face folder (config.json and *.safetensors), an llm.c or "
-    "llama2.c model file (.bin), a model's TOML, or the name of a model (`core models`)"
-)
-LLMC_MAGICS = range(20240000, 20250000)  # llm.c begins its files with the day that a format was made
+T = TypeVar("T")
+MODEL, CHECKPOINT = "a model", "a checkpoint"
+HEAD = 256  # bytes of a file that a format looks at
 PICKLED = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch.save, pickle, npz
 
 
-def identify(path: str | Path, registry: Registry) -> str:
-    """MODEL, CHECKPOINT (a run's folder included), HUGGINGFACE or LLMC. CheckpointError or UsageError otherwise."""
+def expected(registry: Registry) -> str:
+    """What a path may hold, for a hint."""
+    formats = "".join(f"{one.expected or one.kind}, " for one in registry.formats.values())
+    return f"expected a run's or checkpoint's folder, {formats}a model's TOML, or the name of a model (`core models`)"
+
+
+def identify(path: str | Path, registry: Registry) -> str | WeightFormat:
+    """MODEL, CHECKPOINT (a run's folder included) or a format of weights. CheckpointError or UsageError otherwise."""
     where = Path(os.path.expanduser(path))
     try:
         there = where.exists()
@@ -46,60 +52,105 @@ def identify(path: str | Path, registry: Registry) -> str:
         return MODEL
     if not there:
         run = Path("runs") / where
-        hint = checkpoint.why_no_pointer(where) or (f"{run} exists" if run.exists() else EXPECTED)
+        hint = checkpoint.why_no_pointer(where) or (f"{run} exists" if run.exists() else expected(registry))
         raise UsageError(f"{path}: no such file, folder or model{did_you_mean(str(path), registry.models)}", hint=hint)
-    return _folder(where) if where.is_dir() else _file(where)
+    return _folder(where, registry) if where.is_dir() else _file(where, registry)
 
 
-def _folder(path: Path) -> str:
+def _folder(path: Path, registry: Registry) -> str | WeightFormat:
     ours = (path / checkpoint.MANIFEST).is_file() or checkpoint.STEP.fullmatch(path.name) is not None
     ours = ours or bool(checkpoint.steps(path) or checkpoint.steps(path / "checkpoints"))
-    theirs = (path / CONFIG).is_file()
-    if ours and theirs:
+    found = _recognised(path, b"", registry)
+    if ours and found is not None:
+        one, mark = found
         raise CheckpointError(
-            f"{path}: both {CHECKPOINT} and {HUGGINGFACE}: it holds {CONFIG} too",
+            f"{path}: both {CHECKPOINT} and {one.kind}: it holds {mark} too",
             hint="give the checkpoint's own folder (checkpoints/step_00001000), or move one of them away",
         )
-    if ours or theirs:
-        return CHECKPOINT if ours else HUGGINGFACE
+    if ours or found is not None:
+        return found[0] if found is not None else CHECKPOINT
     if (path / "checkpoints").is_dir():
         raise CheckpointError(f"{path}: a run without a checkpoint so far")
-    if list(path.glob("*.safetensors")):
-        raise CheckpointError(f"{path}: there is no {CONFIG} beside the safetensors files", hint=EXPECTED)
-    raise CheckpointError(f"{path}: nothing here is known", hint=EXPECTED)
+    raise _unknown(path, "nothing here is known", registry)
 
 
-def _file(path: Path) -> str:
+def _file(path: Path, registry: Registry) -> str | WeightFormat:
     if not path.is_file():
-        raise CheckpointError(f"{path}: a pipe or a device", hint=EXPECTED)
+        raise CheckpointError(f"{path}: a pipe or a device", hint=expected(registry))
     if checkpoint.is_pointer(path):
         return CHECKPOINT
     if path.suffix == ".toml":
         return MODEL
-    if path.suffix == ".safetensors":
-        raise CheckpointError(f"{path}: tensors alone do not say which model they are", hint=f"give {path.parent}")
     try:
         with open_file(path) as file:
-            first = file.read(4)
+            head = file.read(HEAD)
+        found = _recognised(path, head, registry)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
-    if first.startswith(PICKLED):
+    if found is not None:
+        return found[0]
+    if path.suffix == ".safetensors":
+        raise CheckpointError(f"{path}: tensors alone do not say which model they are", hint=f"give {path.parent}")
+    if head.startswith(PICKLED):
         raise CheckpointError(
             f"{path}: a pickle or an archive of one, which runs code when it is read: never read here",
             hint="save the model as safetensors where it came from (save_pretrained, safetensors.torch.save_file)",
         )
-    if int.from_bytes(first, "little") in LLMC_MAGICS:
-        return LLMC
-    if int.from_bytes(first, "little") == llama2c.MAGIC or llama2c.is_legacy(path):
-        return LLAMA2C
-    raise CheckpointError(f"{path}: nothing that is known", hint=EXPECTED)
+    raise _unknown(path, "nothing that is known", registry)
+
+
+def _recognised(path: Path, head: bytes, registry: Registry) -> tuple[WeightFormat, str] | None:
+    """The one format that a path is of, and what marks it. CheckpointError where two formats claim it.
+
+    A format that fails while it looks is passed over with a warning: the path may be another one's.
+    """
+    found = []
+    for one in registry.formats.values():
+        if mark := _asked(one, partial(one.recognise, path, head)):
+            found.append((one, mark))
+    if len(found) > 1:
+        (first, mark), (second, other) = found[:2]
+        raise CheckpointError(
+            f"{path}: both {first.kind} ({mark}) and {second.kind} ({other})",
+            hint="leave one of the plugins out: CORELM_PLUGINS, or [plugins] disable",
+        )
+    return found[0] if found else None
+
+
+def _unknown(path: Path, what: str, registry: Registry) -> CheckpointError:
+    lacks = [text for one in registry.formats.values() if (text := _asked(one, partial(one.lacking, path)))]
+    return CheckpointError(f"{path}: {lacks[0] if lacks else what}", hint=expected(registry))
+
+
+def _asked(one: WeightFormat, question: Callable[[], str]) -> str:
+    """A format's answer; "" with a warning where it fails."""
+    try:
+        with contained():
+            return str(question() or "")
+    except (CoreError, OSError, *PASSES):
+        raise
+    except BaseException as error:
+        warnings.warn(f"{one.origin}: its format {one.name} is passed over: {words_of(error)}", stacklevel=2)
+        return ""
+
+
+def of_plugin(one: WeightFormat, work: Callable[[], T]) -> T:
+    """What a format's method gives. BuildError, naming the plugin, for an exception that is none of ours."""
+    try:
+        with contained():
+            return work()
+    except (CoreError, OSError, *PASSES):
+        raise
+    except BaseException as error:  # SystemExit too: a plugin's failure
+        raise BuildError(f"{one.origin}: its format {one.name} raised {words_of(error)}") from error
 
 
 @dataclass(frozen=True)
 class Start:
     """What a run can start from: parameters by the model's names, read when asked for, and what came with them.
 
-    kind: as `identify` names it. path: the checkpoint's folder, where a run was named. tokenizer_json: a checkpoint's.
+    kind: in words. path: the checkpoint's folder, where a run was named. tokenizer_json: a checkpoint's. format: of
+    another program's files.
     """
 
     kind: str
@@ -107,6 +158,7 @@ class Start:
     parameters: Mapping[str, Array]
     tokenizer_json: str | None = None
     generation: Generation = Generation()
+    format: WeightFormat | None = None
 
     def release(self) -> None:
         """Let a checkpoint's files go: see `Checkpoint.release`."""
@@ -122,20 +174,15 @@ def read_weights(path: str | Path, graph: Graph, registry: Registry) -> Mapping[
 def open_weights(path: str | Path, graph: Graph, registry: Registry) -> Start:
     """What is at `path` for a model that is settled: its parameters by name, without padding, each read when asked for.
 
-    path: a run's or checkpoint's folder (its newest), a Hugging Face folder, an llm.c file. A model of another kind
+    path: a run's or checkpoint's folder (its newest), or another program's files. A model of another kind
     or size is a CheckpointError. Of a checkpoint, names and shapes are left to be checked against the engine's.
     """
     where = Path(os.path.expanduser(path))
-    kind = identify(path, registry)
-    if kind == MODEL:
+    found = identify(path, registry)
+    if isinstance(found, WeightFormat):
+        fitted = of_plugin(found, lambda: found.fit(where, graph, registry))
+        return Start(found.kind, where, fitted.weights, generation=fitted.generation, format=found)
+    if found == MODEL:
         raise CheckpointError(f"{path}: a model without weights", hint="leave `weights` out: they are drawn")
-    if kind == CHECKPOINT:
-        found = checkpoint.find(where)
-        return Start(kind, found.path, found.parameters, found.tokenizer_json, of_state(found.state))
-    if kind == HUGGINGFACE:
-        folder = huggingface.open_folder(where)
-        generation = of_folder(where, folder.config)
-        return Start(kind, where, huggingface.fitting(folder, graph), generation=generation)
-    if kind == LLAMA2C:
-        return Start(kind, where, llama2c.fitting(llama2c.open_file(where), graph), generation=of_ids(llama2c.BEGIN))
-    return Start(kind, where, llmc.fitting(llmc.open_file(where), graph, registry))
+    kept = checkpoint.find(where)
+    return Start(found, kept.path, kept.parameters, kept.tokenizer_json, of_state(kept.state))

@@ -168,13 +168,14 @@ def _brought(contribution: Contribution, given: Path | str, hook: str) -> Path:
 
 
 def _add_classes(building: Building) -> None:
-    """Optimizers, schedules and evaluations."""
+    """Optimizers, schedules, evaluations and formats of weights."""
     registry = building.registry
     for contribution in building.contributions:
         brought: tuple[tuple[str, dict[str, Any], Sequence[type]], ...] = (
             ("optimizer", registry.optimizers, contribution.optimizers),
             ("schedule", registry.schedules, contribution.schedules),
             ("evaluation", registry.evaluations, contribution.evaluations),
+            ("format", registry.formats, contribution.formats),
         )
         for kind, table, classes in brought:
             for cls in classes:
@@ -182,7 +183,9 @@ def _add_classes(building: Building) -> None:
                 if not NAME.fullmatch(instance.name):
                     what = f'{kind} name "{instance.name}" is not a lower-case identifier'
                     raise Rejected(contribution, BuildError(f"{place_of_class(cls)}: {what}"))
-                if building.claim(contribution, f'{kind} "{instance.name}"', functools.partial(place_of_class, cls)):
+                place = functools.partial(place_of_class, cls)
+                claims = [f'{kind} "{instance.name}"', *getattr(instance, "claims", ())]
+                if False not in [building.claim(contribution, claim, place) for claim in claims]:
                     instance.origin = contribution.plugin.origin
                     table[instance.name] = instance
 

@@ -11,6 +11,7 @@ from core.discovery import Candidate
 from core.errors import CoreError
 from core.evaluation import Evaluation
 from core.op import Op, Optimizer, Schedule, Variant
+from core.weight_format import WeightFormat
 
 if TYPE_CHECKING:
     import click
@@ -50,6 +51,7 @@ class Contribution:
     optimizers: list[type[Optimizer]] = field(default_factory=list)
     schedules: list[type[Schedule]] = field(default_factory=list)
     evaluations: list[type[Evaluation]] = field(default_factory=list)
+    formats: list[type[WeightFormat]] = field(default_factory=list)
     commands: list[click.Command] = field(default_factory=list)
     step_hooks: list[StepHook] = field(default_factory=list)
 

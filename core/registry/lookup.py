@@ -11,6 +11,7 @@ from core.errors import BuildError, did_you_mean
 from core.evaluation import Evaluation
 from core.op import Op, Optimizer, Schedule, Variant
 from core.registry.contribution import DISABLED, LOADED, ModelFile, PluginRecord, StepHook
+from core.weight_format import WeightFormat
 
 if TYPE_CHECKING:
     import click
@@ -29,6 +30,7 @@ class Registry:
     optimizers: dict[str, Optimizer] = field(default_factory=dict)
     schedules: dict[str, Schedule] = field(default_factory=dict)
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    formats: dict[str, WeightFormat] = field(default_factory=dict)  # of weights
     commands: list[click.Command] = field(default_factory=list)
     step_hooks: list[StepHook] = field(default_factory=list)
     tuned: list[Path] = field(default_factory=list)  # files of tuned choices; a later one comes before an earlier
@@ -54,6 +56,11 @@ class Registry:
 
     def schedule(self, name: str, where: str = "") -> Schedule:
         return self._find("schedule", name, self.schedules, where)
+
+    def format_of(self, table: str) -> WeightFormat:
+        """The format of weights that reads a [table] of models. BuildError, with the plugins that may bring it."""
+        known = {one.table: one for one in self.formats.values() if one.table}
+        return self._find("format of weights with the table", table, known, "")
 
     def plugin(self, name: str, where: str = "") -> PluginRecord:
         """The loaded plugin of that name; BuildError if it is missing, broken or disabled, and why."""

@@ -23,12 +23,7 @@ from core.engine import Engine, Settings
 from core.errors import BuildError, CheckFailed
 from core.expr import Number, trim
 from core.graph import Graph, ModelSource, load_model
-from core.interop import export_huggingface
 from core.interop.export import prepare
-from core.interop.foreign import raise_some
-from core.interop.huggingface import open_folder, rules
-from core.interop.huggingface import weights as huggingface_weights
-from core.interop.huggingface_config import CONFIG, TABLE, listed, read_config
 from core.interop.opened import Opened
 from core.interop.tensors import TensorFile, write_tensors
 from core.interop.weights import MODEL
@@ -50,6 +45,8 @@ LOGITS, GRADIENT, LOSSES = 2e-6, 1e-5, 1e-5
 SIMULATED = {"f32": LOSSES, "bf16": 2**-7}  # of losses in the simulator; bf16 keeps eight bits
 FRESH = 4e-6  # of golden values computed afresh: f32 sums are taken in another order on another CPU
 CHOICES = ("auto", "references", "unfused")
+
+TABLE, TARGET, CONFIG = "hf", "hf", "config.json"  # of the format that transformers reads
 
 Objective = Callable[[Any, Any, Any], Any]  # (transformers' model, tokens, targets) -> the loss, a tensor
 
@@ -158,6 +155,11 @@ class ModelCase:
         return dict(TensorFile(self.golden))
 
     @cached_property
+    def format(self) -> Any:
+        """The format that [hf] tables describe. BuildError where the plugin that brings it is not loaded."""
+        return self.registry.format_of(TABLE)
+
+    @cached_property
     def source(self) -> ModelSource:
         return load_model(self.name, self.registry)
 
@@ -177,15 +179,13 @@ class ModelCase:
     @cached_property
     def weights(self) -> dict[str, Array]:
         """Our parameters, f32, without padding: normal(0, 0.25), a norm's weight around 1. Nothing is 0 or equal."""
-        prefix = (listed(self.source, "prefix") or [""])[0]
         drawn = {}
-        for name, rule in rules(self.graph).items():
+        for name, tensors in self.format.tensors(self.graph).items():
             whole = drawn[name] = np.empty(trim(self.graph.parameters[name].shape), np.float32)
-            for e, group in enumerate(rule.tensors):
-                for r, tensor in enumerate(group):
-                    part = rule.part(whole, e, r)
-                    stream = np.random.RandomState(zlib.crc32((prefix + tensor).encode()))
-                    part[...] = 0.25 * stream.standard_normal(part.shape) + ("norm" in tensor)
+            for tensor, view in tensors:
+                part = view(whole)
+                stream = np.random.RandomState(zlib.crc32(tensor.encode()))
+                part[...] = 0.25 * stream.standard_normal(part.shape) + ("norm" in tensor)
         return drawn
 
     @property
@@ -213,7 +213,7 @@ class ModelCase:
     def folder(self, path: Path, **changes: Any) -> Path:
         """An export of ours at `path`, config.json with `config` and `changes`; a value `...` removes a key."""
         opened = Opened(MODEL, path, self.source, self.sizes, self.weights)
-        export_huggingface.write(prepare(opened, self.registry, "f32"), self.registry, path)
+        self.format.write(prepare(opened, self.registry, "f32"), self.registry, path, TARGET)
         config = json.loads((path / CONFIG).read_text("utf-8")) | dict(self.config) | changes
         config = {key: value for key, value in config.items() if value is not ...}
         (path / CONFIG).write_text(json.dumps(config), "utf-8")
@@ -221,10 +221,8 @@ class ModelCase:
 
     def read(self, path: Path) -> Mapping[str, Array]:
         """The parameters that this model's [hf] finds in a folder. CheckpointError for a folder of another model."""
-        folder = open_folder(path)
-        _, problems = read_config(self.source, folder.config)
-        raise_some([f"{path / CONFIG}: {problem}" for problem in problems])
-        return huggingface_weights(folder, self.graph)
+        found: Mapping[str, Array] = self.format.read_strictly(path, self.graph)
+        return found
 
 
 # --- transformers ------------------------------------------------------------------------------------------------

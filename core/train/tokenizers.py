@@ -5,32 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.data import Tokenizer, scored
+from core.data import Tokenizer
 from core.data.choose import load_file, parse_spec
-from core.data.huggingface import read_folder
 from core.data.recorded import from_json
 from core.errors import DataError
-from core.interop import checkpoint, llama2c
+from core.interop import checkpoint
 from core.interop.opened import Opened
-from core.interop.weights import HUGGINGFACE, LLAMA2C, Start
+from core.interop.weights import Start, of_plugin
 
 
 def tokenizer_of(opened: Opened | Start) -> Tokenizer | None:
-    """The tokenizer that came with a model: a checkpoint's, or that of a Hugging Face folder.
+    """The tokenizer that came with a model: a checkpoint's, or that of another program's files.
 
     None where there is none, or none that gives the ids that its own program gives. DataError for a damaged one.
     """
     if opened.tokenizer_json is not None:
         return from_json(opened.tokenizer_json, str(opened.path / checkpoint.TOKENIZER))
-    if opened.kind == LLAMA2C:
-        beside = opened.path.parent / scored.FILE
-        return scored.read_file(beside, vocabulary_of(opened)) if beside.is_file() else None
-    return read_folder(opened.path) if opened.kind == HUGGINGFACE else None
+    one, path = opened.format, opened.path
+    tokenizer: Tokenizer | None = of_plugin(one, lambda: one.tokenizer(path)) if one is not None else None
+    return tokenizer
 
 
-def vocabulary_of(opened: Opened | Start) -> int:
-    """The ids of a llama2.c file, as its header says."""
-    return llama2c.open_file(opened.path).vocabulary
+def other_tokenizer(opened: Opened) -> str:
+    """Which of a tokenizer's other files came with a model, and what makes one of them that is read; ""."""
+    one, path = opened.format, opened.path
+    return of_plugin(one, lambda: one.other_tokenizer(path)) if one is not None else ""
 
 
 def tokenizer_for(start: Start, asked: Sequence[str], default: Sequence[str], where: str) -> Tokenizer | None:

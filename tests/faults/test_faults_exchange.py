@@ -16,12 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from core.plugins.huggingface import export as export_huggingface
+from core.plugins.llmc import export as export_llmc
 
 import core
 from core import cli, files
 from core.data import fetch
+from core.data.tokenizer import bytes_tokenizer
 from core.errors import CheckpointError
-from core.interop import checkpoint, export_huggingface, export_llmc
+from core.interop import checkpoint
 from core.interop.export import prepare
 from core.interop.import_ import import_model
 from core.interop.opened import open_path
@@ -294,7 +297,7 @@ def test_a_disk_that_refuses_in_the_middle_of_an_export_or_import(here, monkeypa
     """At every call of each writer: nothing of what was begun stays, and what was there is as it was."""
     registry = load_registry()
     opened = open_path(foreign.hf_folder(here / "hf"), registry)
-    export = prepare(opened, registry, "f32", {"tokenizer.json": b"{}"})
+    export = prepare(opened, registry, "f32", bytes_tokenizer)
     writers = {
         "folder": lambda out: export_huggingface.write(export, registry, out),
         "file": lambda out: export_llmc.write(export, registry, out),

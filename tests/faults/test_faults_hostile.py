@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from core.plugins.huggingface import folder as huggingface
+from core.plugins.llama2c import model_file as llama2c
+from core.plugins.llmc import model_file as llmc
 
 from core.data import Tokenizer
 from core.data.huggingface import read_folder
@@ -22,7 +25,7 @@ from core.data.recorded import load_tokenizer
 from core.data.scored import read_file as read_scored
 from core.data.templates import REFUSED, Renderer
 from core.errors import CheckpointError, CoreError, DataError, UsageError
-from core.interop import checkpoint, huggingface, llama2c, llmc
+from core.interop import checkpoint
 from core.interop.tensors import TensorFile
 
 ROOT = Path(__file__).parents[2]

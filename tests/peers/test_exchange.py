@@ -13,6 +13,9 @@ import loopback_hub as loopback
 import numpy as np
 import pytest
 import safetensors.numpy
+from core.plugins.huggingface import export as export_huggingface
+from core.plugins.huggingface.rules import names as huggingface_names
+from core.plugins.llmc import export as export_llmc
 
 import core
 from core import cli
@@ -21,7 +24,7 @@ from core.data.huggingface import read_folder, to_tokenizers
 from core.data.library import LibraryTokenizer
 from core.data.tokenizer import END_OF_TEXT, Tokenizer, bytes_tokenizer, train_bpe
 from core.errors import BuildError, CoreError, DataError, UsageError
-from core.interop import checkpoint, export_huggingface, export_llmc, huggingface
+from core.interop import checkpoint
 from core.interop.export import prepare
 from core.interop.opened import open_path
 from core.loader import load_registry
@@ -256,12 +259,12 @@ def test_every_form_of_the_table_is_read(forms):
 
 def test_every_form_of_the_table_is_written(forms, tmp_path):
     registry, _, _, folder = forms
-    out = export(folder, "hf", tmp_path / "out", registry, ids={"bos_token_id": 49, "eos_token_id": 49})
+    out = export(folder, "hf", tmp_path / "out", registry, tokenizer=bytes_tokenizer)
     written, by_hand = (safetensors.numpy.load_file(path / "model.safetensors") for path in (out, folder))
     assert set(written) == set(by_hand)
     for name, value in by_hand.items():
         np.testing.assert_array_equal(written[name], value)
-    ends = {"bos_token_id": 49, "eos_token_id": 49, "pad_token_id": None, "torch_dtype": "float32"}
+    ends = {"bos_token_id": 256, "eos_token_id": 256, "pad_token_id": None, "torch_dtype": "float32"}
     assert json.loads((out / "config.json").read_text()) == {**FORMS_CONFIG, **ends}
 
 
@@ -518,7 +521,7 @@ def test_what_the_reader_gives_to_names_is_what_the_writer_writes(here, registry
     opened = open_path(foreign.hf_folder(here / "hf"), registry)
     graph = opened.source.build(registry, dict(opened.dims))
     out = export(here / "hf", "hf", here / "out", registry)
-    assert set(huggingface.names(graph).values()) == set(safetensors.numpy.load_file(out / "model.safetensors"))
+    assert set(huggingface_names(graph).values()) == set(safetensors.numpy.load_file(out / "model.safetensors"))
 
 
 # --- the page ------------------------------------------------------------------------------------------------------

@@ -11,11 +11,12 @@ import foreign_files as foreign
 import numpy as np
 import pytest
 import safetensors.numpy
+from core.plugins.huggingface import folder as huggingface
+from core.plugins.huggingface.rules import names as huggingface_names
 
 import core
 from core.errors import CheckpointError, CoreError, UsageError
 from core.graph import load_model
-from core.interop import huggingface
 from core.interop.weights import read_weights
 from core.loader import load_registry
 
@@ -79,7 +80,7 @@ def test_every_size_of_gpt2_is_found_by_its_config(tmp_path, registry):
 def empty(graph):
     """Zeros in Hugging Face's names and shapes for a graph of GPT-2."""
     found = {}
-    for name, theirs in huggingface.names(graph).items():
+    for name, theirs in huggingface_names(graph).items():
         shape = tuple(core.expr.unpadded(n) for n in graph.parameters[name].shape)
         turned = any(f".{node}.weight" in name for node in CONV1D)
         found[theirs] = np.zeros(shape[::-1] if turned else shape, np.float16)

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from core.plugins.llama2c import export as export_llama2c
 
 import core
 from core import cli
 from core.data import scored
 from core.data.recorded import from_json
 from core.errors import CheckpointError, CoreError, DataError
-from core.interop import export_llama2c
 from core.interop.export import prepare
 from core.interop.opened import open_path
 from core.loader import load_registry

@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import published
 import pytest
+from core.plugins.huggingface import export as export_huggingface
+from core.plugins.huggingface.config import expected, listed, read_config, sizes
+from core.plugins.huggingface.rules import rules as huggingface_rules
 
 import core
 from core.errors import CheckpointError
 from core.graph import load_model
-from core.interop import export_huggingface, huggingface
 from core.interop.export import prepare
-from core.interop.huggingface_config import expected, listed, read_config, sizes
 from core.interop.opened import open_path
 from core.loader import load_registry
 
@@ -42,7 +43,7 @@ def shapes(name, registry):
     graph = source.build(registry, {**dims, "T": 16})
     prefix = (listed(source, "prefix") or [""])[0]
     found = {}
-    for parameter, rule in huggingface.rules(graph).items():
+    for parameter, rule in huggingface_rules(graph).items():
         whole = np.broadcast_to(np.float32(0), core.expr.trim(graph.parameters[parameter].shape))
         for e, group in enumerate(rule.tensors):
             for r, tensor in enumerate(group):
@@ -93,7 +94,7 @@ def test_transformers_computes_it_here_and_reads_the_export_back(name, registry,
     ours = model.logits(tokens)
     assert np.linalg.norm(ours - theirs["logits"]) < LOGITS * np.linalg.norm(theirs["logits"])
     if len(model.graph.loss) == 1:  # tensors of experts have other names in transformers' memory than in its files
-        rules, prefix = huggingface.rules(model.graph), (listed(model.graph.source, "prefix") or [""])[0]
+        rules, prefix = huggingface_rules(model.graph), (listed(model.graph.source, "prefix") or [""])[0]
         for parameter, gradient in model.gradients(tokens, targets).items():
             for e, group in enumerate(rules[parameter].tensors):
                 for r, tensor in enumerate(group):

@@ -8,12 +8,12 @@ import zlib
 
 import numpy as np
 import pytest
+from core.plugins.huggingface.config import listed, read_config
+from core.plugins.huggingface.rules import rules
 from safetensors.numpy import save_file
 
 import core
 from core.graph import load_model
-from core.interop.huggingface import rules
-from core.interop.huggingface_config import listed, read_config
 from core.loader import load_registry
 
 

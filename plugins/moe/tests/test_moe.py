@@ -9,13 +9,14 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+from core.plugins.huggingface import export as export_huggingface
+from core.plugins.huggingface import folder as huggingface
 
 import core
 from core import cli
 from core.data.shards import FORMATS, ShardWriter
 from core.errors import CheckpointError
 from core.graph import load_model
-from core.interop import export_huggingface, huggingface
 from core.interop.export import prepare
 from core.interop.opened import open_path
 from core.testing import ModelCase

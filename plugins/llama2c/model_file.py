@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,25 @@ import numpy as np
 from core import outside
 from core.errors import BuildError, CheckpointError
 from core.expr import Number, evaluate, trim
-from core.graph import Graph, ModelDocument, ModelSource
-from core.interop.foreign import (
+from core.interop import (
+    CHANGED,
     Array,
     Dims,
     Found,
+    Graph,
+    ModelDocument,
+    ModelSource,
+    Registry,
     Weights,
     about,
     build,
     check_dims,
     find_model,
     name_pattern,
+    of_ids,
     with_length,
 )
-from core.interop.tensors import CHANGED
 from core.outside import way_out
-from core.registry import Registry
 
 TABLE = "llama2c"
 MAGIC = 0x616B3432  # "24ka", before version 1 and later
@@ -69,10 +72,16 @@ class Part:
     heads: int = 0
 
 
-def is_legacy(path: Path) -> bool:
-    """Whether a file without a magic number is of version 0: its length must be what its seven numbers describe."""
-    with outside.open_file(path) as file:
-        raw = file.read(4 * NUMBERS)
+def mark_of(path: Path, head: bytes) -> str:
+    """What marks a file that begins with `head` as llama2.c's, in words; "" for another one."""
+    if int.from_bytes(head[:4], "little") == MAGIC:
+        return f"magic number {MAGIC:#x}"
+    return "sizes that make up its length" if is_legacy(head, path.stat().st_size) else ""
+
+
+def is_legacy(head: bytes, size: int) -> bool:
+    """Whether a file of `size` bytes without a magic number is of version 0: its seven numbers describe that length."""
+    raw = head[: 4 * NUMBERS]
     if len(raw) < 4 * NUMBERS:
         return False
     C, F, L, H, K, V, S = (int(n) for n in np.frombuffer(raw, "<i4"))
@@ -81,7 +90,7 @@ def is_legacy(path: Path) -> bool:
         return False
     D = C // H
     layer = 2 * C + 2 * C * C + 2 * C * K * D + 3 * C * F
-    return path.stat().st_size == 4 * (NUMBERS + V * C * (1 if shared else 2) + L * layer + C + S * D)
+    return size == 4 * (NUMBERS + V * C * (1 if shared else 2) + L * layer + C + S * D)
 
 
 def open_file(path: Path) -> ModelFile:
@@ -125,6 +134,11 @@ def find(file: ModelFile, registry: Registry, overrides: Mapping[str, Number | s
     if found is None:
         raise CheckpointError(f"{file.path}: no model has a [{TABLE}] for it", hint="a plugin may bring one that has")
     return found
+
+
+def found(path: Path, registry: Registry, overrides: Mapping[str, Number | str]) -> Found:
+    """`find` of the file at `path`, with the id that its texts begin and end with."""
+    return replace(find(open_file(path), registry, overrides), generation=of_ids(BEGIN))
 
 
 def fitting(file: ModelFile, graph: Graph) -> Weights:

@@ -13,24 +13,20 @@ from typing import Any
 import numpy as np
 
 from core import files
-from core.errors import BuildError, CheckpointError
-from core.interop import huggingface
-from core.interop.export import Export, check_meaning
-from core.interop.foreign import Array
-from core.interop.generation import BEGIN, END, PADDING
-from core.interop.generation import FILE as GENERATION
-from core.interop.huggingface import WHOLE
-from core.interop.huggingface_config import CONFIG, TABLE, listed, written
-from core.interop.tensors import write_tensors
-from core.kernels.tensors import to_bf16
+from core.errors import BuildError, CheckpointError, DataError
+from core.interop import BEGIN, END, PADDING, Array, Export, Registry, check_meaning, to_bf16, write_tensors
 from core.outputs import staged
-from core.registry import Registry
+
+from . import folder as reader
+from .config import CONFIG, TABLE, listed, written
+from .folder import GENERATION, WHOLE
+from .rules import Rule, rules
 
 TORCH = {"f32": "float32", "bf16": "bfloat16"}  # precision -> what config.json calls it
 
 
-def write(export: Export, registry: Registry, out: Path) -> None:
-    """Write the folder `out`, whole or not at all.
+def write(export: Export, registry: Registry, out: Path) -> str:
+    """Write the folder `out`, whole or not at all; a line on its tokenizer.
 
     Raises BuildError for a model whose [hf] does not describe it, CheckpointError when the disk refuses.
     """
@@ -39,37 +35,58 @@ def write(export: Export, registry: Registry, out: Path) -> None:
             f"{export.graph.source.where()} has no [{TABLE}] to write Hugging Face's names with",
             hint="docs/models.md shows the table",
         )
-    config, tensors = config_of(export), Tensors(export)
+    extra, ids, note = _tokenizer(export)
+    config, tensors = config_of(export, ids), Tensors(export)
     with staged(out) as path:
         files.make_folder(path)
         files.write_durably(path / CONFIG, files.to_json(config))
         write_tensors(path / WHOLE, tensors, {"format": "pt"})  # what transformers wants to see there
         if export.opened.generation.config is not None:
             files.write_durably(path / GENERATION, files.to_json(dict(export.opened.generation.config)))
-        for name, data in export.extra.items():
+        for name, data in extra.items():
             files.write_durably(path / name, data)
         files.sync_folder(path)
         _read_back(export, registry, path)
+    return note
+
+
+def _tokenizer(export: Export) -> tuple[dict[str, bytes], dict[str, int], str]:
+    """The tokenizer's files, the ids of its begin and end of text, and what to say about it."""
+    from core.data.huggingface import FILE, write_files
+
+    tokenizer = export.tokenizer()
+    if tokenizer is None:
+        return {}, {}, "without a tokenizer: the model has none"
+    ends = {BEGIN: tokenizer.bos, END: tokenizer.eot}
+    ids = {key: value for key, value in ends.items() if value is not None}
+    longest: Any = export.graph.source.document.get("dims", {}).get("S")
+    try:
+        return write_files(tokenizer, longest if isinstance(longest, int) else None), ids, f"with {FILE}"
+    except DataError as error:
+        return {}, ids, f"without a tokenizer: {error.message}"
 
 
 def _read_back(export: Export, registry: Registry, path: Path) -> None:
     """BuildError unless our own reader finds this model, and no other, in what was written."""
-    folder = huggingface.open_folder(path)
+    folder = reader.open_folder(path)
     try:
-        huggingface.fitting(folder, export.graph)
+        reader.fitting(folder, export.graph)
     except CheckpointError as error:
         why = error.message.removeprefix(f"{path}: ")
         raise BuildError(f"{export.graph.source.where()} [{TABLE}] does not describe the model: {why}") from None
 
     def find() -> Any:
-        answers = huggingface.architectures(registry)
-        return huggingface.find(folder, registry, {}) if answers & set(folder.architectures) else None
+        answers = reader.architectures(registry)
+        return reader.find(folder, registry, {}) if answers & set(folder.architectures) else None
 
     check_meaning(export, registry, find, "Hugging Face's names")
 
 
-def config_of(export: Export) -> dict[str, Any]:
-    """config.json: what [hf] says of the model, its sizes, the precision, and the ids that texts begin and end with."""
+def config_of(export: Export, ids: Mapping[str, int]) -> dict[str, Any]:
+    """config.json: what [hf] says of the model, its sizes, the precision, and the ids that texts begin and end with.
+
+    ids: the tokenizer's, for a model that brings none of its own.
+    """
     graph = export.graph
     where = graph.source.where(TABLE)
     names = listed(graph.source, "architectures")
@@ -80,7 +97,7 @@ def config_of(export: Export) -> dict[str, Any]:
         _put(config, key, value, where)
     own = export.opened.generation.ids
     none = {} if own else dict.fromkeys((BEGIN, END, PADDING))  # null: a class's default may be no id of this model
-    return {**config, "torch_dtype": TORCH[export.precision], **none, **export.ids, **own}
+    return {**config, "torch_dtype": TORCH[export.precision], **none, **ids, **own}
 
 
 def _put(config: dict[str, Any], key: str, value: Any, where: str) -> None:
@@ -101,7 +118,7 @@ class Tensors(Mapping[str, Array]):
         prefix = (listed(export.graph.source, "prefix") or [""])[0]
         self._makers: dict[str, Callable[[], Array]] = {}
         self._narrow = export.precision == "bf16"
-        for parameter, rule in huggingface.rules(export.graph).items():
+        for parameter, rule in rules(export.graph).items():
             for e, group in enumerate(rule.tensors):
                 for r, name in enumerate(group):
                     if prefix + name in self._makers:
@@ -119,5 +136,5 @@ class Tensors(Mapping[str, Array]):
         return to_bf16(values) if self._narrow else values
 
 
-def _maker(weights: Mapping[str, Array], parameter: str, rule: huggingface.Rule, e: int, r: int) -> Any:
+def _maker(weights: Mapping[str, Array], parameter: str, rule: Rule, e: int, r: int) -> Any:
     return lambda: rule.part(weights[parameter], e, r)

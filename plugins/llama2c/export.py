@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 
 from core import files
-from core.errors import BuildError
+from core.errors import BuildError, DataError
 from core.expr import evaluate
-from core.interop import llama2c
-from core.interop.export import Export, check_meaning
-from core.interop.foreign import Array
-from core.interop.llama2c import HEADER, MAGIC, TABLE, TABLES
+from core.interop import Array, Export, Registry, check_meaning
 from core.outputs import staged
-from core.registry import Registry
+from core.outside import read_whole
+
+from . import model_file
+from .model_file import HEADER, MAGIC, TABLE, TABLES
 
 
-def write(export: Export, registry: Registry, out: Path, version: int = 0) -> None:
-    """Write the file `out`, whole or not at all. version 0 is what run.c reads.
+def write(export: Export, registry: Registry, out: Path, version: int = 0) -> str:
+    """Write the file `out`, whole or not at all; a line on its tokenizer. version 0 is what run.c reads.
 
     Raises BuildError for a model that the format cannot hold, CheckpointError when the disk refuses.
     """
@@ -35,8 +35,35 @@ def write(export: Export, registry: Registry, out: Path, version: int = 0) -> No
                 files.write(file, path, np.ascontiguousarray(chunk, "<f4").data)
             files.sync(file, path)
         check_meaning(
-            export, registry, lambda: llama2c.find(llama2c.open_file(path), registry, {}), "llama2.c's format"
+            export, registry, lambda: model_file.find(model_file.open_file(path), registry, {}), "llama2.c's format"
         )
+    return _tokenizer_beside(export, out)
+
+
+def _tokenizer_beside(export: Export, out: Path) -> str:
+    """Write llama2.c's tokenizer.bin beside its model file, where there is none; what to say about it."""
+    from core.data.scored import FILE, ScoredTokenizer, scored_of
+
+    tokenizer, beside = export.tokenizer(), out.parent / FILE
+    if tokenizer is None:
+        return f"without a {FILE}: the model has no tokenizer"
+    if not isinstance(tokenizer, ScoredTokenizer):
+        try:
+            tokenizer = scored_of(tokenizer)
+        except DataError as error:
+            way = "llama2.c's tokenizer.py writes one from the model's tokenizer.model"
+            return f"without a {FILE}: {error.message}; {way}"
+    if beside.exists() and not _holds(beside, tokenizer.to_bytes()):
+        return f"{beside} belongs to a different tokenizer and was kept: pass the model's own to run.c with -z"
+    files.replace(beside, tokenizer.to_bytes())
+    return f"with {beside}"
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return read_whole(path) == data
+    except OSError:
+        return False
 
 
 def _header(export: Export, version: int) -> bytes:
@@ -56,11 +83,11 @@ def _header(export: Export, version: int) -> bytes:
 
 def _payload(export: Export, version: int) -> Iterator[Array]:
     dims = export.graph.dims
-    for part in llama2c.parts(export.graph, version):
+    for part in model_file.parts(export.graph, version):
         if isinstance(part, str):
             half = int(dims["C"]) // int(dims["H"]) // 2
             turns = float(dims["base"]) ** (-np.arange(half) / half)
             yield TABLES[part](np.outer(np.arange(int(dims["S"])), turns)).astype(np.float32)
             continue
         rows = export.weights[part.parameter][part.first : part.first + part.rows]
-        yield llama2c.together(rows, part.heads) if part.heads else rows
+        yield model_file.together(rows, part.heads) if part.heads else rows

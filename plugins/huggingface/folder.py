@@ -8,39 +8,45 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from core import outside
-from core.errors import BuildError, CheckpointError, CoreError, did_you_mean
-from core.expr import Number, evaluate, trim
-from core.graph import Graph, ModelDocument, ModelSource, load_model
-from core.graph.types import Parameter
-from core.interop.foreign import CONFIG as COMPARED
-from core.interop.foreign import (
+from core.errors import CheckpointError, CoreError, did_you_mean
+from core.expr import Number, trim
+from core.interop import CONFIG as COMPARED
+from core.interop import (
     MOST,
     Array,
     Dims,
     Found,
+    Generation,
+    Graph,
+    ModelDocument,
+    ModelSource,
+    Parameter,
+    Registry,
+    TensorFile,
     Weights,
     about,
     build,
     check_dims,
     find_model,
-    name_pattern,
+    load_model,
     raise_some,
     with_length,
 )
-from core.interop.huggingface_config import CONFIG, TABLE, listed, matches, read_config, sizes
-from core.interop.tensors import TensorFile
+from core.outside import MOST as MOST_BYTES
 from core.outside import parse_json, read_whole, way_out
-from core.registry import Registry
+
+from .config import CONFIG, TABLE, listed, matches, read_config, sizes
+from .rules import Rule, rules
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+GENERATION = "generation_config.json"
 LONGEST_CONFIG = 1 << 22  # bytes of config.json; a thousand times a usual one
 MOST_FILES = 10_000  # of one model; a published one of a terabyte has some hundreds
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
@@ -106,7 +112,7 @@ def _tensor_files(path: Path) -> list[TensorFile]:
 
 def _sharded(path: Path) -> list[TensorFile]:
     """The files that the index names, each of which must hold what the index says."""
-    table = _read_json(path / INDEX, outside.MOST).get("weight_map")
+    table = _read_json(path / INDEX, MOST_BYTES).get("weight_map")
     if not isinstance(table, dict) or not table:
         raise CheckpointError(f'{path / INDEX}: "weight_map" is {table!r:.200}; expected tensor -> file')
     named = {name for name in table.values() if isinstance(name, str)}
@@ -145,6 +151,13 @@ def find(folder: Folder, registry: Registry, overrides: Mapping[str, Number | st
     if found is None:
         raise _unknown(folder, registry)
     return found
+
+
+def found(path: Path, registry: Registry, overrides: Mapping[str, Number | str]) -> Found:
+    """`find` of the folder at `path`, with the ends of its texts and what it computes in another way."""
+    opened = open_folder(path)
+    fitted = find(opened, registry, overrides)
+    return replace(fitted, generation=generation(path, opened.config), notes=tuple(notes(fitted)))
 
 
 def _unknown(folder: Folder, registry: Registry) -> CheckpointError:
@@ -199,6 +212,13 @@ def fitting(folder: Folder, graph: Graph) -> Weights:
         return weights(folder, graph)
 
 
+def strict(path: Path, graph: Graph) -> Weights:
+    """The parameters of a folder for `graph`. CheckpointError for a config.json with anything of another model."""
+    folder = open_folder(path)
+    raise_some([f"{path / CONFIG}: {problem}" for problem in read_config(graph.source, folder.config)[1]])
+    return weights(folder, graph)
+
+
 def _dims(source: ModelDocument, folder: Folder) -> Dims:
     """The dims that config.json gives the model. Misfit for a config that is not this model's, with all reasons."""
     dims, problems = read_config(source, folder.config)
@@ -207,96 +227,6 @@ def _dims(source: ModelDocument, folder: Folder) -> Dims:
 
 
 # --- tensors -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Rule:
-    """Where a parameter's numbers are: tensors[e][r], by Hugging Face's names without prefix.
-
-    Each is transposed if `transpose`; the rows of tensors[e] follow one another, rows[r] of each; `stack`: a new first
-    dim over e.
-    """
-
-    tensors: tuple[tuple[str, ...], ...]
-    rows: tuple[int, ...]
-    transpose: bool = False
-    stack: bool = False
-
-    def part(self, whole: Array, e: int, r: int) -> Array:
-        """What tensors[e][r] holds of the parameter `whole`: the rule run backwards. A view."""
-        group = whole[e] if self.stack else whole
-        start = sum(self.rows[:r])
-        rows = group[start : start + self.rows[r]] if group.ndim else group
-        return rows.T if self.transpose else rows
-
-
-def rules(graph: Graph) -> dict[str, Rule]:
-    """The rule of each parameter. BuildError for a parameter that [hf.params] does not know, or knows twice."""
-    source = graph.source
-    table = source.document.get(TABLE, {}).get("params", {})
-    patterns = [(name_pattern(name), name, rule) for name, rule in table.items()]
-    found: dict[str, Rule] = {}
-    matched: set[str] = set()
-    for parameter in graph.parameters.values():
-        fits = [(m, name, rule) for pattern, name, rule in patterns if (m := pattern.fullmatch(parameter.name))]
-        if len(fits) != 1:
-            why = f"two entries fit {parameter.name}" if fits else f"nothing is said of {parameter.name}"
-            raise BuildError(f"{source.where()} [{TABLE}.params]: {why}")
-        match, name, rule = fits[0]
-        matched.add(name)
-        where = source.where(TABLE, "params", name)
-        found[parameter.name] = _rule(rule, parameter, match.groupdict(), graph, where)
-    for name in table:
-        if name not in matched:
-            where = source.where(TABLE, "params", name)
-            raise BuildError(f"{where}: the model has no such parameter{did_you_mean(name, graph.parameters)}")
-    return found
-
-
-def _rule(rule: Any, parameter: Parameter, numbers: Mapping[str, str], graph: Graph, where: str) -> Rule:
-    table = rule if isinstance(rule, dict) else {"from": rule}
-    names = table.get("rows", table.get("from"))
-    names = [names] if isinstance(names, str) else names
-    counter = table.get("stack")
-    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
-        raise BuildError(f'{where} is {rule!r:.200}; expected a tensor\'s name, a list of them, or {{ from = "..." }}')
-    shape = trim(parameter.shape)
-    if len(shape) < (2 if counter else 1):
-        raise BuildError(f"{where}: {parameter.name} has shape {shape}, too few dims for this rule")
-    count = shape[0] if counter else 1
-    rows = _rows(table.get("sizes"), len(names), shape[1] if counter else shape[0], graph, f"{where}: {parameter.name}")
-
-    def filled(name: str, index: int) -> str:
-        for key, number in {**numbers, **({counter: str(index)} if counter else {})}.items():
-            name = name.replace(f"{{{key}}}", number)
-        return name
-
-    tensors = tuple(tuple(filled(name, index) for name in names) for index in range(count))
-    return Rule(tensors, rows, bool(table.get("transpose")), bool(counter))
-
-
-def _rows(sizes: Any, parts: int, total: int, graph: Graph, where: str) -> tuple[int, ...]:
-    """How many of a parameter's `total` rows each of its tensors has: equal parts unless `sizes` says otherwise."""
-    if sizes is None:
-        if total % parts:
-            raise BuildError(
-                f"{where} has {total} rows, which are no {parts} equal parts", hint="`sizes` says the rows of each"
-            )
-        return (total // parts,) * parts
-    rows = tuple(evaluate(size, graph.dims, where) for size in sizes)
-    if len(rows) != parts or sum(rows) != total or not all(isinstance(n, int) and n > 0 for n in rows):
-        raise BuildError(f"{where} has {total} rows in {parts} tensors; `sizes` says {', '.join(map(str, rows))}")
-    return tuple(int(n) for n in rows)
-
-
-def names(graph: Graph) -> dict[str, str | tuple[str, ...]]:
-    """Parameter -> Hugging Face's tensor, or the tensors whose rows it stacks, with the prefix that export writes."""
-    prefix = (listed(graph.source, "prefix") or [""])[0]
-    found: dict[str, str | tuple[str, ...]] = {}
-    for parameter, rule in rules(graph).items():
-        full = tuple(prefix + name for group in rule.tensors for name in group)
-        found[parameter] = full[0] if len(full) == 1 else full
-    return found
 
 
 def weights(folder: Folder, graph: Graph) -> Weights:
@@ -404,3 +334,22 @@ def _tensor(folder: Folder, name: str) -> Array:
     if array.dtype.kind != "f":
         raise CheckpointError(f'{folder.path}: tensor "{name}" holds {array.dtype}; expected floating point')
     return array
+
+
+# --- texts ---------------------------------------------------------------------------------------------------------
+
+
+def generation(folder: Path, config: Mapping[str, Any]) -> Generation:
+    """How the texts of a folder whose config.json is `config` begin and end.
+
+    CheckpointError for a damaged generation_config.json.
+    """
+    path, more = folder / GENERATION, None
+    if path.is_file():
+        try:
+            more = parse_json(read_whole(path))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path}: cannot be read: {error}", hint="fetch it again, or move it away") from None
+        if not isinstance(more, dict):
+            raise CheckpointError(f"{path}: not a JSON object", hint="fetch it again, or move it away")
+    return Generation({key: value for key, value in config.items() if key.endswith("_token_id")}, more)

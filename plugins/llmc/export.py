@@ -13,13 +13,11 @@ import numpy as np
 
 from core import files
 from core.errors import BuildError
-from core.interop import llmc
-from core.interop.export import Export, check_meaning
-from core.interop.foreign import Array
-from core.interop.llmc import FIRST, INTEGERS, TABLE
-from core.kernels.tensors import to_bf16
+from core.interop import Array, Export, Registry, check_meaning, to_bf16
 from core.outputs import staged
-from core.registry import Registry
+
+from . import model_file
+from .model_file import FIRST, INTEGERS, TABLE
 
 VERSIONS = {"f32": 3, "bf16": 5}
 CHUNK = 1 << 24  # bytes of one write, about
@@ -41,7 +39,9 @@ def write(export: Export, registry: Registry, out: Path) -> None:
             for chunk in _payload(export, registry):
                 files.write(file, path, chunk.data)
             files.sync(file, path)
-        check_meaning(export, registry, lambda: llmc.find(llmc.open_file(path), registry, {}), "llm.c's format")
+        check_meaning(
+            export, registry, lambda: model_file.find(model_file.open_file(path), registry, {}), "llm.c's format"
+        )
 
 
 def _header(export: Export) -> Array:
@@ -61,8 +61,8 @@ def _payload(export: Export, registry: Registry) -> Iterator[Array]:
     """The bytes of all parameters in the file's order, padded, in parts."""
     source = export.graph.source
     header = {name: int(export.graph.dims[name]) for name in source.document[TABLE]["header"]}
-    shapes = llmc.shapes(source, export.graph, registry, header)
-    for name in llmc.order(source, export.graph):
+    shapes = model_file.shapes(source, export.graph, registry, header)
+    for name in model_file.order(source, export.graph):
         values = export.weights[name]
         rows = max(1, CHUNK // max(1, 4 * values[:1].size))
         for start in range(0, shapes[name][0], rows):

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.expr import Number
-from core.graph import Graph, ModelDocument
-from core.interop.foreign import Dims
+from core.interop import Dims, Graph, ModelDocument
 
 TABLE, CONFIG = "hf", "config.json"
 ABSENT, NULL = "absent", "null"  # how [hf.expect] writes a key that is not there, and JSON's null

@@ -15,13 +15,18 @@ from typing import Any
 import numpy as np
 
 from core import outside
+from core.data.magics import FILES
 from core.errors import BuildError, CheckpointError
 from core.expr import Number, trim
-from core.graph import Graph, ModelDocument, ModelSource
-from core.interop.foreign import (
+from core.interop import (
+    CHANGED,
     Array,
     Dims,
     Found,
+    Graph,
+    ModelDocument,
+    ModelSource,
+    Registry,
     Weights,
     about,
     build,
@@ -30,11 +35,9 @@ from core.interop.foreign import (
     name_pattern,
     with_length,
 )
-from core.interop.tensors import CHANGED
 from core.outside import way_out
-from core.registry import Registry
 
-TABLE = "llmc"
+TABLE, MODEL = "llmc", "a model checkpoint"
 INTEGERS = 256
 BYTES = 4 * INTEGERS
 FIRST = 2  # of the header's numbers, behind magic and version
@@ -42,13 +45,6 @@ DTYPES: dict[int, np.dtype[Any]] = {
     3: np.dtype("<f4"),
     5: np.dtype("<u2"),
 }  # version -> how numbers lie; bf16 is the upper half of an f32
-OTHERS = {  # first number of llm.c's other files
-    20240327: "the gradients of a test (debug_state)",
-    20240328: "a tokenizer",
-    20240520: "a shard of tokens",
-    20240522: "HellaSwag's questions",
-    20240801: "a shard of tokens",
-}
 
 
 @dataclass(frozen=True)
@@ -78,8 +74,8 @@ def open_file(path: Path) -> ModelFile:
     if len(data) < BYTES:
         raise CheckpointError(f"{path}: {size} bytes, too short for llm.c's header of {BYTES}")
     header = tuple(int(n) for n in np.frombuffer(data, "<i4"))
-    if header[0] in OTHERS:
-        raise CheckpointError(f"{path}: this is {OTHERS[header[0]]} of llm.c, not a model")
+    if FILES.get(header[0], MODEL) != MODEL:
+        raise CheckpointError(f"{path}: this is {FILES[header[0]]} of llm.c, not a model")
     return ModelFile(path, header, size)
 
 

@@ -1,6 +1,7 @@
 """What other programs' files have in common: the registered model that fits one, and parameters made on demand.
 
-How such a file is read is a model's own data ([hf], [llmc]) and the business of huggingface.py and llmc.py.
+How such a file is read is a model's own data, a table of its TOML, and the business of its format, which a plugin
+brings.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from core.graph import Graph, ModelDocument, ModelSource, load_model
 from core.graph.build import build_graph
 from core.graph.model_schema import check_document
 from core.graph.problems import Problems
+from core.interop.generation import Generation
 from core.registry import Registry
 
 Array = np.ndarray[Any, Any]
@@ -47,11 +49,24 @@ class Weights(Mapping[str, Array]):
 
 @dataclass(frozen=True)
 class Found:
-    """A model that fits a file: its source, the dims that the file gives it, and the file's parameters."""
+    """A model that fits a file: its source, the dims that the file gives it, and the file's parameters.
+
+    generation: how its texts begin and end. notes: what the model computes in another way than the file's own program.
+    """
 
     source: ModelSource
     dims: Dims
     weights: Weights
+    generation: Generation = Generation()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The parameters of a file for a model that is settled, and how its texts begin and end."""
+
+    weights: Weights
+    generation: Generation = Generation()
 
 
 TENSORS, CONFIG, UNREADABLE = range(3)  # what a model failed at, the nearest first
@@ -95,7 +110,7 @@ def find_model(registry: Registry, table: str, attempt: Callable[[ModelSource], 
             if table not in source.document:
                 continue
             problems = Problems()
-            check_document(source, problems)
+            check_document(source, problems, registry)
             problems.finish()
             far, bases = (TENSORS, 1), len(source.files)
             fitted = attempt(source)

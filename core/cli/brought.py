@@ -1,0 +1,48 @@
+"""Commands whose options depend on plugins: the line's own registry is loaded before its options are known."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+import click
+
+if TYPE_CHECKING:
+    from core.registry import Registry
+
+REGISTRY = "core.registry"
+PLUGIN = re.compile(r"--plugin(=|$)")
+
+
+class BroughtCommand(click.Command):
+    """A command with options, or values of one, that the plugins of its line bring: `with_brought`."""
+
+    def with_brought(self, own: list[click.Parameter], registry: Registry) -> list[click.Parameter]:
+        """The parameters: `own`, changed and added to by what `registry` has."""
+        raise NotImplementedError
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        from core.loader import load_registry
+
+        ctx.meta[REGISTRY] = load_registry(plugins_in(args))
+        return super().parse_args(ctx, args)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        from core.loader import load_registry
+
+        if REGISTRY not in ctx.meta:  # asked for its options without a line
+            ctx.meta[REGISTRY] = load_registry(strict=False)
+        return self.with_brought(super().get_params(ctx), ctx.meta[REGISTRY])
+
+
+def registry_of(ctx: click.Context) -> Registry:
+    """The registry of a command's line."""
+    return cast("Registry", ctx.meta[REGISTRY])
+
+
+def plugins_in(args: Sequence[str]) -> list[str]:
+    """The values of --plugin on a command line that is not parsed yet."""
+    pairs = zip(args, [*args[1:], ""], strict=True)
+    found = [value if word == "--plugin" else word.partition("=")[2] for word, value in pairs if PLUGIN.match(word)]
+    return [path for path in found if path]

@@ -1,0 +1,90 @@
+"""A format of weights: how another program's files of a model are recognised, read and written.
+
+A plugin brings one by the hook `core_formats`. The class states what the core needs before it reads anything; its
+methods import the modules that do the work, so that a run without such files loads none of them. What the methods are
+made of is public as `core.interop`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+
+class WeightFormat:
+    """What a plugin states of a format, and its methods. Those that a format leaves out refuse, with a reason.
+
+    name: an identifier. kind: in words, with its article: "a Hugging Face folder". expected: how an error lists what a
+    path may hold; `kind` where it is empty. table: the table of a model's TOML that describes the model's files in this
+    format; "" for none. targets: the values of `core export --to` -> the ending of what is made without `--out`. named:
+    whether `names` has the parameters' names. merged: whether `extends` merges a model's table with that of
+    its base, key by key, or replaces it whole. tables: of those in it, the ones that are merged too, where `false`
+    removes a key.
+    """
+
+    name: ClassVar[str] = ""
+    kind: ClassVar[str] = ""
+    expected: ClassVar[str] = ""
+    table: ClassVar[str] = ""
+    targets: ClassVar[Mapping[str, str]] = {}
+    named: ClassVar[bool] = False
+    merged: ClassVar[bool] = True
+    tables: ClassVar[tuple[str, ...]] = ()
+    origin: str = ""  # the plugin, in words; set while it is registered
+
+    @property
+    def claims(self) -> list[str]:
+        """What only one format may have: a table of the models' TOML, and each target of `core export`."""
+        return [*([f"table [{self.table}]"] if self.table else []), *(f"target --to {name}" for name in self.targets)]
+
+    def recognise(self, path: Path, head: bytes) -> str:
+        """What marks `path` as this format's, in words ("config.json"); "" for a path of another one.
+
+        head: the first 256 bytes of a file, or all of a shorter one; b"" for a folder. OSError as it comes.
+        """
+        return ""
+
+    def lacking(self, path: Path) -> str:
+        """For a path that no format recognises: what it lacks to be of this one; "" where it is nothing alike."""
+        return ""
+
+    def check(self, source: Any, table: Any, path: tuple[str, ...], problems: Any) -> None:
+        """Report to `problems` what is wrong with the model's [table], whose key is `path`: see `core.interop.wrong`.
+
+        source: a `core.interop.ModelDocument`.
+        """
+
+    def open(self, path: Path, registry: Any, dims: Mapping[str, Any]) -> Any:
+        """The registered model that a path holds: a `core.interop.Found`. dims: the caller's own, over the file's.
+
+        Raises CheckpointError for files that are damaged or fit no model.
+        """
+        raise NotImplementedError
+
+    def fit(self, path: Path, graph: Any, registry: Any) -> Any:
+        """The parameters at a path for a model that is settled: a `core.interop.Fitted`.
+
+        Raises CheckpointError unless they are of the same model and size.
+        """
+        raise NotImplementedError
+
+    def tokenizer(self, path: Path) -> Any:
+        """The tokenizer that lies with the weights, None without one. DataError for a damaged one."""
+        return None
+
+    def other_tokenizer(self, path: Path) -> str:
+        """Which of a tokenizer's other files are there, and what makes one of them that `tokenizer` reads; ""."""
+        return ""
+
+    def write(self, export: Any, registry: Any, out: Path, target: str) -> str:
+        """Write an export (`core.interop.Export`) to the new path `out`, whole or not at all; a line to print, or "".
+
+        target: one of `targets`. Raises BuildError for a model that the format cannot hold, CheckpointError when the
+        disk refuses.
+        """
+        raise NotImplementedError
+
+    def names(self, graph: Any) -> dict[str, str | tuple[str, ...]]:
+        """Parameter -> the format's name of it, or of the tensors whose rows it stacks; {} where it has no names."""
+        return {}

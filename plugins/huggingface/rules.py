@@ -1,0 +1,113 @@
+"""[hf.params] of a model, by parameter: where the numbers of each are among Hugging Face's tensors."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from core.errors import BuildError, did_you_mean
+from core.expr import evaluate, trim
+from core.interop import Array, Graph, Parameter, name_pattern
+
+from .config import TABLE, listed
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Where a parameter's numbers are: tensors[e][r], by Hugging Face's names without prefix.
+
+    Each is transposed if `transpose`; the rows of tensors[e] follow one another, rows[r] of each; `stack`: a new first
+    dim over e.
+    """
+
+    tensors: tuple[tuple[str, ...], ...]
+    rows: tuple[int, ...]
+    transpose: bool = False
+    stack: bool = False
+
+    def part(self, whole: Array, e: int, r: int) -> Array:
+        """What tensors[e][r] holds of the parameter `whole`: the rule run backwards. A view."""
+        group = whole[e] if self.stack else whole
+        start = sum(self.rows[:r])
+        rows = group[start : start + self.rows[r]] if group.ndim else group
+        return rows.T if self.transpose else rows
+
+
+def rules(graph: Graph) -> dict[str, Rule]:
+    """The rule of each parameter. BuildError for a parameter that [hf.params] does not know, or knows twice."""
+    source = graph.source
+    table = source.document.get(TABLE, {}).get("params", {})
+    patterns = [(name_pattern(name), name, rule) for name, rule in table.items()]
+    found: dict[str, Rule] = {}
+    matched: set[str] = set()
+    for parameter in graph.parameters.values():
+        fits = [(m, name, rule) for pattern, name, rule in patterns if (m := pattern.fullmatch(parameter.name))]
+        if len(fits) != 1:
+            why = f"two entries fit {parameter.name}" if fits else f"nothing is said of {parameter.name}"
+            raise BuildError(f"{source.where()} [{TABLE}.params]: {why}")
+        match, name, rule = fits[0]
+        matched.add(name)
+        where = source.where(TABLE, "params", name)
+        found[parameter.name] = _rule(rule, parameter, match.groupdict(), graph, where)
+    for name in table:
+        if name not in matched:
+            where = source.where(TABLE, "params", name)
+            raise BuildError(f"{where}: the model has no such parameter{did_you_mean(name, graph.parameters)}")
+    return found
+
+
+def _rule(rule: Any, parameter: Parameter, numbers: Mapping[str, str], graph: Graph, where: str) -> Rule:
+    table = rule if isinstance(rule, dict) else {"from": rule}
+    names = table.get("rows", table.get("from"))
+    names = [names] if isinstance(names, str) else names
+    counter = table.get("stack")
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        raise BuildError(f'{where} is {rule!r:.200}; expected a tensor\'s name, a list of them, or {{ from = "..." }}')
+    shape = trim(parameter.shape)
+    if len(shape) < (2 if counter else 1):
+        raise BuildError(f"{where}: {parameter.name} has shape {shape}, too few dims for this rule")
+    count = shape[0] if counter else 1
+    rows = _rows(table.get("sizes"), len(names), shape[1] if counter else shape[0], graph, f"{where}: {parameter.name}")
+
+    def filled(name: str, index: int) -> str:
+        for key, number in {**numbers, **({counter: str(index)} if counter else {})}.items():
+            name = name.replace(f"{{{key}}}", number)
+        return name
+
+    tensors = tuple(tuple(filled(name, index) for name in names) for index in range(count))
+    return Rule(tensors, rows, bool(table.get("transpose")), bool(counter))
+
+
+def _rows(sizes: Any, parts: int, total: int, graph: Graph, where: str) -> tuple[int, ...]:
+    """How many of a parameter's `total` rows each of its tensors has: equal parts unless `sizes` says otherwise."""
+    if sizes is None:
+        if total % parts:
+            raise BuildError(
+                f"{where} has {total} rows, which are no {parts} equal parts", hint="`sizes` says the rows of each"
+            )
+        return (total // parts,) * parts
+    rows = tuple(evaluate(size, graph.dims, where) for size in sizes)
+    if len(rows) != parts or sum(rows) != total or not all(isinstance(n, int) and n > 0 for n in rows):
+        raise BuildError(f"{where} has {total} rows in {parts} tensors; `sizes` says {', '.join(map(str, rows))}")
+    return tuple(int(n) for n in rows)
+
+
+def names(graph: Graph) -> dict[str, str | tuple[str, ...]]:
+    """Parameter -> Hugging Face's tensor, or the tensors whose rows it stacks, with the prefix that export writes."""
+    full = {parameter: tuple(name for name, _ in parts) for parameter, parts in tensors(graph).items()}
+    return {parameter: parts[0] if len(parts) == 1 else parts for parameter, parts in full.items()}
+
+
+def tensors(graph: Graph) -> dict[str, list[tuple[str, Callable[[Array], Array]]]]:
+    """Parameter -> its tensors, by the names that export writes, each with the view of the parameter that it holds."""
+    prefix = (listed(graph.source, "prefix") or [""])[0]
+    return {
+        parameter: [
+            (prefix + name, functools.partial(rule.part, e=e, r=r))
+            for e, group in enumerate(rule.tensors)
+            for r, name in enumerate(group)
+        ]
+        for parameter, rule in rules(graph).items()
+    }
