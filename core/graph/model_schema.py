@@ -18,6 +18,7 @@ from core.registry import Registry
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # a node, block or input; no dots, which expanded names are made of
 RESERVED = ("in", "out")  # a block's own keys: no node can have these names
 BLOCK_NODE = ("block", "in", "repeat")
+FORMATS = "core_formats"  # the hook that brings the formats of weights, whose tables a model may have
 OP_NODE = ("op", "in", "tie")  # and the op's attributes
 
 Check = Callable[[ModelDocument, Any, tuple[str, ...], Problems], None]
@@ -34,7 +35,7 @@ def check_document(source: ModelDocument, problems: Problems, registry: Registry
         check = TOP.get(key) or checks.get(key)
         if check is not None:
             check(source, value, (key,), problems)
-        elif not isinstance(value, dict) or not registry.suspects(key):
+        elif not isinstance(value, dict) or not registry.suspects(key, FORMATS):
             where = source.where(key)
             known = [*TOP, *checks]
             problems.also(where, f'{where}: a model has no key "{key}"{did_you_mean(key, known)}')

@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from core.containment import PASSES, contained
 from core.errors import BuildError, CheckpointError, CoreError, UsageError, did_you_mean, words_of
-from core.foreign import PASSES, contained
 from core.graph import Graph
 from core.interop import checkpoint
 from core.interop.fitting import Array

@@ -60,7 +60,9 @@ class Registry:
     def format_of(self, table: str) -> WeightFormat:
         """The format of weights that reads a [table] of models. BuildError, with the plugins that may bring it."""
         known = {one.table: one for one in self.formats.values() if one.table}
-        return self._find("format of weights with the table", table, known, "")
+        if table not in known:
+            raise self.missing("format of weights with the table", table, known, hook="core_formats")
+        return known[table]
 
     def plugin(self, name: str, where: str = "") -> PluginRecord:
         """The loaded plugin of that name; BuildError if it is missing, broken or disabled, and why."""
@@ -77,21 +79,22 @@ class Registry:
             hint=f"install it, or give its folder: --plugin PATH. There are: {', '.join(names)}",
         )
 
-    def suspects(self, name: str) -> list[PluginRecord]:
-        """Broken and disabled plugins whose sources mention `name`."""
-        return [r for r in self.plugins if r.status != LOADED and r.candidate.mentions(name)]
+    def suspects(self, name: str, hook: str = "") -> list[PluginRecord]:
+        """Broken and disabled plugins whose sources mention `name`, and have the hook that would bring it."""
+        away = [r for r in self.plugins if r.status != LOADED and r.candidate.mentions(name)]
+        return [r for r in away if not hook or r.candidate.mentions(hook)]
 
     def _find(self, kind: str, name: str, known: Mapping[str, T], where: str) -> T:
         if name in known:
             return known[name]
         raise self.missing(kind, name, known, where)
 
-    def missing(self, kind: str, name: str, known: Iterable[str], where: str = "") -> BuildError:
+    def missing(self, kind: str, name: str, known: Iterable[str], where: str = "", hook: str = "") -> BuildError:
         """The error for an unknown name: the nearest known one, and the plugins that may bring it."""
         known = sorted(known)
         prefix = f"{where}: " if where else ""
         message = f'{prefix}there is no {kind} "{name}"{did_you_mean(name, known)}'
-        suspects = self.suspects(name)
+        suspects = self.suspects(name, hook)
         for record in suspects:
             message += f"\n    {state(record)}, and it mentions {name}"
         if suspects:

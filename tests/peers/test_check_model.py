@@ -26,7 +26,7 @@ with_transformers = pytest.mark.skipif(not find_spec("transformers"), reason="tr
 
 @pytest.fixture(scope="module")
 def registry() -> Registry:
-    return load_registry(only=("llama", "mistral"))
+    return load_registry(only=("huggingface", "llama", "mistral"))
 
 
 @pytest.fixture
