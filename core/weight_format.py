@@ -17,7 +17,7 @@ class WeightFormat:
 
     name: an identifier. kind: in words, with its article: "a Hugging Face folder". expected: how an error lists what a
     path may hold; `kind` where it is empty. table: the table of a model's TOML that describes the model's files in this
-    format; "" for none. targets: the values of `core export --to` -> the ending of what is made without `--out`. named:
+    format; "" for none. targets: the values of `core export --to` -> the ending of an export without `--out`. named:
     whether `names` has the parameters' names. merged: whether `extends` merges a model's table with that of
     its base, key by key, or replaces it whole. tables: of those in it, the ones that are merged too, where `false`
     removes a key.
@@ -50,7 +50,7 @@ class WeightFormat:
         return ""
 
     def check(self, source: Any, table: Any, path: tuple[str, ...], problems: Any) -> None:
-        """Report to `problems` what is wrong with the model's [table], whose key is `path`: see `core.interop.wrong`.
+        """Report the faults of the model's [table] to `problems`, whose key is `path`: see `core.interop.wrong`.
 
         source: a `core.interop.ModelDocument`.
         """
@@ -70,7 +70,7 @@ class WeightFormat:
         raise NotImplementedError
 
     def tokenizer(self, path: Path) -> Any:
-        """The tokenizer that lies with the weights, None without one. DataError for a damaged one."""
+        """The tokenizer beside the weights, None without one. DataError for a damaged one."""
         return None
 
     def other_tokenizer(self, path: Path) -> str:

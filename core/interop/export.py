@@ -24,7 +24,7 @@ PRECISIONS = ("f32", "bf16")
 
 @dataclass(frozen=True)
 class Export:
-    """What is to be written. weights: by our names, without padding. precision: one of PRECISIONS. tokenizer: makes the
+    """An export to write. weights: by our names, without padding. precision: one of PRECISIONS. tokenizer: makes the
     model's, None for a model without one; a format that holds none does not call it."""
 
     opened: Opened

@@ -67,7 +67,7 @@ class Opened:
 
 
 def open_path(path: str | Path, registry: Registry, dims: Dims | None = None) -> Opened:
-    """What lies at `path`, found by looking. `dims` are the caller's own, over all others.
+    """The contents of `path`, found by looking. `dims` are the caller's own, over all others.
 
     Raises UsageError for nothing found or two answers, CheckpointError for files that are damaged or fit no model.
     """

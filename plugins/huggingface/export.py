@@ -106,7 +106,7 @@ def _put(config: dict[str, Any], key: str, value: Any, where: str) -> None:
     for name in tables:
         config = config.setdefault(name, {})
         if not isinstance(config, dict):
-            raise BuildError(f"{where}: {key} lies within {name}, which has a value of its own")
+            raise BuildError(f"{where}: {key} is a key of {name}, which has a value of its own")
     if config.setdefault(last, value) != value:
         raise BuildError(f"{where}: {key} is to be both {config[last]!r} and {value!r}")
 

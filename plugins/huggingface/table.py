@@ -18,7 +18,7 @@ from core.interop import (
 
 
 def check(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
-    """Report what is wrong with the table `value` of a model, whose key is `path`."""
+    """Report the faults of the table `value` of a model, whose key is `path`."""
     for key, inner in check_table(source, value, path, problems, KEYS).items():
         if key in KEYS:
             KEYS[key](source, inner, (*path, key), problems)

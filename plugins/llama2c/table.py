@@ -8,7 +8,7 @@ from core.interop import ModelDocument, Problems, check_string, check_table, is_
 
 
 def check(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
-    """Report what is wrong with a model's [llama2c]."""
+    """Report the faults of a model's [llama2c]."""
     table = check_table(source, value, path, problems, ("header", "shared", "fixed", "parts", "order"))
     if not isinstance(table.get("shared", True), bool):
         wrong(source, (*path, "shared"), table["shared"], "true or false", problems)

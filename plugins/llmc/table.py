@@ -9,7 +9,7 @@ from core.interop import ModelDocument, Problems, check_table, wrong
 
 
 def check(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
-    """Report what is wrong with a model's [llmc]."""
+    """Report the faults of a model's [llmc]."""
     table = check_table(source, value, path, problems, ("magic", "header", "padding", "params"))
     if type(table.get("magic")) is not int:
         wrong(source, (*path, "magic"), table.get("magic"), "the number that the model's files begin with", problems)

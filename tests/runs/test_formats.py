@@ -161,12 +161,12 @@ def test_a_table_of_a_plugin_that_is_switched_off_is_passed_over(here, monkeypat
 BROKEN = {
     "an exception in the hook": ("def core_formats():\n    1 / 0\n", "ZeroDivisionError: division by zero"),
     "no class": ("def core_formats():\n    return [3]\n", "expected a class derived from WeightFormat"),
-    "another's table": (
+    "a table of two": (
         "from core import WeightFormat\nclass Mine(WeightFormat):\n    name, table = 'mine', 'hf'\n"
         "def core_formats():\n    return [Mine]\n",
         "table [hf] is defined twice",
     ),
-    "another's target": (
+    "a target of two": (
         "from core import WeightFormat\nclass Mine(WeightFormat):\n    name, targets = 'mine', {'llmc': ''}\n"
         "def core_formats():\n    return [Mine]\n",
         "target --to llmc is defined twice",
