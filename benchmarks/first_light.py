@@ -39,6 +39,7 @@ from core.config import load_config  # noqa: E402
 from core.device.cuda import CudaDevice, CudaLaunch  # noqa: E402
 from core.device.driver import encode_map  # noqa: E402
 from core.device.launch import LaunchRecord  # noqa: E402
+from core.dtypes import NUMPY  # noqa: E402
 from core.engine import Engine, Settings  # noqa: E402
 from core.errors import CoreError, DeviceError  # noqa: E402
 from core.files import replace_durably  # noqa: E402
@@ -47,7 +48,7 @@ from core.kernels.nvrtc import Kernel, nvrtc_version  # noqa: E402
 from core.kernels.tensors import tensor_map  # noqa: E402
 from core.loader import load_registry  # noqa: E402
 from core.plan.fit import RESERVE, needed  # noqa: E402
-from core.sim.standalone import ELEMENTS  # noqa: E402
+from core.sim.packing import ELEMENTS  # noqa: E402
 from core.train.run import commit  # noqa: E402
 from core.train.wiring import build_engine  # noqa: E402
 
@@ -261,7 +262,7 @@ class Chip:
 
     def tensor(self, array: np.ndarray[Any, Any]) -> Any:
         """A copy of an array on the device: a tensor of its type where it is one, else of bytes."""
-        dtype = {n: d for n, d in ELEMENTS.items() if d != "bf16"}.get(array.dtype.name, "u8")
+        dtype = {n: d for n, d in ELEMENTS.items() if d in NUMPY and d != "bf16"}.get(array.dtype.name, "u8")
         held = array if dtype != "u8" else np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         made = self.device.tensor(self.device.allocate(held.nbytes), 0, held.shape, dtype)
         self.device.upload(made, held)

@@ -67,21 +67,24 @@ POINTEES = {
     "int32_t": "i32", "uint32_t": "u32",
 }  # fmt: skip
 SIGNATURE = re.compile(
-    r'extern\s+"C"\s+(?P<before>(?:[^;{}()]|\((?:[^()]|\([^()]*\))*\))*?)\b(?P<name>\w+)\s*'
+    r"(?P<before>\b__global__\b(?:[^;{}()]|\((?:[^()]|\([^()]*\))*\))*?)\b(?P<name>\w+)\s*"
     r"\((?P<parameters>[^(){};]*)\)\s*\{"
 )
+
+
+AMBIGUOUS: list[str] = []  # of overloads, which one name does not tell apart
 
 
 @cache
 def signatures(text: str) -> dict[str, list[str]]:
     """kernel -> its parameters as written, for those kernels that the source writes out."""
     plain = re.sub(r"/\*.*?\*/", " ", re.sub(r"//[^\n]*", "", text), flags=re.DOTALL)
-    by_kernel = {}
+    found: dict[str, list[str]] = {}
     for match in SIGNATURE.finditer(plain):
-        if "__global__" in match["before"]:
-            parts = [" ".join(p.split()) for p in match["parameters"].split(",")]
-            by_kernel[match["name"]] = [] if parts == [""] else parts
-    return by_kernel
+        parts = [" ".join(p.split()) for p in match["parameters"].split(",")]
+        written = [] if parts == [""] else parts
+        found[match["name"]] = written if found.get(match["name"], written) == written else AMBIGUOUS
+    return {name: parts for name, parts in found.items() if parts is not AMBIGUOUS}
 
 
 def signature(kernel: Kernel) -> list[str] | None:

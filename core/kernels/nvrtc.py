@@ -12,7 +12,7 @@ import json
 import re
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
@@ -39,6 +39,8 @@ FAULTS = (
     re.compile(r"\bC7517\b"),  # a wait for wgmma was put in
     re.compile(r"wgmma.*serializ", re.IGNORECASE),
 )
+
+NAMED = re.compile(r"^// corelm: (.*) is (\S+)$", re.MULTILINE)  # behind the PTX, for each name expression
 
 # `elem`, the activations' type, is bf16 where ELEM_BF16 is 1
 ELEM = """
@@ -67,7 +69,7 @@ class Kernel:
 
     @property
     def where(self) -> str:
-        return f"{self.source.name}: {self.name}" + (f" ({self.origin})" if self.origin else "")
+        return self.source.name + (f": {self.name}" if self.name else "") + (f" ({self.origin})" if self.origin else "")
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,12 @@ class Compiled:
         """The kernels in it."""
         if self.arch.startswith("sm_"):
             return list(self.resources)
-        return re.findall(r"^\s*(?:\.visible\s+)?\.entry\s+([\w$]+)", self.ptx, re.MULTILINE)
+        return re.findall(r"^\s*(?:\.(?:visible|weak)\s+)?\.entry\s+([\w$]+)", self.ptx, re.MULTILINE)
+
+    @property
+    def symbols(self) -> dict[str, str]:
+        """name expression -> the symbol of the kernel in the PTX."""
+        return dict(NAMED.findall(self.ptx))
 
     @property
     def warnings(self) -> list[str]:
@@ -140,10 +147,11 @@ def missing(kernel: Kernel, names: Iterable[str]) -> BuildError:
 
 def preamble(dtype: str = "f32") -> str:
     """What the core puts in front of a kernel's file, for activations of `dtype`: the prelude, and `elem`."""
-    return f"#define ELEM_BF16 {int(dtype == 'bf16')}\n{_preamble()}"
+    return f"#define ELEM_BF16 {int(dtype == 'bf16')}\n{preamble_text()}"
 
 
-def _preamble() -> str:
+def preamble_text() -> str:
+    """The prelude and `elem`, which -DELEM_BF16=1 makes bf16."""
     path = prelude_file()
     return f"#ifndef ELEM_BF16\n#define ELEM_BF16 0\n#endif\n{marked(path, read_source(path))}{ELEM}"
 
@@ -157,20 +165,28 @@ class Unit:
     headers: tuple[tuple[str, str], ...]
     options: tuple[str, ...]
     arch: str
+    expressions: tuple[str, ...] = ()  # of C++, for kernels whose names are asked for: "kernel<float, 3>"
+    reads: str = ""  # a digest of the files that the compiler reads by itself
 
     @property
     def key(self) -> str:
         parts = (FORMAT, nvrtc_version(), self.name, self.arch, self.options, self.headers, self.text)
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        return hashlib.sha256(
+            json.dumps([*parts, *self.expressions, *([self.reads] if self.reads else [])]).encode()
+        ).hexdigest()
 
 
 def _unit(kernel: Kernel, arch: str) -> Unit:
     text = read_source(kernel.source) if kernel.text is None else kernel.text
     headers = headers_of(text, kernel.source.parent, {})
-    defines = (f"-D{name}={_macro(value)}" for name, value in sorted(kernel.defines))
+    defines = define_options(kernel.defines)
     name = kernel.source.as_posix()
-    whole = f"{_preamble()}{marked(kernel.source, text)}"
+    whole = f"{preamble_text()}{marked(kernel.source, text)}"
     return Unit(name, whole, tuple(sorted(headers.items())), (*OPTIONS, *defines), arch)
+
+
+def define_options(defines: Iterable[tuple[str, str | int]]) -> list[str]:
+    return [f"-D{name}={_macro(value)}" for name, value in sorted(defines)]
 
 
 def _macro(value: str | int) -> str:
@@ -201,30 +217,34 @@ def compile_all(jobs: Iterable[tuple[Kernel, str]], workers: int = 0) -> list[Co
     units = [_unit(kernel, arch) for kernel, arch in todo]
     first = {unit.key: index for index, unit in reversed(list(enumerate(units)))}
     with ThreadPoolExecutor(workers or cores(), thread_name_prefix="core-nvrtc") as pool:
-        futures = [pool.submit(_compile_unit, units[index], todo[index][0]) for index in first.values()]
+        futures = [pool.submit(compile_unit, units[index], todo[index][0]) for index in first.values()]
         done = dict(zip(first, signals.results(pool, futures), strict=True))
     return [done[unit.key] for unit in units]
 
 
 def _compile(kernel: Kernel, arch: str) -> Compiled:
-    return _compile_unit(_unit(kernel, arch), kernel)
+    return compile_unit(_unit(kernel, arch), kernel)
 
 
 _HELD: dict[str, Compiled] = {}  # of this process
 _LOCK = threading.Lock()
 
 
-def _compile_unit(unit: Unit, kernel: Kernel) -> Compiled:
-    key = unit.key
+def compile_unit(unit: Unit, kernel: Kernel) -> Compiled:
+    """Compile a unit, or take it from the cache. kernel: for errors."""
+    return cached(unit.key, unit.arch, lambda: _run_nvrtc(unit, kernel))
+
+
+def cached(key: str, arch: str, build: Callable[[], tuple[bytes, str]]) -> Compiled:
+    """What `build` gives (code, log), kept under `key` in this process and on disk."""
     with _LOCK:
         held = _HELD.get(key)
     if held is not None:
         return held
     entry = cache_folder() / "kernels" / f"{key}.bin"
-    compiled = _load(entry, unit.arch)
+    compiled = _load(entry, arch)
     if compiled is None:
-        code, log = _run_nvrtc(unit, kernel)
-        compiled = Compiled(unit.arch, code, log)
+        compiled = Compiled(arch, *build())
         _store(entry, compiled)
     with _LOCK:
         _HELD[key] = compiled
@@ -261,6 +281,8 @@ def _run_nvrtc(unit: Unit, kernel: Kernel) -> tuple[bytes, str]:
     if int(made):
         raise BuildError(f"{kernel.where}: NVRTC makes no program of it: {made.name}")
     try:
+        for expression in unit.expressions:
+            nvrtc.nvrtcAddNameExpression(program, expression.encode())
         status = nvrtc.nvrtcCompileProgram(program, len(options), options)[0]
         log = _text(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program).decode(errors="replace").strip()
         if int(status):
@@ -268,6 +290,9 @@ def _run_nvrtc(unit: Unit, kernel: Kernel) -> tuple[bytes, str]:
         cubin = unit.arch.startswith("sm_")
         kind = "CUBIN" if cubin else "PTX"
         code = _text(getattr(nvrtc, f"nvrtcGet{kind}Size"), getattr(nvrtc, f"nvrtcGet{kind}"), program, not cubin)
+        for expression in unit.expressions if code else ():
+            symbol = nvrtc.nvrtcGetLoweredName(program, expression.encode())[1]
+            code += f"\n// corelm: {expression} is {symbol.decode()}".encode()
     finally:
         nvrtc.nvrtcDestroyProgram(program)
     if not code:

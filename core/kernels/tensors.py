@@ -158,12 +158,16 @@ def tensor_map(
 
 def _map_rules(m: TensorMap) -> list[tuple[bool, str]]:
     rank, inner = len(m.dims), m.box[0] * m.tensor.itemsize if m.box else 0
+    steps = list(zip(m.strides, m.dims[1:], strict=False))  # a dim of one has no step
     return [
         (not 1 <= rank <= 5, f"rank {rank}; the hardware knows 1 to 5"),
         (len(m.box) != rank, f"the box has {len(m.box)} sizes, the tensor {rank}"),
         (len(m.strides) != rank - 1, f"{len(m.strides)} strides; expected {rank - 1}, all but the first dim's"),
         (m.tensor.pointer % 16 != 0, "the address is not a multiple of 16 bytes"),
-        (any(s % 16 or not 0 < s < 2**40 for s in m.strides), f"strides {m.strides}: not multiples of 16 bytes"),
+        (
+            any(s % 16 or not 0 <= s < 2**40 or (not s and n > 1) for s, n in steps),
+            f"strides {m.strides}: not multiples of 16 bytes",
+        ),
         (any(not 1 <= n <= 256 for n in m.box), "a box has 1 to 256 elements along each dim"),
         (any(not 1 <= n <= 2**32 for n in m.dims), f"dims {m.dims}: not within 1 to 2^32"),
         (inner % 16 != 0, f"the box's first dim has {inner} bytes, not a multiple of 16"),

@@ -1,6 +1,6 @@
 """Simulates the PTX that NVRTC emits, on NumPy: every kernel on a machine without a GPU. It knows no op and no tensor.
 
-`core.sim.run` runs any CUDA kernel (standalone.py). The rooms, from the ground up:
+`core.sim.run` and `load` run any CUDA kernel (standalone.py, arguments by packing.py). The rooms, from the ground up:
   ptx/           reading: PTX and the .cu behind it, a kernel's instructions in one list
   machine/       the state of a launch: memory, thread blocks, groups of threads in lockstep
   instructions/  one module a family of opcodes, and the table of all of them
@@ -25,11 +25,14 @@ from typing import TYPE_CHECKING, Any
 
 PUBLIC = {
     "KernelError": "core.sim.faults",
-    "Map": "core.sim.standalone",
+    "KernelFile": "core.sim.standalone",
+    "Map": "core.sim.packing",
     "Memory": "core.sim.machine.address_space",
+    "Pointer": "core.sim.packing",
     "PtxError": "core.sim.faults",
     "Report": "core.sim.launching.launch_report",
     "Simulator": "core.sim.launching.simulator",
+    "load": "core.sim.standalone",
     "run": "core.sim.standalone",
 }
 
@@ -39,7 +42,10 @@ if TYPE_CHECKING:
     from core.sim.launching.launch_report import Report as Report
     from core.sim.launching.simulator import Simulator as Simulator
     from core.sim.machine.address_space import Memory as Memory
-    from core.sim.standalone import Map as Map
+    from core.sim.packing import Map as Map
+    from core.sim.packing import Pointer as Pointer
+    from core.sim.standalone import KernelFile as KernelFile
+    from core.sim.standalone import load as load
     from core.sim.standalone import run as run
 
 __all__ = [*PUBLIC]  # noqa: PLE0604

@@ -84,6 +84,7 @@ class Batch(ResidentBlocks):
         self.tape: TapeRecorder | None = None
         self.lanes_run: dict[int, int] = {}  # block of instructions -> lanes that ran it, summed
         self.looped: dict[int, int] = {}  # branch back to an earlier instruction -> times that any lane took it
+        self.printed: list[str] = []  # what its threads printed
         self.progress = 0
         self.polled = 0  # loads that look for what other thread blocks write
 

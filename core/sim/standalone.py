@@ -1,47 +1,33 @@
-"""`core.sim.run`: any CUDA kernel on a machine without a GPU, with NumPy arrays as its buffers."""
+"""`core.sim.run` and `core.sim.load`: any CUDA kernel on a machine without a GPU, with NumPy arrays as buffers."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from core.errors import BuildError
-from core.kernels.nvrtc import Kernel, compile_ptx
-from core.kernels.tensors import DeviceTensor, TensorMap, tensor_map
-from core.scalars import Unrepresentable
+from core.errors import BuildError, did_you_mean
+from core.kernels.cuda_file import CudaFile, compile_file, expression_of, no_kernel
+from core.kernels.nvrtc import Compiled
+from core.kernels.sources import read_source, shown
 from core.sim.faults import KernelError, PtxError
-from core.sim.instructions import tensormap
 from core.sim.launching.launch_report import Report
 from core.sim.launching.simulator import Simulator
 from core.sim.machine.address_space import Memory
 from core.sim.machine.budget import default_limit
+from core.sim.packing import Buffers, Map, Packer, Pointer
+from core.sim.ptx import symbols
 from core.sim.ptx.cuda_source import Sources
 
-__all__ = ["KernelError", "Map", "PtxError", "Report", "run"]
+__all__ = ["KernelError", "KernelFile", "Map", "Pointer", "PtxError", "Report", "load", "run"]
 
 Sizes = int | Sequence[int]
-Buffers = dict[int, tuple[int, np.ndarray[Any, Any]]]  # an array's id -> its address, and the array
-ELEMENTS = {"float32": "f32", "float64": "f64", "uint16": "bf16", "int32": "i32", "uint32": "u32", "uint8": "u8"}
-
-
-@dataclass(frozen=True)
-class Map:
-    """A tensor map of a NumPy array, as an argument of a kernel that copies boxes of it (cp.async.bulk.tensor).
-
-    box: its sizes, the fastest running dim first, as in `launch.tmap`; swizzle in bytes: 0, 32, 64 or 128.
-    """
-
-    array: np.ndarray[Any, Any]
-    box: Sequence[int]
-    swizzle: int = 0
-
-    def of(self, tensor: DeviceTensor) -> TensorMap:
-        """The map of that array on a device. Raises BuildError for what the hardware does not take."""
-        return tensor_map(tensor, self.box, self.swizzle)
+Array = np.ndarray[Any, Any]
+PTX = re.compile(r"^\s*\.version\s+\d.*?^\s*\.target\s", re.MULTILINE | re.DOTALL)
+KINDS = {"f": np.float32, "u": np.uint32, "s": np.int32}
 
 
 def run(
@@ -55,89 +41,209 @@ def run(
     strict: bool = True,
     *,
     defines: Mapping[str, str | int] | None = None,
+    include: Sequence[str | Path] = (),
+    prelude: bool = False,
     count: bool = False,
     limit: int | None = None,
     order: str = "error",
     executor: str | None = None,
     tape: bool = False,
 ) -> Report:
-    """Compile `source` (a .cu file, CUDA C++ text, or PTX text) and run one of its `extern "C"` kernels.
+    """Load `source` and run one of its kernels: `load(source, ...).run(kernel, ...)`, whose docstrings say the rest."""
+    found = load(source, defines=defines, include=include, prelude=prelude, limit=limit)
+    return found.run(
+        kernel, grid, block, args, smem, cluster, strict, count=count, order=order, executor=executor, tape=tape
+    )
 
-    args, in the kernel's order: NumPy arrays become buffers and are written in place (uint16 for bf16 bits), NumPy
-    scalars are passed by value with their own type, None is a null pointer, a Map is a tensor map. Sizes are one to
-    three numbers; smem is in bytes.
-    strict also reports what docs/kernels.md lists: races, reads of what nothing wrote, results that depend on the order
-    of threads; without it a kernel runs a few times faster. order="warn": such a result (the first order's) is returned
-    and the report's `findings` say so, where "error" raises.
-    count, which needs strict=False: the report's `counts` say by source line what the kernel did, as `core trace`
-    prints it. tape, likewise: the report's `tape` has every instruction of every warp, lane by lane (core/sim/tape.py).
-    limit: branches that a thread block may take before the kernel is called endless; by default 300,000, or
-    what CORELM_SIM_LIMIT says.
-    executor: "native" (C, with the interpreter's bits, many times faster) or "interpreter"; docs/native.md.
-    Raises BuildError for what does not compile, PtxError for an instruction that the simulator does not have,
-    KernelError for what a kernel may not do; its `details` have the address and the PTX.
+
+def load(
+    source: str | Path,
+    *,
+    defines: Mapping[str, str | int] | None = None,
+    include: Sequence[str | Path] = (),
+    prelude: bool = False,
+    limit: int | None = None,
+) -> KernelFile:
+    """The kernels of a .cu or .ptx file, of CUDA C++ text, or of PTX text as Triton, Numba, CuPy or nvcc give it.
+
+    A source may `#include` files of its folder and of `include`, CUDA's headers where a toolkit or NVIDIA's packages
+    are installed (the extra `headers`), and C's headers always. Host code in it is for nvcc, where that is found.
+    prelude: put corelm's prelude in front (bf16, load, warp_sum: core/kernels/prelude.cuh).
+    limit: branches that a thread block may take before its kernel is called endless; by default 300,000, or what
+    CORELM_SIM_LIMIT says.
+    Raises BuildError for what does not compile.
     """
-    given = {"kernel.cu": source} if isinstance(source, str) else {}
-    simulator = Simulator(
-        _ptx(source, kernel, defines or {}),
-        limit=default_limit() if limit is None else limit,
-        sources=Sources(given, defines or {}),
-    )
-    memory = simulator.memory
-    buffers: Buffers = {}
-    packed = [_argument(memory, value, place, buffers) for place, value in enumerate(args)]
-    sizes = (_sizes(grid), _sizes(block))
-    report = simulator.launch(kernel, *sizes, packed, smem, cluster, strict, count, order, executor, tape)
-    for address, array in buffers.values():
-        _copy_back(memory.read(address, array.nbytes).view(array.dtype).reshape(array.shape), array, kernel)
-    return report
+    return KernelFile(source, defines or {}, [Path(folder) for folder in include], prelude, limit)
 
 
-def _copy_back(found: np.ndarray[Any, Any], array: np.ndarray[Any, Any], kernel: str) -> None:
-    """A read-only array may be an input; that a kernel wrote it is not lost without a word."""
-    if array.flags.writeable:
-        array[...] = found
-    elif found.tobytes() != array.tobytes():
-        raise BuildError(f"kernel {kernel} wrote into an array that is read-only")
+class KernelFile:
+    """The kernels of one file on one simulated memory, which stays between launches, device variables included."""
+
+    def __init__(
+        self,
+        source: str | Path,
+        defines: Mapping[str, str | int],
+        include: Sequence[Path],
+        prelude: bool,
+        limit: int | None,
+    ) -> None:
+        path = source if isinstance(source, Path) else Path("kernel.cu")
+        text = read_source(source) if isinstance(source, Path) else source
+        self.where = shown(path) if isinstance(source, Path) else "the source"
+        self.memory = Memory()
+        self.buffers = Buffers(self.memory)
+        self._limit = default_limit() if limit is None else limit
+        self._sources = Sources({} if isinstance(source, Path) else {path.name: text}, defines)
+        self._variables: dict[str, int] = {}
+        self._simulators: dict[str, Simulator] = {}  # by PTX: a template's kernels come with a compilation each
+        self._named: dict[str, tuple[Simulator, str]] = {}
+        self._file: CudaFile | None = None
+        if PTX.search(text):
+            self._simulator(text)
+        else:
+            self._file = CudaFile(path, text, tuple(include), tuple(sorted(defines.items())), prelude)
+            self._simulator(compile_file(self._file).ptx)
+
+    @property
+    def kernels(self) -> list[str]:
+        """The kernels, by their C++ names; templates that nothing has used yet as "name<...>"."""
+        return list(dict.fromkeys([symbols.readable(s) for s in self._entries()] + self._templates()))
+
+    def run(
+        self,
+        kernel: str,
+        grid: Sizes,
+        block: Sizes,
+        args: Sequence[Any],
+        smem: int = 0,
+        cluster: int = 1,
+        strict: bool = True,
+        *,
+        count: bool = False,
+        order: str = "error",
+        executor: str | None = None,
+        tape: bool = False,
+    ) -> Report:
+        """Run a kernel: "k", a template's "k<float, 3>", an overload's "k(float*, int)", "ns::k", or its symbol.
+
+        args, in the kernel's order: NumPy arrays become buffers and are written in place (uint16 for bf16 bits); a
+        Pointer is the address of an array's element; NumPy scalars are passed with their own type, Python numbers with
+        the parameter's size; None is a null pointer, a Map a tensor map, bytes a struct. Sizes are one to three
+        numbers; smem is in bytes.
+        strict also reports what docs/checks.md lists: races, reads of what nothing wrote, results that depend on the
+        order of threads; without it a kernel runs a few times faster. order="warn": such a result (the first order's)
+        is returned and the report's `findings` say so, where "error" raises.
+        count, which needs strict=False: the report's `counts` say by source line what the kernel did, as `core trace`
+        prints it. tape, likewise: the report's `tape` has every instruction of every warp, lane by lane
+        (core/sim/tape.py). executor: "native" (C, with the interpreter's bits, many times faster) or "interpreter";
+        docs/native.md. What the kernel prints goes to standard output.
+        Raises BuildError for a name or an argument that does not fit, PtxError for an instruction that the simulator
+        does not have, when a thread reaches it, KernelError for what a kernel may not do (a failed assert included);
+        its `details` have the address and the PTX.
+        """
+        simulator, symbol = self._find(kernel)
+        parameters = [variable for variable, _ in simulator.program(symbol, strict).parameters]
+        packer = Packer(self.buffers)
+        padded = [*parameters, *[None] * (len(args) - len(parameters))]
+        packed = [packer.pack(value, i, p) for i, (value, p) in enumerate(zip(args, padded, strict=False))]
+        self.buffers.upload(packer.used)
+        sizes = (_sizes(grid), _sizes(block))
+        report = simulator.launch(symbol, *sizes, packed, smem, cluster, strict, count, order, executor, tape)
+        self.buffers.download(packer.used, kernel)
+        return report
+
+    # ------------------------------------------------------------------ memory
+    def set(self, name: str, values: Any) -> None:
+        """Write a `__device__` or `__constant__` variable, as cudaMemcpyToSymbol does; of its type or as many bytes."""
+        address, size, kind = self._variable(name)
+        array = np.asarray(values)
+        if not isinstance(values, np.ndarray | np.generic) and kind is not None:
+            array = array.astype(kind)
+        if array.nbytes > size:
+            raise BuildError(f"{name} has {size} bytes, and {array.nbytes} were given ({array.dtype})")
+        self.memory.write(address, array)
+
+    def get(self, name: str, dtype: Any = None) -> Array:
+        """The contents of a `__device__` or `__constant__` variable, flat; bytes where neither dtype nor the PTX says
+        what its elements are."""
+        address, size, kind = self._variable(name)
+        return self.memory.read(address, size).view(np.dtype(dtype or kind or np.uint8))
+
+    def address(self, array: Array, index: int = 0) -> Any:
+        """The address of an array's element, for arrays of pointers and structs; from now on the array is up to date
+        before and after every launch."""
+        start = self.buffers.address(array, "an array")
+        self.buffers.kept.add(id(array))
+        return np.uint64(start + index * array.itemsize)
+
+    def _variable(self, name: str) -> tuple[int, int, Any]:
+        """(address, bytes, element type if the PTX says it) of a variable."""
+        found = symbols.matching(name, self._variables)
+        if len(found) != 1:
+            known = [symbols.readable(s) for s in self._variables if not s.startswith("$")]
+            raise BuildError(
+                f'there is no variable "{name}" in {self.where}{did_you_mean(name, known)}',
+                hint=f"it has {', '.join(known) or 'none'}; one that no kernel uses is left out by the compiler",
+            )
+        variable = next(v for s in self._simulators.values() if (v := s.module.variables.get(found[0])))
+        kind = (
+            np.dtype(f"{variable.kind[0]}{int(variable.kind[1:]) // 8}".replace("s", "i"))
+            if variable.kind[0] in "fus"
+            else None
+        )
+        return self._variables[found[0]], variable.size, kind
+
+    # ------------------------------------------------------------------ names
+    def _simulator(self, ptx: str) -> Simulator:
+        if ptx not in self._simulators:
+            self._simulators[ptx] = Simulator(ptx, self.memory, self._limit, self._sources, globals_at=self._variables)
+        return self._simulators[ptx]
+
+    def _entries(self) -> list[str]:
+        return list(dict.fromkeys(name for one in self._simulators.values() for name in one.kernels))
+
+    def _templates(self) -> list[str]:
+        heads = {symbols.head(s).partition("<")[0].rpartition("::")[2] for s in self._entries()}
+        declared = self._file.declared() if self._file else []
+        return [name for name in declared if name.endswith("<...>") or name not in heads]
+
+    def _find(self, name: str) -> tuple[Simulator, str]:
+        """Where a kernel is, by its symbol or its C++ name."""
+        if name not in self._named:
+            self._named[name] = self._known(name) or self._instantiated(name)
+        return self._named[name]
+
+    def _known(self, name: str) -> tuple[Simulator, str] | None:
+        found = symbols.matching(name, self._entries())
+        if len(found) > 1:
+            every = ", ".join(f'"{symbols.readable(s)}"' for s in found)
+            raise BuildError(f'"{name}" may mean several kernels of {self.where}', hint=f"say which: {every}")
+        if not found:
+            return None
+        return next(one for one in self._simulators.values() if found[0] in one.kernels), found[0]
+
+    def _instantiated(self, name: str) -> tuple[Simulator, str]:
+        """A kernel that is there only when it is asked for: of a template, or static."""
+        wanted = symbols.plain(name).partition("<")[0].partition("(")[0].rpartition("::")[2]
+        declared = {one.removesuffix("<...>") for one in self._templates()}
+        if self._file is None or wanted not in declared or f"{name}<...>" in self._templates():
+            raise no_kernel(name, self.where, self.kernels)
+        before = set(self._entries())
+        compiled = compile_file(self._file, (expression_of(name),))
+        simulator = self._simulator(compiled.ptx)
+        symbol = _symbol(compiled, name, simulator, before)
+        if symbol is None:
+            raise no_kernel(name, self.where, self.kernels)
+        return simulator, symbol
 
 
-def _ptx(source: str | Path, kernel: str, defines: Mapping[str, str | int]) -> str:
-    if isinstance(source, str) and ".address_size" in source:
-        return source
-    chosen = tuple(sorted(defines.items()))
-    if isinstance(source, Path):
-        return compile_ptx(Kernel(source, kernel, chosen)).ptx
-    return compile_ptx(Kernel(Path("kernel.cu"), kernel, chosen, text=source)).ptx
-
-
-def _argument(memory: Memory, value: Any, place: int, buffers: Buffers) -> bytes:
-    if value is None:
-        return bytes(8)
-    if isinstance(value, np.ndarray):
-        return _address(memory, value, place, buffers).to_bytes(8, "little")
-    if isinstance(value, Map):
-        address, kind = _address(memory, value.array, place, buffers), ELEMENTS.get(value.array.dtype.name)
-        if kind is None:
-            raise BuildError(f"argument {place}: no tensor map of {value.array.dtype}; of {', '.join(ELEMENTS)}")
-        return tensormap.bytes_of(value.of(DeviceTensor(address, value.array.shape, kind)))
-    if isinstance(value, np.generic):
-        return value.tobytes()
-    if isinstance(value, Unrepresentable):
-        raise BuildError(f"argument {place} is {value.problem}", hint=value.hint)
-    raise BuildError(
-        f"argument {place} is {value!r}; expected a NumPy array, a NumPy scalar or None",
-        hint="a kernel's scalars are typed: np.int32(n), np.float32(x)",
-    )
-
-
-def _address(memory: Memory, array: np.ndarray[Any, Any], place: int, buffers: Buffers) -> int:
-    """Where an array lies; it is one buffer however often it is passed."""
-    if id(array) not in buffers:
-        address = memory.allocate(array.nbytes, f"argument {place}", itemsize=array.itemsize)
-        memory.write(address, array)
-        buffers[id(array)] = address, array
-    return buffers[id(array)][0]
+def _symbol(compiled: Compiled, name: str, simulator: Simulator, before: set[str]) -> str | None:
+    """The symbol that a name stands for: NVRTC says it; of nvcc, the kernel that is new, or that is called so."""
+    said = compiled.symbols.get(expression_of(name))
+    new = [s for s in simulator.kernels if s not in before]
+    found = [said] if said else new if len(new) == 1 else symbols.matching(name, simulator.kernels)
+    return found[0] if len(found) == 1 else None
 
 
 def _sizes(given: Sizes) -> tuple[int, ...]:
-    return (given,) if isinstance(given, int) else tuple(given)
+    return (int(given),) if isinstance(given, int | np.integer) else tuple(int(n) for n in given)

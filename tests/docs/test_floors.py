@@ -59,7 +59,7 @@ ROOMS = {
         ("resident",),
         ("instructions",),
         ("native",),
-        ("launching",),
+        ("launching", "packing"),
         ("standalone",),
     ),
 }

@@ -230,7 +230,7 @@ def test_a_mistake_below_the_prelude_names_the_authors_line_and_no_path():
 }"""
     zeros = np.zeros(32, np.uint16)
     with pytest.raises(CoreError) as error:
-        core.sim.run(source, "kernel", 1, 32, [zeros.copy(), zeros], defines={"ELEM_BF16": 1})
+        core.sim.run(source, "kernel", 1, 32, [zeros.copy(), zeros], defines={"ELEM_BF16": 1}, prelude=True)
     text = str(error.value)
     assert re.search(r"kernel kernel, prelude\.cuh:\d+ `.*`, inlined at kernel\.cu:2 `y\[threadIdx\.x\] = ", text)
     assert text.endswith("thread 0 of block 0 reads x[99], and x has 32 elements")

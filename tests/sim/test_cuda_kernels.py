@@ -114,7 +114,7 @@ def test_bf16_rounds_to_nearest_even_by_instruction_and_by_hand(kernel: str) -> 
     bits = np.concatenate([ties, special, rng.integers(0, 2**32, 500)]).astype(np.uint32)
     x = bits.view(np.float32)[~np.isnan(bits.view(np.float32))]
     y = np.zeros(x.size, np.uint16)
-    run(ROUND, kernel, -(-x.size // 64), 64, [y, np.ascontiguousarray(x), np.int32(x.size)])
+    run(ROUND, kernel, -(-x.size // 64), 64, [y, np.ascontiguousarray(x), np.int32(x.size)], prelude=True)
     wide = x.view(np.uint32).astype(np.uint64)
     want = ((wide + 0x7FFF + (wide >> 16 & 1)) >> 16).astype(np.uint16)
     np.testing.assert_array_equal(y, want)
@@ -124,5 +124,5 @@ def test_bf16_rounds_to_nearest_even_by_instruction_and_by_hand(kernel: str) -> 
 def test_bf16_keeps_not_a_number(kernel: str) -> None:
     x = np.array([0x7FC00000, 0x7F800001, 0xFFFFFFFF], np.uint32).view(np.float32)
     y = np.zeros(3, np.uint16)
-    run(ROUND, kernel, 1, 32, [y, x, np.int32(3)])
+    run(ROUND, kernel, 1, 32, [y, x, np.int32(3)], prelude=True)
     assert np.isnan((y.astype(np.uint32) << 16).view(np.float32)).all()

@@ -34,9 +34,9 @@ extern "C" __global__ void twice(float* y, const float* x, int n) {
 }
 '''
 x, y = np.arange(40, dtype=np.float32), np.zeros(40, np.float32)
-core.sim.run(SOURCE, "twice", 2, 32, [y, x, np.int32(40)], strict=True)
+core.sim.run(SOURCE, "twice", 2, 32, [y, x, np.int32(40)], strict=True, prelude=True)
 assert (y == 2 * x).all()
-report = core.sim.run(SOURCE, "twice", 2, 32, [y, x, np.int32(40)], strict=False, count=True)
+report = core.sim.run(SOURCE, "twice", 2, 32, [y, x, np.int32(40)], strict=False, count=True, prelude=True)
 loaded = {name.split(".")[1] for name in sys.modules if name.startswith("core.")}
 print(core.__path__[0], report.counts.total.requests, *sorted(loaded))
 """

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NoReturn
+
 import numpy as np
 
+from core.sim.faults import PtxError
 from core.sim.instructions.control import condition, fall_through
 from core.sim.instructions.floats import fma_run, independent, is_plain_fma
 from core.sim.instructions.opcodes import OpcodeTable
@@ -11,7 +15,7 @@ from core.sim.instructions.operands import Step
 from core.sim.instructions.wgmma_guards import guarded
 from core.sim.ptx.effects import wgmma_registers
 from core.sim.ptx.parser import Instruction
-from core.sim.ptx.program import Block, Program
+from core.sim.ptx.program import Block, End, Program
 from core.sim.resident import Group
 
 
@@ -28,7 +32,7 @@ def bind(program: Program, table: OpcodeTable) -> Program:
         ends = table.is_control(last)
         body = code[start : stop - 1] if ends else code[start:stop]
         steps, covers = _steps(program, table, body, special)
-        end = table.end(program, last, stop - 1) if ends else fall_through(stop)
+        end = _end(program, table, last, stop - 1) if ends else fall_through(stop)
         program.blocks[start] = Block(start, stop, steps, end, covers)
     # Falling off the end is an exit.
     exiting = Instruction("exit", (), None, False, code[-1].location, "exit", ("exit",)) if code else None
@@ -70,11 +74,37 @@ def _steps(
     return steps, covers
 
 
-def _predicated(program: Program, table: OpcodeTable, instruction: Instruction) -> Step:
-    row = table.row(instruction)
-    step = row.builder(program, instruction)
+def _end(program: Program, table: OpcodeTable, instruction: Instruction, pc: int) -> End:
+    try:
+        return table.end(program, instruction, pc)
+    except PtxError as error:
+        return _refusing(program, error)
+
+
+def _refusing(program: Program, error: PtxError) -> Callable[[Group], NoReturn]:
+    """An instruction that the simulator does not have is an error where a thread reaches it, not before."""
+    program.missing.append(error)
+
+    def refuse(g: Group) -> NoReturn:
+        who = g.batch.who(g, int(g.indices()[0]))
+        raise PtxError(f"{error.message}, which {who} of kernel {program.title} has reached", hint=error.hint)
+
+    return refuse
+
+
+def _step(program: Program, table: OpcodeTable, instruction: Instruction) -> Step:
+    try:
+        row = table.row(instruction)
+        step = row.builder(program, instruction)
+    except PtxError as error:
+        return _refusing(program, error)
     if row.pure:
         program.pure.add(id(instruction))
+    return step
+
+
+def _predicated(program: Program, table: OpcodeTable, instruction: Instruction) -> Step:
+    step = _step(program, table, instruction)
     if instruction.predicate is None:
         return step
     read = condition(program, instruction)

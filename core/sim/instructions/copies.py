@@ -339,7 +339,7 @@ def _bulk_tensor(program: Program, ins: Instruction) -> Step:
 
         def put(data: Array) -> None:
             if operation:
-                kind = TYPES[m.kind if m.kind in FORMATS else {"i32": "s32"}.get(m.kind, m.kind)]
+                kind = TYPES[m.kind if m.kind in FORMATS else m.kind.replace("i", "s")]
                 in_turn(target, where, data, data, change_of(ins, operation, kind))
             else:
                 target[where] = data

@@ -5,6 +5,7 @@ from __future__ import annotations
 from core.sim.instructions import (
     arith,
     atomics,
+    calls,
     collectives,
     comparisons,
     control,
@@ -24,6 +25,7 @@ TABLE = OpcodeTable(
     conversions.FAMILY,
     move.FAMILY,
     atomics.FAMILY,
+    calls.FAMILY,
     collectives.FAMILY,
     control.FAMILY,
     copies.FAMILY,

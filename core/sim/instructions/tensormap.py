@@ -15,7 +15,7 @@ from core.sim.ptx.register_types import Array
 BYTES = 128
 MAGIC = 0x50414D54  # TMAP
 _FIELDS = struct.Struct("<IBBBB8xQ5I5I4Q8x")
-KINDS = ("f32", "bf16", "f16", "i32", "u32", "u8", "f64")
+KINDS = ("f32", "bf16", "f16", "i32", "u32", "u8", "f64", "i64", "u64")
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ def encode(
     return packed.ljust(BYTES, b"\0")
 
 
-def bytes_of(m: TensorMap) -> bytes:
-    """A launcher's tensor map as the bytes of a parameter."""
-    return encode(m.tensor.pointer, m.tensor.dtype, m.tensor.itemsize, m.dims, m.strides, m.box, m.swizzle)
+def bytes_of(m: TensorMap, kind: str = "") -> bytes:
+    """A launcher's tensor map as the bytes of a parameter. kind: of its elements; by default the tensor's."""
+    return encode(m.tensor.pointer, kind or m.tensor.dtype, m.tensor.itemsize, m.dims, m.strides, m.box, m.swizzle)
 
 
 def decode(raw: bytes) -> BoxMap | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -16,10 +17,11 @@ from core.sim.counting import Counter, counted
 from core.sim.faults import Finding, KernelError
 from core.sim.instructions.atomics import order_shows
 from core.sim.instructions.binding import bind
+from core.sim.instructions.calls import calls_cuda, needs_heap
 from core.sim.instructions.table import TABLE
 from core.sim.launching.launch_report import Report, summarise
 from core.sim.launching.scheduler import LANES, Order, Scheduler
-from core.sim.machine.address_space import Memory
+from core.sim.machine.address_space import Heap, Memory
 from core.sim.machine.budget import default_limit
 from core.sim.machine.geometry import Shape
 from core.sim.machine.wording import Wording
@@ -54,6 +56,8 @@ class Simulator:
 
     sources: the CUDA C++ that findings quote.
     limit: branches that a thread block may take, after which the kernel is called endless (machine/budget.py).
+    globals_at: addresses of device variables, by symbol; those that are there already are taken over, with contents.
+    output: where printf goes; standard output by default.
     """
 
     ptx: str
@@ -64,11 +68,12 @@ class Simulator:
     programs: dict[tuple[str, bool], Program] = field(default_factory=dict)
     natives: dict[str, Linked | str] = field(default_factory=dict)  # by kernel; why not, where the machine lacks a part
     globals_at: dict[str, int] = field(default_factory=dict)
+    output: Callable[[str], object] | None = None
 
     def __post_init__(self) -> None:
         self.module = parse(self.ptx)
         for variable in self.module.variables.values():
-            if variable.space == "shared":
+            if variable.space == "shared" or variable.name in self.globals_at:
                 continue
             address = self.memory.allocate(variable.size, f"variable {variable.name}", max(variable.align, 16))
             self.globals_at[variable.name] = address
@@ -90,6 +95,8 @@ class Simulator:
         if kernel not in self.natives:
             program, here = self.program(kernel), machine()
             try:
+                if program.missing:
+                    raise Missing(program.missing[0].message)
                 self.natives[kernel] = linked(here, program, translate(program, here, TABLE, FORMS))
             except Missing as missing:
                 self.natives[kernel] = missing.message
@@ -126,6 +133,8 @@ class Simulator:
         shape = Shape(_three(grid), _three(block), max(cluster, program.required_cluster))
         _check_limits(program, shape, smem)
         self._pass_arguments(program, args)
+        if needs_heap(program) and self.memory.heap is None:
+            self.memory.heap = Heap(self.memory)
         findings: list[Finding] = []
         if _natively(executor, strict, count or tape) and isinstance(found := self.native(kernel), Linked):
             words = Wording(program, self.memory, shape, self.sources, smem)
@@ -147,7 +156,7 @@ class Simulator:
                 list(_pool().map(lambda batch: _run(batch, together), batches))
             else:
                 for batch in batches:
-                    _run(batch, together)
+                    self._run_and_print(batch, together)
         report = summarise(program, shape, batches)
         report.findings = findings
         if tape:
@@ -170,17 +179,21 @@ class Simulator:
         """A kernel in every order that strict mode tries, from the same memory: the bits must agree."""
         orders, per = strict_orders(program), _blocks_together(program, shape, True)
         before = self.memory.bytes.copy() if len(orders) > 1 else self.memory.bytes
+        heap = self.memory.heap
+        blocks = list(heap.blocks) if heap is not None else []
         first: Array | None = None
         for one in orders:
             if first is not None:
                 self.memory.bytes[:] = before
+                if heap is not None:
+                    heap.restore(blocks)
             batches = self._batches(program, shape, smem, per)
             shadow = Global(self.memory.top, grain(program, "global"))
             for batch in batches:
                 batch.watch = Watch(batch, shadow, self.sources, one.seed)
                 batch.observe = batch.watch.access
                 batch.shuffle = np.random.default_rng(one.seed) if one.seed else None
-                _run(batch, one)
+                self._run_and_print(batch, one, quiet=first is not None)
                 findings += [f for f in batch.watch.notes() if f not in findings]
             if first is None:
                 first = self.memory.bytes.copy() if len(orders) > 1 else self.memory.bytes
@@ -195,10 +208,17 @@ class Simulator:
                 break
         return batches
 
+    def _run_and_print(self, batch: Batch, order: Order, quiet: bool = False) -> None:
+        try:
+            _run(batch, order)
+        finally:
+            if batch.printed and not quiet:
+                (self.output or sys.stdout.write)("".join(batch.printed))
+
     def _order_shows(self, words: Wording, address: int, count: int) -> KernelError:
         of = f"a grid of {words.shape.grid} thread blocks of {words.shape.block} threads"
         return KernelError(
-            f"kernel {words.program.name}, {of}: the result depends on the order in which its threads run, or on when "
+            f"kernel {words.program.title}, {of}: the result depends on the order in which its threads run, or on when "
             f"its asynchronous copies land; {count} bytes differ between two runs, first {words.place(address)}",
             kind="order",
             hint="one writer for each address, and turns in a fixed order, such as that of the thread blocks' numbers",
@@ -208,13 +228,13 @@ class Simulator:
     def _pass_arguments(self, program: Program, args: Sequence[bytes]) -> None:
         if len(args) != len(program.parameters):
             raise KernelError(
-                f"kernel {program.name} takes {len(program.parameters)} arguments and was given {len(args)}",
+                f"kernel {program.title} takes {len(program.parameters)} arguments and was given {len(args)}",
                 kind="arguments",
             )
         for i, ((variable, offset), raw) in enumerate(zip(program.parameters, args, strict=True)):
             if len(raw) != variable.size:
                 raise KernelError(
-                    f"kernel {program.name}, argument {i}: {len(raw)} bytes given, the parameter has {variable.size}",
+                    f"kernel {program.title}, argument {i}: {len(raw)} bytes given, the parameter has {variable.size}",
                     kind="arguments",
                     hint="pass scalars with the kernel's own types, such as i32(n) and f32(x)",
                 )
@@ -266,7 +286,9 @@ def _pool() -> ThreadPoolExecutor:
 @kept
 def _ordered(program: Program) -> bool:
     """Whether the order of thread blocks can show in the result: they then run in the order of their numbers."""
-    return any(i.names[0] in ("atom", "red") and "shared" not in " ".join(i.names) for i in program.instructions)
+    return calls_cuda(program) or any(
+        i.names[0] in ("atom", "red") and "shared" not in " ".join(i.names) for i in program.instructions
+    )
 
 
 @kept
@@ -325,5 +347,5 @@ def _check_limits(program: Program, shape: Shape, smem: int) -> None:
     hint = DYNAMIC_SHARED if static > DEFAULT_SHARED else ""
     if found:
         raise KernelError(
-            f"kernel {program.name} cannot be launched: {'; '.join(found)}", kind="launch limits", hint=hint
+            f"kernel {program.title} cannot be launched: {'; '.join(found)}", kind="launch limits", hint=hint
         )

@@ -15,6 +15,8 @@ from core.sim.ptx.register_types import WIDE, Array
 from core.sim.ptx.state_spaces import FIRST, PARAMETER_BYTES, PARAMETERS
 
 ALIGNMENT = 256
+HEAP = 8 << 20  # bytes, as CUDA has by default (cudaLimitMallocHeapSize)
+HEAP_ALIGN = 16
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Memory:
         self.top = FIRST
         self.views: dict[int, Array] = {}
         self.last = self.regions[0]
+        self.heap: Heap | None = None  # of malloc in kernels, from the first launch that needs it
 
     def allocate(self, nbytes: int, name: str = "", align: int = ALIGNMENT, itemsize: int = 1) -> int:
         """Address of `nbytes` zeroed bytes. A gap lies behind every region, so that running past its end is seen."""
@@ -118,3 +121,50 @@ class Memory:
         place = np.searchsorted(starts, addresses, "right") - 1
         bad = (place < 0) | (addresses + width > ends[place])
         return np.flatnonzero(bad) if bad.any() else None
+
+
+class Heap:
+    """The heap of malloc in kernels, first fit. A block is a region of the memory, so that bounds are checked."""
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+        self.start = memory.allocate(HEAP, "the heap of malloc")
+        self.end = self.start + HEAP
+        place = memory.starts.index(self.start)
+        memory.regions[place] = Region("the end of the heap of malloc", self.end, 0)
+        memory.starts[place] = self.end
+        self.blocks: list[tuple[int, int]] = []  # (start, end), sorted
+
+    def allocate(self, nbytes: int) -> int:
+        """The address of `nbytes` bytes; 0 where there is no room, as malloc has it."""
+        at = self.start
+        for number, (start, end) in enumerate([*self.blocks, (self.end, self.end)]):
+            if start - at >= nbytes + HEAP_ALIGN:
+                self._put(number, at, at + nbytes)
+                return at
+            at = -(-(end + HEAP_ALIGN) // HEAP_ALIGN) * HEAP_ALIGN
+        return 0
+
+    def free(self, address: int) -> bool:
+        """Give a block back; False for an address that is none's start."""
+        found = next((one for one in self.blocks if one[0] == address), None)
+        if found is None:
+            return False
+        self.blocks.remove(found)
+        place = self.memory.starts.index(address)
+        del self.memory.starts[place], self.memory.regions[place]
+        self.memory.last = self.memory.regions[0]
+        return True
+
+    def restore(self, blocks: list[tuple[int, int]]) -> None:
+        """The state of an earlier time, for another order of the same launch."""
+        for start, _ in list(self.blocks):
+            self.free(start)
+        for number, (start, end) in enumerate(blocks):
+            self._put(number, start, end)
+
+    def _put(self, number: int, start: int, end: int) -> None:
+        self.blocks.insert(number, (start, end))
+        place = bisect.bisect_right(self.memory.starts, start)
+        self.memory.starts.insert(place, start)
+        self.memory.regions.insert(place, Region(f"malloc({end - start})", start, end - start))

@@ -74,6 +74,6 @@ class ResidentBlocks:
         text = message.replace("{who}", who) if "{who}" in message else f"{who}: {message}"
         at = f"address {address:#x}, " if address is not None else ""
         return KernelError(
-            f"kernel {self.program.name}, {self.words.line(ins.location)}: {text}", kind=kind, hint=hint,
+            f"kernel {self.program.title}, {self.words.line(ins.location)}: {text}", kind=kind, hint=hint,
             details=f"{at}`{ins.text}`",
         )  # fmt: skip

@@ -164,7 +164,9 @@ class Wording:
         while at.outer is not None:
             at = at.outer
         text = self.sources.text(at.file)
-        written = signatures(text.whole).get(self.program.name, []) if text else []
+        written = (
+            signatures(text.whole).get(self.program.title.partition("<")[0].rpartition("::")[2], []) if text else []
+        )
         return written[place] if len(written) == len(self.program.parameters) else ""
 
     def _region(self, ins: Instruction, address: int) -> Array | None:

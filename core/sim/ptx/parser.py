@@ -129,6 +129,7 @@ class PtxVariable:
     align: int
     size: int  # bytes; 0 for an `extern` array, whose size the launch gives
     initial: bytes | tuple[str, ...] | None = None
+    kind: str = ""  # of an element: u32, f32, b8
 
 
 @dataclass
@@ -236,7 +237,8 @@ def _variable(space: str, declaration: str, initial: str | None = None) -> PtxVa
     for dimension in dimensions:
         size *= int(dimension or 0)
     align = int(found[1] or found[2] or element)
-    return PtxVariable(space, found[4], align, size, _initial(initial, TYPES[found[3]]) if initial else None)
+    values = _initial(initial, TYPES[found[3]]) if initial else None
+    return PtxVariable(space, found[4], align, size, values, found[3])
 
 
 def _initial(text: str, kind: Type) -> bytes | tuple[str, ...]:

@@ -32,6 +32,7 @@ from core.sim.ptx.parser import (
     Vector,
 )  # fmt: skip
 from core.sim.ptx.register_types import TYPES, Array, Type
+from core.sim.ptx.symbols import head
 
 T = TypeVar("T")
 Step = Callable[[Any], None]  # runs an instruction for a group of threads (core.sim.resident.Group)
@@ -41,6 +42,7 @@ EXIT = -2  # in place of a program counter: where lanes that exit go
 CARRY = "%carry"
 ZONE = 512  # bytes between two shared variables
 EXTERN_ALIGN = 16  # the least alignment of an extern shared array
+EXTERNAL = ("__assertfail", "vprintf", "malloc", "free")  # what CUDA brings, and instructions/calls.py does
 MAX_INLINED = 200_000  # instructions; a call tree larger than this is a mistake
 
 
@@ -78,7 +80,15 @@ class Program:
     blocks: dict[int, Block] = field(default_factory=dict)
     pure: set[int] = field(default_factory=set)  # ids of the instructions that compute registers of registers
     fresh: list[Array] = field(default_factory=list)
+    missing: list[PtxError] = field(
+        default_factory=list
+    )  # what the simulator does not have; raised where it is reached
     facts: dict[Callable[[Program], Any], Any] = field(default_factory=dict)  # what `kept` functions said of it
+
+    @property
+    def title(self) -> str:
+        """The kernel's name as the source has it: "ns::k<float, 3>"."""
+        return head(self.name)
 
     def number(self, register: Register) -> int:
         if register.name not in self.numbers:
@@ -267,7 +277,7 @@ def _flatten(
         else:
             program.instructions.append(instruction)
     if len(program.instructions) > MAX_INLINED:
-        raise PtxError(f"kernel {program.name} has more than {MAX_INLINED} instructions after its calls are inlined")
+        raise PtxError(f"kernel {program.title} has more than {MAX_INLINED} instructions after its calls are inlined")
     program.labels[finish] = len(program.instructions)
 
 
@@ -276,8 +286,10 @@ def _inline(program: Program, call: Instruction, prefix: str, stack: tuple[str, 
     lists = [o for o in call.operands if isinstance(o, Vector)]
     name = symbols[0].name if symbols else ""
     callee = program.module.functions.get(name)
-    if callee is None:
-        raise PtxError(f"the simulator cannot call `{call.text}` ({call.location}): the function is not in the source")
+    if callee is None:  # one of CUDA's own, such as vprintf: an instruction (instructions/calls.py)
+        known = ("call", name) if name in EXTERNAL else ("call",)
+        program.instructions.append(replace(call, names=known, opcode=".".join(known)))
+        return
     if name in stack:
         raise PtxError(f"function {name} calls itself ({call.location}); the simulator has no call stack")
     returned = lists[0].parts if call.operands and isinstance(call.operands[0], Vector) else ()

@@ -64,7 +64,7 @@ def test_kernels_turn_by_exact_angles_however_far_a_text_goes(kernel: str, posit
     y, start = np.zeros_like(x), np.array([position], np.int32)
     counts = [np.uint64(4)] if kernel == "naive_turn" else []
     sizes = [np.int32(1), np.int32(0), *counts, *(np.int32(1) for _ in range(3))]
-    sim.run(ROPE, kernel, 1, 32, [y, x, start, *sizes], defines={"STEPS": f"{{{steps}}}"})
+    sim.run(ROPE, kernel, 1, 32, [y, x, start, *sizes], defines={"STEPS": f"{{{steps}}}"}, prelude=True)
     x1, x2, a = x[:4], x[4:], position * w
     turned = np.concatenate([x1 * np.cos(a) - x2 * np.sin(a), x2 * np.cos(a) + x1 * np.sin(a)])
     np.testing.assert_allclose(y, turned, atol=2e-6)

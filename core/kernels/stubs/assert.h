@@ -1,0 +1,2 @@
+// NVRTC has assert itself.
+#pragma once

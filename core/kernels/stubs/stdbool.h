@@ -1,0 +1,2 @@
+// C++ has bool, true and false itself.
+#pragma once

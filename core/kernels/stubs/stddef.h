@@ -1,0 +1,4 @@
+#pragma once
+#ifndef offsetof
+#define offsetof(type, member) __builtin_offsetof(type, member)
+#endif

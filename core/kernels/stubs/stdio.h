@@ -1,0 +1,2 @@
+// NVRTC has printf itself.
+#pragma once

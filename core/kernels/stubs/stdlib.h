@@ -1,0 +1,2 @@
+// NVRTC has malloc, free and abs itself.
+#pragma once

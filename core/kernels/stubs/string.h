@@ -1,0 +1,2 @@
+// NVRTC has memcpy, memset and memmove itself.
+#pragma once

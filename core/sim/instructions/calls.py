@@ -1,0 +1,177 @@
+"""Functions that CUDA itself brings, which PTX declares and does not define: assert, printf, malloc, free.
+
+A call's .param variables lie in the local memory of the thread (ptx/program.py), where these read their arguments and
+leave their results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from core.sim.faults import PtxError
+from core.sim.instructions.access import locate, settle
+from core.sim.instructions.opcodes import Family
+from core.sim.instructions.operands import Step
+from core.sim.machine.address_space import Heap
+from core.sim.machine.c_format import c_format
+from core.sim.ptx.parser import Instruction, Symbol, Vector
+from core.sim.ptx.program import Program, kept
+from core.sim.ptx.register_types import WIDE, Array
+from core.sim.resident import Group
+
+FAMILY = Family()
+opcode = FAMILY.opcode
+
+LONGEST = 65536  # characters of a string that is printed
+Place = Callable[[Group], tuple[Array, Array]]  # local memory as elements, and indices into it
+
+
+def _slot(program: Program, symbol: str, nbytes: int) -> Place:
+    """Where a call's .param variable lies, for the lanes concerned."""
+    _, address = program.place(Symbol(symbol))
+    wide = WIDE[8 * nbytes]
+
+    def place(g: Group) -> tuple[Array, Array]:
+        batch = g.batch
+        return batch.local_memory(g).view(wide), (g.indices() * batch.local_stride + address) // nbytes
+
+    return place
+
+
+def _names(ins: Instruction) -> tuple[list[str], list[str]]:
+    """The .param variables of a call: (results, arguments)."""
+    lists = [o for o in ins.operands if isinstance(o, Vector)]
+    first = bool(ins.operands) and isinstance(ins.operands[0], Vector)
+    names = [[p.name for p in one.parts if isinstance(p, Symbol)] for one in lists]
+    return (names[0] if first else []), (names[-1] if len(names) > first else [])
+
+
+def _inputs(program: Program, ins: Instruction, *sizes: int) -> list[Place]:
+    given = _names(ins)[1]
+    if len(given) != len(sizes):
+        raise PtxError(f"`{ins.text}` ({ins.location}) has {len(given)} arguments; expected {len(sizes)}")
+    return [_slot(program, name, size) for name, size in zip(given, sizes, strict=True)]
+
+
+def _values(g: Group, place: Place) -> Array:
+    view, index = place(g)
+    return np.asarray(view[index])
+
+
+def _bytes(g: Group, ins: Instruction, address: int, lane: int, count: int) -> bytes:
+    """`count` bytes at a generic address, as the lane sees them."""
+    addresses, lanes = address + np.arange(count), np.full(count, lane)
+    ((space, within, _),) = settle("generic", addresses)
+    view, index = locate(g, ins, space, within, lanes, 1, "read")
+    return np.asarray(view[index]).tobytes()
+
+
+def _string(g: Group, ins: Instruction, address: int, lane: int) -> str:
+    """The C string at a generic address."""
+    found = bytearray()
+    while len(found) < LONGEST:
+        one = _bytes(g, ins, address + len(found), lane, 1)
+        if one == b"\0":
+            break
+        found += one
+    return found.decode("utf-8", "replace")
+
+
+@opcode("call.__assertfail", "")
+def _assert(program: Program, ins: Instruction) -> Step:
+    """__assertfail(text, file, line, function, bytes of a character)."""
+    text, file, line, function, _ = _inputs(program, ins, 8, 8, 4, 8, 8)
+
+    def fail(g: Group) -> None:
+        lane = int(g.indices()[0])
+        what, where, inside = (_string(g, ins, int(_values(g, p)[0]), lane) for p in (text, file, function))
+        at = f"{where.replace(chr(92), '/').rpartition('/')[2]}:{int(_values(g, line)[0])}"
+        raise g.batch.fault(ins, "assert", f"assertion `{what}` fails ({at}, in {inside})", g, lane)
+
+    return fail
+
+
+@opcode("call.vprintf", "")
+def _printf(program: Program, ins: Instruction) -> Step:
+    """vprintf(format, buffer of the arguments): how many arguments there were."""
+    formats, buffers = _inputs(program, ins, 8, 8)
+    results = _names(ins)[0]
+    result = _slot(program, results[0], 4) if results else None
+    known: dict[int, str] = {}
+
+    def text_at(g: Group, address: int, lane: int) -> str:
+        if address not in known:
+            known[address] = _string(g, ins, address, lane)
+        return known[address]
+
+    def display(g: Group) -> None:
+        g.batch.progress += 1
+        known.clear()
+        counts = []
+        where, given = _values(g, formats), _values(g, buffers)
+        for lane, at, buffer in zip(g.indices().tolist(), where.tolist(), given.tolist(), strict=True):
+
+            def read(offset: int, size: int, lane: int = lane, buffer: int = buffer) -> bytes:
+                return _bytes(g, ins, buffer + offset, lane, size)
+
+            text, count = c_format(text_at(g, at, lane), read, lambda a, lane=lane: _string(g, ins, a, lane))  # type: ignore[misc]
+            g.batch.printed.append(text)
+            counts.append(count)
+        if result is not None:
+            view, index = result(g)
+            view[index] = counts
+
+    return display
+
+
+def _heap(g: Group) -> Heap:
+    heap = g.batch.memory.heap
+    assert heap is not None  # made before the launch (needs_heap)
+    return heap
+
+
+@kept
+def needs_heap(program: Program) -> bool:
+    return any(i.names in (("call", "malloc"), ("call", "free")) for i in program.instructions)
+
+
+@kept
+def calls_cuda(program: Program) -> bool:
+    """Whether the order of thread blocks shows in what a kernel prints, or in the addresses that it allocates."""
+    return any(i.names[0] == "call" for i in program.instructions)
+
+
+@opcode("call.malloc", "")
+def _malloc(program: Program, ins: Instruction) -> Step:
+    """malloc(bytes): an address, or 0 where the heap has no room."""
+    (size,) = _inputs(program, ins, 8)
+    result = _slot(program, _names(ins)[0][0], 8)
+
+    def allocate(g: Group) -> None:
+        g.batch.progress += 1
+        view, index = result(g)
+        view[index] = [_heap(g).allocate(int(n)) for n in _values(g, size)]
+
+    return allocate
+
+
+@opcode("call.free", "")
+def _free(program: Program, ins: Instruction) -> Step:
+    """free(address), of malloc or null."""
+    (address,) = _inputs(program, ins, 8)
+
+    def give_back(g: Group) -> None:
+        g.batch.progress += 1
+        for lane, at in zip(g.indices().tolist(), _values(g, address).tolist(), strict=True):
+            if at and not _heap(g).free(at):
+                message = "free of an address that malloc did not give, or that is free already"
+                raise g.batch.fault(ins, "free", message, g, lane, at)
+
+    return give_back
+
+
+@opcode("call", "")
+def _unknown(program: Program, ins: Instruction) -> Step:
+    raise PtxError(f"the simulator cannot call `{ins.text}` ({ins.location}): the function is not in the source")

@@ -1,0 +1,344 @@
+"""Anybody's kernel: includes, C++ names, device variables, Python's own arguments, functions that CUDA brings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import core.sim
+from core.errors import BuildError
+from core.kernels import toolkit
+from core.sim import KernelError, Map, Pointer, PtxError
+
+NAMES = """
+#include <cstdint>
+#include <limits>
+typedef unsigned long long u64;  // the prelude has one of its own
+template <typename T, int N> __global__ void fill(T* y, int n) { if (threadIdx.x < n) y[threadIdx.x] = T(N); }
+__global__ void put(float* y, float a) { y[threadIdx.x] = a * warpSize; }
+__global__ void put(int* y, int a) { y[threadIdx.x] = a; }
+static __global__ void hidden(int32_t* y) { y[0] = std::numeric_limits<int32_t>::max(); }
+namespace ns {
+__constant__ float coeffs[4];
+__device__ int counter = 40;
+__global__ void count(float* y) { y[0] = coeffs[1]; counter++; }
+}
+"""
+
+
+def floats(n: int) -> np.ndarray:
+    return np.zeros(n, np.float32)
+
+
+@pytest.fixture(scope="module")
+def names() -> core.sim.KernelFile:
+    return core.sim.load(NAMES)
+
+
+# --- names ------------------------------------------------------------------------------------------------------
+
+
+def test_a_kernel_has_its_cxx_name_and_a_template_its_arguments(names: core.sim.KernelFile) -> None:
+    y = floats(4)
+    names.run("fill<float, 3>", 1, 4, [y, 3])
+    assert y.tolist() == [3, 3, 3, 0]
+    z = np.zeros(4, np.int64)
+    names.run("fill<long long, -7>", 1, 4, [z, 4])
+    assert z.tolist() == [-7] * 4
+    names.run("put(float*, float)", 1, 4, [y, 2])
+    assert y.tolist() == [64] * 4
+    hidden = np.zeros(1, np.int32)
+    names.run("hidden", 1, 1, [hidden])
+    assert hidden[0] == 2**31 - 1
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("putt", r'no kernel "putt" in the source; did you mean "put"\?'),
+        ("put", r'"put" may mean several kernels(.|\n)*"put\(float\*, float\)", "put\(int\*, int\)"'),
+        ("fill", r'"fill"(.|\n)*fill<'),
+        ("put(double*)", r'no kernel "put\(double\*\)"(.|\n)*put\(int\*, int\)'),
+        ("fill<int>", r"fill<int>"),
+    ],
+)
+def test_a_wrong_name_is_an_error_with_the_names_of_the_file(names: core.sim.KernelFile, name: str, says: str) -> None:
+    with pytest.raises(BuildError, match=says):
+        names.run(name, 1, 4, [floats(4), 1])
+
+
+def test_kernels_of_a_file_share_variables_that_can_be_set_and_read(names: core.sim.KernelFile) -> None:
+    y = floats(1)
+    names.set("coeffs", np.arange(4, dtype=np.float32))
+    names.run("ns::count", 1, 1, [y])
+    names.run("count", 1, 1, [y])
+    assert y[0] == 1 and names.get("ns::counter").tolist() == [42]
+    assert names.get("coeffs", np.float32).tolist() == [0, 1, 2, 3]
+    names.set("counter", 5)
+    assert names.get("counter")[0] == 5
+    with pytest.raises(BuildError, match=r'no variable "counted"(.|\n)*ns::counter'):
+        names.get("counted")
+    with pytest.raises(BuildError, match="coeffs has 16 bytes, and 20 were given"):
+        names.set("coeffs", floats(5))
+
+
+def test_findings_call_a_kernel_and_its_arguments_by_their_names(names: core.sim.KernelFile) -> None:
+    with pytest.raises(
+        KernelError, match=r"kernel fill<float, 3>, kernel\.cu:\d+ .*: thread 3 of block 0 writes y\[3\]"
+    ):
+        names.run("fill<float, 3>", 1, 4, [floats(3), 4])
+
+
+# --- includes ---------------------------------------------------------------------------------------------------
+
+INCLUDES = """
+#include <cstdint>
+#include <stdio.h>
+#include <assert.h>
+#include <math.h>
+#include <float.h>
+#include <climits>
+#include <type_traits>
+#include "scale.cuh"
+__global__ void k(float* y) {
+    static_assert(std::is_same<decltype(y), float*>::value && INT_MAX == 2147483647);
+    y[0] = scale(y[0]) - INFINITY; y[1] = FLT_MAX;
+}
+"""
+
+
+def test_a_source_includes_cs_headers_and_files_of_its_folder_and_of_include(tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "k.cu").write_text(INCLUDES)
+    (tmp_path / "scale.cuh").write_text('#include "deep/by.h"\n__device__ float scale(float x) { return x * BY; }')
+    (tmp_path / "more/deep").mkdir()
+    (tmp_path / "more/deep/by.h").write_text("#pragma once\n#define BY 3")
+    y = floats(2)
+    core.sim.run(tmp_path / "k.cu", "k", 1, 1, [y], include=[tmp_path / "more"])
+    assert np.isneginf(y[0]) and y[1] == np.finfo(np.float32).max
+    (tmp_path / "k.cu").write_text(INCLUDES.replace(" - INFINITY", ""))
+    y[0] = 2
+    core.sim.run(tmp_path / "k.cu", "k", 1, 1, [y], include=[tmp_path / "more"])
+    assert y[0] == 6
+    (tmp_path / "more/deep/by.h").write_text("#define BY 5")  # a header that changed is read anew
+    core.sim.run(tmp_path / "k.cu", "k", 1, 1, [y], include=[tmp_path / "more"])
+    assert y[0] == 30
+
+
+HALVES = """
+#include <cuda_fp16.h>
+#include <cooperative_groups.h>
+__global__ void k(__half* y) { y[cooperative_groups::this_grid().thread_rank()] = __float2half(1.5f); }
+"""
+
+
+@pytest.mark.skipif(not toolkit.toolkit().include, reason="no headers of CUDA here")
+def test_a_source_includes_cudas_own_headers() -> None:
+    y = np.zeros(64, np.float16)
+    core.sim.run(HALVES, "k", 2, 32, [y])
+    assert (y == 1.5).all()
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without CUDA's headers and without nvcc."""
+    monkeypatch.setattr(toolkit, "toolkit", toolkit.Toolkit)
+    monkeypatch.setattr("core.kernels.cuda_file.toolkit", toolkit.Toolkit)
+
+
+def test_without_cudas_headers_an_error_says_what_to_install(bare: None) -> None:
+    with pytest.raises(BuildError, match=r"cuda_fp16\.h(.|\n)*corelm\[headers\]"):
+        core.sim.load(HALVES)
+    y = floats(2)
+    core.sim.run(
+        '#include <cuda_runtime.h>\n#include "stdint.h"\n__global__ void k(float* y) { y[1] = 1; }', "k", 1, 1, [y]
+    )
+    assert y[1] == 1
+
+
+HOST = """
+#include <vector>
+__global__ void k(float* y, float a) { y[threadIdx.x] = a; }
+template <int N> __global__ void t(float* y) { y[0] = N; }
+int main() { std::vector<float> v; k<<<1, 32>>>(nullptr, 1); }
+"""
+
+
+def test_host_code_without_nvcc_is_an_error_with_a_sentence(bare: None) -> None:
+    with pytest.raises(BuildError, match="host code is for nvcc, and there is none: pip install nvidia-cuda-nvcc"):
+        core.sim.load(HOST)
+
+
+@pytest.mark.skipif(toolkit.toolkit().nvcc is None, reason="no nvcc here")
+def test_a_source_with_host_code_is_compiled_by_nvcc() -> None:
+    found, y = core.sim.load(HOST), floats(4)
+    found.run("k", 1, 4, [y, 2])
+    assert y.tolist() == [2] * 4
+    found.run("t<5>", 1, 1, [y])
+    assert y[0] == 5
+
+
+def test_the_prelude_is_there_when_it_is_asked_for() -> None:
+    source = "__global__ void k(float* y) { y[0] = warp_sum(1.0f); }"
+    y = floats(1)
+    core.sim.run(source, "k", 1, 32, [y], strict=False, prelude=True)
+    assert y[0] == 32
+    with pytest.raises(BuildError, match="warp_sum of corelm's prelude: prelude=True"):
+        core.sim.load(source)
+
+
+# --- arguments --------------------------------------------------------------------------------------------------
+
+TYPED = """
+struct Pair { int n; float x; };
+__global__ void k(float* y, int n, float a, double b, unsigned char c, long long d, Pair p) {
+    y[0] = n; y[1] = a; y[2] = b; y[3] = c; y[4] = d; y[5] = p.n + p.x;
+}
+__global__ void each(float** rows, int n) { rows[threadIdx.x][n] = threadIdx.x + 1; }
+"""
+
+
+def test_python_numbers_structs_and_addresses_inside_arrays_are_arguments() -> None:
+    found, y = core.sim.load(TYPED), floats(8)
+    pair = np.array((3, 0.5), [("n", "i4"), ("x", "f4")])[()]
+    found.run("k", 1, 1, [Pointer(y, 2), -7, 1, 2.5, 200, -(2**40), pair])
+    assert y.tolist() == [0, 0, -7, 1, 2.5, 200, -(2**40), 3.5]
+    for bad, says in (
+        (2.5, "argument 1 is the float 2.5"),
+        (2**40, "the parameter has 4 bytes"),
+        ("x", "expected a NumPy"),
+    ):
+        with pytest.raises(BuildError, match=says):
+            found.run("k", 1, 1, [y, bad, 1, 2.5, 200, 0, pair])
+    with pytest.raises(KernelError, match="takes 7 arguments and was given 2"):
+        found.run("k", 1, 1, [y, 1])
+
+
+def test_an_array_of_addresses_reaches_arrays_that_are_up_to_date_after_every_launch() -> None:
+    found, one, two = core.sim.load(TYPED), floats(4), floats(4)
+    rows = np.array([found.address(one), found.address(two, 1)], np.uint64)
+    found.run("each", 1, 2, [rows, 1])
+    one[0] = 9
+    found.run("each", 1, 2, [rows, 2])
+    assert one.tolist() == [9, 1, 1, 0] and two.tolist() == [0, 0, 2, 2]
+
+
+# --- functions of CUDA's own ------------------------------------------------------------------------------------
+
+
+def test_a_failed_assert_is_an_error_with_text_line_and_thread() -> None:
+    source = "#include <cassert>\n__global__ void k(int* y) {\n    assert(y[threadIdx.x] < 3);\n}"
+    core.sim.run(source, "k", 1, 4, [np.array([0, 1, 2, 2], np.int32)])
+    with pytest.raises(
+        KernelError, match=r"kernel k, kernel\.cu:3 .*thread 3 of block 0: assertion `y\[threadIdx\.x\] < 3` fails"
+    ) as error:
+        core.sim.run(source, "k", 1, 4, [np.arange(4, dtype=np.int32)])
+    assert error.value.kind == "assert"
+
+
+PRINTS = r"""
+#include <cstdio>
+__global__ void k(const char* s) {
+    if (threadIdx.x == 1) printf("none\n");
+    int n = printf("%d|%5d|%-5d|%05d|%+d|%x|%#X|%u|%lld|%c|%%|%s|%8.3f|%.2e|%g|%p|%*d\n", -3, 42, 42, 42, 42, 255, 255,
+                   4000000000u, 1ll << 40, 'q', "text", 3.14159, 12345.678, 0.5, (void*)16, 4, 7);
+    printf("%d %hhd %hd\n", n, 511, 65535);
+}
+"""
+PRINTED = (
+    "-3|   42|42   |00042|+42|ff|0XFF|4000000000|1099511627776|q|%|text|   3.142|1.23e+04|0.5|0x10|   7\n17 -1 -1\n"
+)
+
+
+def test_printf_prints_as_c_does_once_in_strict_mode_too(capsys: pytest.CaptureFixture[str]) -> None:
+    core.sim.run(PRINTS, "k", 1, 1, [None], strict=False)
+    assert capsys.readouterr().out == PRINTED
+    core.sim.run(
+        '__global__ void k(int* y) { printf("%d", atomicAdd(y, 1)); }', "k", 1, 2, [np.zeros(1, np.int32)], order="warn"
+    )
+    assert capsys.readouterr().out == "01"
+
+
+HEAP = """
+__global__ void k(int* y, int n, int slip) {
+    int* p = (int*)malloc(4 * n);
+    for (int i = 0; i < n + slip; i++) p[i] = i * threadIdx.x;
+    y[threadIdx.x] = p[n - 1];
+    free(p);
+    if (slip < 0) free(p);
+}
+__device__ int* kept;
+__global__ void first() { kept = new int[2]; kept[1] = 7; }
+__global__ void second(int* y) { y[0] = kept[1]; delete[] kept; }
+__global__ void greedy(int* y) { y[0] = malloc(1 << 30) == nullptr; }
+"""
+
+
+def test_a_kernel_allocates_memory_that_stays_and_has_bounds() -> None:
+    found, y = core.sim.load(HEAP), np.zeros(4, np.int32)
+    found.run("k", 1, 4, [y, 3, 0])
+    assert y.tolist() == [0, 2, 4, 6]
+    found.run("first", 1, 1, [])
+    found.run("second", 1, 1, [y])
+    assert y[0] == 7
+    found.run("greedy", 1, 1, [y])
+    assert y[0] == 1
+    with pytest.raises(KernelError, match="malloc") as error:
+        found.run("k", 1, 1, [y, 3, 1])
+    assert error.value.kind == "out of bounds"
+    with pytest.raises(KernelError, match="free of an address that malloc did not give"):
+        found.run("k", 1, 1, [y, 3, -1])
+
+
+def test_what_is_missing_stops_a_kernel_only_where_a_thread_reaches_it() -> None:
+    text = """.version 8.0\n.target sm_90a\n.address_size 64
+.extern .func (.param .b32 r) elsewhere (.param .b32 a);
+.visible .entry k(.param .u64 k_0, .param .u32 k_1) {
+.reg .pred %p; .reg .b32 %r<4>; .reg .b64 %rd<2>;
+ld.param.u64 %rd0, [k_0]; ld.param.u32 %r0, [k_1];
+mov.u32 %r1, 1; st.global.u32 [%rd0], %r1;
+setp.le.s32 %p, %r0, 3;
+@%p bra DONE;
+{ .param .b32 a0; .param .b32 r0; st.param.b32 [a0], %r0; call.uni (r0), elsewhere, (a0); ld.param.b32 %r2, [r0]; }
+vadd.s32.s32.s32 %r2, %r2, %r0;
+DONE: ret; }"""
+    y = np.zeros(1, np.int32)
+    core.sim.run(text, "k", 1, 1, [y, 3])
+    assert y[0] == 1
+    with pytest.raises(PtxError, match=r"cannot call .*elsewhere.*, which thread 0 of block 0 of kernel k has reached"):
+        core.sim.run(text, "k", 1, 1, [y, 4])
+
+
+# --- tensor maps ------------------------------------------------------------------------------------------------
+
+MAPPED = """
+#include <stdint.h>
+struct alignas(64) M { char raw[128]; };
+__device__ void copy(const void* map, float* y, int x, int r) {
+    __shared__ alignas(128) float tile[16];
+    __shared__ alignas(8) uint64_t bar;
+    uint32_t b = __cvta_generic_to_shared(&bar), t = __cvta_generic_to_shared(tile);
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" :: "r"(b));
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], 64;" :: "r"(b) : "memory");
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes"
+                 " [%0], [%1, {%2, %3, %4}], [%5];"
+                 :: "r"(t), "l"(map), "r"(0), "r"(r), "r"(x), "r"(b) : "memory");
+    asm volatile("{ .reg .pred p; W: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], 0; @!p bra W; }"
+                 :: "r"(b) : "memory");
+    for (int i = 0; i < 16; i++) y[i] = tile[i];
+}
+__global__ void by_value(const __grid_constant__ M map, float* y) { copy(&map, y, 1, 2); }
+__global__ void by_pointer(const M* map, float* y) { copy(map, y, 1, 2); }
+"""
+
+
+@pytest.mark.parametrize("kernel", ["by_value", "by_pointer"])
+def test_a_tensor_map_has_strides_and_more_dims_than_its_array_by_value_and_by_pointer(kernel: str) -> None:
+    x = np.arange(8 * 8, dtype=np.float32).reshape(8, 8)  # as (2 halves of a row) x 8 rows x 4 columns
+    one = Map(x, box=(4, 4, 1), dims=(4, 8, 2), strides=(32, 16))
+    y = floats(16)
+    core.sim.run(MAPPED, kernel, 1, 1, [one, y])
+    assert (y.reshape(4, 4) == x[2:6, 4:8]).all()
