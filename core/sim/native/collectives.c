@@ -12,7 +12,7 @@ static int named(Warp *w, const Op *op, const u32 *masks) {
 }
 
 /* Every live lane that a mask names is here, with the same mask. */
-static int members(Warp *w, const Op *op, const u32 *masks) {
+int members(Warp *w, const Op *op, const u32 *masks) {
     u32 off = 0, here = w->mask;
     for (u32 l = 0; l < WARP; l++) off |= masks[l] != ALL ? 1u << l : 0;
     if (!(off & here) && here == w->live) return 1;
@@ -82,6 +82,87 @@ WHOLE(activemask, "activemask", "=b32") {
     u32 *d = REG(u32, 0), here = w->mask;
     const i32 *on = w->on;
     EACH d[l] = on[l] ? here : d[l];
+    return op + 1;
+}
+
+/* match.any d, a, membermask: the members with the same value. match.all d|p: all members, if all values agree. */
+#define MATCH(bits, T)                                                                                                 \
+    INLINE u32 same_##bits(const T *a, T value, u32 members_) {                                                        \
+        u32 same = 0;                                                                                                  \
+        for (int l = 0; l < WARP; l++) same |= (u32)(a[l] == value) << l;                                              \
+        return same & members_;                                                                                        \
+    }                                                                                                                  \
+    WHOLE(match_any_##bits, "match.any.sync.b" #bits, "=b32 b" #bits " b32") {                                         \
+        const T *a = REG(T, 1);                                                                                        \
+        const u32 *mask = REG(u32, 2);                                                                                 \
+        u32 found[WARP], *d = REG(u32, 0);                                                                             \
+        if (!members(w, op, mask)) return NULL;                                                                        \
+        for (int l = 0; l < WARP; l++) found[l] = same_##bits(a, a[l], mask[l] & w->mask);                             \
+        for (u32 left = w->mask; left; left &= left - 1) d[first(left)] = found[first(left)];                          \
+        return op + 1;                                                                                                 \
+    }                                                                                                                  \
+    WHOLE(match_all_##bits, "match.all.sync.b" #bits, "=b32 b" #bits " b32 more:=p") {                                 \
+        const T *a = REG(T, 1);                                                                                        \
+        const u32 *mask = REG(u32, 2);                                                                                 \
+        u32 found[WARP], *d = REG(u32, 0), *agreed = (u32 *)(w->r + op->more[0]);                                      \
+        if (!members(w, op, mask)) return NULL;                                                                        \
+        for (int l = 0; l < WARP; l++) {                                                                               \
+            u32 all = mask[l] & w->mask;                                                                               \
+            found[l] = same_##bits(a, a[l], all) == all ? all : 0;                                                     \
+        }                                                                                                              \
+        for (u32 left = w->mask; left; left &= left - 1) {                                                             \
+            u32 l = first(left), all = mask[l] & w->mask;                                                              \
+            agreed[l] = found[l] == all ? ALL : 0;                                                                     \
+            d[l] = found[l];                                                                                           \
+        }                                                                                                              \
+        return op + 1;                                                                                                 \
+    }
+MATCH(32, u32)
+MATCH(64, u64)
+
+/* redux.sync.op d, a, membermask: over the lanes that each lane's mask names. */
+#define REDUX(op_, type, T, neutral, value)                                                                            \
+    WHOLE(redux_##op_##_##type, "redux.sync." #op_ "." #type, "=b32 b32 b32") {                                        \
+        const T *a = REG(T, 1);                                                                                        \
+        const u32 *mask = REG(u32, 2);                                                                                 \
+        T found[WARP], *d = REG(T, 0);                                                                                 \
+        u32 known = 0;                                                                                                 \
+        T last = neutral;                                                                                              \
+        if (!members(w, op, mask)) return NULL;                                                                        \
+        for (u32 left = w->mask; left; left &= left - 1) {                                                             \
+            u32 set = mask[first(left)] & w->mask;                                                                     \
+            if (set != known) {                                                                                        \
+                last = neutral;                                                                                        \
+                for (u32 in = known = set; in; in &= in - 1) {                                                         \
+                    T x = last, y = a[first(in)];                                                                      \
+                    last = value;                                                                                      \
+                }                                                                                                      \
+            }                                                                                                          \
+            found[first(left)] = last;                                                                                 \
+        }                                                                                                              \
+        for (u32 left = w->mask; left; left &= left - 1) d[first(left)] = found[first(left)];                          \
+        return op + 1;                                                                                                 \
+    }
+REDUX(add, u32, u32, 0, x + y)
+REDUX(add, s32, u32, 0, x + y)
+REDUX(min, u32, u32, UINT32_MAX, y < x ? y : x)
+REDUX(max, u32, u32, 0, y > x ? y : x)
+REDUX(min, s32, i32, INT32_MAX, y < x ? y : x)
+REDUX(max, s32, i32, INT32_MIN, y > x ? y : x)
+REDUX(and, b32, u32, ALL, x & y)
+REDUX(or, b32, u32, 0, x | y)
+REDUX(xor, b32, u32, 0, x ^ y)
+
+/* elect.sync d|p, membermask: the lowest member is the leader. */
+WHOLE(elect, "elect.sync", "=b32 =p b32") {
+    const u32 *mask = REG(u32, 2);
+    u32 *d = REG(u32, 0), *leads = REG(u32, 1), leaders[WARP];
+    if (!members(w, op, mask)) return NULL;
+    for (u32 left = w->mask; left; left &= left - 1) leaders[first(left)] = first(mask[first(left)] & w->mask);
+    for (u32 left = w->mask; left; left &= left - 1) {
+        d[first(left)] = leaders[first(left)];
+        leads[first(left)] = leaders[first(left)] == first(left) ? ALL : 0;
+    }
     return op + 1;
 }
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from core.sim.native.forms import FORMS as FORMS
 from core.sim.native.forms import UNSIGNED_NAMES, form
 from core.sim.native.translation import Translation
 from core.sim.ptx.parser import Immediate, Instruction, Operand, Pair

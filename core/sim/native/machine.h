@@ -207,6 +207,9 @@ const Op *fault(Warp *w, const Op *op, u32 kind, u32 lane, u64 address, u64 x, u
 const Op *paused(Warp *w, const Op *to);             /* the warp's turn is over; its lanes go on at a record */
 void meeting_over(Warp *w);                          /* let go the lanes of bar.warp.sync that are complete */
 
+/* collectives.c: whether every live lane that a mask names is here, with the same mask; a fault if not. */
+int members(Warp *w, const Op *op, const u32 *masks);
+
 INLINE u32 bits(const u32 *p) {
     u32 found = 0;
     for (int l = 0; l < WARP; l++) found |= (p[l] & 1u) << l;
