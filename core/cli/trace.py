@@ -6,6 +6,7 @@ addresses that they touch; it is no measurement, and says nothing of caches and 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ from core.errors import BuildError, UsageError
 from core.kernels.sources import shown, with_headers
 from core.loader import load_registry
 from core.op import Op, Variant
+from core.plan.way import kernel_place
 from core.registry import Registry
 from core.sim.counting import Counted, Counts
 from core.sim.launching.launch_report import Report
@@ -36,7 +38,8 @@ DIRECTIONS = {"forward": ("forward",), "backward": ("backward", "forward_backwar
 DTYPES = ("f32", "bf16")
 COUNT = "{:,}"
 ELSEWHERE = "(functions that the compiler did not inline)"
-SOURCE_WIDTH = 56  # characters of a source line that are shown
+WIDE = 120  # characters of a line where no terminal says how many fit
+LEAST_SOURCE = 24  # characters of a source line that are shown at least
 
 
 @click.command("trace")
@@ -73,6 +76,9 @@ def command(
     ACTIVE    of 32 lanes, those that ran    COALESCED  sectors needed, of those moved
     CONFLICTS extra passes over the banks    BYTES      of global memory that threads asked for
     FLOPS     a fused multiply-add is two    MEMORY     bytes of different sectors touched
+    SHARE     of the kernel's INSTR          CONTENDED  extra turns of atomics at one address
+
+    A column that is empty is left out, and so are the last ones where the terminal is narrow; --json has all.
     """
     registry = load_registry(plugin)
     asked = [wanted(name, registry) for name in names]
@@ -86,7 +92,7 @@ def command(
         emit_json([t.as_json() for t in traces])
         return
     for traced in traces:
-        click.echo("\n".join(traced.text(lines)) + "\n")
+        click.echo("\n".join(traced.text(lines, shutil.get_terminal_size((WIDE, 24)).columns)) + "\n")
     for op in dict.fromkeys(op.name for op, _ in asked):
         group = [t for t in traces if t.op == op]
         for way in DIRECTIONS if direction == "both" else (direction,):
@@ -174,12 +180,6 @@ class CountedLaunch:
         *headers, source = with_headers(self.record.kernel.source)
         return self.counted.in_files([path.as_posix() for path in (source, *headers)])
 
-    def place(self, file: str, line: int) -> str:
-        """A line as the table names it: by its number alone in the kernel's own source."""
-        if not line:
-            return "-"
-        return str(line) if file == self.record.kernel.source.as_posix() else str(Location(file, line))
-
     def written(self, file: str, line: int) -> str:
         """The text of a line."""
         return source_lines(file).get(line, ELSEWHERE)
@@ -191,7 +191,16 @@ class CountedLaunch:
 
     @property
     def sums(self) -> tuple[str, ...]:
-        return (*cells(self.counted.total), f"{self.counted.memory:,}")
+        return cells(self.counted.total, self.counted.total)
+
+    def heading(self, width: int) -> Iterator[str]:
+        """The kernel with its place, its launch, and the launcher's place; two lines where one is too long."""
+        record, (grid, block) = self.record, self.sizes
+        smem = f", {record.smem:,} bytes of dynamic shared memory" if record.smem else ""
+        kernel = f"{INDENT}{kernel_place(record)}  {record.kernel.name}"
+        launch = f"{record.method}, grid {grid}, block {block}{smem}  ({record.line})"
+        fits = len(f"{kernel}  {launch}") <= width
+        yield from (f"{kernel}  {launch}",) if fits else (kernel, f"{INDENT}{INDENT}{launch}")
 
     def as_json(self) -> dict[str, Any]:
         asked = self.record
@@ -216,7 +225,7 @@ def numbers(counts: Counts) -> dict[str, Any]:
 
 
 def source_lines(file: str) -> dict[int, str]:
-    return {n: line.strip() for n, line in enumerate(Path(file).read_text("utf-8").splitlines(), 1)}
+    return {n: line.expandtabs(4).rstrip() for n, line in enumerate(Path(file).read_text("utf-8").splitlines(), 1)}
 
 
 @dataclass(frozen=True)
@@ -253,17 +262,15 @@ class Trace:
             "kernels": [launch.as_json() for launch in self.launches],
         }
 
-    def text(self, lines: bool) -> Iterator[str]:
-        """Each launch with its source lines; or one row for each launch."""
+    def text(self, lines: bool, width: int) -> Iterator[str]:
+        """Each launch with its source lines; or one row for each launch. width: characters that fit."""
         yield f"{self.name}  {self.dtype}, {self.case.label}"
         if not lines:
-            rows = [(launch.record.kernel.name, *launch.sizes, *launch.sums) for launch in self.launches]
-            yield from table(("KERNEL", "GRID", "BLOCK", *COLUMNS, "MEMORY"), rows, range(1, 11), "  ")
+            yield from summary(self.launches, width)
         for launch in self.launches if lines else ():
-            asked, (grid, block) = launch.record, launch.sizes
-            smem = f", {asked.smem:,} bytes of dynamic shared memory" if asked.smem else ""
-            yield f"\n  {asked.kernel.name}  {asked.method}, grid {grid}, block {block}{smem}  ({asked.line})"
-            yield from table_of(launch)
+            yield ""
+            yield from launch.heading(width)
+            yield from table_of(launch, width)
 
 
 def extent(sizes: Sequence[int]) -> str:
@@ -274,31 +281,73 @@ def extent(sizes: Sequence[int]) -> str:
 
 # --- tables -----------------------------------------------------------------------------------------------------
 
-COLUMNS = ("INSTR", "ACTIVE", "SECTORS", "COALESCED", "CONFLICTS", "BYTES", "FLOPS")
+COLUMNS = ("INSTR", "SHARE", "ACTIVE", "SECTORS", "COALESCED", "CONFLICTS", "CONTENDED", "BYTES", "FLOPS")
+FIRST_OUT = ("FLOPS", "BYTES", "ACTIVE", "COALESCED", "SECTORS", "CONFLICTS", "INSTR")  # where the terminal is narrow
+INDENT = "  "
 
 
-def table_of(launch: CountedLaunch) -> Iterator[str]:
-    """A launch's source lines, then their sum."""
-    rows = [(launch.place(*at), *cells(c), short(launch.written(*at))) for at, c in launch.lines.items()]
-    *sums, memory = launch.sums
-    total = ("sum", *sums, f"memory {memory}")
-    yield from table(("LINE", *COLUMNS, "SOURCE"), [*rows, total], range(8), "  ")
+def table_of(launch: CountedLaunch, width: int) -> Iterator[str]:
+    """A launch's source lines, those of each header behind its name, then their sum."""
+    total, own = launch.counted.total, launch.record.kernel.source.as_posix()
+    lines = launch.lines
+    rows = [(str(line or "-"), cells(counts, total)) for (_, line), counts in lines.items()]
+    rows.append(("sum", launch.sums))
+    lead = max(len("LINE"), *(len(at) for at, _ in rows))
+    kept = columns_kept([row for _, row in rows], width - len(INDENT) - lead - 2 - LEAST_SOURCE)
+    texts = [launch.written(*at) for at in lines] + [f"memory {launch.counted.memory:,}"]
+    header = ("LINE", *(COLUMNS[i] for i in kept), "SOURCE")
+    made = [(at, *(row[i] for i in kept), text) for (at, row), text in zip(rows, texts, strict=True)]
+    drawn = [cut(line, width) for line in table(header, made, range(len(header) - 1), INDENT)]
+    yield drawn[0]
+    before = own
+    for (file, line), text in zip(lines, drawn[1:-1], strict=True):
+        if file != before:
+            yield f"{INDENT}{Location(shown(Path(file)), line)}"
+        before = file
+        yield text
+    yield drawn[-1]
 
 
-def cells(counts: Counts) -> tuple[str, ...]:
+def summary(launches: Sequence[CountedLaunch], width: int) -> Iterator[str]:
+    """A row for each launch."""
+    heads = [(launch.record.kernel.name, *launch.sizes) for launch in launches]
+    ends = [f"{launch.counted.memory:,}" for launch in launches]
+    sums = [launch.sums for launch in launches]
+    taken = sum(max(len(text) for text in texts) + 2 for texts in zip(("KERNEL", "GRID", "BLOCK"), *heads, strict=True))
+    kept = columns_kept(sums, width - len(INDENT) - taken - max(len("MEMORY"), *map(len, ends)))
+    kept = [i for i in kept if COLUMNS[i] != "SHARE"]
+    rows = [(*head, *(row[i] for i in kept), end) for head, row, end in zip(heads, sums, ends, strict=True)]
+    header = ("KERNEL", "GRID", "BLOCK", *(COLUMNS[i] for i in kept), "MEMORY")
+    yield from table(header, rows, range(1, len(header)), INDENT)
+
+
+def cells(counts: Counts, total: Counts) -> tuple[str, ...]:
+    """The columns of a line of a kernel with these sums; "" for what the line does not do."""
     return (
         f"{counts.instructions:,}",
+        f"{counts.instructions / max(1, total.instructions):.0%}",
         f"{counts.active:.0%}",
         f"{counts.sectors:,}" if counts.requests else "",
         f"{counts.coalescing:.0%}" if counts.requests else "",
         f"{counts.conflicts:,}" if counts.shared else "",
+        f"{counts.contended:,}" if counts.atomics else "",
         f"{counts.asked:,}" if counts.requests else "",
         f"{counts.flops:,}" if counts.flops else "",
     )
 
 
-def short(line: str) -> str:
-    return line if len(line) <= SOURCE_WIDTH else line[: SOURCE_WIDTH - 3] + "..."
+def columns_kept(rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    """The columns, by index, that hold something and fit into `width` characters."""
+    kept = [i for i in range(len(COLUMNS)) if any(row[i] for row in rows)]
+    sizes = {i: 2 + max(len(COLUMNS[i]), *(len(row[i]) for row in rows)) for i in kept}
+    for name in FIRST_OUT:
+        if sum(sizes[i] for i in kept) > width:
+            kept = [i for i in kept if COLUMNS[i] != name]
+    return kept
+
+
+def cut(line: str, width: int) -> str:
+    return line if len(line) <= width else line[: width - 3] + "..."
 
 
 def comparison(traces: Sequence[Trace], direction: str) -> Iterator[str]:
@@ -334,5 +383,7 @@ def measures(totals: Sequence[tuple[Counts, int]]) -> Iterator[tuple[str, list[f
     yield "bytes of memory", [memory for _, memory in totals], COUNT
     yield "shared accesses of warps", [c.shared for c in counts], COUNT
     yield "bank conflicts", [c.conflicts for c in counts], COUNT
+    if any(c.atomics for c in counts):
+        yield "turns of contended atomics", [c.contended for c in counts], COUNT
     yield "FLOPs", [c.flops for c in counts], COUNT
     yield "FLOPs per byte moved", [c.flops / c.moved if c.moved else 0.0 for c in counts], "{:.2f}"

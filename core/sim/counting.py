@@ -7,6 +7,7 @@ of the CUDA C++ Programming Guide for compute capability 5.0 and later:
 global   a warp's access moves every sector of 32 bytes that its lanes touch, once
 shared   32 banks of 4 bytes; a warp's access takes one pass for each different word of the busiest bank. 8-byte
          accesses are served by half warps, 16-byte ones by quarters of a warp
+atomics  lanes of a warp that update one address take turns; what a compiler adds up beforehand is not known here
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ FLOPS = {"fma": 2, "mad": 2, **dict.fromkeys(("add", "sub", "mul", "div"), 1),
 LANES_OF = {"f32": 1, "f64": 1, "f16": 1, "bf16": 1, "f16x2": 2, "bf16x2": 2, "f32x2": 2}  # values in an operand
 SHAPE = re.compile(r"m(\d+)n(\d+)k(\d+)")  # of a tensor-core instruction
 TOGETHER = {"mma": 32, "wgmma": 128}  # threads that run one
+ATOMICS = ("atom", "red")
 BY_LANE = ("ld", "ldu", "st", "atom", "red", "ldmatrix", "stmatrix")  # each lane's address goes through the banks
 
 
@@ -42,7 +44,8 @@ class Counts:
     instructions: of warps; threads: lanes that ran them, at most 32 an instruction. flops: a fused multiply-add is two.
     requests: global accesses of warps; asked: bytes that their lanes asked for; sectors: of 32 bytes that they moved;
     fewest: sectors that would have held the same bytes. shared: accesses of warps to shared memory; conflicts: passes
-    beyond the ones that they need; shared_bytes: asked for.
+    beyond the ones that they need; shared_bytes: asked for. atomics: accesses of warps by atom and red, to global and
+    shared memory; contended: turns beyond the first that their lanes take at one address.
     """
 
     instructions: int = 0
@@ -55,6 +58,8 @@ class Counts:
     shared: int = 0
     shared_bytes: int = 0
     conflicts: int = 0
+    atomics: int = 0
+    contended: int = 0
 
     def __iadd__(self, other: Counts) -> Counts:
         for each in fields(Counts):
@@ -126,6 +131,9 @@ class Counter:
         places = np.broadcast_to(index, (len(lanes),)).astype(np.int64)
         # A group after its batch's others has lanes from 0 on again: warps are told apart within a call only.
         warps = lanes.astype(np.int64) // WARP
+        if ins.names[0] in ATOMICS:
+            counts.atomics += _different(warps)
+            counts.contended += contended(warps, places)
         if space == "global":
             self._global(counts, warps, places, width)
         else:
@@ -153,6 +161,13 @@ def fewest(warps: Array, places: Array, width: int) -> int:
     distinct = np.unique((warps << 42) | (places // width)) >> 42  # accesses are aligned to their width
     _, each = np.unique(distinct, return_counts=True)
     return int((-(-each * width // SECTOR)).sum())
+
+
+def contended(warps: Array, places: Array) -> int:
+    """Turns beyond one that each warp takes, since lanes update the same address: of its busiest one."""
+    pairs, turns = np.unique((warps << 42) | places, return_counts=True)
+    starts = np.flatnonzero(np.diff(pairs >> 42, prepend=-1))
+    return int((np.maximum.reduceat(turns, starts) - 1).sum()) if len(turns) else 0
 
 
 def conflicts(lanes: Array, places: Array, width: int) -> int:

@@ -27,6 +27,12 @@ def run(source, args, kernel="k", grid=1, block=32):
     return core.sim.run(source, kernel, grid, block, args, strict=False, count=True).counts
 
 
+def counts_of(counted, line):
+    """Of a line of the only file."""
+    file = next(place.file for place in counted.lines if place.file)
+    return counted.in_files([file])[file, line]
+
+
 # --- global memory --------------------------------------------------------------------------------------------------
 
 COPY = 'extern "C" __global__ void k(float* y, const float* x) { y[threadIdx.x] = x[INDEX]; }'
@@ -113,6 +119,35 @@ def test_wide_shared_accesses_are_served_in_halves_and_quarters_of_a_warp(kind, 
     assert total.conflicts == conflicts
 
 
+# --- atomics --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "index, contended",
+    [
+        ("0", 31),
+        ("threadIdx.x", 0),
+        ("threadIdx.x / 2", 1),
+        ("threadIdx.x % 4", 7),
+        ("threadIdx.x < 20 ? 0 : 40 - 1", 19),
+    ],
+)
+@pytest.mark.parametrize("memory", ["y", "s"])
+def test_atomics_of_a_warp_at_one_address_take_turns(memory, index, contended):
+    source = f"""extern "C" __global__ void k(unsigned* y) {{
+        __shared__ unsigned s[64];
+        s[threadIdx.x] = s[threadIdx.x + 32] = 0;
+        __syncthreads();
+        atomicAdd(&{memory}[{index}], threadIdx.x);
+        __syncthreads();
+        y[threadIdx.x + 64] = s[threadIdx.x];
+    }}"""
+    counted = run(source, [np.zeros(96, np.uint32)])
+    assert (counted.total.atomics, counted.total.contended) == (1, contended)
+    line = counts_of(counted, 5)
+    assert (line.atomics, line.contended) == (1, contended)
+
+
 # --- instructions ---------------------------------------------------------------------------------------------------
 
 BRANCH = """extern "C" __global__ void k(float* y, int from) {
@@ -127,7 +162,7 @@ BRANCH = """extern "C" __global__ void k(float* y, int from) {
 @pytest.mark.parametrize("lanes", [32, 16, 1])
 def test_lanes_that_wait_at_a_branch_are_not_active(lanes):
     counted = run(BRANCH, [np.zeros(256, np.float32), np.int32(lanes)], block=64)
-    line = counted.in_file(next(iter(counted.lines)).file)[4]
+    line = counts_of(counted, 4)
     assert line.requests == 2 * 100 and line.active == pytest.approx(lanes / 32)
     assert run(BRANCH, [np.zeros(256, np.float32), np.int32(0)], block=64).total.requests == 2
 
@@ -135,9 +170,9 @@ def test_lanes_that_wait_at_a_branch_are_not_active(lanes):
 def test_warps_that_pass_a_branch_by_are_not_counted_in_it():
     source = BRANCH.replace("threadIdx.x % 32 < from", "threadIdx.x / 32 == from")
     counted = run(source, [np.zeros(512, np.float32), np.int32(2)], block=128, grid=3)
-    line = counted.in_file(next(iter(counted.lines)).file)[4]
+    line = counts_of(counted, 4)
     one = run(source, [np.zeros(512, np.float32), np.int32(0)], block=32)
-    alone = one.in_file(next(iter(one.lines)).file)[4]
+    alone = counts_of(one, 4)
     assert line.active == 1 and (line.instructions, line.requests) == (3 * alone.instructions, 3 * 100)
 
 
@@ -209,12 +244,40 @@ def test_sums_are_those_of_the_lines_and_the_formula(capfd):
         for kernel in found["kernels"]:
             for name in ("instructions", "threads", "flops", "asked", "sectors", "conflicts"):
                 assert kernel[name] == sum(line[name] for line in kernel["lines"]), name
-            text = (ROOT / kernel["source"]).read_text("utf-8").splitlines()
-            assert all(line["source"] == text[line["line"] - 1].strip() for line in kernel["lines"])
+            files = {line["file"] for line in kernel["lines"]}
+            text = {file: (ROOT / file).read_text("utf-8").splitlines() for file in files}
+            assert all(line["source"] == text[line["file"]][line["line"] - 1].rstrip() for line in kernel["lines"])
     forward = traces[1]["kernels"][0]
     # x three times, weight and bias once a row; y; mean and rstd
     assert forward["asked"] == 4 * (6 * rows * C + 2 * rows)
     assert forward["coalescing"] == 1.0
+
+
+def test_the_table_fits_the_terminal_and_keeps_the_sources_indentation(capfd, monkeypatch):
+    words = ("layernorm.warp", "--shape=x=3,96", "--direction=forward")
+    text = (ROOT / "ops/cuda/layernorm.cu").read_text("utf-8").splitlines()
+    for columns in (60, 80, 100, 200):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        head, *rows = re.findall(r"^  +LINE.*?^ +sum[^\n]*", printed(capfd, *words), re.M | re.S)[0].splitlines()
+        place = head.index("SOURCE")
+        assert max(map(len, [head, *rows])) <= columns and columns - place >= 24
+        for row in rows[:-1]:
+            shown, line = row[place:], text[int(row.split()[0]) - 1].rstrip()
+            assert shown == line or (shown.endswith("...") and len(row) == columns and line.startswith(shown[:-3]))
+        assert any(row[place:].startswith("    ") for row in rows), "the file's own blanks"
+        assert max(map(len, printed(capfd, *words, "--no-lines").splitlines())) <= columns
+        assert ("FLOPS" in head) == (columns >= 100) and "CONTENDED" not in head and "CONFLICTS" not in head
+
+
+def test_each_kernel_is_headed_by_its_place_and_each_line_has_its_share(capfd):
+    out = printed(capfd, "embedding.naive", "--shape=ids=40", "--shape=rows=50", "--shape=cols=32")
+    for place, name in re.findall(r"^  (ops/\S+)  (\w+)  (?:for|back)ward, grid", out, re.M):
+        file, line = place.split(":")
+        assert re.search(rf"\b{name}\(", (ROOT / file).read_text("utf-8").splitlines()[int(line) - 1])
+    for part in re.findall(r"^  +LINE.*?(?=^ +sum)", out, re.M | re.S):
+        rows = [line.split() for line in part.splitlines()[1:]]
+        assert 95 <= sum(int(row[2].rstrip("%")) for row in rows) <= 105
+    assert "turns of contended atomics" not in out.partition("embedding backward")[0]
 
 
 def test_the_fused_launcher_is_shown_and_not_added_to_backward(capfd):
