@@ -1,19 +1,19 @@
-"""Gemma, arXiv:2403.08295: LLaMA with scaled embeddings, norms by 1 + weight, and GELU in its gates. All else
-is plugins/llama's."""
+"""Gemma, arXiv:2403.08295: LLaMA with scaled embeddings, norms by 1 + weight, and GELU in its gates. The op of the
+embeddings is here, all else is plugins/llama's."""
 
 from pathlib import Path
 
 from core import Op, Variant, contents_of
 
-from . import cpu, cuda, geglu, scale
+from . import cpu, cuda, scale
 
 
 def core_ops():
-    return contents_of(Op, scale, geglu)
+    return contents_of(Op, scale)
 
 
 def core_variants():
-    return contents_of(Variant, scale, geglu, cpu, *cuda.MODULES)
+    return contents_of(Variant, scale, cpu, cuda.scale)
 
 
 def core_models():

@@ -4,15 +4,15 @@ from pathlib import Path
 
 from core import Op, Variant, contents_of
 
-from . import cpu, cuda, mlp_swiglu, rmsnorm, rope, rope_attention, swiglu
+from . import cpu, cuda, gated, gated_cpu, mlp_swiglu, rmsnorm, rope, rope_attention
 
 
 def core_ops():
-    return contents_of(Op, rmsnorm, rope, swiglu, mlp_swiglu, rope_attention)
+    return contents_of(Op, rmsnorm, rope, gated, mlp_swiglu, rope_attention)
 
 
 def core_variants():
-    return contents_of(Variant, rmsnorm, rope, swiglu, cpu, *cuda.MODULES)
+    return contents_of(Variant, rmsnorm, rope, gated, cpu, gated_cpu, *cuda.MODULES)
 
 
 def core_models():

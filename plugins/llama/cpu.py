@@ -1,4 +1,4 @@
-"""The ops in blocks of rows that stay in cache, over threads. Formulas: rmsnorm.py, rope.py, swiglu.py; and decoding.
+"""The ops in blocks of rows that stay in cache, over threads. Formulas: rmsnorm.py, rope.py, gated.py; and decoding.
 
 What follows from shapes alone (the tables of angles) is made when a launcher is recorded, and shared by equal nodes.
 """
@@ -12,6 +12,7 @@ import numpy as np
 from core import Variant, cdiv
 from core.kernels.blocks import grain
 
+from .gated_cpu import swiglu, swiglu_gradient
 from .rope import frequencies, heads_of, turn
 
 
@@ -66,58 +67,6 @@ class RmsNormBlocked(Variant):
             launch.call(lambda: t.add("dweight", np.add.reduce(sums, axis=0)))
 
 
-class SwigluBlocked(Variant):
-    op, name, device = "swiglu", "blocked", "cpu"
-    dtypes = ("f32", "f64")
-    reads = ("x",)
-    inplace = {"dx": "x"}
-    examples = [{"x": (70, 2050)}]
-
-    def forward(self, t, launch):
-        x, y = t.x.reshape(-1, t.E), t.y.reshape(-1, t.E // 2)
-        gate, up = np.split(x, 2, axis=-1)
-
-        def block(lo, hi):
-            swiglu(gate[lo:hi], up[lo:hi], y[lo:hi])
-
-        launch.rows(len(x), block, grain=grain(len(x), y.strides[0]))
-
-    def backward(self, t, launch):
-        x, dx, dy = t.x.reshape(-1, t.E), t.dx.reshape(-1, t.E), t.dy.reshape(-1, t.E // 2)
-        size = grain(len(x), dy.strides[0])
-        (gate, up), (dgate, dup) = np.split(x, 2, axis=-1), np.split(dx, 2, axis=-1)
-
-        def block(lo, hi, scratch):
-            s, g = scratch.view(x.dtype).reshape(2, size, -1)[:, : hi - lo]
-            differentiate(gate[lo:hi], up[lo:hi], dy[lo:hi], dgate[lo:hi], dup[lo:hi], s, g)
-
-        launch.rows(len(x), block, grain=size, scratch=2 * size * dy.strides[0])
-
-
-def swiglu(gate, up, y):
-    """y = silu(gate) * up; exp of a large -gate is inf, and y is 0 as it should be."""
-    np.negative(gate, out=y)
-    np.exp(y, out=y)
-    y += 1
-    np.divide(gate, y, out=y)
-    y *= up
-
-
-def differentiate(gate, up, dy, dgate, dup, s, g):
-    """dgate, dup of swiglu, which may lie in gate's and up's memory; s, g: scratch like gate."""
-    np.negative(gate, out=s)
-    np.exp(s, out=s)
-    s += 1
-    np.reciprocal(s, out=s)
-    np.multiply(gate, s, out=g)  # silu
-    np.multiply(s, g, out=dgate)
-    np.subtract(g, dgate, out=dgate)
-    dgate += s  # s (1 + gate (1 - s))
-    dgate *= up
-    dgate *= dy
-    np.multiply(g, dy, out=dup)
-
-
 class MlpSwigluBlas(Variant):
     """Keeps what comes into swiglu and not what comes out: a third less of what the MLP keeps for backward."""
 
@@ -161,7 +110,7 @@ class MlpSwigluBlas(Variant):
 
         def block(lo, hi, scratch):
             s, g = scratch.view(x.dtype).reshape(2, size, -1)[:, : hi - lo]
-            differentiate(gate[lo:hi], up[lo:hi], a[lo:hi], dgate[lo:hi], dup[lo:hi], s, g)
+            swiglu_gradient(gate[lo:hi], up[lo:hi], a[lo:hi], dgate[lo:hi], dup[lo:hi], s, g)
             np.multiply(g, up[lo:hi], out=a[lo:hi])  # g holds silu(gate): da becomes a
 
         launch.product(dy, t.weight2, a)  # da

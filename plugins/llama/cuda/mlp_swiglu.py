@@ -1,9 +1,9 @@
-"""LLaMA's MLP on CUDA, of other ops' launches and a kernel between them. Kernel: vector_again in swiglu.cu."""
+"""LLaMA's MLP on CUDA, of other ops' launches and a kernel between them. Kernel: vector_again in gated.cu."""
 
 from core import Variant, cdiv, i32
 from core.kernels.width import defined, width
 
-from .swiglu import THREADS
+from .gated import THREADS
 
 
 class MlpSwigluComposed(Variant):
@@ -11,7 +11,7 @@ class MlpSwigluComposed(Variant):
     makes its gradient: a third less of what the MLP keeps for backward, for one more write and no more launches."""
 
     op, name = "mlp_swiglu", "composed"
-    source = "swiglu.cu"
+    source = "gated.cu"
     saved = {"f": "... hidden"}
     reads = ("x", "weight1", "weight2")
     can_add = ("x", "r")
