@@ -28,7 +28,7 @@ from core.kernels.nvrtc import (
     define_options,
     preamble_text,
 )  # fmt: skip
-from core.kernels.sources import marked, prelude_file, read_source
+from core.kernels.sources import include_folder, marked, prelude_file, read_source
 from core.kernels.toolkit import EXTRA, include_folders, toolkit
 
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*[<"]([^">\n]+)[">]', re.MULTILINE)
@@ -57,8 +57,9 @@ class CudaFile:
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """Where includes of its own are looked for."""
-        return (self.source.resolve().parent, *(folder.resolve() for folder in self.include))
+        """Where includes of its own are looked for; with the prelude, which they need, corelm's headers too."""
+        public = (include_folder(),) if self.prelude else ()
+        return (self.source.resolve().parent, *(folder.resolve() for folder in self.include), *public)
 
     @property
     def whole(self) -> str:

@@ -68,7 +68,8 @@ def load(
 
     A source may `#include` files of its folder and of `include`, CUDA's headers where a toolkit or NVIDIA's packages
     are installed (the extra `headers`), and C's headers always. Host code in it is for nvcc, where that is found.
-    prelude: put corelm's prelude in front (bf16, load, warp_sum: core/kernels/prelude.cuh).
+    prelude: put corelm's prelude in front (bf16, load, warp_sum: core/kernels/prelude.cuh), and find its headers
+    (`#include "core/columns.cuh"`: docs/kernels.md).
     limit: branches that a thread block may take before its kernel is called endless; by default 300,000, or what
     CORELM_SIM_LIMIT says.
     Raises BuildError for what does not compile.
