@@ -322,8 +322,8 @@ def measure(args):
                         one = found.setdefault(name, {"ms": [], "loss": loss, "memory": 0})
                         one["ms"].append(answer["ms"][fresh:])
                         one["memory"] = max(one["memory"], answer["memory"])
-                        told = " ".join(f"{t:.0f}" for t in one["ms"][-1])
-                        print(f"{beside(neighbours)}round {number + 1} {name:>7}: {told} ms", flush=True)
+                        times = " ".join(f"{t:.0f}" for t in one["ms"][-1])
+                        print(f"{beside(neighbours)}round {number + 1} {name:>7}: {times} ms", flush=True)
         profile = runners["ours"].ask(profile=args.steps) if args.profile and "ours" in runners else None
     finally:
         for runner in runners.values():

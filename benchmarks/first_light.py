@@ -74,8 +74,8 @@ def driver() -> dict[str, Any]:
 def driver_number(device: CudaDevice) -> str:
     """The driver's version: its own number where the system tells it, and the CUDA that it is for."""
     version = int(device.driver.call("cuDriverGetVersion"))
-    told = Path("/proc/driver/nvidia/version")
-    number = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", told.read_text("utf-8")) if told.exists() else None
+    version_file = Path("/proc/driver/nvidia/version")
+    number = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", version_file.read_text("utf-8")) if version_file.exists() else None
     cuda = f"CUDA {version // 1000}.{version % 1000 // 10}"
     return f"{number[0]}, {cuda}" if number else cuda
 
@@ -294,7 +294,7 @@ class Chip:
             array[...] = self.device.download(held[key]).view(array.dtype).reshape(array.shape)
 
     def argument(self, asked: Any, held: Any) -> Any:
-        """A buffer that lies on the device, or a tensor map of it."""
+        """A buffer on the device, or a tensor map of it."""
         if not isinstance(asked, core.sim.Map):
             return held
         dtype = ELEMENTS[asked.array.dtype.name]

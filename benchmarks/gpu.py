@@ -114,7 +114,7 @@ PEERS = {"ours": Ours, "eager": Eager, "compile": Compiled}
 
 
 def work(args):
-    """A worker: WARM steps and `steps` timed ones, told in one line of JSON."""
+    """A worker: WARM steps and `steps` timed ones, printed as one line of JSON."""
     try:
         peer = PEERS[args.worker](args)
         ms, losses = [], []
@@ -196,8 +196,8 @@ def measure(args):
                     found["ms"].append(answer["ms"])
                     found["loss"] = found["loss"] or answer["loss"]
                     found["memory"] = max(found["memory"], answer["memory"])
-                told = f"{statistics.median(answer['ms']):.1f} ms" if "ms" in answer else answer["why"]
-                print(f"B={batch} round {number + 1} {peer}: {told}", flush=True)
+                outcome = f"{statistics.median(answer['ms']):.1f} ms" if "ms" in answer else answer["why"]
+                print(f"B={batch} round {number + 1} {peer}: {outcome}", flush=True)
     return results
 
 

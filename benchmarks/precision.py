@@ -14,7 +14,7 @@ A GPT-2 of 112,000 parameters learns the characters of the text that Python carr
    made f32 before the loss, which is to its advantage.
 
 Where device is sim, f32 runs on the cpu: the op check holds both to the same reference. It ends with 1 if bf16 strays
-from f32, or lies farther from f64 than PyTorch's by more than --slack.
+from f32, or is farther from f64 than PyTorch's by more than --slack.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def windows(losses):
 
 
 def curves(f32, bf16):
-    """One row a window: f32's mean loss and its standard deviation between seeds; the root mean square of what lies
+    """One row a window: f32's mean loss and its standard deviation between seeds; the root mean square of the distance
     between bf16 and f32 of the same seed; and the mean of that, which a bias would show in."""
     plain, half = windows(f32), windows(bf16)
     apart = half - plain[: len(half)]
@@ -218,14 +218,14 @@ def main():
 
     start = engine("cpu", "f32")
     start.initialize(0)
-    told = {"at the start": start.parameters(), f"after {args.steps} steps of f32": f32[0][1]}
-    told = {where: distances(args.device, weights, batch(args.steps)) for where, weights in told.items()}
-    for where, found in told.items():
+    at_weights = {"at the start": start.parameters(), f"after {args.steps} steps of f32": f32[0][1]}
+    at_weights = {where: distances(args.device, weights, batch(args.steps)) for where, weights in at_weights.items()}
+    for where, found in at_weights.items():
         show_distances(where, found)
-    farther = [r for found in told.values() for r in found if r["ratio"] > args.slack]
+    farther = [r for found in at_weights.values() for r in found if r["ratio"] > args.slack]
     if args.json:
         runs = {"f32": [r[0] for r in f32], "bf16": [r[0] for r in half]}
-        Path(args.json).write_text(json.dumps({"curves": rows, "distances": told, "losses": runs}, indent=1))
+        Path(args.json).write_text(json.dumps({"curves": rows, "distances": at_weights, "losses": runs}, indent=1))
     raise SystemExit(1 if strays or farther else 0)
 
 

@@ -1,4 +1,4 @@
-"""Which tiles to ship for chips that nobody here has measured: what a model of the tensor-core matmuls would take.
+"""Tiles to ship for chips that were never measured here: what a model of the tensor-core matmuls would take.
 
     python benchmarks/tiles.py            for each architecture, op and size: best guess, the model's choice, its gain
     python benchmarks/tiles.py --write    puts those that gain GAIN or more into ops/cuda/tuned.toml

@@ -20,13 +20,13 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "CORELM
 
 
 class Worker:
-    """`script --worker name words...`, its libraries told to use so many threads; ready when it is made."""
+    """`script --worker name words...`, its libraries limited to so many threads; ready when it is constructed."""
 
     def __init__(self, script, name, *words, threads=None):
         command = [str(part) for part in (sys.executable, script, "--worker", name, *words)]
-        told = dict.fromkeys(THREADS, str(threads)) if threads else {}
+        environment = dict.fromkeys(THREADS, str(threads)) if threads else {}
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=os.environ | told)
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=os.environ | environment)
         self._answer()
 
     def _answer(self):

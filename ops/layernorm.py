@@ -1,7 +1,7 @@
 """Layer normalization, arXiv:1607.06450: y = n * weight + bias, n = (x - mean) * rstd, over the last dim.
 
 mean = mean(x), rstd = 1 / sqrt(mean((x - mean)^2) + eps). With dn = dy * weight, the chain rule through mean and
-rstd takes from dn what lies along 1 and along n:
+rstd removes from dn its projections on 1 and on n:
     dx = rstd * (dn - mean(dn) - n * mean(dn * n)),  dweight = sum of dy * n,  dbias = sum of dy over all rows.
 """
 

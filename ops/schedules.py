@@ -15,7 +15,7 @@ def warmed(step, peak, options):
 
 
 def progress(step, steps, warmup):
-    """How far a step lies between the end of warm-up, 0, and the end of the run, 1."""
+    """A step's position between the end of warm-up, 0, and the end of the run, 1."""
     return min(1.0, (step - warmup) / max(1, steps - warmup))
 
 

@@ -137,7 +137,7 @@ class TrainTable(Table, frozen=True, kw_only=True):
 
 
 class DetectTable(Table, frozen=True, kw_only=True):
-    """What is watched while it trains. A spike is a loss or gradient norm that lies this many standard deviations above
+    """Watches on a run. A spike is a loss or gradient norm that is this many standard deviations above
     the mean of the last `window` steps; there is none before there are so many. Whatever is set here, a loss, gradient
     or learning rate that is not finite stops the run before it changes anything."""
 

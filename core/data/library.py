@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 KIND = "huggingface"
 BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-OVER_BLANKS = re.compile(rb"[0-9A-Za-z\x80-\xff][ \t\r\n]")  # bytes of a token that goes on behind a word
+OVER_BLANKS = re.compile(rb"[0-9A-Za-z\x80-\xff][ \t\r\n]")  # bytes of a token that continues after a word
 BLANK = "\u2581"  # stands for a blank in SentencePiece's tokens
 ANSWER = "\u2042answer\u2042"  # stands for an answer where the template's way of ending one is looked for
 

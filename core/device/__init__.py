@@ -7,7 +7,7 @@ from importlib import import_module
 from core.device.protocol import Device
 from core.errors import DeviceError, did_you_mean
 
-# name -> where its class lies; imported when it is opened, since drivers and compilers take their time
+# name -> module of its class; imported when it is opened, since drivers and compilers are slow to load
 DEVICES = {
     "cpu": "core.device.cpu:CpuDevice",
     "cuda": "core.device.cuda:CudaDevice",

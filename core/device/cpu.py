@@ -134,7 +134,7 @@ class CpuDevice:
         return raw[start : start + nbytes]
 
     def tensor(self, memory: Array, offset: int, shape: Sequence[int], dtype: str) -> Array:
-        """A tensor that lies in `memory`, `offset` bytes from its start."""
+        """A tensor in `memory`, `offset` bytes from its start."""
         kind = NUMPY[dtype]
         nbytes = math.prod(shape) * kind.itemsize
         return memory[offset : offset + nbytes].view(kind).reshape(tuple(shape))

@@ -2,7 +2,7 @@
 
 A recorded launch becomes a call whose parameters are packed once; a step replays the calls on one stream, or, where
 the list was handed to `captured`, one CUDA graph of them: the same launches, without the host's time for each. Nothing
-waits but `download`. An error that kills the context is told with the launches that it may have come from.
+waits but `download`. An error that kills the context names the launches that it may have come from.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ class CudaDevice(KernelDevice):
             self.driver.api.cuMemFree(pointer)  # waits for what still runs
 
     def tensor(self, memory: CudaMemory, offset: int, shape: Sequence[int], dtype: str) -> DeviceTensor:
-        """A tensor that lies in `memory`, `offset` bytes from its start."""
+        """A tensor in `memory`, `offset` bytes from its start."""
         return DeviceTensor(memory.pointer + offset, tuple(int(n) for n in shape), dtype, memory, offset)
 
     def memory(self) -> tuple[int, int]:
@@ -224,7 +224,7 @@ class CudaDevice(KernelDevice):
             raise self._with_launches(error) from None
 
     def _with_launches(self, error: StickyError) -> DeviceError:
-        """A sticky error with the launches that it may have come from; told once, then repeated as it is."""
+        """Attach candidate launches to a sticky CUDA error; computed once, then re-raised."""
         launches = [command.record for commands in self._log for command in commands]
         self._log.clear()
         if not launches:
@@ -232,7 +232,7 @@ class CudaDevice(KernelDevice):
         shown = list(dict.fromkeys(launch.where for launch in launches))
         listed = "\n".join(f"  {where}" for where in shown[:8])
         more = f"\n  and {len(shown) - 8} more" if len(shown) > 8 else ""
-        hint = "no checkpoint was written from this state: `--resume` goes on from the last one"
+        hint = "no checkpoint was written from this state: `--resume` continues from the last one"
         if not self._waits and len(launches) > 1:
             hint = f"run again with {SYNC}=1, which names the launch; {hint}"
         sticky = StickyError(f"{error.message}, in one of these launches:\n{listed}{more}", error.status, hint=hint)

@@ -91,7 +91,7 @@ class Host:
 
     sms: int = 1
     resident: Callable[[Kernel, int, int], int] | None = None  # (kernel, threads, smem) -> thread blocks in all
-    zeros: Callable[[int], DeviceTensor] | None = None  # bytes -> a u8 tensor of zeros, nobody else's
+    zeros: Callable[[int], DeviceTensor] | None = None  # bytes -> a u8 tensor of zeros, not shared
     scratch: Scratch | None = None  # of nested launches; `zeros` where it is None
     chip: Chip | None = None
 

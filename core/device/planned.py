@@ -23,7 +23,7 @@ from core.kernels.tensors import DeviceTensor
 from core.op import Variant
 
 Array = np.ndarray[Any, Any]
-SMS = 108  # multiprocessors that launchers are told of
+SMS = 108  # multiprocessors as launchers see them
 FIRST = 1 << 32  # where its addresses start
 
 

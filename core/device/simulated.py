@@ -30,7 +30,7 @@ from core.sim.machine.budget import default_limit
 from core.sim.ptx.cuda_source import Sources
 
 Array = np.ndarray[Any, Any]
-SMS = 4  # multiprocessors that launchers are told of: few, so that grids stay small
+SMS = 4  # multiprocessors as launchers see them: few, so that grids stay small
 
 
 class SimMemory:
@@ -95,7 +95,7 @@ class SimDevice(KernelDevice):
         return SimMemory(self.space, nbytes, f"allocation {self._allocations} ({nbytes} bytes)")
 
     def tensor(self, memory: SimMemory, offset: int, shape: Sequence[int], dtype: str) -> DeviceTensor:
-        """A tensor that lies in `memory`, `offset` bytes from its start."""
+        """A tensor in `memory`, `offset` bytes from its start."""
         return DeviceTensor(memory.pointer + offset, tuple(int(n) for n in shape), dtype, memory, offset)
 
     def upload(self, tensor: DeviceTensor, values: Any) -> None:

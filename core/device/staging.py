@@ -1,4 +1,4 @@
-"""Uploads to a GPU: pinned host buffers that a copy reads while the host goes on to the next. It knows no tensors."""
+"""Uploads to a GPU: pinned host buffers that a copy reads while the host fills the next. It knows no tensors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STAGE_BYTES = 1 << 20
 
 
 class Staging:
-    """Pinned buffers that uploads go through: the copy to the device runs while the host goes on."""
+    """Pinned buffers that uploads go through: the copy to the device overlaps the host's work."""
 
     def __init__(self, driver: Driver, stream: Any) -> None:
         self.driver, self.stream = driver, stream

@@ -149,7 +149,7 @@ def _named(argument: Argument) -> str:
 
 
 def bytes_of(argument: Scalar | DeviceTensor | None) -> bytes:
-    """An argument as it lies in the parameter buffer: an address (8 bytes; 0 for None), or the scalar's own bytes."""
+    """An argument's bytes in the parameter buffer: an address (8 bytes; 0 for None), or the scalar's own bytes."""
     if isinstance(argument, np.generic):
         return argument.tobytes()
     return (0 if argument is None else argument.pointer).to_bytes(8, "little")

@@ -57,7 +57,7 @@ class Kernel:
     """An `extern "C"` kernel of a .cu file under some macros.
 
     defines: (name, value) pairs, sorted. For errors: origin, which is op.variant or whoever asks, and line, where
-    its launcher names it. text: the source itself, for one that lies in no file; `source` is then what errors call it.
+    its launcher names it. text: the source of a kernel without a file; `source` is then its name in errors.
     """
 
     source: Path
@@ -380,7 +380,7 @@ def load_nvrtc() -> Any:
 def load_library(major: str) -> Path | None:
     """Load the wheel's NVRTC that belongs to bindings of CUDA `major`, and return its path; None where none is needed.
 
-    Beside the `cu12` extra lies the NVRTC 13 that everybody gets, and the bindings would take that one, whose cubins no
+    The `cu12` extra is installed beside the default NVRTC 13, which the bindings would prefer, and whose cubins no
     CUDA 12 driver loads; a library that is loaded already they take as it is.
     """
     try:

@@ -14,7 +14,7 @@ ALONE = re.compile(rf"{INCLUDE.pattern}|^[ \t]*#[ \t]*pragma[ \t]+once", re.MULT
 
 
 def shown(path: Path) -> str:
-    """A path as people like to read it: relative where it lies below the current directory."""
+    """A path for messages: relative if it is below the current directory."""
     try:
         return path.relative_to(Path.cwd()).as_posix()
     except ValueError:

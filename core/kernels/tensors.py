@@ -19,7 +19,7 @@ Array = np.ndarray[Any, Any]
 class DeviceTensor:
     """A tensor on a device: an address, a shape, an element type; what `t.x` is in a launcher of a kernel.
 
-    base: the device's own handle of the memory in which it lies, `offset` bytes from its start. dtype is a name of
+    base: the device's handle of the memory that holds it, `offset` bytes from its start. dtype is a name of
     core.dtypes. Contiguous, always. Launchers see its shape and never its contents.
     """
 
@@ -101,7 +101,7 @@ def from_bf16(bits: Array) -> Array:
 
 
 def encode(values: Any, dtype: str, shape: Sequence[int]) -> Array:
-    """What lies in a device's memory for `values`: contiguous, of `shape`, f32 rounded where the tensor is bf16."""
+    """The bytes of `values` in a device's memory: contiguous, of `shape`, f32 rounded where the tensor is bf16."""
     array = np.asarray(values)
     if dtype == "bf16" and array.dtype != np.uint16:
         array = to_bf16(array.astype(np.float32))

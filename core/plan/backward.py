@@ -1,7 +1,7 @@
 """The backward half of a training plan: who writes which gradient, where, and who adds.
 
 Nodes are taken in reverse. The first consumer of a value writes its gradient and later ones add; an alias shares
-memory until somebody adds to it; a gradient may lie over a tensor that nobody reads any more.
+memory until a step adds to it; a gradient may reuse the memory of a tensor without further readers.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Backward:
         self.dropped = {n.name for n in self.nodes if n.op.name in recompute and not wanted & set(n.outputs.values())}
         self.redone: set[str] = set()
         self.grads: dict[str, Buffer] = {}  # value -> the buffer of its gradient
-        self.holders: dict[Buffer, set[str]] = {}  # buffer -> the values whose gradient lies in it
+        self.holders: dict[Buffer, set[str]] = {}  # buffer -> the values whose gradient it holds
         self.produced: set[str] = set()  # parameters whose gradient has a producer already
 
     def run(self) -> dict[str, Buffer]:
@@ -59,7 +59,7 @@ class Backward:
         self.holders.setdefault(buffer, set()).add(value)
 
     def _exclusive(self, value: str) -> Buffer:
-        """The buffer of a value's gradient, copied first if another value's gradient lies there too."""
+        """The buffer of a value's gradient, copied first if it also holds another value's gradient."""
         buffer = self.grads[value]
         if self.holders[buffer] - {value} or buffer.home != "arena":
             own = self.b.gradient(value)
@@ -172,7 +172,7 @@ class Backward:
         return node.inputs.get(gradient[1:]) in self.live.needs
 
     def _deliver(self, value: str, source: Tensor) -> None:
-        """A gradient that lies in `source` becomes, or is added to, the value's gradient."""
+        """The gradient in `source` becomes, or is added to, the value's gradient."""
         if source is None:
             return
         if value in self.grads:
@@ -187,7 +187,7 @@ class Backward:
     def _in_place(
         self, index: int, node: Node, variant: Variant, name: str, tensors: dict[str, Tensor]
     ) -> Buffer | None:
-        """The memory that the variant says this gradient may overwrite, if nobody needs it any more."""
+        """The memory that the variant lets this gradient overwrite, if no later step reads it."""
         target = variant.inplace.get(name) if self.b.request.in_place else None
         buffer = tensors.get(target) if target else None
         if target is None or buffer is None or buffer.home != "arena":

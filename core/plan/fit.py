@@ -17,7 +17,7 @@ from core.plan.steps import TRAIN, Plan
 from core.roles import B
 from core.words import human
 
-# what adds up; the rest lies within
+# the parts of the sum; all others are within one of these
 HELD = ("parameters", "master weights", "gradients", "optimizer", "scratch", "activations")
 RESERVE = 128 * 2**20  # bytes that stay free: the driver's own needs, kernels' code, small buffers
 # measure({"B": 4}, ("gelu",)) -> bytes in all, of the same plan with other dims and with those ops recomputed

@@ -1,9 +1,9 @@
 """Counts what a teacher shows of a launch, by source line: warp instructions and the lanes that ran them, sectors of
 global memory, bank conflicts of shared memory, bytes, FLOPs. It changes nothing that a kernel computes.
 
-A `Counter` watches one batch of thread blocks and is asked for by `Simulator.launch(count=True)`; nobody pays for it
-else. What it counts is a property of the PTX and the addresses, not of a chip: no caches, no time. The rules are those
-of the CUDA C++ Programming Guide for compute capability 5.0 and later:
+A `Counter` watches one batch of thread blocks and is requested by `Simulator.launch(count=True)`; other launches do not
+pay for it. The counts are properties of the PTX and the addresses, not of a chip: no caches, no time. The rules are
+those of the CUDA C++ Programming Guide for compute capability 5.0 and later:
 global   a warp's access moves every sector of 32 bytes that its lanes touch, once
 shared   32 banks of 4 bytes; a warp's access takes one pass for each different word of the busiest bank. 8-byte
          accesses are served by half warps, 16-byte ones by quarters of a warp
@@ -129,7 +129,7 @@ class Counter:
             return
         _, counts = self.accesses.setdefault(id(ins), (ins, Counts()))
         places = np.broadcast_to(index, (len(lanes),)).astype(np.int64)
-        # A group after its batch's others has lanes from 0 on again: warps are told apart within a call only.
+        # A group after its batch's others has lanes from 0 on again: warps are distinguished within a call only.
         warps = lanes.astype(np.int64) // WARP
         if ins.names[0] in ATOMICS:
             counts.atomics += _different(warps)

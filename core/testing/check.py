@@ -471,7 +471,7 @@ def measure(
     return {method: runner.time(call, repeats) for method, call in calls.items()}
 
 
-SHOWN_FOR = "sm_90a"  # where a kernel's resources are told, if the variant declares it
+SHOWN_FOR = "sm_90a"  # the architecture whose resources are reported, if the variant declares it
 
 
 def kernels_of(op: Op, variant: Variant, registry: Registry) -> tuple[str, Mapping[str, Resources]]:

@@ -61,7 +61,7 @@ def addable(trial: Trial) -> list[str]:
 
 
 def check_absent(log: Log, trial: Trial) -> None:
-    """Gradients that nobody needs, each in turn and all but one; output gradients that do not exist."""
+    """Gradients that are not needed, each in turn and all but one; output gradients that do not exist."""
     wanted = trial.wanted()
     alone = [frozenset(wanted) - {n} for n in wanted] if len(wanted) > 2 else []
     for unwanted in [*(frozenset((n,)) for n in wanted if len(wanted) > 1), *alone]:
@@ -106,13 +106,13 @@ def check_repeat(log: Log, trial: Trial) -> None:
     if not trial.variant.repeatable:
         return
     first = trained(log, "repeat", trial)
-    for order, told in trial.runner.orders.items():
+    for order, message in trial.runner.orders.items():
         again = trained(log, "repeat", trial, GradientRequest(order=order))
         if first is None or again is None:
             return
         for name, value in first.all.items():
             same = value.tobytes() == again.all[name].tobytes()
-            log.verdict("repeat", same, f"{name}: other bits in a second run, {told}")
+            log.verdict("repeat", same, f"{name}: other bits in a second run, {message}")
 
 
 def check_blocks(log: Log) -> None:
@@ -191,7 +191,7 @@ MEANING: dict[str, str] = {
     "forward": "outputs against the reference in f64",
     "gradient": "gradients against the reference; the reference against numeric derivatives",
     "accumulate": "adds to a gradient where asked to",
-    "absent": "gradients that nobody needs or that do not exist",
+    "absent": "gradients that are not needed or do not exist",
     "alias": "a gradient that is declared to be another tensor is that tensor",
     "in place": "a gradient in the memory of another tensor",
     "zeros": "padding and ignored rows are exactly zero",
@@ -230,9 +230,9 @@ def check_declared(log: Log, op: Op | None) -> None:
     if op is None:
         return
     for name, slot in op.state.items():
-        told = f'the state "{name}" is "{slot.pattern.text}": no size of it is S'
+        message = f'the state "{name}" is "{slot.pattern.text}": no size of it is S'
         hint = 'a state is a cache with a row for each token so far: "B S ...", S its capacity'
-        log.verdict("schema", "S" in slot.pattern.tokens, told, hint=hint)
+        log.verdict("schema", "S" in slot.pattern.tokens, message, hint=hint)
     for name, param in op.params.items():
         with log.caught("schema"):
             init.settle(re.sub(r"\(.+\)", "(1)", param.init), {}, f'op "{op.name}", param "{name}"')

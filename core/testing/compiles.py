@@ -40,7 +40,7 @@ class Recorder(DeviceRunner):
 
 
 def launches_of(trials: Iterable[Trial], decoding: bool = True) -> list[LaunchRecord]:
-    """What the variant of these trials launches of its own kernels: in every configuration and, unless told otherwise,
+    """The launches of the variant's own kernels in these trials: in every configuration and, by default,
     in a decoding step. What it launches of other ops is theirs to check."""
     records: list[LaunchRecord] = []
     for trial in trials:

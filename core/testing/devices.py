@@ -116,7 +116,7 @@ class DeviceRunner:
         return self.target.record(call.variant, call.method, t, self.pick, *given), scratch
 
     def gaps(self, variant: Variant) -> list[str]:
-        """Nobody counts on a GPU."""
+        """A GPU counts nothing."""
         return []
 
     def launch(self, commands: Sequence[Any]) -> None:
@@ -201,8 +201,8 @@ class SimRunner(DeviceRunner):
         space = self.target.space
         for name, one in placed.items():
             at = space.starts.index(one.whole.pointer)
-            told = f"tensor {name}, {one.dtype} {one.tensor.shape}"
-            space.regions[at] = replace(space.regions[at], name=told, itemsize=one.tensor.itemsize)
+            described = f"tensor {name}, {one.dtype} {one.tensor.shape}"
+            space.regions[at] = replace(space.regions[at], name=described, itemsize=one.tensor.itemsize)
         return placed
 
     def run(self, call: Call) -> Outcome:
@@ -235,14 +235,14 @@ def all_of(call: Call) -> tuple[Any, ...]:
     """The same for calls that differ in nothing, contents included."""
     given = [(n, None if v is None else (v.shape, v.dtype, digest(v))) for n, v in sorted(call.given.items())]
     parts = (call.dims, call.dtypes, call.writes, call.shares, call.flags, call.config)
-    told = [sorted(part.items()) for part in parts]
+    described = [sorted(part.items()) for part in parts]
     return (
         call.variant.op,
         call.variant.name,
         call.method,
         call.order,
         call.fill,
-        repr((given, told, sorted(call.may_change))),
+        repr((given, described, sorted(call.may_change))),
     )
 
 

@@ -131,21 +131,21 @@ FAULTS = (
     ),
     # in place
     Fault(
-        "a gradient lies over one that others share",
+        "a gradient overwrites one that others share",
         BACKWARD,
         "return buffer if self.holders[buffer] == {node.outputs[target[1:]]} else None",
         "return buffer",
         shape="a gradient in place of a shared one",
     ),
     Fault(
-        "a gradient lies over a value that a recompute reads",
+        "a gradient overwrites a value that a recompute reads",
         BACKWARD,
         "n.name in self.dropped and n.name not in self.redone and value in n.inputs.values() for n in self.nodes",
         "False for n in self.nodes",
         shape="a gradient in place of a value that a recompute reads",
     ),
     Fault(
-        "a gradient lies over a value that backward still reads",
+        "a gradient overwrites a value that backward still reads",
         BACKWARD,
         "held in self.live.wanted or self._read_later(held, index):",
         "held in self.live.wanted:",
@@ -225,7 +225,7 @@ FAULTS = (
         "p.first < buffer.last and buffer.first < p.last",
     ),
     Fault(
-        "a tensor's end lies in its neighbour",
+        "a tensor's end overlaps its neighbour",
         PLACE,
         "if offset + buffer.nbytes <= other.offset:",
         "if offset + buffer.nbytes <= other.offset + ALIGN:",

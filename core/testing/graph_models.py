@@ -298,7 +298,7 @@ class ModelAuthor(NodeAuthor):
             values = {n: v for n, v in trial.values.items() if n.partition(".")[0] == name}
             outputs = {n.partition(".")[2] or "": v for n, v in values.items()}
             self.add(scope, Made(spec, outputs, params), name, trial.nodes)
-        if self.chance(0.7):  # else something may read what lies between the statements
+        if self.chance(0.7):  # else a node may read the values between the statements
             shown = {statement.outputs[0] for statement in op.statements} & set(op.outputs)
             made = dict(zip((s.outputs[0] for s in op.statements), trial.nodes, strict=True))
             hidden = {node for output, node in made.items() if output not in shown}

@@ -168,7 +168,7 @@ def numeric(trial: GraphTrial) -> tuple[float, Gradients]:
 def planned(trial: GraphTrial, plain: tuple[float, Gradients]) -> Engine:
     """Fusion, aliases, in-place gradients, recompute, frozen parameters and other variants change nothing.
 
-    What says only where a number lies, when it is computed again, or who computes it, changes no bit.
+    Memory placement, recomputation and the choice of the same variant by another rule change no bit.
     """
     settings = trial.model.settings
     engine = trial.engine(**settings)

@@ -72,18 +72,18 @@ class Log:
         of_dtype = self.by_dtype.setdefault(self.dtype, {})
         of_dtype[check] = max(of_dtype.get(check, 0.0), error)
 
-    def failed(self, check: str, message: str, error: float = float("nan"), **told: Any) -> None:
-        """told: `seen`, `hint`, `raised` and `details` of the Failure."""
+    def failed(self, check: str, message: str, error: float = float("nan"), **clues: Any) -> None:
+        """clues: `seen`, `hint`, `raised` and `details` of the Failure."""
         self.passed(check, 0.0 if np.isnan(error) else error)
-        self.failures.append(Failure(check, message, error, self.case, self.dtype, **told))
+        self.failures.append(Failure(check, message, error, self.case, self.dtype, **clues))
         if self.stop:
             raise StopChecks
 
-    def verdict(self, check: str, ok: bool, message: str, error: float = 0.0, **told: Any) -> None:
+    def verdict(self, check: str, ok: bool, message: str, error: float = 0.0, **clues: Any) -> None:
         if ok:
             self.passed(check, error)
         else:
-            self.failed(check, message, error, **told)
+            self.failed(check, message, error, **clues)
 
     @contextmanager
     def caught(self, check: str) -> Iterator[None]:
@@ -101,8 +101,8 @@ class Log:
             if getattr(error, "kind", "") == "endless":
                 raise StopChecks from None  # each further run would take as long to say the same
         except Exception as error:
-            told = f"raised {words_of(error)} ({place_of(error)})"
-            self.failed(check, told, hint=advice_on(error), raised=True)
+            message = f"raised {words_of(error)} ({place_of(error)})"
+            self.failed(check, message, hint=advice_on(error), raised=True)
 
 
 HERE = str(Path(core.__file__).parent)
@@ -121,7 +121,9 @@ def advice_on(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     into = re.search(r"\bt\.(d\w+)\[", frames[-1].line or "") if frames else None
     if isinstance(error, TypeError) and "NoneType" in str(error) and into:
-        return f'{into[1]} is None when nobody needs it: t.add("{into[1]}", ...) writes it, adds to it, or drops it'
+        return (
+            f'{into[1]} is None when no gradient is needed: t.add("{into[1]}", ...) writes it, adds to it, or drops it'
+        )
     return ""
 
 
@@ -162,8 +164,8 @@ def compare_to_zero(log: Log, check: str, trial: Trial, name: str, got: Array, n
     at = np.unravel_index(int(np.argmax(np.where(np.isnan(got), np.inf, np.abs(got)))), got.shape)
     largest = float(abs(got[at]))
     place = [int(i) for i in at]
-    told = f"{name}{note}: got {float(got[at]):.9g} at {place}, expected 0 everywhere (allowed {allowed:.0e})"
-    log.verdict(check, largest <= allowed, told, seen="the right values are all 0")
+    message = f"{name}{note}: got {float(got[at]):.9g} at {place}, expected 0 everywhere (allowed {allowed:.0e})"
+    log.verdict(check, largest <= allowed, message, seen="the right values are all 0")
 
 
 def no_excuse(name: str) -> float:

@@ -34,9 +34,9 @@ def check_padding(log: Log, trial: Trial) -> None:
         rest = value.copy()
         rest[real] = 0
         at = np.unravel_index(int(np.argmax(rest != 0)), rest.shape)
-        told = f"{name}: {rest[at]:.3g} at {[int(i) for i in at]}, which is padding, of {list(truth[name].shape)}"
+        message = f"{name}: {rest[at]:.3g} at {[int(i) for i in at]}, which is padding, of {list(truth[name].shape)}"
         hint = "an op lists in `padding` the sizes where zeros give zeros and change nothing else"
-        log.verdict("padding", not np.any(rest), f"{told}; expected exactly 0", hint=hint)
+        log.verdict("padding", not np.any(rest), f"{message}; expected exactly 0", hint=hint)
 
 
 def padded_trial(trial: Trial) -> Trial | None:

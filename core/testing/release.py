@@ -37,7 +37,7 @@ class ReleaseEntry:
     """A variant that has to be in a plugin's file, and the rows that are there for it and count.
 
     asks: sub-checks that each row has to have passed. Kernels that come with corelm leave no line or loop without an
-    example, unless they declare it; kernels of others are told of it.
+    example, unless they declare it; kernels of plugins get a note.
     """
 
     variant: Variant
@@ -99,7 +99,7 @@ def known_here(entry: ReleaseEntry, verdicts: Verdicts) -> list[Verdict]:
 
 
 def write(entry: ReleaseEntry, verdicts: Sequence[Verdict], keep: Sequence[str]) -> None:
-    """Put a variant's verdicts in place of what its file has of it. keep: names of the variants that are to stay."""
+    """Replace a variant's rows in its file by these verdicts. keep: names of the variants that are to stay."""
     rows = [row for row in rows_in(entry.path) if f"{row.get('op')}.{row.get('variant')}" in keep]
     rows = [row for row in rows if f"{row.get('op')}.{row.get('variant')}" != entry.name]
     head = {"op": entry.variant.op, "variant": entry.variant.name, "sources": entry.key}

@@ -1,6 +1,6 @@
 """Runs one launcher of one variant on a device, in buffers that give every misstep away.
 
-Each tensor lies between guard bands; what a launcher has to write starts as a bit pattern that is not a number in
+Each tensor is between guard bands; tensors that a launcher has to write start as a bit pattern that is a NaN in
 any float type; inputs are compared with what they were; and when the call is over its memory is poisoned, so that a
 variant that kept a reference to it reads nothing that it should have declared. A device takes part in the op check
 by a `Runner`; here is the cpu's.

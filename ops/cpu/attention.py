@@ -153,7 +153,7 @@ def later(n, dtype):
 
 
 def decode(t, hidden):
-    """As the reference's: BLAS reads the cache where it lies, and of the new tokens alone some are hidden."""
+    """As the reference's: BLAS reads the cache in place; the mask hides keys among the new tokens only."""
     K, group, n, scale = t.kv_heads, t.heads // t.kv_heads, len(hidden), t.scale or 1 / math.sqrt(t.D)
     keys, values = t.heads * t.D, (t.heads + K) * t.D
     for b, start in enumerate(t.start.tolist()):

@@ -125,7 +125,7 @@ class LayerNormBlocked(_Blocked):
 
 
 class AddLayerNormBlocked(_Blocked):
-    """The sum is normalized while its block is in cache; backward adds to the residual gradient where it lies."""
+    """The sum is normalized while its block is in cache; backward adds to the residual gradient in place."""
 
     op, name = "add_layernorm", "blocked"
     reads = ("s", "weight")
@@ -163,7 +163,7 @@ class AddLayerNormBlocked(_Blocked):
             self.differentiate(t, launch, t.s.reshape(-1, t.C), combine)
 
     def pass_on(self, t, launch, targets, ds):
-        """Nothing needs y's gradient: the residual's goes on as it is, the parameters get none."""
+        """Without a use of y's gradient, the residual's passes through unchanged and the parameters get none."""
 
         def finish():
             for target, adds in targets:

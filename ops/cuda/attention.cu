@@ -4,7 +4,7 @@
 //     dq = sum_j ds k,  dk = sum_i ds q,  dv = sum_i p dy
 // qkv: (B, T, heads + 2 kv_heads, D), the queries first, then keys, then values; y: (B, T, heads, D); a group of
 // heads / kv_heads queries shares a key and a value. While decoding, keys and values lie in caches (B, S, kv_heads, D),
-// and row b of the batch goes on at start[b].
+// and row b of the batch continues at start[b].
 //
 // naive_scores, naive_softmax, naive_y   write all T x T probabilities: limited by memory, which also ends first
 // naive_ds, naive_dq, naive_dkv          read them back and write as many gradients
@@ -162,7 +162,7 @@ constexpr float LOWEST = -1e30f;                // a score below all others, and
 extern __shared__ __align__(16) float memory[];
 constexpr int SCRATCH = WARPS * LANES * EACH;  // floats at its start, for weigh()
 
-// Where element d of a thread block's own row lies: a warp's EACH rows interleaved, so that one load brings all of them
+// The place of element d of a thread block's own row: a warp's EACH rows interleaved, so that one load brings all of them
 __device__ inline int own_place(int row, int d) { return (row / EACH * D + d) * EACH + row % EACH; }
 
 // Rows of D elements, `stride` apart, from `data` into shared memory, zeros from row `limit` on: OWN interleaved rows,

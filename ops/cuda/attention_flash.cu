@@ -84,7 +84,7 @@ __device__ inline void pass_by(elem* stages, int stage_size, int steps, Fetch fe
     start(0);
     for (int step = 0; step < steps; step++) {
         wait_groups<0>();
-        __syncthreads();  // everybody's copies of this stage have landed; nobody reads the one before any more
+        __syncthreads();  // all copies of this stage have landed, and all threads have read the one before
         start(step + 1);
         work(step, stages + step % STAGES * stage_size);
     }

@@ -124,7 +124,7 @@ extern "C" __global__ void sorted_places(u32* order, u32* spare, const int* ids,
     }
 }
 
-// edges: (pieces, 2, C): of each 32 sorted places, the sum of the row that began before, and of the one that goes on.
+// edges: (pieces, 2, C): of each 32 sorted places, the sum of the row that began before, and of the one that continues.
 // block (32, warps); blockIdx.x: pieces, blockIdx.y: slices of 32 * WIDTH columns
 extern "C" __global__ void sorted_sums(float* __restrict__ dweight, float* __restrict__ edges,
                                        const u32* __restrict__ order, const int* __restrict__ ids,
@@ -143,7 +143,7 @@ extern "C" __global__ void sorted_sums(float* __restrict__ dweight, float* __res
             auto row = load<WIDTH>(dy + (u64)from * C + c);
             for (int j = 0; j < WIDTH; j++) sums[j] += row[j];
         }
-        if (k + 1 < count && now == next) continue;  // the row goes on
+        if (k + 1 < count && now == next) continue;  // the row continues
         bool whole = now != above && now != next;
         float* to = whole ? dweight + (u64)now * C + c : edges + ((u64)piece * 2 + (now != above)) * C + c;
         if (c < C) {
@@ -155,14 +155,14 @@ extern "C" __global__ void sorted_sums(float* __restrict__ dweight, float* __res
     }
 }
 
-// A warp for each piece; the one in which a row begins that goes on adds up the row's parts
+// A warp for each piece; the one in which a row begins that continues adds up the row's parts
 extern "C" __global__ void sorted_edges(float* __restrict__ dweight, const float* __restrict__ edges,
                                         const u32* __restrict__ order, const int* __restrict__ ids, int n, int C) {
     u32 piece = global_row(), next = (piece + 1) * 32;  // the first place of the next piece
     int c = (blockIdx.y * 32 + threadIdx.x) * WIDTH;
     if (next >= n || c >= C) return;
     int id = ids[order[next]];
-    if (ids[order[next - 1]] != id) return;                      // no row goes on
+    if (ids[order[next - 1]] != id) return;                      // no row continues
     if (piece > 0 && ids[order[next - 33]] == id) return;        // it began before
     Pack<float, WIDTH> sums = load<WIDTH>(edges + ((u64)piece * 2 + 1) * C + c);
     for (; next < n && ids[order[next]] == id; next += 32) {

@@ -47,7 +47,7 @@ struct Operand {
     int side, depth;
     bool aligned;  // every line starts on 16 bytes
 
-    // Where in the tile a chunk lies. load_matrices reads a chunk of each of 8 lines at once, which would all meet in
+    // A chunk's place in the tile. load_matrices reads a chunk of each of 8 lines at once, which would all meet in
     // the same four banks: so a line's chunks are permuted, by xor with its number, and the 8 lie in all 32 banks.
     // Floats that are turned are read two chunks of each of 4 lines at once: there it is xor with twice the number.
     static __device__ int place(int line, int chunk) {
@@ -120,7 +120,7 @@ __device__ inline void multiply(Sums& sums, const Left& left, const Right& right
     for (int step = 0; step < STAGES - 1; step++) fetch(step);
     for (int step = 0; step < steps; step++) {
         wait_groups<STAGES - 2>();
-        __syncthreads();  // everybody's copies of this stage have landed; nobody reads the one before any more
+        __syncthreads();  // all copies of this stage have landed, and all threads have read the one before
         fetch(step + STAGES - 1);
         const elem* stage = tiles + step % STAGES * STAGE;
 #pragma unroll

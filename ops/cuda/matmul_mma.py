@@ -65,7 +65,7 @@ class MatmulAddMma(MatmulMma):
 
 
 class MlpGeluMma(Variant):
-    """Keeps what comes into GELU and what comes out of it; df, the largest gradient, lies in workspace."""
+    """Keeps what comes into GELU and what comes out of it; df, the largest gradient, is in the workspace."""
 
     op, name, priority = "mlp_gelu", "mma", 20
     source = "matmul_mma.cu"

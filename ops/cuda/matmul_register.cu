@@ -63,7 +63,7 @@ __device__ inline void product(T* result, Operand<A> a, Operand<B> b, const elem
         }
         Operand<A>::place(left[1 - now], next_left);
         Operand<B>::place(right[1 - now], next_right);
-        __syncthreads();  // the next tiles are there, and nobody reads these any more
+        __syncthreads();  // the next tiles are there, and all threads have read these
     }
 #pragma unroll
     for (int r = 0; r < 8; r++) {

@@ -95,8 +95,9 @@ def handle():
 
 
 class Product:
-    """result (I, J) = left (I, depth) right (depth, J) + add, all row-major; turned: an operand lies as (depth, I) or
-    (J, depth). epilogue: see above; its vector is a bias for each column, or takes the sum of each of left's rows."""
+    """result (I, J) = left (I, depth) right (depth, J) + add, all row-major; turned: an operand is stored as
+    (depth, I) or (J, depth). epilogue: see above; its vector is a bias for each column, or takes the sum of each of
+    left's rows."""
 
     def __init__(self, result, left, right, *, turned=(False, False), add=None, epilogue=PLAIN, vector=None, aux=None):
         self.result, self.left, self.right = result, left, right

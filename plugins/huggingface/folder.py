@@ -312,7 +312,7 @@ class _Reader:
         self.makers[owner] = checked
 
     def left(self) -> None:
-        """What nobody asked for is ignored by name or refused."""
+        """Tensors that no parameter uses: the names listed as ignored are skipped, others are refused."""
         ignore = listed(self.source, "ignore")
         for name in self.unused:
             bare = [name.removeprefix(prefix) for prefix in self.prefixes]

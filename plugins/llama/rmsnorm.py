@@ -1,7 +1,7 @@
 """Root mean square normalization, arXiv:1910.07467: y = n * (offset + weight), n = x * rstd, over the last dim.
 
 offset is 0, or 1 for weights that start at 0 (Gemma). rstd = 1 / sqrt(mean(x^2) + eps). With dn = dy * (offset +
-weight), the chain rule through rstd takes from dn what lies along n:
+weight), the chain rule through rstd removes from dn its projection on n:
     dx = rstd * (dn - n * mean(dn * n)),  dweight = sum of dy * n over all rows.
 """
 

@@ -4,7 +4,7 @@ A head's first half and second half are D/2 points of a plane (the order of Hugg
     y1 = x1 cos(a) - x2 sin(a),  y2 = x2 cos(a) + x1 sin(a),  a = p w_i,  w_i = base^(-2i/D), i < D/2
 so that a query and a key have a product that depends on their distance alone. The gradient is turned back:
     dx1 = dy1 cos(a) + dy2 sin(a),  dx2 = dy2 cos(a) - dy1 sin(a).
-While decoding, row b of the batch goes on at position start[b].
+While decoding, row b of the batch continues at position start[b].
 
 LLaMA 3.1 (arXiv:2407.21783) reads further than the `length` tokens of its pretraining. A pair that turns fewer than
 `low` times in them has its w divided by `factor`, one that turns more than `high` times keeps it, and between w goes

@@ -1,6 +1,6 @@
 """Attention over queries and keys that are turned by their positions: q = rope(qkv), y = attention(q).
 
-Worth one op while decoding: a token is then one launch for both, and what is turned lies nowhere in between. In
+Worth one op while decoding: a token is then one launch for both, and the rotated values need no memory in between. In
 training it would not be: rope's backward reads nothing, so that qkv is not kept anyway, and a turned one that is made
 again in backward saves no byte. So its variants have no backward, and training plans leave the two ops as they are.
 What it computes follows from the pattern, and so does what it is checked against.

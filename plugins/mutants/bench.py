@@ -71,7 +71,7 @@ class Bench(Protocol):
         ...
 
     def caught(self, mutant: Any) -> str:
-        """The sub-check that says no; IDENTICAL or BROKEN_TEXT for what is none; "" when nobody says anything."""
+        """The sub-check that fails; IDENTICAL or BROKEN_TEXT for a fault that is no mutant; "" when none fails."""
         ...
 
 

@@ -54,7 +54,7 @@ class Fault(NamedTuple):
 
 @dataclass(frozen=True)
 class Function:
-    """A function or a struct of a file: its body lies at [start, end), `head` stands before it."""
+    """A function or a struct of a file: its body is [start, end), `head` the text before it."""
 
     name: str
     head: str

@@ -14,8 +14,8 @@ FOLDERS = ("core", "docs", "benchmarks", "ops", "plugins")
 PAGES = ("README.md", "CONTRIBUTING.md")
 ENDINGS = {".py", ".md", ".toml", ".cu", ".cuh", ".in"}
 CEILINGS = {
-    "lies": 66, "told": 63, "nobody": 52, "anybody": 5, "goes on": 16, "another's": 1, "has of": 3, "what is": 216,
-}  # fmt: skip
+    "lies": 0, "told": 0, "nobody": 1, "anybody": 0, "goes on": 0, "another's": 0, "has of": 0, "what is": 216,
+}  # fmt: skip  # nobody: the user of "~nobody"
 
 
 def texts() -> list[Path]:

@@ -141,7 +141,7 @@ HINTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "return y": ({"forward": returns_y}, "written", "what forward returns is dropped"),
     "a saved tensor": ({"forward": forgets_rstd}, "written", "`saved` declares rstd, so that forward has to fill it"),
     "t.dx = ...": ({"backward": gradient(replaces_dx)}, "written", "t.dx = ... gives the name to another array"),
-    "t.dx[...] = ...": ({"backward": gradient(writes_dx)}, "absent", "dx is None when nobody needs it: t.add("),
+    "t.dx[...] = ...": ({"backward": gradient(writes_dx)}, "absent", "dx is None when no gradient is needed: t.add("),
     "return dx": ({"backward": returns_dx}, "written", "what backward returns is dropped"),
     "no t.add": ({"backward": gradient(lambda t, dx: None)}, "written", 'backward has to give dx: t.add("dx", ...)'),
 }

@@ -1,6 +1,6 @@
 """The functions that PTX calls approximate, in f64: one fixed sequence of additions, products and divisions each.
 
-A library's exp2 or sin differs from another's in the last bits, and from one processor to the next. These do not: every
+The last bits of exp2 or sin differ between libraries and between processors. These do not: every
 step is an IEEE 754 operation in a fixed order, so that another executor which takes the same steps gets the same bits.
 The results are good to about 2^-48 (sine and cosine beyond 2^20: to 2^-37 absolute), closer to the truth than the
 hardware's, and are rounded once by the caller.

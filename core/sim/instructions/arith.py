@@ -300,7 +300,7 @@ def _lop3(program: Program, ins: Instruction) -> Step:
 @opcode("sub.cc", "u32/u64/s32/s64")
 @opcode("subc", "cc? u32/u64/s32/s64")
 def _carry(program: Program, ins: Instruction) -> Step:
-    """Multi-word arithmetic through the carry flag, which lies in a register of its own."""
+    """Multi-word arithmetic through the carry flag, which has a register of its own."""
     kind = TYPES[ins.names[-1]]
     names = ins.names
     flag = program.carry()

@@ -77,7 +77,7 @@ COMMUTE = {"add", "min", "max", "and", "or", "xor"}
 
 
 def order_shows(program: Program) -> bool:
-    """Whether the order of a kernel's atomics can show: not in integer sums and their like that nobody reads back."""
+    """Whether the order of a kernel's atomics can show: not in integer sums whose results no thread reads."""
     return any(
         i.names[0] == "atom" or COMMUTE.isdisjoint(i.names) or TYPES[i.names[-1]].kind in "fh"
         for i in program.instructions

@@ -29,7 +29,7 @@ Place = Callable[[Group], tuple[Array, Array]]  # local memory as elements, and 
 
 
 def _slot(program: Program, symbol: str, nbytes: int) -> Place:
-    """Where a call's .param variable lies, for the lanes concerned."""
+    """The place of a call's .param variable, for the lanes concerned."""
     _, address = program.place(Symbol(symbol))
     wide = WIDE[8 * nbytes]
 

@@ -271,7 +271,7 @@ def _st_async(program: Program, ins: Instruction) -> Step:
 
 def _map(g: Group, ins: Instruction, address: int, lane: int) -> BoxMap:
     if address % 64:
-        raise g.batch.fault(ins, "misaligned", "a tensor map lies on 64 bytes", g, lane, address)
+        raise g.batch.fault(ins, "misaligned", "a tensor map is aligned to 64 bytes", g, lane, address)
     raw = _raw(g, ins, "global", address, BYTES, lane, "read").tobytes()
     found = decode(raw)
     if found is None:
@@ -353,7 +353,7 @@ def _bulk_tensor(program: Program, ins: Instruction) -> Step:
 def _check(g: Group, ins: Instruction, m: BoxMap, at: list[int], place: int, lane: int) -> None:
     """What the hardware asks of a tensor copy.
 
-    Shared memory lies on 128 bytes, whatever the swizzle: CUDA C++ Programming Guide, "The Swizzle Modes", Table 12
+    Shared memory is aligned to 128 bytes, for every swizzle: CUDA C++ Programming Guide, "The Swizzle Modes", Table 12
     (Programming Guide 13, 4.11, Table 25). 1,024, 512 and 256 bytes are where the patterns of 128, 64 and 32 repeat;
     they follow the absolute address (Table 11: offset = (smem_ptr / 128) % 8), as `swizzled` does.
     """

@@ -204,7 +204,7 @@ def fma_f32(a: Array, b: Array, c: Array) -> Array:
 def rounded_once(result: Array, total: Array, spare: Array) -> bool:
     """Whether rounding f64 sums `total` to f32 `result` is sure to give what rounding the exact sums would.
 
-    f64's sum differs from the exact one only in its last bit; that matters when it lies half way between two f32,
+    f64's sum differs from the exact one only in its last bit; that matters when it is halfway between two f32,
     or below f32's normal range, unless it is zero, which is exact. Half way: of the 29 bits that f32 drops, only the
     top one is set; moved to the top of 64 bits that is the least of all integers. `spare` is overwritten.
     """

@@ -41,7 +41,7 @@ def find(g: Group, ins: Instruction, key: Key, lane: int) -> MBarrier:
     if found is None:
         raise g.batch.fault(
             ins, "mbarrier", "an mbarrier is used that was not initialised", g, lane, key[1],
-            hint="mbarrier.init by one thread, then a barrier, before anybody uses it",
+            hint="mbarrier.init by one thread, then a barrier, before its first use",
         )  # fmt: skip
     if g.batch.watch is not None and not g.batch.watch.clocks.knows(found.order, g, lane):
         raise g.batch.fault(

@@ -129,7 +129,7 @@ def _shared_places(program: Program, ins: Instruction, operand: int, width: int,
 
 
 def _everybody(g: Group) -> bool:
-    """Whether an access concerns all lanes and nobody watches."""
+    """Whether an access concerns all lanes and has no observer."""
     return g.index is None and g.picked is None and g.batch.observe is None
 
 

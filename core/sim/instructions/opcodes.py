@@ -1,4 +1,4 @@
-"""Opcodes: the forms that the simulator has of each, and the builder that takes an instruction apart.
+"""Opcodes: the forms of each that the simulator knows, and the builder that takes an instruction apart.
 
 To add an opcode, write a builder in the module of its family under `@opcode("name", "forms")`: it takes an instruction
 apart once and returns the function that runs it; `@control` is for opcodes that end a block of instructions. Rows go

@@ -165,7 +165,7 @@ def _stmatrix(program: Program, ins: Instruction) -> Step:
 
 @opcode("movmatrix", "sync aligned m8n8 trans b16")
 def _movmatrix(program: Program, ins: Instruction) -> Step:
-    """Transposes an 8 x 8 matrix that lies across a warp."""
+    """Transposes an 8 x 8 matrix that is distributed over a warp."""
     read, write = bits_reader(program, ins.operands[1], U32), writer(program, ins.operands[0])
 
     def transpose(g: Group) -> None:

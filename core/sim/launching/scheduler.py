@@ -115,7 +115,7 @@ class Scheduler:
                 turns.by_block[charged] += turns.taken - before
 
     def finish(self) -> None:
-        """Nobody can go on: all have exited, or somebody waits in vain."""
+        """No group can run: all have exited, or one waits for an event that cannot happen."""
         if self.batch.watch is not None:
             self.batch.watch.work.later.finish()
         for g in self.batch.groups:

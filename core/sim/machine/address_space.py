@@ -1,6 +1,6 @@
 """Simulated device memory: one flat space of bytes with named regions, and bounds that name what was missed.
 
-An address is an index into the bytes. Nothing lies below `FIRST`, so that a null pointer plus a small offset is
+An address is an index into the bytes. No region is below `FIRST`, so that a null pointer plus a small offset is
 out of bounds. Shared and local memory are windows far above; they are kept by the thread blocks themselves.
 """
 
@@ -44,7 +44,7 @@ class Memory:
         self.heap: Heap | None = None  # of malloc in kernels, from the first launch that needs it
 
     def allocate(self, nbytes: int, name: str = "", align: int = ALIGNMENT, itemsize: int = 1) -> int:
-        """Address of `nbytes` zeroed bytes. A gap lies behind every region, so that running past its end is seen."""
+        """Address of `nbytes` zeroed bytes. A gap follows every region, so that an access past its end is an error."""
         start = -(-self.top // align) * align
         self.top = start + nbytes + ALIGNMENT
         if self.top > self.bytes.size:
@@ -80,14 +80,14 @@ class Memory:
         return self.views[width]
 
     def region(self, address: int) -> Region | None:
-        """The region in which an address lies."""
+        """The region that holds an address."""
         place = bisect.bisect_right(self.starts, address) - 1
         if place < 0 or address >= self.regions[place].end:
             return None
         return self.regions[place]
 
     def near(self, address: int) -> str:
-        """In words, where a bad address lies."""
+        """The nearest region to a bad address, in words."""
         if address < FIRST:
             return "a null pointer" if address < PARAMETERS else "below all memory"
         place = bisect.bisect_right(self.starts, address) - 1
@@ -99,7 +99,7 @@ class Memory:
         return f"{past}: {found.name}, {found.size} bytes at {found.start:#x}"
 
     def element(self, address: int) -> str:
-        """In words, which element of which region lies at an address."""
+        """The region and element at an address, in words."""
         found = self.region(address)
         if found is None:
             return "outside all allocations"

@@ -55,7 +55,7 @@ class Later:
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed) if seed else None
         self.coin, self.side = random.Random(0), seed % 2
-        self.pending: list[Work] = []  # what somebody waits for with wait_group, or what nobody waits for
+        self.pending: list[Work] = []  # work that a wait_group waits for, and work without a wait
         self.landings: list[Callable[[], None]] = []  # copies that an mbarrier counts, and arrivals after copies
 
     def issued(self, work: Work) -> None:
@@ -83,14 +83,14 @@ class Later:
                 self.pending.pop(which - len(self.landings)).happen()
 
     def stalled(self) -> bool:
-        """Nobody can go on: one copy lands. False when there is none."""
+        """Complete one copy when no group can run. False when no copy is pending."""
         if not self.landings:
             return False
         self.landings.pop(self.chance.randrange(len(self.landings)) if self.chance else 0)()
         return True
 
     def finish(self) -> None:
-        """The kernel has ended: what nobody waited for happens, at the latest now."""
+        """At the kernel's end, complete the work that no thread waited for."""
         if self.chance:
             self.chance.shuffle(self.pending)
         for work in self.pending:

@@ -34,7 +34,7 @@ def apart(members: Array) -> Array:
 
 
 class Meeting:
-    """The lanes of a group that wait in bar.warp.sync: each one's mask, and where it goes on."""
+    """The lanes of a group that wait in bar.warp.sync: the mask of each, and its next instruction."""
 
     def __init__(self, lanes: int) -> None:
         self.masks = np.zeros(lanes, U32)  # zero for a lane that does not wait

@@ -15,7 +15,7 @@ from core.sim.machine.geometry import Shape
 from core.sim.ptx import state_spaces as spaces
 from core.sim.ptx.address_roots import Root, roots
 from core.sim.ptx.cuda_source import Sources
-from core.sim.ptx.declared import OPEN, SIZES, STRUCT, UNTOLD, WORD, constants, declares, plain_name, size_of
+from core.sim.ptx.declared import OPEN, SIZES, STRUCT, UNKNOWN, WORD, constants, declares, plain_name, size_of
 from core.sim.ptx.parser import Instruction, Location
 from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import TYPES
@@ -51,7 +51,7 @@ class Array:
             return f"{self.name} at its byte {offset}"
         if not self.sizes:
             return self.name if self.size == self.item and offset == 0 else f"{self.name}[{first}]"
-        if UNTOLD in self.sizes:
+        if UNKNOWN in self.sizes:
             return f"{self.name} + {first} {self.kind or 'element'}s"
         if last > first:
             return f"{self._at(first)} to {self._at(last)}"
@@ -69,7 +69,7 @@ class Array:
         """ "x has 1 element"."""
         if self.kind == STRUCT:
             return f"{self.name} has {self.size} bytes"
-        if len(self.sizes) > 1 and UNTOLD not in self.sizes:
+        if len(self.sizes) > 1 and UNKNOWN not in self.sizes:
             shape = "".join(f"[{size}]" for size in self.sizes)
             return f"{self.name} is declared {self.name}{shape}"
         text = f"{self.name} has {self.count} element" + ("s" if self.count != 1 else "")
@@ -121,7 +121,7 @@ class Wording:
 
     # ------------------------------------------------------------------ memory
     def array(self, ins: Instruction, space: str, address: int, how: str = "read") -> Array | None:
-        """What an access at an address of a space is meant for, whether or not it lies in there."""
+        """The intended target of an access at an address of a space, in or out of bounds."""
         found = self._based(ins, how, space)
         if space == "shared":
             return found or self._shared_at(ins, address)
@@ -170,7 +170,7 @@ class Wording:
         return written[place] if len(written) == len(self.program.parameters) else ""
 
     def _region(self, ins: Instruction, address: int) -> Array | None:
-        """By where an address lies."""
+        """By the space that holds an address."""
         found: Region | None = self.memory.region(address)
         if found is None or found.start == spaces.PARAMETERS:
             return None
@@ -201,7 +201,7 @@ class Wording:
         return f"{{who}} {VERBS[how]} shared memory of {self.block(block)}, which has exited"
 
     def place(self, address: int) -> str:
-        """Which element of global memory lies at an address, by the parameter that points there."""
+        """The element of global memory at an address, named by the parameter that points to its region."""
         region = self.memory.region(address)
         for variable, _ in self.program.parameters if region else ():
             root = Root("param", variable.name)
@@ -227,7 +227,7 @@ class Wording:
         item = SIZES.get(declared[0]) if declared else None
         item = item or min(_accessed(ins), size or 8)
         if declared is None:
-            return Array(name, start, size, item, () if size == item else (UNTOLD,), _kind(ins))
+            return Array(name, start, size, item, () if size == item else (UNKNOWN,), _kind(ins))
         kind, dims = declared
         if kind == STRUCT:
             return Array(name, start, size, 1, (size,), STRUCT)
@@ -236,7 +236,7 @@ class Wording:
         if dims and dims[0] == OPEN:
             dims = (size // item // max(1, math.prod(dims[1:])), *dims[1:])
         if dims and math.prod(dims) * item != size:
-            dims = (size // item,) if len(dims) == 1 else (UNTOLD,)
+            dims = (size // item,) if len(dims) == 1 else (UNKNOWN,)
         return Array(name, start, size, item, dims, kind)
 
     def _shared_at(self, ins: Instruction, address: int) -> Array | None:

@@ -1,6 +1,6 @@
 """Compiles the machine for this computer, once, and loads it.
 
-The library lies in the cache folder under a hash of its sources, the compiler, its options and the processor; its name
+The library is in the cache folder under a hash of its sources, the compiler, its options and the processor; its name
 also has the digest of its own bytes, so that a damaged one is made again.
 """
 

@@ -18,7 +18,7 @@ WORD = re.compile(r"[A-Za-z_]\w*$")
 _VARIABLE = re.compile(r"\b__(?:shared|device|constant)__\b([^;{}()]*(?:\([^()]*\)[^;{}()]*)*)([;{=])")
 _TRIMMINGS = re.compile(r"\b(?:alignas|__align__)\s*\([^()]*\)|\b(?:extern|static|volatile|const|__\w+__)\b")
 STRUCT = "struct"
-OPEN, UNTOLD = 0, -1  # dims that are left open, or cannot be told
+OPEN, UNKNOWN = 0, -1  # dims that are left open, or cannot be computed
 
 
 def plain_name(symbol: str) -> str:
@@ -79,11 +79,11 @@ def constants(text: str, defines: Mapping[str, str | int]) -> dict[str, int]:
 
 
 def size_of(text: str, known: Mapping[str, int]) -> int:
-    """A dim; OPEN where nothing is written, UNTOLD where it cannot be told."""
+    """A dim; OPEN where none is written, UNKNOWN where it cannot be computed."""
     if not text.strip():
         return OPEN
     try:
         value = evaluate(text.strip().replace("/", "//"), known)
     except CoreError:
-        return UNTOLD
-    return int(value) if value == int(value) and value > 0 else UNTOLD
+        return UNKNOWN
+    return int(value) if value == int(value) and value > 0 else UNKNOWN

@@ -104,7 +104,7 @@ def _frames(place: Location) -> list[tuple[str, int]]:
 
 
 def meeting(branch: Location, barrier: Location) -> tuple[int, tuple[str, int], tuple[str, int]]:
-    """How deep the function lies that holds a branch and a barrier (0: the kernel), and their lines in it."""
+    """Call depth of the function with both a branch and a barrier (0: the kernel), and their lines in it."""
     pairs = list(zip(_frames(branch), _frames(barrier), strict=False))
     level = next((i for i, (ours, theirs) in enumerate(pairs) if ours != theirs), len(pairs) - 1)
     return level, *pairs[level]
@@ -247,15 +247,15 @@ class Meetings:
         if ins.names[0] in ("ret", "exit"):
             return True
         level, *lines = meeting(ins.location, barred.location)
-        told = returns_early(self.sources, *lines)
+        early = returns_early(self.sources, *lines)
         ends = [to for to, barriers in self.partings[branch].items() if barrier in barriers]
         if all(_exits_in_words(program, to) for to in ends):
             return True
-        if told is not None and (level == 0 or not told):
-            return told
+        if early is not None and (level == 0 or not early):
+            return early
         if not all(program.exits(to) for to in ends):
             return False  # nor is the return of a function that was inlined, if more comes after it
-        if told:
+        if early:
             return True
         self.notes.append(
             f"{barred.location}: a barrier without the threads that exit at {ins.location}: legal after an early "

@@ -130,8 +130,8 @@ class Races:
         if (lane >= 0).any():
 
             def other(i: int) -> Other:
-                told = int(lane[i]) % SEVERAL
-                return Other(int(grid[i]) * WARP + told, told == int(at.threads[i]) % WARP, "read")
+                writer = int(lane[i]) % SEVERAL
+                return Other(int(grid[i]) * WARP + writer, writer == int(at.threads[i]) % WARP, "read")
 
             self.report(at, lane >= 0, other)
 

@@ -175,8 +175,8 @@ class Watch:
         if id(ins) not in self.read_only:
             based = [self._region(root) for root in roots(self.batch.program, ins, written=False)]
             written = [self._region(root) for root in stored(self.batch.program)]
-            told = None not in based and None not in written
-            self.read_only[id(ins)] = told and set(based).isdisjoint(written)
+            known = None not in based and None not in written
+            self.read_only[id(ins)] = known and set(based).isdisjoint(written)
         return self.read_only[id(ins)]
 
     def _region(self, root: Root) -> Region | str | None:

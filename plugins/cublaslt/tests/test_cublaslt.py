@@ -1,4 +1,4 @@
-"""Matmul by cuBLASLt without a GPU: against stubs of the driver and of the library, which compute what they are told.
+"""Matmul by cuBLASLt without a GPU: against stubs of the driver and of the library, which compute as instructed.
 
 Whether the real library reads a descriptor as we read its manual is left to a GPU: see benchmarks/README.md.
 """

@@ -1,6 +1,6 @@
 // Rotary positions for x (B, T, heads, D), of which the first `turned` heads are turned and the others copied:
 //     y1 = x1 cos(a) - x2 sin(a),  y2 = x2 cos(a) + x1 sin(a),  x1, x2 the halves of a head. Formulas: ../rope.py.
-// The gradient is dy turned back (sign = -1). While decoding, row b goes on at start[b]. y may lie in x's memory.
+// The gradient is dy turned back (sign = -1). While decoding, row b continues at start[b]. y may share x's memory.
 //
 // naive_turn   one thread a pair, one sine and cosine for each of a token's heads: limited by them, and by small loads
 // token_turn   one thread block a token: sines and cosines once for all its heads, 16 bytes a thread where a half head

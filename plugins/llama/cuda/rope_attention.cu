@@ -30,7 +30,7 @@ __device__ inline void turn(T* out, const elem* in, int position) {
     }
 }
 
-// what a warp has of keys first + 32 warp, ... up to `last`: top, total and sums
+// a warp's share of keys first + 32 warp, ... up to `last`: top, total and sums
 __device__ inline void look(const elem* k, const elem* v, int stride, int first, int last, float scale, float softcap) {
     int lane = threadIdx.x % LANES, warp = threadIdx.x / LANES;
     float top = -INFINITY, total = 0;

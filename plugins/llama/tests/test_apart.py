@@ -1,4 +1,4 @@
-"""The folder is a plugin that anybody could have written: as a distribution of its own it is found, and trains."""
+"""The folder is a plugin as an outsider would write it: installed as a distribution of its own, it trains."""
 
 from __future__ import annotations
 

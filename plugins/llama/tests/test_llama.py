@@ -107,7 +107,7 @@ REFUSED = {
     "an old one": ({"rope_scaling": {"type": "linear"}}, "rope_scaling"),
     "another activation": ({"hidden_act": "gelu"}, "hidden_act"),
     "biases": ({"attention_bias": True}, "attention_bias"),
-    "a key that nobody knows": ({"sliding_window": 4}, 'key "sliding_window" is unknown'),
+    "an unknown key": ({"sliding_window": 4}, 'key "sliding_window" is unknown'),
 }
 
 

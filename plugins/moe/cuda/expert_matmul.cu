@@ -96,7 +96,7 @@ __device__ inline void product(T* result, Index index, int stride, const A& a, c
 }
 
 // The expert whose rows tile number `tile` has, when each expert's are cut into tiles of their own; `tile` becomes the
-// number within these. E for a tile that nobody needs: the grid is as large as it may have to be.
+// number within these. E for an empty tile: the grid has the largest size that the routing may need.
 __device__ inline int expert_of(int& tile, const int* starts, int E) {
     for (int e = 0; e < E; e++) {
         int tiles = (starts[e + 1] - starts[e] + TILE - 1) / TILE;

@@ -62,7 +62,7 @@ class MuonTiled(MuonNaive):
 def product(shape, out, base, left, right, inner):
     """Arguments of out = keep base + factor left right, given as (tensor, strides) with keep or factor in front.
 
-    base lies as out does; shape: (rows, columns) of out; inner: the dimension that left and right share.
+    base has out's layout; shape: (rows, columns) of out; inner: the dimension that left and right share.
     """
     (target, *place), (keep, kept), (p, *of_p), (factor, q, *of_q) = out, base, left, right
     strides = (i32(v) for v in (*place, *of_p, *of_q))

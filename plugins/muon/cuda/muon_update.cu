@@ -65,7 +65,7 @@ extern "C" __global__ void __launch_bounds__(TILE * TILE)
         right[by_columns ? x : y][by_columns ? y : x] = c < columns && e < inner ? q[e * q_row + c * q_column] : 0;
         __syncthreads();  // the tiles are there
         for (int i = 0; i < TILE; i++) sum += left[y][i] * right[i][x];
-        __syncthreads();  // nobody reads them any more
+        __syncthreads();  // all threads have read them
     }
     if (row >= rows || column >= columns) return;
     u64 at = row * out_row + column * out_column;

@@ -21,7 +21,7 @@ struct Groups {
     __device__ bool copied(int group) const { return group >= queries + keys; }
 };
 
-// Where group i of all rows lies, and where its rstd.
+// The places of group i of all rows and of its rstd.
 struct Place {
     int group, size;
     u64 at, stat;

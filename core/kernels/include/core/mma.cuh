@@ -27,7 +27,7 @@ __device__ inline void end_group() { asm volatile("cp.async.commit_group;" ::: "
 template <int N>
 __device__ inline void wait_groups() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
 
-// Four 8 x 8 matrices: lane l says where row l % 8 of matrix l / 8 lies, and gets elements 2 (l % 4) and the next of
+// Four 8 x 8 matrices: lane l has the address of row l % 8 of matrix l / 8, and gets elements 2 (l % 4) and the next of
 // row l / 4 of each; with TURNED, of column l / 4.
 template <bool TURNED>
 __device__ inline void load_matrices(u32 (&out)[4], const elem* row) {
@@ -61,7 +61,7 @@ __device__ inline u32 to_tf32(u32 bits) {
 }
 
 // 16 rows from row i of an operand and MMA_K deep from k, as (i, k), (i + 8, k), (i, k + CHUNK), (i + 8, k + CHUNK).
-// at(line, chunk) says where a chunk lies; DEEP: neighbours in memory follow the depth, a line is a row of the operand;
+// at(line, chunk) is a chunk's place; DEEP: neighbours in memory follow the depth, a line is a row of the operand;
 // else a line is a column, and is turned on the way: by ldmatrix in bf16, which knows 16 bits only, else one by one.
 template <bool DEEP, class At>
 __device__ inline void fragment(u32 (&out)[4], int i, int k, At at) {

@@ -49,7 +49,7 @@ __device__ inline void tile_product(const A& a, const B& b, u32 i, u32 j, Finish
             for (int r = 0; r < 4; r++)
                 for (int c = 0; c < 4; c++) sums[r][c] += u[r] * v[c];
         }
-        __syncthreads();  // nobody reads them any more
+        __syncthreads();  // all threads have read them
     }
     for (int r = 0; r < 4; r++) {
         for (int c = 0; c < 4; c++) {
