@@ -42,6 +42,9 @@ VARIABLES = {
     "CORELM_SIM_LIMIT": Variable(
         COUNT, "Branches that a thread block may take in the simulator before its kernel counts as endless.", 10**15
     ),
+    "CORELM_SIM_EXECUTOR": Variable(
+        TEXT, "`native` or `interpreter`: what runs kernels in the simulator; else native where there is a C compiler."
+    ),
     "CORELM_SYNC": Variable(
         FLAG, "`1`: wait after every launch on a GPU, so that an error names the kernel that failed."
     ),

@@ -27,6 +27,7 @@ from core.sim.launching.launch_report import Report
 from core.sim.launching.simulator import Simulator
 from core.sim.machine.address_space import Memory
 from core.sim.machine.budget import default_limit
+from core.sim.native.choice import described
 from core.sim.ptx.cuda_source import Sources
 
 Array = np.ndarray[Any, Any]
@@ -47,6 +48,7 @@ class SimDevice(KernelDevice):
 
     strict: also report races and reads of what nothing wrote; some ten times slower. It may be changed between runs.
     limit: branches of a thread block after which a kernel is called endless; by default as budget.py says.
+    executor: "native" or "interpreter", None for the default (core/sim/native/choice.py).
     count: have the reports count in full (core/sim/counting.py).
     on_report: called with each launch and what it did, for those who count.
     """
@@ -61,6 +63,7 @@ class SimDevice(KernelDevice):
         self.strict = strict
         self.limit = default_limit() if limit is None else limit
         self.count = False
+        self.executor: str | None = None
         self.space = Memory()
         self.on_report: Callable[[LaunchRecord, Report], None] | None = None
         self._simulators: dict[Kernel, Simulator] = {}
@@ -73,7 +76,7 @@ class SimDevice(KernelDevice):
         return unbacked(self)
 
     def describe(self) -> str:
-        return f"sim, the kernels' PTX ({SIMULATED}, NVRTC {nvrtc_version()}) on NumPy"
+        return f"sim, the kernels' PTX ({SIMULATED}, NVRTC {nvrtc_version()}) {described()}"
 
     def depends(self) -> dict[str, str]:
         """What the bits of a run follow from: NumPy computes the instructions, and its loops follow from the cpu."""
@@ -148,7 +151,8 @@ class SimDevice(KernelDevice):
         arguments = [_encoded(argument) for argument in record.args]
         try:
             sizes = (record.grid, record.block, arguments, record.smem, record.cluster)
-            return simulator.launch(record.kernel.name, *sizes, strict=self.strict, count=self.count)
+            how = {"strict": self.strict, "count": self.count, "executor": self.executor}
+            return simulator.launch(record.kernel.name, *sizes, **how)
         except KernelError as error:
             said = {"kind": error.kind, "hint": error.hint, "details": error.details}
             raise KernelError(f"{record.where}: {error.message}", **said) from None

@@ -28,7 +28,8 @@ STALLED = 300  # turns in which threads only poll, after which that is called a 
 
 @dataclass(frozen=True)
 class Order:
-    """groups: "one" of all lanes; one for each warpgroup, "across" all clusters in lockstep or "apart"."""
+    """groups: "one" of all lanes; one for each warpgroup, "across" all clusters in lockstep or "apart"; "warps": one
+    for each warp, which run in turn, each until it waits or has ended."""
 
     groups: str = "one"
     seed: int = 0
@@ -46,14 +47,20 @@ class Scheduler:
         batch.groups = self._grouped(order.groups)
         chance = random.Random(order.seed)
         idle, before, polled = 0, batch.progress, batch.polled
+        slices = order.groups in ("one", "warps")
+        turn = -1
         while True:
             runnable = [g for g in batch.groups if g.fragments]
             if not runnable:
                 if batch.watch is not None and batch.watch.work.later.stalled():
                     continue
                 break
-            g = chance.choice(runnable)
-            self.advance(g, min(SLICE, batch.limit + 1) if order.groups == "one" else chance.randint(1, QUANTUM))
+            if order.groups == "warps":
+                g = next((g for g in runnable if g.number >= turn), runnable[0])
+                turn = g.number
+            else:
+                g = chance.choice(runnable)
+            self.advance(g, min(SLICE, batch.limit + 1) if slices else chance.randint(1, QUANTUM))
             if g.fragments and g.turns.over(batch.limit, len(batch.numbers)):
                 raise self._endless(g)
             if batch.watch is not None:
@@ -73,6 +80,9 @@ class Scheduler:
         threads = np.tile(np.arange(self.batch.padded), len(self.batch.numbers))
         if how == "one":
             return [Group(self.batch, blocks, threads)]
+        if how == "warps":
+            warps = len(threads) // WARP
+            return [Group(self.batch, blocks[n * WARP :][:WARP], threads[n * WARP :][:WARP], n) for n in range(warps)]
         place = blocks if how == "apart" else blocks % self.batch.shape.cluster
         key = place * -(-self.batch.padded // WARPGROUP) + threads // WARPGROUP
         return [Group(self.batch, blocks[key == k], threads[key == k], i) for i, k in enumerate(np.unique(key))]

@@ -25,9 +25,10 @@ from core.sim.machine.address_space import Heap, Memory
 from core.sim.machine.budget import default_limit
 from core.sim.machine.geometry import Shape
 from core.sim.machine.wording import Wording
+from core.sim.native.choice import fell_back, natively
 from core.sim.native.executor import Linked, Terms, linked
 from core.sim.native.executor import run as run_natively
-from core.sim.native.toolchain import compiler, machine
+from core.sim.native.toolchain import machine
 from core.sim.native.translation import Missing, translate
 from core.sim.native.warp_forms import FORMS
 from core.sim.ptx import state_spaces as spaces
@@ -46,7 +47,6 @@ from core.threads import cores
 CHIP = CHIPS[90]  # whose PTX this runs
 MAX_CLUSTER = 16  # with the opting in that core.sim.run is spared
 ORDER = ("error", "warn")
-EXECUTORS = ("native", "interpreter")
 SPLIT = 8192  # lanes of a launch from which it is worth two threads
 
 
@@ -90,6 +90,12 @@ class Simulator:
             self.programs[kernel, strict] = bind(program, TABLE)
         return self.programs[kernel, strict]
 
+    @staticmethod
+    def say(line: str) -> None:
+        """A note for whoever watches the command."""
+        if line:
+            print(line, file=sys.stderr)
+
     def native(self, kernel: str) -> Linked | str:
         """A kernel for the machine, or what of it the machine does not have."""
         if kernel not in self.natives:
@@ -100,6 +106,7 @@ class Simulator:
                 self.natives[kernel] = linked(here, program, translate(program, here, TABLE, FORMS))
             except Missing as missing:
                 self.natives[kernel] = missing.message
+                self.say(fell_back(kernel, missing.message))
         return self.natives[kernel]
 
     def launch(
@@ -136,7 +143,8 @@ class Simulator:
         if needs_heap(program) and self.memory.heap is None:
             self.memory.heap = Heap(self.memory)
         findings: list[Finding] = []
-        if _natively(executor, strict, count or tape) and isinstance(found := self.native(kernel), Linked):
+        watched = "strict" if strict else "count" if count else "tape" if tape else ""
+        if natively(executor, watched) and isinstance(found := self.native(kernel), Linked):
             words = Wording(program, self.memory, shape, self.sources, smem)
             terms = Terms(_ordered(program), polls(program), self.limit)
             run_natively(found, words, self.memory, shape, smem, terms)
@@ -151,8 +159,8 @@ class Simulator:
             for batch in batches if tape else ():
                 batch.tape = TapeRecorder(batch)
                 batch.observe = batch.tape.access
-            together = Order("apart" if polls(program) else "one")
-            if len(batches) > 1 and not _ordered(program):
+            together = Order("apart" if polls(program) else "warps" if order_shows(program) else "one")
+            if len(batches) > 1 and not _ordered(program) and together.groups == "one":
                 list(_pool().map(lambda batch: _run(batch, together), batches))
             else:
                 for batch in batches:
@@ -241,21 +249,6 @@ class Simulator:
             self.memory.write(spaces.PARAMETERS + offset, np.frombuffer(raw, np.uint8))
 
 
-def _natively(executor: str | None, strict: bool, count: bool) -> bool:
-    """Whether a launch runs on the machine. Raises UsageError for what does not go together."""
-    if executor not in (None, *EXECUTORS):
-        raise UsageError(f"executor={executor!r}; expected one of {', '.join(EXECUTORS)}")
-    if executor == "native" and (strict or count):
-        raise UsageError(
-            f'executor="native" does not go with {"strict" if strict else "count and tape"}: that is the interpreter',
-            hint='executor="interpreter", or strict=False, count=False and tape=False',
-        )
-    if executor == "native" and compiler() is None:
-        raise UsageError('executor="native" needs a C compiler, and there is none here',
-                         hint="install gcc or clang, or name one in CC")  # fmt: skip
-    return executor == "native"
-
-
 def _run(batch: Batch, order: Order) -> None:
     with np.errstate(all="ignore"):
         Scheduler(batch).run(order)
@@ -308,6 +301,8 @@ def _blocks_together(program: Program, shape: Shape, strict: bool) -> int:
     """How many thread blocks make a batch; all of them where they wait for each other."""
     if polls(program) or (strict and orders_blocks(program)):
         return shape.blocks
+    if not strict and order_shows(program):
+        return shape.cluster
     padded = -(-shape.threads // 32) * 32
     most = max(1, LANES // padded // shape.cluster)
     # As many batches as keep every core busy to the end.

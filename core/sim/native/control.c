@@ -97,7 +97,6 @@ static const Op *arrive(Warp *w, const Op *op, u32 number, i64 wanted, int wait)
     EACH w->at[l] = w->on[l] ? at : w->at[l];
     w->waits[number] |= w->mask;
     released(b, number);
-    w->paused = 1;         /* the other warps first: they run in the order of their numbers */
     return NULL;
 }
 

@@ -194,6 +194,34 @@ def _slots(draft: Translation, record: OpRecord, parts: list[int], concerned: li
         concerned += parts[1:]
 
 
+ATOMIC = ("add", "min", "max", "inc", "dec", "and", "or", "xor", "exch", "cas")
+
+
+@form("atom", "red")
+def _atom(draft: Translation, ins: Instruction) -> None:
+    kind, name = TYPES[ins.names[-1]], next(n for n in ins.names if n in ATOMIC)
+    operands = ins.operands if ins.names[0] == "atom" else (Register("_"), *ins.operands)
+    if any(n in ("v2", "v4", "v8") for n in ins.names) or kind.bits < 32:
+        raise draft.missing()
+    space = space_of(ins.names)
+    width, base, offset = _for_space(draft, space, address(draft, operands[1]))
+    if offset:
+        summed = draft.fresh(width == "[b64]")
+        draft.emit(
+            "add.u64" if width == "[b64]" else "add.u32",
+            [summed, base, draft.constant(offset & (2**64 - 1 if width == "[b64]" else 2**32 - 1), width == "[b64]")],
+        )
+        base = summed
+    number, _ = draft.row(f"atom.{space}.{name}.{kind.name}", lambda row: row == width)
+    given = draft.source(operands[2], f"b{kind.bits}", kind.kind == "f")
+    other = draft.source(operands[3], f"b{kind.bits}") if name == "cas" else given
+    target, after = draft.target(operands[0], f"b{kind.bits}")
+    record = draft.put(number, f"=b {width} slot b more:b", [target, base, -1, given, other])
+    record.slots[2], record.plain = draft.windows, frozenset({2})
+    draft.windows += 1
+    after()
+
+
 # the unsigned comparisons of PTX, as the machine spells them
 UNSIGNED_NAMES = {"lo": "lt", "ls": "le", "hi": "gt", "hs": "ge"}
 

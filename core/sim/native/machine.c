@@ -262,8 +262,10 @@ static void run_blocks(Worker *t, i64 number, i64 blocks) {
                 Warp *w = &t->blocks[i].warp[j];
                 if (!w->ready) continue;
                 some = 1;
-                turn(w);
-                if (!refuel(w, slice)) return;
+                do {
+                    turn(w);
+                    if (!refuel(w, slice)) return;
+                } while (w->ready && !launch->fair && !t->fault.kind);
             }
         idle = t->progress == before && t->polled != polled ? idle + 1 : 0;
         before = t->progress;

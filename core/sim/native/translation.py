@@ -207,7 +207,8 @@ class Translation:
             else:
                 record.slots[place] = register
                 place += 1
-            (record.writes if "=" in token else record.reads).append(register)
+            if register >= 0:
+                (record.writes if "=" in token else record.reads).append(register)
         self.records.append(record)
         return record
 
