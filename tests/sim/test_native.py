@@ -151,3 +151,25 @@ def test_fields_of_bits() -> None:
     }"""
     x = np.random.default_rng(0).integers(0, 2**32, 512, dtype=np.uint32)
     both(source, "k", 1, 256, [x, np.zeros(256, np.uint32), np.zeros(256, np.uint64)])
+
+
+def test_atomics_take_their_turns_by_blocks_warps_and_lanes() -> None:
+    source = """extern "C" __global__ void k(unsigned* y, int* z, unsigned long long* q, float* f) {
+      __shared__ unsigned s[8]; __shared__ float g[4];
+      int t = threadIdx.x, i = 16 + t + 96 * blockIdx.x;
+      if (t < 8) s[t] = 0;
+      if (t < 4) g[t] = 0;
+      __syncthreads();
+      for (int n = 0; n < 1 + (t & 32) / 16; n++) {
+        unsigned a = atomicAdd(&s[t % 8], t), b = atomicInc(&y[4], 20), c = atomicDec(&y[5], 9);
+        atomicMax(&z[t % 5], t * 7 - 300); atomicMin(&z[5 + t % 5], 100 - t * 3);
+        atomicExch(&y[6 + t % 2], t); atomicXor(&y[8], t * 77); atomicAnd(&y[9], ~t); atomicOr(&y[10], t);
+        atomicAdd(&q[t % 3], 0x100000001ull * t); atomicAdd(&f[t % 4], t * 0.1f); atomicAdd(&g[t % 4], 0.1f * t);
+        __syncthreads();
+        y[i] = a + b * 3 + c * 5 + s[t % 8];
+        f[i] = g[t % 4];
+        t++;
+      }
+    }"""
+    args = [np.zeros(320, np.uint32), np.zeros(16, np.int32), np.zeros(8, np.uint64), np.zeros(320, np.float32)]
+    both(source.replace("__syncthreads();\n        y", "__syncwarp();\n        y"), "k", 3, 96, args)
