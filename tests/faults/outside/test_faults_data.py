@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 from outside_files import CONFIG, TRAIN, Core, shard, train_on, write
 
 from core.data import TokenSource, gpt2
+from core.data.digests import BLOCK, block_digest
 from core.data.recorded import load_tokenizer
-from core.data.shards import HEADER_BYTES, open_shard
+from core.data.shards import HEADER_BYTES, json_sidecar, open_shard, sha256_sidecar
 from core.errors import DataError
 
 
@@ -68,7 +70,8 @@ def test_data_that_is_not_there_too_little_or_shared(core: Core) -> None:
 
 @pytest.mark.parametrize("count", [2**31 + 1000, 2**32 + 1000])
 def test_a_shard_beyond_2_gib_and_2_to_the_31_tokens(tmp_path: Path, count: int) -> None:
-    """Read at its end, also where the count wraps in the header, and refused one token short. The file is sparse."""
+    """Read at its end, also where the count wraps in the header, and refused one token short. The file is sparse, and
+    its sidecars say the digests of its MiB, so that gigabytes of zeros are not hashed."""
     path = tmp_path / "large.bin"
     header = np.zeros(256, "<u4")
     header[:3] = 20240520, 1, count % 2**32
@@ -77,6 +80,13 @@ def test_a_shard_beyond_2_gib_and_2_to_the_31_tokens(tmp_path: Path, count: int)
         file.write(header.tobytes())
         file.seek(HEADER_BYTES + 2 * (count - len(tail)))
         file.write(tail.tobytes())
+    with path.open("rb") as file:
+        first, last_mib = file.read(BLOCK), path.stat().st_size // BLOCK
+        file.seek(last_mib * BLOCK)
+        ends = [block_digest(first), block_digest(file.read())]
+    mib = [ends[0], *[block_digest(bytes(BLOCK))] * (last_mib - 1), ends[1]]
+    json_sidecar(path).write_text(json.dumps({"mib_sha256": mib}))
+    sha256_sidecar(path).write_text(f"{'0' * 64}  large.bin\n")
     drawn = TokenSource([path], B=1, T=999, vocab=50257)
     assert drawn.tokens == count and drawn.sequences == (count - 1) // 999
     last = drawn.sequences - 1

@@ -133,9 +133,9 @@ def test_other_verbs_end_quietly_when_nobody_reads(here: Path) -> None:
     command = f'"{sys.executable}" -m core.cli'
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for line, code in (
-        (f"set -o pipefail; {command} models | true", 0),
-        (f"{command} models >&-", 0),
-        (f"{command} models > /dev/full", 2),
+        (f"set -o pipefail; {command} ops | true", 0),
+        (f"{command} ops >&-", 0),
+        (f"{command} ops > /dev/full", 2),
     ):
         if "/dev/full" in line and not Path("/dev/full").exists():
             continue
