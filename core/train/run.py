@@ -32,7 +32,8 @@ import core
 from core import blas, files, processor
 from core.errors import CheckpointError, UsageError, did_you_mean
 from core.interop import checkpoint
-from core.outside import LINK, LONGEST_LOG, named, not_a_link, read_whole, way_out
+from core.outside import LONGEST_LOG, named, not_a_link, read_whole, way_out
+from core.train import linked
 from core.train.lines import Lines
 
 RUNS = Path("runs")
@@ -107,8 +108,9 @@ def _numbered(stem: str, most: int = 0) -> list[Path]:
 
 
 def occupied(path: Path) -> bool:
-    """Whether something is there: an empty folder is nothing."""
-    return path.is_file() or path.is_symlink() or (path.is_dir() and any(path.iterdir()))
+    """Whether something is there. An empty folder is nothing, and so is one with a link for the checkpoints alone."""
+    inside = path.iterdir() if path.is_dir() else ()
+    return path.is_file() or path.is_symlink() or any(p.name != CHECKPOINTS or not p.is_symlink() for p in inside)
 
 
 class InUse(UsageError):
@@ -135,7 +137,7 @@ class Run:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = take_lock(self.path / LOCK)  # first: a kill before it leaves an empty folder, which is none
             if self.checkpoints.is_symlink():
-                raise OSError(errno.ELOOP, LINK, str(self.checkpoints))
+                linked.own(self.checkpoints, self.path)
             self.checkpoints.mkdir(exist_ok=True)
             self.begun = begun(self.path)
             files.sweep(self.path)

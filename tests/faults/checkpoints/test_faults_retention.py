@@ -11,6 +11,8 @@ import pytest
 from checkpoint_runs import assert_is, assert_same, contents, damage, log, posix_only, train
 
 from core import files
+from core.cli import run as core_command
+from core.errors import UsageError
 from core.interop import checkpoint
 from core.train.run import Run
 
@@ -68,3 +70,51 @@ def test_a_runs_folder_may_be_a_link_and_what_a_checkpoints_link_leads_to_is_nev
     assert checkpoint.steps(other_disk / "run/checkpoints") == [12, 3]  # the last and the best
     assert checkpoint.load(other_disk / "moved").step == 4
     assert not list((other_disk / "run/checkpoints").glob(".*"))
+
+
+def linked(run: Path, disk: Path) -> Path:
+    """A run's checkpoints on another disk, as one moves them there."""
+    shutil.move(run / "checkpoints", disk)
+    (run / "checkpoints").symlink_to(disk)
+    return disk
+
+
+@posix_only
+def test_checkpoints_on_another_disk_are_the_runs_once_their_owner_is(
+    here: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(out=Path("run"), stop_after=4) == 143
+    disk = linked(here / "run", here / "disk")
+    again = ["train", "small.toml", "--device", "cpu", "--out", "run", "--resume", "--quiet"]
+    before = sorted(disk.rglob("*"))
+    for owner, says in ((None, "which has no file OWNER"), ("/elsewhere/run\n", 'whose OWNER is "/elsewhere/run"')):
+        if owner:
+            (disk / "OWNER").write_text(owner)
+        assert core_command(again) == 2
+        said = capsys.readouterr().err
+        assert f"run/checkpoints: a symbolic link to {disk}, {says}; nothing was changed" in said
+        assert f"echo {here.resolve()}/run > {disk}/OWNER" in said
+        assert sorted(p for p in disk.rglob("*") if p.name != "OWNER") == before
+    (disk / "OWNER").write_text(f"{here.resolve()}/run\n")
+    assert core_command(again) == 0
+    assert_same(here / "run", whole)
+    assert checkpoint.steps(disk) == checkpoint.steps(whole / "checkpoints")
+    shutil.copytree(here / "run", here / "copy", symlinks=True)  # its link leads to the same folder
+    assert core_command([*again[:5], "copy", "--resume"]) == 2
+
+
+@posix_only
+def test_a_run_may_begin_with_a_link_to_an_empty_folder_and_owns_it(
+    here: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for run in ("run", "other"):
+        (here / run).mkdir()
+        (here / run / "checkpoints").symlink_to(here / "disk")
+    assert core_command(["train", "small.toml", "--device", "cpu", "--out", "run"]) == 2
+    assert "run/checkpoints: a symbolic link that leads to no folder" in capsys.readouterr().err
+    (here / "disk").mkdir()
+    assert train(out=Path("run")) == 0
+    assert_same(here / "run", whole)
+    assert (here / "disk/OWNER").read_text() == f"{here.resolve()}/run\n"
+    with pytest.raises(UsageError, match="other/checkpoints: a symbolic link to .*/disk, whose OWNER is .*/run"):
+        train(out=Path("other"))
