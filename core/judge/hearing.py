@@ -127,7 +127,14 @@ class Hearing:
             hole = unwritten(got.buffers[name]) & scene.wrong(name)
             if hole.any() and name in owed(self.problem):
                 raise missing_elements(name, hole, case)
-            raise Wrong(f"{name}: {found}", case=case, seen=seen(scene, name))
+            raise Wrong(f"{name}: {found}", case=case, seen=seen(scene, name), hint=self.early_read(name, pair))
+
+    def early_read(self, name: str, pair: Compared) -> str:
+        """What to look for where a result is not a number and the truth is one."""
+        starts = name in owed(self.problem) and pair.got.dtype.kind == "f"
+        if starts and (np.isnan(pair.got) & ~np.isnan(pair.want)).any():
+            return f"{name} and scratch begin as not-a-number: does the kernel read one before it writes it?"
+        return ""
 
     def nearly(self, spec: BufferSpec, pair: Compared, single: Array, most: float) -> str:
         """How an output of floats is too far from the truth, in words; "" where it is not. single: the truth in f32,
@@ -135,12 +142,12 @@ class Hearing:
         with np.errstate(all="ignore"):
             held = spec.values(spec.stored(pair.want, pair.want.shape))  # what the element type can hold of it
             narrow = spec.values(spec.stored(single, pair.want.shape))
+        bounds = self.bounds(spec.dtype, pair.want.size)
         want = np.where(np.isfinite(held), pair.want, held)
-        lost = ~np.isfinite(narrow) & np.isfinite(want)  # f32 itself gives no number: there is nothing to compare
         finite = np.where(np.isfinite(want), want, 0.0)
+        lost = lost_in_f32(pair.got, want, narrow, ELEMENT * bounds.norm)
         got = np.where(lost, want, pair.got)
         excuse = rounding(finite, np.where(lost | ~np.isfinite(want), finite, single), most, spec.dtype)
-        bounds = self.bounds(spec.dtype, got.size)
         found = difference(got, want)
         if not finite.any():  # where zero is expected everywhere there is no relative error
             far = bool(np.max(np.where(np.isnan(got - want), 0, np.abs(got - want)), initial=0) > bounds.norm)
@@ -153,6 +160,19 @@ class Hearing:
         if self.problem.tolerance is not None:
             return Bounds(self.problem.tolerance, self.problem.tolerance)
         return bounds_for(BOUNDS[dtype], dtype, size)
+
+
+def lost_in_f32(got: Array, want: Array, single: Array, share: float) -> Array:
+    """Elements that f32 cannot give by the truth's own formula, as where a square is beyond its range.
+
+    There the truth in f32 is no number, or is far from that in f64 and the kernel agrees with it.
+    """
+    with np.errstate(all="ignore"):
+        sizes = np.abs(want[np.isfinite(want) & (want != 0)])
+        usual = float(np.median(sizes)) if sizes.size else 0.0
+        far = np.abs(single - want) > share * np.maximum(np.abs(want), usual)
+        agrees = np.abs(got - single) <= share * np.maximum(np.abs(single), usual)
+    return np.asarray(np.isfinite(want) & (~np.isfinite(single) | (far & agrees)))
 
 
 def exactly(pair: Compared) -> str:

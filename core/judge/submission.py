@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from core.errors import UsageError
+from core.errors import BuildError, UsageError
 from core.judge.problem import MANTISSA, Problem
 from core.judge.verdict import Wrong
 from core.kernels.arguments import signatures
@@ -95,7 +95,7 @@ class Submission:
         compiled = compile_ptx(self.kernel(self.problem.each_launch[0].kernel))
         for launch in self.problem.each_launch:
             if launch.kernel not in compiled.names:
-                raise missing(self.kernel(launch.kernel), compiled.names)
+                raise absent(self.kernel(launch.kernel), compiled.names)
         return compiled.ptx
 
     def plain(self, text: str) -> str:
@@ -144,6 +144,15 @@ class Submission:
             return []
         listed = ", ".join(f"{name} ({where})" for name, where in noted.items())
         return [f"approximate on a GPU, within two units in the last place, and exact here: {listed}"]
+
+
+def absent(kernel: Kernel, names: list[str]) -> BuildError:
+    """The error for a kernel that the file does not have; one whose C++ name is mangled wants `extern "C"`."""
+    error = missing(kernel, names)
+    mangled = f"_Z{len(kernel.name)}{kernel.name}"
+    if any(name.startswith(mangled) for name in names):
+        return BuildError(error.message, hint=f'write extern "C" __global__ void {kernel.name}(...)')
+    return error
 
 
 def included(text: str) -> Iterator[str]:

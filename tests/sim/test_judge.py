@@ -87,6 +87,7 @@ FAILING: dict[str, list[tuple[Problem, str, str]]] = {
     "compiles": [
         (SCALE, kernel("if (i < n) y[i] = 2 * x[i]"), r'  handed_in.cu\(4\): error: expected a ";"'),
         (SCALE, RIGHT.replace("scale", "skale"), 'no kernel "scale" in .*did you mean "skale"'),
+        (SCALE, RIGHT.replace('extern "C" ', ""), 'hint: write extern "C" __global__ void scale'),
         (SCALE, kernel("", parameters="float* y, int n"), "3 arguments; the kernel takes 2: float\\* y, int n"),
         (SCALE, kernel("", parameters="double* y, const float* x, int n"), "argument 1 is a tensor of f32.*double"),
         (SCALE, kernel("", parameters="float* y, const float* x, long long n"), "scalar of int32.*long long n"),
@@ -129,6 +130,7 @@ FAILING: dict[str, list[tuple[Problem, str, str]]] = {
     ],
     "awkward": [
         (SCALE, kernel("if (i < n) y[i] = 3 * x[i];"), "got is 1.5 times what is expected"),
+        (SCALE, kernel("if (i < n) y[i] += 2 * x[i];"), "does the kernel read one before it writes it"),
         (SUMS, SUM.replace("C; c += 64", "C / 2 * 2; c += 64"), r"in: rows = 1, C = 1"),
         (SCALE, kernel("if (i < n) y[i] = 2 * x[i] + (i == 200 ? 0.03f : 0);"), r"worst at \[200\]"),
     ],
@@ -153,7 +155,7 @@ FAILING: dict[str, list[tuple[Problem, str, str]]] = {
         (SCALE, kernel("if (i < n) y[i] = x[i] == x[i] ? 2 * x[i] : 0;"), "in: n = 259, nan contents"),
         (SCALE, kernel("if (i < n) y[i] = 4 * (0.5f * fminf(fmaxf(x[i], -1e30f), 1e30f));"), "nan contents"),
         (SCALE, kernel("if (i < n) y[i] = fabsf(x[i]) < 1e-30f ? 0 : 2 * x[i];"), "denormal contents"),
-        (SCALE, kernel("if (i < n) y[i] = fabsf(x[i]) > 900 && fabsf(x[i]) < 2000 ? 0 : 2 * x[i];"),
+        (SCALE, kernel("if (i < n) y[i] = fabsf(x[i]) > 90 && fabsf(x[i]) < 200 ? 0 : 2 * x[i];"),
          "distant contents"),
     ],
     "real": [
@@ -184,6 +186,52 @@ def few_branches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # --- right submissions ----------------------------------------------------------------------------------------------
+
+
+LAYERNORM = """
+__device__ float total(float v, float* s) {
+    s[threadIdx.x] = v;
+    for (int o = 32; o > 0; o /= 2) {
+        __syncthreads();
+        if (threadIdx.x < o) s[threadIdx.x] += s[threadIdx.x + o];
+    }
+    __syncthreads();
+    float whole = s[0];
+    __syncthreads();
+    return whole;
+}
+extern "C" __global__ void layernorm(float* y, const float* x, const float* w, int C, float eps) {
+    __shared__ float s[64];
+    x += blockIdx.x * C, y += blockIdx.x * C;
+    float sum = 0, squares = 0;
+    for (int c = threadIdx.x; c < C; c += 64) sum += x[c];
+    float m = total(sum, s) / C;
+    for (int c = threadIdx.x; c < C; c += 64) squares += (x[c] - m) * (x[c] - m);
+    float r = rsqrtf(total(squares, s) / C + eps);
+    for (int c = threadIdx.x; c < C; c += 64) y[c] = (x[c] - m) * r * w[c];
+}"""
+
+
+def normalised(x: Any, w: Any, eps: Any) -> Any:
+    m = x.mean(1, keepdims=True)
+    return (x - m) / np.sqrt(((x - m) ** 2).mean(1, keepdims=True) + eps) * w
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_layernorm_in_two_passes_passes_hard_contents_and_one_in_one_pass_does_not(seed: int) -> None:
+    """Where f32 itself overflows, in a square of a huge number, nothing is asked of the kernel."""
+    problem = Problem(
+        normalised,
+        inputs={"x": "rows C", "w": "C"},
+        outputs={"y": "rows C"},
+        scalars={"eps": f32(1e-5)},
+        launches=KernelLaunch("layernorm", "y x w C eps", grid="rows", block=64),
+        sizes=[{"rows": 1, "C": 1}, {"rows": 2, "C": 700}],
+    )
+    found = heard(problem, LAYERNORM, seed)
+    assert found.passed, failure(found)
+    one_pass = LAYERNORM.replace("(x[c] - m) * (x[c] - m)", "x[c] * x[c]").replace("/ C + eps", "/ C - m * m + eps")
+    assert failure(heard(problem, one_pass, seed))[0] in ("awkward", "hard")
 
 
 def test_float_atomics_pass_where_the_problem_allows_any_order() -> None:

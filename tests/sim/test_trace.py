@@ -356,6 +356,7 @@ def test_the_figures_of_the_page_are_what_the_commands_print(capfd, monkeypatch)
 def test_the_page_quotes_the_sources(monkeypatch):
     """Every line of its C++ and Python is a line of a kernel's source or launcher, as it stands there."""
     files = [*(ROOT / "ops/cuda").glob("*.cu*"), *(ROOT / "ops/cuda").glob("*.py")]
+    files += (ROOT / "core/kernels").rglob("*.cuh")
     lines = {line.strip() for path in files for line in path.read_text("utf-8").splitlines()}
     text = PAGE.read_text("utf-8")
     quoted = re.findall(r"^```(?:cuda|python)\n(?!import )(.*?)^```$", text, re.M | re.S)
