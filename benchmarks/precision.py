@@ -193,9 +193,9 @@ def parse():
     if not (args.steps >= WINDOW and args.seeds >= 2 and 1 <= args.follow <= args.seeds):
         parser.error(f"expected --steps of at least {WINDOW}, --seeds of at least 2, and 1 to so many to --follow")
     if args.device == "auto":
-        from core.train.auto_device import choose_device
+        from core.devices.nvidia import nvidia_device
 
-        args.device = "cuda" if choose_device("auto") == "cuda" else "sim"
+        args.device = "cuda" if nvidia_device() else "sim"
     args.jobs = args.jobs or (1 if args.device == "cuda" else min(args.follow, os.cpu_count() or 1))
     return args
 

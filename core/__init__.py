@@ -29,6 +29,8 @@ PUBLIC = {
     "BuildError": "core.errors",
     "CheckpointError": "core.errors",
     "DataError": "core.errors",
+    "DeviceKind": "core.devices",
+    "Device": "core.device.protocol",
     "Evaluation": "core.evaluation",
     "Download": "core.evaluation",
     "WeightFormat": "core.weight_format",
@@ -49,6 +51,8 @@ PUBLIC = {
 if TYPE_CHECKING:
     from core.api import load as load
     from core.contents import contents_of as contents_of
+    from core.device.protocol import Device as Device
+    from core.devices import DeviceKind as DeviceKind
     from core.errors import BuildError as BuildError
     from core.errors import CheckpointError as CheckpointError
     from core.errors import DataError as DataError

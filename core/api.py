@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from core.data import Tokenizer
-from core.device import open_device
 from core.engine import TARGETS, Engine, Settings, TraceEvent
 from core.errors import BuildError, CheckpointError, DataError, UsageError
 from core.generate import Sampling, generate_steps
@@ -25,7 +24,6 @@ from core.loader import load_registry
 from core.measure.evaluate import token_loss
 from core.registry import Registry
 from core.roles import S
-from core.train.auto_device import choose_device
 from core.train.tokenizers import tokenizer_of
 from core.verdicts import Verdicts
 
@@ -75,7 +73,7 @@ def build_model(
 ) -> Model:
     """The model that was opened, on a device: the second half of `load`."""
     fusion = {} if fuse else {name: False for name, op in registry.ops.items() if op.replaces}
-    opened = open_device(choose_device(device))
+    opened = registry.device(device).open()
     engine = Engine(
         saved.source,
         registry,

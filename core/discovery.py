@@ -176,11 +176,13 @@ def describe(candidate: Candidate) -> str:
 
 
 def built_in() -> list[Candidate]:
-    """The built-in ops come through the same door as a stranger's plugin; their models lie beside them."""
+    """The built-in ops and devices come through the same door as a stranger's plugin; models lie beside the ops."""
+    devices = Path(core.__file__).parent / "devices"
     for parent in core.__path__:
         home = Path(parent) / "ops"
         if (home / "__init__.py").is_file():
-            return [Candidate("ops", BUILT_IN, "corelm", home, home.parent, "core.ops", version=core.__version__)]
+            known = (("ops", home, home.parent, "core.ops"), ("devices", devices, devices, "core.devices.residents"))
+            return [Candidate(n, BUILT_IN, "corelm", h, root, m, version=core.__version__) for n, h, root, m in known]
     raise BuildError(
         f"the built-in ops are missing from {', '.join(core.__path__)}",
         hint="install corelm again, or run `core doctor`",

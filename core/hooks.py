@@ -44,6 +44,7 @@ import pluggy
 if TYPE_CHECKING:
     import click
 
+    from core.devices.kind import DeviceKind
     from core.evaluation import Evaluation
     from core.op import Op, Optimizer, Schedule, Variant
     from core.weight_format import WeightFormat
@@ -153,6 +154,18 @@ def core_formats() -> list[type[WeightFormat]]:
 
 
 @hookspec
+def core_devices() -> list[DeviceKind]:
+    """Devices, as rows of the table of devices: names for `--device` and `[on.NAME]`, capabilities, how to open each.
+
+    Sample:
+
+        def core_devices():
+            return [DeviceKind("mirror", runs="cpu", precisions=("f32",), opener=MirrorDevice)]
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
 def core_commands() -> list[click.Command]:
     """Commands, listed by `core --help` after the built-in ones, whose names they may not take.
 
@@ -190,6 +203,7 @@ SPECS = {
         core_schedules,
         core_evaluations,
         core_formats,
+        core_devices,
         core_commands,
         core_step_end,
     )

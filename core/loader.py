@@ -26,6 +26,7 @@ import pluggy
 
 from core import hooks, signals
 from core.containment import PASSES, contained
+from core.devices import DeviceKind
 from core.discovery import BUILT_IN, GIVEN, Candidate, describe, discover
 from core.errors import BuildError, CoreError, did_you_mean, words_of
 from core.evaluation import Evaluation
@@ -148,6 +149,7 @@ def brings(contribution: Contribution) -> dict[str, list[str]]:
         "schedules": [cls.name for cls in contribution.schedules],
         "evaluations": [cls.name for cls in contribution.evaluations],
         "formats": [cls.name for cls in contribution.formats],
+        "devices": [kind.name for kind in contribution.devices],
         "tuned": [Path(path).name for path in contribution.tuned],
         "commands": [command.name or "" for command in contribution.commands],
         "hooks": ["core_step_end" for _ in contribution.step_hooks],
@@ -267,6 +269,7 @@ ITEMS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "core_schedules": ("a class derived from Schedule", _is_class(Schedule)),
     "core_evaluations": ("a class derived from Evaluation", _is_class(Evaluation)),
     "core_formats": ("a class derived from WeightFormat", _is_class(WeightFormat)),
+    "core_devices": ("a DeviceKind", lambda item: isinstance(item, DeviceKind)),
     "core_commands": ("a click.Command", _is_command),
 }
 

@@ -28,13 +28,12 @@ import numpy as np
 import core
 from core import files
 from core.cache import cache_folder, read_json
+from core.devices import RESIDENT
 from core.discovery import BUILT_IN, SHIPPED
 from core.kernels.sources import prelude_file, with_headers
 from core.op import Op, Variant
 from core.registry import REFERENCE, PluginRecord, Registry
 
-SIMULATOR = "sim"
-IN_WORDS = {SIMULATOR: "in the simulator", "cpu": "on the cpu"}
 STORE = "checks.json"  # in the cache folder: the verdicts of this machine
 RELEASED = "verdicts.json"  # in a plugin's folder: the verdicts that come with it
 KIT = 4  # raised when the sub-checks ask for more than before, so that old verdicts are void
@@ -51,7 +50,7 @@ Sizes = Mapping[str, int]
 class Verdict:
     """The finding on one variant in one dtype at one place.
 
-    device: "cpu", "sim" or "cuda"; chip: the GPU's model and architecture, "" elsewhere. checks: sub-check -> the worst
+    device: its name; chip: the GPU's model and architecture, "" elsewhere. checks: sub-check -> the worst
     relative error that it saw. sizes: dim of the op's schema -> the largest size that was checked. finding: the first
     failure in words, "" for a variant that passed. tried: sizes of nodes, as `label` writes them, that a check with a
     bound of time got as near to as its time allowed.
@@ -76,7 +75,8 @@ class Verdict:
     @property
     def there(self) -> str:
         """The place in words: `in the simulator`, `on the cpu`, `on NVIDIA H200, sm_90a`."""
-        return IN_WORDS.get(self.where, f"on {self.where}")
+        kind = RESIDENT.get(self.where)
+        return kind.where if kind is not None else f"on {self.where}"
 
     @property
     def worst(self) -> float:
@@ -104,7 +104,9 @@ class Verdict:
             return f"not checked at {label(dict(list(by_reach(beyond, self.sizes).items())[:SHOWN]))}"
         nearest = list(by_reach(sizes, self.sizes))[:1]
         held = label({dim: self.sizes[dim] for dim in nearest})
-        return f"checked{held and ' to '}{held}" + " in the simulator" * (self.device == SIMULATOR)
+        return f"checked{held and ' to '}{held}" + f" {self.there}" * (
+            self.device in RESIDENT and RESIDENT[self.device].simulated
+        )
 
 
 def by_reach(sizes: Sizes, covered: Sizes) -> dict[str, int]:
@@ -166,8 +168,9 @@ class Verdicts:
         self._unwritten: list[Row] = []  # this process's own, where its file cannot be written
 
     def lookup(self, variant: Variant, where: str, dtype: str) -> Verdict | None:
-        """The verdict on a variant as it is now at a place (see `place_of`), else the simulator's; None for neither."""
-        places = (where, SIMULATOR if variant.device == "cuda" else where)
+        """The verdict on a variant as it is now at a place (see `place_of`), else at its home, as in the simulator;
+        None for neither."""
+        places = (where, self.registry.home(variant).name if self.registry.has_kernels(variant) else where)
         return next((v for p in places if (v := self.at(variant, p, dtype)) is not None), None)
 
     def at(self, variant: Variant, where: str, dtype: str) -> Verdict | None:

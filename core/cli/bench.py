@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from core.cli.show import emit_json, json_option, plugin_option, status_line
+from core.cli.show import device_option, emit_json, json_option, plugin_option, refuse_untimed, status_line
 from core.errors import UsageError, did_you_mean
 from core.words import human, ms, percent, table
 
 if TYPE_CHECKING:
+    from core.devices import DeviceKind
     from core.measure.bench import Bench
     from core.registry import Registry
 
@@ -21,10 +22,7 @@ if TYPE_CHECKING:
 @click.command("bench")
 @click.argument("target", metavar="CONFIG|OP[.VARIANT]")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of CONFIG.")
-@click.option(
-    "--device", type=click.Choice(["auto", "cuda", "cpu", "sim"]), default="auto", show_default=True,
-    help="auto takes the cpu only where there is no NVIDIA device.",
-)  # fmt: skip
+@device_option("auto takes the cpu only where there is no NVIDIA device.")
 @click.option("--steps", type=click.IntRange(1), default=10, show_default=True, help="How often each is timed.")
 @click.option("--profile", metavar="FILE", help="Of CONFIG: write a micro-step as a trace that Perfetto opens.")
 @click.option(
@@ -48,25 +46,20 @@ def command(
     With an op (`core bench matmul --shape x=256,768 --shape features=3072`): each of its variants that can run here.
     """
     from core.loader import load_registry
-    from core.train.auto_device import choose_device
 
-    chosen = choose_device(device)
-    if chosen == "sim":
-        raise UsageError(
-            "the simulator's time does not predict a GPU's",
-            hint="core trace counts a kernel's instructions and memory traffic",
-        )
     registry = load_registry(plugin)
     if target.partition(".")[0] in registry.ops and not Path(target).exists():
         if profile or overrides:
             raise UsageError("--set and --profile are for a config", hint="core bench configs/gpt2_124m.toml")
-        rows = list(op_rows(target, registry, chosen, shape, steps))
+        kind = registry.device(device)
+        refuse_untimed(kind)
+        rows = list(op_rows(target, registry, kind, shape, steps))
         emit_json(rows) if as_json else click.echo("\n".join(op_lines(rows)))
         return
     if shape:
         known = did_you_mean(target, registry.ops)
         raise UsageError(f'--shape is for an op, and "{target}" is none{known}', hint="core ops lists them")
-    report(target, overrides, chosen, plugin, steps, profile, as_json)
+    report(target, overrides, device, plugin, steps, profile, as_json)
 
 
 # --- a config ----------------------------------------------------------------------------------------------------
@@ -81,9 +74,8 @@ def report(
     profile: str | None,
     as_json: bool,
 ) -> None:
-    from core.config import load_config, micro_steps
+    from core.config import micro_steps, resolve_config
     from core.graph import load_model
-    from core.loader import load_registry
     from core.measure.bench import bench, chrome_trace
     from core.outputs import target_file, write_target
     from core.plan import TRAIN
@@ -91,8 +83,8 @@ def report(
 
     if profile is not None:
         target_file(Path(profile), "--profile")
-    loaded = load_config(config, overrides=overrides, device=device)
-    registry = load_registry([*plugin, *loaded.plugins.load], disable=loaded.plugins.disable)
+    loaded, registry = resolve_config(config, overrides=overrides, device=device, plugins=plugin)
+    refuse_untimed(registry.devices[loaded.device])
     engine = build_engine(loaded, registry, load_model(loaded.model, registry), None)
     B, T = int(engine.graph.dims["B"]), int(engine.graph.dims["T"])
     micro = micro_steps(loaded.train.tokens_per_step, B, T, where=loaded.where("train.tokens_per_step"))
@@ -155,10 +147,10 @@ def config_lines(timings: Bench, memory: int) -> Iterator[str]:
 
 
 def op_rows(
-    target: str, registry: Registry, device: str, shape: Sequence[str], repeats: int
+    target: str, registry: Registry, kind: DeviceKind, shape: Sequence[str], repeats: int
 ) -> Iterator[dict[str, Any]]:
     """One row a variant: milliseconds of each launcher, or why it cannot run."""
-    from core.testing.check import HOMES, measure
+    from core.testing.check import measure
     from core.testing.shapes import example_of
 
     name, _, only = target.partition(".")
@@ -166,8 +158,8 @@ def op_rows(
     example = example_of(op, shape)
     variants = [registry.variant(name, only)] if only else list(registry.variants[name].values())
     for variant in variants:
-        if HOMES[variant.device] == device:
-            times = measure(op, variant, registry, device, repeats, [example])
+        if variant.device == kind.runs:
+            times = measure(op, variant, registry, kind.name, repeats, [example])
             yield {"variant": f"{name}.{variant.name}", "shape": example, "ms": times}
 
 

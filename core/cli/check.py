@@ -11,12 +11,12 @@ import click
 
 from core.cli.show import branches_option, emit_json, json_option, plugin_option
 from core.cli.sizes import check_at
-from core.device import open_device
+from core.devices import RESIDENT, DeviceKind
 from core.errors import CheckFailed, UsageError
 from core.loader import load_registry
 from core.op import Op, Variant
 from core.registry import Registry
-from core.testing.check import RUNNERS, CheckReport, VariantReport, check_variant, find, measure, runs_on
+from core.testing.check import CheckReport, VariantReport, check_variant, find, measure, runs_on
 from core.testing.checks import MEANING
 from core.testing.processes import in_order, registry_of, say
 from core.testing.records import verdicts_of
@@ -31,7 +31,7 @@ from core.verdicts import Verdicts, chip_of
 @click.option(
     "--device",
     default="",
-    help=f"Where to run: {', '.join(RUNNERS)}; by default the cpu, and the simulator for kernels.",
+    help=f"Where to run: {', '.join(RESIDENT)}, a plugin's; by default the cpu, and the simulator for kernels.",
 )
 @click.option("--time/--no-time", "timed", default=True, help="Measure the variants that pass.", show_default=True)
 @click.option(
@@ -95,7 +95,7 @@ def command(
         raise UsageError("core check needs an OP, an OP.VARIANT, or --all", hint="`core ops` lists them")
     registry = load_registry(plugin)
     verdicts = Verdicts(registry)
-    timed = timed and not quick and (not device or RUNNERS[device].timed)
+    timed = timed and not quick and (not device or registry.device(device).real_time)
     asked = chosen(target, registry, device)
     jobs = min(jobs or (1 if timed else cores()), len(asked))
     how = How(device, seed, quick, against, whole=verbose or as_json)
@@ -108,7 +108,7 @@ def command(
     for (op, variant), report in zip(asked, results, strict=True):
         reports.append(report)
         if not report.left_out and not how.partial:
-            for verdict in verdicts_of(report, chip(report.device)):
+            for verdict in verdicts_of(report, chip(registry.device(report.device))):
                 verdicts.keep(variant, verdict, whole=True)
             if report.passed and timed:
                 report.times = measure(op, variant, registry, device)
@@ -194,15 +194,15 @@ def _checked(plugins: tuple[str, ...], how: How, name: str) -> VariantReport:
 
 
 @cache
-def chip(device: str) -> str:
+def chip(kind: DeviceKind) -> str:
     """The GPU that the check ran on; "" elsewhere."""
-    return chip_of(open_device(device))
+    return chip_of(kind.open())
 
 
 def chosen(target: str | None, registry: Registry, device: str) -> list[tuple[Op, Variant]]:
     if target:
         return find(target, registry, device)
-    kind = runs_on(device)
+    kind = runs_on(device, registry)
     able = {n: [v for v in registry.variants.get(n, {}).values() if kind in ("", v.device)] for n in registry.ops}
     return [pair for name in sorted(able) if able[name] for pair in find(name, registry, device)]
 

@@ -11,13 +11,14 @@ import click
 
 from core.cli.brought import BroughtCommand, registry_of
 from core.cli.data import progress_line
-from core.cli.show import emit_json, json_option, plugin_option
+from core.cli.show import device_option, emit_json, json_option, plugin_option
 from core.errors import BuildError, CoreError, DataError, UsageError, words_of
 
 if TYPE_CHECKING:
     from core.api import Model
     from core.data import TokenSource
     from core.data.text import Reading
+    from core.devices import DeviceKind
     from core.engine import Engine
     from core.evaluation import Evaluation
     from core.registry import Registry
@@ -50,7 +51,7 @@ class EvalCommand(BroughtCommand):
 @click.option("--separator", default="", metavar="TEXT", help="Separator between the documents of a text file.")
 @click.option("--tokens", type=click.IntRange(1), help="How many tokens of the data, from its begin.")
 @click.option("--examples", type=click.IntRange(1), help="How many examples of an evaluation; all without this.")
-@click.option("--device", type=click.Choice(["auto", "cuda", "cpu", "sim"]), default="auto", show_default=True)
+@device_option("auto takes the cpu only where there is no NVIDIA device.")
 @click.option("--precision", type=click.Choice(["f32", "bf16", "f64"]), help="The run's own, else f32.")
 @plugin_option
 @json_option
@@ -87,7 +88,7 @@ def command(
     if opened.weights is None:
         raise UsageError(f"{path}: a model without weights: its loss cannot be measured", hint="name a run or a file")
     own = own_settings(opened.path)
-    model = build_model(opened, registry, device, precision or _precision(own, device), fuse=True)
+    model = build_model(opened, registry, device, precision or _precision(own, registry.device(device)), fuse=True)
     result: dict[str, Any] = {"from": str(opened.path), "model": model.graph.name, "precision": model.engine.precision}
     result |= {"device": model.engine.device.name, "step": opened.step}
     if data or not asked:
@@ -149,12 +150,9 @@ def own_settings(checkpoint: Path) -> Own:
         raise UsageError(f"{path}: cannot be read: {error!r}", hint="move it away, and give --data") from None
 
 
-def _precision(own: Own, device: str) -> str:
+def _precision(own: Own, kind: DeviceKind) -> str:
     """The run's own precision, where the device computes in it."""
-    from core.config import PRECISIONS_OF
-    from core.train.auto_device import choose_device
-
-    return own.precision if own.precision in PRECISIONS_OF[choose_device(device)] else "f32"
+    return own.precision if own.precision in kind.precisions else "f32"
 
 
 def measure_data(

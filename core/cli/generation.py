@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from core.cli.show import device_option
 from core.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ OPTIONS = (
     click.option("--repetition-penalty", type=float, default=1.0, show_default=True, help="Above 1: fewer repeats."),
     click.option("--stop", "stops", multiple=True, help="End before this text, too; may be repeated."),
     click.option("--seed", type=click.IntRange(0), help="The same seed draws the same text; without one it is new."),
-    click.option("--device", type=click.Choice(["auto", "cuda", "cpu", "sim"]), default="auto", show_default=True),
+    device_option("auto takes the cpu only where there is no NVIDIA device."),
 )
 
 

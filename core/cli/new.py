@@ -129,7 +129,7 @@ def new_variant(op: str, name: str, out: Path | None, source: str, base: str, pl
     start = _model_of(registry, op, source or base)
     _write(folder, _variant_files(schema, start, name, bool(base)))
     given = " ".join(f"--plugin {path}" for path in (*plugin, _typed(folder)))
-    device = " --device sim" if start.device == "cuda" else ""
+    device = f" --device {registry.home(start).name}" if registry.has_kernels(start) else ""
     _next(
         f"core check {op}.{name} {given}",
         f"core train tiny {given} --set ops.{op}={name}{device} --set train.steps=2",
@@ -230,7 +230,7 @@ def _model_of(registry: Registry, op: str, asked: str) -> Variant:
         if not isinstance(named, Reference):
             return named
         raise UsageError(f"{op}.{asked} is NumPy without launchers, so it has no kernel to copy")
-    kernels = [v for v in registry.variants[op].values() if v.device == "cuda" and v.priority >= 0]
+    kernels = [v for v in registry.variants[op].values() if registry.has_kernels(v) and v.priority >= 0]
     if kernels:
         return min(kernels, key=lambda v: (v.priority, v.name))
     others = [n for n, v in registry.variants[op].items() if not isinstance(v, Reference)]

@@ -12,25 +12,24 @@ from core.cli.show import emit_json, json_option, plugin_option, status_line
 from core.errors import BuildError, CoreError
 from core.loader import load_registry
 from core.op import Op, Param, Reference, Slot, Variant, make_tensors
-from core.registry import DEVICES, Registry, place_of_class, shorten
+from core.registry import Registry, place_of_class, shorten
 from core.words import table
 
 if TYPE_CHECKING:
     from core.plan.choose import Chooser
 
-PRECISIONS_OF = {"cpu": ("f32", "f64"), "cuda": ("f32", "bf16")}  # what `--why` tries on a device
-
 
 @click.command("ops")
 @click.argument("op", required=False)
 @click.option("--why", is_flag=True, help="For each variant, at the op's examples: whether it can run, or why not.")
-@click.option("--device", type=click.Choice(DEVICES), help="Only variants for this device.")
+@click.option("--device", metavar="NAME", help="Only variants that run on this device.")
 @plugin_option
 @json_option
 def command(op: str | None, why: bool, device: str | None, plugin: tuple[str, ...], as_json: bool) -> None:
     """List ops and their variants; with OP, its schema and all that its variants declare."""
     registry = load_registry(plugin)
-    devices = (device,) if device else DEVICES
+    kinds = [registry.device(device)] if device else list(registry.devices.values())
+    devices = tuple(dict.fromkeys(kind.runs for kind in kinds))
     names = [registry.op(op).name] if op else list(registry.ops)
     if why:
         verdicts = [v for name in names for d in devices for v in reasons(registry, registry.op(name), d)]
@@ -163,7 +162,7 @@ def declared(variant: Variant) -> dict[str, Any]:
         "partial": list(variant.partial),
         "base": variant.base,
         "backward": "" if variant.has_backward or variant.has_forward_backward else "none",
-        "arch": variant.arch if variant.device != "cpu" else "",
+        "arch": variant.arch if variant.sources else "",
         "f32": "as TF32, with [train] tf32 = true" if variant.tf32 and "f32" in variant.dtypes else "",
         "repeatable": "" if variant.repeatable else "no",
         "tolerance": dict(variant.tolerance),
@@ -216,13 +215,14 @@ def op_data(registry: Registry, name: str, devices: tuple[str, ...], kernels: bo
 
 
 def reasons(registry: Registry, op: Op, device: str) -> Iterator[dict[str, Any]]:
-    """For each precision of a device and each of its variants: what a training plan would say of it.
+    """For each precision of the devices that run such variants, and each variant: what a training plan would say of it.
 
     `runs` is yes, no, or some: of the op's examples. `auto` marks the best that runs them all unasked.
     """
     from core.plan.choose import Chooser
 
-    for precision in PRECISIONS_OF[device]:
+    kinds = [kind for kind in registry.devices.values() if kind.runs == device]
+    for precision in dict.fromkeys(p for kind in kinds for p in kind.precisions):
         chooser = Chooser(registry, device, precision)
         taken = False
         for variant in chooser.candidates(op):
@@ -239,7 +239,7 @@ def reasons(registry: Registry, op: Op, device: str) -> Iterator[dict[str, Any]]
                 "precision": precision,
                 "runs": runs,
                 "auto": auto,
-                "needs": variant.arch if device != "cpu" else "",
+                "needs": variant.arch if variant.sources else "",
                 "why_not": why,
             }
 

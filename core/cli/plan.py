@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from core.cli.show import emit_json, json_option, plugin_option, status_line
+from core.cli.show import device_option, emit_json, json_option, plugin_option, status_line, with_architectures
 from core.errors import UsageError
 
 
@@ -14,10 +14,7 @@ from core.errors import UsageError
 @click.argument("config")
 @click.argument("node", required=False)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of CONFIG.")
-@click.option(
-    "--device", type=click.Choice(["auto", "cuda", "cpu", "sim"]), default="auto", show_default=True,
-    help="The device to plan for.",
-)  # fmt: skip
+@device_option("The device to plan for.")
 @click.option(
     "--kind", type=click.Choice(["train", "evaluate", "generate"]), default="train", show_default=True,
     help="Purpose of the plan.",
@@ -45,22 +42,19 @@ def command(
     variant's launchers, and each kernel that they launch, forward and backward: name, file and line, grid, block, the
     tensors that it reads and writes. Below these, why the other variants were not taken.
     """
-    from core.config import load_config
-    from core.device.planned import PlannedDevice
+    from core.config import resolve_config
     from core.graph import load_model
-    from core.loader import load_registry
     from core.plan.way import lines, way
-    from core.train.auto_device import choose_device
     from core.train.wiring import build_engine, learning_rate
 
-    chosen = choose_device(device)
-    if arch is not None and chosen != "cuda":
+    loaded, registry = resolve_config(config, overrides=overrides, device=device, plugins=plugin)
+    chosen = registry.devices[loaded.device]
+    if arch is not None and chosen.planner is None:
         raise UsageError(
-            f"--arch {arch}: the plan is for {chosen}, which compiles for no GPU", hint="add --device cuda"
+            f"--arch {arch}: the plan is for {chosen.name}, which compiles for no GPU",
+            hint=f"add {with_architectures(registry)}",
         )
-    planned = PlannedDevice(arch or "sm_90a") if chosen == "cuda" else None
-    loaded = load_config(config, overrides=overrides, device=chosen)
-    registry = load_registry([*plugin, *loaded.plugins.load], disable=loaded.plugins.disable)
+    planned = chosen.planned(arch or "")
     learning_rate(loaded, registry)  # what is wrong with [schedule] is said here, as a run would say it
     engine = build_engine(loaded, registry, load_model(loaded.model, registry), None, planned)
     outputs = {"train": (), "evaluate": tuple(engine.graph.loss), "generate": (engine.logits_value,)}[kind]

@@ -11,6 +11,9 @@ from typing import Any, TypeVar
 
 import click
 
+from core.devices import AUTO, RESIDENT, DeviceKind
+from core.errors import UsageError
+from core.registry import Registry
 from core.train.display import Display
 from core.words import table
 
@@ -22,6 +25,13 @@ def plugin_option(function: F) -> F:
     return click.option(
         "--plugin", multiple=True, metavar="PATH", help="Load a plugin: a folder with an __init__.py, or a .py file."
     )(function)
+
+
+def device_option(text: str) -> Callable[[F], F]:
+    """`--device NAME`, "auto" without it, as the argument `device`; the registry checks it: plugins bring devices."""
+    return click.option(
+        "--device", default=AUTO, show_default=True, metavar=f"[{'|'.join([AUTO, *RESIDENT])}|...]", help=text
+    )
 
 
 def json_option(function: F) -> F:
@@ -52,6 +62,20 @@ def branches_option(function: F) -> F:
         expose_value=False,
         help=f"Branches of a thread block after which a simulated kernel is called endless.  [default: {LIMIT}]",
     )(function)
+
+
+def with_architectures(registry: Registry) -> str:
+    """`--device` with the devices whose kernels are compiled for an architecture that can be named."""
+    return f"--device {' or '.join(kind.name for kind in registry.devices.values() if kind.planner is not None)}"
+
+
+def refuse_untimed(kind: DeviceKind) -> None:
+    """UsageError for a device whose seconds are not those of real hardware."""
+    if not kind.real_time:
+        raise UsageError(
+            "the simulator's time does not predict a GPU's" if kind.simulated else f"{kind.name} cannot be timed",
+            hint="core trace counts a kernel's instructions and memory traffic",
+        )
 
 
 @contextmanager

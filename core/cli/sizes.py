@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from core.cli.show import emit_json
-from core.device import open_device
+from core.devices import AUTO, DeviceKind
 from core.errors import BuildError, CheckFailed, UsageError
 from core.loader import load_registry
 from core.registry import Registry
-from core.testing.check import HOMES, find
+from core.testing.check import find
 from core.testing.model_sizes import OVER, SizesOutcome, Task, Tell, dims_of, estimate, rounds, share, task_of
 from core.testing.shapes import example_of
 from core.testing.worker import LAUNCH, Checker, CheckPlace
@@ -98,10 +98,10 @@ def items_of_shape(target: str, shape: Sequence[str], device: str, seed: int, re
     items = []
     for op, variant in find(target, registry, device):
         example = example_of(op, shape)
-        where, sizes = device or HOMES[variant.device], sizes_of(op, dims_of(op, example))
+        where, sizes = device or registry.home(variant).name, sizes_of(op, dims_of(op, example))
         for dtype in variant.dtypes:
             task = Task(op.name, variant.name, dtype, example, whole=True, seed=seed)
-            items.append(Item(task, where, sizes, estimate(op, example, where)))
+            items.append(Item(task, where, sizes, estimate(op, example, registry.device(where).simulated)))
     return items
 
 
@@ -110,17 +110,15 @@ def items_of_config(
 ) -> tuple[Registry, list[Item], list[str], list[str]]:
     """Every distinct node of the config's plan, with nested launches and the update; the plugins to load and those to
     leave out."""
-    from core.config import load_config
+    from core.config import resolve_config
     from core.graph import load_model
     from core.measure.tune import load_tuned
     from core.plan import needs_of
-    from core.train.auto_device import choose_device
     from core.train.wiring import build_engine
 
-    loaded = load_config(config, overrides=overrides, device=choose_device(device or "auto"))
+    loaded, registry = resolve_config(config, overrides=overrides, device=device or AUTO, plugins=plugins)
     needed = [*plugins, *loaded.plugins.load]
-    registry = load_registry(needed, disable=loaded.plugins.disable)
-    opened = open_device(loaded.device)
+    opened = registry.devices[loaded.device].open()
     twin = opened.unbacked()  # plans need no memory
     engine = build_engine(
         loaded, registry, load_model(loaded.model, registry), None, twin, tuned=load_tuned(opened) or None
@@ -129,12 +127,12 @@ def items_of_config(
     for plan in plans_of(engine, bool(loaded.train.sample_every)):
         engine.report(plan).choices()
         needs |= {need.key: need for need in needs_of(plan, engine.chooser)}
-    items = [item_of(need, loaded.device) for need in largest_of(list(needs.values()))]
+    items = [item_of(need, registry.devices[loaded.device]) for need in largest_of(list(needs.values()))]
     return registry, items, needed, loaded.plugins.disable
 
 
-def item_of(need: Need, device: str) -> Item:
-    return Item(task_of(need), device, dict(need.sizes), estimate(need.op, need.example, device))
+def item_of(need: Need, kind: DeviceKind) -> Item:
+    return Item(task_of(need), kind.name, dict(need.sizes), estimate(need.op, need.example, kind.simulated))
 
 
 def largest_of(needs: Sequence[Need]) -> list[Need]:
@@ -200,7 +198,7 @@ class SizeChecks:
         task = item.task if before is None else replace(item.task, done=before.done)
         now = self._checker(item.device).check(task, self._seconds(numbers), lambda text: self.tell(f"{doing}: {text}"))
         outcome = self.found[numbers[0]] = now if before is None else before.with_more(now)
-        chip = chip_of(open_device(item.device))
+        chip = chip_of(self.registry.device(item.device).open())
         verdict = outcome.verdict(item.device, chip, item.task.dtype, [label(item.sizes)])
         if verdict is not None:
             Verdicts(self.registry).keep(variant, verdict)
@@ -214,7 +212,8 @@ class SizeChecks:
     def _seconds(self, numbers: Sequence[int]) -> float:
         """The share of the first of these items in the time that remains."""
         waiting = [(self.registry.op(self.items[n].task.op), self.items[n].task.example) for n in numbers]
-        return share(self.end - time.monotonic(), waiting, self.items[numbers[0]].device, LAUNCH)
+        simulated = self.registry.device(self.items[numbers[0]].device).simulated
+        return share(self.end - time.monotonic(), waiting, simulated, LAUNCH)
 
 
 def line_of(item: Item, outcome: SizesOutcome) -> str:

@@ -17,6 +17,7 @@ import click
 
 from core.cli.show import branches_option, emit_json, json_option, plugin_option, status_line
 from core.device.launch import LaunchRecord
+from core.devices import SIM
 from core.errors import BuildError, UsageError
 from core.kernels.sources import shown, with_headers
 from core.loader import load_registry
@@ -106,11 +107,11 @@ def wanted(name: str, registry: Registry) -> tuple[Op, Variant]:
     """The op and the variant that `op.variant` names; UsageError for one without kernels."""
     op, dot, variant = name.partition(".")
     if not dot:
-        kernels = [v.name for v in registry.variants.get(registry.op(op).name, {}).values() if v.device == "cuda"]
+        kernels = [v.name for v in registry.variants.get(registry.op(op).name, {}).values() if registry.has_kernels(v)]
         listed = " ".join(f"{op}.{v}" for v in kernels) or "none"
         raise UsageError(f'"{name}" names no variant', hint=f"those with kernels: {listed}")
     chosen = registry.variant(op, variant)
-    if chosen.device != "cuda":
+    if not registry.has_kernels(chosen):
         raise UsageError(f"{name} is for {chosen.device} and has no kernels", hint=f"core ops {op} lists the variants")
     return registry.op(op), chosen
 
@@ -122,14 +123,12 @@ class TraceRunner(DeviceRunner):
     timed = False
 
     def __init__(self, registry: Registry) -> None:
-        super().__init__(registry)
+        super().__init__(registry, SIM)
         self.found: list[tuple[LaunchRecord, Counted]] = []
 
     @cached_property
     def target(self) -> Any:
-        from core.device.simulated import SimDevice
-
-        device = SimDevice()
+        device = self.kind.open()
         device.count = True
         device.on_report = self.keep
         return device

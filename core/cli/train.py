@@ -7,20 +7,14 @@ from pathlib import Path
 import click
 
 from core import signals
-from core.cli.show import plugin_option
+from core.cli.show import device_option, plugin_option
 from core.errors import UsageError
 
 
 @click.command("train")
 @click.argument("config")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key: --set train.steps=10.")
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cuda", "cpu", "sim"]),
-    default="auto",
-    show_default=True,
-    help="auto takes the cpu only where there is no NVIDIA device.",
-)
+@device_option("auto takes the cpu only where there is no NVIDIA device.")
 @plugin_option
 @click.option("--out", metavar="FOLDER", help="The run's folder. Default: runs/<config's stem>, then -2, -3.")
 @click.option("--resume", is_flag=True, help="Continue from the newest valid checkpoint, or start without one.")

@@ -7,17 +7,14 @@ from typing import Any
 
 import click
 
-from core.cli.show import emit_json, json_option, plugin_option
+from core.cli.show import device_option, emit_json, json_option, plugin_option, refuse_untimed, with_architectures
 from core.errors import UsageError
 
 
 @click.command("tune")
 @click.argument("config")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of CONFIG.")
-@click.option(
-    "--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True,
-    help="auto takes the cpu only where there is no NVIDIA device.",
-)  # fmt: skip
+@device_option("auto takes the cpu only where there is no NVIDIA device.")
 @click.option("--dry-run", is_flag=True, help="Time and print, without saving the result.")
 @click.option(
     "--write-defaults", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
@@ -40,20 +37,19 @@ def command(
     choices says "tuned"; "shipped" is what comes with corelm for the chip's architecture, "auto" the best guess. Other
     tiles may give other bits.
     """
-    from core.config import load_config
-    from core.device import open_device
+    from core.config import resolve_config
     from core.graph import load_model
-    from core.loader import load_registry
     from core.measure.tune import Timed, measured, save_tuned, tune, write_choices
-    from core.train.auto_device import choose_device
     from core.train.wiring import build_engine
 
-    chosen = choose_device(device)
-    if write_defaults is not None and chosen != "cuda":
-        raise UsageError("--write-defaults is for a GPU's architecture", hint="tune with --device cuda")
-    loaded = load_config(config, overrides=overrides, device=chosen)
-    registry = load_registry([*plugin, *loaded.plugins.load], disable=loaded.plugins.disable)
-    model, opened = load_model(loaded.model, registry), open_device(chosen)
+    loaded, registry = resolve_config(config, overrides=overrides, device=device, plugins=plugin)
+    kind = registry.devices[loaded.device]
+    refuse_untimed(kind)
+    if write_defaults is not None and kind.planner is None:
+        raise UsageError(
+            "--write-defaults is for a GPU's architecture", hint=f"tune with {with_architectures(registry)}"
+        )
+    model, opened = load_model(loaded.model, registry), kind.open()
     timings: dict[str, list[Timed]] = {}
     for timed in tune(
         lambda tuned: build_engine(loaded, registry, model, None, opened, tuned=tuned),

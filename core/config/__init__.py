@@ -9,12 +9,10 @@ from __future__ import annotations
 from core.config.layers import find_config, read_toml, shipped_configs
 from core.config.load import RunConfig, load_config
 from core.config.options import check_options
+from core.config.resolved import resolve_config
 from core.config.rules import check_out, check_run_name, micro_steps
-from core.config.schema import DEVICES, PRECISIONS_OF
 
 __all__ = [
-    "DEVICES",
-    "PRECISIONS_OF",
     "RunConfig",
     "check_options",
     "check_out",
@@ -23,5 +21,6 @@ __all__ = [
     "load_config",
     "micro_steps",
     "read_toml",
+    "resolve_config",
     "shipped_configs",
 ]

@@ -5,7 +5,7 @@ Every value keeps the place that it came from, so that a floor above can say whi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import tomli_w
 
 from core.config.layers import Override, Source, find_config, parse_override, read_chain, show_path
 from core.config.rules import micro_steps
-from core.config.schema import DEVICES, NAMED, PRECISIONS_OF, ConfigFile, Document, Schema
+from core.config.schema import NAMED, ConfigFile, Document, Schema
 from core.config.validate import (
     Keys,
     check_complete,
@@ -26,6 +26,7 @@ from core.config.validate import (
     to_document,
     to_struct,
 )
+from core.devices import RESIDENT, DeviceKind, choose
 from core.errors import UsageError, did_you_mean, raise_all
 
 
@@ -67,19 +68,24 @@ class RunConfig(Schema, frozen=True, kw_only=True):
         return place(shown, (head, tail) if tail else (head,)) + " (default)"
 
 
-def load_config(path: str | Path, *, overrides: Sequence[str] = (), device: str) -> RunConfig:
+def load_config(
+    path: str | Path, *, overrides: Sequence[str] = (), device: str, devices: Mapping[str, DeviceKind] = RESIDENT
+) -> RunConfig:
     """The config at `path` (or the shipped one of that path or stem) for `device`, with `--set` overrides on top.
+
+    devices: those that there are, by name.
 
     Raises UsageError listing every problem of all its files and overrides, each with file, table, key, what was
     expected and what came; syntax errors with file, line and column.
     """
-    if device not in DEVICES:
-        raise UsageError(f'device "{device}": expected one of {", ".join(DEVICES)}{did_you_mean(device, DEVICES)}')
+    kind = choose(device, devices)
+    device = kind.name
     file, note = find_config(path)
     chain, problems = read_chain(file)
     for source in chain:
         problems += check_table(source.document, ConfigFile, (), in_file(source))
-    settings, wrong = read_overrides(overrides)
+        problems += unknown_devices(source.document, devices, in_file(source))
+    settings, wrong = read_overrides(overrides, devices)
     problems += wrong
     raise_all(problems, UsageError)
 
@@ -97,7 +103,7 @@ def load_config(path: str | Path, *, overrides: Sequence[str] = (), device: str)
         RunConfig,
         dec_hook=lambda kind, value: kind(value),
     )  # fmt: skip
-    raise_all(list(impossible(config)), UsageError)
+    raise_all(list(impossible(config, kind.precisions)), UsageError)
     return config
 
 
@@ -105,7 +111,17 @@ def in_file(source: Source) -> Callable[[Keys], str]:
     return lambda path: place(source.shown, path)
 
 
-def read_overrides(texts: Sequence[str]) -> tuple[list[Override], list[str]]:
+def unknown_devices(document: Document, devices: Mapping[str, DeviceKind], where: Callable[[Keys], str]) -> list[str]:
+    """The tables `[on.NAME]` of devices that there are not, a line each."""
+    on = document.get("on")
+    return [
+        f"{where(('on', name))}: unknown key{did_you_mean(name, devices) or ' (known: ' + ', '.join(devices) + ')'}"
+        for name in (on if isinstance(on, dict) else {})
+        if name not in devices
+    ]
+
+
+def read_overrides(texts: Sequence[str], devices: Mapping[str, DeviceKind]) -> tuple[list[Override], list[str]]:
     """The overrides that can be read, and what is wrong with the others or with their keys and values."""
     good: list[Override] = []
     problems: list[str] = []
@@ -115,7 +131,9 @@ def read_overrides(texts: Sequence[str]) -> tuple[list[Override], list[str]]:
             problems.append(override)
             continue
         good.append(override)
-        problems += check_table(override.document, ConfigFile, (), lambda path, shown=override.shown: shown)  # type: ignore[misc]
+        where: Callable[[Keys], str] = lambda path, shown=override.shown: shown  # type: ignore[misc]  # noqa: E731
+        problems += check_table(override.document, ConfigFile, (), where)
+        problems += unknown_devices(override.document, devices, where)
     return good, problems
 
 
@@ -204,10 +222,9 @@ def leaves(document: Document, path: Keys = ()) -> list[tuple[Keys, Any]]:
     return pairs
 
 
-def impossible(config: RunConfig) -> list[str]:
-    """Values that are right one by one and cannot be together."""
+def impossible(config: RunConfig, legal: Sequence[str]) -> list[str]:
+    """Values that are right one by one and cannot be together. legal: the precisions of the device."""
     problems: list[str] = []
-    legal = PRECISIONS_OF[config.device]
     if config.precision not in legal:
         problems.append(
             f"{config.where('precision')}: expected one of {', '.join(legal)} on {config.device}, got "

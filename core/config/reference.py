@@ -6,8 +6,9 @@ import inspect
 import sys
 
 from core import variables
-from core.config.schema import PRECISIONS_OF, ConfigFile, Schema, Table
+from core.config.schema import ConfigFile, Schema, Table
 from core.config.validate import expected, keys, rest, show
+from core.devices import RESIDENT
 
 INTRO = """# The run config
 
@@ -68,7 +69,7 @@ def reference() -> str:
             parts += [f"\n## [{name}]\n\n{text_of(key.table)}\n\n", rows(key.table)]
         elif key.entries is not None:
             parts += [f"\n## [{name}]\n\n{key.doc} Each is {expected(key.entries[1])}.\n"]
-    precisions = [f"| {device} | {', '.join(those)} |\n" for device, those in PRECISIONS_OF.items()]
+    precisions = [f"| {kind.name} | {', '.join(kind.precisions)} |\n" for kind in RESIDENT.values()]
     return "".join([*parts, on_text(), "\n", AFTER, *precisions, NAMES, ENVIRONMENT.format(rows=variables.table())])
 
 
@@ -110,7 +111,7 @@ def extends_row() -> str:
 def on_text() -> str:
     on = keys(ConfigFile)["on"].table
     assert on is not None
-    tables = ", ".join(f"[on.{device}]" for device in keys(on))
+    tables = ", ".join(f"[on.{device}]" for device in RESIDENT)
     return f"\n## {tables}\n\n{text_of(on)}\n"
 
 

@@ -10,11 +10,6 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 
-DEVICES = ("cpu", "cuda", "sim")
-
-# What each device computes in: f64 is the references' own precision, bf16 is for tensor cores.
-PRECISIONS_OF = {"cpu": ("f32", "f64"), "cuda": ("f32", "bf16"), "sim": ("f32", "bf16")}
-
 Text = Annotated[str, Meta(min_length=1)]
 Texts = Annotated[list[Text], Meta(extra={"lone": True})]  # one string stands for a list of one
 SomeTexts = Annotated[list[Text], Meta(min_length=1, extra={"lone": True})]
@@ -239,9 +234,7 @@ class Schema(Table, frozen=True, kw_only=True):
 class DeviceTables(Table, frozen=True, kw_only=True):
     """What holds on one device only: any key and table of this page except `extends`."""
 
-    cpu: Schema
-    cuda: Schema
-    sim: Schema
+    devices: Annotated[dict[Name, Schema], Meta(description="Keys for one device.", extra=REST)]
 
 
 class ConfigFile(Schema, frozen=True, kw_only=True):

@@ -193,9 +193,17 @@ def check_table(value: Any, table: type[Table], path: Keys, where: Where) -> Ite
         if key is not None and key is not spare:
             yield from check_key(item, key, inner, where)
         elif spare is not None and spare.entries is not None:
-            yield from check_value(item, spare.entries[1], inner, where)
+            yield from check_rest(item, spare.entries[1], inner, where)
         else:
             yield f"{where(inner)}: unknown key{suggestion(name, table, path)}"
+
+
+def check_rest(value: Any, annotated: Any, path: Keys, where: Where) -> Iterator[str]:
+    """The problems of a key that the schema does not name: a table, as `[on.cpu]`, or a value."""
+    if isinstance(annotated, type) and issubclass(annotated, Table):
+        yield from check_table(value, annotated, path, where)
+    else:
+        yield from check_value(value, annotated, path, where)
 
 
 def suggestion(name: str, table: type[Table], path: Keys) -> str:

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from core.device import open_device
 from core.dtypes import check_precision
 from core.engine.batch import Array, Batch, count_of, dims_of, input_dims_of
 from core.engine.bound import Arena, BoundPlan, TraceEvent
@@ -40,7 +39,7 @@ class Engine:
     def __init__(self, model: ModelSource, registry: Registry, settings: Settings, device: Any = None) -> None:
         """device: one that is open already, instead of the one that settings name."""
         self.model, self.registry, self.settings = model, registry, settings
-        self.device = device if device is not None else open_device(settings.device)
+        self.device = device if device is not None else registry.device(settings.device).open()
         self.precision = check_precision(settings.precision)
         if self.precision not in self.device.precisions:
             raise DeviceError(

@@ -8,10 +8,10 @@ of times lower, and each launch costs something however small it is; validation 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import numpy as np
 
+from core.devices import Pace
 from core.errors import UsageError
 from core.threads import cores
 from core.words import duration
@@ -67,12 +67,14 @@ def simulated_rate(tries: int = 8) -> float:
     return max(best, LEAST_SIMULATED) / PER_FLOP
 
 
-# Devices on which a run may take hours without being meant to: how fast this one is, what a step of a plan costs
-# besides (in FLOPs), and what the estimate leaves out.
-SLOW: dict[str, tuple[Callable[[], float], float, str]] = {
-    "cpu": (gemm_rate, 0.0, "or more, for matrix products alone"),
-    "sim": (simulated_rate, PER_LAUNCH, "or so, for the kernels of the steps alone"),
-}
+def cpu_pace() -> Pace:
+    """The cpu's, measured now."""
+    return Pace(gemm_rate(), 0.0, "or more, for matrix products alone")
+
+
+def simulated_pace() -> Pace:
+    """The simulator's, measured now."""
+    return Pace(simulated_rate(), PER_LAUNCH, "or so, for the kernels of the steps alone")
 
 
 def estimate_seconds(parameters: int, tokens: int, rate: float, besides: float = 0.0) -> float:
@@ -81,8 +83,8 @@ def estimate_seconds(parameters: int, tokens: int, rate: float, besides: float =
 
 
 def refuse_long(seconds: float, device: str, *, steps: int, allowed: bool, where: str) -> None:
-    """UsageError when a run on a slow device would take more than an hour and `allowed` is false."""
-    if device in SLOW and seconds > LONG and not allowed:
+    """UsageError when a run on a device would take more than an hour and `allowed` is false."""
+    if seconds > LONG and not allowed:
         raise UsageError(
             f"{where}: {steps:,} steps would take {duration(seconds)} or more on the {device}; what "
             f"takes over {duration(LONG)} is not started unasked",

@@ -16,13 +16,12 @@ from core.registry.contribution import (
     Rejected,
     StepHook,
 )
-from core.registry.fields import DEVICES, LAUNCHERS, check_variant
+from core.registry.fields import LAUNCHERS, check_variant
 from core.registry.lookup import REFERENCE, Registry, state
 from core.registry.places import place_of_class, shorten
 
 __all__ = [
     "BROKEN",
-    "DEVICES",
     "DISABLED",
     "LAUNCHERS",
     "LOADED",

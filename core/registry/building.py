@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from core.devices import AUTO, DeviceKind
 from core.discovery import Candidate
+from core.dtypes import PRECISIONS
 from core.errors import BuildError
 from core.op import NAME, Op, Variant
 from core.registry.contribution import Contribution, ModelFile, Rejected
@@ -50,9 +52,18 @@ def build_registry(contributions: Sequence[Contribution]) -> Registry:
 
     A duplicate counts only if both plugins are sound otherwise: one that is refused anyway takes no name.
     """
-    building = Building(Registry(), contributions)
+    building = Building(Registry(devices={}), contributions)
     try:
-        for step in (_add_ops, _check_patterns, _add_variants, _check_references, _add_models, _add_classes, _add_rest):
+        for step in (
+            _add_devices,
+            _add_ops,
+            _check_patterns,
+            _add_variants,
+            _check_references,
+            _add_models,
+            _add_classes,
+            _add_rest,
+        ):
             step(building)
     except Rejected as rejected:
         doubled = [c for c in building.conflicts if c.contribution is rejected.contribution]
@@ -60,6 +71,32 @@ def build_registry(contributions: Sequence[Contribution]) -> Registry:
     for conflict in building.conflicts:
         raise conflict
     return building.registry
+
+
+def _add_devices(building: Building) -> None:
+    for contribution in building.contributions:
+        for kind in contribution.devices:
+            if wrong := misfit(kind):
+                raise Rejected(contribution, BuildError(f'device "{kind.name}": {wrong}'))
+            if building.claim(contribution, f'device "{kind.name}"', functools.partial(_origin_of, contribution)):
+                building.registry.devices[kind.name] = replace(kind, origin=contribution.plugin.origin)
+
+
+def misfit(kind: DeviceKind) -> str:
+    """Why a row cannot be in the table of devices, in words; "" where it can."""
+    if not NAME.fullmatch(kind.name) or kind.name == AUTO:
+        return f'the name is not a lower-case identifier other than "{AUTO}"'
+    if not NAME.fullmatch(kind.runs):
+        return f'runs is "{kind.runs}"; expected the `device` of the variants that run on it, such as "cpu"'
+    if not kind.precisions or not set(kind.precisions) <= set(PRECISIONS):
+        return f"precisions are {', '.join(kind.precisions) or 'none'}; expected some of {', '.join(PRECISIONS)}"
+    if kind.simulated and not kind.compiles:
+        return "it is simulated and compiles nothing; the simulator runs compiled kernels"
+    return ""
+
+
+def _origin_of(contribution: Contribution) -> str:
+    return shorten(str(contribution.plugin.home or contribution.plugin.name))
 
 
 def _add_ops(building: Building) -> None:
@@ -131,10 +168,10 @@ def _add_variant(building: Building, plugin: Candidate, cls: type[Variant]) -> N
             raise BuildError(f'base = "{cls.base}" leads in a circle')
         raise registry.missing(f'variant of "{cls.op}"', cls.base, siblings, "base")
     variant = resolve_base(cls, base)() if base is not None else cls()
-    check_variant(variant, cls, op)
+    check_variant(variant, cls, op, dict.fromkeys(kind.runs for kind in registry.devices.values()))
     variant.origin = plugin.origin
     variant.folder = folder_of_class(cls)
-    variant.sources = _sources(variant, cls, base, plugin)
+    variant.sources = _sources(variant, cls, base, plugin) if registry.has_kernels(variant) else {}
     siblings[cls.name] = variant
 
 
@@ -203,8 +240,6 @@ def _sources(
     variant: Variant, cls: type[Variant], base: Variant | None, plugin: Candidate
 ) -> dict[str, tuple[Path, ...]]:
     """The kernels' files of each launcher: the class's own, or its base's where the launcher comes from there."""
-    if variant.device == "cpu":
-        return {}
     folder = folder_of_class(cls)
     given = (cls.source,) if isinstance(cls.source, str) else cls.source
     own = tuple(asset(plugin, folder, name, "source") if name else folder / f"{cls.op}.cu" for name in given)

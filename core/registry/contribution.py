@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core.devices import DeviceKind
 from core.discovery import Candidate
 from core.errors import CoreError
 from core.evaluation import Evaluation
@@ -52,6 +53,7 @@ class Contribution:
     schedules: list[type[Schedule]] = field(default_factory=list)
     evaluations: list[type[Evaluation]] = field(default_factory=list)
     formats: list[type[WeightFormat]] = field(default_factory=list)
+    devices: list[DeviceKind] = field(default_factory=list)
     commands: list[click.Command] = field(default_factory=list)
     step_hooks: list[StepHook] = field(default_factory=list)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from core.dtypes import PRECISIONS
 from core.errors import BuildError, did_you_mean
@@ -13,16 +13,18 @@ from core.op import NAME, Op, Pattern, Reference, Variant
 from core.registry.lookup import REFERENCE
 
 AUTO = "auto"  # what a config says for "choose one": no variant can have this name
-DEVICES = ("cpu", "cuda")  # what a variant can be written for; the simulator runs the variants of cuda
 ARCH = re.compile(r"sm_\d{2,3}[af+]?")
 LAUNCHERS = ("forward", "backward", "forward_backward")
 METHODS = (*LAUNCHERS, "configs", "workspace", "counters", "why_not")
 FIELDS = tuple(Variant.__annotations__)
 
 
-def check_variant(variant: Variant, cls: type[Variant], op: Op) -> None:
-    """BuildError, naming the nearest name, for anything in the class that the op or the core does not know."""
-    _check_identity(variant)
+def check_variant(variant: Variant, cls: type[Variant], op: Op, devices: Collection[str]) -> None:
+    """BuildError, naming the nearest name, for anything in the class that the op or the core does not know.
+
+    devices: what a variant can be written for, the `runs` of the table of devices.
+    """
+    _check_identity(variant, devices)
     _check_signatures(cls)
     _check_misspelt(cls)
     inputs, params, outputs = list(op.inputs), list(op.params), list(op.outputs)
@@ -48,14 +50,14 @@ def check_variant(variant: Variant, cls: type[Variant], op: Op) -> None:
             raise BuildError(f'saved "{name}" has the name of something else of op "{op.name}"')
 
 
-def _check_identity(variant: Variant) -> None:
+def _check_identity(variant: Variant, devices: Collection[str]) -> None:
     if not NAME.fullmatch(variant.name) or variant.name == AUTO:
         raise BuildError(f'variant name "{variant.name}" is not a lower-case identifier other than "{AUTO}"')
     if (variant.name == REFERENCE) != isinstance(variant, Reference):
         raise BuildError(f'a class that derives from Reference is called "{REFERENCE}", and no other is')
-    if variant.device not in DEVICES:
-        near = did_you_mean(variant.device, DEVICES)
-        raise BuildError(f'device "{variant.device}" is not one of {", ".join(DEVICES)}{near}')
+    if variant.device not in devices:
+        near = did_you_mean(variant.device, devices)
+        raise BuildError(f'device "{variant.device}" is not one of {", ".join(devices)}{near}')
     if not ARCH.fullmatch(variant.arch):
         raise BuildError(f'arch "{variant.arch}" is not of the form "sm_80+", "sm_80", "sm_90a" or "sm_100f"')
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from core.devices import RESIDENT, DeviceKind, choose
 from core.errors import BuildError, did_you_mean
 from core.evaluation import Evaluation
 from core.op import Op, Optimizer, Schedule, Variant
@@ -31,6 +32,7 @@ class Registry:
     schedules: dict[str, Schedule] = field(default_factory=dict)
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     formats: dict[str, WeightFormat] = field(default_factory=dict)  # of weights
+    devices: dict[str, DeviceKind] = field(default_factory=lambda: dict(RESIDENT))
     commands: list[click.Command] = field(default_factory=list)
     step_hooks: list[StepHook] = field(default_factory=list)
     tuned: list[Path] = field(default_factory=list)  # files of tuned choices; a later one comes before an earlier
@@ -63,6 +65,29 @@ class Registry:
         if table not in known:
             raise self.missing("format of weights with the table", table, known, hook="core_formats")
         return known[table]
+
+    def device(self, asked: str) -> DeviceKind:
+        """The device for `--device asked`: a name, or "auto" for hardware that is detected, else the first device.
+
+        Raises UsageError for a name that no plugin brings.
+        """
+        return choose(asked, self.devices)
+
+    def home(self, variant: Variant) -> DeviceKind:
+        """The device that runs a variant on every machine: where it is checked unless one says where.
+
+        Raises BuildError where none does.
+        """
+        for kind in self.devices.values():
+            if kind.runs == variant.device and kind.everywhere:
+                return kind
+        raise BuildError(
+            f"no device that every machine has runs {variant.op}.{variant.name}, a {variant.device} variant"
+        )
+
+    def has_kernels(self, variant: Variant) -> bool:
+        """Whether a variant launches kernels, which are compiled for its device."""
+        return any(kind.compiles for kind in self.devices.values() if kind.runs == variant.device)
 
     def plugin(self, name: str, where: str = "") -> PluginRecord:
         """The loaded plugin of that name; BuildError if it is missing, broken or disabled, and why."""

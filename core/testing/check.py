@@ -187,7 +187,7 @@ class CheckReport:
 def check_op(
     target: str, *, registry: Registry | None = None, plugins: Sequence[str] = (), device: str = "", seed: int = 0
 ) -> CheckReport:
-    """Check `"op"` (all its variants) or `"op.variant"`, on `device` or, without one, each where `HOMES` says.
+    """Check `"op"` (all its variants) or `"op.variant"`, on `device`, by default on each one's `Registry.home`.
 
     registry: where to look; without one, what is built in, shipped and installed is loaded, and `plugins` by path.
     seed: of the drawn contents. Raises CheckFailed naming sub-check, tensor, index, error, example and dtype;
@@ -202,14 +202,14 @@ def check_op(
 
 def find(target: str, registry: Registry, device: str = "") -> list[tuple[Op, Variant]]:
     """The variants that `"op"` or `"op.variant"` names, the reference first; with `device`, those that run there."""
-    kind = runs_on(device)
+    kind = runs_on(device, registry)
     name, dot, wanted = target.partition(".")
     op = registry.op(name)
     if dot:
         variant = registry.variant(name, wanted)
         if kind not in ("", variant.device):
             able = " or ".join(
-                f"--device {place}" for place, runner in RUNNERS.items() if runner.device == variant.device
+                f"--device {place.name}" for place in registry.devices.values() if place.runs == variant.device
             )
             raise UsageError(f"{target} is for {variant.device}, and this check runs on {device}", hint=able)
         return [(op, variant)]
@@ -219,20 +219,17 @@ def find(target: str, registry: Registry, device: str = "") -> list[tuple[Op, Va
     return [(op, v) for v in sorted(here, key=lambda v: (not isinstance(v, Reference), v.device, v.name))]
 
 
-def runs_on(device: str) -> str:
+def runs_on(device: str, registry: Registry) -> str:
     """The `Variant.device` that is checked on `device`; "" for "", which is all."""
-    if device and device not in RUNNERS:
-        raise UsageError(f'the op check cannot run on "{device}"', hint=f"it runs on: {', '.join(RUNNERS)}")
-    return RUNNERS[device].device if device else ""
+    return registry.device(device).runs if device else ""
 
 
-# device -> what runs variants there: the simulator runs those of cuda
-RUNNERS: Mapping[str, type[CpuRunner] | type[DeviceRunner]] = {
-    "cpu": CpuRunner,
-    "cuda": DeviceRunner,
-    "sim": SimRunner,
-}
-HOMES = {"cpu": "cpu", "cuda": "sim"}  # where a variant is checked unless one says where: no GPU is needed
+def runner_of(device: str, registry: Registry) -> Runner:
+    """What runs variants on a device in the op check. Raises UsageError for a name that no device has."""
+    kind = registry.device(device)
+    if not kind.compiles:
+        return CpuRunner(registry, kind)
+    return SimRunner(registry, kind) if kind.simulated else DeviceRunner(registry, kind)
 
 
 def reference_of(op: Op, registry: Registry) -> Reference:
@@ -262,7 +259,7 @@ def check_variant(
     against: tuple[Op, Variant] | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> VariantReport:
-    """All sub-checks of one variant on `device`, by default as `HOMES` says. `stop`: give up at the first failure.
+    """All sub-checks of one variant on `device`, by default its `Registry.home`. `stop`: give up at the first failure.
 
     examples: the numbers of those that are enough, of the op's and then the variant's own. archs: what kernels are
     compiled for. dtypes: of the variant's. Without them, all: these are for tests that run often.
@@ -271,9 +268,9 @@ def check_variant(
     of the reference. tell: called with what is being done, for a display.
     """
     log = Log(stop=stop)
-    device = device or HOMES[variant.device]
+    device = device or registry.home(variant).name
     report = VariantReport(op.name, variant.name, device, variant.dtypes)
-    runner: Runner = RUNNERS[device](registry)
+    runner = runner_of(device, registry)
     try:
         cases = cases_of(op, variant, seed, examples)
         truth = reference or reference_of(op, registry)
@@ -299,7 +296,7 @@ def check_variant(
         if variant.sources and not log.failures and archs != ():
             tell("compiling for every architecture")
             check_compile(log, variant, trials, archs)
-        if variant.sources and not log.failures and not quick and RUNNERS[device].slow:
+        if variant.sources and not log.failures and not quick and runner.slow:
             report.gaps = runner.gaps(variant)
             if not report.gaps:
                 log.passed("coverage")
@@ -366,7 +363,7 @@ def held_to(cases: Sequence[Case], op: Op, variant: Variant) -> tuple[list[Case]
     Raises UsageError where the schemas differ in a tensor, or the variant does not run on the cpu in f64.
     """
     mine, what = cases[0].op, f"{op.name}.{variant.name}"
-    if variant.device != "cpu" or "f64" not in variant.dtypes:
+    if variant.sources or "f64" not in variant.dtypes:
         raise UsageError(f"{what} cannot say what is right: that takes a variant for the cpu in f64",
                          hint=f"{op.name}.reference")  # fmt: skip
     for kind, ours in schema_of(mine).items():
@@ -457,10 +454,9 @@ def measure(
 
     examples: instead of the op's and the variant's own. Nothing in the simulator, whose time says nothing of a GPU's.
     """
-    device = device or HOMES[variant.device]
-    if not RUNNERS[device].timed:
+    runner = runner_of(device or registry.home(variant).name, registry)
+    if not runner.timed:
         return {}
-    runner: Runner = RUNNERS[device](registry)
     cases = [make_case(op, e) for e in examples] or None
     trials, _ = trials_of(op, variant, registry, runner=runner, cases=cases)
     able = [t for t in trials if t.dtype == variant.dtypes[0]]

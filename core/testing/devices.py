@@ -19,6 +19,7 @@ import numpy as np
 
 from core.device.launch import LaunchRecord, element_type
 from core.device.nested import Nested
+from core.devices import CUDA, SIM, DeviceKind
 from core.dtypes import NUMPY
 from core.kernels.nvrtc import Kernel
 from core.kernels.tensors import DeviceTensor, decode, encode
@@ -66,21 +67,18 @@ class Placed:
 class DeviceRunner:
     """A GPU in the op check. `guard`: bytes before and behind each tensor. `timed`: whether its time tells anything."""
 
-    device = "cuda"  # the `Variant.device` that it runs
     orders: Mapping[int, str] = {1: "all as in the first", 2: "all as in the first"}
     guard = GUARD
     timed = True
     slow = False
 
-    def __init__(self, registry: Registry) -> None:
-        self.registry = registry
+    def __init__(self, registry: Registry, kind: DeviceKind = CUDA) -> None:
+        self.registry, self.kind = registry, kind
 
     @cached_property
     def target(self) -> Any:
         """The device, opened when it is first needed."""
-        from core.device.cuda import CudaDevice
-
-        return CudaDevice()
+        return self.kind.open()
 
     def can_run(self, variant: Variant) -> str | None:
         why: str | None = self.target.can_run(variant)
@@ -89,7 +87,7 @@ class DeviceRunner:
     def pick(self, name: str, method: str, values: Mapping[str, Any]) -> tuple[Variant, Tensors]:
         """The variant of a nested launch: the best that can run on these tensors."""
         asked = Nested.of(self.registry.op(name), method, values)
-        return best(self.registry, self.device, element_type(asked.t), asked, self.target.can_run)
+        return best(self.registry, self.kind.runs, element_type(asked.t), asked, self.target.can_run)
 
     def _place(self, call: Call) -> dict[str, Placed]:
         placed = {
@@ -176,8 +174,8 @@ class SimRunner(DeviceRunner):
     strict = True  # False: everything runs fast
     fast = False  # whether the call at hand does
 
-    def __init__(self, registry: Registry) -> None:
-        super().__init__(registry)
+    def __init__(self, registry: Registry, kind: DeviceKind = SIM) -> None:
+        super().__init__(registry, kind)
         self.seen: set[tuple[Any, ...]] = set()
         self.held: dict[tuple[Any, ...], Outcome] = {}
         self.endless: dict[Kernel, KernelError] = {}
@@ -185,9 +183,7 @@ class SimRunner(DeviceRunner):
 
     @cached_property
     def target(self) -> Any:
-        from core.device.simulated import SimDevice
-
-        device = SimDevice()
+        device = self.kind.open()
         device.on_report = self.coverage.saw
         return device
 

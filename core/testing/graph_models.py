@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from core.devices import CPU
 from core.errors import BuildError
 from core.expr import evaluate, pad, unpadded
 from core.op import Op
@@ -228,7 +229,7 @@ class ModelAuthor(NodeAuthor):
     def overwrites(self, op: Op) -> bool:
         """Whether a variant may put the gradient of an input over an input."""
         variants = self.registry.variants[op.name].values()
-        return any(target in op.inputs for v in variants if v.device == "cpu" for target in v.inplace.values())
+        return any(target in op.inputs for v in variants if v.device == CPU.runs for target in v.inplace.values())
 
     def pattern(self, op: Op, scope: Scope) -> str:
         """Nodes that a fused op may take the place of: its statements, one by one. "" where nothing fits."""

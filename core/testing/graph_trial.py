@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from core.devices import CPU
 from core.engine import Engine, Settings
 from core.errors import BuildError, CoreError
 from core.expr import Padded
@@ -331,7 +332,7 @@ def fused_everywhere(registry: Registry) -> Registry:
     """The registry, with the derived reference of a fused op as its variant where it has none on the cpu."""
     variants = {name: dict(found) for name, found in registry.variants.items()}
     for op in registry.ops.values():
-        if op.replaces and not any(v.device == "cpu" for v in variants.get(op.name, {}).values()):
+        if op.replaces and not any(v.device == CPU.runs for v in variants.get(op.name, {}).values()):
             derived: Reference = derive_reference(op, registry)
             type(derived).priority = 1
             variants.setdefault(op.name, {})[derived.name] = derived

@@ -252,7 +252,7 @@ def how_to_write(trial: Trial, got: Training, name: str, hole: Array) -> str:
         return f"t.{name} = ... gives the name to another array; write into the one that is there: {right}"
     if returns_a_value(trial.variant, method):
         return f"what {method} returns is dropped; write into the tensors that it is given: {right}"
-    if trial.variant.device != "cpu":
+    if trial.runner.kind.compiles:
         return f"no kernel that {method} launches writes {name}"
     if name in got.saved:
         return f"`saved` declares {name}, so that forward has to fill it: {right}"

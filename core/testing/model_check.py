@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from core.devices import SIM
 from core.engine import Engine, Settings
 from core.errors import BuildError, CheckFailed
 from core.expr import Number, trim
@@ -135,7 +136,7 @@ class ModelCase:
 
         variants: op -> the variant that must run it. Raises CheckFailed.
         """
-        report, built = ModelReport(self.name), self.engine(device="sim", precision=precision)
+        report, built = ModelReport(self.name), self.engine(device=SIM.name, precision=precision)
         losses = [built.step([self.batch], RATE).loss for _ in range(steps)]
         report.losses(f"AdamW's losses (sim, {precision})", losses, self.kept["losses"][:steps], SIMULATED[precision])
         ran = {row["op"]: row["variant"] for row in built.report(built.plan("train")).table()}

@@ -40,10 +40,11 @@ SMALLEST = 2  # of the op's examples, the smallest, are checked where nothing is
 REFERENCE_BYTES = 256 << 20  # of a step's tensors in f64: the draws and the reference's copies are on the host
 DRAWN_BYTES = 1 << 30  # the same where another variant on the device takes the reference's place
 PER_ELEMENT = 200.0  # FLOPs in whose time an element is drawn, compared and copied
-OVERHEAD = {"cpu": 0.3, "cuda": 0.3, "sim": 2.0}  # seconds of a check, whatever its sizes
+COSTS = {  # whether kernels are simulated -> seconds of a check, whatever its sizes; FLOP/s of the slower side:
+    False: (0.3, 2e9),  # the reference in f64
+    True: (2.0, 30e6),  # kernels in the simulator
+}
 ROUNDS = 2.0  # plain, and with gradients added to
-RATES = {"cpu": 2e9, "cuda": 2e9, "sim": 30e6}  # FLOP/s: of the reference in f64; of kernels in the simulator
-CPU = "cpu"
 OVER = "the time was over"
 DIRECTIONS = 3.0  # forward, and backward with twice its products
 
@@ -213,12 +214,12 @@ class Climb:
     def _steps(self) -> None:
         """Steps against the reference; on a GPU then one against another variant, at as much as the host can draw."""
         steps = list(steps_of(self.op, self.task.example))
-        pace = Pace("sim" if self.runner.slow else self.runner.device)
+        times = StepTimes(self.runner.slow)
         if self.done:
             self._without_races()
         for number, example in list(enumerate(steps))[self.done :]:
             work = work_of(self.op, example)
-            if number and self._remaining() < pace.seconds(work):
+            if number and self._remaining() < times.seconds(work):
                 self.left = OVER
                 break
             if number and bytes_of(self.op, example) > REFERENCE_BYTES:
@@ -226,9 +227,9 @@ class Climb:
                 break
             start = time.perf_counter()
             self._step(example, self._own, first=number == 0)
-            pace.saw(work, time.perf_counter() - start)
+            times.saw(work, time.perf_counter() - start)
             self.done = number + 1
-        if self.left and self.runner.timed and self.runner.device != CPU:
+        if self.left and self.runner.timed and self.runner.kind.compiles:
             self._beside_another([e for e in steps[self.done :] if bytes_of(self.op, e) <= DRAWN_BYTES], steps[-1])
 
     def _beside_another(self, able: Sequence[Mapping[str, Any]], whole: Mapping[str, Any]) -> None:
@@ -309,11 +310,12 @@ class Climb:
         return trial
 
 
-class Pace:
+class StepTimes:
     """How long steps take: the first one's time says little of the next, since kernels are compiled in it."""
 
-    def __init__(self, device: str) -> None:
-        self.device, self.steps = device, list[tuple[float, float]]()
+    def __init__(self, simulated: bool) -> None:
+        self.overhead, self.rate = COSTS[simulated]
+        self.steps = list[tuple[float, float]]()
 
     def saw(self, work: float, seconds: float) -> None:
         self.steps.append((work, seconds))
@@ -321,9 +323,9 @@ class Pace:
     def seconds(self, work: float) -> float:
         """Of a step of so many FLOPs: by the last step, or at first by what the device is known for."""
         if len(self.steps) < 2:
-            return OVERHEAD[self.device] + ROUNDS * work / RATES[self.device]
+            return self.overhead + ROUNDS * work / self.rate
         before, took = self.steps[-1]
-        return OVERHEAD[self.device] + max(0.0, took - OVERHEAD[self.device]) * work / before
+        return self.overhead + max(0.0, took - self.overhead) * work / before
 
 
 class NeighbourTrial(Trial):
@@ -450,15 +452,16 @@ def work_of(op: Op, example: Mapping[str, Any]) -> float:
     return DIRECTIONS * flops + PER_ELEMENT * elements_at(op, example)
 
 
-def estimate(op: Op, example: Mapping[str, Any], device: str) -> float:
+def estimate(op: Op, example: Mapping[str, Any], simulated: bool) -> float:
     """Seconds that a check at these sizes may take, all its steps together."""
-    return OVERHEAD[device] + ROUNDS * work_of(op, example) / RATES[device]
+    overhead, rate = COSTS[simulated]
+    return overhead + ROUNDS * work_of(op, example) / rate
 
 
-def share(remaining: float, waiting: Sequence[tuple[Op, Mapping[str, Any]]], device: str, least: float) -> float:
+def share(remaining: float, waiting: Sequence[tuple[Op, Mapping[str, Any]]], simulated: bool, least: float) -> float:
     """Seconds for the first of the (op, example) that wait, by what the first step of each may take; at least `least`,
     and twice its part, since most take less."""
-    parts = [estimate(op, next(steps_of(op, example)), device) for op, example in waiting]
+    parts = [estimate(op, next(steps_of(op, example)), simulated) for op, example in waiting]
     return min(remaining, max(least, 2 * remaining * parts[0] / sum(parts)))
 
 

@@ -21,7 +21,7 @@ from core.errors import CoreError
 from core.loader import load_registry
 from core.op import Variant
 from core.registry import Registry
-from core.testing.check import HOMES, VariantReport, check_variant
+from core.testing.check import VariantReport, check_variant
 from core.testing.processes import processes, registry_of
 from core.testing.records import verdicts_of
 from core.threads import cores
@@ -92,10 +92,10 @@ def stale(registry: Registry, kinds: Sequence[str] = (BUILT_IN, SHIPPED)) -> lis
 
 def known_here(entry: ReleaseEntry, verdicts: Verdicts) -> list[Verdict]:
     """The verdicts of a whole check on this machine; none unless there is one for each dtype."""
-    place = HOMES[entry.variant.device]
-    verdicts_here = [verdicts.at(entry.variant, place, dtype) for dtype in entry.variant.dtypes]
-    held = [v for v in verdicts_here if v is not None and v.passed and entry.asks <= set(v.checks)]
-    return held if len(held) == len(verdicts_here) else []
+    place = verdicts.registry.home(entry.variant).name
+    found = [verdicts.at(entry.variant, place, dtype) for dtype in entry.variant.dtypes]
+    held = [v for v in found if v is not None and v.passed and entry.asks <= set(v.checks)]
+    return held if len(held) == len(found) else []
 
 
 def write(entry: ReleaseEntry, verdicts: Sequence[Verdict], keep: Sequence[str]) -> None:

@@ -15,14 +15,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from core import blas
-from core.device import cpu
 from core.device.nested import Nested
+from core.devices import CPU, DeviceKind
 from core.dtypes import NUMPY, arithmetic
 from core.errors import BuildError
 from core.op import Tensors, TensorSpec, Variant, make_tensors
@@ -84,17 +85,20 @@ class Outcome:
 
 
 class Runner(Protocol):
-    """A device in the op check. `device` is the `Variant.device` that it runs.
+    """A device in the op check: `kind` is its row of the table of devices, `target` the open device.
 
     orders: `Call.order` -> what it means, in words: those in which a call is made again to compare its bits.
     timed: whether its time says anything.
     slow: whether large examples take so long that a trial of them is to be brief.
     """
 
-    device: str
+    kind: DeviceKind
     timed: bool
     orders: Mapping[int, str]
     slow: bool
+
+    @property
+    def target(self) -> Any: ...
 
     def can_run(self, variant: Variant) -> str | None:
         """Why a variant cannot run there at all, in words."""
@@ -127,9 +131,8 @@ def best(
 
 
 class CpuRunner:
-    """Runs cpu variants on NumPy arrays, exactly as a plan does: recorded once, then replayed."""
+    """Runs variants of a device whose tensors are NumPy arrays, as a plan does: recorded once, then replayed."""
 
-    device = "cpu"
     orders: Mapping[int, str] = {
         0: "all as in the first",
         **dict.fromkeys((1, 2), "rows in another order of row ranges"),
@@ -138,8 +141,13 @@ class CpuRunner:
     timed = True
     slow = False
 
-    def __init__(self, registry: Registry) -> None:
-        self.registry = registry
+    def __init__(self, registry: Registry, kind: DeviceKind = CPU) -> None:
+        self.registry, self.kind = registry, kind
+
+    @cached_property
+    def target(self) -> Any:
+        """The device, opened when it is first needed."""
+        return self.kind.open()
 
     def can_run(self, variant: Variant) -> str | None:
         return None
@@ -152,7 +160,7 @@ class CpuRunner:
         """The variant of a nested launch: the best that can run on these tensors."""
         arrays = (v for v in values.values() if isinstance(v, np.ndarray) and v.dtype.kind == "f")
         dtype = "f64" if any(a.dtype == np.float64 for a in arrays) else "f32"
-        return best(self.registry, "cpu", dtype, Nested.of(self.registry.op(name), method, values))
+        return best(self.registry, self.kind.runs, dtype, Nested.of(self.registry.op(name), method, values))
 
     def run(self, call: Call) -> Outcome:
         buffers = {
@@ -168,8 +176,7 @@ class CpuRunner:
         held = {n: getattr(t, n) for n in call.given.keys() | call.writes.keys()}
         scratch = GuardedArray((call.variant.workspace(call.specs()),), np.dtype(np.uint8))
         with rows_in(call.order) as ranges, np.errstate(all="ignore"):
-            for command in cpu.record(call.variant, call.method, t, self.pick, scratch.array):
-                command()
+            self.target.run(self.target.record(call.variant, call.method, t, self.pick, scratch.array))
         outcome = Outcome(
             {n: b.array.copy() for n, b in buffers.items()},
             [n for n, b in {**buffers, "workspace": scratch}.items() if b.overrun()],
@@ -191,14 +198,12 @@ class CpuRunner:
     def time(self, call: Call, repeats: int) -> float:
         buffers = {n: GuardedArray(v.shape, NUMPY[call.dtypes[n]], v) for n, v in call.given.items() if v is not None}
         buffers |= {n: GuardedArray(s.shape, NUMPY[s.dtype]) for n, s in call.writes.items() if n not in call.shares}
-        commands = cpu.record(call.variant, call.method, self._tensors(call, buffers), self.pick)
+        commands = self.target.record(call.variant, call.method, self._tensors(call, buffers), self.pick, None)
         taken = []
-        with np.errstate(all="ignore"), blas.one_thread():
-            for _ in range(repeats + 1):
-                start = time.perf_counter()
-                for command in commands:
-                    command()
-                taken.append((time.perf_counter() - start) * 1e3)
+        for _ in range(repeats + 1):
+            start = time.perf_counter()
+            self.target.run(commands)
+            taken.append((time.perf_counter() - start) * 1e3)
         return statistics.median(taken[1:])
 
 

@@ -26,7 +26,7 @@ from core.errors import CoreError, DeviceError, OutOfMemory
 from core.loader import load_registry
 from core.pool import use
 from core.registry import Registry
-from core.testing.check import RUNNERS
+from core.testing.check import runner_of
 from core.testing.devices import DeviceRunner
 from core.testing.model_sizes import OVER, Left, SizesOutcome, Task, Tell, check_sizes
 from core.testing.runner import Runner
@@ -42,7 +42,7 @@ PDEATHSIG = 1  # prctl: the signal for a child whose parent is gone
 
 @dataclass(frozen=True)
 class CheckPlace:
-    """Where the checks run: a device of RUNNERS, and the plugins to load."""
+    """Where the checks run: a device, and the plugins to load."""
 
     device: str
     plugins: tuple[str, ...] = ()
@@ -165,7 +165,7 @@ class InProcess:
     itself. A task takes longer than its seconds only where one step does."""
 
     def __init__(self, device: str, registry: Registry) -> None:
-        self.registry, self.runner = registry, RUNNERS[device](registry)
+        self.registry, self.runner = registry, runner_of(device, registry)
 
     def check(self, task: Task, seconds: float, tell: Tell = lambda text: None) -> SizesOutcome:
         return check_sizes(replace(task, seconds=SOON * seconds), self.registry, self.runner, tell=tell)
@@ -184,10 +184,8 @@ def serve(link: Connection, place: CheckPlace) -> None:
         use(place.threads)
     try:
         registry = load_registry(place.plugins, disable=place.disable)
-        make = RUNNERS[place.device]
-        runner: Runner = make(registry)
-        if isinstance(runner, DeviceRunner):
-            _ = runner.target  # opens the device
+        runner = runner_of(place.device, registry)
+        _ = runner.target  # opens the device
     except CoreError as error:
         link.send(("broken", str(error)))
         return
@@ -195,7 +193,7 @@ def serve(link: Connection, place: CheckPlace) -> None:
     with contextlib.suppress(EOFError, OSError):
         while True:
             task = link.recv()
-            current = runner if runner.timed else make(registry)  # the simulator's holds outcomes
+            current = runner if runner.timed else runner_of(place.device, registry)  # the simulator's holds outcomes
             avoid_failed(current, Verdicts(registry), task.dtype)
             watched = watch(current, link)
             outcome = check_sizes(

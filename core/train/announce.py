@@ -7,7 +7,6 @@ from typing import Any
 
 from core.config import RunConfig
 from core.engine import Engine
-from core.measure.estimate import SLOW
 from core.plan import Plan
 from core.plan.fit import HELD
 from core.plan.needs import sizes_by_choice
@@ -19,7 +18,7 @@ from core.train.precheck import Precheck
 from core.train.provenance import machine_changes, made_with
 from core.train.run import Run
 from core.train.wiring import Parts
-from core.words import duration, human
+from core.words import human
 from core.words import table as table_lines
 
 
@@ -75,9 +74,9 @@ def announce(parts: Parts, run: Run, table: Sequence[Mapping[str, Any]], display
 
 
 def announce_start(
-    parts: Parts, before: Mapping[str, Any] | None, record: Mapping[str, Any], estimate: float | None, display: Display
+    parts: Parts, before: Mapping[str, Any] | None, record: Mapping[str, Any], estimate: str, display: Display
 ) -> None:
-    """The checkpoint or weights of the start, changes since then, and the estimate of time in seconds."""
+    """The checkpoint or weights of the start, changes since then, and the estimate of time in words."""
     config, start = parts.config, parts.start
     if start is not None:
         display.line(f"resumed from {start}")
@@ -94,7 +93,6 @@ def announce_start(
             )
     if start is None and config.weights:
         display.line(f"weights: {config.weights}")
-    if estimate is not None:
+    if estimate:
         steps = config.train.steps - (start.step if start else 0)
-        *_, what = SLOW[config.device]
-        display.line(f"estimate: {steps:,} steps take {duration(max(1, estimate))} {what}")
+        display.line(f"estimate: {steps:,} steps take {estimate}")

@@ -59,6 +59,10 @@ class Precheck:
     def place(self) -> str:
         return place_of(self.engine.device)
 
+    @property
+    def _simulated(self) -> bool:
+        return self.engine.registry.device(self.config.device).simulated
+
     def run(self) -> None:
         """Check what has to be checked. Raises Refused for a choice by name that fails, BuildError where nothing is
         left that can run."""
@@ -143,7 +147,7 @@ class Precheck:
                     self.left[need.name] = "the time was over"
                     continue
                 waiting = [(needs[n].op, needs[n].example) for n in numbers[place:]]
-                seconds = share(remaining, waiting, self.config.device, LEAST)
+                seconds = share(remaining, waiting, self._simulated, LEAST)
                 doing = f"checking {need.name}, {place + 1} of {len(numbers)}"
                 try:
                     outcomes[number] = self._one(checker, need, name in fresh, seconds, outcomes.get(number), doing)
@@ -187,7 +191,7 @@ class Precheck:
     def _announce(self, key: str, needs: list[Need], bound: float) -> None:
         from core.testing.model_sizes import estimate
 
-        seconds = sum(estimate(need.op, need.example, self.config.device) for need in needs)
+        seconds = sum(estimate(need.op, need.example, self._simulated) for need in needs)
         variants = len({need.name for need in needs})
         what = f"{variants} variant{'s' * (variants > 1)}"
         about = f"about {duration(max(1, min(bound, seconds)))}, at most {bound:g} s"

@@ -14,12 +14,13 @@ from core.errors import DataError
 from core.expr import trim
 from core.interop import checkpoint
 from core.interop.checkpoint import Checkpoint
-from core.measure.estimate import SLOW, estimate_seconds, refuse_long
+from core.measure.estimate import estimate_seconds, refuse_long
 from core.plan import TRAIN, Plan
 from core.train.display import Display
 from core.train.precheck import Precheck
 from core.train.run import Run
 from core.verdicts import Verdicts
+from core.words import duration
 
 
 def check_disk(config: RunConfig, engine: Engine, run: Run, done: int, best: bool) -> None:
@@ -53,17 +54,17 @@ def due_steps(steps: int, done: int, every: Sequence[int]) -> int:
     return until(steps) - until(done) + ends if done < steps else 0
 
 
-def check_estimate(config: RunConfig, engine: Engine, plan: Plan, micro: int, done: int, allowed: bool) -> float | None:
-    """Seconds that the rest of the run may take on a slow device, refused beyond an hour; None on others."""
-    if config.device not in SLOW:
-        return None
+def check_estimate(config: RunConfig, engine: Engine, plan: Plan, micro: int, done: int, allowed: bool) -> str:
+    """Words for what the rest of the run may take on a slow device, refused beyond an hour; "" on others."""
+    pace = engine.registry.device(config.device).measured_pace()
+    if pace is None:
+        return ""
     steps = max(0, config.train.steps - done)
     tokens = steps * config.train.tokens_per_step
-    rate, per_launch, _ = SLOW[config.device]
-    besides = per_launch * len(plan.steps) * micro * steps
-    seconds = estimate_seconds(engine.graph.parameter_count, tokens, rate(), besides)
+    besides = pace.per_launch * len(plan.steps) * micro * steps
+    seconds = estimate_seconds(engine.graph.parameter_count, tokens, pace.flops, besides)
     refuse_long(seconds, config.device, steps=steps, allowed=allowed, where=config.where("train.steps"))
-    return seconds
+    return f"{duration(max(1, seconds))} {pace.note}"
 
 
 def check_same_data(start: Checkpoint, data: Data, allow_change: bool, display: Display) -> None:

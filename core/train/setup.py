@@ -11,14 +11,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.config import check_out, load_config, micro_steps
+from core.config import check_out, micro_steps, resolve_config
 from core.graph import load_model
 from core.interop import checkpoint, pointers
-from core.loader import load_registry
 from core.plan import TRAIN
 from core.roles import BATCH
 from core.train.announce import announce, announce_start, table_of_choices, variants_record
-from core.train.auto_device import choose_device
 from core.train.display import Display
 from core.train.loop import Trainer, run_job
 from core.train.refusals import check_disk, check_estimate, check_first, check_same_data
@@ -59,9 +57,10 @@ def train(arguments: TrainArguments, display: Display) -> int:
 
 def prepare(arguments: TrainArguments, display: Display, stack: ExitStack) -> Trainer:
     """A Trainer at its first step; `stack` closes the run's folder."""
-    config = load_config(arguments.config, overrides=arguments.overrides, device=choose_device(arguments.device))
+    config, registry = resolve_config(
+        arguments.config, overrides=arguments.overrides, device=arguments.device, plugins=arguments.plugins
+    )
     folder = choose_folder(check_out(arguments.out) if arguments.out else None, config.path.stem, arguments.resume)
-    registry = load_registry([*arguments.plugins, *config.plugins.load], disable=config.plugins.disable)
     run = Run(folder)
     if arguments.resume and occupied(folder):
         stack.enter_context(run)

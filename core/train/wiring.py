@@ -14,7 +14,6 @@ from core.config import RunConfig, check_options
 from core.config.validate import named_keys
 from core.data import Data, TokenSource, open_data
 from core.data.recorded import from_json
-from core.device import open_device
 from core.engine import TARGETS, Engine, Settings
 from core.errors import DataError
 from core.graph import ModelSource
@@ -71,7 +70,7 @@ def build_engine(
     verdicts: those that may still change.
     """
     check_fusion(config.fuse, registry.ops, config.where)
-    device = open_device(config.device) if device is None else device
+    device = registry.device(config.device).open() if device is None else device
     optimizer = registry.optimizer(config.optimizer.name, config.where("optimizer.name"))
     options = options_of(config, "optimizer", optimizer.options, optimizer.below)
     return Engine(

@@ -24,7 +24,7 @@ import pytest
 import tomli
 
 from core import cli, hooks
-from core.device import DEVICES
+from core.devices import RESIDENT
 from core.op import Op, Param, Variant
 from core.testing.reading import counted
 
@@ -240,7 +240,7 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
 def test_no_page_announces_what_is_here_and_each_device_is_shown() -> None:
     assert not [p.name for p in PAGES if re.search(r"comes? (?:next|later)|coming soon", p.read_text("utf-8"))]
     shown = {words[words.index("--device") + 1] for _, words in invocations() if "--device" in words[:-1]}
-    assert set(DEVICES) - shown <= {"cpu"}
+    assert set(RESIDENT) - shown <= {"cpu"}
 
 
 def test_the_readme_leads_to_every_page() -> None:

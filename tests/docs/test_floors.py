@@ -27,7 +27,7 @@ FLOORS = (
     ("kernels", "pool"),
     ("sim",),
     ("step_record",),
-    ("op", "products", "evaluation", "weight_format"),
+    ("op", "products", "evaluation", "weight_format", "devices"),
     ("hooks", "contents"),
     ("discovery",),
     ("registry",),

@@ -14,10 +14,10 @@ import pytest
 import small_run
 
 from core import words
+from core.devices import RESIDENT, DeviceKind, choose
+from core.devices.nvidia import nvidia_device
 from core.errors import DeviceError, UsageError
-from core.measure import estimate
 from core.measure.estimate import estimate_seconds, refuse_long
-from core.train import auto_device
 from core.train.detect import Window
 from core.train.display import Display, fit
 from core.train.loop import Trainer
@@ -47,34 +47,41 @@ def test_auto_takes_the_cpu_only_where_there_is_no_gpu(tmp_path: Path, monkeypat
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setattr(sys, "platform", "linux")
-    assert auto_device.nvidia_device(tmp_path) == ""
+    assert nvidia_device(tmp_path) == ""
     pci = tmp_path / "sys/bus/pci/devices/0000:01:00.0"
     pci.mkdir(parents=True)
     (pci / "vendor").write_text("0x10de\n")
     (pci / "class").write_text("0x040300\n")  # its sound, not its display
-    assert auto_device.nvidia_device(tmp_path) == ""
+    assert nvidia_device(tmp_path) == ""
     (pci / "class").write_text("0x030200\n")
-    assert "0000:01:00.0" in auto_device.nvidia_device(tmp_path)
+    assert "0000:01:00.0" in nvidia_device(tmp_path)
     (tmp_path / ".dockerenv").touch()
-    assert auto_device.nvidia_device(tmp_path) == ""
+    assert nvidia_device(tmp_path) == ""
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev/nvidia0").touch()
-    assert auto_device.nvidia_device(tmp_path).endswith("nvidia0")
+    assert nvidia_device(tmp_path).endswith("nvidia0")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert auto_device.nvidia_device(tmp_path) == ""
+    assert nvidia_device(tmp_path) == ""
 
 
-def test_a_device_without_a_backend_is_an_error_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auto_device, "DEVICES", {"cpu": None})
-    monkeypatch.setattr(auto_device, "nvidia_device", lambda: "/dev/nvidia0")
-    with pytest.raises(DeviceError, match="/dev/nvidia0.* no backend for cuda") as caught:
-        auto_device.choose_device("auto")
-    assert "--device cpu" in caught.value.hint
-    with pytest.raises(DeviceError, match="no backend for sim"):
-        auto_device.choose_device("sim")
-    assert auto_device.choose_device("cpu") == "cpu"
-    monkeypatch.setattr(auto_device, "nvidia_device", lambda: "")
-    assert auto_device.choose_device("auto") == "cpu"
+def test_auto_takes_hardware_that_is_detected_else_the_first_device() -> None:
+    host, chip = DeviceKind("host", "cpu", ("f32",), object), DeviceKind("chip", "cuda", ("f32",), object, lambda: "")
+    other = DeviceKind("other", "cuda", ("f32",), object, lambda: "PCI device 7")
+    table = {kind.name: kind for kind in (host, chip, other)}
+    assert choose("auto", table) is other and choose("chip", table) is chip
+    assert choose("auto", {"host": host, "chip": chip}) is host
+    with pytest.raises(UsageError, match='there is no device "othr"; did you mean "other"') as caught:
+        choose("othr", table)
+    assert "--device takes auto, host, chip, other" in caught.value.hint
+
+
+def test_hardware_that_is_there_and_cannot_be_used_is_an_error_and_no_quiet_run_on_the_cpu() -> None:
+    def refuse() -> None:
+        raise DeviceError("the driver does not start")
+
+    chip = DeviceKind("chip", "cuda", ("f32",), refuse, lambda: "/dev/nvidia0")
+    with pytest.raises(DeviceError, match="does not start"):
+        choose("auto", {**RESIDENT, "cuda": chip}).open()
 
 
 def test_more_than_an_hour_on_the_cpu_is_not_started_unasked() -> None:
@@ -84,12 +91,12 @@ def test_more_than_an_hour_on_the_cpu_is_not_started_unasked() -> None:
         refuse_long(seconds, "cpu", steps=100, allowed=False, where="configs/x.toml [train] steps")
     assert "--long" in caught.value.hint
     refuse_long(seconds, "cpu", steps=100, allowed=True, where="")
-    refuse_long(seconds, "cuda", steps=100, allowed=False, where="")
     refuse_long(3599, "cpu", steps=100, allowed=False, where="")
 
 
 def test_the_simulator_is_estimated_by_its_own_rate() -> None:
-    rates = {device: rate() for device, (rate, _, _) in estimate.SLOW.items()}
+    rates = {name: pace.flops for name, kind in RESIDENT.items() if (pace := kind.measured_pace()) is not None}
+    assert set(rates) == {"cpu", "sim"}
     assert rates["sim"] < rates["cpu"] / 20
     # configs/tiny.toml without its [on.sim]: hours in the simulator, minutes on the cpu.
     tokens = 1200 * 1024

@@ -169,7 +169,7 @@ def test_every_tile_candidate_is_held_to_large_examples_too(monkeypatch: pytest.
         def backward(self, t: Any, launch: Any) -> None:
             launch.call(lambda: np.multiply(t.dy, 1 - np.tanh(t.x) ** 2, out=t.dx))
 
-    monkeypatch.setattr(check, "RUNNERS", {**check.RUNNERS, "cpu": Slow})
+    monkeypatch.setattr(check, "CpuRunner", Slow)
     report = checked(op, reference, Tiles())
     assert report.failed_checks() == ["configs"] and "{'TILE': 2}" in report.first.message
 
@@ -279,7 +279,7 @@ TWINS: dict[str, Variant] = {
 def test_a_variant_that_is_wrong_only_for_some_sizes_or_contents_fails(
     what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check, "RUNNERS", {**check.RUNNERS, "cpu": Slow})
+    monkeypatch.setattr(check, "CpuRunner", Slow)
     variant = TWINS[what]
     report = check_variant(REAL.op(variant.op), variant, REAL, whole=False)
     assert not report.passed and report.first.check != "schema"

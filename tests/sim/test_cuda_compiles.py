@@ -16,8 +16,9 @@ from core.device.launch import LaunchRecord
 from core.kernels.nvrtc import architectures_of
 from core.loader import load_registry
 from core.op import Variant
-from core.testing.check import RUNNERS, trials_of
+from core.testing.check import trials_of
 from core.testing.compiles import compilations, launches_of
+from core.testing.devices import SimRunner
 
 PLUGINS = [file.parent.name for file in Path("plugins").resolve().glob("*/__init__.py")]
 REGISTRY = load_registry(only=PLUGINS)
@@ -31,7 +32,7 @@ VARIANTS = {
 
 def firsts(variant: Variant) -> tuple[list[LaunchRecord], list[LaunchRecord]]:
     """In f32 and in bf16, the first launch of each kernel of all that the variant launches at its examples."""
-    trials, _ = trials_of(REGISTRY.op(variant.op), variant, REGISTRY, runner=RUNNERS["sim"](REGISTRY))
+    trials, _ = trials_of(REGISTRY.op(variant.op), variant, REGISTRY, runner=SimRunner(REGISTRY))
     found: tuple[dict[object, LaunchRecord], ...] = {}, {}
     for launch in launches_of(trials):
         kernel = launch.kernel

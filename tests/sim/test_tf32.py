@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from core.config import RunConfig, load_config
-from core.device import open_device
 from core.device.planned import PlannedDevice
+from core.device.simulated import SimDevice
 from core.engine import Engine
 from core.errors import BuildError
 from core.graph import load_model
@@ -58,7 +58,7 @@ def to_tf32(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def test_products_are_of_operands_rounded_to_nearest() -> None:
     """So near to that as f32's sums are, which operands that are cut off, or not rounded at all, are not."""
     M, N, K = 37, 20, 44
-    device, rng = open_device("sim"), np.random.default_rng(0)
+    device, rng = SimDevice(), np.random.default_rng(0)
     shapes = {"x": (M, K), "weight": (N, K), "dy": (M, N), "y": (M, N), "dx": (M, K), "dweight": (N, K)}
     held = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
     t = make_tensors(

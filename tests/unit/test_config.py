@@ -434,16 +434,13 @@ def test_a_missing_config_names_the_shipped_ones(write, name, says):
 def test_every_shipped_config_is_found_in_a_wheel_too(tmp_path):
     """There the configs lie inside the package."""
     package = tmp_path / "core"
-    for folder in ("config", "configs", "ops"):
+    for folder in ("configs", "ops"):
         (package / folder).mkdir(parents=True)
-    for file in [
-        *(ROOT / "core").glob("*.py"),
-        *(ROOT / "core/config").glob("*.py"),
-        *(ROOT / "configs").glob("*.toml"),
-    ]:
+    for file in [*(ROOT / "core").rglob("*.py"), *(ROOT / "configs").glob("*.toml")]:
         target = package / (
             file.relative_to(ROOT) if file.parent.name == "configs" else file.relative_to(ROOT / "core")
         )
+        target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(file.read_bytes())
     code = "from core.config import load_config as l; import core; print(core.__path__, l('tiny', device='cpu').path)"
     ran = subprocess.run(

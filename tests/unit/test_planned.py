@@ -6,7 +6,6 @@ import pytest
 
 from core.device.planned import PlannedDevice
 from core.engine import Engine, Settings
-from core.engine import engine as module
 from core.errors import BuildError
 from core.graph import load_model
 from core.loader import load_registry
@@ -17,15 +16,14 @@ DIMS = {"B": 2, "T": 5, "S": 8, "V": 21, "P": 64, "C": 24, "H": 2, "L": 1}
 
 
 @pytest.fixture
-def step(monkeypatch):
+def step():
     """The launches of one training step planned for an architecture: (device, records)."""
 
     def run(arch, precision):
         device = PlannedDevice(arch)
-        monkeypatch.setattr(module, "open_device", lambda name: device)
         settings = Settings(dims=DIMS, optimizer="adamw", device="cuda", precision=precision)
         registry = load_registry()
-        engine = Engine(load_model("gpt2_124m", registry), registry, settings)
+        engine = Engine(load_model("gpt2_124m", registry), registry, settings, device)
         engine.bound("train", (), {"B": 2, "T": 5}).run()
         return device, device.records
 

@@ -38,7 +38,6 @@ import ctypes, json, sys
 import numpy as np
 sys.path.insert(0, {str(TESTS)!r})
 import simulated_driver
-from core.device import open_device
 from core.engine import Engine, Settings
 from core.errors import CoreError
 from core.graph import load_model
@@ -165,7 +164,7 @@ out([plain, other, chosen])
 @stubbed
 def test_it_is_prepared_once_and_called_once_while_a_graph_is_captured(host):
     before, calls, replays, stream, alive = host("""
-device = open_device("cuda")
+device = registry.device("cuda").open()
 prepared, t = [], product(device)
 commands = device.captured(device.record(ours, "forward", t, None, device._zeros(4096)) + device.fill(t.bias, 1.0))
 lt.stub_stream.restype = ctypes.c_uint64
@@ -198,7 +197,7 @@ out([before, calls, replays, stream == int(device._stream), [during, lt.stub_ali
 def test_what_the_library_refuses_is_said_in_its_words(host, environment, kind, words):
     found = host(
         """
-device = open_device("cuda")
+device = registry.device("cuda").open()
 t = product(device)
 out(failing(lambda: device.run(device.record(ours, "forward", t, None, device._zeros(4096)))))
 """,
@@ -211,7 +210,7 @@ out(failing(lambda: device.run(device.record(ours, "forward", t, None, device._z
 @stubbed
 def test_it_is_taken_when_it_is_named_and_refused_in_words_where_it_has_no_kernels(host):
     narrow, erf, unasked = host("""
-device = open_device("cuda")
+device = registry.device("cuda").open()
 t = product(device, x=(16, 5), weight=(24, 5))
 t.K = 5
 mlp = product(device)

@@ -1,7 +1,7 @@
-"""The device of a run with `device = auto`: the cpu only on a machine without an NVIDIA device.
+"""Whether a machine has an NVIDIA device, by the system's own listings: no driver is loaded.
 
-A GPU that is there and cannot be used is an error, never a quiet run of toy size on the cpu. This looks for devices
-in the system's own listings and loads no driver.
+`--device auto` takes such a device: one that is there and cannot be used is an error, never a quiet run of toy size on
+the cpu.
 """
 
 from __future__ import annotations
@@ -10,10 +10,6 @@ import os
 import sys
 from pathlib import Path
 
-from core.device import DEVICES
-from core.errors import DeviceError
-
-AUTO, CPU, CUDA = "auto", "cpu", "cuda"
 NVIDIA_VENDOR = "0x10de"  # PCI
 DISPLAY_CLASSES = ("0x0300", "0x0302")  # PCI: VGA and 3D controllers
 CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv")
@@ -44,16 +40,3 @@ def _line(path: Path) -> str:
         return path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
         return ""
-
-
-def choose_device(asked: str) -> str:
-    """The device for `--device asked`. Raises DeviceError for one that this version or machine cannot use."""
-    gpu = nvidia_device() if asked == AUTO else ""
-    device = (CUDA if gpu else CPU) if asked == AUTO else asked
-    if device in DEVICES:
-        return device
-    why = f"there is an NVIDIA device ({gpu}), and " if gpu else ""
-    raise DeviceError(
-        f"{why}this version has no backend for {device}",
-        hint=f"--device {CPU} trains on the cpu; backends here: {', '.join(DEVICES)}",
-    )

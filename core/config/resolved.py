@@ -1,0 +1,58 @@
+"""A run config together with the registry of its plugins: what every verb that takes a config begins with.
+
+A config names plugins, and a plugin may bring the device for which the config is resolved: so the plugins that its
+files name outside of `[on.DEVICE]` are loaded first, then the config is resolved, then what `[on.DEVICE]` adds to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from core.config.layers import find_config, parse_override, read_chain
+from core.config.load import RunConfig, load_config
+from core.devices import AUTO
+from core.loader import load_registry
+from core.registry import Registry
+
+
+def resolve_config(
+    path: str | Path, *, overrides: Sequence[str] = (), device: str = AUTO, plugins: Sequence[str] = ()
+) -> tuple[RunConfig, Registry]:
+    """The config at `path` for `--device device`, and the registry with its plugins and those at the paths `plugins`.
+
+    Raises UsageError for the config and an unknown device, BuildError for plugins.
+    """
+    load, disable = plugins_named(path, overrides)
+    registry = load_registry([*plugins, *load], disable=disable)
+    kind = registry.device(device)
+    config = load_config(path, overrides=overrides, device=kind.name, devices=registry.devices)
+    if (config.plugins.load, config.plugins.disable) != (load, disable):
+        registry = load_registry([*plugins, *config.plugins.load], disable=config.plugins.disable)
+    return config, registry
+
+
+def plugins_named(path: str | Path, overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """[plugins] load and disable as the files and overrides say outside of `[on.DEVICE]`.
+
+    Values of a wrong type count as absent: `load_config` reports them. Raises UsageError for a file that is absent.
+    """
+    chain, _ = read_chain(find_config(path)[0])
+    settings = [parse_override(text) for text in overrides]
+    documents = [source.document for source in chain]
+    documents += [setting.document for setting in settings if not isinstance(setting, str)]
+    found: dict[str, list[str]] = {"load": [], "disable": []}
+    for document in documents:
+        table = document.get("plugins")
+        for key in found:
+            if isinstance(table, dict) and (names := texts(table.get(key))) is not None:
+                found[key] = names
+    return found["load"], found["disable"]
+
+
+def texts(value: Any) -> list[str] | None:
+    """A string, or a list of strings, as a list; None for anything else."""
+    if isinstance(value, str):
+        return [value]
+    return value if isinstance(value, list) and all(isinstance(item, str) for item in value) else None

@@ -1,0 +1,8 @@
+"""The table of devices: what is known of each before it is opened. What an open one does: `core.device`."""
+
+from __future__ import annotations
+
+from core.devices.kind import AUTO, DeviceKind, Pace, choose
+from core.devices.residents import CPU, CUDA, RESIDENT, SIM
+
+__all__ = ["AUTO", "CPU", "CUDA", "RESIDENT", "SIM", "DeviceKind", "Pace", "choose"]
