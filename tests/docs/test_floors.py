@@ -346,6 +346,43 @@ def test_core_names_no_op_model_plugin_optimizer_or_schedule() -> None:
     assert not unneeded, f"exceptions that nobody needs: {sorted(unneeded)}"
 
 
+# Places in core/ that may spell the name of a device, each with its reason. Elsewhere it is the table's row.
+SPELL_DEVICES = {
+    "devices/residents.py": "the table",
+    "device/cpu.py": "the class that the row opens",
+    "device/cuda.py": "the class that the row opens",
+    "device/simulated.py": "the class that the row opens; `cpu` is a key of its record",
+    "device/planned.py": "a cuda device without a GPU",
+    "device/recording.py": "what all devices of kernels run",
+    "op/variant.py": "what a variant is written for where it says nothing",
+    "engine/settings.py": "the device where Python names none",
+    "api.py": "the same",
+    "train/run.py": "a key of the record of the machine: the kind of its processor",
+    "cli/doctor.py": "a row of the doctor: the kind of the processor",
+}
+
+
+def test_core_compares_no_name_of_a_device() -> None:
+    names = {name for kind in load_registry().devices.values() for name in (kind.name, kind.runs)}
+    named = {
+        (path.relative_to(ROOT / "core").as_posix(), line)
+        for path in files("core")
+        for line, text in words(path)
+        if text in names and path.relative_to(ROOT / "core").parts[0] != "sim"
+    }
+    assert not {(file, line) for file, line in named if file not in SPELL_DEVICES}
+    assert {file for file, _ in named} == SPELL_DEVICES.keys(), "exceptions that nobody needs"
+    compared = {
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in files("core")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Compare | ast.match_case)
+        for part in ast.walk(node)
+        if isinstance(part, ast.Constant) and isinstance(part.value, str) and part.value in names
+    }
+    assert not compared
+
+
 def test_importing_core_imports_no_floor() -> None:
     code = "import sys, core; print([m for m in sys.modules if m.startswith('core.') or m == 'numpy'])"
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}

@@ -92,7 +92,7 @@ def test_the_listings_and_the_op_check_run_on_it(here: Path, capsys: pytest.Capt
     assert "reference" in capsys.readouterr().out
     assert core_command(["check", "add.reference", "--quick", *where, "mirror"]) == 0
     assert "(mirror; f32" in capsys.readouterr().out and Path("ran").exists()
-    assert core_command(["check", "add.vec4", "--quick", *where, "twin", "--json"]) == 0
+    assert core_command(["check", "add.naive", "--quick", *where, "twin", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["device"] == "twin"
     assert core_command(["bench", "add", *where, "twin"]) == 2
     assert "does not predict" in capsys.readouterr().err

@@ -55,7 +55,7 @@ def test_a_check_stops_climbing_when_its_time_is_over_and_keeps_what_it_reached(
     found = check_sizes(task, REAL, CpuRunner(REAL), reached.append)
     assert found.passed and found.left == "the time was over" and found.sizes == {"rows": 2, "C": 256}
     assert len(reached) == 1 and reached[0].sizes == found.sizes
-    assert estimate(REAL.op("matmul"), {"x": (64, 768), "features": 50304}, "cpu") > 10
+    assert estimate(REAL.op("matmul"), {"x": (64, 768), "features": 50304}, simulated=False) > 10
 
 
 def test_what_was_not_finished_is_continued_where_it_stopped() -> None:
@@ -82,7 +82,7 @@ def test_all_come_once_and_those_without_enough_time_as_long_as_they_get_anywher
 
 def test_the_time_of_a_first_step_says_little_of_the_next() -> None:
     """Kernels are compiled in it: a step of a million times the work is not a million times as long."""
-    pace = model_sizes.Pace("sim")
+    pace = model_sizes.StepTimes(True)
     pace.saw(1e3, 5.0)
     assert pace.seconds(1e6) < 5
     pace.saw(1e6, 4.0)
