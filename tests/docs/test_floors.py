@@ -358,6 +358,7 @@ SPELL_DEVICES = {
     "engine/settings.py": "the device where Python names none",
     "api.py": "the same",
     "train/run.py": "a key of the record of the machine: the kind of its processor",
+    "kernels/toolkit.py": "the name of a folder of headers",
     "cli/doctor.py": "a row of the doctor: the kind of the processor",
 }
 
