@@ -28,9 +28,9 @@ from core.sim.machine.wording import Wording
 from core.sim.native.choice import fell_back, natively
 from core.sim.native.executor import Linked, Terms, linked
 from core.sim.native.executor import run as run_natively
+from core.sim.native.hopper_forms import FORMS
 from core.sim.native.toolchain import machine
 from core.sim.native.translation import Missing, translate
-from core.sim.native.warp_forms import FORMS
 from core.sim.ptx import state_spaces as spaces
 from core.sim.ptx.cuda_source import Sources
 from core.sim.ptx.effects import uses_wgmma

@@ -140,4 +140,5 @@ def _found(kernel: Linked, f: _Fault, limit: int) -> MachineFault:
     if f.kind in BEFORE:
         pc = int(kernel.code.pcs[f.at - 1])
     ins = instructions[min(pc, len(instructions) - 1)]
-    return MachineFault(f.kind, ins, f.thread, f.block, f.address, f.x, f.y, limit)
+    address = f.address - (1 << 64) if f.address >> 63 else f.address
+    return MachineFault(f.kind, ins, f.thread, f.block, address, f.x, f.y, limit)

@@ -95,6 +95,32 @@ def _late(words: Wording, f: MachineFault) -> tuple[str, str, str]:
     return "exit in flight", words.late(HOW[f.y], f.x), "a cluster barrier before that block's end"
 
 
+MAP_PROBLEMS: dict[int, Callable[[MachineFault], str]] = {
+    4: lambda f: f"a copy of rank {f.y & 255} with a map of rank {f.y >> 8 & 255}",
+    8: lambda f: "the shared address must be a multiple of 128 bytes",
+    16: lambda f: f"a box row of {f.y >> 16 & 0xFFFFFFFF} bytes under a swizzle of {f.y >> 48}",
+}
+
+
+def _tensor_map(words: Wording, f: MachineFault) -> tuple[str, str, str]:
+    if f.x == 1:
+        return "misaligned", "a tensor map lies on 64 bytes", ""
+    if f.x == 2:
+        return "tensor map", "there is no tensor map at this address", ""
+    return "tensor map", "; ".join(say(f) for bit, say in MAP_PROBLEMS.items() if f.x & bit), ""
+
+
+def _mbarrier(words: Wording, f: MachineFault) -> tuple[str, str, str]:
+    exited = f"{{who}} uses an mbarrier of {words.block(f.y)}, which has exited"
+    return (
+        ("mbarrier", "an mbarrier is used that was not initialised",
+         "mbarrier.init by one thread, then a barrier, before anybody uses it"),
+        ("mbarrier", "an mbarrier needs 8 aligned bytes of shared memory", ""),
+        ("mbarrier", f"more arrivals at an mbarrier than its count of {f.y}", ""),
+        ("exit in flight", exited, "a cluster barrier before that block's end"),
+    )[f.x]  # fmt: skip
+
+
 def _said(kind: str, text: str, hint: str = "") -> Say:
     return lambda words, f: (kind, text, hint)
 
@@ -114,6 +140,10 @@ SAY: dict[int, Say] = {  # by the numbers of machine.h
     13: _waits_for,
     14: _said("deadlock", "threads wait for a phase that never completes: too few arrivals, or bytes that never come"),
     15: _said("deadlock", "the kernel polls memory that no thread changes any more"),
+    17: _mbarrier,
+    18: _said("cluster barrier", "a wait without an arrive before it"),
+    19: _tensor_map,
+    20: _said("misaligned", "a bulk copy needs multiples of 16 bytes"),
 }
 BEFORE = {6, 13, 14}  # kinds whose record is the one after the instruction that is meant
 ADDRESSED = {2, 3}

@@ -88,6 +88,7 @@ void leave(Warp *w, u32 lanes) {
     w->worker->progress++;
     for (u32 n = 0; n < BARRIERS; n++) released(b, n);
     if (w->meeting) meeting_over(w);
+    phases_left(b);
 }
 
 /* --- a warp's turn ------------------------------------------------------------------------------------------------- */
@@ -194,6 +195,7 @@ static void begin_warp(const Launch *launch, Block *b, Warp *w) {
     memset(w->at, 0, sizeof w->at);
     memset(w->waits, 0, sizeof w->waits);
     memset(w->meet, 0, sizeof w->meet);
+    memset(w->came, 0xFF, sizeof w->came);
     for (i64 i = 0; i < launch->fresh_count; i++) memset(w->r + launch->fresh[i], 0, 8 * WARP);
     for (i64 i = 0; i < launch->specials_count; i++) {
         const Special *s = &launch->specials[i];
@@ -212,6 +214,7 @@ static void begin_block(const Launch *launch, Block *b, i64 number) {
     b->remaining = (u32)launch->threads;
     for (u32 n = 0; n < BARRIERS; n++) b->barriers[n] = (Barrier){0, 0, -1};
     memset(b->shared, 0, (size_t)launch->shared_end);
+    phases_begin(b);
     for (u32 i = 0; i < b->warps; i++) begin_warp(launch, b, &b->warp[i]);
 }
 
@@ -348,6 +351,7 @@ static void *work(void *given) {
         run_blocks(&t, number, left < launch->together ? left : launch->together);
         if (t.fault.kind) failed(launch, &t.fault);
     }
+    for (i64 i = 0; t.room && i < launch->together; i++) phases_end(&t.blocks[i]);
     free(t.room);
     pthread_mutex_lock(&pool->lock);
     if (--launch->running == 0) pthread_cond_signal(&pool->done);

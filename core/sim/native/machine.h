@@ -47,6 +47,7 @@ typedef struct Warp Warp;
 typedef struct Block Block;
 typedef struct Worker Worker;
 typedef struct Launch Launch;
+typedef struct Phases Phases;
 typedef const Op *(*Run)(Warp *, const Op *);
 
 /* o: byte offsets of registers in the warp's file, or small numbers; imm: a constant, an offset, a target. */
@@ -115,6 +116,8 @@ struct Warp {
     u32 meet[WARP];       /* masks of lanes in bar.warp.sync, 0 for the others */
     u32 meeting;          /* those lanes */
     u32 phased;           /* lanes that wait for a phase, of an mbarrier or of the cluster's barrier */
+    const void *awaits[WARP];   /* which barrier of phases that is, by lane */
+    i64 came[WARP];       /* the phase of the cluster's barrier at which a lane last arrived; -1 for none */
     u8 *local;
 };
 
@@ -128,7 +131,7 @@ struct Block {
     u32 warps;
     Warp *warp;
     Block *cluster;       /* its first block */
-    void *phases;         /* mbarriers, and rank 0's barrier of the cluster */
+    Phases *phases;       /* its mbarriers; with rank 0, the cluster's barrier */
 };
 
 struct Worker {
@@ -206,6 +209,15 @@ void released(Block *b, u32 number);                 /* complete a barrier if it
 const Op *fault(Warp *w, const Op *op, u32 kind, u32 lane, u64 address, u64 x, u64 y);
 const Op *paused(Warp *w, const Op *to);             /* the warp's turn is over; its lanes go on at a record */
 void meeting_over(Warp *w);                          /* let go the lanes of bar.warp.sync that are complete */
+
+/* memory.c: the bytes behind one address of a lane; NULL after a fault. */
+u8 *place_of(Warp *w, const Op *op, u32 lane, u64 x, u32 space, u32 width, u32 how);
+
+/* phases.c: barriers of phases. `landed`: bytes of a copy are there, which the mbarrier at a shared address counts. */
+void phases_begin(Block *b);
+void phases_end(Block *b);
+void phases_left(Block *b);
+int landed(Warp *w, const Op *op, u32 lane, u64 barrier, i64 bytes);
 
 /* collectives.c: whether every live lane that a mask names is here, with the same mask; a fault if not. */
 int members(Warp *w, const Op *op, const u32 *masks);

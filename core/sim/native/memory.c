@@ -69,6 +69,21 @@ static int by_lane(Warp *w, const Op *op, u64 *x, u8 **base, u32 space, u32 slot
     return 1;
 }
 
+u8 *place_of(Warp *w, const Op *op, u32 lane, u64 x, u32 space, u32 width, u32 how) {
+    u8 *found = NULL;
+    if (x & (width - 1)) {
+        fault(w, op, MISALIGNED, lane, x, width | (u64)space << 8, how);
+        return NULL;
+    }
+    if (space == GLOBAL) {
+        if (region(w->launch, x, width) >= 0) return w->launch->memory + x;
+    } else if ((found = in_shared(w, op, lane, x, width)) || w->worker->fault.kind) {
+        return found;
+    }
+    fault(w, op, OUTSIDE, lane, space == SHARED ? x & ((1u << RANK_SHIFT) - 1) : x, width | (u64)space << 8, how);
+    return NULL;
+}
+
 INLINE int inside(const Warp *w, const u64 *x, const Window *window, u32 width) {
     u64 lo = window->lo, span = window->span, bad = 0;
     if (w->mask == ALL) {

@@ -8,7 +8,7 @@ from core.sim.native.forms import FORMS as FORMS
 from core.sim.native.forms import address, form
 from core.sim.native.translation import Translation
 from core.sim.ptx.effects import elements
-from core.sim.ptx.parser import Immediate, Instruction, Operand, Register
+from core.sim.ptx.parser import Immediate, Instruction, Operand, Pair, Register
 from core.sim.ptx.state_spaces import space_of
 
 
@@ -102,3 +102,12 @@ def _read(draft: Translation, ins: Instruction, size: int) -> int:
     if isinstance(given, Register) and draft.program.kind(given).bits == 1:
         return made(draft, "selp.b32", draft.constant(0), draft.constant(size), draft.source(given, "p"), wide=False)
     return draft.source(given, "b32")
+
+
+@form("match")
+def _match(draft: Translation, ins: Instruction) -> None:
+    target = ins.operands[0]
+    if isinstance(target, Pair):
+        draft.by_row(draft.name, [target.first, *ins.operands[1:], target.second])
+    else:
+        draft.by_row(draft.name, ins.operands if "any" in ins.names else [*ins.operands, Register("_")])
