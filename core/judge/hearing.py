@@ -20,7 +20,7 @@ from core.judge.problem import MANTISSA, BufferSpec, Dims, Problem, described
 from core.judge.submission import Submission
 from core.judge.verdict import FAILED, LEFT_OUT, PASSED, QUESTIONS, WAITING, Judgement, SubVerdict, Wrong
 from core.sim.faults import KernelError, PtxError
-from core.testing.compare import BOUNDS, Array, Bounds, bounds_for, difference, rounding
+from core.testing.compare import BOUNDS, LOOSEST, Array, Bounds, bounds_for, difference, rounding
 from core.testing.pattern import Compared, Scene, region, seen
 from core.testing.runner import OTHER, POISON, unwritten
 
@@ -103,12 +103,12 @@ class Hearing:
 
     # --- right or wrong ------------------------------------------------------------------------------------------
 
-    def hold(self, dims: Dims, contents: Mapping[str, Array], got: Execution, case: str) -> None:
-        """Wrong for an input that changed, or an output that is not the truth's."""
+    def hold(self, dims: Dims, contents: Mapping[str, Array], got: Execution, case: str, slack: float = 1.0) -> None:
+        """Wrong for an input that changed, or an output that is not the truth's. slack: times the usual bounds."""
         kept(self.problem, contents, got, case)
-        self.compare(dims, contents, got, case)
+        self.compare(dims, contents, got, case, slack)
 
-    def compare(self, dims: Dims, contents: Mapping[str, Array], got: Execution, case: str) -> None:
+    def compare(self, dims: Dims, contents: Mapping[str, Array], got: Execution, case: str, slack: float = 1.0) -> None:
         """Wrong for the first output that is not the truth's."""
         want = self.problem.right(contents, dims)
         single = self.problem.right(contents, dims, single=True)
@@ -121,7 +121,7 @@ class Hearing:
         scene = Scene(pairs, dict(dims), {}, "f32" if self.problem.narrowest >= MANTISSA["f32"] else "bf16")
         for name, pair in pairs.items():
             spec = self.problem.buffers[name]
-            found = exactly(pair) if spec.integer else self.nearly(spec, pair, single[name], most)
+            found = exactly(pair) if spec.integer else self.nearly(spec, pair, single[name], most, slack)
             if not found:
                 continue
             hole = unwritten(got.buffers[name]) & scene.wrong(name)
@@ -136,13 +136,13 @@ class Hearing:
             return f"{name} and scratch begin as not-a-number: does the kernel read one before it writes it?"
         return ""
 
-    def nearly(self, spec: BufferSpec, pair: Compared, single: Array, most: float) -> str:
+    def nearly(self, spec: BufferSpec, pair: Compared, single: Array, most: float, slack: float) -> str:
         """How an output of floats is too far from the truth, in words; "" where it is not. single: the truth in f32,
         most: the root mean square of the largest input."""
         with np.errstate(all="ignore"):
             held = spec.values(spec.stored(pair.want, pair.want.shape))  # what the element type can hold of it
             narrow = spec.values(spec.stored(single, pair.want.shape))
-        bounds = self.bounds(spec.dtype, pair.want.size)
+        bounds = self.bounds(spec.dtype, pair.want.size, slack)
         want = np.where(np.isfinite(held), pair.want, held)
         finite = np.where(np.isfinite(want), want, 0.0)
         lost = lost_in_f32(pair.got, want, narrow, ELEMENT * bounds.norm)
@@ -156,10 +156,10 @@ class Hearing:
         far = found.relative > ELEMENT * max(bounds.norm, excuse)
         return found.described(bounds) if far or found.exceeds(bounds, excuse) else ""
 
-    def bounds(self, dtype: str, size: int) -> Bounds:
-        if self.problem.tolerance is not None:
-            return Bounds(self.problem.tolerance, self.problem.tolerance)
-        return bounds_for(BOUNDS[dtype], dtype, size)
+    def bounds(self, dtype: str, size: int, slack: float) -> Bounds:
+        norm = self.problem.tolerance
+        usual = Bounds(norm, norm) if norm is not None else bounds_for(BOUNDS[dtype], dtype, size)
+        return Bounds(slack * usual.norm, slack * usual.projection)
 
 
 def lost_in_f32(got: Array, want: Array, single: Array, share: float) -> Array:
@@ -334,7 +334,7 @@ def hard(hearing: Hearing) -> None:
         contents = hardened(hearing, dims, kind, number)
         case = f"{described(dims)}, {kind} contents"
         got = hearing.run(hearing.bench(dims), contents, case)
-        hearing.hold(dims, contents, got, case)
+        hearing.hold(dims, contents, got, case, LOOSEST)  # rounding is larger where numbers cancel
 
 
 def hardened(hearing: Hearing, dims: Dims, kind: str, number: int) -> dict[str, Array]:
