@@ -371,7 +371,7 @@ ELSEWHERE = {
     "shfl", "vote", "activemask", "match", "redux", "elect", "mma", "ldmatrix", "stmatrix", "movmatrix",
     "wgmma.mma_async", "wgmma.wait_group", "wgmma.commit_group", "wgmma.fence", "barrier.cluster.arrive",
 }  # fmt: skip
-FAMILIES = ("mbarrier.", "cp.", "st.", "call")  # of opcodes that are not scalar either
+FAMILIES = ("mbarrier.", "cp.", "st.", "call", "mma.", "wmma.")  # of opcodes that are not scalar either
 
 # Scalar instructions of PTX that the simulator does not have, and refuses by name.
 REFUSED = """

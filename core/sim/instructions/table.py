@@ -15,6 +15,7 @@ from core.sim.instructions import (
     mbarrier,
     move,
     tensor_cores,
+    wmma,
 )
 from core.sim.instructions.opcodes import OpcodeTable
 
@@ -31,4 +32,5 @@ TABLE = OpcodeTable(
     copies.FAMILY,
     mbarrier.FAMILY,
     tensor_cores.FAMILY,
+    wmma.FAMILY,
 )

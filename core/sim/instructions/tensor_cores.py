@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from core.sim.instructions.access import locate, settle
-from core.sim.instructions.floats import FORMATS, canonical
+from core.sim.instructions.floats import FORMATS, canonical, fma_f64
 from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Read, Step, address_reader, bits_reader, writer
 from core.sim.ptx.effects import elements
@@ -39,6 +39,8 @@ DECODE: dict[str, tuple[int, Callable[[Array], Array]]] = {
     "bf16": (2, FORMATS["bf16"].decode),
     "f16": (2, FORMATS["f16"].decode),
     "tf32": (4, _f32_of_tf32),
+    "s8": (1, lambda bits: bits.view(np.int8)),
+    "u8": (1, lambda bits: bits),
 }
 
 
@@ -93,26 +95,86 @@ def products(left: Array, right: Array) -> Array:
     return np.asarray(total)
 
 
+def sums(total: Array, kind: str, saturate: bool = False) -> Array:
+    """Sums in f64, or whole numbers in it, as the bits of accumulators of `kind`: f32, f16 or s32."""
+    if kind == "s32":
+        exact = np.clip(total, -(2**31), 2**31 - 1) if saturate else total
+        return np.asarray(exact.astype(np.int64).astype(np.int32).view(U32))
+    return np.asarray(FORMATS[kind].encode(total, "rn"))
+
+
+def added(bits: Array, kind: str) -> Array:
+    """The bits of accumulators as numbers."""
+    return bits.view(np.int32) if kind == "s32" else FORMATS[kind].decode(bits)
+
+
+INTEGERS = " | ".join(
+    f"sync aligned {shape} row col satfinite? s32 s8/u8 s8/u8 s32" for shape in ("m16n8k32", "m16n8k16")
+)
+
+
 @opcode(
     "mma",
-    "sync aligned m16n8k16/m16n8k8 row col f32 bf16 bf16 f32 | sync aligned m16n8k16/m16n8k8 row col f32 f16 f16 f32"
-    " | sync aligned m16n8k8/m16n8k4 row col f32 tf32 tf32 f32",
+    "sync aligned m16n8k16/m16n8k8 row col f32 bf16 bf16 f32"
+    " | sync aligned m16n8k16/m16n8k8 row col f32/f16 f16 f16 f32/f16"
+    f" | sync aligned m16n8k8/m16n8k4 row col f32 tf32 tf32 f32 | {INTEGERS}",
 )
 def _mma(program: Program, ins: Instruction) -> Step:
-    """mma.sync.aligned.m16n8k{4,8,16}.row.col.f32.{bf16,f16,tf32}...f32 d, a, b, c."""
-    kind = ins.names[7]
+    """mma.sync.aligned.m16n8k*.row.col{.satfinite}.dtype.atype.btype.ctype d, a, b, c."""
+    result, left_kind, right_kind, sum_kind = ins.names[-4:]
     writes = [writer(program, o) for o in elements(ins.operands[0])]
     a, b, c = (registers(program, o) for o in ins.operands[1:4])
+    saturate = "satfinite" in ins.names
 
     def multiply(g: Group) -> None:
         whole(g, ins, WARP)
-        left, right = a_matrix(values(g, a, WARP), kind), b_matrix(values(g, b, WARP), kind)
-        added = values(g, c, WARP).view(np.float32).reshape(-1, 2, 2, 8, 4)  # warp, row half, column, row, column pair
+        left, right = a_matrix(values(g, a, WARP), left_kind), b_matrix(values(g, b, WARP), right_kind)
         product = products(left, right).reshape(-1, 2, 8, 4, 2)  # warp, row half, row, column pair, column
-        total = product.transpose(0, 1, 4, 2, 3) + added
-        result = canonical(total.astype(np.float32)).reshape(len(total), 4, WARP)
+        total = product + _accumulators(values(g, c, WARP), sum_kind)
+        bits = _accumulator_registers(sums(total, result, saturate), result)
         for i, write in enumerate(writes):
-            write(g, g.spread_back(np.ascontiguousarray(result[:, i]).reshape(-1)))
+            write(g, g.spread_back(np.ascontiguousarray(bits[:, i]).reshape(-1)))
+
+    return multiply
+
+
+def _accumulators(fragment: Array, kind: str) -> Array:
+    """C's registers, (warps, 4 or 2, 32) -> numbers by warp, row half, row, column pair, column."""
+    if kind == "f16":  # a register holds both columns of a pair
+        halves = np.ascontiguousarray(fragment).view(np.uint16)
+        return added(halves, kind).reshape(-1, 2, 8, 4, 2)
+    return added(fragment, kind).reshape(-1, 2, 2, 8, 4).transpose(0, 1, 3, 4, 2)
+
+
+def _accumulator_registers(bits: Array, kind: str) -> Array:
+    """The way back, to (warps, 4 or 2, 32) of 32 bits."""
+    if kind == "f16":
+        return np.ascontiguousarray(bits).view(U32).reshape(len(bits), 2, WARP)
+    return bits.transpose(0, 1, 4, 2, 3).reshape(len(bits), 4, WARP)
+
+
+@opcode("mma.sync.aligned.m8n8k4", "row col f64 f64 f64 f64")
+@opcode("mma.sync.aligned.m16n8k4", "row col f64 f64 f64 f64 | row col f32 tf32 tf32 f32")
+def _mma_f64(program: Program, ins: Instruction) -> Step:
+    """mma of f64: one fused multiply-add for each k, from k = 0 up, starting with the accumulator."""
+    if ins.names[-1] != "f64":
+        return _mma(program, ins)
+    writes = [writer(program, o) for o in elements(ins.operands[0])]
+    doubles = np.dtype(np.float64)
+    a, b, c = ([bits_reader(program, o, doubles) for o in elements(list_)] for list_ in ins.operands[1:4])
+    lane = np.arange(WARP)
+    row, k = lane >> 2, lane & 3
+
+    def multiply(g: Group) -> None:
+        whole(g, ins, WARP)
+        left, right, old = (values(g, reads, WARP) for reads in (a, b, c))
+        for i, write in enumerate(writes):  # register i: row half i // 2, column 2 k + i % 2
+            total = np.ascontiguousarray(old[:, i]).reshape(-1)
+            column = 2 * k + i % 2
+            for at in range(4):
+                x, y = left[:, i // 2][:, 4 * row + at], right[:, 0][:, 4 * column + at]
+                total = fma_f64(x.reshape(-1), y.reshape(-1), total)
+            write(g, g.spread_back(total))
 
     return multiply
 

@@ -1,0 +1,262 @@
+"""Other people's CUDA in the simulator: how many of their kernels link, and whether launches give NumPy's numbers.
+
+    python benchmarks/foreign.py link PATH...      # checkouts: llm.c, cuda-samples, SGEMM_CUDA, fast.cu, cuda_hgemm,
+    python benchmarks/foreign.py launch PATH...    # CUDA-GEMM-Optimization, lectures, flash-attention-minimal
+
+`link` compiles every .cu file of the checkouts (NVRTC, or nvcc where a file has host code) and counts the kernels for
+each of whose instructions the simulator has a row. `launch` makes the launches of foreign.toml and compares each with
+its truth. Nothing of those repositories is here: the table names files, kernels, arguments, and a truth of our own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import tomli  # noqa: E402
+
+import core.sim  # noqa: E402
+from core.errors import CoreError  # noqa: E402
+from core.kernels.cuda_file import CudaFile, compile_file  # noqa: E402
+from core.kernels.tensors import from_bf16, to_bf16  # noqa: E402
+from core.sim.launching.simulator import Simulator  # noqa: E402
+
+TABLE = Path(__file__).with_suffix(".toml")
+REPOSITORIES = (
+    "llm.c", "cuda-samples", "SGEMM_CUDA", "fast.cu", "cuda_hgemm", "CUDA-GEMM-Optimization", "lectures",
+    "flash-attention-minimal",
+)  # fmt: skip
+LEFT_OUT = re.compile(r"Samples/[4-9]_|/test_|nccl")  # samples of other libraries; tests of whole programs
+HEADERS = {".h", ".cuh", ".hpp", ".hxx"}
+
+# Libraries of the host whose headers these files include. Only kernels are compiled for good, so that a declaration
+# that takes anything is enough.
+CUBLAS = (
+    "typedef int cublasStatus_t, cublasOperation_t, cublasComputeType_t, cublasMath_t, cublasGemmAlgo_t,"
+    " cublasDataType_t, cublasLtEpilogue_t, cublasLtOrder_t;\n"
+    "typedef struct cublasContext *cublasHandle_t, *cublasLtHandle_t, *cublasLtMatmulDesc_t, *cublasLtMatrixLayout_t,"
+    " *cublasLtMatmulPreference_t;\n"
+    "typedef struct { int algo, state; size_t workspaceSize; } cublasLtMatmulHeuristicResult_t;\n"
+)
+NAME = re.compile(r"\b(cublas\w+|CUBLAS\w+)\b")
+TORCH = ("torch/types.h", "torch/extension.h", "c10/cuda/CUDAException.h", "c10/cuda/CUDAGuard.h", "ATen/ATen.h")
+HOST_OF_TORCH = re.compile(r"^(?:torch::Tensor|at::Tensor|std::vector<torch)[^;]*?\(", re.MULTILINE)
+
+
+def folder_of_stubs(into: Path, sources: list[Path]) -> Path:
+    """Headers of libraries that are not here, with all names of cuBLAS that the sources use."""
+    used = {name for path in sources for name in NAME.findall(path.read_text("utf-8", "replace"))}
+    known = set(re.findall(r"\b(cublas\w+)\b", CUBLAS))
+    calls = "".join(f"template <class... A> int {n}(A...) {{ return 0; }}\n" for n in sorted(used - known) if called(n))
+    values = "".join(f"static const int {n} = {i};\n" for i, n in enumerate(sorted(used)) if n.startswith("CUBLAS_OP")
+                     or n.startswith(("CUBLAS_", "CUBLASLT_")) and not n.endswith("_H"))  # fmt: skip
+    skipped = ("CUBLAS_LOWP", "CUBLAS_COMMON_H", "CUBLAS_API_H_", "CUBLAS_LOWP_COMPUTE")
+    values = "".join(line + "\n" for line in values.splitlines() if line.split()[3] not in skipped)
+    text = f"#pragma once\n#include <cuda_runtime.h>\n#include <cuda_fp16.h>\n#include <library_types.h>\n{CUBLAS}{values}"
+    text += calls + "inline const char* cublasGetStatusString(int) { return \"\"; }\n"  # fmt: skip
+    for name in ("cublas_v2.h", "cublasLt.h"):
+        (into / name).write_text('#include "cublas_all.h"\n')
+    (into / "cublas_all.h").write_text(text)
+    for name in TORCH:
+        (into / name).parent.mkdir(parents=True, exist_ok=True)
+        (into / name).write_text("#pragma once\n#include <cuda_runtime.h>\n")
+    return into
+
+
+def called(name: str) -> bool:
+    """Whether a name of cuBLAS is a function."""
+    return bool(re.match(r"cublas(Lt)?[A-Z]", name)) and not name.endswith(("_t", "String"))
+
+
+class Checkouts:
+    """The checkouts that were given, by the names of their repositories."""
+
+    def __init__(self, paths: list[Path], stubs: Path) -> None:
+        self.roots = {name: path for name in REPOSITORIES for path in paths if path.name.endswith(name)}
+        sources = [p for root in self.roots.values() for p in root.rglob("*") if p.is_file() and p.suffix in {*HEADERS, ".cu"}]
+        self.stubs = folder_of_stubs(stubs, sources)
+
+    def files(self) -> Iterator[tuple[str, Path]]:
+        for name, root in self.roots.items():
+            for path in sorted(root.rglob("*.cu")):
+                if path.is_file() and not LEFT_OUT.search(f"/{path.relative_to(root).as_posix()}"):
+                    yield name, path
+
+    def include(self, name: str, path: Path) -> tuple[Path, ...]:
+        """Folders of headers: every one of the repository that holds some, those near the file first; then stubs."""
+        root = self.roots[name]
+        folders = {p.parent for p in root.rglob("*") if p.suffix in HEADERS and "8_" not in p.as_posix()}
+        near = sorted(folders, key=lambda f: (not path.is_relative_to(f.parent), len(f.parts), f.as_posix()))
+        return (*near[:40], self.stubs)
+
+    def file(self, name: str, path: Path, defines: dict[str, Any] | None = None) -> CudaFile:
+        text = path.read_text("utf-8", "replace")
+        if host := HOST_OF_TORCH.search(text):  # PyTorch's own headers are a large installation
+            text = text[: host.start()]
+        return CudaFile(path, text, self.include(name, path), tuple(sorted((defines or {}).items())))
+
+
+# --- link ------------------------------------------------------------------------------------------------------------
+
+
+def link(checkouts: Checkouts, verbose: bool) -> int:
+    """Count, by repository, kernels and those that link; what is missing, most frequent first."""
+    files = list(checkouts.files())
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda pair: linked(checkouts, *pair), files))
+    kernels, good, missing, failed = Counter[str](), Counter[str](), Counter[str](), []
+    for (name, path), (problem, by_kernel) in zip(files, found, strict=True):
+        if problem:
+            failed.append(f"{name}: {path.name}: {problem}")
+        kernels[name] += len(by_kernel)
+        good[name] += sum(not lacking for lacking in by_kernel.values())
+        missing.update(one for lacking in by_kernel.values() for one in lacking)
+    for name in checkouts.roots:
+        print(f"{name:26} {good[name]:4} of {kernels[name]:4} kernels link")
+    print(f"{'all':26} {good.total():4} of {kernels.total():4}: {good.total() / max(1, kernels.total()):.1%}")
+    for what, count in missing.most_common():
+        print(f"  missing in {count}: {what}")
+    print(f"{len(failed)} of {len(files)} files do not compile here" + ("" if verbose else " (--verbose lists them)"))
+    for line in failed if verbose else ():
+        print(f"  {line}")
+    return 0
+
+
+def linked(checkouts: Checkouts, name: str, path: Path) -> tuple[str, dict[str, list[str]]]:
+    """(why a file does not compile, or "", kernel -> kinds of instructions that are missing)."""
+    try:
+        simulator = Simulator(compile_file(checkouts.file(name, path)).ptx)
+    except CoreError as error:
+        lines = [line for line in error.message.splitlines() if "error" in line] or [error.message]
+        return lines[0].strip()[:160], {}
+    found: dict[str, list[str]] = {}
+    for kernel in simulator.kernels:
+        try:
+            lacking = [one.message for one in simulator.program(kernel).missing]
+        except CoreError as error:
+            lacking = [error.message]
+        found[kernel] = sorted({re.sub(r"[%$]\w+|\(.*?\)|\d{3,}", "_", one).partition(" (")[0][:90] for one in lacking})
+    return "", found
+
+
+# --- launches --------------------------------------------------------------------------------------------------------
+
+WORDS: dict[str, Any] = {
+    **{n: getattr(np, n) for n in ("zeros", "ones", "arange", "full", "float32", "float64", "float16", "int32", "uint32",
+       "uint8", "uint64", "int64", "uint16", "exp", "tanh", "sqrt", "pi", "log", "maximum", "minimum", "sum", "abs",
+       "einsum", "where", "cumsum", "concatenate", "stack", "repeat", "roll", "sign", "bincount", "flip", "tril", "eye",
+       "inf", "triu", "argmax", "sort", "newaxis", "erf", "linspace", "isfinite", "ceil", "floor", "array", "mean",
+       "var", "take_along_axis", "ascontiguousarray", "cos", "sin", "diff", "pad", "transpose", "matmul", "eye", "clip")
+       if hasattr(np, n)},
+    "np": np, "bf16": to_bf16, "f32": from_bf16, "Map": core.sim.Map, "Pointer": core.sim.Pointer,
+}  # fmt: skip
+
+
+def launches(checkouts: Checkouts, only: str, strict: bool) -> int:
+    """Make the launches of the table; 1 if one of them is not all right."""
+    rows = [row for row in table() if row["file"].partition("/")[0] in checkouts.roots and only in f"{row['file']} {row['kernel']}"]
+    bad = 0
+    for row in rows:
+        start = time.perf_counter()
+        try:
+            worst = launch(checkouts, row, strict)
+            problem = "" if worst <= row["atol"] else f"differs by {worst:.3g}; at most {row['atol']:g}"
+        except CoreError as error:
+            problem = str(error).splitlines()[0]
+        bad += bool(problem)
+        print(f"{'bad ' if problem else 'good'} {row['file']} {row['kernel']} {time.perf_counter() - start:.2f} s {problem}", flush=True)
+    print(f"{len(rows) - bad} of {len(rows)} launches are all right")
+    return int(bad > 0)
+
+
+def table() -> list[dict[str, Any]]:
+    """The rows of foreign.toml, one a launch: those of a file share what it says of itself."""
+    found = []
+    for part in tomli.loads(TABLE.read_text("utf-8"))["file"]:
+        shared = {key: value for key, value in part.items() if key not in ("launch", "arrays")}
+        for row in part["launch"]:
+            arrays = {**part.get("arrays", {}), **row.get("arrays", {})}
+            found.append({"atol": 1e-5, "block": 256, "smem": 0, "defines": {}, **shared, **row, "arrays": arrays})
+    return found
+
+
+LOADED: dict[tuple[str, str], core.sim.KernelFile] = {}
+
+
+def loaded(checkouts: Checkouts, row: dict[str, Any]) -> core.sim.KernelFile:
+    """The file of a row, compiled once for all of its launches."""
+    name, _, rest = row["file"].partition("/")
+    key = row["file"], str(row["defines"])
+    if key not in LOADED:
+        path = checkouts.roots[name] / rest
+        text = f"{path.read_text('utf-8', 'replace')}"
+        if host := HOST_OF_TORCH.search(text):
+            text = text[: host.start()]
+        folders = [path.parent, *checkouts.include(name, path)]
+        LOADED[key] = core.sim.load(text + row.get("behind", ""), defines=row["defines"], include=folders)
+    return LOADED[key]
+
+
+def launch(checkouts: Checkouts, row: dict[str, Any], strict: bool) -> float:
+    """The largest difference from the truth, over all arrays that the row names one for."""
+    rng = np.random.default_rng(0)
+    names: dict[str, Any] = {**WORDS, "rng": rng, "randn": lambda *s: rng.standard_normal(s, np.float32)}
+    names["rand"] = lambda *s: rng.random(s, np.float32)
+    for name, text in {**row.get("sizes", {}), **row["arrays"]}.items():
+        names[name] = evaluated(text, names)
+    before = {name: names[name].copy() for name in row["arrays"] if isinstance(names[name], np.ndarray)}
+    file = loaded(checkouts, row)
+    for name, text in row.get("variables", {}).items():
+        file.set(name, evaluated(text, names))
+    args = [evaluated(one, names) for one in row["args"]]
+    grid, block, smem = (evaluated(row[key], names) for key in ("grid", "block", "smem"))
+    file.run(row["kernel"], grid, block, args, smem, strict=strict, cluster=row.get("cluster", 1), order="warn")
+    worst = 0.0
+    for name, text in row["truth"].items():
+        want = np.asarray(evaluated(text, {**names, **before, "after": names}), np.float64)
+        got = np.asarray(evaluated(name, names), np.float64).reshape(want.shape)
+        scale = np.maximum(1.0, np.abs(want))
+        gap = np.where(want == got, 0.0, np.abs(got - want) / scale)
+        worst = max(worst, float(np.where(np.isnan(gap), np.inf, gap).max(initial=0.0)))
+    return worst
+
+
+def evaluated(text: Any, names: dict[str, Any]) -> Any:
+    """A number as it is; a text as an expression of NumPy's words and the row's arrays. The table is ours."""
+    if isinstance(text, list):
+        return [evaluated(one, names) for one in text]
+    return eval(text, {"__builtins__": {"range": range, "float": float, "int": int, "len": len}}, names) if isinstance(text, str) else text
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("link", "launch"))
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH")
+    parser.add_argument("--only", default="", help="launches whose file or kernel has this in its name")
+    parser.add_argument("--strict", action="store_true", help="launches in strict mode")
+    parser.add_argument("--verbose", action="store_true", help="list the files that do not compile")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="corelm-") as folder:
+        checkouts = Checkouts([path.resolve() for path in asked.paths], Path(folder))
+        if not checkouts.roots:
+            parser.error(f"none of the paths ends with the name of a repository: {', '.join(REPOSITORIES)}")
+        if asked.what == "link":
+            return link(checkouts, asked.verbose)
+        return launches(checkouts, asked.only, asked.strict)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
