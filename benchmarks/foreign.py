@@ -39,20 +39,21 @@ REPOSITORIES = (
     "llm.c", "cuda-samples", "SGEMM_CUDA", "fast.cu", "cuda_hgemm", "CUDA-GEMM-Optimization", "lectures",
     "flash-attention-minimal",
 )  # fmt: skip
+DEFINES: dict[str, dict[str, Any]] = {"fast.cu": {"NDEBUG": 1}}  # an assert of its host code names no variable
 LEFT_OUT = re.compile(r"Samples/[4-9]_|/test_|nccl")  # samples of other libraries; tests of whole programs
 HEADERS = {".h", ".cuh", ".hpp", ".hxx"}
 
 # Libraries of the host whose headers these files include. Only kernels are compiled for good, so that a declaration
 # that takes anything is enough.
 CUBLAS = (
-    "typedef int cublasStatus_t, cublasOperation_t, cublasComputeType_t, cublasMath_t, cublasGemmAlgo_t,"
+    "enum cublasStatus_t : int {};\ntypedef int cublasOperation_t, cublasComputeType_t, cublasMath_t, cublasGemmAlgo_t,"
     " cublasDataType_t, cublasLtEpilogue_t, cublasLtOrder_t;\n"
     "typedef struct cublasContext *cublasHandle_t, *cublasLtHandle_t, *cublasLtMatmulDesc_t, *cublasLtMatrixLayout_t,"
     " *cublasLtMatmulPreference_t;\n"
     "typedef struct { int algo, state; size_t workspaceSize; } cublasLtMatmulHeuristicResult_t;\n"
 )
 NAME = re.compile(r"\b(cublas\w+|CUBLAS\w+)\b")
-TORCH = ("torch/types.h", "torch/extension.h", "c10/cuda/CUDAException.h", "c10/cuda/CUDAGuard.h", "ATen/ATen.h")
+TORCH = ("torch/types.h", "torch/extension.h", "c10/cuda/CUDAException.h", "c10/cuda/CUDAStream.h", "ATen/ATen.h")
 HOST_OF_TORCH = re.compile(r"^(?:torch::Tensor|at::Tensor|std::vector<torch)[^;]*?\(", re.MULTILINE)
 
 
@@ -60,19 +61,24 @@ def folder_of_stubs(into: Path, sources: list[Path]) -> Path:
     """Headers of libraries that are not here, with all names of cuBLAS that the sources use."""
     used = {name for path in sources for name in NAME.findall(path.read_text("utf-8", "replace"))}
     known = set(re.findall(r"\b(cublas\w+)\b", CUBLAS))
-    calls = "".join(f"template <class... A> int {n}(A...) {{ return 0; }}\n" for n in sorted(used - known) if called(n))
+    calls = "".join(
+        f"template <class... A> cublasStatus_t {n}(A...) {{ return {{}}; }}\n"
+        for n in sorted(used - known)
+        if called(n)
+    )
     values = "".join(f"static const int {n} = {i};\n" for i, n in enumerate(sorted(used)) if n.startswith("CUBLAS_OP")
                      or n.startswith(("CUBLAS_", "CUBLASLT_")) and not n.endswith("_H"))  # fmt: skip
     skipped = ("CUBLAS_LOWP", "CUBLAS_COMMON_H", "CUBLAS_API_H_", "CUBLAS_LOWP_COMPUTE")
     values = "".join(line + "\n" for line in values.splitlines() if line.split()[3] not in skipped)
-    text = f"#pragma once\n#include <cuda_runtime.h>\n#include <cuda_fp16.h>\n#include <library_types.h>\n{CUBLAS}{values}"
+    headers = ("cuda_runtime.h", "cuda_fp16.h", "cuda_bf16.h", "library_types.h")
+    text = "#pragma once\n" + "".join(f"#include <{name}>\n" for name in headers) + CUBLAS + values
     text += calls + "inline const char* cublasGetStatusString(int) { return \"\"; }\n"  # fmt: skip
     for name in ("cublas_v2.h", "cublasLt.h"):
         (into / name).write_text('#include "cublas_all.h"\n')
     (into / "cublas_all.h").write_text(text)
     for name in TORCH:
         (into / name).parent.mkdir(parents=True, exist_ok=True)
-        (into / name).write_text("#pragma once\n#include <cuda_runtime.h>\n")
+        (into / name).write_text("#pragma once\n#include <cuda_runtime.h>\n#include <math.h>\n")
     return into
 
 
@@ -86,7 +92,9 @@ class Checkouts:
 
     def __init__(self, paths: list[Path], stubs: Path) -> None:
         self.roots = {name: path for name in REPOSITORIES for path in paths if path.name.endswith(name)}
-        sources = [p for root in self.roots.values() for p in root.rglob("*") if p.is_file() and p.suffix in {*HEADERS, ".cu"}]
+        sources = [
+            p for root in self.roots.values() for p in root.rglob("*") if p.is_file() and p.suffix in {*HEADERS, ".cu"}
+        ]
         self.stubs = folder_of_stubs(stubs, sources)
 
     def files(self) -> Iterator[tuple[str, Path]]:
@@ -98,7 +106,7 @@ class Checkouts:
     def include(self, name: str, path: Path) -> tuple[Path, ...]:
         """Folders of headers: every one of the repository that holds some, those near the file first; then stubs."""
         root = self.roots[name]
-        folders = {p.parent for p in root.rglob("*") if p.suffix in HEADERS and "8_" not in p.as_posix()}
+        folders = {p.parent for p in root.rglob("*") if p.suffix in HEADERS and not (p.parent / "unistd.h").exists()}
         near = sorted(folders, key=lambda f: (not path.is_relative_to(f.parent), len(f.parts), f.as_posix()))
         return (*near[:40], self.stubs)
 
@@ -106,7 +114,8 @@ class Checkouts:
         text = path.read_text("utf-8", "replace")
         if host := HOST_OF_TORCH.search(text):  # PyTorch's own headers are a large installation
             text = text[: host.start()]
-        return CudaFile(path, text, self.include(name, path), tuple(sorted((defines or {}).items())))
+        chosen = {**DEFINES.get(name, {}), **(defines or {})}
+        return CudaFile(path, text, self.include(name, path), tuple(sorted(chosen.items())))
 
 
 # --- link ------------------------------------------------------------------------------------------------------------
@@ -154,20 +163,23 @@ def linked(checkouts: Checkouts, name: str, path: Path) -> tuple[str, dict[str, 
 
 # --- launches --------------------------------------------------------------------------------------------------------
 
+NUMPY = """zeros ones arange full float32 float64 float16 int32 uint32 int64 uint64 uint16 uint8 int8 exp tanh sqrt pi
+log maximum minimum sum abs einsum where cumsum concatenate stack repeat roll sign bincount flip tril triu eye inf argmax
+argmin sort newaxis linspace ceil floor array mean var take_along_axis ascontiguousarray cos sin diff pad transpose
+matmul clip zeros_like ones_like empty_like histogram add prod outer dot any all unique tile"""
 WORDS: dict[str, Any] = {
-    **{n: getattr(np, n) for n in ("zeros", "ones", "arange", "full", "float32", "float64", "float16", "int32", "uint32",
-       "uint8", "uint64", "int64", "uint16", "exp", "tanh", "sqrt", "pi", "log", "maximum", "minimum", "sum", "abs",
-       "einsum", "where", "cumsum", "concatenate", "stack", "repeat", "roll", "sign", "bincount", "flip", "tril", "eye",
-       "inf", "triu", "argmax", "sort", "newaxis", "erf", "linspace", "isfinite", "ceil", "floor", "array", "mean",
-       "var", "take_along_axis", "ascontiguousarray", "cos", "sin", "diff", "pad", "transpose", "matmul", "eye", "clip")
-       if hasattr(np, n)},
+    **{name: getattr(np, name) for name in NUMPY.split()},
     "np": np, "bf16": to_bf16, "f32": from_bf16, "Map": core.sim.Map, "Pointer": core.sim.Pointer,
 }  # fmt: skip
 
 
 def launches(checkouts: Checkouts, only: str, strict: bool) -> int:
     """Make the launches of the table; 1 if one of them is not all right."""
-    rows = [row for row in table() if row["file"].partition("/")[0] in checkouts.roots and only in f"{row['file']} {row['kernel']}"]
+    rows = [
+        row
+        for row in table()
+        if row["file"].partition("/")[0] in checkouts.roots and only in f"{row['file']} {row['kernel']}"
+    ]
     bad = 0
     for row in rows:
         start = time.perf_counter()
@@ -177,7 +189,8 @@ def launches(checkouts: Checkouts, only: str, strict: bool) -> int:
         except CoreError as error:
             problem = str(error).splitlines()[0]
         bad += bool(problem)
-        print(f"{'bad ' if problem else 'good'} {row['file']} {row['kernel']} {time.perf_counter() - start:.2f} s {problem}", flush=True)
+        seconds = f"{time.perf_counter() - start:.2f} s"
+        print("bad " if problem else "good", row["file"], row["kernel"], seconds, problem, flush=True)
     print(f"{len(rows) - bad} of {len(rows)} launches are all right")
     return int(bad > 0)
 
@@ -238,7 +251,11 @@ def evaluated(text: Any, names: dict[str, Any]) -> Any:
     """A number as it is; a text as an expression of NumPy's words and the row's arrays. The table is ours."""
     if isinstance(text, list):
         return [evaluated(one, names) for one in text]
-    return eval(text, {"__builtins__": {"range": range, "float": float, "int": int, "len": len}}, names) if isinstance(text, str) else text
+    return (
+        eval(text, {"__builtins__": {"range": range, "float": float, "int": int, "len": len}}, names)
+        if isinstance(text, str)
+        else text
+    )
 
 
 def main() -> int:

@@ -188,7 +188,8 @@ def _multiply(program: Program, ins: Instruction) -> Step:
             bits = _chain(read_a(g).view(np.float64), read_b(g).view(np.float64), read_c(g).view(np.float64))
         else:
             left, right = (
-                DECODE[kind][1](read(g)).astype(np.float64) for kind, read in zip(factors, (read_a, read_b), strict=True)
+                DECODE[kind][1](read(g)).astype(np.float64)
+                for kind, read in zip(factors, (read_a, read_b), strict=True)
             )
             bits = sums(products(left, right) + added(read_c(g), term), result, saturate)
         write(g, target.spread(bits))
