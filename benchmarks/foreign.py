@@ -164,7 +164,7 @@ def linked(checkouts: Checkouts, name: str, path: Path) -> tuple[str, dict[str, 
 # --- launches --------------------------------------------------------------------------------------------------------
 
 NUMPY = """zeros ones arange full float32 float64 float16 int32 uint32 int64 uint64 uint16 uint8 int8 exp tanh sqrt pi
-log maximum minimum sum abs einsum where cumsum concatenate stack repeat roll sign bincount flip tril triu eye inf argmax
+log maximum minimum sum abs einsum where cumsum concatenate stack repeat roll sign bincount flip tril triu inf argmax
 argmin sort newaxis linspace ceil floor array mean var take_along_axis ascontiguousarray cos sin diff pad transpose
 matmul clip zeros_like ones_like empty_like histogram add prod outer dot any all unique tile"""
 WORDS: dict[str, Any] = {
