@@ -412,7 +412,7 @@ def arguments():
 
 
 def peers(args, parser):
-    """The peers that were asked for, or those that are there; what is not installed is said."""
+    """The peers that were asked for, or all installed ones; a missing one is named."""
     given = {"before": args.before, "llmc": args.llmc}
     usual = ["ours", "torch"] if args.quick else list(WORKERS)
     asked = args.peers.split(",") if args.peers else [*usual, *(name for name, there in given.items() if there)]

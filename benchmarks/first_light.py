@@ -60,7 +60,7 @@ COLUMNS = ("card", "chip", "driver", "commit", "date", "passed")
 MARK = "first light: "  # before an item's result, on its last line
 SHOWN = 20  # differences that are kept
 
-# --- items: each returns what is to be kept, or raises ---------------------------------------------------------------
+# --- items: each returns its result, or raises -----------------------------------------------------------------------
 
 
 def driver() -> dict[str, Any]:

@@ -122,7 +122,7 @@ class Checkouts:
 
 
 def link(checkouts: Checkouts, verbose: bool) -> int:
-    """Count, by repository, kernels and those that link; what is missing, most frequent first."""
+    """Count, by repository, kernels and those that link; missing names, most frequent first."""
     files = list(checkouts.files())
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(lambda pair: linked(checkouts, *pair), files))

@@ -1,4 +1,4 @@
-"""`core.load`: a model in Python, to be asked for logits, losses, gradients, text, and each step of a step.
+"""`core.load`: a model in Python: logits, loss, gradients, generation, and an op-by-op trace of a training step.
 
 A Model computes and never trains: `core train` does that. It runs one node at a time, each tensor in memory of its
 own, unless `fuse=True`, so that what a trace shows is what the model's TOML says.
@@ -169,7 +169,7 @@ class Model:
     def trace(self, tokens: Any, targets: Any) -> Iterator[TraceEvent]:
         """One training step without its update, stopping behind each node's forward and then each one's backward.
 
-        An event has `kind` ("forward", "backward"; "fill", "copy" and "add" for what is not a node's), `node`,
+        An event has `kind` ("forward", "backward"; "fill", "copy" and "add" for steps of no node), `node`,
         `variant`, and `tensors`: inputs, parameters, outputs and saved tensors by their names in the op's schema,
         gradients with a `d` before them. They are views of memory that later nodes use again: copy what you keep.
         Asking the model for anything else ends the trace: its next event is a UsageError.

@@ -27,7 +27,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-SWEPT = ("kernels", "machine", "digests", "builtin", "tokenizers/bpe", "tokens")  # what is made again from other files
+SWEPT = ("kernels", "machine", "digests", "builtin", "tokenizers/bpe", "tokens")  # caches that other files can rebuild
 LIMIT = 65_536  # MiB of all of it, where CORELM_CACHE_LIMIT says nothing
 MOST_ENTRIES = 20_000
 HOUR = 3600.0
@@ -125,7 +125,7 @@ def hold(folder: Path) -> bool:
 
 def sweep() -> int:
     """Remove what was not used for UNUSED, what killed processes left, and, beyond the limit, what was not used for
-    longest. Only what is made again from other files, never a folder that a process holds. Returns the bytes."""
+    longest. Only caches that other files can rebuild, never a folder that a process holds. Returns the bytes."""
     now, kept, removed = time.time(), [], 0
     for entry in _entries():
         old = files.STALE if entry.path.name.startswith(files.STAGED) else UNUSED

@@ -79,7 +79,7 @@ def _text(path: Path) -> str:
 
 @dataclass
 class Discovery:
-    """Candidates in loading order, the ones that are switched off, what is wrong with their names, and what to say."""
+    """Candidates in loading order, the disabled ones, problems of their names, and notes."""
 
     candidates: list[Candidate] = field(default_factory=list)
     disabled: list[Candidate] = field(default_factory=list)

@@ -49,7 +49,7 @@ class DeviceError(CoreError):
 
 
 class OutOfMemory(DeviceError):
-    """A device's memory that is too small for what is asked of it."""
+    """A device's memory that is too small for the request."""
 
 
 class NumericsError(CoreError):

@@ -146,7 +146,7 @@ def remove_folder(path: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """A folder and what is in it; of a symbolic link, the link alone: what it leads to is somebody else's."""
+    """A folder and its contents; of a symbolic link, the link alone, never its target."""
     if path.is_symlink() or not path.is_dir():
         unlink(path)
         return

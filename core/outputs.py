@@ -48,7 +48,7 @@ def write_target(path: Path, data: bytes, option: str) -> None:
 
 @contextmanager
 def staged(out: Path) -> Iterator[Path]:
-    """A name beside `out` for what is being written, which becomes `out` when the block ends well.
+    """A temporary name beside `out`, which is renamed to `out` when the block succeeds.
 
     Whatever goes wrong, nothing of it stays. CheckpointError when the disk refuses.
     """

@@ -1,6 +1,6 @@
 """Files that come from outside, read whole: configs, models, sidecars, tokenizers. Whoever wrote them may mean harm.
 
-What is no file (a pipe would hang, a device never ends) or is far larger than what it should be is an OSError before
+A path to no regular file (a pipe would hang, a device never ends), or to a file far too large, is an OSError before
 anything is read; JSON that no sane program writes is a ValueError, whatever Python makes of it. What the contents
 mean is for the caller to check.
 """

@@ -22,7 +22,7 @@ from typing import Any, TextIO
 
 from core import signals
 
-# Control characters but newline and tab; separators of lines; marks that reorder what is displayed.
+# Control characters but newline and tab; separators of lines; marks that reorder the displayed text.
 HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 MOST_WAITING = 64 << 20  # bytes that wait for a reader; what comes behind them is left out, and counted
 NATIVE = 2  # the descriptor of stderr in every program
@@ -143,7 +143,7 @@ def takes(stream: TextIO, text: str) -> bool:
             return True
         return len(text) * 4 <= select.PIPE_BUF and bool(select.select([], [stream], [], 0)[1])
     except (OSError, ValueError, AttributeError):
-        return True  # no descriptor: the write says what is wrong with it
+        return True  # no descriptor: the write raises the error
 
 
 def _may_wait(mode: int) -> bool:

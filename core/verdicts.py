@@ -256,7 +256,7 @@ def as_row(verdict: Verdict) -> Row:
 
 
 def verdict_of(row: Row) -> Verdict | None:
-    """The record that JSON holds; None for what is none."""
+    """The record in a JSON value; None for any other value."""
     fields = Verdict.__dataclass_fields__
     try:
         given = {name: value for name, value in row.items() if name in fields}
@@ -290,7 +290,7 @@ def release_file(record: PluginRecord | None) -> Path | None:
 
 
 def key_of(variant: Variant, registry: Registry) -> str:
-    """A hash of the sources of a variant and of all that it is held to, the same on every machine.
+    """Cache key of a variant's verdicts: a hash of its sources and of its references', the same on every machine.
 
     Comments, docstrings, blank lines and line ends are left out: they change no result.
     """

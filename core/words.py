@@ -1,7 +1,7 @@
 """Numbers and tables as text: bytes, counts, durations, shares, milliseconds, aligned columns. Prints nothing.
 
 >>> human(1.5 * 2**30), count(61_234), duration(88), percent(0.452), ms(0.0012)
-('1.5G', '61k', '1m28s', '45.2%', '1.200')
+('1.5 GiB', '61k', '1m28s', '45.2%', '1.200')
 >>> table(("op", "times"), [["gelu", 12], ["matmul", 1_000]])
 ['op      times', 'gelu       12', 'matmul  1,000']
 """
@@ -13,12 +13,12 @@ from typing import Any
 
 
 def human(nbytes: float) -> str:
-    """Bytes in the largest unit of 1,024 that leaves a number of at least 1: 1.5G."""
-    for unit in ("B", "K", "M", "G"):
+    """Bytes in the largest binary unit that leaves a number of at least 1: 1.5 GiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
         if nbytes < 1024:
-            return f"{nbytes:.0f}{unit}" if unit == "B" else f"{nbytes:.1f}{unit}"
+            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
         nbytes /= 1024
-    return f"{nbytes:.1f}T"
+    return f"{nbytes:.1f} TiB"
 
 
 def count(n: float) -> str:

@@ -2,8 +2,8 @@
 
 norm = sqrt(sum of grad^2); ok = lr, loss and norm are finite, loss and norm are not above their limits, and nothing
 was halted before; scale = min(1, clip / (norm + 1e-6)) as PyTorch's clip_grad_norm_ has it, 1 without clip. If ok,
-`step` advances. What is not finite sets `halted`, which stays, so that steps which are queued already change nothing;
-what is above a limit skips its own step only. All of it is in the control record, `t.step`.
+`step` advances. A non-finite number sets `halted`, which stays, so that steps which are queued already change nothing;
+a number above a limit skips its own step only. All of it is in the control record, `t.step`.
 """
 
 import math

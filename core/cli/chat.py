@@ -53,7 +53,7 @@ def command(
     """Talk to RUN: a run's folder or a checkpoint's, a name under runs/, a Hugging Face folder, or nothing for the
     newest run.
 
-    What is typed is put into words by the tokenizer's chat template; a model without one continues a text of turns.
+    The tokenizer's chat template formats the conversation; a model without one continues a text of turns.
     Through a pipe, each line is a turn, and answers alone are printed; with --json, an object a line.
     """
     from core.generate import Chat
@@ -107,7 +107,7 @@ def form_of(tokenizer: Tokenizer, ends: Collection[int] = ()) -> tuple[Form, boo
 
 
 def note(text: str) -> None:
-    """What is said beside the answers."""
+    """Notes beside the answers."""
     click.echo(f"({text})", err=True)
 
 
@@ -143,7 +143,7 @@ def obey(chat: Chat, line: str) -> bool:
 
 
 def remarks(answer: Answer) -> Iterator[str]:
-    """What is to be said of an answer besides its text."""
+    """Remarks on an answer besides its text."""
     from core.generate.chat import CONTEXT, INTERRUPTED
     from core.generate.text import TOKENS
 
@@ -200,7 +200,7 @@ def converse(chat: Chat, as_json: bool) -> None:
 
 
 def ask() -> str:
-    """A line that is typed. The prompt is never part of what is printed into a file."""
+    """A line that is typed. The prompt never goes into a redirected output."""
     if sys.stdout.isatty():
         return input("> ")
     click.echo("> ", nl=False, err=True)

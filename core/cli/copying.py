@@ -24,8 +24,8 @@ RELATIVE = re.compile(r"^from (\.+)([\w.]*) import (?:\(([^)]*)\)|(.*))$", re.MU
 NAME_LINE = r'^    ((?:\w+, )*)name((?:, \w+)*) = (.*)"{old}"(.*)$'
 # what a copy says above its own examples
 WHY_EXAMPLES = """\
-    # Checked besides the op's own. Give sizes just beyond each block, tile and stride of these kernels: what is wrong
-    # only behind them passes on everything smaller. `core check --shape` tries sizes without writing them down.
+    # Checked besides the op's own. Give sizes just beyond each block, tile and stride of these kernels: a
+    # fault behind them passes on everything smaller. `core check --shape` tries sizes without writing them down.
 """
 
 

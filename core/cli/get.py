@@ -87,7 +87,7 @@ def gpt2(size: str, out: Path | None, as_json: bool) -> None:
 
 
 def run(repository: str, kind: str, names: list[str], out: Path, as_json: bool) -> None:
-    """Fetch, and say what is here now."""
+    """Fetch, and list the files that are here now."""
     from core.data.fetch import Collection, fetch
 
     files = fetch(Collection(repository, kind, tuple(names)), out, progress_line())

@@ -9,6 +9,8 @@ import click
 from core.cli.show import device_option, emit_json, json_option, plugin_option, status_line, with_architectures
 from core.errors import UsageError
 
+LABELS = {"parameters": "weights"}  # parts of the memory whose name in JSON is that of a count
+
 
 @click.command("plan")
 @click.argument("config")
@@ -55,7 +57,7 @@ def command(
             hint=f"add {with_architectures(registry)}",
         )
     planned = chosen.planned(arch or "")
-    learning_rate(loaded, registry)  # what is wrong with [schedule] is said here, as a run would say it
+    learning_rate(loaded, registry)  # refuses a wrong [schedule] as a run would
     engine = build_engine(loaded, registry, load_model(loaded.model, registry), None, planned)
     outputs = {"train": (), "evaluate": tuple(engine.graph.loss), "generate": (engine.logits_value,)}[kind]
     capacity = engine.graph.positions if kind == "generate" else 0
@@ -129,14 +131,15 @@ def _print(report: dict[str, Any]) -> None:
         named = sorted({op for ops in report["kept_apart"].values() for op in ops})
         note = f"kept apart, since the config names {' and '.join(named)}: {', '.join(report['kept_apart'])}"
         click.echo(f"\n{note}", nl=False)
-    click.echo(f"\n\nparameters  {report['parameters']:,} ({report['parameters_allocated']:,} with padding)")
+    padding = report["parameters_allocated"] - report["parameters"]
+    click.echo(f"\n\nparameters: {report['parameters']:,}" + (f", and {padding:,} of padding" if padding else ""))
     launched = f"{report['launches']:,} launches" if report["launches"] else f"{report['steps']:,} steps"
-    click.echo(f"micro-step  {launched}, which read and write {human(report['traffic'])}")
+    click.echo(f"micro-step: {launched}, which read and write {human(report['traffic'])}")
     total = needed(report["bytes"])
     for part, nbytes in report["bytes"].items():
         inside = "  (within activations)" if part in ("saved", "workspace") else ""
-        click.echo(f"{part.ljust(11)} {human(nbytes).rjust(7)}{inside}")
-    click.echo(f"{'in all'.ljust(11)} {human(total).rjust(7)}")
+        click.echo(f"{LABELS.get(part, part).ljust(11)} {human(nbytes).rjust(10)}{inside}")
+    click.echo(f"{'in all'.ljust(11)} {human(total).rjust(10)}")
     if report["recompute"]:
         _print_recompute(report["recompute"])
     if report["kernels"]:

@@ -77,4 +77,4 @@ def show(text: str) -> None:
 
 
 def silent(text: str) -> None:
-    """What is printed of a text that is not shown while it grows."""
+    """The printed form of a text that is not streamed."""

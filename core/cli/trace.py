@@ -1,6 +1,6 @@
 """`core trace OP.VARIANT...`: what a variant's kernels do, counted by source line, without a GPU.
 
-The kernels of one forward and one backward run in the simulator. What is printed follows from their PTX and from the
+The kernels of one forward and one backward run in the simulator. The figures follow from their PTX and from the
 addresses that they touch; it is no measurement, and says nothing of caches and time.
 """
 

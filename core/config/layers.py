@@ -132,7 +132,7 @@ def read_toml(path: Path) -> Document:
 
 
 def read_chain(path: Path) -> tuple[list[Source], list[str]]:
-    """A config and what it extends, the base first; and what is wrong with the chain itself."""
+    """A config and what it extends, the base first; and problems of the chain itself."""
     chain: list[Source] = []  # the top first
     while True:
         source = read_source(path)
@@ -184,7 +184,7 @@ class Override:
 
 
 def parse_override(text: str) -> Override | str:
-    """`train.steps=10` read as TOML, or what is wrong with it."""
+    """`train.steps=10` read as TOML, or the problem with it."""
     shown = f"--set {text}"
     left, equals, right = split(text)
     if not equals or not left.strip():

@@ -122,7 +122,7 @@ def unknown_devices(document: Document, devices: Mapping[str, DeviceKind], where
 
 
 def read_overrides(texts: Sequence[str], devices: Mapping[str, DeviceKind]) -> tuple[list[Override], list[str]]:
-    """The overrides that can be read, and what is wrong with the others or with their keys and values."""
+    """The overrides that can be read, and the problems of the others and of all keys and values."""
     good: list[Override] = []
     problems: list[str] = []
     for text in texts:

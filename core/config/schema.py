@@ -50,7 +50,9 @@ class DataTable(Table, frozen=True, kw_only=True):
     ] = ""
     separator: Annotated[
         str,
-        Meta(description='What is between the documents of a text file, as `"<|endoftext|>"`; `""`: a file is one.'),
+        Meta(
+            description='The text between the documents of a file, as `"<|endoftext|>"`; `""`: a file is one document.'
+        ),
     ] = ""
     vocab_size: Annotated[
         int, Meta(ge=257, description="Tokens of a `bpe` trained on the run's text: 256 bytes, end of text, merges.")

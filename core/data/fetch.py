@@ -71,7 +71,7 @@ class Fetched:
 
 
 def fetch(collection: Collection, out: Path, progress: Progress | None = None) -> list[Fetched]:
-    """All files of a collection in `out`, each with the hub's hash; what is there and right is left as it is.
+    """All files of a collection in `out`, each with the hub's hash; a file that is present and right is left as it is.
 
     Raises DataError within seconds where the network does not answer, for files here that differ, and for a disk
     without room; UsageError without huggingface_hub. Nothing is deleted; what came so far is kept for the next time.
@@ -150,7 +150,7 @@ def _unreachable(why: str, files: tuple[str, ...]) -> DataError:
     return DataError(f"{why}; nothing here was changed", hint=FIXES.format(files=shown))
 
 
-# --- what is here ----------------------------------------------------------------------------------------------------
+# --- local files -----------------------------------------------------------------------------------------------------
 
 
 def _is_here(path: Path, remote: Remote) -> bool:
@@ -170,7 +170,7 @@ def _is_here(path: Path, remote: Remote) -> bool:
 
 
 def _check_room(out: Path, missing: list[Remote]) -> None:
-    """DataError when the disk has no room for what is to come, less what of it is here already."""
+    """DataError when the disk has no room for the bytes still to download."""
     have = sum(_partial(out, remote).stat().st_size for remote in missing if _partial(out, remote).is_file())
     needed = sum(remote.size for remote in missing) - have
     folder = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
@@ -190,7 +190,7 @@ def _partial(out: Path, remote: Remote) -> Path:
 
 
 def _download(remote: Remote, out: Path, progress: Progress | None) -> None:
-    """Fetch what is missing of a file, check its hash, give it its name. A connection that drops is taken up again as
+    """Fetch the missing bytes of a file, check its hash, give it its name. A dropped connection is resumed as
     long as each attempt brings something."""
     path = _partial(out, remote)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """Names in `[data] train` and `val` to token shards and documents.
 
-What a name means is decided by what is there: a token shard by its header, a folder by its contents, anything else is
+The file decides the meaning of a name: a token shard by its header, a folder by its contents, anything else is
 text. Shards are checked when they are found, so that a damaged one stops a run at its start.
 """
 

@@ -81,7 +81,7 @@ def open_data(
     dims: B and T, and V, the model's vocabulary, unless `vocab` gives it; tokenizer: the one that a checkpoint
     or the weights brought, instead of a choice, and `why`; where: a config key such as "data.train" to its place, for
     messages; offline: no download (CORELM_OFFLINE=1 says the same). UsageError where names match nothing, DataError
-    for what is in the files.
+    for the files' contents.
     """
     B, T = int(dims["B"]), int(dims["T"])
     vocab = vocab if vocab is not None else int(dims[V]) if V in dims else None

@@ -76,7 +76,7 @@ class Shard:
             return reader[: self.count]
 
     def reader(self, blocks: Blocks | None = None) -> Reader:
-        """The open file. blocks: what is known of its contents; without it, nothing is compared."""
+        """The open file. blocks: recorded hashes of its contents; without them, nothing is compared."""
         return Reader(self, blocks)
 
     def digests(self) -> Digests:
@@ -213,7 +213,7 @@ def magic_of(path: Path) -> int | None:
 
 
 def open_shard(path: Path) -> Shard:
-    """Check a shard's header against its size. DataError names the file, what was expected and what is there."""
+    """Check a shard's header against its size. DataError names the file, the expected size and the actual one."""
     with reads(DataError, path):
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):

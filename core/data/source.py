@@ -149,7 +149,7 @@ class TokenSource:
             if not same:
                 raise DataError(
                     f"{piece.path}: changed while the run reads it: another sha256 than when it was first read",
-                    hint="put it back and go on with --resume; --allow-data-change takes what is there",
+                    hint="put it back and go on with --resume; --allow-data-change takes the files as they are",
                 )
             self._marks[number] = mark_of(piece.path)
 

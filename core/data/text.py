@@ -65,7 +65,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Reading:
-    """How files hold documents. field: of each line's object in a .jsonl, the one with the text. separator: what is
+    """How files hold documents. field: of each line's object in a .jsonl, the one with the text. separator: the text
     between the documents of a text file; "": a file is one document."""
 
     field: str = ""

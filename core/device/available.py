@@ -56,7 +56,7 @@ def zeros(nbytes: int, hint: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def described() -> str:
-    """What is available, to follow what was asked for; "" where the system does not say."""
+    """The available bytes, to append to a request; "" where the system does not report them."""
     free = available()
     return "" if free is None else f", and {max(0, free) / 2**30:,.1f} GiB are free"
 

@@ -196,7 +196,7 @@ class CpuDevice:
         return [dot]
 
     def run(self, commands: Sequence[Command]) -> None:
-        """Replay. What is not finite shows in the loss and the norm, so NumPy need not warn about it."""
+        """Replay, without NumPy's warnings: non-finite numbers show in the loss and the norm."""
         with np.errstate(all="ignore"), blas.one_thread():
             for command in commands:
                 command()

@@ -61,7 +61,7 @@ class CudaLaunch:
 class Function:
     """A kernel that the driver has loaded. registers: of a thread; threads: the most of a thread block, by its
     __launch_bounds__; static: bytes of shared memory that it declares; dynamic: the most bytes that a launch may have
-    besides. The driver's default is what is left of the default of a thread block (its reference of
+    besides. The driver's default is the remainder of the default of a thread block (its reference of
     CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES), and more has to be asked for."""
 
     handle: Any
@@ -168,7 +168,7 @@ class CudaDevice(KernelDevice):
     # --- memory ------------------------------------------------------------------------------------------------
 
     def allocate(self, nbytes: int) -> CudaMemory:
-        """Zeroed memory. Raises DeviceError with what is free when there is not enough."""
+        """Zeroed memory. Raises DeviceError with the free bytes when there are too few."""
         return CudaMemory(self, nbytes)
 
     def _allocate(self, nbytes: int) -> int:

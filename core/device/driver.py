@@ -18,7 +18,7 @@ from core.kernels.tensors import TensorMap
 
 # NVRTC's major version -> the oldest driver that loads its cubins: as cuDriverGetVersion counts, and by its own number
 OLDEST = {12: (12_000, "525"), 13: (13_000, "580")}
-DOCTOR = "`core doctor` shows what is here; --device cpu works"
+DOCTOR = "`core doctor` shows this machine; --device cpu works"
 
 # statuses after which the context is lost: nothing more can be asked of the device in this process
 STICKY = {
@@ -86,7 +86,7 @@ def _check_version(driver: Any) -> None:
 
 
 def too_old(version: int, compiler: int) -> tuple[str, str] | None:
-    """(what is wrong, what to do) with a driver of `version`, if it loads nothing that NVRTC `compiler`.x makes."""
+    """(problem, remedy) of a driver of `version` that loads no code of NVRTC `compiler`.x."""
     oldest, driver = OLDEST.get(compiler, OLDEST[13])
     if version >= oldest:
         return None

@@ -19,7 +19,7 @@ class Nested:
     """What `launch.op(name, method, **values)` asks for.
 
     values: the op's inputs and params, with which dims and sizes follow; its outputs, gradients by their `d` names
-    (what is left out is None), `add_d...` where one is added to; its attrs. Anything else is a tensor that the variant
+    (absent ones are None), `add_d...` where one is added to; its attrs. Anything else is a tensor that the variant
     saves in forward and reads in backward: whoever launches it keeps it in between, and gives it to both.
     """
 
@@ -60,7 +60,7 @@ class Nested:
     def why_not(self, variant: Variant) -> str | None:
         """The reason why a variant cannot serve this nested launch; None where it can."""
         if (self.method == "backward" or self.keeps) and not variant.has_backward:
-            return "it has no backward"  # and what is kept is kept for that
+            return "it has no backward"  # which the kept tensors are for
         if set(variant.saved) != self.keeps:
             kept, saved = (", ".join(sorted(names)) or "nothing" for names in (self.keeps, variant.saved))
             return f"it saves {saved}, and a nested launch keeps {kept}"

@@ -1,7 +1,7 @@
 """A GPU that is not there: launchers are recorded and their kernels compiled for its architecture; nothing runs.
 
-For plans, listings and checks of the compiler on any machine. Tensors have addresses and no contents: what is
-uploaded is nowhere kept, and what is downloaded is zero.
+For plans, listings and checks of the compiler on any machine. Tensors have addresses and no contents: uploads
+are dropped, and downloads are zeros.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class PlannedDevice(KernelDevice):
         return DeviceTensor(memory.pointer + offset, tuple(int(n) for n in shape), dtype, memory, offset)
 
     def upload(self, tensor: DeviceTensor, values: Any) -> None:
-        """Contents are nowhere kept."""
+        """No-op: planned tensors have no storage."""
 
     def download(self, tensor: DeviceTensor) -> Array:
         kind = np.dtype(np.float32) if tensor.dtype == "bf16" else NUMPY[tensor.dtype]

@@ -1,4 +1,4 @@
-"""The table of devices: what is known of each before it is opened. What an open one does: `core.device`."""
+"""The table of devices: each kind, before one is opened. Open devices: `core.device`."""
 
 from __future__ import annotations
 

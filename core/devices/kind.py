@@ -1,4 +1,4 @@
-"""DeviceKind, a row of the table of devices: what is known of a device before it is opened.
+"""DeviceKind, a row of the table of devices: the facts of a device before it is opened.
 
 A plugin brings one by the hook `core_devices`. A capability is a field; no code compares the name of a device.
 """

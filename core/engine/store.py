@@ -1,6 +1,6 @@
 """A model's parameters in memory: flat arenas of weights, gradients and optimizer state, and arrays by name.
 
-Under bf16 the weights that train have a master copy in f32: it is what is drawn, loaded, updated and read; the
+Under bf16 the weights that train have a master copy in f32, which is initialized, loaded, updated and read; the
 weights are its rounding.
 """
 

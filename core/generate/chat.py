@@ -148,7 +148,7 @@ class Chat:
             messages = [*messages[: turns[0]], *messages[turns[1] :]]
         if len(ids) > capacity:
             raise UsageError(
-                f"a turn of {len(ids)} tokens, with what is written around it, and the conversation holds {capacity}",
+                f"a turn of {len(ids)} tokens, with the template's, and the conversation holds {capacity}",
                 hint="say less" + (", and a shorter --system" if self.system else ""),
             )
         return messages, ids

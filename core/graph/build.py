@@ -249,7 +249,7 @@ class _Builder:
         self.problems.finish()
         empty.finish(UsageError)
 
-    # --- what is asked for -----------------------------------------------------------------------------------------
+    # --- the request ---------------------------------------------------------------------------------------------
 
     def _loss(self, scope: Mapping[str, str]) -> dict[str, float]:
         """Loss terms and their weights: names or globs over values, the last match wins."""

@@ -1,4 +1,4 @@
-"""A list of what is wrong with a model, so that one attempt reports everything that is independent.
+"""All problems of a model, collected, so that one attempt reports every independent one.
 
 A mistake inside a repeated block would come back once a repeat; it is kept once, for its place in the file.
 """

@@ -457,7 +457,7 @@ def _find_best(path: Path) -> Checkpoint:
 
 
 def load(path: Path) -> Checkpoint:
-    """Read and verify one checkpoint. CheckpointError names the file and what is wrong with it.
+    """Read and verify one checkpoint. CheckpointError names the file and the fault.
 
     Its files are held open until `Checkpoint.release`: a run's retention may remove it meanwhile. No link in its folder
     is followed.

@@ -1,6 +1,6 @@
 """Models into other programs' formats, which plugins bring, by the tables of the model that read them run backwards.
 
-What is common to the formats is here. An export is read back by the reader of its format before it gets its name, and
+Parts shared by all formats. An export is read back by the reader of its format before it gets its name, and
 it is refused where the format would say another model than ours, since what does
 not fit in a table (another epsilon, another GELU) would be dropped without a word. Knows no architecture.
 """
@@ -35,7 +35,7 @@ class Export:
 
 
 def prepare(opened: Opened, registry: Registry, precision: str, tokenizer: Callable[[], Any] = lambda: None) -> Export:
-    """An Export of what is at a path. Raises CheckpointError for weights that are not the model's."""
+    """An Export of the weights at a path. Raises CheckpointError for weights that are not the model's."""
     graph = opened.source.build(registry, dict(opened.dims))
     return Export(opened, graph, opened.parameters(graph), precision, tokenizer)
 
@@ -60,8 +60,8 @@ def check_meaning(export: Export, registry: Registry, find: Callable[[], Found |
 
 def _other(name: str, format: str, why: str) -> BuildError:
     return BuildError(
-        f"model {name} cannot be said in {format}: what was written {why}",
-        hint="a model that differs needs a table of its own, under an architecture of its own, from a plugin",
+        f"model {name} cannot be written in {format}: the file {why}",
+        hint="register this architecture from a plugin, with its own [hf] table",
     )
 
 

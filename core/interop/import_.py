@@ -20,7 +20,8 @@ from core.registry import Registry
 def import_model(opened: Opened, registry: Registry, out: Path, tokenizer_json: str | None) -> Graph:
     """Write the checkpoint `out`, whole or not at all; the model that it holds.
 
-    Raises UsageError for what is no other program's, and an `out` that exists; CheckpointError when the disk refuses.
+    Raises UsageError for a path without weights of another program, and for an `out` that exists;
+    CheckpointError when the disk refuses.
     """
     if opened.format is None:
         kinds = " or ".join(one.kind for one in registry.formats.values()) or "a format that a plugin brings"

@@ -144,7 +144,7 @@ def _chunks(tensor: Array) -> Iterator[memoryview]:
 class TensorFile(Mapping[str, Array]):
     """A safetensors file as a mapping: name -> read-only array in the mapped file, so that loading copies once.
 
-    The header is checked when it is opened: CheckpointError names the file, the tensor, and what is wrong. BF16 and
+    The header is checked when it is opened: CheckpointError names the file, the tensor, and the fault. BF16 and
     F16 come as f32, all else as stored. `shapes` and `metadata` are known without reading data.
     """
 

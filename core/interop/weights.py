@@ -172,7 +172,7 @@ def read_weights(path: str | Path, graph: Graph, registry: Registry) -> Mapping[
 
 
 def open_weights(path: str | Path, graph: Graph, registry: Registry) -> Start:
-    """What is at `path` for a model that is settled: its parameters by name, without padding, each read when asked for.
+    """The weights at `path` for a settled model: its parameters by name, without padding, each read when asked for.
 
     path: a run's or checkpoint's folder (its newest), or another program's files. A model of another kind
     or size is a CheckpointError. Of a checkpoint, names and shapes are left to be checked against the engine's.

@@ -123,7 +123,7 @@ QUALIFIERS = re.compile(r"\b(const|volatile|__restrict__|__restrict|__grid_const
 
 
 def _mismatch(parameter: str, argument: Argument, dtype: str) -> str:
-    """What is wrong with an argument, in words; "" where nothing is, or where the type is not one we know."""
+    """The problem of an argument, in words; "" where there is none, or where the type is unknown."""
     words = " ".join(QUALIFIERS.sub(" ", parameter).split())
     if "*" in words:
         pointee = words.partition("*")[0].strip()

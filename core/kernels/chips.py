@@ -170,7 +170,7 @@ FITTING = "fewer threads, smaller __shared__ arrays or a smaller smem; a variant
 
 
 def shared_problem(chip: Chip, static: int, dynamic: int) -> str:
-    """What is wrong with a thread block's shared memory on a chip, in words; "" where it fits."""
+    """The problem of a thread block's shared memory on a chip, in words; "" where it fits."""
     if static + dynamic <= chip.shared:
         return ""
     return (

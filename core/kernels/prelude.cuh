@@ -13,7 +13,7 @@ typedef unsigned long long u64;
 constexpr u32 ALL = 0xffffffff;  // every lane of a warp
 #define INFINITY __int_as_float(0x7f800000)
 
-// The upper half of a float, to nearest even: add half of what is cut off, less one bit where the rest is even.
+// The upper half of a float, to nearest even: add half of the discarded range, less one bit where the kept part is even.
 __device__ inline u16 rounded_bits(float value) {
     u32 all = __float_as_uint(value);
     return value != value ? 0x7fff : (all + 0x7fff + (all >> 16 & 1)) >> 16;

@@ -40,7 +40,7 @@ class Timed:
     nodes: int
     choice: TunedChoice
     seconds: float
-    first: bool  # whether it is the best guess: what is taken where nothing is known
+    first: bool  # whether it is the untuned default
 
 
 def chip_of(device: Any) -> str:
@@ -124,7 +124,7 @@ def save_tuned(device: Any, winners: Mapping[str, TunedChoice]) -> Path:
     return tuned_path()
 
 
-# --- what is shipped -----------------------------------------------------------------------------------------------
+# --- shipped choices ----------------------------------------------------------------------------------------------
 
 
 def read_choices(path: Path) -> list[dict[str, Any]]:

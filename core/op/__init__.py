@@ -1,7 +1,7 @@
 """The vocabulary: Op, Param, Variant, Reference, Optimizer, Schedule, and `t`, what a launcher sees.
 
 An op is a schema: named tensors with shape patterns, attributes, parameters. A variant is one way to compute it,
-forward and backward together. The reference is the variant that says what is right. Nothing here knows a graph,
+forward and backward together. The reference is the variant that defines the right results. Nothing here knows a graph,
 a plan or a device.
 """
 

@@ -12,7 +12,7 @@ from core.errors import BuildError
 class Variant:
     """One way to compute an op, forward and backward together. docs/plugins.md explains every field.
 
-    A subclass writes `op`, `name`, `forward`, `backward` and what is saved and read; the rest has defaults.
+    A subclass writes `op`, `name`, `forward`, `backward` and the tensors saved and read; the rest has defaults.
     Variants never allocate: outputs, saved tensors and workspace are given.
     """
 
@@ -80,7 +80,7 @@ class Variant:
 
 
 class Reference(Variant):
-    """The NumPy implementation that says what is right: `forward(self, t)` and `backward(self, t)`, no `launch`.
+    """The NumPy implementation that defines the op: `forward(self, t)` and `backward(self, t)`, no `launch`.
 
     Generic over f32 and f64; the gradient check runs in f64. Without a faster cpu variant, it is what trains.
     """

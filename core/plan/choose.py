@@ -1,5 +1,5 @@
 """Which variant runs a node, and with which tiles: what the config says, else what was recorded, else what `core tune`
-found to be fastest, else what is shipped for the chip's architecture, else the best that can run.
+found to be fastest, else the shipped choice for the chip's architecture, else the best that can run.
 
 An explicit choice never falls back: it runs, or BuildError lists every candidate with its reason.
 """

@@ -47,7 +47,7 @@ def check_fit(
         f"free ({human(RESERVE)} of them stay free)"
     )
     lines = [head, *_table(plan, memory, free), "largest tensors of the fullest step:"]
-    lines += [f"  {row['nbytes_in_all']:>8}  {row['name']}  {row['what']}" for row in largest(plan)]
+    lines += [f"  {row['nbytes_in_all']:>10}  {row['name']}  {row['what']}" for row in largest(plan)]
     raise DeviceError("\n".join(lines), hint=_advice(plan, free, measure))
 
 
@@ -58,7 +58,7 @@ def _table(plan: Plan, memory: Mapping[str, int], free: int) -> list[str]:
     rows += list(within.items())
     rows += [("activations besides", max(other, 0)), ("in all", needed(memory)), ("free", free)]
     width = max(len(name) for name, _ in rows)
-    return [f"  {name.ljust(width)}  {human(nbytes):>8}" for name, nbytes in rows]
+    return [f"  {name.ljust(width)}  {human(nbytes):>10}" for name, nbytes in rows]
 
 
 def fullest(plan: Plan) -> int:

@@ -262,7 +262,7 @@ def _line(op: Op, own: Mapping[str, Any]) -> str:
 
 
 def own_attrs(op: Op, ops: Mapping[str, Op]) -> list[str]:
-    """The attributes of a fused op that none of its parts has: the only ones that cannot change what is computed."""
+    """The attributes of a fused op that none of its parts has: the only ones that cannot change the result."""
     parts = [ops[s.op] for s in op.statements if s.op in ops]
     return [a for a in op.attrs if a not in op.params and not any(a in p.attrs for p in parts)]
 

@@ -1,6 +1,6 @@
 """The distinct work of a plan: each variant with the sizes, attributes and tiles that it meets, nested ones included.
 
-`core check --config` checks each of them, and a run looks up what is known of each.
+`core check --config` checks each of them, and a run looks up the verdicts on each.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def build_registry(contributions: Sequence[Contribution]) -> Registry:
             step(building)
     except Rejected as rejected:
         doubled = [c for c in building.conflicts if c.contribution is rejected.contribution]
-        raise (doubled or [rejected])[0] from None  # what is wrong with it may follow from the duplicate
+        raise (doubled or [rejected])[0] from None  # its other faults may follow from the duplicate
     for conflict in building.conflicts:
         raise conflict
     return building.registry

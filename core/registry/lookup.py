@@ -47,7 +47,7 @@ class Registry:
         return self._find(f'variant of "{op}"', name, self.variants.get(op, {}), where)
 
     def reference(self, op: str) -> Variant:
-        """The NumPy implementation that says what is right. A fused op has none of its own."""
+        """The NumPy implementation that defines the op. A fused op has none of its own."""
         return self.variant(op, REFERENCE)
 
     def model(self, name: str, where: str = "") -> ModelFile:

@@ -102,7 +102,7 @@ def tokens_of(trial: Trial) -> Tokens | None:
 
 
 def filled(log: Log, trial: Trial, tokens: Tokens, starts: Array) -> dict[str, Array]:
-    """State that holds `starts` tokens of each row. What is not written yet is not a number."""
+    """State that holds `starts` tokens of each row. Places not yet written are NaN."""
     kind = np.float64 if trial.dtype == "f64" else np.float32
     state = {n: np.full(trial.case.spec(n, trial.dtype).shape, np.nan, kind) for n in trial.op.state}
     cached = int(starts.max())
@@ -138,7 +138,7 @@ def at_once(trial: Trial) -> int:
 
 
 def first_tokens(trial: Trial) -> None:
-    """Feed the first token of each row, where there is anything to decode: for those who ask what is launched."""
+    """Feed the first token of each row, where there is anything to decode: for callers that only record launches."""
     tokens = tokens_of(trial)
     if tokens is None or "start" not in trial.op.uses or trial.op.why_no_decode(trial.case.dims):
         return

@@ -87,7 +87,7 @@ class VariantReport:
 
     @property
     def first(self) -> Failure:
-        """The failure to read before all others: what is likely to be their cause."""
+        """The failure to read before all others: the likely cause of the rest."""
         return min(self.failures, key=rank)
 
     def describe_first(self) -> str:
@@ -138,7 +138,7 @@ RANKS = {"schema": 0, "bounds": 2, "unchanged": 2, "written": 3}
 
 
 def rank(failure: Failure) -> tuple[int, int]:
-    """The order in which failures explain each other: a run that ends, memory, what is not written, wrong values."""
+    """The order in which failures explain each other: a crash, memory, unwritten outputs, wrong values."""
     order = list(NAMES)
     return (1 if failure.raised else RANKS.get(failure.check, 4)), order.index(failure.check)
 
@@ -189,7 +189,7 @@ def check_op(
 ) -> CheckReport:
     """Check `"op"` (all its variants) or `"op.variant"`, on `device`, by default on each one's `Registry.home`.
 
-    registry: where to look; without one, what is built in, shipped and installed is loaded, and `plugins` by path.
+    registry: where to look; without one, all built-in, shipped and installed plugins are loaded, and `plugins` by path.
     seed: of the drawn contents. Raises CheckFailed naming sub-check, tensor, index, error, example and dtype;
     BuildError for an unknown name.
     """
@@ -233,7 +233,7 @@ def runner_of(device: str, registry: Registry) -> Runner:
 
 
 def reference_of(op: Op, registry: Registry) -> Reference:
-    """What says what is right: the op's reference, or the one that follows from a fused op's pattern."""
+    """The truth of the check: the op's reference, or the one that follows from a fused op's pattern."""
     if op.statements:
         return derive_reference(op, registry)
     reference = registry.variant(op.name, "reference")
@@ -264,8 +264,8 @@ def check_variant(
     examples: the numbers of those that are enough, of the op's and then the variant's own. archs: what kernels are
     compiled for. dtypes: of the variant's. Without them, all: these are for tests that run often.
     quick: one dtype, the smallest examples, nothing compiled for other chips. whole: False leaves further sub-checks
-    waiting once one has failed. against: an op of the same schema and its variant, which says what is right in place
-    of the reference. tell: called with what is being done, for a display.
+    waiting once one has failed. against: an op of the same schema and its variant, the truth in place
+    of the reference. tell: called with the present activity, for a display.
     """
     log = Log(stop=stop)
     device = device or registry.home(variant).name
@@ -341,7 +341,7 @@ def smallest(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def notes_on(op: Op, variant: Variant) -> list[str]:
-    """What is no fault and has its price."""
+    """Notes: costs that are no faults."""
     if op.gradient and not variant.has_backward and not variant.has_forward_backward:
         who = "it" if not isinstance(variant, Reference) else "the reference"
         return [f"{who} has no backward: nothing that uses this op can train with it"]
@@ -349,7 +349,7 @@ def notes_on(op: Op, variant: Variant) -> list[str]:
 
 
 def schema_of(op: Op) -> dict[str, dict[str, str]]:
-    """What another op has to have in common with this one to say what is right for it."""
+    """The parts of a schema that another op must share to be the truth for this one."""
     return {
         "inputs": {name: slot.pattern.text for name, slot in op.inputs.items()},
         "outputs": {name: slot.pattern.text for name, slot in op.outputs.items()},
@@ -364,12 +364,12 @@ def held_to(cases: Sequence[Case], op: Op, variant: Variant) -> tuple[list[Case]
     """
     mine, what = cases[0].op, f"{op.name}.{variant.name}"
     if variant.sources or "f64" not in variant.dtypes:
-        raise UsageError(f"{what} cannot say what is right: that takes a variant for the cpu in f64",
+        raise UsageError(f"{what} cannot be the truth: that takes a variant for the cpu in f64",
                          hint=f"{op.name}.reference")  # fmt: skip
     for kind, ours in schema_of(mine).items():
         theirs = schema_of(op)[kind]
         if ours != theirs:
-            raise UsageError(f"{what} cannot say what is right for {mine.name}: its {kind} are {theirs}, not {ours}",
+            raise UsageError(f"{what} cannot be the truth for {mine.name}: its {kind} are {theirs}, not {ours}",
                              hint="an op with the same schema, names included")  # fmt: skip
     cases_held = []
     for case in cases:

@@ -26,7 +26,7 @@ from core.testing.update import check_update
 
 
 def check_forward(log: Log, trial: Trial) -> None:
-    """Outputs against the reference's. The f64 reference says what is right, so there it only has to run."""
+    """Outputs against the reference's. The f64 reference is the truth, so there it only has to run."""
     got = trained(log, "forward", trial)
     if got is None:
         return

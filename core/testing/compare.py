@@ -89,7 +89,7 @@ class Difference:
     relative: float
 
     def described(self, bounds: Bounds) -> str:
-        """The error beside what is allowed, and the worst element."""
+        """The error beside its bound, and the worst element."""
         return (
             f"relative error {self.norm:.2e} (allowed {bounds.norm:.0e}), projection {self.projection:.1e} "
             f"(allowed {bounds.projection:.0e}); worst at {list(self.index)}: got {self.got:.9g}, "

@@ -1,6 +1,6 @@
 """Compiles every kernel that a variant launches for every architecture that it declares. No GPU is needed.
 
-What is launched is found by recording the launchers at the variant's examples, in every dtype and configuration.
+Launches are found by recording the launchers at the variant's examples, in every dtype and configuration.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from core.testing.trial import GradientRequest, Trial
 
 
 class _AnyArchitecture(PlannedDevice):
-    """What is recorded is compiled for every architecture later."""
+    """A device that only records; the kernels are compiled for every architecture later."""
 
     def can_run(self, variant: Variant) -> str | None:
         return None
@@ -60,7 +60,7 @@ UNKNOWN = "core/kernels/chips.py has those that there are"
 @dataclass(frozen=True)
 class Compilation:
     """A kernel as compiled for one architecture, at the largest launch: threads a thread block, dynamic shared memory
-    in bytes, thread blocks of a cluster; and what is wrong with it, in words."""
+    in bytes, thread blocks of a cluster; and its problems, in words."""
 
     kernel: Kernel
     arch: str

@@ -2,7 +2,7 @@
 
 As the cpu's runner does it: every tensor in memory of its own, what has to be written starts as not-a-number, and
 inputs are compared with what they were. The simulator's own bounds are exact and catch reads too; on a GPU guard
-bands catch what is written.
+bands catch stray writes.
 """
 
 from __future__ import annotations
@@ -161,8 +161,8 @@ def _left(counters: Array) -> list[str]:
 class SimRunner(DeviceRunner):
     """The simulator in the op check: every tensor its own region, so that bounds are exact.
 
-    Each way of launching a kernel (sizes, numbers, shapes and types of its tensors, what is absent) runs once in strict
-    mode, which tries every order that can show; what is the same again but for contents runs fast. The same call has
+    Each way of launching a kernel (sizes, numbers, shapes, types and absence of its tensors) runs once in strict
+    mode, which tries every order that can show; a repetition with other contents runs in fast mode. The same call has
     the same outcome, so it is made once: one with another `order` is not the same. A kernel that was found to be
     endless is not waited for again.
     """

@@ -1,4 +1,4 @@
-"""A random model as a document and a text, and what is left of it when parts are taken out."""
+"""A random model as a document and a text, and the smaller models that remain without some of its parts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class RandomModel:
     """A model and how it is planned.
 
     settings: `freeze`, `recompute`, `fusion`, `ops`, `alias`, `in_place` of core.engine.Settings. micro_steps: how many
-    the batch's rows are divided into. features: what is in it, for a table of what was tried.
+    the batch's rows are divided into. features: its parts, for a table of the models that were tried.
     """
 
     seed: int

@@ -78,7 +78,7 @@ FAULTS = (
     ),
     Fault("the second consumer of a value overwrites its gradient", BACKWARD, 'flags["add_" + name] = True', "pass"),
     Fault(
-        "a gradient that comes in a temporary replaces what is there",
+        "a gradient in a temporary replaces the sum so far",
         BACKWARD,
         'self.b.step("add", None, None, {"target": self._exclusive(value), "source": source})',
         "self._hold(value, source)",
@@ -150,7 +150,7 @@ FAULTS = (
         "held in self.live.wanted or self._read_later(held, index):",
         "held in self.live.wanted:",
     ),
-    # what is differentiated, and the objective
+    # the differentiated values, and the objective
     Fault(
         "a node that has gradients of parameters only is skipped",
         BACKWARD,

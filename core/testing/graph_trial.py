@@ -38,7 +38,7 @@ STEPS = (
     1e-3,
 )  # of central differences; the first is mostly right, others where a model is steep
 NUMERIC, SAME = 1e-5, 1e-10  # relative distance: to a numeric derivative; between two plans of one model
-LEAST = 1e-4  # what is smaller than this is held as if it were of this size: it is left when terms of size 1 cancel
+LEAST = 1e-4  # smaller numbers are compared as if of this size: cancellation of terms of size 1 leaves them
 PLAIN: Mapping[str, Any] = {"alias": False, "in_place": False}  # and nothing fused: `GraphTrial.engine`
 Array = np.ndarray[Any, Any]
 Batch = dict[str, Array]
@@ -345,7 +345,7 @@ def registry_of(plugins: tuple[str, ...]) -> Registry:
 
 
 def failure(model: RandomModel, registry: Registry) -> str:
-    """What is wrong with a model, in a line; "" where nothing is."""
+    """The problem of a model, in a line; "" where there is none."""
     try:
         examine(model, registry)
     except (Mismatch, CoreError) as error:

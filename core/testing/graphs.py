@@ -45,7 +45,7 @@ def smaller(model: RandomModel, registry: Registry, tries: int = 150) -> RandomM
 
 
 def report(seed: int, plugins: tuple[str, ...] = ()) -> tuple[int, str, tuple[str, ...]]:
-    """(seed, what is wrong with its model and the smallest model that shows it, what the model has in it)."""
+    """(seed, the problem of its model with the smallest model that shows it, the model's features)."""
     registry = registry_of(plugins)
     model = random_model(seed, registry)
     try:
@@ -62,7 +62,9 @@ def report(seed: int, plugins: tuple[str, ...] = ()) -> tuple[int, str, tuple[st
 @click.option("--seed", default=0, show_default=True, help="The first model's seed; the others follow.")
 @click.option("--plugin", multiple=True, help="A plugin's folder or file, whose ops take part.")
 @click.option("--jobs", default=0, help="Processes; by default one on each core.")
-@click.option("--faults", is_flag=True, help="Break the planner, one fault at a time, and count what is caught.")
+@click.option(
+    "--faults", is_flag=True, help="Break the planner, one fault at a time, and count the faults that are caught."
+)
 def command(graphs: int, seed: int, plugin: tuple[str, ...], jobs: int, faults: bool) -> None:
     """Random models held to numeric derivatives, and to themselves."""
     if faults:

@@ -157,7 +157,7 @@ def compare(
 
 
 def compare_to_zero(log: Log, check: str, trial: Trial, name: str, got: Array, note: str) -> None:
-    """Where zero is expected everywhere there is no relative error: a bound on what is left of the largest tensor."""
+    """Where zero is expected everywhere there is no relative error: a bound relative to the largest tensor."""
     if not got.size:
         return
     allowed = UNITS * EPSILON[trial.dtype] * trial.largest

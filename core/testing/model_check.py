@@ -60,7 +60,7 @@ def distance(got: Any, expected: Any) -> float:
 
 @cache
 def shared() -> Registry:
-    """What is built in, shipped and installed, loaded once in a process."""
+    """The built-in, shipped and installed plugins, loaded once in a process."""
     return load_registry()
 
 

@@ -1,7 +1,7 @@
 """A check of one variant at the sizes of a model, in steps that grow until they are reached or the time is over.
 
 Rows, or sequences, come first few and then more, while the sizes that a kernel sweeps (columns, classes, keys) are the
-model's own from the start: a kernel that forgets what is beyond its first tile is wrong in the first step already. Each
+model's own from the start: a kernel that forgets all but its first tile is wrong in the first step already. Each
 step is held to the reference in f64. On a GPU, sizes at which the reference would take too long are held to the
 simplest other variant on the same GPU.
 """
@@ -132,7 +132,7 @@ def check_sizes(
     tell: Tell = lambda text: None,
 ) -> SizesOutcome:
     """Check as the task says. `report` gets what holds so far after each step: the process may be ended at any time.
-    `tell` gets what is being done, in words."""
+    `tell` gets the present activity, in words."""
     op, variant = registry.op(task.op), registry.variant(task.op, task.variant)
     return Climb(task, op, variant, registry, runner, report, tell).run()
 
@@ -178,7 +178,7 @@ class Climb:
         seconds = time.perf_counter() - self.began
         return SizesOutcome(dict(self.log.worst), dict(self.sizes), finding, self.left, seconds, self.done)
 
-    # --- what is run -----------------------------------------------------------------------------------------------
+    # --- the steps -------------------------------------------------------------------------------------------------
 
     def _examples(self) -> None:
         """The smallest examples, in every way; of a reference in f64 too, where it is held to numeric derivatives."""

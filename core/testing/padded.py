@@ -74,7 +74,7 @@ def padded_shape(pattern: Pattern, shape: tuple[int, ...], padding: tuple[str, .
 
 
 def grown(size: int) -> Padded:
-    """The next multiple above a size, as padding of what is no padding of it already."""
+    """The next multiple above a size, as the padding of an unpadded size."""
     return Padded((size // MULTIPLE + 1) * MULTIPLE, unpadded(size))
 
 

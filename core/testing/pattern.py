@@ -157,7 +157,7 @@ def factor(scene: Scene, name: str, one: Compared) -> str:
         return ""
     if ratio == -1:
         return "got has the wrong sign everywhere"
-    return f"got is {ratio:.5g} times what is expected, everywhere{named(ratio, scene)}"
+    return f"got is {ratio:.5g} times the expected value, everywhere{named(ratio, scene)}"
 
 
 def same_factor(scene: Scene, got: Array, want: Array) -> float | None:
@@ -201,7 +201,7 @@ def without_above(scene: Scene, name: str, one: Compared) -> str:
     """Whether the gradient that comes from above was left out."""
     for above, value in scene.above.items():
         if value.shape == one.got.shape and scene.near(one.got * value, one.want):
-            return f"{above} is not in it: got times {above} is what is expected"
+            return f"{above} is not in it: got times {above} is the expected value"
     return ""
 
 
@@ -213,7 +213,7 @@ def constant(scene: Scene, name: str, one: Compared) -> str:
         spread = float(np.max(np.abs(apart - middle)))
     if one.want.size < FEWEST or not np.isfinite(spread) or spread > 1e-3 * abs(middle):
         return ""
-    return f"got is {middle:+.5g} from what is expected, everywhere"
+    return f"got is {middle:+.5g} from the expected value, everywhere"
 
 
 def by_line(scene: Scene, name: str, one: Compared) -> str:

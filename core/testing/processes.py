@@ -47,7 +47,7 @@ def processes(workers: int, words: Words | None = None) -> Iterator[ProcessPoolE
 def in_order(
     workers: int, function: Callable[[str], Any], names: Sequence[str], tell: Callable[[str], None]
 ) -> Iterator[Any]:
-    """The results for all names in their order. `tell` gets what is being done for the next one, then for others."""
+    """The results for all names in their order. `tell` gets the activity of the next one, then of others."""
     words: Words = SPAWN.SimpleQueue()
     with processes(workers, words) as pool:
         results = {name: pool.submit(function, name) for name in names}
@@ -63,7 +63,7 @@ def in_order(
 
 
 def say(name: str, text: str) -> None:
-    """Put what is being done for a name where the process that waits for it looks."""
+    """Publish the activity of a name to the process that waits for it."""
     if WORDS is not None:
         WORDS.put((name, text))
 

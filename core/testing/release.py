@@ -168,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("only", nargs="*", metavar="OP[.VARIANT]", help="these alone; all that are stale otherwise")
     parser.add_argument("--plugin", action="append", default=[], metavar="PATH", help="of this plugin, not of ours")
     parser.add_argument("--jobs", type=int, default=cores(), metavar="N", help="variants at the same time")
-    parser.add_argument("--list", action="store_true", help="name what is stale, and check nothing")
+    parser.add_argument("--list", action="store_true", help="name stale verdicts, and check nothing")
     asked = parser.parse_args(arguments)
     kinds = (GIVEN,) if asked.plugin else (BUILT_IN, SHIPPED)
     try:

@@ -12,7 +12,7 @@ from core.errors import BuildError, OutOfMemory, UsageError, did_you_mean
 from core.op import Op
 from core.testing.case import make_case
 
-ADDRESSABLE = 1 << 47  # bytes, where the system does not say what is free
+ADDRESSABLE = 1 << 47  # bytes, where the system does not report free memory
 
 
 def example_of(op: Op, given: Sequence[str]) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def compare_all(
     before: Mapping[str, Array | None],
     note: str,
 ) -> None:
-    """Everything that the op may write against the reference; what is not to change keeps its bits."""
+    """Everything that the op may write against the reference; all other tensors keep their bits."""
     written = [name for name in (*trial.op.mutates, *trial.op.outputs) if name in got]
     scene = Scene({n: Compared(got[n], want[n]) for n in written}, trial.case.dims, {}, trial.dtype)
     for extra in trial.case.extras:

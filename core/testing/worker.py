@@ -68,8 +68,8 @@ class Checker:
         self._end()
 
     def check(self, task: Task, seconds: float, tell: Tell = lambda text: None) -> SizesOutcome:
-        """The outcome of a task within `seconds`, the start of a child included. `tell` gets what is being done. Raises
-        DeviceError for a child that does not start."""
+        """The outcome of a task within `seconds`, the start of a child included. `tell` gets the present activity.
+        Raises DeviceError for a child that does not start."""
         began, doing = time.monotonic(), ""
         end = began + seconds
         link = self._started()

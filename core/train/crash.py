@@ -148,7 +148,7 @@ def not_finite(tensors: Mapping[str, Array]) -> str:
 
 
 def statistics(array: Array) -> dict[str, Any]:
-    """shape, nan and inf (counts), and of what is finite: zeros (a count), min, max, mean and rms."""
+    """shape, nan and inf (counts), and of the finite numbers: zeros (a count), min, max, mean and rms."""
     flat, finite, zeros = array.reshape(-1), 0, 0
     least, most, total, squares, nan = math.inf, -math.inf, 0.0, 0.0, 0
     for start in range(0, flat.size, CHUNK):

@@ -1,7 +1,7 @@
 """What a run watches: spikes of its loss and of its gradients' norm, and parameters that no gradient reaches.
 
 It computes and remembers, and neither prints nor stops anything: the loop does. Its `state` is part of a checkpoint,
-so that a resumed run judges as the unbroken one. What is not finite is no business of it: the device refuses that.
+so that a resumed run judges as the unbroken one. Non-finite numbers are not its concern: the device refuses them.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class Display:
             self._draw(text, keep=False)
 
     def close(self) -> None:
-        """Leave the cursor on a fresh line, and wait for what is still to be written."""
+        """Leave the cursor on a fresh line, and wait for pending output."""
         self._end_status()
         if self._writer is not None:
             self._writer.finish()

@@ -75,9 +75,9 @@ class Job:
     """All that a run is, settled: the loop looks nothing up.
 
     batches(step): the micro-batches of step 0 .. steps-1, graph input -> (B, T) i32. lr(step): its learning rate.
-    val_batches(): those of one validation; None without validation data. detector: what is watched. state: what
-    state.json says besides what the loop knows. A period of 0 is never; what is not off also happens after the last
-    step.
+    val_batches(): those of one validation; None without validation data. detector: watches losses and norms. state:
+    the fields that state.json has besides the loop's own. A period of 0 is never; any other also ends with one after
+    the last step.
     """
 
     run: Run
@@ -125,7 +125,7 @@ class Trainer:
         self._best_before: tuple[float | None, int | None] = (None, None)  # what a save that failed leaves as the best
         self.saved: int | None = self.step or None  # the newest step that is on disk
         job.detector.load(before)
-        self._seconds = 0.0  # of a step: a running mean, for the estimate of what is left
+        self._seconds = 0.0  # of a step: a running mean, for the remaining time
         self._ahead: Sequence[Mapping[str, Array]] | None = None  # the next step's batches, drawn while this one ran
         self._events = 0.0  # seconds of validation, samples and checkpoints so far
         self._failed_hooks: set[int] = set()
@@ -222,7 +222,7 @@ class Trainer:
         return metrics
 
     def _draw_ahead(self) -> None:
-        """The next step's batches, while the device works on this one. What is wrong with them is the next step's."""
+        """The next step's batches, drawn while the device computes this one. Their errors are the next step's."""
         if self.step + 1 < self.job.steps:
             with contextlib.suppress(CoreError):
                 self._ahead = self.job.batches(self.step + 1)

@@ -6,7 +6,7 @@ Two questions, each with a bound of time of its own ([train] first_contact and c
   does not launch or never returns is skipped in favour of the next one, and the run continues.
 - A variant that does not come with the release is checked at this run's sizes where no check has covered them.
 
-What is found is kept for the next run. A variant that was chosen by name and fails stops the run.
+Verdicts are kept for the next run. A variant that was chosen by name and fails stops the run.
 """
 
 from __future__ import annotations

@@ -169,7 +169,7 @@ class Run:
             self._lock.close()  # releases it
             self._lock = None
 
-    # --- what is written once --------------------------------------------------------------------------------
+    # --- files written once --------------------------------------------------------------------------------
 
     def write_config(self, source: str, resolved: str) -> None:
         """The config as it was written and as it was resolved, and the environment of this start. CheckpointError
@@ -194,7 +194,7 @@ class Run:
                 hint=way_out(error),
             ) from None
 
-    # --- what is appended ------------------------------------------------------------------------------------
+    # --- files appended to -----------------------------------------------------------------------------------
 
     # None of these raises when the disk refuses: see `Lines`.
 

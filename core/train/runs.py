@@ -1,6 +1,6 @@
 """What run folders say of their runs, read while these may still be going on: summaries, curves, and where two part.
 
-It reads and changes nothing; a folder that lacks a file, or has a damaged one, is listed with what is known.
+It reads and changes nothing; a folder that lacks a file, or has a damaged one, is listed with the rest.
 """
 
 from __future__ import annotations

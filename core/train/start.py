@@ -133,7 +133,7 @@ def find_weights(config: RunConfig, registry: Registry, engine: Engine) -> Start
 
 @contextmanager
 def of_weights(config: RunConfig) -> Iterator[None]:
-    """What is wrong with `weights` as a CheckpointError that names the key's place."""
+    """A fault of `weights` as a CheckpointError that names the key's place."""
     try:
         yield
     except (BuildError, CheckpointError, UsageError) as error:

@@ -66,8 +66,8 @@ def build_engine(
     """The engine that a config describes; the choices of a run that is resumed stand where the config says nothing.
     Variants that failed their check on the device are not chosen.
 
-    device: one that is open already. tuned: instead of what `core tune` found for the device, and of what is shipped.
-    verdicts: those that may still change.
+    device: one that is open already. tuned: choices instead of those of `core tune` for the device and the shipped
+    ones. verdicts: those that may still change.
     """
     check_fusion(config.fuse, registry.ops, config.where)
     device = registry.device(config.device).open() if device is None else device

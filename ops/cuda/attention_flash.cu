@@ -157,7 +157,7 @@ __device__ inline void deliver(const Sums& sums, int limit, Finish finish) {
         });
 }
 
-// to = factor * values, added to what is there if `add`
+// to = factor * values, added to the old values if `add`
 __device__ inline void put(elem* to, const Pack<float, 4>& values, float factor, int add) {
     Pack<elem, 4> out, old;
     if (add) old = load<4>(to);
@@ -206,7 +206,7 @@ __device__ inline void each(Scores& scores, Visit visit) {
             for (int e = 0; e < 4; e++) visit(scores[r][c][e], r, c, e);
 }
 
-// `value` in place of the scores of what is not seen
+// `value` in place of masked scores
 __device__ inline void hide(Scores& scores, float value, const Mask& mask, int row, int column) {
     Range seen[BLOCKS][2];
     for (int n = 0; n < BLOCKS * 2; n++) seen[n / 2][n % 2] = mask.seen(row + n / 2 * 16 + down(n % 2 * 2));

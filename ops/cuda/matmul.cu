@@ -53,7 +53,7 @@ extern "C" __global__ void naive_dbias(float* dbias, const elem* dy, int M, int 
 
 // --- tiled ---------------------------------------------------------------------------------------------------------
 
-// result (a.rows, b.rows) = a b^T + bias, added to what is there if `add`; one tile of it
+// result (a.rows, b.rows) = a b^T + bias, added to the old values if `add`; one tile of it
 template <class T, bool A, bool B>
 __device__ inline void product(T* result, Operand<A> a, Operand<B> b, const elem* bias, int add) {
     tile_product(a, b, blockIdx.x * TILE, blockIdx.y * TILE, [&](u32 row, u32 column, float sum) {

@@ -40,7 +40,7 @@ struct Operand {
     }
 };
 
-// result (a.rows, b.rows) = a b^T + bias, added to what is there if `add`; one tile of it
+// result (a.rows, b.rows) = a b^T + bias, added to the old values if `add`; one tile of it
 template <class T, bool A, bool B>
 __device__ inline void product(T* result, Operand<A> a, Operand<B> b, const elem* bias, int add) {
     __shared__ alignas(16) float left[2][DEPTH][PITCH], right[2][DEPTH][PITCH];  // one in use, one being filled

@@ -68,7 +68,7 @@ def load():
 
 
 def missing():
-    """What is missing, in words; None when the library is here."""
+    """The missing part, in words; None when the library is here."""
     return load()[1] or None
 
 

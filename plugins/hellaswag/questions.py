@@ -37,7 +37,7 @@ class Questions:
     """A file whose header was read; examples are checked as they are read. `len` is their number."""
 
     def __init__(self, path: Path, vocab: int | None = None) -> None:
-        """vocab: ids must be below it. DataError names the file and what is wrong with it."""
+        """vocab: ids must be below it. DataError names the file and the fault."""
         self.path, self.vocab = path, vocab
         try:
             with path.open("rb") as file:

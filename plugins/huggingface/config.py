@@ -131,7 +131,7 @@ def read_config(source: ModelDocument, config: Mapping[str, Any]) -> tuple[Dims,
 
 
 def _size(size: Size, config: Mapping[str, Any], dim: str) -> tuple[Number | str | None, str]:
-    """A dim as config.json has it, or what is wrong with it."""
+    """A dim as config.json has it, or the problem with it."""
     there = {key: value for key in size.keys if (value := look_up(config, key)) is not MISSING}
     shown = [f"{key} is {json.dumps(value):.100}" for key, value in there.items()]
     values = list(there.values())
@@ -154,7 +154,7 @@ def _size(size: Size, config: Mapping[str, Any], dim: str) -> tuple[Number | str
 
 
 def _unexpected(entry: Expected, config: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with the values that a model expects."""
+    """Problems of the values that a model expects."""
     words = " or ".join(json.dumps(a) if a not in (ABSENT, NULL) else str(a) for a in entry.allowed)
     there = [(key, value) for key in entry.keys for value in _values(config, key) if value is not MISSING]
     if not there and ABSENT not in entry.allowed:

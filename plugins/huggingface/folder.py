@@ -66,7 +66,7 @@ class Folder:
 
 
 def open_folder(path: Path) -> Folder:
-    """Read config.json and all headers. CheckpointError names the file and what is wrong with it."""
+    """Read config.json and all headers. CheckpointError names the file and the fault."""
     config = _read_json(path / CONFIG)
     names = config.get("architectures")
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):

@@ -18,7 +18,7 @@ SLOPE, CUBIC = 2 * math.sqrt(2 / math.pi), 0.044715
 
 def halves(dims):
     if dims["E"] % 2:
-        raise BuildError(f"x has {dims['E']} features; expected two halves, the gate and what it lets through")
+        raise BuildError(f"x has {dims['E']} features; expected an even number of features: gate and up projections")
 
 
 GATED = {

@@ -89,7 +89,7 @@ def geglu_gradient(gate, up, dy, dgate, dup, s, a, b):
     b *= gate
     b *= SLOPE  # g v'
     np.multiply(gate, s, out=a)  # gelu
-    np.multiply(b, s, out=dgate)  # may be written over the gate, which nobody reads any more
+    np.multiply(b, s, out=dgate)  # may be written over the gate, which has no further reader
     b -= dgate
     b += 1
     b *= s

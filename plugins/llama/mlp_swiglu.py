@@ -10,7 +10,7 @@ from core import BuildError, Op, Param
 
 def settle(dims):
     if dims.get("hidden", 0) % 2:
-        raise BuildError(f"weight1 has {dims['hidden']} rows; expected two halves, gates and what they let through")
+        raise BuildError(f"weight1 has {dims['hidden']} rows; expected an even number of rows: gate and up projections")
 
 
 mlp_swiglu = Op(

@@ -120,7 +120,7 @@ class KernelBench:
 
     @property
     def methods(self) -> list[str]:
-        """The launchers of the variant: what is launched by several is broken in each of them."""
+        """The launchers of the variant: a kernel that several launch is broken in each of them."""
         able = {
             "backward": self.variant.has_backward,
             "forward_backward": self.variant.has_forward_backward,

@@ -206,7 +206,7 @@ class Reviewed:
 
     @classmethod
     def read(cls, *paths: Path) -> Reviewed:
-        """All of these files. UsageError for an entry without a reason, and for what is no file."""
+        """All of these files. UsageError for an entry without a reason, and for a path without a file."""
         entries = []
         for path in paths:
             if not path.is_file():  # a pipe would hang
@@ -253,7 +253,7 @@ def summary(result: Result) -> dict[str, Any]:
 
 
 def lines_of(result: Result, listed: bool = False) -> Iterator[str]:
-    """How many were caught, by launcher, and by what; then what is not as it should be."""
+    """Counts of caught mutants, by launcher and by sub-check; then the faults that were missed."""
     each = ", ".join(f"{method} {c} of {h}" for method, (c, h) in result.launchers().items())
     by = ", ".join(f"{check} {n}" for check, n in result.by_check().most_common())
     yield f"{result.name:<22} {len(result.caught):>4} of {result.held:>4} caught: {each} (by {by})"

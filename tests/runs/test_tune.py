@@ -140,7 +140,7 @@ def test_tune_then_train_says_tuned_and_a_resumed_run_keeps_its_tiles(registry, 
     assert state["tiles"] == record["tiles"]
 
 
-# --- what is shipped -----------------------------------------------------------------------------------------------
+# --- shipped choices ----------------------------------------------------------------------------------------------
 
 
 def test_what_is_shipped_is_taken_where_nothing_else_is_known(registry):

@@ -33,11 +33,11 @@ def with_nan(*places: Any) -> Any:
 
 
 SEEN: dict[str, tuple[Any, str]] = {
-    "a factor of a size": (DRAWN * np.sqrt(8), "got is 2.8284 times what is expected, everywhere, which is sqrt(D)"),
-    "half": (DRAWN / 2, "got is 0.5 times what is expected, everywhere"),
+    "a factor of a size": (DRAWN * np.sqrt(8), "got is 2.8284 times the expected value, everywhere, which is sqrt(D)"),
+    "half": (DRAWN / 2, "got is 0.5 times the expected value, everywhere"),
     "the sign": (-DRAWN, "got has the wrong sign everywhere"),
     "one by the rows": (DRAWN / 12, "which is 1 / rows"),
-    "a constant": (DRAWN + 0.25, "got is +0.25 from what is expected, everywhere"),
+    "a constant": (DRAWN + 0.25, "got is +0.25 from the expected value, everywhere"),
     "transposed": (DRAWN.swapaxes(-1, -2).reshape(DRAWN.shape), "it is transposed"),
     "nothing": (np.zeros_like(DRAWN), "got is 0 everywhere"),
     "a factor by row": (DRAWN * ROWS, "each row is off by a factor of its own, 0.5 to 2"),
@@ -332,7 +332,7 @@ def test_another_ops_variant_says_what_is_right(plugin: Callable[[str], str]) ->
     result = run("rms", "--plugin", path, "--against", "rmsnorm")
     assert result.exit_code == 1 and "forward      FAILED  y: relative error" in result.output
     refused = run("rms", "--plugin", path, "--against", "gelu")
-    assert isinstance(refused.exception, UsageError) and "cannot say what is right for rms" in str(refused.exception)
+    assert isinstance(refused.exception, UsageError) and "cannot be the truth for rms" in str(refused.exception)
 
 
 def test_a_quick_check_is_of_few_examples_and_no_verdict(plugin: Callable[[str], str], tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ FAILING: dict[str, list[tuple[Problem, str, str]]] = {
         (SCALE, kernel("if (i < n) { y[i] = 2 * x[i]; ((float*)x)[i] = 0; }"), "changed x, which is an input"),
     ],
     "awkward": [
-        (SCALE, kernel("if (i < n) y[i] = 3 * x[i];"), "got is 1.5 times what is expected"),
+        (SCALE, kernel("if (i < n) y[i] = 3 * x[i];"), "got is 1.5 times the expected value"),
         (SCALE, kernel("if (i < n) y[i] += 2 * x[i];"), "does the kernel read one before it writes it"),
         (SUMS, SUM.replace("C; c += 64", "C / 2 * 2; c += 64"), r"in: rows = 1, C = 1"),
         (SCALE, kernel("if (i < n) y[i] = 2 * x[i] + (i == 200 ? 0.03f : 0);"), r"worst at \[200\]"),
@@ -460,7 +460,7 @@ def test_a_submission_that_takes_too_long_or_too_much_costs_a_verdict(files: Cal
     assert failure(found)[0] in ("bounds", "runs") and not found.passed
     files(text=hoards)
     found = judge(problem, submission, memory=1 << 30)
-    assert "took more than 1.0G of memory" in failure(found)[1] and not found.passed
+    assert "took more than 1.0 GiB of memory" in failure(found)[1] and not found.passed
     assert [check.name for check in found.checks] == list(QUESTIONS)
     files(problem=FILE.replace("lambda x: 2 * x", "lambda x: __import__('os').kill(__import__('os').getpid(), 11)"))
     assert "ended the process that judges it (SIGSEGV)" in failure(judge(problem, submission))[1]

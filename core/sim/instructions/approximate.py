@@ -61,7 +61,7 @@ def ex2(x: Array) -> Array:
 
 
 def lg2(x: Array) -> Array:
-    """The logarithm to base 2; -infinity of zero, NaN of what is less. x: f32 values, so that no f64 is subnormal."""
+    """The logarithm to base 2; -infinity of zero, NaN of a negative number. x: f32 values, so no f64 is subnormal."""
     bits = np.ascontiguousarray(x).view(np.int64)
     # The mantissa within [sqrt(1/2), sqrt(2)), and the power of two that goes with it.
     power = (bits - 0x3FE6A09E667F3BCD) >> 52

@@ -25,7 +25,7 @@ from core.sim.resident import Group
 FAMILY = Family()
 opcode = FAMILY.opcode
 
-Change = Callable[[Array, Array], Array]  # (what is there, operand) -> what will be there
+Change = Callable[[Array, Array], Array]  # (old value, operand) -> new value
 
 CHANGES: dict[str, Change] = {
     "add": lambda old, b: old + b,

@@ -1,4 +1,4 @@
-"""Strict mode's asynchronous work: when it happens, what is still under way, and who may touch what meanwhile.
+"""Strict mode's asynchronous work: when it happens, the copies in flight, and the accesses allowed meanwhile.
 
 A copy or a wgmma is checked when it is issued, and happens later: as late as it legally may, or, in the runs that
 follow, at random times before that. Until the program has waited for it as PTX asks, its memory and registers

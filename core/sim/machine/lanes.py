@@ -30,7 +30,7 @@ DENSE = 0.4  # share of the lanes from which computing for all is cheaper than g
 
 @dataclass(frozen=True)
 class Origin:
-    """Where an undefined value came from. fault: (lane, what is added to the sentence) -> the error."""
+    """Where an undefined value came from. fault: (lane, text appended to the sentence) -> the error."""
 
     ins: Instruction
     fault: Callable[[int, str], KernelError]

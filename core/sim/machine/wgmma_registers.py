@@ -19,7 +19,7 @@ OPEN = -1  # a wgmma that no commit has put into a group yet
 
 @dataclass
 class Registers:
-    """wgmma's registers of a group of threads: those in use by groups not waited for, and what is not fenced."""
+    """wgmma's registers of a group of threads: those in use by groups not waited for, and those not fenced."""
 
     busy: dict[int, int] = field(default_factory=dict)  # accumulators: register -> commit group, OPEN before commit
     sources: dict[int, int] = field(default_factory=dict)  # A's registers, which may be read but not written

@@ -104,7 +104,7 @@ MAP_PROBLEMS: dict[int, Callable[[MachineFault], str]] = {
 
 def _tensor_map(words: Wording, f: MachineFault) -> tuple[str, str, str]:
     if f.x == 1:
-        return "misaligned", "a tensor map lies on 64 bytes", ""
+        return "misaligned", "a tensor map is aligned to 64 bytes", ""
     if f.x == 2:
         return "tensor map", "there is no tensor map at this address", ""
     return "tensor map", "; ".join(say(f) for bit, say in MAP_PROBLEMS.items() if f.x & bit), ""
@@ -114,7 +114,7 @@ def _mbarrier(words: Wording, f: MachineFault) -> tuple[str, str, str]:
     exited = f"{{who}} uses an mbarrier of {words.block(f.y)}, which has exited"
     return (
         ("mbarrier", "an mbarrier is used that was not initialised",
-         "mbarrier.init by one thread, then a barrier, before anybody uses it"),
+         "mbarrier.init by one thread, then a barrier, before its first use"),
         ("mbarrier", "an mbarrier needs 8 aligned bytes of shared memory", ""),
         ("mbarrier", f"more arrivals at an mbarrier than its count of {f.y}", ""),
         ("exit in flight", exited, "a cluster barrier before that block's end"),

@@ -1,6 +1,6 @@
 """PTX instructions that the machine spells otherwise: which records each becomes.
 
-What is not here is spelled as in PTX: its full name is the name of the machine's row.
+Any other opcode is spelled as in PTX: its full name is the name of the machine's row.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ class Translation:
         return self.constant((place + symbol.offset + offset) & ((1 << bits) - 1), bits == 64)
 
     def resized(self, number: int, own: int, bits: int) -> int:
-        """own, bits: of the register and of what is wanted, 1 for predicates; 0 wants anything up to 32."""
+        """own, bits: widths of the register and of the use, 1 for predicates; 0 allows any up to 32."""
         if own == bits or (own < 64 and bits == 0) or (1 < own < bits < 64):
             return number
         if (own == 1) != (bits == 1):
@@ -151,7 +151,7 @@ class Translation:
         return made
 
     def target(self, operand: Operand, width: str) -> tuple[int, Callable[[], None]]:
-        """(the register that an instruction of this width writes, what is to be done after it)."""
+        """(the register that an instruction of this width writes, the code after it)."""
         bits, signed = ONE_LANE[width], width[0] == "s"
         if not isinstance(operand, Register):
             raise self.missing()

@@ -81,7 +81,7 @@ class _Search:
         if name == "mov" and len(elements(ins.operands[1])) > 1:  # put together from halves
             return frozenset({UNKNOWN})
         found = frozenset[Root]()
-        # mad: only what is added is a pointer
+        # mad: only the addend is a pointer
         for operand in ins.operands[3:] if name in ("mad", "fma") else ins.operands[1:]:
             if not isinstance(operand, Immediate):
                 found |= self.of(operand) if isinstance(operand, Register | Symbol) else frozenset()

@@ -180,7 +180,7 @@ _NUMBER = re.compile(r"-?(?:0[xX][0-9a-fA-F]+|0[bB][01]+|\d+)U?$")
 
 @functools.lru_cache(maxsize=64)
 def parse(text: str) -> Module:
-    """The module in PTX `text`; cached by its content. Raises PtxError for what is not PTX."""
+    """The module in PTX `text`; cached by its content. Raises PtxError for text that is not PTX."""
     files = {m[1]: m[2] for m in re.finditer(r'^\s*\.file\s+(\d+)\s+"([^"]*)"', text, re.M)}
     text = _COMMENT.sub(" ", text)
     target = re.search(r"^\s*\.target\s+(\w+)", text, re.M)

@@ -134,7 +134,7 @@ class Program:
 
 
 def kept(ask: Callable[[Program], T]) -> Callable[[Program], T]:
-    """What is asked of a program again and again is worked out once; the answer goes when the program goes."""
+    """Facts of a program, computed once; the cache lives as long as the program."""
 
     def answer(program: Program) -> T:
         if ask not in program.facts:

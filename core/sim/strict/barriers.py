@@ -159,7 +159,7 @@ def _exits_in_words(program: Program, start: int) -> bool:
 
 # ------------------------------------------------------------------ the watch
 class Meetings:
-    """The barriers of one batch. `notes`: what is accepted without proof, one line each."""
+    """The barriers of one batch. `notes`: accesses that are accepted without proof, one line each."""
 
     def __init__(self, batch: ResidentBlocks, sources: Sources) -> None:
         self.batch, self.sources = batch, sources

@@ -124,7 +124,7 @@ class Clocks:
         self._over = None
 
     def fence(self, g: Lanes) -> None:
-        """What was read in flags before is known from now on; what is known now goes out with the next flag."""
+        """Clocks read in flags earlier take effect now; the clocks known now are published with the next flag."""
         here = self.here(g)
         self._learn(here, self.heard[here])
         self.fenced[here] = self.clock[here]

@@ -21,7 +21,7 @@ TOGETHER = "a cluster barrier before the end"
 
 
 class Leaving:
-    """The exits of one batch. work: what is under way in it."""
+    """The exits of one batch. work: its asynchronous work in flight."""
 
     def __init__(self, batch: ResidentBlocks, clocks: Clocks, work: UnderWay) -> None:
         self.batch, self.clocks, self.work = batch, clocks, work

@@ -15,7 +15,7 @@ from core.sim.ptx.register_types import Array
 from core.sim.strict.clocks import AGENTS, WARP, Clocks
 from core.sim.strict.races import UNKNOWN, At, Races
 
-# (the access, which of its grains, kind, what is said behind "thread 0 of block 0 reads box[3]", hint) raises
+# (the access, which of its grains, kind, text appended to "thread 0 of block 0 reads box[3]", hint) raises
 Report = Callable[[At, Array, str, str, str], None]
 WAIT = "wait for it first"
 

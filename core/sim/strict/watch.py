@@ -4,7 +4,7 @@ Every access to shared and global memory is held against those before it. Two ac
 of them a write, must be ordered by a barrier, an mbarrier or a fence with a flag; else they are a race, whether or not
 this run's schedule shows it. Shared memory starts unwritten; reading it then is an error too.
 
-Its rooms: clocks.py (what is ordered), shadow.py (who accessed what), races.py, barriers.py (of a thread block),
+Its rooms: clocks.py (happens-before), shadow.py (last accesses), races.py, barriers.py (of a thread block),
 underway.py (asynchronous work), leaving.py (exits), advice.py (hints).
 """
 
@@ -261,7 +261,7 @@ class Watch:
         raise self._fault(at, first, "out of bounds", text, "")
 
     def notes(self) -> list[Finding]:
-        """What is accepted without proof."""
+        """Accesses that are accepted without proof."""
         return [Finding("divergent", note) for note in self.meetings.notes]
 
     def _finding(self, at: At, bad: Array, kind: str, what: str, hint: str) -> None:

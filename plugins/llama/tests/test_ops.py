@@ -74,8 +74,8 @@ WRONG = {
     "heads of an odd width": ("rope", {"qkv": (1, 2, 9)}, {"heads": 1}, "heads of an even width"),
     "a width that heads do not divide": ("rope", {"qkv": (1, 2, 64)}, {"heads": 3}, "heads = 3"),
     "a factor that speeds up": ("rope", {"qkv": (1, 2, 6)}, {"heads": 1, "factor": 0.5}, "factor >= 1"),
-    "an odd half of gelu": ("geglu", {"x": (1, 2, 7)}, {}, "x has 7 features; expected two halves"),
-    "an odd half": ("swiglu", {"x": (2, 7)}, {}, "x has 7 features; expected two halves"),
+    "an odd half of gelu": ("geglu", {"x": (1, 2, 7)}, {}, "x has 7 features; expected an even number of features"),
+    "an odd half": ("swiglu", {"x": (2, 7)}, {}, "x has 7 features; expected an even number of features"),
 }
 
 

@@ -29,7 +29,7 @@ def test_op_passes_the_check_on_the_cpu(name: str) -> None:
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_kernels_pass_the_check_in_the_simulator(name: str) -> None:
-    """With what is enough of their examples. All of them: `core check OP --device sim`."""
+    """With a sufficient part of their examples. All of them: `core check OP --device sim`."""
     op, _, variant = name.partition(".")
     how = {"examples": ENOUGH.get(name, (1,)), "archs": ()}
     report = check_variant(REGISTRY.op(op), REGISTRY.variant(op, variant), REGISTRY, "sim", **how)

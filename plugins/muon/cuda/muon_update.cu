@@ -1,7 +1,7 @@
 // Muon's update of one matrix of A x B, n elements in all (formulas: ../muon.py). X is the direction, `small` rows of
 // `large`: the matrix, or its transpose where it has more rows than columns, by strides and without a copy.
 //
-// direction       momentum in place, X = what is to be made orthogonal, and sums of X X by thread block
+// direction       momentum in place, X = the matrix to orthogonalize, and sums of X X by thread block
 // length          1 / (|X| + tiny), by one thread block: a fixed order, so that bits repeat
 // unit            X times that
 // naive_product   out = keep base + factor P Q, one thread an element: limited by loads, 8 bytes for 2 FLOPs

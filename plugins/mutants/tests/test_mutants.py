@@ -49,7 +49,7 @@ def test_there_are_enough(name: str) -> None:
 
 
 def test_reviewed_list_names_mutants_that_are_still_made() -> None:
-    """Of what is built in, and of the plugins that are shipped."""
+    """Of the built-in variants, and of the shipped plugins."""
     registry = load_registry()
     made = [
         m for kind in BENCHES for op, v in chosen(registry, (), kind) for m in BENCHES[kind](op, v, registry).mutants
