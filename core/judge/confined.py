@@ -2,8 +2,7 @@
 
 The limits are of wall time and of memory beyond what the process has when the submission's turn comes. It is no sandbox
 for Python: the problem's file is code of whoever sets the problem, and runs as such. A submission is CUDA C++ that is
-compiled and simulated; none of it is run as a program of this machine's own, unless the simulator's native executor is
-on, which checks every access.
+compiled and simulated: interpreted or, at real sizes, turned into C in which every access is checked.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from core.judge.problem import NULL, KernelLaunch
 from core.judge.submission import Submission
 from core.judge.verdict import Wrong
 from core.kernels.arguments import check_signature
+from core.kernels.nvrtc import Kernel
 from core.kernels.tensors import DeviceTensor
 from core.scalars import TYPES, Unrepresentable
 from core.sim.faults import Finding
@@ -47,85 +49,76 @@ class Execution:
 
 
 class Workbench:
-    """One module of a submission with one set of buffers: addresses and the module's variables last from run to run.
+    """A submission's file with one set of buffers: addresses and the file's variables last from run to run.
 
     wide: the buffers in the opposite order, with ZONE bytes between them.
     """
 
     def __init__(self, submission: Submission, dims: Mapping[str, int], wide: bool = False) -> None:
         self.submission, self.problem, self.dims = submission, submission.problem, dims
-        self.simulator = submission.simulator()
-        memory, zones = self.simulator.memory, []
-        self.tensors: dict[str, DeviceTensor] = {}
-        specs = list(self.problem.buffers.items())
-        for name, spec in reversed(specs) if wide else specs:
+        self.file, self.specs = submission.load(), self.problem.buffers
+        self.arrays = {name: np.empty(spec.shape(dims), spec.storage) for name, spec in self.specs.items()}
+        memory, zones = self.file.memory, []
+        for name in reversed(self.arrays) if wide else self.arrays:
             if wide:
                 zones.append(memory.allocate(ZONE, "a red zone"))
-            dtype, shape = spec.storage, spec.shape(dims)
-            size = int(np.prod(shape)) * dtype.itemsize
-            address = memory.allocate(size, f"{name}, {spec.dtype} {shape}", itemsize=dtype.itemsize)
-            self.tensors[name] = DeviceTensor(address, shape, spec.dtype)
+            self.file.buffers.address(self.arrays[name], f"argument {name}")
         for zone in zones:
             memory.free(zone)
 
-    def run(self, contents: Mapping[str, Array], *, strict: bool = False, fill: int = POISON) -> Execution:
+    def run(
+        self, contents: Mapping[str, Array], *, strict: bool = False, fill: int = POISON, executor: str | None = None
+    ) -> Execution:
         """Put contents into the inputs and `fill` into all else, launch, and read all buffers. Raises KernelError for
         what a kernel may not do, PtxError for what the simulator does not have."""
-        memory = self.simulator.memory
-        for name, tensor in self.tensors.items():
-            spec = self.problem.buffers[name]
-            size = int(np.prod(tensor.shape)) * spec.storage.itemsize
-            start = 0 if name in self.problem.zeroed else fill
-            memory.write(tensor.pointer, contents[name] if name in contents else np.full(size, start, np.uint8))
+        for name, array in self.arrays.items():
+            if name in contents:
+                array[...] = contents[name]
+            else:
+                array.reshape(-1).view(np.uint8)[...] = 0 if name in self.problem.zeroed else fill
         findings: list[Finding] = []
         for launch in self.problem.each_launch:
-            findings += self._launch(launch, strict)
-        return Execution({name: self._read(name) for name in self.tensors}, findings)
+            args = [self.argument(launch, name, kind) for name, kind in launch.words]
+            sizes = (launch.sizes("grid", self.dims), launch.sizes("block", self.dims))
+            smem, cluster = (launch.number(getattr(launch, of), self.dims, of) for of in ("smem", "cluster"))
+            report = self.file.run(
+                launch.kernel, *sizes, args, smem, cluster, strict, order="warn", executor=executor
+            )  # fmt: skip
+            findings += report.findings
+        return Execution({name: array.copy() for name, array in self.arrays.items()}, findings)
 
-    def _launch(self, launch: KernelLaunch, strict: bool) -> list[Finding]:
-        args = [self.argument(launch, name, kind) for name, kind in launch.words]
-        report = self.simulator.launch(
-            launch.kernel, launch.sizes("grid", self.dims), launch.sizes("block", self.dims), args,
-            launch.number(launch.smem, self.dims, "smem"), launch.number(launch.cluster, self.dims, "cluster"),
-            strict, order="warn",
-        )  # fmt: skip
-        return report.findings
-
-    def argument(self, launch: KernelLaunch, name: str, kind: str) -> bytes:
-        """An argument's bytes: an address, or a number of the scalar's or dim's own type."""
-        found = self.value(launch, name, kind)
-        if isinstance(found, np.generic):
-            return found.tobytes()
-        return (found.pointer if found is not None else 0).to_bytes(8, "little")
-
-    def value(self, launch: KernelLaunch, name: str, kind: str) -> DeviceTensor | np.generic | None:
-        if name in self.tensors or name == NULL:
-            return self.tensors.get(name)
+    def argument(self, launch: KernelLaunch, name: str, kind: str) -> Array | np.generic | None:
+        """A buffer, or a number of the scalar's or dim's own type."""
+        if name in self.arrays or name == NULL:
+            return self.arrays.get(name)
         number = self.problem.scalars[name] if name in self.problem.scalars else TYPES[kind or "i32"](self.dims[name])
         if isinstance(number, Unrepresentable):
             raise BuildError(f"kernel {launch.kernel}, {name} is {number.problem}", hint=f'"{name}:i64" in arguments')
         return number  # type: ignore[no-any-return]
 
     def check_arguments(self) -> None:
-        """Wrong for arguments that are not the kernel's own, as far as its source shows them."""
+        """Wrong for arguments that are not the kernel's own: their number, sizes, and types as far as the source shows
+        them. Raises BuildError for a kernel that the file lacks."""
         for launch in self.problem.each_launch:
-            kernel = self.submission.kernel(launch.kernel)
-            values: list[Any] = [self.value(launch, name, kind) for name, kind in launch.words]
+            given = [self.argument(launch, name, kind) for name, kind in launch.words]
+            takes = ", ".join(self.submission.parameters(launch.kernel))
+            hint = f"the problem gives {launch.arguments}" + (f"; the kernel takes {takes}" if takes else "")
+            sizes = [variable.size for variable, _ in self.file.program(launch.kernel).parameters]
             try:
-                check_signature(kernel, values, f"{launch.kernel}({launch.arguments}", "")
+                kernel = Kernel(Path(self.submission.name), launch.kernel, text=self.submission.text)
+                check_signature(kernel, [self.typed(one) for one in given], f"{launch.kernel}({launch.arguments}", "")
             except BuildError as error:
-                takes = ", ".join(self.submission.parameters(launch.kernel) or [])
-                raise Wrong(
-                    error.message, hint=f"the problem gives {launch.arguments}; the kernel takes {takes}"
-                ) from None
-            parameters = self.simulator.program(launch.kernel).parameters
-            given = [len(self.argument(launch, name, kind)) for name, kind in launch.words]
-            sizes = [variable.size for variable, _ in parameters]
-            if given != sizes:
-                raise Wrong(f"kernel {launch.kernel} takes parameters of {sizes} bytes, and the problem gives {given}",
-                            hint=f"in order: {launch.arguments}")  # fmt: skip
+                raise Wrong(error.message, hint=hint) from None
+            bytes_given = [8 if one is None or isinstance(one, np.ndarray) else one.nbytes for one in given]
+            if bytes_given != sizes:
+                problem = (
+                    f"kernel {launch.kernel} takes parameters of {sizes} bytes, and the problem gives {bytes_given}"
+                )
+                raise Wrong(problem, hint=hint)
 
-    def _read(self, name: str) -> Array:
-        tensor, dtype = self.tensors[name], self.problem.buffers[name].storage
-        size = int(np.prod(tensor.shape)) * dtype.itemsize
-        return self.simulator.memory.read(tensor.pointer, size).view(dtype).reshape(tensor.shape)
+    def typed(self, argument: Array | np.generic | None) -> Any:
+        """A buffer as a tensor of its element type, anything else as it is."""
+        if not isinstance(argument, np.ndarray):
+            return argument
+        name = next(name for name, array in self.arrays.items() if array is argument)
+        return DeviceTensor(0, argument.shape, self.specs[name].dtype)

@@ -93,11 +93,18 @@ class Hearing:
         """Of the awkward sizes the one with most elements: most threads meet there."""
         return max(self.completed(), key=lambda one: sum(a.size for a in one[2].buffers.values()))
 
-    def run(self, bench: Workbench, contents: Mapping[str, Array], case: str, fill: int = POISON) -> Execution:
-        """In fast mode. A KernelError is Wrong."""
+    def run(
+        self,
+        bench: Workbench,
+        contents: Mapping[str, Array],
+        case: str,
+        fill: int = POISON,
+        executor: str | None = "interpreter",
+    ) -> Execution:
+        """In fast mode, by the interpreter, which starts at once; None: by the fastest. A KernelError is Wrong."""
         self.tell("case", case)
         try:
-            return bench.run(contents, fill=fill)
+            return bench.run(contents, fill=fill, executor=executor)
         except KernelError as error:
             raise faulty(error, case) from None
 
@@ -208,7 +215,6 @@ def faulty(error: KernelError, case: str) -> Wrong:
 
 def compiles(hearing: Hearing) -> None:
     try:
-        _ = hearing.submission.ptx
         hearing.bench(hearing.problem.sizes[0]).check_arguments()
     except (PtxError, BuildError) as error:
         raise Wrong(error.message, hint=error.hint) from None
@@ -358,7 +364,7 @@ LIMITS = {
 def real(hearing: Hearing) -> None:
     for number, dims in enumerate(hearing.problem.real):
         contents, case = hearing.contents(dims, REALER + number), described(dims)
-        got = hearing.run(hearing.bench(dims), contents, case)
+        got = hearing.run(hearing.bench(dims), contents, case, executor=None)
         hearing.hold(dims, contents, got, case)
 
 

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from core.errors import BuildError, UsageError
+import core.sim
+from core.errors import UsageError
 from core.judge.problem import MANTISSA, Problem
 from core.judge.verdict import Wrong
 from core.kernels.arguments import signatures
-from core.kernels.nvrtc import Kernel, compile_ptx, missing
 from core.outside import read_whole, reads
-from core.sim import Simulator
-from core.sim.ptx.cuda_source import Sources, blanked
+from core.sim import KernelFile
+from core.sim.ptx.cuda_source import blanked
 from core.sim.ptx.parser import Instruction
 
 LONGEST = 1 << 20  # bytes of a submission
@@ -52,12 +52,11 @@ CLOCKS = re.compile(r"%(?:clock\w*|globaltimer\w*)")
 
 @dataclass(frozen=True)
 class Submission:
-    """The file of a submission for a problem. name: what messages call it."""
+    """The file of a submission for a problem. path: where it is; None for a text alone, called kernel.cu."""
 
     problem: Problem
     text: str
-    folder: Path
-    name: str = "kernel.cu"
+    path: Path | None = None
 
     @classmethod
     def read(cls, problem: Problem, path: Path) -> Submission:
@@ -65,9 +64,17 @@ class Submission:
         with reads(UsageError, path):
             raw = read_whole(path, LONGEST)
         try:
-            return cls(problem, raw.decode("utf-8"), path.parent, path.name)
+            return cls(problem, raw.decode("utf-8"), path)
         except UnicodeDecodeError as error:
             raise UsageError(f"{path}: not UTF-8: {error}", hint="save it as UTF-8") from None
+
+    @property
+    def name(self) -> str:
+        return self.path.name if self.path else "kernel.cu"
+
+    def plain(self, text: str) -> str:
+        """A message without the folder of the submission."""
+        return text.replace(f"{self.path.parent.as_posix()}/", "") if self.path else text
 
     # --- the text ------------------------------------------------------------------------------------------------
 
@@ -87,39 +94,25 @@ class Submission:
 
     # --- the PTX -------------------------------------------------------------------------------------------------
 
-    @cached_property
-    def ptx(self) -> str:
-        """Raises BuildError for what does not compile, or lacks one of the problem's kernels."""
+    def load(self) -> KernelFile:
+        """The file on a memory of its own, whose variables start anew.
+
+        Raises Wrong for what it may not include or have, BuildError for what does not compile.
+        """
         self.check_includes()
         self.check_host_code()
-        compiled = compile_ptx(self.kernel(self.problem.each_launch[0].kernel))
-        for launch in self.problem.each_launch:
-            if launch.kernel not in compiled.names:
-                raise absent(self.kernel(launch.kernel), compiled.names)
-        return compiled.ptx
-
-    def plain(self, text: str) -> str:
-        """A message without the folder of the submission."""
-        return text.replace(f"{self.folder.as_posix().rstrip('/')}/", "")
-
-    def kernel(self, name: str) -> Kernel:
-        defines = tuple(sorted(self.problem.defines.items()))
-        return Kernel(self.folder / self.name, name, defines, text=self.text)
-
-    def parameters(self, kernel: str) -> list[str] | None:
-        """As the source writes them; None where it does not show them."""
-        return signatures(self.text).get(kernel)
-
-    def simulator(self) -> Simulator:
-        """The module on a memory of its own, whose variables start anew."""
-        return Simulator(self.ptx, sources=Sources({self.name: self.text}, self.problem.defines))
+        return core.sim.load(self.path or self.text, defines=self.problem.defines)
 
     @cached_property
     def instructions(self) -> list[tuple[str, Instruction]]:
-        """(kernel, instruction) of all that the launches can reach."""
-        simulator = self.simulator()
+        """(kernel, instruction) of all that the launches can reach. Raises as `load`."""
+        file = self.load()
         kernels = dict.fromkeys(launch.kernel for launch in self.problem.each_launch)
-        return [(kernel, ins) for kernel in kernels for ins in simulator.program(kernel).instructions]
+        return [(kernel, ins) for kernel in kernels for ins in file.program(kernel).instructions]
+
+    def parameters(self, kernel: str) -> list[str]:
+        """As the source writes them; none where it does not show them."""
+        return signatures(self.text).get(kernel, [])
 
     def check_alone(self) -> None:
         """Wrong for instructions that change when other kernels start, or that read a clock."""
@@ -144,15 +137,6 @@ class Submission:
             return []
         listed = ", ".join(f"{name} ({where})" for name, where in noted.items())
         return [f"approximate on a GPU, within two units in the last place, and exact here: {listed}"]
-
-
-def absent(kernel: Kernel, names: list[str]) -> BuildError:
-    """The error for a kernel that the file does not have; one whose C++ name is mangled wants `extern "C"`."""
-    error = missing(kernel, names)
-    mangled = f"_Z{len(kernel.name)}{kernel.name}"
-    if any(name.startswith(mangled) for name in names):
-        return BuildError(error.message, hint=f'write extern "C" __global__ void {kernel.name}(...)')
-    return error
 
 
 def included(text: str) -> Iterator[str]:

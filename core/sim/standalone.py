@@ -21,6 +21,7 @@ from core.sim.machine.budget import default_limit
 from core.sim.packing import Buffers, Map, Packer, Pointer
 from core.sim.ptx import symbols
 from core.sim.ptx.cuda_source import Sources
+from core.sim.ptx.program import Program
 
 __all__ = ["KernelError", "KernelFile", "Map", "Pointer", "PtxError", "Report", "load", "run"]
 
@@ -152,6 +153,11 @@ class KernelFile:
         report = simulator.launch(symbol, *sizes, packed, smem, cluster, strict, count, order, executor, tape)
         self.buffers.download(packer.used, kernel)
         return report
+
+    def program(self, kernel: str, strict: bool = False) -> Program:
+        """A kernel's instructions and parameters, calls inlined. Raises BuildError for a name that the file lacks."""
+        simulator, symbol = self._find(kernel)
+        return simulator.program(symbol, strict)
 
     # ------------------------------------------------------------------ memory
     def set(self, name: str, values: Any) -> None:

@@ -59,7 +59,7 @@ SUM = """extern "C" __global__ void sums(float* y, const float* x, int C) {
 
 
 def heard(problem: Problem, text: str, seed: int = 0) -> Judgement:
-    return hear(problem, Submission(problem, text, Path("/nowhere"), "handed_in.cu"), seed)
+    return hear(problem, Submission(problem, text), seed)
 
 
 def failure(found: Judgement) -> tuple[str, str]:
@@ -85,9 +85,8 @@ TF32 = (
 )
 FAILING: dict[str, list[tuple[Problem, str, str]]] = {
     "compiles": [
-        (SCALE, kernel("if (i < n) y[i] = 2 * x[i]"), r'  handed_in.cu\(4\): error: expected a ";"'),
+        (SCALE, kernel("if (i < n) y[i] = 2 * x[i]"), r'  kernel.cu\(4\): error: expected a ";"'),
         (SCALE, RIGHT.replace("scale", "skale"), 'no kernel "scale" in .*did you mean "skale"'),
-        (SCALE, RIGHT.replace('extern "C" ', ""), 'hint: write extern "C" __global__ void scale'),
         (SCALE, kernel("", parameters="float* y, int n"), "3 arguments; the kernel takes 2: float\\* y, int n"),
         (SCALE, kernel("", parameters="double* y, const float* x, int n"), "argument 1 is a tensor of f32.*double"),
         (SCALE, kernel("", parameters="float* y, const float* x, long long n"), "scalar of int32.*long long n"),
@@ -97,7 +96,7 @@ FAILING: dict[str, list[tuple[Problem, str, str]]] = {
     "alone": [
         (SCALE, kernel('asm volatile("griddepcontrol.launch_dependents;"); if (i < n) y[i] = 2 * x[i];'),
          "lets the next kernel start early"),
-        (SCALE, kernel("if (i < n) y[i] = clock64() ? 2 * x[i] : 0;"), "handed_in.cu:3 reads %clock64"),
+        (SCALE, kernel("if (i < n) y[i] = clock64() ? 2 * x[i] : 0;"), "kernel.cu:3 reads %clock64"),
     ],
     "precision": [
         (SCALE, kernel(f"if (i < n) {{ float v = x[i]; {ASM_F16} y[i] = 2 * v; }}"), "rounds f32 to f16"),
@@ -315,6 +314,22 @@ def test_contents_that_a_submission_knows_by_heart_are_others_under_another_seed
     assert [(found["awkward"], found["fresh"]) for found in states] == [("passed", "failed"), ("failed", "failed")]
 
 
+def test_kernels_are_named_as_in_cpp_and_need_no_extern_c() -> None:
+    text = """template <typename T, int F> __global__ void scale(T* y, const T* x, int n) {
+        int i = blockIdx.x * blockDim.x + threadIdx.x;
+        if (i < n) y[i] = F * x[i];
+    }
+    __global__ void plain(float* y, const float* x, int n) { scale<float, 2>(y, x, n); }"""
+    text = text.replace(
+        "{ scale<float, 2>(y, x, n); }", "{ if (threadIdx.x < n) y[threadIdx.x] = 2 * x[threadIdx.x]; }"
+    )
+    template = changed(launches=KernelLaunch("scale<float, 2>", "y x n", grid="cdiv(n, 128)", block=128))()
+    assert heard(template, text).passed
+    plain = changed(launches=KernelLaunch("plain", "y x n", block=1024), sizes=[{"n": 1}, {"n": 259}], real=())()
+    assert heard(plain, text).passed
+    assert 'did you mean "plain"' in failure(heard(changed(launches=KernelLaunch("plan", "y x n"))(), text))[1]
+
+
 # --- what a submission may include -----------------------------------------------------------------------------------
 
 
@@ -346,8 +361,9 @@ def test_a_submission_reads_no_file_but_headers_beside_it(text: str) -> None:
 
 def test_headers_of_its_own_folder_are_let_in(tmp_path: Path) -> None:
     (tmp_path / "factor.cuh").write_text("#define FACTOR 2\n")
-    text = '#include "factor.cuh"\n// #include "../not.h" in a comment\n' + RIGHT.replace("2 *", "FACTOR *")
-    assert hear(SCALE, Submission(SCALE, text, tmp_path)).passed
+    path = tmp_path / "mine.cu"
+    path.write_text('#include "factor.cuh"\n// #include "../not.h" in a comment\n' + RIGHT.replace("2 *", "FACTOR *"))
+    assert hear(SCALE, Submission.read(SCALE, path)).passed
     assert [*included('#include <cuda_fp16.h>\n# include "a/b.cuh"')] == ["<cuda_fp16.h>", '"a/b.cuh"']
 
 
@@ -438,11 +454,12 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list
 def test_the_command_prints_a_line_a_question_and_the_same_as_json(
     files: Callable[..., list[str]], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    words = files()
+    words = files(text=f"#include <stdio.h>\n{RIGHT}".replace("2 * x[i];", '2 * x[i]; if (i == 3) printf("{");'))
     assert run(words) == 0
     out = capfd.readouterr().out
     assert all(re.search(rf"^  {name} +(ok|-) ", out, re.M) for name in QUESTIONS) and "mine.cu passes scale.py" in out
-    assert run([*files(text=RIGHT.replace("i < n", "i <= n")), "--json"]) == 1
+    wrong = f"#include <stdio.h>\n{RIGHT}".replace("i < n) y", 'i <= n) printf("{"), y')
+    assert run([*files(text=wrong), "--json"]) == 1
     done = capfd.readouterr()
     found = json.loads(done.out)
     assert (found["passed"], found["failed"][0], found["seed"]) == (False, "bounds", 0)
