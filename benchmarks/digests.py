@@ -33,10 +33,10 @@ import numpy as np  # noqa: E402
 from core.data.digests import Blocks  # noqa: E402
 from core.data.shards import format_for, open_shard, write_shards  # noqa: E402
 from core.data.source import TokenSource  # noqa: E402
-from core.data.tokenizer import bytes_tokenizer  # noqa: E402
 from core.engine import Engine, Settings  # noqa: E402
 from core.graph import load_model  # noqa: E402
 from core.loader import load_registry  # noqa: E402
+from core.tokenizers.byte_pairs import bytes_tokenizer  # noqa: E402
 
 PEERS = ("with", "without")
 BATCH, SEQUENCE = 4, 1024

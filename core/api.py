@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from core.data import Tokenizer
 from core.engine import TARGETS, Engine, Settings, TraceEvent
 from core.errors import BuildError, CheckpointError, DataError, UsageError
 from core.generate import Sampling, generate_steps
@@ -24,6 +23,7 @@ from core.loader import load_registry
 from core.measure.evaluate import token_loss
 from core.registry import Registry
 from core.roles import S
+from core.tokenizers.tokenizer import Tokenizer
 from core.train.tokenizers import tokenizer_of
 from core.verdicts import Verdicts
 
@@ -100,7 +100,7 @@ def build_model(
             saved.release()
         except BuildError as error:
             raise CheckpointError(f"{saved.path}: does not fit the model: {error.message}", hint=error.hint) from None
-    return Model(engine, tokenizer_of(saved))
+    return Model(engine, tokenizer_of(saved, registry.tokenizers))
 
 
 class Model:

@@ -12,9 +12,13 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from core import signals
+from core.errors import BuildError, CoreError, words_of
 
+T = TypeVar("T")
+OURS = ("", "corelm")  # origins of what the core itself brings
 PASSES = (KeyboardInterrupt, signals.Ended)  # these are ours, or the person's, and never the plugin's failure
 
 
@@ -37,6 +41,22 @@ def contained(said: Callable[[str], None] | None = None) -> Iterator[None]:
             if here and os.getcwd() != here:
                 os.chdir(here)
         signals.keep()
+
+
+def of_plugin(origin: str, what: str, work: Callable[[], T]) -> T:
+    """What a plugin's method gives. BuildError for an exception that is none of ours, SystemExit included.
+
+    origin: the plugin in words, "" for the core's own, whose exceptions pass. what: "format npz", for the error.
+    """
+    if origin in OURS:
+        return work()
+    try:
+        with contained():
+            return work()
+    except (CoreError, OSError, MemoryError, *PASSES):
+        raise
+    except BaseException as error:
+        raise BuildError(f"{origin}: its {what} raised {words_of(error)}") from error
 
 
 class _Lines(io.TextIOBase):

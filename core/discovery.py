@@ -20,6 +20,7 @@ from core.errors import BuildError, UsageError, did_you_mean
 from core.hooks import GROUP
 
 BUILT_IN, SHIPPED, INSTALLED, GIVEN = "built-in", "shipped", "installed", "path"
+OWN = "corelm"  # the origin of what is built in
 LIMIT = "CORELM_PLUGINS"  # comma list: only these of the shipped and installed ones; "" is none of them
 
 LARGEST_SOURCE = 1 << 20  # bytes of a file that is searched for a name
@@ -176,13 +177,18 @@ def describe(candidate: Candidate) -> str:
 
 
 def built_in() -> list[Candidate]:
-    """The built-in ops and devices come through the same door as a stranger's plugin; models lie beside the ops."""
-    devices = Path(core.__file__).parent / "devices"
+    """The built-in ops, models beside them, devices and tokenizers: through the door of a stranger's plugin."""
+    core_folder = Path(core.__file__).parent
+    devices, residents = core_folder / "devices", core_folder / "residents.py"
     for parent in core.__path__:
         home = Path(parent) / "ops"
         if (home / "__init__.py").is_file():
-            known = (("ops", home, home.parent, "core.ops"), ("devices", devices, devices, "core.devices.residents"))
-            return [Candidate(n, BUILT_IN, "corelm", h, root, m, version=core.__version__) for n, h, root, m in known]
+            known = (
+                ("ops", home, home.parent, "core.ops"),
+                ("devices", devices, devices, "core.devices.residents"),
+                ("core", residents, core_folder, "core.residents"),
+            )
+            return [Candidate(n, BUILT_IN, OWN, h, root, m, version=core.__version__) for n, h, root, m in known]
     raise BuildError(
         f"the built-in ops are missing from {', '.join(core.__path__)}",
         hint="install corelm again, or run `core doctor`",

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from core.devices.kind import DeviceKind
     from core.evaluation import Evaluation
     from core.op import Op, Optimizer, Schedule, Variant
+    from core.tokenizers.kind import TokenizerKind
     from core.weight_format import WeightFormat
 
 GROUP = "corelm"  # the entry points' group, and the name under which marks are kept
@@ -166,6 +167,18 @@ def core_devices() -> list[DeviceKind]:
 
 
 @hookspec
+def core_tokenizers() -> list[type[TokenizerKind]]:
+    """Kinds of tokenizers as classes: values of `[data] tokenizer`, files of tokenizers, records in checkpoints.
+
+    Sample:
+
+        def core_tokenizers():
+            return [Words]
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
 def core_commands() -> list[click.Command]:
     """Commands, listed by `core --help` after the built-in ones, whose names they may not take.
 
@@ -204,6 +217,7 @@ SPECS = {
         core_evaluations,
         core_formats,
         core_devices,
+        core_tokenizers,
         core_commands,
         core_step_end,
     )

@@ -43,6 +43,7 @@ from core.registry import (
     build_registry,
     shorten,
 )
+from core.tokenizers.kind import TokenizerKind
 from core.weight_format import WeightFormat
 
 
@@ -150,6 +151,7 @@ def brings(contribution: Contribution) -> dict[str, list[str]]:
         "evaluations": [cls.name for cls in contribution.evaluations],
         "formats": [cls.name for cls in contribution.formats],
         "devices": [kind.name for kind in contribution.devices],
+        "tokenizers": [cls.name for cls in contribution.tokenizers],
         "tuned": [Path(path).name for path in contribution.tuned],
         "commands": [command.name or "" for command in contribution.commands],
         "hooks": ["core_step_end" for _ in contribution.step_hooks],
@@ -270,6 +272,7 @@ ITEMS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "core_evaluations": ("a class derived from Evaluation", _is_class(Evaluation)),
     "core_formats": ("a class derived from WeightFormat", _is_class(WeightFormat)),
     "core_devices": ("a DeviceKind", lambda item: isinstance(item, DeviceKind)),
+    "core_tokenizers": ("a class derived from TokenizerKind", _is_class(TokenizerKind)),
     "core_commands": ("a click.Command", _is_command),
 }
 

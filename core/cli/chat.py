@@ -19,8 +19,8 @@ from core.cli.show import json_option, plugin_option
 from core.errors import DataError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from core.data import Tokenizer
     from core.generate import Answer, Chat, Form, Sampling
+    from core.tokenizers.tokenizer import Tokenizer
 
 HELP, RESET, EXIT = "/help", "/reset", "/exit"
 COMMANDS = {
@@ -97,8 +97,8 @@ def answer_lines(chat: Chat, lines: Iterable[str], as_json: bool) -> int:
 def form_of(tokenizer: Tokenizer, ends: Collection[int] = ()) -> tuple[Form, bool]:
     """How a conversation is written for a tokenizer's model, and whether its own template says so. ends: ids that end
     an answer, besides those of the template."""
-    from core.data.library import LibraryTokenizer
     from core.generate import Form, plain_form
+    from core.tokenizers.library import LibraryTokenizer
 
     if isinstance(tokenizer, LibraryTokenizer) and tokenizer.chat_template is not None:
         return Form(tokenizer.chat, {*tokenizer.answer_ends, *ends}), True

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from core.cli.show import emit_json, emit_table, json_option
+from core.cli.show import emit_json, emit_table, json_option, plugin_option
 from core.errors import CheckFailed, DataError
 from core.train.display import Display
 
@@ -37,6 +37,7 @@ def command() -> None:
 @click.option("--separator", default="", metavar="TEXT", help="Separator between the documents of a text file.")
 @click.option("--raw", type=click.Choice(["uint16", "uint32"]), help="SOURCE is bare ids of this type (nanoGPT's).")
 @click.option("--shard-tokens", type=click.IntRange(1, 2**31 - 1), default=100_000_000, help="Tokens of one shard.")
+@plugin_option
 @json_option
 def prepare(
     sources: tuple[str, ...],
@@ -49,6 +50,7 @@ def prepare(
     separator: str,
     raw: str | None,
     shard_tokens: int,
+    plugin: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Write text (files, folders, globs, or builtin) as token shards with hashes beside them.
@@ -58,6 +60,7 @@ def prepare(
     """
     from core.data.convert import raw_to_shards, text_to_shards
     from core.data.text import Reading
+    from core.loader import load_registry
 
     progress = progress_line()
     if raw is not None:
@@ -73,6 +76,7 @@ def prepare(
             shard_tokens=shard_tokens,
             progress=progress,
             reading=Reading(field, separator),
+            kinds=load_registry(plugin).tokenizers,
         )
     record = written.tokenizer.record() if written.tokenizer else None
     if as_json:

@@ -151,7 +151,7 @@ def cache() -> Iterator[Diagnosis]:
 
 
 def tokenizer() -> Iterator[Diagnosis]:
-    from core.data.gpt2 import load_gpt2
+    from core.tokenizers.gpt2 import load_gpt2
 
     try:
         load_gpt2(offline=True)

@@ -12,7 +12,7 @@ import click
 from core.cli.brought import BroughtCommand, registry_of
 from core.cli.data import progress_line
 from core.cli.show import device_option, emit_json, json_option, plugin_option
-from core.errors import BuildError, CoreError, DataError, UsageError, words_of
+from core.errors import BuildError, DataError, UsageError
 
 if TYPE_CHECKING:
     from core.api import Model
@@ -200,6 +200,7 @@ def token_source(model: Model, names: list[str], reading: Reading) -> TokenSourc
     from core.data.prepare import token_pieces
 
     graph, notes = model.graph, list[str]()
+    kinds = model.engine.registry.tokenizers
     vocab = graph.inputs[model.engine.token_input].bound
     inputs = resolve(names, "val", "--data", notes, reading)
     if inputs.documents and model.tokenizer is None:
@@ -209,9 +210,9 @@ def token_source(model: Model, names: list[str], reading: Reading) -> TokenSourc
         )
     record = shards_record(inputs.shards)
     if record is not None:
-        check_record(record, inputs.shards[0].path, model.tokenizer, [], vocab, "--data")
+        check_record(record, inputs.shards[0].path, model.tokenizer, [], vocab, "--data", kinds)
     if model.tokenizer is not None:
-        check_promise(inputs.shards, model.tokenizer, notes)
+        check_promise(inputs.shards, model.tokenizer, notes, kinds)
     pieces = [*inputs.shards, *token_pieces(inputs.documents, model.tokenizer, notes, None, "val")]
     for note in notes:
         click.echo(note, err=True)
@@ -223,14 +224,14 @@ def token_source(model: Model, names: list[str], reading: Reading) -> TokenSourc
 
 def check_ids(file: Path, evaluation: Evaluation, model: Model) -> None:
     """DataError for a model with another tokenizer than the file's; a note where the model came with none."""
-    from core.data.match import HASHES
+    from core.data.match import promised_hash
 
     if not evaluation.tokenizer:
         return
     if model.tokenizer is None:
         note = f"{file}: its ids are {evaluation.tokenizer}'s, and no tokenizer came with the model: taken for the same"
         click.echo(note, err=True)
-    elif HASHES[evaluation.tokenizer] not in model.tokenizer.hashes:
+    elif promised_hash(evaluation.tokenizer, model.engine.registry.tokenizers) not in model.tokenizer.hashes:
         raise DataError(
             f"{file}: it holds the ids of {evaluation.tokenizer}'s tokenizer; the model's is {model.tokenizer.name}, "
             f"{model.tokenizer.vocab_size:,} ids",
@@ -240,7 +241,7 @@ def check_ids(file: Path, evaluation: Evaluation, model: Model) -> None:
 
 def scored(evaluation: Evaluation, model: Model, file: Path, most: int | None) -> dict[str, Any]:
     """The figures of an evaluation, which a plugin computes."""
-    from core.containment import PASSES, contained
+    from core.containment import of_plugin
     from core.outside import open_file, reads
 
     with reads(DataError, file), open_file(file):
@@ -248,10 +249,5 @@ def scored(evaluation: Evaluation, model: Model, file: Path, most: int | None) -
     check_ids(file, evaluation, model)
     draw = progress_line()
     progress = (lambda done, total: draw(done, total, evaluation.name)) if draw else (lambda done, total: None)
-    try:
-        with contained():
-            return dict(evaluation.score(model, file, most, progress))
-    except (CoreError, *PASSES):
-        raise
-    except BaseException as error:  # SystemExit too: a plugin's failure
-        raise BuildError(f"{evaluation.origin}: its evaluation {evaluation.name} raised {words_of(error)}") from error
+    what = f"evaluation {evaluation.name}"
+    return dict(of_plugin(evaluation.origin, what, lambda: evaluation.score(model, file, most, progress)))

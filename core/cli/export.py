@@ -48,7 +48,7 @@ def command(run: str | None, to: str, out: Path | None, precision: str, plugin: 
     """
     from core.interop.export import prepare
     from core.interop.opened import open_path
-    from core.interop.weights import of_plugin
+    from core.interop.weights import of_format
     from core.outputs import new_path
     from core.train.run import find_run
     from core.train.tokenizers import tokenizer_of
@@ -58,8 +58,8 @@ def command(run: str | None, to: str, out: Path | None, precision: str, plugin: 
     path = find_run(run)
     out = new_path(out or Path(path.resolve().name.removesuffix(".bin") + one.targets[to]))
     opened = open_path(path, registry)
-    export = prepare(opened, registry, precision, lambda: tokenizer_of(opened))
-    note = of_plugin(one, lambda: one.write(export, registry, out, to))
+    export = prepare(opened, registry, precision, lambda: tokenizer_of(opened, registry.tokenizers))
+    note = of_format(one, lambda: one.write(export, registry, out, to))
     graph = export.graph
     if as_json:
         step = {"step": opened.step} if opened.tokenizer_json or opened.step else {}

@@ -14,8 +14,8 @@ from core.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
     from core.api import Model
-    from core.data import Tokenizer
     from core.interop.opened import Opened
+    from core.tokenizers.tokenizer import Tokenizer
 
 OPTIONS = (
     click.option("--temperature", type=float, default=0.8, show_default=True, help="0 takes the likeliest token."),

@@ -10,8 +10,9 @@ import click
 from core.cli.show import emit_json, json_option, plugin_option
 
 if TYPE_CHECKING:
-    from core.data import Tokenizer
     from core.interop.opened import Opened
+    from core.registry import Registry
+    from core.tokenizers.tokenizer import Tokenizer
 
 USUAL = "gpt2"  # the tokenizer of files that come without one, where the vocabulary is its own
 
@@ -39,7 +40,7 @@ def command(source: str, out: Path, tokenizer: str | None, plugin: tuple[str, ..
     new_path(out)  # before anything is read
     registry = load_registry(plugin)
     opened = open_path(source, registry)
-    chosen, why = _tokenizer(opened, tokenizer)
+    chosen, why = _tokenizer(opened, tokenizer, registry)
     graph = import_model(opened, registry, out, chosen.to_json() if chosen else None)
     if as_json:
         record = chosen.record() if chosen else None
@@ -50,24 +51,24 @@ def command(source: str, out: Path, tokenizer: str | None, plugin: tuple[str, ..
     click.echo(f'in a config:  model = "{out.as_posix()}/model.toml"  weights = "{out.as_posix()}"')
 
 
-def _tokenizer(opened: Opened, spec: str | None) -> tuple[Tokenizer | None, str]:
+def _tokenizer(opened: Opened, spec: str | None, registry: Registry) -> tuple[Tokenizer | None, str]:
     """The tokenizer that goes into the checkpoint, and how it came to be chosen, or why there is none."""
-    from core.data import choose_tokenizer
     from core.errors import DataError
+    from core.tokenizers.preference import choose_tokenizer
     from core.train.tokenizers import other_tokenizer, tokenizer_of
 
     vocabulary = int(opened.dims["V"]) if "V" in opened.dims else None
     if spec is not None:
-        choice = choose_tokenizer([spec], max_vocab=vocabulary, where="--tokenizer")
+        choice = choose_tokenizer([spec], max_vocab=vocabulary, where="--tokenizer", kinds=registry.tokenizers)
         return choice.tokenizer, choice.why
-    own = tokenizer_of(opened)
+    own = tokenizer_of(opened, registry.tokenizers)
     if own is not None:
         without = "" if own.eot is not None else "; it has no end-of-text token, so generation never stops by itself"
         return own, f"{own.name}, {own.vocab_size:,} ids, from the source folder{without}"
     if others := other_tokenizer(opened):
         return None, f"none: {others}"
     try:
-        usual = choose_tokenizer([USUAL], offline=True)
+        usual = choose_tokenizer([USUAL], offline=True, kinds=registry.tokenizers)
         if usual.tokenizer.vocab_size == vocabulary:
             return usual.tokenizer, usual.why
     except DataError:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from core.cli.show import emit_json, json_option
+from core.cli.show import emit_json, json_option, plugin_option
 from core.errors import UsageError
 
-SPEC_HELP = "gpt2, gpt2:PATH, bpe:PATH (a tokenizer.json or ranks file) or bytes."
+if TYPE_CHECKING:
+    from core.tokenizers.tokenizer import Tokenizer
+
+SPEC_HELP = "gpt2, gpt2:PATH, bpe:PATH (a tokenizer.json or ranks file), bytes, or a kind that a plugin brings."
 
 
 @click.group("tokenizer")
@@ -22,7 +26,7 @@ def command() -> None:
 @json_option
 def fetch(as_json: bool) -> None:
     """Bring GPT-2's tokenizer (456 kB) into the cache, unless it is on this machine already."""
-    from core.data.gpt2 import cached_file, load_gpt2
+    from core.tokenizers.gpt2 import cached_file, load_gpt2
 
     tokenizer = load_gpt2(again=True)
     file = str(cached_file()) if cached_file().is_file() else None
@@ -42,9 +46,9 @@ def fetch(as_json: bool) -> None:
 def train(sources: tuple[str, ...], field: str, separator: str, vocab_size: int, out: Path, as_json: bool) -> None:
     """Train a byte-level BPE on text: files, folders, globs, or builtin."""
     from core import files
-    from core.data.choose import choose_tokenizer
     from core.data.inputs import resolve
     from core.data.text import Reading
+    from core.tokenizers.preference import choose_tokenizer
 
     if out.exists():
         raise UsageError(f"{out} exists; no file was overwritten", hint="choose another --out, or remove it")
@@ -69,12 +73,11 @@ def train(sources: tuple[str, ...], field: str, separator: str, vocab_size: int,
 @command.command("encode")
 @click.argument("text", default="-")
 @click.option("--tokenizer", "spec", default="gpt2", metavar="SPEC", help=SPEC_HELP)
+@plugin_option
 @json_option
-def encode(text: str, spec: str, as_json: bool) -> None:
+def encode(text: str, spec: str, plugin: tuple[str, ...], as_json: bool) -> None:
     """Print the ids of TEXT, or of the standard input. Special tokens are never read from text."""
-    from core.data.choose import choose_tokenizer
-
-    tokenizer = choose_tokenizer([spec]).tokenizer
+    tokenizer = _tokenizer(spec, plugin)
     if text == "-":
         text = sys.stdin.buffer.read().decode("utf-8", "replace")
     ids = tokenizer.encode(text).tolist()
@@ -87,18 +90,24 @@ def encode(text: str, spec: str, as_json: bool) -> None:
 @command.command("decode")
 @click.argument("ids", nargs=-1, type=int)
 @click.option("--tokenizer", "spec", default="gpt2", metavar="SPEC", help=SPEC_HELP)
+@plugin_option
 @json_option
-def decode(ids: tuple[int, ...], spec: str, as_json: bool) -> None:
+def decode(ids: tuple[int, ...], spec: str, plugin: tuple[str, ...], as_json: bool) -> None:
     """Print the text of IDS, or of the ids on the standard input."""
-    from core.data.choose import choose_tokenizer
-
-    tokenizer = choose_tokenizer([spec]).tokenizer
+    tokenizer = _tokenizer(spec, plugin)
     numbers = list(ids) or from_stdin()
     text = tokenizer.decode(numbers)
     if as_json:
         emit_json({"tokenizer": tokenizer.record(), "ids": numbers, "text": text})
     else:
         click.echo(text)
+
+
+def _tokenizer(spec: str, plugins: tuple[str, ...]) -> Tokenizer:
+    from core.loader import load_registry
+    from core.tokenizers.preference import choose_tokenizer
+
+    return choose_tokenizer([spec], kinds=load_registry(plugins).tokenizers).tokenizer
 
 
 def from_stdin() -> list[int]:

@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 
 from core import files
 from core.config.rules import name_problem
-from core.data.choose import choose_tokenizer
 from core.data.inputs import BUILTIN, expand, resolve
-from core.data.recorded import load_tokenizer
 from core.data.shards import SHARD_TOKENS, Format, ShardWriter, format_for
 from core.data.text import WHOLE, Progress, Reading, corpus_digest, tokenise
-from core.data.tokenizer import Tokenizer
 from core.errors import DataError, UsageError
 from core.files import staged_folder
 from core.outside import read_array
+from core.tokenizers.preference import choose_tokenizer
+from core.tokenizers.recorded import Kinds, load_tokenizer
+from core.tokenizers.tokenizer import Tokenizer
 
 RAW_DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 RAW_CHUNK = 1 << 22  # tokens read at a time
@@ -52,11 +52,13 @@ def text_to_shards(
     offline: bool = False,
     progress: Progress | None = None,
     reading: Reading = WHOLE,
+    kinds: Kinds | None = None,
 ) -> ConvertedShards:
     """Files, folders, globs or "builtin" as `out/<name>_<split>_000000.bin`, ... with sidecars and tokenizer.json.
 
     tokenizer: a preference list; without one, the folder's tokenizer.json, so that a second split gets the same, else
-    gpt2, else bpe. UsageError when shards of that name exist, DataError when the folder has another tokenizer.
+    gpt2, else bpe; kinds: a registry's tokenizers. UsageError when shards of that name exist, DataError when the folder
+    has another tokenizer.
     """
     stem = _stem(out, name, split)
     notes: list[str] = []
@@ -73,8 +75,9 @@ def text_to_shards(
         digest=corpus_digest(inputs.documents),
         vocab_size=vocab_size,
         offline=offline,
+        kinds=kinds,
     )
-    if kept.exists() and load_tokenizer(kept).hash != choice.tokenizer.hash:
+    if kept.exists() and load_tokenizer(kept, kinds=kinds).hash != choice.tokenizer.hash:
         raise DataError(
             f"{kept}: the folder's shards were made with another tokenizer than {choice.why}",
             hint="leave --tokenizer out to use the folder's, or write to another folder",

@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core import files
-from core.data import download
-from core.data.download import PartialFile, Progress, hash_rest, resume
+from core import download, files
 from core.data.shards import sha256_sidecar
+from core.download import PartialFile, Progress, hash_rest, resume
 from core.errors import DataError, UsageError
 
 if TYPE_CHECKING:

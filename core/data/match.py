@@ -10,14 +10,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from core.data.choose import TokenizerChoice, choose_tokenizer, parse_spec
-from core.data.gpt2 import HASH, load_gpt2
-from core.data.recorded import load_tokenizer
 from core.data.shards import Shard, json_sidecar, tokenizer_record
-from core.data.tokenizer import Tokenizer, bytes_tokenizer
 from core.errors import DataError
+from core.tokenizers.kind import TokenizerRequest
+from core.tokenizers.kinds import own_kinds
+from core.tokenizers.preference import TokenizerChoice, choose_tokenizer, parse_spec
+from core.tokenizers.recorded import Kinds, load_tokenizer
+from core.tokenizers.tokenizer import Tokenizer
 
-HASHES = {"gpt2": HASH}  # what a shard's header may promise -> that tokenizer's hash
+
+def promised_hash(name: str, kinds: Kinds | None = None) -> str:
+    """The hash of the tokenizer that a shard's header or an evaluation promises by name; "" where no kind states it."""
+    kind = (kinds or own_kinds()).get(name)
+    return kind.hash if kind is not None else ""
 
 
 def shards_record(shards: Sequence[Shard]) -> dict[str, Any] | None:
@@ -48,6 +53,7 @@ def check_record(
     preference: list[str],
     vocab: int | None,
     where: str,
+    kinds: Kinds | None = None,
 ) -> None:
     made = f"the shards ({shard}) were made with {_short(record)}"
     if recorded is not None and recorded.hash != record["hash"]:
@@ -55,7 +61,7 @@ def check_record(
             f"{made}, the run with {_short(recorded.record())}",
             hint="prepare the text again with the run's tokenizer.json, as bpe:PATH",
         )
-    kind, path = parse_spec(preference[0], where) if len(preference) == 1 else (record.get("kind"), None)
+    kind, path = parse_spec(preference[0], where, kinds) if len(preference) == 1 else (record.get("kind"), None)
     if path is None and kind != record.get("kind"):
         raise DataError(
             f"{where}: {made}, the config asks for {preference[0]}", hint=f'write tokenizer = "{record.get("kind")}"'
@@ -67,7 +73,7 @@ def check_record(
         )
 
 
-def check_promise(shards: Sequence[Shard], tokenizer: Tokenizer, notes: list[str]) -> None:
+def check_promise(shards: Sequence[Shard], tokenizer: Tokenizer, notes: list[str], kinds: Kinds | None = None) -> None:
     """For shards whose sidecar names no tokenizer: DataError where their header promises another one than `tokenizer`,
     a note where nothing says which it was."""
     for shard in shards:
@@ -78,7 +84,7 @@ def check_promise(shards: Sequence[Shard], tokenizer: Tokenizer, notes: list[str
             notes.append(
                 f"{shard.path}: nothing says whose ids these are; they are taken for those of {tokenizer.name}"
             )
-        elif promised in HASHES and HASHES[promised] not in tokenizer.hashes:
+        elif (digest := promised_hash(promised, kinds)) and digest not in tokenizer.hashes:
             raise DataError(
                 f"{shard.path}: a shard of {shard.format.name}'s format without a sidecar holds the ids of {promised}; "
                 f"the model's tokenizer is {_short(tokenizer.record())}",
@@ -87,40 +93,44 @@ def check_promise(shards: Sequence[Shard], tokenizer: Tokenizer, notes: list[str
 
 
 def find_tokenizer(
-    record: dict[str, Any], shards: Sequence[Path], preference: Sequence[str], offline: bool
+    record: dict[str, Any], shards: Sequence[Path], preference: Sequence[str], offline: bool, kinds: Kinds | None = None
 ) -> TokenizerChoice:
     """The tokenizer with the recorded hash: in a file beside a shard or named by the config, or a known one."""
     files = [*dict.fromkeys(shard.parent / "tokenizer.json" for shard in shards)]
-    files += [path for path in (parse_spec(spec)[1] for spec in preference) if path is not None]
+    files += [path for path in (parse_spec(spec, "", kinds)[1] for spec in preference) if path is not None]
     why = f"{record.get('name')}, as the shards' sidecars say"
     for file in files:
         if file.is_file():
-            tokenizer = load_tokenizer(file, str(record.get("kind")))
+            tokenizer = load_tokenizer(file, str(record.get("kind")), kinds)
             if tokenizer.hash == record["hash"]:
                 return TokenizerChoice(tokenizer, why)
-    known = {"gpt2": lambda: load_gpt2(offline=offline), "bytes": bytes_tokenizer}.get(str(record.get("kind")))
-    if known is not None:
-        tokenizer = known()
+    kind = (kinds or own_kinds()).get(str(record.get("kind")))
+    if kind is not None and kind.fixed:
+        tokenizer = kind.make(None, TokenizerRequest(offline=offline))
         if tokenizer.hash == record["hash"]:
             return TokenizerChoice(tokenizer, why)
     raise DataError(f"no file has the tokenizer {_short(record)}", hint="put its tokenizer.json beside the shards")
 
 
 def promised_tokenizer(
-    shards: Sequence[Shard], preference: list[str], vocab: int | None, where: str, offline: bool
+    shards: Sequence[Shard],
+    preference: list[str],
+    vocab: int | None,
+    where: str,
+    offline: bool,
+    kinds: Kinds | None = None,
 ) -> TokenizerChoice:
     """For shards without a sidecar: what their header promises, or a file that the config names."""
     promised = shards[0].format.tokenizer
-    specs = [
-        spec for spec in preference if parse_spec(spec, where)[0] == promised or parse_spec(spec, where)[1] is not None
-    ]
+    parsed = [(spec, *parse_spec(spec, where, kinds)) for spec in preference]
+    specs = [spec for spec, kind, path in parsed if kind == promised or path is not None]
     if promised and promised not in specs:
         specs.append(promised)
     if not specs:
         raise DataError(
             f"shards of {shards[0].format.name}'s format name no tokenizer", hint='name a file: tokenizer = "bpe:PATH"'
         )
-    return choose_tokenizer(specs, max_vocab=vocab, offline=offline, where=where)
+    return choose_tokenizer(specs, max_vocab=vocab, offline=offline, where=where, kinds=kinds)
 
 
 def _short(record: dict[str, Any]) -> str:

@@ -17,17 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.cache import cache_folder, hold, read_json, wrote
-from core.data.choose import TokenizerChoice, choose_tokenizer
 from core.data.inputs import Inputs, resolve
 from core.data.match import check_promise, check_record, find_tokenizer, promised_tokenizer, shards_record
 from core.data.shards import InMemory, Piece, Shard, format_for, open_shard, verify_shard, write_shards
 from core.data.source import TokenSource
 from core.data.text import Document, Progress, Reading, corpus_digest, tokenise
-from core.data.tokenizer import Tokenizer
 from core.errors import DataError
 from core.files import staged_folder
 from core.outside import reads
 from core.roles import V
+from core.tokenizers.preference import TokenizerChoice, choose_tokenizer
+from core.tokenizers.recorded import Kinds
+from core.tokenizers.tokenizer import Tokenizer
 
 VERSION = 2  # of how text becomes cached tokens
 
@@ -75,13 +76,14 @@ def open_data(
     offline: bool = False,
     progress: Progress | None = None,
     why: str = "recorded by the run",
+    kinds: Kinds | None = None,
 ) -> Data:
     """The data of a run.
 
     dims: B and T, and V, the model's vocabulary, unless `vocab` gives it; tokenizer: the one that a checkpoint
     or the weights brought, instead of a choice, and `why`; where: a config key such as "data.train" to its place, for
-    messages; offline: no download (CORELM_OFFLINE=1 says the same). UsageError where names match nothing, DataError
-    for the files' contents.
+    messages; offline: no download (CORELM_OFFLINE=1 says the same); kinds: a registry's tokenizers. UsageError where
+    names match nothing, DataError for the files' contents.
     """
     B, T = int(dims["B"]), int(dims["T"])
     vocab = vocab if vocab is not None else int(dims[V]) if V in dims else None
@@ -95,7 +97,7 @@ def open_data(
             f"warning: train and val share {', '.join(shared[:3])}: the validation loss is no measure of learning"
         )
 
-    choice = _choose(data, train, val, vocab, tokenizer, where("data.tokenizer"), offline, notes, why)
+    choice = _choose(data, train, val, vocab, tokenizer, where("data.tokenizer"), offline, notes, why, kinds)
     chosen = choice.tokenizer if choice else None
     sources = {
         part: [*inputs.shards, *token_pieces(inputs.documents, chosen, notes, progress, part)]
@@ -184,15 +186,16 @@ def _choose(
     offline: bool,
     notes: list[str],
     why: str,
+    kinds: Kinds | None,
 ) -> TokenizerChoice | None:
     """The tokenizer: a recorded one, else what the shards were made with, else the config's preference."""
     preference = as_list(data.tokenizer)
     shards = [*train.shards, *val.shards]
     record = shards_record(shards)
     if record is not None:
-        check_record(record, shards[0].path, recorded, preference, vocab, where)
+        check_record(record, shards[0].path, recorded, preference, vocab, where, kinds)
     if recorded is not None:
-        check_promise(shards, recorded, notes)
+        check_promise(shards, recorded, notes, kinds)
         return TokenizerChoice(recorded, f"{recorded.name}, {recorded.vocab_size:,} ids, {why}")
     if not shards:
         documents = train.documents
@@ -204,11 +207,12 @@ def _choose(
             max_vocab=vocab,
             offline=offline,
             where=where,
+            kinds=kinds,
         )
     try:
         if record is not None:
-            return find_tokenizer(record, [shard.path for shard in shards], preference, offline)
-        return promised_tokenizer(shards, preference, vocab, where, offline)
+            return find_tokenizer(record, [shard.path for shard in shards], preference, offline, kinds)
+        return promised_tokenizer(shards, preference, vocab, where, offline, kinds)
     except DataError as error:
         if train.documents or val.documents:
             raise

@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 
 from core import signals
 from core.data.digests import file_sha256
-from core.data.tokenizer import Tokenizer
 from core.errors import DataError, did_you_mean
 from core.outside import open_file, parse_json, reads
+from core.tokenizers.tokenizer import Tokenizer
 
 A = TypeVar("A")
 B = TypeVar("B")

@@ -19,7 +19,7 @@ from core.interop import checkpoint
 from core.interop.fitting import Array, raise_some
 from core.interop.generation import Generation, of_state
 from core.interop.tensors import TensorFile
-from core.interop.weights import CHECKPOINT, MODEL, identify, of_plugin
+from core.interop.weights import CHECKPOINT, MODEL, identify, of_format
 from core.registry import Registry
 from core.weight_format import WeightFormat
 
@@ -98,7 +98,7 @@ def _checkpoint(path: Path, registry: Registry, dims: Dims) -> Opened:
 
 
 def _of_format(one: WeightFormat, path: Path, registry: Registry, dims: Dims) -> Opened:
-    found = of_plugin(one, lambda: one.open(path, registry, dims))
+    found = of_format(one, lambda: one.open(path, registry, dims))
     for note in found.notes:
         warnings.warn(f"{path}: {note}", stacklevel=2)
     return Opened(one.kind, path, found.source, found.dims, found.weights, generation=found.generation, format=one)

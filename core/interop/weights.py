@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from core.containment import PASSES, contained
-from core.errors import BuildError, CheckpointError, CoreError, UsageError, did_you_mean, words_of
+from core.containment import PASSES, contained, of_plugin
+from core.errors import CheckpointError, CoreError, UsageError, did_you_mean, words_of
 from core.graph import Graph
 from core.interop import checkpoint
 from core.interop.fitting import Array
@@ -134,15 +134,9 @@ def _asked(one: WeightFormat, question: Callable[[], str]) -> str:
         return ""
 
 
-def of_plugin(one: WeightFormat, work: Callable[[], T]) -> T:
+def of_format(one: WeightFormat, work: Callable[[], T]) -> T:
     """What a format's method gives. BuildError, naming the plugin, for an exception that is none of ours."""
-    try:
-        with contained():
-            return work()
-    except (CoreError, OSError, *PASSES):
-        raise
-    except BaseException as error:  # SystemExit too: a plugin's failure
-        raise BuildError(f"{one.origin}: its format {one.name} raised {words_of(error)}") from error
+    return of_plugin(one.origin, f"format {one.name}", work)
 
 
 @dataclass(frozen=True)
@@ -180,7 +174,7 @@ def open_weights(path: str | Path, graph: Graph, registry: Registry) -> Start:
     where = Path(os.path.expanduser(path))
     found = identify(path, registry)
     if isinstance(found, WeightFormat):
-        fitted = of_plugin(found, lambda: found.fit(where, graph, registry))
+        fitted = of_format(found, lambda: found.fit(where, graph, registry))
         return Start(found.kind, where, fitted.weights, generation=fitted.generation, format=found)
     if found == MODEL:
         raise CheckpointError(f"{path}: a model without weights", hint="leave `weights` out: they are drawn")

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from core.data import Tokenizer
 from core.engine import TARGETS, Engine
 from core.errors import UsageError
+from core.tokenizers.tokenizer import Tokenizer
 
 Array = np.ndarray[Any, Any]
 Progress = Callable[[int], None]

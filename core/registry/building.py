@@ -205,7 +205,7 @@ def _brought(contribution: Contribution, given: Path | str, hook: str) -> Path:
 
 
 def _add_classes(building: Building) -> None:
-    """Optimizers, schedules, evaluations and formats of weights."""
+    """Optimizers, schedules, evaluations, formats of weights and kinds of tokenizers."""
     registry = building.registry
     for contribution in building.contributions:
         brought: tuple[tuple[str, dict[str, Any], Sequence[type]], ...] = (
@@ -213,6 +213,7 @@ def _add_classes(building: Building) -> None:
             ("schedule", registry.schedules, contribution.schedules),
             ("evaluation", registry.evaluations, contribution.evaluations),
             ("format", registry.formats, contribution.formats),
+            ("kind of tokenizers", registry.tokenizers, contribution.tokenizers),
         )
         for kind, table, classes in brought:
             for cls in classes:

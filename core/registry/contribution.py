@@ -12,6 +12,7 @@ from core.discovery import Candidate
 from core.errors import CoreError
 from core.evaluation import Evaluation
 from core.op import Op, Optimizer, Schedule, Variant
+from core.tokenizers.kind import TokenizerKind
 from core.weight_format import WeightFormat
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Contribution:
     evaluations: list[type[Evaluation]] = field(default_factory=list)
     formats: list[type[WeightFormat]] = field(default_factory=list)
     devices: list[DeviceKind] = field(default_factory=list)
+    tokenizers: list[type[TokenizerKind]] = field(default_factory=list)
     commands: list[click.Command] = field(default_factory=list)
     step_hooks: list[StepHook] = field(default_factory=list)
 

@@ -12,6 +12,7 @@ from core.errors import BuildError, did_you_mean
 from core.evaluation import Evaluation
 from core.op import Op, Optimizer, Schedule, Variant
 from core.registry.contribution import DISABLED, LOADED, ModelFile, PluginRecord, StepHook
+from core.tokenizers.kind import TokenizerKind
 from core.weight_format import WeightFormat
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Registry:
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     formats: dict[str, WeightFormat] = field(default_factory=dict)  # of weights
     devices: dict[str, DeviceKind] = field(default_factory=lambda: dict(RESIDENT))
+    tokenizers: dict[str, TokenizerKind] = field(default_factory=dict)
     commands: list[click.Command] = field(default_factory=list)
     step_hooks: list[StepHook] = field(default_factory=list)
     tuned: list[Path] = field(default_factory=list)  # files of tuned choices; a later one comes before an earlier

@@ -5,47 +5,50 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.data import Tokenizer
-from core.data.choose import load_file, parse_spec
-from core.data.recorded import from_json
 from core.errors import DataError
 from core.interop import checkpoint
 from core.interop.opened import Opened
-from core.interop.weights import Start, of_plugin
+from core.interop.weights import Start, of_format
+from core.tokenizers.preference import parse_spec
+from core.tokenizers.recorded import Kinds, from_json, load_file
+from core.tokenizers.tokenizer import Tokenizer
 
 
-def tokenizer_of(opened: Opened | Start) -> Tokenizer | None:
+def tokenizer_of(opened: Opened | Start, kinds: Kinds) -> Tokenizer | None:
     """The tokenizer that came with a model: a checkpoint's, or that of another program's files.
 
-    None where there is none, or none that gives the ids that its own program gives. DataError for a damaged one.
+    kinds: a registry's. None where there is none, or none that gives the ids that its own program gives.
+    DataError for a damaged one.
     """
     if opened.tokenizer_json is not None:
-        return from_json(opened.tokenizer_json, str(opened.path / checkpoint.TOKENIZER))
+        return from_json(opened.tokenizer_json, str(opened.path / checkpoint.TOKENIZER), kinds)
     one, path = opened.format, opened.path
-    tokenizer: Tokenizer | None = of_plugin(one, lambda: one.tokenizer(path)) if one is not None else None
+    tokenizer: Tokenizer | None = of_format(one, lambda: one.tokenizer(path)) if one is not None else None
     return tokenizer
 
 
 def other_tokenizer(opened: Opened) -> str:
     """Which of a tokenizer's other files came with a model, and what makes one of them that is read; ""."""
     one, path = opened.format, opened.path
-    return of_plugin(one, lambda: one.other_tokenizer(path)) if one is not None else ""
+    return of_format(one, lambda: one.other_tokenizer(path)) if one is not None else ""
 
 
-def tokenizer_for(start: Start, asked: Sequence[str], default: Sequence[str], where: str) -> Tokenizer | None:
+def tokenizer_for(
+    start: Start, asked: Sequence[str], default: Sequence[str], where: str, kinds: Kinds
+) -> Tokenizer | None:
     """The tokenizer of a run from these weights: the model's own, None where it came with none.
 
     asked: the config's preference list; `default` stands for one that says nothing. DataError, with both names, where
     the config asks for another tokenizer: the model's embeddings are of its own one's ids.
     """
-    own = tokenizer_of(start)
+    own = tokenizer_of(start, kinds)
     if own is None or list(asked) == list(default):
         return own
     for spec in asked:
-        kind, path = parse_spec(spec, where)
+        kind, path = parse_spec(spec, where, kinds)
         if path is None and kind == own.kind:
             return own
-        if path is not None and load_file(Path(path).expanduser(), kind).hash == own.hash:
+        if path is not None and load_file(Path(path).expanduser(), kind, kinds).hash == own.hash:
             return own
     raise DataError(
         f"{where}: the weights at {start.path} came with the tokenizer {own.name} ({own.vocab_size:,} ids), and the "

@@ -13,7 +13,6 @@ import core
 from core.config import RunConfig, check_options
 from core.config.validate import named_keys
 from core.data import Data, TokenSource, open_data
-from core.data.recorded import from_json
 from core.engine import TARGETS, Engine, Settings
 from core.errors import DataError
 from core.graph import ModelSource
@@ -25,6 +24,7 @@ from core.plan import TRAIN, Plan, TunedChoice, check_fusion
 from core.plan.cost import per_token
 from core.registry import Registry
 from core.roles import BATCH
+from core.tokenizers.recorded import from_json
 from core.train.detect import Detector
 from core.train.display import Display
 from core.train.loop import Job
@@ -122,13 +122,14 @@ def find_data(
     Raises DataError for files that cannot be read or that lack tokens, and for a model with other inputs than tokens.
     """
     recorded, why = None, "recorded by the run"
+    kinds = engine.registry.tokenizers
     if start is not None and start.tokenizer_json is not None:
-        recorded = from_json(start.tokenizer_json, str(start.path / checkpoint.TOKENIZER))
+        recorded = from_json(start.tokenizer_json, str(start.path / checkpoint.TOKENIZER), kinds)
     elif weights is not None:
         default = type(config.data)().tokenizer
         from core.train.tokenizers import tokenizer_for  # with every format of weights
 
-        recorded = tokenizer_for(weights, config.data.tokenizer, default, config.where("data.tokenizer"))
+        recorded = tokenizer_for(weights, config.data.tokenizer, default, config.where("data.tokenizer"), kinds)
         why = f"that of the weights at {config.weights}"
         if recorded is None:
             display.line(
@@ -147,6 +148,7 @@ def find_data(
         seed=config.seed,
         vocab=engine.graph.inputs[engine.token_input].bound,
         tokenizer=recorded,
+        kinds=kinds,
         why=why,
         where=config.where,
         progress=lambda at, total, what: display.status(f"{what}: {at:,} of {total:,}"),

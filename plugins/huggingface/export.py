@@ -52,7 +52,7 @@ def write(export: Export, registry: Registry, out: Path) -> str:
 
 def _tokenizer(export: Export) -> tuple[dict[str, bytes], dict[str, int], str]:
     """The tokenizer's files, the ids of its begin and end of text, and what to say about it."""
-    from core.data.huggingface import FILE, write_files
+    from core.tokenizers.folder import FILE, write_files
 
     tokenizer = export.tokenizer()
     if tokenizer is None:

@@ -34,12 +34,12 @@ class HuggingFace(WeightFormat):
         return Fitted(folder.fitting(opened, graph), folder.generation(path, opened.config))
 
     def tokenizer(self, path):
-        from core.data.huggingface import read_folder
+        from core.tokenizers.folder import read_folder
 
         return read_folder(path)
 
     def other_tokenizer(self, path):
-        from core.data.huggingface import other_forms
+        from core.tokenizers.folder import other_forms
 
         return other_forms(path)
 

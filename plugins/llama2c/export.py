@@ -42,7 +42,7 @@ def write(export: Export, registry: Registry, out: Path, version: int = 0) -> st
 
 def _tokenizer_beside(export: Export, out: Path) -> str:
     """Write llama2.c's tokenizer.bin beside its model file, where there is none; what to say about it."""
-    from core.data.scored import FILE, ScoredTokenizer, scored_of
+    from core.tokenizers.scored import FILE, ScoredTokenizer, scored_of
 
     tokenizer, beside = export.tokenizer(), out.parent / FILE
     if tokenizer is None:

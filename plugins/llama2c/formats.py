@@ -35,7 +35,7 @@ class Llama2C(WeightFormat):
         return Fitted(model_file.fitting(model_file.open_file(path), graph), of_ids(model_file.BEGIN))
 
     def tokenizer(self, path):
-        from core.data.scored import FILE, read_file
+        from core.tokenizers.scored import FILE, read_file
 
         from .model_file import open_file
 

@@ -23,11 +23,11 @@ FLOORS = (
     ("outside", "variables"),
     ("files", "words"),
     ("roles", "expr", "dtypes", "scalars", "cache", "signals", "examples", "blas", "processor"),
-    ("terminal", "containment", "threads", "outputs"),
+    ("download", "terminal", "containment", "threads", "outputs"),
     ("kernels", "pool"),
     ("sim",),
     ("step_record",),
-    ("op", "products", "evaluation", "weight_format", "devices"),
+    ("op", "products", "evaluation", "weight_format", "devices", "tokenizers"),
     ("hooks", "contents"),
     ("discovery",),
     ("registry",),
@@ -38,7 +38,7 @@ FLOORS = (
     ("verdicts",),
     ("plan",),
     ("engine",),
-    ("data", "interop", "generate"),
+    ("data", "interop", "generate", "residents"),
     ("testing", "measure"),
     ("judge",),
     ("train",),
@@ -69,8 +69,8 @@ ALLOWED = {
     ("sim", "add"): "an instruction of PTX",
     ("device", "add"): "the device's own sum of two gradients",
     ("plan/backward.py", "add"): "a kind of step: the device's own sum of two gradients",
-    ("data/huggingface.py", "dropout"): "a field of Hugging Face's tokenizer.json",
-    ("data/library.py", "huggingface"): "the kind that records of tokenizers have",
+    ("tokenizers/folder.py", "dropout"): "a field of Hugging Face's tokenizer.json",
+    ("tokenizers", "huggingface"): "the kind that records of tokenizers have",
     ("step_record.py", "scale"): "a slot of the control record",
     ("testing/case.py", "scale"): "that slot",
     ("testing/model_check.py", "adamw"): "the optimizer that torch has too, which both sides train with",
@@ -200,7 +200,7 @@ def test_circles_are_found_among_files_and_for_type_checkers() -> None:
 KIT = (
     *("core.examples", "core.kernels.width", "core.kernels.columns", "core.kernels.blocks"),
     *("core.errors", "core.expr", "core.files", "core.outside", "core.outputs", "core.data.magics"),
-    *("core.data.huggingface", "core.data.scored"),  # tokenizers
+    *("core.tokenizers.folder", "core.tokenizers.scored"),
 )
 # Packages whose `__all__` is public.
 DOORS = ("core", "core.interop")
@@ -211,7 +211,7 @@ ONE_PLACE = {
     ("os", "replace"): "files.py",
     ("os", "rename"): "files.py",
     ("shutil", "move"): "files.py",
-    ("urllib", "request"): "data/download.py",
+    ("urllib", "request"): "download.py",
 }
 
 

@@ -17,7 +17,7 @@ from core import cache
 from core.data.prepare import token_pieces
 from core.data.shards import Shard
 from core.data.text import text_document
-from core.data.tokenizer import bytes_tokenizer
+from core.tokenizers.byte_pairs import bytes_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 DAY = 86400

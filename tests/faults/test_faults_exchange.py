@@ -22,13 +22,13 @@ from core.plugins.llmc import export as export_llmc
 import core
 from core import cli, files
 from core.data import fetch
-from core.data.tokenizer import bytes_tokenizer
 from core.errors import CheckpointError
 from core.interop import checkpoint
 from core.interop.export import prepare
 from core.interop.import_ import import_model
 from core.interop.opened import open_path
 from core.loader import load_registry
+from core.tokenizers.byte_pairs import bytes_tokenizer
 
 
 def load(name):

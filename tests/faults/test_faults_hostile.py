@@ -18,15 +18,15 @@ from core.plugins.huggingface import folder as huggingface
 from core.plugins.llama2c import model_file as llama2c
 from core.plugins.llmc import model_file as llmc
 
-from core.data import Tokenizer
-from core.data.huggingface import read_folder
-from core.data.library import LibraryTokenizer
-from core.data.recorded import load_tokenizer
-from core.data.scored import read_file as read_scored
-from core.data.templates import REFUSED, Renderer
 from core.errors import CheckpointError, CoreError, DataError, UsageError
 from core.interop import checkpoint
 from core.interop.tensors import TensorFile
+from core.tokenizers.byte_pairs import BytePairTokenizer as Tokenizer
+from core.tokenizers.folder import read_folder
+from core.tokenizers.library import LibraryTokenizer
+from core.tokenizers.recorded import load_tokenizer
+from core.tokenizers.scored import read_file as read_scored
+from core.tokenizers.templates import REFUSED, Renderer
 
 ROOT = Path(__file__).parents[2]
 ROOM = 1 << 30  # bytes of address space that a test may take on top of what its process has
@@ -198,7 +198,7 @@ def test_a_regular_expression_that_takes_too_long_is_an_error_of_the_text(expres
 PANICKING = """
 import sys
 from core import terminal
-from core.data.library import LibraryTokenizer
+from core.tokenizers.library import LibraryTokenizer
 from core.errors import DataError
 terminal.guard()
 made = LibraryTokenizer(open("tokenizer.json").read(), {}, name="x")

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from core.cli import run as core_command
-from core.data.huggingface import LONGEST_TOKEN, _split, to_tokenizers
 from core.data.text import BLOCK_BYTES, read_blocks
-from core.data.tokenizer import Tokenizer
 from core.errors import BuildError, DataError
 from core.kernels.sources import read_source
 from core.loader import load_registry
+from core.tokenizers.byte_pairs import BytePairTokenizer as Tokenizer
+from core.tokenizers.folder import LONGEST_TOKEN, _split, to_tokenizers
 
 ROOT = Path(__file__).resolve().parents[2]
 

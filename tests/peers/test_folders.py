@@ -20,9 +20,6 @@ import pytest
 import core
 from core import cli
 from core.cli.chat import form_of
-from core.data.choose import choose_tokenizer
-from core.data.huggingface import read_folder
-from core.data.library import LibraryTokenizer
 from core.data.shards import FORMATS
 from core.data.text import WHOLE, Reading, folder_files, text_document, tokenise
 from core.errors import DataError, UsageError
@@ -30,6 +27,9 @@ from core.generate import Continuation
 from core.interop import checkpoint
 from core.interop.opened import open_path
 from core.loader import load_registry
+from core.tokenizers.folder import read_folder
+from core.tokenizers.library import LibraryTokenizer
+from core.tokenizers.preference import choose_tokenizer
 
 tokenizers = pytest.importorskip("tokenizers")
 
@@ -110,7 +110,7 @@ def test_what_a_file_says_of_truncation_and_padding_is_left_out(kind, tmp_path):
         found = read_folder(write_tokenizer(tmp_path / name, kind, **change))
         assert found.encode(made.TEXT[0]).tolist() == plain.encode(made.TEXT[0]).tolist()
         assert found.begin == plain.begin and len(found.begin) == 1
-        again = core.data.recorded.from_json(found.to_json())  # and in a checkpoint
+        again = core.tokenizers.recorded.from_json(found.to_json())  # and in a checkpoint
         assert again.encode(made.TEXT[0]).tolist() == plain.encode(made.TEXT[0]).tolist()
 
 
@@ -265,7 +265,10 @@ def test_a_json_file_with_an_object_a_line_is_read_as_a_jsonl_and_an_array_is_no
     (here / "one.json").write_text('{\n  "text": "the cat"\n}\n')
     words = ("data", "prepare", "--tokenizer", "bytes")
     assert "--field text" in ran(capsys, *words, "a.json", "--out", "o", code=6).err
-    assert ids_of(here / "a.json", core.data.tokenizer.bytes_tokenizer(), Reading("text"))[:8] == [256, *b"the cat"]
+    assert ids_of(here / "a.json", core.tokenizers.byte_pairs.bytes_tokenizer(), Reading("text"))[:8] == [
+        256,
+        *b"the cat",
+    ]
     said = ran(capsys, *words, "array.json", "--out", "o")
     assert "array.json: an array of JSON objects is read as plain text" in said.out + said.err
     said = ran(capsys, *words, "one.json", "--out", "p")
@@ -277,7 +280,7 @@ def test_each_line_of_a_jsonl_is_a_document_by_its_field_and_never_braces(here, 
     (here / "a.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n\n")
     said = ran(capsys, "data", "prepare", "a.jsonl", "--out", "o", "--tokenizer", "bytes", code=6).err
     assert "a.jsonl" in said and "--field text" in said
-    bytes_ = core.data.tokenizer.bytes_tokenizer()
+    bytes_ = core.tokenizers.byte_pairs.bytes_tokenizer()
     got = ids_of(here / "a.jsonl", bytes_, Reading("text"))
     assert got == [256, *b"the cat", 256, *b"the\ndog"]
     ran(capsys, "data", "prepare", "a.jsonl", "--out", "o", "--tokenizer", "bytes", "--field", "text")
@@ -295,7 +298,7 @@ def test_each_line_of_a_jsonl_is_a_document_by_its_field_and_never_braces(here, 
 def test_a_separator_makes_documents_of_a_file(tmp_path, monkeypatch):
     monkeypatch.setattr("core.data.text.BLOCK_BYTES", 16)
     (tmp_path / "a.txt").write_text("one cat\n<|endoftext|>\ntwo\n<|endoftext|><|endoftext|>three and four")
-    bytes_ = core.data.tokenizer.bytes_tokenizer()
+    bytes_ = core.tokenizers.byte_pairs.bytes_tokenizer()
     got = ids_of(tmp_path / "a.txt", bytes_, Reading(separator="<|endoftext|>"))
     assert got == [256, *b"one cat", 256, *b"two", 256, *b"three and four"]
 

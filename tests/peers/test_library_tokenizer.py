@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.data.huggingface import read_folder
-from core.data.library import LibraryTokenizer
-from core.data.recorded import from_json
 from core.errors import CoreError, DataError, UsageError
 from core.generate import prompt_ids
+from core.tokenizers.folder import read_folder
+from core.tokenizers.library import LibraryTokenizer
+from core.tokenizers.recorded import from_json
 
 tokenizers = pytest.importorskip("tokenizers")
 

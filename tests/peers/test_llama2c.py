@@ -21,12 +21,12 @@ from core.plugins.llama2c import export as export_llama2c
 
 import core
 from core import cli
-from core.data import scored
-from core.data.recorded import from_json
 from core.errors import CheckpointError, CoreError, DataError
 from core.interop.export import prepare
 from core.interop.opened import open_path
 from core.loader import load_registry
+from core.tokenizers import scored
+from core.tokenizers.recorded import from_json
 
 spec = importlib.util.spec_from_file_location("published", Path(__file__).parents[1].joinpath("published.py"))
 published = importlib.util.module_from_spec(spec)

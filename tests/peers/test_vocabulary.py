@@ -7,10 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from core.data.huggingface import other_forms, read_folder
-from core.data.library import LibraryTokenizer
-from core.data.tokenizer import END_OF_TEXT, byte_letters
 from core.errors import DataError
+from core.tokenizers.byte_pairs import byte_letters
+from core.tokenizers.folder import other_forms, read_folder
+from core.tokenizers.library import LibraryTokenizer
+from core.tokenizers.tokenizer import END_OF_TEXT
 
 tokenizers = pytest.importorskip("tokenizers")
 

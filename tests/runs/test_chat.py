@@ -18,12 +18,12 @@ import pytest
 
 import core
 from core import cli
-from core.data.tokenizer import bytes_tokenizer
 from core.engine import Engine, Settings
 from core.errors import UsageError
 from core.generate import Chat, Form, Sampling, generate, plain_form
 from core.graph import load_model
 from core.loader import load_registry
+from core.tokenizers.byte_pairs import bytes_tokenizer
 
 S = 2048
 GREEDY = Sampling(temperature=0)

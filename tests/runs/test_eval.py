@@ -12,7 +12,7 @@ import small_run
 
 import core
 from core import cli
-from core.data.tokenizer import bytes_tokenizer
+from core.tokenizers.byte_pairs import bytes_tokenizer
 from core.train.run import read_lines
 
 DIMS = foreign.DIMS
@@ -82,8 +82,8 @@ def test_bits_per_byte_are_the_bits_of_the_text_over_its_bytes(here, capsys):
 
 
 def test_a_longer_token_counts_with_all_its_bytes_and_end_of_text_with_none(here, capsys):
-    from core.data.tokenizer import Tokenizer
     from core.measure.evaluate import Bytes
+    from core.tokenizers.byte_pairs import BytePairTokenizer as Tokenizer
 
     lengths = Bytes(Tokenizer("bpe", [*(bytes([b]) for b in range(256)), b"fox", "ö".encode()])).lengths
     assert [int(lengths[i]) for i in (0, 255, 256, 257, 258)] == [1, 1, 3, 2, 0]

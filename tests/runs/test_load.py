@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 import core
-from core.data.tokenizer import bytes_tokenizer
 from core.engine import Engine, Settings
 from core.errors import BuildError, CheckpointError, CoreError, DataError, DeviceError, UsageError
 from core.graph import load_model
 from core.interop import checkpoint
 from core.interop.checkpoint import Contents
 from core.loader import load_registry
+from core.tokenizers.byte_pairs import bytes_tokenizer
 
 ROOT = Path(__file__).parents[2]
 DIMS = {"B": 2, "T": 9, "S": 16, "V": 50, "P": "pad(V, 64)", "C": 24, "H": 4, "L": 2}

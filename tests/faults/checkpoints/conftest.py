@@ -11,8 +11,8 @@ from checkpoint_runs import contents, settle, started_quickly, train
 
 from core import files
 from core.data.shards import format_for, write_shards
-from core.data.tokenizer import bytes_tokenizer
 from core.interop import checkpoint
+from core.tokenizers.byte_pairs import bytes_tokenizer
 from core.train.run import read_lines
 
 

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from outside_files import CONFIG, TRAIN, Core, shard, train_on, write
 
-from core.data import TokenSource, gpt2
+from core.data import TokenSource
 from core.data.digests import BLOCK, block_digest
-from core.data.recorded import load_tokenizer
 from core.data.shards import HEADER_BYTES, json_sidecar, open_shard, sha256_sidecar
 from core.errors import DataError
+from core.tokenizers import gpt2
+from core.tokenizers.recorded import load_tokenizer
 
 
 @pytest.mark.parametrize(

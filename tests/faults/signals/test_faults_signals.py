@@ -20,10 +20,10 @@ from signalled_runs import CODES, ROOT, at_step, last_line, send, trainer, withi
 
 from core import files
 from core.cli import run as core_command
-from core.data.tokenizer import Tokenizer
 from core.interop import checkpoint
 from core.kernels import nvrtc
 from core.signals import Ended, check, listening
+from core.tokenizers.tokenizer import Tokenizer
 from core.train.loop import run_job
 from core.train.run import read_lines
 
@@ -146,7 +146,7 @@ def test_a_signal_while_kernels_compile_waits_for_those_under_way(here: Path, mo
 
 BPE = """
 import random, sys
-from core.data.tokenizer import train_bpe
+from core.tokenizers.byte_pairs import train_bpe
 from core.signals import listening
 
 def text():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from core.data import gpt2
 from core.errors import DataError
+from core.tokenizers import gpt2
 
 
 @pytest.fixture(autouse=True)

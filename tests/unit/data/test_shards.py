@@ -16,8 +16,8 @@ from core.cli.data import command
 from core.data import digests as digests_module
 from core.data import open_data, source
 from core.data.shards import ShardWriter, format_for, open_shard, sha256_sidecar, verify_shard
-from core.data.tokenizer import bytes_tokenizer, train_bpe
 from core.errors import CheckFailed, DataError, UsageError
+from core.tokenizers.byte_pairs import bytes_tokenizer, train_bpe
 
 
 def test_both_published_formats_are_read(tmp_path):

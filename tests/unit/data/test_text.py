@@ -9,8 +9,8 @@ from data_files import DIMS, Config, tokens_of
 from core.data import open_data, prepare, text
 from core.data.builtin import builtin_documents
 from core.data.shards import ShardWriter
-from core.data.tokenizer import train_bpe
 from core.errors import DataError
+from core.tokenizers.byte_pairs import train_bpe
 
 
 def test_an_empty_file_is_a_document_without_text_and_a_folder_is_read_by_name(tmp_path):

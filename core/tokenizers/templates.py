@@ -16,8 +16,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from core.data.template_child import HARD, MEMORY, SOFT
 from core.errors import DataError, UsageError
+from core.tokenizers.template_child import HARD, MEMORY, SOFT
 
 EXTRA = 'pip install "corelm[tokenizers]"'
 CHILD = Path(__file__).with_name("template_child.py")

@@ -1,9 +1,8 @@
-"""Tokenizers: byte-level BPE (GPT-2's, or one trained on the run's own text) and plain bytes.
+"""Byte-level BPE (GPT-2's, or one trained on the run's own text) and plain bytes.
 
 A tokenizer here is a list of byte strings, a pattern that cuts text into pieces, and one special token, end of text,
 whose id is the last. Text never yields the special token, whatever is written in it. `to_json` is complete: a
-checkpoint that carries it needs nothing else. Where tokenizers come from is in `choose.py` and `gpt2.py`; those of
-other programs are `library.py`'s.
+checkpoint that carries it needs nothing else.
 """
 
 from __future__ import annotations
@@ -15,13 +14,16 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from core.errors import DataError
+from core.outside import parse_json, read_whole, reads
 from core.signals import endable
+from core.tokenizers.tokenizer import END_OF_TEXT, Tokenizer, without_surrogates
 
 if TYPE_CHECKING:
     import tiktoken
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
 FORMAT = "corelm tokenizer 1"
 LIBRARY_FORMAT = "corelm tokenizer of the tokenizers library 1"  # library.py's
 SCORED_FORMAT = "corelm tokenizer of llama2.c 1"  # scored.py's
-END_OF_TEXT = "<|endoftext|>"
-UNKNOWN = "\ufffd".encode()  # what an id without a token decodes to
+GPT2_HASH = "2a22afed7c1bc07a25c567c2d30d15e1aaa1127376f4c7d4aa36a38a0f54dc48"  # of GPT-2's tokens
+ANOTHER_VERSION = "use the version that wrote it"
 
 # GPT-2's: contractions, then words, numbers and signs with the blank before them, then white space but for the blank
 # that belongs to the next word. `++` takes the same text as `+` and never gives any back.
@@ -43,7 +45,7 @@ LONGEST_RUN = 4096
 LONG_RUN = re.compile(rf"(?<![^\W_])[^\W_]{{{LONGEST_RUN + 1},}}|(?<![\W_])[\W_]{{{LONGEST_RUN + 1},}}")
 
 
-class Tokenizer:
+class BytePairTokenizer(Tokenizer):
     """Text to ids and back.
 
     kind: "gpt2", "bpe" or "bytes"; name: for people; tokens: the byte string of each id below `eot`; eot: the id of
@@ -55,21 +57,14 @@ class Tokenizer:
         self.kind = kind
         self.name = name or kind
         self.tokens = tuple(tokens)
-        self.eot: int | None = len(self.tokens)
+        self.eot = len(self.tokens)
         self.vocab_size = len(self.tokens) + 1
-        self.begin: tuple[int, ...] = ()  # ids that a prompt begins with
-        self.bos: int | None = self.eot  # the id that config.json names as the begin of a text
-        self.dummy = 0  # bytes that the first token of a text has and the text has not
+        self.bos = self.eot
 
     @property
     def whole(self) -> bool:
         """Whether tokens may go on over a blank behind a word, so that a text cannot be encoded in parts."""
         return False
-
-    @property
-    def frame(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The ids between two documents, and those that each begins with: end of text, as in llm.c's shards."""
-        return (), (() if self.eot is None else (self.eot,))
 
     def encode(self, text: str) -> NDArray[np.int32]:
         """Ids (n,) int32. A lone surrogate counts as U+FFFD; runs of one kind beyond 4,096 characters are cut."""
@@ -78,19 +73,6 @@ class Tokenizer:
             return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
         parts = [self._encode_part(part) for part in split_runs(text)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def encode_more(self, text: str) -> NDArray[np.int32]:
-        """The ids of a later part of a text, cut before a blank that follows a letter or digit."""
-        return self.encode(text)
-
-    def decode_bytes(self, ids: ArrayLike) -> bytes:
-        """The bytes of ids (n,); an id that stands for nothing (padding of the vocabulary) gives U+FFFD."""
-        table, size = self._table, self.vocab_size
-        return b"".join([table[i] if 0 <= i < size else UNKNOWN for i in np.asarray(ids).reshape(-1).tolist()])
-
-    def decode(self, ids: ArrayLike) -> str:
-        """Text of ids (n,); bytes that are no UTF-8 (half a character at an end) give U+FFFD."""
-        return self.decode_bytes(ids).decode("utf-8", "replace")
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -105,15 +87,6 @@ class Tokenizer:
             hasher.update(len(token).to_bytes(4, "little") + token)
         return hasher.hexdigest()
 
-    @property
-    def hashes(self) -> frozenset[str]:
-        """The hashes of tokenizers that give the same ids, its own included."""
-        return frozenset([self.hash])
-
-    def record(self) -> dict[str, Any]:
-        """What shards and runs note of their tokenizer."""
-        return {"kind": self.kind, "name": self.name, "hash": self.hash, "vocab_size": self.vocab_size, "eot": self.eot}
-
     def to_json(self) -> str:
         """Everything, as JSON: the tokens in base64, separated by blanks, in the order of their ids."""
         tokens = " ".join(base64.b64encode(token).decode() for token in self.tokens)
@@ -121,7 +94,7 @@ class Tokenizer:
         return json.dumps({"format": FORMAT, **self.record(), "pattern": pattern, "tokens": tokens}, indent=2) + "\n"
 
     @classmethod
-    def from_value(cls, value: Mapping[str, Any], where: str) -> Tokenizer:
+    def from_value(cls, value: Mapping[str, Any], where: str) -> BytePairTokenizer:
         """The tokenizer of the JSON that `to_json` wrote. DataError if it is damaged."""
         try:
             kind, name, digest = str(value["kind"]), str(value["name"]), str(value["hash"])
@@ -137,6 +110,14 @@ class Tokenizer:
                 hint="write it again",
             )
         return tokenizer
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> BytePairTokenizer:
+        """`from_value` of a text. DataError for one of another format."""
+        value = parsed(text, where)
+        if value["format"] != FORMAT:
+            raise DataError(f'{where}: expected format "{FORMAT}", got "{value["format"]}"', hint=ANOTHER_VERSION)
+        return cls.from_value(value, where)
 
     def _encode_part(self, text: str) -> NDArray[np.int32]:
         try:
@@ -162,12 +143,12 @@ class Tokenizer:
         )
 
 
-def bytes_tokenizer() -> Tokenizer:
+def bytes_tokenizer() -> BytePairTokenizer:
     """One id a byte, and end of text: 257 ids."""
-    return Tokenizer("bytes", [bytes([b]) for b in range(256)])
+    return BytePairTokenizer("bytes", [bytes([b]) for b in range(256)])
 
 
-def train_bpe(text: Iterable[str], vocab_size: int, *, name: str = "bpe") -> Tokenizer:
+def train_bpe(text: Iterable[str], vocab_size: int, *, name: str = "bpe") -> BytePairTokenizer:
     """A byte-level BPE of at most `vocab_size` ids, end of text included: bytes first, then merges as they are found.
 
     The same text gives the same tokenizer. A short text may have fewer merges than asked for.
@@ -186,7 +167,7 @@ def train_bpe(text: Iterable[str], vocab_size: int, *, name: str = "bpe") -> Tok
     with endable():
         trainer.train_from_iterator(parts, vocab_size - 1, pattern=PATTERN)
     ranks = sorted((rank, bytes(token)) for token, rank in trainer.get_mergeable_ranks())
-    return Tokenizer("bpe", [token for _, token in ranks], name=name)
+    return BytePairTokenizer("bpe", [token for _, token in ranks], name=name)
 
 
 def split_runs(text: str) -> Iterator[str]:
@@ -270,10 +251,21 @@ def read_merges(raw: bytes, where: object) -> list[bytes]:
     return tokens
 
 
-def without_surrogates(text: str) -> str:
-    """`text` with U+FFFD for every lone surrogate, which UTF-8 cannot hold; a pair is joined to its character."""
+def load_byte_pairs(path: Path, kind: str = "bpe") -> BytePairTokenizer:
+    """A tokenizer from a file: its `to_json`, tiktoken's ranks (base64 and rank a line) or GPT-2's vocab.bpe."""
+    with reads(DataError, path):
+        raw = read_whole(path)
+    if raw.lstrip()[:1] == b"{":
+        return BytePairTokenizer.from_json(raw.decode("utf-8", "replace"), str(path))
+    tokens = read_merges(raw, path) if raw.startswith(b"#version") else read_ranks(raw, path)
+    return BytePairTokenizer(kind, tokens, name=kind)
+
+
+def parsed(text: str, where: str) -> Mapping[str, Any]:
+    """The JSON object of a tokenizer of this project, "format" among its keys. DataError for anything else."""
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
+        value: dict[str, Any] = parse_json(text)
+        value["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{where}: not a tokenizer of this project: {error!r}", hint="write it again") from None
+    return value

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.data.tokenizer import SCORED_FORMAT, Tokenizer, without_surrogates
 from core.errors import DataError
 from core.outside import read_whole, way_out
+from core.tokenizers.byte_pairs import SCORED_FORMAT
+from core.tokenizers.tokenizer import Tokenizer, without_surrogates
 
 KIND, FILE = "scored", "tokenizer.bin"
 BEGIN, BYTES = 1, 3  # the id that a text begins with, and that of byte 0

@@ -15,15 +15,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from core import variables
+from core import download, variables
 from core.cache import cache_folder, read_json, try_write
-from core.data import download
-from core.data.recorded import load_tokenizer
-from core.data.tokenizer import Tokenizer, read_merges, read_ranks
 from core.errors import DataError
 from core.outside import read_whole
+from core.tokenizers.byte_pairs import GPT2_HASH as HASH
+from core.tokenizers.byte_pairs import BytePairTokenizer, load_byte_pairs, read_merges, read_ranks
 
-HASH = "2a22afed7c1bc07a25c567c2d30d15e1aaa1127376f4c7d4aa36a38a0f54dc48"  # Tokenizer.hash of GPT-2's
 URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/vocab.bpe"
 URL_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
 # The same tokens in tiktoken's own format, as its encoding r50k_base keeps them.
@@ -40,7 +38,7 @@ FIXES = (
 )
 
 
-def load_gpt2(path: Path | None = None, *, offline: bool = False, again: bool = False) -> Tokenizer:
+def load_gpt2(path: Path | None = None, *, offline: bool = False, again: bool = False) -> BytePairTokenizer:
     """GPT-2's tokenizer from `path`, or from wherever it is found.
 
     offline: no download; again: download even if an attempt failed minutes ago. DataError says why there is none, and
@@ -48,12 +46,12 @@ def load_gpt2(path: Path | None = None, *, offline: bool = False, again: bool = 
     """
     named = path or (Path(os.environ[ENVIRONMENT]) if os.environ.get(ENVIRONMENT) else None)
     if named is not None:  # an explicit file never falls back to another
-        return _checked(load_tokenizer(Path(os.path.expanduser(named)), "gpt2"), str(named))
+        return _checked(load_byte_pairs(Path(os.path.expanduser(named)), "gpt2"), str(named))
     passed: list[str] = []
     for file, read in _places():
         try:
             if file.is_file():
-                return _checked(Tokenizer("gpt2", read(read_whole(file), file), name="gpt2"), str(file))
+                return _checked(BytePairTokenizer("gpt2", read(read_whole(file), file), name="gpt2"), str(file))
         except (DataError, OSError) as error:
             passed.append(
                 f"{file} is left alone and not used ({error.message if isinstance(error, DataError) else error})"
@@ -64,7 +62,7 @@ def load_gpt2(path: Path | None = None, *, offline: bool = False, again: bool = 
         raw = _download_once(again)
     except DataError as error:
         raise DataError("; ".join(["gpt2: " + error.message, *passed]), hint=FIXES) from None
-    return _checked(Tokenizer("gpt2", read_merges(raw, URL), name="gpt2"), URL)
+    return _checked(BytePairTokenizer("gpt2", read_merges(raw, URL), name="gpt2"), URL)
 
 
 def cached_file() -> Path:
@@ -83,7 +81,7 @@ def _places() -> list[tuple[Path, Callable[[bytes, object], list[bytes]]]]:
     return places
 
 
-def _checked(tokenizer: Tokenizer, where: str) -> Tokenizer:
+def _checked(tokenizer: BytePairTokenizer, where: str) -> BytePairTokenizer:
     if tokenizer.hash != HASH:
         raise DataError(
             f"{where}: expected GPT-2's tokens, sha256 {HASH[:16]}..., got {tokenizer.hash[:16]}... "

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from core.data.bounds import check_document, check_ids
-from core.data.templates import EXTRA, RENDERER
-from core.data.tokenizer import LIBRARY_FORMAT, UNKNOWN, Tokenizer, byte_letters, without_surrogates
 from core.errors import DataError, UsageError, words_of
 from core.outside import parse_json
 from core.signals import Ended
 from core.terminal import native_silenced
+from core.tokenizers.bounds import check_document, check_ids
+from core.tokenizers.byte_pairs import LIBRARY_FORMAT, BytePairTokenizer, byte_letters
+from core.tokenizers.templates import EXTRA, RENDERER
+from core.tokenizers.tokenizer import UNKNOWN, Tokenizer, without_surrogates
 
 if TYPE_CHECKING:
     import tokenizers
@@ -144,7 +145,7 @@ class LibraryTokenizer(Tokenizer):
     def hashes(self) -> frozenset[str]:
         """Also that of our own tokenizer with these tokens, as for a GPT-2 that brings a chat template."""
         try:
-            return frozenset([self.hash, Tokenizer("bpe", self.tokens[: self.eot]).hash])
+            return frozenset([self.hash, BytePairTokenizer("bpe", self.tokens[: self.eot]).hash])
         except DataError:
             return frozenset([self.hash])
 

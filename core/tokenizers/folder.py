@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from core import signals
-from core.data.gpt2 import HASH
-from core.data.library import LibraryTokenizer
-from core.data.tokenizer import END_OF_TEXT, Tokenizer, byte_letters
-from core.data.vocabulary import VOCAB, document_of
 from core.errors import DataError, UsageError, words_of
 from core.outside import parse_json, read_whole, way_out
+from core.tokenizers.byte_pairs import GPT2_HASH, BytePairTokenizer, byte_letters
+from core.tokenizers.library import LibraryTokenizer
+from core.tokenizers.tokenizer import END_OF_TEXT, Tokenizer
+from core.tokenizers.vocabulary import VOCAB, document_of
 
 FILE, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 SPECIAL = "special_tokens_map.json"  # where older folders name special tokens
@@ -201,8 +201,8 @@ def _made(document: str, config: dict[str, Any], path: Path) -> Tokenizer | None
             warnings.warn(f"{error.message}, so the model has {what}: {error.hint}", stacklevel=2)
             if tokens is None:
                 return None
-    tokenizer = Tokenizer("bpe", tokens, name=folder.resolve().name)
-    return Tokenizer("gpt2", tokens) if tokenizer.hash == HASH else tokenizer
+    tokenizer = BytePairTokenizer("bpe", tokens, name=folder.resolve().name)
+    return BytePairTokenizer("gpt2", tokens) if tokenizer.hash == GPT2_HASH else tokenizer
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.data.tokenizer import END_OF_TEXT
 from core.errors import DataError, words_of
 from core.outside import parse_json, read_whole, way_out
+from core.tokenizers.tokenizer import END_OF_TEXT
 
 VOCAB, MERGES, ADDED, MODEL = "vocab.json", "merges.txt", "added_tokens.json", "config.json"
 DECODER = "added_tokens_decoder"  # of tokenizer_config.json: id -> an added token with its flags
