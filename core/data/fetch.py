@@ -1,7 +1,7 @@
 """Files of the Hugging Face hub: fetched whole, resumed, hashed, and never written over a different file.
 
 huggingface_hub (the extra `hub`) lists the files with their sizes and hashes; the bytes come through
-core/data/download.py, because the library drops a partial download and waits minutes for a silent network. A file is
+core/download.py, because the library drops a partial download and waits minutes for a silent network. A file is
 downloaded to `.partial/` in the target folder, resumes where it stopped, and gets its name when its hash equals the
 hub's. Knows no model and no run.
 """

@@ -26,7 +26,7 @@ from core.tokenizers.tokenizer import Tokenizer
 MOST_TEXT = 100_000_000  # characters a bpe is trained on: more changes no merge that matters
 
 
-class Gpt2(TokenizerKind):
+class Gpt2Kind(TokenizerKind):
     """GPT-2's, found on this machine or downloaded."""
 
     name, forms, fixed = "gpt2", ("gpt2", "gpt2:PATH"), True
@@ -38,7 +38,7 @@ class Gpt2(TokenizerKind):
         return load_gpt2(path, offline=request.offline)
 
 
-class BytePairs(TokenizerKind):
+class BytePairKind(TokenizerKind):
     """Trained on the run's own text, and the form in which checkpoints keep it, GPT-2's and bytes."""
 
     name, forms, any_file, format = "bpe", ("bpe", "bpe:PATH"), True, FORMAT
@@ -72,7 +72,7 @@ class BytePairs(TokenizerKind):
         return BytePairTokenizer.from_value(value, where)
 
 
-class Bytes(TokenizerKind):
+class BytesKind(TokenizerKind):
     name, forms, fixed = "bytes", ("bytes",), True
 
     def make(self, path: Path | None, request: TokenizerRequest) -> Tokenizer:
@@ -81,7 +81,7 @@ class Bytes(TokenizerKind):
         return bytes_tokenizer()
 
 
-class Library(TokenizerKind):
+class LibraryKind(TokenizerKind):
     """A tokenizer.json of the tokenizers library, with what the files beside it say of special tokens and chats."""
 
     name, format = "huggingface", LIBRARY_FORMAT
@@ -104,7 +104,7 @@ class Library(TokenizerKind):
         return library.from_json(value, where)
 
 
-class Scored(TokenizerKind):
+class ScoredKind(TokenizerKind):
     """llama2.c's tokenizer.bin, which comes beside a model file."""
 
     name, format = "scored", SCORED_FORMAT
@@ -115,7 +115,7 @@ class Scored(TokenizerKind):
         return scored.from_json(value, where)
 
 
-KINDS = (Gpt2, BytePairs, Bytes, Library, Scored)
+KINDS = (Gpt2Kind, BytePairKind, BytesKind, LibraryKind, ScoredKind)
 
 
 @functools.cache

@@ -27,7 +27,7 @@ from core.loader import load_registry
 from core.tokenizers.byte_pairs import BytePairTokenizer as Tokenizer
 from core.tokenizers.byte_pairs import bytes_tokenizer, train_bpe
 from core.tokenizers.folder import read_folder, to_tokenizers
-from core.tokenizers.kinds import Gpt2
+from core.tokenizers.kinds import Gpt2Kind
 from core.tokenizers.library import LibraryTokenizer
 from core.tokenizers.tokenizer import END_OF_TEXT
 from core.train.run import read_lines
@@ -543,7 +543,7 @@ def test_every_command_of_the_page_runs(here, capsys, monkeypatch):
     questions[:3] = 20240522, 1, 9
     example = [65535, 32, 0, 2, 4, 1, 5, 1, 6, 1, 7, 1, 8, 2, 9, 10]
     example[1] = 2 * len(example)
-    monkeypatch.setattr(Gpt2, "hash", tokenizer.hash)  # the small one stands for GPT-2's, as the file's ids do
+    monkeypatch.setattr(Gpt2Kind, "hash", tokenizer.hash)  # the small one stands for GPT-2's, as the file's ids do
     with loopback.serving() as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")

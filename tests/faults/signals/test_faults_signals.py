@@ -23,7 +23,7 @@ from core.cli import run as core_command
 from core.interop import checkpoint
 from core.kernels import nvrtc
 from core.signals import Ended, check, listening
-from core.tokenizers.tokenizer import Tokenizer
+from core.tokenizers.byte_pairs import BytePairTokenizer as Tokenizer
 from core.train.loop import run_job
 from core.train.run import read_lines
 

@@ -89,8 +89,9 @@ def test_the_environment_limits_shipped_and_installed_plugins(site: Path, monkey
     registry = load_registry()
     assert "beta" in registry.ops and "alpha" not in registry.ops
     monkeypatch.setenv("CORELM_PLUGINS", "")
-    assert {p.name for p in load_registry().plugins if p.status == "loaded"} == {"ops", "devices"}
-    assert {p.name for p in load_registry(only=["a"]).plugins if p.status == "loaded"} == {"ops", "devices", "a"}
+    own = {"ops", "devices", "core"}
+    assert {p.name for p in load_registry().plugins if p.status == "loaded"} == own
+    assert {p.name for p in load_registry(only=["a"]).plugins if p.status == "loaded"} == {*own, "a"}
 
 
 def test_a_name_that_switches_nothing_is_an_error(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
