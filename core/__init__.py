@@ -34,7 +34,7 @@ PUBLIC = {
     "Evaluation": "core.evaluation",
     "Download": "core.evaluation",
     "Tokenizer": "core.tokenizers.tokenizer",
-    "TokenizerKind": "core.tokenizers.kind",
+    "TokenizerKind": "core.tokenizers.tokenizer_kind",
     "WeightFormat": "core.weight_format",
     "cdiv": "core.expr",
     "unpadded": "core.expr",
@@ -79,8 +79,8 @@ if TYPE_CHECKING:
     from core.scalars import u64 as u64
     from core.step_record import SLOT as SLOT
     from core.step_record import stretches as stretches
-    from core.tokenizers.kind import TokenizerKind as TokenizerKind
     from core.tokenizers.tokenizer import Tokenizer as Tokenizer
+    from core.tokenizers.tokenizer_kind import TokenizerKind as TokenizerKind
     from core.weight_format import WeightFormat as WeightFormat
 
 __all__ = [*PUBLIC, "__version__"]  # noqa: PLE0604

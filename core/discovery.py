@@ -179,14 +179,14 @@ def describe(candidate: Candidate) -> str:
 def built_in() -> list[Candidate]:
     """The built-in ops, models beside them, devices and tokenizers: through the door of a stranger's plugin."""
     core_folder = Path(core.__file__).parent
-    devices, residents = core_folder / "devices", core_folder / "residents.py"
+    devices, own = core_folder / "devices", core_folder / "resident_rows.py"
     for parent in core.__path__:
         home = Path(parent) / "ops"
         if (home / "__init__.py").is_file():
             known = (
                 ("ops", home, home.parent, "core.ops"),
                 ("devices", devices, devices, "core.devices.residents"),
-                ("core", residents, core_folder, "core.residents"),
+                ("core", own, core_folder, "core.resident_rows"),
             )
             return [Candidate(n, BUILT_IN, OWN, h, root, m, version=core.__version__) for n, h, root, m in known]
     raise BuildError(

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from core.devices.kind import DeviceKind
     from core.evaluation import Evaluation
     from core.op import Op, Optimizer, Schedule, Variant
-    from core.tokenizers.kind import TokenizerKind
+    from core.tokenizers.tokenizer_kind import TokenizerKind
     from core.weight_format import WeightFormat
 
 GROUP = "corelm"  # the entry points' group, and the name under which marks are kept

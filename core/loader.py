@@ -43,7 +43,7 @@ from core.registry import (
     build_registry,
     shorten,
 )
-from core.tokenizers.kind import TokenizerKind
+from core.tokenizers.tokenizer_kind import TokenizerKind
 from core.weight_format import WeightFormat
 
 

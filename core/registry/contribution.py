@@ -12,7 +12,7 @@ from core.discovery import Candidate
 from core.errors import CoreError
 from core.evaluation import Evaluation
 from core.op import Op, Optimizer, Schedule, Variant
-from core.tokenizers.kind import TokenizerKind
+from core.tokenizers.tokenizer_kind import TokenizerKind
 from core.weight_format import WeightFormat
 
 if TYPE_CHECKING:

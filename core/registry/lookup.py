@@ -12,7 +12,7 @@ from core.errors import BuildError, did_you_mean
 from core.evaluation import Evaluation
 from core.op import Op, Optimizer, Schedule, Variant
 from core.registry.contribution import DISABLED, LOADED, ModelFile, PluginRecord, StepHook
-from core.tokenizers.kind import TokenizerKind
+from core.tokenizers.tokenizer_kind import TokenizerKind
 from core.weight_format import WeightFormat
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from core.tokenizers.byte_pairs import (
     bytes_tokenizer,
     train_bpe,
 )
-from core.tokenizers.kind import TokenizerKind, TokenizerRequest
 from core.tokenizers.tokenizer import Tokenizer
+from core.tokenizers.tokenizer_kind import TokenizerKind, TokenizerRequest
 
 MOST_TEXT = 100_000_000  # characters a bpe is trained on: more changes no merge that matters
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from core.containment import of_plugin
 from core.errors import DataError, UsageError, did_you_mean
-from core.tokenizers.kind import DEFAULT_VOCAB, TokenizerKind, TokenizerRequest
 from core.tokenizers.kinds import own_kinds
 from core.tokenizers.recorded import Kinds, load_file
 from core.tokenizers.tokenizer import Tokenizer
+from core.tokenizers.tokenizer_kind import DEFAULT_VOCAB, TokenizerKind, TokenizerRequest
 
 FILE = "file"  # the kind of an entry that is a path
 

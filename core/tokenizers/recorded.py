@@ -13,9 +13,9 @@ from core.containment import of_plugin
 from core.errors import DataError
 from core.outside import parse_json, read_whole, reads
 from core.tokenizers.byte_pairs import ANOTHER_VERSION, FORMAT, load_byte_pairs, parsed
-from core.tokenizers.kind import TokenizerKind
 from core.tokenizers.kinds import own_kinds
 from core.tokenizers.tokenizer import Tokenizer
+from core.tokenizers.tokenizer_kind import TokenizerKind
 
 Kinds = Mapping[str, TokenizerKind]
 

@@ -263,9 +263,11 @@ def test_plugins_lists_the_broken_one_with_its_reason_and_traceback(
     data = json.loads(listed(capsys, "plugins", "--json", "--plugin", str(path)))
     assert [(d["name"], d["status"]) for d in data if d["status"] != "disabled"] == [
         ("ops", "loaded"),
+        ("devices", "loaded"),
+        ("core", "loaded"),
         ("bad", "broken"),
     ]
-    assert data[1]["reason"] == f"RuntimeError: boom ({path}:1)"
+    assert data[3]["reason"] == f"RuntimeError: boom ({path}:1)"
     assert cli.run(["ops", "--plugin", str(path)]) == 3
 
 

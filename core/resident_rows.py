@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from core.tokenizers.kind import TokenizerKind
 from core.tokenizers.kinds import KINDS
+from core.tokenizers.tokenizer_kind import TokenizerKind
 
 
 def core_tokenizers() -> list[type[TokenizerKind]]:
