@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from core.sim.counting import BY_LANE, WARP, Counts, conflicts, fewest, flops_of, sectors
+from core.sim.counting import ATOMICS, BY_LANE, WARP, Counts, conflicts, contended, fewest, flops_of, sectors
 from core.sim.machine.lanes import Lanes
 from core.sim.machine.resident_blocks import ResidentBlocks
 from core.sim.machine.warps import shuffled_from
@@ -141,7 +141,8 @@ class WarpAccess:
     """What a warp's instruction touched. index: of each lane's first element in `buffer`, whose elements have `item`
     bytes; -1 for lanes that touched nothing. places: byte addresses in the space, -1 likewise.
 
-    sectors: of 32 bytes that moved, needed: those that would have done (global); passes: over the banks (shared).
+    sectors: of 32 bytes that moved, needed: those that would have done (global); passes: over the banks beyond the ones that are needed (shared); turns: beyond the first that an atomic's lanes take
+    at one address.
     """
 
     space: str
@@ -154,6 +155,7 @@ class WarpAccess:
     sectors: int = 0
     needed: int = 0
     passes: int = 0
+    turns: int = 0
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,8 @@ class Tape:
                 total += Counts(instructions=1, threads=lanes, flops=round(flops_of(ins) * lanes))
                 for a in step.accesses:
                     count = sum(i >= 0 for i in a.places)
+                    if ins.names[0] in ATOMICS:
+                        total += Counts(atomics=1, contended=a.turns)
                     if a.space == "global":
                         total += Counts(requests=1, asked=a.width * count, sectors=a.sectors, fewest=a.needed)
                     elif a.space == "shared":
@@ -256,9 +260,11 @@ class Tape:
         elif t.space == "shared" and ins.names[0] in BY_LANE:
             passes = conflicts(within, places, t.width)
         name = found.name if found else {"local": "the thread's local memory"}.get(t.space, t.space)
+        turns = contended(one, places) if ins.names[0] in ATOMICS else 0
         return WarpAccess(
-            t.space, t.how, t.width, name, item, _first(within, index), _first(within, places), moved, needed, passes
-        )
+            t.space, t.how, t.width, name, item, _first(within, index), _first(within, places), moved, needed, passes,
+            turns,
+        )  # fmt: skip
 
 
 @kept
