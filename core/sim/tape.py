@@ -141,8 +141,8 @@ class WarpAccess:
     """What a warp's instruction touched. index: of each lane's first element in `buffer`, whose elements have `item`
     bytes; -1 for lanes that touched nothing. places: byte addresses in the space, -1 likewise.
 
-    sectors: of 32 bytes that moved, needed: those that would have done (global); passes: over the banks beyond the ones that are needed (shared); turns: beyond the first that an atomic's lanes take
-    at one address.
+    sectors: of 32 bytes that moved, needed: those that would have done (global); passes: over the banks beyond the
+    ones that are needed (shared); turns: beyond the first that an atomic's lanes take at one address.
     """
 
     space: str
