@@ -131,7 +131,11 @@ class Product:
 
 
 def product(a: Array, b: Array, out: Array | None = None) -> Array:
-    """a b as by `np.matmul`, for any leading dims, over the threads; within a piece of work, on its thread."""
+    """The matrix product a b as by `np.matmul`, over the threads; within a piece of work, on its thread.
+
+    a: (..., I, K), b: (..., K, J), out: (..., I, J), all f32 or f64; leading dims broadcast. ValueError from NumPy for
+    shapes that do not match.
+    """
     if a.ndim < 2 or b.ndim < 2:
         return np.matmul(a, b, out=out)
     lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])

@@ -45,7 +45,10 @@ def mask(group: Array, name: str, n: int) -> Array:
 
 
 def stretches(group: Array, lo: int, hi: int) -> Iterator[tuple[slice, bool]]:
-    """(elements, whether they decay) of the stretches of [lo, hi) that train; lo is a multiple of GROUP."""
+    """(elements, whether they decay) of the stretches of [lo, hi) that train; lo is a multiple of GROUP.
+
+    group: (ceil(n / GROUP),) u8, the mask bits of each GROUP elements of a parameter of n elements.
+    """
     first = lo // GROUP
     bits = group[first : cdiv(hi, GROUP)]
     cuts = [0, *(np.flatnonzero(bits[1:] != bits[:-1]) + 1).tolist(), len(bits)]

@@ -36,10 +36,14 @@ class Device(Protocol):
     scratch_bytes: int
 
     @property
-    def precisions(self) -> tuple[str, ...]: ...
+    def precisions(self) -> tuple[str, ...]:
+        """The values of `precision` that plans for this device may have, such as ("f32", "bf16")."""
+        ...
 
     @property
-    def tuned_arch(self) -> str: ...
+    def tuned_arch(self) -> str:
+        """The architecture under which tuned choices are shipped, such as "sm_90"; "" for a device without any."""
+        ...
 
     def describe(self) -> str:
         """One line for people: chip, cores or driver."""

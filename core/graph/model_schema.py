@@ -49,6 +49,7 @@ def check_document(source: ModelDocument, problems: Problems, registry: Registry
 def wrong(
     source: ModelDocument, path: tuple[str, ...], value: Any, expected: str, problems: Problems, hint: str = ""
 ) -> None:
+    """Add the problem of a value at `path`: its place, the value, the expected form, and a hint."""
     where = source.where(*path)
     problems.also(where, f"{where} is {value!r:.200}; expected {expected}", hint)
 
@@ -57,11 +58,13 @@ def wrong(
 
 
 def check_string(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+    """Add a problem unless the value at `path` is a string that is not empty."""
     if not isinstance(value, str) or not value:
         wrong(source, path, value, "a string", problems)
 
 
 def check_strings(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+    """Add a problem unless the value at `path` is a string or a list of strings."""
     if not is_names(value):
         wrong(source, path, value, "a string or a list of strings", problems)
 
@@ -181,6 +184,7 @@ def _blocks(source: ModelDocument, value: Any, path: tuple[str, ...], problems: 
 
 
 def as_list(value: Any) -> list[Any]:
+    """A list as it is; any other value as a list of one."""
     return value if isinstance(value, list) else [value]
 
 

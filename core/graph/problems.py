@@ -28,6 +28,7 @@ class Problems:
         self._found.setdefault(place, []).append((message, hint))
 
     def take(self, place: str, error: CoreError) -> None:
+        """Add an error's message and hint as a problem of `place`."""
         self.add(place, error.message, error.hint)
 
     def finish(self, kind: type[CoreError] = BuildError) -> None:

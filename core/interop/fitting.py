@@ -159,7 +159,7 @@ def _settle(found: list[Found], table: str) -> Found:
 
 
 def build(source: ModelDocument, registry: Registry, dims: Mapping[str, Number | str]) -> Graph:
-    """The graph for the sizes that a file gives; sizes that make no model are the file's fault."""
+    """The graph for the sizes that a file gives. CheckpointError for sizes that make no model."""
     try:
         return build_graph(source, registry, dims)
     except BuildError as error:

@@ -68,7 +68,7 @@ class Written:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> str:
-    """Write `tensors` to a new file, in their order, synced. Returns the sha256 of the file (hex).
+    """Write `tensors`, of any shape and dtype, to a new file, in their order, synced; the sha256 of the file (hex).
 
     Each tensor is looked up twice, once for its shape and once for its contents, so that a mapping that computes
     them needs memory for one at a time. Raises OSError when the disk does.

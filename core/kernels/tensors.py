@@ -86,7 +86,7 @@ class DeviceTensor:
 
 
 def to_bf16(values: Array) -> Array:
-    """f32 -> bf16 bits (uint16), to nearest, ties to even; NaN stays NaN."""
+    """f32 -> bf16 bits (uint16) of the same shape, to nearest, ties to even; NaN stays NaN."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     rounded = ((bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)).astype(
         np.uint16

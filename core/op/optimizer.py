@@ -28,6 +28,8 @@ class Optimizer:
     origin: str = ""
 
     def step(self, p: Any, launch: Any) -> None:
+        """Record the launches that update one parameter: `p` has its weights, gradient and states, flat arrays of n
+        elements. BuildError unless the optimizer defines it."""
         raise BuildError(f"optimizer {self.name} defines no step")
 
 
@@ -39,6 +41,7 @@ class Schedule:
     origin: str = ""
 
     def lr(self, step: int, steps: int, peak: float, options: Mapping[str, Any]) -> float:
+        """The learning rate of step 0 .. steps-1. BuildError unless the schedule defines it."""
         raise BuildError(f"schedule {self.name} defines no lr")
 
     def remarks(self, steps: int, options: Mapping[str, Any]) -> Iterable[str]:

@@ -43,10 +43,13 @@ class Variant:
     sources: Mapping[str, tuple[Path, ...]] = {}  # launcher -> its kernels' files; `base` may make them differ
 
     def forward(self, t: Any, launch: Any) -> None:
+        """The launcher of forward: records the launches that compute the outputs `t.y` from the inputs `t.x`, each with
+        the shape and dtype that the op's schema gives. BuildError unless the variant defines it."""
         raise BuildError(f"variant {self.op}.{self.name} defines no forward")
 
     def backward(self, t: Any, launch: Any) -> None:
-        """Set to None in a variant that is forward only: it is never chosen for training."""
+        """The launcher of backward: from `t.dy` to the gradients `t.dx`. None in a variant without gradients, which is
+        never chosen for training. BuildError unless the variant defines it."""
         raise BuildError(f"variant {self.op}.{self.name} defines no backward")
 
     def configs(self, t: Any) -> list[dict[str, Any]]:
@@ -67,6 +70,7 @@ class Variant:
 
     @property
     def has_backward(self) -> bool:
+        """Whether the class defines `backward`."""
         method = type(self).backward
         return method is not None and method is not Variant.backward
 
@@ -91,12 +95,17 @@ class Reference(Variant):
     priority: ClassVar[int] = 0
 
     def forward(self, t: Any) -> None:  # type: ignore[override]
+        """Write the outputs `t.y` from the inputs `t.x`: arrays with the shapes of the op's schema, f32 or f64.
+        BuildError unless the reference defines it."""
         raise BuildError(f"the reference of {self.op} defines no forward")
 
     def backward(self, t: Any) -> None:  # type: ignore[override]
+        """Hand each gradient of an input or parameter, of its shape, to `t.add("dx", ...)`. BuildError unless the
+        reference defines it."""
         raise BuildError(f"the reference of {self.op} defines no backward")
 
     @property
     def has_backward(self) -> bool:
+        """Whether the class defines `backward`."""
         method = type(self).backward
         return method is not None and method is not Reference.backward

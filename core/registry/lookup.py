@@ -42,9 +42,11 @@ class Registry:
     problems: list[str] = field(default_factory=list)  # what a listing loaded in spite of
 
     def op(self, name: str, where: str = "") -> Op:
+        """An op by its name. UsageError, with the nearest name and `where`, if there is none."""
         return self._find("op", name, self.ops, where)
 
     def variant(self, op: str, name: str, where: str = "") -> Variant:
+        """A variant of an op by its name; UsageError likewise."""
         self.op(op, where)
         return self._find(f'variant of "{op}"', name, self.variants.get(op, {}), where)
 
@@ -53,12 +55,15 @@ class Registry:
         return self.variant(op, REFERENCE)
 
     def model(self, name: str, where: str = "") -> ModelFile:
+        """A model's file by its name; UsageError likewise."""
         return self._find("model", name, self.models, where)
 
     def optimizer(self, name: str, where: str = "") -> Optimizer:
+        """An optimizer by its name; UsageError likewise."""
         return self._find("optimizer", name, self.optimizers, where)
 
     def schedule(self, name: str, where: str = "") -> Schedule:
+        """A schedule by its name; UsageError likewise."""
         return self._find("schedule", name, self.schedules, where)
 
     def format_of(self, table: str) -> WeightFormat:

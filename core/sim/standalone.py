@@ -161,7 +161,8 @@ class KernelFile:
 
     # ------------------------------------------------------------------ memory
     def set(self, name: str, values: Any) -> None:
-        """Write a `__device__` or `__constant__` variable, as cudaMemcpyToSymbol does; of its type or as many bytes."""
+        """Write a `__device__` or `__constant__` variable, as cudaMemcpyToSymbol does; of its type or as many bytes.
+        BuildError for an unknown name, and for more bytes than it has."""
         address, size, kind = self._variable(name)
         array = np.asarray(values)
         if not isinstance(values, np.ndarray | np.generic) and kind is not None:
@@ -177,8 +178,8 @@ class KernelFile:
         return self.memory.read(address, size).view(np.dtype(dtype or kind or np.uint8))
 
     def address(self, array: Array, index: int = 0) -> Any:
-        """The address of an array's element, for arrays of pointers and structs; from now on the array is up to date
-        before and after every launch."""
+        """The address of an element of `array` (any shape and dtype), for arrays of pointers and structs; from then on
+        the array is up to date before and after every launch."""
         start = self.buffers.address(array, "an array")
         self.buffers.kept.add(id(array))
         return np.uint64(start + index * array.itemsize)

@@ -60,13 +60,16 @@ class VariantReport:
 
     @property
     def name(self) -> str:
+        """OP.VARIANT."""
         return f"{self.op}.{self.variant}"
 
     @property
     def passed(self) -> bool:
+        """Whether no sub-check failed."""
         return not self.failures
 
     def failed_checks(self) -> list[str]:
+        """The names of the sub-checks that failed, in the order of docs/checks.md."""
         return [name for name in NAMES if any(f.check == name for f in self.failures)]
 
     def describe_failures(self, details: bool = False) -> str:
@@ -102,6 +105,7 @@ class VariantReport:
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
+        """The report as `core check --json` prints it."""
         return {
             "op": self.op,
             "variant": self.variant,
@@ -172,6 +176,7 @@ class CheckReport:
 
     @property
     def passed(self) -> bool:
+        """Whether every variant passed."""
         return all(v.passed for v in self.variants)
 
     def raise_failures(self) -> None:

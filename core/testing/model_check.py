@@ -88,7 +88,7 @@ class ModelReport:
             self.failures.append(f"{label}: relative error {error:.2e} ({why})")
 
     def losses(self, label: str, got: Sequence[float], expected: Sequence[float] | Array, allowed: float) -> None:
-        """Losses of the same steps, each by its relative error."""
+        """Losses of the same steps, f64 (steps,), each by its relative error."""
         far = self.errors[label] = max(abs(float(a) / float(b) - 1) for a, b in zip(got, expected, strict=True))
         if not far <= allowed:
             self.failures.append(f"{label}: relative error {far:.2e} ({allowed:.0e} allowed)")
@@ -148,7 +148,8 @@ class ModelCase:
 
     @property
     def kept(self) -> dict[str, Array]:
-        """The golden values: logits, loss, gradients as "d" + our parameter, and the losses of `STEPS` AdamW steps."""
+        """The golden values, f32: logits (B, T, V), loss, gradients as "d" + our parameter, each of its shape, and the
+        losses of `STEPS` AdamW steps. BuildError where there are none."""
         if self.golden is None or not self.golden.is_file():
             raise BuildError(
                 f"{self.golden}: there are no golden values", hint="check_model(..., write=True) writes them"
@@ -162,10 +163,12 @@ class ModelCase:
 
     @cached_property
     def source(self) -> ModelSource:
+        """The model's document by its registered name."""
         return load_model(self.name, self.registry)
 
     @cached_property
     def sizes(self) -> dict[str, Number | str]:
+        """The dims of the check: `SMALL` where the model has them, and the case's own over these."""
         known = self.source.document.get("dims", {})
         return {dim: size for dim, size in SMALL.items() if dim in known} | dict(self.dims)
 
@@ -221,7 +224,8 @@ class ModelCase:
         return path
 
     def read(self, path: Path) -> Mapping[str, Array]:
-        """The parameters that this model's [hf] finds in a folder. CheckpointError for a folder of another model."""
+        """The parameters that this model's [hf] finds in a folder, f32 arrays of the same shape as the graph's.
+        CheckpointError for a folder of another model."""
         found: Mapping[str, Array] = self.format.read_strictly(path, self.graph)
         return found
 

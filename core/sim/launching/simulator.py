@@ -82,9 +82,11 @@ class Simulator:
 
     @property
     def kernels(self) -> list[str]:
+        """The names of the module's entry points, in the order of the file."""
         return [f.name for f in self.module.functions.values() if f.entry]
 
     def program(self, kernel: str, strict: bool = False) -> Program:
+        """A kernel linked with its device functions and bound to the table of instructions; built once."""
         if (kernel, strict) not in self.programs:
             program = link(self.module, kernel, self.globals_at, parted=strict)
             self.programs[kernel, strict] = bind(program, TABLE)
@@ -123,7 +125,8 @@ class Simulator:
         executor: str | None = None,
         tape: bool = False,
     ) -> Report:
-        """Run a kernel to its end. args: the parameters' bytes in order. Raises KernelError and PtxError.
+        """Run a kernel to its end. args: the parameters' bytes in order. Raises KernelError and
+        PtxError, UsageError for contradictory arguments.
 
         strict: also report races and reads of what nothing wrote; some ten times slower. count: the report has
         `counts`, tape: it has a `tape`; one of the three at a time. order: what a result that depends on the order of
