@@ -115,88 +115,179 @@ int places(Warp *w, const Op *op, u64 *x, u8 **base, u32 space, u32 slot, u32 wi
     return by_lane(w, op, x, base, space, slot, width, how);
 }
 
-/* Whether all lanes run, one behind the other in memory. */
-INLINE int in_a_row(const Warp *w, const u64 *x, u32 width) {
-    if (w->mask != ALL) return 0;
-    u64 start = x[0], off = 0;
-    EACH off |= x[l] ^ (start + (u64)l * width);
-    return off == 0;
+/* --- ld and st ----------------------------------------------------------------------------------------------------- */
+
+/* Where the lanes of an instruction go: pointers, and whether all lanes run, one behind the other, or at one place. */
+typedef struct {
+    u8 *at[WARP] __attribute__((aligned(64)));
+    int row, same;
+} Where;
+
+/* All lanes within the thread block's own shared memory, by 32-bit addresses. */
+INLINE int near(const Warp *w, const u32 *from, u32 offset, u32 width, Where *to) {
+    Window own = w->block->window;
+    u32 lo = (u32)own.lo, span = (u32)own.span - width, bad = 0, off = 0, other = 0, start = from[0] + offset;
+    if (w->mask != ALL || own.span < width) return 0;
+    EACH {
+        u32 x = from[l] + offset;
+        bad |= (u32)-(x - lo > span) | (x & (width - 1));
+        off |= x ^ (start + (u32)l * width);
+        other |= x ^ start;
+    }
+    if (bad) return 0;
+    to->row = off == 0;
+    to->same = other == 0;
+    if (to->row | to->same) to->at[0] = own.base + start;
+    else EACH to->at[l] = own.base + (u32)(from[l] + offset);
+    return 1;
 }
 
-/* --- ld and st ----------------------------------------------------------------------------------------------------- */
+/* All lanes within the region of global memory where this instruction went last. */
+INLINE int known(const Warp *w, const Op *op, const u64 *from, u64 offset, u32 width, Where *to) {
+    const Window *window = &w->worker->windows[op->o[2]];
+    u64 lo = window->lo, span = window->span, bad = 0, off = 0, other = 0, start = from[0] + offset;
+    if (w->mask != ALL || lo == ~0ull) return 0;
+    EACH {
+        u64 x = from[l] + offset;
+        bad |= (u64)-(i64)(x - lo > span) | (x & (width - 1));
+        off |= x ^ (start + (u64)l * width);
+        other |= x ^ start;
+    }
+    if (bad) return 0;
+    to->row = off == 0;
+    to->same = other == 0;
+    if (to->row | to->same) to->at[0] = window->base + start;
+    else EACH to->at[l] = window->base + (from[l] + offset);
+    return 1;
+}
+
+static __attribute__((noinline)) int anywhere(Warp *w, const Op *op, u64 *x, u32 space, u32 width, u32 how, Where *to) {
+    u8 *base;
+    if (!places(w, op, x, &base, space, op->o[2], width, how)) return 0;
+    for (int l = 0; l < WARP; l++) to->at[l] = base + x[l];
+    to->row = to->same = 0;
+    return 1;
+}
 
 /* Operands: o[0] the (first) register, o[1] the address, o[2] the slot of its window, o[3] where the other registers of
 a vector lie in the lists; imm is the offset. */
-#define ADDRESSES(A, mask_)                                                                                            \
-    u64 x[WARP] __attribute__((aligned(64)));                                                                          \
+#define FIND(A, SPACE, width, how)                                                                                     \
+    Where to;                                                                                                          \
     const A *from = REG(A, 1);                                                                                         \
     A offset = (A)op->imm;                                                                                             \
-    EACH x[l] = (A)(from[l] + offset);
+    if (!(SPACE == SHARED && sizeof(A) == 4 ? near(w, (const u32 *)from, (u32)offset, width, &to)                      \
+          : SPACE == GLOBAL || SPACE == GENERIC ? known(w, op, (const u64 *)from, (u64)offset, width, &to) : 0)) {     \
+        u64 x[WARP] __attribute__((aligned(64)));                                                                      \
+        EACH x[l] = (A)(from[l] + offset);                                                                             \
+        if (UNLIKELY(!anywhere(w, op, x, SPACE, width, how, &to))) return NULL;                                        \
+    }
 
 #define LOAD1(id, names, operands, A, T, R, SPACE)                                                                     \
     WHOLE(id, names, operands) {                                                                                       \
-        ADDRESSES(A, )                                                                                                 \
-        u8 *base;                                                                                                      \
+        FIND(A, SPACE, sizeof(T), READ)                                                                                \
         R *d = REG(R, 0);                                                                                              \
-        if (UNLIKELY(!places(w, op, x, &base, SPACE, op->o[2], sizeof(T), READ))) return NULL;                         \
-        if (in_a_row(w, x, sizeof(T))) {                                                                               \
+        if (to.row) {                                                                                                  \
             T row[WARP];                                                                                               \
-            memcpy(row, base + x[0], sizeof row);                                                                      \
+            memcpy(row, to.at[0], sizeof row);                                                                         \
             EACH d[l] = row[l];                                                                                        \
+        } else if (to.same) {                                                                                          \
+            R one = *(const T *)to.at[0];                                                                              \
+            EACH d[l] = one;                                                                                           \
         } else if (w->mask == ALL) {                                                                                   \
-            for (int l = 0; l < WARP; l++) d[l] = *(const T *)(base + x[l]);                                           \
+            for (int l = 0; l < WARP; l++) d[l] = *(const T *)to.at[l];                                                \
         } else {                                                                                                       \
-            for (u32 left = w->mask; left; left &= left - 1) d[first(left)] = *(const T *)(base + x[first(left)]);     \
+            for (u32 left = w->mask; left; left &= left - 1) d[first(left)] = *(const T *)to.at[first(left)];          \
         }                                                                                                              \
         return op + 1;                                                                                                 \
     }
 
+/* Four lanes of four 32-bit values each: rows become columns. */
+typedef u32 Four __attribute__((vector_size(16), aligned(4), may_alias));
+INLINE void transpose(Four *a, Four *b, Four *c, Four *d) {
+    Four low = __builtin_shuffle(*a, *b, (Four){0, 4, 1, 5}), high = __builtin_shuffle(*a, *b, (Four){2, 6, 3, 7});
+    Four low2 = __builtin_shuffle(*c, *d, (Four){0, 4, 1, 5}), high2 = __builtin_shuffle(*c, *d, (Four){2, 6, 3, 7});
+    *a = __builtin_shuffle(low, low2, (Four){0, 1, 4, 5});
+    *b = __builtin_shuffle(low, low2, (Four){2, 3, 6, 7});
+    *c = __builtin_shuffle(high, high2, (Four){0, 1, 4, 5});
+    *d = __builtin_shuffle(high, high2, (Four){2, 3, 6, 7});
+}
+
+INLINE void fours(u32 *const *d, const Where *to) {
+    if (to->same) {
+        Four one = *(const Four *)to->at[0];
+        for (int i = 0; i < 4; i++) { u32 *r = d[i], v = one[i]; EACH r[l] = v; }
+        return;
+    }
+    for (int l = 0; l < WARP; l += 4) {
+        Four v[4];
+        for (int i = 0; i < 4; i++) v[i] = *(const Four *)(to->row ? to->at[0] + 16 * (l + i) : to->at[l + i]);
+        transpose(&v[0], &v[1], &v[2], &v[3]);
+        for (int i = 0; i < 4; i++) *(Four *)(d[i] + l) = v[i];
+    }
+}
+
+INLINE void put_fours(const u32 *const *d, const Where *to) {
+    for (int l = 0; l < WARP; l += 4) {
+        Four v[4];
+        for (int i = 0; i < 4; i++) v[i] = *(const Four *)(d[i] + l);
+        transpose(&v[0], &v[1], &v[2], &v[3]);
+        for (int i = 0; i < 4; i++) *(Four *)(to->row ? to->at[0] + 16 * (l + i) : to->at[l + i]) = v[i];
+    }
+}
+
 #define LOADN(id, names, operands, A, T, R, SPACE, N)                                                                  \
     WHOLE(id, names, operands) {                                                                                       \
-        ADDRESSES(A, )                                                                                                 \
-        u8 *base;                                                                                                      \
+        FIND(A, SPACE, N * sizeof(T), READ)                                                                            \
         const u32 *list = w->launch->lists + op->o[3];                                                                 \
-        if (UNLIKELY(!places(w, op, x, &base, SPACE, op->o[2], N * sizeof(T), READ))) return NULL;                     \
         R *d[N];                                                                                                       \
         for (int i = 0; i < N; i++) d[i] = LIST(R, i);                                                                 \
-        if (w->mask == ALL) {                                                                                          \
-            for (int l = 0; l < WARP; l++)                                                                             \
-                for (int i = 0; i < N; i++) d[i][l] = ((const T *)(base + x[l]))[i];                                   \
+        if (w->mask == ALL && N == 4 && sizeof(T) == 4) {                                                              \
+            fours((u32 *const *)d, &to);                                                                               \
+        } else if (w->mask == ALL) {                                                                                   \
+            for (int l = 0; l < WARP; l++) {                                                                           \
+                const T *at = (const T *)(to.row ? to.at[0] + l * N * sizeof(T) : to.same ? to.at[0] : to.at[l]);      \
+                for (int i = 0; i < N; i++) d[i][l] = at[i];                                                           \
+            }                                                                                                          \
         } else {                                                                                                       \
             for (u32 left = w->mask; left; left &= left - 1)                                                           \
-                for (int i = 0; i < N; i++) d[i][first(left)] = ((const T *)(base + x[first(left)]))[i];               \
+                for (int i = 0; i < N; i++) d[i][first(left)] = ((const T *)to.at[first(left)])[i];                    \
         }                                                                                                              \
         return op + 1;                                                                                                 \
     }
 
 #define STORE1(id, names, operands, A, T, R, SPACE)                                                                    \
     WHOLE(id, names, operands) {                                                                                       \
-        ADDRESSES(A, )                                                                                                 \
-        u8 *base;                                                                                                      \
+        FIND(A, SPACE, sizeof(T), WRITE)                                                                               \
         const R *d = REG(R, 0);                                                                                        \
-        if (UNLIKELY(!places(w, op, x, &base, SPACE, op->o[2], sizeof(T), WRITE))) return NULL;                        \
         w->worker->progress++;                                                                                         \
-        if (in_a_row(w, x, sizeof(T))) {                                                                               \
+        if (to.row) {                                                                                                  \
             T row[WARP];                                                                                               \
             EACH row[l] = (T)d[l];                                                                                     \
-            memcpy(base + x[0], row, sizeof row);                                                                      \
+            memcpy(to.at[0], row, sizeof row);                                                                         \
+        } else if (to.same) {                                                                                          \
+            *(T *)to.at[0] = (T)d[WARP - 1];                                                                           \
         } else {                                                                                                       \
-            for (u32 left = w->mask; left; left &= left - 1) *(T *)(base + x[first(left)]) = (T)d[first(left)];        \
+            for (u32 left = w->mask; left; left &= left - 1) *(T *)to.at[first(left)] = (T)d[first(left)];             \
         }                                                                                                              \
         return op + 1;                                                                                                 \
     }
 
 #define STOREN(id, names, operands, A, T, R, SPACE, N)                                                                 \
     WHOLE(id, names, operands) {                                                                                       \
-        ADDRESSES(A, )                                                                                                 \
-        u8 *base;                                                                                                      \
+        FIND(A, SPACE, N * sizeof(T), WRITE)                                                                           \
         const u32 *list = w->launch->lists + op->o[3];                                                                 \
-        if (UNLIKELY(!places(w, op, x, &base, SPACE, op->o[2], N * sizeof(T), WRITE))) return NULL;                    \
-        w->worker->progress++;                                                                                         \
         const R *d[N];                                                                                                 \
         for (int i = 0; i < N; i++) d[i] = LIST(R, i);                                                                 \
-        for (u32 left = w->mask; left; left &= left - 1)                                                               \
-            for (int i = 0; i < N; i++) ((T *)(base + x[first(left)]))[i] = (T)d[i][first(left)];                      \
+        w->worker->progress++;                                                                                         \
+        if (w->mask == ALL && !to.same && N == 4 && sizeof(T) == 4) {                                                  \
+            put_fours((const u32 *const *)d, &to);                                                                     \
+            return op + 1;                                                                                             \
+        }                                                                                                              \
+        for (u32 left = w->mask; left; left &= left - 1) {                                                             \
+            u32 l = first(left);                                                                                       \
+            T *at = (T *)(to.row ? to.at[0] + l * N * sizeof(T) : to.same ? to.at[0] : to.at[l]);                      \
+            for (int i = 0; i < N; i++) at[i] = (T)d[i][l];                                                            \
+        }                                                                                                              \
         return op + 1;                                                                                                 \
     }
 
