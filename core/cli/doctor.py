@@ -101,6 +101,14 @@ def blas() -> Iterator[Diagnosis]:
     yield Diagnosis("blas", NOTE if limits else OK, description, advice)
 
 
+def native() -> Iterator[Diagnosis]:
+    from core.sim.native.toolchain import describe
+
+    found = describe()
+    advice = "install gcc or clang: kernels in the simulator run some twenty times faster in native code (docs/native.md)"
+    yield Diagnosis("C compiler", OK if found else NOTE, found or "none: the simulator interprets", "" if found else advice)
+
+
 def memory() -> Iterator[Diagnosis]:
     size = memory_bytes()
     if size is None:
