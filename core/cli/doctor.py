@@ -105,8 +105,12 @@ def native() -> Iterator[Diagnosis]:
     from core.sim.native.toolchain import describe
 
     found = describe()
-    advice = "install gcc or clang: kernels in the simulator run some twenty times faster in native code (docs/native.md)"
-    yield Diagnosis("C compiler", OK if found else NOTE, found or "none: the simulator interprets", "" if found else advice)
+    advice = (
+        "install gcc or clang: kernels in the simulator run some twenty times faster in native code (docs/native.md)"
+    )
+    yield Diagnosis(
+        "C compiler", OK if found else NOTE, found or "none: the simulator interprets", "" if found else advice
+    )
 
 
 def memory() -> Iterator[Diagnosis]:
@@ -255,5 +259,5 @@ def plugins() -> Iterator[Diagnosis]:
 
 
 LOOKS: tuple[Callable[[], Iterator[Diagnosis]], ...] = (
-    python, packages, blas, memory, cache, tokenizer, compiler, driver, plugins,
+    python, packages, blas, native, memory, cache, tokenizer, compiler, driver, plugins,
 )  # fmt: skip

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from core.errors import UsageError
+from core.kernels.nvrtc import Kernel, compile_ptx
 from core.sim import KernelError, run
+from core.sim.launching.simulator import Simulator
 from core.sim.native.toolchain import compiler
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C compiler")
@@ -173,3 +176,22 @@ def test_atomics_take_their_turns_by_blocks_warps_and_lanes() -> None:
     }"""
     args = [np.zeros(320, np.uint32), np.zeros(16, np.int32), np.zeros(8, np.uint64), np.zeros(320, np.float32)]
     both(source.replace("__syncthreads();\n        y", "__syncwarp();\n        y"), "k", 3, 96, args)
+
+
+def test_a_native_launch_says_what_it_reached() -> None:
+    source = """extern "C" __global__ void k(float* y, int n) {
+      float v = y[threadIdx.x];
+      #pragma unroll 1
+      for (int i = 0; i < n; i++) { v = v * 1.5f + 1; if (v > 1e30f) y[0] = 7; }
+      y[threadIdx.x] = v;
+    }"""
+    ptx = compile_ptx(Kernel(Path("kernel.cu"), "k", text=source)).ptx
+    reports = []
+    for executor in ("interpreter", "native"):
+        simulator = Simulator(ptx)
+        at = simulator.memory.allocate(256)
+        args = [at.to_bytes(8, "little"), np.int32(5).tobytes()]
+        reports.append(simulator.launch("k", [1], [32], args, executor=executor, reach=True))
+    one, two = reports
+    assert one.reached == two.reached and one.looped == two.looped and one.instructions == two.instructions > 0
+    assert one.lanes == two.lanes

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from core.sim.counting import Counted
 from core.sim.faults import Finding
 from core.sim.machine.geometry import Shape
+from core.sim.native.executor import Linked, Work
 from core.sim.ptx.program import Program
 from core.sim.resident import Batch
 from core.sim.tape import Tape
@@ -33,6 +34,19 @@ class Report:
     counts: Counted | None = None
     tape: Tape | None = None
     findings: list[Finding] = field(default_factory=list)
+
+
+def native_report(kernel: Linked, shape: Shape, work: Work) -> Report:
+    """Of a launch on the machine; without marks it says only what ran. Instructions are of warps there."""
+    program = kernel.program
+    report = Report(program.name, shape.grid, shape.block, program=program)
+    for start, ran, lanes in zip(kernel.code.marks, work.ran.tolist(), work.lanes.tolist(), strict=True):
+        block = program.blocks[start]
+        report.instructions += ran * (block.stop - block.start)
+        report.lanes += lanes * (block.stop - block.start)
+        report.reached |= {start} if ran else set()
+    report.looped = {pc: n for pc, n in zip(kernel.code.loops, work.looped.tolist(), strict=True) if n}
+    return report
 
 
 def summarise(program: Program, shape: Shape, batches: Iterable[Batch]) -> Report:

@@ -19,7 +19,7 @@ from core.sim.instructions.atomics import order_shows
 from core.sim.instructions.binding import bind
 from core.sim.instructions.calls import calls_cuda, needs_heap
 from core.sim.instructions.table import TABLE
-from core.sim.launching.launch_report import Report, summarise
+from core.sim.launching.launch_report import Report, native_report, summarise
 from core.sim.launching.scheduler import LANES, Order, Scheduler
 from core.sim.machine.address_space import Heap, Memory
 from core.sim.machine.budget import default_limit
@@ -66,7 +66,7 @@ class Simulator:
     sources: Sources = field(default_factory=Sources)
     module: Module = field(init=False)
     programs: dict[tuple[str, bool], Program] = field(default_factory=dict)
-    natives: dict[str, Linked | str] = field(default_factory=dict)  # by kernel; why not, where the machine lacks a part
+    natives: dict[tuple[str, bool], Linked | str] = field(default_factory=dict)  # or what the machine lacks
     globals_at: dict[str, int] = field(default_factory=dict)
     output: Callable[[str], object] | None = None
 
@@ -98,18 +98,19 @@ class Simulator:
         if line:
             print(line, file=sys.stderr)
 
-    def native(self, kernel: str) -> Linked | str:
-        """A kernel for the machine, or what of it the machine does not have."""
-        if kernel not in self.natives:
+    def native(self, kernel: str, reach: bool = False) -> Linked | str:
+        """A kernel for the machine, or what of it the machine does not have. reach: with counts of what runs."""
+        if (kernel, reach) not in self.natives:
             program, here = self.program(kernel), machine()
             try:
                 if program.missing:
                     raise Missing(program.missing[0].message)
-                self.natives[kernel] = linked(here, program, translate(program, here, TABLE, FORMS))
+                found: Linked | str = linked(here, program, translate(program, here, TABLE, FORMS, reach))
             except Missing as missing:
-                self.natives[kernel] = missing.message
-                self.say(fell_back(kernel, missing.message))
-        return self.natives[kernel]
+                found = missing.message
+                self.say(fell_back(kernel, found))
+            self.natives[kernel, reach] = found
+        return self.natives[kernel, reach]
 
     def launch(
         self,
@@ -124,6 +125,7 @@ class Simulator:
         order: str = "error",
         executor: str | None = None,
         tape: bool = False,
+        reach: bool = False,
     ) -> Report:
         """Run a kernel to its end. args: the parameters' bytes in order. Raises KernelError and
         PtxError, UsageError for contradictory arguments.
@@ -131,7 +133,8 @@ class Simulator:
         strict: also report races and reads of what nothing wrote; some ten times slower. count: the report has
         `counts`, tape: it has a `tape`; one of the three at a time. order: what a result that depends on the order of
         threads is to strict mode, an "error", or a "warn"ing among the report's findings, beside the result of the
-        first order.
+        first order. executor: "native" or "interpreter", None for the default (native/choice.py). reach: also of a
+        native launch the report says what ran (`reached`, `instructions` and their like).
         """
         if order not in ORDER:
             raise UsageError(f"order={order!r}; expected one of {', '.join(ORDER)}")
@@ -147,11 +150,10 @@ class Simulator:
             self.memory.heap = Heap(self.memory)
         findings: list[Finding] = []
         watched = "strict" if strict else "count" if count else "tape" if tape else ""
-        if natively(executor, watched) and isinstance(found := self.native(kernel), Linked):
+        if natively(executor, watched) and isinstance(found := self.native(kernel, reach), Linked):
             words = Wording(program, self.memory, shape, self.sources, smem)
             terms = Terms(_ordered(program), polls(program), self.limit)
-            run_natively(found, words, self.memory, shape, smem, terms)
-            return Report(kernel, shape.grid, shape.block, program=program)
+            return native_report(found, shape, run_natively(found, words, self.memory, shape, smem, terms))
         if strict:
             batches = self._run_strictly(program, shape, smem, order, findings)
         else:

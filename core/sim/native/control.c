@@ -129,3 +129,18 @@ WHOLE(bar_arrive, "bar.arrive barrier.arrive barrier.arrive.aligned", "b32 b32")
 
 /* A load that looks for what other threads write comes next. */
 WHOLE(polls, "polls", "") { w->worker->polled++; return op + 1; }
+
+/* --- marks, of kernels whose work is reported ------------------------------------------------------------------------- */
+
+/* A block of instructions begins, the imm-th. */
+WHOLE(mark, "mark", "") {
+    w->worker->ran[op->imm]++;
+    w->worker->lanes[op->imm] += count(w->mask);
+    return op + 1;
+}
+/* A branch back comes, the imm-th; o[1]: taken by lanes where the predicate does not hold. */
+WHOLE(looped, "looped", "p") {
+    u32 holds = bits(REG(u32, 0));
+    w->loops[op->imm] += ((op->o[1] ? ~holds : holds) & w->mask) != 0;
+    return op + 1;
+}

@@ -43,7 +43,10 @@ class _Launch(ctypes.Structure):
         ("grid", ctypes.c_int64 * 3), ("block", ctypes.c_int64 * 3),
         *((name, ctypes.c_int64) for name in (
             "blocks", "threads", "cluster", "shared_end", "dynamic", "total_shared", "local", "limit", "workers",
-            "together", "fair", "next", "failed", "stop", "running")),
+            "together", "fair")),
+        *((name, ctypes.c_void_p) for name in ("ran", "lanes", "looped")),
+        *((name, ctypes.c_int64) for name in (
+            "marks", "loops", "next", "failed", "stop", "running")),
         ("pool", ctypes.c_void_p), ("fault", _Fault),
     ]  # fmt: skip
 
@@ -83,16 +86,31 @@ class Terms:
     limit: int
 
 
-def run(kernel: Linked, words: Wording, memory: Memory, shape: Shape, smem: int, terms: Terms) -> None:
+@dataclass
+class Work:
+    """What a marked kernel did: by block of instructions the warps and lanes that ran it, by branch back the most times
+    that a warp took it."""
+
+    ran: np.ndarray[Any, Any]
+    lanes: np.ndarray[Any, Any]
+    looped: np.ndarray[Any, Any]
+
+
+def run(kernel: Linked, words: Wording, memory: Memory, shape: Shape, smem: int, terms: Terms) -> Work:
     """Run a launch to its end. Raises KernelError."""
     starts = np.array(memory.starts, np.uint64)
     ends = np.array([region.end for region in memory.regions], np.uint64)
+    marks, loops = len(kernel.code.marks), len(kernel.code.loops)
+    work = Work(np.zeros(marks, np.uint64), np.zeros(marks, np.uint64), np.zeros(loops, np.uint32))
     launch = _launch(kernel, memory, shape, smem, terms, starts, ends)
+    launch.marks, launch.loops = marks, loops
+    launch.ran, launch.lanes, launch.looped = (a.ctypes.data for a in (work.ran, work.lanes, work.looped))
     _wait(kernel.machine, launch)
     if launch.fault.kind == STOPPED:
         raise MemoryError(f"kernel {kernel.program.name}: the machine found no memory for its thread blocks")
     if launch.fault.kind:
         raise error(words, _found(kernel, launch.fault, terms.limit))
+    return work
 
 
 def _launch(

@@ -195,6 +195,7 @@ static void begin_warp(const Launch *launch, Block *b, Warp *w) {
     memset(w->at, 0, sizeof w->at);
     memset(w->waits, 0, sizeof w->waits);
     memset(w->meet, 0, sizeof w->meet);
+    if (launch->loops) memset(w->loops, 0, (size_t)launch->loops * sizeof(u32));
     memset(w->came, 0xFF, sizeof w->came);
     for (i64 i = 0; i < launch->fresh_count; i++) memset(w->r + launch->fresh[i], 0, 8 * WARP);
     for (i64 i = 0; i < launch->specials_count; i++) {
@@ -275,6 +276,10 @@ static void run_blocks(Worker *t, i64 number, i64 blocks) {
         polled = t->polled;
         if (idle > STALLED) polls_in_vain(t, blocks);
     }
+    for (i64 i = 0; launch->loops && i < blocks; i++)
+        for (u32 j = 0; j < t->blocks[i].warps; j++)
+            for (i64 k = 0; k < launch->loops; k++)
+                if (t->blocks[i].warp[j].loops[k] > t->looped[k]) t->looped[k] = t->blocks[i].warp[j].loops[k];
     if (!t->fault.kind) in_vain(t, blocks);
 }
 
@@ -287,14 +292,18 @@ static int furnish(Worker *t, Launch *launch) {
     u64 warps = (u64)(launch->threads + WARP - 1) / WARP, blocks = (u64)launch->together;
     u64 registers = up((u64)launch->registers, 64), shared = up((u64)launch->shared_end, 128);
     u64 local = up((u64)launch->local * WARP, 64);
-    u64 size = blocks * (sizeof(Block) + 64 + shared + warps * (sizeof(Warp) + registers + local)) + 4096
-             + (u64)launch->windows * sizeof(Window);
+    u64 marks = up((u64)launch->marks * sizeof(u64), 64), loops = up((u64)launch->loops * sizeof(u32), 64);
+    u64 size = blocks * (sizeof(Block) + 64 + shared + warps * (sizeof(Warp) + registers + local + loops)) + 4096
+             + (u64)launch->windows * sizeof(Window) + 2 * marks + loops;
     t->launch = launch;
     t->room = aligned_alloc(4096, up(size, 4096));
     if (!t->room) return 0;
     u8 *at = t->room;
     t->warps = (Warp *)at, at += blocks * warps * sizeof(Warp);
     t->blocks = (Block *)at, at += up(blocks * sizeof(Block), 64);
+    t->ran = (u64 *)at, at += marks;
+    t->lanes = (u64 *)at, at += marks;
+    t->looped = (u32 *)at, at += loops;
     memset(t->room, 0, (size_t)(at - t->room));
     t->windows = (Window *)at;
     u64 windows = up((u64)launch->windows * sizeof(Window), 64);
@@ -309,6 +318,7 @@ static int furnish(Worker *t, Launch *launch) {
             Warp *w = &b->warp[j];
             w->r = at, at += registers;
             w->local = at, at += local;
+            w->loops = (u32 *)at, at += loops;
             w->block = b, w->worker = t, w->launch = launch, w->ops = launch->ops, w->number = (u32)j;
             for (i64 c = 0; c < launch->constants_count; c++) {
                 const Constant *one = &launch->constants[c];
@@ -335,6 +345,15 @@ static void failed(Launch *launch, const Fault *f) {
     pthread_mutex_unlock(&pool->lock);
 }
 
+static void summed(Launch *launch, const Worker *t) {
+    for (i64 i = 0; i < launch->marks; i++) {
+        launch->ran[i] += t->ran[i];
+        launch->lanes[i] += t->lanes[i];
+    }
+    for (i64 i = 0; i < launch->loops; i++)
+        if (t->looped[i] > launch->looped[i]) launch->looped[i] = t->looped[i];
+}
+
 /* A fault is the lowest thread block's: those below one that failed run to their end, none above is begun. */
 static void *work(void *given) {
     Launch *launch = given;
@@ -352,8 +371,9 @@ static void *work(void *given) {
         if (t.fault.kind) failed(launch, &t.fault);
     }
     for (i64 i = 0; t.room && i < launch->together; i++) phases_end(&t.blocks[i]);
-    free(t.room);
     pthread_mutex_lock(&pool->lock);
+    if (t.room) summed(launch, &t);
+    free(t.room);
     if (--launch->running == 0) pthread_cond_signal(&pool->done);
     pthread_mutex_unlock(&pool->lock);
     return NULL;

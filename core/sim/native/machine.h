@@ -119,6 +119,7 @@ struct Warp {
     const void *awaits[WARP];   /* which barrier of phases that is, by lane */
     i64 came[WARP];       /* the phase of the cluster's barrier at which a lane last arrived; -1 for none */
     u8 *local;
+    u32 *loops;           /* by branch back of a marked kernel: how often the warp took it */
 };
 
 struct Block {
@@ -142,6 +143,8 @@ struct Worker {
     u8 *room;
     i64 together;         /* thread blocks that are resident */
     u64 progress, polled;
+    u64 *ran, *lanes;     /* by block of instructions of a marked kernel: warps and lanes that ran it */
+    u32 *looped;          /* by branch back: the most that a warp took it */
     Fault fault;
 };
 
@@ -162,6 +165,9 @@ struct Launch {
     i64 grid[3], block[3], blocks, threads, cluster;
     i64 shared_end, dynamic, total_shared, local;
     i64 limit, workers, together, fair;
+    u64 *ran, *lanes;     /* what a marked kernel did, of all workers */
+    u32 *looped;
+    i64 marks, loops;
     /* while it runs */
     i64 next, failed, stop, running;
     void *pool;

@@ -47,7 +47,8 @@ class Missing(BuildError):
 @dataclass
 class Code:
     """A kernel for the machine. constants: (place, 64 bits, value or (variable, offset)); specials: (place, 64 bits,
-    kind, axis); pcs: record -> instruction."""
+    kind, axis); pcs: record -> instruction; marks, loops: the first instructions of blocks, and branches back, that are
+    counted."""
 
     ops: np.ndarray[Any, Any]
     lists: np.ndarray[Any, Any]
@@ -57,6 +58,8 @@ class Code:
     size: int
     windows: int
     pcs: np.ndarray[Any, Any]
+    marks: list[int] = field(default_factory=list)
+    loops: list[int] = field(default_factory=list)
 
 
 Form = Callable[["Translation", Instruction], None]
@@ -77,6 +80,8 @@ class Translation:
     windows: int = 0
     pc: int = 0
     ins: Instruction | None = None
+    marks: list[int] = field(default_factory=list)
+    loops: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         ordered = sorted(self.program.numbers.items(), key=lambda item: item[1])
@@ -285,7 +290,23 @@ class Translation:
             places.size,
             max(1, self.windows),
             np.array([r.pc for r in self.records], np.int64),
+            self.marks,
+            self.loops,
         )
+
+    def mark(self) -> None:
+        """Count what runs from here on, and a branch back that comes here."""
+        if self.pc in self.program.blocks:
+            self.emit("mark", [], imm=len(self.marks))
+            self.marks.append(self.pc)
+        ins = self.ins
+        if ins is None or ins.names[0] != "bra" or not isinstance(ins.operands[-1], Symbol):
+            return
+        if self.program.target(ins.operands[-1].name) <= self.pc:
+            holds = self.source(ins.predicate, "p") if ins.predicate is not None else self.constant(0xFFFFFFFF)
+            record = self.emit("looped", [holds], imm=len(self.loops), plain=frozenset({1}))
+            record.slots[1] = int(ins.negated and ins.predicate is not None)
+            self.loops.append(self.pc)
 
 
 def _tokens(operands: str) -> list[str]:
@@ -298,14 +319,23 @@ def _kind(name: str) -> tuple[int, int]:
     return KINDS.index("gridid" if plain == "clock_hi" else plain), "xyz".index(axis) if axis else 0
 
 
-def translate(program: Program, machine: Machine, table: OpcodeTable, forms: dict[str, Form]) -> Code:
-    """The records of a linked and bound kernel. Raises Missing for what the machine does not have."""
+def translate(
+    program: Program, machine: Machine, table: OpcodeTable, forms: dict[str, Form], marked: bool = False
+) -> Code:
+    """The records of a linked and bound kernel; marked: with counts of what runs. Raises Missing for what the machine
+    does not have."""
     draft = Translation(program, machine, forms)
     for pc, ins in enumerate(program.instructions):
         draft.pc = pc
         draft.starts.append(len(draft.records))
+        draft.ins = ins
+        if marked:
+            draft.mark()
         draft.instruction(ins, table.is_control(ins))
     draft.pc = len(program.instructions)
     draft.starts.append(len(draft.records))
+    draft.ins = None
+    if marked:
+        draft.mark()
     draft.emit("exit", [], ends=True)
     return draft.code()
