@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from core.sim.counting import Counted
 from core.sim.faults import Finding
 from core.sim.machine.geometry import Shape
-from core.sim.native.executor import Linked, Work
+from core.sim.native.executor import Linked, WorkDone
 from core.sim.ptx.program import Program
 from core.sim.resident import Batch
 from core.sim.tape import Tape
@@ -36,7 +36,7 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
 
 
-def native_report(kernel: Linked, shape: Shape, work: Work) -> Report:
+def native_report(kernel: Linked, shape: Shape, work: WorkDone) -> Report:
     """Of a launch on the machine; without marks it says only what ran. Instructions are of warps there."""
     program = kernel.program
     report = Report(program.name, shape.grid, shape.block, program=program)

@@ -87,7 +87,7 @@ class Terms:
 
 
 @dataclass
-class Work:
+class WorkDone:
     """What a marked kernel did: by block of instructions the warps and lanes that ran it, by branch back the most times
     that a warp took it."""
 
@@ -96,12 +96,12 @@ class Work:
     looped: np.ndarray[Any, Any]
 
 
-def run(kernel: Linked, words: Wording, memory: Memory, shape: Shape, smem: int, terms: Terms) -> Work:
+def run(kernel: Linked, words: Wording, memory: Memory, shape: Shape, smem: int, terms: Terms) -> WorkDone:
     """Run a launch to its end. Raises KernelError."""
     starts = np.array(memory.starts, np.uint64)
     ends = np.array([region.end for region in memory.regions], np.uint64)
     marks, loops = len(kernel.code.marks), len(kernel.code.loops)
-    work = Work(np.zeros(marks, np.uint64), np.zeros(marks, np.uint64), np.zeros(loops, np.uint32))
+    work = WorkDone(np.zeros(marks, np.uint64), np.zeros(marks, np.uint64), np.zeros(loops, np.uint32))
     launch = _launch(kernel, memory, shape, smem, terms, starts, ends)
     launch.marks, launch.loops = marks, loops
     launch.ran, launch.lanes, launch.looped = (a.ctypes.data for a in (work.ran, work.lanes, work.looped))
