@@ -27,10 +27,13 @@ PUBLIC = {
     "SLOT": "core.step_record",
     "stretches": "core.step_record",
     "BuildError": "core.errors",
+    "CheckFailed": "core.errors",
     "CheckpointError": "core.errors",
+    "CoreError": "core.errors",
     "DataError": "core.errors",
     "DeviceKind": "core.devices",
     "Device": "core.device.protocol",
+    "UsageError": "core.errors",
     "Evaluation": "core.evaluation",
     "Download": "core.evaluation",
     "Tokenizer": "core.tokenizers.tokenizer",
@@ -56,8 +59,11 @@ if TYPE_CHECKING:
     from core.device.protocol import Device as Device
     from core.devices import DeviceKind as DeviceKind
     from core.errors import BuildError as BuildError
+    from core.errors import CheckFailed as CheckFailed
     from core.errors import CheckpointError as CheckpointError
+    from core.errors import CoreError as CoreError
     from core.errors import DataError as DataError
+    from core.errors import UsageError as UsageError
     from core.evaluation import Download as Download
     from core.evaluation import Evaluation as Evaluation
     from core.expr import cdiv as cdiv

@@ -29,6 +29,8 @@ from core.outside import way_out
 if TYPE_CHECKING:
     from core.registry import Registry
 
+__all__ = ["main", "run"]
+
 # verb -> its line in `core --help`; `core/cli/<verb>.py` is imported only when the verb is used
 VERBS = {
     "train": "Train a model from a run config.",

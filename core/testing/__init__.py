@@ -1,7 +1,8 @@
-"""The conformance kit: what an op, a variant and a plugin are held to.
+"""The conformance kit: what an op, a variant, a model and a plugin are held to, and what their tests are made of.
 
 `check_op("rmsnorm")` and `check_model("mistral_7b", peer="MistralForCausalLM")` in a plugin's tests are all that most
-authors need. It knows no op and no model by name.
+authors need. The names of `__all__` are public (docs/plugins.md), and each is imported when it is asked for. The kit
+knows no op and no model by name.
 """
 
 from __future__ import annotations
@@ -9,19 +10,59 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from core.testing.check import CheckReport, VariantReport, check_op, check_variant
-from core.testing.derived import derive_reference
+PUBLIC = {
+    "CheckReport": "core.testing.check",
+    "VariantReport": "core.testing.check",
+    "check_op": "core.testing.check",
+    "check_variant": "core.testing.check",
+    "derive_reference": "core.testing.derived",
+    "CHOICES": "core.testing.small_model",
+    "shared_registry": "core.testing.small_model",
+    "LOGITS": "core.testing.model_check",
+    "ModelCase": "core.testing.model_check",
+    "ModelReport": "core.testing.model_check",
+    "check_model": "core.testing.model_check",
+    "distance": "core.testing.model_check",
+    "peer_loss": "core.testing.transformers_peer",
+    "load_peer": "core.testing.transformers_peer",
+    "check_values": "core.testing.golden_folder",
+    "write_folder": "core.testing.golden_folder",
+    "Engine": "core.engine",
+    "Settings": "core.engine",
+    "check_compiles": "core.testing.compiles",
+    "load_model": "core.graph",
+    "load_registry": "core.loader",
+    "make_tensors": "core.op",
+}
 
 if TYPE_CHECKING:
-    from core.testing.model_check import ModelCase, ModelReport, check_model
+    from core.engine import Engine as Engine
+    from core.engine import Settings as Settings
+    from core.graph import load_model as load_model
+    from core.loader import load_registry as load_registry
+    from core.op import make_tensors as make_tensors
+    from core.testing.check import CheckReport as CheckReport
+    from core.testing.check import VariantReport as VariantReport
+    from core.testing.check import check_op as check_op
+    from core.testing.check import check_variant as check_variant
+    from core.testing.compiles import check_compiles as check_compiles
+    from core.testing.derived import derive_reference as derive_reference
+    from core.testing.golden_folder import check_values as check_values
+    from core.testing.golden_folder import write_folder as write_folder
+    from core.testing.model_check import LOGITS as LOGITS
+    from core.testing.model_check import ModelCase as ModelCase
+    from core.testing.model_check import ModelReport as ModelReport
+    from core.testing.model_check import check_model as check_model
+    from core.testing.model_check import distance as distance
+    from core.testing.small_model import CHOICES as CHOICES
+    from core.testing.small_model import shared_registry as shared_registry
+    from core.testing.transformers_peer import load_peer as load_peer
+    from core.testing.transformers_peer import peer_loss as peer_loss
 
-MODELS = ("ModelCase", "ModelReport", "check_model")  # imported on first use: they bring the formats with them
-
-__all__ = ["ModelCase", "ModelReport", "CheckReport", "VariantReport", "check_model", "check_op", "check_variant",
-           "derive_reference"]  # fmt: skip
+__all__ = [*PUBLIC]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
-    if name in MODELS:
-        return getattr(import_module("core.testing.model_check"), name)
+    if name in PUBLIC:
+        return getattr(import_module(PUBLIC[name]), name)
     raise AttributeError(f"module 'core.testing' has no attribute {name!r}")

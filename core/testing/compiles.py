@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from core.device.launch import LaunchRecord, sources_of
 from core.device.planned import PlannedDevice, threads_of
-from core.errors import BuildError
+from core.errors import BuildError, CheckFailed
 from core.kernels.chips import chip_of, launch_problems
 from core.kernels.nvrtc import Kernel, Resources, architectures_of, compile_all
 from core.kernels.sources import shown
@@ -52,6 +53,28 @@ def launches_of(trials: Iterable[Trial], decoding: bool = True) -> list[LaunchRe
             first_tokens(again)
         records += [r for r in recorder.target.records if r.kernel.source in sources_of(again.variant, r.method)]
     return records
+
+
+def check_compiles(
+    source: Path, names: Sequence[str], arch: str, defines: Mapping[str, str | int] | None = None
+) -> None:
+    """Compile a .cu file for every chip of `arch` ("sm_75+"), in f32 and bf16. For kernels that no launcher launches.
+
+    Raises CheckFailed where its kernels are not exactly `names`, where one spills, and for warnings that mean a wrong
+    kernel; BuildError with the compiler's lines.
+    """
+    given = tuple(sorted((defines or {}).items()))
+    kernels = [Kernel(source, names[0], (*given, ("ELEM_BF16", bf16))) for bf16 in (0, 1)]
+    jobs = [(kernel, chip) for kernel in kernels for chip in architectures_of(arch)]
+    wrong = []
+    for (_, chip), compiled in zip(jobs, compile_all(jobs), strict=True):
+        found = compiled.resources
+        wrong += [f"{chip}: {line}" for line in compiled.faults]
+        wrong += [f"{chip}: {name} spills {used.spills} bytes a thread" for name, used in found.items() if used.spills]
+        if set(found) != set(names):
+            wrong.append(f"{chip}: has the kernels {', '.join(sorted(found))}; expected {', '.join(sorted(names))}")
+    if wrong:
+        raise CheckFailed(f"{shown(source)}: " + "; ".join(wrong))
 
 
 UNKNOWN = "core/kernels/chips.py has those that there are"

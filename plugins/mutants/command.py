@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -24,7 +25,9 @@ DEVICES = ("cpu", "sim")
 @click.option("--sample", metavar="N", type=click.IntRange(min=1), help="N of each launcher.  [default: 20 on sim]")
 @click.option("--whole", is_flag=True, help="All that can be made: hours on sim.  [default on cpu]")
 @click.option("--reviewed", "listed", is_flag=True, help="All of the reviewed list: none of them must be caught.")
-@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes.  [default: one a core]")
+@click.option(
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Processes; 1 is this one alone.  [default: one a core]"
+)
 @click.option("--list", "listing", is_flag=True, help="Name the mutants and run nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def mutants(
@@ -44,10 +47,9 @@ def mutants(
     Every backward, or with --device sim every kernel, is broken in every known way, one fault at a time. Exit code 1
     if the op check passes a broken version that no reviewed list explains.
     """
-    from core.errors import CheckFailed, UsageError
-    from core.loader import load_registry
-    from core.testing.processes import processes
-    from core.threads import cores
+    from core import CheckFailed, UsageError
+    from core.testing import load_registry
+    from core.testing.mutation import cores, processes
 
     from .suite import SAMPLE, Reviewed, in_processes, lines_of, listing_of, run_mutants, summary, totals
 
@@ -60,8 +62,9 @@ def mutants(
     reviewed = Reviewed.read(*lists) if lists else Reviewed.shipped()
     number = 0 if whole or listed else sample or SAMPLE[device]
     results = []
-    with processes(workers or cores()) as pool:
-        judge = in_processes(pool, device, plugin)
+    workers = workers or cores()
+    with processes(workers) if workers > 1 else nullcontext() as pool:
+        judge = in_processes(pool, device, plugin) if pool else None
         for result in run_mutants(registry, names, reviewed, number, device, judge, listed):
             results.append(result)
             if not as_json and result.verdicts:

@@ -16,8 +16,8 @@ from types import FunctionType
 from typing import Any
 
 from core import Op, Reference, Variant
-from core.registry import Registry
 from core.testing import check_variant
+from core.testing.mutation import Registry
 
 from .bench import Mutant, numbered
 from .faults_python import HELPERS, Fault, faults

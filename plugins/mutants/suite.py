@@ -18,10 +18,8 @@ from typing import Any
 
 import tomli
 
-from core import Op, Variant
-from core.errors import UsageError
-from core.registry import Registry
-from core.testing.processes import registry_of
+from core import Op, UsageError, Variant
+from core.testing.mutation import Registry, registry_of
 
 from .bench import EQUIVALENT, NO_MUTANT, Bench, Mutant, in_order
 from .kernels import KernelBench

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -74,7 +75,7 @@ ALLOWED = {
     ("tokenizers", "huggingface"): "the kind that records of tokenizers have",
     ("step_record.py", "scale"): "a slot of the control record",
     ("testing/case.py", "scale"): "that slot",
-    ("testing/model_check.py", "adamw"): "the optimizer that torch has too, which both sides train with",
+    ("testing/small_model.py", "adamw"): "the optimizer that torch has too, which both sides train with",
 }
 
 
@@ -203,8 +204,8 @@ KIT = (
     *("core.errors", "core.expr", "core.files", "core.outside", "core.outputs", "core.data.magics"),
     *("core.tokenizers.folder", "core.tokenizers.scored"),
 )
-# Packages whose `__all__` is public.
-DOORS = ("core", "core.interop")
+# Packages and modules whose `__all__` is public, to plugins and to their tests.
+DOORS = ("core", "core.cli", "core.interop", "core.sim", "core.testing", "core.testing.mutation")
 
 
 # One of each: a call of the standard library -> the only file of core/ that may make it.
@@ -232,23 +233,6 @@ def test_each_of_these_calls_is_made_in_one_file() -> None:
     }
     assert not {(file, line, call) for file, line, call in made if file != ONE_PLACE[call]}
     assert ("files.py", ("os", "replace")) in {(file, call) for file, _, call in made}
-
-
-# What a plugin takes of core/ beside the public names, each list with its reason.
-CHECKER = """Mutation testing swaps kernels inside the op check's own runner and stops each check at its first failure.
-It needs the parts of the check, which are no API."""
-INSIDE = {
-    "mutants": (
-        CHECKER,
-        {
-            "core.errors", "core.loader", "core.registry", "core.threads",
-            "core.kernels.nvrtc", "core.kernels.sources", "core.sim.faults",
-            "core.device.launch", "core.device.simulated",
-            "core.testing.check", "core.testing.checks", "core.testing.compiles", "core.testing.devices",
-            "core.testing.log", "core.testing.processes", "core.testing.runner", "core.testing.trial",
-        },
-    ),
-}  # fmt: skip
 
 
 # Names that still stand for several things in core/: name -> how often. The lists may only shrink.
@@ -285,22 +269,29 @@ def test_a_modules_basename_stands_for_one_thing() -> None:
 
 
 def shipped() -> list[Path]:
-    """Files of ops/ and plugins/, without the plugins' tests, which look into core as those of tests/ do."""
-    return [p for p in (*files("ops"), *files("plugins")) if "tests" not in p.relative_to(ROOT).parts]
+    """Files of ops/ and plugins/, the plugins' tests included."""
+    return [*files("ops"), *files("plugins")]
+
+
+def programs_imports(path: Path) -> Iterator[tuple[int, str, str]]:
+    """(line, module, name) of the imports from core in programs that are strings of a file."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            for module, names in re.findall(r"^from (core[\w.]*) import ([\w, ]+)$", node.value, re.MULTILINE):
+                yield from ((node.lineno, module, name.strip()) for name in names.split(","))
 
 
 @pytest.mark.parametrize("path", shipped(), ids=lambda p: p.relative_to(ROOT).as_posix())
-def test_ops_and_plugins_import_public_names_of_core_and_their_own(path: Path) -> None:
+def test_ops_and_plugins_and_their_tests_import_public_names_of_core_and_their_own(path: Path) -> None:
     parts = path.relative_to(ROOT).parts
     own = f"core.{parts[0]}" if parts[0] == "ops" else f"core.plugins.{parts[1]}"
-    kit = path.name.startswith("test_") or parts[1] in INSIDE
-    inside = INSIDE.get(parts[1], ("", set()))[1]
-    for line, module, name in imports(path, package_of(path, ROOT, "core")):
+    doors = {door.removeprefix("core.") for door in (*DOORS, *KIT)}
+    for line, module, name in (*imports(path, package_of(path, ROOT, "core")), *programs_imports(path)):
         where = f"{path.relative_to(ROOT)}:{line}"
-        if module in DOORS:
-            public = {*import_module(module).__all__, *(k.removeprefix("core.") for k in KIT if module == "core")}
+        if module in DOORS and name:
+            public = {*import_module(module).__all__, *(doors if module == "core" else ())}
             assert name in public, f"{where}: {module}.{name} is not public"
-        elif module in inside or module in KIT or (kit and module == "core.testing"):
+        elif module in KIT or module in DOORS:
             continue
         elif module.split(".")[0] == "core":
             assert f"{module}.".startswith(f"{own}."), f"{where}: {module} is neither public nor its own"
@@ -308,11 +299,19 @@ def test_ops_and_plugins_import_public_names_of_core_and_their_own(path: Path) -
             assert module.split(".")[0] not in ("ops", "plugins", "models", "configs"), f"{where}: {module}"
 
 
-def test_a_plugin_needs_all_of_the_inner_modules_that_it_may_import() -> None:
-    for name, (reason, modules) in INSIDE.items():
-        own = [p for p in shipped() if p.relative_to(ROOT).parts[:2] == ("plugins", name)]
-        taken = {module for path in own for _, module, _ in imports(path, package_of(path, ROOT, "core"))}
-        assert reason and modules <= taken, f"{name}: inner modules that it does not import: {modules - taken}"
+def test_imports_of_programs_in_strings_are_seen(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text('CODE = f"""\nfrom core.engine import Engine, Settings\n{1}"""\n', "utf-8")
+    assert [(m, n) for _, m, n in programs_imports(tmp_path / "a.py")] == [
+        ("core.engine", "Engine"),
+        ("core.engine", "Settings"),
+    ]
+
+
+def test_the_page_lists_the_public_modules() -> None:
+    page = (
+        (ROOT / "docs/plugins.md").read_text("utf-8").partition("## What a plugin may import")[2].partition("\n## ")[0]
+    )
+    assert {name for name in re.findall(r"`(core[\w.]*)`", page) if name in (*DOORS, *KIT)} == {*DOORS, *KIT}
 
 
 def words(path: Path) -> Iterator[tuple[int, str]]:

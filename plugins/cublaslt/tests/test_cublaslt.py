@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from core.cli import run as core_command
+from core.testing import check_compiles
 
 HERE = Path(__file__).parent
 TESTS = HERE.parents[2] / "tests"  # of the checkout: the stub of the driver
@@ -38,12 +39,8 @@ import ctypes, json, sys
 import numpy as np
 sys.path.insert(0, {str(TESTS)!r})
 import simulated_driver
-from core.engine import Engine, Settings
-from core.errors import CoreError
-from core.graph import load_model
-from core.loader import load_registry
-from core.op import make_tensors
-from core.testing.check import check_variant
+from core import CoreError
+from core.testing import Engine, Settings, check_variant, load_model, load_registry, make_tensors
 
 simulated_driver.simulate(ctypes.CDLL("libcuda.so.1"))
 lt = ctypes.CDLL("libcublasLt.so.13")
@@ -225,12 +222,7 @@ out([ours.why_not(t), registry.variant("mlp_gelu", "cublaslt").why_not(mlp), [c.
 
 
 def test_its_own_kernels_compile_for_every_architecture():
-    from core.kernels.nvrtc import Kernel, architectures_of, compile_all
-
-    kernels = [Kernel(HERE.parent / "sums.cu", "residual", (("ELEM_BF16", bf16),)) for bf16 in (0, 1)]
-    for compiled in compile_all((kernel, arch) for kernel in kernels for arch in architectures_of("sm_75+")):
-        assert set(compiled.resources) == {"column_sums", "add_sums", "residual"} and not compiled.faults
-        assert not any(used.spills for used in compiled.resources.values())
+    check_compiles(HERE.parent / "sums.cu", ("column_sums", "add_sums", "residual"), "sm_75+")
 
 
 def test_without_the_library_it_says_what_to_install(capfd):

@@ -10,7 +10,7 @@ import pytest
 
 import core
 from core import DataError, cli
-from core.loader import load_registry
+from core.testing import load_registry
 
 load_registry()  # which imports the shipped plugins under their own names
 questions = importlib.import_module("core.plugins.hellaswag.questions")

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 import core
-import core.cli as cli
-from core.graph import load_model
-from core.testing.model_check import shared
+from core import cli
+from core.testing import load_model, shared_registry
 
 FILE = Path(__file__).parent.parent / "models/gpt2_rope.toml"
 DIMS = {"B": 2, "T": 16, "V": 260, "C": 32, "H": 2, "L": 2}
@@ -25,7 +24,7 @@ def lines_of(path):
 
 def test_the_file_has_under_fifteen_lines_and_what_it_replaces_is_gone():
     assert len(lines_of(FILE)) < 15 and 'extends  = "gpt2_124m"' in FILE.read_text("utf-8")
-    graph = load_model("gpt2_rope", shared()).build(shared())
+    graph = load_model("gpt2_rope", shared_registry()).build(shared_registry())
     ops = {node.op.name for node in graph.nodes}
     assert {"rope", "rmsnorm"} <= ops and not {"position", "layernorm"} & ops
     assert graph.parameter_count == 124_439_808 - 1024 * 768 - 25 * 768  # learned positions, biases of 25 norms

@@ -13,10 +13,8 @@ import numpy as np
 import pytest
 
 import core
-from core.errors import CheckpointError
-from core.graph import load_model
-from core.testing import ModelCase
-from core.testing.model_check import LOGITS, distance, shared
+from core import CheckpointError
+from core.testing import LOGITS, ModelCase, distance, load_model, shared_registry
 
 GOLDEN = Path(__file__).parent / "golden"
 PEER = "LlamaForCausalLM"
@@ -126,4 +124,4 @@ PUBLISHED |= {"llama_7b": 6_738_415_616, "smollm2_135m": 134_515_008}
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_model_has_the_published_number_of_parameters(name):
-    assert load_model(name, shared()).build(shared()).parameter_count == PUBLISHED[name]
+    assert load_model(name, shared_registry()).build(shared_registry()).parameter_count == PUBLISHED[name]

@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 
 import core
-from core.graph import load_model
-from core.testing import ModelCase
-from core.testing.model_check import LOGITS, distance, shared
+from core.testing import LOGITS, ModelCase, distance, load_model, shared_registry
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = {
@@ -62,4 +60,4 @@ PUBLISHED = {"mistral_7b": 7_248_023_552, "mistral_7b_v01": 7_241_732_096}
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_model_has_the_published_number_of_parameters(name):
-    assert load_model(name, shared()).build(shared()).parameter_count == PUBLISHED[name]
+    assert load_model(name, shared_registry()).build(shared_registry()).parameter_count == PUBLISHED[name]

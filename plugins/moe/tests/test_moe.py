@@ -9,18 +9,10 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from core.plugins.huggingface import export as export_huggingface
-from core.plugins.huggingface import folder as huggingface
 
 import core
-from core import cli
-from core.data.shards import FORMATS, ShardWriter
-from core.errors import CheckpointError
-from core.graph import load_model
-from core.interop.export import prepare
-from core.interop.opened import open_path
-from core.testing import ModelCase
-from core.testing.model_check import LOGITS, cross_entropy, distance, loaded, shared
+from core import CheckpointError, cli
+from core.testing import LOGITS, ModelCase, distance, load_model, load_peer, peer_loss, shared_registry
 
 GOLDEN = Path(__file__).parent / "golden"
 LOSSES = GOLDEN / "losses.json"  # case -> transformers' own loss without its term and with it
@@ -35,7 +27,7 @@ def with_balance(experts, active, weight):
 
         routers = model(tokens, output_router_logits=True).router_logits
         terms = [load_balancing_loss_func((logits,), experts, active) for logits in routers]
-        return cross_entropy(model, tokens, targets) + weight * sum(terms) / len(terms)
+        return peer_loss(model, tokens, targets) + weight * sum(terms) / len(terms)
 
     return loss
 
@@ -59,7 +51,7 @@ def their_loss(case, routers):
 
     torch.set_num_threads(1)
     with TemporaryDirectory() as place:
-        model = loaded(case.folder(Path(place) / "hf"), PEER)
+        model = load_peer(case.folder(Path(place) / "hf"), PEER)
     tokens = torch.tensor(case.batch["tokens"], dtype=torch.long)
     model.config.output_router_logits = routers
     model.router_aux_loss_coef = case.dims["balance"]
@@ -128,26 +120,29 @@ def test_the_committed_losses_are_transformers_own():
 @pytest.mark.parametrize("says", [False, True])
 def test_what_config_json_says_of_router_logits_goes_out_as_it_came(says, tmp_path):
     case = CASES["apart"]
-    opened = open_path(case.folder(tmp_path / "hf", output_router_logits=says), shared())
-    export_huggingface.write(prepare(opened, shared(), "f32"), shared(), tmp_path / "out")
+    folder = case.folder(tmp_path / "hf", output_router_logits=says)
+    assert cli.run(["export", str(folder), "--to", "hf", "--out", str(tmp_path / "out")]) == 0
     written = json.loads((tmp_path / "out" / "config.json").read_text())
     assert written["output_router_logits"] is says and written["router_aux_loss_coef"] == 0.5
 
 
 def test_a_run_may_have_another_weight_of_the_term_than_the_folder_it_starts_from(tmp_path):
     case = CASES["apart"]
-    folder = huggingface.open_folder(case.folder(tmp_path / "hf", output_router_logits=False))
-    graph = load_model(case.name, shared()).build(shared(), case.sizes | {"balanced": 1, "balance": 0.1})
-    assert set(huggingface.fitting(folder, graph)) == set(graph.parameters)
+    folder = case.folder(tmp_path / "hf", output_router_logits=False)
+    graph = load_model(case.name, shared_registry()).build(
+        shared_registry(), case.sizes | {"balanced": 1, "balance": 0.1}
+    )
+    assert set(case.format.fit(folder, graph, shared_registry()).weights) == set(graph.parameters)
 
 
 def test_eval_prints_cross_entropy_and_the_term_apart(tmp_path, capsys, monkeypatch):
     case = CASES["apart"]
     case.folder(tmp_path / "hf", output_router_logits=True)
     monkeypatch.chdir(tmp_path)
-    with ShardWriter(tmp_path, "s", FORMATS[0], {}, shard_tokens=1000) as writer:
-        writer.write(np.arange(200) % case.graph.dims["V"])
-    words = ["eval", "hf", "--data", str(writer.paths[0]), "--tokens", "60"]
+    header = np.zeros(256, np.int32)
+    header[:3] = 20240520, 1, 200  # llm.c's shards: magic, version, tokens
+    Path("s.bin").write_bytes(header.tobytes() + (np.arange(200) % case.graph.dims["V"]).astype(np.uint16).tobytes())
+    words = ["eval", "hf", "--data", "s.bin", "--tokens", "60"]
     with pytest.warns(UserWarning, match="mean over layers"):
         assert cli.run([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -178,7 +173,7 @@ PUBLISHED = {"mixtral_8x7b": (46_702_792_704, 12_879_925_248), "moe_125m": (293_
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_model_has_the_published_number_of_parameters_and_of_active_ones(name):
-    graph = load_model(name, shared()).build(shared())
+    graph = load_model(name, shared_registry()).build(shared_registry())
     experts = sum(p.size for p in graph.parameters.values() if len(p.shape) == 3)
     idle = experts * (graph.dims["E"] - graph.dims["A"]) // graph.dims["E"]
     assert (graph.parameter_count, graph.parameter_count - idle) == PUBLISHED[name]

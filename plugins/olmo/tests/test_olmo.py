@@ -11,10 +11,8 @@ import numpy as np
 import pytest
 
 import core
-from core.errors import CheckpointError
-from core.graph import load_model
-from core.testing import ModelCase
-from core.testing.model_check import LOGITS, distance, shared
+from core import CheckpointError
+from core.testing import LOGITS, ModelCase, distance, load_model, shared_registry
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = {
@@ -58,4 +56,4 @@ PUBLISHED = {"olmo2_1b": 1_484_916_736, "olmo2_7b": 7_298_617_344}
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_model_has_the_published_number_of_parameters(name):
-    assert load_model(name, shared()).build(shared()).parameter_count == PUBLISHED[name]
+    assert load_model(name, shared_registry()).build(shared_registry()).parameter_count == PUBLISHED[name]

@@ -11,10 +11,8 @@ import numpy as np
 import pytest
 
 import core
-from core.errors import CheckpointError
-from core.graph import load_model
-from core.testing import ModelCase
-from core.testing.model_check import CHOICES, LOGITS, distance, shared
+from core import CheckpointError
+from core.testing import CHOICES, LOGITS, ModelCase, distance, load_model, shared_registry
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = {
@@ -64,4 +62,4 @@ PUBLISHED |= {"qwen3_06b": 596_049_920, "qwen3_8b": 8_190_735_360, "qwen3_30b_a3
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_model_has_the_published_number_of_parameters(name):
-    assert load_model(name, shared()).build(shared()).parameter_count == PUBLISHED[name]
+    assert load_model(name, shared_registry()).build(shared_registry()).parameter_count == PUBLISHED[name]

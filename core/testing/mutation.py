@@ -1,0 +1,198 @@
+"""Swap the kernels of a variant, and hold it to the op check in the simulator: what a tool for mutation testing needs.
+
+The names of `__all__` are public; plugins/mutants is made of them. A `KernelSwap` is made once a variant: it keeps the
+trials, the reference's results, and those of the launcher that is not swapped, so that another text costs its own
+compilation and its own launches only. Everything runs fast first; strict mode, which sees races, gets what passes.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from core.device.launch import LaunchRecord, sources_of
+from core.device.simulated import SimDevice
+from core.errors import BuildError
+from core.kernels.nvrtc import Kernel, compile_ptx
+from core.kernels.sources import whole_text
+from core.op import Op, Tensors, Variant
+from core.registry import Registry
+from core.sim.faults import PtxError
+from core.testing.check import trials_of
+from core.testing.checks import SUBCHECKS, applies
+from core.testing.compiles import launches_of
+from core.testing.devices import DeviceRunner, SimRunner
+from core.testing.log import Log, StopChecks
+from core.testing.processes import processes, registry_of
+from core.testing.runner import Call, Outcome
+from core.testing.trial import Trial
+from core.threads import cores
+
+__all__ = ["KernelSwap", "Registry", "cores", "processes", "registry_of", "whole_text"]
+
+FORWARD_ONLY = ("forward", "decode", "random")  # sub-checks that a backward has no part in
+PLACES = re.compile(r"^\s*(?:\.loc|\.file|//).*$|^\s*\.section\s+\.debug.*", re.MULTILINE)
+ENDLESS = 50_000  # branches of a thread block: a hundred times what any example takes, and a second
+CERTAIN = ("repeat",)  # the simulator repeats itself
+
+
+class SwapDevice(SimDevice):
+    """A simulator that compiles another text for the kernels that one launcher takes from one file."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=ENDLESS)
+        self.method, self.text, self.source = "", "", Path()
+        self.unbuilt = False  # whether a broken text did not compile
+
+    def record(
+        self, variant: Variant, method: str, t: Tensors, pick: Any, workspace: Any, counters: Any = None
+    ) -> list[LaunchRecord]:
+        found = super().record(variant, method, t, pick, workspace, counters)
+        if not self.text or method != self.method:
+            return found
+        return [
+            replace(r, kernel=replace(r.kernel, text=self.text)) if r.kernel.source == self.source else r for r in found
+        ]
+
+    def prepare(self, commands: Sequence[LaunchRecord]) -> None:
+        try:
+            super().prepare(commands)
+        except BuildError as error:
+            self.unbuilt = self.unbuilt or bool(self.text) and not isinstance(error, PtxError)
+            raise
+
+    def swap(self, method: str = "", text: str = "", source: Path = Path()) -> None:
+        """From here on `method` launches what `text` says and not what `source` says; without arguments, it does."""
+        self.method, self.text, self.source, self.unbuilt = method, text, source, False
+        for kernel in [k for k in self._simulators if k.text]:
+            simulator = self._simulators.pop(kernel)
+            for compiled in [c for c, s in self._by_ptx.items() if s is simulator]:
+                del self._by_ptx[compiled]
+
+
+class SwapRunner(SimRunner):
+    """Makes a call that is broken each time."""
+
+    def __init__(self, registry: Registry) -> None:
+        super().__init__(registry)
+        self.strict = self.swapped = False
+
+    @cached_property
+    def target(self) -> Any:
+        return SwapDevice()
+
+    def run(self, call: Call) -> Outcome:
+        self.swapped = bool(self.target.text) and call.method == self.target.method
+        self.fast = call.fast  # a broken call is not held, and an earlier one may have been a fast one
+        return DeviceRunner.run(self, call) if self.swapped else super().run(call)
+
+    def launch(self, commands: Sequence[LaunchRecord]) -> None:
+        if self.strict and self.swapped:
+            super().launch(commands)
+        else:
+            self.target.strict = False
+            self.target.run(commands)
+
+
+class KernelSwap:
+    """One variant, whose kernels can get another text."""
+
+    def __init__(self, op: Op, variant: Variant, registry: Registry) -> None:
+        self.op, self.variant = op, variant
+        self.runner = SwapRunner(registry)
+        found, _ = trials_of(op, variant, registry, runner=self.runner)
+        self.trials = sorted(found, key=lambda t: t.elements)
+
+    @property
+    def methods(self) -> list[str]:
+        """The launchers of the variant: a kernel that several launch is swapped in each of them."""
+        able = {
+            "backward": self.variant.has_backward,
+            "forward_backward": self.variant.has_forward_backward,
+            "forward": True,
+        }
+        return [m for m, has in able.items() if has]
+
+    def failed_checks(self) -> list[str]:
+        """The sub-checks that the variant fails as it is."""
+        if not self.trials:
+            return ["schema"]
+        found: dict[str, None] = {}
+        for name, check in SUBCHECKS.items():
+            for trial in filter(partial(applies, name), self.trials):
+                log = Log()
+                check(log, trial)
+                found.update(dict.fromkeys(f.check for f in log.failures))
+        return list(found)
+
+    @cached_property
+    def kernels(self) -> dict[str, list[Kernel]]:
+        """launcher -> the kernels of its sources that it launches on the examples, under every macro. What it launches
+        only while decoding is left out."""
+        found: dict[str, dict[Kernel, None]] = {m: {} for m in self.methods}
+        for launch in launches_of(self.trials, decoding=False):
+            if launch.method in found and launch.kernel.source in sources_of(self.variant, launch.method):
+                found[launch.method][launch.kernel] = None
+        return {method: list(kernels) for method, kernels in found.items()}
+
+    def same_code(self, method: str, source: Path, text: str) -> bool:
+        """Whether the compiler makes the same of `text` as of `source`, for all that a launcher takes from it, under
+        every macro and both types. It looks until the first difference. BuildError for what does not compile."""
+        for kernel in [k for k in self.kernels[method] if k.source == source]:
+            other = replace(kernel, text=text)
+            before, after = (compile_ptx(k).ptx for k in (kernel, other))
+            if code_of(before, kernel.name) != code_of(after, kernel.name):
+                return False
+        return True
+
+    def failed_check(self, method: str, source: Path, text: str) -> str:
+        """The first sub-check that `text` fails in place of `source` where the launcher `method` takes kernels from it;
+        "" where it passes all. BuildError for a text that does not compile under some macro."""
+        device = self.runner.target
+        device.swap(method, text, source)
+        try:
+            found = self._failed(method, strict=False) or self._failed(method, strict=True)
+            if device.unbuilt:
+                raise BuildError(f"{source.name}: the text does not compile")
+            return found
+        finally:
+            device.swap()
+
+    def _failed(self, method: str, strict: bool) -> str:
+        self.runner.strict = strict
+        self.runner.seen.clear()
+        for name, check, trial in self._order(method, strict):
+            log = Log(stop=True, case=trial.case.label, dtype=trial.dtype)
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    check(log, trial)
+            except StopChecks:
+                return log.failures[0].check
+            except Exception as error:  # whatever a text breaks, it has been noticed
+                return f"{name}: {type(error).__name__}"
+        return ""
+
+    def _order(self, method: str, strict: bool) -> Iterator[tuple[str, Callable[[Log, Trial], None], Trial]]:
+        """Small examples first, and what catches most before the rest."""
+        unused = CERTAIN + (FORWARD_ONLY if method == "backward" else ())
+        names: Sequence[str] = [n for n in SUBCHECKS if n not in unused]
+        first = "gradient" if method != "forward" else "forward"
+        if method == "forward" and self.op.gradient:
+            names = (*FORWARD_ONLY, "zeros", "configs", "gradient")  # the last reads what forward saves
+        for name in sorted(names, key=lambda n: n != first) if not strict else [first, "update"]:
+            for trial in self.trials:
+                if applies(name, trial):
+                    yield name, SUBCHECKS[name], trial
+
+
+def code_of(ptx: str, kernel: str) -> list[str]:
+    """The PTX of one kernel and of the functions that are not inlined, without what tells where it comes from."""
+    text = PLACES.sub("", ptx.partition(".section\t.debug")[0])
+    parts = re.split(r"^(?=\.visible \.entry|\.(?:visible )?func)", text, flags=re.MULTILINE)
+    return [" ".join(p.split()) for p in parts if not p.startswith(".visible .entry") or f" {kernel}(" in p[:200]]
