@@ -206,7 +206,7 @@ def test_there_are_enough_broken_kernels(name: str) -> None:
     bench = bench_of(name)
     assert len({m.key for m in bench.mutants if not REVIEWED.reason(m)}) >= AT_LEAST
     touched = {m.fault.function for m in bench.mutants}
-    assert {k.name for kernels in bench.kernels.values() for k in kernels} <= touched
+    assert {k.name for kernels in bench.swap.kernels.values() for k in kernels} <= touched
 
 
 @cache
@@ -247,9 +247,9 @@ def test_a_race_is_seen_though_the_call_before_was_a_fast_one() -> None:
     """Strict mode depends on the call at hand, not on an unbroken one before it whose outcome was held."""
     bench = KernelBench(REGISTRY.op("layernorm"), REGISTRY.variant("layernorm", "shared"), REGISTRY)
     one = next(m for m in bench.mutants if m.key.endswith("-> store(weights , Pack<float, WIDTH>{});"))
-    bench.trials = [t for t in bench.trials if t.case.label.startswith("x=(1, 2)") and t.dtype == "f32"]
+    bench.swap.trials = [t for t in bench.swap.trials if t.case.label.startswith("x=(1, 2)") and t.dtype == "f32"]
     assert bench.caught(one) == "gradient"
-    bench.runner.fast = True
+    bench.swap.runner.fast = True
     assert bench.caught(one) == "gradient"
 
 
