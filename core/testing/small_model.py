@@ -144,6 +144,7 @@ class SmallModel:
         return path
 
     def read(self, path: Path) -> Mapping[str, Array]:
-        """The parameters that this model's [hf] finds in a folder. CheckpointError for a folder of another model."""
+        """The parameters that this model's [hf] finds in a folder, f32 arrays of the same shape as the graph's.
+        CheckpointError for a folder of another model."""
         found: Mapping[str, Array] = self.format.read_strictly(path, self.graph)
         return found
