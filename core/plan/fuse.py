@@ -284,18 +284,29 @@ def _check_attr(op: Op, key: str, value: Any, ops: Mapping[str, Op], place: str)
     own = own_attrs(op, ops)
     if key not in own:
         holders = [s.op for s in op.statements if s.op in ops and key in ops[s.op].attrs]
-        why = (
-            f'"{key}" belongs to {holders[0]}, which the model sets' if holders else f"{op.name} has no such attribute"
-        )
-        nearest = "" if holders else did_you_mean(key, own)
+        if holders:
+            why = f'"{key}" belongs to {holders[0]}, which the model sets'
+        elif key in op.params:
+            why = f'"{key}" is {_part_of(op, key, ops)}, which the model sets'
+        else:
+            why = f"{op.name} has no such attribute{did_you_mean(key, own)}"
         raise UsageError(
-            f"{place}: {why}{nearest}; [fuse] sets what no part of {op.name} has: {', '.join(own) or 'nothing'}",
+            f"{place}: {why}; [fuse] sets what no part of {op.name} has: {', '.join(own) or 'nothing'}",
             hint="fusion computes what the model's nodes say",
         )
     try:
         op.settle_attr(key, value, {}, place)
     except BuildError as error:
         raise UsageError(error.message, hint=error.hint) from None
+
+
+def _part_of(op: Op, param: str, ops: Mapping[str, Op]) -> str:
+    """A parameter of a fused op by the part that has it: "the bias of matmul"."""
+    for statement in op.statements:
+        if param in statement.arguments and statement.op in ops:
+            part = ops[statement.op]
+            return f"the {[*part.inputs, *part.params][statement.arguments.index(param)]} of {part.name}"
+    return "a parameter"
 
 
 # --- attributes ----------------------------------------------------------------------------------------------------

@@ -79,6 +79,8 @@ SHRUNK = 'g = { op = "gelu", in = "wte" }\nx = { op = "scale", in = "g", by = 0.
         ({"add_layernorm": {"eps": 100.0}}, r'eps: "eps" belongs to layernorm, which the model sets.*: nothing'),
         ({"add_layernorm": {"bias": False}}, '"bias" belongs to layernorm'),
         ({"mlp_gelu": {"approx": "erf"}}, '"approx" belongs to gelu'),
+        ({"mlp_gelu": {"bias1": False}}, '"bias1" is the bias of matmul, which the model sets'),
+        ({"mlp_gelu": {"weight2": 3}}, '"weight2" is the weight of matmul, which the model sets'),
         ({"head_loss": {"classes": 5}}, '"classes" belongs to cross_entropy.*: chunk'),
         ({"head_loss": {"features": 5}}, '"features" belongs to matmul'),
         ({"embed": {"length": 5}}, '"length" belongs to position'),
