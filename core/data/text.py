@@ -48,6 +48,7 @@ MARKS = {  # byte-order mark -> encoding, the longer ones first
 }
 WIDE = {"0101", "1010", "0111", "1110"}  # which of four bytes are NUL in ASCII as UTF-16 or UTF-32, of either end
 LINES = (".jsonl", ".ndjson")
+TABLES = (".csv", ".tsv")
 OBJECTS, ARRAY = "lines", "array"  # how JSON holds records
 
 
@@ -94,6 +95,10 @@ def text_document(path: Path, notes: list[str], reading: Reading = WHOLE) -> Doc
         form = _json_form(path)
         if form == ARRAY:
             notes.append(f"{path}: an array of JSON objects is read as plain text; jq -c '.[]' makes a .jsonl of it")
+        if path.suffix.lower() in TABLES:
+            notes.append(
+                f"{path}: a table is read as plain text, with its commas, quotes and all columns; a .jsonl is not"
+            )
         if form == OBJECTS:
             field = reading.field or _no_field(path)
             return Document(str(path), size, f"{digest} {field}", lambda: _lines(path, field, notes), each=True)

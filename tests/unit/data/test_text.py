@@ -41,6 +41,15 @@ def test_a_u_fffd_that_stands_in_the_file_is_no_damage(tmp_path, monkeypatch):
         assert "".join(text.read_blocks(path, notes)) == "\ufffd word" * 20 and notes == []
 
 
+def test_a_table_is_text_and_a_note_says_so(tmp_path):
+    notes = []
+    for name in ("a.csv", "a.TSV", "a.txt"):
+        (tmp_path / name).write_text('id,text\n1,"the cat, the dog"\n')
+        assert "".join(text.text_document(tmp_path / name, notes).blocks()).startswith("id,text\n1,")
+    assert [note.partition(":")[0] for note in notes] == [str(tmp_path / "a.csv"), str(tmp_path / "a.TSV")]
+    assert all("a table is read as plain text" in note for note in notes)
+
+
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     path = tmp_path / "photo.jpg"
     path.write_bytes(bytes(range(128, 256)) * 10)
