@@ -218,7 +218,8 @@ def test_a_mistake_is_told_with_its_place_and_the_way_out(mistake, report):
     assert len(message.splitlines()) < 60
 
 
-def test_spills_are_told_with_file_kernel_and_architecture(report):
+def test_spills_are_told_with_file_kernel_and_architecture(report, monkeypatch):
+    monkeypatch.setattr("core.testing.compiles.architectures_of", lambda declared: ("sm_75", "sm_90a"))
     bounds = ("__global__ void forward", "__global__ void __launch_bounds__(1024, 2) forward")
     message, text = report(SPILLS, [bounds])
     held(message, text, SPILLS)

@@ -428,7 +428,8 @@ def test_a_kernel_without_a_stride_is_refused_with_the_columns_it_forgets(tmp_pa
     assert first.seen == "only columns from 128 on are not written"
 
 
-def test_the_check_ends_with_the_first_kernel_that_does_not(tmp_path: Path) -> None:
+def test_the_check_ends_with_the_first_kernel_that_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORELM_SIM_LIMIT", "20000")
     held = students(tmp_path, "endless")
     report = check_variant(held.op("layernorm"), held.variant("layernorm", "student"), held, archs=())
     assert len(report.failures) == 1 and report.first.raised, report.describe_failures()
