@@ -389,3 +389,16 @@ def test_importing_core_imports_no_floor() -> None:
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_contributing_lists_the_floors_as_they_are() -> None:
+    """The page's block names every module of FLOORS, in the same order; a floor may take several lines."""
+    page = (ROOT / "CONTRIBUTING.md").read_text("utf-8").partition("From the ground up:")[2].split("```")[1]
+    listed = [name for line in page.splitlines()[1:] for name in line.split("  ")[0].split(", ")]
+    assert listed == [name for names in FLOORS for name in names]
+
+
+def test_contributing_names_files_that_exist() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    named = set(re.findall(r"`((?:core|tests|docs|ops|plugins)/[\w./]+)`", page))
+    assert named and not [path for path in named if not (ROOT / path).exists()]
