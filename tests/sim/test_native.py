@@ -195,3 +195,26 @@ def test_a_native_launch_says_what_it_reached() -> None:
     one, two = reports
     assert one.reached == two.reached and one.looped == two.looped and one.instructions == two.instructions > 0
     assert one.lanes == two.lanes
+
+
+def test_chains_of_products_have_the_interpreters_bits() -> None:
+    """Eight rows and columns of sums in registers, with a factor that changes between and odd lengths."""
+    source = """extern "C" __global__ void k(const float* x, float* y, int n) {
+      float s[4][4] = {}, e = 0;
+      for (int k = 0; k < n; k++) {
+        float u[4], v[4];
+        for (int i = 0; i < 4; i++) u[i] = x[(k * 4 + i) * 32 + threadIdx.x];
+        for (int i = 0; i < 4; i++) v[i] = x[(k * 4 + i + 64) * 32 + threadIdx.x];
+        for (int i = 0; i < 4; i++)
+          for (int j = 0; j < 4; j++) s[i][j] += u[i] * v[j];
+        e = fmaf(u[0], u[0], e); e = fmaf(e, v[1], e); u[0] = e; s[1][1] = fmaf(u[0], e, s[1][1]);
+        if (threadIdx.x % 3 == 1) for (int i = 0; i < 4; i++) s[i][0] = fmaf(u[i], v[3], fmaf(v[i], u[2], s[i][0]));
+      }
+      for (int i = 0; i < 16; i++) y[i * 32 + threadIdx.x] = s[i / 4][i % 4];
+      y[512 + threadIdx.x] = e;
+    }"""
+    x = normal(128 * 32 + 640)
+    x[::37], x[5] = np.inf, np.nan
+    (_, y) = both(source, "k", 1, 32, [x, np.zeros(544, np.float32), np.int32(13)])
+    assert np.isfinite(y).any()
+    both(source, "k", 1, 27, [normal(128 * 32 + 640), np.zeros(544, np.float32), np.int32(16)])

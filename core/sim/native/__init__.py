@@ -3,6 +3,7 @@
   *.c, machine.h    the machine: one function for each instruction (docs/native.md)
   toolchain.py      compiles the machine once for each computer
   translation.py    a kernel's PTX -> records of the machine
+  fusing.py         runs of fma -> records for several of them
   allocation.py     registers of PTX -> places in a warp's register file
   wording_faults.py the machine's faults -> KernelError, in the interpreter's words
   executor.py       a launch

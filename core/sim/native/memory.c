@@ -142,6 +142,19 @@ INLINE int near(const Warp *w, const u32 *from, u32 offset, u32 width, Where *to
     return 1;
 }
 
+/* The same for four values each, without a look at the order: places behind the block's shared memory. */
+INLINE int near_fours(const Warp *w, const u32 *from, u32 offset, u32 *x) {
+    Window own = w->block->window;
+    u32 lo = (u32)own.lo, span = (u32)own.span - 16, bad = 0;
+    if (w->mask != ALL || own.span < 16) return 0;
+    EACH {
+        u32 at = from[l] + offset;
+        bad |= (u32)-(at - lo > span) | (at & 15);
+        x[l] = at;
+    }
+    return bad == 0;
+}
+
 /* All lanes within the region of global memory where this instruction went last. */
 INLINE int known(const Warp *w, const Op *op, const u64 *from, u64 offset, u32 width, Where *to) {
     const Window *window = &w->worker->windows[op->o[2]];
@@ -226,6 +239,15 @@ INLINE void fours(u32 *const *d, const Where *to) {
     }
 }
 
+INLINE void fours_near(u32 *const *d, const u8 *base, const u32 *x) {
+    for (int l = 0; l < WARP; l += 4) {
+        Four v[4];
+        for (int i = 0; i < 4; i++) v[i] = *(const Four *)(base + x[l + i]);
+        transpose(&v[0], &v[1], &v[2], &v[3]);
+        for (int i = 0; i < 4; i++) *(Four *)(d[i] + l) = v[i];
+    }
+}
+
 INLINE void put_fours(const u32 *const *d, const Where *to) {
     for (int l = 0; l < WARP; l += 4) {
         Four v[4];
@@ -237,10 +259,17 @@ INLINE void put_fours(const u32 *const *d, const Where *to) {
 
 #define LOADN(id, names, operands, A, T, R, SPACE, N)                                                                  \
     WHOLE(id, names, operands) {                                                                                       \
-        FIND(A, SPACE, N * sizeof(T), READ)                                                                            \
         const u32 *list = w->launch->lists + op->o[3];                                                                 \
         R *d[N];                                                                                                       \
         for (int i = 0; i < N; i++) d[i] = LIST(R, i);                                                                 \
+        if (SPACE == SHARED && sizeof(A) == 4 && N == 4 && sizeof(T) == 4) {                                           \
+            u32 near_x[WARP] __attribute__((aligned(64)));                                                             \
+            if (near_fours(w, REG(u32, 1), (u32)op->imm, near_x)) {                                                    \
+                fours_near((u32 *const *)d, w->block->shared, near_x);                                                 \
+                return op + 1;                                                                                         \
+            }                                                                                                          \
+        }                                                                                                              \
+        FIND(A, SPACE, N * sizeof(T), READ)                                                                            \
         if (w->mask == ALL && N == 4 && sizeof(T) == 4) {                                                              \
             fours((u32 *const *)d, &to);                                                                               \
         } else if (w->mask == ALL) {                                                                                   \

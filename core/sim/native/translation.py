@@ -18,6 +18,7 @@ from core.sim.instructions.opcodes import OpcodeTable
 from core.sim.instructions.operands import immediate
 from core.sim.machine.special import TABLE as SPECIALS
 from core.sim.native.allocation import OpRecord, allocate
+from core.sim.native.fusing import LONGEST, fuse
 from core.sim.native.toolchain import Machine
 from core.sim.ptx.parser import (
     Immediate,
@@ -266,6 +267,8 @@ class Translation:
 
     def code(self) -> Code:
         """The finished kernel."""
+        chains = {n: self.machine.rows[f"chains.{n}.f32"][0][0] for n in range(1, LONGEST + 1)}
+        self.records, self.starts = fuse(self.records, self.starts, self.machine.rows["fma.rn.f32"][0][0], chains)
         pinned = [*self.constants.values(), *self.specials.values()]
         places = allocate(self.records, self.starts, self.wide, pinned)
         ops, lists = np.zeros(len(self.records), OP), list[int]()
