@@ -159,12 +159,19 @@ def allowed(written: str) -> bool:
 
 
 def narrowing(ins: Instruction, least: int) -> str:
-    """In words, how an instruction computes with fewer bits of mantissa than `least`; "" where it does not."""
+    """In words, how an instruction computes with fewer bits of mantissa than `least`; "" where it does not.
+
+    f64 may be rounded to f32 on the way, as CUDA's own erf and tanh do: the bounds see a result that was.
+    """
     formats = [name for name in ins.names if name in FORMATS]
     narrow = [name for name in formats if FORMATS[name] < least]
     if ins.names[0].partition("::")[0] in TENSOR_CORES and narrow:
         return f"multiplies {narrow[0]} on tensor cores ({ins.names[0]})"
-    if ins.names[0] == "cvt" and len(formats) > 1 and FORMATS[formats[0]] < min(least, FORMATS[formats[1]]):
+    if (
+        ins.names[0] == "cvt"
+        and len(formats) > 1
+        and FORMATS[formats[0]] < min(least, MANTISSA["f32"], FORMATS[formats[1]])
+    ):
         return f"rounds {formats[1]} to {formats[0]}"
     if least >= MANTISSA["f32"] and (found := COARSE.get((ins.names[0], "approx"))) and "approx" in ins.names:
         return f"approximates: {ins.names[0]}.approx, on a GPU {found}"

@@ -293,6 +293,20 @@ def test_narrow_buffers_are_held_to_their_own_rounding(dtype: str, pair: str) ->
     assert failure(heard(problem, text.replace("FACTOR", "3.02f")))[0] == "awkward"
 
 
+def test_doubles_are_held_to_their_own_rounding_and_cudas_functions_are_wide_enough() -> None:
+    problem = Problem(
+        truth=lambda x: np.tanh(x),
+        inputs={"x": "n : f64"},
+        outputs={"y": "n : f64"},
+        launches=KernelLaunch("scale", "y x n", grid="cdiv(n, 128)", block=128),
+        sizes=[{"n": 259}],
+    )
+    text = kernel("if (i < n) y[i] = tanh(x[i]);", parameters="double* y, const double* x, int n")
+    found = heard(problem, text)
+    assert found.passed, failure(found)
+    assert failure(heard(problem, text.replace("tanh(x[i])", "tanhf(x[i])")))[0] == "awkward"
+
+
 def test_inputs_that_are_updated_in_place_may_change() -> None:
     problem = Problem(
         truth=lambda x, y, a: a * x + y,
