@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import platform
 import re
 from contextlib import suppress
@@ -41,4 +42,4 @@ def model() -> str:
         text = Path("/proc/cpuinfo").read_text("utf-8", "replace")
         if found := re.search(r"^(?:model name|Model|cpu)\s*:\s*(.+)$", text, re.M):
             return " ".join(found[1].split())
-    return platform.processor() or platform.machine()
+    return os.environ.get("PROCESSOR_IDENTIFIER") or platform.machine()  # platform.processor() runs `uname` of PATH

@@ -319,7 +319,7 @@ def environment() -> dict[str, Any]:
         "corelm": core.__version__,
         "commit": commit(),
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": system(),
         "machine": platform.machine(),
         "cores": os.cpu_count(),
         "cpu": processor.describe(),
@@ -328,6 +328,13 @@ def environment() -> dict[str, Any]:
         "threads": {k: v for k, v in os.environ.items() if k.endswith("_NUM_THREADS")},
         "argv": sys.argv[1:],
     }
+
+
+def system() -> str:
+    """The operating system, its release, the architecture and the C library. Unlike platform.platform(), it starts no
+    process: that runs the `uname` of PATH."""
+    library = "-with-" + "".join(platform.libc_ver()) if any(platform.libc_ver()) else ""
+    return f"{platform.system()}-{platform.release()}-{platform.machine()}{library}"
 
 
 @functools.cache

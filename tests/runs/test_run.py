@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import signal
+import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -107,6 +110,18 @@ def test_a_run_leaves_what_the_design_lists(here: Path) -> None:
     assert json.loads((run / "env.json").read_text())["packages"]["numpy"] == np.__version__
     nodes = json.loads((run / "variants.json").read_text())["nodes"]
     assert nodes == state["variants"] and "h.0.attn" in nodes
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a program of the path is a script here")
+def test_what_a_run_says_of_the_machine_starts_no_program_of_the_path_but_git(tmp_path: Path) -> None:
+    for name in ("uname", "lscpu", "sysctl", "ldd"):
+        (tmp_path / name).write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\necho x\n")
+        (tmp_path / name).chmod(0o755)
+    code = "import json; from core.train.run import environment; print(json.dumps(environment()))"
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["platform"].startswith(f"{os.uname().sysname}-{os.uname().release}-")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_the_resolved_config_trains_the_same(here: Path) -> None:
