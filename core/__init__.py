@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# In a checkout, ops/, plugins/, models/ and configs/ lie beside core/; in a wheel they lie inside it. Either way
+# In a checkout, ops/, plugins/, models/ and configs/ are beside core/; in a wheel they are inside it. Either way
 # they are found under `core`, so that a traceback and a pickle say the same name everywhere.
 if not (Path(__file__).parent / "ops").is_dir():
     __path__.append(str(Path(__file__).parent.parent))

@@ -32,7 +32,7 @@ class Candidate:
     """A plugin that was found and not yet imported.
 
     home: its folder, or its file; None when an installed module is not on the path.
-    root: what it brings as files must lie in here.
+    root: the folder that holds its files.
     """
 
     name: str

@@ -33,7 +33,7 @@ SAFE_POINT = 0.1  # seconds between looks while other threads work
 CLOSED = 0  # the byte in the pipe that ends the thread
 
 
-class Ended(BaseException):  # noqa: N818  (no error: somebody asked for it)
+class Ended(BaseException):  # noqa: N818  (no error: a request)
     """A noted signal at a safe point. Not an Exception, nor SystemExit: code that guards against the exits of foreign
     code must let it pass."""
 

@@ -159,7 +159,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class InMemory:
-    """Tokens that lie on no disk: a read-only cache, or a caller's array."""
+    """Tokens without a file: a read-only cache, or a caller's array."""
 
     name: str
     array: Tokens

@@ -54,7 +54,7 @@ class CudaLaunch:
     def __init__(self, record: Recorded) -> None:
         self.record = record
         self.start: Callable[[], int] | None = None  # launches and gives the driver's status; a library raises
-        self.kept: Any = None  # what the packed parameters lie in
+        self.kept: Any = None  # the memory of the packed parameters
 
 
 @dataclass
@@ -470,7 +470,7 @@ def with_caller(record: CallRecord) -> Iterator[None]:
 
 
 def pack(arguments: Sequence[bytes]) -> tuple[int, Any]:
-    """(address of the array of parameter pointers, what keeps it alive) for arguments as they lie in memory.
+    """(address of the array of parameter pointers, what keeps it alive) for arguments as laid out in memory.
 
     Each starts on a multiple of its size, a tensor map on 128 bytes.
     """

@@ -42,7 +42,7 @@ def settle(rule: Any, names: Mapping[str, Any], where: str) -> str:
         return kind
     scale = float(evaluate(inside, names, where))
     if scale < 0:
-        raise BuildError(f'{where}: init "{rule}" comes to {kind}({scale!r}); expected 0 or more')
+        raise BuildError(f'{where}: init "{rule}" is {kind}({scale!r}); expected 0 or more')
     return f"{kind}({scale!r})"
 
 

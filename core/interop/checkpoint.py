@@ -341,7 +341,7 @@ def try_out(checkpoints: Path) -> None:
 def check_room(checkpoints: Path, sizes: Mapping[str, int], keep_last: int, saves: int) -> None:
     """CheckpointError when the disk cannot hold what a run will save, before it has taken a step.
 
-    sizes: file -> bytes; saves: how many the run will make. At most `keep_last` + 1 lie there at a time: the new one
+    sizes: file -> bytes; saves: how many the run will make. At most `keep_last` + 1 are there at a time: the new one
     is whole before an old one goes. Those that are there already have their room.
     """
     most = min(saves, max(1, keep_last + 1 - len(steps(checkpoints))))

@@ -31,7 +31,7 @@ from core.outside import open_file, read_array, way_out
 CHANGED = "the file was changed or removed after it was opened, as a run does that still trains: try again"
 Array = np.ndarray[Any, Any]
 
-# safetensors name -> how the bytes lie. BF16 is read as 16-bit integers and widened.
+# safetensors name -> layout of the bytes. BF16 is read as 16-bit integers and widened.
 DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -217,7 +217,7 @@ class TensorFile(Mapping[str, Array]):
         self._place(header, 8 + length, size)
 
     def _place(self, header: dict[str, Any], start: int, size: int) -> None:
-        """Fill `_entries`: the tensors must lie one behind the other and fill the file."""
+        """Fill `_entries`: the tensors must follow one another and fill the file."""
         spans: list[tuple[int, int, str]] = []
         for name, entry in header.items():
             kind, shape, begin, end = self._entry(name, entry)

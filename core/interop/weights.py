@@ -1,4 +1,4 @@
-"""What a path is, and the parameters that lie there: our checkpoints, and the formats that plugins bring.
+"""The format of a path's files, and the parameters in them: our checkpoints, and the formats that plugins bring.
 
 What it is gets found by looking. Two answers, and none, are errors that say what was looked for.
 """

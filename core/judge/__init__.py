@@ -1,4 +1,4 @@
-"""Judges a CUDA kernel that somebody hands in against a problem: a NumPy truth, shapes and a launch. No GPU is needed.
+"""Judges a submitted CUDA kernel against a problem: a NumPy truth, shapes and a launch. No GPU is needed.
 
 `core judge PROBLEM.py KERNEL.cu` and `judge(problem, path)` are the front doors. The files, from the ground up:
   problem.py      the question: buffers, launches, sizes, the truth

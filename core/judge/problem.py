@@ -79,7 +79,7 @@ class BufferSpec:
 
     @property
     def storage(self) -> np.dtype[Any]:
-        """NumPy's type of the elements as they lie in memory."""
+        """NumPy's type of the elements in memory."""
         return ELEMENTS[self.dtype]
 
     def shape(self, dims: Dims) -> tuple[int, ...]:
@@ -90,7 +90,7 @@ class BufferSpec:
         return tuple(int(n) for n in sizes)
 
     def stored(self, values: Array, shape: tuple[int, ...]) -> Array:
-        """Contents as they lie in the kernel's memory: f32 rounded where the buffer is narrower."""
+        """Contents in the kernel's memory: f32 rounded where the buffer is narrower."""
         with np.errstate(all="ignore"):
             if self.dtype == "bf16":
                 return to_bf16(np.broadcast_to(values, shape))
@@ -247,7 +247,7 @@ class Problem:
         return [p.name for p in parameters if p.name in have]
 
     def draw(self, dims: Dims, seed: Sequence[int]) -> dict[str, Array]:
-        """Contents of all inputs, as they lie in the kernel's memory."""
+        """Contents of all inputs in the kernel's memory."""
         rng = np.random.default_rng(list(seed))
         given = dict(foreign("contents", self.contents, rng, dict(dims))) if self.contents else {}
         if unknown := [name for name in given if name not in self.inputs]:

@@ -57,7 +57,7 @@ class DeviceTensor:
         skipped = start * self.itemsize
         sizes = tuple(int(n) for n in shape)
         if start < 0 or skipped + math.prod(sizes) * itemsize(kind) > self.nbytes:
-            raise BuildError(f"a part of shape {sizes} ({kind}) from {start} does not lie in {self}")
+            raise BuildError(f"a part of shape {sizes} ({kind}) from {start} is not within {self}")
         return DeviceTensor(self.pointer + skipped, sizes, kind, self.base, self.offset + skipped)
 
     def __getitem__(self, index: slice) -> DeviceTensor:

@@ -2,7 +2,7 @@
 
 Every distinct (op, sizes, dtype) of a plan has candidates: the variants that would be taken by themselves, each with
 all its tiles. Round i binds the plan with the i-th candidate of each and times it launch by launch; the fastest is
-kept. The winners lie in the cache folder by chip; a run with nothing recorded and nothing in its config takes them.
+kept. The winners are in the cache folder by chip; a run with nothing recorded and nothing in its config takes them.
 What was never tuned here is looked up among the choices that are shipped, by architecture: each says where it is from.
 """
 

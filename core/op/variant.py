@@ -29,7 +29,7 @@ class Variant:
     reads: ClassVar[tuple[str, ...]] = ()  # inputs, params, outputs that backward reads besides saved
     can_add: ClassVar[tuple[str, ...]] = ()  # inputs whose gradient it can add to instead of overwrite
     alias: ClassVar[Mapping[str, str]] = {}  # {"da": "dy"}: that gradient IS the other: no launch, no copy
-    inplace: ClassVar[Mapping[str, str]] = {}  # {"dx": "dy"}: may lie in that tensor's memory
+    inplace: ClassVar[Mapping[str, str]] = {}  # {"dx": "dy"}: may share that tensor's memory
     partial: ClassVar[tuple[str, ...]] = ()  # parameters whose gradient it does not write whole
     base: ClassVar[str] = ""  # a variant of the same op: whatever this class does not define comes from there
     repeatable: ClassVar[bool] = True  # False: bits may differ between runs; never automatic

@@ -34,9 +34,9 @@ class Live:
         needed = bool(self.trainable & set(node.params.values()) or self.needs & set(node.inputs.values()))
         if needed and not node.op.gradient:
             raise BuildError(
-                f'{node.where}: node {node.name}: op "{node.op.name}" has no gradient, and trainable parameters lie '
-                "behind it",
-                hint="freeze those parameters ([train] freeze), or take the node out of the loss's way",
+                f'{node.where}: node {node.name}: op "{node.op.name}" has no gradient, and trainable parameters '
+                "feed into it",
+                hint="freeze those parameters ([train] freeze), or remove the node from the path to the loss",
             )
         return needed
 

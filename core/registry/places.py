@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def asset(plugin: Candidate, folder: Path, given: Path | str, where: str) -> Path:
-    """The file `given`, relative to `folder`, which must exist and lie in the plugin's own folder.
+    """The file `given`, relative to `folder`, which must exist within the plugin's own folder.
 
     Symbolic links are followed first, so that none leads out. Raises BuildError.
     """

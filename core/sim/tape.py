@@ -1,7 +1,7 @@
 """A tape of a launch: what each instruction of each warp did, lane by lane, as data.
 
 A `TapeRecorder` watches one batch, as core.sim.counting's Counter does, and keeps rows: an instruction as one group of
-lanes ran it. `Tape` cuts rows into steps of single warps when somebody asks. It changes nothing that a kernel computes.
+lanes ran it. `Tape` cuts rows into steps of single warps on request. It changes nothing that a kernel computes.
 The sums over a whole tape are the counts of `count=True`: both follow the same rules.
 """
 

@@ -50,7 +50,7 @@ class GradientRequest:
 
     unwanted: gradients that are not needed. absent: output gradients that do not exist. add: gradients to
     add to. alias: whether declared aliases are used, so that those are not written. in_place: whether declared
-    in-place gradients lie in the other tensor's memory. order: of row ranges. config: of the variant. fill: the byte
+    in-place gradients share the other tensor's memory. order: of row ranges. config: of the variant. fill: the byte
     that everything to be written starts as.
     """
 

@@ -269,7 +269,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 def take_lock(path: Path) -> io.FileIO:
     """Lock the file at `path`, made if needed, until the returned file is closed or the process ends.
 
-    It says who holds it: pid and host. Raises UsageError, with both, when somebody does.
+    It says who holds it: pid and host. Raises UsageError, with both, while it is held.
     """
     mode = "r+b" if path.exists() else "w+b"
     file = io.FileIO(path, mode, opener=not_a_link)

@@ -1,7 +1,7 @@
 """Causal or full attention in blocks of heads and queries; nothing of size T x T exists. Formulas: ../attention.py.
 
-A task is some heads of one sequence; its scores for one block of queries lie in the worker's scratch. BLAS reads
-queries, keys and values where they lie in qkv, and writes y and dqkv in place. Keys behind a causal block are skipped.
+A task is some heads of one sequence; its scores for one block of queries are in the worker's scratch. BLAS reads
+queries, keys and values in place, in qkv, and writes y and dqkv in place. Keys behind a causal block are skipped.
 """
 
 import math

@@ -3,7 +3,7 @@
 //     y = sum_j p v;  dp = dy.v,  ds = p (dp - dy.y) (1 - (s / softcap)^2) scale
 //     dq = sum_j ds k,  dk = sum_i ds q,  dv = sum_i p dy
 // qkv: (B, T, heads + 2 kv_heads, D), the queries first, then keys, then values; y: (B, T, heads, D); a group of
-// heads / kv_heads queries shares a key and a value. While decoding, keys and values lie in caches (B, S, kv_heads, D),
+// heads / kv_heads queries shares a key and a value. While decoding, keys and values are in caches (B, S, kv_heads, D),
 // and row b of the batch continues at start[b].
 //
 // naive_scores, naive_softmax, naive_y   write all T x T probabilities: limited by memory, which also ends first
@@ -16,7 +16,7 @@
 //                                        has one writer and bits repeat
 
 #ifndef HEAD_DIM
-#define HEAD_DIM 64  // D of the online kernels, whose sums lie in registers
+#define HEAD_DIM 64  // D of the online kernels, whose sums are in registers
 #endif
 
 // Whether query i sees key j; documents: of this row of the batch, or null

@@ -1,5 +1,5 @@
-// Attention on tensor cores, bf16 in and float sums (arXiv:2205.14135, arXiv:2307.08691). Formulas, and how qkv and y
-// lie: attention.cu; the launches are those of its online kernels.
+// Attention on tensor cores, bf16 in and float sums (arXiv:2205.14135, arXiv:2307.08691). Formulas and layouts of qkv
+// and y: attention.cu; the launches are those of its online kernels.
 //
 // flash_forward    y and lse: a thread block has ROWS queries of one head; keys and values come by in tiles
 // flash_dq         the queries' gradients, and dy.y of each, in the same way
@@ -50,7 +50,7 @@ __device__ inline int anew(int n) {
     return n;
 }
 
-// Where a lane's sums lie in a block of 16 x 8
+// The places of a lane's sums in a block of 16 x 8
 __device__ inline int down(int e) { return threadIdx.x % 32 / 4 + e / 2 * 8; }
 __device__ inline int across(int e) { return threadIdx.x % 4 * 2 + e % 2; }
 
@@ -145,7 +145,7 @@ __device__ inline void weigh(Sums& sums, const Scores& weights, const elem* tile
     }
 }
 
-// finish(row, column, values) for every four neighbours of the thread block's sums that lie inside (limit, D)
+// finish(row, column, values) for every four neighbours of the thread block's sums inside (limit, D)
 template <class Finish>
 __device__ inline void deliver(const Sums& sums, int limit, Finish finish) {
 #pragma unroll
@@ -178,7 +178,7 @@ struct Mask {
     const int* documents;
     bool by_query;
 
-    // All that it sees lie in [from, to), and all there but other documents'. Neither end ever falls from row to row.
+    // All that it sees are in [from, to), and all there but other documents'. Neither end ever falls from row to row.
     __device__ Range seen(int row) const {
         if (by_query) return {window ? max(0, row - window + 1) : 0, causal ? min(end, row + 1) : end};
         return {causal ? row : 0, window ? min(end, row + window) : end};

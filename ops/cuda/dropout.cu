@@ -5,7 +5,7 @@
 // naive_apply    one thread an element: ten rounds for one word of the four that they give
 // vector_apply   one thread for the four neighbours that share a counter: a quarter of the arithmetic; limited by
 //                memory bandwidth
-// Both do forward and backward, and dx may lie in dy's memory.
+// Both do forward and backward, and dx may share dy's memory.
 
 // The four words of a counter (column / 4, row, step, 0)
 __device__ inline uint4 philox(uint4 counter, u32 seed, u32 node) {

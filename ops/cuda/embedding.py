@@ -46,7 +46,7 @@ class EmbeddingOwner(Variant):
     partial = ("weight",)
     examples = [
         {"ids": (3, 41), "rows": 29, "cols": 264},  # four chunks of places, two slices of columns
-        {"ids": np.arange(123) % 61, "rows": 61, "cols": 133},  # an id's places lie in different chunks
+        {"ids": np.arange(123) % 61, "rows": 61, "cols": 133},  # an id's places are in different chunks
     ]
 
     def forward(self, t, launch):

@@ -1,5 +1,5 @@
 // GELU: y = x phi(x), phi the normal distribution function or GPT-2's approximation by tanh. Formulas: ../gelu.py.
-// dx = dy * (phi(x) + x phi'(x)). All tensors have n elements; dx may lie in dy's memory.
+// dx = dy * (phi(x) + x phi'(x)). All tensors have n elements; dx may share dy's memory.
 //
 // naive_forward, naive_dx     one thread an element: four or two bytes a load, many instructions for the bytes moved
 // vector_forward, vector_dx   16 bytes a thread, tanh in one instruction in bf16: limited by memory bandwidth

@@ -5,7 +5,7 @@
 // mma_gelu       f = x weight^T + bias, a = gelu(f): no pass of its own over the largest activations of an MLP
 // mma_dx         dx = dy weight
 // mma_dgelu      df = (dy weight) * gelu'(f): no pass of its own either
-// mma_dr         dr = dy, where r's gradient does not simply lie in dy's memory
+// mma_dr         dr = dy, where r's gradient does not share dy's memory
 // mma_dweight    dweight = dy^T x, and dbias on the way; the rows in slices, whose sums are added in a fixed order
 //
 // All are one product, left (I, depth) times right (J, depth) transposed. A thread block has TILE_I x TILE_J results,
@@ -48,7 +48,7 @@ struct Operand {
     bool aligned;  // every line starts on 16 bytes
 
     // A chunk's place in the tile. load_matrices reads a chunk of each of 8 lines at once, which would all meet in
-    // the same four banks: so a line's chunks are permuted, by xor with its number, and the 8 lie in all 32 banks.
+    // the same four banks: so a line's chunks are permuted, by xor with its number, and the 8 cover all 32 banks.
     // Floats that are turned are read two chunks of each of 4 lines at once: there it is xor with twice the number.
     static __device__ int place(int line, int chunk) {
         int turn = CHUNKS < 8 ? line / (8 / CHUNKS) % CHUNKS : line % 8;
@@ -184,7 +184,7 @@ struct Four {
     }
 };
 
-// finish(place, values) for every four neighbours of this thread block's results that lie inside (rows, columns).
+// finish(place, values) for every four neighbours of this thread block's results inside (rows, columns).
 template <class Finish>
 __device__ inline void deliver(const Sums& sums, int i, int j, int rows, int columns, bool aligned, Finish finish) {
 #pragma unroll

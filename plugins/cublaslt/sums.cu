@@ -3,7 +3,7 @@
 //
 // column_sums    one thread a column of dy (M, N), where the weight does not train and no product passes dy
 // add_sums       dbias (N) += what an epilogue left, since that overwrites
-// residual       dr = dy, where r's gradient does not simply lie in dy's memory; one thread an element
+// residual       dr = dy, where r's gradient does not share dy's memory; one thread an element
 
 extern "C" __global__ void column_sums(float* dbias, const elem* dy, int M, int N, int add) {
     u64 n = global_thread();

@@ -168,7 +168,7 @@ def cos_sin(T, D, base, factor, low, high, length, dtype):
 
 
 def rotate(x, y, cos, sin, a, b):
-    """y = x turned, which may lie in x's memory; a, b: scratch like half of x."""
+    """y = x turned, which may share x's memory; a, b: scratch like half of x."""
     (x1, x2), (y1, y2) = np.split(x, 2, axis=-1), np.split(y, 2, axis=-1)
     np.multiply(x1, cos, out=a)
     np.multiply(x2, sin, out=b)

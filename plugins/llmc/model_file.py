@@ -44,7 +44,7 @@ FIRST = 2  # of the header's numbers, behind magic and version
 DTYPES: dict[int, np.dtype[Any]] = {
     3: np.dtype("<f4"),
     5: np.dtype("<u2"),
-}  # version -> how numbers lie; bf16 is the upper half of an f32
+}  # version -> layout of numbers; bf16 is the upper half of an f32
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""RMSNorm of queries and keys where they lie packed, arXiv:2302.05442; the values pass through.
+"""RMSNorm of queries and keys, packed, arXiv:2302.05442; the values pass through.
 
 A group g of a token's queries becomes g * rstd * q_weight, of its keys g * rstd * k_weight, with
 rstd = 1 / sqrt(mean(g^2) + eps): each head is a group (Qwen 3), or all queries are one and all keys another (OLMo 2,

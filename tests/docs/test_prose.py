@@ -14,7 +14,8 @@ FOLDERS = ("core", "docs", "benchmarks", "ops", "plugins")
 PAGES = ("README.md", "CONTRIBUTING.md")
 ENDINGS = {".py", ".md", ".toml", ".cu", ".cuh", ".in"}
 CEILINGS = {
-    "lies": 0, "told": 0, "nobody": 1, "anybody": 0, "goes on": 0, "another's": 0, "has of": 0, "what is": 0,
+    "lies": 0, "told": 0, "nobody": 1, "anybody": 0, "goes on": 0, "another's": 0, "has of": 0, "what is": 0, "lie": 0,
+    "somebody": 0, "comes to": 0,
 }  # fmt: skip  # nobody: the user of "~nobody"
 
 

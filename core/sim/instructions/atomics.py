@@ -123,7 +123,7 @@ def _atomic(program: Program, ins: Instruction) -> Step:
         found = np.empty_like(old)
         found[turns] = old
         if change is None and (found != g.spread(values[0](g))).all():
-            g.batch.polled += 1  # a lock that somebody else holds
+            g.batch.polled += 1  # a lock that another thread holds
         else:
             g.batch.progress += 1
         if write is not None:

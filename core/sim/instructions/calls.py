@@ -1,6 +1,6 @@
 """Functions that CUDA itself brings, which PTX declares and does not define: assert, printf, malloc, free.
 
-A call's .param variables lie in the local memory of the thread (ptx/program.py), where these read their arguments and
+A call's .param variables are in the local memory of the thread (ptx/program.py), where these read their arguments and
 leave their results.
 """
 

@@ -203,7 +203,7 @@ def _out(
 
 
 def _positions(g: Group, address: int, lane: int, count: int) -> Array:
-    """Where `count` bytes from a shared address lie in the batch's shared memory, every 16th."""
+    """Offsets of `count` bytes from a shared address in the batch's shared memory, every 16th."""
     ((block, offset),) = keys(g, np.array([address]), np.array([lane]))
     return block * g.batch.stride + offset + np.arange(0, count, 16)
 

@@ -39,7 +39,7 @@ class BoxMap:
         return swizzled(shared + np.arange(int(np.prod(self.box))) * self.itemsize, self.swizzle)
 
     def addresses(self, start: Sequence[int]) -> tuple[Array, Array]:
-        """(global addresses, whether they lie inside the tensor) of the box's elements at coordinates `start`."""
+        """(global addresses, whether they are inside the tensor) of the box's elements at coordinates `start`."""
         address = np.zeros((1,) * len(self.box), np.int64) + self.address
         inside = np.ones((1,) * len(self.box), np.bool_)
         for dim, (at, count) in enumerate(zip(start, self.box, strict=True)):

@@ -161,7 +161,7 @@ class Scheduler:
         other, mask = meeting.awaited(lane, g.live), int(meeting.masks[lane])
         message = f"lane {lane % WARP} waits for lane {other}, which its mask {mask:#x} names and which does not come"
         ins = self.batch.program.instructions[int(meeting.resume[lane]) - 1]
-        hint = "every lane that a mask names comes to a barrier of the warp, with the same mask"
+        hint = "every lane that a mask names reaches a barrier of the warp, with the same mask"
         raise self.batch.fault(ins, "member absent", message, g, lane, hint=hint)
 
     def _endless(self, g: Group) -> KernelError:

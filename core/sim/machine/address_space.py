@@ -107,7 +107,7 @@ class Memory:
         return f"{what} {(address - found.start) // found.itemsize} of {found.name}, {found.size} bytes"
 
     def outside(self, addresses: Array, width: int) -> Array | None:
-        """Positions of the accesses of `width` bytes that lie in no one region; None when all are inside one."""
+        """Positions of the accesses of `width` bytes that are not within one region; None when all are inside one."""
         low, high = int(np.minimum.reduce(addresses)), int(np.maximum.reduce(addresses)) + width
         known = self.last
         if known.start <= low and high <= known.start + known.size:

@@ -46,7 +46,7 @@ def _blocks(blocks: ResidentBlocks, g: Lanes) -> Array:
 
 def _along(axis: int) -> dict[str, Make]:
     name = AXES[axis]
-    first = axis == 0  # clusters lie along x
+    first = axis == 0  # clusters extend along x
     return {
         f"%tid.{name}": lambda b, g: _position(g.thread, b.shape.block, axis),
         f"%ntid.{name}": lambda b, g: _one(b.shape.block[axis]),

@@ -88,7 +88,7 @@ def _two_masks(words: Wording, f: MachineFault) -> tuple[str, str, str]:
 def _waits_for(words: Wording, f: MachineFault) -> tuple[str, str, str]:
     lane = f.thread % 32
     text = f"lane {lane} waits for lane {f.x}, which its mask {f.y:#x} names and which does not come"
-    return "member absent", text, "every lane that a mask names comes to a barrier of the warp, with the same mask"
+    return "member absent", text, "every lane that a mask names reaches a barrier of the warp, with the same mask"
 
 
 def _late(words: Wording, f: MachineFault) -> tuple[str, str, str]:

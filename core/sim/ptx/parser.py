@@ -375,7 +375,7 @@ class _Body:
             names = tuple(self.resolve(n.strip()) for n in text.split(None, 1)[1].split(","))
             self.function.tables[self.last_label] = names
         elif text.startswith((".callprototype", ".calltargets")):
-            pass  # the label in front of it is an operand of calls, which need none: parameters lie where the call says
+            pass  # the label in front of it is an operand of calls, which need none: the call places the parameters
         elif text.startswith("."):
             raise PtxError(f"cannot read `{text}` in function {self.function.name}")
         else:

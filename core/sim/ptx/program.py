@@ -145,7 +145,7 @@ def kept(ask: Callable[[Program], T]) -> Callable[[Program], T]:
 
 
 def link(module: Module, name: str, globals_at: dict[str, int], parted: bool = False) -> Program:
-    """The kernel `name` of a module, whose global and constant variables lie at `globals_at`.
+    """The kernel `name` of a module, whose global and constant variables are at `globals_at`.
 
     parted: with zones between shared variables, as strict mode wants them.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-PARAMETERS = 4096  # where the arguments of the running kernel lie
+PARAMETERS = 4096  # the address of the running kernel's arguments
 PARAMETER_BYTES = 4096 + 28 * 1024  # PTX's limit on Volta and later is 32,764
 FIRST = 65536
 SHARED_WINDOW = 1 << 40  # generic addresses of shared memory

@@ -76,7 +76,7 @@ def partings(program: Program) -> dict[int, dict[int, list[int]]]:
     for pc, ins in enumerate(program.instructions):
         if not is_whole(ins):
             continue
-        # A barrier ends its block: whoever is in the block comes to it.
+        # A barrier ends its block: every thread in the block reaches it.
         home = max(start for start in program.blocks if start <= pc)
         comes, stack = {home}, [home]
         while stack:
@@ -210,13 +210,13 @@ class Meetings:
             members = np.arange(warp * WARP, (warp + 1) * WARP)
             missing = members[live[members] & ~np.isin(members, came)]
             if missing.size:
-                message = f"{{who}} comes to this barrier, {self._named(int(missing[0]))} of the same warp does not"
+                message = f"{{who}} reaches this barrier, {self._named(int(missing[0]))} of the same warp does not"
                 raise self.batch.fault(ins, "divergent", message, g, int(index[0]), hint="a barrier counts whole warps")
 
     # ------------------------------------------------------------------ findings
     def _apart(self, g: Lanes, ins: Instruction, lane: int, before: Instruction, other: int) -> KernelError:
         where = self.batch.words.line(before.location)
-        message = f"{{who}} comes to this barrier, and {self._named(other)} waits at another, {where}"
+        message = f"{{who}} reaches this barrier, and {self._named(other)} waits at another, {where}"
         return self.batch.fault(ins, "divergent", message, g, lane, hint=HINT)
 
     def _named(self, thread: int) -> str:

@@ -40,7 +40,7 @@ def registers(operand: Operand) -> Iterator[Register]:
 
 
 class Undefined:
-    """Follows the undefined values of a batch. Those of a group lie in its `undefined`: register -> Mark."""
+    """Follows the undefined values of a batch. Those of a group are in its `undefined`: register -> Mark."""
 
     def __init__(self, batch: ResidentBlocks) -> None:
         self.batch = batch
@@ -195,7 +195,7 @@ class Undefined:
 
     # ------------------------------------------------------------------ local memory
     def _stored_locally(self, g: Lanes, ins: Instruction) -> None:
-        """Arrays and spilled registers: a value may lie in local memory for a while."""
+        """Arrays and spilled registers: a value may stay in local memory for a while."""
         found = [g.undefined[n] for n in self._numbers(ins.operands[1]) if n in g.undefined]
         if found and g.number not in self.local:
             self.local[g.number] = np.zeros(self.batch.local_memory(g).size, np.bool_), found[0].origin

@@ -134,7 +134,7 @@ class UnderWay:
             for work, rows in copies:
                 done = np.isin(work.rows, rows)
                 if not done.any():
-                    continue  # somebody has waited for them with wait_group
+                    continue  # a wait_group has waited for them
                 work.happen(work.rows[done])
                 self._settle(g, work, done, times[work.lanes[done]])
                 line.finish(work, done)

@@ -1,4 +1,4 @@
-// y = by * x, n elements, and the gradient likewise: y may lie in x's memory. Formulas: ../scale.py.
+// y = by * x, n elements, and the gradient likewise: y may share x's memory. Formulas: ../scale.py.
 //
 // naive_scale    one thread an element: four or two bytes a load
 // vector_scale   16 bytes a thread where n allows it: limited by memory bandwidth

@@ -1,6 +1,6 @@
 // Gated linear units: y = activation(gate) * up for x = [gate | up], x (rows, 2 half), y (rows, half). Formulas:
 // ../gated.py. The activation is g s, s = 1 / (1 + exp(-v)): with GELU, v is a cubic in g; without, it is g.
-// dgate = dy up s (1 + g (1 - s) v'),  dup = dy g s.  dx may lie in x's memory.
+// dgate = dy up s (1 + g (1 - s) v'),  dup = dy g s.  dx may share x's memory.
 //
 // naive_forward, naive_dx     one thread an element of y: four or two bytes a load
 // vector_forward, vector_dx   16 bytes of each half a thread where rows allow it: limited by memory bandwidth

@@ -38,7 +38,7 @@ extern "C" __global__ void unit(float* x, const float* inverse, u64 n) {
     if (i < n) x[i] *= *inverse;
 }
 
-// P (rows, inner) and Q (inner, columns) by their strides; out and base lie alike
+// P (rows, inner) and Q (inner, columns) by their strides; out and base have one layout
 extern "C" __global__ void __launch_bounds__(TILE * TILE)
     naive_product(float* out, const float* base, const float* p, const float* q, float keep, float factor, int out_row,
                   int out_column, int p_row, int p_column, int q_row, int q_column, int rows, int columns, int inner) {

@@ -46,7 +46,7 @@ def test_a_folder_is_loaded_and_generates_through_the_cache_as_without(case, tmp
 
 
 def test_the_first_olmo_is_refused_by_name(tmp_path):
-    """Whose norms have no weights and lie elsewhere."""
+    """Whose norms have no weights and other places."""
     with pytest.raises(CheckpointError, match="no model answers to OlmoForCausalLM"):
         core.load(CASES["all"].folder(tmp_path / "hf", architectures=["OlmoForCausalLM"]))
 

@@ -1,6 +1,6 @@
 // RMSNorm of the groups of queries and of keys in x (rows, E); the values are copied. Formulas: ../qk_norm.py.
 // With n = g * rstd and dn = dy * weight, over a group g:  dg = rstd * (dn - n * mean(dn * n)),  dweight = sum dy * n.
-// dx may lie in dy's memory; dweight, which reads dy too, then runs before it.
+// dx may share dy's memory; dweight, which reads dy too, then runs before it.
 //
 // naive_forward, naive_dx   one thread a group: neighbouring threads read addresses a group apart
 // naive_dweight             one thread a column of the weights, all groups in order: a few hundred threads in all

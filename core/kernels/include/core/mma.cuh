@@ -1,6 +1,6 @@
 #pragma once
 // Tensor cores: copies into shared memory that run ahead, fragments from there, mma.sync, and results back in rows.
-// No layout of shared memory: whoever includes it says where 16 bytes lie, so that 8 lines' reach different banks.
+// No layout of shared memory: the including file places each 16 bytes, so that 8 lines' reach different banks.
 //
 // Where `elem` is float, the operands of a product are TF32: floats whose mantissa is rounded to 10 bits on their way
 // from shared memory. Sums are float in both.
@@ -16,7 +16,7 @@ __device__ inline void copy_async(elem* to, const elem* from, int bytes) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(place), "l"(from), "r"(bytes) : "memory");
 }
 
-// the same for one float, which need not lie on 16 bytes
+// the same for one float, which need not be aligned to 16 bytes
 __device__ inline void copy_float_async(float* to, const float* from, int bytes) {
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(in_shared(to)), "l"(from), "r"(bytes) : "memory");
 }

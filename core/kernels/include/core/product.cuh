@@ -5,7 +5,7 @@
 
 constexpr int TILE = 64, TILE_DEPTH = 16, TILE_THREADS = 256;
 
-// TILE_DEPTH x TILE elements of an operand, the summed index first, so that a thread's 4 lie side by side. The 4 floats
+// TILE_DEPTH x TILE elements of an operand, the summed index first, so that a thread's 4 are contiguous. The 4 floats
 // behind each row keep 16-byte alignment, and let a warp that writes a column reach 8 banks where it would reach one.
 using Tile = float[TILE_DEPTH][TILE + 4];
 
