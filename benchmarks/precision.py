@@ -6,8 +6,8 @@
 A GPT-2 of 112,000 parameters learns the characters of the text that Python carries. Two questions, a table for each:
 
 1. Curves. Each seed draws other weights and sees the same batches, in f32. The distance between losses of different
-   seeds is the effect of chance on a run; bf16, from the first seeds' weights, may be no farther from f32 than that, in every
-   window of 25 steps.
+   seeds is the effect of chance on a run; bf16, from the first seeds' weights, may be no farther from f32 than that,
+   in every window of 25 steps.
 2. Distances. On the same weights (those of the start, and those of the first f32 run's end) and the same batch: how
    far are logits and each parameter's gradient from f64, ours in bf16 and PyTorch's? Both get weights that bf16 holds
    exactly, so that only arithmetic counts. PyTorch's model is .bfloat16() as a whole, without autocast; its logits are

@@ -254,7 +254,7 @@ def _ids(values: Any, name: str, bound: int | None, *, negative: bool) -> Array:
     except (ValueError, TypeError, OverflowError):
         array = np.empty(0, object)
     if array.dtype == object:
-        raise DataError(f"{name} are no array of integers: rows of different lengths, or something else in them")
+        raise DataError(f"{name} are no array of integers: rows differ in length, or hold other values")
     if array.ndim not in (1, 2) or not array.size:
         raise DataError(f"{name} have shape {array.shape}; expected (B, T) or (T,), and at least one")
     if array.dtype.kind not in "iu":
@@ -266,7 +266,7 @@ def _ids(values: Any, name: str, bound: int | None, *, negative: bool) -> Array:
         row, column = (int(i) for i in np.argwhere(wrong)[0])
         raise DataError(
             f"{name}[{row}, {column}] is {array[row, column]}; the model knows 0 to {above - 1}"
-            + (", and below 0 for what does not count" if negative else "")
+            + (", and negative numbers for ignored targets" if negative else "")
         )
     return np.clip(array, -1, None).astype(np.int32) if negative else array.astype(np.int32)
 

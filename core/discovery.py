@@ -20,7 +20,7 @@ from core.errors import BuildError, UsageError, did_you_mean
 from core.hooks import GROUP
 
 BUILT_IN, SHIPPED, INSTALLED, GIVEN = "built-in", "shipped", "installed", "path"
-OWN = "corelm"  # the origin of what is built in
+OWN = "corelm"  # the origin of built-in plugins
 LIMIT = "CORELM_PLUGINS"  # comma list: only these of the shipped and installed ones; "" is none of them
 
 LARGEST_SOURCE = 1 << 20  # bytes of a file that is searched for a name
@@ -132,7 +132,7 @@ def _check_name(kind: str, name: str, candidates: Sequence[Candidate], found: Di
     names = sorted({c.name for c in candidates})
     found.problems.append(
         UsageError(
-            f'{kind} names the plugin "{name}", and there is none that can be switched{did_you_mean(name, names)}',
+            f'{kind} names the plugin "{name}", and no plugin of that name can be switched{did_you_mean(name, names)}',
             hint=f"there are: {', '.join(names) or 'none'}",
         )
     )

@@ -56,7 +56,7 @@ def staged(out: Path) -> Iterator[Path]:
     try:
         yield path
         if out.exists():
-            raise UsageError(f"{out} came into being while it was written; it is as it was", hint="name another place")
+            raise UsageError(f"{out} came into being while it was written; it is unchanged", hint="name another place")
         files.rename(path, out)
         try:
             files.sync_folder(out.parent)

@@ -79,7 +79,7 @@ def check_all() -> None:
             continue
         if name not in VARIABLES:
             raise UsageError(
-                f"the environment variable {name} is none of ours{did_you_mean(name, VARIABLES)}",
+                f"the environment variable {name} is unknown to corelm{did_you_mean(name, VARIABLES)}",
                 hint=f"they are {', '.join(VARIABLES)}",
             )
         if VARIABLES[name].kind == FLAG:

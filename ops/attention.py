@@ -24,7 +24,7 @@ def settle_heads(dims):
             f"heads = {heads} and kv_heads = {kv_heads}; expected whole groups of heads", hint="heads % kv_heads is 0"
         )
     if dims["window"] < 0 or dims["scale"] < 0 or dims["softcap"] < 0:
-        raise BuildError("window, scale and softcap must not be negative", hint="0 stands for: as if it were not there")
+        raise BuildError("window, scale and softcap must not be negative", hint="0 means none")
     width = heads + 2 * kv_heads
     if dims["E"] % width:
         below = dims["E"] // width * width

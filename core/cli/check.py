@@ -40,14 +40,14 @@ from core.verdicts import Verdicts, chip_of
     metavar="N",
     help="Variants checked in parallel.  [default: one per core without timing, else 1]",
 )
-@click.option("--quick", is_flag=True, help="For whoever writes: one dtype, the smallest examples, no compile sweep.")
+@click.option("--quick", is_flag=True, help="For authors: one dtype, the smallest examples, no compile sweep.")
 @click.option(
     "--against",
     default="",
     metavar="OP.VARIANT",
     help="Ground truth in place of OP's reference: a cpu variant of an op with the same schema.",
 )
-@click.option("-v", "--verbose", is_flag=True, help="All sub-checks and failures, also behind the first one.")
+@click.option("-v", "--verbose", is_flag=True, help="All sub-checks and failures, not only up to the first.")
 @click.option("--seed", default=0, help="Of the drawn contents.", show_default=True)
 @branches_option
 @click.option(

@@ -193,7 +193,7 @@ class PluginsTable(Table, frozen=True, kw_only=True):
 
 
 class Schema(Table, frozen=True, kw_only=True):
-    """Keys that stand before the first table."""
+    """Keys before the first table."""
 
     model: Annotated[Text, Meta(description="A name from `core models`, or the path of a model TOML.")]
     precision: Annotated[
@@ -207,7 +207,7 @@ class Schema(Table, frozen=True, kw_only=True):
         int, Meta(ge=0, description="Seed of the initial weights, the order of the data, dropout and samples.")
     ] = 1337
     dims: Annotated[
-        dict[Name, Size], Meta(description="The model's dims by name, over its own: B, T and whatever it has.")
+        dict[Name, Size], Meta(description="The model's dims by name, in place of its own values: B, T and others.")
     ] = field(default_factory=dict)
     data: DataTable = field(default_factory=DataTable)
     train: TrainTable

@@ -211,7 +211,7 @@ def suggestion(name: str, table: type[Table], path: Keys) -> str:
     here = did_you_mean(name, named_keys(table))
     homes = [t for t, key in keys(Schema).items() if key.table and name in named_keys(key.table) and (t,) != path]
     if path and name in named_keys(Schema):
-        return f'; "{name}" stands before the first table'
+        return f'; "{name}" belongs before the first table'
     if homes and not here:
         return f"; it belongs in [{homes[0]}]"
     return here or f" (known: {', '.join(named_keys(table))})"

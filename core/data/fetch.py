@@ -117,7 +117,7 @@ def _describe(collection: Collection) -> list[Remote]:
     absent = [name for name in names if name not in found]
     if absent:
         raise DataError(
-            f"{collection.repository} on {api.endpoint} has no {', '.join(absent[:3])}", hint="ask for what there is"
+            f"{collection.repository} on {api.endpoint} has no {', '.join(absent[:3])}", hint="choose among these"
         )
     return [found[name] for name in names]
 
@@ -163,7 +163,7 @@ def _is_here(path: Path, remote: Remote) -> bool:
         if hasher.hexdigest() == remote.hash:
             return True
     raise DataError(
-        f"{path} is here and not what the hub has ({remote.size:,} bytes, {remote.hash[:16]}...); it is as it was",
+        f"{path} differs from the hub's file ({remote.size:,} bytes, {remote.hash[:16]}...); it is unchanged",
         hint="move it away, or name another folder with --out",
     )
 
@@ -176,7 +176,7 @@ def _check_room(out: Path, missing: list[Remote]) -> None:
     free = shutil.disk_usage(folder).free
     if needed and needed + SPARE > free:
         raise DataError(
-            f"{out}: {needed:,} bytes are to come, and the disk has {free:,} left", hint="make room, or --out elsewhere"
+            f"{out}: {needed:,} bytes are missing, and the disk has {free:,} left", hint="make room, or --out elsewhere"
         )
 
 

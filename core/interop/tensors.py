@@ -231,7 +231,7 @@ class TensorFile(Mapping[str, Array]):
                 raise self._bad(f'tensor "{name:.100}" starts at byte {begin:,} of the data, expected {position:,}')
             position = end
         if start + position != size:
-            raise self._bad(f"{size:,} bytes, but its header describes {start + position:,}: cut short or extended")
+            raise self._bad(f"{size:,} bytes, and its header describes {start + position:,}: cut short or extended")
 
     def _entry(self, name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
         if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:

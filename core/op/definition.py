@@ -144,7 +144,7 @@ class Op:
         for used in (*tensors, *gradients, *others, "config", "step", "start", "key"):
             if used in seen:
                 raise BuildError(
-                    f'op "{self.name}": the name "{used}" stands for two things',
+                    f'op "{self.name}": the name "{used}" has two meanings',
                     hint="inputs, outputs, params, state, attrs and gradients (`d` + name) must all differ",
                 )
             seen.add(used)
@@ -154,7 +154,7 @@ class Op:
         for name, pattern in self.param_patterns.items():
             if pattern.leading:
                 raise BuildError(
-                    f'op "{self.name}": the shape of param "{name}" has "..."; a param has sizes of its own'
+                    f'op "{self.name}": the shape of param "{name}" has "..."; a param needs explicit sizes'
                 )
         for name in self.decodes:
             if name not in self.inputs or not self.inputs[name].optional:

@@ -292,7 +292,7 @@ def _check_attr(op: Op, key: str, value: Any, ops: Mapping[str, Op], place: str)
             why = f"{op.name} has no such attribute{did_you_mean(key, own)}"
         raise UsageError(
             f"{place}: {why}; [fuse] sets what no part of {op.name} has: {', '.join(own) or 'nothing'}",
-            hint="fusion computes what the model's nodes say",
+            hint="fusion computes the same values as the model's nodes",
         )
     try:
         op.settle_attr(key, value, {}, place)

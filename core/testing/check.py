@@ -186,7 +186,7 @@ class CheckReport:
             raise BuildError(f"nothing could be checked on {self.variants[0].device}: {what}")
         failed = [v.describe_failures() for v in self.variants if not v.passed]
         if failed:
-            raise CheckFailed("\n".join(failed), hint="docs/checks.md says what each sub-check asks for")
+            raise CheckFailed("\n".join(failed), hint="docs/checks.md explains each sub-check")
 
 
 def check_op(

@@ -105,7 +105,7 @@ def compilations(
         largest[launch.kernel] = max(sizes[0], before[0]), max(sizes[1], before[1]), max(sizes[2], before[2])
     wanted = architectures_of(variant.arch) if archs is None else archs
     if not wanted and archs is None:
-        raise BuildError(f'arch "{variant.arch}": there is no such chip, so nothing can be compiled', hint=UNKNOWN)
+        raise BuildError(f'arch "{variant.arch}": there is no such chip: no kernel can be compiled', hint=UNKNOWN)
     jobs = [(kernel, arch) for arch in wanted for kernel in largest]
     results = []
     for (kernel, arch), compiled in zip(jobs, compile_all(jobs), strict=True):

@@ -46,7 +46,7 @@ Objective = Callable[[Any, Any, Any], Any]  # (transformers' model, tokens, targ
 
 @cache
 def shared_registry() -> Registry:
-    """What is built in, shipped and installed, loaded once in a process."""
+    """The built-in, shipped and installed plugins, loaded once in a process."""
     return load_registry()
 
 

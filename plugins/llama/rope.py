@@ -27,7 +27,7 @@ def settle(dims):
             hint='the layer before it has features = "(heads + 2*kv_heads) * D"',
         )
     if dims["base"] <= 1 or dims["factor"] < 1 or not dims["low"] < dims["high"]:
-        raise BuildError("expected base > 1, factor >= 1 and low < high", hint="factor = 1 stands for: no scaling")
+        raise BuildError("expected base > 1, factor >= 1 and low < high", hint="factor = 1 means no scaling")
     dims["kv_heads"], dims["D"] = kv_heads, dims["E"] // width
 
 

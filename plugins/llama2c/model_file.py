@@ -167,7 +167,7 @@ def weights(file: ModelFile, graph: Graph) -> Weights:
             places.setdefault(part.parameter, []).append((part, at))
         at += 4 * _size(part, graph)
     if at != file.size:
-        raise CheckpointError(f"{file.size:,} bytes, but its header describes {at:,}: cut short, or another model")
+        raise CheckpointError(f"{file.size:,} bytes, and its header describes {at:,}: cut short, or another model")
     return Weights({name: _maker(file, graph, places[name]) for name in graph.parameters})
 
 

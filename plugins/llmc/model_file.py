@@ -141,7 +141,7 @@ def weights(file: ModelFile, graph: Graph, registry: Registry) -> Weights:
     in_order = order(source, graph)
     total = BYTES + file.dtype.itemsize * sum(math.prod(in_file[name]) for name in in_order)
     if total != file.size:
-        raise CheckpointError(f"{file.size:,} bytes, but its header describes {total:,}: cut short, or another model")
+        raise CheckpointError(f"{file.size:,} bytes, and its header describes {total:,}: cut short, or another model")
     makers = {}
     position = BYTES
     for name in in_order:

@@ -168,7 +168,7 @@ def test_bytes_that_change_on_the_way(hub, here, capsys):
 def test_a_file_that_is_here_and_another(hub, here, capsys):
     (here / "data").mkdir()
     (here / "data" / NAMES[1]).write_bytes(b"my own notes")
-    assert "it is as it was" in get(capsys)
+    assert "it is unchanged" in get(capsys)
     assert contents(here / "data") == {Path(NAMES[1]): b"my own notes"}
 
 
@@ -176,7 +176,7 @@ def test_a_disk_without_room_for_a_download(hub, here, capsys, monkeypatch):
     usage = shutil.disk_usage(here)
     monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: usage._replace(free=fetch.SPARE + 20_000))
     said = get(capsys)
-    assert "21,072 bytes are to come" in said and not (here / "data").exists()
+    assert "21,072 bytes are missing" in said and not (here / "data").exists()
 
 
 def test_a_hub_that_says_hostile_things(hub, here, capsys):

@@ -358,14 +358,14 @@ LLMC = {
     "a token shard": ({"header": {0: 20240520}}, ["a shard of tokens"]),
     "a tokenizer": ({"header": {0: 20240328}}, ["a tokenizer"]),
     "another architecture": ({"header": {0: 20240803}}, ["no model has the magic 20240803"]),
-    "more layers": ({"header": {4: 3}}, ["but its header describes", "cut short"]),
+    "more layers": ({"header": {4: 3}}, ["and its header describes", "cut short"]),
     "no layers": ({"header": {4: 0}}, ["number 4, L, is 0"]),
     "a negative size": ({"header": {6: -24}}, ["number 6, C, is -24"]),
     "2 billion layers": ({"header": {4: 2**31 - 1}}, ["sizes make no model"]),
     "a number more": ({"header": {8: 1}}, ["number 8 is 1, expected 0"]),
     "heads that do not divide": ({"header": {5: 7}}, ["sizes make no model"]),
     "fewer rows than the vocabulary": ({"padded": 50, "header": {7: 49}}, ["sizes make no model", "rows"]),
-    "bytes behind the end": ({"extra": b"\0\0\0\0"}, ["but its header describes"]),
+    "bytes behind the end": ({"extra": b"\0\0\0\0"}, ["and its header describes"]),
 }
 
 

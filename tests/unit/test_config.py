@@ -395,7 +395,7 @@ def test_a_glob_needs_no_quotes_on_the_command_line(write, text):
         ("extends=tiny", "extends is for files"),
         ("train.sample_prompt=\udcff", "is not Unicode text"),
         ('train."\udcff"=1', "unknown key"),
-        ("train.seed=1", '"seed" stands before the first table'),
+        ("train.seed=1", '"seed" belongs before the first table'),
     ],
 )
 def test_a_wrong_override_is_reported_like_a_wrong_file(write, override, says):

@@ -39,7 +39,7 @@ def fuse(
 
 
 def _chains(records: Sequence[OpRecord], cuts: set[int], fma: int, once: set[int]) -> list[Chain | None | bool]:
-    """By record: the chain that ends there, None where it went into one, False for what is no fma."""
+    """By record: the chain that ends there, None where it went into one, False for any other instruction."""
     found: list[Chain | None | bool] = [False] * len(records)
     made: dict[int, int] = {}  # register -> the fma of this block that made it
     written: dict[int, int] = {}  # register -> the last record of this block that wrote it
