@@ -133,6 +133,7 @@ class KernelLaunch:
         return tuple(self.number(one, dims, what) for one in given)
 
     def number(self, given: int | str, dims: Dims, what: str) -> int:
+        """A size under `dims`; `what` names it in errors. Raises BuildError for one that is no whole number."""
         found = evaluate(given, dims, f"{self.kernel}, {what}")
         if not isinstance(found, int | np.integer):
             raise BuildError(f"{self.kernel}, {what}: {given!r} is {found!r} under {described(dims)}; expected a whole "
@@ -214,6 +215,7 @@ class Problem:
 
     @property
     def each_launch(self) -> tuple[KernelLaunch, ...]:
+        """The launches in their order, of one too."""
         return (self.launches,) if isinstance(self.launches, KernelLaunch) else tuple(self.launches)
 
     @property

@@ -80,9 +80,11 @@ class Judgement:
 
     @property
     def failed(self) -> list[str]:
+        """The questions that are answered with no."""
         return [check.name for check in self.checks if check.state == FAILED]
 
     def as_json(self) -> dict[str, Any]:
+        """The verdict as `core judge --json` prints it."""
         return {
             "problem": self.problem,
             "submission": self.submission,

@@ -14,11 +14,12 @@ import pytest
 import core
 import core.hooks
 import core.interop
+import core.judge
 import core.sim
 import core.testing
 from core.hooks import SPECS
 
-MODULES = (core, core.sim, core.testing, core.interop)
+MODULES = (core, core.sim, core.testing, core.interop, core.judge)
 SHAPE = re.compile(r"\([^()]*,\)|\([^()]+, [^()]+\)|\.\.\.|any shape|same shape|leading dims|flat|bytes")
 DTYPE = re.compile(r"\b(f32|f64|bf16|u8|i32|i64|bool|dtype|float|integers?|bytes)\b")
 ARRAY = re.compile(r"\b(Array|ndarray|ArrayLike|NDArray)\b")
