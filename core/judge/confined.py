@@ -2,7 +2,7 @@
 
 The limits are of wall time and of memory beyond what the process has when the submission's turn comes. It is no sandbox
 for Python: the problem's file is code of whoever sets the problem, and runs as such. A submission is CUDA C++ that is
-compiled and simulated: interpreted or, at real sizes, turned into C in which every access is checked.
+compiled and simulated, at real sizes on the simulator's native machine, which checks every access.
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ from core.judge.problem import load_problem
 from core.judge.submission import Submission
 from core.judge.verdict import FAILED, QUESTIONS, WAITING, Judgement, SubVerdict
 from core.kernels.nvrtc import load_nvrtc
+from core.sim.native.choice import natively
+from core.sim.native.toolchain import machine
 from core.testing.worker import die_with_parent, interrupts_later
 from core.threads import cores
 from core.words import human
 
 SECONDS = 120.0
 MEMORY = 4 << 30  # bytes
-STARTING = 60.0  # seconds for the process to import what it needs, and to load the problem
+STARTING = 300.0  # seconds to import and to load the problem; the native machine compiles once, which takes a minute
+ENDING = 60.0  # seconds for a process whose end of the link is closed to be gone
 
 
 def judge(
@@ -92,7 +95,7 @@ class Clerk:
                 else:
                     self.note(kind, value)
         except (EOFError, OSError):
-            child.join(STARTING)
+            child.join(ENDING)
             code = child.exitcode
             how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
             return self.cut_short(f"ended the process that judges it ({how})", "")
@@ -135,6 +138,8 @@ def serve(link: Connection, problem: Path, submission: Path, seed: int, seconds:
         asked = load_problem(problem)
         handed_in = Submission.read(asked, submission)
         load_nvrtc()
+        if asked.real and natively(None, ""):
+            machine()
         notes = confine(seconds, memory)
         link.send(("ready", None))
         found = hear(asked, handed_in, seed, lambda kind, value: link.send((kind, value)))
