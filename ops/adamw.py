@@ -12,14 +12,7 @@ from core import Op, Optimizer, Reference
 
 adamw_update = Op(
     "adamw_update",
-    inputs={
-        "param": "n",
-        "grad": "n : acc",
-        "m": "n : acc",
-        "v": "n : acc",
-        "master?": "n : acc",
-        "group": "cdiv(n,64) : u8",
-    },
+    inputs={"param": "n", **dict.fromkeys(("grad", "m", "v", "master?"), "n : acc"), "group": "cdiv(n,64) : u8"},
     attrs={"beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1},
     uses=("step",),
     gradient=False,
@@ -45,11 +38,10 @@ class AdamWUpdateReference(Reference):
         m = t.beta1 * t.m + (1 - t.beta1) * g
         v = t.beta2 * t.v + (1 - t.beta2) * g * g
         change = (m / t.step.correction(t.beta1)) / (np.sqrt(v / t.step.correction(t.beta2)) + t.eps)
-        decay = np.where(t.decays, t.weight_decay * weights, 0)
-        for old, new in ((t.m, m), (t.v, v), (weights, weights - t.step.lr * (change + decay))):
-            np.copyto(old, new, where=t.trains)
-        if t.master is not None:
-            np.copyto(t.param, weights, where=t.trains, casting="same_kind")
+        weights = weights - t.step.lr * (change + np.where(t.decays, t.weight_decay * weights, 0))
+        for old, new in ((t.m, m), (t.v, v), (t.param, weights), (t.master, weights)):
+            if old is not None:
+                np.copyto(old, new, where=t.trains, casting="same_kind")
 
 
 class AdamW(Optimizer):
@@ -61,6 +53,5 @@ class AdamW(Optimizer):
     state = {"m": "n : acc", "v": "n : acc"}
 
     def step(self, p, launch):
-        own = {"beta1": p.betas[0], "beta2": p.betas[1], "eps": p.eps, "weight_decay": p.weight_decay}
         launch.op("global_norm", grad=p.grad, step=p.control, clip=p.clip)
-        launch.op("adamw_update", **p.flat, **own)
+        launch.op("adamw_update", **p.flat, beta1=p.betas[0], beta2=p.betas[1], eps=p.eps, weight_decay=p.weight_decay)

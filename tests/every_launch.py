@@ -37,8 +37,8 @@ from core.graph import load_model  # noqa: E402
 from core.kernels.chips import CHIPS, runs_on  # noqa: E402
 from core.loader import load_registry  # noqa: E402
 from core.registry import Registry  # noqa: E402
-from core.testing.check import trials_of  # noqa: E402
 from core.testing.compiles import launches_of  # noqa: E402
+from core.testing.trials import trials_of  # noqa: E402
 from core.train.wiring import build_engine  # noqa: E402
 
 CONFIG = "configs/gpt2_124m.toml"  # whose optimizer and settings every other model is run with

@@ -16,7 +16,8 @@ from core.errors import CheckFailed, UsageError
 from core.loader import load_registry
 from core.op import Op, Variant
 from core.registry import Registry
-from core.testing.check import CheckReport, VariantReport, check_variant, find, measure, runs_on
+from core.testing.check import check_variant, find, measure, runs_on
+from core.testing.check_report import CheckReport, VariantReport
 from core.testing.checks import MEANING
 from core.testing.processes import in_order, registry_of, say
 from core.testing.records import verdicts_of

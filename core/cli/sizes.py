@@ -18,7 +18,8 @@ from core.errors import BuildError, CheckFailed, UsageError
 from core.loader import load_registry
 from core.registry import Registry
 from core.testing.check import find
-from core.testing.model_sizes import OVER, SizesOutcome, Task, Tell, dims_of, estimate, rounds, share, task_of
+from core.testing.growing_sizes import dims_of, estimate
+from core.testing.model_sizes import OVER, SizesOutcome, Task, Tell, rounds, share, task_of
 from core.testing.shapes import example_of
 from core.testing.worker import LAUNCH, Checker, CheckPlace
 from core.train.display import Display

@@ -28,11 +28,11 @@ from core.sim.counting import Counted, Counts
 from core.sim.launching.launch_report import Report
 from core.sim.ptx.parser import Location
 from core.testing.case import Case, make_case
-from core.testing.check import modes_of, reference_of
 from core.testing.devices import DeviceRunner
 from core.testing.runner import CpuRunner
 from core.testing.shapes import example_of
 from core.testing.trial import Trial
+from core.testing.trials import modes_of, reference_of
 from core.words import table
 
 DIRECTIONS = {"forward": ("forward",), "backward": ("backward", "forward_backward")}

@@ -11,8 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 PUBLIC = {
-    "CheckReport": "core.testing.check",
-    "VariantReport": "core.testing.check",
+    "CheckReport": "core.testing.check_report",
+    "VariantReport": "core.testing.check_report",
     "check_op": "core.testing.check",
     "check_variant": "core.testing.check",
     "derive_reference": "core.testing.derived",
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from core.graph import load_model as load_model
     from core.loader import load_registry as load_registry
     from core.op import make_tensors as make_tensors
-    from core.testing.check import CheckReport as CheckReport
-    from core.testing.check import VariantReport as VariantReport
     from core.testing.check import check_op as check_op
     from core.testing.check import check_variant as check_variant
+    from core.testing.check_report import CheckReport as CheckReport
+    from core.testing.check_report import VariantReport as VariantReport
     from core.testing.compiles import check_compiles as check_compiles
     from core.testing.derived import derive_reference as derive_reference
     from core.testing.golden_folder import check_values as check_values

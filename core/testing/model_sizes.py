@@ -14,39 +14,28 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from core.errors import BuildError
-from core.expr import evaluate
 from core.op import Op, Reference, Variant
 from core.plan import Need
 from core.registry import Registry
 from core.testing.cached_decoding import at_once, check_decode
 from core.testing.case import Case, make_case
-from core.testing.check import modes_of, reference_of
 from core.testing.checks import SUBCHECKS, addable, check_gradient
 from core.testing.compare import bounds_of
 from core.testing.devices import SimRunner
+from core.testing.growing_sizes import COSTS, ROUNDS, bytes_of, estimate, steps_of, work_of
 from core.testing.log import Log, StopChecks, compare, compare_gradients, trained
 from core.testing.runner import CpuRunner, Runner
 from core.testing.shapes import as_shape
 from core.testing.trial import PLAIN, GradientRequest, Training, Trial
+from core.testing.trials import modes_of, reference_of
 from core.testing.update import GOOD, check_update
 from core.verdicts import Verdict, largest, sizes_of
 
-FEWEST = 2  # rows or sequences of the first step
-GROWTH = 8  # of the following steps
 SMALLEST = 2  # of the op's examples, the smallest, are checked where nothing is known of a variant
 REFERENCE_BYTES = 256 << 20  # of a step's tensors in f64: the draws and the reference's copies are on the host
 DRAWN_BYTES = 1 << 30  # the same where another variant on the device takes the reference's place
-PER_ELEMENT = 200.0  # FLOPs in whose time an element is drawn, compared and copied
-COSTS = {  # whether kernels are simulated -> seconds of a check, whatever its sizes; FLOP/s of the slower side:
-    False: (0.3, 2e9),  # the reference in f64
-    True: (2.0, 30e6),  # kernels in the simulator
-}
-ROUNDS = 2.0  # plain, and with gradients added to
 OVER = "the time was over"
-DIRECTIONS = 3.0  # forward, and backward with twice its products
 
 
 @dataclass(frozen=True)
@@ -364,98 +353,6 @@ def at_size(log: Log, trial: Trial) -> None:
         if added is not None:
             compare_gradients(log, "accumulate", trial, added, request, " (adding)")
     return None
-
-
-# --- sizes ---------------------------------------------------------------------------------------------------------
-
-
-def steps_of(op: Op, example: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The example with few rows or sequences, then with more, then as it is.
-
-    Where all inputs have `...`, these are the rows. Elsewhere the first axis shrinks, and the second one where it is
-    the same in all inputs; other shapes keep the ratio to the smallest one.
-    """
-    shapes = {n: tuple(v) for n, v in example.items() if n in op.inputs and isinstance(v, tuple)}
-    own = {n: len(op.inputs[n].pattern.tokens) for n in shapes}
-    if shapes and all(op.inputs[n].pattern.leading for n in shapes):
-        rows = math.prod(next(shape[: len(shape) - own[n]] for n, shape in shapes.items()))
-        for few in fewer(rows):
-            yield {**example, **{n: (few, *shape[len(shape) - own[n] :]) for n, shape in shapes.items()}}
-    elif shapes and all(shapes.values()):
-        for first, second in axes(shapes):
-            if reduced := scaled(shapes, first, second):
-                yield {**example, **reduced}
-    yield example
-
-
-def fewer(size: int) -> Iterator[int]:
-    """2, 16, 128, ... below `size`."""
-    few = FEWEST
-    while few < size:
-        yield few
-        few *= GROWTH
-
-
-def axes(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[int, int]]:
-    """(first axis, second axis) in growing order; 0 for a second axis that stays."""
-    first = min(shape[0] for shape in shapes.values())
-    seconds = {shape[1] if len(shape) > 1 else 0 for shape in shapes.values()}
-    second = seconds.pop() if len(seconds) == 1 else 0
-    if second:
-        yield from ((1, GROWTH * few) for few in fewer(second // GROWTH))
-    yield from ((few, second) for few in (1, *fewer(first)) if few < first)
-
-
-def scaled(shapes: Mapping[str, tuple[int, ...]], first: int, second: int) -> dict[str, tuple[int, ...]] | None:
-    """The shapes with the smallest first axis cut to `first`, others in proportion; None where that is no whole one."""
-    least = min(shape[0] for shape in shapes.values())
-    if any(shape[0] % least for shape in shapes.values()):
-        return None
-    cut = {n: (shape[0] // least * first, *shape[1:]) for n, shape in shapes.items()}
-    return {n: (s[0], second, *s[2:]) if second and len(s) > 1 else s for n, s in cut.items()}
-
-
-def dims_of(op: Op, example: Mapping[str, Any]) -> dict[str, Any]:
-    """All dims that an example gives."""
-    where = f"op {op.name!r}, example {dict(example)!r}"
-    params = {n: v for n, v in example.items() if n in op.params and isinstance(v, tuple)}
-    shapes = {n: np.shape(v) if not isinstance(v, tuple) else v for n, v in example.items() if n in op.inputs}
-    attrs = {n: v for n, v in example.items() if n in op.attrs and n not in params}
-    dims = op.solve(shapes, op.settle_attrs(attrs, {}, where), where)
-    for name, shape in params.items():
-        op.param_patterns[name].unify(shape, dims, where)
-    return dims
-
-
-def elements_at(op: Op, example: Mapping[str, Any]) -> int:
-    """Elements of all inputs, outputs and params."""
-    dims = dims_of(op, example)
-    patterns = [op.inputs[n].pattern for n in op.inputs if n in example]
-    patterns += [slot.pattern for slot in op.outputs.values()]
-    patterns += [op.param_patterns[name] for name in op.present_params(dims)]
-    return sum(math.prod(pattern.shape(dims, op.name)) for pattern in patterns)
-
-
-def bytes_of(op: Op, example: Mapping[str, Any]) -> int:
-    """Bytes of the tensors in f64."""
-    return 8 * elements_at(op, example)
-
-
-def work_of(op: Op, example: Mapping[str, Any]) -> float:
-    """FLOPs of a step, forward and backward, what an element costs counted as some."""
-    dims = dims_of(op, example)
-    known = {**dims, "rows": math.prod(dims.get("...", ()))}
-    flops = float(evaluate(op.flops, known, op.name))
-    if op.statements:  # a fused op says nothing of its products: one with each parameter
-        weights = [math.prod(op.param_patterns[name].shape(dims, op.name)) for name in op.present_params(dims)]
-        flops = 2.0 * known["rows"] * sum(weights)
-    return DIRECTIONS * flops + PER_ELEMENT * elements_at(op, example)
-
-
-def estimate(op: Op, example: Mapping[str, Any], simulated: bool) -> float:
-    """Seconds that a check at these sizes may take, all its steps together."""
-    overhead, rate = COSTS[simulated]
-    return overhead + ROUNDS * work_of(op, example) / rate
 
 
 def share(remaining: float, waiting: Sequence[tuple[Op, Mapping[str, Any]]], simulated: bool, least: float) -> float:

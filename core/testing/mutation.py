@@ -23,7 +23,6 @@ from core.kernels.sources import whole_text
 from core.op import Op, Tensors, Variant
 from core.registry import Registry
 from core.sim.faults import PtxError
-from core.testing.check import trials_of
 from core.testing.checks import SUBCHECKS, applies
 from core.testing.compiles import launches_of
 from core.testing.devices import DeviceRunner, SimRunner
@@ -31,6 +30,7 @@ from core.testing.log import Log, StopChecks
 from core.testing.processes import processes, registry_of
 from core.testing.runner import Call, Outcome
 from core.testing.trial import Trial
+from core.testing.trials import trials_of
 from core.threads import cores
 
 __all__ = ["KernelSwap", "Registry", "cores", "processes", "registry_of", "whole_text"]

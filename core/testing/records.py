@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.testing.check import VariantReport
+from core.testing.check_report import VariantReport
 from core.verdicts import Verdict
 
 EVERY = ("", "all")  # dtypes of findings that belong to none: of the schema, of the compiler

@@ -21,7 +21,8 @@ from core.errors import CoreError
 from core.loader import load_registry
 from core.op import Variant
 from core.registry import Registry
-from core.testing.check import VariantReport, check_variant
+from core.testing.check import check_variant
+from core.testing.check_report import VariantReport
 from core.testing.processes import processes, registry_of
 from core.testing.records import verdicts_of
 from core.threads import cores

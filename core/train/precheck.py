@@ -189,7 +189,7 @@ class Precheck:
         return result
 
     def _announce(self, key: str, needs: list[Need], bound: float) -> None:
-        from core.testing.model_sizes import estimate
+        from core.testing.growing_sizes import estimate
 
         seconds = sum(estimate(need.op, need.example, self._simulated) for need in needs)
         variants = len({need.name for need in needs})

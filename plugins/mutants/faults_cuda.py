@@ -9,7 +9,7 @@ compile is left to the caller to drop. No loop is made unending.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -34,8 +34,11 @@ BINARY = re.compile(r"(?<=[\w)\]\n]) *\s(\+|-|\*|/|%|<|<=|>|>=|==|!=|&&|\|\|)\s(
 BINDING = {"*": 2, "/": 2, "%": 2, "+": 1, "-": 1}
 WHOLE = {"int", "u8", "u16", "u32", "u64"}
 TYPES = {"const", "elem", "float", "double", "int", "bool", "auto", "u8", "u16", "u32", "u64", "T", "A", "B", "bf16"}
-FUNCTIONS = {"fmaxf": "fminf", "min": "max", "max": "min", "expf": "expm1f", "fast_exp": "expm1f", "tanhf": "atanf"}
-FUNCTIONS |= {"warp_sum": "", "block_sum": "", "block_max": "", "warp_max": "", "logf": "log1pf", "rsqrtf": "sqrtf"}
+# a function -> one that is put in its place; "" leaves its argument alone
+FUNCTIONS: Mapping[str, str] = {
+    "fmaxf": "fminf", "min": "max", "max": "min", "expf": "expm1f", "fast_exp": "expm1f", "tanhf": "atanf",
+    "logf": "log1pf", "rsqrtf": "sqrtf", "warp_sum": "", "block_sum": "", "block_max": "", "warp_max": "",
+}  # fmt: skip
 UNTOUCHED = re.compile(r"\s*(?:__shared__|extern|using|typedef|constexpr|static|struct|asm|template)\b")
 DECLARED = re.compile(r"(?:const\s+)?(float|double|bool)\b(?!\s*\*)")
 ASSIGNED = re.compile(r"(?P<target>[*\w][^=;{}]*?) (?P<sign>=|\+=|-=|\*=) (?P<value>(?!\{).*)", re.DOTALL)

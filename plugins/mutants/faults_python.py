@@ -39,7 +39,7 @@ COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Is: ast.IsNot,
     ast.IsNot: ast.Is,
 }
-FUNCTIONS = {
+FUNCTIONS: Mapping[str, str] = {
     "add": "subtract",
     "subtract": "add",
     "multiply": "add",

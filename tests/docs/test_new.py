@@ -21,8 +21,8 @@ from core.kernels.nvrtc import SIMULATED, compile_all
 from core.loader import load_registry
 from core.op import Reference
 from core.testing import check_op
-from core.testing.check import trials_of
 from core.testing.compiles import launches_of
+from core.testing.trials import trials_of
 
 ROOT = Path(__file__).parents[2]
 REGISTRY = load_registry(only=())

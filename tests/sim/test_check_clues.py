@@ -16,7 +16,8 @@ from core.errors import UsageError
 from core.loader import load_registry
 from core.op import Op, Param, Reference
 from core.registry import Registry
-from core.testing.check import VariantReport, check_variant
+from core.testing.check import check_variant
+from core.testing.check_report import VariantReport
 from core.testing.compare import BOUNDS, bounds_for, difference
 from core.testing.pattern import Compared, Scene, region, seen
 

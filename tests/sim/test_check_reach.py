@@ -14,9 +14,11 @@ from core.loader import load_registry
 from core.op import Op, Reference, Variant
 from core.registry import Registry
 from core.testing import check
-from core.testing.check import VariantReport, check_variant, reference_of, trials_of
+from core.testing.check import check_variant
+from core.testing.check_report import VariantReport
 from core.testing.model_sizes import Task, check_sizes
 from core.testing.runner import CpuRunner
+from core.testing.trials import reference_of, trials_of
 from core.verdicts import largest, sizes_of
 
 REAL = load_registry()

@@ -18,7 +18,8 @@ from core.loader import load_registry
 from core.testing import model_sizes
 from core.testing.case import make_case
 from core.testing.devices import SimRunner
-from core.testing.model_sizes import SizesOutcome, Task, check_sizes, estimate, steps_of
+from core.testing.growing_sizes import estimate, steps_of
+from core.testing.model_sizes import SizesOutcome, Task, check_sizes
 from core.testing.runner import Call, CpuRunner, Outcome
 from core.testing.shapes import as_shape, example_of
 

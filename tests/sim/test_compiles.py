@@ -8,8 +8,9 @@ from core import Variant, i32
 from core.kernels.nvrtc import Resources
 from core.loader import load_registry
 from core.testing.case import cases_of
-from core.testing.check import check_variant, kernels_of, trials_of
+from core.testing.check import check_variant, kernels_of
 from core.testing.compiles import check_compile, limits, widest
+from core.testing.trials import trials_of
 
 REGISTRY = load_registry()
 GELU = REGISTRY.op("gelu")

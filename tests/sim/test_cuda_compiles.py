@@ -16,9 +16,9 @@ from core.device.launch import LaunchRecord
 from core.kernels.nvrtc import architectures_of
 from core.loader import load_registry
 from core.op import Variant
-from core.testing.check import trials_of
 from core.testing.compiles import compilations, launches_of
 from core.testing.devices import SimRunner
+from core.testing.trials import trials_of
 
 PLUGINS = [file.parent.name for file in Path("plugins").resolve().glob("*/__init__.py")]
 REGISTRY = load_registry(only=PLUGINS)

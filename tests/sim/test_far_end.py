@@ -36,10 +36,10 @@ from core.sim.machine.geometry import Shape
 from core.sim.machine.wording import Wording
 from core.sim.resident import Batch
 from core.testing.case import make_case
-from core.testing.check import modes_of, reference_of
 from core.testing.devices import SimRunner
 from core.testing.runner import POISON, Call, CpuRunner, Outcome
 from core.testing.trial import GradientRequest, Trial
+from core.testing.trials import modes_of, reference_of
 
 SPACE = 1 << 39  # bytes of address space, of which only touched pages take memory
 REGISTRY = load_registry([])

@@ -1,0 +1,170 @@
+"""Reports of the op check: what was found of a variant, in words and as JSON, and which failure to read first."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from core.errors import BuildError, CheckFailed
+from core.testing.checks import NAMES
+from core.testing.log import Failure
+
+SHOWN = 4  # failures of a sub-check that are printed; the rest are counted
+
+
+@dataclass
+class VariantReport:
+    """What the check of one variant found.
+
+    checks: sub-check -> (times that it ran, worst relative error). times: label -> median milliseconds.
+    worst: dtype -> sub-check -> worst error. sizes: dtype -> dim -> the largest size of any example.
+    skipped: example and dtype -> why the variant cannot run there. left_out: why nothing was checked, where a library
+    that the variant calls is not there to be called. waiting: sub-checks that were not made, because an earlier one
+    failed. gaps: lines of its kernels that no example runs. notes: what an author may want to know. Both are no faults.
+    """
+
+    op: str
+    variant: str
+    device: str
+    dtypes: tuple[str, ...]
+    checks: dict[str, tuple[int, float]] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    left_out: str = ""
+    waiting: list[str] = field(default_factory=list)
+    gaps: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    times: dict[str, float] = field(default_factory=dict)
+    worst: dict[str, dict[str, float]] = field(default_factory=dict)
+    sizes: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """OP.VARIANT."""
+        return f"{self.op}.{self.variant}"
+
+    @property
+    def passed(self) -> bool:
+        """Whether no sub-check failed."""
+        return not self.failures
+
+    def failed_checks(self) -> list[str]:
+        """The names of the sub-checks that failed, in the order of docs/checks.md."""
+        return [name for name in NAMES if any(f.check == name for f in self.failures)]
+
+    def describe_failures(self, details: bool = False) -> str:
+        """One line a failure: sub-check, what and where, example and dtype; details: also the simulator's."""
+        lines = [f"{self.name}: FAILED {', '.join(self.failed_checks())}"]
+        seen: set[str] = set()
+        for check in self.failed_checks():
+            failures = [f for f in self.failures if f.check == check]
+            new = [f for f in failures if likeness(f) not in seen]
+            fresh = list({likeness(f): f for f in reversed(new)}.values())[::-1]
+            seen |= {likeness(f) for f in new}
+            for f in fresh[:SHOWN]:
+                more = [f"      {f.details}"] if details and f.details else []
+                lines += [f"  {check}: {f.message}{_where(f)}", *clues(f), *more]
+            if rest := len(failures) - len(fresh[:SHOWN]):
+                lines.append(f"  {check}: and {rest} more" + (" like these" if fresh else " like those above"))
+        return "\n".join(lines)
+
+    @property
+    def first(self) -> Failure:
+        """The failure to read before all others: the likely cause of the rest."""
+        return min(self.failures, key=rank)
+
+    def describe_first(self) -> str:
+        """The first failure alone: what was found, what can be seen in it, what to do."""
+        first = self.first
+        lines = [f"  {first.check:<12} FAILED  {first.message}{_where(first)}", *clues(first)]
+        others = [name for name in self.failed_checks() if name != first.check]
+        if self.waiting:
+            lines.append(f"  {len(self.waiting)} other sub-checks wait for it; -v makes them all")
+        elif others:
+            lines.append(f"  failed too: {', '.join(others)}; -v shows them all")
+        return "\n".join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as `core check --json` prints it."""
+        return {
+            "op": self.op,
+            "variant": self.variant,
+            "device": self.device,
+            "passed": self.passed,
+            "checks": {
+                n: {"runs": runs, "worst": finite(worst), "passed": n not in self.failed_checks()}
+                for n, (runs, worst) in self.checks.items()
+            },
+            "failures": [
+                {
+                    "check": f.check,
+                    "message": f.message,
+                    "error": finite(f.error),
+                    "example": f.case,
+                    "dtype": f.dtype,
+                    "seen": f.seen,
+                    "hint": f.hint,
+                    "details": f.details,
+                }
+                for f in self.failures
+            ],
+            "waiting": self.waiting,
+            "gaps": self.gaps,
+            "notes": self.notes,
+            "skipped": self.skipped,
+            "left_out": self.left_out,
+            "median_ms": self.times,
+        }
+
+
+# what comes first where several sub-checks fail at once: not a number because nothing was written is no clue
+RANKS = {"schema": 0, "bounds": 2, "unchanged": 2, "written": 3}
+
+
+def rank(failure: Failure) -> tuple[int, int]:
+    """The order in which failures explain each other: a crash, memory, unwritten outputs, wrong values."""
+    order = list(NAMES)
+    return (1 if failure.raised else RANKS.get(failure.check, 4)), order.index(failure.check)
+
+
+def clues(failure: Failure) -> list[str]:
+    notes = (("seen", failure.seen), ("hint", failure.hint))
+    return [f"      {what}: {text}" for what, text in notes if text]
+
+
+def likeness(failure: Failure) -> str:
+    """The same for findings that differ only in numbers: one of them is enough to read. A wrong value is known by its
+    sub-check, its tensor and the way it was asked for; what a launcher raised, by its text wherever it came up."""
+    words = failure.message.partition(": relative error")
+    return (failure.check if words[1] else "") + re.sub(r"0x[0-9a-f]+|-?\d+", "#", words[0])
+
+
+def _where(failure: Failure) -> str:
+    return f"\n      in {failure.dtype}, example {failure.case}" if failure.case not in ("", "all") else ""
+
+
+def finite(number: float) -> float | None:
+    """JSON has no infinities."""
+    return number if number - number == 0 else None
+
+
+@dataclass
+class CheckReport:
+    """The reports of all variants that were asked for."""
+
+    variants: list[VariantReport]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every variant passed."""
+        return all(v.passed for v in self.variants)
+
+    def raise_failures(self) -> None:
+        """CheckFailed that says everything, unless all passed; BuildError where nothing could be checked."""
+        if self.variants and all(v.left_out for v in self.variants):
+            what = "; ".join(f"{v.name}: {v.left_out}" for v in self.variants)
+            raise BuildError(f"nothing could be checked on {self.variants[0].device}: {what}")
+        failed = [v.describe_failures() for v in self.variants if not v.passed]
+        if failed:
+            raise CheckFailed("\n".join(failed), hint="docs/checks.md explains each sub-check")
