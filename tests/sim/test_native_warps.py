@@ -66,6 +66,67 @@ def test_mma(shape: str, kind: str, a: int, b: int, wild: bool) -> None:
     assert np.isfinite(result).any() and (wild or np.isfinite(result).all())
 
 
+# instruction, registers of d, a, b and c, and bits of each
+PRODUCTS = (
+    ("mma.sync.aligned.m16n8k16.row.col.f16.f16.f16.f16", (2, 4, 2, 2), 32),
+    ("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f16", (4, 2, 1, 2), 32),
+    ("mma.sync.aligned.m16n8k32.row.col.s32.s8.u8.s32", (4, 4, 2, 4), 32),
+    ("mma.sync.aligned.m16n8k16.row.col.satfinite.s32.u8.s8.s32", (4, 2, 1, 4), 32),
+    ("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64", (2, 1, 1, 2), 64),
+    ("mma.sync.aligned.m16n8k4.row.col.f64.f64.f64.f64", (4, 2, 1, 4), 64),
+    ("wmma.mma.sync.aligned.row.col.m16n16k16.f32.f32", (8, 8, 8, 8), 32),
+    ("wmma.mma.sync.aligned.col.row.m32n8k16.f16.f32", (4, 8, 8, 8), 32),
+    ("wmma.mma.sync.aligned.row.row.m8n32k16.f32.bf16.bf16.f32", (8, 2, 8, 8), 32),
+    ("wmma.mma.sync.aligned.row.col.m16n16k16.s32.s8.s8.s32.satfinite", (8, 2, 2, 8), 32),
+    ("wmma.mma.sync.aligned.row.col.m16n16k8.f32.tf32.tf32.f32", (8, 4, 4, 8), 32),
+    ("wmma.mma.sync.aligned.row.col.m8n8k4.f64.f64.f64.f64", (2, 1, 1, 2), 64),
+)
+
+
+@pytest.mark.parametrize(("name", "sizes", "bits"), PRODUCTS, ids=[name for name, _, _ in PRODUCTS])
+def test_products_of_every_kind(name: str, sizes: tuple[int, ...], bits: int) -> None:
+    width, (d, *given) = bits // 8, sizes
+    read = [[f"%{x}{i}" for i in range(n)] for x, n in zip("abc", given, strict=True)]
+    names = [n for group in read for n in group]
+    loads = "".join(f"ld.global.b{bits} {n}, [%p+{width * i}];\n" for i, n in enumerate(names))
+    stores = "".join(f"st.global.b{bits} [%q+{width * i}], %d{i};\n" for i in range(d))
+    lists = ", ".join(f"{{{', '.join(group)}}}" for group in read)
+    ptx = f"""{HEAD}.visible .entry k(.param .u64 x, .param .u64 y) {{
+      .reg .b{bits} %a<8>, %b<8>, %c<8>, %d<8>; .reg .b32 %t; .reg .b64 %p, %q;
+      mov.u32 %t, %tid.x; ld.param.u64 %p, [x]; ld.param.u64 %q, [y];
+      mad.wide.u32 %p, %t, {width * len(names)}, %p; mad.wide.u32 %q, %t, {width * d}, %q;
+      {loads}
+      {name} {{{", ".join(f"%d{i}" for i in range(d))}}}, {lists};
+      {stores} ret; }}"""
+    rng = np.random.default_rng(7)
+    words = rng.integers(0, 2**32, (64, len(names) * bits // 32), np.uint64).astype(np.uint32)
+    if bits == 64:
+        words = rng.standard_normal((64, len(names))).view(np.uint32)
+    result = same(ptx, 64, words, np.zeros((64, d * bits // 32), np.uint32))[1]
+    assert result.any()
+
+
+@pytest.mark.parametrize("space", ["global", "shared"])
+@pytest.mark.parametrize("layout", ["row", "col"])
+@pytest.mark.parametrize(("shape", "kind", "count"), [("m16n16k16", "f16", 8), ("m32n8k16", "s8", 4)])
+def test_matrices_of_wmma_are_loaded_and_stored(space: str, layout: str, shape: str, kind: str, count: int) -> None:
+    result = {"f16": "f16", "s8": "s32"}[kind]
+    loaded, stored = ", ".join(f"%a{i}" for i in range(count)), ", ".join(f"%a{i % count}" for i in range(8))
+    stored = ", ".join(f"%a{i}" for i in range(4)) if result == "f16" else stored
+    at = "%p" if space == "global" else "%s"
+    ptx = f"""{HEAD}.visible .entry k(.param .u64 x, .param .u64 y) {{
+      .reg .b32 %a<8>, %t, %s, %w; .reg .b64 %p, %q, %r; .shared .align 32 .b8 m[4096];
+      mov.u32 %t, %tid.x; ld.param.u64 %p, [x]; ld.param.u64 %q, [y]; mov.u32 %s, m;
+      mad.wide.u32 %r, %t, 128, %p; mad.lo.u32 %w, %t, 128, %s;
+      {"".join(f"ld.global.b32 %a0, [%r+{4 * i}]; st.shared.b32 [%w+{4 * i}], %a0; " for i in range(32))}
+      bar.sync 0;
+      wmma.load.a.sync.aligned.{layout}.{shape}.{space}.{kind} {{{loaded}}}, [{at}+64], 40;
+      wmma.store.d.sync.aligned.{layout}.{shape}.global.{result} [%q], {{{stored}}};
+      ret; }}"""
+    words = np.random.default_rng(9).integers(0, 2**32, 1024, np.uint64).astype(np.uint32)
+    assert same(ptx, 32, words, np.zeros(256, np.uint32))[1].any()
+
+
 @pytest.mark.parametrize("trans", ["", ".trans"], ids=["plain", "transposed"])
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_copies_to_shared_memory_and_matrices_there(count: int, trans: str) -> None:

@@ -174,7 +174,7 @@ def _mma_f64(program: Program, ins: Instruction) -> Step:
             for at in range(4):
                 x, y = left[:, i // 2][:, 4 * row + at], right[:, 0][:, 4 * column + at]
                 total = fma_f64(x.reshape(-1), y.reshape(-1), total)
-            write(g, g.spread_back(total))
+            write(g, g.spread_back(canonical(total)))
 
     return multiply
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from core.sim.instructions.access import locate, settle
-from core.sim.instructions.floats import fma_f64
+from core.sim.instructions.floats import canonical, fma_f64
 from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Read, Step, address_reader, bits_reader, writer
 from core.sim.instructions.tensor_cores import DECODE, WARP, added, products, sums, whole
@@ -202,4 +202,4 @@ def _chain(left: Array, right: Array, total: Array) -> Array:
     for k in range(left.shape[-1]):
         x, y = np.broadcast_arrays(left[:, :, k : k + 1], right[:, k : k + 1, :])
         total = fma_f64(x.reshape(-1), y.reshape(-1), total.reshape(-1)).reshape(x.shape)
-    return np.ascontiguousarray(total).view(np.uint64)
+    return np.ascontiguousarray(canonical(total)).view(np.uint64)

@@ -19,7 +19,8 @@ class OpRecord:
     """One instruction of the machine. Registers are numbered; -1 where a slot has none.
 
     slots: o[0..3]; more: two halves of the immediate, as registers. plain: slots that hold numbers, not registers.
-    lists: registers of a list, whose place goes into slot `list_slot`. target, targets: instructions of the kernel.
+    listed: registers of a list, whose place goes into slot `list_slot`; head: numbers before them. target, targets:
+    instructions of the kernel.
     kills: whether what it writes is written in full by each thread that comes here. ends: nothing follows.
     """
 
@@ -30,6 +31,7 @@ class OpRecord:
     more: list[int] | None = None
     plain: frozenset[int] = frozenset()
     listed: list[int] = field(default_factory=list)
+    head: list[int] = field(default_factory=list)
     list_slot: int = -1
     reads: list[int] = field(default_factory=list)
     writes: list[int] = field(default_factory=list)

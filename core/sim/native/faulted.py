@@ -156,6 +156,6 @@ def error(words: Wording, f: MachineFault) -> KernelError:
     text = message.replace("{who}", who) if "{who}" in message else f"{who}: {message}"
     at = f"address {f.address:#x}, " if f.kind in ADDRESSED else ""
     return KernelError(
-        f"kernel {words.program.name}, {words.line(f.ins.location)}: {text}", kind=kind, hint=hint,
+        f"kernel {words.program.title}, {words.line(f.ins.location)}: {text}", kind=kind, hint=hint,
         details=f"{at}`{f.ins.text}`",
     )  # fmt: skip

@@ -282,7 +282,8 @@ class Translation:
                 imm = self.starts[record.target] - i
             if record.list_slot >= 0:
                 slots[record.list_slot] = len(lists)
-                lists += [places.at[r] for r in record.listed] + [self.starts[to] for to in record.targets]
+                lists += [*record.head, *(places.at[r] for r in record.listed)]
+                lists += [self.starts[to] for to in record.targets]
             ops[i] = (record.row, slots, imm if imm < 1 << 63 else imm - (1 << 64))
         return Code(
             ops,

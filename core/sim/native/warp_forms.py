@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from core.sim.native.allocation import OpRecord
 from core.sim.native.composed import made
 from core.sim.native.forms import FORMS as FORMS
@@ -27,15 +29,110 @@ def listed(draft: Translation, name: str, written: list[int], read: list[int], s
     return record
 
 
+ACCUMULATORS = {"f32": 0, "f16": 1, "s32": 2, "f64": 3}
+FACTORS = {"bf16": 0, "f16": 1, "tf32": 2, "s8": 3, "u8": 4, "f64": 5}
+
+
 @form("mma")
 def _mma(draft: Translation, ins: Instruction) -> None:
-    kinds = ins.names[6:10]
-    name = f"mma.{ins.names[3]}.{kinds[1]}"
-    if kinds[0] != "f32" or kinds[3] != "f32" or kinds[1] != kinds[2] or ins.names[4:6] != ("row", "col"):
+    result, left, right, term = ins.names[-4:]
+    if ins.names[4:6] != ("row", "col"):
         raise draft.missing()
-    results = [draft.target(part, "b32") for part in elements(ins.operands[0])]
-    read = [number for operand in ins.operands[1:4] for number in registers(draft, operand)]
-    listed(draft, name, [number for number, _ in results], read, [], 0)
+    if result == "f64":
+        sizes, name, width = ("b64",) * 4, "mma.f64", "b64"
+        imm = len(elements(ins.operands[1]))
+    else:
+        sizes, name, width = ("b32",) * 4, f"mma.{ins.names[3]}.{left}.{right}", "b32"
+        imm = ACCUMULATORS[result] | ACCUMULATORS[term] << 2 | ("satfinite" in ins.names) << 4
+    results = [draft.target(part, width) for part in elements(ins.operands[0])]
+    read = [
+        draft.source(part, size, size == "b64")
+        for operand, size in zip(ins.operands[1:4], sizes, strict=False)
+        for part in elements(operand)
+    ]
+    listed(draft, name, [number for number, _ in results], read, [], imm)
+    for _, after in results:
+        after()
+
+
+# --------------------------------------------------------------------------- wmma
+SHAPE = re.compile(r"m(\d+)n(\d+)k(\d+)$")
+BYTES = {"f16": 2, "bf16": 2, "tf32": 4, "f32": 4, "s32": 4, "s8": 1, "u8": 1, "f64": 8}
+
+
+def _sizes(ins: Instruction) -> dict[str, tuple[int, int]]:
+    """Rows and columns of a, b, c and d."""
+    shape = next(found for name in ins.names if (found := SHAPE.match(name)))
+    m, n, k = (int(one) for one in shape.groups())
+    return {"a": (m, k), "b": (k, n), "c": (m, n), "d": (m, n)}
+
+
+def _spread(operand: Operand, kind: str, size: tuple[int, int], by_row: bool = True) -> int:
+    """How a matrix lies in registers, as tensor_cores.c takes it apart."""
+    slots = len(elements(operand)) * (8 if kind == "f64" else 4) // BYTES[kind]
+    return BYTES[kind] | size[0] << 4 | size[1] << 10 | slots << 16 | by_row << 21
+
+
+def _register_width(kind: str) -> str:
+    return "b64" if kind == "f64" else "b32"
+
+
+@form("wmma.load", "wmma.store")
+def _wmma_move(draft: Translation, ins: Instruction) -> None:
+    stores, kind, name = ins.names[1] == "store", ins.names[-1], ins.names[2]
+    held, at = (ins.operands[1], ins.operands[0]) if stores else (ins.operands[0], ins.operands[1])
+    size, by_row, width = _sizes(ins)[name], "row" in ins.names, _register_width(kind)
+    start, offset = address(draft, at)[1:]
+    start = start if address_is_wide(draft, at) else made(draft, "wide", start)
+    if offset:
+        start = made(draft, "add.u64", start, draft.constant(offset & (1 << 64) - 1, wide=True))
+    tight = size[1] if by_row else size[0]
+    stride = draft.source(ins.operands[2], "b32") if len(ins.operands) > 2 else draft.constant(tight)
+    slot, imm = draft.windows, _spread(held, kind, size, by_row) | stores << 22
+    draft.windows += 1
+    parts = elements(held)
+    space = space_of(ins.names)
+    if stores:
+        record = listed(
+            draft, f"wmma.move.{space}", [], [draft.source(p, width) for p in parts], [start, stride, slot], imm
+        )
+        record.reads += [start]
+        return
+    results = [draft.target(part, width) for part in parts]
+    numbers = [number for number, _ in results]
+    record = listed(draft, f"wmma.move.{space}", numbers, [], [start, stride, slot], imm)
+    record.reads += [start, *numbers]
+    record.kills = False
+    for _, after in results:
+        after()
+
+
+def address_is_wide(draft: Translation, operand: Operand) -> bool:
+    return address(draft, operand)[0] == "[b64]"
+
+
+@form("wmma.mma")
+def _wmma(draft: Translation, ins: Instruction) -> None:
+    kinds = [n for n in ins.names[5:] if n in BYTES]
+    result, left, right, term = kinds if len(kinds) == 4 else [kinds[0], "f16", "f16", kinds[1]]
+    sizes, of = _sizes(ins), (result, left, right, term)
+    results = [draft.target(part, _register_width(result)) for part in elements(ins.operands[0])]
+    groups = [[number for number, _ in results]]
+    groups += [
+        [draft.source(part, _register_width(kind)) for part in elements(operand)]
+        for operand, kind in zip(ins.operands[1:4], of[1:], strict=True)
+    ]
+    imm = ACCUMULATORS[result] | ACCUMULATORS[term] << 2 | ("satfinite" in ins.names) << 4
+    imm |= FACTORS[left] << 5 | FACTORS[right] << 8
+    record = listed(draft, "wmma.mma", groups[0], [n for group in groups[1:] for n in group], [], imm)
+    head: list[int] = []
+    place = 2 * len(groups)
+    for operand, kind, name, group in zip(ins.operands, of, "dabc", groups, strict=False):
+        head += [_spread(operand, kind, sizes[name]), place]
+        place += len(group)
+    record.head = head
+    record.reads += groups[0]
+    record.kills = False
     for _, after in results:
         after()
 
