@@ -20,9 +20,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the generator lies beside 
 from random_kernels import RandomKernel, random_kernel
 
 import core.sim
+from core.sim.native.toolchain import compiler
 
 SEEDS = 12  # when the tests run
-WAYS: dict[str, dict[str, Any]] = {"fast": {"strict": False}, "strict": {"strict": True}}
+WAYS: dict[str, dict[str, Any]] = {
+    "fast": {"strict": False, "executor": "interpreter"},
+    "strict": {"strict": True},
+    **({"native": {"strict": False, "executor": "native"}} if compiler() else {}),
+}
 
 
 def results(drawn: RandomKernel, way: str) -> list[np.ndarray]:

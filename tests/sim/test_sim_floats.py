@@ -300,3 +300,18 @@ def test_neg_abs_copysign_testp():
     assert lanes("abs.f32 %d, %a;", x, out=np.float32).tolist() == [2, 0, np.inf]
     assert lanes("copysign.f32 %d, %a, %b;", f32(-1), f32(3), out=np.float32)[0] == -3
     assert lanes("testp.infinite.f32 %q0, %a; selp.b32 %d, 1, 0, %q0;", x).tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize("threads", [1, 3, 64])
+def test_a_signalling_nan_loses_to_a_number_however_many_threads_there_are(threads):
+    """NumPy's fmin gives NaN or the number, by the length of its arrays."""
+    signalling, number = np.full(threads, 0xFFBD1B5F, np.uint32), np.full(threads, 0xCD0A7925, np.uint32)
+    for name in ("min", "max"):
+        for a, b in ((signalling, number), (number, signalling)):
+            assert (lanes(f"{name}.f32 %d, %a, %b;", a, b) == 0xCD0A7925).all()
+
+
+def test_a_finite_product_in_f64_does_not_outweigh_infinity():
+    huge = np.array([0x7FEFFFFFFFFFFFFF], np.uint64)
+    minus = np.array([0xFFF0000000000000], np.uint64)
+    assert lanes("fma.rn.f64 %d, %a, %b, %c;", huge, huge, minus, out=np.uint64)[0] == minus[0]

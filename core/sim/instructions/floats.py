@@ -429,7 +429,16 @@ def _extreme(pick: Callable[[Array, Array], Array], zero: Callable[[Array, Array
     return compute
 
 
-EXTREMES = {"min": _extreme(np.fmin, np.bitwise_or), "max": _extreme(np.fmax, np.bitwise_and)}
+def _least(a: Array, b: Array) -> Array:
+    """np.fmin but for signalling NaNs, which lose here on every processor."""
+    return np.where((a <= b) | np.isnan(b), a, b)
+
+
+def _most(a: Array, b: Array) -> Array:
+    return np.where((a >= b) | np.isnan(b), a, b)
+
+
+EXTREMES = {"min": _extreme(_least, np.bitwise_or), "max": _extreme(_most, np.bitwise_and)}
 
 
 EXTREME = (

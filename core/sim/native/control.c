@@ -127,6 +127,28 @@ WHOLE(bar_arrive, "bar.arrive barrier.arrive barrier.arrive.aligned", "b32 b32")
     return arrive_each(w, op, REG(u32, 0), REG(u32, 1), 0);
 }
 
+/* bar.red in two records: the threads come with a predicate; what came of it is there when they go on. */
+WHOLE(bar_red, "bar.red", "b32 p") {
+    const u32 *number = REG(u32, 0);
+    for (u32 left = w->mask; left; left &= left - 1)
+        if (number[first(left)] != number[first(w->mask)])
+            return fault(w, op, DIVERGENT_RED, first(w->mask), 0, 0, 0);
+    w->block->barriers[number[first(w->mask)] % BARRIERS].yes += count(bits(REG(u32, 1)) & w->mask);
+    return arrive(w, op, number[first(w->mask)], -1, 1);
+}
+#define TAKES(name, operands, value)                                                                                   \
+    WHOLE(bar_took_##name, "bar.took." #name, operands) {                                                              \
+        const Barrier *bar = &w->block->barriers[REG(u32, 1)[first(w->mask)] % BARRIERS];                              \
+        u32 *d = REG(u32, 0), yes = bar->last_yes, all = bar->last_arrived, result = value;                            \
+        const i32 *on = w->on;                                                                                         \
+        (void)all;                                                                                                     \
+        EACH d[l] = on[l] ? result : d[l];                                                                             \
+        return op + 1;                                                                                                 \
+    }
+TAKES(popc, "=b32 b32", yes)
+TAKES(and, "=p b32", yes == all ? ALL : 0)
+TAKES(or, "=p b32", yes ? ALL : 0)
+
 /* A load that looks for what other threads write comes next. */
 WHOLE(polls, "polls", "") { w->worker->polled++; return op + 1; }
 

@@ -140,6 +140,7 @@ SAY: dict[int, Say] = {  # by the numbers of machine.h
     13: _waits_for,
     14: _said("deadlock", "threads wait for a phase that never completes: too few arrivals, or bytes that never come"),
     15: _said("deadlock", "the kernel polls memory that no thread changes any more"),
+    16: _said("divergent reduction", "threads of a warp come to a reduction with different barriers"),
     17: _mbarrier,
     18: _said("cluster barrier", "a wait without an arrive before it"),
     19: _tensor_map,

@@ -62,11 +62,23 @@ def _bar_warp(draft: Translation, ins: Instruction) -> None:
 
 @form("bar", "barrier")
 def _bar(draft: Translation, ins: Instruction) -> None:
-    if "cluster" in ins.names:
-        draft.by_row(draft.name, ins.operands)
+    if "red" in ins.names:
+        _bar_red(draft, ins)
     else:
         names = [n for n in ins.names[1:] if n not in ("cta", "aligned")]
         draft.by_row(".".join(("bar", *names)), ins.operands)
+
+
+def _bar_red(draft: Translation, ins: Instruction) -> None:
+    """bar.red.{popc,and,or} d, a, p."""
+    if len(ins.operands) != 3 or ins.predicate is not None:
+        raise draft.missing("a reduction over part of a thread block")
+    kind = next(n for n in ins.names if n in ("popc", "and", "or"))
+    number = draft.source(ins.operands[1], "b32")
+    draft.emit("bar.red", [number, draft.source(ins.operands[2], "p")])
+    to, after = draft.target(ins.operands[0], "b32" if kind == "popc" else "p")
+    draft.emit(f"bar.took.{kind}", [to, number])
+    after()
 
 
 # --------------------------------------------------------------------------- moves

@@ -59,7 +59,7 @@ const Op *fault(Warp *w, const Op *op, u32 kind, u32 lane, u64 address, u64 x, u
 void released(Block *b, u32 number) {
     Barrier *bar = &b->barriers[number];
     if (!bar->open || bar->arrived < (bar->count < 0 ? (i64)b->remaining : bar->count)) return;
-    *bar = (Barrier){0, 0, -1};
+    *bar = (Barrier){0, 0, -1, 0, bar->yes, bar->arrived};
     b->warp->worker->progress++;
     for (u32 i = 0; i < b->warps; i++) {
         b->warp[i].ready |= b->warp[i].waits[number];
@@ -213,7 +213,7 @@ static void begin_block(const Launch *launch, Block *b, i64 number) {
     b->number = number;
     b->rank = (u32)(number % launch->cluster);
     b->remaining = (u32)launch->threads;
-    for (u32 n = 0; n < BARRIERS; n++) b->barriers[n] = (Barrier){0, 0, -1};
+    for (u32 n = 0; n < BARRIERS; n++) b->barriers[n] = (Barrier){0, 0, -1, 0, 0, 0};
     memset(b->shared, 0, (size_t)launch->shared_end);
     phases_begin(b);
     for (u32 i = 0; i < b->warps; i++) begin_warp(launch, b, &b->warp[i]);

@@ -97,6 +97,8 @@ enum How { READ, WRITE, ATOMIC };
 typedef struct {
     u32 arrived, open;
     i64 count;            /* -1: all threads that have not exited */
+    u32 yes;              /* of a reduction: threads that came with a predicate that holds */
+    u32 last_yes, last_arrived;   /* and what came of it when the barrier was last complete */
 } Barrier;
 
 struct Warp {
