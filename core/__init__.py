@@ -36,6 +36,7 @@ PUBLIC = {
     "UsageError": "core.errors",
     "Evaluation": "core.evaluation",
     "Download": "core.evaluation",
+    "DataReader": "core.data_reader",
     "Tokenizer": "core.tokenizers.tokenizer",
     "TokenizerKind": "core.tokenizers.tokenizer_kind",
     "WeightFormat": "core.weight_format",
@@ -56,6 +57,7 @@ PUBLIC = {
 if TYPE_CHECKING:
     from core.api import load as load
     from core.contents import contents_of as contents_of
+    from core.data_reader import DataReader as DataReader
     from core.device.protocol import Device as Device
     from core.devices import DeviceKind as DeviceKind
     from core.errors import BuildError as BuildError

@@ -44,6 +44,7 @@ import pluggy
 if TYPE_CHECKING:
     import click
 
+    from core.data_reader import DataReader
     from core.devices.kind import DeviceKind
     from core.evaluation import Evaluation
     from core.op import Op, Optimizer, Schedule, Variant
@@ -179,6 +180,18 @@ def core_tokenizers() -> list[type[TokenizerKind]]:
 
 
 @hookspec
+def core_data() -> list[type[DataReader]]:
+    """Readers of training data as classes: names in `[data] train` and `val`, files that they recognise.
+
+    Sample:
+
+        def core_data():
+            return [MailboxReader]
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
 def core_commands() -> list[click.Command]:
     """Commands, listed by `core --help` after the built-in ones, whose names they may not take.
 
@@ -218,6 +231,7 @@ SPECS = {
         core_formats,
         core_devices,
         core_tokenizers,
+        core_data,
         core_commands,
         core_step_end,
     )

@@ -26,6 +26,7 @@ import pluggy
 
 from core import hooks, signals
 from core.containment import PASSES, contained
+from core.data_reader import DataReader
 from core.devices import DeviceKind
 from core.discovery import BUILT_IN, GIVEN, Candidate, describe, discover
 from core.errors import BuildError, CoreError, did_you_mean, words_of
@@ -152,6 +153,7 @@ def brings(contribution: Contribution) -> dict[str, list[str]]:
         "formats": [cls.name for cls in contribution.formats],
         "devices": [kind.name for kind in contribution.devices],
         "tokenizers": [cls.name for cls in contribution.tokenizers],
+        "readers": [cls.name for cls in contribution.data],
         "tuned": [Path(path).name for path in contribution.tuned],
         "commands": [command.name or "" for command in contribution.commands],
         "hooks": ["core_step_end" for _ in contribution.step_hooks],
@@ -273,6 +275,7 @@ ITEMS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "core_formats": ("a class derived from WeightFormat", _is_class(WeightFormat)),
     "core_devices": ("a DeviceKind", lambda item: isinstance(item, DeviceKind)),
     "core_tokenizers": ("a class derived from TokenizerKind", _is_class(TokenizerKind)),
+    "core_data": ("a class derived from DataReader", _is_class(DataReader)),
     "core_commands": ("a click.Command", _is_command),
 }
 

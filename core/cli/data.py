@@ -59,10 +59,10 @@ def prepare(
     document starts with the end-of-text token; one for another program's tokenizer starts and ends as that has it.
     """
     from core.data.convert import raw_to_shards, text_to_shards
-    from core.data.text import Reading
+    from core.data.documents import Reading
     from core.loader import load_registry
 
-    progress = progress_line()
+    progress, registry = progress_line(), load_registry(plugin)
     if raw is not None:
         written = raw_to_shards(sources, out, raw, split=split, name=name, shard_tokens=shard_tokens, progress=progress)
     else:
@@ -76,7 +76,8 @@ def prepare(
             shard_tokens=shard_tokens,
             progress=progress,
             reading=Reading(field, separator),
-            kinds=load_registry(plugin).tokenizers,
+            kinds=registry.tokenizers,
+            readers=registry.readers,
         )
     record = written.tokenizer.record() if written.tokenizer else None
     if as_json:
@@ -92,19 +93,26 @@ def prepare(
 
 @command.command("inspect")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@plugin_option
 @json_option
-def inspect(sources: tuple[str, ...], as_json: bool) -> None:
+def inspect(sources: tuple[str, ...], plugin: tuple[str, ...], as_json: bool) -> None:
     """Show what shards and texts hold: tokens, largest id, tokenizer, the first ids."""
-    from core.data.inputs import resolve
-    from core.data.text import Reading
+    from core.data.documents import Reading
+    from core.data.sources import resolve
+    from core.loader import load_registry
 
     notes: list[str] = []
-    inputs = resolve(sources, "train", "data inspect", notes, Reading("text"))  # nothing of a text is read here
+    readers = load_registry(plugin).readers
+    reading = Reading("text")  # nothing of a text is read here
+    inputs = resolve(sources, "train", "data inspect", notes, reading, readers)
     shards = [describe_shard(shard) for shard in inputs.shards]
     texts = [{"file": d.name, "kind": "text", "bytes": d.size} for d in inputs.documents]
+    pieces = [{"file": p.name, "kind": "tokens", "tokens": p.count} for p in inputs.pieces]
     if as_json:
-        emit_json([*shards, *texts])
+        emit_json([*shards, *pieces, *texts])
         return
+    if pieces:
+        emit_table(("PIECE", "TOKENS"), [(p["file"], show(p["tokens"])) for p in pieces])
     if shards:
         columns = ("file", "kind", "tokens", "bytes", "largest id", "tokenizer", "hash", "first ids")
         emit_table([c.upper() for c in columns], [[show(shard[c]) for c in columns] for shard in shards])
@@ -119,7 +127,7 @@ def inspect(sources: tuple[str, ...], as_json: bool) -> None:
 @json_option
 def verify(sources: tuple[str, ...], as_json: bool) -> None:
     """Compare shards with the hashes beside them (SHARD.sha256); exit 1 if one has changed."""
-    from core.data.inputs import expand
+    from core.data.sources import expand
 
     paths = [path for source in sources for path in expand(source, "data verify")]
     results = [verify_one(path) for path in paths]

@@ -17,7 +17,7 @@ from core.errors import BuildError, DataError, UsageError
 if TYPE_CHECKING:
     from core.api import Model
     from core.data import TokenSource
-    from core.data.text import Reading
+    from core.data.documents import Reading
     from core.devices import DeviceKind
     from core.engine import Engine
     from core.evaluation import Evaluation
@@ -74,7 +74,7 @@ def command(
     The loss is the mean over the data's first tokens, in nats; bits per byte divides it by the bytes of their text.
     """
     from core.api import build_model
-    from core.data.text import Reading
+    from core.data.documents import Reading
     from core.interop.opened import open_path
     from core.train.run import find_run
 
@@ -159,7 +159,7 @@ def measure_data(
     model: Model, own: Own, data: tuple[str, ...], tokens: int | None, path: Path, reading: Reading
 ) -> dict[str, Any]:
     """Loss and bits per byte over the data that is named, or over the run's validation data."""
-    from core.data.text import Reading
+    from core.data.documents import Reading
     from core.measure.evaluate import Bytes, measure
 
     names = list(data or own.val)
@@ -195,14 +195,14 @@ def other_terms(engine: Engine) -> list[str]:
 def token_source(model: Model, names: list[str], reading: Reading) -> TokenSource:
     """The tokens of shards and texts; text needs the model's tokenizer, and shards must have been made with it."""
     from core.data import TokenSource
-    from core.data.inputs import resolve
     from core.data.match import check_promise, check_record, shards_record
     from core.data.prepare import token_pieces
+    from core.data.sources import resolve
 
     graph, notes = model.graph, list[str]()
     kinds = model.engine.registry.tokenizers
     vocab = graph.inputs[model.engine.token_input].bound
-    inputs = resolve(names, "val", "--data", notes, reading)
+    inputs = resolve(names, "val", "--data", notes, reading, model.engine.registry.readers)
     if inputs.documents and model.tokenizer is None:
         raise DataError(
             f"{inputs.documents[0].name} is text, and no tokenizer came with the model",
@@ -213,7 +213,7 @@ def token_source(model: Model, names: list[str], reading: Reading) -> TokenSourc
         check_record(record, inputs.shards[0].path, model.tokenizer, [], vocab, "--data", kinds)
     if model.tokenizer is not None:
         check_promise(inputs.shards, model.tokenizer, notes, kinds)
-    pieces = [*inputs.shards, *token_pieces(inputs.documents, model.tokenizer, notes, None, "val")]
+    pieces = [*inputs.shards, *inputs.pieces, *token_pieces(inputs.documents, model.tokenizer, notes, None, "val")]
     for note in notes:
         click.echo(note, err=True)
     B, T = int(graph.dims["B"]), int(graph.dims["T"])

@@ -42,17 +42,27 @@ def fetch(as_json: bool) -> None:
 @click.option("--separator", default="", metavar="TEXT", help="Separator between the documents of a text file.")
 @click.option("--vocab-size", type=click.IntRange(257), default=4096, help="Ids: 256 bytes, end of text, merges.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="A new tokenizer.json.")
+@plugin_option
 @json_option
-def train(sources: tuple[str, ...], field: str, separator: str, vocab_size: int, out: Path, as_json: bool) -> None:
+def train(
+    sources: tuple[str, ...],
+    field: str,
+    separator: str,
+    vocab_size: int,
+    out: Path,
+    plugin: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Train a byte-level BPE on text: files, folders, globs, or builtin."""
     from core import files
-    from core.data.inputs import resolve
-    from core.data.text import Reading
+    from core.data.documents import Reading
+    from core.data.sources import resolve
+    from core.loader import load_registry
     from core.tokenizers.preference import choose_tokenizer
 
     if out.exists():
         raise UsageError(f"{out} exists; no file was overwritten", hint="choose another --out, or remove it")
-    inputs = resolve(sources, "train", "tokenizer train", [], Reading(field, separator))
+    inputs = resolve(sources, "train", "tokenizer train", [], Reading(field, separator), load_registry(plugin).readers)
     if inputs.shards:
         raise UsageError(
             f"{inputs.shards[0].path}: expected text, this is a token shard", hint="train on the text itself"

@@ -1,12 +1,26 @@
 """Data: text and token shards in, batches of token ids out.
 
 `open_data` turns a run config's `[data]` into a `Data`; `TokenSource` gives batches. Nothing here knows of models or of
-training; text becomes ids in core/tokenizers.
+training; text becomes ids in core/tokenizers. A plugin's reader (`core_data`) returns `Inputs`: documents, or pieces of
+tokens such as `InMemory`.
 """
 
 from __future__ import annotations
 
+from core.data.documents import Document, Reading
+from core.data.inputs import Inputs
 from core.data.prepare import Data, open_data
+from core.data.shards import InMemory, Piece
 from core.data.source import TokenSource, diff_description
 
-__all__ = ["Data", "TokenSource", "diff_description", "open_data"]
+__all__ = [
+    "Data",
+    "Document",
+    "InMemory",
+    "Inputs",
+    "Piece",
+    "Reading",
+    "TokenSource",
+    "diff_description",
+    "open_data",
+]

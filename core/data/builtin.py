@@ -19,7 +19,7 @@ import warnings
 from pathlib import Path
 
 from core.cache import cache_folder, read_json, try_write, used
-from core.data.text import Document
+from core.data.documents import Document
 from core.errors import DataError
 
 VERSION = 1  # of the rules below: another rule, another cache entry

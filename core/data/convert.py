@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from core import files
 from core.config.rules import name_problem
-from core.data.inputs import BUILTIN, expand, resolve
+from core.data.documents import WHOLE, Progress, Reading, corpus_digest, tokenise
 from core.data.shards import SHARD_TOKENS, Format, ShardWriter, format_for
-from core.data.text import WHOLE, Progress, Reading, corpus_digest, tokenise
+from core.data.sources import BUILTIN, Readers, expand, resolve
 from core.errors import DataError, UsageError
 from core.files import staged_folder
 from core.outside import read_array
@@ -53,16 +53,17 @@ def text_to_shards(
     progress: Progress | None = None,
     reading: Reading = WHOLE,
     kinds: Kinds | None = None,
+    readers: Readers | None = None,
 ) -> ConvertedShards:
     """Files, folders, globs or "builtin" as `out/<name>_<split>_000000.bin`, ... with sidecars and tokenizer.json.
 
     tokenizer: a preference list; without one, the folder's tokenizer.json, so that a second split gets the same, else
-    gpt2, else bpe; kinds: a registry's tokenizers. UsageError when shards of that name exist, DataError when the folder
+    gpt2, else bpe; kinds, readers: a registry's. UsageError when shards of that name exist, DataError when the folder
     has another tokenizer.
     """
     stem = _stem(out, name, split)
     notes: list[str] = []
-    inputs = resolve(sources, split, "data prepare", notes, reading)
+    inputs = resolve(sources, split, "data prepare", notes, reading, readers)
     if inputs.shards:
         raise UsageError(
             f"{inputs.shards[0].path}: expected text, this is a token shard already", hint="use it as it is"

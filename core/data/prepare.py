@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.cache import cache_folder, hold, read_json, wrote
-from core.data.inputs import Inputs, resolve
+from core.data.documents import Document, Progress, Reading, corpus_digest, tokenise
+from core.data.inputs import Inputs
 from core.data.match import check_promise, check_record, find_tokenizer, promised_tokenizer, shards_record
 from core.data.shards import InMemory, Piece, Shard, format_for, open_shard, verify_shard, write_shards
 from core.data.source import TokenSource
-from core.data.text import Document, Progress, Reading, corpus_digest, tokenise
+from core.data.sources import Readers, resolve
 from core.errors import DataError
 from core.files import staged_folder
 from core.outside import reads
@@ -77,20 +78,21 @@ def open_data(
     progress: Progress | None = None,
     why: str = "recorded by the run",
     kinds: Kinds | None = None,
+    readers: Readers | None = None,
 ) -> Data:
     """The data of a run.
 
     dims: B and T, and V, the model's vocabulary, unless `vocab` gives it; tokenizer: the one that a checkpoint
     or the weights brought, instead of a choice, and `why`; where: a config key such as "data.train" to its place, for
-    messages; offline: no download (CORELM_OFFLINE=1 says the same); kinds: a registry's tokenizers. UsageError where
+    messages; offline: no download (CORELM_OFFLINE=1 says the same); kinds, readers: a registry's. UsageError where
     names match nothing, DataError for the files' contents.
     """
     B, T = int(dims["B"]), int(dims["T"])
     vocab = vocab if vocab is not None else int(dims[V]) if V in dims else None
     notes: list[str] = []
     reading = Reading(getattr(data, "field", ""), getattr(data, "separator", ""))
-    train = resolve(as_list(data.train), "train", where("data.train"), notes, reading)
-    val = resolve(as_list(data.val), "val", where("data.val"), notes, reading) if data.val else Inputs()
+    train = resolve(as_list(data.train), "train", where("data.train"), notes, reading, readers)
+    val = resolve(as_list(data.val), "val", where("data.val"), notes, reading, readers) if data.val else Inputs()
     shared = sorted(str(path) for path in train.files & val.files)
     if shared:
         notes.append(
@@ -100,7 +102,7 @@ def open_data(
     choice = _choose(data, train, val, vocab, tokenizer, where("data.tokenizer"), offline, notes, why, kinds)
     chosen = choice.tokenizer if choice else None
     sources = {
-        part: [*inputs.shards, *token_pieces(inputs.documents, chosen, notes, progress, part)]
+        part: [*inputs.shards, *inputs.pieces, *token_pieces(inputs.documents, chosen, notes, progress, part)]
         for part, inputs in (("train", train), ("val", val))
     }
     training = TokenSource(sources["train"], B, T, seed=seed, vocab=vocab, name="train")
@@ -197,6 +199,8 @@ def _choose(
     if recorded is not None:
         check_promise(shards, recorded, notes, kinds)
         return TokenizerChoice(recorded, f"{recorded.name}, {recorded.vocab_size:,} ids, {why}")
+    if not shards and not train.documents and train.pieces:
+        return _known(preference, vocab, where, offline, notes, kinds)
     if not shards:
         documents = train.documents
         return choose_tokenizer(
@@ -217,4 +221,15 @@ def _choose(
         if train.documents or val.documents:
             raise
         notes.append(f"no samples: the shards' tokenizer is not here ({error.message})")
+        return None
+
+
+def _known(
+    preference: list[str], vocab: int | None, where: str, offline: bool, notes: list[str], kinds: Kinds | None
+) -> TokenizerChoice | None:
+    """A tokenizer for pieces of tokens that name none: one that needs no text. None, with a note, without one."""
+    try:
+        return choose_tokenizer(preference, max_vocab=vocab, offline=offline, where=where, kinds=kinds)
+    except DataError as error:
+        notes.append(f"no samples: no tokenizer of these tokens is here ({error.message})")
         return None

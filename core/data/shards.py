@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -186,7 +186,27 @@ class InMemory:
         return {"file": self.name, "tokens": self.count, "bytes": raw.nbytes, "hash": quick, "sha256": whole}
 
 
-Piece = Shard | InMemory
+class Piece(Protocol):
+    """Tokens in their order, of a shard or of whatever a reader has: what `TokenSource` draws from."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def count(self) -> int:
+        """Of tokens."""
+        ...
+
+    def open(self) -> Any:
+        """What slices of tokens come from: `[a:b]` is (b - a,) of an unsigned type."""
+        ...
+
+    def byte_offset(self, token: int) -> int:
+        """Where a token is, for errors."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Identity for a resume: {"file", "tokens", "bytes", "hash", "sha256"}, equal for equal tokens alone."""
+        ...
 
 
 def quick_hash(size: int, sample: Callable[[int], bytes]) -> str:

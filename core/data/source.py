@@ -153,11 +153,11 @@ class TokenSource:
                 )
             self._marks[number] = mark_of(piece.path)
 
-    def _open(self, number: int) -> Tokens | Reader:
+    def _open(self, number: int) -> Any:
         """A piece's tokens to slice. So many files are held open as the system allows."""
         piece = self.pieces[number]
-        if isinstance(piece, InMemory):
-            return piece.array
+        if not isinstance(piece, Shard):
+            return piece.open()
         reader = self._opened.pop(number, None)
         if reader is None:
             while len(self._opened) >= most_open():
@@ -184,7 +184,7 @@ class TokenSource:
 
     def _window(self, piece: int, start: int, count: int) -> Ids:
         """Tokens start .. start + count of a piece: (count + 1,)."""
-        tokens = self._open(piece)[start : start + count + 1]
+        tokens: Tokens = self._open(piece)[start : start + count + 1]
         self._check(piece, start, tokens)
         return tokens.astype(np.int32)
 

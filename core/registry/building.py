@@ -205,7 +205,7 @@ def _brought(contribution: Contribution, given: Path | str, hook: str) -> Path:
 
 
 def _add_classes(building: Building) -> None:
-    """Optimizers, schedules, evaluations, formats of weights and kinds of tokenizers."""
+    """Optimizers, schedules, evaluations, formats of weights, kinds of tokenizers and readers of data."""
     registry = building.registry
     for contribution in building.contributions:
         brought: tuple[tuple[str, dict[str, Any], Sequence[type]], ...] = (
@@ -214,6 +214,7 @@ def _add_classes(building: Building) -> None:
             ("evaluation", registry.evaluations, contribution.evaluations),
             ("format", registry.formats, contribution.formats),
             ("kind of tokenizers", registry.tokenizers, contribution.tokenizers),
+            ("reader of data", registry.readers, contribution.data),
         )
         for kind, table, classes in brought:
             for cls in classes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core.data_reader import DataReader
 from core.devices import DeviceKind
 from core.discovery import Candidate
 from core.errors import CoreError
@@ -56,6 +57,7 @@ class Contribution:
     formats: list[type[WeightFormat]] = field(default_factory=list)
     devices: list[DeviceKind] = field(default_factory=list)
     tokenizers: list[type[TokenizerKind]] = field(default_factory=list)
+    data: list[type[DataReader]] = field(default_factory=list)
     commands: list[click.Command] = field(default_factory=list)
     step_hooks: list[StepHook] = field(default_factory=list)
 

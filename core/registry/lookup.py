@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from core.data_reader import DataReader
 from core.devices import RESIDENT, DeviceKind, choose
 from core.errors import BuildError, did_you_mean
 from core.evaluation import Evaluation
@@ -35,6 +36,7 @@ class Registry:
     formats: dict[str, WeightFormat] = field(default_factory=dict)  # of weights
     devices: dict[str, DeviceKind] = field(default_factory=lambda: dict(RESIDENT))
     tokenizers: dict[str, TokenizerKind] = field(default_factory=dict)
+    readers: dict[str, DataReader] = field(default_factory=dict)
     commands: list[click.Command] = field(default_factory=list)
     step_hooks: list[StepHook] = field(default_factory=list)
     tuned: list[Path] = field(default_factory=list)  # files of tuned choices; a later one comes before an earlier

@@ -149,6 +149,7 @@ def find_data(
         vocab=engine.graph.inputs[engine.token_input].bound,
         tokenizer=recorded,
         kinds=kinds,
+        readers=engine.registry.readers,
         why=why,
         where=config.where,
         progress=lambda at, total, what: display.status(f"{what}: {at:,} of {total:,}"),

@@ -20,8 +20,9 @@ import pytest
 import core
 from core import cli
 from core.cli.chat import form_of
+from core.data.documents import WHOLE, Reading, folder_files, text_document, tokenise
 from core.data.shards import FORMATS
-from core.data.text import WHOLE, Reading, folder_files, text_document, tokenise
+from core.data.sources import resolve
 from core.errors import DataError, UsageError
 from core.generate import Continuation
 from core.interop import checkpoint
@@ -94,7 +95,8 @@ def ran(capsys, *words, code=0):
 
 
 def ids_of(path, tokenizer, reading=WHOLE):
-    return np.concatenate(list(tokenise([text_document(path, [], reading)], tokenizer))).tolist()
+    documents = resolve([str(path)], "train", "", [], reading).documents
+    return np.concatenate(list(tokenise(documents, tokenizer))).tolist()
 
 
 # --- tokenizers ----------------------------------------------------------------------------------------------------
@@ -148,7 +150,7 @@ WORDS = ["the", "cat", "sat", "on", "mat", "and", "dog", "log"]
 @pytest.mark.parametrize("form", [*KINDS, "metaspace"])
 @pytest.mark.parametrize("glue", [" ", "\n", "  ", " \n "])
 def test_tokens_do_not_depend_on_where_a_text_is_cut(form, glue, tmp_path, monkeypatch):
-    monkeypatch.setattr("core.data.text.BLOCK_BYTES", 700)
+    monkeypatch.setattr("core.data.documents.BLOCK_BYTES", 700)
     metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": False}
     change = {"normalizer": None, "pre_tokenizer": metaspace, "decoder": metaspace} if form == "metaspace" else {}
     found = read_folder(write_tokenizer(tmp_path / "t", "sentencepiece" if change else form, **change))
@@ -160,7 +162,7 @@ def test_tokens_do_not_depend_on_where_a_text_is_cut(form, glue, tmp_path, monke
 
 
 def test_a_tokenizer_whose_tokens_go_over_blanks_gets_whole_texts(tmp_path, monkeypatch):
-    monkeypatch.setattr("core.data.text.BLOCK_BYTES", 100)
+    monkeypatch.setattr("core.data.documents.BLOCK_BYTES", 100)
     document = KINDS["sentencepiece"]()
     vocabulary = document["model"]["vocab"]
     pair = next(m for m in document["model"]["merges"] if (m if isinstance(m, list) else m.split(" "))[0] == "c")
@@ -242,7 +244,7 @@ def test_a_tokenizer_json_from_elsewhere_is_named_by_its_path(spec, tmp_path):
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be", "utf-8"])
 def test_a_text_is_read_by_its_mark(encoding, tmp_path, monkeypatch):
-    monkeypatch.setattr("core.data.text.BLOCK_BYTES", 101)
+    monkeypatch.setattr("core.data.documents.BLOCK_BYTES", 101)
     text = "the cat — été 🎉\r\n" * 40
     (tmp_path / "a.txt").write_bytes(("\ufeff" + text).encode(encoding))
     assert "".join(text_document(tmp_path / "a.txt", []).blocks()) == text
@@ -296,7 +298,7 @@ def test_each_line_of_a_jsonl_is_a_document_by_its_field_and_never_braces(here, 
 
 
 def test_a_separator_makes_documents_of_a_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("core.data.text.BLOCK_BYTES", 16)
+    monkeypatch.setattr("core.data.documents.BLOCK_BYTES", 16)
     (tmp_path / "a.txt").write_text("one cat\n<|endoftext|>\ntwo\n<|endoftext|><|endoftext|>three and four")
     bytes_ = core.tokenizers.byte_pairs.bytes_tokenizer()
     got = ids_of(tmp_path / "a.txt", bytes_, Reading(separator="<|endoftext|>"))

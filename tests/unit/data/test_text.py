@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from data_files import DIMS, Config, tokens_of
 
-from core.data import open_data, prepare, text
+from core.data import documents as text
+from core.data import open_data, prepare
 from core.data.builtin import builtin_documents
 from core.data.shards import ShardWriter
 from core.errors import DataError

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import codecs
 import hashlib
-import json
 import os
 import re
 from collections import deque
@@ -28,8 +27,8 @@ from numpy.typing import NDArray
 
 from core import signals
 from core.data.digests import file_sha256
-from core.errors import DataError, did_you_mean
-from core.outside import open_file, parse_json, reads
+from core.errors import DataError
+from core.outside import open_file, reads
 from core.tokenizers.tokenizer import Tokenizer
 
 A = TypeVar("A")
@@ -47,9 +46,6 @@ MARKS = {  # byte-order mark -> encoding, the longer ones first
     b"\xfe\xff": "utf-16",
 }
 WIDE = {"0101", "1010", "0111", "1110"}  # which of four bytes are NUL in ASCII as UTF-16 or UTF-32, of either end
-LINES = (".jsonl", ".ndjson")
-TABLES = (".csv", ".tsv")
-OBJECTS, ARRAY = "lines", "array"  # how JSON holds records
 
 
 @dataclass(frozen=True)
@@ -82,30 +78,25 @@ def corpus_digest(documents: Sequence[Document]) -> str:
 
 
 def text_document(path: Path, notes: list[str], reading: Reading = WHOLE) -> Document:
-    """A text file as a document, or as several; reading it may add to `notes`.
+    """A text file as a document, or as several with a separator between them; reading it may add to `notes`.
 
-    DataError for a path without a file, and for a .jsonl where `reading` names no field.
+    DataError for a path without a file.
     """
-    if not path.is_file():
-        raise DataError(
-            f"{path}: expected a file, got something else (a pipe, a device, a dangling link)", hint="leave it out"
-        )
     with reads(DataError, path):
-        size, digest = path.stat().st_size, file_sha256(path)
-        form = _json_form(path)
-        if form == ARRAY:
-            notes.append(f"{path}: an array of JSON objects is read as plain text; jq -c '.[]' makes a .jsonl of it")
-        if path.suffix.lower() in TABLES:
-            notes.append(
-                f"{path}: a table is read as plain text, with its commas, quotes and all columns; a .jsonl is not"
-            )
-        if form == OBJECTS:
-            field = reading.field or _no_field(path)
-            return Document(str(path), size, f"{digest} {field}", lambda: _lines(path, field, notes), each=True)
+        size, digest = size_and_digest(path)
         if reading.separator:
             cut = reading.separator
             return Document(str(path), size, f"{digest} {cut}", lambda: _between(path, cut, notes), each=True)
         return Document(str(path), size, digest, lambda: read_blocks(path, notes))
+
+
+def size_and_digest(path: Path) -> tuple[int, str]:
+    """Of a file: bytes, and the sha256 of its contents. DataError for a path without a file; OSError as it comes."""
+    if not path.is_file():
+        raise DataError(
+            f"{path}: expected a file, got something else (a pipe, a device, a dangling link)", hint="leave it out"
+        )
+    return path.stat().st_size, file_sha256(path)
 
 
 def folder_files(folder: Path) -> list[Path]:
@@ -209,77 +200,6 @@ def _marked_blocks(path: Path, encoding: str) -> Iterator[str]:
                 text = text[cut:]
     if text:
         yield text
-
-
-def _json_form(path: Path) -> str:
-    """OBJECTS, an object a line: by the suffix, or of a .json by its first two lines; ARRAY of objects, of a .json; ""
-    for any other text."""
-    if path.suffix.lower() in LINES:
-        return OBJECTS
-    if path.suffix.lower() != ".json":
-        return ""
-    with open_file(path) as file:
-        begin = file.read(BLOCK_BYTES)
-    lines = [line for line in begin.split(b"\n", 3)[:3] if line.strip()][:2]
-    try:
-        if len(lines) == 2 and all(isinstance(parse_json(line), dict) for line in lines):
-            return OBJECTS
-    except ValueError:
-        pass
-    return ARRAY if re.match(rb"\s*\[\s*\{", begin) else ""
-
-
-def _no_field(path: Path) -> str:
-    """DataError for a .jsonl without a named text field; the message has the fields of its first line."""
-    try:
-        with open_file(path) as file:
-            first = parse_json(file.readline(BLOCK_BYTES))
-        texts = [key for key, value in first.items() if isinstance(value, str)]
-    except (ValueError, AttributeError):
-        texts = []
-    name = "text" if "text" in texts or not texts else texts[0]
-    raise DataError(
-        f"{path}: a line of JSON for each document, and no field of them is named"
-        + (f"; the first line has {', '.join(map(repr, texts[:8]))}" if texts else ""),
-        hint=f'[data] field = "{name}" reads the texts there (--field {name}); as plain text, call the file .txt',
-    )
-
-
-def _lines(path: Path, field: str, notes: list[str]) -> Iterator[str]:
-    """The texts of a .jsonl, one a line. DataError names the line that has none."""
-    number = 0
-    for block in _whole_lines(path, notes):
-        for line in block.split("\n"):
-            number += 1
-            if not line.strip():
-                continue
-            try:
-                value = parse_json(line)
-            except ValueError as error:
-                raise DataError(
-                    f"{path}:{number}: not a line of JSON: {error}", hint="mend it, or take it out"
-                ) from None
-            found = value.get(field) if isinstance(value, dict) else None
-            if not isinstance(found, str):
-                keys = list(value) if isinstance(value, dict) else []
-                raise DataError(
-                    f'{path}:{number}: expected an object with a text in "{field}", got {json.dumps(value):.80}'
-                    f"{did_you_mean(field, keys)}",
-                    hint="[data] field (--field) names the field of the texts",
-                )
-            yield found
-
-
-def _whole_lines(path: Path, notes: list[str]) -> Iterator[str]:
-    """Blocks of a text that end with a line, without the last line's end."""
-    rest = ""
-    for block in read_blocks(path, notes):
-        lines, newline, last = (rest + block).rpartition("\n")
-        if newline:
-            yield lines
-        rest = last
-    if rest:
-        yield rest
 
 
 def _between(path: Path, separator: str, notes: list[str]) -> Iterator[str]:

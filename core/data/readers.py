@@ -1,0 +1,80 @@
+"""The readers of data that the core brings: a row each."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+
+from core.data.builtin import builtin_documents
+from core.data.documents import Reading, text_document
+from core.data.inputs import Inputs
+from core.data.json_lines import ARRAY, OBJECTS, json_form, lines_document
+from core.data.magics import FILES
+from core.data.shards import open_shard, verify_shard
+from core.data_reader import DataReader
+
+TABLES = (".csv", ".tsv")
+
+
+class TextReader(DataReader):
+    """A file is a document, or holds several with a separator between them. Any file that no other reader takes."""
+
+    name = "text"
+
+    def recognise(self, path: Path, head: bytes) -> bool:
+        return not path.is_dir()
+
+    def read(self, source: str, part: str, reading: Reading, notes: list[str]) -> Inputs:
+        path = Path(source)
+        if path.is_file() and json_form(path) == ARRAY:
+            notes.append(f"{path}: an array of JSON objects is read as plain text; jq -c '.[]' makes a .jsonl of it")
+        if path.suffix.lower() in TABLES:
+            notes.append(
+                f"{path}: a table is read as plain text, with its commas, quotes and all columns; a .jsonl is not"
+            )
+        return Inputs(documents=[text_document(path, notes, reading)])
+
+
+class LinesReader(DataReader):
+    """A JSON object a line, each a document, with the text in a field."""
+
+    name = "jsonl"
+
+    def recognise(self, path: Path, head: bytes) -> bool:
+        return path.is_file() and json_form(path) == OBJECTS
+
+    def read(self, source: str, part: str, reading: Reading, notes: list[str]) -> Inputs:
+        return Inputs(documents=[lines_document(Path(source), notes, reading)])
+
+
+class ShardReader(DataReader):
+    """Token shards: by name (a folder named x.bin too, so that it is refused as what it was meant to be) or header."""
+
+    name, in_folders, kind = "shards", False, "token shards"
+
+    def recognise(self, path: Path, head: bytes) -> bool:
+        return path.suffix == ".bin" or (len(head) >= 4 and int.from_bytes(head[:4], "little") in FILES)
+
+    def read(self, source: str, part: str, reading: Reading, notes: list[str]) -> Inputs:
+        shard = open_shard(Path(source))
+        verify_shard(shard.path)
+        return Inputs(shards=[shard])
+
+
+class BuiltinReader(DataReader):
+    """The documentation that comes with Python."""
+
+    name, files = "builtin", False
+
+    def read(self, source: str, part: str, reading: Reading, notes: list[str]) -> Inputs:
+        return Inputs(documents=builtin_documents(part))
+
+
+READERS = (TextReader, LinesReader, ShardReader, BuiltinReader)  # asked from the last to the first
+
+
+@functools.cache
+def own_readers() -> Mapping[str, DataReader]:
+    """The rows by name: what a registry without a plugin's readers has."""
+    return {cls.name: cls() for cls in READERS}

@@ -1,0 +1,38 @@
+"""A reader of training data: what a name in `[data] train` and `val` stands for, as documents or as tokens.
+
+A plugin brings one by the hook `core_data`. What readers are made of is public as `core.data`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+
+class DataReader:
+    """What a plugin states of a reader, and its methods.
+
+    name: an identifier; `NAME:REST` in `[data]` picks the reader by name. files: whether its sources are files, so that
+    REST is a path or a glob, and a path without a name is its own where `recognise` says so; a reader without files is
+    also picked by NAME alone. in_folders: whether a folder that is named may hold its files among others. kind: its
+    files in words, in the plural.
+    """
+
+    name: ClassVar[str] = ""
+    files: ClassVar[bool] = True
+    in_folders: ClassVar[bool] = True
+    kind: ClassVar[str] = "files"
+    origin: str = ""  # the plugin, in words; set while it is registered
+
+    def recognise(self, path: Path, head: bytes) -> bool:
+        """Whether a file, or a folder, is this reader's; head: a file's first 256 bytes, b"" for a folder."""
+        return False
+
+    def read(self, source: str, part: str, reading: Any, notes: list[str]) -> Any:
+        """The documents or pieces of tokens of one source: a `core.data.Inputs`.
+
+        source: a path, or REST of a reader without files. part: "train" or "val". reading: a `core.data.Reading`, the
+        config's `field` and `separator`. What a person should know goes to `notes`. Raises DataError for a damaged
+        source; OSError as it comes.
+        """
+        raise NotImplementedError
