@@ -97,8 +97,8 @@ def prepare(
 @json_option
 def inspect(sources: tuple[str, ...], plugin: tuple[str, ...], as_json: bool) -> None:
     """Show what shards and texts hold: tokens, largest id, tokenizer, the first ids."""
+    from core.data.data_names import resolve
     from core.data.documents import Reading
-    from core.data.sources import resolve
     from core.loader import load_registry
 
     notes: list[str] = []
@@ -127,7 +127,7 @@ def inspect(sources: tuple[str, ...], plugin: tuple[str, ...], as_json: bool) ->
 @json_option
 def verify(sources: tuple[str, ...], as_json: bool) -> None:
     """Compare shards with the hashes beside them (SHARD.sha256); exit 1 if one has changed."""
-    from core.data.sources import expand
+    from core.data.data_names import expand
 
     paths = [path for source in sources for path in expand(source, "data verify")]
     results = [verify_one(path) for path in paths]

@@ -195,9 +195,9 @@ def other_terms(engine: Engine) -> list[str]:
 def token_source(model: Model, names: list[str], reading: Reading) -> TokenSource:
     """The tokens of shards and texts; text needs the model's tokenizer, and shards must have been made with it."""
     from core.data import TokenSource
+    from core.data.data_names import resolve
     from core.data.match import check_promise, check_record, shards_record
     from core.data.prepare import token_pieces
-    from core.data.sources import resolve
 
     graph, notes = model.graph, list[str]()
     kinds = model.engine.registry.tokenizers

@@ -55,8 +55,8 @@ def train(
 ) -> None:
     """Train a byte-level BPE on text: files, folders, globs, or builtin."""
     from core import files
+    from core.data.data_names import resolve
     from core.data.documents import Reading
-    from core.data.sources import resolve
     from core.loader import load_registry
     from core.tokenizers.preference import choose_tokenizer
 

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.cache import cache_folder, hold, read_json, wrote
+from core.data.data_names import Readers, resolve
 from core.data.documents import Document, Progress, Reading, corpus_digest, tokenise
 from core.data.inputs import Inputs
 from core.data.match import check_promise, check_record, find_tokenizer, promised_tokenizer, shards_record
 from core.data.shards import InMemory, Piece, Shard, format_for, open_shard, verify_shard, write_shards
 from core.data.source import TokenSource
-from core.data.sources import Readers, resolve
 from core.errors import DataError
 from core.files import staged_folder
 from core.outside import reads

@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 
 from core.config import load_config
 from core.data import TokenSource
+from core.data.data_names import resolve
 from core.data.match import check_record, shards_record
-from core.data.sources import resolve
 from core.errors import CheckpointError, CoreError
 from core.graph import load_model
 from core.interop import checkpoint

@@ -20,9 +20,9 @@ import pytest
 import core
 from core import cli
 from core.cli.chat import form_of
+from core.data.data_names import resolve
 from core.data.documents import WHOLE, Reading, folder_files, text_document, tokenise
 from core.data.shards import FORMATS
-from core.data.sources import resolve
 from core.errors import DataError, UsageError
 from core.generate import Continuation
 from core.interop import checkpoint
