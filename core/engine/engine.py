@@ -69,23 +69,25 @@ class Engine:
         self.store.initialize(seed)
 
     def parameters(self) -> Mapping[str, Array]:
-        """All parameters without padding, in the graph's order: views on the cpu, copies elsewhere."""
+        """All parameters in the graph's order, unpadded, such as (V, C), f32 or f64: views on the cpu, else copies."""
         return self.store.parameters()
 
     def load_parameters(self, values: Mapping[str, Array]) -> None:
-        """Set parameters from arrays without padding. Raises BuildError unless names and shapes are exactly ours."""
+        """Set parameters from arrays of any float dtype, in the graph's shapes (V, C), ... without padding. Raises
+        BuildError unless names and shapes are exactly the graph's."""
         self.store.load_parameters(values)
 
     def optimizer_state(self) -> Mapping[str, Mapping[str, Array]]:
-        """The optimizer's tensors: state -> parameter -> array without padding; views on the cpu."""
+        """The optimizer's tensors: state -> parameter -> array of the same shape, f32 or f64; views on the cpu."""
         return self.store.optimizer_state()
 
     def load_optimizer_state(self, values: Mapping[str, Mapping[str, Array]]) -> None:
-        """Set the optimizer's tensors. Raises BuildError unless states, names and shapes are exactly ours."""
+        """Set the optimizer's tensors, arrays of the same shape as their parameters, f32 or f64. BuildError unless
+        states, names and shapes are exactly these."""
         self.store.load_optimizer_state(values)
 
     def parameter_gradients(self) -> Iterator[tuple[str, Array]]:
-        """(parameter, its gradient) of the step that was run last, one by one: views on the cpu, copies elsewhere."""
+        """(parameter, its gradient of the same shape, f32 or f64) of the last step, one by one: views on the cpu."""
         return self.store.each_gradient()
 
     def zero_gradients(self) -> list[str]:
@@ -100,7 +102,7 @@ class Engine:
     # --- plans -----------------------------------------------------------------------------------------------
 
     def graph_for(self, dims: Mapping[str, int]) -> Graph:
-        """The model with other dims, such as B and T."""
+        """The model with other dims, such as B and T. DataError for dims that the model cannot have."""
         key = tuple(sorted((k, v) for k, v in dims.items() if self.graph.dims.get(k) != v))
         if key not in self._graphs:
             graph = self.model.build(self.registry, {**self.settings.dims, **dict(key)})
@@ -144,7 +146,7 @@ class Engine:
     # --- running ---------------------------------------------------------------------------------------------
 
     def gradients(self, batch: Batch) -> tuple[float, dict[str, Array]]:
-        """(loss, gradients by parameter name, copies without padding) of one batch; nothing is updated."""
+        """(loss, gradients by parameter name) of one batch: unpadded copies, f32 or f64; nothing is updated."""
         self._start_step(0.0)
         for index, plan in self._micro_steps([batch]):
             plan.run(first=index == 0)
@@ -162,7 +164,7 @@ class Engine:
 
         limits: a loss or a norm above its own updates nothing. So does a loss, norm or lr that is not finite, for
         good: no later step updates anything either. after_launch: called when all is launched, before the device is
-        waited for; it may not raise.
+        waited for; it may not raise. DataError without a micro-batch.
         """
         if not micro_batches:
             raise DataError("a step needs at least one micro-batch, got none")
@@ -251,7 +253,7 @@ class Engine:
         return count_of(batch, self.graph_for(self._dims_of(batch)))
 
     def values(self, batch: Batch, names: Sequence[str]) -> list[Array]:
-        """Copies of the graph's values `names` for a batch, without padding."""
+        """Copies of the graph's values `names` for a batch, unpadded, such as (B, T, C), f32 or f64."""
         plan = self.bound(EVALUATE, tuple(names), self._dims_of(batch))
         plan.write_inputs(batch)
         plan.run()
@@ -259,11 +261,12 @@ class Engine:
         return [trimmed(self.device.download(plan.tensor(plan.plan.values[n])), graph.values[n].shape) for n in names]
 
     def logits(self, tokens: Array) -> Array:
-        """(B, T, V) logits of tokens (B, T)."""
+        """(B, T, V) logits, f32 or f64, of tokens (B, T) i32. UsageError for a model without logits."""
         return self.values({self.token_input: tokens}, [self.logits_value])[0]
 
     @property
     def logits_value(self) -> str:
+        """The name of the graph's logits. UsageError for a model without any."""
         if self.graph.logits is None:
             raise UsageError(f"model {self.graph.name} names no logits")
         return self.graph.logits
