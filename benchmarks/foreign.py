@@ -70,7 +70,7 @@ def folder_of_stubs(into: Path, sources: list[Path]) -> Path:
                      or n.startswith(("CUBLAS_", "CUBLASLT_")) and not n.endswith("_H"))  # fmt: skip
     skipped = ("CUBLAS_LOWP", "CUBLAS_COMMON_H", "CUBLAS_API_H_", "CUBLAS_LOWP_COMPUTE")
     values = "".join(line + "\n" for line in values.splitlines() if line.split()[3] not in skipped)
-    headers = ("cuda_runtime.h", "cuda_fp16.h", "cuda_bf16.h", "library_types.h")
+    headers = ("cuda_runtime.h", "cuda_fp16.h", "cuda_bf16.h", "library_types.h", "stdint.h")
     text = "#pragma once\n" + "".join(f"#include <{name}>\n" for name in headers) + CUBLAS + values
     text += calls + "inline const char* cublasGetStatusString(int) { return \"\"; }\n"  # fmt: skip
     for name in ("cublas_v2.h", "cublasLt.h"):

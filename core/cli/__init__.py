@@ -41,6 +41,7 @@ VERBS = {
     "runs": "List runs, draw their curves, and say where two part.",
     "check": "Check ops against their references, then time them.",
     "judge": "Judge a CUDA kernel against a NumPy truth, in the simulator.",
+    "sim": "Run any CUDA kernel or PTX in the simulator.",
     "bench": "Time a config's training step, or an op's variants.",
     "tune": "Find the fastest variants and tiles on this machine.",
     "trace": "Count a kernel's work by source line, in the simulator.",

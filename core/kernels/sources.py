@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from core.errors import BuildError
-from core.outside import reads
+from core.outside import open_file, read_rest, reads
 
 PRELUDE = "prelude.cuh"
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"', re.MULTILINE)
@@ -33,8 +33,8 @@ def marked(path: Path, text: str) -> str:
 
 def read_source(path: Path) -> str:
     try:
-        with reads(BuildError, shown(path)):
-            return path.read_text("utf-8")
+        with reads(BuildError, shown(path)), open_file(path) as file:
+            return read_rest(file).decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise BuildError(f"{shown(path)}: not UTF-8: {error}", hint="save it as UTF-8") from None
 

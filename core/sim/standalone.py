@@ -234,7 +234,9 @@ class KernelFile:
         """A kernel that is there only when it is asked for: of a template, or static."""
         wanted = symbols.plain(name).partition("<")[0].partition("(")[0].rpartition("::")[2]
         declared = {one.removesuffix("<...>") for one in self._templates()}
-        if self._file is None or wanted not in declared or f"{name}<...>" in self._templates():
+        if f"{wanted}<...>" in self._templates() and "<" not in name:
+            raise BuildError(f'"{name}" is a template of {self.where}', hint=f'name its arguments: "{wanted}<...>"')
+        if self._file is None or wanted not in declared:
             raise no_kernel(name, self.where, self.kernels)
         before = set(self._entries())
         compiled = compile_file(self._file, (expression_of(name),))

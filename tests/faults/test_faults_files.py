@@ -40,6 +40,10 @@ READ: dict[tuple[str, str], tuple[str, ...]] = {
     ("check", "--config"): ("check --config @.toml --device cpu",),
     ("judge", "problem"): ("judge @.py mine.cu",),
     ("judge", "submission"): ("judge problem.py @.cu",),
+    ("sim", "file"): ("sim @.cu", "sim @.ptx k"),
+    ("sim", "arguments"): ("sim put.cu k @.npy",),
+    ("sim", "--set"): ("sim put.cu k y=zeros:4 --set v=@.npy",),
+    ("sim", "--out"): ("sim put.cu k zeros:4 --out @",),
     ("sample", "run"): ("sample @ --device cpu", "sample @.toml --device cpu"),
     ("chat", "run"): ("chat @ --device cpu",),
     ("eval", "run"): ("eval @ --device cpu",),
@@ -74,11 +78,12 @@ READ: dict[tuple[str, str], tuple[str, ...]] = {
     ("mutants", "--equivalent"): ("mutants gelu --equivalent @.toml",),
     ("plugins", "--plugin"): ("plugins --plugin @.py", "plugins --plugin @"),
 }  # fmt: skip
-FOLDERS = {("data prepare", "--out"), ("train", "--out")}  # may be there already
+FOLDERS = {("sim", "--out"), ("data prepare", "--out"), ("train", "--out")}  # may be there already
 ELSEWHERE = {"--plugin", "--set"}  # of other verbs: read by the same code as those of `train`
 NO_FILE = {
     "--prompt", "--stop", "--system", "--field", "--separator", "--shape", "--against", "--arch", "--value", "--name",
     "--base", "node", "name", "names", "op", "ids", "text", ("check", "what"), ("check", "--device"), ("trace", "what"),
+    ("sim", "kernel"), ("sim", "--grid"), ("sim", "--block"), ("sim", "--get"), ("sim", "-I"), ("sim", "-D"),
     ("new variant", "--from"), ("tune", "--write-defaults"),  # the last is for a GPU: refused before it is looked at
 }  # fmt: skip
 
@@ -89,6 +94,7 @@ def here(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     small_run.write(workdir, CONFIG)
     Path("problem.py").write_text(PROBLEM)
     Path("mine.cu").write_text("")
+    Path("put.cu").write_text("__device__ float v; __global__ void k(float* y) { y[0] = v; }")
     before = signal.signal(signal.SIGALRM, hanging)
     yield workdir
     signal.alarm(0)
@@ -143,10 +149,7 @@ def test_a_pipe_or_a_folder_in_the_place_of_any_file_is_refused_at_once(
             code = run(words)
             signal.alarm(0)
             said = capfd.readouterr().err
-            fine = what == "folder" and place in (
-                ("data prepare", "--out"),
-                ("train", "--out"),
-            )  # a folder belongs there
+            fine = what == "folder" and place in FOLDERS
             assert code in (1, 2, 3, 6, 7) or fine, (text, code, said)
             assert "bug" not in said and "Traceback" not in said, said
     assert not Path("runs/z").exists()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import core.sim
+from core import cli
 from core.errors import BuildError
 from core.kernels import toolkit
 from core.sim import KernelError, Map, Pointer, PtxError
@@ -419,3 +422,71 @@ def test_mma_sums_in_f16_round_once() -> None:
         want += a[:, k : k + 1].astype(np.float64) * b[k].astype(np.float64)
     want = (want + c).astype(np.float16)
     assert all((got[i, :, j] == want[row + 8 * i, pair + j]).all() for i in range(2) for j in range(2))
+
+
+# --- the verb ---------------------------------------------------------------------------------------------------
+
+SCALED = """
+__constant__ float scale = 2;
+__device__ int calls;
+template <int N> __global__ void add(float* y, const float* x, int n, float a) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) y[i] = N * x[i] * scale + a;
+    if (i == 0) calls++;
+}
+__global__ void whole(int* y) { printf("%d\\n", y[0]++); }
+"""
+
+
+@pytest.fixture
+def scaled(workdir: Path) -> Path:
+    Path("scaled.cu").write_text(SCALED)
+    np.save("x.npy", np.array([1, 2, 4], np.float32))
+    return workdir
+
+
+@pytest.mark.parametrize(
+    ("words", "prints"),
+    [
+        ("", "whole(int*)\nadd<...>\n"),
+        ("add<2> y=zeros:5 x=arange:5 5 0.5", "y  f32 5: 0.5 4.5 8.5 12.5 16.5\n"),
+        ("add<2> y=zeros:4 y+1 3 0.5 --block 1 --grid 2", "y  f32 4: 0.5 0.5 0 0\n"),
+        ("add<1> y=zeros:3 x.npy 3 f32:0 --set scale=f32:10 --get calls", "y  f32 3: 10 20 40\ncalls  u32 1: 1\n"),
+        ("add<1> y=ones:3:bf16 null 0 0 --strict", "no array changed\n"),
+        ("whole randint:2 --seed 3 --block 1 --show 1", "81\narg0  i32 2: 82 ...\n"),
+    ],
+)
+def test_core_sim_runs_a_kernel_with_the_arguments_of_its_command_line(
+    scaled: Path, capsys: pytest.CaptureFixture[str], words: str, prints: str
+) -> None:
+    assert cli.run(["sim", "scaled.cu", *words.split()]) == 0
+    assert capsys.readouterr().out == prints
+
+
+def test_core_sim_writes_arrays_counts_and_json(scaled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["sim", "scaled.cu", "add<3>", "y=zeros:2x2", "x=ones:4", "4", "1", "--out", ".", "--count"]) == 0
+    assert np.load("y.npy").tolist() == [[7, 7], [7, 7]]
+    assert re.search(r"^ +6 .* if \(i < n\) y\[i\] = N \* x\[i\]", capsys.readouterr().out, re.MULTILINE)
+    assert cli.run(["sim", "scaled.cu", "add<3>", "y=zeros:1", "x=ones:4:f32", "1", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["changed"] == {"y": {"dtype": "f32", "values": [7.0]}}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        ("add y=zeros:1", 3, '"add" is a template of scaled.cu'),
+        ("adds<1> 1", 3, 'no kernel "adds<1>" in scaled.cu; did you mean "add"?'),
+        ("add<1> zeros:1 one 3 1", 2, '"one" is no argument of a kernel'),
+        ("add<1> zeroes:1", 2, 'did you mean "zeros"'),
+        ("add<1> zeros:1:f33", 2, 'did you mean "f32"'),
+        ("add<1> zeros:1 zeros:1 3 1 --grid 4x4", 2, "expected one to three whole numbers"),
+        ("add<1> y=zeros:1 x=ones:2 2 1", 4, "writes y[1], and y has 1 element"),
+        ("add<1> u8:300 zeros:1 3 1", 2, "u8 does not hold 300"),
+        ("add<1> zeros:1 zeros:1 1 1 --get call", 3, 'no variable "call" in scaled.cu; did you mean "calls"?'),
+    ],
+)
+def test_core_sim_says_what_is_wrong(
+    scaled: Path, capsys: pytest.CaptureFixture[str], words: str, code: int, says: str
+) -> None:
+    assert cli.run(["sim", "scaled.cu", *words.split()]) == code
+    assert says in capsys.readouterr().err

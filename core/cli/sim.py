@@ -1,0 +1,267 @@
+"""`core sim FILE KERNEL ARG...`: any CUDA kernel or PTX in the simulator, with its arguments on the command line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from core.cli.show import branches_option, emit_json, json_option, status_line
+from core.cli.trace import COLUMNS, cells, columns_kept, extent, numbers, source_lines
+from core.errors import BuildError, UsageError, did_you_mean
+from core.kernels.tensors import from_bf16, to_bf16
+from core.outputs import write_target
+from core.outside import open_file, reads
+from core.sim.counting import Counted
+from core.sim.packing import Pointer
+from core.sim.standalone import KernelFile, load
+from core.words import table
+
+Array = np.ndarray[Any, Any]
+DTYPES: dict[str, Any] = {
+    "f32": np.float32, "f64": np.float64, "f16": np.float16, "bf16": np.uint16, "i8": np.int8, "u8": np.uint8,
+    "i16": np.int16, "u16": np.uint16, "i32": np.int32, "u32": np.uint32, "i64": np.int64, "u64": np.uint64,
+}  # fmt: skip
+MAKERS = ("zeros", "ones", "arange", "randn", "rand", "randint")
+MADE = re.compile(r"(?P<maker>[a-z]+):(?P<sizes>\d+(?:x\d+)*)(?::(?P<dtype>\w+))?$")
+TYPED = re.compile(r"(?P<dtype>[a-z]+\d+):(?P<number>[-+.\w]+)$")
+INSIDE = re.compile(r"(?P<name>[A-Za-z_]\w*)(?:\+(?P<index>\d+))?$")
+SIZES = re.compile(r"\d+(,\d+){0,2}$")
+ARGUMENTS = "zeros:1000  randn:64x32:bf16  x.npy  5  2.5  f32:1  null  NAME=zeros:9  NAME+1  (core sim --help)"
+ALL = 1 << 30
+
+
+@click.command("sim")
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@click.argument("kernel", required=False, metavar="[KERNEL]")
+@click.argument("arguments", nargs=-1, metavar="[ARG]...")
+@click.option("--grid", default="1", metavar="X[,Y[,Z]]", show_default=True, help="Thread blocks.")
+@click.option("--block", default="32", metavar="X[,Y[,Z]]", show_default=True, help="Threads of a thread block.")
+@click.option("--smem", default=0, metavar="BYTES", help="Dynamic shared memory.")
+@click.option("--cluster", default=1, metavar="N", help="Thread blocks of a cluster.")
+@click.option(
+    "--strict", is_flag=True, help="Also report races, undefined values, and results that depend on an order."
+)
+@click.option("--count", is_flag=True, help="Count by source line, as core trace does.")
+@click.option("--seed", default=0, show_default=True, help="Of random contents.")
+@click.option(
+    "--set", "variables", multiple=True, metavar="NAME=ARG", help="Set a __device__ or __constant__ variable."
+)
+@click.option("--get", "wanted", multiple=True, metavar="NAME[:DTYPE]", help="Print a variable afterwards.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Write what changed as NAME.npy.")
+@click.option("--show", default=8, show_default=True, metavar="N", help="Values of an array that are printed.")
+@click.option("-I", "include", multiple=True, metavar="FOLDER", help="A folder of headers besides the file's own.")
+@click.option("-D", "defines", multiple=True, metavar="NAME[=VALUE]", help="A macro.")
+@click.option("--prelude", is_flag=True, help="Put corelm's prelude in front (core/kernels/prelude.cuh).")
+@branches_option
+@json_option
+def command(
+    file: Path, kernel: str | None, arguments: tuple[str, ...], grid: str, block: str, smem: int, cluster: int,
+    strict: bool, count: bool, seed: int, variables: tuple[str, ...], wanted: tuple[str, ...], out: Path | None,
+    show: int, include: tuple[str, ...], defines: tuple[str, ...], prelude: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Run a kernel of FILE: CUDA C++, or PTX of Triton, Numba, CuPy or nvcc. Without KERNEL: list its kernels.
+
+    KERNEL is "k", "k<float, 3>" of a template, "k(float*, int)" of an overload. ARG is one of
+
+    \b
+      zeros:1000  ones:64x32:bf16  randn:64x64  rand:9  randint:9:u8  arange:9:i32     an array, f32 by default
+      x.npy                                                                            an array of a file
+      5  2.5                      a number, of the parameter's own size; f32:1, i64:-7 of that type
+      null                        a null pointer
+
+    with NAME= in front of an array that is to have a name; NAME or NAME+100 is that array again, or an address in it.
+    """
+    if out is not None and not out.is_dir():
+        raise UsageError(f"--out {out}: no folder", hint=f"mkdir {out}")
+    macros = dict(_macro(text) for text in defines)
+    with status_line(f"compiling {file.name}"):
+        loaded = load(file, defines=macros, include=include, prelude=prelude)
+    if kernel is None:
+        _list(loaded, as_json)
+        return
+    given = Arguments(seed)
+    values = [given.value(text, place) for place, text in enumerate(arguments)]
+    for text in variables:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f'--set "{text}"; expected NAME=ARG', hint="--set coeffs=coeffs.npy")
+        loaded.set(name, given.value(value, 0))
+    before = {name: array.copy() for name, array in given.arrays.items()}
+    with status_line(f"simulating {kernel}"):
+        report = loaded.run(
+            kernel, _sizes(grid, "--grid"), _sizes(block, "--block"), values, smem, cluster, strict, count=count,
+            order="warn",
+        )  # fmt: skip
+    changed = {name: a for name, a in given.arrays.items() if a.tobytes() != before[name].tobytes()}
+    changed |= {one.partition(":")[0]: _variable(loaded, one, given) for one in wanted}
+    for name, array in changed.items() if out else ():
+        assert out is not None
+        _save(out, name, array)
+    if as_json:
+        found = {
+            name: {"dtype": given.kinds[name], "values": _shown(a, given.kinds[name]).tolist()}
+            for name, a in changed.items()
+        }
+        counts = {"counts": numbers(report.counts.total)} if report.counts else {}
+        emit_json({"kernel": kernel, "changed": found, "findings": [str(f) for f in report.findings], **counts})
+        return
+    for name, array in changed.items():
+        click.echo(
+            f"{name}  {given.kinds[name]} {extent(array.shape or (1,))}: {_values(array, given.kinds[name], show)}"
+        )
+    if not changed:
+        click.echo("no array changed")
+    for finding in report.findings:
+        click.echo(f"finding: {finding}")
+    if report.counts is not None:
+        click.echo("\n".join(_counted(report.counts, file)))
+
+
+# --- arguments --------------------------------------------------------------------------------------------------
+
+
+class Arguments:
+    """Makes values of a command line's words. arrays: by name; kinds: their types as one writes them, bf16 too."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = np.random.default_rng(seed)
+        self.arrays: dict[str, Array] = {}
+        self.kinds: dict[str, str] = {}
+
+    def value(self, text: str, place: int) -> Any:
+        """An array, a Pointer, a number, or None. UsageError for what is none."""
+        name, equals, word = text.partition("=") if re.match(r"[A-Za-z_]\w*=", text) else (f"arg{place}", "", text)
+        if word == "null":
+            return None
+        found = self._array(word)
+        if found is not None:
+            self.arrays[name], self.kinds[name] = found
+            return found[0]
+        if (inside := INSIDE.match(word)) and inside["name"] in self.arrays:
+            return Pointer(self.arrays[inside["name"]], int(inside["index"] or 0))
+        if typed := TYPED.match(word):
+            return self._typed(typed["dtype"], typed["number"])
+        return _number(word)
+
+    def _array(self, word: str) -> tuple[Array, str] | None:
+        if word.endswith(".npy"):
+            array = _load(Path(word))
+            kind = next((k for k, t in DTYPES.items() if t == array.dtype and k != "bf16"), array.dtype.name)
+            return array, kind
+        made = MADE.match(word)
+        if not made or made["maker"] in DTYPES:
+            return None
+        if made["maker"] not in MAKERS:
+            raise UsageError(f'"{word}": {did_you_mean(made["maker"], MAKERS) or "no such array"}', hint=ARGUMENTS)
+        sizes = tuple(int(n) for n in made["sizes"].split("x"))
+        kind = made["dtype"] or ("i32" if made["maker"] == "randint" else "f32")
+        return self._stored(self._drawn(made["maker"], sizes), kind), kind
+
+    def _drawn(self, maker: str, sizes: tuple[int, ...]) -> Array:
+        makers = {
+            "zeros": lambda: np.zeros(sizes), "ones": lambda: np.ones(sizes),
+            "arange": lambda: np.arange(float(np.prod(sizes))).reshape(sizes),
+            "randn": lambda: self.random.standard_normal(sizes), "rand": lambda: self.random.random(sizes),
+            "randint": lambda: self.random.integers(0, 100, sizes),
+        }  # fmt: skip
+        return np.asarray(makers[maker]())
+
+    def _stored(self, values: Array, kind: str) -> Array:
+        if kind not in DTYPES:
+            raise UsageError(f'"{kind}" is no type{did_you_mean(kind, DTYPES)}', hint=f"types: {', '.join(DTYPES)}")
+        return to_bf16(values.astype(np.float32)) if kind == "bf16" else values.astype(DTYPES[kind])
+
+    def _typed(self, kind: str, text: str) -> Any:
+        value = _number(text)
+        with np.errstate(over="ignore"):
+            stored = self._stored(np.asarray(value), kind)
+        if kind[0] in "iu" and int(stored[()]) != value:
+            raise UsageError(f"{kind} does not hold {text}")
+        return stored[()]
+
+
+def _number(word: str) -> int | float:
+    try:
+        return int(word, 0)
+    except ValueError:
+        pass
+    try:
+        return float(word)
+    except ValueError:
+        raise UsageError(f'"{word}" is no argument of a kernel', hint=ARGUMENTS) from None
+
+
+def _load(path: Path) -> Array:
+    with reads(BuildError, path), open_file(path) as file:
+        try:
+            return np.array(np.load(file, allow_pickle=False))
+        except (ValueError, EOFError, MemoryError) as error:
+            raise BuildError(f"{path}: no array of NumPy: {str(error)[:200]}") from None
+
+
+def _sizes(text: str, option: str) -> tuple[int, ...]:
+    if not SIZES.match(text):
+        raise UsageError(
+            f'{option} "{text}"; expected one to three whole numbers', hint=f"{option} 4 or {option} 16,16"
+        )
+    return tuple(int(n) for n in text.split(","))
+
+
+def _macro(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    return name, value if equals else "1"
+
+
+# --- results ----------------------------------------------------------------------------------------------------
+
+
+def _list(loaded: KernelFile, as_json: bool) -> None:
+    if as_json:
+        emit_json(loaded.kernels)
+    else:
+        click.echo("\n".join(loaded.kernels) or "no kernels")
+
+
+def _variable(loaded: KernelFile, asked: str, given: Arguments) -> Array:
+    name, colon, kind = asked.partition(":")
+    if colon and kind not in DTYPES:
+        raise UsageError(f'--get {asked}: "{kind}" is no type{did_you_mean(kind, DTYPES)}')
+    array = loaded.get(name, DTYPES[kind] if colon else None)
+    given.kinds[name] = kind or next((k for k, t in DTYPES.items() if t == array.dtype), array.dtype.name)
+    return array
+
+
+def _shown(array: Array, kind: str) -> Array:
+    return from_bf16(array) if kind == "bf16" else array
+
+
+def _values(array: Array, kind: str, most: int) -> str:
+    flat = _shown(array, kind).reshape(-1)
+    texts = [f"{v:g}" if flat.dtype.kind == "f" else str(v) for v in flat[: most or ALL].tolist()]
+    return " ".join(texts) + (" ..." if flat.size > len(texts) else "")
+
+
+def _save(folder: Path, name: str, array: Array) -> None:
+    import io
+
+    data = io.BytesIO()
+    np.save(data, array)
+    write_target(folder / f"{name}.npy", data.getvalue(), "--out")
+
+
+def _counted(counted: Counted, file: Path) -> Sequence[str]:
+    """The kernel's lines with their counts."""
+    texts = source_lines(str(file)) if file.suffix != ".ptx" else {}
+    lines = counted.in_files([file.resolve().as_posix(), file.as_posix()])
+    rows = [(str(line or "-"), cells(counts, counted.total)) for (_, line), counts in lines.items()]
+    rows.append(("sum", cells(counted.total, counted.total)))
+    kept = columns_kept([row for _, row in rows], ALL)
+    ends = [texts.get(line, "") for _, line in lines] + [f"memory {counted.memory:,}"]
+    made = [(at, *(row[i] for i in kept), text) for (at, row), text in zip(rows, ends, strict=True)]
+    header = ("LINE", *(COLUMNS[i] for i in kept), "SOURCE")
+    return table(header, made, range(len(header) - 1))
