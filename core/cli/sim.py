@@ -84,7 +84,7 @@ def command(
     if kernel is None:
         _list(loaded, as_json)
         return
-    given = Arguments(seed)
+    given = ArgumentMaker(seed)
     values = [given.value(text, place) for place, text in enumerate(arguments)]
     for text in variables:
         name, equals, value = text.partition("=")
@@ -125,7 +125,7 @@ def command(
 # --- arguments --------------------------------------------------------------------------------------------------
 
 
-class Arguments:
+class ArgumentMaker:
     """Makes values of a command line's words. arrays: by name; kinds: their types as one writes them, bf16 too."""
 
     def __init__(self, seed: int) -> None:
@@ -227,7 +227,7 @@ def _list(loaded: KernelFile, as_json: bool) -> None:
         click.echo("\n".join(loaded.kernels) or "no kernels")
 
 
-def _variable(loaded: KernelFile, asked: str, given: Arguments) -> Array:
+def _variable(loaded: KernelFile, asked: str, given: ArgumentMaker) -> Array:
     name, colon, kind = asked.partition(":")
     if colon and kind not in DTYPES:
         raise UsageError(f'--get {asked}: "{kind}" is no type{did_you_mean(kind, DTYPES)}')

@@ -15,7 +15,7 @@ LONG = ("l", "ll", "z", "j", "t")
 SHORT = {"h": 16, "hh": 8}
 
 
-class Arguments:
+class ArgumentReader:
     """Reads arguments one after the other, each at the next multiple of its size. raw: the bytes."""
 
     def __init__(self, read: Callable[[int, int], bytes]) -> None:
@@ -35,11 +35,11 @@ class Arguments:
 def c_format(text: str, read: Callable[[int, int], bytes], string: Callable[[int], str]) -> tuple[str, int]:
     """(what printf prints, how many arguments it took). read: (offset, size) -> bytes of the argument buffer; string:
     address -> the C string there. A specifier that C does not have is printed as it is."""
-    arguments = Arguments(read)
+    arguments = ArgumentReader(read)
     return SPECIFIER.sub(lambda found: _one(found, arguments, string), text), arguments.count
 
 
-def _one(found: re.Match[str], arguments: Arguments, string: Callable[[int], str]) -> str:
+def _one(found: re.Match[str], arguments: ArgumentReader, string: Callable[[int], str]) -> str:
     flags, kind, length = found["flags"], found["kind"], found["length"] or ""
     if kind == "%":
         return "%"
