@@ -50,7 +50,7 @@ def histogram(x, y, n, BLOCK: tl.constexpr):
     tl.atomic_add(y + tl.load(x + i, mask=m, other=0), 1, mask=m)
 
 
-FLOATS = {name: "*fp32" for name in "xyz"}
+FLOATS = dict.fromkeys("xyz", "*fp32")
 JOBS = (
     (add, {**FLOATS, "n": "i32"}, {"BLOCK": 256}),
     (softmax, {"x": "*fp32", "y": "*fp32", "columns": "i32"}, {"BLOCK": 256}),
