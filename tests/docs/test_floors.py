@@ -358,6 +358,8 @@ SPELL_DEVICES = {
     "train/run.py": "a key of the record of the machine: the kind of its processor",
     "kernels/toolkit.py": "the name of a folder of headers",
     "cli/doctor.py": "a row of the doctor: the kind of the processor",
+    "cli/__init__.py": "the verb `sim`, which runs kernels and opens no device",
+    "cli/sim.py": "that verb",
 }
 
 
