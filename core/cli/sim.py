@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +163,7 @@ class ArgumentMaker:
         return self._stored(self._drawn(made["maker"], sizes), kind), kind
 
     def _drawn(self, maker: str, sizes: tuple[int, ...]) -> Array:
-        makers = {
+        makers: dict[str, Callable[[], Any]] = {
             "zeros": lambda: np.zeros(sizes), "ones": lambda: np.ones(sizes),
             "arange": lambda: np.arange(float(np.prod(sizes))).reshape(sizes),
             "randn": lambda: self.random.standard_normal(sizes), "rand": lambda: self.random.random(sizes),

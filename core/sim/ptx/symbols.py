@@ -11,7 +11,7 @@ from typing import Any
 
 LIBRARIES = ("libstdc++.so.6", "libc++abi.dylib", "libc++.1.dylib")
 TAG = re.compile(r"\[abi:[^\]]*\]")
-CAST = re.compile(r"\((?:int|unsigned int|long|unsigned long|bool|char)\)(?=-?\d)")
+CAST = re.compile(r"\((?:int|unsigned int|long|unsigned long|bool|char)\)(?=-?\d)|(?<=\d)(?:u?l{0,2}|U?L{0,2})(?=[,>])")
 
 
 @cache
@@ -79,7 +79,7 @@ def head(symbol: str) -> str:
 
 
 def plain(text: str) -> str:
-    """For comparing: without spaces and casts of template arguments."""
+    """For comparing: without spaces, and without casts and suffixes of template arguments."""
     return CAST.sub("", text).replace(" ", "")
 
 
