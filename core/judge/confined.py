@@ -32,6 +32,8 @@ from core.threads import cores
 from core.words import human
 
 SECONDS = 120.0
+NO_THREAD = "can't start new thread"  # Python's words where memory for one is lacking
+REPORT = "this is a bug of ours: please report it with the problem and the submission"
 MEMORY = 4 << 30  # bytes
 STARTING = 300.0  # seconds to import and to load the problem; the native machine compiles once, which takes a minute
 ENDING = 60.0  # seconds for a process whose end of the link is closed to be gone
@@ -62,11 +64,18 @@ def judge(
     try:
         found = Clerk(mine, tell, Judgement(str(problem), str(submission), seed)).listen(seconds, memory, child)
     finally:
-        child.kill()
-        child.join()
+        end(child)
         mine.close()
     found.seconds = time.monotonic() - began
     return found
+
+
+def end(child: Any) -> None:
+    """End the process and what it started, a compiler for example."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.kill()
+    child.join()
 
 
 class Clerk:
@@ -90,6 +99,8 @@ class Clerk:
                     return self.found
                 elif kind == "memory":
                     return self.cut_short(f"took more than {human(memory)} of memory", "smaller arrays, or --memory")
+                elif kind == "broken":
+                    return self.cut_short(f"the judge itself failed here: {value}", REPORT)
                 elif kind == "error":
                     raise rebuilt(*value)
                 else:
@@ -133,6 +144,8 @@ def serve(link: Connection, problem: Path, submission: Path, seed: int, seconds:
     """Judge and report to the other end of `link`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked
     die_with_parent()
+    with contextlib.suppress(OSError, AttributeError):
+        os.setpgid(0, 0)  # a group that ends as one
     silence()
     try:
         asked = load_problem(problem)
@@ -154,8 +167,7 @@ def serve(link: Connection, problem: Path, submission: Path, seed: int, seconds:
             raise
         link.send(("memory", None))
     except Exception as error:
-        message = f"the judge itself failed: {words_of(error)}"
-        link.send(("error", ("CoreError", message, "please report it with the problem and the submission")))
+        link.send(("memory", None) if NO_THREAD in str(error) else ("broken", words_of(error)))
 
 
 def silence() -> None:

@@ -28,6 +28,7 @@ from core.testing.runner import OTHER, POISON, unwritten
 FAULTS = {
     "out of bounds": "bounds", "race": "races", "uninitialised": "races", "in flight": "races", "order": "repeatable"
 }  # fmt: skip
+LONGEST_LINE, MOST_LINES = 400, 30  # of a message
 ELEMENT = 1e3  # times the bound on the 2-norm: what one element may be off, of itself or the tensor's root mean square
 FRESH, HARDER, REALER = 1000, 2000, 3000  # seeds of contents, so that no two questions have the same
 
@@ -37,6 +38,9 @@ Tell = Callable[[str, Any], None]  # ("doing", name of a sub-verdict), ("case", 
 
 def nobody_listens(what: str, value: Any) -> None:
     pass
+
+
+Fault = KernelError | PtxError  # a run that breaks off: by what the kernel does, or by what the simulator lacks
 
 
 class Waits(Exception):
@@ -49,12 +53,12 @@ class Hearing:
     def __init__(self, problem: Problem, submission: Submission, seed: int = 0, tell: Tell = nobody_listens) -> None:
         self.problem, self.submission, self.seed, self.tell = problem, submission, seed, tell
         self.notes: list[str] = []
-        self._ran: dict[int, tuple[Mapping[str, Array], Execution | KernelError]] = {}
+        self._ran: dict[int, tuple[Mapping[str, Array], Execution | Fault]] = {}
 
     def contents(self, dims: Dims, number: int) -> dict[str, Array]:
         return self.problem.draw(dims, (self.seed, number))
 
-    def strictly(self, number: int) -> tuple[Mapping[str, Array], Execution | KernelError]:
+    def strictly(self, number: int) -> tuple[Mapping[str, Array], Execution | Fault]:
         """(contents, outcome) of an awkward size in strict mode. An endless kernel is not waited for again."""
         endless = next((e for _, e in self._ran.values() if isinstance(e, KernelError) and e.kind == "endless"), None)
         if number not in self._ran and endless is not None:
@@ -64,8 +68,8 @@ class Hearing:
             contents = self.contents(dims, number)
             self.tell("case", f"{described(dims)}, in strict mode")
             try:
-                outcome: Execution | KernelError = self.bench(dims).run(contents, strict=True)
-            except KernelError as error:
+                outcome: Execution | Fault = self.bench(dims).run(contents, strict=True)
+            except (KernelError, PtxError) as error:
                 outcome = error
             self._ran[number] = contents, outcome
         return self._ran[number]
@@ -77,15 +81,15 @@ class Hearing:
         """The awkward sizes whose run came to its end. Raises Waits where one did not: its fault comes first."""
         for number, dims in enumerate(self.problem.sizes):
             contents, outcome = self.strictly(number)
-            if isinstance(outcome, KernelError):
-                raise Waits(f"waits for {FAULTS.get(outcome.kind, 'runs')}")
+            if isinstance(outcome, KernelError | PtxError):
+                raise Waits(f"waits for {question(outcome)}")
             yield dims, contents, outcome
 
     def faults(self, check: str) -> None:
         """Wrong for the first run that broke off with a fault of this sub-verdict."""
         for number, dims in enumerate(self.problem.sizes):
             outcome = self.strictly(number)[1]
-            if isinstance(outcome, KernelError) and FAULTS.get(outcome.kind, "runs") == check:
+            if isinstance(outcome, KernelError | PtxError) and question(outcome) == check:
                 raise faulty(outcome, described(dims))
 
     @cached_property
@@ -105,7 +109,7 @@ class Hearing:
         self.tell("case", case)
         try:
             return bench.run(contents, fill=fill, executor=executor)
-        except KernelError as error:
+        except (KernelError, PtxError) as error:
             raise faulty(error, case) from None
 
     # --- right or wrong ------------------------------------------------------------------------------------------
@@ -206,8 +210,13 @@ def largest(problem: Problem, contents: Mapping[str, Array]) -> float:
     return max((s for s in sizes if np.isfinite(s)), default=1.0)
 
 
-def faulty(error: KernelError, case: str) -> Wrong:
-    return Wrong(error.message, hint=error.hint, case=case, details=error.details)
+def question(error: Fault) -> str:
+    """The sub-verdict that a run fails which broke off so."""
+    return FAULTS.get(getattr(error, "kind", ""), "runs")
+
+
+def faulty(error: Fault, case: str) -> Wrong:
+    return Wrong(error.message, hint=error.hint, case=case, details=getattr(error, "details", ""))
 
 
 # --- the sub-verdicts ------------------------------------------------------------------------------------------------
@@ -401,11 +410,15 @@ def answer(hearing: Hearing, name: str) -> SubVerdict:
     except Waits as waits:
         return SubVerdict(name, WAITING, str(waits))
     except Wrong as wrong:
-        plain = hearing.submission.plain
-        return SubVerdict(
-            name, FAILED, plain(wrong.message), plain(wrong.hint), wrong.case, wrong.seen, plain(wrong.details)
-        )
+        texts = (wrong.message, wrong.hint, wrong.case, wrong.seen, wrong.details)
+        return SubVerdict(name, FAILED, *(cut(hearing.submission.plain(text)) for text in texts))
     return SubVerdict(name, PASSED)
+
+
+def cut(text: str) -> str:
+    """A message of a length that people read: a stranger's lines may be long, and many."""
+    lines = [f"{line[:LONGEST_LINE]}..." if len(line) > LONGEST_LINE else line for line in text.splitlines()]
+    return "\n".join([*lines[:MOST_LINES], *(["..."] if len(lines) > MOST_LINES else [])])
 
 
 FIRST = ("compiles", "alone", "precision")  # those that need no run

@@ -24,8 +24,8 @@ from core.sim.ptx.parser import Instruction
 LONGEST = 1 << 20  # bytes of a submission
 GAP = r"(?:[ \t\f\v]|/\*.*?\*/)*"
 DIRECTIVE = re.compile(
-    rf"(?:\#|%:|\?\?=){GAP}(?:include_next|include|import)\b{GAP}([^\n]*)"
-    rf"|\b__has_include(?:_next)?{GAP}\({GAP}([^\n)]*)",
+    rf"(?:\#|%:|\?\?=){GAP}(?:include_next|include|import|embed)\b{GAP}([^\n]*)"
+    rf"|\b__has_(?:include|include_next|embed){GAP}\({GAP}([^\n)]*)",
     re.DOTALL,
 )
 HEADER = re.compile(r'<(?P<system>[\w./+-]+)>|"(?P<own>[\w./+-]+)"')

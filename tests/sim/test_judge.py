@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -117,6 +117,7 @@ FAILING: dict[str, list[tuple[Problem, str, str]]] = {
     "runs": [
         (SUMS, SUM.replace("__syncthreads();\n        if (threadIdx.x < o) s",
                            "if (threadIdx.x < o) __syncthreads();\n        if (threadIdx.x < o) s"), "sync"),
+        (SCALE, kernel('asm("vadd.s32.s32.s32 %0, %1, %1;" : "=r"(n) : "r"(n)); if (i < n) y[i] = 2 * x[i];'), "vadd"),
         (SCALE, kernel("while (n) if (i < n) y[i] = 2 * x[i]; y[0] = 1;"), "still looping"),
     ],
     "written": [
@@ -365,6 +366,7 @@ def test_kernels_are_named_as_in_cpp_and_need_no_extern_c() -> None:
         '#if __has_include("/etc/passwd")\n#endif',
         '#include_next "/etc/passwd"',
         '#import "/etc/passwd"',
+        '#embed "/etc/passwd"',
         'const char* s = R"(/*)";\n#include "/etc/passwd"\n//*/',
     ],
 )
@@ -495,6 +497,27 @@ def test_a_submission_that_takes_too_long_or_too_much_costs_a_verdict(files: Cal
     assert [check.name for check in found.checks] == list(QUESTIONS)
     files(problem=FILE.replace("lambda x: 2 * x", "lambda x: __import__('os').kill(__import__('os').getpid(), 11)"))
     assert "ended the process that judges it (SIGSEGV)" in failure(judge(problem, submission))[1]
+
+
+def test_a_message_is_no_longer_than_people_read() -> None:
+    long = failure(heard(SCALE, "int a" + " + b" * 20_000 + ";\n" * 50 + RIGHT))[1]
+    assert "error" in long and max(map(len, long.splitlines())) < 450 and len(long.splitlines()) < 40
+
+
+def test_a_fault_of_the_judge_is_a_verdict_and_says_whose_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    from core.judge.confined import REPORT, Clerk
+
+    class Link:
+        sent: ClassVar = [("ready", None), ("doing", "races"), ("case", "n = 1"), ("broken", "IndexError: 5")]
+
+        def poll(self, seconds: float) -> bool:
+            return True
+
+        def recv(self) -> Any:
+            return self.sent.pop(0)
+
+    found = Clerk(Link(), lambda kind, value: None, Judgement("p", "s")).listen(1, 1, None)  # type: ignore[arg-type]
+    assert failure(found)[0] == "races" and "IndexError: 5" in failure(found)[1] and REPORT in failure(found)[1]
 
 
 @pytest.mark.parametrize(
