@@ -1,0 +1,192 @@
+"""The simulator's two executors and the cpu device, interleaved in one run: kernels at GPT-2 124M's sizes, and a step.
+
+    python benchmarks/sim.py                   # the kernels of a training step, both executors
+    python benchmarks/sim.py --step            # a whole step of B=4, T=64: native and cpu, f32 and bf16
+    python benchmarks/sim.py --compile         # the machine and GPT-2's kernels from an empty cache, then from it
+
+A kernel is timed as the step launches it, with the step's own sizes and contents. Each round runs every peer once, one
+after the other; wall and cpu seconds are the least of all rounds, since what others do on the machine only adds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.config import load_config
+from core.device.simulated import SimDevice
+from core.engine import Engine
+from core.graph import load_model
+from core.kernels.tensors import DeviceTensor
+from core.loader import load_registry
+from core.measure.bench import random_batch
+from core.train.wiring import build_engine
+
+CONFIG = "configs/gpt2_124m.toml"
+SIZES = ("dims={B=4,T=64}", "train.tokens_per_step=256")
+
+
+def engine_on(device: str, precision: str) -> Engine:
+    config = load_config(CONFIG, overrides=[*SIZES, f"precision={precision}"], device=device)
+    registry = load_registry([])
+    return build_engine(
+        config, registry, load_model(config.model, registry), None, device=SimDevice() if device == "sim" else None
+    )
+
+
+def timed(run: Callable[[], Any]) -> tuple[float, float]:
+    """(wall seconds, cpu seconds of all threads)"""
+    wall, cpu = time.perf_counter(), time.process_time()
+    run()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+# --- kernels -----------------------------------------------------------------------------------------------------
+
+
+class FirstLaunches:
+    """Keeps the first launch of each kernel of a step, and the memory as it was before it."""
+
+    def __init__(self, device: SimDevice) -> None:
+        self.device = device
+        self.found: dict[str, Any] = {}
+        self.run = device._run
+        device._run = self.saw  # type: ignore[method-assign]
+
+    def saw(self, record: Any) -> Any:
+        sizes = math.prod(record.grid) * math.prod(record.block)
+        known = self.found.get(record.kernel.name)
+        if known is None or sizes > known[0]:
+            self.found[record.kernel.name] = sizes, record
+        return self.run(record)
+
+
+def contents(device: Any, record: Any) -> dict[int, bytes]:
+    """The tensors of a launch, by their addresses."""
+    tensors = [argument for argument in record.args if isinstance(argument, DeviceTensor)]
+    return {t.pointer: device.space.read(t.pointer, t.nbytes).tobytes() for t in tensors}
+
+
+def restore(device: Any, before: dict[int, bytes]) -> None:
+    for pointer, held in before.items():
+        device.space.write(pointer, np.frombuffer(held, np.uint8))
+
+
+def kernels(rounds: int, precision: str, most: float) -> Iterator[dict[str, Any]]:
+    """One row a kernel: its largest launch of the step. Over `most` seconds, the interpreter runs once."""
+    engine = engine_on("sim", precision)
+    device: Any = engine.device
+    kept = FirstLaunches(device)
+    engine.step([random_batch(engine, 0)], 1e-4)
+    for name, (_, record) in sorted(kept.found.items()):
+        best = {"interpreter": (math.inf, math.inf), "native": (math.inf, math.inf)}
+        before, bits = contents(device, record), {}
+        for _ in range(rounds):
+            for executor in best:
+                if executor == "interpreter" and best[executor][0] > most and best[executor][0] < math.inf:
+                    continue
+                restore(device, before)
+                device.executor = executor
+                best[executor] = min(best[executor], timed(lambda: kept.run(record)))  # noqa: B023
+                bits[executor] = hash(tuple(contents(device, record).values()))
+        slow, fast = best["interpreter"], best["native"]
+        yield {"kernel": name, "grid": record.grid, "interpreter": slow, "native": fast,
+               "faster": slow[1] / fast[1], "equal": len(set(bits.values())) == 1}  # fmt: skip
+
+
+# --- a step ------------------------------------------------------------------------------------------------------
+
+
+def steps(rounds: int) -> Iterator[dict[str, Any]]:
+    """Seconds of a step: the cpu device in f32, the machine in f32 and bf16."""
+    peers = {
+        "cpu f32": engine_on("cpu", "f32"),
+        "native f32": engine_on("sim", "f32"),
+        "native bf16": engine_on("sim", "bf16"),
+    }
+    best = dict.fromkeys(peers, (math.inf, math.inf))
+    for number in range(rounds + 1):
+        for name, engine in peers.items():
+            batch = [random_batch(engine, 0)]
+            spent = timed(lambda: engine.step(batch, 1e-4))  # noqa: B023
+            if number:  # the first step compiles and touches the memory
+                best[name] = (min(best[name][0], spent[0]), min(best[name][1], spent[1]))
+    cpu = best["cpu f32"]
+    for name, spent in best.items():
+        yield {"peer": name, "wall": spent[0], "cpu": spent[1], "wall over cpu's": spent[0] / cpu[0],
+               "cpu over cpu's": spent[1] / cpu[1]}  # fmt: skip
+
+
+# --- compiling ---------------------------------------------------------------------------------------------------
+
+
+def compiling() -> Iterator[dict[str, Any]]:
+    """Seconds until all of GPT-2's kernels are ready: from an empty cache, and from what that left."""
+    import subprocess
+    import sys
+
+    code = "import benchmarks.sim as s; s.ready()"
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("empty cache", "full cache"):
+            spent = timed(
+                lambda: subprocess.run(
+                    [sys.executable, "-c", code], check=True, env={**os.environ, "CORELM_CACHE": folder}
+                )
+            )
+            yield {"from": name, "wall": spent[0]}
+
+
+def ready() -> None:
+    """Make every kernel of a step ready for the machine."""
+    engine = engine_on("sim", "f32")
+    device: Any = engine.device
+    device._run = lambda record: device._simulators[record.kernel].native(record.kernel.name)
+    engine.step([random_batch(engine, 0)], 1e-4)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--step", action="store_true")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--precision", choices=["f32", "bf16"], default="f32")
+    parser.add_argument("--most", type=float, default=2.0, help="seconds from which the interpreter runs a kernel once")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    made = (
+        compiling()
+        if args.compile
+        else steps(args.rounds)
+        if args.step
+        else kernels(args.rounds, args.precision, args.most)
+    )
+    rows = []
+    for row in made:
+        rows.append(row)
+        print(
+            "  ".join(
+                f"{key} {np.round(value, 4) if not isinstance(value, str) else value}" for key, value in row.items()
+            ),
+            flush=True,
+        )
+    if not args.step and not args.compile:
+        ratios = [row["faster"] for row in rows]
+        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+        equal = sum(row["equal"] for row in rows)
+        print(f"native over interpreter: {mean:.1f} times (geometric mean), {min(ratios):.1f} the least")
+        print(f"equal bits: {equal} of {len(rows)}")
+    if args.json:
+        args.json.write_text(json.dumps(rows, default=float))
+
+
+if __name__ == "__main__":
+    main()
