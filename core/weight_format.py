@@ -56,7 +56,7 @@ class WeightFormat:
         """
 
     def open(self, path: Path, registry: Any, dims: Mapping[str, Any]) -> Any:
-        """The registered model that a path holds: a `core.interop.Found`. dims: the caller's own, over the file's.
+        """The registered model that a path holds: a `core.interop.ModelMatch`. dims: the caller's own, over the file's.
 
         Raises CheckpointError for files that are damaged or fit no model.
         """

@@ -167,13 +167,13 @@ def outcomes(
     time is left in the end, items that were not finished are continued, and come again."""
     with ExitStack() as stack:
         session = SizeChecks(items, registry, plugins, disable, time.monotonic() + limit, tell, stack)
-        for numbers in rounds(len(items), session.found):
+        for numbers in rounds(len(items), session.outcomes):
             for place, number in enumerate(numbers):
                 if time.monotonic() < session.end:
                     yield number, session.check(numbers[place:], f"{place + 1} of {len(numbers)}")
-                elif number not in session.found:
-                    session.found[number] = SizesOutcome(left=OVER)
-                    yield number, session.found[number]
+                elif number not in session.outcomes:
+                    session.outcomes[number] = SizesOutcome(left=OVER)
+                    yield number, session.outcomes[number]
 
 
 @dataclass
@@ -187,18 +187,18 @@ class SizeChecks:
     end: float
     tell: Tell
     stack: ExitStack
-    found: dict[int, SizesOutcome] = field(default_factory=dict)
+    outcomes: dict[int, SizesOutcome] = field(default_factory=dict)
     checkers: dict[str, Checker] = field(default_factory=dict)
 
     def check(self, numbers: Sequence[int], place: str) -> SizesOutcome:
         """Check the first of the items that wait, or continue it; keep the verdict. place: `3 of 12`."""
-        item, before = self.items[numbers[0]], self.found.get(numbers[0])
+        item, before = self.items[numbers[0]], self.outcomes.get(numbers[0])
         variant = self.registry.variant(item.task.op, item.task.variant)
         doing = f"checking {item.task.name}, {place}"
         self.tell(doing)
         task = item.task if before is None else replace(item.task, done=before.done)
         now = self._checker(item.device).check(task, self._seconds(numbers), lambda text: self.tell(f"{doing}: {text}"))
-        outcome = self.found[numbers[0]] = now if before is None else before.with_more(now)
+        outcome = self.outcomes[numbers[0]] = now if before is None else before.with_more(now)
         chip = chip_of(self.registry.device(item.device).open())
         verdict = outcome.verdict(item.device, chip, item.task.dtype, [label(item.sizes)])
         if verdict is not None:

@@ -124,7 +124,7 @@ class TraceRunner(DeviceRunner):
 
     def __init__(self, registry: Registry) -> None:
         super().__init__(registry, SIM)
-        self.found: list[tuple[LaunchRecord, Counted]] = []
+        self.counted: list[tuple[LaunchRecord, Counted]] = []
 
     @cached_property
     def target(self) -> Any:
@@ -135,7 +135,7 @@ class TraceRunner(DeviceRunner):
 
     def keep(self, asked: LaunchRecord, report: Report) -> None:
         if report.counts is not None:
-            self.found.append((asked, report.counts))
+            self.counted.append((asked, report.counts))
 
 
 def trace(
@@ -156,7 +156,7 @@ def trace(
             raise BuildError(f"{op.name}.{variant.name} cannot run on {case.label}: {why}")
         trial.train()
         seen = {launch.record.method for launch in launches}
-        launches += [CountedLaunch(a, c) for a, c in runner.found if a.method in methods - seen]
+        launches += [CountedLaunch(a, c) for a, c in runner.counted if a.method in methods - seen]
     if not launches:
         raise UsageError(f"{op.name}.{variant.name} launches no kernel {direction}", hint="leave --direction out")
     return Trace(op.name, variant.name, dtype, case, launches)

@@ -30,7 +30,7 @@ PUBLIC = {
     "Array": "core.interop.fitting",
     "Dims": "core.interop.fitting",
     "Fitted": "core.interop.fitting",
-    "Found": "core.interop.fitting",
+    "ModelMatch": "core.interop.fitting",
     "Misfit": "core.interop.fitting",
     "Weights": "core.interop.fitting",
     "about": "core.interop.fitting",
@@ -45,9 +45,9 @@ PUBLIC = {
     "PADDING": "core.interop.generation",
     "Generation": "core.interop.generation",
     "of_ids": "core.interop.generation",
-    "CHANGED": "core.interop.tensors",
-    "TensorFile": "core.interop.tensors",
-    "write_tensors": "core.interop.tensors",
+    "CHANGED": "core.interop.safetensors_file",
+    "TensorFile": "core.interop.safetensors_file",
+    "write_tensors": "core.interop.safetensors_file",
     "to_bf16": "core.kernels.tensors",
     "Registry": "core.registry",
 }
@@ -73,8 +73,8 @@ if TYPE_CHECKING:
     from core.interop.fitting import Array as Array
     from core.interop.fitting import Dims as Dims
     from core.interop.fitting import Fitted as Fitted
-    from core.interop.fitting import Found as Found
     from core.interop.fitting import Misfit as Misfit
+    from core.interop.fitting import ModelMatch as ModelMatch
     from core.interop.fitting import Weights as Weights
     from core.interop.fitting import about as about
     from core.interop.fitting import build as build
@@ -88,9 +88,9 @@ if TYPE_CHECKING:
     from core.interop.generation import PADDING as PADDING
     from core.interop.generation import Generation as Generation
     from core.interop.generation import of_ids as of_ids
-    from core.interop.tensors import CHANGED as CHANGED
-    from core.interop.tensors import TensorFile as TensorFile
-    from core.interop.tensors import write_tensors as write_tensors
+    from core.interop.safetensors_file import CHANGED as CHANGED
+    from core.interop.safetensors_file import TensorFile as TensorFile
+    from core.interop.safetensors_file import write_tensors as write_tensors
     from core.kernels.tensors import to_bf16 as to_bf16
     from core.registry import Registry as Registry
 

@@ -33,7 +33,7 @@ from msgspec import Meta, Struct
 from core import files
 from core.errors import CheckpointError
 from core.interop import pointers
-from core.interop.tensors import THREADS, TensorFile, start_tensors
+from core.interop.safetensors_file import THREADS, TensorFile, start_tensors
 from core.outside import LINK, WAYS_OUT, read_whole, way_out
 from core.words import human
 

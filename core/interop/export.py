@@ -15,7 +15,7 @@ from core.errors import BuildError, CheckpointError
 from core.expr import unpadded
 from core.graph import Graph
 from core.graph.types import Node
-from core.interop.fitting import Array, Found
+from core.interop.fitting import Array, ModelMatch
 from core.interop.opened import Opened
 from core.registry import Registry
 
@@ -40,7 +40,7 @@ def prepare(opened: Opened, registry: Registry, precision: str, tokenizer: Calla
     return Export(opened, graph, opened.parameters(graph), precision, tokenizer)
 
 
-def check_meaning(export: Export, registry: Registry, find: Callable[[], Found | None], format: str) -> None:
+def check_meaning(export: Export, registry: Registry, find: Callable[[], ModelMatch | None], format: str) -> None:
     """BuildError unless who reads the export will compute what our graph does.
 
     find: the registered model that the format's reader finds in what was written, None when no model answers: the

@@ -48,7 +48,7 @@ class Weights(Mapping[str, Array]):
 
 
 @dataclass(frozen=True)
-class Found:
+class ModelMatch:
     """A model that fits a file: its source, the dims that the file gives it, and the file's parameters.
 
     generation: how its texts begin and end. notes: what the model computes in another way than the file's own program.
@@ -93,7 +93,9 @@ def about(what: str) -> Iterator[None]:
         raise CheckpointError(f"{what}: {error.message}", hint=error.hint) from None
 
 
-def find_model(registry: Registry, table: str, attempt: Callable[[ModelSource], Found | None]) -> Found | None:
+def find_model(
+    registry: Registry, table: str, attempt: Callable[[ModelSource], ModelMatch | None]
+) -> ModelMatch | None:
     """The registered model with a [table] that `attempt` can fit to a file; None when every attempt gives None.
 
     attempt: None for a model of another kind, CheckpointError or BuildError for one that should fit and does not.
@@ -101,7 +103,7 @@ def find_model(registry: Registry, table: str, attempt: Callable[[ModelSource], 
     tables: where both fit, the file is the base's, whose tables were written for it. Raises CheckpointError when
     none fits, with the reasons of the nearest one, and when models fit of which none is the others' base.
     """
-    found: list[Found] = []
+    found: list[ModelMatch] = []
     reasons: dict[str, tuple[tuple[int, ...], CoreError]] = {}
     for name in registry.models:
         far, bases = (UNREADABLE, 1), 0
@@ -135,17 +137,17 @@ def _nearest(reasons: Mapping[str, tuple[tuple[int, ...], CoreError]]) -> CoreEr
     return kind(("" if alike else f"no model fits; the nearest is {name}: ") + error.message, hint=error.hint)
 
 
-def _settle(found: list[Found], table: str) -> Found:
+def _settle(found: list[ModelMatch], table: str) -> ModelMatch:
     """One of the models that fit."""
 
-    def body(fitted: Found) -> dict[str, Any]:
+    def body(fitted: ModelMatch) -> dict[str, Any]:
         return {k: v for k, v in fitted.source.document.items() if k != "dims"}
 
-    def changed(fitted: Found) -> int:
+    def changed(fitted: ModelMatch) -> int:
         own = fitted.source.document.get("dims", {})
         return sum(own.get(name) != size for name, size in fitted.dims.items())
 
-    def is_base(fitted: Found) -> bool:
+    def is_base(fitted: ModelMatch) -> bool:
         return all(fitted.source.files[0] in other.source.files for other in found)
 
     base = next((f for f in found if is_base(f)), None)

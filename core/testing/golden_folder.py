@@ -17,7 +17,7 @@ import numpy as np
 from core.errors import CheckFailed
 from core.expr import trim
 from core.graph import load_model
-from core.interop.tensors import write_tensors
+from core.interop.safetensors_file import write_tensors
 from core.registry import Registry
 from core.testing.model_check import distance
 from core.testing.small_model import CONFIG, TABLE, Array, shared_registry

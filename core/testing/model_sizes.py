@@ -156,9 +156,9 @@ class Climb:
             self.left = "the machine's memory is too small"
         except BuildError as error:  # sizes that the op or the variant refuses
             self.left = str(error)
-        return self._found()
+        return self._outcome()
 
-    def _found(self) -> SizesOutcome:
+    def _outcome(self) -> SizesOutcome:
         failed = self.log.failures[0] if self.log.failures else None
         finding = "" if failed is None else f"{failed.check}: {one_line(failed.message)}"
         if failed is not None:
@@ -276,7 +276,7 @@ class Climb:
 
     def _passed(self, dims: Mapping[str, Any]) -> None:
         self.sizes = largest([self.sizes, sizes_of(self.op, dims)])
-        self.report(self._found())
+        self.report(self._outcome())
 
     def _remaining(self) -> float:
         return self.task.seconds - (time.perf_counter() - self.began)

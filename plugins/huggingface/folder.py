@@ -22,10 +22,10 @@ from core.interop import (
     MOST,
     Array,
     Dims,
-    Found,
     Generation,
     Graph,
     ModelDocument,
+    ModelMatch,
     ModelSource,
     Parameter,
     Registry,
@@ -134,17 +134,17 @@ def _sharded(path: Path) -> list[TensorFile]:
 # --- which model ---------------------------------------------------------------------------------------------------
 
 
-def find(folder: Folder, registry: Registry, overrides: Mapping[str, Number | str]) -> Found:
+def find(folder: Folder, registry: Registry, overrides: Mapping[str, Number | str]) -> ModelMatch:
     """The registered model that a folder holds, with the sizes of its config.json; `overrides` are dims on top.
 
     Raises CheckpointError for a folder that no model fits, or not wholly.
     """
 
-    def attempt(source: ModelSource) -> Found | None:
+    def attempt(source: ModelSource) -> ModelMatch | None:
         if not set(listed(source, "architectures")) & set(folder.architectures):
             return None
         dims = {**with_length(source, _dims(source, folder)), **overrides}
-        return Found(source, dims, weights(folder, build(source, registry, dims)))
+        return ModelMatch(source, dims, weights(folder, build(source, registry, dims)))
 
     with about(str(folder.path)):
         found = find_model(registry, TABLE, attempt)
@@ -153,7 +153,7 @@ def find(folder: Folder, registry: Registry, overrides: Mapping[str, Number | st
     return found
 
 
-def found(path: Path, registry: Registry, overrides: Mapping[str, Number | str]) -> Found:
+def match_of(path: Path, registry: Registry, overrides: Mapping[str, Number | str]) -> ModelMatch:
     """`find` of the folder at `path`, with the ends of its texts and what it computes in another way."""
     opened = open_folder(path)
     fitted = find(opened, registry, overrides)
@@ -184,7 +184,7 @@ def _unknown(folder: Folder, registry: Registry) -> CheckpointError:
     return CheckpointError(message, hint=hint)
 
 
-def notes(found: Found) -> list[str]:
+def notes(found: ModelMatch) -> list[str]:
     """What a model that was found computes in another way than its own program, as its [hf.dims] say it."""
     return [size.note for dim, size in sizes(found.source).items() if size.note and found.dims.get(dim)]
 

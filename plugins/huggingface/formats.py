@@ -23,7 +23,7 @@ class HuggingFace(WeightFormat):
     def open(self, path, registry, dims):
         from . import folder
 
-        return folder.found(path, registry, dims)
+        return folder.match_of(path, registry, dims)
 
     def fit(self, path, graph, registry):
         from core.interop import Fitted

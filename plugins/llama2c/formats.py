@@ -25,7 +25,7 @@ class Llama2C(WeightFormat):
     def open(self, path, registry, dims):
         from . import model_file
 
-        return model_file.found(path, registry, dims)
+        return model_file.match_of(path, registry, dims)
 
     def fit(self, path, graph, registry):
         from core.interop import Fitted, of_ids

@@ -22,9 +22,9 @@ from core.interop import (
     CHANGED,
     Array,
     Dims,
-    Found,
     Graph,
     ModelDocument,
+    ModelMatch,
     ModelSource,
     Registry,
     Weights,
@@ -120,14 +120,14 @@ def open_file(path: Path) -> ModelFile:
     return made
 
 
-def find(file: ModelFile, registry: Registry, overrides: Mapping[str, Number | str]) -> Found:
+def find(file: ModelFile, registry: Registry, overrides: Mapping[str, Number | str]) -> ModelMatch:
     """The registered model that a file holds, with the sizes of its header; `overrides` are dims on top."""
 
-    def attempt(source: ModelSource) -> Found | None:
+    def attempt(source: ModelSource) -> ModelMatch | None:
         if source.document[TABLE].get("shared", True) != file.shared:
             return None
         dims = {**with_length(source, _dims(source, file)), **overrides}
-        return Found(source, dims, weights(file, build(source, registry, dims)))
+        return ModelMatch(source, dims, weights(file, build(source, registry, dims)))
 
     with about(str(file.path)):
         found = find_model(registry, TABLE, attempt)
@@ -136,7 +136,7 @@ def find(file: ModelFile, registry: Registry, overrides: Mapping[str, Number | s
     return found
 
 
-def found(path: Path, registry: Registry, overrides: Mapping[str, Number | str]) -> Found:
+def match_of(path: Path, registry: Registry, overrides: Mapping[str, Number | str]) -> ModelMatch:
     """`find` of the file at `path`, with the id that its texts begin and end with."""
     return replace(find(open_file(path), registry, overrides), generation=of_ids(BEGIN))
 

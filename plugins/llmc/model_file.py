@@ -22,9 +22,9 @@ from core.interop import (
     CHANGED,
     Array,
     Dims,
-    Found,
     Graph,
     ModelDocument,
+    ModelMatch,
     ModelSource,
     Registry,
     Weights,
@@ -79,14 +79,14 @@ def open_file(path: Path) -> ModelFile:
     return ModelFile(path, header, size)
 
 
-def find(file: ModelFile, registry: Registry, overrides: Mapping[str, Number | str]) -> Found:
+def find(file: ModelFile, registry: Registry, overrides: Mapping[str, Number | str]) -> ModelMatch:
     """The registered model that a file holds, with the sizes of its header; `overrides` are dims on top."""
 
-    def attempt(source: ModelSource) -> Found | None:
+    def attempt(source: ModelSource) -> ModelMatch | None:
         if source.document[TABLE]["magic"] != file.magic:
             return None
         dims = {**with_length(source, _own_dims(source, file)), **overrides}
-        return Found(source, dims, weights(file, build(source, registry, dims), registry))
+        return ModelMatch(source, dims, weights(file, build(source, registry, dims), registry))
 
     with about(str(file.path)):
         found = find_model(registry, TABLE, attempt)

@@ -235,13 +235,6 @@ def test_each_of_these_calls_is_made_in_one_file() -> None:
     assert ("files.py", ("os", "replace")) in {(file, call) for file, _, call in made}
 
 
-# Names that still stand for several things in core/: name -> how often. The lists may only shrink.
-CLASSES = {}
-MODULES = {
-    "tensors": 2,
-}
-
-
 def several(names: Iterator[str]) -> dict[str, int]:
     return {name: count for name, count in Counter(names).items() if count > 1}
 
@@ -260,11 +253,11 @@ def module_names() -> Iterator[str]:
 
 
 def test_a_class_name_stands_for_one_thing() -> None:
-    assert several(class_names()) == CLASSES, "rename the new one, or shorten the list"
+    assert not several(class_names())
 
 
 def test_a_modules_basename_stands_for_one_thing() -> None:
-    assert several(module_names()) == MODULES, "rename the new one, or shorten the list"
+    assert not several(module_names())
 
 
 def shipped() -> list[Path]:

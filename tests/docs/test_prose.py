@@ -4,6 +4,7 @@ only get rarer: a count below is a ceiling, to be lowered when a text is rewritt
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -46,3 +47,39 @@ def test_commands_and_training_have_lost_the_dialect_in_their_texts() -> None:
     words = [word for word in CEILINGS if word != "what is"]
     back = [place for word in words for place in occurrences(word) if place.startswith(("core/cli/", "core/train/"))]
     assert not back
+
+
+# Names that say nothing about the thing named, as a class, a field or a method. Keys of JSON stay.
+VAGUE = {"found", "told", "against", "asked", "kept", "apart", "what", "meanwhile"}
+JSON_KEYS = {("Diagnosis", "what"), ("Diagnosis", "found"), ("Cause", "what")}
+ROOMS = (
+    "config", "data", "device", "devices", "engine", "generate", "graph", "interop", "measure", "op", "plan",
+    "registry", "tokenizers", "train",
+)  # fmt: skip
+
+
+def vague_names(folder: Path) -> list[str]:
+    """file: name of each class, class's field and method of a folder whose name is vague."""
+    names = []
+    for path in sorted(folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.ClassDef):
+                continue
+            inside = [n.target.id for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
+            inside += [n.name for n in node.body if isinstance(n, ast.FunctionDef)]
+            bad = [n for n in inside if n.strip("_") in VAGUE and (node.name, n) not in JSON_KEYS]
+            bad += [node.name] if node.name.lower() in VAGUE else []
+            names += [f"{path.relative_to(ROOT)}: {node.name}.{name}" for name in bad]
+    return names
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_classes_fields_and_methods_have_names_of_the_field(room: str) -> None:
+    assert (ROOT / "core" / room).is_dir()
+    assert not vague_names(ROOT / "core" / room)
+
+
+def test_vague_names_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.py").write_text("class Kept:\n    what: str\n\n    def against(self): ...\n")
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    assert len(vague_names(tmp_path)) == 3

@@ -18,7 +18,7 @@ from core.data import TokenSource, digests, shards
 from core.data.digests import BLOCK
 from core.data.shards import FORMATS, HEADER_BYTES, json_sidecar, open_shard, sha256_sidecar, write_shards
 from core.errors import CheckpointError, DataError
-from core.interop.tensors import TensorFile, write_tensors
+from core.interop.safetensors_file import TensorFile, write_tensors
 from core.signals import Stop
 from core.train.display import Display
 from core.train.loop import Trainer

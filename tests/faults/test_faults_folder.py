@@ -22,7 +22,7 @@ from core.cli import run as core_command
 from core.errors import CheckpointError, UsageError
 from core.interop import checkpoint, pointers
 from core.interop.opened import open_path
-from core.interop.tensors import TensorFile
+from core.interop.safetensors_file import TensorFile
 from core.loader import load_registry
 from core.signals import Stop
 from core.train.crash import Cause, Replay, leave

@@ -20,7 +20,7 @@ from core import files, load
 from core.cli import main
 from core.device import available
 from core.errors import CoreError
-from core.interop.tensors import write_tensors
+from core.interop.safetensors_file import write_tensors
 from core.terminal import visible
 
 ESC = "\x1b]0;pwn\x07"

@@ -10,7 +10,7 @@ import pytest
 import tomli_w
 
 from core.errors import BuildError, CheckFailed
-from core.interop.tensors import TensorFile, write_tensors
+from core.interop.safetensors_file import TensorFile, write_tensors
 from core.loader import load_registry
 from core.registry import Registry
 from core.testing import ModelCase, check_model, model_check

@@ -19,7 +19,7 @@ ROWS = '''
 import json
 
 from core import CheckpointError, WeightFormat
-from core.interop import Fitted, Found, Weights, about, build, check_meaning, check_string, check_table, find_model
+from core.interop import Fitted, ModelMatch, Weights, about, build, check_meaning, check_string, check_table, find_model
 from core.outputs import staged
 import numpy as np
 
@@ -47,7 +47,7 @@ class Rows(WeightFormat):
             sizes = {**held["dims"], **dims}
             if source.document["rows"]["word"] != held["rows"]:
                 return None
-            return Found(source, sizes, weights(held, build(source, registry, sizes)))
+            return ModelMatch(source, sizes, weights(held, build(source, registry, sizes)))
 
         with about(str(path)):
             found = find_model(registry, "rows", attempt)

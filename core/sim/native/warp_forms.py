@@ -71,7 +71,7 @@ def _sizes(ins: Instruction) -> dict[str, tuple[int, int]]:
 
 
 def _spread(operand: Operand, kind: str, size: tuple[int, int], by_row: bool = True) -> int:
-    """How a matrix lies in registers, as tensor_cores.c takes it apart."""
+    """The layout of a matrix in registers, for tensor_cores.c."""
     slots = len(elements(operand)) * (8 if kind == "f64" else 4) // BYTES[kind]
     return BYTES[kind] | size[0] << 4 | size[1] << 10 | slots << 16 | by_row << 21
 

@@ -20,7 +20,7 @@ from checkpoint_runs import ROOT, assert_same, damage, log, seal, train, trainer
 from core.cli import run as core_command
 from core.errors import CheckpointError
 from core.interop import checkpoint
-from core.interop.tensors import write_tensors
+from core.interop.safetensors_file import write_tensors
 
 
 @pytest.mark.parametrize("how", ["flipped bit", "cut short", "missing"])
