@@ -25,6 +25,7 @@ from core.plan.record import RecordedStep, on_paper, paper
 from core.plan.steps import Plan
 from core.products import Product
 
+SCRATCH = "scratch"  # workspace, counters, and arrays of a variant's own
 Row = dict[str, Any]  # what, where, and of a launch its name, grid, block, reads and writes
 
 
@@ -73,8 +74,9 @@ def _launched(plan: Plan, node: Node, variant: Variant, device: Any, chooser: Ch
     rows: list[Row] = []
     for recorded in on_paper(plan, paper(device), chooser.pick, steps):
         method = "forward" if recorded.step.kind == "recompute" else recorded.step.kind
-        rows.append({"what": recorded.step.kind, "where": place_of(getattr(variant, method))})
-        rows += [_row_of(command, recorded) for command in recorded.commands]
+        launcher = place_of(getattr(variant, method))
+        rows.append({"what": recorded.step.kind, "where": launcher})
+        rows += [_row_of(command, recorded, launcher) for command in recorded.commands]
     if plan.backward_from < len(plan.steps) and not any("backward" in s.kind for s in steps):
         rows.append({"what": "backward", "where": _why_no_backward(plan, node, variant)})
     return rows
@@ -86,7 +88,8 @@ def _why_no_backward(plan: Plan, node: Node, variant: Variant) -> str:
     return "does not run: no gradient passes through this node to a parameter that trains"
 
 
-def _row_of(command: Any, recorded: RecordedStep) -> Row:
+def _row_of(command: Any, recorded: RecordedStep, launcher: str) -> Row:
+    """The row of one command. launcher: the place of what recorded it, for a function without lines of its own."""
     if isinstance(command, LaunchRecord):
         where = kernel_place(command)
         arguments = list(_arguments(command, recorded))
@@ -99,22 +102,26 @@ def _row_of(command: Any, recorded: RecordedStep) -> Row:
         reads, where = [n for t in command.args if t is not None for n in _names(t, recorded)], command.line
         return {"what": "call", "where": where, "name": command.origin, "reads": _distinct(reads), "writes": []}
     if isinstance(command, Product):
-        operands, result = (_shared(arrays, recorded) for arrays in ((command.a, command.b), (command.out,)))
-        reads, writes = ([_label(name, recorded) for name in names] for names in (operands, result))
+        reads, writes = (_shared(arrays, recorded) for arrays in ((command.a, command.b), (command.out,)))
         return {"what": "function", "where": _shown(command.line), "name": "product", "reads": reads, "writes": writes}
     function = function_of(command)
+    name = getattr(function, "__qualname__", type(function).__name__).replace(".<locals>", "")
+    row = {"what": "function", "where": launcher if inspect.isbuiltin(function) else place_of(function), "name": name}
+    array = getattr(function, "__self__", None)
+    if isinstance(array, np.ndarray):  # its own method, as fill
+        return {**row, "reads": [], "writes": _shared((array,), recorded)}
     used = _used(function, recorded.t) or {n for n, b in step.tensors.items() if b is not None}
     names = [n for n in step.tensors if n in used and n not in ("workspace", "counters")]
     writes = [_label(name, recorded) for name in names if name in step.writes]
     reads = [_label(name, recorded) for name in names if name not in step.writes]
-    name = getattr(function, "__qualname__", type(function).__name__).replace(".<locals>", "")
-    return {"what": "function", "where": place_of(function), "name": name, "reads": reads, "writes": writes}
+    return {**row, "reads": reads or [SCRATCH], "writes": writes or [SCRATCH]}
 
 
 def _shared(arrays: Iterable[Any], recorded: RecordedStep) -> list[str]:
-    """Names of the step's tensors that share memory with the arrays; "workspace" may be one."""
+    """Labels of the step's tensors that share memory with the arrays; "scratch" for an array that is in none."""
     held = {name: whole for name, whole in vars(recorded.t).items() if isinstance(whole, np.ndarray)}
-    return _distinct(n for array in arrays for n, whole in held.items() if np.may_share_memory(array, whole))
+    found = [[n for n, whole in held.items() if np.may_share_memory(array, whole)] for array in arrays]
+    return _distinct(name for names in found for name in ([_label(n, recorded) for n in names] or [SCRATCH]))
 
 
 def _distinct(names: Iterable[str]) -> list[str]:
@@ -137,7 +144,7 @@ def _names(tensor: DeviceTensor, recorded: RecordedStep) -> list[str]:
     for name, whole in vars(recorded.t).items():
         if isinstance(whole, DeviceTensor) and whole.pointer <= tensor.pointer < whole.pointer + max(whole.nbytes, 1):
             return [_label(name, recorded)]
-    return ["scratch"]
+    return [SCRATCH]
 
 
 def _used(function: Callable[..., Any], t: Tensors, depth: int = 3) -> set[str]:
@@ -202,15 +209,7 @@ def kernel_place(record: LaunchRecord) -> str:
 
 def _node_that_runs(plan: Plan, node: Node) -> Node | None:
     """The plan's node that computes `node`: itself, or the fused one that took its place."""
-    for candidate in plan.nodes:
-        if candidate.name == node.name:
-            return candidate
-    values, params = set(node.outputs.values()), set(node.params.values())
-    for candidate in plan.nodes:
-        shares = bool(candidate.op.replaces) and bool(params & set(candidate.params.values()))
-        if shares or values & set(candidate.outputs.values()):
-            return candidate
-    return None
+    return next((n for n in plan.nodes if node.name in {n.name, *(part.name for part in n.parts)}), None)
 
 
 def _toml_line(graph: Graph, node: Node) -> str:
