@@ -47,6 +47,8 @@ MARKS = {  # byte-order mark -> encoding, the longer ones first
 }
 WIDE = {"0101", "1010", "0111", "1110"}  # which of four bytes are NUL in ASCII as UTF-16 or UTF-32, of either end
 
+TABLES = (".csv", ".tsv")
+
 
 @dataclass(frozen=True)
 class Document:
@@ -84,6 +86,10 @@ def text_document(path: Path, notes: list[str], reading: Reading = WHOLE) -> Doc
     """
     with reads(DataError, path):
         size, digest = size_and_digest(path)
+        if path.suffix.lower() in TABLES:
+            notes.append(
+                f"{path}: a table is read as plain text, with its commas, quotes and all columns; a .jsonl is not"
+            )
         if reading.separator:
             cut = reading.separator
             return Document(str(path), size, f"{digest} {cut}", lambda: _between(path, cut, notes), each=True)

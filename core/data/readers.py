@@ -14,8 +14,6 @@ from core.data.magics import FILES
 from core.data.shards import open_shard, verify_shard
 from core.data_reader import DataReader
 
-TABLES = (".csv", ".tsv")
-
 
 class TextReader(DataReader):
     """A file is a document, or holds several with a separator between them. Any file that no other reader takes."""
@@ -29,10 +27,6 @@ class TextReader(DataReader):
         path = Path(source)
         if path.is_file() and json_form(path) == ARRAY:
             notes.append(f"{path}: an array of JSON objects is read as plain text; jq -c '.[]' makes a .jsonl of it")
-        if path.suffix.lower() in TABLES:
-            notes.append(
-                f"{path}: a table is read as plain text, with its commas, quotes and all columns; a .jsonl is not"
-            )
         return Inputs(documents=[text_document(path, notes, reading)])
 
 
