@@ -24,8 +24,12 @@ import pytest
 import tomli
 
 from core import cli, hooks
+from core.config import load_config
 from core.devices import RESIDENT
+from core.graph import load_model
+from core.loader import load_registry
 from core.op import Op, Param, Variant
+from core.testing import graph_faults
 from core.testing.reading import counted
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +50,25 @@ NOT_RUN = {
     "pip install -e ./rms": "it would change the environment; a folder as an installer leaves it stands for it",
     "pip install ./rms": "the same",
     "pytest -n auto": "it is what runs this test",
+}
+
+# Commands within README's sentences: how they are run behind those of its blocks, or the file of tests that runs them.
+IN_SENTENCES = {
+    "core doctor": "core doctor",
+    "core models": "core models",
+    "core runs": "core runs",
+    "core runs plot": "core runs plot",
+    "core runs diff A B": "core runs diff runs/tiny runs/tiny",  # exit 1 where they differ
+    "core bench CONFIG": "tests/runs/test_bench.py",
+    "core tune CONFIG": "tests/runs/test_tune.py",
+    "core chat": "tests/runs/test_chat.py",
+    "core check": "tests/sim/test_check.py",
+    "core eval": "tests/runs/test_eval.py",
+    "core get": "tests/runs/test_get.py",
+    "core judge": "tests/sim/test_judge.py",
+    "core plan": "tests/runs/test_cli.py",
+    "core trace": "tests/sim/test_trace.py",
+    "core train --device cpu": "tests/runs/test_run.py",
 }
 
 
@@ -140,6 +163,18 @@ def test_every_command_of_the_page_runs(page: Path, workplace: Path, capfd: pyte
             run(step, capfd)
             tried += 1
     assert tried >= 5
+    for command in IN_SENTENCES.values() if page == README else ():
+        if command.startswith("core "):
+            run(shlex.split(command), capfd)
+
+
+def test_every_command_in_the_readmes_sentences_is_run_by_a_test() -> None:
+    named = set(re.findall(r"`(core [a-z][^`\n]*)`", README.read_text("utf-8")))
+    assert named <= set(IN_SENTENCES), "say how it is run"
+    for command, how in IN_SENTENCES.items():
+        if not how.startswith("core "):
+            verb = command.split()[1]
+            assert re.search(rf"\b{verb}\b", (ROOT / how).read_text("utf-8")), f"{how} runs no core {verb}"
 
 
 def test_from_nothing_to_a_trained_model_with_an_op_and_a_kernel_is_little_to_type() -> None:
@@ -368,6 +403,25 @@ def test_the_reading_lists_counts_are_those_of_the_files() -> None:
     assert text == counted(text), "python -m core.testing.reading writes the counts"
     first = int(re.findall(r"^These ([\d,]+) lines", text, re.M)[0])
     assert 200 <= first <= 360, "the first walk is some 300 lines"
+
+
+def lines_of(name: str, text: bool = False) -> int:
+    """The lines of a file; `text`: of those, the ones that are neither empty nor a comment."""
+    lines = (ROOT / name).read_text("utf-8").splitlines()
+    return sum(not text or line.strip()[:1] not in ("", "#") for line in lines)
+
+
+def test_counts_on_the_pages_are_those_of_the_files() -> None:
+    registry = load_registry()
+    tiny = load_config(ROOT / "configs/tiny.toml", device="sim")
+    parameters = load_model(tiny.model, registry).build(registry, tiny.dims).parameter_count
+    for page, pattern, count in (
+        (README, r"a GPT-2 of (\d+) thousand parameters", round(parameters / 1000)),
+        (ROOT / "docs/kernels.md", r"`core/kernels/prelude\.cuh`, (\d+) lines", lines_of("core/kernels/prelude.cuh")),
+        (ROOT / "docs/models.md", r"own, in (\d+) lines", lines_of("plugins/llama/models/gpt2_rope.toml", text=True)),
+        (ROOT / "docs/checks.md", r"`(\d+) of \1 faults caught", len(graph_faults.FAULTS)),
+    ):
+        assert re.findall(pattern, page.read_text("utf-8")) == [str(count)], f"{page.name}: {pattern}"
 
 
 # --- CI -------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 no memory, a damaged compile cache.
 
 Each test does what a user would, by the command line, with a plugin whose variant of a small op is at fault. Kernels
-run in the simulator. Faults of a driver that is there are in tests/sim/test_cuda_host.py, on a stub of one.
+run in the simulator. Faults of a driver that is there are in tests/sim/host/test_cuda_errors.py, on a stub of one.
 """
 
 from __future__ import annotations
