@@ -18,7 +18,8 @@ from core import files
 from core.config.rules import name_problem
 from core.data.data_names import BUILTIN, Readers, expand, resolve
 from core.data.documents import WHOLE, Progress, Reading, corpus_digest, tokenise
-from core.data.shards import SHARD_TOKENS, Format, ShardWriter, format_for
+from core.data.shard_writer import ShardWriter
+from core.data.shards import SHARD_TOKENS, Format, format_for
 from core.errors import DataError, UsageError
 from core.files import staged_folder
 from core.outside import read_array

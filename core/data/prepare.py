@@ -20,8 +20,8 @@ from core.cache import cache_folder, hold, read_json, wrote
 from core.data.data_names import Readers, resolve
 from core.data.documents import Document, Progress, Reading, corpus_digest, tokenise
 from core.data.inputs import Inputs
-from core.data.match import check_promise, check_record, find_tokenizer, promised_tokenizer, shards_record
-from core.data.shards import InMemory, Piece, Shard, format_for, open_shard, verify_shard, write_shards
+from core.data.shard_writer import write_shards
+from core.data.shards import InMemory, Piece, Shard, format_for, open_shard, verify_shard
 from core.data.source import TokenSource
 from core.errors import DataError
 from core.files import staged_folder
@@ -193,11 +193,15 @@ def _choose(
     """The tokenizer: a recorded one, else what the shards were made with, else the config's preference."""
     preference = as_list(data.tokenizer)
     shards = [*train.shards, *val.shards]
-    record = shards_record(shards)
-    if record is not None:
-        check_record(record, shards[0].path, recorded, preference, vocab, where, kinds)
+    if shards:
+        from core.data import match  # a run on text needs none of it
+
+        record = match.shards_record(shards)
+        if record is not None:
+            match.check_record(record, shards[0].path, recorded, preference, vocab, where, kinds)
+        if recorded is not None:
+            match.check_promise(shards, recorded, notes, kinds)
     if recorded is not None:
-        check_promise(shards, recorded, notes, kinds)
         return TokenizerChoice(recorded, f"{recorded.name}, {recorded.vocab_size:,} ids, {why}")
     if not shards and not train.documents and train.pieces:
         return _known(preference, vocab, where, offline, notes, kinds)
@@ -215,8 +219,8 @@ def _choose(
         )
     try:
         if record is not None:
-            return find_tokenizer(record, [shard.path for shard in shards], preference, offline, kinds)
-        return promised_tokenizer(shards, preference, vocab, where, offline, kinds)
+            return match.find_tokenizer(record, [shard.path for shard in shards], preference, offline, kinds)
+        return match.promised_tokenizer(shards, preference, vocab, where, offline, kinds)
     except DataError as error:
         if train.documents or val.documents:
             raise

@@ -6,13 +6,13 @@ import functools
 from collections.abc import Mapping
 from pathlib import Path
 
-from core.data.builtin import builtin_documents
 from core.data.documents import Reading, text_document
 from core.data.inputs import Inputs
-from core.data.json_lines import ARRAY, OBJECTS, json_form, lines_document
 from core.data.magics import FILES
 from core.data.shards import open_shard, verify_shard
 from core.data_reader import DataReader
+
+JSON = (".json", ".jsonl", ".ndjson")
 
 
 class TextReader(DataReader):
@@ -25,7 +25,7 @@ class TextReader(DataReader):
 
     def read(self, source: str, part: str, reading: Reading, notes: list[str]) -> Inputs:
         path = Path(source)
-        if path.is_file() and json_form(path) == ARRAY:
+        if _json_form(path) == "array":
             notes.append(f"{path}: an array of JSON objects is read as plain text; jq -c '.[]' makes a .jsonl of it")
         return Inputs(documents=[text_document(path, notes, reading)])
 
@@ -36,9 +36,11 @@ class LinesReader(DataReader):
     name = "jsonl"
 
     def recognise(self, path: Path, head: bytes) -> bool:
-        return path.is_file() and json_form(path) == OBJECTS
+        return _json_form(path) == "lines"
 
     def read(self, source: str, part: str, reading: Reading, notes: list[str]) -> Inputs:
+        from core.data.json_lines import lines_document
+
         return Inputs(documents=[lines_document(Path(source), notes, reading)])
 
 
@@ -62,7 +64,18 @@ class BuiltinReader(DataReader):
     name, files = "builtin", False
 
     def read(self, source: str, part: str, reading: Reading, notes: list[str]) -> Inputs:
+        from core.data.builtin import builtin_documents
+
         return Inputs(documents=builtin_documents(part))
+
+
+def _json_form(path: Path) -> str:
+    """How a file holds JSON: "lines", "array", or "" for any other file."""
+    if path.suffix.lower() not in JSON or not path.is_file():
+        return ""
+    from core.data.json_lines import json_form
+
+    return json_form(path)
 
 
 READERS = (TextReader, LinesReader, ShardReader, BuiltinReader)  # asked from the last to the first

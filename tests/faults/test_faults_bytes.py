@@ -16,7 +16,8 @@ import small_run
 
 from core.data import TokenSource, digests, shards
 from core.data.digests import BLOCK
-from core.data.shards import FORMATS, HEADER_BYTES, json_sidecar, open_shard, sha256_sidecar, write_shards
+from core.data.shard_writer import write_shards
+from core.data.shards import FORMATS, HEADER_BYTES, json_sidecar, open_shard, sha256_sidecar
 from core.errors import CheckpointError, DataError
 from core.interop.safetensors_file import TensorFile, write_tensors
 from core.signals import Stop

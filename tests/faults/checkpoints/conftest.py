@@ -10,7 +10,8 @@ import pytest
 from checkpoint_runs import contents, settle, started_quickly, train
 
 from core import files
-from core.data.shards import format_for, write_shards
+from core.data.shard_writer import write_shards
+from core.data.shards import format_for
 from core.interop import checkpoint
 from core.tokenizers.byte_pairs import bytes_tokenizer
 from core.train.run import read_lines

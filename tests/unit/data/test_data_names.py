@@ -15,7 +15,8 @@ from data_files import DIMS, Config, prepare_shards, write_shard
 
 from core.cli.data import command
 from core.data import open_data
-from core.data.shards import ShardWriter, open_shard, verify_shard
+from core.data.shard_writer import ShardWriter
+from core.data.shards import open_shard, verify_shard
 from core.errors import CoreError, DataError, UsageError
 
 

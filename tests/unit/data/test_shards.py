@@ -15,7 +15,8 @@ from data_files import DIMS, Config, prepare_shards, write_shard
 from core.cli.data import command
 from core.data import digests as digests_module
 from core.data import open_data, source
-from core.data.shards import ShardWriter, format_for, open_shard, sha256_sidecar, verify_shard
+from core.data.shard_writer import ShardWriter
+from core.data.shards import format_for, open_shard, sha256_sidecar, verify_shard
 from core.errors import CheckFailed, DataError, UsageError
 from core.tokenizers.byte_pairs import bytes_tokenizer, train_bpe
 

@@ -9,7 +9,7 @@ from data_files import DIMS, Config, tokens_of
 from core.data import documents as text
 from core.data import open_data, prepare
 from core.data.builtin import builtin_documents
-from core.data.shards import ShardWriter
+from core.data.shard_writer import ShardWriter
 from core.errors import DataError
 from core.tokenizers.byte_pairs import train_bpe
 
