@@ -36,9 +36,10 @@ sys.path.insert(0, str(ROOT))  # the checkout, installed or not
 
 import core.sim  # noqa: E402
 from core.config import load_config  # noqa: E402
-from core.device.cuda import CudaDevice, CudaLaunch  # noqa: E402
+from core.device.cuda import CudaDevice  # noqa: E402
 from core.device.driver import encode_map  # noqa: E402
 from core.device.launch import LaunchRecord  # noqa: E402
+from core.device.packed import CudaLaunch  # noqa: E402
 from core.dtypes import NUMPY  # noqa: E402
 from core.engine import Engine, Settings  # noqa: E402
 from core.errors import CoreError, DeviceError  # noqa: E402
@@ -281,7 +282,7 @@ class Chip:
         if ".address_size" not in source:
             return Kernel(Path("kernel.cu"), name, chosen, text=source)
         made = Kernel(Path("kernel.ptx"), name, text=source.replace(".target sm_90a", f".target {self.device.arch}"))
-        self.device.adopt(made, str(made.text).encode() + b"\0")
+        self.device.kernels.adopt(made, str(made.text).encode() + b"\0")
         return made
 
     def run(self, source: Any, name: str, grid: Any, block: Any, args: Any, defines: Any = (), **how: int) -> None:

@@ -22,6 +22,9 @@ PUBLIC = {
     "Variant": "core.op",
     "Reference": "core.op",
     "Optimizer": "core.op",
+    "Launch": "core.op",
+    "CpuLaunch": "core.op",
+    "GpuLaunch": "core.op",
     "Schedule": "core.op",
     "Tensors": "core.op",
     "SLOT": "core.step_record",
@@ -71,6 +74,9 @@ if TYPE_CHECKING:
     from core.expr import cdiv as cdiv
     from core.expr import unpadded as unpadded
     from core.hooks import hookimpl as hookimpl
+    from core.op import CpuLaunch as CpuLaunch
+    from core.op import GpuLaunch as GpuLaunch
+    from core.op import Launch as Launch
     from core.op import Op as Op
     from core.op import Optimizer as Optimizer
     from core.op import Param as Param

@@ -60,7 +60,7 @@ def started_quickly() -> Iterator[None]:
         return load_registry(plugins, disable=disable) if plugins else shipped()
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(setup, "load_registry", load)
+        patched.setattr("core.config.resolved.load_registry", load)
         patched.setattr(setup, "check_estimate", lambda *arguments: None)
         yield
 

@@ -30,7 +30,8 @@ import numpy as np  # noqa: E402
 import stub  # noqa: E402
 
 from core.config import load_config  # noqa: E402
-from core.device.cuda import Captured, CudaDevice, CudaLaunch  # noqa: E402
+from core.device.cuda import CudaDevice  # noqa: E402
+from core.device.packed import Captured, CudaLaunch  # noqa: E402
 from core.engine import Engine  # noqa: E402
 from core.errors import CoreError  # noqa: E402
 from core.graph import load_model  # noqa: E402

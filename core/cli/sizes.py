@@ -113,7 +113,7 @@ def items_of_config(
     leave out."""
     from core.config import resolve_config
     from core.graph import load_model
-    from core.measure.tune import load_tuned
+    from core.measure.tuned import load_tuned
     from core.plan import needs_of
     from core.train.wiring import build_engine
 

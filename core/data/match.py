@@ -13,7 +13,7 @@ from typing import Any
 from core.data.shards import Shard, json_sidecar, tokenizer_record
 from core.errors import DataError
 from core.tokenizers.kinds import own_kinds
-from core.tokenizers.preference import TokenizerChoice, choose_tokenizer, parse_spec
+from core.tokenizers.preference import TokenizerChoice, choose_tokenizer, parse_spec, recorded_choice
 from core.tokenizers.recorded import Kinds, load_tokenizer
 from core.tokenizers.tokenizer import Tokenizer
 from core.tokenizers.tokenizer_kind import TokenizerRequest
@@ -23,6 +23,40 @@ def promised_hash(name: str, kinds: Kinds | None = None) -> str:
     """The hash of the tokenizer that a shard's header or an evaluation promises by name; "" where no kind states it."""
     kind = (kinds or own_kinds()).get(name)
     return kind.hash if kind is not None else ""
+
+
+def choose_for_shards(
+    shards: Sequence[Shard],
+    beside: bool,
+    preference: list[str],
+    vocab: int | None,
+    recorded: Tokenizer | None,
+    where: str,
+    offline: bool,
+    notes: list[str],
+    why: str,
+    kinds: Kinds | None = None,
+) -> TokenizerChoice | None:
+    """A recorded tokenizer, else what the shards were made with; None, with a note, where it is not here.
+
+    beside: whether text is trained on besides, which needs a tokenizer. Raises DataError for another tokenizer than
+    the shards' own.
+    """
+    record = shards_record(shards)
+    if record is not None:
+        check_record(record, shards[0].path, recorded, preference, vocab, where, kinds)
+    if recorded is not None:
+        check_promise(shards, recorded, notes, kinds)
+        return recorded_choice(recorded, why)
+    try:
+        if record is not None:
+            return find_tokenizer(record, [shard.path for shard in shards], preference, offline, kinds)
+        return promised_tokenizer(shards, preference, vocab, where, offline, kinds)
+    except DataError as error:
+        if beside:
+            raise
+        notes.append(f"no samples: the shards' tokenizer is not here ({error.message})")
+        return None
 
 
 def shards_record(shards: Sequence[Shard]) -> dict[str, Any] | None:

@@ -27,7 +27,7 @@ from core.errors import DataError
 from core.files import staged_folder
 from core.outside import reads
 from core.roles import V
-from core.tokenizers.preference import TokenizerChoice, choose_tokenizer
+from core.tokenizers.preference import TokenizerChoice, choose_tokenizer, recorded_choice
 from core.tokenizers.recorded import Kinds
 from core.tokenizers.tokenizer import Tokenizer
 
@@ -194,38 +194,25 @@ def _choose(
     preference = as_list(data.tokenizer)
     shards = [*train.shards, *val.shards]
     if shards:
-        from core.data import match  # a run on text needs none of it
+        from core.data.match import choose_for_shards  # text needs nothing of it
 
-        record = match.shards_record(shards)
-        if record is not None:
-            match.check_record(record, shards[0].path, recorded, preference, vocab, where, kinds)
-        if recorded is not None:
-            match.check_promise(shards, recorded, notes, kinds)
+        beside = bool(train.documents or val.documents)
+        return choose_for_shards(shards, beside, preference, vocab, recorded, where, offline, notes, why, kinds)
     if recorded is not None:
-        return TokenizerChoice(recorded, f"{recorded.name}, {recorded.vocab_size:,} ids, {why}")
-    if not shards and not train.documents and train.pieces:
+        return recorded_choice(recorded, why)
+    if not train.documents and train.pieces:
         return _known(preference, vocab, where, offline, notes, kinds)
-    if not shards:
-        documents = train.documents
-        return choose_tokenizer(
-            preference,
-            text=lambda: (block for document in documents for block in document.blocks()),
-            digest=corpus_digest(documents),
-            vocab_size=data.vocab_size,
-            max_vocab=vocab,
-            offline=offline,
-            where=where,
-            kinds=kinds,
-        )
-    try:
-        if record is not None:
-            return match.find_tokenizer(record, [shard.path for shard in shards], preference, offline, kinds)
-        return match.promised_tokenizer(shards, preference, vocab, where, offline, kinds)
-    except DataError as error:
-        if train.documents or val.documents:
-            raise
-        notes.append(f"no samples: the shards' tokenizer is not here ({error.message})")
-        return None
+    documents = train.documents
+    return choose_tokenizer(
+        preference,
+        text=lambda: (block for document in documents for block in document.blocks()),
+        digest=corpus_digest(documents),
+        vocab_size=data.vocab_size,
+        max_vocab=vocab,
+        offline=offline,
+        where=where,
+        kinds=kinds,
+    )
 
 
 def _known(

@@ -20,7 +20,7 @@ from core.device.available import zeros
 from core.device.nested import Pick, clocked
 from core.dtypes import NUMPY
 from core.errors import BuildError
-from core.op import Reference, Tensors, Variant
+from core.op import CpuLaunch, Reference, Tensors, Variant
 from core.pool import ALIGN, aligned_empty, pool
 from core.products import Product
 
@@ -41,7 +41,7 @@ class RowsCommand:
         pool().rows(self.n, self.grain, self.f, self.scratch)
 
 
-class Launch:
+class CpuRecorder(CpuLaunch):
     """What a cpu launcher records into. Nothing is computed while recording."""
 
     def __init__(self, commands: list[Command], workspace: Array | None, pick: Pick | None) -> None:
@@ -90,7 +90,7 @@ def record(
     if workspace is None and (nbytes := variant.workspace(t)):
         workspace = aligned_empty(nbytes)
     commands: list[Command] = []
-    launcher(t, Launch(commands, workspace, pick))
+    launcher(t, CpuRecorder(commands, workspace, pick))
     return commands
 
 
@@ -166,10 +166,10 @@ class CpuDevice:
         """The commands of one launcher; nothing here waits for another, so there are no counters."""
         return record(variant, method, t, pick, workspace)
 
-    def record_calls(self, calls: Callable[[Launch], None], pick: Pick | None) -> list[Command]:
+    def record_calls(self, calls: Callable[[CpuLaunch], None], pick: Pick | None) -> list[Command]:
         """The commands that `calls(launch)` launches: an optimizer's step."""
         commands: list[Command] = []
-        calls(Launch(commands, None, pick))
+        calls(CpuRecorder(commands, None, pick))
         return commands
 
     # primitives, recorded like launches

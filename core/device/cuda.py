@@ -7,29 +7,26 @@ waits but `download`. An error that kills the context names the launches that it
 
 from __future__ import annotations
 
-import ctypes
-import math
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from core import variables
-from core.device.driver import MAP_ALIGNMENT, OUT_OF_MEMORY, Driver, StickyError, encode_map
+from core.device.driver import OUT_OF_MEMORY, Driver, StickyError
 from core.device.launch import CallRecord, Host, LaunchRecord, Recorded
+from core.device.loaded import LoadedKernels
+from core.device.packed import Captured, CudaLaunch, LaunchPacker
 from core.device.planned import PlannedDevice, unbacked
 from core.device.recording import KernelDevice
 from core.device.staging import Staging
 from core.dtypes import NUMPY
-from core.errors import BuildError, CoreError, DeviceError, OutOfMemory
-from core.kernels.arguments import bytes_of
-from core.kernels.chips import FITTING, PORTABLE_CLUSTER, Chip, architecture, launch_problems, runs_on
-from core.kernels.nvrtc import Kernel, compile_all, supported
-from core.kernels.tensors import DeviceTensor, TensorMap, decode, encode
+from core.errors import DeviceError, OutOfMemory
+from core.kernels.chips import PORTABLE_CLUSTER, Chip, architecture, runs_on
+from core.kernels.nvrtc import Kernel, supported
+from core.kernels.tensors import DeviceTensor, decode, encode
 from core.op import Variant
 
 Array = np.ndarray[Any, Any]
@@ -46,42 +43,6 @@ class CudaMemory:
         self.pointer = device._allocate(nbytes) if nbytes else 0
         if nbytes:
             weakref.finalize(self, device._free, self.pointer).atexit = False  # at exit the driver frees all
-
-
-class CudaLaunch:
-    """A recorded launch, ready to be replayed: function, configuration and packed parameters; or a library's call."""
-
-    def __init__(self, record: Recorded) -> None:
-        self.record = record
-        self.start: Callable[[], int] | None = None  # launches and gives the driver's status; a library raises
-        self.kept: Any = None  # the memory of the packed parameters
-
-
-@dataclass
-class Function:
-    """A kernel that the driver has loaded. registers: of a thread; threads: the most of a thread block, by its
-    __launch_bounds__; static: bytes of shared memory that it declares; dynamic: the most bytes that a launch may have
-    besides. The driver's default is the remainder of the default of a thread block (its reference of
-    CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES), and more has to be asked for."""
-
-    handle: Any
-    registers: int
-    threads: int
-    static: int
-    dynamic: int
-
-    def problems(self, chip: Chip, block: Sequence[int], smem: int, cluster: int = 1) -> list[str]:
-        """Why the driver would refuse a launch, in words."""
-        threads = math.prod(block)
-        bounds = f"has {threads} threads a thread block; its __launch_bounds__ allow {self.threads}"
-        beyond_limits = launch_problems(chip, self.registers, self.static, block, smem, cluster)
-        return beyond_limits + ([bounds] if threads > self.threads else [])
-
-
-class Captured(list[CudaLaunch]):
-    """Commands that are replayed as one CUDA graph, made when they first run and freed with this list."""
-
-    graph: Any = None
 
 
 class CudaDevice(KernelDevice):
@@ -107,12 +68,12 @@ class CudaDevice(KernelDevice):
         self._check_architecture()
         self.sms = self._attribute("MULTIPROCESSOR_COUNT")
         self.chip = self._limits(major, minor)
-        self._default_shared = self._attribute("MAX_SHARED_MEMORY_PER_BLOCK")
+        shared = self._attribute("MAX_SHARED_MEMORY_PER_BLOCK")
         call("cuCtxSetCurrent", call("cuDevicePrimaryCtxRetain", self._device))
         self._stream = call("cuStreamCreate", int(self.driver.api.CUstream_flags.CU_STREAM_NON_BLOCKING))
         self._staging = Staging(self.driver, self._stream)
-        self._modules: dict[bytes, Any] = {}
-        self._functions: dict[Kernel, Function] = {}
+        self.kernels = LoadedKernels(self.driver, self.arch, self.model, self.chip, shared)
+        self._packer = LaunchPacker(self.driver, self._stream, self.kernels)
         self._log: deque[Sequence[CudaLaunch]] = deque(maxlen=LOGGED)  # replayed since the last wait
         self._waits = variables.flag(SYNC)
         self._scratch: list[DeviceTensor] = []
@@ -254,15 +215,7 @@ class CudaDevice(KernelDevice):
 
     def resident(self, kernel: Kernel, threads: int, smem: int) -> int:
         """How many thread blocks of a kernel the whole GPU holds at once. Raises BuildError where none fits."""
-        function = self._function(kernel, (threads,), smem, 1, f"{kernel.where}, launch.resident ({kernel.line})")
-        each = self.driver.call("cuOccupancyMaxActiveBlocksPerMultiprocessor", function.handle, threads, smem)
-        if not int(each):
-            raise BuildError(
-                f"{kernel.where}, launch.resident ({kernel.line}): no thread block of {threads} threads, "
-                f"{function.static:,} bytes of static and {smem:,} of dynamic shared memory fits on {self.arch}",
-                hint=FITTING,
-            )
-        return int(each) * self.sms
+        return self.kernels.resident(kernel, threads, smem, self.sms)
 
     def as_command(self, launch: Recorded) -> CudaLaunch:
         return CudaLaunch(launch)
@@ -351,141 +304,12 @@ class CudaDevice(KernelDevice):
         """Compile, load and pack what was not yet; compilations run at once. Raises BuildError."""
         todo = [command for command in commands if command.start is None]
         kernels = list(dict.fromkeys(c.record.kernel for c in todo if isinstance(c.record, LaunchRecord)))
-        self._compile([kernel for kernel in kernels if kernel not in self._functions])
+        self.kernels.compile(self.kernels.missing(kernels))
         for command in todo:
             if isinstance(command.record, CallRecord):
-                self._ready(command, command.record)
+                self._packer.ready_call(command, command.record)
             else:
-                self._pack(command, command.record)
-
-    def _ready(self, command: CudaLaunch, record: CallRecord) -> None:
-        stream = int(self._stream)
-        with with_caller(record):
-            work = record.prepare(*(0 if tensor is None else tensor.pointer for tensor in record.args))
-
-        def start() -> int:
-            with with_caller(record):
-                work(stream)
-            return 0
-
-        command.kept, command.start = record.args, start
-
-    def adopt(self, kernel: Kernel, code: bytes) -> None:
-        """Take a kernel's code as it is, a cubin or PTX text that ends with a zero, instead of compiling its source."""
-        self._functions[kernel] = self._load(kernel, code)
-
-    def _compile(self, kernels: Sequence[Kernel]) -> None:
-        """Compile kernels for this chip, all at once, and load them."""
-        for kernel, compiled in zip(kernels, compile_all((k, self.arch) for k in kernels), strict=True):
-            compiled.of(kernel)
-            self._functions[kernel] = self._load(kernel, compiled.cubin)
-
-    def _load(self, kernel: Kernel, code: bytes) -> Function:
-        call, doing = self.driver.call, f"loading {kernel.where}"
-        if code not in self._modules:
-            self._modules[code] = call("cuModuleLoadData", code, doing=doing)
-        handle = call("cuModuleGetFunction", self._modules[code], kernel.name.encode(), doing=doing)
-        kinds, names = self.driver.api.CUfunction_attribute, ("NUM_REGS", "MAX_THREADS_PER_BLOCK", "SHARED_SIZE_BYTES")
-        wanted = (getattr(kinds, f"CU_FUNC_ATTRIBUTE_{name}") for name in names)
-        registers, threads, static = (int(call("cuFuncGetAttribute", kind, handle, doing=doing)) for kind in wanted)
-        return Function(handle, registers, threads, static, max(self._default_shared - static, 0))
-
-    def _function(self, kernel: Kernel, block: Sequence[int], smem: int, cluster: int, where: str) -> Function:
-        """The function, allowed to use `smem` bytes of dynamic shared memory. Raises BuildError for a launch that the
-        chip cannot hold."""
-        if kernel not in self._functions:
-            self._compile([kernel])
-        function = self._functions[kernel]
-        problems = function.problems(self.chip, block, smem, cluster)
-        if problems:
-            raise BuildError(f"{where} {'; '.join(problems)} on {self.model} ({self.arch})", hint=FITTING)
-        if smem > function.dynamic:
-            kind = self.driver.api.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            self.driver.call("cuFuncSetAttribute", function.handle, kind, smem, doing=f"{where}: {smem} bytes of smem")
-            function.dynamic = smem
-        return function
-
-    def _pack(self, command: CudaLaunch, record: LaunchRecord) -> None:
-        function = self._function(record.kernel, record.block, record.smem, record.cluster, record.where).handle
-        parameters, kept = pack(list(self._encoded(record)))
-        self._check_parameters(function, record)
-        config = self._config(record)
-        launch = self.driver.api.cuLaunchKernelEx
-        command.kept = (kept, config, record.args)
-        command.start = lambda: int(launch(config, function, parameters, 0)[0])
-
-    def _encoded(self, record: LaunchRecord) -> Iterator[bytes]:
-        for argument in record.args:
-            yield encode_map(self.driver, argument) if isinstance(argument, TensorMap) else bytes_of(argument)
-
-    def _check_parameters(self, function: Any, record: LaunchRecord) -> None:
-        """The compiled kernel's own parameters: the driver would read past ours, or leave some out, without a word."""
-        ours = [128 if isinstance(a, TensorMap) else len(bytes_of(a)) for a in record.args]
-        theirs: list[int] = []
-        while len(theirs) <= len(ours):
-            try:
-                status, *layout = self.driver.api.cuFuncGetParamInfo(function, len(theirs))
-            except RuntimeError:  # the binding's, where the function is missing: drivers before CUDA 12.4 do not tell
-                return
-            if int(status):
-                break
-            theirs.append(int(layout[1]))
-        if ours != theirs:
-            raise BuildError(
-                f"{record.where}: arguments of {', '.join(map(str, ours)) or 'no'} bytes; the kernel takes "
-                f"{', '.join(map(str, theirs[: len(ours) + 1])) or 'none'}"
-            )
-
-    def _config(self, record: LaunchRecord) -> Any:
-        api = self.driver.api
-        config = api.CUlaunchConfig()
-        config.gridDimX, config.gridDimY, config.gridDimZ = record.grid
-        config.blockDimX, config.blockDimY, config.blockDimZ = record.block
-        config.sharedMemBytes = record.smem
-        config.hStream = self._stream
-        attributes = []
-        if record.cluster > 1:
-            attribute = api.CUlaunchAttribute()
-            attribute.id = api.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
-            size = attribute.value.clusterDim
-            size.x, size.y, size.z = record.cluster, 1, 1
-            attributes.append(attribute)
-        if record.pdl and self.chip.hopper:
-            attribute = api.CUlaunchAttribute()
-            attribute.id = api.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
-            attribute.value.programmaticStreamSerializationAllowed = 1
-            attributes.append(attribute)
-        config.attrs = attributes
-        config.numAttrs = len(attributes)
-        return config
-
-
-@contextmanager
-def with_caller(record: CallRecord) -> Iterator[None]:
-    """A library's error with who called it."""
-    try:
-        yield
-    except CoreError as error:
-        raise type(error)(f"{record.where}: {error.message}", hint=error.hint) from None
-
-
-def pack(arguments: Sequence[bytes]) -> tuple[int, Any]:
-    """(address of the array of parameter pointers, what keeps it alive) for arguments as laid out in memory.
-
-    Each starts on a multiple of its size, a tensor map on 128 bytes.
-    """
-    offsets, end = [], 0
-    for raw in arguments:
-        alignment = min(len(raw), MAP_ALIGNMENT)
-        offsets.append(-(-end // alignment) * alignment)
-        end = offsets[-1] + len(raw)
-    buffer = np.zeros(end + MAP_ALIGNMENT, np.uint8)
-    start = -buffer.ctypes.data % MAP_ALIGNMENT
-    for offset, raw in zip(offsets, arguments, strict=True):
-        buffer[start + offset : start + offset + len(raw)] = np.frombuffer(raw, np.uint8)
-    base = buffer.ctypes.data + start
-    pointers = (ctypes.c_void_p * max(len(arguments), 1))(*(base + offset for offset in offsets))
-    return ctypes.addressof(pointers), (buffer, pointers)
+                self._packer.ready_launch(command, command.record)
 
 
 def _text(raw: Any) -> str:

@@ -23,7 +23,7 @@ from core.kernels.chips import MAX_BLOCK, MAX_GRID, MAX_THREADS, MOST_SHARED, PO
 from core.kernels.nvrtc import Kernel
 from core.kernels.sources import shown
 from core.kernels.tensors import DeviceTensor, TensorMap, tensor_map
-from core.op import Tensors, Variant
+from core.op import GpuLaunch, Launch, Tensors, Variant
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Host:
 
 
 @dataclass
-class GpuLaunch:
+class KernelRecorder(GpuLaunch):
     """What a kernel's launcher records into. Nothing is compiled or run while recording."""
 
     variant: Variant
@@ -204,7 +204,7 @@ def nested(name: str, method: str, values: Mapping[str, Any], pick: Pick | None,
     return records
 
 
-class CallLaunch:
+class UpdateRecorder(Launch):
     """What an optimizer's step records into: ops only."""
 
     def __init__(self, pick: Pick | None, host: Host) -> None:
@@ -261,7 +261,7 @@ def record(
         if counters is None and (count := variant.counters(t)):
             counters = host.zeros(4 * count).part(0, (count,), "u32")
     node = str(vars(t).get("node", ""))
-    launch = GpuLaunch(variant, method, node, element_type(t), host, pick, workspace, counters)
+    launch = KernelRecorder(variant, method, node, element_type(t), host, pick, workspace, counters)
     getattr(variant, method)(t, launch)
     return launch.records
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from core.device import primitives
-from core.device.launch import CallLaunch, Host, Recorded, Scratch, record
+from core.device.launch import Host, Recorded, Scratch, UpdateRecorder, record
 from core.device.nested import Pick, clocked
 from core.kernels.tensors import DeviceTensor
 from core.op import Tensors, Variant
@@ -84,7 +84,7 @@ class KernelDevice:
 
     def record_calls(self, calls: Callable[[Any], None], pick: Pick | None) -> list[Any]:
         """The launches of the ops that `calls(launch)` asks for: an optimizer's step."""
-        launch = CallLaunch(pick, self.sharing)
+        launch = UpdateRecorder(pick, self.sharing)
         calls(launch)
         return [self.as_command(record) for record in launch.records]
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from core.dtypes import check_precision
 from core.engine.batch import Array, Batch, count_of, dims_of, input_dims_of
 from core.engine.bound import Arena, BoundPlan, TraceEvent
-from core.engine.decode import DecodeSession
 from core.engine.optimizer_step import record_update
 from core.engine.settings import NO_LIMITS, Record, Settings, chooser_of
 from core.engine.store import ParameterStore
@@ -31,6 +30,9 @@ from core.plan.report import PlanReport
 from core.plan.steps import Step
 from core.registry import Registry
 from core.roles import S, T
+
+if TYPE_CHECKING:
+    from core.engine.decode import DecodeSession
 
 
 class Engine:
@@ -314,6 +316,8 @@ class Engine:
         return self._session(rows, capacity or most)
 
     def _session(self, rows: int, capacity: int) -> DecodeSession:
+        from core.engine.decode import DecodeSession  # training needs none
+
         def plan(tokens: int, logits: bool) -> Plan:
             dims = dict(zip(self.input_dims[self.token_input], (rows, tokens), strict=True))
             return self.plan(GENERATE, (self.logits_value,) if logits else (), capacity, dims)

@@ -19,7 +19,7 @@ from core.graph import Graph
 from core.interop import checkpoint
 from core.interop.fitting import Array
 from core.interop.generation import Generation, of_state
-from core.interop.safetensors_file import TensorFile
+from core.interop.tensor_file import TensorFile
 from core.outside import open_file, way_out
 from core.registry import Registry
 from core.weight_format import WeightFormat

@@ -9,26 +9,21 @@ What was never tuned here is looked up among the choices that are shipped, by ar
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tomli
 import tomli_w
 
 import core
 from core import files
-from core.cache import cache_folder, read_json
+from core.cache import read_json
 from core.engine import Engine
-from core.errors import BuildError, DeviceError
-from core.outside import read_whole
+from core.measure.tuned import FORMAT, chip_of, read_choices, tuned_path
 from core.plan import TRAIN, TunedChoice, tuning_key
 from core.plan.choose import specs
-from core.verdicts import place_of
 
-FILE, FORMAT = "tuned.json", 1
-CHOICE = {"arch": str, "what": str, "variant": str, "config": dict, "source": str}  # of that file
 ROUNDS = 3  # of each candidate; the least counts
 
 
@@ -41,13 +36,6 @@ class Timed:
     choice: TunedChoice
     seconds: float
     first: bool  # whether it is the untuned default
-
-
-def chip_of(device: Any) -> str:
-    """What the winners are kept for: the GPU by its name and architecture, or the cpu with its cores."""
-    if not device.real_time:
-        raise DeviceError("the simulator's time does not predict a GPU's", hint="tune where the run will be")
-    return place_of(device) if device.model else str(device.describe())
 
 
 def candidates(engine: Engine) -> dict[str, list[TunedChoice]]:
@@ -99,21 +87,6 @@ def _seconds(engine: Engine) -> dict[str, tuple[float, int]]:
 # --- the file ----------------------------------------------------------------------------------------------------
 
 
-def tuned_path() -> Path:
-    return cache_folder() / FILE
-
-
-def load_tuned(device: Any) -> dict[str, TunedChoice]:
-    """What `core tune` found for this chip; nothing where it never ran."""
-    if not device.real_time:
-        return {}
-    held = read_json(tuned_path())
-    if not isinstance(held, dict) or held.get("format") != FORMAT:
-        return {}
-    entries = held.get("chips", {}).get(chip_of(device), {})
-    return {key: TunedChoice(entry["variant"], entry["config"]) for key, entry in entries.items()}
-
-
 def save_tuned(device: Any, winners: Mapping[str, TunedChoice]) -> Path:
     """Add winners to the file; those of other chips and sizes stay. OSError as it comes."""
     held = read_json(tuned_path())
@@ -122,37 +95,6 @@ def save_tuned(device: Any, winners: Mapping[str, TunedChoice]) -> Path:
     ours |= {key: {"variant": kept.variant, "config": kept.config} for key, kept in winners.items()}
     files.replace(tuned_path(), (json.dumps(held, indent=1, sort_keys=True) + "\n").encode())
     return tuned_path()
-
-
-# --- shipped choices ----------------------------------------------------------------------------------------------
-
-
-def read_choices(path: Path) -> list[dict[str, Any]]:
-    """Its choices: arch, what (a tuning key), variant, config, source; [] where there is no file.
-
-    Raises BuildError for a file of another form.
-    """
-    try:
-        choices = tomli.loads(read_whole(path).decode()).get("choice", [])
-    except FileNotFoundError:
-        return []
-    except ValueError as error:
-        raise BuildError(f"{path}: {error}", hint="`core tune --write-defaults FILE` writes one") from None
-    for number, choice in enumerate(choices, 1):
-        if lacks := [name for name in CHOICE if not isinstance(choice.get(name), CHOICE[name])]:
-            raise BuildError(
-                f"{path}: [[choice]] {number} has no {' and no '.join(lacks)}; it needs {', '.join(CHOICE)}"
-            )
-    return list(choices)
-
-
-def load_shipped(device: Any, files: Sequence[Path]) -> dict[str, TunedChoice]:
-    """The choices of `files` for this device's architecture, a later file before an earlier one; none in the simulator
-    and on the cpu."""
-    if not device.tuned_arch:
-        return {}
-    here = [choice for path in files for choice in read_choices(path) if choice["arch"] == device.tuned_arch]
-    return {choice["what"]: TunedChoice(choice["variant"], choice["config"]) for choice in here}
 
 
 def write_choices(path: Path, chosen: Mapping[tuple[str, str], tuple[TunedChoice, str]]) -> None:

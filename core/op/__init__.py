@@ -8,6 +8,7 @@ a plan or a device.
 from __future__ import annotations
 
 from core.op.definition import NAME, Op, Param, Statement, parse_statements
+from core.op.launch_types import CpuLaunch, GpuLaunch, Launch
 from core.op.optimizer import Optimizer, Schedule
 from core.op.shape_pattern import ACC, ACTIVATION, Pattern, Slot
 from core.op.variant import Reference, Variant
@@ -15,6 +16,9 @@ from core.op.view import Tensors, TensorSpec, make_tensors
 from core.step_record import CONTROL, SLOT
 
 __all__ = [
+    "CpuLaunch",
+    "GpuLaunch",
+    "Launch",
     "ACC",
     "ACTIVATION",
     "CONTROL",

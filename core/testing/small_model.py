@@ -22,7 +22,7 @@ from core.expr import Number, trim
 from core.graph import Graph, ModelSource, load_model
 from core.interop.export import prepare
 from core.interop.opened import Opened
-from core.interop.safetensors_file import TensorFile
+from core.interop.tensor_file import TensorFile
 from core.interop.weights import MODEL
 from core.loader import load_registry
 from core.registry import Registry

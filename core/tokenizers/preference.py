@@ -31,6 +31,11 @@ class TokenizerChoice:
     why: str
 
 
+def recorded_choice(tokenizer: Tokenizer, why: str) -> TokenizerChoice:
+    """The tokenizer that a checkpoint or the weights brought."""
+    return TokenizerChoice(tokenizer, f"{tokenizer.name}, {tokenizer.vocab_size:,} ids, {why}")
+
+
 def choose_tokenizer(
     preference: Sequence[str],
     *,

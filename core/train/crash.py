@@ -138,15 +138,6 @@ UNKNOWN = Cause(
 )
 
 
-def not_finite(tensors: Mapping[str, Array]) -> str:
-    """The first of `tensors` that holds a NaN or an infinity; "" when all are finite. Mostly one product a tensor."""
-    for name, tensor in tensors.items():
-        flat = tensor.reshape(-1)
-        if not np.isfinite(np.dot(flat, flat)) and not np.isfinite(flat).all():
-            return name
-    return ""
-
-
 def statistics(array: Array) -> dict[str, Any]:
     """shape, nan and inf (counts), and of the finite numbers: zeros (a count), min, max, mean and rms."""
     flat, finite, zeros = array.reshape(-1), 0, 0

@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 WARN, SKIP, ABORT = "warn", "skip", "abort"
 MOST_SKIPS = 10  # in a row: a level that is here to stay is no spike, and would be skipped to the end
 LOOKS = 8  # at the gradients, evenly in `zero_steps`
@@ -147,3 +149,12 @@ class Detector:
         windows = state.get("windows", {})
         self.losses, self.norms = (Window(self.window, windows.get(name, ())) for name in ("loss", "norm"))
         self.skipped, self.zeros = state.get("skipped", 0), dict(state.get("zeros", {}))
+
+
+def not_finite(tensors: Mapping[str, np.ndarray[Any, Any]]) -> str:
+    """The first of `tensors` that holds a NaN or an infinity; "" when all are finite. Mostly one product a tensor."""
+    for name, tensor in tensors.items():
+        flat = tensor.reshape(-1)
+        if not np.isfinite(np.dot(flat, flat)) and not np.isfinite(flat).all():
+            return name
+    return ""

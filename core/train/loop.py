@@ -13,20 +13,18 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
 
 from core.containment import PASSES, contained
 from core.engine import NO_LIMITS
-from core.errors import CheckpointError, CoreError, NumericsError, UsageError, words_of
-from core.generate import Sampling, generate, prompt_ids
+from core.errors import CheckpointError, CoreError, NumericsError, words_of
 from core.interop import checkpoint
 from core.interop.checkpoint import Contents
 from core.signals import Stop
-from core.train import crash
-from core.train.crash import Replay
-from core.train.detect import ABORT, Detector, Seen
+from core.train.detect import ABORT, Detector, Seen, not_finite
 from core.train.display import Display
 from core.train.run import Run
 from core.train.step_line import memory_in_use, step_line
@@ -35,7 +33,6 @@ from core.words import duration, printable
 Array = np.ndarray[Any, Any]
 SPIKE_HINT = 'look at the batch; [detect] action = "skip" leaves such updates out'
 CONTINUE = "continue"  # of [train] save_errors
-SAMPLE_STREAM = 1  # beside the run's seed: samples draw from a stream of their own
 
 
 class Trainable(Protocol):
@@ -124,6 +121,7 @@ class Trainer:
         self.best_step: int | None = before.get("best_step")  # whose checkpoint is kept as the best
         self._best_before: tuple[float | None, int | None] = (None, None)  # what a save that failed leaves as the best
         self.saved: int | None = self.step or None  # the newest step that is on disk
+        self._sampler = import_module("core.train.sampling").sample if job.sample_every and job.tokenizer else None
         job.detector.load(before)
         self._seconds = 0.0  # of a step: a running mean, for the remaining time
         self._ahead: Sequence[Mapping[str, Array]] | None = None  # the next step's batches, drawn while this one ran
@@ -195,10 +193,10 @@ class Trainer:
         record = job.engine.step(batches, lr, limits, self._draw_ahead)
         seconds = time.perf_counter() - begun
         if record.halted:
-            raise self._crash(record, Replay(job.engine, batches, lr))
+            raise self._crash(record, batches, lr)
         seen = detector.see(record.loss, record.norm)
         if seen.spikes and (detector.action == ABORT or detector.stuck):
-            raise self._crash(record, Replay(job.engine, batches, lr), detector.ending(seen))
+            raise self._crash(record, batches, lr, detector.ending(seen))
         self.step += 1
         self.tokens += job.tokens_per_step
         speed = job.tokens_per_step / seconds
@@ -244,9 +242,11 @@ class Trainer:
         between = self._events / (self.step - self._first)
         return (self.job.steps - self.step) * (self._seconds + between)
 
-    def _crash(self, record: Any, replay: Replay, spike: str = "") -> NumericsError:
+    def _crash(self, record: Any, batches: Sequence[Mapping[str, Array]], lr: float, spike: str = "") -> NumericsError:
         """Find the cause of a step that nothing was updated by, leave the folder to study it by; the error to raise."""
-        job, step = self.job, self.step + 1
+        from core.train import crash  # a run that ends well needs nothing of it
+
+        job, step, replay = self.job, self.step + 1, crash.Replay(self.job.engine, batches, lr)
         job.display.status("looking for the cause")
         cause = replay.spike(spike) if spike else replay.find()
         folder = job.run.path / crash.folder_name(step)
@@ -315,26 +315,11 @@ class Trainer:
     def _sample(self, stop: Stop) -> None:
         """Text from the model as it is, printed and kept in samples.jsonl. Nothing of training depends on it."""
         job = self.job
-        if job.tokenizer is None:
+        if job.tokenizer is None or self._sampler is None:
             return
         job.display.status("sampling")
-        prompt = prompt_ids(job.tokenizer, job.sample_prompt)
-        session = job.engine.session(1)
-        room = session.room + 1 - len(prompt)
-        if room < 1:
-            raise UsageError(f"[train] sample_prompt has {len(prompt)} tokens; the model holds {session.room}")
-        continuation = generate(
-            session,
-            [prompt],
-            min(job.sample_tokens, room),
-            Sampling(temperature=job.sample_temperature, top_k=0, seed=sample_seed(job.seed, self.step)),
-            vocabulary=job.tokenizer.vocab_size,
-            cancelled=lambda: stop.requested,
-        )[0]
-        text = job.sample_prompt + job.tokenizer.decode(continuation)
-        job.run.sample(
-            {"step": self.step, "prompt": job.sample_prompt, "text": text, "tokens": [*prompt, *continuation]}
-        )
+        line, text = self._sampler(job, self.step, stop)
+        job.run.sample(line)
         job.display.line(f"sample at step {self.step}:\n" + indented(printable(text)))
 
     def _save_or_warn(self, last: bool) -> None:
@@ -371,7 +356,7 @@ class Trainer:
     def _refuse_not_finite(self, contents: Contents) -> None:
         """Raise NumericsError where the update wrote non-finite values: they must not become the newest checkpoint."""
         tensors = {"parameter": contents.parameters, **contents.optimizer}
-        bad = [f"{kind} {name}" for kind, values in tensors.items() if (name := crash.not_finite(values))]
+        bad = [f"{kind} {name}" for kind, values in tensors.items() if (name := not_finite(values))]
         if bad:
             raise NumericsError(
                 f"step {self.step}/{self.job.steps}: not everything in {', '.join(bad)} is finite after the update; "
@@ -390,11 +375,6 @@ class Trainer:
         else:
             kept = "nothing is saved" + (" (checkpoint_every = 0)" if self.step else ": no step was done")
         return f"ended by {stop.name} after step {self.step}/{self.job.steps}: {kept}"
-
-
-def sample_seed(seed: int, step: int) -> int:
-    """The seed of the sample at a step: another one each time, the same in every repetition of the run."""
-    return int(np.random.SeedSequence([seed, SAMPLE_STREAM, step]).generate_state(1, np.uint64)[0])
 
 
 def indented(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from core.config import RunConfig
 from core.data import Data, diff_description
@@ -13,7 +14,6 @@ from core.engine import Engine
 from core.errors import DataError
 from core.expr import trim
 from core.interop import checkpoint
-from core.interop.checkpoint import Checkpoint
 from core.measure.estimate import estimate_seconds, refuse_long
 from core.plan import TRAIN, Plan
 from core.train.display import Display
@@ -21,6 +21,9 @@ from core.train.precheck import Precheck
 from core.train.run import Run
 from core.verdicts import Verdicts
 from core.words import duration
+
+if TYPE_CHECKING:
+    from core.interop.checkpoint import Checkpoint
 
 
 def check_disk(config: RunConfig, engine: Engine, run: Run, done: int, best: bool) -> None:
@@ -99,5 +102,8 @@ def check_first(
         return [engine.plan(TRAIN), *samples]
 
     checks = Precheck(config, plugins, engine, verdicts, plans, display)
-    checks.run()
+    if dict(checks.missing()):
+        from core.train.check_rounds import CheckRounds  # a run that checks nothing needs nothing of it
+
+        CheckRounds(checks).run()
     return checks

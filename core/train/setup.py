@@ -21,7 +21,7 @@ from core.train.display import Display
 from core.train.loop import Trainer, run_job
 from core.train.refusals import check_disk, check_estimate, check_first, check_same_data
 from core.train.run import Run, choose_folder, claim, occupied, resolved_config
-from core.train.start import fill, find_start, find_weights, repair, resumed_state, same_architecture
+from core.train.start import fill, find_weights, repair
 from core.train.wiring import (
     Parts,
     build_engine,
@@ -65,7 +65,16 @@ def prepare(arguments: TrainArguments, display: Display, stack: ExitStack) -> Tr
     if arguments.resume and occupied(folder):
         stack.enter_context(run)
         display.log = run.log
-    start = find_start(arguments.origin, arguments.resume, run, display)
+    start = None
+    if arguments.resume or arguments.origin is not None:
+        from core.train.resume import (  # a fresh run needs nothing of it
+            fill_from,
+            find_start,
+            resumed_state,
+            same_architecture,
+        )
+
+        start = find_start(arguments.origin, arguments.resume, run, display)
     before = resolved_config(start.path.absolute().parents[1]) if start else None
 
     model = load_model(config.model, registry)
@@ -113,7 +122,10 @@ def prepare(arguments: TrainArguments, display: Display, stack: ExitStack) -> Tr
     announce_start(parts, before, record, estimate, display)
     for remark in schedule_remarks(config, registry):
         display.line(f"warning: {remark}")
-    fill(config, engine, start, weights, display)
+    if start is not None:
+        fill_from(start, config, engine, display)
+    else:
+        fill(config, engine, weights)
     display.status("compiling kernels")
     engine.prepare()
     return Trainer(make_job(parts, run, display, record), resumed)

@@ -17,14 +17,11 @@ from core.engine import TARGETS, Engine, Settings
 from core.errors import DataError
 from core.graph import ModelSource
 from core.interop import checkpoint
-from core.interop.checkpoint import Checkpoint
-from core.interop.generation import Generation, of_state
-from core.measure.tune import load_shipped, load_tuned
+from core.measure.tuned import load_shipped, load_tuned
 from core.plan import TRAIN, Plan, TunedChoice, check_fusion
 from core.plan.cost import per_token
 from core.registry import Registry
 from core.roles import BATCH
-from core.tokenizers.recorded import from_json
 from core.train.detect import Detector
 from core.train.display import Display
 from core.train.loop import Job
@@ -33,6 +30,7 @@ from core.train.step_line import memory_in_use
 from core.verdicts import Verdicts
 
 if TYPE_CHECKING:
+    from core.interop.checkpoint import Checkpoint
     from core.interop.weights import Start
 
 Array = np.ndarray[Any, Any]
@@ -124,6 +122,8 @@ def find_data(
     recorded, why = None, "recorded by the run"
     kinds = engine.registry.tokenizers
     if start is not None and start.tokenizer_json is not None:
+        from core.tokenizers.recorded import from_json  # a fresh run needs nothing of it
+
         recorded = from_json(start.tokenizer_json, str(start.path / checkpoint.TOKENIZER), kinds)
     elif weights is not None:
         default = type(config.data)().tokenizer
@@ -271,13 +271,17 @@ def make_job(parts: Parts, run: Run, display: Display, record: Mapping[str, Any]
             "variants": record["nodes"],
             "tiles": record["tiles"],
             "made_with": record["made_with"],
-            **generation_of(parts).state(),
+            **generation_of(parts),
         },
     )
 
 
-def generation_of(parts: Parts) -> Generation:
-    """Settings of generation that came with the weights, or that the checkpoint recorded."""
+def generation_of(parts: Parts) -> Mapping[str, Any]:
+    """Settings of generation for state.json: those that came with the weights, or that the checkpoint recorded."""
     if parts.weights is not None:
-        return parts.weights.generation
-    return of_state(parts.start.state) if parts.start is not None else Generation()
+        return parts.weights.generation.state()
+    if parts.start is None:
+        return {}
+    from core.interop.generation import of_state  # a fresh run needs nothing of it
+
+    return of_state(parts.start.state).state()

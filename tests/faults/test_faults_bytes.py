@@ -19,7 +19,8 @@ from core.data.digests import BLOCK
 from core.data.shard_writer import write_shards
 from core.data.shards import FORMATS, HEADER_BYTES, json_sidecar, open_shard, sha256_sidecar
 from core.errors import CheckpointError, DataError
-from core.interop.safetensors_file import TensorFile, write_tensors
+from core.interop.safetensors_file import write_tensors
+from core.interop.tensor_file import TensorFile
 from core.signals import Stop
 from core.train.display import Display
 from core.train.loop import Trainer

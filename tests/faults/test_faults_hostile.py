@@ -20,7 +20,7 @@ from core.plugins.llmc import model_file as llmc
 
 from core.errors import CheckpointError, CoreError, DataError, UsageError
 from core.interop import checkpoint
-from core.interop.safetensors_file import TensorFile
+from core.interop.tensor_file import TensorFile
 from core.tokenizers.byte_pairs import BytePairTokenizer as Tokenizer
 from core.tokenizers.folder import read_folder
 from core.tokenizers.library import LibraryTokenizer

@@ -19,7 +19,7 @@ from core import files
 from core.cli import run as core_command
 from core.errors import NumericsError
 from core.interop import checkpoint
-from core.interop.safetensors_file import TensorFile
+from core.interop.tensor_file import TensorFile
 from core.signals import Stop
 from core.train.crash import statistics
 from core.train.detect import MOST_SKIPS, Detector

@@ -31,7 +31,7 @@ from core.errors import CheckpointError, CoreError
 from core.graph import load_model
 from core.interop import checkpoint
 from core.interop.checkpoint import Contents
-from core.interop.safetensors_file import TensorFile
+from core.interop.tensor_file import TensorFile
 from core.loader import load_registry
 
 MORE_MEMORY = 2 << 30  # bytes

@@ -15,7 +15,8 @@ import safetensors.numpy
 from core.errors import CheckpointError
 from core.interop import checkpoint
 from core.interop.checkpoint import Contents
-from core.interop.safetensors_file import TensorFile, write_tensors
+from core.interop.safetensors_file import write_tensors
+from core.interop.tensor_file import TensorFile
 
 RNG = np.random.default_rng(0)
 TENSORS = {

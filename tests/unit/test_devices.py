@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from core.device.cuda import CudaDevice
 from core.device.planned import PlannedDevice
 from core.device.protocol import Device
 from core.device.simulated import SimDevice
+from core.devices import DeviceKind
 
 PAGE = Path(__file__).parents[2] / "docs" / "devices.md"
 MEMBERS = {name for name in {*vars(Device), *Device.__annotations__} if not name.startswith("_")}
@@ -30,7 +32,8 @@ def test_the_class_for_gpus_has_them_too() -> None:
 
 def test_the_page_names_every_field_and_method() -> None:
     rows = [line.split("|")[1] for line in PAGE.read_text("utf-8").splitlines() if line.startswith("| `")]
-    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == MEMBERS
+    fields = {field.name for field in dataclasses.fields(DeviceKind)}
+    assert {name for row in rows for name in re.findall(r"`(\w+)(?:\(.*?\))?`", row)} == MEMBERS | fields
 
 
 def test_capabilities_differ_where_devices_do() -> None:

@@ -100,10 +100,10 @@ out([failing(lambda: launch({most - 124}, False)), failing(lambda: launch({most}
 def test_adopted_code_and_resident_grids_are_opted_in_too(host):
     """What an adopted kernel has of static shared memory is the driver's to say."""
     code = f"""{STATIC}
-from core.device.cuda import CudaLaunch
+from core.device.packed import CudaLaunch
 from core.kernels.nvrtc import compile_cubin
 adopted = Kernel(Path("adopted.cu"), "scale")
-d.adopt(adopted, compile_cubin(Kernel(Path("k.cu"), "scale", text=STATIC), d.arch).cubin)
+d.kernels.adopt(adopted, compile_cubin(Kernel(Path("k.cu"), "scale", text=STATIC), d.arch).cubin)
 asked = LaunchRecord(adopted, (t, t, np.float32(1), np.int32(0)), (1, 1, 1), (32, 1, 1), 49_152)
 d.run([CudaLaunch(asked)])
 kernel = Kernel(Path("k.cu"), "scale", text=STATIC, line="mine.py:7")

@@ -9,7 +9,7 @@ import pytest
 import stub as stub_driver
 from driver_host import HERE
 
-from core.device.cuda import pack
+from core.device.packed import pack
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="the stub is a libcuda.so.1"),
@@ -156,7 +156,7 @@ x, y = tensor(d, (6, 64, 128), "bf16"), tensor(d, (8,))
 path = Path(FOLDER) / "scale.cu"
 path.write_text(SOURCE)
 asked = LaunchRecord(Kernel(path, "mapped"), (i32(3), tensor_map(x, (64, 32, 1)), y), (1, 1, 1), (32, 1, 1))
-from core.device.cuda import CudaLaunch
+from core.device.packed import CudaLaunch
 d.run([CudaLaunch(asked)])
 s = seen(0)
 out([np.frombuffer(parameter(s, 1), np.uint64).tolist(), x.pointer, s.addresses[1] % 128,

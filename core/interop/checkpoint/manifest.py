@@ -1,0 +1,101 @@
+"""The folder of a checkpoint: its files, its manifest, and which steps a run has; no tensor is read."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from core.errors import CheckpointError
+from core.outside import LINK, WAYS_OUT, read_whole, way_out
+
+FORMAT = 1  # of state.json and manifest.json; a newer one is refused
+STEP = re.compile(r"step_(\d{8,})")
+STAGED, DOOMED = ".staged-", ".doomed-"  # prefixes of what a killed save or removal leaves behind
+MODEL, OPTIMIZER, MODEL_TOML, TOKENIZER = "model.safetensors", "optimizer.safetensors", "model.toml", "tokenizer.json"
+STATE, MANIFEST = "state.json", "manifest.json"
+REQUIRED = (MODEL, OPTIMIZER, MODEL_TOML, STATE)
+
+
+Count = Annotated[int, Meta(ge=0)]
+
+
+class Versioned(Struct):
+    """What every version of the two files has."""
+
+    format: int
+
+
+class Entry(Struct, forbid_unknown_fields=True):
+    """A file of the checkpoint."""
+
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    bytes: Count
+
+
+class Manifest(Struct):
+    files: dict[str, Entry]
+
+
+Kind = TypeVar("Kind")
+
+
+def folder_name(step: int) -> str:
+    return f"step_{step:08d}"
+
+
+def steps(checkpoints: Path) -> list[int]:
+    """The steps that have a folder, newest first; whether it is valid is another question. A link is none."""
+    if not os.path.isdir(checkpoints):  # Path's own question raises for a name that is too long
+        return []
+    found = [STEP.fullmatch(p.name) for p in checkpoints.iterdir() if p.is_dir() and not p.is_symlink()]
+    return sorted((int(m.group(1)) for m in found if m), reverse=True)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether all files are there in full length, without the cost of hashing them."""
+    try:
+        check_sizes(path, decode(path / MANIFEST, read(path / MANIFEST), Manifest))
+    except CheckpointError:
+        return False
+    return True
+
+
+def read(path: Path) -> bytes:
+    try:
+        return read_whole(path, follow=False)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
+
+
+def decode(path: Path, raw: bytes, kind: type[Kind]) -> Kind:
+    """One of the two JSON files. CheckpointError for another version, and for anything that is not as it must be."""
+    try:
+        found = msgspec.json.decode(raw, type=Versioned).format
+        if found > FORMAT:
+            raise CheckpointError(
+                f"{path}: format {found}; this version reads up to {FORMAT}", hint="a newer corelm wrote it: update"
+            )
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: damaged: {error}") from None
+
+
+def check_sizes(path: Path, manifest: Manifest) -> None:
+    for name in REQUIRED:
+        if name not in manifest.files:
+            raise CheckpointError(f"{path / MANIFEST}: damaged: it does not list {name}")
+    for name, entry in manifest.files.items():
+        if name not in (*REQUIRED, TOKENIZER):
+            raise CheckpointError(f"{path / MANIFEST}: entry {name!r} is not one of a checkpoint's files")
+        if (path / name).is_symlink():
+            raise CheckpointError(f"{path / name}: {LINK}", hint=WAYS_OUT[errno.ELOOP])
+        size = (path / name).stat().st_size if (path / name).is_file() else None
+        if size != entry.bytes:
+            came = "missing" if size is None else f"{size:,} bytes"
+            raise CheckpointError(f"{path / name}: {came}, expected {entry.bytes:,} bytes: cut short or changed")

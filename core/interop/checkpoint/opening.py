@@ -1,0 +1,278 @@
+"""Reading checkpoints, which trusts nothing: hashes, headers, names, types."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from core import files
+from core.errors import CheckpointError
+from core.interop import pointers
+from core.interop.checkpoint.manifest import (
+    MANIFEST,
+    MODEL,
+    MODEL_TOML,
+    OPTIMIZER,
+    STATE,
+    STEP,
+    TOKENIZER,
+    Count,
+    Manifest,
+    check_sizes,
+    decode,
+    folder_name,
+    read,
+    steps,
+)
+from core.interop.tensor_file import TensorFile
+from core.outside import way_out
+
+Array = np.ndarray[Any, Any]
+
+TRIES = 9  # to open a run's newest checkpoint, where its retention removes what was found
+
+
+class CheckpointWarning(UserWarning):
+    """A damaged checkpoint was passed over for an older one."""
+
+
+class FileRecord(Struct):
+    """A token shard by its name, size and contents, independent of its folder."""
+
+    file: str
+    tokens: Count
+    bytes: Count
+    hash: str  # of samples
+    sha256: str = ""  # of the file; older checkpoints have none
+
+
+class SourceRecord(Struct):
+    """What decides the order and contents of batches: see `core.data`."""
+
+    name: str
+    seed: int
+    T: int
+    tokens: Count
+    sequences: Count
+    files: list[FileRecord]
+
+
+class DataRecord(Struct):
+    train: SourceRecord | None = None
+    val: SourceRecord | None = None
+
+
+class State(Struct):
+    """What state.json must hold, as far as a resume relies on it; other keys are kept as they are.
+
+    tokens: drawn so far, which is where the data stands. best_step: whose checkpoint is the best by validation.
+    updates: of the optimizer, fewer than steps where some were skipped. windows, skipped, zeros: what spikes and
+    gradients of zero are judged by. variants: node -> variant. made_with: what the numbers depend on besides the
+    config: sources of kernels and plugins by hash, versions.
+    """
+
+    step: Count
+    tokens: Count = 0
+    best_val: float | None = None
+    best_step: Count | None = None
+    updates: Count | None = None
+    windows: dict[str, list[float]] = {}
+    skipped: Count = 0
+    zeros: dict[str, Count] = {}
+    data: DataRecord | None = None
+    variants: dict[str, str] = {}
+    made_with: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read and found whole. Tensors are read from their files when they are asked for.
+
+    state: at least the keys of `State`.
+    """
+
+    path: Path
+    step: int
+    state: dict[str, Any]
+    model_toml: str
+    tokenizer_json: str | None
+    parameters: TensorFile
+    optimizer: dict[str, Mapping[str, Array]]
+    files: tuple[TensorFile, ...] = ()
+
+    def release(self) -> None:
+        """Let its files go once its tensors were read: held open, one that is removed takes its room all the same."""
+        for file in self.files:
+            file.release()
+
+    def __str__(self) -> str:
+        return f"{self.path} (step {self.step})"
+
+
+class _Renamed(Mapping[str, Array]):
+    """Some tensors of a file under shorter names."""
+
+    def __init__(self, source: Mapping[str, Array], names: Mapping[str, str]) -> None:
+        self._source, self._names = source, dict(names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __iter__(self) -> Any:
+        return iter(self._names)
+
+    def __getitem__(self, name: str) -> Array:
+        return self._source[self._names[name]]
+
+
+def newest(checkpoints: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest valid checkpoint, and what was wrong with newer ones.
+
+    The folders decide, not LATEST: it may be missing, or name one that is gone. One that a run's retention removes
+    before it is open makes way for the run's next.
+    """
+    for _ in range(TRIES):
+        problems: list[str] = []
+        for step in steps(checkpoints):
+            path = checkpoints / folder_name(step)
+            try:
+                return load(path), problems
+            except CheckpointError as error:
+                if not path.exists():
+                    break  # out of this list: look again
+                problems.append(error.message)
+        else:
+            break
+    return None, problems
+
+
+def is_pointer(path: Path) -> bool:
+    """Whether `path` is LATEST or BEST of a run."""
+    return path.name in pointers.POINTERS and bool(steps(path.parent / "checkpoints"))
+
+
+def why_no_pointer(path: Path) -> str:
+    """Why a run has no such pointer, as a hint; "" where `path` is none of a run's."""
+    said = f"{path.parent} is a run without one: it does not validate, or train.keep_best is false"
+    return said if is_pointer(path) else ""
+
+
+def best(checkpoints: Path) -> int | None:
+    """The step whose checkpoint is the best by validation, as the newest whole checkpoint says; None without one.
+
+    A pointer may be a save behind, after a kill; the state of the newest checkpoint is not.
+    """
+    for step in steps(checkpoints):
+        path = checkpoints / folder_name(step)
+        with contextlib.suppress(CheckpointError):  # it is not whole, or removed meanwhile
+            check_sizes(path, decode(path / MANIFEST, read(path / MANIFEST), Manifest))
+            return decode(path / STATE, read(path / STATE), State).best_step
+    return None
+
+
+def find(path: Path) -> Checkpoint:
+    """The checkpoint at `path`, the best one for a run's BEST, or the newest valid one of the run at `path`, with a
+    CheckpointWarning for each newer one that is damaged. Raises CheckpointError."""
+    if is_pointer(path) and path.name == pointers.LATEST:
+        return find(path.parent)
+    if is_pointer(path):
+        return _find_best(path)
+    if os.path.isfile(path / MANIFEST) or STEP.fullmatch(path.name):
+        return load(path)
+    for checkpoints in (path / "checkpoints", path):
+        if steps(checkpoints):
+            found, problems = newest(checkpoints)
+            if found is None:
+                raise CheckpointError(f"{path}: no valid checkpoint:\n" + "\n".join(f"  {p}" for p in problems))
+            for problem in problems:
+                warnings.warn(f"{problem}; {found.path.name} is taken instead", CheckpointWarning, stacklevel=2)
+            return found
+    what = "no such folder" if not os.path.exists(path) else "a file" if path.is_file() else "no checkpoint in it"
+    raise CheckpointError(
+        f"{path}: {what}",
+        hint="expected a run's folder or a checkpoint's (step_00001000); a .pt, .npz or pickle file is never read",
+    )
+
+
+def _find_best(path: Path) -> Checkpoint:
+    """The checkpoint of a run's BEST at `path`; the next best where that one is removed before it is open."""
+    before = None
+    while True:
+        step = best(path.parent / "checkpoints")
+        if step is None:
+            raise CheckpointError(f"{path}: this run keeps no best checkpoint", hint=f"{path.parent} is its newest")
+        try:
+            return load(path.parent / "checkpoints" / folder_name(step))
+        except CheckpointError:
+            if step == before or (path.parent / "checkpoints" / folder_name(step)).exists():
+                raise
+            before = step
+
+
+def load(path: Path) -> Checkpoint:
+    """Read and verify one checkpoint. CheckpointError names the file and the fault.
+
+    Its files are held open until `Checkpoint.release`: a run's retention may remove it meanwhile. No link in its folder
+    is followed.
+    """
+    try:
+        return _load(path)
+    except OSError as error:
+        where = error.filename or path
+        raise CheckpointError(f"{where}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
+
+
+def _load(path: Path) -> Checkpoint:
+    manifest = decode(path / MANIFEST, read(path / MANIFEST), Manifest)
+    check_sizes(path, manifest)
+    held = {name: files.Held(path / name) for name in manifest.files}
+    _check_hashes(held, manifest)
+    raw = held[STATE].read()
+    state = decode(path / STATE, raw, State)
+    tensors = {name: TensorFile(path / name, held[name]) for name in (MODEL, OPTIMIZER)}
+    return Checkpoint(
+        path=path,
+        step=state.step,
+        state={**decode(path / STATE, raw, dict[str, Any]), **msgspec.to_builtins(state)},
+        model_toml=_text(held[MODEL_TOML]),
+        tokenizer_json=_text(held[TOKENIZER]) if TOKENIZER in held else None,
+        parameters=tensors[MODEL],
+        optimizer=_by_state(tensors[OPTIMIZER]),
+        files=tuple(tensors.values()),
+    )
+
+
+def _by_state(tensors: TensorFile) -> dict[str, Mapping[str, Array]]:
+    names: dict[str, dict[str, str]] = {}
+    for full in tensors:
+        state, dot, parameter = full.partition(".")
+        if not dot:
+            raise CheckpointError(f'{tensors.path}: tensor "{full}" is not named <state>.<parameter>')
+        names.setdefault(state, {})[parameter] = full
+    return {state: _Renamed(tensors, table) for state, table in names.items()}
+
+
+def _text(held: files.Held) -> str:
+    try:
+        return held.read().decode()
+    except UnicodeDecodeError:
+        raise CheckpointError(f"{held.path}: damaged: not UTF-8") from None
+
+
+def _check_hashes(held: Mapping[str, files.Held], manifest: Manifest) -> None:
+    """Two files at a time: the large two are most of the work."""
+    with ThreadPoolExecutor(2, "core-hash") as pool:
+        digests = dict(zip(held, pool.map(files.Held.sha256, held.values()), strict=True))
+    for name, entry in manifest.files.items():
+        if digests[name] != entry.sha256:
+            raise CheckpointError(f"{held[name].path}: sha256 is {digests[name]}, expected {entry.sha256}: damaged")

@@ -1,0 +1,221 @@
+"""Saving checkpoints: staged beside their place, synced, hashed and renamed; and which of them are kept."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core import files
+from core.errors import CheckpointError
+from core.interop import pointers
+from core.interop.checkpoint.manifest import (
+    DOOMED,
+    FORMAT,
+    MANIFEST,
+    MODEL,
+    MODEL_TOML,
+    OPTIMIZER,
+    STAGED,
+    STATE,
+    TOKENIZER,
+    Manifest,
+    decode,
+    folder_name,
+    is_whole,
+    read,
+    steps,
+)
+from core.interop.safetensors_file import THREADS, start_tensors
+from core.outside import way_out
+from core.words import human
+
+Array = np.ndarray[Any, Any]
+
+METADATA = {"format": "corelm"}  # of the safetensors files
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What goes into a checkpoint. `optimizer` is state name -> parameter -> array; `state` goes to state.json."""
+
+    parameters: Mapping[str, Array]
+    optimizer: Mapping[str, Mapping[str, Array]]
+    model_toml: str
+    tokenizer_json: str | None
+    state: Mapping[str, Any]
+
+
+class _Flat(Mapping[str, Array]):
+    """`{"m": {"wte.weight": a}}` as `{"m.wte.weight": a}`, looked up when asked for."""
+
+    def __init__(self, nested: Mapping[str, Mapping[str, Array]]) -> None:
+        self._nested = nested
+        self._names = {f"{state}.{name}": (state, name) for state, tensors in nested.items() for name in tensors}
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __iter__(self) -> Any:
+        return iter(self._names)
+
+    def __getitem__(self, name: str) -> Array:
+        state, parameter = self._names[name]
+        return self._nested[state][parameter]
+
+
+def save(checkpoints: Path, step: int, contents: Contents) -> Path:
+    """Write `checkpoints/step_XXXXXXXX` whole or not at all, and point LATEST at it; BEST too where its state says so.
+
+    Memory: a few chunks beside what `contents` holds. One of this step that is there already stays if its files are
+    the same; else it belongs to another history, or is damaged, and gives way once the new one is whole. Raises
+    CheckpointError when the disk refuses; nothing older is touched.
+    """
+    target = checkpoints / folder_name(step)
+    staged = checkpoints / f"{STAGED}{target.name}-{os.getpid()}"
+    try:
+        stage(staged, contents)
+        _replace(target, staged)
+        files.sync_folder(checkpoints)
+        pointers.point(checkpoints.parent, pointers.LATEST, target.name)
+        if contents.state.get("best_step") == step:
+            pointers.point(checkpoints.parent, pointers.BEST, target.name)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            files.remove_tree(staged)
+        raise CheckpointError(
+            f"{target}: cannot be saved: {error.strerror or error}",
+            hint=f"earlier checkpoints are as they were; {way_out(error)}, then go on with --resume",
+        ) from error
+    return target
+
+
+def _replace(target: Path, staged: Path) -> None:
+    """Put the staged checkpoint at `target`, in the place of one that is damaged or has other contents."""
+    doomed = None
+    if os.path.lexists(target):
+        if _same(target, staged):
+            return files.remove_tree(staged)
+        doomed = target.with_name(f"{DOOMED}{target.name}-{os.getpid()}")
+        files.rename(target, doomed)
+    files.rename(staged, target)
+    if doomed is not None:
+        files.remove_tree(doomed)
+    return None
+
+
+def _same(target: Path, staged: Path) -> bool:
+    """Whether a valid checkpoint is at `target`, with the very contents of the staged one."""
+    try:
+        ours, theirs = (decode(p / MANIFEST, read(p / MANIFEST), Manifest) for p in (staged, target))
+        from core.interop.checkpoint.opening import load  # read only where a checkpoint is there already
+
+        return not target.is_symlink() and ours == theirs and bool(load(target))
+    except CheckpointError:
+        return False
+
+
+def stage(staged: Path, contents: Contents) -> None:
+    """Write a checkpoint's files into a new folder, synced, the manifest last. OSError as it comes.
+
+    The largest first: it is hashed and brought to the disk while the others are written.
+    """
+    files.make_folder(staged)
+    texts = {MODEL_TOML: contents.model_toml.encode()}
+    if contents.tokenizer_json is not None:
+        texts[TOKENIZER] = contents.tokenizer_json.encode()
+    texts[STATE] = files.to_json({"format": FORMAT, **contents.state})
+    with ThreadPoolExecutor(2 * THREADS, "core-save") as pool:
+        large = {
+            OPTIMIZER: start_tensors(staged / OPTIMIZER, _Flat(contents.optimizer), METADATA, pool),
+            MODEL: start_tensors(staged / MODEL, contents.parameters, METADATA, pool),
+        }
+        hashes = {name: files.write_durably(staged / name, text) for name, text in texts.items()}
+        hashes |= {name: written.sha256() for name, written in large.items()}
+    listed = {n: {"sha256": digest, "bytes": (staged / n).stat().st_size} for n, digest in hashes.items()}
+    files.write_durably(staged / MANIFEST, files.to_json({"format": FORMAT, "files": listed}))
+    files.sync_folder(staged)
+
+
+def retain(checkpoints: Path, newest: int, keep_last: int, keep_every: int, best: int | None = None) -> list[str]:
+    """Remove what need not be kept, after this process saved checkpoint `newest`; returns what could not be removed.
+
+    Kept: the last `keep_last` whole ones up to `newest`, which is one of them, each that `keep_every` (0: none)
+    divides, and step `best`. One with a missing or cut file is not whole and does not count; if `newest` is not,
+    nothing is removed. Later ones than `newest` are another history's (a resume that fell back) and go when their turn
+    comes.
+    """
+    try:
+        found = [s for s in steps(checkpoints) if s <= newest]
+        whole = [s for s in found if is_whole(checkpoints / folder_name(s))][: max(1, keep_last)]
+    except OSError as error:
+        return [f"{error.filename or checkpoints}: {error.strerror or error}: no older checkpoint was removed"]
+    if newest not in whole:
+        return []
+    problems = []
+    for step in found:
+        if step not in whole and step != best and not (keep_every and step % keep_every == 0):
+            path = checkpoints / folder_name(step)
+            try:
+                _remove(path)
+            except OSError as error:
+                problems.append(f"{path}: cannot be removed: {error.strerror or error}")
+    return problems
+
+
+def _remove(path: Path) -> None:
+    """Rename first: a removal that is killed must not leave half a checkpoint under a checkpoint's name."""
+    doomed = path.with_name(f"{DOOMED}{path.name}-{os.getpid()}")
+    files.rename(path, doomed)
+    files.remove_tree(doomed)
+
+
+def sweep(checkpoints: Path) -> list[str]:
+    """Remove what killed saves left; to be called while the run's lock is held. Returns the names."""
+    left = [p for p in checkpoints.glob(".*") if p.name.startswith((STAGED, DOOMED))]
+    for path in left:
+        files.remove_tree(path)
+    return [p.name for p in left]
+
+
+def try_out(checkpoints: Path) -> None:
+    """Do once, with a few bytes, all that a save and a removal do, so that what a disk refuses shows before training.
+
+    Raises OSError.
+    """
+    staged, doomed = (checkpoints / f"{prefix}try-{os.getpid()}" for prefix in (STAGED, DOOMED))
+    files.make_folder(staged)
+    files.write_durably(staged / MANIFEST, b"{}\n")
+    files.sync_folder(staged)
+    files.rename(staged, doomed)
+    files.sync_folder(checkpoints)
+    files.remove_tree(doomed)
+
+
+def check_room(checkpoints: Path, sizes: Mapping[str, int], keep_last: int, saves: int) -> None:
+    """CheckpointError when the disk cannot hold what a run will save, before it has taken a step.
+
+    sizes: file -> bytes; saves: how many the run will make. At most `keep_last` + 1 are there at a time: the new one
+    is whole before an old one goes. Those that are there already have their room.
+    """
+    most = min(saves, max(1, keep_last + 1 - len(steps(checkpoints))))
+    size, limit = sum(sizes.values()), files.largest_file()
+    for name, bytes_of in sizes.items():
+        if most and limit is not None and bytes_of > limit:
+            raise CheckpointError(
+                f"{checkpoints}: {name} will have {human(bytes_of)}, and this process may write {human(limit)} a file",
+                hint="`ulimit -f unlimited` lifts the limit, where you may",
+            )
+    free = files.free_bytes(checkpoints)
+    if most * size > free:
+        raise CheckpointError(
+            f"{checkpoints}: {human(free)} are free, and {most} checkpoint{'s' * (most > 1)} of {human(size)} "
+            f"need {human(most * size)}",
+            hint="make room, lower train.keep_last, or put the run on another disk with --out",
+        )

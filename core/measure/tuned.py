@@ -1,0 +1,68 @@
+"""The choices that `core tune` found on this machine, and those that are shipped, as a run reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli
+
+from core.cache import cache_folder, read_json
+from core.errors import BuildError, DeviceError
+from core.outside import read_whole
+from core.plan import TunedChoice
+from core.verdicts import place_of
+
+FILE, FORMAT = "tuned.json", 1
+CHOICE = {"arch": str, "what": str, "variant": str, "config": dict, "source": str}  # of that file
+
+
+def chip_of(device: Any) -> str:
+    """What the winners are kept for: the GPU by its name and architecture, or the cpu with its cores."""
+    if not device.real_time:
+        raise DeviceError("the simulator's time does not predict a GPU's", hint="tune where the run will be")
+    return place_of(device) if device.model else str(device.describe())
+
+
+def tuned_path() -> Path:
+    return cache_folder() / FILE
+
+
+def load_tuned(device: Any) -> dict[str, TunedChoice]:
+    """What `core tune` found for this chip; nothing where it never ran."""
+    if not device.real_time:
+        return {}
+    held = read_json(tuned_path())
+    if not isinstance(held, dict) or held.get("format") != FORMAT:
+        return {}
+    entries = held.get("chips", {}).get(chip_of(device), {})
+    return {key: TunedChoice(entry["variant"], entry["config"]) for key, entry in entries.items()}
+
+
+def read_choices(path: Path) -> list[dict[str, Any]]:
+    """Its choices: arch, what (a tuning key), variant, config, source; [] where there is no file.
+
+    Raises BuildError for a file of another form.
+    """
+    try:
+        choices = tomli.loads(read_whole(path).decode()).get("choice", [])
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        raise BuildError(f"{path}: {error}", hint="`core tune --write-defaults FILE` writes one") from None
+    for number, choice in enumerate(choices, 1):
+        if lacks := [name for name in CHOICE if not isinstance(choice.get(name), CHOICE[name])]:
+            raise BuildError(
+                f"{path}: [[choice]] {number} has no {' and no '.join(lacks)}; it needs {', '.join(CHOICE)}"
+            )
+    return list(choices)
+
+
+def load_shipped(device: Any, files: Sequence[Path]) -> dict[str, TunedChoice]:
+    """The choices of `files` for this device's architecture, a later file before an earlier one; none in the simulator
+    and on the cpu."""
+    if not device.tuned_arch:
+        return {}
+    here = [choice for path in files for choice in read_choices(path) if choice["arch"] == device.tuned_arch]
+    return {choice["what"]: TunedChoice(choice["variant"], choice["config"]) for choice in here}
