@@ -236,7 +236,16 @@ def launch(checkouts: Checkouts, row: dict[str, Any], strict: bool) -> float:
         file.set(name, evaluated(text, names))
     args = [evaluated(one, names) for one in row["args"]]
     grid, block, smem = (evaluated(row[key], names) for key in ("grid", "block", "smem"))
-    file.run(row["kernel"], grid, block, args, smem, strict=strict, cluster=row.get("cluster", 1), order="warn")
+    file.run(
+        whole_name(file, row["kernel"]),
+        grid,
+        block,
+        args,
+        smem,
+        strict=strict,
+        cluster=row.get("cluster", 1),
+        order="warn",
+    )
     worst = 0.0
     for name, text in row["truth"].items():
         want = np.asarray(evaluated(text, {**names, **before, "after": names}), np.float64)
@@ -245,6 +254,14 @@ def launch(checkouts: Checkouts, row: dict[str, Any], strict: bool) -> float:
         gap = np.where(want == got, 0.0, np.abs(got - want) / scale)
         worst = max(worst, float(np.where(np.isnan(gap), np.inf, gap).max(initial=0.0)))
     return worst
+
+
+def whole_name(file: core.sim.KernelFile, name: str) -> str:
+    """The kernel that begins so, where a name ends with the start of template arguments: "gemm<float,"."""
+    if not name.endswith(("<", ",")):
+        return name
+    found = [one for one in file.kernels if one.replace(" ", "").startswith(name.replace(" ", "")) and "(" in one]
+    return found[0] if len(found) == 1 else name
 
 
 def evaluated(text: Any, names: dict[str, Any]) -> Any:
