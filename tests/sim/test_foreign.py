@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -425,6 +426,23 @@ def test_mma_sums_in_f16_round_once() -> None:
 
 
 # --- the verb ---------------------------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parents[2] / "docs/simulator.md").read_text("utf-8")
+
+
+def test_the_kernel_of_the_page_runs_by_its_commands_and_its_python(
+    workdir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (source,) = re.findall(r"^```cuda\n(.*?)^```$", PAGE, re.M | re.S)
+    Path("scaled.cu").write_text(source)
+    (commands,) = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.M | re.S)
+    for line in commands.splitlines():
+        assert cli.run(shlex.split(line)[1:]) == 0, line
+    assert np.load("y.npy").tolist() == [10] * 4
+    (python,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
+    exec(python, {})
+    assert "'add<2>(float*, float const*, int, float)'" in capsys.readouterr().out
+
 
 SCALED = """
 __constant__ float scale = 2;
