@@ -35,7 +35,7 @@ READ: dict[tuple[str, str], tuple[str, ...]] = {
         f"{TRAIN} plugins.load='@.py'",
     ),
     ("plan", "config"): ("plan @.toml",),
-    ("bench", "what"): ("bench @.toml --device cpu",),
+    ("bench", "target"): ("bench @.toml --device cpu",),
     ("tune", "config"): ("tune @.toml",),
     ("check", "--config"): ("check --config @.toml --device cpu",),
     ("judge", "problem"): ("judge @.py mine.cu",),
@@ -82,7 +82,7 @@ FOLDERS = {("sim", "--out"), ("data prepare", "--out"), ("train", "--out")}  # m
 ELSEWHERE = {"--plugin", "--set"}  # of other verbs: read by the same code as those of `train`
 NO_FILE = {
     "--prompt", "--stop", "--system", "--field", "--separator", "--shape", "--against", "--arch", "--value", "--name",
-    "--base", "node", "name", "names", "op", "ids", "text", ("check", "what"), ("check", "--device"), ("trace", "what"),
+    "--base", "node", "name", "names", "op", "ids", "text", ("check", "target"), "--device", ("trace", "what"),
     ("sim", "kernel"), ("sim", "--grid"), ("sim", "--block"), ("sim", "--get"), ("sim", "-I"), ("sim", "-D"),
     ("new variant", "--from"), ("tune", "--write-defaults"),  # the last is for a GPU: refused before it is looked at
 }  # fmt: skip
