@@ -154,6 +154,51 @@ def _mul24(names: tuple[str, ...]) -> Form:
     return plain(names, (names[-1],) * 2, "b32", of)
 
 
+@maker("mul24.hi", "mad24.lo", "mad24.hi")
+def _mad24(names: tuple[str, ...]) -> Form:
+    read = (lambda x: signed(x, 24)) if names[-1] == "s32" else (lambda x: x & (1 << 24) - 1)
+    by = 16 if names[1] == "hi" else 0
+    if names[0] == "mul24":
+        return plain(names, (names[-1],) * 2, "b32", lambda a, b: read(a) * read(b) >> by)
+    return plain(names, (names[-1],) * 3, "b32", lambda a, b, c: (read(a) * read(b) >> by) + c)
+
+
+@maker("bmsk")
+def _bit_mask(names: tuple[str, ...]) -> Form:
+    def of(at: int, width: int) -> int:
+        if names[1] == "wrap":
+            at, width = at & 31, width & 31
+        every = sum(1 << i for i in range(at, 32))
+        return every & ~sum(1 << i for i in range(at + width, 32))
+
+    return plain(names, ("shift", "shift"), "b32", of)
+
+
+@maker("szext")
+def _extend(names: tuple[str, ...]) -> Form:
+    def of(a: int, width: int) -> int:
+        width = width & 31 if names[1] == "wrap" else min(width, 32)
+        if not width:
+            return 0
+        return signed(a, width) if names[-1] == "s32" else a & (1 << width) - 1
+
+    return plain(names, ("b32", "shift"), "b32", of)
+
+
+@maker("dp2a")
+def _dot2(names: tuple[str, ...]) -> Form:
+    def part(x: int, i: int, width: int, kind: str) -> int:
+        return signed(x >> width * i, width) if kind == "s32" else x >> width * i & (1 << width) - 1
+
+    first = 2 * (names[1] == "hi")
+    return plain(
+        names,
+        ("b32",) * 3,
+        "b32",
+        lambda a, b, c: c + sum(part(a, i, 16, names[2]) * part(b, first + i, 8, names[3]) for i in range(2)),
+    )
+
+
 @maker("shl", "shr")
 def _shift(names: tuple[str, ...]) -> Form:
     width = int(names[-1][1:])
@@ -201,6 +246,18 @@ def _insert(names: tuple[str, ...]) -> Form:
 
 @maker("prmt")
 def _permute(names: tuple[str, ...]) -> Form:
+    rows = {  # for each value of c's two low bits, bytes of b:a from the top one down, as the manual lists them
+        "f4e": "3210 4321 5432 6543", "b4e": "5670 6701 7012 0123", "rc8": "0000 1111 2222 3333",
+        "ecl": "3210 3211 3222 3333", "ecr": "0000 1110 2210 3210", "rc16": "1010 3232 1010 3232",
+    }  # fmt: skip
+
+    def by_mode(a: int, b: int, c: int) -> int:
+        row = rows[names[-1]].split()[c & 3]
+        return sum(((b << 32 | a) >> 8 * int(place) & 255) << 8 * i for i, place in enumerate(reversed(row)))
+
+    if names[-1] in rows:
+        return plain(names, ("b32",) * 3, "b32", by_mode)
+
     def of(a: int, b: int, c: int) -> int:
         octets = [(b << 32 | a) >> 8 * (c >> 4 * i & 7) & 255 for i in range(4)]
         return sum((255 * (o >> 7) if c >> 4 * i & 8 else o) << 8 * i for i, o in enumerate(octets))
@@ -378,20 +435,8 @@ REFUSED = """
 add.sat.s32 %d, %a, %b;
 sub.sat.s32 %d, %a, %b;
 mad.hi.sat.s32 %d, %a, %b, %c;
-mul24.hi.u32 %d, %a, %b;
-mad24.lo.u32 %d, %a, %b, %c;
 mad.lo.cc.u32 %d, %a, %b, %c;
 madc.hi.u32 %d, %a, %b, %c;
-bmsk.clamp.b32 %d, %a, %b;
-szext.clamp.s32 %d, %a, %b;
-dp2a.lo.u32.u32 %d, %a, %b, %c;
-dp2a.hi.s32.u32 %d, %a, %b, %c;
-prmt.b32.f4e %d, %a, %b, %c;
-prmt.b32.b4e %d, %a, %b, %c;
-prmt.b32.rc8 %d, %a, %b, %c;
-prmt.b32.rc16 %d, %a, %b, %c;
-prmt.b32.ecl %d, %a, %b, %c;
-prmt.b32.ecr %d, %a, %b, %c;
 lop3.or.b32 %d|%p0, %a, %b, %c, 0x80, %p1;
 add.u16x2 %d, %a, %b;
 min.s16x2 %d, %a, %b;

@@ -134,7 +134,7 @@ class ArgumentMaker:
         self.kinds: dict[str, str] = {}
 
     def value(self, text: str, place: int) -> Any:
-        """An array, a Pointer, a number, or None. UsageError for what is none."""
+        """An array, a Pointer, a number, or None. UsageError for a word that is none."""
         name, equals, word = text.partition("=") if re.match(r"[A-Za-z_]\w*=", text) else (f"arg{place}", "", text)
         if word == "null":
             return None

@@ -61,6 +61,11 @@ def high_product(a: Array, b: Array) -> Array:
     return np.asarray(high.view(a.dtype))
 
 
+def product24(a: Array, b: Array) -> Array:
+    """The upper 32 of the 48 bits of a product of 24-bit numbers."""
+    return np.asarray((wide_product(a << 8 >> 8, b << 8 >> 8) >> 16).astype(a.dtype))
+
+
 def quotient(a: Array, b: Array) -> Array:
     """Truncates toward zero; a division by zero gives all ones, as the hardware does."""
     safe = np.where(b == 0, 1, b).astype(b.dtype)
@@ -139,6 +144,9 @@ INTEGER: dict[str, tuple[Compute, str]] = {
     "mul.hi": (high_product, "$int"),
     "mul.wide": (wide_product, "u16/u32/s16/s32"),
     "mul24.lo": (lambda a, b: (a << 8 >> 8) * (b << 8 >> 8), "u32/s32"),
+    "mul24.hi": (lambda a, b: product24(a, b), "u32/s32"),
+    "mad24.lo": (lambda a, b, c: (a << 8 >> 8) * (b << 8 >> 8) + c, "u32/s32"),
+    "mad24.hi": (lambda a, b, c: product24(a, b) + c, "u32/s32"),
     "mad.lo": (lambda a, b, c: a * b + c, "$int"),
     "mad.hi": (lambda a, b, c: high_product(a, b) + c, "$int"),
     "sad": (absolute_difference, "$int"),
@@ -257,9 +265,23 @@ def _bit_field_insert(program: Program, ins: Instruction) -> Step:
     return insert
 
 
-@opcode("prmt", "b32")
+# prmt's modes: (c's two low bits, the byte's place in the result) -> its place in b:a
+BYTES: dict[str, Callable[[int, int], int]] = {
+    "f4e": lambda i, k: i + k,
+    "b4e": lambda i, k: (i - k) & 7,
+    "rc8": lambda i, k: i,
+    "ecl": lambda i, k: max(i, k),
+    "ecr": lambda i, k: min(i, k),
+    "rc16": lambda i, k: 2 * (i & 1) + (k & 1),
+}
+PLACES = {mode: np.array([[of(i, k) for k in range(4)] for i in range(4)]) for mode, of in BYTES.items()}
+
+
+@opcode("prmt", "b32 f4e/b4e/rc8/ecl/ecr/rc16?")
 def _permute(program: Program, ins: Instruction) -> Step:
     """prmt.b32 d, a, b, c: four bytes of b:a chosen by c's nibbles; a nibble's top bit repeats the byte's sign."""
+    if ins.names[-1] in PLACES:
+        return _permute_by_mode(program, ins)
     a, b, c = (bits_reader(program, o, UNSIGNED[32]) for o in ins.operands[1:4])
     write = writer(program, ins.operands[0])
 
@@ -275,6 +297,78 @@ def _permute(program: Program, ins: Instruction) -> Step:
         write(g, result.astype(np.uint32))
 
     return permute
+
+
+def _permute_by_mode(program: Program, ins: Instruction) -> Step:
+    """prmt.b32.mode d, a, b, c: one of four choices of bytes, by c's two low bits."""
+    a, b, c = (bits_reader(program, o, UNSIGNED[32]) for o in ins.operands[1:4])
+    write, places = writer(program, ins.operands[0]), PLACES[ins.names[-1]]
+
+    def permute(g: Group) -> None:
+        both = np.stack([g.spread(a(g)), g.spread(b(g))], 1).view(np.uint8)
+        chosen = places[g.spread(c(g)) & np.uint32(3)]
+        octets = np.take_along_axis(both, chosen, 1)
+        write(g, g.spread_back(np.ascontiguousarray(octets).view(np.uint32).reshape(-1)))
+
+    return permute
+
+
+def _ones_from(place: Array) -> Array:
+    """Words whose bits from `place` (0 to 63) up are set."""
+    return np.asarray((np.uint64(0xFFFFFFFF) << place.astype(np.uint64)).astype(np.uint32))
+
+
+@opcode("bmsk", "clamp/wrap b32")
+def _bit_mask(program: Program, ins: Instruction) -> Step:
+    """bmsk.mode.b32 d, a, b: a mask of b bits from bit a up."""
+    a, b = (bits_reader(program, o, UNSIGNED[32]) for o in ins.operands[1:3])
+    write, clamp = writer(program, ins.operands[0]), ins.names[1] == "clamp"
+
+    def mask(g: Group) -> None:
+        at, width = a(g), b(g)
+        low, end = at & np.uint32(31), (at & np.uint32(31)) + (width & np.uint32(31))
+        ones, beyond = _ones_from(low), _ones_from(np.minimum(end, np.uint32(32)))
+        if clamp:
+            ones = np.where(at >= 32, np.uint32(0), ones)
+            beyond = np.where((at >= 32) | (width >= 32), np.uint32(0), beyond)
+        write(g, ones & ~beyond)
+
+    return mask
+
+
+@opcode("szext", "clamp/wrap u32/s32")
+def _extend(program: Program, ins: Instruction) -> Step:
+    """szext.mode.type d, a, b: the low b bits of a, with their sign or with zeros above."""
+    a, b = (bits_reader(program, o, UNSIGNED[32]) for o in ins.operands[1:3])
+    write, clamp, signed = writer(program, ins.operands[0]), ins.names[1] == "clamp", ins.names[-1] == "s32"
+
+    def extend(g: Group) -> None:
+        value, count = a(g), b(g)
+        width = count & np.uint32(31)
+        large = (count >= 32) & clamp
+        above = np.where(large, np.uint32(0), _ones_from(width))
+        sign = (value >> ((width - np.uint32(1)) & np.uint32(31))) & np.uint32(1) == 1
+        negative = sign & (width != 0) & ~large & signed
+        write(g, (value & ~above) | np.where(negative, above, np.uint32(0)))
+
+    return extend
+
+
+@opcode("dp2a", "lo/hi u32/s32 u32/s32")
+def _dot2(program: Program, ins: Instruction) -> Step:
+    """Two products of 16 by 8 bits, of b's lower or upper two bytes, added to a 32-bit sum."""
+    half = np.dtype(np.int16 if ins.names[2] == "s32" else np.uint16)
+    octet = np.dtype(np.int8 if ins.names[3] == "s32" else np.uint8)
+    a, b, c = (bits_reader(program, o, UNSIGNED[32]) for o in ins.operands[1:4])
+    write, first = writer(program, ins.operands[0]), 0 if ins.names[1] == "lo" else 2
+
+    def dot(g: Group) -> None:
+        x, y, z = (np.ascontiguousarray(g.spread(read(g))) for read in (a, b, c))
+        halves = x.view(half).reshape(-1, 2).astype(np.int64)
+        octets = y.view(octet).reshape(-1, 4)[:, first : first + 2].astype(np.int64)
+        write(g, g.spread_back(((halves * octets).sum(1) + z).astype(np.uint32)))
+
+    return dot
 
 
 @opcode("lop3", "b32")
