@@ -14,6 +14,8 @@ import argparse
 import json
 import math
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -118,6 +120,7 @@ def steps(rounds: int) -> Iterator[dict[str, Any]]:
         for name, engine in peers.items():
             batch = [random_batch(engine, 0)]
             spent = timed(lambda: engine.step(batch, 1e-4))  # noqa: B023
+            print(f"{name}: {spent[0]:.1f} s, {spent[1]:.1f} s of cpu", file=sys.stderr, flush=True)
             if number:  # the first step compiles and touches the memory
                 best[name] = (min(best[name][0], spent[0]), min(best[name][1], spent[1]))
     cpu = best["cpu f32"]
@@ -131,9 +134,6 @@ def steps(rounds: int) -> Iterator[dict[str, Any]]:
 
 def compiling() -> Iterator[dict[str, Any]]:
     """Seconds until all of GPT-2's kernels are ready: from an empty cache, and from what that left."""
-    import subprocess
-    import sys
-
     code = "import benchmarks.sim as s; s.ready()"
     with tempfile.TemporaryDirectory() as folder:
         for name in ("empty cache", "full cache"):

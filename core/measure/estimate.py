@@ -1,8 +1,8 @@
 """How long a run takes on this machine at least, before anything heavy: the FLOPs of its steps at a rate measured here.
 
 On the cpu that is the rate of its matrix products: elementwise work, validation and small matrices come on top, a
-quarter for GPT-2 124M, as much again for a toy. In the simulator it is the rate of a kernel's instructions, thousands
-of times lower, and each launch costs something however small it is; validation and reading the kernels come on top.
+quarter for GPT-2 124M, as much again for a toy. In the simulator it is the rate of a kernel's instructions, several
+times lower in native code and thousands of times without a C compiler, and each launch costs something however small it is; validation and reading the kernels come on top.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ LEAST = 20e9  # FLOP/s of a core: other work on the machine must not make a run 
 PER_FLOP = 1.3  # instructions of a thread that kernels run for a FLOP; counted in a step of a small GPT-2
 PER_LAUNCH = 8e6  # FLOPs in whose time the simulator gets through a step of a plan that does next to nothing
 LEAST_SIMULATED = 120e6  # instructions of a thread per second, on any machine; for the same reason as LEAST
+LEAST_NATIVE = 4e9  # the same in native code
 
 
 def gemm_rate(seconds: float = PROBE, size: int = 256) -> float:
@@ -58,13 +59,14 @@ ret;
 def simulated_rate(tries: int = 8) -> float:
     """FLOP/s of kernels in the simulator here; the best of a few launches of a small one."""
     from core.sim import Simulator  # a run on another device needs nothing of it
+    from core.sim.native.choice import natively
 
     simulator, best = Simulator(PROBE_PTX), 0.0
     for _ in range(tries):
         start = time.perf_counter()
-        report = simulator.launch("probe", (PROBE_BLOCKS,), (PROBE_THREADS,), [])
+        report = simulator.launch("probe", (PROBE_BLOCKS,), (PROBE_THREADS,), [], reach=True)
         best = max(best, report.lanes / (time.perf_counter() - start))
-    return max(best, LEAST_SIMULATED) / PER_FLOP
+    return max(best, LEAST_NATIVE if natively(None, "") else LEAST_SIMULATED) / PER_FLOP
 
 
 def cpu_pace() -> Pace:

@@ -17,7 +17,8 @@ from core import words
 from core.devices import RESIDENT, DeviceKind, choose
 from core.devices.nvidia import nvidia_device
 from core.errors import DeviceError, UsageError
-from core.measure.estimate import estimate_seconds, refuse_long
+from core.measure.estimate import estimate_seconds, refuse_long, simulated_pace
+from core.sim.native.toolchain import compiler
 from core.train.detect import Window
 from core.train.display import Display, fit
 from core.train.loop import Trainer
@@ -94,7 +95,8 @@ def test_more_than_an_hour_on_the_cpu_is_not_started_unasked() -> None:
     refuse_long(3599, "cpu", steps=100, allowed=False, where="")
 
 
-def test_the_simulator_is_estimated_by_its_own_rate() -> None:
+def test_the_simulator_is_estimated_by_its_own_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORELM_SIM_EXECUTOR", "interpreter")
     rates = {name: pace.flops for name, kind in RESIDENT.items() if (pace := kind.measured_pace()) is not None}
     assert set(rates) == {"cpu", "sim"}
     assert rates["sim"] < rates["cpu"] / 20
@@ -103,6 +105,15 @@ def test_the_simulator_is_estimated_by_its_own_rate() -> None:
     with pytest.raises(UsageError, match="on the sim"):
         refuse_long(estimate_seconds(1_063_680, tokens, rates["sim"]), "sim", steps=1200, allowed=False, where="x")
     refuse_long(estimate_seconds(1_063_680, tokens, rates["cpu"]), "cpu", steps=1200, allowed=False, where="x")
+
+
+@pytest.mark.skipif(compiler() is None, reason="no C compiler")
+def test_the_simulator_in_native_code_may_run_what_the_interpreter_may_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = {}
+    for executor in ("native", "interpreter"):
+        monkeypatch.setenv("CORELM_SIM_EXECUTOR", executor)
+        rates[executor] = simulated_pace().flops
+    assert rates["native"] > 5 * rates["interpreter"]
 
 
 METRICS = {

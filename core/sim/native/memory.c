@@ -1,6 +1,10 @@
 /* Loads, stores and addresses. Every access is checked against the buffers that the kernel was given. */
 #include "machine.h"
 
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
 /* --- where an address leads ---------------------------------------------------------------------------------------- */
 
 /* The region of global memory that an access of `width` bytes at `address` lies in; -1 for none. */
@@ -147,11 +151,21 @@ INLINE int near_fours(const Warp *w, const u32 *from, u32 offset, u32 *x) {
     Window own = w->block->window;
     u32 lo = (u32)own.lo, span = (u32)own.span - 16, bad = 0;
     if (w->mask != ALL || own.span < 16) return 0;
+#ifdef __AVX512F__
+    __m512i by = _mm512_set1_epi32((int)offset), low = _mm512_set1_epi32((int)lo), most = _mm512_set1_epi32((int)span);
+    for (int l = 0; l < WARP; l += 16) {
+        __m512i at = _mm512_add_epi32(_mm512_load_si512(from + l), by);
+        _mm512_store_si512(x + l, at);
+        bad |= _mm512_cmpgt_epu32_mask(_mm512_sub_epi32(at, low), most);
+        bad |= _mm512_test_epi32_mask(at, _mm512_set1_epi32(15));
+    }
+#else
     EACH {
         u32 at = from[l] + offset;
         bad |= (u32)-(at - lo > span) | (at & 15);
         x[l] = at;
     }
+#endif
     return bad == 0;
 }
 
