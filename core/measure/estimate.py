@@ -2,7 +2,8 @@
 
 On the cpu that is the rate of its matrix products: elementwise work, validation and small matrices come on top, a
 quarter for GPT-2 124M, as much again for a toy. In the simulator it is the rate of a kernel's instructions, several
-times lower in native code and thousands of times without a C compiler, and each launch costs something however small it is; validation and reading the kernels come on top.
+times lower in native code and thousands of times without a C compiler, and each launch costs something however small it
+is; validation and reading the kernels come on top.
 """
 
 from __future__ import annotations
