@@ -291,6 +291,18 @@ def test_ops_and_plugins_and_their_tests_import_public_names_of_core_and_their_o
             assert module.split(".")[0] not in ("ops", "plugins", "models", "configs"), f"{where}: {module}"
 
 
+# Files of plugins that use a file of tests/, which only a checkout has; their tests skip without one.
+CHECKOUT = {"plugins/cublaslt/tests/test_cublaslt.py": "the stub of the driver, for a library of NVIDIA's"}
+
+
+def test_plugins_and_their_tests_use_no_file_of_the_checkouts_tests() -> None:
+    """Programs in strings too. A name is that of a module of tests/, which pytest puts on the path."""
+    names = "|".join(sorted(path.stem for path in (ROOT / "tests").glob("*.py")))
+    imported = re.compile(rf"^\s*(?:from|import) ({names})\b|spec_from_file_location", re.MULTILINE)
+    used = {p.relative_to(ROOT).as_posix() for p in files("plugins") if imported.search(p.read_text("utf-8"))}
+    assert used == CHECKOUT.keys()
+
+
 def test_imports_of_programs_in_strings_are_seen(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text('CODE = f"""\nfrom core.engine import Engine, Settings\n{1}"""\n', "utf-8")
     assert [(m, n) for _, m, n in programs_imports(tmp_path / "a.py")] == [

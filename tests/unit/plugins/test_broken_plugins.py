@@ -10,6 +10,7 @@ import pytest
 from plugin_files import LONE_VARIANT, OP, VARIANT, install, op_plugin, refused, write
 
 from core.errors import BuildError
+from core.hooks import SPECS
 from core.loader import load_registry
 
 
@@ -38,6 +39,27 @@ def test_a_broken_installed_plugin_is_listed_and_stops_nothing_else(site: Path, 
     bad = next(p for p in registry.plugins if p.name == "bad")
     assert (bad.status, bad.version, bad.brings) == ("broken", "1.2", {})
     assert bad.reason and "Traceback" in bad.traceback or "Error" in bad.traceback
+
+
+HOOKS = [name for name in SPECS if name != "core_step_end"]  # the others return lists
+BROKEN_HOOKS = {
+    "raises": ("1 / 0", "ZeroDivisionError"),
+    "no list": ("3", "expected a list"),
+    "another item": ("[object()]", "expected"),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN_HOOKS)
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_broken_hook_of_any_kind_is_its_plugins_and_the_next_plugin_loads(site: Path, hook: str, fault: str) -> None:
+    value, words = BROKEN_HOOKS[fault]
+    install(site, "bad", "corelm_bad_module", f"def {hook}():\n    return {value}\n")
+    install(site, "good", "corelm_good_module", OP.format(name="alpha"))
+    registry = load_registry()
+    bad = next(p for p in registry.plugins if p.name == "bad")
+    assert (bad.status, bad.brings) == ("broken", {}) and words in bad.reason, bad.reason
+    assert "corelm_bad_module.py:" in bad.reason + bad.traceback
+    assert registry.op("alpha").origin == "corelm-good 1.2 (entry point good)"
 
 
 def test_ctrl_c_during_an_import_is_not_a_broken_plugin(tmp_path: Path) -> None:
