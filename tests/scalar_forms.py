@@ -297,6 +297,24 @@ def _carried(names: tuple[str, ...]) -> Form:
     return Form(text, (kind, kind, "b32"), f"b{width}", of)
 
 
+@maker("mad.lo.cc", "mad.hi.cc", "madc.lo", "madc.hi")
+def _multiplied_with_carry(names: tuple[str, ...]) -> Form:
+    """With a carry of 1 where one is taken; the carry out is added to the result three times."""
+    kind, width = names[-1], int(names[-1][1:])
+    read: Callable[[int], int] = (lambda x: signed(x, width)) if kind[0] == "s" else (lambda x: x)
+    takes, sets = names[0] == "madc", "cc" in names
+    before = "mov.b32 %w1, 1; mov.b32 %w2, -1; add.cc.u32 %w0, %w1, %w2; " if takes else ""
+    after = f" addc.{kind} %e, 0, 0; mad.lo.{kind} %d, %e, 3, %d;" if sets else ""
+
+    def of(a: int, b: int, c: int) -> int:
+        product = read(a) * read(b)
+        half = (product >> width if names[1] == "hi" else product) & (1 << width) - 1
+        total = half + c + takes
+        return total + 3 * ((total >> width) if sets else 0)
+
+    return Form(f"{before}{'.'.join(names)} %d, %a, %b, %c;{after}", (kind,) * 3, f"b{width}", of)
+
+
 @maker("fns")
 def _find_nth_set(names: tuple[str, ...]) -> Form:
     def of(mask: int, base: int, offset: int) -> int:
@@ -435,8 +453,6 @@ REFUSED = """
 add.sat.s32 %d, %a, %b;
 sub.sat.s32 %d, %a, %b;
 mad.hi.sat.s32 %d, %a, %b, %c;
-mad.lo.cc.u32 %d, %a, %b, %c;
-madc.hi.u32 %d, %a, %b, %c;
 lop3.or.b32 %d|%p0, %a, %b, %c, 0x80, %p1;
 add.u16x2 %d, %a, %b;
 min.s16x2 %d, %a, %b;

@@ -88,6 +88,15 @@ def test_kernels_of_a_file_share_variables_that_can_be_set_and_read(names: core.
         names.set("coeffs", floats(5))
 
 
+def test_variables_that_hold_addresses_of_others_do_so_from_the_start() -> None:
+    source = """__device__ int table[3] = {1, 2, 3}; __device__ int* inside = table + 1;
+    __device__ const char* const words[2] = {"ab", "cde"};
+    __global__ void k(int* y, int i) { y[0] = *inside; y[1] = words[i][2]; }"""
+    y = np.zeros(2, np.int32)
+    core.sim.run(source, "k", 1, 1, [y, 1])
+    assert y.tolist() == [2, ord("e")]
+
+
 def test_findings_call_a_kernel_and_its_arguments_by_their_names(names: core.sim.KernelFile) -> None:
     with pytest.raises(
         KernelError, match=r"kernel fill<float, 3>, kernel\.cu:\d+ .*: thread 3 of block 0 writes y\[3\]"

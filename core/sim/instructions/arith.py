@@ -424,6 +424,31 @@ def _carry(program: Program, ins: Instruction) -> Step:
     return compute
 
 
+@opcode("mad.lo.cc", "u32/u64/s32/s64")
+@opcode("mad.hi.cc", "u32/u64/s32/s64")
+@opcode("madc.lo", "cc? u32/u64/s32/s64")
+@opcode("madc.hi", "cc? u32/u64/s32/s64")
+def _multiply_carry(program: Program, ins: Instruction) -> Step:
+    """mad and madc: half of a product, plus c, plus the carry flag; .cc leaves the carry of that sum."""
+    kind, names, flag = TYPES[ins.names[-1]], ins.names, program.carry()
+    raw = UNSIGNED[kind.bits]
+    a, b = (reader(program, o, kind) for o in ins.operands[1:3])
+    added, write = bits_reader(program, ins.operands[3], raw), writer(program, ins.operands[0])
+    carry, keep = bits_reader(program, flag, UNSIGNED[32]), writer(program, flag)
+    takes, sets, high = names[0] == "madc", "cc" in names, names[1] == "hi"
+
+    def compute(g: Group) -> None:
+        x, y, z = a(g), b(g), added(g)
+        half = (high_product(x, y) if high else np.asarray(x * y)).view(raw)
+        first = half + z
+        result = first + carry(g).astype(raw) if takes else first
+        write(g, result)
+        if sets:
+            keep(g, ((first < half) | (result < first)).astype(np.uint32))
+
+    return compute
+
+
 @opcode("fns", "b32")
 def _find_nth_set(program: Program, ins: Instruction) -> Step:
     """fns.b32 d, mask, base, offset: the offset-th bit that is set, from bit base up, or down for a negative offset."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +35,7 @@ from core.sim.native.translation import Missing, translate
 from core.sim.ptx import state_spaces as spaces
 from core.sim.ptx.cuda_source import Sources
 from core.sim.ptx.effects import uses_wgmma
-from core.sim.ptx.parser import Module, parse
+from core.sim.ptx.parser import Module, PtxVariable, parse
 from core.sim.ptx.program import Program, kept, link
 from core.sim.ptx.register_types import Array
 from core.sim.resident import Batch
@@ -72,13 +73,27 @@ class Simulator:
 
     def __post_init__(self) -> None:
         self.module = parse(self.ptx)
+        fresh: dict[int, PtxVariable] = {}
         for variable in self.module.variables.values():
             if variable.space == "shared" or variable.name in self.globals_at:
                 continue
             address = self.memory.allocate(variable.size, f"variable {variable.name}", max(variable.align, 16))
             self.globals_at[variable.name] = address
-            if isinstance(variable.initial, bytes) and variable.initial:
-                self.memory.write(address, np.frombuffer(variable.initial, np.uint8))
+            fresh[address] = variable
+        for address, variable in fresh.items():
+            if variable.initial:
+                self.memory.write(address, np.frombuffer(self._initial(variable.initial), np.uint8))
+
+    def _initial(self, initial: bytes | tuple[str, ...]) -> bytes:
+        """A variable's first contents; of addresses, "generic(x)", "x+4" or a number each, 8 bytes."""
+        if isinstance(initial, bytes):
+            return initial
+        values = []
+        for item in initial:
+            name, _, offset = re.sub(r"generic\(([^)]*)\)", r"\1", item).replace(" ", "").partition("+")
+            known = int(name, 0) if name[0].isdigit() else self.globals_at.get(name, 0)  # 0 for a function
+            values.append(known + int(offset or "0", 0))
+        return np.array(values, np.uint64).tobytes()
 
     @property
     def kernels(self) -> list[str]:
