@@ -273,6 +273,10 @@ def _lop3(names: tuple[str, ...]) -> list[Form]:
             1 << i for i in range(32) if ((a >> i & 1) << 2 | (b >> i & 1) << 1 | c >> i & 1) in terms
         )
 
+    if len(names) > 2:  # the second result chooses between the first and 77
+        both = any if names[1] == "or" else all
+        text = f"setp.lt.u32 %p1, %a, %b; {'.'.join(names)} %d|%p0, %a, %b, %c, 0x80, %p1; selp.b32 %d, %d, 77, %p0;"
+        return [Form(text, ("b32",) * 3, "b32", lambda a, b, c: a & b & c if both((a & b & c != 0, a < b)) else 77)]
     tables = (0, 0x80, 0x96, 0xE8, 0xCA, 0x1B, 0x3C, 0xFE, 0xFF)
     return [Form(f"lop3.b32 %d, %a, %b, %c, {t};", ("b32",) * 3, "b32", of(t)) for t in tables]
 
@@ -453,7 +457,6 @@ REFUSED = """
 add.sat.s32 %d, %a, %b;
 sub.sat.s32 %d, %a, %b;
 mad.hi.sat.s32 %d, %a, %b, %c;
-lop3.or.b32 %d|%p0, %a, %b, %c, 0x80, %p1;
 add.u16x2 %d, %a, %b;
 min.s16x2 %d, %a, %b;
 max.u16x2 %d, %a, %b;

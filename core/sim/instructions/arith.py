@@ -9,9 +9,9 @@ import numpy as np
 
 from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Step, bits_reader, reader, writer
-from core.sim.ptx.parser import Instruction
+from core.sim.ptx.parser import Instruction, Pair
 from core.sim.ptx.program import Program
-from core.sim.ptx.register_types import SIGNED, TYPES, UNSIGNED, Array
+from core.sim.ptx.register_types import BOOL, SIGNED, TYPES, UNSIGNED, Array
 from core.sim.resident import Group
 
 FAMILY = Family(pure=True)
@@ -371,12 +371,18 @@ def _dot2(program: Program, ins: Instruction) -> Step:
     return dot
 
 
-@opcode("lop3", "b32")
+@opcode("lop3", "b32 | or/and b32")
 def _lop3(program: Program, ins: Instruction) -> Step:
-    """Any logic of three inputs, by its truth table: bit (a << 2 | b << 1 | c) of the immediate."""
+    """Any logic of three inputs, by its truth table: bit (a << 2 | b << 1 | c) of the immediate.
+
+    lop3.op.b32 d|p, a, b, c, table, q also sets p to (d != 0) op q.
+    """
     a, b, c = (bits_reader(program, o, UNSIGNED[32]) for o in ins.operands[1:4])
     table = int(getattr(ins.operands[4], "bits", 0))
-    write = writer(program, ins.operands[0])
+    target, combine = ins.operands[0], {"or": np.logical_or, "and": np.logical_and}.get(ins.names[1])
+    write = writer(program, target.first if isinstance(target, Pair) else target)
+    holds = writer(program, target.second) if isinstance(target, Pair) else None
+    also = bits_reader(program, ins.operands[5], BOOL) if combine is not None else None
     terms = [i for i in range(8) if table >> i & 1]
 
     def logic(g: Group) -> None:
@@ -384,7 +390,10 @@ def _lop3(program: Program, ins: Instruction) -> Step:
         result = np.zeros(1, np.uint32)
         for term in terms:
             result = result | ((x if term & 4 else ~x) & (y if term & 2 else ~y) & (z if term & 1 else ~z))
+        given = also(g) if also is not None else None
         write(g, result)
+        if holds is not None and combine is not None and given is not None:
+            holds(g, combine(result != 0, given))
 
     return logic
 

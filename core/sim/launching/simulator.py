@@ -119,7 +119,8 @@ class Simulator:
             program, here = self.program(kernel), machine()
             try:
                 if program.missing:
-                    raise Missing(program.missing[0].message)
+                    message = program.missing[0].message
+                    raise Missing(quoted[0] if (quoted := re.search("`.*?`", message)) else message)
                 found: Linked | str = linked(here, program, translate(program, here, TABLE, FORMS, reach))
             except Missing as missing:
                 found = missing.message
