@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,6 +33,9 @@ from core.discovery import BUILT_IN, SHIPPED
 from core.kernels.sources import prelude_file, with_headers
 from core.op import Op, Variant
 from core.registry import REFERENCE, PluginRecord, Registry
+
+if TYPE_CHECKING:
+    from core.device.protocol import Device
 
 STORE = "checks.json"  # in the cache folder: the verdicts of this machine
 RELEASED = "verdicts.json"  # in a plugin's folder: the verdicts that come with it
@@ -142,12 +145,12 @@ def largest(many: Iterable[Sizes]) -> dict[str, int]:
     return maxima
 
 
-def place_of(device: Any) -> str:
+def place_of(device: Device) -> str:
     """Where a check on an open device ran: its chip, or its name where it has none."""
     return chip_of(device) or str(device.name)
 
 
-def chip_of(device: Any) -> str:
+def chip_of(device: Device) -> str:
     """A GPU's model and architecture; "" for a device that is none."""
     return f"{device.model}, {device.arch}" if device.model else ""
 
@@ -199,7 +202,7 @@ class Verdicts:
             return None
         return f"its check failed {verdict.there}: {verdict.finding or 'see core check'}"
 
-    def failures_on(self, device: Any, dtype: str) -> Callable[[Variant], str | None]:
+    def failures_on(self, device: Device, dtype: str) -> Callable[[Variant], str | None]:
         """`failure` for variants on an open device, by the verdicts that are known at each call."""
         place = place_of(device)
         return lambda variant: self.failure(variant, place, dtype)

@@ -97,7 +97,11 @@ def report(
     memory = engine.report(plan).memory()
     if profile is not None:
         write_target(Path(profile), json.dumps(chrome_trace(timings, engine.graph.name)).encode(), "--profile")
-    about = {"model": engine.graph.name, "device": engine.device.describe(), "precision": engine.precision}
+    about: dict[str, Any] = {
+        "model": engine.graph.name,
+        "device": engine.device.describe(),
+        "precision": engine.precision,
+    }
     about |= {"B": B, "T": T, "micro_steps": micro}
     if as_json:
         emit_json(about | as_data(timings, memory))

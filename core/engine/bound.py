@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from core.errors import DataError
 from core.graph import TARGETS
 from core.plan import Buffer, Plan, Step, trimmed
 from core.plan.record import Pick, RecordedStep, record_steps
+
+if TYPE_CHECKING:
+    from core.device.protocol import Device
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class TraceEvent:
 class Arena:
     """The memory that all plans of an engine share, grown for the largest; the others bind again when they run next."""
 
-    def __init__(self, device: Any) -> None:
+    def __init__(self, device: Device) -> None:
         self.device, self.memory = device, None
 
     def fit(self, nbytes: int) -> Any:

@@ -32,13 +32,16 @@ from core.registry import Registry
 from core.roles import S, T
 
 if TYPE_CHECKING:
+    from core.device.protocol import Device
     from core.engine.decode import DecodeSession
 
 
 class Engine:
     """A model on a device. Parameters start at zero: call `initialize` or `load_parameters`."""
 
-    def __init__(self, model: ModelSource, registry: Registry, settings: Settings, device: Any = None) -> None:
+    def __init__(
+        self, model: ModelSource, registry: Registry, settings: Settings, device: Device | None = None
+    ) -> None:
         """device: one that is open already, instead of the one that settings name."""
         self.model, self.registry, self.settings = model, registry, settings
         self.device = device if device is not None else registry.device(settings.device).open()
@@ -228,7 +231,7 @@ class Engine:
     def _update_of(self, store: ParameterStore, control: Any) -> Sequence[Any]:
         return record_update(self._optimizer(), self.settings.options, store, control, self.chooser.pick)
 
-    def _update_on(self, device: Any) -> Sequence[Any]:
+    def _update_on(self, device: Device) -> Sequence[Any]:
         """The optimizer's step as it would be recorded on another device, with memory of its own there."""
         if device is self.device:
             return self._recorded_update()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.op import Variant
 from core.plan import Chooser, TunedChoice
 from core.registry import Registry
+
+if TYPE_CHECKING:
+    from core.device.protocol import Device
 
 NO_LIMITS = (math.inf, math.inf)
 
@@ -64,7 +67,7 @@ class Record:
     halted: bool
 
 
-def chooser_of(settings: Settings, registry: Registry, device: Any) -> Chooser:
+def chooser_of(settings: Settings, registry: Registry, device: Device) -> Chooser:
     """Chooses variants for that device under these settings."""
     return Chooser(
         registry,

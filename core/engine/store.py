@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from core.graph.init import draw_all
 from core.op import Tensors
 from core.plan import GROUP, ParameterLayout, Place, trimmed
 from core.threads import cores
+
+if TYPE_CHECKING:
+    from core.device.protocol import Device
 
 Array = np.ndarray[Any, Any]
 FIRST_LOOK = 1024  # elements of a gradient
@@ -50,7 +53,7 @@ class ParameterStore:
     """
 
     def __init__(
-        self, device: Any, graph: Graph, layout: ParameterLayout, precision: str, states: Sequence[str]
+        self, device: Device, graph: Graph, layout: ParameterLayout, precision: str, states: Sequence[str]
     ) -> None:
         self.device, self.graph, self.layout, self.precision = device, graph, layout, precision
         self._state_names = tuple(states)

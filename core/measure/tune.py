@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import tomli_w
 
@@ -23,6 +23,9 @@ from core.engine import Engine
 from core.measure.tuned import FORMAT, chip_of, read_choices, tuned_path
 from core.plan import TRAIN, TunedChoice, tuning_key
 from core.plan.choose import specs
+
+if TYPE_CHECKING:
+    from core.device.protocol import Device
 
 ROUNDS = 3  # of each candidate; the least counts
 
@@ -87,7 +90,7 @@ def _seconds(engine: Engine) -> dict[str, tuple[float, int]]:
 # --- the file ----------------------------------------------------------------------------------------------------
 
 
-def save_tuned(device: Any, winners: Mapping[str, TunedChoice]) -> Path:
+def save_tuned(device: Device, winners: Mapping[str, TunedChoice]) -> Path:
     """Add winners to the file; those of other chips and sizes stay. OSError as it comes."""
     held = read_json(tuned_path())
     held = held if isinstance(held, dict) and held.get("format") == FORMAT else {"format": FORMAT, "chips": {}}
@@ -107,7 +110,7 @@ def write_choices(path: Path, chosen: Mapping[tuple[str, str], tuple[TunedChoice
     files.replace(path, (HEADER + text).encode())
 
 
-def measured(device: Any, timings: Mapping[str, list[Timed]]) -> dict[tuple[str, str], tuple[TunedChoice, str]]:
+def measured(device: Device, timings: Mapping[str, list[Timed]]) -> dict[tuple[str, str], tuple[TunedChoice, str]]:
     """What `write_choices` takes of candidates that were timed on a GPU: those winners that beat the best guess."""
     chosen = {}
     for key, options in timings.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tomli
 
@@ -14,11 +14,14 @@ from core.outside import read_whole
 from core.plan import TunedChoice
 from core.verdicts import place_of
 
+if TYPE_CHECKING:
+    from core.device.protocol import Device
+
 FILE, FORMAT = "tuned.json", 1
 CHOICE = {"arch": str, "what": str, "variant": str, "config": dict, "source": str}  # of that file
 
 
-def chip_of(device: Any) -> str:
+def chip_of(device: Device) -> str:
     """What the winners are kept for: the GPU by its name and architecture, or the cpu with its cores."""
     if not device.real_time:
         raise DeviceError("the simulator's time does not predict a GPU's", hint="tune where the run will be")
@@ -29,7 +32,7 @@ def tuned_path() -> Path:
     return cache_folder() / FILE
 
 
-def load_tuned(device: Any) -> dict[str, TunedChoice]:
+def load_tuned(device: Device) -> dict[str, TunedChoice]:
     """What `core tune` found for this chip; nothing where it never ran."""
     if not device.real_time:
         return {}
@@ -59,7 +62,7 @@ def read_choices(path: Path) -> list[dict[str, Any]]:
     return list(choices)
 
 
-def load_shipped(device: Any, files: Sequence[Path]) -> dict[str, TunedChoice]:
+def load_shipped(device: Device, files: Sequence[Path]) -> dict[str, TunedChoice]:
     """The choices of `files` for this device's architecture, a later file before an earlier one; none in the simulator
     and on the cpu."""
     if not device.tuned_arch:

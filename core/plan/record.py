@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.op import CONTROL, SLOT, Tensors, make_tensors
 from core.plan.buffers import Buffer
 from core.plan.steps import Plan, Step
+
+if TYPE_CHECKING:
+    from core.device.protocol import Device
 
 Pick = Callable[..., Any]
 TensorOf = Callable[[Buffer], Any]
@@ -28,7 +31,7 @@ class RecordedStep:
 
 
 def record_steps(
-    plan: Plan, device: Any, pick: Pick, tensor_of: TensorOf, control: Any, first: bool = True
+    plan: Plan, device: Device, pick: Pick, tensor_of: TensorOf, control: Any, first: bool = True
 ) -> list[RecordedStep]:
     """A micro-step, recorded: the first of a training step, or a later one; then each loss term's part of the loss.
 
@@ -43,7 +46,7 @@ def record_steps(
 
 
 def record_step(
-    plan: Plan, step: Step, device: Any, pick: Pick, tensor_of: TensorOf, first: bool = True
+    plan: Plan, step: Step, device: Device, pick: Pick, tensor_of: TensorOf, first: bool = True
 ) -> RecordedStep:
     """One step of a plan, recorded."""
     tensors = {name: None if b is None else tensor_of(b) for name, b in step.tensors.items()}
@@ -61,18 +64,18 @@ def record_step(
     return RecordedStep(step, t, device.record(step.variant, method, t, pick, workspace, counters))
 
 
-def control_record(device: Any) -> Any:
+def control_record(device: Device) -> Any:
     """Memory for the control record: the numbers of a step, `core.step_record.CONTROL`, in f64."""
     return device.tensor(device.allocate(8 * len(CONTROL)), 0, (len(CONTROL),), "f64")
 
 
-def paper(device: Any) -> Any:
+def paper(device: Device) -> Any:
     """The device without memory on which plans of `device` are recorded; the cpu, whose memory costs nothing until it
     is touched, is its own."""
     return device.unbacked()
 
 
-def on_paper(plan: Plan, device: Any, pick: Pick, steps: Sequence[Step] | None = None) -> list[RecordedStep]:
+def on_paper(plan: Plan, device: Device, pick: Pick, steps: Sequence[Step] | None = None) -> list[RecordedStep]:
     """The first micro-step of a plan, or those `steps` of it, recorded on a device of which only addresses are used."""
     made: dict[Buffer, Any] = {}
 

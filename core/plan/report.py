@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.dtypes import itemsize, resolve
 from core.graph import Graph
@@ -18,6 +18,9 @@ from core.plan.layout import ParameterLayout
 from core.plan.make import make_plan
 from core.plan.record import RecordedStep, on_paper, paper
 from core.plan.steps import TRAIN, Choice, Plan
+
+if TYPE_CHECKING:
+    from core.device.protocol import Device
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class PlanReport:
 
     plan: Plan
     layout: ParameterLayout
-    device: Any
+    device: Device
     chooser: Chooser
     graph_for: Callable[[Mapping[str, int]], Graph]
     states: int = 0
@@ -125,7 +128,8 @@ class PlanReport:
         if device is self.device:
             return {}
         launches = [c for recorded in steps for c in recorded.commands] + update
-        return dict(self.device.prepare([self.device.as_command(launch) for launch in launches]) or {})
+        kernels: Any = self.device  # a KernelDevice: those alone record on another one
+        return dict(kernels.prepare([kernels.as_command(launch) for launch in launches]) or {})
 
     # --- choices -----------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,11 +25,14 @@ from core.plan.record import RecordedStep, on_paper, paper
 from core.plan.steps import Plan
 from core.products import Product
 
+if TYPE_CHECKING:
+    from core.device.protocol import Device
+
 SCRATCH = "scratch"  # workspace, counters, and arrays of a variant's own
 Row = dict[str, Any]  # what, where, and of a launch its name, grid, block, reads and writes
 
 
-def way(plan: Plan, name: str, device: Any, chooser: Chooser) -> list[Row]:
+def way(plan: Plan, name: str, device: Device, chooser: Chooser) -> list[Row]:
     """Rows from a node's TOML line to its op, its variant's launchers, and each kernel or function that they launch.
 
     Each row has `what` and `where`; that of a launch also `name`, `reads` and `writes`, and on a device of kernels
@@ -68,7 +71,7 @@ def _rows(pairs: Sequence[tuple[str, str]]) -> list[Row]:
 # --- what a node launches ----------------------------------------------------------------------------------------
 
 
-def _launched(plan: Plan, node: Node, variant: Variant, device: Any, chooser: Chooser) -> list[Row]:
+def _launched(plan: Plan, node: Node, variant: Variant, device: Device, chooser: Chooser) -> list[Row]:
     """A row for each launcher of the node in the plan, and below it one for each kernel or function."""
     steps = [s for s in plan.steps if s.node is not None and s.node.name == node.name]
     rows: list[Row] = []

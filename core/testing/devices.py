@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,12 +30,15 @@ from core.testing.compare import Array
 from core.testing.coverage import Coverage
 from core.testing.runner import GUARD, POISON, Call, Outcome, best
 
+if TYPE_CHECKING:
+    from core.device.protocol import Device
+
 
 class Placed:
     """A tensor in an allocation of its own, between guard bands of `guard` bytes; bytes of `fill` without contents."""
 
     def __init__(
-        self, device: Any, shape: Sequence[int], dtype: str, contents: Array | None, guard: int, fill: int = POISON
+        self, device: Device, shape: Sequence[int], dtype: str, contents: Array | None, guard: int, fill: int = POISON
     ) -> None:
         self.device, self.guard, self.dtype, self.fill = device, guard, dtype, fill
         size = int(np.prod(shape, dtype=np.int64)) * NUMPY[dtype].itemsize

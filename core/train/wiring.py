@@ -30,6 +30,7 @@ from core.train.step_line import memory_in_use
 from core.verdicts import Verdicts
 
 if TYPE_CHECKING:
+    from core.device.protocol import Device
     from core.interop.checkpoint import Checkpoint
     from core.interop.weights import Start
 
@@ -57,7 +58,7 @@ def build_engine(
     registry: Registry,
     model: ModelSource,
     start: Checkpoint | None,
-    device: Any = None,
+    device: Device | None = None,
     tuned: Mapping[str, TunedChoice] | None = None,
     verdicts: Verdicts | None = None,
 ) -> Engine:
@@ -206,13 +207,13 @@ def peak_tokens_per_s(engine: Engine, tokens: int) -> float | None:
     return peak / per_token(engine.plan(TRAIN).graph, tokens).full if peak else None
 
 
-def memory_of(device: Any) -> Callable[[], int | None]:
+def memory_of(device: Device) -> Callable[[], int | None]:
     """Bytes in use where the tensors are: on a GPU its own memory, else this process's."""
     if device.memory() is None:
         return memory_in_use
 
     def in_use() -> int:
-        free, total = device.memory()
+        free, total = device.memory() or (0, 0)
         return int(total - free)
 
     return in_use

@@ -389,6 +389,20 @@ def test_core_compares_no_name_of_a_device() -> None:
     assert not compared
 
 
+def test_a_parameter_or_field_called_device_has_a_type() -> None:
+    """`device: Any` hides what a device must have; core/device/nested.py is below the type."""
+    untyped = {
+        path.relative_to(ROOT / "core").as_posix()
+        for path in files("core")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.arg | ast.AnnAssign)
+        and (node.arg if isinstance(node, ast.arg) else ast.unparse(node.target)) == "device"
+        and node.annotation is not None
+        and ast.unparse(node.annotation) == "Any"
+    }
+    assert untyped == {"device/nested.py"}
+
+
 def test_importing_core_imports_no_floor() -> None:
     code = "import sys, core; print([m for m in sys.modules if m.startswith('core.') or m == 'numpy'])"
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
