@@ -17,6 +17,7 @@ from core.kernels.tensors import from_bf16, to_bf16
 from core.outputs import write_target
 from core.outside import open_file, reads
 from core.sim.counting import Counted
+from core.sim.native.choice import EXECUTORS
 from core.sim.packing import Pointer
 from core.sim.standalone import KernelFile, load
 from core.words import table
@@ -47,6 +48,7 @@ ALL = 1 << 30
     "--strict", is_flag=True, help="Also report races, undefined values, and results that depend on an order."
 )
 @click.option("--count", is_flag=True, help="Count by source line, as core trace does.")
+@click.option("--executor", type=click.Choice(EXECUTORS), help="By default native where there is a C compiler.")
 @click.option("--seed", default=0, show_default=True, help="Of random contents.")
 @click.option(
     "--set", "variables", multiple=True, metavar="NAME=ARG", help="Set a __device__ or __constant__ variable."
@@ -61,8 +63,8 @@ ALL = 1 << 30
 @json_option
 def command(
     file: Path, kernel: str | None, arguments: tuple[str, ...], grid: str, block: str, smem: int, cluster: int,
-    strict: bool, count: bool, seed: int, variables: tuple[str, ...], wanted: tuple[str, ...], out: Path | None,
-    show: int, include: tuple[str, ...], defines: tuple[str, ...], prelude: bool, as_json: bool,
+    strict: bool, count: bool, executor: str | None, seed: int, variables: tuple[str, ...], wanted: tuple[str, ...],
+    out: Path | None, show: int, include: tuple[str, ...], defines: tuple[str, ...], prelude: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Run a kernel of FILE: CUDA C++, or PTX of Triton, Numba, CuPy or nvcc. Without KERNEL: list its kernels.
 
@@ -95,7 +97,7 @@ def command(
     with status_line(f"simulating {kernel}"):
         report = loaded.run(
             kernel, _sizes(grid, "--grid"), _sizes(block, "--block"), values, smem, cluster, strict, count=count,
-            order="warn",
+            order="warn", executor=executor,
         )  # fmt: skip
     changed = {name: a for name, a in given.arrays.items() if a.tobytes() != before[name].tobytes()}
     changed |= {one.partition(":")[0]: _variable(loaded, one, given) for one in wanted}

@@ -200,6 +200,10 @@ class Schema(Table, frozen=True, kw_only=True):
         Literal["f32", "bf16", "f64"],
         Meta(description="Of weights and activations: see Precision below."),
     ] = "f32"
+    executor: Annotated[
+        Literal["", "native", "interpreter"],
+        Meta(description='What runs kernels in the simulator; `""`: native code where there is a C compiler.'),
+    ] = ""
     weights: Annotated[
         str, Meta(description='A checkpoint or a folder of weights to start from; `""` is a fresh start.')
     ] = ""

@@ -76,7 +76,7 @@ class SimDevice(KernelDevice):
         return unbacked(self)
 
     def describe(self) -> str:
-        return f"sim, the kernels' PTX ({SIMULATED}, NVRTC {nvrtc_version()}) {described()}"
+        return f"sim, the kernels' PTX ({SIMULATED}, NVRTC {nvrtc_version()}) {described(self.executor)}"
 
     def depends(self) -> dict[str, str]:
         """What the bits of a run follow from: NumPy computes the instructions, and its loops follow from the cpu."""

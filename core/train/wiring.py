@@ -69,7 +69,10 @@ def build_engine(
     ones. verdicts: those that may still change.
     """
     check_fusion(config.fuse, registry.ops, config.where)
-    device = registry.device(config.device).open() if device is None else device
+    kind = registry.device(config.device)
+    device = kind.open() if device is None else device
+    if kind.simulated and config.executor:
+        device.executor = config.executor
     optimizer = registry.optimizer(config.optimizer.name, config.where("optimizer.name"))
     options = options_of(config, "optimizer", optimizer.options, optimizer.below)
     return Engine(

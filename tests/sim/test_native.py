@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from core.config.resolved import resolve_config
 from core.errors import UsageError
+from core.graph import load_model
 from core.kernels.nvrtc import Kernel, compile_ptx
 from core.sim import KernelError, run
 from core.sim.launching.simulator import Simulator
+from core.sim.native import toolchain
 from core.sim.native.toolchain import compiler
+from core.train.wiring import build_engine
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C compiler")
 Array = np.ndarray[Any, Any]
@@ -126,6 +130,23 @@ def test_an_executor_that_cannot_be_is_refused_in_words() -> None:
         run(source, "k", 1, 4, args, strict=False, count=True, executor="native")
     with pytest.raises(UsageError, match="executor='fast'"):
         run(source, "k", 1, 4, args, strict=False, executor="fast")
+
+
+def test_a_compiler_that_compiles_nothing_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    choose = toolchain.compiler.__wrapped__
+    monkeypatch.setattr(toolchain, "compiler", choose)
+    for broken in ("false", "true", "/absent/cc", "gcc 'half a quote"):
+        monkeypatch.setenv("CC", broken)
+        assert choose()[0] in toolchain.NAMES
+        assert broken.split()[0] in toolchain.passed_over()
+    monkeypatch.setattr(toolchain, "NAMES", ("false",))
+    assert choose() is None
+
+
+def test_a_config_chooses_the_executor(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, registry = resolve_config("tiny", overrides=["executor=interpreter"], device="sim")
+    engine = build_engine(config, registry, load_model(config.model, registry), None)
+    assert engine.device.executor == "interpreter" and engine.device.describe().endswith("on NumPy")
 
 
 APPROXIMATE = ("ex2", "lg2", "sin", "cos", "tanh", "rcp", "sqrt", "rsqrt")

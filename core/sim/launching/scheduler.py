@@ -168,7 +168,7 @@ class Scheduler:
         pc, lane = looping(g)
         ins = self.batch.program.instructions[min(pc, len(self.batch.program.instructions) - 1)]
         message = f"still looping: a thread block has taken {self.batch.limit:,} branches, and does not come to its end"
-        hint = f"a kernel that takes more: limit= of core.sim.run, --branches of core check and core trace, {VARIABLE}"
+        hint = f"a kernel that takes more: limit= of core.sim.run, --branches of core sim, check and trace, {VARIABLE}"
         return self.batch.fault(ins, "endless", message, g, lane, hint=hint)
 
     def hopeless(self, g: Group, kind: str, message: str) -> KernelError:

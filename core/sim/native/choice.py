@@ -9,7 +9,7 @@ from core.sim.native.toolchain import compiler, describe
 
 EXECUTORS = ("native", "interpreter")
 VARIABLE = "CORELM_SIM_EXECUTOR"
-NO_COMPILER = "there is no C compiler here: gcc or clang makes kernels some twenty times faster"
+NO_COMPILER = "no C compiler works here: gcc or clang makes kernels some twenty times faster"
 
 
 def natively(executor: str | None, watched: str) -> bool:
@@ -21,7 +21,8 @@ def natively(executor: str | None, watched: str) -> bool:
     """
     asked = executor if executor is not None else default_executor()
     if asked is not None and asked not in EXECUTORS:
-        raise UsageError(f"executor={asked!r}; expected one of {', '.join(EXECUTORS)}{did_you_mean(asked, EXECUTORS)}")
+        where = VARIABLE if executor is None else "executor"
+        raise UsageError(f"{where}={asked!r}; expected one of {', '.join(EXECUTORS)}{did_you_mean(asked, EXECUTORS)}")
     if executor == "native" and watched:
         raise UsageError(
             f'executor="native" does not go with {watched}: only the interpreter watches what a kernel does',
@@ -38,11 +39,11 @@ def default_executor() -> str | None:
     return os.environ.get(VARIABLE, "").strip() or None
 
 
-def described() -> str:
+def described(executor: str | None = None) -> str:
     """What runs launches that nothing watches, in words."""
-    if natively(None, ""):
+    if natively(executor, ""):
         return f"in native code ({describe()})"
-    return "on NumPy" + ("" if default_executor() else f"; {NO_COMPILER}")
+    return "on NumPy" + ("" if executor or default_executor() else f"; {NO_COMPILER}")
 
 
 _SAID: list[str] = []

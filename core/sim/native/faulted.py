@@ -50,7 +50,7 @@ def _outside(words: Wording, f: MachineFault) -> tuple[str, str, str]:
 
 
 def _endless(words: Wording, f: MachineFault) -> tuple[str, str, str]:
-    hint = f"a kernel that takes more: limit= of core.sim.run, --branches of core check and core trace, {VARIABLE}"
+    hint = f"a kernel that takes more: limit= of core.sim.run, --branches of core sim, check and trace, {VARIABLE}"
     text = f"still looping: a thread block has taken {f.limit:,} branches, and does not come to its end"
     return "endless", text, hint
 

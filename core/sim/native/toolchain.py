@@ -40,14 +40,39 @@ FORMAT = 1
 
 @cache
 def compiler() -> tuple[str, ...] | None:
-    """The C compiler and its own arguments: $CC, else the first of cc, gcc and clang; None where there is none."""
+    """The C compiler and its own arguments: the first of $CC, cc, gcc and clang that compiles; None without one."""
     if sys.platform == "win32":
         return None
-    named = shlex.split(os.environ.get("CC", ""))
-    for one in ([named] if named else []) + [[name] for name in NAMES]:
-        if shutil.which(one[0]) is not None:
-            return tuple(one)
-    return None
+    return next((one for one in (_named(), *((name,) for name in NAMES)) if one and _compiles(one)), None)
+
+
+def passed_over() -> str:
+    """What CC names where no C compiler is there that works, "" where CC is used or not set."""
+    named = _named()
+    return shlex.join(named) if named and compiler() != named else ""
+
+
+def _named() -> tuple[str, ...]:
+    text = os.environ.get("CC", "")
+    try:
+        return tuple(shlex.split(text))
+    except ValueError:  # a quote without its other half
+        return (text,)
+
+
+def _compiles(command: tuple[str, ...]) -> bool:
+    """Whether a command makes a library of a line of C."""
+    if shutil.which(command[0]) is None:
+        return False
+    try:
+        with tempfile.TemporaryDirectory(prefix="core-machine-") as room:
+            source, target = Path(room) / "probe.c", Path(room) / "probe.so"
+            source.write_text("#include <math.h>\n#include <pthread.h>\nint probe(void) { return 1; }\n", "utf-8")
+            words = [*command, "-shared", "-fPIC", str(source), "-o", str(target)]
+            done = subprocess.run(words, capture_output=True, timeout=60, check=False)
+            return done.returncode == 0 and target.is_file()
+    except (OSError, subprocess.SubprocessError):
+        return False
 
 
 def describe() -> str:
@@ -145,5 +170,5 @@ def _run(arguments: list[str]) -> None:
     if done.returncode:
         lines = "\n".join(f"  {line}" for line in done.stderr.splitlines()[:20])
         raise BuildError(f"the C compiler {arguments[0]} does not compile the machine:\n{lines}",
-                         hint='executor="interpreter" needs no compiler')  # fmt: skip
+                         hint='executor="interpreter" or CORELM_SIM_EXECUTOR=interpreter needs none')  # fmt: skip
     return None
