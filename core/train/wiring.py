@@ -70,9 +70,9 @@ def build_engine(
     """
     check_fusion(config.fuse, registry.ops, config.where)
     kind = registry.device(config.device)
-    device = kind.open() if device is None else device
+    opened: Any = kind.open() if device is None else device
     if kind.simulated and config.executor:
-        device.executor = config.executor
+        opened.executor = config.executor
     optimizer = registry.optimizer(config.optimizer.name, config.where("optimizer.name"))
     options = options_of(config, "optimizer", optimizer.options, optimizer.below)
     return Engine(
@@ -87,8 +87,8 @@ def build_engine(
             nodes=config.nodes,
             recorded=start.state.get("variants", {}) if start else {},
             configs=start.state.get("tiles", {}) if start else {},
-            tuned=load_tuned(device) if tuned is None else tuned,
-            shipped=load_shipped(device, registry.tuned) if tuned is None else {},
+            tuned=load_tuned(opened) if tuned is None else tuned,
+            shipped=load_shipped(opened, registry.tuned) if tuned is None else {},
             fusion=config.fuse,
             recompute=config.train.recompute,
             tf32=config.train.tf32,
@@ -97,9 +97,9 @@ def build_engine(
             optimizer=config.optimizer.name,
             options={**options, "clip": config.optimizer.clip},
             seed=config.seed,
-            failed=(verdicts or Verdicts(registry)).failures_on(device, config.precision),
+            failed=(verdicts or Verdicts(registry)).failures_on(opened, config.precision),
         ),
-        device,
+        opened,
     )
 
 
