@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,3 +97,33 @@ def test_division_and_wild_addresses_do_not_end_the_process() -> None:
     for at in (0, 4, -4, 1 << 40, (1 << 40) + 8, 1 << 41, (1 << 41) + 8, 1 << 62, -(1 << 60), (1 << 40) + (3 << 24)):
         with pytest.raises(KernelError):
             run(wild, "k", 1, 32, [np.zeros(32, np.int32), np.int64(at)], strict=False, executor="native")
+
+
+FALLS_BACK = """
+import sys
+import numpy as np
+from core.sim import run
+source = 'extern "C" __global__ void k(float* y) { y[threadIdx.x] = threadIdx.x; }'
+for _ in range(2):
+    y = np.zeros(32, np.float32)
+    run(source, "k", 1, 32, [y], strict=False)
+    assert y[31] == 31
+"""
+
+
+def test_a_compiler_that_fails_leaves_kernels_to_the_interpreter_and_says_so_once(tmp_path: Path) -> None:
+    broken = tmp_path / "cc"
+    broken.write_text("#!/bin/sh\necho 'broken: no such thing' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    environment = {**os.environ, "CC": str(broken)}
+    done = subprocess.run([sys.executable, "-c", FALLS_BACK], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("kernels run on the interpreter") == 1 and "no such thing" in done.stderr
+
+
+def test_without_a_compiler_the_interpreter_runs_kernels() -> None:
+    environment = {**os.environ, "PATH": "/nowhere", "CC": ""}
+    code = FALLS_BACK + "from core.sim.native.choice import described; print(described())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "on NumPy; there is no C compiler here" in done.stdout

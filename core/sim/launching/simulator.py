@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from core.errors import UsageError
+from core.errors import BuildError, UsageError
 from core.kernels.chips import CHIPS, DEFAULT_SHARED, MAX_BLOCK, MAX_GRID, MAX_THREADS
 from core.kernels.nvrtc import DYNAMIC_SHARED
 from core.sim.counting import Counter, counted
@@ -116,15 +116,19 @@ class Simulator:
     def native(self, kernel: str, reach: bool = False) -> Linked | str:
         """A kernel for the machine, or what of it the machine does not have. reach: with counts of what runs."""
         if (kernel, reach) not in self.natives:
-            program, here = self.program(kernel), machine()
+            program = self.program(kernel)
             try:
                 if program.missing:
                     message = program.missing[0].message
                     raise Missing(quoted[0] if (quoted := re.search("`.*?`", message)) else message)
+                here = machine()
                 found: Linked | str = linked(here, program, translate(program, here, TABLE, FORMS, reach))
             except Missing as missing:
                 found = missing.message
-                self.say(fell_back(kernel, found))
+                self.say(fell_back(f"kernel {kernel} runs on the interpreter: the machine does not have {found}"))
+            except BuildError as error:
+                found = error.message
+                self.say(fell_back(f"kernels run on the interpreter: {found}"))
             self.natives[kernel, reach] = found
         return self.natives[kernel, reach]
 

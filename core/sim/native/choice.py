@@ -49,9 +49,8 @@ def described(executor: str | None = None) -> str:
 _SAID: list[str] = []
 
 
-def fell_back(kernel: str, what: str) -> str:
-    """A line for the first time that a kernel falls back to the interpreter, "" after that."""
-    text = f"kernel {kernel} runs on the interpreter: the machine does not have {what}"
+def fell_back(text: str) -> str:
+    """A line that says why the interpreter runs a kernel, the first time; "" after that."""
     if text in _SAID:
         return ""
     _SAID.append(text)

@@ -95,7 +95,12 @@ class Machine:
 
     def __init__(self, path: Path, key: str) -> None:
         self.key = key
-        self.library = ctypes.CDLL(str(path))
+        try:
+            self.library = ctypes.CDLL(str(path))
+        except OSError as error:  # such as a folder from which nothing may be run
+            raise BuildError(
+                f"the machine cannot be loaded: {error}", hint="CORELM_CACHE names another folder"
+            ) from None
         self.library.machine_names.restype = self.library.machine_operands.restype = ctypes.c_char_p
         self.library.machine_stop.argtypes = [ctypes.c_void_p]
         self.library.machine_wait.argtypes = [ctypes.c_void_p, ctypes.c_int]
@@ -109,7 +114,7 @@ class Machine:
 
 
 _LOCK = threading.Lock()
-_LOADED: dict[tuple[str, ...], Machine] = {}
+_LOADED: dict[tuple[str, ...], Machine | BuildError] = {}
 
 
 def machine() -> Machine:
@@ -119,8 +124,14 @@ def machine() -> Machine:
         raise BuildError("there is no C compiler here", hint="install gcc or clang, or name one in CC")
     with _LOCK:
         if command not in _LOADED:
-            _LOADED[command] = _load(command)
-        return _LOADED[command]
+            try:
+                _LOADED[command] = _load(command)
+            except BuildError as error:  # not tried again for each kernel
+                _LOADED[command] = error
+        found = _LOADED[command]
+    if isinstance(found, BuildError):
+        raise found
+    return found
 
 
 def _load(command: tuple[str, ...]) -> Machine:
