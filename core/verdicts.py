@@ -30,7 +30,6 @@ from core import files
 from core.cache import cache_folder, read_json
 from core.devices import RESIDENT
 from core.discovery import BUILT_IN, SHIPPED
-from core.kernels.sources import prelude_file, with_headers
 from core.op import Op, Variant
 from core.registry import REFERENCE, PluginRecord, Registry
 
@@ -306,6 +305,8 @@ def key_of(variant: Variant, registry: Registry) -> str:
 def sources_of(variant: Variant, registry: Registry) -> set[Path]:
     """The files that a verdict depends on: of the op and those that it replaces, of the variant and of the
     references, what these import from their plugins, and the kernels."""
+    from core.kernels.sources import prelude_file, with_headers  # a variant without kernels has none
+
     op = registry.op(variant.op)
     ops = [op, *(registry.op(s.op) for s in op.statements)]
     held_to = [registry.variants.get(o.name, {}).get(REFERENCE) for o in ops]

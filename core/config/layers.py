@@ -17,7 +17,7 @@ import tomli
 
 import core
 from core.config.schema import Document
-from core.config.validate import Keys, show
+from core.config.spelling import Keys, show
 from core.errors import UsageError, did_you_mean
 from core.outside import read_whole
 

@@ -12,17 +12,14 @@ from typing import Any
 import msgspec
 import tomli_w
 
+from core.config.key_types import keys, named_keys
 from core.config.layers import Override, Source, find_config, parse_override, read_chain, show_path
 from core.config.rules import micro_steps
 from core.config.schema import NAMED, ConfigFile, Document, Schema
+from core.config.spelling import Keys, place, show
 from core.config.validate import (
-    Keys,
     check_complete,
     check_table,
-    keys,
-    named_keys,
-    place,
-    show,
     to_document,
     to_struct,
 )

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from core.config.validate import shown_value
+from core.config.spelling import shown_value
 from core.errors import UsageError, did_you_mean, raise_all
 
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}

@@ -6,8 +6,10 @@ import inspect
 import sys
 
 from core import variables
+from core.config.expectations import expected
+from core.config.key_types import keys, rest
 from core.config.schema import ConfigFile, Schema, Table
-from core.config.validate import expected, keys, rest, show
+from core.config.spelling import show
 from core.devices import RESIDENT
 
 INTRO = """# The run config

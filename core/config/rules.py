@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from core.config.validate import show
+from core.config.spelling import show
 from core.errors import UsageError
 
 LONGEST_NAME, LONGEST_PATH = 255, 4000  # bytes that common file systems take in a component, and in a path

@@ -17,15 +17,17 @@ from numpy.typing import NDArray
 from core import files
 from core.config.rules import name_problem
 from core.data.data_names import BUILTIN, Readers, expand, resolve
-from core.data.documents import WHOLE, Progress, Reading, corpus_digest, tokenise
+from core.data.documents import WHOLE, Progress, Reading, corpus_digest
 from core.data.shard_writer import ShardWriter
 from core.data.shards import SHARD_TOKENS, Format, format_for
+from core.data.tokenising import tokenise
 from core.errors import DataError, UsageError
 from core.files import staged_folder
 from core.outside import read_array
 from core.tokenizers.preference import choose_tokenizer
-from core.tokenizers.recorded import Kinds, load_tokenizer
+from core.tokenizers.recorded import load_tokenizer
 from core.tokenizers.tokenizer import Tokenizer
+from core.tokenizers.tokenizer_kind import Kinds
 
 RAW_DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 RAW_CHUNK = 1 << 22  # tokens read at a time

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from core.containment import of_plugin
-from core.data.documents import WHOLE, Reading, folder_files
+from core.data.documents import WHOLE, Reading
 from core.data.inputs import Inputs
 from core.data.readers import own_readers
 from core.data_reader import DataReader
@@ -97,6 +97,8 @@ def _add(inputs: Inputs, reader: DataReader, source: str, part: str, notes: list
 
 def _add_folder(inputs: Inputs, folder: Path, part: str, notes: list[str], reading: Reading, readers: Readers) -> None:
     """All files of a folder. DataError for none, and for files that are to be named themselves."""
+    from core.data.text_files import folder_files
+
     found = [(file, _reader_of(file, readers)) for file in folder_files(folder)]
     if not found:
         raise DataError(f"{folder}: the folder holds no files", hint="name a folder with text files")

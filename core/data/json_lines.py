@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from core.data.documents import BLOCK_BYTES, Document, Reading, read_blocks, size_and_digest
+from core.data.documents import Document, Reading
+from core.data.text_files import BLOCK_BYTES, read_blocks, size_and_digest
 from core.errors import DataError, did_you_mean
 from core.outside import open_file, parse_json, reads
 

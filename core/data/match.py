@@ -14,9 +14,9 @@ from core.data.shards import Shard, json_sidecar, tokenizer_record
 from core.errors import DataError
 from core.tokenizers.kinds import own_kinds
 from core.tokenizers.preference import TokenizerChoice, choose_tokenizer, parse_spec, recorded_choice
-from core.tokenizers.recorded import Kinds, load_tokenizer
+from core.tokenizers.recorded import load_tokenizer
 from core.tokenizers.tokenizer import Tokenizer
-from core.tokenizers.tokenizer_kind import TokenizerRequest
+from core.tokenizers.tokenizer_kind import Kinds, TokenizerRequest
 
 
 def promised_hash(name: str, kinds: Kinds | None = None) -> str:

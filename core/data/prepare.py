@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from core.cache import cache_folder, hold, read_json, wrote
 from core.data.data_names import Readers, resolve
-from core.data.documents import Document, Progress, Reading, corpus_digest, tokenise
+from core.data.documents import Document, Progress, Reading, corpus_digest
 from core.data.inputs import Inputs
-from core.data.shard_writer import write_shards
 from core.data.shards import InMemory, Piece, Shard, format_for, open_shard, verify_shard
 from core.data.source import TokenSource
 from core.errors import DataError
@@ -28,8 +27,8 @@ from core.files import staged_folder
 from core.outside import reads
 from core.roles import V
 from core.tokenizers.preference import TokenizerChoice, choose_tokenizer, recorded_choice
-from core.tokenizers.recorded import Kinds
 from core.tokenizers.tokenizer import Tokenizer
+from core.tokenizers.tokenizer_kind import Kinds
 
 VERSION = 2  # of how text becomes cached tokens
 
@@ -134,6 +133,9 @@ def token_pieces(
     known = _cached_tokens(folder, notes) if hold(folder) else []
     if known:
         return list(known)
+    from core.data.shard_writer import write_shards  # once for a text: a run reads its shards
+    from core.data.tokenising import tokenise
+
     own: list[str] = []
     before = len(notes)
     try:

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping
 from pathlib import Path
 
-from core.data.documents import Reading, text_document
+from core.data.documents import Reading
 from core.data.inputs import Inputs
 from core.data.magics import FILES
 from core.data.shards import open_shard, verify_shard
@@ -24,6 +24,8 @@ class TextReader(DataReader):
         return not path.is_dir()
 
     def read(self, source: str, part: str, reading: Reading, notes: list[str]) -> Inputs:
+        from core.data.text_files import text_document
+
         path = Path(source)
         if _json_form(path) == "array":
             notes.append(f"{path}: an array of JSON objects is read as plain text; jq -c '.[]' makes a .jsonl of it")

@@ -7,13 +7,19 @@ a plan or a device.
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from core.op.definition import NAME, Op, Param, Statement, parse_statements
-from core.op.launch_types import CpuLaunch, GpuLaunch, Launch
+from core.op.launch_types import CpuLaunch, Launch
 from core.op.optimizer import Optimizer, Schedule
 from core.op.shape_pattern import ACC, ACTIVATION, Pattern, Slot
 from core.op.variant import Reference, Variant
 from core.op.view import Tensors, TensorSpec, make_tensors
 from core.step_record import CONTROL, SLOT
+
+if TYPE_CHECKING:
+    from core.op.gpu_launch import GpuLaunch as GpuLaunch
 
 __all__ = [
     "CpuLaunch",
@@ -38,3 +44,9 @@ __all__ = [
     "make_tensors",
     "parse_statements",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "GpuLaunch":  # of devices with kernels
+        return import_module("core.op.gpu_launch").GpuLaunch
+    raise AttributeError(f"module 'core.op' has no attribute {name!r}")

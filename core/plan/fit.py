@@ -11,14 +11,12 @@ from itertools import accumulate
 from typing import Any
 
 from core.errors import DeviceError
-from core.plan.buffers import Buffer, alive
+from core.plan.buffers import HELD, Buffer, alive
 from core.plan.cost import node_flops, total
 from core.plan.steps import TRAIN, Plan
 from core.roles import B
 from core.words import human
 
-# the parts of the sum; all others are within one of these
-HELD = ("parameters", "master weights", "gradients", "optimizer", "scratch", "activations")
 RESERVE = 128 * 2**20  # bytes that stay free: the driver's own needs, kernels' code, small buffers
 # measure({"B": 4}, ("gelu",)) -> bytes in all, of the same plan with other dims and with those ops recomputed
 Measure = Callable[[Mapping[str, int], Sequence[str]], int]

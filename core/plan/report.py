@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from core.dtypes import itemsize, resolve
 from core.graph import Graph
 from core.plan.choose import Chooser, specs
-from core.plan.fit import check_fit, needed, recomputable, recompute_options
 from core.plan.layout import ParameterLayout
 from core.plan.make import make_plan
 from core.plan.record import RecordedStep, on_paper, paper
@@ -68,6 +67,8 @@ class PlanReport:
         there = self.device.memory()
         if there is None:
             return  # the operating system manages the memory
+        from core.plan.fit import check_fit, needed
+
         scratch = self.scratch()
 
         def measure(dims: Mapping[str, int], ops: Sequence[str]) -> int:
@@ -79,6 +80,8 @@ class PlanReport:
 
     def recompute_options(self) -> list[dict[str, Any]]:
         """What recompute of each op would save and cost: `core.plan.fit.recompute_options`."""
+        from core.plan.fit import needed, recomputable, recompute_options
+
         others = {op: self._recomputing((op,)) for op in recomputable(self.plan)}
         return recompute_options(
             self.plan, others, lambda plan: needed(self._of(plan).memory()), lambda plan: self._of(plan).work()

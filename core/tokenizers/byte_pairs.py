@@ -8,21 +8,18 @@ checkpoint that carries it needs nothing else.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import DataError
-from core.outside import parse_json, read_whole, reads
-from core.signals import endable
+from core.outside import parse_json
 from core.tokenizers.tokenizer import END_OF_TEXT, Tokenizer, without_surrogates
 
 if TYPE_CHECKING:
@@ -38,7 +35,6 @@ ANOTHER_VERSION = "use the version that wrote it"
 # that belongs to the next word. `++` takes the same text as `+` and never gives any back.
 PATTERN = r"'(?:s|d|m|t|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s+(?!\S)|\s+"
 
-MOST_IDS = 1 << 24  # of a tokenizer that is trained here
 
 # Merging a piece costs more than its length, and matching white space takes stack: runs of one kind are cut.
 LONGEST_RUN = 4096
@@ -148,28 +144,6 @@ def bytes_tokenizer() -> BytePairTokenizer:
     return BytePairTokenizer("bytes", [bytes([b]) for b in range(256)])
 
 
-def train_bpe(text: Iterable[str], vocab_size: int, *, name: str = "bpe") -> BytePairTokenizer:
-    """A byte-level BPE of at most `vocab_size` ids, end of text included: bytes first, then merges as they are found.
-
-    The same text gives the same tokenizer. A short text may have fewer merges than asked for.
-    """
-    import rustbpe  # type: ignore[import-untyped]
-
-    if vocab_size < 257:
-        raise DataError(
-            f"a bpe tokenizer needs at least 257 ids (256 bytes and end of text), got {vocab_size}",
-            hint="raise vocab_size",
-        )
-    if vocab_size > MOST_IDS:
-        raise DataError(f"a bpe tokenizer has at most {MOST_IDS:,} ids, got {vocab_size:,}", hint="lower vocab_size")
-    trainer = rustbpe.Tokenizer()
-    parts = (part for block in text for part in split_runs(without_surrogates(block)))
-    with endable():
-        trainer.train_from_iterator(parts, vocab_size - 1, pattern=PATTERN)
-    ranks = sorted((rank, bytes(token)) for token, rank in trainer.get_mergeable_ranks())
-    return BytePairTokenizer("bpe", [token for _, token in ranks], name=name)
-
-
 def split_runs(text: str) -> Iterator[str]:
     """`text` in parts, cut only inside runs of more than 4,096 letters and digits, or of none."""
     start = 0
@@ -197,68 +171,6 @@ def validate_tokens(tokens: Sequence[bytes], name: str) -> None:
                     f"tokenizer {name}: token {i} ({token!r}) is empty or there twice", hint="write it again"
                 )
             seen.add(token)
-
-
-def read_ranks(raw: bytes, where: object) -> list[bytes]:
-    """The tokens of tiktoken's file format, in the order of their ranks, which are 0, 1, 2, ..."""
-    ranks: dict[int, bytes] = {}
-    for number, line in enumerate(raw.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            token, rank = line.split()
-            if int(rank) in ranks:
-                raise DataError(
-                    f"{where}:{number}: rank {int(rank)} is there twice", hint="fetch or write the file again"
-                )
-            ranks[int(rank)] = base64.b64decode(token, validate=True)
-        except (ValueError, binascii.Error):
-            raise DataError(
-                f"{where}:{number}: expected a token in base64 and its rank, got {line[:40]!r}",
-                hint="tokenizer files are our tokenizer.json, tiktoken's ranks and GPT-2's vocab.bpe",
-            ) from None
-    for expected in range(len(ranks)):
-        if expected not in ranks:
-            raise DataError(f"{where}: rank {expected} is missing", hint="fetch or write the file again")
-    return [ranks[i] for i in range(len(ranks))]
-
-
-def byte_letters() -> dict[int, str]:
-    """Byte -> the letter that stands for it where GPT-2 writes tokens as text, in the order of GPT-2's ids.
-
-    A printable byte is itself, the others are the letters from U+0100 on, so that no token holds a blank.
-    """
-    printable = [b for b in range(256) if chr(b).isprintable() and chr(b) != " "]
-    others = [b for b in range(256) if b not in set(printable)]
-    return {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
-
-
-def read_merges(raw: bytes, where: object) -> list[bytes]:
-    """The tokens of GPT-2's vocab.bpe: the 256 bytes in the order of `byte_letters`, then a merge of two a line."""
-    letters = byte_letters()
-    byte_of = {letter: byte for byte, letter in letters.items()}
-    tokens = [bytes([b]) for b in letters]
-    for number, line in enumerate(raw.decode("utf-8", "replace").split("\n")[1:], 2):
-        if not line.strip("\r"):
-            continue
-        try:
-            first, second = line.rstrip("\r").split(" ")
-            tokens.append(bytes(byte_of[letter] for letter in first + second))
-        except (ValueError, KeyError):
-            raise DataError(
-                f"{where}:{number}: expected a merge of two tokens, got {line[:40]!r}", hint="fetch the file again"
-            ) from None
-    return tokens
-
-
-def load_byte_pairs(path: Path, kind: str = "bpe") -> BytePairTokenizer:
-    """A tokenizer from a file: its `to_json`, tiktoken's ranks (base64 and rank a line) or GPT-2's vocab.bpe."""
-    with reads(DataError, path):
-        raw = read_whole(path)
-    if raw.lstrip()[:1] == b"{":
-        return BytePairTokenizer.from_json(raw.decode("utf-8", "replace"), str(path))
-    tokens = read_merges(raw, path) if raw.startswith(b"#version") else read_ranks(raw, path)
-    return BytePairTokenizer(kind, tokens, name=kind)
 
 
 def parsed(text: str, where: str) -> Mapping[str, Any]:

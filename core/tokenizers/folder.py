@@ -17,8 +17,9 @@ from typing import Any
 from core import signals
 from core.errors import DataError, UsageError, words_of
 from core.outside import parse_json, read_whole, way_out
-from core.tokenizers.byte_pairs import GPT2_HASH, BytePairTokenizer, byte_letters
+from core.tokenizers.byte_pairs import GPT2_HASH, BytePairTokenizer
 from core.tokenizers.library import LibraryTokenizer
+from core.tokenizers.token_files import byte_letters
 from core.tokenizers.tokenizer import END_OF_TEXT, Tokenizer
 from core.tokenizers.vocabulary import VOCAB, document_of
 

@@ -20,7 +20,8 @@ from core.cache import cache_folder, read_json, try_write
 from core.errors import DataError
 from core.outside import read_whole
 from core.tokenizers.byte_pairs import GPT2_HASH as HASH
-from core.tokenizers.byte_pairs import BytePairTokenizer, load_byte_pairs, read_merges, read_ranks
+from core.tokenizers.byte_pairs import BytePairTokenizer
+from core.tokenizers.token_files import load_byte_pairs, read_merges, read_ranks
 
 URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/vocab.bpe"
 URL_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"

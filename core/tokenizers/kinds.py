@@ -18,7 +18,6 @@ from core.tokenizers.byte_pairs import (
     SCORED_FORMAT,
     BytePairTokenizer,
     bytes_tokenizer,
-    train_bpe,
 )
 from core.tokenizers.tokenizer import Tokenizer
 from core.tokenizers.tokenizer_kind import TokenizerKind, TokenizerRequest
@@ -58,6 +57,8 @@ class BytePairKind(TokenizerKind):
                 return BytePairTokenizer.from_json(read_whole(entry).decode(), str(entry))
             except (OSError, UnicodeDecodeError, DataError):
                 pass  # not there, or damaged: trained again, from the same text to the same tokenizer
+        from core.tokenizers.bpe_training import train_bpe
+
         tokenizer = train_bpe(_limited(request.text()), size)
         if entry is not None:
             try_write(entry, tokenizer.to_json().encode())

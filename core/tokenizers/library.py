@@ -23,8 +23,9 @@ from core.outside import parse_json
 from core.signals import Ended
 from core.terminal import native_silenced
 from core.tokenizers.bounds import check_document, check_ids
-from core.tokenizers.byte_pairs import LIBRARY_FORMAT, BytePairTokenizer, byte_letters
+from core.tokenizers.byte_pairs import LIBRARY_FORMAT, BytePairTokenizer
 from core.tokenizers.templates import EXTRA, RENDERER
+from core.tokenizers.token_files import byte_letters
 from core.tokenizers.tokenizer import UNKNOWN, Tokenizer, without_surrogates
 
 if TYPE_CHECKING:

@@ -16,9 +16,8 @@ from pathlib import Path
 from core.containment import of_plugin
 from core.errors import DataError, UsageError, did_you_mean
 from core.tokenizers.kinds import own_kinds
-from core.tokenizers.recorded import Kinds, load_file
 from core.tokenizers.tokenizer import Tokenizer
-from core.tokenizers.tokenizer_kind import DEFAULT_VOCAB, TokenizerKind, TokenizerRequest
+from core.tokenizers.tokenizer_kind import DEFAULT_VOCAB, Kinds, TokenizerKind, TokenizerRequest
 
 FILE = "file"  # the kind of an entry that is a path
 
@@ -78,6 +77,8 @@ def choose_tokenizer(
 
 def _made(kind: str, path: Path | None, request: TokenizerRequest, kinds: Kinds) -> Tokenizer:
     if path is not None and (kind == FILE or kinds[kind].any_file):
+        from core.tokenizers.recorded import load_file
+
         return load_file(Path(os.path.expanduser(path)), "bpe" if kind == FILE else kind, kinds)
     one = kinds[kind]
     return of_plugin(one.origin, f"kind of tokenizers {one.name}", partial(one.make, path, request))

@@ -5,19 +5,17 @@ kinds: by name, as a registry has them; None stands for the core's own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from core.containment import of_plugin
 from core.errors import DataError
 from core.outside import parse_json, read_whole, reads
-from core.tokenizers.byte_pairs import ANOTHER_VERSION, FORMAT, load_byte_pairs, parsed
+from core.tokenizers.byte_pairs import ANOTHER_VERSION, FORMAT, parsed
 from core.tokenizers.kinds import own_kinds
+from core.tokenizers.token_files import load_byte_pairs
 from core.tokenizers.tokenizer import Tokenizer
-from core.tokenizers.tokenizer_kind import TokenizerKind
-
-Kinds = Mapping[str, TokenizerKind]
+from core.tokenizers.tokenizer_kind import Kinds
 
 
 def from_json(text: str, where: str = "tokenizer.json", kinds: Kinds | None = None) -> Tokenizer:

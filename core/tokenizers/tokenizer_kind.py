@@ -72,3 +72,6 @@ class TokenizerKind:
     def restore(self, value: Mapping[str, Any], where: str) -> Tokenizer:
         """The tokenizer whose `to_json` wrote `value`; where: its place, for errors. DataError for a damaged one."""
         raise NotImplementedError
+
+
+Kinds = Mapping[str, TokenizerKind]  # by name

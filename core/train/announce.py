@@ -8,7 +8,7 @@ from typing import Any
 from core.config import RunConfig
 from core.engine import Engine
 from core.plan import Plan
-from core.plan.fit import HELD
+from core.plan.buffers import HELD
 from core.plan.needs import sizes_by_choice
 from core.registry import Registry
 from core.roles import BATCH

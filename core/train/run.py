@@ -33,7 +33,6 @@ from core import blas, files, processor
 from core.errors import CheckpointError, UsageError, did_you_mean
 from core.interop import checkpoint
 from core.outside import LONGEST_LOG, named, not_a_link, read_whole, way_out
-from core.train import linked
 from core.train.lines import Lines
 
 RUNS = Path("runs")
@@ -137,6 +136,8 @@ class Run:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = take_lock(self.path / LOCK)  # first: a kill before it leaves an empty folder, which is none
             if self.checkpoints.is_symlink():
+                from core.train import linked
+
                 linked.own(self.checkpoints, self.path)
             self.checkpoints.mkdir(exist_ok=True)
             self.begun = begun(self.path)

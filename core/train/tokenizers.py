@@ -10,8 +10,9 @@ from core.interop import checkpoint
 from core.interop.opened import Opened
 from core.interop.weights import Start, of_format
 from core.tokenizers.preference import parse_spec
-from core.tokenizers.recorded import Kinds, from_json, load_file
+from core.tokenizers.recorded import from_json, load_file
 from core.tokenizers.tokenizer import Tokenizer
+from core.tokenizers.tokenizer_kind import Kinds
 
 
 def tokenizer_of(opened: Opened | Start, kinds: Kinds) -> Tokenizer | None:

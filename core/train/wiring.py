@@ -11,7 +11,7 @@ import numpy as np
 
 import core
 from core.config import RunConfig, check_options
-from core.config.validate import named_keys
+from core.config.key_types import named_keys
 from core.data import Data, TokenSource, open_data
 from core.engine import TARGETS, Engine, Settings
 from core.errors import DataError

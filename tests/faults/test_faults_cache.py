@@ -14,9 +14,9 @@ import pytest
 import small_run
 
 from core import cache
-from core.data.documents import text_document
 from core.data.prepare import token_pieces
 from core.data.shards import Shard
+from core.data.text_files import text_document
 from core.tokenizers.byte_pairs import bytes_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]

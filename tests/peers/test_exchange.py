@@ -24,8 +24,9 @@ from core.interop import checkpoint
 from core.interop.export import prepare
 from core.interop.opened import open_path
 from core.loader import load_registry
+from core.tokenizers.bpe_training import train_bpe
 from core.tokenizers.byte_pairs import BytePairTokenizer as Tokenizer
-from core.tokenizers.byte_pairs import bytes_tokenizer, train_bpe
+from core.tokenizers.byte_pairs import bytes_tokenizer
 from core.tokenizers.folder import read_folder, to_tokenizers
 from core.tokenizers.kinds import Gpt2Kind
 from core.tokenizers.library import LibraryTokenizer

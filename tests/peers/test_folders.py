@@ -21,8 +21,10 @@ import core
 from core import cli
 from core.cli.chat import form_of
 from core.data.data_names import resolve
-from core.data.documents import WHOLE, Reading, folder_files, text_document, tokenise
+from core.data.documents import WHOLE, Reading
 from core.data.shards import FORMATS
+from core.data.text_files import folder_files, text_document
+from core.data.tokenising import tokenise
 from core.errors import DataError, UsageError
 from core.generate import Continuation
 from core.interop import checkpoint

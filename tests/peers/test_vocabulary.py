@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from core.errors import DataError
-from core.tokenizers.byte_pairs import byte_letters
 from core.tokenizers.folder import other_forms, read_folder
 from core.tokenizers.library import LibraryTokenizer
+from core.tokenizers.token_files import byte_letters
 from core.tokenizers.tokenizer import END_OF_TEXT
 
 tokenizers = pytest.importorskip("tokenizers")

@@ -21,10 +21,12 @@ from core.data.builtin import builtin_documents
 from core.errors import DataError, UsageError
 from core.tokenizers import byte_pairs as module
 from core.tokenizers import gpt2
+from core.tokenizers.bpe_training import train_bpe
 from core.tokenizers.byte_pairs import BytePairTokenizer as Tokenizer
-from core.tokenizers.byte_pairs import bytes_tokenizer, read_merges, split_runs, train_bpe
+from core.tokenizers.byte_pairs import bytes_tokenizer, split_runs
 from core.tokenizers.preference import choose_tokenizer, parse_spec
 from core.tokenizers.recorded import from_json, load_tokenizer
+from core.tokenizers.token_files import read_merges
 
 TEXT = "the cat sat on the mat and the dog sat on the log. It's 12 o'clock!\n" * 20
 # A vocab.bpe of three merges; its letter for a blank is U+0120.

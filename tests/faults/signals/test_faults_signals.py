@@ -146,7 +146,7 @@ def test_a_signal_while_kernels_compile_waits_for_those_under_way(here: Path, mo
 
 BPE = """
 import random, sys
-from core.tokenizers.byte_pairs import train_bpe
+from core.tokenizers.bpe_training import train_bpe
 from core.signals import listening
 
 def text():

@@ -18,7 +18,8 @@ from core.data import open_data, source
 from core.data.shard_writer import ShardWriter
 from core.data.shards import format_for, open_shard, sha256_sidecar, verify_shard
 from core.errors import CheckFailed, DataError, UsageError
-from core.tokenizers.byte_pairs import bytes_tokenizer, train_bpe
+from core.tokenizers.bpe_training import train_bpe
+from core.tokenizers.byte_pairs import bytes_tokenizer
 
 
 def test_both_published_formats_are_read(tmp_path):

@@ -7,11 +7,11 @@ import pytest
 from data_files import DIMS, Config, tokens_of
 
 from core.data import documents as text
-from core.data import open_data, prepare
+from core.data import open_data, tokenising
 from core.data.builtin import builtin_documents
 from core.data.shard_writer import ShardWriter
 from core.errors import DataError
-from core.tokenizers.byte_pairs import train_bpe
+from core.tokenizers.bpe_training import train_bpe
 
 
 def test_an_empty_file_is_a_document_without_text_and_a_folder_is_read_by_name(tmp_path):
@@ -75,8 +75,8 @@ def test_text_is_tokenised_once_and_again_when_it_changes(tmp_path, monkeypatch)
     path = tmp_path / "a.txt"
     path.write_text("hello " * 20)
     count = []
-    tokenise = prepare.tokenise
-    monkeypatch.setattr(prepare, "tokenise", lambda *a: count.append(1) or tokenise(*a))
+    tokenise = tokenising.tokenise
+    monkeypatch.setattr(tokenising, "tokenise", lambda *a: count.append(1) or tokenise(*a))
     first = tokens_of(path)
     assert tokens_of(path) == first and len(count) == 1
     path.write_text("jello " * 20)
