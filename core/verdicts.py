@@ -305,19 +305,18 @@ def key_of(variant: Variant, registry: Registry) -> str:
 def sources_of(variant: Variant, registry: Registry) -> set[Path]:
     """The files that a verdict depends on: of the op and those that it replaces, of the variant and of the
     references, what these import from their plugins, and the kernels."""
-    from core.kernels.sources import prelude_file, with_headers  # a variant without kernels has none
-
     op = registry.op(variant.op)
     ops = [op, *(registry.op(s.op) for s in op.statements)]
     held_to = [registry.variants.get(o.name, {}).get(REFERENCE) for o in ops]
     kinds = [kind for v in (variant, *held_to) if v is not None for kind in type(v).__mro__]
     start = [sys.modules.get(kind.__module__) for kind in kinds]
-    kernels = {path for paths in variant.sources.values() for path in paths}
     paths = {Path(o.where.rpartition(":")[0]) for o in ops}
-    paths |= {path for kernel in kernels for path in with_headers(kernel)}
     paths |= {Path(str(m.__file__)) for m in _reachable([m for m in start if m is not None])}
     if variant.sources:
-        paths.add(prelude_file())
+        from core.kernels.sources import prelude_file, with_headers
+
+        kernels = {path for those in variant.sources.values() for path in those}
+        paths |= {prelude_file(), *(path for kernel in kernels for path in with_headers(kernel))}
     return {p for p in paths if p.is_file()}
 
 

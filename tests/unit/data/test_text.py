@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from data_files import DIMS, Config, tokens_of
 
-from core.data import documents as text
+from core.data import text_files as text
 from core.data import open_data, tokenising
 from core.data.builtin import builtin_documents
 from core.data.shard_writer import ShardWriter
