@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from data_files import DIMS, Config, tokens_of
 
-from core.data import text_files as text
 from core.data import open_data, tokenising
+from core.data import text_files as text
 from core.data.builtin import builtin_documents
 from core.data.shard_writer import ShardWriter
 from core.errors import DataError
