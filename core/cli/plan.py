@@ -42,11 +42,13 @@ def command(
 
     With NODE (`core plan configs/tiny.toml h.3.fc`): the way from its line in the model's TOML to its op, its
     variant's launchers, and each kernel that they launch, forward and backward: name, file and line, grid, block, the
-    tensors that it reads and writes. Below these, why the other variants were not taken.
+    tensors that it reads and writes. Below these, why the other variants were not taken. In place of a node, the
+    name of the run's optimizer shows the same for its update.
     """
     from core.config import resolve_config
     from core.graph import load_model
-    from core.plan.way import lines, way
+    from core.plan.record import paper
+    from core.plan.way import lines, way, way_of_update
     from core.train.wiring import build_engine, learning_rate
 
     loaded, registry = resolve_config(config, overrides=overrides, device=device, plugins=plugin)
@@ -63,7 +65,11 @@ def command(
     capacity = engine.graph.positions if kind == "generate" else 0
     plan = engine.plan(kind, outputs, capacity)
     if node is not None:
-        rows = way(plan, node, engine.device, engine.chooser)
+        if node == loaded.optimizer.name and node not in {n.name for n in engine.graph.nodes}:
+            there = paper(engine.device)
+            rows = way_of_update(registry.optimizer(node), engine.update_calls(there), there, engine.chooser)
+        else:
+            rows = way(plan, node, engine.device, engine.chooser)
         if as_json:
             emit_json(rows)
         else:

@@ -17,7 +17,7 @@ import numpy as np
 from core.dtypes import check_precision
 from core.engine.batch import Array, Batch, count_of, dims_of, input_dims_of
 from core.engine.bound import Arena, BoundPlan, TraceEvent
-from core.engine.optimizer_step import record_update
+from core.engine.optimizer_step import update_of
 from core.engine.settings import NO_LIMITS, Record, Settings, chooser_of
 from core.engine.store import ParameterStore
 from core.errors import BuildError, DataError, DeviceError, UsageError
@@ -224,19 +224,24 @@ class Engine:
     def _recorded_update(self) -> Sequence[Any]:
         """The optimizer's step over the flat arenas, recorded once."""
         if not self._update:
-            commands = self._update_of(self.store, self.control)
+            commands = self.device.record_calls(self.update_calls(self.device), self.chooser.pick)
             self._update = self.device.captured(commands) if self.settings.capture else commands
         return self._update
 
-    def _update_of(self, store: ParameterStore, control: Any) -> Sequence[Any]:
-        return record_update(self._optimizer(), self.settings.options, store, control, self.chooser.pick)
+    def update_calls(self, device: Device) -> Callable[[Any], None]:
+        """The optimizer's step: a call with a launch launches its ops. On a device that is not this engine's, the
+        step has tensors of its own. UsageError without an optimizer."""
+        optimizer, store, control = self._optimizer(), self.store, self.control
+        if device is not self.device:
+            store = ParameterStore(device, self.graph, self.layout, self.precision, tuple(optimizer.state))
+            control = control_record(device)
+        return update_of(optimizer, self.settings.options, store, control)
 
     def _update_on(self, device: Device) -> Sequence[Any]:
-        """The optimizer's step as it would be recorded on another device, with memory of its own there."""
+        """The optimizer's step as it would be recorded on another device."""
         if device is self.device:
             return self._recorded_update()
-        store = ParameterStore(device, self.graph, self.layout, self.precision, tuple(self._optimizer().state))
-        return self._update_of(store, control_record(device))
+        return device.record_calls(self.update_calls(device), self.chooser.pick)
 
     def evaluate(self, batch: Batch) -> tuple[float, int]:
         """(the loss terms' weighted sum, the number of targets >= 0) of a batch, without gradients."""

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from core.engine.store import ParameterStore
 from core.errors import UsageError
 from core.op import Optimizer, Tensors
-from core.plan.record import Pick
 
 
-def record_update(
-    optimizer: Optimizer, options: Mapping[str, Any], store: ParameterStore, control: Any, pick: Pick
-) -> Sequence[Any]:
-    """The commands of `optimizer.step`. options: the run's, over the optimizer's own; control: the control record.
+def update_of(
+    optimizer: Optimizer, options: Mapping[str, Any], store: ParameterStore, control: Any
+) -> Callable[[Any], None]:
+    """`optimizer.step` over the store's tensors: a call with a launch launches its ops. options: the run's, over the
+    optimizer's own; control: the control record.
 
     Raises UsageError where no parameter trains.
     """
@@ -32,5 +32,4 @@ def record_update(
         parameters=store.one_by_one(),
         control=control,
     )
-    commands: Sequence[Any] = store.device.record_calls(lambda launch: optimizer.step(p, launch), pick)
-    return commands
+    return lambda launch: optimizer.step(p, launch)

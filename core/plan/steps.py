@@ -86,10 +86,14 @@ class Step:
 
     @property
     def writes(self) -> tuple[str, ...]:
-        """Schema names of all tensors that the step writes, those saved for its own backward included."""
+        """Schema names of all tensors that the step writes, those saved for its own backward and those updated in place
+        included."""
         saved = tuple(self.variant.saved) if self.variant is not None and self.kind != "backward" else ()
-        state = tuple(self.node.op.state) if self.node is not None else ()
-        return (*self.written, *saved, *state)
+        if self.node is None:
+            return (*self.written, *saved)
+        op = self.node.op
+        record = () if op.outputs or op.mutates else ("step",)  # an op without results writes the control record
+        return (*self.written, *saved, *op.state, *op.mutates, *record)
 
 
 @dataclass

@@ -18,11 +18,12 @@ from core.graph import Graph, Node
 from core.kernels.arguments import signature, source_text
 from core.kernels.sources import shown
 from core.kernels.tensors import DeviceTensor, TensorMap
-from core.op import Tensors, Variant
+from core.op import Optimizer, Tensors, Variant
+from core.plan.buffers import Buffer
 from core.plan.choose import Chooser
 from core.plan.describe import config_of, in_words
 from core.plan.record import RecordedStep, on_paper, paper
-from core.plan.steps import Plan
+from core.plan.steps import Plan, Step
 from core.products import Product
 
 if TYPE_CHECKING:
@@ -66,6 +67,45 @@ def way(plan: Plan, name: str, device: Device, chooser: Chooser) -> list[Row]:
 
 def _rows(pairs: Sequence[tuple[str, str]]) -> list[Row]:
     return [{"what": what, "where": where} for what, where in pairs]
+
+
+class OpCalls(list[tuple[str, str, dict[str, Any]]]):
+    """A launch that notes the ops an optimizer's step asks for: (op, method, tensors and attributes by name)."""
+
+    def op(self, name: str, method: str = "forward", /, **values: Any) -> None:
+        self.append((name, method, values))
+
+
+def way_of_update(optimizer: Optimizer, step: Callable[[Any], None], device: Device, chooser: Chooser) -> list[Row]:
+    """The same for an optimizer: from its step to each op that it launches, with variant, launcher and kernels.
+
+    step: `optimizer.step` over tensors on `device`. Ops that launch the same appear once.
+    """
+    calls = OpCalls()
+    step(calls)
+    blocks = [_update(name, method, values, device, chooser) for name, method, values in calls]
+    different = [block for number, block in enumerate(blocks) if block not in blocks[:number]]
+    head = [("optimizer", optimizer.name), ("step", place_of(optimizer.step))]
+    return [*_rows(head), *(row for block in different for row in block)]
+
+
+def _update(name: str, method: str, values: Mapping[str, Any], device: Device, chooser: Chooser) -> list[Row]:
+    """The rows of one op of an optimizer's step."""
+    picked: list[tuple[Variant, Tensors]] = []
+
+    def pick(op: str, method: str, values: Mapping[str, Any]) -> tuple[Variant, Tensors]:
+        picked.append(chooser.pick(op, method, values))
+        return picked[-1]
+
+    commands = device.record_calls(lambda launch: launch.op(name, method, **values), pick)
+    (variant, t), op = picked[0], chooser.registry.op(name)
+    tensors: dict[str, Buffer | None] = {
+        role: Buffer(role, tuple(x.shape), "") for role, x in vars(t).items() if hasattr(x, "shape")
+    }
+    recorded = RecordedStep(Step(method, Node(name, op, {}, {}, {}, {}, {}, op.where), variant, tensors), t, commands)
+    launcher = place_of(getattr(variant, method))
+    head = [("op", f"{name}  {_shown(op.where)}"), ("variant", f"{variant.op}.{variant.name} on {variant.device}")]
+    return [*_rows([*head, (method, launcher)]), *(_row_of(command, recorded, launcher) for command in commands)]
 
 
 # --- what a node launches ----------------------------------------------------------------------------------------

@@ -110,3 +110,29 @@ def test_every_kernel_of_a_model_stands_where_the_way_says(model, precision):
 def test_a_gradient_that_shares_memory_launches_nothing():
     where = next(row["where"] for row in rows_of("h.0.y", "sim") if row["what"] == "backward")
     assert where == "launches nothing: da is dy, db is dy"
+
+
+@pytest.mark.parametrize("device", ["cpu", "sim", "cuda"])
+def test_the_way_of_an_optimizer_has_each_op_of_its_step_with_its_launches(device):
+    rows = rows_of("adamw", device)
+    assert [row["what"] for row in rows[:2]] == ["optimizer", "step"]
+    assert "def step" in source_line(rows[1]["where"])
+    assert [row["where"].split()[0] for row in rows if row["what"] == "op"] == ["global_norm", "adamw_update"]
+    launches = [row for row in rows if "name" in row]
+    assert "grad" in launches[0]["reads"]
+    assert launches[-2]["writes"] == ["step"]
+    assert (launches[-1]["reads"], launches[-1]["writes"]) == (["grad", "group", "step"], ["param", "m", "v"])
+    for row in launches if device != "cpu" else ():
+        assert row["grid"] and re.search(rf"\b{row['name']}\b", source_line(row["where"]))
+
+
+def test_an_optimizers_ops_with_equal_launches_are_shown_once():
+    words = ["plan", "configs/tiny.toml", "muon", "--device", "sim", "--set", "optimizer.name=muon", "--json"]
+    done = CliRunner().invoke(program, words)
+    ops = [row["where"].split()[0] for row in json.loads(done.stdout) if row["what"] == "op"]
+    assert ops == ["global_norm", *["muon_update"] * 3, "adamw_update"]
+
+
+def test_the_name_of_another_optimizer_is_no_node():
+    done = CliRunner().invoke(program, ["plan", "configs/tiny.toml", "muon"])
+    assert done.exit_code and 'has no node "muon"' in str(done.output) + str(done.exception)
