@@ -67,6 +67,7 @@ IN_SENTENCES = {
     "core get": "tests/runs/test_get.py",
     "core judge": "tests/sim/test_judge.py",
     "core plan": "tests/runs/test_cli.py",
+    "core sim": "tests/sim/test_foreign.py",
     "core trace": "tests/sim/test_trace.py",
     "core train --device cpu": "tests/runs/test_run.py",
     "core train configs/gpt2_124m.toml --device sim": "tests/sim/test_cuda_variants.py",  # the same kernels, smaller
