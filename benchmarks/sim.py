@@ -153,6 +153,12 @@ def ready() -> None:
     engine.step([random_batch(engine, 0)], 1e-4)
 
 
+def shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "(" + ", ".join(map(shown, value)) + ")"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--step", action="store_true")
@@ -173,9 +179,7 @@ def main() -> None:
     for row in made:
         rows.append(row)
         print(
-            "  ".join(
-                f"{key} {np.round(value, 4) if not isinstance(value, str) else value}" for key, value in row.items()
-            ),
+            "  ".join(f"{key} {shown(value)}" for key, value in row.items()),
             flush=True,
         )
     if not args.step and not args.compile:
