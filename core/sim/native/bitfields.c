@@ -84,6 +84,37 @@ INLINE u32 permuted(u32 a, u32 b, u32 chosen) {
 }
 TERNARY(prmt, "prmt.b32", "=b32 b32 b32 b32", u32, u32, permuted(a[l], b[l], c[l]))
 
+/* prmt's modes: imm is the mode's table, four nibbles for each of c's two low bits: the places in b:a. */
+INLINE u32 permuted_by(u32 a, u32 b, u32 chosen, u64 table) {
+    u64 both = (u64)b << 32 | a;
+    u32 result = 0, places = (u32)(table >> 16 * (chosen & 3)) & 0xFFFF;
+    for (int i = 0; i < 4; i++) result |= ((u32)(both >> 8 * (places >> 4 * i & 7)) & 255) << 8 * i;
+    return result;
+}
+LANEWISE(prmt_mode, "prmt.mode", "=b32 b32 b32 b32", u32, const u32 *a = REG(u32, 1); const u32 *b = REG(u32, 2);
+         const u32 *c = REG(u32, 3); u64 table = (u64)op->imm, permuted_by(a[l], b[l], c[l], table))
+
+/* bmsk: a mask of b bits from bit a up. szext: the low b bits of a, with their sign or zeros above. */
+INLINE u32 ones_from(u32 place) { return (u32)(0xFFFFFFFFull << place); }
+INLINE u32 bit_mask(u32 at, u32 width, int clamp) {
+    u32 low = at & 31, end = low + (width & 31), ones = ones_from(low), beyond = ones_from(end < 32 ? end : 32);
+    if (clamp && at >= 32) ones = beyond = 0;
+    if (clamp && width >= 32) beyond = 0;
+    return ones & ~beyond;
+}
+BINARY(bmsk_clamp, "bmsk.clamp.b32", "=b32 b32 b32", u32, u32, bit_mask(a[l], b[l], 1))
+BINARY(bmsk_wrap, "bmsk.wrap.b32", "=b32 b32 b32", u32, u32, bit_mask(a[l], b[l], 0))
+INLINE u32 size_extended(u32 value, u32 count, int clamp, int sign) {
+    u32 width = count & 31, large = clamp && count >= 32, above = large ? 0 : ones_from(width);
+    u32 negative = sign && !large && width && value >> ((width - 1) & 31) & 1;
+    return (value & ~above) | (negative ? above : 0);
+}
+#define SZEXT(mode, clamp)                                                                                             \
+    BINARY(szext_##mode##_u32, "szext." #mode ".u32", "=b32 b32 b32", u32, u32, size_extended(a[l], b[l], clamp, 0))   \
+    BINARY(szext_##mode##_s32, "szext." #mode ".s32", "=b32 b32 b32", u32, u32, size_extended(a[l], b[l], clamp, 1))
+SZEXT(clamp, 1)
+SZEXT(wrap, 0)
+
 /* lop3: any logic of three inputs by its truth table, bit (a << 2 | b << 1 | c) of the immediate. */
 #define BIT(n) ((u32) - (i32)(op->imm >> n & 1))
 LANEWISE(lop3, "lop3.b32", "=b32 b32 b32 b32", u32,
@@ -120,6 +151,29 @@ SAD(s64, 64, i64, u64, )
 
 BINARY(mul24_u32, "mul24.lo.u32", "=b32 b32 b32", u32, u32, (a[l] & 0xFFFFFF) * (b[l] & 0xFFFFFF))
 BINARY(mul24_s32, "mul24.lo.s32", "=b32 b32 b32", u32, i32, (u32)(a[l] << 8 >> 8) * (u32)(b[l] << 8 >> 8))
+
+#define LOW24(x) ((u64)((x) & 0xFFFFFF))
+#define SIGNED24(x) ((i64)((x) << 8 >> 8))
+BINARY(mul24hi_u32, "mul24.hi.u32", "=b32 b32 b32", u32, u32, LOW24(a[l]) * LOW24(b[l]) >> 16)
+BINARY(mul24hi_s32, "mul24.hi.s32", "=b32 b32 b32", u32, i32, SIGNED24(a[l]) * SIGNED24(b[l]) >> 16)
+TERNARY(mad24_u32, "mad24.lo.u32", "=b32 b32 b32 b32", u32, u32, LOW24(a[l]) * LOW24(b[l]) + c[l])
+TERNARY(mad24_s32, "mad24.lo.s32", "=b32 b32 b32 b32", u32, i32, (u64)(SIGNED24(a[l]) * SIGNED24(b[l])) + (u32)c[l])
+TERNARY(mad24hi_u32, "mad24.hi.u32", "=b32 b32 b32 b32", u32, u32, (LOW24(a[l]) * LOW24(b[l]) >> 16) + c[l])
+TERNARY(mad24hi_s32, "mad24.hi.s32", "=b32 b32 b32 b32", u32, i32,
+        (u64)(SIGNED24(a[l]) * SIGNED24(b[l]) >> 16) + (u32)c[l])
+
+/* dp2a: two products of 16 by 8 bits, of b's lower or upper two bytes, added to c. */
+#define DOT2(n, first, A, B) ((u32)((i64)(A)(a[l] >> 16 * n) * (B)(b[l] >> (8 * (n + first)))))
+#define DP2A(half, first, A, B, types)                                                                                 \
+    TERNARY(dp2a_##half##_##A##_##B, "dp2a." #half types, "=b32 b32 b32 b32", u32, u32,                                \
+            c[l] + DOT2(0, first, A, B) + DOT2(1, first, A, B))
+#define DP2AS(half, first)                                                                                             \
+    DP2A(half, first, u16, u8, ".u32.u32")                                                                             \
+    DP2A(half, first, u16, i8, ".u32.s32")                                                                             \
+    DP2A(half, first, i16, u8, ".s32.u32")                                                                             \
+    DP2A(half, first, i16, i8, ".s32.s32")
+DP2AS(lo, 0)
+DP2AS(hi, 2)
 
 #define DOT(n, A, B) ((u32)((A)(a[l] >> 8 * n) * (B)(b[l] >> 8 * n)))
 #define DP4A(name, A, B)                                                                                               \

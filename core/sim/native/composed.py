@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
+from core.sim.instructions.arith import PLACES
 from core.sim.native.forms import UNSIGNED_NAMES, form
 from core.sim.native.translation import Translation
 from core.sim.ptx.parser import Immediate, Instruction, Operand, Pair
@@ -333,9 +336,42 @@ def _clipped(draft: Translation, number: int, kind: str, to: str, of: str) -> in
 # --------------------------------------------------------------------------- bits
 @form("lop3")
 def _lop3(draft: Translation, ins: Instruction) -> None:
-    table = ins.operands[4]
-    record = draft.by_row("lop3.b32", ins.operands[:4])
+    """lop3.op.b32 d|p, a, b, c, table, q also sets p to (d != 0) op q."""
+    table, target = ins.operands[4], ins.operands[0]
+    result = target.first if isinstance(target, Pair) else target
+    record = draft.by_row("lop3.b32", [result, *ins.operands[1:4]])
     record.imm = table.bits if isinstance(table, Immediate) else 0
+    if isinstance(target, Pair):
+        value = record.writes[0]
+        holds = made(draft, "setp.ne.b32", value, draft.constant(0), wide=False)
+        combined = made(draft, f"{ins.names[1]}.pred", holds, draft.source(ins.operands[5], "p"), wide=False)
+        draft.emit("mov.pred", [draft.target(target.second, "p")[0], combined])
+
+
+@form("prmt")
+def _prmt(draft: Translation, ins: Instruction) -> None:
+    """prmt.b32{.mode} d, a, b, c."""
+    if ins.names[-1] not in PLACES:
+        draft.by_row("prmt.b32", ins.operands)
+        return
+    record = draft.by_row("prmt.mode", ins.operands)
+    table = sum(int(place) << 16 * i + 4 * k for (i, k), place in np.ndenumerate(PLACES[ins.names[-1]]))
+    record.imm = table - (1 << 64) if table >> 63 else table
+
+
+@form("mad.lo.cc", "mad.hi.cc", "madc.lo", "madc.hi")
+def _multiply_carry(draft: Translation, ins: Instruction) -> None:
+    """Half of a product, plus c, plus the carry flag."""
+    kind, high, takes = ins.names[-1], ins.names[1] == "hi", ins.names[0] == "madc"
+    bits = TYPES[kind].bits
+    a, b, c = (draft.source(o, f"b{bits}") for o in ins.operands[1:4])
+    half = made(draft, f"mul.{'hi' if high else 'lo'}.{kind}", a, b, wide=bits == 64)
+    flag = draft.program.carry()
+    taken = draft.source(flag, "b32") if takes else draft.constant(0)
+    kept = draft.target(flag, "b32")[0] if "cc" in ins.names else draft.fresh()
+    number, after = draft.target(ins.operands[0], f"b{bits}")
+    draft.emit(f"carried_add{bits}", [number, half, c, taken, kept])
+    after()
 
 
 @form("add.cc", "addc", "sub.cc", "subc")
