@@ -12,7 +12,8 @@ from collections.abc import Callable
 import numpy as np
 
 from core.sim.instructions.access import locate, settle
-from core.sim.instructions.floats import EXTREMES, FORMATS, canonical, exact_add
+from core.sim.instructions.float_formats import FORMATS, canonical, exact_add
+from core.sim.instructions.floats import EXTREMES
 from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Step, address_reader, bits_reader, need, writer
 from core.sim.ptx.effects import elements

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from core.sim.instructions.floats import readable
+from core.sim.instructions.float_formats import readable
 from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Step, bits_reader, need, reader, writer
 from core.sim.ptx.parser import Instruction, Pair

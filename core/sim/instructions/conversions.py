@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from core.sim.instructions.floats import FORMATS, canonical, flush, packed_bits, readable, saturate
+from core.sim.instructions.float_formats import FORMATS, canonical, flush, packed_bits, readable, saturate
 from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Step, bits_reader, disowning, need, writer
 from core.sim.instructions.rounding import to_f32, to_f64, to_odd, to_tf32

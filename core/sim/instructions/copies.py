@@ -13,7 +13,7 @@ import numpy as np
 
 from core.sim.instructions.access import locate
 from core.sim.instructions.atomics import change_of, in_turn
-from core.sim.instructions.floats import FORMATS
+from core.sim.instructions.float_formats import FORMATS
 from core.sim.instructions.mbarrier import find, find_all, keys
 from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Read, Step, address_reader, bits_reader, need

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from core.sim.instructions.access import locate, settle
-from core.sim.instructions.floats import canonical, fma_f64
+from core.sim.instructions.float_formats import canonical, fma_f64
 from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Read, Step, address_reader, bits_reader, writer
 from core.sim.instructions.tensor_cores import DECODE, WARP, added, products, sums, whole
