@@ -49,7 +49,7 @@ from core.verdicts import Verdicts, chip_of
     help="Ground truth in place of OP's reference: a cpu variant of an op with the same schema.",
 )
 @click.option("-v", "--verbose", is_flag=True, help="All sub-checks and failures, not only up to the first.")
-@click.option("--seed", default=0, help="Of the drawn contents.", show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of the drawn contents.", show_default=True)
 @branches_option
 @click.option(
     "--shape", multiple=True, metavar="NAME=SIZES",

@@ -18,7 +18,13 @@ from core.train.display import Display
 @click.command("judge")
 @click.argument("problem", type=click.Path(path_type=Path), metavar="PROBLEM.py")
 @click.argument("submission", type=click.Path(path_type=Path), metavar="KERNEL.cu")
-@click.option("--seed", default=0, show_default=True, help="Of the drawn contents; a host keeps it secret.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Of the drawn contents; a host keeps it secret.",
+)
 @click.option(
     "--seconds", type=click.FloatRange(min=0, min_open=True), default=SECONDS, show_default=True,
     help="Time limit of the whole judgement.",

@@ -31,12 +31,20 @@ MAKERS = ("zeros", "ones", "arange", "randn", "rand", "randint")
 MADE = re.compile(r"(?P<maker>[a-z]+):(?P<sizes>\d+(?:x\d+)*)(?::(?P<dtype>\w+))?$")
 TYPED = re.compile(r"(?P<dtype>[a-z]+\d+):(?P<number>[-+.\w]+)$")
 INSIDE = re.compile(r"(?P<name>[A-Za-z_]\w*)(?:\+(?P<index>\d+))?$")
+NEGATIVE = re.compile(r"-(\d|\.\d|inf$)")
 SIZES = re.compile(r"\d+(,\d+){0,2}$")
 ARGUMENTS = "zeros:1000  randn:64x32:bf16  x.npy  5  2.5  f32:1  null  NAME=zeros:9  NAME+1  (core sim --help)"
 ALL = 1 << 30
 
 
-@click.command("sim")
+class NumbersMayBeNegative(click.Command):
+    """A verb whose `-1` is an argument, not an option."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(context, [f" {a}" if NEGATIVE.match(a) else a for a in args])
+
+
+@click.command("sim", cls=NumbersMayBeNegative)
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
 @click.argument("kernel", required=False, metavar="[KERNEL]")
 @click.argument("arguments", nargs=-1, metavar="[ARG]...")
@@ -49,7 +57,7 @@ ALL = 1 << 30
 )
 @click.option("--count", is_flag=True, help="Count by source line, as core trace does.")
 @click.option("--executor", type=click.Choice(EXECUTORS), help="By default native where there is a C compiler.")
-@click.option("--seed", default=0, show_default=True, help="Of random contents.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of random contents.")
 @click.option(
     "--set", "variables", multiple=True, metavar="NAME=ARG", help="Set a __device__ or __constant__ variable."
 )
@@ -87,7 +95,7 @@ def command(
         _list(loaded, as_json)
         return
     given = ArgumentMaker(seed)
-    values = [given.value(text, place) for place, text in enumerate(arguments)]
+    values = [given.value(text.strip(), place) for place, text in enumerate(arguments)]
     for text in variables:
         name, equals, value = text.partition("=")
         if not equals:
@@ -203,7 +211,10 @@ def _load(path: Path) -> Array:
         try:
             return np.array(np.load(file, allow_pickle=False))
         except (ValueError, EOFError, MemoryError) as error:
-            raise BuildError(f"{path}: no array of NumPy: {str(error)[:200]}") from None
+            said = (
+                "" if "pickle" in str(error) else f": {str(error)[:200]}"
+            )  # NumPy's words for any file of other bytes
+            raise BuildError(f"{path}: no array of NumPy{said}", hint="np.save writes one") from None
 
 
 def _sizes(text: str, option: str) -> tuple[int, ...]:

@@ -59,7 +59,9 @@ def report(seed: int, plugins: tuple[str, ...] = ()) -> tuple[int, str, tuple[st
 
 @click.command()
 @click.option("--graphs", default=GRAPHS, show_default=True, help="How many models.")
-@click.option("--seed", default=0, show_default=True, help="The first model's seed; the others follow.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="The first model's seed; the others follow."
+)
 @click.option("--plugin", multiple=True, help="A plugin's folder or file, whose ops take part.")
 @click.option("--jobs", default=0, help="Processes; by default one on each core.")
 @click.option(

@@ -469,6 +469,7 @@ __global__ void whole(int* y) { printf("%d\\n", y[0]++); }
 def scaled(workdir: Path) -> Path:
     Path("scaled.cu").write_text(SCALED)
     np.save("x.npy", np.array([1, 2, 4], np.float32))
+    Path("scaled.cu.npy").write_text(SCALED)
     return workdir
 
 
@@ -480,6 +481,7 @@ def scaled(workdir: Path) -> Path:
         ("add<2> y=zeros:4 y+1 3 0.5 --block 1 --grid 2", "y  f32 4: 0.5 0.5 0 0\n"),
         ("add<1> y=zeros:3 x.npy 3 f32:0 --set scale=f32:10 --get calls", "y  f32 3: 10 20 40\ncalls  u32 1: 1\n"),
         ("add<1> y=ones:3:bf16 null 0 0 --strict", "no array changed\n"),
+        ("add<1> y=zeros:2 ones:2 2 -1.5", "y  f32 2: 0.5 0.5\n"),
         ("whole randint:2 --seed 3 --block 1 --show 1", "81\narg0  i32 2: 82 ...\n"),
     ],
 )
@@ -509,6 +511,9 @@ def test_core_sim_writes_arrays_counts_and_json(scaled: Path, capsys: pytest.Cap
         ("add<1> zeros:1 zeros:1 3 1 --grid 4x4", 2, "expected one to three whole numbers"),
         ("add<1> y=zeros:1 x=ones:2 2 1", 4, "writes y[1], and y has 1 element"),
         ("add<1> u8:300 zeros:1 3 1", 2, "u8 does not hold 300"),
+        ("add<1> zeros:1 scaled.cu.npy 1 1", 3, "scaled.cu.npy: no array of NumPy\n  hint: np.save"),
+        ("add<1> zeros:1 zeros:1 1 1 --seed -1", 2, "-1 is not in the range x>=0"),
+        ("add<1> zeros:1 zeros:1 1 1 --strict --executor native", 2, 'executor="native" does not go with strict'),
         ("add<1> zeros:1 zeros:1 1 1 --get call", 3, 'no variable "call" in scaled.cu; did you mean "calls"?'),
     ],
 )
