@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from core.errors import BuildError, UsageError, did_you_mean
-from core.expr import Number, described, evaluate, trim, unpadded
+from core.expr import Number, described, evaluate, trim
+from core.graph.contract import bound_of, check_contents, check_padding, described_value
 from core.graph.dims import check_overrides, evaluate_dims
 from core.graph.document import ModelDocument
 from core.graph.expand import Draft, Expander, in_order
 from core.graph.init import settle
 from core.graph.model_schema import OP_NODE, check_document
-from core.graph.padding import padded_attribute, padded_input
 from core.graph.problems import Problems
 from core.graph.types import Graph, Node, Parameter, Value
 from core.op import Pattern
@@ -102,7 +102,7 @@ class _Builder:
                         f'{where}: "{text}" is {described(shape)}; a batch has contents in every place of an input',
                         hint="use the size itself in place of pad(...)",
                     )
-                self.values[name] = Value(name, shape, pattern.dtype, _bound(pattern, self.dims, where))
+                self.values[name] = Value(name, shape, pattern.dtype, bound_of(pattern, self.dims, where))
             except BuildError as error:
                 self.problems.take(where, error)
                 self.lost.add(name)
@@ -130,14 +130,14 @@ class _Builder:
                     hint=f"it has: {', '.join(op.attrs) or 'none'}",
                 )
         attrs = op.settle_attrs(given, self.dims, where)
-        _check_padding(draft, self.values, attrs, where)
+        check_padding(draft, self.values, attrs, where)
         shapes = {role: self.values[value].shape for role, value in draft.inputs.items()}
         dims = self._solved(draft, shapes, attrs, where)
         outputs = draft.outputs
         for role, value in outputs.items():
             pattern = op.outputs[role].pattern
             shape = pattern.shape(dims, f"{where}.{role}")
-            self.values[value] = Value(value, shape, pattern.dtype, _bound(pattern, dims, where))
+            self.values[value] = Value(value, shape, pattern.dtype, bound_of(pattern, dims, where))
         params = self._params(draft, attrs, dims, where)
         return Node(draft.name, op, draft.inputs, outputs, params, attrs, dims, draft.where)
 
@@ -148,10 +148,10 @@ class _Builder:
         try:
             dims = op.solve(shapes, attrs, where)
             for role, value in draft.inputs.items():
-                _check_contents(self.values[value], op.inputs[role].pattern, dims, f"{where}.{role}")
+                check_contents(self.values[value], op.inputs[role].pattern, dims, f"{where}.{role}")
         except BuildError as error:
             edges = "".join(
-                f"\n    {role} ({op.inputs[role].pattern.text}) <- {value} {_described(self.values[value])}"
+                f"\n    {role} ({op.inputs[role].pattern.text}) <- {value} {described_value(self.values[value])}"
                 for role, value in draft.inputs.items()
             )
             raise BuildError(f"{error.message}{edges}", hint=error.hint) from None
@@ -273,7 +273,7 @@ class _Builder:
                 if self.values[name].dtype != "acc":
                     self.problems.add(
                         where,
-                        f'{where}: "{name}" {_described(self.values[name])} is no loss: its dtype is not acc',
+                        f'{where}: "{name}" {described_value(self.values[name])} is no loss: its dtype is not acc',
                         'a loss term is the output of an op that declares it as ": acc"',
                     )
                 loss[name] = number
@@ -290,7 +290,7 @@ class _Builder:
             self.problems.add(where, f'{where}: no value is called "{name}"{did_you_mean(name, made)}')
             return None
         if self.values[value].dtype is not None:
-            what = _described(self.values[value])
+            what = described_value(self.values[value])
             self.problems.add(where, f'{where}: "{name}" {what} is no activation: logits have the activations\' dtype')
         return value
 
@@ -321,59 +321,8 @@ class _Tie:
         self.draft, self.role, self.names = draft, role, names
 
 
-def _bound(pattern: Pattern, dims: Mapping[str, Any], where: str) -> int | None:
-    """The exclusive upper bound of integer contents; None when there is none."""
-    if pattern.bound is None:
-        return None
-    bound = evaluate(pattern.bound, dims, where)
-    if not isinstance(bound, int) or bound < 1:
-        raise BuildError(f'{where}: the bound "{pattern.bound}" is {bound}; expected a whole number of at least 1')
-    return int(unpadded(bound))  # an id of a padded row is no id
-
-
-def _check_padding(draft: Draft, values: Mapping[str, Value], attrs: Mapping[str, Any], where: str) -> None:
-    """Raise BuildError where a size is padded and the op does not say that it handles padding there."""
-    op = draft.op
-    assert op is not None
-    hint = 'use the size itself in place of pad(...); an op that handles padding there names it in its "padding"'
-    if found := padded_input(op, {role: values[value].shape for role, value in draft.inputs.items()}):
-        role, token, size = found
-        raise BuildError(
-            f'{where}: input {role} = {draft.inputs[role]} has {size} elements in "{token}" of '
-            f'"{op.inputs[role].pattern.text}", {size.unpadded} of them contents and the rest padding, which '
-            f'op "{op.name}" would count as contents',
-            hint=hint,
-        )
-    if given := padded_attribute(op, attrs):
-        key, size = given
-        raise BuildError(
-            f'{where}: attribute "{key}" is {size}, padded from {size.unpadded}; op "{op.name}" would count '
-            "padding as contents",
-            hint=hint,
-        )
-
-
-def _check_contents(value: Value, pattern: Pattern, dims: Mapping[str, Any], where: str) -> None:
-    """Raise BuildError if `value` has another dtype than the op takes, or larger integers."""
-    if value.dtype != pattern.dtype:
-        raise BuildError(f"{where}: takes {_kind(pattern.dtype)}, but {value.name} holds {_kind(value.dtype)}")
-    bound = _bound(pattern, dims, where)
-    if bound is not None and value.bound is not None and value.bound > bound:
-        raise BuildError(
-            f"{where}: takes integers below {pattern.bound} = {bound}, but {value.name} goes up to {value.bound - 1}"
-        )
-
-
-def _kind(dtype: str | None) -> str:
-    return {None: "activations", "acc": "acc (a statistic or a loss)"}.get(dtype, str(dtype))
-
-
 def _sizes(shape: Shape) -> tuple[Shape, Shape]:
     return tuple(int(n) for n in shape), trim(shape)
-
-
-def _described(value: Value) -> str:
-    return f"{described(value.shape)} {_kind(value.dtype)}"
 
 
 def _check_batch_free(
