@@ -5,7 +5,8 @@
   submission.py   the file handed in: what it includes, its PTX, how precise its arithmetic is
   execution.py    its launches on simulated memory, in buffers that give every misstep away
   verdict.py      sub-verdicts, as lines and as JSON
-  hearing.py      the sub-verdicts, one function each
+  hearing.py      contents, the truth, runs, comparisons
+  questions.py    the sub-verdicts, one function each
   confined.py     all of that in a process of its own, with limits of time and memory
 It knows no op and no plugin. docs/judge.md is the manual.
 """

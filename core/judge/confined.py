@@ -20,8 +20,9 @@ from typing import Any
 
 from core import errors
 from core.errors import CoreError, words_of
-from core.judge.hearing import Tell, hear, nobody_listens
+from core.judge.hearing import Tell, nobody_listens
 from core.judge.problem import load_problem
+from core.judge.questions import hear
 from core.judge.submission import Submission
 from core.judge.verdict import FAILED, QUESTIONS, WAITING, Judgement, SubVerdict
 from core.kernels.nvrtc import load_nvrtc

@@ -15,8 +15,8 @@ from core import f32, i32
 from core.cli import run
 from core.errors import BuildError, UsageError
 from core.judge import KernelLaunch, Problem, judge
-from core.judge.hearing import CHECKS, hear
 from core.judge.problem import load_problem
+from core.judge.questions import CHECKS, hear
 from core.judge.submission import Submission, included
 from core.judge.verdict import QUESTIONS, Judgement
 

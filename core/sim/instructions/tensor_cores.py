@@ -27,8 +27,7 @@ FAMILY = Family()
 opcode = FAMILY.opcode
 
 WARP, WARPGROUP = 32, 128
-NAN = 0x7FFFFFFF
-U32 = UNSIGNED[32]
+NAN, U32 = 0x7FFFFFFF, UNSIGNED[32]
 
 
 def _f32_of_tf32(bits: Array) -> Array:
