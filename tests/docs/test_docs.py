@@ -179,6 +179,17 @@ def test_every_command_in_the_readmes_sentences_is_run_by_a_test() -> None:
             assert re.search(rf"\b{verb}\b", (ROOT / how).read_text("utf-8")), f"{how} runs no core {verb}"
 
 
+def test_the_table_of_plugins_has_each_with_all_that_it_brings() -> None:
+    """A row for every folder of plugins/, with the names of its ops, models and optimizers."""
+    page = (ROOT / "plugins/README.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| \[\w+\]\((\w+)\) \| (.*) \|$", page, re.M))
+    shipped = [record for record in load_registry().plugins if record.kind == "shipped"]
+    assert rows.keys() == {record.name for record in shipped}
+    for record in shipped:
+        brought = [n for kind in ("ops", "models", "optimizers") for n in record.brings.get(kind, ())]
+        assert not [name for name in brought if name not in rows[record.name]], record.name
+
+
 def test_from_nothing_to_a_trained_model_with_an_op_and_a_kernel_is_little_to_type() -> None:
     (way,) = re.findall(r"^## From nothing to a trained model\n(.*?)(?=^## )", PLUGINS.read_text("utf-8"), re.M | re.S)
     steps = list(in_order(way))
