@@ -74,6 +74,8 @@ class BytePairKind(TokenizerKind):
 
 
 class BytesKind(TokenizerKind):
+    """A token for each byte."""
+
     name, forms, fixed = "bytes", ("bytes",), True
 
     def make(self, path: Path | None, request: TokenizerRequest) -> Tokenizer:

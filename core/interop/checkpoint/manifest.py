@@ -39,6 +39,8 @@ class Entry(Struct, forbid_unknown_fields=True):
 
 
 class Manifest(Struct):
+    """A checkpoint's list of files: name -> size and digest."""
+
     files: dict[str, Entry]
 
 

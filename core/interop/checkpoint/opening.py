@@ -68,6 +68,8 @@ class SourceRecord(Struct):
 
 
 class DataRecord(Struct):
+    """The sources of a run's tokens."""
+
     train: SourceRecord | None = None
     val: SourceRecord | None = None
 

@@ -21,6 +21,8 @@ HEAP_ALIGN = 16
 
 @dataclass(frozen=True)
 class Region:
+    """A named range of addresses: [start, start + size)."""
+
     name: str
     start: int
     size: int

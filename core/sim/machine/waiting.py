@@ -64,6 +64,8 @@ class MBarrier:
 
 @dataclass
 class ClusterBarrier:
+    """The barrier of a cluster: arrivals, phase, and the threads that wait."""
+
     arrived: int = 0
     phase: int = 0
     waiting: list[Waiting] = field(default_factory=list)

@@ -27,6 +27,8 @@ def blanked(text: str) -> str:
 
 @dataclass(frozen=True)
 class Span:
+    """A half-open range of places in a text."""
+
     start: int
     stop: int
 

@@ -46,6 +46,8 @@ NOWHERE = Location("ptx", 0)
 
 @dataclass(frozen=True)
 class Register:
+    """A register, by its name in the function."""
+
     name: str
 
 
@@ -74,6 +76,8 @@ class Symbol:
 
 @dataclass(frozen=True)
 class Vector:
+    """Operands in braces: `{%f1, %f2}`."""
+
     parts: tuple[Operand, ...]
 
 
@@ -106,6 +110,8 @@ Operand = Register | Immediate | Special | Symbol | Vector | Address | Pair | Ne
 
 @dataclass
 class Instruction:
+    """A statement of PTX, with its operands and place."""
+
     opcode: str
     operands: tuple[Operand, ...]
     predicate: Register | None
@@ -119,11 +125,15 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Label:
+    """A target of branches."""
+
     name: str
 
 
 @dataclass(frozen=True)
 class PtxVariable:
+    """A variable of any state space."""
+
     space: str  # global, const, shared, local, param
     name: str
     align: int
@@ -134,6 +144,8 @@ class PtxVariable:
 
 @dataclass
 class PtxFunction:
+    """A kernel (`entry`) or a device function."""
+
     name: str
     entry: bool
     parameters: list[PtxVariable]
@@ -147,6 +159,8 @@ class PtxFunction:
 
 @dataclass
 class Module:
+    """A file of PTX."""
+
     target: str
     functions: dict[str, PtxFunction]
     variables: dict[str, PtxVariable]
