@@ -135,7 +135,7 @@ def _registry() -> Registry:
 
 
 def _suspects(name: str) -> str:
-    from core.registry import state
+    from core.registry.unknown_names import state
 
     return "".join(f"\n{state(record)}, and it mentions {name}" for record in _registry().suspects(name))
 

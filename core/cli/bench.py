@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from core.cli.show import device_option, emit_json, json_option, plugin_option, refuse_untimed, status_line
+from core.cli.kernel_runs import refuse_untimed, status_line
+from core.cli.show import device_option, emit_json, json_option, plugin_option
 from core.errors import UsageError, did_you_mean
 from core.words import human, ms, percent, table
 

@@ -9,7 +9,8 @@ from functools import cache, partial
 
 import click
 
-from core.cli.show import branches_option, emit_json, json_option, plugin_option
+from core.cli.kernel_runs import branches_option
+from core.cli.show import emit_json, json_option, plugin_option
 from core.cli.sizes import check_at
 from core.devices import RESIDENT, DeviceKind
 from core.errors import CheckFailed, UsageError

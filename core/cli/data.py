@@ -148,7 +148,8 @@ def verify(sources: tuple[str, ...], as_json: bool) -> None:
 
 def describe_shard(shard: Any) -> dict[str, Any]:
     """A shard as the listing shows it. Reads all of it once, for the largest id."""
-    from core.data.shards import recorded_sha256, tokenizer_record
+    from core.data.shards import recorded_sha256
+    from core.data.tokenizer_sidecar import tokenizer_record
 
     record = tokenizer_record(shard.path)
     with shard.reader() as tokens:

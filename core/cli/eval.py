@@ -76,7 +76,7 @@ def command(
     from core.api import build_model
     from core.data.documents import Reading
     from core.interop.opened import open_path
-    from core.train.run import find_run
+    from core.train.run_names import find_run
 
     registry = registry_of(click.get_current_context())
     asked = {name: file for name, file in files.items() if file is not None}

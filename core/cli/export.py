@@ -50,7 +50,7 @@ def command(run: str | None, to: str, out: Path | None, precision: str, plugin: 
     from core.interop.opened import open_path
     from core.interop.weights import of_format
     from core.outputs import new_path
-    from core.train.run import find_run
+    from core.train.run_names import find_run
     from core.train.tokenizers import tokenizer_of
 
     registry = registry_of(click.get_current_context())

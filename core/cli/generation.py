@@ -61,7 +61,7 @@ def open_text_model(run: str | None, device: str, plugins: Sequence[str]) -> tup
     from core.api import build_model
     from core.interop.opened import open_path
     from core.loader import load_registry
-    from core.train.run import find_run
+    from core.train.run_names import find_run
     from core.train.tokenizers import other_tokenizer
 
     registry = load_registry(plugins)

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from core.cli.show import branches_option, emit_json, json_option
+from core.cli.kernel_runs import branches_option
+from core.cli.show import emit_json, json_option
 from core.errors import CheckFailed
 from core.judge.confined import MEMORY, SECONDS, judge
 from core.judge.verdict import QUESTIONS

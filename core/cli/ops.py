@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from core.cli.show import emit_json, json_option, plugin_option, status_line
+from core.cli.kernel_runs import status_line
+from core.cli.show import emit_json, json_option, plugin_option
 from core.errors import BuildError, CoreError
 from core.loader import load_registry
 from core.op import Op, Param, Reference, Slot, Variant, make_tensors

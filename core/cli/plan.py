@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from core.cli.show import device_option, emit_json, json_option, plugin_option, status_line, with_architectures
+from core.cli.kernel_runs import status_line, with_architectures
+from core.cli.show import device_option, emit_json, json_option, plugin_option
 from core.errors import UsageError
 
 LABELS = {"parameters": "weights"}  # parts of the memory whose name in JSON is that of a count

@@ -63,7 +63,7 @@ def decimal(value: float | None) -> str:
 def plot(runs: tuple[str, ...], name: str, out: Path | None, logarithmic: bool, as_json: bool) -> None:
     """Draw a value of RUNs over their steps: into a file, or here. Without a RUN, the newest."""
     from core.errors import did_you_mean
-    from core.train.run import find_run
+    from core.train.run_names import find_run
     from core.train.runs import CURVES, curve
 
     if name not in CURVES:
@@ -143,7 +143,7 @@ def diff(a: str, b: str, as_json: bool) -> int:
 
     Times are left out. Exit code 1 when they part, 0 when all steps that both have are the same.
     """
-    from core.train.run import find_run
+    from core.train.run_names import find_run
     from core.train.runs import parting
 
     paths = find_run(a), find_run(b)

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
 
-from core.devices import AUTO, RESIDENT, DeviceKind
-from core.errors import UsageError
-from core.registry import Registry
-from core.train.display import Display
+from core.devices import AUTO, RESIDENT
 from core.words import table
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -37,56 +31,6 @@ def device_option(text: str) -> Callable[[F], F]:
 def json_option(function: F) -> F:
     """`--json`, as the argument `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
-
-
-def branches_option(function: F) -> F:
-    """`--branches N` of what runs kernels in the simulator: the environment variable, for this command's processes."""
-    from core.sim.machine.budget import LIMIT, VARIABLE  # other verbs need nothing of the simulator
-
-    def put(context: click.Context, parameter: click.Parameter, value: int | None) -> None:
-        if value is not None:
-            before = os.environ.get(VARIABLE)
-            os.environ[VARIABLE] = str(value)
-            context.call_on_close(lambda: restore(before))
-
-    def restore(before: str | None) -> None:
-        os.environ.pop(VARIABLE)
-        if before is not None:
-            os.environ[VARIABLE] = before
-
-    return click.option(
-        "--branches",
-        type=click.IntRange(min=1),
-        metavar="N",
-        callback=put,
-        expose_value=False,
-        help=f"Branches of a thread block after which a simulated kernel is called endless.  [default: {LIMIT}]",
-    )(function)
-
-
-def with_architectures(registry: Registry) -> str:
-    """`--device` with the devices whose kernels are compiled for an architecture that can be named."""
-    return f"--device {' or '.join(kind.name for kind in registry.devices.values() if kind.planner is not None)}"
-
-
-def refuse_untimed(kind: DeviceKind) -> None:
-    """UsageError for a device whose seconds are not those of real hardware."""
-    if not kind.real_time:
-        raise UsageError(
-            "the simulator's time does not predict a GPU's" if kind.simulated else f"{kind.name} cannot be timed",
-            hint="core trace counts a kernel's instructions and memory traffic",
-        )
-
-
-@contextmanager
-def status_line(text: str) -> Iterator[None]:
-    """Show a status line on the terminal while a slow operation runs."""
-    display = Display(sys.stderr)
-    display.status(text)
-    try:
-        yield
-    finally:
-        display.close()
 
 
 def emit_json(data: Any) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import click
 import numpy as np
 
-from core.cli.show import branches_option, emit_json, json_option, status_line
+from core.cli.kernel_runs import branches_option, status_line
+from core.cli.show import emit_json, json_option
 from core.cli.trace import COLUMNS, cells, columns_kept, extent, numbers, source_lines
 from core.errors import BuildError, UsageError, did_you_mean
 from core.kernels.tensors import from_bf16, to_bf16

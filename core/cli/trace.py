@@ -15,7 +15,8 @@ from typing import Any
 
 import click
 
-from core.cli.show import branches_option, emit_json, json_option, plugin_option, status_line
+from core.cli.kernel_runs import branches_option, status_line
+from core.cli.show import emit_json, json_option, plugin_option
 from core.device.launch import LaunchRecord
 from core.devices import SIM
 from core.errors import BuildError, UsageError

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from core.cli.show import device_option, emit_json, json_option, plugin_option, refuse_untimed, with_architectures
+from core.cli.kernel_runs import refuse_untimed, with_architectures
+from core.cli.show import device_option, emit_json, json_option, plugin_option
 from core.errors import UsageError
 
 

@@ -17,7 +17,7 @@ from core.data.documents import WHOLE, Reading
 from core.data.inputs import Inputs
 from core.data.readers import own_readers
 from core.data_reader import DataReader
-from core.errors import DataError, UsageError, did_you_mean, raise_all
+from core.errors import DataError, UsageError, raise_all
 from core.outside import open_file, way_out
 
 BUILTIN = "builtin"
@@ -127,23 +127,6 @@ def expand(item: str, where: str) -> list[Path]:
     found = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(item) else []
     if found:
         return [Path(name) for name in found]
-    folder = next((p for p in path.parents if p.is_dir() and not glob.has_magic(str(p))), Path())
-    names = _names(folder)
-    holds = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "nothing"
-    missing = path.relative_to(folder).parts[0] if path.is_relative_to(folder) else item
-    what = "matches no file" if glob.has_magic(item) else "does not exist"
-    if path.is_symlink():
-        what, names = f"is a link to {os.readlink(path)}, which does not exist", []
-    raise UsageError(
-        f'{where}: "{item}" {what}; the nearest folder that exists is {folder.resolve()}, which holds {holds}'
-        f"{did_you_mean(missing, names)}",
-        hint=f'name token shards, text files, a folder of text, or "{BUILTIN}"',
-    )
+    from core.data.missing_names import missing_name
 
-
-def _names(folder: Path) -> list[str]:
-    """What a listing of a folder shows; nothing where it may not be listed."""
-    try:
-        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    except OSError:
-        return []
+    raise missing_name(item, path, where)

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from core.data.shards import Shard, json_sidecar, tokenizer_record
+from core.data.shards import Shard, json_sidecar
+from core.data.tokenizer_sidecar import tokenizer_record
 from core.errors import DataError
 from core.tokenizers.kinds import own_kinds
 from core.tokenizers.preference import TokenizerChoice, choose_tokenizer, parse_spec, recorded_choice

@@ -224,13 +224,6 @@ def header_of(format: Format, count: int) -> bytes:
     return header.tobytes()
 
 
-def magic_of(path: Path) -> int | None:
-    """The first int32 of a file, or None when it has none."""
-    with open_file(path) as file:
-        head = file.read(4)
-    return int.from_bytes(head, "little", signed=True) if len(head) == 4 else None
-
-
 def open_shard(path: Path) -> Shard:
     """Check a shard's header against its size. DataError names the file, the expected size and the actual one."""
     with reads(DataError, path):
@@ -341,28 +334,3 @@ def _sidecar(path: Path) -> dict[str, Any]:
         value = parse_json(read_whole(json_sidecar(path), LARGEST_SIDECAR))
         return value if isinstance(value, dict) else {}
     return {}
-
-
-def tokenizer_record(path: Path) -> dict[str, Any] | None:
-    """What the sidecar of a shard says of its tokenizer: kind, name, hash, vocab_size, eot. None if nothing does."""
-    sidecar = json_sidecar(path)
-    if not sidecar.exists():
-        return None
-    try:
-        value = parse_json(read_whole(sidecar, LARGEST_SIDECAR))
-        record = value.get("tokenizer")
-        if record is None:
-            return None
-        size = record["vocab_size"]
-        if (
-            type(size) is not int
-            or size < 1
-            or not all(isinstance(record[key], str) for key in ("kind", "name", "hash"))
-        ):
-            raise ValueError
-        return dict(record)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise DataError(
-            f"{sidecar}: expected a JSON object that names the shard's tokenizer: kind, name, hash, vocab_size",
-            hint="write the shard again, or remove this file",
-        ) from None

@@ -30,7 +30,7 @@ SIM = DeviceKind(
     compiles=True,
     simulated=True,
     real_time=False,
-    pace="core.measure.estimate:simulated_pace",
+    pace="core.measure.simulator_pace:simulated_pace",
     place="in the simulator",
 )
 RESIDENTS = (CPU, CUDA, SIM)

@@ -80,7 +80,9 @@ class Engine:
     def load_parameters(self, values: Mapping[str, Array]) -> None:
         """Set parameters from arrays of any float dtype, in the graph's shapes (V, C), ... without padding. Raises
         BuildError unless names and shapes are exactly the graph's."""
-        self.store.load_parameters(values)
+        from core.engine.loading import load_parameters
+
+        load_parameters(self.store, values)
 
     def optimizer_state(self) -> Mapping[str, Mapping[str, Array]]:
         """The optimizer's tensors: state -> parameter -> array of the same shape, f32 or f64; views on the cpu."""
@@ -89,7 +91,9 @@ class Engine:
     def load_optimizer_state(self, values: Mapping[str, Mapping[str, Array]]) -> None:
         """Set the optimizer's tensors, arrays of the same shape as their parameters, f32 or f64. BuildError unless
         states, names and shapes are exactly these."""
-        self.store.load_optimizer_state(values)
+        from core.engine.loading import load_optimizer_state
+
+        load_optimizer_state(self.store, values)
 
     def parameter_gradients(self) -> Iterator[tuple[str, Array]]:
         """(parameter, its gradient of the same shape, f32 or f64) of the last step, one by one: views on the cpu."""

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.dtypes import itemsize, resolve
-from core.errors import BuildError
-from core.expr import trim
 from core.graph import Graph
 from core.graph.init import draw_all
 from core.op import Tensors
@@ -121,7 +119,7 @@ class ParameterStore:
 
     def parameters(self) -> Mapping[str, Array]:
         """All parameters without padding, in the graph's order: views on the cpu, copies elsewhere."""
-        return ByName(self.graph.parameters, lambda name: self._read(self._full(name), name))
+        return ByName(self.graph.parameters, lambda name: self._read(self.full(name), name))
 
     def gradients(self) -> dict[str, Array]:
         """The gradients of what trains, likewise."""
@@ -152,25 +150,7 @@ class ParameterStore:
     def trainable(self) -> list[str]:
         return [n for n in self.graph.parameters if self.layout.places[n].trains]
 
-    def load_parameters(self, values: Mapping[str, Array]) -> None:
-        """Set all parameters. Raises BuildError unless names and shapes are exactly ours."""
-        self._check(values, list(self.graph.parameters), f"parameters of {self.graph.name}")
-        for name in self.graph.parameters:
-            self._write(self.weights, name, values[name])
-            if self._full(name) is not self.weights:
-                self._write(self.master, name, values[name])
-
-    def load_optimizer_state(self, values: Mapping[str, Mapping[str, Array]]) -> None:
-        """Set the optimizer's tensors. Raises BuildError unless states, names and shapes are exactly ours."""
-        if set(values) != set(self.states):
-            raise BuildError(f"optimizer state: expected {sorted(self.states)}, got {sorted(values)}")
-        for state in self.states:
-            self._check(values[state], self.trainable(), f"optimizer state {state}")
-        for state, flat in self.states.items():
-            for name in self.trainable():
-                self._write(flat, name, values[state][name])
-
-    def _full(self, name: str) -> Any:
+    def full(self, name: str) -> Any:
         """The arena that holds a parameter in full precision."""
         return self.master if self.master is not None and self.layout.places[name].trains else self.weights
 
@@ -178,28 +158,3 @@ class ParameterStore:
         tensor = self.place(flat, name)
         array = tensor if isinstance(tensor, np.ndarray) else self.device.download(tensor)
         return trimmed(array, self.layout.places[name].shape)
-
-    def _write(self, flat: Any, name: str, values: Array) -> None:
-        tensor, shape = self.place(flat, name), self.layout.places[name].shape
-        if values.shape == shape:
-            self.device.upload(tensor, values)
-        elif isinstance(tensor, np.ndarray):
-            trimmed(tensor, shape)[...] = values
-        else:
-            padded = np.zeros(shape, values.dtype)
-            trimmed(padded, shape)[...] = values
-            self.device.upload(tensor, padded)
-
-    def _check(self, values: Mapping[str, Array], names: Sequence[str], action: str) -> None:
-        missing, extra = sorted(set(names) - set(values)), sorted(set(values) - set(names))
-        problems = [
-            f"{label} {', '.join(differing[:5])}{' ...' if len(differing) > 5 else ''}"
-            for label, differing in (("missing", missing), ("unexpected", extra))
-            if differing
-        ]
-        if problems:
-            raise BuildError(f"{action}: {'; '.join(problems)}")
-        for name in names:
-            expected = trim(self.layout.places[name].shape)
-            if tuple(values[name].shape) != expected:
-                raise BuildError(f"{action}: {name} has shape {tuple(values[name].shape)}, expected {expected}")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import CheckpointError
-from core.files import Held
+from core.held_files import Held
 from core.interop.safetensors_file import DTYPES
 from core.outside import open_file, read_array, way_out
 

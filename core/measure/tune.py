@@ -20,7 +20,8 @@ import core
 from core import files
 from core.cache import read_json
 from core.engine import Engine
-from core.measure.tuned import FORMAT, chip_of, read_choices, tuned_path
+from core.measure.choices_file import read_choices
+from core.measure.tuned import FORMAT, chip_of, tuned_path
 from core.plan import TRAIN, TunedChoice, tuning_key
 from core.plan.choose import specs
 

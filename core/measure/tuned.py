@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import tomli
+from typing import TYPE_CHECKING
 
 from core.cache import cache_folder, read_json
-from core.errors import BuildError, DeviceError
-from core.outside import read_whole
+from core.errors import DeviceError
 from core.plan import TunedChoice
 from core.verdicts import place_of
 
@@ -18,7 +15,6 @@ if TYPE_CHECKING:
     from core.device.protocol import Device
 
 FILE, FORMAT = "tuned.json", 1
-CHOICE = {"arch": str, "what": str, "variant": str, "config": dict, "source": str}  # of that file
 
 
 def chip_of(device: Device) -> str:
@@ -43,29 +39,12 @@ def load_tuned(device: Device) -> dict[str, TunedChoice]:
     return {key: TunedChoice(entry["variant"], entry["config"]) for key, entry in entries.items()}
 
 
-def read_choices(path: Path) -> list[dict[str, Any]]:
-    """Its choices: arch, what (a tuning key), variant, config, source; [] where there is no file.
-
-    Raises BuildError for a file of another form.
-    """
-    try:
-        choices = tomli.loads(read_whole(path).decode()).get("choice", [])
-    except FileNotFoundError:
-        return []
-    except ValueError as error:
-        raise BuildError(f"{path}: {error}", hint="`core tune --write-defaults FILE` writes one") from None
-    for number, choice in enumerate(choices, 1):
-        if lacks := [name for name in CHOICE if not isinstance(choice.get(name), CHOICE[name])]:
-            raise BuildError(
-                f"{path}: [[choice]] {number} has no {' and no '.join(lacks)}; it needs {', '.join(CHOICE)}"
-            )
-    return list(choices)
-
-
 def load_shipped(device: Device, files: Sequence[Path]) -> dict[str, TunedChoice]:
     """The choices of `files` for this device's architecture, a later file before an earlier one; none in the simulator
     and on the cpu."""
     if not device.tuned_arch:
         return {}
+    from core.measure.choices_file import read_choices
+
     here = [choice for path in files for choice in read_choices(path) if choice["arch"] == device.tuned_arch]
     return {choice["what"]: TunedChoice(choice["variant"], choice["config"]) for choice in here}

@@ -17,7 +17,7 @@ from core.registry.contribution import (
     StepHook,
 )
 from core.registry.fields import LAUNCHERS, check_variant
-from core.registry.lookup import REFERENCE, Registry, state
+from core.registry.lookup import REFERENCE, Registry
 from core.registry.places import place_of_class, shorten
 
 __all__ = [
@@ -36,5 +36,4 @@ __all__ = [
     "check_variant",
     "place_of_class",
     "shorten",
-    "state",
 ]

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from core.data_reader import DataReader
 from core.devices import RESIDENT, DeviceKind, choose
-from core.errors import BuildError, did_you_mean
+from core.errors import BuildError
 from core.evaluation import Evaluation
 from core.op import Op, Optimizer, Schedule, Variant
-from core.registry.contribution import DISABLED, LOADED, ModelFile, PluginRecord, StepHook
+from core.registry.contribution import LOADED, ModelFile, PluginRecord, StepHook
 from core.tokenizers.tokenizer_kind import TokenizerKind
 from core.weight_format import WeightFormat
 
@@ -100,18 +100,12 @@ class Registry:
 
     def plugin(self, name: str, where: str = "") -> PluginRecord:
         """The loaded plugin of that name; BuildError if it is missing, broken or disabled, and why."""
-        prefix = f"{where}: " if where else ""
-        records = [r for r in self.plugins if r.name == name]
-        for record in records:
-            if record.status == LOADED:
-                return record
-        for record in records:
-            raise BuildError(f"{prefix}{state(record)}", hint=_remedy(record))
-        names = [r.name for r in self.plugins]
-        raise BuildError(
-            f'{prefix}there is no plugin "{name}"{did_you_mean(name, names)}',
-            hint=f"install it, or give its folder: --plugin PATH. There are: {', '.join(names)}",
-        )
+        record = next((r for r in self.plugins if r.name == name and r.status == LOADED), None)
+        if record is None:
+            from core.registry.unknown_names import not_loaded
+
+            raise not_loaded(name, self.plugins, where)
+        return record
 
     def suspects(self, name: str, hook: str = "") -> list[PluginRecord]:
         """Broken and disabled plugins whose sources mention `name`, and have the hook that would bring it."""
@@ -125,24 +119,6 @@ class Registry:
 
     def missing(self, kind: str, name: str, known: Iterable[str], where: str = "", hook: str = "") -> BuildError:
         """The error for an unknown name: the nearest known one, and the plugins that may bring it."""
-        known = sorted(known)
-        prefix = f"{where}: " if where else ""
-        message = f'{prefix}there is no {kind} "{name}"{did_you_mean(name, known)}'
-        suspects = self.suspects(name, hook)
-        for record in suspects:
-            message += f"\n    {state(record)}, and it mentions {name}"
-        if suspects:
-            return BuildError(message, hint=_remedy(suspects[0]))
-        return BuildError(message, hint=f"there are: {', '.join(known) or 'none'}")
+        from core.registry.unknown_names import unknown
 
-
-def state(record: PluginRecord) -> str:
-    """`plugin "mine" (./mine) is broken: ImportError: ...`"""
-    reason = f": {record.reason}" if record.reason else ""
-    return f'plugin "{record.name}" ({record.origin}) is {record.status}{reason}'
-
-
-def _remedy(record: PluginRecord) -> str:
-    if record.status == DISABLED:
-        return f"take {record.name} out of [plugins] disable, or add it to CORELM_PLUGINS"
-    return f"`core plugins {record.name}` shows its traceback"
+        return unknown(kind, name, known, where, self.suspects(name, hook))

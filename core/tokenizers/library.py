@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from core.errors import DataError, UsageError, words_of
 from core.outside import parse_json
 from core.signals import Ended
-from core.terminal import native_silenced
+from core.silence import native_silenced
 from core.tokenizers.bounds import check_document, check_ids
 from core.tokenizers.byte_pairs import LIBRARY_FORMAT, BytePairTokenizer
 from core.tokenizers.templates import EXTRA, RENDERER

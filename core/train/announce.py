@@ -12,10 +12,9 @@ from core.plan.buffers import HELD
 from core.plan.needs import sizes_by_choice
 from core.registry import Registry
 from core.roles import BATCH
-from core.train.changes import differences, flat
 from core.train.display import Display
 from core.train.precheck import Precheck
-from core.train.provenance import machine_changes, made_with
+from core.train.provenance import made_with
 from core.train.run import Run
 from core.train.wiring import Parts
 from core.words import human
@@ -79,18 +78,9 @@ def announce_start(
     """The checkpoint or weights of the start, changes since then, and the estimate of time in words."""
     config, start = parts.config, parts.start
     if start is not None:
-        display.line(f"resumed from {start}")
-        for line in differences(flat(before or config.document), flat(config.document)):
-            display.line(f"config change: {line}")
-        for line in differences(start.state["variants"], record["nodes"]):
-            display.line(f"variant change: {line}")
-        made, now = start.state["made_with"] or record["made_with"], record["made_with"]
-        for line in differences(made, now):
-            display.line(f"change since the checkpoint: {line}")
-        if changed := machine_changes(made, now, parts.engine.device.depends()):
-            display.line(
-                f"the resumed run stays close to the uninterrupted one, not bit-exact: different {', '.join(changed)}"
-            )
+        from core.train.changes import announce_changes
+
+        announce_changes(parts, start, before, record, display)
     if start is None and config.weights:
         display.line(f"weights: {config.weights}")
     if estimate:

@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from core.config import RunConfig
-from core.data import Data, diff_description
 from core.dtypes import itemsize, resolve
 from core.engine import Engine
-from core.errors import DataError
 from core.expr import trim
 from core.interop import checkpoint
 from core.measure.estimate import estimate_seconds, refuse_long
@@ -23,7 +21,7 @@ from core.verdicts import Verdicts
 from core.words import duration
 
 if TYPE_CHECKING:
-    from core.interop.checkpoint import Checkpoint
+    pass
 
 
 def check_disk(config: RunConfig, engine: Engine, run: Run, done: int, best: bool) -> None:
@@ -68,25 +66,6 @@ def check_estimate(config: RunConfig, engine: Engine, plan: Plan, micro: int, do
     seconds = estimate_seconds(engine.graph.parameter_count, tokens, pace.flops, besides)
     refuse_long(seconds, config.device, steps=steps, allowed=allowed, where=config.where("train.steps"))
     return f"{duration(max(1, seconds))} {pace.note}"
-
-
-def check_same_data(start: Checkpoint, data: Data, allow_change: bool, display: Display) -> None:
-    """Raises DataError for data that differs from the checkpoint's; `allow_change` prints the differences instead."""
-    before, now = start.state.get("data") or {}, data.describe()
-    if not before.get("train"):
-        return
-    lines = diff_description(before["train"], now["train"])
-    if before.get("val") and now["val"]:
-        lines += diff_description(before["val"], now["val"])
-    if not lines:
-        return
-    if not allow_change:
-        raise DataError(
-            "the data differs from the checkpoint's training data:\n" + "\n".join(f"  {line}" for line in lines),
-            hint="restore the data, or pass --allow-data-change, which records the change",
-        )
-    for line in lines:
-        display.line(f"data change, allowed: {line}")
 
 
 def check_first(

@@ -19,8 +19,8 @@ from core.roles import BATCH
 from core.train.announce import announce, announce_start, table_of_choices, variants_record
 from core.train.display import Display
 from core.train.loop import Trainer, run_job
-from core.train.refusals import check_disk, check_estimate, check_first, check_same_data
-from core.train.run import Run, choose_folder, claim, occupied, resolved_config
+from core.train.refusals import check_disk, check_estimate, check_first
+from core.train.run import Run, choose_folder, claim, occupied
 from core.train.start import fill, find_weights, repair
 from core.train.wiring import (
     Parts,
@@ -75,10 +75,12 @@ def prepare(arguments: TrainArguments, display: Display, stack: ExitStack) -> Tr
         )
 
         start = find_start(arguments.origin, arguments.resume, run, display)
-    before = resolved_config(start.path.absolute().parents[1]) if start else None
 
-    model = load_model(config.model, registry)
+    model, before = load_model(config.model, registry), None
     if start is not None:
+        from core.train.run_names import resolved_config
+
+        before = resolved_config(start.path.absolute().parents[1])
         same_architecture(start, model.to_toml(config.dims))
     verdicts = Verdicts(registry)
     engine = build_engine(config, registry, model, start, verdicts=verdicts)
@@ -92,6 +94,8 @@ def prepare(arguments: TrainArguments, display: Display, stack: ExitStack) -> Tr
     weights = find_weights(config, registry, engine) if start is None else None
     data = find_data(config, engine, start, weights, display)
     if start is not None:
+        from core.train.same_data import check_same_data
+
         check_same_data(start, data, arguments.allow_data_change, display)
     if config.train.sample_every and data.tokenizer:
         engine.session(1).plan(1)  # a model that cannot generate is refused now, not at the first sample

@@ -367,7 +367,7 @@ def test_failed_checks_have_the_code_of_a_no() -> None:
 
 
 def test_what_takes_long_is_told_on_a_terminal_alone_and_wiped_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    from core.cli.show import status_line
+    from core.cli.kernel_runs import status_line
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

@@ -17,7 +17,8 @@ from core import words
 from core.devices import RESIDENT, DeviceKind, choose
 from core.devices.nvidia import nvidia_device
 from core.errors import DeviceError, UsageError
-from core.measure.estimate import estimate_seconds, refuse_long, simulated_pace
+from core.measure.estimate import estimate_seconds, refuse_long
+from core.measure.simulator_pace import simulated_pace
 from core.sim.native.toolchain import compiler
 from core.train.detect import Window
 from core.train.display import Display, fit

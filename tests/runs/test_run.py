@@ -25,7 +25,8 @@ from core.kernels.chips import GPUS, Gpu
 from core.signals import Stop
 from core.train.display import Display
 from core.train.loop import Trainer
-from core.train.run import Run, choose_folder, find_run, read_lines, to_line
+from core.train.run import Run, choose_folder, read_lines, to_line
+from core.train.run_names import find_run
 from core.train.setup import TrainArguments, prepare
 from core.words import printable
 

@@ -20,8 +20,9 @@ from core.graph import load_model
 from core.loader import load_registry
 from core.measure import tune as tuning
 from core.measure.bench import random_batch
+from core.measure.choices_file import read_choices
 from core.measure.tune import Timed, candidates, save_tuned, tune
-from core.measure.tuned import load_shipped, load_tuned, read_choices
+from core.measure.tuned import load_shipped, load_tuned
 from core.plan import TRAIN, TunedChoice, tuning_key
 from core.train.wiring import build_engine
 

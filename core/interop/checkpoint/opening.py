@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from core import files
 from core.errors import CheckpointError
+from core.held_files import Held
 from core.interop import pointers
 from core.interop.checkpoint.manifest import (
     MANIFEST,
@@ -237,7 +237,7 @@ def load(path: Path) -> Checkpoint:
 def _load(path: Path) -> Checkpoint:
     manifest = decode(path / MANIFEST, read(path / MANIFEST), Manifest)
     check_sizes(path, manifest)
-    held = {name: files.Held(path / name) for name in manifest.files}
+    held = {name: Held(path / name) for name in manifest.files}
     _check_hashes(held, manifest)
     raw = held[STATE].read()
     state = decode(path / STATE, raw, State)
@@ -264,17 +264,17 @@ def _by_state(tensors: TensorFile) -> dict[str, Mapping[str, Array]]:
     return {state: _Renamed(tensors, table) for state, table in names.items()}
 
 
-def _text(held: files.Held) -> str:
+def _text(held: Held) -> str:
     try:
         return held.read().decode()
     except UnicodeDecodeError:
         raise CheckpointError(f"{held.path}: damaged: not UTF-8") from None
 
 
-def _check_hashes(held: Mapping[str, files.Held], manifest: Manifest) -> None:
+def _check_hashes(held: Mapping[str, Held], manifest: Manifest) -> None:
     """Two files at a time: the large two are most of the work."""
     with ThreadPoolExecutor(2, "core-hash") as pool:
-        digests = dict(zip(held, pool.map(files.Held.sha256, held.values()), strict=True))
+        digests = dict(zip(held, pool.map(Held.sha256, held.values()), strict=True))
     for name, entry in manifest.files.items():
         if digests[name] != entry.sha256:
             raise CheckpointError(f"{held[name].path}: sha256 is {digests[name]}, expected {entry.sha256}: damaged")
