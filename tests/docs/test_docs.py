@@ -429,7 +429,7 @@ def test_counts_on_the_pages_are_those_of_the_files() -> None:
     tiny = load_config(ROOT / "configs/tiny.toml", device="sim")
     parameters = load_model(tiny.model, registry).build(registry, tiny.dims).parameter_count
     for page, pattern, count in (
-        (README, r"a GPT-2 of (\d+) thousand parameters", round(parameters / 1000)),
+        (README, r"a GPT-2 of (\d+)M parameters with", round(parameters / 1e6)),
         (ROOT / "docs/kernels.md", r"`core/kernels/prelude\.cuh`, (\d+) lines", lines_of("core/kernels/prelude.cuh")),
         (ROOT / "docs/models.md", r"own, in (\d+) lines", lines_of("plugins/llama/models/gpt2_rope.toml", text=True)),
         (ROOT / "docs/checks.md", r"`(\d+) of \1 faults caught", len(graph_faults.FAULTS)),

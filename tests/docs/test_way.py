@@ -79,7 +79,7 @@ def test_the_way_shows_each_launch_with_its_place_and_what_it_reads_and_writes(d
 def test_the_way_in_words_has_a_line_for_each_kernel():
     done = CliRunner().invoke(program, ["plan", "configs/tiny.toml", "h.1.fc", "--device", "sim"])
     line = next(text for text in done.stdout.splitlines() if "register_forward" in text)
-    assert re.search(r"kernel +register_forward +\S*matmul_register\.cu:\d+  grid 1 x 2  block 256", line)
+    assert re.search(r"kernel +register_forward +\S*matmul_register\.cu:\d+  grid 8 x 4  block 256", line)
     assert line.endswith("reads x h.1.ln_2, weight h.1.fc.weight, bias h.1.fc.bias; writes y h.1.fc")
 
 

@@ -101,7 +101,7 @@ def test_the_simulator_is_estimated_by_its_own_rate(monkeypatch: pytest.MonkeyPa
     rates = {name: pace.flops for name, kind in RESIDENT.items() if (pace := kind.measured_pace()) is not None}
     assert set(rates) == {"cpu", "sim"}
     assert rates["sim"] < rates["cpu"] / 20
-    # configs/tiny.toml without its [on.sim]: hours in the simulator, minutes on the cpu.
+    # all steps of configs/tiny.toml: hours on the interpreter, minutes on the cpu.
     tokens = 1200 * 1024
     with pytest.raises(UsageError, match="on the sim"):
         refuse_long(estimate_seconds(1_063_680, tokens, rates["sim"]), "sim", steps=1200, allowed=False, where="x")
