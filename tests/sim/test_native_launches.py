@@ -35,6 +35,33 @@ def test_results_do_not_depend_on_the_number_of_threads(monkeypatch: pytest.Monk
     assert found[0] == found[1] == found[2]
 
 
+@pytest.mark.parametrize(("blocks", "turns"), [(1, 3), (6, 3), (3, 3000), (40, 200)])
+def test_short_and_long_launches_give_the_same_on_any_number_of_threads(
+    blocks: int, turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Short ones end on the calling thread, long ones are shared; the order of warps shows in the sums of a block."""
+    source = """extern "C" __global__ void k(float* y, int turns) {
+      __shared__ float s[4];
+      if (threadIdx.x < 4) s[threadIdx.x] = blockIdx.x;
+      __syncthreads();
+      float v = threadIdx.x * 0.37f;
+      #pragma unroll 1
+      for (int i = 0; i < turns + threadIdx.x / 32 * 7; i++) {
+        v = v * 0.99f + 1;
+        if (i % 16 == 0) atomicAdd(&s[threadIdx.x % 4], v);
+      }
+      __syncthreads();
+      y[blockIdx.x * blockDim.x + threadIdx.x] = v + s[threadIdx.x % 4];
+    }"""
+    found = []
+    for threads in ("1", "2", "5", "2"):
+        monkeypatch.setenv("CORELM_THREADS", threads)
+        y = np.zeros(blocks * 96, np.float32)
+        run(source, "k", blocks, 96, [y, np.int32(turns)], strict=False, executor="native")
+        found.append(y.tobytes())
+    assert len(set(found)) == 1 and np.all(y > 0)
+
+
 def test_of_several_faults_the_lowest_thread_block_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     source = 'extern "C" __global__ void k(float* y) { if (blockIdx.x >= 7) y[1000 + blockIdx.x] = 1; }'
     for threads in ("1", "4"):
@@ -113,7 +140,11 @@ for _ in range(2):
 
 def test_a_compiler_that_fails_leaves_kernels_to_the_interpreter_and_says_so_once(tmp_path: Path) -> None:
     broken = tmp_path / "cc"
-    broken.write_text("#!/bin/sh\necho 'broken: no such thing' >&2\nexit 1\n")
+    broken.write_text(f"""#!/bin/sh
+case "$*" in *probe.c*) exec {compiler()[0]} "$@";; esac
+echo 'broken: no such thing' >&2
+exit 1
+""")  # compiles a line of C, and no file of the machine
     broken.chmod(0o755)
     environment = {**os.environ, "CC": str(broken)}
     done = subprocess.run([sys.executable, "-c", FALLS_BACK], capture_output=True, text=True, env=environment)
@@ -126,4 +157,4 @@ def test_without_a_compiler_the_interpreter_runs_kernels() -> None:
     code = FALLS_BACK + "from core.sim.native.choice import described; print(described())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    assert "on NumPy; there is no C compiler here" in done.stdout
+    assert "on NumPy; no C compiler works here" in done.stdout

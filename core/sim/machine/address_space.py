@@ -43,6 +43,7 @@ class Memory:
         self.top = FIRST
         self.views: dict[int, Array] = {}
         self.last = self.regions[0]
+        self.bounds_kept: tuple[Array, Array] | None = None  # until regions change
         self.heap: Heap | None = None  # of malloc in kernels, from the first launch that needs it
 
     def allocate(self, nbytes: int, name: str = "", align: int = ALIGNMENT, itemsize: int = 1) -> int:
@@ -55,6 +56,7 @@ class Memory:
             self.bytes = grown
             self.views = {}
         self.bytes[start : start + nbytes] = 0
+        self.bounds_kept = None
         self.regions.append(Region(name or f"memory of {nbytes} bytes", start, nbytes, itemsize))
         self.starts.append(start)
         return start
@@ -63,6 +65,7 @@ class Memory:
         """Give a region back; its addresses are out of bounds from now on. The last ones are used again."""
         place = self.starts.index(address)
         del self.starts[place], self.regions[place]
+        self.bounds_kept = None
         self.last = self.regions[-1]
         self.top = max(FIRST, self.regions[-1].end + ALIGNMENT) if len(self.regions) > 1 else FIRST
 
@@ -100,6 +103,13 @@ class Memory:
         past = f"{beyond} bytes past its end" if beyond >= 0 else f"at its byte {address - found.start}"
         return f"{past}: {found.name}, {found.size} bytes at {found.start:#x}"
 
+    def bounds(self) -> tuple[Array, Array]:
+        """The addresses at which regions start and end, as u64."""
+        if self.bounds_kept is None:
+            ends = [region.start + region.size for region in self.regions]
+            self.bounds_kept = np.array(self.starts, np.uint64), np.array(ends, np.uint64)
+        return self.bounds_kept
+
     def element(self, address: int) -> str:
         """The region and element at an address, in words."""
         found = self.region(address)
@@ -135,6 +145,7 @@ class Heap:
         place = memory.starts.index(self.start)
         memory.regions[place] = Region("the end of the heap of malloc", self.end, 0)
         memory.starts[place] = self.end
+        memory.bounds_kept = None
         self.blocks: list[tuple[int, int]] = []  # (start, end), sorted
 
     def allocate(self, nbytes: int) -> int:
@@ -155,6 +166,7 @@ class Heap:
         self.blocks.remove(found)
         place = self.memory.starts.index(address)
         del self.memory.starts[place], self.memory.regions[place]
+        self.memory.bounds_kept = None
         self.memory.last = self.memory.regions[0]
         return True
 
@@ -168,5 +180,6 @@ class Heap:
     def _put(self, number: int, start: int, end: int) -> None:
         self.blocks.insert(number, (start, end))
         place = bisect.bisect_right(self.memory.starts, start)
+        self.memory.bounds_kept = None
         self.memory.starts.insert(place, start)
         self.memory.regions.insert(place, Region(f"malloc({end - start})", start, end - start))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-
-import numpy as np
 
 WARP = 32
 WARPGROUP = 128
@@ -20,8 +19,8 @@ class Shape:
 
     @property
     def threads(self) -> int:
-        return int(np.prod(self.block))
+        return math.prod(self.block)
 
     @property
     def blocks(self) -> int:
-        return int(np.prod(self.grid))
+        return math.prod(self.grid)

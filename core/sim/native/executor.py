@@ -4,7 +4,7 @@ interpreter would raise."""
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,14 @@ class Linked:
     constants: np.ndarray[Any, Any]
     specials: np.ndarray[Any, Any]
     fresh: np.ndarray[Any, Any]
+    addresses: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        arrays = {
+            "ops": self.ops, "some": self.some, "lists": self.code.lists, "constants": self.constants,
+            "specials": self.specials, "fresh": self.fresh,
+        }  # fmt: skip
+        self.addresses = {name: array.ctypes.data for name, array in arrays.items()}
 
 
 def linked(machine: Machine, program: Program, code: Code) -> Linked:
@@ -98,13 +106,13 @@ class WorkDone:
 
 def run(kernel: Linked, words: Wording, memory: Memory, shape: Shape, smem: int, terms: Terms) -> WorkDone:
     """Run a launch to its end. Raises KernelError."""
-    starts = np.array(memory.starts, np.uint64)
-    ends = np.array([region.end for region in memory.regions], np.uint64)
+    starts, ends = memory.bounds()
     marks, loops = len(kernel.code.marks), len(kernel.code.loops)
     work = WorkDone(np.zeros(marks, np.uint64), np.zeros(marks, np.uint64), np.zeros(loops, np.uint32))
     launch = _launch(kernel, memory, shape, smem, terms, starts, ends)
-    launch.marks, launch.loops = marks, loops
-    launch.ran, launch.lanes, launch.looped = (a.ctypes.data for a in (work.ran, work.lanes, work.looped))
+    if marks:
+        launch.marks, launch.loops = marks, loops
+        launch.ran, launch.lanes, launch.looped = (a.ctypes.data for a in (work.ran, work.lanes, work.looped))
     _wait(kernel.machine, launch)
     if launch.fault.kind == STOPPED:
         raise MemoryError(f"kernel {kernel.program.name}: the machine found no memory for its thread blocks")
@@ -120,12 +128,8 @@ def _launch(
     program, code = kernel.program, kernel.code
     clusters = -(-shape.blocks // shape.cluster)
     shared_end = program.shared_size + smem if smem else program.shared_used
-    arrays = {
-        "ops": kernel.ops, "some": kernel.some, "lists": code.lists, "memory": memory.bytes, "starts": starts,
-        "ends": ends, "constants": kernel.constants, "specials": kernel.specials, "fresh": kernel.fresh,
-    }  # fmt: skip
     return _Launch(
-        **{name: array.ctypes.data for name, array in arrays.items()},
+        **kernel.addresses, memory=memory.bytes.ctypes.data, starts=starts.ctypes.data, ends=ends.ctypes.data,
         count=len(kernel.ops), regions=len(starts), constants_count=len(kernel.constants),
         specials_count=len(kernel.specials), fresh_count=len(kernel.fresh), windows=code.windows, registers=code.size,
         grid=(ctypes.c_int64 * 3)(*shape.grid), block=(ctypes.c_int64 * 3)(*shape.block), blocks=shape.blocks,
@@ -138,16 +142,17 @@ def _launch(
 
 
 def _wait(machine: Machine, launch: _Launch) -> None:
-    """Wait for a launch at safe points; one that is given up is stopped first."""
+    """Run a launch on this thread, and on others where it is long, with safe points; one that is given up is stopped
+    first."""
     library, at = machine.library, ctypes.addressof(launch)
     if not library.machine_begin(at):
-        raise MemoryError("the system gives no threads to run a kernel on")
+        raise MemoryError("the system gives no memory to run a kernel in")
     try:
-        while not library.machine_wait(at, LOOK):
+        while not library.machine_run(at, LOOK):
             signals.check()
     except BaseException:
         library.machine_stop(at)
-        while not library.machine_wait(at, LOOK):
+        while not library.machine_run(at, LOOK):
             pass
         raise
 

@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { SLICE = 1 << 14, QUANTUM = 256, MOST_ROWS = 4096, STALLED = 1000 };
+enum { SLICE = 1 << 10, QUANTUM = 256, MOST_ROWS = 4096, STALLED = 1000 };
+enum { ALONE = 200000 };   /* nanoseconds */
 
 /* --- the table of instructions ----------------------------------------------------------------------------------- */
 
@@ -184,6 +185,16 @@ static u32 special(const Launch *launch, const Block *b, const Warp *w, u32 kind
     }
 }
 
+/* Those that differ between thread blocks are the same in all lanes. */
+static int of_block(u32 kind) {
+    return kind == CTAID || kind == CLUSTERID || kind == CLUSTER_CTAID || kind == SMID || kind == CLUSTER_RANK;
+}
+
+static void fill(Warp *w, const Special *s, u32 lane, u32 value) {
+    if (s->wide) ((u64 *)(w->r + s->offset))[lane] = value;
+    else ((u32 *)(w->r + s->offset))[lane] = value;
+}
+
 static void begin_warp(const Launch *launch, Block *b, Warp *w) {
     i64 first_thread = (i64)w->number * WARP, left = launch->threads - first_thread;
     w->live = left >= WARP ? ALL : (1u << left) - 1;
@@ -200,11 +211,9 @@ static void begin_warp(const Launch *launch, Block *b, Warp *w) {
     for (i64 i = 0; i < launch->fresh_count; i++) memset(w->r + launch->fresh[i], 0, 8 * WARP);
     for (i64 i = 0; i < launch->specials_count; i++) {
         const Special *s = &launch->specials[i];
-        for (u32 l = 0; l < WARP; l++) {
-            u32 value = special(launch, b, w, s->kind, s->axis, l);
-            if (s->wide) ((u64 *)(w->r + s->offset))[l] = value;
-            else ((u32 *)(w->r + s->offset))[l] = value;
-        }
+        if (!of_block(s->kind)) continue;
+        u32 value = special(launch, b, w, s->kind, s->axis, 0);
+        for (u32 l = 0; l < WARP; l++) fill(w, s, l, value);
     }
     if (launch->local) memset(w->local, 0, (size_t)launch->local * WARP);
 }
@@ -253,34 +262,39 @@ static void polls_in_vain(Worker *t, i64 blocks) {
         }
 }
 
-/* Thread blocks `number` and on, to their end. */
-static void run_blocks(Worker *t, i64 number, i64 blocks) {
+static i64 now(void) {
+    struct timespec at;
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    return (i64)at.tv_sec * 1000000000 + at.tv_nsec;
+}
+
+/* The resident thread blocks, on from where they are: 1 at their end, 0 when it is time to look elsewhere. */
+static int run_blocks(Worker *t) {
     const Launch *launch = t->launch;
-    i64 slice = launch->fair ? QUANTUM : SLICE, idle = 0;
-    u64 before = t->progress, polled = t->polled;
-    for (i64 i = 0; i < blocks; i++) begin_block(launch, &t->blocks[i], number + i);
-    for (int some = 1; some && !t->fault.kind;) {
-        some = 0;
-        for (i64 i = 0; i < blocks; i++)
-            for (u32 j = 0; j < t->blocks[i].warps && !t->fault.kind; j++) {
-                Warp *w = &t->blocks[i].warp[j];
-                if (!w->ready) continue;
-                some = 1;
-                do {
-                    turn(w);
-                    if (!refuel(w, slice)) return;
-                } while (w->ready && !launch->fair && !t->fault.kind);
+    i64 slice = launch->fair ? QUANTUM : SLICE, warps = t->resident * t->blocks[0].warps;
+    for (;; t->turn = t->some = 0) {
+        while (t->turn < warps) {
+            Warp *w = &t->warps[t->turn];
+            if (w->ready) {
+                t->some = 1;
+                turn(w);
+                if (!refuel(w, slice) || t->fault.kind) return 1;
             }
-        idle = t->progress == before && t->polled != polled ? idle + 1 : 0;
-        before = t->progress;
-        polled = t->polled;
-        if (idle > STALLED) polls_in_vain(t, blocks);
+            if (!w->ready || launch->fair) t->turn++;
+            if (t->until && t->some && now() >= t->until) return 0;
+        }
+        if (!t->some) break;
+        t->idle = t->progress == t->progress_before && t->polled != t->polled_before ? t->idle + 1 : 0;
+        t->progress_before = t->progress;
+        t->polled_before = t->polled;
+        if (t->idle > STALLED) polls_in_vain(t, t->resident);
+        if (t->fault.kind) return 1;
     }
-    for (i64 i = 0; launch->loops && i < blocks; i++)
-        for (u32 j = 0; j < t->blocks[i].warps; j++)
-            for (i64 k = 0; k < launch->loops; k++)
-                if (t->blocks[i].warp[j].loops[k] > t->looped[k]) t->looped[k] = t->blocks[i].warp[j].loops[k];
-    if (!t->fault.kind) in_vain(t, blocks);
+    for (i64 i = 0; launch->loops && i < warps; i++)
+        for (i64 k = 0; k < launch->loops; k++)
+            if (t->warps[i].loops[k] > t->looped[k]) t->looped[k] = t->warps[i].loops[k];
+    in_vain(t, t->resident);
+    return 1;
 }
 
 /* --- workers ------------------------------------------------------------------------------------------------------- */
@@ -296,7 +310,8 @@ static int furnish(Worker *t, Launch *launch) {
     u64 size = blocks * (sizeof(Block) + 64 + shared + warps * (sizeof(Warp) + registers + local + loops)) + 4096
              + (u64)launch->windows * sizeof(Window) + 2 * marks + loops;
     t->launch = launch;
-    t->room = aligned_alloc(4096, up(size, 4096));
+    t->size = up(size, 4096);
+    t->room = take_room(t->size);
     if (!t->room) return 0;
     u8 *at = t->room;
     t->warps = (Warp *)at, at += blocks * warps * sizeof(Warp);
@@ -326,6 +341,10 @@ static int furnish(Worker *t, Launch *launch) {
                     if (one->wide) ((u64 *)(w->r + one->offset))[l] = one->value;
                     else ((u32 *)(w->r + one->offset))[l] = (u32)one->value;
             }
+            for (i64 i = 0; i < launch->specials_count; i++)
+                for (u32 l = 0; l < WARP && !of_block(launch->specials[i].kind); l++)
+                    fill(w, &launch->specials[i], l,
+                         special(launch, b, w, launch->specials[i].kind, launch->specials[i].axis, l));
         }
     }
     return 1;
@@ -334,6 +353,8 @@ static int furnish(Worker *t, Launch *launch) {
 typedef struct {
     pthread_mutex_t lock;
     pthread_cond_t done;
+    Worker own;           /* of the thread that called */
+    i64 begun, over;      /* threads besides; whether the own work is done */
     pthread_t threads[];
 } Pool;
 
@@ -354,53 +375,88 @@ static void summed(Launch *launch, const Worker *t) {
         if (t->looped[i] > launch->looped[i]) launch->looped[i] = t->looped[i];
 }
 
-/* A fault is the lowest thread block's: those below one that failed run to their end, none above is begun. */
-static void *work(void *given) {
-    Launch *launch = given;
+/* Thread blocks to the last: 1 when none is left, 0 when it is time to look elsewhere.
+   A fault is the lowest thread block's: those below one that failed run to their end, none above is begun. */
+static int go_on(Worker *t) {
+    Launch *launch = t->launch;
+    while (!t->fault.kind) {
+        if (!t->resident) {
+            i64 number = __atomic_fetch_add(&launch->next, launch->together, __ATOMIC_RELAXED);
+            if (number >= launch->blocks || number > __atomic_load_n(&launch->failed, __ATOMIC_RELAXED)) break;
+            i64 left = launch->blocks - number;
+            t->resident = left < launch->together ? left : launch->together;
+            t->turn = t->some = t->idle = 0;
+            t->progress_before = t->progress, t->polled_before = t->polled;
+            for (i64 i = 0; i < t->resident; i++) begin_block(launch, &t->blocks[i], number + i);
+        }
+        if (!run_blocks(t)) return 0;
+        t->resident = 0;
+        if (t->fault.kind) failed(launch, &t->fault);
+    }
+    return 1;
+}
+
+static void begin_work(Worker *t, Launch *launch) {
+    *t = (Worker){0};
+    if (furnish(t, launch)) return;
+    t->fault.kind = STOPPED;
+    failed(launch, &t->fault);
+}
+
+static void end_work(Worker *t) {
+    Launch *launch = t->launch;
     Pool *pool = launch->pool;
-    Worker t = {0};
-    if (!furnish(&t, launch)) {
-        t.fault.kind = STOPPED;
-        failed(launch, &t.fault);
-    }
-    while (!t.fault.kind) {
-        i64 number = __atomic_fetch_add(&launch->next, launch->together, __ATOMIC_RELAXED);
-        if (number >= launch->blocks || number > __atomic_load_n(&launch->failed, __ATOMIC_RELAXED)) break;
-        i64 left = launch->blocks - number;
-        run_blocks(&t, number, left < launch->together ? left : launch->together);
-        if (t.fault.kind) failed(launch, &t.fault);
-    }
-    for (i64 i = 0; t.room && i < launch->together; i++) phases_end(&t.blocks[i]);
+    for (i64 i = 0; t->room && i < launch->together; i++) phases_end(&t->blocks[i]);
     pthread_mutex_lock(&pool->lock);
-    if (t.room) summed(launch, &t);
-    free(t.room);
+    if (t->room) summed(launch, t);
+    leave_room(t->room, t->size);
     if (--launch->running == 0) pthread_cond_signal(&pool->done);
     pthread_mutex_unlock(&pool->lock);
+}
+
+static void *work(void *given) {
+    Worker t;
+    begin_work(&t, given);
+    go_on(&t);
+    end_work(&t);
     return NULL;
 }
 
-/* Start a launch on threads of its own. 0 where the system gives none. */
+/* Prepare a launch. 0 where there is no memory. */
 int machine_begin(Launch *launch) {
-    Pool *pool = malloc(sizeof(Pool) + (size_t)launch->workers * sizeof(pthread_t));
+    Pool *pool = calloc(1, sizeof(Pool) + (size_t)launch->workers * sizeof(pthread_t));
     if (!pool) return 0;
     launch->pool = pool;
-    launch->next = launch->stop = launch->running = 0;
+    launch->next = launch->stop = 0;
+    launch->running = 1;
     launch->failed = INT64_MAX;
     launch->fault = (Fault){0};
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->done, NULL);
-    pthread_mutex_lock(&pool->lock);
-    for (i64 i = 0; i < launch->workers; i++) {
-        if (pthread_create(&pool->threads[launch->running], NULL, work, launch)) break;
-        launch->running++;
-    }
-    launch->workers = launch->running;
-    pthread_mutex_unlock(&pool->lock);
-    return launch->workers > 0;
+    begin_work(&pool->own, launch);
+    return 1;
 }
 
-/* Wait for at most `milliseconds`; 1 when the launch is over, whose threads are then gone. */
-int machine_wait(Launch *launch, int milliseconds) {
+/* Threads for what is left, where that is more than the calling thread has at hand. */
+static void share(Launch *launch) {
+    Pool *pool = launch->pool;
+    i64 left = (launch->blocks - launch->next + launch->together - 1) / launch->together;
+    while (pool->begun < launch->workers - 1 && pool->begun < left) {
+        pthread_mutex_lock(&pool->lock);
+        launch->running++;
+        pthread_mutex_unlock(&pool->lock);
+        if (pthread_create(&pool->threads[pool->begun], NULL, work, launch)) {
+            launch->workers = pool->begun + 1;
+            pthread_mutex_lock(&pool->lock);
+            launch->running--;
+            pthread_mutex_unlock(&pool->lock);
+        } else {
+            pool->begun++;
+        }
+    }
+}
+
+static int all_done(Launch *launch, int milliseconds) {
     Pool *pool = launch->pool;
     struct timespec until;
     clock_gettime(CLOCK_REALTIME, &until);
@@ -412,12 +468,35 @@ int machine_wait(Launch *launch, int milliseconds) {
         if (pthread_cond_timedwait(&pool->done, &pool->lock, &until)) break;
     int over = launch->running == 0;
     pthread_mutex_unlock(&pool->lock);
-    if (!over) return 0;
-    for (i64 i = 0; i < launch->workers; i++) pthread_join(pool->threads[i], NULL);
+    return over;
+}
+
+/* Run a launch for about `milliseconds`; 1 when it is over, whose threads are then gone. What takes longer than ALONE
+   is shared with other threads; most launches are over before those would have begun. */
+int machine_run(Launch *launch, int milliseconds) {
+    Pool *pool = launch->pool;
+    i64 start = now(), end = start + (i64)milliseconds * 1000000;
+    pool->own.until = pool->begun || launch->workers == 1 ? end : start + ALONE;
+    while (!pool->over) {
+        if (go_on(&pool->own)) {
+            end_work(&pool->own);
+            pool->over = 1;
+        } else if (now() >= end) {
+            return 0;
+        } else {
+            share(launch);
+            pool->own.until = end;
+        }
+    }
+    if (!all_done(launch, milliseconds)) return 0;
+    for (i64 i = 0; i < pool->begun; i++) pthread_join(pool->threads[i], NULL);
     pthread_mutex_destroy(&pool->lock);
     pthread_cond_destroy(&pool->done);
     free(pool);
     return 1;
 }
 
-void machine_stop(Launch *launch) { __atomic_store_n(&launch->stop, 1, __ATOMIC_RELAXED); }
+void machine_stop(Launch *launch) {
+    __atomic_store_n(&launch->stop, 1, __ATOMIC_RELAXED);
+    __atomic_store_n(&launch->failed, -1, __ATOMIC_RELAXED);
+}

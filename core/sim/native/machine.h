@@ -143,12 +143,19 @@ struct Worker {
     Block *blocks;
     Warp *warps;
     u8 *room;
-    i64 together;         /* thread blocks that are resident */
+    u64 size;             /* of the room, in bytes */
+    i64 resident;         /* thread blocks at hand */
+    i64 turn, some, idle; /* the warp whose turn it is; whether any ran in this round; rounds in which all only polled */
+    i64 until;            /* nanoseconds at which the calling thread looks elsewhere; 0 for other threads */
+    u64 progress_before, polled_before;
     u64 progress, polled;
     u64 *ran, *lanes;     /* by block of instructions of a marked kernel: warps and lanes that ran it */
     u32 *looped;          /* by branch back: the most that a warp took it */
     Fault fault;
 };
+
+u8 *take_room(u64 size);
+void leave_room(u8 *at, u64 size);
 
 typedef struct { u32 offset, wide; u64 value; } Constant;
 typedef struct { u32 offset, wide, kind, axis; } Special;

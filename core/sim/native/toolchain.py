@@ -103,7 +103,7 @@ class Machine:
             ) from None
         self.library.machine_names.restype = self.library.machine_operands.restype = ctypes.c_char_p
         self.library.machine_stop.argtypes = [ctypes.c_void_p]
-        self.library.machine_wait.argtypes = [ctypes.c_void_p, ctypes.c_int]
+        self.library.machine_run.argtypes = [ctypes.c_void_p, ctypes.c_int]
         self.library.machine_begin.argtypes = [ctypes.c_void_p]
         self.library.machine_link.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
         self.rows: dict[str, list[tuple[int, str]]] = {}

@@ -8,6 +8,7 @@ Device functions are copied into their callers, so there is no call stack; recur
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
@@ -125,12 +126,12 @@ class Program:
     @property
     def required_cluster(self) -> int:
         sizes = self.entry.directives.get("reqnctapercluster", ())
-        return int(np.prod(sizes)) if sizes else 1
+        return math.prod(sizes)
 
     @property
     def max_threads(self) -> int:
         sizes = self.entry.directives.get("reqntid") or self.entry.directives.get("maxntid") or ()
-        return int(np.prod(sizes)) if sizes else 1024
+        return math.prod(sizes) if sizes else 1024
 
 
 def kept(ask: Callable[[Program], T]) -> Callable[[Program], T]:
