@@ -152,7 +152,7 @@ WORDS = ["the", "cat", "sat", "on", "mat", "and", "dog", "log"]
 @pytest.mark.parametrize("form", [*KINDS, "metaspace"])
 @pytest.mark.parametrize("glue", [" ", "\n", "  ", " \n "])
 def test_tokens_do_not_depend_on_where_a_text_is_cut(form, glue, tmp_path, monkeypatch):
-    monkeypatch.setattr("core.data.documents.BLOCK_BYTES", 700)
+    monkeypatch.setattr("core.data.text_files.BLOCK_BYTES", 700)
     metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": False}
     change = {"normalizer": None, "pre_tokenizer": metaspace, "decoder": metaspace} if form == "metaspace" else {}
     found = read_folder(write_tokenizer(tmp_path / "t", "sentencepiece" if change else form, **change))
@@ -164,7 +164,7 @@ def test_tokens_do_not_depend_on_where_a_text_is_cut(form, glue, tmp_path, monke
 
 
 def test_a_tokenizer_whose_tokens_go_over_blanks_gets_whole_texts(tmp_path, monkeypatch):
-    monkeypatch.setattr("core.data.documents.BLOCK_BYTES", 100)
+    monkeypatch.setattr("core.data.text_files.BLOCK_BYTES", 100)
     document = KINDS["sentencepiece"]()
     vocabulary = document["model"]["vocab"]
     pair = next(m for m in document["model"]["merges"] if (m if isinstance(m, list) else m.split(" "))[0] == "c")
@@ -246,7 +246,7 @@ def test_a_tokenizer_json_from_elsewhere_is_named_by_its_path(spec, tmp_path):
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be", "utf-8"])
 def test_a_text_is_read_by_its_mark(encoding, tmp_path, monkeypatch):
-    monkeypatch.setattr("core.data.documents.BLOCK_BYTES", 101)
+    monkeypatch.setattr("core.data.text_files.BLOCK_BYTES", 101)
     text = "the cat — été 🎉\r\n" * 40
     (tmp_path / "a.txt").write_bytes(("\ufeff" + text).encode(encoding))
     assert "".join(text_document(tmp_path / "a.txt", []).blocks()) == text
@@ -300,7 +300,7 @@ def test_each_line_of_a_jsonl_is_a_document_by_its_field_and_never_braces(here, 
 
 
 def test_a_separator_makes_documents_of_a_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("core.data.documents.BLOCK_BYTES", 16)
+    monkeypatch.setattr("core.data.text_files.BLOCK_BYTES", 16)
     (tmp_path / "a.txt").write_text("one cat\n<|endoftext|>\ntwo\n<|endoftext|><|endoftext|>three and four")
     bytes_ = core.tokenizers.byte_pairs.bytes_tokenizer()
     got = ids_of(tmp_path / "a.txt", bytes_, Reading(separator="<|endoftext|>"))
