@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from core.sim.counting import Counted
@@ -28,20 +28,23 @@ class Report:
     block: tuple[int, int, int]
     instructions: int = 0
     lanes: int = 0
-    program: Program | None = None
+    linked: Callable[[], Program] | None = None
     reached: frozenset[int] = frozenset()
     looped: dict[int, int] = field(default_factory=dict)
     counts: Counted | None = None
     tape: Tape | None = None
     findings: list[Finding] = field(default_factory=list)
 
+    @property
+    def program(self) -> Program | None:
+        return self.linked() if self.linked is not None else None
+
 
 def native_report(kernel: Linked, shape: Shape, work: WorkDone) -> Report:
     """Of a launch on the machine; without marks it says only what ran. Instructions are of warps there."""
-    program = kernel.program
-    report = Report(program.name, shape.grid, shape.block, program=program)
+    report = Report(kernel.facts.name, shape.grid, shape.block, linked=kernel.program)
     for start, ran, lanes in zip(kernel.code.marks, work.ran.tolist(), work.lanes.tolist(), strict=True):
-        block = program.blocks[start]
+        block = kernel.program().blocks[start]
         report.instructions += ran * (block.stop - block.start)
         report.lanes += lanes * (block.stop - block.start)
         report.reached |= {start} if ran else set()
@@ -60,5 +63,5 @@ def summarise(program: Program, shape: Shape, batches: Iterable[Batch]) -> Repor
         report.reached |= batch.executed.keys()
         for branch, times in batch.looped.items():
             report.looped[branch] = max(times, report.looped.get(branch, 0))
-    report.program = program
+    report.linked = lambda: program
     return report

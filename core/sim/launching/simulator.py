@@ -30,8 +30,17 @@ from core.sim.native.choice import fell_back, natively
 from core.sim.native.executor import Linked, Terms, linked
 from core.sim.native.executor import run as run_natively
 from core.sim.native.hopper_forms import FORMS
-from core.sim.native.toolchain import machine
-from core.sim.native.translation import Missing, translate
+from core.sim.native.stored import (
+    KernelFacts,
+    PtxOutline,
+    keep_code,
+    keep_outline,
+    known_code,
+    known_outline,
+    outline_of,
+)
+from core.sim.native.toolchain import Machine, machine
+from core.sim.native.translation import Code, Missing, translate
 from core.sim.ptx import state_spaces as spaces
 from core.sim.ptx.cuda_source import Sources
 from core.sim.ptx.effects import uses_wgmma
@@ -65,17 +74,17 @@ class Simulator:
     memory: Memory = field(default_factory=Memory)
     limit: int = field(default_factory=default_limit)
     sources: Sources = field(default_factory=Sources)
-    module: Module = field(init=False)
+    outline: PtxOutline = field(init=False)
     programs: dict[tuple[str, bool], Program] = field(default_factory=dict)
     natives: dict[tuple[str, bool], Linked | str] = field(default_factory=dict)  # or what the machine lacks
     globals_at: dict[str, int] = field(default_factory=dict)
     output: Callable[[str], object] | None = None
 
     def __post_init__(self) -> None:
-        self.module = parse(self.ptx)
+        self.outline = known_outline(self.ptx) or outline_of(self.module)
         fresh: dict[int, PtxVariable] = {}
-        for variable in self.module.variables.values():
-            if variable.space == "shared" or variable.name in self.globals_at:
+        for variable in self.outline.variables:
+            if variable.name in self.globals_at:
                 continue
             address = self.memory.allocate(variable.size, f"variable {variable.name}", max(variable.align, 16))
             self.globals_at[variable.name] = address
@@ -83,6 +92,11 @@ class Simulator:
         for address, variable in fresh.items():
             if variable.initial:
                 self.memory.write(address, np.frombuffer(self._initial(variable.initial), np.uint8))
+
+    @functools.cached_property
+    def module(self) -> Module:
+        """The PTX, parsed when somebody needs it."""
+        return parse(self.ptx)
 
     def _initial(self, initial: bytes | tuple[str, ...]) -> bytes:
         """A variable's first contents; of addresses, "generic(x)", "x+4" or a number each, 8 bytes."""
@@ -98,7 +112,7 @@ class Simulator:
     @property
     def kernels(self) -> list[str]:
         """The names of the module's entry points, in the order of the file."""
-        return [f.name for f in self.module.functions.values() if f.entry]
+        return list(self.outline.kernels)
 
     def program(self, kernel: str, strict: bool = False) -> Program:
         """A kernel linked with its device functions and bound to the table of instructions; built once."""
@@ -116,13 +130,10 @@ class Simulator:
     def native(self, kernel: str, reach: bool = False) -> Linked | str:
         """A kernel for the machine, or what of it the machine does not have. reach: with counts of what runs."""
         if (kernel, reach) not in self.natives:
-            program = self.program(kernel)
             try:
-                if program.missing:
-                    message = program.missing[0].message
-                    raise Missing(quoted[0] if (quoted := re.search("`.*?`", message)) else message)
                 here = machine()
-                found: Linked | str = linked(here, program, translate(program, here, TABLE, FORMS, reach))
+                facts, code = self._translated(kernel, here, reach)
+                found: Linked | str = linked(here, facts, code, self.globals_at, lambda: self.program(kernel))
             except Missing as missing:
                 found = missing.message
                 self.say(fell_back(f"kernel {kernel} runs on the interpreter: the machine does not have {found}"))
@@ -131,6 +142,20 @@ class Simulator:
                 self.say(fell_back(f"kernels run on the interpreter: {found}"))
             self.natives[kernel, reach] = found
         return self.natives[kernel, reach]
+
+    def _translated(self, kernel: str, here: Machine, reach: bool) -> tuple[KernelFacts, Code]:
+        """A kernel's records, from the cache where an earlier process left them. Raises Missing."""
+        if not reach and (known := known_code(self.ptx, kernel, here.key)) is not None:
+            return known
+        program = self.program(kernel)
+        if program.missing:
+            message = program.missing[0].message
+            raise Missing(quoted[0] if (quoted := re.search("`.*?`", message)) else message)
+        facts, code = facts_of(program), translate(program, here, TABLE, FORMS, reach)
+        if not reach:
+            keep_outline(self.ptx, self.outline)
+            keep_code(self.ptx, here.key, facts, code)
+        return facts, code
 
     def launch(
         self,
@@ -162,18 +187,19 @@ class Simulator:
             raise UsageError(
                 "a launch is run in strict mode, counted or taped, one at a time", hint="strict=False, count=True"
             )
-        program = self.program(kernel, strict)
-        shape = Shape(_three(grid), _three(block), max(cluster, program.required_cluster))
-        _check_limits(program, shape, smem)
-        self._pass_arguments(program, args)
-        if needs_heap(program) and self.memory.heap is None:
-            self.memory.heap = Heap(self.memory)
-        findings: list[Finding] = []
         watched = "strict" if strict else "count" if count else "tape" if tape else ""
-        if natively(executor, watched) and isinstance(found := self.native(kernel, reach), Linked):
-            words = Wording(program, self.memory, shape, self.sources, smem)
-            terms = Terms(_ordered(program), polls(program), self.limit)
+        found = self.native(kernel, reach) if natively(executor, watched) else ""
+        facts = found.facts if isinstance(found, Linked) else facts_of(self.program(kernel, strict))
+        shape = Shape(_three(grid), _three(block), max(cluster, facts.required_cluster))
+        _check_limits(facts, shape, smem)
+        self._pass_arguments(facts, args)
+        if facts.heap and self.memory.heap is None:
+            self.memory.heap = Heap(self.memory)
+        if isinstance(found, Linked):
+            words = functools.partial(self._words, kernel, shape, smem)
+            terms = Terms(facts.ordered, facts.polls, self.limit)
             return native_report(found, shape, run_natively(found, words, self.memory, shape, smem, terms))
+        program, findings = self.program(kernel, strict), list[Finding]()
         if strict:
             batches = self._run_strictly(program, shape, smem, order, findings)
         else:
@@ -198,6 +224,9 @@ class Simulator:
         if count:
             report.counts = counted(program, [batch.counter for batch in batches if batch.counter])
         return report
+
+    def _words(self, kernel: str, shape: Shape, smem: int) -> Wording:
+        return Wording(self.program(kernel), self.memory, shape, self.sources, smem)
 
     def _batches(self, program: Program, shape: Shape, smem: int, per: int) -> list[Batch]:
         words = Wording(program, self.memory, shape, self.sources, smem)
@@ -258,16 +287,16 @@ class Simulator:
             details=f"address {address:#x}",
         )
 
-    def _pass_arguments(self, program: Program, args: Sequence[bytes]) -> None:
-        if len(args) != len(program.parameters):
+    def _pass_arguments(self, facts: KernelFacts, args: Sequence[bytes]) -> None:
+        if len(args) != len(facts.parameters):
             raise KernelError(
-                f"kernel {program.title} takes {len(program.parameters)} arguments and was given {len(args)}",
+                f"kernel {facts.title} takes {len(facts.parameters)} arguments and was given {len(args)}",
                 kind="arguments",
             )
-        for i, ((variable, offset), raw) in enumerate(zip(program.parameters, args, strict=True)):
-            if len(raw) != variable.size:
+        for i, ((size, offset), raw) in enumerate(zip(facts.parameters, args, strict=True)):
+            if len(raw) != size:
                 raise KernelError(
-                    f"kernel {program.title}, argument {i}: {len(raw)} bytes given, the parameter has {variable.size}",
+                    f"kernel {facts.title}, argument {i}: {len(raw)} bytes given, the parameter has {size}",
                     kind="arguments",
                     hint="pass scalars with the kernel's own types, such as i32(n) and f32(x)",
                 )
@@ -310,6 +339,17 @@ def _ordered(program: Program) -> bool:
 
 
 @kept
+def facts_of(program: Program) -> KernelFacts:
+    return KernelFacts(
+        name=program.name, title=program.title, required_cluster=program.required_cluster,
+        max_threads=program.max_threads, shared_size=program.shared_size, shared_used=program.shared_used,
+        static_shared=program.static_shared, zones=program.zones, local_size=program.local_size,
+        parameters=tuple((variable.size, offset) for variable, offset in program.parameters),
+        heap=needs_heap(program), ordered=_ordered(program), polls=polls(program),
+    )  # fmt: skip
+
+
+@kept
 def polls(program: Program) -> bool:
     """Whether a kernel waits in a loop: it reads memory in a way that asks for what other threads write."""
     return any(
@@ -342,14 +382,14 @@ def _three(sizes: Sequence[int]) -> tuple[int, int, int]:
     return full[0], full[1], full[2]
 
 
-def _check_limits(program: Program, shape: Shape, smem: int) -> None:
+def _check_limits(facts: KernelFacts, shape: Shape, smem: int) -> None:
     """What a launch on the hardware would refuse."""
-    static = program.static_shared
-    whole = program.shared_size - program.zones - spaces.SHARED_START + smem
+    static = facts.static_shared
+    whole = facts.shared_size - facts.zones - spaces.SHARED_START + smem
     problems = {
         f"a thread block of {shape.threads} threads; at most {MAX_THREADS}": not 1 <= shape.threads <= MAX_THREADS,
-        f"a thread block of {shape.threads} threads; the kernel was compiled for at most {program.max_threads}": (
-            shape.threads > program.max_threads
+        f"a thread block of {shape.threads} threads; the kernel was compiled for at most {facts.max_threads}": (
+            shape.threads > facts.max_threads
         ),
         f"a block of {shape.block}; at most {MAX_BLOCK[2]} along z": shape.block[2] > MAX_BLOCK[2],
         f"a grid of {shape.grid}; at most {MAX_GRID}": min(shape.grid) < 1
@@ -367,5 +407,5 @@ def _check_limits(program: Program, shape: Shape, smem: int) -> None:
     hint = DYNAMIC_SHARED if static > DEFAULT_SHARED else ""
     if found:
         raise KernelError(
-            f"kernel {program.title} cannot be launched: {'; '.join(found)}", kind="launch limits", hint=hint
+            f"kernel {facts.title} cannot be launched: {'; '.join(found)}", kind="launch limits", hint=hint
         )

@@ -4,6 +4,7 @@ interpreter would raise."""
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from core.sim.machine.address_space import Memory
 from core.sim.machine.geometry import Shape
 from core.sim.machine.wording import Wording
 from core.sim.native.faulted import BEFORE, MachineFault, error
+from core.sim.native.stored import KernelFacts
 from core.sim.native.toolchain import Machine
 from core.sim.native.translation import Code
 from core.sim.ptx import state_spaces as spaces
@@ -56,8 +58,9 @@ class Linked:
     """A translated kernel whose records hold the addresses of their functions."""
 
     machine: Machine
-    program: Program
+    facts: KernelFacts
     code: Code
+    program: Callable[[], Program]  # linked when a fault or a report wants it
     ops: np.ndarray[Any, Any]
     some: np.ndarray[Any, Any]
     constants: np.ndarray[Any, Any]
@@ -73,16 +76,20 @@ class Linked:
         self.addresses = {name: array.ctypes.data for name, array in arrays.items()}
 
 
-def linked(machine: Machine, program: Program, code: Code) -> Linked:
+def linked(
+    machine: Machine, facts: KernelFacts, code: Code, globals_at: dict[str, int], program: Callable[[], Program]
+) -> Linked:
+    """globals_at: addresses of device variables, by symbol."""
     ops, some = code.ops.copy(), np.zeros(len(code.ops), np.uint64)
     machine.library.machine_link(ops.ctypes.data, some.ctypes.data, len(ops))
-    values = [v if isinstance(v, int) else program.places[v[0]][1] + v[1] for _, _, v in code.constants]
+    values = [v if isinstance(v, int) else globals_at[v[0]] + v[1] for _, _, v in code.constants]
     constants = np.array(
         [(at, wide, v & 0xFFFFFFFFFFFFFFFF) for (at, wide, _), v in zip(code.constants, values, strict=True)], CONSTANT
     )
     return Linked(
-        machine, program, code, ops, some, constants, np.array(code.specials, SPECIAL), np.array(code.fresh, np.uint32)
-    )
+        machine, facts, code, program, ops, some, constants, np.array(code.specials, SPECIAL),
+        np.array(code.fresh, np.uint32),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,9 @@ class WorkDone:
     looped: np.ndarray[Any, Any]
 
 
-def run(kernel: Linked, words: Wording, memory: Memory, shape: Shape, smem: int, terms: Terms) -> WorkDone:
+def run(
+    kernel: Linked, words: Callable[[], Wording], memory: Memory, shape: Shape, smem: int, terms: Terms
+) -> WorkDone:
     """Run a launch to its end. Raises KernelError."""
     starts, ends = memory.bounds()
     marks, loops = len(kernel.code.marks), len(kernel.code.loops)
@@ -115,9 +124,9 @@ def run(kernel: Linked, words: Wording, memory: Memory, shape: Shape, smem: int,
         launch.ran, launch.lanes, launch.looped = (a.ctypes.data for a in (work.ran, work.lanes, work.looped))
     _wait(kernel.machine, launch)
     if launch.fault.kind == STOPPED:
-        raise MemoryError(f"kernel {kernel.program.name}: the machine found no memory for its thread blocks")
+        raise MemoryError(f"kernel {kernel.facts.name}: the machine found no memory for its thread blocks")
     if launch.fault.kind:
-        raise error(words, _found(kernel, launch.fault, terms.limit))
+        raise error(words(), _found(kernel, launch.fault, terms.limit))
     return work
 
 
@@ -125,17 +134,17 @@ def _launch(
     kernel: Linked, memory: Memory, shape: Shape, smem: int, terms: Terms,
     starts: np.ndarray[Any, Any], ends: np.ndarray[Any, Any],
 ) -> _Launch:  # fmt: skip
-    program, code = kernel.program, kernel.code
+    facts, code = kernel.facts, kernel.code
     clusters = -(-shape.blocks // shape.cluster)
-    shared_end = program.shared_size + smem if smem else program.shared_used
+    shared_end = facts.shared_size + smem if smem else facts.shared_used
     return _Launch(
         **kernel.addresses, memory=memory.bytes.ctypes.data, starts=starts.ctypes.data, ends=ends.ctypes.data,
         count=len(kernel.ops), regions=len(starts), constants_count=len(kernel.constants),
         specials_count=len(kernel.specials), fresh_count=len(kernel.fresh), windows=code.windows, registers=code.size,
         grid=(ctypes.c_int64 * 3)(*shape.grid), block=(ctypes.c_int64 * 3)(*shape.block), blocks=shape.blocks,
         threads=shape.threads, cluster=shape.cluster, shared_end=shared_end, dynamic=smem,
-        total_shared=shared_end - program.zones if smem else program.static_shared + spaces.SHARED_START,
-        local=-(-program.local_size // 16) * 16, limit=terms.limit,
+        total_shared=shared_end - facts.zones if smem else facts.static_shared + spaces.SHARED_START,
+        local=-(-facts.local_size // 16) * 16, limit=terms.limit,
         workers=1 if terms.in_order or terms.fair else max(1, min(cores(), clusters)),
         together=shape.blocks if terms.fair else shape.cluster, fair=int(terms.fair),
     )  # fmt: skip
@@ -158,7 +167,7 @@ def _wait(machine: Machine, launch: _Launch) -> None:
 
 
 def _found(kernel: Linked, f: _Fault, limit: int) -> MachineFault:
-    instructions = kernel.program.instructions
+    instructions = kernel.program().instructions
     pc = int(kernel.code.pcs[min(f.at, len(kernel.code.pcs) - 1)])
     if f.kind in BEFORE:
         pc = int(kernel.code.pcs[f.at - 1])
