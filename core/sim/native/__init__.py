@@ -5,7 +5,8 @@
   translation.py    a kernel's PTX -> records of the machine
   fusing.py         runs of fma -> records for several of them
   allocation.py     registers of PTX -> places in a warp's register file
-  wording_faults.py the machine's faults -> KernelError, in the interpreter's words
+  stored.py         translated kernels in the cache folder
+  faulted.py        the machine's faults -> KernelError, in the interpreter's words
   executor.py       a launch
 
 The interpreter (instructions/) defines what a kernel does; the machine gives the same bits.
