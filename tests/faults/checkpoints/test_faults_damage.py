@@ -107,7 +107,13 @@ def runs_files(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 # The only places that run code that they read, and why that is not a file's from outside.
 OWN_SOURCE = "compiles the source of a variant that is loaded, with one change, for the op check's own test"
+HOST = "a problem of core judge is the host's own program; what is judged is CUDA alone"
+NO_PICKLE = "a user's .npy, read with allow_pickle=False"
 RUNS_CODE = {
+    ("core/judge/problem.py", "compile"): HOST,
+    ("core/judge/problem.py", "exec"): HOST,
+    ("core/cli/sim.py", "np.load"): NO_PICKLE,
+    ("core/cli/sim.py", "allow_pickle"): NO_PICKLE,
     ("plugins/mutants/launchers.py", "compile"): OWN_SOURCE,
     ("plugins/mutants/launchers.py", "exec"): OWN_SOURCE,
     ("core/testing/graph_faults.py", "compile"): OWN_SOURCE,

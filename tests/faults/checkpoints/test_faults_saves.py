@@ -49,7 +49,7 @@ def test_a_limit_on_the_size_of_files_is_found_before_step_1_and_survived_later(
 
     def limited() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
-        with pytest.raises(CheckpointError, match=r"optimizer.safetensors will have 8\d.\dK, and this process may"):
+        with pytest.raises(CheckpointError, match=r"optimizer.safetensors will have 8\d.\d KiB, and this process may"):
             train(out=Path("run"))
         assert not Path("run").exists()
         Path("run/checkpoints").mkdir(parents=True)
