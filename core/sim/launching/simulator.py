@@ -95,7 +95,7 @@ class Simulator:
 
     @functools.cached_property
     def module(self) -> Module:
-        """The PTX, parsed when somebody needs it."""
+        """The PTX, parsed at its first use."""
         return parse(self.ptx)
 
     def _initial(self, initial: bytes | tuple[str, ...]) -> bytes:
