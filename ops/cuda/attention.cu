@@ -162,7 +162,7 @@ constexpr float LOWEST = -1e30f;                // a score below all others, and
 extern __shared__ __align__(16) float memory[];
 constexpr int SCRATCH = WARPS * LANES * EACH;  // floats at its start, for weigh()
 
-// The place of element d of a thread block's own row: a warp's EACH rows interleaved, so that one load brings all of them
+// The place of element d of a thread block's own row: a warp's EACH rows interleaved, so that one load brings all
 __device__ inline int own_place(int row, int d) { return (row / EACH * D + d) * EACH + row % EACH; }
 
 // Rows of D elements, `stride` apart, from `data` into shared memory, zeros from row `limit` on: OWN interleaved rows,

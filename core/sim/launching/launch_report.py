@@ -37,6 +37,7 @@ class Report:
 
     @property
     def program(self) -> Program | None:
+        """The kernel that ran, linked at the first request."""
         return self.linked() if self.linked is not None else None
 
 
