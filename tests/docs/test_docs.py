@@ -41,7 +41,7 @@ TRIED = (README, PLUGINS)  # every command of these is run
 # Two steps of a model of 32 channels, with a tokenizer that needs no network.
 SMALLER = [
     *("train.steps=2", "train.tokens_per_step=64", "train.val_tokens=64", "train.sample_tokens=4"),
-    *("dims.B=2", "dims.T=32", "dims.C=32", "dims.H=2", "dims.L=2", "data.tokenizer=bpe"),
+    *("dims.B=2", "dims.T=32", "dims.C=32", "dims.H=2", "dims.L=2", "dims.V=512", "data.tokenizer=bpe"),
 ]
 # Commands that are not run, and why.
 NOT_RUN = {
