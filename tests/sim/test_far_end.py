@@ -30,7 +30,7 @@ from core.loader import load_registry
 from core.op import TensorSpec, Variant, make_tensors
 from core.plan import first_config
 from core.sim.launching.scheduler import Order, Scheduler
-from core.sim.launching.simulator import Simulator
+from core.sim.launching.simulator import Simulator, facts_of
 from core.sim.machine.address_space import ALIGNMENT, Memory, Region
 from core.sim.machine.geometry import Shape
 from core.sim.machine.wording import Wording
@@ -87,7 +87,7 @@ class FarDevice(SimDevice):
     ) -> None:
         """Run the thread blocks of these numbers."""
         program = simulator.program(kernel)
-        simulator._pass_arguments(program, args)
+        simulator._pass_arguments(facts_of(program), args)
         words = Wording(program, self.space, shape, simulator.sources, smem)
         batch = Batch(program, words, shape, numbers, smem)
         with np.errstate(all="ignore"):
