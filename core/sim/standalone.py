@@ -28,7 +28,6 @@ __all__ = ["KernelError", "KernelFile", "Map", "Pointer", "PtxError", "Report", 
 Sizes = int | Sequence[int]
 Array = np.ndarray[Any, Any]
 PTX = re.compile(r"^\s*\.version\s+\d.*?^\s*\.target\s", re.MULTILINE | re.DOTALL)
-KINDS = {"f": np.float32, "u": np.uint32, "s": np.int32}
 
 
 def run(

@@ -29,7 +29,7 @@ from core.sim.machine.wording import Wording
 from core.sim.native.choice import fell_back, natively
 from core.sim.native.executor import Linked, Terms, linked
 from core.sim.native.executor import run as run_natively
-from core.sim.native.hopper_forms import FORMS
+from core.sim.native.form_table import FORMS
 from core.sim.native.stored import (
     KernelFacts,
     PtxOutline,

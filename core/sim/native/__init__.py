@@ -3,6 +3,7 @@
   *.c, machine.h    the machine: one function for each instruction (docs/native.md)
   toolchain.py      compiles the machine once for each computer
   translation.py    a kernel's PTX -> records of the machine
+  form_table.py     instructions that the machine spells otherwise than PTX, from the files of their families
   fusing.py         runs of fma -> records for several of them
   allocation.py     registers of PTX -> places in a warp's register file
   stored.py         translated kernels in the cache folder

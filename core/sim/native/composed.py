@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 
 from core.sim.instructions.arith import PLACES
-from core.sim.native.forms import UNSIGNED_NAMES, form
-from core.sim.native.translation import Translation
+from core.sim.native.forms import UNSIGNED_NAMES
+from core.sim.native.translation import FormFamily, Translation
 from core.sim.ptx.parser import Immediate, Instruction, Operand, Pair
 from core.sim.ptx.register_types import TYPES
 
@@ -21,6 +21,7 @@ BITS = {"f16": 16, "bf16": 16, "f32": 32, "f64": 64}
 ROUNDINGS = ("rn", "rz", "rm", "rp", "rna")
 WHOLE = ("rni", "rzi", "rmi", "rpi")
 COMBINE = ("and", "or", "xor")
+FAMILY = FormFamily()
 
 
 def has_row(draft: Translation) -> bool:
@@ -106,7 +107,7 @@ EXACT: dict[str, Callable[..., int]] = {
 EXACT["mad"] = EXACT["fma"]
 
 
-@form("add", "sub", "mul", "div", "fma", "mad")
+@FAMILY.form("add", "sub", "mul", "div", "fma", "mad")
 def _arithmetic(draft: Translation, ins: Instruction) -> None:
     kind, mode, ftz = ins.names[-1], mode_of(ins), "ftz" in ins.names
     if has_row(draft) or PACKED.get(kind, kind) not in BITS or kind == "f64":
@@ -119,7 +120,7 @@ def _arithmetic(draft: Translation, ins: Instruction) -> None:
     deliver(draft, ins.operands[0], finished(draft, ins, values), kind, mode, ftz)
 
 
-@form("min", "max")
+@FAMILY.form("min", "max")
 def _extreme(draft: Translation, ins: Instruction) -> None:
     kind, ftz = ins.names[-1], "ftz" in ins.names
     if has_row(draft) or PACKED.get(kind, kind) not in BITS:
@@ -133,7 +134,7 @@ def _extreme(draft: Translation, ins: Instruction) -> None:
     deliver(draft, ins.operands[0], finished(draft, ins, values), kind, "rn")
 
 
-@form("neg", "abs")
+@FAMILY.form("neg", "abs")
 def _sign(draft: Translation, ins: Instruction) -> None:
     kind = ins.names[-1]
     if has_row(draft) or PACKED.get(kind, kind) not in BITS:
@@ -153,7 +154,7 @@ def _sign(draft: Translation, ins: Instruction) -> None:
 
 
 # --------------------------------------------------------------------------- functions
-@form("rcp", "sqrt", "rsqrt", "ex2", "lg2", "sin", "cos", "tanh")
+@FAMILY.form("rcp", "sqrt", "rsqrt", "ex2", "lg2", "sin", "cos", "tanh")
 def _function(draft: Translation, ins: Instruction) -> None:
     kind, mode, ftz, name = ins.names[-1], mode_of(ins), "ftz" in ins.names, ins.names[0]
     if has_row(draft):
@@ -182,7 +183,7 @@ def _holds(draft: Translation, ins: Instruction) -> int:
     return made(draft, f"setp.{compare}.{kind}", a, b, wide=False)
 
 
-@form("setp")
+@FAMILY.form("setp")
 def _setp(draft: Translation, ins: Instruction) -> None:
     target = ins.operands[0]
     combine = next((n for n in ins.names[2:] if n in COMBINE), None)
@@ -198,7 +199,7 @@ def _setp(draft: Translation, ins: Instruction) -> None:
         draft.emit("mov.pred", [draft.target(operand, "p")[0], value])
 
 
-@form("set")
+@FAMILY.form("set")
 def _set(draft: Translation, ins: Instruction) -> None:
     """set.cmp.type: all ones, or 1.0, where the comparison holds; else zero."""
     combine = next((n for n in ins.names[2:] if n in COMBINE), None)
@@ -211,13 +212,13 @@ def _set(draft: Translation, ins: Instruction) -> None:
     after()
 
 
-@form("slct")
+@FAMILY.form("slct")
 def _slct(draft: Translation, ins: Instruction) -> None:
     draft.by_row(f"slct.{TYPES[ins.names[1]].bits}.{ins.names[2]}", ins.operands, ins.names[1][0] == "f")
 
 
 # --------------------------------------------------------------------------- conversions
-@form("cvt")
+@FAMILY.form("cvt")
 def _cvt(draft: Translation, ins: Instruction) -> None:
     to, of = ins.names[-2], ins.names[-1]
     if has_row(draft):
@@ -334,7 +335,7 @@ def _clipped(draft: Translation, number: int, kind: str, to: str, of: str) -> in
 
 
 # --------------------------------------------------------------------------- bits
-@form("lop3")
+@FAMILY.form("lop3")
 def _lop3(draft: Translation, ins: Instruction) -> None:
     """lop3.op.b32 d|p, a, b, c, table, q also sets p to (d != 0) op q."""
     table, target = ins.operands[4], ins.operands[0]
@@ -348,7 +349,7 @@ def _lop3(draft: Translation, ins: Instruction) -> None:
         draft.emit("mov.pred", [draft.target(target.second, "p")[0], combined])
 
 
-@form("prmt")
+@FAMILY.form("prmt")
 def _prmt(draft: Translation, ins: Instruction) -> None:
     """prmt.b32{.mode} d, a, b, c."""
     if ins.names[-1] not in PLACES:
@@ -359,7 +360,7 @@ def _prmt(draft: Translation, ins: Instruction) -> None:
     record.imm = table - (1 << 64) if table >> 63 else table
 
 
-@form("mad.lo.cc", "mad.hi.cc", "madc.lo", "madc.hi")
+@FAMILY.form("mad.lo.cc", "mad.hi.cc", "madc.lo", "madc.hi")
 def _multiply_carry(draft: Translation, ins: Instruction) -> None:
     """Half of a product, plus c, plus the carry flag."""
     kind, high, takes = ins.names[-1], ins.names[1] == "hi", ins.names[0] == "madc"
@@ -374,7 +375,7 @@ def _multiply_carry(draft: Translation, ins: Instruction) -> None:
     after()
 
 
-@form("add.cc", "addc", "sub.cc", "subc")
+@FAMILY.form("add.cc", "addc", "sub.cc", "subc")
 def _carry(draft: Translation, ins: Instruction) -> None:
     """Words of a longer number, through the carry flag."""
     bits = TYPES[ins.names[-1]].bits

@@ -5,30 +5,18 @@ Any other opcode is spelled as in PTX: its full name is the name of the machine'
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from core.sim.native.allocation import OpRecord
-from core.sim.native.translation import Form, Translation
+from core.sim.native.translation import FormFamily, Translation
 from core.sim.ptx.effects import elements
 from core.sim.ptx.parser import Address, Instruction, Operand, Pair, Register, Symbol, Vector
 from core.sim.ptx.register_types import TYPES
 from core.sim.ptx.state_spaces import space_of
 
-FORMS: dict[str, Form] = {}
-
-
-def form(*names: str) -> Callable[[Form], Form]:
-    """The function below makes the records of these opcodes."""
-
-    def add(made: Form) -> Form:
-        FORMS.update(dict.fromkeys(names, made))
-        return made
-
-    return add
+FAMILY = FormFamily()
 
 
 # --------------------------------------------------------------------------- control
-@form("bra")
+@FAMILY.form("bra")
 def _bra(draft: Translation, ins: Instruction) -> None:
     label = ins.operands[-1]
     assert isinstance(label, Symbol)
@@ -39,7 +27,7 @@ def _bra(draft: Translation, ins: Instruction) -> None:
         draft.emit("bra.unless" if ins.negated else "bra.if", [draft.source(ins.predicate, "p")], target=to)
 
 
-@form("brx")
+@FAMILY.form("brx")
 def _brx(draft: Translation, ins: Instruction) -> None:
     table = ins.operands[1]
     assert isinstance(table, Symbol)
@@ -50,17 +38,17 @@ def _brx(draft: Translation, ins: Instruction) -> None:
     record.list_slot, record.plain = 1, frozenset({1, 2})
 
 
-@form("exit", "ret")
+@FAMILY.form("exit", "ret")
 def _exit(draft: Translation, ins: Instruction) -> None:
     draft.emit("exit", [], ends=True)
 
 
-@form("bar.warp")
+@FAMILY.form("bar.warp")
 def _bar_warp(draft: Translation, ins: Instruction) -> None:
     draft.by_row("bar.warp.sync", ins.operands)
 
 
-@form("bar", "barrier")
+@FAMILY.form("bar", "barrier")
 def _bar(draft: Translation, ins: Instruction) -> None:
     if "red" in ins.names:
         _bar_red(draft, ins)
@@ -82,7 +70,7 @@ def _bar_red(draft: Translation, ins: Instruction) -> None:
 
 
 # --------------------------------------------------------------------------- moves
-@form("mov")
+@FAMILY.form("mov")
 def _mov(draft: Translation, ins: Instruction) -> None:
     kind = TYPES[ins.names[-1]]
     target, source = ins.operands
@@ -124,7 +112,7 @@ def _unpack(draft: Translation, targets: tuple[Operand, ...], value: int, bits: 
     _unpack(draft, targets[middle:], high, half)
 
 
-@form("cvta")
+@FAMILY.form("cvta")
 def _cvta(draft: Translation, ins: Instruction) -> None:
     space = space_of(ins.names)
     if space in ("shared", "local"):
@@ -155,7 +143,7 @@ def accessed(draft: Translation, ins: Instruction, place: int) -> tuple[str, str
     return ("global" if space == "param" else space), f"{vector}.b{kind.bits}"
 
 
-@form("ld", "ldu")
+@FAMILY.form("ld", "ldu")
 def _ld(draft: Translation, ins: Instruction) -> None:
     kind = TYPES[ins.names[-1]]
     space, what = accessed(draft, ins, 1)
@@ -171,7 +159,7 @@ def _ld(draft: Translation, ins: Instruction) -> None:
         after()
 
 
-@form("st")
+@FAMILY.form("st")
 def _st(draft: Translation, ins: Instruction) -> None:
     space, what = accessed(draft, ins, 0)
     width, base, offset = _for_space(draft, space, address(draft, ins.operands[0]))
@@ -209,7 +197,7 @@ def _slots(draft: Translation, record: OpRecord, parts: list[int], concerned: li
 ATOMIC = ("add", "min", "max", "inc", "dec", "and", "or", "xor", "exch", "cas")
 
 
-@form("atom", "red")
+@FAMILY.form("atom", "red")
 def _atom(draft: Translation, ins: Instruction) -> None:
     kind, name = TYPES[ins.names[-1]], next(n for n in ins.names if n in ATOMIC)
     operands = ins.operands if ins.names[0] == "atom" else (Register("_"), *ins.operands)
@@ -239,25 +227,25 @@ UNSIGNED_NAMES = {"lo": "lt", "ls": "le", "hi": "gt", "hs": "ge"}
 
 
 # --------------------------------------------------------------------------- warps
-@form("shfl")
+@FAMILY.form("shfl")
 def _shfl(draft: Translation, ins: Instruction) -> None:
     target = ins.operands[0]
     first, second = (target.first, target.second) if isinstance(target, Pair) else (target, Register("_"))
     draft.by_row(draft.name, [first, *ins.operands[1:], second])
 
 
-@form("vote")
+@FAMILY.form("vote")
 def _vote(draft: Translation, ins: Instruction) -> None:
     draft.by_row(".".join(ins.names[:3]), ins.operands)
 
 
-@form("activemask")
+@FAMILY.form("activemask")
 def _activemask(draft: Translation, ins: Instruction) -> None:
     draft.by_row("activemask", ins.operands)
 
 
 # --------------------------------------------------------------------------- nothing to do
-@form(
+@FAMILY.form(
     "prefetch", "prefetchu", "applypriority", "membar", "fence", "nanosleep", "pmevent", "setmaxnreg", "griddepcontrol"
 )
 def _nothing(draft: Translation, ins: Instruction) -> None:

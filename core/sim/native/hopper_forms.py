@@ -6,9 +6,8 @@ import re
 
 from core.sim.native.allocation import OpRecord
 from core.sim.native.composed import made
-from core.sim.native.forms import address, form
-from core.sim.native.translation import Translation
-from core.sim.native.warp_forms import FORMS as FORMS
+from core.sim.native.forms import address
+from core.sim.native.translation import FormFamily, Translation
 from core.sim.native.warp_forms import registers
 from core.sim.ptx import state_spaces as spaces
 from core.sim.ptx.effects import elements
@@ -16,6 +15,7 @@ from core.sim.ptx.parser import Address, Immediate, Instruction, Operand, Regist
 from core.sim.ptx.register_types import TYPES
 from core.sim.ptx.state_spaces import space_of
 
+FAMILY = FormFamily()
 WGMMA_KINDS = {"bf16": 0, "f16": 1, "tf32": 2}
 
 
@@ -36,14 +36,14 @@ def of_cluster(draft: Translation, ins: Instruction) -> bool:
 
 
 # --------------------------------------------------------------------------- mbarriers
-@form("mbarrier.init", "mbarrier.inval")
+@FAMILY.form("mbarrier.init", "mbarrier.inval")
 def _init(draft: Translation, ins: Instruction) -> None:
     base, offset = place(draft, ins.operands[0])
     counts = [draft.source(o, "b32") for o in ins.operands[1:]]
     draft.emit(".".join(ins.names[:2]), [base, *counts], imm=offset)
 
 
-@form("mbarrier.arrive", "mbarrier.arrive_drop", "mbarrier.expect_tx", "mbarrier.complete_tx")
+@FAMILY.form("mbarrier.arrive", "mbarrier.arrive_drop", "mbarrier.expect_tx", "mbarrier.complete_tx")
 def _arrive(draft: Translation, ins: Instruction) -> None:
     """mbarrier.arrive{.expect_tx} state, [mbarrier]{, count or bytes}."""
     arrives = ins.names[1] in ("arrive", "arrive_drop")
@@ -58,26 +58,26 @@ def _arrive(draft: Translation, ins: Instruction) -> None:
     after()
 
 
-@form("mbarrier.test_wait", "mbarrier.try_wait")
+@FAMILY.form("mbarrier.test_wait", "mbarrier.try_wait")
 def _wait(draft: Translation, ins: Instruction) -> None:
     base, offset = place(draft, ins.operands[1])
     parity = draft.source(ins.operands[2], "b64")
     draft.emit(".".join(ins.names[:2]), [draft.target(ins.operands[0], "p")[0], base, parity], imm=offset)
 
 
-@form("cp.async.mbarrier")
+@FAMILY.form("cp.async.mbarrier")
 def _copies_arrive(draft: Translation, ins: Instruction) -> None:
     base, offset = place(draft, ins.operands[0])
     draft.emit("cp.async.mbarrier.arrive", [base], imm=offset << 1 | ("noinc" in ins.names))
 
 
 # --------------------------------------------------------------------------- clusters
-@form("barrier.cluster")
+@FAMILY.form("barrier.cluster")
 def _cluster_barrier(draft: Translation, ins: Instruction) -> None:
     draft.emit(".".join(ins.names[:3]), [])
 
 
-@form("mapa")
+@FAMILY.form("mapa")
 def _mapa(draft: Translation, ins: Instruction) -> None:
     bits = TYPES[ins.names[-1]].bits
     own, rank = draft.source(ins.operands[1], f"b{bits}"), draft.source(ins.operands[2], "b32")
@@ -89,7 +89,7 @@ def _mapa(draft: Translation, ins: Instruction) -> None:
     after()
 
 
-@form("getctarank")
+@FAMILY.form("getctarank")
 def _getctarank(draft: Translation, ins: Instruction) -> None:
     bits = TYPES[ins.names[-1]].bits
     given = draft.source(ins.operands[1], f"b{bits}")
@@ -98,14 +98,14 @@ def _getctarank(draft: Translation, ins: Instruction) -> None:
     after()
 
 
-@form("isspacep")
+@FAMILY.form("isspacep")
 def _isspacep(draft: Translation, ins: Instruction) -> None:
     window = {"shared": 1, "local": 2}.get(space_of(ins.names), 0)
     number, _ = draft.target(ins.operands[0], "p")
     draft.emit("isspacep", [number, draft.source(ins.operands[1], "b64")], imm=window)
 
 
-@form("createpolicy")
+@FAMILY.form("createpolicy")
 def _policy(draft: Translation, ins: Instruction) -> None:
     """A hint to the caches, which the machine does not have."""
     number, _ = draft.target(ins.operands[0], "b64")
@@ -128,7 +128,7 @@ def _mask(draft: Translation, ins: Instruction, at: int) -> tuple[int, bool]:
     return (draft.source(ins.operands[at], "b16") if many else draft.constant(0)), many
 
 
-@form("cp.async.bulk")
+@FAMILY.form("cp.async.bulk")
 def _bulk(draft: Translation, ins: Instruction) -> None:
     if ins.names[3] in ("commit_group", "wait_group", "prefetch"):
         return  # a copy is carried out where it is issued
@@ -144,7 +144,7 @@ def _bulk(draft: Translation, ins: Instruction) -> None:
     copy(draft, "cp.async.bulk", [target, source, size], [barrier, mask], flags)
 
 
-@form("cp.async.bulk.tensor")
+@FAMILY.form("cp.async.bulk.tensor")
 def _tensor(draft: Translation, ins: Instruction) -> None:
     """Tensor copies: [dst], [map, {coordinates}], [mbarrier] in; [map, {coordinates}], [src] out."""
     loads = not isinstance(ins.operands[0], Address) or ins.operands[0].coordinates is None
@@ -160,12 +160,12 @@ def _tensor(draft: Translation, ins: Instruction) -> None:
 
 
 # --------------------------------------------------------------------------- warpgroups
-@form("wgmma.fence", "wgmma.commit_group", "wgmma.wait_group")
+@FAMILY.form("wgmma.fence", "wgmma.commit_group", "wgmma.wait_group")
 def _in_order(draft: Translation, ins: Instruction) -> None:
     """A product is computed where it is issued."""
 
 
-@form("wgmma.mma_async")
+@FAMILY.form("wgmma.mma_async")
 def _wgmma(draft: Translation, ins: Instruction) -> None:
     """wgmma.mma_async.sync.aligned.m64nNk.f32.kind.kind d, a, b, scale-d, signs, transposes."""
     shape, kind = re.match(r"m64n(\d+)k(\d+)$", ins.names[4]), ins.names[6]

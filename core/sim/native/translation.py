@@ -2,7 +2,7 @@
 
 An instruction becomes the record of the row that has its name, operands in the row's order. Where a register's width
 is not the row's, a record that converts comes before or after, as the interpreter's readers and writers do it. Opcodes
-that are spelled otherwise in the machine have a function in forms.py.
+that are spelled otherwise in the machine have a function in a file of form_table.py.
 """
 
 from __future__ import annotations
@@ -64,6 +64,19 @@ class Code:
 
 
 Form = Callable[["Translation", Instruction], None]
+
+
+class FormFamily(dict[str, Form]):
+    """Opcode -> the function that makes its records, of one file. form_table.py has all of them."""
+
+    def form(self, *names: str) -> Callable[[Form], Form]:
+        """Rows for the function below it."""
+
+        def add(made: Form) -> Form:
+            self.update(dict.fromkeys(names, made))
+            return made
+
+        return add
 
 
 @dataclass

@@ -6,12 +6,13 @@ import re
 
 from core.sim.native.allocation import OpRecord
 from core.sim.native.composed import made
-from core.sim.native.forms import FORMS as FORMS
-from core.sim.native.forms import address, form
-from core.sim.native.translation import Translation
+from core.sim.native.forms import address
+from core.sim.native.translation import FormFamily, Translation
 from core.sim.ptx.effects import elements
 from core.sim.ptx.parser import Immediate, Instruction, Operand, Pair, Register
 from core.sim.ptx.state_spaces import space_of
+
+FAMILY = FormFamily()
 
 
 def registers(draft: Translation, operand: Operand) -> list[int]:
@@ -33,7 +34,7 @@ ACCUMULATORS = {"f32": 0, "f16": 1, "s32": 2, "f64": 3}
 FACTORS = {"bf16": 0, "f16": 1, "tf32": 2, "s8": 3, "u8": 4, "f64": 5}
 
 
-@form("mma")
+@FAMILY.form("mma")
 def _mma(draft: Translation, ins: Instruction) -> None:
     result, left, right, term = ins.names[-4:]
     if ins.names[4:6] != ("row", "col"):
@@ -80,7 +81,7 @@ def _register_width(kind: str) -> str:
     return "b64" if kind == "f64" else "b32"
 
 
-@form("wmma.load", "wmma.store")
+@FAMILY.form("wmma.load", "wmma.store")
 def _wmma_move(draft: Translation, ins: Instruction) -> None:
     stores, kind, name = ins.names[1] == "store", ins.names[-1], ins.names[2]
     held, at = (ins.operands[1], ins.operands[0]) if stores else (ins.operands[0], ins.operands[1])
@@ -114,7 +115,7 @@ def address_is_wide(draft: Translation, operand: Operand) -> bool:
     return address(draft, operand)[0] == "[b64]"
 
 
-@form("wmma.mma")
+@FAMILY.form("wmma.mma")
 def _wmma(draft: Translation, ins: Instruction) -> None:
     kinds = [n for n in ins.names[5:] if n in BYTES]
     result, left, right, term = kinds if len(kinds) == 4 else [kinds[0], "f16", "f16", kinds[1]]
@@ -151,7 +152,7 @@ def _matrices(draft: Translation, ins: Instruction, place: int) -> tuple[str, st
     return f"{space}.{count}", width, [-1, base, slot], offset << 1 | ("trans" in ins.names)
 
 
-@form("ldmatrix")
+@FAMILY.form("ldmatrix")
 def _ldmatrix(draft: Translation, ins: Instruction) -> None:
     name, width, slots, imm = _matrices(draft, ins, 1)
     results = [draft.target(part, "b32") for part in elements(ins.operands[0])]
@@ -161,7 +162,7 @@ def _ldmatrix(draft: Translation, ins: Instruction) -> None:
         after()
 
 
-@form("stmatrix")
+@FAMILY.form("stmatrix")
 def _stmatrix(draft: Translation, ins: Instruction) -> None:
     name, width, slots, imm = _matrices(draft, ins, 0)
     record = listed(draft, f"stmatrix.{name}", [], registers(draft, ins.operands[1]), slots, imm)
@@ -173,7 +174,7 @@ def _spelled(draft: Translation, record: OpRecord, name: str, width: str) -> Non
     record.row, _ = draft.row(name, lambda row: row.endswith(width))
 
 
-@form("cp.async")
+@FAMILY.form("cp.async")
 def _cp_async(draft: Translation, ins: Instruction) -> None:
     if ins.names[2] in ("commit_group", "wait_group", "wait_all"):
         return  # a copy is carried out where it is issued
@@ -204,7 +205,7 @@ def _read(draft: Translation, ins: Instruction, size: int) -> int:
     return draft.source(given, "b32")
 
 
-@form("match")
+@FAMILY.form("match")
 def _match(draft: Translation, ins: Instruction) -> None:
     target = ins.operands[0]
     if isinstance(target, Pair):
