@@ -7,14 +7,14 @@ tokens such as `InMemory`.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from core.data.documents import Document, Reading
 from core.data.inputs import Inputs
 from core.data.prepare import Data, open_data
 from core.data.shards import InMemory, Piece
 from core.data.source import TokenSource
+from core.lazy import imports_of
 
 if TYPE_CHECKING:
     from core.data.data_differences import diff_description as diff_description
@@ -31,8 +31,4 @@ __all__ = [
     "open_data",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "diff_description":  # of runs that continue
-        return import_module("core.data.data_differences").diff_description
-    raise AttributeError(f"module 'core.data' has no attribute {name!r}")
+__getattr__ = imports_of(__name__, {"diff_description": "core.data.data_differences"})  # of runs that continue

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from core.lazy import imports_of
 
 PUBLIC = {
     "Answer": "core.generate.chat",
@@ -32,8 +33,4 @@ if TYPE_CHECKING:
 
 __all__ = [*PUBLIC]  # noqa: PLE0604
 
-
-def __getattr__(name: str) -> Any:
-    if name in PUBLIC:
-        return getattr(import_module(PUBLIC[name]), name)
-    raise AttributeError(f"module 'core.generate' has no attribute {name!r}")
+__getattr__ = imports_of(__name__, PUBLIC)

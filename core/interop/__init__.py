@@ -6,8 +6,9 @@ brings a `WeightFormat` imports them from here (docs/plugins.md). Each is loaded
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from core.lazy import imports_of
 
 PUBLIC = {
     "Graph": "core.graph",
@@ -96,8 +97,4 @@ if TYPE_CHECKING:
 
 __all__ = [*PUBLIC]  # noqa: PLE0604
 
-
-def __getattr__(name: str) -> Any:
-    if name in PUBLIC:
-        return getattr(import_module(PUBLIC[name]), name)
-    raise AttributeError(f"module 'core.interop' has no attribute {name!r}")
+__getattr__ = imports_of(__name__, PUBLIC)

@@ -13,8 +13,9 @@ It knows no op and no plugin. docs/judge.md is the manual.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from core.lazy import imports_of
 
 PUBLIC = {
     "Judgement": "core.judge.verdict",
@@ -31,8 +32,4 @@ if TYPE_CHECKING:
 
 __all__ = [*PUBLIC]  # noqa: PLE0604
 
-
-def __getattr__(name: str) -> Any:
-    if name in PUBLIC:
-        return getattr(import_module(PUBLIC[name]), name)
-    raise AttributeError(f"module 'core.judge' has no attribute {name!r}")
+__getattr__ = imports_of(__name__, PUBLIC)

@@ -7,9 +7,9 @@ a plan or a device.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from core.lazy import imports_of
 from core.op.definition import NAME, Op, Param, Statement, parse_statements
 from core.op.launch_types import CpuLaunch, Launch
 from core.op.optimizer import Optimizer, Schedule
@@ -45,8 +45,4 @@ __all__ = [
     "parse_statements",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "GpuLaunch":  # of devices with kernels
-        return import_module("core.op.gpu_launch").GpuLaunch
-    raise AttributeError(f"module 'core.op' has no attribute {name!r}")
+__getattr__ = imports_of(__name__, {"GpuLaunch": "core.op.gpu_launch"})  # of devices with kernels

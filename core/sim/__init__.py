@@ -3,9 +3,11 @@
 `core.sim.run` and `load` run any CUDA kernel (standalone.py, arguments by packing.py). The rooms, from the ground up:
   ptx/           reading: PTX and the .cu behind it, a kernel's instructions in one list
   machine/       the state of a launch: memory, thread blocks, groups of threads in lockstep
-  instructions/  one module a family of opcodes, and the table of all of them
   strict/        strict mode: races, barriers, undefined values
   counting.py    figures by source line
+  tape.py        every instruction of every warp, lane by lane
+  instructions/  one module a family of opcodes, and the table of all of them
+  native/        the same instructions in C, for launches that nothing watches
   launching/     thread blocks in batches, orders of threads, the report
 
 Fast mode is for training. Strict mode is for checks: it follows every access (strict/), does asynchronous work as late
@@ -20,8 +22,9 @@ may differ.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from core.lazy import imports_of
 
 PUBLIC = {
     "KernelError": "core.sim.faults",
@@ -50,8 +53,4 @@ if TYPE_CHECKING:
 
 __all__ = [*PUBLIC]  # noqa: PLE0604
 
-
-def __getattr__(name: str) -> Any:
-    if name in PUBLIC:
-        return getattr(import_module(PUBLIC[name]), name)
-    raise AttributeError(f"module 'core.sim' has no attribute {name!r}")
+__getattr__ = imports_of(__name__, PUBLIC)

@@ -1,4 +1,4 @@
-"""The simulator is a room of its own: with core/kernels and eleven small modules it runs kernels by itself."""
+"""The simulator is a room of its own: with core/kernels and twelve small modules it runs kernels by itself."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ LEAVES = (
     "errors",
     "expr",
     "files",
+    "lazy",
     "outside",
     "processor",
     "scalars",

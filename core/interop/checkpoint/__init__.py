@@ -15,8 +15,7 @@ engine and no run.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from core.interop.checkpoint.manifest import (
     DOOMED,
@@ -35,6 +34,7 @@ from core.interop.checkpoint.manifest import (
     steps,
 )
 from core.interop.checkpoint.saving import METADATA, Contents, check_room, retain, save, stage, sweep, try_out
+from core.lazy import imports_of
 
 READING = (
     "Checkpoint",
@@ -83,8 +83,4 @@ __all__ = [
     *READING,
 ]  # noqa: PLE0604
 
-
-def __getattr__(name: str) -> Any:
-    if name in READING:
-        return getattr(import_module("core.interop.checkpoint.opening"), name)
-    raise AttributeError(f"module 'core.interop.checkpoint' has no attribute {name!r}")
+__getattr__ = imports_of(__name__, dict.fromkeys(READING, "core.interop.checkpoint.opening"))
