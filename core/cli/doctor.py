@@ -22,7 +22,7 @@ import core
 from core.cli.show import emit_json, json_option
 from core.device.driver import too_old
 from core.errors import CoreError, DeviceError
-from core.words import table
+from core.words import human, table
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 
@@ -121,7 +121,7 @@ def memory() -> Iterator[Diagnosis]:
         return
     small = size < SMALL_MEMORY
     advice = "a model of 124M parameters trains in about 4 GB: start with a smaller one" if small else ""
-    yield Diagnosis("memory", NOTE if small else OK, f"{size / 2**30:.1f} GiB", advice)
+    yield Diagnosis("memory", NOTE if small else OK, human(size), advice)
 
 
 def memory_bytes() -> int | None:
@@ -233,8 +233,8 @@ def _gpus(library: Any) -> Iterator[Diagnosis]:
         library.cuDeviceGetName(name, len(name), index)
         library.cuDeviceTotalMem_v2(ctypes.byref(size), index)
         major, minor = (_attribute(library, key, index) for key in (75, 76))  # compute capability, major and minor
-        memory = f"{size.value / 2**30:.0f} GiB"
-        yield Diagnosis(f"gpu {index}", OK, f"{name.value.decode(errors='replace')}, sm_{major}{minor}, {memory}")
+        chip = f"{name.value.decode(errors='replace')}, sm_{major}{minor}"
+        yield Diagnosis(f"gpu {index}", OK, f"{chip}, {human(size.value)}")
 
 
 def _attribute(library: Any, key: int, device: int) -> int:

@@ -1,4 +1,4 @@
-"""Where a config's words come from: files, the files that they extend, and `--set`.
+"""The files of a config: the one that is named, and those that it extends.
 
 It reads and parses; what the words mean is checked elsewhere. A shipped config is found by its path or stem when
 there is no such file here, in a checkout and in a wheel alike.
@@ -11,13 +11,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tomli
 
 import core
 from core.config.schema import Document
-from core.config.spelling import Keys, show
+from core.config.spelling import show
 from core.errors import UsageError, did_you_mean
 from core.outside import read_whole
 
@@ -162,78 +161,3 @@ def find_base(base: str, path: Path) -> Path | None:
     """What `extends = base` in the file `path` names: a file relative to it, .toml or not, or a shipped one."""
     here = [path.parent / base, path.parent / f"{base}.toml"]
     return next((p for p in here if os.path.isfile(p)), None) or shipped(base)
-
-
-# --- --set -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Override:
-    """One `--set KEY=VALUE`: the document that it stands for."""
-
-    shown: str
-    path: Keys
-    value: Any
-
-    @property
-    def document(self) -> Document:
-        inner = self.value
-        for key in reversed(self.path):
-            inner = {key: inner}
-        return inner  # type: ignore[no-any-return]
-
-
-def parse_override(text: str) -> Override | str:
-    """`train.steps=10` read as TOML, or the problem with it."""
-    shown = f"--set {text}"
-    left, equals, right = split(text)
-    if not equals or not left.strip():
-        return f"{shown}: expected KEY=VALUE, as in train.steps=10"
-    path = split_keys(left.strip())
-    if path is None:
-        return f"{shown}: {show(left)} is no dotted key, as in train.steps"
-    if path[0] == "extends":
-        return f"{shown}: extends is for files; give the other config instead"
-    try:
-        parsed = tomli.loads(f"v = {right.strip()}")
-    except (tomli.TOMLDecodeError, RecursionError, ValueError) as error:
-        if right.strip()[:1] in ("[", "{", '"', "'"):  # meant as TOML: as a string it would be a strange one
-            return f"{shown}: the value is not TOML: {AT.sub('', str(error))}"
-        return Override(shown, path, right)
-    return Override(shown, path, parsed["v"] if list(parsed) == ["v"] else right)
-
-
-def split(text: str) -> tuple[str, bool, str]:
-    """KEY, whether there is an `=`, VALUE: at the first `=` that is not in quotes."""
-    quote = ""
-    for at, letter in enumerate(text):
-        if quote:
-            quote = "" if letter == quote else quote
-        elif letter in "\"'":
-            quote = letter
-        elif letter == "=":
-            return text[:at], True, text[at + 1 :]
-    return text, False, ""
-
-
-def split_keys(text: str) -> Keys | None:
-    """A dotted key as its parts; None when it is none.
-
-    A shell eats the quotes of `nodes."h.*.fc"`, so under the table of globs the rest is one key.
-    """
-    parts: list[str] = []
-    try:
-        inner: Any = tomli.loads(f"{text} = 0")
-        while isinstance(inner, dict):
-            if len(inner) != 1:
-                return None
-            [(part, inner)] = inner.items()
-            parts.append(part)
-    except (tomli.TOMLDecodeError, RecursionError):
-        parts = text.split(".")
-        if any(not p or re.search(r"[\s\"'\[\]{}#]", p) for p in parts):
-            return None
-    first = 2 if parts[0] == "on" else 0
-    if parts[first : first + 1] == ["nodes"] and len(parts) > first + 2:
-        parts[first + 1 :] = [".".join(parts[first + 1 :])]
-    return tuple(parts)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import tomli_w
 
 from core.config.key_types import keys, named_keys
-from core.config.layers import Override, Source, find_config, parse_override, read_chain, show_path
+from core.config.layers import Source, find_config, read_chain, show_path
 from core.config.rules import micro_steps
 from core.config.schema import NAMED, ConfigFile, Document, Schema
 from core.config.spelling import Keys, place, show
@@ -25,6 +25,9 @@ from core.config.validate import (
 )
 from core.devices import RESIDENT, DeviceKind, choose
 from core.errors import UsageError, did_you_mean, raise_all
+
+if TYPE_CHECKING:
+    from core.config.overrides import Override
 
 
 class RunConfig(Schema, frozen=True, kw_only=True):
@@ -122,6 +125,8 @@ def read_overrides(texts: Sequence[str], devices: Mapping[str, DeviceKind]) -> t
     """The overrides that can be read, and the problems of the others and of all keys and values."""
     good: list[Override] = []
     problems: list[str] = []
+    if texts:
+        from core.config.overrides import parse_override
     for text in texts:
         override = parse_override(text)
         if isinstance(override, str):

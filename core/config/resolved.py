@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from core.config.layers import find_config, parse_override, read_chain
+from core.config.layers import find_config, read_chain
 from core.config.load import RunConfig, load_config
 from core.devices import AUTO
 from core.loader import load_registry
@@ -39,9 +39,12 @@ def plugins_named(path: str | Path, overrides: Sequence[str]) -> tuple[list[str]
     Values of a wrong type count as absent: `load_config` reports them. Raises UsageError for a file that is absent.
     """
     chain, _ = read_chain(find_config(path)[0])
-    settings = [parse_override(text) for text in overrides]
     documents = [source.document for source in chain]
-    documents += [setting.document for setting in settings if not isinstance(setting, str)]
+    if overrides:
+        from core.config.overrides import parse_override
+
+        settings = [parse_override(text) for text in overrides]
+        documents += [setting.document for setting in settings if not isinstance(setting, str)]
     found: dict[str, list[str]] = {"load": [], "disable": []}
     for document in documents:
         table = document.get("plugins")

@@ -28,6 +28,7 @@ from core.kernels.chips import PORTABLE_CLUSTER, Chip, architecture, runs_on
 from core.kernels.nvrtc import Kernel, supported
 from core.kernels.tensors import DeviceTensor, decode, encode
 from core.op import Variant
+from core.words import human
 
 Array = np.ndarray[Any, Any]
 
@@ -118,7 +119,7 @@ class CudaDevice(KernelDevice):
         _, total = self.driver.memory()
         version = int(self.driver.call("cuDriverGetVersion"))
         driver = f"driver for CUDA {version // 1000}.{version % 1000 // 10}"
-        return f"{self.model}, {self.arch}, {self.sms} multiprocessors, {total / 2**30:.0f} GiB, {driver}"
+        return f"{self.model}, {self.arch}, {self.sms} multiprocessors, {human(total)}, {driver}"
 
     def can_run(self, variant: Variant) -> str | None:
         """Why a variant's kernels cannot run on this GPU; None when they can."""
@@ -140,8 +141,7 @@ class CudaDevice(KernelDevice):
         if int(status) == OUT_OF_MEMORY:
             free, total = driver.memory()
             raise OutOfMemory(
-                f"out of memory on {self.model}: {nbytes / 2**30:.2f} GiB asked for, {free / 2**30:.2f} free of "
-                f"{total / 2**30:.2f}",
+                f"out of memory on {self.model}: {human(nbytes)} requested, {human(free)} free of {human(total)}",
                 hint="another process may hold the rest (`nvidia-smi`); a smaller B or [train] recompute needs less",
             )
         if int(status):

@@ -17,7 +17,7 @@ import core
 from core.op import Variant
 from core.registry import Registry
 from core.train.run import commit
-from core.verdicts import sources_of
+from core.variant_sources import sources_of
 
 PACKAGES = (
     "numpy",

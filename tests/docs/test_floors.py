@@ -36,6 +36,7 @@ FLOORS = (
     ("config",),
     ("graph",),
     ("device",),
+    ("variant_sources",),
     ("verdicts",),
     ("plan",),
     ("engine",),

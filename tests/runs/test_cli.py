@@ -337,8 +337,8 @@ class FakeDriver:
     [
         (None, [("gpu", "note", "no NVIDIA driver")]),
         (FakeDriver(13_000, start=100), [("gpu", "problem", "does not start")]),
-        (FakeDriver(12_080), [("driver", "problem", "CUDA 12.8"), ("gpu 0", "ok", "A GPU, sm_90, 80 GiB")]),
-        (FakeDriver(13_010), [("driver", "ok", "CUDA 13.1"), ("gpu 0", "ok", "A GPU, sm_90, 80 GiB")]),
+        (FakeDriver(12_080), [("driver", "problem", "CUDA 12.8"), ("gpu 0", "ok", "A GPU, sm_90, 80.0 GiB")]),
+        (FakeDriver(13_010), [("driver", "ok", "CUDA 13.1"), ("gpu 0", "ok", "A GPU, sm_90, 80.0 GiB")]),
     ],
 )
 def test_doctor_tells_no_driver_from_a_dead_or_an_old_one(

@@ -16,7 +16,7 @@ from core.kernels import nvrtc, sources
 from core.kernels.nvrtc import Kernel, compile_ptx
 from core.loader import load_registry
 from core.testing import check_variant
-from core.verdicts import key_of
+from core.variant_sources import key_of
 
 PAGE = Path(__file__).parents[2] / "docs/kernels.md"
 PLUGIN = '''"""Linear maps and scaled rows of a stranger, from the core's headers alone."""

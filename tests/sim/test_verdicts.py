@@ -19,7 +19,8 @@ from core.testing import release
 from core.testing.case import make_case
 from core.testing.check import check_variant
 from core.testing.records import verdicts_of
-from core.verdicts import Verdict, Verdicts, c_code, key_of, python_code, sizes_of, sources_of
+from core.variant_sources import c_code, key_of, python_code, sources_of
+from core.verdicts import Verdict, Verdicts, sizes_of
 
 CORE = Path(core.__file__).parent
 REAL = load_registry()
@@ -61,7 +62,7 @@ def test_the_store_keeps_records_by_place_dtype_and_source(tmp_path: Path, monke
     verdicts.keep(kernel, passed, whole=True)
     assert Verdicts(REAL, store).at(kernel, failed.chip, "f32") == passed
     with monkeypatch.context() as patched:
-        patched.setattr("core.verdicts._part", lambda path: b"changed")
+        patched.setattr("core.variant_sources._part", lambda path: b"changed")
         assert Verdicts(REAL, store).lookup(kernel, "sim", "f32") is None
     refused = Verdicts(REAL, store / "a file is no folder")
     refused.keep(kernel, failed)

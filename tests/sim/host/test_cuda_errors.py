@@ -161,7 +161,7 @@ out([cluster, tmap, seen(0).pdl])
 def test_memory_that_another_process_holds_is_told_with_what_is_free(host):
     kind, code, message, hint = host("out(failing(lambda: tensor(CudaDevice(), (1 << 20,))))", STUB_MEMORY="1000000")
     assert (kind, code) == ("OutOfMemory", 4)
-    assert "out of memory on Stub GPU: 0.00 GiB asked for" in message and "recompute" in hint and "nvidia-smi" in hint
+    assert "out of memory on Stub GPU: 4.0 MiB requested" in message and "recompute" in hint and "nvidia-smi" in hint
 
 
 ILLEGAL = """

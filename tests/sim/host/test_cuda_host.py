@@ -24,7 +24,7 @@ class Old(Variant):
     arch = "sm_80"
 out([d.describe(), d.arch, d.precisions, d.sms, d.can_run(Old())])
 """)
-    assert words == "Stub GPU, sm_90a, 132 multiprocessors, 1 GiB, driver for CUDA 13.0"
+    assert words == "Stub GPU, sm_90a, 132 multiprocessors, 1.0 GiB, driver for CUDA 13.0"
     assert (arch, precisions, sms) == ("sm_90a", ["f32", "bf16"], 132)
     assert why == "it needs sm_80, and this GPU is sm_90a"
 
