@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from core.kernels.nvrtc import Kernel, compile_ptx
 from core.sim import KernelError, run
 from core.sim.launching.simulator import Simulator
 from core.sim.native import toolchain
-from core.sim.native.toolchain import compiler
+from core.sim.native.toolchain import compiler, machine
 from core.train.wiring import build_engine
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C compiler")
@@ -49,6 +50,11 @@ def test_an_elementwise_kernel_with_a_ragged_end() -> None:
     x = normal(1000)
     (_, y) = both(source, "k", 8, 128, [x, np.zeros_like(x), np.int32(1000)])
     assert np.allclose(y, x * x * 0.044715 + x / (1 + x * x), rtol=1e-6)
+
+
+def test_each_row_of_the_machine_is_there_once() -> None:
+    spelled = Counter((name, operands) for name, rows in machine().rows.items() for _, operands in rows)
+    assert [row for row, times in spelled.items() if times > 1] == []
 
 
 TILED = """extern "C" __global__ void tiled(const float* a, const float* b, float* c, int n) {

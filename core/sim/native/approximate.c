@@ -4,9 +4,6 @@
 
 #define TERMS(table) (int)(sizeof(table) / sizeof(table[0]))
 
-INLINE f64 f64_of(u64 bits) { f64 v; memcpy(&v, &bits, 8); return v; }
-INLINE i64 bits_of_f64(f64 value) { i64 v; memcpy(&v, &value, 8); return v; }
-
 INLINE f64 polynomial(f64 x, const f64 *coefficients, int count) {
     f64 total = coefficients[count - 1];
     for (int k = count - 2; k >= 0; k--) {
@@ -20,12 +17,12 @@ INLINE f64 ex2(f64 x) {
     x = x < -1000.0 ? -1000.0 : x;
     x = x > 1000.0 ? 1000.0 : x;
     f64 shifted = x + MAGIC, whole = shifted - MAGIC;
-    u64 bits = (u64)bits_of_f64(shifted);
+    u64 bits = bits_of_f64(shifted);
     return polynomial(x - whole, EX2, TERMS(EX2)) * f64_of((bits + 1023) << 52);
 }
 
 INLINE f64 lg2(f64 x) {
-    i64 bits = bits_of_f64(x);
+    i64 bits = (i64)bits_of_f64(x);
     i64 power = (bits - 0x3FE6A09E667F3BCDll) >> 52;
     f64 mantissa = f64_of((u64)bits - ((u64)power << 52));
     f64 s = (mantissa - 1.0) / (mantissa + 1.0);
@@ -36,7 +33,7 @@ INLINE f64 lg2(f64 x) {
 
 /* Of |x| >= FAR: x less the nearest multiple of pi / 2, and that multiple modulo four. */
 static f64 far(f64 x, i64 *quarters) {
-    u64 bits = (u64)bits_of_f64(x);
+    u64 bits = bits_of_f64(x);
     u64 mantissa = (bits >> 29 & 0x7FFFFF) | 0x800000;
     i64 start = (i64)(bits >> 52 & 0x7FF) - (1023 + 23 + 2);
     start = start < 128 ? start : 128;
@@ -57,7 +54,7 @@ INLINE f64 turned(f64 x, i64 ahead) {
         rest = far(x, &quarters);
     } else {
         f64 shifted = x * OVER_HALF_PI + MAGIC, whole = shifted - MAGIC;
-        quarters = bits_of_f64(shifted) & 0xFFFFFFFF;
+        quarters = (u32)bits_of_f64(shifted);
         rest = ((x - whole * HALF_PI[0]) - whole * HALF_PI[1]) - whole * HALF_PI[2];
     }
     quarters += ahead;

@@ -5,28 +5,18 @@ together. Boldo and Melquiond, "Emulation of FMA and correctly rounded sums: pro
 2008. */
 #include "floats.h"
 
-INLINE f64 f64_from(u64 bits) { f64 v; memcpy(&v, &bits, 8); return v; }
-INLINE u64 f64_bits(f64 value) { u64 v; memcpy(&v, &value, 8); return v; }
 INLINE int bounded(f64 v) { return __builtin_fabs(v) < (f64)INFINITY; }
 
 /* --- what comes in --------------------------------------------------------------------------------------------------- */
-/* f16 by its parts: f64 holds its subnormals as normal numbers. */
-INLINE f64 of_f16(u32 bits) {
-    u64 sign = (u64)(bits >> 15) << 63, exponent = bits >> 10 & 31, mantissa = bits & 1023;
-    f64 small = (f64)mantissa * 0x1p-24;
-    u64 quiet = exponent == 31 && mantissa ? (u64)1 << 51 : 0;
-    u64 normal = (exponent == 31 ? (u64)0x7FF : exponent + 1008) << 52 | mantissa << 42 | quiet;
-    return f64_from(sign | (exponent ? normal : f64_bits(small)));
-}
-UNARY(carry_f16, "carry.f16", "=b64 b16", f64, u32, of_f16(a[l]))
+UNARY(carry_f16, "carry.f16", "=b64 b16", f64, u32, (f64)of_f16(a[l]))
 UNARY(carry_bf16, "carry.bf16", "=b64 b16", f64, u32, (f64)of_bf16(a[l]))
 UNARY(carry_f32, "carry.f32", "=b64 b32", f64, f32, (f64)a[l])
 
 /* Integers of 64 bits rounded to odd. */
 INLINE f64 odd(f64 value, f64 lost) {
-    u64 bits = f64_bits(value);
+    u64 bits = bits_of_f64(value);
     u64 away = (lost > 0) == (value > 0) ? 1 : -(u64)1;
-    return f64_from((bits & 1) == 0 && lost != 0 ? bits + away : bits);
+    return f64_of((bits & 1) == 0 && lost != 0 ? bits + away : bits);
 }
 INLINE f64 odd_of_halves(f64 high, f64 low) {
     f64 total = high + low;
@@ -40,8 +30,8 @@ UNARY(carry_s32, "carry.s32", "=b64 b32", f64, i32, (f64)a[l])
 /* 64-bit integers to f64 in a rounding of its own: the nearest, and a step where that went the wrong way. */
 INLINE f64 stepped(f64 value, int up) {
     if (value == 0) return up ? 0x1p-1074 : -0x1p-1074;
-    u64 bits = f64_bits(value);
-    return f64_from((value > 0) == up ? bits + 1 : bits - 1);
+    u64 bits = bits_of_f64(value);
+    return f64_of((value > 0) == up ? bits + 1 : bits - 1);
 }
 INLINE f64 in_mode(f64 high, f64 low, int mode) {
     f64 value = high + low, lost = (high - value) + low;
@@ -71,7 +61,7 @@ INLINE f64 odd_sum(f64 a, f64 b) {
 /* x + -x is +0, but -0 where rounding is downwards (IEEE 754, 6.3). */
 INLINE f64 odd_sum_down(f64 a, f64 b) {
     f64 total = odd_sum(a, b);
-    return total == 0 && (f64_bits(a) | f64_bits(b)) >> 63 ? -0.0 : total;
+    return total == 0 && (bits_of_f64(a) | bits_of_f64(b)) >> 63 ? -0.0 : total;
 }
 INLINE int single(f64 v) { return (f64)(f32)v == v; }
 INLINE f64 odd_quotient(f64 a, f64 b) {
@@ -93,7 +83,7 @@ UNARY(odd_sqrt, "odd.sqrt", "=b64 b64", f64, f64, odd_root(a[l]))
     INLINE f64 name##_of(f64 a, f64 b) {                                                                               \
         f64 r = a c_op b ? a : b;                                                                                      \
         r = b != b ? a : r;                                                                                            \
-        return a == 0 && b == 0 ? f64_from(f64_bits(a) zero_op f64_bits(b)) : r;                                       \
+        return a == 0 && b == 0 ? f64_of(bits_of_f64(a) zero_op bits_of_f64(b)) : r;                                       \
     }                                                                                                                  \
     BINARY(carried_##name, #name ".carried " #name ".f64", "=b64 b64 b64", f64, f64, name##_of(a[l], b[l]))            \
     BINARY(carried_##name##_nan, #name ".NaN.carried", "=b64 b64 b64", f64, f64,                                       \
@@ -103,7 +93,7 @@ UNARY(odd_sqrt, "odd.sqrt", "=b64 b64", f64, f64, odd_root(a[l]))
     BINARY(carried_##name##_nan_sign, #name ".NaN.xorsign.carried", "=b64 b64 b64", f64, f64,                          \
            a[l] == a[l] && b[l] == b[l]                                                                                \
                ? signed_as(name##_of(__builtin_fabs(a[l]), __builtin_fabs(b[l])), a[l], b[l]) : (f64)NAN)
-INLINE f64 signed_as(f64 size, f64 a, f64 b) { return (f64_bits(a) ^ f64_bits(b)) >> 63 ? -size : size; }
+INLINE f64 signed_as(f64 size, f64 a, f64 b) { return (bits_of_f64(a) ^ bits_of_f64(b)) >> 63 ? -size : size; }
 EXTREME(min, <, |)
 EXTREME(max, >, &)
 
@@ -135,20 +125,10 @@ INLINE u32 to_f32_bits(f64 v, int mode) {
     if (v != v) return 0x7FFFFFFF;
     if (mode == RN || !bounded(v)) return bits_of(nearest);
     u32 found = corrected(bits_of(nearest), (f64)nearest, v, mode, 0x80000000u, 0x7F800000u);
-    return (found & 0x7FFFFFFF) == 0 ? (u32)(f64_bits(v) >> 32) & 0x80000000u : found;
-}
-/* The nearest f16, by integers: 11 bits of the significand, fewer below 2^-14. */
-INLINE u32 nearest_f16(f64 v) {
-    u64 bits = f64_bits(v), sign = bits >> 48 & 0x8000;
-    f64 size = __builtin_fabs(v);
-    if (size != size) return 0x7FFF;
-    if (size >= 65520.0) return (u32)sign | 0x7C00;
-    if (size < 0x1p-14) return (u32)sign | (u32)__builtin_rint(size * 0x1p24);
-    u64 kept = (f64_bits(size) + (1ull << 41) - 1 + (bits >> 42 & 1)) >> 42;
-    return (u32)sign | (u32)(kept - (1008ull << 10));
+    return (found & 0x7FFFFFFF) == 0 ? (u32)(bits_of_f64(v) >> 32) & 0x80000000u : found;
 }
 INLINE u32 to_f16_bits(f64 v, int mode) {
-    u32 nearest = nearest_f16(v);
+    u32 nearest = to_f16(v);
     if (mode == RN || mode == RNA || v != v || !bounded(v)) return nearest;
     return corrected(nearest, of_f16(nearest), v, mode, 0x8000, 0x7C00);
 }

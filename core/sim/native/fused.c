@@ -6,7 +6,7 @@ shared factors stay in the processor's registers, and the sums between are neith
 
 enum { LONGEST = 4 };
 
-#if defined(__FP_FAST_FMAF)
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
 #if defined(__clang__)
 #define FUSED _Pragma("clang fp contract(fast)")
 #else

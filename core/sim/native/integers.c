@@ -1,13 +1,6 @@
 /* Integer and logic instructions. */
 #include "machine.h"
 
-INLINE u32 reversed(u32 v) {
-    v = (v >> 1 & 0x55555555u) | (v & 0x55555555u) << 1;
-    v = (v >> 2 & 0x33333333u) | (v & 0x33333333u) << 2;
-    v = (v >> 4 & 0x0F0F0F0Fu) | (v & 0x0F0F0F0Fu) << 4;
-    return __builtin_bswap32(v);
-}
-
 /* --- moves --------------------------------------------------------------------------------------------------------- */
 UNARY(mov32, "mov.b32 mov.u32 mov.s32 mov.f32 mov.b16 mov.u16 mov.s16 mov.pred", "=any any", u32, u32, a[l])
 UNARY(mov64, "mov.b64 mov.u64 mov.s64 mov.f64", "=b64 b64", u64, u64, a[l])
@@ -177,18 +170,3 @@ UNORDERED(gtu, !(a[l] <= b[l]))
 UNORDERED(geu, !(a[l] < b[l]))
 UNORDERED(num, a[l] == a[l] && b[l] == b[l])
 UNORDERED(nan, a[l] != a[l] || b[l] != b[l])
-
-/* --- bit fields ---------------------------------------------------------------------------------------------------- */
-UNARY(brev32, "brev.b32", "=b32 b32", u32, u32, reversed(a[l]))
-UNARY(brev64, "brev.b64", "=b64 b64", u64, u64, (u64)reversed((u32)a[l]) << 32 | reversed((u32)(a[l] >> 32)))
-
-/* a's low bits into b, from bit `at` on, `n` of them. */
-#define BFI(bits, U)                                                                                                   \
-    LANEWISE(bfi##bits, "bfi.b" #bits, "=b" #bits " b" #bits " b" #bits " b32 more:b32", U,                            \
-             const U *a = REG(U, 1); const U *b = REG(U, 2); const u32 *c = REG(u32, 3);                               \
-             const u32 *e = (const u32 *)(w->r + op->more[0]),                                                         \
-             (b[l] & ~FIELD(U, bits, c[l] & 255, e[l] & 255)) |                                                        \
-             (((c[l] & 255) < bits ? a[l] << ((c[l] & 255) % bits) : 0) & FIELD(U, bits, c[l] & 255, e[l] & 255)))
-#define FIELD(U, bits, at, n) ((at) >= bits ? (U)0 : (U)(((n) >= bits ? ~(U)0 : ((U)1 << ((n) % bits)) - 1) << ((at) % bits)))
-BFI(32, u32)
-BFI(64, u64)

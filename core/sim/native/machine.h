@@ -42,6 +42,16 @@ enum { WARP = 32, BARRIERS = 16 };
 #define EACH _Pragma("GCC ivdep") for (int l = 0; l < WARP; l++)
 #endif
 
+/* A vector of elements of two others, by constant numbers; those of b come after a's. */
+#ifndef __has_builtin
+#define __has_builtin(name) 0
+#endif
+#if __has_builtin(__builtin_shufflevector)
+#define CHOSEN(T, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define CHOSEN(T, a, b, ...) __builtin_shuffle(a, b, (T){__VA_ARGS__})
+#endif
+
 typedef struct Op Op;
 typedef struct Warp Warp;
 typedef struct Block Block;
@@ -222,8 +232,17 @@ void queue(Warp *w, u32 lanes, const Op *to);        /* these go on at a record,
 void leave(Warp *w, u32 lanes);                      /* these exit */
 void released(Block *b, u32 number);                 /* complete a barrier if it can be */
 const Op *fault(Warp *w, const Op *op, u32 kind, u32 lane, u64 address, u64 x, u64 y);
+const Op *parted(Warp *w, const Op *op, u32 threads);   /* a fault: not all of these came */
 const Op *paused(Warp *w, const Op *to);             /* the warp's turn is over; its lanes go on at a record */
 void meeting_over(Warp *w);                          /* let go the lanes of bar.warp.sync that are complete */
+void turn(Warp *w);                                  /* until it waits, is over or paused */
+int refuel(Warp *w, i64 slice);                      /* whether it has branches left; looks at signals and takes fuel */
+
+/* blocks.c */
+void specials_of_launch(Warp *w);                    /* special registers that are the same in all thread blocks */
+void begin_block(const Launch *launch, Block *b, i64 number);
+int run_blocks(Worker *t);                           /* 1 at the resident blocks' end, 0 when it is time to look elsewhere */
+i64 now(void);                                       /* nanoseconds */
 
 /* memory.c: the bytes behind one address of a lane; NULL after a fault. */
 u8 *place_of(Warp *w, const Op *op, u32 lane, u64 x, u32 space, u32 width, u32 how);

@@ -230,44 +230,39 @@ a vector lie in the lists; imm is the offset. */
 
 /* Four lanes of four 32-bit values each: rows become columns. */
 typedef u32 Four __attribute__((vector_size(16), aligned(4), may_alias));
-INLINE void transpose(Four *a, Four *b, Four *c, Four *d) {
-    Four low = __builtin_shuffle(*a, *b, (Four){0, 4, 1, 5}), high = __builtin_shuffle(*a, *b, (Four){2, 6, 3, 7});
-    Four low2 = __builtin_shuffle(*c, *d, (Four){0, 4, 1, 5}), high2 = __builtin_shuffle(*c, *d, (Four){2, 6, 3, 7});
-    *a = __builtin_shuffle(low, low2, (Four){0, 1, 4, 5});
-    *b = __builtin_shuffle(low, low2, (Four){2, 3, 6, 7});
-    *c = __builtin_shuffle(high, high2, (Four){0, 1, 4, 5});
-    *d = __builtin_shuffle(high, high2, (Four){2, 3, 6, 7});
+INLINE void transpose(Four *v) {
+    Four low = CHOSEN(Four, v[0], v[1], 0, 4, 1, 5), high = CHOSEN(Four, v[0], v[1], 2, 6, 3, 7);
+    Four low2 = CHOSEN(Four, v[2], v[3], 0, 4, 1, 5), high2 = CHOSEN(Four, v[2], v[3], 2, 6, 3, 7);
+    v[0] = CHOSEN(Four, low, low2, 0, 1, 4, 5);
+    v[1] = CHOSEN(Four, low, low2, 2, 3, 6, 7);
+    v[2] = CHOSEN(Four, high, high2, 0, 1, 4, 5);
+    v[3] = CHOSEN(Four, high, high2, 2, 3, 6, 7);
 }
+
+/* Lane l's four values at `place`, an expression of l, into four registers. */
+#define FOURS(d, place)                                                                                                \
+    for (int q = 0; q < WARP; q += 4) {                                                                                \
+        Four v[4];                                                                                                     \
+        for (int i = 0, l = q; i < 4; i++, l++) v[i] = *(const Four *)(place);                                         \
+        transpose(v);                                                                                                  \
+        for (int i = 0; i < 4; i++) *(Four *)(d[i] + q) = v[i];                                                        \
+    }
 
 INLINE void fours(u32 *const *d, const Where *to) {
     if (to->same) {
         Four one = *(const Four *)to->at[0];
         for (int i = 0; i < 4; i++) { u32 *r = d[i], v = one[i]; EACH r[l] = v; }
-        return;
-    }
-    for (int l = 0; l < WARP; l += 4) {
-        Four v[4];
-        for (int i = 0; i < 4; i++) v[i] = *(const Four *)(to->row ? to->at[0] + 16 * (l + i) : to->at[l + i]);
-        transpose(&v[0], &v[1], &v[2], &v[3]);
-        for (int i = 0; i < 4; i++) *(Four *)(d[i] + l) = v[i];
-    }
-}
-
-INLINE void fours_near(u32 *const *d, const u8 *base, const u32 *x) {
-    for (int l = 0; l < WARP; l += 4) {
-        Four v[4];
-        for (int i = 0; i < 4; i++) v[i] = *(const Four *)(base + x[l + i]);
-        transpose(&v[0], &v[1], &v[2], &v[3]);
-        for (int i = 0; i < 4; i++) *(Four *)(d[i] + l) = v[i];
+    } else {
+        FOURS(d, to->row ? to->at[0] + 16 * l : to->at[l])
     }
 }
 
 INLINE void put_fours(const u32 *const *d, const Where *to) {
-    for (int l = 0; l < WARP; l += 4) {
+    for (int q = 0; q < WARP; q += 4) {
         Four v[4];
-        for (int i = 0; i < 4; i++) v[i] = *(const Four *)(d[i] + l);
-        transpose(&v[0], &v[1], &v[2], &v[3]);
-        for (int i = 0; i < 4; i++) *(Four *)(to->row ? to->at[0] + 16 * (l + i) : to->at[l + i]) = v[i];
+        for (int i = 0; i < 4; i++) v[i] = *(const Four *)(d[i] + q);
+        transpose(v);
+        for (int i = 0, l = q; i < 4; i++, l++) *(Four *)(to->row ? to->at[0] + 16 * l : to->at[l]) = v[i];
     }
 }
 
@@ -279,7 +274,7 @@ INLINE void put_fours(const u32 *const *d, const Where *to) {
         if (SPACE == SHARED && sizeof(A) == 4 && N == 4 && sizeof(T) == 4) {                                           \
             u32 near_x[WARP] __attribute__((aligned(64)));                                                             \
             if (near_fours(w, REG(u32, 1), (u32)op->imm, near_x)) {                                                    \
-                fours_near((u32 *const *)d, w->block->shared, near_x);                                                 \
+                FOURS(((u32 *const *)d), w->block->shared + near_x[l])                                                 \
                 return op + 1;                                                                                         \
             }                                                                                                          \
         }                                                                                                              \
@@ -335,31 +330,22 @@ INLINE void put_fours(const u32 *const *d, const Where *to) {
     }
 
 /* Each width and vector, in each space, by 64-bit and (shared, local) 32-bit addresses. */
+#define WIDTHS(ONE, MANY, op, out, space, SPACE, bits, A)                                                              \
+    ONE(op##_##space##_8_a##bits, #op "." #space ".b8", out "b8 [b" #bits "]", A, u8, u32, SPACE)                      \
+    ONE(op##_##space##_16_a##bits, #op "." #space ".b16", out "b16 [b" #bits "]", A, u16, u32, SPACE)                  \
+    ONE(op##_##space##_32_a##bits, #op "." #space ".b32", out "b32 [b" #bits "]", A, u32, u32, SPACE)                  \
+    ONE(op##_##space##_64_a##bits, #op "." #space ".b64", out "b64 [b" #bits "]", A, u64, u64, SPACE)                  \
+    MANY(op##_##space##_v2_8_a##bits, #op "." #space ".v2.b8", out "{b8} [b" #bits "]", A, u8, u32, SPACE, 2)          \
+    MANY(op##_##space##_v4_8_a##bits, #op "." #space ".v4.b8", out "{b8} [b" #bits "]", A, u8, u32, SPACE, 4)          \
+    MANY(op##_##space##_v2_16_a##bits, #op "." #space ".v2.b16", out "{b16} [b" #bits "]", A, u16, u32, SPACE, 2)      \
+    MANY(op##_##space##_v4_16_a##bits, #op "." #space ".v4.b16", out "{b16} [b" #bits "]", A, u16, u32, SPACE, 4)      \
+    MANY(op##_##space##_v8_16_a##bits, #op "." #space ".v8.b16", out "{b16} [b" #bits "]", A, u16, u32, SPACE, 8)      \
+    MANY(op##_##space##_v2_32_a##bits, #op "." #space ".v2.b32", out "{b32} [b" #bits "]", A, u32, u32, SPACE, 2)      \
+    MANY(op##_##space##_v4_32_a##bits, #op "." #space ".v4.b32", out "{b32} [b" #bits "]", A, u32, u32, SPACE, 4)      \
+    MANY(op##_##space##_v2_64_a##bits, #op "." #space ".v2.b64", out "{b64} [b" #bits "]", A, u64, u64, SPACE, 2)
 #define IN_SPACE(space, SPACE, bits, A)                                                                                \
-    LOAD1(ld_##space##_8_a##bits, "ld." #space ".b8", "=b8 [b" #bits "]", A, u8, u32, SPACE)                           \
-    LOAD1(ld_##space##_16_a##bits, "ld." #space ".b16", "=b16 [b" #bits "]", A, u16, u32, SPACE)                       \
-    LOAD1(ld_##space##_32_a##bits, "ld." #space ".b32", "=b32 [b" #bits "]", A, u32, u32, SPACE)                       \
-    LOAD1(ld_##space##_64_a##bits, "ld." #space ".b64", "=b64 [b" #bits "]", A, u64, u64, SPACE)                       \
-    LOADN(ld_##space##_v2_8_a##bits, "ld." #space ".v2.b8", "={b8} [b" #bits "]", A, u8, u32, SPACE, 2)                \
-    LOADN(ld_##space##_v4_8_a##bits, "ld." #space ".v4.b8", "={b8} [b" #bits "]", A, u8, u32, SPACE, 4)                \
-    LOADN(ld_##space##_v2_16_a##bits, "ld." #space ".v2.b16", "={b16} [b" #bits "]", A, u16, u32, SPACE, 2)            \
-    LOADN(ld_##space##_v4_16_a##bits, "ld." #space ".v4.b16", "={b16} [b" #bits "]", A, u16, u32, SPACE, 4)            \
-    LOADN(ld_##space##_v8_16_a##bits, "ld." #space ".v8.b16", "={b16} [b" #bits "]", A, u16, u32, SPACE, 8)            \
-    LOADN(ld_##space##_v2_32_a##bits, "ld." #space ".v2.b32", "={b32} [b" #bits "]", A, u32, u32, SPACE, 2)            \
-    LOADN(ld_##space##_v4_32_a##bits, "ld." #space ".v4.b32", "={b32} [b" #bits "]", A, u32, u32, SPACE, 4)            \
-    LOADN(ld_##space##_v2_64_a##bits, "ld." #space ".v2.b64", "={b64} [b" #bits "]", A, u64, u64, SPACE, 2)            \
-    STORE1(st_##space##_8_a##bits, "st." #space ".b8", "b8 [b" #bits "]", A, u8, u32, SPACE)                           \
-    STORE1(st_##space##_16_a##bits, "st." #space ".b16", "b16 [b" #bits "]", A, u16, u32, SPACE)                       \
-    STORE1(st_##space##_32_a##bits, "st." #space ".b32", "b32 [b" #bits "]", A, u32, u32, SPACE)                       \
-    STORE1(st_##space##_64_a##bits, "st." #space ".b64", "b64 [b" #bits "]", A, u64, u64, SPACE)                       \
-    STOREN(st_##space##_v2_8_a##bits, "st." #space ".v2.b8", "{b8} [b" #bits "]", A, u8, u32, SPACE, 2)                \
-    STOREN(st_##space##_v4_8_a##bits, "st." #space ".v4.b8", "{b8} [b" #bits "]", A, u8, u32, SPACE, 4)                \
-    STOREN(st_##space##_v2_16_a##bits, "st." #space ".v2.b16", "{b16} [b" #bits "]", A, u16, u32, SPACE, 2)            \
-    STOREN(st_##space##_v4_16_a##bits, "st." #space ".v4.b16", "{b16} [b" #bits "]", A, u16, u32, SPACE, 4)            \
-    STOREN(st_##space##_v8_16_a##bits, "st." #space ".v8.b16", "{b16} [b" #bits "]", A, u16, u32, SPACE, 8)            \
-    STOREN(st_##space##_v2_32_a##bits, "st." #space ".v2.b32", "{b32} [b" #bits "]", A, u32, u32, SPACE, 2)            \
-    STOREN(st_##space##_v4_32_a##bits, "st." #space ".v4.b32", "{b32} [b" #bits "]", A, u32, u32, SPACE, 4)            \
-    STOREN(st_##space##_v2_64_a##bits, "st." #space ".v2.b64", "{b64} [b" #bits "]", A, u64, u64, SPACE, 2)
+    WIDTHS(LOAD1, LOADN, ld, "=", space, SPACE, bits, A)                                                               \
+    WIDTHS(STORE1, STOREN, st, "", space, SPACE, bits, A)
 
 IN_SPACE(global, GLOBAL, 64, u64)
 IN_SPACE(generic, GENERIC, 64, u64)

@@ -5,7 +5,7 @@ Products are exact in f64, their sums run from k = 0 up, the accumulator is adde
 
 enum { M = 16, DEEPEST = 16 };
 
-/* A product of formats up to 12 bits is exact in f64: whether it is added in one step or in two makes no difference. */
+/* ADD_PRODUCT of vectors. */
 #if defined(__clang__)
 #pragma STDC FP_CONTRACT ON
 #else
@@ -17,15 +17,6 @@ typedef f32 Row8f __attribute__((vector_size(32), aligned(4), may_alias));
 typedef f32 Row4f __attribute__((vector_size(16), aligned(4), may_alias));
 typedef i32 Bits4 __attribute__((vector_size(16), aligned(4), may_alias));
 typedef u32 Lanes16 __attribute__((vector_size(64), aligned(4), may_alias));
-
-static const Op *parted(Warp *w, const Op *op) { return fault(w, op, DIVERGENT, first(w->mask), 0, WARP, 0); }
-
-INLINE f64 of_half(u32 bits) {
-    u32 exponent = bits >> 10 & 31, mantissa = bits & 1023;
-    f32 normal = f32_of((exponent == 31 ? 255 : exponent + 112) << 23 | mantissa << 13);
-    f32 size = exponent ? normal : (f32)mantissa * 0x1p-24f;
-    return bits & 0x8000 ? -size : size;
-}
 
 /* The sums of a[m][k] * b[k], and then the accumulators; d and c are fragments. The columns of b are in the order of the
 fragments' registers: 0 2 4 6 and 1 3 5 7. */
@@ -53,12 +44,11 @@ INLINE void widened(f64 *to, const f32 *from, int n) {
     else *(Row4 *)to = __builtin_convertvector(*(const Row4f *)from, Row4);
 }
 
-/* Four 32-bit words of each of 8 rows -> the p-th and the next word of all rows, in the columns' order. */
+/* Four 32-bit words of each of 8 rows -> the p-th (0 or 2) and the next word of all rows, in the columns' order. */
 INLINE void words(const u32 *from, int p, u32 *to) {
-    u32 q = (u32)p;
     Lanes16 low = *(const Lanes16 *)from, high = *(const Lanes16 *)(from + 16);
-    Lanes16 order = {0, 8, 16, 24, 4, 12, 20, 28, 1, 9, 17, 25, 5, 13, 21, 29};
-    *(Lanes16 *)to = __builtin_shuffle(low, high, order + q);
+    *(Lanes16 *)to = p ? CHOSEN(Lanes16, low, high, 2, 10, 18, 26, 6, 14, 22, 30, 3, 11, 19, 27, 7, 15, 23, 31)
+                       : CHOSEN(Lanes16, low, high, 0, 8, 16, 24, 4, 12, 20, 28, 1, 9, 17, 25, 5, 13, 21, 29);
 }
 
 /* A loop that the compiler shall make vectors of, not straight code. */
@@ -76,7 +66,7 @@ INLINE void words(const u32 *from, int p, u32 *to) {
         f64 a[M][DEEPEST] __attribute__((aligned(64)));                                                                \
         Row8 b[DEEPEST];                                                                                               \
         f32 *d[4], *c[4], wide[8 * SPAN];                                                                              \
-        if (w->mask != ALL) return parted(w, op);                                                                      \
+        if (w->mask != ALL) return parted(w, op, WARP);                                                                      \
         for (int i = 0; i < 2 * PAIRS; i++) {                                                                          \
             const void *from = LIST(u32, 4 + i);                                                                       \
             TOGETHER(e, 8 * SPAN) {                                                                                    \
@@ -104,7 +94,7 @@ INLINE void words(const u32 *from, int p, u32 *to) {
     }
 MMA(m16n8k16, bf16, 16, 2, of_bf16(bits))
 MMA(m16n8k8, bf16, 8, 2, of_bf16(bits))
-MMA(m16n8k16, f16, 16, 2, of_half(bits))
-MMA(m16n8k8, f16, 8, 2, of_half(bits))
-MMA(m16n8k8, tf32, 8, 1, f32_of(bits & 0xFFFFE000u))
-MMA(m16n8k4, tf32, 4, 1, f32_of(bits & 0xFFFFE000u))
+MMA(m16n8k16, f16, 16, 2, of_f16(bits))
+MMA(m16n8k8, f16, 8, 2, of_f16(bits))
+MMA(m16n8k8, tf32, 8, 1, of_tf32(bits))
+MMA(m16n8k4, tf32, 4, 1, of_tf32(bits))

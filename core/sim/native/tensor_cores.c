@@ -1,4 +1,5 @@
-/* mma, ldmatrix, stmatrix and movmatrix: whole warps, on tensor cores. Fragments as in PTX ISA 9.7.14.
+/* mma but with sums in f32 (products.c), wmma, ldmatrix, stmatrix and movmatrix: whole warps, on tensor cores.
+Fragments as in PTX ISA 9.7.14.
 
 Products are exact in f64, their sums run from k = 0 up, the accumulator is added last, and the sum is rounded once to
 f32, as in core/sim/instructions/tensor_cores.py. */
@@ -6,74 +7,44 @@ f32, as in core/sim/instructions/tensor_cores.py. */
 
 enum { M = 16, N = 8, DEEPEST = 32 };
 
-/* A product of formats up to 12 bits is exact, so that a fused multiply-add is the sum of it, rounded once. */
-#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
-#define ADD_PRODUCT(a, b, sum) __builtin_fma(a, b, sum)
-#else
-#define ADD_PRODUCT(a, b, sum) ((sum) + (a) * (b))
-#endif
-
-static const Op *parted(Warp *w, const Op *op) { return fault(w, op, DIVERGENT, first(w->mask), 0, WARP, 0); }
-
-/* The nearest f16. */
-INLINE u32 f16_bits(f64 v) {
-    u64 bits, magnitude;
-    f64 size = __builtin_fabs(v);
-    memcpy(&bits, &v, 8);
-    memcpy(&magnitude, &size, 8);
-    u32 sign = (u32)(bits >> 48) & 0x8000;
-    if (size != size) return 0x7FFF;
-    if (size >= 65520.0) return sign | 0x7C00;
-    if (size < 0x1p-14) return sign | (u32)__builtin_rint(size * 0x1p24);
-    return sign | (u32)(((magnitude + (1ull << 41) - 1 + (bits >> 42 & 1)) >> 42) - (1008ull << 10));
-}
-
-INLINE f64 of_half(u32 bits) {
-    u32 exponent = bits >> 10 & 31, mantissa = bits & 1023;
-    f32 normal = f32_of((exponent == 31 ? 255 : exponent + 112) << 23 | mantissa << 13);
-    f32 size = exponent ? normal : (f32)mantissa * 0x1p-24f;
-    return bits & 0x8000 ? -size : size;
-}
-
 /* Kinds of accumulators, by their numbers in a record's imm: what d is (bits 0-1) and c (2-3); bit 4: satfinite. */
 enum { F32, F16, S32, F64 };
 
 INLINE f64 term_of(u32 bits, u32 kind) {
-    return kind == F32 ? (f64)f32_of(bits) : kind == F16 ? of_half(bits) : (f64)(i32)bits;
+    return kind == F32 ? (f64)f32_of(bits) : kind == F16 ? of_f16(bits) : (f64)(i32)bits;
 }
 INLINE u32 sum_bits(f64 total, u32 kind, u32 saturate) {
     if (kind == F32) return bits_of(canonical((f32)total));
-    if (kind == F16) return f16_bits(total);
+    if (kind == F16) return to_f16(total);
     if (saturate && total < -2147483648.0) return 0x80000000u;
     if (saturate && total > 2147483647.0) return 0x7FFFFFFFu;
     return (u32)(i64)total;
 }
 
-INLINE f64 of_bf16_bits(u32 bits) { return of_bf16(bits); }
-INLINE f64 of_tf32(u32 bits) { return f32_of(bits & 0xFFFFE000u); }
+INLINE f64 of_half(u32 bits) { return of_f16(bits); }
 INLINE f64 of_s8(u32 bits) { return (i8)bits; }
 INLINE f64 of_u8(u32 bits) { return (u8)bits; }
 
-/* Registers of A and B hold `each` elements: 4 of 8 bits, 2 of 16 or 1 of 32; the 4 lanes of a group, half of a pair's
+/* Registers of A and B hold `each` elements, 4 of 8 bits or 2 of 16; the 4 lanes of a group, half of a pair's
 k. The list: the registers of d, a, b and c; two of d or c where they are f16. */
 INLINE const Op *mma(Warp *w, const Op *op, int depth, int each, f64 (*of_a)(u32), f64 (*of_b)(u32)) {
     const u32 *list = w->launch->lists + op->o[3];
     f64 a[M][DEEPEST], b[DEEPEST][N], sums[M][N];
     u32 to = op->imm & 3, from = op->imm >> 2 & 3, saturate = op->imm >> 4 & 1;
     int half = 4 * each, pairs = depth / half, width = 32 / each, at = to == F16 ? 2 : 4;
-    u32 low = width == 32 ? ALL : (1u << width) - 1;
-    if (w->mask != ALL) return parted(w, op);
+    u32 low = (1u << width) - 1;
+    if (w->mask != ALL) return parted(w, op, WARP);
     for (int i = 0; i < 2 * pairs; i++) {
         const u32 *given = LIST(u32, at + i);
         for (int l = 0; l < WARP; l++)
             for (int e = 0; e < each; e++)
-                a[i % 2 * 8 + l / 4][i / 2 * half + l % 4 * each + e] = of_a(given[l] >> e * (width & 31) & low);
+                a[i % 2 * 8 + l / 4][i / 2 * half + l % 4 * each + e] = of_a(given[l] >> e * width & low);
     }
     for (int i = 0; i < pairs; i++) {
         const u32 *given = LIST(u32, at + 2 * pairs + i);
         for (int l = 0; l < WARP; l++)
             for (int e = 0; e < each; e++)
-                b[i * half + l % 4 * each + e][l / 4] = of_b(given[l] >> e * (width & 31) & low);
+                b[i * half + l % 4 * each + e][l / 4] = of_b(given[l] >> e * width & low);
     }
     for (int m = 0; m < M; m++) {
         f64 row[N];
@@ -96,7 +67,7 @@ INLINE const Op *mma(Warp *w, const Op *op, int depth, int each, f64 (*of_a)(u32
         u32 *d = LIST(u32, i);
         for (int l = 0; l < WARP; l++) {
             const f64 *pair = &sums[i * 8 + l / 4][l % 4 * 2];
-            d[l] = f16_bits(pair[0]) | f16_bits(pair[1]) << 16;
+            d[l] = to_f16(pair[0]) | to_f16(pair[1]) << 16;
         }
     }
     return op + 1;
@@ -105,12 +76,8 @@ INLINE const Op *mma(Warp *w, const Op *op, int depth, int each, f64 (*of_a)(u32
     WHOLE(mma_##shape##_##depth##_##of_a##_##of_b, "mma." #shape "." kinds, "fragments") {                             \
         return mma(w, op, depth, each, of_a, of_b);                                                                    \
     }
-MMA(m16n8k16, "bf16.bf16", 16, 2, of_bf16_bits, of_bf16_bits)
-MMA(m16n8k8, "bf16.bf16", 8, 2, of_bf16_bits, of_bf16_bits)
 MMA(m16n8k16, "f16.f16", 16, 2, of_half, of_half)
 MMA(m16n8k8, "f16.f16", 8, 2, of_half, of_half)
-MMA(m16n8k8, "tf32.tf32", 8, 1, of_tf32, of_tf32)
-MMA(m16n8k4, "tf32.tf32", 4, 1, of_tf32, of_tf32)
 #define WHOLE_NUMBERS(shape, depth)                                                                                    \
     MMA(shape, "s8.s8", depth, 4, of_s8, of_s8)                                                                        \
     MMA(shape, "s8.u8", depth, 4, of_s8, of_u8)                                                                        \
@@ -124,7 +91,7 @@ WHOLE(mma_f64, "mma.f64", "fragments") {
     const u32 *list = w->launch->lists + op->o[3];
     int halves = (int)op->imm;
     f64 total[4][WARP];
-    if (w->mask != ALL) return parted(w, op);
+    if (w->mask != ALL) return parted(w, op, WARP);
     for (int i = 0; i < 2 * halves; i++) {
         const f64 *a = LIST(f64, 2 * halves + i / 2), *b = LIST(f64, 3 * halves), *c = LIST(f64, 3 * halves + 1 + i);
         for (int l = 0; l < WARP; l++) {
@@ -166,7 +133,7 @@ INLINE const Op *move_matrix(Warp *w, const Op *op, u32 space) {
     const u32 *strides = REG(u32, 1), *list = w->launch->lists + op->o[3];
     Spread s = spread_of(op->imm);
     u32 stores = op->imm >> 22 & 1;
-    if (w->mask != ALL) return parted(w, op);
+    if (w->mask != ALL) return parted(w, op, WARP);
     for (u32 slot = 0; slot < s.slots; slot++) {
         u64 x[WARP] __attribute__((aligned(64)));
         u8 *base;
@@ -193,7 +160,7 @@ enum { AS_BF16, AS_F16, AS_TF32, AS_S8, AS_U8, AS_F64, LARGEST = 32 * 16 };
 INLINE f64 factor_of(u64 bits, u32 kind) {
     f64 wide;
     memcpy(&wide, &bits, 8);
-    return kind == AS_BF16 ? of_bf16((u32)bits) : kind == AS_F16 ? of_half((u32)bits) : kind == AS_TF32 ? of_tf32((u32)bits)
+    return kind == AS_BF16 ? of_bf16((u32)bits) : kind == AS_F16 ? of_f16((u32)bits) : kind == AS_TF32 ? of_tf32((u32)bits)
          : kind == AS_S8 ? of_s8((u32)bits) : kind == AS_U8 ? of_u8((u32)bits) : wide;
 }
 static void gathered(const Warp *w, const u32 *list, const Spread *s, u64 *to) {
@@ -209,7 +176,7 @@ WHOLE(wmma_mma, "wmma.mma", "fragments") {
     u64 bits[4][LARGEST];
     u32 to = op->imm & 3, from = op->imm >> 2 & 3, saturate = op->imm >> 4 & 1;
     u32 of_a = op->imm >> 5 & 7, of_b = op->imm >> 8 & 7;
-    if (w->mask != ALL) return parted(w, op);
+    if (w->mask != ALL) return parted(w, op, WARP);
     for (int i = 0; i < 4; i++) s[i] = spread_of(words[2 * i]), list[i] = words + words[2 * i + 1];
     for (int i = 1; i < 4; i++) gathered(w, list[i], &s[i], bits[i]);
     u32 m = s[1].rows, n = s[2].columns, depth = s[1].columns;
@@ -244,7 +211,7 @@ static int rows(Warp *w, const Op *op, u64 *x, u8 **base, u32 space, int matrice
         u16 matrix[count][8][8];                                                                                       \
         u8 *base;                                                                                                      \
         A offset = (A)(op->imm >> 1);                                                                                  \
-        if (w->mask != ALL) return parted(w, op);                                                                      \
+        if (w->mask != ALL) return parted(w, op, WARP);                                                                      \
         EACH x[l] = (A)(from[l] + offset);                                                                             \
         if (!rows(w, op, x, &base, SPACE, count, READ)) return NULL;                                                   \
         for (int i = 0; i < 8 * count; i++) memcpy(matrix[i / 8][i % 8], base + x[i], 16);                             \
@@ -264,7 +231,7 @@ static int rows(Warp *w, const Op *op, u64 *x, u8 **base, u32 space, int matrice
         u16 matrix[count][8][8];                                                                                       \
         u8 *base;                                                                                                      \
         A offset = (A)(op->imm >> 1);                                                                                  \
-        if (w->mask != ALL) return parted(w, op);                                                                      \
+        if (w->mask != ALL) return parted(w, op, WARP);                                                                      \
         EACH x[l] = (A)(from[l] + offset);                                                                             \
         if (!rows(w, op, x, &base, SPACE, count, WRITE)) return NULL;                                                  \
         for (int i = 0; i < count; i++) {                                                                              \
@@ -292,7 +259,7 @@ COUNTS(generic, GENERIC, 64, u64)
 WHOLE(movmatrix, "movmatrix.sync.aligned.m8n8.trans.b16", "=b32 b32") {
     u16 matrix[8][8];
     u32 *d = REG(u32, 0);
-    if (w->mask != ALL) return parted(w, op);
+    if (w->mask != ALL) return parted(w, op, WARP);
     memcpy(matrix, REG(u32, 1), sizeof matrix);
     for (int l = 0; l < WARP; l++) d[l] = matrix[l % 4 * 2][l / 4] | (u32)matrix[l % 4 * 2 + 1][l / 4] << 16;
     return op + 1;

@@ -331,7 +331,7 @@ def _tokens(operands: str) -> list[str]:
 
 
 def _kind(name: str) -> tuple[int, int]:
-    """(kind, axis) of a special register, as machine.c numbers them."""
+    """(kind, axis) of a special register, as blocks.c numbers them."""
     plain, _, axis = name[1:].partition(".")
     return KINDS.index("gridid" if plain == "clock_hi" else plain), "xyz".index(axis) if axis else 0
 

@@ -43,11 +43,9 @@ def _mma(draft: Translation, ins: Instruction) -> None:
         sizes, name, width = ("b64",) * 4, "mma.f64", "b64"
         imm = len(elements(ins.operands[1]))
     else:
-        sizes, name, width = ("b32",) * 4, f"mma.{ins.names[3]}.{left}.{right}", "b32"
+        sums = "mma.f32" if result == term == "f32" else "mma"
+        sizes, name, width = ("b32",) * 4, f"{sums}.{ins.names[3]}.{left}.{right}", "b32"
         imm = ACCUMULATORS[result] | ACCUMULATORS[term] << 2 | ("satfinite" in ins.names) << 4
-        together = f"mma.f32.{ins.names[3]}.{left}.{right}"
-        if result == term == "f32" and together in draft.machine.rows:
-            name = together
     results = [draft.target(part, width) for part in elements(ins.operands[0])]
     read = [
         draft.source(part, size, size == "b64")

@@ -1,22 +1,10 @@
 /* wgmma: a warp's 16 rows of a warpgroup's 64, with B and mostly A from shared memory. Sums as in tensor_cores.c. */
 #include "floats.h"
 
-enum { ROWS = 16, WIDEST = 256, DEEPEST = 16 };
-#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
-#define ADD_PRODUCT(a, b, sum) __builtin_fma(a, b, sum)
-#else
-#define ADD_PRODUCT(a, b, sum) ((sum) + (a) * (b))
-#endif
-
-INLINE f64 of_half(u32 bits) {
-    u32 exponent = bits >> 10 & 31, mantissa = bits & 1023;
-    f32 normal = f32_of((exponent == 31 ? 255 : exponent + 112) << 23 | mantissa << 13);
-    f32 size = exponent ? normal : (f32)mantissa * 0x1p-24f;
-    return bits & 0x8000 ? -size : size;
-}
+enum { ROWS = 16, WIDEST = 256, DEEPEST = 16, GROUP = 128 };
 enum { BF16, F16, TF32 };
 INLINE f64 value_of(u32 bits, int kind) {
-    return kind == BF16 ? of_bf16(bits) : kind == F16 ? of_half(bits) : (f64)f32_of(bits & 0xFFFFE000u);
+    return kind == BF16 ? of_bf16(bits) : kind == F16 ? of_f16(bits) : of_tf32(bits);
 }
 
 /* The shared address of element (r, k) of the matrix of a descriptor: PTX ISA 9.7.15.5, and its base offset. */
@@ -63,7 +51,7 @@ WHOLE(wgmma, "wgmma.mma_async", "registers") {
     const u32 *list = w->launch->lists + op->o[3];
     u32 sums = n / 2, given = held ? 4 : 1, each = kind == TF32 ? 1 : 2, half = 4 * each;
     f64 a[DEEPEST][ROWS], b[DEEPEST][WIDEST], row[WIDEST];
-    if (w->mask != ALL) return fault(w, op, DIVERGENT, first(w->mask), 0, 128, 0);
+    if (w->mask != ALL) return parted(w, op, GROUP);
     u64 of_b = LIST(u64, sums + given)[0];
     const i32 *keep = LIST(i32, sums + given + 1);
     if (!fetch(w, op, of_b, 0, n, depth, (int)kind, b_turned, b[0], WIDEST)) return NULL;

@@ -1,0 +1,169 @@
+/* Thread blocks: their special registers, their beginning, and their warps, which run in turn up to barriers. */
+#include "machine.h"
+
+#include <time.h>
+
+enum { SLICE = 1 << 10, QUANTUM = 256, STALLED = 1000 };
+
+/* --- special registers --------------------------------------------------------------------------------------------- */
+
+static u32 along(i64 flat, const i64 *sizes, u32 axis) {
+    for (u32 i = 0; i < axis; i++) flat /= sizes[i];
+    return (u32)(flat % sizes[axis]);
+}
+
+enum { TID, NTID, CTAID, NCTAID, CLUSTERID, NCLUSTERID, CLUSTER_CTAID, CLUSTER_NCTAID, LANEID, WARPID, NWARPID, SMID,
+       NSMID, ZERO, CLUSTER_RANK, CLUSTER_SIZE, EXPLICIT_CLUSTER, DYNAMIC, TOTAL_SHARED, MASK_EQ, MASK_LT, MASK_LE,
+       MASK_GT, MASK_GE };
+
+static u32 special(const Launch *launch, const Block *b, const Warp *w, u32 kind, u32 axis, u32 lane) {
+    i64 thread = (i64)w->number * WARP + lane, cluster = axis == 0 ? launch->cluster : 1;
+    switch (kind) {
+    case TID: return along(thread, launch->block, axis);
+    case NTID: return (u32)launch->block[axis];
+    case CTAID: return along(b->number, launch->grid, axis);
+    case NCTAID: return (u32)launch->grid[axis];
+    case CLUSTERID: return along(b->number, launch->grid, axis) / (u32)cluster;
+    case NCLUSTERID: return (u32)(launch->grid[axis] / cluster);
+    case CLUSTER_CTAID: return axis == 0 ? (u32)(b->number % launch->cluster) : 0;
+    case CLUSTER_NCTAID: return (u32)cluster;
+    case LANEID: return lane;
+    case WARPID: return w->number;
+    case NWARPID: return b->warps;
+    case SMID: return (u32)b->number;
+    case NSMID: return (u32)launch->blocks;
+    case CLUSTER_RANK: return b->rank;
+    case CLUSTER_SIZE: return (u32)launch->cluster;
+    case EXPLICIT_CLUSTER: return launch->cluster > 1;
+    case DYNAMIC: return (u32)launch->dynamic;
+    case TOTAL_SHARED: return (u32)launch->total_shared;
+    case MASK_EQ: return 1u << lane;
+    case MASK_LT: return (1u << lane) - 1;
+    case MASK_LE: return (1u << lane) | ((1u << lane) - 1);
+    case MASK_GT: return ~((1u << lane) | ((1u << lane) - 1));
+    case MASK_GE: return ~((1u << lane) - 1);
+    default: return 0;
+    }
+}
+
+/* Those that differ between thread blocks are the same in all lanes. */
+static int of_block(u32 kind) {
+    return kind == CTAID || kind == CLUSTERID || kind == CLUSTER_CTAID || kind == SMID || kind == CLUSTER_RANK;
+}
+
+static void fill(Warp *w, const Special *s, u32 lane, u32 value) {
+    if (s->wide) ((u64 *)(w->r + s->offset))[lane] = value;
+    else ((u32 *)(w->r + s->offset))[lane] = value;
+}
+
+void specials_of_launch(Warp *w) {
+    const Launch *launch = w->launch;
+    for (i64 i = 0; i < launch->specials_count; i++) {
+        const Special *s = &launch->specials[i];
+        for (u32 l = 0; l < WARP && !of_block(s->kind); l++)
+            fill(w, s, l, special(launch, w->block, w, s->kind, s->axis, l));
+    }
+}
+
+/* --- from the beginning to the end ---------------------------------------------------------------------------------- */
+
+static void begin_warp(const Launch *launch, Block *b, Warp *w) {
+    i64 first_thread = (i64)w->number * WARP, left = launch->threads - first_thread;
+    w->live = left >= WARP ? ALL : (1u << left) - 1;
+    w->ready = w->live;
+    w->paused = 0;
+    w->fuel = launch->fair ? QUANTUM : SLICE;
+    w->taken = 0;
+    w->meeting = w->phased = 0;
+    memset(w->at, 0, sizeof w->at);
+    memset(w->waits, 0, sizeof w->waits);
+    memset(w->meet, 0, sizeof w->meet);
+    if (launch->loops) memset(w->loops, 0, (size_t)launch->loops * sizeof(u32));
+    memset(w->came, 0xFF, sizeof w->came);
+    for (i64 i = 0; i < launch->fresh_count; i++) memset(w->r + launch->fresh[i], 0, 8 * WARP);
+    for (i64 i = 0; i < launch->specials_count; i++) {
+        const Special *s = &launch->specials[i];
+        if (!of_block(s->kind)) continue;
+        u32 value = special(launch, b, w, s->kind, s->axis, 0);
+        for (u32 l = 0; l < WARP; l++) fill(w, s, l, value);
+    }
+    if (launch->local) memset(w->local, 0, (size_t)launch->local * WARP);
+}
+
+void begin_block(const Launch *launch, Block *b, i64 number) {
+    b->number = number;
+    b->rank = (u32)(number % launch->cluster);
+    b->remaining = (u32)launch->threads;
+    for (u32 n = 0; n < BARRIERS; n++) b->barriers[n] = (Barrier){0, 0, -1, 0, 0, 0};
+    memset(b->shared, 0, (size_t)launch->shared_end);
+    phases_begin(b);
+    for (u32 i = 0; i < b->warps; i++) begin_warp(launch, b, &b->warp[i]);
+}
+
+/* Nobody can go on: all have exited, or somebody waits in vain. */
+static void in_vain(Worker *t, i64 blocks) {
+    for (i64 i = 0; i < blocks; i++)
+        for (u32 j = 0; j < t->blocks[i].warps; j++) {
+            Warp *w = &t->blocks[i].warp[j];
+            if (!w->meeting) continue;
+            u32 lane = first(w->meeting), there = 0;
+            for (u32 others = w->meeting; others; others &= others - 1)
+                there |= (u32)(w->meet[first(others)] == w->meet[lane]) << first(others);
+            fault(w, w->ops + w->at[lane], WAITS_FOR, lane, 0, first(w->meet[lane] & w->live & ~there), w->meet[lane]);
+        }
+    for (i64 i = 0; i < blocks; i++)
+        for (u32 n = 0; n < BARRIERS; n++)
+            for (u32 j = 0; t->blocks[i].barriers[n].open && j < t->blocks[i].warps; j++) {
+                Warp *w = &t->blocks[i].warp[j];
+                if (w->waits[n])
+                    fault(w, w->ops + w->at[first(w->waits[n])], NEVER, first(w->waits[n]), 0, n,
+                          t->blocks[i].barriers[n].arrived);
+            }
+    for (i64 i = 0; i < blocks; i++)
+        for (u32 j = 0; j < t->blocks[i].warps; j++) {
+            Warp *w = &t->blocks[i].warp[j];
+            if (w->phased) fault(w, w->ops + w->at[first(w->phased)], DEADLOCK, first(w->phased), 0, 0, 0);
+        }
+}
+
+static void polls_in_vain(Worker *t, i64 blocks) {
+    for (i64 i = 0; i < blocks; i++)
+        for (u32 j = 0; j < t->blocks[i].warps; j++) {
+            Warp *w = &t->blocks[i].warp[j];
+            if (w->ready) fault(w, w->ops + w->at[first(w->ready)], POLLS, first(w->ready), 0, 0, 0);
+        }
+}
+
+i64 now(void) {
+    struct timespec at;
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    return (i64)at.tv_sec * 1000000000 + at.tv_nsec;
+}
+
+int run_blocks(Worker *t) {
+    const Launch *launch = t->launch;
+    i64 slice = launch->fair ? QUANTUM : SLICE, warps = t->resident * t->blocks[0].warps;
+    for (;; t->turn = t->some = 0) {
+        while (t->turn < warps) {
+            Warp *w = &t->warps[t->turn];
+            if (w->ready) {
+                t->some = 1;
+                turn(w);
+                if (!refuel(w, slice) || t->fault.kind) return 1;
+            }
+            if (!w->ready || launch->fair) t->turn++;
+            if (t->until && t->some && now() >= t->until) return 0;
+        }
+        if (!t->some) break;
+        t->idle = t->progress == t->progress_before && t->polled != t->polled_before ? t->idle + 1 : 0;
+        t->progress_before = t->progress;
+        t->polled_before = t->polled;
+        if (t->idle > STALLED) polls_in_vain(t, t->resident);
+        if (t->fault.kind) return 1;
+    }
+    for (i64 i = 0; launch->loops && i < warps; i++)
+        for (i64 k = 0; k < launch->loops; k++)
+            if (t->warps[i].loops[k] > t->looped[k]) t->looped[k] = t->warps[i].loops[k];
+    in_vain(t, t->resident);
+    return 1;
+}
