@@ -39,12 +39,12 @@ Process = subprocess.Popen[bytes]
 
 
 @pytest.fixture
-def unread(here: Path) -> Iterator[Callable[[str], Process]]:
+def unread(here: Path) -> Iterator[Callable[[str, str], Process]]:
     """Starts a run whose stdout and stderr are not read: a full pipe, or a terminal after Ctrl-S."""
     opened: list[int] = []
     processes: list[Process] = []
 
-    def start(kind: str) -> Process:
+    def start(kind: str, plugin: str) -> Process:
         ours, theirs = os.openpty() if kind == "terminal" else os.pipe()
         opened.extend([ours, theirs])
         if kind == "pipe":
@@ -55,7 +55,7 @@ def unread(here: Path) -> Iterator[Callable[[str], Process]]:
                 except BlockingIOError:
                     break
             os.set_blocking(theirs, True)
-        words = ["train", "small.toml", "--device", "cpu", "--out", "a"]
+        words = ["train", "small.toml", "--device", "cpu", "--plugin", plugin, "--out", "a"]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OPENBLAS_NUM_THREADS": "1"}
         environment |= {"CORELM_CACHE": str(here / "cache")}
         command = [sys.executable, "-m", "core.cli", *words]
@@ -96,11 +96,10 @@ def core_step_end(run, step):
 
 @pytest.mark.parametrize("kind", ["pipe", "terminal"])
 def test_output_that_is_not_read_delays_neither_the_run_nor_a_signal(
-    here: Path, unread: Callable[[str], Process], kind: str
+    here: Path, unread: Callable[[str, str], Process], kind: str
 ) -> None:
     (here / "noisy.py").write_text(NOISY)
-    (here / "small.toml").write_text((here / "small.toml").read_text() + 'plugins = { load = ["noisy.py"] }\n')
-    process = unread(kind)
+    process = unread(kind, "noisy.py")
     wait_for(lambda: steps(here) > 5)
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 128 + signal.SIGTERM
@@ -108,11 +107,10 @@ def test_output_that_is_not_read_delays_neither_the_run_nor_a_signal(
 
 
 def test_a_second_signal_leaves_at_once_although_stderr_is_not_read(
-    here: Path, unread: Callable[[str], Process]
+    here: Path, unread: Callable[[str, str], Process]
 ) -> None:
     (here / "hang.py").write_text("import time\ndef core_step_end(run, step):\n    time.sleep(60)\n")
-    (here / "small.toml").write_text((here / "small.toml").read_text() + 'plugins = { load = ["hang.py"] }\n')
-    process = unread("pipe")
+    process = unread("pipe", "hang.py")
     wait_for(lambda: steps(here) == 1)
     for _ in range(2):
         process.send_signal(signal.SIGINT)
