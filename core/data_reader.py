@@ -5,11 +5,12 @@ A plugin brings one by the hook `core_data`. What readers are made of is public 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
 
-class DataReader:
+class DataReader(ABC):
     """What a plugin states of a reader, and its methods.
 
     name: an identifier; `NAME:REST` in `[data]` picks the reader by name. files: whether its sources are files, so that
@@ -28,6 +29,7 @@ class DataReader:
         """Whether a file, or a folder, is this reader's; head: a file's first 256 bytes, b"" for a folder."""
         return False
 
+    @abstractmethod
     def read(self, source: str, part: str, reading: Any, notes: list[str]) -> Any:
         """The documents or pieces of tokens of one source: a `core.data.Inputs`.
 
@@ -35,4 +37,3 @@ class DataReader:
         config's `field` and `separator`. What a person should know goes to `notes`. Raises DataError for a damaged
         source; OSError as it comes.
         """
-        raise NotImplementedError

@@ -5,6 +5,7 @@ A plugin brings one by the hook `core_evaluations`. It computes with a loaded mo
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -21,7 +22,7 @@ class Download(NamedTuple):
     files: tuple[str, ...]
 
 
-class Evaluation:
+class Evaluation(ABC):
     """What a plugin states of a benchmark, and `score`, which measures a model.
 
     name: the option and the key in `core eval --json`. help: the option's sentence. tokenizer: the tokenizer whose ids
@@ -34,13 +35,13 @@ class Evaluation:
     download: ClassVar[Download | None] = None
     origin: str = ""  # the plugin, in words; set while it is registered
 
+    @abstractmethod
     def score(self, model: Any, file: Path, most: int | None, progress: Progress) -> Score:
         """Figures by name, of the first `most` examples or all; `model` is what `core.load` gives.
 
         Raises DataError for a damaged file.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def line(self, score: Mapping[str, Any]) -> str:
         """The score in one line, its title first, as `core eval` prints it."""
-        raise NotImplementedError

@@ -11,9 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from core.errors import BuildError
+
 
 class WeightFormat:
-    """What a plugin states of a format, and its methods. Those that a format leaves out refuse, with a reason.
+    """What a plugin states of a format, and its methods. A format that is only read
+    has no `targets`, one that is only written no `recognise`.
 
     name: an identifier. kind: in words, with its article: "a Hugging Face folder". expected: how an error lists what a
     path may hold; `kind` where it is empty. table: the table of a model's TOML that describes the model's files in this
@@ -31,6 +34,8 @@ class WeightFormat:
     named: ClassVar[bool] = False
     merged: ClassVar[bool] = True
     tables: ClassVar[tuple[str, ...]] = ()
+    # member -> the methods that a class with that member must define
+    promises: ClassVar[Mapping[str, tuple[str, ...]]] = {"recognise": ("open", "fit"), "targets": ("write",)}
     origin: str = ""  # the plugin, in words; set while it is registered
 
     @property
@@ -58,16 +63,16 @@ class WeightFormat:
     def open(self, path: Path, registry: Any, dims: Mapping[str, Any]) -> Any:
         """The registered model that a path holds: a `core.interop.ModelMatch`. dims: the caller's own, over the file's.
 
-        Raises CheckpointError for files that are damaged or fit no model.
+        Raises CheckpointError for files that are damaged or fit no model, BuildError for a format that is not read.
         """
-        raise NotImplementedError
+        raise BuildError(f"the format of weights {self.name} defines no open")
 
     def fit(self, path: Path, graph: Any, registry: Any) -> Any:
         """The parameters at a path for a model that is settled: a `core.interop.Fitted`.
 
-        Raises CheckpointError unless they are of the same model and size.
+        Raises CheckpointError unless they are of the same model and size, BuildError for a format that is not read.
         """
-        raise NotImplementedError
+        raise BuildError(f"the format of weights {self.name} defines no fit")
 
     def tokenizer(self, path: Path) -> Any:
         """The tokenizer beside the weights, None without one. DataError for a damaged one."""
@@ -83,7 +88,7 @@ class WeightFormat:
         target: one of `targets`. Raises BuildError for a model that the format cannot hold, CheckpointError when the
         disk refuses.
         """
-        raise NotImplementedError
+        raise BuildError(f"the format of weights {self.name} defines no write")
 
     def names(self, graph: Any) -> dict[str, str | tuple[str, ...]]:
         """Parameter -> the format's name of it, or of the tensors whose rows it stacks; {} where it has no names."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -15,12 +16,12 @@ REGISTRY = "core.registry"
 PLUGIN = re.compile(r"--plugin(=|$)")
 
 
-class BroughtCommand(click.Command):
+class BroughtCommand(click.Command, ABC):
     """A command with options, or values of one, that the plugins of its line bring: `with_brought`."""
 
+    @abstractmethod
     def with_brought(self, own: list[click.Parameter], registry: Registry) -> list[click.Parameter]:
         """The parameters: `own`, changed and added to by what `registry` has."""
-        raise NotImplementedError
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         from core.loader import load_registry

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-from core.errors import BuildError
 
-
-class Optimizer:
+class Optimizer(ABC):
     """An optimizer: options with defaults, state tensors beside each parameter element, one recorded step.
 
     `step(p, launch)` is called once; it launches ops (`launch.op("adamw_update", ...)`) over the flat arenas:
@@ -27,22 +26,22 @@ class Optimizer:
     whole: ClassVar[bool] = False  # True: needs whole matrices (Muon), not slices of the arena
     origin: str = ""
 
+    @abstractmethod
     def step(self, p: Any, launch: Any) -> None:
         """Record the launches that update one parameter: `p` has its weights, gradient and states, flat arrays of n
-        elements. BuildError unless the optimizer defines it."""
-        raise BuildError(f"optimizer {self.name} defines no step")
+        elements."""
 
 
-class Schedule:
+class Schedule(ABC):
     """A learning-rate schedule: `lr(step, steps, peak, options)` for step 0 .. steps-1."""
 
     name: ClassVar[str] = ""
     options: ClassVar[Mapping[str, Any]] = {}
     origin: str = ""
 
+    @abstractmethod
     def lr(self, step: int, steps: int, peak: float, options: Mapping[str, Any]) -> float:
-        """The learning rate of step 0 .. steps-1. BuildError unless the schedule defines it."""
-        raise BuildError(f"schedule {self.name} defines no lr")
+        """The learning rate of step 0 .. steps-1."""
 
     def remarks(self, steps: int, options: Mapping[str, Any]) -> Iterable[str]:
         """What a person should know of these options in a run of `steps`, a sentence each; said before step 1."""

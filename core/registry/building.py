@@ -18,7 +18,7 @@ from core.dtypes import PRECISIONS
 from core.errors import BuildError
 from core.op import NAME, Op, Variant
 from core.registry.contribution import Contribution, ModelFile, Rejected
-from core.registry.fields import LAUNCHERS, check_variant, refuse_unknown
+from core.registry.fields import LAUNCHERS, check_variant, missing_methods, refuse_unknown
 from core.registry.inherited import resolve_base
 from core.registry.lookup import REFERENCE, Registry
 from core.registry.places import asset, folder_of, folder_of_class, place_of_class, place_of_command, shorten
@@ -218,6 +218,9 @@ def _add_classes(building: Building) -> None:
         )
         for kind, table, classes in brought:
             for cls in classes:
+                if missing := missing_methods(cls):
+                    what = f"{kind} {cls.__name__} does not define {', '.join(missing)}"
+                    raise Rejected(contribution, BuildError(f"{place_of_class(cls)}: {what}"))
                 instance: Any = cls()
                 if not NAME.fullmatch(instance.name):
                     what = f'{kind} name "{instance.name}" is not a lower-case identifier'

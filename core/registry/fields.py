@@ -86,6 +86,16 @@ def _check_misspelt(cls: type[Variant]) -> None:
             raise BuildError(f'"{name}" means nothing here; did you mean "{close[0]}"? If not, rename it')
 
 
+def missing_methods(cls: type) -> list[str]:
+    """Methods that a plugin's class lacks: abstract ones, and those that its other members promise."""
+    missing = sorted(getattr(cls, "__abstractmethods__", ()))
+    base = next((kind for kind in cls.__mro__ if "promises" in vars(kind)), cls)
+    for member, methods in vars(base).get("promises", {}).items():
+        if getattr(cls, member) != getattr(base, member):
+            missing += [name for name in methods if getattr(cls, name) is getattr(base, name)]
+    return missing
+
+
 def refuse_unknown(where: str, kind: str, given: Iterable[str], known: Iterable[str]) -> None:
     known = list(known)
     for name in given:

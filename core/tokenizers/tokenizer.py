@@ -5,6 +5,7 @@ A plugin's kind (`core_tokenizers`) makes objects of a class derived from `Token
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ END_OF_TEXT = "<|endoftext|>"
 UNKNOWN = "\ufffd".encode()  # what an id without a token decodes to
 
 
-class Tokenizer:
+class Tokenizer(ABC):
     """Text to ids and back. A class of a kind has `encode`, `hash`, `to_json`, and the fields:
 
     kind: as `[data] tokenizer` calls it; name: for people; tokens: the byte string of each id; vocab_size: the number
@@ -32,18 +33,18 @@ class Tokenizer:
     begin: tuple[int, ...] = ()
     dummy: int = 0
 
+    @abstractmethod
     def encode(self, text: str) -> NDArray[np.int32]:
         """Ids (n,) int32; a special token written in `text` is text."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def hash(self) -> str:
         """sha256, in hexadecimal, over everything that decides the ids of a text: equal for equal tokenizers alone."""
-        raise NotImplementedError
 
+    @abstractmethod
     def to_json(self) -> str:
         """Everything, as a JSON object: `record`, and "format", by which the kind's `restore` is found."""
-        raise NotImplementedError
 
     @property
     def whole(self) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from core.errors import BuildError
 from core.tokenizers.tokenizer import Tokenizer
 
 DEFAULT_VOCAB = 4096
@@ -43,6 +44,8 @@ class TokenizerKind:
     any_file: ClassVar[bool] = False
     format: ClassVar[str] = ""
     hash: ClassVar[str] = ""
+    # member -> the methods that a class with that member must define
+    promises: ClassVar[Mapping[str, tuple[str, ...]]] = {"forms": ("make",), "reads": ("read",), "format": ("restore",)}
     origin: str = ""  # the plugin, in words; set while it is registered
 
     @property
@@ -53,9 +56,9 @@ class TokenizerKind:
     def make(self, path: Path | None, request: TokenizerRequest) -> Tokenizer:
         """The tokenizer of `NAME:PATH`, or of `NAME`. DataError where there is none: the next of the list is tried.
 
-        UsageError for a path where none is taken.
+        UsageError for a path where none is taken, BuildError for a kind without `forms`.
         """
-        raise NotImplementedError
+        raise BuildError(f"the kind of tokenizers {self.name} defines no make")
 
     def why(self, request: TokenizerRequest) -> str:
         """How one came to be made without a path, behind its name: ", trained on the run's own text"."""
@@ -66,12 +69,15 @@ class TokenizerKind:
         return False
 
     def read(self, path: Path) -> Tokenizer:
-        """The tokenizer of such a file. DataError for a damaged one."""
-        raise NotImplementedError
+        """The tokenizer of such a file. DataError for a damaged one, BuildError for a kind without `reads`."""
+        raise BuildError(f"the kind of tokenizers {self.name} defines no read")
 
     def restore(self, value: Mapping[str, Any], where: str) -> Tokenizer:
-        """The tokenizer whose `to_json` wrote `value`; where: its place, for errors. DataError for a damaged one."""
-        raise NotImplementedError
+        """The tokenizer whose `to_json` wrote `value`; where: its place, for errors.
+
+        DataError for a damaged one, BuildError for a kind without `format`.
+        """
+        raise BuildError(f"the kind of tokenizers {self.name} defines no restore")
 
 
 Kinds = Mapping[str, TokenizerKind]  # by name

@@ -168,6 +168,7 @@ BROKEN = {
     ),
     "a target of two": (
         "from core import WeightFormat\nclass Mine(WeightFormat):\n    name, targets = 'mine', {'llmc': ''}\n"
+        "    def write(self, export, registry, out, target): ...\n"
         "def core_formats():\n    return [Mine]\n",
         "target --to llmc is defined twice",
     ),
@@ -196,6 +197,8 @@ class Odd(WeightFormat):
 
     def open(self, path, registry, dims):
         raise SystemExit(3)
+
+    def fit(self, path, graph, registry): ...
 
 def core_formats():
     return [Odd]

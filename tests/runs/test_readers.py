@@ -130,6 +130,7 @@ BROKEN = {
     "no class": ("def core_data():\n    return ['text']\n", "expected a class derived from DataReader"),
     "a reader of two": (
         "from core import DataReader\nclass Mine(DataReader):\n    name = 'text'\n"
+        "    def read(self, *given): ...\n"
         "def core_data():\n    return [Mine]\n",
         'reader of data "text" is defined twice',
     ),

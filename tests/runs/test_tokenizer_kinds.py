@@ -150,6 +150,7 @@ BROKEN = {
     ),
     "a format of two": (
         "from core import TokenizerKind\nclass Mine(TokenizerKind):\n    name, format = 'mine', 'corelm tokenizer 1'\n"
+        "    def restore(self, value, where): ...\n"
         "def core_tokenizers():\n    return [Mine]\n",
         'format of tokenizers "corelm tokenizer 1" is defined twice',
     ),

@@ -28,6 +28,8 @@ class BFast(_Shared):
 
 class Step(Optimizer):
     name = "step"
+
+    def step(self, p, launch): ...
 """
 SECOND = """
 from first import BFast, b

@@ -135,8 +135,9 @@ DUPLICATES = {
     "def core_variants():\n    return [Mine]\n",
     'model "m"': "def core_models():\n    return ['m.toml']\n",
     'optimizer "o"': "from core import Optimizer\nclass O(Optimizer):\n    name = 'o'\n"
+    "    def step(self, p, launch): ...\n"
     "def core_optimizers():\n    return [O]\n",
-    'schedule "s"': "from core import Schedule\nclass S(Schedule):\n    name = 's'\n"
+    'schedule "s"': "from core import Schedule\nclass S(Schedule):\n    name = 's'\n    def lr(self, *step): ...\n"
     "def core_schedules():\n    return [S]\n",
     'command "hello"': "import click\n@click.command()\ndef hello(): ...\ndef core_commands():\n    return [hello]\n",
 }

@@ -149,7 +149,8 @@ def test_models_are_named_by_their_stem_and_found_beside_the_plugin(tmp_path: Pa
 def test_a_name_that_nobody_brought_gives_the_nearest(tmp_path: Path, kind: str) -> None:
     write(tmp_path / "mine" / "alpha.toml", "")
     more = (
-        "class O(Optimizer):\n    name = 'alpha'\nclass S(Schedule):\n    name = 'alpha'\n"
+        "class O(Optimizer):\n    name = 'alpha'\n    def step(self, p, launch): ...\nclass S(Schedule):\n"
+        "    name = 'alpha'\n    def lr(self, *step): ...\n"
         "def core_optimizers():\n    return [O]\ndef core_schedules():\n    return [S]\n"
         "def core_models():\n    return ['alpha.toml']\n"
     )
