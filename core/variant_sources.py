@@ -24,7 +24,8 @@ KIT = 4  # raised when the sub-checks ask for more than before, so that old verd
 def key_of(variant: Variant, registry: Registry) -> str:
     """Cache key of a variant's verdicts: a hash of its sources and of its references', the same on every machine.
 
-    Comments, docstrings, blank lines and line ends are left out: they change no result.
+    Comments, docstrings, blank lines and line ends are left out, and the statements of what numbers are made of
+    (`Reference.parts`): they change no result.
     """
     digest = hashlib.sha256(f"{KIT} {variant.op}.{variant.name}".encode())
     for part in sorted(_part(path) for path in sources_of(variant, registry)):
@@ -96,13 +97,32 @@ def _hashed(path: Path, changed: int, size: int) -> bytes:
     return hashlib.sha256(f"{path.name}\0{CODE.get(path.suffix, str)(text)}".encode()).digest()
 
 
+EXPLAINS = ("made_of", "parts", "maps")
 STRINGS = r"""("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')"""
 PYTHON = re.compile(rf'''("""(?:\\.|[^\\])*?"""|{"'" * 3}(?:\\.|[^\\])*?{"'" * 3})|{STRINGS}|\#[^\n]*''', re.DOTALL)
 C = re.compile(rf"{STRINGS}|//[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
+def explanations(node: ast.AST) -> list[ast.stmt]:
+    """Statements of a reference about its results, which no other method of the class uses: `made_of`, `parts` and
+    `maps`."""
+    if not isinstance(node, ast.ClassDef) or not any(ast.unparse(base).endswith("Reference") for base in node.bases):
+        return []
+    named = [(_name_of(one), one) for one in node.body]
+    others = [one for name, one in named if name not in EXPLAINS]
+    used = {n.attr for one in others for n in ast.walk(one) if isinstance(n, ast.Attribute)}
+    return [one for name, one in named if name in EXPLAINS and name not in used]
+
+
+def _name_of(statement: ast.stmt) -> str:
+    """The name that a statement of a class defines; "" for one that defines none."""
+    if isinstance(statement, ast.Assign):
+        return ast.unparse(statement.targets[0])
+    return statement.name if isinstance(statement, ast.FunctionDef) else ""
+
+
 def python_code(text: str) -> str:
-    """Python source without comments, docstrings and blank lines."""
+    """Python source without comments, docstrings, blank lines and `explanations`."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):
@@ -111,6 +131,8 @@ def python_code(text: str) -> str:
     for node in ast.walk(tree):
         if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) or not node.body:
             continue
+        for stated in explanations(node):
+            lines[stated.lineno - 1 : stated.end_lineno] = [""] * ((stated.end_lineno or 0) - stated.lineno + 1)
         first = node.body[0]
         if not isinstance(first, ast.Expr) or not isinstance(first.value, ast.Constant):
             continue

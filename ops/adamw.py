@@ -43,6 +43,15 @@ class AdamWUpdateReference(Reference):
             if old is not None:
                 np.copyto(old, new, where=t.trains, casting="same_kind")
 
+    def parts(self, t, tensor, index):
+        own = {tensor: index, "group": (index[0] // 64,)}
+        if not t.trains[index]:
+            return own
+        if tensor in ("m", "v"):
+            return {**own, "grad": index}
+        weights = "param" if t.master is None else "master"
+        return {"group": own["group"], **dict.fromkeys((weights, "grad", "m", "v"), index)}
+
 
 class AdamW(Optimizer):
     """Adam with decoupled weight decay: what GPT-2 reproductions train with."""

@@ -24,6 +24,7 @@ class AddReference(Reference):
     op = "add"
     can_add = ("a", "b")
     alias = {"da": "dy", "db": "dy"}
+    made_of = {"y": "a b", "da": "dy", "db": "dy"}
 
     def forward(self, t):
         np.add(t.a, t.b, out=t.y)

@@ -171,3 +171,38 @@ class AttentionReference(Reference):
         ds *= t.scale or 1 / math.sqrt(t.D)
         dq, dk = ds @ k, (ds.swapaxes(-1, -2) @ q).sum(2)
         t.add("dqkv", np.concatenate([merge_heads(dq), merge_heads(dk[:, :, None]), merge_heads(dv[:, :, None])], -1))
+
+    def maps(self, t):
+        q, k, _ = split_heads(t.qkv, t.heads, t.kv_heads)
+        return {"weights": softmax(scores(q, k, t), self.seen(t))[0].reshape(t.B, t.heads, t.T, t.T)}
+
+    def parts(self, t, tensor, index):
+        b, i, head, d = (*index[:2], *divmod(index[2], t.D)) if tensor != "lse" else (index[0], index[2], index[1], 0)
+        at, group = np.arange(t.T), t.heads // t.kv_heads
+        near = visible(at, at, t.causal, t.window)
+        seen = near if t.documents is None else near & (t.documents[b][:, None] == t.documents[b])
+        query, value = head < t.heads, head >= t.heads + t.kv_heads
+        g = head // group if query else (head - t.heads) % t.kv_heads
+        first, last = (head, head + 1) if query else (g * group, (g + 1) * group)  # the heads whose queries take part
+        queries = at == i if query else seen[:, i]
+        keys = at == i if value else seen[queries].any(0)
+
+        def columns(first, last):
+            return slice(first * t.D, last * t.D)
+
+        def boxes(rows, wide):
+            return [(b, run, wide) for run in self.runs(rows)]
+
+        qkv = boxes(queries, columns(first, last)) + boxes(keys, columns(t.heads + g, t.heads + g + 1))
+        parts = {"qkv": qkv}
+        if t.documents is not None:
+            asking = queries if query else near[:, i]
+            parts["documents"] = [(b, run) for run in self.runs(near[asking].any(0))]
+        v = t.heads + t.kv_heads + g
+        if tensor == "y":
+            qkv += boxes(keys, v * t.D + d)
+        if tensor == "dqkv":
+            qkv += [] if value else boxes(keys, columns(v, v + 1))
+            parts["dy"] = boxes(queries, slice(first * t.D + d, last * t.D, t.D) if value else columns(first, last))
+            parts["lse"] = [(b, slice(first, last), run) for run in self.runs(queries)]
+        return parts

@@ -56,6 +56,7 @@ class CrossEntropyReference(Reference):
     reads = ("logits", "targets")
     can_add = ("logits",)
     inplace = {"dlogits": "logits"}
+    made_of = {"loss": "logits targets", "lse": "logits", "dlogits": "logits lse targets dloss"}
 
     def forward(self, t):
         z, target = t.logits.reshape(-1, t.P)[:, : t.classes], t.targets.reshape(-1)

@@ -47,6 +47,7 @@ class DropoutReference(Reference):
     op = "dropout"
     can_add = ("x",)
     inplace = {"dx": "dy"}
+    made_of = {"y": "x", "dx": "dy"}
 
     def forward(self, t):
         t.y[...] = kept(t, t.x)

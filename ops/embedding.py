@@ -42,3 +42,9 @@ class EmbeddingReference(Reference):
         order = np.argsort(ids, kind="stable")  # equal ids side by side, in their order: the sum has one order
         starts = np.flatnonzero(np.diff(ids[order], prepend=-1))
         t.dweight[ids[order[starts]]] += np.add.reduceat(t.dy.reshape(-1, t.cols)[order], starts, axis=0)
+
+    def parts(self, t, tensor, index):
+        *row, column = index
+        if tensor == "y":
+            return {"ids": (*row,), "weight": (t.ids[(*row,)], column)}
+        return {"ids": (...,), "dy": [(*place, column) for place in np.argwhere(t.ids == row[0])]}

@@ -46,6 +46,7 @@ def settle_step(control, squares, clip):
 
 class GlobalNormReference(Reference):
     op = "global_norm"
+    made_of = {"step": "grad"}  # the norm in it, and what follows from that
     chunk = 1 << 16  # elements summed at a time, in f64
 
     def forward(self, t):

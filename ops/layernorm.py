@@ -38,6 +38,14 @@ class LayerNormReference(Reference):
     saved = {"mean": "... : acc", "rstd": "... : acc"}
     reads = ("x", "weight")
     can_add = ("x",)
+    made_of = {
+        "y": "x(C) weight bias",
+        "mean": "x",
+        "rstd": "x",
+        "dx": "x(C) mean rstd weight(C) dy(C)",
+        "dweight": "x mean rstd dy",
+        "dbias": "dy",
+    }
 
     def forward(self, t):
         t.mean[...] = t.x.mean(-1)

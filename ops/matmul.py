@@ -35,6 +35,7 @@ class MatmulReference(Reference):
     op = "matmul"
     reads = ("x", "weight")
     can_add = ("x",)
+    made_of = {"y": "x weight bias", "dx": "dy weight", "dweight": "dy x", "dbias": "dy"}
 
     def forward(self, t):
         np.matmul(t.x.reshape(-1, t.K), t.weight.T, out=t.y.reshape(-1, t.features))

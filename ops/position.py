@@ -52,3 +52,9 @@ class PositionReference(Reference):
             rows = np.zeros_like(t.dweight)
             rows[: t.T] = t.dy.sum(0)
             t.add("dweight", rows)
+
+    def parts(self, t, tensor, index):
+        if tensor == "dweight":
+            at, column = index
+            return {"dy": (slice(None), at, column)} if at < t.T else {}
+        return {"x": index, "weight": index[1:]} if tensor == "y" else {"dy": index}

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
 
 from core.errors import BuildError
+from core.op.definition import Op
+
+if TYPE_CHECKING:
+    from core.op.parts import Index, Parts
 
 
 class Variant:
@@ -38,6 +45,7 @@ class Variant:
     examples: ClassVar[Sequence[Mapping[str, Any]]] = ()  # checked besides the op's own
     uncovered: ClassVar[Mapping[str, str]] = {}  # a line of its kernels that no example reaches -> why that is right
     # stamped when registered:
+    schema: Op | None = None  # the op's
     origin: str = ""  # the plugin that brought it
     folder: Path = Path()  # the folder of the class's file
     sources: Mapping[str, tuple[Path, ...]] = {}  # launcher -> its kernels' files; `base` may make them differ
@@ -93,6 +101,7 @@ class Reference(Variant):
     device: ClassVar[str] = "cpu"
     dtypes: ClassVar[tuple[str, ...]] = ("f32", "f64")
     priority: ClassVar[int] = 0
+    made_of: ClassVar[Mapping[str, str]] = {}  # tensor that it writes -> the tensors it is made of: see `parts`
 
     def forward(self, t: Any) -> None:  # type: ignore[override]
         """Write the outputs `t.y` from the inputs `t.x`: arrays with the shapes of the op's schema, f32 or f64.
@@ -109,3 +118,51 @@ class Reference(Variant):
         """Whether the class defines `backward`."""
         method = type(self).backward
         return method is not None and method is not Reference.backward
+
+    def parts(self, t: Any, tensor: str, index: Index) -> Parts | None:
+        """The numbers that one number is made of: element `index` of an output, a gradient or a saved tensor.
+
+        The answer has, for each tensor that the launcher reads, the elements of it (`core.op.parts.Box`), as a box or a
+        list of boxes: `{"x": (3, slice(None)), "bias": (5,)}`. None for a tensor of which nothing is stated. `t` has
+        the tensors of the launcher that writes the number, forward's for outputs and saved tensors, backward's for
+        gradients; contents may decide, as an embedding's ids do. `core check` perturbs everything else, and the number
+        must keep its bits.
+
+        This one follows from `made_of`, whose lines name tensors by their dims in the schema: in
+        `{"y": "x(C) weight", "dweight": "dy x"}` each y is made of x in its own row, with the whole of C, and of the
+        weight of its own column; each dweight of its own column of dy and x, since dims that it lacks are taken whole.
+        Raises BuildError for names that the op does not have.
+        """
+        from core.op.parts import by_dims, pattern_in  # a run needs none
+
+        if tensor not in self.made_of:
+            return None
+        schema = self.schema
+        if schema is None:
+            raise BuildError(f"the reference of {self.op} is not registered, so that its schema is not known")
+        parts = by_dims(self.made_of[tensor], tensor, index, partial(pattern_in, schema, self.saved))
+        return {name: box for name, box in parts.items() if getattr(t, name, None) is not None}
+
+    def maps(self, t: Any) -> dict[str, np.ndarray[Any, Any]]:
+        """The weights by which forward mixes tokens or experts, by name, f32 or f64; empty where it mixes none.
+
+        (B, heads, T, T): how much each query takes of each key; (..., N): how much each token takes of N experts. Rows
+        sum to 1, or to 0 where nothing is taken. `t` has forward's inputs and parameters.
+        """
+        return {}
+
+    @staticmethod
+    def runs(where: np.ndarray[Any, Any]) -> list[slice]:
+        """The slices in which a bool array (n,) is true, for boxes of `parts`."""
+        edges = np.flatnonzero(np.diff(where.astype(np.int8), prepend=0, append=0)).tolist()
+        return [slice(start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether anything is stated of what its numbers are made of."""
+        return bool(self.made_of) or type(self).parts is not Reference.parts
+
+    @property
+    def has_maps(self) -> bool:
+        """Whether the class defines `maps`."""
+        return type(self).maps is not Reference.maps

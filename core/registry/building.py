@@ -169,6 +169,7 @@ def _add_variant(building: Building, plugin: Candidate, cls: type[Variant]) -> N
         raise registry.missing(f'variant of "{cls.op}"', cls.base, siblings, "base")
     variant = resolve_base(cls, base)() if base is not None else cls()
     check_variant(variant, cls, op, dict.fromkeys(kind.runs for kind in registry.devices.values()))
+    variant.schema = op
     variant.origin = plugin.origin
     variant.folder = folder_of_class(cls)
     variant.sources = _sources(variant, cls, base, plugin) if registry.has_kernels(variant) else {}

@@ -15,8 +15,9 @@ from core.registry.lookup import REFERENCE
 AUTO = "auto"  # what a config says for "choose one": no variant can have this name
 ARCH = re.compile(r"sm_\d{2,3}[af+]?")
 LAUNCHERS = ("forward", "backward", "forward_backward")
-METHODS = (*LAUNCHERS, "configs", "workspace", "counters", "why_not")
+METHODS = (*LAUNCHERS, "configs", "workspace", "counters", "why_not", "parts", "maps")
 FIELDS = tuple(Variant.__annotations__)
+KNOWN = (*FIELDS, *Reference.__annotations__, *METHODS)
 
 
 def check_variant(variant: Variant, cls: type[Variant], op: Op, devices: Collection[str]) -> None:
@@ -79,9 +80,9 @@ def _check_signatures(cls: type[Variant]) -> None:
 def _check_misspelt(cls: type[Variant]) -> None:
     """`can_ad` or `whynot` would be ignored without a word: names this close to a field's are refused."""
     for name in vars(cls):
-        if name.startswith("_") or name in FIELDS or name in METHODS:
+        if name.startswith("_") or name in KNOWN:
             continue
-        close = difflib.get_close_matches(name, [*FIELDS, *METHODS], n=1, cutoff=0.86)
+        close = difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.86)
         if close:
             raise BuildError(f'"{name}" means nothing here; did you mean "{close[0]}"? If not, rename it')
 

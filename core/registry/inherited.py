@@ -11,7 +11,7 @@ from core.op import Reference, Variant
 from core.registry.fields import FIELDS
 from core.registry.places import place_of_class
 
-STAMPED = ("origin", "folder", "sources")  # set by us, not by the author
+STAMPED = ("schema", "origin", "folder", "sources")  # set by us, not by the author
 
 
 def resolve_base(cls: type[Variant], base: Variant) -> type[Variant]:

@@ -21,6 +21,7 @@ from core.testing.checks import NAMES, SUBCHECKS, applies, check_blocks, check_s
 from core.testing.compiles import check_compile, compilations, launches_of, widest
 from core.testing.devices import DeviceRunner, SimRunner
 from core.testing.log import Failure, Log, StopChecks
+from core.testing.made_of import check_parts_matter
 from core.testing.runner import CpuRunner, Runner
 from core.testing.trial import Trial
 from core.testing.trials import decoded_trials, quick_dtypes, reference_of, smallest, trials_of
@@ -126,6 +127,7 @@ def check_variant(
         log.case, log.dtype = "all", "all"
         if not report.waiting and not quick:
             check_blocks(log)
+            check_parts_matter(log)
         if variant.sources and not log.failures and archs != ():
             tell("compiling for every architecture")
             check_compile(log, variant, trials, archs)

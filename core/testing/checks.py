@@ -18,6 +18,7 @@ from core.testing.cached_decoding import check_decode
 from core.testing.case import padding
 from core.testing.compare import Array, bounds_of
 from core.testing.log import Log, compare_gradients, compare_outputs, trained
+from core.testing.made_of import check_parts
 from core.testing.numeric import check_derivative
 from core.testing.padded import check_padding
 from core.testing.random_bits import check_random
@@ -184,6 +185,7 @@ SUBCHECKS: dict[str, Callable[[Log, Trial], None]] = {
     "repeat": check_repeat,
     "configs": check_configs,
     "update": check_update,
+    "parts": check_parts,
 }
 # what each sub-check asks for, in a few words; `bounds` and what follows are looked at in every run of the others
 MEANING: dict[str, str] = {
@@ -202,6 +204,7 @@ MEANING: dict[str, str] = {
     "blocks": "examples that need more than one block of rows",
     "configs": "every tile candidate",
     "update": "several calls in a row, every state of a step",
+    "parts": "what a reference says that its numbers are made of",
     "coverage": "lines and loops of its kernels that no example reaches: advice",
     "compile": "kernels for every architecture declared, without spills, within its limits",
     "bounds": "nothing outside of the tensors is written",

@@ -27,7 +27,7 @@ def derive_reference(op: Op, registry: Registry) -> Reference:
     """
     if not op.statements:
         raise BuildError(f'op "{op.name}" replaces nothing, so no reference follows from it')
-    parts = [PatternPart(s, registry.op(s.op), registry.variant(s.op, "reference")) for s in op.statements]
+    pattern = [PatternPart(s, registry.op(s.op), registry.variant(s.op, "reference")) for s in op.statements]
     inputs = tuple(op.inputs)
     kind = type(
         "Derived",
@@ -41,7 +41,7 @@ def derive_reference(op: Op, registry: Registry) -> Reference:
         },
     )
     reference: _Derived = kind()
-    reference.schema, reference.parts = op, parts
+    reference.schema, reference.pattern = op, pattern
     return reference
 
 
@@ -79,7 +79,7 @@ class _Node:
 
 class _Derived(Reference):
     schema: Op
-    parts: list[PatternPart]
+    pattern: list[PatternPart]
 
     def forward(self, t: Any) -> None:  # type: ignore[override]
         _, values = self.run(t)
@@ -90,7 +90,7 @@ class _Derived(Reference):
         """All statements forward: the nodes, and every value by its name in the pattern."""
         values: dict[str, Any] = {n: getattr(t, n) for n in (*self.schema.inputs, *self.schema.params)}
         nodes = []
-        for part in self.parts:
+        for part in self.pattern:
             node = self.node(part, t, values)
             part.variant.forward(make_tensors(node.dims, node.tensors))  # type: ignore[call-arg]
             nodes.append(node)

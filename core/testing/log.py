@@ -65,6 +65,8 @@ class Log:
     case: str = ""
     dtype: str = ""
     ranges: dict[str, int] = field(default_factory=dict)  # where rows are shared out -> the most ranges of any example
+    parts: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)  # (tensor, a part of it) -> times that
+    # the part was perturbed, and times that a number of the tensor changed
 
     def passed(self, check: str, error: float = 0.0) -> None:
         self.ran[check] = self.ran.get(check, 0) + 1

@@ -24,6 +24,7 @@ class ScaleReference(Reference):
     op = "scale"
     can_add = ("x",)
     inplace = {"dx": "dy"}
+    made_of = {"y": "x", "dx": "dy"}
 
     def forward(self, t):
         np.multiply(t.x, t.by, out=t.y)

@@ -63,6 +63,14 @@ class _GatedReference(Reference):
         dgate = t.dy * up * s * (1 + gate * (1 - s) * dv)
         t.add("dx", np.concatenate([dgate, t.dy * gate * s], axis=-1))
 
+    def parts(self, t, tensor, index):
+        *row, column = index
+        half = t.E // 2
+        both = {"x": (*row, slice(column % half, None, half))}
+        if tensor == "y":
+            return both
+        return {"dy": (*row, column % half)} | (both if column < half else {"x": (*row, column - half)})
+
 
 class SwigluReference(_GatedReference):
     op = "swiglu"

@@ -35,6 +35,12 @@ class RmsNormReference(Reference):
     saved = {"rstd": "... : acc"}
     reads = ("x", "weight")
     can_add = ("x",)
+    made_of = {
+        "y": "x(C) weight",
+        "rstd": "x",
+        "dx": "x(C) rstd weight(C) dy(C)",
+        "dweight": "x rstd dy",
+    }
 
     def forward(self, t):
         t.rstd[...] = 1 / np.sqrt(np.mean(t.x * t.x, axis=-1) + t.eps)

@@ -90,3 +90,10 @@ class RopeReference(Reference):
         found = np.empty_like(t.dy)
         turn(t, t.dy, found, np.arange(t.T), -1)
         t.add("dqkv", found)
+
+    def parts(self, t, tensor, index):
+        *row, column = index
+        head, d = divmod(column, t.D)
+        half = t.D // 2
+        turned = slice(head * t.D + d % half, (head + 1) * t.D, half)  # the two coordinates of a point
+        return {"qkv" if tensor == "y" else "dy": (*row, turned if head < t.heads + t.kv_heads else column)}

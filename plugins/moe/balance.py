@@ -32,6 +32,7 @@ class BalanceReference(Reference):
     saved = {"lse": "... : acc", "load": "N : acc"}
     reads = ("logits",)
     can_add = ("logits",)
+    made_of = {"loss": "logits expert", "lse": "logits", "load": "expert", "dlogits": "logits(N) lse load(N) dloss"}
 
     def forward(self, t):
         logits = t.logits.reshape(-1, t.N)

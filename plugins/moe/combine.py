@@ -27,6 +27,7 @@ class CombineReference(Reference):
     op = "combine"
     reads = ("x", "share")
     can_add = ("x", "share")
+    made_of = {"y": "x share", "dx": "share dy", "dshare": "x dy"}
 
     def forward(self, t):
         np.matmul(t.share[..., None, :], t.x, out=t.y[..., None, :])

@@ -71,3 +71,18 @@ class ExpertMatmulReference(Reference):
                 product(dy[rows].T, x[taken], out=dweight[e])
         t.add("dx", dx.reshape(-1, t.takers, t.K).sum(1))
         t.add("dweight", dweight)
+
+    def parts(self, t, tensor, index):
+        rows = t.x.ndim - 1  # of y's three, those that x has too
+        if tensor == "y":
+            *row, feature = index
+            weight = (t.expert[(*row,)], feature, slice(None))
+            return {"x": (*row[:rows], slice(None)), "expert": (*row,), "weight": weight}
+        if tensor == "dx":
+            *row, k = index
+            weights = [(expert, slice(None), k) for expert in np.unique(t.expert[(*row,)])]
+            return {"dy": (*row, ...), "expert": (*row, ...), "weight": weights}
+        expert, feature, k = index
+        own = np.argwhere(t.expert == expert)
+        x, dy = [(*row[:rows], k) for row in own], [(*row, feature) for row in own]
+        return {"x": x, "expert": (...,), "dy": dy}

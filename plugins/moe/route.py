@@ -52,3 +52,17 @@ class RouteReference(Reference):
         dz = t.share * (t.dshare - np.sum(t.share * t.dshare, axis=-1, keepdims=True))
         np.put_along_axis(found, t.expert, dz, axis=-1)
         t.add("dlogits", found)
+
+    def parts(self, t, tensor, index):
+        *row, at = index
+        if tensor != "dlogits":
+            return {"logits": (*row, slice(None))}
+        chosen = dict.fromkeys(("share", "dshare"), (*row, slice(None))) if at in t.expert[(*row,)] else {}
+        return {"expert": (*row, slice(None)), **chosen}
+
+    def maps(self, t):
+        chosen = np.argsort(-t.logits, axis=-1, kind="stable")[..., : t.k]
+        z = np.take_along_axis(t.logits, chosen, axis=-1)
+        share = np.zeros_like(t.logits)
+        np.put_along_axis(share, chosen, np.exp(z - z[..., :1]), axis=-1)
+        return {"shares": share / share.sum(-1, keepdims=True)}

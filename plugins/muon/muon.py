@@ -76,6 +76,11 @@ class MuonUpdateReference(Reference):
             x = a * x + product(b * s + c * product(s, s), x)
         return x.T if u.shape[0] > u.shape[1] else x
 
+    def parts(self, t, tensor, index):
+        if tensor == "m":
+            return {"m": index, "grad": index}
+        return {"param" if t.master is None else "master": index, "grad": (...,), "m": (...,)}
+
 
 class Muon(Optimizer):
     """Muon for the matrices between embedding and head; AdamW for those that `adamw` names, and for all vectors."""

@@ -87,3 +87,24 @@ class QkNormReference(Reference):
             t.add("d" + name, (dy * n).sum((0, 1)))
         copied[...] = dvalues
         t.add("dqkv", found)
+
+    def parts(self, t, tensor, index):
+        *row, at = index
+        ends = t.queries * t.Q, t.queries * t.Q + t.keys * t.K
+        if tensor in ("dq_weight", "dk_weight"):
+            start, stop, width = (0, ends[0], t.Q) if tensor == "dq_weight" else (*ends, t.K)
+            columns = (..., slice(start + at, stop, width))
+            groups = slice(None, t.queries) if tensor == "dq_weight" else slice(t.queries, None)
+            return {"qkv": columns, "rstd": (..., groups), "dy": columns}
+        if tensor != "rstd" and at >= ends[1]:
+            return {"qkv" if tensor == "y" else "dy": index}
+        query = at < (t.queries if tensor == "rstd" else ends[0])
+        start, width, before = (0, t.Q, 0) if query else (ends[0], t.K, t.queries)
+        group = at - before if tensor == "rstd" else (at - start) // width
+        parts = {"qkv": (*row, slice(start + group * width, start + (group + 1) * width))}
+        weight = "q_weight" if query else "k_weight"
+        if tensor == "y":
+            parts[weight] = ((at - start) % width,)
+        if tensor == "dqkv":
+            parts |= {"dy": parts["qkv"], "rstd": (*row, before + group), weight: (slice(None),)}
+        return parts

@@ -381,7 +381,7 @@ def test_the_fields_of_an_op_and_a_parameter_are_all_there() -> None:
 
 
 def test_the_fields_and_methods_of_a_variant_are_all_there() -> None:
-    stamped = {"origin", "folder", "sources"}  # by the loader, not by an author
+    stamped = {"schema", "origin", "folder", "sources"}  # by the loader, not by an author
     fields = {name for name in Variant.__annotations__ if name not in stamped}
     methods = {signature(f) for n, f in vars(Variant).items() if inspect.isfunction(f) and not n.startswith("_")}
     assert set(rows(PLUGINS, "Variant")) == fields | methods | {"forward_backward(t, launch)"}

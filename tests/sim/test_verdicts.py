@@ -84,6 +84,16 @@ def test_a_key_is_of_the_code_alone() -> None:
     assert python_code("def f(:") == "def f(:"
 
 
+def test_a_key_leaves_out_what_a_reference_states_and_does_not_compute_with() -> None:
+    code = "class A(Reference):\n    op = 'a'\n    def forward(self, t):\n        t.y[...] = t.x\n"
+    said = "    made_of = {\n        'y': 'x',\n    }\n    def parts(self, t, tensor, index):\n        return {}\n"
+    assert python_code(code + said) == python_code(code)
+    assert python_code(code.replace("t.x", "self.parts(t, 'y', 0)") + said) != python_code(code.replace("t.x", "1"))
+    assert python_code((code + said).replace("Reference", "Variant")) != python_code(
+        code.replace("Reference", "Variant")
+    )
+
+
 def test_a_key_depends_on_kernels_headers_and_references() -> None:
     names = {p.name for p in sources_of(REAL.variant("head_loss", "chunked"), REAL)}
     assert {"head_loss.py", "matmul.py", "cross_entropy.py"} <= names
