@@ -40,6 +40,8 @@ PUBLIC = {
     "Evaluation": "core.evaluation",
     "Download": "core.evaluation",
     "DataReader": "core.data_reader",
+    "Lens": "core.lens",
+    "LensMark": "core.lens",
     "Tokenizer": "core.tokenizers.tokenizer",
     "TokenizerKind": "core.tokenizers.tokenizer_kind",
     "WeightFormat": "core.weight_format",
@@ -74,6 +76,8 @@ if TYPE_CHECKING:
     from core.expr import cdiv as cdiv
     from core.expr import unpadded as unpadded
     from core.hooks import hookimpl as hookimpl
+    from core.lens import Lens as Lens
+    from core.lens import LensMark as LensMark
     from core.op import CpuLaunch as CpuLaunch
     from core.op import GpuLaunch as GpuLaunch
     from core.op import Launch as Launch

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from core.data_reader import DataReader
     from core.devices.kind import DeviceKind
     from core.evaluation import Evaluation
+    from core.lens import Lens
     from core.op import Op, Optimizer, Schedule, Variant
     from core.tokenizers.tokenizer_kind import TokenizerKind
     from core.weight_format import WeightFormat
@@ -192,6 +193,18 @@ def core_data() -> list[type[DataReader]]:
 
 
 @hookspec
+def core_lenses() -> list[type[Lens]]:
+    """Lenses as classes: views of `core view`, each a tab of its page and a key of its JSON.
+
+    Sample:
+
+        def core_lenses():
+            return [TokenCounts]
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
 def core_commands() -> list[click.Command]:
     """Commands, listed by `core --help` after the built-in ones, whose names they may not take.
 
@@ -232,6 +245,7 @@ SPECS = {
         core_devices,
         core_tokenizers,
         core_data,
+        core_lenses,
         core_commands,
         core_step_end,
     )

@@ -29,6 +29,7 @@ from core.devices import DeviceKind
 from core.discovery import BUILT_IN, GIVEN, Candidate, describe, discover
 from core.errors import BuildError, CoreError, did_you_mean, words_of
 from core.evaluation import Evaluation
+from core.lens import Lens
 from core.op import Op, Optimizer, Schedule, Variant
 from core.registry import (
     BROKEN,
@@ -152,6 +153,7 @@ def brings(contribution: Contribution) -> dict[str, list[str]]:
         "devices": [kind.name for kind in contribution.devices],
         "tokenizers": [cls.name for cls in contribution.tokenizers],
         "readers": [cls.name for cls in contribution.data],
+        "lenses": [cls.name for cls in contribution.lenses],
         "tuned": [Path(path).name for path in contribution.tuned],
         "commands": [command.name or "" for command in contribution.commands],
         "hooks": ["core_step_end" for _ in contribution.step_hooks],
@@ -249,6 +251,7 @@ ITEMS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "core_devices": ("a DeviceKind", lambda item: isinstance(item, DeviceKind)),
     "core_tokenizers": ("a class derived from TokenizerKind", _is_class(TokenizerKind)),
     "core_data": ("a class derived from DataReader", _is_class(DataReader)),
+    "core_lenses": ("a class derived from Lens", _is_class(Lens)),
     "core_commands": ("a click.Command", _is_command),
 }
 

@@ -38,6 +38,7 @@ VERBS = {
     "sample": "Generate text from a run.",
     "chat": "Talk to a model.",
     "eval": "Measure a model: loss, bits per byte, evaluations of plugins.",
+    "view": "Look into a run: a step's tensors, texts, memory, kernels, in one page.",
     "runs": "List runs, draw their curves, and say where two part.",
     "check": "Check ops against their references, then time them.",
     "judge": "Judge a CUDA kernel against a NumPy truth, in the simulator.",

@@ -206,7 +206,7 @@ def _brought(contribution: Contribution, given: Path | str, hook: str) -> Path:
 
 
 def _add_classes(building: Building) -> None:
-    """Optimizers, schedules, evaluations, formats of weights, kinds of tokenizers and readers of data."""
+    """Optimizers, schedules, evaluations, formats of weights, kinds of tokenizers, readers of data and lenses."""
     registry = building.registry
     for contribution in building.contributions:
         brought: tuple[tuple[str, dict[str, Any], Sequence[type]], ...] = (
@@ -216,6 +216,7 @@ def _add_classes(building: Building) -> None:
             ("format", registry.formats, contribution.formats),
             ("kind of tokenizers", registry.tokenizers, contribution.tokenizers),
             ("reader of data", registry.readers, contribution.data),
+            ("lens", registry.lenses, contribution.lenses),
         )
         for kind, table, classes in brought:
             for cls in classes:

@@ -12,6 +12,7 @@ from core.devices import DeviceKind
 from core.discovery import Candidate
 from core.errors import CoreError
 from core.evaluation import Evaluation
+from core.lens import Lens
 from core.op import Op, Optimizer, Schedule, Variant
 from core.tokenizers.tokenizer_kind import TokenizerKind
 from core.weight_format import WeightFormat
@@ -58,6 +59,7 @@ class Contribution:
     devices: list[DeviceKind] = field(default_factory=list)
     tokenizers: list[type[TokenizerKind]] = field(default_factory=list)
     data: list[type[DataReader]] = field(default_factory=list)
+    lenses: list[type[Lens]] = field(default_factory=list)
     commands: list[click.Command] = field(default_factory=list)
     step_hooks: list[StepHook] = field(default_factory=list)
 

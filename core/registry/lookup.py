@@ -11,6 +11,7 @@ from core.data_reader import DataReader
 from core.devices import RESIDENT, DeviceKind, choose
 from core.errors import BuildError
 from core.evaluation import Evaluation
+from core.lens import Lens
 from core.op import Op, Optimizer, Schedule, Variant
 from core.registry.contribution import LOADED, ModelFile, PluginRecord, StepHook
 from core.tokenizers.tokenizer_kind import TokenizerKind
@@ -37,6 +38,7 @@ class Registry:
     devices: dict[str, DeviceKind] = field(default_factory=lambda: dict(RESIDENT))
     tokenizers: dict[str, TokenizerKind] = field(default_factory=dict)
     readers: dict[str, DataReader] = field(default_factory=dict)
+    lenses: dict[str, Lens] = field(default_factory=dict)  # of plugins: core/view has its own
     commands: list[click.Command] = field(default_factory=list)
     step_hooks: list[StepHook] = field(default_factory=list)
     tuned: list[Path] = field(default_factory=list)  # files of tuned choices; a later one comes before an earlier

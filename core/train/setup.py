@@ -83,7 +83,7 @@ def prepare(arguments: TrainArguments, display: Display, stack: ExitStack) -> Tr
         before = resolved_config(start.path.absolute().parents[1])
         same_architecture(start, model.to_toml(config.dims))
     verdicts = Verdicts(registry)
-    engine = build_engine(config, registry, model, start, verdicts=verdicts)
+    engine = build_engine(config, registry, model, start.state if start else None, verdicts=verdicts)
     B, T = (int(engine.graph.dims[name]) for name in BATCH)
     micro = micro_steps(config.train.tokens_per_step, B, T, where=config.where("train.tokens_per_step"))
     done = start.step if start else 0

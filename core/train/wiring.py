@@ -57,7 +57,7 @@ def build_engine(
     config: RunConfig,
     registry: Registry,
     model: ModelSource,
-    start: Checkpoint | None,
+    recorded: Mapping[str, Any] | None,
     device: Device | None = None,
     tuned: Mapping[str, TunedChoice] | None = None,
     verdicts: Verdicts | None = None,
@@ -65,6 +65,7 @@ def build_engine(
     """The engine that a config describes; the choices of a run that is resumed stand where the config says nothing.
     Variants that failed their check on the device are not chosen.
 
+    recorded: "variants" and "tiles" of a checkpoint's state; None for a fresh run.
     device: one that is open already. tuned: choices instead of those of `core tune` for the device and the shipped
     ones. verdicts: those that may still change.
     """
@@ -85,8 +86,8 @@ def build_engine(
             ops=config.ops.variants,
             generate=config.ops.generate,
             nodes=config.nodes,
-            recorded=start.state.get("variants", {}) if start else {},
-            configs=start.state.get("tiles", {}) if start else {},
+            recorded=(recorded or {}).get("variants", {}),
+            configs=(recorded or {}).get("tiles", {}),
             tuned=load_tuned(opened) if tuned is None else tuned,
             shipped=load_shipped(opened, registry.tuned) if tuned is None else {},
             fusion=config.fuse,

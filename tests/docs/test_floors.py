@@ -28,7 +28,7 @@ FLOORS = (
     ("kernels", "pool", "silence"),
     ("sim",),
     ("step_record",),
-    ("op", "products", "evaluation", "weight_format", "devices", "tokenizers", "data_reader"),
+    ("op", "products", "evaluation", "weight_format", "devices", "tokenizers", "data_reader", "lens"),
     ("hooks", "contents"),
     ("discovery",),
     ("registry", "path_import"),
@@ -46,6 +46,7 @@ FLOORS = (
     ("judge",),
     ("train",),
     ("api",),
+    ("view",),
     ("cli",),
     ("__main__",),
 )
@@ -247,9 +248,10 @@ def class_names() -> Iterator[str]:
 
 
 def module_names() -> Iterator[str]:
-    """Every module's basename, without the commands, which are called as their verbs."""
+    """Every module's basename, without commands, which are called as their verbs, and lenses, as their views."""
     for path in files("core"):
-        if not path.stem.startswith("__") and path.relative_to(ROOT / "core").parts[0] != "cli":
+        folder = path.parent.relative_to(ROOT / "core").as_posix()
+        if not path.stem.startswith("__") and folder not in ("cli", "view/lenses"):
             yield path.stem
 
 

@@ -1,0 +1,95 @@
+"""`core view`: a run as one page, or the same as terminal lines and JSON."""
+
+from __future__ import annotations
+
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from core.cli.show import emit_json, json_option, plugin_option
+from core.errors import UsageError
+
+if TYPE_CHECKING:
+    from core.view.subject import Subject, ViewOptions
+
+PAGE = "view.html"
+
+
+@click.command("view")
+@click.argument("runs", nargs=-1, metavar="[RUN]...")
+@click.option("--step", type=click.IntRange(1), help="The step to look into.  [default: the last]")
+@click.option("--out", type=click.Path(path_type=Path), help=f"The page.  [default: RUN's name and -{PAGE}]")
+@click.option("--no-open", is_flag=True, help="Only write the page.")
+@click.option("--lens", default="", metavar="NAME", help="One view alone; without --out, as lines in the terminal.")
+@click.option("--node", default="", metavar="NAME", help="The node in front.")
+@click.option("--text", type=click.Path(path_type=Path), metavar="FILE", help="Text to look at, besides the batch.")
+@click.option("--kernel", "kernels", multiple=True, metavar="OP.VARIANT", help="A kernel's launch; no run is needed.")
+@click.option("--no-text", is_flag=True, help="Leave out batches, samples and tokens.")
+@click.option("--device", default="", metavar="NAME", help="Where the step is run again.  [default: as the run]")
+@click.option("--yes", is_flag=True, help="Run again what takes more than a minute.")
+@click.option("--more", is_flag=True, help="Leave nothing out for the page's size.")
+@click.option("--plain", is_flag=True, help="Do not compress the page's data.")
+@plugin_option
+@json_option
+def command(
+    runs: tuple[str, ...],
+    step: int | None,
+    out: Path | None,
+    no_open: bool,
+    lens: str,
+    node: str,
+    text: Path | None,
+    kernels: tuple[str, ...],
+    no_text: bool,
+    device: str,
+    yes: bool,
+    more: bool,
+    plain: bool,
+    plugin: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Look at a run: a step with its tensors, texts, curves, memory, kernels. One file, without network or library.
+
+    RUN is a path, a name under runs/, or nothing for the newest; the others are compared with the first. The step is
+    run again from the nearest checkpoint before it, and the run's folder is not changed.
+    """
+    from core.view.looking import look, view
+    from core.view.subject import ViewOptions
+
+    options = ViewOptions(step, text, node, kernels, no_text, yes, more)
+    subject = subject_of(runs, options, device, plugin)
+    if as_json:
+        shown = look(subject, lens)
+        emit_json({one.lens.name: one.as_json() for one in shown})
+        return
+    if lens and out is None:
+        for one in look(subject, lens):
+            click.echo("\n".join(one.lines()))
+        return
+    path = view(subject, out or default_page(subject), lens=lens, plain=plain)
+    click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    if not no_open and not webbrowser.open(path.resolve().as_uri()):
+        click.echo("no browser was opened: open the file", err=True)
+
+
+def subject_of(names: tuple[str, ...], options: ViewOptions, device: str, plugins: tuple[str, ...]) -> Subject:
+    """The runs, or none where a kernel alone is looked at. Raises UsageError."""
+    from core.train.run_names import find_run
+    from core.view.run_record import RunRecord
+    from core.view.subject import Subject
+
+    if options.text is not None and not options.text.is_file():
+        raise UsageError(f"--text {options.text}: no such file", hint="name a file of UTF-8 text")
+    if options.kernels and not names:
+        from core.loader import load_registry
+
+        return Subject((), load_registry(plugins), options)
+    return Subject([RunRecord(find_run(name), plugins, device) for name in names or ("",)], None, options)
+
+
+def default_page(subject: Subject) -> Path:
+    """A file in the current folder: a run's own folder is not changed."""
+    name = subject.run.name if subject.runs else subject.options.kernels[0]
+    return Path(f"{name}-{PAGE}")

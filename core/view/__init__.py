@@ -1,0 +1,28 @@
+"""`core view`: a run as one page: lenses on a step, its tensors, texts, memory and kernels, and their text twins.
+
+A page is one HTML file without network and library. It is made of one dictionary by lens, which `--json` prints and
+the terminal lines come from too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from core.lazy import imports_of
+
+if TYPE_CHECKING:
+    from core.lens import Lens as Lens
+    from core.lens import LensMark as LensMark
+    from core.view.looking import view as view
+    from core.view.subject import Subject as Subject
+
+PLACES = {
+    "view": "core.view.looking",
+    "Lens": "core.lens",
+    "LensMark": "core.lens",
+    "Subject": "core.view.subject",
+}
+
+__all__ = [*PLACES]  # noqa: PLE0604
+
+__getattr__ = imports_of(__name__, PLACES)

@@ -1,0 +1,106 @@
+"""Looks at a subject through its lenses: one dictionary by lens, from which the page, `--json` and terminal lines come.
+
+A lens that fails leaves the others whole: its view says what it raised. Nothing of a run is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from core.containment import PASSES, contained
+from core.errors import CoreError, UsageError, did_you_mean, words_of
+from core.lens import Lens
+from core.outputs import write_target
+from core.view.lenses import core_lenses
+from core.view.page import page_of
+from core.view.subject import Subject
+
+
+@dataclass(frozen=True)
+class View:
+    """What one lens showed. data: None where there are none; `command` makes them. problem: what it raised, or "".
+
+    own: whether the lens is the core's, so that its script may draw it.
+    """
+
+    lens: Lens
+    command: str
+    data: dict[str, Any] | None = None
+    problem: str = ""
+    marks: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    own: bool = False
+
+    def lines(self) -> list[str]:
+        """The view for a terminal. Never empty."""
+        if self.problem:
+            return [f"{self.lens.title}: {self.problem}"]
+        if self.data is None:
+            return [f"{self.lens.title}: no data", f"  hint: {self.command}"]
+        return self.lens.lines(self.data)
+
+    def as_json(self) -> Any:
+        """The data; where there are none, why, and the command that makes them."""
+        if self.problem:
+            return {"problem": self.problem, "command": self.command}
+        return {"absent": True, "command": self.command} if self.data is None else self.data
+
+
+def lenses_of(subject: Subject, name: str = "") -> list[Lens]:
+    """The lenses of a subject, the core's own first; with `name` that one alone. UsageError for an unknown one."""
+    lenses: dict[str, Lens] = {cls.name: cls() for cls in core_lenses()}
+    for brought in subject.registry.lenses.values():
+        if brought.name in lenses:
+            raise UsageError(
+                f'the lens "{brought.name}" of {brought.origin} has the name of one of the core\'s',
+                hint=f'rename it, or switch the plugin off: [plugins] disable = ["{brought.origin}"]',
+            )
+        lenses[brought.name] = brought
+    if name and name not in lenses:
+        raise UsageError(
+            f'there is no lens "{name}"{did_you_mean(name, lenses)}', hint=f"there are: {', '.join(lenses)}"
+        )
+    return [lenses[name]] if name else list(lenses.values())
+
+
+def look(subject: Subject, name: str = "") -> list[View]:
+    """What each lens shows of a subject; with `name`, that one alone, whose CoreErrors are then raised."""
+    own = {cls.name for cls in core_lenses()}
+    return [_through(lens, subject, lens.name in own, strict=bool(name)) for lens in lenses_of(subject, name)]
+
+
+def _through(lens: Lens, subject: Subject, own: bool, strict: bool) -> View:
+    command = ""
+    try:
+        with contained():
+            command = lens.command(subject)
+            data = lens.collect(subject)
+            marks = [] if data is None or lens.script else [mark.as_json() for mark in lens.marks(data)]
+            return View(lens, command, data, marks=marks, own=own)
+    except PASSES:
+        raise
+    except CoreError as error:
+        if strict:
+            raise
+        return View(lens, command, problem=str(error), own=own)
+    except BaseException as error:  # of a plugin, SystemExit too
+        if own:
+            raise
+        return View(lens, command, problem=f"{lens.origin or lens.name} raised {words_of(error)}")
+
+
+def view(subject: Subject, out: Path, *, lens: str = "", plain: bool = False) -> Path:
+    """Write the page of a subject to `out`, whole or not at all; the path.
+
+    lens: one lens alone. plain: data uncompressed, for a browser that cannot decompress. Raises UsageError for an
+    unknown lens, a subject without a step, and a file that cannot be written.
+    """
+    write_target(out, page_of(look(subject, lens), title_of(subject), plain=plain).encode(), "--out")
+    return out
+
+
+def title_of(subject: Subject) -> str:
+    """The page's title: the runs or kernels, and the step."""
+    return " ".join(subject.words)

@@ -1,0 +1,120 @@
+"""Views -> one HTML file: its own style and script by their hashes, data as text that runs nowhere, no request ever.
+
+Data of more than SMALL characters are gzip in base64, which the page decodes when their view is first opened.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import html
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from core.errors import BuildError
+from core.lens import Lens
+
+FOLDER = Path(__file__).parent / "page"
+STYLE, BASE = "view.css", "base.js"
+SMALL = 1 << 14  # characters of JSON that are not worth compressing
+ESCAPED = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+
+
+class Viewed(Protocol):
+    """What a page needs of a view: `core.view.looking.View`."""
+
+    @property
+    def lens(self) -> Lens: ...
+    @property
+    def command(self) -> str: ...
+    @property
+    def data(self) -> dict[str, Any] | None: ...
+    @property
+    def problem(self) -> str: ...
+    @property
+    def marks(self) -> Sequence[Mapping[str, Any]]: ...
+    @property
+    def own(self) -> bool: ...
+
+
+def page_of(views: Sequence[Viewed], title: str, *, plain: bool = False) -> str:
+    """The page as text. plain: no data compressed. BuildError for a script that would end its element."""
+    style, script = text_of(STYLE), script_of(views)
+    policy = (
+        f"default-src 'none'; script-src {hash_of(script)}; style-src {hash_of(style)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    about = {"title": title, "views": [head_of(view) for view in views]}
+    blocks = [block("about", about, plain=True)]
+    for view in views:
+        if view.data is not None:
+            blocks.append(block(f"data-{view.lens.name}", {"data": view.data, "marks": list(view.marks)}, plain=plain))
+    return "\n".join(
+        [
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>core view: {html.escape(title)}</title>",
+            f"<style>{style}</style>",
+            "</head>\n<body>\n<noscript>This page draws itself: it needs JavaScript, and no network.</noscript>",
+            *blocks,
+            f"<script>{script}</script>",
+            "</body>\n</html>\n",
+        ]
+    )
+
+
+def head_of(view: Viewed) -> dict[str, Any]:
+    """What the page knows of a view before its data are read."""
+    lens = view.lens
+    return {
+        "name": lens.name,
+        "title": lens.title or lens.name,
+        "question": lens.question,
+        "command": view.command,
+        "problem": view.problem,
+        "absent": view.data is None,
+        "drawn": bool(lens.script and view.own),
+    }
+
+
+def text_of(name: str) -> str:
+    """A file of the page's folder."""
+    return (FOLDER / name).read_text("utf-8")
+
+
+def script_of(views: Sequence[Viewed]) -> str:
+    """The page's one script: base.js, then the files of the lenses, each in a block of its own, then the start.
+
+    BuildError for text that would end the element.
+    """
+    names = dict.fromkeys(view.lens.script for view in views if view.own and view.lens.script)
+    parts = ['"use strict";', text_of(BASE), *(f"{{\n{text_of(name)}\n}}" for name in names), "start();"]
+    script = "\n".join(parts)
+    if "</script" in script.lower() or "<!--" in script:
+        raise BuildError("a script of the page has text that would end it")
+    return script
+
+
+def hash_of(text: str) -> str:
+    """A source of the content policy: this text and no other."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def block(name: str, value: Any, *, plain: bool) -> str:
+    """Data as an element that no browser runs: JSON, or gzip of it in base64."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    if plain or len(text) <= SMALL:
+        return f'<script type="application/json" id="{name}">{escaped(text)}</script>'
+    packed = base64.b64encode(gzip.compress(text.encode("utf-8", "backslashreplace"), 9, mtime=0)).decode()
+    return f'<script type="application/gzip" id="{name}">{packed}</script>'
+
+
+def escaped(text: str) -> str:
+    """JSON without a character that HTML or JavaScript could read as more than text."""
+    for character, code in ESCAPED.items():
+        text = text.replace(character, code)
+    return text

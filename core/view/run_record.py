@@ -1,0 +1,172 @@
+"""What a run's folder holds, read and never written: config, metrics, choices, checkpoints; and its engine anew."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from core.config import RunConfig, micro_steps, resolve_config
+from core.devices import AUTO, DeviceKind
+from core.engine import Engine
+from core.errors import UsageError
+from core.graph import ModelSource, load_model
+from core.interop import checkpoint
+from core.outside import parse_json, read_whole
+from core.registry import Registry
+from core.roles import BATCH
+from core.train.run import CHECKPOINTS, CRASHES, ENV, RESOLVED, VARIANTS
+from core.train.runs import records_of, state_of
+from core.train.wiring import build_engine
+
+PLACE = re.compile(r"# resolved for device (\w+)")
+SHOWN_OPTIONS = ("steps", "tokens_per_step", "checkpoint_every", "val_every")
+
+
+class RunRecord:
+    """A run's folder. Nothing is locked or written, so that it works while the run is going on.
+
+    Raises UsageError for a folder that is no run's.
+    """
+
+    def __init__(self, path: Path, plugins: Sequence[str] = (), device: str = "") -> None:
+        """device: where the run is computed again; "" for its own, or another one where its own is not here."""
+        if path.parent.name == CHECKPOINTS:
+            path = path.parent.parent
+        if not (path / RESOLVED).is_file():
+            raise UsageError(f"{path} is not a run's folder: it has no {RESOLVED}", hint="core runs lists the runs")
+        self.path, self.name, self.plugins, self.asked_device = path, path.resolve().name, plugins, device
+
+    # --- as it was recorded ------------------------------------------------------------------------------------
+
+    @cached_property
+    def place(self) -> str:
+        """The name of the device that the run was resolved for."""
+        found = PLACE.match(read_whole(self.path / RESOLVED, follow=False).decode("utf-8", "replace"))
+        return found[1] if found else AUTO
+
+    @cached_property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, one a step, in order."""
+        return records_of(self.path)
+
+    @cached_property
+    def variants(self) -> Mapping[str, Any]:
+        """variants.json: device, precision, table of choices, nodes -> variant, tiles; empty where unreadable."""
+        return self._json(VARIANTS)
+
+    @cached_property
+    def environment(self) -> Mapping[str, Any]:
+        """env.json; empty where it cannot be read."""
+        return self._json(ENV)
+
+    @property
+    def checkpoints(self) -> list[int]:
+        """The steps of the checkpoints that are kept, the newest first."""
+        return checkpoint.steps(self.path / CHECKPOINTS)
+
+    @property
+    def crashes(self) -> list[Path]:
+        """The folders of steps that stopped the run, in order."""
+        return sorted(self.path.glob(CRASHES))
+
+    @property
+    def last_step(self) -> int:
+        """The last step in the metrics; 0 without any."""
+        return int(self.metrics[-1]["step"]) if self.metrics else 0
+
+    def _json(self, name: str) -> Mapping[str, Any]:
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            held = parse_json(read_whole(self.path / name, follow=False))
+            return held if isinstance(held, dict) else {}
+        return {}
+
+    def facts(self) -> dict[str, Any]:
+        """What the run is, by name: texts and numbers without a path, a user or a host."""
+        config, graph, table = self.config, self.engine.graph, self.config.train
+        sizes = ", ".join(f"{name} = {size}" for name, size in graph.dims.items())
+        last = self.metrics[-1] if self.metrics else {}
+        return {
+            "run": self.name,
+            "model": f"{graph.name}, {graph.parameter_count:,} parameters",
+            "sizes": sizes,
+            "device": f"{self.place} ({self.variants.get('device', 'unknown')})",
+            "precision": self.variants.get("precision", config.precision),
+            "state": state_of(self.path, self.last_step, table.steps),
+            "step": f"{self.last_step:,} of {table.steps:,}",
+            "loss": last.get("loss", "no step yet"),
+            "tokens a step": f"{table.tokens_per_step:,} in {self.micro} micro-steps",
+            "optimizer": f"{config.optimizer.name}, lr {config.optimizer.lr:g}",
+            "checkpoints": ", ".join(f"{step:,}" for step in sorted(self.checkpoints)) or "none",
+            "corelm": self.environment.get("corelm", "unknown"),
+            "command": f"core train {Path(self.config_name).name}",
+        }
+
+    @property
+    def config_name(self) -> str:
+        """The config that the command line named; the run's own copy where that is not known."""
+        words = [word for word in self.environment.get("argv", ()) if isinstance(word, str)]
+        return next((word for word in words if word.endswith(".toml")), RESOLVED)
+
+    # --- made anew ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _resolved(self) -> tuple[RunConfig, Registry]:
+        return self._resolve(self.kind.name)
+
+    def _resolve(self, device: str, overrides: Sequence[str] = ()) -> tuple[RunConfig, Registry]:
+        kind = self._any_registry.device(device)
+        precision = self.variants.get("precision", "")
+        if precision and precision not in kind.precisions:
+            overrides = [*overrides, f'precision="{kind.precisions[0]}"']
+        return resolve_config(self.path / RESOLVED, device=device, overrides=overrides, plugins=self.plugins)
+
+    @cached_property
+    def _any_registry(self) -> Registry:
+        return resolve_config(self.path / RESOLVED, device=self.place, plugins=self.plugins)[1]
+
+    @cached_property
+    def kind(self) -> DeviceKind:
+        """The device on which the run is computed again: the one that was named, its own, or the one that is here."""
+        registry = self._any_registry
+        own = registry.device(self.place)
+        if self.asked_device:
+            return registry.device(self.asked_device)
+        return own if own.everywhere or own.detected() else registry.device(AUTO)
+
+    @property
+    def own_device(self) -> bool:
+        """Whether that is the device that the run was made on."""
+        return self.kind.name == self.place
+
+    @property
+    def config(self) -> RunConfig:
+        """The config, resolved for `kind`."""
+        return self._resolved[0]
+
+    @property
+    def registry(self) -> Registry:
+        """Everything that the run's plugins brought."""
+        return self._resolved[1]
+
+    @cached_property
+    def model(self) -> ModelSource:
+        """The model as its files and the config say."""
+        return load_model(self.config.model, self.registry)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The run's engine with the choices that it recorded, parameters at zero. Raises DeviceError, BuildError."""
+        recorded = {"variants": self.variants.get("nodes", {}), "tiles": self.variants.get("tiles", {})}
+        same = self.own_device and self.config.precision == self.variants.get("precision", self.config.precision)
+        return build_engine(self.config, self.registry, self.model, recorded if same else None)
+
+    @property
+    def micro(self) -> int:
+        """Micro-steps a step."""
+        B, T = (int(self.engine.graph.dims[name]) for name in BATCH)
+        config = self.config
+        return micro_steps(config.train.tokens_per_step, B, T, where=config.where("train.tokens_per_step"))

@@ -1,0 +1,88 @@
+"""What is looked at: runs, a step of the first one, and the options of the command line. Everything is made lazily."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from core.engine import Engine
+from core.errors import UsageError
+from core.graph import Graph
+from core.plan import TRAIN, Plan
+from core.registry import Registry
+from core.view.run_record import RunRecord
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """Options of `core view`, as parsed.
+
+    step: None for the last one. text: a file whose text is looked at. node: the node in front. kernels: "op.variant",
+    one or two. no_text: leave out all that was written in words: batches, samples, tokens. long: replays may take more
+    than a minute. more: nothing is left out for the page's size.
+    """
+
+    step: int | None = None
+    text: Path | None = None
+    node: str = ""
+    kernels: tuple[str, ...] = ()
+    no_text: bool = False
+    long: bool = False
+    more: bool = False
+
+
+class Subject:
+    """Runs and a step, for lenses to collect from. A lens costs only what it reads.
+
+    runs: the first one is looked at, the others are compared with it; none where a kernel alone is looked at.
+    """
+
+    def __init__(
+        self, runs: Sequence[RunRecord], registry: Registry | None = None, options: ViewOptions | None = None
+    ) -> None:
+        """registry: for a subject without a run; else the first run's own."""
+        self.runs, self.options, self._registry = tuple(runs), options or ViewOptions(), registry
+
+    @property
+    def words(self) -> list[str]:
+        """The arguments of `core view` that name this subject."""
+        kernels = [word for name in self.options.kernels for word in ("--kernel", name)]
+        step = [] if self.options.step is None else ["--step", str(self.options.step)]
+        return [*(record.name for record in self.runs), *kernels, *step]
+
+    @property
+    def run(self) -> RunRecord:
+        """The run. UsageError for a subject without one."""
+        if not self.runs:
+            raise UsageError("this view needs a run", hint="core view RUN")
+        return self.runs[0]
+
+    @property
+    def registry(self) -> Registry:
+        """The run's registry, or the one of this subject without a run."""
+        return self._registry if self._registry is not None else self.run.registry
+
+    @property
+    def step(self) -> int:
+        """The step that is looked at: the one of the options, else the run's last. UsageError for a run without any."""
+        step = self.run.last_step if self.options.step is None else self.options.step
+        if step < 1:
+            raise UsageError(f"{self.run.name} has no step yet", hint="wait for its first step")
+        return step
+
+    @property
+    def engine(self) -> Engine:
+        """The run's engine with its recorded choices; its parameters are at zero unless the step was replayed."""
+        return self.run.engine
+
+    @property
+    def graph(self) -> Graph:
+        """The run's graph, as its TOML says."""
+        return self.engine.graph
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The plan of a training micro-step of the run's engine."""
+        return self.engine.plan(TRAIN)

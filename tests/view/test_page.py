@@ -1,0 +1,180 @@
+"""The page of `core view`: one file that runs its own script alone, draws every view, and takes any text as text."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small_run
+import view_pages
+
+from core.cli import run
+from core.errors import BuildError, UsageError
+from core.lens import Lens, LensMark
+from core.registry import Registry
+from core.view.looking import View, lenses_of, look
+from core.view.page import SMALL, block, escaped, hash_of, page_of
+from core.view.subject import Subject
+
+HOSTILE = '</script><script>page.problems.push("ran")</script><img src=x onerror=alert(1)>\u2028"&amp;'
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of four steps, with its config and texts beside it."""
+    folder = tmp_path_factory.mktemp("small")
+    small_run.write(folder, small_run.config(train={"steps": 4, "checkpoint_every": 2, "keep_last": 3}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert run(["train", "small.toml", "--device", "cpu"]) == 0
+    return folder
+
+
+class EveryMark(Lens):
+    """A plugin's lens, with names and texts that are set to be misread."""
+
+    name, title, question, origin = "every_mark", HOSTILE, "Is all of it text?", "a test"
+
+    def collect(self, subject: Any) -> dict[str, Any]:
+        return {"name": HOSTILE, "numbers": [[0.0, -1.5], [None, 2.0]]}
+
+    def lines(self, data: Mapping[str, Any]) -> list[str]:
+        return [data["name"]]
+
+    def marks(self, data: Mapping[str, Any]) -> list[LensMark]:
+        return [
+            LensMark.table(HOSTILE, [HOSTILE, "n"], [[HOSTILE, i] for i in range(300)]),
+            LensMark.matrix(HOSTILE, data["numbers"], [HOSTILE, "b"]),
+            LensMark.lines(HOSTILE, [1, 2, 3], {HOSTILE: [1.0, None, 3.0]}),
+            LensMark.bars(HOSTILE, {HOSTILE: 2.5, "b": -1.0}, "ms"),
+            LensMark.text(HOSTILE, [HOSTILE] * 3),
+            LensMark.colours(HOSTILE, {"h.0.fc": 1.0, "h.1.fc": -2.0, "wte": 0.5}),
+        ]
+
+
+class Broken(EveryMark):
+    name, title = "broken", "Broken"
+
+    def collect(self, subject: Any) -> dict[str, Any]:
+        raise SystemExit(3)
+
+
+class Absent(EveryMark):
+    name, title = "absent", "Absent"
+
+    def collect(self, subject: Any) -> None:
+        return None
+
+
+def subject_with(*lenses: Lens) -> Subject:
+    return Subject((), Registry(lenses={lens.name: lens for lens in lenses}))
+
+
+def test_a_page_is_made_of_a_run_and_the_run_is_unchanged(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(small)
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in Path("runs").rglob("*")}
+    assert run(["view", "small", "--no-open", "--lens", "about", "--out", "page.html"]) == 0
+    assert {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in Path("runs").rglob("*")} == before
+    text = Path("page.html").read_text("utf-8")
+    assert str(small) not in text
+    with view_pages.opened(Path("page.html")) as page:
+        assert "gpt2_124m" in page.inner_text("#panel")
+        assert page.inner_text("footer code") == "core view small --lens about"
+
+
+def test_the_json_and_the_lines_are_the_pages_dictionary(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(small)
+    assert run(["view", "small", "--json", "--lens", "about"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["about"]["runs"][0]["step"] == "4 of 4"
+    assert run(["view", "small", "--lens", "about"]) == 0
+    assert "4 of 4" in capsys.readouterr().out
+
+
+def test_every_mark_is_drawn_and_hostile_text_stays_text(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(page_of(look(subject_with(EveryMark(), Broken(), Absent())), HOSTILE), "utf-8")
+    with view_pages.opened(page, "every_mark") as opened:
+        assert opened.evaluate("page.problems") == []
+        assert opened.evaluate("document.images.length") == 0
+        assert opened.locator("#panel h2").first.inner_text().startswith("</script>")
+        assert opened.locator("#panel tbody tr").count() > 200
+        opened.keyboard.press("j")
+        assert "numbers" in opened.inner_text("#twin")
+        opened.keyboard.press("Escape")
+        opened.locator("#tab-broken").click()
+        assert "a test raised SystemExit" in opened.inner_text("#panel")
+        opened.keyboard.press(
+            str(1 + [v.lens.name for v in look(subject_with(EveryMark(), Broken(), Absent()))].index("absent"))
+        )
+        assert "core view" in opened.inner_text("#panel pre")
+
+
+def test_a_broken_lens_is_a_view_that_says_so_and_an_absent_one_names_its_command() -> None:
+    views = {view.lens.name: view for view in look(subject_with(EveryMark(), Broken(), Absent()))}
+    assert views["broken"].lines() == ["Broken: a test raised SystemExit: 3"]
+    assert views["absent"].lines() == ["Absent: no data", "  hint: core view --lens absent"]
+    assert views["absent"].as_json()["command"] == views["absent"].command
+    assert views["every_mark"].as_json()["name"] == HOSTILE
+
+
+def test_a_plugins_lens_may_not_take_the_name_of_the_cores() -> None:
+    class Taken(EveryMark):
+        name = "about"
+
+    with pytest.raises(UsageError, match="has the name of one of the core's"):
+        lenses_of(subject_with(Taken()))
+    with pytest.raises(UsageError, match='no lens "abuot"; did you mean "about"'):
+        lenses_of(subject_with(), "abuot")
+
+
+def test_a_plugins_script_is_never_taken() -> None:
+    class Scripted(EveryMark):
+        name, script = "scripted", "../../../etc/passwd"
+
+    views = [view for view in look(subject_with(Scripted())) if view.lens.name == "scripted"]
+    assert '"drawn":false' in page_of(views, "page")
+
+
+def test_the_policy_names_the_pages_own_script_and_style_and_nothing_else() -> None:
+    text = page_of([], "page")
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)
+    assert policy and policy[1].startswith("default-src 'none'; ")
+    style, script = re.search(r"<style>(.*?)</style>", text, re.S), re.search(r"<script>(.*?)</script>", text, re.S)
+    assert style and script
+    assert f"script-src {hash_of(script[1])}" in policy[1] and f"style-src {hash_of(style[1])}" in policy[1]
+    assert "unsafe" not in policy[1] and "http" not in policy[1] and "innerHTML" not in script[1]
+
+
+def test_data_are_escaped_or_packed() -> None:
+    assert json.loads(escaped(json.dumps({"a": HOSTILE}, ensure_ascii=False))) == {"a": HOSTILE}
+    assert not set("<>&\u2028") & set(escaped(HOSTILE))
+    large = {"a": ["</script>"] * SMALL}
+    packed = re.fullmatch(r'<script type="application/gzip" id="x">([\w+/=]*)</script>', block("x", large, plain=False))
+    assert packed and json.loads(gzip.decompress(base64.b64decode(packed[1]))) == large
+    assert "application/json" in block("x", large, plain=True)
+
+
+def test_marks_of_sizes_that_do_not_fit_are_refused() -> None:
+    for made in (
+        lambda: LensMark.table("t", ["a"], [[1, 2]]),
+        lambda: LensMark.matrix("t", [[1.0], [1.0, 2.0]]),
+        lambda: LensMark.matrix("t", [[1.0]], ["a", "b"]),
+        lambda: LensMark.lines("t", [1, 2], {"a": [1.0]}),
+    ):
+        with pytest.raises(BuildError, match='"t"'):
+            made()
+
+
+def test_a_view_alone_needs_no_page() -> None:
+    assert View(EveryMark(), "core view", {"name": "x"}).lines() == ["x"]

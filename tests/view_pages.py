@@ -1,0 +1,48 @@
+"""A page of `core view` in a real browser: playwright drives Debian's chromium, or another that it has."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def browser_path() -> str:
+    """The browser of CORELM_BROWSER, else the first one on the path; "" for none."""
+    named = os.environ.get("CORELM_BROWSER", "")
+    return named or next((path for name in BROWSERS if (path := shutil.which(name))), "")
+
+
+@contextmanager
+def opened(path: Path, place: str = "", dark: bool = False) -> Iterator[Any]:
+    """The page at `path` at `#place`, drawn. Its requests, errors and problems must be none when the block ends.
+
+    Skips, with a word, where there is no playwright or no browser.
+    """
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no page is opened")
+    program = browser_path()
+    if not program:
+        pytest.skip("no browser: apt install chromium, or name one in CORELM_BROWSER")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        size = {"width": 1280, "height": 800}
+        page = browser.new_page(viewport=size, color_scheme="dark" if dark else "light")
+        errors: list[str] = []
+        requests: list[str] = []
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(path.resolve().as_uri() + (f"#{place}" if place else ""))
+        page.wait_for_selector("html[data-ready]")
+        yield page
+        errors += page.evaluate("page.problems")
+        browser.close()
+    assert not errors
+    assert len(requests) == 1, requests
