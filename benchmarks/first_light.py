@@ -45,7 +45,8 @@ from core.engine import Engine, Settings  # noqa: E402
 from core.errors import CoreError, DeviceError  # noqa: E402
 from core.files import replace_durably  # noqa: E402
 from core.graph import load_model  # noqa: E402
-from core.kernels.nvrtc import Kernel, nvrtc_version  # noqa: E402
+from core.kernels.nvrtc import Kernel  # noqa: E402
+from core.kernels.nvrtc_library import nvrtc_version  # noqa: E402
 from core.kernels.tensors import tensor_map  # noqa: E402
 from core.loader import load_registry  # noqa: E402
 from core.plan.fit import RESERVE, needed  # noqa: E402

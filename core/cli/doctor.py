@@ -179,7 +179,7 @@ def compiler() -> Iterator[Diagnosis]:
     if sys.platform == "darwin":
         yield Diagnosis("nvrtc", NOTE, "not on macOS; the cpu device works")
         return
-    from core.kernels.nvrtc import nvrtc_version
+    from core.kernels.nvrtc_library import nvrtc_version
 
     try:
         yield Diagnosis("nvrtc", OK, nvrtc_version())
@@ -207,7 +207,7 @@ def driver() -> Iterator[Diagnosis]:
 
 def _compiler() -> int:
     """NVRTC's major version; 13 where there is none, which is what an installation brings."""
-    from core.kernels.nvrtc import nvrtc_version
+    from core.kernels.nvrtc_library import nvrtc_version
 
     try:
         return int(nvrtc_version().partition(".")[0])

@@ -27,7 +27,7 @@ from core.plan.way import kernel_place
 from core.registry import Registry
 from core.sim.counting import Counted, Counts
 from core.sim.launching.launch_report import Report
-from core.sim.ptx.parser import Location
+from core.sim.ptx.syntax import Location
 from core.testing.case import Case, make_case
 from core.testing.devices import DeviceRunner
 from core.testing.runner import CpuRunner

@@ -25,7 +25,8 @@ from core.device.staging import Staging
 from core.dtypes import NUMPY
 from core.errors import DeviceError, OutOfMemory
 from core.kernels.chips import PORTABLE_CLUSTER, Chip, architecture, runs_on
-from core.kernels.nvrtc import Kernel, supported
+from core.kernels.nvrtc import Kernel
+from core.kernels.nvrtc_library import supported
 from core.kernels.tensors import DeviceTensor, decode, encode
 from core.op import Variant
 from core.words import human

@@ -78,7 +78,7 @@ def bindings() -> Any:
 
 
 def _check_version(driver: Any) -> None:
-    from core.kernels.nvrtc import nvrtc_version
+    from core.kernels.nvrtc_library import nvrtc_version
 
     problem = too_old(int(driver.cuDriverGetVersion()[1]), int(nvrtc_version().partition(".")[0]))
     if problem:

@@ -18,7 +18,8 @@ from core.device.recording import KernelDevice
 from core.dtypes import NUMPY
 from core.kernels.arguments import bytes_of
 from core.kernels.chips import chip_of, runs_on
-from core.kernels.nvrtc import SIMULATED, Compiled, Kernel, compile_all, missing, nvrtc_version
+from core.kernels.nvrtc import SIMULATED, Compiled, Kernel, compile_all, missing
+from core.kernels.nvrtc_library import nvrtc_version
 from core.kernels.tensors import DeviceTensor, TensorMap, decode, encode
 from core.op import Variant
 from core.sim.faults import KernelError

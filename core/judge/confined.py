@@ -25,7 +25,7 @@ from core.judge.problem import load_problem
 from core.judge.questions import hear
 from core.judge.submission import Submission
 from core.judge.verdict import FAILED, QUESTIONS, WAITING, Judgement, SubVerdict
-from core.kernels.nvrtc import load_nvrtc
+from core.kernels.nvrtc_library import load_nvrtc
 from core.sim.native.choice import natively
 from core.sim.native.toolchain import machine
 from core.testing.worker import die_with_parent, interrupts_later

@@ -19,7 +19,7 @@ from core.kernels.arguments import signatures
 from core.outside import read_whole, reads
 from core.sim import KernelFile
 from core.sim.ptx.cuda_source import blanked
-from core.sim.ptx.parser import Instruction
+from core.sim.ptx.syntax import Instruction
 
 LONGEST = 1 << 20  # bytes of a submission
 GAP = r"(?:[ \t\f\v]|/\*.*?\*/)*"

@@ -20,9 +20,9 @@ import numpy as np
 
 from core.sim.machine.lanes import Lanes
 from core.sim.machine.resident_blocks import ResidentBlocks
-from core.sim.ptx.parser import Instruction, Location
 from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import Array
+from core.sim.ptx.syntax import Instruction, Location
 
 WARP = 32
 SECTOR = 32  # bytes

@@ -13,7 +13,7 @@ from core.kernels.tensors import DeviceTensor, TensorMap, tensor_map
 from core.scalars import Unrepresentable
 from core.sim.instructions import tensormap
 from core.sim.machine.address_space import Memory
-from core.sim.ptx.parser import PtxVariable
+from core.sim.ptx.syntax import PtxVariable
 
 Array = np.ndarray[Any, Any]
 ELEMENTS = {

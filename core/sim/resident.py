@@ -18,9 +18,9 @@ from core.sim.machine.resident_blocks import ResidentBlocks
 from core.sim.machine.waiting import Barrier, ClusterBarrier, MBarrier, Waiting
 from core.sim.machine.warps import Meeting
 from core.sim.machine.wording import Wording
-from core.sim.ptx.parser import Instruction
 from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import Array
+from core.sim.ptx.syntax import Instruction
 from core.sim.strict.watch import Watch
 from core.sim.tape import TapeRecorder
 

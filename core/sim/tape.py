@@ -19,9 +19,9 @@ from core.sim.machine.resident_blocks import ResidentBlocks
 from core.sim.machine.warps import shuffled_from
 from core.sim.machine.wording import Wording
 from core.sim.ptx.effects import elements
-from core.sim.ptx.parser import Immediate, Instruction, Location, Pair, Register
 from core.sim.ptx.program import Block, Program, kept
 from core.sim.ptx.register_types import Array
+from core.sim.ptx.syntax import Immediate, Instruction, Location, Pair, Register
 
 LARGEST = 2_000_000  # lane-instructions that a tape holds; a launch beyond that is for a smaller example
 NO_RESULT = {"st", "red", "bar", "barrier", "bra", "ret", "exit", "fence", "membar", "stmatrix", "mbarrier"}

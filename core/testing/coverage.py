@@ -18,8 +18,8 @@ from core.kernels.sources import prelude_file, with_headers
 from core.op import Variant
 from core.registry import shorten
 from core.sim.launching.launch_report import Report
-from core.sim.ptx.parser import Instruction, Location
 from core.sim.ptx.program import Program
+from core.sim.ptx.syntax import Instruction, Location
 
 WORK = ("ld", "st", "fma", "mma", "atom", "cp", "ldmatrix")  # what a loop's body is made of, besides its counting
 LOOPS = 1  # times that a jump back is to be taken, in one launch: a loop's body then ran twice

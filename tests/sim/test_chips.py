@@ -25,7 +25,8 @@ from core.kernels.chips import (
     resident_blocks,
     runs_on,
 )
-from core.kernels.nvrtc import Kernel, architectures_of, supported
+from core.kernels.nvrtc import Kernel, architectures_of
+from core.kernels.nvrtc_library import supported
 from core.loader import load_registry
 from core.registry import check_variant
 

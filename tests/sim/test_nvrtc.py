@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from core.errors import BuildError, DeviceError
-from core.kernels import nvrtc
+from core.kernels import nvrtc, nvrtc_library
 from core.kernels.nvrtc import Compiled, Kernel, compile_all, compile_cubin, compile_ptx
 
 pytestmark = pytest.mark.skipif(sys.platform == "darwin", reason="there is no NVRTC for macOS")
@@ -233,16 +233,16 @@ def test_bindings_of_cuda_12_take_the_compiler_of_12_though_13_lies_beside_it(tm
     (wheel / "RECORD").write_text("".join(record))
     (wheel / "METADATA").write_text("Metadata-Version: 2.1\nName: nvidia-cuda-nvrtc-cu12\nVersion: 12.9.86\n")
     monkeypatch.syspath_prepend(tmp_path)
-    assert nvrtc.load_library("12") == path and path.name == "libnvrtc.so.12"
+    assert nvrtc_library.load_library("12") == path and path.name == "libnvrtc.so.12"
     assert ctypes.CDLL(None).twelve() == 12
-    assert nvrtc.load_library("13") is None
+    assert nvrtc_library.load_library("13") is None
 
 
 def test_no_compiler_is_one_line_and_exit_4(monkeypatch):
     def absent(name):
         raise RuntimeError("libnvrtc is not here\nand a traceback of it")
 
-    monkeypatch.setattr(nvrtc, "import_module", absent)
+    monkeypatch.setattr(nvrtc_library, "import_module", absent)
     with pytest.raises(DeviceError) as error:
-        nvrtc.load_nvrtc.__wrapped__()
+        nvrtc_library.load_nvrtc.__wrapped__()
     assert error.value.exit_code == 4 and "\n" not in error.value.message and "pip install" in error.value.hint

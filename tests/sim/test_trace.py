@@ -17,7 +17,7 @@ import core.sim
 from core import cli
 from core.errors import UsageError
 from core.sim.counting import flops_of
-from core.sim.ptx.parser import NOWHERE, Instruction
+from core.sim.ptx.syntax import NOWHERE, Instruction
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/kernels.md"
@@ -339,7 +339,7 @@ def _value(word: str) -> float:
 
 
 def test_the_figures_of_the_page_are_what_the_commands_print(capfd, monkeypatch):
-    from core.kernels.nvrtc import nvrtc_version
+    from core.kernels.nvrtc_library import nvrtc_version
 
     monkeypatch.chdir(ROOT)
     text = PAGE.read_text("utf-8")
@@ -384,7 +384,7 @@ def rewrite() -> None:
     import subprocess
     import sys
 
-    from core.kernels.nvrtc import nvrtc_version
+    from core.kernels.nvrtc_library import nvrtc_version
 
     def again(match: re.Match[str]) -> str:
         words = shlex.split(match[1].replace("\\\n", " "))[1:]

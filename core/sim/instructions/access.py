@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from core.sim.ptx import state_spaces as spaces
-from core.sim.ptx.parser import Instruction
 from core.sim.ptx.register_types import WIDE, Array
+from core.sim.ptx.syntax import Instruction
 from core.sim.resident import Group
 
 

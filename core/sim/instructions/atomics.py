@@ -17,10 +17,10 @@ from core.sim.instructions.floats import EXTREMES
 from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Step, address_reader, bits_reader, need, writer
 from core.sim.ptx.effects import elements
-from core.sim.ptx.parser import Instruction
 from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import TYPES, UNSIGNED, Array, Type
 from core.sim.ptx.state_spaces import space_of
+from core.sim.ptx.syntax import Instruction
 from core.sim.resident import Group
 
 FAMILY = Family()

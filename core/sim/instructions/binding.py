@@ -14,8 +14,8 @@ from core.sim.instructions.opcodes import OpcodeTable
 from core.sim.instructions.operands import Step
 from core.sim.instructions.wgmma_guards import guarded
 from core.sim.ptx.effects import wgmma_registers
-from core.sim.ptx.parser import Instruction
 from core.sim.ptx.program import Block, End, Program
+from core.sim.ptx.syntax import Instruction
 from core.sim.resident import Group
 
 

@@ -16,9 +16,9 @@ from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Step
 from core.sim.machine.address_space import Heap
 from core.sim.machine.c_format import c_format
-from core.sim.ptx.parser import Instruction, Symbol, Vector
 from core.sim.ptx.program import Program, kept
 from core.sim.ptx.register_types import WIDE, Array
+from core.sim.ptx.syntax import Instruction, Symbol, Vector
 from core.sim.resident import Group
 
 FAMILY = Family()

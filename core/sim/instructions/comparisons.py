@@ -9,9 +9,9 @@ import numpy as np
 from core.sim.instructions.float_formats import readable
 from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Step, bits_reader, need, reader, writer
-from core.sim.ptx.parser import Instruction, Pair
 from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import TYPES, UNSIGNED, Array
+from core.sim.ptx.syntax import Instruction, Pair
 from core.sim.resident import Group
 
 FAMILY = Family(pure=True)

@@ -10,9 +10,9 @@ from core.sim.instructions.float_formats import FORMATS, canonical, flush, packe
 from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Step, bits_reader, disowning, need, writer
 from core.sim.instructions.rounding import to_f32, to_f64, to_odd, to_tf32
-from core.sim.ptx.parser import Instruction
 from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import TYPES, Array, Type
+from core.sim.ptx.syntax import Instruction
 from core.sim.resident import Group
 
 FAMILY = Family(pure=True)

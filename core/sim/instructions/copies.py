@@ -20,9 +20,9 @@ from core.sim.instructions.operands import Read, Step, address_reader, bits_read
 from core.sim.instructions.tensormap import BYTES, BoxMap, decode
 from core.sim.machine.waiting import MBarrier
 from core.sim.ptx.effects import elements
-from core.sim.ptx.parser import Address, Immediate, Instruction
 from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import BOOL, SIGNED, TYPES, UNSIGNED, Array
+from core.sim.ptx.syntax import Address, Immediate, Instruction
 from core.sim.resident import Group
 
 FAMILY = Family()

@@ -15,9 +15,9 @@ import numpy as np
 
 from core.sim.instructions.operands import Read, bits_reader
 from core.sim.instructions.rounding import from_bf16, to_bf16, to_f16, to_f32, to_odd, two_product, two_sum
-from core.sim.ptx.parser import Operand
 from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import TYPES, UNSIGNED, Array
+from core.sim.ptx.syntax import Operand
 
 NAN64 = np.array([0x7FF8000000000000], np.uint64).view(np.float64)[0]
 NAN32 = np.array([0x7FFFFFFF], np.uint32).view(np.float32)[0]

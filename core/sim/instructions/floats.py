@@ -35,9 +35,9 @@ from core.sim.instructions.float_formats import (
 from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Read, Step, bits_reader, need, writer
 from core.sim.instructions.rounding import to_f32
-from core.sim.ptx.parser import Instruction, Operand, Register
 from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import TYPES, UNSIGNED, Array
+from core.sim.ptx.syntax import Instruction, Operand, Register
 from core.sim.resident import Group
 
 FAMILY = Family(pure=True)

@@ -6,8 +6,8 @@ import numpy as np
 
 from core.sim.machine.geometry import WARP
 from core.sim.machine.warps import LANE, U32, apart, named, warp_words
-from core.sim.ptx.parser import Instruction
 from core.sim.ptx.register_types import Array
+from core.sim.ptx.syntax import Instruction
 from core.sim.resident import Group
 
 

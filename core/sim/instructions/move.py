@@ -11,10 +11,10 @@ from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Step, address_reader, bits_reader, disowning, need, reader, writer
 from core.sim.ptx import state_spaces as spaces
 from core.sim.ptx.effects import elements
-from core.sim.ptx.parser import Address, Instruction, Register, Symbol, Vector
 from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import SIGNED, TYPES, UNSIGNED, WIDE, Array, Type
 from core.sim.ptx.state_spaces import SHARED, space_of
+from core.sim.ptx.syntax import Address, Instruction, Register, Symbol, Vector
 from core.sim.resident import Group
 
 FAMILY = Family()

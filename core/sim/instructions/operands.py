@@ -13,9 +13,9 @@ import numpy as np
 
 from core.sim.faults import PtxError
 from core.sim.machine.special import special
-from core.sim.ptx.parser import Address, Immediate, Instruction, Negated, Operand, Register, Special, Symbol
 from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import BOOL, SIGNED, UNSIGNED, Array, Type
+from core.sim.ptx.syntax import Address, Immediate, Instruction, Negated, Operand, Register, Special, Symbol
 from core.sim.resident import Group
 
 Read = Callable[[Group], Array]

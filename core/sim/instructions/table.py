@@ -5,6 +5,7 @@ from __future__ import annotations
 from core.sim.instructions import (
     arith,
     atomics,
+    bit_fields,
     calls,
     collectives,
     comparisons,
@@ -21,6 +22,7 @@ from core.sim.instructions.opcodes import OpcodeTable
 
 TABLE = OpcodeTable(
     arith.FAMILY,
+    bit_fields.FAMILY,
     floats.FAMILY,
     comparisons.FAMILY,
     conversions.FAMILY,

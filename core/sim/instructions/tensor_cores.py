@@ -17,10 +17,10 @@ from core.sim.instructions.float_formats import FORMATS, canonical, fma_f64
 from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Read, Step, address_reader, bits_reader, writer
 from core.sim.ptx.effects import elements
-from core.sim.ptx.parser import Immediate, Instruction, Operand, Vector
 from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import BOOL, UNSIGNED, WIDE, Array
 from core.sim.ptx.state_spaces import space_of
+from core.sim.ptx.syntax import Immediate, Instruction, Operand, Vector
 from core.sim.resident import Group
 
 FAMILY = Family()

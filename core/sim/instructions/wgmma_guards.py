@@ -8,8 +8,8 @@ from __future__ import annotations
 from core.sim.instructions.operands import Step
 from core.sim.machine.wgmma_registers import OPEN
 from core.sim.ptx.effects import WRITES_NOTHING, elements, is_move, numbers
-from core.sim.ptx.parser import Instruction, Vector
 from core.sim.ptx.program import Program
+from core.sim.ptx.syntax import Instruction, Vector
 from core.sim.resident import Group
 
 FENCE = "wgmma.fence after the last access to the registers and before the first wgmma that uses them"

@@ -18,10 +18,10 @@ from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Read, Step, address_reader, bits_reader, writer
 from core.sim.instructions.tensor_cores import DECODE, WARP, added, products, sums, whole
 from core.sim.ptx.effects import elements
-from core.sim.ptx.parser import Instruction, Operand
 from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import UNSIGNED, Array
 from core.sim.ptx.state_spaces import space_of
+from core.sim.ptx.syntax import Instruction, Operand
 from core.sim.resident import Group
 
 FAMILY = Family()

@@ -44,9 +44,10 @@ from core.sim.native.translation import Code, Missing, translate
 from core.sim.ptx import state_spaces as spaces
 from core.sim.ptx.cuda_source import Sources
 from core.sim.ptx.effects import uses_wgmma
-from core.sim.ptx.parser import Module, PtxVariable, parse
+from core.sim.ptx.parser import parse
 from core.sim.ptx.program import Program, kept, link
 from core.sim.ptx.register_types import Array
+from core.sim.ptx.syntax import Module, PtxVariable
 from core.sim.resident import Batch
 from core.sim.strict.clocks import orders_blocks
 from core.sim.strict.shadow import Global, grain

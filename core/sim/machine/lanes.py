@@ -22,8 +22,8 @@ import numpy as np
 from core.sim.faults import KernelError
 from core.sim.machine.inflight import Queue
 from core.sim.machine.wgmma_registers import Registers
-from core.sim.ptx.parser import Instruction
 from core.sim.ptx.register_types import Array
+from core.sim.ptx.syntax import Instruction
 
 DENSE = 0.4  # share of the lanes from which computing for all is cheaper than gathering
 

@@ -10,9 +10,9 @@ from core.sim.faults import KernelError
 from core.sim.machine.geometry import WARP, Shape
 from core.sim.machine.lanes import Lanes
 from core.sim.machine.wording import Wording
-from core.sim.ptx.parser import Instruction
 from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import WIDE, Array
+from core.sim.ptx.syntax import Instruction
 
 
 class ResidentBlocks:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from core.sim.machine.lanes import Lanes
-from core.sim.ptx.parser import Instruction
 from core.sim.ptx.register_types import Array
+from core.sim.ptx.syntax import Instruction
 
 
 @dataclass

@@ -16,9 +16,9 @@ from core.sim.ptx import state_spaces as spaces
 from core.sim.ptx.address_roots import Root, roots
 from core.sim.ptx.cuda_source import Sources
 from core.sim.ptx.declared import OPEN, SIZES, STRUCT, UNKNOWN, WORD, constants, declares, plain_name, size_of
-from core.sim.ptx.parser import Instruction, Location
 from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import TYPES
+from core.sim.ptx.syntax import Instruction, Location
 
 VERBS = {"read": "reads", "write": "writes", "atomic": "updates"}
 

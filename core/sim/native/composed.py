@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from core.sim.instructions.arith import PLACES
+from core.sim.instructions.bit_fields import PLACES
 from core.sim.native.forms import UNSIGNED_NAMES
 from core.sim.native.translation import FormFamily, Translation
-from core.sim.ptx.parser import Immediate, Instruction, Operand, Pair
 from core.sim.ptx.register_types import TYPES
+from core.sim.ptx.syntax import Immediate, Instruction, Operand, Pair
 
 PACKED = {"f16x2": "f16", "bf16x2": "bf16", "f32x2": "f32"}
 BITS = {"f16": 16, "bf16": 16, "f32": 32, "f64": 64}

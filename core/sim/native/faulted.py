@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from core.sim.faults import KernelError
 from core.sim.machine.budget import VARIABLE
 from core.sim.machine.wording import Wording
-from core.sim.ptx.parser import Instruction
+from core.sim.ptx.syntax import Instruction
 
 HOW = ("read", "write", "atomic")
 SPACES = ("global", "shared", "local")

@@ -8,9 +8,9 @@ from __future__ import annotations
 from core.sim.native.allocation import OpRecord
 from core.sim.native.translation import FormFamily, Translation
 from core.sim.ptx.effects import elements
-from core.sim.ptx.parser import Address, Instruction, Operand, Pair, Register, Symbol, Vector
 from core.sim.ptx.register_types import TYPES
 from core.sim.ptx.state_spaces import space_of
+from core.sim.ptx.syntax import Address, Instruction, Operand, Pair, Register, Symbol, Vector
 
 FAMILY = FormFamily()
 

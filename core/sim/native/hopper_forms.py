@@ -11,9 +11,9 @@ from core.sim.native.translation import FormFamily, Translation
 from core.sim.native.warp_forms import registers
 from core.sim.ptx import state_spaces as spaces
 from core.sim.ptx.effects import elements
-from core.sim.ptx.parser import Address, Immediate, Instruction, Operand, Register, Vector
 from core.sim.ptx.register_types import TYPES
 from core.sim.ptx.state_spaces import space_of
+from core.sim.ptx.syntax import Address, Immediate, Instruction, Operand, Register, Vector
 
 FAMILY = FormFamily()
 WGMMA_KINDS = {"bf16": 0, "f16": 1, "tf32": 2}

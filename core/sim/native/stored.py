@@ -18,7 +18,7 @@ import numpy as np
 from core.cache import cache_folder, try_write, used
 from core.outside import read_whole
 from core.sim.native.translation import OP, Code
-from core.sim.ptx.parser import Module, PtxVariable
+from core.sim.ptx.syntax import Module, PtxVariable
 
 ROOT = Path(__file__).parent.parent
 DIGEST = 32  # bytes

@@ -20,18 +20,9 @@ from core.sim.machine.special import TABLE as SPECIALS
 from core.sim.native.allocation import OpRecord, allocate
 from core.sim.native.fusing import LONGEST, fuse
 from core.sim.native.toolchain import Machine
-from core.sim.ptx.parser import (
-    Immediate,
-    Instruction,
-    Negated,
-    Operand,
-    Pair,
-    Register,
-    Special,
-    Symbol,
-)
 from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import FLOAT, TYPES, UNSIGNED
+from core.sim.ptx.syntax import Immediate, Instruction, Negated, Operand, Pair, Register, Special, Symbol
 
 OP = np.dtype([("run", "<u8"), ("o", "<u4", 4), ("imm", "<i8")])
 ONE_LANE = {"b8": 8, "b16": 16, "b32": 32, "b64": 64, "s8": 8, "s16": 16, "s32": 32, "p": 1, "any": 0}

@@ -9,8 +9,8 @@ from core.sim.native.composed import made
 from core.sim.native.forms import address
 from core.sim.native.translation import FormFamily, Translation
 from core.sim.ptx.effects import elements
-from core.sim.ptx.parser import Immediate, Instruction, Operand, Pair, Register
 from core.sim.ptx.state_spaces import space_of
+from core.sim.ptx.syntax import Immediate, Instruction, Operand, Pair, Register
 
 FAMILY = FormFamily()
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core.sim.ptx.effects import WRITES_NOTHING, elements, numbers
-from core.sim.ptx.parser import Address, Immediate, Instruction, Operand, Register, Symbol
 from core.sim.ptx.program import Program, kept
 from core.sim.ptx.state_spaces import space_of
+from core.sim.ptx.syntax import Address, Immediate, Instruction, Operand, Register, Symbol
 
 INDEX = ("cvt", "mul", "special", "setp", "shl", "shr", "rem", "div")  # what makes no pointer out of another
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from core.sim.ptx.parser import Address, Instruction, Negated, Operand, Pair, Register, Vector
 from core.sim.ptx.program import Program
+from core.sim.ptx.syntax import Address, Instruction, Negated, Operand, Pair, Register, Vector
 
 WRITES_NOTHING = ("st", "red", "bar", "barrier", "fence", "membar", "cp", "wgmma", "stmatrix", "prefetch", "bra")
 

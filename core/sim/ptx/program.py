@@ -17,7 +17,9 @@ import numpy as np
 
 from core.sim.faults import PtxError
 from core.sim.ptx import state_spaces as spaces
-from core.sim.ptx.parser import (
+from core.sim.ptx.register_types import TYPES, Array, Type
+from core.sim.ptx.symbols import head
+from core.sim.ptx.syntax import (  # fmt: skip
     Address,
     Instruction,
     Label,
@@ -31,9 +33,7 @@ from core.sim.ptx.parser import (
     Register,
     Symbol,
     Vector,
-)  # fmt: skip
-from core.sim.ptx.register_types import TYPES, Array, Type
-from core.sim.ptx.symbols import head
+)
 
 T = TypeVar("T")
 Step = Callable[[Any], None]  # runs an instruction for a group of threads (core.sim.resident.Group)

@@ -17,9 +17,9 @@ from core.sim.machine.lanes import Lanes
 from core.sim.machine.resident_blocks import ResidentBlocks
 from core.sim.machine.waiting import Barrier
 from core.sim.ptx.cuda_source import CudaStatement, Sources, SourceText
-from core.sim.ptx.parser import Instruction, Location, Symbol
 from core.sim.ptx.program import EXIT, Program, kept
 from core.sim.ptx.register_types import Array
+from core.sim.ptx.syntax import Instruction, Location, Symbol
 
 WARP = 32
 HINT = "let every thread of the block come to the same __syncthreads(): move it out of the branch"

@@ -16,9 +16,9 @@ import numpy as np
 from core.sim.machine.lanes import Lanes
 from core.sim.machine.resident_blocks import ResidentBlocks
 from core.sim.machine.waiting import Barrier, Phase
-from core.sim.ptx.parser import Instruction
 from core.sim.ptx.program import Program, kept
 from core.sim.ptx.register_types import Array
+from core.sim.ptx.syntax import Instruction
 
 WARP = 32
 QUICK = 1 << 16  # entries of the clocks up to which `over` is kept

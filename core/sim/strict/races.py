@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.sim.machine.lanes import Lanes
-from core.sim.ptx.parser import Instruction
 from core.sim.ptx.register_types import Array
+from core.sim.ptx.syntax import Instruction
 from core.sim.strict.clocks import WARP, Clocks
 from core.sim.strict.shadow import SEVERAL, Global, Shadow
 

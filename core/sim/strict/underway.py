@@ -10,8 +10,8 @@ from core.sim.machine.inflight import Later, Move, Work
 from core.sim.machine.lanes import Lanes
 from core.sim.machine.resident_blocks import ResidentBlocks
 from core.sim.machine.waiting import Phase
-from core.sim.ptx.parser import Instruction
 from core.sim.ptx.register_types import Array
+from core.sim.ptx.syntax import Instruction
 from core.sim.strict.clocks import AGENTS, WARP, Clocks
 from core.sim.strict.races import UNKNOWN, At, Races
 

@@ -22,9 +22,9 @@ from core.sim.machine.waiting import Barrier
 from core.sim.ptx import state_spaces as spaces
 from core.sim.ptx.address_roots import Root, first_guesses, roots, stored
 from core.sim.ptx.cuda_source import Sources
-from core.sim.ptx.parser import Instruction
 from core.sim.ptx.program import Program, kept
 from core.sim.ptx.register_types import Array
+from core.sim.ptx.syntax import Instruction
 from core.sim.strict.advice import OWNER, hint
 from core.sim.strict.barriers import Meetings
 from core.sim.strict.clocks import WARP, Clocks
