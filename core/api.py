@@ -21,6 +21,7 @@ from core.graph import Graph
 from core.interop.opened import Dims, Opened, open_path
 from core.loader import load_registry
 from core.measure.evaluate import token_loss
+from core.measure.weight_maps import weight_maps
 from core.registry import Registry
 from core.roles import S
 from core.tokenizers.tokenizer import Tokenizer
@@ -189,6 +190,17 @@ class Model:
             if event is None:
                 return
             yield event
+
+    def maps(self, tokens: Any) -> dict[str, dict[str, Array]]:
+        """Node -> name -> the weights by which it mixes, as its op's reference gives them: (B, heads, T, T) of queries
+        over keys, (B, T, N) of tokens over experts, f32 or f64. Dropout is off.
+        """
+        batch = self._tokens(tokens)
+        self._runs += 1
+        maps: dict[str, dict[str, Array]] = {}
+        for node, name, weights in weight_maps(self.engine, batch):
+            maps.setdefault(node, {})[name] = weights
+        return maps
 
     def generate(
         self,

@@ -16,7 +16,6 @@ from core.errors import BuildError, DataError, UsageError
 
 if TYPE_CHECKING:
     from core.api import Model
-    from core.data import TokenSource
     from core.data.documents import Reading
     from core.devices import DeviceKind
     from core.engine import Engine
@@ -161,13 +160,17 @@ def measure_data(
     """Loss and bits per byte over the data that is named, or over the run's validation data."""
     from core.data.documents import Reading
     from core.measure.evaluate import Bytes, measure
+    from core.measure.held_out import token_source
 
     names = list(data or own.val)
     if not names:
         raise UsageError(f"{path}: no validation data is known to it", hint="name some: --data GLOB, or --data builtin")
     graph = model.graph
     wanted = tokens or own.val_tokens or BATCHES * int(graph.dims["B"]) * int(graph.dims["T"])
-    source = token_source(model, names, reading if data else Reading(own.field, own.separator))
+    reading = reading if data else Reading(own.field, own.separator)
+    source, notes = token_source(model.engine, model.tokenizer, names, reading)
+    for note in notes:
+        click.echo(note, err=True)
     draw = progress_line()
     progress = (lambda done: draw(done, min(wanted, source.tokens - 1), "evaluating")) if draw else None
     size = Bytes(model.tokenizer) if model.tokenizer is not None else None
@@ -190,36 +193,6 @@ def other_terms(engine: Engine) -> list[str]:
     own, weights = token_loss(engine), engine.graph.loss
     names = [re.sub(r"\.\d+(?=\.|$)", ".*", name) for name, weight in weights.items() if weight and name != own]
     return list(dict.fromkeys(names))
-
-
-def token_source(model: Model, names: list[str], reading: Reading) -> TokenSource:
-    """The tokens of shards and texts; text needs the model's tokenizer, and shards must have been made with it."""
-    from core.data import TokenSource
-    from core.data.data_names import resolve
-    from core.data.match import check_promise, check_record, shards_record
-    from core.data.prepare import token_pieces
-
-    graph, notes = model.graph, list[str]()
-    kinds = model.engine.registry.tokenizers
-    vocab = graph.inputs[model.engine.token_input].bound
-    inputs = resolve(names, "val", "--data", notes, reading, model.engine.registry.readers)
-    if inputs.documents and model.tokenizer is None:
-        raise DataError(
-            f"{inputs.documents[0].name} is text, and no tokenizer came with the model",
-            hint="name token shards, or bring a tokenizer along: core import SRC OUT --tokenizer FILE",
-        )
-    record = shards_record(inputs.shards)
-    if record is not None:
-        check_record(record, inputs.shards[0].path, model.tokenizer, [], vocab, "--data", kinds)
-    if model.tokenizer is not None:
-        check_promise(inputs.shards, model.tokenizer, notes, kinds)
-    pieces = [*inputs.shards, *inputs.pieces, *token_pieces(inputs.documents, model.tokenizer, notes, None, "val")]
-    for note in notes:
-        click.echo(note, err=True)
-    B, T = int(graph.dims["B"]), int(graph.dims["T"])
-    source = TokenSource(pieces, B, T, vocab=vocab, name="data", least=2)
-    source.check_tokens()
-    return source
 
 
 def check_ids(file: Path, evaluation: Evaluation, model: Model) -> None:
