@@ -57,6 +57,7 @@ PUBLIC = {
     "hookimpl": "core.hooks",
     "contents_of": "core.contents",
     "load": "core.api",
+    "replay": "core.view.replay",
 }
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ if TYPE_CHECKING:
     from core.step_record import stretches as stretches
     from core.tokenizers.tokenizer import Tokenizer as Tokenizer
     from core.tokenizers.tokenizer_kind import TokenizerKind as TokenizerKind
+    from core.view.replay import replay as replay
     from core.weight_format import WeightFormat as WeightFormat
 
 __all__ = [*PUBLIC, "__version__"]  # noqa: PLE0604

@@ -6,6 +6,7 @@ plugin brings no script. The subject that a lens collects from is `core.view.Sub
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -80,7 +81,7 @@ class LensMark:
         return {"kind": self.kind, "title": self.title, **self.parts}
 
 
-class Lens:
+class Lens(ABC):
     """What a plugin states of a lens, and its methods.
 
     name: an identifier, the key of its data in `core view --json`. title: its tab. question: the line below it, such
@@ -98,13 +99,13 @@ class Lens:
         """The command that makes the data of this lens where there are none: the page names it."""
         return " ".join(["core view", *subject.words, "--lens", self.name])
 
+    @abstractmethod
     def collect(self, subject: Any) -> dict[str, Any] | None:
         """The data as plain JSON of a `core.view.Subject`; None where there are none to show."""
-        raise NotImplementedError
 
+    @abstractmethod
     def lines(self, data: Mapping[str, Any]) -> list[str]:
         """The data for a terminal, which `core view --lens NAME` prints."""
-        raise NotImplementedError
 
     def marks(self, data: Mapping[str, Any]) -> list[LensMark]:
         """The drawings of the data, for a lens without a script."""

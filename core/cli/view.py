@@ -86,7 +86,8 @@ def subject_of(names: tuple[str, ...], options: ViewOptions, device: str, plugin
         from core.loader import load_registry
 
         return Subject((), load_registry(plugins), options)
-    return Subject([RunRecord(find_run(name), plugins, device) for name in names or ("",)], None, options)
+    runs = [RunRecord(find_run(name), plugins, device) for name in names or ("",)]
+    return Subject(runs, None, options, lambda text: click.echo(text, err=True))
 
 
 def default_page(subject: Subject) -> Path:

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from core.engine import NO_LIMITS
+
 WARN, SKIP, ABORT = "warn", "skip", "abort"
 MOST_SKIPS = 10  # in a row: a level that is here to stay is no spike, and would be skipped to the end
 LOOKS = 8  # at the gradients, evenly in `zero_steps`
@@ -87,6 +89,10 @@ class Detector:
     def refuses(self) -> bool:
         """Whether a spike's update must not happen."""
         return self.action != WARN
+
+    def limits_of_updates(self) -> tuple[float, float]:
+        """The loss and the norm above which the next step updates nothing: infinite where a spike only warns."""
+        return self.limits() if self.refuses else NO_LIMITS
 
     def see(self, loss: float, norm: float) -> Seen:
         """Judge a step, and remember it unless its update was refused."""

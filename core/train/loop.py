@@ -19,7 +19,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from core.containment import PASSES, contained
-from core.engine import NO_LIMITS
 from core.errors import CheckpointError, CoreError, NumericsError, words_of
 from core.interop import checkpoint
 from core.interop.checkpoint import Contents
@@ -189,8 +188,7 @@ class Trainer:
         begun = time.perf_counter()
         batches = self._ahead if self._ahead is not None else job.batches(self.step)
         self._ahead = None
-        limits = detector.limits() if detector.refuses else NO_LIMITS
-        record = job.engine.step(batches, lr, limits, self._draw_ahead)
+        record = job.engine.step(batches, lr, detector.limits_of_updates(), self._draw_ahead)
         seconds = time.perf_counter() - begun
         if record.halted:
             raise self._crash(record, batches, lr)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from core.lens import Lens as Lens
     from core.lens import LensMark as LensMark
     from core.view.looking import view as view
+    from core.view.replay import ReplayedStep as ReplayedStep
+    from core.view.replay import replay as replay
     from core.view.subject import Subject as Subject
 
 PLACES = {
@@ -21,6 +23,8 @@ PLACES = {
     "Lens": "core.lens",
     "LensMark": "core.lens",
     "Subject": "core.view.subject",
+    "replay": "core.view.replay",
+    "ReplayedStep": "core.view.replay",
 }
 
 __all__ = [*PLACES]  # noqa: PLE0604

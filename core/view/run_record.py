@@ -54,6 +54,11 @@ class RunRecord:
         return records_of(self.path)
 
     @cached_property
+    def metrics_by_step(self) -> dict[int, dict[str, Any]]:
+        """Step -> its line of the metrics."""
+        return {line["step"]: line for line in self.metrics}
+
+    @cached_property
     def variants(self) -> Mapping[str, Any]:
         """variants.json: device, precision, table of choices, nodes -> variant, tiles; empty where unreadable."""
         return self._json(VARIANTS)

@@ -1,11 +1,12 @@
-"""What is looked at: runs, a step of the first one, and the options of the command line. Everything is made lazily."""
+"""The subject of a view: runs, a step of the first one, and options of the command line. Everything is lazy."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core.engine import Engine
 from core.errors import UsageError
@@ -14,13 +15,16 @@ from core.plan import TRAIN, Plan
 from core.registry import Registry
 from core.view.run_record import RunRecord
 
+if TYPE_CHECKING:
+    from core.view.replay import ReplayedStep
+
 
 @dataclass(frozen=True)
 class ViewOptions:
     """Options of `core view`, as parsed.
 
     step: None for the last one. text: a file whose text is looked at. node: the node in front. kernels: "op.variant",
-    one or two. no_text: leave out all that was written in words: batches, samples, tokens. long: replays may take more
+    one or two. no_text: leave out all that was written in words: batches, samples, tokens. yes: replays may take more
     than a minute. more: nothing is left out for the page's size.
     """
 
@@ -29,7 +33,7 @@ class ViewOptions:
     node: str = ""
     kernels: tuple[str, ...] = ()
     no_text: bool = False
-    long: bool = False
+    yes: bool = False
     more: bool = False
 
 
@@ -40,10 +44,14 @@ class Subject:
     """
 
     def __init__(
-        self, runs: Sequence[RunRecord], registry: Registry | None = None, options: ViewOptions | None = None
+        self,
+        runs: Sequence[RunRecord],
+        registry: Registry | None = None,
+        options: ViewOptions | None = None,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """registry: for a subject without a run; else the first run's own."""
-        self.runs, self.options, self._registry = tuple(runs), options or ViewOptions(), registry
+        """registry: for a subject without a run; else the first run's own. say: told how long a replay takes."""
+        self.runs, self.options, self._registry, self.say = tuple(runs), options or ViewOptions(), registry, say
 
     @property
     def words(self) -> list[str]:
@@ -86,3 +94,10 @@ class Subject:
     def plan(self) -> Plan:
         """The plan of a training micro-step of the run's engine."""
         return self.engine.plan(TRAIN)
+
+    @cached_property
+    def replay(self) -> ReplayedStep:
+        """The step, run again with every tensor. Raises what `core.replay` does."""
+        from core.view.replay import replay_of
+
+        return replay_of(self.run, self.step, yes=self.options.yes, say=self.say)
