@@ -96,29 +96,11 @@ def command(
     if bool(target) == everything:
         raise UsageError("core check needs an OP, an OP.VARIANT, or --all", hint="`core ops` lists them")
     registry = load_registry(plugin)
-    verdicts = Verdicts(registry)
     timed = timed and not quick and (not device or registry.device(device).real_time)
-    asked = chosen(target, registry, device)
-    jobs = min(jobs or (1 if timed else cores()), len(asked))
+    pairs = chosen(target, registry, device)
+    jobs = min(jobs or (1 if timed else cores()), len(pairs))
     how = How(device, seed, quick, against, whole=verbose or as_json)
-    reports: list[VariantReport] = []
-    display = Display(sys.stderr)
-    display.status(doing(asked, 0))
-    results = checked(
-        asked, registry, plugin, how, jobs, lambda text: display.status(f"{doing(asked, len(reports))}: {text}")
-    )
-    for (op, variant), report in zip(asked, results, strict=True):
-        reports.append(report)
-        if not report.left_out and not how.partial:
-            for verdict in verdicts_of(report, chip(registry.device(report.device))):
-                verdicts.keep(variant, verdict, whole=True)
-            if report.passed and timed:
-                report.times = measure(op, variant, registry, device)
-        display.close()
-        if not as_json:
-            click.echo("\n".join(lines_of(report, verbose)) + "\n")
-        display.status(doing(asked, len(reports)))
-    display.close()
+    reports = reports_of(pairs, registry, plugin, how, jobs, timed, None if as_json else verbose)
     failed = [r.name for r in reports if not r.passed]
     if as_json:
         emit_json([r.as_json() for r in reports])
@@ -131,12 +113,39 @@ def command(
         raise CheckFailed(f"failed: {', '.join(failed)}", hint="docs/checks.md describes each sub-check")
 
 
-def doing(asked: Sequence[tuple[Op, Variant]], done: int) -> str:
-    """What a terminal shows meanwhile: the variant whose report is the next."""
-    if done == len(asked):
+def reports_of(
+    pairs: Sequence[tuple[Op, Variant]], registry: Registry, plugin: tuple[str, ...], how: How, jobs: int, timed: bool,
+    verbose: bool | None,
+) -> list[VariantReport]:  # fmt: skip
+    """Check and time variants, keep their verdicts, and print each report when it is there; None prints none."""
+    verdicts = Verdicts(registry)
+    reports: list[VariantReport] = []
+    display = Display(sys.stderr)
+    display.status(doing(pairs, 0))
+    results = checked(
+        pairs, registry, plugin, how, jobs, lambda text: display.status(f"{doing(pairs, len(reports))}: {text}")
+    )
+    for (op, variant), report in zip(pairs, results, strict=True):
+        reports.append(report)
+        if not report.left_out and not how.partial:
+            for verdict in verdicts_of(report, chip(registry.device(report.device))):
+                verdicts.keep(variant, verdict, whole=True)
+            if report.passed and timed:
+                report.times = measure(op, variant, registry, how.device)
+        display.close()
+        if verbose is not None:
+            click.echo("\n".join(lines_of(report, verbose)) + "\n")
+        display.status(doing(pairs, len(reports)))
+    display.close()
+    return reports
+
+
+def doing(pairs: Sequence[tuple[Op, Variant]], done: int) -> str:
+    """The status line during a check: the variant whose report is the next."""
+    if done == len(pairs):
         return ""
-    op, variant = asked[done]
-    return f"checking {op.name}.{variant.name}, {done + 1} of {len(asked)}"
+    op, variant = pairs[done]
+    return f"checking {op.name}.{variant.name}, {done + 1} of {len(pairs)}"
 
 
 @dataclass(frozen=True)

@@ -48,8 +48,7 @@ def command(
     """
     from core.config import resolve_config
     from core.graph import load_model
-    from core.plan.record import paper
-    from core.plan.way import lines, way, way_of_update
+    from core.plan.way import lines
     from core.train.wiring import build_engine, learning_rate
 
     loaded, registry = resolve_config(config, overrides=overrides, device=device, plugins=plugin)
@@ -66,16 +65,8 @@ def command(
     capacity = engine.graph.positions if kind == "generate" else 0
     plan = engine.plan(kind, outputs, capacity)
     if node is not None:
-        if node == loaded.optimizer.name and node not in {n.name for n in engine.graph.nodes}:
-            there = paper(engine.device)
-            rows = way_of_update(registry.optimizer(node), engine.update_calls(there), there, engine.chooser)
-        else:
-            rows = way(plan, node, engine.device, engine.chooser)
-        if as_json:
-            emit_json(rows)
-        else:
-            for line in lines(rows):
-                click.echo(line)
+        rows = way_of(node, loaded, engine, plan)
+        emit_json(rows) if as_json else click.echo("\n".join(lines(rows)))
         return
     with status_line("planning" if planned is None else f"compiling kernels for {planned.arch}"):
         report = _report(loaded, engine, plan, every)
@@ -83,6 +74,18 @@ def command(
         emit_json(report)
     else:
         _print(report)
+
+
+def way_of(node: str, config: Any, engine: Any, plan: Any) -> list[Any]:
+    """The rows of a node's way, or of the optimizer's where no node has its name."""
+    from core.plan.record import paper
+    from core.plan.way import way, way_of_update
+
+    if node == config.optimizer.name and node not in {n.name for n in engine.graph.nodes}:
+        there = paper(engine.device)
+        optimizer = engine.registry.optimizer(node)
+        return list(way_of_update(optimizer, engine.update_calls(there), there, engine.chooser))
+    return list(way(plan, node, engine.device, engine.chooser))
 
 
 def _report(config: Any, engine: Any, plan: Any, every: bool) -> dict[str, Any]:

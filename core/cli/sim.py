@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,42 +95,48 @@ def command(
     if kernel is None:
         _list(loaded, as_json)
         return
-    given = ArgumentMaker(seed)
-    values = [given.value(text.strip(), place) for place, text in enumerate(arguments)]
+    maker = ArgumentMaker(seed)
+    values = [maker.value(text.strip(), place) for place, text in enumerate(arguments)]
     for text in variables:
         name, equals, value = text.partition("=")
         if not equals:
             raise UsageError(f'--set "{text}"; expected NAME=ARG', hint="--set coeffs=coeffs.npy")
-        loaded.set(name, given.value(value, 0))
-    before = {name: array.copy() for name, array in given.arrays.items()}
+        loaded.set(name, maker.value(value, 0))
+    before = {name: array.copy() for name, array in maker.arrays.items()}
     with status_line(f"simulating {kernel}"):
         report = loaded.run(
             kernel, _sizes(grid, "--grid"), _sizes(block, "--block"), values, smem, cluster, strict, count=count,
             order="warn", executor=executor,
         )  # fmt: skip
-    changed = {name: a for name, a in given.arrays.items() if a.tobytes() != before[name].tobytes()}
-    changed |= {one.partition(":")[0]: _variable(loaded, one, given) for one in wanted}
-    for name, array in changed.items() if out else ():
-        assert out is not None
-        _save(out, name, array)
+    changed = {name: a for name, a in maker.arrays.items() if a.tobytes() != before[name].tobytes()}
+    changed |= {one.partition(":")[0]: _variable(loaded, one, maker) for one in wanted}
+    if out is not None:
+        for name, array in changed.items():
+            _save(out, name, array)
     if as_json:
-        found = {
-            name: {"dtype": given.kinds[name], "values": _shown(a, given.kinds[name]).tolist()}
-            for name, a in changed.items()
-        }
-        counts = {"counts": numbers(report.counts.total)} if report.counts else {}
-        emit_json({"kernel": kernel, "changed": found, "findings": [str(f) for f in report.findings], **counts})
-        return
+        emit_json({"kernel": kernel, **_report_json(changed, maker, report)})
+    else:
+        click.echo("\n".join(_report_lines(changed, maker, report, file, show)))
+
+
+def _report_json(changed: dict[str, Any], maker: ArgumentMaker, report: Any) -> dict[str, Any]:
+    arrays = {
+        name: {"dtype": maker.kinds[name], "values": _shown(a, maker.kinds[name]).tolist()}
+        for name, a in changed.items()
+    }
+    counts = {"counts": numbers(report.counts.total)} if report.counts else {}
+    return {"changed": arrays, "findings": [str(f) for f in report.findings], **counts}
+
+
+def _report_lines(changed: dict[str, Any], maker: ArgumentMaker, report: Any, file: Path, show: int) -> Iterator[str]:
+    """The values of changed arrays, at most `show` of each, then findings and counts."""
     for name, array in changed.items():
-        click.echo(
-            f"{name}  {given.kinds[name]} {extent(array.shape or (1,))}: {_values(array, given.kinds[name], show)}"
-        )
+        yield f"{name}  {maker.kinds[name]} {extent(array.shape or (1,))}: {_values(array, maker.kinds[name], show)}"
     if not changed:
-        click.echo("no array changed")
-    for finding in report.findings:
-        click.echo(f"finding: {finding}")
+        yield "no array changed"
+    yield from (f"finding: {finding}" for finding in report.findings)
     if report.counts is not None:
-        click.echo("\n".join(_counted(report.counts, file)))
+        yield from _counted(report.counts, file)
 
 
 # --- arguments --------------------------------------------------------------------------------------------------

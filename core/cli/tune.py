@@ -40,7 +40,7 @@ def command(
     """
     from core.config import resolve_config
     from core.graph import load_model
-    from core.measure.tune import Timed, measured, save_tuned, tune, write_choices
+    from core.measure.tune import Timed, measured, tune
     from core.train.wiring import build_engine
 
     loaded, registry = resolve_config(config, overrides=overrides, device=device, plugins=plugin)
@@ -66,17 +66,31 @@ def command(
     if not timings:
         raise UsageError("nothing to tune: every op of this config has one candidate on this device")
     if not dry_run:
-        try:
-            click.echo(f"kept in {save_tuned(opened, winners)}", err=True)
-        except OSError as error:
-            raise UsageError(f"the winners cannot be kept: {error}", hint="set CORELM_CACHE to a folder") from None
+        save(opened, winners)
     if write_defaults is not None:
-        better = measured(opened, timings)
-        try:
-            write_choices(write_defaults, better)
-        except OSError as error:
-            raise UsageError(f"{write_defaults} cannot be written: {error}") from None
-        click.echo(f"{len(better)} choices that beat the best guess are in {write_defaults}", err=True)
+        write(write_defaults, measured(opened, timings))
+
+
+def save(device: Any, winners: dict[str, Any]) -> None:
+    """Keep the winners for later runs on this machine."""
+    from core.measure.tune import save_tuned
+
+    try:
+        click.echo(f"saved in {save_tuned(device, winners)}", err=True)
+    except OSError as error:
+        hint = "set CORELM_CACHE to a folder that you may write to"
+        raise UsageError(f"the winners cannot be saved: {error}", hint=hint) from None
+
+
+def write(path: Path, choices: Any) -> None:
+    """Write choices that are faster than the best guess into a file of shipped ones."""
+    from core.measure.tune import write_choices
+
+    try:
+        write_choices(path, choices)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error}", hint="name a file in a folder of yours") from None
+    click.echo(f"{len(choices)} choices that are faster than the best guess are in {path}", err=True)
 
 
 def rows_of(key: str, options: list[Any], winner: Any) -> list[dict[str, Any]]:

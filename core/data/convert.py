@@ -90,9 +90,8 @@ def text_to_shards(
         notes.append(f"tokenizer {choice.tokenizer.name} has no end of text: nothing is between two documents")
     chunks = tokenise(inputs.documents, choice.tokenizer, progress)
     record = {"tokenizer": choice.tokenizer.record(), "sources": [s if s == BUILTIN else Path(s).name for s in sources]}
-    paths, tokens = _write(
-        chunks, out, stem, format_for(choice.tokenizer.vocab_size), record, shard_tokens, choice.tokenizer
-    )
+    format = format_for(choice.tokenizer.vocab_size)
+    paths, tokens = _write(chunks, out, stem, format, record, shard_tokens, choice.tokenizer)
     return ConvertedShards(paths, tokens, choice.tokenizer, [f"tokenizer: {choice.why}", *notes])
 
 

@@ -6,7 +6,8 @@ variant is wrong, and returns a `CheckReport` when all are right.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from core.op import Op, Reference, Variant
 from core.registry import Registry, shorten
 from core.testing.case import Case, cases_of, make_case
 from core.testing.check_report import CheckReport, VariantReport
-from core.testing.checks import NAMES, SUBCHECKS, applies, check_blocks, check_schema
+from core.testing.checks import SUBCHECKS, applies, check_blocks, check_schema
 from core.testing.compiles import check_compile, compilations, launches_of, widest
 from core.testing.devices import DeviceRunner, SimRunner
 from core.testing.log import Failure, Log, StopChecks
@@ -98,20 +99,18 @@ def check_variant(
     examples: the numbers of those that are enough, of the op's and then the variant's own. archs: what kernels are
     compiled for. dtypes: of the variant's. Without them, all: these are for tests that run often.
     quick: one dtype, the smallest examples, nothing compiled for other chips. whole: False leaves further sub-checks
-    waiting once one has failed. against: an op of the same schema and its variant, the truth in place
-    of the reference. tell: called with the present activity, for a display.
+    waiting once one has failed. against: an op of the same schema and its variant, the truth in place of the
+    reference. tell: called with the present activity, for a display.
     """
     log = Log(stop=stop)
     device = device or registry.home(variant).name
     report = VariantReport(op.name, variant.name, device, variant.dtypes)
     runner = runner_of(device, registry)
-    try:
-        cases = cases_of(op, variant, seed, examples)
-        truth = reference or reference_of(op, registry)
+    dtypes, archs = (quick_dtypes(variant), ()) if quick else (dtypes, archs)
+    with errors_in(log, op):
+        cases, truth = cases_of(op, variant, seed, examples), reference or reference_of(op, registry)
         if against is not None:
             cases, truth = held_to(cases, *against)
-        if quick:
-            dtypes, archs = quick_dtypes(variant), ()
         trials, report.skipped = trials_of(
             op, variant, registry, runner=runner, cases=cases, reference=truth, dtypes=dtypes
         )
@@ -124,28 +123,42 @@ def check_variant(
         report.sizes = {d: largest(sizes_of(op, t.dims) for t in every if t.dtype == d) for d in variant.dtypes}
         check_schema(log, variant, every, list(report.skipped.values()))
         report.waiting = run_checks(log, every, whole, tell)
-        log.case, log.dtype = "all", "all"
-        if not report.waiting and not quick:
-            check_blocks(log)
-            check_parts_matter(log)
-        if variant.sources and not log.failures and archs != ():
-            tell("compiling for every architecture")
-            check_compile(log, variant, trials, archs)
-        if variant.sources and not log.failures and not quick and runner.slow:
-            report.gaps = runner.gaps(variant)
-            if not report.gaps:
-                log.passed("coverage")
+        check_all_trials(log, variant, trials, runner, report, archs, quick, tell)
         report.notes = notes_on(op, variant)
+    report.take(log)
+    return report
+
+
+@contextmanager
+def errors_in(log: Log, op: Op) -> Iterator[None]:
+    """A BuildError becomes a failure of the schema; the first failure of a log that stops ends the block."""
+    try:
+        yield
     except BuildError as error:
-        log.failures.append(
-            Failure("schema", f"{shorten(op.where)}: {error.message}", float("nan"), "", "", hint=error.hint)
-        )
+        place = f"{shorten(op.where)}: {error.message}"
+        log.failures.append(Failure("schema", place, float("nan"), "", "", hint=error.hint))
     except StopChecks:
         pass
-    report.checks = {n: (log.ran[n], log.worst[n]) for n in NAMES if n in log.ran}
-    report.worst = log.by_dtype
-    report.failures = log.failures
-    return report
+
+
+def check_all_trials(
+    log: Log, variant: Variant, trials: Sequence[Trial], runner: Runner, report: VariantReport,
+    archs: Sequence[str] | None, quick: bool, tell: Callable[[str], None],
+) -> None:  # fmt: skip
+    """The sub-checks that are made once, of all trials of a variant together."""
+    log.case, log.dtype = "all", "all"
+    if not report.waiting and not quick:
+        check_blocks(log)
+        check_parts_matter(log)
+    if not variant.sources:
+        return
+    if not log.failures and archs != ():
+        tell("compiling for every architecture")
+        check_compile(log, variant, trials, archs)
+    if not log.failures and not quick and runner.slow:
+        report.gaps = runner.gaps(variant)
+        if not report.gaps:
+            log.passed("coverage")
 
 
 def run_checks(log: Log, trials: Sequence[Trial], whole: bool, tell: Callable[[str], None]) -> list[str]:

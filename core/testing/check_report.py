@@ -1,4 +1,4 @@
-"""Reports of the op check: what was found of a variant, in words and as JSON, and which failure to read first."""
+"""Reports of the op check: the findings on a variant, in words and as JSON, and which failure to read first."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 from core.errors import BuildError, CheckFailed
 from core.testing.checks import NAMES
-from core.testing.log import Failure
+from core.testing.log import Failure, Log
 
 SHOWN = 4  # failures of a sub-check that are printed; the rest are counted
 
 
 @dataclass
 class VariantReport:
-    """What the check of one variant found.
+    """The findings of the check on one variant.
 
     checks: sub-check -> (times that it ran, worst relative error). times: label -> median milliseconds.
     worst: dtype -> sub-check -> worst error. sizes: dtype -> dim -> the largest size of any example.
@@ -48,6 +48,12 @@ class VariantReport:
     def passed(self) -> bool:
         """Whether no sub-check failed."""
         return not self.failures
+
+    def take(self, log: Log) -> None:
+        """Fill in what the sub-checks left in their log."""
+        self.checks = {n: (log.ran[n], log.worst[n]) for n in NAMES if n in log.ran}
+        self.worst = log.by_dtype
+        self.failures = log.failures
 
     def failed_checks(self) -> list[str]:
         """The names of the sub-checks that failed, in the order of docs/checks.md."""

@@ -6,15 +6,18 @@ and locked, and memory is filled last. The steps themselves: start.py, wiring.py
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from core.config import check_out, micro_steps, resolve_config
+from core.config import RunConfig, check_out, micro_steps, resolve_config
+from core.engine import Engine
 from core.graph import load_model
 from core.interop import checkpoint, pointers
 from core.plan import TRAIN
+from core.registry import Registry
 from core.roles import BATCH
 from core.train.announce import announce, announce_start, table_of_choices, variants_record
 from core.train.display import Display
@@ -32,6 +35,9 @@ from core.train.wiring import (
     schedule_remarks,
 )
 from core.verdicts import Verdicts
+
+if TYPE_CHECKING:
+    from core.interop.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -65,31 +71,69 @@ def prepare(arguments: TrainArguments, display: Display, stack: ExitStack) -> Tr
     if arguments.resume and occupied(folder):
         stack.enter_context(run)
         display.log = run.log
-    start = None
-    if arguments.resume or arguments.origin is not None:
-        from core.train.resume import (  # a fresh run needs nothing of it
-            fill_from,
-            find_start,
-            resumed_state,
-            same_architecture,
-        )
-
-        start = find_start(arguments.origin, arguments.resume, run, display)
-
-    model, before = load_model(config.model, registry), None
-    if start is not None:
-        from core.train.run_names import resolved_config
-
-        before = resolved_config(start.path.absolute().parents[1])
-        same_architecture(start, model.to_toml(config.dims))
+    start = find_origin(arguments, run, display)
+    model = load_model(config.model, registry)
+    before = config_before(start, model.to_toml(config.dims)) if start is not None else None
     verdicts = Verdicts(registry)
     engine = build_engine(config, registry, model, start.state if start else None, verdicts=verdicts)
+    parts, estimate = checked_parts(arguments, config, registry, engine, start, display)
+    keep = keeps_best(config, parts.data)
+    check_disk(config, engine, run, parts.done, keep)
+    plugins = [*arguments.plugins, *config.plugins.load]
+    checks = check_first(config, plugins, engine, verdicts, bool(parts.data.tokenizer), display)
+    parts = replace(parts, plan=engine.plan(TRAIN))  # again: a variant that failed its check is not taken
+    table = table_of_choices(engine, parts.plan, checks)
+
+    if display.log != run.log:
+        run = claim(run, start is None, run.path if arguments.out or arguments.resume else None, config.path.stem)
+        stack.callback(run.close)
+        display.log = run.log
+    resumed = tidy(run, parts, keep, display)
+    run.write_config(config.source, config.to_toml())
+    record = variants_record(config, registry, engine, parts.plan, table)
+    run.write_variants(record)
+    announce(parts, run, table, display)
+    for note in checks.notes():
+        display.line(f"  {note}")
+    announce_start(parts, before, record, estimate, display)
+    for remark in schedule_remarks(config, registry):
+        display.line(f"warning: {remark}")
+    fill_parameters(parts, display)
+    display.status("compiling kernels")
+    engine.prepare()
+    return Trainer(make_job(parts, run, display, record), resumed)
+
+
+def find_origin(arguments: TrainArguments, run: Run, display: Display) -> Checkpoint | None:
+    """The checkpoint that the run continues; None for a fresh run."""
+    if not arguments.resume and arguments.origin is None:
+        return None
+    from core.train.resume import find_start  # a fresh run needs nothing of it
+
+    return find_start(arguments.origin, arguments.resume, run, display)
+
+
+def config_before(start: Checkpoint, model: str) -> Mapping[str, Any] | None:
+    """The resolved config that the checkpoint was written under. Raises CheckpointError unless the run's model, as
+    TOML, is the checkpoint's."""
+    from core.train.resume import same_architecture
+    from core.train.run_names import resolved_config
+
+    before = resolved_config(start.path.absolute().parents[1])
+    same_architecture(start, model)
+    return before
+
+
+def checked_parts(
+    arguments: TrainArguments, config: RunConfig, registry: Registry, engine: Engine, start: Checkpoint | None,
+    display: Display,
+) -> tuple[Parts, str]:  # fmt: skip
+    """The parts of a run that fit the machine and each other, and the estimate of its time. Raises CoreError."""
     B, T = (int(engine.graph.dims[name]) for name in BATCH)
     micro = micro_steps(config.train.tokens_per_step, B, T, where=config.where("train.tokens_per_step"))
-    done = start.step if start else 0
     plan = engine.plan(TRAIN)
     engine.report(plan).check_fit()
-    estimate = check_estimate(config, engine, plan, micro, done, arguments.long)
+    estimate = check_estimate(config, engine, plan, micro, start.step if start else 0, arguments.long)
     lr = learning_rate(config, registry)
     weights = find_weights(config, registry, engine) if start is None else None
     data = find_data(config, engine, start, weights, display)
@@ -99,37 +143,30 @@ def prepare(arguments: TrainArguments, display: Display, stack: ExitStack) -> Tr
         check_same_data(start, data, arguments.allow_data_change, display)
     if config.train.sample_every and data.tokenizer:
         engine.session(1).plan(1)  # a model that cannot generate is refused now, not at the first sample
-    keep = keeps_best(config, data)
-    check_disk(config, engine, run, done, keep)
-    plugins = [*arguments.plugins, *config.plugins.load]
-    checks = check_first(config, plugins, engine, verdicts, bool(data.tokenizer), display)
-    plan = engine.plan(TRAIN)
-    table = table_of_choices(engine, plan, checks)
+    return Parts(config, registry, engine, plan, data, micro, lr, start, weights), estimate
 
-    if display.log != run.log:
-        run = claim(run, start is None, run.path if arguments.out or arguments.resume else None, config.path.stem)
-        stack.callback(run.close)
-        display.log = run.log
-    run.rewind(done)
-    resumed = resumed_state(start, run, keep) if start else None
+
+def tidy(run: Run, parts: Parts, keep: bool, display: Display) -> Mapping[str, Any] | None:
+    """Remove from the run's folder what is behind the first step; the state that a resumed run continues."""
+    run.rewind(parts.done)
+    resumed = None
+    if parts.start is not None:
+        from core.train.resume import resumed_state
+
+        resumed = resumed_state(parts.start, run, keep)
     best = resumed["best_step"] if resumed else None
     repair(run, pointers.BEST, best, display)
-    for problem in checkpoint.retain(run.checkpoints, done, config.train.keep_last, config.train.keep_every, best):
+    table = parts.config.train
+    for problem in checkpoint.retain(run.checkpoints, parts.done, table.keep_last, table.keep_every, best):
         display.line(f"warning: {problem}")  # a kill may have come between a save and its retention
-    run.write_config(config.source, config.to_toml())
-    record = variants_record(config, registry, engine, plan, table)
-    run.write_variants(record)
-    parts = Parts(config, registry, engine, plan, data, micro, lr, start, weights)
-    announce(parts, run, table, display)
-    for note in checks.notes():
-        display.line(f"  {note}")
-    announce_start(parts, before, record, estimate, display)
-    for remark in schedule_remarks(config, registry):
-        display.line(f"warning: {remark}")
-    if start is not None:
-        fill_from(start, config, engine, display)
-    else:
-        fill(config, engine, weights)
-    display.status("compiling kernels")
-    engine.prepare()
-    return Trainer(make_job(parts, run, display, record), resumed)
+    return resumed
+
+
+def fill_parameters(parts: Parts, display: Display) -> None:
+    """Weights of the checkpoint, of the model that the config names, or drawn from the seed."""
+    if parts.start is None:
+        fill(parts.config, parts.engine, parts.weights)
+        return
+    from core.train.resume import fill_from
+
+    fill_from(parts.start, parts.config, parts.engine, display)

@@ -52,6 +52,11 @@ class Parts:
     start: Checkpoint | None = None
     weights: Start | None = None
 
+    @property
+    def done(self) -> int:
+        """Steps of the checkpoint that the run continues; 0 for a fresh one."""
+        return self.start.step if self.start is not None else 0
+
 
 def build_engine(
     config: RunConfig,

@@ -37,6 +37,7 @@ def loaded(path):
 
 
 first_light = loaded(SCRIPT)
+on_chip = importlib.import_module("on_chip")  # beside the script
 stub_driver = loaded(ROOT / "tests/stub.py")
 
 
@@ -141,13 +142,13 @@ def test_one_wrong_bit_of_the_chip_is_found(tmp_path, wrong, passed):
 def test_differences_count_the_floats_between():
     a = np.array([1.0, -0.0, np.nan, np.inf], np.float32)
     b = np.array([np.nextafter(np.float32(1), np.float32(2)), 0.0, np.nan, np.inf], np.float32)
-    assert first_light.places(a, b) == 1 and first_light.places(a, a) == 0
+    assert on_chip.places(a, b) == 1 and on_chip.places(a, a) == 0
 
 
 def test_the_chip_gets_arguments_of_its_own_tensor_maps_included():
     x, n = np.arange(32, dtype=np.float32).reshape(4, 8), np.int32(3)
     given = [x, core.sim.Map(x, (8, 4), 32), n, None]
-    array, mapped, number, nothing = first_light.copied(given)
+    array, mapped, number, nothing = on_chip.copied(given)
     assert array is mapped.array and array is not x and (array == x).all()
     assert (mapped.box, mapped.swizzle, number, nothing) == ((8, 4), 32, n, None)
 

@@ -7,7 +7,7 @@ which is one of the times at which it may; when strict mode says so there (infli
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -304,50 +304,56 @@ def _bulk_tensor(program: Program, ins: Instruction) -> Step:
             place = int(g.spread(shared(g))[i])
             _check(g, ins, m, at, place, lane)
             addresses, inside = m.addresses(at)
-            if loads:
-                _load(g, ins, m, addresses, inside, place, i, lane)
+            if barrier is None:
+                _store_box(g, ins, m, addresses, inside, place, lane, operation)
             else:
-                _store(g, ins, m, addresses, inside, place, lane)
-
-    def _load(
-        g: Group, ins: Instruction, m: BoxMap, addresses: Array, inside: Array, place: int, i: int, lane: int
-    ) -> None:
-        source, where = g.batch.memory.view(m.itemsize), np.zeros(0, np.int64)
-        if inside.any():
-            lanes = np.full(int(inside.sum()), lane)
-            source, where = locate(g, ins, "global", addresses[inside], lanes, m.itemsize, "read")
-        for peer in _peers(g, mask, i, lane, place, "shared"):
-            offsets = m.offsets(place & 0xFFFFFF) | (peer & ~0xFFFFFF)
-            view, index = locate(g, ins, "shared", offsets, np.full(len(offsets), lane), m.itemsize, "write")
-
-            def move(view: Array = view, index: Array = index) -> None:
-                view[index] = 0
-                view[index[inside]] = source[where]
-
-            assert barrier is not None
-            bar, own = int(g.spread(barrier(g))[i]), index * m.itemsize
-            _land(g, ins, bar, peer, place, lane, m.nbytes, own, m.swizzle, move)
-
-    def _store(g: Group, ins: Instruction, m: BoxMap, addresses: Array, inside: Array, place: int, lane: int) -> None:
-        offsets = m.offsets(place)[inside]
-        lanes = np.full(len(offsets), lane)
-        if not len(offsets):
-            return
-        view, index = locate(g, ins, "shared", offsets, lanes, m.itemsize, "read")
-        to = addresses[inside]
-        target, where = locate(g, ins, "global", to, lanes, m.itemsize, "atomic" if operation else "write")
-
-        def put(data: Array) -> None:
-            if operation:
-                kind = TYPES[m.kind if m.kind in FORMATS else m.kind.replace("i", "s")]
-                in_turn(target, where, data, data, change_of(ins, operation, kind))
-            else:
-                target[where] = data
-
-        reads, writes = (index * m.itemsize, m.itemsize), (to, m.itemsize)
-        _out(g, lane, reads, writes, lambda: view[index], put)
+                peers = _peers(g, mask, i, lane, place, "shared")
+                _load_box(g, ins, m, addresses, inside, place, lane, peers, int(g.spread(barrier(g))[i]))
 
     return copy
+
+
+def _load_box(
+    g: Group, ins: Instruction, m: BoxMap, addresses: Array, inside: Array, place: int, lane: int,
+    peers: Iterable[int], bar: int,
+) -> None:  # fmt: skip
+    """A box of global memory into shared memory at `place` of each peer, with zeros outside of the tensor."""
+    source, where = g.batch.memory.view(m.itemsize), np.zeros(0, np.int64)
+    if inside.any():
+        lanes = np.full(int(inside.sum()), lane)
+        source, where = locate(g, ins, "global", addresses[inside], lanes, m.itemsize, "read")
+    for peer in peers:
+        offsets = m.offsets(place & 0xFFFFFF) | (peer & ~0xFFFFFF)
+        view, index = locate(g, ins, "shared", offsets, np.full(len(offsets), lane), m.itemsize, "write")
+
+        def move(view: Array = view, index: Array = index) -> None:
+            view[index] = 0
+            view[index[inside]] = source[where]
+
+        _land(g, ins, bar, peer, place, lane, m.nbytes, index * m.itemsize, m.swizzle, move)
+
+
+def _store_box(
+    g: Group, ins: Instruction, m: BoxMap, addresses: Array, inside: Array, place: int, lane: int, operation: str
+) -> None:
+    """A box of shared memory into global memory, as far as it is inside of the tensor; operation: of a reduction."""
+    offsets = m.offsets(place)[inside]
+    lanes = np.full(len(offsets), lane)
+    if not len(offsets):
+        return
+    view, index = locate(g, ins, "shared", offsets, lanes, m.itemsize, "read")
+    to = addresses[inside]
+    target, where = locate(g, ins, "global", to, lanes, m.itemsize, "atomic" if operation else "write")
+
+    def put(data: Array) -> None:
+        if operation:
+            kind = TYPES[m.kind if m.kind in FORMATS else m.kind.replace("i", "s")]
+            in_turn(target, where, data, data, change_of(ins, operation, kind))
+        else:
+            target[where] = data
+
+    reads, writes = (index * m.itemsize, m.itemsize), (to, m.itemsize)
+    _out(g, lane, reads, writes, lambda: view[index], put)
 
 
 def _check(g: Group, ins: Instruction, m: BoxMap, at: list[int], place: int, lane: int) -> None:

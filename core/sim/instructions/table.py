@@ -16,6 +16,7 @@ from core.sim.instructions import (
     mbarrier,
     move,
     tensor_cores,
+    warpgroups,
     wmma,
 )
 from core.sim.instructions.opcodes import OpcodeTable
@@ -34,5 +35,6 @@ TABLE = OpcodeTable(
     copies.FAMILY,
     mbarrier.FAMILY,
     tensor_cores.FAMILY,
+    warpgroups.FAMILY,
     wmma.FAMILY,
 )

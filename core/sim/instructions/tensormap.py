@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.kernels.tensors import TensorMap
-from core.sim.instructions.tensor_cores import swizzled
+from core.sim.instructions.warpgroups import swizzled
 from core.sim.ptx.register_types import Array
 
 BYTES = 128
