@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from core.cli.kernel_runs import refuse_untimed, with_architectures
 from core.cli.show import device_option, emit_json, json_option, plugin_option
 from core.errors import UsageError
+
+if TYPE_CHECKING:
+    from core.device.protocol import Device
 
 
 @click.command("tune")
@@ -71,7 +74,7 @@ def command(
         write(write_defaults, measured(opened, timings))
 
 
-def save(device: Any, winners: dict[str, Any]) -> None:
+def save(device: Device, winners: dict[str, Any]) -> None:
     """Keep the winners for later runs on this machine."""
     from core.measure.tune import save_tuned
 
