@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,10 +11,15 @@ from pathlib import Path
 import pytest
 
 # Results follow from these; where files are kept, how many threads there are and what runs kernels are the starter's.
-for name in [name for name in os.environ if name.startswith("CORELM_")]:
-    if name not in ("CORELM_CACHE", "CORELM_THREADS", "CORELM_SIM_EXECUTOR"):
-        del os.environ[name]
+for variable in [name for name in os.environ if name.startswith("CORELM_")]:
+    if variable not in ("CORELM_CACHE", "CORELM_THREADS", "CORELM_SIM_EXECUTOR"):
+        del os.environ[variable]
 os.environ |= {"COLUMNS": "120", "TERM": "xterm"}
+# What nohup and a shell's background jobs ignore, the tests' processes would ignore too, and rightly.
+for signal_name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    number = getattr(signal, signal_name, None)
+    if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if signal_name == "SIGINT" else signal.SIG_DFL)
 
 
 @pytest.fixture

@@ -152,9 +152,8 @@ class SimDevice(KernelDevice):
         arguments = [_encoded(argument) for argument in record.args]
         try:
             sizes = (record.grid, record.block, arguments, record.smem, record.cluster)
-            # Whoever wants reports has them in full, which the interpreter makes.
-            executor = self.executor or ("interpreter" if self.on_report is not None else None)
-            return simulator.launch(record.kernel.name, *sizes, strict=self.strict, count=self.count, executor=executor)
+            watched = {"strict": self.strict, "count": self.count, "reach": self.on_report is not None}
+            return simulator.launch(record.kernel.name, *sizes, executor=self.executor, **watched)
         except KernelError as error:
             said = {"kind": error.kind, "hint": error.hint, "details": error.details}
             raise KernelError(f"{record.where}: {error.message}", **said) from None

@@ -97,9 +97,10 @@ def test_a_wait_that_nobody_ends_is_a_deadlock() -> None:
 ENDLESS = """
 import numpy as np
 from core.sim import run
-source = 'extern "C" __global__ void k(int* y) { for (int i = 1; i; i = (i & 1023) + 1) if (i == 7) y[0] += 1; }'
-print("begun", flush=True)
-run(source, "k", 1, 32, [np.zeros(1, np.int32)], strict=False, executor="native", limit=10**15)
+source = 'extern "C" __global__ void k(int* y, int last) { for (int i = 1; i != last; i = (i & 1023) + 1) y[0] += i; }'
+for last in (5, 0):  # all is compiled by the launch that ends
+    run(source, "k", 1, 32, [np.zeros(1, np.int32), np.int32(last)], strict=False, executor="native", limit=10**15)
+    print("begun", flush=True)
 """
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,14 +12,6 @@ from typing import Any
 import pytest
 import small_run
 from signalled_runs import CONFIG, ROOT, SLOW, Start
-
-
-@pytest.fixture(autouse=True)
-def not_under_nohup() -> Iterator[None]:
-    """A signal that is ignored where the tests are started would be ignored by a run, and rightly so."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture
