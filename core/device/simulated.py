@@ -152,8 +152,10 @@ class SimDevice(KernelDevice):
         arguments = [_encoded(argument) for argument in record.args]
         try:
             sizes = (record.grid, record.block, arguments, record.smem, record.cluster)
-            watched = {"strict": self.strict, "count": self.count, "reach": self.on_report is not None}
-            return simulator.launch(record.kernel.name, *sizes, executor=self.executor, **watched)
+            return simulator.launch(
+                record.kernel.name, *sizes, strict=self.strict, count=self.count, executor=self.executor,
+                reach=self.on_report is not None,
+            )  # fmt: skip
         except KernelError as error:
             said = {"kind": error.kind, "hint": error.hint, "details": error.details}
             raise KernelError(f"{record.where}: {error.message}", **said) from None
