@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import small_run
 import view_pages
 
 from core.cli import run
@@ -23,17 +22,6 @@ from core.view.page import SMALL, block, escaped, hash_of, page_of
 from core.view.subject import Subject
 
 HOSTILE = '</script><script>page.problems.push("ran")</script><img src=x onerror=alert(1)>\u2028"&amp;'
-
-
-@pytest.fixture(scope="session")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run of four steps, with its config and texts beside it."""
-    folder = tmp_path_factory.mktemp("small")
-    small_run.write(folder, small_run.config(train={"steps": 4, "checkpoint_every": 2, "keep_last": 3}))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        assert run(["train", "small.toml", "--device", "cpu"]) == 0
-    return folder
 
 
 class EveryMark(Lens):

@@ -1,0 +1,143 @@
+"""A text through several checkpoints of a run: loss and likeliest tokens by place, and the weights of its maps.
+
+Everything is computed anew from the checkpoints, dropout off; the run's folder is only read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from core.api import Model, build_model
+from core.data.documents import Reading
+from core.data.prepare import as_list
+from core.engine import TARGETS, Engine
+from core.engine.batch import Array
+from core.errors import DataError, UsageError
+from core.interop.checkpoint.manifest import folder_name
+from core.interop.opened import open_path
+from core.measure.evaluate import token_loss
+from core.measure.held_out import token_source
+from core.measure.weight_maps import weight_maps
+from core.outside import read_whole, reads
+from core.tokenizers.tokenizer import Tokenizer
+from core.train.run import CHECKPOINTS
+from core.view.run_record import RunRecord
+from core.view.subject import ViewOptions
+
+TOKENS, MORE_TOKENS = 64, 256  # of a text: by default, and where more is asked for
+CHARACTERS = 64  # of a text, for each token that is looked at: more are not read
+LIKELIEST = 5  # tokens
+SCALE = 1000  # weights are whole numbers of this part
+
+
+@dataclass(frozen=True)
+class TextSample:
+    """A text as ids (n + 1,) i32: each of the first n predicts the one behind it. name: where it is from, in words."""
+
+    name: str
+    ids: Array
+    whole: bool  # whether this is all of it
+
+
+@dataclass
+class TextAtStep:
+    """What the model of one checkpoint says of a text of n tokens behind its first.
+
+    losses, ranks: (n,) nats of each token that came, and its place among all by probability, from 1.
+    likeliest: for each place the ids that were expected most, with probabilities.
+    maps: (node, name) -> weights in thousandths, u16: (heads, n, n) of queries over keys, or (1, n, N) over experts.
+    """
+
+    step: int
+    losses: list[float]
+    ranks: list[int]
+    likeliest: list[list[tuple[int, float]]]
+    maps: dict[tuple[str, str], Array] = field(default_factory=dict)
+
+
+def spread(values: Sequence[Any], count: int) -> list[Any]:
+    """At most `count` of the values, the first and the last among them, evenly apart."""
+    if len(values) <= count:
+        return list(values)
+    if count == 1:
+        return [values[-1]]
+    return [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]
+
+
+def models_at(record: RunRecord, steps: Sequence[int]) -> Iterator[tuple[int, Model]]:
+    """(step, the run's model with that checkpoint's parameters), the same model each time. Raises CheckpointError."""
+    model: Model | None = None
+    for step in steps:
+        opened = open_path(record.path / CHECKPOINTS / folder_name(step), record.registry)
+        if model is None:
+            model = build_model(opened, record.registry, record.kind.name, record.config.precision)
+        else:
+            model.engine.load_parameters(opened.parameters(model.graph))
+            opened.release()
+        yield step, model
+
+
+def sample_of(record: RunRecord, model: Model, options: ViewOptions) -> TextSample | None:
+    """The text of `--text`, else the first held-out tokens of the run; None for a run without any.
+
+    Raises UsageError for a text of fewer than two tokens, DataError for what cannot be read.
+    """
+    most = min(MORE_TOKENS if options.more else TOKENS, model.graph.positions or TOKENS)
+    if options.text is not None:
+        if model.tokenizer is None:
+            raise UsageError("--text needs a tokenizer, and none came with this run", hint="leave --text out")
+        with reads(DataError, options.text):
+            text = read_whole(options.text).decode("utf-8", "replace")
+        ids = model.tokenizer.encode(text[: most * CHARACTERS])
+        name, whole = options.text.name, len(ids) <= most + 1 and len(text) <= most * CHARACTERS
+    else:
+        names, data = as_list(record.config.data.val), record.config.data
+        if not names:
+            return None
+        source, _ = token_source(model.engine, model.tokenizer, names, Reading(data.field, data.separator))
+        tokens, targets = next(source.val_batches(most, 1))
+        counted = int((targets[0] >= 0).sum())
+        ids, name, whole = np.append(tokens[0, :1], targets[0, :counted]), "held-out text", counted + 1 == source.tokens
+    if len(ids) < 2:
+        raise UsageError(f"{name} has {len(ids)} tokens; expected two at least: one is predicted from the other")
+    return TextSample(name, ids[: most + 1].astype(np.int32), whole)
+
+
+def text_at(step: int, model: Model, sample: TextSample) -> TextAtStep:
+    """Losses, likeliest tokens and maps of a text under a model. UsageError for one without a loss by token."""
+    engine, name = model.engine, model.engine.token_input
+    tokens, targets = sample.ids[None, :-1], sample.ids[None, 1:]
+    batch = {name: tokens, TARGETS: targets}
+    losses, logits = engine.values(batch, [token_loss(engine), engine.logits_value])
+    scores = logits[0].astype(np.float64)
+    p = np.exp(scores - scores.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    own = np.take_along_axis(scores, targets[0, :, None], axis=-1)
+    best = np.argsort(-scores, axis=-1, kind="stable")[:, :LIKELIEST]
+    return TextAtStep(
+        step,
+        losses[0].astype(float).tolist(),
+        (1 + (scores > own).sum(-1)).tolist(),
+        [[(int(i), float(row[i])) for i in ids] for row, ids in zip(p, best, strict=True)],
+        dict(maps_of(engine, tokens)),
+    )
+
+
+def maps_of(engine: Engine, tokens: Array) -> Iterator[tuple[tuple[str, str], Array]]:
+    """((node, name), weights in thousandths) of one row of tokens (1, T)."""
+    for node, name, weights in weight_maps(engine, {engine.token_input: tokens}):
+        heads = weights[0] if weights.ndim == 4 else weights.reshape(1, tokens.shape[1], -1)
+        yield (node, name), np.rint(heads * SCALE).astype(np.uint16)
+
+
+def token_text(tokenizer: Tokenizer | None, number: int) -> str:
+    """A token as text; bytes that are no whole character are escaped."""
+    if tokenizer is None or not 0 <= number < tokenizer.vocab_size:
+        return f"#{number}"
+    if number == tokenizer.eot:
+        return "<end of text>"
+    return tokenizer.decode_bytes([number]).decode("utf-8", "backslashreplace")
