@@ -117,10 +117,13 @@ class Product:
         np.add(out, beside, out=out)
 
     def _mirror(self, i: int) -> None:
-        """What a piece of a symmetric product has left of its diagonal block, copied to above it."""
+        """What a piece of a symmetric product has below the diagonal, copied to above it: BLAS may round the two
+        otherwise."""
         block = self.pieces[i][2]
         left = block.shape[1] - block.shape[0]
         self.out[:left, left : block.shape[1]] = block[:, :left].T
+        above, square = np.triu_indices(len(block), 1), block[:, left:]
+        square[above] = square.T[above]
 
     def _total(self, lo: int, hi: int) -> None:
         """The parts of the sums, added in their order."""
