@@ -22,6 +22,7 @@ class OpRecord:
     listed: registers of a list, whose place goes into slot `list_slot`; head: numbers before them. target, targets:
     instructions of the kernel.
     kills: whether what it writes is written in full by each thread that comes here. ends: nothing follows.
+    guards: the next `imm` records run under its predicate.
     """
 
     row: int
@@ -39,6 +40,7 @@ class OpRecord:
     targets: tuple[int, ...] = ()
     kills: bool = True
     ends: bool = False
+    guards: bool = False
 
 
 @dataclass
@@ -50,10 +52,14 @@ class Places:
     size: int
 
 
-def allocate(records: Sequence[OpRecord], starts: Sequence[int], wide: Sequence[bool], pinned: Sequence[int]) -> Places:
-    """starts: instruction -> its first record. wide: by register, whether it has 64 bits. pinned: registers that keep
-    a place of their own (constants and their like)."""
-    spans, alive = _intervals(records, starts, frozenset(pinned))
+def allocate(
+    records: Sequence[OpRecord], starts: Sequence[int], entry: int, wide: Sequence[bool], pinned: Sequence[int]
+) -> Places:
+    """starts: instruction -> its first record. entry: the record at which threads begin. wide: by register, whether it
+    has 64 bits. pinned: registers that keep a place of their own (constants and their like)."""
+    flow = Flow(records, starts, entry)
+    spans = _intervals(records, flow, frozenset(pinned))
+    alive = flow.alive - set(pinned)
     at: dict[int, int] = {}
     size = 0
     for register in sorted(pinned, key=lambda r: not wide[r]):
@@ -72,59 +78,66 @@ def allocate(records: Sequence[OpRecord], starts: Sequence[int], wide: Sequence[
     return Places(at, sorted(alive), max(size, WIDE))
 
 
+class Flow:
+    """Which registers are alive where. blocks: (first record, one past the last, first records of those that may come
+    next); entering, leaving: by block, bit r for register r; alive: registers that may be read before they are written
+    by a thread that begins at record `entry`."""
+
+    def __init__(self, records: Sequence[OpRecord], starts: Sequence[int], entry: int = 0) -> None:
+        self.blocks = _blocks(records, starts, entry)
+        begins = {first: number for number, (first, _, _) in enumerate(self.blocks)}
+        uses, kills = [], []
+        for first, stop, _ in self.blocks:
+            used = killed = 0
+            for record in records[first:stop]:
+                for r in record.reads:
+                    used |= (1 << r) & ~killed
+                if record.kills:
+                    for r in record.writes:
+                        killed |= 1 << r
+            uses.append(used)
+            kills.append(killed)
+        self.entering, self.leaving = list(uses), [0] * len(self.blocks)
+        changed = True
+        while changed:
+            changed = False
+            for number in range(len(self.blocks) - 1, -1, -1):
+                out = 0
+                for to in self.blocks[number][2]:
+                    out |= self.entering[begins[to]]
+                self.leaving[number] = out
+                new = uses[number] | (out & ~kills[number])
+                if new != self.entering[number]:
+                    self.entering[number] = new
+                    changed = True
+        self.alive = set(_members(self.entering[begins[entry]])) if records else set()
+
+
 def _intervals(
-    records: Sequence[OpRecord], starts: Sequence[int], pinned: frozenset[int]
-) -> tuple[dict[int, tuple[int, int]], set[int]]:
-    """(register -> first and last record at which it is alive, registers alive at the start)."""
-    blocks = _blocks(records, starts)
-    begins = {first: number for number, (first, _, _) in enumerate(blocks)}
-    uses, kills = [], []
-    for first, stop, _ in blocks:
-        used = killed = 0
-        for record in records[first:stop]:
-            for r in record.reads:
-                used |= (1 << r) & ~killed
-            if record.kills:
-                for r in record.writes:
-                    killed |= 1 << r
-        uses.append(used)
-        kills.append(killed)
-    entering = list(uses)
-    leaving = [0] * len(blocks)
-    changed = True
-    while changed:
-        changed = False
-        for number in range(len(blocks) - 1, -1, -1):
-            out = 0
-            for to in blocks[number][2]:
-                out |= entering[begins[to]]
-            leaving[number] = out
-            new = uses[number] | (out & ~kills[number])
-            if new != entering[number]:
-                entering[number] = new
-                changed = True
+    records: Sequence[OpRecord], flow: Flow, pinned: frozenset[int]
+) -> dict[int, tuple[int, int]]:
+    """register -> first and last record at which it is alive."""
     spans: dict[int, tuple[int, int]] = {}
 
     def touch(r: int, place: int) -> None:
         known = spans.get(r)
         spans[r] = (place, place) if known is None else (min(known[0], place), max(known[1], place))
 
-    for number, (first, stop, _) in enumerate(blocks):
-        for r in _members(entering[number]):
+    for number, (first, stop, _) in enumerate(flow.blocks):
+        for r in _members(flow.entering[number]):
             touch(r, first)
-        for r in _members(leaving[number]):
+        for r in _members(flow.leaving[number]):
             touch(r, stop - 1)
         for place in range(first, stop):
             for r in (*records[place].reads, *records[place].writes):
                 touch(r, place)
     for r in pinned:
         spans.pop(r, None)
-    return spans, (set(_members(entering[0])) if blocks else set()) - pinned
+    return spans
 
 
-def _blocks(records: Sequence[OpRecord], starts: Sequence[int]) -> list[tuple[int, int, tuple[int, ...]]]:
-    """(first record, one past the last, first records of the blocks that may come next)."""
-    cuts = {0, len(records)}
+def _blocks(records: Sequence[OpRecord], starts: Sequence[int], entry: int) -> list[tuple[int, int, tuple[int, ...]]]:
+    cuts = {0, entry, len(records)}
     for place, record in enumerate(records):
         if record.ends or record.target >= 0 or record.targets:
             cuts.add(place + 1)

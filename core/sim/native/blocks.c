@@ -47,7 +47,7 @@ static u32 special(const Launch *launch, const Block *b, const Warp *w, u32 kind
 }
 
 /* Those that differ between thread blocks are the same in all lanes. */
-static int of_block(u32 kind) {
+int machine_varies(int kind) {
     return kind == CTAID || kind == CLUSTERID || kind == CLUSTER_CTAID || kind == SMID || kind == CLUSTER_RANK;
 }
 
@@ -56,13 +56,28 @@ static void fill(Warp *w, const Special *s, u32 lane, u32 value) {
     else ((u32 *)(w->r + s->offset))[lane] = value;
 }
 
-void specials_of_launch(Warp *w) {
+static u64 constant(const Launch *launch, const Constant *c) {
+    u64 value = 0;
+    if (!c->bytes) return c->value;
+    memcpy(&value, launch->memory + c->value, c->bytes);
+    return value;
+}
+
+void prepare(Warp *w) {
     const Launch *launch = w->launch;
+    for (i64 i = 0; i < launch->constants_count; i++) {
+        const Constant *c = &launch->constants[i];
+        u64 value = constant(launch, c);
+        if (c->wide) { u64 *r = (u64 *)(w->r + c->offset); EACH r[l] = value; }
+        else { u32 *r = (u32 *)(w->r + c->offset), narrow = (u32)value; EACH r[l] = narrow; }
+    }
     for (i64 i = 0; i < launch->specials_count; i++) {
         const Special *s = &launch->specials[i];
-        for (u32 l = 0; l < WARP && !of_block(s->kind); l++)
+        for (u32 l = 0; l < WARP && !machine_varies((int)s->kind); l++)
             fill(w, s, l, special(launch, w->block, w, s->kind, s->axis, l));
     }
+    enter(w, ALL);
+    for (const Op *op = launch->entry ? w->ops : NULL; op;) op = op->run(w, op);
 }
 
 /* --- from the beginning to the end ---------------------------------------------------------------------------------- */
@@ -75,7 +90,8 @@ static void begin_warp(const Launch *launch, Block *b, Warp *w) {
     w->fuel = launch->fair ? QUANTUM : SLICE;
     w->taken = 0;
     w->meeting = w->phased = 0;
-    memset(w->at, 0, sizeof w->at);
+    u32 entry = (u32)launch->entry;
+    EACH w->at[l] = entry;
     memset(w->waits, 0, sizeof w->waits);
     memset(w->meet, 0, sizeof w->meet);
     if (launch->loops) memset(w->loops, 0, (size_t)launch->loops * sizeof(u32));
@@ -83,7 +99,7 @@ static void begin_warp(const Launch *launch, Block *b, Warp *w) {
     for (i64 i = 0; i < launch->fresh_count; i++) memset(w->r + launch->fresh[i], 0, 8 * WARP);
     for (i64 i = 0; i < launch->specials_count; i++) {
         const Special *s = &launch->specials[i];
-        if (!of_block(s->kind)) continue;
+        if (!machine_varies((int)s->kind)) continue;
         u32 value = special(launch, b, w, s->kind, s->axis, 0);
         for (u32 l = 0; l < WARP; l++) fill(w, s, l, value);
     }

@@ -69,10 +69,11 @@ static const Op *exit_full(Warp *w, const Op *op) {
     leave(w, w->mask);
     return NULL;
 }
-__attribute__((constructor)) static void exit_row(void) { add_row("exit ret", "", exit_full, exit_full); }
+__attribute__((constructor)) static void exit_row(void) { add_row("exit ret", "", exit_full, exit_full, 0); }
 
 WHOLE(trap, "trap", "") { return fault(w, op, TRAP, first(w->mask), 0, 0, 0); }
 WHOLE(nothing, "nop", "") { (void)w; return op + 1; }
+WHOLE(prepared, "prepared", "") { (void)w, (void)op; return NULL; }   /* the end of a prologue */
 
 /* --- barriers ------------------------------------------------------------------------------------------------------ */
 

@@ -24,7 +24,7 @@ from core.threads import cores
 
 STOPPED = 1
 LOOK = 100  # milliseconds between looks for signals
-CONSTANT = np.dtype([("offset", "<u4"), ("wide", "<u4"), ("value", "<u8")])
+CONSTANT = np.dtype([("offset", "<u4"), ("wide", "<u2"), ("bytes", "<u2"), ("value", "<u8")])
 SPECIAL = np.dtype([("offset", "<u4"), ("wide", "<u4"), ("kind", "<u4"), ("axis", "<u4")])
 
 
@@ -41,7 +41,7 @@ class _Launch(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in (
             "ops", "some", "lists", "memory", "starts", "ends", "constants", "specials", "fresh")),
         *((name, ctypes.c_int64) for name in (
-            "count", "regions", "constants_count", "specials_count", "fresh_count", "windows", "registers")),
+            "count", "entry", "regions", "constants_count", "specials_count", "fresh_count", "windows", "registers")),
         ("grid", ctypes.c_int64 * 3), ("block", ctypes.c_int64 * 3),
         *((name, ctypes.c_int64) for name in (
             "blocks", "threads", "cluster", "shared_end", "dynamic", "total_shared", "local", "limit", "workers",
@@ -83,9 +83,9 @@ def linked(
     ops, some = code.ops.copy(), np.zeros(len(code.ops), np.uint64)
     machine.library.machine_link(ops.ctypes.data, some.ctypes.data, len(ops))
     values = [v if isinstance(v, int) else globals_at[v[0]] + v[1] for _, _, v in code.constants]
-    constants = np.array(
-        [(at, wide, v & 0xFFFFFFFFFFFFFFFF) for (at, wide, _), v in zip(code.constants, values, strict=True)], CONSTANT
-    )
+    numbers = [(at, wide, 0, v & 0xFFFFFFFFFFFFFFFF) for (at, wide, _), v in zip(code.constants, values, strict=True)]
+    read = [(at, wide, size, address) for at, wide, address, size in code.parameters]
+    constants = np.array([*numbers, *read], CONSTANT)
     return Linked(
         machine, facts, code, program, ops, some, constants, np.array(code.specials, SPECIAL),
         np.array(code.fresh, np.uint32),
@@ -139,7 +139,7 @@ def _launch(
     shared_end = facts.shared_size + smem if smem else facts.shared_used
     return _Launch(
         **kernel.addresses, memory=memory.bytes.ctypes.data, starts=starts.ctypes.data, ends=ends.ctypes.data,
-        count=len(kernel.ops), regions=len(starts), constants_count=len(kernel.constants),
+        count=len(kernel.ops), entry=code.entry, regions=len(starts), constants_count=len(kernel.constants),
         specials_count=len(kernel.specials), fresh_count=len(kernel.fresh), windows=code.windows, registers=code.size,
         grid=(ctypes.c_int64 * 3)(*shape.grid), block=(ctypes.c_int64 * 3)(*shape.block), blocks=shape.blocks,
         threads=shape.threads, cluster=shape.cluster, shared_end=shared_end, dynamic=smem,

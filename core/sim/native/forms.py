@@ -9,7 +9,7 @@ from core.sim.native.allocation import OpRecord
 from core.sim.native.translation import FormFamily, Translation
 from core.sim.ptx.effects import elements
 from core.sim.ptx.register_types import TYPES
-from core.sim.ptx.state_spaces import space_of
+from core.sim.ptx.state_spaces import PARAMETER_BYTES, PARAMETERS, space_of
 from core.sim.ptx.syntax import Address, Instruction, Operand, Pair, Register, Symbol, Vector
 
 FAMILY = FormFamily()
@@ -148,6 +148,8 @@ def _ld(draft: Translation, ins: Instruction) -> None:
     kind = TYPES[ins.names[-1]]
     space, what = accessed(draft, ins, 1)
     width, base, offset = _for_space(draft, space, address(draft, ins.operands[1]))
+    if space_of(ins.names) == "param" and space == "global" and _launch_constants(draft, ins):
+        return
     number, spelled = draft.row(f"ld.{space}{what}", lambda row: row.endswith(width))
     if not {"acquire", "relaxed", "volatile"}.isdisjoint(ins.names):
         draft.emit("polls", [])
@@ -157,6 +159,21 @@ def _ld(draft: Translation, ins: Instruction) -> None:
     _slots(draft, record, [number for number, _ in parts], record.writes)
     for _, after in parts:
         after()
+
+
+def _launch_constants(draft: Translation, ins: Instruction) -> bool:
+    """Parameters of the kernel, by name: the same in the whole launch. False where an access is none of them."""
+    at, kind = ins.operands[1], TYPES[ins.names[-1]]
+    assert isinstance(at, Address) and isinstance(at.base, Symbol)
+    start, size, targets = draft.program.address(at.base) + at.offset, kind.bits // 8, elements(ins.operands[0])
+    end = start + size * len(targets)
+    if start % (size * len(targets)) or start < PARAMETERS or end > PARAMETERS + PARAMETER_BYTES:
+        return False
+    for i, operand in enumerate(targets):
+        number, after = draft.target(operand, f"{'s' if kind.kind == 's' and kind.bits < 32 else 'b'}{kind.bits}")
+        draft.emit("mov.b64" if size == 8 else "mov.b32", [number, draft.parameter(start + i * size, size)])
+        after()
+    return True
 
 
 @FAMILY.form("st")

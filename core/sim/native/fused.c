@@ -66,7 +66,7 @@ INLINE void chains(Warp *w, const u32 *list, int n, u32 count, int masked) {
         return op + 1;                                                                                                 \
     }                                                                                                                  \
     __attribute__((constructor)) static void chains##n##_row(void) {                                                   \
-        add_row("chains." #n ".f32", "list", chains##n##_full, chains##n##_some);                                      \
+        add_row("chains." #n ".f32", "list", chains##n##_full, chains##n##_some, 0);                                    \
     }
 CHAINS(1)
 CHAINS(2)

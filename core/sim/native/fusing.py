@@ -44,7 +44,7 @@ def _chains(records: Sequence[OpRecord], cuts: set[int], fma: int, once: set[int
     made: dict[int, int] = {}  # register -> the fma of this block that made it
     written: dict[int, int] = {}  # register -> the last record of this block that wrote it
     for place, record in enumerate(records):
-        if place in cuts or record.target >= 0 or record.targets:
+        if place in cuts or record.target >= 0 or record.targets or record.ends:
             made, written = {}, {}
         if record.row == fma and record.kills:
             d, a, b, c = record.slots

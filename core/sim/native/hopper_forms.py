@@ -94,7 +94,8 @@ def _getctarank(draft: Translation, ins: Instruction) -> None:
     bits = TYPES[ins.names[-1]].bits
     given = draft.source(ins.operands[1], f"b{bits}")
     number, after = draft.target(ins.operands[0], "b32")
-    draft.emit("getctarank", [number, given if bits == 64 else made(draft, "wide", given)])
+    own = draft.special("%cluster_ctarank", wide=False)
+    draft.emit("getctarank", [number, given if bits == 64 else made(draft, "wide", given), own])
     after()
 
 

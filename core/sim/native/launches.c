@@ -45,13 +45,7 @@ static int furnish(Worker *t, Launch *launch) {
             w->local = at, at += local;
             w->loops = (u32 *)at, at += loops;
             w->block = b, w->worker = t, w->launch = launch, w->ops = launch->ops, w->number = (u32)j;
-            for (i64 c = 0; c < launch->constants_count; c++) {
-                const Constant *one = &launch->constants[c];
-                for (int l = 0; l < WARP; l++)
-                    if (one->wide) ((u64 *)(w->r + one->offset))[l] = one->value;
-                    else ((u32 *)(w->r + one->offset))[l] = (u32)one->value;
-            }
-            specials_of_launch(w);
+            prepare(w);
         }
     }
     return 1;

@@ -8,13 +8,14 @@ enum { MOST_ROWS = 4096 };
 static Row rows[MOST_ROWS];
 static int row_count;
 
-void add_row(const char *names, const char *operands, Run full, Run some) {
-    if (row_count < MOST_ROWS) rows[row_count++] = (Row){names, operands, full, some};
+void add_row(const char *names, const char *operands, Run full, Run some, int lanewise) {
+    if (row_count < MOST_ROWS) rows[row_count++] = (Row){names, operands, full, some, lanewise};
 }
 
 int machine_rows(void) { return row_count; }
 const char *machine_names(int row) { return rows[row].names; }
 const char *machine_operands(int row) { return rows[row].operands; }
+int machine_lanewise(int row) { return rows[row].lanewise; }
 
 /* Records come with the number of a row in place of the function. */
 void machine_link(Op *ops, Run *some, i64 count) {

@@ -74,8 +74,9 @@ struct Op {
 typedef struct {
     const char *names, *operands;
     Run full, some;
+    int lanewise;
 } Row;
-void add_row(const char *names, const char *operands, Run full, Run some);
+void add_row(const char *names, const char *operands, Run full, Run some, int lanewise);
 
 /* Bytes that an access may touch: addresses lo to lo + span, at base + address. */
 typedef struct {
@@ -167,7 +168,11 @@ struct Worker {
 u8 *take_room(u64 size);
 void leave_room(u8 *at, u64 size);
 
-typedef struct { u32 offset, wide; u64 value; } Constant;
+typedef struct {
+    u32 offset;
+    u16 wide, bytes;      /* bytes: of memory at `value`, where not 0 */
+    u64 value;
+} Constant;
 typedef struct { u32 offset, wide, kind, axis; } Special;
 
 struct Launch {
@@ -179,7 +184,7 @@ struct Launch {
     const Constant *constants;
     const Special *specials;
     const u32 *fresh;     /* registers that may be read before they are written */
-    i64 count, regions, constants_count, specials_count, fresh_count, windows;
+    i64 count, entry, regions, constants_count, specials_count, fresh_count, windows;
     i64 registers;        /* bytes of a warp's register file */
     i64 grid[3], block[3], blocks, threads, cluster;
     i64 shared_end, dynamic, total_shared, local;
@@ -196,7 +201,8 @@ struct Launch {
 #define REG(T, n) ((T *)__builtin_assume_aligned(w->r + op->o[n], 64))
 #define LIST(T, n) ((T *)__builtin_assume_aligned(w->r + list[n], 64))
 
-/* An instruction in its two forms. `full` and `some` are statements; runs of the same instruction stay inside. */
+/* An instruction in its two forms, for each lane by itself. `full` and `some` are statements; runs of the same
+instruction stay inside. */
 #define FORMS(id, names, operands, full, some)                                                                         \
     static const Op *id##_full(Warp *w, const Op *op) {                                                                \
         do { full; op++; } while (op->run == id##_full);                                                               \
@@ -207,12 +213,12 @@ struct Launch {
         some;                                                                                                          \
         return op + 1;                                                                                                 \
     }                                                                                                                  \
-    __attribute__((constructor)) static void id##_row(void) { add_row(names, operands, id##_full, id##_some); }
+    __attribute__((constructor)) static void id##_row(void) { add_row(names, operands, id##_full, id##_some, 1); }
 
 /* One whose function does both forms and says itself what comes next. */
 #define WHOLE(id, names, operands)                                                                                     \
     static const Op *id(Warp *w, const Op *op);                                                                        \
-    __attribute__((constructor)) static void id##_row(void) { add_row(names, operands, id, id); }                      \
+    __attribute__((constructor)) static void id##_row(void) { add_row(names, operands, id, id, 0); }                   \
     static const Op *id(Warp *w, const Op *op)
 
 /* d[l] = value, for each lane by itself. `let` declares pointers to the sources with REG. */
@@ -239,7 +245,7 @@ void turn(Warp *w);                                  /* until it waits, is over 
 int refuel(Warp *w, i64 slice);                      /* whether it has branches left; looks at signals and takes fuel */
 
 /* blocks.c */
-void specials_of_launch(Warp *w);                    /* special registers that are the same in all thread blocks */
+void prepare(Warp *w);                               /* what is the same in all thread blocks */
 void begin_block(const Launch *launch, Block *b, i64 number);
 int run_blocks(Worker *t);                           /* 1 at the resident blocks' end, 0 when it is time to look elsewhere */
 i64 now(void);                                       /* nanoseconds */

@@ -254,7 +254,7 @@ WHOLE(cluster_wait, "barrier.cluster.wait", "") {
 /* --- addresses within a cluster -------------------------------------------------------------------------------------- */
 LANEWISE(mapa, "mapa", "=b64 b64 b32", u64, const u64 *a = REG(u64, 1); const u32 *b = REG(u32, 2);
          u64 window = (u64)op->imm, (a[l] & ((1u << RANK_SHIFT) - 1)) | ((u64)b[l] + 1) << RANK_SHIFT | window)
-LANEWISE(getctarank, "getctarank", "=b32 b64", u32, const u64 *a = REG(u64, 1); u32 own = w->block->rank,
-         (a[l] & WINDOW_MASK) >> RANK_SHIFT ? (u32)((a[l] & WINDOW_MASK) >> RANK_SHIFT) - 1 : own)
+LANEWISE(getctarank, "getctarank", "=b32 b64 b32", u32, const u64 *a = REG(u64, 1); const u32 *own = REG(u32, 2),
+         (a[l] & WINDOW_MASK) >> RANK_SHIFT ? (u32)((a[l] & WINDOW_MASK) >> RANK_SHIFT) - 1 : own[l])
 LANEWISE(isspacep, "isspacep", "=p b64", i32, const i64 *a = REG(i64, 1); i64 window = op->imm,
          -(i32)(a[l] >> WINDOW_SHIFT == window))

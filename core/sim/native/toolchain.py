@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -91,7 +91,8 @@ def _version(command: tuple[str, ...]) -> str:
 
 
 class Machine:
-    """The loaded library. rows: PTX name -> (number, its operands as the row spells them)."""
+    """The loaded library. rows: PTX name -> (number, its operands as the row spells them); lanewise: those that compute
+    each lane by itself."""
 
     def __init__(self, path: Path, key: str) -> None:
         self.key = key
@@ -106,6 +107,8 @@ class Machine:
         self.library.machine_run.argtypes = [ctypes.c_void_p, ctypes.c_int]
         self.library.machine_begin.argtypes = [ctypes.c_void_p]
         self.library.machine_link.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
+        self.varies: Callable[[int], bool] = self.library.machine_varies  # special registers, between thread blocks
+        self.lanewise = frozenset(n for n in range(self.library.machine_rows()) if self.library.machine_lanewise(n))
         self.rows: dict[str, list[tuple[int, str]]] = {}
         for number in range(self.library.machine_rows()):
             operands = self.library.machine_operands(number).decode()

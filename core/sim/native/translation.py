@@ -19,6 +19,7 @@ from core.sim.instructions.operands import immediate
 from core.sim.machine.special import TABLE as SPECIALS
 from core.sim.native.allocation import OpRecord, allocate
 from core.sim.native.fusing import LONGEST, fuse
+from core.sim.native.simplified import Rows, simplify
 from core.sim.native.toolchain import Machine
 from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import FLOAT, TYPES, UNSIGNED
@@ -38,17 +39,20 @@ class Missing(BuildError):
 
 @dataclass
 class Code:
-    """A kernel for the machine. constants: (place, 64 bits, value or (variable, offset)); specials: (place, 64 bits,
-    kind, axis); pcs: record -> instruction; marks, loops: the first instructions of blocks, and branches back, that are
-    counted."""
+    """A kernel for the machine. constants: (place, 64 bits, value or (variable, offset)); parameters: (place, 64 bits,
+    address, bytes) of what the launch was given; specials: (place, 64 bits, kind, axis); entry: the first record of a
+    thread block, after the prologue; pcs: record -> instruction; marks, loops: the first instructions of blocks, and
+    branches back, that are counted."""
 
     ops: np.ndarray[Any, Any]
     lists: np.ndarray[Any, Any]
     constants: list[tuple[int, bool, int | tuple[str, int]]]
+    parameters: list[tuple[int, bool, int, int]]
     specials: list[tuple[int, bool, int, int]]
     fresh: list[int]
     size: int
     windows: int
+    entry: int
     pcs: np.ndarray[Any, Any]
     marks: list[int] = field(default_factory=list)
     loops: list[int] = field(default_factory=list)
@@ -81,6 +85,7 @@ class Translation:
     starts: list[int] = field(default_factory=list)
     wide: list[bool] = field(default_factory=list)
     constants: dict[tuple[bool, int | tuple[str, int]], int] = field(default_factory=dict)
+    parameters: dict[tuple[bool, int, int], int] = field(default_factory=dict)
     specials: dict[tuple[str, bool], int] = field(default_factory=dict)
     windows: int = 0
     pc: int = 0
@@ -102,6 +107,13 @@ class Translation:
         if key not in self.constants:
             self.constants[key] = self.fresh(wide)
         return self.constants[key]
+
+    def parameter(self, address: int, size: int) -> int:
+        """The register with `size` bytes of the launch's parameters."""
+        key = (size == 8, address, size)
+        if key not in self.parameters:
+            self.parameters[key] = self.fresh(size == 8)
+        return self.parameters[key]
 
     def special(self, name: str, wide: bool) -> int:
         if name.startswith("%clock") and name != "%clock_hi" or name == "%globaltimer" or name not in SPECIALS:
@@ -251,7 +263,7 @@ class Translation:
             self.form(ins)
         else:
             holds = self.source(ins.predicate, "p")
-            record = self.emit("guard", [holds], plain=frozenset({1}))
+            record = self.emit("guard", [holds], plain=frozenset({1}), guards=True)
             record.slots[1] = int(ins.negated)
             first, temporary = len(self.records), len(self.wide)
             self.form(ins)
@@ -272,9 +284,14 @@ class Translation:
     def code(self) -> Code:
         """The finished kernel."""
         chains = {n: self.machine.rows[f"chains.{n}.f32"][0][0] for n in range(1, LONGEST + 1)}
-        self.records, self.starts = fuse(self.records, self.starts, self.machine.rows["fma.rn.f32"][0][0], chains)
-        pinned = [*self.constants.values(), *self.specials.values()]
-        places = allocate(self.records, self.starts, self.wide, pinned)
+        given = [*self.constants.values(), *self.parameters.values(), *self.specials.values()]
+        varying = [r for (name, _), r in self.specials.items() if self.machine.varies(_kind(name)[0])]
+        moves = frozenset(self.machine.rows[name][0][0] for name in ("mov.b32", "mov.b64"))
+        rows = Rows(self.machine.lanewise, moves, self.machine.rows["prepared"][0][0])
+        made = simplify(self.records, self.starts, rows, given, varying)
+        self.records, self.starts = fuse(made.records, made.starts, self.machine.rows["fma.rn.f32"][0][0], chains)
+        entry = next((i + 1 for i, record in enumerate(self.records) if record.row == rows.prepared), 0)
+        places = allocate(self.records, self.starts, entry, self.wide, [*given, *made.kept])
         ops, lists = np.zeros(len(self.records), OP), list[int]()
         for i, record in enumerate(self.records):
             slots = [0 if r < 0 else r if s in record.plain else places.at[r] for s, r in enumerate(record.slots)]
@@ -293,10 +310,12 @@ class Translation:
             ops,
             np.array(lists or [0], np.uint32),
             [(places.at[r], wide, value) for (wide, value), r in self.constants.items()],
+            [(places.at[r], wide, address, size) for (wide, address, size), r in self.parameters.items()],
             [(places.at[r], wide, *_kind(name)) for (name, wide), r in self.specials.items()],
             [places.at[r] for r in places.fresh],
             places.size,
             max(1, self.windows),
+            entry,
             np.array([r.pc for r in self.records], np.int64),
             self.marks,
             self.loops,

@@ -1,0 +1,168 @@
+"""Records that need not run in each thread block, or at all, are taken out.
+
+PTX as compilers write it moves each operand into a register of its own, and computes in every thread what all thread
+blocks share. Four steps, of which each keeps the bits:
+
+1. A result that is only moved elsewhere is written there at once.
+2. Whoever reads a copy reads the original: both are written once, so that a thread that has one has the other.
+3. Lane by lane results that nobody reads are not computed.
+4. What follows from constants, parameters and a thread's place in its block alone is the *prologue*: it runs once for
+   each warp of a worker, and its results stay in place for all thread blocks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from core.sim.native.allocation import Flow, OpRecord
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Numbers of the machine's rows: those that compute each lane by itself, moves among them, and the one that ends a
+    prologue."""
+
+    lanewise: frozenset[int]
+    moves: frozenset[int]
+    prepared: int
+
+
+@dataclass
+class Simplified:
+    """entry: the first record after the prologue, 0 without one; kept: registers with results of the prologue that are
+    read after it."""
+
+    records: list[OpRecord]
+    starts: list[int]
+    entry: int
+    kept: list[int]
+
+
+def simplify(
+    records: Sequence[OpRecord], starts: Sequence[int], rows: Rows, given: Collection[int], varying: Collection[int]
+) -> Simplified:
+    """given: registers that hold constants and special registers; varying: those of them that differ between thread
+    blocks."""
+    draft = _Draft(list(records), list(starts), rows)
+    draft.direct(given)
+    draft.copies(given)
+    draft.unread()
+    return draft.prologue(set(given) - set(varying))
+
+
+class _Draft:
+    def __init__(self, records: list[OpRecord], starts: list[int], rows: Rows) -> None:
+        self.records, self.starts, self.rows = records, starts, rows
+        self._count()
+
+    def _count(self) -> None:
+        self.reads = Counter(r for record in self.records for r in record.reads)
+        self.writes = Counter(r for record in self.records for r in record.writes)
+        self.cuts = {self.starts[to] for record in self.records for to in (record.target, *record.targets) if to >= 0}
+        self.guarded: set[int] = set()
+        for place, record in enumerate(self.records):
+            if record.guards:
+                self.guarded |= set(range(place + 1, place + 1 + record.imm))
+
+    def _free(self, place: int) -> bool:
+        """Whether a record always writes its results in full."""
+        return place not in self.guarded and self.records[place].kills
+
+    def _without(self, gone: Collection[int]) -> None:
+        """Take records out."""
+        if not gone:
+            return
+        moved, kept = [], list[OpRecord]()
+        for place, record in enumerate(self.records):
+            moved.append(len(kept))
+            if place not in gone:
+                kept.append(record)
+        moved.append(len(kept))
+        self.starts = [moved[place] for place in self.starts]
+        self.records = kept
+        self._count()
+
+    def _is_move(self, place: int) -> bool:
+        return self.records[place].row in self.rows.moves and self._free(place)
+
+    def direct(self, given: Collection[int]) -> None:
+        gone = set[int]()
+        for place in range(1, len(self.records)):
+            if not self._is_move(place) or place in self.cuts or not self._free(place - 1) or place - 1 in gone:
+                continue
+            before, (target, source) = self.records[place - 1], self.records[place].slots[:2]
+            once = self.writes[source] == self.reads[source] == 1 and source not in given
+            if once and source in before.writes and target not in before.writes and source not in before.reads:
+                self.records[place - 1] = _renamed(before, {source: target})
+                gone.add(place)
+        self._without(gone)
+
+    def copies(self, given: Collection[int]) -> None:
+        alive = Flow(self.records, self.starts).alive
+        writers = {r for place, record in enumerate(self.records) if self._free(place) for r in record.writes}
+
+        def settled(r: int) -> bool:
+            """Whether a register is written once, before it is read."""
+            return self.writes[r] == 1 and r in writers and r not in alive
+
+        names, gone = dict[int, int](), set[int]()
+        for place, record in enumerate(self.records):
+            if not self._is_move(place):
+                continue
+            target, source = record.slots[:2]
+            if settled(target) and (source in given or settled(source)):
+                names[target] = source
+                gone.add(place)
+        for target in names:
+            while names[target] in names:
+                names[target] = names[names[target]]
+        self.records = [_renamed(record, names) for record in self.records]
+        self._without(gone)
+
+    def unread(self) -> None:
+        gone = set[int]()
+        for place in range(len(self.records) - 1, -1, -1):
+            record = self.records[place]
+            if record.row in self.rows.lanewise and place not in self.guarded and not any(
+                self.reads[r] for r in record.writes
+            ):  # fmt: skip
+                gone.add(place)
+                self.reads.subtract(record.reads)
+        self._without(gone)
+
+    def prologue(self, fixed: set[int]) -> Simplified:
+        """fixed: registers that hold the same in all thread blocks; those of the prologue come to them."""
+        alive = Flow(self.records, self.starts).alive
+        first = list[OpRecord]()
+        gone = set[int]()
+        for place, record in enumerate(self.records):
+            settled = all(self.writes[r] == 1 and r not in alive for r in record.writes)
+            if record.row in self.rows.lanewise and self._free(place) and settled and fixed.issuperset(record.reads):
+                first.append(record)
+                gone.add(place)
+                fixed |= set(record.writes)
+        if not first:
+            return Simplified(self.records, self.starts, 0, [])
+        self._without(gone)
+        results = dict.fromkeys(r for record in first for r in record.writes)
+        first.append(OpRecord(self.rows.prepared, [-1] * 4, 0, ends=True))
+        entry = len(first)
+        kept = [r for r in results if self.reads[r]]
+        return Simplified([*first, *self.records], [place + entry for place in self.starts], entry, kept)
+
+
+def _renamed(record: OpRecord, names: dict[int, int]) -> OpRecord:
+    """The record with other registers."""
+    if names.keys().isdisjoint(record.reads) and names.keys().isdisjoint(record.writes):
+        return record
+
+    def new(registers: Sequence[int]) -> list[int]:
+        return [names.get(r, r) for r in registers]
+
+    slots = [r if place in record.plain else names.get(r, r) for place, r in enumerate(record.slots)]
+    return replace(
+        record, slots=slots, more=None if record.more is None else new(record.more), listed=new(record.listed),
+        reads=new(record.reads), writes=new(record.writes),
+    )  # fmt: skip
