@@ -113,9 +113,7 @@ class Flow:
         self.alive = set(_members(self.entering[begins[entry]])) if records else set()
 
 
-def _intervals(
-    records: Sequence[OpRecord], flow: Flow, pinned: frozenset[int]
-) -> dict[int, tuple[int, int]]:
+def _intervals(records: Sequence[OpRecord], flow: Flow, pinned: frozenset[int]) -> dict[int, tuple[int, int]]:
     """register -> first and last record at which it is alive."""
     spans: dict[int, tuple[int, int]] = {}
 

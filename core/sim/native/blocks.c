@@ -3,7 +3,7 @@
 
 #include <time.h>
 
-enum { SLICE = 1 << 10, QUANTUM = 256, STALLED = 1000 };
+enum { SLICE = 1 << 10, QUANTUM = 256, STALLED = 1000, WATCH = 32 };
 
 /* --- special registers --------------------------------------------------------------------------------------------- */
 
@@ -51,10 +51,10 @@ int machine_varies(int kind) {
     return kind == CTAID || kind == CLUSTERID || kind == CLUSTER_CTAID || kind == SMID || kind == CLUSTER_RANK;
 }
 
-static void fill(Warp *w, const Special *s, u32 lane, u32 value) {
-    if (s->wide) ((u64 *)(w->r + s->offset))[lane] = value;
-    else ((u32 *)(w->r + s->offset))[lane] = value;
-}
+/* value: of lane l, or of all. */
+#define FILL(w, s, value)                                                                                              \
+    if ((s)->wide) { u64 *r = (u64 *)((w)->r + (s)->offset); EACH r[l] = value; }                                      \
+    else { u32 *r = (u32 *)((w)->r + (s)->offset); EACH r[l] = (u32)(value); }
 
 static u64 constant(const Launch *launch, const Constant *c) {
     u64 value = 0;
@@ -68,13 +68,14 @@ void prepare(Warp *w) {
     for (i64 i = 0; i < launch->constants_count; i++) {
         const Constant *c = &launch->constants[i];
         u64 value = constant(launch, c);
-        if (c->wide) { u64 *r = (u64 *)(w->r + c->offset); EACH r[l] = value; }
-        else { u32 *r = (u32 *)(w->r + c->offset), narrow = (u32)value; EACH r[l] = narrow; }
+        FILL(w, c, value)
     }
     for (i64 i = 0; i < launch->specials_count; i++) {
         const Special *s = &launch->specials[i];
-        for (u32 l = 0; l < WARP && !machine_varies((int)s->kind); l++)
-            fill(w, s, l, special(launch, w->block, w, s->kind, s->axis, l));
+        u32 values[WARP];
+        if (machine_varies((int)s->kind)) continue;
+        for (u32 l = 0; l < WARP; l++) values[l] = special(launch, w->block, w, s->kind, s->axis, l);
+        FILL(w, s, values[l])
     }
     enter(w, ALL);
     for (const Op *op = launch->entry ? w->ops : NULL; op;) op = op->run(w, op);
@@ -82,27 +83,19 @@ void prepare(Warp *w) {
 
 /* --- from the beginning to the end ---------------------------------------------------------------------------------- */
 
+/* A warp's end leaves nothing that waits; a fault ends the launch. */
 static void begin_warp(const Launch *launch, Block *b, Warp *w) {
     i64 first_thread = (i64)w->number * WARP, left = launch->threads - first_thread;
+    u32 entry = (u32)launch->entry;
     w->live = left >= WARP ? ALL : (1u << left) - 1;
     w->ready = w->live;
-    w->paused = 0;
+    w->whole = entry;
+    EACH w->at[l] = entry;
     w->fuel = launch->fair ? QUANTUM : SLICE;
     w->taken = 0;
-    w->meeting = w->phased = 0;
-    u32 entry = (u32)launch->entry;
-    EACH w->at[l] = entry;
-    memset(w->waits, 0, sizeof w->waits);
-    memset(w->meet, 0, sizeof w->meet);
     if (launch->loops) memset(w->loops, 0, (size_t)launch->loops * sizeof(u32));
-    memset(w->came, 0xFF, sizeof w->came);
-    for (i64 i = 0; i < launch->fresh_count; i++) memset(w->r + launch->fresh[i], 0, 8 * WARP);
-    for (i64 i = 0; i < launch->specials_count; i++) {
-        const Special *s = &launch->specials[i];
-        if (!machine_varies((int)s->kind)) continue;
-        u32 value = special(launch, b, w, s->kind, s->axis, 0);
-        for (u32 l = 0; l < WARP; l++) fill(w, s, l, value);
-    }
+    if (b->cluster->phases) memset(w->came, 0xFF, sizeof w->came);
+    for (i64 i = 0; i < launch->fresh_count; i++) memset(w->r + launch->fresh[i].offset, 0, launch->fresh[i].bytes);
     if (launch->local) memset(w->local, 0, (size_t)launch->local * WARP);
 }
 
@@ -110,10 +103,16 @@ void begin_block(const Launch *launch, Block *b, i64 number) {
     b->number = number;
     b->rank = (u32)(number % launch->cluster);
     b->remaining = (u32)launch->threads;
-    for (u32 n = 0; n < BARRIERS; n++) b->barriers[n] = (Barrier){0, 0, -1, 0, 0, 0};
-    memset(b->shared, 0, (size_t)launch->shared_end);
+    for (; b->open; b->open &= b->open - 1) b->barriers[first(b->open)] = (Barrier){0, 0, -1, 0, 0, 0};
+    if (launch->shared_end > SHARED_START) memset(b->shared + SHARED_START, 0, b->window.span);
     phases_begin(b);
     for (u32 i = 0; i < b->warps; i++) begin_warp(launch, b, &b->warp[i]);
+    for (i64 i = 0; i < launch->specials_count; i++) {
+        const Special *s = &launch->specials[i];
+        if (!machine_varies((int)s->kind)) continue;
+        u32 value = special(launch, b, b->warp, s->kind, s->axis, 0);
+        for (u32 j = 0; j < b->warps; j++) FILL(&b->warp[j], s, value)
+    }
 }
 
 /* Nobody can go on: all have exited, or somebody waits in vain. */
@@ -163,12 +162,17 @@ int run_blocks(Worker *t) {
         while (t->turn < warps) {
             Warp *w = &t->warps[t->turn];
             if (w->ready) {
+                i64 before = w->fuel;
                 t->some = 1;
                 turn(w);
+                t->unwatched += 1 + before - w->fuel;
                 if (!refuel(w, slice) || t->fault.kind) return 1;
             }
             if (!w->ready || launch->fair) t->turn++;
-            if (t->until && t->some && now() >= t->until) return 0;
+            if (t->until && t->unwatched > WATCH) {
+                t->unwatched = 0;
+                if (now() >= t->until) return 0;
+            }
         }
         if (!t->some) break;
         t->idle = t->progress == t->progress_before && t->polled != t->polled_before ? t->idle + 1 : 0;

@@ -178,6 +178,7 @@ WHOLE(bar_warp, "bar.warp.sync", "b32") {
         w->meet[first(left)] = masks[first(left)];
         w->at[first(left)] = at;
     }
+    w->whole = -1;
     w->meeting |= w->mask;
     meeting_over(w);
     return NULL;

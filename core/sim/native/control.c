@@ -88,6 +88,7 @@ static const Op *arrive(Warp *w, const Op *op, u32 number, i64 wanted, int wait)
     if (bar->open && bar->count >= 0 && wanted >= 0 && bar->count != wanted)
         return fault(w, op, BAR_COUNT, first(w->mask), number, (u64)bar->count, (u64)wanted);
     bar->open = 1;
+    b->open |= 1u << number;
     bar->count = wanted;
     bar->arrived += count(w->mask);
     if (!wait) {
@@ -96,6 +97,7 @@ static const Op *arrive(Warp *w, const Op *op, u32 number, i64 wanted, int wait)
     }
     u32 at = (u32)(op + 1 - w->ops);
     EACH w->at[l] = w->on[l] ? at : w->at[l];
+    w->whole = w->mask == w->live ? (i64)at : -1;
     w->waits[number] |= w->mask;
     released(b, number);
     return NULL;

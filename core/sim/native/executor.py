@@ -88,7 +88,7 @@ def linked(
     constants = np.array([*numbers, *read], CONSTANT)
     return Linked(
         machine, facts, code, program, ops, some, constants, np.array(code.specials, SPECIAL),
-        np.array(code.fresh, np.uint32),
+        np.array(code.fresh, np.uint32).reshape(-1, 2),
     )  # fmt: skip
 
 

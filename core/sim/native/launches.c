@@ -44,6 +44,7 @@ static int furnish(Worker *t, Launch *launch) {
             w->r = at, at += registers;
             w->local = at, at += local;
             w->loops = (u32 *)at, at += loops;
+            memset(w->came, 0xFF, sizeof w->came);
             w->block = b, w->worker = t, w->launch = launch, w->ops = launch->ops, w->number = (u32)j;
             prepare(w);
         }

@@ -29,12 +29,14 @@ void machine_link(Op *ops, Run *some, i64 count) {
 /* --- lanes --------------------------------------------------------------------------------------------------------- */
 
 void enter(Warp *w, u32 mask) {
+    if (w->mask == mask) return;
     w->mask = mask;
     EACH w->on[l] = -(i32)(mask >> l & 1);
 }
 
 static void queue_at(Warp *w, u32 lanes, u32 at) {
     EACH w->at[l] = lanes >> l & 1 ? at : w->at[l];
+    w->whole = lanes == w->live ? (i64)at : -1;
     w->ready |= lanes;
 }
 
@@ -61,6 +63,7 @@ void released(Block *b, u32 number) {
     Barrier *bar = &b->barriers[number];
     if (!bar->open || bar->arrived < (bar->count < 0 ? (i64)b->remaining : bar->count)) return;
     *bar = (Barrier){0, 0, -1, 0, bar->yes, bar->arrived};
+    b->open &= ~(1u << number);
     b->warp->worker->progress++;
     for (u32 i = 0; i < b->warps; i++) {
         b->warp[i].ready |= b->warp[i].waits[number];
@@ -87,7 +90,7 @@ void leave(Warp *w, u32 lanes) {
     w->live &= ~lanes;
     b->remaining -= count(lanes);
     w->worker->progress++;
-    for (u32 n = 0; n < BARRIERS; n++) released(b, n);
+    for (u32 left = b->open; left; left &= left - 1) released(b, first(left));
     if (w->meeting) meeting_over(w);
     phases_left(b);
 }
@@ -97,6 +100,11 @@ void leave(Warp *w, u32 lanes) {
 /* The lanes with the lowest record run. Returns the record at which they stop: where the next ones wait. */
 static const Op *choose(Warp *w, const Op **limit) {
     u32 lowest = ALL, others = ALL, mask = 0;
+    if (w->ready == w->live && w->whole >= 0) {
+        w->ready = 0;
+        enter(w, w->live);
+        return w->ops + w->whole;
+    }
     for (int l = 0; l < WARP; l++) {
         u32 at = w->ready >> l & 1 ? w->at[l] : ALL;
         lowest = at < lowest ? at : lowest;

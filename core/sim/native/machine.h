@@ -18,6 +18,9 @@ that it stands for and its operands; see README.md. */
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 typedef uint8_t u8;
 typedef uint16_t u16;
@@ -122,6 +125,7 @@ struct Warp {
     u32 live, ready;      /* not exited; may run, but do not at the moment */
     u32 number;           /* in the thread block */
     i32 paused;
+    i64 whole;            /* where all live lanes go on, if they are ready; -1: each where `at` says */
     i64 fuel, taken;      /* branches until the next look at the limit; those before */
     i32 on[WARP] __attribute__((aligned(64)));   /* mask, by lane: 0 or ~0 */
     u32 at[WARP] __attribute__((aligned(64)));   /* where ready and waiting lanes go on, by number of the record */
@@ -142,6 +146,7 @@ struct Block {
     u8 *shared;
     Window window;
     Barrier barriers[BARRIERS];
+    u32 open;             /* barriers that threads have come to, by bit */
     u32 warps;
     Warp *warp;
     Block *cluster;       /* its first block */
@@ -158,6 +163,7 @@ struct Worker {
     i64 resident;         /* thread blocks at hand */
     i64 turn, some, idle; /* the warp whose turn it is; whether any ran in this round; rounds in which all only polled */
     i64 until;            /* nanoseconds at which the calling thread looks elsewhere; 0 for other threads */
+    i64 unwatched;        /* turns and branches since the last look at the clock */
     u64 progress_before, polled_before;
     u64 progress, polled;
     u64 *ran, *lanes;     /* by block of instructions of a marked kernel: warps and lanes that ran it */
@@ -174,6 +180,7 @@ typedef struct {
     u64 value;
 } Constant;
 typedef struct { u32 offset, wide, kind, axis; } Special;
+typedef struct { u32 offset, bytes; } Stretch;
 
 struct Launch {
     const Op *ops;
@@ -183,7 +190,7 @@ struct Launch {
     const u64 *starts, *ends;
     const Constant *constants;
     const Special *specials;
-    const u32 *fresh;     /* registers that may be read before they are written */
+    const Stretch *fresh; /* registers that may be read before they are written */
     i64 count, entry, regions, constants_count, specials_count, fresh_count, windows;
     i64 registers;        /* bytes of a warp's register file */
     i64 grid[3], block[3], blocks, threads, cluster;
@@ -262,11 +269,18 @@ int landed(Warp *w, const Op *op, u32 lane, u64 barrier, i64 bytes);
 /* collectives.c: whether every live lane that a mask names is here, with the same mask; a fault if not. */
 int members(Warp *w, const Op *op, const u32 *masks);
 
+#ifdef __AVX512F__
+INLINE u32 bits(const u32 *p) {
+    __m512i low = _mm512_load_si512(p), high = _mm512_load_si512(p + 16);
+    return _mm512_test_epi32_mask(low, low) | (u32)_mm512_test_epi32_mask(high, high) << 16;
+}
+#else
 INLINE u32 bits(const u32 *p) {
     u32 found = 0;
     for (int l = 0; l < WARP; l++) found |= (p[l] & 1u) << l;
     return found;
 }
+#endif
 
 INLINE u32 first(u32 lanes) { return (u32)__builtin_ctz(lanes); }
 INLINE u32 count(u32 lanes) { return (u32)__builtin_popcount(lanes); }

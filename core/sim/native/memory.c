@@ -1,10 +1,6 @@
 /* Loads, stores and addresses. Every access is checked against the buffers that the kernel was given. */
 #include "machine.h"
 
-#ifdef __AVX512F__
-#include <immintrin.h>
-#endif
-
 /* --- where an address leads ---------------------------------------------------------------------------------------- */
 
 /* The region of global memory that an access of `width` bytes at `address` lies in; -1 for none. */
@@ -127,22 +123,59 @@ typedef struct {
     int row, same;
 } Where;
 
+/* Whether each lane's address is `step` above that of the lane before; 0: all have the same. */
+#ifdef __AVX512F__
+INLINE int evenly(const u64 *x, u64 step) {
+    __m512i first = _mm512_set1_epi64((i64)x[0]), by = _mm512_set1_epi64((i64)(8 * step));
+    __m512i at = _mm512_add_epi64(first, _mm512_mullo_epi64(_mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0), _mm512_set1_epi64((i64)step)));
+    u32 off = 0;
+    for (int l = 0; l < WARP; l += 8, at = _mm512_add_epi64(at, by)) off |= _mm512_cmpneq_epi64_mask(at, _mm512_load_si512(x + l));
+    return off == 0;
+}
+INLINE int evenly_near(const u32 *x, u32 step) {
+    __m512i first = _mm512_set1_epi32((i32)x[0]), low, high;
+    __m512i order = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    low = _mm512_add_epi32(first, _mm512_mullo_epi32(order, _mm512_set1_epi32((i32)step)));
+    high = _mm512_add_epi32(low, _mm512_set1_epi32((i32)(16 * step)));
+    return !(_mm512_cmpneq_epi32_mask(low, _mm512_load_si512(x)) | _mm512_cmpneq_epi32_mask(high, _mm512_load_si512(x + 16)));
+}
+#else
+INLINE int evenly(const u64 *x, u64 step) {
+    u64 off = 0, start = x[0];
+    EACH off |= x[l] ^ (start + (u64)l * step);
+    return off == 0;
+}
+INLINE int evenly_near(const u32 *x, u32 step) {
+    u32 off = 0, start = x[0];
+    EACH off |= x[l] ^ (start + (u32)l * step);
+    return off == 0;
+}
+#endif
+
+/* All lanes, from `start` to `last`, within a window, which has room for the accesses' width at its end. */
+INLINE int fits(u64 start, u64 last, const Window *in, u32 width) {
+    return start - in->lo <= in->span && last - in->lo <= in->span && last >= start && !(start & (width - 1));
+}
+
 /* All lanes within the thread block's own shared memory, by 32-bit addresses. */
 INLINE int near(const Warp *w, const u32 *from, u32 offset, u32 width, Where *to) {
     Window own = w->block->window;
-    u32 lo = (u32)own.lo, span = (u32)own.span - width, bad = 0, off = 0, other = 0, start = from[0] + offset;
+    u32 start = from[0] + offset, bad = 0;
     if (w->mask != ALL || own.span < width) return 0;
+    own.span -= width;
+    to->row = evenly_near(from, width);
+    to->same = !to->row && evenly_near(from, 0);
+    if (to->row | to->same) {
+        to->at[0] = own.base + start;
+        return fits(start, (u64)start + (to->row ? (WARP - 1) * width : 0), &own, width);
+    }
+    u32 lo = (u32)own.lo, span = (u32)own.span;
     EACH {
         u32 x = from[l] + offset;
         bad |= (u32)-(x - lo > span) | (x & (width - 1));
-        off |= x ^ (start + (u32)l * width);
-        other |= x ^ start;
     }
     if (bad) return 0;
-    to->row = off == 0;
-    to->same = other == 0;
-    if (to->row | to->same) to->at[0] = own.base + start;
-    else EACH to->at[l] = own.base + (u32)(from[l] + offset);
+    EACH to->at[l] = own.base + (u32)(from[l] + offset);
     return 1;
 }
 
@@ -172,19 +205,21 @@ INLINE int near_fours(const Warp *w, const u32 *from, u32 offset, u32 *x) {
 /* All lanes within the region of global memory where this instruction went last. */
 INLINE int known(const Warp *w, const Op *op, const u64 *from, u64 offset, u32 width, Where *to) {
     const Window *window = &w->worker->windows[op->o[2]];
-    u64 lo = window->lo, span = window->span, bad = 0, off = 0, other = 0, start = from[0] + offset;
-    if (w->mask != ALL || lo == ~0ull) return 0;
+    u64 start = from[0] + offset, bad = 0;
+    if (w->mask != ALL || window->lo == ~0ull) return 0;
+    to->row = evenly(from, width);
+    to->same = !to->row && evenly(from, 0);
+    if (to->row | to->same) {
+        to->at[0] = window->base + start;
+        return fits(start, start + (to->row ? (WARP - 1) * width : 0), window, width);
+    }
+    u64 lo = window->lo, span = window->span;
     EACH {
         u64 x = from[l] + offset;
         bad |= (u64)-(i64)(x - lo > span) | (x & (width - 1));
-        off |= x ^ (start + (u64)l * width);
-        other |= x ^ start;
     }
     if (bad) return 0;
-    to->row = off == 0;
-    to->same = other == 0;
-    if (to->row | to->same) to->at[0] = window->base + start;
-    else EACH to->at[l] = window->base + (from[l] + offset);
+    EACH to->at[l] = window->base + (from[l] + offset);
     return 1;
 }
 

@@ -195,6 +195,7 @@ static const Op *wait_for(Warp *w, const Op *op, u32 parked) {
     if (!parked) return op + 1;
     u32 at = (u32)(op + 1 - w->ops), free = w->mask & ~parked;
     for (u32 left = parked; left; left &= left - 1) w->at[first(left)] = at;
+    w->whole = -1;
     w->phased |= parked;
     if (free) queue(w, free, op + 1);
     return NULL;

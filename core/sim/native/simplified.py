@@ -101,11 +101,10 @@ class _Draft:
 
     def copies(self, given: Collection[int]) -> None:
         alive = Flow(self.records, self.starts).alive
-        writers = {r for place, record in enumerate(self.records) if self._free(place) for r in record.writes}
 
         def settled(r: int) -> bool:
-            """Whether a register is written once, before it is read."""
-            return self.writes[r] == 1 and r in writers and r not in alive
+            """Whether a register is written once, in full, before it is read."""
+            return self.writes[r] == 1 and r not in alive
 
         names, gone = dict[int, int](), set[int]()
         for place, record in enumerate(self.records):

@@ -100,6 +100,7 @@ def known_code(ptx: str, kernel: str, machine: str) -> tuple[KernelFacts, Code] 
     facts = {**header["facts"], "parameters": tuple((size, offset) for size, offset in header["facts"]["parameters"])}
     rest = header["code"]
     rest["constants"] = [(at, wide, v if isinstance(v, int) else (v[0], v[1])) for at, wide, v in rest["constants"]]
+    rest["fresh"] = [tuple(one) for one in rest["fresh"]]
     rest["parameters"] = [tuple(one) for one in rest["parameters"]]
     rest["specials"] = [tuple(one) for one in rest["specials"]]
     return KernelFacts(**facts), Code(**arrays, **rest)

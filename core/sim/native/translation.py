@@ -17,7 +17,7 @@ from core.errors import BuildError
 from core.sim.instructions.opcodes import OpcodeTable
 from core.sim.instructions.operands import immediate
 from core.sim.machine.special import TABLE as SPECIALS
-from core.sim.native.allocation import OpRecord, allocate
+from core.sim.native.allocation import NARROW, WIDE, OpRecord, allocate
 from core.sim.native.fusing import LONGEST, fuse
 from core.sim.native.simplified import Rows, simplify
 from core.sim.native.toolchain import Machine
@@ -40,16 +40,16 @@ class Missing(BuildError):
 @dataclass
 class Code:
     """A kernel for the machine. constants: (place, 64 bits, value or (variable, offset)); parameters: (place, 64 bits,
-    address, bytes) of what the launch was given; specials: (place, 64 bits, kind, axis); entry: the first record of a
-    thread block, after the prologue; pcs: record -> instruction; marks, loops: the first instructions of blocks, and
-    branches back, that are counted."""
+    address, bytes) of what the launch was given; specials: (place, 64 bits, kind, axis); fresh: (place, bytes) of
+    registers that may be read before they are written; entry: the first record of a thread block, after the prologue;
+    pcs: record -> instruction; marks, loops: the first instructions of blocks, and branches back, that are counted."""
 
     ops: np.ndarray[Any, Any]
     lists: np.ndarray[Any, Any]
     constants: list[tuple[int, bool, int | tuple[str, int]]]
     parameters: list[tuple[int, bool, int, int]]
     specials: list[tuple[int, bool, int, int]]
-    fresh: list[int]
+    fresh: list[tuple[int, int]]
     size: int
     windows: int
     entry: int
@@ -312,7 +312,7 @@ class Translation:
             [(places.at[r], wide, value) for (wide, value), r in self.constants.items()],
             [(places.at[r], wide, address, size) for (wide, address, size), r in self.parameters.items()],
             [(places.at[r], wide, *_kind(name)) for (name, wide), r in self.specials.items()],
-            [places.at[r] for r in places.fresh],
+            [(places.at[r], WIDE if self.wide[r] else NARROW) for r in places.fresh],
             places.size,
             max(1, self.windows),
             entry,
