@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,7 @@ import click
 from core.cli.kernel_runs import branches_option, status_line
 from core.cli.show import emit_json, json_option, plugin_option
 from core.device.launch import LaunchRecord
-from core.devices import SIM
-from core.errors import BuildError, UsageError
+from core.errors import UsageError
 from core.kernels.sources import shown, with_headers
 from core.loader import load_registry
 from core.op import Op, Variant
@@ -29,14 +27,10 @@ from core.sim.counting import Counted, Counts
 from core.sim.launching.launch_report import Report
 from core.sim.ptx.syntax import Location
 from core.testing.case import Case, make_case
-from core.testing.devices import DeviceRunner
-from core.testing.runner import CpuRunner
 from core.testing.shapes import example_of
-from core.testing.trial import Trial
-from core.testing.trials import modes_of, reference_of
+from core.testing.traced import DIRECTIONS, See, TraceRunner, kernels_of, run_launchers
 from core.words import table
 
-DIRECTIONS = {"forward": ("forward",), "backward": ("backward", "forward_backward")}
 DTYPES = ("f32", "bf16")
 COUNT = "{:,}"
 ELSEWHERE = "(functions that the compiler did not inline)"
@@ -83,7 +77,7 @@ def command(
     A column that is empty is left out, and so are the last ones where the terminal is narrow; --json has all.
     """
     registry = load_registry(plugin)
-    asked = [wanted(name, registry) for name in names]
+    asked = [kernels_of(name, registry) for name in names]
     if len({op.name for op, _ in asked}) > 1 and shape:
         raise UsageError("--shape is for variants of one op", hint="trace one op at a time, or leave --shape out")
     traces = []
@@ -101,65 +95,21 @@ def command(
             click.echo("\n".join(comparison(group, way)) + "\n")
 
 
-# --- what to run ------------------------------------------------------------------------------------------------
-
-
-def wanted(name: str, registry: Registry) -> tuple[Op, Variant]:
-    """The op and the variant that `op.variant` names; UsageError for one without kernels."""
-    op, dot, variant = name.partition(".")
-    if not dot:
-        kernels = [v.name for v in registry.variants.get(registry.op(op).name, {}).values() if registry.has_kernels(v)]
-        listed = " ".join(f"{op}.{v}" for v in kernels) or "none"
-        raise UsageError(f'"{name}" names no variant', hint=f"those with kernels: {listed}")
-    chosen = registry.variant(op, variant)
-    if not registry.has_kernels(chosen):
-        raise UsageError(f"{name} is for {chosen.device} and has no kernels", hint=f"core ops {op} lists the variants")
-    return registry.op(op), chosen
-
-
-class TraceRunner(DeviceRunner):
-    """Runs launchers in the simulator and keeps what each launch counted."""
-
-    guard = 0
-    timed = False
-
-    def __init__(self, registry: Registry) -> None:
-        super().__init__(registry, SIM)
-        self.counted: list[tuple[LaunchRecord, Counted]] = []
-
-    @cached_property
-    def target(self) -> Any:
-        device = self.kind.open()
-        device.count = True
-        device.on_report = self.keep
-        return device
-
-    def keep(self, asked: LaunchRecord, report: Report) -> None:
-        if report.counts is not None:
-            self.counted.append((asked, report.counts))
-
-
 def trace(
     op: Op, variant: Variant, registry: Registry, given: Sequence[str], dtype: str, direction: str = "both"
 ) -> Trace:
     """Run the variant's launchers once, `direction` forward, backward or both, and count."""
-    if dtype not in variant.dtypes:
-        raise UsageError(f"{op.name}.{variant.name} has no {dtype}", hint=f"it has {', '.join(variant.dtypes)}")
     case = make_case(op, example_of(op, given))
-    truth = reference_of(op, registry)
-    asked = modes_of(op, variant) if direction != "forward" else ["forward"]
-    methods = {m for way, names in DIRECTIONS.items() if direction in (way, "both") for m in names}
     launches: list[CountedLaunch] = []
-    for mode in asked:
-        runner = TraceRunner(registry)
-        trial = Trial(case, variant, truth, dtype, mode, runner, CpuRunner(registry))
-        if why := trial.why_not():
-            raise BuildError(f"{op.name}.{variant.name} cannot run on {case.label}: {why}")
-        trial.train()
-        seen = {launch.record.method for launch in launches}
-        launches += [CountedLaunch(a, c) for a, c in runner.counted if a.method in methods - seen]
-    if not launches:
-        raise UsageError(f"{op.name}.{variant.name} launches no kernel {direction}", hint="leave --direction out")
+
+    def keep(record: LaunchRecord, report: Report) -> None:
+        assert report.counts is not None
+        launches.append(CountedLaunch(record, report.counts))
+
+    def runner(see: See) -> TraceRunner:
+        return TraceRunner(registry, see, count=True)
+
+    run_launchers(op, variant, case, registry, dtype, direction, runner, keep)
     return Trace(op.name, variant.name, dtype, case, launches)
 
 

@@ -26,6 +26,7 @@ from core.sim.faults import KernelError
 from core.sim.instructions import tensormap
 from core.sim.launching.launch_report import Report
 from core.sim.launching.simulator import Simulator
+from core.sim.launching.watchers import Taped
 from core.sim.machine.address_space import Memory
 from core.sim.machine.budget import default_limit
 from core.sim.native.choice import described
@@ -50,7 +51,8 @@ class SimDevice(KernelDevice):
     strict: also report races and reads of what nothing wrote; some ten times slower. It may be changed between runs.
     limit: branches of a thread block after which a kernel is called endless; by default as budget.py says.
     executor: "native" or "interpreter", None for the default (core/sim/native/choice.py).
-    count: have the reports count in full (core/sim/counting.py).
+    count, tape: have the reports count in full (core/sim/counting.py), and tape all thread blocks, or those of some
+    numbers (core/sim/tape.py).
     on_report: called with each launch and what it did, for those who count.
     """
 
@@ -64,6 +66,7 @@ class SimDevice(KernelDevice):
         self.strict = strict
         self.limit = default_limit() if limit is None else limit
         self.count = False
+        self.tape: Taped = False
         self.executor: str | None = None
         self.space = Memory()
         self.on_report: Callable[[LaunchRecord, Report], None] | None = None
@@ -154,11 +157,10 @@ class SimDevice(KernelDevice):
             sizes = (record.grid, record.block, arguments, record.smem, record.cluster)
             return simulator.launch(
                 record.kernel.name, *sizes, strict=self.strict, count=self.count, executor=self.executor,
-                reach=self.on_report is not None,
+                tape=self.tape, reach=self.on_report is not None,
             )  # fmt: skip
         except KernelError as error:
-            said = {"kind": error.kind, "hint": error.hint, "details": error.details}
-            raise KernelError(f"{record.where}: {error.message}", **said) from None
+            raise error.within(record.where) from None
 
 
 def _sources(kernel: Kernel) -> Sources:

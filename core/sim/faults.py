@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from core.errors import BuildError, DeviceError
 
@@ -11,16 +12,47 @@ class PtxError(BuildError):
     """PTX that the simulator cannot read: an unknown opcode or a form of one that it does not have."""
 
 
+@dataclass(frozen=True)
+class FaultAccess:
+    """An access of a faulty kernel: by a thread of a thread block of the grid, at an instruction of a source line.
+
+    how: read, write or atomic; "" where nothing is accessed. address: a byte of global memory, or of the shared memory
+    of the thread block; -1 where it is unknown.
+    """
+
+    block: int
+    thread: int
+    file: str
+    line: int
+    ptx: str
+    how: str = ""
+    address: int = -1
+
+
 class KernelError(DeviceError):
     """A kernel that did something illegal. `kind` is a short fixed word for tests and listings, such as "race".
 
-    details: the address and the PTX instruction, which the message leaves out.
+    details: the address and the PTX instruction, which the message leaves out. accesses: where it happened, last, and
+    before it the access that it clashes with. tape: of a taped launch, what ran until then, else None.
     """
 
-    def __init__(self, message: str, *, kind: str, hint: str = "", details: str = "") -> None:
+    tape: Any = None  # a core.sim.tape.Tape
+
+    def __init__(
+        self, message: str, *, kind: str, hint: str = "", details: str = "", accesses: tuple[FaultAccess, ...] = ()
+    ) -> None:
         super().__init__(message, hint=hint)
         self.kind = kind
         self.details = details
+        self.accesses = accesses
+
+    def within(self, where: str) -> KernelError:
+        """The same error of a launch that `where` names."""
+        error = KernelError(
+            f"{where}: {self.message}", kind=self.kind, hint=self.hint, details=self.details, accesses=self.accesses
+        )
+        error.tape = self.tape
+        return error
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import Array
 from core.sim.ptx.syntax import Instruction
 from core.sim.strict.watch import Watch
-from core.sim.tape import TapeRecorder
+from core.sim.tape_rows import TapeRecorder
 
 Observer = Callable[[Lanes, Instruction, str, Array, Array, int, str], None]
 
@@ -121,6 +121,8 @@ class Batch(ResidentBlocks):
             self.progress += 1
             if self.watch is not None:
                 self.watch.straight(g, ins, index, count)
+            for block, arrived in zip(present.tolist(), counts.tolist(), strict=True):
+                self._taped(index[g.block[index] == block], block, number, arrived, arrived)
             return True
         for block, arrived in zip(present.tolist(), counts.tolist(), strict=True):
             barrier = self.barriers.setdefault((block, number), Barrier())
@@ -133,6 +135,7 @@ class Batch(ResidentBlocks):
             barrier.count = wanted if count is not None else None
             barrier.arrived += arrived
             barrier.whole = barrier.whole and count is None
+            self._taped(index[blocks == block], block, number, barrier.arrived, count or int(self.remaining[block]))
             if self.watch is not None:
                 self.watch.arrived(g, ins, index[blocks == block], barrier)
             if wait:
@@ -141,6 +144,10 @@ class Batch(ResidentBlocks):
         for block in present.tolist():
             self.complete((block, number))
         return False
+
+    def _taped(self, lanes: Array, block: int, number: int, arrived: int, expected: int) -> None:
+        if self.tape is not None:
+            self.tape.visits("barrier", lanes, block, number, arrived, expected, complete=arrived >= expected)
 
     def complete(self, key: tuple[int, int]) -> None:
         barrier = self.barriers[key]

@@ -16,6 +16,7 @@ from core.kernels.sources import read_source, shown
 from core.sim.faults import KernelError, PtxError
 from core.sim.launching.launch_report import Report
 from core.sim.launching.simulator import Simulator
+from core.sim.launching.watchers import Taped
 from core.sim.machine.address_space import Memory
 from core.sim.machine.budget import default_limit
 from core.sim.packing import Buffers, Map, Packer, Pointer
@@ -47,7 +48,7 @@ def run(
     limit: int | None = None,
     order: str = "error",
     executor: str | None = None,
-    tape: bool = False,
+    tape: Taped = False,
 ) -> Report:
     """Load `source` and run one of its kernels: `load(source, ...).run(kernel, ...)`, whose docstrings say the rest."""
     found = load(source, defines=defines, include=include, prelude=prelude, limit=limit)
@@ -123,7 +124,7 @@ class KernelFile:
         count: bool = False,
         order: str = "error",
         executor: str | None = None,
-        tape: bool = False,
+        tape: Taped = False,
     ) -> Report:
         """Run a kernel: "k", a template's "k<float, 3>", an overload's "k(float*, int)", "ns::k", or its symbol.
 
@@ -136,8 +137,8 @@ class KernelFile:
         is returned and the report's `findings` say so, where "error" raises.
         count, which needs strict=False: the report's `counts` say by source line what the kernel did, as `core trace`
         prints it. tape, likewise: the report's `tape` has every instruction of every warp, lane by lane
-        (core/sim/tape.py). executor: "native" (C, with the interpreter's bits, many times faster) or "interpreter";
-        docs/native.md. What the kernel prints goes to standard output.
+        (core/sim/tape.py); tape=[0, 3]: of these thread blocks. executor: "native" (C, with the interpreter's bits,
+        many times faster) or "interpreter"; docs/native.md. What the kernel prints goes to standard output.
         Raises BuildError for a name or an argument that does not fit, PtxError for an instruction that the simulator
         does not have, when a thread reaches it, KernelError for what a kernel may not do (a failed assert included);
         its `details` have the address and the PTX.

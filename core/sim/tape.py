@@ -1,171 +1,109 @@
 """A tape of a launch: what each instruction of each warp did, lane by lane, as data.
 
-A `TapeRecorder` watches one batch, as core.sim.counting's Counter does, and keeps rows: an instruction as one group of
-lanes ran it. `Tape` cuts rows into steps of single warps on request. It changes nothing that a kernel computes.
-The sums over a whole tape are the counts of `count=True`: both follow the same rules.
+A recorder (tape_rows.py) keeps rows: an instruction as one group of lanes ran it. `Tape` cuts them into steps of single
+warps on request, and names the work under way (tape_flight.py). The sums over a whole tape are the counts of
+`count=True`: both follow the same rules.
 """
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from core.sim.counting import ATOMICS, BY_LANE, WARP, Counts, conflicts, contended, fewest, flops_of, sectors
-from core.sim.machine.lanes import Lanes
-from core.sim.machine.resident_blocks import ResidentBlocks
-from core.sim.machine.warps import shuffled_from
+from core.sim.machine.wording import Array as Variable
 from core.sim.machine.wording import Wording
-from core.sim.ptx.effects import elements
-from core.sim.ptx.program import Block, Program, kept
-from core.sim.ptx.register_types import Array
-from core.sim.ptx.syntax import Immediate, Instruction, Location, Pair, Register
+from core.sim.ptx.program import Program
+from core.sim.ptx.syntax import Instruction, Location
+from core.sim.tape_flight import Flight, Timeline, Warp, timeline
+from core.sim.tape_rows import RowAccess, TapeRow, Visit, shown_register
 
-LARGEST = 2_000_000  # lane-instructions that a tape holds; a launch beyond that is for a smaller example
-NO_RESULT = {"st", "red", "bar", "barrier", "bra", "ret", "exit", "fence", "membar", "stmatrix", "mbarrier"}
 WAITS = {"bar", "barrier"}
-
-
-@dataclass(frozen=True)
-class RowAccess:
-    """An access of some lanes of a row. space: global, shared or local; lanes: of the group; places: byte addresses in
-    the space (of shared and local memory: in the thread block's or thread's own)."""
-
-    space: str
-    how: str
-    width: int
-    lanes: Array
-    places: Array
-
-
-@dataclass
-class TapeRow:
-    """An instruction as one group of lanes ran it.
-
-    lanes: of the group, those that came to it; on: those of them that its predicate lets run; block, thread: of each
-    lane of the group; values: of the first result, one each of `lanes`, or None; source: the lane that each of `lanes`
-    read in a shuffle.
-    """
-
-    pc: int
-    lanes: Array
-    on: Array
-    block: Array
-    thread: Array
-    touched: list[RowAccess] = field(default_factory=list)
-    values: Array | None = None
-    source: Array | None = None
-
-
-class TapeRecorder:
-    """Watches one batch: `run` runs a block's instructions, `access` sees every access, `ends` the last instruction."""
-
-    def __init__(self, batch: ResidentBlocks) -> None:
-        self.batch = batch
-        self.rows: list[TapeRow] = []
-        self.held = 0
-
-    def run(self, g: Lanes, block: Block) -> None:
-        """Run a block's instructions but for its last, control one, row by row."""
-        at, code = block.start, self.batch.program.instructions
-        for step, covers in zip(block.steps, block.covers, strict=True):
-            rows = [self._row(g, pc) for pc in range(at, at + covers)]
-            step(g)
-            for row in rows:
-                row.values = self._values(g, row, code[row.pc])
-            at += covers
-        if at < block.stop:
-            self._row(g, at)
-
-    def access(self, g: Lanes, ins: Instruction, space: str, index: Array, lanes: Array, width: int, how: str) -> None:
-        """`width` bytes of each lane at `index`, a place in its space; one place where all lanes share it."""
-        if not {"param", "const"}.isdisjoint(n.partition(":")[0] for n in ins.names):
-            return
-        places = np.broadcast_to(index, (len(lanes),)).astype(np.int64)
-        if space == "shared":
-            places = places % self.batch.stride
-        elif space == "local":
-            places = places - lanes * self.batch.local_stride
-        self.rows[-1].touched.append(RowAccess(space, how, width, lanes.copy(), places))
-
-    def _row(self, g: Lanes, pc: int) -> TapeRow:
-        lanes, ins = g.indices().copy(), self.batch.program.instructions[pc]
-        on = lanes
-        if ins.predicate is not None:
-            chosen = g.whole(self.batch.program.number(ins.predicate))[lanes].astype(np.bool_)
-            on = lanes[chosen != ins.negated]
-        self.held += len(lanes)
-        if self.held > LARGEST:
-            raise self.batch.fault(
-                ins, "tape", f"a tape holds {LARGEST:,} instructions of threads, and this launch takes more", g,
-                int(lanes[0]), hint="tape a smaller example: fewer thread blocks, fewer elements",
-            )  # fmt: skip
-        row = TapeRow(pc, lanes, on, np.asarray(self.batch.numbers)[g.block], g.thread)
-        if ins.names[0] == "shfl":
-            row.source = self._source(g, ins, lanes)
-        self.rows.append(row)
-        return row
-
-    def _values(self, g: Lanes, row: TapeRow, ins: Instruction) -> Array | None:
-        result = first_result(ins)
-        if result is None:
-            return None
-        kind = self.batch.program.kind(result)
-        bits = g.whole(self.batch.program.number(result))[row.lanes]
-        return bits if kind.numpy == bits.dtype else np.ascontiguousarray(bits).view(kind.numpy)
-
-    def _source(self, g: Lanes, ins: Instruction, lanes: Array) -> Array:
-        offset, clamp = (self._operand(g, o) for o in ins.operands[2:4])
-        return shuffled_from(ins.names[2], g.lanes, offset, clamp)[0][lanes]
-
-    def _operand(self, g: Lanes, operand: Any) -> Array:
-        if isinstance(operand, Register):
-            return np.asarray(g.whole(self.batch.program.number(operand))).view(np.uint32)
-        bits = operand.bits if isinstance(operand, Immediate) else 0
-        return np.full(g.lanes, bits & 0xFFFFFFFF, np.uint32)
-
-
-def first_result(ins: Instruction) -> Register | None:
-    """The register that an instruction writes, the first of several; None where it writes none."""
-    if ins.names[0] in NO_RESULT or not ins.operands:
-        return None
-    given = ins.operands[0]
-    first = given.first if isinstance(given, Pair) else next(iter(elements(given)), None)
-    return first if isinstance(first, Register) and first.name != "_" else None
+FULL = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
 class WarpAccess:
-    """What a warp's instruction touched. index: of each lane's first element in `buffer`, whose elements have `item`
-    bytes; -1 for lanes that touched nothing. places: byte addresses in the space, -1 likewise.
+    """What a warp's instruction touched: `width` bytes at each of `at`, a byte of the space, by the lane of `lanes` at
+    the same place; a lane that moves several pieces comes several times.
 
-    sectors: of 32 bytes that moved, needed: those that would have done (global); passes: over the banks beyond the
-    ones that are needed (shared); turns: beyond the first that an atomic's lanes take at one address.
+    variable: the buffer or the variable, None where nothing names it. sectors: of 32 bytes that moved, needed: those
+    that would have done (global); passes: over the banks beyond the ones that are needed (shared); turns: beyond the
+    first that an atomic's lanes take at one address.
     """
 
     space: str
     how: str
     width: int
-    buffer: str
-    item: int
-    index: tuple[int, ...]
-    places: tuple[int, ...]
+    variable: Variable | None
+    lanes: tuple[int, ...]
+    at: tuple[int, ...]
     sectors: int = 0
     needed: int = 0
     passes: int = 0
     turns: int = 0
+
+    @property
+    def buffer(self) -> str:
+        """The variable's name, or the space."""
+        if self.variable is not None:
+            return self.variable.name
+        return "the thread's local memory" if self.space == "local" else self.space
+
+    @property
+    def start(self) -> int:
+        """The byte of the space at which the buffer begins."""
+        return self.variable.start if self.variable is not None else 0
+
+    @property
+    def item(self) -> int:
+        """Bytes of an element."""
+        return self.variable.item if self.variable is not None else self.width
+
+    @property
+    def nbytes(self) -> int:
+        """That the lanes ask for."""
+        return self.width * len(self.at)
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """By lane, the byte of the space that it touches first; -1 for a lane that touches nothing."""
+        return _by_lane(self.lanes, self.at)
+
+    @property
+    def index(self) -> tuple[int, ...]:
+        """By lane, the element that it touches first; -1 for none."""
+        return tuple(p if p < 0 else (p - self.start) // self.item for p in self.places)
+
+
+@dataclass(frozen=True)
+class BarrierState:
+    """A barrier after a step. name: "barrier 0", "the cluster's barrier", or the mbarrier's variable. kind: as of a
+    Visit. came: warps that have come in this phase; arrived, expected: threads; bytes_left: of copies that the mbarrier
+    counts; complete: the phase is over."""
+
+    name: str
+    kind: str
+    came: tuple[Warp, ...]
+    arrived: int
+    expected: int
+    bytes_left: int
+    complete: bool
 
 
 @dataclass(frozen=True)
 class TapeStep:
     """One instruction of one warp. lanes: a mask of those that came; on: of those that its predicate let run.
 
-    turn: how often this warp has run the instruction, from 1; an unrolled loop has one instruction a turn. copy: which
-    of a source line's instructions of this kind it is, from 1. values: of the first result, by lane (None: off).
-    source: the lane that each lane read in a shuffle. in_flight: the warp's cp.async copies and groups that no wait
-    has covered.
+    turn: how often the warp has run an instruction of this kind for its line, and on this buffer, from 1: a loop's
+    turn, unrolled or not. values: by lane (None: off), of the first result, or of a store the first value stored.
+    source: the lane that each lane read in a shuffle. barriers: those that the step visits. flying: asynchronous work
+    under way after it, of the warp's own and of its thread block's mbarriers.
     """
 
     number: int
@@ -175,148 +113,177 @@ class TapeStep:
     lanes: int
     on: int
     turn: int
-    copy: int
     accesses: tuple[WarpAccess, ...] = ()
     register: str = ""
     values: tuple[Any, ...] | None = None
     source: tuple[int, ...] | None = None
-    waits: bool = False
-    in_flight: int = 0
+    barriers: tuple[BarrierState, ...] = ()
+    flying: tuple[Flight, ...] = ()
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is a barrier of the thread block, or a wait at another one."""
+        name = self.text.split(".")[0].split()[0]
+        return name in WAITS or any(b.kind == "wait" for b in self.barriers)
 
 
 @dataclass
 class Tape:
-    """The rows of a launch, in the order in which groups of lanes ran them."""
+    """The rows of a launch, in the order in which groups of lanes ran them.
+
+    Steps are to be taken while the launch's memory stands: buffers are named by it.
+    """
 
     program: Program
     words: Wording
     rows: list[TapeRow]
+    _variables: dict[tuple[int, str, str, int], Variable | None] = field(default_factory=dict, repr=False)
 
     @property
-    def warps(self) -> list[tuple[int, int]]:
+    def warps(self) -> list[Warp]:
         """(thread block, warp) of every warp that ran."""
-        ran = [np.unique(r.block[r.lanes] << 32 | r.thread[r.lanes] // WARP) for r in self.rows]
-        return [(int(key) >> 32, int(key) & 0xFFFFFFFF) for key in np.unique(np.concatenate(ran))] if ran else []
+        return sorted(self._index)
 
     def steps(self, block: int, warp: int) -> Iterator[TapeStep]:
-        """A warp's steps, in order."""
-        turns: dict[int, int] = {}
-        flight = _Flight()
-        number = 0
-        for row in self.rows:
-            mine = (row.block[row.lanes] == block) & (row.thread[row.lanes] // WARP == warp)
-            if not mine.any():
-                continue
-            turns[row.pc] = turns.get(row.pc, 0) + 1
-            number += 1
-            yield self._step(row, mine, number, turns[row.pc], flight)
+        """A warp's steps, in order; none for a warp that did not run, or that the tape leaves out."""
+        turns: dict[tuple[Any, ...], int] = {}
+        for number, (at, start, stop) in enumerate(self._index.get((block, warp), ()), 1):
+            yield self._step(number, at, (block, warp), start, stop, turns)
 
     def counts(self) -> Counts:
         """The sums over all warps, by the rules of core.sim.counting."""
         total = Counts()
         for block, warp in self.warps:
             for step in self.steps(block, warp):
-                ins = self.program.instructions[step.pc]
-                lanes = step.lanes.bit_count()
-                total += Counts(instructions=1, threads=lanes, flops=round(flops_of(ins) * lanes))
-                for a in step.accesses:
-                    count = sum(i >= 0 for i in a.places)
-                    if ins.names[0] in ATOMICS:
-                        total += Counts(atomics=1, contended=a.turns)
-                    if a.space == "global":
-                        total += Counts(requests=1, asked=a.width * count, sectors=a.sectors, fewest=a.needed)
-                    elif a.space == "shared":
-                        total += Counts(shared=1, shared_bytes=a.width * count, conflicts=max(0, a.passes))
+                total += counts_of(self.program.instructions[step.pc], step)
         return total
 
-    def _step(self, row: TapeRow, mine: Array, number: int, turn: int, flight: _Flight) -> TapeStep:
-        ins, lanes = self.program.instructions[row.pc], row.lanes[mine]
-        within = row.thread[lanes] % WARP
-        on = np.isin(lanes, row.on)
-        result = first_result(ins)
-        values = source = None
-        if row.values is not None:
-            values = _by_lane(within, row.values[mine], None)
-        if row.source is not None:
-            source = _by_lane(within, row.thread[row.source[mine]] % WARP, -1)
-        copy = copies(self.program)[row.pc]
+    @cached_property
+    def _index(self) -> dict[Warp, list[tuple[int, int, int]]]:
+        """Of a warp, the rows that it ran: (row, where its lanes begin in it, where they end)."""
+        found: dict[Warp, list[tuple[int, int, int]]] = {}
+        for number, row in enumerate(self.rows):
+            here = row.here
+            for i, key in enumerate(here.warps):
+                found.setdefault(key, []).append((number, here.starts[i], here.starts[i + 1]))
+        return found
+
+    @cached_property
+    def _shared_starts(self) -> list[int]:
+        return sorted(at for space, at in self.program.places.values() if space == "shared")
+
+    @cached_property
+    def _timeline(self) -> Timeline:
+        return timeline(self.program, self.rows)
+
+    def _step(
+        self, number: int, at: int, warp: Warp, start: int, stop: int, turns: dict[tuple[Any, ...], int]
+    ) -> TapeStep:
+        row = self.rows[at]
+        ins, lanes = self.program.instructions[row.pc], row.here.lanes[start:stop]
+        first = int(lanes[0]) // WARP * WARP
+        within = (lanes - first).tolist()
+        mask = _mask(within)
+        on = mask if row.on is None else _mask((lanes[row.on[start:stop]] - first).tolist())
+        accesses = tuple(a for t in row.touched if (a := self._access(ins, t, row.pc, first)) is not None)
+        kind = (ins.location, ins.names, *(a.buffer for a in accesses))
+        turns[kind] = turns.get(kind, 0) + 1
+        register = shown_register(ins)
         return TapeStep(
-            number, row.pc, ins.text, ins.location, _mask(within), _mask(within[on]), turn, copy,
-            tuple(self._access(ins, t, row, lanes) for t in row.touched if np.isin(t.lanes, lanes).any()),
-            result.name if result is not None else "", values, source, ins.names[0] in WAITS, flight.after(ins),
+            number, row.pc, ins.text, ins.location, mask, on, turns[kind], accesses,
+            register.name if register is not None else "", _values(row, start, stop, within, on),
+            None if row.source is None else _by_lane(within, (row.source[start:stop] - first).tolist()),
+            self._barriers(at, first), self._timeline.flying.get((at, warp), ()),
         )  # fmt: skip
 
-    def _access(self, ins: Instruction, t: RowAccess, row: TapeRow, lanes: Array) -> WarpAccess:
-        chosen = np.isin(t.lanes, lanes)
-        at, places = t.lanes[chosen], t.places[chosen]
-        within = row.thread[at] % WARP
-        found = self.words.array(ins, t.space, int(places[0]), t.how) if t.space != "local" else None
-        start, item = (found.start, found.item) if found else (0, t.width)
-        index = (places - start) // item
+    def _access(self, ins: Instruction, t: RowAccess, pc: int, first: int) -> WarpAccess | None:
+        """What the warp whose lanes begin at `first` touched."""
+        lanes, places = t.lanes, t.places
+        if lanes[0] < first or lanes[-1] >= first + WARP:
+            chosen = (lanes >= first) & (lanes < first + WARP)
+            lanes, places = lanes[chosen], places[chosen]
+        if not len(lanes):
+            return None
         one = np.zeros(len(places), np.int64)
         moved = needed = passes = 0
         if t.space == "global":
             moved, needed = len(sectors(one, places)), fewest(one, places, t.width)
         elif t.space == "shared" and ins.names[0] in BY_LANE:
-            passes = conflicts(within, places, t.width)
-        name = found.name if found else {"local": "the thread's local memory"}.get(t.space, t.space)
+            passes = conflicts(lanes - first, places, t.width)
         turns = contended(one, places) if ins.names[0] in ATOMICS else 0
+        variable = self._variable(ins, pc, t.space, int(places[0]), t.how)
         return WarpAccess(
-            t.space, t.how, t.width, name, item, _first(within, index), _first(within, places), moved, needed, passes,
-            turns,
+            t.space, t.how, t.width, variable, tuple((lanes - first).tolist()), tuple(places.tolist()), moved, needed,
+            passes, turns,
         )  # fmt: skip
 
+    def _variable(self, ins: Instruction, pc: int, space: str, place: int, how: str) -> Variable | None:
+        """The variable at a place, by the name that whoever launches gave the buffer, or by the kernel's own words."""
+        if space == "local":
+            return None
+        region = self.words.memory.region(place) if space == "global" else None
+        at = region.start if region is not None else bisect.bisect_right(self._shared_starts, place)
+        key = pc, space, how, at
+        if key not in self._variables:
+            found = self.words.array(ins, space, place, how)
+            if region is not None and region.tensor:
+                found = Variable(region.tensor, region.start, region.size, region.itemsize, region.sizes)
+            self._variables[key] = found
+        return self._variables[key]
 
-@kept
-def copies(program: Program) -> list[int]:
-    """Of each instruction, which of its source line's instructions of the same kind it is, from 1: a loop that the
-    compiler unrolled has one a turn."""
-    seen: dict[tuple[Location, tuple[str, ...]], int] = {}
-    found = []
-    for ins in program.instructions:
-        key = ins.location, ins.names
-        seen[key] = seen.get(key, 0) + 1
-        found.append(seen[key])
-    return found
+    def _barriers(self, at: int, first: int) -> tuple[BarrierState, ...]:
+        """Those of a row that the warp whose lanes begin at `first` visits."""
+        found = []
+        for place, v in enumerate(self.rows[at].visits):
+            if any(first <= lane < first + WARP for lane in v.lanes):
+                came = self._timeline.came.get((at, place), ())
+                name = self._barrier_name(v)
+                found.append(BarrierState(name, v.kind, came, v.arrived, v.expected, v.bytes_left, v.complete))
+        return tuple(found)
 
-
-@dataclass
-class _Flight:
-    """Counts a warp's cp.async groups, and the copies since the last commit as one more."""
-
-    groups: int = 0
-    open: bool = False
-
-    def after(self, ins: Instruction) -> int:
-        if ins.names[:2] == ("cp", "async") and "bulk" not in ins.names:
-            kind = ins.names[2] if len(ins.names) > 2 else ""
-            if kind == "commit_group":
-                self.groups, self.open = self.groups + 1, False
-            elif kind == "wait_all":
-                self.groups, self.open = 0, False
-            elif kind == "wait_group":
-                left = ins.operands[0].bits if isinstance(ins.operands[0], Immediate) else 0
-                self.groups = min(self.groups, left)
-            else:
-                self.open = True
-        return self.groups + self.open
+    def _barrier_name(self, visit: Visit) -> str:
+        if visit.kind in ("barrier", "cluster"):
+            return f"barrier {visit.place}" if visit.kind == "barrier" else "the cluster's barrier"
+        symbol = self.words.shared_at(visit.place)
+        return symbol.element(visit.place, 8) if symbol is not None else f"the mbarrier at byte {visit.place}"
 
 
-def _mask(lanes: Array) -> int:
-    return sum(1 << int(lane) for lane in lanes)
+def counts_of(ins: Instruction, step: TapeStep) -> Counts:
+    """A step's own counts, by the rules of core.sim.counting."""
+    lanes = step.lanes.bit_count()
+    total = Counts(instructions=1, threads=lanes, flops=round(flops_of(ins) * lanes))
+    for a in step.accesses:
+        if a.space == "local":
+            continue
+        if ins.names[0] in ATOMICS:
+            total += Counts(atomics=1, contended=a.turns)
+        if a.space == "global":
+            total += Counts(requests=1, asked=a.nbytes, sectors=a.sectors, fewest=a.needed)
+        else:
+            total += Counts(shared=1, shared_bytes=a.nbytes, conflicts=a.passes)
+    return total
 
 
-def _by_lane(lanes: Array, values: Array, empty: Any) -> tuple[Any, ...]:
-    found = [empty] * WARP
-    for lane, value in zip(lanes.tolist(), values.tolist(), strict=True):
-        found[lane] = value
+def _values(row: TapeRow, start: int, stop: int, lanes: list[int], on: int) -> tuple[Any, ...] | None:
+    """By lane, None for those that are off."""
+    if row.values is None:
+        return None
+    held = row.values[start:stop] if len(row.values) > 1 else np.broadcast_to(row.values, (stop - start,))
+    found: list[Any] = [None] * WARP
+    for lane, value in zip(lanes, held.tolist(), strict=True):
+        if on >> lane & 1:
+            found[lane] = value
     return tuple(found)
 
 
-def _first(lanes: Array, values: Array) -> tuple[int, ...]:
-    """By lane, the first of its values: a lane of a matrix load stands for a row."""
+def _mask(lanes: list[int]) -> int:
+    return FULL if len(lanes) == WARP else sum(1 << lane for lane in lanes)
+
+
+def _by_lane(lanes: Any, values: Any) -> tuple[int, ...]:
+    """By lane, the first of its values; -1 for a lane that is not there."""
     found = [-1] * WARP
-    for lane, value in zip(lanes.tolist(), values.tolist(), strict=True):
+    for lane, value in zip(lanes, values, strict=True):
         if found[lane] < 0:
             found[lane] = value
     return tuple(found)

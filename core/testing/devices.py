@@ -26,6 +26,7 @@ from core.kernels.tensors import DeviceTensor, decode, encode
 from core.op import Tensors, Variant, make_tensors
 from core.registry import Registry
 from core.sim.faults import KernelError
+from core.sim.machine.address_space import Memory
 from core.testing.compare import Array
 from core.testing.coverage import Coverage
 from core.testing.runner import GUARD, POISON, Call, Outcome, best
@@ -108,13 +109,17 @@ class DeviceRunner:
         tensors: dict[str, Any] = {k: None if v is None else placed[k].tensor for k, v in call.given.items()}
         tensors |= {k: placed[call.shares.get(k, k)].tensor for k in call.writes}
         t = make_tensors(call.dims, tensors, config=dict(call.config), node="", **call.flags)
+        scratch = self._scratch(call)
+        given = [scratch[name].tensor if name in scratch else None for name in ("workspace", "counters")]
+        return self.target.record(call.variant, call.method, t, self.pick, *given), scratch
+
+    def _scratch(self, call: Call) -> dict[str, Placed]:
         scratch: dict[str, Placed] = {}
         if nbytes := call.variant.workspace(call.specs()):
             scratch["workspace"] = Placed(self.target, (nbytes,), "u8", None, self.guard)
         if count := call.variant.counters(call.specs()):
             scratch["counters"] = Placed(self.target, (count,), "u32", np.zeros(count), self.guard)
-        given = [scratch[name].tensor if name in scratch else None for name in ("workspace", "counters")]
-        return self.target.record(call.variant, call.method, t, self.pick, *given), scratch
+        return scratch
 
     def gaps(self, variant: Variant) -> list[str]:
         """A GPU counts nothing."""
@@ -197,11 +202,7 @@ class SimRunner(DeviceRunner):
     def _place(self, call: Call) -> dict[str, Placed]:
         """As on a GPU; and the simulator's errors are to call the tensors by their names."""
         placed = super()._place(call)
-        space = self.target.space
-        for name, one in placed.items():
-            at = space.starts.index(one.whole.pointer)
-            described = f"tensor {name}, {one.dtype} {one.tensor.shape}"
-            space.regions[at] = replace(space.regions[at], name=described, itemsize=one.tensor.itemsize)
+        name_tensors(self.target.space, placed)
         return placed
 
     def run(self, call: Call) -> Outcome:
@@ -228,6 +229,16 @@ class SimRunner(DeviceRunner):
             if error.kind == "endless":
                 self.endless[asked.kernel] = error
             raise
+
+
+def name_tensors(space: Memory, placed: Mapping[str, Placed]) -> None:
+    """Have the simulator call tensors by their names, in errors and on tapes."""
+    for name, one in placed.items():
+        at = space.starts.index(one.whole.pointer)
+        described = f"tensor {name}, {one.dtype} {one.tensor.shape}"
+        space.regions[at] = replace(
+            space.regions[at], name=described, itemsize=one.tensor.itemsize, tensor=name, sizes=one.tensor.shape
+        )
 
 
 def all_of(call: Call) -> tuple[Any, ...]:

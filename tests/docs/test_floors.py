@@ -59,6 +59,8 @@ ROOMS = {
         ("ptx",),
         ("machine",),
         ("strict", "counting"),
+        ("tape_rows",),
+        ("tape_flight",),
         ("tape",),
         ("resident",),
         ("instructions",),

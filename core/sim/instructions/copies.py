@@ -14,7 +14,7 @@ import numpy as np
 from core.sim.instructions.access import locate
 from core.sim.instructions.atomics import change_of, in_turn
 from core.sim.instructions.float_formats import FORMATS
-from core.sim.instructions.mbarrier import find, find_all, keys
+from core.sim.instructions.mbarrier import find, find_all, keys, visited
 from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Read, Step, address_reader, bits_reader, need
 from core.sim.instructions.tensormap import BYTES, BoxMap, decode
@@ -103,10 +103,12 @@ def _cp_async_arrive(program: Program, ins: Instruction) -> Step:
 
     def arrive(g: Group) -> None:
         lanes = g.indices()
-        every = find_all(g, ins, keys(g, g.spread(where(g)), lanes), lanes)
+        wanted = keys(g, g.spread(where(g)), lanes)
+        every = find_all(g, ins, wanted, lanes)
         for barrier in dict.fromkeys(every):
             members = lanes[[one is barrier for one in every]]
             barrier.pending += 0 if counts else len(members)
+            visited(g, "arrive", members, next(k for k, b in zip(wanted, every, strict=True) if b is barrier), barrier)
             landed = functools.partial(_arrived, g, barrier, len(members))
             if g.batch.watch is None:
                 landed()
@@ -236,6 +238,7 @@ def _land(
     address = barrier if peer == target else (barrier & 0xFFFFFF) | (peer & ~0xFFFFFF)
     (key,) = keys(g, np.array([address]), np.array([lane]))
     found = find(g, ins, key, lane)
+    visited(g, "copy", np.array([lane]), key, found)
 
     def land() -> None:
         move()

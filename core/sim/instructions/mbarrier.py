@@ -60,6 +60,14 @@ def find_all(g: Group, ins: Instruction, wanted: list[Key], lanes: Array) -> lis
     return [known[key, warp] for key, warp in zip(wanted, (lanes // 32).tolist(), strict=True)]
 
 
+def visited(g: Group, kind: str, lanes: Array, key: Key, barrier: MBarrier, complete: bool | None = None) -> None:
+    """Put lanes at an mbarrier on the tape, as they leave it. complete: None where the barrier's own state says it."""
+    if g.batch.tape is not None:
+        over = barrier.pending == 0 and barrier.bytes_left == 0 if complete is None else complete
+        came = barrier.expected - barrier.pending
+        g.batch.tape.visits(kind, lanes, *key, came, barrier.expected, barrier.bytes_left, over)
+
+
 @opcode("mbarrier.init", "$shared? b64")
 def _init(program: Program, ins: Instruction) -> Step:
     where, count = address_reader(program, ins.operands[0]), bits_reader(program, ins.operands[1], U32)
@@ -141,6 +149,7 @@ def _arrive(program: Program, ins: Instruction) -> Step:
                     )  # fmt: skip
                 barrier.pending -= arrivals
                 barrier.expected -= arrivals if drops else 0
+            visited(g, "arrive", lanes[i : i + 1], key, barrier)
             g.batch.settle_phase(barrier)
         if write is not None:
             write(g, g.spread_back(states))
@@ -164,8 +173,11 @@ def _test_wait(program: Program, ins: Instruction) -> Step:
     def test(g: Group) -> None:
         lanes = g.indices()
         asked = (g.spread(phase(g)) & np.uint64(1)).tolist()
-        found = find_all(g, ins, keys(g, g.spread(where(g)), lanes), lanes)
+        wanted = keys(g, g.spread(where(g)), lanes)
+        found = find_all(g, ins, wanted, lanes)
         over = np.array([b.phase != p for b, p in zip(found, asked, strict=True)])
+        for i, (key, barrier) in enumerate(zip(wanted, found, strict=True)):
+            visited(g, "wait", lanes[i : i + 1], key, barrier, bool(over[i]))
         g.batch.polled += 0 if over.all() else 1
         if g.batch.watch is not None:
             for barrier in dict.fromkeys(found):
@@ -192,6 +204,7 @@ def _try_wait(program: Program, ins: Instruction, pc: int) -> End:
         wanted = keys(g, g.spread(where(g)), lanes)
         learnt: dict[MBarrier, list[int]] = {}
         for i, (key, barrier) in enumerate(zip(wanted, find_all(g, ins, wanted, lanes), strict=True)):
+            visited(g, "wait", lanes[i : i + 1], key, barrier, barrier.phase != asked[i])
             if barrier.phase == asked[i]:
                 parked.setdefault(key, []).append(int(lanes[i]))
             else:
@@ -229,6 +242,12 @@ def _cluster_arrive(program: Program, ins: Instruction) -> Step:
             barrier.arrived += len(members)
             if g.batch.watch is not None:
                 g.batch.watch.clocks.publish(barrier.order, g, members, "relaxed" in ins.names)
+            if g.batch.tape is not None:
+                first = number * g.batch.shape.cluster
+                everybody = int(g.batch.remaining[first : first + g.batch.shape.cluster].sum())
+                g.batch.tape.visits(
+                    "cluster", members, first, 0, barrier.arrived, everybody, complete=barrier.arrived >= everybody
+                )
             g.batch.settle_cluster(number)
 
     return arrive

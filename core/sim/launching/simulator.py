@@ -14,7 +14,7 @@ import numpy as np
 from core.errors import BuildError, UsageError
 from core.kernels.chips import CHIPS, DEFAULT_SHARED, MAX_BLOCK, MAX_GRID, MAX_THREADS
 from core.kernels.nvrtc import DYNAMIC_SHARED
-from core.sim.counting import Counter, counted
+from core.sim.counting import counted
 from core.sim.faults import Finding, KernelError
 from core.sim.instructions.atomics import order_shows
 from core.sim.instructions.binding import bind
@@ -22,6 +22,7 @@ from core.sim.instructions.calls import calls_cuda, needs_heap
 from core.sim.instructions.table import TABLE
 from core.sim.launching.launch_report import Report, native_report, summarise
 from core.sim.launching.scheduler import LANES, Order, Scheduler
+from core.sim.launching.watchers import Taped, tape_of, watch
 from core.sim.machine.address_space import Heap, Memory
 from core.sim.machine.budget import default_limit
 from core.sim.machine.geometry import Shape
@@ -52,7 +53,6 @@ from core.sim.resident import Batch
 from core.sim.strict.clocks import orders_blocks
 from core.sim.strict.shadow import Global, grain
 from core.sim.strict.watch import Watch, works_later
-from core.sim.tape import Tape, TapeRecorder
 from core.threads import cores
 
 CHIP = CHIPS[90]  # whose PTX this runs
@@ -170,24 +170,23 @@ class Simulator:
         count: bool = False,
         order: str = "error",
         executor: str | None = None,
-        tape: bool = False,
+        tape: Taped = False,
         reach: bool = False,
     ) -> Report:
         """Run a kernel to its end. args: the parameters' bytes in order. Raises KernelError and
         PtxError, UsageError for contradictory arguments.
 
         strict: also report races and reads of what nothing wrote; some ten times slower. count: the report has
-        `counts`, tape: it has a `tape`; one of the three at a time. order: what a result that depends on the order of
-        threads is to strict mode, an "error", or a "warn"ing among the report's findings, beside the result of the
-        first order. executor: "native" or "interpreter", None for the default (native/choice.py). reach: also of a
-        native launch the report says what ran (`reached`, `instructions` and their like).
+        `counts`; tape: it has a `tape`, of all thread blocks or of those numbers. Strict mode goes without both. order:
+        what a result that depends on the order of threads is to strict mode, an "error", or a "warn"ing among the
+        report's findings, beside the result of the first order. executor: "native" or "interpreter", None for the
+        default (native/choice.py). reach: also of a native launch the report says what ran (`reached`, `instructions`
+        and their like).
         """
         if order not in ORDER:
             raise UsageError(f"order={order!r}; expected one of {', '.join(ORDER)}")
-        if strict + count + tape > 1:
-            raise UsageError(
-                "a launch is run in strict mode, counted or taped, one at a time", hint="strict=False, count=True"
-            )
+        if strict and (count or tape):
+            raise UsageError("strict mode neither counts nor tapes, one at a time", hint="strict=False, count=True")
         watched = "strict" if strict else "count" if count else "tape" if tape else ""
         found = self.native(kernel, reach) if natively(executor, watched) else ""
         facts = found.facts if isinstance(found, Linked) else facts_of(self.program(kernel, strict))
@@ -205,23 +204,18 @@ class Simulator:
             batches = self._run_strictly(program, shape, smem, order, findings)
         else:
             batches = self._batches(program, shape, smem, _blocks_together(program, shape, strict))
-            for batch in batches if count else ():
-                batch.counter = Counter(batch)
-                batch.observe = batch.counter.access
-            for batch in batches if tape else ():
-                batch.tape = TapeRecorder(batch)
-                batch.observe = batch.tape.access
+            for batch in batches:
+                watch(batch, count, tape)
             together = Order("apart" if polls(program) else "warps" if order_shows(program) else "one")
-            if len(batches) > 1 and not _ordered(program) and together.groups == "one":
-                list(_pool().map(lambda batch: _run(batch, together), batches))
-            else:
-                for batch in batches:
-                    self._run_and_print(batch, together)
+            try:
+                self._run_all(batches, together)
+            except KernelError as error:
+                error.tape = tape_of(program, batches) if tape else None
+                raise
         report = summarise(program, shape, batches)
         report.findings = findings
         if tape:
-            rows = [row for batch in batches if batch.tape for row in batch.tape.rows]
-            report.tape = Tape(program, batches[0].words, rows)
+            report.tape = tape_of(program, batches)
         if count:
             report.counts = counted(program, [batch.counter for batch in batches if batch.counter])
         return report
@@ -270,6 +264,14 @@ class Simulator:
                 findings.append(Finding(error.kind, error.message, error.hint))
                 break
         return batches
+
+    def _run_all(self, batches: Sequence[Batch], together: Order) -> None:
+        """Batches at once where nothing orders them."""
+        if len(batches) > 1 and not _ordered(batches[0].program) and together.groups == "one":
+            list(_pool().map(lambda batch: _run(batch, together), batches))
+            return
+        for batch in batches:
+            self._run_and_print(batch, together)
 
     def _run_and_print(self, batch: Batch, order: Order, quiet: bool = False) -> None:
         try:

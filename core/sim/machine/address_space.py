@@ -21,12 +21,17 @@ HEAP_ALIGN = 16
 
 @dataclass(frozen=True)
 class Region:
-    """A named range of addresses: [start, start + size)."""
+    """A named range of addresses: [start, start + size).
+
+    tensor, sizes: the name and the shape of the tensor that it holds, where whoever launches has said so.
+    """
 
     name: str
     start: int
     size: int
     itemsize: int = 1  # bytes of an element, where that is known
+    tensor: str = ""
+    sizes: tuple[int, ...] = ()
 
     @property
     def end(self) -> int:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from core.sim.faults import KernelError
+from core.sim.faults import FaultAccess, KernelError
 from core.sim.machine.geometry import WARP, Shape
 from core.sim.machine.lanes import Lanes
 from core.sim.machine.wording import Wording
 from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import WIDE, Array
-from core.sim.ptx.syntax import Instruction
+from core.sim.ptx.syntax import NOWHERE, Instruction
 
 
 class ResidentBlocks:
@@ -67,13 +67,23 @@ class ResidentBlocks:
         return self.words.block(int(self.numbers[block]))
 
     def fault(
-        self, ins: Instruction, kind: str, message: str, g: Lanes, lane: int, address: int | None = None, hint: str = ""
-    ) -> KernelError:
-        """The error for a lane at an instruction. message: a sentence with {who}, or a predicate."""
+        self, ins: Instruction, kind: str, message: str, g: Lanes, lane: int, address: int | None = None,
+        hint: str = "", before: FaultAccess | None = None,
+    ) -> KernelError:  # fmt: skip
+        """The error for a lane at an instruction. message: a sentence with {who}, or a predicate. before: the access
+        that it clashes with."""
         who = self.who(g, lane)
         text = message.replace("{who}", who) if "{who}" in message else f"{who}: {message}"
         at = f"address {address:#x}, " if address is not None else ""
+        place = int(self.numbers[g.block[lane]]), int(g.thread[lane])
+        here = fault_access(*place, ins, "", -1 if address is None else address)
         return KernelError(
             f"kernel {self.program.title}, {self.words.line(ins.location)}: {text}", kind=kind, hint=hint,
-            details=f"{at}`{ins.text}`",
+            details=f"{at}`{ins.text}`", accesses=((before,) if before is not None else ()) + (here,),
         )  # fmt: skip
+
+
+def fault_access(block: int, thread: int, ins: Instruction | None, how: str, address: int) -> FaultAccess:
+    """An access for an error; ins: None where it is unknown."""
+    place = ins.location if ins is not None else NOWHERE
+    return FaultAccess(block, thread, place.file, place.line, ins.text if ins is not None else "", how, address)

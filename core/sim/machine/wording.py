@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -85,6 +85,7 @@ class Wording:
     shape: Shape
     sources: Sources
     dynamic: int = 0  # bytes of dynamic shared memory
+    declarations: dict[str, tuple[str, tuple[int, ...]] | None] = field(default_factory=dict)  # by name, once looked up
 
     # ------------------------------------------------------------------ threads
     def thread(self, block: int, thread: int) -> str:
@@ -124,7 +125,7 @@ class Wording:
         """The intended target of an access at an address of a space, in or out of bounds."""
         found = self._based(ins, how, space)
         if space == "shared":
-            return found or self._shared_at(ins, address)
+            return found or self.shared_at(address, ins)
         return found or self._region(ins, address)
 
     def _based(self, ins: Instruction, how: str, space: str) -> Array | None:
@@ -215,7 +216,7 @@ class Wording:
         return f"shared memory at byte {address}" if space == "shared" else self.memory.element(address)
 
     # ------------------------------------------------------------------ variables
-    def _variable(self, ins: Instruction, symbol: str) -> Array:
+    def _variable(self, ins: Instruction | None, symbol: str) -> Array:
         space, start = self.program.places[symbol]
         if space == "global":
             region = self.memory.region(start)
@@ -223,7 +224,9 @@ class Wording:
         else:
             size = self.program.sizes.get(symbol, 0) or self.dynamic
         name = plain_name(symbol)
-        declared = self._declaration(name)
+        if name not in self.declarations:
+            self.declarations[name] = self._declaration(name)
+        declared = self.declarations[name]
         item = SIZES.get(declared[0]) if declared else None
         item = item or min(_accessed(ins), size or 8)
         if declared is None:
@@ -239,8 +242,9 @@ class Wording:
             dims = (size // item,) if len(dims) == 1 else (UNKNOWN,)
         return Array(name, start, size, item, dims, kind)
 
-    def _shared_at(self, ins: Instruction, address: int) -> Array | None:
-        """The last shared variable that begins before an address."""
+    def shared_at(self, address: int, ins: Instruction | None = None) -> Array | None:
+        """The last shared variable that begins before an address. ins: an access to it, whose type counts where the
+        source does not say one."""
         places = {symbol: at for symbol, (space, at) in self.program.places.items() if space == "shared"}
         before = [symbol for symbol, at in places.items() if at <= address]
         return self._variable(ins, max(before, key=lambda symbol: places[symbol])) if before else None
@@ -277,5 +281,5 @@ def _accessed(ins: Instruction | None) -> int:
     return kind.bytes if kind else 4
 
 
-def _kind(ins: Instruction) -> str:
-    return {"f32": "float", "f64": "double"}.get(ins.names[-1], "element")
+def _kind(ins: Instruction | None) -> str:
+    return "element" if ins is None else {"f32": "float", "f64": "double"}.get(ins.names[-1], "element")

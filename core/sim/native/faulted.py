@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from core.sim.faults import KernelError
 from core.sim.machine.budget import VARIABLE
+from core.sim.machine.resident_blocks import fault_access
 from core.sim.machine.wording import Wording
 from core.sim.ptx.syntax import Instruction
 
@@ -159,4 +160,5 @@ def error(words: Wording, f: MachineFault) -> KernelError:
     return KernelError(
         f"kernel {words.program.title}, {words.line(f.ins.location)}: {text}", kind=kind, hint=hint,
         details=f"{at}`{f.ins.text}`",
+        accesses=(fault_access(f.block, f.thread, f.ins, "", f.address if f.kind in ADDRESSED else -1),),
     )  # fmt: skip

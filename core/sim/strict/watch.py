@@ -14,10 +14,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from core.sim.faults import Finding, KernelError
+from core.sim.faults import FaultAccess, Finding, KernelError
 from core.sim.machine.address_space import Region
 from core.sim.machine.lanes import Lanes, Origin
-from core.sim.machine.resident_blocks import ResidentBlocks
+from core.sim.machine.resident_blocks import ResidentBlocks, fault_access
 from core.sim.machine.waiting import Barrier
 from core.sim.ptx import state_spaces as spaces
 from core.sim.ptx.address_roots import Root, first_guesses, roots, stored
@@ -155,7 +155,9 @@ class Watch:
             access = self.batch.words.access(ins, space, address, width, "write")
             them = self.batch.who(g, int(lanes[one]))
             text = f"race: {them} writes {access.split(maxsplit=2)[2]}, {access}: each element wants one owner"
-            raise self.batch.fault(ins, "race", text, g, int(lanes[other]), address, OWNER)
+            writer = int(self.batch.numbers[g.block[lanes[one]]]), int(g.thread[lanes[one]])
+            before = fault_access(*writer, ins, "write", address)
+            raise self.batch.fault(ins, "race", text, g, int(lanes[other]), address, OWNER, before)
 
     def _unwritten(self, at: At, bad: Array) -> None:
         """A read of shared memory that nothing wrote: of a load, a finding once the value is used."""
@@ -243,16 +245,18 @@ class Watch:
         access = words.access(at.ins, at.space, address, width, at.how)
         place = access.split(maxsplit=2)[2]
         them = words.of_grid(found.thread)
-        before = code[found.by].location if found.by >= 0 else None
+        earlier = code[found.by] if found.by >= 0 else None
+        before = earlier.location if earlier is not None else None
+        theirs = fault_access(*divmod(found.thread, self.batch.padded), earlier, found.how, address)
         if found.how == "write" and at.how == "write" and words.one_statement(at.ins, found.by):
             text = f"race: {them} writes {place}, {access}: each element wants one owner"
-            raise self._fault(at, first, "race", text, OWNER)
+            raise self._fault(at, first, "race", text, OWNER, theirs)
         them = f"another thread of the warp of {them}" if found.several else them
         line = f" ({words.line(before)})" if before is not None and before != at.ins.location else ""
         this, did = ("read" if at.how == "read" else "write"), ("read" if found.how == "read" else "written")
         text = f"race: this {this} is not ordered after a {found.how}: {access}, which {them} has {did}{line}"
         time = int(self.races.shadow(at).written_at[at.places[first]])
-        raise self._fault(at, first, "race", text, hint(self.clocks, words, at, first, found, time))
+        raise self._fault(at, first, "race", text, hint(self.clocks, words, at, first, found, time), theirs)
 
     def _outside(self, at: At, bad: Array) -> None:
         """An access between two shared variables."""
@@ -274,5 +278,8 @@ class Watch:
         address = int(at.places[place]) * self.races.shadow(at).grain
         return address % self.batch.stride if at.space == "shared" else address
 
-    def _fault(self, at: At, place: int, kind: str, text: str, hint: str) -> KernelError:
-        return self.batch.fault(at.ins, kind, text, at.g, int(at.lanes[place]), self._address(at, place), hint)
+    def _fault(
+        self, at: At, place: int, kind: str, text: str, hint: str, before: FaultAccess | None = None
+    ) -> KernelError:
+        address = self._address(at, place)
+        return self.batch.fault(at.ins, kind, text, at.g, int(at.lanes[place]), address, hint, before)
