@@ -136,8 +136,8 @@ class Model:
         """
         named = {name: one for one in self.engine.registry.formats.values() if one.named for name in one.targets}
         if scheme not in named:
-            known = " or ".join(f'"{name}"' for name in named) or "none"
-            raise UsageError(f'names("{scheme}"): the only other names that are known are {known}')
+            choices = " or ".join(f'"{name}"' for name in named) or "none"
+            raise UsageError(f'names("{scheme}"): the only other names that are known are {choices}')
         return named[scheme].names(self.graph)
 
     def logits(self, tokens: Any) -> Array:
@@ -226,8 +226,8 @@ class Model:
         self._runs += 1
         needed = prompt.shape[1] + max_new_tokens
         session = self.engine.session(len(prompt), min(needed, int(self.graph.dims.get(S, needed))))
-        known = self.tokenizer.vocab_size if self.tokenizer else None
-        drawn = list(generate_steps(session, prompt.tolist(), max_new_tokens, sampling, known))
+        vocabulary = self.tokenizer.vocab_size if self.tokenizer else None
+        drawn = list(generate_steps(session, prompt.tolist(), max_new_tokens, sampling, vocabulary))
         whole = np.concatenate([prompt, *(column[:, None] for column in drawn)], axis=1)
         return whole[0] if np.ndim(tokens) == 1 else whole
 

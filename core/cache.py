@@ -126,17 +126,17 @@ def hold(folder: Path) -> bool:
 def sweep() -> int:
     """Remove what was not used for UNUSED, what killed processes left, and, beyond the limit, what was not used for
     longest. Only caches that other files can rebuild, never a folder that a process holds. Returns the bytes."""
-    now, kept, removed = time.time(), [], 0
+    now, entries, removed = time.time(), [], 0
     for entry in _entries():
         old = files.STALE if entry.path.name.startswith(files.STAGED) else UNUSED
         if now - entry.used > old and _remove(entry):
             removed += entry.bytes
         elif old is not files.STALE:
-            kept.append(entry)
-    total, count, most = sum(entry.bytes for entry in kept), len(kept), limit()
+            entries.append(entry)
+    total, count, most = sum(entry.bytes for entry in entries), len(entries), limit()
     if total <= most and count <= MOST_ENTRIES:
         return removed
-    for entry in sorted(kept, key=lambda entry: entry.used):
+    for entry in sorted(entries, key=lambda entry: entry.used):
         if total <= most * 7 // 8 and count <= MOST_ENTRIES * 7 // 8:
             break
         if _remove(entry):

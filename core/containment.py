@@ -43,10 +43,10 @@ def contained(said: Callable[[str], None] | None = None) -> Iterator[None]:
         signals.keep()
 
 
-def of_plugin(origin: str, what: str, work: Callable[[], T]) -> T:
+def of_plugin(origin: str, part: str, work: Callable[[], T]) -> T:
     """What a plugin's method gives. BuildError for an exception that is none of ours, SystemExit included.
 
-    origin: the plugin in words, "" for the core's own, whose exceptions pass. what: "format npz", for the error.
+    origin: the plugin in words, "" for the core's own, whose exceptions pass. part: "format npz", for the error.
     """
     if origin in OURS:
         return work()
@@ -56,7 +56,7 @@ def of_plugin(origin: str, what: str, work: Callable[[], T]) -> T:
     except (CoreError, OSError, MemoryError, *PASSES):
         raise
     except BaseException as error:
-        raise BuildError(f"{origin}: its {what} raised {words_of(error)}") from error
+        raise BuildError(f"{origin}: its {part} raised {words_of(error)}") from error
 
 
 class _Lines(io.TextIOBase):

@@ -52,8 +52,8 @@ class Candidate:
         if self.home.is_file():
             yield self.home
             return
-        found = (p for p in sorted(self.home.rglob("*")) if p.suffix in (".py", ".toml"))
-        for count, path in enumerate(found):
+        files = (p for p in sorted(self.home.rglob("*")) if p.suffix in (".py", ".toml"))
+        for count, path in enumerate(files):
             if count == MOST_SOURCES:
                 return
             yield path
@@ -96,25 +96,25 @@ def discover(
     disable: names of plugins, or of distributions, to leave out. only: the shipped and installed ones to take; None
     stands for what CORELM_PLUGINS says. Raises BuildError for a path that is no plugin.
     """
-    found = Discovery()
+    discovery = Discovery()
     only = _limit() if only is None else only
-    known = [*built_in(), *shipped(), *installed()]
-    switchable = [c for c in known if c.kind != BUILT_IN]
-    given = given_paths(paths)
+    unpathed = [*built_in(), *shipped(), *installed()]
+    switchable = [c for c in unpathed if c.kind != BUILT_IN]
+    at_paths = given_paths(paths)
     for kind, names in (("disable", disable), (LIMIT, only or ())):
         for name in names:
-            _check_name(kind, name, [*switchable, *given], found)
-    for candidate in [*known, *given]:
+            _check_name(kind, name, [*switchable, *at_paths], discovery)
+    for candidate in [*unpathed, *at_paths]:
         off = _is_named(candidate, disable) or (
             only is not None and candidate in switchable and not _is_named(candidate, only)
         )
         if off and candidate.kind != BUILT_IN:
-            found.disabled.append(candidate)
+            discovery.disabled.append(candidate)
         else:
-            found.candidates.append(candidate)
-    _prefer_given(found)
-    _drop_same_names(found)
-    return found
+            discovery.candidates.append(candidate)
+    _prefer_given(discovery)
+    _drop_same_names(discovery)
+    return discovery
 
 
 def _limit() -> list[str] | None:
@@ -126,11 +126,11 @@ def _is_named(candidate: Candidate, names: Sequence[str]) -> bool:
     return candidate.name in names or (candidate.distribution != "" and candidate.distribution in names)
 
 
-def _check_name(kind: str, name: str, candidates: Sequence[Candidate], found: Discovery) -> None:
+def _check_name(kind: str, name: str, candidates: Sequence[Candidate], discovery: Discovery) -> None:
     if any(_is_named(c, [name]) for c in candidates):
         return
     names = sorted({c.name for c in candidates})
-    found.problems.append(
+    discovery.problems.append(
         UsageError(
             f'{kind} names the plugin "{name}", and no plugin of that name can be switched{did_you_mean(name, names)}',
             hint=f"there are: {', '.join(names) or 'none'}",
@@ -138,26 +138,28 @@ def _check_name(kind: str, name: str, candidates: Sequence[Candidate], found: Di
     )
 
 
-def _prefer_given(found: Discovery) -> None:
+def _prefer_given(discovery: Discovery) -> None:
     """A plugin that is installed and given by path as well is there once: the one at the path, which was asked for."""
-    for given in [c for c in found.candidates if c.kind == GIVEN]:
-        for other in [c for c in found.candidates if c.kind == INSTALLED]:
-            if given.home == other.home or given.name == other.name:
-                found.candidates.remove(other)
-                found.disabled.append(other)
-                if given.home != other.home:
-                    found.notes.append(f"plugin {given.name}: {given.origin} is used, not the one of {other.origin}")
+    for preferred in [c for c in discovery.candidates if c.kind == GIVEN]:
+        for other in [c for c in discovery.candidates if c.kind == INSTALLED]:
+            if preferred.home == other.home or preferred.name == other.name:
+                discovery.candidates.remove(other)
+                discovery.disabled.append(other)
+                if preferred.home != other.home:
+                    discovery.notes.append(
+                        f"plugin {preferred.name}: {preferred.origin} is used, not the one of {other.origin}"
+                    )
 
 
-def _drop_same_names(found: Discovery) -> None:
+def _drop_same_names(discovery: Discovery) -> None:
     """Of two plugins with one name the second is not loaded, and that is an error: never skipped without a word."""
     first: dict[str, Candidate] = {}
-    for candidate in list(found.candidates):
+    for candidate in list(discovery.candidates):
         other = first.setdefault(candidate.name, candidate)
         if other is not candidate:
-            found.candidates.remove(candidate)
-            found.disabled.append(candidate)
-            found.problems.append(
+            discovery.candidates.remove(candidate)
+            discovery.disabled.append(candidate)
+            discovery.problems.append(
                 BuildError(
                     f'two plugins are called "{candidate.name}": {describe(other)} and {describe(candidate)}',
                     hint="rename the one that is given"
@@ -183,12 +185,12 @@ def built_in() -> list[Candidate]:
     for parent in core.__path__:
         home = Path(parent) / "ops"
         if (home / "__init__.py").is_file():
-            known = (
+            rows = (
                 ("ops", home, home.parent, "core.ops"),
                 ("devices", devices, devices, "core.devices.residents"),
                 ("core", own, core_folder, "core.resident_rows"),
             )
-            return [Candidate(n, BUILT_IN, OWN, h, root, m, version=core.__version__) for n, h, root, m in known]
+            return [Candidate(n, BUILT_IN, OWN, h, root, m, version=core.__version__) for n, h, root, m in rows]
     raise BuildError(
         f"the built-in ops are missing from {', '.join(core.__path__)}",
         hint="install corelm again, or run `core doctor`",
@@ -209,7 +211,7 @@ def shipped() -> list[Candidate]:
 
 def installed() -> list[Candidate]:
     """The entry points of the group `corelm`, sorted by name and distribution."""
-    found = []
+    candidates = []
     for entry in entry_points(group=GROUP):
         distribution = entry.dist.name if entry.dist else ""
         version = entry.dist.version if entry.dist else ""
@@ -217,8 +219,10 @@ def installed() -> list[Candidate]:
         home = _module_home(entry.module)
         root = home if home is None or home.is_dir() else home.parent
         origin = f"{owner} (entry point {entry.name})"
-        found.append(Candidate(entry.name, INSTALLED, origin, home, root, entry.module, entry, version, distribution))
-    return sorted(found, key=lambda c: (c.name, c.distribution))
+        candidates.append(
+            Candidate(entry.name, INSTALLED, origin, home, root, entry.module, entry, version, distribution)
+        )
+    return sorted(candidates, key=lambda c: (c.name, c.distribution))
 
 
 def _module_home(module: str) -> Path | None:
@@ -236,15 +240,15 @@ def _module_home(module: str) -> Path | None:
 
 def given_paths(paths: Sequence[str | os.PathLike[str]]) -> list[Candidate]:
     """Plugins given by path: a folder with an __init__.py, or a .py file. One given twice counts once."""
-    found: dict[Path, Candidate] = {}
-    for given in paths:
-        text = os.fspath(given)
+    candidates: dict[Path, Candidate] = {}
+    for argument in paths:
+        text = os.fspath(argument)
         # os.path: Path's own questions raise for NULs, loops of links, and names that are too long
         path = Path(os.path.realpath(os.path.expanduser(text))) if "\0" not in text else Path(text)
         if os.path.isfile(path / "__init__.py"):
-            found.setdefault(path, Candidate(path.name, GIVEN, text, path, path))
+            candidates.setdefault(path, Candidate(path.name, GIVEN, text, path, path))
         elif os.path.isfile(path) and path.suffix == ".py":
-            found.setdefault(path, Candidate(path.stem, GIVEN, text, path, path.parent))
+            candidates.setdefault(path, Candidate(path.stem, GIVEN, text, path, path.parent))
         else:
             why = (
                 "a folder without an __init__.py" if os.path.isdir(path)
@@ -254,4 +258,4 @@ def given_paths(paths: Sequence[str | os.PathLike[str]]) -> list[Candidate]:
             raise BuildError(
                 f'--plugin "{text}" is {why}', hint="a plugin is a folder with an __init__.py, or a .py file"
             )
-    return list(found.values())
+    return list(candidates.values())

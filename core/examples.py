@@ -70,11 +70,11 @@ def distant(values: Array, rng: np.random.Generator, smallest: float, largest: f
     return np.asarray(values + 100.0)
 
 
-def _placed(values: Array, rng: np.random.Generator, what: Sequence[float]) -> Array:
-    found = values.copy()
-    places = rng.permutation(values.size)[: len(what)]
-    found.reshape(-1)[places] = what[: places.size]
-    return found
+def _placed(values: Array, rng: np.random.Generator, numbers: Sequence[float]) -> Array:
+    placed = values.copy()
+    places = rng.permutation(values.size)[: len(numbers)]
+    placed.reshape(-1)[places] = numbers[: places.size]
+    return placed
 
 
 HARD: Mapping[str, Callable[[Array, np.random.Generator, float, float], Array]] = {

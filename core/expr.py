@@ -98,8 +98,8 @@ def evaluate(expression: str | Number, names: Mapping[str, Any], where: str = ""
             case ast.Name(id=name) if name in names:
                 return names[name]
             case ast.Name(id=name):
-                known = ", ".join(sorted(str(n) for n in names if n != "..."))
-                raise fail(f'"{name}" is not known{did_you_mean(name, names)} (known: {known or "nothing"})')
+                names_known = ", ".join(sorted(str(n) for n in names if n != "..."))
+                raise fail(f'"{name}" is not known{did_you_mean(name, names)} (known: {names_known or "nothing"})')
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 return -value(operand)
             case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:

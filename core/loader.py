@@ -63,18 +63,18 @@ def load_registry(
 
     Raises BuildError for a broken plugin that was given or required, and for two definitions of one name.
     """
-    found = discover(paths, disable, only)
-    if strict and found.problems:
-        raise found.problems[0]
-    for text in found.notes:
+    discovery = discover(paths, disable, only)
+    if strict and discovery.problems:
+        raise discovery.problems[0]
+    for text in discovery.notes:
         warnings.warn(text, stacklevel=2)
     loading = Loading(strict)
-    for candidate in found.candidates:
+    for candidate in discovery.candidates:
         loading.collect(candidate)
     registry = loading.build()
-    registry.problems = [str(problem) for problem in found.problems]
-    registry.plugins = [loading.records[id(c)] for c in found.candidates]
-    registry.plugins += [_record(c, DISABLED) for c in found.disabled]
+    registry.problems = [str(problem) for problem in discovery.problems]
+    registry.plugins = [loading.records[id(c)] for c in discovery.candidates]
+    registry.plugins += [_record(c, DISABLED) for c in discovery.disabled]
     for name in require:
         registry.plugin(name)
     return registry
@@ -279,21 +279,21 @@ def contribution_of(candidate: Candidate, module: ModuleType) -> Contribution:
     return contribution
 
 
-def _by_name(written: pluggy.HookImpl, known: tuple[str, ...]) -> None:
+def _by_name(written: pluggy.HookImpl, names: tuple[str, ...]) -> None:
     """Have an implementation take all arguments of its specification, and its function those that it names.
 
     pluggy before 1.7 fills no parameter that has a default; so it is filled here, by every version.
     """
     function = written.function
-    takes = [name for name in inspect.signature(function).parameters if name in known]
+    takes = [name for name in inspect.signature(function).parameters if name in names]
 
     @functools.wraps(function)
     def called(*values: Any) -> Any:
-        given = dict(zip(known, values, strict=True))
-        return function(**{name: given[name] for name in takes})
+        arguments = dict(zip(names, values, strict=True))
+        return function(**{name: arguments[name] for name in takes})
 
     implementation: Any = written  # its attributes are final to type checkers
-    implementation.function, implementation.argnames, implementation.kwargnames = called, known, ()
+    implementation.function, implementation.argnames, implementation.kwargnames = called, names, ()
 
 
 def _check_api(module: ModuleType) -> None:

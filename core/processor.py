@@ -31,8 +31,8 @@ def describe() -> str:
 def features() -> set[str]:
     """Names of the instruction sets that NumPy found and uses (NPY_DISABLE_CPU_FEATURES)."""
     with suppress(ImportError):  # where numpy.show_runtime() looks too
-        found: dict[str, Any] = getattr(import_module("numpy._core._multiarray_umath"), "__cpu_features__", {})
-        return {name for name, there in found.items() if there}
+        flags: dict[str, Any] = getattr(import_module("numpy._core._multiarray_umath"), "__cpu_features__", {})
+        return {name for name, there in flags.items() if there}
     return set()
 
 
@@ -40,6 +40,6 @@ def model() -> str:
     """The processor's name as the system gives it; its architecture where there is none."""
     with suppress(OSError):
         text = Path("/proc/cpuinfo").read_text("utf-8", "replace")
-        if found := re.search(r"^(?:model name|Model|cpu)\s*:\s*(.+)$", text, re.M):
-            return " ".join(found[1].split())
+        if match := re.search(r"^(?:model name|Model|cpu)\s*:\s*(.+)$", text, re.M):
+            return " ".join(match[1].split())
     return os.environ.get("PROCESSOR_IDENTIFIER") or platform.machine()  # platform.processor() runs `uname` of PATH

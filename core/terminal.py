@@ -167,13 +167,13 @@ class Writer:
 
     def finish(self) -> None:
         """Wait until all is written; only for a moment once a signal asked to end."""
-        asked = 0.0
+        since = 0.0
         while self._size and not self.gone and self._descriptor >= 0:
             with self._changed:
                 self._changed.wait(REPORTED)
             if signals.noted():
-                asked = asked or time.monotonic()
-                if time.monotonic() - asked > PATIENCE:
+                since = since or time.monotonic()
+                if time.monotonic() - since > PATIENCE:
                     return
 
     def _directly(self, text: str) -> None:

@@ -257,8 +257,8 @@ def verdict_of(row: Row) -> Verdict | None:
     """The record in a JSON value; None for any other value."""
     fields = Verdict.__dataclass_fields__
     try:
-        given = {name: value for name, value in row.items() if name in fields}
-        return Verdict(**{"chip": "", **given, "tried": tuple(given.get("tried", ()))})
+        values = {name: value for name, value in row.items() if name in fields}
+        return Verdict(**{"chip": "", **values, "tried": tuple(values.get("tried", ()))})
     except TypeError:
         return None
 

@@ -76,14 +76,14 @@ def settle(folder: Path, shards: Path) -> None:
         shutil.copy(path, folder / path.name)
 
 
-def trainer(stack: ExitStack, *overrides: str, **asked: Any) -> Trainer:
-    return prepare(TrainArguments("small.toml", overrides, device="cpu", **asked), Display(quiet=True), stack)
+def trainer(stack: ExitStack, *overrides: str, **options: Any) -> Trainer:
+    return prepare(TrainArguments("small.toml", overrides, device="cpu", **options), Display(quiet=True), stack)
 
 
-def train(*overrides: str, stop_after: int = 0, by: int = signal.SIGTERM, **asked: Any) -> int:
+def train(*overrides: str, stop_after: int = 0, by: int = signal.SIGTERM, **options: Any) -> int:
     """Train in this process; `stop_after` asks it to end after that step, as the signal `by` does."""
     with ExitStack() as stack:
-        made = trainer(stack, *overrides, **asked)
+        made = trainer(stack, *overrides, **options)
         stop = Stop()
 
         def ask(run: Run, step: int, metrics: dict[str, Any]) -> None:
@@ -126,13 +126,13 @@ def contents(step: int) -> Contents:
     return Contents(weights, moments, "name = 'tiny'\n", '{"kind": "bytes"}', state)
 
 
-def assert_is(found: checkpoint.Checkpoint, step: int) -> None:
+def assert_is(loaded: checkpoint.Checkpoint, step: int) -> None:
     want = contents(step)
-    assert found.step == step and (found.model_toml, found.tokenizer_json) == (want.model_toml, want.tokenizer_json)
+    assert loaded.step == step and (loaded.model_toml, loaded.tokenizer_json) == (want.model_toml, want.tokenizer_json)
     for name, array in want.parameters.items():
-        np.testing.assert_array_equal(found.parameters[name], array)
+        np.testing.assert_array_equal(loaded.parameters[name], array)
         for state, tensors in want.optimizer.items():
-            np.testing.assert_array_equal(found.optimizer[state][name], tensors[name])
+            np.testing.assert_array_equal(loaded.optimizer[state][name], tensors[name])
 
 
 def count_calls(do: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> int:

@@ -73,10 +73,10 @@ class Twice(CudaDevice):
 
 def load_stub(folder: str) -> Any:
     """The stub as this process's driver."""
-    found = ctypes.CDLL(str(stub.build(Path(folder))), ctypes.RTLD_GLOBAL)
-    found.stub_launches.restype = ctypes.c_uint64
+    module = ctypes.CDLL(str(stub.build(Path(folder))), ctypes.RTLD_GLOBAL)
+    module.stub_launches.restype = ctypes.c_uint64
     os.environ["STUB_MEMORY"] = str(MEMORY)
-    return found
+    return module
 
 
 def device_of(chip: int) -> CudaDevice:
@@ -88,9 +88,9 @@ def engine_of(case: Case, registry: Registry) -> Engine:
     """As `core train` makes it, but for the sizes and without parameters, which no launch depends on."""
     path = CONFIGS.get(case.model, CONFIG)
     chosen = [] if case.model in CONFIGS else [f"model={case.model}"]
-    given = load_config(path, overrides=chosen, device="cuda")
-    model = load_model(given.model, registry)
-    length = int(given.dims.get("T") or model.build(registry, {}).dims["T"])
+    values = load_config(path, overrides=chosen, device="cuda")
+    model = load_model(values.model, registry)
+    length = int(values.dims.get("T") or model.build(registry, {}).dims["T"])
     length = min(length, case.tokens or length)
     sizes = [f"dims.B={case.batch}", f"dims.T={length}", f"train.tokens_per_step={case.batch * length}"]
     config = load_config(path, overrides=[*chosen, *sizes, f"precision={case.precision}"], device="cuda")
@@ -164,15 +164,15 @@ def main() -> int:
     parser.add_argument("--batches", default="1,16")
     parser.add_argument("--tokens", type=int, default=0, help="the longest sequence; the model's own without it")
     parser.add_argument("--variants", action="store_true", help="every variant at its examples, too")
-    asked = parser.parse_args()
-    models, chips = [m for m in asked.models.split(",") if m], [int(c) for c in asked.chips.split(",")]
+    options = parser.parse_args()
+    models, chips = [m for m in options.models.split(",") if m], [int(c) for c in options.chips.split(",")]
     with tempfile.TemporaryDirectory() as folder:
         driver = load_stub(folder)
-        batches = [int(b) for b in asked.batches.split(",")]
-        cases = list(cases_of(models, chips, asked.precisions.split(","), batches, asked.tokens))
+        batches = [int(b) for b in options.batches.split(",")]
+        cases = list(cases_of(models, chips, options.precisions.split(","), batches, options.tokens))
         failed = run(cases, registry, driver)
         checked = 0
-        for chip in chips if asked.variants else ():
+        for chip in chips if options.variants else ():
             for name, wrong in launch_variants(chip, registry):
                 checked += 1
                 if wrong:

@@ -41,24 +41,24 @@ def encode(kind: str, value: Value, mode: str = "rn", ftz: bool = False, sat: bo
         return top | (infinity if m == INF else 0)
     least = 2 - (1 << exponent - 1) - mantissa
     unit = max(m.bit_length() + e - 1 - mantissa, least)
-    kept, rest, half = _cut(m, unit - e)
+    digits, rest, half = _cut(m, unit - e)
     up = {
-        "rn": rest > half or (rest == half and kept & 1),
+        "rn": rest > half or (rest == half and digits & 1),
         "rna": rest >= half,
         "rz": False,
         "rm": sign,
         "rp": not sign,
     }
-    kept += bool(rest and up[mode])
-    if kept >> mantissa + 1:
-        kept, unit = kept >> 1, unit + 1
-    field = unit - least + (kept >> mantissa)
+    digits += bool(rest and up[mode])
+    if digits >> mantissa + 1:
+        digits, unit = digits >> 1, unit + 1
+    field = unit - least + (digits >> mantissa)
     if field >= (1 << exponent) - 1:
         away = {"rn": True, "rna": True, "rz": False, "rm": sign, "rp": not sign}[mode]
         return top | (infinity if away else infinity - 1)
     if field == 0:
-        return top if ftz else top | kept
-    return top | field << mantissa | kept & (1 << mantissa) - 1
+        return top if ftz else top | digits
+    return top | field << mantissa | digits & (1 << mantissa) - 1
 
 
 def _cut(m: int, shift: int) -> tuple[int, int, int]:
@@ -133,9 +133,9 @@ def whole(x: Value, mode: str) -> Value:
     """Rounded to an integer, in the manual's rni, rzi, rmi and rpi; the sign of a zero stays."""
     if x is None or x[1] == INF:
         return x
-    kept, rest, half = _cut(x[1], -x[2])
-    up = {"rni": rest > half or (rest == half and kept & 1), "rzi": False, "rmi": x[0], "rpi": not x[0]}[mode]
-    return (x[0], kept + bool(rest and up), 0)
+    digits, rest, half = _cut(x[1], -x[2])
+    up = {"rni": rest > half or (rest == half and digits & 1), "rzi": False, "rmi": x[0], "rpi": not x[0]}[mode]
+    return (x[0], digits + bool(rest and up), 0)
 
 
 def signed(x: int, bits: int) -> int:

@@ -40,15 +40,15 @@ CONV1D = {"qkv": "attn.c_attn", "proj": "attn.c_proj", "fc": "mlp.c_fc", "down":
 
 def hf_tensors(prefix="transformer."):
     """The golden model as transformers stores a GPT-2: written from its source, not from our [hf] table."""
-    found = {"wte.weight": OURS["wte.weight"], "wpe.weight": OURS["x0.weight"]}
+    tensors = {"wte.weight": OURS["wte.weight"], "wpe.weight": OURS["x0.weight"]}
     for name, value in OURS.items():
         if name.startswith("ln_f"):
-            found[name] = value
+            tensors[name] = value
         if name.startswith("h."):
             _, i, node, role = name.split(".")
             theirs = f"h.{i}.{CONV1D.get(node, node)}.{role}"
-            found[theirs] = np.ascontiguousarray(value.T) if node in CONV1D and role == "weight" else value
-    return {prefix + name: value for name, value in found.items()}
+            tensors[theirs] = np.ascontiguousarray(value.T) if node in CONV1D and role == "weight" else value
+    return {prefix + name: value for name, value in tensors.items()}
 
 
 def hf_folder(path, tensors=None, config=None, shards=1):

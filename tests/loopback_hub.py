@@ -40,10 +40,10 @@ class Hub:
 
     def describe(self, name):
         data = self.files[name]
-        found = {"type": "file", "path": name, "size": len(data), "oid": git_hash(data)}
+        files = {"type": "file", "path": name, "size": len(data), "oid": git_hash(data)}
         if not name.endswith(".json"):
-            found["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 100}
-        return {**found, **self.change}
+            files["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 100}
+        return {**files, **self.change}
 
 
 def git_hash(data):
@@ -62,8 +62,8 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
         hub.asked.append(("POST", self.path, None))
         names = urllib.parse.parse_qs(body).get("paths", [])
-        found = [hub.describe(name) for name in names if name in hub.files]
-        self.answer(200, json.dumps(found).encode(), "application/json")
+        files = [hub.describe(name) for name in names if name in hub.files]
+        self.answer(200, json.dumps(files).encode(), "application/json")
 
     def do_GET(self):
         hub = self.server.hub

@@ -23,11 +23,11 @@ Arrays = dict[str, Any]
 class Node:
     """One op on given tensors: runs a variant's launchers as a plan would, outputs starting as NaN."""
 
-    def __init__(self, op: str, precision: str = "f64", params: Arrays | None = None, **given: Any) -> None:
+    def __init__(self, op: str, precision: str = "f64", params: Arrays | None = None, **values: Any) -> None:
         self.op, self.precision = OPS[op], precision
-        attrs = {k: v for k, v in given.items() if k in self.op.attrs}
-        extra = {k: given.get(k) for k in ("start", "key", "k", "v") if k in given or k in ("start", "key")}
-        self.inputs = {k: self.cast(given.get(k), slot.pattern) for k, slot in self.op.inputs.items()}
+        attrs = {k: v for k, v in values.items() if k in self.op.attrs}
+        extra = {k: values.get(k) for k in ("start", "key", "k", "v") if k in values or k in ("start", "key")}
+        self.inputs = {k: self.cast(values.get(k), slot.pattern) for k, slot in self.op.inputs.items()}
         settled = self.op.settle_attrs(attrs, {}, op)
         self.dims = self.op.solve({k: v.shape for k, v in self.inputs.items() if v is not None}, settled, op)
         rng = np.random.default_rng(7)
@@ -106,24 +106,24 @@ def rng(seed: int = 0) -> np.random.Generator:
 def draw_inputs(op: Op, example: Arrays, seed: int = 0) -> Arrays:
     """Tensors for an example: contents as they are given, else drawn: integers within their bound, a third of the
     targets ignored."""
-    r, given = rng(seed), {k: v for k, v in example.items() if k not in op.inputs}
-    dims: Arrays = {**{k: v for k, v in op.attrs.items() if not isinstance(v, type)}, **given}
+    r, drawn = rng(seed), {k: v for k, v in example.items() if k not in op.inputs}
+    dims: Arrays = {**{k: v for k, v in op.attrs.items() if not isinstance(v, type)}, **drawn}
     for name, slot in op.inputs.items():
         if name not in example:
             continue
         if isinstance(example[name], np.ndarray):
-            given[name] = example[name]
+            drawn[name] = example[name]
             continue
         if not slot.pattern.integer:
-            given[name] = r.standard_normal(example[name])
+            drawn[name] = r.standard_normal(example[name])
             continue
         bound = {"rows": dims.get("rows"), "classes": dims.get("classes") or 0}.get(slot.pattern.bound or "", 3)
         if bound == 0:
-            bound = dims.get("features") or given["logits"].shape[-1]
-        given[name] = r.integers(0, bound, example[name])
+            bound = dims.get("features") or drawn["logits"].shape[-1]
+        drawn[name] = r.integers(0, bound, example[name])
         if name == "targets":
-            given[name][r.random(example[name]) < 0.3] = -1
-    return given
+            drawn[name][r.random(example[name]) < 0.3] = -1
+    return drawn
 
 
 def close(ours: Any, theirs: Any, tolerance: float = 1e-12) -> None:
@@ -153,15 +153,15 @@ BOUND = {"f32": 1e-5, "f64": 1e-13}
 FUSED_SEED = 11
 
 
-def near(got: Any, expected: Any, precision: str, what: str) -> None:
+def near(got: Any, expected: Any, precision: str, quantity: str) -> None:
     scale = np.linalg.norm(expected.astype(np.float64)) + 1e-30
-    assert np.isfinite(got).all(), f"{what} was not written whole"
-    assert np.linalg.norm(got.astype(np.float64) - expected) <= BOUND[precision] * scale, what
+    assert np.isfinite(got).all(), f"{quantity} was not written whole"
+    assert np.linalg.norm(got.astype(np.float64) - expected) <= BOUND[precision] * scale, quantity
 
 
-def simple(name: str, precision: str, given: Arrays, params: Arrays) -> Node:
+def simple(name: str, precision: str, names: Arrays, params: Arrays) -> Node:
     return Node(
-        name, precision, params=params, **{k: v for k, v in given.items() if k in (*OPS[name].inputs, *OPS[name].attrs)}
+        name, precision, params=params, **{k: v for k, v in names.items() if k in (*OPS[name].inputs, *OPS[name].attrs)}
     )
 
 

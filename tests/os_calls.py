@@ -307,12 +307,12 @@ def copied(template: Path, folder: Path, start: str) -> None:
 def results(run: Path) -> dict[str, object]:
     """What must be the same: the tensors of the newest checkpoint, and each step's numbers but times."""
     steps = sorted((run / "checkpoints").glob("step_*"))
-    found: dict[str, object] = {"step": steps[-1].name if steps else ""}
+    values: dict[str, object] = {"step": steps[-1].name if steps else ""}
     for path in steps[-1].glob("*.safetensors") if steps else ():
-        found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        values[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     lines = (run / "metrics.jsonl").read_text().splitlines() if (run / "metrics.jsonl").exists() else []
     keys = ("step", "loss", "norm", "lr", "tokens", "val_loss")
-    return found | {"metrics": [[json.loads(line).get(key) for key in keys] for line in lines]}
+    return values | {"metrics": [[json.loads(line).get(key) for key in keys] for line in lines]}
 
 
 def judge(template: Path, folder: Path, start: str, at: int | Where, error: int) -> tuple[Ended, str]:
@@ -385,24 +385,24 @@ def main() -> int:
     options.add_argument("--part", type=int, default=0, help="of --parts that run beside each other, from 0")
     options.add_argument("--parts", type=int, default=1)
     options.add_argument("--list", action="store_true")
-    given = options.parse_args()
+    arguments = options.parse_args()
     with tempfile.TemporaryDirectory() as name:
         template, folder = Path(name, "template"), Path(name, "try")
         template.mkdir()
         prepare(template)
-        copied(template, folder, given.start)
-        calls = run(STARTS[given.start], folder, keep=True).calls
+        copied(template, folder, arguments.start)
+        calls = run(STARTS[arguments.start], folder, keep=True).calls
         shutil.rmtree(folder)
-        pairs = chosen(calls, given.every, given.all_errors)[given.part :: given.parts]
+        pairs = chosen(calls, arguments.every, arguments.all_errors)[arguments.part :: arguments.parts]
         print(f"{len(calls):,} calls, {len(pairs):,} errors and kills")
-        if given.sample:
-            pairs = random.Random(given.seed).sample(pairs, given.sample)
-        if given.list:
+        if arguments.sample:
+            pairs = random.Random(arguments.seed).sample(pairs, arguments.sample)
+        if arguments.list:
             print("\n".join(str(call) for call in calls))
             return 0
         failed = 0
         for number, (call, error) in enumerate(pairs):
-            done, wrong = judge(template, folder, given.start, call.number, error)
+            done, wrong = judge(template, folder, arguments.start, call.number, error)
             failed += bool(wrong)
             if wrong:
                 print(f"{done.at or call}: {errno.errorcode.get(error, 'killed')}: {wrong}\n", flush=True)

@@ -45,12 +45,12 @@ def maker(*rows: str) -> Callable[[Maker], Maker]:
 
 def expanded(name: str, row: str) -> list[tuple[str, ...]]:
     """Every opcode, split at its dots, that a row of the table allows."""
-    found: dict[tuple[str, ...], None] = {}
+    forms: dict[tuple[str, ...], None] = {}
     for form in written_out(row).split("|"):
         items = [item.rstrip("?").split("/") + [""] * item.endswith("?") for item in form.split()]
         for chosen in itertools.product(*items):
-            found[(*name.split("."), *(one.replace("::", ":") for one in chosen if one))] = None
-    return list(found)
+            forms[(*name.split("."), *(one.replace("::", ":") for one in chosen if one))] = None
+    return list(forms)
 
 
 def forms(name: str, row: str) -> Iterator[Form]:
@@ -324,9 +324,9 @@ def _find_nth_set(names: tuple[str, ...]) -> Form:
     def of(mask: int, base: int, offset: int) -> int:
         base, nth = base & 31, signed(offset, 32) % 13 - 6
         up, down = range(base, 32), range(base, -1, -1)
-        found = [i for i in ([base] if nth == 0 else up if nth > 0 else down) if mask >> i & 1]
+        values = [i for i in ([base] if nth == 0 else up if nth > 0 else down) if mask >> i & 1]
         count = max(abs(nth), 1)
-        return found[count - 1] if len(found) >= count else -1
+        return values[count - 1] if len(values) >= count else -1
 
     small = "and.b32 %w0, %b, 31; rem.s32 %w1, %c, 13; setp.lt.s32 %p0, %w1, 0;"
     small += " @%p0 add.s32 %w1, %w1, 13; sub.s32 %w1, %w1, 6;"
@@ -351,12 +351,12 @@ def _mov(names: tuple[str, ...]) -> list[Form]:
     kind = names[-1]
     if kind == "pred":
         return [plain(names, ("pred",), "pred", lambda a: a)]
-    found, width = [plain(names, (kind,), f"b{kind[1:]}", lambda a: a)], int(kind[1:])
+    forms, width = [plain(names, (kind,), f"b{kind[1:]}", lambda a: a)], int(kind[1:])
     if kind in ("b32", "b64"):
         half, part = width // 2, "h" if width == 32 else "w"
         text = f"mov.{kind} {{%{part}0, %{part}1}}, %a; mov.{kind} %d, {{%{part}1, %{part}0}};"
-        found.append(Form(text, (kind,), kind, lambda a: a >> half | a << half))
-    return found
+        forms.append(Form(text, (kind,), kind, lambda a: a >> half | a << half))
+    return forms
 
 
 # --------------------------------------------------------------------------- comparisons
@@ -377,13 +377,13 @@ def comparison(word: str, kind: str, ftz: bool) -> Callable[[int, int], int] | N
     if kind in FORMATS:
         if ftz and kind not in ("f32", "f16") or word in UNSIGNED:
             return None
-        known = {"num": lambda o: o is not None, "nan": lambda o: o is None}
+        operators = {"num": lambda o: o is not None, "nan": lambda o: o is None}
 
         def test(a: int, b: int) -> int:
-            found = order(flushed(kind, a, ftz), flushed(kind, b, ftz))
-            if word in known:
-                return int(known[word](found))
-            return int(len(word) == 3) if found is None else int(COMPARE[word[:2]](found))
+            forms = order(flushed(kind, a, ftz), flushed(kind, b, ftz))
+            if word in operators:
+                return int(operators[word](forms))
+            return int(len(word) == 3) if forms is None else int(COMPARE[word[:2]](forms))
 
         return test
     allowed = {"b": ("eq", "ne"), "s": tuple(COMPARE), "u": (*COMPARE, *UNSIGNED)}[kind[0]]
@@ -437,8 +437,8 @@ def _select_by_sign(names: tuple[str, ...]) -> Form:
     def at_least_zero(c: int) -> bool:
         if by == "s32":
             return signed(c, 32) >= 0
-        found = order(decode("f32", c), (0, 0, 0))
-        return found is not None and found >= 0
+        values = order(decode("f32", c), (0, 0, 0))
+        return values is not None and values >= 0
 
     return plain(names, (kind, kind, by), f"b{kind[1:]}", lambda a, b, c: a if at_least_zero(c) else b)
 

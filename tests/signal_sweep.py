@@ -94,13 +94,13 @@ def sweep(
 ) -> list[str]:
     """What went wrong, an entry a process. Each gets one of the signals; the seed draws them and the order, so that a
     sweep that is cut short has looked at all parts of a start."""
-    draw, found = random.Random(seed), []
+    draw, outcomes = random.Random(seed), []
     for number, seconds in enumerate(draw.sample(list(instants), len(instants)), 1):
         wrong = ended(folder, draw.choice(signals), seconds)
-        found += [wrong] if wrong else []
+        outcomes += [wrong] if wrong else []
         if wrong or number % 20 == 0:
-            print(wrong or f"{number - len(found)} of {number} so far", flush=True)
-    return found
+            print(wrong or f"{number - len(outcomes)} of {number} so far", flush=True)
+    return outcomes
 
 
 def at_random(folder: Path, count: int, seed: int) -> list[float]:
@@ -115,17 +115,19 @@ def main() -> int:
     options.add_argument("--random", type=int, default=0, metavar="N", help="N random instants instead")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--signal", choices=[n.name for n in SIGNALS], help="this one at each instant; else drawn")
-    given = options.parse_args()
+    arguments = options.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(folder)
-        if given.random:
-            instants = at_random(folder, given.random, given.seed)
+        if arguments.random:
+            instants = at_random(folder, arguments.random, arguments.seed)
         else:
             last = 1.1 * time_of_start(folder)
-            instants = [index * given.every / 1e3 for index in range(int(last * 1e3 / given.every))]
+            instants = [index * arguments.every / 1e3 for index in range(int(last * 1e3 / arguments.every))]
             print(f"{len(instants)} instants, up to {last:.2f} s behind the entry point", flush=True)
-        wrong = sweep(folder, instants, given.seed, [signal.Signals[given.signal]] if given.signal else SIGNALS)
+        wrong = sweep(
+            folder, instants, arguments.seed, [signal.Signals[arguments.signal]] if arguments.signal else SIGNALS
+        )
     count = len(instants)
     print(f"{count - len(wrong)} of {count} signals ended the run with the right code")
     return 1 if wrong else 0

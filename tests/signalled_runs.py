@@ -45,8 +45,8 @@ def core_step_end(run, step):
 CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
 
 
-def trainer(stack: ExitStack, out: str = "a", *overrides: str, **asked: Any) -> Trainer:
-    request = TrainArguments("small.toml", overrides, device="cpu", out=Path(out), **asked)
+def trainer(stack: ExitStack, out: str = "a", *overrides: str, **options: Any) -> Trainer:
+    request = TrainArguments("small.toml", overrides, device="cpu", out=Path(out), **options)
     return prepare(request, Display(quiet=True), stack)
 
 

@@ -40,10 +40,10 @@ def toml(graph, *, sizes=BATCH, dims="C = 8", inputs="", top='logits = "y"\nloss
     )
 
 
-def model(folder, graph, **given):
+def model(folder, graph, **tables):
     """The path of `toml(graph, ...)` in a folder."""
     path = folder / "small.toml"
-    path.write_text(toml(graph, **given))
+    path.write_text(toml(graph, **tables))
     return path
 
 

@@ -238,8 +238,8 @@ def reader_gone() -> int:
 def disk_full(error: OSError) -> int:
     """What was being written, the output of `core ops > FILE` included, does not fit."""
     reader_gone()
-    what = error.filename or "the output"
-    return expected(UsageError(f"{what} cannot be written: {error.strerror}", hint="make room on that disk"))
+    target = error.filename or "the output"
+    return expected(UsageError(f"{target} cannot be written: {error.strerror}", hint="make room on that disk"))
 
 
 def unexpected(error: Exception) -> int:
@@ -292,9 +292,9 @@ def bug(error: Exception) -> int:
     else:
         frames = traceback.extract_tb(error.__traceback__)[-LAST_FRAMES:]
         lines += [f"    {frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]
-        kept = _keep(whole)
-        hint = f"the whole traceback is in {kept}" if plugin else f"please report it with your command and {kept}"
-        lines.append(f"  hint: {hint}" if kept else "  hint: CORELM_TRACEBACK=1 shows all of it")
+        saved = _keep(whole)
+        hint = f"the whole traceback is in {saved}" if plugin else f"please report it with your command and {saved}"
+        lines.append(f"  hint: {hint}" if saved else "  hint: CORELM_TRACEBACK=1 shows all of it")
     terminal.say("\n".join(lines))
     return BuildError.exit_code if plugin else BUG
 

@@ -58,8 +58,8 @@ def command(
         emit_json(rows) if as_json else click.echo("\n".join(op_lines(rows)))
         return
     if shape:
-        known = did_you_mean(target, registry.ops)
-        raise UsageError(f'--shape is for an op, and "{target}" is none{known}', hint="core ops lists them")
+        nearest = did_you_mean(target, registry.ops)
+        raise UsageError(f'--shape is for an op, and "{target}" is none{nearest}', hint="core ops lists them")
     report(target, overrides, device, plugin, steps, profile, as_json)
 
 

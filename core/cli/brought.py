@@ -45,5 +45,5 @@ def registry_of(ctx: click.Context) -> Registry:
 def plugins_in(args: Sequence[str]) -> list[str]:
     """The values of --plugin on a command line that is not parsed yet."""
     pairs = zip(args, [*args[1:], ""], strict=True)
-    found = [value if word == "--plugin" else word.partition("=")[2] for word, value in pairs if PLUGIN.match(word)]
-    return [path for path in found if path]
+    values = [value if word == "--plugin" else word.partition("=")[2] for word, value in pairs if PLUGIN.match(word)]
+    return [path for path in values if path]

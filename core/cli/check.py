@@ -182,7 +182,7 @@ def named(against: str) -> str:
 
 
 def checked(
-    asked: Sequence[tuple[Op, Variant]],
+    pairs: Sequence[tuple[Op, Variant]],
     registry: Registry,
     plugins: tuple[str, ...],
     how: How,
@@ -191,9 +191,9 @@ def checked(
 ) -> Iterator[VariantReport]:
     """The reports in the order asked for, of one variant after the other or of `jobs` at the same time."""
     if jobs == 1:
-        yield from (how.check(op, variant, registry, tell) for op, variant in asked)
+        yield from (how.check(op, variant, registry, tell) for op, variant in pairs)
         return
-    names = [f"{op.name}.{variant.name}" for op, variant in asked]
+    names = [f"{op.name}.{variant.name}" for op, variant in pairs]
     yield from in_order(jobs, partial(_checked, plugins, how), names, tell)
 
 

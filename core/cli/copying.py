@@ -74,8 +74,8 @@ def written_class(variant: Variant) -> type:
 
 def folder_sources(variant: Variant, cls: type) -> set[Path]:
     """The kernel files that the class itself names, without those of its `base`."""
-    given = getattr(cls, "source", "")
-    names = (given,) if isinstance(given, str) else given
+    source = getattr(cls, "source", "")
+    names = (source,) if isinstance(source, str) else source
     return {variant.folder / (name or f"{variant.op}.cu") for name in names}
 
 

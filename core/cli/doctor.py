@@ -104,14 +104,14 @@ def blas() -> Iterator[Diagnosis]:
 def native() -> Iterator[Diagnosis]:
     from core.sim.native.toolchain import describe, passed_over
 
-    found, named = describe(), passed_over()
-    about = found or "none: the simulator interprets"
+    state, named = describe(), passed_over()
+    about = state or "none: the simulator interprets"
     if named:
         about += f"; CC={named} does not compile"
     advice = (
         "install gcc or clang: kernels in the simulator run some twenty times faster in native code (docs/native.md)"
     )
-    yield Diagnosis("C compiler", NOTE if named or not found else OK, about, "" if found else advice)
+    yield Diagnosis("C compiler", NOTE if named or not state else OK, about, "" if state else advice)
 
 
 def memory() -> Iterator[Diagnosis]:

@@ -29,9 +29,9 @@ class EvalCommand(BroughtCommand):
     """`core eval`, with an option --NAME FILE for each evaluation of the plugins that the line loads."""
 
     def with_brought(self, own: list[click.Parameter], registry: Registry) -> list[click.Parameter]:
-        known = registry.evaluations.values()
+        evaluations = registry.evaluations.values()
         taken = {option for parameter in own for option in parameter.opts}
-        for evaluation in known:
+        for evaluation in evaluations:
             if f"--{evaluation.name}" in taken or evaluation.name in {parameter.name for parameter in own}:
                 raise BuildError(
                     f'{evaluation.origin}: an evaluation cannot be called "{evaluation.name}": `core eval` has that '
@@ -39,7 +39,7 @@ class EvalCommand(BroughtCommand):
                     hint="rename it",
                 )
         file = click.Path(path_type=Path)
-        brought = [click.Option([f"--{e.name}", e.name], type=file, metavar="FILE", help=e.help) for e in known]
+        brought = [click.Option([f"--{e.name}", e.name], type=file, metavar="FILE", help=e.help) for e in evaluations]
         return [*own[:-1], *brought, own[-1]]  # --help stays last
 
 
@@ -78,10 +78,12 @@ def command(
     from core.train.run_names import find_run
 
     registry = registry_of(click.get_current_context())
-    asked = {name: file for name, file in files.items() if file is not None}
-    if examples and not asked:
-        known = " or ".join(f"--{name} FILE" for name in registry.evaluations) or "an evaluation; no plugin brings one"
-        raise UsageError(f"--examples counts those of {known}, which is not given")
+    chosen = {name: file for name, file in files.items() if file is not None}
+    if examples and not chosen:
+        options = (
+            " or ".join(f"--{name} FILE" for name in registry.evaluations) or "an evaluation; no plugin brings one"
+        )
+        raise UsageError(f"--examples counts those of {options}, which is not given")
     path = find_run(run)
     opened = open_path(path, registry)
     if opened.weights is None:
@@ -90,15 +92,15 @@ def command(
     model = build_model(opened, registry, device, precision or _precision(own, registry.device(device)), fuse=True)
     result: dict[str, Any] = {"from": str(opened.path), "model": model.graph.name, "precision": model.engine.precision}
     result |= {"device": model.engine.device.name, "step": opened.step}
-    if data or not asked:
+    if data or not chosen:
         result |= measure_data(model, own, data, tokens, path, Reading(field, separator))
-    for name, file in asked.items():
+    for name, file in chosen.items():
         result[name] = scored(registry.evaluations[name], model, file, examples)
     if as_json:
         emit_json(result)
         return
     click.echo(f"{opened.path}: {model!r}")
-    for line in [*lines(result), *(registry.evaluations[name].line(result[name]) for name in asked)]:
+    for line in [*lines(result), *(registry.evaluations[name].line(result[name]) for name in chosen)]:
         click.echo(line)
 
 
@@ -113,8 +115,10 @@ def lines(result: dict[str, Any]) -> list[str]:
             terms = ", ".join(result["terms"])
             shown.append(f"other terms    {result['loss'] - result['nll']:.4f} of that loss: {terms}")
         bits = result["bits_per_byte"]
-        what = f"{bits:.4f} over {result['bytes']:,} bytes" if bits else "unknown: there is no tokenizer to count with"
-        shown.append(f"bits per byte  {what}")
+        figure = (
+            f"{bits:.4f} over {result['bytes']:,} bytes" if bits else "unknown: there is no tokenizer to count with"
+        )
+        shown.append(f"bits per byte  {figure}")
     return shown
 
 
@@ -222,5 +226,5 @@ def scored(evaluation: Evaluation, model: Model, file: Path, most: int | None) -
     check_ids(file, evaluation, model)
     draw = progress_line()
     progress = (lambda done, total: draw(done, total, evaluation.name)) if draw else (lambda done, total: None)
-    what = f"evaluation {evaluation.name}"
-    return dict(of_plugin(evaluation.origin, what, lambda: evaluation.score(model, file, most, progress)))
+    scoring = f"evaluation {evaluation.name}"
+    return dict(of_plugin(evaluation.origin, scoring, lambda: evaluation.score(model, file, most, progress)))

@@ -36,8 +36,8 @@ def published(ctx: click.Context) -> dict[str, click.Command]:
 
     if EVALUATIONS not in ctx.meta:  # once a command line: a help page asks for each command
         ctx.meta[EVALUATIONS] = load_registry(strict=False).evaluations
-    known: dict[str, Evaluation] = ctx.meta[EVALUATIONS]
-    return {name: _fetching(evaluation) for name, evaluation in known.items() if evaluation.download is not None}
+    evaluations: dict[str, Evaluation] = ctx.meta[EVALUATIONS]
+    return {name: _fetching(evaluation) for name, evaluation in evaluations.items() if evaluation.download is not None}
 
 
 def _fetching(evaluation: Evaluation) -> click.Command:

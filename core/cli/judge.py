@@ -56,18 +56,18 @@ def command(
 
     display.status("starting")
     try:
-        found = judge(problem, submission, seed=seed, seconds=seconds, memory=memory << 20, tell=tell)
+        verdict = judge(problem, submission, seed=seed, seconds=seconds, memory=memory << 20, tell=tell)
     finally:
         display.close()
     if as_json:
-        emit_json(found.as_json())
+        emit_json(verdict.as_json())
     else:
-        for note in found.notes:
+        for note in verdict.notes:
             click.echo(f"  note: {note}")
-        if found.passed:
+        if verdict.passed:
             click.echo(f"{submission.name} passes {problem.name}")
-    if not found.passed:
-        failed = ", ".join(found.failed)
+    if not verdict.passed:
+        failed = ", ".join(verdict.failed)
         raise CheckFailed(
             f"{submission.name} fails {problem.name}: {failed}", hint="docs/judge.md describes each verdict"
         )

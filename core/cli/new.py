@@ -128,11 +128,11 @@ def new_variant(op: str, name: str, out: Path | None, source: str, base: str, pl
         raise UsageError("--from and --base cannot both be given", hint="--base copies that variant's forward")
     start = _model_of(registry, op, source or base)
     _write(folder, _variant_files(schema, start, name, bool(base)))
-    given = " ".join(f"--plugin {path}" for path in (*plugin, _typed(folder)))
+    options = " ".join(f"--plugin {path}" for path in (*plugin, _typed(folder)))
     device = f" --device {registry.home(start).name}" if registry.has_kernels(start) else ""
     _next(
-        f"core check {op}.{name} {given}",
-        f"core train tiny {given} --set ops.{op}={name}{device} --set train.steps=2",
+        f"core check {op}.{name} {options}",
+        f"core train tiny {options} --set ops.{op}={name}{device} --set train.steps=2",
     )
 
 
@@ -223,13 +223,13 @@ def _next(*commands: str) -> None:
 # --- a variant from another ------------------------------------------------------------------------------------------
 
 
-def _model_of(registry: Registry, op: str, asked: str) -> Variant:
+def _model_of(registry: Registry, op: str, name: str) -> Variant:
     """The variant to start from: the one asked for, or the simplest with kernels. UsageError where none can be."""
-    if asked:
-        named = registry.variant(op, asked)
+    if name:
+        named = registry.variant(op, name)
         if not isinstance(named, Reference):
             return named
-        raise UsageError(f"{op}.{asked} is NumPy without launchers, so it has no kernel to copy")
+        raise UsageError(f"{op}.{name} is NumPy without launchers, so it has no kernel to copy")
     kernels = [v for v in registry.variants[op].values() if registry.has_kernels(v) and v.priority >= 0]
     if kernels:
         return min(kernels, key=lambda v: (v.priority, v.name))

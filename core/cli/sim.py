@@ -155,10 +155,10 @@ class ArgumentMaker:
         name, equals, word = text.partition("=") if re.match(r"[A-Za-z_]\w*=", text) else (f"arg{place}", "", text)
         if word == "null":
             return None
-        found = self._array(word)
-        if found is not None:
-            self.arrays[name], self.kinds[name] = found
-            return found[0]
+        array = self._array(word)
+        if array is not None:
+            self.arrays[name], self.kinds[name] = array
+            return array[0]
         if (inside := INSIDE.match(word)) and inside["name"] in self.arrays:
             return Pointer(self.arrays[inside["name"]], int(inside["index"] or 0))
         if typed := TYPED.match(word):
@@ -247,12 +247,12 @@ def _list(loaded: KernelFile, as_json: bool) -> None:
         click.echo("\n".join(loaded.kernels) or "no kernels")
 
 
-def _variable(loaded: KernelFile, asked: str, given: ArgumentMaker) -> Array:
-    name, colon, kind = asked.partition(":")
+def _variable(loaded: KernelFile, spec: str, maker: ArgumentMaker) -> Array:
+    name, colon, kind = spec.partition(":")
     if colon and kind not in DTYPES:
-        raise UsageError(f'--get {asked}: "{kind}" is no type{did_you_mean(kind, DTYPES)}')
+        raise UsageError(f'--get {spec}: "{kind}" is no type{did_you_mean(kind, DTYPES)}')
     array = loaded.get(name, DTYPES[kind] if colon else None)
-    given.kinds[name] = kind or next((k for k, t in DTYPES.items() if t == array.dtype), array.dtype.name)
+    maker.kinds[name] = kind or next((k for k, t in DTYPES.items() if t == array.dtype), array.dtype.name)
     return array
 
 
@@ -280,8 +280,8 @@ def _counted(counted: Counted, file: Path) -> Sequence[str]:
     lines = counted.in_files([file.resolve().as_posix(), file.as_posix()])
     rows = [(str(line or "-"), cells(counts, counted.total)) for (_, line), counts in lines.items()]
     rows.append(("sum", cells(counted.total, counted.total)))
-    kept = columns_kept([row for _, row in rows], ALL)
+    columns = columns_kept([row for _, row in rows], ALL)
     ends = [texts.get(line, "") for _, line in lines] + [f"memory {counted.memory:,}"]
-    made = [(at, *(row[i] for i in kept), text) for (at, row), text in zip(rows, ends, strict=True)]
-    header = ("LINE", *(COLUMNS[i] for i in kept), "SOURCE")
+    made = [(at, *(row[i] for i in columns), text) for (at, row), text in zip(rows, ends, strict=True)]
+    header = ("LINE", *(COLUMNS[i] for i in columns), "SOURCE")
     return table(header, made, range(len(header) - 1))

@@ -77,11 +77,11 @@ def command(
     A column that is empty is left out, and so are the last ones where the terminal is narrow; --json has all.
     """
     registry = load_registry(plugin)
-    asked = [kernels_of(name, registry) for name in names]
-    if len({op.name for op, _ in asked}) > 1 and shape:
+    pairs = [kernels_of(name, registry) for name in names]
+    if len({op.name for op, _ in pairs}) > 1 and shape:
         raise UsageError("--shape is for variants of one op", hint="trace one op at a time, or leave --shape out")
     traces = []
-    for schema, variant in asked:
+    for schema, variant in pairs:
         with status_line(f"simulating {schema.name}.{variant.name}"):
             traces.append(trace(schema, variant, registry, shape, dtype, direction))
     if as_json:
@@ -89,17 +89,17 @@ def command(
         return
     for traced in traces:
         click.echo("\n".join(traced.text(lines, shutil.get_terminal_size((WIDE, 24)).columns)) + "\n")
-    for op in dict.fromkeys(op.name for op, _ in asked):
+    for op in dict.fromkeys(op.name for op, _ in pairs):
         group = [t for t in traces if t.op == op]
         for way in DIRECTIONS if direction == "both" else (direction,):
             click.echo("\n".join(comparison(group, way)) + "\n")
 
 
 def trace(
-    op: Op, variant: Variant, registry: Registry, given: Sequence[str], dtype: str, direction: str = "both"
+    op: Op, variant: Variant, registry: Registry, shapes: Sequence[str], dtype: str, direction: str = "both"
 ) -> Trace:
     """Run the variant's launchers once, `direction` forward, backward or both, and count."""
-    case = make_case(op, example_of(op, given))
+    case = make_case(op, example_of(op, shapes))
     launches: list[CountedLaunch] = []
 
     def keep(record: LaunchRecord, report: Report) -> None:
@@ -153,14 +153,14 @@ class CountedLaunch:
         yield from (f"{kernel}  {launch}",) if fits else (kernel, f"{INDENT}{INDENT}{launch}")
 
     def as_json(self) -> dict[str, Any]:
-        asked = self.record
+        record = self.record
         return {
-            "kernel": asked.kernel.name,
-            "method": asked.method,
-            "source": shown(asked.kernel.source),
-            "grid": asked.grid,
-            "block": asked.block,
-            "smem": asked.smem,
+            "kernel": record.kernel.name,
+            "method": record.method,
+            "source": shown(record.kernel.source),
+            "grid": record.grid,
+            "block": record.block,
+            "smem": record.smem,
             **numbers(self.counted.total),
             "memory": self.counted.memory,
             "lines": [
@@ -243,10 +243,10 @@ def table_of(launch: CountedLaunch, width: int) -> Iterator[str]:
     rows = [(str(line or "-"), cells(counts, total)) for (_, line), counts in lines.items()]
     rows.append(("sum", launch.sums))
     lead = max(len("LINE"), *(len(at) for at, _ in rows))
-    kept = columns_kept([row for _, row in rows], width - len(INDENT) - lead - 2 - LEAST_SOURCE)
+    columns = columns_kept([row for _, row in rows], width - len(INDENT) - lead - 2 - LEAST_SOURCE)
     texts = [launch.written(*at) for at in lines] + [f"memory {launch.counted.memory:,}"]
-    header = ("LINE", *(COLUMNS[i] for i in kept), "SOURCE")
-    made = [(at, *(row[i] for i in kept), text) for (at, row), text in zip(rows, texts, strict=True)]
+    header = ("LINE", *(COLUMNS[i] for i in columns), "SOURCE")
+    made = [(at, *(row[i] for i in columns), text) for (at, row), text in zip(rows, texts, strict=True)]
     drawn = [cut(line, width) for line in table(header, made, range(len(header) - 1), INDENT)]
     yield drawn[0]
     before = own
@@ -264,10 +264,10 @@ def summary(launches: Sequence[CountedLaunch], width: int) -> Iterator[str]:
     ends = [f"{launch.counted.memory:,}" for launch in launches]
     sums = [launch.sums for launch in launches]
     taken = sum(max(len(text) for text in texts) + 2 for texts in zip(("KERNEL", "GRID", "BLOCK"), *heads, strict=True))
-    kept = columns_kept(sums, width - len(INDENT) - taken - max(len("MEMORY"), *map(len, ends)))
-    kept = [i for i in kept if COLUMNS[i] != "SHARE"]
-    rows = [(*head, *(row[i] for i in kept), end) for head, row, end in zip(heads, sums, ends, strict=True)]
-    header = ("KERNEL", "GRID", "BLOCK", *(COLUMNS[i] for i in kept), "MEMORY")
+    columns = columns_kept(sums, width - len(INDENT) - taken - max(len("MEMORY"), *map(len, ends)))
+    columns = [i for i in columns if COLUMNS[i] != "SHARE"]
+    rows = [(*head, *(row[i] for i in columns), end) for head, row, end in zip(heads, sums, ends, strict=True)]
+    header = ("KERNEL", "GRID", "BLOCK", *(COLUMNS[i] for i in columns), "MEMORY")
     yield from table(header, rows, range(1, len(header)), INDENT)
 
 
@@ -288,12 +288,12 @@ def cells(counts: Counts, total: Counts) -> tuple[str, ...]:
 
 def columns_kept(rows: Sequence[Sequence[str]], width: int) -> list[int]:
     """The columns, by index, that hold something and fit into `width` characters."""
-    kept = [i for i in range(len(COLUMNS)) if any(row[i] for row in rows)]
-    sizes = {i: 2 + max(len(COLUMNS[i]), *(len(row[i]) for row in rows)) for i in kept}
+    columns = [i for i in range(len(COLUMNS)) if any(row[i] for row in rows)]
+    sizes = {i: 2 + max(len(COLUMNS[i]), *(len(row[i]) for row in rows)) for i in columns}
     for name in FIRST_OUT:
-        if sum(sizes[i] for i in kept) > width:
-            kept = [i for i in kept if COLUMNS[i] != name]
-    return kept
+        if sum(sizes[i] for i in columns) > width:
+            columns = [i for i in columns if COLUMNS[i] != name]
+    return columns
 
 
 def cut(line: str, width: int) -> str:

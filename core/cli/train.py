@@ -44,7 +44,7 @@ def command(
 
     if resume and origin:
         raise UsageError("--resume and --from exclude each other", hint="--from starts a new folder")
-    asked = TrainArguments(
+    arguments = TrainArguments(
         config=config,
         overrides=overrides,
         device=device,
@@ -56,4 +56,4 @@ def command(
         long=long,
     )
     with signals.listening(" before the first step: no step was trained, no checkpoint was saved"):
-        return train(asked, Display(quiet=quiet))
+        return train(arguments, Display(quiet=quiet))

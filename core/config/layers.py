@@ -75,12 +75,12 @@ def find_config(name: str | Path) -> tuple[Path, str]:
     path = Path(name)  # os.path below: Path's own questions raise at NUL and over-long names
     if os.path.isfile(path):
         return path, ""
-    found = shipped(str(name))
-    if found is not None:
-        return found, f"no file {show(str(name))} here: the shipped {show_path(found)} is used"
-    what = "is a folder, not a config" if os.path.isdir(path) else "does not exist"
+    path_shipped = shipped(str(name))
+    if path_shipped is not None:
+        return path_shipped, f"no file {show(str(name))} here: the shipped {show_path(path_shipped)} is used"
+    problem = "is a folder, not a config" if os.path.isdir(path) else "does not exist"
     raise UsageError(
-        f"config {show(str(name))} {what}{did_you_mean(path.stem, shipped_configs())}",
+        f"config {show(str(name))} {problem}{did_you_mean(path.stem, shipped_configs())}",
         hint=f"give the path of a TOML file, or a shipped config: {', '.join(shipped_configs())}",
     )
 

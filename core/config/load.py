@@ -182,8 +182,8 @@ class Merged:
         if not part:
             return
         self.fold(part, lambda path: where(("on", device, *path)))
-        what = ", ".join(f"{'.'.join(path)} = {show(value)}" for path, value in leaves(part))
-        self.notes.append(f"{shown} [on.{device}] is folded in: {what}")
+        settings = ", ".join(f"{'.'.join(path)} = {show(value)}" for path, value in leaves(part))
+        self.notes.append(f"{shown} [on.{device}] is folded in: {settings}")
 
     def fold_overrides(self, overrides: Sequence[Override], device: str) -> None:
         """Lay all `--set` over the document as one layer: an optimizer's name and options may come in any order."""

@@ -45,13 +45,13 @@ def plugins_named(path: str | Path, overrides: Sequence[str]) -> tuple[list[str]
 
         settings = [parse_override(text) for text in overrides]
         documents += [setting.document for setting in settings if not isinstance(setting, str)]
-    found: dict[str, list[str]] = {"load": [], "disable": []}
+    plugins: dict[str, list[str]] = {"load": [], "disable": []}
     for document in documents:
         table = document.get("plugins")
-        for key in found:
+        for key in plugins:
             if isinstance(table, dict) and (names := texts(table.get(key))) is not None:
-                found[key] = names
-    return found["load"], found["disable"]
+                plugins[key] = names
+    return plugins["load"], plugins["disable"]
 
 
 def texts(value: Any) -> list[str] | None:

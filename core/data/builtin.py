@@ -50,10 +50,10 @@ def _document(name: str, text: str) -> Document:
 def _cached_text() -> list[tuple[str, str]]:
     key = hashlib.sha256(f"{VERSION} {sys.version} {_library()}".encode("utf-8", "replace")).hexdigest()[:32]
     entry = cache_folder() / "builtin" / f"{key}.json"
-    known = read_json(entry)
-    if isinstance(known, list) and known:
+    record = read_json(entry)
+    if isinstance(record, list) and record:
         used(entry)
-        return [(str(name), str(text)) for name, text in known]
+        return [(str(name), str(text)) for name, text in record]
     documents = [*_topics(), *_docstrings()]
     if not documents:
         raise DataError(
@@ -81,9 +81,9 @@ def _docstrings() -> list[tuple[str, str]]:
             source = path.read_text("utf-8")
         except (OSError, UnicodeDecodeError):
             continue  # a file that is not for everyone's eyes, or one of the few in another encoding
-        found = [text for literal in DOCSTRING.findall(source) if (text := _clean(literal))]
-        if found:
-            documents.append((path.relative_to(_library()).as_posix(), "\n\n".join(found) + "\n"))
+        texts = [text for literal in DOCSTRING.findall(source) if (text := _clean(literal))]
+        if texts:
+            documents.append((path.relative_to(_library()).as_posix(), "\n\n".join(texts) + "\n"))
     return documents
 
 
@@ -102,13 +102,13 @@ def _library() -> Path:
 
 def _library_files() -> list[Path]:
     """The standard library's own files: what was installed beside them is not part of it."""
-    found: list[Path] = []
+    paths: list[Path] = []
     for root, folders, files in os.walk(_library()):
         top = Path(root) == _library()
         folders[:] = [f for f in folders if f not in LEFT_OUT and (not top or f in sys.stdlib_module_names)]
-        found += [
+        paths += [
             Path(root) / f
             for f in files
             if f.endswith(".py") and (not top or f.removesuffix(".py") in sys.stdlib_module_names)
         ]
-    return sorted(found, key=lambda path: path.as_posix())
+    return sorted(paths, key=lambda path: path.as_posix())

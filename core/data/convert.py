@@ -71,8 +71,8 @@ def text_to_shards(
         raise UsageError(
             f"{inputs.shards[0].path}: expected text, this is a token shard already", hint="use it as it is"
         )
-    kept = out / "tokenizer.json"
-    specs = list(tokenizer) or ([f"bpe:{kept}"] if kept.exists() else ["gpt2", "bpe"])
+    recorded = out / "tokenizer.json"
+    specs = list(tokenizer) or ([f"bpe:{recorded}"] if recorded.exists() else ["gpt2", "bpe"])
     choice = choose_tokenizer(
         specs,
         text=lambda: (block for document in inputs.documents for block in document.blocks()),
@@ -81,9 +81,9 @@ def text_to_shards(
         offline=offline,
         kinds=kinds,
     )
-    if kept.exists() and load_tokenizer(kept, kinds=kinds).hash != choice.tokenizer.hash:
+    if recorded.exists() and load_tokenizer(recorded, kinds=kinds).hash != choice.tokenizer.hash:
         raise DataError(
-            f"{kept}: the folder's shards were made with another tokenizer than {choice.why}",
+            f"{recorded}: the folder's shards were made with another tokenizer than {choice.why}",
             hint="leave --tokenizer out to use the folder's, or write to another folder",
         )
     if choice.tokenizer.eot is None:
@@ -142,10 +142,10 @@ def _stem(out: Path, name: str | None, split: str) -> str:
     stem = f"{name or os.path.basename(os.path.realpath(out))}_{split}"
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: expected a folder for the shards, got a file", hint="name a folder with --out")
-    found = sorted(out.glob(f"{stem}_*.bin"))
-    if found:
+    shards = sorted(out.glob(f"{stem}_*.bin"))
+    if shards:
         raise UsageError(
-            f"{found[0]} exists; no file was overwritten", hint="choose another --out or --name, or remove it"
+            f"{shards[0]} exists; no file was overwritten", hint="choose another --out or --name, or remove it"
         )
     return stem
 

@@ -20,8 +20,8 @@ def diff_description(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]
         if old is None or new is None:
             lines.append(f"{name}: - {old['file']}" if old else f"{name}: + {new['file']}" if new else "")
         elif (contents_of(old, new), old["bytes"]) != (contents_of(new, old), new["bytes"]):
-            what = "changed" if old["file"] == new["file"] else f"replaced by {new['file']}"
-            lines.append(f"{name}: {old['file']} ({old['tokens']:,} tokens) {what} ({new['tokens']:,} tokens)")
+            change = "changed" if old["file"] == new["file"] else f"replaced by {new['file']}"
+            lines.append(f"{name}: {old['file']} ({old['tokens']:,} tokens) {change} ({new['tokens']:,} tokens)")
     return lines
 
 

@@ -43,16 +43,16 @@ def resolve(
         raise UsageError(
             f"{where}: expected a file, folder, glob or {BUILTIN}, got an empty list", hint=f'write "{BUILTIN}"'
         )
-    inputs, problems, known = Inputs(), list[str](), readers or own_readers()
-    for source, picked in _sources(items, where, known):
+    inputs, problems, by_name = Inputs(), list[str](), readers or own_readers()
+    for source, picked in _sources(items, where, by_name):
         path = Path(source)
         try:
             if picked is not None and not picked.files:
                 _add(inputs, picked, source, part, notes, reading)
             elif path.resolve() in inputs.files:
                 continue
-            elif (reader := picked or _reader_of(path, known)) is None:
-                _add_folder(inputs, path, part, notes, reading, known)
+            elif (reader := picked or _reader_of(path, by_name)) is None:
+                _add_folder(inputs, path, part, notes, reading, by_name)
             else:
                 _add(inputs, reader, source, part, notes, reading)
         except DataError as error:
@@ -99,16 +99,16 @@ def _add_folder(inputs: Inputs, folder: Path, part: str, notes: list[str], readi
     """All files of a folder. DataError for none, and for files that are to be named themselves."""
     from core.data.text_files import folder_files
 
-    found = [(file, _reader_of(file, readers)) for file in folder_files(folder)]
-    if not found:
+    pairs = [(file, _reader_of(file, readers)) for file in folder_files(folder)]
+    if not pairs:
         raise DataError(f"{folder}: the folder holds no files", hint="name a folder with text files")
-    for file, reader in found:
+    for file, reader in pairs:
         if reader is not None and not reader.in_folders:
             raise DataError(
                 f"{folder}: expected a folder of text, it holds {reader.kind} such as {file.name}",
                 hint=f'write "{folder}/*{file.suffix}"',
             )
-    for file, reader in found:
+    for file, reader in pairs:
         if reader is not None:
             _add(inputs, reader, str(file), part, notes, reading)
 
@@ -124,9 +124,9 @@ def expand(item: str, where: str) -> list[Path]:
         )
     if path.exists():
         return [path]
-    found = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(item) else []
-    if found:
-        return [Path(name) for name in found]
+    matches = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(item) else []
+    if matches:
+        return [Path(name) for name in matches]
     from core.data.missing_names import missing_name
 
     raise missing_name(item, path, where)

@@ -59,11 +59,11 @@ def file_digests(path: Path) -> Digests:
     mark = mark_of(path)
     name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
     entry = cache_folder() / "digests" / f"{name}.json"
-    known = read_json(entry) if mark[0] >= WORTH_REMEMBERING else None
-    if isinstance(known, dict) and known.get("mark") == mark:
+    entry_value = read_json(entry) if mark[0] >= WORTH_REMEMBERING else None
+    if isinstance(entry_value, dict) and entry_value.get("mark") == mark:
         with contextlib.suppress(KeyError, TypeError):
             used(entry)
-            return Digests(str(known["sha256"]), tuple(str(block) for block in known["blocks"]))
+            return Digests(str(entry_value["sha256"]), tuple(str(block) for block in entry_value["blocks"]))
     digests = read_digests(path)
     if mark[0] >= WORTH_REMEMBERING and time.time_ns() - max(mark[1:3]) > FRESH_NS and mark_of(path) == mark:
         try_write(entry, json.dumps({"mark": mark, "sha256": digests.sha256, "blocks": digests.blocks}).encode())

@@ -113,13 +113,13 @@ def _describe(collection: Collection) -> list[Remote]:
         listed = api.get_paths_info(collection.repository, names, repo_type=collection.kind)
         return {info.path: _remote(collection, info, api.endpoint) for info in listed}
 
-    found = _within(SECONDS, ask, api.endpoint, collection)
-    absent = [name for name in names if name not in found]
+    description = _within(SECONDS, ask, api.endpoint, collection)
+    absent = [name for name in names if name not in description]
     if absent:
         raise DataError(
             f"{collection.repository} on {api.endpoint} has no {', '.join(absent[:3])}", hint="choose among these"
         )
-    return [found[name] for name in names]
+    return [description[name] for name in names]
 
 
 def _remote(collection: Collection, info: Any, endpoint: str) -> Remote:
@@ -204,8 +204,8 @@ def _download(remote: Remote, out: Path, progress: Progress | None) -> None:
             before = part.have
             why = resume(part, remote.url, SECONDS, notify)
             if part.have <= before:
-                kept = f"{part.have:,} of {remote.size:,} bytes are kept"
-                raise _unreachable(f"{remote.url}: {why}; {kept}", (remote.name,))
+                so_far = f"{part.have:,} of {remote.size:,} bytes are kept"
+                raise _unreachable(f"{remote.url}: {why}; {so_far}", (remote.name,))
         file.flush()
         os.fsync(file.fileno())
     if part.hasher.hexdigest() != remote.hash:

@@ -72,15 +72,15 @@ def lines_of(path: Path, field: str, notes: list[str]) -> Iterator[str]:
                 raise DataError(
                     f"{path}:{number}: not a line of JSON: {error}", hint="mend it, or take it out"
                 ) from None
-            found = value.get(field) if isinstance(value, dict) else None
-            if not isinstance(found, str):
+            text = value.get(field) if isinstance(value, dict) else None
+            if not isinstance(text, str):
                 keys = list(value) if isinstance(value, dict) else []
                 raise DataError(
                     f'{path}:{number}: expected an object with a text in "{field}", got {json.dumps(value):.80}'
                     f"{did_you_mean(field, keys)}",
                     hint="[data] field (--field) names the field of the texts",
                 )
-            yield found
+            yield text
 
 
 def _whole_lines(path: Path, notes: list[str]) -> Iterator[str]:

@@ -23,11 +23,11 @@ def missing_name(item: str, path: Path, where: str) -> UsageError:
     names = _names(folder)
     holds = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "nothing"
     missing = path.relative_to(folder).parts[0] if path.is_relative_to(folder) else item
-    what = "matches no file" if glob.has_magic(item) else "does not exist"
+    problem = "matches no file" if glob.has_magic(item) else "does not exist"
     if path.is_symlink():
-        what, names = f"is a link to {os.readlink(path)}, which does not exist", []
+        problem, names = f"is a link to {os.readlink(path)}, which does not exist", []
     return UsageError(
-        f'{where}: "{item}" {what}; the nearest folder that exists is {folder.resolve()}, which holds {holds}'
+        f'{where}: "{item}" {problem}; the nearest folder that exists is {folder.resolve()}, which holds {holds}'
         f"{did_you_mean(missing, names)}",
         hint='name token shards, text files, a folder of text, or "builtin"',
     )

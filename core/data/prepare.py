@@ -130,9 +130,9 @@ def token_pieces(
         f"{VERSION} {corpus_digest(documents)} {tokenizer.hash} {tokenizer.frame}".encode()
     ).hexdigest()[:32]
     folder = cache_folder() / "tokens" / key
-    known = _cached_tokens(folder, notes) if hold(folder) else []
-    if known:
-        return list(known)
+    shards = _cached_tokens(folder, notes) if hold(folder) else []
+    if shards:
+        return list(shards)
     from core.data.shard_writer import write_shards  # once for a text: a run reads its shards
     from core.data.tokenising import tokenise
 
@@ -175,8 +175,8 @@ def _cached_tokens(folder: Path, notes: list[str]) -> list[Shard]:
         notes.append(f"a damaged cache entry is made again: {error.message}")
         shutil.rmtree(folder, ignore_errors=True)
         return []
-    kept = read_json(folder / "notes.json")
-    notes.extend(str(note) for note in kept or [])
+    record = read_json(folder / "notes.json")
+    notes.extend(str(note) for note in record or [])
     return shards
 
 

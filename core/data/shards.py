@@ -248,9 +248,9 @@ def open_shard(path: Path) -> Shard:
     stated = int(header[2]) % 2**32  # beyond int32 the count wraps; the file's size says the rest
     if rest or count % 2**32 != stated:
         expected = HEADER_BYTES + stated * itemsize
-        what = "truncated" if size < expected else "too long"
+        problem = "truncated" if size < expected else "too long"
         raise DataError(
-            f"{path}: {what}: the header says {stated:,} tokens, so expected {expected:,} bytes, got {size:,}",
+            f"{path}: {problem}: the header says {stated:,} tokens, so expected {expected:,} bytes, got {size:,}",
             hint="fetch or write it again",
         )
     if count == 0:
@@ -259,7 +259,7 @@ def open_shard(path: Path) -> Shard:
 
 
 def _format(path: Path, magic: int, version: int) -> Format:
-    known = ", ".join(f"{f.magic} ({f.name})" for f in FORMATS)
+    formats = ", ".join(f"{f.magic} ({f.name})" for f in FORMATS)
     for format in FORMATS:
         if magic == format.magic:
             if version != format.version:
@@ -271,7 +271,7 @@ def _format(path: Path, magic: int, version: int) -> Format:
     if magic in FILES:
         raise DataError(f"{path}: expected a token shard, got {FILES[magic]} of llm.c", hint="name token shards here")
     raise DataError(
-        f"{path}: expected a token shard with magic number {known}, got {magic}",
+        f"{path}: expected a token shard with magic number {formats}, got {magic}",
         hint=f"a headerless file, as nanoGPT writes: `core data prepare {path} --raw uint16 --out FOLDER` converts it",
     )
 

@@ -62,18 +62,18 @@ def size_and_digest(path: Path) -> tuple[int, str]:
 
 def folder_files(folder: Path) -> list[Path]:
     """All files below a folder in the order of their names, hidden ones left out; each folder once, links followed."""
-    found: list[Path] = []
+    paths: list[Path] = []
     seen = {os.path.realpath(folder)}
     for root, folders, files in os.walk(folder, followlinks=True):
-        kept = []
+        visible = []
         for name in sorted(folders):
             real = os.path.realpath(os.path.join(root, name))
             if not name.startswith(".") and real not in seen:
                 seen.add(real)
-                kept.append(name)
-        folders[:] = kept
-        found += [Path(root) / name for name in files if not name.startswith(".")]
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+                visible.append(name)
+        folders[:] = visible
+        paths += [Path(root) / name for name in files if not name.startswith(".")]
+    return sorted(paths, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def read_blocks(path: Path, notes: list[str]) -> Iterator[str]:
@@ -180,8 +180,8 @@ def _cut(text: str) -> int:
     for boundary in BOUNDARIES:
         for start in (max(0, len(text) - 4096), 0):
             cut = 0
-            for found in boundary.finditer(text, start):
-                cut = found.end()
+            for boundary_match in boundary.finditer(text, start):
+                cut = boundary_match.end()
             if cut:
                 return cut
     return LONGEST_BLOCK if len(text) > LONGEST_BLOCK else 0

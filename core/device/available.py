@@ -19,7 +19,7 @@ _base = 0  # bytes that were resident before the first of them
 
 def available() -> int | None:
     """Bytes that could be touched now: of the machine, the container and `ulimit -v`, the least, without those of large
-    blocks that nobody touched so far. None where the system says nothing, as on Windows."""
+    blocks that are untouched so far. None where the system says nothing, as on Windows."""
     from core.device.system_memory import resident, unused, within_limit  # not needed by small runs
 
     untouched = max(0, _used - max(0, resident() - _base)) if _used else 0

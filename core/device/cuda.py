@@ -96,15 +96,15 @@ class CudaDevice(KernelDevice):
         return Chip(10 * major + minor, self.model, sm_shared, shared, threads, blocks, cluster)
 
     def _check_architecture(self) -> None:
-        known = supported()
-        if self.arch.rstrip("a") in known:
+        architectures = supported()
+        if self.arch.rstrip("a") in architectures:
             return
         major, minor = self.capability
-        what = f"{self.model} has compute capability {major}.{minor}"
+        chip = f"{self.model} has compute capability {major}.{minor}"
         if major < 7 or (major, minor) < (7, 5):
-            raise DeviceError(f"{what}; kernels need 7.5 or newer", hint="--device cpu works")
+            raise DeviceError(f"{chip}; kernels need 7.5 or newer", hint="--device cpu works")
         raise DeviceError(
-            f"{what}, which the compiler here does not know: it knows {', '.join(known)}",
+            f"{chip}, which the compiler here does not know: it knows {', '.join(architectures)}",
             hint="pip install -U nvidia-cuda-nvrtc; --device cpu works",
         )
 

@@ -71,8 +71,8 @@ def bindings() -> Any:
             f"no NVIDIA driver here ({why})", hint=f"install one, version 580 or newer; {DOCTOR}"
         ) from None
     if status != SUCCESS:
-        what = OPENING.get(status, "the NVIDIA driver does not start")
-        raise DeviceError(f"{what} ({_name(driver, status)})", hint=f"see what `nvidia-smi` says; {DOCTOR}")
+        problem = OPENING.get(status, "the NVIDIA driver does not start")
+        raise DeviceError(f"{problem} ({_name(driver, status)})", hint=f"see what `nvidia-smi` says; {DOCTOR}")
     _check_version(driver)
     return driver
 

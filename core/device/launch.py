@@ -131,11 +131,11 @@ class KernelRecorder(GpuLaunch):
         """
         line = _caller()
         where = f"{self.origin} {self.method} ({line}): launch({kernel!r}"
-        asked = replace(self.kernel(kernel, define), line=line)
-        settled = as_arguments(asked, args, where)
-        check_signature(asked, settled, where, self.dtype)
+        compiled = replace(self.kernel(kernel, define), line=line)
+        settled = as_arguments(compiled, args, where)
+        check_signature(compiled, settled, where, self.dtype)
         record = LaunchRecord(
-            asked,
+            compiled,
             settled,
             _sizes(grid, "grid", where),
             _sizes(block, "block", where),
@@ -275,9 +275,9 @@ def sources_of(variant: Variant, method: str) -> tuple[Path, ...]:
     """The .cu files of a launcher: a kernel comes from the first that has it."""
     if method in variant.sources:
         return tuple(variant.sources[method])
-    given = (variant.source,) if isinstance(variant.source, str) else variant.source
+    names = (variant.source,) if isinstance(variant.source, str) else variant.source
     folder = Path(inspect.getfile(type(variant))).parent
-    return tuple(folder / (name or f"{variant.op}.cu") for name in given)
+    return tuple(folder / (name or f"{variant.op}.cu") for name in names)
 
 
 def source_of(variant: Variant, method: str) -> Path:
@@ -291,10 +291,10 @@ def _caller() -> str:
     return f"{shown(Path(frame.f_code.co_filename))}:{frame.f_lineno}"
 
 
-def _sizes(given: int | Sequence[int], name: str, where: str) -> tuple[int, int, int]:
-    sizes = tuple(given) if isinstance(given, Sequence) else (given,)
+def _sizes(extent: int | Sequence[int], name: str, where: str) -> tuple[int, int, int]:
+    sizes = tuple(extent) if isinstance(extent, Sequence) else (extent,)
     if not 1 <= len(sizes) <= 3 or any(not isinstance(n, int | np.integer) or n < 1 for n in sizes):
-        raise BuildError(f"{where}, {name}={given}): expected one to three sizes, each at least 1")
+        raise BuildError(f"{where}, {name}={extent}): expected one to three sizes, each at least 1")
     x, y, z = (*(int(n) for n in sizes), 1, 1)[:3]
     return x, y, z
 

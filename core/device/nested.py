@@ -38,12 +38,12 @@ class Nested:
         tensors = dict.fromkeys((*own, *op.state, *op.outputs))
         gradients: dict[str, Any] = dict.fromkeys(f"d{n}" for n in (*own, *op.outputs))
         gradients |= {f"add_d{n}": False for n in own}
-        known = {*tensors, *gradients, "step", "start", "key"}
+        names = {*tensors, *gradients, "step", "start", "key"}
         missing = [n for n, slot in op.inputs.items() if not slot.optional and values.get(n) is None]
         if missing:
             raise BuildError(f"{where} lacks the input {missing[0]!r}, whose shape it needs forward and backward")
-        keeps = {k for k, v in values.items() if k not in known | set(op.attrs) and hasattr(v, "shape")}
-        attrs = {k: v for k, v in values.items() if k not in known | keeps}
+        keeps = {k for k, v in values.items() if k not in names | set(op.attrs) and hasattr(v, "shape")}
+        attrs = {k: v for k, v in values.items() if k not in names | keeps}
         for param, pattern in op.param_patterns.items():
             if op.params[param].optional:
                 attrs[param] = values.get(param) is not None
@@ -52,9 +52,9 @@ class Nested:
                 attrs |= {token: size for token, size in sizes if token in op.attrs}
         shapes = {k: v.shape for k, v in values.items() if k in op.inputs and v is not None}
         dims = op.solve(shapes, op.settle_attrs(attrs, {}, where), where)
-        given = {k: v for k, v in values.items() if k not in attrs or k in tensors}
+        tensors_passed = {k: v for k, v in values.items() if k not in attrs or k in tensors}
         absent = gradients if method == "backward" else {}
-        t = make_tensors(dims, {**tensors, **absent, **given}, node=op.name)
+        t = make_tensors(dims, {**tensors, **absent, **tensors_passed}, node=op.name)
         return cls(op, method, t, frozenset(keeps), frozenset(n for n in op.inputs if values.get(f"add_d{n}")), dims)
 
     def why_not(self, variant: Variant) -> str | None:
@@ -62,8 +62,8 @@ class Nested:
         if (self.method == "backward" or self.keeps) and not variant.has_backward:
             return "it has no backward"  # which the kept tensors are for
         if set(variant.saved) != self.keeps:
-            kept, saved = (", ".join(sorted(names)) or "nothing" for names in (self.keeps, variant.saved))
-            return f"it saves {saved}, and a nested launch keeps {kept}"
+            caller, saved = (", ".join(sorted(names)) or "nothing" for names in (self.keeps, variant.saved))
+            return f"it saves {saved}, and a nested launch keeps {caller}"
         if lacks := self.adds - set(variant.can_add):
             return f"it cannot add to d{min(lacks)}"
         return variant.why_not(self.t)

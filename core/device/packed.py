@@ -54,11 +54,11 @@ class LaunchPacker:
     def ready_launch(self, command: CudaLaunch, record: LaunchRecord) -> None:
         """Pack the parameters and configuration of a launch. Raises BuildError for one that the chip cannot hold."""
         function = self.kernels.function(record.kernel, record.block, record.smem, record.cluster, record.where).handle
-        parameters, kept = pack(list(self._encoded(record)))
+        parameters, alive = pack(list(self._encoded(record)))
         self._check_parameters(function, record)
         config = self._config(record)
         launch = self.driver.api.cuLaunchKernelEx
-        command.kept = (kept, config, record.args)
+        command.kept = (alive, config, record.args)
         command.start = lambda: int(launch(config, function, parameters, 0)[0])
 
     def _encoded(self, record: LaunchRecord) -> Iterator[bytes]:

@@ -122,6 +122,6 @@ def launches_among(commands: Sequence[Recorded]) -> list[LaunchRecord]:
     return [command for command in commands if isinstance(command, LaunchRecord)]
 
 
-def threads_of(asked: LaunchRecord) -> int:
+def threads_of(record: LaunchRecord) -> int:
     """Threads of one thread block."""
-    return math.prod(asked.block)
+    return math.prod(record.block)

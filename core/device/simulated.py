@@ -164,8 +164,8 @@ class SimDevice(KernelDevice):
 
 
 def _sources(kernel: Kernel) -> Sources:
-    given = {} if kernel.text is None else {kernel.source.name: kernel.text}
-    return Sources(given, dict(kernel.defines))
+    texts = {} if kernel.text is None else {kernel.source.name: kernel.text}
+    return Sources(texts, dict(kernel.defines))
 
 
 def _encoded(argument: Any) -> bytes:

@@ -88,25 +88,25 @@ class DeviceKind:
         return None if self.pace is None else _function(self.pace)()
 
 
-def choose(asked: str, kinds: Mapping[str, DeviceKind]) -> DeviceKind:
+def choose(name: str, kinds: Mapping[str, DeviceKind]) -> DeviceKind:
     """The device for `--device asked`: of that name, or with AUTO the first that is detected, else the first.
 
     Raises UsageError for a name that no device has.
     """
-    if asked == AUTO:
+    if name == AUTO:
         detected = (kind for kind in kinds.values() if kind.detected())
         return next(detected, next(iter(kinds.values())))
-    if asked not in kinds:
+    if name not in kinds:
         raise UsageError(
-            f'there is no device "{asked}"{did_you_mean(asked, [AUTO, *kinds])}',
+            f'there is no device "{name}"{did_you_mean(name, [AUTO, *kinds])}',
             hint=f"--device takes {', '.join([AUTO, *kinds])}; a plugin may bring more",
         )
-    return kinds[asked]
+    return kinds[name]
 
 
-def _function(given: str | Callable[..., Any]) -> Callable[..., Any]:
-    if not isinstance(given, str):
-        return given
-    module, _, attribute = given.partition(":")
-    found: Callable[..., Any] = getattr(import_module(module), attribute)
-    return found
+def _function(place: str | Callable[..., Any]) -> Callable[..., Any]:
+    if not isinstance(place, str):
+        return place
+    module, _, attribute = place.partition(":")
+    function: Callable[..., Any] = getattr(import_module(module), attribute)
+    return function

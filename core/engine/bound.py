@@ -103,20 +103,20 @@ class BoundPlan:
             value = self.plan.graph.inputs[buffer.name]
             if buffer.name not in batch:
                 raise DataError(f'input "{buffer.name}" is missing; got {", ".join(batch)}')
-            given = np.asarray(batch[buffer.name])
-            if given.shape != buffer.shape:
-                raise DataError(f"input {buffer.name} has shape {given.shape}, expected {buffer.shape}")
+            array = np.asarray(batch[buffer.name])
+            if array.shape != buffer.shape:
+                raise DataError(f"input {buffer.name} has shape {array.shape}, expected {buffer.shape}")
             kinds, expected = ("fiu", "numbers") if value.dtype in (None, "acc") else ("iu", "integers")
-            if given.dtype.kind not in kinds:
-                raise DataError(f"input {buffer.name} holds {given.dtype}, expected {expected}")
-            if value.bound is not None and buffer.name != TARGETS and given.size and int(given.min()) < 0:
-                raise DataError(f"input {buffer.name} holds {int(given.min())}; only {TARGETS} may be negative")
-            if value.bound is not None and given.size and int(given.max()) >= value.bound:
+            if array.dtype.kind not in kinds:
+                raise DataError(f"input {buffer.name} holds {array.dtype}, expected {expected}")
+            if value.bound is not None and buffer.name != TARGETS and array.size and int(array.min()) < 0:
+                raise DataError(f"input {buffer.name} holds {int(array.min())}; only {TARGETS} may be negative")
+            if value.bound is not None and array.size and int(array.max()) >= value.bound:
                 raise DataError(
-                    f"input {buffer.name} holds {int(given.max())}, and the largest that the model knows is "
+                    f"input {buffer.name} holds {int(array.max())}, and the largest that the model knows is "
                     f"{value.bound - 1}"
                 )
-            self.device.upload(self.tensor(buffer), given)
+            self.device.upload(self.tensor(buffer), array)
 
     def write_seeds(self, count: int, micro_steps: int) -> None:
         """The loss terms' gradients: weight / count for a term per token, weight / micro-steps for a scalar."""

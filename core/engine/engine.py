@@ -117,9 +117,9 @@ class Engine:
             graph = self.model.build(self.registry, {**self.settings.dims, **dict(key)})
             for name, parameter in graph.parameters.items():
                 if parameter.shape != self.graph.parameters[name].shape:
-                    given = ", ".join(f"{dim} = {size}" for dim, size in key)
+                    sizes = ", ".join(f"{dim} = {size}" for dim, size in key)
                     raise DataError(
-                        f"with {given}, {name} of {self.graph.name} would be {described(parameter.shape)}, and it is "
+                        f"with {sizes}, {name} of {self.graph.name} would be {described(parameter.shape)}, and it is "
                         f"{described(self.graph.parameters[name].shape)}",
                         hint="a batch has the model's own sizes besides B and T",
                     )

@@ -108,9 +108,9 @@ class Chat:
         When there is no room for text and answer, the oldest turns go. Raises UsageError for a text that has no room
         by itself, DataError for what a template does not take; the conversation is then as it was before.
         """
-        asked: list[Message] = [*self.messages, {"role": "user", "content": text}]
-        messages, ids = self._fitting(asked)
-        dropped = len(asked) - len(messages)
+        conversation: list[Message] = [*self.messages, {"role": "user", "content": text}]
+        messages, ids = self._fitting(conversation)
+        dropped = len(conversation) - len(messages)
         logits, fed = self._feed(ids, stopped)
         if logits is None:
             return Answer("", [], INTERRUPTED, fed, len(self._held), 0)

@@ -121,15 +121,15 @@ class _Builder:
     def _settled(self, draft: Draft) -> Node:
         op, where = draft.op, f"{draft.where}, node {draft.name}"
         assert op is not None
-        given = {k: v for k, v in draft.spec.items() if k not in OP_NODE}
-        for key in given:
+        attrs_written = {k: v for k, v in draft.spec.items() if k not in OP_NODE}
+        for key in attrs_written:
             if key not in op.attrs:
-                known = [*op.attrs, *OP_NODE]
+                keys = [*op.attrs, *OP_NODE]
                 raise BuildError(
-                    f'{where}: op "{op.name}" has no attribute "{key}"{did_you_mean(key, known)}',
+                    f'{where}: op "{op.name}" has no attribute "{key}"{did_you_mean(key, keys)}',
                     hint=f"it has: {', '.join(op.attrs) or 'none'}",
                 )
-        attrs = op.settle_attrs(given, self.dims, where)
+        attrs = op.settle_attrs(attrs_written, self.dims, where)
         check_padding(draft, self.values, attrs, where)
         shapes = {role: self.values[value].shape for role, value in draft.inputs.items()}
         dims = self._solved(draft, shapes, attrs, where)
@@ -182,16 +182,16 @@ class _Builder:
     def _resolve_ties(self) -> None:
         """Give every tied role its owner's name. `tie` looks in its own block first, then further out."""
         sources: dict[str, str] = {}
-        known = {*self.parameters, *(t.name for t in self.ties)}
+        names = {*self.parameters, *(t.name for t in self.ties)}
         for tie in self.ties:
             candidates = [prefix + tie.source for prefix in tie.draft.prefixes]
-            owner = next((c for c in candidates if c in known), None)
+            owner = next((c for c in candidates if c in names), None)
             if owner is None:
                 where = tie.draft.where
                 self.problems.add(
                     where,
                     f'{where}, node {tie.draft.name}: "tie" names "{tie.source}", which is no parameter'
-                    f"{did_you_mean(tie.source, known)}",
+                    f"{did_you_mean(tie.source, names)}",
                     'a parameter is its node\'s name and its role, as in "wte.weight"',
                 )
             else:
@@ -290,8 +290,10 @@ class _Builder:
             self.problems.add(where, f'{where}: no value is called "{name}"{did_you_mean(name, made)}')
             return None
         if self.values[value].dtype is not None:
-            what = described_value(self.values[value])
-            self.problems.add(where, f'{where}: "{name}" {what} is no activation: logits have the activations\' dtype')
+            description = described_value(self.values[value])
+            self.problems.add(
+                where, f'{where}: "{name}" {description} is no activation: logits have the activations\' dtype'
+            )
         return value
 
     def _unused(self, drafts: Iterable[Draft], wanted: set[str]) -> None:

@@ -28,16 +28,16 @@ def check_padding(draft: Draft, values: Mapping[str, Value], attrs: Mapping[str,
     op = draft.op
     assert op is not None
     hint = 'use the size itself in place of pad(...); an op that handles padding there names it in its "padding"'
-    if found := padded_input(op, {role: values[value].shape for role, value in draft.inputs.items()}):
-        role, token, size = found
+    if input_name := padded_input(op, {role: values[value].shape for role, value in draft.inputs.items()}):
+        role, token, size = input_name
         raise BuildError(
             f'{where}: input {role} = {draft.inputs[role]} has {size} elements in "{token}" of '
             f'"{op.inputs[role].pattern.text}", {size.unpadded} of them contents and the rest padding, which '
             f'op "{op.name}" would count as contents',
             hint=hint,
         )
-    if given := padded_attribute(op, attrs):
-        key, size = given
+    if attribute := padded_attribute(op, attrs):
+        key, size = attribute
         raise BuildError(
             f'{where}: attribute "{key}" is {size}, padded from {size.unpadded}; op "{op.name}" would count '
             "padding as contents",

@@ -144,15 +144,15 @@ class Expander:
         """Resolve the inputs of a draft: `in` is a name, a list in schema order, or a table by input's name."""
         if draft.op is None:
             return
-        given = draft.spec.get("in", [])
+        inputs = draft.spec.get("in", [])
         roles = list(draft.op.inputs)
-        if isinstance(given, dict):
-            pairs = list(given.items())
-            for role in given:
+        if isinstance(inputs, dict):
+            pairs = list(inputs.items())
+            for role in inputs:
                 if role not in roles:
                     self._unsound(draft, f'"in" has "{role}", but {_takes(draft.op)}{did_you_mean(role, roles)}')
         else:
-            names = as_list(given)
+            names = as_list(inputs)
             if len(names) > len(roles):
                 self._unsound(draft, f'"in" has {len(names)} names, but {_takes(draft.op)}')
             pairs = list(zip(roles, names, strict=False))
@@ -260,9 +260,9 @@ class Expander:
 
 
 def _count_problem(body: Mapping[str, Any], name: str, spec: Mapping[str, Any], repeat: int, where: str) -> str:
-    takes, gives, given = as_list(body["in"]), as_list(body["out"]), as_list(spec["in"])
-    if len(given) != len(takes):
-        return f'{where}: "in" has {len(given)} names, but [block.{name}] takes {len(takes)}: {", ".join(takes)}'
+    takes, gives, passed = as_list(body["in"]), as_list(body["out"]), as_list(spec["in"])
+    if len(passed) != len(takes):
+        return f'{where}: "in" has {len(passed)} names, but [block.{name}] takes {len(takes)}: {", ".join(takes)}'
     if repeat > 1 and len(gives) != len(takes):
         return (
             f"{where}: [block.{name}] cannot be repeated: it takes {len(takes)} ({', '.join(takes)}) and gives "

@@ -37,8 +37,8 @@ def check_document(source: ModelDocument, problems: Problems, registry: Registry
             check(source, value, (key,), problems)
         elif not isinstance(value, dict) or not registry.suspects(key, FORMATS):
             where = source.where(key)
-            known = [*TOP, *checks]
-            problems.also(where, f'{where}: a model has no key "{key}"{did_you_mean(key, known)}')
+            tables = [*TOP, *checks]
+            problems.also(where, f'{where}: a model has no key "{key}"{did_you_mean(key, tables)}')
     for needed in ("inputs", "graph"):
         if needed not in source.document:
             problems.also(source.where(), f'{source.where()}: there is no "{needed}"; a model needs it')

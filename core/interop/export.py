@@ -48,12 +48,12 @@ def check_meaning(export: Export, registry: Registry, find: Callable[[], ModelMa
     """
     name = export.graph.name
     try:
-        found = find()
+        twin = find()
     except CheckpointError as error:
         raise _other(name, format, f"cannot be read back: {error.message}") from None
-    if found is None:
+    if twin is None:
         return
-    theirs = found.source.build(registry, found.dims)
+    theirs = twin.source.build(registry, twin.dims)
     if difference := _difference(export.graph, theirs):
         raise _other(name, format, f"would be read as {theirs.name}, where {difference}")
 
@@ -71,9 +71,9 @@ def _difference(ours: Graph, theirs: Graph) -> str:
     for name in (*a, *b):
         if name not in a or name not in b:
             return f"there is {'a' if name in b else 'no'} node {name}"
-        for what, value in a[name].items():
-            if b[name].get(what) != value:
-                return f"{name} has {what} {b[name].get(what)!r}, here {value!r}"
+        for aspect, value in a[name].items():
+            if b[name].get(aspect) != value:
+                return f"{name} has {aspect} {b[name].get(aspect)!r}, here {value!r}"
     return "" if ours.logits == theirs.logits else f"{theirs.logits} are the logits, here {ours.logits}"
 
 

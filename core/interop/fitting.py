@@ -85,12 +85,12 @@ class Misfit(CheckpointError):
 
 
 @contextmanager
-def about(what: str) -> Iterator[None]:
+def about(file: str) -> Iterator[None]:
     """Puts the file's name before a CheckpointError from within."""
     try:
         yield
     except CheckpointError as error:
-        raise CheckpointError(f"{what}: {error.message}", hint=error.hint) from None
+        raise CheckpointError(f"{file}: {error.message}", hint=error.hint) from None
 
 
 def find_model(
@@ -103,7 +103,7 @@ def find_model(
     tables: where both fit, the file is the base's, whose tables were written for it. Raises CheckpointError when
     none fits, with the reasons of the nearest one, and when models fit of which none is the others' base.
     """
-    found: list[ModelMatch] = []
+    matches: list[ModelMatch] = []
     reasons: dict[str, tuple[tuple[int, ...], CoreError]] = {}
     for name in registry.models:
         far, bases = (UNREADABLE, 1), 0
@@ -120,9 +120,9 @@ def find_model(
             reasons[name] = (*getattr(error, "far", far), bases), error
             continue
         if fitted is not None:
-            found.append(fitted)
-    if found:
-        return _settle(found, table)
+            matches.append(fitted)
+    if matches:
+        return _settle(matches, table)
     if not reasons:
         return None
     raise _nearest(reasons)
@@ -137,7 +137,7 @@ def _nearest(reasons: Mapping[str, tuple[tuple[int, ...], CoreError]]) -> CoreEr
     return kind(("" if alike else f"no model fits; the nearest is {name}: ") + error.message, hint=error.hint)
 
 
-def _settle(found: list[ModelMatch], table: str) -> ModelMatch:
+def _settle(matches: list[ModelMatch], table: str) -> ModelMatch:
     """One of the models that fit."""
 
     def body(fitted: ModelMatch) -> dict[str, Any]:
@@ -148,15 +148,15 @@ def _settle(found: list[ModelMatch], table: str) -> ModelMatch:
         return sum(own.get(name) != size for name, size in fitted.dims.items())
 
     def is_base(fitted: ModelMatch) -> bool:
-        return all(fitted.source.files[0] in other.source.files for other in found)
+        return all(fitted.source.files[0] in other.source.files for other in matches)
 
-    base = next((f for f in found if is_base(f)), None)
+    base = next((f for f in matches if is_base(f)), None)
     if base is None:
         raise CheckpointError(
-            f"several models fit: {', '.join(f.source.name for f in found)}",
+            f"several models fit: {', '.join(f.source.name for f in matches)}",
             hint=f"tell them apart in their [{table}], or leave a plugin out (CORELM_PLUGINS)",
         )
-    sizes = [f for f in found if body(f) == body(base)]
+    sizes = [f for f in matches if body(f) == body(base)]
     return min(sizes, key=lambda f: (changed(f), len(f.source.files), f.source.name))
 
 
@@ -175,9 +175,9 @@ def with_length(source: ModelDocument, dims: Dims) -> Dims:
     return {**dims, "T": S} if isinstance(T, int) and isinstance(S, int) and T > S else dims
 
 
-def check_dims(given: Mapping[str, Number | str], graph: Graph, keys: Mapping[str, str]) -> None:
+def check_dims(dims: Mapping[str, Number | str], graph: Graph, keys: Mapping[str, str]) -> None:
     """CheckpointError unless the sizes in a file are the graph's. keys: dim -> what the file calls it."""
-    sizes = {name: evaluate(size, graph.dims, keys.get(name, name)) for name, size in given.items()}
+    sizes = {name: evaluate(size, graph.dims, keys.get(name, name)) for name, size in dims.items()}
     raise_all(
         [
             f"{keys.get(name, name)} is {size}, and the model's {name} is {graph.dims[name]}"

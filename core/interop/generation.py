@@ -26,9 +26,9 @@ class Generation:
         """Every id that ends a text: of generation_config.json, or of config.json where that names none."""
         for source in (self.config or {}, self.ids):
             value = source.get(END)
-            found = [i for i in (value if isinstance(value, list) else [value]) if type(i) is int and i >= 0]
-            if found:
-                return frozenset(found)
+            ids = [i for i in (value if isinstance(value, list) else [value]) if type(i) is int and i >= 0]
+            if ids:
+                return frozenset(ids)
         return frozenset()
 
     def state(self) -> dict[str, Any]:
@@ -38,10 +38,10 @@ class Generation:
 
 def of_state(state: Mapping[str, Any]) -> Generation:
     """What `Generation.state` wrote."""
-    found = state.get(KEY)
-    if not isinstance(found, dict) or not isinstance(found.get("ids"), dict):
+    record = state.get(KEY)
+    if not isinstance(record, dict) or not isinstance(record.get("ids"), dict):
         return Generation()
-    return Generation(found["ids"], found.get("config"))
+    return Generation(record["ids"], record.get("config"))
 
 
 def of_ids(end: int) -> Generation:

@@ -72,10 +72,10 @@ def open_path(path: str | Path, registry: Registry, dims: Dims | None = None) ->
     Raises UsageError for nothing found or two answers, CheckpointError for files that are damaged or fit no model.
     """
     where, own = Path(os.path.expanduser(path)), dims or {}
-    found = identify(path, registry)
-    if isinstance(found, WeightFormat):
-        return _of_format(found, where, registry, own)
-    return _checkpoint(where, registry, own) if found == CHECKPOINT else _model(where, registry, own)
+    place = identify(path, registry)
+    if isinstance(place, WeightFormat):
+        return _of_format(place, where, registry, own)
+    return _checkpoint(where, registry, own) if place == CHECKPOINT else _model(where, registry, own)
 
 
 def _model(path: Path, registry: Registry, dims: Dims) -> Opened:
@@ -83,22 +83,22 @@ def _model(path: Path, registry: Registry, dims: Dims) -> Opened:
 
 
 def _checkpoint(path: Path, registry: Registry, dims: Dims) -> Opened:
-    found = checkpoint.find(path)
+    step = checkpoint.find(path)
     return Opened(
         CHECKPOINT,
-        found.path,
-        load_model(found.path / checkpoint.MODEL_TOML, registry, found.model_toml),
+        step.path,
+        load_model(step.path / checkpoint.MODEL_TOML, registry, step.model_toml),
         dims,
-        found.parameters,
-        found.tokenizer_json,
-        found.state.get("variants", {}),
-        found.step,
-        of_state(found.state),
+        step.parameters,
+        step.tokenizer_json,
+        step.state.get("variants", {}),
+        step.step,
+        of_state(step.state),
     )
 
 
 def _of_format(one: WeightFormat, path: Path, registry: Registry, dims: Dims) -> Opened:
-    found = of_format(one, lambda: one.open(path, registry, dims))
-    for note in found.notes:
+    match = of_format(one, lambda: one.open(path, registry, dims))
+    for note in match.notes:
         warnings.warn(f"{path}: {note}", stacklevel=2)
-    return Opened(one.kind, path, found.source, found.dims, found.weights, generation=found.generation, format=one)
+    return Opened(one.kind, path, match.source, match.dims, match.weights, generation=match.generation, format=one)

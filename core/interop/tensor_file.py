@@ -57,8 +57,8 @@ class TensorFile(Mapping[str, Array]):
             place = DTYPES[kind], start, shape
             array = self._held.values(*place) if self._held else read_array(self.path, *place)
         except OSError as error:
-            what = f'tensor "{name:.100}" cannot be read: {error.strerror or error}'
-            raise CheckpointError(f"{self.path}: {what}", hint=CHANGED) from None
+            problem = f'tensor "{name:.100}" cannot be read: {error.strerror or error}'
+            raise CheckpointError(f"{self.path}: {problem}", hint=CHANGED) from None
         if kind == "BF16":  # the upper half of an f32
             return (array.astype(np.uint32) << 16).view(np.float32)
         return array.astype(np.float32) if kind == "F16" else array.astype(array.dtype.newbyteorder("="), copy=False)

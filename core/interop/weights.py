@@ -60,15 +60,15 @@ def identify(path: str | Path, registry: Registry) -> str | WeightFormat:
 def _folder(path: Path, registry: Registry) -> str | WeightFormat:
     ours = (path / checkpoint.MANIFEST).is_file() or checkpoint.STEP.fullmatch(path.name) is not None
     ours = ours or bool(checkpoint.steps(path) or checkpoint.steps(path / "checkpoints"))
-    found = _recognised(path, b"", registry)
-    if ours and found is not None:
-        one, mark = found
+    matches = _recognised(path, b"", registry)
+    if ours and matches is not None:
+        one, mark = matches
         raise CheckpointError(
             f"{path}: both {CHECKPOINT} and {one.kind}: it holds {mark} too",
             hint="give the checkpoint's own folder (checkpoints/step_00001000), or move one of them away",
         )
-    if ours or found is not None:
-        return found[0] if found is not None else CHECKPOINT
+    if ours or matches is not None:
+        return matches[0] if matches is not None else CHECKPOINT
     if (path / "checkpoints").is_dir():
         raise CheckpointError(f"{path}: a run without a checkpoint so far")
     raise _unknown(path, "nothing here is known", registry)
@@ -84,11 +84,11 @@ def _file(path: Path, registry: Registry) -> str | WeightFormat:
     try:
         with open_file(path) as file:
             head = file.read(HEAD)
-        found = _recognised(path, head, registry)
+        matches = _recognised(path, head, registry)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
-    if found is not None:
-        return found[0]
+    if matches is not None:
+        return matches[0]
     if path.suffix == ".safetensors":
         raise CheckpointError(f"{path}: tensors alone do not say which model they are", hint=f"give {path.parent}")
     if head.startswith(PICKLED):
@@ -104,22 +104,22 @@ def _recognised(path: Path, head: bytes, registry: Registry) -> tuple[WeightForm
 
     A format that fails while it looks is passed over with a warning: the path may be another one's.
     """
-    found = []
+    matches = []
     for one in registry.formats.values():
         if mark := _asked(one, partial(one.recognise, path, head)):
-            found.append((one, mark))
-    if len(found) > 1:
-        (first, mark), (second, other) = found[:2]
+            matches.append((one, mark))
+    if len(matches) > 1:
+        (first, mark), (second, other) = matches[:2]
         raise CheckpointError(
             f"{path}: both {first.kind} ({mark}) and {second.kind} ({other})",
             hint="leave one of the plugins out: CORELM_PLUGINS, or [plugins] disable",
         )
-    return found[0] if found else None
+    return matches[0] if matches else None
 
 
-def _unknown(path: Path, what: str, registry: Registry) -> CheckpointError:
+def _unknown(path: Path, description: str, registry: Registry) -> CheckpointError:
     lacks = [text for one in registry.formats.values() if (text := _asked(one, partial(one.lacking, path)))]
-    return CheckpointError(f"{path}: {lacks[0] if lacks else what}", hint=expected(registry))
+    return CheckpointError(f"{path}: {lacks[0] if lacks else description}", hint=expected(registry))
 
 
 def _asked(one: WeightFormat, question: Callable[[], str]) -> str:
@@ -172,11 +172,11 @@ def open_weights(path: str | Path, graph: Graph, registry: Registry) -> Start:
     or size is a CheckpointError. Of a checkpoint, names and shapes are left to be checked against the engine's.
     """
     where = Path(os.path.expanduser(path))
-    found = identify(path, registry)
-    if isinstance(found, WeightFormat):
-        fitted = of_format(found, lambda: found.fit(where, graph, registry))
-        return Start(found.kind, where, fitted.weights, generation=fitted.generation, format=found)
-    if found == MODEL:
+    place = identify(path, registry)
+    if isinstance(place, WeightFormat):
+        fitted = of_format(place, lambda: place.fit(where, graph, registry))
+        return Start(place.kind, where, fitted.weights, generation=fitted.generation, format=place)
+    if place == MODEL:
         raise CheckpointError(f"{path}: a model without weights", hint="leave `weights` out: they are drawn")
-    kept = checkpoint.find(where)
-    return Start(found, kept.path, kept.parameters, kept.tokenizer_json, of_state(kept.state))
+    saved = checkpoint.find(where)
+    return Start(place, saved.path, saved.parameters, saved.tokenizer_json, of_state(saved.state))

@@ -79,12 +79,12 @@ AMBIGUOUS: list[str] = []  # of overloads, which one name does not tell apart
 def signatures(text: str) -> dict[str, list[str]]:
     """kernel -> its parameters as written, for those kernels that the source writes out."""
     plain = re.sub(r"/\*.*?\*/", " ", re.sub(r"//[^\n]*", "", text), flags=re.DOTALL)
-    found: dict[str, list[str]] = {}
+    types: dict[str, list[str]] = {}
     for match in SIGNATURE.finditer(plain):
         parts = [" ".join(p.split()) for p in match["parameters"].split(",")]
         written = [] if parts == [""] else parts
-        found[match["name"]] = written if found.get(match["name"], written) == written else AMBIGUOUS
-    return {name: parts for name, parts in found.items() if parts is not AMBIGUOUS}
+        types[match["name"]] = written if types.get(match["name"], written) == written else AMBIGUOUS
+    return {name: parts for name, parts in types.items() if parts is not AMBIGUOUS}
 
 
 def signature(kernel: Kernel) -> list[str] | None:

@@ -69,8 +69,8 @@ class CudaFile:
     def declared(self) -> list[str]:
         """The kernels that the text declares; templates as "name<...>"."""
         plain = re.sub(r"//[^\n]*|/\*.*?\*/", " ", self.text, flags=re.DOTALL)
-        found = (f"{m['name']}<...>" if m["template"] else m["name"] for m in GLOBAL.finditer(plain))
-        return list(dict.fromkeys(found))
+        names = (f"{m['name']}<...>" if m["template"] else m["name"] for m in GLOBAL.finditer(plain))
+        return list(dict.fromkeys(names))
 
 
 def compile_file(file: CudaFile, expressions: tuple[str, ...] = ()) -> Compiled:
@@ -99,16 +99,16 @@ def _digest(file: CudaFile) -> str:
     return hashlib.sha256(texts.encode()).hexdigest()
 
 
-def _own_headers(text: str, folders: tuple[Path, ...], known: dict[str, str]) -> dict[str, str]:
+def _own_headers(text: str, folders: tuple[Path, ...], headers: dict[str, str]) -> dict[str, str]:
     """path -> text of every file of the user's own folders that an include reaches."""
     for name in INCLUDE.findall(text):
         for folder in folders:
             path = folder / name
-            if path.is_file() and str(path) not in known:
-                known[str(path)] = path.read_text("utf-8", "replace")
-                _own_headers(known[str(path)], (path.parent, *folders), known)
+            if path.is_file() and str(path) not in headers:
+                headers[str(path)] = path.read_text("utf-8", "replace")
+                _own_headers(headers[str(path)], (path.parent, *folders), headers)
                 break
-    return known
+    return headers
 
 
 def _for_nvcc(file: CudaFile, message: str) -> bool:

@@ -54,7 +54,7 @@ def header_path(name: str, folder: Path) -> Path | None:
     return next((path for root in (folder, include_folder()) if (path := root / name).is_file()), None)
 
 
-def headers_of(text: str, folder: Path, known: dict[str, str]) -> dict[str, str]:
+def headers_of(text: str, folder: Path, headers: dict[str, str]) -> dict[str, str]:
     """name as written -> text of every file that `#include "..."` reaches; one that is absent is NVRTC's to report.
 
     Raises BuildError where two files are included under one name, since NVRTC would take the first for both.
@@ -63,17 +63,17 @@ def headers_of(text: str, folder: Path, known: dict[str, str]) -> dict[str, str]
         path = header_path(name, folder)
         if path is None:
             continue
-        found = read_source(path)
-        whole = marked(path, found)
-        if name not in known:
-            known[name] = whole
-            headers_of(found, path.parent, known)
-        elif known[name] != whole:
-            first = known[name].partition('"')[2].partition('"')[0]
+        source = read_source(path)
+        whole = marked(path, source)
+        if name not in headers:
+            headers[name] = whole
+            headers_of(source, path.parent, headers)
+        elif headers[name] != whole:
+            first = headers[name].partition('"')[2].partition('"')[0]
             raise BuildError(
                 f'#include "{name}" reaches {shown(Path(first))} and {shown(path)}', hint="rename one of the headers"
             )
-    return known
+    return headers
 
 
 def with_headers(source: Path) -> list[Path]:

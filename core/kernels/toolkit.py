@@ -36,15 +36,15 @@ class Toolkit:
 @cache
 def toolkit() -> Toolkit:
     """CUDA_HOME or CUDA_PATH; else the folder of the nvcc on PATH; else /usr/local/cuda; else NVIDIA's packages."""
-    include = next((found for root in _roots() if (found := _headers(root))), ()) or _packaged()
+    include = next((folders for root in _roots() if (folders := _headers(root))), ()) or _packaged()
     version = _version(include[0]) if include else ""
     return Toolkit(include, version, _nvcc())
 
 
 def _roots() -> Iterator[Path]:
     yield from (Path(os.environ[name]) for name in VARIABLES if os.environ.get(name))
-    if found := shutil.which("nvcc"):
-        yield Path(found).resolve().parents[1]
+    if program := shutil.which("nvcc"):
+        yield Path(program).resolve().parents[1]
     yield USUAL
 
 
@@ -58,12 +58,12 @@ def _headers(root: Path) -> tuple[Path, ...]:
 
 def _packaged() -> tuple[Path, ...]:
     """The folders of the headers that packages of PyPI brought."""
-    found: dict[Path, None] = {}
+    unique: dict[Path, None] = {}
     for path in _package_files():
         for mark in MARKS:
             if path.as_posix().endswith(f"/{mark}"):
-                found[path.parents[mark.count("/")]] = None
-    folders = tuple(found)
+                unique[path.parents[mark.count("/")]] = None
+    folders = tuple(unique)
     return folders if any((folder / MARKS[0]).is_file() for folder in folders) else ()
 
 
@@ -88,10 +88,10 @@ def _nvcc() -> Path | None:
 
 def _version(folder: Path) -> str:
     try:
-        found = VERSION.search((folder / "cuda_runtime_api.h").read_text("utf-8", "replace"))
+        match = VERSION.search((folder / "cuda_runtime_api.h").read_text("utf-8", "replace"))
     except OSError:
         return ""
-    return found[1] if found else ""
+    return match[1] if match else ""
 
 
 def include_folders() -> tuple[Path, ...]:

@@ -62,9 +62,9 @@ class Bytes:
 
     def __call__(self, tokens: Array, targets: Array) -> int:
         """Of targets (n,), each behind its token (n,)."""
-        known = targets < self.lengths.size
-        of = self.lengths[targets[known]]
-        first = (tokens[known] == self.opens) & (of > 0)
+        in_vocabulary = targets < self.lengths.size
+        of = self.lengths[targets[in_vocabulary]]
+        first = (tokens[in_vocabulary] == self.opens) & (of > 0)
         return int(of.sum()) - self.dummy * int(first.sum())
 
 

@@ -53,15 +53,15 @@ def candidates(engine: Engine) -> dict[str, list[TunedChoice]]:
         t, taken = specs(node, plan.graph, engine.precision), plan.choices[node.name]
         able = [v for v in chooser.candidates(node.op) if v is taken.variant or v.name not in taken.rejected]
         configs[key] = [TunedChoice(v.name, config) for v in able for config in (v.configs(t) or [{}])]
-    return {key: kept for key, kept in configs.items() if len(kept) > 1}
+    return {key: options for key, options in configs.items() if len(options) > 1}
 
 
 def tune(make: Callable[[Mapping[str, TunedChoice]], Engine], progress: Callable[[str], None]) -> Iterator[Timed]:
     """Time every candidate. `make(tuned)` gives an engine whose plan takes these choices."""
     options = candidates(make({}))
-    most = max((len(kept) for kept in options.values()), default=0)
+    most = max((len(choices) for choices in options.values()), default=0)
     for number in range(most):
-        now = {key: kept[number] for key, kept in options.items() if number < len(kept)}
+        now = {key: choices[number] for key, choices in options.items() if number < len(choices)}
         progress(f"round {number + 1} of {most}: {len(now)} candidates")
         engine = make(now)
         engine.initialize(0)
@@ -96,7 +96,7 @@ def save_tuned(device: Device, winners: Mapping[str, TunedChoice]) -> Path:
     held = read_json(tuned_path())
     held = held if isinstance(held, dict) and held.get("format") == FORMAT else {"format": FORMAT, "chips": {}}
     ours = held["chips"].setdefault(chip_of(device), {})
-    ours |= {key: {"variant": kept.variant, "config": kept.config} for key, kept in winners.items()}
+    ours |= {key: {"variant": choice.variant, "config": choice.config} for key, choice in winners.items()}
     files.replace(tuned_path(), (json.dumps(held, indent=1, sort_keys=True) + "\n").encode())
     return tuned_path()
 
@@ -104,9 +104,9 @@ def save_tuned(device: Device, winners: Mapping[str, TunedChoice]) -> Path:
 def write_choices(path: Path, chosen: Mapping[tuple[str, str], tuple[TunedChoice, str]]) -> None:
     """Put (architecture, tuning key) -> (choice, where it is from) among those of a file. OSError as it comes."""
     held = {(choice["arch"], choice["what"]): choice for choice in read_choices(path)}
-    for (arch, what), (kept, source) in chosen.items():
-        config = dict(kept.config or {})
-        held[arch, what] = {"arch": arch, "what": what, "variant": kept.variant, "config": config, "source": source}
+    for (arch, key), (better, source) in chosen.items():
+        config = dict(better.config or {})
+        held[arch, key] = {"arch": arch, "what": key, "variant": better.variant, "config": config, "source": source}
     text = tomli_w.dumps({"choice": [held[place] for place in sorted(held)]})
     files.replace(path, (HEADER + text).encode())
 

@@ -20,8 +20,8 @@ USES = ("start", "key", "step")  # None outside of decoding and training
 
 def mapped_nodes(engine: Engine) -> list[tuple[Node, Reference]]:
     """The nodes whose op's reference gives maps, in the graph's order."""
-    known = engine.registry.variants
-    pairs = [(node, known[node.op.name].get(REFERENCE)) for node in engine.graph.nodes]
+    variants = engine.registry.variants
+    pairs = [(node, variants[node.op.name].get(REFERENCE)) for node in engine.graph.nodes]
     return [(node, held) for node, held in pairs if isinstance(held, Reference) and held.has_maps]
 
 

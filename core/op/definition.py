@@ -165,12 +165,12 @@ class Op:
 
     # --- what a node of this op is made of -----------------------------------------------------------------
 
-    def settle_attrs(self, given: Mapping[str, Any], dims: Mapping[str, Any], where: str) -> dict[str, Any]:
+    def settle_attrs(self, attrs: Mapping[str, Any], dims: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Attribute values from a node's keys: strings where numbers belong are arithmetic over `dims`.
 
         Raises BuildError for an unknown, missing or ill-typed attribute.
         """
-        for key in given:
+        for key in attrs:
             if key not in self.attrs:
                 raise BuildError(
                     f'{where}: op "{self.name}" has no attribute "{key}"{did_you_mean(key, self.attrs)}',
@@ -178,12 +178,12 @@ class Op:
                 )
         settled: dict[str, Any] = {}
         for key, default in self.attrs.items():
-            if key not in given:
+            if key not in attrs:
                 if isinstance(default, type):
                     raise BuildError(f'{where}: op "{self.name}" needs the attribute "{key}" ({default.__name__})')
                 settled[key] = self.default_of(key)
             else:
-                settled[key] = self.settle_attr(key, given[key], dims, where)
+                settled[key] = self.settle_attr(key, attrs[key], dims, where)
         return settled
 
     def settle_attr(self, key: str, value: Any, dims: Mapping[str, Any], where: str) -> Any:

@@ -64,8 +64,8 @@ def pattern_in(op: Op, saved: Mapping[str, str], name: str) -> Pattern:
         return Pattern.parse(saved[name], f"{op.name}, saved {name}")
     if name == "step" and name in op.uses:
         return Pattern.parse("")
-    known = [*slots, *saved, *("d" + n for n in slots)]
-    raise BuildError(f'{op.name}: made_of names "{name}", which is no tensor of it; it has {", ".join(known)}')
+    names = [*slots, *saved, *("d" + n for n in slots)]
+    raise BuildError(f'{op.name}: made_of names "{name}", which is no tensor of it; it has {", ".join(names)}')
 
 
 def ranges_of(box: Sequence[Any], shape: tuple[int, ...]) -> Ranges:

@@ -37,11 +37,11 @@ class Pattern:
             name, less, limit = rest.partition("<")
             dtype = name.strip()
             bound = limit.strip() if less else None
-            known = [ACC, *NUMPY]
-            if dtype not in known or (less and not bound):
+            dtypes = [ACC, *NUMPY]
+            if dtype not in dtypes or (less and not bound):
                 raise BuildError(
                     f'{where}: pattern "{text}" has dtype "{rest.strip()}"; expected one of '
-                    f"{', '.join(known)}, integers with an optional bound as in `i32 < V`{did_you_mean(dtype, known)}"
+                    f"{', '.join(dtypes)}, integers with an optional bound as in `i32 < V`{did_you_mean(dtype, dtypes)}"
                 )
         tokens = tuple(shape.split())
         leading = bool(tokens) and tokens[0] == "..."
@@ -60,10 +60,10 @@ class Pattern:
         if self.leading:
             cut = len(shape) - len(self.tokens)
             head, sizes = shape[: max(cut, 0)], shape[max(cut, 0) :]
-            known = dims.setdefault("...", head)
-            if known != head or trim(known) != trim(head):
+            leading = dims.setdefault("...", head)
+            if leading != head or trim(leading) != trim(head):
                 raise BuildError(
-                    f"{where}: leading dims {described(head)}, but another tensor of this node has {described(known)}"
+                    f"{where}: leading dims {described(head)}, but another tensor of this node has {described(leading)}"
                 )
         if len(sizes) != len(self.tokens):
             raise BuildError(f'{where}: shape {shape} does not fit "{self.text}"')

@@ -99,11 +99,11 @@ class Chooser:
                 self._check_node_variant(f'[nodes] "{pattern}"', op, variant)
 
     def _check_variant(self, where: str, op: str, variant: str) -> None:
-        known = self.registry.variants.get(op, {})
-        if variant != AUTO and variant not in known:
+        variants = self.registry.variants.get(op, {})
+        if variant != AUTO and variant not in variants:
             raise UsageError(
-                f'{where}: op "{op}" has no variant "{variant}"{did_you_mean(variant, known)}',
-                hint=f"it has: {', '.join(sorted(known)) or 'none'}, or {AUTO}",
+                f'{where}: op "{op}" has no variant "{variant}"{did_you_mean(variant, variants)}',
+                hint=f"it has: {', '.join(sorted(variants)) or 'none'}, or {AUTO}",
             )
 
     def _check_node_variant(self, where: str, op: str, variant: str) -> None:
@@ -167,20 +167,20 @@ class Chooser:
         """The variant of a nested launch or an update step, and its `t`: chosen by op name, and by shapes where
         gradients tell one launch from another."""
         op = self.registry.op(name)
-        asked = Nested.of(op, method, values)
+        nested = Nested.of(op, method, values)
         explicit = (self.ops[name], f"[ops] {name}") if self.ops.get(name, AUTO) != AUTO else None
-        place = f"{name} {sizes_of(asked)}" if op.gradient else name
+        place = f"{name} {sizes_of(nested)}" if op.gradient else name
 
         def why_not(variant: Variant) -> str | None:
-            return self.cannot(variant) or asked.why_not(variant)
+            return self.cannot(variant) or nested.why_not(variant)
 
         choice = self._among(op, place, why_not, explicit, {RECORDED: self.recorded.get(place)})
-        asked.t.config = choice.config_for(asked.t)
-        self.nested_choices[place] = choice = replace(choice, config=asked.t.config)
-        given = {n: getattr(asked.t, n) for n in (*op.inputs, *op.params)}
-        shapes = {n: tuple(tensor.shape) for n, tensor in given.items() if tensor is not None}
-        self.nested[f"{name} {sizes_of(asked)}"] = NestedChoice(choice, op, asked.dims, shapes)
-        return choice.variant, asked.t
+        nested.t.config = choice.config_for(nested.t)
+        self.nested_choices[place] = choice = replace(choice, config=nested.t.config)
+        tensors = {n: getattr(nested.t, n) for n in (*op.inputs, *op.params)}
+        shapes = {n: tuple(tensor.shape) for n, tensor in tensors.items() if tensor is not None}
+        self.nested[f"{name} {sizes_of(nested)}"] = NestedChoice(choice, op, nested.dims, shapes)
+        return choice.variant, nested.t
 
     def candidates(self, op: Op) -> list[Variant]:
         """This device's variants of an op, best first."""
@@ -278,10 +278,10 @@ def tuning_key(node: Node, precision: str) -> str:
     return f"{node.op.name} {precision} {sizes}"
 
 
-def sizes_of(asked: Nested) -> str:
+def sizes_of(nested: Nested) -> str:
     """The shapes of what a nested launch is given, as in `8x16 32x16`."""
-    given = (vars(asked.t).get(name) for name in (*asked.op.inputs, *asked.op.params))
-    return " ".join("x".join(map(str, tensor.shape)) for tensor in given if tensor is not None)
+    tensors = (vars(nested.t).get(name) for name in (*nested.op.inputs, *nested.op.params))
+    return " ".join("x".join(map(str, tensor.shape)) for tensor in tensors if tensor is not None)
 
 
 def _lines(reasons: Mapping[str, str]) -> str:

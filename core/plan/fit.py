@@ -80,8 +80,8 @@ def largest(plan: Plan, count: int = 6) -> list[dict[str, Any]]:
     for (name, shape, dtype, role), members in ordered[:count]:
         times = f"{len(members)} x " if len(members) > 1 else ""
         nbytes = sum(b.nbytes for b in members)
-        what = f"{times}{'x'.join(str(int(n)) for n in shape)} {dtype}, {role}"
-        rows.append({"name": name, "what": what, "nbytes": nbytes, "nbytes_in_all": human(nbytes)})
+        description = f"{times}{'x'.join(str(int(n)) for n in shape)} {dtype}, {role}"
+        rows.append({"name": name, "what": description, "nbytes": nbytes, "nbytes_in_all": human(nbytes)})
     return rows
 
 

@@ -182,8 +182,8 @@ def _fused_node(
     """The node that stands for `members`, or None when the fusion is not allowed."""
     last = members[-1]
     made = {v for n in members for v in n.outputs.values()}
-    given = {v for v in (bound.get(o) for o in op.outputs) if v is not None}
-    inner = made - given
+    written = {v for v in (bound.get(o) for o in op.outputs) if v is not None}
+    inner = made - written
     used_outside = {v for n in nodes if n not in members for v in n.inputs.values()}
     if inner & (used_outside | rules.keep):
         return None
@@ -300,12 +300,12 @@ def _carried_attrs(op: Op, members: list[Node]) -> dict[str, Any] | None:
     return carried
 
 
-def in_order(nodes: list[Node], known: Sequence[str], like: list[Node]) -> list[Node] | None:
+def in_order(nodes: list[Node], available: Sequence[str], like: list[Node]) -> list[Node] | None:
     """`nodes` so that each comes after what it reads, otherwise in the order of `like` (a fused node stands where
     its last member stood); None if there is a cycle."""
     position = {n.name: i for i, n in enumerate(like)}
     rest = sorted(nodes, key=lambda n: position[n.name])
-    have, ordered = set(known), []
+    have, ordered = set(available), []
     while rest:
         ready = next((n for n in rest if all(v in have for v in n.inputs.values())), None)
         if ready is None:

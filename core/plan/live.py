@@ -56,13 +56,13 @@ def live(graph: Graph, request: Request, layout: ParameterLayout) -> Live:
 
 def _live(nodes: list[Node], wanted: set[str], kind: str) -> list[Node]:
     """The nodes that the request needs: for its outputs, or because they keep state."""
-    live, kept = set(wanted), []
+    live, nodes_live = set(wanted), []
     for node in reversed(nodes):
         keeps_state = kind == GENERATE and bool(node.op.state)
         if keeps_state or live & set(node.outputs.values()):
-            kept.append(node)
+            nodes_live.append(node)
             live |= set(node.inputs.values())
-    return kept[::-1]
+    return nodes_live[::-1]
 
 
 def _values_that_need_gradients(graph: Graph, trainable: set[str]) -> set[str]:

@@ -38,9 +38,9 @@ def check_request(graph: Graph, request: Request, chooser: Chooser) -> None:
         if value not in graph.values:
             raise UsageError(f'{graph.name} has no value "{value}"{did_you_mean(value, graph.values)}')
     for op in request.recompute:
-        known = sorted({n.op.name for n in graph.nodes})
+        ops = sorted({n.op.name for n in graph.nodes})
         fused = sorted(name for name, definition in chooser.registry.ops.items() if definition.replaces)
-        if op not in (*known, *fused):
-            known += fused
-            raise UsageError(f'[train] recompute "{op}": {graph.name} has no node of that op{did_you_mean(op, known)}')
+        if op not in (*ops, *fused):
+            ops += fused
+            raise UsageError(f'[train] recompute "{op}": {graph.name} has no node of that op{did_you_mean(op, ops)}')
     check_fusion(request.fusion, chooser.registry.ops, lambda key: "[fuse] " + " ".join(key.split(".")[1:]))

@@ -49,8 +49,8 @@ def needs_of(plan: Plan, chooser: Chooser) -> list[Need]:
     """The distinct needs of a plan in the order of its nodes, then those of the nested launches recorded so far."""
     needs: dict[str, Need] = {}
     for need in (*_of_nodes(plan), *_nested(chooser)):
-        known = needs.get(need.key)
-        nodes = (*(known.nodes if known else ()), *need.nodes)
+        need_before = needs.get(need.key)
+        nodes = (*(need_before.nodes if need_before else ()), *need.nodes)
         needs[need.key] = Need(**{**vars(need), "nodes": nodes})
     return list(needs.values())
 
@@ -88,10 +88,10 @@ def _nested(chooser: Chooser) -> Iterator[Need]:
 
 def params_of(op: Op, dims: Mapping[str, Any], present: Iterable[str]) -> dict[str, tuple[int, ...]]:
     """Shapes of the params whose sizes neither an input nor an attribute gives."""
-    known = {token for slot in op.inputs.values() for token in slot.pattern.tokens} | set(op.attrs)
+    names = {token for slot in op.inputs.values() for token in slot.pattern.tokens} | set(op.attrs)
     shapes = {}
     for name in present:
         pattern = op.param_patterns[name]
-        if any(token.isidentifier() and token not in known for token in pattern.tokens) and name not in op.attrs:
+        if any(token.isidentifier() and token not in names for token in pattern.tokens) and name not in op.attrs:
             shapes[name] = pattern.shape(dims, f"{op.name}.{name}")
     return shapes

@@ -66,7 +66,7 @@ def way(plan: Plan, name: str, device: Device, chooser: Chooser) -> list[Row]:
 
 
 def _rows(pairs: Sequence[tuple[str, str]]) -> list[Row]:
-    return [{"what": what, "where": where} for what, where in pairs]
+    return [{"what": label, "where": where} for label, where in pairs]
 
 
 class OpCalls(list[tuple[str, str, dict[str, Any]]]):
@@ -127,7 +127,7 @@ def _launched(plan: Plan, node: Node, variant: Variant, device: Device, chooser:
 
 def _why_no_backward(plan: Plan, node: Node, variant: Variant) -> str:
     if plan.request.alias and variant.alias:
-        return "launches nothing: " + ", ".join(f"{given} is {source}" for given, source in variant.alias.items())
+        return "launches nothing: " + ", ".join(f"{gradient} is {source}" for gradient, source in variant.alias.items())
     return "does not run: no gradient passes through this node to a parameter that trains"
 
 
@@ -163,8 +163,8 @@ def _row_of(command: Any, recorded: RecordedStep, launcher: str) -> Row:
 def _shared(arrays: Iterable[Any], recorded: RecordedStep) -> list[str]:
     """Labels of the step's tensors that share memory with the arrays; "scratch" for an array that is in none."""
     held = {name: whole for name, whole in vars(recorded.t).items() if isinstance(whole, np.ndarray)}
-    found = [[n for n, whole in held.items() if np.may_share_memory(array, whole)] for array in arrays]
-    return _distinct(name for names in found for name in ([_label(n, recorded) for n in names] or [SCRATCH]))
+    owners = [[n for n, whole in held.items() if np.may_share_memory(array, whole)] for array in arrays]
+    return _distinct(name for names in owners for name in ([_label(n, recorded) for n in names] or [SCRATCH]))
 
 
 def _distinct(names: Iterable[str]) -> list[str]:
@@ -271,8 +271,8 @@ def lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     out = []
     for row in rows:
         launch = "name" in row
-        what = ("  " if launch else "") + row["what"]
-        text = f"{what.ljust(width)}  "
+        label = ("  " if launch else "") + row["what"]
+        text = f"{label.ljust(width)}  "
         if launch:
             sizes = f"  grid {_by(row['grid'])}  block {_by(row['block'])}" if "grid" in row else ""
             tensors = f"  reads {', '.join(row['reads']) or 'nothing'}; writes {', '.join(row['writes']) or 'nothing'}"

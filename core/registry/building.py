@@ -33,14 +33,14 @@ class Building:
     claims: dict[str, tuple[Contribution, Callable[[], str]]] = field(default_factory=dict)
     conflicts: list[Rejected] = field(default_factory=list)
 
-    def claim(self, contribution: Contribution, what: str, place: Callable[[], str]) -> bool:
-        """Whether `what` is new. If not, both places are noted; it is judged once all else is known to fit."""
-        first, first_place = self.claims.setdefault(what, (contribution, place))
+    def claim(self, contribution: Contribution, claimed: str, place: Callable[[], str]) -> bool:
+        """Whether `claimed` is new. If not, both places are noted, to be judged once all else is known to fit."""
+        first, first_place = self.claims.setdefault(claimed, (contribution, place))
         if first_place is place:
             return True
         origins = first.plugin.origin, contribution.plugin.origin
         error = BuildError(
-            f"{what} is defined twice: {first_place()} ({origins[0]}) and {place()} ({origins[1]})",
+            f"{claimed} is defined twice: {first_place()} ({origins[0]}) and {place()} ({origins[1]})",
             hint=f'rename one, or switch a plugin off: [plugins] disable = ["{contribution.plugin.name}"]',
         )
         self.conflicts.append(Rejected(contribution, error, conflict=first is not contribution))
@@ -121,11 +121,11 @@ def _check_patterns(building: Building) -> None:
 def check_replaces(op: Op, registry: Registry) -> None:
     """BuildError unless every statement of `op.replaces` calls a known op with known names."""
     where = f'{shorten(op.where)}: op "{op.name}" replaces'
-    known = [*op.inputs, *op.params]
+    names = [*op.inputs, *op.params]
     for statement in op.statements:
         called = registry.op(statement.op, where)
         call = f"{statement.op}({', '.join(statement.arguments)})"
-        refuse_unknown(f"{where}: {call}", "input, parameter or earlier result", statement.arguments, known)
+        refuse_unknown(f"{where}: {call}", "input, parameter or earlier result", statement.arguments, names)
         refuse_unknown(f"{where}: {call}", "attribute", statement.attrs, called.attrs)
         takes = [*called.inputs, *called.params]
         if len(statement.arguments) > len(takes) or len(statement.outputs) > len(called.outputs):
@@ -133,9 +133,9 @@ def check_replaces(op: Op, registry: Registry) -> None:
                 f"{where}: {', '.join(statement.outputs)} = {call} has more names than {statement.op}, "
                 f"which is {', '.join(called.outputs)} = {statement.op}({', '.join(takes)})"
             )
-        known += statement.outputs
+        names += statement.outputs
     if op.statements:
-        refuse_unknown(f"{where}: outputs", "result", op.outputs, known)
+        refuse_unknown(f"{where}: outputs", "result", op.outputs, names)
 
 
 def _add_variants(building: Building) -> None:
@@ -190,17 +190,17 @@ def _check_references(building: Building) -> None:
 def _add_models(building: Building) -> None:
     for contribution in building.contributions:
         plugin = contribution.plugin
-        for given in contribution.models:
-            path = _brought(contribution, given, "core_models")
+        for file in contribution.models:
+            path = _brought(contribution, file, "core_models")
             if building.claim(contribution, f'model "{path.stem}"', functools.partial(shorten, str(path))):
                 building.registry.models[path.stem] = ModelFile(path.stem, path, plugin.origin)
 
 
-def _brought(contribution: Contribution, given: Path | str, hook: str) -> Path:
+def _brought(contribution: Contribution, file: Path | str, hook: str) -> Path:
     """A file that a plugin brings. Raises Rejected for one that is not there, or not in the plugin's folder."""
     plugin = contribution.plugin
     try:
-        return asset(plugin, folder_of(plugin), given, hook)
+        return asset(plugin, folder_of(plugin), file, hook)
     except BuildError as error:
         raise Rejected(contribution, error) from None
 
@@ -221,12 +221,12 @@ def _add_classes(building: Building) -> None:
         for kind, table, classes in brought:
             for cls in classes:
                 if missing := missing_methods(cls):
-                    what = f"{kind} {cls.__name__} does not define {', '.join(missing)}"
-                    raise Rejected(contribution, BuildError(f"{place_of_class(cls)}: {what}"))
+                    problem = f"{kind} {cls.__name__} does not define {', '.join(missing)}"
+                    raise Rejected(contribution, BuildError(f"{place_of_class(cls)}: {problem}"))
                 instance: Any = cls()
                 if not NAME.fullmatch(instance.name):
-                    what = f'{kind} name "{instance.name}" is not a lower-case identifier'
-                    raise Rejected(contribution, BuildError(f"{place_of_class(cls)}: {what}"))
+                    problem = f'{kind} name "{instance.name}" is not a lower-case identifier'
+                    raise Rejected(contribution, BuildError(f"{place_of_class(cls)}: {problem}"))
                 place = functools.partial(place_of_class, cls)
                 claims = [f'{kind} "{instance.name}"', *getattr(instance, "claims", ())]
                 if False not in [building.claim(contribution, claim, place) for claim in claims]:
@@ -240,7 +240,7 @@ def _add_rest(building: Building) -> None:
             if building.claim(contribution, f'command "{command.name}"', functools.partial(place_of_command, command)):
                 building.registry.commands.append(command)
         building.registry.step_hooks += contribution.step_hooks
-        building.registry.tuned += [_brought(contribution, given, "core_tuned") for given in contribution.tuned]
+        building.registry.tuned += [_brought(contribution, file, "core_tuned") for file in contribution.tuned]
 
 
 def _sources(
@@ -248,7 +248,7 @@ def _sources(
 ) -> dict[str, tuple[Path, ...]]:
     """The kernels' files of each launcher: the class's own, or its base's where the launcher comes from there."""
     folder = folder_of_class(cls)
-    given = (cls.source,) if isinstance(cls.source, str) else cls.source
-    own = tuple(asset(plugin, folder, name, "source") if name else folder / f"{cls.op}.cu" for name in given)
+    files = (cls.source,) if isinstance(cls.source, str) else cls.source
+    own = tuple(asset(plugin, folder, name, "source") if name else folder / f"{cls.op}.cu" for name in files)
     written = {name for parent in cls.__mro__[: cls.__mro__.index(Variant)] for name in vars(parent)}
     return {**(base.sources if base is not None else {}), **{m: own for m in LAUNCHERS if m in written}}

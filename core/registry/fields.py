@@ -41,10 +41,10 @@ def check_variant(variant: Variant, cls: type[Variant], op: Op, devices: Collect
         ("dtypes", variant.dtypes, PRECISIONS),
         ("tolerance", variant.tolerance, PRECISIONS),
     )
-    for key, given, known in rows:
-        if isinstance(given, str):
-            raise BuildError(f'{key} is the string "{given}"; expected a tuple: ("{given}",)')
-        refuse_unknown(key, "name", given, known)
+    for key, names, allowed in rows:
+        if isinstance(names, str):
+            raise BuildError(f'{key} is the string "{names}"; expected a tuple: ("{names}",)')
+        refuse_unknown(key, "name", names, allowed)
     for name, pattern in variant.saved.items():
         Pattern.parse(pattern, f"saved {name}")
         if name in (*inputs, *params, *outputs, *op.attrs, *op.state, *d_inputs, *d_outputs):
@@ -97,11 +97,11 @@ def missing_methods(cls: type) -> list[str]:
     return missing
 
 
-def refuse_unknown(where: str, kind: str, given: Iterable[str], known: Iterable[str]) -> None:
-    known = list(known)
-    for name in given:
-        if name not in known:
+def refuse_unknown(where: str, kind: str, names: Iterable[str], allowed: Iterable[str]) -> None:
+    allowed = list(allowed)
+    for name in names:
+        if name not in allowed:
             raise BuildError(
-                f'{where}: unknown {kind} "{name}"{did_you_mean(str(name), known)}',
-                hint=f"known: {', '.join(known) or 'none'}",
+                f'{where}: unknown {kind} "{name}"{did_you_mean(str(name), allowed)}',
+                hint=f"known: {', '.join(allowed) or 'none'}",
             )

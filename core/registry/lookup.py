@@ -72,17 +72,17 @@ class Registry:
 
     def format_of(self, table: str) -> WeightFormat:
         """The format of weights that reads a [table] of models. BuildError, with the plugins that may bring it."""
-        known = {one.table: one for one in self.formats.values() if one.table}
-        if table not in known:
-            raise self.missing("format of weights with the table", table, known, hook="core_formats")
-        return known[table]
+        formats = {one.table: one for one in self.formats.values() if one.table}
+        if table not in formats:
+            raise self.missing("format of weights with the table", table, formats, hook="core_formats")
+        return formats[table]
 
-    def device(self, asked: str) -> DeviceKind:
+    def device(self, name: str) -> DeviceKind:
         """The device for `--device asked`: a name, or "auto" for hardware that is detected, else the first device.
 
         Raises UsageError for a name that no plugin brings.
         """
-        return choose(asked, self.devices)
+        return choose(name, self.devices)
 
     def home(self, variant: Variant) -> DeviceKind:
         """The device that runs a variant on every machine: where it is checked unless one says where.
@@ -114,13 +114,13 @@ class Registry:
         away = [r for r in self.plugins if r.status != LOADED and r.candidate.mentions(name)]
         return [r for r in away if not hook or r.candidate.mentions(hook)]
 
-    def _find(self, kind: str, name: str, known: Mapping[str, T], where: str) -> T:
-        if name in known:
-            return known[name]
-        raise self.missing(kind, name, known, where)
+    def _find(self, kind: str, name: str, table: Mapping[str, T], where: str) -> T:
+        if name in table:
+            return table[name]
+        raise self.missing(kind, name, table, where)
 
-    def missing(self, kind: str, name: str, known: Iterable[str], where: str = "", hook: str = "") -> BuildError:
+    def missing(self, kind: str, name: str, names: Iterable[str], where: str = "", hook: str = "") -> BuildError:
         """The error for an unknown name: the nearest known one, and the plugins that may bring it."""
         from core.registry.unknown_names import unknown
 
-        return unknown(kind, name, known, where, self.suspects(name, hook))
+        return unknown(kind, name, names, where, self.suspects(name, hook))

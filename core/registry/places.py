@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     import click
 
 
-def asset(plugin: Candidate, folder: Path, given: Path | str, where: str) -> Path:
-    """The file `given`, relative to `folder`, which must exist within the plugin's own folder.
+def asset(plugin: Candidate, folder: Path, file: Path | str, where: str) -> Path:
+    """The path of `file`, relative to `folder`, which must exist within the plugin's own folder.
 
     Symbolic links are followed first, so that none leads out. Raises BuildError.
     """
     root = Path(os.path.realpath(plugin.root or folder))
     try:
-        path = Path(os.path.realpath(folder / given))
+        path = Path(os.path.realpath(folder / file))
     except ValueError:
-        raise BuildError(f"{where}: {str(given)!r}: no file can be called so") from None
+        raise BuildError(f"{where}: {str(file)!r}: no file can be called so") from None
     if not path.is_relative_to(root):
-        raise BuildError(f'{where}: "{given}" leads out of the plugin\'s folder {shorten(str(root))}')
+        raise BuildError(f'{where}: "{file}" leads out of the plugin\'s folder {shorten(str(root))}')
     if not os.path.isfile(path):  # Path's own question raises for a name that is too long
         raise BuildError(f'{where}: no file "{shorten(str(path))}"')
     return path

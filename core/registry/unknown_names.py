@@ -24,16 +24,16 @@ def _remedy(record: PluginRecord) -> str:
     return f"`core plugins {record.name}` shows its traceback"
 
 
-def unknown(kind: str, name: str, known: Iterable[str], where: str, suspects: Sequence[PluginRecord]) -> BuildError:
-    """The error for a name that is none of `known`. suspects: the plugins that may bring it."""
-    known = sorted(known)
+def unknown(kind: str, name: str, names: Iterable[str], where: str, suspects: Sequence[PluginRecord]) -> BuildError:
+    """The error for a name that is none of `names`. suspects: the plugins that may bring it."""
+    names = sorted(names)
     prefix = f"{where}: " if where else ""
-    message = f'{prefix}there is no {kind} "{name}"{did_you_mean(name, known)}'
+    message = f'{prefix}there is no {kind} "{name}"{did_you_mean(name, names)}'
     for record in suspects:
         message += f"\n    {state(record)}, and it mentions {name}"
     if suspects:
         return BuildError(message, hint=_remedy(suspects[0]))
-    return BuildError(message, hint=f"there are: {', '.join(known) or 'none'}")
+    return BuildError(message, hint=f"there are: {', '.join(names) or 'none'}")
 
 
 def not_loaded(name: str, plugins: Sequence[PluginRecord], where: str) -> BuildError:

@@ -131,8 +131,8 @@ def reduced(op: Op, examples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any
         if declared.optional and all(e.get(param, op.attrs[param]) for e in examples):
             more.append({**first, param: False})
     for name, slot in op.inputs.items():
-        given = [e for e in examples if name in e]
-        if slot.optional and len(given) == len(examples):
+        naming = [e for e in examples if name in e]
+        if slot.optional and len(naming) == len(examples):
             more.append({k: v for k, v in first.items() if k != name})
     return more
 
@@ -146,9 +146,9 @@ def make_case(op: Op, example: Mapping[str, Any], seed: int = 0, index: int = 0)
     sizes = {k: tuple(v) for k, v in example.items() if k in op.params and isinstance(v, tuple)}
     for key in example:
         if key not in op.inputs and key not in op.attrs and key not in sizes:
-            known = [*op.inputs, *op.attrs]
+            names = [*op.inputs, *op.attrs]
             raise BuildError(
-                f'{where}: no input or attr "{key}"{did_you_mean(key, known)}', hint=f"it has: {', '.join(known)}"
+                f'{where}: no input or attr "{key}"{did_you_mean(key, names)}', hint=f"it has: {', '.join(names)}"
             )
     fixed = {k: np.asarray(v) for k, v in example.items() if k in op.inputs and not isinstance(v, tuple)}
     shapes = {k: fixed[k].shape if k in fixed else tuple(example[k]) for k in op.inputs if k in example}

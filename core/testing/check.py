@@ -197,20 +197,20 @@ def held_to(cases: Sequence[Case], op: Op, variant: Variant) -> tuple[list[Case]
 
     Raises UsageError where the schemas differ in a tensor, or the variant does not run on the cpu in f64.
     """
-    mine, what = cases[0].op, f"{op.name}.{variant.name}"
+    mine, truth = cases[0].op, f"{op.name}.{variant.name}"
     if variant.sources or "f64" not in variant.dtypes:
-        raise UsageError(f"{what} cannot be the truth: that takes a variant for the cpu in f64",
+        raise UsageError(f"{truth} cannot be the truth: that takes a variant for the cpu in f64",
                          hint=f"{op.name}.reference")  # fmt: skip
     for kind, ours in schema_of(mine).items():
         theirs = schema_of(op)[kind]
         if ours != theirs:
-            raise UsageError(f"{what} cannot be the truth for {mine.name}: its {kind} are {theirs}, not {ours}",
+            raise UsageError(f"{truth} cannot be the truth for {mine.name}: its {kind} are {theirs}, not {ours}",
                              hint="an op with the same schema, names included")  # fmt: skip
     cases_held = []
     for case in cases:
         shapes = {n: v.shape for n, v in case.values.items() if v is not None and n in op.inputs}
-        attrs = op.settle_attrs({n: v for n, v in case.dims.items() if n in op.attrs}, {}, what)
-        cases_held.append(replace(case, dims={**op.solve(shapes, attrs, what), **case.dims}))
+        attrs = op.settle_attrs({n: v for n, v in case.dims.items() if n in op.attrs}, {}, truth)
+        cases_held.append(replace(case, dims={**op.solve(shapes, attrs, truth), **case.dims}))
     return cases_held, variant  # type: ignore[return-value]
 
 

@@ -136,7 +136,7 @@ def rank(failure: Failure) -> tuple[int, int]:
 
 def clues(failure: Failure) -> list[str]:
     notes = (("seen", failure.seen), ("hint", failure.hint))
-    return [f"      {what}: {text}" for what, text in notes if text]
+    return [f"      {label}: {text}" for label, text in notes if text]
 
 
 def likeness(failure: Failure) -> str:
@@ -169,8 +169,8 @@ class CheckReport:
     def raise_failures(self) -> None:
         """CheckFailed that says everything, unless all passed; BuildError where nothing could be checked."""
         if self.variants and all(v.left_out for v in self.variants):
-            what = "; ".join(f"{v.name}: {v.left_out}" for v in self.variants)
-            raise BuildError(f"nothing could be checked on {self.variants[0].device}: {what}")
+            reasons = "; ".join(f"{v.name}: {v.left_out}" for v in self.variants)
+            raise BuildError(f"nothing could be checked on {self.variants[0].device}: {reasons}")
         failed = [v.describe_failures() for v in self.variants if not v.passed]
         if failed:
             raise CheckFailed("\n".join(failed), hint="docs/checks.md explains each sub-check")

@@ -49,18 +49,18 @@ def bounds_of(variant: Variant, dtype: str) -> Bounds:
     says why. Raises BuildError for anything looser.
     """
     default = BOUNDS[arithmetic(dtype, variant.tf32)]
-    asked = variant.tolerance.get(dtype, default.norm)
-    if asked > default.norm and not variant.tolerance_why:
+    stated = variant.tolerance.get(dtype, default.norm)
+    if stated > default.norm and not variant.tolerance_why:
         raise BuildError(
-            f"{variant.op}.{variant.name}: tolerance {asked:g} in {dtype} is looser than {default.norm:g}",
+            f"{variant.op}.{variant.name}: tolerance {stated:g} in {dtype} is looser than {default.norm:g}",
             hint="say why in `tolerance_why`; listings print it",
         )
-    if not 0 < asked <= LOOSEST * default.norm:
+    if not 0 < stated <= LOOSEST * default.norm:
         raise BuildError(
-            f"{variant.op}.{variant.name}: tolerance {asked:g} in {dtype}; "
+            f"{variant.op}.{variant.name}: tolerance {stated:g} in {dtype}; "
             f"expected more than 0 and at most {LOOSEST * default.norm:g}"
         )
-    return Bounds(asked, default.projection * max(1.0, asked / default.norm))
+    return Bounds(stated, default.projection * max(1.0, stated / default.norm))
 
 
 FEW = 16  # elements whose rounding errors need not average out

@@ -63,16 +63,18 @@ def check_compiles(
     Raises CheckFailed where its kernels are not exactly `names`, where one spills, and for warnings that mean a wrong
     kernel; BuildError with the compiler's lines.
     """
-    given = tuple(sorted((defines or {}).items()))
-    kernels = [Kernel(source, names[0], (*given, ("ELEM_BF16", bf16))) for bf16 in (0, 1)]
+    macros = tuple(sorted((defines or {}).items()))
+    kernels = [Kernel(source, names[0], (*macros, ("ELEM_BF16", bf16))) for bf16 in (0, 1)]
     jobs = [(kernel, chip) for kernel in kernels for chip in architectures_of(arch)]
     wrong = []
     for (_, chip), compiled in zip(jobs, compile_all(jobs), strict=True):
-        found = compiled.resources
+        resources = compiled.resources
         wrong += [f"{chip}: {line}" for line in compiled.faults]
-        wrong += [f"{chip}: {name} spills {used.spills} bytes a thread" for name, used in found.items() if used.spills]
-        if set(found) != set(names):
-            wrong.append(f"{chip}: has the kernels {', '.join(sorted(found))}; expected {', '.join(sorted(names))}")
+        wrong += [
+            f"{chip}: {name} spills {used.spills} bytes a thread" for name, used in resources.items() if used.spills
+        ]
+        if set(resources) != set(names):
+            wrong.append(f"{chip}: has the kernels {', '.join(sorted(resources))}; expected {', '.join(sorted(names))}")
     if wrong:
         raise CheckFailed(f"{shown(source)}: " + "; ".join(wrong))
 
@@ -136,8 +138,8 @@ def check_compile(log: Any, variant: Variant, trials: Sequence[Trial], archs: Se
         log.verdict("compile", False, error.message)
         return
     for one in compiled:
-        what = f"{shown(one.kernel.source)}: {one.kernel.name} for {one.arch}"
-        log.verdict("compile", not one.problems, f"{what} {'; '.join(one.problems)}{advice(one)}")
+        kernel = f"{shown(one.kernel.source)}: {one.kernel.name} for {one.arch}"
+        log.verdict("compile", not one.problems, f"{kernel} {'; '.join(one.problems)}{advice(one)}")
 
 
 def advice(one: Compilation) -> str:

@@ -35,8 +35,8 @@ class Gap:
     loop: bool
 
     def __str__(self) -> str:
-        what = "no example has the loop of this line go round twice" if self.loop else "no example runs this line"
-        return f"{shorten(f'{self.path}:{self.line}')}: {what}: {self.text}"
+        gap = "no example has the loop of this line go round twice" if self.loop else "no example runs this line"
+        return f"{shorten(f'{self.path}:{self.line}')}: {gap}: {self.text}"
 
 
 @dataclass
@@ -47,12 +47,12 @@ class Coverage:
     looped: dict[Program, dict[int, int]] = field(default_factory=dict)
     sources: dict[Program, Path] = field(default_factory=dict)
 
-    def saw(self, asked: LaunchRecord, report: Report) -> None:
+    def saw(self, record: LaunchRecord, report: Report) -> None:
         """Take note of one launch."""
         program = report.program
         if program is None:
             return
-        self.sources[program] = asked.kernel.source
+        self.sources[program] = record.kernel.source
         self.reached.setdefault(program, set()).update(report.reached)
         loops = self.looped.setdefault(program, {})
         for branch, times in report.looped.items():

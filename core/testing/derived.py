@@ -55,9 +55,9 @@ class PatternPart:
 
     def binding(self, fused: Op) -> dict[str, str | None]:
         """role of the simple op -> name in the pattern; None for what the statement leaves out."""
-        given = self.statement.arguments
-        params = [a for a in given if a in fused.params]
-        inputs = [a for a in given if a not in fused.params]
+        arguments = self.statement.arguments
+        params = [a for a in arguments if a in fused.params]
+        inputs = [a for a in arguments if a not in fused.params]
         present = [p for p in self.op.params if self.statement.attrs.get(p, True) is not False]
         if len(inputs) > len(self.op.inputs) or len(params) > len(present):
             raise BuildError(f'op "{fused.name}": too many arguments for {self.op.name} in "{fused.replaces}"')
@@ -119,17 +119,17 @@ class _Derived(Reference):
         for role, pattern in op.param_patterns.items():
             if tensors[role] is not None:
                 sizes |= dict(zip(pattern.tokens, tensors[role].shape, strict=True))
-        given: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for name in op.attrs:
             if name in part.statement.attrs:
-                given[name] = part.statement.attrs[name]
+                values[name] = part.statement.attrs[name]
             elif name in op.params:
-                given[name] = tensors[name] is not None
+                values[name] = tensors[name] is not None
             elif name in sizes:
-                given[name] = sizes[name]
+                values[name] = sizes[name]
             elif name in self.schema.attrs:
-                given[name] = getattr(t, name)
-        return op.settle_attrs(given, {}, f'{self.schema.name}, "{part.statement.op}"')
+                values[name] = getattr(t, name)
+        return op.settle_attrs(values, {}, f'{self.schema.name}, "{part.statement.op}"')
 
     def backward(self, t: Any) -> None:  # type: ignore[override]
         nodes, values = self.run(t)

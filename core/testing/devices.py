@@ -90,8 +90,8 @@ class DeviceRunner:
 
     def pick(self, name: str, method: str, values: Mapping[str, Any]) -> tuple[Variant, Tensors]:
         """The variant of a nested launch: the best that can run on these tensors."""
-        asked = Nested.of(self.registry.op(name), method, values)
-        return best(self.registry, self.kind.runs, element_type(asked.t), asked, self.target.can_run)
+        nested = Nested.of(self.registry.op(name), method, values)
+        return best(self.registry, self.kind.runs, element_type(nested.t), nested, self.target.can_run)
 
     def _place(self, call: Call) -> dict[str, Placed]:
         placed = {
@@ -110,8 +110,8 @@ class DeviceRunner:
         tensors |= {k: placed[call.shares.get(k, k)].tensor for k in call.writes}
         t = make_tensors(call.dims, tensors, config=dict(call.config), node="", **call.flags)
         scratch = self._scratch(call)
-        given = [scratch[name].tensor if name in scratch else None for name in ("workspace", "counters")]
-        return self.target.record(call.variant, call.method, t, self.pick, *given), scratch
+        buffers = [scratch[name].tensor if name in scratch else None for name in ("workspace", "counters")]
+        return self.target.record(call.variant, call.method, t, self.pick, *buffers), scratch
 
     def _scratch(self, call: Call) -> dict[str, Placed]:
         scratch: dict[str, Placed] = {}
@@ -130,15 +130,15 @@ class DeviceRunner:
 
     def run(self, call: Call) -> Outcome:
         placed = self._place(call)
-        kept = [n for n in placed if n in call.given and n not in call.may_change]
-        before = {n: placed[n].bytes() for n in kept}
+        unchanged = [n for n in placed if n in call.given and n not in call.may_change]
+        before = {n: placed[n].bytes() for n in unchanged}
         commands, scratch = self._record(call, placed)
         self.launch(commands)
         tensors = {n: p.read() for n, p in placed.items()}
         outcome = Outcome({n: values for n, (values, _, _) in tensors.items()})
         outcome.overrun = [n for n, (_, _, touched) in tensors.items() if touched]
         outcome.overrun += [n for n, p in scratch.items() if p.read()[2]]
-        outcome.changed = [n for n in kept if not np.array_equal(placed[n].bytes(), before[n])]
+        outcome.changed = [n for n in unchanged if not np.array_equal(placed[n].bytes(), before[n])]
         outcome.changed += _left(scratch["counters"].read()[0]) if "counters" in scratch else []
         for target, source in call.shares.items():
             outcome.tensors[target] = outcome.tensors[source]
@@ -214,20 +214,20 @@ class SimRunner(DeviceRunner):
 
     def launch(self, commands: Sequence[LaunchRecord]) -> None:
         self.target.prepare(commands)
-        for asked in commands:
-            way = way_of(asked)
+        for record in commands:
+            way = way_of(record)
             self.target.strict = self.strict and not self.fast and way not in self.seen
             self.seen.add(way)
-            self._run(asked)
+            self._run(record)
 
-    def _run(self, asked: LaunchRecord) -> None:
-        if asked.kernel in self.endless:
-            raise self.endless[asked.kernel]
+    def _run(self, record: LaunchRecord) -> None:
+        if record.kernel in self.endless:
+            raise self.endless[record.kernel]
         try:
-            self.target.run([asked])
+            self.target.run([record])
         except KernelError as error:
             if error.kind == "endless":
-                self.endless[asked.kernel] = error
+                self.endless[record.kernel] = error
             raise
 
 
@@ -243,7 +243,7 @@ def name_tensors(space: Memory, placed: Mapping[str, Placed]) -> None:
 
 def all_of(call: Call) -> tuple[Any, ...]:
     """The same for calls that differ in nothing, contents included."""
-    given = [(n, None if v is None else (v.shape, v.dtype, digest(v))) for n, v in sorted(call.given.items())]
+    inputs = [(n, None if v is None else (v.shape, v.dtype, digest(v))) for n, v in sorted(call.given.items())]
     parts = (call.dims, call.dtypes, call.writes, call.shares, call.flags, call.config)
     described = [sorted(part.items()) for part in parts]
     return (
@@ -252,7 +252,7 @@ def all_of(call: Call) -> tuple[Any, ...]:
         call.method,
         call.order,
         call.fill,
-        repr((given, described, sorted(call.may_change))),
+        repr((inputs, described, sorted(call.may_change))),
     )
 
 
@@ -260,10 +260,10 @@ def digest(values: Array) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(values).tobytes()).digest()
 
 
-def way_of(asked: LaunchRecord) -> tuple[Any, ...]:
+def way_of(record: LaunchRecord) -> tuple[Any, ...]:
     """The same for launches that differ in addresses and contents alone."""
-    tensors = [a.pointer for a in asked.args if isinstance(a, DeviceTensor)]
+    tensors = [a.pointer for a in record.args if isinstance(a, DeviceTensor)]
     args = tuple(
-        (a.dtype, a.shape, tensors.index(a.pointer)) if isinstance(a, DeviceTensor) else repr(a) for a in asked.args
+        (a.dtype, a.shape, tensors.index(a.pointer)) if isinstance(a, DeviceTensor) else repr(a) for a in record.args
     )
-    return asked.kernel, args, asked.grid, asked.block, asked.smem, asked.cluster
+    return record.kernel, args, record.grid, record.block, record.smem, record.cluster

@@ -61,10 +61,10 @@ def check_values(entry: Mapping[str, Any], model: Any) -> None:
     stream = np.random.RandomState(SEED)
     tokens, targets = (stream.randint(0, VOCABULARY, SHAPE).astype(np.int32) for _ in range(2))
     squares = sum((gradient.astype(np.float64) ** 2).sum() for gradient in model.gradients(tokens, targets).values())
-    found = {"loss": (model.loss(tokens, targets), LOSS), "norm": (np.sqrt(squares), NORM)}
+    results = {"loss": (model.loss(tokens, targets), LOSS), "norm": (np.sqrt(squares), NORM)}
     wrong = [
         f"{name} is {value:.9g}, expected {entry[name]:.9g} within {bound:.0e}"
-        for name, (value, bound) in found.items()
+        for name, (value, bound) in results.items()
         if not distance(value, entry[name]) <= bound
     ]
     greedy = model.generate(tokens[:, :PROMPT], max_new_tokens=NEW, temperature=0)[:, PROMPT:].tolist()

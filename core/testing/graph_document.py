@@ -63,18 +63,18 @@ def _inline(value: Any) -> str:
 
 def drop_unused(nodes: dict[str, dict[str, Any]], wanted: Collection[str]) -> None:
     """Take out what nothing reads, ties to or asks for, from the end. wanted: values, or loss terms as globs."""
-    kept = {w.lstrip("*").partition(".")[0] for w in wanted}
+    used = {w.lstrip("*").partition(".")[0] for w in wanted}
     for name in reversed(list(nodes)):
         read = {v.partition(".")[0] for n in nodes.values() for v in read_by(n)}
         tied = {v.partition(".")[0] for n in nodes.values() for v in n.get("tie", {}).values()}
-        if name not in read | tied | kept:
+        if name not in read | tied | used:
             del nodes[name]
 
 
 def read_by(node: Mapping[str, Any]) -> list[str]:
     """The values that a node of a document names."""
-    given = node.get("in", []) if isinstance(node, Mapping) else []
-    return [given] if isinstance(given, str) else list(given.values() if isinstance(given, Mapping) else given)
+    inputs = node.get("in", []) if isinstance(node, Mapping) else []
+    return [inputs] if isinstance(inputs, str) else list(inputs.values() if isinstance(inputs, Mapping) else inputs)
 
 
 def reductions(model: RandomModel) -> Iterator[RandomModel]:
@@ -105,16 +105,16 @@ def _renamed(spec: Mapping[str, Any], old: str, new: str) -> dict[str, Any]:
     def one(value: str) -> str:
         return new if value.partition(".")[0] == old else value
 
-    given = spec["in"]
-    if isinstance(given, dict):
-        return {**spec, "in": {k: one(v) for k, v in given.items()}}
-    return {**spec, "in": one(given) if isinstance(given, str) else [one(v) for v in given]}
+    inputs = spec["in"]
+    if isinstance(inputs, dict):
+        return {**spec, "in": {k: one(v) for k, v in inputs.items()}}
+    return {**spec, "in": one(inputs) if isinstance(inputs, str) else [one(v) for v in inputs]}
 
 
 def _without_unused(model: RandomModel, document: dict[str, Any]) -> RandomModel:
     graph, blocks = dict(document["graph"]), document.get("block", {})
     drop_unused(graph, {"y", *document["loss"]})
     nodes = [*graph.values(), *(n for b in blocks.values() for n in b.values() if isinstance(n, dict))]
-    kept = {name: block for name, block in blocks.items() if name in {n.get("block") for n in nodes}}
+    used = {name: block for name, block in blocks.items() if name in {n.get("block") for n in nodes}}
     rest = {k: v for k, v in document.items() if k != "block"}
-    return dataclasses.replace(model, document={**rest, "graph": graph, **({"block": kept} if kept else {})})
+    return dataclasses.replace(model, document={**rest, "graph": graph, **({"block": used} if used else {})})

@@ -30,14 +30,14 @@ def random_model(seed: int, registry: Registry) -> RandomModel:
     """The model of a seed. Raises BuildError where the registry has no linear map, no table of ids or no loss."""
     for attempt in range(100):
         author = ModelAuthor(seed, attempt, registry)
-        found = author.model()
+        model = author.model()
         try:
-            graph = found.source.build(registry)
+            graph = model.source.build(registry)
         except BuildError:  # something that nothing uses, mostly: the next attempt
             continue
-        author.settings(found, list(graph.parameters))
-        found.features |= {f"padding in {n.op.name}" for n in graph.nodes if padded(n, graph)}
-        return found
+        author.settings(model, list(graph.parameters))
+        model.features |= {f"padding in {n.op.name}" for n in graph.nodes if padded(n, graph)}
+        return model
     raise BuildError(f"no model of seed {seed} builds")
 
 
@@ -91,7 +91,7 @@ class ModelAuthor(NodeAuthor):
     def term(self, scope: Scope, term: str, logits: str = "") -> None:
         """A linear map to the vocabulary and the criterion; perhaps the criterion twice, of the same logits."""
         value, logits = self.trunk(scope), logits or self.name()
-        kept = list(scope.values)
+        values = list(scope.values)
         self.add(scope, self.linear_map(scope, value, self.some(["V", "P"])), logits)
         for name in [self.name(), term] if self.chance(0.2) else [term]:
             measured = self.fits(self.criterion, {}, {0: logits, 1: "targets"}, scope)
@@ -101,7 +101,7 @@ class ModelAuthor(NodeAuthor):
         if len(self.loss) > 1:
             self.features.add("several loss terms")
         if not self.chance(0.3):  # what reads a loss's logits besides is rare
-            scope.values = {n: v for n, v in scope.values.items() if n in kept}
+            scope.values = {n: v for n, v in scope.values.items() if n in values}
 
     def gather(self, scope: Scope) -> None:
         """Bring values of more rows than tokens, such as one for each expert, back to a value for each token."""
@@ -192,16 +192,16 @@ class ModelAuthor(NodeAuthor):
             and "." not in n
         ]
         if same and self.chance(0.5):
-            found: str = self.some(same)
+            chosen: str = self.some(same)
         else:
-            found = value
+            chosen = value
             made = [n for n in scope.floats() if n not in scope.given and len(scope.values[n][0]) == 3]
             if made:
                 try:
-                    found = self.add(scope, self.linear_map(scope, self.some(made), self.written(shape[-1])))
+                    chosen = self.add(scope, self.linear_map(scope, self.some(made), self.written(shape[-1])))
                 except BuildError:
-                    found = value
-        return self.sum(scope, value, found) or found if self.chance(0.6) else found
+                    chosen = value
+        return self.sum(scope, value, chosen) or chosen if self.chance(0.6) else chosen
 
     # --- nodes -------------------------------------------------------------------------------------------------------
 
@@ -250,10 +250,10 @@ class ModelAuthor(NodeAuthor):
                 bound |= dict(zip(statement.outputs, [name], strict=False))
             else:
                 name = self.adopted(scope, trial, op)
-                given = [bound[r] for r, s in op.inputs.items() if not s.pattern.integer and r in bound]
-                given = [value for value in given if value in scope.values]
-                if given and self.chance(0.5):  # something that reads one of its inputs later
-                    self.add(scope, self.linear_map(scope, self.some(given), "C"))
+                roles = [bound[r] for r, s in op.inputs.items() if not s.pattern.integer and r in bound]
+                roles = [value for value in roles if value in scope.values]
+                if roles and self.chance(0.5):  # something that reads one of its inputs later
+                    self.add(scope, self.linear_map(scope, self.some(roles), "C"))
                 return name
             self.count, self.features = count, features
         return ""
@@ -271,10 +271,10 @@ class ModelAuthor(NodeAuthor):
         widths = [self.written(scope.values[v][0][-1]) for v in bound.values()]
         attrs = self.attrs(part) | dict(fixed)
         attrs |= {k: self.some(widths) for k in required_sizes(part) if widths and self.chance(0.75)}
-        given = [a for a in arguments if a in op.params]
+        params = [a for a in arguments if a in op.params]
         for param, declared in part.params.items():
             if declared.optional and param not in fixed:
-                attrs[param] = len(given) == len(part.params) and self.chance(0.5)
+                attrs[param] = len(params) == len(part.params) and self.chance(0.5)
         chosen: dict[int, str] = {}
         for place, name in enumerate(a for a in arguments if a not in op.params):
             slot = [*part.inputs.values()][place]

@@ -188,8 +188,8 @@ class NodeAuthor:
             elif sizes_a_parameter(op, key):
                 attrs[key] = self.size()
             elif isinstance(default, type) and key not in attrs:
-                known = [e[key] for e in op.examples if key in e]
-                attrs[key] = self.some(known) if known else self.size()
+                values = [e[key] for e in op.examples if key in e]
+                attrs[key] = self.some(values) if values else self.size()
         return attrs
 
     def linear_map(self, scope: Scope, value: str, size: Any) -> Made:
@@ -235,8 +235,16 @@ class NodeAuthor:
             return None
         if any(int(np.prod(shape)) > LARGEST for shape, _, _ in outputs.values()):
             return None
-        given: Any = inputs if self.chance(0.3) or list(inputs) != roles[: len(inputs)] else list(inputs.values())
-        spec = {"op": op.name, "in": given[0] if isinstance(given, list) and len(given) == 1 else given, **attrs}
+        inputs_written: Any = (
+            inputs if self.chance(0.3) or list(inputs) != roles[: len(inputs)] else list(inputs.values())
+        )
+        spec = {
+            "op": op.name,
+            "in": inputs_written[0]
+            if isinstance(inputs_written, list) and len(inputs_written) == 1
+            else inputs_written,
+            **attrs,
+        }
         return Made(spec, outputs, params)
 
     def add(self, scope: Scope, made: Made, name: str = "", close: Collection[str] = ()) -> str:

@@ -98,7 +98,7 @@ class GraphTrial:
     @property
     def optimizer(self) -> str:
         """The first that needs no whole matrices."""
-        return next(name for name, found in self.registry.optimizers.items() if not found.whole)
+        return next(name for name, optimizer in self.registry.optimizers.items() if not optimizer.whole)
 
     def restore(self, engine: Engine) -> None:
         engine.load_parameters(self.weights)
@@ -149,19 +149,20 @@ def numeric(trial: GraphTrial) -> tuple[float, Gradients]:
         direction = trial.rng.standard_normal(gradient.shape)
         expected = float((gradient * direction).sum())
         scale = abs(expected) + 1e-4 * abs(loss) + 1e-12
-        found = []
+        differences = []
         for h in STEPS:
             sides = []
             for sign in (1, -1):
                 weights[name][...] = trial.weights[name] + sign * h * direction
                 sides.append(value())
             weights[name][...] = trial.weights[name]
-            found.append((sides[0] - sides[1]) / (2 * h))
-            if abs(found[-1] - expected) <= NUMERIC * scale:
+            differences.append((sides[0] - sides[1]) / (2 * h))
+            if abs(differences[-1] - expected) <= NUMERIC * scale:
                 break
         else:
             raise Mismatch(
-                f"d{name} along a direction is {expected:.9g}, by differences {found[0]:.9g}, {found[1]:.9g}"
+                f"d{name} along a direction is {expected:.9g}, by differences {differences[0]:.9g}, "
+                f"{differences[1]:.9g}"
             )
     return loss, gradients
 
@@ -173,21 +174,21 @@ def planned(trial: GraphTrial, plain: tuple[float, Gradients]) -> Engine:
     """
     settings = trial.model.settings
     engine = trial.engine(**settings)
-    found = trial.measured(engine)
-    same("as the settings have it", found, plain, exact=False)
+    result = trial.measured(engine)
+    same("as the settings have it", result, plain, exact=False)
     values = ("y", *engine.graph.loss)
     for name, ours, expected in zip(
         values, engine.values(trial.batch, values), trial.plain.values(trial.batch, values), strict=True
     ):
         near(f"{name}, evaluated with others", ours, expected)
-    same("a second time, behind an evaluation", trial.measured(engine), found)
+    same("a second time, behind an evaluation", trial.measured(engine), result)
     with rows_on(THREADS):
-        same("on three threads", trial.measured(engine), found)
+        same("on three threads", trial.measured(engine), result)
     moved = trial.engine(**{**settings, "in_place": not settings["in_place"]})
-    same("with in_place the other way", trial.measured(moved), found)
-    kept = trial.engine(**{**settings, "recompute": ()})
-    if settings["recompute"] and chosen(trial, kept) == chosen(trial, engine):  # the same nodes are fused
-        same("without recompute", trial.measured(kept), found)
+    same("with in_place the other way", trial.measured(moved), result)
+    saving = trial.engine(**{**settings, "recompute": ()})
+    if settings["recompute"] and chosen(trial, saving) == chosen(trial, engine):  # the same nodes are fused
+        same("without recompute", trial.measured(saving), result)
     return engine
 
 
@@ -211,13 +212,13 @@ def divided(trial: GraphTrial, engine: Engine, plain: tuple[float, Gradients]) -
         return
     if not trial.scalar:
         parts = trial.parts(count)
-        found = trial.measured(engine, parts)
-        same(f"in {count} micro-steps", found, plain, exact=False)
+        result = trial.measured(engine, parts)
+        same(f"in {count} micro-steps", result, plain, exact=False)
         spoil(engine, parts)
         for _ in engine.replay(parts):
             pass
         gradients = {name: array.copy() for name, array in engine.parameter_gradients()}
-        same(f"{count} micro-steps run again one launcher at a time", (found[0], gradients), found)
+        same(f"{count} micro-steps run again one launcher at a time", (result[0], gradients), result)
     elif not trial.random:  # a scalar term is a mean over micro-steps: the same one twice has the same mean
         same("the same micro-step twice", trial.measured(engine, [trial.batch] * 2), plain, exact=False)
 
@@ -276,28 +277,31 @@ def decoded(trial: GraphTrial, engine: Engine) -> str:
         spoil(engine, [trial.batch])
         near(f"logits behind {hi} of {T} tokens", session.feed(tokens[:, lo:hi]), whole[:, hi - 1])
     counts = trial.rng.integers(1, T + 1, B).astype(np.int32)
-    found = engine.session(B, T).feed(tokens, counts)
-    near("logits behind rows of different lengths", found, whole[np.arange(B), counts - 1])
+    logits = engine.session(B, T).feed(tokens, counts)
+    near("logits behind rows of different lengths", logits, whole[np.arange(B), counts - 1])
     return "decode"
 
 
-def near(what: str, found: Any, expected: Any) -> None:
+def near(quantity: str, value: Any, expected: Any) -> None:
     """Raise Mismatch unless two numbers or arrays are the same up to rounding."""
-    distance, size = np.linalg.norm(np.subtract(found, expected)), np.linalg.norm(expected)
+    distance, size = np.linalg.norm(np.subtract(value, expected)), np.linalg.norm(expected)
     if not distance <= SAME * max(float(size), LEAST):
-        raise Mismatch(f"{what}: {distance:.3g} apart, of {size:.3g}")
+        raise Mismatch(f"{quantity}: {distance:.3g} apart, of {size:.3g}")
 
 
 def same(
-    what: str, found: tuple[float, Mapping[str, Array]], expected: tuple[float, Mapping[str, Array]], exact: bool = True
+    quantity: str,
+    value: tuple[float, Mapping[str, Array]],
+    expected: tuple[float, Mapping[str, Array]],
+    exact: bool = True,
 ) -> None:
     """Raise Mismatch unless loss and arrays agree: in every bit, or else up to rounding. Frozen ones may be missing."""
-    for name, array in (("loss", np.asarray(found[0])), *found[1].items()):
+    for name, array in (("loss", np.asarray(value[0])), *value[1].items()):
         other = np.asarray(expected[0]) if name == "loss" else expected[1][name]
         if not exact:
-            near(f"{what}: {name}", array, other)
+            near(f"{quantity}: {name}", array, other)
         elif not np.array_equal(array, other):
-            raise Mismatch(f"{what}: {name} has other bits, {np.max(np.abs(np.subtract(array, other))):.3g} apart")
+            raise Mismatch(f"{quantity}: {name} has other bits, {np.max(np.abs(np.subtract(array, other))):.3g} apart")
 
 
 def examine(model: RandomModel, registry: Registry) -> str:
@@ -330,7 +334,7 @@ def rows_on(other: Pool) -> Iterator[None]:
 
 def fused_everywhere(registry: Registry) -> Registry:
     """The registry, with the derived reference of a fused op as its variant where it has none on the cpu."""
-    variants = {name: dict(found) for name, found in registry.variants.items()}
+    variants = {name: dict(by_name) for name, by_name in registry.variants.items()}
     for op in registry.ops.values():
         if op.replaces and not any(v.device == CPU.runs for v in variants.get(op.name, {}).values()):
             derived: Reference = derive_reference(op, registry)

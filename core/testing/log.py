@@ -238,8 +238,8 @@ def check_written(log: Log, trial: Trial, got: Training, request: GradientReques
             log.passed("written")
             continue
         first = [int(i) for i in np.unravel_index(int(np.argmax(hole)), hole.shape)]
-        kept = "the saved tensor " if name in got.saved else ""
-        where = f"{kept}{name}: {int(hole.sum())} of {hole.size} elements not written, the first at {first}"
+        prefix = "the saved tensor " if name in got.saved else ""
+        where = f"{prefix}{name}: {int(hole.sum())} of {hole.size} elements not written, the first at {first}"
         log.failed("written", where, seen=region(hole, "not written"), hint=how_to_write(trial, got, name, hole))
 
 

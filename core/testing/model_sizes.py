@@ -271,8 +271,8 @@ class Climb:
 
     def _tiles(self, candidates: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The tiles that the model takes, where they are candidates at these sizes too."""
-        asked = dict(self.task.config or {})
-        return [asked] if asked in candidates else candidates[:1]
+        tiles = dict(self.task.config or {})
+        return [tiles] if tiles in candidates else candidates[:1]
 
     def _passed(self, dims: Mapping[str, Any]) -> None:
         self.sizes = largest([self.sizes, sizes_of(self.op, dims)])

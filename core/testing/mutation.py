@@ -52,11 +52,12 @@ class SwapDevice(SimDevice):
     def record(
         self, variant: Variant, method: str, t: Tensors, pick: Any, workspace: Any, counters: Any = None
     ) -> list[LaunchRecord]:
-        found = super().record(variant, method, t, pick, workspace, counters)
+        recorded = super().record(variant, method, t, pick, workspace, counters)
         if not self.text or method != self.method:
-            return found
+            return recorded
         return [
-            replace(r, kernel=replace(r.kernel, text=self.text)) if r.kernel.source == self.source else r for r in found
+            replace(r, kernel=replace(r.kernel, text=self.text)) if r.kernel.source == self.source else r
+            for r in recorded
         ]
 
     def prepare(self, commands: Sequence[LaunchRecord]) -> None:
@@ -105,8 +106,8 @@ class KernelSwap:
     def __init__(self, op: Op, variant: Variant, registry: Registry) -> None:
         self.op, self.variant = op, variant
         self.runner = SwapRunner(registry)
-        found, _ = trials_of(op, variant, registry, runner=self.runner)
-        self.trials = sorted(found, key=lambda t: t.elements)
+        trials, _ = trials_of(op, variant, registry, runner=self.runner)
+        self.trials = sorted(trials, key=lambda t: t.elements)
 
     @property
     def methods(self) -> list[str]:
@@ -122,23 +123,23 @@ class KernelSwap:
         """The sub-checks that the variant fails as it is."""
         if not self.trials:
             return ["schema"]
-        found: dict[str, None] = {}
+        failed: dict[str, None] = {}
         for name, check in SUBCHECKS.items():
             for trial in filter(partial(applies, name), self.trials):
                 log = Log()
                 check(log, trial)
-                found.update(dict.fromkeys(f.check for f in log.failures))
-        return list(found)
+                failed.update(dict.fromkeys(f.check for f in log.failures))
+        return list(failed)
 
     @cached_property
     def kernels(self) -> dict[str, list[Kernel]]:
         """launcher -> the kernels of its sources that it launches on the examples, under every macro. What it launches
         only while decoding is left out."""
-        found: dict[str, dict[Kernel, None]] = {m: {} for m in self.methods}
+        by_method: dict[str, dict[Kernel, None]] = {m: {} for m in self.methods}
         for launch in launches_of(self.trials, decoding=False):
-            if launch.method in found and launch.kernel.source in sources_of(self.variant, launch.method):
-                found[launch.method][launch.kernel] = None
-        return {method: list(kernels) for method, kernels in found.items()}
+            if launch.method in by_method and launch.kernel.source in sources_of(self.variant, launch.method):
+                by_method[launch.method][launch.kernel] = None
+        return {method: list(kernels) for method, kernels in by_method.items()}
 
     def same_code(self, method: str, source: Path, text: str) -> bool:
         """Whether the compiler makes the same of `text` as of `source`, for all that a launcher takes from it, under
@@ -156,10 +157,10 @@ class KernelSwap:
         device = self.runner.target
         device.swap(method, text, source)
         try:
-            found = self._failed(method, strict=False) or self._failed(method, strict=True)
+            failed = self._failed(method, strict=False) or self._failed(method, strict=True)
             if device.unbuilt:
                 raise BuildError(f"{source.name}: the text does not compile")
-            return found
+            return failed
         finally:
             device.swap()
 

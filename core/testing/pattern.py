@@ -86,7 +86,7 @@ def region(off: Array, fault: str = "wrong") -> str:
     flat = off.reshape(-1, off.shape[-1])
     columns = {"column" if off.ndim > 1 else "element": np.asarray(flat.any(0))}
     lines = {**columns, "row": np.asarray(flat.any(1))}
-    return next((f"only {said} {fault}" for what, line in lines.items() if (said := stretch(line, what))), "")
+    return next((f"only {said} {fault}" for side, line in lines.items() if (said := stretch(line, side))), "")
 
 
 def stretch(wrong: Array, one: str) -> str:
@@ -221,13 +221,13 @@ def by_line(scene: Scene, name: str, one: Compared) -> str:
     if one.want.ndim < 2 or one.want.shape[-1] < 3:
         return ""
     got, want = (v.astype(np.float64).reshape(-1, v.shape[-1]) for v in (one.got, one.want))
-    for what, a, b in (("row", got, want), ("column", got.T, want.T)):
+    for side, a, b in (("row", got, want), ("column", got.T, want.T)):
         if len(a) < 2 or a.shape[1] < 3:
             continue
         with np.errstate(all="ignore"):
             along = (a * b).sum(1) / (b * b).sum(1)
         if np.isfinite(along).all() and np.ptp(along) > 0.01 and scene.near(a, along[:, None] * b):
-            return f"each {what} is off by a factor of its own, {along.min():.3g} to {along.max():.3g}"
+            return f"each {side} is off by a factor of its own, {along.min():.3g} to {along.max():.3g}"
     return ""
 
 

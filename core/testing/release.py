@@ -95,9 +95,9 @@ def stale(registry: Registry, kinds: Sequence[str] = (BUILT_IN, SHIPPED)) -> lis
 def known_here(entry: ReleaseEntry, verdicts: Verdicts) -> list[Verdict]:
     """The verdicts of a whole check on this machine; none unless there is one for each dtype."""
     place = verdicts.registry.home(entry.variant).name
-    found = [verdicts.at(entry.variant, place, dtype) for dtype in entry.variant.dtypes]
-    held = [v for v in found if v is not None and v.passed and entry.asks <= set(v.checks)]
-    return held if len(held) == len(found) else []
+    verdicts_here = [verdicts.at(entry.variant, place, dtype) for dtype in entry.variant.dtypes]
+    held = [v for v in verdicts_here if v is not None and v.passed and entry.asks <= set(v.checks)]
+    return held if len(held) == len(verdicts_here) else []
 
 
 def write(entry: ReleaseEntry, verdicts: Sequence[Verdict], keep: Sequence[str]) -> None:
@@ -171,14 +171,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--plugin", action="append", default=[], metavar="PATH", help="of this plugin, not of ours")
     parser.add_argument("--jobs", type=int, default=cores(), metavar="N", help="variants at the same time")
     parser.add_argument("--list", action="store_true", help="name stale verdicts, and check nothing")
-    asked = parser.parse_args(arguments)
-    kinds = (GIVEN,) if asked.plugin else (BUILT_IN, SHIPPED)
+    options = parser.parse_args(arguments)
+    kinds = (GIVEN,) if options.plugin else (BUILT_IN, SHIPPED)
     try:
-        registry = load_registry(asked.plugin)
-        if asked.list:
+        registry = load_registry(options.plugin)
+        if options.list:
             print("\n".join(stale(registry, kinds)))
             return 0
-        return int(release(registry, kinds, tuple(asked.plugin), asked.only, max(1, asked.jobs)) > 0)
+        return int(release(registry, kinds, tuple(options.plugin), options.only, max(1, options.jobs)) > 0)
     except CoreError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -116,18 +116,22 @@ class Runner(Protocol):
 
 
 def best(
-    registry: Registry, device: str, dtype: str, asked: Nested, can_run: Callable[[Variant], Any] = lambda variant: None
+    registry: Registry,
+    device: str,
+    dtype: str,
+    nested: Nested,
+    can_run: Callable[[Variant], Any] = lambda variant: None,
 ) -> tuple[Variant, Tensors]:
     """The variant of the highest priority that can do what a nested launch asks for, and its `t`."""
-    known = registry.variants[asked.op.name].values()
-    here = [v for v in known if v.device == device and dtype in v.dtypes and arithmetic(dtype, v.tf32) == dtype]
-    able = [v for v in here if can_run(v) is None and asked.why_not(v) is None]
+    variants = registry.variants[nested.op.name].values()
+    here = [v for v in variants if v.device == device and dtype in v.dtypes and arithmetic(dtype, v.tf32) == dtype]
+    able = [v for v in here if can_run(v) is None and nested.why_not(v) is None]
     if not able:
-        reasons = {v.name: can_run(v) or asked.why_not(v) for v in here}
-        raise BuildError(f"launch.op({asked.op.name!r}): no variant can run: {reasons}")
+        reasons = {v.name: can_run(v) or nested.why_not(v) for v in here}
+        raise BuildError(f"launch.op({nested.op.name!r}): no variant can run: {reasons}")
     chosen = max(able, key=lambda v: (v.priority, v.name))
-    asked.t.config = first_config(chosen, asked.t)
-    return chosen, asked.t
+    nested.t.config = first_config(chosen, nested.t)
+    return chosen, nested.t
 
 
 class CpuRunner:

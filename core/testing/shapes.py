@@ -15,23 +15,23 @@ from core.testing.case import make_case
 ADDRESSABLE = 1 << 47  # bytes, where the system does not report free memory
 
 
-def example_of(op: Op, given: Sequence[str]) -> dict[str, Any]:
+def example_of(op: Op, words: Sequence[str]) -> dict[str, Any]:
     """The example that `--shape` says: an input's or a param's sizes, or an attr. Without it, the op's largest.
 
     Raises UsageError for a name that the op does not have and for sizes that are none.
     """
-    if not given:
+    if not words:
         if not op.examples:
             raise BuildError(f'op "{op.name}" has no examples', hint="give --shape")
         return max((dict(e) for e in op.examples), key=lambda e: _elements(op, e))
     example: dict[str, Any] = {}
-    for part in (p for text in given for p in text.split()):
+    for part in (p for text in words for p in text.split()):
         name, equals, value = part.partition("=")
         if not equals:
             raise UsageError(f"--shape {part}: expected NAME=SIZES", hint="such as --shape x=64,768")
-        known = list(dict.fromkeys([*op.inputs, *op.params, *op.attrs]))
-        if name not in known:
-            raise UsageError(f'--shape {part}: op "{op.name}" has no input or attr "{name}"{did_you_mean(name, known)}')
+        names = list(dict.fromkeys([*op.inputs, *op.params, *op.attrs]))
+        if name not in names:
+            raise UsageError(f'--shape {part}: op "{op.name}" has no input or attr "{name}"{did_you_mean(name, names)}')
         optional = name in op.params and name in op.attrs and value in ("true", "false")
         sized = (name in op.inputs or name in op.params) and not optional
         example[name] = _sizes(part, value) if sized else _literal(value)
@@ -61,8 +61,8 @@ def _sizes(part: str, value: str) -> tuple[int, ...]:
         raise UsageError(f"--shape {part:.200}: expected sizes of at least 1 with commas between them, such as 64,768")
     nbytes, free = 4 * math.prod(sizes), available()
     if nbytes > (ADDRESSABLE if free is None else free):
-        asked = f"--shape {part:.200}: {nbytes:,} bytes{described()}"
-        raise OutOfMemory(asked, hint="give smaller sizes")
+        request = f"--shape {part:.200}: {nbytes:,} bytes{described()}"
+        raise OutOfMemory(request, hint="give smaller sizes")
     return sizes
 
 

@@ -89,8 +89,8 @@ class SmallModel:
     @cached_property
     def sizes(self) -> dict[str, Number | str]:
         """The dims of the check: `SMALL` where the model has them, and the case's own over these."""
-        known = self.source.document.get("dims", {})
-        return {dim: size for dim, size in SMALL.items() if dim in known} | dict(self.dims)
+        dims = self.source.document.get("dims", {})
+        return {dim: size for dim, size in SMALL.items() if dim in dims} | dict(self.dims)
 
     @cached_property
     def graph(self) -> Graph:
@@ -146,5 +146,5 @@ class SmallModel:
     def read(self, path: Path) -> Mapping[str, Array]:
         """The parameters that this model's [hf] finds in a folder, f32 arrays of the same shape as the graph's.
         CheckpointError for a folder of another model."""
-        found: Mapping[str, Array] = self.format.read_strictly(path, self.graph)
-        return found
+        arrays: Mapping[str, Array] = self.format.read_strictly(path, self.graph)
+        return arrays

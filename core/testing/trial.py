@@ -170,13 +170,13 @@ class Trial:
     def backward_call(self, first: Outcome, request: GradientRequest) -> Call:
         """Backward with what the variant declared, and nothing else."""
         held: dict[str, Array | None] = {**self.values, **{n: first.tensors[n] for n in self.op.outputs}}
-        given: dict[str, Array | None] = {n: held[n] for n in self.variant.reads}
-        given |= {n: first.tensors[n] for n in self.variant.saved}
+        inputs: dict[str, Array | None] = {n: held[n] for n in self.variant.reads}
+        inputs |= {n: first.tensors[n] for n in self.variant.saved}
         return Call(
             self.variant,
             "backward",
             self.case.dims,
-            given={**given, **self._extras()},
+            given={**inputs, **self._extras()},
             dtypes=self._dtypes(),
             config=self._config(request),
             order=request.order,
@@ -186,27 +186,27 @@ class Trial:
 
     def _gradients(self, call: Call, request: GradientRequest) -> dict[str, Array]:
         """Put the gradients into `call` as `asked`; returns what those to add to start from."""
-        given: dict[str, Array | None] = dict(call.given)
+        inputs: dict[str, Array | None] = dict(call.given)
         writes, shares, flags = dict(call.writes), dict(call.shares), {}
-        given |= {n: None if n in request.absent else v for n, v in self.seeds.items()}
+        inputs |= {n: None if n in request.absent else v for n, v in self.seeds.items()}
         wanted = self.wanted(request)
         starts: dict[str, Array] = {}
         for name in ("d" + n for n in (*self.op.inputs, *self.op.params)):
             flags["add_" + name] = False
             spec = self._spec(name)
             if name not in wanted or (request.alias and self.aliased(name)):
-                given[name] = None
+                inputs[name] = None
             elif name in request.add or name[1:] in self.variant.partial:
                 flags["add_" + name] = True
                 starts[name] = self._start(name, spec, zero=name not in request.add)
-                given[name] = starts[name]
+                inputs[name] = starts[name]
             else:
                 writes[name] = spec
                 source = self.variant.inplace.get(name) if request.in_place else None
-                if source is not None and given.get(source) is not None:
+                if source is not None and inputs.get(source) is not None:
                     shares[name] = source
         may_change = call.may_change | frozenset(starts) | frozenset(shares.values())
-        call.given, call.writes, call.shares = given, writes, shares
+        call.given, call.writes, call.shares = inputs, writes, shares
         call.flags, call.may_change = flags, may_change
         return starts
 

@@ -36,8 +36,8 @@ def quick_dtypes(variant: Variant) -> tuple[str, ...]:
 def smallest(trials: Sequence[Trial]) -> list[Trial]:
     """The trials of the few smallest examples; those of next to no elements only where there are no others."""
     cases = sorted({id(t.case): t for t in trials}.values(), key=lambda t: (t.elements < LEAST, t.elements))
-    kept = {id(t.case) for t in cases[:QUICK]}
-    return [t for t in trials if id(t.case) in kept]
+    cases_taken = {id(t.case) for t in cases[:QUICK]}
+    return [t for t in trials if id(t.case) in cases_taken]
 
 
 def trials_of(

@@ -78,11 +78,11 @@ def compare_record(log: Log, trial: Trial, name: str, got: Array, want: Array, n
     """The control record slot by slot, each at its own scale; another record (a random key) as a whole."""
     slots = SLOT if len(want) == len(SLOT) else {}
     for slot, at in slots.items():
-        what = f"t.{name}[{slot}]"
+        slot_name = f"t.{name}[{slot}]"
         if want[at] == 0:  # a flag, or a count
-            log.verdict("update", got[at] == 0, f"{what}{note}: got {got[at]:.9g}, expected 0")
+            log.verdict("update", got[at] == 0, f"{slot_name}{note}: got {got[at]:.9g}, expected 0")
         else:
-            compare(log, "update", trial, what, got[at : at + 1], want[at : at + 1], note, no_excuse)
+            compare(log, "update", trial, slot_name, got[at : at + 1], want[at : at + 1], note, no_excuse)
     if not slots:
         compare(log, "update", trial, name, got, want, note, no_excuse)
 

@@ -29,8 +29,8 @@ def check_document(document: Any, where: str) -> None:
         for rule in _rules(document.get(part)):
             growth *= _growth(rule, where)
             if growth > GROWTH:
-                what = f"its {part} makes a text more than {GROWTH:,} times as long"
-                raise DataError(f"{where}: {what}, by rules of type {rule['type']}", hint=HINT)
+                claim = f"its {part} makes a text more than {GROWTH:,} times as long"
+                raise DataError(f"{where}: {claim}, by rules of type {rule['type']}", hint=HINT)
     vocabulary = document["model"].get("vocab")
     if isinstance(vocabulary, dict):
         check_ids(vocabulary, where)
@@ -42,8 +42,8 @@ def check_ids(vocabulary: Mapping[str, Any], where: str) -> None:
     owner: dict[int, str] = {}
     for token, number in vocabulary.items():
         if type(number) is not int or not 0 <= number < most:
-            what = f'token "{token:.40}" has id {number!r:.40}'
-            raise DataError(f"{where}: {what}; {len(vocabulary):,} tokens have ids from 0 to {most - 1:,}", hint=HINT)
+            entry = f'token "{token:.40}" has id {number!r:.40}'
+            raise DataError(f"{where}: {entry}; {len(vocabulary):,} tokens have ids from 0 to {most - 1:,}", hint=HINT)
         if owner.setdefault(number, token) != token:
             raise DataError(f'{where}: tokens "{owner[number]:.40}" and "{token:.40}" have one id, {number}', hint=HINT)
 
@@ -52,13 +52,13 @@ def _rules(part: Any) -> Iterator[dict[str, Any]]:
     """The rules of a normalizer or decoder, those in sequences included. JSON bounds how deep they are nested."""
     waiting = [part]
     while waiting:
-        found = waiting.pop()
-        if isinstance(found, dict):
-            if isinstance(found.get("type"), str):
-                yield found
-            waiting += [value for value in found.values() if isinstance(value, list | dict)]
-        elif isinstance(found, list):
-            waiting += found
+        rule = waiting.pop()
+        if isinstance(rule, dict):
+            if isinstance(rule.get("type"), str):
+                yield rule
+            waiting += [value for value in rule.values() if isinstance(value, list | dict)]
+        elif isinstance(rule, list):
+            waiting += rule
 
 
 def _growth(rule: Mapping[str, Any], where: str) -> int:
@@ -86,6 +86,6 @@ def _character_map(text: Any, where: str) -> int:
         return 1
     size = struct.unpack("<I", raw[:4])[0] if len(raw) >= 4 else len(raw)
     if not size or size % 4 or 4 + size > len(raw):
-        what = f"the character map of its normalizer claims {size:,} of {len(raw):,} bytes"
-        raise DataError(f"{where}: {what}", hint="fetch it again")
+        claim = f"the character map of its normalizer claims {size:,} of {len(raw):,} bytes"
+        raise DataError(f"{where}: {claim}", hint="fetch it again")
     return max(1, max(map(len, raw[4 + size :].split(b"\0"))))

@@ -92,7 +92,7 @@ def to_tokenizers(tokenizer: Tokenizer) -> dict[str, Any]:
 def _merges(tokenizer: Tokenizer) -> list[list[bytes]]:
     """The two parts of each token of several bytes, in the order of ids."""
     ranks = {token: rank for rank, token in enumerate(tokenizer.tokens)}
-    found = []
+    merges = []
     longest, total = max(map(len, tokenizer.tokens), default=0), sum(map(len, tokenizer.tokens))
     if longest > LONGEST_TOKEN or total > MOST_BYTES:
         raise DataError(
@@ -109,8 +109,8 @@ def _merges(tokenizer: Tokenizer) -> list[list[bytes]]:
                     f"tokenizer {tokenizer.name}: token {rank} ({token!r}) is no merge of two tokens before it",
                     hint="only a byte-level BPE can be written for Hugging Face",
                 )
-            found.append(parts)
-    return found
+            merges.append(parts)
+    return merges
 
 
 def _split(token: bytes, ranks: Mapping[bytes, int], below: int) -> list[bytes]:
@@ -160,11 +160,11 @@ def read_folder(folder: Path) -> Tokenizer | None:
 
 def other_forms(folder: Path) -> str:
     """Which of a tokenizer's other files a folder holds, and what makes a tokenizer.json of them; "" for none."""
-    found = [name for name in OTHER_FORMS if (folder / name).is_file()]
-    if not found:
+    files = [name for name in OTHER_FORMS if (folder / name).is_file()]
+    if not files:
         return ""
     call = f'AutoTokenizer.from_pretrained("{folder}").save_pretrained("{folder}")'
-    return f"{', '.join(found)} are there and no {FILE}: transformers' {call} makes one of them"
+    return f"{', '.join(files)} are there and no {FILE}: transformers' {call} makes one of them"
 
 
 def read_file(path: Path) -> Tokenizer | None:
@@ -198,8 +198,8 @@ def _made(document: str, config: dict[str, Any], path: Path) -> Tokenizer | None
             name = folder.resolve().name
             return LibraryTokenizer(document, config, name=name, where=str(path), template_file=template)
         except UsageError as error:  # the library is an extra, and a model is of use without text, or without chats
-            what = "no tokenizer" if tokens is None else "no chat template"
-            warnings.warn(f"{error.message}, so the model has {what}: {error.hint}", stacklevel=2)
+            missing = "no tokenizer" if tokens is None else "no chat template"
+            warnings.warn(f"{error.message}, so the model has {missing}: {error.hint}", stacklevel=2)
             if tokens is None:
                 return None
     tokenizer = BytePairTokenizer("bpe", tokens, name=folder.resolve().name)
@@ -208,20 +208,20 @@ def _made(document: str, config: dict[str, Any], path: Path) -> Tokenizer | None
 
 def _config(folder: Path) -> dict[str, Any]:
     """tokenizer_config.json, with the chat template that newer folders have in a file of its own. {} without."""
-    found: dict[str, Any] = {}
+    config: dict[str, Any] = {}
     path = folder / CONFIG
     try:
         if path.is_file():
-            found = dict(parse_json(read_whole(path)))
+            config = dict(parse_json(read_whole(path)))
         path = folder / SPECIAL
-        if path.is_file() and "added_tokens_decoder" not in found:  # as transformers decides whom to believe
-            found |= {key: value for key, value in parse_json(read_whole(path)).items() if key.endswith("_token")}
+        if path.is_file() and "added_tokens_decoder" not in config:  # as transformers decides whom to believe
+            config |= {key: value for key, value in parse_json(read_whole(path)).items() if key.endswith("_token")}
         path = folder / TEMPLATE
         if path.is_file():
-            found["chat_template"] = read_whole(path).decode()
+            config["chat_template"] = read_whole(path).decode()
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: cannot be read: {error}", hint="fetch it again, or move it away") from None
-    return found
+    return config
 
 
 def _tokens(document: Any) -> list[bytes] | None:

@@ -65,8 +65,8 @@ class BytePairKind(TokenizerKind):
         return tokenizer
 
     def why(self, request: TokenizerRequest) -> str:
-        asked = request.max_vocab is not None and request.max_vocab < request.vocab_size
-        sizes = f" ({request.vocab_size:,} asked for, the model has {request.max_vocab:,})" if asked else ""
+        limited = request.max_vocab is not None and request.max_vocab < request.vocab_size
+        sizes = f" ({request.vocab_size:,} asked for, the model has {request.max_vocab:,})" if limited else ""
         return f", trained on the run's own text{sizes}"
 
     def restore(self, value: Mapping[str, Any], where: str) -> Tokenizer:

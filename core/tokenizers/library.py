@@ -68,8 +68,8 @@ class LibraryTokenizer(Tokenizer):
         self.vocab_size = max(vocabulary.values(), default=-1) + 1
         self._special = {i for i, token in self._library.get_added_tokens_decoder().items() if token.special}
         bytes_of = _bytes_of(parsed, where)
-        known = {i: bytes_of(token) for token, i in vocabulary.items()}  # added ones go through the decoder too
-        self.tokens = tuple(known.get(i, UNKNOWN) for i in range(self.vocab_size))
+        pieces = {i: bytes_of(token) for token, i in vocabulary.items()}  # added ones go through the decoder too
+        self.tokens = tuple(pieces.get(i, UNKNOWN) for i in range(self.vocab_size))
         self.eot, self.bos = (vocabulary.get(_content(self.config.get(f"{end}_token"))) for end in ("eos", "bos"))
         self.begin = self._begin()
         first = self.encode("a")
@@ -78,9 +78,9 @@ class LibraryTokenizer(Tokenizer):
 
     def _begin(self) -> tuple[int, ...]:
         with _guarded(self.where):
-            found = self._library.encode("a")
-        first = found.special_tokens_mask.index(0) if 0 in found.special_tokens_mask else 0
-        return tuple(found.ids[:first])
+            encoding = self._library.encode("a")
+        first = encoding.special_tokens_mask.index(0) if 0 in encoding.special_tokens_mask else 0
+        return tuple(encoding.ids[:first])
 
     @property
     def frame(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -106,16 +106,16 @@ class LibraryTokenizer(Tokenizer):
     def encode(self, text: str) -> NDArray[np.int32]:
         """Ids (n,) int32. DataError where the library fails: a regular expression that takes too long panics there."""
         with _guarded(self.where):
-            found = self._library.encode(without_surrogates(text), add_special_tokens=False)
-        return np.array(found.ids, np.int32)
+            encoding = self._library.encode(without_surrogates(text), add_special_tokens=False)
+        return np.array(encoding.ids, np.int32)
 
     def encode_more(self, text: str) -> NDArray[np.int32]:
         """The ids of a later part of a text. The blank that is put before every text stands for the part's own first
         blank; before anything else its token is left out."""
         if self.dummy and text[:1] == " " and not text[1:2].isspace():
             return self.encode(text[1:])
-        found = self.encode(text)
-        return found[1:] if self.dummy and len(found) and found[0] == self._blank else found
+        ids = self.encode(text)
+        return ids[1:] if self.dummy and len(ids) and ids[0] == self._blank else ids
 
     def encode_template(self, text: str) -> NDArray[np.int32]:
         """The ids of what a chat template wrote, in which special tokens are read."""
@@ -159,11 +159,11 @@ class LibraryTokenizer(Tokenizer):
     @property
     def chat_template(self) -> str | None:
         """Jinja; of several, the one called default."""
-        found = self.config.get("chat_template")
-        if isinstance(found, list):
-            named = {t.get("name"): t.get("template") for t in found if isinstance(t, dict)}
-            found = named.get("default")
-        return found if isinstance(found, str) and found.strip() else None
+        template = self.config.get("chat_template")
+        if isinstance(template, list):
+            named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
+            template = named.get("default")
+        return template if isinstance(template, str) and template.strip() else None
 
     def chat(self, messages: Sequence[Mapping[str, str]]) -> NDArray[np.int32]:
         """The ids of a chat, {"role", "content"} each, up to where the model's answer begins.
@@ -191,8 +191,8 @@ class LibraryTokenizer(Tokenizer):
             )
         named = {key: value for key, value in self.config.items() if key.endswith("_token")}
         tokens = {key: _content(value) for key, value in named.items() if isinstance(value, str | dict)}
-        given = {"tools": None, "documents": None, "add_generation_prompt": add_generation_prompt, **tokens}
-        return RENDERER.render(self.chat_template, {"messages": list(messages), **given}, self.template_file)
+        variables = {"tools": None, "documents": None, "add_generation_prompt": add_generation_prompt, **tokens}
+        return RENDERER.render(self.chat_template, {"messages": list(messages), **variables}, self.template_file)
 
 
 def from_json(value: Mapping[str, Any], where: str) -> LibraryTokenizer:
@@ -215,10 +215,10 @@ def _library(document: str, where: str) -> tokenizers.Tokenizer:
     except ImportError:
         raise UsageError(f"{where} needs the library tokenizers", hint=EXTRA) from None
     with _guarded(where):
-        found = tokenizers.Tokenizer.from_str(document)
-        found.no_truncation()
-        found.no_padding()
-    return found
+        library = tokenizers.Tokenizer.from_str(document)
+        library.no_truncation()
+        library.no_padding()
+    return library
 
 
 def _parsed(document: str, where: str) -> Any:
@@ -239,8 +239,8 @@ def _guarded(where: str) -> Iterator[None]:
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt | SystemExit | Ended):
             raise
-        what = f"{where}: the tokenizers library fails: {words_of(error)}"
-        raise DataError(what, hint="fetch the tokenizer again, or leave such a text out") from None
+        problem = f"{where}: the tokenizers library fails: {words_of(error)}"
+        raise DataError(problem, hint="fetch the tokenizer again, or leave such a text out") from None
 
 
 def _bytes_of(document: Any, where: str) -> Any:

@@ -51,20 +51,20 @@ def choose_tokenizer(
     UsageError for a name that is none, DataError with every reason when all are passed over; `where` is the place of
     the list, for messages. kinds: a registry's, by name; None stands for the core's own.
     """
-    known = kinds or own_kinds()
+    by_name = kinds or own_kinds()
     request = TokenizerRequest(text, digest, vocab_size, max_vocab, offline)
-    asked = [parse_spec(spec, where, known) for spec in preference]
+    specs = [parse_spec(spec, where, by_name) for spec in preference]
     reasons: list[str] = []
     hints: list[str] = []
-    for spec, (kind, path) in zip(preference, asked, strict=True):
+    for spec, (kind, path) in zip(preference, specs, strict=True):
         try:
-            tokenizer = _made(kind, path, request, known)
+            tokenizer = _made(kind, path, request, by_name)
             if max_vocab is not None and tokenizer.vocab_size > max_vocab:
                 raise DataError(
                     f"its {tokenizer.vocab_size:,} ids do not fit the model's vocabulary of {max_vocab:,}",
                     hint="raise the model's vocabulary in [dims], or choose a smaller tokenizer",
                 )
-            return TokenizerChoice(tokenizer, _why(tokenizer, request, known.get(kind), path, reasons))
+            return TokenizerChoice(tokenizer, _why(tokenizer, request, by_name.get(kind), path, reasons))
         except DataError as error:
             reasons.append(error.message if error.message.startswith(spec) else f"{spec}: {error.message}")
             hints.append(error.hint)

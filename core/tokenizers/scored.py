@@ -61,8 +61,8 @@ class ScoredTokenizer(Tokenizer):
         ids = [self._ids[b" "]] * self.dummy
         for letter in without_surrogates(text):
             data = letter.encode()
-            found = self._ids.get(data)
-            ids += [found] if found is not None else [byte + BYTES for byte in data]
+            number = self._ids.get(data)
+            ids += [number] if number is not None else [byte + BYTES for byte in data]
         return np.array(self._merged(ids), np.int32)
 
     def encode_more(self, text: str) -> NDArray[np.int32]:
@@ -153,13 +153,13 @@ def scored_of(tokenizer: Tokenizer) -> ScoredTokenizer:
     scores = [2 * NEVER] * len(pieces)
     for rank, merge in reversed(list(enumerate(merges))):
         scores[vocab["".join(merge.split(" ") if isinstance(merge, str) else merge)]] = -float(rank)
-    found = ScoredTokenizer(pieces, scores, name=tokenizer.name)
+    scored = ScoredTokenizer(pieces, scores, name=tokenizer.name)
     spread = [t.decode("utf-8", "replace").strip() for t in tokenizer.tokens[BYTES + 256 :: 1 + len(pieces) // 8000]]
     words = ["".join(spread[i : i + 9]) for i in range(0, len(spread), 9)]
     for text in (*TRIED, *spread, *words):
-        if found.encode(text).tolist() != tokenizer.encode(text).tolist():
+        if scored.encode(text).tolist() != tokenizer.encode(text).tolist():
             raise DataError(f"llama2.c's merges by score give other ids than {tokenizer.name} for {text[:40]!r}")
-    return found
+    return scored
 
 
 def from_json(value: Mapping[str, Any], where: str) -> ScoredTokenizer:
@@ -167,12 +167,12 @@ def from_json(value: Mapping[str, Any], where: str) -> ScoredTokenizer:
     try:
         pieces = [base64.b64decode(piece, validate=True) for piece in value["pieces"].split(" ")]
         scores = np.frombuffer(base64.b64decode(value["scores"], validate=True), "<f4")
-        found = ScoredTokenizer(pieces, scores.tolist(), name=str(value["name"]), longest=int(value["longest"]))
+        tokenizer = ScoredTokenizer(pieces, scores.tolist(), name=str(value["name"]), longest=int(value["longest"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{where}: not a tokenizer of this project: {error!r}", hint="import the model again") from None
-    if found.hash != value["hash"]:
+    if tokenizer.hash != value["hash"]:
         raise DataError(f"{where}: damaged: its sha256 is not the recorded one", hint="import the model again")
-    return found
+    return tokenizer
 
 
 def read_file(path: Path, count: int) -> ScoredTokenizer:

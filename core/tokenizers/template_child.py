@@ -85,15 +85,15 @@ def _words(error: BaseException) -> str:
 def _line(error: BaseException) -> int | None:
     """The template's line: of a syntax error, or of the innermost frame. Frames that jinja2 did not rewrite count lines
     of the code that it generated."""
-    found = getattr(error, "lineno", None) if type(error).__name__ == "TemplateSyntaxError" else None
+    number = getattr(error, "lineno", None) if type(error).__name__ == "TemplateSyntaxError" else None
     trace = error.__traceback__
     while trace is not None:
         frame = trace.tb_frame
         if frame.f_code.co_filename == SOURCE:
             template = frame.f_globals.get("__jinja_template__")
-            found = template.get_corresponding_lineno(trace.tb_lineno) if template else trace.tb_lineno
+            number = template.get_corresponding_lineno(trace.tb_lineno) if template else trace.tb_lineno
         trace = trace.tb_next
-    return found
+    return number
 
 
 def _tojson(
@@ -143,8 +143,8 @@ def main() -> None:
         reply(answer(json.loads(line)))
 
 
-def reply(found: dict[str, Any]) -> None:
-    sys.stdout.buffer.write(json.dumps(found).encode() + b"\n")
+def reply(answer: dict[str, Any]) -> None:
+    sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
     sys.stdout.buffer.flush()
 
 

@@ -40,7 +40,7 @@ class Renderer:
         self._child: subprocess.Popen[bytes] | None = None
         self._refused: dict[str, str] = {}  # template -> the limit that it reached
 
-    def render(self, template: str, given: dict[str, Any], where: str) -> str:
+    def render(self, template: str, variables: dict[str, Any], where: str) -> str:
         """The text that a template writes. `where`: its file, for errors.
 
         UsageError without jinja2; DataError, with the line, for a template that fails or reaches a limit.
@@ -53,20 +53,20 @@ class Renderer:
             if template in self._refused:
                 raise DataError(self._refused[template], hint=REFUSED)
             try:
-                found = self._ask({"template": template, "given": given, "soft": self.soft, "hard": self.hard})
+                reply = self._ask({"template": template, "given": variables, "soft": self.soft, "hard": self.hard})
             except BaseException:  # Ctrl-C in the middle of a line: the next reply would be that of this request
                 self.close()
                 raise
-        if "text" in found:
-            return str(found["text"])
-        if "missing" in found:
-            raise UsageError(f"a chat template needs the library {found['missing']}", hint=EXTRA)
-        place = f"{where}: the chat template" + (f", line {found['line']}," if found.get("line") else "")
-        limit = TOO_SLOW.format(self.soft) if found.get("slow") else TOO_LARGE if found.get("memory") else ""
+        if "text" in reply:
+            return str(reply["text"])
+        if "missing" in reply:
+            raise UsageError(f"a chat template needs the library {reply['missing']}", hint=EXTRA)
+        place = f"{where}: the chat template" + (f", line {reply['line']}," if reply.get("line") else "")
+        limit = TOO_SLOW.format(self.soft) if reply.get("slow") else TOO_LARGE if reply.get("memory") else ""
         if limit:
             self._refused[template] = f"{place} {limit}"
             raise DataError(self._refused[template], hint=REFUSED)
-        raise DataError(f"{place} says: {found['error']}", hint=TURNS)
+        raise DataError(f"{place} says: {reply['error']}", hint=TURNS)
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         child = self._started()
@@ -83,8 +83,8 @@ class Renderer:
         finally:
             watch.cancel()
         if line.endswith(b"\n"):
-            found: dict[str, Any] = json.loads(line)
-            return found
+            reply: dict[str, Any] = json.loads(line)
+            return reply
         code = self.close()
         slow = code in (-getattr(signal, "SIGPROF", 0), -getattr(signal, "SIGKILL", 0))
         return {"slow": slow, "memory": not slow, "line": None}
@@ -100,8 +100,8 @@ class Renderer:
                     stderr=subprocess.DEVNULL,
                 )
             except OSError as error:
-                what = f"the process for chat templates does not start: {error.strerror or error}"
-                raise DataError(what, hint="see `ulimit -u` and `ulimit -v`") from None
+                problem = f"the process for chat templates does not start: {error.strerror or error}"
+                raise DataError(problem, hint="see `ulimit -u` and `ulimit -v`") from None
             assert self._child.stdin is not None
             with contextlib.suppress(BrokenPipeError):
                 self._child.stdin.write(json.dumps([p for p in sys.path if isinstance(p, str)]).encode() + b"\n")

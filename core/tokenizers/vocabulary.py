@@ -78,8 +78,8 @@ def document_of(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, Any]
     try:
         added = _added(folder, config, vocab)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"{folder}: the added tokens of tokenizer_config.json or {ADDED} are damaged: {words_of(error)}"
-        raise DataError(what, hint="fetch both again") from None
+        problem = f"{folder}: the added tokens of tokenizer_config.json or {ADDED} are damaged: {words_of(error)}"
+        raise DataError(problem, hint="fetch both again") from None
     document = {
         "version": "1.0",
         "truncation": None,
@@ -124,7 +124,7 @@ def _merges(path: Path) -> list[str]:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
     except ValueError as error:
         raise DataError(f"{path}: damaged: {words_of(error)}", hint="fetch it again") from None
-    found = []
+    merges = []
     for number, line in enumerate((line.rstrip("\r") for line in lines), 1):
         if not line or line.startswith("#version"):
             continue
@@ -132,8 +132,8 @@ def _merges(path: Path) -> list[str]:
             raise DataError(
                 f"{path}:{number}: expected a merge of two tokens, got {line[:40]!r}", hint="fetch it again"
             )
-        found.append(line)
-    return found
+        merges.append(line)
+    return merges
 
 
 def _added(folder: Path, config: Mapping[str, Any], vocab: Mapping[str, int]) -> list[dict[str, Any]]:

@@ -126,15 +126,15 @@ class CheckRounds:
 
         seconds = sum(estimate(need.op, need.example, self._simulated) for need in needs)
         variants = len({need.name for need in needs})
-        what = f"{variants} variant{'s' * (variants > 1)}"
+        subject = f"{variants} variant{'s' * (variants > 1)}"
         about = f"about {duration(max(1, min(bound, seconds)))}, at most {bound:g} s"
         off = f"[train] {key} = false leaves it out"
         if key == CONTACT:
-            what = f"first contact with {self.checks.place}: no verdict on {what}"
+            subject = f"first contact with {self.checks.place}: no verdict on {subject}"
         else:
-            what = f"no check of {what} at this run's sizes"
+            subject = f"no check of {subject} at this run's sizes"
         self.checks.display.line(
-            f"{what}; checked before step 1{', in a child process' * self._in_child}, {about}; {off}"
+            f"{subject}; checked before step 1{', in a child process' * self._in_child}, {about}; {off}"
         )
 
 

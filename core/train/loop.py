@@ -347,8 +347,8 @@ class Trainer:
         path = checkpoint.save(job.run.checkpoints, self.step, contents)
         self.saved = self.step
         job.display.line(f"saved {path} in {time.perf_counter() - begun:.1f} s")
-        kept = (job.keep_last, job.keep_every, self.best_step)
-        for problem in checkpoint.retain(job.run.checkpoints, self.step, *kept):
+        retention = (job.keep_last, job.keep_every, self.best_step)
+        for problem in checkpoint.retain(job.run.checkpoints, self.step, *retention):
             job.display.line(f"warning: {problem}")
 
     def _refuse_not_finite(self, contents: Contents) -> None:
@@ -367,12 +367,12 @@ class Trainer:
         if not stop.requested:
             return f"done: {self.step} steps in {duration(seconds)}, in {self.job.run.path}"
         if self.saved == self.step and self.step:
-            kept = f"the checkpoint of step {self.step} is saved; --resume continues from it"
+            saved = f"the checkpoint of step {self.step} is saved; --resume continues from it"
         elif self.saved:
-            kept = f"step {self.step} is not saved (checkpoint_every = 0); the newest checkpoint is step {self.saved}"
+            saved = f"step {self.step} is not saved (checkpoint_every = 0); the newest checkpoint is step {self.saved}"
         else:
-            kept = "nothing is saved" + (" (checkpoint_every = 0)" if self.step else ": no step was done")
-        return f"ended by {stop.name} after step {self.step}/{self.job.steps}: {kept}"
+            saved = "nothing is saved" + (" (checkpoint_every = 0)" if self.step else ": no step was done")
+        return f"ended by {stop.name} after step {self.step}/{self.job.steps}: {saved}"
 
 
 def indented(text: str) -> str:

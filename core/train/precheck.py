@@ -83,23 +83,23 @@ class Precheck:
 
     def _unknown_here(self, need: Need) -> bool:
         """Whether no check ran on this chip."""
-        known = self.verdicts.at(need.variant, self.place, need.dtype)
-        return bool(chip_of(self.engine.device)) and known is None
+        verdict = self.verdicts.at(need.variant, self.place, need.dtype)
+        return bool(chip_of(self.engine.device)) and verdict is None
 
     def _uncovered(self, need: Need) -> bool:
         """Whether it does not come with the release, and no check went to these sizes or tried to."""
         if ships(need.variant, self.verdicts.registry):
             return False
-        known = self.verdicts.lookup(need.variant, self.place, need.dtype)
-        return known is None or bool(known.beyond(need.sizes) and label(need.sizes) not in known.tried)
+        verdict = self.verdicts.lookup(need.variant, self.place, need.dtype)
+        return verdict is None or bool(verdict.beyond(need.sizes) and label(need.sizes) not in verdict.tried)
 
     def notes(self) -> list[str]:
         """Lines for the end of the table: choices that fell, and what could not be checked."""
         lines = [f"passed over: {name}: {finding}" for name, finding in self._passed_over().items()]
         needs = [n for n in self.needs() if n.name in self.left or self._may_be_wrong(n)]
         for (op, variant), sizes in sizes_by_choice(needs).items():
-            known = self.verdicts.lookup(self.verdicts.registry.variant(op, variant), self.place, needs[0].dtype)
-            beyond = sizes if known is None else known.beyond(sizes)
+            verdict = self.verdicts.lookup(self.verdicts.registry.variant(op, variant), self.place, needs[0].dtype)
+            beyond = sizes if verdict is None else verdict.beyond(sizes)
             if beyond:
                 why = self.left.get(f"{op}.{variant}", "")
                 lines.append(f"not checked at this run's sizes: {op}.{variant} at {label(beyond)}{why and f' ({why})'}")
@@ -122,5 +122,5 @@ class Precheck:
 
 def bound_of(config: RunConfig, key: str) -> float:
     """Seconds that [train] gives to a question; 0 where it is switched off."""
-    asked = getattr(config.train, key)
-    return SECONDS[key] if asked is True else float(asked)
+    bound = getattr(config.train, key)
+    return SECONDS[key] if bound is True else float(bound)

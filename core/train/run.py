@@ -147,9 +147,9 @@ class Run:
                 self._open[name] = Lines(self.path / name)
         except OSError as error:
             self.close()
-            what = f" ({error.filename})" if error.filename else ""
+            file = f" ({error.filename})" if error.filename else ""
             raise UsageError(
-                f"{self.path}: cannot be written: {error.strerror or error}{what}",
+                f"{self.path}: cannot be written: {error.strerror or error}{file}",
                 hint=f"{way_out(error)}; --out FOLDER puts the run elsewhere",
             ) from None
         except BaseException:
@@ -227,9 +227,9 @@ class Run:
         for name in (METRICS, SAMPLES):
             path = self.path / name
             with self._writing():
-                kept = [line for line in read_lines(path) if line["step"] <= step]
+                records = [line for line in read_lines(path) if line["step"] <= step]
                 self._open[name].close()
-                files.replace_durably(path, "".join(map(to_line, kept)).encode("utf-8", "backslashreplace"))
+                files.replace_durably(path, "".join(map(to_line, records)).encode("utf-8", "backslashreplace"))
                 self._open[name] = Lines(path)
 
 

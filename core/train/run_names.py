@@ -30,9 +30,9 @@ def find_run(name: str | None) -> Path:
     for path in (Path(name), RUNS / name):
         if os.path.exists(path):  # Path's own question raises for a name that is too long
             return path
-    known = [p.name for p in RUNS.iterdir()] if RUNS.is_dir() else []
+    runs = [p.name for p in RUNS.iterdir()] if RUNS.is_dir() else []
     hint = checkpoint.why_no_pointer(Path(name)) or checkpoint.why_no_pointer(RUNS / name)
-    problem = f'no run "{name}": neither a path nor a name under {RUNS}{os.sep}{did_you_mean(name, known)}'
+    problem = f'no run "{name}": neither a path nor a name under {RUNS}{os.sep}{did_you_mean(name, runs)}'
     raise UsageError(problem, hint=hint)
 
 

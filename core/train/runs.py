@@ -57,7 +57,7 @@ def summary(path: Path) -> Summary:
     steps = table.get("steps") if isinstance(table, dict) else None
     step = records[-1]["step"] if records else 0
     losses = [loss for r in records if (loss := number(r.get("val_loss"))) is not None]
-    kept = checkpoint.steps(path / "checkpoints")
+    saved = checkpoint.steps(path / "checkpoints")
     files = [path / name for name in (METRICS, RESOLVED) if (path / name).exists()]
     return Summary(
         path.name,
@@ -68,7 +68,7 @@ def summary(path: Path) -> Summary:
         steps if isinstance(steps, int) else None,
         number(records[-1].get("loss")) if records else None,
         min(losses, default=None),
-        kept[0] if kept else None,
+        saved[0] if saved else None,
         best_saved(path / "checkpoints"),
         max((file.stat().st_mtime for file in files), default=0.0),
     )
@@ -173,11 +173,11 @@ def parting(a: Path, b: Path) -> Parting:
 
 def settings_apart(a: Path, b: Path) -> Iterator[str]:
     """What differs in the resolved configs, then in the variants that ran: `key: a's -> b's`."""
-    for what, read in (("config", config_of), ("variant", variants_of)):
+    for kind, read in (("config", config_of), ("variant", variants_of)):
         before, after = flat(read(a)), flat(read(b))
         for key in dict.fromkeys([*before, *after]):
             if before.get(key) != after.get(key):
-                yield f"{what} {key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
+                yield f"{kind} {key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
 
 
 def variants_of(path: Path) -> dict[str, Any]:

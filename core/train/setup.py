@@ -147,7 +147,7 @@ def checked_parts(
 
 
 def tidy(run: Run, parts: Parts, keep: bool, display: Display) -> Mapping[str, Any] | None:
-    """Remove from the run's folder what is behind the first step; the state that a resumed run continues."""
+    """Remove records behind the first step from the run's folder; the state that a resumed run continues."""
     run.rewind(parts.done)
     resumed = None
     if parts.start is not None:

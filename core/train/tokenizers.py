@@ -35,17 +35,17 @@ def other_tokenizer(opened: Opened) -> str:
 
 
 def tokenizer_for(
-    start: Start, asked: Sequence[str], default: Sequence[str], where: str, kinds: Kinds
+    start: Start, preference: Sequence[str], default: Sequence[str], where: str, kinds: Kinds
 ) -> Tokenizer | None:
     """The tokenizer of a run from these weights: the model's own, None where it came with none.
 
-    asked: the config's preference list; `default` stands for one that says nothing. DataError, with both names, where
+    preference: the config's list; `default` stands for one that says nothing. DataError, with both names, where
     the config asks for another tokenizer: the model's embeddings are of its own one's ids.
     """
     own = tokenizer_of(start, kinds)
-    if own is None or list(asked) == list(default):
+    if own is None or list(preference) == list(default):
         return own
-    for spec in asked:
+    for spec in preference:
         kind, path = parse_spec(spec, where, kinds)
         if path is None and kind == own.kind:
             return own
@@ -53,6 +53,6 @@ def tokenizer_for(
             return own
     raise DataError(
         f"{where}: the weights at {start.path} came with the tokenizer {own.name} ({own.vocab_size:,} ids), and the "
-        f"config asks for {', '.join(asked)}",
+        f"config asks for {', '.join(preference)}",
         hint="leave `tokenizer` out: the run takes the model's own",
     )

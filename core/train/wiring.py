@@ -145,10 +145,10 @@ def find_data(
             display.line(
                 f"warning: no tokenizer came with the weights at {config.weights}: see that the run's is theirs"
             )
-    given = set(engine.graph.inputs) - {engine.token_input, TARGETS}
-    if given:
+    others = set(engine.graph.inputs) - {engine.token_input, TARGETS}
+    if others:
         raise DataError(
-            f"model {engine.graph.name} has the input {', '.join(sorted(given))}; training data gives "
+            f"model {engine.graph.name} has the input {', '.join(sorted(others))}; training data gives "
             f"{engine.token_input} and {TARGETS}",
             hint="remove the input in a model that extends this one",
         )
@@ -162,7 +162,7 @@ def find_data(
         readers=engine.registry.readers,
         why=why,
         where=config.where,
-        progress=lambda at, total, what: display.status(f"{what}: {at:,} of {total:,}"),
+        progress=lambda at, total, activity: display.status(f"{activity}: {at:,} of {total:,}"),
     )
 
 

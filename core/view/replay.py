@@ -56,7 +56,7 @@ def replay(
 
     It is no method of `core.load`'s Model, which has neither data nor an optimizer, and another engine than the run's.
     Works while the run is going on. device: where; "" for the run's own, or the one of this machine where that is not
-    here. yes: also where it is estimated to take over a minute. say: told the estimate first.
+    here. yes: also where it is estimated to take over a minute. say: called with the estimate first.
 
     Raises UsageError for a folder that is no run's, a step that it does not have, and a long replay without `yes`;
     CheckpointError, DataError, DeviceError.
@@ -209,15 +209,15 @@ def check_step(run: RunRecord, step: int) -> None:
 
 def kept_steps(run: RunRecord) -> str:
     """The steps behind the checkpoints, in words."""
-    return ", ".join(f"{kept + 1:,}" for kept in sorted(run.checkpoints)) or "there is no checkpoint"
+    return ", ".join(f"{number + 1:,}" for number in sorted(run.checkpoints)) or "there is no checkpoint"
 
 
 def checkpoint_before(run: RunRecord, step: int) -> Checkpoint | None:
     """The nearest valid checkpoint before a step; None without one. One that a run removes meanwhile is passed over."""
-    for kept in run.checkpoints:
-        if kept < step:
+    for number in run.checkpoints:
+        if number < step:
             with contextlib.suppress(CheckpointError):
-                return checkpoint.load(run.path / "checkpoints" / checkpoint.folder_name(kept))
+                return checkpoint.load(run.path / "checkpoints" / checkpoint.folder_name(number))
     return None
 
 

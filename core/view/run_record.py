@@ -45,8 +45,8 @@ class RunRecord:
     @cached_property
     def place(self) -> str:
         """The name of the device that the run was resolved for."""
-        found = PLACE.match(read_whole(self.path / RESOLVED, follow=False).decode("utf-8", "replace"))
-        return found[1] if found else AUTO
+        match = PLACE.match(read_whole(self.path / RESOLVED, follow=False).decode("utf-8", "replace"))
+        return match[1] if match else AUTO
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:

@@ -50,7 +50,7 @@ class Subject:
         options: ViewOptions | None = None,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """registry: for a subject without a run; else the first run's own. say: told how long a replay takes."""
+        """registry: for a subject without a run; else the first run's own. say: called with a replay's estimated time."""
         self.runs, self.options, self._registry, self.say = tuple(runs), options or ViewOptions(), registry, say
 
     @property

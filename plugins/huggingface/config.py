@@ -91,20 +91,20 @@ def _list(value: Any) -> list[Any]:
 
 def sizes(source: ModelDocument) -> dict[str, Size]:
     """[hf.dims]: dim -> where it is."""
-    found = {}
+    dims = {}
     for dim, entry in source.document[TABLE].get("dims", {}).items():
         table = entry if isinstance(entry, dict) else {"from": entry}
-        found[dim] = Size(tuple(_list(table["from"])), **{key: table[key] for key in table if key != "from"})
-    return found
+        dims[dim] = Size(tuple(_list(table["from"])), **{key: table[key] for key in table if key != "from"})
+    return dims
 
 
 def expected(source: ModelDocument) -> list[Expected]:
     """[hf.expect], in its order."""
-    found = []
+    problems = []
     for key, entry in source.document[TABLE].get("expect", {}).items():
         table = entry if isinstance(entry, dict) else {"from": key, "is": entry}
-        found.append(Expected(tuple(_list(table["from"])), tuple(_list(table["is"]))))
-    return found
+        problems.append(Expected(tuple(_list(table["from"])), tuple(_list(table["is"]))))
+    return problems
 
 
 def matches(name: str, globs: Sequence[str]) -> bool:
@@ -116,9 +116,9 @@ def read_config(source: ModelDocument, config: Mapping[str, Any]) -> tuple[Dims,
     problems: list[str] = []
     refused: set[str] = set()  # tables with a value of another model: what else they hold is no problem of its own
     for entry in expected(source):
-        found = list(_unexpected(entry, config))
-        problems += found
-        refused |= {key.rpartition(".")[0] for key in entry.keys if found and "." in key}
+        unexpected = list(_unexpected(entry, config))
+        problems += unexpected
+        refused |= {key.rpartition(".")[0] for key in entry.keys if unexpected and "." in key}
     problems += _unknown(source, config, refused)
     dims: Dims = {}
     for dim, size in sizes(source).items():
@@ -174,11 +174,11 @@ def _unknown(source: ModelDocument, config: Mapping[str, Any], refused: Set[str]
     """A line for each key that nothing accounts for, those in the tables `refused` left out."""
     ignore = listed(source, "ignore")
     of = [size.keys for size in sizes(source).values()] + [entry.keys for entry in expected(source)]
-    known = {"architectures", *(key.removesuffix(EVERY) for keys in of for key in keys)}
-    tables = {table for key in known for table in _up_to(key)[:-1]}
+    keys_known = {"architectures", *(key.removesuffix(EVERY) for keys in of for key in keys)}
+    tables = {table for key in keys_known for table in _up_to(key)[:-1]}
     for key in _leaves(config):
         no_table = key in tables and not look_up(config, key)  # null where a table may be: it is not there
-        if no_table or any(name in known or name in refused or matches(name, ignore) for name in _up_to(key)):
+        if no_table or any(name in keys_known or name in refused or matches(name, ignore) for name in _up_to(key)):
             continue
         allowed = next((values for name in _up_to(key) for glob, values in BASE.items() if matches(name, [glob])), ())
         if allowed is None or look_up(config, key) in allowed:

@@ -117,13 +117,13 @@ def _sharded(path: Path) -> list[TensorFile]:
         raise CheckpointError(f'{path / INDEX}: "weight_map" is {table!r:.200}; expected tensor -> file')
     named = {name for name in table.values() if isinstance(name, str)}
     if len(named) > MOST_FILES:
-        what = f"its weights are in {len(named):,} files; at most {MOST_FILES:,} are read"
-        raise CheckpointError(f"{path / INDEX}: {what}", hint="no published model is so: fetch it again")
+        problem = f"its weights are in {len(named):,} files; at most {MOST_FILES:,} are read"
+        raise CheckpointError(f"{path / INDEX}: {problem}", hint="no published model is so: fetch it again")
     opened: dict[str, TensorFile] = {}
     for tensor, name in table.items():
         if not isinstance(name, str) or Path(name).name != name or "\\" in name or not name.endswith(".safetensors"):
-            what = f'tensor "{tensor:.100}" is said to be in {name!r:.200}, not a file here'
-            raise CheckpointError(f"{path / INDEX}: {what}")
+            problem = f'tensor "{tensor:.100}" is said to be in {name!r:.200}, not a file here'
+            raise CheckpointError(f"{path / INDEX}: {problem}")
         if name not in opened:
             opened[name] = TensorFile(path / name)
         if tensor not in opened[name]:
@@ -147,10 +147,10 @@ def find(folder: Folder, registry: Registry, overrides: Mapping[str, Number | st
         return ModelMatch(source, dims, weights(folder, build(source, registry, dims)))
 
     with about(str(folder.path)):
-        found = find_model(registry, TABLE, attempt)
-    if found is None:
+        match = find_model(registry, TABLE, attempt)
+    if match is None:
         raise _unknown(folder, registry)
-    return found
+    return match
 
 
 def match_of(path: Path, registry: Registry, overrides: Mapping[str, Number | str]) -> ModelMatch:
@@ -184,18 +184,18 @@ def _unknown(folder: Folder, registry: Registry) -> CheckpointError:
     return CheckpointError(message, hint=hint)
 
 
-def notes(found: ModelMatch) -> list[str]:
+def notes(match: ModelMatch) -> list[str]:
     """What a model that was found computes in another way than its own program, as its [hf.dims] say it."""
-    return [size.note for dim, size in sizes(found.source).items() if size.note and found.dims.get(dim)]
+    return [size.note for dim, size in sizes(match.source).items() if size.note and match.dims.get(dim)]
 
 
 def architectures(registry: Registry) -> set[str]:
     """The architectures that registered models answer to. A model that cannot be read answers to none."""
-    known: set[str] = set()
+    names: set[str] = set()
     for name in registry.models:
         with contextlib.suppress(CoreError):
-            known.update(listed(load_model(name, registry), "architectures"))
-    return known
+            names.update(listed(load_model(name, registry), "architectures"))
+    return names
 
 
 def fitting(folder: Folder, graph: Graph) -> Weights:
@@ -235,10 +235,10 @@ def weights(folder: Folder, graph: Graph) -> Weights:
     Raises CheckpointError for sizes that are not the graph's, then with every tensor that is missing, has another
     shape, or belongs to nothing.
     """
-    known = {dim: size for dim, size in sizes(graph.source).items() if not size.loss}
-    keys = {dim: f"{CONFIG}: {' or '.join(size.keys)}" for dim, size in known.items()}
-    given = _dims(graph.source, folder)
-    check_dims({dim: given[dim] for dim in known if dim in given}, graph, keys)
+    dims = {dim: size for dim, size in sizes(graph.source).items() if not size.loss}
+    keys = {dim: f"{CONFIG}: {' or '.join(size.keys)}" for dim, size in dims.items()}
+    dims_here = _dims(graph.source, folder)
+    check_dims({dim: dims_here[dim] for dim in dims if dim in dims_here}, graph, keys)
     reader = _Reader(folder, graph)
     for name, rule in rules(graph).items():
         reader.parameter(graph.parameters[name], rule)
@@ -261,10 +261,10 @@ class _Reader:
 
     def find(self, name: str) -> str | None:
         """A tensor's name in the files, with one of the prefixes."""
-        found = next((p + name for p in self.prefixes if p + name in self.folder.files), None)
-        if found is not None:
-            self.unused.pop(found, None)
-        return found
+        match = next((p + name for p in self.prefixes if p + name in self.folder.files), None)
+        if match is not None:
+            self.unused.pop(match, None)
+        return match
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self.folder.files[name].shapes[name]
@@ -272,12 +272,12 @@ class _Reader:
     def parameter(self, parameter: Parameter, rule: Rule) -> None:
         groups: list[list[str]] = []
         for group in rule.tensors:
-            found = [self.find(name) for name in group]
-            for name, at in zip(group, found, strict=True):
+            tensors = [self.find(name) for name in group]
+            for name, at in zip(group, tensors, strict=True):
                 if at is None:
                     near = did_you_mean(name, self.unused)
                     self.problems.append(f'tensor "{name}", for {parameter.name}, is missing{near}')
-            groups.append([at for at in found if at is not None])
+            groups.append([at for at in tensors if at is not None])
         if [len(g) for g in groups] != [len(g) for g in rule.tensors]:
             return
         whole = np.broadcast_to(np.float32(0), trim(parameter.shape))  # no memory: only its shape counts
@@ -296,15 +296,15 @@ class _Reader:
 
     def tied(self, copy: str, owner: str) -> None:
         """A tensor that may be there a second time: it must be what its owner is."""
-        found, made = self.find(copy), self.makers.get(owner)
-        if found is None or made is None:
+        tensor, made = self.find(copy), self.makers.get(owner)
+        if tensor is None or made is None:
             return
 
         def checked() -> Array:
             ours = made()
-            if not np.array_equal(_tensor(self.folder, found), ours):
+            if not np.array_equal(_tensor(self.folder, tensor), ours):
                 raise CheckpointError(
-                    f'{self.folder.path}: tensor "{found}" differs from {owner}, which the model ties it to',
+                    f'{self.folder.path}: tensor "{tensor}" differs from {owner}, which the model ties it to',
                     hint="a model whose head is a parameter of its own reads such a file",
                 )
             return ours

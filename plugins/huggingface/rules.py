@@ -40,7 +40,7 @@ def rules(graph: Graph) -> dict[str, Rule]:
     source = graph.source
     table = source.document.get(TABLE, {}).get("params", {})
     patterns = [(name_pattern(name), name, rule) for name, rule in table.items()]
-    found: dict[str, Rule] = {}
+    by_name: dict[str, Rule] = {}
     matched: set[str] = set()
     for parameter in graph.parameters.values():
         fits = [(m, name, rule) for pattern, name, rule in patterns if (m := pattern.fullmatch(parameter.name))]
@@ -50,12 +50,12 @@ def rules(graph: Graph) -> dict[str, Rule]:
         match, name, rule = fits[0]
         matched.add(name)
         where = source.where(TABLE, "params", name)
-        found[parameter.name] = _rule(rule, parameter, match.groupdict(), graph, where)
+        by_name[parameter.name] = _rule(rule, parameter, match.groupdict(), graph, where)
     for name in table:
         if name not in matched:
             where = source.where(TABLE, "params", name)
             raise BuildError(f"{where}: the model has no such parameter{did_you_mean(name, graph.parameters)}")
-    return found
+    return by_name
 
 
 def _rule(rule: Any, parameter: Parameter, numbers: Mapping[str, str], graph: Graph, where: str) -> Rule:

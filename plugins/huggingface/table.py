@@ -25,8 +25,8 @@ def check(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Pr
 
 
 def _dims(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
-    known = source.document.get("dims")
-    for name, entry in check_table(source, value, path, problems, known if isinstance(known, dict) else ()).items():
+    dims = source.document.get("dims")
+    for name, entry in check_table(source, value, path, problems, dims if isinstance(dims, dict) else ()).items():
         here = (*path, name)
         table = entry if isinstance(entry, dict) else {"from": entry}
         check_table(source, table, here, problems, ("from", "absent", "null", "flag", "loss", "note"))

@@ -130,10 +130,10 @@ def find(file: ModelFile, registry: Registry, overrides: Mapping[str, Number | s
         return ModelMatch(source, dims, weights(file, build(source, registry, dims)))
 
     with about(str(file.path)):
-        found = find_model(registry, TABLE, attempt)
-    if found is None:
+        match = find_model(registry, TABLE, attempt)
+    if match is None:
         raise CheckpointError(f"{file.path}: no model has a [{TABLE}] for it", hint="a plugin may bring one that has")
-    return found
+    return match
 
 
 def match_of(path: Path, registry: Registry, overrides: Mapping[str, Number | str]) -> ModelMatch:
@@ -185,10 +185,10 @@ def parts(graph: Graph, version: int) -> Iterator[Part | str]:
             continue
         rule = table["parts"].get(entry, {"of": entry})
         pattern = name_pattern(rule["of"])
-        found = [(m, name) for name in rows if (m := pattern.fullmatch(name))]
-        if not found:
+        matches = [(m, name) for name in rows if (m := pattern.fullmatch(name))]
+        if not matches:
             raise BuildError(f"{where}: the model has no parameter {rule['of']}")
-        for _, name in sorted(found, key=lambda f: [int(n) for n in f[0].groups()]):
+        for _, name in sorted(matches, key=lambda f: [int(n) for n in f[0].groups()]):
             values = {key: int(evaluate(rule.get(key, 0), graph.dims, where)) for key in ("from", "rows", "heads")}
             part = Part(name, values["from"], values["rows"] or rows[name], values["heads"])
             covered[name] += part.rows
@@ -209,11 +209,11 @@ def _maker(file: ModelFile, graph: Graph, places: list[tuple[Part, int]]) -> Any
     of = trim(graph.parameters[places[0][0].parameter].shape)[1:]
 
     def make() -> Array:
-        found = []
+        tensors = []
         for part, at in sorted(places, key=lambda place: place[0].first):
             raw = _read(file.path, at, (part.rows, *of))
-            found.append(apart(raw, part.heads) if part.heads else raw)
-        whole = found[0] if len(found) == 1 else np.concatenate(found)
+            tensors.append(apart(raw, part.heads) if part.heads else raw)
+        whole = tensors[0] if len(tensors) == 1 else np.concatenate(tensors)
         return whole.astype(np.float32, copy=False)
 
     return make

@@ -12,9 +12,9 @@ def check(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Pr
     table = check_table(source, value, path, problems, ("header", "shared", "fixed", "parts", "order"))
     if not isinstance(table.get("shared", True), bool):
         wrong(source, (*path, "shared"), table["shared"], "true or false", problems)
-    known = source.document.get("dims")
+    dims = source.document.get("dims")
     for name in table.get("header", []):
-        if name not in (known if isinstance(known, dict) else {}):
+        if name not in (dims if isinstance(dims, dict) else {}):
             wrong(source, (*path, "header"), name, "names of the model's dims", problems)
     for name, rule in check_table(source, table.get("parts", {}), (*path, "parts"), problems).items():
         rule = check_table(source, rule, (*path, "parts", name), problems, ("of", "from", "rows", "heads"))

@@ -89,13 +89,13 @@ def find(file: ModelFile, registry: Registry, overrides: Mapping[str, Number | s
         return ModelMatch(source, dims, weights(file, build(source, registry, dims), registry))
 
     with about(str(file.path)):
-        found = find_model(registry, TABLE, attempt)
-    if found is None:
+        match = find_model(registry, TABLE, attempt)
+    if match is None:
         raise CheckpointError(
             f"{file.path}: no model has the magic {file.magic} in its [{TABLE}]",
             hint="a plugin may bring one that has (plugins=[PATH])",
         )
-    return found
+    return match
 
 
 def fitting(file: ModelFile, graph: Graph, registry: Registry) -> Weights:
@@ -167,10 +167,10 @@ def order(source: ModelDocument, graph: Graph) -> list[str]:
     names: list[str] = []
     for template in source.document[TABLE]["params"]:
         pattern = name_pattern(template)
-        found = [(m, name) for name in graph.parameters if (m := pattern.fullmatch(name))]
-        if not found:
+        matches = [(m, name) for name in graph.parameters if (m := pattern.fullmatch(name))]
+        if not matches:
             raise BuildError(f"{source.where(TABLE, 'params')}: the model has no parameter {template}")
-        names += [name for _, name in sorted(found, key=lambda f: [int(n) for n in f[0].groups()])]
+        names += [name for _, name in sorted(matches, key=lambda f: [int(n) for n in f[0].groups()])]
     if sorted(names) != sorted(graph.parameters):
         odd = sorted(set(graph.parameters) - set(names)) or sorted({n for n in names if names.count(n) > 1})
         raise BuildError(f"{source.where(TABLE, 'params')}: {odd[0]} must be named once")

@@ -78,11 +78,11 @@ class Bench(Protocol):
 def numbered(made: Iterable[M]) -> list[M]:
     """The second of several mutants with one key becomes number 2, and so on."""
     seen: Counter[str] = Counter()
-    found = []
+    numbers = []
     for mutant in made:
         seen[mutant.key] += 1
-        found.append(replace(mutant, number=seen[mutant.key]))
-    return found
+        numbers.append(replace(mutant, number=seen[mutant.key]))
+    return numbers
 
 
 def in_order(mutants: Sequence[Mutant]) -> list[int]:

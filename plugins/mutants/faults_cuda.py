@@ -77,12 +77,12 @@ class Function:
         opening = inside.find("(")
         if opening < 0:
             return {}
-        found = {}
+        names = {}
         for text in split(inside[opening + 1 : closing(inside, opening)]):
             words = re.sub(r"\b__restrict__\b|\bconst\b", " ", text).strip()
             if match := re.fullmatch(r"(.*?[\s*&])(\w+)", words, re.DOTALL):
-                found[match[2]] = "".join(match[1].split())
-        return found
+                names[match[2]] = "".join(match[1].split())
+        return names
 
 
 def visible(text: str) -> str:
@@ -93,16 +93,16 @@ def visible(text: str) -> str:
 def functions_of(text: str) -> list[Function]:
     """The functions and structs at the top of a file, in order."""
     code = visible(text)
-    found, begin, at = [], 0, 0
+    functions, begin, at = [], 0, 0
     while (opening := code.find("{", at)) >= 0:
         end = closing(code, opening)
         begin = max(begin, code.rfind(";", begin, opening) + 1)
         head = code[begin:opening]
         name = name_in(head)
         if name:
-            found.append(Function(name, head, opening + 1, end, "__global__" in head))
+            functions.append(Function(name, head, opening + 1, end, "__global__" in head))
         begin = at = end + 1
-    return found
+    return functions
 
 
 def name_in(head: str) -> str:

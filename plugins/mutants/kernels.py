@@ -46,8 +46,8 @@ class KernelBench:
         return numbered(made)
 
     def caught(self, mutant: KernelMutant) -> str:
-        given = mutant.method, mutant.source, mutant.fault.text
+        key = mutant.method, mutant.source, mutant.fault.text
         try:
-            return IDENTICAL if self.swap.same_code(*given) else self.swap.failed_check(*given)
+            return IDENTICAL if self.swap.same_code(*key) else self.swap.failed_check(*key)
         except BuildError:
             return BROKEN_TEXT

@@ -92,11 +92,11 @@ def launchers_of(op: Op, variant: Variant) -> dict[type, list[str]]:
         ]
     else:
         names = [] if isinstance(variant, Reference) else ["forward"]
-    found: dict[type, list[str]] = {}
+    by_class: dict[type, list[str]] = {}
     for name in names:
         kind = next(c for c in type(variant).__mro__ if isinstance(vars(c).get(name), FunctionType))
-        found.setdefault(kind, []).append(name)
-    return found
+        by_class.setdefault(kind, []).append(name)
+    return by_class
 
 
 def faults_of(op: Op, variant: Variant, kind: type, methods: Sequence[str]) -> Iterator[Fault]:
@@ -117,19 +117,19 @@ def reached(module: ast.Module, kind: str, start: Sequence[str]) -> list[ast.Fun
     for name in line:  # the class, then its bases in this module
         own = {**methods[name], **own}
         line += [ast.unparse(b) for b in classes[name].bases if ast.unparse(b) in classes]
-    found: list[ast.FunctionDef] = []
+    launchers: list[ast.FunctionDef] = []
     waiting = [own[name] for name in start]
     while waiting:
         function = waiting.pop(0)
-        if function in found:
+        if function in launchers:
             continue
-        found.append(function)
+        launchers.append(function)
         for node in ast.walk(function):
             if isinstance(node, ast.Name):
                 waiting += functions.get(node.id, [])
             elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "self" and node.attr in own:
                 waiting.append(own[node.attr])
-    return found
+    return launchers
 
 
 def same_shape(op: Op, variant: Variant) -> dict[str, tuple[str, ...]]:

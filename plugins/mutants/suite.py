@@ -117,8 +117,8 @@ def run_mutants(
             launchers.setdefault(mutant.method, []).append(number)
         for numbers in launchers.values():
             order = [numbers[i] for i in in_order([bench.mutants[n] for n in numbers])]
-            known = Reviewed() if listed else reviewed
-            result.verdicts += verdicts_on(bench, order, known, sample or len(order), judged)
+            reviewed_here = Reviewed() if listed else reviewed
+            result.verdicts += verdicts_on(bench, order, reviewed_here, sample or len(order), judged)
         yield result
 
 
@@ -133,10 +133,10 @@ def verdicts_on(
     waiting = list(order)
     while waiting and enough > 0:
         some, waiting = waiting[:enough], waiting[enough:]
-        known = {n: EQUIVALENT for n in some if reviewed.reason(bench.mutants[n])}
-        new = [n for n in some if n not in known]
-        known |= dict(zip(new, judge(new), strict=True))
-        verdicts = [Verdict(bench.mutants[n], known[n]) for n in some]
+        equivalent = {n: EQUIVALENT for n in some if reviewed.reason(bench.mutants[n])}
+        new = [n for n in some if n not in equivalent]
+        equivalent |= dict(zip(new, judge(new), strict=True))
+        verdicts = [Verdict(bench.mutants[n], equivalent[n]) for n in some]
         enough -= sum(v.counts for v in verdicts)
         yield from verdicts
 

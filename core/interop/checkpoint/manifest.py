@@ -55,8 +55,8 @@ def steps(checkpoints: Path) -> list[int]:
     """The steps that have a folder, newest first; whether it is valid is another question. A link is none."""
     if not os.path.isdir(checkpoints):  # Path's own question raises for a name that is too long
         return []
-    found = [STEP.fullmatch(p.name) for p in checkpoints.iterdir() if p.is_dir() and not p.is_symlink()]
-    return sorted((int(m.group(1)) for m in found if m), reverse=True)
+    folders = [STEP.fullmatch(p.name) for p in checkpoints.iterdir() if p.is_dir() and not p.is_symlink()]
+    return sorted((int(m.group(1)) for m in folders if m), reverse=True)
 
 
 def is_whole(path: Path) -> bool:
@@ -78,10 +78,10 @@ def read(path: Path) -> bytes:
 def decode(path: Path, raw: bytes, kind: type[Kind]) -> Kind:
     """One of the two JSON files. CheckpointError for another version, and for anything that is not as it must be."""
     try:
-        found = msgspec.json.decode(raw, type=Versioned).format
-        if found > FORMAT:
+        version = msgspec.json.decode(raw, type=Versioned).format
+        if version > FORMAT:
             raise CheckpointError(
-                f"{path}: format {found}; this version reads up to {FORMAT}", hint="a newer corelm wrote it: update"
+                f"{path}: format {version}; this version reads up to {FORMAT}", hint="a newer corelm wrote it: update"
             )
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -193,15 +193,15 @@ def find(path: Path) -> Checkpoint:
         return load(path)
     for checkpoints in (path / "checkpoints", path):
         if steps(checkpoints):
-            found, problems = newest(checkpoints)
-            if found is None:
+            checkpoint, problems = newest(checkpoints)
+            if checkpoint is None:
                 raise CheckpointError(f"{path}: no valid checkpoint:\n" + "\n".join(f"  {p}" for p in problems))
             for problem in problems:
-                warnings.warn(f"{problem}; {found.path.name} is taken instead", CheckpointWarning, stacklevel=2)
-            return found
-    what = "no such folder" if not os.path.exists(path) else "a file" if path.is_file() else "no checkpoint in it"
+                warnings.warn(f"{problem}; {checkpoint.path.name} is taken instead", CheckpointWarning, stacklevel=2)
+            return checkpoint
+    reason = "no such folder" if not os.path.exists(path) else "a file" if path.is_file() else "no checkpoint in it"
     raise CheckpointError(
-        f"{path}: {what}",
+        f"{path}: {reason}",
         hint="expected a run's folder or a checkpoint's (step_00001000); a .pt, .npz or pickle file is never read",
     )
 

@@ -152,14 +152,14 @@ def retain(checkpoints: Path, newest: int, keep_last: int, keep_every: int, best
     comes.
     """
     try:
-        found = [s for s in steps(checkpoints) if s <= newest]
-        whole = [s for s in found if is_whole(checkpoints / folder_name(s))][: max(1, keep_last)]
+        saved = [s for s in steps(checkpoints) if s <= newest]
+        whole = [s for s in saved if is_whole(checkpoints / folder_name(s))][: max(1, keep_last)]
     except OSError as error:
         return [f"{error.filename or checkpoints}: {error.strerror or error}: no older checkpoint was removed"]
     if newest not in whole:
         return []
     problems = []
-    for step in found:
+    for step in saved:
         if step not in whole and step != best and not (keep_every and step % keep_every == 0):
             path = checkpoints / folder_name(step)
             try:

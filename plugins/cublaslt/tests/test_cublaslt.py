@@ -99,7 +99,7 @@ def host(stubs):
 
 @stubbed
 def test_every_variant_passes_the_op_check_through_the_cuda_device(host):
-    found = host("""
+    result = host("""
 found = {}
 for op in ("matmul", "matmul_add", "mlp_gelu"):
     op = registry.op(op)
@@ -110,9 +110,9 @@ for op in ("matmul", "matmul_add", "mlp_gelu"):
     found[report.name] = [wrong, sorted(report.checks), report.checks.get("gradient", [0])[0]]
 out([found, lt.stub_calls()])
 """)
-    found, calls = found
-    assert set(found) == {"matmul.cublaslt", "matmul_add.cublaslt", "mlp_gelu.cublaslt"} and calls > 100
-    for name, (wrong, checks, gradients) in found.items():
+    result, calls = result
+    assert set(result) == {"matmul.cublaslt", "matmul_add.cublaslt", "mlp_gelu.cublaslt"} and calls > 100
+    for name, (wrong, checks, gradients) in result.items():
         assert not wrong, wrong
         assert {"forward", "gradient", "accumulate", "absent", "repeat"} <= set(checks) and gradients >= 8, name
 
@@ -192,7 +192,7 @@ out([before, calls, replays, stream == int(device._stream), [during, lt.stub_ali
     ],
 )
 def test_what_the_library_refuses_is_said_in_its_words(host, environment, kind, words):
-    found = host(
+    result = host(
         """
 device = registry.device("cuda").open()
 t = product(device)
@@ -200,8 +200,8 @@ out(failing(lambda: device.run(device.record(ours, "forward", t, None, device._z
 """,
         **environment,
     )
-    assert found is not None and found[0] == kind and words in found[1], found
-    assert "matmul.cublaslt forward, a library's call (plugins/cublaslt/matmul.py:" in found[1]
+    assert result is not None and result[0] == kind and words in result[1], result
+    assert "matmul.cublaslt forward, a library's call (plugins/cublaslt/matmul.py:" in result[1]
 
 
 @stubbed

@@ -77,9 +77,9 @@ def test_it_is_scored_as_by_hand(model, tmp_path):
     assert norm != total  # the two measures can tell themselves apart
     file = hellaswag_file(tmp_path / "h.bin", examples)
     done = []
-    found = score(model, file, progress=lambda *at: done.append(at))
+    result = score(model, file, progress=lambda *at: done.append(at))
     assert done[0] == (4, 30) and done[-1] == (30, 30)
-    assert found == {
+    assert result == {
         "acc_norm": np.mean(np.equal(norm, labels)),
         "acc": np.mean(np.equal(total, labels)),
         "examples": 30,
@@ -101,8 +101,8 @@ def test_a_context_that_is_too_long_loses_its_begin(model, tmp_path):
     context, completions = rng.integers(0, DIMS["V"], 40), [rng.integers(0, DIMS["V"], n) for n in (3, 5, 1, 4)]
     best = int(np.argmin([nll_of(model, context[-(S + 1 - c.size) :], c).mean() for c in completions]))
     file = hellaswag_file(tmp_path / "h.bin", [(context, completions, best)])
-    found = score(model, file)
-    assert (found["examples"], found["acc_norm"], found["cut"]) == (1, 1, 1)
+    result = score(model, file)
+    assert (result["examples"], result["acc_norm"], result["cut"]) == (1, 1, 1)
     tokens, targets = hellaswag.rows_of(list(questions.Questions(file)), S)
     assert tokens.shape == (16, S)
     for row, completion in enumerate(completions):
@@ -126,9 +126,9 @@ DAMAGED = {
 }
 
 
-@pytest.mark.parametrize("given, change, words", DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_file_of_questions_is_refused(tmp_path, given, change, words):
-    path = hellaswag_file(tmp_path / "h.bin", drawn_examples(3, np.random.default_rng(2)), **given)
+@pytest.mark.parametrize("written, change, words", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_file_of_questions_is_refused(tmp_path, written, change, words):
+    path = hellaswag_file(tmp_path / "h.bin", drawn_examples(3, np.random.default_rng(2)), **written)
     if change:
         data = bytearray(path.read_bytes())
         place, value = change

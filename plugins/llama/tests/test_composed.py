@@ -38,10 +38,10 @@ def test_its_run_config_trains(tmp_path, monkeypatch):
     assert len(losses) == 20 and losses[0] == pytest.approx(np.log(DIMS["V"]), rel=0.05) and losses[-1] < losses[0] - 1
     model = core.load("run")
     prompt = model.tokenizer.encode("import")
-    found = model.generate(prompt, max_new_tokens=6, temperature=0)
+    tokens = model.generate(prompt, max_new_tokens=6, temperature=0)
     whole = list(prompt)
     for _ in range(6):
         whole.append(int(model.logits(whole)[0, -1, : model.tokenizer.vocab_size].argmax()))
-    assert found.tolist() == whole, "rotary positions go on where the cache ends"
+    assert tokens.tolist() == whole, "rotary positions go on where the cache ends"
     refused = [cli.run(["export", "run", "--to", program, "--out", "out"]) for program in ("hf", "llmc")]
     assert refused == [3, 3], "no other program has this model"

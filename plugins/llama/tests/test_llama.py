@@ -58,8 +58,8 @@ def test_a_long_prompt_and_the_tokens_behind_it_share_a_cache(device):
     ops = [{row["op"] for row in built.report(session.plan(T)).table()} for T in (64, 1)]
     assert "rope" in ops[0] and "rope_attention" in ops[1] and not {"rope", "attention"} & ops[1]
     session.feed(tokens[:, :65])
-    found = [session.feed(tokens[:, at : at + 1])[0] for at in (65, 66)]
-    assert distance(found, built.logits(tokens)[0, 65:]) < LOGITS
+    logits = [session.feed(tokens[:, at : at + 1])[0] for at in (65, 66)]
+    assert distance(logits, built.logits(tokens)[0, 65:]) < LOGITS
 
 
 @each_case
@@ -109,9 +109,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_what_would_be_computed_wrongly_is_refused_by_name(what, tmp_path):
-    changes, named = REFUSED[what]
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_would_be_computed_wrongly_is_refused_by_name(case, tmp_path):
+    changes, named = REFUSED[case]
     with pytest.raises(CheckpointError, match=named):
         core.load(CASES["tied"].folder(tmp_path / "hf", **changes))
 

@@ -68,9 +68,9 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("what", WRONG)
-def test_sizes_that_cannot_be_are_refused_in_words(what: str) -> None:
-    name, shapes, attrs, says = WRONG[what]
+@pytest.mark.parametrize("case", WRONG)
+def test_sizes_that_cannot_be_are_refused_in_words(case: str) -> None:
+    name, shapes, attrs, says = WRONG[case]
     op = REGISTRY.op(name)
     with pytest.raises(BuildError, match=says):
         op.solve(shapes, op.settle_attrs(attrs, {}, name), name)

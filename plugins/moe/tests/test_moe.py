@@ -96,9 +96,9 @@ def test_a_folder_without_router_logits_has_transformers_loss_without_a_term(nam
         model = core.load(case.folder(tmp_path / "hf", output_router_logits=says))
     tokens, targets = shifted(case)
     assert model.loss(tokens, targets) == pytest.approx(losses["false"], rel=2e-6)
-    given = model.gradients(tokens, targets)
+    result = model.gradients(tokens, targets)
     alone = core.load(tmp_path / "hf", dims={"balance": 0}).gradients(tokens, targets)
-    assert all(np.array_equal(given[n], alone[n]) for n in alone)
+    assert all(np.array_equal(result[n], alone[n]) for n in alone)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -106,15 +106,15 @@ def test_a_folder_with_router_logits_has_a_term_and_a_warning_that_names_the_dif
     case, losses = ALL[name], json.loads(LOSSES.read_text())[name]
     with pytest.warns(UserWarning, match="load-balancing term .* mean over layers"):
         model = core.load(case.folder(tmp_path / "hf", output_router_logits=True))
-    found = model.loss(*shifted(case))
-    assert found > 1.05 * losses["false"]
-    assert (found == pytest.approx(losses["true"], rel=2e-6)) == (case.graph.dims["L"] == 1)
+    loss = model.loss(*shifted(case))
+    assert loss > 1.05 * losses["false"]
+    assert (loss == pytest.approx(losses["true"], rel=2e-6)) == (case.graph.dims["L"] == 1)
 
 
 def test_the_committed_losses_are_transformers_own():
     pytest.importorskip("transformers")
-    fresh, kept = their_losses(), json.loads(LOSSES.read_text())
-    assert {name: pytest.approx(value, rel=1e-6) for name, value in kept.items()} == fresh
+    fresh, committed = their_losses(), json.loads(LOSSES.read_text())
+    assert {name: pytest.approx(value, rel=1e-6) for name, value in committed.items()} == fresh
 
 
 @pytest.mark.parametrize("says", [False, True])
@@ -145,13 +145,13 @@ def test_eval_prints_cross_entropy_and_the_term_apart(tmp_path, capsys, monkeypa
     words = ["eval", "hf", "--data", "s.bin", "--tokens", "60"]
     with pytest.warns(UserWarning, match="mean over layers"):
         assert cli.run([*words, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["terms"] == ["h.*.balance"] and found["loss"] > found["nll"] + 0.1
+    result = json.loads(capsys.readouterr().out)
+    assert result["terms"] == ["h.*.balance"] and result["loss"] > result["nll"] + 0.1
     with pytest.warns(UserWarning, match="mean over layers"):
         assert cli.run(words) == 0
     out = capsys.readouterr().out
-    assert f"cross-entropy  {found['nll']:.4f}" in out
-    assert f"other terms    {found['loss'] - found['nll']:.4f} of that loss: h.*.balance" in out
+    assert f"cross-entropy  {result['nll']:.4f}" in out
+    assert f"other terms    {result['loss'] - result['nll']:.4f} of that loss: h.*.balance" in out
 
 
 def test_noise_in_the_router_is_refused_by_name(tmp_path):
@@ -164,8 +164,8 @@ def test_a_token_says_nothing_to_another_through_its_experts():
     case = CASES["apart"]
     model, tokens = case.engine(), case.batch["tokens"]
     alone = [model.logits(tokens[b : b + 1])[0] for b in range(len(tokens))]
-    for b, found in enumerate(model.logits(tokens)):
-        assert distance(found, alone[b]) < LOGITS
+    for b, logits in enumerate(model.logits(tokens)):
+        assert distance(logits, alone[b]) < LOGITS
 
 
 PUBLISHED = {"mixtral_8x7b": (46_702_792_704, 12_879_925_248), "moe_125m": (293_494_272, 123_624_960)}

@@ -46,11 +46,11 @@ def test_equal_loads_have_the_least_loss() -> None:
     """k, for any number of experts."""
 
     def loss(logits, expert):
-        found, N = np.empty(()), logits.shape[1]
-        outs = {"loss": found, "lse": np.empty(len(logits)), "load": np.empty(N)}
+        total, N = np.empty(()), logits.shape[1]
+        outs = {"loss": total, "lse": np.empty(len(logits)), "load": np.empty(N)}
         tensors = make_tensors({"N": N, "...": (len(logits),)}, {"logits": logits, "expert": expert, **outs})
         REGISTRY.variant("balance", "reference").forward(tensors)
-        return float(found)
+        return float(total)
 
     even, one = np.array([[0, 1], [2, 3]], np.int32), np.array([[0, 1], [0, 1]], np.int32)
     assert loss(np.zeros((2, 4)), even) == pytest.approx(2)
@@ -67,9 +67,9 @@ WRONG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", WRONG)
-def test_sizes_that_cannot_be_are_refused_in_words(what: str) -> None:
-    name, shapes, attrs, says = WRONG[what]
+@pytest.mark.parametrize("case", WRONG)
+def test_sizes_that_cannot_be_are_refused_in_words(case: str) -> None:
+    name, shapes, attrs, says = WRONG[case]
     op = REGISTRY.op(name)
     with pytest.raises(BuildError, match=says):
         op.solve(shapes, op.settle_attrs(attrs, {}, name), name)

@@ -36,11 +36,11 @@ def test_the_iteration_takes_singular_values_to_about_one(registry):
     update = registry.variant("muon_update", "reference")
     u = np.random.default_rng(0).standard_normal((40, 24)) * np.geomspace(1, 30, 24)
     left, _, right = np.linalg.svd(u, full_matrices=False)
-    found = update.orthogonal(u, 5)
-    values = np.diag(left.T @ found @ right.T)
+    result = update.orthogonal(u, 5)
+    values = np.diag(left.T @ result @ right.T)
     assert values.min() > 0.6 and values.max() < 1.3
-    assert np.abs(left.T @ found @ right.T - np.diag(values)).max() < 1e-12, "singular vectors stay"
-    assert np.allclose(update.orthogonal(u.T, 5), found.T)
+    assert np.abs(left.T @ result @ right.T - np.diag(values)).max() < 1e-12, "singular vectors stay"
+    assert np.allclose(update.orthogonal(u.T, 5), result.T)
 
 
 def test_matrices_inside_are_stepped_by_muon_and_all_else_by_adamw(registry):
