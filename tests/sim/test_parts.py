@@ -43,7 +43,6 @@ class NormReference(Reference):
 def found(**changes: Any) -> Any:
     """The report on the reference with other statements."""
     reference = type("Stated", (NormReference,), changes)()
-    reference.schema = norm
     registry = Registry()
     registry.ops["norm"], registry.variants["norm"] = norm, {"reference": reference}
     return check_variant(norm, reference, registry)
