@@ -49,7 +49,8 @@ class TextAtStep:
 
     losses, ranks: (n,) nats of each token that came, and its place among all by probability, from 1.
     likeliest: for each place the ids that were expected most, with probabilities.
-    maps: (node, name) -> weights in thousandths, u16: (heads, n, n) of queries over keys, or (1, n, N) over experts.
+    maps: (node, name) -> weights in thousandths, u16: (heads, n, n) of queries over keys, or (n, N) of tokens over
+    experts.
     """
 
     step: int
@@ -130,8 +131,7 @@ def text_at(step: int, model: Model, sample: TextSample) -> TextAtStep:
 def maps_of(engine: Engine, tokens: Array) -> Iterator[tuple[tuple[str, str], Array]]:
     """((node, name), weights in thousandths) of one row of tokens (1, T)."""
     for node, name, weights in weight_maps(engine, {engine.token_input: tokens}):
-        heads = weights[0] if weights.ndim == 4 else weights.reshape(1, tokens.shape[1], -1)
-        yield (node, name), np.rint(heads * SCALE).astype(np.uint16)
+        yield (node, name), np.rint(weights[0] * SCALE).astype(np.uint16)
 
 
 def token_text(tokenizer: Tokenizer | None, number: int) -> str:

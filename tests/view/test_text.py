@@ -130,7 +130,7 @@ def test_rows_of_maps_are_cut_behind_their_last_weight_or_to_their_largest() -> 
 
 def test_a_heads_line_says_where_it_looks() -> None:
     assert looks([{0: 1.0}, {0: 0.25, 1: 0.75}, {1: 1.0}]) == ["58.3%", "41.7%", "41.7%", "0.4"]
-    assert experts([{0: 0.5, 2: 0.5}, {2: 1.0}], 3) == ["expert 2", "75.0%", "of 3", ""]
+    assert experts([{0: 0.5, 2: 0.5}, {2: 1.0}], 3) == ["2: 75.0%, 0: 25.0%, 1: 0.0% of 3"]
 
 
 def test_checkpoints_are_spread_from_the_first_to_the_last() -> None:
@@ -151,7 +151,7 @@ def test_a_page_of_a_hostile_text_moves_by_keys_and_stays_text(tmp_path: Path) -
     ids = np.append(tokenizer.encode(HOSTILE), tokenizer.eot)
     n = len(ids) - 1
     weights = np.tril(np.full((2, n, n), SCALE // n)).astype(np.uint16)
-    maps = {("h.0.attn", "weights"): weights, ("h.0.route", "shares"): np.full((1, n, 3), 333, np.uint16)}
+    maps = {("h.0.attn", "weights"): weights, ("h.0.route", "shares"): np.full((n, 3), 333, np.uint16)}
     at = [
         TextAtStep(step, [float(i % 5) for i in range(n)], [1] * n, [[(int(i), 0.5)] for i in ids[1:]], maps)
         for step in (1, 2)

@@ -16,6 +16,7 @@ from core.words import percent, printable, table
 STEPS = 4  # checkpoints
 LARGEST = 16  # weights of a row, where all of them are too many
 MOST, MORE = 400_000, 4_000_000  # numbers of all maps together: by default, and where more is asked for
+BUSIEST = 3  # experts of a node in a terminal
 SHOWN = 24  # characters of a token in a terminal
 
 
@@ -119,19 +120,23 @@ def kept_maps(at: Sequence[TextAtStep], most: int) -> tuple[dict[int, list[tuple
 
 
 def numbers(weights: Array, sparse: bool) -> int:
-    """Numbers of a map (heads, rows, columns): those up to the last weight of each row, or of the largest ones."""
-    heads, rows, columns = (int(size) for size in weights.shape)
-    return heads * rows * (2 * min(LARGEST, columns) if sparse else (columns + 1) // 2 if rows == columns else columns)
+    """Numbers of a map: those up to the last weight of each row, half of them over keys, or of the largest ones."""
+    columns = int(weights.shape[-1])
+    used = (columns + 1) // 2 if weights.ndim == 3 else columns
+    return int(weights.size) // columns * (2 * min(LARGEST, columns) if sparse else used)
 
 
 def map_data(node: str, name: str, weights: Array, sparse: bool) -> dict[str, Any]:
-    """A map (heads, rows, columns) by head and row: weights up to the last one above 0, or [places, weights] of the
-    largest."""
+    """A map by head and row: weights up to the last one above 0, or [places, weights] of the largest. over: "tokens",
+    (heads, n, n), or "experts", (n, N) as one head."""
     return {
         "node": node,
         "name": name,
-        "columns": weights.shape[2],
-        "heads": [[row_data(row, sparse) for row in head] for head in weights],
+        "over": "tokens" if weights.ndim == 3 else "experts",
+        "columns": weights.shape[-1],
+        "heads": [
+            [row_data(row, sparse) for row in head] for head in (weights if weights.ndim == 3 else weights[None])
+        ],
     }
 
 
@@ -173,15 +178,20 @@ def shown(text: str) -> str:
 
 
 def head_lines(one: Mapping[str, Any], sparse: bool) -> list[str]:
-    """Where each head of a checkpoint looks on average: at the token itself, the one before, the first one."""
-    rows = []
+    """Where each head of a checkpoint looks on average: at the token itself, the one before, the first one; and the
+    experts that take the most of each node."""
+    heads, loads = list[list[Any]](), list[list[Any]]()
     for entry in one["maps"]:
-        square = len(entry["heads"][0]) == entry["columns"]
         for number, head in enumerate(entry["heads"]):
             weights = [dict(pairs_of(row, sparse)) for row in head]
-            rows.append([entry["node"], number, *(looks(weights) if square else experts(weights, entry["columns"]))])
+            if entry["over"] == "tokens":
+                heads.append([entry["node"], number, *looks(weights)])
+            else:
+                loads.append([entry["node"], *experts(weights, entry["columns"])])
     header = ["node", "head", "itself", "before", "first", "tokens back"]
-    return [f"maps at step {one['step']:,}", *table(header, rows, right={1, 2, 3, 4, 5}), ""] if rows else []
+    lines = table(header, heads, right={1, 2, 3, 4, 5}) if heads else []
+    lines += ["", *table(["node", f"the {BUSIEST} busiest experts"], loads)] if loads else []
+    return [f"maps at step {one['step']:,}", *lines, ""] if lines else []
 
 
 def looks(weights: Sequence[Mapping[int, float]]) -> list[str]:
@@ -194,7 +204,7 @@ def looks(weights: Sequence[Mapping[int, float]]) -> list[str]:
 
 
 def experts(weights: Sequence[Mapping[int, float]], count: int) -> list[str]:
-    """The expert that is taken most, in words, in place of the four."""
+    """The experts with the largest mean shares of the tokens, in one cell."""
     loads = [sum(row.get(j, 0.0) for row in weights) / len(weights) for j in range(count)]
-    top = max(range(count), key=loads.__getitem__)
-    return [f"expert {top}", percent(loads[top]), f"of {count}", ""]
+    busiest = sorted(range(count), key=lambda j: -loads[j])[:BUSIEST]
+    return [", ".join(f"{j}: {percent(loads[j])}" for j in busiest) + f" of {count}"]

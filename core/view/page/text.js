@@ -25,7 +25,8 @@ function chosen(data) {
   return { step, index: data.steps.indexOf(step), heads, at, head: heads.find((one) => one.id === page.get("head")) || heads[0] };
 }
 
-function keyed(one) { return one.rows.length === one.map.columns; }  // over keys; else over experts
+function named(one) { return keyed(one) ? `${one.map.node}, head ${one.head}` : one.map.node; }
+function keyed(one) { return one.map.over === "tokens"; }  // over keys; else over experts
 function dense(data, one) {
   return one.rows.map((row) => {
     const line = new Array(one.map.columns).fill(0);
@@ -97,8 +98,8 @@ function mapsCard(data, side) {
   const small = (one) => {
     const picture = thumbnail(data, one);
     for (const key of ["width", "height"]) picture.style.setProperty(key, `${size}px`);
-    return el("button", { type: "button", class: "head", "aria-label": `${one.map.node}, head ${one.head}`, "aria-pressed": String(one === head),
-      title: `${one.map.node}, head ${one.head}`, on: { click() { page.set({ head: one.id }); page.redraw(); } } }, picture);
+    return el("button", { type: "button", class: "head", "aria-label": named(one), "aria-pressed": String(one === head),
+      title: named(one), on: { click() { page.set({ head: one.id }); page.redraw(); } } }, picture);
   };
   return card("Where the heads look: a row a node, a picture a head", el("div", { class: "scroll heads", tabindex: 0, role: "group", "aria-label": "Heads" },
     el("table", {}, el("tbody", {}, nodes.map((map) => el("tr", {}, el("th", { scope: "row" }, map.node),
@@ -116,13 +117,13 @@ function headCard(data) {
   const cell = Math.max(2, Math.min(14, Math.floor(320 / Math.max(wide, tall)))), out = el("output", { class: "read" });
   const column = (j) => (keyed(head) ? `${j} ${token(data, j)}` : `expert ${j}`);
   const picture = cells(values, cell);
-  const box = pointed(picture, tall, wide, cell, `${head.map.node}, head ${head.head}`, (i, j) => {
+  const box = pointed(picture, tall, wide, cell, named(head), (i, j) => {
     out.textContent = `${i} ${token(data, i)} → ${column(j)}: ${percent(values[i][j])}`;
     page.say(out.textContent);
     if (i !== now.at) move(data, i, true);
   });
   append(box, [el("div", { class: "line", style: { height: `${cell}px`, width: `${wide * cell}px` } })]);
-  return el("div", {}, el("h3", {}, `${head.map.node}, head ${head.head}: ${head.map.name}, a row a token, a column ${keyed(head) ? "a token that it sees" : "an expert"}`),
+  return el("div", {}, el("h3", {}, `${named(head)}: ${head.map.name}, a row a token, a column ${keyed(head) ? "a token that it sees" : "an expert"}`),
     el("div", { class: "beside" }, box, el("div", {}, el("div", { class: "strongest" }), out)));
 }
 
