@@ -44,8 +44,8 @@ def way(plan: Plan, name: str, device: Device, chooser: Chooser) -> list[Row]:
     if name not in names:
         raise UsageError(f'{graph.name} has no node "{name}"{did_you_mean(name, names)}')
     node = next(n for n in graph.nodes if n.name == name)
-    runs = _node_that_runs(plan, node)
-    out = [("node", f"{name}: op {node.op.name}"), ("toml", _toml_line(graph, node)), ("op", _shown(node.op.where))]
+    runs = node_that_runs(plan, node)
+    out = [("node", f"{name}: op {node.op.name}"), ("toml", toml_line(graph, node)), ("op", _shown(node.op.where))]
     if runs is None:
         return _rows([*out, ("plan", "no request needs this node: it does not run")])
     if runs is not node and runs.op is not node.op:
@@ -250,12 +250,12 @@ def kernel_place(record: LaunchRecord) -> str:
     return shown(kernel.source)
 
 
-def _node_that_runs(plan: Plan, node: Node) -> Node | None:
+def node_that_runs(plan: Plan, node: Node) -> Node | None:
     """The plan's node that computes `node`: itself, or the fused one that took its place."""
     return next((n for n in plan.nodes if node.name in {n.name, *(part.name for part in n.parts)}), None)
 
 
-def _toml_line(graph: Graph, node: Node) -> str:
+def toml_line(graph: Graph, node: Node) -> str:
     """`file:line` of the node's own line, behind what the graph says of its place."""
     key = re.escape(node.name.rsplit(".", 1)[-1])
     for path in reversed(graph.source.files):

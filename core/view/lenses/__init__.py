@@ -10,7 +10,11 @@ from importlib import import_module
 from core.lens import Lens
 
 # module -> its class, in the order of the tabs (keys 1 to 9); the name of a lens is its module's
-RESIDENT = {"about": "AboutLens", "texts": "TextLens"}
+RESIDENT = {
+    "step": "StepLens",
+    "texts": "TextLens",
+    "about": "AboutLens",
+}
 
 
 def core_lenses() -> list[type[Lens]]:

@@ -21,11 +21,11 @@ function svg(tag, props, ...children) { return filled(document.createElementNS(S
 
 function filled(node, props, children) {
   for (const [name, value] of Object.entries(props || {})) {
-    if (value === null || value === undefined || value === false) continue;
+    if (value === null || value === undefined || (value === false && !name.startsWith("aria-"))) continue;
     if (name === "class") node.setAttribute("class", value);
     else if (name === "on") for (const [event, call] of Object.entries(value)) node.addEventListener(event, call);
     else if (name === "style") for (const [key, text] of Object.entries(value)) node.style.setProperty(key, text);
-    else node.setAttribute(name, value === true ? "" : String(value));
+    else node.setAttribute(name, value === true && !name.startsWith("aria-") ? "" : String(value));
   }
   append(node, children);
   return node;
@@ -347,11 +347,11 @@ function nearest(x, value) {
   return value - x[low] < x[high] - value ? low : high;
 }
 
-// A canvas of colours for numbers in -1..1, null for none; `cell` pixels a cell.
-function cells(values, cell) {
+// A canvas of colours for numbers in -1..1, null for none; `cell` pixels a cell, `high` of them down.
+function cells(values, cell, high = cell) {
   const height = values.length, width = values[0].length;
   const canvas = el("canvas", { width, height, class: "cells", "aria-hidden": "true",
-    style: { width: `${width * cell}px`, height: `${height * cell}px` } });
+    style: { width: `${width * cell}px`, height: `${height * high}px` } });
   const context = canvas.getContext("2d"), image = context.createImageData(width, height);
   values.forEach((row, i) => row.forEach((value, j) => {
     const [r, g, b] = value === null ? [128, 128, 128] : channels(value);
@@ -362,13 +362,13 @@ function cells(values, cell) {
 }
 
 // A picture of cells in which one can be pointed at, by pointer and arrows. `move(i, j)` is called for each.
-function pointed(picture, height, width, cell, name, move) {
+function pointed(picture, height, width, cell, name, move, high = cell) {
   let at = [0, 0];
-  const cursor = el("div", { class: "cursor", style: { width: `${cell}px`, height: `${cell}px`, display: "none" } });
+  const cursor = el("div", { class: "cursor", style: { width: `${cell}px`, height: `${high}px`, display: "none" } });
   const to = (i, j) => {
     at = [Math.max(0, Math.min(height - 1, i)), Math.max(0, Math.min(width - 1, j))];
     cursor.style.display = "block";
-    cursor.style.transform = `translate(${at[1] * cell}px, ${at[0] * cell}px)`;
+    cursor.style.transform = `translate(${at[1] * cell}px, ${at[0] * high}px)`;
     move(...at);
   };
   return el("div", { class: "pointed", tabindex: 0, role: "group", "aria-label": `${name}, ${height} by ${width} cells`, on: {
@@ -381,7 +381,7 @@ function pointed(picture, height, width, cell, name, move) {
   } }, picture, cursor);
 }
 
-// Whether an event is an arrow key, of which `move(down, right)` is then told; the page does not see it.
+// Whether an event is an arrow key, which calls `move(down, right)`; the page does not see it.
 function stepped(event, move) {
   const way = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
   if (!way || event.ctrlKey || event.altKey || event.metaKey) return false;
