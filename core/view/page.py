@@ -42,7 +42,7 @@ class Viewed(Protocol):
 
 def page_of(views: Sequence[Viewed], title: str, *, plain: bool = False) -> str:
     """The page as text. plain: no data compressed. BuildError for a script that would end its element."""
-    style, script = text_of(STYLE), script_of(views)
+    style, script = style_of(views), script_of(views)
     policy = (
         f"default-src 'none'; script-src {hash_of(script)}; style-src {hash_of(style)}; "
         "base-uri 'none'; form-action 'none'"
@@ -86,13 +86,24 @@ def text_of(name: str) -> str:
     return (FOLDER / name).read_text("utf-8")
 
 
+def scripts_of(views: Sequence[Viewed]) -> list[str]:
+    """The files that draw the views, each once; a plugin's lens has none."""
+    return list(dict.fromkeys(view.lens.script for view in views if view.own and view.lens.script))
+
+
+def style_of(views: Sequence[Viewed]) -> str:
+    """The page's one style: view.css, and beside a view's script the .css file of its name, where there is one."""
+    own = [Path(name).with_suffix(".css").name for name in scripts_of(views)]
+    return "\n".join(text_of(name) for name in (STYLE, *own) if (FOLDER / name).is_file())
+
+
 def script_of(views: Sequence[Viewed]) -> str:
     """The page's one script: base.js, then the files of the lenses, each in a block of its own, then the start.
 
     BuildError for text that would end the element.
     """
-    names = dict.fromkeys(view.lens.script for view in views if view.own and view.lens.script)
-    parts = ['"use strict";', text_of(BASE), *(f"{{\n{text_of(name)}\n}}" for name in names), "start();"]
+    own = (f"{{\n{text_of(name)}\n}}" for name in scripts_of(views))
+    parts = ['"use strict";', text_of(BASE), *own, "start();"]
     script = "\n".join(parts)
     if "</script" in script.lower() or "<!--" in script:
         raise BuildError("a script of the page has text that would end it")

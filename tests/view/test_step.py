@@ -22,8 +22,8 @@ from core.view.made_of_cells import as_box, matrix_size, unravelled
 from core.view.node_rows import layer_of, passing
 from core.view.pictures import DECADES, LEVELS, picture, strongest
 from core.view.run_record import RunRecord
+from core.view.step_pictures import traced
 from core.view.subject import Subject, ViewOptions
-from core.view.traced import traced
 
 
 @pytest.fixture(scope="session")

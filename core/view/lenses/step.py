@@ -19,8 +19,8 @@ from core.view.made_of_cells import rules_of
 from core.view.node_code import code_of, formula_of
 from core.view.node_rows import layer_of, node_row, passing, stream_of, sums_of
 from core.view.pictures import SIDE, SMALL_SIDE
+from core.view.step_pictures import Traced, traced
 from core.view.subject import Subject
-from core.view.traced import Traced, traced
 from core.words import table
 
 FEW = 8  # layers that are all drawn in full

@@ -15,7 +15,7 @@ lens("step", {
     append(root, [
       el("p", { class: "facts" }, badge(data.exact ? "good" : "part", data.label), ` step ${number(data.step)}: loss ${number(data.loss)}, ` +
         `norm ${number(data.norm)}, lr ${number(data.lr)}`, data.left_out.map((text) => el("span", { class: "dim" }, ` · left out: ${text}`))),
-      el("div", { class: "halves" }, now.graph, now.detail), now.strip.element]);
+      el("div", { class: "panes" }, now.graph, now.detail), now.strip.element]);
     drawGraph();
     drawDetail();
   },
@@ -73,7 +73,7 @@ function scaleOf(values) {
 function drawGraph() {
   const layers = [...new Set(data.nodes.map((n) => n.layer))].filter(Boolean);
   const folded = layers.length > MANY_LAYERS;
-  const rows = [el("div", { class: "node head" }, el("span", {}), el("span", {}, "node"), el("span", {}, "forward"), el("span", {}, "backward"))];
+  const rows = [el("div", { class: "node titles" }, el("span", {}), el("span", {}, "node"), el("span", {}, "forward"), el("span", {}, "backward"))];
   const streams = data.nodes.map((n) => n.stream), first = streams.indexOf(true), end = streams.lastIndexOf(true);
   let last = null;
   for (const [number, node] of data.nodes.entries()) {
