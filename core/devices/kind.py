@@ -40,8 +40,8 @@ class DeviceKind:
     compiles: its variants launch kernels, which are compiled; else its tensors are NumPy arrays. simulated: kernels run
     in `core.sim`. real_time: its seconds are those of real hardware, so that variants may be timed.
     planner(arch): a Device of that architecture that records and compiles, and runs nothing. default_arch: the
-    architecture to plan for. pace(): its Pace where a run may take hours without being meant to. place: in words,
-    "in the simulator"; "on NAME" without it.
+    architecture to plan for. pace(device): the Pace of an open one where a run may take hours without being meant to.
+    place: in words, "in the simulator"; "on NAME" without it.
     """
 
     name: str
@@ -54,7 +54,7 @@ class DeviceKind:
     real_time: bool = True
     planner: str | Callable[[str], Any] | None = None
     default_arch: str = ""
-    pace: str | Callable[[], Pace] | None = None
+    pace: str | Callable[[Any], Pace] | None = None
     place: str = ""
     origin: str = field(default="", compare=False)  # the plugin that brought it; stamped when registered
 
@@ -83,9 +83,9 @@ class DeviceKind:
         """
         return None if self.planner is None else _function(self.planner)(arch or self.default_arch)
 
-    def measured_pace(self) -> Pace | None:
-        """Its pace on this machine, measured now in less than a second; None for a device that is fast."""
-        return None if self.pace is None else _function(self.pace)()
+    def measured_pace(self, device: Any) -> Pace | None:
+        """The pace of an open device, measured now in less than a second; None for a kind that is fast."""
+        return None if self.pace is None else _function(self.pace)(device)
 
 
 def choose(name: str, kinds: Mapping[str, DeviceKind]) -> DeviceKind:

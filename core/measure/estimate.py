@@ -7,6 +7,7 @@ quarter for GPT-2 124M, as much again for a toy. `core.measure.simulator_pace` h
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 
@@ -33,8 +34,8 @@ def gemm_rate(seconds: float = PROBE, size: int = 256) -> float:
     return max(2.0 * size**3 / best, LEAST * cores())
 
 
-def cpu_pace() -> Pace:
-    """The cpu's, measured now."""
+def cpu_pace(device: Any) -> Pace:
+    """The cpu's, measured now. device: the open one, which says nothing of it."""
     return Pace(gemm_rate(), 0.0, "or more, for matrix products alone")
 
 

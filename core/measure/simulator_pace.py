@@ -1,51 +1,77 @@
-"""The rate of kernels in the simulator on this machine, for the estimate of a run.
+"""The rate of kernels in the simulator on this machine, for the estimate of a run: that of the executor that will run.
 
-It is the rate of a kernel's instructions, several times lower in native code than a GPU's and thousands of times
-without a C compiler, and each launch costs something however small it is.
+A small product with sums in registers is timed. Kernels of a step run slower than it, by a factor that was counted in
+steps of GPT-2s on each executor, and each launch costs something however small it is.
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
+from typing import Any
 
 from core.devices import Pace
+from core.threads import cores
 
-PER_FLOP = 1.3  # instructions of a thread that kernels run for a FLOP; counted in a step of a small GPT-2
-PER_LAUNCH = 8e6  # FLOPs in whose time the simulator gets through a step of a plan that does next to nothing
-LEAST_SIMULATED = 120e6  # instructions of a thread per second, on any machine; for the same reason as LEAST
-LEAST_NATIVE = 4e9  # the same in native code
-
-# The inner loop of a matrix product: two values of a tile for every product, `threads` of them side by side.
-PROBE_THREADS, PROBE_TURNS, PROBE_BLOCKS = 256, 64, 32
+# The inner loop of a matrix product: 8 x 8 sums of each of `threads` threads, `turns` times.
+PROBE_THREADS, PROBE_TURNS, PROBE_BLOCKS, SIDE = 256, 16, 32, 8
+LOADS = "\n".join(
+    f"ld.shared.v4.f32 {{%{name}{i},%{name}{i + 1},%{name}{i + 2},%{name}{i + 3}}}, [%r1+{offset + 4 * i}];"
+    for name, offset in (("a", 0), ("b", 1024))
+    for i in (0, 4)
+)
+SUMS = "\n".join(
+    f"fma.rn.f32 %c{SIDE * i + j}, %a{i}, %b{j}, %c{SIDE * i + j};" for i in range(SIDE) for j in range(SIDE)
+)
+ZEROS = "\n".join(f"mov.f32 %c{i}, 0f00000000;" for i in range(SIDE * SIDE))
 PROBE_PTX = f"""
 .version 8.7
 .target sm_90a
 .address_size 64
 .visible .entry probe()
 {{
-.reg .f32 %f<4>; .reg .b32 %r<4>; .reg .pred %p; .shared .align 16 .b8 tile[2048];
-mov.u32 %r0, %tid.x; mad.lo.u32 %r1, %r0, 4, 1024; mov.u32 %r2, 0; mov.f32 %f2, 0f00000000;
-st.shared.f32 [%r1], %f2; st.shared.f32 [%r1+1024], %f2; bar.sync 0;
-loop: ld.shared.f32 %f0, [%r1]; ld.shared.f32 %f1, [%r1+1024]; fma.rn.f32 %f2, %f0, %f1, %f2;
+.reg .f32 %a<{SIDE}>; .reg .f32 %b<{SIDE}>; .reg .f32 %c<{SIDE * SIDE}>;
+.reg .b32 %r<3>; .reg .pred %p; .shared .align 16 .b8 tile[2048];
+mov.u32 %r0, %tid.x; and.b32 %r0, %r0, 31; mad.lo.u32 %r1, %r0, 32, 1024; mov.u32 %r2, 0; {ZEROS}
+loop: {LOADS}
+{SUMS}
 add.u32 %r2, %r2, 1; setp.lt.u32 %p, %r2, {PROBE_TURNS}; @%p bra loop;
 ret;
 }}
 """
 
 
-def simulated_rate(tries: int = 8) -> float:
-    """FLOP/s of kernels in the simulator here; the best of a few launches of a small one."""
-    from core.sim import Simulator  # a run on another device needs nothing of it
-    from core.sim.native.choice import natively
+@dataclass(frozen=True)
+class ExecutorCost:
+    """per_flop: thread-instructions of the probe in whose time an executor does a FLOP of a step. per_launch: FLOPs in
+    whose time it gets through a step of a plan that does next to nothing. least: thread-instructions of the probe in a
+    second of a core, on any machine: other work must not make a run look longer than it is."""
+
+    per_flop: float
+    per_launch: float
+    least: float
+
+
+NATIVE = ExecutorCost(0.9, 5e7, 6e9)
+INTERPRETER = ExecutorCost(2.6, 8e6, 200e6)
+
+
+def simulated_pace(device: Any) -> Pace:
+    """The open simulator's, measured now."""
+    from core.sim.native.choice import natively  # a run on another device needs nothing of it
+
+    cost = NATIVE if natively(device.executor, "") else INTERPRETER
+    rate = max(probed_rate(device.executor), cost.least) * cores() / cost.per_flop
+    return Pace(rate, cost.per_launch, "or so, for the kernels of the steps alone")
+
+
+def probed_rate(executor: str | None, tries: int = 8) -> float:
+    """Thread-instructions of the probe in a second of a core; the best of a few launches."""
+    from core.sim import Simulator
 
     simulator, best = Simulator(PROBE_PTX), 0.0
     for _ in range(tries):
-        start = time.perf_counter()
-        report = simulator.launch("probe", (PROBE_BLOCKS,), (PROBE_THREADS,), [], reach=True)
-        best = max(best, report.lanes / (time.perf_counter() - start))
-    return max(best, LEAST_NATIVE if natively(None, "") else LEAST_SIMULATED) / PER_FLOP
-
-
-def simulated_pace() -> Pace:
-    """The simulator's, measured now."""
-    return Pace(simulated_rate(), PER_LAUNCH, "or so, for the kernels of the steps alone")
+        start = time.process_time()
+        report = simulator.launch("probe", (PROBE_BLOCKS,), (PROBE_THREADS,), [], reach=True, executor=executor)
+        best = max(best, report.lanes / (time.process_time() - start))
+    return best

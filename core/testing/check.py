@@ -23,6 +23,7 @@ from core.testing.compiles import check_compile, compilations, launches_of, wide
 from core.testing.devices import DeviceRunner, SimRunner
 from core.testing.log import Failure, Log, StopChecks
 from core.testing.made_of import check_parts_matter
+from core.testing.real_sizes import check_real_sizes
 from core.testing.runner import CpuRunner, Runner
 from core.testing.trial import Trial
 from core.testing.trials import decoded_trials, quick_dtypes, reference_of, smallest, trials_of
@@ -123,6 +124,10 @@ def check_variant(
         report.sizes = {d: largest(sizes_of(op, t.dims) for t in every if t.dtype == d) for d in variant.dtypes}
         check_schema(log, variant, every, list(report.skipped.values()))
         report.waiting = run_checks(log, every, whole, tell)
+        if runner.native and not log.failures and not quick and examples is None:
+            tell("at sizes of practice")
+            real = check_real_sizes(log, op, variant, registry, runner, truth, dtypes or variant.dtypes)
+            report.sizes = {d: largest([sizes, real.get(d, {})]) for d, sizes in report.sizes.items()}
         check_all_trials(log, variant, trials, runner, report, archs, quick, tell)
         report.notes = notes_on(op, variant)
     report.take(log)

@@ -27,6 +27,7 @@ from core.op import Tensors, Variant, make_tensors
 from core.registry import Registry
 from core.sim.faults import KernelError
 from core.sim.machine.address_space import Memory
+from core.sim.native.choice import natively
 from core.testing.compare import Array
 from core.testing.coverage import Coverage
 from core.testing.runner import GUARD, POISON, Call, Outcome, best
@@ -75,6 +76,7 @@ class DeviceRunner:
     guard = GUARD
     timed = True
     slow = False
+    native = False
 
     def __init__(self, registry: Registry, kind: DeviceKind = CUDA) -> None:
         self.registry, self.kind = registry, kind
@@ -182,6 +184,11 @@ class SimRunner(DeviceRunner):
     strict = True  # False: everything runs fast
     fast = False  # whether the call at hand does
 
+    @property
+    def native(self) -> bool:  # type: ignore[override]
+        """Whether what strict mode does not watch runs in native code."""
+        return natively(None, "")
+
     def __init__(self, registry: Registry, kind: DeviceKind = SIM) -> None:
         super().__init__(registry, kind)
         self.seen: set[tuple[Any, ...]] = set()
@@ -217,6 +224,7 @@ class SimRunner(DeviceRunner):
         for record in commands:
             way = way_of(record)
             self.target.strict = self.strict and not self.fast and way not in self.seen
+            self.target.executor = "interpreter" if self.target.strict else None
             self.seen.add(way)
             self._run(record)
 

@@ -10,13 +10,15 @@ import numpy as np
 
 from core.expr import evaluate
 from core.op import Op
+from core.sim.native.choice import natively
 
 FEWEST = 2  # rows or sequences of the first step
 GROWTH = 8  # of the following steps
 PER_ELEMENT = 200.0  # FLOPs in whose time an element is drawn, compared and copied
-COSTS = {  # whether kernels are simulated -> seconds of a check, whatever its sizes; FLOP/s of the slower side:
-    False: (0.3, 2e9),  # the reference in f64
-    True: (2.0, 30e6),  # kernels in the simulator
+COSTS = {  # what runs kernels -> seconds of a check, whatever its sizes; FLOP/s of the slower side
+    "": (0.3, 2e9),  # the reference in f64
+    "native": (1.0, 1e9),  # beside kernels in the simulator
+    "interpreter": (2.0, 30e6),
 }
 ROUNDS = 2.0  # plain, and with gradients added to
 DIRECTIONS = 3.0  # forward, and backward with twice its products
@@ -39,6 +41,18 @@ def steps_of(op: Op, example: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             if reduced := scaled(shapes, first, second):
                 yield {**example, **reduced}
     yield example
+
+
+def grown(op: Op, example: Mapping[str, Any], work: float) -> Mapping[str, Any] | None:
+    """The example with as many times its rows or sequences as `work` FLOPs allow, a power of two; None for once."""
+    shapes = {n: tuple(v) for n, v in example.items() if n in op.inputs and isinstance(v, tuple)}
+    if not shapes or not all(shapes.values()):
+        return None
+    first = min(shape[0] for shape in shapes.values())
+    larger, times = None, 2
+    while (shape := scaled(shapes, first * times, 0)) and work_of(op, {**example, **shape}) <= work:
+        larger, times = {**example, **shape}, 2 * times
+    return larger
 
 
 def fewer(size: int) -> Iterator[int]:
@@ -105,7 +119,12 @@ def work_of(op: Op, example: Mapping[str, Any]) -> float:
     return DIRECTIONS * flops + PER_ELEMENT * elements_at(op, example)
 
 
+def costs(simulated: bool) -> tuple[float, float]:
+    """Of COSTS, for kernels in the simulator or elsewhere."""
+    return COSTS["" if not simulated else "native" if natively(None, "") else "interpreter"]
+
+
 def estimate(op: Op, example: Mapping[str, Any], simulated: bool) -> float:
     """Seconds that a check at these sizes may take, all its steps together."""
-    overhead, rate = COSTS[simulated]
+    overhead, rate = costs(simulated)
     return overhead + ROUNDS * work_of(op, example) / rate

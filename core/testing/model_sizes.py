@@ -23,7 +23,7 @@ from core.testing.case import Case, make_case
 from core.testing.checks import SUBCHECKS, addable, check_gradient
 from core.testing.compare import bounds_of
 from core.testing.devices import SimRunner
-from core.testing.growing_sizes import COSTS, ROUNDS, bytes_of, estimate, steps_of, work_of
+from core.testing.growing_sizes import ROUNDS, bytes_of, costs, estimate, steps_of, work_of
 from core.testing.log import Log, StopChecks, compare, compare_gradients, trained
 from core.testing.runner import CpuRunner, Runner
 from core.testing.shapes import as_shape
@@ -303,7 +303,7 @@ class StepTimes:
     """How long steps take: the first one's time says little of the next, since kernels are compiled in it."""
 
     def __init__(self, simulated: bool) -> None:
-        self.overhead, self.rate = COSTS[simulated]
+        self.overhead, self.rate = costs(simulated)
         self.steps = list[tuple[float, float]]()
 
     def saw(self, work: float, seconds: float) -> None:

@@ -90,12 +90,16 @@ class Runner(Protocol):
     orders: `Call.order` -> what it means, in words: those in which a call is made again to compare its bits.
     timed: whether its time says anything.
     slow: whether large examples take so long that a trial of them is to be brief.
+    native: whether kernels are simulated in native code, at sizes of practice too.
     """
 
     kind: DeviceKind
     timed: bool
     orders: Mapping[int, str]
     slow: bool
+
+    @property
+    def native(self) -> bool: ...
 
     @property
     def target(self) -> Any: ...
@@ -143,7 +147,7 @@ class CpuRunner:
         THREE: "on three threads",
     }
     timed = True
-    slow = False
+    slow = native = False
 
     def __init__(self, registry: Registry, kind: DeviceKind = CPU) -> None:
         self.registry, self.kind = registry, kind

@@ -57,7 +57,7 @@ def due_steps(steps: int, done: int, every: Sequence[int]) -> int:
 
 def check_estimate(config: RunConfig, engine: Engine, plan: Plan, micro: int, done: int, allowed: bool) -> str:
     """Words for what the rest of the run may take on a slow device, refused beyond an hour; "" on others."""
-    pace = engine.registry.device(config.device).measured_pace()
+    pace = engine.registry.device(config.device).measured_pace(engine.device)
     if pace is None:
         return ""
     steps = max(0, config.train.steps - done)

@@ -14,7 +14,7 @@ import pytest
 import small_run
 
 from core import words
-from core.devices import RESIDENT, DeviceKind, choose
+from core.devices import RESIDENT, SIM, DeviceKind, choose
 from core.devices.nvidia import nvidia_device
 from core.errors import DeviceError, UsageError
 from core.measure.estimate import estimate_seconds, refuse_long
@@ -98,7 +98,8 @@ def test_more_than_an_hour_on_the_cpu_is_not_started_unasked() -> None:
 
 def test_the_simulator_is_estimated_by_its_own_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CORELM_SIM_EXECUTOR", "interpreter")
-    rates = {name: pace.flops for name, kind in RESIDENT.items() if (pace := kind.measured_pace()) is not None}
+    paces = {name: kind.measured_pace(kind.open()) for name, kind in RESIDENT.items() if kind.everywhere}
+    rates = {name: pace.flops for name, pace in paces.items() if pace is not None}
     assert set(rates) == {"cpu", "sim"}
     assert rates["sim"] < rates["cpu"] / 20
     # all steps of configs/tiny.toml: hours on the interpreter, minutes on the cpu.
@@ -109,12 +110,12 @@ def test_the_simulator_is_estimated_by_its_own_rate(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.skipif(compiler() is None, reason="no C compiler")
-def test_the_simulator_in_native_code_may_run_what_the_interpreter_may_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    rates = {}
-    for executor in ("native", "interpreter"):
-        monkeypatch.setenv("CORELM_SIM_EXECUTOR", executor)
-        rates[executor] = simulated_pace().flops
-    assert rates["native"] > 5 * rates["interpreter"]
+def test_the_estimate_follows_from_the_executor_that_will_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    device, rates = SIM.open(), {}
+    monkeypatch.setenv("CORELM_SIM_EXECUTOR", "interpreter")
+    for device.executor in ("native", "interpreter", None):
+        rates[device.executor] = simulated_pace(device).flops
+    assert rates["native"] > 5 * rates["interpreter"] and rates["native"] > 5 * rates[None]
 
 
 METRICS = {

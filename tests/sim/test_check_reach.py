@@ -16,7 +16,9 @@ from core.registry import Registry
 from core.testing import check
 from core.testing.check import check_variant
 from core.testing.check_report import VariantReport
+from core.testing.log import Log
 from core.testing.model_sizes import Task, check_sizes
+from core.testing.real_sizes import check_real_sizes
 from core.testing.runner import CpuRunner
 from core.testing.trials import reference_of, trials_of
 from core.verdicts import largest, sizes_of
@@ -303,3 +305,10 @@ def test_a_variant_that_is_right_at_all_examples_fails_at_the_sizes_that_it_is_t
     held.ops[NORM], held.variants[NORM] = REAL.op(NORM), {**REAL.variants[NORM], "twisted": variant}
     found = check_sizes(Task(NORM, "twisted", "f32", {"x": shape}), held, CpuRunner(held))
     assert not found.passed and "relative error" in found.finding
+
+
+def test_a_variant_that_is_wrong_beyond_its_examples_fails_at_sizes_of_practice() -> None:
+    log, op = Log(), REAL.op(NORM)
+    variant = twisted(NORM, off(lambda t: t.rows > 2000))
+    check_real_sizes(log, op, variant, REAL, CpuRunner(REAL), reference_of(op, REAL), ("f32",))
+    assert log.failures and log.failures[0].check == "forward"

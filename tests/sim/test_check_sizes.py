@@ -15,13 +15,17 @@ from short_plugin import CONFIG, MODEL, WRONG, plugin, train
 from core.cli import run as core_command
 from core.expr import pad
 from core.loader import load_registry
+from core.sim.native.toolchain import compiler
 from core.testing import model_sizes
 from core.testing.case import make_case
 from core.testing.devices import SimRunner
-from core.testing.growing_sizes import estimate, steps_of
+from core.testing.growing_sizes import estimate, grown, steps_of, work_of
+from core.testing.log import Log
 from core.testing.model_sizes import SizesOutcome, Task, check_sizes
+from core.testing.real_sizes import check_real_sizes
 from core.testing.runner import Call, CpuRunner, Outcome
 from core.testing.shapes import as_shape, example_of
+from core.testing.trials import reference_of
 
 REAL = load_registry()
 
@@ -228,3 +232,20 @@ def test_check_takes_shapes_and_a_config(here: Path, capsys: pytest.CaptureFixtu
         and "left: matmul.blas f32 at rows=8 K=8 features=257: the time was over" in said.out
     )
     assert core_command(["check", "--all", "--shape", "x=1"]) == 2 and core_command(["check", "--shape", "x=1"]) == 2
+
+
+def test_an_example_grows_in_rows_as_far_as_its_work_allows() -> None:
+    larger = grown(REAL.op("layernorm"), {"x": (3, 5, 64)}, 1e8)
+    assert larger is not None and larger["x"][0] > 100 and larger["x"][1:] == (5, 64)
+    assert work_of(REAL.op("layernorm"), larger) <= 1e8 < 2 * work_of(REAL.op("layernorm"), larger)
+    assert grown(REAL.op("layernorm"), {"x": (3, 5, 64)}, 1e3) is None
+
+
+@pytest.mark.skipif(compiler() is None, reason="no C compiler")
+def test_kernels_are_held_to_the_reference_at_sizes_of_practice_in_native_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    op, naive = REAL.op("gelu"), REAL.variant("gelu", "naive")
+    log, runner, launches = Log(), SimRunner(REAL), []
+    run = runner.target.run
+    monkeypatch.setattr(runner.target, "run", lambda commands: launches.append(runner.target.strict) or run(commands))
+    sizes = check_real_sizes(log, op, naive, REAL, runner, reference_of(op, REAL), ("f32",))
+    assert not log.failures and sizes["f32"]["rows"] > 200_000 and launches and not any(launches)

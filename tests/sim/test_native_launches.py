@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.sim import KernelError, run
+from core.errors import UsageError
+from core.sim import KernelError, PtxError, run
 from core.sim.native.toolchain import compiler
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C compiler")
@@ -151,6 +152,32 @@ exit 1
     done = subprocess.run([sys.executable, "-c", FALLS_BACK], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("kernels run on the interpreter") == 1 and "no such thing" in done.stderr
+    environment["CORELM_SIM_EXECUTOR"] = "native"
+    done = subprocess.run([sys.executable, "-c", FALLS_BACK], capture_output=True, text=True, env=environment)
+    assert done.returncode and "CORELM_SIM_EXECUTOR='native' cannot run kernels: the C compiler" in done.stderr
+
+
+LACKS = """
+.version 8.7
+.target sm_90a
+.address_size 64
+.visible .entry k() { .reg .b32 %r<3>; mov.u32 %r1, 0; mov.u32 %r2, %clock; unheard.of.b32 %r0, %r1; ret; }
+"""
+
+
+def test_native_by_name_is_an_error_in_words_where_the_machine_lacks_an_instruction(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match="executor='native' cannot run kernel k: the machine does not have `unheard"):
+        run(LACKS, "k", 1, 1, [], strict=False, executor="native")
+    with pytest.raises(PtxError):
+        run(LACKS, "k", 1, 1, [], strict=False)
+    assert "kernel k runs on the interpreter: the machine does not have `unheard" in capsys.readouterr().err
+    monkeypatch.setenv("CORELM_SIM_EXECUTOR", "native")
+    with pytest.raises(UsageError, match="CORELM_SIM_EXECUTOR='native' cannot run kernel k"):
+        run(LACKS, "k", 1, 1, [], strict=False)
+    with pytest.raises(UsageError, match="CORELM_SIM_EXECUTOR='native' does not go with count"):
+        run(LACKS, "k", 1, 1, [], strict=False, count=True)
 
 
 def test_without_a_compiler_the_interpreter_runs_kernels() -> None:

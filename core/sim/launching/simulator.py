@@ -27,7 +27,7 @@ from core.sim.machine.address_space import Heap, Memory
 from core.sim.machine.budget import default_limit
 from core.sim.machine.geometry import Shape
 from core.sim.machine.wording import Wording
-from core.sim.native.choice import fell_back, natively
+from core.sim.native.choice import Lack, fall_back, natively
 from core.sim.native.executor import Linked, Terms, linked
 from core.sim.native.executor import run as run_natively
 from core.sim.native.form_table import FORMS
@@ -77,7 +77,7 @@ class Simulator:
     sources: Sources = field(default_factory=Sources)
     outline: PtxOutline = field(init=False)
     programs: dict[tuple[str, bool], Program] = field(default_factory=dict)
-    natives: dict[tuple[str, bool], Linked | str] = field(default_factory=dict)  # or what the machine lacks
+    natives: dict[tuple[str, bool], Linked | Lack] = field(default_factory=dict)
     globals_at: dict[str, int] = field(default_factory=dict)
     output: Callable[[str], object] | None = None
 
@@ -128,34 +128,32 @@ class Simulator:
         if line:
             print(line, file=sys.stderr)
 
-    def native(self, kernel: str, reach: bool = False) -> Linked | str:
-        """A kernel for the machine, or what of it the machine does not have. reach: with counts of what runs."""
+    def native(self, kernel: str, reach: bool = False) -> Linked | Lack:
+        """A kernel for the machine, or why it does not run it. reach: with counts of the instructions that run."""
         if (kernel, reach) not in self.natives:
             try:
                 here = machine()
                 facts, code = self._translated(kernel, here, reach)
-                found: Linked | str = linked(here, facts, code, self.globals_at, lambda: self.program(kernel))
+                native: Linked | Lack = linked(here, facts, code, self.globals_at, lambda: self.program(kernel))
             except Missing as missing:
-                found = missing.message
-                self.say(fell_back(f"kernel {kernel} runs on the interpreter: the machine does not have {found}"))
+                native = Lack(f"kernel {kernel}", f"the machine does not have {missing.message}")
             except BuildError as error:
-                found = error.message
-                self.say(fell_back(f"kernels run on the interpreter: {found}"))
-            self.natives[kernel, reach] = found
+                native = Lack("kernels", error.message)
+            self.natives[kernel, reach] = native
         return self.natives[kernel, reach]
 
     def _translated(self, kernel: str, here: Machine, reach: bool) -> tuple[KernelFacts, Code]:
         """A kernel's records, from the cache where an earlier process left them. Raises Missing."""
-        if not reach and (known := known_code(self.ptx, kernel, here.key)) is not None:
-            return known
+        key = here.key + (" with counts" if reach else "")
+        if (stored := known_code(self.ptx, kernel, key)) is not None:
+            return stored
         program = self.program(kernel)
         if program.missing:
             message = program.missing[0].message
             raise Missing(quoted[0] if (quoted := re.search("`.*?`", message)) else message)
         facts, code = facts_of(program), translate(program, here, TABLE, FORMS, reach)
-        if not reach:
-            keep_outline(self.ptx, self.outline)
-            keep_code(self.ptx, here.key, facts, code)
+        keep_outline(self.ptx, self.outline)
+        keep_code(self.ptx, key, facts, code)
         return facts, code
 
     def launch(
@@ -188,17 +186,19 @@ class Simulator:
         if strict and (count or tape):
             raise UsageError("strict mode neither counts nor tapes, one at a time", hint="strict=False, count=True")
         watched = "strict" if strict else "count" if count else "tape" if tape else ""
-        found = self.native(kernel, reach) if natively(executor, watched) else ""
-        facts = found.facts if isinstance(found, Linked) else facts_of(self.program(kernel, strict))
+        native = self.native(kernel, reach) if natively(executor, watched) else None
+        if isinstance(native, Lack):
+            self.say(fall_back(executor, native))
+        facts = native.facts if isinstance(native, Linked) else facts_of(self.program(kernel, strict))
         shape = Shape(_three(grid), _three(block), max(cluster, facts.required_cluster))
         _check_limits(facts, shape, smem)
         self._pass_arguments(facts, args)
         if facts.heap and self.memory.heap is None:
             self.memory.heap = Heap(self.memory)
-        if isinstance(found, Linked):
+        if isinstance(native, Linked):
             words = functools.partial(self._words, kernel, shape, smem)
             terms = Terms(facts.ordered, facts.polls, self.limit)
-            return native_report(found, shape, run_natively(found, words, self.memory, shape, smem, terms))
+            return native_report(native, shape, run_natively(native, words, self.memory, shape, smem, terms))
         program, findings = self.program(kernel, strict), list[Finding]()
         if strict:
             batches = self._run_strictly(program, shape, smem, order, findings)
@@ -404,11 +404,11 @@ def _check_limits(facts: KernelFacts, shape: Shape, smem: int) -> None:
             shape.cluster > MAX_CLUSTER or shape.grid[0] % shape.cluster != 0
         ),
     }
-    found = [text for text, bad in problems.items() if bad]
+    violations = [text for text, bad in problems.items() if bad]
     if static > DEFAULT_SHARED:
-        found.append(f"{static} bytes of __shared__ arrays; at most {DEFAULT_SHARED}")
+        violations.append(f"{static} bytes of __shared__ arrays; at most {DEFAULT_SHARED}")
     hint = DYNAMIC_SHARED if static > DEFAULT_SHARED else ""
-    if found:
+    if violations:
         raise KernelError(
-            f"kernel {facts.title} cannot be launched: {'; '.join(found)}", kind="launch limits", hint=hint
+            f"kernel {facts.title} cannot be launched: {'; '.join(violations)}", kind="launch limits", hint=hint
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 from core.errors import UsageError, did_you_mean
 from core.sim.native.toolchain import compiler, describe
@@ -19,19 +20,49 @@ def natively(executor: str | None, watched: str) -> bool:
     "strict", "count" or "tape", which only the interpreter does; "" for none. Raises UsageError for what does not go
     together.
     """
-    asked = executor if executor is not None else default_executor()
-    if asked is not None and asked not in EXECUTORS:
-        where = VARIABLE if executor is None else "executor"
-        raise UsageError(f"{where}={asked!r}; expected one of {', '.join(EXECUTORS)}{did_you_mean(asked, EXECUTORS)}")
-    if executor == "native" and watched:
+    name, chosen = _chosen(executor)
+    if chosen not in (None, *EXECUTORS):
         raise UsageError(
-            f'executor="native" does not go with {watched}: only the interpreter watches what a kernel does',
-            hint=f'executor="interpreter", or {watched}=False',
+            f"{name}={chosen!r}; expected one of {', '.join(EXECUTORS)}{did_you_mean(str(chosen), EXECUTORS)}"
         )
-    if asked == "native" and compiler() is None:
-        raise UsageError('executor="native" needs a C compiler, and there is none here',
+    if chosen == "native" and watched:
+        raise UsageError(
+            f"{name}={chosen!r} does not go with {watched}: only the interpreter watches what a kernel does",
+            hint=f"{name}=interpreter, or nothing of {watched}",
+        )
+    if chosen == "native" and compiler() is None:
+        raise UsageError(f"{name}={chosen!r} needs a C compiler, and there is none here",
                          hint="install gcc or clang, or name one in CC")  # fmt: skip
-    return not watched and asked != "interpreter" and compiler() is not None
+    return not watched and chosen != "interpreter" and compiler() is not None
+
+
+@dataclass(frozen=True)
+class Lack:
+    """Why the machine does not run a kernel. subject: "kernel k", or "kernels" where it runs none."""
+
+    subject: str
+    reason: str
+
+
+def fall_back(executor: str | None, lack: Lack) -> str:
+    """A line that says why the interpreter runs a kernel, the first time; "" after that.
+
+    Raises UsageError where the native executor was chosen by name, so that no other one may run the kernel.
+    """
+    name, chosen = _chosen(executor)
+    if chosen == "native":
+        raise UsageError(f"{name}={chosen!r} cannot run {lack.subject}: {lack.reason}",
+                         hint=f"without {name} the interpreter runs what the machine cannot")  # fmt: skip
+    if lack in _SAID:
+        return ""
+    _SAID.add(lack)
+    verb = "runs" if lack.subject.startswith("kernel ") else "run"
+    return f"{lack.subject} {verb} on the interpreter: {lack.reason}"
+
+
+def _chosen(executor: str | None) -> tuple[str, str | None]:
+    """Where the executor was chosen, and which one; None for no choice."""
+    return ("executor", executor) if executor is not None else (VARIABLE, default_executor())
 
 
 def default_executor() -> str | None:
@@ -46,12 +77,4 @@ def described(executor: str | None = None) -> str:
     return "on NumPy" + ("" if executor or default_executor() else f"; {NO_COMPILER}")
 
 
-_SAID: list[str] = []
-
-
-def fell_back(text: str) -> str:
-    """A line that says why the interpreter runs a kernel, the first time; "" after that."""
-    if text in _SAID:
-        return ""
-    _SAID.append(text)
-    return text
+_SAID: set[Lack] = set()  # those that were printed
