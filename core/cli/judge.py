@@ -18,7 +18,7 @@ from core.train.display import Display
 
 @click.command("judge")
 @click.argument("problem", type=click.Path(path_type=Path), metavar="PROBLEM.py")
-@click.argument("submission", type=click.Path(path_type=Path), metavar="KERNEL.cu")
+@click.argument("submission", type=click.Path(path_type=Path), metavar="[KERNEL.cu]", required=False)
 @click.option(
     "--seed",
     type=click.IntRange(0),
@@ -38,12 +38,13 @@ from core.train.display import Display
 @branches_option
 @json_option
 def command(
-    problem: Path, submission: Path, seed: int, seconds: float, memory: int, verbose: bool, as_json: bool
+    problem: Path, submission: Path | None, seed: int, seconds: float, memory: int, verbose: bool, as_json: bool
 ) -> None:
     """Judge a CUDA kernel by a problem: a Python file with shapes, launches and a NumPy truth.
 
-    Exits with 1 for a kernel that fails, 3 for a problem that is wrong itself. Nothing but the simulator runs the
-    kernel; the problem's file runs as Python. docs/judge.md is the manual.
+    Without KERNEL.cu the submission is the problem's own `kernel_file`. Exits with 1 for a kernel that fails, 3 for a
+    problem that is wrong itself. Nothing but the simulator runs the kernel; the problem's file runs as Python.
+    docs/judge.md is the manual.
     """
     display = Display(sys.stderr)
 
@@ -56,18 +57,17 @@ def command(
 
     display.status("starting")
     try:
-        verdict = judge(problem, submission, seed=seed, seconds=seconds, memory=memory << 20, tell=tell)
+        judgement = judge(problem, submission, seed=seed, seconds=seconds, memory=memory << 20, tell=tell)
     finally:
         display.close()
+    name = Path(judgement.submission).name
     if as_json:
-        emit_json(verdict.as_json())
+        emit_json(judgement.as_json())
     else:
-        for note in verdict.notes:
+        for note in judgement.notes:
             click.echo(f"  note: {note}")
-        if verdict.passed:
-            click.echo(f"{submission.name} passes {problem.name}")
-    if not verdict.passed:
-        failed = ", ".join(verdict.failed)
-        raise CheckFailed(
-            f"{submission.name} fails {problem.name}: {failed}", hint="docs/judge.md describes each verdict"
-        )
+        if judgement.passed:
+            click.echo(f"{name} passes {problem.name}")
+    if not judgement.passed:
+        failed = ", ".join(judgement.failed)
+        raise CheckFailed(f"{name} fails {problem.name}: {failed}", hint="docs/judge.md describes each verdict")

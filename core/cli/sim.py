@@ -241,10 +241,13 @@ def _macro(text: str) -> tuple[str, str]:
 
 
 def _list(loaded: KernelFile, as_json: bool) -> None:
-    if as_json:
-        emit_json(loaded.kernels)
-    else:
-        click.echo("\n".join(loaded.kernels) or "no kernels")
+    kernels = loaded.kernels
+    if not kernels:
+        raise BuildError(
+            f"{loaded.where} has no kernel; expected a __global__ function in CUDA C++, an .entry in PTX",
+            hint="device functions and variables alone cannot be launched",
+        )
+    emit_json(kernels) if as_json else click.echo("\n".join(kernels))
 
 
 def _variable(loaded: KernelFile, spec: str, maker: ArgumentMaker) -> Array:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from core import errors
-from core.errors import BuildError, CoreError, words_of
+from core.errors import BuildError, CoreError, UsageError, words_of
 from core.judge.hearing import Tell, nobody_listens
 from core.judge.problem import load_problem
 from core.judge.questions import hear
@@ -42,7 +42,7 @@ ENDING = 60.0  # seconds for a process whose end of the link is closed to be gon
 
 def judge(
     problem: Path,
-    submission: Path,
+    submission: Path | None = None,
     *,
     seed: int = 0,
     seconds: float = SECONDS,
@@ -51,10 +51,15 @@ def judge(
 ) -> Judgement:
     """The judgement on a CUDA file by a problem's file, within `seconds` and `memory` bytes.
 
-    seed: of all drawn contents; a secret one keeps a submission from knowing them. tell: gets ("doing",
-    name), ("case", text) and ("check", SubVerdict) as they come. Raises UsageError for files that cannot be read,
-    BuildError for a problem that is at fault, DeviceError where kernels cannot be compiled.
+    submission: None for the file that the problem names (`Problem.kernel_file`). seed: of all drawn contents, not
+    negative; a secret one keeps a submission from knowing them. tell: gets ("doing", name), ("case", text) and
+    ("check", SubVerdict) as they come. Raises UsageError for numbers out of range, for files that cannot be read and
+    for no submission at all, BuildError for a problem that is at fault, DeviceError where kernels cannot be compiled.
     """
+    if seed < 0 or seconds <= 0 or memory <= 0:
+        raise UsageError(
+            f"seed={seed}, seconds={seconds}, memory={memory}; expected a seed from 0 on, and limits above 0"
+        )
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe()
     child = context.Process(target=serve, args=(theirs, problem, submission, seed, seconds, memory), daemon=True)
@@ -63,12 +68,13 @@ def judge(
     theirs.close()
     began = time.monotonic()
     try:
-        found = Clerk(mine, tell, Judgement(str(problem), str(submission), seed)).listen(seconds, memory, child)
+        judgement = Judgement(str(problem), str(submission or ""), seed)
+        Clerk(mine, tell, judgement).listen(seconds, memory, child)
     finally:
         end(child)
         mine.close()
-    found.seconds = time.monotonic() - began
-    return found
+    judgement.seconds = time.monotonic() - began
+    return judgement
 
 
 def end(child: Any) -> None:
@@ -82,8 +88,8 @@ def end(child: Any) -> None:
 class Clerk:
     """The other end of the process: gathers sub-verdicts, and gives one for an end that came too early."""
 
-    def __init__(self, link: Connection, tell: Tell, found: Judgement) -> None:
-        self.link, self.tell, self.found = link, tell, found
+    def __init__(self, link: Connection, tell: Tell, judgement: Judgement) -> None:
+        self.link, self.tell, self.judgement = link, tell, judgement
         self.doing, self.case = next(iter(QUESTIONS)), ""
 
     def listen(self, seconds: float, memory: int, child: Any) -> Judgement:
@@ -94,10 +100,11 @@ class Clerk:
                     return self.cut_short(f"did not end within {seconds:g} s", "a faster kernel, or --seconds")
                 kind, value = self.link.recv()
                 if kind == "ready":
+                    self.judgement.submission = value
                     end = time.monotonic() + seconds
                 elif kind == "done":
-                    self.found.notes += value
-                    return self.found
+                    self.judgement.notes += value
+                    return self.judgement
                 elif kind == "memory":
                     return self.cut_short(f"took more than {human(memory)} of memory", "smaller arrays, or --memory")
                 elif kind == "broken":
@@ -118,7 +125,7 @@ class Clerk:
         elif kind == "case":
             self.case = value
         elif kind == "check":
-            self.found.checks.append(value)
+            self.judgement.checks.append(value)
         self.tell(kind, value)
 
     def cut_short(self, what: str, hint: str) -> Judgement:
@@ -129,7 +136,7 @@ class Clerk:
             check = SubVerdict(name, FAILED if last else WAITING, what if last else f"waits for {self.doing}",
                                hint if last else "", self.case if last else "")  # fmt: skip
             self.note("check", check)
-        return self.found
+        return self.judgement
 
 
 def rebuilt(kind: str, message: str, hint: str) -> CoreError:
@@ -141,7 +148,7 @@ def rebuilt(kind: str, message: str, hint: str) -> CoreError:
 # --- the process -----------------------------------------------------------------------------------------------------
 
 
-def serve(link: Connection, problem: Path, submission: Path, seed: int, seconds: float, memory: int) -> None:
+def serve(link: Connection, problem: Path, submission: Path | None, seed: int, seconds: float, memory: int) -> None:
     """Judge and report to the other end of `link`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked
     die_with_parent()
@@ -149,16 +156,17 @@ def serve(link: Connection, problem: Path, submission: Path, seed: int, seconds:
         os.setpgid(0, 0)  # a group that ends as one
     silence()
     try:
-        asked = load_problem(problem)
-        handed_in = Submission.read(asked, submission)
+        question = load_problem(problem)
+        path = submission or question.submission_beside(problem)
+        handed_in = Submission.read(question, path)
         load_nvrtc()
-        if asked.real and natively(None, ""):
+        if question.real and natively(None, ""):
             with contextlib.suppress(BuildError):  # the launch says it, and the interpreter runs it
                 machine()
         notes = confine(seconds, memory)
-        link.send(("ready", None))
-        found = hear(asked, handed_in, seed, lambda kind, value: link.send((kind, value)))
-        link.send(("done", [*found.notes, *notes]))
+        link.send(("ready", str(path)))
+        judgement = hear(question, handed_in, seed, lambda kind, value: link.send((kind, value)))
+        link.send(("done", [*judgement.notes, *notes]))
     except MemoryError:
         link.send(("memory", None))
     except CoreError as error:

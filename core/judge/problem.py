@@ -153,7 +153,8 @@ class Problem:
     hard: which contents of core.examples.HARD are tried. tolerance: relative 2-norm in place of that of the outputs'
     element type. zeroed: outputs and scratch that start at zero, as atomics want them. narrow: arithmetic narrower than
     the buffers is allowed. repeatable: False lets results depend on the order of threads, as float atomics make them.
-    defines: macros. Raises BuildError for what does not fit together.
+    defines: macros. kernel_file: the submission, beside the problem's file, where none is named to the judge.
+    Raises BuildError for what does not fit together.
     """
 
     truth: Callable[..., Any]
@@ -171,6 +172,7 @@ class Problem:
     narrow: bool = False
     repeatable: bool = True
     defines: Mapping[str, str | int] = field(default_factory=dict)
+    kernel_file: str = ""
 
     def __post_init__(self) -> None:
         if not self.outputs:
@@ -212,6 +214,15 @@ class Problem:
         if kind and (kind not in TYPES or name not in self.sizes[0]):
             raise BuildError(f'kernel {launch.kernel}: argument "{name}:{kind}"; a dim has one of the types '
                              f"{', '.join(TYPES)}", hint="buffers and scalars have their own types")  # fmt: skip
+
+    def submission_beside(self, problem: Path) -> Path:
+        """The submission that the problem of this file names. Raises UsageError where it names none."""
+        if not self.kernel_file:
+            raise UsageError(
+                f"{problem} names no kernel's file, and neither does the call",
+                hint='core judge PROBLEM.py KERNEL.cu, or Problem(..., kernel_file="KERNEL.cu")',
+            )
+        return problem.parent / self.kernel_file
 
     @property
     def each_launch(self) -> tuple[KernelLaunch, ...]:

@@ -7,7 +7,7 @@ quarter for GPT-2 124M, as much again for a toy. `core.measure.simulator_pace` h
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from core.devices import Pace
 from core.errors import UsageError
 from core.threads import cores
 from core.words import duration
+
+if TYPE_CHECKING:
+    from core.device.protocol import Device
 
 LONG = 3600.0  # seconds: a run estimated longer than this is not started by accident
 PROBE = 0.05  # seconds that the measurement takes on a quiet machine
@@ -34,7 +37,7 @@ def gemm_rate(seconds: float = PROBE, size: int = 256) -> float:
     return max(2.0 * size**3 / best, LEAST * cores())
 
 
-def cpu_pace(device: Any) -> Pace:
+def cpu_pace(device: Device) -> Pace:
     """The cpu's, measured now. device: the open one, which says nothing of it."""
     return Pace(gemm_rate(), 0.0, "or more, for matrix products alone")
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from core.devices import Pace
 from core.threads import cores
+
+if TYPE_CHECKING:
+    from core.device.simulated import SimDevice
 
 # The inner loop of a matrix product: 8 x 8 sums of each of `threads` threads, `turns` times.
 PROBE_THREADS, PROBE_TURNS, PROBE_BLOCKS, SIDE = 256, 16, 32, 8
@@ -56,7 +59,7 @@ NATIVE = ExecutorCost(0.9, 5e7, 6e9)
 INTERPRETER = ExecutorCost(2.6, 8e6, 200e6)
 
 
-def simulated_pace(device: Any) -> Pace:
+def simulated_pace(device: SimDevice) -> Pace:
     """The open simulator's, measured now."""
     from core.sim.native.choice import natively  # a run on another device needs nothing of it
 

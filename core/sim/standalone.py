@@ -102,6 +102,9 @@ class KernelFile:
         self._file: CudaFile | None = None
         if PTX.search(text):
             self._simulator(text)
+        elif path.suffix == ".ptx":
+            raise BuildError(f"{self.where} is no PTX: expected lines with .version and .target, got "
+                             f"{text[:40]!r}", hint="CUDA C++ has the suffix .cu")  # fmt: skip
         else:
             self._file = CudaFile(path, text, tuple(include), tuple(sorted(defines.items())), prelude)
             self._simulator(compile_file(self._file).ptx)

@@ -522,3 +522,21 @@ def test_core_sim_says_what_is_wrong(
 ) -> None:
     assert cli.run(["sim", "scaled.cu", *words.split()]) == code
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("empty.cu", "", "has no kernel; expected a __global__ function"),
+        ("host.cu", "__device__ int f(int x) { return x; }", "has no kernel; expected a __global__ function"),
+        ("head.ptx", ".version 8.0\n.target sm_90\n.address_size 64\n", "has no kernel"),
+        ("text.ptx", "some text", "is no PTX: expected lines with .version and .target, got 'some text'"),
+    ],
+)
+def test_a_file_without_a_kernel_is_an_error(
+    name: str, text: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text(text)
+    assert cli.run(["sim", str(tmp_path / name)]) == 3
+    done = capsys.readouterr()
+    assert not done.out and name in done.err and words in done.err

@@ -475,10 +475,12 @@ def test_the_command_prints_a_line_a_question_and_the_same_as_json(
     out = capfd.readouterr().out
     assert all(re.search(rf"^  {name} +(ok|-) ", out, re.M) for name in QUESTIONS) and "mine.cu passes scale.py" in out
     wrong = f"#include <stdio.h>\n{RIGHT}".replace("i < n) y", 'i <= n) printf("{"), y')
-    assert run([*files(text=wrong), "--json"]) == 1
+    named = FILE.replace("sizes=", 'kernel_file="mine.cu",\n    sizes=')
+    assert run([*files(named, wrong)[:2], "--json"]) == 1
     done = capfd.readouterr()
     found = json.loads(done.out)
     assert (found["passed"], found["failed"][0], found["seed"]) == (False, "bounds", 0)
+    assert found["submission"] == "mine.cu"
     assert [check["name"] for check in found["checks"]] == list(QUESTIONS)
     assert found["checks"][3]["hint"] == "" and "reads x[1]" in found["checks"][3]["message"]
     assert "mine.cu fails scale.py: bounds" in done.err
@@ -554,6 +556,14 @@ def test_files_that_are_not_there_are_usage_errors(files: Callable[..., list[str
             load_problem(Path(path))
     with pytest.raises(UsageError):
         judge(Path("scale.py"), Path("absent.cu"))
+    with pytest.raises(UsageError, match="scale.py names no kernel's file"):
+        load_problem(Path("scale.py")).submission_beside(Path("scale.py"))
+
+
+@pytest.mark.parametrize("numbers", [{"seed": -1}, {"seconds": 0}, {"memory": 0}])
+def test_numbers_out_of_range_are_usage_errors(numbers: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"{next(iter(numbers))}={next(iter(numbers.values()))}"):
+        judge(Path("scale.py"), Path("mine.cu"), **numbers)
 
 
 # --- docs/judge.md ---------------------------------------------------------------------------------------------------
