@@ -226,7 +226,7 @@ def estimate(run: RunRecord, steps: int) -> float:
     table = run.config.train
     times = [float(line["ms"]) / 1e3 for line in run.metrics[-RECENT:] if isinstance(line.get("ms"), int | float)]
     one = statistics.median(times) if times else 0.0
-    pace = None if run.own_device and times else run.kind.measured_pace()
+    pace = None if run.own_device and times else run.kind.measured_pace(run.engine.device)
     if pace is not None:
         besides = pace.per_launch * len(run.engine.plan(TRAIN).steps) * run.micro
         one = estimate_seconds(run.engine.graph.parameter_count, table.tokens_per_step, pace.flops, besides)
