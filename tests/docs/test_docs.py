@@ -21,6 +21,7 @@ from pathlib import Path
 
 import click
 import pytest
+import stored_machine
 import tomli
 
 from core import cli, hooks
@@ -117,7 +118,9 @@ def write(folder: Path, name: str, text: str) -> None:
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One cache for all, so that the builtin text is prepared once, and no verdict of another day counts."""
-    return tmp_path_factory.mktemp("cache")
+    folder = tmp_path_factory.mktemp("cache")
+    stored_machine.put(folder)
+    return folder
 
 
 @pytest.fixture

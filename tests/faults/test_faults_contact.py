@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,10 +17,8 @@ from pathlib import Path
 import pytest
 import small_graph
 import small_run
+import stored_machine
 import stub as stub_driver
-
-from core.cache import cache_folder
-from core.sim.native.toolchain import machine
 
 HERE = Path(__file__).parents[1]
 pytestmark = [
@@ -58,9 +55,8 @@ CONFIG = small_run.unwatched(
 def here(tmp_path_factory):
     folder = tmp_path_factory.mktemp("contact")
     stub_driver.build(folder)
-    machine()  # compiled ahead: the limit of a launch is the kernel's, and no compiler's
-    shutil.copytree(cache_folder() / "machine", folder / "cache/machine")
-    shutil.copytree(cache_folder() / "machine", folder / "empty/machine")
+    for cache in ("cache", "empty"):  # the limit of a launch is the kernel's, and no compiler's
+        stored_machine.put(folder / cache)
     (folder / "program.py").write_text(PROGRAM)
     (folder / "model.toml").write_text(MODEL)
     small_run.write(folder, CONFIG, "run.toml")

@@ -23,11 +23,11 @@ def every_launch(*words: str, **environment: str) -> subprocess.CompletedProcess
 @pytest.mark.parametrize("model", ["tiny", "gpt2_124m"])
 def test_everything_that_a_plan_lists_is_launched_under_the_limits_of_each_chip(model):
     """f32, and bf16 where the chip has it; training, evaluation and decoding, as CUDA graphs and launch by launch."""
-    done = every_launch("--models", model, "--chips", "75,80,90,120", "--batches", "1,2,4,16,64")
+    done = every_launch("--models", model, "--chips", "75,80,90,120", "--batches", "1,16,64")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "35 cases and 0 variants" in done.stdout and ", 0 failed" in done.stdout
-    lines = [line for line in done.stdout.splitlines() if "/35 " in line]
-    assert sum("sm_75, f32" in line for line in lines) == 5 and sum("sm_120a, bf16" in line for line in lines) == 5
+    assert "21 cases and 0 variants" in done.stdout and ", 0 failed" in done.stdout
+    lines = [line for line in done.stdout.splitlines() if "/21 " in line]
+    assert sum("sm_75, f32" in line for line in lines) == 3 and sum("sm_120a, bf16" in line for line in lines) == 3
 
 
 def test_a_launch_that_a_chip_refuses_is_a_failure_that_names_it():
