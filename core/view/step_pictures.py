@@ -15,7 +15,7 @@ import numpy as np
 
 from core.engine import TraceEvent
 from core.graph import Graph, Node
-from core.plan import Plan
+from core.plan import Buffer, Plan, Step
 from core.view.pictures import picture
 from core.view.replay import ReplayedStep
 
@@ -37,23 +37,29 @@ class Traced:
     parameters: dict[str, Roles] = field(default_factory=dict)  # name -> "value", "gradient", "update"
     integers: dict[str, Array] = field(default_factory=dict)  # values that hold integers, as they are
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of saved tensors, "node.role"
+    places: dict[Buffer | None, str] = field(default_factory=dict)  # buffer -> the value whose gradient is in it
     moments: list[dict[str, str]] = field(default_factory=list)
 
 
-def traced(step: ReplayedStep, plan: Plan, side_of: Callable[[str], int], passed: Passed) -> Traced:
+def traced(
+    step: ReplayedStep, plan: Plan, side_of: Callable[[str], int], passed: Passed, with_batch: bool = True
+) -> Traced:
     """The first micro-step in pictures, and the parameters' gradients and updates of the whole step.
 
-    side_of: cells of a side, by the name of a node. passed: see `settle`.
+    side_of: cells of a side, by the name of a node. passed: see `settle`. with_batch: whether the batch itself is
+    shown, which is text.
     """
     out = Traced()
-    nodes = {node.name: node for node in plan.nodes}
-    for name, array in step.batches[0].items():
+    for name, array in step.batches[0].items() if with_batch else ():
         out.values[name] = add(out, array, side_of(""))
         out.integers[name] = array
-    for micro, event in step.events():
-        if micro == 0 and event.node:
-            out.moments.append({"kind": event.kind, "node": event.node, "op": event.op, "variant": event.variant})
-            take(out, event, nodes[event.node], plan, side_of(event.node))
+    events = (event for micro, event in step.events() if micro == 0)
+    for planned, event in zip(plan.steps, events, strict=True):
+        if planned.node is None:
+            take_sum(out, event, planned, side_of(""))
+            continue
+        out.moments.append({"kind": event.kind, "node": event.node, "op": event.op, "variant": event.variant})
+        take(out, event, planned, plan, side_of(event.node))
     settle(out, plan.graph, passed)
     take_parameters(out, step, side_of)
     return out
@@ -65,9 +71,10 @@ def add(out: Traced, array: Array, side: int) -> int:
     return len(out.pictures) - 1
 
 
-def take(out: Traced, event: TraceEvent, node: Node, plan: Plan, side: int) -> None:
+def take(out: Traced, event: TraceEvent, planned: Step, plan: Plan, side: int) -> None:
     """The tensors that one op wrote."""
-    tensors = event.tensors
+    node, tensors = planned.node, event.tensors
+    assert node is not None
     if event.kind in ("forward", "forward_backward"):
         for role, value in node.outputs.items():
             if (array := tensors.get(role)) is not None:
@@ -85,8 +92,19 @@ def take(out: Traced, event: TraceEvent, node: Node, plan: Plan, side: int) -> N
             source = node.inputs.get(alias.get(f"d{role}", "")[1:], "")
             if (array := tensors.get(f"d{role}")) is not None:
                 out.gradients[value] = written[value] = add(out, array, side)
+                out.places[planned.tensors[f"d{role}"]] = value
             elif source in written:
                 out.gradients[value] = written[value] = written[source]
+
+
+def take_sum(out: Traced, event: TraceEvent, planned: Step, side: int) -> None:
+    """A gradient that the plan moves or sums: what several readers of a value gave is in the target when all are in."""
+    target, source = planned.tensors.get("target"), planned.tensors.get("source")
+    value = out.places.get(source) or out.places.get(target)
+    array = event.tensors.get("target")
+    if value is not None and array is not None:
+        out.gradients[value] = add(out, array, side)
+        out.places[target] = value
 
 
 def settle(out: Traced, graph: Graph, passed: Passed) -> None:

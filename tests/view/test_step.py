@@ -166,6 +166,40 @@ def test_the_numbers_are_those_of_the_replayed_tensors(seen: Any) -> None:
     assert data["exact"] and data["label"].startswith("exact")
 
 
+def test_a_gradient_is_the_sum_of_what_all_readers_of_its_value_gave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each op's backward reads what is shown as the gradient of its output: also where the plan itself sums."""
+    monkeypatch.chdir(tmp_path)
+    sizes = {"S": None, "F": 16, "E": 4, "L": 1}
+    small_run.write(tmp_path, small_run.unwatched(model="moe_125m", dims=sizes, train={"steps": 1, "check": False}))
+    assert run(["train", "small.toml", "--device", "cpu"]) == 0
+    subject = Subject([RunRecord(Path("runs/small"))])
+    out = traced(subject.replay, subject.plan, lambda node: 8, passing(subject.registry))
+    nodes, read = {node.name: node for node in subject.plan.nodes}, 0
+    for micro, event in subject.replay.events():
+        if micro or event.kind != "backward":
+            continue
+        written = [a for name in event.written if (a := event.tensors.get(name)) is not None]
+        for role, value in nodes[event.node].outputs.items():
+            array = event.tensors.get(f"d{role}")
+            if array is not None and value in out.gradients and not any(np.shares_memory(array, w) for w in written):
+                rms = np.sqrt(np.square(array, dtype=np.float64).mean())
+                assert out.pictures[out.gradients[value]]["rms"] == pytest.approx(rms, rel=1e-5), (event.node, role)
+                read += 1
+    assert read > 8 and any(event.kind == "add" for _, event in subject.replay.events())
+
+
+def test_without_text_the_batch_is_left_out(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(trained)
+    subject = Subject([RunRecord(Path("runs/small"))], None, ViewOptions(step=2, no_text=True))
+    data = look(subject, "step")[0].data
+    assert data is not None
+    nodes = {node["name"]: node for node in data["nodes"]}
+    assert "ids" not in nodes["wte"]["roles"] and "targets" not in nodes["loss"]["roles"]
+    assert "wte" not in data["rules"] and "the batch's tokens and targets (--no-text)" in data["left_out"]
+
+
 def test_a_node_says_what_ran_for_it(seen: Any) -> None:
     nodes = {node["name"]: node for node in seen[0]["nodes"]}
     assert nodes["h.3.fc"]["variant"] == "matmul.blas" and not nodes["h.3.fc"]["fused"]

@@ -39,7 +39,8 @@ class StepLens(Lens):
         front = front_of(subject)
         step, plan, passed = subject.replay, subject.plan, passing(subject.registry)
         detailed = layers_in_full(plan, front, subject.options.more)
-        tensors = traced(step, plan, lambda node: SIDE if layer_of(node) in detailed else SMALL_SIDE, passed)
+        with_text = not subject.options.no_text
+        tensors = traced(step, plan, lambda n: SIDE if layer_of(n) in detailed else SMALL_SIDE, passed, with_text)
         sums = sums_of(plan.graph, passed)
         stream = stream_of(plan.graph, sums)
         nodes = [node_row(plan, n, stream, sums) | tensors_of(plan, n, tensors) for n in plan.graph.nodes]
@@ -104,7 +105,7 @@ def left_out(subject: Subject, plan: Plan, detailed: set[str], micro: int) -> li
     """What the page lacks, each with the command that shows it."""
     run = " ".join(["core view", *subject.words])
     small = [x for x in dict.fromkeys(layer_of(n.name) for n in plan.graph.nodes) if x not in detailed]
-    texts = []
+    texts = ["the batch's tokens and targets (--no-text)"] if subject.options.no_text else []
     if small:
         texts.append(
             f"pictures of {len(small)} layers have {SMALL_SIDE} cells a side; "
@@ -160,13 +161,19 @@ def rules_by_kind(subject: Subject, plan: Plan, out: Traced) -> dict[str, dict[s
         integers = {r: out.integers[v] for r, v in node.inputs.items() if v in out.integers}
         kind = repr((node.op.name, sorted(node.attrs.items(), key=str), shapes_of(plan, node, out), sorted(integers)))
         kind += node.name if integers else ""
-        if isinstance(reference, Reference) and reference.has_parts:
+        unknown = {v for v in node.inputs.values() if whole(plan, v)} - out.integers.keys()
+        if isinstance(reference, Reference) and reference.has_parts and not unknown:
             if kind not in kinds:
                 kinds[kind] = node.name
                 rules[node.name] = rules_of_node(plan, node, reference, integers, out)
             elif kinds[kind] != node.name:
                 rules[node.name] = {"as": kinds[kind]}
     return rules
+
+
+def whole(plan: Plan, value: str) -> bool:
+    """Whether a value holds integers, on whose contents parts may depend."""
+    return (plan.graph.values[value].dtype or "").startswith("i")
 
 
 def shapes_of(plan: Plan, node: Node, out: Traced) -> dict[str, tuple[int, ...]]:
