@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import small_run
+import trained_run
+from trained_run import run
 
 import core
-from core import cli
 from core.errors import BuildError, CheckpointError
 from core.loader import load_registry
 
@@ -92,28 +93,12 @@ def runs(tmp_path_factory):
     (folder / "rows").mkdir()
     (folder / "rows/__init__.py").write_text(ROWS)
     (folder / "rows/spoken.toml").write_text(SPOKEN)
-    (folder / "small.toml").write_text(RUN)
-    (folder / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 40)
-    (folder / "val.txt").write_text("a lazy fox is no quick dog. " * 8)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("CORELM_CACHE", str(folder / "cache"))
-        assert cli.run(["train", "small.toml", "--device", "cpu"]) == 0
-    return folder
+    return trained_run.train(folder, RUN)
 
 
 @pytest.fixture
 def here(runs, monkeypatch):
-    monkeypatch.chdir(runs)
-    monkeypatch.setenv("CORELM_CACHE", str(runs / "cache"))
-    monkeypatch.setenv("CORELM_OFFLINE", "1")
-    return runs
-
-
-def run(capsys, *words, code=0):
-    capsys.readouterr()
-    assert cli.run([*map(str, words)]) == code, capsys.readouterr()
-    return capsys.readouterr()
+    return trained_run.enter(runs, monkeypatch)
 
 
 def test_a_format_of_a_plugin_is_written_read_imported_and_trained_from(here, capsys, tmp_path):

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import small_run
+import trained_run
+from trained_run import run
 
 import core
-from core import cli
 from core.errors import BuildError, DataError
 from core.loader import load_registry
 
@@ -73,7 +74,6 @@ class Words(TokenizerKind):
 def core_tokenizers():
     return [Words]
 '''
-TEXT = "the quick brown fox jumps over the lazy dog. " * 60
 
 
 @pytest.fixture(scope="module")
@@ -81,30 +81,13 @@ def runs(tmp_path_factory):
     """A folder with the plugin, and runs/small, which was trained on its tokens."""
     folder = tmp_path_factory.mktemp("kinds")
     (folder / "words.py").write_text(WORDS)
-    (folder / "small.toml").write_text(
-        small_run.config(data={"tokenizer": "words"}, train={"steps": 2}, plugins={"load": ["words.py"]})
-    )
-    (folder / "text.txt").write_text(TEXT)
-    (folder / "val.txt").write_text("a lazy fox is no quick dog. " * 8)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("CORELM_CACHE", str(folder / "cache"))
-        assert cli.run(["train", "small.toml", "--device", "cpu"]) == 0
-    return folder
+    config = small_run.config(data={"tokenizer": "words"}, train={"steps": 2}, plugins={"load": ["words.py"]})
+    return trained_run.train(folder, config)
 
 
 @pytest.fixture
 def here(runs, monkeypatch):
-    monkeypatch.chdir(runs)
-    monkeypatch.setenv("CORELM_CACHE", str(runs / "cache"))
-    monkeypatch.setenv("CORELM_OFFLINE", "1")
-    return runs
-
-
-def run(capsys, *words, code=0):
-    capsys.readouterr()
-    assert cli.run([*map(str, words)]) == code, capsys.readouterr()
-    return capsys.readouterr()
+    return trained_run.enter(runs, monkeypatch)
 
 
 def test_a_run_on_a_plugins_tokens_resumes_samples_and_loads_with_them(here, capsys, tmp_path):
@@ -112,7 +95,7 @@ def test_a_run_on_a_plugins_tokens_resumes_samples_and_loads_with_them(here, cap
     assert model.tokenizer.kind == "words" and model.tokenizer.words[:2] == ["brown", "dog"]
     printed = run(capsys, "sample", "runs/small", "--prompt", "the lazy", "--tokens", 4, "--plugin", "words.py").out
     text = printed.partition("the lazy")[2].replace("?", "")
-    assert "the lazy" in printed and set(text.split()) <= set(TEXT.replace(".", "").split())
+    assert "the lazy" in printed and set(text.split()) <= set(small_run.TEXT.replace(".", "").split())
     assert model.tokenizer.decode([0, 1, model.tokenizer.vocab_size - 2]) == "brown dog ? "
     said = run(capsys, "train", "small.toml", "--device", "cpu", "--resume", "--set", "train.steps=3")
     assert "step 3/3" in said.out
