@@ -73,6 +73,11 @@ class RunRecord:
         """The steps of the checkpoints that are kept, the newest first."""
         return checkpoint.steps(self.path / CHECKPOINTS)
 
+    def checkpoint_bytes(self, step: int) -> int:
+        """The size of a checkpoint's files on disk."""
+        folder = self.path / CHECKPOINTS / checkpoint.folder_name(step)
+        return sum(file.stat().st_size for file in folder.iterdir()) if folder.is_dir() else 0
+
     @property
     def crashes(self) -> list[Path]:
         """The folders of steps that stopped the run, in order."""

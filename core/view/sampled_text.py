@@ -16,7 +16,7 @@ from core.data.documents import Reading
 from core.data.prepare import as_list
 from core.engine import TARGETS, Engine
 from core.engine.batch import Array
-from core.errors import DataError, UsageError
+from core.errors import CheckpointError, DataError, UsageError
 from core.interop.checkpoint.manifest import folder_name
 from core.interop.opened import open_path
 from core.measure.evaluate import token_loss
@@ -70,10 +70,17 @@ def spread(values: Sequence[Any], count: int) -> list[Any]:
 
 
 def models_at(record: RunRecord, steps: Sequence[int]) -> Iterator[tuple[int, Model]]:
-    """(step, the run's model with that checkpoint's parameters), the same model each time. Raises CheckpointError."""
+    """(step, the run's model with that checkpoint's parameters), the same model each time. A checkpoint that the run
+    has removed meanwhile is passed over; CheckpointError for a damaged one."""
     model: Model | None = None
     for step in steps:
-        opened = open_path(record.path / CHECKPOINTS / folder_name(step), record.registry)
+        path = record.path / CHECKPOINTS / folder_name(step)
+        try:
+            opened = open_path(path, record.registry)
+        except (CheckpointError, UsageError):
+            if path.exists():
+                raise
+            continue
         if model is None:
             model = build_model(opened, record.registry, record.kind.name, record.config.precision)
         else:

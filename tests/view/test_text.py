@@ -170,3 +170,19 @@ def test_a_page_of_a_hostile_text_moves_by_keys_and_stays_text(tmp_path: Path) -
         assert "loss 1.00" in page.inner_text("#panel") and page.evaluate("page.get('at')") == "1"
         page.locator(".head").nth(2).click()
         assert "expert 0" in page.inner_text(".strongest")
+
+
+def test_checkpoints_that_are_not_read_are_said(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(small)
+    monkeypatch.setattr("core.view.lenses.texts.READ", 1)
+    data = lens_data(small)
+    assert [one["step"] for one in data["steps"]] == [4]
+    assert data["left_out"][0] == "1 of the run's 2 checkpoints are shown"
+
+
+def test_a_checkpoint_that_the_run_removes_meanwhile_is_passed_over(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(small)
+    monkeypatch.setattr(RunRecord, "checkpoints", [4, 3, 1])
+    assert [one["step"] for one in lens_data(small)["steps"]] == [4]

@@ -13,7 +13,8 @@ from core.view.sampled_text import SCALE, TextAtStep, TextSample, models_at, sam
 from core.view.subject import Subject
 from core.words import percent, printable, table
 
-STEPS = 4  # checkpoints
+STEPS, MORE_STEPS = 4, 12  # checkpoints: by default, and where more is asked for
+READ = 8 << 30  # bytes of all checkpoints that are read; the newest one is read whatever its size
 LARGEST = 16  # weights of a row, where all of them are too many
 MOST, MORE = 400_000, 4_000_000  # numbers of all maps together: by default, and where more is asked for
 BUSIEST = 3  # experts of a node in a terminal
@@ -41,13 +42,20 @@ class TextLens(Lens):
         if not subject.runs or not subject.run.checkpoints:
             return None
         options, sample, at = subject.options, None, list[TextAtStep]()
-        for step, model in models_at(subject.run, spread(sorted(subject.run.checkpoints), STEPS)):
+        every = sorted(subject.run.checkpoints)
+        fitting = READ // max(1, subject.run.checkpoint_bytes(every[-1]))
+        steps = spread(every, max(1, min(MORE_STEPS if options.more else STEPS, fitting)))
+        for step, model in models_at(subject.run, steps):
             sample = sample or sample_of(subject.run, model, options)
             if sample is None:
                 return None
             at.append(text_at(step, model, sample))
-        assert sample is not None
-        return text_data(at, sample, model.tokenizer, options.no_text, MORE if options.more else MOST)
+        if sample is None:
+            return None
+        data = text_data(at, sample, model.tokenizer, options.no_text, MORE if options.more else MOST)
+        if len(steps) < len(every):
+            data["left_out"].insert(0, f"{len(steps)} of the run's {len(every)} checkpoints are shown")
+        return data
 
     def lines(self, data: Mapping[str, Any]) -> list[str]:
         """Mean losses, the text token by token, the newest checkpoint's heads, and what was left out."""
