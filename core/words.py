@@ -77,3 +77,9 @@ def table(
         (indent + "  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(pairs))).rstrip()
         for pairs in ([*zip(line, widths, strict=True)] for line in cells)
     ]
+
+
+def extent(sizes: Sequence[int]) -> str:
+    """32x4 for (32, 4, 1)."""
+    last = max((i for i, n in enumerate(sizes) if n > 1), default=0)
+    return "x".join(str(n) for n in sizes[: last + 1])

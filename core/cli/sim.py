@@ -12,7 +12,7 @@ import numpy as np
 
 from core.cli.kernel_runs import branches_option, status_line
 from core.cli.show import emit_json, json_option
-from core.cli.trace import COLUMNS, cells, columns_kept, extent, numbers, source_lines
+from core.cli.trace import COLUMNS, cells, columns_kept, numbers, source_lines
 from core.errors import BuildError, UsageError, did_you_mean
 from core.kernels.tensors import from_bf16, to_bf16
 from core.outputs import write_target
@@ -21,7 +21,7 @@ from core.sim.counting import Counted
 from core.sim.native.choice import EXECUTORS
 from core.sim.packing import Pointer
 from core.sim.standalone import KernelFile, load
-from core.words import table
+from core.words import extent, table
 
 Array = np.ndarray[Any, Any]
 DTYPES: dict[str, Any] = {

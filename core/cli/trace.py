@@ -29,7 +29,7 @@ from core.sim.ptx.syntax import Location
 from core.testing.case import Case, make_case
 from core.testing.shapes import example_of
 from core.testing.traced import DIRECTIONS, See, TraceRunner, kernels_of, run_launchers
-from core.words import table
+from core.words import extent, table
 
 DTYPES = ("f32", "bf16")
 COUNT = "{:,}"
@@ -221,12 +221,6 @@ class Trace:
             yield ""
             yield from launch.heading(width)
             yield from table_of(launch, width)
-
-
-def extent(sizes: Sequence[int]) -> str:
-    """32x4 for (32, 4, 1)."""
-    last = max((i for i, n in enumerate(sizes) if n > 1), default=0)
-    return "x".join(str(n) for n in sizes[: last + 1])
 
 
 # --- tables -----------------------------------------------------------------------------------------------------

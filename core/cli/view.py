@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from core.view.subject import Subject, ViewOptions
 
 PAGE = "view.html"
+DTYPES, DIRECTIONS = ("f32", "bf16"), ("forward", "backward", "both")
 
 
 @click.command("view")
@@ -26,6 +27,14 @@ PAGE = "view.html"
 @click.option("--node", default="", metavar="NAME", help="The node in front.")
 @click.option("--text", type=click.Path(path_type=Path), metavar="FILE", help="Text to look at, besides the batch.")
 @click.option("--kernel", "kernels", multiple=True, metavar="OP.VARIANT", help="A kernel's launch; no run is needed.")
+@click.option("--shape", multiple=True, metavar="NAME=SIZES", help="Of --kernel: an input's shape or an attr.")
+@click.option("--dtype", type=click.Choice(DTYPES), help="Of --kernel.  [default: the variant's first]")
+@click.option("--direction", type=click.Choice(DIRECTIONS), default="both", help="Of --kernel: which launchers.")
+@click.option(
+    "--block", "blocks", type=click.IntRange(0), multiple=True, metavar="N",
+    help="Of --kernel: a thread block to tape.  [default: the first and the last]",
+)  # fmt: skip
+@click.option("--warp", type=click.IntRange(0), default=0, metavar="N", help="Of --kernel: the warp in a terminal.")
 @click.option("--no-text", is_flag=True, help="Leave out batches, samples and tokens.")
 @click.option("--device", default="", metavar="NAME", help="Where the step is run again.  [default: as the run]")
 @click.option("--yes", is_flag=True, help="Run again what takes more than a minute.")
@@ -42,6 +51,11 @@ def command(
     node: str,
     text: Path | None,
     kernels: tuple[str, ...],
+    shape: tuple[str, ...],
+    dtype: str | None,
+    direction: str,
+    blocks: tuple[int, ...],
+    warp: int,
     no_text: bool,
     device: str,
     yes: bool,
@@ -56,15 +70,18 @@ def command(
     run again from the nearest checkpoint before it, and the run's folder is not changed.
     """
     from core.view.looking import look, view
-    from core.view.subject import ViewOptions
+    from core.view.subject import LaunchOptions, ViewOptions
 
-    options = ViewOptions(step, text, node, kernels, no_text, yes, more)
+    launch = LaunchOptions(shape, dtype or "", direction, blocks, warp)
+    options = ViewOptions(step, text, node, kernels, no_text, yes, more, launch)
+    in_terminal = bool(lens) and out is None
+    lens = lens or ("kernel" if kernels and not runs else "")
     subject = subject_of(runs, options, device, plugin)
     if as_json:
         shown = look(subject, lens)
         emit_json({one.lens.name: one.as_json() for one in shown})
         return
-    if lens and out is None:
+    if in_terminal:
         for one in look(subject, lens):
             click.echo("\n".join(one.lines()))
         return

@@ -8,7 +8,7 @@ warps on request, and names the work under way (tape_flight.py). The sums over a
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -100,8 +100,8 @@ class BarrierState:
 class TapeStep:
     """One instruction of one warp. lanes: a mask of those that came; on: of those that its predicate let run.
 
-    turn: how often the warp has run an instruction of this kind for its line, and on this buffer, from 1: a loop's
-    turn, unrolled or not. values: by lane (None: off), of the first result, or of a store the first value stored.
+    turn: how often its first lane has run an instruction of this kind for its line, and on this buffer, from 1: a
+    loop's turn, unrolled or not. values: by lane (None: off), of the first result, or of a store the first value.
     source: the lane that each lane read in a shuffle. barriers: those that the step visits. flying: asynchronous work
     under way after it, of the warp's own and of its thread block's mbarriers.
     """
@@ -127,6 +127,20 @@ class TapeStep:
         return name in WAITS or any(b.kind == "wait" for b in self.barriers)
 
 
+class LoopTurns:
+    """How often each lane of a warp has run instructions of a kind."""
+
+    def __init__(self) -> None:
+        self.counts: dict[Hashable, list[int]] = {}
+
+    def next(self, kind: Hashable, lanes: Sequence[int]) -> int:
+        """Lanes run an instruction of a kind again: how often the first of them now has."""
+        counts = self.counts.setdefault(kind, [0] * WARP)
+        for lane in lanes:
+            counts[lane] += 1
+        return counts[lanes[0]]
+
+
 @dataclass
 class Tape:
     """The rows of a launch, in the order in which groups of lanes ran them.
@@ -146,7 +160,7 @@ class Tape:
 
     def steps(self, block: int, warp: int) -> Iterator[TapeStep]:
         """A warp's steps, in order; none for a warp that did not run, or that the tape leaves out."""
-        turns: dict[tuple[Any, ...], int] = {}
+        turns = LoopTurns()
         for number, (at, start, stop) in enumerate(self._index.get((block, warp), ()), 1):
             yield self._step(number, at, (block, warp), start, stop, turns)
 
@@ -176,9 +190,7 @@ class Tape:
     def _timeline(self) -> Timeline:
         return timeline(self.program, self.rows)
 
-    def _step(
-        self, number: int, at: int, warp: Warp, start: int, stop: int, turns: dict[tuple[Any, ...], int]
-    ) -> TapeStep:
+    def _step(self, number: int, at: int, warp: Warp, start: int, stop: int, turns: LoopTurns) -> TapeStep:
         row = self.rows[at]
         ins, lanes = self.program.instructions[row.pc], row.here.lanes[start:stop]
         first = int(lanes[0]) // WARP * WARP
@@ -187,10 +199,9 @@ class Tape:
         on = mask if row.on is None else _mask((lanes[row.on[start:stop]] - first).tolist())
         accesses = tuple(a for t in row.touched if (a := self._access(ins, t, row.pc, first)) is not None)
         kind = (ins.location, ins.names, *(a.buffer for a in accesses))
-        turns[kind] = turns.get(kind, 0) + 1
         register = shown_register(ins)
         return TapeStep(
-            number, row.pc, ins.text, ins.location, mask, on, turns[kind], accesses,
+            number, row.pc, ins.text, ins.location, mask, on, turns.next(kind, within), accesses,
             register.name if register is not None else "", _values(row, start, stop, within, on),
             None if row.source is None else _by_lane(within, (row.source[start:stop] - first).tolist()),
             self._barriers(at, first), self._timeline.flying.get((at, warp), ()),

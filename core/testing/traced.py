@@ -40,30 +40,32 @@ def kernels_of(name: str, registry: Registry) -> tuple[Op, Variant]:
 class TraceRunner(DeviceRunner):
     """Runs launchers in the simulator; `see` gets each launch with its report.
 
-    count, tape, strict: as of SimDevice. failed: the launch that raised a KernelError.
+    count, tape, strict: as of SimDevice; tape may be a function of the launch. failed: the launch that raised a
+    KernelError.
     """
 
     guard = 0
     timed = False
 
     def __init__(
-        self, registry: Registry, see: See, *, count: bool = False, tape: Taped = False, strict: bool = False
-    ) -> None:
+        self, registry: Registry, see: See, *, count: bool = False, strict: bool = False,
+        tape: Taped | Callable[[LaunchRecord], Taped] = False,
+    ) -> None:  # fmt: skip
         super().__init__(registry, SIM)
-        self.see, self.watched = see, {"count": count, "tape": tape, "strict": strict}
+        self.see, self.count, self.strict, self.tape = see, count, strict, tape
         self.failed: LaunchRecord | None = None
 
     @cached_property
     def target(self) -> Any:
         device = self.kind.open()
-        for name, value in self.watched.items():
-            setattr(device, name, value)
+        device.count, device.strict = self.count, self.strict
         device.on_report = self.see
         return device
 
     def launch(self, commands: Sequence[LaunchRecord]) -> None:
         self.target.prepare(commands)
         for record in commands:
+            self.target.tape = self.tape(record) if callable(self.tape) else self.tape
             try:
                 self.target.run([record])
             except KernelError:

@@ -20,12 +20,36 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class LaunchOptions:
+    """How the kernels of `--kernel` are launched and taped.
+
+    shape: as of `core trace`. dtype: "" for the variant's first. direction: forward, backward or both. blocks: thread
+    blocks that are taped; none for the first and the last. warp: the one whose steps a terminal shows.
+    """
+
+    shape: tuple[str, ...] = ()
+    dtype: str = ""
+    direction: str = "both"
+    blocks: tuple[int, ...] = ()
+    warp: int = 0
+
+    @property
+    def words(self) -> list[str]:
+        """The arguments of `core view` that say so."""
+        own = [("--shape", one) for one in self.shape] + [("--block", str(one)) for one in self.blocks]
+        own += [("--dtype", self.dtype)] if self.dtype else []
+        own += [("--direction", self.direction)] if self.direction != "both" else []
+        own += [("--warp", str(self.warp))] if self.warp else []
+        return [word for pair in own for word in pair]
+
+
+@dataclass(frozen=True)
 class ViewOptions:
     """Options of `core view`, as parsed.
 
     step: None for the last one. text: a file whose text is looked at. node: the node in front. kernels: "op.variant",
-    one or two. no_text: leave out all that was written in words: batches, samples, tokens. yes: replays may take more
-    than a minute. more: nothing is left out for the page's size.
+    one or two; launch: how they are launched. no_text: leave out all that was written in words: batches, samples,
+    tokens. yes: replays may take more than a minute. more: nothing is left out for the page's size.
     """
 
     step: int | None = None
@@ -35,6 +59,7 @@ class ViewOptions:
     no_text: bool = False
     yes: bool = False
     more: bool = False
+    launch: LaunchOptions = LaunchOptions()
 
 
 class Subject:
@@ -58,6 +83,7 @@ class Subject:
     def words(self) -> list[str]:
         """The arguments of `core view` that name this subject."""
         kernels = [word for name in self.options.kernels for word in ("--kernel", name)]
+        kernels += self.options.launch.words if kernels else []
         step = [] if self.options.step is None else ["--step", str(self.options.step)]
         return [*(record.name for record in self.runs), *kernels, *step]
 

@@ -99,4 +99,4 @@ def _out_of_bounds(
 ) -> None:
     address, lane = int(addresses[place]), int(lanes[place if addresses.size > 1 else 0])
     text = g.batch.words.outside(ins, space, address, width, how)
-    raise g.batch.fault(ins, "out of bounds", text, g, lane, address)
+    raise g.batch.fault(ins, "out of bounds", text, g, lane, address, how=how)

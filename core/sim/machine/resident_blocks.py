@@ -68,15 +68,15 @@ class ResidentBlocks:
 
     def fault(
         self, ins: Instruction, kind: str, message: str, g: Lanes, lane: int, address: int | None = None,
-        hint: str = "", before: FaultAccess | None = None,
+        hint: str = "", before: FaultAccess | None = None, how: str = "",
     ) -> KernelError:  # fmt: skip
         """The error for a lane at an instruction. message: a sentence with {who}, or a predicate. before: the access
-        that it clashes with."""
+        that it clashes with; how: its own, read, write or atomic."""
         who = self.who(g, lane)
         text = message.replace("{who}", who) if "{who}" in message else f"{who}: {message}"
         at = f"address {address:#x}, " if address is not None else ""
         place = int(self.numbers[g.block[lane]]), int(g.thread[lane])
-        here = fault_access(*place, ins, "", -1 if address is None else address)
+        here = fault_access(*place, ins, how, -1 if address is None else address)
         return KernelError(
             f"kernel {self.program.title}, {self.words.line(ins.location)}: {text}", kind=kind, hint=hint,
             details=f"{at}`{ins.text}`", accesses=((before,) if before is not None else ()) + (here,),

@@ -157,7 +157,7 @@ class Watch:
             text = f"race: {them} writes {access.split(maxsplit=2)[2]}, {access}: each element wants one owner"
             writer = int(self.batch.numbers[g.block[lanes[one]]]), int(g.thread[lanes[one]])
             before = fault_access(*writer, ins, "write", address)
-            raise self.batch.fault(ins, "race", text, g, int(lanes[other]), address, OWNER, before)
+            raise self.batch.fault(ins, "race", text, g, int(lanes[other]), address, OWNER, before, "write")
 
     def _unwritten(self, at: At, bad: Array) -> None:
         """A read of shared memory that nothing wrote: of a load, a finding once the value is used."""
@@ -282,4 +282,4 @@ class Watch:
         self, at: At, place: int, kind: str, text: str, hint: str, before: FaultAccess | None = None
     ) -> KernelError:
         address = self._address(at, place)
-        return self.batch.fault(at.ins, kind, text, at.g, int(at.lanes[place]), address, hint, before)
+        return self.batch.fault(at.ins, kind, text, at.g, int(at.lanes[place]), address, hint, before, at.how)

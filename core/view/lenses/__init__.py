@@ -13,6 +13,7 @@ from core.lens import Lens
 RESIDENT = {
     "step": "StepLens",
     "texts": "TextLens",
+    "kernel": "KernelLens",
     "about": "AboutLens",
 }
 
