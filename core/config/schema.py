@@ -102,6 +102,13 @@ class TrainTable(Table, frozen=True, kw_only=True):
         ),
     ] = "stop"
     log_every: Annotated[Every, Meta(description="Steps between printed lines; metrics.jsonl has every step.")] = 1
+    health_every: Annotated[
+        Every,
+        Meta(
+            description="Steps between statistics of every tensor, gradient, parameter and update in health.jsonl; "
+            "they change no bit of the training."
+        ),
+    ] = 0
     freeze: Annotated[
         Texts,
         Meta(description="Globs of parameters that are not trained; `*` crosses dots. Each must match."),

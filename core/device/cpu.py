@@ -17,6 +17,7 @@ import numpy as np
 
 from core import blas, processor
 from core.device.available import zeros
+from core.device.measured import MeasuredTensor
 from core.device.nested import Pick, clocked
 from core.dtypes import NUMPY
 from core.errors import BuildError
@@ -194,6 +195,20 @@ class CpuDevice:
             control[slot] += float(np.dot(x.astype(np.float64), y.astype(np.float64)))
 
         return [dot]
+
+    def statistics_bytes(self, shapes: Sequence[Sequence[int]]) -> int:
+        """Bytes of workspace that `statistics` of tensors of these shapes needs."""
+        from core.device import cpu_statistics  # of runs with [train] health_every
+
+        return cpu_statistics.workspace_bytes(shapes)
+
+    def statistics(self, measured: Sequence[MeasuredTensor], out: Array, workspace: Array) -> list[Command]:
+        """Commands that write a row of statistics for each tensor into `out`, (tensors, 8) f64."""
+        from core.device import cpu_statistics
+
+        commands: list[Command] = []
+        cpu_statistics.record(measured, out, workspace, CpuRecorder(commands, None, None))
+        return commands
 
     def run(self, commands: Sequence[Command]) -> None:
         """Replay, without NumPy's warnings: non-finite numbers show in the loss and the norm."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from core.device.measured import MeasuredTensor
 from core.device.nested import Pick
 from core.op import Tensors, Variant
 
@@ -105,6 +106,16 @@ class Device(Protocol):
 
     def dot_into(self, control: Any, slot: int, a: Any, b: Any) -> list[Command]:
         """Commands for control[slot] += sum(a * b), in f64."""
+        ...
+
+    def statistics_bytes(self, shapes: Sequence[Sequence[int]]) -> int:
+        """Bytes of workspace that `statistics` of tensors of these shapes needs."""
+        ...
+
+    def statistics(self, measured: Sequence[MeasuredTensor], out: Any, workspace: Any) -> list[Command]:
+        """Commands that write a row of statistics, `core.device.measured.VALUES`, for each tensor into `out`,
+        (tensors, 8) f64: one pass, in an order that follows from the sizes alone. workspace: `statistics_bytes` of u8,
+        zeroed, that nothing else writes. Raises BuildError."""
         ...
 
     def captured(self, commands: Sequence[Any]) -> Sequence[Command]:

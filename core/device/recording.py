@@ -12,7 +12,9 @@ from typing import Any
 
 from core.device import primitives
 from core.device.launch import Host, Recorded, Scratch, UpdateRecorder, record
+from core.device.measured import MeasuredTensor
 from core.device.nested import Pick, clocked
+from core.device.statistics import statistics, workspace_bytes
 from core.kernels.tensors import DeviceTensor
 from core.op import Tensors, Variant
 
@@ -100,3 +102,19 @@ class KernelDevice:
     def dot_into(self, control: DeviceTensor, slot: int, a: DeviceTensor, b: DeviceTensor) -> list[Any]:
         """control[slot] += sum(a * b), in f64."""
         return [self.as_command(primitives.dot(control, slot, a, b))]
+
+    # --- statistics --------------------------------------------------------------------------------------------
+
+    def upload(self, tensor: DeviceTensor, values: Any) -> None:
+        """Write an array into a tensor."""
+        raise TypeError(f"{type(self).__name__} writes no memory")
+
+    def statistics_bytes(self, shapes: Sequence[Sequence[int]]) -> int:
+        """Bytes of workspace that `statistics` of tensors of these shapes needs."""
+        return workspace_bytes(shapes)
+
+    def statistics(self, measured: Sequence[MeasuredTensor], out: DeviceTensor, workspace: DeviceTensor) -> list[Any]:
+        """The launch that writes a row of statistics for each tensor into `out`, (tensors, 8) f64."""
+        launch, entries = statistics(measured, out, workspace)
+        self.upload(workspace.part(0, entries.shape), entries)
+        return [self.as_command(launch)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ from core.plan.record import Pick, RecordedStep, record_steps
 
 if TYPE_CHECKING:
     from core.device.protocol import Device
+
+Beside = Callable[[RecordedStep], Sequence[Any]]
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class BoundPlan:
         self._states = states if states is not None else {}
         self._own: dict[Buffer, Any] = {}
         self._flags: dict[bool, list[RecordedStep]] = {}
-        self._commands: dict[bool, Sequence[Any]] = {}
+        self._commands: dict[tuple[bool, bool], Sequence[Any]] = {}
         self._arena = arena.fit(plan.arena_bytes)
 
     def tensor(self, buffer: Buffer) -> Any:
@@ -142,13 +144,14 @@ class BoundPlan:
 
     # --- recording and replay --------------------------------------------------------------------------------
 
-    def run(self, first: bool = True) -> None:
-        """Replay one micro-step."""
+    def run(self, first: bool = True, beside: Beside | None = None) -> None:
+        """Replay one micro-step. beside: gives commands to run behind each step; the same one in every call."""
         self._bind()
-        if first not in self._commands:
-            recorded = [c for recorded in self._recorded(first) for c in recorded.commands]
-            self._commands[first] = self.device.captured(recorded) if self.capture else recorded
-        self.device.run(self._commands[first])
+        key = first, beside is not None
+        if key not in self._commands:
+            recorded = [c for r in self._recorded(first) for c in (*r.commands, *(beside(r) if beside else ()))]
+            self._commands[key] = self.device.captured(recorded) if self.capture else recorded
+        self.device.run(self._commands[key])
 
     def launches(self) -> list[Any]:
         """The recorded commands of the first micro-step."""

@@ -34,6 +34,7 @@ from core.roles import S, T
 if TYPE_CHECKING:
     from core.device.protocol import Device
     from core.engine.decode import DecodeSession
+    from core.engine.health_ring import Health, HealthColumn
 
 
 class Engine:
@@ -65,6 +66,7 @@ class Engine:
         self._update: Sequence[Any] = ()
         self._graphs: dict[tuple[tuple[str, int], ...], Graph] = {(): self.graph}
         self._bound: dict[Any, BoundPlan] = {}
+        self._health: dict[BoundPlan, Health] = {}
         self.arena = Arena(self.device)
 
     # --- parameters and state --------------------------------------------------------------------------------
@@ -168,21 +170,29 @@ class Engine:
         lr: float,
         limits: tuple[float, float] = NO_LIMITS,
         after_launch: Callable[[], None] = lambda: None,
+        health: bool = False,
     ) -> Record:
         """Forward and backward over the micro-batches, then one update.
 
         limits: a loss or a norm above its own updates nothing. So does a loss, norm or lr that is not finite, for
         good: no later step updates anything either. after_launch: called when all is launched, before the device is
-        waited for; it may not raise. DataError without a micro-batch.
+        waited for; it may not raise. health: take the statistics of all that is written, in the last micro-step;
+        `take_health` gives them. DataError without a micro-batch.
         """
         if not micro_batches:
             raise DataError("a step needs at least one micro-batch, got none")
         update = self._recorded_update()
         self._step, self._next = self._next, self._next + 1
         self._start_step(lr, limits)
+        watch = None
         for index, plan in self._micro_steps(micro_batches):
-            plan.run(first=index == 0)
+            watch = self._health_of(plan) if health and index == len(micro_batches) - 1 else None
+            plan.run(index == 0, watch.beside if watch else None)
+        if watch:
+            watch.before_update()
         self.device.run(update)
+        if watch:
+            watch.after_update(self._step + 1)
         after_launch()
         self._record = self.device.download(self.control)
         loss, norm, ok, step, halted = (
@@ -199,6 +209,18 @@ class Engine:
         """The number of steps done, when a run is resumed, and of updates, where some steps made none."""
         self._step = self._next = step
         self._record[SLOT["step"]] = step if updates is None else updates
+
+    def take_health(self) -> list[HealthColumn]:
+        """The statistics of the steps that took them since the last call, oldest first: the newest `Settings.health`
+        of them."""
+        return sorted((c for watch in self._health.values() for c in watch.take()), key=lambda column: column.step)
+
+    def _health_of(self, plan: BoundPlan) -> Health:
+        if plan not in self._health:
+            from core.engine.health_ring import Health  # of runs that record it
+
+            self._health[plan] = Health(plan, max(1, self.settings.health))
+        return self._health[plan]
 
     def _start_step(self, lr: float, limits: tuple[float, float] = NO_LIMITS) -> None:
         loss, norm = limits
@@ -343,14 +365,16 @@ class Engine:
         optimizer = self._optimizer() if self.settings.optimizer else None
         states = len(optimizer.state) + (self.store.master is not None) if optimizer else 0
         update = self._update_on if optimizer else None
-        return PlanReport(plan, self.layout, self.device, self.chooser, self.graph_for, states, update)
+        health = self.settings.health
+        return PlanReport(plan, self.layout, self.device, self.chooser, self.graph_for, states, health, update)
 
     def prepare(self) -> None:
         """Compile what a training step launches; without this, the first step does. Nothing where no kernels run."""
         if self.device.compiles:
             sizes = {token: self.graph.dims[token] for tokens in self.input_dims.values() for token in tokens}
             plan = self.bound(TRAIN, (), sizes)
-            self.device.prepare([*plan.launches(), *self._recorded_update()])
+            watched = self._health_of(plan).launches() if self.settings.health else []
+            self.device.prepare([*plan.launches(), *self._recorded_update(), *watched])
 
     def choose_again(self) -> None:
         """Forget the choices of nested launches and of the update: plans that are made from now on may differ."""
@@ -358,3 +382,4 @@ class Engine:
         self.chooser.nested.clear()
         self._update = ()
         self._bound.clear()
+        self._health.clear()

@@ -28,7 +28,8 @@ class Settings:
     that failed is an error; else another one takes its place.
     fusion: fused op -> False or its attrs. optimizer: name; options: its options, and "clip".
     dims: overrides of the model's dims. alias, in_place: False only in tests. capture: replay recorded launches as
-    CUDA graphs, where the device has them; the same bits either way.
+    CUDA graphs, where the device has them; the same bits either way. health: how many steps' statistics the device
+    keeps until they are taken.
     """
 
     device: str = "cpu"
@@ -53,6 +54,7 @@ class Settings:
     alias: bool = True
     in_place: bool = True
     capture: bool = True
+    health: int = 0
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from core.expr import cdiv
 ALIGN = 256  # bytes: where every tensor starts
 FOREVER = 10**9
 # the parts of the memory that a plan needs; all others are within one of these
-HELD = ("parameters", "master weights", "gradients", "optimizer", "scratch", "activations")
+HELD = ("parameters", "master weights", "gradients", "optimizer", "health", "scratch", "activations")
 
 
 @dataclass(eq=False)

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 class PlanReport:
     """Figures of `plan` on `device`, with parameters laid out as `layout`.
 
-    states: the optimizer's flat tensors, master weights among them. update(device): the optimizer's step, recorded on
-    that device; None for a model without an optimizer. graph_for(dims): the model with other dims.
+    states: the optimizer's flat tensors, master weights among them. health: columns of the ring of statistics.
+    update(device): the optimizer's step, recorded on that device; None for a model without an optimizer.
+    graph_for(dims): the model with other dims.
     """
 
     plan: Plan
@@ -36,6 +37,7 @@ class PlanReport:
     chooser: Chooser
     graph_for: Callable[[Mapping[str, int]], Graph]
     states: int = 0
+    health: int = 0
     update: Callable[[Any], Sequence[Any]] | None = None
 
     @property
@@ -45,17 +47,23 @@ class PlanReport:
     # --- memory ------------------------------------------------------------------------------------------------
 
     def memory(self) -> dict[str, int]:
-        """Bytes of parameters, gradients, optimizer, and the plan's arena with its parts."""
+        """Bytes of parameters, gradients, optimizer, recorded statistics, and the plan's arena with its parts."""
         plan, training = self.plan, self.plan.request.kind == TRAIN
         acc = itemsize(resolve("acc", plan.precision)) * self.layout.trainable
         return {
             "parameters": self.layout.size * itemsize(resolve(None, plan.precision)),
             "gradients": acc if training else 0,
             "optimizer": acc * self.states if training else 0,
+            "health": self._health_bytes() if self._updates and self.health else 0,
             "activations": plan.arena_bytes,
             "saved": plan.saved_bytes,
             "workspace": plan.workspace_bytes,
         }
+
+    def _health_bytes(self) -> int:
+        from core.plan.health_rows import health_bytes  # of runs that record statistics
+
+        return health_bytes(self.plan, self.layout, self.device, self.health)
 
     def scratch(self) -> dict[str, int]:
         """{"scratch": bytes} that nested launches of the plan and its update take besides the arena, if any do."""

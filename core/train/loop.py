@@ -11,10 +11,9 @@ import contextlib
 import math
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -23,87 +22,14 @@ from core.errors import CheckpointError, CoreError, NumericsError, words_of
 from core.interop import checkpoint
 from core.interop.checkpoint import Contents
 from core.signals import Stop
-from core.train.detect import ABORT, Detector, Seen, not_finite
-from core.train.display import Display
-from core.train.run import Run
-from core.train.step_line import memory_in_use, step_line
+from core.train.detect import ABORT, Seen, not_finite
+from core.train.job import Job
+from core.train.step_line import step_line
 from core.words import duration, printable
 
 Array = np.ndarray[Any, Any]
 SPIKE_HINT = 'look at the batch; [detect] action = "skip" leaves such updates out'
 CONTINUE = "continue"  # of [train] save_errors
-
-
-class Trainable(Protocol):
-    """What the loop needs of an engine."""
-
-    @property
-    def updates(self) -> int: ...
-    def step(
-        self,
-        micro_batches: Sequence[Mapping[str, Array]],
-        lr: float,
-        limits: tuple[float, float],
-        after_launch: Callable[[], None],
-    ) -> Any: ...
-    def replay(self, micro_batches: Sequence[Mapping[str, Array]]) -> Generator[tuple[int, Any], None, None]: ...
-    def zero_gradients(self) -> list[str]: ...
-    def parameter_gradients(self) -> Iterator[tuple[str, Array]]: ...
-    def evaluate(self, batch: Mapping[str, Array]) -> tuple[float, int]: ...
-    def session(self, rows: int, capacity: int = 0) -> Any: ...
-    def parameters(self) -> Mapping[str, Array]: ...
-    def optimizer_state(self) -> Mapping[str, Mapping[str, Array]]: ...
-
-
-class TextCodec(Protocol):
-    """What the loop needs of a tokenizer."""
-
-    vocab_size: int
-    eot: int | None
-    begin: tuple[int, ...]
-
-    def encode(self, text: str) -> Array: ...
-    def decode(self, ids: Sequence[int]) -> str: ...
-
-
-@dataclass
-class Job:
-    """All that a run is, settled: the loop looks nothing up.
-
-    batches(step): the micro-batches of step 0 .. steps-1, graph input -> (B, T) i32. lr(step): its learning rate.
-    val_batches(): those of one validation; None without validation data. detector: watches losses and norms. state:
-    the fields that state.json has besides the loop's own. A period of 0 is never; any other also ends with one after
-    the last step.
-    """
-
-    run: Run
-    engine: Trainable
-    display: Display
-    steps: int
-    tokens_per_step: int
-    batches: Callable[[int], Sequence[Mapping[str, Array]]]
-    lr: Callable[[int], float]
-    model_toml: str
-    seed: int = 0
-    detector: Detector = field(default_factory=Detector)
-    val_batches: Callable[[], Iterator[Mapping[str, Array]]] | None = None
-    tokenizer: TextCodec | None = None
-    tokenizer_json: str | None = None
-    val_every: int = 0
-    sample_every: int = 0
-    sample_tokens: int = 64
-    sample_prompt: str = ""
-    sample_temperature: float = 0.8
-    checkpoint_every: int = 0
-    keep_best: bool = False  # never without checkpoints: checkpoint_every = 0
-    keep_last: int = 2
-    keep_every: int = 0
-    save_errors: str = "stop"
-    log_every: int = 1
-    peak_tokens_per_s: float | None = None  # at the chip's peak, where it is known
-    memory: Callable[[], int | None] = memory_in_use  # bytes
-    hooks: Sequence[Callable[[Any, int, dict[str, Any]], None]] = ()
-    state: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Trainer:
@@ -125,6 +51,7 @@ class Trainer:
         self._seconds = 0.0  # of a step: a running mean, for the remaining time
         self._ahead: Sequence[Mapping[str, Array]] | None = None  # the next step's batches, drawn while this one ran
         self._events = 0.0  # seconds of validation, samples and checkpoints so far
+        self._health_rows: Any = None  # what the lines of health.jsonl so far are of
         self._failed_hooks: set[int] = set()
         self._refused: dict[str, str] = {}  # files whose lines the disk did not take, and why, as was said
 
@@ -167,6 +94,7 @@ class Trainer:
                 self._save_or_warn(last or stop.requested)
             self._say_refused()
             self._events += time.perf_counter() - before
+        self._write_health()
         for name, (lines, why) in job.run.refused().items():
             job.display.line(f"warning: the last {lines} lines of {name} could not be written: {why}")
         job.display.line(self._closing(stop, time.perf_counter() - begun))
@@ -188,7 +116,8 @@ class Trainer:
         begun = time.perf_counter()
         batches = self._ahead if self._ahead is not None else job.batches(self.step)
         self._ahead = None
-        record = job.engine.step(batches, lr, detector.limits_of_updates(), self._draw_ahead)
+        watched = job.health_every > 0 and (self.step + 1) % job.health_every == 0
+        record = job.engine.step(batches, lr, detector.limits_of_updates(), self._draw_ahead, watched)
         seconds = time.perf_counter() - begun
         if record.halted:
             raise self._crash(record, batches, lr)
@@ -214,8 +143,20 @@ class Trainer:
         }
         due = job.log_every > 0 and (self.step % job.log_every == 0 or self.step == job.steps)
         job.display.step(step_line(metrics, job.steps, self._eta(seconds)), due)
+        if due or (watched and self.step // job.health_every % job.health_columns == 0):
+            self._write_health()
         self._warn(seen)
         return metrics
+
+    def _write_health(self) -> None:
+        """The statistics that the device holds, into health.jsonl."""
+        if not self.job.health_every:
+            return
+        from core.train.health_file import line_of
+
+        for column in self.job.engine.take_health():
+            self.job.run.health(line_of(column, column.rows is not self._health_rows))
+            self._health_rows = column.rows
 
     def _draw_ahead(self) -> None:
         """The next step's batches, drawn while the device computes this one. Their errors are the next step's."""
@@ -244,6 +185,7 @@ class Trainer:
         """Find the cause of a step that nothing was updated by, leave the folder to study it by; the error to raise."""
         from core.train import crash  # a run that ends well needs nothing of it
 
+        self._write_health()
         job, step, replay = self.job, self.step + 1, crash.Replay(self.job.engine, batches, lr)
         job.display.status("looking for the cause")
         cause = replay.spike(spike) if spike else replay.find()
@@ -335,6 +277,7 @@ class Trainer:
         job = self.job
         job.display.status(f"saving the checkpoint of step {self.step}")
         begun = time.perf_counter()
+        self._write_health()
         job.run.sync()
         contents = Contents(
             job.engine.parameters(),

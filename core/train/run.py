@@ -1,7 +1,7 @@
 """A run's folder: its owner, its files, and the lines appended to them.
 
     runs/<name>/  config.source.toml  config.resolved.toml  variants.json  env.json
-                  metrics.jsonl  samples.jsonl  train.log  LOCK  LATEST  BEST  checkpoints/
+                  metrics.jsonl  samples.jsonl  health.jsonl  train.log  LOCK  LATEST  BEST  checkpoints/
 
 It knows no engine and no loop. A folder belongs to one process at a time, by a lock of the operating system that
 ends with the process, however it ends.
@@ -35,6 +35,7 @@ from core.train.lines import Lines
 
 RUNS = Path("runs")
 LOCK, METRICS, SAMPLES, LOG = "LOCK", "metrics.jsonl", "samples.jsonl", "train.log"
+HEALTH = "health.jsonl"  # there with [train] health_every alone
 SOURCE, RESOLVED, VARIANTS, ENV = "config.source.toml", "config.resolved.toml", "variants.json", "env.json"
 CHECKPOINTS, CRASHES = "checkpoints", "crash-*"
 LOCKED_BYTE = 1 << 30  # Windows locks bytes against reading: a byte that is never read
@@ -206,13 +207,17 @@ class Run:
     def sample(self, record: Mapping[str, Any]) -> None:
         self._open[SAMPLES].append(to_line(record))
 
+    def health(self, record: Mapping[str, Any]) -> None:
+        """A line of health.jsonl, which `rewind` opened."""
+        self._open[HEALTH].append(to_line(record))
+
     def refused(self) -> dict[str, tuple[int, str]]:
         """The files whose last lines the disk did not take: how many, and why."""
         return {name: (file.missing, file.refused) for name, file in self._open.items() if file.refused}
 
     def sync(self) -> None:
         """Bring the metrics to the disk, beside a checkpoint that stands on them. CheckpointError if that fails."""
-        for name in (METRICS, SAMPLES):
+        for name in (n for n in (METRICS, SAMPLES, HEALTH) if n in self._open):
             try:
                 self._open[name].sync()
             except OSError as error:
@@ -221,14 +226,16 @@ class Run:
                     hint="earlier checkpoints are unchanged; check that disk, then continue with --resume",
                 ) from None
 
-    def rewind(self, step: int) -> None:
-        """Drop what metrics and samples say of later steps, and a last line that a kill cut short. CheckpointError
-        where the disk refuses."""
-        for name in (METRICS, SAMPLES):
+    def rewind(self, step: int, health: bool = False) -> None:
+        """Drop what metrics, samples and statistics say of later steps, and a last line that a kill cut short. health:
+        open health.jsonl, which is made if needed. CheckpointError where the disk refuses."""
+        there = health or (self.path / HEALTH).exists()
+        for name in (METRICS, SAMPLES, HEALTH)[: 3 if there else 2]:
             path = self.path / name
             with self._writing():
                 records = [line for line in read_lines(path) if line["step"] <= step]
-                self._open[name].close()
+                if name in self._open:
+                    self._open[name].close()
                 files.replace_durably(path, "".join(map(to_line, records)).encode("utf-8", "backslashreplace"))
                 self._open[name] = Lines(path)
 

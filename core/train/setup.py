@@ -148,7 +148,7 @@ def checked_parts(
 
 def tidy(run: Run, parts: Parts, keep: bool, display: Display) -> Mapping[str, Any] | None:
     """Remove records behind the first step from the run's folder; the state that a resumed run continues."""
-    run.rewind(parts.done)
+    run.rewind(parts.done, parts.config.train.health_every > 0)
     resumed = None
     if parts.start is not None:
         from core.train.resume import resumed_state

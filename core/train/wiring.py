@@ -24,7 +24,7 @@ from core.registry import Registry
 from core.roles import BATCH
 from core.train.detect import Detector
 from core.train.display import Display
-from core.train.loop import Job
+from core.train.job import Job, ring_columns
 from core.train.run import Run
 from core.train.step_line import memory_in_use
 from core.verdicts import Verdicts
@@ -103,6 +103,7 @@ def build_engine(
             optimizer=config.optimizer.name,
             options={**options, "clip": config.optimizer.clip},
             seed=config.seed,
+            health=ring_columns(config.train.health_every, config.train.log_every),
             failed=(verdicts or Verdicts(registry)).failures_on(opened, config.precision),
         ),
         opened,
@@ -266,6 +267,8 @@ def make_job(parts: Parts, run: Run, display: Display, record: Mapping[str, Any]
         keep_every=table.keep_every,
         save_errors=table.save_errors,
         log_every=table.log_every,
+        health_every=table.health_every,
+        health_columns=engine.settings.health,
         peak_tokens_per_s=peak_tokens_per_s(engine, B * T),
         memory=memory_of(engine.device),
         hooks=parts.registry.step_hooks,

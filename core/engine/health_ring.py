@@ -1,0 +1,146 @@
+"""Statistics of all that a training step writes, recorded beside the plan's own launches, in a ring on the device.
+
+The step's launches stay what they are: others run between them, read what was written, and write nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from core.device.measured import VALUES, MeasuredTensor
+from core.dtypes import resolve
+from core.engine.bound import BoundPlan
+from core.plan.health_rows import (
+    GRADIENT,
+    UPDATE,
+    HealthRow,
+    copy_bytes,
+    health_rows,
+    launch_shapes,
+    parameter_groups,
+    workspace_sizes,
+    written,
+)
+from core.plan.record import RecordedStep
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class HealthColumn:
+    """The statistics of one step. step: counted from 1. values: (rows, 8) f64, `core.device.measured.VALUES` for each
+    of `rows`."""
+
+    step: int
+    rows: Sequence[HealthRow]
+    values: Array
+
+
+class Health:
+    """The launches and the ring of one bound training plan. `columns`: how many steps the ring holds; one more takes
+    the place of the oldest."""
+
+    def __init__(self, bound: BoundPlan, columns: int) -> None:
+        plan, layout, device = bound.plan, bound.store.layout, bound.device
+        self.bound, self.device, self.store = bound, device, bound.store
+        self.rows = health_rows(plan, layout)
+        launches = launch_shapes(plan, layout)
+        sizes, counts = workspace_sizes(launches, device), [len(shapes) for shapes in launches]
+        self._workspace = self._zeros((sum(sizes),), "u8", sum(sizes))
+        self._column = self._zeros((len(self.rows), len(VALUES)), "f64", 8 * len(VALUES) * len(self.rows))
+        self._ring = self._zeros((columns, *self._column.shape), "f64", columns * self._column.nbytes)
+        self._places = [
+            (
+                self._column[sum(counts[:i]) : sum(counts[: i + 1])],
+                self._workspace[sum(sizes[:i]) : sum(sizes[: i + 1])],
+            )
+            for i in range(len(launches))
+        ]
+        self._of_step = {id(step): index for index, (step, _) in enumerate(written(plan))}
+        self._groups = parameter_groups(layout)
+        self._steps: deque[int] = deque(maxlen=columns)
+        self._kept = 0
+        self._commands: dict[str, Sequence[Any]] = {}
+        self._memory: Any = None  # the arena that the commands were recorded with
+        bound.arena.fit(copy_bytes(plan, layout))
+
+    def _zeros(self, shape: tuple[int, ...], dtype: str, nbytes: int) -> Any:
+        return self.device.tensor(self.device.allocate(nbytes), 0, shape, dtype)
+
+    # --- a step ----------------------------------------------------------------------------------------------
+
+    def beside(self, recorded: RecordedStep) -> list[Any]:
+        """Commands to run behind a step of the plan: the statistics of what it wrote for others."""
+        index = self._of_step.get(id(recorded.step))
+        if index is None:
+            return []
+        tensors = [t for step, t in written(self.bound.plan) if step is recorded.step][0]
+        measured = [MeasuredTensor(getattr(recorded.t, name), buffer.shape) for name, buffer in tensors]
+        return self.device.statistics(measured, *self._places[index])
+
+    def before_update(self) -> None:
+        """Take the gradients' statistics and keep the parameters as they are."""
+        self._run("before", lambda: [*self._of_group(0), *self.device.copy(self._before(), self._trainable())])
+
+    def after_update(self, step: int) -> None:
+        """Take those of parameters and updates, and keep the column as that of `step`."""
+        self._run("after", lambda: [*self._of_group(1), *self._of_group(2)])
+        at = self._kept % len(self._ring)
+        self._run(f"keep {at}", lambda: self._keep(at))
+        self._kept += 1
+        self._steps.append(step)
+
+    def launches(self) -> list[Any]:
+        """Commands with all that recording launches, for a compiler."""
+        return [*self._of_group(0), *self.device.copy(self._before(), self._trainable()), *self._keep(0)]
+
+    def _keep(self, at: int) -> list[Any]:
+        return self.device.copy(self._ring[at : at + 1].reshape(self._column.shape), self._column)
+
+    def _run(self, name: str, record: Callable[[], Sequence[Any]]) -> None:
+        if self._memory is not self.bound.arena.memory:
+            self._memory = self.bound.arena.memory
+            self._commands.clear()
+        if name not in self._commands:
+            commands = record()
+            self._commands[name] = self.device.captured(commands) if self.bound.capture else commands
+        self.device.run(self._commands[name])
+
+    def _trainable(self) -> Any:
+        """The flat parameters that train, in full precision."""
+        store = self.store
+        return store.master if store.master is not None else store.weights[: store.layout.trainable]
+
+    def _before(self) -> Any:
+        """The same before the update: in the arena, which no plan uses between its micro-steps."""
+        shape, kind = (self.store.layout.trainable,), resolve("acc", self.bound.plan.precision)
+        return self.device.tensor(self.bound.arena.memory, 0, shape, kind)
+
+    def _of_group(self, index: int) -> Sequence[Any]:
+        """The launch over a group of parameters."""
+        kind, names = self._groups[index]
+        store, measured = self.store, []
+        for name in names:
+            shape = store.layout.places[name].shape
+            flat = store.grads if kind == GRADIENT else store.full(name)
+            before = store.place(self._before(), name) if kind == UPDATE else None
+            measured.append(MeasuredTensor(store.place(flat, name), shape, before))
+        place = self._places[len(self._places) - len(self._groups) + index]
+        return self.device.statistics(measured, *place)
+
+    # --- the ring --------------------------------------------------------------------------------------------
+
+    def take(self) -> list[HealthColumn]:
+        """The columns of the ring, oldest first, which is empty afterwards."""
+        if not self._steps:
+            return []
+        ring, first = self.device.download(self._ring), self._kept - len(self._steps)
+        columns = [HealthColumn(s, self.rows, ring[(first + i) % len(ring)]) for i, s in enumerate(self._steps)]
+        self._steps.clear()
+        self._kept = 0
+        return columns

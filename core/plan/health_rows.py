@@ -1,0 +1,91 @@
+"""What [train] health_every records: a row of statistics for each tensor, and the memory that they take.
+
+The rows follow from the plan's steps and the parameters alone: what steps write for others, then the gradient of each
+parameter that trains, every parameter, and the update of those that train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from core.device.measured import VALUES, elements
+from core.dtypes import INTEGERS, itemsize, resolve
+from core.expr import cdiv
+from core.plan.buffers import ALIGN, Buffer
+from core.plan.layout import ParameterLayout
+from core.plan.steps import Plan, Step
+
+if TYPE_CHECKING:
+    from core.device.protocol import Device
+
+GRADIENT, PARAMETER, UPDATE = "gradient", "parameter", "update"
+NOTHING_NEW = ("fill", "recompute")  # kinds of steps: zeros, and what forward wrote before
+ROW = 8 * len(VALUES)  # bytes
+
+
+@dataclass(frozen=True)
+class HealthRow:
+    """What a row of statistics is of. kind: of the step that wrote it ("forward", "backward", "add", ...), or
+    "gradient", "parameter", "update". node, op: of that step, "" for a sum or copy of gradients and for parameters.
+    tensor: its schema name, its buffer's where there is no node, or the parameter's. size: its elements."""
+
+    kind: str
+    node: str
+    op: str
+    tensor: str
+    size: int
+
+
+def written(plan: Plan) -> Iterator[tuple[Step, list[tuple[str, Buffer]]]]:
+    """Each step of the plan that writes numbers for others, and what it writes: (schema name, buffer in the arena)."""
+    for step in plan.steps:
+        named = ((name, step.tensors.get(name)) for name in step.written if step.kind not in NOTHING_NEW)
+        tensors = [(n, b) for n, b in named if b is not None and b.home == "arena" and b.dtype not in INTEGERS]
+        if tensors:
+            yield step, tensors
+
+
+def parameter_groups(layout: ParameterLayout) -> list[tuple[str, list[str]]]:
+    """(kind, its parameters) of the rows behind the plan's, in order."""
+    trains = [name for name, place in layout.places.items() if place.trains]
+    return [(GRADIENT, trains), (PARAMETER, list(layout.places)), (UPDATE, trains)]
+
+
+def health_rows(plan: Plan, layout: ParameterLayout) -> list[HealthRow]:
+    """All rows of a training plan, in the order in which they are recorded."""
+    rows = []
+    for step, tensors in written(plan):
+        node, op = (step.node.name, step.node.op.name) if step.node else ("", "")
+        rows += [HealthRow(step.kind, node, op, n if node else b.name, elements(b.shape)) for n, b in tensors]
+    for kind, names in parameter_groups(layout):
+        rows += [HealthRow(kind, "", "", name, elements(layout.places[name].shape)) for name in names]
+    return rows
+
+
+def launch_shapes(plan: Plan, layout: ParameterLayout) -> list[list[tuple[int, ...]]]:
+    """The shapes of each launch: one for each step that writes, then one for each group of parameters."""
+    steps = [[buffer.shape for _, buffer in tensors] for _, tensors in written(plan)]
+    return [*steps, *([layout.places[name].shape for name in names] for _, names in parameter_groups(layout))]
+
+
+def workspace_sizes(launches: Sequence[Sequence[tuple[int, ...]]], device: Device) -> list[int]:
+    """Bytes of workspace of each launch, rounded up so that each starts aligned."""
+    return [cdiv(device.statistics_bytes(shapes), ALIGN) * ALIGN for shapes in launches]
+
+
+def copy_bytes(plan: Plan, layout: ParameterLayout) -> int:
+    """Bytes of the parameters before the update, held in the arena while no plan uses it."""
+    return layout.trainable * itemsize(resolve("acc", plan.precision))
+
+
+def health_bytes(plan: Plan, layout: ParameterLayout, device: Device, columns: int) -> int:
+    """Bytes that recording takes besides the plan's arena: its workspace, a column of rows, `columns` of them in the
+    ring, and the parameters before the update as far as they are larger than the arena. 0 without columns."""
+    if not columns:
+        return 0
+    launches = launch_shapes(plan, layout)
+    rows = sum(map(len, launches))
+    more = max(0, copy_bytes(plan, layout) - plan.arena_bytes)
+    return sum(workspace_sizes(launches, device)) + ROW * rows * (1 + columns) + more

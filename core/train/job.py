@@ -1,0 +1,100 @@
+"""What a run is, settled: the engine and data that the loop needs, periods, and state; the loop looks nothing up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from core.train.detect import Detector
+from core.train.display import Display
+from core.train.run import Run
+from core.train.step_line import memory_in_use
+
+Array = np.ndarray[Any, Any]
+MOST_COLUMNS = 16  # of the ring of statistics on the device
+
+
+class Trainable(Protocol):
+    """What the loop needs of an engine."""
+
+    @property
+    def updates(self) -> int: ...
+    def step(
+        self,
+        micro_batches: Sequence[Mapping[str, Array]],
+        lr: float,
+        limits: tuple[float, float],
+        after_launch: Callable[[], None],
+        health: bool = False,
+    ) -> Any: ...
+    def take_health(self) -> list[Any]: ...
+    def replay(self, micro_batches: Sequence[Mapping[str, Array]]) -> Generator[tuple[int, Any], None, None]: ...
+    def zero_gradients(self) -> list[str]: ...
+    def parameter_gradients(self) -> Iterator[tuple[str, Array]]: ...
+    def evaluate(self, batch: Mapping[str, Array]) -> tuple[float, int]: ...
+    def session(self, rows: int, capacity: int = 0) -> Any: ...
+    def parameters(self) -> Mapping[str, Array]: ...
+    def optimizer_state(self) -> Mapping[str, Mapping[str, Array]]: ...
+
+
+class TextCodec(Protocol):
+    """What the loop needs of a tokenizer."""
+
+    vocab_size: int
+    eot: int | None
+    begin: tuple[int, ...]
+
+    def encode(self, text: str) -> Array: ...
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+
+@dataclass
+class Job:
+    """All that a run is.
+
+    batches(step): the micro-batches of step 0 .. steps-1, graph input -> (B, T) i32. lr(step): its learning rate.
+    val_batches(): those of one validation; None without validation data. detector: watches losses and norms. state:
+    the fields that state.json has besides the loop's own. A period of 0 is never; any other also ends with one after
+    the last step.
+    """
+
+    run: Run
+    engine: Trainable
+    display: Display
+    steps: int
+    tokens_per_step: int
+    batches: Callable[[int], Sequence[Mapping[str, Array]]]
+    lr: Callable[[int], float]
+    model_toml: str
+    seed: int = 0
+    detector: Detector = field(default_factory=Detector)
+    val_batches: Callable[[], Iterator[Mapping[str, Array]]] | None = None
+    tokenizer: TextCodec | None = None
+    tokenizer_json: str | None = None
+    val_every: int = 0
+    sample_every: int = 0
+    sample_tokens: int = 64
+    sample_prompt: str = ""
+    sample_temperature: float = 0.8
+    checkpoint_every: int = 0
+    keep_best: bool = False  # never without checkpoints: checkpoint_every = 0
+    keep_last: int = 2
+    keep_every: int = 0
+    save_errors: str = "stop"
+    log_every: int = 1
+    health_every: int = 0
+    health_columns: int = 1  # steps whose statistics the engine holds until they are taken
+    peak_tokens_per_s: float | None = None  # at the chip's peak, where it is known
+    memory: Callable[[], int | None] = memory_in_use  # bytes
+    hooks: Sequence[Callable[[Any, int, dict[str, Any]], None]] = ()
+    state: Mapping[str, Any] = field(default_factory=dict)
+
+
+def ring_columns(every: int, log_every: int) -> int:
+    """Columns of the ring on the device, which is emptied with each printed line; 0 where nothing is recorded."""
+    if not every:
+        return 0
+    return max(1, min(MOST_COLUMNS, -(-log_every // every) if log_every else MOST_COLUMNS))
