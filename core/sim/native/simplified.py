@@ -5,7 +5,7 @@ blocks share. Four steps, of which each keeps the bits:
 
 1. A result that is only moved elsewhere is written there at once.
 2. Whoever reads a copy reads the original: both are written once, so that a thread that has one has the other.
-3. Lane by lane results that nobody reads are not computed.
+3. Lane by lane results that no record reads are not computed.
 4. What follows from constants, parameters and a thread's place in its block alone is the *prologue*: it runs once for
    each warp of a worker, and its results stay in place for all thread blocks.
 """
