@@ -137,7 +137,7 @@ class Model:
         named = {name: one for one in self.engine.registry.formats.values() if one.named for name in one.targets}
         if scheme not in named:
             choices = " or ".join(f'"{name}"' for name in named) or "none"
-            raise UsageError(f'names("{scheme}"): the only other names that are known are {choices}')
+            raise UsageError(f'names("{scheme}"): expected {choices}')
         return named[scheme].names(self.graph)
 
     def logits(self, tokens: Any) -> Array:
@@ -183,8 +183,8 @@ class Model:
         while True:
             if self._runs != run:
                 raise UsageError(
-                    "the model computed something else while it was traced, over the trace's tensors",
-                    hint="ask before the trace or after it, or load the model twice",
+                    "the model was used during its trace, which overwrote the trace's tensors",
+                    hint="use it before or after the trace, or load the model twice",
                 )
             event = next(events, None)
             if event is None:
@@ -255,7 +255,7 @@ class Model:
         if shapes[0] != shapes[1]:
             raise DataError(f"tokens are {shapes[0]} and targets {shapes[1]}; expected the same (B, T)")
         if not (batch[TARGETS] >= 0).any():
-            raise DataError("every target is negative: there is nothing to take a mean over")
+            raise DataError("every target is negative, which means ignored; expected at least one that is not")
         return batch
 
 

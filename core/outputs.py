@@ -56,7 +56,9 @@ def staged(out: Path) -> Iterator[Path]:
     try:
         yield path
         if out.exists():
-            raise UsageError(f"{out} came into being while it was written; it is unchanged", hint="name another place")
+            raise UsageError(
+                f"{out} was made by another program during the write; it is unchanged", hint="name another place"
+            )
         files.rename(path, out)
         try:
             files.sync_folder(out.parent)
@@ -65,7 +67,7 @@ def staged(out: Path) -> Iterator[Path]:
             raise
     except OSError as error:
         raise CheckpointError(
-            f"{out}: cannot be written: {error.strerror or error}; nothing is left of it",
+            f"{out}: cannot be written: {error.strerror or error}; the partial file was removed",
             hint="make room, or name another place",
         ) from error
     finally:

@@ -83,11 +83,13 @@ def command(
         options = (
             " or ".join(f"--{name} FILE" for name in registry.evaluations) or "an evaluation; no plugin brings one"
         )
-        raise UsageError(f"--examples counts those of {options}, which is not given")
+        raise UsageError(f"--examples limits an evaluation; expected {options}")
     path = find_run(run)
     opened = open_path(path, registry)
     if opened.weights is None:
-        raise UsageError(f"{path}: a model without weights: its loss cannot be measured", hint="name a run or a file")
+        raise UsageError(
+            f"{path}: a model without weights: its loss cannot be measured", hint="name a run, or a file with weights"
+        )
     own = own_settings(opened.path)
     model = build_model(opened, registry, device, precision or _precision(own, registry.device(device)), fuse=True)
     result: dict[str, Any] = {"from": str(opened.path), "model": model.graph.name, "precision": model.engine.precision}
@@ -168,7 +170,7 @@ def measure_data(
 
     names = list(data or own.val)
     if not names:
-        raise UsageError(f"{path}: no validation data is known to it", hint="name some: --data GLOB, or --data builtin")
+        raise UsageError(f"{path}: it records no validation data", hint="name data: --data GLOB, or --data builtin")
     graph = model.graph
     wanted = tokens or own.val_tokens or BATCHES * int(graph.dims["B"]) * int(graph.dims["T"])
     reading = reading if data else Reading(own.field, own.separator)

@@ -66,7 +66,7 @@ def new_plugin(name: str, out: Path | None) -> None:
     taken = PathFinder.find_spec(name)
     if name in OWN_FOLDERS or name in sys.builtin_module_names or (taken is not None and taken.origin):
         raise UsageError(f'"{name}" cannot be the name of a plugin: its module would hide an existing one',
-                         hint="another name")  # fmt: skip
+                         hint="choose another name")  # fmt: skip
     words = {"name": name, "dashed": name.replace("_", "-")}
     package = {f"{name}/{file}": text for file, text in _op_files(name).items() if not file.startswith("test_")}
     project = {
@@ -93,7 +93,9 @@ def new_model(name: str, out: Path | None, alone: bool) -> None:
     """Write a model called NAME, GPT-2 with one thing changed, and a run config that trains it small."""
     registry, folder = _start("a model", name, out, ())
     if name in registry.models:
-        raise UsageError(f'there is a model "{name}" already, from {registry.models[name].origin}', hint="another name")
+        raise UsageError(
+            f'there is a model "{name}" already, from {registry.models[name].origin}', hint="choose another name"
+        )
     model, config = folder / f"{name}.toml", folder / f"tiny_{name}.toml"
     words = {"name": name, "model": model.as_posix()}
     _write(
@@ -123,9 +125,9 @@ def new_variant(op: str, name: str, out: Path | None, source: str, base: str, pl
     schema = registry.op(op)
     if name in registry.variants[op]:
         held = registry.variants[op][name]
-        raise UsageError(f'there is a variant "{op}.{name}" already, from {held.origin}', hint="another name")
+        raise UsageError(f'there is a variant "{op}.{name}" already, from {held.origin}', hint="choose another name")
     if source and base:
-        raise UsageError("--from and --base cannot both be given", hint="--base copies that variant's forward")
+        raise UsageError("--from and --base exclude each other", hint="--base copies that variant's forward")
     start = _model_of(registry, op, source or base)
     _write(folder, _variant_files(schema, start, name, bool(base)))
     options = " ".join(f"--plugin {path}" for path in (*plugin, _typed(folder)))
@@ -148,16 +150,18 @@ def _start(kind: str, name: str, out: Path | None, plugins: tuple[str, ...]) -> 
             f'"{name}" cannot be the name of {kind}: expected lower-case letters, digits and _, a letter first'
         )
     if keyword.iskeyword(name) or hasattr(builtins, name) or name in TAKEN:
-        raise UsageError(f'"{name}" cannot be the name of {kind}: Python or the core uses it', hint="another name")
+        raise UsageError(
+            f'"{name}" cannot be the name of {kind}: Python or the core uses it', hint="choose another name"
+        )
     folder = out if out is not None else Path(name)
     if folder.exists() or folder.is_symlink():
         raise UsageError(
-            f"{folder} exists already; no file was overwritten", hint="another folder: --out DIR, or remove it"
+            f"{folder} exists already; no file was overwritten", hint="choose another folder: --out DIR, or remove it"
         )
     registry = load_registry(plugins)
     if folder.name in {record.name for record in registry.plugins}:
         raise UsageError(f'there is a plugin "{folder.name}" already, and a folder\'s name is its plugin\'s',
-                         hint="another folder: --out DIR")  # fmt: skip
+                         hint="choose another folder: --out DIR")  # fmt: skip
     return registry, folder
 
 
@@ -166,7 +170,7 @@ def _new_op(registry: Registry, name: str) -> None:
     if name in registry.ops:
         raise UsageError(
             f'there is an op "{name}" already, from {registry.ops[name].origin}',
-            hint=f"another name, or a variant of it: core new variant {name} mine",
+            hint=f"choose another name, or write a variant of it: core new variant {name} mine",
         )
 
 

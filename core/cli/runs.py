@@ -74,7 +74,9 @@ def plot(runs: tuple[str, ...], name: str, out: Path | None, logarithmic: bool, 
     curves = {str(path): curve(path, name) for path in paths}
     empty = [path for path, (steps, _) in curves.items() if not steps]
     if empty:
-        raise UsageError(f"{', '.join(empty)}: no {name} in metrics.jsonl", hint="core runs says how far each run is")
+        raise UsageError(
+            f"{', '.join(empty)}: no {name} in metrics.jsonl", hint="`core runs` shows the last step of each run"
+        )
     if as_json:
         emit_json({path: {"step": steps, name: values} for path, (steps, values) in curves.items()})
     elif out is None:
@@ -154,7 +156,9 @@ def diff(a: str, b: str, as_json: bool) -> int:
     for line in parted.settings:
         click.echo(line)
     if not parted.common:
-        raise UsageError(f"{paths[0]} and {paths[1]} have no step in common", hint="core runs says how far each is")
+        raise UsageError(
+            f"{paths[0]} and {paths[1]} have no step in common", hint="`core runs` shows the last step of each"
+        )
     if parted.values is None:
         click.echo(f"the same in all {parted.common:,} steps that both have")
         return 0

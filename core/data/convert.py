@@ -174,6 +174,6 @@ def _write(
         done.rmdir()
     except OSError as error:
         raise DataError(
-            f"{out}: cannot be written: {error.strerror or error}", hint="check the disk and the rights"
+            f"{out}: cannot be written: {error.strerror or error}", hint="check the disk and its permissions"
         ) from None
     return [out / path.name for path in writer.paths], writer.tokens

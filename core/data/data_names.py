@@ -120,7 +120,7 @@ def expand(item: str, where: str) -> list[Path]:
     path = Path(os.path.expanduser(item))  # unlike Path's own, it takes "~nobody" for a name
     if any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts):
         raise UsageError(
-            f'{where}: "{item[:40]}..." has a name of more than {LONGEST_NAME} bytes', hint="no file can be called so"
+            f'{where}: "{item[:40]}..." has a name of more than {LONGEST_NAME} bytes', hint="shorten the name"
         )
     if path.exists():
         return [path]

@@ -105,7 +105,7 @@ def _library() -> type[HfApi]:
 
 
 def _describe(collection: Collection) -> list[Remote]:
-    """What the hub says of the files, in one question. DataError when it does not answer, or not with that."""
+    """Facts of the files on the hub, in one request. DataError without an answer that has all of them."""
     api = _library()(endpoint=os.environ.get(ENDPOINT) or None, token=False)
     names = list(collection.files)
 
@@ -117,7 +117,8 @@ def _describe(collection: Collection) -> list[Remote]:
     absent = [name for name in names if name not in description]
     if absent:
         raise DataError(
-            f"{collection.repository} on {api.endpoint} has no {', '.join(absent[:3])}", hint="choose among these"
+            f"{collection.repository} on {api.endpoint} has no {', '.join(absent[:3])}",
+            hint="name a repository that has them",
         )
     return [description[name] for name in names]
 
@@ -211,9 +212,9 @@ def _download(remote: Remote, out: Path, progress: Progress | None) -> None:
     if part.hasher.hexdigest() != remote.hash:
         path.unlink()  # ours, and of no use: with it, every next attempt would fail as well
         raise DataError(
-            f"{remote.url}: what came has the hash {part.hasher.hexdigest()[:16]}..., the hub says "
-            f"{remote.hash[:16]}...; it was not kept",
-            hint="run this again; if it stays so, something between here and the hub changes files",
+            f"{remote.url}: the download has the hash {part.hasher.hexdigest()[:16]}..., the hub says "
+            f"{remote.hash[:16]}...; the download was removed",
+            hint="run this again; if it happens again, a proxy between this machine and the hub may change files",
         )
     files.rename(path, out / remote.name)
     if len(remote.hash) == 64:

@@ -124,13 +124,13 @@ class Reader:
             raise DataError(
                 f"{self.shard.path}: ends at byte {size:,}; tokens {start:,} to {stop:,} end at byte {last:,}: the "
                 "file became shorter after the run began",
-                hint="write it again, and go on with --resume",
+                hint="write it again, then continue with --resume",
             )
         if bad is not None:
             raise DataError(
-                f"{self.shard.path}: bytes {bad * BLOCK:,} to {(bad + 1) * BLOCK:,} are not what was written: their "
-                "sha256 is another one, with no change in the file's times",
-                hint="fetch or write it again; a disk that does this may lose more",
+                f"{self.shard.path}: bytes {bad * BLOCK:,} to {(bad + 1) * BLOCK:,} differ from their recorded "
+                "sha256, while the file's times are unchanged",
+                hint="fetch or write it again, and check the disk: it may lose more",
             )
         return np.frombuffer(raw, dtype)
 

@@ -148,8 +148,8 @@ class TokenSource:
                 same = file_digests(piece.path).sha256 == self._sha256[number]
             if not same:
                 raise DataError(
-                    f"{piece.path}: changed while the run reads it: another sha256 than when it was first read",
-                    hint="put it back and go on with --resume; --allow-data-change takes the files as they are",
+                    f"{piece.path}: changed during the run: its sha256 is not that of the first reading",
+                    hint="restore it and continue with --resume; --allow-data-change takes the files as they are",
                 )
             self._marks[number] = mark_of(piece.path)
 

@@ -99,7 +99,7 @@ def choose(name: str, kinds: Mapping[str, DeviceKind]) -> DeviceKind:
     if name not in kinds:
         raise UsageError(
             f'there is no device "{name}"{did_you_mean(name, [AUTO, *kinds])}',
-            hint=f"--device takes {', '.join([AUTO, *kinds])}; a plugin may bring more",
+            hint=f"--device takes {', '.join([AUTO, *kinds])}; a plugin may add one",
         )
     return kinds[name]
 

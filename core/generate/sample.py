@@ -83,7 +83,9 @@ def sample_logits(logits: Array, sampling: Sampling, rng: np.random.Generator, s
         values = np.where(seen, np.where(values > 0, values / penalty, values * penalty), values)
     largest = values.max(axis=-1, keepdims=True)
     if not np.isfinite(largest).all():  # a nan in a row makes its largest nan
-        raise NumericsError("logits are not finite: there is nothing to sample from", hint="is the checkpoint sound?")
+        raise NumericsError(
+            "logits are not finite: no token can be drawn", hint="check the model: `core eval` prints its loss"
+        )
     if sampling.temperature == 0:
         likeliest: Array = np.argmax(values, axis=-1).astype(np.int32)
         return likeliest

@@ -42,7 +42,7 @@ def identify(path: str | Path, registry: Registry) -> str | WeightFormat:
     try:
         there = where.exists()
     except (OSError, ValueError) as error:
-        raise UsageError(f"{str(path)!r:.200} is no path: {error}") from None
+        raise UsageError(f"{str(path)!r:.200} is not a path: {error}") from None
     if str(path) in registry.models:
         if there:
             raise UsageError(
@@ -70,8 +70,8 @@ def _folder(path: Path, registry: Registry) -> str | WeightFormat:
     if ours or matches is not None:
         return matches[0] if matches is not None else CHECKPOINT
     if (path / "checkpoints").is_dir():
-        raise CheckpointError(f"{path}: a run without a checkpoint so far")
-    raise _unknown(path, "nothing here is known", registry)
+        raise CheckpointError(f"{path}: a run without a checkpoint", hint="wait for its first one, or name another run")
+    raise _unknown(path, "no file in it is of a known format", registry)
 
 
 def _file(path: Path, registry: Registry) -> str | WeightFormat:
@@ -177,6 +177,8 @@ def open_weights(path: str | Path, graph: Graph, registry: Registry) -> Start:
         fitted = of_format(place, lambda: place.fit(where, graph, registry))
         return Start(place.kind, where, fitted.weights, generation=fitted.generation, format=place)
     if place == MODEL:
-        raise CheckpointError(f"{path}: a model without weights", hint="leave `weights` out: they are drawn")
+        raise CheckpointError(
+            f"{path}: a model without weights", hint="leave `weights` out: the parameters are then drawn from the seed"
+        )
     saved = checkpoint.find(where)
     return Start(place, saved.path, saved.parameters, saved.tokenizer_json, of_state(saved.state))

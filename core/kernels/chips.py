@@ -150,7 +150,7 @@ def chip_of(arch: str) -> Chip:
     number = parse_arch(arch).number
     if number not in CHIPS:
         raise BuildError(
-            f"nothing is known of the limits of {arch}",
+            f"the limits of {arch} are unknown",
             hint=f"known: {', '.join(chip.arch for chip in CHIPS.values())}; a row in core/kernels/chips.py adds one",
         )
     return CHIPS[number]

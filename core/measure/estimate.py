@@ -51,7 +51,7 @@ def refuse_long(seconds: float, device: str, *, steps: int, allowed: bool, where
     """UsageError when a run on a device would take more than an hour and `allowed` is false."""
     if seconds > LONG and not allowed:
         raise UsageError(
-            f"{where}: {steps:,} steps would take {duration(seconds)} or more on the {device}; what "
-            f"takes over {duration(LONG)} is not started unasked",
+            f"{where}: {steps:,} steps would take {duration(seconds)} or more on the {device}; "
+            f"a run of over {duration(LONG)} starts only with --long",
             hint="lower train.steps or train.tokens_per_step, train on a GPU, or pass --long",
         )

@@ -29,7 +29,7 @@ def token_source(
     if inputs.documents and tokenizer is None:
         raise DataError(
             f"{inputs.documents[0].name} is text, and no tokenizer came with the model",
-            hint="name token shards, or bring a tokenizer along: core import SRC OUT --tokenizer FILE",
+            hint="name token shards, or add a tokenizer: core import SRC OUT --tokenizer FILE",
         )
     record = shards_record(inputs.shards)
     if record is not None:

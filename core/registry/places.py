@@ -24,7 +24,7 @@ def asset(plugin: Candidate, folder: Path, file: Path | str, where: str) -> Path
     try:
         path = Path(os.path.realpath(folder / file))
     except ValueError:
-        raise BuildError(f"{where}: {str(file)!r}: no file can be called so") from None
+        raise BuildError(f"{where}: {str(file)!r}: this is not a valid name of a file") from None
     if not path.is_relative_to(root):
         raise BuildError(f'{where}: "{file}" leads out of the plugin\'s folder {shorten(str(root))}')
     if not os.path.isfile(path):  # Path's own question raises for a name that is too long

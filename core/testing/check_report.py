@@ -124,7 +124,7 @@ class VariantReport:
         }
 
 
-# what comes first where several sub-checks fail at once: not a number because nothing was written is no clue
+# The order of failures of one variant, likeliest cause first: a NaN in a tensor that was never written is no clue
 RANKS = {"schema": 0, "bounds": 2, "unchanged": 2, "written": 3}
 
 

@@ -34,8 +34,8 @@ def processes(workers: int, words: Words | None = None) -> Iterator[ProcessPoolE
     try:
         yield pool
     except BrokenProcessPool:
-        reason = "a process of the check was ended from outside, as the system does where memory runs out"
-        raise DeviceError(reason, hint=f"fewer of them at the same time take less: {workers} did") from None
+        reason = "a process of the check was ended from outside; the system does so where memory runs out"
+        raise DeviceError(reason, hint=f"lower --jobs: {workers} processes ran at the same time") from None
     except BaseException:
         for process in multiprocessing.active_children():
             process.terminate()

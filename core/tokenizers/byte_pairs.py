@@ -168,7 +168,7 @@ def validate_tokens(tokens: Sequence[bytes], name: str) -> None:
         for i, token in enumerate(tokens):
             if token in seen:
                 raise DataError(
-                    f"tokenizer {name}: token {i} ({token!r}) is empty or there twice", hint="write it again"
+                    f"tokenizer {name}: token {i} ({token!r}) is empty or a duplicate", hint="write it again"
                 )
             seen.add(token)
 

@@ -59,7 +59,7 @@ def load_gpt2(path: Path | None = None, *, offline: bool = False, again: bool = 
             )
     try:
         if offline or (variables.flag(OFFLINE) and not again):
-            raise DataError("it is not on this machine, and nothing may be downloaded")
+            raise DataError("it is not on this machine, and downloads are switched off")
         raw = _download_once(again)
     except DataError as error:
         raise DataError("; ".join(["gpt2: " + error.message, *passed]), hint=FIXES) from None
@@ -107,7 +107,7 @@ def _download_once(again: bool) -> bytes:
         if hashlib.sha256(raw).hexdigest() != URL_SHA256:
             start = raw[:40].decode("utf-8", "replace")
             raise DataError(
-                f"what came from {URL} is not vocab.bpe ({len(raw):,} bytes, {start!r}): a sign-in page or a proxy?"
+                f"the download from {URL} is not vocab.bpe ({len(raw):,} bytes, {start!r}): a sign-in page or a proxy?"
             )
     except DataError as error:
         try_write(memory, json.dumps({"time": time.time(), "why": error.message}).encode())

@@ -253,8 +253,8 @@ def _bytes_of(document: Any, where: str) -> Any:
     if kinds & {"Metaspace", "ByteFallback", "Replace"}:
         return functools.partial(_sentencepiece_bytes, fallback="ByteFallback" in kinds)
     raise DataError(
-        f"{where}: how its tokens become text is not known (decoder {', '.join(map(str, kinds))})",
-        hint="tokenizers of bytes (GPT-2's, LLaMA 3's) and SentencePiece's (LLaMA 2's) are; core.load takes ids",
+        f"{where}: the decoder {', '.join(map(str, kinds))} is unknown",
+        hint="known: bytes (GPT-2, LLaMA 3) and SentencePiece (LLaMA 2); core.load takes token ids without one",
     )
 
 

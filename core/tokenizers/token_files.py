@@ -25,7 +25,7 @@ def read_ranks(raw: bytes, where: object) -> list[bytes]:
             token, rank = line.split()
             if int(rank) in ranks:
                 raise DataError(
-                    f"{where}:{number}: rank {int(rank)} is there twice", hint="fetch or write the file again"
+                    f"{where}:{number}: rank {int(rank)} occurs twice", hint="fetch or write the file again"
                 )
             ranks[int(rank)] = base64.b64decode(token, validate=True)
         except (ValueError, binascii.Error):

@@ -300,9 +300,9 @@ class Trainer:
         bad = [f"{kind} {name}" for kind, values in tensors.items() if (name := not_finite(values))]
         if bad:
             raise NumericsError(
-                f"step {self.step}/{self.job.steps}: not everything in {', '.join(bad)} is finite after the update; "
+                f"step {self.step}/{self.job.steps}: {', '.join(bad)} holds non-finite values after the update; "
                 f"this step is not saved, and {self._newest()}",
-                hint="lower optimizer.lr, if it is not the optimizer; --resume continues from the newest checkpoint",
+                hint="lower optimizer.lr, or check the optimizer; --resume continues from the newest checkpoint",
             )
 
     def _closing(self, stop: Stop, seconds: float) -> str:

@@ -222,7 +222,7 @@ class Run:
                 self._open[name].sync()
             except OSError as error:
                 raise CheckpointError(
-                    f"{self.path / name}: cannot be brought to the disk: {error.strerror or error}",
+                    f"{self.path / name}: cannot be flushed to the disk: {error.strerror or error}",
                     hint="earlier checkpoints are unchanged; check that disk, then continue with --resume",
                 ) from None
 

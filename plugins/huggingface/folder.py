@@ -96,7 +96,7 @@ def _read_json(path: Path, most: int = LONGEST_CONFIG) -> dict[str, Any]:
 def _tensor_files(path: Path) -> list[TensorFile]:
     whole, index = (path / WHOLE).is_file(), (path / INDEX).is_file()
     if whole and index:
-        raise CheckpointError(f"{path}: holds {WHOLE} and {INDEX}", hint="which is it? Move one of them away")
+        raise CheckpointError(f"{path}: holds {WHOLE} and {INDEX}", hint="move one of them away")
     if whole:
         return [TensorFile(path / WHOLE)]
     if index:
@@ -118,7 +118,7 @@ def _sharded(path: Path) -> list[TensorFile]:
     named = {name for name in table.values() if isinstance(name, str)}
     if len(named) > MOST_FILES:
         problem = f"its weights are in {len(named):,} files; at most {MOST_FILES:,} are read"
-        raise CheckpointError(f"{path / INDEX}: {problem}", hint="no published model is so: fetch it again")
+        raise CheckpointError(f"{path / INDEX}: {problem}", hint="fetch it again")
     opened: dict[str, TensorFile] = {}
     for tensor, name in table.items():
         if not isinstance(name, str) or Path(name).name != name or "\\" in name or not name.endswith(".safetensors"):

@@ -132,7 +132,10 @@ def find(file: ModelFile, registry: Registry, overrides: Mapping[str, Number | s
     with about(str(file.path)):
         match = find_model(registry, TABLE, attempt)
     if match is None:
-        raise CheckpointError(f"{file.path}: no model has a [{TABLE}] for it", hint="a plugin may bring one that has")
+        raise CheckpointError(
+            f"{file.path}: no model has a [{TABLE}] for it",
+            hint="install a plugin whose model has one, or name it: --plugin PATH",
+        )
     return match
 
 

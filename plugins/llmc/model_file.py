@@ -93,7 +93,7 @@ def find(file: ModelFile, registry: Registry, overrides: Mapping[str, Number | s
     if match is None:
         raise CheckpointError(
             f"{file.path}: no model has the magic {file.magic} in its [{TABLE}]",
-            hint="a plugin may bring one that has (plugins=[PATH])",
+            hint="install a plugin whose model has it, or name it: --plugin PATH",
         )
     return match
 

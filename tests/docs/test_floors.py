@@ -351,7 +351,7 @@ def test_core_names_no_op_model_plugin_optimizer_or_schedule() -> None:
     named = [f"core/{at}:{n} names {text!r}" for (at, n, text), why in zip(found, allowed, strict=True) if not why]
     assert not named, "\n".join(named)
     unneeded = set(ALLOWED) - set().union(*allowed)
-    assert not unneeded, f"exceptions that nobody needs: {sorted(unneeded)}"
+    assert not unneeded, f"exceptions without a use: {sorted(unneeded)}"
 
 
 # Places in core/ that may spell the name of a device, each with its reason. Elsewhere it is the table's row.
@@ -382,7 +382,7 @@ def test_core_compares_no_name_of_a_device() -> None:
         if text in names and path.relative_to(ROOT / "core").parts[0] != "sim"
     }
     assert not {(file, line) for file, line in named if file not in SPELL_DEVICES}
-    assert {file for file, _ in named} == SPELL_DEVICES.keys(), "exceptions that nobody needs"
+    assert {file for file, _ in named} == SPELL_DEVICES.keys(), "exceptions without a use"
     compared = {
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in files("core")

@@ -209,7 +209,7 @@ def test_a_name_that_cannot_be_is_refused_in_words(name, capsys):
         (["variant", "gelu", "naive"], 'there is a variant "gelu.naive" already'),
         (["variant", "gelo", "mine"], 'did you mean "gelu"?'),
         (["variant", "gelu", "mine", "--from", "naiv"], 'did you mean "naive"?'),
-        (["variant", "gelu", "mine", "--from", "naive", "--base", "naive"], "cannot both be given"),
+        (["variant", "gelu", "mine", "--from", "naive", "--base", "naive"], "exclude each other"),
         (["variant", "gelu", "mine", "--from", "reference"], "no kernel to copy"),
         (["variant", "add_layernorm", "mine"], "--from blocked"),
         (["variant", "gelu", "ops"], "another folder: --out DIR"),

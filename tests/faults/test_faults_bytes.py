@@ -80,7 +80,7 @@ def test_bits_that_flip_are_seen_when_their_bytes_are_first_read(rotting: None, 
     TokenSource([path], 1, 1024).describe()  # a run that saw it whole
     overwrite(path, HEADER_BYTES + 2 * BLOCK, b"\xff")
     source = TokenSource([path], 1, 1024)
-    with pytest.raises(DataError, match=rf"bin: bytes {2 * BLOCK:,} to {3 * BLOCK:,} are not what was written"):
+    with pytest.raises(DataError, match=rf"bin: bytes {2 * BLOCK:,} to {3 * BLOCK:,} differ from their recorded"):
         list(drawn(source))
 
 
@@ -124,7 +124,7 @@ def test_a_shard_that_shrinks_while_it_is_read_is_an_error_with_its_name() -> No
     source = TokenSource([path], 1, 1024)
     source.batch(0)
     os.truncate(path, 2000)
-    with pytest.raises(DataError, match=r"s0_000000.bin: (ends at byte 2,000|bytes .* are not what was written)"):
+    with pytest.raises(DataError, match=r"s0_000000.bin: (ends at byte 2,000|bytes .* differ from their recorded)"):
         list(drawn(source))
 
 
@@ -146,7 +146,7 @@ def test_a_shard_that_is_replaced_during_a_run_is_seen_by_its_next_epoch(how: st
         overwrite(path, HEADER_BYTES, other.read_bytes()[HEADER_BYTES:])
     else:
         os.replace(other, path)
-    with pytest.raises(DataError, match="s0_000000.bin: changed while the run reads it"):
+    with pytest.raises(DataError, match="s0_000000.bin: changed during the run"):
         source.batch(20)
 
 

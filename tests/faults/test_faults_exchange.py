@@ -317,7 +317,7 @@ def test_a_disk_that_refuses_in_the_middle_of_an_export_or_import(here, monkeypa
                 write(here / name)
                 break
             except CheckpointError as error:
-                assert "No space left on device; nothing is left of it" in str(error)
+                assert "No space left on device; the partial file was removed" in str(error)
             finally:
                 monkeypatch.setattr(files, "POINT", lambda call, path: None)
             assert sorted(here.rglob("*")) == before

@@ -182,7 +182,7 @@ def test_a_hostile_file_of_the_tokenizers_library_is_an_error_with_its_name(name
 def test_a_token_twice_in_a_tokenizer_file_is_an_error() -> None:
     text = json.dumps(document()).replace('"b": 1', '"b": 1, "b": 2')
     Path("tokenizer.json").write_text(text)
-    with pytest.raises(DataError, match='"b" is there twice'):
+    with pytest.raises(DataError, match='"b" occurs twice'):
         read_folder(Path())
 
 

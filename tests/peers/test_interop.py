@@ -187,7 +187,8 @@ SHARDED = {
     "an index that is no JSON": (lambda f: (f / "model.safetensors.index.json").write_text("{"), ["not valid JSON"]),
     "a tensor in two shards": (
         lambda f: safetensors.numpy.save_file(hf_tensors(), f / SHARD.format(1)), ["is in model-0000"]),
-    "a whole file too": (lambda f: safetensors.numpy.save_file(hf_tensors(), f / "model.safetensors"), ["which is it"]),
+    "a whole file too": (
+        lambda f: safetensors.numpy.save_file(hf_tensors(), f / "model.safetensors"), ["move one of them away"]),
     "a hostile header": (
         lambda f: (f / SHARD.format(1)).write_bytes(b"\xff" * 64), ["not a valid safetensors file"]),
     "a shard that is cut short": (
@@ -451,9 +452,11 @@ def test_a_path_that_is_two_things_or_none_is_refused(tmp_path, monkeypatch):
     refused(lambda: core.load("gpt2_124"), 'did you mean "gpt2_124m"', "expected a run's", kind=UsageError)
     (tmp_path / "runs" / "tiny" / "checkpoints").mkdir(parents=True)
     refused(lambda: core.load("tiny"), "runs/tiny exists", kind=UsageError)
-    refused(lambda: core.load("runs/tiny"), "a run without a checkpoint so far")
+    refused(
+        lambda: core.load("runs/tiny"), "a run without a checkpoint", hint="wait for its first one, or name another run"
+    )
     (tmp_path / "empty").mkdir()
-    refused(lambda: core.load("empty"), "nothing here is known")
+    refused(lambda: core.load("empty"), "no file in it is of a known format")
     safetensors.numpy.save_file({}, tmp_path / "empty" / "model.safetensors")
     refused(lambda: core.load("empty"), "no config.json beside")
     refused(lambda: core.load("empty/model.safetensors"), "give empty")

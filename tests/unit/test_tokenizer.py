@@ -170,7 +170,7 @@ def test_a_damaged_json_is_refused(bpe):
         "{}": "not a tokenizer",
         damage(good, format="corelm tokenizer 2"): "expected format",
         damage(good, kind="pickle"): "expected kind",
-        damage(good, tokens=other): "damaged|there twice",
+        damage(good, tokens=other): "damaged|a duplicate",
         damage(good, tokens=good["tokens"].rsplit(" ", 1)[0]): "damaged",
         damage(good, tokens="!!"): "not a tokenizer",
         damage(good, tokens="YQ=="): "255 of the 256 bytes have no token",
@@ -196,11 +196,11 @@ def test_ranks_and_merges_files_are_read(tmp_path, bpe, small_gpt2):
 
 BAD_FILES = {
     "html": (b"<html>Sign in</html>", "expected a token in base64"),
-    "twice": (b"YQ== 0\nYg== 0\n", "rank 0 is there twice"),
+    "twice": (b"YQ== 0\nYg== 0\n", "rank 0 occurs twice"),
     "hole": (b"YQ== 0\nYg== 2\n", "rank 1 is missing"),
     "bytes": (b"YQ== 0\n", "255 of the 256 bytes"),
     "merge": (b"#version: 0.2\nt h e\n", "expected a merge"),
-    "twins": (b"#version: 0.2\nt h\nt h\n", "there twice"),
+    "twins": (b"#version: 0.2\nt h\nt h\n", "a duplicate"),
     "empty": (b"", "256 of the 256 bytes"),
 }
 
@@ -327,7 +327,7 @@ def test_offline_runs_download_nothing_and_fetch_still_does(monkeypatch, small_g
     with Server(MERGES) as server:
         use(monkeypatch, server, 10)
         monkeypatch.setenv("CORELM_OFFLINE", "1")
-        with pytest.raises(DataError, match="nothing may be downloaded"):
+        with pytest.raises(DataError, match="downloads are switched off"):
             gpt2.load_gpt2()
         assert server.calls == 0
         assert gpt2.load_gpt2(again=True).hash == small_gpt2.hash
@@ -374,7 +374,9 @@ def test_all_refusals_are_listed_with_their_reasons(tmp_path):
         choose_tokenizer(["gpt2", "bpe", f"bpe:{tmp_path / 'no'}"], offline=True, where="x.toml [data] tokenizer")
     message = str(error.value)
     assert message.startswith("x.toml [data] tokenizer")
-    assert "no text to train it on" in message and "nothing may be downloaded" in message and "no: cannot be" in message
+    assert (
+        "no text to train it on" in message and "downloads are switched off" in message and "no: cannot be" in message
+    )
 
 
 def test_an_unknown_name_is_a_usage_error_with_the_nearest():

@@ -91,7 +91,7 @@ def save(checkpoints: Path, step: int, contents: Contents) -> Path:
             files.remove_tree(staged)
         raise CheckpointError(
             f"{target}: cannot be saved: {error.strerror or error}",
-            hint=f"earlier checkpoints are as they were; {way_out(error)}, then go on with --resume",
+            hint=f"earlier checkpoints are unchanged; {way_out(error)}, then continue with --resume",
         ) from error
     return target
 

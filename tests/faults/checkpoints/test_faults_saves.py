@@ -33,7 +33,7 @@ def test_a_disk_error_at_any_call_of_a_save_is_said_and_leaves_what_was(
         at_call(call, fail)
         with pytest.raises(CheckpointError, match=os.strerror(number)) as caught:
             checkpoint.save(folder, 2, contents(2))
-        assert "earlier checkpoints are as they were" in caught.value.hint
+        assert "earlier checkpoints are unchanged" in caught.value.hint
         assert WAYS_OUT[number] in caught.value.hint
         assert not list(folder.glob(".*"))
         assert_is(checkpoint.load(folder / "step_00000001"), 1)

@@ -175,7 +175,7 @@ def test_an_op_without_a_backward_on_the_way_to_a_parameter(core: Core) -> None:
 
 
 def test_a_model_that_looks_ahead_is_asked_to_generate(core: Core) -> None:
-    """Its tokens change with what comes after them: no cache could give what all tokens at once would."""
+    """Its tokens depend on later ones, so no key-value cache can give the values of a full pass."""
     use_model(('heads = "H"', 'heads = "H", causal = false'))
     core(*TRAIN, "--set", "train.sample_every=1", code=3, says=["node h.0.attn", "causal = false", "sample_every = 0"])
     core(*TRAIN, "--set", "train.checkpoint_every=1", code=0, makes=True)

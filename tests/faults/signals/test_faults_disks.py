@@ -77,7 +77,7 @@ def test_a_disk_that_cannot_keep_the_metrics_stops_a_save_with_7(
         sync(handle)
 
     monkeypatch.setattr(os, "fsync", failing)
-    with pytest.raises(core.errors.CheckpointError, match="metrics.jsonl: cannot be brought to the disk: Input/output"):
+    with pytest.raises(core.errors.CheckpointError, match="metrics.jsonl: cannot be flushed to the disk: Input/output"):
         run_job(made)
     assert last_line().startswith("  hint: ") and "error: " in (here / "a/train.log").read_text()
 
