@@ -3,7 +3,8 @@
 A reference's `parts` answers for one element. Tensors are drawn as matrices, the last axis across. For each tensor that
 takes part there are boxes, each with `rows` and `columns`: "r" and "c" for the element's own row and column, "f" for
 its number in the whole matrix, "*" for all, {"r": [...]} and {"c": [...]} for ranges by that row or column, in SIDE
-equal pieces. Of a tensor whose parts no such rules describe nothing is said, and nothing lights up.
+equal pieces. Where no such rules describe a tensor there is a table instead: {"boxes": [[...], ...], "grid": [[...]]},
+the number of a list of boxes for each of at most TABLE x TABLE pieces of the matrix, each with the parts of its middle.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from core.op.parts import Ranges, boxes_of
 from core.op.variant import Reference
 
-SIDE = 64
+SIDE, TABLE = 64, 32
 PROBES, SCATTERED = 5, 40  # places of each axis at which a rule is tried, and others
 Place = tuple[int, int]
 Places = NDArray[np.int64]
@@ -54,8 +55,10 @@ class Stated:
         return known if len(known) == len(answers) else {}
 
 
-def rules_of(reference: Reference, t: Any, tensor: str, shapes: Shapes) -> dict[str, list[dict[str, Any]]]:
-    """Tensor -> boxes of what elements of `tensor` are made of; {} where nothing is stated, or no rule says it whole.
+def rules_of(reference: Reference, t: Any, tensor: str, shapes: Shapes) -> dict[str, Any]:
+    """Tensor -> boxes, or a table, of what elements of `tensor` are made of; {} where nothing is stated.
+
+    Nothing is said either where contents decide and a piece of the table has several rows.
 
     t: the tensors of the launcher; shapes: of all of them, of the target too. Raises BuildError for a wrong answer.
     """
@@ -67,9 +70,30 @@ def rules_of(reference: Reference, t: Any, tensor: str, shapes: Shapes) -> dict[
     for name in dict.fromkeys(name for held in answers.values() for name in held):
         made = rules_for(name, {place: held.get(name, []) for place, held in answers.items()}, stated)
         if made is None:
-            return {}
+            return tables_of(stated)
         rules[name] = made
     return rules
+
+
+def tables_of(stated: Stated) -> dict[str, Any]:
+    """Tensor -> its table."""
+    if stated.by_contents and max(stated.size) > TABLE:
+        return {}
+    middles = [middles_of(size, TABLE) for size in stated.size]
+    answers = [[stated.at((i, j)) or {} for j in middles[1]] for i in middles[0]]
+    tables: dict[str, Any] = {}
+    for name in dict.fromkeys(name for row in answers for held in row for name in held):
+        numbers: dict[tuple[Box, ...], int] = {}
+        grid = [[numbers.setdefault(tuple(held.get(name, ())), len(numbers)) for held in row] for row in answers]
+        boxes = [[{"rows": list(rows), "columns": list(columns)} for rows, columns in held] for held in numbers]
+        tables[name] = {"boxes": boxes, "grid": grid}
+    return tables
+
+
+def middles_of(size: int, most: int) -> list[int]:
+    """The middles of at most `most` equal pieces of an axis."""
+    pieces = min(most, size)
+    return [(2 * k + 1) * size // (2 * pieces) for k in range(pieces)]
 
 
 def rules_for(name: str, boxes: Mapping[Place, Sequence[Box]], stated: Stated) -> list[dict[str, Any]] | None:
@@ -115,9 +139,8 @@ def listed_rule(
         size = stated.size[axis]
         if not follows(spans, axis) or (stated.by_contents and size > SIDE):
             continue
-        pieces = min(SIDE, size)
-        middles = [(2 * k + 1) * size // (2 * pieces) for k in range(pieces)]
-        held = [(stated.at((m, 0) if axis == 0 else (0, m)) or {}).get(name, []) for m in middles]
+        places = [(m, 0) if axis == 0 else (0, m) for m in middles_of(size, SIDE)]
+        held = [(stated.at(place) or {}).get(name, []) for place in places]
         if all(len(boxes) > number for boxes in held):
             return {label: [list(boxes[number][side]) for boxes in held]}
     return None

@@ -17,9 +17,10 @@ import core.view
 from core.cli import run
 from core.op.parts import boxes_of
 from core.view.lenses.step import StepLens, rules_by_kind, shapes_of, stand_in
-from core.view.looking import look, view
+from core.view.looking import look
 from core.view.made_of_cells import as_box, matrix_size, unravelled
 from core.view.node_rows import layer_of, passing
+from core.view.page import page_of
 from core.view.pictures import DECADES, LEVELS, picture, strongest
 from core.view.run_record import RunRecord
 from core.view.step_pictures import traced
@@ -30,7 +31,7 @@ from core.view.subject import Subject, ViewOptions
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of three steps of a model of 18 layers."""
     folder = tmp_path_factory.mktemp("layers")
-    small_run.write(folder, small_run.unwatched(dims={"L": 18}, train={"steps": 3, "check": False}))
+    small_run.write(folder, small_run.unwatched(dims={"L": 18, "C": 8}, train={"steps": 3, "check": False}))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert run(["train", "small.toml", "--device", "cpu"]) == 0
@@ -39,13 +40,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def seen(trained: Path) -> tuple[dict[str, Any], core.view.ReplayedStep]:
-    """The data of the Step lens, and the step that they show."""
+    """The data of the Step lens, and the step that they show; its page is step.html in the run's folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(trained)
         subject = Subject([RunRecord(Path("runs/small"))], None, ViewOptions(step=2, node="h.3.fc"))
-        data = look(subject, "step")[0].data
-        assert data is not None
-        return data, subject.replay
+        views = look(subject, "step")
+        Path("step.html").write_text(page_of(views, "small"), "utf-8")
+        assert views[0].data is not None
+        return views[0].data, subject.replay
 
 
 def decoded(one: Mapping[str, Any]) -> np.ndarray[Any, Any]:
@@ -87,12 +89,13 @@ def test_numbers_that_are_not_finite_have_a_cell_of_their_own() -> None:
     assert np.isnan(strongest(large, 2, 2)[1, 2]) and picture(large)["bits"] == 8
 
 
-# Tensors of a GPT-2 of which no rule by row or by column can say the parts: nothing lights up.
-WITHOUT_RULES = {("attention", "dqkv"), ("embedding", "dweight"), ("position", "dweight")}
+WITHOUT_RULES = {("embedding", "dweight")}  # which rows of dy take part is in the ids, of more rows than a table has
 
 
 def covered(rule: Any, place: tuple[int, int], size: int, target: tuple[int, int]) -> set[int]:
     """The rows, or columns, that a rule gives for an element, as the page evaluates it."""
+    if isinstance(rule, list):
+        return of_spans(rule)
     if rule == "*":
         return set(range(size))
     if rule in ("r", "c"):
@@ -114,7 +117,7 @@ def test_what_lights_up_is_what_the_references_state(trained: Path, monkeypatch:
     monkeypatch.chdir(trained)
     subject = Subject([RunRecord(Path("runs/small"))], None, ViewOptions(step=1))
     out = traced(subject.replay, subject.plan, lambda node: 8, passing(subject.registry))
-    rules, without = rules_by_kind(subject, subject.plan, out), set()
+    rules, without, tables = rules_by_kind(subject, subject.plan, out), set(), set()
     for node in [n for n in subject.graph.nodes if layer_of(n.name) in ("", "h.0") and n.name in rules]:
         reference, shapes = subject.registry.reference(node.op.name), shapes_of(subject.plan, node, out)
         integers = {r: out.integers[v] for r, v in node.inputs.items() if v in out.integers}
@@ -130,6 +133,13 @@ def test_what_lights_up_is_what_the_references_state(trained: Path, monkeypatch:
                 stated = boxes_of(reference.parts(t, tensor, unravelled(place, shapes[tensor])), shapes)
                 assert stated.keys() <= own[tensor].keys(), (node.name, tensor)
                 for source, boxes in own[tensor].items():
+                    if isinstance(boxes, dict):
+                        size = len(boxes["grid"]), len(boxes["grid"][0])
+                        row, column = (place[k] * size[k] // target[k] for k in (0, 1))
+                        boxes = boxes["boxes"][boxes["grid"][row][column]] if size == target else None
+                        tables.add((node.op.name, tensor))
+                    if boxes is None:
+                        continue  # a piece of a table has the parts of its middle alone
                     rows, columns = matrix_size(shapes[source])
                     lit = cells_of(
                         (covered(box["rows"], place, rows, target), covered(box["columns"], place, columns, target))
@@ -138,6 +148,7 @@ def test_what_lights_up_is_what_the_references_state(trained: Path, monkeypatch:
                     made = [as_box(ranges, shapes[source]) for ranges in stated.get(source, [])]
                     assert lit == cells_of(tuple(map(of_spans, box)) for box in made), (node.name, tensor, place)
     assert without == WITHOUT_RULES
+    assert tables == {("attention", "dqkv"), ("position", "dweight")}
 
 
 def of_spans(spans: Iterable[tuple[int, int]]) -> set[int]:
@@ -225,12 +236,10 @@ def test_the_terminal_has_the_same_numbers_and_what_is_left_out(seen: Any) -> No
     assert "micro-step 1 of 2" in text
 
 
-def test_a_page_lights_parts_folds_layers_and_is_walked_by_keys(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(trained)
-    subject = Subject([RunRecord(Path("runs/small"))], None, ViewOptions(step=2, node="h.3.fc"))
-    view(subject, Path("page.html"), lens="step")
-    assert str(trained) not in Path("page.html").read_text("utf-8")
-    with view_pages.opened(Path("page.html")) as page:
+def test_a_page_lights_parts_folds_layers_and_is_walked_by_keys(trained: Path, seen: Any) -> None:
+    assert seen[0]["front"] == "h.3.fc"
+    assert str(trained) not in (trained / "step.html").read_text("utf-8")
+    with view_pages.opened(trained / "step.html") as page:
         assert page.inner_text(".detail h2") == "h.3.fc"
         assert page.locator(".node.layer").count() == 8 + 2  # those of the chunk that is open, and two chunks
         page.locator(".writes .pointed").first.focus()
@@ -238,7 +247,7 @@ def test_a_page_lights_parts_folds_layers_and_is_walked_by_keys(trained: Path, m
             page.keyboard.press(key)
         made = page.inner_text(".made")
         assert made.startswith("y[1, 2] = ") and made.endswith("made of x[1, :], weight[2, :], bias[:, 2]")
-        assert page.evaluate("VIEWS.step.lit('x')") == 16 and page.evaluate("VIEWS.step.lit('bias')") == 1
+        assert page.evaluate("VIEWS.step.lit('x')") == 8 and page.evaluate("VIEWS.step.lit('bias')") == 1
         page.locator(".detail").focus()
         page.keyboard.press("b")
         assert "way=backward" in page.url and page.locator(".writes .tensor").count() == 5
@@ -248,6 +257,17 @@ def test_a_page_lights_parts_folds_layers_and_is_walked_by_keys(trained: Path, m
         assert page.locator(".node.inner").count() == 0
         page.keyboard.press("ArrowLeft")
         assert page.inner_text(".detail h2") == "h.3.down"
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_view_is_accessible(dark: bool, trained: Path, seen: Any) -> None:
+    assert seen[0]["front"] == "h.3.fc"
+    with view_pages.opened(trained / "step.html", dark=dark) as page:
+        assert not view_pages.faults(page)
+        page.keyboard.press("b")
+        assert not view_pages.faults(page)
+        page.keyboard.press("?")
+        assert not view_pages.faults(page)
 
 
 def test_an_unknown_node_is_refused(

@@ -13,8 +13,9 @@ lens("step", {
     now.detail = el("div", { class: "detail", tabindex: 0, role: "group", "aria-label": "The node in front" });
     now.strip = strip();
     append(root, [
-      el("p", { class: "facts" }, badge(data.exact ? "good" : "part", data.label), ` step ${number(data.step)}: loss ${number(data.loss)}, ` +
-        `norm ${number(data.norm)}, lr ${number(data.lr)}`, data.left_out.map((text) => el("span", { class: "dim" }, ` · left out: ${text}`))),
+      el("p", { class: "facts" }, `Step ${number(data.step)}: loss ${number(data.loss)}, norm ${number(data.norm)}, lr ${number(data.lr)} `,
+        badge(data.exact ? "good" : "part", data.label)),
+      data.left_out.length ? el("p", { class: "facts small dim" }, `Left out: ${data.left_out.join("; ")}.`) : null,
       el("div", { class: "panes" }, now.graph, now.detail), now.strip.element]);
     drawGraph();
     drawDetail();
@@ -123,12 +124,20 @@ function drawDetail() {
   now.detail.replaceChildren(
     el("div", { class: "row" }, el("h2", {}, node.name), toggle, node.runs
       ? badge("good", `${node.variant}${node.fused ? `: fused into ${node.runs}` : ""}`) : badge("none", "no request needs it: it does not run")),
+    el("p", { class: "row small" }, elsewhere(node)),
     el("p", { class: "toml" }, el("code", {}, node.toml), el("span", { class: "dim" }, ` ${node.where}`)),
     now.read,
     el("div", { class: "flow" }, lists.map(([verb, roles]) => el("section", { class: verb }, el("h3", {}, verb === "saved" ? "saved for backward" : verb),
       el("div", { class: "tensors" }, roles.map((role) => tensor(role, verb)))))),
     el("details", { open: true }, el("summary", {}, "Formula"), el("p", {}, formula.doc), el("pre", { class: "wrap" }, formula.formula), el("p", { class: "dim" }, formula.where)),
     codeOf(node));
+}
+
+// The same node in other views, those that the page has.
+const OTHERS = [["memory", "its memory"], ["time", "its time"], ["trust", "its checks"], ["health", "over steps"]];
+function elsewhere(node) {
+  return OTHERS.filter(([name]) => page.has(name)).map(([name, text]) =>
+    el("button", { type: "button", on: { click: () => page.go(name, { node: node.name }) } }, text));
 }
 
 function codeOf(node) {
@@ -219,9 +228,9 @@ function point(role, i, j) {
   for (const { light } of now.figures.values()) light.getContext("2d").clearRect(0, 0, light.width, light.height);
   const rows = span(i, one.block[0], one.size[0]), columns = span(j, one.block[1], one.size[1]);
   const places = [];
-  for (const [source, boxes] of Object.entries(rulesOf(now.node)[role] || {})) {
-    const figure = now.figures.get(source);
-    if (!figure) continue;
+  for (const [source, rule] of Object.entries(rulesOf(now.node)[role] || {})) {
+    const figure = now.figures.get(source), boxes = Array.isArray(rule) ? rule : inTable(rule, rows[0], columns[0], one.size);
+    if (!figure || !boxes.length) continue;
     const lit = boxes.map((box) => [spans(box.rows, rows, columns, one.size, figure.one.size[0]), spans(box.columns, rows, columns, one.size, figure.one.size[1])]);
     lit.forEach(([down, across]) => shine(figure, down, across));
     places.push(`${source}[${lit.map(([down, across]) => `${words(down, figure.one.size[0])}, ${words(across, figure.one.size[1])}`).join(" and ")}]`);
@@ -236,10 +245,15 @@ function point(role, i, j) {
 
 function span(cell, block, size) { return [cell * block, Math.min(size, (cell + 1) * block)]; }
 
+function inTable({ boxes, grid }, row, column, size) {
+  return boxes[grid[Math.floor((row * grid.length) / size[0])][Math.floor((column * grid[0].length) / size[1])]];
+}
+
 function spans(rule, rows, columns, target, size) {
   if (rule === "*") return [[0, size]];
   if (rule === "r") return [rows];
   if (rule === "c") return [columns];
+  if (Array.isArray(rule)) return rule;
   if (rule === "f") return Array.from({ length: rows[1] - rows[0] }, (_, i) => columns.map((c) => (rows[0] + i) * target[1] + c));
   const axis = rule.r ? 0 : 1, list = rule.r || rule.c, [from, to] = axis ? columns : rows;
   const pieces = (place) => Math.min(list.length - 1, Math.floor((place * list.length) / target[axis]));
