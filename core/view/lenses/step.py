@@ -197,7 +197,8 @@ def rules_of_node(
     """Tensor -> source -> boxes, of the tensors that the node writes."""
     shapes = shapes_of(plan, node, out)
     t = stand_in(node, shapes, integers)
-    written = [*node.outputs, *(f"d{role}" for role in (*node.inputs, *node.params)), *out.saved.get(node.name, {})]
+    floats = [role for role in node.inputs if not node.op.inputs[role].pattern.integer]
+    written = [*node.outputs, *(f"d{role}" for role in (*floats, *node.params)), *out.saved.get(node.name, {})]
     rules = {tensor: rules_of(reference, t, tensor, shapes) for tensor in written}
     return {tensor: made for tensor, made in rules.items() if made}
 
