@@ -14,6 +14,7 @@ import numpy as np
 from core.api import Model, build_model
 from core.data.documents import Reading
 from core.data.prepare import as_list
+from core.devices import CPU, DeviceKind
 from core.engine import TARGETS, Engine
 from core.engine.batch import Array
 from core.errors import CheckpointError, DataError, UsageError
@@ -69,10 +70,17 @@ def spread(values: Sequence[Any], count: int) -> list[Any]:
     return [values[round(i * (len(values) - 1) / (count - 1))] for i in range(count)]
 
 
+def kind_for(record: RunRecord) -> DeviceKind:
+    """The device that texts are computed on: the one on which the run is computed again, the cpu for the simulator."""
+    return CPU if record.kind.simulated else record.kind
+
+
 def models_at(record: RunRecord, steps: Sequence[int]) -> Iterator[tuple[int, Model]]:
     """(step, the run's model with that checkpoint's parameters), the same model each time. A checkpoint that the run
     has removed meanwhile is passed over; CheckpointError for a damaged one."""
     model: Model | None = None
+    kind = kind_for(record)
+    precision = record.config.precision if record.config.precision in kind.precisions else kind.precisions[0]
     for step in steps:
         path = record.path / CHECKPOINTS / folder_name(step)
         try:
@@ -82,7 +90,7 @@ def models_at(record: RunRecord, steps: Sequence[int]) -> Iterator[tuple[int, Mo
                 raise
             continue
         if model is None:
-            model = build_model(opened, record.registry, record.kind.name, record.config.precision)
+            model = build_model(opened, record.registry, kind.name, precision)
         else:
             model.engine.load_parameters(opened.parameters(model.graph))
             opened.release()

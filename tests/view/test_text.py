@@ -72,7 +72,7 @@ def test_a_file_is_read_as_it_is_and_cut_to_the_tokens_that_are_shown(
     text.write_text("a fox é")
     data = lens_data(small, text=text)
     assert data["tokens"] == ["a", " ", "f", "o", "x", " ", "\\xc3", "\\xa9"] and data["name"] == "mine.txt"
-    assert data["left_out"] == [] and str(tmp_path) not in json.dumps(data)
+    assert data["notes"] == [] and str(tmp_path) not in json.dumps(data)
     text.write_text("a")
     with pytest.raises(UsageError, match="1 tokens; expected two at least"):
         lens_data(small, text=text)
@@ -177,7 +177,7 @@ def test_checkpoints_that_are_not_read_are_said(small: Path, monkeypatch: pytest
     monkeypatch.setattr("core.view.lenses.texts.READ", 1)
     data = lens_data(small)
     assert [one["step"] for one in data["steps"]] == [4]
-    assert data["left_out"][0] == "1 of the run's 2 checkpoints are shown"
+    assert data["notes"][0] == "1 of the run's 2 checkpoints are shown"
 
 
 def test_a_checkpoint_that_the_run_removes_meanwhile_is_passed_over(
@@ -186,3 +186,10 @@ def test_a_checkpoint_that_the_run_removes_meanwhile_is_passed_over(
     monkeypatch.chdir(small)
     monkeypatch.setattr(RunRecord, "checkpoints", [4, 3, 1])
     assert [one["step"] for one in lens_data(small)["steps"]] == [4]
+
+
+def test_a_run_in_the_simulator_is_read_on_the_cpu_and_says_so(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(small)
+    monkeypatch.setattr(RunRecord, "place", "sim")
+    data = lens_data(small)
+    assert data["notes"][0] == "computed on cpu, and the run on sim: numbers are near, not equal"

@@ -54,7 +54,11 @@ class TextLens(Lens):
             return None
         data = text_data(at, sample, model.tokenizer, options.no_text, MORE if options.more else MOST)
         if len(steps) < len(every):
-            data["left_out"].insert(0, f"{len(steps)} of the run's {len(every)} checkpoints are shown")
+            data["notes"].insert(0, f"{len(steps)} of the run's {len(every)} checkpoints are shown")
+        if (here := model.engine.device.name) != subject.run.place:
+            data["notes"].insert(
+                0, f"computed on {here}, and the run on {subject.run.place}: numbers are near, not equal"
+            )
         return data
 
     def lines(self, data: Mapping[str, Any]) -> list[str]:
@@ -67,7 +71,7 @@ class TextLens(Lens):
         ]
         lines = [data["name"], "", *table(["step", "mean loss", "perplexity"], rows, right={0, 1, 2}), ""]
         lines += [*token_lines(data), ""]
-        return [*lines, *head_lines(steps[-1], data["sparse"]), *data["left_out"]]
+        return [*lines, *head_lines(steps[-1], data["sparse"]), *data["notes"]]
 
 
 def text_data(
@@ -79,9 +83,9 @@ def text_data(
     def text(number: int) -> str:
         return "" if no_text else token_text(tokenizer, number)
 
-    maps, sparse, left_out = kept_maps(at, most)
+    maps, sparse, notes = kept_maps(at, most)
     if not sample.whole:
-        left_out.insert(0, f"only the first {len(sample.ids)} tokens of the text are shown")
+        notes.insert(0, f"only the first {len(sample.ids)} tokens of the text are shown")
     return {
         "name": "text, left out" if no_text else sample.name,
         "count": len(sample.ids),
@@ -98,7 +102,7 @@ def text_data(
             }
             for one in at
         ],
-        "left_out": left_out,
+        "notes": notes,
     }
 
 

@@ -156,7 +156,7 @@ lens("text", {
   draw(root, data, page) {
     const { heads, at } = chosen(data), text = textCard(data), place = el("div", {});
     now = { root, spans: text.spans, place, at };
-    append(root, [data.left_out.map((line) => el("p", { class: "dim left" }, line)), el("div", { class: "halves" },
+    append(root, [data.notes.map((line) => el("p", { class: "dim left" }, line)), el("div", { class: "halves" },
       el("div", {}, text.node, card("What was expected", place)), mapsCard(data, heads.length ? headCard(data) : null))]);
     move(data, at, true);
   },
