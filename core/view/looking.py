@@ -15,7 +15,7 @@ from core.errors import CoreError, UsageError, did_you_mean, words_of
 from core.lens import Lens
 from core.outputs import write_target
 from core.view.lenses import core_lenses
-from core.view.page import page_of
+from core.view.page import page_of, settled
 from core.view.subject import Subject
 
 
@@ -45,7 +45,7 @@ class View:
         """The data; where there are none, why, and the command that makes them."""
         if self.problem:
             return {"problem": self.problem, "command": self.command}
-        return {"absent": True, "command": self.command} if self.data is None else self.data
+        return {"absent": True, "command": self.command} if self.data is None else settled(self.data)
 
 
 def lenses_of(subject: Subject, name: str = "") -> list[Lens]:

@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import html
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -117,11 +118,20 @@ def hash_of(text: str) -> str:
 
 def block(name: str, value: Any, *, plain: bool) -> str:
     """Data as an element that no browser runs: JSON, or gzip of it in base64."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    text = json.dumps(settled(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     if plain or len(text) <= SMALL:
         return f'<script type="application/json" id="{name}">{escaped(text)}</script>'
     packed = base64.b64encode(gzip.compress(text.encode("utf-8", "backslashreplace"), 9, mtime=0)).decode()
     return f'<script type="application/gzip" id="{name}">{packed}</script>'
+
+
+def settled(value: Any) -> Any:
+    """Plain data with numbers that JSON has no form for as text, "nan", "inf" and "-inf", as metrics have them."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: settled(held) for key, held in value.items()}
+    return [settled(held) for held in value] if isinstance(value, list | tuple) else value
 
 
 def escaped(text: str) -> str:

@@ -147,6 +147,9 @@ def test_the_policy_names_the_pages_own_script_and_style_and_nothing_else() -> N
 def test_data_are_escaped_or_packed() -> None:
     assert json.loads(escaped(json.dumps({"a": HOSTILE}, ensure_ascii=False))) == {"a": HOSTILE}
     assert not set("<>&\u2028") & set(escaped(HOSTILE))
+    assert block("x", {"a": [float("nan"), -float("inf"), 1.5]}, plain=True).endswith(
+        '{"a":["nan","-inf",1.5]}</script>'
+    )
     large = {"a": ["</script>"] * SMALL}
     packed = re.fullmatch(r'<script type="application/gzip" id="x">([\w+/=]*)</script>', block("x", large, plain=False))
     assert packed and json.loads(gzip.decompress(base64.b64decode(packed[1]))) == large

@@ -15,6 +15,7 @@ import view_pages
 
 import core.view
 from core.cli import run
+from core.errors import UsageError
 from core.op.parts import boxes_of
 from core.view.lenses.step import StepLens, rules_by_kind, shapes_of, stand_in
 from core.view.looking import look
@@ -129,7 +130,7 @@ def test_what_lights_up_is_what_the_references_state(trained: Path, monkeypatch:
                 continue
             target = matrix_size(shapes[tensor])
             places = [(i, j) for i in range(target[0]) for j in range(target[1])]
-            for place in places[:: 1 + len(places) // 300]:
+            for place in places[:: 1 + len(places) // 60]:
                 stated = boxes_of(reference.parts(t, tensor, unravelled(place, shapes[tensor])), shapes)
                 assert stated.keys() <= own[tensor].keys(), (node.name, tensor)
                 for source, boxes in own[tensor].items():
@@ -257,6 +258,24 @@ def test_a_page_lights_parts_folds_layers_and_is_walked_by_keys(trained: Path, s
         assert page.locator(".node.inner").count() == 0
         page.keyboard.press("ArrowLeft")
         assert page.inner_text(".detail h2") == "h.3.down"
+
+
+def test_a_step_that_stopped_a_run_is_shown_with_what_is_not_finite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small_run.write(tmp_path, small_run.unwatched(optimizer={"lr": 1e30}, train={"check": False}))
+    assert run(["train", "small.toml", "--device", "cpu"]) != 0
+    subject = Subject([RunRecord(Path("runs/small"))], None, ViewOptions(step=2))
+    shown = look(subject, "step")[0]
+    assert shown.as_json()["loss"] == "nan" and "not finite" in "\n".join(shown.lines())
+    nodes = {node["name"]: node for node in shown.as_json()["nodes"]}
+    assert nodes["h.0.attn"]["rms"] == ["not finite", "not finite"] and nodes["wte"]["rms"][0] > 1e20
+    Path("page.html").write_text(page_of([shown], "small"), "utf-8")
+    with view_pages.opened(Path("page.html"), "step&node=h.0.attn") as page:
+        assert "NaN" in page.inner_text(".detail")
+    with pytest.raises(UsageError, match="step 2 of small is not finite"):
+        core.replay("runs/small", 3)
 
 
 @pytest.mark.parametrize("dark", [False, True])

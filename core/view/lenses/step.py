@@ -23,6 +23,8 @@ from core.view.step_pictures import Traced, traced
 from core.view.subject import Subject
 from core.words import table
 
+NOT_FINITE = "not finite"
+STATISTICS = ("rms", "mean", "min", "max")
 FEW = 8  # layers that are all drawn in full
 
 
@@ -148,8 +150,13 @@ def tensors_of(plan: Plan, node: Node, out: Traced) -> dict[str, Any]:
             "reads": [*(f"d{r}" for r in node.outputs), *(r for r in (*reads, *saved) if r in roles)],
             "writes": [*(f"d{r}" for r in (*node.inputs, *node.params)), *(f"update {r}" for r in node.params)],
         },
-        "rms": [out.pictures[roles[r]]["rms"] if r in roles else None for r in (first, f"d{first}")],
+        "rms": [rms_of(out.pictures[roles[r]]) if r in roles else None for r in (first, f"d{first}")],
     }
+
+
+def rms_of(one: Mapping[str, Any]) -> float | str:
+    """The rms of a picture's finite numbers; "not finite" where there are none."""
+    return NOT_FINITE if one["rms"] is None else float(one["rms"])
 
 
 def rules_by_kind(subject: Subject, plan: Plan, out: Traced) -> dict[str, dict[str, Any]]:
@@ -220,7 +227,9 @@ def ran(node: Mapping[str, Any]) -> str:
     return f"{node['variant']} (in {node['runs']})" if node["fused"] else node["variant"]
 
 
-def cell(value: float | None) -> str:
+def cell(value: float | str | None) -> str:
+    if isinstance(value, str):
+        return value
     return "not in memory" if value is None else f"{value:.4g}"
 
 
@@ -234,7 +243,7 @@ def node_lines(node: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
                 if role in node["roles"]:
                     one = data["pictures"][node["roles"][role]]
                     shape = "x".join(map(str, one["shape"])) or "1"
-                    numbers = [cell(one[name]) for name in ("rms", "mean", "min", "max")]
+                    numbers = [NOT_FINITE if one[name] is None else cell(one[name]) for name in STATISTICS]
                     rows.append((way, verb, role, node["names"].get(role, ""), shape, *numbers))
     header = ("", "", "tensor", "value", "shape", "rms", "mean", "least", "largest")
     return [

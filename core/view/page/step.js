@@ -109,7 +109,8 @@ function nodeRow(node, along) {
 }
 
 function bar(value, way) {
-  return el("span", { class: `rms way${way}` }, el("i", { style: { width: `${100 * now.scale(value)}%` } }), el("span", {}, value === null ? "" : number(Number(value.toPrecision(2)))));
+  return el("span", { class: `rms way${way}${typeof value === "string" ? " bad" : ""}` }, el("i", { style: { width: `${100 * now.scale(value)}%` } }), 
+    el("span", {}, typeof value === "number" ? number(Number(value.toPrecision(2))) : value || ""));
 }
 
 // --- the node in front -------------------------------------------------------------------------------------------------
