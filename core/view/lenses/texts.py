@@ -9,7 +9,17 @@ from typing import Any
 from core.engine.batch import Array
 from core.lens import Lens
 from core.tokenizers.tokenizer import Tokenizer
-from core.view.sampled_text import SCALE, TextAtStep, TextSample, models_at, sample_of, spread, text_at, token_text
+from core.view.sampled_text import (
+    SCALE,
+    TextAtStep,
+    TextSample,
+    kind_for,
+    models_at,
+    sample_of,
+    spread,
+    text_at,
+    token_text,
+)
 from core.view.subject import Subject
 from core.words import percent, printable, table
 
@@ -55,10 +65,8 @@ class TextLens(Lens):
         data = text_data(at, sample, model.tokenizer, options.no_text, MORE if options.more else MOST)
         if len(steps) < len(every):
             data["notes"].insert(0, f"{len(steps)} of the run's {len(every)} checkpoints are shown")
-        if (here := model.engine.device.name) != subject.run.place:
-            data["notes"].insert(
-                0, f"computed on {here}, and the run on {subject.run.place}: numbers are near, not equal"
-            )
+        if (here := kind_for(subject.run).name) != (there := subject.run.place):
+            data["notes"].insert(0, f"computed on {here}, and the run on {there}: numbers are near, not equal")
         return data
 
     def lines(self, data: Mapping[str, Any]) -> list[str]:
