@@ -13,12 +13,13 @@ import numpy as np
 from core.sim.faults import PtxError
 from core.sim.instructions.access import locate, settle
 from core.sim.instructions.opcodes import Family
-from core.sim.instructions.operands import Step
+from core.sim.instructions.operands import Step, reader
 from core.sim.machine.address_space import Heap
 from core.sim.machine.c_format import c_format
-from core.sim.ptx.program import Program, kept
-from core.sim.ptx.register_types import WIDE, Array
-from core.sim.ptx.syntax import Instruction, Symbol, Vector
+from core.sim.machine.wording import failed_assertion, no_function
+from core.sim.ptx.program import NOWHERE, Program, call_parameters, kept
+from core.sim.ptx.register_types import TYPES, WIDE, Array
+from core.sim.ptx.syntax import Instruction, Symbol
 from core.sim.resident import Group
 
 FAMILY = Family()
@@ -40,16 +41,8 @@ def _slot(program: Program, symbol: str, nbytes: int) -> Place:
     return place
 
 
-def _names(ins: Instruction) -> tuple[list[str], list[str]]:
-    """The .param variables of a call: (results, arguments)."""
-    lists = [o for o in ins.operands if isinstance(o, Vector)]
-    first = bool(ins.operands) and isinstance(ins.operands[0], Vector)
-    names = [[p.name for p in one.parts if isinstance(p, Symbol)] for one in lists]
-    return (names[0] if first else []), (names[-1] if len(names) > first else [])
-
-
 def _inputs(program: Program, ins: Instruction, *sizes: int) -> list[Place]:
-    given = _names(ins)[1]
+    given = call_parameters(ins)[1]
     if len(given) != len(sizes):
         raise PtxError(f"`{ins.text}` ({ins.location}) has {len(given)} arguments; expected {len(sizes)}")
     return [_slot(program, name, size) for name, size in zip(given, sizes, strict=True)]
@@ -86,9 +79,20 @@ def _assert(program: Program, ins: Instruction) -> Step:
 
     def fail(g: Group) -> None:
         lane = int(g.indices()[0])
-        what, where, inside = (_string(g, ins, int(_values(g, p)[0]), lane) for p in (text, file, function))
-        at = f"{where.replace(chr(92), '/').rpartition('/')[2]}:{int(_values(g, line)[0])}"
-        raise g.batch.fault(ins, "assert", f"assertion `{what}` fails ({at}, in {inside})", g, lane)
+        texts = (_string(g, ins, int(_values(g, p)[0]), lane) for p in (text, file, function))
+        raise g.batch.fault(ins, "assert", failed_assertion(*texts, int(_values(g, line)[0])), g, lane)
+
+    return fail
+
+
+@opcode("call.nowhere", "")
+def _nowhere(program: Program, ins: Instruction) -> Step:
+    """Where a call through a pointer comes when no function of its parameters is there (ptx/program.py)."""
+    pointer = reader(program, ins.operands[0], TYPES["u64"])
+
+    def fail(g: Group) -> None:
+        lane, address = int(g.indices()[0]), int(pointer(g)[0])
+        raise g.batch.fault(ins, "call", no_function(address), g, lane)
 
     return fail
 
@@ -97,7 +101,7 @@ def _assert(program: Program, ins: Instruction) -> Step:
 def _printf(program: Program, ins: Instruction) -> Step:
     """vprintf(format, buffer of the arguments): how many arguments there were."""
     formats, buffers = _inputs(program, ins, 8, 8)
-    results = _names(ins)[0]
+    results = call_parameters(ins)[0]
     result = _slot(program, results[0], 4) if results else None
     known: dict[int, str] = {}
 
@@ -140,14 +144,15 @@ def needs_heap(program: Program) -> bool:
 @kept
 def calls_cuda(program: Program) -> bool:
     """Whether the order of thread blocks shows in what a kernel prints, or in the addresses that it allocates."""
-    return any(i.names[0] == "call" for i in program.instructions)
+    silent = (("call", "__assertfail"), NOWHERE)
+    return any(i.names[0] == "call" and i.names not in silent for i in program.instructions)
 
 
 @opcode("call.malloc", "")
 def _malloc(program: Program, ins: Instruction) -> Step:
     """malloc(bytes): an address, or 0 where the heap has no room."""
     (size,) = _inputs(program, ins, 8)
-    result = _slot(program, _names(ins)[0][0], 8)
+    result = _slot(program, call_parameters(ins)[0][0], 8)
 
     def allocate(g: Group) -> None:
         g.batch.progress += 1

@@ -46,7 +46,7 @@ from core.sim.ptx import state_spaces as spaces
 from core.sim.ptx.cuda_source import Sources
 from core.sim.ptx.effects import uses_wgmma
 from core.sim.ptx.parser import parse
-from core.sim.ptx.program import Program, kept, link
+from core.sim.ptx.program import Program, function_address, kept, link
 from core.sim.ptx.register_types import Array
 from core.sim.ptx.syntax import Module, PtxVariable
 from core.sim.resident import Batch
@@ -106,8 +106,8 @@ class Simulator:
         values = []
         for item in initial:
             name, _, offset = re.sub(r"generic\(([^)]*)\)", r"\1", item).replace(" ", "").partition("+")
-            known = int(name, 0) if name[0].isdigit() else self.globals_at.get(name, 0)  # 0 for a function
-            values.append(known + int(offset or "0", 0))
+            start = int(name, 0) if name[0].isdigit() else self.globals_at.get(name) or function_address(name)
+            values.append(start + int(offset or "0", 0))
         return np.array(values, np.uint64).tobytes()
 
     @property

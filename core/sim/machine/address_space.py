@@ -83,6 +83,12 @@ class Memory:
         """A copy of `nbytes` bytes."""
         return self.bytes[address : address + nbytes].copy()
 
+    def string(self, address: int, longest: int = 65536) -> str:
+        """The C string at an address of global memory, no longer than that; "" outside of it."""
+        if not 0 <= address < self.top:
+            return ""
+        return self.bytes[address : address + longest].tobytes().partition(b"\0")[0].decode("utf-8", "replace")
+
     def view(self, width: int) -> Array:
         """The memory as unsigned integers of `width` bytes."""
         if width not in self.views:

@@ -23,6 +23,17 @@ from core.sim.ptx.syntax import Instruction, Location
 VERBS = {"read": "reads", "write": "writes", "atomic": "updates"}
 
 
+def failed_assertion(text: str, file: str, function: str, line: int) -> str:
+    """A failed assert, in words."""
+    name = file.replace("\\", "/").rpartition("/")[2]
+    return f"assertion `{text}` fails ({name}:{line}, in {function})"
+
+
+def no_function(address: int) -> str:
+    """An address that is called, in words."""
+    return f"a call of {address:#x}, where no function with these parameters is, or one that is under way already"
+
+
 @dataclass(frozen=True)
 class Array:
     """A buffer or a variable as the source declares it. sizes: its dims, () for one that is no array or of unknown

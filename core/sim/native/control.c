@@ -72,6 +72,14 @@ static const Op *exit_full(Warp *w, const Op *op) {
 __attribute__((constructor)) static void exit_row(void) { add_row("exit ret", "", exit_full, exit_full, 0); }
 
 WHOLE(trap, "trap", "") { return fault(w, op, TRAP, first(w->mask), 0, 0, 0); }
+WHOLE(nowhere, "call.nowhere", "b64") {
+    u32 lane = first(w->mask);
+    return fault(w, op, NOWHERE, lane, REG(u64, 0)[lane], 0, 0);
+}
+WHOLE(assertfail, "call.assertfail", "b64 b64 b64 b32") { /* text, file, function, line; one of the warp's says it */
+    u32 lane = first(w->mask);
+    return fault(w, op, ASSERT, lane, REG(u64, 0)[lane], REG(u64, 1)[lane] << 24 | REG(u32, 3)[lane], REG(u64, 2)[lane]);
+}
 WHOLE(nothing, "nop", "") { (void)w; return op + 1; }
 WHOLE(prepared, "prepared", "") { (void)w, (void)op; return NULL; }   /* the end of a prologue */
 

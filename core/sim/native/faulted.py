@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from core.sim.faults import KernelError
 from core.sim.machine.budget import VARIABLE
 from core.sim.machine.resident_blocks import fault_access
-from core.sim.machine.wording import Wording
+from core.sim.machine.wording import Wording, failed_assertion, no_function
 from core.sim.ptx.syntax import Instruction
 
 HOW = ("read", "write", "atomic")
 SPACES = ("global", "shared", "local")
+LINE_BITS = 24  # of an assert's number, below the address of its file's name
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,15 @@ def _mbarrier(words: Wording, f: MachineFault) -> tuple[str, str, str]:
     )[f.x]  # fmt: skip
 
 
+def _nowhere(words: Wording, f: MachineFault) -> tuple[str, str, str]:
+    return "call", no_function(f.address & 0xFFFFFFFFFFFFFFFF), ""
+
+
+def _assert(words: Wording, f: MachineFault) -> tuple[str, str, str]:
+    text, file, function = (words.memory.string(at) for at in (f.address, f.x >> LINE_BITS, f.y))
+    return "assert", failed_assertion(text, file, function, f.x & ((1 << LINE_BITS) - 1)), ""
+
+
 def _said(kind: str, text: str, hint: str = "") -> Say:
     return lambda words, f: (kind, text, hint)
 
@@ -146,6 +156,8 @@ SAY: dict[int, Say] = {  # by the numbers of machine.h
     18: _said("cluster barrier", "a wait without an arrive before it"),
     19: _tensor_map,
     20: _said("misaligned", "a bulk copy needs multiples of 16 bytes"),
+    21: _nowhere,
+    22: _assert,
 }
 BEFORE = {6, 13, 14}  # kinds whose record is the one after the instruction that is meant
 ADDRESSED = {2, 3}

@@ -2,13 +2,16 @@
 
 Its instructions become functions in instructions/binding.py, which fills `blocks`.
 
-Device functions are copied into their callers, so there is no call stack; recursion is therefore refused. The
-.param variables of a call become local memory of the thread, as they are on the hardware when it has to.
+Device functions are copied into their callers, so there is no call stack; recursion is therefore refused. A call
+through a pointer compares it with the addresses of the functions that it may mean, and has a copy of each. The .param
+variables of a call become local memory of the thread, as they are on the hardware when it has to.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
@@ -21,6 +24,7 @@ from core.sim.ptx.register_types import TYPES, Array, Type
 from core.sim.ptx.symbols import head
 from core.sim.ptx.syntax import (  # fmt: skip
     Address,
+    Immediate,
     Instruction,
     Label,
     Location,
@@ -44,6 +48,8 @@ CARRY = "%carry"
 ZONE = 512  # bytes between two shared variables
 EXTERN_ALIGN = 16  # the least alignment of an extern shared array
 EXTERNAL = ("__assertfail", "vprintf", "malloc", "free")  # what CUDA brings, and instructions/calls.py does
+NOWHERE = ("call", "nowhere")  # a call through a pointer to none of them
+FUNCTIONS = 1 << 60  # addresses of functions, far from all memory
 MAX_INLINED = 200_000  # instructions; a call tree larger than this is a mistake
 
 
@@ -155,6 +161,7 @@ def link(module: Module, name: str, globals_at: dict[str, int], parted: bool = F
         names = [f.name for f in module.functions.values() if f.entry]
         raise PtxError(f"there is no kernel {name}; the source has {', '.join(names) or 'none'}")
     program = Program(name, module, entry)
+    program.places |= {name: ("function", function_address(name)) for name in module.functions}
     program.places |= {symbol: ("global", address) for symbol, address in globals_at.items()}
     _place_parameters(program)
     _flatten(program, entry, "", {}, (name,))
@@ -282,32 +289,81 @@ def _flatten(
     program.labels[finish] = len(program.instructions)
 
 
+def function_address(name: str) -> int:
+    """The address of a device function, in every module that has it."""
+    return FUNCTIONS + 16 * int.from_bytes(hashlib.sha256(name.encode()).digest()[:5], "little")
+
+
 def _inline(program: Program, call: Instruction, prefix: str, stack: tuple[str, ...]) -> None:
     symbols = [o for o in call.operands if isinstance(o, Symbol)]
-    lists = [o for o in call.operands if isinstance(o, Vector)]
-    name = symbols[0].name if symbols else ""
-    callee = program.module.functions.get(name)
-    if callee is None:  # one of CUDA's own, such as vprintf: an instruction (instructions/calls.py)
-        known = ("call", name) if name in EXTERNAL else ("call",)
+    pointer = next((o for o in call.operands if isinstance(o, Register)), None)
+    callee = program.module.functions.get(symbols[0].name if symbols else "")
+    if callee is None and pointer is None:  # one of CUDA's own, such as vprintf: an instruction (instructions/calls.py)
+        known = ("call", symbols[0].name) if symbols and symbols[0].name in EXTERNAL else ("call",)
         program.instructions.append(replace(call, names=known, opcode=".".join(known)))
         return
-    if name in stack:
-        raise PtxError(f"function {name} calls itself ({call.location}); the simulator has no call stack")
-    returned = lists[0].parts if call.operands and isinstance(call.operands[0], Vector) else ()
-    given = (
-        lists[-1].parts if isinstance(call.operands[-1], Vector) and call.operands[-1] is not call.operands[0] else ()
-    )
-    names = [o.name for o in (*returned, *given) if isinstance(o, Symbol)]
-    formal = dict(zip((v.name for v in (*callee.results, *callee.parameters)), names, strict=True))
+    skip = f"{prefix}skip"
     if call.predicate is not None:
-        skip = f"{prefix}skip"
-        program.instructions.append(
-            replace(call, names=("bra",), opcode="bra", operands=(Symbol(skip),), negated=not call.negated)
-        )
-        _flatten(program, callee, prefix, formal, (*stack, name), call.location)
-        program.labels[skip] = len(program.instructions)
+        program.instructions.append(_made(call, "bra", Symbol(skip), call.predicate, not call.negated))
+    if pointer is not None:
+        _dispatch(program, call, pointer, prefix, stack)
     else:
-        _flatten(program, callee, prefix, formal, (*stack, name), call.location)
+        assert callee is not None
+        _copy(program, callee, call, prefix, stack)
+    program.labels[skip] = len(program.instructions)
+
+
+def _made(call: Instruction, opcode: str, operand: Operand, predicate: Register | None, negated: bool) -> Instruction:
+    """An instruction in the place of a call."""
+    names = tuple(opcode.split("."))
+    return replace(call, opcode=opcode, names=names, operands=(operand,), predicate=predicate, negated=negated)
+
+
+def _dispatch(program: Program, call: Instruction, pointer: Register, prefix: str, stack: tuple[str, ...]) -> None:
+    """A call through a pointer: a comparison and a copy for each function that has these parameters."""
+    done = f"{prefix}done"
+    shape = [[program.sizes[name] for name in names] for names in call_parameters(call)]
+    for callee in _pointed_at(program):
+        own = [[v.size for v in variables] for variables in (callee.results, callee.parameters)]
+        if own != shape or callee.name in stack:
+            continue
+        other, differs = f"{prefix}{callee.name}/other", Register(f"{prefix}{callee.name}/differs")
+        program.kinds[differs.name] = TYPES["pred"]
+        compared = _made(call, "setp.ne.u64", differs, None, False)
+        compared.operands = (differs, pointer, Immediate(function_address(callee.name)))
+        program.instructions += [compared, _made(call, "bra", Symbol(other), differs, False)]
+        _copy(program, callee, call, f"{prefix}{callee.name}/", stack)
+        program.instructions.append(_made(call, "bra.uni", Symbol(done), None, False))
+        program.labels[other] = len(program.instructions)
+    program.instructions.append(_made(call, ".".join(NOWHERE), pointer, None, False))
+    program.labels[done] = len(program.instructions)
+
+
+def _pointed_at(program: Program) -> list[PtxFunction]:
+    """The device functions whose address the module takes."""
+    functions = program.module.functions
+    words = {word for v in program.module.variables.values() if isinstance(v.initial, tuple) for text in v.initial
+             for word in re.findall(r"[\w$]+", text)}  # fmt: skip
+    for function in functions.values():
+        moved = (i for i in function.body if isinstance(i, Instruction) and i.names[0] != "call")
+        words |= {name for i in moved for operand in i.operands for name in _symbols(operand)}
+    return [f for f in functions.values() if f.name in words and not f.entry]
+
+
+def call_parameters(call: Instruction) -> tuple[list[str], list[str]]:
+    """The .param variables of a call: (results, arguments)."""
+    lists = [o for o in call.operands if isinstance(o, Vector)]
+    first = bool(call.operands) and isinstance(call.operands[0], Vector)
+    names = [[part.name for part in one.parts if isinstance(part, Symbol)] for one in lists]
+    return (names[0] if first else []), (names[-1] if len(names) > first else [])
+
+
+def _copy(program: Program, callee: PtxFunction, call: Instruction, prefix: str, stack: tuple[str, ...]) -> None:
+    if callee.name in stack:
+        raise PtxError(f"function {callee.name} calls itself ({call.location}); the simulator has no call stack")
+    results, arguments = call_parameters(call)
+    formal = dict(zip((v.name for v in (*callee.results, *callee.parameters)), [*results, *arguments], strict=True))
+    _flatten(program, callee, prefix, formal, (*stack, callee.name), call.location)
 
 
 @dataclass
