@@ -15,6 +15,7 @@ from core import cli
 from core.errors import BuildError
 from core.kernels import toolkit
 from core.sim import KernelError, Map, Pointer, PtxError
+from core.sim.native.toolchain import compiler
 
 NAMES = """
 #include <cstdint>
@@ -540,3 +541,64 @@ def test_a_file_without_a_kernel_is_an_error(
     assert cli.run(["sim", str(tmp_path / name)]) == 3
     done = capsys.readouterr()
     assert not done.out and name in done.err and words in done.err
+
+
+POINTERS = """
+typedef float (*F)(float);
+__device__ float twice(float x) { return 2 * x; }
+__device__ __noinline__ float half_of(float x) { return x / 2; }
+__device__ F table[2] = {twice, half_of};
+struct A { __device__ virtual float f(float x) { return x + 1; } };
+struct B : A { __device__ float f(float x) override { return x + twice(x); } };
+__global__ void k(float* y) { int i = threadIdx.x; y[i] = table[i % 2](y[i]); }
+__global__ void of(float* y) { int i = threadIdx.x; A a; B b; A* p = i % 3 ? &a : &b; y[i] = p->f(y[i]); }
+__global__ void wild(float* y, F f) { y[threadIdx.x] = f(1); }
+"""
+
+
+def executors() -> list[str]:
+    return ["interpreter", *(["native"] if compiler() is not None else [])]
+
+
+@pytest.mark.parametrize("executor", executors())
+def test_functions_are_called_through_pointers_and_tables(executor: str) -> None:
+    file, i = core.sim.load(POINTERS), np.arange(40, dtype=np.float32)
+    table, virtual = i.copy(), i.copy()
+    file.run("k", 1, 40, [table], strict=False, executor=executor)
+    file.run("of", 1, 40, [virtual], strict=False, executor=executor)
+    assert (table == np.where(i % 2, i / 2, 2 * i)).all() and (virtual == np.where(i % 3, i + 1, 3 * i)).all()
+    with pytest.raises(KernelError, match="thread 0 of block 0: a call of 0x8, where no function") as error:
+        file.run("wild", 1, 40, [table, np.uint64(8)], strict=False, executor=executor)
+    assert error.value.kind == "call"
+
+
+SPEAKS = r"""
+#include <cassert>
+#include <cstdio>
+__global__ void k(float* y, const char* s, int most) {
+    int i = threadIdx.x + blockIdx.x * 40, n = 0;
+    if (i % 9 == 0) n = printf("%d of %d: %g %s\n", threadIdx.x, blockIdx.x, y[i], "text");
+    __syncthreads();
+    if (i % 20 == 0) printf("n %d\n", n);
+    if (s && i == 70) printf("%s", s);
+    assert(i < most);
+    y[i] = n;
+}
+"""
+
+
+@pytest.mark.skipif(compiler() is None, reason="no C compiler")
+@pytest.mark.parametrize(("string", "most"), [(None, 999), (77, 999), (None, 50)])
+def test_printf_and_assert_are_the_same_on_the_machine(
+    string: int | None, most: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = []
+    for executor in executors():
+        y, words = np.arange(120, dtype=np.float32), ""
+        try:
+            core.sim.run(SPEAKS, "k", 3, 40, [y, string, most], strict=False, executor=executor)
+        except KernelError as error:
+            words = f"{error.kind}: {error} {error.details}"
+        results.append((y.tobytes(), words, capsys.readouterr()))
+    assert results[0] == results[1] and "9 of 0: 9 text\n" in results[0][2].out
+    assert ("assertion `i < most` fails" in results[0][1]) == (most == 50)

@@ -14,7 +14,7 @@ from core.sim.faults import PtxError
 from core.sim.instructions.access import locate, settle
 from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Step, reader
-from core.sim.machine.address_space import Heap
+from core.sim.machine.address_space import LONGEST_STRING, Heap
 from core.sim.machine.c_format import c_format
 from core.sim.machine.wording import failed_assertion, no_function
 from core.sim.ptx.program import NOWHERE, Program, call_parameters, kept
@@ -25,7 +25,6 @@ from core.sim.resident import Group
 FAMILY = Family()
 opcode = FAMILY.opcode
 
-LONGEST = 65536  # characters of a string that is printed
 Place = Callable[[Group], tuple[Array, Array]]  # local memory as elements, and indices into it
 
 
@@ -64,7 +63,7 @@ def _bytes(g: Group, ins: Instruction, address: int, lane: int, count: int) -> b
 def _string(g: Group, ins: Instruction, address: int, lane: int) -> str:
     """The C string at a generic address."""
     found = bytearray()
-    while len(found) < LONGEST:
+    while len(found) < LONGEST_STRING:
         one = _bytes(g, ins, address + len(found), lane, 1)
         if one == b"\0":
             break
@@ -79,8 +78,8 @@ def _assert(program: Program, ins: Instruction) -> Step:
 
     def fail(g: Group) -> None:
         lane = int(g.indices()[0])
-        texts = (_string(g, ins, int(_values(g, p)[0]), lane) for p in (text, file, function))
-        raise g.batch.fault(ins, "assert", failed_assertion(*texts, int(_values(g, line)[0])), g, lane)
+        what, where, inside = (_string(g, ins, int(_values(g, p)[0]), lane) for p in (text, file, function))
+        raise g.batch.fault(ins, "assert", failed_assertion(what, where, inside, int(_values(g, line)[0])), g, lane)
 
     return fail
 
@@ -139,6 +138,11 @@ def _heap(g: Group) -> Heap:
 @kept
 def needs_heap(program: Program) -> bool:
     return any(i.names in (("call", "malloc"), ("call", "free")) for i in program.instructions)
+
+
+@kept
+def prints(program: Program) -> bool:
+    return any(i.names == ("call", "vprintf") for i in program.instructions)
 
 
 @kept

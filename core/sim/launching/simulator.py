@@ -12,15 +12,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from core.errors import BuildError, UsageError
-from core.kernels.chips import CHIPS, DEFAULT_SHARED, MAX_BLOCK, MAX_GRID, MAX_THREADS
-from core.kernels.nvrtc import DYNAMIC_SHARED
 from core.sim.counting import counted
 from core.sim.faults import Finding, KernelError
 from core.sim.instructions.atomics import order_shows
 from core.sim.instructions.binding import bind
-from core.sim.instructions.calls import calls_cuda, needs_heap
+from core.sim.instructions.calls import calls_cuda, needs_heap, prints
 from core.sim.instructions.table import TABLE
 from core.sim.launching.launch_report import Report, native_report, summarise
+from core.sim.launching.limits import check_limits
 from core.sim.launching.scheduler import LANES, Order, Scheduler
 from core.sim.launching.watchers import Taped, tape_of, watch
 from core.sim.machine.address_space import Heap, Memory
@@ -55,8 +54,6 @@ from core.sim.strict.shadow import Global, grain
 from core.sim.strict.watch import Watch, works_later
 from core.threads import cores
 
-CHIP = CHIPS[90]  # whose PTX this runs
-MAX_CLUSTER = 16  # with the opting in that core.sim.run is spared
 ORDER = ("error", "warn")
 SPLIT = 8192  # lanes of a launch from which it is worth two threads
 
@@ -191,14 +188,15 @@ class Simulator:
             self.say(fall_back(executor, native))
         facts = native.facts if isinstance(native, Linked) else facts_of(self.program(kernel, strict))
         shape = Shape(_three(grid), _three(block), max(cluster, facts.required_cluster))
-        _check_limits(facts, shape, smem)
+        check_limits(facts, shape, smem)
         self._pass_arguments(facts, args)
         if facts.heap and self.memory.heap is None:
             self.memory.heap = Heap(self.memory)
         if isinstance(native, Linked):
             words = functools.partial(self._words, kernel, shape, smem)
             terms = Terms(facts.ordered, facts.polls, self.limit)
-            return native_report(native, shape, run_natively(native, words, self.memory, shape, smem, terms))
+            where = (native, words, self.memory, shape, smem, terms)
+            return native_report(native, shape, run_natively(*where, self._output()))
         program, findings = self.program(kernel, strict), list[Finding]()
         if strict:
             batches = self._run_strictly(program, shape, smem, order, findings)
@@ -206,7 +204,7 @@ class Simulator:
             batches = self._batches(program, shape, smem, _blocks_together(program, shape, strict))
             for batch in batches:
                 watch(batch, count, tape)
-            together = Order("apart" if polls(program) else "warps" if order_shows(program) else "one")
+            together = Order("apart" if polls(program) else "warps" if _thread_order(program) else "one")
             try:
                 self._run_all(batches, together)
             except KernelError as error:
@@ -278,7 +276,10 @@ class Simulator:
             _run(batch, order)
         finally:
             if batch.printed and not quiet:
-                (self.output or sys.stdout.write)("".join(batch.printed))
+                self._output()("".join(batch.printed))
+
+    def _output(self) -> Callable[[str], object]:
+        return self.output or sys.stdout.write
 
     def _order_shows(self, words: Wording, address: int, count: int) -> KernelError:
         of = f"a grid of {words.shape.grid} thread blocks of {words.shape.block} threads"
@@ -334,6 +335,12 @@ def _pool() -> ThreadPoolExecutor:
 
 
 @kept
+def _thread_order(program: Program) -> bool:
+    """Whether the order of warps can show: each then runs until it waits, as on the machine."""
+    return order_shows(program) or prints(program)
+
+
+@kept
 def _ordered(program: Program) -> bool:
     """Whether the order of thread blocks can show in the result: they then run in the order of their numbers."""
     return calls_cuda(program) or any(
@@ -348,7 +355,7 @@ def facts_of(program: Program) -> KernelFacts:
         max_threads=program.max_threads, shared_size=program.shared_size, shared_used=program.shared_used,
         static_shared=program.static_shared, zones=program.zones, local_size=program.local_size,
         parameters=tuple((variable.size, offset) for variable, offset in program.parameters),
-        heap=needs_heap(program), ordered=_ordered(program), polls=polls(program),
+        heap=needs_heap(program), prints=prints(program), ordered=_ordered(program), polls=polls(program),
     )  # fmt: skip
 
 
@@ -369,7 +376,7 @@ def _blocks_together(program: Program, shape: Shape, strict: bool) -> int:
     """How many thread blocks make a batch; all of them where they wait for each other."""
     if polls(program) or (strict and orders_blocks(program)):
         return shape.blocks
-    if not strict and order_shows(program):
+    if not strict and _thread_order(program):
         return shape.cluster
     padded = -(-shape.threads // 32) * 32
     most = max(1, LANES // padded // shape.cluster)
@@ -383,32 +390,3 @@ def _blocks_together(program: Program, shape: Shape, strict: bool) -> int:
 def _three(sizes: Sequence[int]) -> tuple[int, int, int]:
     full = (*(int(n) for n in sizes), 1, 1)
     return full[0], full[1], full[2]
-
-
-def _check_limits(facts: KernelFacts, shape: Shape, smem: int) -> None:
-    """What a launch on the hardware would refuse."""
-    static = facts.static_shared
-    whole = facts.shared_size - facts.zones - spaces.SHARED_START + smem
-    problems = {
-        f"a thread block of {shape.threads} threads; at most {MAX_THREADS}": not 1 <= shape.threads <= MAX_THREADS,
-        f"a thread block of {shape.threads} threads; the kernel was compiled for at most {facts.max_threads}": (
-            shape.threads > facts.max_threads
-        ),
-        f"a block of {shape.block}; at most {MAX_BLOCK[2]} along z": shape.block[2] > MAX_BLOCK[2],
-        f"a grid of {shape.grid}; at most {MAX_GRID}": min(shape.grid) < 1
-        or any(n > most for n, most in zip(shape.grid, MAX_GRID, strict=True)),
-        f"{whole} bytes of shared memory, {whole - smem} static and {smem} dynamic; at most {CHIP.shared}": (
-            whole > CHIP.shared
-        ),
-        f"a cluster of {shape.cluster} that does not divide the grid's x of {shape.grid[0]}": (
-            shape.cluster > MAX_CLUSTER or shape.grid[0] % shape.cluster != 0
-        ),
-    }
-    violations = [text for text, bad in problems.items() if bad]
-    if static > DEFAULT_SHARED:
-        violations.append(f"{static} bytes of __shared__ arrays; at most {DEFAULT_SHARED}")
-    hint = DYNAMIC_SHARED if static > DEFAULT_SHARED else ""
-    if violations:
-        raise KernelError(
-            f"kernel {facts.title} cannot be launched: {'; '.join(violations)}", kind="launch limits", hint=hint
-        )

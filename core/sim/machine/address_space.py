@@ -17,6 +17,7 @@ from core.sim.ptx.state_spaces import FIRST, PARAMETER_BYTES, PARAMETERS
 ALIGNMENT = 256
 HEAP = 8 << 20  # bytes, as CUDA has by default (cudaLimitMallocHeapSize)
 HEAP_ALIGN = 16
+LONGEST_STRING = 65536  # bytes
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,11 @@ class Memory:
         """A copy of `nbytes` bytes."""
         return self.bytes[address : address + nbytes].copy()
 
-    def string(self, address: int, longest: int = 65536) -> str:
-        """The C string at an address of global memory, no longer than that; "" outside of it."""
+    def string(self, address: int) -> str:
+        """The C string at an address of global memory; "" outside of it."""
         if not 0 <= address < self.top:
             return ""
-        return self.bytes[address : address + longest].tobytes().partition(b"\0")[0].decode("utf-8", "replace")
+        return self.bytes[address : address + LONGEST_STRING].tobytes().partition(b"\0")[0].decode("utf-8", "replace")
 
     def view(self, width: int) -> Array:
         """The memory as unsigned integers of `width` bytes."""

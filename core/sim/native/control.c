@@ -80,6 +80,23 @@ WHOLE(assertfail, "call.assertfail", "b64 b64 b64 b32") { /* text, file, functio
     u32 lane = first(w->mask);
     return fault(w, op, ASSERT, lane, REG(u64, 0)[lane], REG(u64, 1)[lane] << 24 | REG(u32, 3)[lane], REG(u64, 2)[lane]);
 }
+WHOLE(vprintf_, "call.vprintf", "=b32 b64 b64") { /* arguments, format, buffer: one thread after the other */
+    const Launch *launch = w->launch;
+    u32 counts[WARP], *d = REG(u32, 0);
+    w->worker->progress++;
+    for (u32 left = w->mask; left; left &= left - 1) {
+        u32 l = first(left);
+        i64 count = launch->print(REG(u64, 1)[l], REG(u64, 2)[l], w->local + l * (u64)launch->local, w->block->shared);
+        if (count < 0) {
+            u64 at = ~(u64)count, window = at >> WINDOW_SHIFT;
+            u32 space = window == SHARED_WINDOW ? SHARED : window == LOCAL_WINDOW ? LOCAL : GLOBAL;
+            return fault(w, op, OUTSIDE, l, space == GLOBAL ? at : at & WINDOW_MASK, space << 8 | 1, READ);
+        }
+        counts[l] = (u32)count;
+    }
+    for (u32 left = w->mask; left; left &= left - 1) d[first(left)] = counts[first(left)];
+    return op + 1;
+}
 WHOLE(nothing, "nop", "") { (void)w; return op + 1; }
 WHOLE(prepared, "prepared", "") { (void)w, (void)op; return NULL; }   /* the end of a prologue */
 

@@ -15,6 +15,7 @@ from core.sim.machine.address_space import Memory
 from core.sim.machine.geometry import Shape
 from core.sim.machine.wording import Wording
 from core.sim.native.faulted import BEFORE, MachineFault, error
+from core.sim.native.printing import CALLBACK, Printer
 from core.sim.native.stored import KernelFacts
 from core.sim.native.toolchain import Machine
 from core.sim.native.translation import Code
@@ -47,8 +48,9 @@ class _Launch(ctypes.Structure):
             "blocks", "threads", "cluster", "shared_end", "dynamic", "total_shared", "local", "limit", "workers",
             "together", "fair")),
         *((name, ctypes.c_void_p) for name in ("ran", "lanes", "looped")),
-        *((name, ctypes.c_int64) for name in (
-            "marks", "loops", "next", "failed", "stop", "running")),
+        *((name, ctypes.c_int64) for name in ("marks", "loops")),
+        ("print", CALLBACK),
+        *((name, ctypes.c_int64) for name in ("next", "failed", "stop", "running")),
         ("pool", ctypes.c_void_p), ("fault", _Fault),
     ]  # fmt: skip
 
@@ -112,9 +114,10 @@ class WorkDone:
 
 
 def run(
-    kernel: Linked, words: Callable[[], Wording], memory: Memory, shape: Shape, smem: int, terms: Terms
-) -> WorkDone:
-    """Run a launch to its end. Raises KernelError."""
+    kernel: Linked, words: Callable[[], Wording], memory: Memory, shape: Shape, smem: int, terms: Terms,
+    output: Callable[[str], object],
+) -> WorkDone:  # fmt: skip
+    """Run a launch to its end; output: where its printf goes. Raises KernelError."""
     starts, ends = memory.bounds()
     marks, loops = len(kernel.code.marks), len(kernel.code.loops)
     work = WorkDone(np.zeros(marks, np.uint64), np.zeros(marks, np.uint64), np.zeros(loops, np.uint32))
@@ -122,7 +125,14 @@ def run(
     if marks:
         launch.marks, launch.loops = marks, loops
         launch.ran, launch.lanes, launch.looped = (a.ctypes.data for a in (work.ran, work.lanes, work.looped))
-    _wait(kernel.machine, launch)
+    printer = Printer(memory, launch.local, launch.shared_end)
+    if kernel.facts.prints:
+        launch.print = printer.callback()
+    try:
+        _wait(kernel.machine, launch)
+    finally:
+        if printer.texts:
+            output("".join(printer.texts))
     if launch.fault.kind == STOPPED:
         raise MemoryError(f"kernel {kernel.facts.name}: the machine found no memory for its thread blocks")
     if launch.fault.kind:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from core.sim.native.allocation import OpRecord
 from core.sim.native.translation import FormFamily, Translation
 from core.sim.ptx.effects import elements
-from core.sim.ptx.program import NOWHERE, call_parameters
 from core.sim.ptx.register_types import TYPES
 from core.sim.ptx.state_spaces import PARAMETER_BYTES, PARAMETERS, space_of
 from core.sim.ptx.syntax import Address, Instruction, Operand, Pair, Register, Symbol, Vector
@@ -68,28 +67,6 @@ def _bar_red(draft: Translation, ins: Instruction) -> None:
     to, after = draft.target(ins.operands[0], "b32" if kind == "popc" else "p")
     draft.emit(f"bar.took.{kind}", [to, number])
     after()
-
-
-@FAMILY.form("call")
-def _call(draft: Translation, ins: Instruction) -> None:
-    """A call that was not inlined: of __assertfail(text, file, line, function, size), or through a pointer to nothing."""
-    if ins.names == NOWHERE:
-        draft.emit("call.nowhere", [draft.source(ins.operands[0], "b64")])
-        return
-    arguments = call_parameters(ins)[1]
-    if ins.names != ("call", "__assertfail") or len(arguments) != 5:
-        raise draft.missing()
-    text, file, line, function = (_argument(draft, name, size) for name, size in zip(arguments, (8, 8, 4, 8), strict=False))
-    draft.emit("call.assertfail", [text, file, function, line])
-
-
-def _argument(draft: Translation, name: str, size: int) -> int:
-    """A register with a .param variable, which is local memory."""
-    number, _ = draft.row(f"ld.local.b{8 * size}", lambda row: row.endswith("[b64]"))
-    made = draft.fresh(size == 8)
-    record = draft.put(number, "=b [b64]", [made, draft.address_of(Symbol(name), 0, 64)])
-    _slots(draft, record, [made], record.writes)
-    return made
 
 
 # --------------------------------------------------------------------------- moves
@@ -179,7 +156,7 @@ def _ld(draft: Translation, ins: Instruction) -> None:
     parts = [draft.target(o, f"{'s' if kind.kind == 's' and kind.bits < 32 else 'b'}{kind.bits}")
              for o in elements(ins.operands[0])]  # fmt: skip
     record = draft.put(number, f"=b {width}", [parts[0][0], base], imm=offset)
-    _slots(draft, record, [number for number, _ in parts], record.writes)
+    slots(draft, record, [number for number, _ in parts], record.writes)
     for _, after in parts:
         after()
 
@@ -207,7 +184,7 @@ def _st(draft: Translation, ins: Instruction) -> None:
     bits = what.rpartition(".")[2]
     parts = [draft.source(o, bits) for o in elements(ins.operands[1])]
     record = draft.put(number, f"b {width}", [parts[0], base], imm=offset)
-    _slots(draft, record, parts, record.reads)
+    slots(draft, record, parts, record.reads)
 
 
 def _for_space(draft: Translation, space: str, found: tuple[str, int, int]) -> tuple[str, int, int]:
@@ -224,7 +201,7 @@ def _for_space(draft: Translation, space: str, found: tuple[str, int, int]) -> t
     return "[b64]", made, 0
 
 
-def _slots(draft: Translation, record: OpRecord, parts: list[int], concerned: list[int]) -> None:
+def slots(draft: Translation, record: OpRecord, parts: list[int], concerned: list[int]) -> None:
     """The slot of the window, and a vector's registers."""
     record.slots[2] = draft.windows
     draft.windows += 1

@@ -200,6 +200,7 @@ struct Launch {
     u64 *ran, *lanes;     /* what a marked kernel did, of all workers */
     u32 *looped;
     i64 marks, loops;
+    i64 (*print)(u64 format, u64 buffer, const u8 *local, const u8 *shared);   /* arguments, or ~a bad address */
     /* while it runs */
     i64 next, failed, stop, running;
     void *pool;

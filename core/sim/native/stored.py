@@ -29,7 +29,8 @@ ARRAYS = {"ops": OP, "lists": np.dtype("<u4"), "pcs": np.dtype("<i8")}
 class KernelFacts:
     """What a launch asks of a kernel besides its instructions.
 
-    Sizes in bytes; parameters: (size, offset) of each. heap: whether it allocates; ordered: whether the order of thread
+    Sizes in bytes; parameters: (size, offset) of each. heap: whether it allocates; prints: whether it
+    prints; ordered: whether the order of thread
     blocks can show; polls: whether it waits in a loop.
     """
 
@@ -44,6 +45,7 @@ class KernelFacts:
     local_size: int
     parameters: tuple[tuple[int, int], ...]
     heap: bool
+    prints: bool
     ordered: bool
     polls: bool
 
