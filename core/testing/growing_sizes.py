@@ -14,6 +14,7 @@ from core.sim.native.choice import natively
 
 FEWEST = 2  # rows or sequences of the first step
 GROWTH = 8  # of the following steps
+MOST = 16 * 1024  # rows of an example that is grown: the tokens of a micro-batch
 PER_ELEMENT = 200.0  # FLOPs in whose time an element is drawn, compared and copied
 COSTS = {  # what runs kernels -> seconds of a check, whatever its sizes; FLOP/s of the slower side
     "": (0.3, 2e9),  # the reference in f64
@@ -44,13 +45,18 @@ def steps_of(op: Op, example: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def grown(op: Op, example: Mapping[str, Any], work: float) -> Mapping[str, Any] | None:
-    """The example with as many times its rows or sequences as `work` FLOPs allow, a power of two; None for once."""
+    """The example with as many times its rows or sequences as `work` FLOPs and MOST allow, a power of two; None for
+    once."""
     shapes = {n: tuple(v) for n, v in example.items() if n in op.inputs and isinstance(v, tuple)}
     if not shapes or not all(shapes.values()):
         return None
     first = min(shape[0] for shape in shapes.values())
     larger, times = None, 2
-    while (shape := scaled(shapes, first * times, 0)) and work_of(op, {**example, **shape}) <= work:
+    while (
+        first * times <= MOST
+        and (shape := scaled(shapes, first * times, 0))
+        and work_of(op, {**example, **shape}) <= work
+    ):
         larger, times = {**example, **shape}, 2 * times
     return larger
 

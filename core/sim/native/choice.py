@@ -20,18 +20,16 @@ def natively(executor: str | None, watched: str) -> bool:
     "strict", "count" or "tape", which only the interpreter does; "" for none. Raises UsageError for what does not go
     together.
     """
-    name, chosen = _chosen(executor)
+    words, chosen = _chosen(executor)
     if chosen not in (None, *EXECUTORS):
-        raise UsageError(
-            f"{name}={chosen!r}; expected one of {', '.join(EXECUTORS)}{did_you_mean(str(chosen), EXECUTORS)}"
-        )
+        raise UsageError(f"{words}; expected one of {', '.join(EXECUTORS)}{did_you_mean(str(chosen), EXECUTORS)}")
     if chosen == "native" and watched:
         raise UsageError(
-            f"{name}={chosen!r} does not go with {watched}: only the interpreter watches what a kernel does",
-            hint=f"{name}=interpreter, or nothing of {watched}",
+            f"{words} does not go with {watched}: only the interpreter watches what a kernel does",
+            hint=f"{words.replace(chosen, 'interpreter')}, or no {watched}",
         )
     if chosen == "native" and compiler() is None:
-        raise UsageError(f"{name}={chosen!r} needs a C compiler, and there is none here",
+        raise UsageError(f"{words} needs a C compiler, and there is none here",
                          hint="install gcc or clang, or name one in CC")  # fmt: skip
     return not watched and chosen != "interpreter" and compiler() is not None
 
@@ -49,10 +47,10 @@ def fall_back(executor: str | None, lack: Lack) -> str:
 
     Raises UsageError where the native executor was chosen by name, so that no other one may run the kernel.
     """
-    name, chosen = _chosen(executor)
+    words, chosen = _chosen(executor)
     if chosen == "native":
-        raise UsageError(f"{name}={chosen!r} cannot run {lack.subject}: {lack.reason}",
-                         hint=f"without {name} the interpreter runs what the machine cannot")  # fmt: skip
+        raise UsageError(f"{words} cannot run {lack.subject}: {lack.reason}",
+                         hint="without a choice the interpreter runs what the machine cannot")  # fmt: skip
     if lack in _SAID:
         return ""
     _SAID.add(lack)
@@ -61,8 +59,10 @@ def fall_back(executor: str | None, lack: Lack) -> str:
 
 
 def _chosen(executor: str | None) -> tuple[str, str | None]:
-    """Where the executor was chosen, and which one; None for no choice."""
-    return ("executor", executor) if executor is not None else (VARIABLE, default_executor())
+    """(the choice as it was written, the executor), None for no choice."""
+    if executor is not None:
+        return f'executor="{executor}"', executor
+    return f"{VARIABLE}={default_executor()}", default_executor()
 
 
 def default_executor() -> str | None:
