@@ -9,6 +9,7 @@ from typing import Any
 from core.errors import BuildError, CheckFailed
 from core.testing.checks import NAMES
 from core.testing.log import Failure, Log
+from core.testing.shapes import label_as_shape
 
 SHOWN = 4  # failures of a sub-check that are printed; the rest are counted
 
@@ -70,7 +71,7 @@ class VariantReport:
             seen |= {likeness(f) for f in new}
             for f in fresh[:SHOWN]:
                 more = [f"      {f.details}"] if details and f.details else []
-                lines += [f"  {check}: {f.message}{_where(f)}", *clues(f), *more]
+                lines += [f"  {check}: {f.message}{_where(f)}", *clues(f), *self.look_at(f), *more]
             if rest := len(failures) - len(fresh[:SHOWN]):
                 lines.append(f"  {check}: and {rest} more" + (" like these" if fresh else " like those above"))
         return "\n".join(lines)
@@ -83,13 +84,20 @@ class VariantReport:
     def describe_first(self) -> str:
         """The first failure alone: what was found, what can be seen in it, what to do."""
         first = self.first
-        lines = [f"  {first.check:<12} FAILED  {first.message}{_where(first)}", *clues(first)]
+        lines = [f"  {first.check:<12} FAILED  {first.message}{_where(first)}", *clues(first), *self.look_at(first)]
         others = [name for name in self.failed_checks() if name != first.check]
         if self.waiting:
             lines.append(f"  {len(self.waiting)} other sub-checks wait for it; -v makes them all")
         elif others:
             lines.append(f"  failed too: {', '.join(others)}; -v shows them all")
         return "\n".join(lines)
+
+    def look_at(self, failure: Failure) -> list[str]:
+        """The command that shows a failure in a kernel line by line, where there is one."""
+        shape = label_as_shape(failure.case) if failure.in_kernel else ""
+        words = [f"--shape {word}" for word in shape.split()]
+        command = ["core view", f"--kernel {self.name}", *words, f"--dtype {failure.dtype}"]
+        return [f"      look: {' '.join(command)}"] if shape else []
 
     def as_json(self) -> dict[str, Any]:
         """The report as `core check --json` prints it."""

@@ -39,7 +39,8 @@ class Failure:
     """What a sub-check found, in words; `error` is relative.
 
     seen: what the wrong values show, hint: what to do, both "" where there is nothing to say. raised: whether the
-    launcher itself gave up, or the simulator did; details: the address and the PTX of its finding.
+    launcher itself gave up, or the simulator did; details: the address and the PTX of its finding; in_kernel: whether
+    the simulator names the accesses, which `core view --kernel` shows.
     """
 
     check: str
@@ -51,6 +52,7 @@ class Failure:
     hint: str = ""
     raised: bool = False
     details: str = ""
+    in_kernel: bool = False
 
 
 @dataclass
@@ -75,7 +77,7 @@ class Log:
         of_dtype[check] = max(of_dtype.get(check, 0.0), error)
 
     def failed(self, check: str, message: str, error: float = float("nan"), **clues: Any) -> None:
-        """clues: `seen`, `hint`, `raised` and `details` of the Failure."""
+        """clues: `seen`, `hint`, `raised`, `details` and `in_kernel` of the Failure."""
         self.passed(check, 0.0 if np.isnan(error) else error)
         self.failures.append(Failure(check, message, error, self.case, self.dtype, **clues))
         if self.stop:
@@ -99,8 +101,10 @@ class Log:
             check = "reads" if text.startswith("t has no ") else check
             self.failed(check, f"raised AttributeError: {text} ({place_of(error)})", raised=True)
         except CoreError as error:  # it says itself where
-            self.failed(check, error.message, hint=error.hint, raised=True, details=getattr(error, "details", ""))
-            if getattr(error, "kind", "") == "endless":
+            details, kind = getattr(error, "details", ""), getattr(error, "kind", "")
+            in_kernel = bool(getattr(error, "accesses", ())) and kind != "endless"
+            self.failed(check, error.message, hint=error.hint, raised=True, details=details, in_kernel=in_kernel)
+            if kind == "endless":
                 raise StopChecks from None  # each further run would take as long to say the same
         except Exception as error:
             message = f"raised {words_of(error)} ({place_of(error)})"

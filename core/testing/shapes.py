@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from core.errors import BuildError, OutOfMemory, UsageError, did_you_mean
 from core.op import Op
 from core.testing.case import make_case
 
+LABELLED = re.compile(r"(\w+)=(\([^)]*\)|[^,]+)")
 ADDRESSABLE = 1 << 47  # bytes, where the system does not report free memory
 
 
@@ -44,6 +46,15 @@ def as_shape(op: Op, example: Mapping[str, Any]) -> str:
     attrs = {n: v if isinstance(v, str) else json.dumps(v) for n, v in example.items() if n not in sizes}
     shown = {n: v for n, v in attrs.items() if n not in op.attrs or example[n] != op.default_of(n)}
     return " ".join(f"{name}={value}" for name, value in {**sizes, **shown}.items())
+
+
+def label_as_shape(label: str) -> str:
+    """A case's label as `--shape` takes it: "x=(4, 7), heads=2" -> "x=4,7 heads=2"; "" for one with contents."""
+    parts = LABELLED.findall(label)
+    if any(value == "contents" for _, value in parts):
+        return ""
+    words = [(name, ",".join(re.findall(r"\d+", value)) if value.startswith("(") else value) for name, value in parts]
+    return " ".join(f"{name}={value.lower() if value in ('True', 'False') else value}" for name, value in words)
 
 
 def _elements(op: Op, example: Mapping[str, Any]) -> int:

@@ -203,3 +203,27 @@ def test_a_page_of_two_kernels_is_stepped_by_keys_alone(tmp_path: Path) -> None:
         page.keyboard.press("ArrowDown")
         assert "block 0, warp 1" in page.locator(".kpane select").nth(3).evaluate("s => s.selectedOptions[0].text")
         assert page.locator(".kl.now").count() == 2 and page.locator(".kl.now[aria-current=step]").count() == 2
+
+
+def test_the_check_names_the_command_that_shows_a_race(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plugin = broken(tmp_path, RACE)
+    assert run(["check", "gelu.mine", "--plugin", str(plugin)]) == 1
+    (command,) = [line.strip() for line in capsys.readouterr().out.splitlines() if "look: " in line]
+    assert command == "look: core view --kernel gelu.mine --shape x=4,7,64 --dtype f32"
+    assert run([*command.split()[2:], "--lens", "kernel", "--plugin", str(plugin)]) == 0
+    assert "error: write, line 16" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--kernel", "gelu"], "names no variant"),
+        (["--kernel", "gelu.naive", "--kernel", "add.naive", "--shape", "x=4"], "variants of one op"),
+        (["--kernel", "gelu.naive"] * 3, "3 kernels; 2 fit beside each other"),
+    ],
+)
+def test_a_kernel_that_cannot_be_shown_is_refused(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["view", *words, "--lens", "kernel"]) == 2
+    assert message in capsys.readouterr().err

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.device.launch import LaunchRecord
+from core.errors import UsageError
 from core.lens import Lens
 from core.op import Op, Variant
 from core.registry import Registry
@@ -24,6 +25,7 @@ from core.view.kernel_lines import kernel_lines
 from core.view.subject import Subject
 from core.view.taped_launch import TapedLaunch, unpacked
 
+PANES = 2
 MOST = 4_000  # steps of a launch, unless more is asked for
 Json = dict[str, Any]
 
@@ -43,12 +45,13 @@ class KernelLens(Lens):
         options, registry = subject.options, subject.registry
         if not options.kernels:
             return None
-        how = options.launch
+        how, pairs = options.launch, [kernels_of(name, registry) for name in options.kernels]
+        if len(pairs) > PANES:
+            raise UsageError(f"{len(pairs)} kernels; {PANES} fit beside each other", hint="leave some out")
+        if len({op.name for op, _ in pairs}) > 1 and how.shape:
+            raise UsageError("--shape is for variants of one op", hint="look at one op, or leave --shape out")
         taping = Taping(registry, how.dtype, how.direction, how.blocks, options.more)
-        kernels = []
-        for name in options.kernels:
-            op, variant = kernels_of(name, registry)
-            kernels.append(taping.kernel(op, variant, make_case(op, example_of(op, how.shape))))
+        kernels = [taping.kernel(op, variant, make_case(op, example_of(op, how.shape))) for op, variant in pairs]
         return {"kernels": kernels, "warp": how.warp}
 
     def lines(self, data: Mapping[str, Any]) -> list[str]:
