@@ -94,14 +94,3 @@ def boxes_of(parts: Parts, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, l
         ranges = [ranges_of(box, shapes[name]) for box in (answer if isinstance(answer, list) else [answer])]
         boxes[name] = [box for box in ranges if all(len(axis) for axis in box)]
     return {name: held for name, held in boxes.items() if held}
-
-
-def parts_as_json(parts: Parts, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[list[Any]]]:
-    """Tensor -> boxes, each a list with one entry an axis: an index, [start, stop] or [start, stop, step]."""
-    return {name: [[_axis(axis) for axis in box] for box in boxes] for name, boxes in boxes_of(parts, shapes).items()}
-
-
-def _axis(axis: range) -> int | list[int]:
-    if len(axis) == 1:
-        return axis[0]
-    return [axis.start, axis.stop] if axis.step == 1 else [axis.start, axis.stop, axis.step]

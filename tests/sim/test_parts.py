@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pytest
 from core.errors import BuildError
 from core.loader import load_registry
 from core.op import Op, Param, Reference, Tensors
-from core.op.parts import boxes_of, parts_as_json
+from core.op.parts import boxes_of, by_dims, pattern_in
 from core.registry import Registry
 from core.testing import check_variant
 from core.testing.log import Log
@@ -95,11 +95,12 @@ def test_boxes_that_do_not_fit_their_tensor_are_refused() -> None:
         boxes_of({"z": (0,)}, {"x": (3,)})
 
 
-def test_parts_are_json_with_an_index_or_a_stretch_for_each_axis() -> None:
+def test_boxes_are_the_indices_of_each_axis_and_empty_ones_are_left_out() -> None:
     parts = {"x": [(np.int64(1), slice(None)), (0, slice(1, None, 2))], "none": [(0, slice(2, 2))], "all": (...,)}
-    held = parts_as_json(parts, {"x": (2, 5), "none": (1, 4), "all": (2, 3)})
-    assert held == {"x": [[1, [0, 5]], [0, [1, 5, 2]]], "all": [[[0, 2], [0, 3]]]}
-    assert json.loads(json.dumps(held)) == held
+    assert boxes_of(parts, {"x": (2, 5), "none": (1, 4), "all": (2, 3)}) == {
+        "x": [(range(1, 2), range(5)), (range(1), range(1, 5, 2))],
+        "all": [(range(2), range(3))],
+    }
 
 
 @pytest.mark.parametrize("name", REFERENCES)
@@ -125,4 +126,8 @@ def test_a_row_and_a_column_light_up_for_a_linear_layers_gradient() -> None:
     t = Tensors(dy=np.zeros((2, 5, 3)), x=np.zeros((2, 5, 4)), weight=np.zeros((3, 4)), bias=None)
     assert matmul.parts(t, "dx", (1, 2, 3)) == {"dy": (1, 2, slice(None)), "weight": (slice(None), 3)}
     assert matmul.parts(t, "dweight", (0, 3)) == {"dy": (..., 0), "x": (..., 3)}
+    assert by_dims("x(...) bias", "y", (1, 2, 0), partial(pattern_in, REAL.op("matmul"), {})) == {
+        "x": (..., slice(None)),
+        "bias": (0,),
+    }
     assert matmul.parts(t, "y", (1, 2, 0)) == {"x": (1, 2, slice(None)), "weight": (0, slice(None))}
