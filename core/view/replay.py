@@ -138,7 +138,9 @@ class ReplayedStep:
         if not self.differences:
             return f"not compared: the metrics lack {sum(not one.compared for one in self.steps)} of {steps}"
         most = max(abs(one.loss - (one.run_loss or 0.0)) for one in self.differences)
-        where = "" if self.run.own_device else f" on {self.run.kind.name}, and the run was on {self.run.place}"
+        ours = f"{self.run.kind.name} in {self.run.config.precision}"
+        theirs = f"{self.run.place} in {self.run.variants.get('precision', 'an unknown precision')}"
+        where = "" if ours == theirs else f" on {ours}, and the run was on {theirs}"
         return f"near: {steps}{where}; losses differ by up to {most:.3g}"
 
     def events(self) -> Iterator[tuple[int, TraceEvent]]:

@@ -124,24 +124,22 @@ class RunRecord:
     # --- made anew ---------------------------------------------------------------------------------------------
 
     @cached_property
-    def _resolved(self) -> tuple[RunConfig, Registry]:
-        return self._resolve(self.kind.name)
-
-    def _resolve(self, device: str, overrides: Sequence[str] = ()) -> tuple[RunConfig, Registry]:
-        kind = self._any_registry.device(device)
-        precision = self.variants.get("precision", "")
-        if precision and precision not in kind.precisions:
-            overrides = [*overrides, f'precision="{kind.precisions[0]}"']
-        return resolve_config(self.path / RESOLVED, device=device, overrides=overrides, plugins=self.plugins)
+    def _own(self) -> tuple[RunConfig, Registry]:
+        return resolve_config(self.path / RESOLVED, device=self.place, plugins=self.plugins)
 
     @cached_property
-    def _any_registry(self) -> Registry:
-        return resolve_config(self.path / RESOLVED, device=self.place, plugins=self.plugins)[1]
+    def _resolved(self) -> tuple[RunConfig, Registry]:
+        """For `kind`; where that does not compute in the run's precision, in one that it has."""
+        if self.own_device:
+            return self._own
+        known, wanted = self.kind.precisions, self.variants.get("precision", "")
+        overrides = [] if not wanted or wanted in known else [f'precision="{known[0]}"']
+        return resolve_config(self.path / RESOLVED, device=self.kind.name, overrides=overrides, plugins=self.plugins)
 
     @cached_property
     def kind(self) -> DeviceKind:
         """The device on which the run is computed again: the one that was named, its own, or the one that is here."""
-        registry = self._any_registry
+        registry = self._own[1]
         own = registry.device(self.place)
         if self.asked_device:
             return registry.device(self.asked_device)

@@ -71,6 +71,10 @@ def test_losses_and_norms_are_the_runs_own_and_its_folder_is_unchanged(
         assert replayed.exact and replayed.label.startswith("exact") and not replayed.differences
         assert replayed.record.ok is not lines[step - 1].get("skipped", False)
     assert files_of(folder) == before
+    if name.startswith("sim"):
+        near = core.replay(folder, 1, device="cpu")
+        assert near.label.startswith("near: 1 step run again on cpu in f32, and the run was on sim in bf16; ")
+        assert near.record.loss == pytest.approx(lines[0]["loss"], rel=0.02)
     if name.endswith("skipped"):
         assert any(line.get("skipped") for line in lines)
 
@@ -111,7 +115,9 @@ def test_a_run_of_another_device_is_near_with_its_differences(tmp_path: Path, mo
     folder = made(tmp_path, "sim f32", dims={"T": 8, "B": 1}, train={"tokens_per_step": 16, "steps": 2})
     assert core.replay(folder, 2).exact
     step = core.replay(folder, 2, device="cpu")
-    assert not step.exact and step.label.startswith("near: 2 steps run again on cpu, and the run was on sim; ")
+    assert not step.exact and step.label.startswith(
+        "near: 2 steps run again on cpu in f32, and the run was on sim in f32; "
+    )
     assert [one.step for one in step.differences] == [1, 2]
     assert all(one.loss == pytest.approx(one.run_loss, rel=1e-4) for one in step.differences)
 
@@ -144,6 +150,18 @@ def test_what_cannot_be_replayed_is_refused(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "text.txt").write_text("another text " * 200)
     with pytest.raises(DataError, match="the data differs"):
         core.replay(folder, 5, yes=True)
+
+
+def test_a_run_that_started_from_the_checkpoint_of_another_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    origin = made(tmp_path, "cpu f32") / "checkpoints" / "step_00000003"
+    again = ["train", "small.toml", "--device", "cpu", "--from", str(origin), "--out", "runs/again"]
+    assert run([*again, "--set", "train.checkpoint_every=2"]) == 0
+    with pytest.raises(UsageError, match="again: it starts at step 4, and no checkpoint before step 4 is kept"):
+        core.replay("runs/again", 4)
+    assert core.replay("runs/again", 5).exact
 
 
 def test_a_step_that_the_metrics_lack_is_not_called_exact() -> None:
