@@ -41,6 +41,9 @@ PUBLIC = {
     "name_pattern": "core.interop.fitting",
     "raise_some": "core.interop.fitting",
     "with_length": "core.interop.fitting",
+    "named_by": "core.interop.flat_file",
+    "read_head": "core.interop.flat_file",
+    "read_numbers": "core.interop.flat_file",
     "BEGIN": "core.interop.generation",
     "END": "core.interop.generation",
     "PADDING": "core.interop.generation",
@@ -84,6 +87,9 @@ if TYPE_CHECKING:
     from core.interop.fitting import name_pattern as name_pattern
     from core.interop.fitting import raise_some as raise_some
     from core.interop.fitting import with_length as with_length
+    from core.interop.flat_file import named_by as named_by
+    from core.interop.flat_file import read_head as read_head
+    from core.interop.flat_file import read_numbers as read_numbers
     from core.interop.generation import BEGIN as BEGIN
     from core.interop.generation import END as END
     from core.interop.generation import PADDING as PADDING

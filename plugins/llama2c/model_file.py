@@ -15,11 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from core import outside
 from core.errors import BuildError, CheckpointError
 from core.expr import Number, evaluate, trim
 from core.interop import (
-    CHANGED,
     Array,
     Dims,
     Graph,
@@ -32,11 +30,12 @@ from core.interop import (
     build,
     check_dims,
     find_model,
-    name_pattern,
+    named_by,
     of_ids,
+    read_head,
+    read_numbers,
     with_length,
 )
-from core.outside import way_out
 
 TABLE = "llama2c"
 MAGIC = 0x616B3432  # "24ka", before version 1 and later
@@ -95,11 +94,7 @@ def is_legacy(head: bytes, size: int) -> bool:
 
 def open_file(path: Path) -> ModelFile:
     """Read the header. CheckpointError for a version that is not read."""
-    try:
-        with outside.open_file(path) as file:
-            raw, size = file.read(HEADER), path.stat().st_size
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
+    raw, size = read_head(path, HEADER)
     if len(raw) < 4 * NUMBERS:
         raise CheckpointError(f"{path}: {size} bytes, too short for llama2.c's header")
     first = int(np.frombuffer(raw[:4], "<u4")[0])
@@ -187,11 +182,10 @@ def parts(graph: Graph, version: int) -> Iterator[Part | str]:
             yield entry
             continue
         rule = table["parts"].get(entry, {"of": entry})
-        pattern = name_pattern(rule["of"])
-        matches = [(m, name) for name in rows if (m := pattern.fullmatch(name))]
-        if not matches:
+        names = named_by(rule["of"], rows)
+        if not names:
             raise BuildError(f"{where}: the model has no parameter {rule['of']}")
-        for _, name in sorted(matches, key=lambda f: [int(n) for n in f[0].groups()]):
+        for name in names:
             values = {key: int(evaluate(rule.get(key, 0), graph.dims, where)) for key in ("from", "rows", "heads")}
             part = Part(name, values["from"], values["rows"] or rows[name], values["heads"])
             covered[name] += part.rows
@@ -214,19 +208,12 @@ def _maker(file: ModelFile, graph: Graph, places: list[tuple[Part, int]]) -> Any
     def make() -> Array:
         tensors = []
         for part, at in sorted(places, key=lambda place: place[0].first):
-            raw = _read(file.path, at, (part.rows, *of))
+            raw = read_numbers(file.path, "<f4", at, (part.rows, *of))
             tensors.append(apart(raw, part.heads) if part.heads else raw)
         whole = tensors[0] if len(tensors) == 1 else np.concatenate(tensors)
         return whole.astype(np.float32, copy=False)
 
     return make
-
-
-def _read(path: Path, at: int, shape: tuple[int, ...]) -> Array:
-    try:
-        return outside.read_array(path, "<f4", at, shape)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}", hint=CHANGED) from None
 
 
 def apart(rows: Array, heads: int) -> Array:

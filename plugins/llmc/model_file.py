@@ -14,12 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from core import outside
 from core.data.magics import FILES
 from core.errors import BuildError, CheckpointError
 from core.expr import Number, trim
 from core.interop import (
-    CHANGED,
     Array,
     Dims,
     Graph,
@@ -32,10 +30,11 @@ from core.interop import (
     build,
     check_dims,
     find_model,
-    name_pattern,
+    named_by,
+    read_head,
+    read_numbers,
     with_length,
 )
-from core.outside import way_out
 
 TABLE, MODEL = "llmc", "a model checkpoint"
 INTEGERS = 256
@@ -66,11 +65,7 @@ class ModelFile:
 
 def open_file(path: Path) -> ModelFile:
     """Read the header. CheckpointError for another kind of file, or a version that is unknown."""
-    try:
-        with outside.open_file(path) as file:
-            data, size = file.read(BYTES), path.stat().st_size
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
+    data, size = read_head(path, BYTES)
     if len(data) < BYTES:
         raise CheckpointError(f"{path}: {size} bytes, too short for llm.c's header of {BYTES}")
     header = tuple(int(n) for n in np.frombuffer(data, "<i4"))
@@ -166,11 +161,10 @@ def order(source: ModelDocument, graph: Graph) -> list[str]:
     """Parameters in the file's order. BuildError unless [llmc] params names each exactly once."""
     names: list[str] = []
     for template in source.document[TABLE]["params"]:
-        pattern = name_pattern(template)
-        matches = [(m, name) for name in graph.parameters if (m := pattern.fullmatch(name))]
+        matches = named_by(template, graph.parameters)
         if not matches:
             raise BuildError(f"{source.where(TABLE, 'params')}: the model has no parameter {template}")
-        names += [name for _, name in sorted(matches, key=lambda f: [int(n) for n in f[0].groups()])]
+        names += matches
     if sorted(names) != sorted(graph.parameters):
         odd = sorted(set(graph.parameters) - set(names)) or sorted({n for n in names if names.count(n) > 1})
         raise BuildError(f"{source.where(TABLE, 'params')}: {odd[0]} must be named once")
@@ -179,16 +173,9 @@ def order(source: ModelDocument, graph: Graph) -> list[str]:
 
 def _maker(file: ModelFile, position: int, shape: tuple[int, ...], wanted: tuple[int, ...]) -> Any:
     def make() -> Array:
-        raw = _read(file, position, shape)[tuple(slice(n) for n in wanted)]
+        raw = read_numbers(file.path, file.dtype, position, shape)[tuple(slice(n) for n in wanted)]
         if file.dtype.kind == "u":
             return (raw.astype(np.uint32) << 16).view(np.float32)
         return raw.astype(raw.dtype.newbyteorder("="), copy=False)
 
     return make
-
-
-def _read(file: ModelFile, position: int, shape: tuple[int, ...]) -> Array:
-    try:
-        return outside.read_array(file.path, file.dtype, position, shape)
-    except OSError as error:
-        raise CheckpointError(f"{file.path}: cannot be read: {error.strerror or error}", hint=CHANGED) from None

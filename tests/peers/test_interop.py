@@ -452,9 +452,7 @@ def test_a_path_that_is_two_things_or_none_is_refused(tmp_path, monkeypatch):
     refused(lambda: core.load("gpt2_124"), 'did you mean "gpt2_124m"', "expected a run's", kind=UsageError)
     (tmp_path / "runs" / "tiny" / "checkpoints").mkdir(parents=True)
     refused(lambda: core.load("tiny"), "runs/tiny exists", kind=UsageError)
-    refused(
-        lambda: core.load("runs/tiny"), "a run without a checkpoint", hint="wait for its first one, or name another run"
-    )
+    refused(lambda: core.load("runs/tiny"), "a run without a checkpoint")
     (tmp_path / "empty").mkdir()
     refused(lambda: core.load("empty"), "no file in it is of a known format")
     safetensors.numpy.save_file({}, tmp_path / "empty" / "model.safetensors")

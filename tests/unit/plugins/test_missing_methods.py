@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from plugin_files import install
 
+from core.cli import doctor
 from core.cli import run as core_command
 from core.loader import load_registry
 
@@ -57,3 +59,12 @@ def test_a_tokenizer_without_a_method_is_a_failure_of_its_plugin(
     assert core_command(words) == 3
     said = capsys.readouterr().err
     assert "letters.py" in said and "hash" in said and "to_json" in said, said
+
+
+def test_doctor_names_a_broken_format_of_weights_and_the_command_for_more(site: Path) -> None:
+    text = 'from core import WeightFormat\nclass Mine(WeightFormat):\n    name, targets = "mine", {"mine": ""}\n'
+    install(site, "rows", "corelm_rows_format", f"{text}def core_formats():\n    return [Mine]\n")
+    broken = [entry for entry in doctor.plugins() if entry.verdict == doctor.PROBLEM]
+    assert [entry.what for entry in broken] == ["plugin rows"]
+    assert "corelm_rows_format.py:2: format Mine does not define write" in broken[0].found
+    assert "`core plugins rows`" in broken[0].advice
