@@ -49,9 +49,9 @@ class Verdict:
     """The finding on one variant in one dtype at one place.
 
     device: its name; chip: the GPU's model and architecture, "" elsewhere. checks: sub-check -> the worst
-    relative error that it saw. sizes: dim of the op's schema -> the largest size that was checked. finding: the first
-    failure in words, "" for a variant that passed. tried: sizes of nodes, as `label` writes them, that a check with a
-    bound of time got as near to as its time allowed.
+    relative error that it saw. sizes and smallest: dim of the op's schema -> the largest and the smallest size that
+    was checked; older records have no smallest ones. finding: the first failure in words, "" for a variant that passed.
+    tried: sizes of nodes, as `label` writes them, that a check with a bound of time got as near to as its time allowed.
     """
 
     device: str
@@ -60,6 +60,7 @@ class Verdict:
     passed: bool
     checks: Mapping[str, float] = field(default_factory=dict)
     sizes: Sizes = field(default_factory=dict)
+    smallest: Sizes = field(default_factory=dict, kw_only=True)
     finding: str = ""
     tried: tuple[str, ...] = ()
     date: str = field(default_factory=lambda: datetime.now(UTC).date().isoformat())
@@ -85,14 +86,23 @@ class Verdict:
         """The sizes of a node that are larger than any that was checked."""
         return {dim: size for dim, size in sizes.items() if size > self.sizes.get(dim, 0)}
 
+    def below(self, sizes: Sizes) -> dict[str, int]:
+        """The sizes of a node that are smaller than any that was checked, as far as that was recorded."""
+        return {dim: size for dim, size in sizes.items() if size < self.smallest.get(dim, 0)}
+
+    @property
+    def has_range(self) -> bool:
+        """Whether the smallest size of each dim was recorded, besides the largest."""
+        return set(self.sizes) <= set(self.smallest)
+
     def with_more(self, other: Verdict) -> Verdict:
         """This record and a later one of the same variant as one: it passed if both did, at the sizes of both."""
         if self.passed != other.passed:
             return other if self.passed else self
         checks = {n: max(self.checks.get(n, 0.0), other.checks.get(n, 0.0)) for n in {**self.checks, **other.checks}}
-        sizes = {n: max(self.sizes.get(n, 0), other.sizes.get(n, 0)) for n in {**self.sizes, **other.sizes}}
+        sizes, least = largest([self.sizes, other.sizes]), smallest([self.smallest, other.smallest])
         tried = tuple(dict.fromkeys((*self.tried, *other.tried)))
-        return replace(other, checks=checks, sizes=sizes, tried=tried)
+        return replace(other, checks=checks, sizes=sizes, smallest=least, tried=tried)
 
     def at(self, sizes: Sizes) -> str:
         """A table's cell for nodes of these sizes: `checked to C=1,031`, `not checked at C=4,096`."""
@@ -138,6 +148,14 @@ def largest(many: Iterable[Sizes]) -> dict[str, int]:
     for sizes in many:
         maxima |= {dim: max(size, maxima.get(dim, 0)) for dim, size in sizes.items()}
     return maxima
+
+
+def smallest(many: Iterable[Sizes]) -> dict[str, int]:
+    """Each dim's smallest size."""
+    minima: dict[str, int] = {}
+    for sizes in many:
+        minima |= {dim: min(size, minima.get(dim, size)) for dim, size in sizes.items()}
+    return minima
 
 
 def place_of(device: Device) -> str:

@@ -89,6 +89,7 @@ def way_of(node: str, config: Any, engine: Any, plan: Any) -> list[Any]:
 
 
 def _report(config: Any, engine: Any, plan: Any, every: bool) -> dict[str, Any]:
+    from core.plan.arena import buffer_rows, fullest
     from core.plan.describe import folded, fusions, node_rows
 
     rows = node_rows(plan)
@@ -108,6 +109,8 @@ def _report(config: Any, engine: Any, plan: Any, every: bool) -> dict[str, Any]:
         "steps": len(plan.steps),
         "launches": launches,
         "traffic": traffic,
+        "buffers": buffer_rows(plan),
+        "fullest_step": fullest(plan),
         "bytes": engine.report(plan).memory() | engine.report(plan).scratch(),
         "recompute": engine.report(plan).recompute_options(),
         "kernels": [

@@ -248,6 +248,7 @@ def as_data(item: Item, outcome: SizesOutcome) -> dict[str, Any]:
         "passed": outcome.passed,
         "checks": {name: min(worst, 1e300) for name, worst in outcome.checks.items()},
         "sizes": dict(outcome.sizes),
+        "smallest": dict(outcome.smallest),
         "finding": outcome.finding,
         "left": outcome.left,
         "seconds": outcome.seconds,

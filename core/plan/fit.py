@@ -5,13 +5,12 @@ It allocates nothing. The figures are the plan's own, so that what it says is wh
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from itertools import accumulate
 from typing import Any
 
 from core.errors import DeviceError
-from core.plan.buffers import HELD, Buffer, alive
+from core.plan.arena import fullest, owners
+from core.plan.buffers import HELD, alive
 from core.plan.cost import node_flops, total
 from core.plan.steps import TRAIN, Plan
 from core.roles import B
@@ -59,29 +58,14 @@ def _table(plan: Plan, memory: Mapping[str, int], free: int) -> list[str]:
     return [f"  {name.ljust(width)}  {human(nbytes):>10}" for name, nbytes in rows]
 
 
-def fullest(plan: Plan) -> int:
-    """The step at which most bytes of the arena are in use."""
-    change = [0] * (len(plan.steps) + 2)
-    for buffer in plan.in_arena:
-        change[min(buffer.first, len(plan.steps))] += buffer.nbytes
-        change[min(buffer.last, len(plan.steps)) + 1] -= buffer.nbytes
-    level = list(accumulate(change))
-    return level.index(max(level))
-
-
 def largest(plan: Plan, count: int = 6) -> list[dict[str, Any]]:
     """What fills the arena at its fullest: rows of name (repeats folded into `h.*`), what and bytes."""
-    groups: dict[tuple[Any, ...], list[Buffer]] = {}
-    for buffer in alive(plan.in_arena, fullest(plan)):
-        name = re.sub(r"(?<=\.)\d+(?=\.)", "*", buffer.name)
-        groups.setdefault((name, buffer.shape, buffer.dtype, buffer.role), []).append(buffer)
-    ordered = sorted(groups.items(), key=lambda item: -sum(b.nbytes for b in item[1]))
     rows = []
-    for (name, shape, dtype, role), members in ordered[:count]:
-        times = f"{len(members)} x " if len(members) > 1 else ""
-        nbytes = sum(b.nbytes for b in members)
-        description = f"{times}{'x'.join(str(int(n)) for n in shape)} {dtype}, {role}"
-        rows.append({"name": name, "what": description, "nbytes": nbytes, "nbytes_in_all": human(nbytes)})
+    for row in owners(plan, fullest(plan))[:count]:
+        times = f"{row['count']} x " if row["count"] > 1 else ""
+        description = f"{times}{'x'.join(map(str, row['shape']))} {row['dtype']}, {row['role']}"
+        nbytes = row["bytes"]
+        rows.append({"name": row["name"], "what": description, "nbytes": nbytes, "nbytes_in_all": human(nbytes)})
     return rows
 
 

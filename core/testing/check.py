@@ -27,7 +27,7 @@ from core.testing.real_sizes import check_real_sizes
 from core.testing.runner import CpuRunner, Runner
 from core.testing.trial import Trial
 from core.testing.trials import decoded_trials, quick_dtypes, reference_of, smallest, trials_of
-from core.verdicts import largest, sizes_of
+from core.verdicts import sizes_of
 
 
 def check_op(
@@ -121,13 +121,15 @@ def check_variant(
         trials = smallest(trials) if quick else trials
         fed = decoded_trials(op, variant, registry, runner=runner, cases=cases, reference=truth, but=trials)
         every = [t for t in (*trials, *fed) if not dtypes or t.dtype in dtypes]
-        report.sizes = {d: largest(sizes_of(op, t.dims) for t in every if t.dtype == d) for d in variant.dtypes}
+        for dtype in variant.dtypes:
+            report.cover(dtype, [sizes_of(op, t.dims) for t in every if t.dtype == dtype])
         check_schema(log, variant, every, list(report.skipped.values()))
         report.waiting = run_checks(log, every, whole, tell)
         if runner.native and not log.failures and not quick and examples is None:
             tell("at sizes of practice")
             real = check_real_sizes(log, op, variant, registry, runner, truth, dtypes or variant.dtypes)
-            report.sizes = {d: largest([sizes, real.get(d, {})]) for d, sizes in report.sizes.items()}
+            for dtype, sizes in real.items():
+                report.cover(dtype, sizes)
         check_all_trials(log, variant, trials, runner, report, archs, quick, tell)
         report.notes = notes_on(op, variant)
     report.take(log)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from core.errors import BuildError, CheckFailed
 from core.testing.checks import NAMES
 from core.testing.log import Failure, Log
 from core.testing.shapes import label_as_shape
+from core.verdicts import Sizes, largest, smallest
 
 SHOWN = 4  # failures of a sub-check that are printed; the rest are counted
 
@@ -19,7 +21,8 @@ class VariantReport:
     """The findings of the check on one variant.
 
     checks: sub-check -> (times that it ran, worst relative error). times: label -> median milliseconds.
-    worst: dtype -> sub-check -> worst error. sizes: dtype -> dim -> the largest size of any example.
+    worst: dtype -> sub-check -> worst error. sizes, smallest: dtype -> dim -> the largest, the smallest size of any
+    example.
     skipped: example and dtype -> why the variant cannot run there. left_out: why nothing was checked, where a library
     that the variant calls is not there to be called. waiting: sub-checks that were not made, because an earlier one
     failed. gaps: lines of its kernels that no example runs. notes: what an author may want to know. Both are no faults.
@@ -39,6 +42,7 @@ class VariantReport:
     times: dict[str, float] = field(default_factory=dict)
     worst: dict[str, dict[str, float]] = field(default_factory=dict)
     sizes: dict[str, dict[str, int]] = field(default_factory=dict)
+    smallest: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -55,6 +59,11 @@ class VariantReport:
         self.checks = {n: (log.ran[n], log.worst[n]) for n in NAMES if n in log.ran}
         self.worst = log.by_dtype
         self.failures = log.failures
+
+    def cover(self, dtype: str, sizes: Sequence[Sizes]) -> None:
+        """Record the sizes of examples that the check runs in a dtype, besides those recorded before."""
+        self.sizes[dtype] = largest([self.sizes.get(dtype, {}), *sizes])
+        self.smallest[dtype] = smallest([self.smallest.get(dtype, {}), *sizes])
 
     def failed_checks(self) -> list[str]:
         """The names of the sub-checks that failed, in the order of docs/checks.md."""

@@ -30,7 +30,7 @@ from core.testing.shapes import as_shape
 from core.testing.trial import PLAIN, GradientRequest, Training, Trial
 from core.testing.trials import modes_of, reference_of
 from core.testing.update import GOOD, check_update
-from core.verdicts import Verdict, largest, sizes_of
+from core.verdicts import Verdict, largest, sizes_of, smallest
 
 SMALLEST = 2  # of the op's examples, the smallest, are checked where nothing is known of a variant
 REFERENCE_BYTES = 256 << 20  # of a step's tensors in f64: the draws and the reference's copies are on the host
@@ -78,6 +78,7 @@ class SizesOutcome:
 
     checks: Mapping[str, float] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
+    smallest: Mapping[str, int] = field(default_factory=dict, kw_only=True)
     finding: str = ""
     left: str = ""
     seconds: float = 0.0
@@ -91,13 +92,15 @@ class SizesOutcome:
         """This outcome and that of the task continued."""
         checks = {n: max(self.checks.get(n, 0.0), later.checks.get(n, 0.0)) for n in {**self.checks, **later.checks}}
         sizes, seconds = largest([self.sizes, later.sizes]), self.seconds + later.seconds
-        return SizesOutcome(checks, sizes, later.finding, later.left, seconds, max(self.done, later.done))
+        least, done = smallest([self.smallest, later.smallest]), max(self.done, later.done)
+        return SizesOutcome(checks, sizes, later.finding, later.left, seconds, done, smallest=least)
 
     def verdict(self, device: str, chip: str, dtype: str, tried: Sequence[str] = ()) -> Verdict | None:
         """The record of it; None where nothing was checked."""
         if self.passed and not self.checks:
             return None
-        return Verdict(device, chip, dtype, self.passed, self.checks, self.sizes, self.finding, tuple(tried))
+        checks, sizes, least = self.checks, self.sizes, self.smallest
+        return Verdict(device, chip, dtype, self.passed, checks, sizes, self.finding, tuple(tried), smallest=least)
 
 
 def one_line(message: str) -> str:
@@ -138,6 +141,7 @@ class Climb:
         self.reference = reference_of(op, registry)
         self.log = Log(stop=True)
         self.sizes: dict[str, int] = {}
+        self.smallest: dict[str, int] = {}
         self.began = time.perf_counter()
         self.left = ""
         self.done = task.done
@@ -165,7 +169,8 @@ class Climb:
             again = f"; core check {self.task.name} --shape {self.at}" if self.at else ""
             finding += f" (in {failed.dtype}, {failed.case}{again})"
         seconds = time.perf_counter() - self.began
-        return SizesOutcome(dict(self.log.worst), dict(self.sizes), finding, self.left, seconds, self.done)
+        sizes, least = dict(self.sizes), dict(self.smallest)
+        return SizesOutcome(dict(self.log.worst), sizes, finding, self.left, seconds, self.done, smallest=least)
 
     # --- the steps -------------------------------------------------------------------------------------------------
 
@@ -275,7 +280,8 @@ class Climb:
         return [tiles] if tiles in candidates else candidates[:1]
 
     def _passed(self, dims: Mapping[str, Any]) -> None:
-        self.sizes = largest([self.sizes, sizes_of(self.op, dims)])
+        sizes = sizes_of(self.op, dims)
+        self.sizes, self.smallest = largest([self.sizes, sizes]), smallest([self.smallest, sizes])
         self.report(self._outcome())
 
     def _remaining(self) -> float:

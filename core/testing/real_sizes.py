@@ -19,16 +19,16 @@ from core.testing.model_sizes import at_size
 from core.testing.runner import CpuRunner, Runner
 from core.testing.trial import Trial
 from core.testing.trials import modes_of
-from core.verdicts import largest, sizes_of
+from core.verdicts import Sizes, sizes_of
 
 WORK = 2e8  # FLOPs of a step at these sizes, at most; an element counts as some. About those of GPT-2 on 256 tokens
 
 
 def check_real_sizes(
     log: Log, op: Op, variant: Variant, registry: Registry, runner: Runner, reference: Reference, dtypes: Sequence[str]
-) -> dict[str, dict[str, int]]:
-    """Outputs and gradients at a large example in each of the dtypes; dtype -> dim -> its size, of those that ran."""
-    home, sizes = CpuRunner(registry), dict[str, dict[str, int]]()
+) -> dict[str, list[Sizes]]:
+    """Outputs and gradients at a large example in each of the dtypes; dtype -> the sizes of those that ran."""
+    home, sizes = CpuRunner(registry), dict[str, list[Sizes]]()
     for example in real_examples(op, variant):
         try:
             case = make_case(op, example)
@@ -41,7 +41,7 @@ def check_real_sizes(
                 log.case, log.dtype = case.label, dtype
                 with log.caught("forward"):
                     at_size(log, trial)
-                sizes[dtype] = largest([sizes.get(dtype, {}), sizes_of(op, trial.dims)])
+                sizes.setdefault(dtype, []).append(sizes_of(op, trial.dims))
     return sizes
 
 

@@ -18,6 +18,6 @@ def verdicts_of(report: VariantReport, chip: str) -> list[Verdict]:
             continue
         checks = {**shared, **report.worst.get(dtype, {})}
         finding = f"{failures[0].check}: {failures[0].message}" if failures else ""
-        sizes = report.sizes.get(dtype, {})
-        verdicts.append(Verdict(report.device, chip, dtype, not failures, checks, sizes, finding))
+        sizes, least = report.sizes.get(dtype, {}), report.smallest.get(dtype, {})
+        verdicts.append(Verdict(report.device, chip, dtype, not failures, checks, sizes, finding, smallest=least))
     return verdicts

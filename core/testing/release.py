@@ -2,9 +2,9 @@
 
 Each plugin's folder has a verdicts.json with what the op check found on its variants: kernels in the simulator, the
 rest on the cpu. An entry is keyed by the code that it was made from, so that only variants whose code has changed
-are checked; a whole check that this machine has kept (`core check --all --no-time`) is taken over. The files are
-written after each variant: a command that was ended continues with the rest. A variant of ours that fails, or has
-lines or loops that no example reaches and that it does not declare, gets no entry.
+are checked, and those whose entry has no smallest sizes; a whole check that this machine has kept (`core check --all
+--no-time`) is taken over. The files are written after each variant: a command that was ended continues with the rest.
+A variant of ours that fails, or has lines or loops that no example reaches and that it does not declare, gets no entry.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from core.testing.processes import processes, registry_of
 from core.testing.records import verdicts_of
 from core.threads import cores
 from core.variant_sources import key_of
-from core.verdicts import Row, Verdict, Verdicts, as_row, plugin_of, release_file, rows_in, ships, write_rows
+from core.verdicts import Row, Verdict, Verdicts, as_row, plugin_of, release_file, rows_in, ships, verdict_of, write_rows
 
 COMMAND = "python -m core.testing.release"
 WHOLE, REACHED = "schema", "coverage"  # sub-checks: one that only a whole check makes; no line or loop without example
@@ -57,6 +57,11 @@ class ReleaseEntry:
         """Whether there is a row for each dtype, made from the code as it is now."""
         whole = all(self.asks <= set(row.get("checks", ())) for row in self.rows)
         return whole and {row.get("dtype") for row in self.rows} == set(self.variant.dtypes)
+
+    @property
+    def has_ranges(self) -> bool:
+        """Whether each row has the smallest size of each dim that it covers, and not the largest alone."""
+        return all((verdict := verdict_of(row)) is not None and verdict.has_range for row in self.rows)
 
 
 def entries_of(registry: Registry, kinds: Sequence[str] = (BUILT_IN, SHIPPED)) -> list[ReleaseEntry]:
@@ -96,7 +101,7 @@ def known_here(entry: ReleaseEntry, verdicts: Verdicts) -> list[Verdict]:
     """The verdicts of a whole check on this machine; none unless there is one for each dtype."""
     place = verdicts.registry.home(entry.variant).name
     verdicts_here = [verdicts.at(entry.variant, place, dtype) for dtype in entry.variant.dtypes]
-    held = [v for v in verdicts_here if v is not None and v.passed and entry.asks <= set(v.checks)]
+    held = [v for v in verdicts_here if v is not None and v.passed and v.has_range and entry.asks <= set(v.checks)]
     return held if len(held) == len(verdicts_here) else []
 
 
@@ -130,7 +135,8 @@ def release(registry: Registry, kinds: Sequence[str], plugins: tuple[str, ...], 
     """Bring the files up to date; the number of variants that failed. only: "op" or "op.variant"; () is all."""
     entries = entries_of(registry, kinds)
     keep = [entry.name for entry in entries]
-    todo = [e for e in entries if not e.current and (not only or e.name in only or e.variant.op in only)]
+    chosen = [e for e in entries if not only or e.name in only or e.variant.op in only]
+    todo = [e for e in chosen if not (e.current and e.has_ranges)]
     verdicts, ask = Verdicts(registry), []
     for entry in todo:
         if held := known_here(entry, verdicts):

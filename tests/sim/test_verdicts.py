@@ -37,9 +37,15 @@ def test_a_record_names_the_sizes_that_it_covers_and_those_that_it_does_not() ->
 
 def test_records_of_one_variant_add_up_and_a_failure_stays() -> None:
     more = PASSED.with_more(Verdict("sim", "", "f32", True, {"forward": 1e-6}, {"C": 4096, "rows": 2}))
-    assert dict(more.sizes) == {"C": 4096, "rows": 300} and more.worst == 1e-6
+    assert dict(more.sizes) == {"C": 4096, "rows": 300} and more.worst == 1e-6 and not more.smallest
     failed = Verdict("sim", "", "f32", False, finding="y is wrong")
     assert PASSED.with_more(failed) == failed == failed.with_more(PASSED)
+    low = Verdict("sim", "", "f32", True, sizes={"C": 9}, smallest={"C": 3})
+    both = low.with_more(Verdict("sim", "", "f32", True, sizes={"C": 70, "rows": 8}, smallest={"C": 5, "rows": 8}))
+    assert (both.smallest, both.sizes) == ({"C": 3, "rows": 8}, {"C": 70, "rows": 8}) and both.has_range
+    assert both.below({"C": 2, "rows": 8}) == {"C": 2} and not both.beyond({"C": 2})
+    old = low.with_more(PASSED)
+    assert old.smallest == {"C": 3} and not old.has_range and not old.below({"rows": 1}), "an older record has no range"
 
 
 def test_the_store_keeps_records_by_place_dtype_and_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +114,8 @@ def test_a_report_becomes_a_record_for_each_dtype() -> None:
     report = check_variant(op, variant, REAL, examples=[0, 1])
     by_dtype = {v.dtype: v for v in verdicts_of(report, "")}
     assert set(by_dtype) == {"f32", "f64"} and all(v.passed for v in by_dtype.values())
-    assert by_dtype["f32"].sizes == {"rows": 4 * 7 * 64} and "accumulate" in by_dtype["f32"].checks
+    assert by_dtype["f32"].sizes == {"rows": 4 * 7 * 64} and by_dtype["f32"].smallest == {"rows": 99}
+    assert "accumulate" in by_dtype["f32"].checks
     assert by_dtype["f64"].worst < by_dtype["f32"].worst < 1e-5
 
 
@@ -139,6 +146,12 @@ def test_a_release_checks_what_is_stale_and_nothing_else(here: Path, capsys: pyt
         ("reference", "f32", "cpu"), ("reference", "f64", "cpu"), ("short", "f32", "cpu"),
     }  # fmt: skip
     assert all(r["passed"] and r["sizes"] == {"rows": 10, "C": 33} and r["checks"]["gradient"] < 1e-6 for r in rows)
+    assert all(r["smallest"] == {"rows": 3, "C": 7} and r["date"] for r in rows)
+    older = [{name: value for name, value in r.items() if name != "smallest"} for r in rows]
+    Path("mine/verdicts.json").write_text(json.dumps(older))
+    assert release.stale(load_registry(["mine"]), (GIVEN,)) == [], "an older record counts"
+    assert release.main(["--plugin", "mine", "--jobs", "1"]) == 0 and "(2 of 2)" in capsys.readouterr().out
+    assert json.loads(Path("mine/verdicts.json").read_text()) == rows, "and is brought up to date"
     assert release.main(["--plugin", "mine", "--jobs", "1"]) == 0 and not capsys.readouterr().out
     assert train("mine", "--set", "ops.total=short", "--out", "a") == 0
     said = capsys.readouterr().out

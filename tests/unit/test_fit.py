@@ -10,7 +10,7 @@ from core.engine import Engine, Settings
 from core.errors import DeviceError
 from core.graph import load_model
 from core.loader import load_registry
-from core.plan import fit
+from core.plan import arena, fit
 
 DIMS = {"B": 8, "T": 64, "S": 64, "V": 50, "P": 64, "C": 64, "H": 4, "L": 3}
 
@@ -67,11 +67,27 @@ def test_the_table_adds_up_to_what_is_needed():
 def test_the_largest_tensors_are_those_of_the_fullest_step():
     plan = engine().plan("train")
     rows = fit.largest(plan, 1000)
-    step = fit.fullest(plan)
+    step = arena.fullest(plan)
     alive = [b for b in plan.in_arena if b.first <= step <= b.last]
     assert sum(r["nbytes"] for r in rows) == sum(b.nbytes for b in alive) <= plan.arena_bytes
     assert [r["nbytes"] for r in rows] == sorted((r["nbytes"] for r in rows), reverse=True)
     assert any("h.*." in r["name"] and "3 x" in r["what"] for r in rows)
+
+
+def test_the_rows_of_the_arena_are_the_plans_figures_and_what_is_kept_has_a_role_of_its_own():
+    plan = engine().plan("train")
+    rows = arena.buffer_rows(plan)
+    assert max(row["offset"] + row["bytes"] for row in rows) == plan.arena_bytes
+    assert sum(row["bytes"] for row in rows if row["role"] == "saved") == plan.saved_bytes > 0
+    assert all((row["role"] == "saved") == (row["first"] < plan.backward_from <= row["last"]) for row in rows)
+    assert {row["node"] for row in rows if row["name"] == "h.0.fc"} == {"h.0.fc"}
+    used = arena.levels(plan)
+    assert len(used) == len(plan.steps) + 1 and max(used) == used[arena.fullest(plan)] <= plan.arena_bytes
+    for step in (0, arena.fullest(plan), len(plan.steps)):
+        alive = sum(row["bytes"] for row in rows if row["first"] <= step <= row["last"])
+        assert alive == used[step] == sum(row["bytes"] for row in arena.owners(plan, step))
+    evaluated = arena.buffer_rows(engine().plan("evaluate", ("loss",)))
+    assert evaluated and not {"saved"} & {row["role"] for row in evaluated}
 
 
 def test_the_advised_batch_fits_and_the_next_larger_divisor_does_not():
