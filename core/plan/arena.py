@@ -16,7 +16,7 @@ SAVED = "saved"  # the role of all that forward keeps for backward
 def role_of(plan: Plan, buffer: Buffer) -> str:
     """What a buffer of the arena is for: "saved" for all that forward keeps for backward, else its own role;
     "activation" for a tensor that a variant saves within one direction."""
-    if buffer.first < plan.backward_from <= buffer.last:
+    if plan.keeps(buffer):
         return SAVED
     return "activation" if buffer.role == SAVED else buffer.role
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from core.graph import Graph, Node
 from core.op import Variant
-from core.plan.buffers import Buffer, alive
+from core.plan.buffers import Buffer
 
 TRAIN, EVALUATE, GENERATE = "train", "evaluate", "generate"
 Tensor = Buffer | None
@@ -116,7 +116,11 @@ class Plan:
     @property
     def saved_bytes(self) -> int:
         """Bytes that forward keeps for backward."""
-        return sum(b.nbytes for b in alive(self.in_arena, self.backward_from) if b.first < self.backward_from)
+        return sum(b.nbytes for b in self.in_arena if self.keeps(b))
+
+    def keeps(self, buffer: Buffer) -> bool:
+        """Whether forward keeps a buffer for backward; never in a plan without backward."""
+        return self.backward_from < len(self.steps) and buffer.first < self.backward_from <= buffer.last
 
     @property
     def workspace_bytes(self) -> int:
