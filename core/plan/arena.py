@@ -1,4 +1,4 @@
-"""The arena of a plan over its steps: which tensor lies where and when, of which role and node, and its fullest step."""
+"""The arena of a plan over its steps: place, lifetime, role and node of each tensor, and the fullest step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def role_of(plan: Plan, buffer: Buffer) -> str:
 def buffer_rows(plan: Plan) -> list[dict[str, Any]]:
     """One row a buffer of the arena, in the order of their first steps.
 
-    name, role, node: the node whose step makes it, or "". first, last: steps of the plan between which it is alive, both
+    name, role, node: the node whose step makes it, or "". first, last: the steps between which it is alive, both
     included; last is the number of steps for what is read after them. offset, bytes: its place. shape, dtype.
     """
     return [

@@ -27,7 +27,18 @@ from core.testing.processes import processes, registry_of
 from core.testing.records import verdicts_of
 from core.threads import cores
 from core.variant_sources import key_of
-from core.verdicts import Row, Verdict, Verdicts, as_row, plugin_of, release_file, rows_in, ships, verdict_of, write_rows
+from core.verdicts import (
+    Row,
+    Verdict,
+    Verdicts,
+    as_row,
+    plugin_of,
+    release_file,
+    rows_in,
+    ships,
+    verdict_of,
+    write_rows,
+)
 
 COMMAND = "python -m core.testing.release"
 WHOLE, REACHED = "schema", "coverage"  # sub-checks: one that only a whole check makes; no line or loop without example
