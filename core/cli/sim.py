@@ -18,6 +18,8 @@ from core.kernels.tensors import from_bf16, to_bf16
 from core.outputs import write_target
 from core.outside import open_file, reads
 from core.sim.counting import Counted
+from core.sim.faults import KernelError
+from core.sim.launching.launch_report import Report
 from core.sim.native.choice import EXECUTORS
 from core.sim.packing import Pointer
 from core.sim.standalone import KernelFile, load
@@ -64,6 +66,10 @@ class NumbersMayBeNegative(click.Command):
 )
 @click.option("--get", "wanted", multiple=True, metavar="NAME[:DTYPE]", help="Print a variable afterwards.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Write what changed as NAME.npy.")
+@click.option(
+    "--view", "page", type=click.Path(path_type=Path), metavar="FILE",
+    help="Write a page that shows the launch line by line; - prints one warp of it.",
+)  # fmt: skip
 @click.option("--show", default=8, show_default=True, metavar="N", help="Values of an array that are printed.")
 @click.option("-I", "include", multiple=True, metavar="FOLDER", help="A folder of headers besides the file's own.")
 @click.option("-D", "defines", multiple=True, metavar="NAME[=VALUE]", help="A macro.")
@@ -73,7 +79,8 @@ class NumbersMayBeNegative(click.Command):
 def command(
     file: Path, kernel: str | None, arguments: tuple[str, ...], grid: str, block: str, smem: int, cluster: int,
     strict: bool, count: bool, executor: str | None, seed: int, variables: tuple[str, ...], wanted: tuple[str, ...],
-    out: Path | None, show: int, include: tuple[str, ...], defines: tuple[str, ...], prelude: bool, as_json: bool,
+    out: Path | None, page: Path | None, show: int, include: tuple[str, ...], defines: tuple[str, ...], prelude: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Run a kernel of FILE: CUDA C++, or PTX of Triton, Numba, CuPy or nvcc. Without KERNEL: list its kernels.
 
@@ -102,14 +109,10 @@ def command(
         if not equals:
             raise UsageError(f'--set "{text}"; expected NAME=ARG', hint="--set coeffs=coeffs.npy")
         loaded.set(name, maker.value(value, 0))
-    before = {name: array.copy() for name, array in maker.arrays.items()}
-    with status_line(f"simulating {kernel}"):
-        report = loaded.run(
-            kernel, _sizes(grid, "--grid"), _sizes(block, "--block"), values, smem, cluster, strict, count=count,
-            order="warn", executor=executor,
-        )  # fmt: skip
-    changed = {name: a for name, a in maker.arrays.items() if a.tobytes() != before[name].tobytes()}
-    changed |= {one.partition(":")[0]: _variable(loaded, one, maker) for one in wanted}
+    sizes = _sizes(grid, "--grid"), _sizes(block, "--block")
+    launch = SimLaunch(loaded, file, kernel, sizes, values, smem, cluster, maker.arrays)
+    report = launch.run(strict, count, executor, page)
+    changed = launch.changed() | {one.partition(":")[0]: _variable(loaded, one, maker) for one in wanted}
     if out is not None:
         for name, array in changed.items():
             _save(out, name, array)
@@ -117,6 +120,58 @@ def command(
         emit_json({"kernel": kernel, **_report_json(changed, maker, report)})
     else:
         click.echo("\n".join(_report_lines(changed, maker, report, file, show)))
+    if page is not None:
+        launch.show(page, None)
+
+
+class SimLaunch:
+    """A launch of the command line, which can be made again from the same contents. sizes: of the grid, of a thread
+    block; arrays: by name, those among `values`."""
+
+    def __init__(
+        self, loaded: KernelFile, file: Path, kernel: str, sizes: tuple[tuple[int, ...], tuple[int, ...]],
+        values: list[Any], smem: int, cluster: int, arrays: dict[str, Array],
+    ) -> None:  # fmt: skip
+        self.loaded, self.file, self.kernel, self.sizes = loaded, file, kernel, sizes
+        self.values, self.smem, self.cluster, self.arrays = values, smem, cluster, arrays
+        self.before = {name: array.copy() for name, array in arrays.items()}
+        self.memory = loaded.memory.bytes.copy()
+
+    def run(self, strict: bool, count: bool, executor: str | None, page: Path | None) -> Report:
+        """The report. A KernelError is shown on the page first, or names the option that would show it."""
+        try:
+            with status_line(f"simulating {self.kernel}"):
+                return self.loaded.run(
+                    self.kernel, *self.sizes, self.values, self.smem, self.cluster, strict, count=count, order="warn",
+                    executor=executor,
+                )  # fmt: skip
+        except KernelError as error:
+            if page is not None:
+                self.show(page, error)
+            elif error.accesses and error.kind != "endless":
+                error.hint = "; ".join(filter(None, (error.hint, "--view PAGE.html shows it line by line")))
+            raise
+
+    def changed(self) -> dict[str, Array]:
+        """The arrays that the launch wrote, by name."""
+        return {name: a for name, a in self.arrays.items() if a.tobytes() != self.before[name].tobytes()}
+
+    def show(self, page: Path, error: KernelError | None) -> None:
+        """Run again, taped; write the page, or print its lines for "-"."""
+        from core.view.any_kernel import view_of_launch, write_page
+
+        for name, array in self.arrays.items():
+            array[...] = self.before[name]
+        self.loaded.memory.bytes[: self.memory.size] = self.memory
+        with status_line(f"taping {self.kernel}"):
+            view = view_of_launch(
+                self.loaded, self.file, self.kernel, *self.sizes, self.values, self.smem, self.cluster, error
+            )
+        if page == Path("-"):
+            click.echo("\n".join(view.lines()))
+        else:
+            write_page(view, f"{self.file.name} {self.kernel}", page)
+            click.echo(f"{page}: {page.stat().st_size / 1e6:.1f} MB")
 
 
 def _report_json(changed: dict[str, Any], maker: ArgumentMaker, report: Any) -> dict[str, Any]:

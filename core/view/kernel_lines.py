@@ -23,13 +23,15 @@ def kernel_lines(data: Mapping[str, Any]) -> list[str]:
 
 def of_kernel(kernel: Mapping[str, Any], warp: int) -> Iterator[str]:
     """A variant's launches, with strict mode's error in front."""
-    yield f"{kernel['name']}  {kernel['dtype']}, {kernel['example']}"
+    yield f"{kernel['name']}  {kernel['dtype']}, {kernel['example']}" if kernel["dtype"] else kernel["name"]
     if kernel["error"] is not None:
         yield f"  strict mode: {kernel['error']['message']}"
         yield from (f"  hint: {kernel['error']['hint']}",) if kernel["error"]["hint"] else ()
     for launch in kernel["launches"]:
         yield ""
         yield from of_launch(launch, warp)
+        if launch["left_out"]:
+            yield "  " + "; ".join(filter(None, (f"left out: {launch['left_out']}", kernel["others"])))
 
 
 def of_launch(launch: Mapping[str, Any], warp: int) -> Iterator[str]:
@@ -46,8 +48,6 @@ def of_launch(launch: Mapping[str, Any], warp: int) -> Iterator[str]:
     yield from table(HEADER, rows, (0, 1, 2, 3, 4), "  ")
     if len(chosen["steps"]) > MOST:
         yield f"  {len(chosen['steps']) - MOST:,} steps more: --json has them"
-    if launch["left_out"]:
-        yield f"  left out: {launch['left_out']}; --block N tapes another thread block"
 
 
 NAMES = {

@@ -227,3 +227,32 @@ def test_a_kernel_that_cannot_be_shown_is_refused(
 ) -> None:
     assert run(["view", *words, "--lens", "kernel"]) == 2
     assert message in capsys.readouterr().err
+
+
+RACY = """
+extern "C" __global__ void turn(float* y, const float* x) {
+    __shared__ float box[64];
+    box[threadIdx.x] = x[threadIdx.x];
+    y[threadIdx.x] = box[63 - threadIdx.x];
+}
+"""
+
+
+def test_core_sim_writes_the_page_of_any_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("turn.cu").write_text(RACY, "utf-8")
+    words = ["sim", "turn.cu", "turn", "y=zeros:64", "x=arange:64", "--block", "64"]
+    assert run([*words, "--view", "-"]) == 0
+    assert "reads x[0, 1, ... 31], 4 sectors for 4; writes box[0, 1, ... 31]" in capsys.readouterr().out
+    assert run([*words, "--strict"]) == 4
+    assert "--view PAGE.html shows it line by line" in capsys.readouterr().err
+    assert run([*words, "--strict", "--view", "turn.html"]) == 4
+    assert str(tmp_path) not in Path("turn.html").read_text("utf-8")
+    with opened(Path("turn.html")) as page:
+        assert page.locator(".kl.now code").inner_text().strip() == "y[threadIdx.x] = box[63 - threadIdx.x];"
+        assert page.locator(".klane.fault small").inner_text() == "0"
+        page.keyboard.press("g")
+        assert page.locator(".kl.now code").inner_text().strip() == "box[threadIdx.x] = x[threadIdx.x];"
+        assert "block 0, warp 1" in page.locator(".kpane select").nth(1).evaluate("s => s.selectedOptions[0].text")

@@ -26,6 +26,7 @@ from core.view.subject import Subject
 from core.view.taped_launch import TapedLaunch, unpacked
 
 PANES = 2
+OTHERS = "--block N tapes another thread block"
 MOST = 4_000  # steps of a launch, unless more is asked for
 Json = dict[str, Any]
 
@@ -96,7 +97,8 @@ class Taping:
             if stopped.tape is not None and failed is not None:
                 keep(failed, Report(failed.kernel.name, failed.grid, failed.block, tape=stopped.tape))
         return {
-            "name": f"{op.name}.{variant.name}", "dtype": dtype, "example": case.label, "launches": launches,
+            "name": f"{op.name}.{variant.name}", "dtype": dtype, "example": case.label, "others": OTHERS,
+            "launches": launches,
             "error": None if error is None else error_words(error, failed),
         }  # fmt: skip
 

@@ -160,13 +160,13 @@ class Pane {
     const fact = (name, value, bad) => el("span", { class: bad ? "kfact bad" : "kfact" }, el("b", {}, number(value)), ` ${name}`);
     return el("div", { class: "khead" },
       el("div", { class: "row" }, el("h2", {}, this.kernel.name), launch, warp,
-        el("span", { class: "dim" }, `grid ${extent(this.launch.grid)}, block ${extent(this.launch.block)}; ${this.kernel.dtype}, ${this.kernel.example}`)),
+        el("span", { class: "dim" }, `grid ${extent(this.launch.grid)}, block ${extent(this.launch.block)}` + (this.kernel.dtype ? `; ${this.kernel.dtype}, ${this.kernel.example}` : ""))),
       el("div", { class: "row ktotals", title: "Of the whole launch, as core trace counts them" }, "whole launch: ",
         fact("warp instructions", totals.instructions), fact("lanes active", `${Math.round(100 * totals.threads / (32 * totals.instructions || 1))}%`),
         totals.requests ? fact("sectors moved", totals.sectors) : null, totals.requests ? fact("needed", totals.fewest, share < 0.6) : null,
         totals.shared ? fact("shared accesses", totals.shared) : null, totals.shared ? fact("bank conflicts", totals.conflicts, totals.conflicts > 0) : null,
         totals.atomics ? fact("contended turns", totals.contended, totals.contended > 0) : null,
-        this.launch.left_out ? el("span", { class: "dim" }, `not taped: ${this.launch.left_out} (--block N)`) : null));
+        this.launch.left_out ? el("span", { class: "dim" }, `not taped: ${this.launch.left_out}`, this.kernel.others ? ` (${this.kernel.others.split(" tapes")[0]})` : null) : null));
   }
 
   problem() {
