@@ -125,13 +125,21 @@ def integer(names: tuple[str, ...]) -> Form:
         bools: dict[str, Callable[..., int]] = {"not": lambda a: 1 - a}
         of = bools.get(names[0], lambda a, b: INTEGERS[names[0]][1](1, a, b))
         return plain(names, ("pred",) * INTEGERS[names[0]][0], "pred", of)
-    width, row = int(kind[1:]), ".".join(names[:-1])
+    element, lanes = packed(kind)
+    width, row = int(element[1:]), ".".join(n for n in names[:-1] if n not in ("sat", "relu"))
     count, compute = INTEGERS[row]
+    most = (1 << width - 1) - 1
 
     def result(*bits: int) -> int | None:
-        return compute(width, *(signed(b, width) if kind[0] == "s" else b for b in bits))
+        value = compute(width, *(signed(b, width) if kind[0] == "s" else b for b in bits))
+        if value is not None and "sat" in names:
+            value = max(-most - 1, min(most, value))
+        if value is not None and "relu" in names:
+            value = max(0, value)
+        return value if value is None or lanes == 1 else value & (1 << width) - 1
 
-    return plain(names, (kind,) * count, "b32" if row in TO_32 else f"b{width}", result)
+    result_kind = "b32" if row in TO_32 else f"b{width * lanes}"
+    return plain(names, (kind,) * count, result_kind, by_element(kind, result))
 
 
 for one in INTEGERS:
@@ -454,13 +462,9 @@ FAMILIES = ("mbarrier.", "cp.", "st.", "call", "mma.", "wmma.")  # of opcodes th
 
 # Scalar instructions of PTX that the simulator does not have, and refuses by name.
 REFUSED = """
-add.sat.s32 %d, %a, %b;
-sub.sat.s32 %d, %a, %b;
+sub.u16x2 %d, %a, %b;
+min.relu.u32 %d, %a, %b;
 mad.hi.sat.s32 %d, %a, %b, %c;
-add.u16x2 %d, %a, %b;
-min.s16x2 %d, %a, %b;
-max.u16x2 %d, %a, %b;
-min.relu.s32 %d, %a, %b;
 vadd.u32.u32.u32.add %d, %a, %b, %c;
 vabsdiff4.u32.u32.u32.add %d, %a, %b, %c;
 cvt.pack.sat.s8.s32.b32 %d, %a, %b, %c;

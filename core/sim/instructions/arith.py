@@ -137,9 +137,10 @@ def shift_to_top(a: Array) -> Array:
     return np.where(found == ~np.uint32(0), found, np.uint32(8 * a.dtype.itemsize - 1) - found)
 
 
+EXTREME = "$int | u16x2/s16x2 | relu s32/s16x2"
 INTEGER: dict[str, tuple[Compute, str]] = {
-    "add": (lambda a, b: a + b, "$int"),
-    "sub": (lambda a, b: a - b, "$int"),
+    "add": (lambda a, b: a + b, "$int | sat s32 | u16x2/s16x2"),
+    "sub": (lambda a, b: a - b, "$int | sat s32"),
     "mul.lo": (lambda a, b: a * b, "$int"),
     "mul.hi": (high_product, "$int"),
     "mul.wide": (wide_product, "u16/u32/s16/s32"),
@@ -152,8 +153,8 @@ INTEGER: dict[str, tuple[Compute, str]] = {
     "sad": (absolute_difference, "$int"),
     "div": (quotient, "$int"),
     "rem": (remainder, "$int"),
-    "min": (np.minimum, "$int"),
-    "max": (np.maximum, "$int"),
+    "min": (np.minimum, EXTREME),
+    "max": (np.maximum, EXTREME),
     "neg": (lambda a: -a, "$signed"),
     "abs": (np.abs, "$signed"),
     "and": (np.bitwise_and, "$logic"),
@@ -170,9 +171,45 @@ INTEGER: dict[str, tuple[Compute, str]] = {
 
 
 def integer_step(program: Program, ins: Instruction) -> Step:
-    """An instruction of INTEGER."""
+    """An instruction of INTEGER, of numbers or of pairs of 16-bit ones."""
     both = ".".join(ins.names[:2])
-    return integer(program, ins, INTEGER[both if both in INTEGER else ins.names[0]][0])
+    compute = INTEGER[both if both in INTEGER else ins.names[0]][0]
+    if "sat" in ins.names:
+        compute = saturated(compute)
+    if "relu" in ins.names:
+        compute = not_negative(compute)
+    return pairs(program, ins, compute) if ins.names[-1].endswith("16x2") else integer(program, ins, compute)
+
+
+def saturated(compute: Compute) -> Compute:
+    """A sum of 32-bit numbers that stays within them."""
+    ends = np.iinfo(np.int32)
+    return lambda *values: np.clip(compute(*(v.astype(np.int64) for v in values)), ends.min, ends.max).astype(np.int32)
+
+
+def not_negative(compute: Compute) -> Compute:
+    def relu(*values: Array) -> Array:
+        result = compute(*values)
+        return np.maximum(result, result.dtype.type(0))
+
+    return relu
+
+
+def pairs(program: Program, ins: Instruction, compute: Compute) -> Step:
+    """d = compute(a, b) of each half of 32 bits by itself."""
+    half = np.dtype(np.int16 if ins.names[-1] == "s16x2" else np.uint16)
+    reads = [bits_reader(program, o, UNSIGNED[32]) for o in ins.operands[1:]]
+    write = writer(program, ins.operands[0])
+
+    def both(g: Group) -> None:
+        values = [read(g) for read in reads]
+        low, high = (
+            compute(*((v >> np.uint32(at)).astype(np.uint16).view(half) for v in values)).view(np.uint16)
+            for at in (0, 16)
+        )
+        write(g, low | (high.astype(np.uint32) << np.uint32(16)))
+
+    return both
 
 
 @opcode("mad.wide", "u16/u32/s16/s32")

@@ -239,7 +239,7 @@ EXTREMES = {"min": _extreme(_least, np.bitwise_or), "max": _extreme(_most, np.bi
 
 
 EXTREME = (
-    "$int | ftz? NaN? f32/f16/f16x2 | ftz? NaN? xorsign abs f32/f16/f16x2 | f64"
+    f"{INTEGER['min'][1]} | ftz? NaN? f32/f16/f16x2 | ftz? NaN? xorsign abs f32/f16/f16x2 | f64"
     " | NaN? bf16/bf16x2 | NaN? xorsign abs bf16/bf16x2"
 )
 

@@ -30,6 +30,25 @@ UNARY(high16, "high.b16", "=b8 b16", u32, u32, a[l] >> 8)
 SUMS(add, +)
 SUMS(sub, -)
 
+INLINE i32 saturated(i64 v) { return v < INT32_MIN ? INT32_MIN : v > INT32_MAX ? INT32_MAX : (i32)v; }
+BINARY(add_sat, "add.sat.s32", "=b32 b32 b32", i32, i32, saturated((i64)a[l] + b[l]))
+BINARY(sub_sat, "sub.sat.s32", "=b32 b32 b32", i32, i32, saturated((i64)a[l] - b[l]))
+
+/* Pairs of 16-bit numbers: each half by itself. */
+#define PAIRS(id, names, T, value)                                                                                     \
+    INLINE u32 id##_half(T x, T y) { return (u16)(value); }                                                            \
+    BINARY(id, names, "=b32 b32 b32", u32, u32,                                                                        \
+           id##_half((T)a[l], (T)b[l]) | id##_half((T)(a[l] >> 16), (T)(b[l] >> 16)) << 16)
+PAIRS(add_u16x2, "add.u16x2 add.s16x2", u16, x + y)
+PAIRS(min_u16x2, "min.u16x2", u16, x < y ? x : y)
+PAIRS(max_u16x2, "max.u16x2", u16, x > y ? x : y)
+PAIRS(min_s16x2, "min.s16x2", i16, x < y ? x : y)
+PAIRS(max_s16x2, "max.s16x2", i16, x > y ? x : y)
+PAIRS(min_relu_s16x2, "min.relu.s16x2", i16, x < 0 || y < 0 ? 0 : x < y ? x : y)
+PAIRS(max_relu_s16x2, "max.relu.s16x2", i16, x < 0 && y < 0 ? 0 : x > y ? x : y)
+BINARY(min_relu, "min.relu.s32", "=b32 b32 b32", i32, i32, a[l] < 0 || b[l] < 0 ? 0 : a[l] < b[l] ? a[l] : b[l])
+BINARY(max_relu, "max.relu.s32", "=b32 b32 b32", i32, i32, a[l] < 0 && b[l] < 0 ? 0 : a[l] > b[l] ? a[l] : b[l])
+
 BINARY(mul16, "mul.lo.u16 mul.lo.s16", "=b16 b16 b16", u32, u32, (a[l] * b[l]) & 0xFFFF)
 BINARY(mul32, "mul.lo.u32 mul.lo.s32", "=b32 b32 b32", u32, u32, a[l] * b[l])
 BINARY(mul64, "mul.lo.u64 mul.lo.s64", "=b64 b64 b64", u64, u64, a[l] * b[l])
