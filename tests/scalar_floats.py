@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 
 from exact_numbers import (
     CANONICAL,
@@ -243,6 +244,8 @@ def _between_integers(to: str, of: str, sat: bool) -> Callable[[int], int] | Non
 def _cvt(names: tuple[str, ...]) -> list[Form]:
     """With registers as wide as the types, and with wider ones: a result is extended to its register."""
     to, of = names[-2:]
+    if {to, of} & set(EIGHT_BITS):
+        return [_from_eight(names) if of in EIGHT_BITS else _to_eight(names)]
     if to.endswith("x2"):
         return [_cvt_pair(names)]
     mode = next((n for n in names if n in ("rn", "rz", "rm", "rp", "rna", "rni", "rzi", "rmi", "rpi")), "")
@@ -292,6 +295,50 @@ def _in_registers(names: tuple[str, ...], of: str, to: str, convert: Callable[[i
 def _tf32(a: int, mode: str) -> int | None:
     x = decode("f32", a)
     return None if x is None else encode("tf32", x, mode) << 13
+
+
+EIGHT_BITS = {"e4m3x2": (3, -6, 0x7E), "e5m2x2": (2, -14, 0x7B)}  # mantissa, exponent of the least normal, largest
+
+
+def _eight(kind: str, code: int) -> Fraction:
+    """A finite code without a sign."""
+    mantissa, least, _ = EIGHT_BITS[kind]
+    field, digits = code >> mantissa, code & (1 << mantissa) - 1
+    unit = Fraction(2) ** (max(field, 1) - 1 + least - mantissa)
+    return unit * (digits + (1 << mantissa if field else 0))
+
+
+def _to_eight(names: tuple[str, ...]) -> Form:
+    """The nearest of all codes, of two the even one."""
+    to, of, relu = names[-2], names[-1], "relu" in names
+    codes = [(_eight(to, code), code) for code in range(EIGHT_BITS[to][2] + 1)]
+
+    def one(bits: int) -> int:
+        x = decode("f32" if of == "f32" else "f16", bits)
+        if x is None:
+            return 0x7F
+        if relu and x[0]:
+            return 0
+        size = codes[-1][0] if x[1] == INF else min(codes[-1][0], x[1] * Fraction(2) ** x[2])
+        return x[0] << 7 | min(codes, key=lambda c: (abs(c[0] - size), c[1] & 1))[1]
+
+    if of == "f32":
+        return plain(names, ("f32", "f32"), "b16", lambda a, b: one(b) | one(a) << 8)
+    return plain(names, ("f16x2",), "b16", lambda a: one(a & 0xFFFF) | one(a >> 16) << 8)
+
+
+def _from_eight(names: tuple[str, ...]) -> Form:
+    of, relu = names[-1], "relu" in names
+
+    def one(code: int) -> int:
+        size, sign = code & 0x7F, code >> 7
+        if size > EIGHT_BITS[of][2]:
+            infinite = of == "e5m2x2" and size == 0x7C
+            return (0 if sign and relu else sign << 15 | 0x7C00) if infinite else 0x7FFF
+        value = _eight(of, size)
+        return 0 if sign and relu else encode("f16", (sign, value.numerator, 1 - value.denominator.bit_length()))
+
+    return plain(names, ("b16",), "b32", lambda a: one(a & 0xFF) | one(a >> 8) << 16)
 
 
 def _cvt_pair(names: tuple[str, ...]) -> Form:

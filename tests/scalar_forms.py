@@ -462,15 +462,13 @@ FAMILIES = ("mbarrier.", "cp.", "st.", "call", "mma.", "wmma.")  # of opcodes th
 
 # Scalar instructions of PTX that the simulator does not have, and refuses by name.
 REFUSED = """
+cvt.rn.satfinite.e2m1x2.f32 %h0, %a, %b;
 sub.u16x2 %d, %a, %b;
 min.relu.u32 %d, %a, %b;
 mad.hi.sat.s32 %d, %a, %b, %c;
 vadd.u32.u32.u32.add %d, %a, %b, %c;
 vabsdiff4.u32.u32.u32.add %d, %a, %b, %c;
 cvt.pack.sat.s8.s32.b32 %d, %a, %b, %c;
-cvt.rn.satfinite.e4m3x2.f32 %h0, %a, %b;
-cvt.rn.satfinite.e5m2x2.f32 %h0, %a, %b;
-cvt.rn.f16x2.e4m3x2 %d, %h0;
 setp.lt.f16x2 %p0|%p1, %a, %b;
 add.rz.f64 %x0, %x1, %x1;
 sub.rm.f64 %x0, %x1, %x1;

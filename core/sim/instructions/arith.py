@@ -190,7 +190,7 @@ def saturated(compute: Compute) -> Compute:
 def not_negative(compute: Compute) -> Compute:
     def relu(*values: Array) -> Array:
         result = compute(*values)
-        return np.maximum(result, result.dtype.type(0))
+        return np.asarray(np.maximum(result, result.dtype.type(0)))
 
     return relu
 

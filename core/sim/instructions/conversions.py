@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from core.sim.instructions import eight_bits
 from core.sim.instructions.float_formats import FORMATS, canonical, flush, packed_bits, readable, saturate
 from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Step, bits_reader, disowning, need, writer
@@ -26,10 +27,12 @@ TO_INTEGER: dict[str, Callable[[Array], Array]] = {"rni": np.rint, "rzi": np.tru
     "sat? $any_int $any_int | $whole ftz? sat? $any_int f32 | $whole sat? $any_int f16/f64 | $whole $any_int bf16"
     " | $round $float $any_int"
     " | $round/$whole? ftz? sat? $float $float | rn/rz relu $float $float"
-    " | rn/rz relu? bf16x2/f16x2 f32 | rna/rn/rz tf32 f32",
+    f" | rn/rz relu? bf16x2/f16x2 f32 | rna/rn/rz tf32 f32 | {eight_bits.FORMS}",
 )
 def _cvt(program: Program, ins: Instruction) -> Step:
     target, source = ins.names[-2], ins.names[-1]
+    if {target, source} & set(eight_bits.EIGHT_BITS):
+        return eight_bits.convert(program, ins)
     to, of = TYPES[target], TYPES[source]
     if target in ("bf16x2", "f16x2"):
         return _pair(program, ins)

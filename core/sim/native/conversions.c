@@ -41,3 +41,40 @@ UNARY(cvt_f32_bf16, "cvt.f32.bf16", "=b32 b16", f32, u32, canonical(of_bf16(a[l]
 UNARY(cvt_bf16_f32, "cvt.rn.bf16.f32", "=b16 b32", u32, f32, to_bf16(a[l]))
 BINARY(cvt_bf16x2_f32, "cvt.rn.bf16x2.f32", "=b32 b32 b32", u32, f32, to_bf16(a[l]) << 16 | to_bf16(b[l]))
 UNARY(cvt_sat_f32, "cvt.sat.f32.f32", "=b32 b32", f32, f32, a[l] > 0 ? (a[l] < 1 ? a[l] : 1.0f) : 0.0f)
+
+/* --- pairs of 8-bit floats ----------------------------------------------------------------------------------------- */
+/* To nearest even, not beyond the largest; NaN becomes 0x7f. mantissa: bits; least: the smallest normal's exponent. */
+INLINE u32 to_f8(f64 v, i32 mantissa, i32 least, f64 most) {
+    if (v != v) return 0x7F;
+    u32 sign = (u32)(bits_of_f64(v) >> 56 & 0x80);
+    f64 size = __builtin_fabs(v) > most ? most : __builtin_fabs(v);
+    i32 exponent = (i32)(bits_of_f64(size) >> 52) - 1023;
+    exponent = exponent < least ? least : exponent;
+    u32 digits = (u32)__builtin_rint(size * f64_of((u64)(1023 + mantissa - exponent) << 52)), unit = 1u << mantissa;
+    return sign | (digits < unit ? digits : ((u32)(exponent - least + 1) << mantissa) + digits - unit);
+}
+/* As f16. special: the first code that is no number. */
+INLINE u32 of_f8(u32 code, i32 mantissa, i32 least, u32 special) {
+    u32 size = code & 0x7F, field = size >> mantissa, digits = size & ((1u << mantissa) - 1);
+    if (size >= special && digits) return 0x7FFF;
+    if (size >= special) return (code & 0x80) << 8 | 0x7C00;
+    f64 whole = field ? digits | 1u << mantissa : digits;
+    f64 value = whole * f64_of((u64)(1023 + (i32)(field ? field : 1) - 1 + least - mantissa) << 52);
+    return (code & 0x80) << 8 | to_f16(value);
+}
+INLINE f32 relu(f32 v) { return v != v ? v : v > 0 ? v : 0; }
+INLINE u32 relu_f16(u32 bits) { return bits & 0x8000 ? 0 : bits; }
+#define SAME(v) (v)
+#define EIGHT(name, mantissa, least, most, special, word, keep, keep_f16)                                              \
+    BINARY(name##_f32##keep, "cvt.rn.satfinite." word #name "x2.f32", "=b16 b32 b32", u32, f32,                        \
+           to_f8(keep(b[l]), mantissa, least, most) | to_f8(keep(a[l]), mantissa, least, most) << 8)                   \
+    UNARY(name##_f16##keep, "cvt.rn.satfinite." word #name "x2.f16x2", "=b16 b32", u32, u32,                           \
+          to_f8(keep(of_f16(a[l] & 0xFFFF)), mantissa, least, most)                                                    \
+              | to_f8(keep(of_f16(a[l] >> 16)), mantissa, least, most) << 8)                                           \
+    UNARY(f16_##name##keep, "cvt.rn." word "f16x2." #name "x2", "=b32 b16", u32, u32,                                  \
+          keep_f16(of_f8(a[l] & 0xFF, mantissa, least, special))                                                       \
+              | keep_f16(of_f8(a[l] >> 8 & 0xFF, mantissa, least, special)) << 16)
+EIGHT(e4m3, 3, -6, 448.0, 0x7F, "", SAME, SAME)
+EIGHT(e5m2, 2, -14, 57344.0, 0x7C, "", SAME, SAME)
+EIGHT(e4m3, 3, -6, 448.0, 0x7F, "relu.", relu, relu_f16)
+EIGHT(e5m2, 2, -14, 57344.0, 0x7C, "relu.", relu, relu_f16)
