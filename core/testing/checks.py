@@ -204,7 +204,7 @@ MEANING: dict[str, str] = {
     "blocks": "examples that need more than one block of rows",
     "configs": "every tile candidate",
     "update": "several calls in a row, every state of a step",
-    "parts": "what a reference says that its numbers are made of",
+    "parts": "numbers depend on the parts that the reference states, on all and no others",
     "coverage": "lines and loops of its kernels that no example reaches: advice",
     "compile": "kernels for every architecture declared, without spills, within its limits",
     "bounds": "nothing outside of the tensors is written",
