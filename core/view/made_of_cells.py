@@ -51,8 +51,8 @@ class Stated:
         places = [(i, j) for i in probes(rows) for j in probes(columns)]
         places += [(71 * k % rows, 43 * k % columns) for k in range(SCATTERED)]
         answers = {place: self.at(place) for place in places}
-        known = {place: held for place, held in answers.items() if held is not None}
-        return known if len(known) == len(answers) else {}
+        complete = {place: held for place, held in answers.items() if held is not None}
+        return complete if len(complete) == len(answers) else {}
 
 
 def rules_of(reference: Reference, t: Any, tensor: str, shapes: Shapes) -> dict[str, Any]:

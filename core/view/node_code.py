@@ -51,5 +51,5 @@ def kernels_of(variant: Variant) -> Iterator[dict[str, Any]]:
 
 
 def block_of(title: str, file: str, first: int, lines: list[str]) -> dict[str, Any]:
-    kept = [line.expandtabs(4) for line in lines[:MOST_LINES]]
-    return {"title": title, "file": file, "first": first, "lines": kept, "left_out": len(lines) - len(kept)}
+    shown = [line.expandtabs(4) for line in lines[:MOST_LINES]]
+    return {"title": title, "file": file, "first": first, "lines": shown, "left_out": len(lines) - len(shown)}

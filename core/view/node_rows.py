@@ -19,8 +19,8 @@ LAYER = re.compile(r"(.*?\.\d+)\..+")
 
 def layer_of(name: str) -> str:
     """`h.3` for a node `h.3.fc`; "" for one outside of layers."""
-    found = LAYER.fullmatch(name)
-    return found[1] if found else ""
+    match = LAYER.fullmatch(name)
+    return match[1] if match else ""
 
 
 def passing(registry: Registry) -> Callable[[Node], list[str]]:
@@ -49,7 +49,7 @@ def stream_of(graph: Graph, sums: set[str]) -> set[str]:
 
 
 def node_row(plan: Plan, node: Node, stream: set[str], sums: set[str]) -> dict[str, Any]:
-    """What is known of a node before its tensors: names, its line of TOML, and the node of the plan that ran for it.
+    """A node without its tensors: names, its line of TOML, and the node of the plan that ran for it.
 
     runs: that node, "" where none ran; fused: the op into which it was fused, or "".
     """

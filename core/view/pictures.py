@@ -70,7 +70,7 @@ def strongest(matrix: Array, down: int, across: int) -> Array:
 
 
 def levels(cells: Array, largest: float) -> Array:
-    """u8 for each cell: 128 zero, 129 to 255 positive, 127 to 1 negative, 0 for what is not finite."""
+    """u8 for each cell: 128 zero, 129 to 255 positive, 127 to 1 negative, 0 for a number that is not finite."""
     size = np.abs(cells) / (largest or 1.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         level = np.ceil(LEVELS * (1 + np.log10(size) / DECADES))
@@ -79,7 +79,7 @@ def levels(cells: Array, largest: float) -> Array:
 
 
 def halves(cells: Array, largest: float) -> Array:
-    """f16, little-endian, for each cell: its share of the largest; NaN for what is not finite."""
+    """f16, little-endian, for each cell: its share of the largest; NaN for a number that is not finite."""
     shares = np.where(np.isfinite(cells), cells / (largest or 1.0), np.nan)
     return shares.astype("<f2")
 
@@ -95,7 +95,7 @@ def histogram(matrix: Array, least: float | None, most: float | None) -> list[in
 
 
 def significant(value: Any, digits: int = 6) -> Any:
-    """A float with so many digits; what is not finite or no float as it is, None for both."""
+    """A float with so many digits; None for one that is not finite; anything else as it is."""
     if isinstance(value, float):
         return float(f"{value:.{digits}g}") if math.isfinite(value) else None
     return value

@@ -132,8 +132,8 @@ class RunRecord:
         """For `kind`; where that does not compute in the run's precision, in one that it has."""
         if self.own_device:
             return self._own
-        known, wanted = self.kind.precisions, self.variants.get("precision", "")
-        overrides = [] if not wanted or wanted in known else [f'precision="{known[0]}"']
+        precisions, wanted = self.kind.precisions, self.variants.get("precision", "")
+        overrides = [] if not wanted or wanted in precisions else [f'precision="{precisions[0]}"']
         return resolve_config(self.path / RESOLVED, device=self.kind.name, overrides=overrides, plugins=self.plugins)
 
     @cached_property
