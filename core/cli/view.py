@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,8 +89,14 @@ def command(
         return
     path = view(subject, out or default_page(subject), lens=lens, plain=plain)
     click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
-    if not no_open and not webbrowser.open(path.resolve().as_uri()):
-        click.echo("no browser was opened: open the file", err=True)
+    if not no_open and not (has_display() and webbrowser.open(path.resolve().as_uri())):
+        click.echo("no browser was opened: open the file in one", err=True)
+
+
+def has_display() -> bool:
+    """Whether a browser has a screen to open on: elsewhere it would take over the terminal."""
+    screens = ("DISPLAY", "WAYLAND_DISPLAY")
+    return sys.platform in ("win32", "darwin") or any(os.environ.get(name) for name in screens)
 
 
 def subject_of(names: tuple[str, ...], options: ViewOptions, device: str, plugins: tuple[str, ...]) -> Subject:

@@ -169,3 +169,53 @@ def test_marks_of_sizes_that_do_not_fit_are_refused() -> None:
 
 def test_a_view_alone_needs_no_page() -> None:
     assert View(EveryMark(), "core view", {"name": "x"}).lines() == ["x"]
+
+
+PLUGIN = """
+from core import Lens, LensMark
+
+class Lengths(Lens):
+    name, title, question = "lengths", "Lengths", "How long are the names of the nodes?"
+
+    def collect(self, subject):
+        return {"lengths": {node.name: len(node.name) for node in subject.graph.nodes}}
+
+    def lines(self, data):
+        return [f"{name} {length}" for name, length in data["lengths"].items()]
+
+    def marks(self, data):
+        return [LensMark.colours("Lengths", data["lengths"]), LensMark.bars("Lengths", data["lengths"])]
+
+def core_lenses():
+    return [Lengths]
+"""
+
+
+def test_a_plugins_lens_is_listed_and_drawn(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(small)
+    Path("lengths.py").write_text(PLUGIN)
+    assert run(["plugins", "--plugin", "./lengths.py", "--json", "lengths"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["brings"] == {"lenses": ["lengths"]}
+    assert run(["view", "small", "--plugin", "./lengths.py", "--lens", "lengths"]) == 0
+    assert "h.0.fc 6" in capsys.readouterr().out
+    line = ["view", "small", "--plugin", "./lengths.py", "--lens", "lengths", "--out", "lengths.html", "--no-open"]
+    assert run(line) == 0
+    with view_pages.opened(Path("lengths.html")) as page:
+        assert "h.0" in page.inner_text("#panel .bars") or page.locator("#panel canvas").count()
+
+
+@pytest.mark.parametrize(("screen", "opened"), [("", []), (":0", ["page.html"])])
+def test_the_page_is_opened_where_there_is_a_screen(
+    screen: str, opened: list[str], small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(small)
+    monkeypatch.setenv("DISPLAY", screen)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    calls: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda place: calls.append(place) or True)
+    assert run(["view", "small", "--lens", "about", "--out", "page.html"]) == 0
+    assert [Path(place).name for place in calls] == opened
+    assert ("no browser was opened" in capsys.readouterr().err) is not bool(opened)
