@@ -40,6 +40,7 @@ DTYPES, DIRECTIONS = ("f32", "bf16"), ("forward", "backward", "both")
 @click.option("--no-text", is_flag=True, help="Leave out batches, samples and tokens.")
 @click.option("--device", default="", metavar="NAME", help="Where the step is run again.  [default: as the run]")
 @click.option("--yes", is_flag=True, help="Run again what takes more than a minute.")
+@click.option("--measure", is_flag=True, help="Time each node, also where it takes more than seconds.")
 @click.option("--more", is_flag=True, help="Leave nothing out for the page's size.")
 @click.option("--plain", is_flag=True, help="Do not compress the page's data.")
 @plugin_option
@@ -61,6 +62,7 @@ def command(
     no_text: bool,
     device: str,
     yes: bool,
+    measure: bool,
     more: bool,
     plain: bool,
     plugin: tuple[str, ...],
@@ -75,7 +77,7 @@ def command(
     from core.view.subject import LaunchOptions, ViewOptions
 
     launch = LaunchOptions(shape, dtype or "", direction, blocks, warp)
-    options = ViewOptions(step, text, node, kernels, no_text, yes, more, launch)
+    options = ViewOptions(step, text, node, kernels, no_text, yes, measure, more, launch)
     in_terminal = bool(lens) and out is None
     lens = lens or ("kernel" if kernels and not runs else "")
     subject = subject_of(runs, options, device, plugin)

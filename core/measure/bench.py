@@ -39,6 +39,10 @@ class Launched:
     nbytes: int
     flops: float
 
+    def floor(self, peak: float | None, memory_rate: float | None) -> float | None:
+        """Seconds that it takes at least at these rates, in FLOP/s and bytes/s; None where one is not known."""
+        return max(self.nbytes / memory_rate, self.flops / peak) if peak and memory_rate else None
+
 
 @dataclass(frozen=True)
 class Row:
@@ -99,7 +103,7 @@ class Bench:
         nbytes, flops = sum(x.nbytes for x in launches), sum(x.flops for x in launches)
         floor = None
         if self.memory_rate and self.peak:
-            floor = sum(max(x.nbytes / self.memory_rate, x.flops / self.peak) for x in launches)
+            floor = sum(x.floor(self.peak, self.memory_rate) or 0.0 for x in launches)
         return Row(op, variant, kind, len(launches), sum(x.seconds for x in launches), nbytes, flops, floor)
 
 
@@ -112,21 +116,32 @@ def bench(engine: Engine, micro: int, steps: int, lr: float = 1e-4) -> Bench:
         engine.step(batches, lr)
         if index >= WARM:
             taken.append(time.perf_counter() - begun)
-    timings = [engine.timed(batches[0]) for _ in range(max(1, min(steps, 5)))]
-    launched = [
-        _launched(step, min(round_[0][i][1] for round_ in timings)) for i, (step, _) in enumerate(timings[0][0])
-    ]
-    peaks = gpu(engine.device.model)
+    launched, update = timed_launches(engine, batches[0], max(1, min(steps, 5)))
     return Bench(
         taken,
         launched,
-        min(update for _, update in timings),
+        update,
         tokens := micro * next(iter(batches[0].values())).size,
         micro,
         per_token(engine.plan(TRAIN).graph, tokens // micro),
-        peaks.peak(engine.precision, engine.settings.tf32) if peaks else None,
-        peaks.memory if peaks else None,
+        *peaks_of(engine),
     )
+
+
+def timed_launches(engine: Engine, batch: Mapping[str, Array], rounds: int) -> tuple[list[Launched], float]:
+    """The entries of a micro-step, each timed by itself, and the seconds of the update: the least of all rounds. The
+    update changes the optimizer's state."""
+    timings = [engine.timed(batch) for _ in range(rounds)]
+    least = [min(steps[i][1] for steps, _ in timings) for i in range(len(timings[0][0]))]
+    launched = [launched_step(step, seconds) for (step, _), seconds in zip(timings[0][0], least, strict=True)]
+    return launched, min(update for _, update in timings)
+
+
+def peaks_of(engine: Engine) -> tuple[float | None, float | None]:
+    """(FLOP/s in the engine's precision, bytes/s of memory) at most of the engine's device; None for what is not
+    known."""
+    peaks = gpu(engine.device.model)
+    return (peaks.peak(engine.precision, engine.settings.tf32), peaks.memory) if peaks else (None, None)
 
 
 def random_batch(engine: Engine, seed: int) -> Mapping[str, Array]:
@@ -136,7 +151,8 @@ def random_batch(engine: Engine, seed: int) -> Mapping[str, Array]:
     return {n: rng.integers(0, v.bound or 1, v.shape, np.int32) for n, v in inputs.items() if v.dtype == "i32"}
 
 
-def _launched(step: Step, seconds: float) -> Launched:
+def launched_step(step: Step, seconds: float) -> Launched:
+    """A step of a plan with its bytes and FLOPs, and the seconds that it took."""
     if step.node is None or step.variant is None:
         return Launched("", step.kind, "", "", seconds, step.nbytes, 0.0)
     backward = step.kind in BACKWARD

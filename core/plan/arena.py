@@ -68,14 +68,20 @@ def owners(plan: Plan, step: int) -> list[Mapping[str, Any]]:
     dtype and bytes of all."""
     groups: dict[tuple[Any, ...], list[Buffer]] = {}
     for buffer in alive(plan.in_arena, step):
-        name = re.sub(r"(?<=\.)\d+(?=\.)", "*", buffer.name)
-        groups.setdefault((name, buffer.shape, buffer.dtype, role_of(plan, buffer)), []).append(buffer)
+        groups.setdefault((folded_name(buffer.name), buffer.shape, buffer.dtype, role_of(plan, buffer)), []).append(
+            buffer
+        )
     rows = [
         {"name": name, "role": role, "count": len(members), "shape": [int(n) for n in shape], "dtype": dtype}
         | {"bytes": sum(b.nbytes for b in members)}
         for (name, shape, dtype, role), members in groups.items()
     ]
     return sorted(rows, key=lambda row: -row["bytes"])
+
+
+def folded_name(name: str) -> str:
+    """The name with `*` in place of a repeat's number: `h.*.fc`."""
+    return re.sub(r"(?<=\.)\d+(?=\.)", "*", name)
 
 
 def _node(step: Step) -> str:

@@ -168,6 +168,10 @@ class RunRecord:
     @cached_property
     def engine(self) -> Engine:
         """The run's engine with the choices that it recorded, parameters at zero. Raises DeviceError, BuildError."""
+        return self.new_engine()
+
+    def new_engine(self) -> Engine:
+        """Another one of these, for what changes its parameters."""
         recorded = {"variants": self.variants.get("nodes", {}), "tiles": self.variants.get("tiles", {})}
         same = self.own_device and self.config.precision == self.variants.get("precision", self.config.precision)
         return build_engine(self.config, self.registry, self.model, recorded if same else None)

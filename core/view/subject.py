@@ -49,7 +49,8 @@ class ViewOptions:
 
     step: None for the last one. text: a file whose text is looked at. node: the node in front. kernels: "op.variant",
     one or two; launch: how they are launched. no_text: leave out all that was written in words: batches, samples,
-    tokens. yes: replays may take more than a minute. more: nothing is left out for the page's size.
+    tokens. yes: replays may take more than a minute. measure: nodes are timed, however long it takes. more: nothing is
+    left out for the page's size.
     """
 
     step: int | None = None
@@ -58,6 +59,7 @@ class ViewOptions:
     kernels: tuple[str, ...] = ()
     no_text: bool = False
     yes: bool = False
+    measure: bool = False
     more: bool = False
     launch: LaunchOptions = LaunchOptions()
 

@@ -13,7 +13,10 @@ from core.lens import Lens
 RESIDENT = {
     "step": "StepLens",
     "texts": "TextLens",
+    "memory": "MemoryLens",
+    "time": "TimeLens",
     "kernel": "KernelLens",
+    "trust": "TrustLens",
     "about": "AboutLens",
 }
 

@@ -154,7 +154,7 @@ function absent(view) {
 // --- keys --------------------------------------------------------------------------------------------------------------
 
 const KEYS = [["1 to 9", "views"], ["← → ↑ ↓", "one cell, node, token or step on"], ["b", "forward or backward"],
-  ["f", "fold or unfold"], ["n p, Home End, x, g", "in Kernel: accesses, first and last step, the other pane, an error's accesses"], ["j", "the data of this view as JSON"], ["t", "dark or light"], ["?", "these keys"]];
+  ["f", "fold or unfold"], ["n p, Home End, x, g", "in Kernel: accesses, first and last step, the other pane, an error's accesses"], ["p", "in Memory: the peak"], ["j", "the data of this view as JSON"], ["t", "dark or light"], ["?", "these keys"]];
 
 function keys(event) {
   if (event.ctrlKey || event.altKey || event.metaKey || document.querySelector("dialog[open]")) return;
