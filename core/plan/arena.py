@@ -68,9 +68,8 @@ def owners(plan: Plan, step: int) -> list[Mapping[str, Any]]:
     dtype and bytes of all."""
     groups: dict[tuple[Any, ...], list[Buffer]] = {}
     for buffer in alive(plan.in_arena, step):
-        groups.setdefault((folded_name(buffer.name), buffer.shape, buffer.dtype, role_of(plan, buffer)), []).append(
-            buffer
-        )
+        key = (folded_name(buffer.name), buffer.shape, buffer.dtype, role_of(plan, buffer))
+        groups.setdefault(key, []).append(buffer)
     rows = [
         {"name": name, "role": role, "count": len(members), "shape": [int(n) for n in shape], "dtype": dtype}
         | {"bytes": sum(b.nbytes for b in members)}

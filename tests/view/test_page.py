@@ -103,7 +103,7 @@ def test_every_mark_is_drawn_and_hostile_text_stays_text(tmp_path: Path) -> None
         opened.locator("#tab-broken").click()
         assert "a test raised SystemExit" in opened.inner_text("#panel")
         opened.keyboard.press(
-            str(1 + [v.lens.name for v in look(subject_with(EveryMark(), Broken(), Absent()))].index("absent"))
+            str((1 + [v.lens.name for v in look(subject_with(EveryMark(), Broken(), Absent()))].index("absent")) % 10)
         )
         assert "core view" in opened.inner_text("#panel pre")
 

@@ -72,8 +72,8 @@ class TrustLens(Lens):
         ]
         where = "" if data["own_device"] else ", which is not the run's own device"
         header = ("", "nodes", "times", "variant", "state", "where", "worst", "date", "covered")
-        return [f"{data['run']} on {data['place']}, in {data['precision']}{where}", sums, "", *table(header, rows, right={2}),
-                "", f"more checks: {data['check']}"]  # fmt: skip
+        head = f"{data['run']} on {data['place']}, in {data['precision']}{where}"
+        return [head, sums, "", *table(header, rows, right={2}), "", f"more checks: {data['check']}"]
 
 
 def trust_row(need: Need, verdict: Verdict | None, place: str) -> dict[str, Any]:
@@ -95,9 +95,8 @@ def trust_row(need: Need, verdict: Verdict | None, place: str) -> dict[str, Any]
 
 def groups_of(need: Need, nodes: Container[str]) -> list[str]:
     """The names of a need's nodes without a repeat's number; for a nested launch, its op."""
-    return list(
-        dict.fromkeys(folded_name(name) if name in nodes else f"{need.op.name} (nested)" for name in need.nodes)
-    )
+    nested = f"{need.op.name} (nested)"
+    return list(dict.fromkeys(folded_name(name) if name in nodes else nested for name in need.nodes))
 
 
 def state_of(verdict: Verdict | None, sizes: Sizes, place: str) -> tuple[str, str]:
