@@ -38,6 +38,7 @@ class Traced:
     integers: dict[str, Array] = field(default_factory=dict)  # values that hold integers, as they are
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of saved tensors, "node.role"
     places: dict[Buffer | None, str] = field(default_factory=dict)  # buffer -> the value whose gradient is in it
+    readers: Counter[str] = field(default_factory=Counter)  # value -> how many nodes read it
     moments: list[dict[str, str]] = field(default_factory=list)
 
 
@@ -112,10 +113,10 @@ def settle(out: Traced, graph: Graph, passed: Passed) -> None:
 
     An output's is then that of an input that nothing else reads, where fusion left the output's own out.
     """
-    readers = Counter(value for node in graph.nodes for value in node.inputs.values())
+    out.readers.update(value for node in graph.nodes for value in node.inputs.values())
     for node in reversed(graph.nodes):
         values, output = passed(node), next(iter(node.outputs.values()))
-        only = [v for v in values if readers[v] == 1 and v in out.gradients]
+        only = [v for v in values if out.readers[v] == 1 and v in out.gradients]
         if output not in out.gradients and only:
             out.gradients[output] = out.gradients[only[0]]
         if output in out.gradients:

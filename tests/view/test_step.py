@@ -221,6 +221,8 @@ def test_a_node_says_what_ran_for_it(seen: Any) -> None:
     assert nodes["h.3.fc"]["where"].startswith("models/gpt2_124m.toml:")
     assert nodes["h.3.fc"]["backward"]["writes"] == ["dx", "dweight", "dbias", "update weight", "update bias"]
     assert nodes["h.3.ln_1"]["forward"]["saved"] == ["mean", "rstd"]
+    assert nodes["h.3.ln_2"]["backward"]["reads"] == ["dy", "x", "weight", "mean", "rstd"]
+    assert nodes["h.3.ln_2"]["shared"] == ["dx"] and nodes["h.3.fc"]["shared"] == []
     stream = [name for name, node in nodes.items() if node["stream"] and node["layer"] in ("", "h.0")]
     assert stream == ["x0", "h.0.r", "h.0.y"] and nodes["h.0.r"]["sum"] and not nodes["x0"]["sum"]
     assert all(node["rms"][1] is not None for name, node in nodes.items() if name not in ("logits", "loss"))

@@ -123,7 +123,8 @@ def left_out(subject: Subject, plan: Plan, detailed: set[str], micro: int) -> li
 
 def tensors_of(plan: Plan, node: Node, out: Traced) -> dict[str, Any]:
     """`roles`: role -> picture, of all tensors that were in memory; `names`: role -> value or parameter; the roles that
-    forward and backward read, write and save; `rms` of the first output and of its gradient."""
+    forward and backward read, write and save; `shared`: gradients that are sums with other nodes'; `rms` of the first
+    output and of its gradient."""
     runs = node_that_runs(plan, node)
     ran = runs.name if runs is not None else ""
     names = {**node.inputs, **node.params, **node.outputs}
@@ -140,14 +141,17 @@ def tensors_of(plan: Plan, node: Node, out: Traced) -> dict[str, Any]:
         roles |= {
             key: kinds[kind] for key, kind in ((f"d{role}", "gradient"), (f"update {role}", "update")) if kind in kinds
         }
-    reads = plan.choices[ran].variant.reads if ran else ()
+    theirs = {**runs.inputs, **runs.params, **runs.outputs} if runs is not None else {}
+    read = {theirs[role] for role in (plan.choices[ran].variant.reads if ran else ()) if role in theirs}
+    reads = [role for role, name in names.items() if name in read and role in roles]
     first = next(iter(node.outputs))
     return {
         "roles": roles,
         "names": names,
+        "shared": [f"d{r}" for r, v in node.inputs.items() if out.readers[v] > 1],
         "forward": {"reads": [*node.inputs, *node.params], "writes": list(node.outputs), "saved": list(saved)},
         "backward": {
-            "reads": [*(f"d{r}" for r in node.outputs), *(r for r in (*reads, *saved) if r in roles)],
+            "reads": [*(f"d{r}" for r in node.outputs), *reads, *saved],
             "writes": [*(f"d{r}" for r in (*node.inputs, *node.params)), *(f"update {r}" for r in node.params)],
         },
         "rms": [rms_of(out.pictures[roles[r]]) if r in roles else None for r in (first, f"d{first}")],

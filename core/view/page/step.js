@@ -234,12 +234,14 @@ function point(role, i, j) {
     if (!figure || !boxes.length) continue;
     const lit = boxes.map((box) => [spans(box.rows, rows, columns, one.size, figure.one.size[0]), spans(box.columns, rows, columns, one.size, figure.one.size[1])]);
     lit.forEach(([down, across]) => shine(figure, down, across));
-    places.push(`${source}[${lit.map(([down, across]) => `${words(down, figure.one.size[0])}, ${words(across, figure.one.size[1])}`).join(" and ")}]`);
+    const where = lit.map(([down, across]) => `${words(down, figure.one.size[0])}, ${words(across, figure.one.size[1])}`).join(" and ");
+    places.push(where === ":, :" ? `all of ${source}` : `${source}[${where}]`);
   }
   const exact = target.values.exact[i][j], value = exact === null ? "not finite" : number(exact * one.largest);
   const about = one.bits === 16 ? "" : "about ";
   const text = `${role}[${words([rows], -1)}, ${words([columns], -1)}] = ${about}${value}` +
-    (places.length ? `, made of ${places.join(", ")}` : "");
+    (places.length ? `, made of ${places.join(", ")}` : "") +
+    (now.node.shared.includes(role) ? `, summed with what the other readers of ${now.node.names[role.slice(1)]} gave` : "");
   now.read.textContent = text;
   page.say(text);
 }
