@@ -166,7 +166,7 @@ def test_a_page_of_a_hostile_text_moves_by_keys_and_stays_text(tmp_path: Path) -
         assert "rank 1" in page.inner_text("#panel") and "loss 0.00" in page.inner_text("#panel")
         for key in ("ArrowRight", "ArrowUp"):
             page.keyboard.press(key)
-        page.wait_for_function("page.get('checkpoint') === '0'")
+        page.wait_for_selector("th button[aria-pressed='true'] >> text='1'")
         assert "loss 1.00" in page.inner_text("#panel") and page.evaluate("page.get('at')") == "1"
         page.locator(".head").nth(2).click()
         assert "expert 0" in page.inner_text(".strongest")
