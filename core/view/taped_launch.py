@@ -82,12 +82,12 @@ class TapedLaunch:
     def _counts(self) -> dict[Location, Counts]:
         if self.counted is not None:
             return self.counted.lines
-        found: dict[Location, Counts] = {}
+        by_line: dict[Location, Counts] = {}
         for block, warp in self.tape.warps:
             for step in self.tape.steps(block, warp):
                 counts = counts_of(self.tape.program.instructions[step.pc], step)
-                found.setdefault(step.location, Counts()).__iadd__(counts)
-        return found
+                by_line.setdefault(step.location, Counts()).__iadd__(counts)
+        return by_line
 
     def _files(self) -> list[Json]:
         """Each file's lines around those that ran, with their counts by line."""
@@ -150,19 +150,19 @@ class TapedLaunch:
         events = [event for step in group for event in self._events(step, block)]
         of_line = turns.next(place, [lane for lane in range(32) if group[0].lanes >> lane & 1])
         turn = next((step.turn for step in group if kind_of(step) is not None), of_line)
-        found: Json = {"f": file, "l": line, "n": len(group), "t": turn, "p": runs([step.pc for step in group])}
+        made: Json = {"f": file, "l": line, "n": len(group), "t": turn, "p": runs([step.pc for step in group])}
         if group[0].lanes != FULL:
-            found["m"] = group[0].lanes
+            made["m"] = group[0].lanes
         last = next((step for step in reversed(group) if step.values is not None), None)
         if last is not None and last.values is not None and not events:
-            found |= {"v": packed(shown_values(last.values)), "r": last.register}
+            made |= {"v": packed(shown_values(last.values)), "r": last.register}
         if events:
-            found["e"] = events
+            made["e"] = events
         if group[-1].flying:
-            found["fly"] = [
+            made["fly"] = [
                 {"kind": f.kind, "until": f.until, "warp": f.warp[1], "ptx": f.pc} for f in group[-1].flying
             ]
-        return found
+        return made
 
     def _events(self, step: TapeStep, block: int) -> Iterator[Json]:
         for access in step.accesses:
@@ -193,14 +193,14 @@ class TapedLaunch:
         key = a.space, a.buffer, a.start
         if key not in self.numbers:
             self.numbers[key] = len(self.buffers)
-            known = a.variable
+            variable = a.variable
             dtype = self.dtypes.get(a.start, "") if a.space == "global" else ""
             self.buffers.append(
                 {
                     "name": a.buffer, "space": a.space, "item": a.item,
-                    "dtype": dtype or {"float": "f32", "bf16": "bf16"}.get(known.kind if known else "", ""),
-                    "sizes": [n for n in known.sizes if n > 0] if known else [],
-                    "nbytes": known.size if known else 0,
+                    "dtype": dtype or {"float": "f32", "bf16": "bf16"}.get(variable.kind if variable else "", ""),
+                    "sizes": [n for n in variable.sizes if n > 0] if variable else [],
+                    "nbytes": variable.size if variable else 0,
                     "start": a.start,
                 }
             )  # fmt: skip
@@ -272,13 +272,13 @@ def unpacked(values: Any) -> list[Any]:
 
 def runs(numbers: Sequence[int]) -> list[int]:
     """[first, count] of each run of numbers that follow each other, flat."""
-    found: list[int] = []
+    flat: list[int] = []
     for number in numbers:
-        if found and found[-2] + found[-1] == number:
-            found[-1] += 1
+        if flat and flat[-2] + flat[-1] == number:
+            flat[-1] += 1
         else:
-            found += [number, 1]
-    return found
+            flat += [number, 1]
+    return flat
 
 
 def sums(counts: Iterable[Counts]) -> Json:

@@ -154,12 +154,12 @@ class Pane {
     const option = (text, value, on) => el("option", { value, selected: on }, text);
     const launch = el("select", { "aria-label": "Launch", on: { change: (e) => this.choose({ k: e.target.value, w: null, s: 0 }) } },
       this.kernel.launches.map((one, i) => option(`${one.method}: ${one.kernel}`, `${i}`, one === this.launch)));
-    const warp = el("select", { "aria-label": "Thread block and warp", on: { change: (e) => this.choose({ w: e.target.value, s: 0 }) } },
+    this.warps = el("select", { "aria-label": "Thread block and warp", on: { change: (e) => this.choose({ w: e.target.value, s: 0 }) } },
       this.launch.warps.map((one, i) => option(`block ${one.block}, warp ${one.warp}`, `${i}`, one === this.warp)));
     const { totals } = this.launch, share = totals.sectors ? totals.fewest / totals.sectors : 1;
     const fact = (name, value, bad) => el("span", { class: bad ? "kfact bad" : "kfact" }, el("b", {}, number(value)), ` ${name}`);
     return el("div", { class: "khead" },
-      el("div", { class: "row" }, el("h2", {}, this.kernel.name), launch, warp,
+      el("div", { class: "row" }, el("h2", {}, this.kernel.name), launch, this.warps,
         el("span", { class: "dim" }, `grid ${extent(this.launch.grid)}, block ${extent(this.launch.block)}` + (this.kernel.dtype ? `; ${this.kernel.dtype}, ${this.kernel.example}` : ""))),
       el("div", { class: "row ktotals", title: "Of the whole launch, as core trace counts them" }, "whole launch: ",
         fact("warp instructions", totals.instructions), fact("lanes active", `${Math.round(100 * totals.threads / (32 * totals.instructions || 1))}%`),
@@ -187,10 +187,17 @@ class Pane {
     if (next) this.choose({ k: next.k, w: next.w, s: next.step });
   }
 
+  // Another launch, warp or step; the source stays where the launch does.
   choose(values) {
     const named = Object.fromEntries(Object.entries(values).map(([key, value]) => [`${key}${this.number + 1}`, value]));
     this.page.set({ ...named, pane: this.number || null });
-    this.page.redraw();
+    if (values.k !== undefined && this.kernel.launches[Number(values.k)] !== this.launch) { this.page.redraw(); return; }
+    if (values.w !== undefined && values.w !== null) {
+      this.warp = this.launch.warps[Number(values.w)];
+      this.warps.value = `${values.w}`;
+      this.sums = null;
+    }
+    this.go(values.s || 0);
   }
 
   // The source around the lines that ran, with their counts of the whole launch.
@@ -267,7 +274,7 @@ class Pane {
     this.detail.replaceChildren();
     append(this.detail, parts);
     this.words.replaceChildren();
-    const mine = sumsOf(this.steps);
+    const mine = this.sums = this.sums || sumsOf(this.steps);
     append(this.words, [el("b", {}, `step ${this.at + 1} of ${number(this.steps.length)}`),
       el("span", { class: "dim" }, ` · warp: ${number(mine.instructions)} instr., ${number(mine.sectors)} sectors for ${number(mine.fewest)}, ${number(mine.conflicts)} conflicts`)]);
     this.drawStrip();
