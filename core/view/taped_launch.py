@@ -159,9 +159,7 @@ class TapedLaunch:
         if events:
             made["e"] = events
         if group[-1].flying:
-            made["fly"] = [
-                {"kind": f.kind, "until": f.until, "warp": f.warp[1], "ptx": f.pc} for f in group[-1].flying
-            ]
+            made["fly"] = [{"kind": f.kind, "until": f.until, "warp": f.warp[1], "ptx": f.pc} for f in group[-1].flying]
         return made
 
     def _events(self, step: TapeStep, block: int) -> Iterator[Json]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from view_pages import opened
+from view_pages import faults, opened
 
 from core.cli import run
 from core.loader import load_registry
@@ -194,6 +194,7 @@ def test_a_page_of_two_kernels_is_stepped_by_keys_alone(tmp_path: Path) -> None:
     assert run(["view", *words, "--no-open", "--out", str(page_file)]) == 0
     with opened(page_file, dark=True) as page:
         assert page.locator(".kpane").count() == 2 and page.locator(".klane").count() == 64
+        assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
         page.keyboard.press("n")
         assert "of x: 4 sectors" in page.locator(".ksay").nth(0).inner_text()
         page.keyboard.press("x")
@@ -253,6 +254,7 @@ def test_core_sim_writes_the_page_of_any_kernel(
     with opened(Path("turn.html")) as page:
         assert page.locator(".kl.now code").inner_text().strip() == "y[threadIdx.x] = box[63 - threadIdx.x];"
         assert page.locator(".klane.fault small").inner_text() == "0"
+        assert not faults(page)
         page.keyboard.press("g")
         assert page.locator(".kl.now code").inner_text().strip() == "box[threadIdx.x] = x[threadIdx.x];"
         assert "block 0, warp 1" in page.locator(".kpane select").nth(1).evaluate("s => s.selectedOptions[0].text")

@@ -72,7 +72,9 @@ function valuesOf(step) {
 const PALE = [236, 229, 206];
 function laneColour(lane) {
   const [r, g, b] = lane < 16 ? between(ink.cold, PALE, lane / 15.5) : between(PALE, ink.hot, (lane - 15.5) / 15.5);
-  return { background: `rgb(${r},${g},${b})`, color: 0.3 * r + 0.59 * g + 0.11 * b > 118 ? "#000" : "#fff" };
+  const linear = (v) => (v <= 10 ? v / 3295 : ((v / 255 + 0.055) / 1.055) ** 2.4);
+  const light = 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);  // relative luminance of WCAG 2
+  return { background: `rgb(${r},${g},${b})`, color: light > 0.179 ? "#000" : "#fff" };
 }
 
 function short(value) {
