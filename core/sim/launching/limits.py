@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from core.kernels.chips import CHIPS, DEFAULT_SHARED, MAX_BLOCK, MAX_GRID, MAX_THREADS
 from core.kernels.nvrtc import DYNAMIC_SHARED
 from core.sim.faults import KernelError
@@ -13,6 +15,7 @@ CHIP = CHIPS[90]  # whose PTX the simulator runs
 MAX_CLUSTER = 16  # with the opting in that core.sim.run is spared
 
 
+@functools.lru_cache(maxsize=1024)
 def check_limits(facts: KernelFacts, shape: Shape, smem: int) -> None:
     """Raises KernelError for a launch beyond the limits."""
     static = facts.static_shared

@@ -297,14 +297,17 @@ class Simulator:
                 f"kernel {facts.title} takes {len(facts.parameters)} arguments and was given {len(args)}",
                 kind="arguments",
             )
-        for i, ((size, offset), raw) in enumerate(zip(facts.parameters, args, strict=True)):
+        for i, ((size, _), raw) in enumerate(zip(facts.parameters, args, strict=True)):
             if len(raw) != size:
                 raise KernelError(
                     f"kernel {facts.title}, argument {i}: {len(raw)} bytes given, the parameter has {size}",
                     kind="arguments",
                     hint="pass scalars with the kernel's own types, such as i32(n) and f32(x)",
                 )
-            self.memory.write(spaces.PARAMETERS + offset, np.frombuffer(raw, np.uint8))
+        passed = bytearray(max((offset + size for size, offset in facts.parameters), default=0))
+        for (size, offset), raw in zip(facts.parameters, args, strict=True):
+            passed[offset : offset + size] = raw
+        self.memory.write(spaces.PARAMETERS, np.frombuffer(passed, np.uint8))
 
 
 def _run(batch: Batch, order: Order) -> None:

@@ -25,6 +25,7 @@ from core.threads import cores
 
 STOPPED = 1
 LOOK = 100  # milliseconds between looks for signals
+KEPT = 64  # prepared launches of a kernel
 CONSTANT = np.dtype([("offset", "<u4"), ("wide", "<u2"), ("bytes", "<u2"), ("value", "<u8")])
 SPECIAL = np.dtype([("offset", "<u4"), ("wide", "<u4"), ("kind", "<u4"), ("axis", "<u4")])
 
@@ -55,6 +56,15 @@ class _Launch(ctypes.Structure):
     ]  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Terms:
+    """How thread blocks run. in_order: one after the other; fair: all at once, taking turns; limit: branches of one."""
+
+    in_order: bool
+    fair: bool
+    limit: int
+
+
 @dataclass
 class Linked:
     """A translated kernel whose records hold the addresses of their functions."""
@@ -69,6 +79,7 @@ class Linked:
     specials: np.ndarray[Any, Any]
     fresh: np.ndarray[Any, Any]
     addresses: dict[str, int] = field(init=False)
+    launches: dict[tuple[Shape, int, Terms], bytes] = field(default_factory=dict)  # as they were last prepared
 
     def __post_init__(self) -> None:
         arrays = {
@@ -94,15 +105,6 @@ def linked(
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Terms:
-    """How thread blocks run. in_order: one after the other; fair: all at once, taking turns; limit: branches of one."""
-
-    in_order: bool
-    fair: bool
-    limit: int
-
-
 @dataclass
 class WorkDone:
     """What a marked kernel did: by block of instructions the warps and lanes that ran it, by branch back the most times
@@ -118,10 +120,12 @@ def run(
     output: Callable[[str], object],
 ) -> WorkDone:  # fmt: skip
     """Run a launch to its end; output: where its printf goes. Raises KernelError."""
-    starts, ends = memory.bounds()
     marks, loops = len(kernel.code.marks), len(kernel.code.loops)
     work = WorkDone(np.zeros(marks, np.uint64), np.zeros(marks, np.uint64), np.zeros(loops, np.uint32))
-    launch = _launch(kernel, memory, shape, smem, terms, starts, ends)
+    starts, ends = memory.bounds()
+    launch = _launch(kernel, shape, smem, terms)
+    launch.memory, launch.starts, launch.ends = (_address(array) for array in (memory.bytes, starts, ends))
+    launch.regions = len(starts)
     if marks:
         launch.marks, launch.loops = marks, loops
         launch.ran, launch.lanes, launch.looped = (a.ctypes.data for a in (work.ran, work.lanes, work.looped))
@@ -140,22 +144,33 @@ def run(
     return work
 
 
-def _launch(
-    kernel: Linked, memory: Memory, shape: Shape, smem: int, terms: Terms,
-    starts: np.ndarray[Any, Any], ends: np.ndarray[Any, Any],
-) -> _Launch:  # fmt: skip
+def _address(array: np.ndarray[Any, Any]) -> int:
+    return int(array.__array_interface__["data"][0])  # a tenth of the time of array.ctypes
+
+
+def _launch(kernel: Linked, shape: Shape, smem: int, terms: Terms) -> _Launch:
+    """A launch without its memory. What does not change between two of them is kept."""
+    known = kernel.launches.get((shape, smem, terms))
+    if known is None:
+        if len(kernel.launches) >= KEPT:
+            kernel.launches.clear()
+        known = kernel.launches[shape, smem, terms] = bytes(_prepared(kernel, shape, smem, terms))
+    launch = _Launch.from_buffer_copy(known)
+    alone = terms.in_order or terms.fair or launch.blocks <= launch.together
+    launch.workers = 1 if alone else max(1, min(cores(), launch.blocks // launch.together))
+    return launch
+
+
+def _prepared(kernel: Linked, shape: Shape, smem: int, terms: Terms) -> _Launch:
     facts, code = kernel.facts, kernel.code
-    clusters = -(-shape.blocks // shape.cluster)
     shared_end = facts.shared_size + smem if smem else facts.shared_used
     return _Launch(
-        **kernel.addresses, memory=memory.bytes.ctypes.data, starts=starts.ctypes.data, ends=ends.ctypes.data,
-        count=len(kernel.ops), entry=code.entry, regions=len(starts), constants_count=len(kernel.constants),
+        **kernel.addresses, count=len(kernel.ops), entry=code.entry, constants_count=len(kernel.constants),
         specials_count=len(kernel.specials), fresh_count=len(kernel.fresh), windows=code.windows, registers=code.size,
         grid=(ctypes.c_int64 * 3)(*shape.grid), block=(ctypes.c_int64 * 3)(*shape.block), blocks=shape.blocks,
         threads=shape.threads, cluster=shape.cluster, shared_end=shared_end, dynamic=smem,
         total_shared=shared_end - facts.zones if smem else facts.static_shared + spaces.SHARED_START,
         local=-(-facts.local_size // 16) * 16, limit=terms.limit,
-        workers=1 if terms.in_order or terms.fair else max(1, min(cores(), clusters)),
         together=shape.blocks if terms.fair else shape.cluster, fair=int(terms.fair),
     )  # fmt: skip
 
