@@ -259,7 +259,7 @@ void begin_block(const Launch *launch, Block *b, i64 number);
 int run_blocks(Worker *t);                           /* 1 at the resident blocks' end, 0 when it is time to look elsewhere */
 i64 now(void);                                       /* nanoseconds */
 
-/* memory.c: the bytes behind one address of a lane; NULL after a fault. */
+/* places.c: the bytes behind one address of a lane; NULL after a fault. */
 u8 *place_of(Warp *w, const Op *op, u32 lane, u64 x, u32 space, u32 width, u32 how);
 
 /* phases.c: barriers of phases. `landed`: bytes of a copy are there, which the mbarrier at a shared address counts. */
@@ -287,7 +287,7 @@ INLINE u32 bits(const u32 *p) {
 INLINE u32 first(u32 lanes) { return (u32)__builtin_ctz(lanes); }
 INLINE u32 count(u32 lanes) { return (u32)__builtin_popcount(lanes); }
 
-/* memory.c: where the lanes of w->mask go. x: their addresses, replaced by places behind *base. 0 after a fault. */
+/* places.c: where the lanes of w->mask go. x: their addresses, replaced by places behind *base. 0 after a fault. */
 int places(Warp *w, const Op *op, u64 *x, u8 **base, u32 space, u32 slot, u32 width, u32 how);
 
 #endif

@@ -1,126 +1,10 @@
-/* Loads, stores and addresses. Every access is checked against the buffers that the kernel was given. */
+/* Loads and stores: whole warps within what is known at once, any others by places.c. */
 #include "machine.h"
 
-/* --- where an address leads ---------------------------------------------------------------------------------------- */
-
-/* The region of global memory that an access of `width` bytes at `address` lies in; -1 for none. */
-static i64 region(const Launch *launch, u64 address, u32 width) {
-    i64 low = 0, high = launch->regions;
-    while (low < high) {
-        i64 middle = (low + high) / 2;
-        if (launch->starts[middle] <= address) low = middle + 1;
-        else high = middle;
-    }
-    return low > 0 && address + width >= address && address + width <= launch->ends[low - 1] ? low - 1 : -1;
-}
-
-static u8 *in_shared(Warp *w, const Op *op, u32 lane, u64 x, u32 width) {
-    Block *b = w->block;
-    i64 rank = (i64)(x >> RANK_SHIFT) - 1;
-    u64 within = x & ((1u << RANK_SHIFT) - 1);
-    if ((i64)x < 0 || rank >= w->launch->cluster) return NULL;
-    if (rank >= 0) b = b->cluster + rank;
-    if (b->remaining == 0) {
-        fault(w, op, GONE_BLOCK, lane, x, (u64)b->number, 0);
-        return NULL;
-    }
-    if (within < SHARED_START || within + width > (u64)w->launch->shared_end) return NULL;
-    return b->shared + within;
-}
-
-/* Lane by lane, for what is not all in one place. The places are pointers then, behind a base of 0. */
-static int by_lane(Warp *w, const Op *op, u64 *x, u8 **base, u32 space, u32 slot, u32 width, u32 how) {
-    const Launch *launch = w->launch;
-    u32 settled[WARP];
-    *base = NULL;
-    for (u32 left = w->mask; left; left &= left - 1) {
-        u32 l = first(left);
-        u64 window = x[l] >> WINDOW_SHIFT;
-        settled[l] = space != GENERIC ? space : window == SHARED_WINDOW ? SHARED : window == LOCAL_WINDOW ? LOCAL : GLOBAL;
-        if (space == GENERIC && settled[l] != GLOBAL) x[l] &= WINDOW_MASK;
-        if (x[l] & (width - 1)) {
-            fault(w, op, MISALIGNED, l, x[l], width | (u64)settled[l] << 8, how);
-            return 0;
-        }
-    }
-    for (u32 left = w->mask; left; left &= left - 1) {
-        u32 l = first(left);
-        u8 *place = NULL;
-        if (settled[l] == GLOBAL) {
-            i64 found = region(launch, x[l], width);
-            if (found >= 0) {
-                place = launch->memory + x[l];
-                if (slot != ALL)
-                    w->worker->windows[slot] = (Window){launch->memory, launch->starts[found],
-                                                        launch->ends[found] - launch->starts[found] - width};
-            }
-        } else if (settled[l] == SHARED) {
-            place = in_shared(w, op, l, x[l], width);
-        } else if (x[l] + width <= (u64)launch->local && x[l] < (u64)launch->local) {
-            place = w->local + (u64)l * (u64)launch->local + x[l];
-        }
-        if (!place) {
-            u64 shown = settled[l] == SHARED ? x[l] & ((1u << RANK_SHIFT) - 1) : x[l];
-            fault(w, op, OUTSIDE, l, shown, width | (u64)settled[l] << 8, how);
-            return 0;
-        }
-        x[l] = (u64)(uintptr_t)place;
-    }
-    return 1;
-}
-
-u8 *place_of(Warp *w, const Op *op, u32 lane, u64 x, u32 space, u32 width, u32 how) {
-    u8 *found = NULL;
-    if (x & (width - 1)) {
-        fault(w, op, MISALIGNED, lane, x, width | (u64)space << 8, how);
-        return NULL;
-    }
-    if (space == GLOBAL) {
-        if (region(w->launch, x, width) >= 0) return w->launch->memory + x;
-    } else if ((found = in_shared(w, op, lane, x, width)) || w->worker->fault.kind) {
-        return found;
-    }
-    fault(w, op, OUTSIDE, lane, space == SHARED ? x & ((1u << RANK_SHIFT) - 1) : x, width | (u64)space << 8, how);
-    return NULL;
-}
-
-INLINE int inside(const Warp *w, const u64 *x, const Window *window, u32 width) {
-    u64 lo = window->lo, span = window->span, bad = 0;
-    if (w->mask == ALL) {
-        EACH bad |= (u64)(x[l] - lo > span) | (x[l] & (width - 1));
-    } else {
-        const i32 *on = w->on;
-        EACH bad |= on[l] ? (u64)(x[l] - lo > span) | (x[l] & (width - 1)) : 0;
-    }
-    return bad == 0;
-}
-
-int places(Warp *w, const Op *op, u64 *x, u8 **base, u32 space, u32 slot, u32 width, u32 how) {
-    if (space == GLOBAL || space == GENERIC) {
-        const Window *known = &w->worker->windows[slot];
-        if (known->lo != ~0ull && inside(w, x, known, width)) {
-            *base = known->base;
-            return 1;
-        }
-    } else if (space == SHARED) {
-        Window own = w->block->window;
-        if (own.span >= width) {
-            own.span -= width;
-            if (inside(w, x, &own, width)) {
-                *base = own.base;
-                return 1;
-            }
-        }
-    }
-    return by_lane(w, op, x, base, space, slot, width, how);
-}
-
-/* --- ld and st ----------------------------------------------------------------------------------------------------- */
-
-/* Where the lanes of an instruction go: pointers, and whether all lanes run, one behind the other, or at one place. */
+/* Where the lanes of an instruction go: pointers, and whether all lanes run, at one place, the first pointer. */
 typedef struct {
     u8 *at[WARP] __attribute__((aligned(64)));
-    int row, same;
+    int same;
 } Where;
 
 /* Whether each lane's address is `step` above that of the lane before; 0: all have the same. */
@@ -163,11 +47,10 @@ INLINE int near(const Warp *w, const u32 *from, u32 offset, u32 width, Where *to
     u32 start = from[0] + offset, bad = 0;
     if (w->mask != ALL || own.span < width) return 0;
     own.span -= width;
-    to->row = evenly_near(from, width);
-    to->same = !to->row && evenly_near(from, 0);
-    if (to->row | to->same) {
+    to->same = evenly_near(from, 0);
+    if (to->same) {
         to->at[0] = own.base + start;
-        return fits(start, (u64)start + (to->row ? (WARP - 1) * width : 0), &own, width);
+        return fits(start, start, &own, width);
     }
     u32 lo = (u32)own.lo, span = (u32)own.span;
     EACH {
@@ -207,11 +90,10 @@ INLINE int known(const Warp *w, const Op *op, const u64 *from, u64 offset, u32 w
     const Window *window = &w->worker->windows[op->o[2]];
     u64 start = from[0] + offset, bad = 0;
     if (w->mask != ALL || window->lo == ~0ull) return 0;
-    to->row = evenly(from, width);
-    to->same = !to->row && evenly(from, 0);
-    if (to->row | to->same) {
+    to->same = evenly(from, 0);
+    if (to->same) {
         to->at[0] = window->base + start;
-        return fits(start, start + (to->row ? (WARP - 1) * width : 0), window, width);
+        return fits(start, start, window, width);
     }
     u64 lo = window->lo, span = window->span;
     EACH {
@@ -227,7 +109,7 @@ static __attribute__((noinline)) int anywhere(Warp *w, const Op *op, u64 *x, u32
     u8 *base;
     if (!places(w, op, x, &base, space, op->o[2], width, how)) return 0;
     for (int l = 0; l < WARP; l++) to->at[l] = base + x[l];
-    to->row = to->same = 0;
+    to->same = 0;
     return 1;
 }
 
@@ -244,15 +126,30 @@ a vector lie in the lists; imm is the offset. */
         if (UNLIKELY(!anywhere(w, op, x, SPACE, width, how, &to))) return NULL;                                        \
     }
 
+/* A row of all lanes, one behind the other: where it begins; NULL where it is none, or not within what is known. This is
+how most accesses go, and the rest has functions of its own. */
+INLINE u8 *row_near(const Warp *w, const u32 *from, u32 offset, u32 width) {
+    Window own = w->block->window;
+    u32 start = from[0] + offset;
+    if (w->mask != ALL || own.span < width || !evenly_near(from, width)) return NULL;
+    own.span -= width;
+    return fits(start, (u64)start + (WARP - 1) * width, &own, width) ? own.base + start : NULL;
+}
+INLINE u8 *row_known(const Warp *w, const Op *op, const u64 *from, u64 offset, u32 width) {
+    const Window *window = &w->worker->windows[op->o[2]];
+    u64 start = from[0] + offset;
+    if (w->mask != ALL || window->lo == ~0ull || !evenly(from, width)) return NULL;
+    return fits(start, start + (WARP - 1) * width, window, width) ? window->base + start : NULL;
+}
+#define ROW(A, SPACE, width)                                                                                           \
+    (SPACE == SHARED && sizeof(A) == 4 ? row_near(w, REG(u32, 1), (u32)op->imm, width)                                 \
+     : SPACE == GLOBAL || SPACE == GENERIC ? row_known(w, op, REG(u64, 1), (u64)op->imm, width) : NULL)
+
 #define LOAD1(id, names, operands, A, T, R, SPACE)                                                                     \
-    WHOLE(id, names, operands) {                                                                                       \
+    static __attribute__((noinline)) const Op *id##_anywhere(Warp *w, const Op *op) {                                  \
         FIND(A, SPACE, sizeof(T), READ)                                                                                \
         R *d = REG(R, 0);                                                                                              \
-        if (to.row) {                                                                                                  \
-            T row[WARP];                                                                                               \
-            memcpy(row, to.at[0], sizeof row);                                                                         \
-            EACH d[l] = row[l];                                                                                        \
-        } else if (to.same) {                                                                                          \
+        if (to.same) {                                                                                                 \
             R one = *(const T *)to.at[0];                                                                              \
             EACH d[l] = one;                                                                                           \
         } else if (w->mask == ALL) {                                                                                   \
@@ -260,6 +157,13 @@ a vector lie in the lists; imm is the offset. */
         } else {                                                                                                       \
             for (u32 left = w->mask; left; left &= left - 1) d[first(left)] = *(const T *)to.at[first(left)];          \
         }                                                                                                              \
+        return op + 1;                                                                                                 \
+    }                                                                                                                  \
+    WHOLE(id, names, operands) {                                                                                       \
+        const T *row = (const T *)ROW(A, SPACE, sizeof(T));                                                            \
+        R *d = REG(R, 0);                                                                                              \
+        if (!row) return id##_anywhere(w, op);                                                                         \
+        EACH d[l] = row[l];                                                                                            \
         return op + 1;                                                                                                 \
     }
 
@@ -283,83 +187,97 @@ INLINE void transpose(Four *v) {
         for (int i = 0; i < 4; i++) *(Four *)(d[i] + q) = v[i];                                                        \
     }
 
-INLINE void fours(u32 *const *d, const Where *to) {
-    if (to->same) {
-        Four one = *(const Four *)to->at[0];
-        for (int i = 0; i < 4; i++) { u32 *r = d[i], v = one[i]; EACH r[l] = v; }
-    } else {
-        FOURS(d, to->row ? to->at[0] + 16 * l : to->at[l])
-    }
-}
-
-INLINE void put_fours(const u32 *const *d, const Where *to) {
+INLINE void put_fours(const u32 *const *d, u8 *const *at, u8 *row) {
     for (int q = 0; q < WARP; q += 4) {
         Four v[4];
         for (int i = 0; i < 4; i++) v[i] = *(const Four *)(d[i] + q);
         transpose(v);
-        for (int i = 0, l = q; i < 4; i++, l++) *(Four *)(to->row ? to->at[0] + 16 * l : to->at[l]) = v[i];
+        for (int i = 0, l = q; i < 4; i++, l++) *(Four *)(row ? row + 16 * l : at[l]) = v[i];
     }
 }
 
+#define REGISTERS(R, N)                                                                                                \
+    const u32 *list = w->launch->lists + op->o[3];                                                                     \
+    R *d[N];                                                                                                           \
+    for (int i = 0; i < N; i++) d[i] = LIST(R, i);
+
 #define LOADN(id, names, operands, A, T, R, SPACE, N)                                                                  \
-    WHOLE(id, names, operands) {                                                                                       \
-        const u32 *list = w->launch->lists + op->o[3];                                                                 \
-        R *d[N];                                                                                                       \
-        for (int i = 0; i < N; i++) d[i] = LIST(R, i);                                                                 \
-        if (SPACE == SHARED && sizeof(A) == 4 && N == 4 && sizeof(T) == 4) {                                           \
-            u32 near_x[WARP] __attribute__((aligned(64)));                                                             \
-            if (near_fours(w, REG(u32, 1), (u32)op->imm, near_x)) {                                                    \
-                FOURS(((u32 *const *)d), w->block->shared + near_x[l])                                                 \
-                return op + 1;                                                                                         \
-            }                                                                                                          \
-        }                                                                                                              \
+    static __attribute__((noinline)) const Op *id##_anywhere(Warp *w, const Op *op) {                                  \
+        REGISTERS(R, N)                                                                                                \
         FIND(A, SPACE, N * sizeof(T), READ)                                                                            \
-        if (w->mask == ALL && N == 4 && sizeof(T) == 4) {                                                              \
-            fours((u32 *const *)d, &to);                                                                               \
-        } else if (w->mask == ALL) {                                                                                   \
-            for (int l = 0; l < WARP; l++) {                                                                           \
-                const T *at = (const T *)(to.row ? to.at[0] + l * N * sizeof(T) : to.same ? to.at[0] : to.at[l]);      \
-                for (int i = 0; i < N; i++) d[i][l] = at[i];                                                           \
-            }                                                                                                          \
+        if (to.same) {                                                                                                 \
+            R one[N];                                                                                                  \
+            for (int i = 0; i < N; i++) one[i] = ((const T *)to.at[0])[i];                                             \
+            for (int i = 0; i < N; i++) { R *r = d[i], v = one[i]; EACH r[l] = v; }                                    \
+        } else if (w->mask == ALL && N == 4 && sizeof(T) == 4) {                                                       \
+            FOURS(((u32 *const *)d), to.at[l])                                                                         \
         } else {                                                                                                       \
             for (u32 left = w->mask; left; left &= left - 1)                                                           \
                 for (int i = 0; i < N; i++) d[i][first(left)] = ((const T *)to.at[first(left)])[i];                    \
         }                                                                                                              \
         return op + 1;                                                                                                 \
-    }
-
-#define STORE1(id, names, operands, A, T, R, SPACE)                                                                    \
+    }                                                                                                                  \
     WHOLE(id, names, operands) {                                                                                       \
-        FIND(A, SPACE, sizeof(T), WRITE)                                                                               \
-        const R *d = REG(R, 0);                                                                                        \
-        w->worker->progress++;                                                                                         \
-        if (to.row) {                                                                                                  \
-            T row[WARP];                                                                                               \
-            EACH row[l] = (T)d[l];                                                                                     \
-            memcpy(to.at[0], row, sizeof row);                                                                         \
-        } else if (to.same) {                                                                                          \
-            *(T *)to.at[0] = (T)d[WARP - 1];                                                                           \
+        REGISTERS(R, N)                                                                                                \
+        if (SPACE == SHARED && sizeof(A) == 4 && N == 4 && sizeof(T) == 4) {                                           \
+            u32 near_x[WARP] __attribute__((aligned(64)));                                                             \
+            if (!near_fours(w, REG(u32, 1), (u32)op->imm, near_x)) return id##_anywhere(w, op);                        \
+            FOURS(((u32 *const *)d), w->block->shared + near_x[l])                                                     \
+            return op + 1;                                                                                             \
+        }                                                                                                              \
+        const u8 *row = ROW(A, SPACE, N * sizeof(T));                                                                  \
+        if (!row) return id##_anywhere(w, op);                                                                         \
+        if (N == 4 && sizeof(T) == 4) {                                                                                \
+            FOURS(((u32 *const *)d), row + 16 * l)                                                                     \
         } else {                                                                                                       \
-            for (u32 left = w->mask; left; left &= left - 1) *(T *)to.at[first(left)] = (T)d[first(left)];             \
+            for (int l = 0; l < WARP; l++)                                                                             \
+                for (int i = 0; i < N; i++) d[i][l] = ((const T *)row)[l * N + i];                                     \
         }                                                                                                              \
         return op + 1;                                                                                                 \
     }
 
-#define STOREN(id, names, operands, A, T, R, SPACE, N)                                                                 \
+/* Lanes at one address: the last one's value stays. */
+#define STORE1(id, names, operands, A, T, R, SPACE)                                                                    \
+    static __attribute__((noinline)) const Op *id##_anywhere(Warp *w, const Op *op) {                                  \
+        FIND(A, SPACE, sizeof(T), WRITE)                                                                               \
+        const R *d = REG(R, 0);                                                                                        \
+        w->worker->progress++;                                                                                         \
+        if (to.same) *(T *)to.at[0] = (T)d[WARP - 1];                                                                  \
+        else for (u32 left = w->mask; left; left &= left - 1) *(T *)to.at[first(left)] = (T)d[first(left)];            \
+        return op + 1;                                                                                                 \
+    }                                                                                                                  \
     WHOLE(id, names, operands) {                                                                                       \
+        T *row = (T *)ROW(A, SPACE, sizeof(T));                                                                        \
+        const R *d = REG(R, 0);                                                                                        \
+        if (!row) return id##_anywhere(w, op);                                                                         \
+        w->worker->progress++;                                                                                         \
+        EACH row[l] = (T)d[l];                                                                                         \
+        return op + 1;                                                                                                 \
+    }
+
+#define STOREN(id, names, operands, A, T, R, SPACE, N)                                                                 \
+    static __attribute__((noinline)) const Op *id##_anywhere(Warp *w, const Op *op) {                                  \
         FIND(A, SPACE, N * sizeof(T), WRITE)                                                                           \
-        const u32 *list = w->launch->lists + op->o[3];                                                                 \
-        const R *d[N];                                                                                                 \
-        for (int i = 0; i < N; i++) d[i] = LIST(R, i);                                                                 \
+        REGISTERS(R, N)                                                                                                \
         w->worker->progress++;                                                                                         \
         if (w->mask == ALL && !to.same && N == 4 && sizeof(T) == 4) {                                                  \
-            put_fours((const u32 *const *)d, &to);                                                                     \
+            put_fours((const u32 *const *)d, to.at, NULL);                                                             \
             return op + 1;                                                                                             \
         }                                                                                                              \
-        for (u32 left = w->mask; left; left &= left - 1) {                                                             \
-            u32 l = first(left);                                                                                       \
-            T *at = (T *)(to.row ? to.at[0] + l * N * sizeof(T) : to.same ? to.at[0] : to.at[l]);                      \
-            for (int i = 0; i < N; i++) at[i] = (T)d[i][l];                                                            \
+        for (u32 left = w->mask; left; left &= left - 1)                                                               \
+            for (int i = 0; i < N; i++) ((T *)(to.same ? to.at[0] : to.at[first(left)]))[i] = (T)d[i][first(left)];    \
+        return op + 1;                                                                                                 \
+    }                                                                                                                  \
+    WHOLE(id, names, operands) {                                                                                       \
+        u8 *row = ROW(A, SPACE, N * sizeof(T));                                                                        \
+        if (!row) return id##_anywhere(w, op);                                                                         \
+        REGISTERS(R, N)                                                                                                \
+        w->worker->progress++;                                                                                         \
+        if (N == 4 && sizeof(T) == 4) {                                                                                \
+            put_fours((const u32 *const *)d, NULL, row);                                                               \
+        } else {                                                                                                       \
+            for (int l = 0; l < WARP; l++)                                                                             \
+                for (int i = 0; i < N; i++) ((T *)row)[l * N + i] = (T)d[i][l];                                        \
         }                                                                                                              \
         return op + 1;                                                                                                 \
     }
