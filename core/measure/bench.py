@@ -138,8 +138,8 @@ def timed_launches(engine: Engine, batch: Mapping[str, Array], rounds: int) -> t
 
 
 def peaks_of(engine: Engine) -> tuple[float | None, float | None]:
-    """(FLOP/s in the engine's precision, bytes/s of memory) at most of the engine's device; None for what is not
-    known."""
+    """The peaks of the engine's device: (FLOP/s in the engine's precision, bytes/s of memory); None for an unknown
+    one."""
     peaks = gpu(engine.device.model)
     return (peaks.peak(engine.precision, engine.settings.tf32), peaks.memory) if peaks else (None, None)
 

@@ -25,7 +25,7 @@ def buffer_rows(plan: Plan) -> list[dict[str, Any]]:
     """One row a buffer of the arena, in the order of their first steps.
 
     name, role, node: the node whose step makes it, or "". first, last: the steps between which it is alive, both
-    included; last is the number of steps for what is read after them. offset, bytes: its place. shape, dtype.
+    included; last is the number of steps for a tensor that is read after them. offset, bytes: its place. shape, dtype.
     """
     return [
         {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from core.verdicts import Verdict
 from core.view.lenses import time as time_lens
 from core.view.lenses.memory import MemoryLens
 from core.view.lenses.time import TimeLens, time_data
-from core.view.lenses.trust import TrustLens, record_of, state_of
+from core.view.lenses.trust import TrustLens, record_of, state_of, trust_row
 from core.view.looking import View
 from core.view.page import page_of
 from core.view.run_record import RunRecord
@@ -110,6 +111,11 @@ def test_a_state_follows_from_the_record_alone() -> None:
     older = Verdict("cpu", "", "f32", True, {"forward": 1e-7}, {"C": 70})
     assert state_of(older, {"C": 64}, "cpu") == ("good", "checked up to these sizes")
     assert state_of(Verdict("cpu", "", "f32", True), {"C": 64}, "cpu") == ("part", "checked; sizes not recorded")
+    need: Any = SimpleNamespace(
+        nodes=("h.0.a",), op=SimpleNamespace(name="a"), variant=SimpleNamespace(name="v"), dtype="f32", sizes={},
+        why=f"{Path.home()}/run.toml:7",
+    )  # fmt: skip
+    assert trust_row(need, None, "cpu")["why"] == "run.toml:7", "a page names no folder of this machine"
     assert record_of(here)["covered"] == {"C": [5, 70], "rows": [1, 300]}
     assert record_of(older)["covered"] == {"C": [None, 70]} and record_of(older)["worst"] == 1e-7
 

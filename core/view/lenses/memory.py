@@ -12,11 +12,11 @@ from core.view.subject import Subject
 from core.words import human, percent, table
 
 SHOWN = 16  # owners in a terminal
-WITHIN = ("saved", "workspace")  # parts of the memory that lie in the arena
+WITHIN = ("saved", "workspace")  # parts of the memory that are inside the arena
 
 
 class MemoryLens(Lens):
-    """What lies in the arena, where and when: the plan's own buffers, those of `core plan CONFIG --json`."""
+    """Place and lifetime of each tensor in the arena: the plan's own buffers, those of `core plan CONFIG --json`."""
 
     name, title, script = "memory", "Memory", "memory.js"
     question = "Who owns the peak?"

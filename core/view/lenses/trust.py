@@ -13,6 +13,7 @@ from core.plan.arena import folded_name
 from core.plan.needs import Need, needs_of
 from core.testing.checks import MEANING
 from core.verdicts import Sizes, Verdict, Verdicts, label, place_of
+from core.view.private import short_place
 from core.view.subject import Subject
 from core.words import table
 
@@ -84,7 +85,7 @@ def trust_row(need: Need, verdict: Verdict | None, place: str) -> dict[str, Any]
         "nodes": list(need.nodes),
         "op": need.op.name,
         "variant": need.variant.name,
-        "why": need.why,
+        "why": short_place(need.why),
         "dtype": need.dtype,
         "sizes": dict(need.sizes),
         "state": state,

@@ -4,7 +4,7 @@ const ROLES = ["saved", "activation", "gradient", "temporary", "workspace"];
 const MEANS = { saved: "kept for backward", activation: "read soon after", gradient: "of activations",
   temporary: "added, then gone", workspace: "scratch of one step" };
 const WIDE = 880, TALL = 380, LOW = 84, LEFT = 58;
-let shown = null;  // what is drawn: { data, step, chosen, rects, rules, side, read }
+let shown = null;  // the view: { data, step, chosen, rects, rules, side, read }
 
 function bytes(n) {
   for (const unit of ["B", "KiB", "MiB", "GiB"]) {
@@ -38,7 +38,7 @@ function arena(data) {
     const x = px(data, one.first), width = px(data, one.last + 1) - x, y = py(data, one.offset + one.bytes), height = py(data, one.offset) - y;
     const label = width > 6.5 * one.name.length + 8 && height > 12
       ? svg("text", { x: x + 4, y: y + height / 2 + 4, class: "name" }, one.name) : null;
-    return [svg("rect", { x, y, width: Math.max(1, width - 0.5), height: Math.max(0.6, height - 0.5), fill: hue(one.role) }), label];
+    return [svg("rect", { x, y, width: Math.max(1, width - 0.5), height: height > 4 ? height - 0.5 : Math.max(0.6, height), fill: hue(one.role) }), label];
   });
   const scale = [0, 0.5, 1].map((share) => svg("text", { x: LEFT - 5, y: py(data, share * data.arena) + 4, "text-anchor": "end" }, bytes(share * data.arena)));
   const back = px(data, data.backward);
@@ -68,10 +68,24 @@ function inUse(data) {
 
 // --- the step in front ---------------------------------------------------------------------------------------------------
 
+// The tensors that are alive at a step, repeats of one kind as one row: as `owners` of the plan, at any step.
+function ownersAt(data, step) {
+  const groups = new Map();
+  for (const one of alive(data, step)) {
+    const key = [one.group, one.role, one.shape, one.dtype].join(" ");
+    if (!groups.has(key)) groups.set(key, { role: one.role, bytes: 0, members: [] });
+    const group = groups.get(key);
+    group.bytes += one.bytes;
+    group.members.push(one);
+    group.name = group.members.length > 1 ? `${one.group} × ${group.members.length}` : one.name;
+  }
+  return [...groups.values()].sort((a, b) => b.bytes - a.bytes);
+}
+
 function sideOf(data) {
   const { step, chosen } = shown, used = data.levels[step], by = sums(data, step);
   const node = data.steps[step] && data.steps[step].node;
-  const owners = alive(data, step).sort((a, b) => b.bytes - a.bytes);
+  const owners = ownersAt(data, step);
   return [el("h2", {}, `Step ${step} of ${data.steps.length}: ${stepName(data, step)}`),
     el("p", { class: "big" }, bytes(used), el("span", { class: "dim" }, ` in use of an arena of ${bytes(data.arena)}`)),
     el("div", { class: "row" }, el("button", { type: "button", "aria-pressed": String(step === data.peak), on: { click: () => move(data.peak) } }, "the peak (p)"),
@@ -81,8 +95,8 @@ function sideOf(data) {
       el("td", { class: "n" }, bytes(n)), el("td", { class: "n" }, used ? `${((100 * n) / used).toFixed(1)}%` : "")))) ),
     el("h3", {}, "Its owners, the largest first"),
     el("div", { class: "scroll owners", tabindex: 0, role: "group", "aria-label": "Owners" }, el("table", {}, el("tbody", {}, owners.map((one) =>
-      el("tr", { class: one === chosen ? "chosen" : null }, el("td", {}, el("i", { class: "swatch", style: { background: hue(one.role) } }), one.name),
-        el("td", {}, one.role), el("td", { class: "n" }, bytes(one.bytes)), el("td", { class: "dim" }, `${one.shape.join("x")} ${one.dtype}`)))))) ];
+      el("tr", { class: one.members.includes(chosen) ? "chosen" : null }, el("td", {}, el("i", { class: "swatch", style: { background: hue(one.role) } }), one.name),
+        el("td", {}, one.role), el("td", { class: "n" }, bytes(one.bytes)), el("td", { class: "n" }, `${((100 * one.bytes) / used).toFixed(1)}%`)))))) ];
 }
 
 function words(data, one) {

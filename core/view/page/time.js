@@ -75,7 +75,7 @@ lens("time", {
       el("button", { type: "button", "aria-pressed": String(key === order), on: { click() { page.set({ order: key === "longest" ? null : key, open: null, at: null }); page.redraw(); } } },
         timed(data) || key !== "longest" ? text : "most bytes first"));
     append(root, [facts(data), card("", el("div", { class: "row" }, buttons, el("span", { class: "legend" }, el("i", { class: "swatch fore" }), "forward"),
-      el("span", { class: "legend" }, el("i", { class: "swatch back" }), "backward"), data.known && timed(data) ? el("span", { class: "legend" }, el("i", { class: "swatch mark" }), "floor") : null),
+      el("span", { class: "legend" }, el("i", { class: "swatch back" }), "backward"), data.known && timed(data) ? [el("span", { class: "legend" }, el("i", { class: "swatch mark" }), "floor"), el("span", { class: "dim" }, `${GLYPHS.good} below 2 times the floor, ${GLYPHS.part} below 5`)] : null),
       el("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Nodes" }, el("table", { class: "nodes" },
         el("thead", {}, el("tr", {}, header.map(([text, kind]) => el("th", { scope: "col", class: kind || null }, text)))), el("tbody", {}, rows.map((row) => row.rows)))))]);
   },

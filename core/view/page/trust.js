@@ -45,7 +45,7 @@ function sizes(row) {
     return el("tr", {}, el("th", { scope: "row" }, dim), el("td", { class: "n" }, wide(row.sizes[dim])), el("td", {}, said), el("td", {}, range(row, dim)),
       el("td", { class: inside(row, dim) ? "good" : "part" }, inside(row, dim) ? `${GLYPHS.good} covered` : `${GLYPHS.part} outside`));
   };
-  return el("table", {}, el("thead", {}, el("tr", {}, ["dim", "this run", "checked", "", ""].map((text, i) => el("th", { scope: "col", class: i === 1 ? "n" : null }, text)))),
+  return el("table", {}, el("thead", {}, el("tr", {}, ["dim", "this run", "checked", "from 1, by powers of ten", "state"].map((text, i) => el("th", { scope: "col", class: i === 1 ? "n" : null }, text)))),
     el("tbody", {}, Object.keys(row.sizes).map(line)));
 }
 
