@@ -106,8 +106,8 @@ def time_data(
         }
         for x in launched
     ]
-    known = bool(peak and memory_rate)
-    return {"peak": peak, "memory_rate": memory_rate, "known": known, "rows": rows, "groups": grouped(rows)}
+    rates = {"peak": peak, "memory_rate": memory_rate, "known": bool(peak and memory_rate)}
+    return {**rates, "rows": rows, "groups": grouped(rows)}
 
 
 SUMS = ("seconds", "bytes", "flops", "floor")
