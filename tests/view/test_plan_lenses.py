@@ -141,10 +141,19 @@ def test_without_a_run_there_is_nothing_to_show() -> None:
     assert [lens.collect(Subject([])) for lens in (MemoryLens(), TimeLens(), TrustLens())] == [None] * 3
 
 
-def test_the_terminal_prints_the_lines(
-    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_core_plan_has_the_buffers_of_the_lens_and_the_terminal_its_lines(
+    small: Path,
+    collected: dict[str, dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(small)
+    assert run(["plan", "small.toml", "--device", "cpu", "--json"]) == 0
+    plan, data = json.loads(capsys.readouterr().out), collected["memory"]
+    assert plan["fullest_step"] == data["peak"] and plan["bytes"]["saved"] == data["parts"]["saved"]
+    assert [row | {"group": seen["group"]} for row, seen in zip(plan["buffers"], data["buffers"], strict=True)] == data[
+        "buffers"
+    ]
     assert run(["view", "small", "--lens", "memory"]) == 0
     assert "fullest at step" in capsys.readouterr().out
 
