@@ -39,6 +39,7 @@ DTYPES, DIRECTIONS = ("f32", "bf16"), ("forward", "backward", "both")
 @click.option("--warp", type=click.IntRange(0), default=0, metavar="N", help="Of --kernel: the warp in a terminal.")
 @click.option("--no-text", is_flag=True, help="Leave out batches, samples and tokens.")
 @click.option("--device", default="", metavar="NAME", help="Where the step is run again.  [default: as the run]")
+@click.option("--unfused", is_flag=True, help="Run each node by itself: all its tensors, and numbers that are near.")
 @click.option("--yes", is_flag=True, help="Run again what takes more than a minute.")
 @click.option("--measure", is_flag=True, help="Time each node, also where it takes more than seconds.")
 @click.option("--more", is_flag=True, help="Leave nothing out for the page's size.")
@@ -61,6 +62,7 @@ def command(
     warp: int,
     no_text: bool,
     device: str,
+    unfused: bool,
     yes: bool,
     measure: bool,
     more: bool,
@@ -80,7 +82,7 @@ def command(
     options = ViewOptions(step, text, node, kernels, no_text, yes, measure, more, launch)
     in_terminal = bool(lens) and out is None
     lens = lens or ("kernel" if kernels and not runs else "")
-    subject = subject_of(runs, options, device, plugin)
+    subject = subject_of(runs, options, device, plugin, unfused)
     if as_json:
         shown = look(subject, lens)
         emit_json({one.lens.name: one.as_json() for one in shown})
@@ -101,7 +103,9 @@ def has_display() -> bool:
     return sys.platform in ("win32", "darwin") or any(os.environ.get(name) for name in screens)
 
 
-def subject_of(names: tuple[str, ...], options: ViewOptions, device: str, plugins: tuple[str, ...]) -> Subject:
+def subject_of(
+    names: tuple[str, ...], options: ViewOptions, device: str, plugins: tuple[str, ...], unfused: bool = False
+) -> Subject:
     """The runs, or none where a kernel alone is looked at. Raises UsageError."""
     from core.train.run_names import find_run
     from core.view.run_record import RunRecord
@@ -113,7 +117,7 @@ def subject_of(names: tuple[str, ...], options: ViewOptions, device: str, plugin
         from core.loader import load_registry
 
         return Subject((), load_registry(plugins), options)
-    runs = [RunRecord(find_run(name), plugins, device) for name in names or ("",)]
+    runs = [RunRecord(find_run(name), plugins, device, unfused) for name in names or ("",)]
     return Subject(runs, None, options, lambda text: click.echo(text, err=True))
 
 

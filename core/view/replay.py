@@ -49,6 +49,7 @@ def replay(
     *,
     device: str = "",
     plugins: Sequence[str] = (),
+    unfused: bool = False,
     yes: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> ReplayedStep:
@@ -56,12 +57,13 @@ def replay(
 
     It is no method of `core.load`'s Model, which has neither data nor an optimizer, and another engine than the run's.
     Works while the run is going on. device: where; "" for the run's own, or the one of this machine where that is not
-    here. yes: also where it is estimated to take over a minute. say: called with the estimate first.
+    here. unfused: each node by itself, with all its tensors and numbers that are near. yes: also where it is estimated
+    to take over a minute. say: called with the estimate first.
 
     Raises UsageError for a folder that is no run's, a step that it does not have, and a long replay without `yes`;
     CheckpointError, DataError, DeviceError.
     """
-    return replay_of(RunRecord(Path(run), plugins, device), step, yes=yes, say=say)
+    return replay_of(RunRecord(Path(run), plugins, device, unfused), step, yes=yes, say=say)
 
 
 @dataclass(frozen=True)

@@ -32,13 +32,15 @@ class RunRecord:
     Raises UsageError for a folder that is no run's.
     """
 
-    def __init__(self, path: Path, plugins: Sequence[str] = (), device: str = "") -> None:
-        """device: where the run is computed again; "" for its own, or another one where its own is not here."""
+    def __init__(self, path: Path, plugins: Sequence[str] = (), device: str = "", unfused: bool = False) -> None:
+        """device: where the run is computed again; "" for its own, or another one where its own is not here. unfused:
+        each node by itself, also those that the run fused."""
         if path.parent.name == CHECKPOINTS:
             path = path.parent.parent
         if not (path / RESOLVED).is_file():
             raise UsageError(f"{path} is not a run's folder: it has no {RESOLVED}", hint="core runs lists the runs")
         self.path, self.name, self.plugins, self.asked_device = path, path.resolve().name, plugins, device
+        self.unfused = unfused
 
     # --- as it was recorded ------------------------------------------------------------------------------------
 
@@ -130,10 +132,12 @@ class RunRecord:
     @cached_property
     def _resolved(self) -> tuple[RunConfig, Registry]:
         """For `kind`; where that does not compute in the run's precision, in one that it has."""
-        if self.own_device:
+        if self.own_device and not self.unfused:
             return self._own
         precisions, wanted = self.kind.precisions, self.variants.get("precision", "")
         overrides = [] if not wanted or wanted in precisions else [f'precision="{precisions[0]}"']
+        if self.unfused:
+            overrides += [f"fuse.{name}=false" for name, op in self._own[1].ops.items() if op.replaces]
         return resolve_config(self.path / RESOLVED, device=self.kind.name, overrides=overrides, plugins=self.plugins)
 
     @cached_property
@@ -173,7 +177,11 @@ class RunRecord:
     def new_engine(self) -> Engine:
         """Another one of these, for what changes its parameters."""
         recorded = {"variants": self.variants.get("nodes", {}), "tiles": self.variants.get("tiles", {})}
-        same = self.own_device and self.config.precision == self.variants.get("precision", self.config.precision)
+        same = (
+            self.own_device
+            and not self.unfused
+            and self.config.precision == self.variants.get("precision", self.config.precision)
+        )
         return build_engine(self.config, self.registry, self.model, recorded if same else None)
 
     @property

@@ -111,13 +111,13 @@ def take_sum(out: Traced, event: TraceEvent, planned: Step, side: int) -> None:
 def settle(out: Traced, graph: Graph, passed: Passed) -> None:
     """Gradients that no op wrote since they are those of another value. passed: `core.view.node_rows.passing`.
 
-    An output's is then that of an input that nothing else reads, where fusion left the output's own out.
+    So an output's is that of an input that nothing else reads: fusion may leave out the output's own, or a part of it.
     """
     out.readers.update(value for node in graph.nodes for value in node.inputs.values())
     for node in reversed(graph.nodes):
         values, output = passed(node), next(iter(node.outputs.values()))
         only = [v for v in values if out.readers[v] == 1 and v in out.gradients]
-        if output not in out.gradients and only:
+        if only:
             out.gradients[output] = out.gradients[only[0]]
         if output in out.gradients:
             for value in values:

@@ -202,6 +202,21 @@ def test_a_gradient_is_the_sum_of_what_all_readers_of_its_value_gave(
     assert read > 8 and any(event.kind == "add" for _, event in subject.replay.events())
 
 
+def test_without_fusion_every_tensor_is_there_and_the_numbers_are_near(
+    seen: Any, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(trained)
+    subject = Subject([RunRecord(Path("runs/small"), unfused=True)], None, ViewOptions(step=2))
+    data = look(subject, "step")[0].data
+    assert data is not None and data["label"].startswith(("near", "exact"))
+    fused = {node["name"]: node for node in seen[0]["nodes"]}
+    for node in data["nodes"]:
+        assert not node["fused"] and node["rms"][0] is not None
+        for ours, theirs in zip(node["rms"], fused[node["name"]]["rms"], strict=True):
+            assert theirs is None or ours == pytest.approx(theirs, rel=1e-3), node["name"]
+    assert data["nodes"][-2]["rms"][1] is not None  # of the logits, which the run never had in memory
+
+
 def test_without_text_the_batch_is_left_out(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(trained)
     subject = Subject([RunRecord(Path("runs/small"))], None, ViewOptions(step=2, no_text=True))

@@ -113,6 +113,8 @@ def left_out(subject: Subject, plan: Plan, detailed: set[str], micro: int) -> li
             f"pictures of {len(small)} layers have {SMALL_SIDE} cells a side; "
             f"{run} --node {small[len(small) // 2]}.NAME draws that layer in full, --more draws all"
         )
+    if any(node.op.replaces for node in plan.nodes):
+        texts.append(f"tensors inside of fused nodes are never in memory; {run} --unfused runs each node by itself")
     if micro > 1:
         texts.append(f"values and their gradients are those of micro-step 1 of {micro}; parameters' are of all")
     return texts
