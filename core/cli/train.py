@@ -36,8 +36,9 @@ def command(
 ) -> int:
     """Train a model as CONFIG says: a path, or the name of a shipped config.
 
-    The run's folder gets the config, metrics.jsonl, train.log, samples.jsonl and checkpoints. Ctrl-C ends after the
-    step and saves; a second one leaves at once. So do SIGTERM and a terminal that is closed.
+    The run's folder gets the config, metrics.jsonl, train.log, samples.jsonl and checkpoints, and health.jsonl where
+    `train.health_every` is set. Ctrl-C ends after the step and saves; a second one leaves at once. So do SIGTERM and a
+    terminal that is closed.
     """
     from core.train.display import Display
     from core.train.setup import TrainArguments, train

@@ -27,7 +27,7 @@ ROW = 8 * len(VALUES)  # bytes
 
 @dataclass(frozen=True)
 class HealthRow:
-    """What a row of statistics is of. kind: of the step that wrote it ("forward", "backward", "add", ...), or
+    """What a row of statistics is of. kind: "forward" or "backward" of a node, "add" or "copy" of gradients, or
     "gradient", "parameter", "update". node, op: of that step, "" for a sum or copy of gradients and for parameters.
     tensor: its schema name, its buffer's where there is no node, or the parameter's. size: its elements."""
 
@@ -57,8 +57,13 @@ def health_rows(plan: Plan, layout: ParameterLayout) -> list[HealthRow]:
     """All rows of a training plan, in the order in which they are recorded."""
     rows = []
     for step, tensors in written(plan):
-        node, op = (step.node.name, step.node.op.name) if step.node else ("", "")
-        rows += [HealthRow(step.kind, node, op, n if node else b.name, elements(b.shape)) for n, b in tensors]
+        for name, buffer in tensors:
+            size, node = elements(buffer.shape), step.node
+            if node is None:
+                rows.append(HealthRow(step.kind, "", "", buffer.name, size))
+            else:
+                kind = "forward" if name in node.op.outputs else "backward"
+                rows.append(HealthRow(kind, node.name, node.op.name, name, size))
     for kind, names in parameter_groups(layout):
         rows += [HealthRow(kind, "", "", name, elements(layout.places[name].shape)) for name in names]
     return rows

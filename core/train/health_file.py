@@ -80,10 +80,10 @@ def _records(lines: Sequence[Mapping[str, Any]]) -> Iterator[HealthStep]:
             yield HealthStep(line["step"], rows, values)
 
 
-def _rows(given: Any) -> Sequence[Mapping[str, Any]]:
+def _rows(listed: Any) -> Sequence[Mapping[str, Any]]:
     """The rows of a line; none where they are not what `line_of` writes."""
     names = {"kind": str, "node": str, "op": str, "tensor": str, "size": int}
-    whole = isinstance(given, list) and all(
-        isinstance(row, dict) and all(isinstance(row.get(name), kind) for name, kind in names.items()) for row in given
+    whole = isinstance(listed, list) and all(
+        isinstance(row, dict) and all(isinstance(row.get(name), kind) for name, kind in names.items()) for row in listed
     )
-    return given if whole else ()
+    return listed if whole else ()

@@ -13,10 +13,13 @@ from core.lens import Lens
 RESIDENT = {
     "step": "StepLens",
     "texts": "TextLens",
+    "health": "HealthLens",
+    "curves": "CurvesLens",
     "memory": "MemoryLens",
     "time": "TimeLens",
     "kernel": "KernelLens",
     "trust": "TrustLens",
+    "crashes": "CrashLens",
     "about": "AboutLens",
 }
 
