@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from core.device.launch import LaunchRecord
 from core.kernels.sources import with_headers
 from core.kernels.tensors import DeviceTensor, TensorMap, from_bf16
 from core.sim.counting import Counted, Counts
-from core.sim.ptx.syntax import Location
+from core.sim.ptx.syntax import Location, Register
 from core.sim.tape import BarrierState, LoopTurns, Tape, TapeStep, WarpAccess, counts_of
 from core.view.private import short_place
 
@@ -56,6 +57,16 @@ class TapedLaunch:
         self.files = [path.as_posix() for path in (source, *headers)]
         tensors = (a.tensor if isinstance(a, TensorMap) else a for a in self.record.args)
         self.dtypes = {t.pointer: t.dtype for t in tensors if isinstance(t, DeviceTensor)}
+
+    @cached_property
+    def floats(self) -> set[str]:
+        """The registers of bits that are then moved into one of floats, such as those of a shuffle."""
+        registers = set()
+        for ins in self.tape.program.instructions:
+            into, source = ins.operands if ins.names[:2] == ("mov", "b32") and len(ins.operands) == 2 else (None, None)
+            if isinstance(into, Register) and isinstance(source, Register):
+                registers |= {source.name} if self.tape.program.kind(into).kind == "f" else set()
+        return registers
 
     def as_json(self) -> Json:
         """The launch's dictionary; to be made while its memory stands."""
@@ -166,7 +177,9 @@ class TapedLaunch:
         for access in step.accesses:
             yield self._access(access, step)
         if step.source is not None:
-            yield {"kind": "shuffle", "from": packed(lanes_on(step.source, step.on)), "m": step.on} | self._values(step)
+            dtype = "f32" if step.register in self.floats else ""
+            source = packed(lanes_on(step.source, step.on))
+            yield {"kind": "shuffle", "from": source, "m": step.on} | self._values(step, dtype)
         for barrier in step.barriers:
             yield barrier_event(barrier, block)
 

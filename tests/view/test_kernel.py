@@ -7,15 +7,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from view_pages import faults, opened
 
+import core.sim
 from core.cli import run
 from core.loader import load_registry
 from core.op import Op, Variant
 from core.registry import Registry
 from core.testing.case import Case, make_case
 from core.testing.shapes import example_of
+from core.view.any_kernel import view_of_launch
 from core.view.lenses.kernel import Taping
 from core.view.taped_launch import digits, packed, runs, unpacked
 
@@ -102,7 +105,36 @@ def test_an_unrolled_loop_is_shown_turn_by_turn(registry: Registry) -> None:
     text = "auto in = load<WIDTH>(x + c);"
     loads = [step for step in steps if text in launch["files"][0]["lines"][step["l"] - first]]
     turns = [step["t"] for step in loads if step["l"] == loads[0]["l"]]
+    heads = [step["t"] for step in launch["warps"][0]["steps"] if step["l"] == loads[0]["l"] - 1 and "e" not in step]
+    assert heads[:5] == [1, 2, 3, 4, 5]
     assert turns == [1, 2, 3, 1, 2, 3, 4] and [step["m"].bit_count() for step in loads[:4]] == [31, 31, 31, 1]
+
+
+def test_a_line_that_the_compiler_unrolled_is_a_step_a_turn(tmp_path: Path) -> None:
+    source = """extern "C" __global__ void sum(float* y, const float* x) {
+        float v = 0;
+        #pragma unroll
+        for (int k = 0; k < 4; k++) v += x[k * 32 + threadIdx.x];
+        y[threadIdx.x] = v;
+    }
+    """
+    file = tmp_path / "sum.cu"
+    file.write_text(source, "utf-8")
+    x, y = np.arange(128, dtype=np.float32), np.zeros(32, np.float32)
+    data = view_of_launch(core.sim.load(file), file, "sum", (1,), (32,), [y, x], 0, 1, None).data
+    assert data is not None
+    steps = data["kernels"][0]["launches"][0]["warps"][0]["steps"]
+    loads = [(s["t"], unpacked(s["e"][0]["a"])[0] // 4) for s in steps if s["l"] == 4 and "e" in s]
+    assert loads == [(1, 0), (2, 32), (3, 64), (4, 96)]
+
+
+def test_a_shuffle_of_floats_shows_floats_and_the_lanes_that_are_read(registry: Registry) -> None:
+    op, variant, case = case_of(registry, "layernorm.warp", "x=1,97")
+    launch = Taping(registry, direction="forward").kernel(op, variant, case)["launches"][0]
+    events = [e for step in launch["warps"][0]["steps"] for e in step.get("e", ())]
+    first = next(e for e in events if e["kind"] == "shuffle")
+    assert unpacked(first["from"]) == [lane ^ 16 for lane in range(32)]
+    assert all(isinstance(value, float) and abs(value) < 100 for value in unpacked(first["v"]))
 
 
 def test_few_steps_are_kept_and_the_rest_is_named(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,6 +229,7 @@ def test_a_page_of_two_kernels_is_stepped_by_keys_alone(tmp_path: Path) -> None:
         assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
         page.keyboard.press("n")
         assert "of x: 4 sectors" in page.locator(".ksay").nth(0).inner_text()
+        assert "8 sectors for 8" in page.locator(".kwords").nth(0).inner_text()
         page.keyboard.press("x")
         for key in ("n", "ArrowRight", "ArrowLeft"):
             page.keyboard.press(key)

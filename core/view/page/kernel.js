@@ -7,6 +7,7 @@
 const FULL = 0xFFFFFFFF, MOST_SECTORS = 48, MOST_ROWS_OF_BANKS = 36;
 const VERB = { read: "reads", write: "writes", atomic: "updates" };
 const ROLES = { read: "--role0", write: "--role1", atomic: "--role1", shared: "--role3", shuffle: "--role2", barrier: "--accent" };
+const LEGEND = [["reads", "--role0"], ["writes", "--role1"], ["shared memory", "--role3"], ["shuffle", "--role2"], ["barrier", "--accent"]];
 let panes = [];
 
 lens("kernel", {
@@ -146,7 +147,8 @@ class Pane {
     append(this.root, [this.head(), problem, el("div", { class: "kbody" }, this.source, this.detail),
       el("div", { class: "kfoot" }, el("div", { class: "row" },
         this.button("←", "One step back (←)", () => this.move(-1)), this.button("→", "One step on (→)", () => this.move(1)),
-        this.button("next", "The next access, shuffle or barrier (n)", () => this.event(1)), this.words), this.strip)]);
+        this.button("next", "The next access, shuffle or barrier (n)", () => this.event(1)), this.words,
+        el("span", { class: "klegend" }, LEGEND.map(([name, colour]) => el("span", {}, el("i", { style: { background: `var(${colour})` } }), name)))), this.strip)]);
     this.lines();
   }
 
@@ -314,7 +316,7 @@ class Pane {
     const texts = [];
     for (let i = 0; i < this.step.p.length; i += 2)
       for (let n = 0; n < this.step.p[i + 1]; n++) texts.push(this.launch.ptx[this.step.p[i] + n]);
-    return el("details", { class: "kptx", open: this.page.get("ptx") ? true : null, on: { toggle: (e) => this.page.set({ ptx: e.target.open ? 1 : null }) } },
+    return el("details", { class: "kptx", open: this.page.get("ptx") || !this.step.e ? true : null, on: { toggle: (e) => this.step.e && this.page.set({ ptx: e.target.open ? 1 : null }) } },
       el("summary", {}, `PTX: ${texts.length} instruction${texts.length > 1 ? "s" : ""}`), el("pre", {}, texts.join("\n")));
   }
 
@@ -453,6 +455,6 @@ function barrierCard(event, launch) {
     wait: event.complete ? "finds the mbarrier's phase over" : "waits for an mbarrier", copy: "an mbarrier that counts the copy's bytes" }[event.how];
   return el("div", { class: "card" }, el("h3", {}, `${event.name}: ${waits}`),
     el("p", {}, `${number(event.arrived)} of ${number(event.expected)} have come${event.bytes ? `; ${number(event.bytes)} bytes of copies are to come` : ""}${event.complete ? "; it is complete" : ""}`),
-    el("div", { class: "row kwarps" }, Array.from({ length: Math.min(count, 32) }, (_, warp) => badge(own.has(warp) ? "good" : "none", `warp ${warp}`)),
+    el("div", { class: "row kwarps" }, Array.from({ length: Math.min(count, 32) }, (_, warp) => (own.has(warp) || event.how === "barrier") && badge(own.has(warp) ? "good" : "none", `warp ${warp}`)),
       others.slice(0, 16).map(([block, warp]) => badge("good", `block ${block}, warp ${warp}`))));
 }
