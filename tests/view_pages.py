@@ -52,5 +52,5 @@ def faults(page: Any) -> list[str]:
     """What axe finds in an opened page by WCAG 2, levels A and AA. Skips, with a word, where axe is not installed."""
     axe = pytest.importorskip("axe_core_python", reason="axe-core-python is not installed: no page is examined")
     page.evaluate((Path(str(axe.__file__)).parent / "axe.min.js").read_text("utf-8"))
-    found = page.evaluate("axe.run(document, { runOnly: ['wcag2a', 'wcag2aa'] })")
-    return [f"{fault['id']}: {node['html'][:200]}" for fault in found["violations"] for node in fault["nodes"]]
+    report = page.evaluate("axe.run(document, { runOnly: ['wcag2a', 'wcag2aa'] })")
+    return [f"{fault['id']}: {node['html'][:200]}" for fault in report["violations"] for node in fault["nodes"]]
