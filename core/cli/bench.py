@@ -1,4 +1,4 @@
-"""`core bench`: what a training step of a config takes and where; or what an op's variants take."""
+"""`core bench`: the time of a config's training step and its breakdown by op; or the times of an op's variants."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import click
 
 from core.cli.kernel_runs import refuse_untimed, status_line
 from core.cli.show import device_option, emit_json, json_option, plugin_option
-from core.errors import UsageError, did_you_mean
+from core.config.layers import shipped
+from core.errors import UsageError, did_you_mean, nearest
 from core.words import human, ms, percent, table
 
 if TYPE_CHECKING:
@@ -58,8 +59,13 @@ def command(
         emit_json(rows) if as_json else click.echo("\n".join(op_lines(rows)))
         return
     if shape:
-        nearest = did_you_mean(target, registry.ops)
-        raise UsageError(f'--shape is for an op, and "{target}" is none{nearest}', hint="core ops lists them")
+        close = did_you_mean(target, registry.ops)
+        raise UsageError(f'--shape is for an op, and "{target}" is none{close}', hint="`core ops` lists them")
+    op = nearest(target.partition(".")[0], registry.ops)
+    if op and not Path(target).exists() and shipped(target) is None:
+        raise UsageError(
+            f'no config and no op is called "{target}"; did you mean the op "{op}"?', hint="see `core ops`"
+        )
     report(target, overrides, device, plugin, steps, profile, as_json)
 
 

@@ -168,9 +168,9 @@ def tokenizer() -> Iterator[Diagnosis]:
 
     try:
         load_gpt2(offline=True)
-    except CoreError as error:
-        advice = "`core tokenizer fetch` gets it; without it, a config's next choice is trained on its own text"
-        yield Diagnosis("tokenizer gpt2", NOTE, error.message.splitlines()[0], advice)
+    except CoreError:
+        advice = "`core tokenizer fetch` downloads it; without it, a config's next choice is trained on its own text"
+        yield Diagnosis("tokenizer gpt2", NOTE, "not on this machine", advice)
     else:
         yield Diagnosis("tokenizer gpt2", OK, "in the cache")
 

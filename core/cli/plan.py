@@ -148,11 +148,10 @@ def _print(report: dict[str, Any]) -> None:
     click.echo(f"\n\nparameters: {report['parameters']:,}" + (f", and {padding:,} of padding" if padding else ""))
     launched = f"{report['launches']:,} launches" if report["launches"] else f"{report['steps']:,} steps"
     click.echo(f"micro-step: {launched}, which read and write {human(report['traffic'])}")
-    total = needed(report["bytes"])
-    for part, nbytes in report["bytes"].items():
-        inside = "  (within activations)" if part in ("saved", "workspace") else ""
-        click.echo(f"{LABELS.get(part, part).ljust(11)} {human(nbytes).rjust(10)}{inside}")
-    click.echo(f"{'in all'.ljust(11)} {human(total).rjust(10)}")
+    inside = {"saved": "(within activations)", "workspace": "(within activations)"}
+    sizes = [(LABELS.get(part, part), human(nbytes), inside.get(part, "")) for part, nbytes in report["bytes"].items()]
+    for line in table(None, [*sizes, ("in all", human(needed(report["bytes"])), "")], right=(1,)):
+        click.echo(line)
     if report["recompute"]:
         _print_recompute(report["recompute"])
     if report["kernels"]:
@@ -167,7 +166,7 @@ def _print_recompute(rows: list[dict[str, Any]]) -> None:
     """What `[train] recompute` of each op would give and take; FLOPs are of matrix products."""
     from core.words import human, table
 
-    click.echo("\nrecompute, which keeps less and computes it again: --set 'train.recompute=[\"OP\"]'")
+    click.echo("\nrecompute, less memory for more computation: --set 'train.recompute=[\"OP\"]'")
     lines = [
         [row["op"], human(row["saves"]), f"{row['flops'] / 1e9:,.1f} ({row['share']:.1%})" if row["flops"] else "none",
          human(row["traffic"]), f"{row['launches']:+,}" if row["launches"] else "", ", ".join(row["unfused"])]

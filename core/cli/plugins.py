@@ -11,6 +11,8 @@ from core.errors import BuildError, did_you_mean
 from core.loader import load_registry
 from core.registry import PluginRecord, Registry
 
+LABELS = {"tuned": "tuned files"}  # kinds whose name is no plural noun
+
 
 @click.command("plugins")
 @click.argument("name", required=False)
@@ -46,7 +48,8 @@ def summary(record: PluginRecord) -> str:
     """`9 ops, 12 variants`, or the reason why there is nothing."""
     if record.reason:
         return record.reason
-    counts = [f"{len(names)} {kind if len(names) > 1 else kind[:-1]}" for kind, names in record.brings.items()]
+    words = {kind: LABELS.get(kind, kind) for kind in record.brings}
+    counts = [f"{len(n)} {words[kind] if len(n) > 1 else words[kind][:-1]}" for kind, n in record.brings.items()]
     return ", ".join(counts) or "-"
 
 

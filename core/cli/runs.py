@@ -163,5 +163,7 @@ def diff(a: str, b: str, as_json: bool) -> int:
         click.echo(f"the same in all {parted.common:,} steps that both have")
         return 0
     ours, theirs = parted.values
-    click.echo(f"they part at step {parted.step:,}: {parted.name} is {ours!r} in {paths[0]}, {theirs!r} in {paths[1]}")
+    click.echo(
+        f"they differ from step {parted.step:,} on: {parted.name} is {ours!r} in {paths[0]}, {theirs!r} in {paths[1]}"
+    )
     return 1

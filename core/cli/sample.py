@@ -46,7 +46,7 @@ def command(
     session = model.engine.session(len(ids), min(needed, int(model.graph.dims.get("S", needed))))
     count = max(1, min(tokens, session.room + 1 - longest))
     if count < tokens:
-        click.echo(f"the model holds {session.room} tokens: {count} new ones instead of {tokens}", err=True)
+        click.echo(f"the model holds {session.room} tokens: {count} new tokens instead of {tokens}", err=True)
     live = len(ids) == 1 and not as_json
     ends = opened.generation.ends
     rows = [Continuation(tokenizer, stops, prompt, show if live else silent, ends) for prompt in texts]

@@ -96,7 +96,7 @@ def _file(path: Path, registry: Registry) -> str | WeightFormat:
             f"{path}: a pickle or an archive of one, which runs code when it is read: never read here",
             hint="save the model as safetensors where it came from (save_pretrained, safetensors.torch.save_file)",
         )
-    raise _unknown(path, "nothing that is known", registry)
+    raise _unknown(path, "not a file of a known format", registry)
 
 
 def _recognised(path: Path, head: bytes, registry: Registry) -> tuple[WeightFormat, str] | None:

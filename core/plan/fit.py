@@ -14,7 +14,7 @@ from core.plan.buffers import HELD, alive
 from core.plan.cost import node_flops, total
 from core.plan.steps import TRAIN, Plan
 from core.roles import B
-from core.words import human
+from core.words import human, table
 
 RESERVE = 128 * 2**20  # bytes that stay free: the driver's own needs, kernels' code, small buffers
 # measure({"B": 4}, ("gelu",)) -> bytes in all, of the same plan with other dims and with those ops recomputed
@@ -44,7 +44,8 @@ def check_fit(
         f"free ({human(RESERVE)} of them stay free)"
     )
     lines = [head, *_table(plan, memory, free), "largest tensors of the fullest step:"]
-    lines += [f"  {row['nbytes_in_all']:>10}  {row['name']}  {row['what']}" for row in largest(plan)]
+    tensors = [(row["nbytes_in_all"], row["name"], row["what"]) for row in largest(plan)]
+    lines += table(None, tensors, right=(0,), indent="  ") if tensors else []
     raise DeviceError("\n".join(lines), hint=_advice(plan, free, measure))
 
 
@@ -54,8 +55,7 @@ def _table(plan: Plan, memory: Mapping[str, int], free: int) -> list[str]:
     rows = [(part, memory[part]) for part in HELD if memory.get(part) and part != "activations"]
     rows += list(within.items())
     rows += [("activations besides", max(other, 0)), ("in all", needed(memory)), ("free", free)]
-    width = max(len(name) for name, _ in rows)
-    return [f"  {name.ljust(width)}  {human(nbytes):>10}" for name, nbytes in rows]
+    return table(None, [(name, human(nbytes)) for name, nbytes in rows], right=(1,), indent="  ")
 
 
 def largest(plan: Plan, count: int = 6) -> list[dict[str, Any]]:

@@ -166,7 +166,7 @@ def _add_variant(building: Building, plugin: Candidate, cls: type[Variant]) -> N
     if cls.base and base is None:
         if f'variant "{cls.op}.{cls.base}"' in building.claims:
             raise BuildError(f'base = "{cls.base}" leads in a circle')
-        raise registry.missing(f'variant of "{cls.op}"', cls.base, siblings, "base")
+        raise registry.missing(f'variant of "{cls.op}" called', cls.base, siblings, "base")
     variant = resolve_base(cls, base)() if base is not None else cls()
     check_variant(variant, cls, op, dict.fromkeys(kind.runs for kind in registry.devices.values()))
     variant.schema = op

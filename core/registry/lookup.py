@@ -52,7 +52,7 @@ class Registry:
     def variant(self, op: str, name: str, where: str = "") -> Variant:
         """A variant of an op by its name; UsageError likewise."""
         self.op(op, where)
-        return self._find(f'variant of "{op}"', name, self.variants.get(op, {}), where)
+        return self._find(f'variant of "{op}" called', name, self.variants.get(op, {}), where)
 
     def reference(self, op: str) -> Variant:
         """The NumPy implementation that defines the op. A fused op has none of its own."""

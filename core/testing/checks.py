@@ -192,28 +192,28 @@ MEANING: dict[str, str] = {
     "schema": "examples fit, declarations have a meaning",
     "forward": "outputs against the reference in f64",
     "gradient": "gradients against the reference; the reference against numeric derivatives",
-    "accumulate": "adds to a gradient where asked to",
+    "accumulate": "adds to a gradient on request",
     "absent": "gradients that are not needed or do not exist",
     "alias": "a gradient that is declared to be another tensor is that tensor",
     "in place": "a gradient in the memory of another tensor",
     "zeros": "padding and ignored rows are exactly zero",
     "padding": "padded sizes change nothing, and stay zero",
-    "decode": "token by token as all at once",
+    "decode": "token by token equals all tokens at once",
     "random": "the key settles the bits, by row",
-    "repeat": "the same bits again, in another order too",
+    "repeat": "the same bits again, also in another order",
     "blocks": "examples that need more than one block of rows",
     "configs": "every tile candidate",
     "update": "several calls in a row, every state of a step",
     "parts": "numbers depend on the parts that the reference states, on all and no others",
     "coverage": "lines and loops of its kernels that no example reaches: advice",
     "compile": "kernels for every architecture declared, without spills, within its limits",
-    "bounds": "nothing outside of the tensors is written",
-    "unchanged": "nothing that may only be read is written",
-    "written": "everything that is owed is written",
-    "reads": "nothing undeclared is read",
+    "bounds": "no write outside of the tensors",
+    "unchanged": "read-only tensors are unchanged",
+    "written": "every output and gradient is written",
+    "reads": "only declared tensors are read",
 }
 NAMES = tuple(MEANING)
-# of a brief trial (Trial.brief): what depends on sizes. Ways of asking are looked at on smaller ones
+# Sub-checks of a brief trial (Trial.brief): those that depend on sizes. The others are made on smaller examples
 BRIEF = ("forward", "gradient", "accumulate", "zeros", "decode", "configs", "update")
 
 

@@ -378,7 +378,7 @@ def test_an_llmc_file_that_is_none_is_refused(tmp_path, given, words):
 
 def test_a_file_that_ends_in_the_header_or_in_the_data_is_refused(tmp_path):
     whole = llmc_file(tmp_path / "model.bin").read_bytes()
-    for size, word in ((600, "too short"), (len(whole) - 4, "cut short"), (2, "nothing that is known")):
+    for size, word in ((600, "too short"), (len(whole) - 4, "cut short"), (2, "not a file of a known format")):
         (tmp_path / "model.bin").write_bytes(whole[:size])
         refused(lambda: core.load(tmp_path / "model.bin"), word)
 

@@ -106,6 +106,7 @@ def test_bench_of_an_op_times_each_variant_at_the_shape_that_was_asked(capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["gleu"], 'no config and no op is called "gleu"; did you mean the op "gelu"?'),
         (["tiny", "--device", "sim"], "does not predict a GPU's"),
         (["gelu", "--device", "cpu", "--profile", "x"], "are for a config"),
         (["gelo", "--device", "cpu", "--shape", "x=2,2"], 'did you mean "gelu"'),

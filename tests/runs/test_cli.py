@@ -384,4 +384,4 @@ def test_what_takes_long_is_told_on_a_terminal_alone_and_wiped_away(monkeypatch:
 def test_plan_prints_a_count_and_bytes_under_labels_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
     lines = listed(capsys, "plan", "configs/tiny.toml", "--device", "cpu").splitlines()
     assert [line for line in lines if line.startswith("parameters")] == ["parameters: 1,063,680"]
-    assert "weights        4.1 MiB" in lines
+    assert "weights       4.1 MiB" in lines

@@ -121,7 +121,7 @@ def test_a_format_of_a_plugin_is_written_read_imported_and_trained_from(here, ca
 def test_a_path_of_a_plugins_format_without_the_plugin_is_nothing_known(here, tmp_path, capsys):
     (tmp_path / "x.rows").write_text('{"rows": "spoken"}')
     said = run(capsys, "import", tmp_path / "x.rows", tmp_path / "back", code=7).err
-    assert "nothing that is known" in said and "an llm.c model file" in said and "Hugging Face folder" in said
+    assert "not a file of a known format" in said and "an llm.c model file" in said and "Hugging Face folder" in said
 
 
 def test_the_formats_table_is_checked_by_the_format(here, tmp_path, capsys):

@@ -33,7 +33,7 @@ from core.op import Reference, Tensors
         ('can_ad = ("x",)', ['"can_ad" means nothing', 'did you mean "can_add"']),
         ("def whynot(self, t): ...", ['did you mean "why_not"']),
         ("def forward_backward(self, t): ...", ["written: forward_backward(self, t)", "(self, t, launch)"]),
-        ('base = "refrence"', ['no variant of "alpha" "refrence"', 'did you mean "reference"']),
+        ('base = "refrence"', ['no variant of "alpha" called "refrence"', 'did you mean "reference"']),
         ('base = "other"', ["leads in a circle"]),
     ],
 )
