@@ -97,6 +97,8 @@ def test_what_takes_long_is_timed_only_when_it_is_asked_for(small: Path, monkeyp
     lines = TimeLens().lines(data)
     assert any("core view small --lens time --measure" in line for line in lines)
     assert time_lens.why_not_timed(Subject([record], None, ViewOptions(measure=True))) == ""
+    simulated = TimeLens().collect(Subject([RunRecord(small / "runs/small", device="sim")]))
+    assert simulated is not None and simulated["why_not_timed"] and not simulated["measure"], "which is never timed"
 
 
 def test_a_state_follows_from_the_record_alone() -> None:
@@ -185,7 +187,7 @@ def test_the_pages_are_drawn_move_by_keys_and_stay_text(collected: dict[str, dic
         page.keyboard.press("p")
         assert f"Step {data['peak']} of" in page.inner_text(".side h2") and page.locator("svg rect").count() > 20
         page.keyboard.press("2")
-        assert "2 x its floor" in page.inner_text(".nodes")
+        assert "2.0 x its floor" in page.inner_text(".nodes")
         assert HOSTILE in page.inner_text(".nodes")
         page.keyboard.press("ArrowDown")
         assert HOSTILE in page.inner_text("tr.chosen")

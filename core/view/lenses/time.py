@@ -42,7 +42,7 @@ class TimeLens(Lens):
             "micro_steps": record.micro,
             "recorded": recorded_seconds(subject) if record.own_device else None,
             "why_not_timed": why,
-            "measure": " ".join(["core view", *subject.words, "--lens time --measure"]),
+            "measure": " ".join(["core view", *subject.words, "--lens time --measure"]) * record.kind.real_time,
             "update": update,
         } | time_data(launched, not why, *peaks_of(engine))
 
@@ -56,7 +56,7 @@ class TimeLens(Lens):
         if data["recorded"]:
             lines.append(f"a step of the run: {ms(data['recorded'])} ms, in {data['micro_steps']} micro-steps")
         if data["why_not_timed"]:
-            lines.append(f"not timed: {data['why_not_timed']}; {data['measure']}")
+            lines.append("; ".join(filter(None, (f"not timed: {data['why_not_timed']}", data["measure"]))))
         else:
             took = sum(row["seconds"] for row in data["rows"])
             lines.append(f"a micro-step launch by launch: {ms(took)} ms; the update: {ms(data['update'])} ms")

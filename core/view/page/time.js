@@ -23,7 +23,7 @@ function facts(data) {
   if (data.recorded !== null) rows.push(["a step of the run", `${milliseconds(data.recorded)}, the median, in ${data.micro_steps} micro-step${data.micro_steps > 1 ? "s" : ""}`]);
   if (timed(data)) rows.push(["launch by launch", `${milliseconds(took)} a micro-step, and ${milliseconds(data.update)} the update`]);
   return card("", el("table", {}, el("tbody", {}, rows.map(([name, text]) => el("tr", {}, el("th", { scope: "row", class: "dim" }, name), el("td", {}, text))))),
-    timed(data) ? null : el("p", {}, badge("none", "not timed"), ` ${data.why_not_timed}. This command times it: `, el("code", {}, data.measure)));
+    timed(data) ? null : el("p", {}, badge("none", "not timed"), ` ${data.why_not_timed}. `, data.measure && ["This command times it: ", el("code", {}, data.measure)]));
 }
 
 function bar(data, one) {
@@ -37,11 +37,11 @@ function over(data, one) {
   if (one.floor === null) return el("td", {}, badge("none", "unknown"));
   if (times(one) === null) return el("td", {}, milliseconds(one.floor));
   const ratio = times(one);
-  return el("td", {}, badge(ratio < 2 ? "good" : ratio < 5 ? "part" : "bad", `${number(ratio)} x its floor`));
+  return el("td", {}, badge(ratio < 2 ? "good" : ratio < 5 ? "part" : "bad", `${ratio.toFixed(1)} x its floor`));
 }
 
 function rowOf(data, one, index) {
-  const open = page.get("open") === String(index), members = data.rows.filter((row) => same(one, row));
+  const open = one.count > 1 && page.get("open") === String(index), members = data.rows.filter((row) => same(one, row));
   const toggle = one.count > 1 && el("button", { type: "button", class: "fold", "aria-expanded": String(open), "aria-label": `the ${one.count} nodes of ${one.group}, ${one.kind}`, on: {
     click(event) { event.stopPropagation(); page.set({ open: open ? null : index }); page.redraw(); } } }, open ? "▾" : "▸");
   const line = el("tr", { class: index === shown.at ? "chosen" : null, on: { click: () => choose(index) } }, el("th", { scope: "row" }, toggle || el("span", { class: "fold" }), one.group),
@@ -61,7 +61,7 @@ function choose(index) {
   lines.forEach((line, i) => line.classList.toggle("chosen", i === shown.at));
   lines[shown.at].scrollIntoView({ block: "nearest" });
   const one = groups[shown.at], ratio = times(one);
-  page.say(`${one.group} ${one.kind}, ${one.op}: ${timed(data) ? milliseconds(one.seconds) : megabytes(one.bytes)}, floor ${ratio === null ? "unknown" : `${number(ratio)} times over`}`);
+  page.say(`${one.group} ${one.kind}, ${one.op}: ${timed(data) ? milliseconds(one.seconds) : megabytes(one.bytes)}, floor ${ratio === null ? "unknown" : `${ratio.toFixed(1)} times over`}`);
 }
 
 lens("time", {
@@ -75,7 +75,7 @@ lens("time", {
       el("button", { type: "button", "aria-pressed": String(key === order), on: { click() { page.set({ order: key === "longest" ? null : key, open: null, at: null }); page.redraw(); } } },
         timed(data) || key !== "longest" ? text : "most bytes first"));
     append(root, [facts(data), card("", el("div", { class: "row" }, buttons, el("span", { class: "legend" }, el("i", { class: "swatch fore" }), "forward"),
-      el("span", { class: "legend" }, el("i", { class: "swatch back" }), "backward"), data.known && timed(data) ? [el("span", { class: "legend" }, el("i", { class: "swatch mark" }), "floor"), el("span", { class: "dim" }, `${GLYPHS.good} below 2 times the floor, ${GLYPHS.part} below 5`)] : null),
+      el("span", { class: "legend" }, el("i", { class: "swatch back" }), "backward"), data.known && timed(data) ? [el("span", { class: "legend" }, el("i", { class: "swatch mark" }), "floor"), el("span", { class: "dim" }, `${GLYPHS.good} below 2 times the floor, ${GLYPHS.part} below 5, ${GLYPHS.bad} more`)] : null),
       el("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Nodes" }, el("table", { class: "nodes" },
         el("thead", {}, el("tr", {}, header.map(([text, kind]) => el("th", { scope: "col", class: kind || null }, text)))), el("tbody", {}, rows.map((row) => row.rows)))))]);
   },
