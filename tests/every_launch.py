@@ -103,6 +103,7 @@ def launch_model(case: Case, registry: Registry) -> None:
     dims = {name: int(engine.graph.dims[name]) for name in ("B", "T")}
     batch = {name: np.zeros([dims[d] for d in tokens], np.int32) for name, tokens in engine.input_dims.items()}
     engine.step([batch, batch], 1e-4)
+    engine.step([batch], 1e-4, health=True)
     engine.evaluate(batch)
     session = engine.session(dims["B"], min(dims["T"], int(engine.graph.dims.get("S", dims["T"]))))
     session.feed(np.zeros((dims["B"], min(PROMPT, session.capacity - 1)), np.int32))
