@@ -1,0 +1,142 @@
+"""The page of `core view`: its bytes, the time until it is drawn, and the time of a key in each view.
+
+    python benchmarks/view.py                       runs of one step: GPT-2 124M (B=1, T=64), 48 layers, 64 experts
+    python benchmarks/view.py --cases layers,experts --json result.json
+
+`open` is the time from navigation until the first view is drawn, the least of the rounds: an upper bound, since the
+browser is asked from outside. `key` is from the event until the frame after it is done, over arrows to the right and
+down in a headless Chromium with software rendering; a frame of a screen is 16.7 ms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from core.cli import run  # noqa: E402
+
+SMALL = {"V": 512, "C": 32, "S": 64, "B": 1, "T": 64}
+CASES = {
+    "gpt2_124m": ("gpt2_124m", {"B": 1, "T": 64}),
+    "layers": ("gpt2_124m", {**SMALL, "H": 4, "L": 48}),
+    "experts": (
+        "moe_125m",
+        {"V": 512, "C": 32, "H": 4, "K": 2, "D": 8, "L": 4, "B": 1, "T": 64, "E": 64, "A": 4, "F": 16},
+    ),
+}
+KEY = """async (key) => { const times = []; for (let i = 0; i < 20; i++) { const start = performance.now();
+    (document.activeElement || document.body).dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }));
+    await new Promise((done) => requestAnimationFrame(() => setTimeout(done, 0)));
+    times.push(performance.now() - start); } return times; }"""
+
+
+def config(model, dims):
+    """A run of one step on the text of the docs, with its checkpoint."""
+    sizes = "\n".join(f"{name} = {size}" for name, size in dims.items())
+    return f"""model = "{model}"
+[dims]
+{sizes}
+[data]
+train = "train.txt"
+val = "val.txt"
+tokenizer = "bytes"
+[train]
+steps = 1
+tokens_per_step = 64
+checkpoint_every = 1
+val_every = 0
+sample_every = 0
+[optimizer]
+name = "adamw"
+lr = 1e-3
+[schedule]
+name = "constant"
+"""
+
+
+def made(case):
+    """(the case's page, seconds that it took) in the current folder."""
+    model, dims = CASES[case]
+    Path("train.txt").write_text((ROOT / "docs/plugins.md").read_text("utf-8"), "utf-8")
+    Path("val.txt").write_text((ROOT / "docs/idea.md").read_text("utf-8"), "utf-8")
+    Path(f"{case}.toml").write_text(config(model, dims), "utf-8")
+    if run(["train", f"{case}.toml", "--device", "cpu"]):
+        sys.exit(f"{case}: the run failed")
+    start, page = time.perf_counter(), Path(f"{case}.html")
+    if run(["view", case, "--no-open", "--yes", "--out", str(page)]):
+        sys.exit(f"{case}: no page was made")
+    return page, time.perf_counter() - start
+
+
+def drawn(page, rounds):
+    """(least milliseconds until the page is drawn, view -> milliseconds of its keys)."""
+    from playwright.sync_api import sync_playwright
+
+    program = os.environ.get("CORELM_BROWSER") or shutil.which("chromium")
+    opens, keys = [], {}
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        for _ in range(rounds):
+            tab = browser.new_page(viewport={"width": 1280, "height": 800})
+            tab.goto(page.resolve().as_uri())
+            tab.wait_for_selector("html[data-ready]")
+            opens.append(tab.evaluate("performance.now()"))
+            for number, view in enumerate(tab.evaluate("page.about.views.map((one) => [one.name, one.absent])")):
+                if not view[1]:
+                    tab.keyboard.press(str((number + 1) % 10))
+                    tab.wait_for_selector(f".view-{view[0]}", state="attached")
+                    keys.setdefault(view[0], []).extend(
+                        tab.evaluate(KEY, "ArrowRight") + tab.evaluate(KEY, "ArrowDown")
+                    )
+            tab.close()
+        browser.close()
+    return min(opens), keys
+
+
+def middle_and_high(times):
+    return {"median": statistics.median(times), "p95": sorted(times)[int(0.95 * (len(times) - 1))]}
+
+
+def figures(case, rounds):
+    page, seconds = made(case)
+    opens, keys = drawn(page, rounds)
+    return {
+        "bytes": page.stat().st_size,
+        "made": seconds,
+        "open": opens,
+        "keys": {n: middle_and_high(t) for n, t in keys.items()},
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", default=",".join(CASES), help=f"of {', '.join(CASES)}")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    results, here = {}, Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        for case in options.cases.split(","):
+            results[case] = figures(case, options.rounds)
+        os.chdir(here)
+    for case, one in results.items():
+        print(f"{case}: {one['bytes'] / 1e6:.2f} MB, made in {one['made']:.1f} s, open {one['open']:.0f} ms")
+        for name, times in one["keys"].items():
+            print(f"  {name:<8} key {times['median']:6.1f} ms, p95 {times['p95']:6.1f} ms")
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
