@@ -13,7 +13,7 @@ from typing import Any
 from core.containment import PASSES, contained
 from core.errors import CoreError, UsageError, did_you_mean, words_of
 from core.lens import Lens
-from core.outputs import write_target
+from core.outputs import target_file, write_target
 from core.view.lenses import core_lenses
 from core.view.page import page_of, settled
 from core.view.subject import Subject
@@ -97,6 +97,7 @@ def view(subject: Subject, out: Path, *, lens: str = "", plain: bool = False) ->
     lens: one lens alone. plain: data uncompressed, for a browser that cannot decompress. Raises UsageError for an
     unknown lens, a subject without a step, and a file that cannot be written.
     """
+    target_file(out, "--out")  # before what may take long
     write_target(out, page_of(look(subject, lens), title_of(subject), plain=plain).encode(), "--out")
     return out
 

@@ -219,3 +219,12 @@ def test_the_page_is_opened_where_there_is_a_screen(
     assert run(["view", "small", "--lens", "about", "--out", "page.html"]) == 0
     assert [Path(place).name for place in calls] == opened
     assert ("no browser was opened" in capsys.readouterr().err) is not bool(opened)
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_anything_is_computed(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(small)
+    assert run(["view", "small", "--out", "absent/page.html", "--no-open"]) == 2
+    said = capsys.readouterr().err
+    assert "absent is no folder" in said and "step 4:" not in said
