@@ -107,6 +107,7 @@ def kernels(rounds: int, precision: str, most: float, spend: float) -> Iterator[
     for name, (_, record) in sorted(kept.found.items()):
         best = {"interpreter": (math.inf, math.inf), "native": (math.inf, math.inf)}
         before, bits = contents(device, record), {}
+        device._simulators[record.kernel].program(record.kernel.name)  # the interpreter's, parsed and linked
         for _ in range(rounds):
             for executor in best:
                 if executor == "interpreter" and best[executor][0] > most and best[executor][0] < math.inf:
