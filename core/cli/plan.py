@@ -39,7 +39,8 @@ def command(
 ) -> None:
     """Show the plan of CONFIG: nodes, variants, fusions, parameters and bytes.
 
-    On cuda nothing runs and no GPU is needed: every kernel is compiled for --arch.
+    On cuda nothing runs and no GPU is needed: every kernel is compiled for --arch. --json also lists each tensor of the
+    arena: role, node, first and last step, offset and bytes.
 
     With NODE (`core plan configs/tiny.toml h.3.fc`): the way from its line in the model's TOML to its op, its
     variant's launchers, and each kernel that they launch, forward and backward: name, file and line, grid, block, the

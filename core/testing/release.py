@@ -108,6 +108,12 @@ def stale(registry: Registry, kinds: Sequence[str] = (BUILT_IN, SHIPPED)) -> lis
     return lacking + sorted({name for path, name in rows if (path, name) not in named})
 
 
+def without_ranges(registry: Registry, kinds: Sequence[str]) -> list[str]:
+    """The variants whose entry counts, and is an older one that has the largest sizes alone."""
+    entries = [entry for entry in entries_of(registry, kinds) if entry.current and not entry.has_ranges]
+    return [f"{entry.name}: smallest sizes not recorded" for entry in entries]
+
+
 def known_here(entry: ReleaseEntry, verdicts: Verdicts) -> list[Verdict]:
     """The verdicts of a whole check on this machine; none unless there is one for each dtype."""
     place = verdicts.registry.home(entry.variant).name
@@ -193,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         registry = load_registry(options.plugin)
         if options.list:
-            print("\n".join(stale(registry, kinds)))
+            print("\n".join([*stale(registry, kinds), *without_ranges(registry, kinds)]))
             return 0
         return int(release(registry, kinds, tuple(options.plugin), options.only, max(1, options.jobs)) > 0)
     except CoreError as error:

@@ -150,6 +150,8 @@ def test_a_release_checks_what_is_stale_and_nothing_else(here: Path, capsys: pyt
     older = [{name: value for name, value in r.items() if name != "smallest"} for r in rows]
     Path("mine/verdicts.json").write_text(json.dumps(older))
     assert release.stale(load_registry(["mine"]), (GIVEN,)) == [], "an older record counts"
+    assert release.main(["--plugin", "mine", "--list"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "total.reference: smallest sizes not recorded"
     assert release.main(["--plugin", "mine", "--jobs", "1"]) == 0 and "(2 of 2)" in capsys.readouterr().out
     assert json.loads(Path("mine/verdicts.json").read_text()) == rows, "and is brought up to date"
     assert release.main(["--plugin", "mine", "--jobs", "1"]) == 0 and not capsys.readouterr().out
