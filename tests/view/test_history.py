@@ -186,7 +186,8 @@ def test_crash_shows_the_way_from_the_first_tensor_to_the_cause() -> None:
     assert report["cause"]["what"] in lines and "micro-batch 0" in lines
     kinds = [mark.kind for mark in CrashLens().marks(data)]
     assert kinds == ["text", "lines", "table", "text"]
-    assert crash_data(Path("runs/bad/crash-step_00000002"), 3, 2, False)["left_out"] and not crash["left_out"]
+    few = crash_data(Path("runs/bad/crash-step_00000002"), 3, 2, False)
+    assert few["tensors"] == crash["tensors"][-3:] and few["left_out"] and not crash["left_out"]
 
 
 def test_a_damaged_crash_folder_is_shown_as_far_as_it_reads(tmp_path: Path) -> None:
