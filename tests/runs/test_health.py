@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
 import small_run
-from checkpoint_runs import curve, started_quickly, tensors_of, train
+from checkpoint_runs import curve, started_quickly, tensors_of, train, trainer
 
 from core.config import resolve_config
 from core.device.cpu import CpuDevice
@@ -19,6 +20,7 @@ from core.errors import NumericsError
 from core.graph import load_model
 from core.interop import checkpoint
 from core.plan.health_rows import HealthRow, written
+from core.signals import Stop
 from core.train.health_file import line_of, read_health
 from core.train.job import ring_columns
 from core.train.wiring import build_engine
@@ -179,6 +181,18 @@ def test_a_run_writes_a_line_for_each_step_that_is_due_and_a_resume_goes_on(here
     newest = [tensors_of(checkpoint.find(here / name).path) for name in ("whole", "cut", "off")]
     assert newest[0] == newest[1] == newest[2]
     assert "health " in (here / "whole/train.log").read_text(), "its memory is announced"
+
+
+def test_without_printed_lines_the_statistics_come_with_a_checkpoint_and_at_the_end(here):
+    seen = {}
+    with ExitStack() as stack:
+        made = trainer(stack, "train.log_every=0", out=here / "a")
+        made.job.hooks = [lambda run, step, metrics: seen.update({step: [line["step"] for line in lines(run.path)]})]
+        made.train(Stop())
+    assert seen[3] == [] and seen[5] == [2], "the checkpoint of step 3"
+    assert [line["step"] for line in lines(here / "a")] == [2, 4, 6]
+    train("train.log_every=0", "train.checkpoint_every=0", out=here / "b")
+    assert [line["step"] for line in lines(here / "b")] == [2, 4, 6]
 
 
 def test_a_line_has_rms_mean_and_ratio_and_says_what_does_not_exist():
