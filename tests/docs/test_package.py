@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import view_pages
 
 from core.loader import load_registry
 
@@ -124,6 +125,21 @@ def test_the_installed_command_lists_what_the_checkout_lists(installed: Path, tm
     assert {name: record["brings"] for name, record in listed.items()} == {n: p.brings for n, p in here.items()}
     assert Path(listed["ops"]["path"]) == installed / "core" / "ops"
     assert Path(listed["llama"]["path"]) == installed / "core" / "plugins" / "llama"
+
+
+def test_a_page_of_core_view_is_drawn_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+    """With the scripts of all views, which are files of the package."""
+    code = (
+        "from pathlib import Path; from core.view.lenses import core_lenses; from core.view.looking import View; "
+        "from core.view.page import page_of; views = [View(lens(), 'core view', own=True) for lens in core_lenses()]; "
+        "Path('page.html').write_text(page_of(views, 'wheel'), 'utf-8'); print(len(views))"
+    )
+    count = int(run(installed, code, tmp_path))
+    with view_pages.opened(tmp_path / "page.html") as page:
+        assert page.locator("[role=tab]").count() == count
+        for key in ("2", "ArrowRight", "1", "f"):
+            page.keyboard.press(key)
+            assert page.inner_text("#panel pre") == "core view", "a view without data has a command, whatever the key"
 
 
 def test_a_class_has_one_name_in_wheel_and_checkout(installed: Path, tmp_path: Path) -> None:

@@ -82,8 +82,12 @@ def views_of(page: Any) -> list[str]:
 
 
 def show(page: Any, number: int, name: str) -> None:
-    """The view by its key."""
-    page.keyboard.press(str((number + 1) % 10))
+    """The view by its key; from the tenth on by the arrows of the tabs."""
+    page.keyboard.press(str((min(number, 9) + 1) % 10))
+    for before in views_of(page)[9:number]:
+        page.wait_for_selector(f".view-{before}", state="attached")
+        page.focus(f"#tab-{before}")
+        page.keyboard.press("ArrowRight")
     page.wait_for_selector(f".view-{name}", state="attached")
 
 

@@ -112,6 +112,9 @@ function fromAddress() {
   return known ? name : first.name;
 }
 
+// What draws a view that has data; nothing for one that has none or a problem, and for those that marks draw.
+function script(view) { return view.drawn && !view.absent && !view.problem ? VIEWS[view.name] : undefined; }
+
 async function show(name, values) {
   const view = page.about.views.find((one) => one.name === name);
   const panel = document.getElementById("panel"), changed = page.name !== name;
@@ -133,7 +136,7 @@ async function show(name, values) {
       const held = await block(`data-${name}`);
       if (page.name !== name) return;
       page.current = held.data;
-      if (view.drawn && VIEWS[name]) VIEWS[name].draw(root, held.data, page);
+      if (script(view)) script(view).draw(root, held.data, page);
       else append(root, held.marks.map((mark) => marks[mark.kind](mark)));
     }
   } catch (error) {
@@ -143,7 +146,7 @@ async function show(name, values) {
   const top = changed ? 0 : panel.scrollTop;
   panel.replaceChildren(root);
   panel.scrollTop = top;
-  if (VIEWS[name] && VIEWS[name].shown) VIEWS[name].shown(root, page);
+  if (script(view) && script(view).shown) script(view).shown(root, page);
 }
 
 function absent(view) {
@@ -170,7 +173,10 @@ function keys(event) {
   else if (event.key === "j") twin();
   else if (event.key === "t") theme();
   else if (event.key === "?") document.getElementById("keys").showModal();
-  else if (!(VIEWS[page.name] && VIEWS[page.name].key && VIEWS[page.name].key(event, page))) return;
+  else {
+    const own = script(views.find((view) => view.name === page.name));
+    if (!(own && own.key && own.key(event, page))) return;
+  }
   event.preventDefault();
 }
 
