@@ -272,21 +272,27 @@ def make_job(parts: Parts, run: Run, display: Display, record: Mapping[str, Any]
         peak_tokens_per_s=peak_tokens_per_s(engine, B * T),
         memory=memory_of(engine.device),
         hooks=parts.registry.step_hooks,
-        state={
-            "corelm": core.__version__,
-            "model": engine.graph.name,
-            "device": config.device,
-            "precision": config.precision,
-            "optimizer": config.optimizer.name,
-            "schedule": config.schedule.name,
-            "tokenizer": {"name": tokenizer.name, "hash": tokenizer.hash} if tokenizer else None,
-            "data": data.describe(),
-            "variants": record["nodes"],
-            "tiles": record["tiles"],
-            "made_with": record["made_with"],
-            **generation_of(parts),
-        },
+        state=recorded_state(parts, record),
     )
+
+
+def recorded_state(parts: Parts, record: Mapping[str, Any]) -> dict[str, Any]:
+    """What each checkpoint records of the run besides its tensors. `record`: the run's variants.json."""
+    config, tokenizer = parts.config, parts.data.tokenizer
+    return {
+        "corelm": core.__version__,
+        "model": parts.engine.graph.name,
+        "device": config.device,
+        "precision": config.precision,
+        "optimizer": config.optimizer.name,
+        "schedule": config.schedule.name,
+        "tokenizer": {"name": tokenizer.name, "hash": tokenizer.hash} if tokenizer else None,
+        "data": parts.data.describe(),
+        "variants": record["nodes"],
+        "tiles": record["tiles"],
+        "made_with": record["made_with"],
+        **generation_of(parts),
+    }
 
 
 def generation_of(parts: Parts) -> Mapping[str, Any]:
