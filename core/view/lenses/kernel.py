@@ -28,6 +28,7 @@ from core.view.taped_launch import TapedLaunch, unpacked
 PANES = 2
 OTHERS = "--block N tapes another thread block"
 MOST = 4_000  # steps of a launch, unless more is asked for
+ALL, LEAST = 14_000, 400  # steps of the page, shared out between kernels; of a launch that comes when few are left
 Json = dict[str, Any]
 
 
@@ -51,7 +52,8 @@ class KernelLens(Lens):
             raise UsageError(f"{len(pairs)} kernels; {PANES} fit beside each other", hint="leave some out")
         if len({op.name for op, _ in pairs}) > 1 and how.shape:
             raise UsageError("--shape is for variants of one op", hint="look at one op, or leave --shape out")
-        taping = Taping(registry, how.dtype, how.direction, how.blocks, options.more)
+        budget = 1 << 40 if options.more else ALL // len(pairs)
+        taping = Taping(registry, how.dtype, how.direction, how.blocks, budget)
         kernels = [taping.kernel(op, variant, make_case(op, example_of(op, how.shape))) for op, variant in pairs]
         return {"kernels": kernels, "warp": how.warp}
 
@@ -62,14 +64,15 @@ class KernelLens(Lens):
 
 @dataclass
 class Taping:
-    """How launches are taped. dtype: "" for the variant's first. blocks: numbers in the grid besides the first and the
-    last, or instead of them where there are any. more: all steps, whatever the page's size."""
+    """How launches are taped. dtype: "" for the variant's first. blocks: numbers in the grid; none for the first and
+    the last. budget: steps of a kernel; a launch takes at most half of those left.
+    """
 
     registry: Registry
     dtype: str = ""
     direction: str = "both"
     blocks: Sequence[int] = ()
-    more: bool = False
+    budget: int = ALL
 
     def kernel(self, op: Op, variant: Variant, case: Case) -> Json:
         """A variant's launches on a case, and strict mode's error."""
@@ -77,11 +80,12 @@ class Taping:
         error, failed = self.strict_error(op, variant, case, dtype)
         accesses = error.accesses if error is not None else ()
         launches: list[Json] = []
-        budget = 1 << 40 if self.more else MOST
+        most = MOST if self.budget <= ALL else self.budget
 
         def keep(record: LaunchRecord, report: Report) -> None:
             assert report.tape is not None
-            made = TapedLaunch(record, report.tape, report.counts, budget).as_json()
+            left = self.budget - sum(len(warp["steps"]) for one in launches for warp in one["warps"])
+            made = TapedLaunch(record, report.tape, report.counts, min(most, max(LEAST, left // 2))).as_json()
             if failed is not None and same_launch(failed, record) and not any("faults" in one for one in launches):
                 made["faults"] = [fault(access, made) for access in accesses]
             launches.append(made)
