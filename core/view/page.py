@@ -19,7 +19,7 @@ from core.errors import BuildError
 from core.lens import Lens
 
 FOLDER = Path(__file__).parent / "page"
-STYLE, BASE = "view.css", "base.js"
+STYLE, BASE, TOUR = "view.css", "base.js", "tour.js"
 SMALL = 1 << 14  # characters of JSON that are not worth compressing
 ESCAPED = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
@@ -99,12 +99,12 @@ def style_of(views: Sequence[Viewed]) -> str:
 
 
 def script_of(views: Sequence[Viewed]) -> str:
-    """The page's one script: base.js, then the files of the lenses, each in a block of its own, then the start.
+    """The page's one script: base.js, tour.js, the files of the lenses, each in a block of its own, then the start.
 
     BuildError for text that would end the element.
     """
     own = (f"{{\n{text_of(name)}\n}}" for name in scripts_of(views))
-    parts = ['"use strict";', text_of(BASE), *own, "start();"]
+    parts = ['"use strict";', text_of(BASE), text_of(TOUR), *own, "start();"]
     script = "\n".join(parts)
     if "</script" in script.lower() or "<!--" in script:
         raise BuildError("a script of the page has text that would end it")

@@ -98,7 +98,7 @@ const page = {
     const parts = Object.entries(this.state).map(([k, v]) => `&${encodeURIComponent(k)}=${encodeURIComponent(v)}`);
     history.replaceState(null, "", `#${this.name}${parts.join("")}`);
   },
-  go(name, values) { this.state = {}; show(name, values || {}); },
+  go(name, values) { this.state = {}; return show(name, values || {}); },
   redraw() { return show(this.name, {}); },
   say(text) { document.getElementById("say").textContent = text; },
   has(name) { return this.about.views.some((view) => view.name === name && !view.absent && !view.problem); },
@@ -157,7 +157,7 @@ function absent(view) {
 // --- keys --------------------------------------------------------------------------------------------------------------
 
 const KEYS = [["1 to 9", "views"], ["← → ↑ ↓", "one cell, node, token or step on"], ["b", "forward or backward"],
-  ["f", "fold or unfold"], ["n p, Home End, x, g", "in Kernel: accesses, first and last step, the other pane, an error's accesses"], ["p", "in Memory: the peak"], ["j", "the data of this view as JSON"], ["t", "dark or light"], ["?", "these keys"]];
+  ["f", "fold or unfold"], ["n p, Home End, x, g", "in Kernel: accesses, first and last step, the other pane, an error's accesses"], ["p", "in Memory: the peak"], ["j", "the data of this view as JSON"], ["t", "dark or light"], ["Escape", "leaves the tour"], ["?", "these keys"]];
 
 function keys(event) {
   if (event.ctrlKey || event.altKey || event.metaKey || document.querySelector("dialog[open]")) return;
@@ -172,6 +172,7 @@ function keys(event) {
   } else if (digit >= 0 && digit < views.length) page.go(views[digit].name);
   else if (event.key === "j") twin();
   else if (event.key === "t") theme();
+  else if (event.key === "Escape" && tour.leave()) page.say("");
   else if (event.key === "?") document.getElementById("keys").showModal();
   else {
     const own = script(views.find((view) => view.name === page.name));
@@ -216,9 +217,9 @@ function frame() {
   const button = (text, name, call) => el("button", { type: "button", "aria-label": name, title: name, on: { click: call } }, text);
   document.body.append(
     el("header", {}, el("h1", {}, "core view"), el("nav", { "aria-label": "Views" }, el("div", { role: "tablist" }, tabs)),
-      el("span", { class: "run" }, page.about.title), button("◐", "Dark or light (t)", theme),
+      el("span", { class: "run" }, page.about.title), tour.button(), button("◐", "Dark or light (t)", theme),
       button("?", "Keys (?)", () => help.showModal())),
-    el("main", {}, el("p", { id: "question" }), el("div", { id: "panel", role: "tabpanel", tabindex: 0 })),
+    el("main", {}, tour.bar(), el("p", { id: "question" }), el("div", { id: "panel", role: "tabpanel", tabindex: 0 })),
     el("footer", {}, el("span", {}, "The same in a terminal: "), el("code", { id: "command" }),
       button("JSON", "The data as JSON (j)", twin)),
     help, el("dialog", { id: "twin", "aria-labelledby": "twin-title" }), el("div", { id: "say", "aria-live": "polite" }));

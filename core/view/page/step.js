@@ -24,6 +24,12 @@ lens("step", {
     const { light } = now.figures.get(role), pixels = light.getContext("2d").getImageData(0, 0, light.width, light.height).data;
     return pixels.filter((v, i) => i % 4 === 3 && v).length;
   },
+  example({ nodes, rules }) {  // the node nearest to the middle of the graph of which a number's parts are known, and that number
+    const own = (node) => (node.runs === node.name && node.forward.writes || []).find((role) => rulesOf(node, rules)[role] && role in node.roles);
+    const middle = nodes.length / 2, far = (node) => Math.abs(nodes.indexOf(node) - middle);
+    const node = nodes.filter(own).sort((a, b) => far(a) - far(b))[0];
+    return node ? { node: node.name, point: `${own(node)},1,1` } : { node: nodes[Math.floor(middle)].name };
+  },
   shown() { now.graph.querySelector("[aria-current]")?.scrollIntoView({ block: "center" }); },
   key(event, page) {
     const nodes = data.nodes, at = nodes.indexOf(now.node);
@@ -44,7 +50,7 @@ function short(node) { return node.layer ? node.name.slice(node.layer.length + 1
 function select(node, way) {
   Object.assign(now, { node, way });
   if (node.layer && !now.open.has(node.layer)) now.open.add(node.layer);
-  page.set({ node: node.name, way: WAYS[way], open: [...now.open].filter(Boolean).join(",") });
+  page.set({ node: node.name, way: WAYS[way], point: null, open: [...now.open].filter(Boolean).join(",") });
   const held = now.graph.contains(document.activeElement);
   drawGraph();
   drawDetail();
@@ -132,6 +138,8 @@ function drawDetail() {
       el("div", { class: "tensors" }, roles.map((role) => tensor(role, verb)))))),
     el("details", { open: true }, el("summary", {}, "Formula"), el("p", {}, formula.doc), el("pre", { class: "wrap" }, formula.formula), el("p", { class: "dim" }, formula.where)),
     codeOf(node));
+  const [role, ...at] = (page.get("point") || "").split(","), [i, j] = at.map(Number), pointed = now.figures.get(role);
+  if (pointed && i < pointed.height && j < pointed.width) point(role, i, j);
 }
 
 // The same node in other views, those that the page has.
@@ -219,9 +227,9 @@ function histogramOf(one) {
 
 // --- what a number is made of ----------------------------------------------------------------------------------------
 
-function rulesOf(node) {
-  const rules = data.rules[node.name] || {};
-  return rules.as ? data.rules[rules.as] || {} : rules;
+function rulesOf(node, rules) {
+  const own = rules[node.name] || {};
+  return own.as ? rules[own.as] || {} : own;
 }
 
 function point(role, i, j) {
@@ -229,7 +237,7 @@ function point(role, i, j) {
   for (const { light } of now.figures.values()) light.getContext("2d").clearRect(0, 0, light.width, light.height);
   const rows = span(i, one.block[0], one.size[0]), columns = span(j, one.block[1], one.size[1]);
   const places = [];
-  for (const [source, rule] of Object.entries(rulesOf(now.node)[role] || {})) {
+  for (const [source, rule] of Object.entries(rulesOf(now.node, data.rules)[role] || {})) {
     const figure = now.figures.get(source), boxes = Array.isArray(rule) ? rule : inTable(rule, rows[0], columns[0], one.size);
     if (!figure || !boxes.length) continue;
     const lit = boxes.map((box) => [spans(box.rows, rows, columns, one.size, figure.one.size[0]), spans(box.columns, rows, columns, one.size, figure.one.size[1])]);
