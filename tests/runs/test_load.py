@@ -352,7 +352,7 @@ def test_a_trace_ends_when_the_model_computes_something_else(model):
     events = model.trace(TOKENS, TARGETS)
     next(events)
     model.loss(TOKENS, TARGETS)
-    with pytest.raises(UsageError, match="while it was traced"):
+    with pytest.raises(UsageError, match="used during its trace"):
         next(events)
 
 
