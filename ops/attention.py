@@ -179,13 +179,17 @@ class AttentionReference(Reference):
     def parts(self, t, tensor, index):
         b, i, head, d = (*index[:2], *divmod(index[2], t.D)) if tensor != "lse" else (index[0], index[2], index[1], 0)
         at, group = np.arange(t.T), t.heads // t.kv_heads
-        near = visible(at, at, t.causal, t.window)
-        seen = near if t.documents is None else near & (t.documents[b][:, None] == t.documents[b])
+        alike = np.ones(t.T, bool) if t.documents is None else t.documents[b] == t.documents[b, i]
         query, value = head < t.heads, head >= t.heads + t.kv_heads
         g = head // group if query else (head - t.heads) % t.kv_heads
         first, last = (head, head + 1) if query else (g * group, (g + 1) * group)  # the heads whose queries take part
-        queries = at == i if query else seen[:, i]
-        keys = at == i if value else seen[queries].any(0)
+
+        def keys_near(queries):
+            return visible(at[queries], at, t.causal, t.window).any(0)
+
+        near = at == i if query else visible(at, at[i : i + 1], t.causal, t.window)[:, 0]
+        queries = near & alike
+        keys = at == i if value else keys_near(queries) & alike
 
         def columns(first, last):
             return slice(first * t.D, last * t.D)
@@ -196,8 +200,7 @@ class AttentionReference(Reference):
         qkv = boxes(queries, columns(first, last)) + boxes(keys, columns(t.heads + g, t.heads + g + 1))
         parts = {"qkv": qkv}
         if t.documents is not None:
-            asking = queries if query else near[:, i]
-            parts["documents"] = [(b, run) for run in self.runs(near[asking].any(0))]
+            parts["documents"] = [(b, run) for run in self.runs(keys_near(near))]
         v = t.heads + t.kv_heads + g
         if tensor == "y":
             qkv += boxes(keys, v * t.D + d)

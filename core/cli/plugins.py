@@ -12,6 +12,7 @@ from core.loader import load_registry
 from core.registry import PluginRecord, Registry
 
 LABELS = {"tuned": "tuned files"}  # kinds whose name is no plural noun
+SINGULARS = {"lenses": "lens"}  # of plurals with more than an s
 
 
 @click.command("plugins")
@@ -49,7 +50,8 @@ def summary(record: PluginRecord) -> str:
     if record.reason:
         return record.reason
     words = {kind: LABELS.get(kind, kind) for kind in record.brings}
-    counts = [f"{len(n)} {words[kind] if len(n) > 1 else words[kind][:-1]}" for kind, n in record.brings.items()]
+    single = {kind: SINGULARS.get(kind, plural[:-1]) for kind, plural in words.items()}
+    counts = [f"{len(n)} {words[kind] if len(n) > 1 else single[kind]}" for kind, n in record.brings.items()]
     return ", ".join(counts) or "-"
 
 

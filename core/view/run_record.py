@@ -114,14 +114,14 @@ class RunRecord:
             "optimizer": f"{config.optimizer.name}, lr {config.optimizer.lr:g}",
             "checkpoints": ", ".join(f"{step:,}" for step in sorted(self.checkpoints)) or "none",
             "corelm": self.environment.get("corelm", "unknown"),
-            "command": f"core train {Path(self.config_name).name}",
+            "command": f"core train {self.config_name}",
         }
 
     @property
     def config_name(self) -> str:
-        """The config that the command line named; the run's own copy where that is not known."""
+        """The file name, without folders, of the config on the command line; the run's own copy's where unknown."""
         words = [word for word in self.environment.get("argv", ()) if isinstance(word, str)]
-        return next((word for word in words if word.endswith(".toml")), RESOLVED)
+        return next((Path(word).name for word in words if word.endswith(".toml")), RESOLVED)
 
     # --- made anew ---------------------------------------------------------------------------------------------
 

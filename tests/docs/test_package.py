@@ -142,6 +142,15 @@ def test_a_page_of_core_view_is_drawn_from_the_wheel(installed: Path, tmp_path: 
             assert page.inner_text("#panel pre") == "core view", "a view without data has a command, whatever the key"
 
 
+def test_the_installed_command_draws_a_kernel(installed: Path, tmp_path: Path) -> None:
+    """With the kernel's source, the simulator's own files and the page's scripts, all of the wheel."""
+    words = ["view", "--kernel", "gelu.vector", "--shape", "x=3,131", "--direction", "forward", "--lens", "kernel"]
+    words += ["--no-open", "--out", "kernel.html"]
+    run(installed, f"import core.cli; core.cli.main({words!r})", tmp_path, CORELM_CACHE=str(tmp_path / "cache"))
+    with view_pages.opened(tmp_path / "kernel.html") as page:
+        assert "gelu.vector" in page.inner_text("#panel")
+
+
 def test_a_class_has_one_name_in_wheel_and_checkout(installed: Path, tmp_path: Path) -> None:
     """So that tracebacks, debuggers and pickles say the same everywhere: what one wrote, the other reads."""
     code = (

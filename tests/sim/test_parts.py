@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from functools import partial
 from typing import Any
 
@@ -132,3 +133,17 @@ def test_a_row_and_a_column_light_up_for_a_linear_layers_gradient() -> None:
         "bias": (0,),
     }
     assert matmul.parts(t, "y", (1, 2, 0)) == {"x": (1, 2, slice(None)), "weight": (0, slice(None))}
+
+
+def test_an_attention_querys_parts_take_no_mask_of_all_pairs() -> None:
+    """A page states parts of about a thousand elements; at T = 1024 a mask has a million bytes."""
+    T, attention = 1024, REAL.variant("attention", "reference")
+    assert isinstance(attention, Reference)
+    t = Tensors(B=1, T=T, D=4, heads=1, kv_heads=1, causal=True, window=0, documents=None)
+    tracemalloc.start()
+    try:
+        parts = attention.parts(t, "y", (0, T - 1, 2))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert parts is not None and (0, slice(0, T), slice(4, 8)) in parts["qkv"] and peak < T * T / 8

@@ -17,6 +17,7 @@ from core.train.health_file import HealthStep, read_health
 from core.view.lenses.crashes import CrashLens, crash_data
 from core.view.lenses.curves import CurvesLens, spikes_of, thinned
 from core.view.lenses.health import HealthLens, health_data, named
+from core.view.lenses.texts import TextLens
 from core.view.run_record import RunRecord
 from core.view.subject import Subject, ViewOptions
 from core.words import printable
@@ -203,6 +204,15 @@ def test_a_damaged_crash_folder_is_shown_as_far_as_it_reads(tmp_path: Path) -> N
 def test_without_a_crash_the_view_says_what_leaves_one() -> None:
     assert CrashLens().collect(subject("small")) is None
     assert "crash-step_N/" in CrashLens().command(subject("small"))
+
+
+def test_a_command_names_the_config_without_its_folders(tmp_path: Path) -> None:
+    """Which may be a user's own."""
+    (tmp_path / "config.resolved.toml").touch()
+    (tmp_path / "env.json").write_text('{"argv": ["train", "/home/ada/runs.d/small.toml"]}')
+    record = RunRecord(tmp_path)
+    for lens in (TextLens(), HealthLens(), CurvesLens(), CrashLens()):
+        assert lens.command(Subject([record])).startswith("core train small.toml"), lens.name
 
 
 # --- in a browser --------------------------------------------------------------------------------------------------

@@ -198,6 +198,8 @@ def test_a_plugins_lens_is_listed_and_drawn(
     Path("lengths.py").write_text(PLUGIN)
     assert run(["plugins", "--plugin", "./lengths.py", "--json", "lengths"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["brings"] == {"lenses": ["lengths"]}
+    assert run(["plugins", "--plugin", "./lengths.py"]) == 0
+    assert re.search(r"^lengths .* 1 lens$", capsys.readouterr().out, re.M)
     assert run(["view", "small", "--plugin", "./lengths.py", "--lens", "lengths"]) == 0
     assert "h.0.fc 6" in capsys.readouterr().out
     line = ["view", "small", "--plugin", "./lengths.py", "--lens", "lengths", "--out", "lengths.html", "--no-open"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Mapping
-from pathlib import Path
 from typing import Any
 
 from core.lens import Lens
@@ -52,7 +51,7 @@ class TrustLens(Lens):
             "own_device": record.own_device,
             "precision": engine.precision,
             "states": {state: [GLYPHS[state], words, counts[state]] for state, words in STATES.items()},
-            "check": f"core check --config {Path(record.config_name).name}",
+            "check": f"core check --config {record.config_name}",
             "meanings": {name: str(text) for name, text in MEANING.items()},
             "rows": rows,
         }
