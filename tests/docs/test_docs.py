@@ -36,8 +36,9 @@ from core.testing.reading import counted
 ROOT = Path(__file__).parents[2]
 README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
 PLUGINS, READING, IDEA = ROOT / "docs/plugins.md", ROOT / "docs/reading.md", ROOT / "docs/idea.md"
+VIEW = ROOT / "docs/view.md"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
-TRIED = (README, PLUGINS)  # every command of these is run
+TRIED = (README, PLUGINS, VIEW)  # every command of these is run
 
 # Two steps of a model of 32 channels, with a tokenizer that needs no network.
 SMALLER = [
@@ -70,6 +71,7 @@ IN_SENTENCES = {
     "core plan": "tests/runs/test_cli.py",
     "core sim": "tests/sim/test_foreign.py",
     "core trace": "tests/sim/test_trace.py",
+    "core view": "tests/view/test_page.py",
     "core train --device cpu": "tests/runs/test_run.py",
     "core train configs/gpt2_124m.toml --device sim": "tests/sim/test_cuda_variants.py",  # the same kernels, smaller
 }

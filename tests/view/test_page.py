@@ -171,41 +171,28 @@ def test_a_view_alone_needs_no_page() -> None:
     assert View(EveryMark(), "core view", {"name": "x"}).lines() == ["x"]
 
 
-PLUGIN = """
-from core import Lens, LensMark
-
-class Lengths(Lens):
-    name, title, question = "lengths", "Lengths", "How long are the names of the nodes?"
-
-    def collect(self, subject):
-        return {"lengths": {node.name: len(node.name) for node in subject.graph.nodes}}
-
-    def lines(self, data):
-        return [f"{name} {length}" for name, length in data["lengths"].items()]
-
-    def marks(self, data):
-        return [LensMark.colours("Lengths", data["lengths"]), LensMark.bars("Lengths", data["lengths"])]
-
-def core_lenses():
-    return [Lengths]
-"""
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_a_plugins_lens_is_listed_and_drawn(
     small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(small)
-    Path("lengths.py").write_text(PLUGIN)
-    assert run(["plugins", "--plugin", "./lengths.py", "--json", "lengths"]) == 0
-    assert json.loads(capsys.readouterr().out)[0]["brings"] == {"lenses": ["lengths"]}
-    assert run(["plugins", "--plugin", "./lengths.py"]) == 0
-    assert re.search(r"^lengths .* 1 lens$", capsys.readouterr().out, re.M)
-    assert run(["view", "small", "--plugin", "./lengths.py", "--lens", "lengths"]) == 0
-    assert "h.0.fc 6" in capsys.readouterr().out
-    line = ["view", "small", "--plugin", "./lengths.py", "--lens", "lengths", "--out", "lengths.html", "--no-open"]
-    assert run(line) == 0
-    with view_pages.opened(Path("lengths.html")) as page:
-        assert "h.0" in page.inner_text("#panel .bars") or page.locator("#panel canvas").count()
+    (plugin,) = re.findall(
+        r"^```python\n(# weights\.py\n.*?)^```", (DOCS / "plugins.md").read_text("utf-8"), re.M | re.S
+    )
+    Path("weights.py").write_text(plugin)
+    words = ["small", "--plugin", "./weights.py", "--lens", "weights"]
+    assert run(["plugins", "--plugin", "./weights.py", "--json", "weights"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["brings"] == {"lenses": ["weights"]}
+    assert run(["plugins", "--plugin", "./weights.py"]) == 0
+    assert re.search(r"^weights .* 1 lens$", capsys.readouterr().out, re.M)
+    assert run(["view", *words]) == 0
+    printed = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert {"wte", "h.0.fc", "ln_f"} <= printed.keys() and float(printed["ln_f"]) == pytest.approx(1, abs=0.1)
+    assert run(["view", *words, "--out", "weights.html", "--no-open"]) == 0
+    with view_pages.opened(Path("weights.html")) as page:
+        assert page.locator("#panel canvas").count() and "wte" in page.inner_text("#panel .bars")
 
 
 @pytest.mark.parametrize(("screen", "opened"), [("", []), (":0", ["page.html"])])
