@@ -114,7 +114,7 @@ def test_other_programs_models_are_measured_on_shards(here, capsys, tmp_path, wr
 
 WRONG = {
     "no run": (["nothing"], 2, 'no run "nothing"'),
-    "no data": (["hf"], 2, "name some: --data GLOB"),
+    "no data": (["hf"], 2, "name data: --data GLOB"),
     "text without a tokenizer": (["hf", "--data", "val.txt"], 6, "no tokenizer came with the model"),
     "a model without weights": (["m.toml"], 2, "a model without weights"),
     "a glob that matches nothing": (["--data", "vel*"], 2, "matches no file"),
