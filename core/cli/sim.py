@@ -38,6 +38,7 @@ NEGATIVE = re.compile(r"-(\d|\.\d|inf$)")
 SIZES = re.compile(r"\d+(,\d+){0,2}$")
 ARGUMENTS = "zeros:1000  randn:64x32:bf16  x.npy  5  2.5  f32:1  null  NAME=zeros:9  NAME+1  (core sim --help)"
 ALL = 1 << 30
+PRINTED = Path("-")  # as --view: no page
 
 
 class NumbersMayBeNegative(click.Command):
@@ -96,6 +97,7 @@ def command(
     """
     if out is not None and not out.is_dir():
         raise UsageError(f"--out {out}: no folder", hint=f"mkdir {out}")
+    check_page(page, as_json)
     macros = dict(_macro(text) for text in defines)
     with status_line(f"compiling {file.name}"):
         loaded = load(file, defines=macros, include=include, prelude=prelude)
@@ -121,7 +123,17 @@ def command(
     else:
         click.echo("\n".join(_report_lines(changed, maker, report, file, show)))
     if page is not None:
-        launch.show(page, None)
+        launch.show(page, None, as_json)
+
+
+def check_page(page: Path | None, as_json: bool) -> None:
+    """UsageError for a page that cannot be written, or lines that would stand behind JSON."""
+    from core.view.page import page_place
+
+    if page == PRINTED and as_json:
+        raise UsageError("--view - prints lines, and --json JSON", hint="name a file, or leave one of them out")
+    if page is not None and page != PRINTED:
+        page_place(page, "--view")
 
 
 class SimLaunch:
@@ -156,8 +168,8 @@ class SimLaunch:
         """The arrays that the launch wrote, by name."""
         return {name: a for name, a in self.arrays.items() if a.tobytes() != self.before[name].tobytes()}
 
-    def show(self, page: Path, error: KernelError | None) -> None:
-        """Run again, taped; write the page, or print its lines for "-"."""
+    def show(self, page: Path, error: KernelError | None, quiet: bool = False) -> None:
+        """Run again, taped; write the page, or print its lines for "-". quiet: the page's size goes to stderr."""
         from core.view.any_kernel import view_of_launch, write_page
 
         for name, array in self.arrays.items():
@@ -167,11 +179,11 @@ class SimLaunch:
             view = view_of_launch(
                 self.loaded, self.file, self.kernel, *self.sizes, self.values, self.smem, self.cluster, error
             )
-        if page == Path("-"):
+        if page == PRINTED:
             click.echo("\n".join(view.lines()))
         else:
             write_page(view, f"{self.file.name} {self.kernel}", page)
-            click.echo(f"{page}: {page.stat().st_size / 1e6:.1f} MB")
+            click.echo(f"{page}: {page.stat().st_size / 1e6:.1f} MB", err=quiet)
 
 
 def _report_json(changed: dict[str, Any], maker: ArgumentMaker, report: Any) -> dict[str, Any]:

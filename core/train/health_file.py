@@ -73,10 +73,11 @@ def _records(lines: Sequence[Mapping[str, Any]]) -> Iterator[HealthStep]:
         try:
             numbers = {name: np.array(line[name], np.float64) for name in NUMBERS}
             counts = {name: np.array(line.get(name, [0] * len(rows)), np.float64) for name in COUNTS}
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             continue
         values = numbers | counts
-        if rows and all(v.shape == (len(rows),) for v in values.values()):
+        whole = all(v.shape == (len(rows),) for v in values.values())
+        if rows and whole and not any((values[name] < 0).any() for name in ("rms", "ratio", *COUNTS)):
             yield HealthStep(line["step"], rows, values)
 
 
@@ -84,6 +85,6 @@ def _rows(listed: Any) -> Sequence[Mapping[str, Any]]:
     """The rows of a line; none where they are not what `line_of` writes."""
     names = {"kind": str, "node": str, "op": str, "tensor": str, "size": int}
     whole = isinstance(listed, list) and all(
-        isinstance(row, dict) and all(isinstance(row.get(name), kind) for name, kind in names.items()) for row in listed
+        isinstance(row, dict) and all(type(row.get(name)) is kind for name, kind in names.items()) for row in listed
     )
     return listed if whole else ()

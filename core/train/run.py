@@ -38,6 +38,7 @@ LOCK, METRICS, SAMPLES, LOG = "LOCK", "metrics.jsonl", "samples.jsonl", "train.l
 HEALTH = "health.jsonl"  # there with [train] health_every alone
 SOURCE, RESOLVED, VARIANTS, ENV = "config.source.toml", "config.resolved.toml", "variants.json", "env.json"
 CHECKPOINTS, CRASHES = "checkpoints", "crash-*"
+MOST_STEPS = 1 << 53  # of a line of a log: a larger number is damage
 LOCKED_BYTE = 1 << 30  # Windows locks bytes against reading: a byte that is never read
 PACKAGES = ("numpy", "threadpoolctl", "tiktoken", "safetensors", "msgspec", "click", "pluggy", "rustbpe", "cuda-python")
 
@@ -257,7 +258,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         for line in read_whole(path, LONGEST_LOG, follow=False).split(b"\n") if path.is_file() else ():
             with contextlib.suppress(ValueError, RecursionError):
                 value = json.loads(line)
-                if isinstance(value, dict) and isinstance(value.get("step"), int):
+                if isinstance(value, dict) and type(value.get("step")) is int and 0 <= value["step"] <= MOST_STEPS:
                     lines.append(value)
     return lines
 

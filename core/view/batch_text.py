@@ -9,8 +9,10 @@ from typing import Any
 from core.data import Data
 from core.errors import CoreError, UsageError
 from core.train.display import Display
+from core.train.runs import number
 from core.train.start import find_weights
 from core.train.wiring import find_data
+from core.view.private import short_text
 from core.view.run_record import RunRecord
 from core.words import printable
 
@@ -37,8 +39,12 @@ class BatchTexts:
         if self.data.tokenizer is None:
             raise UsageError(f"the data of {self.run.name} are ids without a tokenizer: they have no text")
         source = self.data.train
-        before = int(self.run.metrics_by_step.get(step - 1, {}).get("tokens", line["tokens"] - self.per_step))
-        first, count = before // source.T, (int(line["tokens"]) - before) // source.T
+        tokens = number(line.get("tokens"))
+        if tokens is None:
+            raise UsageError(f"the metrics of {self.run.name} have no tokens of step {step}")
+        before = number(self.run.metrics_by_step.get(step - 1, {}).get("tokens"))
+        before = tokens - self.per_step if before is None else before
+        first, count = int(before) // source.T, int(tokens - before) // source.T
         rows = [self._text(ids) for ids in sequences(source, first, min(count, ROWS))]
         return {"rows": rows, "count": count}
 
@@ -75,4 +81,4 @@ def text_or_why(texts: BatchTexts, step: int) -> dict[str, Any]:
     try:
         return texts.of(step)
     except CoreError as error:
-        return {"why": error.message}
+        return {"why": short_text(error.message, [texts.run.path.parent, texts.run.path.resolve().parent])}

@@ -13,9 +13,12 @@ from typing import Any
 from core.containment import PASSES, contained
 from core.errors import CoreError, UsageError, did_you_mean, words_of
 from core.lens import Lens
-from core.outputs import target_file, write_target
+from core.outputs import write_target
 from core.view.lenses import core_lenses
-from core.view.page import page_of, settled
+from core.view.lenses.step import front_of
+from core.view.page import page_of, page_place, settled
+from core.view.private import short_text
+from core.view.replay import check_step
 from core.view.subject import Subject
 
 
@@ -66,9 +69,22 @@ def lenses_of(subject: Subject, name: str = "") -> list[Lens]:
 
 
 def look(subject: Subject, name: str = "") -> list[View]:
-    """What each lens shows of a subject; with `name`, that one alone, whose CoreErrors are then raised."""
+    """What each lens shows of a subject; with `name`, that one alone, whose CoreErrors are then raised.
+
+    Raises UsageError for an unknown lens, and for a step or node that the run does not have.
+    """
+    lenses = lenses_of(subject, name)
+    check_options(subject)
     own = {cls.name for cls in core_lenses()}
-    return [_through(lens, subject, lens.name in own, strict=bool(name)) for lens in lenses_of(subject, name)]
+    return [_through(lens, subject, lens.name in own, strict=bool(name)) for lens in lenses]
+
+
+def check_options(subject: Subject) -> None:
+    """UsageError for a step or node that the options name and the run does not have."""
+    if subject.runs and subject.options.step is not None:
+        check_step(subject.run, subject.step)
+    if subject.runs and subject.options.node:
+        front_of(subject)
 
 
 def _through(lens: Lens, subject: Subject, own: bool, strict: bool) -> View:
@@ -84,20 +100,21 @@ def _through(lens: Lens, subject: Subject, own: bool, strict: bool) -> View:
     except CoreError as error:
         if strict:
             raise
-        return View(lens, command, problem=str(error), own=own)
+        return View(lens, command, problem=short_text(str(error), subject.folders), own=own)
     except BaseException as error:  # of a plugin, SystemExit too
         if own:
             raise
-        return View(lens, command, problem=f"{lens.origin or lens.name} raised {words_of(error)}")
+        words = f"{lens.origin or lens.name} raised {words_of(error)}"
+        return View(lens, command, problem=short_text(words, subject.folders))
 
 
 def view(subject: Subject, out: Path, *, lens: str = "", plain: bool = False) -> Path:
     """Write the page of a subject to `out`, whole or not at all; the path.
 
     lens: one lens alone. plain: data uncompressed, for a browser that cannot decompress. Raises UsageError for an
-    unknown lens, a subject without a step, and a file that cannot be written.
+    unknown lens, step or node, a file that cannot be written, and one in its place that is no page.
     """
-    target_file(out, "--out")  # before what may take long
+    page_place(out, "--out")  # before what may take long
     write_target(out, page_of(look(subject, lens), title_of(subject), plain=plain).encode(), "--out")
     return out
 

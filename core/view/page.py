@@ -15,11 +15,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from core.errors import BuildError
+from core.errors import BuildError, UsageError
 from core.lens import Lens
+from core.outputs import target_file
+from core.outside import open_file
 
 FOLDER = Path(__file__).parent / "page"
 STYLE, BASE, TOUR = "view.css", "base.js", "tour.js"
+TITLE = "<title>core view: "
+HEAD = 1 << 12  # bytes, in which the title of a page begins
 SMALL = 1 << 14  # characters of JSON that are not worth compressing
 ESCAPED = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
@@ -58,7 +62,7 @@ def page_of(views: Sequence[Viewed], title: str, *, plain: bool = False) -> str:
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>core view: {html.escape(title)}</title>",
+            f"{TITLE}{html.escape(title)}</title>",
             f"<style>{style}</style>",
             "</head>\n<body>\n<noscript>This page draws itself: it needs JavaScript, and no network.</noscript>",
             *blocks,
@@ -66,6 +70,22 @@ def page_of(views: Sequence[Viewed], title: str, *, plain: bool = False) -> str:
             "</body>\n</html>\n",
         ]
     )
+
+
+def page_place(path: Path, option: str) -> Path:
+    """A file to write a page to: a new or empty one, or an older page. UsageError, naming the option, for any other."""
+    if target_file(path, option).is_file():
+        try:
+            with open_file(path) as file:
+                head = file.read(HEAD)
+        except OSError as error:
+            raise UsageError(f"{option} {path}: {error.strerror or error}", hint="name another file") from None
+        if head and TITLE.encode() not in head:
+            raise UsageError(
+                f"{option} {path}: a file that is no page of core view is there; it is unchanged",
+                hint="name another file, or move it away",
+            )
+    return path
 
 
 def head_of(view: Viewed) -> dict[str, Any]:

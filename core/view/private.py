@@ -1,10 +1,14 @@
-"""Places of files without folders of this machine: a page names no user, no home, no checkout."""
+"""Places of files and texts without folders of this machine: a page names no user, no home, no checkout."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import core
+
+ABSOLUTE = re.compile(r"""(?<![\w.:/<~-])(?:/[^\s/:;,'"()<>]+){2,}""")  # a path of two names at least
 
 
 def short_place(place: str) -> str:
@@ -16,3 +20,11 @@ def short_place(place: str) -> str:
         if path.is_relative_to(root):
             return path.relative_to(root).as_posix() + tail
     return (path.name if path.is_absolute() else path.as_posix()) + tail
+
+
+def short_text(text: str, folders: Iterable[Path] = ()) -> str:
+    """A message with each absolute path as `short_place` has it. folders: left out where they stand, blanks and all."""
+    for folder in (*folders, Path.cwd(), Path.home()):
+        if folder != Path(folder.anchor):
+            text = text.replace(f"{folder}/", "")
+    return ABSOLUTE.sub(lambda match: short_place(match[0]), text)

@@ -19,11 +19,16 @@ from core.outside import parse_json, read_whole
 from core.registry import Registry
 from core.roles import BATCH
 from core.train.run import CHECKPOINTS, CRASHES, ENV, RESOLVED, VARIANTS
-from core.train.runs import records_of, state_of
+from core.train.runs import CURVES, number, records_of, state_of
 from core.train.wiring import build_engine
 
 PLACE = re.compile(r"# resolved for device (\w+)")
-SHOWN_OPTIONS = ("steps", "tokens_per_step", "checkpoint_every", "val_every")
+NUMBERS = (*CURVES, "tokens")  # of a line of the metrics
+
+
+def measured(value: Any) -> bool:
+    """Whether a value of the metrics is a number, or the text of one that is not finite."""
+    return number(value) is not None or value in ("nan", "inf", "-inf")
 
 
 class RunRecord:
@@ -52,8 +57,8 @@ class RunRecord:
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, one a step, in order."""
-        return records_of(self.path)
+        """The lines of metrics.jsonl, one a step, in order; what is no number where one belongs is left out."""
+        return [{k: v for k, v in line.items() if k not in NUMBERS or measured(v)} for line in records_of(self.path)]
 
     @cached_property
     def metrics_by_step(self) -> dict[int, dict[str, Any]]:
@@ -62,8 +67,11 @@ class RunRecord:
 
     @cached_property
     def variants(self) -> Mapping[str, Any]:
-        """variants.json: device, precision, table of choices, nodes -> variant, tiles; empty where unreadable."""
-        return self._json(VARIANTS)
+        """variants.json: device, precision, table of choices, nodes -> variant, tiles; what is damaged is left out."""
+        held = self._json(VARIANTS)
+        kinds = {"device": str, "precision": str, "table": list, "nodes": dict, "tiles": dict}
+        own = {name: held[name] for name, kind in kinds.items() if isinstance(held.get(name), kind)}
+        return own | {"table": [row for row in own.get("table", ()) if isinstance(row, dict)]}
 
     @cached_property
     def environment(self) -> Mapping[str, Any]:
@@ -120,7 +128,8 @@ class RunRecord:
     @property
     def config_name(self) -> str:
         """The file name, without folders, of the config on the command line; the run's own copy's where unknown."""
-        words = [word for word in self.environment.get("argv", ()) if isinstance(word, str)]
+        argv = self.environment.get("argv")
+        words = [word for word in argv if isinstance(word, str)] if isinstance(argv, list) else []
         return next((Path(word).name for word in words if word.endswith(".toml")), RESOLVED)
 
     # --- made anew ---------------------------------------------------------------------------------------------

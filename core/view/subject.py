@@ -90,6 +90,11 @@ class Subject:
         return [*(record.name for record in self.runs), *kernels, *step]
 
     @property
+    def folders(self) -> list[Path]:
+        """The folders that hold the runs, which no page names."""
+        return [path.parent for record in self.runs for path in (record.path, record.path.resolve())]
+
+    @property
     def run(self) -> RunRecord:
         """The run. UsageError for a subject without one."""
         if not self.runs:

@@ -55,11 +55,23 @@ class KernelLens(Lens):
         budget = 1 << 40 if options.more else ALL // len(pairs)
         taping = Taping(registry, how.dtype, how.direction, how.blocks, budget)
         kernels = [taping.kernel(op, variant, make_case(op, example_of(op, how.shape))) for op, variant in pairs]
+        check_places(kernels, how.blocks, how.warp)
         return {"kernels": kernels, "warp": how.warp}
 
     def lines(self, data: Mapping[str, Any]) -> list[str]:
         """Sums of each launch, and the steps of one warp of it."""
         return kernel_lines(data)
+
+
+def check_places(kernels: Sequence[Json], blocks: Sequence[int], warp: int) -> None:
+    """UsageError for a thread block or warp that no launch has."""
+    launches = [launch for kernel in kernels for launch in kernel["launches"]]
+    grids = [math.prod(launch["grid"]) for launch in launches]
+    warps = [math.ceil(math.prod(launch["block"]) / 32) for launch in launches]
+    for option, wanted, counts in (("--block", blocks, grids), ("--warp", (warp,), warps)):
+        for number in wanted:
+            if launches and number >= max(counts):
+                raise UsageError(f"{option} {number}: expected 0 to {max(counts) - 1:,}")
 
 
 @dataclass

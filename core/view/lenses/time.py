@@ -9,6 +9,7 @@ from typing import Any
 from core.lens import Lens
 from core.measure.bench import Launched, launched_step, peaks_of, random_batch, timed_launches
 from core.plan.arena import folded_name
+from core.train.runs import number
 from core.view.subject import Subject
 from core.words import ms, percent, table
 
@@ -82,7 +83,7 @@ def why_not_timed(subject: Subject) -> str:
 
 def recorded_seconds(subject: Subject) -> float | None:
     """The median of the run's own steps; None without any."""
-    taken = [line["ms"] / 1e3 for line in subject.run.metrics if line.get("ms")]
+    taken = [ms / 1e3 for line in subject.run.metrics if (ms := number(line.get("ms")))]
     return statistics.median(taken) if taken else None
 
 
