@@ -1,6 +1,8 @@
 """The page of `core view`: its bytes, the time until it is drawn, and the time of a key in each view.
 
-    python benchmarks/view.py                       runs of one step: GPT-2 124M (B=1, T=64), 48 layers, 64 experts
+    python benchmarks/view.py                       runs of one step: GPT-2 124M (B=1, T=64), 48 layers, 64 experts,
+                                                    and history: 21 steps of 12 layers, with each step's statistics,
+                                                    that end in a crash, beside a kernel
     python benchmarks/view.py --cases layers,experts --json result.json
     python benchmarks/view.py --pictures docs/view  the pictures of docs/view.md, of a run of configs/tiny.toml
 
@@ -42,7 +44,16 @@ CASES = {
         "moe_125m",
         {"V": 512, "C": 32, "H": 4, "K": 2, "D": 8, "L": 4, "B": 1, "T": 64, "E": 64, "A": 4, "F": 16},
     ),
+    "history": ("gpt2_124m", {**SMALL, "H": 4, "L": 12}),
 }
+STATISTICS = ["--set", "train.health_every=1"]
+TRAININGS = {  # case -> (arguments of `core train`, its exit code) of each training
+    "history": [
+        (["--set", "train.steps=20", "--set", "train.checkpoint_every=20", *STATISTICS], 0),
+        (["--resume", "--set", "train.steps=40", "--set", "optimizer.lr=1e30", *STATISTICS], 5),
+    ],
+}
+WORDS = {"history": ["--kernel", "gelu.vector"]}  # case -> arguments of `core view`
 # Pictures: name -> the page's place, of the run below, and keys to press there.
 TRAIN = ["train.steps=120", "train.health_every=2", "train.checkpoint_every=60", "train.val_every=0", "dims.B=2"]
 VIEW = ["tiny", "--step", "100", "--kernel", "gelu.vector"]
@@ -96,10 +107,12 @@ def made(case):
     Path("train.txt").write_text((ROOT / "docs/plugins.md").read_text("utf-8"), "utf-8")
     Path("val.txt").write_text((ROOT / "docs/idea.md").read_text("utf-8"), "utf-8")
     Path(f"{case}.toml").write_text(config(model, dims), "utf-8")
-    if run(["train", f"{case}.toml", "--device", "cpu"]):
-        sys.exit(f"{case}: the run failed")
+    for words, expected in TRAININGS.get(case, [([], 0)]):
+        code = run(["train", f"{case}.toml", "--device", "cpu", *words])
+        if code != expected:
+            sys.exit(f"{case}: the training ended with {code}, expected {expected}")
     start, page = time.perf_counter(), Path(f"{case}.html")
-    if run(["view", case, "--no-open", "--yes", "--out", str(page)]):
+    if run(["view", case, "--no-open", "--yes", "--out", str(page), *WORDS.get(case, [])]):
         sys.exit(f"{case}: no page was made")
     return page, time.perf_counter() - start
 

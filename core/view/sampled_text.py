@@ -134,19 +134,21 @@ def text_at(step: int, model: Model, sample: TextSample) -> TextAtStep:
     p /= p.sum(-1, keepdims=True)
     own = np.take_along_axis(scores, targets[0, :, None], axis=-1)
     best = np.argsort(-scores, axis=-1, kind="stable")[:, :LIKELIEST]
+    with np.errstate(all="ignore"):  # a checkpoint may hold parameters that overflow
+        maps = dict(maps_of(engine, tokens))
     return TextAtStep(
         step,
         losses[0].astype(float).tolist(),
         (1 + (scores > own).sum(-1)).tolist(),
         [[(int(i), float(row[i])) for i in ids] for row, ids in zip(p, best, strict=True)],
-        dict(maps_of(engine, tokens)),
+        maps,
     )
 
 
 def maps_of(engine: Engine, tokens: Array) -> Iterator[tuple[tuple[str, str], Array]]:
-    """((node, name), weights in thousandths) of one row of tokens (1, T)."""
+    """((node, name), weights in thousandths) of one row of tokens (1, T); 0 for those that are nan."""
     for node, name, weights in weight_maps(engine, {engine.token_input: tokens}):
-        yield (node, name), np.rint(weights[0] * SCALE).astype(np.uint16)
+        yield (node, name), np.rint(np.nan_to_num(weights[0]) * SCALE).astype(np.uint16)
 
 
 def token_text(tokenizer: Tokenizer | None, number: int) -> str:

@@ -36,7 +36,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(where)
         train = ["train", "small.toml", "--device", "cpu"]
         assert run(train) == 0
-        assert run([*train, "--set", "optimizer.lr=1e30", "--set", "train.health_every=1", "--out", "runs/bad"]) == 5
+        overflow = ["--set", "optimizer.lr=1e30", "--set", "train.health_every=1", "--set", "train.checkpoint_every=1"]
+        assert run([*train, *overflow, "--out", "runs/bad"]) == 5
         assert run([*train, "--set", "train.steps=1", "--set", "train.health_every=0", "--out", "runs/other"]) == 0
     lines = [json.loads(line) for line in (where / "runs/small/metrics.jsonl").read_text().splitlines()]
     lines = [line | {"norm_z": 0.5} for line in lines[:8]] + [lines[8] | {"norm_z": 9.5, "skipped": True}]
@@ -216,6 +217,16 @@ def test_a_command_names_the_config_without_its_folders(tmp_path: Path) -> None:
 
 
 # --- in a browser --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_the_text_of_a_checkpoint_that_overflowed_is_drawn(tmp_path: Path) -> None:
+    file = tmp_path / "text.html"
+    assert run(["view", "bad", "--text", "text.txt", "--lens", "text", "--out", str(file), "--no-open"]) == 0
+    with view_pages.opened(file) as page:
+        page.locator(".tokens").focus()
+        page.keyboard.press("ArrowRight")
+        assert "loss NaN, probability NaN%" in page.inner_text("#panel")
 
 
 def test_the_page_draws_the_three_views_and_keeps_texts_as_text(tmp_path: Path) -> None:

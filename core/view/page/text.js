@@ -18,6 +18,15 @@ function shares(data, row) {
   return pairs.map(([place, weight]) => [place, weight / data.unit]);
 }
 
+// Numbers that JSON has no form for come as texts; a model that overflowed has them.
+function readNumbers(data) {
+  const read = (x) => (x === "inf" ? Infinity : Number(x));
+  for (const step of data.steps) {
+    step.losses = step.losses.map(read);
+    step.likeliest = step.likeliest.map((row) => row.map(([text, p]) => [text, read(p)]));
+  }
+}
+
 function chosen(data) {
   const index = Number(page.get("checkpoint") || data.steps.length - 1), step = data.steps[Math.min(index, data.steps.length - 1)];
   const heads = step.maps.flatMap((map) => map.heads.map((rows, head) => ({ map, rows, head, id: `${map.node} ${head}` })));
@@ -60,9 +69,9 @@ function colourTokens(data) {
   const { step, head } = chosen(data), byWeight = page.get("colours") === "weights" && head && keyed(head);
   const weight = byWeight ? new Map(shares(data, head.rows[now.at])) : null;
   now.spans.forEach((span, i) => {
-    const loss = i ? step.losses[i - 1] : 0;
-    span.style.setProperty("background-color", weight ? glow(Math.sqrt(weight.get(i) || 0)) : tint(loss / SHOWN_LOSS));
-    span.style.setProperty("border-bottom-width", `${weight ? Math.round(6 * (weight.get(i) || 0)) : Math.min(5, Math.round(loss / 2))}px`);
+    const loss = i ? step.losses[i - 1] : 0, drawn = Number.isNaN(loss) ? Infinity : loss;
+    span.style.setProperty("background-color", weight ? glow(Math.sqrt(weight.get(i) || 0)) : tint(drawn / SHOWN_LOSS));
+    span.style.setProperty("border-bottom-width", `${weight ? Math.round(6 * (weight.get(i) || 0)) : Math.min(5, Math.round(drawn / 2))}px`);
     span.title = weight ? percent(weight.get(i) || 0) : i ? `${loss.toFixed(2)} nats` : "the first token: nothing expects it";
     span.classList.toggle("query", i === now.at);
     span.classList.toggle("target", i === now.at + 1);
@@ -74,7 +83,7 @@ function colourTokens(data) {
 function placeCard(data) {
   const { step, at } = chosen(data), target = at + 1;
   const rows = step.likeliest[at].map(([text, p]) => [data.tokens.length ? clear(text) : "a token", p, data.tokens.length && text === data.tokens[target]]);
-  const bar = (share, good) => el("td", { class: "bar" }, el("div", { class: good ? "cold" : "hot", style: { width: `${100 * share}%` } }));
+  const bar = (share, good) => el("td", { class: "bar" }, el("div", { class: good ? "cold" : "hot", style: { width: `${100 * (share || 0)}%` } }));
   return el("div", {},
     el("p", {}, "Behind ", el("code", {}, token(data, at)), " came ", el("code", {}, token(data, target)),
       `: loss ${step.losses[at].toFixed(2)}, probability ${percent(Math.exp(-step.losses[at]))}, rank ${step.ranks[at].toLocaleString("en")}`),
@@ -154,6 +163,7 @@ function move(data, at, quiet) {
 
 lens("text", {
   draw(root, data, page) {
+    readNumbers(data);
     const { heads, at } = chosen(data), text = textCard(data), place = el("div", {});
     now = { root, spans: text.spans, place, at };
     append(root, [data.notes.map((line) => el("p", { class: "dim left" }, line)), el("div", { class: "halves" },
