@@ -57,7 +57,7 @@ class RunRecord:
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, one a step, in order; what is no number where one belongs is left out."""
+        """The lines of metrics.jsonl, one a step, in order; values of the wrong type are left out."""
         return [{k: v for k, v in line.items() if k not in NUMBERS or measured(v)} for line in records_of(self.path)]
 
     @cached_property
@@ -67,7 +67,7 @@ class RunRecord:
 
     @cached_property
     def variants(self) -> Mapping[str, Any]:
-        """variants.json: device, precision, table of choices, nodes -> variant, tiles; what is damaged is left out."""
+        """variants.json: device, precision, table of choices, nodes -> variant, tiles; damaged values are left out."""
         held = self._json(VARIANTS)
         kinds = {"device": str, "precision": str, "table": list, "nodes": dict, "tiles": dict}
         own = {name: held[name] for name, kind in kinds.items() if isinstance(held.get(name), kind)}
