@@ -12,9 +12,9 @@ from core.testing.ptx import HEAD, lanes
 rng = np.random.default_rng(7)
 LANE = np.arange(32)
 STRANGE = [
-    ("add.sat.s32 %0, %0, 1;", "this form"),
+    ("add.sat.u32 %0, %0, 1;", "this form"),
     ("shl.wide.b32 %0, %0, 1;", ".wide"),
-    ("cvt.rn.satfinite.s32.f32 %0, 1.0;", ".satfinite"),
+    ("cvt.rn.satfinite.s32.f32 %0, 1.0;", "this form"),
     ("cp.async.ca.shared.global.L2::cache_hint [%0], [%1], 4, %1;", ".L2::cache_hint"),
     ("ld.global.sideways.u32 %0, [%1];", ".sideways"),
     ("st.async.relaxed.shared::cluster.mbarrier::complete_tx::bytes.u32 [%0], %0, [%0];", ".relaxed"),
