@@ -76,12 +76,17 @@ READ: dict[tuple[str, str], tuple[str, ...]] = {
     ("new plugin", "--out"): ("new plugin foo --out @",),
     ("new variant", "--out"): ("new variant gelu foo --out @",),
     ("mutants", "--equivalent"): ("mutants gelu --equivalent @.toml",),
+    ("view", "runs"): ("view @ --no-open",),
+    ("view", "--text"): ("view runs/a --no-open --text @.txt",),
+    ("view", "--out"): ("view runs/a --no-open --out @.html",),
+    ("sim", "--view"): ("sim put.cu k zeros:4 --view @.html",),
     ("plugins", "--plugin"): ("plugins --plugin @.py", "plugins --plugin @"),
 }  # fmt: skip
 FOLDERS = {("sim", "--out"), ("data prepare", "--out"), ("train", "--out")}  # may be there already
 ELSEWHERE = {"--plugin", "--set"}  # of other verbs: read by the same code as those of `train`
 NO_FILE = {
     "--prompt", "--stop", "--system", "--field", "--separator", "--shape", "--against", "--arch", "--value", "--name",
+    "--node", "--lens", "--kernel",
     "--base", "node", "name", "names", "op", "ids", "text", ("check", "target"), "--device", ("trace", "what"),
     ("sim", "kernel"), ("sim", "--grid"), ("sim", "--block"), ("sim", "--get"), ("sim", "-I"), ("sim", "-D"),
     ("new variant", "--from"), ("tune", "--write-defaults"),  # the last is for a GPU: refused before it is looked at
