@@ -101,6 +101,8 @@ def test_every_view_opens_by_its_key_takes_all_others_and_runs_nothing(hostile: 
                 page.keyboard.press(key)
             wide, room = page.evaluate("[panel.scrollWidth, panel.clientWidth]")
             assert wide <= room, f"{name} scrolls sideways at 1280 x 800, by {wide - room} pixels"
+            page.evaluate("document.querySelector('.run').textContent = 'a long title '.repeat(20)")
+            assert page.evaluate("document.querySelector('header').getBoundingClientRect().right <= innerWidth")
             page.keyboard.press("j")
             assert page.locator("#twin pre").count() == 1
             page.keyboard.press("Escape")
