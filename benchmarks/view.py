@@ -4,7 +4,9 @@
                                                     and history: 21 steps of 12 layers, with each step's statistics,
                                                     that end in a crash, beside a kernel
     python benchmarks/view.py --cases layers,experts --json result.json
-    python benchmarks/view.py --pictures docs/view  the pictures of docs/view.md, of a run of configs/tiny.toml
+    python benchmarks/view.py --pictures docs/view  the pictures of docs/view.md, of a run of configs/tiny.toml, and
+                                                    small.html, the page that the docs link to
+    python benchmarks/view.py --small docs/view     small.html alone: in seconds, without a browser
 
 `open` is the time from navigation until the first view is drawn, the least of the rounds: an upper bound, since the
 browser is asked from outside. `key` is from the event until the frame after it is done, over arrows to the right and
@@ -64,6 +66,15 @@ PICTURES = {
     "kernel": ("kernel", ("n", "n")),
     "health": ("health&row=20", ()),
 }
+# small.html: a run of configs/tiny.toml with these settings, and the arguments of its `core view`.
+SMALL_RUN = [
+    "dims.C=24", "dims.H=2", "dims.L=2", "dims.T=32", "dims.S=32", "dims.B=1", "dims.V=384", "data.vocab_size=384",
+    "train.steps=40", "train.tokens_per_step=256", "train.checkpoint_every=20", "train.health_every=4",
+    "train.val_every=20", "train.val_tokens=640", "train.sample_every=0", "optimizer.lr=5e-3", "schedule.warmup=5",
+]  # fmt: skip
+SMALL_VIEW = [
+    "--step", "20", "--kernel", "gelu.vector", "--shape", "x=8,64", "--dtype", "bf16", "--direction", "forward",
+]  # fmt: skip
 SIZE = {"width": 1280, "height": 800}
 PIXELS = """async (png) => { const bytes = Uint8Array.from(atob(png), (c) => c.charCodeAt(0));
     const image = await createImageBitmap(new Blob([bytes])), { width, height } = image;
@@ -164,16 +175,29 @@ def packed(png, program):
     )
 
 
+def page_of_tiny(settings, words, page):
+    """Write `page`: `core view` with `words`, of a run of configs/tiny.toml with `settings` in the current folder."""
+    Path("configs").mkdir(exist_ok=True)
+    shutil.copy(ROOT / "configs/tiny.toml", "configs/tiny.toml")
+    sets = [word for one in settings for word in ("--set", one)]
+    if run(["train", "configs/tiny.toml", "--device", "cpu", "--out", f"runs/{words[0]}", *sets]):
+        sys.exit("the run failed")
+    if run(["view", *words, "--no-open", "--yes", "--out", str(page)]):
+        sys.exit("no page was made")
+
+
+def write_small(folder):
+    """Write small.html, the page that the docs link to, into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    page_of_tiny(SMALL_RUN, ["small", *SMALL_VIEW], "small.html")
+    shutil.copy("small.html", folder / "small.html")
+    print(f"{folder / 'small.html'}: {Path('small.html').stat().st_size / 1e3:.0f} kB")
+
+
 def take_pictures(folder):
     """Write NAME.png of each of PICTURES into `folder`, from a page of a run made in the current folder."""
-    Path("configs").mkdir()
-    shutil.copy(ROOT / "configs/tiny.toml", "configs/tiny.toml")
-    sets = [word for one in TRAIN for word in ("--set", one)]
-    if run(["train", "configs/tiny.toml", "--device", "cpu", *sets]):
-        sys.exit("the run failed")
-    if run(["view", *VIEW, "--no-open", "--yes", "--out", "page.html"]):
-        sys.exit("no page was made")
     folder.mkdir(parents=True, exist_ok=True)
+    page_of_tiny(TRAIN, VIEW, "page.html")
     with browser() as program:
         for name, (place, keys) in PICTURES.items():
             tab = program.new_page(viewport=SIZE, color_scheme="light")
@@ -207,13 +231,18 @@ def main():
     parser.add_argument("--cases", default=",".join(CASES), help=f"of {', '.join(CASES)}")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="only write the pictures of docs/view.md")
+    parser.add_argument(
+        "--pictures", type=Path, metavar="FOLDER", help="only write the pictures and small.html of docs/view.md"
+    )
+    parser.add_argument("--small", type=Path, metavar="FOLDER", help="only write small.html of docs/view.md")
     options = parser.parse_args()
     results, here = {}, Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        if options.pictures:
-            take_pictures(here / options.pictures)
+        if options.pictures or options.small:
+            write_small(here / (options.small or options.pictures))
+            if options.pictures:
+                take_pictures(here / options.pictures)
             os.chdir(here)
             return
         for case in options.cases.split(","):
