@@ -126,6 +126,7 @@ def reports_of(
         pairs, registry, plugin, how, jobs, lambda text: display.status(f"{doing(pairs, len(reports))}: {text}")
     )
     for (op, variant), report in zip(pairs, results, strict=True):
+        report.plugins = plugin
         reports.append(report)
         if not report.left_out and not how.partial:
             for verdict in verdicts_of(report, chip(registry.device(report.device))):

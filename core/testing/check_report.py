@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,7 @@ class VariantReport:
     skipped: example and dtype -> why the variant cannot run there. left_out: why nothing was checked, where a library
     that the variant calls is not there to be called. waiting: sub-checks that were not made, because an earlier one
     failed. gaps: lines of its kernels that no example runs. notes: what an author may want to know. Both are no faults.
+    plugins: paths that the user gave, which a command that shows a failure repeats.
     """
 
     op: str
@@ -43,6 +45,7 @@ class VariantReport:
     worst: dict[str, dict[str, float]] = field(default_factory=dict)
     sizes: dict[str, dict[str, int]] = field(default_factory=dict)
     smallest: dict[str, dict[str, int]] = field(default_factory=dict)
+    plugins: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -105,7 +108,8 @@ class VariantReport:
         """The command that shows a failure in a kernel line by line, where there is one."""
         shape = label_as_shape(failure.case) if failure.in_kernel else ""
         words = [f"--shape {word}" for word in shape.split()]
-        command = ["core view", f"--kernel {self.name}", *words, f"--dtype {failure.dtype}"]
+        words += [f"--dtype {failure.dtype}", *(f"--plugin {shlex.quote(path)}" for path in self.plugins)]
+        command = ["core view", f"--kernel {self.name}", *words]
         return [f"      look: {' '.join(command)}"] if shape else []
 
     def as_json(self) -> dict[str, Any]:
