@@ -50,7 +50,9 @@ function choices() {
   const kinds = [...new Set(data.rows.map((row) => row.kind))];
   const group = (name, key, options) => el("div", { class: "row", role: "group", "aria-label": name }, options.map(([value, text]) =>
     el("button", { type: "button", "aria-pressed": String(now[key] === value), on: { click() { page.set({ [key]: value }); page.redraw(); } } }, text)));
-  return card("", group("Statistic", "statistic", SHOWN), group("Kind", "kind", [["", "all"], ...kinds.map((kind) => [kind, kind])]));
+  const legend = COUNTED.includes(now.statistic) ? "A row is a tensor, a column a recorded step; the darker, the larger the share of elements."
+    : "A row is a tensor, a column a recorded step. Orange is above the row's median, blue below; full colour is a factor of ten.";
+  return card("", group("Statistic", "statistic", SHOWN), group("Kind", "kind", [["", "all"], ...kinds.map((kind) => [kind, kind])]), el("p", {}, legend));
 }
 
 function choose(index) {
