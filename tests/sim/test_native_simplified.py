@@ -1,4 +1,4 @@
-"""The machine takes moves, results that nobody reads, and what all thread blocks share out of a kernel's records."""
+"""Optimization of a kernel's records: copy propagation, dead-code elimination, and the prologue of invariant code."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_only_what_differs_between_thread_blocks_runs_in_each() -> None:
     names = names_of(code)
     assert not {"mov", "ld"}.intersection(names)
     assert [name for name in names[: code.entry - 1] if name != "wide"] == ["mul", "shl", "add"]
-    assert names[code.entry :].count("mul") == 1  # of %rd1; nobody reads %r10
+    assert names[code.entry :].count("mul") == 1  # that of %rd1: %r10 is dead
     i = np.arange(3 * 64)
     assert (both(body, 3, 64, 5) == 25 + 8 * (i % 64) + i // 64).all()
 

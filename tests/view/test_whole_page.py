@@ -68,7 +68,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def data_of(page: Path) -> dict[str, Any]:
-    """View -> what the page has of it, decoded."""
+    """Id of each data block of the page -> its JSON, decompressed."""
     held = {}
     block = r'<script type="application/(\w+)" id="([\w-]+)">(.*?)</script>'
     for kind, name, text in re.findall(block, page.read_text("utf-8")):

@@ -1,13 +1,14 @@
-"""Records that need not run in each thread block, or at all, are taken out.
+"""Optimizes a kernel's records: move coalescing, copy propagation, dead-code elimination, invariant code motion.
 
-PTX as compilers write it moves each operand into a register of its own, and computes in every thread what all thread
-blocks share. Four steps, of which each keeps the bits:
+Compilers write PTX with a move into a fresh register for each operand, and with index arithmetic that gives the same
+result in every thread block. Four passes, each of which keeps the bits:
 
-1. A result that is only moved elsewhere is written there at once.
-2. Whoever reads a copy reads the original: both are written once, so that a thread that has one has the other.
-3. Lane by lane results that no record reads are not computed.
-4. What follows from constants, parameters and a thread's place in its block alone is the *prologue*: it runs once for
-   each warp of a worker, and its results stay in place for all thread blocks.
+1. Move coalescing: a result whose only reader is a move is written to the move's target.
+2. Copy propagation: readers of a copy read its source. Both registers are written only once, so that a thread that has
+   the copy has the source too.
+3. Dead-code elimination: lanewise records whose results no record reads are removed.
+4. Invariant code motion: records that depend only on constants, parameters and the thread's index in its block move
+   into the *prologue*. It runs once for each warp of a worker; its registers keep their values for all thread blocks.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from core.sim.native.allocation import Flow, OpRecord
 
 @dataclass(frozen=True)
 class Rows:
-    """Numbers of the machine's rows: those that compute each lane by itself, moves among them, and the one that ends a
-    prologue."""
+    """Row numbers of the machine. lanewise: rows that compute each lane by itself; moves: rows that copy a register;
+    prepared: the row that ends a prologue."""
 
     lanewise: frozenset[int]
     moves: frozenset[int]
@@ -31,8 +32,8 @@ class Rows:
 
 @dataclass
 class Simplified:
-    """entry: the first record after the prologue, 0 without one; kept: registers with results of the prologue that are
-    read after it."""
+    """Optimized records. entry: the first record after the prologue, 0 without one; kept: the prologue's registers that
+    later records read."""
 
     records: list[OpRecord]
     starts: list[int]
@@ -43,8 +44,8 @@ class Simplified:
 def simplify(
     records: Sequence[OpRecord], starts: Sequence[int], rows: Rows, given: Collection[int], varying: Collection[int]
 ) -> Simplified:
-    """given: registers that hold constants and special registers; varying: those of them that differ between thread
-    blocks."""
+    """Run the four passes. given: registers that hold constants and special registers; varying: those of them that
+    differ between thread blocks."""
     draft = _Draft(list(records), list(starts), rows)
     draft.direct(given)
     draft.copies(given)
@@ -71,7 +72,7 @@ class _Draft:
         return place not in self.guarded and self.records[place].kills
 
     def _without(self, gone: Collection[int]) -> None:
-        """Take records out."""
+        """Remove records, and let labels follow."""
         if not gone:
             return
         moved, kept = [], list[OpRecord]()
@@ -132,7 +133,8 @@ class _Draft:
         self._without(gone)
 
     def prologue(self, fixed: set[int]) -> Simplified:
-        """fixed: registers that hold the same in all thread blocks; those of the prologue come to them."""
+        """Move invariant records to the front. fixed: registers with one value in all thread blocks; the prologue's
+        results are added."""
         alive = Flow(self.records, self.starts).alive
         first = list[OpRecord]()
         gone = set[int]()
