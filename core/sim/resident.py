@@ -121,10 +121,12 @@ class Batch(ResidentBlocks):
             self.progress += 1
             if self.watch is not None:
                 self.watch.straight(g, ins, index, count)
-            for block, arrived in zip(present.tolist(), counts.tolist(), strict=True):
-                self._taped(index[g.block[index] == block], block, number, arrived, arrived)
+            if self.tape is not None:
+                for block, arrived in zip(present.tolist(), counts.tolist(), strict=True):
+                    self._taped(index[blocks == block], block, number, arrived, arrived)
             return True
         for block, arrived in zip(present.tolist(), counts.tolist(), strict=True):
+            lanes = index[blocks == block]
             barrier = self.barriers.setdefault((block, number), Barrier())
             wanted = int(expected[0]) if count is None else count
             if barrier.count not in (None, wanted) and count is not None:
@@ -135,11 +137,11 @@ class Batch(ResidentBlocks):
             barrier.count = wanted if count is not None else None
             barrier.arrived += arrived
             barrier.whole = barrier.whole and count is None
-            self._taped(index[blocks == block], block, number, barrier.arrived, count or int(self.remaining[block]))
+            self._taped(lanes, block, number, barrier.arrived, count or int(self.remaining[block]))
             if self.watch is not None:
-                self.watch.arrived(g, ins, index[blocks == block], barrier)
+                self.watch.arrived(g, ins, lanes, barrier)
             if wait:
-                barrier.waiting.append(Waiting(g, index[blocks == block], pc))
+                barrier.waiting.append(Waiting(g, lanes, pc))
                 g.waiting += arrived
         for block in present.tolist():
             self.complete((block, number))

@@ -129,8 +129,8 @@ class _Follower:
             self.groups[warp, kind] = commits + 1
             return
         keep = ins.operands[0].bits if ins.operands and isinstance(ins.operands[0], Immediate) else 0
-        over = commits if "wait_all" in ins.names else commits - keep
         every = "wait_all" in ins.names
+        over = commits if every else commits - keep
         self.change([f for f in self.flights if not (own(f) and (every if f.group is None else f.group < over))])
 
     def visit(self, warp: Warp, visit: Visit, ins: Instruction) -> None:

@@ -17,7 +17,7 @@ from core.sim.instructions.operands import Step, reader
 from core.sim.machine.address_space import LONGEST_STRING, Heap
 from core.sim.machine.c_format import c_format
 from core.sim.machine.wording import failed_assertion, no_function
-from core.sim.ptx.program import NOWHERE, Program, call_parameters, kept
+from core.sim.ptx.program import CALL_NOWHERE, Program, call_parameters, kept
 from core.sim.ptx.register_types import TYPES, WIDE, Array
 from core.sim.ptx.syntax import Instruction, Symbol
 from core.sim.resident import Group
@@ -148,7 +148,7 @@ def prints(program: Program) -> bool:
 @kept
 def calls_cuda(program: Program) -> bool:
     """Whether the order of thread blocks shows in what a kernel prints, or in the addresses that it allocates."""
-    silent = (("call", "__assertfail"), NOWHERE)
+    silent = (("call", "__assertfail"), CALL_NOWHERE)
     return any(i.names[0] == "call" and i.names not in silent for i in program.instructions)
 
 

@@ -195,8 +195,8 @@ class Simulator:
         if isinstance(native, Linked):
             words = functools.partial(self._words, kernel, shape, smem)
             terms = Terms(facts.ordered, facts.polls, self.limit)
-            where = (native, words, self.memory, shape, smem, terms)
-            return native_report(native, shape, run_natively(*where, self._output()))
+            work = run_natively(native, words, self.memory, shape, smem, terms, self._output())
+            return native_report(native, shape, work)
         program, findings = self.program(kernel, strict), list[Finding]()
         if strict:
             batches = self._run_strictly(program, shape, smem, order, findings)
@@ -297,15 +297,14 @@ class Simulator:
                 f"kernel {facts.title} takes {len(facts.parameters)} arguments and was given {len(args)}",
                 kind="arguments",
             )
-        for i, ((size, _), raw) in enumerate(zip(facts.parameters, args, strict=True)):
+        passed = bytearray(max((offset + size for size, offset in facts.parameters), default=0))
+        for i, ((size, offset), raw) in enumerate(zip(facts.parameters, args, strict=True)):
             if len(raw) != size:
                 raise KernelError(
                     f"kernel {facts.title}, argument {i}: {len(raw)} bytes given, the parameter has {size}",
                     kind="arguments",
                     hint="pass scalars with the kernel's own types, such as i32(n) and f32(x)",
                 )
-        passed = bytearray(max((offset + size for size, offset in facts.parameters), default=0))
-        for (size, offset), raw in zip(facts.parameters, args, strict=True):
             passed[offset : offset + size] = raw
         self.memory.write(spaces.PARAMETERS, np.frombuffer(passed, np.uint8))
 

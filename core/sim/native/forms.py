@@ -8,7 +8,7 @@ from __future__ import annotations
 from core.sim.native.allocation import OpRecord
 from core.sim.native.translation import FormFamily, Translation
 from core.sim.ptx.effects import elements
-from core.sim.ptx.register_types import TYPES
+from core.sim.ptx.register_types import TYPES, Type
 from core.sim.ptx.state_spaces import PARAMETER_BYTES, PARAMETERS, space_of
 from core.sim.ptx.syntax import Address, Instruction, Operand, Pair, Register, Symbol, Vector
 
@@ -153,12 +153,16 @@ def _ld(draft: Translation, ins: Instruction) -> None:
     number, spelled = draft.row(f"ld.{space}{what}", lambda row: row.endswith(width))
     if not {"acquire", "relaxed", "volatile"}.isdisjoint(ins.names):
         draft.emit("polls", [])
-    parts = [draft.target(o, f"{'s' if kind.kind == 's' and kind.bits < 32 else 'b'}{kind.bits}")
-             for o in elements(ins.operands[0])]  # fmt: skip
+    parts = [draft.target(o, _spelled(kind)) for o in elements(ins.operands[0])]
     record = draft.put(number, f"=b {width}", [parts[0][0], base], imm=offset)
     slots(draft, record, [number for number, _ in parts], record.writes)
     for _, after in parts:
         after()
+
+
+def _spelled(kind: Type) -> str:
+    """A load's result, as a row spells it."""
+    return f"{'s' if kind.kind == 's' and kind.bits < 32 else 'b'}{kind.bits}"
 
 
 def _launch_constants(draft: Translation, ins: Instruction) -> bool:
@@ -170,7 +174,7 @@ def _launch_constants(draft: Translation, ins: Instruction) -> bool:
     if start % (size * len(targets)) or start < PARAMETERS or end > PARAMETERS + PARAMETER_BYTES:
         return False
     for i, operand in enumerate(targets):
-        number, after = draft.target(operand, f"{'s' if kind.kind == 's' and kind.bits < 32 else 'b'}{kind.bits}")
+        number, after = draft.target(operand, _spelled(kind))
         draft.emit("mov.b64" if size == 8 else "mov.b32", [number, draft.parameter(start + i * size, size)])
         after()
     return True

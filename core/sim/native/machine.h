@@ -1,6 +1,6 @@
 /* The machine's types, and the macros by which an instruction is written.
 
-A kernel is an array of records (Op), made by translate.py from its PTX. A record's function does one PTX instruction
+A kernel is an array of records (Op), made by translation.py from its PTX. A record's function does one PTX instruction
 for the 32 lanes of a warp and returns the record that comes next; NULL when the warp has to choose anew which of its
 lanes run. A function goes through a run of records of its own kind by itself, which saves the jump.
 
@@ -94,7 +94,7 @@ typedef struct {
     u64 address, x, y;    /* what the words need besides, by kind */
 } Fault;
 
-enum Kind {               /* faults.py says them in words, by these numbers */
+enum Kind {               /* faulted.py says them in words, by these numbers */
     FINE, STOPPED, MISALIGNED, OUTSIDE, GONE_BLOCK, ENDLESS, NEVER, TRAP, BAR_COUNT, DIVERGENT, NOT_NAMED, ABSENT,
     TWO_MASKS, WAITS_FOR, DEADLOCK, POLLS, DIVERGENT_RED, MBARRIER, CLUSTER_WAIT, TENSOR_MAP, BULK, NOWHERE,
     ASSERT

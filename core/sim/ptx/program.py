@@ -48,7 +48,7 @@ CARRY = "%carry"
 ZONE = 512  # bytes between two shared variables
 EXTERN_ALIGN = 16  # the least alignment of an extern shared array
 EXTERNAL = ("__assertfail", "vprintf", "malloc", "free")  # what CUDA brings, and instructions/calls.py does
-NOWHERE = ("call", "nowhere")  # a call through a pointer to none of them
+CALL_NOWHERE = ("call", "nowhere")  # a call through a pointer to none of them
 FUNCTIONS = 1 << 60  # addresses of functions, far from all memory
 MAX_INLINED = 200_000  # instructions; a call tree larger than this is a mistake
 
@@ -335,10 +335,11 @@ def _dispatch(program: Program, call: Instruction, pointer: Register, prefix: st
         _copy(program, callee, call, f"{prefix}{callee.name}/", stack)
         program.instructions.append(_made(call, "bra.uni", Symbol(done), None, False))
         program.labels[other] = len(program.instructions)
-    program.instructions.append(_made(call, ".".join(NOWHERE), pointer, None, False))
+    program.instructions.append(_made(call, ".".join(CALL_NOWHERE), pointer, None, False))
     program.labels[done] = len(program.instructions)
 
 
+@kept
 def _pointed_at(program: Program) -> list[PtxFunction]:
     """The device functions whose address the module takes."""
     functions = program.module.functions
