@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -37,20 +38,9 @@ def statistics(
     """
     blocks = [_blocks(m.shape) for m in measured]
     entries = np.zeros(len(measured), ENTRY)
-    for index, m in enumerate(measured):
-        sizes, strides = three(m.shape)
+    for index, (m, count, end) in enumerate(zip(measured, blocks, accumulate(blocks), strict=True)):
         before = 0 if m.before is None else m.before.pointer
-        row = (
-            m.tensor.pointer,
-            before,
-            sizes,
-            strides,
-            m.tensor.dtype == "bf16",
-            sum(blocks[:index]),
-            blocks[index],
-            0,
-        )
-        entries[index] = row
+        entries[index] = (m.tensor.pointer, before, *three(m.shape), m.tensor.dtype == "bf16", end - count, count, 0)
     counters = cdiv(entries.nbytes, 8) * 8
     partials = cdiv(counters + 4 * len(measured), 8) * 8
     args = (

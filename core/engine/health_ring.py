@@ -50,19 +50,19 @@ class Health:
         self.bound, self.device, self.store = bound, device, bound.store
         self.rows = health_rows(plan, layout)
         launches = launch_shapes(plan, layout)
-        sizes, counts = workspace_sizes(launches, device), [len(shapes) for shapes in launches]
+        sizes = workspace_sizes(launches, device)
         self._workspace = self._zeros((sum(sizes),), "u8", sum(sizes))
         self._column = self._zeros((len(self.rows), len(VALUES)), "f64", 8 * len(VALUES) * len(self.rows))
         self._ring = self._zeros((columns, *self._column.shape), "f64", columns * self._column.nbytes)
-        self._places = [
-            (
-                self._column[sum(counts[:i]) : sum(counts[: i + 1])],
-                self._workspace[sum(sizes[:i]) : sum(sizes[: i + 1])],
-            )
-            for i in range(len(launches))
-        ]
-        self._of_step = {id(step): index for index, (step, _) in enumerate(written(plan))}
-        self._groups = parameter_groups(layout)
+        places, row, byte = [], 0, 0
+        for shapes, size in zip(launches, sizes, strict=True):
+            places.append((self._column[row : row + len(shapes)], self._workspace[byte : byte + size]))
+            row, byte = row + len(shapes), byte + size
+        self._steps_written = {
+            id(step): (tensors, place) for (step, tensors), place in zip(written(plan), places, strict=False)
+        }
+        groups = parameter_groups(layout)
+        self._groups = list(zip(groups, places[-len(groups) :], strict=True))
         self._steps: deque[int] = deque(maxlen=columns)
         self._kept = 0
         self._commands: dict[str, Sequence[Any]] = {}
@@ -76,12 +76,11 @@ class Health:
 
     def beside(self, recorded: RecordedStep) -> list[Any]:
         """Commands to run behind a step of the plan: the statistics of what it wrote for others."""
-        index = self._of_step.get(id(recorded.step))
-        if index is None:
+        if id(recorded.step) not in self._steps_written:
             return []
-        tensors = [t for step, t in written(self.bound.plan) if step is recorded.step][0]
+        tensors, place = self._steps_written[id(recorded.step)]
         measured = [MeasuredTensor(getattr(recorded.t, name), buffer.shape) for name, buffer in tensors]
-        return self.device.statistics(measured, *self._places[index])
+        return self.device.statistics(measured, *place)
 
     def before_update(self) -> None:
         """Take the gradients' statistics and keep the parameters as they are."""
@@ -123,14 +122,13 @@ class Health:
 
     def _of_group(self, index: int) -> Sequence[Any]:
         """The launch over a group of parameters."""
-        kind, names = self._groups[index]
+        (kind, names), place = self._groups[index]
         store, measured = self.store, []
         for name in names:
             shape = store.layout.places[name].shape
             flat = store.grads if kind == GRADIENT else store.full(name)
             before = store.place(self._before(), name) if kind == UPDATE else None
             measured.append(MeasuredTensor(store.place(flat, name), shape, before))
-        place = self._places[len(self._places) - len(self._groups) + index]
         return self.device.statistics(measured, *place)
 
     # --- the ring --------------------------------------------------------------------------------------------

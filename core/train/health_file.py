@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from core.plan.health_rows import PARAMETER, UPDATE
 from core.train.run import HEALTH, read_lines
 
 if TYPE_CHECKING:
@@ -33,9 +34,9 @@ def line_of(column: HealthColumn, with_rows: bool) -> dict[str, Any]:
     finite = np.array([row.size for row in column.rows], np.float64) - counts[COUNTS.index("nonfinite")]
     with np.errstate(all="ignore"):
         mean, rms = total / finite, np.sqrt(squares / finite)
-        parameters = {row.tensor: size for row, size in zip(column.rows, rms, strict=True) if row.kind == "parameter"}
-        kinds = [parameters[row.tensor] if row.kind == "update" else math.nan for row in column.rows]
-        numbers = (rms, mean, least, largest, rms / np.array(kinds))
+        parameters = {row.tensor: own for row, own in zip(column.rows, rms, strict=True) if row.kind == PARAMETER}
+        updated = [parameters[row.tensor] if row.kind == UPDATE else math.nan for row in column.rows]
+        numbers = (rms, mean, least, largest, rms / np.array(updated))
     line: dict[str, Any] = {"step": column.step}
     if with_rows:
         line["rows"] = [asdict(row) for row in column.rows]

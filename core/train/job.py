@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from core.expr import cdiv
 from core.train.detect import Detector
 from core.train.display import Display
 from core.train.run import Run
@@ -97,4 +98,4 @@ def ring_columns(every: int, log_every: int) -> int:
     """Columns of the ring on the device, which is emptied with each printed line; 0 where nothing is recorded."""
     if not every:
         return 0
-    return max(1, min(MOST_COLUMNS, -(-log_every // every) if log_every else MOST_COLUMNS))
+    return max(1, min(MOST_COLUMNS, cdiv(log_every, every) if log_every else MOST_COLUMNS))

@@ -223,7 +223,6 @@ def test_a_line_has_rms_mean_and_ratio_and_says_what_does_not_exist():
 
 def test_numbers_that_are_not_finite_are_recorded_and_stop_nothing(here):
     engine = engine_on("cpu", "f32")
-    engine.load_parameters({n: np.where(np.isfinite(a), a, 0) for n, a in engine.parameters().items()})
     weights = dict(engine.parameters())
     weights["ln_f.bias"][3] = math.nan
     engine.load_parameters(weights)
