@@ -89,7 +89,7 @@ class DeviceKind:
 
 
 def choose(name: str, kinds: Mapping[str, DeviceKind]) -> DeviceKind:
-    """The device for `--device asked`: of that name, or with AUTO the first that is detected, else the first.
+    """The device for `--device NAME`: of that name, or with AUTO the first that is detected, else the first.
 
     Raises UsageError for a name that no device has.
     """

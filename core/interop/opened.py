@@ -83,17 +83,17 @@ def _model(path: Path, registry: Registry, dims: Dims) -> Opened:
 
 
 def _checkpoint(path: Path, registry: Registry, dims: Dims) -> Opened:
-    step = checkpoint.find(path)
+    saved = checkpoint.find(path)
     return Opened(
         CHECKPOINT,
-        step.path,
-        load_model(step.path / checkpoint.MODEL_TOML, registry, step.model_toml),
+        saved.path,
+        load_model(saved.path / checkpoint.MODEL_TOML, registry, saved.model_toml),
         dims,
-        step.parameters,
-        step.tokenizer_json,
-        step.state.get("variants", {}),
-        step.step,
-        of_state(step.state),
+        saved.parameters,
+        saved.tokenizer_json,
+        saved.state.get("variants", {}),
+        saved.step,
+        of_state(saved.state),
     )
 
 

@@ -60,15 +60,15 @@ def identify(path: str | Path, registry: Registry) -> str | WeightFormat:
 def _folder(path: Path, registry: Registry) -> str | WeightFormat:
     ours = (path / checkpoint.MANIFEST).is_file() or checkpoint.STEP.fullmatch(path.name) is not None
     ours = ours or bool(checkpoint.steps(path) or checkpoint.steps(path / "checkpoints"))
-    matches = _recognised(path, b"", registry)
-    if ours and matches is not None:
-        one, mark = matches
+    recognised = _recognised(path, b"", registry)
+    if ours and recognised is not None:
+        one, mark = recognised
         raise CheckpointError(
             f"{path}: both {CHECKPOINT} and {one.kind}: it holds {mark} too",
             hint="give the checkpoint's own folder (checkpoints/step_00001000), or move one of them away",
         )
-    if ours or matches is not None:
-        return matches[0] if matches is not None else CHECKPOINT
+    if ours or recognised is not None:
+        return recognised[0] if recognised is not None else CHECKPOINT
     if (path / "checkpoints").is_dir():
         raise CheckpointError(f"{path}: a run without a checkpoint", hint="wait for its first one, or name another run")
     raise _unknown(path, "no file in it is of a known format", registry)
@@ -84,11 +84,11 @@ def _file(path: Path, registry: Registry) -> str | WeightFormat:
     try:
         with open_file(path) as file:
             head = file.read(HEAD)
-        matches = _recognised(path, head, registry)
+        recognised = _recognised(path, head, registry)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
-    if matches is not None:
-        return matches[0]
+    if recognised is not None:
+        return recognised[0]
     if path.suffix == ".safetensors":
         raise CheckpointError(f"{path}: tensors alone do not say which model they are", hint=f"give {path.parent}")
     if head.startswith(PICKLED):

@@ -101,10 +101,9 @@ class Bench:
 
     def _row(self, op: str, variant: str, kind: str, launches: list[Launched]) -> Row:
         nbytes, flops = sum(x.nbytes for x in launches), sum(x.flops for x in launches)
-        floor = None
-        if self.memory_rate and self.peak:
-            floor = sum(x.floor(self.peak, self.memory_rate) or 0.0 for x in launches)
-        return Row(op, variant, kind, len(launches), sum(x.seconds for x in launches), nbytes, flops, floor)
+        floors = [floor for x in launches if (floor := x.floor(self.peak, self.memory_rate)) is not None]
+        seconds = sum(x.seconds for x in launches)
+        return Row(op, variant, kind, len(launches), seconds, nbytes, flops, sum(floors) if floors else None)
 
 
 def bench(engine: Engine, micro: int, steps: int, lr: float = 1e-4) -> Bench:

@@ -78,7 +78,7 @@ class Registry:
         return formats[table]
 
     def device(self, name: str) -> DeviceKind:
-        """The device for `--device asked`: a name, or "auto" for hardware that is detected, else the first device.
+        """The device for `--device NAME`: a name, or "auto" for hardware that is detected, else the first device.
 
         Raises UsageError for a name that no plugin brings.
         """
