@@ -111,6 +111,14 @@ def config_of(path: Path) -> dict[str, Any]:
     return {}
 
 
+def json_of(path: Path) -> dict[str, Any]:
+    """The object of a JSON file; {} where it cannot be read or is something else."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        held = parse_json(read_whole(path, follow=False))
+        return held if isinstance(held, dict) else {}
+    return {}
+
+
 def records_of(path: Path) -> list[dict[str, Any]]:
     """The steps' metrics in order, the last word on each: a resumed run may have written a step again."""
     try:
@@ -181,10 +189,8 @@ def settings_apart(a: Path, b: Path) -> Iterator[str]:
 
 
 def variants_of(path: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError):
-        held = parse_json(read_whole(path / VARIANTS, follow=False))
-        return {key: held.get(key) for key in ("device", "precision", "nodes", "tiles")}
-    return {}
+    held = json_of(path / VARIANTS)
+    return {key: held[key] for key in ("device", "precision", "nodes", "tiles") if key in held}
 
 
 def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

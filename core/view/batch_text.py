@@ -13,6 +13,7 @@ from core.train.runs import number
 from core.train.start import find_weights
 from core.train.wiring import find_data
 from core.view.private import short_text
+from core.view.replay import tokenizer_of_run
 from core.view.run_record import RunRecord
 from core.words import printable
 
@@ -68,8 +69,6 @@ def sequences(source: Any, first: int, count: int) -> Iterator[Any]:
 
 def opened(run: RunRecord) -> Data:
     """The run's data with the tokenizer that it recorded."""
-    from core.view.replay import tokenizer_of_run
-
     start = tokenizer_of_run(run)
     display = Display(quiet=True)
     weights = find_weights(run.config, run.registry, run.engine) if start is None else None
@@ -81,4 +80,4 @@ def text_or_why(texts: BatchTexts, step: int) -> dict[str, Any]:
     try:
         return texts.of(step)
     except CoreError as error:
-        return {"why": short_text(error.message, [texts.run.path.parent, texts.run.path.resolve().parent])}
+        return {"why": short_text(error.message, texts.run.folders)}

@@ -29,6 +29,7 @@ from core.tokenizers.tokenizer import Tokenizer
 from core.train.detect import Detector
 from core.train.display import Display
 from core.train.resume import fill_from
+from core.train.run import CHECKPOINTS
 from core.train.same_data import check_same_data
 from core.train.start import fill, find_weights
 from core.train.wiring import batches_of, find_data, learning_rate
@@ -221,7 +222,7 @@ def checkpoint_before(run: RunRecord, step: int) -> Checkpoint | None:
     for number in run.checkpoints:
         if number < step:
             with contextlib.suppress(CheckpointError):
-                return checkpoint.load(run.path / "checkpoints" / checkpoint.folder_name(number))
+                return checkpoint.load(run.checkpoint_folder(number))
     return None
 
 
@@ -270,7 +271,7 @@ def walked(run: RunRecord, step: int, start: Checkpoint | None) -> ReplayedStep:
 def tokenizer_of_run(run: RunRecord) -> Checkpoint | None:
     """A checkpoint of the run for its tokenizer, which a start without one would have to make again."""
     with contextlib.suppress(CheckpointError):
-        return checkpoint.newest(run.path / "checkpoints")[0]
+        return checkpoint.newest(run.path / CHECKPOINTS)[0]
     return None
 
 

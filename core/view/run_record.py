@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -15,11 +14,12 @@ from core.engine import Engine
 from core.errors import UsageError
 from core.graph import ModelSource, load_model
 from core.interop import checkpoint
-from core.outside import parse_json, read_whole
+from core.outside import read_whole
 from core.registry import Registry
 from core.roles import BATCH
+from core.train.health_file import HealthStep, read_health
 from core.train.run import CHECKPOINTS, CRASHES, ENV, RESOLVED, VARIANTS
-from core.train.runs import CURVES, number, records_of, state_of
+from core.train.runs import CURVES, json_of, number, records_of, state_of
 from core.train.wiring import build_engine
 
 PLACE = re.compile(r"# resolved for device (\w+)")
@@ -68,7 +68,7 @@ class RunRecord:
     @cached_property
     def variants(self) -> Mapping[str, Any]:
         """variants.json: device, precision, table of choices, nodes -> variant, tiles; damaged values are left out."""
-        held = self._json(VARIANTS)
+        held = json_of(self.path / VARIANTS)
         kinds = {"device": str, "precision": str, "table": list, "nodes": dict, "tiles": dict}
         own = {name: held[name] for name, kind in kinds.items() if isinstance(held.get(name), kind)}
         return own | {"table": [row for row in own.get("table", ()) if isinstance(row, dict)]}
@@ -76,17 +76,31 @@ class RunRecord:
     @cached_property
     def environment(self) -> Mapping[str, Any]:
         """env.json; empty where it cannot be read."""
-        return self._json(ENV)
+        return json_of(self.path / ENV)
 
     @property
     def checkpoints(self) -> list[int]:
         """The steps of the checkpoints that are kept, the newest first."""
         return checkpoint.steps(self.path / CHECKPOINTS)
 
+    def checkpoint_folder(self, step: int) -> Path:
+        """The folder of a step's checkpoint, whether or not it is kept."""
+        return self.path / CHECKPOINTS / checkpoint.folder_name(step)
+
     def checkpoint_bytes(self, step: int) -> int:
         """The size of a checkpoint's files on disk."""
-        folder = self.path / CHECKPOINTS / checkpoint.folder_name(step)
+        folder = self.checkpoint_folder(step)
         return sum(file.stat().st_size for file in folder.iterdir()) if folder.is_dir() else 0
+
+    @cached_property
+    def health(self) -> list[HealthStep]:
+        """The steps of health.jsonl, in order."""
+        return read_health(self.path)
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folders that hold the run's, which no page names."""
+        return [self.path.parent, self.path.resolve().parent]
 
     @property
     def crashes(self) -> list[Path]:
@@ -97,12 +111,6 @@ class RunRecord:
     def last_step(self) -> int:
         """The last step in the metrics; 0 without any."""
         return int(self.metrics[-1]["step"]) if self.metrics else 0
-
-    def _json(self, name: str) -> Mapping[str, Any]:
-        with contextlib.suppress(OSError, ValueError, RecursionError):
-            held = parse_json(read_whole(self.path / name, follow=False))
-            return held if isinstance(held, dict) else {}
-        return {}
 
     def facts(self) -> dict[str, Any]:
         """What the run is, by name: texts and numbers without a path, a user or a host."""

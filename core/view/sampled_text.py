@@ -18,14 +18,12 @@ from core.devices import CPU, DeviceKind
 from core.engine import TARGETS, Engine
 from core.engine.batch import Array
 from core.errors import CheckpointError, DataError, UsageError
-from core.interop.checkpoint.manifest import folder_name
 from core.interop.opened import open_path
 from core.measure.evaluate import token_loss
 from core.measure.held_out import token_source
 from core.measure.weight_maps import weight_maps
 from core.outside import read_whole, reads
 from core.tokenizers.tokenizer import Tokenizer
-from core.train.run import CHECKPOINTS
 from core.view.run_record import RunRecord
 from core.view.subject import ViewOptions
 
@@ -82,7 +80,7 @@ def models_at(record: RunRecord, steps: Sequence[int]) -> Iterator[tuple[int, Mo
     kind = kind_for(record)
     precision = record.config.precision if record.config.precision in kind.precisions else kind.precisions[0]
     for step in steps:
-        path = record.path / CHECKPOINTS / folder_name(step)
+        path = record.checkpoint_folder(step)
         try:
             opened = open_path(path, record.registry)
         except (CheckpointError, UsageError):

@@ -92,7 +92,7 @@ class Subject:
     @property
     def folders(self) -> list[Path]:
         """The folders that hold the runs, which no page names."""
-        return [path.parent for record in self.runs for path in (record.path, record.path.resolve())]
+        return [folder for record in self.runs for folder in record.folders]
 
     @property
     def run(self) -> RunRecord:

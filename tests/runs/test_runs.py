@@ -86,6 +86,8 @@ def test_diff_names_the_first_step_and_value_where_two_runs_part(here: Path, cap
     out = capsys.readouterr().out
     assert "variant nodes.h.0.fc: blas -> naive" in out
     assert "they differ from step 2 on: loss is 2.0 in" in out and "2.0000000000000004" in out
+    (c / "variants.json").write_text("[1]")
+    assert "variant nodes.h.0.fc: blas -> absent" in parting(a, c).settings, "a damaged file says nothing"
     d = write(here / "runs" / "d", [3.0, 2.0], val_loss={2: 1.0})
     assert parting(a, d).equal, "what only one of them measured is no difference"
     assert core_command(["runs", "diff", "a", "d"]) == 0

@@ -196,7 +196,7 @@ def test_a_damaged_crash_folder_is_shown_as_far_as_it_reads(tmp_path: Path) -> N
     folder = tmp_path / "crash-step_00000007"
     folder.mkdir()
     (folder / "crash.json").write_text("{")
-    (folder / "tensors.jsonl").write_text('{"kind": "forward", "rms": "nan"}\n[\n')
+    (folder / "tensors.jsonl").write_text(f'{{"kind": "forward", "rms": "nan", "max": 1{"0" * 400}}}\n[\n')
     data = crash_data(folder, 9, 9, False)
     assert data["step"] == "7" and len(data["tensors"]) == 1 and data["cause"] == {}
     assert data["batch"] == ["the data had no tokenizer; the ids are in crash-step_00000007/batch.safetensors"]

@@ -11,6 +11,7 @@ from typing import Any
 from core.lens import Lens, LensMark
 from core.outside import parse_json, read_whole
 from core.train.crash import BATCH, REPORT, TENSORS, TEXT
+from core.train.runs import json_of, number
 from core.view.subject import Subject
 from core.words import printable, table
 
@@ -75,7 +76,7 @@ class CrashLens(Lens):
 
 def crash_data(folder: Path, rows: int, lines: int, no_text: bool) -> dict[str, Any]:
     """One crash folder: numbers, cause, the tensors up to it, the batch's text. Files that are damaged are left out."""
-    report = read_report(folder)
+    report = json_of(folder / REPORT)
     tensors = read_tensors(folder)
     shown = tensors[-rows:]
     left_out = [f"left out: the first {len(tensors) - len(shown):,} of {len(tensors):,} tensors; --more shows more"]
@@ -88,14 +89,6 @@ def crash_data(folder: Path, rows: int, lines: int, no_text: bool) -> dict[str, 
         "left_out": left_out if len(shown) < len(tensors) else [],
         "batch": ["left out by --no-text"] if no_text else batch_lines(folder, lines),
     }
-
-
-def read_report(folder: Path) -> Mapping[str, Any]:
-    """crash.json; empty where it cannot be read."""
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        held = parse_json(read_whole(folder / REPORT, follow=False))
-        return held if isinstance(held, dict) else {}
-    return {}
 
 
 def read_tensors(folder: Path) -> list[dict[str, Any]]:
@@ -116,9 +109,8 @@ def read_tensors(folder: Path) -> list[dict[str, Any]]:
 
 
 def finite(value: Any) -> float | None:
-    """A number, None for anything else."""
-    real = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if real and math.isfinite(value) else None
+    """A finite number as it is, None for anything else."""
+    return value if number(value) is not None else None
 
 
 def batch_lines(folder: Path, most: int) -> list[str]:

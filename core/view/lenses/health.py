@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from core.lens import Lens
-from core.train.health_file import HealthStep, read_health
+from core.train.health_file import HealthStep
 from core.view.node_rows import layer_of
 from core.view.subject import Subject
 from core.words import table
@@ -33,13 +33,13 @@ class HealthLens(Lens):
 
     def command(self, subject: Subject) -> str:
         """The training that records statistics, where there are none."""
-        if subject.runs and not read_health(subject.run.path):
+        if subject.runs and not subject.run.health:
             return f"core train {subject.run.config_name} --set train.health_every={EVERY}"
         return super().command(subject)
 
     def collect(self, subject: Subject) -> dict[str, Any] | None:
         """Rows, steps, and statistics by row and step; None where none were recorded."""
-        records = read_health(subject.run.path) if subject.runs else []
+        records = subject.run.health if subject.runs else []
         return health_data(subject.run.name, records, MORE_COLUMNS if subject.options.more else COLUMNS)
 
     def lines(self, data: Mapping[str, Any]) -> list[str]:
