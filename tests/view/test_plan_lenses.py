@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import view_pages
@@ -200,3 +201,15 @@ def test_the_pages_are_drawn_move_by_keys_and_stay_text(collected: dict[str, dic
         page.click("button.state.none")
         assert page.get_attribute("button.state.none", "aria-pressed") == "true"
         assert page.locator(".glyph").count() == 1 and page.locator("img").count() == 0
+
+
+def test_a_view_opens_at_the_node_that_its_address_names(collected: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    path, buffers = page_with(collected, tmp_path / "page.html"), collected["memory"]["buffers"]
+    node = [one["node"] for one in buffers if one["node"]][-1]
+    first = next(one["first"] for one in buffers if one["node"] == node)
+    with view_pages.opened(path, f"memory&node={quote(node)}") as page:
+        assert f"Step {first} of" in page.inner_text(".side h2") and page.locator("svg .chosen").count() == 1
+    with view_pages.opened(path, f"time&node={quote(HOSTILE)}") as page:
+        assert HOSTILE in page.inner_text("tr.chosen")
+    with view_pages.opened(path, f"trust&node={quote(collected['trust']['rows'][-1]['nodes'][0])}") as page:
+        assert page.evaluate("document.querySelector('.card tbody tr:last-child').classList.contains('chosen')")

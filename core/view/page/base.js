@@ -6,9 +6,12 @@
 //   page.get("node"), page.set({ node: "h.2.fc" })                 the state that is in the address; set redraws nothing
 //   page.go("step", { node: "h.2.fc" })                            another view, with a state
 //   page.redraw(), page.say("row 3")                               draw this view again; speak to a screen reader
+//   choice(text, on, { key: value }), jump("step", state, text)    buttons: a state of this view; another view
+//   scrolled(name, kind, ...children), chooseRow(lines, at)        a box with its own scroll bar; a row of a table
 //   colour(x), shade(x)                                            blue to orange for -1..1; 0..1
 //   marks.table({ title, header, rows }) .matrix .lines .bars .text .colours     drawings; what Python's LensMark makes
-//   number(x)                                                      a number in few characters
+//   chart({ title, curves, x_name })                               curves with places of their own
+//   number(x), clamp(x, most)                                      a number in few characters; one from 0 to `most`
 
 const VIEWS = {};
 function lens(name, view) { VIEWS[name] = view; }
@@ -38,6 +41,31 @@ function append(node, children) {
   }
 }
 
+// A button that is down where `on`: it gives the address this state, and the view is drawn again.
+function choice(text, on, state, props) {
+  return el("button", { type: "button", "aria-pressed": Boolean(on), on: { click() { page.set(state); page.redraw(); } }, ...props }, text);
+}
+
+// A button to another view with this state; null where the page has no such view.
+function jump(name, state, text, props) {
+  return page.has(name) ? el("button", { type: "button", on: { click: () => page.go(name, state) }, ...props }, text) : null;
+}
+
+function scrolled(name, kind, ...children) {
+  return el("div", { class: `scroll ${kind}`, tabindex: 0, role: "group", "aria-label": name }, children);
+}
+
+// Mark a row of a table, bring it into sight and into the address as `at`. Its number: `index`, or the nearest there is.
+function chooseRow(lines, index) {
+  const at = clamp(index, lines.length - 1);
+  page.set({ at: at || null, node: null });
+  lines.forEach((line, i) => line.classList.toggle("chosen", i === at));
+  if (lines[at]) lines[at].scrollIntoView({ block: "nearest" });
+  return at;
+}
+
+function clamp(x, most) { return Math.max(0, Math.min(most, x)); }
+
 function number(x) {
   if (x === null || x === undefined) return "–";
   if (typeof x !== "number") return String(x);
@@ -65,7 +93,7 @@ function channels(x) {  // -1..1 -> [r, g, b]
   return between(ink.mid, x < 0 ? ink.cold : ink.hot, Math.sqrt(size));
 }
 function colour(x) { return `rgb(${channels(x).join()})`; }
-function shade(x) { return `rgb(${between(ink.mid, ink.cold, Math.max(0, Math.min(1, x))).join()})`; }
+function shade(x) { return `rgb(${between(ink.mid, ink.cold, clamp(x, 1)).join()})`; }
 function role(index) { return `var(--role${index % 5})`; }
 function badge(state, text) { return el("span", { class: `badge ${state}` }, `${GLYPHS[state]} ${text}`); }
 
@@ -77,12 +105,13 @@ async function block(id) {
   return read.get(id);
 }
 
+function bytesOf(base64) { return Uint8Array.from(atob(base64), (c) => c.charCodeAt(0)); }
+
 async function decoded(node) {
   if (node.type === "application/json") return JSON.parse(node.textContent);
   if (typeof DecompressionStream === "undefined")
     throw new Error("This browser cannot decompress the data: make the page with --plain.");
-  const bytes = Uint8Array.from(atob(node.textContent), (c) => c.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const stream = new Blob([bytesOf(node.textContent)]).stream().pipeThrough(new DecompressionStream("gzip"));
   return JSON.parse(await new Response(stream).text());
 }
 
@@ -248,7 +277,7 @@ const marks = {
       append(body, rows.slice(MOST_ROWS).map(line));
       event.target.remove();
     } } }, `all ${rows.length.toLocaleString("en")} rows`);
-    return card(title, el("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": title || "table" },
+    return card(title, scrolled(title || "table", "",
       el("table", {}, el("thead", {}, el("tr", {}, header.map((name, i) =>
         el("th", { scope: "col", class: numeric[i] ? "n" : null }, name)))), body)), more);
   },
@@ -271,36 +300,7 @@ const marks = {
   },
 
   lines({ title, x, series, x_name }) {
-    const names = Object.keys(series), W = 860, H = 260, left = 64, bottom = 24;
-    const all = names.flatMap((name) => series[name]).filter((v) => v !== null && Number.isFinite(v));
-    if (!all.length) return card(title, el("p", { class: "dim" }, "no numbers"));
-    const low = Math.min(...all), high = Math.max(...all), first = x[0], last = x[x.length - 1];
-    const px = (v) => left + ((v - first) / (last - first || 1)) * (W - left - 12);
-    const py = (v) => 10 + ((high - v) / (high - low || 1)) * (H - bottom - 10);
-    const drawn = names.map((name, n) => svg("path", { fill: "none", stroke: role(n), "stroke-width": 1.6,
-      "stroke-dasharray": DASHES[n % DASHES.length], d: path(x, series[name], px, py) }));
-    const ticks = [0, 0.5, 1].map((share) => low + share * (high - low));
-    const rule = svg("line", { y1: 8, y2: H - bottom, stroke: "var(--dim)", visibility: "hidden" });
-    const picture = svg("svg", { viewBox: `0 0 ${W} ${H}`, class: "plot", "aria-hidden": "true" },
-      ticks.map((v) => [svg("line", { x1: left, x2: W - 12, y1: py(v), y2: py(v), stroke: "var(--line)" }),
-        svg("text", { x: left - 6, y: py(v) + 4, "text-anchor": "end" }, number(v))]),
-      [first, last].map((v, i) => svg("text", { x: px(v), y: H - 6, "text-anchor": i ? "end" : "start" }, `${i ? "" : `${x_name} `}${number(v)}`)),
-      drawn, rule);
-    const out = el("output", { class: "read" }, names.map((name, n) => legend(n, name)));
-    let at = x.length - 1;
-    const move = (index) => {
-      at = Math.max(0, Math.min(x.length - 1, index));
-      rule.setAttribute("x1", px(x[at])); rule.setAttribute("x2", px(x[at])); rule.setAttribute("visibility", "visible");
-      out.replaceChildren(`${x_name} ${number(x[at])}: `, ...names.map((name, n) => legend(n, `${name} ${number(series[name][at])}`)));
-      page.say(out.textContent);
-    };
-    return card(title, el("div", { class: "pointed", tabindex: 0, role: "group", "aria-label": title, on: {
-      pointermove(event) {
-        const box = picture.getBoundingClientRect(), place = ((event.clientX - box.left) / box.width) * W;
-        move(nearest(x, first + ((place - left) / (W - left - 12)) * (last - first)));
-      },
-      keydown(event) { if (stepped(event, (_, dx) => move(at + dx * (event.shiftKey ? 10 : 1)))) event.preventDefault(); },
-    } }, picture), out);
+    return chart({ title, x_name, curves: Object.entries(series).map(([name, ys]) => ({ name, xs: x, ys })) });
   },
 
   bars({ title, values, unit }) {
@@ -312,7 +312,7 @@ const marks = {
   },
 
   text({ title, lines }) {
-    return card(title, el("pre", { class: "scroll", tabindex: 0, role: "group", "aria-label": title || "text" }, lines.join("\n")));
+    return card(title, scrolled(title || "text", "", el("pre", {}, lines.join("\n"))));
   },
 
   // Nodes as the graph has them: a row a layer, a column for each of its nodes; others by themselves.
@@ -331,6 +331,50 @@ const marks = {
 };
 
 function card(title, ...children) { return el("section", { class: "card" }, title ? el("h2", {}, title) : null, children); }
+
+// Curves in one picture; the values at a place that is pointed at are read below it. A curve has its places `xs` in order,
+// numbers `ys`, and `marked`, places with a ring. log: a logarithmic scale, which has no place for 0 and below.
+function chart({ title, curves, x_name, log = false, size: [W, H] = [860, 260] }) {
+  const left = 70, right = 14, bottom = 26, scale = (y) => (!log ? y : y > 0 ? Math.log10(y) : null);
+  const drawn = curves.map((one) => ({ ...one, heights: one.ys.map(scale) }));
+  const finite = drawn.flatMap((one) => one.heights).filter(Number.isFinite);
+  if (!finite.length) return card(title, el("p", { class: "dim" }, log ? "no positive numbers" : "no numbers"));
+  const places = [...new Set(curves.flatMap((one) => one.xs))].sort((a, b) => a - b), first = places[0], last = places.at(-1);
+  const [low, high] = finite.reduce(([a, b], y) => [Math.min(a, y), Math.max(b, y)], [Infinity, -Infinity]);
+  const px = (x) => left + ((x - first) / (last - first || 1)) * (W - left - right);
+  const py = (y) => 10 + ((high - y) / (high - low || 1)) * (H - bottom - 10);
+  const dot = (one, i, props) => Number.isFinite(one.heights[i]) && svg("circle", { cx: px(one.xs[i]), cy: py(one.heights[i]), ...props });
+  const rule = svg("line", { y1: 8, y2: H - bottom, stroke: "var(--dim)", visibility: "hidden" });
+  const picture = svg("svg", { viewBox: `0 0 ${W} ${H}`, class: "plot", "aria-hidden": "true" },
+    [0, 0.25, 0.5, 0.75, 1].map((share) => low + share * (high - low)).map((y) => [
+      svg("line", { x1: left, x2: W - right, y1: py(y), y2: py(y), stroke: "var(--line)" }),
+      svg("text", { x: left - 6, y: py(y) + 4, "text-anchor": "end" }, number(log ? 10 ** y : y))]),
+    [first, last].map((x, i) => svg("text", { x: px(x), y: H - 6, "text-anchor": i ? "end" : "start" }, `${i ? "" : `${x_name} `}${number(x)}`)),
+    drawn.map((one, n) => [svg("path", { fill: "none", stroke: role(n), "stroke-width": 1.6, "stroke-dasharray": DASHES[n % DASHES.length],
+      d: path(one.xs, one.heights, px, py) }),
+    one.xs.length === 1 && dot(one, 0, { r: 3, fill: role(n) }),
+    (one.marked || []).map((x) => dot(one, one.xs.indexOf(x), { r: 4, fill: "none", stroke: role(n), "stroke-width": 2 }))]), rule);
+  const out = el("output", { class: "read" }, curves.map((one, n) => legend(n, one.name)));
+  let at = places.length - 1;
+  const move = (index) => {
+    at = clamp(index, places.length - 1);
+    for (const key of ["x1", "x2"]) rule.setAttribute(key, px(places[at]));
+    rule.setAttribute("visibility", "visible");
+    out.replaceChildren(`${x_name} ${number(places[at])}: `);
+    append(out, curves.map((one, n) => one.xs.length > 0 && legend(n, `${one.name} ${number(one.ys[nearest(one.xs, places[at])])}`)));
+    page.say(out.textContent);
+  };
+  return card(title, el("div", { class: "pointed", tabindex: 0, role: "group", "aria-label": title, on: {
+    pointermove(event) {
+      const box = picture.getBoundingClientRect(), x = ((event.clientX - box.left) / box.width) * W;
+      move(nearest(places, first + ((x - left) / (W - left - right)) * (last - first)));
+    },
+    keydown(event) {
+      const far = Math.max(1, Math.round(places.length / 200)) * (event.shiftKey ? 10 : 1);
+      if (stepped(event, (_, dx) => move(at + dx * far))) event.preventDefault();
+    },
+  } }, picture), out);
+}
 
 function legend(n, text) {
   return el("span", { class: "legend" }, svg("svg", { width: 26, height: 10, "aria-hidden": "true" }, svg("line", { x1: 0, x2: 26,
@@ -373,7 +417,7 @@ function pointed(picture, height, width, cell, name, move, high = cell) {
   let at = [0, 0];
   const cursor = el("div", { class: "cursor", style: { width: `${cell}px`, height: `${high}px`, display: "none" } });
   const to = (i, j) => {
-    at = [Math.max(0, Math.min(height - 1, i)), Math.max(0, Math.min(width - 1, j))];
+    at = [clamp(i, height - 1), clamp(j, width - 1)];
     cursor.style.display = "block";
     cursor.style.transform = `translate(${at[1] * cell}px, ${at[0] * high}px)`;
     move(...at);

@@ -10,7 +10,7 @@ let data, now;
 lens("health", {
   draw(root, given, page) {
     data = given;
-    now = { statistic: page.get("statistic") || "rms", kind: page.get("kind") || "", row: Number(page.get("row") ?? -1) };
+    now = { statistic: page.get("statistic") || "rms", kind: page.get("kind") || "", row: Number(page.get("row") ?? data.rows.findIndex((row) => row.node === page.get("node"))) };
     now.course = el("div", {});
     append(root, [
       el("p", { class: "facts" }, `${number(data.recorded)} steps recorded, ${number(data.steps[0])} to ${number(data.steps.at(-1))}`,
@@ -41,7 +41,7 @@ function tints(values, statistic) {
 
 function findings() {
   if (!data.findings.length) return card("What stands out", el("p", {}, badge("good", "nothing: no tensor grew tenfold, died, stopped, or was not finite")));
-  return card("What stands out", el("div", { class: "scroll few", tabindex: 0, role: "group", "aria-label": "What stands out" },
+  return card("What stands out", scrolled("What stands out", "few",
     el("table", {}, el("tbody", {}, data.findings.map((one) => el("tr", {}, el("td", {}, badge(GLYPH_OF[one.state], one.state)),
       el("td", {}, el("button", { type: "button", on: { click: () => choose(one.row) } }, full(data.rows[one.row]))), el("td", {}, one.text)))))));
 }
@@ -49,14 +49,14 @@ function findings() {
 function choices() {
   const kinds = [...new Set(data.rows.map((row) => row.kind))];
   const group = (name, key, options) => el("div", { class: "row", role: "group", "aria-label": name }, options.map(([value, text]) =>
-    el("button", { type: "button", "aria-pressed": String(now[key] === value), on: { click() { page.set({ [key]: value }); page.redraw(); } } }, text)));
+    choice(text, now[key] === value, { [key]: value })));
   const legend = COUNTED.includes(now.statistic) ? "A row is a tensor, a column a recorded step; the darker, the larger the share of elements."
     : "A row is a tensor, a column a recorded step. Orange is above the row's median, blue below; full colour is a factor of ten.";
   return card("", group("Statistic", "statistic", SHOWN), group("Kind", "kind", [["", "all"], ...kinds.map((kind) => [kind, kind])]), el("p", {}, legend));
 }
 
 function choose(index) {
-  page.set({ row: index });
+  page.set({ row: index, node: null });
   drawCourse(index);
   now.course.scrollIntoView({ block: "nearest" });
 }
@@ -64,10 +64,9 @@ function choose(index) {
 function drawCourse(index) {
   now.row = index;
   const row = data.rows[index], shown = numbers(index, now.statistic), name = SHOWN.find(([key]) => key === now.statistic)[1];
-  const nodes = row.node && page.has("step") && row.op;
-  now.course.replaceChildren(marks.lines({ title: `${full(row)}: ${name}${COUNTED.includes(now.statistic) ? " (share of elements)" : ""}`,
+  now.course.replaceChildren(el("div", {}, marks.lines({ title: `${full(row)}: ${name}${COUNTED.includes(now.statistic) ? " (share of elements)" : ""}`,
     x: data.steps, series: { [name]: shown }, x_name: "step" }),
-    nodes ? el("button", { type: "button", on: { click: () => page.go("step", { node: row.node }) } }, `${row.node} in Step`) : el("span", {}));
+    row.op ? jump("step", { node: row.node }, `${row.node} in Step`) : null));
 }
 
 function layers() {

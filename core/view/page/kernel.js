@@ -264,7 +264,7 @@ class Pane {
   }
 
   update() {
-    this.at = Math.max(0, Math.min(this.steps.length - 1, this.at));
+    this.at = clamp(this.at, this.steps.length - 1);
     const { step } = this, row = this.rows.get(`${step.f}:${step.l}`);
     if (this.marked) { this.marked.classList.remove("now"); this.marked.removeAttribute("aria-current"); }
     if (row) {

@@ -88,13 +88,13 @@ function sideOf(data) {
   const owners = ownersAt(data, step);
   return [el("h2", {}, `Step ${step} of ${data.steps.length}: ${stepName(data, step)}`),
     el("p", { class: "big" }, bytes(used), el("span", { class: "dim" }, ` in use of an arena of ${bytes(data.arena)}`)),
-    el("div", { class: "row" }, el("button", { type: "button", "aria-pressed": String(step === data.peak), on: { click: () => move(data.peak) } }, "the peak (p)"),
-      node && page.has("step") ? el("button", { type: "button", on: { click: () => page.go("step", { node }) } }, `${node} in Step`) : null),
+    el("div", { class: "row" }, el("button", { type: "button", "aria-pressed": step === data.peak, on: { click: () => move(data.peak) } }, "the peak (p)"),
+      node ? jump("step", { node }, `${node} in Step`) : null),
     el("table", { class: "bars roles" }, el("tbody", {}, [...by].map(([name, n]) => el("tr", { class: n ? null : "dim" },
       el("th", { scope: "row" }, el("i", { class: "swatch", style: { background: hue(name) } }), name), el("td", { class: "dim" }, MEANS[name] || ""),
       el("td", { class: "n" }, bytes(n)), el("td", { class: "n" }, used ? `${((100 * n) / used).toFixed(1)}%` : "")))) ),
     el("h3", {}, "Its owners, the largest first"),
-    el("div", { class: "scroll owners", tabindex: 0, role: "group", "aria-label": "Owners" }, el("table", {}, el("tbody", {}, owners.map((one) =>
+    scrolled("Owners", "owners", el("table", {}, el("tbody", {}, owners.map((one) =>
       el("tr", { class: one.members.includes(chosen) ? "chosen" : null }, el("td", {}, el("i", { class: "swatch", style: { background: hue(one.role) } }), one.name),
         el("td", {}, one.role), el("td", { class: "n" }, bytes(one.bytes)), el("td", { class: "n" }, `${((100 * one.bytes) / used).toFixed(1)}%`)))))) ];
 }
@@ -106,9 +106,9 @@ function words(data, one) {
 
 function move(step, chosen) {
   const { data } = shown;
-  shown.step = Math.max(0, Math.min(count(data) - 1, step));
+  shown.step = clamp(step, count(data) - 1);
   shown.chosen = chosen && chosen.first <= shown.step && shown.step <= chosen.last ? chosen : null;
-  page.set({ at: shown.step });
+  page.set({ at: shown.step, node: null });
   for (const rule of shown.rules) rule.setAttribute("x", px(data, shown.step));
   data.buffers.forEach((one, i) => shown.rects[i].setAttribute("class", one === shown.chosen ? "chosen" : ""));
   shown.side.replaceChildren(...sideOf(data));
@@ -129,7 +129,7 @@ function under(event, picture, tall) {
 function beside(way) {
   const { data, step, chosen } = shown, all = alive(data, step).sort((a, b) => a.offset - b.offset);
   const at = all.indexOf(chosen);
-  return all[at < 0 ? (way > 0 ? 0 : all.length - 1) : Math.max(0, Math.min(all.length - 1, at + way))];
+  return all[at < 0 ? (way > 0 ? 0 : all.length - 1) : clamp(at + way, all.length - 1)];
 }
 
 function pointable(picture, tall, name) {
@@ -146,7 +146,7 @@ function pointable(picture, tall, name) {
 lens("memory", {
   draw(root, data, page) {
     const map = arena(data), used = inUse(data), side = el("div", { class: "card side" }), read = el("output", { class: "read" });
-    const at = page.get("at");
+    const at = page.get("at"), own = data.buffers.find((one) => one.node === page.get("node"));
     shown = { data, step: data.peak, chosen: null, rects: map.rects, rules: [map.rule, used.rule], side, read };
     const legend = ROLES.filter((name) => data.buffers.some((one) => one.role === name)).map((name) =>
       el("span", { class: "legend" }, el("i", { class: "swatch", style: { background: hue(name) } }), `${name}, ${MEANS[name]}`));
@@ -155,7 +155,8 @@ lens("memory", {
       el("div", { class: "panes" }, el("div", {}, card("Place against time: a rectangle a tensor", el("div", {}, legend),
         pointable(map.picture, TALL, "The arena. Arrows left and right choose a step, up and down a tensor"), read),
         card("Bytes in use, by role", pointable(used.picture, LOW, "Bytes in use by step. Arrows choose a step"))), side)]);
-    move(at === undefined ? data.peak : Number(at) || 0);
+    if (at === undefined && own) move(own.first, own);
+    else move(at === undefined ? data.peak : Number(at) || 0);
   },
   key(event) {
     const along = { ArrowLeft: -1, ArrowRight: 1 }[event.key], up = { ArrowUp: 1, ArrowDown: -1 }[event.key];

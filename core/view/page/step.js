@@ -34,7 +34,7 @@ lens("step", {
   key(event, page) {
     const nodes = data.nodes, at = nodes.indexOf(now.node);
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    if (step) select(nodes[Math.max(0, Math.min(nodes.length - 1, at + step))], now.way);
+    if (step) select(nodes[clamp(at + step, nodes.length - 1)], now.way);
     else if (event.key === "b") select(now.node, 1 - now.way);
     else if (event.key === "f") fold(now.node.layer);
     else if (event.key === "ArrowRight" || event.key === "ArrowLeft")
@@ -142,11 +142,10 @@ function drawDetail() {
   if (pointed && i < pointed.height && j < pointed.width) point(role, i, j);
 }
 
-// The same node in other views, those that the page has.
+// The same node, or the one into which it was fused, in other views.
 const OTHERS = [["memory", "its memory"], ["time", "its time"], ["trust", "its checks"], ["health", "over steps"]];
 function elsewhere(node) {
-  return OTHERS.filter(([name]) => page.has(name)).map(([name, text]) =>
-    el("button", { type: "button", on: { click: () => page.go(name, { node: node.name }) } }, text));
+  return OTHERS.map(([name, text]) => jump(name, { node: node.runs || node.name }, text));
 }
 
 function codeOf(node) {
@@ -154,8 +153,8 @@ function codeOf(node) {
   if (!blocks.length) return null;
   return el("details", {}, el("summary", {}, `Code of ${node.variant}`), blocks.map((block) => [
     el("h3", {}, `${block.title}  ${block.file}:${block.first}`),
-    el("pre", { class: "scroll", tabindex: 0, role: "group", "aria-label": `${block.title}, ${block.file}` },
-      block.lines.map((line, i) => `${String(block.first + i).padStart(5)}  ${line}`).join("\n")),
+    scrolled(`${block.title}, ${block.file}`, "", el("pre", {},
+      block.lines.map((line, i) => `${String(block.first + i).padStart(5)}  ${line}`).join("\n"))),
     block.left_out ? el("p", { class: "dim" }, `${number(block.left_out)} lines more in the file`) : null]));
 }
 
@@ -191,7 +190,7 @@ function figure(role, one, name) {
 const unpacked = new Map();
 function decode(one) {
   if (unpacked.has(one)) return unpacked.get(one);
-  const bytes = Uint8Array.from(atob(one.cells), (c) => c.charCodeAt(0)), wide = one.bits === 16;
+  const bytes = bytesOf(one.cells), wide = one.bits === 16;
   const width = Math.ceil(one.size[1] / one.block[1]), height = Math.ceil(one.size[0] / one.block[0]);
   const at = (k) => (wide ? half(bytes[2 * k] | (bytes[2 * k + 1] << 8)) : level(bytes[k]));
   const values = Array.from({ length: height }, (_, i) => Array.from({ length: width }, (_, j) => at(i * width + j)));
@@ -296,7 +295,7 @@ function momentNow() {
   return at < 0 ? data.moments.findIndex((one) => one.node === now.node.runs) : at;
 }
 function moment(at) {
-  const one = data.moments[Math.max(0, Math.min(data.moments.length - 1, at))];
+  const one = data.moments[clamp(at, data.moments.length - 1)];
   if (one) select(nodeOfMoment(one), one.kind.endsWith("backward") && !one.kind.startsWith("forward") ? 1 : 0);
 }
 

@@ -5,8 +5,8 @@
 const SHOWN_LOSS = 8;  // nats, from which on the colour is full
 let now = null;        // the parts of the view on the screen, which moves change in place
 
-function tint(x) { return `rgb(${between(ink.mid, ink.hot, 0.45 * Math.max(0, Math.min(1, x))).join()})`; }
-function glow(x) { return `rgb(${between(ink.mid, ink.cold, 0.45 * Math.max(0, Math.min(1, x))).join()})`; }
+function tint(x) { return `rgb(${between(ink.mid, ink.hot, 0.45 * clamp(x, 1)).join()})`; }
+function glow(x) { return `rgb(${between(ink.mid, ink.cold, 0.45 * clamp(x, 1)).join()})`; }
 
 function clear(text) { return text === "" ? "∅" : text.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/^ | $/g, "␣"); }
 function percent(p) { return `${(100 * p).toFixed(p < 0.1 ? 1 : 0)}%`; }
@@ -30,7 +30,7 @@ function readNumbers(data) {
 function chosen(data) {
   const index = Number(page.get("checkpoint") || data.steps.length - 1), step = data.steps[Math.min(index, data.steps.length - 1)];
   const heads = step.maps.flatMap((map) => map.heads.map((rows, head) => ({ map, rows, head, id: `${map.node} ${head}` })));
-  const at = Math.max(0, Math.min(data.count - 2, Number(page.get("at") || 0)));
+  const at = clamp(Number(page.get("at") || 0), data.count - 2);
   return { step, index: data.steps.indexOf(step), heads, at, head: heads.find((one) => one.id === page.get("head")) || heads[0] };
 }
 
@@ -54,14 +54,13 @@ function textCard(data) {
       if (stepped(event, (down, right) => (down ? checkpoint(data, down) : move(data, now.at + right)))) event.preventDefault();
     } } }, spans);
   const way = el("div", { class: "row", role: "group", "aria-label": "Colours" }, [["loss", "loss of each token"], ["weights", "weights of the head"]].map(
-    ([key, name]) => el("button", { type: "button", "aria-pressed": String((page.get("colours") || "loss") === key),
-      on: { click() { page.set({ colours: key === "loss" ? "" : key }); page.redraw(); } } }, name)));
+    ([key, name]) => choice(name, (page.get("colours") || "loss") === key, { colours: key === "loss" ? "" : key })));
   return { spans, node: card(data.name, way, box, el("p", { class: "dim" },
     "A line below a token is as thick as its loss is large. The outlined token was read last; the dashed one is expected.")) };
 }
 
 function checkpoint(data, by) {
-  page.set({ checkpoint: Math.max(0, Math.min(data.steps.length - 1, chosen(data).index + by)) });
+  page.set({ checkpoint: clamp(chosen(data).index + by, data.steps.length - 1) });
   page.redraw().then(() => { const box = document.querySelector(".tokens"); if (box) box.focus(); });
 }
 
@@ -90,7 +89,7 @@ function placeCard(data) {
     el("table", { class: "bars likeliest" }, el("tbody", {}, rows.map(([text, p, good]) => el("tr", {},
       el("th", { scope: "row" }, el("code", {}, text), good ? " ●" : ""), el("td", { class: "n" }, percent(p)), bar(p, good))))),
     el("table", {}, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "step"), data.steps.map((one, i) => el("th", { scope: "col", class: "n" },
-      el("button", { type: "button", "aria-pressed": String(one === step), on: { click: () => checkpoint(data, i - chosen(data).index) } }, number(one.step)))))),
+      el("button", { type: "button", "aria-pressed": one === step, on: { click: () => checkpoint(data, i - chosen(data).index) } }, number(one.step)))))),
       el("tbody", {}, [["loss here", (one) => one.losses[at]], ["mean loss", (one) => one.losses.reduce((a, b) => a + b, 0) / one.losses.length]].map(
         ([name, value]) => el("tr", {}, el("th", { scope: "row" }, name), data.steps.map((one) => el("td", { class: "n" }, value(one).toFixed(3))))))));
 }
@@ -107,10 +106,9 @@ function mapsCard(data, side) {
   const small = (one) => {
     const picture = thumbnail(data, one);
     for (const key of ["width", "height"]) picture.style.setProperty(key, `${size}px`);
-    return el("button", { type: "button", class: "head", "aria-label": named(one), "aria-pressed": String(one === head),
-      title: named(one), on: { click() { page.set({ head: one.id }); page.redraw(); } } }, picture);
+    return choice(picture, one === head, { head: one.id }, { class: "head", "aria-label": named(one), title: named(one) });
   };
-  return card("Where the heads look: a row a node, a picture a head", el("div", { class: "scroll heads", tabindex: 0, role: "group", "aria-label": "Heads" },
+  return card("Where the heads look: a row a node, a picture a head", scrolled("Heads", "heads",
     el("table", {}, el("tbody", {}, nodes.map((map) => el("tr", {}, el("th", { scope: "row" }, map.node),
       el("td", {}, heads.filter((one) => one.map === map).map(small))))))), side);
 }
@@ -152,7 +150,7 @@ function strongest(data) {
 
 // Another place: the text, its card and the line of the head change; the pictures stay.
 function move(data, at, quiet) {
-  now.at = Math.max(0, Math.min(data.count - 2, at));
+  now.at = clamp(at, data.count - 2);
   page.set({ at: now.at || "" });
   colourTokens(data);
   now.place.replaceChildren(placeCard(data));

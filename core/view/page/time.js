@@ -42,43 +42,40 @@ function over(data, one) {
 
 function rowOf(data, one, index) {
   const open = one.count > 1 && page.get("open") === String(index), members = data.rows.filter((row) => same(one, row));
-  const toggle = one.count > 1 && el("button", { type: "button", class: "fold", "aria-expanded": String(open), "aria-label": `the ${one.count} nodes of ${one.group}, ${one.kind}`, on: {
+  const toggle = one.count > 1 && el("button", { type: "button", class: "fold", "aria-expanded": open, "aria-label": `the ${one.count} nodes of ${one.group}, ${one.kind}`, on: {
     click(event) { event.stopPropagation(); page.set({ open: open ? null : index }); page.redraw(); } } }, open ? "▾" : "▸");
   const line = el("tr", { class: index === shown.at ? "chosen" : null, on: { click: () => choose(index) } }, el("th", { scope: "row" }, toggle || el("span", { class: "fold" }), one.group),
     el("td", { class: "dim" }, one.variant ? `${one.op}.${one.variant}` : one.op), el("td", {}, one.kind.replace("_", " + ")), el("td", { class: "n" }, number(one.count)),
     el("td", { class: "n" }, timed(data) ? milliseconds(one.seconds) : "–"), el("td", { class: "n" }, `${(100 * one.share).toFixed(1)}%`), bar(data, one), over(data, one),
     el("td", { class: "n" }, megabytes(one.bytes)), el("td", { class: "n" }, one.flops ? `${number(one.flops / 1e9)} GFLOP` : ""));
-  const inner = open ? members.map((row) => el("tr", { class: "member" }, el("td", {}, page.has("step") && row.node
-    ? el("button", { type: "button", class: "link", on: { click: () => page.go("step", { node: row.node }) } }, row.node) : row.node),
+  const inner = open ? members.map((row) => el("tr", { class: "member" }, el("td", {}, (row.node && jump("step", { node: row.node }, row.node, { class: "link" })) || row.node),
     el("td", { colspan: 3 }), el("td", { class: "n" }, timed(data) ? milliseconds(row.seconds) : "–"), el("td", { colspan: 5 }))) : [];
   return { line, rows: [line, ...inner] };
 }
 
 function choose(index) {
   const { data, groups, lines } = shown;
-  shown.at = Math.max(0, Math.min(groups.length - 1, index));
-  page.set({ at: shown.at || null });
-  lines.forEach((line, i) => line.classList.toggle("chosen", i === shown.at));
-  lines[shown.at].scrollIntoView({ block: "nearest" });
+  shown.at = chooseRow(lines, index);
   const one = groups[shown.at], ratio = times(one);
   page.say(`${one.group} ${one.kind}, ${one.op}: ${timed(data) ? milliseconds(one.seconds) : megabytes(one.bytes)}, floor ${ratio === null ? "unknown" : `${ratio.toFixed(1)} times over`}`);
 }
 
 lens("time", {
   draw(root, data, page) {
-    shown = { data, groups: ordered(data), at: Number(page.get("at")) || 0, lines: [] };
+    const own = data.rows.find((row) => row.node === page.get("node")), groups = ordered(data);
+    shown = { data, groups, at: Number(page.get("at") ?? (own ? groups.findIndex((one) => same(one, own)) : 0)), lines: [] };
     const rows = shown.groups.map((one, index) => rowOf(data, one, index));
     shown.lines = rows.map((row) => row.line);
     const order = page.get("order") || "longest", share = timed(data) ? "time" : "bytes";
     const header = [["nodes"], ["variant"], ["direction"], ["times", "n"], ["time", "n"], [`of ${share}`, "n"], [share], [timed(data) ? "over its floor" : "floor"], ["moves", "n"], ["computes", "n"]];
     const buttons = Object.entries(ORDERS).filter(([key]) => key !== "floor" || (data.known && timed(data))).map(([key, text]) =>
-      el("button", { type: "button", "aria-pressed": String(key === order), on: { click() { page.set({ order: key === "longest" ? null : key, open: null, at: null }); page.redraw(); } } },
-        timed(data) || key !== "longest" ? text : "most bytes first"));
+      choice(timed(data) || key !== "longest" ? text : "most bytes first", key === order, { order: key === "longest" ? null : key, open: null, at: null }));
     append(root, [facts(data), card("", el("div", { class: "row" }, buttons, el("span", { class: "legend" }, el("i", { class: "swatch fore" }), "forward"),
       el("span", { class: "legend" }, el("i", { class: "swatch back" }), "backward"), data.known && timed(data) ? [el("span", { class: "legend" }, el("i", { class: "swatch mark" }), "floor"), el("span", { class: "dim" }, `${GLYPHS.good} below 2 times the floor, ${GLYPHS.part} below 5, ${GLYPHS.bad} more`)] : null),
-      el("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Nodes" }, el("table", { class: "nodes" },
+      scrolled("Nodes", "", el("table", { class: "nodes" },
         el("thead", {}, el("tr", {}, header.map(([text, kind]) => el("th", { scope: "col", class: kind || null }, text)))), el("tbody", {}, rows.map((row) => row.rows)))))]);
   },
+  shown() { shown.lines[shown.at]?.scrollIntoView({ block: "nearest" }); },
   key(event, page) {
     const way = { ArrowUp: -1, ArrowDown: 1 }[event.key];
     if (way) choose(shown.at + way);

@@ -9,8 +9,7 @@ const mark = (data, state) => data.states[state][0];
 function filters(data) {
   const only = page.get("only");
   return el("div", { class: "row" }, Object.entries(data.states).filter(([, [, , n]]) => n).map(([state, [glyph, text, n]]) =>
-    el("button", { type: "button", class: `state ${state}`, "aria-pressed": String(only === state), on: {
-      click() { page.set({ only: only === state ? null : state, at: null }); page.redraw(); } } }, `${glyph} ${n} ${text}`)));
+    choice(`${glyph} ${n} ${text}`, only === state, { only: only === state ? null : state, at: null }, { class: `state ${state}` })));
 }
 
 function lineOf(data, row, index) {
@@ -50,7 +49,7 @@ function sizes(row) {
 }
 
 function checks(data, record) {
-  return el("div", { class: "scroll checks", tabindex: 0, role: "group", "aria-label": "Sub-checks" }, el("table", {},
+  return scrolled("Sub-checks", "checks", el("table", {},
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "sub-check"), el("th", { scope: "col", class: "n" }, "worst error"), el("th", { scope: "col" }, "what it holds"))),
     el("tbody", {}, Object.entries(record.checks).map(([name, worst]) => el("tr", {}, el("th", { scope: "row" }, name),
       el("td", { class: "n" }, worst ? worst.toExponential(1) : "0"), el("td", { class: "dim" }, data.meanings[name] || ""))))));
@@ -65,8 +64,7 @@ function sideOf(data) {
     record ? ["checked", `${record.there}, in ${record.dtype}`] : null, record ? ["on", `${record.date}, corelm ${record.version}`] : null,
     record ? ["worst error", `${record.worst.toExponential(1)} in ${Object.keys(record.checks).length} sub-checks`] : null].filter(Boolean);
   return [el("h2", {}, `${row.op}.${row.variant}`), el("p", {}, badge(row.state, row.words)),
-    page.has("step") && data.rows.some((one) => one === row && one.groups[0] !== `${one.op} (nested)`)
-      ? el("button", { type: "button", on: { click: () => page.go("step", { node }) } }, `${node} in Step`) : null,
+    row.groups[0] === `${row.op} (nested)` ? null : jump("step", { node }, `${node} in Step`),
     el("table", {}, el("tbody", {}, about.map(([name, text]) => el("tr", {}, el("th", { scope: "row", class: "dim" }, name), el("td", {}, text))))),
     record && record.finding ? el("p", { class: "finding" }, `${GLYPHS.bad} ${record.finding}`) : null,
     el("h3", {}, "Sizes of this run, and those that the check covered"),
@@ -78,10 +76,7 @@ function sideOf(data) {
 
 function choose(index) {
   const { data, rows, lines, side } = shown;
-  shown.at = Math.max(0, Math.min(rows.length - 1, index));
-  page.set({ at: shown.at || null });
-  lines.forEach((line, i) => line.classList.toggle("chosen", i === shown.at));
-  if (lines[shown.at]) lines[shown.at].scrollIntoView({ block: "nearest" });
+  shown.at = chooseRow(lines, index);
   side.replaceChildren(...sideOf(data));
   const row = rows[shown.at];
   if (row) page.say(`${row.groups.join(", ")}: ${row.op}.${row.variant}, ${row.words}`);
@@ -89,15 +84,16 @@ function choose(index) {
 
 lens("trust", {
   draw(root, data, page) {
-    shown = { data, rows: kept(data), at: 0, lines: [], side: el("div", { class: "card side" }) };
-    shown.at = Math.min(Number(page.get("at")) || 0, Math.max(0, shown.rows.length - 1));
-    shown.lines = shown.rows.map((row, index) => lineOf(data, row, index));
+    const rows = kept(data), own = rows.findIndex((row) => row.nodes.includes(page.get("node")));
+    shown = { data, rows, at: Number(page.get("at") ?? Math.max(0, own)), lines: [], side: el("div", { class: "card side" }) };
+    shown.lines = rows.map((row, index) => lineOf(data, row, index));
     append(root, [el("div", { class: "row top" }, filters(data), el("span", { class: "dim" }, `on ${data.place}, in ${data.precision}`),
       data.own_device ? null : badge("part", "not the device of the run: these are the variants of this one")),
     el("div", { class: "panes" }, el("div", { class: "card" }, el("table", {}, el("thead", {}, el("tr", {},
       ["", "nodes", "variant", "state"].map((text) => el("th", { scope: "col" }, text || el("span", { class: "unseen" }, "mark"))))), el("tbody", {}, shown.lines))), shown.side)]);
     choose(shown.at);
   },
+  shown() { shown.lines[shown.at]?.scrollIntoView({ block: "nearest" }); },
   key(event) {
     const way = { ArrowUp: -1, ArrowDown: 1 }[event.key];
     if (way) choose(shown.at + way);
