@@ -73,10 +73,10 @@ class Twice(CudaDevice):
 
 def load_stub(folder: str) -> Any:
     """The stub as this process's driver."""
-    module = ctypes.CDLL(str(stub.build(Path(folder))), ctypes.RTLD_GLOBAL)
-    module.stub_launches.restype = ctypes.c_uint64
+    driver = ctypes.CDLL(str(stub.build(Path(folder))), ctypes.RTLD_GLOBAL)
+    driver.stub_launches.restype = ctypes.c_uint64
     os.environ["STUB_MEMORY"] = str(MEMORY)
-    return module
+    return driver
 
 
 def device_of(chip: int) -> CudaDevice:
@@ -88,9 +88,9 @@ def engine_of(case: Case, registry: Registry) -> Engine:
     """As `core train` makes it, but for the sizes and without parameters, which no launch depends on."""
     path = CONFIGS.get(case.model, CONFIG)
     chosen = [] if case.model in CONFIGS else [f"model={case.model}"]
-    values = load_config(path, overrides=chosen, device="cuda")
-    model = load_model(values.model, registry)
-    length = int(values.dims.get("T") or model.build(registry, {}).dims["T"])
+    whole = load_config(path, overrides=chosen, device="cuda")
+    model = load_model(whole.model, registry)
+    length = int(whole.dims.get("T") or model.build(registry, {}).dims["T"])
     length = min(length, case.tokens or length)
     sizes = [f"dims.B={case.batch}", f"dims.T={length}", f"train.tokens_per_step={case.batch * length}"]
     config = load_config(path, overrides=[*chosen, *sizes, f"precision={case.precision}"], device="cuda")

@@ -40,10 +40,10 @@ class Hub:
 
     def describe(self, name):
         data = self.files[name]
-        files = {"type": "file", "path": name, "size": len(data), "oid": git_hash(data)}
+        entry = {"type": "file", "path": name, "size": len(data), "oid": git_hash(data)}
         if not name.endswith(".json"):
-            files["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 100}
-        return {**files, **self.change}
+            entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 100}
+        return {**entry, **self.change}
 
 
 def git_hash(data):

@@ -159,10 +159,9 @@ def near(got: Any, expected: Any, precision: str, quantity: str) -> None:
     assert np.linalg.norm(got.astype(np.float64) - expected) <= BOUND[precision] * scale, quantity
 
 
-def simple(name: str, precision: str, names: Arrays, params: Arrays) -> Node:
-    return Node(
-        name, precision, params=params, **{k: v for k, v in names.items() if k in (*OPS[name].inputs, *OPS[name].attrs)}
-    )
+def simple(name: str, precision: str, values: Arrays, params: Arrays) -> Node:
+    own = {k: v for k, v in values.items() if k in (*OPS[name].inputs, *OPS[name].attrs)}
+    return Node(name, precision, params=params, **own)
 
 
 def seeds_of(node: Node) -> Arrays:

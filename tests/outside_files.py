@@ -62,8 +62,8 @@ Core = Callable[..., str]
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    files_here = (p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
-    return {str(p.relative_to(folder)): p.read_bytes() for p in files_here}
+    paths = (p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+    return {str(p.relative_to(folder)): p.read_bytes() for p in paths}
 
 
 def write(name: str, text: str, *changes: tuple[str, str]) -> None:
@@ -96,5 +96,5 @@ def shard(
     return data
 
 
-def train_on(text: str, **more: str) -> None:
-    write("run.toml", CONFIG, ('"text.txt"', text), ('val = "val.txt"\n', ""), *more.items())
+def train_on(data: str, **more: str) -> None:
+    write("run.toml", CONFIG, ('"text.txt"', data), ('val = "val.txt"\n', ""), *more.items())

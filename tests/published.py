@@ -97,8 +97,8 @@ def family_table(load: Any, sizes: Any, expected: Any) -> str:
         entries = [entry for entry in READ.values() if entry.family == family]
         models = list(dict.fromkeys(entry.model for entry in entries))
         source = load(models[0])
-        cells = {size.keys[0]: size for size in sizes(source).values() if size.absent is not None}
-        absent = [f"`{key}` {_shown(size)}" for key, size in cells.items()]
+        by_key = {size.keys[0]: size for size in sizes(source).values() if size.absent is not None}
+        absent = [f"`{key}` {_shown(size)}" for key, size in by_key.items()]
         pinned = [
             f"`{entry.keys[0].removesuffix('.*')}`" for entry in expected(source) if entry.keys != ("model_type",)
         ]

@@ -97,8 +97,8 @@ def _extreme(names: tuple[str, ...]) -> Form | None:
             if nan or (x is None and y is None):
                 return NAN
             return encode(element, y if x is None else x) | flip
-        values = order(x, y) or (y[0] - x[0] if x[1] == 0 else 0)  # -0 is less than +0
-        return encode(element, x if (values > 0) == largest else y) | flip
+        ordering = order(x, y) or (y[0] - x[0] if x[1] == 0 else 0)  # -0 is less than +0
+        return encode(element, x if (ordering > 0) == largest else y) | flip
 
     return plain(names, (kind, kind), kind, by_element(kind, of))
 
@@ -281,15 +281,15 @@ def _cvt(names: tuple[str, ...]) -> list[Form]:
 
 def _in_registers(names: tuple[str, ...], of: str, to: str, convert: Callable[[int], int]) -> list[Form]:
     """With every register that may hold the source and the result."""
-    values = []
+    forms = []
     sources = [of] if of in FORMATS else [f"b{w}" for w in (16, 32, 64) if w >= int(of[1:])]
     exact = "bf16" in names  # which asks for registers as wide as its types
     for source in sources[:1] if exact else sources:
         for width in (max(16, int(to.lstrip("ubfs"))),) if exact else (16, 32, 64):
             if to in FORMATS and width != int(to.lstrip("bf")) or to not in FORMATS and width < int(to[1:]):
                 continue
-            values.append(plain(names, (source,), to if to in FORMATS else f"b{width}", convert))
-    return values
+            forms.append(plain(names, (source,), to if to in FORMATS else f"b{width}", convert))
+    return forms
 
 
 def _tf32(a: int, mode: str) -> int | None:

@@ -332,9 +332,9 @@ def _find_nth_set(names: tuple[str, ...]) -> Form:
     def of(mask: int, base: int, offset: int) -> int:
         base, nth = base & 31, signed(offset, 32) % 13 - 6
         up, down = range(base, 32), range(base, -1, -1)
-        values = [i for i in ([base] if nth == 0 else up if nth > 0 else down) if mask >> i & 1]
+        places = [i for i in ([base] if nth == 0 else up if nth > 0 else down) if mask >> i & 1]
         count = max(abs(nth), 1)
-        return values[count - 1] if len(values) >= count else -1
+        return places[count - 1] if len(places) >= count else -1
 
     small = "and.b32 %w0, %b, 31; rem.s32 %w1, %c, 13; setp.lt.s32 %p0, %w1, 0;"
     small += " @%p0 add.s32 %w1, %w1, 13; sub.s32 %w1, %w1, 6;"
@@ -388,10 +388,10 @@ def comparison(word: str, kind: str, ftz: bool) -> Callable[[int, int], int] | N
         operators = {"num": lambda o: o is not None, "nan": lambda o: o is None}
 
         def test(a: int, b: int) -> int:
-            forms = order(flushed(kind, a, ftz), flushed(kind, b, ftz))
+            ordering = order(flushed(kind, a, ftz), flushed(kind, b, ftz))
             if word in operators:
-                return int(operators[word](forms))
-            return int(len(word) == 3) if forms is None else int(COMPARE[word[:2]](forms))
+                return int(operators[word](ordering))
+            return int(len(word) == 3) if ordering is None else int(COMPARE[word[:2]](ordering))
 
         return test
     allowed = {"b": ("eq", "ne"), "s": tuple(COMPARE), "u": (*COMPARE, *UNSIGNED)}[kind[0]]
@@ -445,8 +445,8 @@ def _select_by_sign(names: tuple[str, ...]) -> Form:
     def at_least_zero(c: int) -> bool:
         if by == "s32":
             return signed(c, 32) >= 0
-        values = order(decode("f32", c), (0, 0, 0))
-        return values is not None and values >= 0
+        ordering = order(decode("f32", c), (0, 0, 0))
+        return ordering is not None and ordering >= 0
 
     return plain(names, (kind, kind, by), f"b{kind[1:]}", lambda a, b, c: a if at_least_zero(c) else b)
 

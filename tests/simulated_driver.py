@@ -46,15 +46,15 @@ def allocate(size):
 
 @CFUNCTYPE(c_int, c_void_p, POINTER(c_uint32), POINTER(c_uint32), c_uint32, c_uint32, POINTER(c_void_p))
 def launch(function, grid, block, shared, cluster, parameters):
-    kernel, program = simulator(function)
+    kernel, simulated = simulator(function)
     while faulty(kernel, "STUB_HANGS"):
         time.sleep(1)
     for kind, status in (("STUB_REFUSES", REFUSED), ("STUB_STRAYS", STRAYED)):
         if faulty(kernel, kind):
             return status
-    sizes = [v.size for v, _ in program.program(kernel.name).parameters]
+    sizes = [v.size for v, _ in simulated.program(kernel.name).parameters]
     raw = [ctypes.string_at(parameters[i], size) for i, size in enumerate(sizes)]
-    program.launch(kernel.name, grid[:3], block[:3], raw, shared, cluster)
+    simulated.launch(kernel.name, grid[:3], block[:3], raw, shared, cluster)
     if faulty(kernel, "STUB_WRONG"):
         ctypes.cast(base + int.from_bytes(raw[0], "little"), POINTER(ctypes.c_float))[0] += 1
     return 0

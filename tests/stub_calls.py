@@ -71,9 +71,9 @@ class Stub:
     def function(self, name: str) -> c_void_p:
         if name not in self.functions:
             _, module = self.load(cubin(self.chip))
-            match = c_void_p()
-            assert self.c.cuModuleGetFunction(byref(match), module, name.encode()) == OK
-            self.functions[name] = match
+            function = c_void_p()
+            assert self.c.cuModuleGetFunction(byref(function), module, name.encode()) == OK
+            self.functions[name] = function
         return self.functions[name]
 
     def launch(self, name: str = "plain", grid=(1, 1, 1), block=(32, 1, 1), smem=0, y=None, **attributes) -> int:
@@ -121,9 +121,9 @@ class Stub:
         return self.c.cuStreamSynchronize(self.stream)
 
     def entry(self, name: str, version: int = 2000) -> bool:
-        match = c_void_p()
-        self.c.cuGetProcAddress_v2(name.encode(), byref(match), version, c_uint64(0), None)
-        return bool(match.value)
+        function = c_void_p()
+        self.c.cuGetProcAddress_v2(name.encode(), byref(function), version, c_uint64(0), None)
+        return bool(function.value)
 
     def encode(
         self, rank=2, dims=(64, 64), strides=(256,), box=(32, 8), swizzle=3, address=0, at=0, steps=(1, 1)

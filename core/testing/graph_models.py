@@ -250,10 +250,10 @@ class ModelAuthor(NodeAuthor):
                 bound |= dict(zip(statement.outputs, [name], strict=False))
             else:
                 name = self.adopted(scope, trial, op)
-                roles = [bound[r] for r, s in op.inputs.items() if not s.pattern.integer and r in bound]
-                roles = [value for value in roles if value in scope.values]
-                if roles and self.chance(0.5):  # something that reads one of its inputs later
-                    self.add(scope, self.linear_map(scope, self.some(roles), "C"))
+                values = [bound[r] for r, s in op.inputs.items() if not s.pattern.integer and r in bound]
+                values = [value for value in values if value in scope.values]
+                if values and self.chance(0.5):  # something that reads one of its inputs later
+                    self.add(scope, self.linear_map(scope, self.some(values), "C"))
                 return name
             self.count, self.features = count, features
         return ""

@@ -235,16 +235,9 @@ class NodeAuthor:
             return None
         if any(int(np.prod(shape)) > LARGEST for shape, _, _ in outputs.values()):
             return None
-        inputs_written: Any = (
-            inputs if self.chance(0.3) or list(inputs) != roles[: len(inputs)] else list(inputs.values())
-        )
-        spec = {
-            "op": op.name,
-            "in": inputs_written[0]
-            if isinstance(inputs_written, list) and len(inputs_written) == 1
-            else inputs_written,
-            **attrs,
-        }
+        by_role = self.chance(0.3) or list(inputs) != roles[: len(inputs)]
+        values = list(inputs.values())
+        spec = {"op": op.name, "in": inputs if by_role else values[0] if len(values) == 1 else values, **attrs}
         return Made(spec, outputs, params)
 
     def add(self, scope: Scope, made: Made, name: str = "", close: Collection[str] = ()) -> str:

@@ -147,14 +147,14 @@ def expectations(case: ModelCase, report: ModelReport, write: bool) -> dict[str,
         if fresh is None:
             raise BuildError(f"{case.golden}: golden values are transformers', which is not installed")
         write_tensors(case.golden, fresh, {})
-    grads = case.kept
+    golden = case.kept
     report.held_to.append("golden values")
     for name, value in (fresh or {}).items():
-        if name in grads:
-            report.compare(f"golden {name}", value, grads[name], FRESH)
+        if name in golden:
+            report.compare(f"golden {name}", value, golden[name], FRESH)
         else:
             report.failures.append(f"{case.golden}: {name} is missing")
-    return grads
+    return golden
 
 
 def agree(case: ModelCase, report: ModelReport, choice: str, expected: Mapping[str, Array]) -> None:

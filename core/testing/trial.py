@@ -101,7 +101,7 @@ class Trial:
     # --- the variant -----------------------------------------------------------------------------------------
 
     def train(self, request: GradientRequest = PLAIN) -> Training:
-        """Forward and backward as `asked`; the outcome's gradients are those that are wanted."""
+        """Forward and backward as `request` says; the outcome's gradients are those that are wanted."""
         if self.mode == "forward_backward":
             call = self.forward_call("forward_backward", request)
             starts = self._gradients(call, request)
@@ -185,7 +185,7 @@ class Trial:
         )
 
     def _gradients(self, call: Call, request: GradientRequest) -> dict[str, Array]:
-        """Put the gradients into `call` as `asked`; returns what those to add to start from."""
+        """Put the gradients into `call` as `request` says; returns what those to add to start from."""
         inputs: dict[str, Array | None] = dict(call.given)
         writes, shares, flags = dict(call.writes), dict(call.shares), {}
         inputs |= {n: None if n in request.absent else v for n, v in self.seeds.items()}

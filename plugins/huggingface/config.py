@@ -100,11 +100,11 @@ def sizes(source: ModelDocument) -> dict[str, Size]:
 
 def expected(source: ModelDocument) -> list[Expected]:
     """[hf.expect], in its order."""
-    problems = []
+    entries = []
     for key, entry in source.document[TABLE].get("expect", {}).items():
         table = entry if isinstance(entry, dict) else {"from": key, "is": entry}
-        problems.append(Expected(tuple(_list(table["from"])), tuple(_list(table["is"]))))
-    return problems
+        entries.append(Expected(tuple(_list(table["from"])), tuple(_list(table["is"]))))
+    return entries
 
 
 def matches(name: str, globs: Sequence[str]) -> bool:

@@ -78,11 +78,11 @@ class Bench(Protocol):
 def numbered(made: Iterable[M]) -> list[M]:
     """The second of several mutants with one key becomes number 2, and so on."""
     seen: Counter[str] = Counter()
-    numbers = []
+    renumbered = []
     for mutant in made:
         seen[mutant.key] += 1
-        numbers.append(replace(mutant, number=seen[mutant.key]))
-    return numbers
+        renumbered.append(replace(mutant, number=seen[mutant.key]))
+    return renumbered
 
 
 def in_order(mutants: Sequence[Mutant]) -> list[int]:

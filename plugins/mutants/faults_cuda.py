@@ -77,12 +77,12 @@ class Function:
         opening = inside.find("(")
         if opening < 0:
             return {}
-        names = {}
+        types = {}
         for text in split(inside[opening + 1 : closing(inside, opening)]):
             words = re.sub(r"\b__restrict__\b|\bconst\b", " ", text).strip()
             if match := re.fullmatch(r"(.*?[\s*&])(\w+)", words, re.DOTALL):
-                names[match[2]] = "".join(match[1].split())
-        return names
+                types[match[2]] = "".join(match[1].split())
+        return types
 
 
 def visible(text: str) -> str:

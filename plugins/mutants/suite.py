@@ -133,10 +133,10 @@ def verdicts_on(
     waiting = list(order)
     while waiting and enough > 0:
         some, waiting = waiting[:enough], waiting[enough:]
-        equivalent = {n: EQUIVALENT for n in some if reviewed.reason(bench.mutants[n])}
-        new = [n for n in some if n not in equivalent]
-        equivalent |= dict(zip(new, judge(new), strict=True))
-        verdicts = [Verdict(bench.mutants[n], equivalent[n]) for n in some]
+        outcomes = {n: EQUIVALENT for n in some if reviewed.reason(bench.mutants[n])}
+        new = [n for n in some if n not in outcomes]
+        outcomes |= dict(zip(new, judge(new), strict=True))
+        verdicts = [Verdict(bench.mutants[n], outcomes[n]) for n in some]
         enough -= sum(v.counts for v in verdicts)
         yield from verdicts
 

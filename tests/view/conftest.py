@@ -6,16 +6,11 @@ from pathlib import Path
 
 import pytest
 import small_run
-
-from core.cli import run
+import trained_run
 
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of four steps, with its config and texts beside it."""
-    folder = tmp_path_factory.mktemp("small")
-    small_run.write(folder, small_run.config(train={"steps": 4, "checkpoint_every": 2, "keep_last": 3}))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        assert run(["train", "small.toml", "--device", "cpu"]) == 0
-    return folder
+    config = small_run.config(train={"steps": 4, "checkpoint_every": 2, "keep_last": 3})
+    return trained_run.train(tmp_path_factory.mktemp("small"), config)

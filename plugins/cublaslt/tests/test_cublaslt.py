@@ -99,7 +99,7 @@ def host(stubs):
 
 @stubbed
 def test_every_variant_passes_the_op_check_through_the_cuda_device(host):
-    result = host("""
+    result, calls = host("""
 found = {}
 for op in ("matmul", "matmul_add", "mlp_gelu"):
     op = registry.op(op)
@@ -110,7 +110,6 @@ for op in ("matmul", "matmul_add", "mlp_gelu"):
     found[report.name] = [wrong, sorted(report.checks), report.checks.get("gradient", [0])[0]]
 out([found, lt.stub_calls()])
 """)
-    result, calls = result
     assert set(result) == {"matmul.cublaslt", "matmul_add.cublaslt", "mlp_gelu.cublaslt"} and calls > 100
     for name, (wrong, checks, gradients) in result.items():
         assert not wrong, wrong
