@@ -9,6 +9,7 @@ import foreign_files as foreign
 import numpy as np
 import pytest
 import small_run
+import trained_run
 
 import core
 from core import cli
@@ -26,8 +27,7 @@ def runs(tmp_path_factory):
     """A folder with runs/small, and its texts."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("CORELM_CACHE", str(folder / "cache"))
+        trained_run.enter(folder, patch)
         (folder / "small.toml").write_text(RUN)
         (folder / "text.txt").write_text(small_run.TEXT)
         (folder / "val.txt").write_text("a lazy fox is nö quick dog. " * 8, encoding="utf-8")
@@ -37,16 +37,11 @@ def runs(tmp_path_factory):
 
 @pytest.fixture
 def here(runs, monkeypatch):
-    monkeypatch.chdir(runs)
-    monkeypatch.setenv("CORELM_CACHE", str(runs / "cache"))
-    monkeypatch.setenv("CORELM_OFFLINE", "1")
-    return runs
+    return trained_run.enter(runs, monkeypatch)
 
 
 def evaluate(capsys, *words, code=0):
-    capsys.readouterr()
-    assert cli.run(["eval", *map(str, words), "--device", "cpu"]) == code, capsys.readouterr()
-    return capsys.readouterr()
+    return trained_run.run(capsys, "eval", *words, "--device", "cpu", code=code)
 
 
 def as_json(capsys, *words):
