@@ -94,17 +94,20 @@ class Counted:
     memory: int = 0
 
     def in_files(self, files: Sequence[str]) -> dict[tuple[str, int], Counts]:
-        """(file, line) -> counts, in the order of `files` and then of lines. An instruction counts where it is written:
-        in a header of `files` too. What was inlined from another file counts at the line that called it; what has no
-        line in any of `files` counts as line 0 of the first."""
+        """(file, line) -> counts, in the order of `files` and then of lines; an instruction counts at its `line_in`."""
         found: dict[tuple[str, int], Counts] = {}
         for place, counts in self.lines.items():
-            own = place
-            while own.outer is not None and own.file not in files:
-                own = own.outer
-            line = (own.file, own.line) if own.file in files else (files[0], 0)
-            found.setdefault(line, Counts()).__iadd__(counts)
+            found.setdefault(line_in(files, place), Counts()).__iadd__(counts)
         return {line: found[line] for line in sorted(found, key=lambda at: (files.index(at[0]), at[1]))}
+
+
+def line_in(files: Sequence[str], place: Location) -> tuple[str, int]:
+    """(file, line) of an instruction in some files: where it is written, in a header too. One that was inlined from
+    another file is at the line that called it; one without a line in any of `files` is at line 0 of the first."""
+    own: Location | None = place
+    while own is not None and own.file not in files:
+        own = own.outer
+    return (own.file, own.line) if own is not None else (files[0], 0)
 
 
 class Counter:

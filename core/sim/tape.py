@@ -287,6 +287,11 @@ def _values(row: TapeRow, start: int, stop: int, lanes: list[int], on: int) -> t
     return tuple(found)
 
 
+def lanes_in(mask: int) -> list[int]:
+    """The lanes of a mask, in order."""
+    return [lane for lane in range(WARP) if mask >> lane & 1]
+
+
 def _mask(lanes: list[int]) -> int:
     return FULL if len(lanes) == WARP else sum(1 << lane for lane in lanes)
 

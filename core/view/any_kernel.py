@@ -11,10 +11,10 @@ from typing import Any
 from core.device.launch import LaunchRecord
 from core.kernels.nvrtc import Kernel
 from core.outputs import write_target
-from core.sim.faults import FaultAccess, KernelError
+from core.sim.faults import KernelError
 from core.sim.launching.launch_report import Report
 from core.sim.standalone import KernelFile
-from core.view.lenses.kernel import MOST, KernelLens, error_words, fault
+from core.view.lenses.kernel import MOST, KernelLens, error_words, fault, taped_blocks
 from core.view.looking import View
 from core.view.page import page_of
 from core.view.taped_launch import TapedLaunch
@@ -34,7 +34,7 @@ def view_of_launch(
     whole = _three(grid), _three(block)
     record = LaunchRecord(Kernel(file.resolve(), kernel), (), *whole, smem, cluster, method="launch", line=file.name)
     accesses = error.accesses if error is not None else ()
-    blocks = taped_blocks(whole[0], accesses)
+    blocks = taped_blocks(math.prod(whole[0]), accesses)
     try:
         report = loaded.run(kernel, grid, block, args, smem, cluster, strict=False, count=True, tape=blocks)
     except KernelError as stopped:
@@ -61,8 +61,3 @@ def write_page(view: View, title: str, out: Path) -> None:
 def _three(sizes: Sizes) -> tuple[int, int, int]:
     x, y, z = (*sizes, 1, 1)[:3]
     return x, y, z
-
-
-def taped_blocks(grid: Sizes, accesses: Sequence[FaultAccess]) -> list[int]:
-    """An error's thread blocks, the first and the last."""
-    return list(dict.fromkeys([*(access.block for access in accesses), 0, math.prod(grid) - 1]))

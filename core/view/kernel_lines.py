@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from core.sim.tape import FULL
 from core.view.taped_launch import unpacked
 from core.words import extent, table
 
 MOST = 120  # steps of a warp
 WIDE = 60  # characters of a source line
-FULL = 0xFFFFFFFF
 SUMS = ("instructions", "sectors", "fewest", "shared", "conflicts", "contended")
 VERBS = {"read": "reads", "write": "writes", "atomic": "updates"}
 HEADER = ("STEP", "LINE", "TURN", "INSTR", "LANES", "SOURCE", "DOES")

@@ -16,7 +16,7 @@ Lists of a number a lane are as `packed` makes them. A kernel that stops with an
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,12 +27,11 @@ import numpy as np
 from core.device.launch import LaunchRecord
 from core.kernels.sources import with_headers
 from core.kernels.tensors import DeviceTensor, TensorMap, from_bf16
-from core.sim.counting import Counted, Counts
+from core.sim.counting import Counted, Counts, line_in
 from core.sim.ptx.syntax import Location, Register
-from core.sim.tape import BarrierState, LoopTurns, Tape, TapeStep, WarpAccess, counts_of
+from core.sim.tape import FULL, BarrierState, LoopTurns, Tape, TapeStep, WarpAccess, counts_of, lanes_in
 from core.view.private import short_place
 
-FULL = 0xFFFFFFFF
 AROUND = 3  # source lines that are shown before and after those that ran
 SHOWN = ("instructions", "threads", "requests", "asked", "sectors", "fewest", "shared", "shared_bytes", "conflicts",
          "atomics", "contended", "flops")  # fmt: skip
@@ -75,7 +74,7 @@ class TapedLaunch:
         return {
             "kernel": record.kernel.name, "method": record.method, "place": short_place(record.line),
             "grid": list(record.grid), "block": list(record.block), "smem": record.smem,
-            "totals": sums(self._counts().values()),
+            "totals": {name: getattr(self._sums.total, name) for name in SHOWN},
             "files": self._files(), "ptx": [ins.text for ins in self.tape.program.instructions],
             "buffers": self.buffers, "warps": warps, "left_out": left_out,
         }  # fmt: skip
@@ -83,30 +82,27 @@ class TapedLaunch:
     # --- source -------------------------------------------------------------------------------------------------
 
     def place(self, at: Location) -> tuple[int, int]:
-        """(file, line) where an instruction is shown: where it is written, or of a file that is not shown, the line
-        that called; line 0 of the first file where there is none."""
-        own: Location | None = at
-        while own is not None and own.file not in self.files:
-            own = own.outer
-        return (self.files.index(own.file), own.line) if own is not None else (0, 0)
+        """(file, by its number, and line) where an instruction is shown."""
+        file, line = line_in(self.files, at)
+        return self.files.index(file), line
 
-    def _counts(self) -> dict[Location, Counts]:
+    @cached_property
+    def _sums(self) -> Counted:
+        """`counted`, or the tape's own sums."""
         if self.counted is not None:
-            return self.counted.lines
-        by_line: dict[Location, Counts] = {}
+            return self.counted
+        sums = Counted()
         for block, warp in self.tape.warps:
             for step in self.tape.steps(block, warp):
                 counts = counts_of(self.tape.program.instructions[step.pc], step)
-                by_line.setdefault(step.location, Counts()).__iadd__(counts)
-        return by_line
+                sums.lines.setdefault(step.location, Counts()).__iadd__(counts)
+                sums.total += counts
+        return sums
 
     def _files(self) -> list[Json]:
         """Each file's lines around those that ran, with their counts by line."""
-        lines: list[dict[int, Counts]] = [{} for _ in self.files]
-        for at, counts in self._counts().items():
-            file, line = self.place(at)
-            lines[file].setdefault(line, Counts()).__iadd__(counts)
-        return [self._file(path, ran) for path, ran in zip(self.files, lines, strict=True)]
+        ran = self._sums.in_files(self.files)
+        return [self._file(path, {line: n for (file, line), n in ran.items() if file == path}) for path in self.files]
 
     def _file(self, path: str, ran: dict[int, Counts]) -> Json:
         text = Path(path).read_text("utf-8").splitlines()
@@ -159,7 +155,7 @@ class TapedLaunch:
     def _step(self, group: Sequence[TapeStep], turns: LoopTurns, block: int) -> Json:
         file, line = place = self.place(group[0].location)
         events = [event for step in group for event in self._events(step, block)]
-        of_line = turns.next(place, [lane for lane in range(32) if group[0].lanes >> lane & 1])
+        of_line = turns.next(place, lanes_in(group[0].lanes))
         turn = next((step.turn for step in group if kind_of(step) is not None), of_line)
         made: Json = {"f": file, "l": line, "n": len(group), "t": turn, "p": runs([step.pc for step in group])}
         if group[0].lanes != FULL:
@@ -188,7 +184,7 @@ class TapedLaunch:
             "kind": "access", "how": a.how, "b": self._buffer(a), "w": a.width,
             "a": packed([place - a.start for place in a.at]),
         }  # fmt: skip
-        if list(a.lanes) != [lane for lane in range(32) if step.on >> lane & 1]:
+        if list(a.lanes) != lanes_in(step.on):
             event["lanes"] = packed(list(a.lanes))
         elif step.on != FULL:
             event["m"] = step.on
@@ -239,7 +235,7 @@ def barrier_event(state: BarrierState, block: int) -> Json:
 
 
 def lanes_on(values: Sequence[Any], mask: int) -> list[Any]:
-    return [value for lane, value in enumerate(values) if mask >> lane & 1]
+    return [values[lane] for lane in lanes_in(mask)]
 
 
 def shown_values(values: Sequence[Any], dtype: str = "") -> list[Any]:
@@ -290,14 +286,6 @@ def runs(numbers: Sequence[int]) -> list[int]:
         else:
             flat += [number, 1]
     return flat
-
-
-def sums(counts: Iterable[Counts]) -> Json:
-    """The figures of `core trace` that a lens shows."""
-    total = Counts()
-    for one in counts:
-        total += one
-    return {name: getattr(total, name) for name in SHOWN}
 
 
 def nonzero(values: Json) -> Json:

@@ -132,6 +132,7 @@ def test_a_plugins_script_is_never_taken() -> None:
 
     views = [view for view in look(subject_with(Scripted())) if view.lens.name == "scripted"]
     assert '"drawn":false' in page_of(views, "page")
+    assert views[0].marks, "its marks are drawn all the same"
 
 
 def test_the_policy_names_the_pages_own_script_and_style_and_nothing_else() -> None:

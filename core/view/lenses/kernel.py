@@ -18,6 +18,7 @@ from core.op import Op, Variant
 from core.registry import Registry
 from core.sim.faults import FaultAccess, KernelError
 from core.sim.launching.launch_report import Report
+from core.sim.tape import FULL, lanes_in
 from core.testing.case import Case, make_case
 from core.testing.shapes import example_of
 from core.testing.traced import See, TraceRunner, kernels_of, run_launchers
@@ -135,10 +136,15 @@ class Taping:
         return None, None
 
     def taped(self, record: LaunchRecord, accesses: Sequence[FaultAccess]) -> list[int]:
-        """The thread blocks of a launch that are taped: those of an error first."""
-        count = math.prod(record.grid)
-        wanted = [*(access.block for access in accesses), *(self.blocks or (0, count - 1))]
-        return [block for block in dict.fromkeys(wanted) if block < count] or [0]
+        """The thread blocks of a launch that are taped."""
+        return taped_blocks(math.prod(record.grid), accesses, self.blocks)
+
+
+def taped_blocks(count: int, accesses: Sequence[FaultAccess], blocks: Sequence[int] = ()) -> list[int]:
+    """Of a launch of `count` thread blocks those that are taped: an error's, then `blocks`, or the first and the
+    last."""
+    wanted = [*(access.block for access in accesses), *(blocks or (0, count - 1))]
+    return [block for block in dict.fromkeys(wanted) if block < count] or [0]
 
 
 def error_words(error: KernelError, failed: LaunchRecord | None) -> Json:
@@ -167,7 +173,7 @@ def fault(access: FaultAccess, launch: Json) -> Json:
 def does(step: Json, access: FaultAccess, lane: int, launch: Json) -> bool:
     """Whether a step runs an error's instruction in its lane; one without an instruction, whether it touches the
     place."""
-    if not step.get("m", 0xFFFFFFFF) >> lane & 1:
+    if not step.get("m", FULL) >> lane & 1:
         return False
     texts = [launch["ptx"][n] for n in numbers(step["p"])]
     touching = any(touches(event, access, lane, launch) for event in step.get("e", ()))
@@ -193,7 +199,7 @@ def lanes_of(event: Json) -> list[int]:
     """The lane of each of an event's places."""
     if "lanes" in event:
         return [int(lane) for lane in unpacked(event["lanes"])]
-    return [lane for lane in range(32) if event.get("m", 0xFFFFFFFF) >> lane & 1]
+    return lanes_in(event.get("m", FULL))
 
 
 def numbers(flat: Sequence[int]) -> Iterator[int]:
