@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import small_run
+import trained_run
+from trained_run import run
 
-from core import cli
 from core.loader import load_registry
 from core.train.run import read_lines
 
@@ -58,19 +59,11 @@ CARDS = "%%\n".join(f"the quick brown fox jumps {n} times over the lazy dog\n" f
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CORELM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("CORELM_OFFLINE", "1")
+    trained_run.enter(tmp_path, monkeypatch)
     Path("readers.py").write_text(READERS)
     Path("deck.cards").write_text(CARDS)
     Path("text.txt").write_text("plain text beside it. " * 30)
     return tmp_path
-
-
-def run(capsys, *words, code=0):
-    capsys.readouterr()
-    assert cli.run([*map(str, words)]) == code, capsys.readouterr()
-    return capsys.readouterr()
 
 
 def config(train, val):
