@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
+from judged import RIGHT, SCALE, changed, failure, heard, kernel
 
-from core import f32, i32
-from core.cli import run
-from core.errors import BuildError, UsageError
-from core.judge import KernelLaunch, Problem, judge
+from core import f32
+from core.judge import KernelLaunch, Problem
 from core.judge.problem import load_problem
 from core.judge.questions import CHECKS, hear
 from core.judge.submission import Submission, included
-from core.judge.verdict import QUESTIONS, Judgement
+from core.judge.verdict import QUESTIONS
 
-SCALE = Problem(
-    truth=lambda x: 2 * x,
-    inputs={"x": "n"},
-    outputs={"y": "n"},
-    launches=KernelLaunch("scale", "y x n", grid="cdiv(n, 128)", block=128),
-    sizes=[{"n": 1}, {"n": 259}],
-    real=[{"n": 6000}],
-)
 SUMS = Problem(
     truth=lambda x: x.sum(1),
     inputs={"x": "rows C"},
@@ -35,16 +24,6 @@ SUMS = Problem(
     launches=KernelLaunch("sums", "y x C", grid="rows", block=64),
     sizes=[{"rows": 1, "C": 1}, {"rows": 2, "C": 100}],
 )
-
-
-def kernel(
-    body: str, before: str = "", name: str = "scale", parameters: str = "float* y, const float* x, int n"
-) -> str:
-    start = "int i = blockIdx.x * blockDim.x + threadIdx.x;"
-    return f'{before}\nextern "C" __global__ void {name}({parameters}) {{ {start}\n{body}\n}}'
-
-
-RIGHT = kernel("if (i < n) y[i] = 2 * x[i];")
 SUM = """extern "C" __global__ void sums(float* y, const float* x, int C) {
     __shared__ float s[64];
     float sum = 0;
@@ -56,16 +35,6 @@ SUM = """extern "C" __global__ void sums(float* y, const float* x, int C) {
     }
     if (threadIdx.x == 0) y[blockIdx.x] = s[0];
 }"""
-
-
-def heard(problem: Problem, text: str, seed: int = 0) -> Judgement:
-    return hear(problem, Submission(problem, text), seed)
-
-
-def failure(found: Judgement) -> tuple[str, str]:
-    """(the first sub-verdict that failed, its lines)."""
-    first = next((c for c in found.checks if c.state == "failed"), None)
-    return (first.name, "\n".join(first.lines())) if first else ("", "")
 
 
 @pytest.mark.parametrize("problem, text", [(SCALE, RIGHT), (SUMS, SUM)], ids=["scale", "sums"])
@@ -345,6 +314,11 @@ def test_kernels_are_named_as_in_cpp_and_need_no_extern_c() -> None:
     assert 'did you mean "plain"' in failure(heard(changed(launches=KernelLaunch("plan", "y x n"))(), text))[1]
 
 
+def test_a_message_is_no_longer_than_people_read() -> None:
+    long = failure(heard(SCALE, "int a" + " + b" * 20_000 + ";\n" * 50 + RIGHT))[1]
+    assert "error" in long and max(map(len, long.splitlines())) < 450 and len(long.splitlines()) < 40
+
+
 # --- what a submission may include -----------------------------------------------------------------------------------
 
 
@@ -381,189 +355,6 @@ def test_headers_of_its_own_folder_are_let_in(tmp_path: Path) -> None:
     path.write_text('#include "factor.cuh"\n// #include "../not.h" in a comment\n' + RIGHT.replace("2 *", "FACTOR *"))
     assert hear(SCALE, Submission.read(SCALE, path)).passed
     assert [*included('#include <cuda_fp16.h>\n# include "a/b.cuh"')] == ["<cuda_fp16.h>", '"a/b.cuh"']
-
-
-# --- problems that are wrong themselves ------------------------------------------------------------------------------
-
-
-def changed(**fields: Any) -> Callable[[], Problem]:
-    return lambda: Problem(**{**vars(SCALE), **fields})
-
-
-@pytest.mark.parametrize(
-    "make, words",
-    [
-        (changed(outputs={}), "no outputs"),
-        (changed(sizes=[]), "no sizes"),
-        (changed(sizes=[{"n": 0}]), "positive int"),
-        (changed(sizes=[{"n": 3}, {"m": 3}]), "each of n"),
-        (changed(inputs={"x": "n : f31"}), 'element type "f31"; did you mean "f32"'),
-        (changed(inputs={"x": "N"}), '"N" is not known'),
-        (changed(inputs={"x": ""}), "no dims"),
-        (changed(truth=lambda z: z), 'truth takes "z"'),
-        (changed(hard=["nann"]), 'hard contents "nann"; did you mean "nan"'),
-        (changed(scalars={"a": 1.5}), "a kernel's scalars are typed"),
-        (changed(scalars={"a": i32(2**40)}), "i32 holds"),
-        (changed(zeroed=["x"]), 'zeroed "x" is no output'),
-        (changed(launches=KernelLaunch("scale", "y z n")), 'no buffer, scalar or dim "z"'),
-        (changed(launches=KernelLaunch("scale", "y x n:half")), "one of the types"),
-        (changed(launches=KernelLaunch("scale", "y x n", grid="n / 128")), "expected a whole number"),
-    ],
-)
-def test_a_problem_that_does_not_fit_together_says_why(make: Callable[[], Problem], words: str) -> None:
-    with pytest.raises(BuildError) as error:
-        make()
-    assert words in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "fields, words",
-    [
-        ({"truth": lambda x: x[1:]}, 'shape (0,) for "y"; "n" is (1,) under n = 1'),
-        ({"truth": lambda x: (x, x)}, "truth returns 2 arrays; the outputs are y"),
-        ({"truth": lambda x: {"z": x}}, "truth returns z; the outputs are y"),
-        ({"truth": lambda x: x[5]}, "truth raised IndexError"),
-        ({"truth": lambda x: None}, 'truth returns object of shape () for "y"'),
-        ({"contents": lambda rng, dims: {"x": np.zeros(7)}}, 'contents gives "x" of shape (7,)'),
-        ({"contents": lambda rng, dims: {"q": np.zeros(7)}}, 'contents gives "q", which is no input'),
-    ],
-)
-def test_a_truth_that_gives_something_else_is_the_problems_fault(fields: dict[str, Any], words: str) -> None:
-    with pytest.raises(BuildError) as error:
-        heard(changed(**fields)(), RIGHT)
-    assert words in str(error.value)
-
-
-def test_a_launch_that_no_gpu_takes_is_named_with_its_limit() -> None:
-    problem = changed(launches=KernelLaunch("scale", "y x n", grid="cdiv(n, 2048)", block=2048))()
-    which, lines = failure(heard(problem, RIGHT))
-    assert which == "runs" and "a thread block of 2048 threads; at most 1024" in lines
-
-
-# --- the command, in a process with limits ---------------------------------------------------------------------------
-
-FILE = '''
-"""y = 2 * x."""
-from core.judge import KernelLaunch, Problem
-
-problem = Problem(
-    truth=lambda x: 2 * x,
-    inputs={"x": "n"},
-    outputs={"y": "n"},
-    launches=KernelLaunch("scale", "y x n", grid="cdiv(n, 128)", block=128),
-    sizes=[{"n": 1}, {"n": 259}],
-)
-'''
-
-
-@pytest.fixture
-def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    def write(problem: str = FILE, text: str = RIGHT) -> list[str]:
-        Path("scale.py").write_text(problem)
-        Path("mine.cu").write_text(text)
-        return ["judge", "scale.py", "mine.cu"]
-
-    monkeypatch.chdir(tmp_path)
-    return write
-
-
-def test_the_command_prints_a_line_a_question_and_the_same_as_json(
-    files: Callable[..., list[str]], capfd: pytest.CaptureFixture[str]
-) -> None:
-    words = files(text=f"#include <stdio.h>\n{RIGHT}".replace("2 * x[i];", '2 * x[i]; if (i == 3) printf("{");'))
-    assert run(words) == 0
-    out = capfd.readouterr().out
-    assert all(re.search(rf"^  {name} +(ok|-) ", out, re.M) for name in QUESTIONS) and "mine.cu passes scale.py" in out
-    wrong = f"#include <stdio.h>\n{RIGHT}".replace("i < n) y", 'i <= n) printf("{"), y')
-    named = FILE.replace("sizes=", 'kernel_file="mine.cu",\n    sizes=')
-    assert run([*files(named, wrong)[:2], "--json"]) == 1
-    done = capfd.readouterr()
-    found = json.loads(done.out)
-    assert (found["passed"], found["failed"][0], found["seed"]) == (False, "bounds", 0)
-    assert found["submission"] == "mine.cu"
-    assert [check["name"] for check in found["checks"]] == list(QUESTIONS)
-    assert found["checks"][3]["hint"] == "" and "reads x[1]" in found["checks"][3]["message"]
-    assert "mine.cu fails scale.py: bounds" in done.err
-
-
-def test_a_submission_that_takes_too_long_or_too_much_costs_a_verdict(
-    files: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CORELM_SIM_LIMIT", str(10**12))
-    spins = kernel('for (long long k = 0; k < (1ll << 40); k++) asm volatile(""); if (i < n) y[i] = 2 * x[i];')
-    hoards = "__device__ char room[1ll << 36];\n" + kernel("if (i < n) { room[i] = 1; y[i] = 2 * x[i]; }")
-    problem, submission = Path("scale.py"), Path("mine.cu")
-    files(text=spins)
-    found = judge(problem, submission, seconds=2)
-    assert "did not end within 2 s" in failure(found)[1] and not found.passed
-    files(text=hoards)
-    found = judge(problem, submission, memory=1 << 30)
-    assert "took more than 1.0 GiB of memory" in failure(found)[1] and not found.passed
-    assert [check.name for check in found.checks] == list(QUESTIONS)
-    files(problem=FILE.replace("lambda x: 2 * x", "lambda x: __import__('os').kill(__import__('os').getpid(), 11)"))
-    assert "ended the process that judges it (SIGSEGV)" in failure(judge(problem, submission))[1]
-
-
-def test_a_message_is_no_longer_than_people_read() -> None:
-    long = failure(heard(SCALE, "int a" + " + b" * 20_000 + ";\n" * 50 + RIGHT))[1]
-    assert "error" in long and max(map(len, long.splitlines())) < 450 and len(long.splitlines()) < 40
-
-
-def test_a_fault_of_the_judge_is_a_verdict_and_says_whose_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    from core.judge.confined import REPORT, Clerk
-
-    class Link:
-        sent: ClassVar = [("ready", None), ("doing", "races"), ("case", "n = 1"), ("broken", "IndexError: 5")]
-
-        def poll(self, seconds: float) -> bool:
-            return True
-
-        def recv(self) -> Any:
-            return self.sent.pop(0)
-
-    found = Clerk(Link(), lambda kind, value: None, Judgement("p", "s")).listen(1, 1, None)  # type: ignore[arg-type]
-    assert failure(found)[0] == "races" and "IndexError: 5" in failure(found)[1] and REPORT in failure(found)[1]
-
-
-@pytest.mark.parametrize(
-    "text, words",
-    [
-        ("x = 1", "0 problems; expected one"),
-        ("def f(:", "scale.py:1: invalid syntax"),
-        ("1 / 0", "scale.py:1 raised ZeroDivisionError"),
-        (FILE.replace("2 * x,", "2 * z,").replace("lambda x", "lambda z"), 'truth takes "z"'),
-    ],
-)
-def test_a_problem_that_cannot_be_loaded_names_its_line(text: str, words: str, files: Callable[..., list[str]]) -> None:
-    files(text)
-    with pytest.raises(BuildError) as error:
-        load_problem(Path("scale.py"))
-    assert words in str(error.value)
-
-
-def test_a_truth_of_another_shape_is_the_hosts_error_and_no_verdict(
-    files: Callable[..., list[str]], capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert run(files(FILE.replace("2 * x,", "x[1:],"))) == 3
-    err = capfd.readouterr().err
-    assert "truth returns float64 of shape (0,)" in err and "Traceback" not in err
-
-
-def test_files_that_are_not_there_are_usage_errors(files: Callable[..., list[str]]) -> None:
-    files()
-    for path in ("absent.py", "mine.cu"):
-        with pytest.raises(UsageError):
-            load_problem(Path(path))
-    with pytest.raises(UsageError):
-        judge(Path("scale.py"), Path("absent.cu"))
-    with pytest.raises(UsageError, match="scale.py names no kernel's file"):
-        load_problem(Path("scale.py")).submission_beside(Path("scale.py"))
-
-
-@pytest.mark.parametrize("numbers", [{"seed": -1}, {"seconds": 0}, {"memory": 0}])
-def test_numbers_out_of_range_are_usage_errors(numbers: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=f"{next(iter(numbers))}={next(iter(numbers.values()))}"):
-        judge(Path("scale.py"), Path("mine.cu"), **numbers)
 
 
 # --- docs/judge.md ---------------------------------------------------------------------------------------------------
