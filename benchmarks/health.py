@@ -1,4 +1,4 @@
-"""What `[train] health_every` costs: one step of a model with and without its statistics, and the bytes that they read.
+"""The cost of `[train] health_every`: one step of a model with and without statistics, and the bytes that they read.
 
 python benchmarks/health.py                                  GPT-2 124M on the cpu, B = 4, T = 64
 python benchmarks/health.py --batch 16 --length 1024 --plan  the bytes of a bf16 plan for sm_90a; nothing runs
@@ -35,7 +35,7 @@ def engine_of(given):
 
 
 def sizes(engine):
-    """What a recorded step reads besides, and what it keeps."""
+    """Bytes that a recorded step reads in addition, and bytes that it keeps."""
     plan, layout = engine.plan("train"), engine.layout
     acc = itemsize(resolve("acc", plan.precision))
     tensors = [buffer for _, pairs in written(plan) for _, buffer in pairs]

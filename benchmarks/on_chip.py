@@ -25,7 +25,7 @@ def agree(holds: Any, what: str) -> None:
 
 
 class Chip:
-    """The GPU as `core.sim.run` would have it: NumPy arrays are buffers and are written in place."""
+    """The GPU behind the interface of `core.sim.run`: NumPy arrays are buffers and are written in place."""
 
     def __init__(self) -> None:
         self.device = CudaDevice()
@@ -90,7 +90,7 @@ def three(sizes: Any) -> tuple[int, int, int]:
 
 
 class Compared:
-    """What the opcode tests' kernels gave on the chip; a pytest plugin, so that it knows whose they are.
+    """Results of the opcode tests' kernels on the chip; a pytest plugin, so that each result has its test.
 
     same: kernels with the same bits. approximate: test -> the largest difference, in units of the last place, of a
     kernel with an `.approx` instruction: the manual gives bounds for those and no bits. different: those that should

@@ -1,4 +1,4 @@
-"""A folder with the short run of a config, and commands in it: what tests of a plugin's files begin with."""
+"""A folder with the short run of a config, and commands in it: the start of tests of a plugin's files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def enter(folder: Path, patch: pytest.MonkeyPatch) -> Path:
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: object, code: int = 0) -> pytest.CaptureResult[str]:
-    """What `core` prints; it has to end with the code."""
+    """Output of a `core` command, which has to exit with `code`."""
     capsys.readouterr()
     assert cli.run([*map(str, words)]) == code, capsys.readouterr()
     return capsys.readouterr()

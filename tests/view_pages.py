@@ -22,9 +22,9 @@ def browser_path() -> str:
 
 @contextmanager
 def opened(path: Path, place: str = "", dark: bool = False) -> Iterator[Any]:
-    """The page at `path` at `#place`, drawn. Its requests, errors and problems must be none when the block ends.
+    """Open the page at `path`, at `#place`. AssertionError for any request, error or problem by the end of the block.
 
-    Skips, with a word, where there is no playwright or no browser.
+    Skips, with a reason, without playwright or a browser.
     """
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no page is opened")
     program = browser_path()
@@ -49,7 +49,7 @@ def opened(path: Path, place: str = "", dark: bool = False) -> Iterator[Any]:
 
 
 def faults(page: Any) -> list[str]:
-    """What axe finds in an opened page by WCAG 2, levels A and AA. Skips, with a word, where axe is not installed."""
+    """Violations of WCAG 2, levels A and AA, that axe finds in an open page. Skips, with a reason, without axe."""
     axe = pytest.importorskip("axe_core_python", reason="axe-core-python is not installed: no page is examined")
     page.evaluate((Path(str(axe.__file__)).parent / "axe.min.js").read_text("utf-8"))
     report = page.evaluate("axe.run(document, { runOnly: ['wcag2a', 'wcag2aa'] })")

@@ -1,4 +1,4 @@
-"""Statistics of tensors on any device: what they are, and a tensor to take them of.
+"""Statistics of tensors on any device: their definitions, and the description of a tensor to measure.
 
 A row of `VALUES` numbers for each tensor, f64: sum, sum of squares, least and largest of the finite elements; how many
 are zero, not finite, and finite but too small or too large for bf16, which rounds them to zero or to infinity. The sums

@@ -1,4 +1,4 @@
-"""Statistics of all that a training step writes, recorded beside the plan's own launches, in a ring on the device.
+"""Records statistics of the tensors that a training step writes, into a ring buffer on the device.
 
 The step's launches stay what they are: others run between them, read what was written, and write nothing else.
 """

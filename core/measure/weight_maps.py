@@ -1,6 +1,6 @@
 """The weights by which a model mixes tokens and experts, by node, as the references of its ops give them.
 
-`Reference.maps` says which; here is what forward computed before each of these nodes. Dropout is off.
+`Reference.maps` computes them from the inputs that forward gave each node. Dropout is off.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a number is made of: the answers of `Reference.parts`, and the table `made_of` that most of them follow from.
+"""Dependencies of an element: the answers of `Reference.parts`, and the table `made_of` that most of them follow from.
 
 An answer is a dictionary: tensor -> a box of its elements, or a list of boxes. A box has an index or a slice for each
 axis, and may have `...` for axes that are taken whole, as NumPy's indexing has them: `(3, slice(None))` is row 3 of a

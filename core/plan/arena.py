@@ -14,7 +14,7 @@ SAVED = "saved"  # the role of all that forward keeps for backward
 
 
 def role_of(plan: Plan, buffer: Buffer) -> str:
-    """What a buffer of the arena is for: "saved" for all that forward keeps for backward, else its own role;
+    """A buffer's purpose in the arena: "saved" for all that forward keeps for backward, else its own role;
     "activation" for a tensor that a variant saves within one direction."""
     if plan.keeps(buffer):
         return SAVED
@@ -64,8 +64,8 @@ def fullest(plan: Plan) -> int:
 
 
 def owners(plan: Plan, step: int) -> list[Mapping[str, Any]]:
-    """What fills the arena at a step, the largest first: rows of name (repeats folded into `h.*`), role, count, shape,
-    dtype and bytes of all."""
+    """The owners of the arena at a step, the largest first: rows of name (repeats folded into `h.*`), role, count,
+    shape, dtype and bytes of all."""
     groups: dict[tuple[Any, ...], list[Buffer]] = {}
     for buffer in alive(plan.in_arena, step):
         key = (folded_name(buffer.name), buffer.shape, buffer.dtype, role_of(plan, buffer))

@@ -1,4 +1,4 @@
-"""What [train] health_every records: a row of statistics for each tensor, and the memory that they take.
+"""The rows that [train] health_every records, one per tensor with its statistics, and the memory that they take.
 
 The rows follow from the plan's steps and the parameters alone: what steps write for others, then the gradient of each
 parameter that trains, every parameter, and the update of those that train.
@@ -27,7 +27,7 @@ ROW = 8 * len(VALUES)  # bytes
 
 @dataclass(frozen=True)
 class HealthRow:
-    """What a row of statistics is of. kind: "forward" or "backward" of a node, "add" or "copy" of gradients, or
+    """The tensor of a row of statistics. kind: "forward" or "backward" of a node, "add" or "copy" of gradients, or
     "gradient", "parameter", "update". node, op: of that step, "" for a sum or copy of gradients and for parameters.
     tensor: its schema name, its buffer's where there is no node, or the parameter's. size: its elements."""
 
@@ -39,7 +39,7 @@ class HealthRow:
 
 
 def written(plan: Plan) -> Iterator[tuple[Step, list[tuple[str, Buffer]]]]:
-    """Each step of the plan that writes numbers for others, and what it writes: (schema name, buffer in the arena)."""
+    """Each step of the plan that writes tensors for others, and these tensors: (schema name, buffer in the arena)."""
     for step in plan.steps:
         named = ((name, step.tensors.get(name)) for name in step.written if step.kind not in NOTHING_NEW)
         tensors = [(n, b) for n, b in named if b is not None and b.home == "arena" and b.dtype not in INTEGERS]

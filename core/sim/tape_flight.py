@@ -1,4 +1,4 @@
-"""The work under way on a tape: asynchronous copies that nothing has waited for, and warps that have come to a barrier.
+"""Work in flight at each row of a tape: asynchronous copies without a wait so far, and arrivals at barriers.
 
 Copies count by the program's own order: from their issue to the wait that covers them, whenever the simulator moved
 the bytes. One pass over the rows, in the order in which groups of lanes ran them.

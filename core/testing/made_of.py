@@ -1,4 +1,4 @@
-"""Is a number made of what `Reference.parts` says, and of nothing else? Perturbed contents say so, in f64.
+"""Tests `Reference.parts` by perturbation, in f64: an element depends on its stated parts, and on nothing else.
 
 Of every tensor that the reference writes, a few numbers are looked at. Everything outside of a number's parts is
 perturbed at once: its bits may not change. An integer that regroups other rows may change how sums are rounded. And

@@ -1,4 +1,4 @@
-"""Runs a variant's launchers once in the simulator, for whoever looks at each launch: `core trace`, the kernel lens."""
+"""Runs a variant's launchers once in the simulator and hands each launch to a caller: `core trace`, the kernel lens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run is, settled: the engine and data that the loop needs, periods, and state; the loop looks nothing up."""
+"""The resolved settings of a run: the engine and data that the training loop needs, periods, and state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_COLUMNS = 16  # of the ring of statistics on the device
 
 
 class Trainable(Protocol):
-    """What the loop needs of an engine."""
+    """The part of an engine that the loop uses."""
 
     @property
     def updates(self) -> int: ...
@@ -42,7 +42,7 @@ class Trainable(Protocol):
 
 
 class TextCodec(Protocol):
-    """What the loop needs of a tokenizer."""
+    """The part of a tokenizer that the loop uses."""
 
     vocab_size: int
     eot: int | None

@@ -1,4 +1,4 @@
-"""`core view`: a run as one page: lenses on a step, its tensors, texts, memory and kernels, and their text twins.
+"""`core view`: a run as one page: lenses on a step, its tensors, texts, memory and kernels, and the same as text.
 
 A page is one HTML file without network and library. It is made of one dictionary by lens, which `--json` prints and
 the terminal lines come from too.

@@ -1,4 +1,4 @@
-"""The text of a step's batch, without running the step: what was drawn follows from the tokens before it."""
+"""The text of a step's batch, without running the step: a batch follows from the number of tokens before it."""
 
 from __future__ import annotations
 

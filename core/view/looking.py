@@ -1,4 +1,4 @@
-"""Looks at a subject through its lenses: one dictionary by lens, from which the page, `--json` and terminal lines come.
+"""Runs the lenses of a subject: one dictionary per lens, from which the page, `--json` and terminal lines come.
 
 A lens that fails leaves the others whole: its view says what it raised. Nothing of a run is changed.
 """
@@ -24,7 +24,7 @@ from core.view.subject import Subject
 
 @dataclass(frozen=True)
 class View:
-    """What one lens showed. data: None where there are none; `command` makes them. problem: what it raised, or "".
+    """The result of one lens. data: None where there are none; `command` makes them. problem: what it raised, or "".
 
     own: whether the lens is the core's, so that its script may draw it.
     """
@@ -69,7 +69,7 @@ def lenses_of(subject: Subject, name: str = "") -> list[Lens]:
 
 
 def look(subject: Subject, name: str = "") -> list[View]:
-    """What each lens shows of a subject; with `name`, that one alone, whose CoreErrors are then raised.
+    """The results of all lenses on a subject; with `name`, that one alone, whose CoreErrors are then raised.
 
     Raises UsageError for an unknown lens, and for a step or node that the run does not have.
     """

@@ -1,4 +1,4 @@
-"""What one number is made of, as a page evaluates it: rows and columns of other tensors' matrices.
+"""Dependencies of an element in the form that a page evaluates: rows and columns of other tensors' matrices.
 
 A reference's `parts` answers for one element. Tensors are drawn as matrices, the last axis across. For each tensor that
 takes part there are boxes, each with `rows` and `columns`: "r" and "c" for the element's own row and column, "f" for
@@ -28,7 +28,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Stated:
-    """What a reference states of a tensor's elements, by their places in its matrix."""
+    """A reference's statements on a tensor's elements, by their places in its matrix."""
 
     def __init__(self, reference: Reference, t: Any, tensor: str, shapes: Shapes) -> None:
         self.reference, self.t, self.tensor, self.shapes = reference, t, tensor, shapes
@@ -56,7 +56,7 @@ class Stated:
 
 
 def rules_of(reference: Reference, t: Any, tensor: str, shapes: Shapes) -> dict[str, Any]:
-    """Tensor -> boxes, or a table, of what elements of `tensor` are made of; {} where nothing is stated.
+    """Tensor -> boxes, or a table, of its elements on which those of `tensor` depend; {} without a statement.
 
     Nothing is said either where contents decide and a piece of the table has several rows.
 

@@ -29,7 +29,7 @@ ESCAPED = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", 
 
 
 class Viewed(Protocol):
-    """What a page needs of a view: `core.view.looking.View`."""
+    """The part of a view that a page uses: `core.view.looking.View`."""
 
     @property
     def lens(self) -> Lens: ...
@@ -89,7 +89,7 @@ def page_place(path: Path, option: str) -> Path:
 
 
 def head_of(view: Viewed) -> dict[str, Any]:
-    """What the page knows of a view before its data are read."""
+    """The head of a view, which the page has before it decodes the data."""
     lens = view.lens
     return {
         "name": lens.name,

@@ -1,4 +1,4 @@
-"""Places of files and texts without folders of this machine: a page names no user, no home, no checkout."""
+"""Removes absolute paths from places and messages: a page names no user, no home folder, no checkout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run's folder holds, read and never written: config, metrics, choices, checkpoints; and its engine anew."""
+"""Read-only access to a run's folder: config, metrics, choices, checkpoints; and the run's engine, rebuilt."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class RunRecord:
         return int(self.metrics[-1]["step"]) if self.metrics else 0
 
     def facts(self) -> dict[str, Any]:
-        """What the run is, by name: texts and numbers without a path, a user or a host."""
+        """Facts of the run by name: texts and numbers without a path, a user or a host."""
         config, graph, table = self.config, self.engine.graph, self.config.train
         sizes = ", ".join(f"{name} = {size}" for name, size in graph.dims.items())
         last = self.metrics[-1] if self.metrics else {}

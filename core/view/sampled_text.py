@@ -44,7 +44,7 @@ class TextSample:
 
 @dataclass
 class TextAtStep:
-    """What the model of one checkpoint says of a text of n tokens behind its first.
+    """Predictions of one checkpoint's model on a text of n tokens behind its first.
 
     losses, ranks: (n,) nats of each token that came, and its place among all by probability, from 1.
     likeliest: for each place the ids that were expected most, with probabilities.

@@ -35,7 +35,7 @@ class LaunchOptions:
 
     @property
     def words(self) -> list[str]:
-        """The arguments of `core view` that say so."""
+        """These options as arguments of `core view`."""
         own = [("--shape", one) for one in self.shape] + [("--block", str(one)) for one in self.blocks]
         own += [("--dtype", self.dtype)] if self.dtype else []
         own += [("--direction", self.direction)] if self.direction != "both" else []
@@ -47,7 +47,7 @@ class LaunchOptions:
 class ViewOptions:
     """Options of `core view`, as parsed.
 
-    step: None for the last one. text: a file whose text is looked at. node: the node in front. kernels: "op.variant",
+    step: None for the last one. text: a file for the model to read. node: the selected node. kernels: "op.variant",
     one or two; launch: how they are launched. no_text: leave out all that was written in words: batches, samples,
     tokens. yes: replays may take more than a minute. measure: nodes are timed, however long it takes. more: nothing is
     left out for the page's size.

@@ -1,4 +1,4 @@
-"""What a number is made of: the table and the boxes, their proof in the op check, and the statements that ship."""
+"""Dependencies of an element: the table and the boxes, their test in the op check, and the shipped statements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Statistics of tensors: what each device's one pass gives is what NumPy gives in f64, whatever the numbers."""
+"""Statistics of tensors: each device's one pass equals NumPy in f64, for all kinds of numbers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def placed(device, values, dtype):
 
 
 def rows(device, arrays, shapes, dtype="f32", before=None):
-    """What the device says of arrays, and the arrays as it holds them."""
+    """The device's statistics of arrays, and the arrays as it holds them."""
     tensors = [placed(device, a, dtype) for a in arrays]
     befores = [placed(device, a, dtype) for a in before] if before else [None] * len(arrays)
     measured = [MeasuredTensor(t, s, b) for t, s, b in zip(tensors, shapes, befores, strict=True)]

@@ -1,4 +1,4 @@
-"""Views of what is damaged, foreign or misspelt: a clear error or the rest of the views, no traceback, nothing lost."""
+"""Views of damaged, foreign or misspelt input: a clear error or the rest of the views, no traceback, nothing lost."""
 
 from __future__ import annotations
 

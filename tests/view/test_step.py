@@ -1,4 +1,4 @@
-"""The Step lens: its numbers are NumPy's of the replayed tensors, and what lights up is what the reference states."""
+"""The Step lens: its numbers are NumPy's of the replayed tensors, its highlighted cells those of the reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a launch on the hardware would refuse."""
+"""The hardware's limits on a launch."""
 
 from __future__ import annotations
 

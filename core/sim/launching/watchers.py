@@ -1,4 +1,4 @@
-"""Who watches a launch in fast mode: the counter, the recorder of a tape, or both."""
+"""Observers of a launch in fast mode: the counter, the recorder of a tape, or both."""
 
 from __future__ import annotations
 

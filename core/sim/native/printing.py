@@ -1,4 +1,4 @@
-"""What a kernel prints on the machine: C asks Python for each thread, which formats as the interpreter does."""
+"""`printf` of a kernel on the machine: C asks Python for each thread, which formats as the interpreter does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOCAL, SHARED = spaces.LOCAL_WINDOW >> 40, spaces.SHARED_WINDOW >> 40
 
 
 class OutsideError(Exception):
-    """An address at which nothing can be read."""
+    """An address outside of all memory."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What PTX is made of, once it is read: places, operands, instructions, variables, functions, a module. Data only."""
+"""The syntax tree of PTX: places, operands, instructions, variables, functions, a module. Data only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run is: its model, device, sizes, choices of variants, checkpoints and command."""
+"""Facts of a run: its model, device, sizes, choices of variants, checkpoints and command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Launches of kernels, lane by lane: what 32 lanes of a warp do at each line, from tapes of the simulator.
+"""Launches of kernels, lane by lane: the 32 lanes of a warp at each source line, from tapes of the simulator.
 
 No run is needed. Some thread blocks of each launch are taped, the first and the last by default; the sums are of the
 whole launch, those of `core trace`. Strict mode runs first: its error is shown at the accesses that it names.

@@ -29,7 +29,7 @@ FEW = 8  # layers that are all drawn in full
 
 
 class StepLens(Lens):
-    """What a node does, forward and backward, with this step's numbers."""
+    """A node's tensors, forward and backward, with this step's numbers."""
 
     name, title, script = "step", "Step", "step.js"
     question = "What does this node do, forward and backward, with which numbers?"
@@ -70,7 +70,7 @@ class StepLens(Lens):
         }
 
     def lines(self, data: Mapping[str, Any]) -> list[str]:
-        """The step, a row a node, and the node in front with its tensors."""
+        """The step, a row per node, and the selected node with its tensors."""
         rows = [(n["name"], n["op"], ran(n), *(cell(r) for r in n["rms"])) for n in data["nodes"]]
         node = next(n for n in data["nodes"] if n["name"] == data["front"])
         return [
@@ -86,7 +86,7 @@ class StepLens(Lens):
 
 
 def front_of(subject: Subject) -> str:
-    """The node in front: that of the options, else the one in the middle. UsageError for an unknown one."""
+    """The selected node: that of the options, else the one in the middle. UsageError for an unknown one."""
     names, wanted = [node.name for node in subject.graph.nodes], subject.options.node
     if wanted and wanted not in names:
         raise UsageError(f'{subject.graph.name} has no node "{wanted}"{did_you_mean(wanted, names)}')
@@ -95,7 +95,7 @@ def front_of(subject: Subject) -> str:
 
 
 def layers_in_full(plan: Plan, front: str, more: bool) -> set[str]:
-    """The layers whose pictures have SIDE cells a side: all of a few, else the first, the last and the one in front."""
+    """The layers whose pictures have SIDE cells a side: all of a few, else the first, the last and the selected one."""
     layers = list(dict.fromkeys(layer_of(node.name) for node in plan.graph.nodes))
     if more or len(layers) <= FEW:
         return set(layers)
@@ -104,7 +104,7 @@ def layers_in_full(plan: Plan, front: str, more: bool) -> set[str]:
 
 
 def left_out(subject: Subject, plan: Plan, detailed: set[str], micro: int) -> list[str]:
-    """What the page lacks, each with the command that shows it."""
+    """The page's omissions, each with the command that shows it."""
     run = " ".join(["core view", *subject.words])
     small = [x for x in dict.fromkeys(layer_of(n.name) for n in plan.graph.nodes) if x not in detailed]
     texts = ["the batch's tokens and targets (--no-text)"] if subject.options.no_text else []
@@ -166,7 +166,7 @@ def rms_of(one: Mapping[str, Any]) -> float | str:
 
 
 def rules_by_kind(subject: Subject, plan: Plan, out: Traced) -> dict[str, dict[str, Any]]:
-    """Node -> tensor -> what an element of it is made of; nodes of one op and one size share the first one's rules."""
+    """Node -> tensor -> the dependencies of its elements; nodes of one op and one size share the first one's rules."""
     rules: dict[str, dict[str, Any]] = {}
     kinds: dict[str, str] = {}
     for node in plan.graph.nodes:
