@@ -11,11 +11,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -194,6 +195,16 @@ def sweep(folder: Path) -> list[str]:
     for path in left:
         remove_tree(path)
     return [path.name for path in left]
+
+
+def settled(value: Any) -> Any:
+    """Plain data whose numbers that JSON has no form for are text: "nan", "inf" and "-inf", which Python's float()
+    takes."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: settled(held) for key, held in value.items()}
+    return [settled(held) for held in value] if isinstance(value, list | tuple) else value
 
 
 def to_json(value: Any) -> bytes:

@@ -77,9 +77,9 @@ class Replay:
             return Cause("lr", f"the learning rate is {self.lr}")
         return self._parameter() or self._op() or self._norm() or UNKNOWN
 
-    def spike(self, quantity: str) -> Cause:
+    def spike(self, sentence: str) -> Cause:
         """The cause of a step whose numbers are finite, with the statistics of all that it computed."""
-        return self._parameter() or self._op() or Cause("spike", quantity)
+        return self._parameter() or self._op() or Cause("spike", sentence)
 
     def _keep(self, array: Array, **names: Any) -> bool:
         """Keep a tensor's statistics; whether all of it is finite."""
@@ -112,11 +112,11 @@ class Replay:
 
     def _first(self, names: Mapping[str, str], tensor: str, micro: int) -> Cause:
         who = f"node {names['node']} ({names['op']}.{names['variant']})" if names["node"] else "a sum of gradients"
-        source = (
+        sentence = (
             f"{who} is the first to write non-finite values: {tensor} of its {names['kind']} in micro-step {micro + 1} "
             f"holds {amount(self.statistics[-1])}"
         )
-        return Cause(what=source, tensor=tensor, micro_step=micro, **names)
+        return Cause(what=sentence, tensor=tensor, micro_step=micro, **names)
 
     def _norm(self) -> Cause | None:
         """Gradients that are finite and too large to be squared."""
@@ -191,8 +191,7 @@ def write(folder: Path, report: Mapping[str, Any], cause: Cause, replay: Replay,
     if tokenizer is not None:
         files.write_durably(staged / TEXT, decoded(replay.batches, tokenizer).encode("utf-8", "backslashreplace"))
     files.write_durably(staged / TENSORS, "".join(map(to_line, replay.statistics)).encode())
-    settled = {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in report.items()}
-    files.write_durably(staged / REPORT, files.to_json({**settled, "cause": asdict(cause)}))
+    files.write_durably(staged / REPORT, files.to_json({**files.settled(report), "cause": asdict(cause)}))
     files.rename(staged, folder)
 
 

@@ -12,11 +12,12 @@ from typing import Any
 
 from core.containment import PASSES, contained
 from core.errors import CoreError, UsageError, did_you_mean, words_of
+from core.files import settled
 from core.lens import Lens
 from core.outputs import write_target
 from core.view.lenses import core_lenses
 from core.view.lenses.step import front_of
-from core.view.page import page_of, page_place, settled
+from core.view.page import page_of, page_place
 from core.view.private import short_text
 from core.view.replay import check_step
 from core.view.subject import Subject

@@ -9,6 +9,7 @@ the number of a list of boxes for each of at most TABLE x TABLE pieces of the ma
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -157,11 +158,7 @@ def follows(spans: Mapping[Place, tuple[Span, ...]], axis: int) -> bool:
 
 def matrix_size(shape: Sequence[int]) -> Place:
     """(rows, columns) of a tensor's matrix: the last axis across, all others down."""
-    columns = shape[-1] if shape else 1
-    rows = 1
-    for size in shape[:-1]:
-        rows *= size
-    return rows, columns
+    return math.prod(shape[:-1]), shape[-1] if shape else 1
 
 
 def unravelled(place: Place, shape: Sequence[int]) -> tuple[int, ...]:

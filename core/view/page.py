@@ -10,12 +10,12 @@ import gzip
 import hashlib
 import html
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from core.errors import BuildError, UsageError
+from core.files import settled
 from core.lens import Lens
 from core.outputs import target_file
 from core.outside import open_file
@@ -143,15 +143,6 @@ def block(name: str, value: Any, *, plain: bool) -> str:
         return f'<script type="application/json" id="{name}">{escaped(text)}</script>'
     packed = base64.b64encode(gzip.compress(text.encode("utf-8", "backslashreplace"), 9, mtime=0)).decode()
     return f'<script type="application/gzip" id="{name}">{packed}</script>'
-
-
-def settled(value: Any) -> Any:
-    """Plain data with numbers that JSON has no form for as text, "nan", "inf" and "-inf", as metrics have them."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {key: settled(held) for key, held in value.items()}
-    return [settled(held) for held in value] if isinstance(value, list | tuple) else value
 
 
 def escaped(text: str) -> str:
