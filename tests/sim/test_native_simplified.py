@@ -10,6 +10,7 @@ import pytest
 from core.sim import run
 from core.sim.launching.simulator import Simulator
 from core.sim.machine.address_space import Memory
+from core.sim.native.executor import Linked
 from core.sim.native.toolchain import compiler, machine
 from core.sim.native.translation import Code
 
@@ -45,9 +46,9 @@ def both(body: str, blocks: int, threads: int, number: int) -> Array:
 
 
 def code_of(body: str) -> Code:
-    found = Simulator(HEAD + body + "\n}\n", Memory()).native("k")
-    assert not isinstance(found, str)
-    return found.code
+    kernel = Simulator(HEAD + body + "\n}\n", Memory()).native("k")
+    assert isinstance(kernel, Linked)
+    return kernel.code
 
 
 def names_of(code: Code) -> list[str]:
