@@ -6,7 +6,9 @@ import json
 import pickle
 import shutil
 import struct
+from functools import partial
 
+import foreign_exports
 import foreign_files as foreign
 import numpy as np
 import pytest
@@ -18,31 +20,19 @@ import core
 from core.errors import CheckpointError, CoreError, UsageError
 from core.graph import load_model
 from core.interop.weights import read_weights
-from core.loader import load_registry
 
 make, DIMS, OURS, CONFIG, CONV1D = foreign.make, foreign.DIMS, foreign.OURS, foreign.CONFIG, foreign.CONV1D
 hf_tensors, hf_folder, llmc_file, bf16 = foreign.hf_tensors, foreign.hf_folder, foreign.llmc_file, foreign.bf16
 
 GOLD = safetensors.numpy.load_file(foreign.GOLDEN / "gpt2.safetensors")
 BATCH = make.batches(DIMS)[0]
-
-
-@pytest.fixture(scope="module")
-def registry():
-    return load_registry()
+refused = partial(foreign_exports.refused, kind=CheckpointError)
 
 
 def same(params, expected=OURS):
     assert set(params) == set(expected)
     for name, value in expected.items():
         np.testing.assert_array_equal(params[name], value)
-
-
-def refused(call, *words, kind=CheckpointError):
-    with pytest.raises(kind) as caught:
-        call()
-    for word in words:
-        assert word in str(caught.value), str(caught.value)
 
 
 @pytest.mark.parametrize("shards", [1, 3])

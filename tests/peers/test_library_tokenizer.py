@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from library_tokenizers import CONFIG, KINDS, TEMPLATE, TEXT
 
 from core.errors import CoreError, DataError, UsageError
 from core.generate import prompt_ids
@@ -18,57 +19,7 @@ from core.tokenizers.recorded import from_json
 
 tokenizers = pytest.importorskip("tokenizers")
 
-TEXT = ["the cat sat on the mat and the dog sat on the log.", "It's 12 o'clock! été, naïve"] * 20
 ASKED = ["the cat", " the  cat\n", "naïve été ☃ 🎉", "<s> the </s>", "", "12"]
-TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}{% if m.role not in ['system', 'user', 'assistant'] %}"
-    "{{ raise_exception('role ' + m.role) }}{% endif %}[{{ m.role }}]{{ m.content | trim }}</s>{% endfor %}"
-    "{% if add_generation_prompt %}[assistant]{% endif %}"
-)
-CONFIG = {"bos_token": "<s>", "eos_token": {"__type": "AddedToken", "content": "</s>"}, "unk_token": "<unk>",
-          "chat_template": TEMPLATE, "tokenizer_class": "PreTrainedTokenizerFast",
-          "clean_up_tokenization_spaces": False}  # fmt: skip
-
-
-def sentencepiece():
-    """As LLaMA 2's: blanks are letters, unknown characters are bytes."""
-    made = tokenizers.SentencePieceBPETokenizer()
-    made.train_from_iterator(TEXT, vocab_size=160, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False)
-    document = json.loads(made.to_str())
-    vocabulary, merges = document["model"]["vocab"], document["model"]["merges"]
-    for byte in range(256):
-        vocabulary[f"<0x{byte:02X}>"] = len(vocabulary)
-    document["model"] |= {"byte_fallback": True, "unk_token": "<unk>", "fuse_unk": True, "merges": merges}
-    document["normalizer"] = {"type": "Sequence", "normalizers": [
-        {"type": "Prepend", "prepend": "▁"},
-        {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]}  # fmt: skip
-    document["pre_tokenizer"] = None
-    document["decoder"] = {"type": "Sequence", "decoders": [
-        {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
-        {"type": "Strip", "content": " ", "start": 1, "stop": 0}]}  # fmt: skip
-    document["post_processor"] = begins("<s>", vocabulary["<s>"])
-    return document
-
-
-def begins(token, number):
-    single = [{"SpecialToken": {"id": token, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
-    return {"type": "TemplateProcessing", "single": single, "pair": single,
-            "special_tokens": {token: {"id": token, "ids": [number], "tokens": [token]}}}  # fmt: skip
-
-
-def byte_level():
-    """As LLaMA 3's: bytes, another pattern than GPT-2's, several special tokens."""
-    made = tokenizers.ByteLevelBPETokenizer()
-    made.train_from_iterator(TEXT, vocab_size=300, special_tokens=["<s>", "</s>", "<unk>"], show_progress=False)
-    document = json.loads(made.to_str())
-    split = {"type": "Split", "pattern": {"Regex": r"\p{N}{1,3}|\s?\p{L}+|\s+|[^\s]"}, "behavior": "Isolated"}
-    level = {**document["pre_tokenizer"], "use_regex": False}
-    document["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [{**split, "invert": False}, level]}
-    document["post_processor"] = begins("<s>", document["model"]["vocab"]["<s>"])
-    return document
-
-
-KINDS = {"sentencepiece": sentencepiece, "byte_level": byte_level}
 
 
 @pytest.fixture(scope="module", params=KINDS)

@@ -6,16 +6,16 @@ where its repository is at hand (LLAMA2C=FOLDER) and a C compiler, it is built a
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
 import struct
 import subprocess
-import sys
 from pathlib import Path
 
+import library_tokenizers
 import numpy as np
+import published
 import pytest
 from core.plugins.llama2c import export as export_llama2c
 
@@ -26,12 +26,8 @@ from core.interop.export import prepare
 from core.interop.opened import open_path
 from core.loader import load_registry
 from core.tokenizers import scored
+from core.tokenizers.library import LibraryTokenizer
 from core.tokenizers.recorded import from_json
-
-spec = importlib.util.spec_from_file_location("published", Path(__file__).parents[1].joinpath("published.py"))
-published = importlib.util.module_from_spec(spec)
-sys.modules["published"] = published
-spec.loader.exec_module(published)
 
 WORDS = [
     "the",
@@ -254,23 +250,15 @@ if __name__ == "__main__":
 # --- a tokenizer.bin made of another tokenizer ------------------------------------------------------------------------
 
 
-def beside(name):
-    spec = importlib.util.spec_from_file_location(f"llama2c_{name}", Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def llama2_kind(change=lambda document: None):
     """A tokenizer of LLaMA 2's kind: <unk>, <s>, </s>, the bytes, then letters and merges, in the order of training."""
     pytest.importorskip("tokenizers")
-    made = beside("test_library_tokenizer")
-    document = made.sentencepiece()
+    document = library_tokenizers.sentencepiece()
     old = sorted(document["model"]["vocab"], key=document["model"]["vocab"].get)
     order = [*old[:3], *(f"<0x{b:02X}>" for b in range(256)), *(t for t in old[3:] if not t.startswith("<0x"))]
     document["model"]["vocab"] = {token: i for i, token in enumerate(order)}
     change(document)
-    return made.LibraryTokenizer(json.dumps(document), made.CONFIG, name="made")
+    return LibraryTokenizer(json.dumps(document), library_tokenizers.CONFIG, name="made")
 
 
 def test_a_tokenizer_of_llama_2s_kind_becomes_a_tokenizer_bin_with_the_same_ids(tmp_path):
@@ -302,11 +290,10 @@ def test_one_that_llama2c_merges_otherwise_is_refused_with_the_reason(change, sa
 
 def test_export_writes_tokenizer_bin_or_says_why_not_and_what_does(tmp_path, capsys, monkeypatch):
     document = json.loads(llama2_kind().document)
-    folders = beside("test_folders")
-    monkeypatch.setitem(folders.KINDS, "llama2", lambda: document)
+    monkeypatch.setitem(library_tokenizers.KINDS, "llama2", lambda: document)
     monkeypatch.chdir(tmp_path)
     for kind, name in (("llama2", "a"), ("byte_level", "b")):
-        folder = folders.write_model(tmp_path / name, kind)
+        folder = library_tokenizers.write_model(tmp_path / name, kind)
         (tmp_path / f"{name}-out").mkdir()
         assert cli.run(["export", str(folder), "--to", "llama2c", "--out", f"{name}-out/model.bin"]) == 0
     said = capsys.readouterr().out

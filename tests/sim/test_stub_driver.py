@@ -8,36 +8,21 @@ back. "driver API: f" is the CUDA Driver API reference of that function or const
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import os
 import sys
 from collections.abc import Callable
 from ctypes import byref, c_float, c_int, c_size_t, c_uint64, c_void_p
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
+import stub
+from stub_calls import Stub, cubin
 
 from core.kernels.chips import CHIPS, resident_blocks
 
-HERE = Path(__file__).parents[1]
-
-
-def helper(name: str) -> Any:
-    """A module of this folder that is no test."""
-    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-stub_driver = helper("stub")
-calls = helper("stub_calls")
-Stub, cubin = calls.Stub, calls.cubin
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="the stub is a libcuda.so.1"),
-    pytest.mark.skipif(stub_driver.COMPILER is None, reason="no C compiler to build the stub with"),
+    pytest.mark.skipif(stub.COMPILER is None, reason="no C compiler to build the stub with"),
 ]
 
 OK, VALUE, MEMORY, NOT_INITIALIZED, CONTEXT = 0, 1, 2, 3, 201
@@ -538,7 +523,7 @@ TABLE = [*SHARED, *LAUNCHES, *CODE, *MEMORY_ROWS, *CAPTURE, *TENSOR_MAPS]
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
-    return ctypes.CDLL(str(stub_driver.build(tmp_path_factory.mktemp("stub"))))
+    return ctypes.CDLL(str(stub.build(tmp_path_factory.mktemp("stub"))))
 
 
 @pytest.mark.parametrize("row", TABLE, ids=[row.what for row in TABLE])
