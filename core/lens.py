@@ -85,14 +85,14 @@ class Lens(ABC):
     """What a plugin states of a lens, and its methods.
 
     name: an identifier, the key of its data in `core view --json`. title: its tab. question: the line below it, such
-    as "Who owns the peak?". script: for the core's own lenses, the file of core/view/page that draws it; the marks draw
-    all others.
+    as "Who owns the peak?". scripts: for the core's own lenses, the files of core/view/page that draw it; the marks
+    draw all others.
     """
 
     name: ClassVar[str] = ""
     title: ClassVar[str] = ""
     question: ClassVar[str] = ""
-    script: ClassVar[str] = ""
+    scripts: ClassVar[tuple[str, ...]] = ()
     origin: str = ""  # the plugin, in words; set while it is registered
 
     def command(self, subject: Any) -> str:

@@ -94,7 +94,7 @@ def _through(lens: Lens, subject: Subject, own: bool, strict: bool) -> View:
         with contained():
             command = lens.command(subject)
             data = lens.collect(subject)
-            marks = [] if data is None or (own and lens.script) else [mark.as_json() for mark in lens.marks(data)]
+            marks = [] if data is None or (own and lens.scripts) else [mark.as_json() for mark in lens.marks(data)]
             return View(lens, command, data, marks=marks, own=own)
     except PASSES:
         raise

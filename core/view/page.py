@@ -98,7 +98,7 @@ def head_of(view: Viewed) -> dict[str, Any]:
         "command": view.command,
         "problem": view.problem,
         "absent": view.data is None,
-        "drawn": bool(lens.script and view.own),
+        "drawn": bool(lens.scripts and view.own),
     }
 
 
@@ -107,23 +107,23 @@ def text_of(name: str) -> str:
     return (FOLDER / name).read_text("utf-8")
 
 
-def scripts_of(views: Sequence[Viewed]) -> list[str]:
-    """The files that draw the views, each once; a plugin's lens has none."""
-    return list(dict.fromkeys(view.lens.script for view in views if view.own and view.lens.script))
+def scripts_of(views: Sequence[Viewed]) -> list[tuple[str, ...]]:
+    """The files that draw the views, by lens, each once; a plugin's lens has none."""
+    return list(dict.fromkeys(view.lens.scripts for view in views if view.own and view.lens.scripts))
 
 
 def style_of(views: Sequence[Viewed]) -> str:
     """The page's one style: view.css, and beside a view's script the .css file of its name, where there is one."""
-    own = [Path(name).with_suffix(".css").name for name in scripts_of(views)]
+    own = [Path(name).with_suffix(".css").name for names in scripts_of(views) for name in names]
     return "\n".join(text_of(name) for name in (STYLE, *own) if (FOLDER / name).is_file())
 
 
 def script_of(views: Sequence[Viewed]) -> str:
-    """The page's one script: base.js, tour.js, the files of the lenses, each in a block of its own, then the start.
+    """The page's one script: base.js, tour.js, the files of each lens in a block of its own, then the start.
 
     BuildError for text that would end the element.
     """
-    own = (f"{{\n{text_of(name)}\n}}" for name in scripts_of(views))
+    own = ("\n".join(["{", *map(text_of, names), "}"]) for names in scripts_of(views))
     parts = ['"use strict";', text_of(BASE), text_of(TOUR), *own, "start();"]
     script = "\n".join(parts)
     if "</script" in script.lower() or "<!--" in script:

@@ -128,7 +128,7 @@ def test_a_plugins_lens_may_not_take_the_name_of_the_cores() -> None:
 
 def test_a_plugins_script_is_never_taken() -> None:
     class Scripted(EveryMark):
-        name, script = "scripted", "../../../etc/passwd"
+        name, scripts = "scripted", ("../../../etc/passwd",)
 
     views = [view for view in look(subject_with(Scripted())) if view.lens.name == "scripted"]
     assert '"drawn":false' in page_of(views, "page")

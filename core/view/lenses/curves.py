@@ -23,7 +23,7 @@ WIDTH, HEIGHT = 72, 14  # of the curves in a terminal
 class CurvesLens(Lens):
     """What happened at that spike, in which run?"""
 
-    name, title, script = "curves", "Curves", "curves.js"
+    name, title, scripts = "curves", "Curves", ("curves.js",)
     question = "What happened at that spike, in which run?"
 
     def command(self, subject: Subject) -> str:

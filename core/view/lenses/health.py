@@ -28,7 +28,7 @@ GROUPS = ("gradient", "parameter", "update")  # kinds of rows of parameters
 class HealthLens(Lens):
     """Which tensor grows, dies, or stops moving."""
 
-    name, title, script = "health", "Health", "health.js"
+    name, title, scripts = "health", "Health", ("health.js",)
     question = "Which tensor grows, dies, or stops moving?"
 
     def command(self, subject: Subject) -> str:

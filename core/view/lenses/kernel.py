@@ -36,7 +36,7 @@ Json = dict[str, Any]
 class KernelLens(Lens):
     """The kernels of `--kernel OP.VARIANT`, several beside each other."""
 
-    name, title, script = "kernel", "Kernel", "kernel.js"
+    name, title, scripts = "kernel", "Kernel", ("kernel.js", "kernel_events.js")
     question = "What do the 32 lanes of a warp do at this line?"
 
     def command(self, subject: Subject) -> str:

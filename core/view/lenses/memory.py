@@ -18,7 +18,7 @@ WITHIN = ("saved", "workspace")  # parts of the memory that are inside the arena
 class MemoryLens(Lens):
     """Place and lifetime of each tensor in the arena: the plan's own buffers, those of `core plan CONFIG --json`."""
 
-    name, title, script = "memory", "Memory", "memory.js"
+    name, title, scripts = "memory", "Memory", ("memory.js",)
     question = "Who owns the peak?"
 
     def collect(self, subject: Subject) -> dict[str, Any] | None:

@@ -31,7 +31,7 @@ FEW = 8  # layers that are all drawn in full
 class StepLens(Lens):
     """A node's tensors, forward and backward, with this step's numbers."""
 
-    name, title, script = "step", "Step", "step.js"
+    name, title, scripts = "step", "Step", ("step.js",)
     question = "What does this node do, forward and backward, with which numbers?"
 
     def collect(self, subject: Subject) -> dict[str, Any] | None:

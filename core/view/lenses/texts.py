@@ -34,7 +34,7 @@ SHOWN = 24  # characters of a token in a terminal
 class TextLens(Lens):
     """Held-out text, or that of `--text FILE`, through the run's checkpoints."""
 
-    name, title, script = "text", "Text", "text.js"
+    name, title, scripts = "text", "Text", ("text.js",)
     question = "What did the model expect, and where did it look?"
 
     def command(self, subject: Subject) -> str:

@@ -21,7 +21,7 @@ UNKNOWN = "unknown"
 class TimeLens(Lens):
     """Measured time and floor of each node, forward and backward; "unknown" on a device without known rates."""
 
-    name, title, script = "time", "Time", "time.js"
+    name, title, scripts = "time", "Time", ("time.js",)
     question = "Which node is far from its floor?"
 
     def collect(self, subject: Subject) -> dict[str, Any] | None:

@@ -28,7 +28,7 @@ STATES = {
 class TrustLens(Lens):
     """Which code ran, and how far it was checked."""
 
-    name, title, script = "trust", "Trust", "trust.js"
+    name, title, scripts = "trust", "Trust", ("trust.js",)
     question = "Which code ran, and how far was it checked?"
 
     def collect(self, subject: Subject) -> dict[str, Any] | None:

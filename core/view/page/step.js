@@ -1,4 +1,4 @@
-// One step: the graph at the left, the node in front at the right with its tensors, the step as a strip below.
+// One step: the graph at the left, the selected node at the right with its tensors, the step as a strip below.
 
 const WAYS = ["forward", "backward"], MANY_LAYERS = 16, CHUNK = 8, WIDE = 248, TALL = 200;
 let data, now;  // the data; { node, way, open } and the elements that change
@@ -10,7 +10,7 @@ lens("step", {
     for (const layer of (page.get("open") || now.node.layer).split(",")) now.open.add(layer);
     now.scale = scaleOf(data.nodes.flatMap((n) => n.rms));
     now.graph = el("div", { class: "graph", role: "group", "aria-label": "Graph, from the input to the loss" });
-    now.detail = el("div", { class: "detail", tabindex: 0, role: "group", "aria-label": "The node in front" });
+    now.detail = el("div", { class: "detail", tabindex: 0, role: "group", "aria-label": "The selected node" });
     now.strip = strip();
     append(root, [
       el("p", { class: "facts" }, `Step ${number(data.step)}: loss ${number(data.loss)}, norm ${number(data.norm)}, lr ${number(data.lr)} `,
@@ -119,7 +119,7 @@ function bar(value, way) {
     el("span", {}, typeof value === "number" ? number(Number(value.toPrecision(2))) : value || ""));
 }
 
-// --- the node in front -------------------------------------------------------------------------------------------------
+// --- the selected node -------------------------------------------------------------------------------------------------
 
 function drawDetail() {
   const node = now.node, way = node[WAYS[now.way]], formula = data.formulas[node.op];

@@ -12,7 +12,7 @@ const tour = {
   list() {
     const last = page.has("kernel") ? "kernel" : "memory";
     return [
-      ["step", ({ node }) => ({ node }), "Step: the graph is at the left; the node in front is at the right, with every tensor that it read, wrote and saved."],
+      ["step", ({ node }) => ({ node }), "Step: the graph is at the left; the selected node is at the right, with every tensor that it read, wrote and saved."],
       ["step", (example) => example, "Point at a number, by pointer or arrows: the numbers that it is made of light up."],
       ["step", ({ node }) => ({ node, way: "backward" }), "Backward, by the key b: the gradients that this node read, and those that it wrote for the nodes before it."],
       ["text", () => ({}), "Text: the loss of each token, the tokens that the model thought likelier, and where each head looked."],
