@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
 import click
@@ -44,6 +45,6 @@ def registry_of(ctx: click.Context) -> Registry:
 
 def plugins_in(args: Sequence[str]) -> list[str]:
     """The values of --plugin on a command line that is not parsed yet."""
-    pairs = zip(args, [*args[1:], ""], strict=True)
+    pairs = pairwise([*args, ""])
     values = [value if word == "--plugin" else word.partition("=")[2] for word, value in pairs if PLUGIN.match(word)]
     return [path for path in values if path]

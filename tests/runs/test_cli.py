@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 import pytest
+import trained_run
 
 import core.cli as cli
 from core.cli import doctor
@@ -66,6 +67,12 @@ def test_a_verb_is_a_file_with_a_command_of_its_name(verb: str) -> None:
     command = cli.core.get_command(click.Context(cli.core), verb)
     assert isinstance(command, click.Command)
     assert command.name == verb
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_a_verb_with_nothing_behind_it_is_no_bug(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained_run.enter(tmp_path, monkeypatch)
+    assert cli.run([verb]) in {0, 2}
 
 
 def test_every_file_of_a_verb_is_listed() -> None:
