@@ -18,7 +18,6 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from core.data import Data
 from core.engine import Engine, Record, TraceEvent
 from core.errors import CheckpointError, UsageError
 from core.interop import checkpoint
@@ -29,10 +28,9 @@ from core.tokenizers.tokenizer import Tokenizer
 from core.train.detect import Detector
 from core.train.display import Display
 from core.train.resume import fill_from
-from core.train.run import CHECKPOINTS
 from core.train.same_data import check_same_data
 from core.train.start import fill, find_weights
-from core.train.wiring import batches_of, find_data, learning_rate
+from core.train.wiring import batches_of, learning_rate
 from core.view.run_record import RunRecord
 from core.words import duration
 
@@ -98,10 +96,10 @@ class ReplayedStep:
     """
 
     def __init__(
-        self, run: RunRecord, began: int, steps: list[Repeated], batches: Batches, lr: float, limits: Limits, data: Data
+        self, run: RunRecord, began: int, steps: list[Repeated], batches: Batches, lr: float, limits: Limits
     ) -> None:
         """The engine stands before the step behind `steps`. limits: the loss and norm above which nothing updates."""
-        self.run, self.began, self.steps, self.batches, self.lr, self.data = run, began, steps, batches, lr, data
+        self.run, self.began, self.steps, self.batches, self.lr = run, began, steps, batches, lr
         self.step = began + len(steps) + 1
         self.engine: Engine = run.engine
         self.record, self._after = self._stepped(limits)
@@ -120,7 +118,7 @@ class ReplayedStep:
     @property
     def tokenizer(self) -> Tokenizer | None:
         """The run's tokenizer; None for data of ids alone."""
-        return self.data.tokenizer
+        return self.run.data.tokenizer
 
     @property
     def exact(self) -> bool:
@@ -240,11 +238,10 @@ def estimate(run: RunRecord, steps: int) -> float:
 
 def walked(run: RunRecord, step: int, start: Checkpoint | None) -> ReplayedStep:
     """The run from a checkpoint, or its start, to the middle of a step."""
-    config, engine, registry = run.config, run.engine, run.registry
+    config, engine, registry, data = run.config, run.engine, run.registry, run.data
     display = Display(quiet=True)
     lr = learning_rate(config, registry)
     weights = find_weights(config, registry, engine) if start is None else None
-    data = find_data(config, engine, start or tokenizer_of_run(run), weights, display)
     detector = Detector(**msgspec.structs.asdict(config.detect))
     if start is not None:
         check_same_data(start, data, False, display)
@@ -265,14 +262,7 @@ def walked(run: RunRecord, step: int, start: Checkpoint | None) -> ReplayedStep:
         detector.see(record.loss, record.norm)
         steps.append(compared(run, before + 1, record))
     now = batches(step - 1), lr(step - 1), detector.limits_of_updates()
-    return ReplayedStep(run, start.step if start else 0, steps, *now, data)
-
-
-def tokenizer_of_run(run: RunRecord) -> Checkpoint | None:
-    """A checkpoint of the run for its tokenizer, which a start without one would have to make again."""
-    with contextlib.suppress(CheckpointError):
-        return checkpoint.newest(run.path / CHECKPOINTS)[0]
-    return None
+    return ReplayedStep(run, start.step if start else 0, steps, *now)
 
 
 def compared(run: RunRecord, step: int, record: Record) -> Repeated:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -9,18 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from core.config import RunConfig, micro_steps, resolve_config
+from core.data import Data
 from core.devices import AUTO, DeviceKind
 from core.engine import Engine
-from core.errors import UsageError
+from core.errors import CheckpointError, UsageError
 from core.graph import ModelSource, load_model
 from core.interop import checkpoint
+from core.interop.checkpoint import Checkpoint
 from core.outside import read_whole
 from core.registry import Registry
 from core.roles import BATCH
+from core.train.display import Display
 from core.train.health_file import HealthStep, read_health
 from core.train.run import CHECKPOINTS, CRASHES, ENV, RESOLVED, VARIANTS
 from core.train.runs import CURVES, json_of, number, records_of, state_of
-from core.train.wiring import build_engine
+from core.train.start import find_weights
+from core.train.wiring import build_engine, find_data
 
 PLACE = re.compile(r"# resolved for device (\w+)")
 NUMBERS = (*CURVES, "tokens")  # of a line of the metrics
@@ -200,6 +205,16 @@ class RunRecord:
             and self.config.precision == self.variants.get("precision", self.config.precision)
         )
         return build_engine(self.config, self.registry, self.model, recorded if same else None)
+
+    @cached_property
+    def data(self) -> Data:
+        """The run's data, with the tokenizer of a checkpoint, which a start would have to make again. Raises DataError,
+        CheckpointError."""
+        newest: Checkpoint | None = None
+        with contextlib.suppress(CheckpointError):
+            newest, _ = checkpoint.newest(self.path / CHECKPOINTS)
+        weights = find_weights(self.config, self.registry, self.engine) if newest is None else None
+        return find_data(self.config, self.engine, newest, weights, Display(quiet=True))
 
     @property
     def micro(self) -> int:

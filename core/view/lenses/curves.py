@@ -8,7 +8,7 @@ from typing import Any
 from core.lens import Lens
 from core.train.runs import drawn as drawn_curves
 from core.train.runs import number
-from core.view.batch_text import BatchTexts, text_or_why
+from core.view.batch_text import text_or_why
 from core.view.run_record import RunRecord
 from core.view.subject import Subject
 from core.words import table
@@ -68,9 +68,8 @@ def run_data(record: RunRecord, most: int, step: int | None, no_text: bool) -> d
     shown = sorted(sorted(spikes, key=lambda spike: -spike["score"])[:most], key=lambda spike: spike["step"])
     if step in record.metrics_by_step and step not in {spike["step"] for spike in shown}:
         shown.append(spike_of(record.metrics_by_step[step], limits))
-    texts = BatchTexts(record)
     for spike in shown:
-        spike["batch"] = {"why": "left out by --no-text"} if no_text else text_or_why(texts, spike["step"])
+        spike["batch"] = {"why": "left out by --no-text"} if no_text else text_or_why(record, spike["step"])
     return {
         "run": record.name,
         "last": record.last_step,
