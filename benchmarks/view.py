@@ -189,9 +189,9 @@ def page_of_tiny(settings, words, page):
 def write_small(folder):
     """Write small.html, the page that the docs link to, into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    page_of_tiny(SMALL_RUN, ["small", *SMALL_VIEW], "small.html")
-    shutil.copy("small.html", folder / "small.html")
-    print(f"{folder / 'small.html'}: {Path('small.html').stat().st_size / 1e3:.0f} kB")
+    page = folder / "small.html"
+    page_of_tiny(SMALL_RUN, ["small", *SMALL_VIEW], page)
+    print(f"{page}: {page.stat().st_size / 1e3:.0f} kB")
 
 
 def take_pictures(folder):

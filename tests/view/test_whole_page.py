@@ -110,6 +110,13 @@ def test_every_view_opens_by_its_key_takes_all_others_and_runs_nothing(hostile: 
         assert MARK in page.inner_text("#panel") or MARK in page.content()
 
 
+def test_the_list_of_keys_has_those_of_the_views_that_the_page_has(hostile: Path) -> None:
+    with view_pages.opened(hostile / "page.html") as page:
+        page.keyboard.press("?")
+        text = page.inner_text("#keys")
+        assert "in Memory: the peak" in text and "in Kernel: the other pane" in text
+
+
 def test_tab_alone_reaches_everything_that_can_be_used(hostile: Path) -> None:
     reachable = """[...document.querySelectorAll('button, select, input, a[href], [tabindex="0"]')].filter((node) =>
         node.tabIndex >= 0 && !node.disabled && node.getClientRects().length && !node.closest('dialog')).length"""

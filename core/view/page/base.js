@@ -1,7 +1,8 @@
 // What every view is made of: elements, colours, the page's state in its address, keys, and the generic marks.
 //
 // A view's file calls `lens("memory", { draw(root, data, page) {...}, key(event, page) {...} })` once. `draw` fills an
-// empty element; `key` says by true that it took a key that the page itself does not use. Text becomes text nodes only.
+// empty element; `key` says by true that it took a key that the page itself does not use; `keys`, rows of [key, text],
+// lists them. Text becomes text nodes only.
 //   el("div", { class: "card", on: { click } }, "text", child)     an element; svg(...) likewise
 //   page.get("node"), page.set({ node: "h.2.fc" })                 the state that is in the address; set redraws nothing
 //   page.go("step", { node: "h.2.fc" })                            another view, with a state
@@ -185,8 +186,13 @@ function absent(view) {
 
 // --- keys --------------------------------------------------------------------------------------------------------------
 
-const KEYS = [["1 to 9", "views"], ["← → ↑ ↓", "one cell, node, token or step on"], ["b", "forward or backward"],
-  ["f", "fold or unfold"], ["n p, Home End, x, g", "in Kernel: accesses, first and last step, the other pane, an error's accesses"], ["p", "in Memory: the peak"], ["j", "the data of this view as JSON"], ["t", "dark or light"], ["Escape", "leaves the tour"], ["?", "these keys"]];
+const KEYS = [["1 to 9, 0", "views"], ["← → ↑ ↓", "one cell, node, token or step on"], ["j", "the data of this view as JSON"],
+  ["t", "dark or light"], ["Escape", "leaves the tour"], ["?", "these keys"]];
+
+// The keys of the page and those that the views' `keys` list.
+function allKeys() {
+  return [...KEYS, ...page.about.views.flatMap((view) => (script(view)?.keys || []).map(([key, text]) => [key, `in ${view.title}: ${text}`]))];
+}
 
 function keys(event) {
   if (event.ctrlKey || event.altKey || event.metaKey || document.querySelector("dialog[open]")) return;
@@ -241,7 +247,7 @@ function frame() {
     class: view.absent || view.problem ? "quiet" : null, on: { click: () => page.go(view.name) } },
     view.title, i < 10 ? el("kbd", { "aria-hidden": "true" }, (i + 1) % 10) : null));
   const help = el("dialog", { id: "keys", "aria-labelledby": "keys-title" });
-  append(help, [el("h2", { id: "keys-title" }, "Keys"), marks.table({ title: "", header: ["key", "does"], rows: KEYS }),
+  append(help, [el("h2", { id: "keys-title" }, "Keys"), marks.table({ title: "", header: ["key", "does"], rows: allKeys() }),
     closer(help)]);
   const button = (text, name, call) => el("button", { type: "button", "aria-label": name, title: name, on: { click: call } }, text);
   document.body.append(

@@ -10,6 +10,7 @@ const LEGEND = [["reads", "--role0"], ["writes", "--role1"], ["shared memory", "
 let panes = [];
 
 lens("kernel", {
+  keys: [["n p", "the next and the previous access"], ["Home End", "first and last step"], ["x", "the other pane"], ["g", "an error's accesses"]],
   draw(root, data, page) {
     const two = data.kernels.length > 1;
     panes = data.kernels.slice(0, 2).map((kernel, i) => new Pane(data, i, page, two));

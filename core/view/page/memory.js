@@ -144,6 +144,7 @@ function pointable(picture, tall, name) {
 }
 
 lens("memory", {
+  keys: [["p", "the peak"]],
   draw(root, data, page) {
     const map = arena(data), used = inUse(data), side = el("div", { class: "card side" }), read = el("output", { class: "read" });
     const at = page.get("at"), own = data.buffers.find((one) => one.node === page.get("node"));

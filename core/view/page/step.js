@@ -4,6 +4,7 @@ const WAYS = ["forward", "backward"], MANY_LAYERS = 16, CHUNK = 8, WIDE = 248, T
 let data, now;  // the data; { node, way, open } and the elements that change
 
 lens("step", {
+  keys: [["b", "forward or backward"], ["f", "fold or unfold"]],
   draw(root, given, page) {
     data = given;
     now = { node: byName(page.get("node")) || byName(data.front), way: page.get("way") === "backward" ? 1 : 0, open: new Set() };

@@ -61,6 +61,7 @@ function choose(index) {
 }
 
 lens("time", {
+  keys: [["f", "fold or unfold"]],
   draw(root, data, page) {
     const own = data.rows.find((row) => row.node === page.get("node")), groups = ordered(data);
     shown = { data, groups, at: Number(page.get("at") ?? (own ? groups.findIndex((one) => same(one, own)) : 0)), lines: [] };
