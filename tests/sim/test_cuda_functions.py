@@ -102,7 +102,11 @@ struct A { __device__ virtual float f(float x) { return x + 1; } };
 struct B : A { __device__ float f(float x) override { return x + twice(x); } };
 __global__ void k(float* y) { int i = threadIdx.x; y[i] = table[i % 2](y[i]); }
 __global__ void of(float* y) { int i = threadIdx.x; A a; B b; A* p = i % 3 ? &a : &b; y[i] = p->f(y[i]); }
-__global__ void wild(float* y, F f) { y[threadIdx.x] = f(1); }
+__global__ void wild(float* y, int last) {
+    int i = threadIdx.x;
+    F f = i < last ? table[i % 2] : (F)(8ull * i);
+    y[i] = f(1);
+}
 """
 
 
@@ -117,8 +121,8 @@ def test_functions_are_called_through_pointers_and_tables(executor: str) -> None
     file.run("k", 1, 40, [table], strict=False, executor=executor)
     file.run("of", 1, 40, [virtual], strict=False, executor=executor)
     assert (table == np.where(i % 2, i / 2, 2 * i)).all() and (virtual == np.where(i % 3, i + 1, 3 * i)).all()
-    with pytest.raises(KernelError, match="thread 0 of block 0: a call of 0x8, where no function") as error:
-        file.run("wild", 1, 40, [table, np.uint64(8)], strict=False, executor=executor)
+    with pytest.raises(KernelError, match="thread 2 of block 0: a call of 0x10, where no function") as error:
+        file.run("wild", 1, 40, [table, 2], strict=False, executor=executor)
     assert error.value.kind == "call"
 
 

@@ -90,7 +90,7 @@ def _nowhere(program: Program, ins: Instruction) -> Step:
     pointer = reader(program, ins.operands[0], TYPES["u64"])
 
     def fail(g: Group) -> None:
-        lane, address = int(g.indices()[0]), int(pointer(g)[0])
+        lane, address = int(g.indices()[0]), int(g.spread(pointer(g))[0])
         raise g.batch.fault(ins, "call", no_function(address), g, lane)
 
     return fail

@@ -14,7 +14,7 @@ from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Read, bits_reader, need
 from core.sim.ptx.program import EXIT, GONE, End, Program
 from core.sim.ptx.register_types import BOOL, UNSIGNED, Array
-from core.sim.ptx.syntax import Instruction, Register, Symbol
+from core.sim.ptx.syntax import Instruction, Symbol
 from core.sim.resident import Group
 
 FAMILY = Family()
@@ -155,10 +155,3 @@ def _trap(program: Program, ins: Instruction, pc: int) -> End:
         return pc + 1
 
     return trap
-
-
-def register_operand(ins: Instruction, place: int) -> Register:
-    operand = ins.operands[place]
-    need(ins, isinstance(operand, Register))
-    assert isinstance(operand, Register)
-    return operand

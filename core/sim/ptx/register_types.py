@@ -69,4 +69,3 @@ def _types() -> dict[str, Type]:
 
 
 TYPES: dict[str, Type] = _types()
-PREDICATE = TYPES["pred"]
