@@ -82,7 +82,7 @@ class LensMark:
 
 
 class Lens(ABC):
-    """What a plugin states of a lens, and its methods.
+    """The declaration of a lens in a plugin, and its methods.
 
     name: an identifier, the key of its data in `core view --json`. title: its tab. question: the line below it, such
     as "Who owns the peak?". scripts: for the core's own lenses, the files of core/view/page that draw it; the marks

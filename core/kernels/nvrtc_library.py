@@ -53,7 +53,7 @@ def load_library(major: str) -> Path | None:
 
 @cache
 def nvrtc_version() -> str:
-    """Such as 13.5.37: the wheel's where it is known, since NVRTC itself tells only 13.5."""
+    """The version, such as 13.5.37: the wheel's where it is known, since NVRTC itself reports only 13.5."""
     _, major, minor = load_nvrtc().nvrtcVersion()
     for wheel in ("nvidia-cuda-nvrtc", f"nvidia-cuda-nvrtc-cu{major}"):
         try:

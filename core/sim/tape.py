@@ -29,7 +29,7 @@ FULL = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class WarpAccess:
-    """What a warp's instruction touched: `width` bytes at each of `at`, a byte of the space, by the lane of `lanes` at
+    """Accesses of one warp instruction: `width` bytes at each of `at`, a byte of the space, by the lane of `lanes` at
     the same place; a lane that moves several pieces comes several times.
 
     variable: the buffer or the variable, None where nothing names it. sectors: of 32 bytes that moved, needed: those
@@ -174,7 +174,7 @@ class Tape:
 
     @cached_property
     def _index(self) -> dict[Warp, list[tuple[int, int, int]]]:
-        """Of a warp, the rows that it ran: (row, where its lanes begin in it, where they end)."""
+        """The rows that a warp ran: (row, where its lanes begin in it, where they end)."""
         found: dict[Warp, list[tuple[int, int, int]]] = {}
         for number, row in enumerate(self.rows):
             here = row.here
@@ -208,7 +208,7 @@ class Tape:
         )  # fmt: skip
 
     def _access(self, ins: Instruction, t: RowAccess, pc: int, first: int) -> WarpAccess | None:
-        """What the warp whose lanes begin at `first` touched."""
+        """The accesses of the warp whose lanes begin at `first`."""
         lanes, places = t.lanes, t.places
         if lanes[0] < first or lanes[-1] >= first + WARP:
             chosen = (lanes >= first) & (lanes < first + WARP)

@@ -31,7 +31,7 @@ class Flight:
 
     @property
     def until(self) -> str:
-        """What a warp waits for to have it."""
+        """The event that completes the work for its warp."""
         if self.mbarrier is not None:
             return "its mbarrier"
         return "a commit" if self.group is None else f"group {self.group}"
@@ -39,8 +39,8 @@ class Flight:
 
 @dataclass
 class Timeline:
-    """Of rows, by number. flying: (row, warp) -> the asynchronous work under way after the step, where there is any;
-    came: (row, visit) -> the warps that have come to the barrier in this phase."""
+    """Work in flight and arrivals, by row number. flying: (row, warp) -> asynchronous work in flight after the step,
+    where there is any; came: (row, visit) -> the warps that have arrived at the barrier in this phase."""
 
     flying: dict[tuple[int, Warp], tuple[Flight, ...]] = field(default_factory=dict)
     came: dict[tuple[int, int], tuple[Warp, ...]] = field(default_factory=dict)

@@ -176,7 +176,7 @@ class TapeRecorder:
         return row
 
     def _row_of(self, ins: Instruction) -> TapeRow:
-        """Of the instructions that one step runs together, the row of this one."""
+        """The row of this instruction among those that one step runs together."""
         code = self.batch.program.instructions
         return next((row for row in self.current if code[row.pc] is ins), self.current[-1])
 

@@ -277,7 +277,7 @@ def make_job(parts: Parts, run: Run, display: Display, record: Mapping[str, Any]
 
 
 def recorded_state(parts: Parts, record: Mapping[str, Any]) -> dict[str, Any]:
-    """What each checkpoint records of the run besides its tensors. `record`: the run's variants.json."""
+    """The record of the run in each checkpoint, besides tensors. `record`: the run's variants.json."""
     config, tokenizer = parts.config, parts.data.tokenizer
     return {
         "corelm": core.__version__,

@@ -153,7 +153,7 @@ class RunRecord:
 
     @cached_property
     def _resolved(self) -> tuple[RunConfig, Registry]:
-        """For `kind`; where that does not compute in the run's precision, in one that it has."""
+        """The config resolved for `kind`, in a precision of that device where it lacks the run's."""
         if self.own_device and not self.unfused:
             return self._own
         precisions, wanted = self.kind.precisions, self.variants.get("precision", "")

@@ -239,7 +239,7 @@ def lanes_on(values: Sequence[Any], mask: int) -> list[Any]:
 
 
 def shown_values(values: Sequence[Any], dtype: str = "") -> list[Any]:
-    """Of the lanes that are on, as a page shows them: floats in six digits; bits as the buffer's dtype says."""
+    """Values of the active lanes as a page shows them: floats in six digits; bits as the buffer's dtype says."""
     on = [value for value in values if value is not None]
     if on and isinstance(on[0], int) and not isinstance(on[0], bool) and dtype in ("bf16", "f32"):
         bits = np.array(on, np.uint64)

@@ -78,7 +78,7 @@ def links() -> list[tuple[str, str]]:
 
 
 def problem_of(address: str, small: dict[str, Any]) -> str:
-    """What small.html lacks of an address of core/view/page/base.js, or nothing."""
+    """The part of a page address (core/view/page/base.js) that small.html lacks, or nothing."""
     view, *parts = address.split("&")
     data = small.get(f"data-{view}", {}).get("data")
     if data is None:

@@ -208,7 +208,7 @@ def test_without_a_crash_the_view_says_what_leaves_one() -> None:
 
 
 def test_a_command_names_the_config_without_its_folders(tmp_path: Path) -> None:
-    """Which may be a user's own."""
+    """Folders may name a user."""
     (tmp_path / "config.resolved.toml").touch()
     (tmp_path / "env.json").write_text('{"argv": ["train", "/home/ada/runs.d/small.toml"]}')
     record = RunRecord(tmp_path)

@@ -45,7 +45,7 @@ def case_of(registry: Registry, name: str, shape: str) -> tuple[Op, Variant, Cas
 
 
 def sums(launch: dict[str, Any]) -> dict[str, int]:
-    """Of all steps, by the keys of the launch's totals that steps have."""
+    """Sums over all steps, by those keys of the launch's totals that steps have."""
     total = dict.fromkeys(
         ("instructions", "threads", "sectors", "fewest", "conflicts", "contended", "asked", "shared"), 0
     )

@@ -79,7 +79,7 @@ def allocate(
 
 
 class Flow:
-    """Which registers are alive where. blocks: (first record, one past the last, first records of those that may come
+    """Live registers by block. blocks: (first record, one past the last, first records of those that may come
     next); entering, leaving: by block, bit r for register r; alive: registers that may be read before they are written
     by a thread that begins at record `entry`."""
 

@@ -29,7 +29,7 @@ class CrashLens(Lens):
     question = "Where did the first bad number come from?"
 
     def command(self, subject: Subject) -> str:
-        """What leaves the data: a run that stops by itself."""
+        """The source of the data: a run that stops by itself."""
         if subject.runs and not subject.run.crashes:
             return f"core train {subject.run.config_name}  # a loss or norm that is not finite leaves crash-step_N/"
         return super().command(subject)

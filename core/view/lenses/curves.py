@@ -27,7 +27,7 @@ class CurvesLens(Lens):
     question = "What happened at that spike, in which run?"
 
     def command(self, subject: Subject) -> str:
-        """With the step whose batch is shown; the training, where no step was done."""
+        """The view with the step whose batch is shown; the training, for a run without steps."""
         if subject.runs and not subject.run.metrics:
             return f"core train {subject.run.config_name}"
         return super().command(subject)

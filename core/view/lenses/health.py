@@ -43,7 +43,7 @@ class HealthLens(Lens):
         return health_data(subject.run.name, records, MORE_COLUMNS if subject.options.more else COLUMNS)
 
     def lines(self, data: Mapping[str, Any]) -> list[str]:
-        """What stands out, then each row's rms over the steps."""
+        """The anomalies, then each row's rms over the steps."""
         steps, rows = data["steps"], data["rows"]
         lines = [f"{data['run']}: {data['recorded']:,} steps recorded, {steps[0]:,} to {steps[-1]:,}", ""]
         notable = [(named(rows[one["row"]]), one["state"], one["text"]) for one in data["findings"]]

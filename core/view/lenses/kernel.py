@@ -40,7 +40,7 @@ class KernelLens(Lens):
     question = "What do the 32 lanes of a warp do at this line?"
 
     def command(self, subject: Subject) -> str:
-        """With the kernels; how to name one, where none is named."""
+        """The view with its kernels; without one, the form of the option."""
         return super().command(subject) if subject.options.kernels else "core view --kernel OP.VARIANT"
 
     def collect(self, subject: Subject) -> Json | None:
@@ -141,7 +141,7 @@ class Taping:
 
 
 def taped_blocks(count: int, accesses: Sequence[FaultAccess], blocks: Sequence[int] = ()) -> list[int]:
-    """Of a launch of `count` thread blocks those that are taped: an error's, then `blocks`, or the first and the
+    """The taped ones of a launch's `count` thread blocks: an error's, then `blocks`, or the first and the
     last."""
     wanted = [*(access.block for access in accesses), *(blocks or (0, count - 1))]
     return [block for block in dict.fromkeys(wanted) if block < count] or [0]
@@ -159,7 +159,7 @@ def same_launch(one: LaunchRecord, other: LaunchRecord) -> bool:
 
 
 def fault(access: FaultAccess, launch: Json) -> Json:
-    """Where an access of an error is in a taped launch. step: None where no step of its warp does it."""
+    """The place of an error's access in a taped launch. step: None where no step of its warp does it."""
     warp, lane = divmod(access.thread, 32)
     own = (w["steps"] for w in launch["warps"] if (w["block"], w["warp"]) == (access.block, warp))
     steps: list[Json] = next(own, [])

@@ -38,7 +38,7 @@ class TextLens(Lens):
     question = "What did the model expect, and where did it look?"
 
     def command(self, subject: Subject) -> str:
-        """With the text; the training that makes a checkpoint, where there is none."""
+        """The view with its text; the training that makes a checkpoint, for a run without one."""
         if subject.runs and not subject.run.checkpoints:
             return f"core train {subject.run.config_name} --set train.checkpoint_every=100"
         text = subject.options.text
@@ -198,7 +198,7 @@ def shown(text: str) -> str:
 
 
 def head_lines(one: Mapping[str, Any], sparse: bool) -> list[str]:
-    """Where each head of a checkpoint looks on average: at the token itself, the one before, the first one; and the
+    """Mean attention of each head of a checkpoint: at the token itself, the one before, the first one; and the
     experts that take the most of each node."""
     heads, loads = list[list[Any]](), list[list[Any]]()
     for entry in one["maps"]:
