@@ -121,9 +121,10 @@ def test_a_fault_has_the_interpreters_words(kind: str) -> None:
     source = 'extern "C" __global__ void k(float* y) {\n  ' + FAULTS[kind] + "\n}\n"
     said = []
     for executor in ("interpreter", "native"):
-        with pytest.raises(KernelError) as error:
+        with pytest.raises(KernelError) as caught:
             run(source, "k", 2, 64, [np.zeros(64, np.float32)], strict=False, executor=executor, limit=2000)
-        said.append((error.value.kind, error.value.message, error.value.hint, error.value.details))
+        error = caught.value
+        said.append((error.kind, error.message, error.hint, error.details, error.accesses))
     assert said[0] == said[1] and said[0][0] == kind
 
 

@@ -40,15 +40,9 @@ def locate(
     batch = g.batch
     if int(np.bitwise_or.reduce(addresses)) & (width - 1):
         place = int(np.flatnonzero(addresses & (width - 1))[0])
-        wrong = int(addresses[place])
-        raise batch.fault(
-            ins,
-            "misaligned",
-            f"{batch.words.access(ins, space, wrong, width, how)}, misaligned: not at a multiple of {width} bytes",
-            g,
-            int(lanes[place if addresses.size > 1 else 0]),
-            wrong,
-        )
+        wrong, lane = int(addresses[place]), int(lanes[place if addresses.size > 1 else 0])
+        text = f"{batch.words.access(ins, space, wrong, width, how)}, misaligned: not at a multiple of {width} bytes"
+        raise batch.fault(ins, "misaligned", text, g, lane, wrong, how=how)
     if space == "global":
         outside = batch.memory.outside(addresses, width)
         if outside is not None:

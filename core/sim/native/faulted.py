@@ -168,9 +168,11 @@ def error(words: Wording, f: MachineFault) -> KernelError:
     kind, message, hint = SAY[f.kind](words, f)
     who = words.thread(f.block, f.thread)
     text = message.replace("{who}", who) if "{who}" in message else f"{who}: {message}"
-    at = f"address {f.address:#x}, " if f.kind in ADDRESSED else ""
+    at, how, address = "", "", -1
+    if f.kind in ADDRESSED:
+        at, how, address = f"address {f.address:#x}, ", HOW[f.y], f.address
     return KernelError(
         f"kernel {words.program.title}, {words.line(f.ins.location)}: {text}", kind=kind, hint=hint,
         details=f"{at}`{f.ins.text}`",
-        accesses=(fault_access(f.block, f.thread, f.ins, "", f.address if f.kind in ADDRESSED else -1),),
+        accesses=(fault_access(f.block, f.thread, f.ins, how, address),),
     )  # fmt: skip
