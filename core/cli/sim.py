@@ -12,7 +12,7 @@ import numpy as np
 
 from core.cli.kernel_runs import branches_option, status_line
 from core.cli.show import emit_json, json_option
-from core.cli.trace import COLUMNS, cells, columns_kept, numbers, source_lines
+from core.cli.trace import counted_table, numbers, source_lines
 from core.errors import BuildError, UsageError, did_you_mean
 from core.kernels.tensors import from_bf16, to_bf16
 from core.outputs import write_target
@@ -23,7 +23,7 @@ from core.sim.launching.launch_report import Report
 from core.sim.native.choice import EXECUTORS
 from core.sim.packing import Pointer
 from core.sim.standalone import KernelFile, load
-from core.words import extent, table
+from core.words import extent
 
 Array = np.ndarray[Any, Any]
 DTYPES: dict[str, Any] = {
@@ -348,10 +348,4 @@ def _counted(counted: Counted, file: Path) -> Sequence[str]:
     """The kernel's lines with their counts."""
     texts = source_lines(str(file)) if file.suffix != ".ptx" else {}
     lines = counted.in_files([file.resolve().as_posix(), file.as_posix()])
-    rows = [(str(line or "-"), cells(counts, counted.total)) for (_, line), counts in lines.items()]
-    rows.append(("sum", cells(counted.total, counted.total)))
-    columns = columns_kept([row for _, row in rows], ALL)
-    ends = [texts.get(line, "") for _, line in lines] + [f"memory {counted.memory:,}"]
-    made = [(at, *(row[i] for i in columns), text) for (at, row), text in zip(rows, ends, strict=True)]
-    header = ("LINE", *(COLUMNS[i] for i in columns), "SOURCE")
-    return table(header, made, range(len(header) - 1))
+    return counted_table(counted, lines, [texts.get(line, "") for _, line in lines], ALL)

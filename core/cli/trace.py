@@ -7,7 +7,7 @@ addresses that they touch; it is no measurement, and says nothing of caches and 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -232,24 +232,32 @@ INDENT = "  "
 
 def table_of(launch: CountedLaunch, width: int) -> Iterator[str]:
     """A launch's source lines, those of each header behind its name, then their sum."""
-    total, own = launch.counted.total, launch.record.kernel.source.as_posix()
     lines = launch.lines
-    rows = [(str(line or "-"), cells(counts, total)) for (_, line), counts in lines.items()]
-    rows.append(("sum", launch.sums))
-    lead = max(len("LINE"), *(len(at) for at, _ in rows))
-    columns = columns_kept([row for _, row in rows], width - len(INDENT) - lead - 2 - LEAST_SOURCE)
-    texts = [launch.written(*at) for at in lines] + [f"memory {launch.counted.memory:,}"]
-    header = ("LINE", *(COLUMNS[i] for i in columns), "SOURCE")
-    made = [(at, *(row[i] for i in columns), text) for (at, row), text in zip(rows, texts, strict=True)]
-    drawn = [cut(line, width) for line in table(header, made, range(len(header) - 1), INDENT)]
+    texts = [launch.written(*at) for at in lines]
+    drawn = [cut(line, width) for line in counted_table(launch.counted, lines, texts, width, INDENT)]
     yield drawn[0]
-    before = own
+    before = launch.record.kernel.source.as_posix()
     for (file, line), text in zip(lines, drawn[1:-1], strict=True):
         if file != before:
             yield f"{INDENT}{Location(shown(Path(file)), line)}"
         before = file
         yield text
     yield drawn[-1]
+
+
+def counted_table(
+    counted: Counted, lines: Mapping[tuple[str, int], Counts], texts: Sequence[str], width: int, indent: str = ""
+) -> list[str]:
+    """The header, a row for each source line with its text, and the sum. width: characters for the columns and some
+    source."""
+    rows = [(str(line or "-"), cells(counts, counted.total)) for (_, line), counts in lines.items()]
+    rows.append(("sum", cells(counted.total, counted.total)))
+    lead = max(len("LINE"), *(len(at) for at, _ in rows))
+    columns = columns_kept([row for _, row in rows], width - len(indent) - lead - 2 - LEAST_SOURCE)
+    header = ("LINE", *(COLUMNS[i] for i in columns), "SOURCE")
+    ends = [*texts, f"memory {counted.memory:,}"]
+    made = [(at, *(row[i] for i in columns), text) for (at, row), text in zip(rows, ends, strict=True)]
+    return table(header, made, range(len(header) - 1), indent)
 
 
 def summary(launches: Sequence[CountedLaunch], width: int) -> Iterator[str]:

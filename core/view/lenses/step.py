@@ -174,7 +174,7 @@ def rules_by_kind(subject: Subject, plan: Plan, out: Traced) -> dict[str, dict[s
         integers = {r: out.integers[v] for r, v in node.inputs.items() if v in out.integers}
         kind = repr((node.op.name, sorted(node.attrs.items(), key=str), shapes_of(plan, node, out), sorted(integers)))
         kind += node.name if integers else ""
-        unknown = {v for v in node.inputs.values() if whole(plan, v)} - out.integers.keys()
+        unknown = {v for v in node.inputs.values() if is_integer(plan, v)} - out.integers.keys()
         if isinstance(reference, Reference) and reference.has_parts and not unknown:
             if kind not in kinds:
                 kinds[kind] = node.name
@@ -184,7 +184,7 @@ def rules_by_kind(subject: Subject, plan: Plan, out: Traced) -> dict[str, dict[s
     return rules
 
 
-def whole(plan: Plan, value: str) -> bool:
+def is_integer(plan: Plan, value: str) -> bool:
     """Whether a value holds integers, on whose contents parts may depend."""
     return (plan.graph.values[value].dtype or "").startswith("i")
 
