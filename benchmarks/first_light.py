@@ -54,7 +54,7 @@ from core.train.wiring import build_engine  # noqa: E402
 OPCODES = [f"tests/sim/test_sim_{name}.py" for name in ("integers", "floats", "control", "modifiers", "tensor")]
 LIMIT = 3600  # seconds of an item
 PAGE = ROOT / "docs/gpus.md"
-EMPTY = "No row yet: nothing of this has run on a GPU."  # in place of a row, on the page
+EMPTY = "No rows yet: corelm has not run on a GPU."  # in place of a row, on the page
 COLUMNS = ("card", "chip", "driver", "commit", "date", "passed")
 MARK = "first light: "  # before an item's result, on its last line
 SHOWN = 20  # differences that are kept

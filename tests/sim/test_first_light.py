@@ -199,7 +199,7 @@ def test_a_card_gets_a_row_and_the_page_is_empty_no_longer(page):
     assert line == "| NVIDIA H200 | sm_90a | 580.65.06, CUDA 13.0 | 0123456789ab | 2026-12-01 | 7 of 7 |"
     text = page.read_text("utf-8")
     assert f"|---|---|---|---|---|---|\n{line}\n" in text and first_light.EMPTY not in text
-    assert "## What each chip is known to take" in text
+    assert "## Architectures" in text
 
 
 def test_a_second_run_replaces_its_own_row_and_keeps_the_others(page):
