@@ -79,29 +79,18 @@ def runner_of(device: str, registry: Registry) -> Runner:
 
 
 def check_variant(
-    op: Op,
-    variant: Variant,
-    registry: Registry,
-    device: str = "",
-    *,
-    seed: int = 0,
-    stop: bool = False,
-    reference: Reference | None = None,
-    examples: Sequence[int] | None = None,
-    archs: Sequence[str] | None = None,
-    dtypes: Sequence[str] | None = None,
-    quick: bool = False,
-    whole: bool = True,
-    against: tuple[Op, Variant] | None = None,
-    tell: Callable[[str], None] = lambda text: None,
-) -> VariantReport:
+    op: Op, variant: Variant, registry: Registry, device: str = "", *, seed: int = 0, stop: bool = False,
+    reference: Reference | None = None, examples: Sequence[int] | None = None, archs: Sequence[str] | None = None,
+    dtypes: Sequence[str] | None = None, quick: bool = False, whole: bool = True,
+    against: tuple[Op, Variant] | None = None, tell: Callable[[str], None] = lambda text: None,
+) -> VariantReport:  # fmt: skip
     """All sub-checks of one variant on `device`, by default its `Registry.home`. `stop`: give up at the first failure.
 
-    examples: the numbers of those that are enough, of the op's and then the variant's own. archs: what kernels are
-    compiled for. dtypes: of the variant's. Without them, all: these are for tests that run often.
-    quick: one dtype, the smallest examples, nothing compiled for other chips. whole: False leaves further sub-checks
-    waiting once one has failed. against: an op of the same schema and its variant, the truth in place of the
-    reference. tell: called with the present activity, for a display.
+    examples: numbers of examples, the op's first, then the variant's own; archs: architectures to compile kernels for;
+    dtypes: some of the variant's. By default all; tests that run often choose.
+    quick: one dtype, the smallest examples, nothing compiled for other chips. whole: False skips the sub-checks that
+    follow a failure. against: an op of the same schema and its variant, the truth in place of the reference. tell: a
+    display, called with the present activity.
     """
     log = Log(stop=stop)
     device = device or registry.home(variant).name
@@ -110,8 +99,7 @@ def check_variant(
     dtypes, archs = (quick_dtypes(variant), ()) if quick else (dtypes, archs)
     with errors_in(log, op):
         cases, truth = cases_of(op, variant, seed, examples), reference or reference_of(op, registry)
-        if against is not None:
-            cases, truth = held_to(cases, *against)
+        cases, truth = held_to(cases, *against) if against is not None else (cases, truth)
         trials, report.skipped = trials_of(
             op, variant, registry, runner=runner, cases=cases, reference=truth, dtypes=dtypes
         )
@@ -121,15 +109,12 @@ def check_variant(
         trials = smallest(trials) if quick else trials
         fed = decoded_trials(op, variant, registry, runner=runner, cases=cases, reference=truth, but=trials)
         every = [t for t in (*trials, *fed) if not dtypes or t.dtype in dtypes]
-        for dtype in variant.dtypes:
-            report.cover(dtype, [sizes_of(op, t.dims) for t in every if t.dtype == dtype])
+        report.cover({d: [sizes_of(op, t.dims) for t in every if t.dtype == d] for d in variant.dtypes})
         check_schema(log, variant, every, list(report.skipped.values()))
         report.waiting = run_checks(log, every, whole, tell)
         if runner.native and not log.failures and not quick and examples is None:
             tell("at sizes of practice")
-            real = check_real_sizes(log, op, variant, registry, runner, truth, dtypes or variant.dtypes)
-            for dtype, sizes in real.items():
-                report.cover(dtype, sizes)
+            report.cover(check_real_sizes(log, op, variant, registry, runner, truth, dtypes or variant.dtypes))
         check_all_trials(log, variant, trials, runner, report, archs, quick, tell)
         report.notes = notes_on(op, variant)
     report.take(log)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,10 +63,11 @@ class VariantReport:
         self.worst = log.by_dtype
         self.failures = log.failures
 
-    def cover(self, dtype: str, sizes: Sequence[Sizes]) -> None:
-        """Record the sizes of examples that the check runs in a dtype, besides those recorded before."""
-        self.sizes[dtype] = largest([self.sizes.get(dtype, {}), *sizes])
-        self.smallest[dtype] = smallest([self.smallest.get(dtype, {}), *sizes])
+    def cover(self, examples: Mapping[str, Sequence[Sizes]]) -> None:
+        """Record the sizes of the examples that the check runs, by dtype, besides those recorded before."""
+        for dtype, sizes in examples.items():
+            self.sizes[dtype] = largest([self.sizes.get(dtype, {}), *sizes])
+            self.smallest[dtype] = smallest([self.smallest.get(dtype, {}), *sizes])
 
     def failed_checks(self) -> list[str]:
         """The names of the sub-checks that failed, in the order of docs/checks.md."""

@@ -17,10 +17,7 @@ from datetime import datetime
 from typing import Any
 
 MEMORY = 256 << 20  # bytes of address space beyond those after the imports
-SOFT, HARD = (
-    3.0,
-    5.0,
-)  # CPU-seconds of a request: until an exception with the template's line, until the end
+SOFT, HARD = 3.0, 5.0  # CPU-seconds of a request: until an exception with the template's line, until the end
 LONGEST_TEXT = 1 << 24  # characters that a template may write
 LONGEST_WORDS = 500  # characters of a message
 SOURCE = "<template>"  # jinja2's name for a template without a file
@@ -112,8 +109,8 @@ def _compiled(template: str) -> Any:
     def raise_exception(message: str) -> None:
         raise TemplateError(message)
 
-    class Generation(Extension):
-        """`{% generation %}`: around an answer, for those who train on answers alone. Its body is what counts here."""
+    class GenerationTag(Extension):
+        """`{% generation %}`: around an answer, for training on answers alone. Here only its body counts."""
 
         tags = {"generation"}
 
@@ -122,7 +119,7 @@ def _compiled(template: str) -> Any:
             return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation]
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, GenerationTag]
     )
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     environment.filters["tojson"] = _tojson

@@ -244,9 +244,10 @@ def several(names: Iterator[str]) -> dict[str, int]:
 
 
 def class_names() -> Iterator[str]:
-    """Every class at the top of a file of core/."""
+    """Every class of core/, those inside of functions too."""
     for path in files("core"):
-        yield from (node.name for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.ClassDef))
+        tree = ast.parse(path.read_text("utf-8"))
+        yield from (node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
 
 
 def module_names() -> Iterator[str]:

@@ -1,10 +1,12 @@
-"""Style: ruff and mypy --strict have nothing to say, where they are installed (`pip install -e ".[dev]"`)."""
+"""Style: ruff and mypy --strict find nothing, where they are installed (`pip install -e ".[dev]"`); short functions."""
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,3 +22,29 @@ def test_style(command: list[str]) -> None:
         pytest.skip(f"{command[0]} is not installed: pip install -e '.[dev]'")
     done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+LINES = 50  # of a function, from `def` to its last line
+
+
+def long_functions(path: Path) -> Iterator[str]:
+    """file:line: name (lines) of each function that is longer than a screen."""
+    nodes: list[ast.AST] = [ast.parse(path.read_text("utf-8"))]
+    while nodes:
+        node = nodes.pop()
+        nodes += [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)]
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            if lines > LINES:
+                yield f"{path}:{node.lineno}: {node.name} ({lines})"
+
+
+def test_a_function_fits_on_a_screen() -> None:
+    paths = [path for folder in ("core", "ops", "plugins") for path in (ROOT / folder).rglob("*.py")]
+    assert not [name for path in paths for name in long_functions(path)]
+
+
+def test_long_functions_are_found(tmp_path: Path) -> None:
+    file = tmp_path / "a.py"
+    file.write_text("def f():\n" + "    x = 1\n" * 49 + "\n\ndef g():\n" + "    x = 1\n" * 50)
+    assert [name.rpartition(": ")[2] for name in long_functions(file)] == ["g (51)"]

@@ -30,7 +30,8 @@ from core.loader import load_registry
 from core.op import TensorSpec, Variant, make_tensors
 from core.plan import first_config
 from core.sim.launching.scheduler import Order, Scheduler
-from core.sim.launching.simulator import Simulator, facts_of
+from core.sim.launching.simulator import Simulator
+from core.sim.launching.thread_order import facts_of
 from core.sim.machine.address_space import ALIGNMENT, Memory, Region
 from core.sim.machine.geometry import Shape
 from core.sim.machine.wording import Wording

@@ -14,13 +14,19 @@ import numpy as np
 from core.errors import BuildError, UsageError
 from core.sim.counting import counted
 from core.sim.faults import Finding, KernelError
-from core.sim.instructions.atomics import order_shows
 from core.sim.instructions.binding import bind
-from core.sim.instructions.calls import calls_cuda, needs_heap, prints
 from core.sim.instructions.table import TABLE
 from core.sim.launching.launch_report import Report, native_report, summarise
 from core.sim.launching.limits import check_limits
-from core.sim.launching.scheduler import LANES, Order, Scheduler
+from core.sim.launching.scheduler import Order, Scheduler
+from core.sim.launching.thread_order import (
+    block_order_shows,
+    blocks_together,
+    facts_of,
+    polls,
+    strict_orders,
+    thread_order_shows,
+)
 from core.sim.launching.watchers import Taped, tape_of, watch
 from core.sim.machine.address_space import Heap, Memory
 from core.sim.machine.budget import default_limit
@@ -43,15 +49,13 @@ from core.sim.native.toolchain import Machine, machine
 from core.sim.native.translation import Code, Missing, translate
 from core.sim.ptx import state_spaces as spaces
 from core.sim.ptx.cuda_source import Sources
-from core.sim.ptx.effects import uses_wgmma
 from core.sim.ptx.parser import parse
-from core.sim.ptx.program import Program, function_address, kept, link
+from core.sim.ptx.program import Program, function_address, link
 from core.sim.ptx.register_types import Array
 from core.sim.ptx.syntax import Module, PtxVariable
 from core.sim.resident import Batch
-from core.sim.strict.clocks import orders_blocks
 from core.sim.strict.shadow import Global, grain
-from core.sim.strict.watch import Watch, works_later
+from core.sim.strict.watch import Watch
 from core.threads import cores
 
 ORDER = ("error", "warn")
@@ -193,25 +197,32 @@ class Simulator:
         if facts.heap and self.memory.heap is None:
             self.memory.heap = Heap(self.memory)
         if isinstance(native, Linked):
-            words = functools.partial(self._words, kernel, shape, smem)
-            terms = Terms(facts.ordered, facts.polls, self.limit)
-            work = run_natively(native, words, self.memory, shape, smem, terms, self._output())
-            return native_report(native, shape, work)
-        program, findings = self.program(kernel, strict), list[Finding]()
+            return self._launch_natively(native, shape, smem)
+        program = self.program(kernel, strict)
         if strict:
-            batches = self._run_strictly(program, shape, smem, order, findings)
-        else:
-            batches = self._batches(program, shape, smem, _blocks_together(program, shape, strict))
-            for batch in batches:
-                watch(batch, count, tape)
-            together = Order("apart" if polls(program) else "warps" if _thread_order(program) else "one")
-            try:
-                self._run_all(batches, together)
-            except KernelError as error:
-                error.tape = tape_of(program, batches) if tape else None
-                raise
+            return self._launch_strictly(program, shape, smem, order)
+        return self._interpret(program, shape, smem, count, tape)
+
+    def _launch_natively(self, native: Linked, shape: Shape, smem: int) -> Report:
+        """A launch on the machine, once its arguments are in memory."""
+        facts = native.facts
+        words = functools.partial(self._words, facts.name, shape, smem)
+        terms = Terms(facts.ordered, facts.polls, self.limit)
+        work = run_natively(native, words, self.memory, shape, smem, terms, self._output())
+        return native_report(native, shape, work)
+
+    def _interpret(self, program: Program, shape: Shape, smem: int, count: bool, tape: Taped) -> Report:
+        """A launch on the interpreter, counted or taped."""
+        batches = self._batches(program, shape, smem, blocks_together(program, shape, False))
+        for batch in batches:
+            watch(batch, count, tape)
+        together = Order("apart" if polls(program) else "warps" if thread_order_shows(program) else "one")
+        try:
+            self._run_all(batches, together)
+        except KernelError as error:
+            error.tape = tape_of(program, batches) if tape else None
+            raise
         report = summarise(program, shape, batches)
-        report.findings = findings
         if tape:
             report.tape = tape_of(program, batches)
         if count:
@@ -228,11 +239,10 @@ class Simulator:
             for first in range(0, shape.blocks, per)
         ]
 
-    def _run_strictly(
-        self, program: Program, shape: Shape, smem: int, order: str, findings: list[Finding]
-    ) -> list[Batch]:
-        """A kernel in every order that strict mode tries, from the same memory: the bits must agree."""
-        orders, per = strict_orders(program), _blocks_together(program, shape, True)
+    def _launch_strictly(self, program: Program, shape: Shape, smem: int, order: str) -> Report:
+        """A launch in every order that strict mode tries, from the same memory: the bits must agree."""
+        orders, per = strict_orders(program), blocks_together(program, shape, True)
+        findings: list[Finding] = []
         before = self.memory.bytes.copy() if len(orders) > 1 else self.memory.bytes
         heap = self.memory.heap
         blocks = list(heap.blocks) if heap is not None else []
@@ -261,11 +271,13 @@ class Simulator:
                 self.memory.bytes[:] = first
                 findings.append(Finding(error.kind, error.message, error.hint))
                 break
-        return batches
+        report = summarise(program, shape, batches)
+        report.findings = findings
+        return report
 
     def _run_all(self, batches: Sequence[Batch], together: Order) -> None:
         """Batches at once where nothing orders them."""
-        if len(batches) > 1 and not _ordered(batches[0].program) and together.groups == "one":
+        if len(batches) > 1 and not block_order_shows(batches[0].program) and together.groups == "one":
             list(_pool().map(lambda batch: _run(batch, together), batches))
             return
         for batch in batches:
@@ -316,77 +328,10 @@ def _run(batch: Batch, order: Order) -> None:
         batch.release()
 
 
-@kept
-def strict_orders(program: Program) -> list[Order]:
-    """The orders in which strict mode runs a kernel: first with asynchronous work as late as it may be, then by chance.
-
-    Without asynchronous work and atomics whose order can show, every order that the race check accepts gives the same
-    bits: one is enough. wgmma fills whole registers, so that its warpgroups are kept apart.
-    """
-    apart = polls(program) or uses_wgmma(program)
-    asynchronous = works_later(program)
-    shows = asynchronous or order_shows(program) or polls(program)
-    further = [Order("apart" if apart else "across", seed) for seed in (1, 2)] if shows else []
-    return [Order("apart" if apart else "one"), *further]
-
-
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
     """Threads for batches: NumPy lets go of the interpreter while it computes."""
     return ThreadPoolExecutor(cores(), thread_name_prefix="core-sim")
-
-
-@kept
-def _thread_order(program: Program) -> bool:
-    """Whether the order of warps can show: each then runs until it waits, as on the machine."""
-    return order_shows(program) or prints(program)
-
-
-@kept
-def _ordered(program: Program) -> bool:
-    """Whether the order of thread blocks can show in the result: they then run in the order of their numbers."""
-    return calls_cuda(program) or any(
-        i.names[0] in ("atom", "red") and "shared" not in " ".join(i.names) for i in program.instructions
-    )
-
-
-@kept
-def facts_of(program: Program) -> KernelFacts:
-    return KernelFacts(
-        name=program.name, title=program.title, required_cluster=program.required_cluster,
-        max_threads=program.max_threads, shared_size=program.shared_size, shared_used=program.shared_used,
-        static_shared=program.static_shared, zones=program.zones, local_size=program.local_size,
-        parameters=tuple((variable.size, offset) for variable, offset in program.parameters),
-        heap=needs_heap(program), prints=prints(program), ordered=_ordered(program), polls=polls(program),
-    )  # fmt: skip
-
-
-@kept
-def polls(program: Program) -> bool:
-    """Whether a kernel waits in a loop: it reads memory in a way that asks for what other threads write."""
-    return any(
-        i.names[0] == "ld"
-        and {"acquire", "volatile", "relaxed"} & set(i.names)
-        and "shared" not in i.names
-        or (i.names[0] == "atom" and "cas" in i.names)
-        or i.names[:2] == ("mbarrier", "test_wait")
-        for i in program.instructions
-    )
-
-
-def _blocks_together(program: Program, shape: Shape, strict: bool) -> int:
-    """How many thread blocks make a batch; all of them where they wait for each other."""
-    if polls(program) or (strict and orders_blocks(program)):
-        return shape.blocks
-    if not strict and _thread_order(program):
-        return shape.cluster
-    padded = -(-shape.threads // 32) * 32
-    most = max(1, LANES // padded // shape.cluster)
-    # As many batches as keep every core busy to the end.
-    clusters, workers = -(-shape.blocks // shape.cluster), 1 if _ordered(program) else cores()
-    batches = -(-clusters // most)
-    batches = -(-batches // workers) * workers if clusters * shape.cluster * padded >= SPLIT else batches
-    return max(1, -(-clusters // max(batches, 1))) * shape.cluster
 
 
 def _three(sizes: Sequence[int]) -> tuple[int, int, int]:

@@ -1,0 +1,87 @@
+"""The order in which a kernel's threads and thread blocks run, as its instructions allow.
+
+Where no instruction lets an order show in the result, batches of thread blocks run in lockstep and at once; a kernel
+that polls memory, prints, or takes turns by atomics gets an order of its own.
+"""
+
+from __future__ import annotations
+
+from core.sim.instructions.atomics import order_shows
+from core.sim.instructions.calls import calls_cuda, needs_heap, prints
+from core.sim.launching.scheduler import LANES, Order
+from core.sim.machine.geometry import Shape
+from core.sim.native.stored import KernelFacts
+from core.sim.ptx.effects import uses_wgmma
+from core.sim.ptx.program import Program, kept
+from core.sim.strict.clocks import orders_blocks
+from core.sim.strict.watch import works_later
+from core.threads import cores
+
+SPLIT = 8192  # lanes of a launch from which it is worth two threads
+
+
+@kept
+def strict_orders(program: Program) -> list[Order]:
+    """The orders in which strict mode runs a kernel: first with asynchronous work as late as it may be, then by chance.
+
+    Without asynchronous work and atomics whose order can show, every order that the race check accepts gives the same
+    bits: one is enough. wgmma fills whole registers, so that its warpgroups are kept apart.
+    """
+    apart = polls(program) or uses_wgmma(program)
+    asynchronous = works_later(program)
+    shows = asynchronous or order_shows(program) or polls(program)
+    further = [Order("apart" if apart else "across", seed) for seed in (1, 2)] if shows else []
+    return [Order("apart" if apart else "one"), *further]
+
+
+@kept
+def thread_order_shows(program: Program) -> bool:
+    """Whether the order of warps can show: each then runs until it waits, as on the machine."""
+    return order_shows(program) or prints(program)
+
+
+@kept
+def block_order_shows(program: Program) -> bool:
+    """Whether the order of thread blocks can show in the result: they then run in the order of their numbers."""
+    return calls_cuda(program) or any(
+        i.names[0] in ("atom", "red") and "shared" not in " ".join(i.names) for i in program.instructions
+    )
+
+
+@kept
+def facts_of(program: Program) -> KernelFacts:
+    return KernelFacts(
+        name=program.name, title=program.title, required_cluster=program.required_cluster,
+        max_threads=program.max_threads, shared_size=program.shared_size, shared_used=program.shared_used,
+        static_shared=program.static_shared, zones=program.zones, local_size=program.local_size,
+        parameters=tuple((variable.size, offset) for variable, offset in program.parameters),
+        heap=needs_heap(program), prints=prints(program), ordered=block_order_shows(program), polls=polls(program),
+    )  # fmt: skip
+
+
+@kept
+def polls(program: Program) -> bool:
+    """Whether a kernel waits in a loop: it reads memory in a way that asks for what other threads write."""
+    return any(
+        i.names[0] == "ld"
+        and {"acquire", "volatile", "relaxed"} & set(i.names)
+        and "shared" not in i.names
+        or (i.names[0] == "atom" and "cas" in i.names)
+        or i.names[:2] == ("mbarrier", "test_wait")
+        for i in program.instructions
+    )
+
+
+def blocks_together(program: Program, shape: Shape, strict: bool) -> int:
+    """How many thread blocks make a batch; all of them where they wait for each other."""
+    if polls(program) or (strict and orders_blocks(program)):
+        return shape.blocks
+    if not strict and thread_order_shows(program):
+        return shape.cluster
+    padded = -(-shape.threads // 32) * 32
+    most = max(1, LANES // padded // shape.cluster)
+    # As many batches as keep every core busy to the end.
+    clusters, workers = -(-shape.blocks // shape.cluster), 1 if block_order_shows(program) else cores()
+    batches = -(-clusters // most)
+    batches = -(-batches // workers) * workers if clusters * shape.cluster * padded >= SPLIT else batches
+    return max(1, -(-clusters // max(batches, 1))) * shape.cluster
