@@ -26,29 +26,33 @@ VARIABLES = {
         TEXT, "The folder of compiled kernels, tokenizers, fetched files and verdicts, instead of the platform's."
     ),
     "CORELM_CACHE_LIMIT": Variable(
-        COUNT, "MiB that the cache may take; 65,536 without it. What was not used for longest is removed.", 10**9
+        COUNT,
+        "Limit of the cache in MiB; default 65,536. Beyond it, the least recently used entries are removed.",
+        10**9,
     ),
     "CORELM_THREADS": Variable(
         COUNT,
-        "Threads of the cpu device, the simulator and the compiler; else all cores, or for the cpu device as many as "
-        "`OMP_NUM_THREADS` and its like say. No bit depends on them.",
+        "Threads of the cpu device, the simulator and the compiler. Default: all cores; for the cpu device the number "
+        "in `OMP_NUM_THREADS` and similar variables. No bit depends on it.",
         MOST_THREADS,
     ),
-    "CORELM_PLUGINS": Variable(TEXT, "The installed plugins that are let in, separated by commas; empty for none."),
-    "CORELM_OFFLINE": Variable(FLAG, "`1`: nothing is downloaded but by `core get` and `core tokenizer fetch`."),
+    "CORELM_PLUGINS": Variable(TEXT, "The installed plugins to load, separated by commas; empty for none."),
+    "CORELM_OFFLINE": Variable(FLAG, "`1`: no downloads, except by `core get` and `core tokenizer fetch`."),
     "CORELM_GPT2_RANKS": Variable(
-        TEXT, "A file of GPT-2's ranks (`vocab.bpe`), so that its tokenizer needs no download."
+        TEXT, "A file of GPT-2's ranks (`vocab.bpe`), in place of the download of its tokenizer."
     ),
     "CORELM_SIM_LIMIT": Variable(
-        COUNT, "Branches that a thread block may take in the simulator before its kernel counts as endless.", 10**15
+        COUNT,
+        "Branches that a thread block may take in the simulator before its kernel is stopped as an endless loop.",
+        10**15,
     ),
     "CORELM_SIM_EXECUTOR": Variable(
-        TEXT, "`native` or `interpreter`: what runs kernels in the simulator; else native where there is a C compiler."
+        TEXT, "`native` or `interpreter`: the executor of the simulator. Default: native if a C compiler is found."
     ),
     "CORELM_SYNC": Variable(
-        FLAG, "`1`: wait after every launch on a GPU, so that an error names the kernel that failed."
+        FLAG, "`1`: synchronize after every launch on a GPU, so that an error names the failed kernel."
     ),
-    "CORELM_TRACEBACK": Variable(FLAG, "`1`: show the traceback of every error."),
+    "CORELM_TRACEBACK": Variable(FLAG, "`1`: print the traceback of every error."),
 }
 
 

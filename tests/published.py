@@ -75,10 +75,9 @@ def summary() -> list[str]:
     read, copies = sum(bool(e.model) for e in counted), sum(bool(e.copy) for e in counted)
     refused = len(counted) - read
     return [
-        f"Of the {len(counted)} models of a survey of the hub, {read} are read as they were published and agree with",
-        f"transformers; {refused} are refused by name. {copies} of their configs were read in public copies:",
-        "repository, path and commit are in `tests/published.json`. A star marks the others, written from the",
-        "documentation of their classes.",
+        f"Of {len(counted)} models in a survey of the hub, {read} load as published and agree with transformers;",
+        f"{refused} are refused by name. {copies} configs are public copies, with repository, path and commit in",
+        "`tests/published.json`; those with a star follow the documentation of their classes.",
     ]
 
 
@@ -91,7 +90,7 @@ def _shown(size: Any) -> Any:
 
 def family_table(load: Any, sizes: Any, expected: Any) -> str:
     """The families as Markdown. load: a model's name -> its source; sizes, expected: of core.interop's table reader."""
-    rows = ["| family | folders that tests read | model | written as | an absent key is | refused with any other |"]
+    rows = ["| family | tested folders | model | class in an export | absent keys | keys with fixed values |"]
     rows.append("|---|---|---|---|---|---|")
     for family in dict.fromkeys(entry.family for entry in READ.values()):
         entries = [entry for entry in READ.values() if entry.family == family]
@@ -107,7 +106,7 @@ def family_table(load: Any, sizes: Any, expected: Any) -> str:
         written = source.document["hf"]["architectures"]
         written = written if isinstance(written, str) else written[0]
         rows.append(f"| {family} | {folders} | {named} | `{written}` | {', '.join(absent)} | {', '.join(pinned)} |")
-    rows += ["", "| refused | as |", "|---|---|"]
+    rows += ["", "| refused | reason |", "|---|---|"]
     rows += [f"| {entry.family}: {entry.shown} | {entry.refused} |" for entry in REFUSED.values()]
     rows += ["", *summary()]
     return "\n".join([BEGIN, *rows, END])

@@ -14,30 +14,45 @@ from core.devices import RESIDENT
 
 INTRO = """# The run config
 
-A run is a TOML file: `core train configs/gpt2_124m.toml`. This page lists every key; it is made from the schema
-(`python -m core.config.reference > docs/config.md`), and a test keeps it so. An unknown key is an error, and all
-errors of a file are reported together. Paths are relative to the current directory. A name without a file of that
-name here may be a shipped config: `core train tiny`.
+A run is a TOML file: `core train configs/gpt2_124m.toml`. This page lists every key with its type, default and meaning.
+`python -m core.config.reference > docs/config.md` generates it from the schema.
+
+```toml
+model = "gpt2_124m"
+[train]
+steps = 150
+tokens_per_step = 4096
+[optimizer]
+name = "adamw"
+lr = 6e-4
+[schedule]
+name = "cosine"
+```
+
+An unknown key is an error, and all errors of a file are reported together. Paths are relative to the current directory.
+`core train NAME` without a file NAME uses the shipped config of that name: `core train tiny`.
 """
 
-AFTER = """## What wins
+AFTER = """## Precedence
 
-1. The file named in `extends`, with all of these steps applied to it first.
+Later layers override earlier ones:
+
+1. The file named in `extends`, resolved by the same rules.
 2. The file itself.
-3. Its `[on.DEVICE]` for the device of this run, and only that. What it changed is printed.
-4. `--set KEY=VALUE`, the last one of a key.
+3. Its `[on.DEVICE]` for the device of this run. The run prints the changes.
+4. `--set KEY=VALUE`; of several for one key, the last.
 
 Tables merge key by key; lists are replaced whole. A layer that names another optimizer or schedule drops the options of
-the one before it, and says so. `--set` takes TOML (`--set optimizer.betas=[0.9,0.95]`); a value that is not TOML is a
-string where a string is wanted (`--set ops.matmul=tiled`). Under `[nodes]` a glob needs no quotes:
+the previous one and prints a note. `--set` reads TOML (`--set optimizer.betas=[0.9,0.95]`); for a key of type string, a
+value that is not TOML is the string itself (`--set ops.matmul=tiled`). A glob under `[nodes]` needs no quotes:
 `--set nodes.h.*.fc=naive`.
 
-What came out is in the run's folder: `config.source.toml` is the file as read, `config.resolved.toml` every key.
+The run's folder has the results: `config.source.toml` is the file, `config.resolved.toml` has every key.
 
 ## Sizes
 
-`tokens_per_step` is a multiple of B * T (times the number of ranks): each optimizer step does
-`tokens_per_step / (B * T * ranks)` micro-steps. Another number is refused with the nearest legal ones.
+`tokens_per_step` must be a multiple of B * T (times the number of ranks). An optimizer step has
+`tokens_per_step / (B * T * ranks)` micro-steps. The error for another number has the nearest legal ones.
 
 ## Precision
 
@@ -46,18 +61,18 @@ What came out is in the run's folder: `config.source.toml` is the file as read, 
 """
 
 NAMES = """
-## Where a run is written
+## The folder of a run
 
-`--out` is any path, absolute ones included, without `..`, without NUL or control characters, and with no component
-over 255 bytes. A run's name is one component under `runs/`.
+`--out` is a path, relative or absolute, without `..`, NUL or control characters, and with components of at most 255
+bytes. A run's name is one component under `runs/`.
 """
 
 ENVIRONMENT = """
 ## Environment
 
-What belongs to a machine and not to a run is said by variables:
+Environment variables configure a machine:
 
-| variable | what it says |
+| variable | meaning |
 |---|---|
 {rows}
 """

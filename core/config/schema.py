@@ -36,142 +36,155 @@ class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class DataTable(Table, frozen=True, kw_only=True):
-    """The text or tokens to train on. Paths are relative to the current directory; globs are understood."""
+    """Training and validation data ([data.md](data.md)). Paths may be globs, relative to the current directory."""
 
     train: Annotated[
-        SomeTexts, Meta(description='`"builtin"` (text that comes with Python), token shards, text files, folders.')
+        SomeTexts, Meta(description='`"builtin"` (text installed with Python), token shards, text files, folders.')
     ] = field(default_factory=lambda: ["builtin"])
-    val: Annotated[Texts, Meta(description="The same, for validation; `[]` is none.")] = field(default_factory=list)
+    val: Annotated[Texts, Meta(description="Sources of validation data; `[]` is none.")] = field(default_factory=list)
     tokenizer: Annotated[
-        SomeTexts, Meta(description="In order of preference; the first that is available is taken and recorded.")
+        SomeTexts, Meta(description="Tokenizers in order of preference; the first available one is used and recorded.")
     ] = field(default_factory=lambda: ["gpt2", "bpe"])
     field: Annotated[
-        str, Meta(description='The field with the text in each line of a `.jsonl`; `""` refuses such files.')
+        str, Meta(description='The field with the text in each line of a `.jsonl`; with `""` such files are refused.')
     ] = ""
     separator: Annotated[
         str,
         Meta(
-            description='The text between the documents of a file, as `"<|endoftext|>"`; `""`: a file is one document.'
+            description='Text between the documents of a file, such as `"<|endoftext|>"`; `""`: one document per file.'
         ),
     ] = ""
     vocab_size: Annotated[
-        int, Meta(ge=257, description="Tokens of a `bpe` trained on the run's text: 256 bytes, end of text, merges.")
+        int,
+        Meta(
+            ge=257, description="Vocabulary size of a `bpe` trained on the run's text: 256 bytes, end of text, merges."
+        ),
     ] = 4096
 
 
 class TrainTable(Table, frozen=True, kw_only=True):
-    """How long to train, and what happens on the way. In every `..._every`, 0 is never; validation, sample and
-    checkpoint that are not off also happen after the last step."""
+    """The length of a run, and its validation, samples, checkpoints and checks. A value of 0 disables a `..._every`;
+    enabled validation, samples and checkpoints also run after the last step."""
 
-    steps: Annotated[Count, Meta(description="Optimizer steps of the whole run.")]
+    steps: Annotated[Count, Meta(description="Number of optimizer steps of the whole run.")]
     tokens_per_step: Annotated[
-        Count, Meta(description="Tokens of one optimizer step: a multiple of B * T (times ranks); micro-steps follow.")
+        Count,
+        Meta(description="Tokens per optimizer step, a multiple of B * T (times ranks): [Sizes](#sizes)."),
     ]
     val_every: Annotated[Every, Meta(description="Steps between validations.")] = 0
     val_tokens: Annotated[
-        Every, Meta(description="Tokens of one validation, at most what there is; 0 is 20 * B * T.")
+        Every, Meta(description="Tokens per validation, at most those of the data; 0 is 20 * B * T.")
     ] = 0
     sample_every: Annotated[Every, Meta(description="Steps between samples.")] = 0
-    sample_tokens: Annotated[Count, Meta(description="Tokens of a sample, without its prompt.")] = 64
-    sample_prompt: Annotated[str, Meta(description='What a sample continues; `""` is the start of a document.')] = ""
+    sample_tokens: Annotated[Count, Meta(description="Tokens per sample, without its prompt.")] = 64
+    sample_prompt: Annotated[str, Meta(description='Prompt of a sample; `""` is the start of a document.')] = ""
     sample_temperature: Annotated[
-        float, Meta(ge=0, description="Above 1 a sample is more random, below 1 less; 0 takes the likeliest token.")
+        float, Meta(ge=0, description="Sampling temperature; 0 selects the most likely token.")
     ] = 0.8
     checkpoint_every: Annotated[
         int,
         Meta(
-            ge=-1, description="Steps between checkpoints; -1 is one when the run ends, by its last step or a signal."
+            ge=-1,
+            description="Steps between checkpoints; -1 is one at the end of the run, by its last step or a signal.",
         ),
     ] = -1
     keep_best: Annotated[
         bool,
         Meta(
-            description="Save a checkpoint at each validation that is the best so far, and keep the best one; "
-            "`RUN/BEST` names it. None is saved with `checkpoint_every = 0`."
+            description="Save a checkpoint at each validation with the lowest loss so far, and keep the best one; "
+            "`RUN/BEST` names it. `checkpoint_every = 0` disables it."
         ),
     ] = True
-    keep_last: Annotated[Count, Meta(description="The newest so many checkpoints are kept, and the best.")] = 2
+    keep_last: Annotated[Count, Meta(description="Number of newest checkpoints to keep, in addition to the best.")] = 2
     keep_every: Annotated[
-        Every, Meta(description="Checkpoints of steps that this divides are kept for good, besides `keep_last`.")
+        Every,
+        Meta(description="Checkpoints at multiples of this number are kept permanently, in addition to `keep_last`."),
     ] = 0
     save_errors: Annotated[
         Literal["stop", "continue"],
         Meta(
-            description="A checkpoint that the disk refuses ends the run, or is a warning and tried again when the "
-            "next one is due; the run's last one ends it with an error."
+            description="A disk error during a save stops the run, or prints a warning and continues to the next "
+            "checkpoint. An error at the last checkpoint always ends the run with an error."
         ),
     ] = "stop"
-    log_every: Annotated[Every, Meta(description="Steps between printed lines; metrics.jsonl has every step.")] = 1
+    log_every: Annotated[
+        Every, Meta(description="Steps between printed lines; metrics.jsonl has a line for every step.")
+    ] = 1
     health_every: Annotated[
         Every,
         Meta(
-            description="Steps between statistics of every tensor, gradient, parameter and update in health.jsonl; "
-            "they change no bit of the training."
+            description="Steps between statistics of every tensor, gradient, parameter and update in health.jsonl "
+            "([health.md](health.md)); losses and weights keep their bits."
         ),
     ] = 0
     freeze: Annotated[
         Texts,
-        Meta(description="Globs of parameters that are not trained; `*` crosses dots. Each must match."),
+        Meta(description="Globs of frozen parameters; `*` matches dots too. Each glob must match."),
     ] = field(default_factory=list)
     recompute: Annotated[
-        Texts, Meta(description="Ops that backward computes again instead of keeping what forward saved.")
+        Texts, Meta(description="Ops whose saved tensors backward recomputes (activation checkpointing).")
     ] = field(default_factory=list)
     tf32: Annotated[
         bool,
-        Meta(description="In f32, matrix products may be of TF32 (10 bits of mantissa) on tensor cores."),
+        Meta(description="Permit TF32 (10 bits of mantissa) on tensor cores for matrix products in f32."),
     ] = False
     capture: Annotated[
         bool,
-        Meta(description="Replay a step's launches as CUDA graphs, on `cuda`. The bits are the same without."),
+        Meta(description="Replay a step's launches as CUDA graphs, on `cuda`. Results have the same bits without."),
     ] = True
     first_contact: Annotated[
         Seconds,
         Meta(
-            description="On a GPU without verdicts, check the variants that were chosen before step 1, within so many "
-            "seconds, and pass over those that fail there; `true` is 40."
+            description="Time limit for the check of the chosen variants before step 1, on a GPU without verdicts; a "
+            "variant that fails is replaced. `true` is 40 seconds ([checks.md](checks.md#before-step-1))."
         ),
     ] = True
     check: Annotated[
         Seconds,
         Meta(
-            description="Check variants that do not come with corelm before step 1, where no check has covered the "
-            "run's sizes, within so many seconds; `true` is 30."
+            description="Time limit for the check, before step 1, of variants that corelm does not ship, at sizes that "
+            "no verdict covers. `true` is 30 seconds ([checks.md](checks.md#before-step-1))."
         ),
     ] = True
 
 
 class DetectTable(Table, frozen=True, kw_only=True):
-    """Watches on a run. A spike is a loss or gradient norm that is this many standard deviations above
-    the mean of the last `window` steps; there is none before there are so many. Whatever is set here, a loss, gradient
-    or learning rate that is not finite stops the run before it changes anything."""
+    """Detection of loss spikes and dead parameters. A spike is a loss or gradient norm `loss_z` or `norm_z` standard
+    deviations above the mean of the last `window` steps; detection starts after `window` steps. A loss, gradient or
+    learning rate that is not finite always stops the run before the update."""
 
     action: Annotated[
         Literal["warn", "skip", "abort"],
-        Meta(description="On a spike: say so; leave out that update and go on; or stop the run, with nothing updated."),
+        Meta(description="At a spike: print a warning; skip the update; or stop the run before the update."),
     ] = "warn"
-    loss_z: Annotated[float, Meta(ge=0, description="Standard deviations that make a loss a spike; 0 is never.")] = 7.0
-    norm_z: Annotated[float, Meta(ge=0, description="The same for the gradient's norm.")] = 7.0
+    loss_z: Annotated[float, Meta(ge=0, description="Standard deviations of a spike of the loss; 0 disables it.")] = 7.0
+    norm_z: Annotated[
+        float, Meta(ge=0, description="Standard deviations of a spike of the gradient's norm; 0 disables it.")
+    ] = 7.0
     window: Annotated[
-        int, Meta(ge=2, description="Steps that a spike is measured against; skipped ones are not among them.")
+        int, Meta(ge=2, description="Steps of the mean and the standard deviation, without skipped steps.")
     ] = 128
     zero_steps: Annotated[
-        Every, Meta(description="A parameter whose gradient stays exactly zero for so many steps is named; 0 is never.")
+        Every,
+        Meta(
+            description="A warning names a parameter whose gradient is exactly zero for this many steps; 0 disables it."
+        ),
     ] = 200
 
 
 class OptimizerTable(Table, frozen=True, kw_only=True):
-    """The optimizer; keys beside these are its own options, checked against it."""
+    """The optimizer. All other keys are options of the optimizer, which validates them."""
 
     name: Annotated[Text, Meta(description="A registered optimizer.")]
     lr: Annotated[float, Meta(gt=0, description="Peak learning rate.")]
-    clip: Annotated[float, Meta(ge=0, description="Largest global norm of the gradients; 0 is no clipping.")] = 1.0
+    clip: Annotated[float, Meta(ge=0, description="Maximum global norm of the gradients; 0 disables clipping.")] = 1.0
     options: Annotated[dict[str, Option], Meta(description="Options of the optimizer.", extra=REST)] = field(
         default_factory=dict
     )
 
 
 class ScheduleTable(Table, frozen=True, kw_only=True):
-    """The learning rate's course; keys beside `name` are the schedule's own options, checked against it."""
+    """The learning rate schedule. All keys except `name` are options of the schedule, which validates them."""
 
     name: Annotated[Text, Meta(description="A registered schedule.")]
     options: Annotated[dict[str, Option], Meta(description="Options of the schedule.", extra=REST)] = field(
@@ -180,10 +193,10 @@ class ScheduleTable(Table, frozen=True, kw_only=True):
 
 
 class OpsTable(Table, frozen=True, kw_only=True):
-    """Variants by op: `matmul = "tiled"`. Unlisted ops are `"auto"`. A choice never falls back to another."""
+    """Variants by op: `matmul = "tiled"`. The default is `"auto"`. A named variant is never replaced by another."""
 
     generate: Annotated[
-        dict[str, Text], Meta(description="Variants by op for generation, in place of those above.")
+        dict[str, Text], Meta(description="Variants by op for generation; they override the keys above.")
     ] = field(default_factory=dict)
     variants: Annotated[dict[str, Text], Meta(description='A variant of that op, or `"auto"`.', extra=REST)] = field(
         default_factory=dict
@@ -191,12 +204,12 @@ class OpsTable(Table, frozen=True, kw_only=True):
 
 
 class PluginsTable(Table, frozen=True, kw_only=True):
-    """Plugins beside the shipped and the installed ones."""
+    """Plugins in addition to the shipped and installed ones."""
 
     load: Annotated[Texts, Meta(description="Folders and files to load, relative to the current directory.")] = field(
         default_factory=list
     )
-    disable: Annotated[Texts, Meta(description="Plugins to leave out, by name.")] = field(default_factory=list)
+    disable: Annotated[Texts, Meta(description="Names of plugins to disable.")] = field(default_factory=list)
 
 
 class Schema(Table, frozen=True, kw_only=True):
@@ -205,21 +218,22 @@ class Schema(Table, frozen=True, kw_only=True):
     model: Annotated[Text, Meta(description="A name from `core models`, or the path of a model TOML.")]
     precision: Annotated[
         Literal["f32", "bf16", "f64"],
-        Meta(description="Of weights and activations: see Precision below."),
+        Meta(description="Dtype of weights and activations: [Precision](#precision)."),
     ] = "f32"
     executor: Annotated[
         Literal["", "native", "interpreter"],
-        Meta(description='What runs kernels in the simulator; `""`: native code where there is a C compiler.'),
+        Meta(description='Executor of the simulator; `""`: native if a C compiler is found ([native.md](native.md)).'),
     ] = ""
     weights: Annotated[
-        str, Meta(description='A checkpoint or a folder of weights to start from; `""` is a fresh start.')
+        str,
+        Meta(description='Initial weights: a path of [interop.md](interop.md#paths-and-formats); `""`: random ones.'),
     ] = ""
-    seed: Annotated[
-        int, Meta(ge=0, description="Seed of the initial weights, the order of the data, dropout and samples.")
-    ] = 1337
-    dims: Annotated[
-        dict[Name, Size], Meta(description="The model's dims by name, in place of its own values: B, T and others.")
-    ] = field(default_factory=dict)
+    seed: Annotated[int, Meta(ge=0, description="Seed of initial weights, order of the data, dropout and samples.")] = (
+        1337
+    )
+    dims: Annotated[dict[Name, Size], Meta(description="Overrides of the model's dims, by name: B, T and others.")] = (
+        field(default_factory=dict)
+    )
     data: DataTable = field(default_factory=DataTable)
     train: TrainTable
     detect: DetectTable = field(default_factory=DetectTable)
@@ -229,23 +243,23 @@ class Schema(Table, frozen=True, kw_only=True):
     nodes: Annotated[
         dict[str, Text],
         Meta(
-            description="Variants by glob of node names, over `[ops]`; `*` crosses dots. A fused node has the name of "
-            'its last part: `"h.*.y" = "mlp_gelu.mma"` names a variant of the fused op.'
+            description="Variants by glob of node names; they override `[ops]`, and `*` matches dots too. A fused node "
+            'has the name of its last part: `"h.*.y" = "mlp_gelu.mma"` names a variant of the fused op.'
         ),
     ] = field(default_factory=dict)
     fuse: Annotated[
         dict[str, Fusion],
         Meta(
-            description="Fused ops by name: `false` is off, a table sets attributes that none of its parts has, such "
-            "as head_loss's `chunk`; what the parts have is the model's to set. A node that `[ops]`, `[nodes]` or "
-            "`recompute` names is kept apart by itself; `core plan` says which."
+            description="Fused ops by name: `false` disables one, a table sets attributes that none of its parts has, "
+            "such as head_loss's `chunk`; the model sets the attributes of the parts. A node named in `[ops]`, "
+            "`[nodes]` or `recompute` is not fused; `core plan` lists these nodes."
         ),
     ] = field(default_factory=dict)
     plugins: PluginsTable = field(default_factory=PluginsTable)
 
 
 class DeviceTables(Table, frozen=True, kw_only=True):
-    """What holds on one device only: any key and table of this page except `extends`."""
+    """Settings of one device: any key and table of this page except `extends`."""
 
     devices: Annotated[dict[Name, Schema], Meta(description="Keys for one device.", extra=REST)]
 
@@ -255,7 +269,7 @@ class ConfigFile(Schema, frozen=True, kw_only=True):
 
     extends: Annotated[
         str,
-        Meta(min_length=1, description="A config to start from: a path relative to this file, or a shipped name."),
+        Meta(min_length=1, description="A base config: a path relative to this file, or a shipped name."),
     ]
     on: DeviceTables
 

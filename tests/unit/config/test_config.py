@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import tomli
 from config_files import GOOD, loaded, refused
 
 from core.config import (
@@ -225,6 +227,12 @@ def test_a_run_name_is_one_component(name):
 def test_the_page_of_all_keys_is_up_to_date():
     written = (ROOT / "docs/config.md").read_text(encoding="utf-8")
     assert written == reference(), "run: python -m core.config.reference > docs/config.md"
+
+
+def test_the_config_that_the_page_shows_is_a_whole_one(write):
+    (example,) = re.findall(r"^```toml\n(.*?)^```$", reference(), re.M | re.S)
+    sizes = tomli.loads((ROOT / "models/gpt2_124m.toml").read_text(encoding="utf-8"))["dims"]
+    assert loaded(write(example)).train.tokens_per_step % (sizes["B"] * sizes["T"]) == 0
 
 
 def test_the_shipped_configs_are_toml_1_0():
