@@ -36,6 +36,9 @@ PUBLIC = {
     "DataError": "core.errors",
     "DeviceKind": "core.devices",
     "Device": "core.device.protocol",
+    "DeviceError": "core.errors",
+    "Ranks": "core.ranks.group",
+    "RanksKind": "core.ranks.ranks_kind",
     "UsageError": "core.errors",
     "Evaluation": "core.evaluation",
     "Download": "core.evaluation",
@@ -71,6 +74,7 @@ if TYPE_CHECKING:
     from core.errors import CheckpointError as CheckpointError
     from core.errors import CoreError as CoreError
     from core.errors import DataError as DataError
+    from core.errors import DeviceError as DeviceError
     from core.errors import UsageError as UsageError
     from core.evaluation import Download as Download
     from core.evaluation import Evaluation as Evaluation
@@ -90,6 +94,8 @@ if TYPE_CHECKING:
     from core.op import Tensors as Tensors
     from core.op import Variant as Variant
     from core.products import product as product
+    from core.ranks.group import Ranks as Ranks
+    from core.ranks.ranks_kind import RanksKind as RanksKind
     from core.scalars import f32 as f32
     from core.scalars import f64 as f64
     from core.scalars import i32 as i32

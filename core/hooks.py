@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from core.evaluation import Evaluation
     from core.lens import Lens
     from core.op import Op, Optimizer, Schedule, Variant
+    from core.ranks.ranks_kind import RanksKind
     from core.tokenizers.tokenizer_kind import TokenizerKind
     from core.weight_format import WeightFormat
 
@@ -169,6 +170,18 @@ def core_devices() -> list[DeviceKind]:
 
 
 @hookspec
+def core_ranks() -> list[type[RanksKind]]:
+    """Engines as classes that join the processes of a run: what `core train` under mpiexec, srun or torchrun takes.
+
+    Sample:
+
+        def core_ranks():
+            return [SharedMemory]
+    """
+    raise AssertionError("a specification is not called")
+
+
+@hookspec
 def core_tokenizers() -> list[type[TokenizerKind]]:
     """Kinds of tokenizers as classes: values of `[data] tokenizer`, files of tokenizers, records in checkpoints.
 
@@ -243,6 +256,7 @@ SPECS = {
         core_evaluations,
         core_formats,
         core_devices,
+        core_ranks,
         core_tokenizers,
         core_data,
         core_lenses,

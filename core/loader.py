@@ -31,6 +31,7 @@ from core.errors import BuildError, CoreError, did_you_mean, words_of
 from core.evaluation import Evaluation
 from core.lens import Lens
 from core.op import Op, Optimizer, Schedule, Variant
+from core.ranks.ranks_kind import RanksKind
 from core.registry import (
     BROKEN,
     DISABLED,
@@ -151,6 +152,7 @@ def brings(contribution: Contribution) -> dict[str, list[str]]:
         "evaluations": [cls.name for cls in contribution.evaluations],
         "formats": [cls.name for cls in contribution.formats],
         "devices": [kind.name for kind in contribution.devices],
+        "engines": [cls.name for cls in contribution.ranks],
         "tokenizers": [cls.name for cls in contribution.tokenizers],
         "readers": [cls.name for cls in contribution.data],
         "lenses": [cls.name for cls in contribution.lenses],
@@ -249,6 +251,7 @@ ITEMS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "core_evaluations": ("a class derived from Evaluation", _is_class(Evaluation)),
     "core_formats": ("a class derived from WeightFormat", _is_class(WeightFormat)),
     "core_devices": ("a DeviceKind", lambda item: isinstance(item, DeviceKind)),
+    "core_ranks": ("a class derived from RanksKind", _is_class(RanksKind)),
     "core_tokenizers": ("a class derived from TokenizerKind", _is_class(TokenizerKind)),
     "core_data": ("a class derived from DataReader", _is_class(DataReader)),
     "core_lenses": ("a class derived from Lens", _is_class(Lens)),

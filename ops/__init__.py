@@ -8,6 +8,8 @@ from . import (
     adamw,
     add,
     add_layernorm,
+    all_gather,
+    all_reduce,
     attention,
     cpu,
     cross_entropy,
@@ -23,22 +25,24 @@ from . import (
     matmul_add,
     mlp_gelu,
     position,
+    reduce_scatter,
     schedules,
 )
 
 PLAIN = (embedding, position, layernorm, matmul, attention, gelu, add, dropout, cross_entropy)
 FUSED = (add_layernorm, embed, head_loss, matmul_add, mlp_gelu)
 UPDATE = (global_norm, adamw)
+COLLECTIVE = (all_reduce, reduce_scatter, all_gather)
 
 
 @hookimpl
 def core_ops():
-    return contents_of(Op, *PLAIN, *FUSED, *UPDATE)
+    return contents_of(Op, *PLAIN, *FUSED, *UPDATE, *COLLECTIVE)
 
 
 @hookimpl
 def core_variants():
-    return contents_of(Variant, *PLAIN, *FUSED, *UPDATE, *cpu.MODULES, *cuda.MODULES)
+    return contents_of(Variant, *PLAIN, *FUSED, *UPDATE, *COLLECTIVE, *cpu.MODULES, *cuda.MODULES)
 
 
 @hookimpl

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from core import __version__, signals, terminal, variables
+from core.departure import depart
 from core.errors import LONGEST_WORDS, BuildError, CoreError, DeviceError, UsageError, did_you_mean, words_of
 from core.outside import way_out
 
@@ -155,6 +156,7 @@ def main(args: Sequence[str] | None = None) -> None:
         warnings.showwarning = warn
         code = run(args)
         terminal.settle()
+        depart(code)
         number = signals.noted()
     signals.default()  # from here on nothing is left to put in order
     sys.exit(128 + number if number else code)

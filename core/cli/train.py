@@ -40,6 +40,7 @@ def command(
     `train.health_every` is set. Ctrl-C ends after the step and saves; a second one leaves at once. So do SIGTERM and a
     terminal that is closed.
     """
+    from core.ranks.launched import launched
     from core.train.display import Display
     from core.train.setup import TrainArguments, train
 
@@ -57,4 +58,4 @@ def command(
         long=long,
     )
     with signals.listening(" before the first step: no step was trained, no checkpoint was saved"):
-        return train(arguments, Display(quiet=quiet))
+        return train(arguments, Display(quiet=quiet or launched().rank > 0))

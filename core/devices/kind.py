@@ -41,7 +41,8 @@ class DeviceKind:
     in `core.sim`. real_time: its seconds are those of real hardware, so that variants may be timed.
     planner(arch): a Device of that architecture that records and compiles, and runs nothing. default_arch: the
     architecture to plan for. pace(device): the Pace of an open one where a run may take hours without being meant to.
-    place: in words, "in the simulator"; "on NAME" without it.
+    place: in words, "in the simulator"; "on NAME" without it. numbered: a machine may have several, and opener takes
+    the number of the one to open.
     """
 
     name: str
@@ -56,6 +57,7 @@ class DeviceKind:
     default_arch: str = ""
     pace: str | Callable[[Any], Pace] | None = None
     place: str = ""
+    numbered: bool = False
     origin: str = field(default="", compare=False)  # the plugin that brought it; stamped when registered
 
     @property
@@ -68,9 +70,9 @@ class DeviceKind:
         """The place in words."""
         return self.place or f"on {self.name}"
 
-    def open(self) -> Any:
-        """The device, open. Raises DeviceError."""
-        return _function(self.opener)()
+    def open(self, number: int = 0) -> Any:
+        """The device, open: the one of that number, where a machine may have several. Raises DeviceError."""
+        return _function(self.opener)(number) if self.numbered else _function(self.opener)()
 
     def detected(self) -> str:
         """What shows that its hardware is here, in words; "" for nothing, or for a device without hardware."""

@@ -21,6 +21,7 @@ CUDA = DeviceKind(
     compiles=True,
     planner="core.device.planned:PlannedDevice",
     default_arch="sm_90a",
+    numbered=True,
 )
 SIM = DeviceKind(
     "sim",

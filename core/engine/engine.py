@@ -28,6 +28,7 @@ from core.plan import EVALUATE, GENERATE, TRAIN, ParameterLayout, Plan, Request,
 from core.plan.record import control_record
 from core.plan.report import PlanReport
 from core.plan.steps import Step
+from core.ranks.group import ALONE, Ranks
 from core.registry import Registry
 from core.roles import S, T
 
@@ -41,10 +42,16 @@ class Engine:
     """A model on a device. Parameters start at zero: call `initialize` or `load_parameters`."""
 
     def __init__(
-        self, model: ModelSource, registry: Registry, settings: Settings, device: Device | None = None
+        self,
+        model: ModelSource,
+        registry: Registry,
+        settings: Settings,
+        device: Device | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
-        """device: one that is open already, instead of the one that settings name."""
-        self.model, self.registry, self.settings = model, registry, settings
+        """device: one that is open already, instead of the one that settings name. ranks: the processes of the run,
+        each with an engine of the same model and settings."""
+        self.model, self.registry, self.settings, self.ranks = model, registry, settings, ranks
         self.device = device if device is not None else registry.device(settings.device).open()
         self.precision = check_precision(settings.precision)
         if self.precision not in self.device.precisions:
@@ -55,7 +62,7 @@ class Engine:
         self.graph = model.build(registry, dict(settings.dims))
         self.input_dims = input_dims_of(model)
         self.layout = ParameterLayout(self.graph, settings.freeze)
-        self.chooser = chooser_of(settings, registry, self.device)
+        self.chooser = chooser_of(settings, registry, self.device, ranks)
         self.chooser.check_names(self.graph)
         states = self._optimizer().state if settings.optimizer else ()
         self.store = ParameterStore(self.device, self.graph, self.layout, self.precision, tuple(states))
@@ -63,6 +70,7 @@ class Engine:
         self._record = np.zeros(len(CONTROL))  # the control record as the host last saw or wrote it
         self._record[[SLOT["loss_limit"], SLOT["norm_limit"]]] = math.inf
         self._step = self._next = 0  # the step that was run last, whose random keys are in use, and the next one
+        self._targets = 0  # of the step that was run last, over all ranks
         self._update: Sequence[Any] = ()
         self._graphs: dict[tuple[tuple[str, int], ...], Graph] = {(): self.graph}
         self._bound: dict[Any, BoundPlan] = {}
@@ -159,7 +167,7 @@ class Engine:
     def gradients(self, batch: Batch) -> tuple[float, dict[str, Array]]:
         """(loss, gradients by parameter name) of one batch: unpadded copies, f32 or f64; nothing is updated."""
         self._start_step(0.0)
-        for index, plan in self._micro_steps([batch]):
+        for index, plan in self._micro_steps([batch], self._count(batch)):
             plan.run(first=index == 0)
         loss = float(self.device.download(self.control)[SLOT["loss"]])
         return loss, {name: array.copy() for name, array in self.store.gradients().items()}
@@ -184,8 +192,9 @@ class Engine:
         update = self._recorded_update()
         self._step, self._next = self._next, self._next + 1
         self._start_step(lr, limits)
+        self._targets = int(self.ranks.agree([sum(map(self._count, micro_batches))])[0])
         watch = None
-        for index, plan in self._micro_steps(micro_batches):
+        for index, plan in self._micro_steps(micro_batches, self._targets):
             watch = self._health_of(plan) if health and index == len(micro_batches) - 1 else None
             plan.run(index == 0, watch.beside if watch else None)
         if watch:
@@ -237,15 +246,18 @@ class Engine:
         plan.write_seeds(count, micro_steps)
         plan.write_keys(self.settings.seed, self._step, first_rows)
 
-    def _micro_steps(self, batches: Sequence[Batch]) -> Iterator[tuple[int, BoundPlan]]:
-        """The plan of each micro-step, with everything in place for it to run."""
-        count = sum(map(self._count, batches))
-        first_rows: Counter[str] = Counter()  # random node -> rows of its tensor in the micro-steps so far
+    def _micro_steps(self, batches: Sequence[Batch], count: int) -> Iterator[tuple[int, BoundPlan]]:
+        """The plan of each micro-step, ready to run. count: targets in the whole step, whose part number i * size + r
+        is micro-step i of rank r: random numbers follow from the step alone."""
+        rank, size = self.ranks.rank, self.ranks.size
+        before: Counter[str] = Counter()  # random node -> rows of its tensor in all ranks' micro-steps so far
         for index, batch in enumerate(batches):
             plan = self.bound(TRAIN, (), self._dims_of(batch))
-            self._write(plan, batch, count, len(batches), first_rows)
+            rows = plan.plan.random_rows
+            first_rows = {node: before[node] + rank * own for node, own in rows.items()}
+            self._write(plan, batch, count, len(batches) * size, first_rows)
             yield index, plan
-            first_rows.update(plan.plan.random_rows)
+            before.update({node: size * own for node, own in rows.items()})
 
     def _recorded_update(self) -> Sequence[Any]:
         """The optimizer's step over the flat arenas, recorded once."""
@@ -261,7 +273,8 @@ class Engine:
         if device is not self.device:
             store = ParameterStore(device, self.graph, self.layout, self.precision, tuple(optimizer.state))
             control = control_record(device)
-        return update_of(optimizer, self.settings.options, store, control)
+        over_ranks = self.registry.collective("sum") if self.ranks.size > 1 else ""
+        return update_of(optimizer, self.settings.options, store, control, over_ranks)
 
     def _update_on(self, device: Device) -> Sequence[Any]:
         """The optimizer's step as it would be recorded on another device."""
@@ -317,13 +330,16 @@ class Engine:
 
         A trace does not change training: what a trace overwrites, a step writes before it reads.
         """
-        for _, event in self.replay([batch]):
-            yield event
+        return (event for _, event in self._traced([batch], self._count(batch)))
 
     def replay(self, micro_batches: Sequence[Batch]) -> Generator[tuple[int, TraceEvent], None, None]:
         """All micro-steps of a step as `step` ran them last, bit for bit, without the update: (micro-step, event)."""
+        own = sum(map(self._count, micro_batches))
+        yield from self._traced(micro_batches, self._targets if self.ranks.size > 1 else own)
+
+    def _traced(self, micro_batches: Sequence[Batch], count: int) -> Generator[tuple[int, TraceEvent], None, None]:
         self._start_step(0.0)
-        for index, plan in self._micro_steps(micro_batches):
+        for index, plan in self._micro_steps(micro_batches, count):
             for event in plan.trace(first=index == 0):
                 yield index, event
 

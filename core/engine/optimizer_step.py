@@ -7,14 +7,15 @@ from typing import Any
 
 from core.engine.store import ParameterStore
 from core.errors import UsageError
-from core.op import Optimizer, Tensors
+from core.op import SLOT, Optimizer, Tensors
 
 
 def update_of(
-    optimizer: Optimizer, options: Mapping[str, Any], store: ParameterStore, control: Any
+    optimizer: Optimizer, options: Mapping[str, Any], store: ParameterStore, control: Any, over_ranks: str
 ) -> Callable[[Any], None]:
     """`optimizer.step` over the store's tensors: a call with a launch launches its ops. options: the run's, over the
-    optimizer's own; control: the control record.
+    optimizer's own; control: the control record; over_ranks: the op that sums over
+    the ranks of the run, for gradients and loss; "" for one rank.
 
     Raises UsageError where no parameter trains.
     """
@@ -32,4 +33,12 @@ def update_of(
         parameters=store.one_by_one(),
         control=control,
     )
-    return lambda launch: optimizer.step(p, launch)
+    loss = control[SLOT["loss"] : SLOT["loss"] + 1]
+
+    def update(launch: Any) -> None:
+        if over_ranks:
+            launch.op(over_ranks, flat=store.grads)
+            launch.op(over_ranks, flat=loss)
+        optimizer.step(p, launch)
+
+    return update

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.op import Variant
 from core.plan import Chooser, TunedChoice
+from core.ranks.group import Ranks
 from core.registry import Registry
 
 if TYPE_CHECKING:
@@ -69,8 +70,8 @@ class Record:
     halted: bool
 
 
-def chooser_of(settings: Settings, registry: Registry, device: Device) -> Chooser:
-    """Chooses variants for that device under these settings."""
+def chooser_of(settings: Settings, registry: Registry, device: Device, ranks: Ranks) -> Chooser:
+    """Chooses variants for that device and those ranks under these settings."""
     return Chooser(
         registry,
         device.runs,
@@ -85,4 +86,5 @@ def chooser_of(settings: Settings, registry: Registry, device: Device) -> Choose
         device.can_run,
         settings.failed,
         settings.resumes,
+        ranks,
     )

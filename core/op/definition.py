@@ -17,6 +17,8 @@ from core.expr import Number, evaluate
 from core.op.shape_pattern import Pattern, Slot
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
+COLLECTIVES = ("sum", "scatter", "gather")
+USES = ("start", "random", "step", "ranks")
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Op:
     infer(dims): adds dims or raises BuildError, for the rare op whose patterns do not say everything.
     examples: what `core check` runs: shapes by input name, attrs by name.
     replaces: the pattern of a fused op, `"p = matmul(x, weight, bias); y = add(r, p)"`.
-    uses: "start" (position of the first token, for decoding), "random", "step" (the optimizer's control record).
+    uses: "start" (position of the first token, for decoding), "random", "step" (the optimizer's control record),
+        "ranks" (the group of the run's processes, `core.ranks.group.Ranks`).
     commutes: whether the first two inputs may be swapped. gradient: False for updates and norms.
     mutates: inputs that the op writes to.
     flops: of forward, as published utilisations count them: multiplications and additions of matrix products, an
@@ -63,6 +66,7 @@ class Op:
     are without padding. A node with padding anywhere else is refused.
     decodes: optional inputs that the op takes into account while decoding too. A model that connects another one to an
     op with state or `uses=("start",)` does not generate.
+    collective: what it does with a flat tensor over the ranks of a run: one of COLLECTIVES, which no other op does.
     why_no_decode(dims): why a node with these dims and attrs cannot be computed token by token, as where a token
     depends on later ones; None when it can.
 
@@ -89,6 +93,7 @@ class Op:
         needed_flops: str = "",
         padding: Sequence[str] = (),
         decodes: Sequence[str] = (),
+        collective: str = "",
         why_no_decode: Callable[[Mapping[str, Any]], str | None] = lambda dims: None,
         doc: str = "",
     ) -> None:
@@ -113,6 +118,7 @@ class Op:
         self.flops, self.needed_flops = flops, needed_flops or flops
         self.padding, self.decodes = tuple(padding), tuple(decodes)
         self.why_no_decode = why_no_decode
+        self.collective = collective
         self.doc = doc
         self.origin = ""  # the plugin that brought it; stamped when registered
         caller = sys._getframe(1)
@@ -141,16 +147,18 @@ class Op:
         gradients = ["d" + n for n in (*self.inputs, *self.outputs, *self.params)]
         others = [a for a in self.attrs if a not in self.params]
         seen: set[str] = set()
-        for used in (*tensors, *gradients, *others, "config", "step", "start", "key"):
+        for used in (*tensors, *gradients, *others, "config", "step", "start", "key", "ranks"):
             if used in seen:
                 raise BuildError(
                     f'op "{self.name}": the name "{used}" has two meanings',
                     hint="inputs, outputs, params, state, attrs and gradients (`d` + name) must all differ",
                 )
             seen.add(used)
+        if self.collective and self.collective not in COLLECTIVES:
+            raise BuildError(f'op "{self.name}" is collective "{self.collective}"; expected one of {COLLECTIVES}')
         for use in self.uses:
-            if use not in ("start", "random", "step"):
-                raise BuildError(f'op "{self.name}" uses "{use}"; expected start, random or step')
+            if use not in USES:
+                raise BuildError(f'op "{self.name}" uses "{use}"; expected one of {", ".join(USES)}')
         for name, pattern in self.param_patterns.items():
             if pattern.leading:
                 raise BuildError(
@@ -228,6 +236,10 @@ def _settle(value: Any, default: Any, dims: Mapping[str, Any], where: str) -> An
         if not isinstance(value, str):
             raise BuildError(f"{where} is {value!r}; expected a string")
         return value
+    if kind is list:
+        if not isinstance(value, list | tuple):
+            raise BuildError(f"{where} is {value!r}; expected a list")
+        return list(value)
     if kind is bool:
         if not isinstance(value, bool):
             raise BuildError(f"{where} is {value!r}; expected true or false")

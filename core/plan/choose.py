@@ -18,6 +18,7 @@ from core.graph import Graph, Node
 from core.op import Op, Tensors, TensorSpec, Variant, make_tensors
 from core.plan.live import Live
 from core.plan.steps import Choice, Request
+from core.ranks.group import ALONE, Ranks
 from core.registry import Registry
 
 AUTO, RECORDED = "auto", "recorded"
@@ -62,6 +63,7 @@ class Chooser:
     tf32: whether f32 may be multiplied as TF32.
     can_run(variant) gives the device's own reason against a variant (an architecture, say), or None; failed(variant)
     what the op check found wrong with it here, or None. resumes: whether a recorded choice that failed is an error.
+    ranks: the processes of the run, for ops that use them.
     """
 
     registry: Registry
@@ -77,6 +79,7 @@ class Chooser:
     can_run: Callable[[Variant], str | None] = lambda variant: None
     failed: Callable[[Variant], str | None] = lambda variant: None
     resumes: bool = True
+    ranks: Ranks = ALONE
     nested_choices: dict[str, Choice] = field(default_factory=dict)  # by op: what nested launches and updates took
     nested: dict[str, NestedChoice] = field(default_factory=dict)  # the same by op and sizes
 
@@ -167,7 +170,7 @@ class Chooser:
         """The variant of a nested launch or an update step, and its `t`: chosen by op name, and by shapes where
         gradients tell one launch from another."""
         op = self.registry.op(name)
-        nested = Nested.of(op, method, values)
+        nested = Nested.of(op, method, {**values, "ranks": self.ranks} if "ranks" in op.uses else values)
         explicit = (self.ops[name], f"[ops] {name}") if self.ops.get(name, AUTO) != AUTO else None
         place = f"{name} {sizes_of(nested)}" if op.gradient else name
 

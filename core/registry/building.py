@@ -206,7 +206,7 @@ def _brought(contribution: Contribution, file: Path | str, hook: str) -> Path:
 
 
 def _add_classes(building: Building) -> None:
-    """Optimizers, schedules, evaluations, formats of weights, kinds of tokenizers, readers of data and lenses."""
+    """Optimizers, schedules, evaluations, formats of weights, engines of ranks, tokenizers, readers of data, lenses."""
     registry = building.registry
     for contribution in building.contributions:
         brought: tuple[tuple[str, dict[str, Any], Sequence[type]], ...] = (
@@ -214,6 +214,7 @@ def _add_classes(building: Building) -> None:
             ("schedule", registry.schedules, contribution.schedules),
             ("evaluation", registry.evaluations, contribution.evaluations),
             ("format", registry.formats, contribution.formats),
+            ("engine", registry.ranks, contribution.ranks),
             ("kind of tokenizers", registry.tokenizers, contribution.tokenizers),
             ("reader of data", registry.readers, contribution.data),
             ("lens", registry.lenses, contribution.lenses),

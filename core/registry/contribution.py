@@ -14,6 +14,7 @@ from core.errors import CoreError
 from core.evaluation import Evaluation
 from core.lens import Lens
 from core.op import Op, Optimizer, Schedule, Variant
+from core.ranks.ranks_kind import RanksKind
 from core.tokenizers.tokenizer_kind import TokenizerKind
 from core.weight_format import WeightFormat
 
@@ -57,6 +58,7 @@ class Contribution:
     evaluations: list[type[Evaluation]] = field(default_factory=list)
     formats: list[type[WeightFormat]] = field(default_factory=list)
     devices: list[DeviceKind] = field(default_factory=list)
+    ranks: list[type[RanksKind]] = field(default_factory=list)
     tokenizers: list[type[TokenizerKind]] = field(default_factory=list)
     data: list[type[DataReader]] = field(default_factory=list)
     lenses: list[type[Lens]] = field(default_factory=list)

@@ -13,6 +13,7 @@ from core.errors import BuildError
 from core.evaluation import Evaluation
 from core.lens import Lens
 from core.op import Op, Optimizer, Schedule, Variant
+from core.ranks.ranks_kind import RanksKind
 from core.registry.contribution import LOADED, ModelFile, PluginRecord, StepHook
 from core.tokenizers.tokenizer_kind import TokenizerKind
 from core.weight_format import WeightFormat
@@ -36,6 +37,7 @@ class Registry:
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     formats: dict[str, WeightFormat] = field(default_factory=dict)  # of weights
     devices: dict[str, DeviceKind] = field(default_factory=lambda: dict(RESIDENT))
+    ranks: dict[str, RanksKind] = field(default_factory=dict)  # engines that join processes
     tokenizers: dict[str, TokenizerKind] = field(default_factory=dict)
     readers: dict[str, DataReader] = field(default_factory=dict)
     lenses: dict[str, Lens] = field(default_factory=dict)  # of plugins: core/view has its own
@@ -53,6 +55,12 @@ class Registry:
         """A variant of an op by its name; UsageError likewise."""
         self.op(op, where)
         return self._find(f'variant of "{op}" called', name, self.variants.get(op, {}), where)
+
+    def collective(self, does: str) -> str:
+        """The name of the op that does this with a flat tensor over ranks: "sum", "scatter" or "gather". UsageError
+        where no plugin brings it."""
+        ops = {op.collective: name for name, op in self.ops.items() if op.collective}
+        return self._find("op that is collective", does, ops, "a run on several ranks")
 
     def reference(self, op: str) -> Variant:
         """The NumPy implementation that defines the op. A fused op has none of its own."""

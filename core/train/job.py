@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from core.expr import cdiv
+from core.ranks.group import ALONE, Ranks
 from core.train.detect import Detector
 from core.train.display import Display
 from core.train.run import Run
@@ -56,7 +57,8 @@ class TextCodec(Protocol):
 class Job:
     """All that a run is.
 
-    batches(step): the micro-batches of step 0 .. steps-1, graph input -> (B, T) i32. lr(step): its learning rate.
+    ranks: the processes of the run, of which each has such a job; files and lines are rank 0's. batches(step): this
+    rank's micro-batches of step 0 .. steps-1, graph input -> (B, T) i32. lr(step): its learning rate.
     val_batches(): those of one validation; None without validation data. detector: watches losses and norms. state:
     the fields that state.json has besides the loop's own. A period of 0 is never; any other also ends with one after
     the last step.
@@ -70,6 +72,7 @@ class Job:
     batches: Callable[[int], Sequence[Mapping[str, Array]]]
     lr: Callable[[int], float]
     model_toml: str
+    ranks: Ranks = ALONE
     seed: int = 0
     detector: Detector = field(default_factory=Detector)
     val_batches: Callable[[], Iterator[Mapping[str, Array]]] | None = None

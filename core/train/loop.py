@@ -78,27 +78,34 @@ class Trainer:
         begun = time.perf_counter()
         if self.step >= job.steps:
             job.display.line(f"nothing to do: {self.step} of {job.steps} steps are done")
-        while self.step < job.steps and not stop.requested:
+        while self.step < job.steps and not self._ends(stop):
             metrics = self._one_step()
             last = self.step == job.steps
             before = time.perf_counter()
             if self._due(job.val_every, last):
                 self._validate(metrics, stop)
-            if self._due(job.sample_every, last) and not stop.requested:
+            if self._due(job.sample_every, last) and not self._ends(stop):
                 self._sample(stop)
             job.run.metrics(metrics)
             self._call_hooks(metrics)
-            ends = last or stop.requested
+            ends = last or self._ends(stop)
             at_end = ends and job.checkpoint_every != 0
             if at_end or self._due(job.checkpoint_every, False) or self._best_is_now():
-                self._save_or_warn(last or stop.requested)
+                self._save_or_warn(ends)
             self._say_refused()
             self._events += time.perf_counter() - before
         self._write_health()
         for name, (lines, why) in job.run.refused().items():
             job.display.line(f"warning: the last {lines} lines of {name} could not be written: {why}")
         job.display.line(self._closing(stop, time.perf_counter() - begun))
+        job.ranks.wait()
         return stop.exit_code
+
+    def _ends(self, stop: Stop) -> bool:
+        """Whether a signal came, to this rank or to another: then it is a signal to all of them."""
+        if self.job.ranks.size > 1:
+            stop.signal = int(self.job.ranks.agree([stop.signal or 0], "max")[0]) or None
+        return stop.requested
 
     def _best_is_now(self) -> bool:
         """Whether the validation of this step is the best so far and its checkpoint is to be kept."""
@@ -213,7 +220,9 @@ class Trainer:
         self._refused = {name: why for name, (_, why) in now.items()}
 
     def _call_hooks(self, metrics: dict[str, Any]) -> None:
-        """Plugins' `core_step_end`. One that raises is reported once and called again: training continues."""
+        """Plugins' `core_step_end`, on rank 0. One that raises is reported once and called again."""
+        if not self.job.ranks.leads:
+            return
         for index, hook in enumerate(self.job.hooks):
             try:
                 with contained(self.job.display.line):
@@ -235,14 +244,17 @@ class Trainer:
         job = self.job
         if job.val_batches is None:
             return
-        total, count = 0.0, 0
+        stopped, total, count = False, 0.0, 0
         for index, batch in enumerate(job.val_batches()):
             if stop.requested:
-                return
+                stopped = True
+                break
             job.display.status(f"validating, batch {index + 1}")
             loss, targets = job.engine.evaluate(batch)
             total, count = total + loss, count + targets
-        if not count:
+        stops, total, targets = job.ranks.agree([stopped, total, count]).tolist()
+        count = int(targets)
+        if stops or not count:
             return
         metrics["val_loss"], metrics["val_tokens"] = total / count, count
         best = math.isfinite(total) and (self.best_val is None or metrics["val_loss"] < self.best_val)
@@ -255,7 +267,7 @@ class Trainer:
     def _sample(self, stop: Stop) -> None:
         """Text from the model as it is, printed and kept in samples.jsonl. Nothing of training depends on it."""
         job = self.job
-        if job.tokenizer is None or self._sampler is None:
+        if job.tokenizer is None or self._sampler is None or not job.ranks.leads:
             return
         job.display.status("sampling")
         line, text = self._sampler(job, self.step, stop)
@@ -275,6 +287,9 @@ class Trainer:
     def save(self) -> None:
         """A checkpoint of now, then the ones that it makes superfluous go. Raises CheckpointError."""
         job = self.job
+        if not job.ranks.leads:
+            self.saved = self.step
+            return
         job.display.status(f"saving the checkpoint of step {self.step}")
         begun = time.perf_counter()
         self._write_health()

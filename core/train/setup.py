@@ -17,6 +17,8 @@ from core.engine import Engine
 from core.graph import load_model
 from core.interop import checkpoint, pointers
 from core.plan import TRAIN
+from core.ranks.group import ALONE, Ranks
+from core.ranks.launched import launched
 from core.registry import Registry
 from core.roles import BATCH
 from core.train.announce import announce, announce_start, table_of_choices, variants_record
@@ -66,8 +68,10 @@ def prepare(arguments: TrainArguments, display: Display, stack: ExitStack) -> Tr
     config, registry = resolve_config(
         arguments.config, overrides=arguments.overrides, device=arguments.device, plugins=arguments.plugins
     )
-    folder = choose_folder(check_out(arguments.out) if arguments.out else None, config.path.stem, arguments.resume)
-    run = Run(folder)
+    ranks = ranks_of(registry, config)
+    out = check_out(arguments.out) if arguments.out else None
+    folder = Path(ranks.decide(lambda: str(choose_folder(out, config.path.stem, arguments.resume))))
+    run = run_in(folder, ranks)
     if arguments.resume and occupied(folder):
         stack.enter_context(run)
         display.log = run.log
@@ -75,17 +79,17 @@ def prepare(arguments: TrainArguments, display: Display, stack: ExitStack) -> Tr
     model = load_model(config.model, registry)
     before = config_before(start, model.to_toml(config.dims)) if start is not None else None
     verdicts = Verdicts(registry)
-    engine = build_engine(config, registry, model, start.state if start else None, verdicts=verdicts)
+    engine = build_engine(config, registry, model, start.state if start else None, verdicts=verdicts, ranks=ranks)
     parts, estimate = checked_parts(arguments, config, registry, engine, start, display)
     keep = keeps_best(config, parts.data)
     check_disk(config, engine, run, parts.done, keep)
     plugins = [*arguments.plugins, *config.plugins.load]
-    checks = check_first(config, plugins, engine, verdicts, bool(parts.data.tokenizer), display)
+    checks = ranks.in_turn(lambda: check_first(config, plugins, engine, verdicts, bool(parts.data.tokenizer), display))
     parts = replace(parts, plan=engine.plan(TRAIN))  # again: a variant that failed its check is not taken
     table = table_of_choices(engine, parts.plan, checks)
 
     if display.log != run.log:
-        run = claim(run, start is None, run.path if arguments.out or arguments.resume else None, config.path.stem)
+        run = claimed(run, start is None, run.path if arguments.out or arguments.resume else None, config, ranks)
         stack.callback(run.close)
         display.log = run.log
     resumed = tidy(run, parts, keep, display)
@@ -100,8 +104,34 @@ def prepare(arguments: TrainArguments, display: Display, stack: ExitStack) -> Tr
         display.line(f"warning: {remark}")
     fill_parameters(parts, display)
     display.status("compiling kernels")
-    engine.prepare()
+    ranks.in_turn(engine.prepare)
     return Trainer(make_job(parts, run, display, record), resumed)
+
+
+def ranks_of(registry: Registry, config: RunConfig) -> Ranks:
+    """The processes of the run: this one alone, unless a launcher started several."""
+    this = launched()
+    if this.size == 1:
+        return ALONE
+    from core.ranks.joining import join  # of runs on several ranks
+
+    return join(registry.ranks, registry.device(config.device), this)
+
+
+def run_in(folder: Path, ranks: Ranks) -> Run:
+    """The run's folder, to be written to by rank 0 alone."""
+    if ranks.leads:
+        return Run(folder)
+    from core.train.follower import Follower
+
+    return Follower(folder)
+
+
+def claimed(run: Run, fresh: bool, out: Path | None, config: RunConfig, ranks: Ranks) -> Run:
+    """The run's folder, locked by rank 0: what `claim` says."""
+    mine = claim(run, fresh, out, config.path.stem) if ranks.leads else run
+    path = Path(ranks.decide(lambda: str(mine.path)))
+    return mine if ranks.leads else run_in(path, ranks)
 
 
 def find_origin(arguments: TrainArguments, run: Run, display: Display) -> Checkpoint | None:
@@ -130,13 +160,14 @@ def checked_parts(
 ) -> tuple[Parts, str]:  # fmt: skip
     """The parts of a run that fit the machine and each other, and the estimate of its time. Raises CoreError."""
     B, T = (int(engine.graph.dims[name]) for name in BATCH)
-    micro = micro_steps(config.train.tokens_per_step, B, T, where=config.where("train.tokens_per_step"))
+    where = config.where("train.tokens_per_step")
+    micro = micro_steps(config.train.tokens_per_step, B, T, engine.ranks.size, where)
     plan = engine.plan(TRAIN)
     engine.report(plan).check_fit()
     estimate = check_estimate(config, engine, plan, micro, start.step if start else 0, arguments.long)
     lr = learning_rate(config, registry)
     weights = find_weights(config, registry, engine) if start is None else None
-    data = find_data(config, engine, start, weights, display)
+    data = engine.ranks.in_turn(lambda: find_data(config, engine, start, weights, display))
     if start is not None:
         from core.train.same_data import check_same_data
 
@@ -148,6 +179,7 @@ def checked_parts(
 
 def tidy(run: Run, parts: Parts, keep: bool, display: Display) -> Mapping[str, Any] | None:
     """Remove records behind the first step from the run's folder; the state that a resumed run continues."""
+    leads = parts.engine.ranks.leads
     run.rewind(parts.done, parts.config.train.health_every > 0)
     resumed = None
     if parts.start is not None:
@@ -155,6 +187,8 @@ def tidy(run: Run, parts: Parts, keep: bool, display: Display) -> Mapping[str, A
 
         resumed = resumed_state(parts.start, run, keep)
     best = resumed["best_step"] if resumed else None
+    if not leads:
+        return resumed
     repair(run, pointers.BEST, best, display)
     table = parts.config.train
     for problem in checkpoint.retain(run.checkpoints, parts.done, table.keep_last, table.keep_every, best):

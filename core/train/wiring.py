@@ -20,6 +20,7 @@ from core.interop import checkpoint
 from core.measure.tuned import load_shipped, load_tuned
 from core.plan import TRAIN, Plan, TunedChoice, check_fusion
 from core.plan.cost import per_token
+from core.ranks.group import ALONE, Ranks
 from core.registry import Registry
 from core.roles import BATCH
 from core.train.detect import Detector
@@ -66,17 +67,18 @@ def build_engine(
     device: Device | None = None,
     tuned: Mapping[str, TunedChoice] | None = None,
     verdicts: Verdicts | None = None,
+    ranks: Ranks = ALONE,
 ) -> Engine:
     """The engine that a config describes; the choices of a run that is resumed stand where the config says nothing.
     Variants that failed their check on the device are not chosen.
 
     recorded: "variants" and "tiles" of a checkpoint's state; None for a fresh run.
     device: one that is open already. tuned: choices instead of those of `core tune` for the device and the shipped
-    ones. verdicts: those that may still change.
+    ones. verdicts: those that may still change. ranks: the processes of the run.
     """
     check_fusion(config.fuse, registry.ops, config.where)
     kind = registry.device(config.device)
-    opened: Any = kind.open() if device is None else device
+    opened: Any = kind.open(ranks.local) if device is None else device
     if kind.simulated and config.executor:
         opened.executor = config.executor
     optimizer = registry.optimizer(config.optimizer.name, config.where("optimizer.name"))
@@ -107,6 +109,7 @@ def build_engine(
             failed=(verdicts or Verdicts(registry)).failures_on(opened, config.precision),
         ),
         opened,
+        ranks,
     )
 
 
@@ -184,37 +187,38 @@ def schedule_remarks(config: RunConfig, registry: Registry) -> list[str]:
 def batches_of(
     source: TokenSource, engine: Engine, micro: int, start: Checkpoint | None
 ) -> Callable[[int], list[dict[str, Array]]]:
-    """step -> its micro-batches by graph input. A resumed run continues after the tokens already consumed, even if
-    tokens_per_step changed."""
-    name = engine.token_input
+    """step -> this rank's micro-batches of it by graph input. A resumed run continues after the tokens already
+    consumed, even if tokens_per_step changed."""
+    name, ranks = engine.token_input, engine.ranks
     done, drawn = (start.step, start.state["tokens"] // source.T) if start else (0, 0)
 
     def batches(step: int) -> list[dict[str, Array]]:
-        pairs = [source.batch(step - done, index, micro, first=drawn) for index in range(micro)]
+        own = ranks.rank, ranks.size
+        pairs = [source.batch(step - done, index, micro, *own, first=drawn) for index in range(micro)]
         return [{name: tokens, TARGETS: targets} for tokens, targets in pairs]
 
     return batches
 
 
 def val_batches_of(source: TokenSource, engine: Engine, tokens: int) -> Callable[[], Iterator[dict[str, Array]]]:
-    name = engine.token_input
+    name, ranks = engine.token_input, engine.ranks
 
     def batches() -> Iterator[dict[str, Array]]:
-        for tokens_of, targets in source.val_batches(tokens):
+        for tokens_of, targets in source.val_batches(tokens, rank=ranks.rank, ranks=ranks.size):
             yield {name: tokens_of, TARGETS: targets}
 
     return batches
 
 
 def peak_tokens_per_s(engine: Engine, tokens: int) -> float | None:
-    """Of a chip that is in the table of peaks, when every FLOP of the model counts; `tokens` are a micro-batch's."""
+    """Of all ranks' chips at their peak, where the table of chips has them; `tokens` are a micro-batch's."""
     if not engine.device.model:
         return None
     from core.kernels.chips import gpu  # the cpu is no chip of that table
 
     peaks = gpu(engine.device.model)
     peak = peaks.peak(engine.precision, engine.settings.tf32) if peaks else None
-    return peak / per_token(engine.plan(TRAIN).graph, tokens).full if peak else None
+    return engine.ranks.size * peak / per_token(engine.plan(TRAIN).graph, tokens).full if peak else None
 
 
 def memory_of(device: Device) -> Callable[[], int | None]:
@@ -245,6 +249,7 @@ def make_job(parts: Parts, run: Run, display: Display, record: Mapping[str, Any]
     return Job(
         run=run,
         engine=engine,
+        ranks=engine.ranks,
         display=display,
         steps=table.steps,
         tokens_per_step=table.tokens_per_step,

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 # From the ground up. A name is a module or a folder of core/; a folder may import from itself.
 FLOORS = (
     ("errors", "lazy"),
-    ("outside", "variables"),
+    ("outside", "variables", "departure"),
     ("files", "held_files", "words"),
     ("roles", "expr", "dtypes", "scalars", "cache", "signals", "examples", "blas", "processor"),
     ("terminal", "containment", "threads", "outputs", "download"),
@@ -29,6 +29,7 @@ FLOORS = (
     ("sim",),
     ("step_record",),
     ("op", "products", "evaluation", "weight_format", "devices", "tokenizers", "data_reader", "lens"),
+    ("ranks",),
     ("hooks", "contents"),
     ("discovery",),
     ("registry", "path_import"),

@@ -1,0 +1,49 @@
+"""The group of a run, from what the launcher says and the engines that plugins bring."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+
+from core.departure import before_exit
+from core.devices.kind import DeviceKind
+from core.errors import DeviceError
+from core.ranks.group import ALONE, Ranks, leave
+from core.ranks.launched import LaunchedProcess
+from core.ranks.ranks_kind import RanksKind
+
+
+def join(kinds: Mapping[str, RanksKind], device: DeviceKind, this: LaunchedProcess) -> Ranks:
+    """The processes that a launcher started for this run, joined by the first engine that can; ALONE without a
+    launcher. The group ends with the command: a rank that fails ends all.
+
+    Raises DeviceError where no engine can join them, or where the engine's world is not the launcher's.
+    """
+    if this.size == 1:
+        return ALONE
+    reasons: dict[str, str] = {}
+    for kind in sorted(kinds.values(), key=lambda kind: -kind.priority):
+        reason = kind.why_not(this, device)
+        if reason is None:
+            group = kind.open(this)
+            check_world(group, this)
+            before_exit(functools.partial(leave, group))
+            return group
+        reasons[kind.name] = reason
+    listed = "".join(f"\n    {name}: {reason}" for name, reason in reasons.items()) or " there is none"
+    raise DeviceError(
+        f"{this.launcher} started {this.size} ranks for a run {device.where}, and no engine joins them:{listed}",
+        hint=f"mpiexec -n {this.size} core ... joins ranks on every device, with pip install 'corelm[mpi]'",
+    )
+
+
+def check_world(group: Ranks, this: LaunchedProcess) -> None:
+    """Raises DeviceError unless engine and launcher agree on rank and size: else several runs would each believe to
+    be all of it."""
+    if (group.rank, group.size) == (this.rank, this.size):
+        return
+    raise DeviceError(
+        f"{this.launcher} started this process as rank {this.rank} of {this.size}, and the library of "
+        f"{group.engine} takes it for rank {group.rank} of {group.size}",
+        hint="use the mpiexec of the library that is installed (`core doctor` shows it)",
+    )

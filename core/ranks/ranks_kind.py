@@ -1,0 +1,30 @@
+"""RanksKind, an engine that joins processes into a group. A plugin brings one by the hook `core_ranks`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from core.devices.kind import DeviceKind
+from core.ranks.group import Ranks
+from core.ranks.launched import LaunchedProcess
+
+
+class RanksKind(ABC):
+    """An engine, before any process has joined.
+
+    name: for records and messages. priority: the first engine that can join the processes is taken, highest first.
+    """
+
+    name: ClassVar[str] = ""
+    priority: ClassVar[int] = 10
+    origin: str = ""  # the plugin, in words; set while it is registered
+
+    @abstractmethod
+    def why_not(self, launched: LaunchedProcess, device: DeviceKind) -> str | None:
+        """The reason why this engine cannot join processes that were started so, for this kind of device, in words;
+        None where it can. Imports no library."""
+
+    @abstractmethod
+    def open(self, launched: LaunchedProcess) -> Ranks:
+        """The group, joined: all ranks call it. Raises DeviceError where the library cannot be used."""

@@ -1,0 +1,49 @@
+"""Runs of `core train` under mpiexec, for tests: as a user starts them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NEEDS_MPI = pytest.mark.skipif(
+    find_spec("mpi4py") is None or shutil.which("mpiexec") is None, reason="needs mpi4py and mpiexec: the extra mpi"
+)
+SMALL = ("train.steps=4", "train.tokens_per_step=512", "dims.B=2", "train.sample_every=0", "train.val_every=2",
+         "train.val_tokens=1024", "train.checkpoint_every=4")  # fmt: skip
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """The environment of a run: one thread a rank, the tests' cache, root may start MPI."""
+    allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "CORELM_THREADS": "1"}
+    return {**os.environ, **allowed, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
+
+
+def mpiexec(ranks: int) -> list[str]:
+    """The launcher's part of a command."""
+    return ["mpiexec", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)]
+
+
+def core_on(ranks: int, *arguments: str, folder: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """`core ARGUMENTS` on that many ranks; without mpiexec on one."""
+    start = mpiexec(ranks) if ranks > 1 else []
+    command = [*start, sys.executable, "-m", "core", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment(folder), capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+def train_on(ranks: int, out: Path, *settings: str, device: str = "cpu", config: str = "configs/tiny.toml",
+             small: tuple[str, ...] = SMALL) -> list[dict[str, float]]:  # fmt: skip
+    """The metrics of a run on that many ranks, a dictionary a step."""
+    sets = [part for setting in (*small, *settings) for part in ("--set", setting)]
+    done = core_on(ranks, "train", config, "--device", device, "--out", str(out), *sets, folder=out.parent)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
