@@ -117,8 +117,7 @@ class Op:
         self.mutates = tuple(mutates)
         self.flops, self.needed_flops = flops, needed_flops or flops
         self.padding, self.decodes = tuple(padding), tuple(decodes)
-        self.why_no_decode = why_no_decode
-        self.collective = collective
+        self.why_no_decode, self.collective = why_no_decode, collective
         self.doc = doc
         self.origin = ""  # the plugin that brought it; stamped when registered
         caller = sys._getframe(1)

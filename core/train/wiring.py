@@ -83,34 +83,29 @@ def build_engine(
         opened.executor = config.executor
     optimizer = registry.optimizer(config.optimizer.name, config.where("optimizer.name"))
     options = options_of(config, "optimizer", optimizer.options, optimizer.below)
-    return Engine(
-        model,
-        registry,
-        Settings(
-            device=config.device,
-            precision=config.precision,
-            dims=config.dims,
-            ops=config.ops.variants,
-            generate=config.ops.generate,
-            nodes=config.nodes,
-            recorded=(recorded or {}).get("variants", {}),
-            configs=(recorded or {}).get("tiles", {}),
-            tuned=load_tuned(opened) if tuned is None else tuned,
-            shipped=load_shipped(opened, registry.tuned) if tuned is None else {},
-            fusion=config.fuse,
-            recompute=config.train.recompute,
-            tf32=config.train.tf32,
-            capture=config.train.capture,
-            freeze=config.train.freeze,
-            optimizer=config.optimizer.name,
-            options={**options, "clip": config.optimizer.clip},
-            seed=config.seed,
-            health=ring_columns(config.train.health_every, config.train.log_every),
-            failed=(verdicts or Verdicts(registry)).failures_on(opened, config.precision),
-        ),
-        opened,
-        ranks,
+    settings = Settings(
+        device=config.device,
+        precision=config.precision,
+        dims=config.dims,
+        ops=config.ops.variants,
+        generate=config.ops.generate,
+        nodes=config.nodes,
+        recorded=(recorded or {}).get("variants", {}),
+        configs=(recorded or {}).get("tiles", {}),
+        tuned=load_tuned(opened) if tuned is None else tuned,
+        shipped=load_shipped(opened, registry.tuned) if tuned is None else {},
+        fusion=config.fuse,
+        recompute=config.train.recompute,
+        tf32=config.train.tf32,
+        capture=config.train.capture,
+        freeze=config.train.freeze,
+        optimizer=config.optimizer.name,
+        options={**options, "clip": config.optimizer.clip},
+        seed=config.seed,
+        health=ring_columns(config.train.health_every, config.train.log_every),
+        failed=(verdicts or Verdicts(registry)).failures_on(opened, config.precision),
     )
+    return Engine(model, registry, settings, opened, ranks)
 
 
 def options_of(
