@@ -9,7 +9,9 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -47,3 +49,17 @@ def train_on(ranks: int, out: Path, *settings: str, device: str = "cpu", config:
     done = core_on(ranks, "train", config, "--device", device, "--out", str(out), *sets, folder=out.parent)
     assert done.returncode == 0, done.stdout + done.stderr
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def steps_on(ranks: int, model: Path | str, out: Path, micro_steps: int, **settings: Any) -> dict[str, Any]:
+    """What steps_on_ranks.py writes, by name: losses, norms, the first step's gradients, the parameters behind."""
+    given = {"device": "cpu", "precision": "f32", "optimizer": "adamw", "options": {"clip": 1.0}, **settings}
+    start = mpiexec(ranks) if ranks > 1 else []
+    script = str(Path(__file__).with_name("steps_on_ranks.py"))
+    command = [*start, sys.executable, script, str(model), str(out), str(micro_steps), json.dumps(given)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(out.parent), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    with np.load(out) as arrays:
+        return dict(arrays)
