@@ -48,6 +48,11 @@ def train_on(ranks: int, out: Path, *settings: str, device: str = "cpu", config:
     sets = [part for setting in (*small, *settings) for part in ("--set", setting)]
     done = core_on(ranks, "train", config, "--device", device, "--out", str(out), *sets, folder=out.parent)
     assert done.returncode == 0, done.stdout + done.stderr
+    return read_metrics(out)
+
+
+def read_metrics(out: Path) -> list[dict[str, float]]:
+    """The lines of a run's metrics."""
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 

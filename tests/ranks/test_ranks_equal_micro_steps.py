@@ -10,23 +10,6 @@ from mpi_runs import NEEDS_MPI, steps_on
 
 pytestmark = NEEDS_MPI
 SMALL = "B = 2\nT = 8\nV = 67\nC = 16\nH = 2\nL = 2"
-EXPERTS = """
-extends = "moe_125m"
-[dims]
-B = 2
-T = 8
-S = 8
-V = 67
-C = 16
-H = 2
-K = 1
-L = 1
-E = 4
-F = 16
-[block.layer]
-drop = { op = "dropout", in = "mix", p = 0.2 }
-y    = { op = "add", in = ["r", "drop"] }
-"""
 UNTIED = f"""
 extends = "gpt2_124m"
 [dims]
