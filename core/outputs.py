@@ -17,6 +17,7 @@ from core.errors import CheckpointError, UsageError
 
 def new_path(out: Path) -> Path:
     """`out`, unless something is there, a dangling link included; the folders above it are made. UsageError."""
+    _refuse_dash(out, "the path")
     try:
         if out.exists() or out.is_symlink():
             raise UsageError(f"{out} exists already; nothing was changed", hint="name another place, or move it away")
@@ -29,6 +30,7 @@ def new_path(out: Path) -> Path:
 def target_file(path: Path, option: str) -> Path:
     """A file that a command may write in the place of an older one. UsageError, naming the option, for a folder, a
     pipe, a device or a link that leads nowhere."""
+    _refuse_dash(path, option)
     if os.path.lexists(path) and not path.is_file():
         raise UsageError(f"{option} {path}: a folder, pipe, device or dangling link is there", hint="name a file")
     if not path.parent.is_dir():
@@ -36,6 +38,12 @@ def target_file(path: Path, option: str) -> Path:
             f"{option} {path}: cannot be written: {path.parent} is no folder", hint="make the folder first"
         )
     return path
+
+
+def _refuse_dash(path: Path, option: str) -> None:
+    """UsageError for "-", which stands for standard output elsewhere."""
+    if str(path) == "-":
+        raise UsageError(f"{option} -: expected a file's name; standard output is not written to", hint="name a file")
 
 
 def write_target(path: Path, data: bytes, option: str) -> None:

@@ -1,6 +1,6 @@
 """The golden GPT-2 as other programs store it: Hugging Face folders and llm.c's files, written from their sources.
 
-Nothing here comes from our readers, writers or model tables. Tests load this file by its path.
+Nothing here comes from our readers, writers or model tables.
 """
 
 from __future__ import annotations

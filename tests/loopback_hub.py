@@ -1,7 +1,4 @@
-"""A server on loopback that speaks as much of the Hugging Face hub as `core get` asks for, and can be told to fail.
-
-Tests load this file by its path.
-"""
+"""A server on loopback that speaks as much of the Hugging Face hub as `core get` asks for, and fails on demand."""
 
 from __future__ import annotations
 

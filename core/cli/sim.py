@@ -12,8 +12,9 @@ import numpy as np
 
 from core.cli.kernel_runs import branches_option, status_line
 from core.cli.show import emit_json, json_option
-from core.cli.trace import counted_table, numbers, source_lines
+from core.cli.trace import counted_table, numbers
 from core.errors import BuildError, UsageError, did_you_mean
+from core.kernels.sources import source_lines
 from core.kernels.tensors import from_bf16, to_bf16
 from core.outputs import write_target
 from core.outside import open_file, reads
@@ -346,6 +347,6 @@ def _save(folder: Path, name: str, array: Array) -> None:
 
 def _counted(counted: Counted, file: Path) -> Sequence[str]:
     """The kernel's lines with their counts."""
-    texts = source_lines(str(file)) if file.suffix != ".ptx" else {}
+    texts = source_lines(file) if file.suffix != ".ptx" else []
     lines = counted.in_files([file.resolve().as_posix(), file.as_posix()])
-    return counted_table(counted, lines, [texts.get(line, "") for _, line in lines], ALL)
+    return counted_table(counted, lines, [texts[line - 1] if 0 < line <= len(texts) else "" for _, line in lines], ALL)

@@ -18,7 +18,7 @@ from core.cli.kernel_runs import branches_option, status_line
 from core.cli.show import emit_json, json_option, plugin_option
 from core.device.launch import LaunchRecord
 from core.errors import UsageError
-from core.kernels.sources import shown, with_headers
+from core.kernels.sources import shown, source_lines, with_headers
 from core.loader import load_registry
 from core.op import Op, Variant
 from core.plan.way import kernel_place
@@ -132,7 +132,8 @@ class CountedLaunch:
 
     def written(self, file: str, line: int) -> str:
         """The text of a line."""
-        return source_lines(file).get(line, ELSEWHERE)
+        lines = source_lines(Path(file))
+        return lines[line - 1] if 0 < line <= len(lines) else ELSEWHERE
 
     @property
     def sizes(self) -> tuple[str, str]:
@@ -172,10 +173,6 @@ class CountedLaunch:
 
 def numbers(counts: Counts) -> dict[str, Any]:
     return {**asdict(counts), "active": counts.active, "coalescing": counts.coalescing, "moved": counts.moved}
-
-
-def source_lines(file: str) -> dict[int, str]:
-    return {n: line.expandtabs(4).rstrip() for n, line in enumerate(Path(file).read_text("utf-8").splitlines(), 1)}
 
 
 @dataclass(frozen=True)

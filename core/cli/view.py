@@ -78,6 +78,7 @@ def command(
     from core.view.looking import look, view
     from core.view.subject import LaunchOptions, ViewOptions
 
+    check_out(out, as_json)
     launch = LaunchOptions(shape, dtype or "", direction, blocks, warp)
     options = ViewOptions(step, text, node, kernels, no_text, yes, measure, more, launch)
     in_terminal = bool(lens) and out is None
@@ -95,6 +96,16 @@ def command(
     click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     if not no_open and not (has_display() and webbrowser.open(path.resolve().as_uri())):
         click.echo("no browser was opened: open the file in one", err=True)
+
+
+def check_out(out: Path | None, as_json: bool) -> None:
+    """UsageError for a file that no page can be written to, and for one beside --json, which prints."""
+    from core.view.page import page_place
+
+    if out is not None and as_json:
+        raise UsageError(f"--json prints the data, and --out {out} is for the page", hint="core view --json > FILE")
+    if out is not None:
+        page_place(out, "--out")
 
 
 def has_display() -> bool:

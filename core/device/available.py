@@ -22,7 +22,7 @@ def available() -> int | None:
     blocks that are untouched so far. None where the system says nothing, as on Windows."""
     from core.device.system_memory import resident, unused, within_limit  # not needed by small runs
 
-    untouched = max(0, _used - max(0, resident() - _base)) if _used else 0
+    untouched = max(0, _used - max(0, (resident() or 0) - _base)) if _used else 0
     limits = [nbytes - untouched for nbytes in unused()]
     limit = within_limit()
     return min([*limits, limit] if limit is not None else limits, default=None)
@@ -57,7 +57,7 @@ def _account(block: np.ndarray[Any, Any]) -> None:
     from core.device.system_memory import resident
 
     global _used, _base
-    _base = _base or resident()
+    _base = _base or resident() or 0
     _used += block.nbytes
     weakref.finalize(block, _returned, block.nbytes)
 

@@ -24,6 +24,7 @@ from core.device.recording import KernelDevice
 from core.device.staging import Staging
 from core.dtypes import NUMPY
 from core.errors import DeviceError, OutOfMemory
+from core.kernels.c_text import c_string
 from core.kernels.chips import PORTABLE_CLUSTER, Chip, architecture, runs_on
 from core.kernels.nvrtc import Kernel
 from core.kernels.nvrtc_library import supported
@@ -63,7 +64,7 @@ class CudaDevice(KernelDevice):
                 hint="CUDA_VISIBLE_DEVICES and `nvidia-smi` say which are there; --device cpu works",
             )
         self._device = call("cuDeviceGet", ordinal)
-        self.model = _text(call("cuDeviceGetName", 256, self._device))
+        self.model = c_string(call("cuDeviceGetName", 256, self._device))
         major, minor = self._attribute("COMPUTE_CAPABILITY_MAJOR"), self._attribute("COMPUTE_CAPABILITY_MINOR")
         self.capability = (major, minor)
         self.arch = architecture(major, minor)
@@ -311,7 +312,3 @@ class CudaDevice(KernelDevice):
                 self._packer.ready_call(command, command.record)
             else:
                 self._packer.ready_launch(command, command.record)
-
-
-def _text(raw: Any) -> str:
-    return bytes(raw).split(b"\0")[0].decode(errors="replace")

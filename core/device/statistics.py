@@ -18,6 +18,7 @@ from core.kernels.tensors import DeviceTensor
 SOURCE = Path(__file__).with_name("statistics.cu")
 THREADS = 256  # of a thread block; as in statistics.cu
 EACH = 4096  # elements of a thread block, of a tensor that needs fewer than THREADS of them
+ROW = 8 * len(VALUES)  # bytes
 ENTRY = np.dtype(
     [("data", "u8"), ("before", "u8"), ("sizes", "u8", 3), ("strides", "u8", 2), ("is_bf16", "u4"), ("first", "u4"),
      ("blocks", "u4"), ("unused", "u4")]
@@ -26,7 +27,7 @@ ENTRY = np.dtype(
 
 def workspace_bytes(shapes: Sequence[Sequence[int]]) -> int:
     """Bytes that the launch over tensors of these shapes needs besides its rows."""
-    return len(shapes) * (ENTRY.itemsize + 4) + 8 * len(VALUES) * sum(map(_blocks, shapes)) + 16
+    return _layout(shapes)[-1]
 
 
 def statistics(
@@ -41,8 +42,7 @@ def statistics(
     for index, (m, count, end) in enumerate(zip(measured, blocks, accumulate(blocks), strict=True)):
         before = 0 if m.before is None else m.before.pointer
         entries[index] = (m.tensor.pointer, before, *three(m.shape), m.tensor.dtype == "bf16", end - count, count, 0)
-    counters = cdiv(entries.nbytes, 8) * 8
-    partials = cdiv(counters + 4 * len(measured), 8) * 8
+    counters, partials, _ = _layout([m.shape for m in measured])
     args = (
         workspace.part(0, (entries.nbytes,)),
         workspace.part(partials, (sum(blocks), len(VALUES)), "f64"),
@@ -53,6 +53,13 @@ def statistics(
     kernel = Kernel(SOURCE, "statistics", (), "device")
     record = LaunchRecord(kernel, args, grid, (THREADS, 1, 1), method="statistics", line=SOURCE.name)
     return record, entries.view(np.uint8)
+
+
+def _layout(shapes: Sequence[Sequence[int]]) -> tuple[int, int, int]:
+    """Where the workspace's counters and partial sums begin behind its entries, and its bytes in all."""
+    counters = ENTRY.itemsize * len(shapes)
+    partials = cdiv(counters + 4 * len(shapes), 8) * 8
+    return counters, partials, partials + ROW * sum(map(_blocks, shapes))
 
 
 def _blocks(shape: Sequence[int]) -> int:

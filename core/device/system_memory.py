@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from pathlib import Path
 
 CGROUPS = (  # folder, limit and use of a container: version 2, version 1
@@ -19,11 +20,22 @@ def unused() -> list[int]:
     return [nbytes for nbytes in (_machine(), *map(_container, CGROUPS)) if nbytes is not None]
 
 
-def resident() -> int:
-    """Bytes of memory that this process holds, 0 where the system does not say."""
+def resident() -> int | None:
+    """Bytes of memory that this process holds, on macOS the most so far; None where the system does not say."""
     with contextlib.suppress(OSError, ValueError, IndexError):
-        return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return 0
+        return _pages()[1]
+    if sys.platform == "darwin":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return None
+
+
+def address_space() -> int | None:
+    """Bytes of this process's address space; None where the system does not say."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return _pages()[0]
+    return None
 
 
 def within_limit() -> int | None:
@@ -33,9 +45,15 @@ def within_limit() -> int | None:
 
         limit = resource.getrlimit(resource.RLIMIT_AS)[0]
         if limit != resource.RLIM_INFINITY:
-            used = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
-            return max(0, limit - used)
+            return max(0, limit - _pages()[0])
     return None
+
+
+def _pages() -> list[int]:
+    """Bytes of this process: its address space, those in memory, and those that it shares. OSError where the system
+    does not say."""
+    size = os.sysconf("SC_PAGE_SIZE")
+    return [int(pages) * size for pages in Path("/proc/self/statm").read_text("ascii").split()[:3]]
 
 
 def _machine() -> int | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from core import files
 from core.outside import read_whole
 
+CHECKPOINTS = "checkpoints"  # the folder beside them
 LATEST, BEST = "LATEST", "BEST"
 POINTERS = (LATEST, BEST)
 LONGEST = 1 << 10  # bytes of one

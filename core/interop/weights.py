@@ -19,6 +19,7 @@ from core.graph import Graph
 from core.interop import checkpoint
 from core.interop.fitting import Array
 from core.interop.generation import Generation, of_state
+from core.interop.pointers import CHECKPOINTS
 from core.interop.tensor_file import TensorFile
 from core.outside import open_file, way_out
 from core.registry import Registry
@@ -59,7 +60,7 @@ def identify(path: str | Path, registry: Registry) -> str | WeightFormat:
 
 def _folder(path: Path, registry: Registry) -> str | WeightFormat:
     ours = (path / checkpoint.MANIFEST).is_file() or checkpoint.STEP.fullmatch(path.name) is not None
-    ours = ours or bool(checkpoint.steps(path) or checkpoint.steps(path / "checkpoints"))
+    ours = ours or bool(checkpoint.steps(path) or checkpoint.steps(path / CHECKPOINTS))
     recognised = _recognised(path, b"", registry)
     if ours and recognised is not None:
         one, mark = recognised
@@ -69,7 +70,7 @@ def _folder(path: Path, registry: Registry) -> str | WeightFormat:
         )
     if ours or recognised is not None:
         return recognised[0] if recognised is not None else CHECKPOINT
-    if (path / "checkpoints").is_dir():
+    if (path / CHECKPOINTS).is_dir():
         raise CheckpointError(f"{path}: a run without a checkpoint", hint="wait for its first one, or name another run")
     raise _unknown(path, "no file in it is of a known format", registry)
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from core import errors
+from core.device.system_memory import address_space
 from core.errors import BuildError, CoreError, UsageError, words_of
 from core.judge.hearing import Tell, nobody_listens
 from core.judge.problem import load_problem
@@ -203,11 +204,3 @@ def confine(seconds: float, memory: int) -> list[str]:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(getattr(resource, name), (min(least), most))
     return [] if "RLIMIT_AS" in limits else ["memory is not limited on this system"]
-
-
-def address_space() -> int | None:
-    """Bytes of this process's address space; None where the system does not say."""
-    try:
-        return int(Path("/proc/self/statm").read_text("utf-8").split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, AttributeError):
-        return None

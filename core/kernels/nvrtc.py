@@ -20,6 +20,7 @@ from typing import Any
 from core import signals
 from core.cache import cache_folder, try_write, used
 from core.errors import BuildError, did_you_mean
+from core.kernels.c_text import c_string
 from core.kernels.chips import chips_of, parse_arch
 from core.kernels.nvrtc_library import load_nvrtc, nvrtc_version, supported
 from core.kernels.sources import headers_of, marked, prelude_file, read_source, shown
@@ -281,12 +282,13 @@ def _run_nvrtc(unit: Unit, kernel: Kernel) -> tuple[bytes, str]:
         for expression in unit.expressions:
             nvrtc.nvrtcAddNameExpression(program, expression.encode())
         status = nvrtc.nvrtcCompileProgram(program, len(options), options)[0]
-        log = _text(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program).decode(errors="replace").strip()
+        log = c_string(_output(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program)).strip()
         if int(status):
             raise _compile_error(unit, kernel, status.name, log)
         cubin = unit.arch.startswith("sm_")
         kind = "CUBIN" if cubin else "PTX"
-        code = _text(getattr(nvrtc, f"nvrtcGet{kind}Size"), getattr(nvrtc, f"nvrtcGet{kind}"), program, not cubin)
+        code = _output(getattr(nvrtc, f"nvrtcGet{kind}Size"), getattr(nvrtc, f"nvrtcGet{kind}"), program)
+        code = code if cubin else c_string(code).encode()
         for expression in unit.expressions if code else ():
             symbol = nvrtc.nvrtcGetLoweredName(program, expression.encode())[1]
             code += f"\n// corelm: {expression} is {symbol.decode()}".encode()
@@ -297,11 +299,11 @@ def _run_nvrtc(unit: Unit, kernel: Kernel) -> tuple[bytes, str]:
     return code, "\n".join(line for line in log.splitlines() if "Compile time" not in line)  # the same each time
 
 
-def _text(size: Any, get: Any, program: Any, text: bool = True) -> bytes:
-    room = bytearray(int(size(program)[1]))
-    buffer = bytes(room)
+def _output(size: Any, get: Any, program: Any) -> bytes:
+    """What NVRTC gives of a program, as many bytes as it announces."""
+    buffer = bytes(int(size(program)[1]))
     get(program, buffer)
-    return buffer.rstrip(b"\0") if text else buffer
+    return buffer
 
 
 def _compile_error(unit: Unit, kernel: Kernel, status: str, log: str) -> BuildError:

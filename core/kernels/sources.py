@@ -39,6 +39,11 @@ def read_source(path: Path) -> str:
         raise BuildError(f"{shown(path)}: not UTF-8: {error}", hint="save it as UTF-8") from None
 
 
+def source_lines(path: Path) -> list[str]:
+    """A file's lines as they are shown: tabs as blanks, without blanks at their ends."""
+    return [line.expandtabs(4).rstrip() for line in path.read_text("utf-8").splitlines()]
+
+
 def include_folder() -> Path:
     """The public headers, which a kernel of any plugin includes as `#include "core/NAME.cuh"`: docs/kernels.md."""
     return Path(__file__).with_name("include")

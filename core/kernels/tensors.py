@@ -87,12 +87,13 @@ class DeviceTensor:
 
 def to_bf16(values: Array) -> Array:
     """f32 -> bf16 bits (uint16) of the same shape, to nearest, ties to even; NaN stays NaN."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)  # of at least one dim
     rounded = ((bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)).astype(
         np.uint16
     )
     nan = (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
-    return np.where(nan, ((bits >> np.uint32(16)) | np.uint32(0x40)).astype(np.uint16), rounded)
+    quiet = ((bits >> np.uint32(16)) | np.uint32(0x40)).astype(np.uint16)
+    return np.where(nan, quiet, rounded).reshape(np.shape(values))
 
 
 def from_bf16(bits: Array) -> Array:
@@ -105,7 +106,7 @@ def encode(values: Any, dtype: str, shape: Sequence[int]) -> Array:
     array = np.asarray(values)
     if dtype == "bf16" and array.dtype != np.uint16:
         array = to_bf16(array.astype(np.float32))
-    return np.ascontiguousarray(np.broadcast_to(array, tuple(shape)), NUMPY[dtype])
+    return np.asarray(np.broadcast_to(array, tuple(shape)), NUMPY[dtype], order="C")
 
 
 def decode(stored: Array, dtype: str) -> Array:

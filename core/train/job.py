@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from core.device.system_memory import resident
 from core.expr import cdiv
 from core.ranks.group import ALONE, Ranks
 from core.train.detect import Detector
 from core.train.display import Display
 from core.train.run import Run
-from core.train.step_line import memory_in_use
 
 Array = np.ndarray[Any, Any]
 MOST_COLUMNS = 16  # of the ring of statistics on the device
@@ -92,7 +92,7 @@ class Job:
     health_every: int = 0
     health_columns: int = 1  # steps whose statistics the engine holds until they are taken
     peak_tokens_per_s: float | None = None  # at the chip's peak, where it is known
-    memory: Callable[[], int | None] = memory_in_use  # bytes
+    memory: Callable[[], int | None] = resident  # bytes
     hooks: Sequence[Callable[[Any, int, dict[str, Any]], None]] = ()
     state: Mapping[str, Any] = field(default_factory=dict)
 

@@ -39,6 +39,13 @@ class Lines:
         """How many lines the disk has not taken."""
         return self._kept.count(b"\n")
 
+    def cut(self, nbytes: int) -> None:
+        """Drop all but the first `nbytes` bytes, durably. Raises OSError."""
+        with named(self.path):
+            files.POINT("cut", self.path)
+            self._file.truncate(nbytes)
+            os.fsync(self._file.fileno())
+
     def sync(self) -> None:
         """Bring them to the disk. Raises OSError."""
         with named(self.path):

@@ -29,6 +29,7 @@ import core
 from core import blas, files, processor
 from core.errors import CheckpointError, UsageError
 from core.interop import checkpoint
+from core.interop.pointers import CHECKPOINTS
 from core.outside import LONGEST_LOG, named, not_a_link, read_whole, way_out
 from core.train.lines import Lines
 
@@ -36,7 +37,7 @@ RUNS = Path("runs")
 LOCK, METRICS, SAMPLES, LOG = "LOCK", "metrics.jsonl", "samples.jsonl", "train.log"
 HEALTH = "health.jsonl"  # there with [train] health_every alone
 SOURCE, RESOLVED, VARIANTS, ENV = "config.source.toml", "config.resolved.toml", "variants.json", "env.json"
-CHECKPOINTS, CRASHES = "checkpoints", "crash-*"
+CRASHES = "crash-*"
 MOST_STEPS = 1 << 53  # of a line of a log: a larger number is damage
 LOCKED_BYTE = 1 << 30  # Windows locks bytes against reading: a byte that is never read
 PACKAGES = ("numpy", "threadpoolctl", "tiktoken", "safetensors", "msgspec", "click", "pluggy", "rustbpe", "cuda-python")
@@ -227,17 +228,15 @@ class Run:
                 ) from None
 
     def rewind(self, step: int, health: bool = False) -> None:
-        """Drop what metrics, samples and statistics say of later steps, and a last line that a kill cut short. health:
-        open health.jsonl, which is made if needed. CheckpointError where the disk refuses."""
+        """Drop the metrics, samples and statistics of later steps, and a last line that a kill cut short. health: open
+        health.jsonl, which is made if needed. CheckpointError where the disk refuses."""
         there = health or (self.path / HEALTH).exists()
         for name in (METRICS, SAMPLES, HEALTH)[: 3 if there else 2]:
             path = self.path / name
             with self._writing():
-                records = [line for line in read_lines(path) if line["step"] <= step]
                 if name in self._open:
                     self._open[name].close()
-                files.replace_durably(path, "".join(map(to_line, records)).encode("utf-8", "backslashreplace"))
-                self._open[name] = Lines(path)
+                self._open[name] = _lines_until(path, step)
 
 
 # --- JSON lines ------------------------------------------------------------------------------------------------
@@ -250,13 +249,36 @@ def to_line(record: Mapping[str, Any]) -> str:
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a .jsonl file that have a step; lines that are damaged are left out."""
-    lines = []
+    return [record for line in _raw(path).split(b"\n") if (record := _record(line)) is not None]
+
+
+def _raw(path: Path) -> bytes:
+    """A .jsonl file's bytes; none where there is no file."""
     with contextlib.suppress(FileNotFoundError), named(path):
-        for line in read_whole(path, LONGEST_LOG, follow=False).split(b"\n") if path.is_file() else ():
-            with contextlib.suppress(ValueError, RecursionError):
-                value = json.loads(line)
-                if isinstance(value, dict) and type(value.get("step")) is int and 0 <= value["step"] <= MOST_STEPS:
-                    lines.append(value)
+        return read_whole(path, LONGEST_LOG, follow=False) if path.is_file() else b""
+    return b""
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """The object of a line, if it has a step."""
+    with contextlib.suppress(ValueError, RecursionError):
+        value = json.loads(line)
+        if isinstance(value, dict) and type(value.get("step")) is int and 0 <= value["step"] <= MOST_STEPS:
+            return value
+    return None
+
+
+def _lines_until(path: Path, step: int) -> Lines:
+    """Open a .jsonl file without the lines of later steps and those that are damaged. Lines at its end are cut off;
+    only a file with such a line further up is written again. Raises OSError."""
+    raw = _raw(path)
+    records = ((line, _record(line)) for line in raw.split(b"\n"))
+    left = b"".join(line + b"\n" for line, record in records if record is not None and record["step"] <= step)
+    if not raw.startswith(left) or not path.is_file():
+        files.replace_durably(path, left)
+    lines = Lines(path)
+    if len(left) < len(raw):
+        lines.cut(len(left))
     return lines
 
 

@@ -17,6 +17,7 @@ import tomli
 
 from core.errors import CheckpointError
 from core.interop import checkpoint
+from core.interop.pointers import CHECKPOINTS
 from core.outside import open_file, parse_json, read_whole
 from core.train.run import LOCK, METRICS, RESOLVED, VARIANTS, read_lines
 
@@ -57,7 +58,7 @@ def summary(path: Path) -> Summary:
     steps = table.get("steps") if isinstance(table, dict) else None
     step = records[-1]["step"] if records else 0
     losses = [loss for r in records if (loss := number(r.get("val_loss"))) is not None]
-    saved = checkpoint.steps(path / "checkpoints")
+    saved = checkpoint.steps(path / CHECKPOINTS)
     files = [path / name for name in (METRICS, RESOLVED) if (path / name).exists()]
     return Summary(
         path.name,
@@ -69,7 +70,7 @@ def summary(path: Path) -> Summary:
         number(records[-1].get("loss")) if records else None,
         min(losses, default=None),
         saved[0] if saved else None,
-        best_saved(path / "checkpoints"),
+        best_saved(path / CHECKPOINTS),
         max((file.stat().st_mtime for file in files), default=0.0),
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,19 +32,3 @@ def step_line(metrics: Mapping[str, Any], steps: int, eta: float | None) -> str:
 
 def _score(z: float | None) -> str:
     return "" if z is None else f" ({z:+.1f}z)"
-
-
-def memory_in_use() -> int | None:
-    """Bytes of memory that this process holds; None where the system does not say."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            import resource
-
-            return int(file.read().split()[1]) * resource.getpagesize()
-    except (OSError, ImportError):
-        pass
-    if sys.platform == "darwin":
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return None

@@ -13,6 +13,7 @@ import core
 from core.config import RunConfig, check_options
 from core.config.key_types import named_keys
 from core.data import Data, TokenSource, open_data
+from core.device.system_memory import resident
 from core.engine import TARGETS, Engine, Settings
 from core.errors import DataError
 from core.graph import ModelSource
@@ -27,7 +28,6 @@ from core.train.detect import Detector
 from core.train.display import Display
 from core.train.job import Job, ring_columns
 from core.train.run import Run
-from core.train.step_line import memory_in_use
 from core.verdicts import Verdicts
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def peak_tokens_per_s(engine: Engine, tokens: int) -> float | None:
 def memory_of(device: Device) -> Callable[[], int | None]:
     """Bytes in use where the tensors are: on a GPU its own memory, else this process's."""
     if device.memory() is None:
-        return memory_in_use
+        return resident
 
     def in_use() -> int:
         free, total = device.memory() or (0, 0)

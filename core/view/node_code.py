@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from core.kernels.sources import source_lines
 from core.op import Op, Variant
 from core.registry import Registry
 from core.registry.fields import LAUNCHERS
@@ -47,7 +48,7 @@ def kernels_of(variant: Variant) -> Iterator[dict[str, Any]]:
     """The files of the kernels."""
     for path in dict.fromkeys(path for those in variant.sources.values() for path in those):
         if Path(path).is_file():
-            yield block_of("kernels", short_place(str(path)), 1, Path(path).read_text("utf-8").splitlines())
+            yield block_of("kernels", short_place(str(path)), 1, source_lines(Path(path)))
 
 
 def block_of(title: str, file: str, first: int, lines: list[str]) -> dict[str, Any]:

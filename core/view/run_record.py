@@ -17,12 +17,13 @@ from core.errors import CheckpointError, UsageError
 from core.graph import ModelSource, load_model
 from core.interop import checkpoint
 from core.interop.checkpoint import Checkpoint
+from core.interop.pointers import CHECKPOINTS
 from core.outside import read_whole
 from core.registry import Registry
 from core.roles import BATCH
 from core.train.display import Display
 from core.train.health_file import HealthStep, read_health
-from core.train.run import CHECKPOINTS, CRASHES, ENV, RESOLVED, VARIANTS
+from core.train.run import CRASHES, ENV, RESOLVED, VARIANTS
 from core.train.runs import CURVES, json_of, number, records_of, state_of
 from core.train.start import find_weights
 from core.train.wiring import build_engine, find_data

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from core.device.launch import LaunchRecord
-from core.kernels.sources import with_headers
+from core.kernels.sources import source_lines, with_headers
 from core.kernels.tensors import DeviceTensor, TensorMap, from_bf16
 from core.sim.counting import Counted, Counts, line_in
 from core.sim.ptx.syntax import Location, Register
@@ -105,13 +105,12 @@ class TapedLaunch:
         return [self._file(path, {line: n for (file, line), n in ran.items() if file == path}) for path in self.files]
 
     def _file(self, path: str, ran: dict[int, Counts]) -> Json:
-        text = Path(path).read_text("utf-8").splitlines()
+        text = source_lines(Path(path))
         numbers = [line for line in ran if line]
         first = max(1, min(numbers) - AROUND) if numbers else 1
         last = min(len(text), max(numbers) + AROUND) if numbers else 0
-        shown_lines = [line.expandtabs(4).rstrip() for line in text[first - 1 : last]]
         counts = {str(line): nonzero(asdict(ran[line])) for line in sorted(ran)}
-        return {"name": short_place(path), "first": first, "lines": shown_lines, "counts": counts}
+        return {"name": short_place(path), "first": first, "lines": text[first - 1 : last], "counts": counts}
 
     # --- warps --------------------------------------------------------------------------------------------------
 

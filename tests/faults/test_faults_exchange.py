@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import json
 import os
 import shutil
@@ -14,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+import foreign_files as foreign
+import loopback_hub as loopback
 import numpy as np
 import pytest
 from core.plugins.huggingface import export as export_huggingface
@@ -30,15 +31,6 @@ from core.interop.opened import open_path
 from core.loader import load_registry
 from core.tokenizers.byte_pairs import bytes_tokenizer
 
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-foreign, loopback = load("foreign_files"), load("loopback_hub")
 NAMES = loopback.NAMES
 FIXES = ("(1) look at the network and its proxy", "(2) set HF_ENDPOINT", "(3) fetch the files elsewhere")
 

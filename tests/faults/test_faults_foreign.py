@@ -258,7 +258,7 @@ def test_losses_that_no_difference_can_hold_are_drawn() -> None:
     assert code == 0 and "1e+308" in said and "-1e+308" in said, said
 
 
-@pytest.mark.parametrize("name", ["config.resolved.toml", "variants.json", "metrics.jsonl"])
+@pytest.mark.parametrize("name", ["config.resolved.toml", "variants.json"])
 def test_a_disk_that_refuses_before_the_first_step_is_exit_7(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     replace = files.replace_durably
 

@@ -15,6 +15,7 @@ from core import files
 from core.errors import CheckpointError
 from core.interop import checkpoint
 from core.train.health_file import read_health
+from core.train.run import Run
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +43,36 @@ def test_a_torn_line_and_later_steps_of_the_statistics_are_dropped_and_written_a
     assert [record.step for record in read_health(here / "b")] == [1, 2, 3, 4, 5]
     train(out=here / "b", resume=True)
     assert same(here / "b", here / "whole")
+
+
+@pytest.mark.parametrize("middle, replaced", [("", False), ('{"step": 1, "los\n', True)], ids=["whole", "damaged"])
+def test_a_resume_cuts_later_lines_off_and_writes_a_file_again_only_around_damage(
+    tmp_path: Path, middle: str, replaced: bool
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    first, second, third = (f'{{"step": {step}, "loss": 2.50}}\n' for step in (1, 2, 3))
+    path.write_text(first + middle + second + third + third[:9])
+    before = path.stat().st_ino
+    run = Run(tmp_path)
+    run.rewind(2)
+    run.metrics({"step": 3})
+    run.close()
+    assert path.read_text() == first + second + '{"step": 3}\n'
+    assert (path.stat().st_ino != before) == replaced
+
+
+def test_a_disk_that_keeps_later_lines_is_refused_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
+
+    def refuse(call: str, path: Path) -> None:
+        if call == "cut":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(files, "POINT", refuse)
+    with pytest.raises(CheckpointError, match="metrics.jsonl: cannot be written: Input/output error; no step"):
+        Run(tmp_path).rewind(1)
 
 
 def test_a_full_disk_costs_no_line_of_statistics_once_there_is_room_and_no_step(

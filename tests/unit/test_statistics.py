@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
 
 from core.device.cpu import CpuDevice
-from core.device.measured import TOO_LARGE, TOO_SMALL, MeasuredTensor
+from core.device.measured import TOO_LARGE, TOO_SMALL, VALUES, MeasuredTensor
 from core.device.simulated import SimDevice
+from core.device.statistics import ENTRY, SOURCE, THREADS
 from core.errors import BuildError
 from core.expr import Padded
 from core.plan import trimmed
@@ -64,15 +66,15 @@ PLACES = [(CpuDevice, "f32"), (CpuDevice, "f64"), (SimDevice, "f32"), (SimDevice
 @pytest.mark.parametrize("device, dtype", PLACES)
 @pytest.mark.parametrize("hard", [False, True], ids=["plain", "hard"])
 def test_one_pass_gives_numpys_statistics_of_every_shape(device, dtype, hard):
-    rng, arrays, shapes = np.random.default_rng(3), [], SHAPES[dtype == "bf16" :]  # bf16 has no scalars
-    for shape in shapes:
+    rng, arrays = np.random.default_rng(3), []
+    for shape in SHAPES:
         array = rng.normal(0.5, 2, tuple(map(int, shape))).astype(np.float32)
         some = array.reshape(-1)[:: max(1, array.size // 40)]
         some[:] = rng.choice(HARD, some.size) if hard else some
         arrays.append(array)
-    found, held = rows(device(), arrays, shapes, dtype)
-    wanted = [expected(trimmed(a, s)) for a, s in zip(held, shapes, strict=True)]
-    close(found, wanted, held, shapes)
+    found, held = rows(device(), arrays, SHAPES, dtype)
+    wanted = [expected(trimmed(a, s)) for a, s in zip(held, SHAPES, strict=True)]
+    close(found, wanted, held, SHAPES)
     assert found[:, 4:6].any() == hard and found[:, 6:].any() == (hard and dtype != "bf16"), "bf16 loses nothing again"
 
 
@@ -99,3 +101,16 @@ def test_three_padded_sizes_are_refused_in_words():
 
 def test_strict_mode_has_nothing_to_say_of_the_pass():
     rows(SimDevice(strict=True), [np.ones((3, 9000), np.float32), np.ones(5, np.float32)], [(3, 9000), (5,)])
+
+
+def test_the_kernel_has_the_sizes_and_the_record_that_python_packs():
+    source = SOURCE.read_text("utf-8")
+    sizes = dict(re.findall(r"^constexpr int (\w+) = (\d+);", source, re.MULTILINE))
+    assert {name: int(size) for name, size in sizes.items()} == {"THREADS": THREADS, "VALUES": len(VALUES)}
+    fields = re.search(r"struct Entry \{(.*?)\};", source, re.DOTALL)[1]
+    declared = re.sub(r"const void\*", "u64", fields).replace("\n", " ").split(";")
+    flat = [(name.partition("[")[0], f"<{kind[0]}{int(kind[1:]) // 8}", int(name.partition("[")[2][:-1] or 1))
+            for kind, _, names in (line.strip().partition(" ") for line in declared if line.strip())
+            for name in names.split(", ")]  # fmt: skip
+    packed = [(n, d.base.str, d.shape[0] if d.shape else 1) for n, d in ((n, ENTRY[n]) for n in ENTRY.names)]
+    assert flat == packed

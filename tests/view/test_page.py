@@ -211,6 +211,17 @@ def test_the_page_is_opened_where_there_is_a_screen(
     assert ("no browser was opened" in capsys.readouterr().err) is not bool(opened)
 
 
+def test_a_page_goes_to_a_file_and_json_to_standard_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["view", "--out", "-"]) == 2
+    assert "--out -: expected a file's name" in capsys.readouterr().err
+    assert run(["view", "--json", "--out", "page.html"]) == 2
+    assert "--json prints the data, and --out page.html is for the page" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_page_that_cannot_be_written_is_refused_before_anything_is_computed(
     small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -160,7 +160,7 @@ def newest(checkpoints: Path) -> tuple[Checkpoint | None, list[str]]:
 
 def is_pointer(path: Path) -> bool:
     """Whether `path` is LATEST or BEST of a run."""
-    return path.name in pointers.POINTERS and bool(steps(path.parent / "checkpoints"))
+    return path.name in pointers.POINTERS and bool(steps(path.parent / pointers.CHECKPOINTS))
 
 
 def why_no_pointer(path: Path) -> str:
@@ -191,7 +191,7 @@ def find(path: Path) -> Checkpoint:
         return _find_best(path)
     if os.path.isfile(path / MANIFEST) or STEP.fullmatch(path.name):
         return load(path)
-    for checkpoints in (path / "checkpoints", path):
+    for checkpoints in (path / pointers.CHECKPOINTS, path):
         if steps(checkpoints):
             checkpoint, problems = newest(checkpoints)
             if checkpoint is None:
@@ -210,13 +210,13 @@ def _find_best(path: Path) -> Checkpoint:
     """The checkpoint of a run's BEST at `path`; the next best where that one is removed before it is open."""
     before = None
     while True:
-        step = best(path.parent / "checkpoints")
+        step = best(path.parent / pointers.CHECKPOINTS)
         if step is None:
             raise CheckpointError(f"{path}: this run keeps no best checkpoint", hint=f"{path.parent} is its newest")
         try:
-            return load(path.parent / "checkpoints" / folder_name(step))
+            return load(path.parent / pointers.CHECKPOINTS / folder_name(step))
         except CheckpointError:
-            if step == before or (path.parent / "checkpoints" / folder_name(step)).exists():
+            if step == before or (path.parent / pointers.CHECKPOINTS / folder_name(step)).exists():
                 raise
             before = step
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from core.kernels.c_text import c_string
 from core.sim.ptx.register_types import WIDE, Array
 from core.sim.ptx.state_spaces import FIRST, PARAMETER_BYTES, PARAMETERS
 
@@ -88,7 +89,7 @@ class Memory:
         """The C string at an address of global memory; "" outside of it."""
         if not 0 <= address < self.top:
             return ""
-        return self.bytes[address : address + LONGEST_STRING].tobytes().partition(b"\0")[0].decode("utf-8", "replace")
+        return c_string(self.bytes[address : address + LONGEST_STRING].tobytes())
 
     def view(self, width: int) -> Array:
         """The memory as unsigned integers of `width` bytes."""

@@ -32,12 +32,10 @@ class Rows:
 
 @dataclass
 class Simplified:
-    """Optimized records. entry: the first record after the prologue, 0 without one; kept: the prologue's registers that
-    later records read."""
+    """Optimized records. kept: the prologue's registers that later records read."""
 
     records: list[OpRecord]
     starts: list[int]
-    entry: int
     kept: list[int]
 
 
@@ -145,13 +143,13 @@ class _Draft:
                 gone.add(place)
                 fixed |= set(record.writes)
         if not first:
-            return Simplified(self.records, self.starts, 0, [])
+            return Simplified(self.records, self.starts, [])
         self._without(gone)
         results = dict.fromkeys(r for record in first for r in record.writes)
         first.append(OpRecord(self.rows.prepared, [-1] * 4, 0, ends=True))
         entry = len(first)
         kept = [r for r in results if self.reads[r]]
-        return Simplified([*first, *self.records], [place + entry for place in self.starts], entry, kept)
+        return Simplified([*first, *self.records], [place + entry for place in self.starts], kept)
 
 
 def _renamed(record: OpRecord, names: dict[int, int]) -> OpRecord:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from core.lens import Lens
+from core.plan.health_rows import GRADIENT, PARAMETER, UPDATE
 from core.train.health_file import HealthStep
 from core.view.node_rows import layer_of
 from core.view.subject import Subject
@@ -22,7 +23,7 @@ STOPS = 1e-6  # an update's rms to its parameter's
 ZEROS, LOST = 0.99, 0.01  # shares of a tensor's elements
 BARS = " ▁▂▃▄▅▆▇█"
 WIDE = 32  # marks of a row's course in a terminal
-GROUPS = ("gradient", "parameter", "update")  # kinds of rows of parameters
+PARAMETER_KINDS = (GRADIENT, PARAMETER, UPDATE)  # kinds of rows
 
 
 class HealthLens(Lens):
@@ -96,7 +97,7 @@ def health_data(run: str, records: Sequence[HealthStep], most: int) -> dict[str,
         "rms": short(rms),
         "largest": short(np.fmax(np.abs(least), np.abs(largest))),
         "ratio": [
-            short(values[None])[0] if row["kind"] == "update" else None for row, values in zip(rows, ratio, strict=True)
+            short(values[None])[0] if row["kind"] == UPDATE else None for row, values in zip(rows, ratio, strict=True)
         ],
         "zeros": counts(zeros),
         "nonfinite": counts(nonfinite),
@@ -131,7 +132,7 @@ def state_of_row(
         return "not finite", f"{int(nonfinite.max()):,} of {size:,} elements at most"
     if (lost / size > LOST).any():
         return "lost in bf16", f"up to {100 * float(lost.max()) / size:.0f}% of its elements round to zero or infinity"
-    if row["kind"] == "update":
+    if row["kind"] == UPDATE:
         return ("stops", f"update : parameter is {last_ratio(ratio)}") if ratio[-1] < STOPS else None
     if zeros[-1] / size >= ZEROS and zeros[0] / size < ZEROS:
         return "dies", f"{100 * float(zeros[-1]) / size:.1f}% of its elements are zero"
@@ -144,7 +145,7 @@ def state_of_row(
 
 def kind_of(kind: str) -> str:
     """The kind of a recorded row as the view names it."""
-    if kind in GROUPS:
+    if kind in PARAMETER_KINDS:
         return kind
     return "activation" if kind == "forward" else "gradient of an activation"
 
