@@ -1,4 +1,4 @@
-"""cuBLASLt through ctypes: finding it, and one product with an epilogue, ready to be put on a stream.
+"""cuBLASLt through ctypes: the library, and one matrix product with an epilogue, ready to launch on a stream.
 
 The library's matrices are column-major, ours row-major: a matrix of ours is the library's transposed. So for our
 result = left right it computes result^T = right^T left^T, and what it calls A is our right operand. The numbers are
@@ -17,12 +17,12 @@ COMPUTE_F32 = 68  # cublasComputeType_t: sums in f32, and f32 operands as they a
 TURN_A, TURN_B, EPILOGUE, VECTOR, AUX, AUX_STRIDE, VECTOR_TYPE = 3, 4, 7, 8, 11, 12, 26  # of a product
 MOST_WORKSPACE = 1  # of a preference
 NOT_SUPPORTED = 15  # cublasStatus_t
-# what may happen to a result on its way out, or beside it (cublasLtEpilogue_t)
+# epilogues: operations on a result before it is stored, or beside it (cublasLtEpilogue_t)
 PLAIN, BIAS, GELU_AUX, GELU_AUX_BIAS, DGELU, SUM_LEFT = 1, 4, 160, 164, 192, 512
 
 
 class Algorithm(ctypes.Structure):
-    """cublasLtMatmulHeuristicResult_t: which kernel, and the workspace that it takes."""
+    """cublasLtMatmulHeuristicResult_t: a kernel, and the workspace that it takes."""
 
     _fields_ = [
         ("algorithm", ctypes.c_uint64 * 8),
@@ -51,7 +51,7 @@ FUNCTIONS = {
 
 @cache
 def load():
-    """(the library, "") or (None, why it is not here and what to install)."""
+    """(the library, "") or (None, the reason for its absence, with the command that installs it)."""
     try:
         from cuda.pathfinder import load_nvidia_dynamic_lib
 
@@ -63,7 +63,7 @@ def load():
             getattr(library, name).argtypes = arguments
         library.cublasLtGetStatusName.restype = ctypes.c_char_p
     except AttributeError as error:
-        return None, f"this cuBLASLt is none that is known here ({error}): {INSTALL}"
+        return None, f"this version of cuBLASLt lacks a function ({error}): {INSTALL}"
     return library, ""
 
 
@@ -73,7 +73,7 @@ def missing():
 
 
 def call(name, *arguments, let_pass=()):
-    """Raises BuildError with the library's own name for what went wrong."""
+    """Call a function of the library. Raises BuildError with the name of its status, unless `let_pass` has it."""
     library, _ = load()
     status = getattr(library, name)(*arguments)
     if status and status not in let_pass:
@@ -82,15 +82,15 @@ def call(name, *arguments, let_pass=()):
 
 
 def made(name, *arguments):
-    """What a `...Create` gives."""
-    found = ctypes.c_void_p()
-    call(name, ctypes.byref(found), *arguments)
-    return found
+    """The handle that a `...Create` makes."""
+    created = ctypes.c_void_p()
+    call(name, ctypes.byref(created), *arguments)
+    return created
 
 
 @cache
 def handle():
-    """One for the process: it is used by one thread, on one GPU."""
+    """The library's context of this process, which uses it from one thread on one GPU."""
     return made("cublasLtCreate")
 
 
@@ -106,14 +106,14 @@ class Product:
         self.aux_stride = None if aux is None else aux.shape[-1]
 
     def prepare(self, result, left, right, add, vector, aux, workspace, room):
-        """`start(stream)` for these addresses; what the library needs for it is freed when start is."""
+        """`start(stream)`, a launch on these addresses. The library's descriptors are freed with it."""
         product = made("cublasLtMatmulDescCreate", COMPUTE_F32, TYPES["f32"])
         freed = [("cublasLtMatmulDescDestroy", product)]
         self.describe(product, vector, aux)
         layouts = [layout(tensor) for tensor in (self.right, self.left, self.result)]
         freed += [("cublasLtMatrixLayoutDestroy", each) for each in layouts]
         a, b, d = layouts
-        algorithm = choose(product, (a, b, d, d), room, self)
+        algorithm = choose(product, (a, b, d, d), room, str(self))
         scale = [ctypes.c_float(1), ctypes.c_float(self.adds)]
         alpha, beta = (ctypes.cast(ctypes.byref(each), ctypes.c_void_p) for each in scale)
         source = add if self.adds else result
@@ -150,20 +150,21 @@ def layout(tensor):
     return made("cublasLtMatrixLayoutCreate", TYPES[tensor.dtype], columns, tensor.size // columns, columns)
 
 
-def choose(product, layouts, room, what):
-    """The library's own first guess within `room` bytes of workspace. BuildError where it has none."""
+def choose(product, layouts, room, label):
+    """The algorithm that the library's heuristic ranks first within `room` bytes of workspace. Raises BuildError, with
+    `label` for the product, where it has none."""
     preference = made("cublasLtMatmulPreferenceCreate")
     try:
         most = SIZE(room)
         call("cublasLtMatmulPreferenceSetAttribute", preference, MOST_WORKSPACE, ctypes.byref(most), 8)
-        found, count = Algorithm(), INT(0)
-        places = (preference, 1, ctypes.byref(found), ctypes.byref(count))
+        algorithm, count = Algorithm(), INT(0)
+        places = (preference, 1, ctypes.byref(algorithm), ctypes.byref(count))
         call("cublasLtMatmulAlgoGetHeuristic", handle(), product, *layouts, *places, let_pass=(NOT_SUPPORTED,))
     finally:
         free([("cublasLtMatmulPreferenceDestroy", preference)])
-    if not count.value or found.status:
-        raise BuildError(f"cuBLASLt has no kernel for {what}", hint="[ops] or [nodes] can name another variant")
-    return found
+    if not count.value or algorithm.status:
+        raise BuildError(f"cuBLASLt has no kernel for {label}", hint="[ops] or [nodes] can name another variant")
+    return algorithm
 
 
 def free(things):

@@ -7,8 +7,8 @@ so that a query and a key have a product that depends on their distance alone. T
 While decoding, row b of the batch continues at position start[b].
 
 LLaMA 3.1 (arXiv:2407.21783) reads further than the `length` tokens of its pretraining. A pair that turns fewer than
-`low` times in them has its w divided by `factor`, one that turns more than `high` times keeps it, and between w goes
-from the one to the other in proportion to the turns.
+`low` times in them has its w divided by `factor`, a pair that turns more than `high` times keeps its w, and w is
+interpolated between these two, linearly in the number of turns.
 """
 
 import math
@@ -57,8 +57,8 @@ def frequencies(t):
     """w, radians a position: (D/2,) f64."""
     w = t.base ** (-np.arange(t.D // 2) * 2 / t.D)
     turns = t.length * w / (2 * math.pi)
-    kept = np.clip((turns - t.low) / (t.high - t.low), 0, 1)
-    return w * (kept + (1 - kept) / t.factor)
+    share = np.clip((turns - t.low) / (t.high - t.low), 0, 1)  # of w that is not divided
+    return w * (share + (1 - share) / t.factor)
 
 
 def heads_of(packed, t):
@@ -68,7 +68,8 @@ def heads_of(packed, t):
 
 
 def turn(t, source, target, positions, sign):
-    """target = source, both like qkv, its queries and keys turned forth or back; positions: (T,) or (B, T)."""
+    """target = source, both like qkv, with queries and keys turned by sign times their angles; positions: (T,) or
+    (B, T)."""
     (x, values), (y, copied) = heads_of(source, t), heads_of(target, t)
     angles = (positions[..., None] * frequencies(t))[..., None, :]
     cos, sin = np.cos(angles), sign * np.sin(angles)
@@ -87,9 +88,9 @@ class RopeReference(Reference):
         turn(t, t.qkv, t.y, positions if t.start is None else t.start[:, None] + positions, 1)
 
     def backward(self, t):
-        found = np.empty_like(t.dy)
-        turn(t, t.dy, found, np.arange(t.T), -1)
-        t.add("dqkv", found)
+        dqkv = np.empty_like(t.dy)
+        turn(t, t.dy, dqkv, np.arange(t.T), -1)
+        t.add("dqkv", dqkv)
 
     def parts(self, t, tensor, index):
         *row, column = index

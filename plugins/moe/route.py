@@ -1,4 +1,4 @@
-"""The k experts with the largest logits for each token, the best first, and each one's share, arXiv:2401.04088.
+"""Top-k routing, arXiv:2401.04088: for each token the k experts with the largest logits, the best first, with shares.
 
 Shares are the softmax over the chosen, so they sum to 1: share_j = exp(z_j) / sum_i exp(z_i), z the chosen logits. Of
 equal logits the first is chosen. The choice has no gradient; of the chosen,
@@ -48,10 +48,10 @@ class RouteReference(Reference):
         np.divide(e, e.sum(-1, keepdims=True), out=t.share)
 
     def backward(self, t):
-        found = np.zeros((*t.expert.shape[:-1], t.N), t.share.dtype)
+        dlogits = np.zeros((*t.expert.shape[:-1], t.N), t.share.dtype)
         dz = t.share * (t.dshare - np.sum(t.share * t.dshare, axis=-1, keepdims=True))
-        np.put_along_axis(found, t.expert, dz, axis=-1)
-        t.add("dlogits", found)
+        np.put_along_axis(dlogits, t.expert, dz, axis=-1)
+        t.add("dlogits", dlogits)
 
     def parts(self, t, tensor, index):
         *row, at = index

@@ -1,4 +1,4 @@
-"""qk_norm in blocks of rows that stay in cache, over threads. Formulas: qk_norm.py."""
+"""qk_norm on the cpu, in blocks of rows that stay in cache, over threads. Formulas: qk_norm.py."""
 
 import numpy as np
 
@@ -17,14 +17,14 @@ class QkNormBlocked(Variant):
     examples = [{"qkv": (90, 10 * 96), "heads": 6, "kv_heads": 2}]
 
     def grain(self, t):
-        """How many rows make a block; a function of the shape alone, so that bits repeat."""
+        """Rows of a block, a function of the shape alone, so that bits repeat."""
         return max(1, min(t.rows, BLOCK // (t.E * self.item(t))))
 
     def item(self, t):
         return t.q_weight.nbytes // t.Q
 
     def split(self, t, *packed):
-        """For queries, then keys: their part of each of `packed`, and of rstd."""
+        """The queries' part of each of `packed` and of rstd, then the keys'."""
         columns = np.split(t.rstd.reshape(t.rows, -1), [t.queries], axis=1)
         return list(zip(*(parts(tensor, t)[:2] for tensor in packed), columns, strict=True))
 
@@ -49,13 +49,13 @@ class QkNormBlocked(Variant):
     def backward(self, t, launch):
         size = self.grain(t)
         sums = launch.workspace.view(t.qkv.dtype).reshape(-1, t.Q + t.K)  # of each block, summed in their order
-        dqkv = t.dy if t.dqkv is None else t.dqkv  # of which nothing is written then
+        dqkv = t.dy if t.dqkv is None else t.dqkv  # where dqkv is not asked for, nothing of it is written
         q, k = self.split(t, t.qkv, t.dy, dqkv)
         dvalues, copied = parts(t.dy, t)[2], parts(dqkv, t)[2]
 
         def block(lo, hi, scratch):
             both = scratch.view(t.qkv.dtype)
-            for (x, dy, dx, rstd), weight, found in (
+            for (x, dy, dx, rstd), weight, dweight in (
                 (q, t.q_weight, sums[lo // size, : t.Q]),
                 (k, t.k_weight, sums[lo // size, t.Q :]),
             ):
@@ -63,7 +63,7 @@ class QkNormBlocked(Variant):
                 n, g = both[: 2 * x.size].reshape(2, *x.shape)
                 np.multiply(x, rstd, out=n)
                 np.multiply(dy, n, out=g)
-                np.add.reduce(g, axis=(0, 1), out=found)
+                np.add.reduce(g, axis=(0, 1), out=dweight)
                 if t.dqkv is None:
                     continue
                 np.multiply(dy, weight, out=g)

@@ -77,16 +77,16 @@ class QkNormReference(Reference):
         copied[...] = values
 
     def backward(self, t):
-        found = np.empty_like(t.dy)
+        dqkv = np.empty_like(t.dy)
         *groups, _ = parts(t.qkv, t)
         *above, dvalues = parts(t.dy, t)
-        *below, copied = parts(found, t)
+        *below, copied = parts(dqkv, t)
         for x, dy, dx, rstd, name in zip(groups, above, below, self.rstds(t), ("q_weight", "k_weight"), strict=True):
             n, dn = x * rstd[..., None], dy * getattr(t, name)
             dx[...] = rstd[..., None] * (dn - n * np.mean(dn * n, axis=-1, keepdims=True))
             t.add("d" + name, (dy * n).sum((0, 1)))
         copied[...] = dvalues
-        t.add("dqkv", found)
+        t.add("dqkv", dqkv)
 
     def parts(self, t, tensor, index):
         *row, at = index

@@ -1,4 +1,4 @@
-"""LLaMA's MLP on CUDA, of other ops' launches and a kernel between them. Kernel: vector_again in gated.cu."""
+"""LLaMA's MLP on CUDA, composed of other ops' launches and one kernel between them: vector_again in gated.cu."""
 
 from core import Variant, cdiv, i32
 from core.kernels.width import defined, width
@@ -7,8 +7,8 @@ from .gated import THREADS
 
 
 class MlpSwigluComposed(Variant):
-    """Its products are whatever matmul is best on the chip. What comes out of swiglu is made again by the kernel that
-    makes its gradient: a third less of what the MLP keeps for backward, for one more write and no more launches."""
+    """The matmul variants that are best on the chip make its products. The kernel of swiglu's gradient recomputes
+    swiglu's output: the MLP saves a third less for backward, for one more write and no more launches."""
 
     op, name = "mlp_swiglu", "composed"
     source = "gated.cu"
@@ -22,11 +22,11 @@ class MlpSwigluComposed(Variant):
         return self.half_bytes(t) + max(t.rows * t.hidden, t.rows * t.features) * (t.x.nbytes // t.x.size)
 
     def half_bytes(self, t):
-        """Of what comes out of swiglu, up to where the next tensor may start."""
+        """Bytes of swiglu's output, up to an aligned start of the next tensor."""
         return cdiv(t.rows * t.hidden // 2 * (t.x.nbytes // t.x.size), 256) * 256
 
     def parts(self, t, launch, columns):
-        """Of the workspace: (..., hidden/2), and (..., columns)."""
+        """Two tensors in the workspace: (..., hidden/2), and (..., columns)."""
         rows, work = t.x.shape[:-1], launch.workspace
         first = work.part(0, (*rows, t.hidden // 2), t.x.dtype)
         return first, work.part(self.half_bytes(t), (*rows, columns), t.x.dtype)
@@ -45,11 +45,11 @@ class MlpSwigluComposed(Variant):
         if t.dr is not None:
             launch.op("add", "backward", a=t.dy, b=t.dy, dy=t.dy, da=t.dr, add_da=t.add_dr)
         a, df = self.parts(t, launch, t.hidden)
-        launch.op("matmul", "backward", x=a, weight=t.weight2, dy=t.dy, dx=a)  # x only says its shape: a holds da
-        self.again(t, launch, df, a)  # and now a
+        launch.op("matmul", "backward", x=a, weight=t.weight2, dy=t.dy, dx=a)  # x gives only its shape; a now holds da
+        self.again(t, launch, df, a)  # and here a again
         if t.dweight2 is not None:
-            given = {"x": a, "weight": t.weight2, "dy": t.dy}
-            launch.op("matmul", "backward", **given, dweight=t.dweight2, add_dweight=t.add_dweight2)
+            operands = {"x": a, "weight": t.weight2, "dy": t.dy}
+            launch.op("matmul", "backward", **operands, dweight=t.dweight2, add_dweight=t.add_dweight2)
         if t.dx is not None or t.dweight1 is not None:
             wanted = {"dx": t.dx, "add_dx": t.add_dx, "dweight": t.dweight1, "add_dweight": t.add_dweight1}
             launch.op("matmul", "backward", x=t.x, weight=t.weight1, dy=df, **wanted)

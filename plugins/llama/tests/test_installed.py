@@ -15,7 +15,7 @@ import core
 
 PLUGIN = Path(__file__).parent.parent
 ROOT = Path(core.__file__).parent.parent
-DISTRIBUTION = {  # of the files that an installer writes, those that say what is installed
+DISTRIBUTION = {  # the files of an installer that name a distribution
     "METADATA": "Metadata-Version: 2.1\nName: corelm-llama\nVersion: 3.2\nRequires-Dist: corelm\n",
     "entry_points.txt": "[corelm]\nllama = corelm_llama\n",
     "INSTALLER": "pip\n",

@@ -1,4 +1,4 @@
-"""Muon's update on CUDA: matrix products of one thread an element, and in shared tiles. Kernels: muon_update.cu."""
+"""Muon's update on CUDA: matrix products with one thread per element, and in shared tiles. Kernels: muon_update.cu."""
 
 from core import Variant, cdiv, f32, i32, u64
 
@@ -58,14 +58,15 @@ class MuonTiled(MuonNaive):
         launch("tiled_product", *product(shape, *parts), **over(shape))
 
 
-def product(shape, out, base, left, right, inner):
-    """Arguments of out = keep base + factor left right, given as (tensor, strides) with keep or factor in front.
+def product(shape, out, scaled, left, right, inner):
+    """Arguments of out = keep base + factor left right. out and left: (tensor, strides); scaled: (keep, base); right:
+    (factor, tensor, strides).
 
     base has out's layout; shape: (rows, columns) of out; inner: the dimension that left and right share.
     """
-    (target, *place), (keep, kept), (p, *of_p), (factor, q, *of_q) = out, base, left, right
+    (target, *place), (keep, base), (p, *of_p), (factor, q, *of_q) = out, scaled, left, right
     strides = (i32(v) for v in (*place, *of_p, *of_q))
-    return target, kept, p, q, f32(keep), f32(factor), *strides, *(i32(n) for n in (*shape, inner))
+    return target, base, p, q, f32(keep), f32(factor), *strides, *(i32(n) for n in (*shape, inner))
 
 
 def over(shape):
