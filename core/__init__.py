@@ -27,6 +27,7 @@ PUBLIC = {
     "GpuLaunch": "core.op",
     "Schedule": "core.op",
     "Tensors": "core.op",
+    "CHUNK": "core.step_record",
     "SLOT": "core.step_record",
     "stretches": "core.step_record",
     "BuildError": "core.errors",
@@ -102,6 +103,7 @@ if TYPE_CHECKING:
     from core.scalars import i64 as i64
     from core.scalars import u32 as u32
     from core.scalars import u64 as u64
+    from core.step_record import CHUNK as CHUNK
     from core.step_record import SLOT as SLOT
     from core.step_record import stretches as stretches
     from core.tokenizers.tokenizer import Tokenizer as Tokenizer

@@ -16,6 +16,7 @@ Array = np.ndarray[Any, Any]
 CONTROL = ("lr", "step", "loss_scale", "loss", "norm", "scale", "ok", "halted", "loss_limit", "norm_limit")
 SLOT = {name: index for index, name in enumerate(CONTROL)}
 GROUP = 64  # elements of the flat arenas per byte of `group`
+CHUNK = 16_384  # elements of which a number over all of an arena is summed by itself; slices begin at its multiples
 MASKS = {"decays": 1, "trains": 2}  # bits of such a byte: weight decay applies to its elements; they train at all
 
 

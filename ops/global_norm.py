@@ -4,19 +4,23 @@ norm = sqrt(sum of grad^2); ok = lr, loss and norm are finite, loss and norm are
 was halted before; scale = min(1, clip / (norm + 1e-6)) as PyTorch's clip_grad_norm_ has it, 1 without clip. If ok,
 `step` advances. A non-finite number sets `halted`, which stays, so that steps which are queued already change nothing;
 a number above a limit skips its own step only. All of it is in the control record, `t.step`.
+
+The sum is one of f64 numbers, one for each chunk of elements, added in their order. In an update of which each rank
+has a slice (`t.slices`) the ranks gather these numbers: where slices are cut at chunks, the norm has the bits that one
+rank has.
 """
 
 import math
 
 import numpy as np
 
-from core import Op, Reference
+from core import CHUNK, Op, Reference, cdiv
 
 global_norm = Op(
     "global_norm",
     inputs={"grad": "n : acc"},
     attrs={"clip": 0.0},
-    uses=("step",),
+    uses=("step", "slices"),
     gradient=False,
     examples=[
         {"grad": (191,), "clip": 1.0},
@@ -44,14 +48,22 @@ def settle_step(control, squares, clip):
         control.halted = 1
 
 
+def cuts_of(t, grain):
+    """Offsets of each rank's numbers among those of all elements, one number for every `grain` of a slice; and the
+    rank. Without slices, (0, all) and 0."""
+    if t.slices is None:
+        return [0, cdiv(t.n, grain)], 0
+    return t.slices.cut_by(grain), t.slices.ranks.rank
+
+
 class GlobalNormReference(Reference):
     op = "global_norm"
     made_of = {"step": "grad"}  # the norm in it, and what follows from that
-    chunk = 1 << 16  # elements summed at a time, in f64
+    slices = True
 
     def forward(self, t):
-        squares = 0.0
-        for lo in range(0, t.n, self.chunk):
-            part = t.grad[lo : lo + self.chunk].astype(np.float64)
-            squares += float(part @ part)
-        settle_step(t.step, squares, t.clip)
+        parts = [t.grad[lo : lo + CHUNK].astype(np.float64) for lo in range(0, t.n, CHUNK)]
+        sums = np.array([part @ part for part in parts])
+        if t.slices is not None:
+            sums = np.frombuffer(b"".join(t.slices.ranks.gather(sums.tobytes())))
+        settle_step(t.step, float(np.add.reduce(sums)), t.clip)

@@ -38,7 +38,7 @@ class Nested:
         tensors = dict.fromkeys((*own, *op.state, *op.outputs))
         gradients: dict[str, Any] = dict.fromkeys(f"d{n}" for n in (*own, *op.outputs))
         gradients |= {f"add_d{n}": False for n in own}
-        names = {*tensors, *gradients, "step", "start", "key", "ranks"}
+        names = {*tensors, *gradients, "step", "start", "key", "ranks", "slices"}
         missing = [n for n, slot in op.inputs.items() if not slot.optional and values.get(n) is None]
         if missing:
             raise BuildError(f"{where} lacks the input {missing[0]!r}, whose shape it needs forward and backward")
@@ -66,6 +66,8 @@ class Nested:
             return f"it saves {saved}, and a nested launch keeps {caller}"
         if lacks := self.adds - set(variant.can_add):
             return f"it cannot add to d{min(lacks)}"
+        if self.t.slices is not None and not variant.slices:
+            return "it takes the slice of this rank for all of the arena: it does not declare `slices`"
         return variant.why_not(self.t)
 
 

@@ -18,7 +18,7 @@ from core.op.shape_pattern import Pattern, Slot
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 COLLECTIVES = ("sum", "scatter", "gather")
-USES = ("start", "random", "step", "ranks")
+USES = ("start", "random", "step", "ranks", "slices")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class Op:
     examples: what `core check` runs: shapes by input name, attrs by name.
     replaces: the pattern of a fused op, `"p = matmul(x, weight, bias); y = add(r, p)"`.
     uses: "start" (position of the first token, for decoding), "random", "step" (the optimizer's control record),
-        "ranks" (the group of the run's processes, `core.ranks.group.Ranks`).
+        "ranks" (the group of the run's processes, `core.ranks.group.Ranks`), "slices" (`t.slices`: the slices of which
+        an update has one on each rank, `core.ranks.slices.Slices`, where its inputs are slices; else None).
     commutes: whether the first two inputs may be swapped. gradient: False for updates and norms.
     mutates: inputs that the op writes to.
     flops: of forward, as published utilisations count them: multiplications and additions of matrix products, an
@@ -146,7 +147,7 @@ class Op:
         gradients = ["d" + n for n in (*self.inputs, *self.outputs, *self.params)]
         others = [a for a in self.attrs if a not in self.params]
         seen: set[str] = set()
-        for used in (*tensors, *gradients, *others, "config", "step", "start", "key", "ranks"):
+        for used in (*tensors, *gradients, *others, "config", "step", "start", "key", "ranks", "slices"):
             if used in seen:
                 raise BuildError(
                     f'op "{self.name}": the name "{used}" has two meanings',

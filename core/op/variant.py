@@ -40,6 +40,7 @@ class Variant:
     partial: ClassVar[tuple[str, ...]] = ()  # parameters whose gradient it does not write whole
     base: ClassVar[str] = ""  # a variant of the same op: whatever this class does not define comes from there
     repeatable: ClassVar[bool] = True  # False: bits may differ between runs; never automatic
+    slices: ClassVar[bool] = False  # it joins the ranks' own numbers (`t.slices`), of ops that use slices
     tolerance: ClassVar[Mapping[str, float]] = {}  # dtype -> relative 2-norm allowed by the check
     tolerance_why: ClassVar[str] = ""  # needed to allow more than the default
     examples: ClassVar[Sequence[Mapping[str, Any]]] = ()  # checked besides the op's own

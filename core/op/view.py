@@ -25,6 +25,7 @@ class Tensors:
     """
 
     config: dict[str, Any]  # the tile candidate that was chosen
+    slices: Any = None  # of the flat arenas, for an op that uses them in an update over several ranks
 
     def __init__(self, **values: Any) -> None:
         self.__dict__.update(values)

@@ -63,7 +63,7 @@ class Chooser:
     tf32: whether f32 may be multiplied as TF32.
     can_run(variant) gives the device's own reason against a variant (an architecture, say), or None; failed(variant)
     what the op check found wrong with it here, or None. resumes: whether a recorded choice that failed is an error.
-    ranks: the processes of the run, for ops that use them.
+    ranks: the processes of the run, for ops that use them. slices: those of an update over several ranks.
     """
 
     registry: Registry
@@ -80,6 +80,7 @@ class Chooser:
     failed: Callable[[Variant], str | None] = lambda variant: None
     resumes: bool = True
     ranks: Ranks = ALONE
+    slices: Any = None
     nested_choices: dict[str, Choice] = field(default_factory=dict)  # by op: what nested launches and updates took
     nested: dict[str, NestedChoice] = field(default_factory=dict)  # the same by op and sizes
 
@@ -170,7 +171,8 @@ class Chooser:
         """The variant of a nested launch or an update step, and its `t`: chosen by op name, and by shapes where
         gradients tell one launch from another."""
         op = self.registry.op(name)
-        nested = Nested.of(op, method, {**values, "ranks": self.ranks} if "ranks" in op.uses else values)
+        of_run: dict[str, Any] = {use: getattr(self, use) for use in ("ranks", "slices") if use in op.uses}
+        nested = Nested.of(op, method, {**values, **of_run})
         explicit = (self.ops[name], f"[ops] {name}") if self.ops.get(name, AUTO) != AUTO else None
         place = f"{name} {sizes_of(nested)}" if op.gradient else name
 

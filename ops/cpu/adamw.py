@@ -7,10 +7,10 @@ import math
 
 import numpy as np
 
-from core import Variant, cdiv, stretches
+from core import Variant, stretches
 from core.kernels.blocks import carve
 
-from ..global_norm import settle_step
+from ..global_norm import cuts_of, settle_step
 
 ROW = 8192  # elements of one dot product: few enough that BLAS takes one thread and f32 loses nothing
 LEAST = 1e-30  # a sum of squares below this may have lost some that f32 cannot hold
@@ -31,29 +31,33 @@ class GlobalNormBlocked(Variant):
 
     op, name, device = "global_norm", "blocked", "cpu"
     dtypes = ("f32", "f64")
+    slices = True
     examples = [{"grad": (65 * ROW + 64,), "clip": 0.1}, {"grad": (2 * ROW,), "clip": 0.1}]  # with a rest, and without
 
     def workspace(self, t):
-        return cdiv(t.n, ROW) * 8
+        return cuts_of(t, ROW)[0][-1] * 8
 
     def forward(self, t, launch):
         grad, control = t.grad, t.step
-        (sums,) = carve(launch.workspace, np.dtype(np.float64), (cdiv(t.n, ROW),))
+        cuts, rank = cuts_of(t, ROW)
+        (sums,) = carve(launch.workspace, np.dtype(np.float64), (cuts[-1],))
+        own = sums[cuts[rank] : cuts[rank + 1]]
         whole = t.n // ROW
         rows = grad[: whole * ROW].reshape(whole, ROW)
 
         def dots(lo, hi):
-            squares(rows[lo:hi], sums[lo:hi])
+            squares(rows[lo:hi], own[lo:hi])
+
+        def rest():
+            squares(grad[None, whole * ROW :], own[whole:])
 
         if whole:
             launch.rows(whole, dots, grain=64)
-
-        def finish():
-            if t.n > whole * ROW:
-                squares(grad[None, whole * ROW :], sums[whole:])
-            settle_step(control, float(np.add.reduce(sums)), t.clip)
-
-        launch.call(finish)
+        if t.n > whole * ROW:
+            launch.call(rest)
+        if t.slices is not None and t.slices.gather:
+            launch.op(t.slices.gather, part=own, flat=sums, cuts=cuts)
+        launch.call(lambda: settle_step(control, float(np.add.reduce(sums)), t.clip))
 
 
 class AdamWBlocked(Variant):

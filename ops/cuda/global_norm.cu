@@ -1,9 +1,11 @@
 // Norm of the gradient (n), and the verdict on a step: sum of grad^2 in double, then norm, ok, scale and the next step
 // into the control record. Formulas: ../global_norm.py. Sums have a fixed order, so that bits repeat.
 //
-// naive_norm     one thread block: far too few loads at once for the memory
-// blocks_sums    a fixed number of thread blocks, 16 bytes a thread: limited by memory bandwidth; sums into workspace
-// blocks_norm    one thread block adds them up
+// Each chunk of CHUNK elements has one sum, whoever computes it; in an update over slices, the ranks gather these sums.
+//
+// naive_sums     one thread block for all chunks: far too few loads at once for the memory
+// blocks_sums    one thread block a chunk, 16 bytes a thread: limited by memory bandwidth
+// verdict        one thread block adds up all chunks
 
 __device__ inline bool is_finite(double x) { return x - x == 0; }
 
@@ -20,30 +22,34 @@ __device__ inline void settle(Step* control, double squares, float clip) {
     if (!finite) control->halted = 1;
 }
 
-extern "C" __global__ void naive_norm(Step* control, const float* grad, u64 n, float clip) {
-    double sum = 0;
-    for (u64 i = threadIdx.x; i < n; i += blockDim.x) sum += (double)grad[i] * grad[i];
-    sum = block_sum(sum);
-    if (threadIdx.x == 0) settle(control, sum, clip);
+// sums: (ceil(n / CHUNK))
+extern "C" __global__ void naive_sums(double* sums, const float* grad, u64 n) {
+    for (u64 first = 0; first < n; first += CHUNK) {
+        u64 last = first + CHUNK < n ? first + CHUNK : n;
+        double sum = 0;
+        for (u64 i = first + threadIdx.x; i < last; i += blockDim.x) sum += (double)grad[i] * grad[i];
+        sum = block_sum(sum);
+        if (threadIdx.x == 0) sums[first / CHUNK] = sum;
+    }
 }
 
-// sums: (gridDim.x)
+// sums: (gridDim.x), of which each thread block writes its own
 extern "C" __global__ void blocks_sums(double* __restrict__ sums, const float* __restrict__ grad, u64 n) {
+    u64 first = (u64)blockIdx.x * CHUNK, last = first + CHUNK < n ? first + CHUNK : n;
     double sum = 0;
-    u64 stride = (u64)gridDim.x * blockDim.x * 4;
-    for (u64 i = global_thread() * 4; i < n; i += stride) {
-        if (i + 4 <= n) {
+    for (u64 i = first + threadIdx.x * 4; i < last; i += blockDim.x * 4) {
+        if (i + 4 <= last) {
             auto part = load<4>(grad + i);
             for (int k = 0; k < 4; k++) sum += (double)part[k] * part[k];
         } else {
-            for (u64 j = i; j < n; j++) sum += (double)grad[j] * grad[j];
+            for (u64 j = i; j < last; j++) sum += (double)grad[j] * grad[j];
         }
     }
     sum = block_sum(sum);
     if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
 
-extern "C" __global__ void blocks_norm(Step* control, const double* sums, int count, float clip) {
+extern "C" __global__ void verdict(Step* control, const double* sums, int count, float clip) {
     double sum = 0;
     for (int i = threadIdx.x; i < count; i += blockDim.x) sum += sums[i];
     sum = block_sum(sum);

@@ -11,6 +11,7 @@ import pytest
 from core.kernels.sources import include_folder
 from core.loader import load_registry
 from core.sim import run
+from core.step_record import CHUNK, CONTROL, SLOT
 
 FOLDER = Path(__file__).parents[2] / "ops" / "cuda"
 FILES = sorted(FOLDER.glob("*.cu"))
@@ -126,3 +127,12 @@ def test_bf16_keeps_not_a_number(kernel: str) -> None:
     y = np.zeros(3, np.uint16)
     run(ROUND, kernel, 1, 32, [y, x, np.int32(3)], prelude=True)
     assert np.isnan((y.astype(np.uint32) << 16).view(np.float32)).all()
+
+
+def test_the_verdict_on_a_step_adds_up_more_chunks_than_it_has_threads() -> None:
+    control, sums = np.zeros(len(CONTROL)), np.arange(1.0, 701.0)
+    control[[SLOT["loss_limit"], SLOT["norm_limit"]]] = np.inf
+    args = [control, sums, np.int32(sums.size), np.float32(100)]
+    run(FOLDER / "global_norm.cu", "verdict", 1, 256, args, defines={"CHUNK": CHUNK, "ELEM_BF16": 0}, prelude=True)
+    norm = np.sqrt(sums.sum())
+    assert control[SLOT["norm"]] == norm and control[SLOT["scale"]] == 100 / (norm + 1e-6) and control[SLOT["ok"]] == 1

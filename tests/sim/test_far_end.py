@@ -36,6 +36,7 @@ from core.sim.machine.address_space import ALIGNMENT, Memory, Region
 from core.sim.machine.geometry import Shape
 from core.sim.machine.wording import Wording
 from core.sim.resident import Batch
+from core.step_record import CHUNK
 from core.testing.case import make_case
 from core.testing.devices import SimRunner
 from core.testing.runner import POISON, Call, CpuRunner, Outcome
@@ -242,7 +243,7 @@ LEFT_OUT = {
     "layernorm.shared": "a thread block walks a 512th of the rows",
     "head_loss.mma": "matmul.mma and cross_entropy.fused, on a slice of the rows at a time",
     "global_norm.naive": "one thread block walks all elements",
-    "global_norm.blocks": "512 thread blocks walk all elements; blocks_sums is below",
+    "global_norm.blocks": "its verdict adds up a sum for each chunk; blocks_sums is below",
     "muon_update.naive": "products of whole matrices; its kernels are below",
     "muon_update.tiled": "products of whole matrices; its kernels are below",
     "balance.naive": "a thread block walks all rows",
@@ -306,10 +307,13 @@ class Tail:
         return self.size * self.values.itemsize
 
 
-def launch_far(source: str, kernel: str, args: Sequence[Any], grid: Sequence[int], block: Sequence[int], last: int = 2):
+def launch_far(
+    source: str, kernel: str, args: Sequence[Any], grid: Sequence[int], block: Sequence[int], last: int = 2,
+    **defines: int,
+):  # fmt: skip
     """The last elements of each Tail among `args` after the `last` thread blocks of a launch have run."""
     device, shape = FarDevice(0, 0), Shape((*grid, 1, 1)[:3], (*block, 1, 1)[:3])
-    ptx = compile_ptx(Kernel(Path(source).resolve(), kernel, (("ELEM_BF16", 0),))).ptx
+    ptx = compile_ptx(Kernel(Path(source).resolve(), kernel, tuple(sorted({"ELEM_BF16": 0, **defines}.items())))).ptx
     simulator = Simulator(ptx, device.space)
     places = [device.space.allocate(a.nbytes) if isinstance(a, Tail) else 0 for a in args]
     for place, tail in zip(places, args, strict=True):
@@ -340,11 +344,9 @@ def unwritten(*shape: int) -> Any:
 
 
 def test_the_norms_last_thread_block_sums_the_last_elements() -> None:
-    x, blocks = draw(700), -(-FAR_N // 1024)
-    sums = Tail(blocks, np.full(2, np.nan))
-    found, _ = launch_far(
-        "ops/cuda/global_norm.cu", "blocks_sums", [sums, Tail(FAR_N, x), np.uint64(FAR_N)], (blocks,), (256,)
-    )
+    x, blocks = draw(CHUNK + 77), -(-FAR_N // CHUNK)
+    args = [Tail(blocks, np.full(2, np.nan)), Tail(FAR_N, x), np.uint64(FAR_N)]
+    found, _ = launch_far("ops/cuda/global_norm.cu", "blocks_sums", args, (blocks,), (256,), CHUNK=CHUNK)
     np.testing.assert_allclose(found.sum(), np.square(x, dtype=np.float64).sum())
 
 
