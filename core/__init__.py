@@ -1,6 +1,6 @@
 """corelm: train language models with nothing hidden.
 
-What an author of ops, kernels, models and optimizers imports is here; everything else has its own module.
+It has the names that authors of ops, kernels, models and optimizers import; all others are in modules of their own.
 """
 
 from __future__ import annotations

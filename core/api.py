@@ -1,7 +1,7 @@
 """`core.load`: a model in Python: logits, loss, gradients, generation, and an op-by-op trace of a training step.
 
 A Model computes and never trains: `core train` does that. It runs one node at a time, each tensor in memory of its
-own, unless `fuse=True`, so that what a trace shows is what the model's TOML says.
+own, unless `fuse=True`, so that a trace shows the model as its TOML states it.
 """
 
 from __future__ import annotations

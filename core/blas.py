@@ -1,7 +1,7 @@
 """The BLAS library that NumPy multiplies with: its name, and its own threads, which are kept at one while a step runs.
 
-How a library shares a product out between its threads follows from their number, and the last bits of the product
-with it. Products are cut by core.products instead, into pieces that follow from shapes alone.
+A library splits a product by the number of its threads, and the last bits of the product depend on the split. So
+core.products cuts products instead, into pieces that follow from shapes alone.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Code of plugins runs here: what it changes about the process is put back.
+"""Containment of plugins' code: every change that it makes to the process is undone.
 
 A plugin's import or hook may print, change the working directory, or take or block signals. None of it may harm the
-command around it: what it prints goes where the caller says, the rest is restored. What it raises is the caller's to
-report; `SystemExit` is a failure like any other, and only Ctrl-C and a noted signal pass.
+command around it: its output goes where the caller says, the rest is restored. The caller reports its exceptions;
+`SystemExit` is a failure like any other, and only Ctrl-C and a noted signal pass.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What modules define, for a plugin's hooks: no list to maintain. Nothing registers on import."""
+"""The ops, variants and other contents that modules define, collected for hooks. Nothing registers on import."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A reader of training data: what a name in `[data] train` and `val` stands for, as documents or as tokens.
+"""DataReader: turns a name in `[data] train` or `val` into documents or tokens.
 
-A plugin brings one by the hook `core_data`. What readers are made of is public as `core.data`.
+A plugin brings one by the hook `core_data`. The parts that readers are made of are public as `core.data`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Finds plugins without importing them: built in, shipped, installed, and given by path.
 
-It says what there is and what the user switched off. Importing and registering is the loader's business; that is
-why a listing of commands stays fast, and why a broken plugin can still be searched for what it would have brought.
+The result lists all plugins and marks those that the user switched off. The loader imports and registers them; so a
+listing of commands stays fast, and the source of a broken plugin can still be searched for the names that it defines.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Element types by their short names, and what they are under a precision.
+"""Element types by their short names, and the types that a precision gives to a schema's tensors.
 
-A schema names no precision: nothing after the colon means the activations' type, `acc` the type of statistics
-and parameter gradients. A run's precision settles both.
+A schema names no precision: without a type after the colon a tensor has the activations' type; `acc` is the type of
+statistics and parameter gradients. A run's precision determines both.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Expected failures and their exit codes.
+"""Errors that a user can cause, and their exit codes.
 
-Every error that a user can cause is a `CoreError`: the command line prints it without a traceback and exits
-with its code. The message says what was expected, what came and where; the hint says what to do.
+Each is a `CoreError`: the command line prints it without a traceback and exits with its code. Its message gives the
+expected value, the actual one and the place; its hint gives the remedy.
 """
 
 from __future__ import annotations

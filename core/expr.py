@@ -1,7 +1,7 @@
 """Arithmetic over dims: `3*C`, `pad(V, 128)`, `0.02 / sqrt(2*L)`.
 
-An expression is parsed to an AST, and only the nodes listed here are evaluated; nothing is ever passed to
-`eval`. A size made by `pad` remembers what it was padded from, so that padding can be cut off on every way out.
+An expression is parsed to an AST, and only the nodes listed here are evaluated; `eval` is never called. A size made by
+`pad` remembers its size without padding, so that every output can be trimmed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Files replaced whole: written beside their place, then renamed. The only module that renames.
 
 Two ways: `replace` and `staged_folder` are atomic (a reader sees the old contents or the new ones) and leave the time
-of the write to the disk, which suits caches. `replace_durably` also syncs file and folder, for what must survive a
-power cut: checkpoints and a run's records. Each call of the durable way has a name; `POINT` is called before it with
+of the write to the disk, which suits caches. `replace_durably` also syncs file and folder, for files that must survive
+a power cut: checkpoints and a run's records. Each call of the durable way has a name; `POINT` is called before it with
 that name and the path, and a test puts a function there that raises or kills, and examines the disk afterwards.
 """
 

@@ -1,4 +1,4 @@
-"""Files that stay open, so that what they hold outlives their names."""
+"""Files that stay open, so that their contents outlive their names."""
 
 from __future__ import annotations
 

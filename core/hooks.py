@@ -31,7 +31,7 @@ To install it for every run instead, its package says in its pyproject.toml:
     [project.entry-points.corelm]
     mine = "mine"
 
-A plugin may state `core_api = 1`, the version of this page that it was written for; another one is refused.
+A plugin may state `core_api = 1`, the version of these hooks that it was written for; another version is refused.
 """
 
 from __future__ import annotations

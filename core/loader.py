@@ -1,8 +1,8 @@
 """Loads plugins, one by one, into a registry.
 
-Each plugin is imported and its hooks are called inside a guard: what fails is listed as broken with its reason, and
-nothing of it is registered. It is fatal only where it was asked for: a path given by the user, a plugin that a model
-requires, an op that it would have brought. Choosing among what was loaded is not done here.
+Each plugin is imported and its hooks are called inside a guard: a plugin that fails is listed as broken with its
+reason, and nothing of it is registered. The failure is fatal only where the plugin is needed: by a path on the command
+line, by a model that requires it, by an op that it would have defined. core.plan chooses among the loaded variants.
 """
 
 from __future__ import annotations

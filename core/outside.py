@@ -1,8 +1,8 @@
-"""Files that come from outside, read whole: configs, models, sidecars, tokenizers. Whoever wrote them may mean harm.
+"""Files from outside, read whole and with bounds: configs, models, sidecars, tokenizers. Their authors are not trusted.
 
 A path to no regular file (a pipe would hang, a device never ends), or to a file far too large, is an OSError before
-anything is read; JSON that no sane program writes is a ValueError, whatever Python makes of it. What the contents
-mean is for the caller to check.
+anything is read; JSON that nests too deeply or has numbers of no sane size is a ValueError. The caller checks the
+meaning of the contents.
 """
 
 from __future__ import annotations

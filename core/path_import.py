@@ -1,4 +1,4 @@
-"""Import of a plugin that is given by its path."""
+"""The import of a plugin from a path."""
 
 from __future__ import annotations
 

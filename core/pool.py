@@ -1,4 +1,4 @@
-"""The threads that share the work of one command. How the work is cut never depends on them: bits repeat."""
+"""The threads that share the work of one command. The cuts of the work never depend on their number: bits repeat."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kind of processor that NumPy computes on: which of its loops it takes follows from it, and the last bits too."""
+"""The kind of processor that NumPy computes on. NumPy's choice of loops, and so the last bits, follow from it."""
 
 from __future__ import annotations
 

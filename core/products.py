@@ -1,7 +1,7 @@
-"""Matrix products of the cpu, cut into pieces over the pool: which pieces follows from the shapes alone.
+"""Matrix products of the cpu, cut into pieces over the pool. The pieces follow from the shapes alone.
 
-Each piece is a product by BLAS on one thread, written where it belongs: bits are the same with any number of threads
-and beside any load. BLAS packs its operands for each piece again; the rules below keep that below a tenth.
+Each piece is a product by BLAS on one thread, written to its place in the result: bits are the same with any number of
+threads and beside any load. BLAS packs its operands for each piece again; the rules below keep that below a tenth.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the core itself brings through the hooks that plugins have: its kinds of tokenizers, its readers of data."""
+"""The core's own rows of plugins' hooks: its kinds of tokenizers, its readers of data."""
 
 from __future__ import annotations
 

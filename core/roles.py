@@ -1,4 +1,4 @@
-"""Names with a meaning: the inputs and dims of a language model that the engine, the data and the run know."""
+"""Roles: the names of inputs and dims of a language model that the engine, the data and the run rely on."""
 
 from __future__ import annotations
 

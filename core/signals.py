@@ -2,10 +2,10 @@
 
 No exception is ever raised from a handler: raised inside an import it would leave the import system's lock held, and
 inside a plugin it could be caught. While a command prepares something, `check` raises `Ended` at its safe points; a
-command that reaches none within GRACE seconds leaves at once, since nothing of it needs saving. While a run trains, the
-first signal is a flag of `Stop`, which the loop reads between steps, validation batches and sampled tokens. A second
-signal leaves at once in both cases: files are renamed into place, so the checkpoint before stays whole. A signal that
-was ignored when the command began (nohup) stays ignored.
+command that reaches none within GRACE seconds ends at once, since it has nothing to save. While a run trains, the first
+signal is a flag of `Stop`, which the loop reads between steps, validation batches and sampled tokens. A second signal
+ends the process at once in both cases: files are renamed into place, so the checkpoint before stays whole. A signal
+that was ignored when the command began (nohup) stays ignored.
 
 A thread of its own reads the signals from a pipe, so that a main thread that is stuck (a terminal that does not read, a
 kernel that never ends) delays neither the deadline nor the second signal.

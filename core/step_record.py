@@ -1,4 +1,4 @@
-"""The numbers of one training step, and which elements an update touches: what every optimizer reads."""
+"""The control record of a training step, and the masks of elements that an update touches: every optimizer's inputs."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What reaches the terminal: text whose control characters are visible, from a thread that may wait for its reader.
+"""The terminal's guard: text whose control characters are visible, from a thread that may wait for its reader.
 
 Names, error messages and templates come from files and plugins of strangers. An escape code among them could move the
 cursor, rename the window or fill the clipboard, so `guard` puts one stream in front of stdout and stderr that shows it
-as `\\x1b`. Nothing else of the program needs to know.
+as `\\x1b`. The rest of the program prints as usual.
 """
 
 from __future__ import annotations

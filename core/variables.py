@@ -1,4 +1,4 @@
-"""The environment variables of corelm: each a row here, with what it may be. A value that is none is a UsageError."""
+"""The environment variables of corelm: a row for each, with its permitted values. Any other value is a UsageError."""
 
 from __future__ import annotations
 

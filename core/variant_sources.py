@@ -1,7 +1,7 @@
 """The sources that a verdict on a variant depends on, and their hash.
 
-Files of the op and its references, of the variant, of what these import from their own plugins and from core.kernels,
-and of the kernels with their headers.
+They are the files of the op and its references, of the variant, of their imports from their own plugins and from
+core.kernels, and of the kernels with their headers.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A format of weights: how another program's files of a model are recognised, read and written.
+"""WeightFormat: recognises, reads and writes another program's files of a model.
 
-A plugin brings one by the hook `core_formats`. The class states what the core needs before it reads anything; its
-methods import the modules that do the work, so that a run without such files loads none of them. What the methods are
-made of is public as `core.interop`.
+A plugin brings one by the hook `core_formats`. The class has the facts that the core needs before it reads anything;
+its methods import the modules that do the work, so that a run without such files loads none of them. The parts that
+the methods are made of are public as `core.interop`.
 """
 
 from __future__ import annotations

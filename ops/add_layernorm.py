@@ -1,7 +1,7 @@
 """Residual sum and layernorm in one pass: s = x + r, y = layernorm(s).
 
-Gradient: dx = dr = ds + (layernorm's dx for dy), where ds is what comes along the residual stream, or nothing. See
-layernorm.py for the formula. What it computes follows from the pattern, and so does what it is checked against.
+Gradient: dx = dr = ds + (layernorm's dx for dy), where ds is the gradient of the residual stream, if there is one. See
+layernorm.py for the formula. The pattern defines the result, and with it the reference of the op check.
 """
 
 import numpy as np

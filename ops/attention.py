@@ -6,7 +6,7 @@ heads / kv_heads queries shares a key and a value (arXiv:2305.13245). For one he
     p_ij = exp(s_ij - lse_i),  lse_i = log sum_j exp(s_ij),  y_i = sum_j p_ij v_j
     dv_j = sum_i p_ij dy_i,  dp_ij = dy_i . v_j,  ds_ij = p_ij (dp_ij - sum_j p_ij dp_ij), times 1 - (s/cap)^2
     dq_i = scale * sum_j ds_ij k_j,  dk_j = scale * sum_i ds_ij q_i
-A query that may see nothing gives 0. While decoding, keys and values are appended to a cache, and each row of the
+A query that may see no key gives 0. While decoding, keys and values are appended to a cache, and each row of the
 batch looks at its own start + T entries of it.
 """
 

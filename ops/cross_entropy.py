@@ -1,8 +1,8 @@
 """Cross-entropy of a softmax: loss = lse - logits[target], lse = log sum exp(logits), for each token.
 
 Gradient: dlogits = dloss * (exp(logits - lse) - [column is the target]). Where the target is negative, the token is
-ignored: loss and gradient are 0. Columns from `classes` on (by default those that are padding) are no part of the
-softmax, and their gradient is 0.
+ignored: loss and gradient are 0. Columns from `classes` on (by default the padding) are no part of the softmax, and
+their gradient is 0.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """Dropout, arXiv:1207.0580: y = x / (1 - p) where an element is kept, 0 where it is not, with probability p.
 
 Gradient: dx = dy / (1 - p) where kept, else 0. The mask is a function of t.key and of the element's place
-(philox.py), so backward works it out again and nothing is saved. Outside training t.key is None and y = x.
+(philox.py), so backward computes it again and nothing is saved. Outside training t.key is None and y = x.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """Token embedding and learned positions in one pass: y[b, i] = weight[ids[b, i]] + positions[i].
 
-Gradient: dweight as in embedding.py, dpositions as position.py has dweight. What it computes follows from the pattern,
-and so does what it is checked against.
+Gradient: dweight as in embedding.py, dpositions as position.py has dweight. The pattern defines the result, and with it
+the reference of the op check.
 """
 
 import numpy as np

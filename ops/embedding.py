@@ -1,7 +1,7 @@
 """Embedding: y = weight[ids], one row a token.
 
 Gradient: dweight[r] = sum of dy over the places where ids == r. Only the rows that occur are touched, so the
-gradient is `partial`: the plan sees to it that the others are zero, and backward always adds.
+gradient is `partial`: the plan fills the others with zeros, and backward always adds.
 """
 
 import numpy as np

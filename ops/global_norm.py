@@ -1,13 +1,12 @@
-"""The gradient's 2-norm over all parameters, and what follows from it for the update.
+"""The gradient's 2-norm over all parameters, and the update's scale and permission that follow from it.
 
-norm = sqrt(sum of grad^2); ok = lr, loss and norm are finite, loss and norm are not above their limits, and nothing
-was halted before; scale = min(1, clip / (norm + 1e-6)) as PyTorch's clip_grad_norm_ has it, 1 without clip. If ok,
+norm = sqrt(sum of grad^2); ok = lr, loss and norm are finite, loss and norm are not above their limits, and no earlier
+step set `halted`; scale = min(1, clip / (norm + 1e-6)) as PyTorch's clip_grad_norm_ has it, 1 without clip. If ok,
 `step` advances. A non-finite number sets `halted`, which stays, so that steps which are queued already change nothing;
-a number above a limit skips its own step only. All of it is in the control record, `t.step`.
+a number above a limit skips its own step only. These numbers are in the control record, `t.step`.
 
-The sum is one of f64 numbers, one for each chunk of elements, added in their order. In an update of which each rank
-has a slice (`t.slices`) the ranks gather these numbers: where slices are cut at chunks, the norm has the bits that one
-rank has.
+The sum adds f64 numbers, one for each chunk of elements, in their order. In an update of which each rank has a slice
+(`t.slices`) the ranks gather these numbers: where slices are cut at chunks, the norm has the same bits as on one rank.
 """
 
 import math

@@ -1,8 +1,8 @@
 """The language-model head and its loss, in chunks of rows: loss = cross_entropy(x weight^T, targets).
 
-The logits, by far the largest tensor of a small model, exist for `chunk` rows at a time (0: as many as the variant
-thinks best); loss and gradients of a chunk are done while it is in memory. See matmul.py and cross_entropy.py for the
-formulas. What it computes follows from the pattern, and so does what it is checked against.
+The logits, by far the largest tensor of a small model, exist for `chunk` rows at a time (0: the variant's own number);
+loss and gradients of a chunk are done while it is in memory. See matmul.py and cross_entropy.py for the formulas. The
+pattern defines the result, and with it the reference of the op check.
 """
 
 from core import BuildError, Op, Param, unpadded

@@ -1,7 +1,7 @@
 """Linear map into a residual stream: y = r + x weight^T + bias.
 
-Gradient: dr = dy; the others as in matmul.py. What it computes follows from the pattern, and so does what it is checked
-against.
+Gradient: dr = dy; the others as in matmul.py. The pattern defines the result, and with it the reference of the op
+check.
 """
 
 from core import Op, Param

@@ -1,8 +1,7 @@
 """GPT-2's MLP in a residual stream: f = x weight1^T + bias1, a = gelu(f), y = r + a weight2^T + bias2.
 
 Gradient: da = dy weight2, df = da * gelu'(f), dx = df weight1, dr = dy; parameters as in matmul.py. One op, because
-gelu's derivative belongs where da is made. What it computes follows from the pattern, and so does what it is checked
-against.
+gelu's derivative belongs where da is made. The pattern defines the result, and with it the reference of the op check.
 """
 
 from core import Op, Param

@@ -1,6 +1,6 @@
 """Philox4x32-10, a counter-based random generator: Salmon et al., SC'11, "Parallel random numbers: as easy as 1, 2, 3".
 
-The definition that every device keeps to, so that all give the same bits. For a node's element at row r and column
+Every device implements this definition, so that all give the same bits. For a node's element at row r and column
 c of the flattened (rows, C) tensor, with t.key = (seed, node, step, first):
     philox key     = (seed, node)                       node: CRC-32 of the node's name
     philox counter = (c // 4, row, step, 0)             row = first + r  modulo 2^32

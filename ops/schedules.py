@@ -1,7 +1,7 @@
 """Learning-rate schedules: each takes step 0 .. steps-1 to a learning rate.
 
-All warm up alike, lr = peak * (step + 1) / warmup for step < warmup, and reach peak. Those that fall would come to
-final * peak at the step behind the last one, as in llm.c, so that the last step still learns.
+All warm up alike, lr = peak * (step + 1) / warmup for step < warmup, and reach peak. The falling ones would reach
+final * peak one step after the last, as in llm.c, so that the last step still learns.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The command `core`: its verbs, and what becomes of errors.
+"""The command `core`: its verbs, and the exit codes of errors.
 
 One file a verb, `core/cli/<verb>.py` with a `command`, imported only when that verb is used, so that `core --help`
 stays fast. Plugins' commands follow the verbs. An expected error prints one message and no traceback, and exits

@@ -1,4 +1,4 @@
-"""Commands whose options depend on plugins: the line's own registry is loaded before its options are known."""
+"""Commands whose options depend on plugins: the plugins of a command line are loaded before its options are parsed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""`core doctor`: what this machine has, and one line of advice for each thing that is not right.
+"""`core doctor`: the state of this machine, and one line of advice for each fault.
 
-It changes nothing, downloads nothing, and exits with 0: a machine without a GPU is not ill.
+The command changes nothing, downloads nothing, and exits with 0: a machine without a GPU has no fault.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`core eval`: how good a model is, by its loss, its bits per byte, and the evaluations that plugins bring."""
+"""`core eval`: a model's loss, its bits per byte, and its scores by the evaluations that plugins bring."""
 
 from __future__ import annotations
 

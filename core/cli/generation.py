@@ -1,4 +1,4 @@
-"""What `core sample` and `core chat` share: how tokens are drawn, and a model with its tokenizer."""
+"""Shared by `core sample` and `core chat`: the options of sampling, and a model with its tokenizer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the verbs that run kernels share: options, words for devices, and a status line."""
+"""Shared by the verbs that run kernels: options, words for devices, and a status line."""
 
 from __future__ import annotations
 

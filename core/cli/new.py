@@ -1,7 +1,7 @@
 """`core new`: a working start for an op, a variant, a plugin or a model, in a folder of its own.
 
-What it writes passes its check and trains as it is. The texts are in `templates/`; a variant starts from the code of
-one that is there. Nothing that exists is overwritten.
+The files that it writes pass the check and train unchanged. The texts are in `templates/`; a variant starts from the
+code of an existing one. No file is overwritten.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`core plugins`: every plugin that was found, what it brings, and why one is broken or switched off."""
+"""`core plugins`: every plugin with its contents, and the reason why one is broken or switched off."""
 
 from __future__ import annotations
 

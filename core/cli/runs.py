@@ -1,4 +1,4 @@
-"""`core runs`: the runs that are here, their curves, and where two of them part."""
+"""`core runs`: the runs of the current folder, their curves, and the first difference of two runs."""
 
 from __future__ import annotations
 

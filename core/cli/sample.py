@@ -1,4 +1,4 @@
-"""`core sample`: text from a model: a run's newest checkpoint, or whatever else is named."""
+"""`core sample`: text from a model: a run's newest checkpoint, or another file or folder of weights."""
 
 from __future__ import annotations
 

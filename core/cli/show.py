@@ -1,4 +1,4 @@
-"""What the listings share: their options, tables of text, and the JSON twin."""
+"""Shared by the listings: their options, tables of text, and the JSON twin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`core tokenizer`: fetch GPT-2's, train one, and try what they make of a text."""
+"""`core tokenizer`: fetch GPT-2's, train one, and show the tokens of a text."""
 
 from __future__ import annotations
 

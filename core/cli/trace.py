@@ -1,7 +1,7 @@
-"""`core trace OP.VARIANT...`: what a variant's kernels do, counted by source line, without a GPU.
+"""`core trace OP.VARIANT...`: instructions, accesses and FLOPs of a variant's kernels by source line, without a GPU.
 
 The kernels of one forward and one backward run in the simulator. The figures follow from their PTX and from the
-addresses that they touch; it is no measurement, and says nothing of caches and time.
+addresses that they touch; they are no measurement of caches and time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The run config: what a TOML file, its `extends`, `[on.DEVICE]` and `--set` come to, checked.
+"""The run config: a TOML file with its `extends`, `[on.DEVICE]` and `--set`, merged and checked.
 
 It is not the model: dims, ops, optimizers and plugins are named here and looked up by the floors above, which
 report a wrong name with `RunConfig.where`.

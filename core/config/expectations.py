@@ -1,4 +1,4 @@
-"""The words of a problem: the type that was expected, and the key or value that was probably meant."""
+"""Words for a problem of a config: the expected type, and the nearest known key or value."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The files of a config: the one that is named, and those that it extends.
+"""The files of a config: the named one, and those that it extends.
 
-It reads and parses; what the words mean is checked elsewhere. A shipped config is found by its path or stem when
-there is no such file here, in a checkout and in a wheel alike.
+The module reads and parses; validate.py checks keys and values. A shipped config is found by its path or stem when the
+current folder has no such file, in a checkout and in a wheel alike.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Loads a run config: base files first, each with what it says for this device, then `--set`, then the checks.
+"""Loads a run config: base files first, each with its `[on.DEVICE]` for this device, then `--set`, then the checks.
 
-Every value keeps the place that it came from, so that a floor above can say which line of which file it means.
+Every value keeps its file and line, so that a floor above can name them in its errors.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Checks the options of an optimizer or schedule against what it declares.
+"""Checks the options of an optimizer or schedule against its declaration.
 
-The config cannot do it while it loads: it knows no optimizer. Whoever has looked one up in the registry calls this.
+The config cannot do it while it loads, since it knows no optimizer. The caller has looked it up in the registry.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`--set KEY=VALUE`: the document that each one stands for."""
+"""`--set KEY=VALUE`: the TOML document that each override stands for."""
 
 from __future__ import annotations
 

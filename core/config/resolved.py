@@ -1,4 +1,4 @@
-"""A run config together with the registry of its plugins: what every verb that takes a config begins with.
+"""A run config together with the registry of its plugins: the first step of every verb that takes a config.
 
 A config names plugins, and a plugin may bring the device for which the config is resolved: so the plugins that its
 files name outside of `[on.DEVICE]` are loaded first, then the config is resolved, then what `[on.DEVICE]` adds to them.

@@ -1,7 +1,7 @@
 """The schema of a run config: every table and key with its type, limits, default and meaning.
 
-One msgspec Struct a table. The loader checks by it, the resolved form is written by it, and docs/config.md is
-made from it: a key is added here and nowhere else. No default names an op, model or optimizer.
+Each table is a msgspec Struct. The loader checks by it, the resolved form is written by it, and docs/config.md is made
+from it: a key is added here and nowhere else. No default names an op, model or optimizer.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Checks a TOML document against the schema, key by key, and collects every problem instead of the first.
 
-A problem is one line: file, table, key; what was expected; what came; what was probably meant.
+A problem is one line: file, table, key; the expected type or values; the actual value; the nearest known name.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Writing token shards for others to train on: from text, and from files of bare ids.
+"""Writing token shards to keep and to publish: from text, and from files of bare ids.
 
-A run's own preparation is in `prepare.py`; this module makes a folder to keep, copy and check.
+A run's own preparation is in `prepare.py`; this module writes a folder that can be kept, copied and checked.
 """
 
 from __future__ import annotations

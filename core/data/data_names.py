@@ -1,7 +1,7 @@
 """Names in `[data] train` and `val` to pieces of tokens and documents, by the readers of `core_data`.
 
-The file decides the meaning of a name: a token shard by its header, a folder by its contents, anything else is
-text; `NAME:REST` picks a reader. Shards are checked when they are found: a damaged one stops a run at its start.
+The file decides the meaning of a name: a token shard by its header, a folder by its contents, any other file is text;
+`NAME:REST` picks a reader. Shards are checked here: a damaged one stops a run at its start.
 """
 
 from __future__ import annotations

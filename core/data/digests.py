@@ -1,7 +1,7 @@
-"""Digests of files: of the whole and of each MiB, remembered for as long as the system says that a file is the same.
+"""Digests of files: of the whole and of each MiB, remembered while a file's size and time stamps stay the same.
 
-Bits that flip on a disk change no time stamp, so that a remembered digest answers for what a file held once, and never
-for what a read gives now: `Blocks` compares each MiB with its digest when it is first read.
+Bits that flip on a disk change no time stamp, so that a remembered digest describes the file of that time, and not the
+bytes of a read now: `Blocks` compares each MiB with its digest when it is first read.
 """
 
 from __future__ import annotations

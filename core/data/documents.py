@@ -1,4 +1,4 @@
-"""Documents: texts with a name and a digest, read in blocks; and how files hold them."""
+"""Documents: texts with a name and a digest, read in blocks; and their layout in files."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 huggingface_hub (the extra `hub`) lists the files with their sizes and hashes; the bytes come through
 core/download.py, because the library drops a partial download and waits minutes for a silent network. A file is
 downloaded to `.partial/` in the target folder, resumes where it stopped, and gets its name when its hash equals the
-hub's. Knows no model and no run.
+hub's. The module knows no model and no run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a reader gives: documents, which are tokenised, and pieces of tokens, which are drawn as they are."""
+"""The results of a reader: documents, which are tokenised, and pieces of tokens, which are drawn as they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Documents of JSON: an object a line, with the text in the field that `[data] field` names."""
+"""Documents in JSON lines: an object per line, with the text in the field that `[data] field` names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What llm.c's files begin with: the day that a format was made, as one int32. Token shards are two of them.
+"""Magic numbers of llm.c's files: the date of a format as the first int32. Token shards have two of them.
 
 https://github.com/karpathy/llm.c: dataloader.h, train_gpt2.py (write_model, write_state, write_tokenizer),
 dev/data/data_common.py and dev/data/hellaswag.py.

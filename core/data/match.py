@@ -1,7 +1,7 @@
-"""Which tokenizer a run's token shards were made with, and where that tokenizer is.
+"""The tokenizer that a run's token shards were made with, and its place.
 
-A shard of ours says so in its sidecar; of a foreign shard, only the header's magic number is known. A tokenizer that is
-known to be another than the one that is asked for is refused; one that is not here costs a run its samples only.
+The sidecar of a shard of ours names it; of another program's shard only the header's magic number is known. A tokenizer
+that differs from the one in the config is refused; without its files a run only lacks samples.
 """
 
 from __future__ import annotations

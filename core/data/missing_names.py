@@ -1,4 +1,4 @@
-"""The error for a name of data that matches nothing: what the nearest folder holds instead."""
+"""The error for a name of data that matches no file, with the names in the nearest folder."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""From `[data]` to what a run draws from: names become files, text becomes tokens, and everything is checked.
+"""From `[data]` to token sources: names become files, text becomes tokens, and everything is checked.
 
-`open_data` is the whole of it for a run. Text is tokenised once and cached by what it holds and who tokenised it.
+A run calls `open_data`. Text is tokenised once and cached by the digests of its contents and of its tokenizer.
 """
 
 from __future__ import annotations

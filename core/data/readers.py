@@ -1,4 +1,4 @@
-"""The readers of data that the core brings: a row each."""
+"""The table of the core's own readers of data."""
 
 from __future__ import annotations
 

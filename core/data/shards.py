@@ -1,8 +1,8 @@
 """Token shards: files of token ids behind a header of 256 int32, as llm.c writes and reads them.
 
 GPT-2's hold uint16, LLaMA-3's uint32, little-endian. A shard is checked when it is opened, and read where tokens are
-asked for. Beside a shard that `core data prepare` wrote are `<shard>.sha256` (as sha256sum writes it) and
-`<shard>.json` (which tokenizer made it, and a digest of each MiB). nanoGPT's headerless files are refused here;
+drawn. Beside a shard that `core data prepare` wrote are `<shard>.sha256` (as sha256sum writes it) and
+`<shard>.json` (its tokenizer, and a digest of each MiB). nanoGPT's headerless files are refused here;
 `core data prepare --raw` converts them.
 """
 

@@ -1,9 +1,9 @@
-"""What the trainer draws from: sequences of T + 1 tokens in an order that follows from the seed and a number alone.
+"""TokenSource: sequences of T + 1 tokens in an order that follows from the seed and the sequence's number alone.
 
 Token pieces (shards or arrays) are cut into sequences of stride T; no sequence spans two pieces. The unit of the order
 is the sequence, not the batch: sequence number g of a run is sequence `permutation(g % N)` of epoch `g // N`. So a
 batch needs no state but the step, ranks and micro-steps of every number partition the same sequences, and a resumed
-run draws what an unbroken one would.
+run draws the sequences of an unbroken one.
 
 The permutation is computed, not stored: a Feistel network over the numbers below a power of four, walked until it falls
 below N (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). No memory for billions of tokens, and no

@@ -1,5 +1,4 @@
-"""Documents to tokens, several blocks at a time. In tokens, a document is framed as its tokenizer frames one:
-`Tokenizer.frame`."""
+"""Documents to tokens, several blocks at a time. Each tokenizer frames a document in tokens by `Tokenizer.frame`."""
 
 from __future__ import annotations
 

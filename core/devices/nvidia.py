@@ -1,7 +1,6 @@
-"""Whether a machine has an NVIDIA device, by the system's own listings: no driver is loaded.
+"""The detection of NVIDIA devices, by the system's own listings: no driver is loaded.
 
-`--device auto` takes such a device: one that is there and cannot be used is an error, never a quiet run of toy size on
-the cpu.
+`--device auto` takes such a device: if it cannot be used, that is an error, never a quiet run on the cpu.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A conversation with a model: what was said, and a decode session that holds the tokens of it. It knows no terminal.
+"""A conversation with a model: its messages, and a decode session that holds their tokens. It knows no terminal.
 
-Each turn the whole conversation is put into tokens anew, as its form says, since a template may write the past in
-another way than it was said. The session keeps what begins as it did: usually all but the new turn, so that a turn
-costs its own tokens and not those before it.
+Each turn tokenises the whole conversation anew by its form, since a template may write earlier messages in another way
+than before. The session keeps the common prefix: usually all but the new turn, so that a turn costs its own tokens and
+not those before it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Tokens from logits, and generation through a decode session that keeps keys and values.
 
-It knows no tokenizer: prompts are token ids, and so is what comes out.
+It knows no tokenizer: prompts and results are token ids.
 """
 
 from __future__ import annotations

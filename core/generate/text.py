@@ -1,4 +1,4 @@
-"""The text behind a prompt as it grows, token by token: what of it is certain, and where it ends."""
+"""Generated text as it grows, token by token: its part that further tokens cannot change, and its end."""
 
 from __future__ import annotations
 

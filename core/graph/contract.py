@@ -1,4 +1,4 @@
-"""An op's contract with the values that a node gives it: dtype, bounds of integers, padding."""
+"""An op's contract with the values of a node's inputs: dtype, bounds of integers, padding."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Blocks unrolled and names resolved: a model document to a flat list of drafts, each an op with its inputs named.
 
-Shapes are not known here. A draft whose op or inputs are wrong is reported and marked, so that what hangs on it is
-not reported as well.
+Shapes are not known here. A draft whose op or inputs are wrong is reported and marked, so that the drafts that depend
+on it are not reported as well.
 """
 
 from __future__ import annotations

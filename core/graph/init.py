@@ -1,7 +1,7 @@
-"""What parameters start as: the init rules, and drawing them.
+"""Initial values of parameters: the init rules, and the draws.
 
 Each parameter is drawn without its padding from a stream of its own, seeded by the run's seed and the parameter's
-name: what a parameter starts as depends neither on the others, nor on the padding, nor on the precision.
+name: its initial values depend neither on the others, nor on the padding, nor on the precision.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Model files: reading, `extends`, merging. What comes out is a document that needs no other file.
+"""Model files: reading, `extends`, merging. The result is a document that needs no other file.
 
 No shape is known here, and no op is looked up: that is build.py.
 """

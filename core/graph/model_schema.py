@@ -1,6 +1,6 @@
-"""The form of a model file, before any meaning: which tables and keys there are, and what type each has.
+"""The schema of a model file: its tables and keys, and the type of each.
 
-Whether a name stands for something is expand.py's and build.py's business.
+expand.py and build.py resolve the names.
 """
 
 from __future__ import annotations

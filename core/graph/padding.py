@@ -1,4 +1,4 @@
-"""Which padded sizes a node would take for contents: those that its op does not list in `padding`."""
+"""Padded sizes that a node would read as contents: those that its op does not list in `padding`."""
 
 from __future__ import annotations
 

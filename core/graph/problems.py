@@ -1,6 +1,6 @@
 """All problems of a model, collected, so that one attempt reports every independent one.
 
-A mistake inside a repeated block would come back once a repeat; it is kept once, for its place in the file.
+A mistake inside a repeated block, which each repeat would report again, is kept once for its place in the file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a model file becomes: values, nodes, parameters, and the graph that holds them. Data, and no more.
+"""The graph of a model: values, nodes, parameters. Data, and no more.
 
 Shapes are settled sizes. A size made by `pad` is a `core.expr.Padded`, which remembers what it was padded from.
 """

@@ -1,7 +1,7 @@
-"""Files that hold models: safetensors, checkpoints made of them, and what a plugin's format of weights is made of.
+"""Files that hold models: safetensors, checkpoints made of them, and the parts of a plugin's format of weights.
 
-Nothing here knows a run or an engine, and no other program's format. The names of `__all__` are public: a plugin that
-brings a `WeightFormat` imports them from here (docs/plugins.md). Each is loaded when it is asked for.
+The package knows no run, no engine and no other program's format. The names of `__all__` are public: a plugin that
+brings a `WeightFormat` imports them from here (docs/plugins.md). Each is loaded at its first use.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Models into other programs' formats, which plugins bring, by the tables of the model that read them run backwards.
+"""Exports of models to other programs' formats, by the tables of a model's TOML that import uses, read backwards.
 
-Parts shared by all formats. An export is read back by the reader of its format before it gets its name, and
-it is refused where the format would say another model than ours, since what does
-not fit in a table (another epsilon, another GELU) would be dropped without a word. Knows no architecture.
+Plugins bring the formats; the parts that they share are here. The format's own reader reads an export back before it
+gets its name, and an export that would describe another model than ours is refused: a fact without a place in the
+format (another epsilon, another GELU) must not be dropped silently. The module knows no architecture.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""What other programs' files have in common: the registered model that fits one, and parameters made on demand.
+"""Shared by readers of other programs' files: the registered model that fits one, and parameters made on demand.
 
-How such a file is read is a model's own data, a table of its TOML, and the business of its format, which a plugin
-brings.
+A table in the model's TOML maps the file's names and sizes; the format, which a plugin brings, reads the file by it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files of other programs that are a header and plain numbers: first bytes, arrays at an offset, names in order."""
+"""Other programs' files of a header and plain numbers: magic numbers, arrays at an offset, names in order."""
 
 from __future__ import annotations
 

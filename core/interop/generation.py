@@ -1,7 +1,7 @@
-"""How the texts of a model begin and end: the token ids of config.json, and generation_config.json whole.
+"""The begin and end of a model's texts: the token ids of config.json, and generation_config.json whole.
 
-They come with another program's files, stay with a checkpoint (state.json) and a run that starts from it, and go out
-with an export as they came.
+They come with another program's files, stay with a checkpoint (state.json) and a run that starts from it, and are
+exported unchanged.
 """
 
 from __future__ import annotations

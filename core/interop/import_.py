@@ -1,7 +1,7 @@
 """Another program's model as a checkpoint of ours, which `weights`, `core sample` and `core.load` take.
 
-It holds the parameters in f32, whatever the file had: exactly what was there. It has no optimizer state, since such
-files have none: a run starts from it with `weights`, and does not go on from it.
+It holds the parameters in f32, with the exact values of the file. It has no optimizer state, since such files have
+none: a run starts from it with `weights`, and cannot resume it.
 """
 
 from __future__ import annotations

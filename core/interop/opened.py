@@ -1,7 +1,7 @@
-"""What a path holds, opened: the model, its sizes, its parameters, and what came with them. Nothing is computed here.
+"""A model opened from a path: its graph, its sizes, its parameters, and its tokenizer and other files.
 
-`weights.py` says what a path is; this brings our checkpoints, other programs' files and model TOMLs to one form, which
-`core.load`, `core eval`, `core import` and `core export` take.
+`weights.py` recognises a path's format; this module brings our checkpoints, other programs' files and model TOMLs to
+one form, which `core.load`, `core eval`, `core import` and `core export` take. It computes nothing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """LATEST and BEST: two small files in a run's folder, each with the name of a checkpoint in `checkpoints` beside it.
 
 LATEST names the newest checkpoint, BEST the one with the best validation loss. Both are replaced after their checkpoint
-is whole, and before an older one is removed: whenever a process dies, what a pointer names is there. The folders decide
-all the same: a pointer may be stale, or lost, and `--resume` repairs it. Knows no contents of a checkpoint.
+is whole, and before an older one is removed: whenever a process dies, the checkpoint that a pointer names exists. The
+folders have the last word: a pointer may be stale, or lost, and `--resume` repairs it.
 """
 
 from __future__ import annotations

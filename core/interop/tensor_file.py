@@ -1,4 +1,4 @@
-"""A safetensors file as a mapping, by a reader that trusts nothing. The format: core.interop.safetensors_file."""
+"""A safetensors file as a mapping; every size and offset is checked. The format: core.interop.safetensors_file."""
 
 from __future__ import annotations
 

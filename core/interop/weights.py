@@ -1,6 +1,6 @@
 """The format of a path's files, and the parameters in them: our checkpoints, and the formats that plugins bring.
 
-What it is gets found by looking. Two answers, and none, are errors that say what was looked for.
+The contents of a path decide its format. A path that two formats claim, or none, is an error that lists the formats.
 """
 
 from __future__ import annotations

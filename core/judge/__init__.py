@@ -2,7 +2,7 @@
 
 `core judge PROBLEM.py KERNEL.cu` and `judge(problem, path)` are the front doors. The files, from the ground up:
   problem.py      the question: buffers, launches, sizes, the truth
-  submission.py   the file handed in: what it includes, its PTX, how precise its arithmetic is
+  submission.py   the file handed in: its includes, its PTX, the precision of its arithmetic
   execution.py    its launches on simulated memory, in buffers that give every misstep away
   verdict.py      sub-verdicts, as lines and as JSON
   hearing.py      contents, the truth, runs, comparisons

@@ -1,8 +1,8 @@
 """A judgement in a process of its own: a submission that hangs, or takes all memory, costs that process and a verdict.
 
-The limits are of wall time and of memory beyond what the process has when the submission's turn comes. It is no sandbox
-for Python: the problem's file is code of whoever sets the problem, and runs as such. A submission is CUDA C++ that is
-compiled and simulated, at real sizes on the simulator's native machine, which checks every access.
+The limits bound wall time, and memory beyond that of the process before the submission runs. The process is no sandbox
+for Python: the problem's file is its author's code, and runs as such. A submission is CUDA C++ that is compiled and
+simulated, at real sizes on the simulator's native machine, which checks every access.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from core import errors
 from core.device.system_memory import address_space
 from core.errors import BuildError, CoreError, UsageError, words_of
-from core.judge.hearing import Tell, nobody_listens
+from core.judge.hearing import Tell, no_progress
 from core.judge.problem import load_problem
 from core.judge.questions import hear
 from core.judge.submission import Submission
@@ -48,7 +48,7 @@ def judge(
     seed: int = 0,
     seconds: float = SECONDS,
     memory: int = MEMORY,
-    tell: Tell = nobody_listens,
+    tell: Tell = no_progress,
 ) -> Judgement:
     """The judgement on a CUDA file by a problem's file, within `seconds` and `memory` bytes.
 

@@ -1,7 +1,7 @@
-"""A submission's launches on simulated memory, in buffers that give every misstep away.
+"""A submission's launches on simulated memory, in buffers that reveal every wrong access.
 
 Each buffer is a region of its own, so that the simulator's bounds are exact; in the wide arrangement buffers are also
-far apart and in another order. What a kernel has to write starts as bytes that no computation gives.
+far apart and in another order. Elements that a kernel must write start as bytes that no computation gives.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ FRESH, HARDER, REALER = 1000, 2000, 3000  # seeds of contents, so that no two qu
 Tell = Callable[[str, Any], None]  # ("doing", name of a sub-verdict), ("case", what runs), ("check", SubVerdict)
 
 
-def nobody_listens(what: str, value: Any) -> None:
-    pass
+def no_progress(kind: str, value: Any) -> None:
+    """The `tell` of a caller without a display."""
 
 
 Fault = KernelError | PtxError  # a run that breaks off: by what the kernel does, or by what the simulator lacks
@@ -42,7 +42,7 @@ class Waits(Exception):
 class Hearing:
     """What the sub-verdicts share: contents, the truth, and runs in strict mode. seed: of all contents."""
 
-    def __init__(self, problem: Problem, submission: Submission, seed: int = 0, tell: Tell = nobody_listens) -> None:
+    def __init__(self, problem: Problem, submission: Submission, seed: int = 0, tell: Tell = no_progress) -> None:
         self.problem, self.submission, self.seed, self.tell = problem, submission, seed, tell
         self.notes: list[str] = []
         self._ran: dict[int, tuple[Mapping[str, Array], Execution | Fault]] = {}

@@ -1,7 +1,7 @@
 """The sub-verdicts on a submission, one function each, in the order of verdict.QUESTIONS.
 
-A function returns nothing where all is well, or raises Wrong. It raises Waits where it needs a run that another
-sub-verdict found at fault.
+A function returns on success and raises Wrong for a fault. It raises Waits where it needs a run that failed another
+sub-verdict.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from core.judge.hearing import (
     Waits,
     kept,
     missing_elements,
-    nobody_listens,
+    no_progress,
     owed,
 )
 from core.judge.problem import Dims, Problem, described
@@ -226,7 +226,7 @@ def cut(text: str) -> str:
 FIRST = ("compiles", "alone", "precision")  # those that need no run
 
 
-def hear(problem: Problem, submission: Submission, seed: int = 0, tell: Tell = nobody_listens) -> Judgement:
+def hear(problem: Problem, submission: Submission, seed: int = 0, tell: Tell = no_progress) -> Judgement:
     """All sub-verdicts, in this process and without limits; `tell` gets them as they come. Raises BuildError for a
     problem whose own truth or contents are at fault."""
     began, hearing = time.monotonic(), Hearing(problem, submission, seed, tell)

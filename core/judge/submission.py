@@ -1,4 +1,4 @@
-"""A kernel that was handed in: which files it includes, its PTX, and what its instructions are.
+"""A submitted kernel: the files that it includes, its PTX, and its instructions.
 
 Only device code counts. The judge launches it; a submission's host code is never run.
 """

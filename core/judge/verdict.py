@@ -1,4 +1,4 @@
-"""What a judge says: one sub-verdict for each question, and all of them as lines of text and as JSON."""
+"""Judgements: a sub-verdict for each question, and all of them as lines of text and as JSON."""
 
 from __future__ import annotations
 

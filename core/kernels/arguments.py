@@ -1,6 +1,6 @@
-"""Arguments of a kernel, held against its own parameter list as far as the source shows it.
+"""Checks a launch's arguments against the kernel's parameter list, as far as the source shows it.
 
-A swapped pointer or an untyped number is so an error in words, and not a wrong gradient.
+So a swapped pointer or an untyped number is an error message, and not a wrong gradient.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Blocks that stay in cache, and their scratch memory: what variants of the cpu share."""
+"""Blocks that stay in cache, and their scratch memory, for variants of the cpu."""
 
 from __future__ import annotations
 

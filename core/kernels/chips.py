@@ -1,6 +1,6 @@
-"""The one table of chips: the limits of a compute capability, which kernels run where, the peaks of GPUs by name.
+"""The one table of chips: the limits of a compute capability, its compatible kernels, the peaks of GPUs by name.
 
-Nothing else in the project lists chips. Nothing here asks a driver: on a GPU, `CudaDevice.chip` has the limits that its
+No other module lists chips. This one asks no driver: on a GPU, `CudaDevice.chip` has the limits that its
 driver reports, and this table is for plans, checks, the simulator and the stub driver of the tests.
 
 Sources: NVIDIA's CUDA Programming Guide, section 5.1, tables "Device and Streaming Multiprocessor (SM) Information" and

@@ -1,4 +1,4 @@
-"""CUDA C++ as people have it -> PTX: with includes, with C++ names, without the prelude; with host code by nvcc.
+"""Ordinary CUDA C++ files -> PTX: with includes, with C++ names, without the prelude; with host code by nvcc.
 
 NVRTC compiles device code alone. A file with host code (a main, launches, headers of C++'s library) goes to nvcc where
 there is one.

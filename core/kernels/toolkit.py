@@ -1,4 +1,4 @@
-"""Where CUDA's own headers and nvcc are on this machine: a toolkit, or NVIDIA's packages. Both may be absent.
+"""The places of CUDA's own headers and of nvcc on this machine: a toolkit, or NVIDIA's packages. Both may be absent.
 
 Kernels of corelm include nothing. Other people's kernels may include CUDA's headers, which come with no GPU driver; C's
 standard headers are stubs of our own (stubs/), since NVRTC brings none.

@@ -1,4 +1,4 @@
-"""How many elements a thread loads at once. Kernels that take packs are compiled with it as `WIDTH`."""
+"""The width of vector loads: elements that a thread loads at once. Kernels get it as the macro `WIDTH`."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Batches are random tokens: no data is read, nothing is trained. The step is timed as training runs it; the ops are timed
 in a micro-step of their own, launch by launch, so their sum and the step differ by the gaps between launches. A floor
 is the longer of two times: the bytes of the op's tensors, each moved once, at the chip's memory rate, and the FLOPs of
-its matrix products at the chip's peak. Nothing is known of a chip that is not in core.kernels.chips.GPUS.
+its matrix products at the chip's peak. A chip that is not in core.kernels.chips.GPUS has no floor.
 """
 
 from __future__ import annotations

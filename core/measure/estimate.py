@@ -1,7 +1,7 @@
-"""How long a run takes on this machine at least, before anything heavy: the FLOPs of its steps at a rate measured here.
+"""A lower bound on the time of a run on this machine, before any heavy work: FLOPs of its steps at a measured rate.
 
-On the cpu that is the rate of its matrix products: elementwise work, validation and small matrices come on top, a
-quarter for GPT-2 124M, as much again for a toy. `core.measure.simulator_pace` has the simulator's rate.
+On the cpu that is the rate of its matrix products: elementwise work, validation and small matrices add a quarter for
+GPT-2 124M, and double the time of a toy. `core.measure.simulator_pace` has the simulator's rate.
 """
 
 from __future__ import annotations

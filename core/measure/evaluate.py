@@ -1,6 +1,6 @@
 """Measures of a model that is not being trained: loss and bits per byte.
 
-It knows an engine, batches and the bytes of tokens, and nothing of files or of where the model came from.
+It knows an engine, batches and the bytes of tokens, and neither files nor the origin of the model.
 """
 
 from __future__ import annotations

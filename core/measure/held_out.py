@@ -1,4 +1,4 @@
-"""Text that a model has not seen: tokens of shards and texts by their names, as the model's own tokenizer has them."""
+"""Held-out text for evaluation: tokens of shards and texts by their names, from the model's own tokenizer."""
 
 from __future__ import annotations
 

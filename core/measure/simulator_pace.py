@@ -1,7 +1,7 @@
-"""The rate of kernels in the simulator on this machine, for the estimate of a run: that of the executor that will run.
+"""The rate of kernels in the simulator on this machine, by the executor that a run will use, for a run's estimate.
 
-A small product with sums in registers is timed. Kernels of a step run slower than it, by a factor that was counted in
-steps of GPT-2s on each executor, and each launch costs something however small it is.
+A small product with sums in registers is timed. Kernels of a step run slower than it, by a factor that was measured in
+steps of GPT-2s on each executor, and each launch has a fixed cost.
 """
 
 from __future__ import annotations

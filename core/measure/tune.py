@@ -1,9 +1,9 @@
-"""Which variant and which tiles are fastest on this chip: timed where they will run, in a training step's own plan.
+"""Tuning: the fastest variant and tiles on this chip, timed in a training step's own plan.
 
-Every distinct (op, sizes, dtype) of a plan has candidates: the variants that would be taken by themselves, each with
+Every distinct (op, sizes, dtype) of a plan has candidates: the variants that a run could choose by itself, each with
 all its tiles. Round i binds the plan with the i-th candidate of each and times it launch by launch; the fastest is
-kept. The winners are in the cache folder by chip; a run with nothing recorded and nothing in its config takes them.
-What was never tuned here is looked up among the choices that are shipped, by architecture: each says where it is from.
+kept. The winners are in the cache folder by chip; a run without a recorded choice and without one in its config takes
+them. For sizes that were never tuned here a run looks among the shipped choices, by architecture.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The weights by which a model mixes tokens and experts, by node, as the references of its ops give them.
+"""The weights by which a model mixes tokens and experts, by node, from the references of its ops.
 
 `Reference.maps` computes them from the inputs that forward gave each node. Dropout is off.
 """

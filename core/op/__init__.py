@@ -1,4 +1,4 @@
-"""The vocabulary: Op, Param, Variant, Reference, Optimizer, Schedule, and `t`, what a launcher sees.
+"""The vocabulary: Op, Param, Variant, Reference, Optimizer, Schedule, and `t`, a launcher's tensors.
 
 An op is a schema: named tensors with shape patterns, attributes, parameters. A variant is one way to compute it,
 forward and backward together. The reference is the variant that defines the right results. Nothing here knows a graph,

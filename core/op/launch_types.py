@@ -1,4 +1,4 @@
-"""Launch, the second argument of a launcher: what a variant, or an optimizer's step, may ask of a device.
+"""Launch, the second argument of a launcher: the calls that a variant, or an optimizer's step, may make on a device.
 
 A launcher runs once, while a plan is bound: each call records work on tensors with fixed memory, and a step replays the
 records. Nothing is computed, compiled or read while recording. docs/launch.md explains each method.

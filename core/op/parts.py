@@ -1,8 +1,8 @@
 """Dependencies of an element: the answers of `Reference.parts`, and the table `made_of` that most of them follow from.
 
 An answer is a dictionary: tensor -> a box of its elements, or a list of boxes. A box has an index or a slice for each
-axis, and may have `...` for axes that are taken whole, as NumPy's indexing has them: `(3, slice(None))` is row 3 of a
-matrix. A tensor that is not in the answer has no part in the number.
+axis, and may have `...` for whole axes, as in NumPy's indexing: `(3, slice(None))` is row 3 of a matrix. The element
+does not depend on a tensor that is not in the answer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Shape patterns: a schema's lines such as `"... C"`, `"B T : i32 < V"`, and how they meet the shapes of tensors."""
+"""Shape patterns: a schema's lines `"... C"`, `"B T : i32 < V"`, matched with the shapes of tensors."""
 
 from __future__ import annotations
 

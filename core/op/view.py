@@ -1,4 +1,4 @@
-"""`t`, what a launcher sees: tensors by schema name, dims, attributes and flags."""
+"""`t`, the first argument of a launcher: tensors by schema name, dims, attributes and flags."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The backward half of a training plan: who writes which gradient, where, and who adds.
+"""The backward half of a training plan: for each gradient the step that writes it, its memory, and the steps that add.
 
 Nodes are taken in reverse. The first consumer of a value writes its gradient and later ones add; an alias shares
 memory until a step adds to it; a gradient may reuse the memory of a tensor without further readers.

@@ -1,5 +1,5 @@
-"""Which variant runs a node, and with which tiles: what the config says, else what was recorded, else what `core tune`
-found to be fastest, else the shipped choice for the chip's architecture, else the best that can run.
+"""The choice of a variant, and of its tiles, for each node: the config's, else the recorded one, else the fastest by
+`core tune`, else the shipped one for the chip's architecture, else the one of the highest priority that can run.
 
 An explicit choice never falls back: it runs, or BuildError lists every candidate with its reason.
 """

@@ -1,8 +1,8 @@
-"""What a graph's matrix products cost, in FLOPs: for utilisations and floors.
+"""FLOPs of a graph's matrix products, for utilisations and floors.
 
-Two counts, because both are published and a utilisation means nothing without its count: `full` has every product of
-attention, the ones whose result the causal mask throws away included (PaLM's, nanoGPT's, llm.c's count); `needed`
-leaves those out. Both take backward as twice forward.
+Two counts, because both are published and a utilisation depends on its count: `full` has every product of attention,
+those included whose result the causal mask discards (PaLM's, nanoGPT's, llm.c's count); `needed` leaves those out. Both
+take backward as twice forward.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Memory check before the first step: the plan's needs by part, and settings that would fit.
 
-It allocates nothing. The figures are the plan's own, so that what it says is what will be allocated.
+It allocates nothing. The figures are the plan's own, so that the run allocates exactly these bytes.
 """
 
 from __future__ import annotations

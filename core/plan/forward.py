@@ -1,4 +1,4 @@
-"""The forward half of a plan: each node's launcher in order, on new buffers for its outputs and what it saves."""
+"""The forward half of a plan: each node's launcher in order, on new buffers for its outputs and saved tensors."""
 
 from __future__ import annotations
 

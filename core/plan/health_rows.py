@@ -1,7 +1,7 @@
 """The rows that [train] health_every records, one per tensor with its statistics, and the memory that they take.
 
-The rows follow from the plan's steps and the parameters alone: what steps write for others, then the gradient of each
-parameter that trains, every parameter, and the update of those that train.
+The rows follow from the plan's steps and the parameters alone: tensors that steps write for others, then the gradient
+of each parameter that trains, every parameter, and the update of those that train.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Parameter layout: one flat arena, the same element offsets for weights, gradients and moments.
 
 Every parameter starts on a multiple of 64 elements; trainable ones come first, and among them those that decay
-before those that do not. One byte per 64 elements says both, so that one launch updates everything.
+before those that do not. One byte per 64 elements has both flags, so that one launch updates all parameters.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The distinct work of a plan: each variant with the sizes, attributes and tiles that it meets, nested ones included.
+"""The distinct work of a plan: each variant with its sizes, attributes and tiles, nested ones included.
 
 `core check --config` checks each of them, and a run looks up the verdicts on each.
 """

@@ -1,6 +1,6 @@
 """Steps of a plan as recorded launches: a launcher is called once, with tensors at fixed addresses.
 
-An engine records on its device to replay; `on_paper` records on a device without memory, for plans that only are
+An engine records on its device and replays; `on_paper` records on a device without memory, for plans that are only
 described.
 """
 

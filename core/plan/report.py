@@ -1,4 +1,4 @@
-"""Figures of a plan for its readers: memory, launches, choices, tiles, and what recompute would save.
+"""Figures of a plan for its readers: memory, launches, choices, tiles, and the bytes that recompute would save.
 
 Nothing is allocated: launches are recorded on a device without memory.
 """

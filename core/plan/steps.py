@@ -1,4 +1,4 @@
-"""What a plan is made of: the request, steps in order, and the plan that holds them. Data, and no more."""
+"""The types of a plan: the request, steps in order, and the plan that holds them. Data, and no more."""
 
 from __future__ import annotations
 

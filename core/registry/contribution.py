@@ -1,4 +1,4 @@
-"""What one plugin brings, before it is registered, and the record of what became of it."""
+"""A plugin's contribution before it is registered, and the record of its status afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checks of a variant's class: every name in it is one that the op or the core knows."""
+"""The checks of a variant's class: the op or the core knows every name in it."""
 
 from __future__ import annotations
 

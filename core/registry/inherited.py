@@ -1,4 +1,4 @@
-"""`base`: a variant's class with another variant behind it, which gives what the class does not define."""
+"""`base`: a variant's class that inherits from another variant of the op, named and not imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Places of what plugins bring: their files, and the line of a class, a command or a definition for messages."""
+"""Places of plugins' contents for messages: their files, and the line of a class, a command or a definition."""
 
 from __future__ import annotations
 

@@ -12,12 +12,12 @@
 
 Fast mode is for training. Strict mode is for checks: it follows every access (strict/), does asynchronous work as late
 as it may be (machine/inflight.py), and runs a kernel that has such work, polls, or takes turns by atomics, three times
-in three orders, whose bits must agree (strict_orders in launching/simulator.py). Findings speak of threads, elements
+in three orders, whose bits must agree (launching/thread_order.py). Findings speak of threads, elements
 and source lines (machine/wording.py). docs/checks.md lists the faults that it finds, and those that it misses.
 
-Not modelled: time, caches, the weak ordering of global memory beyond acquire and release, and whether our reading of
-a layout is right. The .approx functions and the sums of tensor cores are exact and rounded once; a chip's last bits
-may differ.
+Not modelled: time, caches, the weak ordering of global memory beyond acquire and release. Layouts are implemented from
+the manual. The .approx functions and the sums of tensor cores are exact and rounded once; a
+chip's last bits may differ.
 """
 
 from __future__ import annotations

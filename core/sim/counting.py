@@ -1,5 +1,5 @@
-"""Counts what a teacher shows of a launch, by source line: warp instructions and the lanes that ran them, sectors of
-global memory, bank conflicts of shared memory, bytes, FLOPs. It changes nothing that a kernel computes.
+"""Counts of a launch by source line: warp instructions and the lanes that ran them, sectors of global memory, bank
+conflicts of shared memory, bytes, FLOPs. Counting changes nothing that a kernel computes.
 
 A `Counter` watches one batch of thread blocks and is requested by `Simulator.launch(count=True)`; other launches do not
 pay for it. The counts are properties of the PTX and the addresses, not of a chip: no caches, no time. The rules are

@@ -1,4 +1,4 @@
-"""What a simulated kernel can do wrong. Every error names kernel, source line, thread and element."""
+"""Errors of simulated kernels. Each names kernel, source line, thread and element."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a caller gives for a kernel's parameters -> their bytes, and the buffers behind NumPy arrays."""
+"""Packs a caller's arguments into the bytes of a kernel's parameters, with buffers behind NumPy arrays."""
 
 from __future__ import annotations
 

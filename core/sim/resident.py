@@ -1,6 +1,6 @@
 """A batch: thread blocks that are resident together, and the groups in which their threads run.
 
-Groups and their batch know each other; what strict mode and the counter need of either is below, in machine/lanes.py
+Groups and their batch know each other; the parts that strict mode and the counter need are below, in machine/lanes.py
 and machine/resident_blocks.py.
 """
 

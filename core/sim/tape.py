@@ -1,4 +1,4 @@
-"""A tape of a launch: what each instruction of each warp did, lane by lane, as data.
+"""A tape of a launch: the effects of each instruction of each warp, lane by lane, as data.
 
 A recorder (tape_rows.py) keeps rows: an instruction as one group of lanes ran it. `Tape` cuts them into steps of single
 warps on request, and names the work under way (tape_flight.py). The sums over a whole tape are the counts of

@@ -1,4 +1,4 @@
-"""Records the rows of a tape: an instruction as one group of lanes ran it, for the thread blocks that are wanted.
+"""Records the rows of a tape: an instruction as one group of lanes ran it, for the requested thread blocks.
 
 A `TapeRecorder` watches one batch, as core.sim.counting's Counter does. It changes nothing that a kernel computes.
 """

@@ -1,7 +1,7 @@
-"""The conformance kit: what an op, a variant, a model and a plugin are held to, and what their tests are made of.
+"""The conformance kit: checks of ops, variants, models and plugins, and the parts of their tests.
 
 `check_op("rmsnorm")` and `check_model("mistral_7b", peer="MistralForCausalLM")` in a plugin's tests are all that most
-authors need. The names of `__all__` are public (docs/plugins.md), and each is imported when it is asked for. The kit
+authors need. The names of `__all__` are public (docs/plugins.md), and each is imported at its first use. The kit
 knows no op and no model by name.
 """
 

@@ -1,6 +1,6 @@
 """Cached decoding against all tokens at once: T tokens, T-1 and then 1, and rows that start at different places.
 
-Ops that number or mix tokens say so by uses=("start",); any other op has to treat tokens one by one.
+Ops that number or mix tokens declare uses=("start",); any other op must treat tokens one by one.
 """
 
 from __future__ import annotations

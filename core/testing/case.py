@@ -1,8 +1,8 @@
 """Cases: an op's examples made concrete, with drawn contents. A case knows shapes and values, no variant.
 
-An example gives shapes by input name, attrs by name, and a param's shape where neither says it; an array in place of
-a shape is taken as the contents.
-Integers are drawn below the bound that the schema states. Padding (sizes made by `pad`) is drawn as zero.
+An example gives shapes by input name, attrs by name, and a param's shape where neither says it; an array in place of a
+shape is the contents. Integers are drawn below the bound that the schema states. Padding (sizes made by `pad`) is drawn
+as zero.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reports of the op check: the findings on a variant, in words and as JSON, and which failure to read first."""
+"""Reports of the op check: the findings on a variant, in words and as JSON, with the failure to read first."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The sub-checks of the op check, one function each, in the order in which they run.
 
-Each takes a `Trial` (one variant, one case, one dtype) and reports into its `Log`. Which of them apply follows from
-what the op and the variant declare; a sub-check that does not apply says nothing.
+Each takes a `Trial` (one variant, one case, one dtype) and reports into its `Log`. The declarations of the op and the
+variant decide which of them apply.
 """
 
 from __future__ import annotations

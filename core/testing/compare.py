@@ -1,4 +1,4 @@
-"""How far a result is from the truth: two bounds per tensor, and the element that is worst.
+"""The distance of a result from the truth: two bounds per tensor, and the worst element.
 
 The truth is the reference in f64 on the same rounded inputs. No bound on single elements separates an error of 1 %
 from bf16's rounding; the projection of the error onto the truth does, because rounding averages out and a wrong

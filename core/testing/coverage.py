@@ -1,7 +1,8 @@
-"""Which lines of a variant's kernels no example ran, and which of their loops never went round.
+"""Coverage of a variant's kernels: the lines that no example ran, and the loops that never took a second round.
 
-The simulator tells which blocks of instructions a launch reached and which jumps back it took; here that is united over
-all launches, instances and dtypes of a check, by source line. What the compiler left out under every macro is no line.
+The simulator reports the blocks of instructions that a launch reached and the jumps back that it took; this module
+unites them over all launches, instances and dtypes of a check, by source line. Lines that the compiler left out under
+every macro do not count.
 """
 
 from __future__ import annotations

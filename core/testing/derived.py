@@ -1,7 +1,7 @@
-"""What a fused op must compute: its pattern, run statement by statement with the simple ops' references.
+"""The reference of a fused op: its pattern, run statement by statement with the simple ops' references.
 
-Forward runs the statements; backward is the chain rule over them. The result is a `Reference` to check variants
-against, and never a candidate for a run: it allocates what the fused op exists to avoid.
+Forward runs the statements; backward is the chain rule over them. The `Reference` serves the op check, and is never a
+candidate for a run: it allocates the tensors that the fused op exists to avoid.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Runs one launcher of a kernel's variant, on a GPU or in the simulator, for the op check.
 
-As the cpu's runner does it: every tensor in memory of its own, what has to be written starts as not-a-number, and
-inputs are compared with what they were. The simulator's own bounds are exact and catch reads too; on a GPU guard
-bands catch stray writes.
+As in the cpu's runner, every tensor is in memory of its own, tensors to be written start as not-a-number, and inputs
+are compared with their earlier contents. The simulator's own bounds are exact and catch reads too; on a GPU guard bands
+catch stray writes.
 """
 
 from __future__ import annotations

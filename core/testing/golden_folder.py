@@ -1,4 +1,4 @@
-"""A folder of a published config, shrunk, and golden values: what transformers computes with the same weights.
+"""A folder of a published config, shrunk, and golden values: transformers' results with the same weights.
 
 Weights and tokens are drawn again from `numpy.random.RandomState`, whose streams NumPy has frozen; the weights by the
 names of their tensors. So the golden values are a few numbers, and no weights are stored.

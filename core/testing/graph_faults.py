@@ -2,9 +2,9 @@
 
     python -m core.testing.graphs --faults
 
-A fault is a text in a module and what takes its place; it is put into the functions that are loaded, and taken out
-again. A text that is no longer there once is an error, so that the list follows the code. A fault that needs a rare
-meeting of parts is shown the one model of tests/graph_shapes.toml in which they meet.
+A fault is a text in a module and its replacement, which is put into the loaded functions and taken out again. A text
+that does not occur exactly once is an error, so that the list follows the code. A fault that needs a rare combination
+of parts is tried on the one model of tests/graph_shapes.toml that has it.
 """
 
 from __future__ import annotations

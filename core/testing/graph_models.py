@@ -1,9 +1,9 @@
-"""Random models over all registered ops, as model documents: what `core.testing.graphs` holds the planner to.
+"""Random models over all registered ops, as model documents: the inputs of `core.testing.graphs`.
 
 A model is written node by node. An op is taken at random, its attributes from its defaults, its examples and the sizes
-at hand, its inputs from the values that exist; whatever its schema accepts becomes a node (`core.testing.graph_nodes`).
-No op is known by name: what makes logits, embeds tokens or measures a loss is found by its schema. A seed gives one
-model, on any machine.
+at hand, its inputs from the values that exist; a combination that its schema accepts becomes a node
+(`core.testing.graph_nodes`). No op is known by name: the schema shows which op makes logits, embeds tokens or measures
+a loss. A seed gives one model, on any machine.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a random model reads off a schema: which ops are linear maps, tables and losses, and what an input takes."""
+"""The roles of ops in a random model, read off their schemas: linear maps, tables, losses, and the types of inputs."""
 
 from __future__ import annotations
 

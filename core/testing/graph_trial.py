@@ -1,4 +1,4 @@
-"""A random model held to numeric derivatives and to itself: does the planner keep its promises?
+"""The test of the planner on one random model, by numeric derivatives and by comparison of its plans.
 
 Each model (core.testing.graph_models) is planned plainly (no fusion, aliases, in-place gradients or recompute) and its
 gradients are held to central differences in f64, one parameter at a time along a random direction. Everything else is

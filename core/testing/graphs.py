@@ -4,7 +4,7 @@
     python -m core.testing.graphs --graphs 3000 --seed 1000 --plugin ./mine
     python -m core.testing.graphs --faults                     # how many faults of the planner these models catch
 
-What each model is held to is `core.testing.graph_trial`.
+The promises that each model tests are in `core.testing.graph_trial`.
 """
 
 from __future__ import annotations

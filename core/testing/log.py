@@ -1,6 +1,6 @@
-"""What a check finds: failures in words, how often each sub-check ran, the worst error; and how tensors are compared.
+"""The log of a check: failures in words, the number of runs of each sub-check, the worst error; comparison of tensors.
 
-It knows no sub-check; those are in checks.py, cached_decoding.py, numeric.py, random_bits.py and update.py.
+It knows no sub-check; they are in checks.py, cached_decoding.py, numeric.py, random_bits.py and update.py.
 """
 
 from __future__ import annotations

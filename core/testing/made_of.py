@@ -1,8 +1,8 @@
 """Tests `Reference.parts` by perturbation, in f64: an element depends on its stated parts, and on nothing else.
 
-Of every tensor that the reference writes, a few numbers are looked at. Everything outside of a number's parts is
-perturbed at once: its bits may not change. An integer that regroups other rows may change how sums are rounded. And
-each part is perturbed on its own: over all examples, it has to change the numbers often enough.
+A few elements of every tensor that the reference writes are tested. All elements outside of one's parts are perturbed
+at once: its bits may not change. An integer that regroups other rows may change how sums are rounded. And each part is
+perturbed on its own: over all examples, it must change the elements often enough.
 """
 
 from __future__ import annotations

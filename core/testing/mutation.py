@@ -1,8 +1,9 @@
-"""Swap the kernels of a variant, and hold it to the op check in the simulator: what a tool for mutation testing needs.
+"""Swaps the kernels of a variant and runs the op check on it in the simulator, for tools of mutation testing.
 
 The names of `__all__` are public; plugins/mutants is made of them. A `KernelSwap` is made once a variant: it keeps the
 trials, the reference's results, and those of the launcher that is not swapped, so that another text costs its own
-compilation and its own launches only. Everything runs fast first; strict mode, which sees races, gets what passes.
+compilation and its own launches only. All texts run in fast mode first; those that pass run in strict mode, which sees
+races.
 """
 
 from __future__ import annotations

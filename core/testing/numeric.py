@@ -1,4 +1,4 @@
-"""Is a reference's backward the derivative of its forward? Numeric derivatives in f64 say so.
+"""Numeric derivatives in f64: the test that a reference's backward is the derivative of its forward.
 
 Central differences along random directions, extrapolated twice (Richardson 1911: the error falls with the sixth
 power of the step), one tensor at a time, so that an error in a small gradient is seen at its own scale.

@@ -1,7 +1,7 @@
-"""An op's claim of `padding`: with padded sizes, and zeros there, everything else is as without them.
+"""Tests an op's claim of `padding`: padded sizes, with zeros in the padding, change no other element.
 
-A case is made anew with each dim and attribute that the op lists padded, its contents as they were and zeros behind
-them. What comes out is held to the truth of the case without padding, and to exact zeros in the padding.
+A case is made anew with padding on each dim and attribute that the op lists: its contents, and zeros behind them. The
+results are compared with the truth of the case without padding, and must be exact zeros in the padding.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Says in words what can be seen in wrong values: where they are, and what they have to do with the right ones.
+"""Clues in wrong values, in words: their places, and their relation to the right ones.
 
-A factor that is the same everywhere, another tensor's values, a transposed matrix, columns that nothing touched: what
-an experienced eye looks for first. It compares arrays and knows no op; what it says is a clue, never a verdict.
+A constant factor, the values of a different tensor, a transposed matrix, columns that were never written: the patterns
+that an experienced eye looks for first. It compares arrays and knows no op; a clue is never a verdict.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Processes that check and break at the same time: the simulator computes on one core for the most part."""
+"""Processes that check variants in parallel, since the simulator mostly computes on one core."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Hand-written PTX for tests of single instructions: a kernel around them, one thread an element.
 
-What it makes is plain PTX of sm_90a, so that the same test can be run on a GPU. It compares nothing.
+The result is plain PTX of sm_90a, so that the same test can run on a GPU. The module compares nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Ops that use a random key: the key and the place settle everything, whatever the batch; without one, nothing is.
+"""Ops that use a random key: key and place determine every bit, for any batch; without a key nothing is random.
 
 Recomputing, resuming and other numbers of micro-steps rely on it. The key is (seed, node, step, first), and `first`
 counts the rows of the op's first input (all its sizes but the last) in the part of the step before this batch. An op

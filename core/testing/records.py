@@ -1,4 +1,4 @@
-"""From the report of an op check to the records that are kept of it."""
+"""The records of an op check, made from its report."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """The verdicts that come with a release: `python -m core.testing.release` brings the files up to date.
 
-Each plugin's folder has a verdicts.json with what the op check found on its variants: kernels in the simulator, the
-rest on the cpu. An entry is keyed by the code that it was made from, so that only variants whose code has changed
-are checked, and those whose entry has no smallest sizes; a whole check that this machine has kept (`core check --all
---no-time`) is taken over. The files are written after each variant: a command that was ended continues with the rest.
-A variant of ours that fails, or has lines or loops that no example reaches and that it does not declare, gets no entry.
+Each plugin's folder has a verdicts.json with the findings of the op check on its variants: kernels in the simulator,
+the rest on the cpu. An entry is keyed by the code that it was made from, so that only variants whose code has changed
+are checked, and those whose entry has no smallest sizes; a whole check in this machine's cache (`core check --all
+--no-time`) is reused. The files are written after each variant: an interrupted command continues with the rest. A
+variant of ours that fails, or has lines or loops that no example reaches and that it does not declare, gets no entry.
 """
 
 from __future__ import annotations

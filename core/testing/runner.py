@@ -1,9 +1,9 @@
-"""Runs one launcher of one variant on a device, in buffers that give every misstep away.
+"""Runs one launcher of one variant on a device, in buffers that reveal every wrong access.
 
-Each tensor is between guard bands; tensors that a launcher has to write start as a bit pattern that is a NaN in
-any float type; inputs are compared with what they were; and when the call is over its memory is poisoned, so that a
-variant that kept a reference to it reads nothing that it should have declared. A device takes part in the op check
-by a `Runner`; here is the cpu's.
+Each tensor is between guard bands; tensors that a launcher must write start as a bit pattern that is a NaN in any float
+type; inputs are compared with their earlier contents; and after the call its memory is poisoned, so that a variant that
+kept a reference to it reads no tensor that it should have declared. A device takes part in the op check by a `Runner`;
+this module has the cpu's.
 """
 
 from __future__ import annotations

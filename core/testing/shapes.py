@@ -1,4 +1,4 @@
-"""Sizes of an op in the words of a command line, `--shape x=64,768 --shape features=96`, to an example and back."""
+"""Sizes of an op on a command line, `--shape x=64,768 --shape features=96`, to an example and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model on small sizes, with weights and a batch that anyone can draw again: what `check_model` compares.
+"""A model on small sizes, with reproducible weights and a reproducible batch, for `check_model`.
 
 Weights and the batch come from `numpy.random.RandomState`, whose streams NumPy has frozen, so that a committed file of
 golden values holds results alone. No model and no op is named here.

@@ -1,6 +1,6 @@
 """transformers' side of `core.testing.check_model`: it reads our export, and computes loss, gradients and AdamW steps.
 
-transformers shares no line with our ops. torch and transformers are imported when a function is called.
+transformers shares no code with our ops. torch and transformers are imported when a function is called.
 """
 
 from __future__ import annotations

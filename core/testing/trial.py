@@ -1,6 +1,6 @@
-"""One variant on one case in one dtype: runs it as a plan would, in every way that a plan may ask for.
+"""One variant on one case in one dtype: runs it as a plan would, in every way that a plan may use it.
 
-A `Trial` runs and keeps the truth beside it; what a sub-check asks for is in checks.py.
+A `Trial` runs the variant and keeps the truth beside it; checks.py has the sub-checks.
 """
 
 from __future__ import annotations

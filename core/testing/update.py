@@ -1,7 +1,7 @@
 """Updates and norms: ops without a gradient, against their reference, over several calls in a row.
 
-The state that a call leaves is what the next one starts from, as in training; and the control record goes through
-every state that a step can be in.
+Each call starts from the state that the one before left, as in training; and the control record takes every state of a
+step.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Checks in a child process with a limit of time: a kernel that hangs, or takes the GPU's context with it, costs the
-child and nothing else.
+"""Checks in a child process with a limit of time: a kernel that hangs, or breaks the GPU's context, costs only the
+child.
 
-The child keeps its process from task to task, since starting one takes a second; after a failure the next task gets a
-new one. It reports each step that passed, so that a child that is ended leaves what it had found.
+The child runs many tasks, since the start of a process takes a second; after a failure the next task gets a new one. It
+reports each step that passed, so that its findings survive its end.
 """
 
 from __future__ import annotations

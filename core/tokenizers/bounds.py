@@ -1,7 +1,7 @@
 """Bounds on a tokenizer.json from a stranger, checked before the tokenizers library or a table of ids takes memory.
 
-The library bounds the time of a regular expression itself (it panics, which is an error here), but neither how much a
-normalizer makes of a letter nor the sizes that a compiled character map claims for itself.
+The library itself bounds the time of a regular expression (it panics, which is an error here), but neither the text
+that a normalizer makes of a letter nor the sizes that a compiled character map claims.
 """
 
 from __future__ import annotations

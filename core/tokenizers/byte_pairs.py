@@ -1,8 +1,8 @@
 """Byte-level BPE (GPT-2's, or one trained on the run's own text) and plain bytes.
 
 A tokenizer here is a list of byte strings, a pattern that cuts text into pieces, and one special token, end of text,
-whose id is the last. Text never yields the special token, whatever is written in it. `to_json` is complete: a
-checkpoint that carries it needs nothing else.
+whose id is the last. No text yields the special token. `to_json` is complete: a checkpoint restores the tokenizer from
+it alone.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Tokenizers in Hugging Face's form: ours as a tokenizer.json of the `tokenizers` library, and such a file as ours.
 
-The forms meet in byte-level BPE with GPT-2's pattern, which is what `ByteLevel` stands for there: written as one, every
-tokenizer here gives the same ids in that library. One that is anything else (another pattern, a normalizer, more
-special tokens than end of text) would get other ids from ours: the library itself reads that one, see `library.py`.
+Both have byte-level BPE with GPT-2's pattern, which is `ByteLevel` there: written so, every tokenizer here gives the
+same ids in that library. A file with anything else (another pattern, a normalizer, more special tokens than end of
+text) would get other ids from ours: the library itself reads such a file, see `library.py`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""GPT-2's tokenizer: where its 50,256 tokens are looked for, and one bounded attempt to download them.
+"""GPT-2's tokenizer: the places of its 50,256 tokens, and one bounded attempt to download them.
 
-In order: the file that CORELM_GPT2_RANKS names; our cache; tiktoken's cache, which is only read (tiktoken itself would
-delete a file with a wrong hash, and download without a time limit); the network. Whatever is found must have GPT-2's
-hash. A failed download is remembered, so that the next run does not wait for it again.
+The places in order: the file that CORELM_GPT2_RANKS names; our cache; tiktoken's cache, which is only read (tiktoken
+itself would delete a file with a wrong hash, and download without a time limit); the network. The file must have
+GPT-2's hash. A failed download is remembered, so that the next run does not wait for it again.
 """
 
 from __future__ import annotations

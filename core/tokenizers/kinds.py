@@ -1,4 +1,4 @@
-"""The kinds of tokenizers that the core brings: a row each."""
+"""The table of the core's own kinds of tokenizers."""
 
 from __future__ import annotations
 

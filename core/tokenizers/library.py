@@ -1,7 +1,7 @@
-"""Tokenizers that are not ours, through the `tokenizers` library: whatever a tokenizer.json says, with its ids.
+"""Other programs' tokenizers, through the `tokenizers` library: any tokenizer.json, with its own ids.
 
-The library is the extra `tokenizers`, imported when such a tokenizer is made. What it reads is kept as it was, so that
-a checkpoint carries it and an export writes it back. A chat is put into words by the template that came along.
+The library is the extra `tokenizers`, imported when such a tokenizer is made. Its file is kept unchanged, so that a
+checkpoint carries it and an export writes it back. The template in the same folder turns a chat into text.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Which tokenizer a run gets: the first of a preference list that is there, fits, and can be had.
+"""The tokenizer of a run: the first of a preference list whose files exist and that fits the model.
 
 An entry is the name of a kind (`gpt2`, `bpe`, `bytes`, or one that a plugin brings), a kind and a path (`gpt2:PATH`,
-`bpe:PATH`), or the path of a tokenizer.json, of this project's or of the tokenizers library's. Why
-earlier ones were passed over is part of the answer, since a run must say what it runs with.
+`bpe:PATH`), or the path of a tokenizer.json, of this project's or of the tokenizers library's. The answer has the
+reasons against the entries before it, which a run reports.
 """
 
 from __future__ import annotations

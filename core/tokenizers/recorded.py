@@ -1,4 +1,4 @@
-"""Tokenizers from a checkpoint's record or a file, whatever their kind.
+"""Tokenizers of any kind from a checkpoint's record or a file.
 
 kinds: by name, as a registry has them; None stands for the core's own.
 """

@@ -1,8 +1,8 @@
 """llama2.c's tokenizer.bin: tokens with scores, merged as its run.c merges them.
 
-https://github.com/karpathy/llama2.c, tokenizer.py (the file) and run.c (encode, decode). A text gets a blank before it,
-then its characters, those that are no token as bytes, then the pair with the best score becomes one token, until none
-does. Token 1 is the begin of a text, and ends the one before it.
+https://github.com/karpathy/llama2.c, tokenizer.py (the file) and run.c (encode, decode). A blank is put before a text;
+its characters become tokens, or bytes where they are none; then the pair with the best score is merged, until no pair
+is a token. Token 1 begins a text, and ends the one before it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The process in which chat templates run: each came with a model, from a stranger. `templates.py` runs this file.
+"""The process in which chat templates run, which come with models and are not trusted. `templates.py` runs this file.
 
 Requests and replies are lines of JSON. The sandbox gives a template no way to files, imports or attributes that begin
-with an underscore; limits of the system end one that computes without end or asks for more memory than MEMORY. This
+with an underscore; limits of the system end one that computes without end or takes more memory than MEMORY. This
 file imports nothing of the project, so that the process starts in the time that jinja2 takes to import.
 """
 
@@ -28,7 +28,7 @@ class Slow(BaseException):
 
 
 def begin() -> None:
-    """Signals of the terminal are for the process that asked; from here on memory is limited."""
+    """Ignore signals of the terminal, which are for the parent, and limit memory from here on."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "SIGVTALRM"):
         signal.signal(signal.SIGVTALRM, _slow)

@@ -1,4 +1,4 @@
-"""Chat templates: a model's Jinja, which is untrusted, rendered in a child process with limits.
+"""Chat templates: a model's Jinja, which is not trusted, rendered in a child process with limits.
 
 The child (`template_child.py`) starts with the first chat, stays for all later ones, and ends with this process. A
 template that reached a limit is not tried again.

@@ -1,4 +1,4 @@
-"""What the core asks of a tokenizer, whatever its kind: text to ids and back, and a record of itself.
+"""Tokenizer, the base class of all kinds: text to ids and back, and a record for checkpoints.
 
 A plugin's kind (`core_tokenizers`) makes objects of a class derived from `Tokenizer`.
 """

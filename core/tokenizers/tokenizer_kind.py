@@ -1,4 +1,4 @@
-"""A kind of tokenizer: its name in `[data] tokenizer`, how one is made, read from a file, restored from a checkpoint.
+"""TokenizerKind: a name in `[data] tokenizer`, and the ways to make, read and restore a tokenizer of that kind.
 
 A plugin brings one by the hook `core_tokenizers`.
 """

@@ -1,7 +1,7 @@
 """vocab.json and merges.txt, the form of byte-level BPE before tokenizer.json, as the document of a tokenizer.json.
 
-Built only where the class that the folder names is one of `CLASSES`: the files do not say how a text is cut into
-pieces, their class does. Source: transformers, models/gpt2/tokenization_gpt2.py and models/qwen2/tokenization_qwen2.py.
+It is built only where the folder names one of `CLASSES`: the class decides how a text is cut into pieces, and the files
+do not record it. Source: transformers, models/gpt2/tokenization_gpt2.py and models/qwen2/tokenization_qwen2.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`core view`: a run as one page: lenses on a step, its tensors, texts, memory and kernels, and the same as text.
 
-A page is one HTML file without network and library. It is made of one dictionary by lens, which `--json` prints and
-the terminal lines come from too.
+A page is one HTML file without network and library. It is made of one dictionary per lens, which `--json` prints and
+from which the terminal lines are made.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Runs the lenses of a subject: one dictionary per lens, from which the page, `--json` and terminal lines come.
 
-A lens that fails leaves the others whole: its view says what it raised. Nothing of a run is changed.
+A lens that fails leaves the others whole: its view has the error. A run's files are only read.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Dependencies of an element in the form that a page evaluates: rows and columns of other tensors' matrices.
 
-A reference's `parts` answers for one element. Tensors are drawn as matrices, the last axis across. For each tensor that
-takes part there are boxes, each with `rows` and `columns`: "r" and "c" for the element's own row and column, "f" for
+A reference's `parts` answers for one element. Tensors are drawn as matrices, the last axis across. For each tensor of
+the answer there are boxes, each with `rows` and `columns`: "r" and "c" for the element's own row and column, "f" for
 its number in the whole matrix, "*" for all, {"r": [...]} and {"c": [...]} for ranges by that row or column, in SIDE
 equal pieces. Where no such rules describe a tensor there is a table instead: {"boxes": [[...], ...], "grid": [[...]]},
 the number of a list of boxes for each of at most TABLE x TABLE pieces of the matrix, each with the parts of its middle.

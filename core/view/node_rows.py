@@ -1,4 +1,4 @@
-"""The graph as rows, as its TOML says: layers, the residual stream, and what ran for each node."""
+"""The graph as rows in the order of its TOML: layers, the residual stream, and the variant of each node."""
 
 from __future__ import annotations
 

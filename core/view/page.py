@@ -1,4 +1,4 @@
-"""Views -> one HTML file: its own style and script by their hashes, data as text that runs nowhere, no request ever.
+"""Views -> one HTML file: its own style and script by their hashes, data as inert text, no request.
 
 Data of more than SMALL characters are gzip in base64, which the page decodes when their view is first opened.
 """

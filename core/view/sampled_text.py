@@ -1,6 +1,6 @@
 """A text through several checkpoints of a run: loss and likeliest tokens by place, and the weights of its maps.
 
-Everything is computed anew from the checkpoints, dropout off; the run's folder is only read.
+All numbers are computed anew from the checkpoints, dropout off; the run's folder is only read.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A replayed step as pictures: each tensor when it is written, and which of them each node read and wrote.
+"""A replayed step as pictures: each tensor when it is written, and those that each node read and wrote.
 
-Memory is used again within a step, and gradients are written over one another. So a tensor is taken when its op has
-written it, and what an op reads is the picture that was taken last.
+Memory is used again within a step, and gradients are written over one another. So a picture is taken when an op has
+written the tensor, and an op reads the tensor's latest picture.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The subject of a view: runs, a step of the first one, and options of the command line. Everything is lazy."""
+"""The subject of a view: runs, a step of the first one, and options of the command line. All parts load lazily."""
 
 from __future__ import annotations
 

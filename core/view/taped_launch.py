@@ -1,8 +1,8 @@
 """A taped launch as plain JSON: its source, buffers, sums, and each taped warp line by line.
 
-A step is what a warp did of one source line at once: instructions in a row with the same lanes, up to the next access
-of a kind that the step already has. So each turn of a loop is a step, also of one that the compiler unrolled. Its keys
-are short, since a page holds thousands:
+A step is a warp's work of one source line at once: consecutive instructions with the same lanes, up to the next access
+of a kind that the step already has. So each turn of a loop is a step, also of a loop that the compiler unrolled. Its
+keys are short, since a page holds thousands:
 
 f, l      file and line           m    mask of lanes that came; absent: all 32
 n         instructions            t    the turn of the line's first access, or of the line
@@ -10,7 +10,7 @@ p         [first, count, ...] of the launch's `ptx`
 v, r      values by lane of the last result, and its register
 e         events: accesses, shuffles, barriers        fly    asynchronous work under way after the step
 
-Lists of a number a lane are as `packed` makes them. A kernel that stops with an error has the steps until then.
+Lists with a number per lane have the form of `packed`. A kernel that stops with an error has the steps until then.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The ops' CUDA variants: for each op a .cu file with its kernels and a .py file with its launchers.
 
-`naive` is the clearest way and what to read first; the other one is what a practitioner would write next. Both run on
-`--device cuda`, and in the simulator on `--device sim`.
+`naive` is the clearest variant, to be read first; the others are a practitioner's next steps. All run on `--device
+cuda`, and in the simulator on `--device sim`.
 """
 
 from . import (

@@ -1,4 +1,4 @@
-"""Matrix products by NVIDIA's cuBLASLt, to measure one's own by. Never automatic: `[ops] matmul = "cublaslt"`."""
+"""Matrix products by NVIDIA's cuBLASLt, a yardstick for kernels. Never automatic: `[ops] matmul = "cublaslt"`."""
 
 from core import Variant, contents_of
 

@@ -1,7 +1,7 @@
 """cuBLASLt through ctypes: the library, and one matrix product with an epilogue, ready to launch on a stream.
 
 The library's matrices are column-major, ours row-major: a matrix of ours is the library's transposed. So for our
-result = left right it computes result^T = right^T left^T, and what it calls A is our right operand. The numbers are
+result = left right it computes result^T = right^T left^T, and its operand A is our right operand. The numbers are
 those of cublasLt.h and library_types.h.
 """
 

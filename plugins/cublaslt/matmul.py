@@ -1,7 +1,7 @@
-"""Matmul and the ops that are fused with it, by cuBLASLt: what can go into an epilogue of its products does.
+"""Matmul and the ops that are fused with it, by cuBLASLt, with as much as possible in the epilogues of its products.
 
-Not from it: a bias gradient that is added to (its epilogue overwrites), or whose weight does not train; a residual
-gradient that is no alias. Their kernels: sums.cu.
+The kernels of sums.cu compute the rest: a bias gradient that is added to (the library's epilogue overwrites), or whose
+weight does not train; a residual gradient that is no alias.
 """
 
 from functools import partial

@@ -1,4 +1,4 @@
-"""HellaSwag (arXiv:1905.07830) as llm.c scores it: which of four completions the model finds likeliest."""
+"""HellaSwag (arXiv:1905.07830) as llm.c scores it: the likeliest of four completions by the model."""
 
 from . import hellaswag
 

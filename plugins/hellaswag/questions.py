@@ -1,4 +1,4 @@
-"""llm.c's file of HellaSwag (arXiv:1905.07830): contexts, each with four completions of which one is right.
+"""llm.c's file of HellaSwag (arXiv:1905.07830): contexts, each with four completions, one of them right.
 
 256 int32 (magic, version, number of examples, bytes of the longest), then uint16 per example: 65535, bytes of the
 whole example, its index, the right one's number, 4, the context's length and tokens, and length and tokens of each

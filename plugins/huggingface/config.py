@@ -1,8 +1,8 @@
-"""config.json by a model's [hf] table: the sizes that it gives, the values that it must have, keys that say nothing.
+"""config.json by a model's [hf] table: keys that give sizes, keys with required values, keys to ignore.
 
 Absent and null are two things, as in transformers: an absent key has its class's default, a null is a value. Of two
-keys for one thing, the values must agree. Knows no architecture: what a key means is the models' data, and what the
-base class of all configs owns is `BASE` here.
+keys for one thing, the values must agree. The module knows no architecture: the models' data give keys their meaning,
+and `BASE` has the keys of the base class of all configs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Hugging Face folders: config.json and safetensors files, read by what a model's [hf] tables say.
+"""Hugging Face folders: config.json and safetensors files, read by a model's [hf] tables.
 
-Everything is accounted for: each key of config.json and each tensor is mapped, on the model's ignore list, or refused
-by name. A pickle (pytorch_model.bin) is never read. Knows no architecture: that is the models' data.
+Each key of config.json and each tensor is mapped, on the model's ignore list, or refused by name. A pickle
+(pytorch_model.bin) is never read. The module knows no architecture: that is the models' data.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A Hugging Face folder as a format of weights: which modules read and write it, imported when they are needed."""
+"""A Hugging Face folder as a WeightFormat; the modules that read and write it are imported when they are needed."""
 
 from core import WeightFormat
 

@@ -1,4 +1,4 @@
-"""[hf.params] of a model, by parameter: where the numbers of each are among Hugging Face's tensors."""
+"""[hf.params] of a model, by parameter: the place of its numbers in Hugging Face's tensors."""
 
 from __future__ import annotations
 

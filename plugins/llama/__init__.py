@@ -1,4 +1,4 @@
-"""LLaMA, arXiv:2302.13971, and what followed: its ops, their kernels, its models."""
+"""LLaMA, arXiv:2302.13971, and its successors: ops, their kernels, models."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
 """The ops in blocks of rows that stay in cache, over threads. Formulas: rmsnorm.py, rope.py, gated.py; and decoding.
 
-What follows from shapes alone (the tables of angles) is made when a launcher is recorded, and shared by equal nodes.
+Tables of angles, which follow from shapes alone, are made when a launcher is recorded, and shared by equal nodes.
 """
 
 import math

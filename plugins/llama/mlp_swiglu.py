@@ -1,8 +1,8 @@
 """LLaMA's MLP in a residual stream: f = x weight1^T, a = swiglu(f), y = r + a weight2^T.
 
 Gradient: da = dy weight2, df from da as in gated.py, dx = df weight1, dr = dy, dweight1 = df^T x, dweight2 = dy^T a.
-One op, because a need not be kept: what makes df from f makes a besides. What it computes follows from the pattern, and
-so does what it is checked against.
+One op, because a need not be saved: the kernel that computes df from f computes a too. The pattern defines the result,
+and with it the reference of the op check.
 """
 
 from core import BuildError, Op, Param

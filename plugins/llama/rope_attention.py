@@ -1,9 +1,9 @@
 """Attention over queries and keys that are turned by their positions: q = rope(qkv), y = attention(q).
 
-Worth one op while decoding: a token is then one launch for both, and the rotated values need no memory in between. In
-training it would not be: rope's backward reads nothing, so that qkv is not kept anyway, and a turned one that is made
-again in backward saves no byte. So its variants have no backward, and training plans leave the two ops as they are.
-What it computes follows from the pattern, and so does what it is checked against.
+One op pays while decoding: a token is one launch for both, and the rotated values need no memory in between. In
+training it would not pay: rope's backward reads no tensor, so that qkv is not saved anyway, and rotated values that are
+recomputed in backward save no byte. So its variants have no backward, and training plans keep the two ops.
+The pattern defines the result, and with it the reference of the op check.
 """
 
 from core import BuildError, Op

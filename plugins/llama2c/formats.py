@@ -1,4 +1,4 @@
-"""llama2.c's model file as a format of weights: which modules read and write it, imported when they are needed."""
+"""llama2.c's model file as a WeightFormat; the modules that read and write it are imported when they are needed."""
 
 from core import WeightFormat
 

@@ -1,4 +1,4 @@
-"""The form of a model's [llama2c] table: which keys there are, and what type each has."""
+"""The form of a model's [llama2c] table: its keys, and the type of each."""
 
 from __future__ import annotations
 

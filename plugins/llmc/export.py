@@ -1,6 +1,6 @@
 """llm.c's model file of a model, by its [llmc] run backwards: header, then the parameters, the layers of each stacked.
 
-The padding of the vocabulary is written as zeros, as llm.c has it. A file that llm.c wrote, imported and exported
+The padding of the vocabulary is written as zeros, as in llm.c. A file that llm.c wrote, imported and exported
 again in its own precision, is the same to the byte.
 """
 

@@ -1,4 +1,4 @@
-"""The form of a model's [llmc] table: which keys there are, and what type each has."""
+"""The form of a model's [llmc] table: its keys, and the type of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a token's k experts say, by their shares: y = sum_j share_j x_j.
+"""The sum of a token's k expert outputs, weighted by their shares: y = sum_j share_j x_j.
 
 Gradient: dx_j = share_j dy, dshare_j = x_j . dy.
 """

@@ -1,4 +1,4 @@
-"""Mutation testing: `core mutants` breaks backwards and kernels on purpose and shows what the op check lets pass."""
+"""Mutation testing: `core mutants` breaks backwards and kernels on purpose and lists those that pass the check."""
 
 import click
 

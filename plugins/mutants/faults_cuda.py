@@ -2,8 +2,8 @@
 
 Faults are of the kinds that hand-written kernels have: a sign, a factor, a missing term, `=` for `+=`, a bound or a
 tail that is off by one, a wrong size or stride, a wrong tensor, x for y, a flag ignored, a missing barrier, a skipped
-statement. This module reads text as the house writes it (blanks around operators) and parses no C++: what does not
-compile is left to the caller to drop. No loop is made unending.
+statement. This module reads text in the style of this repository (blanks around operators) and parses no C++: the
+caller drops mutants that do not compile. No loop is made endless.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Faults are of the kinds that hand-written backward passes have: a sign, a factor, a missing term, a lost last row,
 `=` for `+=`, a wrong axis, a missing transpose, a mean for a sum, a flag ignored, a wrong saved tensor, a skipped
-statement. This module knows Python and the names in `t`; suite.py decides what to break and runs the check.
+statement. This module knows Python and the names in `t`; suite.py chooses the functions and runs the check.
 """
 
 from __future__ import annotations

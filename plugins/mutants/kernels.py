@@ -1,4 +1,4 @@
-"""The faults of faults_cuda.py put into a variant's kernels, compiled, and held to the op check in the simulator."""
+"""Mutants of a variant's kernels by faults_cuda.py, compiled and run through the op check in the simulator."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The faults of faults_python.py put into a variant's launchers, and held to the op check on the cpu.
+"""Mutants of a variant's launchers by faults_python.py, run through the op check on the cpu.
 
-Only what backward reaches is broken (of an update: its forward), so that a wrong forward does not cover up for it.
+Only code that backward reaches is broken (of an update: its forward), so that a wrong forward does not hide a fault.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Mutation testing: every known fault is put into a variant, one at a time, and each broken version is checked.
+"""The suite of mutants: every known fault is put into a variant, one at a time, and each mutant is checked.
 
 A mutant that the op check passes is a hole in the check or in the examples, unless a reviewed list
 (mutants_equivalent.toml in the tests of this and of every other plugin) gives the reason why it computes the same.

@@ -1,4 +1,4 @@
-"""Phi-3 and Phi-4, arXiv:2404.14219: LLaMA with queries, keys and values in one tensor, gates and rest in another."""
+"""Phi-3 and Phi-4, arXiv:2404.14219: LLaMA with qkv in one tensor, and both halves of the gated MLP in one."""
 
 from pathlib import Path
 

@@ -1,16 +1,16 @@
-"""Checkpoints: a folder that holds a whole model and what it takes to go on training it.
+"""Checkpoints: a folder that holds a whole model and the state from which its training continues.
 
     step_00001000/
         model.safetensors      parameters by the graph's names, without padding; of a bf16 run, in f32 as they are kept
         optimizer.safetensors  "<state>.<parameter>": m.wte.weight, v.wte.weight
         model.toml             the model, nothing left to look up
         tokenizer.json         the run's tokenizer; absent where the data had none
-        state.json             step, seed, tokens drawn, what the data was, ...: `State`
+        state.json             step, seed, tokens drawn, the record of the data, ...: `State`
         manifest.json          sha256 and size of each of these files; written last
 
 A save is staged beside its place, synced, hashed and renamed, then LATEST and BEST are replaced (`pointers.py`): a kill
-at any moment leaves the checkpoint before it valid. Reading trusts nothing: hashes, headers, names, types. Knows no
-engine and no run.
+at any moment leaves the checkpoint before it valid. Reading trusts nothing: hashes, headers, names, types. It
+knows no engine and no run.
 """
 
 from __future__ import annotations

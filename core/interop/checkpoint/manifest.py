@@ -1,4 +1,4 @@
-"""The folder of a checkpoint: its files, its manifest, and which steps a run has; no tensor is read."""
+"""The folder of a checkpoint: its files, its manifest, and the steps of a run's checkpoints; no tensor is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Saving checkpoints: staged beside their place, synced, hashed and renamed; and which of them are kept."""
+"""Saving checkpoints: staged beside their place, synced, hashed and renamed; and the retention of older ones."""
 
 from __future__ import annotations
 

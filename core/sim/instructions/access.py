@@ -1,4 +1,4 @@
-"""Where an address leads: global, shared or local bytes, with the checks that hardware makes and some it does not."""
+"""The resolution of addresses to global, shared or local bytes, with the hardware's checks and stricter ones."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The functions that PTX calls approximate, in f64: one fixed sequence of additions, products and divisions each.
 
-The last bits of exp2 or sin differ between libraries and between processors. These do not: every
-step is an IEEE 754 operation in a fixed order, so that another executor which takes the same steps gets the same bits.
-The results are good to about 2^-48 (sine and cosine beyond 2^20: to 2^-37 absolute), closer to the truth than the
+The last bits of exp2 or sin differ between libraries and between processors. Those of these functions do not: every
+step is an IEEE 754 operation in a fixed order, so that each executor that takes the same steps gets the same bits. The
+results are good to about 2^-48 (sine and cosine beyond 2^20: to 2^-37 absolute), closer to the truth than the
 hardware's, and are rounded once by the caller.
 
 Sources: Cody and Waite, "Software Manual for the Elementary Functions", 1980 (splitting pi / 2); Payne and Hanek,

@@ -1,8 +1,8 @@
 """atom and red: read, change, write as one step. Lanes at one address take their turns in lane order.
 
 On the hardware the order is not defined; a fixed one keeps the simulator's bits repeatable, and strict mode runs such
-kernels again in another. Fences order the
-accesses of one thread, which a simulator that runs instructions one by one does anyway: they do nothing here.
+kernels again in another. Fences order the accesses of one thread, which a simulator that runs instructions one by one
+does anyway: they are no-ops here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Branches, exits and barriers: whatever decides which lanes go on, and where.
+"""Control flow: branches, exits and barriers.
 
 A control function returns the next program counter for all lanes concerned, or GONE when it has queued, parked
 or ended them itself.

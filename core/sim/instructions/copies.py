@@ -1,7 +1,7 @@
 """Asynchronous copies: cp.async of Ampere, bulk and tensor copies of Hopper, reductions among them.
 
-Each is taken apart and checked when it is issued, and moves its bytes by a function of its own: at once in fast mode,
-which is one of the times at which it may; when strict mode says so there (inflight.py).
+Each is decoded and checked when it is issued, and moves its bytes by a function of its own: at once in fast mode, which
+is one of the legal times; at a time of its own in strict mode (inflight.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """cvt to and from pairs of 8-bit floats: e4m3 (4 bits of exponent, no infinity, largest 448) and e5m2 (largest 57,344).
 
-A number is rounded to the nearest, of two to the even one; one that is too large becomes the largest, a NaN 0x7f. PTX
-ISA, cvt.
+Rounding is to nearest, ties to even; a number that is too large becomes the largest one, a NaN 0x7f. PTX ISA, cvt.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""mbarriers and cluster barriers: threads and copies arrive, phases complete, waiters go on."""
+"""mbarriers and cluster barriers: threads and copies arrive, phases complete, waiting threads continue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checks that PTX asks for of a membermask: every lane is in its own, and every lane that one names is there."""
+"""PTX's rules for membermasks, checked: every lane is in its own mask, and every lane that a mask names is present."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""Opcodes: the forms of each that the simulator knows, and the builder that takes an instruction apart.
+"""Opcodes: the forms of each that the simulator knows, and the builder that decodes an instruction.
 
 To add an opcode, write a builder in the module of its family under `@opcode("name", "forms")`: it takes an instruction
 apart once and returns the function that runs it; `@control` is for opcodes that end a block of instructions. Rows go
 into the module's own Family; table.py puts all families into the one table that kernels are bound by (binding.py).
-Opcodes are looked up by their longest known prefix, so that "cp.async.bulk" and "cp.async" are different rows. What no
-form lists is refused: a modifier that were dropped silently would be a wrong result.
+Opcodes are looked up by their longest known prefix, so that "cp.async.bulk" and "cp.async" are different rows. An
+instruction that no form lists is refused: a modifier that was dropped silently would be a wrong result.
 
-The forms say what may follow the name, as the PTX manual does: items in their order, "a/b" for a choice, "?" for what
-may be absent, "|" between forms; $name stands for one of GROUPS.
+A form lists the modifiers behind the name, as the PTX manual does: items in their order, "a/b" for a choice, "?" for an
+optional item, "|" between forms; $name stands for one of GROUPS.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Operands -> functions that read and write them for the lanes concerned.
 
-A reader returns an array of the type asked for: one element per lane (or per picked lane), or a single element
-where all lanes agree. What it returns must not be changed in place.
+A reader returns an array of the requested type: one element per lane (or per picked lane), or a single element where
+all lanes agree. The array must not be changed in place.
 """
 
 from __future__ import annotations

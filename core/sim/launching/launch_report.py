@@ -1,4 +1,4 @@
-"""What a launch did: how many instructions, and core.sim.counting's figures where they were asked for."""
+"""The report of a launch: its instructions, and core.sim.counting's figures where they were requested."""
 
 from __future__ import annotations
 

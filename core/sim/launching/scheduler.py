@@ -4,7 +4,7 @@ Fast mode puts as many thread blocks into one lockstep group as keep NumPy busy;
 batches never run at the same time, which is legal for any kernel whose thread blocks do not wait for each
 other. A kernel that polls memory runs under the fair scheduler instead: every warpgroup a group of its own,
 taken in a seeded random order and preempted, so that a thread block may wait for another. Strict mode's further runs
-are such as well (Order), since they are to find another order than the first.
+are of this kind too (Order), since they must take another order than the first.
 """
 
 from __future__ import annotations

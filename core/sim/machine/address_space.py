@@ -1,4 +1,4 @@
-"""Simulated device memory: one flat space of bytes with named regions, and bounds that name what was missed.
+"""Simulated device memory: one flat space of bytes with named regions; an access out of bounds names the nearest one.
 
 An address is an index into the bytes. No region is below `FIRST`, so that a null pointer plus a small offset is
 out of bounds. Shared and local memory are windows far above; they are kept by the thread blocks themselves.

@@ -1,9 +1,9 @@
-"""How long a kernel may loop before it is called endless: a number of branches for each thread block.
+"""The budget of a kernel: branches per thread block after which it is reported as endless.
 
-Counted is a branch back to the start of a loop, and one at which lanes part; straight code is free. Counting is by the
-group of lanes that runs in lockstep, which costs nothing; once a group is over the limit, it is counted anew by thread
-block, so that many thread blocks with loops of different lengths are not taken for one with a long loop. Strict mode
-counts so from the start.
+A branch back to the start of a loop counts, and a branch at which lanes diverge; straight code is free. Counting is by
+the group of lanes that runs in lockstep, which costs nothing; once a group is over the limit, it is counted anew by
+thread block, so that many thread blocks with loops of different lengths are not taken for one with a long loop. Strict
+mode counts by thread block from the start.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Strict mode's asynchronous work: when it happens, the copies in flight, and the accesses allowed meanwhile.
+"""Strict mode's asynchronous work: its time, the copies in flight, and the accesses that are legal until it lands.
 
 A copy or a wgmma is checked when it is issued, and happens later: as late as it legally may, or, in the runs that
-follow, at random times before that. Until the program has waited for it as PTX asks, its memory and registers
-(accumulators.py) count as busy: whoever touches them would, on a chip, see old or half-written data now and then. Fast
-mode has none of this; there, work happens when it is issued.
+follow, at random times before that. Until the program has waited for it as PTX requires, its memory and registers
+(wgmma_registers.py) count as busy: on a chip, an access to them would now and then see old or half-written data. In
+fast mode the work happens when it is issued.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Lanes: threads that run in lockstep, their registers, and which of them an instruction concerns.
+"""Lanes: threads that run in lockstep, their registers, and the active ones at an instruction.
 
 In fast mode a group is many thread blocks at once, since NumPy's cost is per call and not per element; under
 the fair scheduler it is one warpgroup. A register is an array over the group's lanes, or of one element where

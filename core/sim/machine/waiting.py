@@ -1,4 +1,4 @@
-"""What threads wait for: barriers of a thread block, of a cluster, and mbarriers, each with those that wait there."""
+"""Barriers of a thread block, of a cluster, and mbarriers, each with the threads that wait at it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Strict mode's registers of wgmma: which are in use, and which accesses a wgmma.fence must still order.
+"""Strict mode's registers of wgmma: those in use, and the accesses that a wgmma.fence must still order.
 
 PTX ISA, wgmma.fence: it is needed before the first wgmma of a kernel, and between an access to a register by its thread
 (a read too, as an epilogue's) and a wgmma that uses it, as accumulator or as A. Only accumulators that wgmma of one

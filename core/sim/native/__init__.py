@@ -1,4 +1,4 @@
-"""Kernels at native speed: a machine in C that runs PTX a warp at a time, and what takes a kernel to it.
+"""Kernels at native speed: a machine in C that runs PTX a warp at a time, and the translation of a kernel for it.
 
   *.c, machine.h    the machine: one function for each instruction (docs/native.md)
   toolchain.py      compiles the machine once for each computer

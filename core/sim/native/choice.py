@@ -1,4 +1,4 @@
-"""Which executor runs a launch: the machine in C, or the interpreter."""
+"""The choice of the executor of a launch: the machine in C, or the interpreter."""
 
 from __future__ import annotations
 

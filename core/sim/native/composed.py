@@ -1,7 +1,7 @@
 """Floating-point instructions that are strings of records: other roundings and formats than the machine computes in.
 
-Operands are carried as f64, results rounded to odd and encoded once (exact.c), as the interpreter does it. What the
-machine has a row of its own for (add.f32, fma.rn.f32, ...) takes that.
+Operands are carried as f64, results rounded to odd and encoded once (exact.c), as the interpreter does it. Instructions
+with a row of their own in the machine (add.f32, fma.rn.f32, ...) use that row.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""PTX instructions that the machine spells otherwise: which records each becomes.
+"""PTX instructions that the machine spells otherwise, and the records that each becomes.
 
 Any other opcode is spelled as in PTX: its full name is the name of the machine's row.
 """

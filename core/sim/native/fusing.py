@@ -1,8 +1,8 @@
-"""Runs of fma -> fewer records. The inner loop of a matrix product is nothing else.
+"""Fuses runs of fma, the inner loop of a matrix product, into fewer records.
 
-First chains: an fma whose sum only a later one of its block adds to goes to that one's place, up to four of them. Then
-chains that follow each other and share their factors on one side become one record (fused.c). A factor or addend that
-is written between keeps an fma where it is.
+First chains form: an fma whose sum only a later fma of its block reads moves to that one's place, up to four of them.
+Then chains that follow each other and share their factors on one side become one record (fused.c). A factor or addend
+that is written in between keeps an fma in its place.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Barriers of phases, clusters, bulk and tensor copies, wgmma."""
+"""Hopper's instructions in the machine: barriers with phases, clusters, bulk and tensor copies, wgmma."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Translated kernels in the cache folder, so that a later process neither parses nor translates what it has seen.
+"""Translated kernels in the cache folder, so that a later process neither parses nor translates them again.
 
 An entry is named by a hash of the PTX, the kernel, the machine and the simulator's own files; it begins with the digest
 of the rest, so that a damaged one is made again. Written beside its place and renamed, as all of the cache is.

@@ -1,7 +1,7 @@
-"""Where the addresses of a kernel come from: which parameter or variable each access is based on.
+"""Roots of a kernel's addresses: the parameter or variable that each access is based on.
 
-Instructions are followed backwards from the address, through whatever computes on pointers. Findings name an access so
-("x[1]"), and strict mode leaves out what it may: reads of memory that the kernel never writes.
+Instructions are followed backwards from the address, through all arithmetic on pointers. Findings name an access by its
+root ("x[1]"), and strict mode skips reads of memory that the kernel never writes.
 """
 
 from __future__ import annotations

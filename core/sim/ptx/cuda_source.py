@@ -1,7 +1,7 @@
-"""The CUDA C++ behind a kernel's PTX, as far as findings need it: the text of a line, and which `if` holds what.
+"""The CUDA C++ behind a kernel's PTX, as far as findings need it: the text of a line, and the `if`s around it.
 
-This is no parser of C++. It blanks comments, strings and directives, and follows brackets; where it cannot tell, it
-says so by returning nothing.
+This is no parser of C++. It blanks comments, strings and directives, and follows brackets; where these do not suffice,
+a function returns nothing.
 """
 
 from __future__ import annotations

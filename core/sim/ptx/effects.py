@@ -1,4 +1,4 @@
-"""What an instruction names: its registers, and the registers that some wgmma of a kernel uses."""
+"""The registers that an instruction names, and those that some wgmma of a kernel uses."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ Its instructions become functions in instructions/binding.py, which fills `block
 
 Device functions are copied into their callers, so there is no call stack; recursion is therefore refused. A call
 through a pointer compares it with the addresses of the functions that it may mean, and has a copy of each. The .param
-variables of a call become local memory of the thread, as they are on the hardware when it has to.
+variables of a call become local memory of the thread, as on the hardware where registers do not suffice.
 """
 
 from __future__ import annotations

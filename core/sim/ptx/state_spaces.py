@@ -1,4 +1,4 @@
-"""PTX's state spaces: which one an opcode names, and where each begins in the simulator's flat addresses."""
+"""PTX's state spaces: the space that an opcode names, and the start of each in the simulator's flat addresses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""C++'s names of kernels and variables: what a symbol of PTX is called in the source, by the Itanium C++ ABI."""
+"""Demangling: the C++ name of a kernel or variable behind a symbol of PTX, by the Itanium C++ ABI."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What would order a race: the hint of a finding, which says which side of a flag lacks its fence."""
+"""Hints for races: the barrier, fence or flag that would order the two accesses."""
 
 from __future__ import annotations
 

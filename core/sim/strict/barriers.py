@@ -1,9 +1,10 @@
-"""Strict mode's barriers of a thread block: who may come to them, and who may be missing.
+"""Strict mode's barriers of a thread block: the threads that must arrive, and those that may be absent.
 
 bar.sync is `aligned`: all threads of a warp come to the same one together. __syncthreads() is legal in a branch only if
 the whole thread block takes it. Threads that have exited do not count (since Volta), so that an early `return` before a
 barrier is legal; a barrier inside an `if` is none of that, although there too the others may have exited by then. PTX
-does not tell the two apart, so the source does: which `if` parted the threads, and whether it holds a `return`.
+does not tell the two apart, so the source does: the `if` at which the threads diverged, and whether it holds a
+`return`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Strict mode's order: what each warp knows of every other, as vector clocks, and where the lanes of a warp meet.
+"""Strict mode's happens-before order: vector clocks of warps, and the points at which the lanes of a warp join.
 
 A clock has one entry per warp (Fidge and Mattern, 1988; FastTrack, Flanagan and Freund, 2009): the latest time of that
 warp of which its owner knows. Barriers, phases of mbarriers, and fences with flags pass clocks on. Columns are the

@@ -1,7 +1,7 @@
-"""Strict mode's exits: nothing of a thread that leaves may be under way, and no peer of its cluster may need its block.
+"""Strict mode's exits: no asynchronous work of a thread may outlive it, and no peer of its cluster may need its block.
 
-Shared memory of a thread block goes to another when the block has exited. So whatever a peer of the cluster does there
-(a load, a store, a multicast, an arrival at an mbarrier) must be known to the block before it exits.
+Shared memory of a thread block goes to another when the block has exited. So every access of a peer of the cluster to
+it (a load, a store, a multicast, an arrival at an mbarrier) must happen before the block exits.
 """
 
 from __future__ import annotations

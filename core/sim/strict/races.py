@@ -1,4 +1,4 @@
-"""Strict mode's races: two accesses to one place, at least one of them a write, with nothing to order them."""
+"""Strict mode's races: two accesses to one place, at least one of them a write, without an order between them."""
 
 from __future__ import annotations
 

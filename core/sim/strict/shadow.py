@@ -1,4 +1,4 @@
-"""Strict mode's memory of accesses: for each grain of a memory, who wrote it last and who has read it since."""
+"""Strict mode's shadow memory: for each grain of a memory, its last writer and the readers since then."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Strict mode's undefined values: what a load of shared memory that nothing wrote leaves in registers, or a shuffle.
+"""Strict mode's undefined values in registers: those of a load of unwritten shared memory, or of an invalid shuffle.
 
 Such a value is no fault until it is used: a select, a branch or an index may well leave it out (`t < n ? s[t] : 0`). It
 is followed from register to register, lane by lane, and reported where it is stored, is an address, or decides where

@@ -1,4 +1,4 @@
-"""Strict mode's asynchronous work and its memory: what a copy or a wgmma still reads or writes, and who may know."""
+"""Strict mode's asynchronous work and its memory: ranges that copies and wgmma still read or write, and waiters."""
 
 from __future__ import annotations
 

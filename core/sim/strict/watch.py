@@ -1,4 +1,4 @@
-"""Strict mode: reports what a chip would let pass, or get wrong only now and then.
+"""Strict mode: reports faults that a chip lets pass, or that show only now and then.
 
 Every access to shared and global memory is held against those before it. Two accesses to one place, at least one
 of them a write, must be ordered by a barrier, an mbarrier or a fence with a flag; else they are a race, whether or not

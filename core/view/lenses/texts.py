@@ -1,4 +1,4 @@
-"""A text as the run's model learned it: loss by token, likeliest tokens, and where each head looked, by checkpoint."""
+"""A text as the run's model learned it: loss by token, likeliest tokens, and attention of each head, by checkpoint."""
 
 from __future__ import annotations
 

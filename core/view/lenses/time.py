@@ -1,4 +1,4 @@
-"""Each node against its floor: bytes, FLOPs and seconds of every entry of a micro-step, as `core bench` has them."""
+"""Each node's time beside its floor: bytes, FLOPs and seconds of every entry of a micro-step, as in `core bench`."""
 
 from __future__ import annotations
 

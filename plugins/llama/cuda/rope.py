@@ -1,7 +1,7 @@
 """Rotary positions on CUDA: a pair a thread, and a table of angles for a thread block. Kernels: rope.cu.
 
 The frequencies come from the reference, as a table that the kernels are compiled with, in 2^-64 turns a position:
-position * step wraps round where a turn does, so that an angle is exact however far a text goes.
+position * step wraps around with each turn, so that an angle is exact at any position.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The sum of what experts say on CUDA: one element or 16 bytes a thread. Kernels: combine.cu."""
+"""The weighted sum of expert outputs on CUDA: one element or 16 bytes a thread. Kernels: combine.cu."""
 
 from core import Variant, cdiv, i32
 from core.kernels.width import WIDEST
