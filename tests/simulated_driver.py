@@ -61,8 +61,8 @@ def launch(function, grid, block, shared, cluster, parameters):
 
 
 class Simulated(CudaDevice):
-    def __init__(self):
-        super().__init__()
+    def __init__(self, ordinal=0):
+        super().__init__(ordinal)
         self.sms = 4  # as many as the simulator has, so that grids are the same
         load = self.kernels.load
 

@@ -13,6 +13,7 @@ from core.cli.show import emit_json, json_option, plugin_option
 from core.errors import BuildError, CoreError
 from core.loader import load_registry
 from core.op import Op, Param, Reference, Slot, Variant, make_tensors
+from core.ranks.group import ALONE
 from core.registry import Registry, place_of_class, shorten
 from core.words import table
 
@@ -270,7 +271,8 @@ def specs(op: Op, example: Mapping[str, Any], precision: str) -> Any:
     case = make_case(op, example)
     names = [name for name in (*op.inputs, *op.params, *op.outputs) if case.values.get(name, 0) is not None]
     spec = dict.fromkeys((*op.inputs, *op.params)) | {name: case.spec(name, precision) for name in names}
-    return make_tensors(case.dims, spec, node=op.name)
+    uses = {"ranks": ALONE} if "ranks" in op.uses else {}
+    return make_tensors(case.dims, spec, node=op.name, **uses)
 
 
 def why_table(verdicts: list[dict[str, Any]]) -> str:

@@ -10,15 +10,16 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from core import variables
 from core.device.driver import OUT_OF_MEMORY, Driver, StickyError
-from core.device.launch import CallRecord, Host, LaunchRecord, Recorded
+from core.device.launch import CallRecord, Host, HostRecord, LaunchRecord, Recorded
 from core.device.loaded import LoadedKernels
-from core.device.packed import Captured, CudaLaunch, LaunchPacker
+from core.device.packed import Captured, CudaLaunch, LaunchPacker, Split, in_graphs
 from core.device.planned import PlannedDevice, unbacked
 from core.device.recording import KernelDevice
 from core.device.staging import Staging
@@ -225,15 +226,20 @@ class CudaDevice(KernelDevice):
     # --- replay ------------------------------------------------------------------------------------------------
 
     def captured(self, commands: Sequence[CudaLaunch]) -> Sequence[CudaLaunch]:
-        """The commands, to be run as one CUDA graph from now on."""
-        return Captured(commands)
+        """The commands, to be run as one CUDA graph from now on; as several where the host works in between."""
+        return in_graphs(commands)
 
     def run(self, commands: Sequence[CudaLaunch]) -> None:
         """Launch them in order; returns before they have run, unless CORELM_SYNC is set."""
         if self.driver.dead is not None:
             raise self.driver.dead
+        if isinstance(commands, Split):
+            for part in commands.parts:
+                self.run(part)
+            return None
         if any(command.start is None for command in commands):
             self.prepare(commands)
+            self._prepare_calls(commands)
         if self._waits:
             return self._run_waiting(commands)
         self._log.append(commands)
@@ -303,12 +309,23 @@ class CudaDevice(KernelDevice):
         raise self._with_launches(error) if isinstance(error, StickyError) else error
 
     def prepare(self, commands: Sequence[CudaLaunch]) -> None:
-        """Compile, load and pack what was not yet; compilations run at once. Raises BuildError."""
+        """Compile, load and pack what was not yet; compilations run at once. Libraries are called when the commands
+        first run, since a call may wait for other ranks. Raises BuildError."""
         todo = [command for command in commands if command.start is None]
         kernels = list(dict.fromkeys(c.record.kernel for c in todo if isinstance(c.record, LaunchRecord)))
         self.kernels.compile(self.kernels.missing(kernels))
         for command in todo:
-            if isinstance(command.record, CallRecord):
-                self._packer.ready_call(command, command.record)
-            else:
+            if isinstance(command.record, LaunchRecord):
                 self._packer.ready_launch(command, command.record)
+
+    def _prepare_calls(self, commands: Sequence[CudaLaunch]) -> None:
+        """Make the other commands ready: a library's calls, and work of the host."""
+        for command in commands:
+            if command.start is None and isinstance(command.record, CallRecord):
+                self._packer.ready_call(command, command.record)
+            elif command.start is None and isinstance(command.record, HostRecord):
+                command.start = partial(self._run_host, command.record)
+
+    def _run_host(self, record: HostRecord) -> int:
+        record.run(self)
+        return 0

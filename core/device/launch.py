@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from core.kernels.nvrtc import Kernel
 from core.kernels.sources import shown
 from core.kernels.tensors import DeviceTensor, TensorMap, tensor_map
 from core.op import GpuLaunch, Launch, Tensors, Variant
+
+if TYPE_CHECKING:
+    from core.device.protocol import Device
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,44 @@ class CallRecord:
         return f"{of}{self.origin} {self.method}, a library's call ({self.line})"
 
 
-Recorded = LaunchRecord | CallRecord
+@dataclass(frozen=True)
+class HostRecord:
+    """Work of the host between launches, which a device runs itself, in order: no graph can hold it.
+
+    `work(*arrays)` gets copies of `reads` as arrays, bf16 as f32, and gives the contents of `writes`, in their order.
+    """
+
+    work: Callable[..., Sequence[Any]]
+    reads: tuple[DeviceTensor, ...]
+    writes: tuple[DeviceTensor, ...]
+    origin: str
+    node: str = ""
+    method: str = ""
+    line: str = ""
+
+    @property
+    def args(self) -> tuple[DeviceTensor, ...]:
+        """The tensors that it reads, then those that it writes."""
+        return (*self.reads, *self.writes)
+
+    @property
+    def nbytes(self) -> int:
+        """Of all tensors that it is given."""
+        return sum(a.nbytes for a in self.args)
+
+    @property
+    def where(self) -> str:
+        of = f"node {self.node}, " if self.node else ""
+        return f"{of}{self.origin} {self.method}, work of the host ({self.line})"
+
+    def run(self, device: Device) -> None:
+        """Download, work, upload. `device` waits for what was launched before, and launches nothing meanwhile."""
+        results = self.work(*(device.download(tensor) for tensor in self.reads))
+        for tensor, values in zip(self.writes, results, strict=True):
+            device.upload(tensor, values)
+
+
+Recorded = LaunchRecord | CallRecord | HostRecord
 
 
 @dataclass
@@ -158,10 +198,14 @@ class KernelRecorder(GpuLaunch):
         where = f"{self.origin} {self.method} ({line}): launch.call({getattr(prepare, '__name__', prepare)}"
         if not self.variant.library:
             raise BuildError(f"{where}, ...): {self.origin} declares no `library`, so it may only launch kernels")
-        for index, tensor in enumerate(tensors):
-            if not (tensor is None or isinstance(tensor, DeviceTensor)):
-                raise BuildError(f"{where}, ...): argument {index + 1} is {tensor!r}; expected a tensor or None")
+        _check_tensors([tensor for tensor in tensors if tensor is not None], where)
         self.records.append(CallRecord(prepare, tensors, self.origin, self.node, self.method, line))
+
+    def on_host(self, work: Callable[..., Sequence[Any]], reads: Sequence[Any], writes: Sequence[Any]) -> None:
+        """Have the host do it: what HostRecord says of `work`. BuildError for an argument that is no tensor."""
+        line = _caller()
+        _check_tensors([*reads, *writes], f"{self.origin} {self.method} ({line}): launch.on_host(")
+        self.records.append(HostRecord(work, tuple(reads), tuple(writes), self.origin, self.node, self.method, line))
 
     @property
     def origin(self) -> str:
@@ -289,6 +333,12 @@ def _caller() -> str:
     """file:line of the launcher that called `launch`."""
     frame = sys._getframe(2)
     return f"{shown(Path(frame.f_code.co_filename))}:{frame.f_lineno}"
+
+
+def _check_tensors(tensors: Sequence[Any], where: str) -> None:
+    for tensor in tensors:
+        if not isinstance(tensor, DeviceTensor):
+            raise BuildError(f"{where}, ...): {tensor!r} is given; expected tensors")
 
 
 def _sizes(extent: int | Sequence[int], name: str, where: str) -> tuple[int, int, int]:

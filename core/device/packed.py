@@ -5,12 +5,13 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
 from core.device.driver import MAP_ALIGNMENT, Driver, encode_map
-from core.device.launch import CallRecord, LaunchRecord, Recorded
+from core.device.launch import CallRecord, HostRecord, LaunchRecord, Recorded
 from core.device.loaded import LoadedKernels
 from core.errors import BuildError, CoreError
 from core.kernels.arguments import bytes_of
@@ -30,6 +31,21 @@ class Captured(list[CudaLaunch]):
     """Commands that are replayed as one CUDA graph, made when they first run and freed with this list."""
 
     graph: Any = None
+
+
+class Split(list[CudaLaunch]):
+    """Commands that are replayed in parts: a graph of each run of launches, and work of the host between them."""
+
+    def __init__(self, commands: Sequence[CudaLaunch]) -> None:
+        super().__init__(commands)
+        runs = groupby(commands, key=lambda command: isinstance(command.record, HostRecord))
+        self.parts = [list(run) if on_host else Captured(run) for on_host, run in runs]
+
+
+def in_graphs(commands: Sequence[CudaLaunch]) -> Captured | Split:
+    """Commands in the form that replays fastest: one graph, or several around work of the host."""
+    split = any(isinstance(command.record, HostRecord) for command in commands)
+    return Split(commands) if split else Captured(commands)
 
 
 class LaunchPacker:

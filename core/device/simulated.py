@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from core import blas, processor
-from core.device.launch import Host, LaunchRecord
+from core.device.launch import Host, HostRecord, LaunchRecord
 from core.device.planned import PlannedDevice, unbacked
 from core.device.recording import KernelDevice
 from core.dtypes import NUMPY
@@ -130,18 +130,22 @@ class SimDevice(KernelDevice):
 
     # --- running -----------------------------------------------------------------------------------------------
 
-    def run(self, commands: Sequence[LaunchRecord]) -> None:
-        """Simulate launches, one after the other."""
+    def run(self, commands: Sequence[LaunchRecord | HostRecord]) -> None:
+        """Simulate launches, one after the other, and work of the host between them."""
         self.prepare(commands)
         with blas.one_thread():  # tensor cores' products are NumPy's
             for record in commands:
+                if isinstance(record, HostRecord):
+                    record.run(self)
+                    continue
                 report = self._run(record)
                 if self.on_report is not None:
                     self.on_report(record, report)
 
-    def prepare(self, commands: Sequence[LaunchRecord]) -> None:
+    def prepare(self, commands: Sequence[LaunchRecord | HostRecord]) -> None:
         """Compile and read what was not yet. Raises BuildError."""
-        kernels = [k for k in dict.fromkeys(c.kernel for c in commands) if k not in self._simulators]
+        launched = dict.fromkeys(c.kernel for c in commands if isinstance(c, LaunchRecord))
+        kernels = [k for k in launched if k not in self._simulators]
         for kernel, compiled in zip(kernels, compile_all((k, SIMULATED) for k in kernels), strict=True):
             if compiled not in self._by_ptx:
                 self._by_ptx[compiled] = Simulator(compiled.ptx, self.space, self.limit, _sources(kernel))

@@ -50,6 +50,12 @@ class GpuLaunch(Launch, Protocol):
         """
         ...
 
+    def on_host(self, work: Callable[..., Sequence[Any]], reads: Sequence[Any], writes: Sequence[Any]) -> None:
+        """Record work of the host between launches: the device downloads `reads`, calls `work(*arrays)`, bf16 as f32,
+        and uploads its results to `writes`, in their order. Each replay waits for the device and splits a CUDA graph.
+        Raises BuildError for an argument that is no tensor."""
+        ...
+
     @property
     def sms(self) -> int:
         """Multiprocessors of the device, a count: 4 in the simulator, so that grids stay small."""

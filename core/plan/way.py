@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.device.cpu import RowsCommand
-from core.device.launch import CallRecord, LaunchRecord
+from core.device.launch import CallRecord, HostRecord, LaunchRecord
 from core.errors import UsageError, did_you_mean
 from core.graph import Graph, Node
 from core.kernels.arguments import signature, source_text
@@ -141,7 +141,7 @@ def _row_of(command: Any, recorded: RecordedStep, launcher: str) -> Row:
         reads, writes = (_distinct(name for name, writes in arguments if writes == side) for side in (False, True))
         return {**row, "reads": reads, "writes": writes}
     step = recorded.step
-    if isinstance(command, CallRecord):
+    if isinstance(command, CallRecord | HostRecord):
         reads, where = [n for t in command.args if t is not None for n in _names(t, recorded)], command.line
         return {"what": "call", "where": where, "name": command.origin, "reads": _distinct(reads), "writes": []}
     if isinstance(command, Product):

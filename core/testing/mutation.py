@@ -16,7 +16,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from core.device.launch import LaunchRecord, sources_of
+from core.device.launch import HostRecord, LaunchRecord, sources_of
 from core.device.simulated import SimDevice
 from core.errors import BuildError
 from core.kernels.nvrtc import Kernel, compile_ptx
@@ -61,7 +61,7 @@ class SwapDevice(SimDevice):
             for r in recorded
         ]
 
-    def prepare(self, commands: Sequence[LaunchRecord]) -> None:
+    def prepare(self, commands: Sequence[LaunchRecord | HostRecord]) -> None:
         try:
             super().prepare(commands)
         except BuildError as error:

@@ -19,7 +19,7 @@ from pathlib import Path
 from core.discovery import BUILT_IN, GIVEN, SHIPPED
 from core.errors import CoreError
 from core.loader import load_registry
-from core.op import Variant
+from core.op import Reference, Variant
 from core.registry import Registry
 from core.testing.check import check_variant
 from core.testing.check_report import VariantReport
@@ -77,13 +77,14 @@ class ReleaseEntry:
 
 def entries_of(registry: Registry, kinds: Sequence[str] = (BUILT_IN, SHIPPED)) -> list[ReleaseEntry]:
     """One for each variant of the plugins of these kinds; variants that call a vendor's library are left out, since
-    they run on a GPU only."""
+    they run on a GPU only, and those that need several ranks."""
     entries: list[ReleaseEntry] = []
     files: dict[Path, list[Row]] = {}
     for variant in (v for variants in registry.variants.values() for v in variants.values()):
         record = plugin_of(variant, registry)
         path = release_file(record) if record is not None and record.kind in kinds else None
-        if path is None or variant.library:
+        several = bool(registry.op(variant.op).collective) and not isinstance(variant, Reference)
+        if path is None or variant.library or several:
             continue
         files.setdefault(path, rows_in(path))
         key = key_of(variant, registry)

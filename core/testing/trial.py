@@ -15,6 +15,7 @@ import numpy as np
 from core.dtypes import resolve
 from core.op import Op, Pattern, Reference, TensorSpec, Variant
 from core.plan import first_config
+from core.ranks.group import ALONE
 from core.testing.case import Case
 from core.testing.compare import Array, round_to, rounding
 from core.testing.runner import POISON, Call, Outcome, Runner
@@ -153,6 +154,7 @@ class Trial:
             dtypes=self._dtypes(),
             writes={**self._specs(self.op.outputs), **self.saved_specs},
             may_change=frozenset(self.op.mutates) | (frozenset(("step",)) if not self.op.gradient else frozenset()),
+            flags={"ranks": ALONE} if "ranks" in self.op.uses else {},
             order=request.order,
             fill=request.fill,
             fast=self._fast(request),

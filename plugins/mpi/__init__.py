@@ -6,7 +6,7 @@ mpiexec -n 2 core train configs/tiny.toml --device cpu
 
 from core import Variant, contents_of
 
-from . import collectives, kind
+from . import collectives, host, kind
 
 
 def core_ranks():
@@ -14,4 +14,4 @@ def core_ranks():
 
 
 def core_variants():
-    return contents_of(Variant, collectives)
+    return contents_of(Variant, collectives, host)

@@ -35,3 +35,12 @@ def test_losses_norms_and_validation_are_those_of_one_rank(tmp_path: Path, ranks
         (tmp_path / "drop.toml").write_text(DROPPING)
         settings = (f"model={tmp_path / 'drop.toml'}",)
     near(train_on(ranks, tmp_path / "several", *settings), train_on(1, tmp_path / "one", *settings))
+
+
+TINY = ("train.steps=3", "train.tokens_per_step=64", "dims.B=1", "dims.T=16", "dims.S=16", "dims.C=32", "dims.H=2",
+        "dims.L=1", "train.sample_every=0", "train.val_every=3", "train.val_tokens=64",
+        "train.checkpoint_every=0")  # fmt: skip
+
+
+def test_simulators_train_together_through_the_host(tmp_path: Path) -> None:
+    near(*(train_on(n, tmp_path / f"{n}", device="sim", small=TINY) for n in (2, 1)))
