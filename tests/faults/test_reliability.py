@@ -27,9 +27,10 @@ def injected() -> list[str]:
 
 
 def rows() -> list[str]:
-    """The page's lines of tables, without headers."""
-    lines = PAGE.read_text("utf-8").splitlines()
-    return [line for line in lines if line.startswith("|") and line != HEADER and not set(line) <= set("|-")]
+    """The rows of the page's tables of faults."""
+    tables = PAGE.read_text("utf-8").split(f"\n{HEADER}\n")[1:]
+    lines = [line for table in tables for line in table.partition("\n\n")[0].splitlines()]
+    return [line for line in lines if not set(line) <= set("|-")]
 
 
 def test_every_row_says_a_fault_what_happens_and_its_test() -> None:
