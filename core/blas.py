@@ -55,7 +55,8 @@ def limit_this_thread() -> None:
 
 
 class _Limit:
-    """How many blocks ask for one thread now, and what the libraries had before the first of them."""
+    """The number of blocks that limit BLAS to one thread now, and the libraries' thread counts before the first of
+    them."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()

@@ -44,7 +44,7 @@ def contained(said: Callable[[str], None] | None = None) -> Iterator[None]:
 
 
 def of_plugin(origin: str, part: str, work: Callable[[], T]) -> T:
-    """What a plugin's method gives. BuildError for an exception that is none of ours, SystemExit included.
+    """Contain a call of a plugin's method. BuildError for an exception that is none of ours, SystemExit included.
 
     origin: the plugin in words, "" for the core's own, whose exceptions pass. part: "format npz", for the error.
     """

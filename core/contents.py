@@ -9,10 +9,10 @@ from core.op import Op, Optimizer, Schedule, Variant
 
 
 def contents_of(kind: type, *modules: ModuleType) -> list[Any]:
-    """All that `modules` define of `kind`, module by module, each in the order of its file.
+    """The definitions of `kind` in `modules`, module by module, each in the order of its file.
 
-    kind: Op, Variant (references too), Optimizer or Schedule. What a module only imports is another one's. Classes
-    that are not to run by themselves have no `name`, or one that begins with an underscore. Raises TypeError for
+    kind: Op, Variant (references too), Optimizer or Schedule. A module's imports do not count. Classes
+    that do not run by themselves have no `name`, or one that begins with an underscore. Raises TypeError for
     another kind, or for something in the place of a module.
     """
     if kind not in (Op, Variant, Optimizer, Schedule):

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 
 class DataReader(ABC):
-    """What a plugin states of a reader, and its methods.
+    """The base class of a plugin's reader: its facts and its methods.
 
     name: an identifier; `NAME:REST` in `[data]` picks the reader by name. files: whether its sources are files, so that
     REST is a path or a glob, and a path without a name is its own where `recognise` says so; a reader without files is

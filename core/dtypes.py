@@ -53,5 +53,5 @@ TF32 = "tf32"  # no tensor's dtype: f32 with 10 bits of mantissa, as tensor core
 
 
 def arithmetic(dtype: str, tf32: bool) -> str:
-    """What a variant multiplies in `dtype`; tf32: whether that is TF32 where tensors are f32."""
+    """The number format of a variant's products in `dtype`; tf32: whether tensors of f32 are multiplied in TF32."""
     return TF32 if tf32 and dtype == "f32" else dtype

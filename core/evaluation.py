@@ -23,7 +23,7 @@ class Download(NamedTuple):
 
 
 class Evaluation(ABC):
-    """What a plugin states of a benchmark, and `score`, which measures a model.
+    """The base class of a plugin's benchmark: its facts, and `score`, which measures a model.
 
     name: the option and the key in `core eval --json`. help: the option's sentence. tokenizer: the tokenizer whose ids
     the file holds, such as "gpt2"; a model with another one is refused. download: where the file is published.

@@ -154,7 +154,8 @@ def remove_tree(path: Path) -> None:
 
 
 def free_bytes(path: Path) -> int:
-    """What the disk has left for us where `path` is, or will be: the nearest folder above it counts."""
+    """Bytes that the disk of `path` has left for this user; of a path to be made, the nearest folder above it
+    counts."""
     return shutil.disk_usage(next(p for p in (path, *path.absolute().parents) if p.exists())).free
 
 
@@ -177,7 +178,7 @@ def write_durably(path: Path, data: bytes) -> str:
 
 
 def replace_durably(path: Path, data: bytes) -> None:
-    """`path` holds either its old contents or all of the new ones, whatever happens in between."""
+    """Write `path` so that it holds either its old contents or all of the new ones, also after a crash in between."""
     staged = path.with_name(f".{path.name}{TEMPORARY}")
     try:
         write_durably(staged, data)

@@ -181,7 +181,7 @@ def reason_of(error: BaseException, candidate: Candidate) -> str:
 
 
 def import_plugin(candidate: Candidate) -> ModuleType:
-    """The plugin's module. Raises whatever its import raises."""
+    """The plugin's module. Exceptions of its import pass through."""
     if candidate.entry is not None:
         loaded = candidate.entry.load()
     elif candidate.module:
@@ -260,7 +260,7 @@ ITEMS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def contribution_of(candidate: Candidate, module: ModuleType) -> Contribution:
-    """What the module's hooks return, with its types checked. Raises BuildError, or whatever a hook raises."""
+    """The results of the module's hooks, with their types checked. Raises BuildError, or a hook's own exception."""
     _check_api(module)
     _check_names(module)
     manager = PluginManager(hooks.GROUP)  # one for each plugin: what it returns has an owner, and nothing leaks

@@ -42,7 +42,7 @@ WAYS_OUT = {  # errno -> what to do about it
 
 
 def way_out(error: OSError) -> str:
-    """What to do about a refusal of the system, as an error's hint."""
+    """The remedy for an error of the operating system, as a hint."""
     return WAYS_OUT.get(error.errno or 0, "check the path and its disk")
 
 
@@ -99,7 +99,7 @@ def read_whole(path: str | os.PathLike[str], most: int = MOST, follow: bool = Tr
 
 
 def read_rest(file: BinaryIO, most: int = MOST) -> bytes:
-    """What an open file has from its position on, at most `most` bytes. OSError for more."""
+    """The rest of an open file from its position on, at most `most` bytes. OSError for more."""
     data = file.read(most + 1)  # what the system says of a size may not be true, as under /proc
     if len(data) > most:
         raise OSError(errno.EFBIG, f"larger than {most:,} bytes")

@@ -27,7 +27,7 @@ def aligned_empty(nbytes: int) -> Array:
 
 
 class _Job:
-    """Pieces of work, handed out one by one to whoever comes: the thread that asked, and helpers that are awake."""
+    """Pieces of work, handed out one by one: to the thread that started them, and to helpers that are awake."""
 
     def __init__(self, count: int, f: Callable[..., None], scratch: int) -> None:
         self.f, self.count, self.scratch = f, count, scratch

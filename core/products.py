@@ -37,7 +37,7 @@ class Cut:
 
 
 def cut(rows: int, columns: int, inner: int, beside: int = 0) -> Cut:
-    """How a product (rows, inner) (inner, columns) is cut. beside: bytes of the output if it is added, else 0."""
+    """The cuts of a product (rows, inner) (inner, columns). beside: bytes of the output if it is added, else 0."""
     sums = rows * columns * inner
     work = sums + TOUCH * (rows * inner + inner * columns + rows * columns)
     count = PIECES
@@ -117,8 +117,8 @@ class Product:
         np.add(out, beside, out=out)
 
     def _mirror(self, i: int) -> None:
-        """What a piece of a symmetric product has below the diagonal, copied to above it: BLAS may round the two
-        otherwise."""
+        """Copy a piece of a symmetric product from below the diagonal to above it: BLAS may round the two
+        differently."""
         block = self.pieces[i][2]
         left = block.shape[1] - block.shape[0]
         self.out[:left, left : block.shape[1]] = block[:, :left].T

@@ -26,7 +26,7 @@ class Unrepresentable:
 
     @property
     def limits(self) -> str:
-        """What the type holds, in words."""
+        """The range of the type, in words."""
         if self.kind.startswith("f"):
             return f"numbers up to {np.finfo(TYPES[self.kind]).max:.8g}"
         held = np.iinfo(TYPES[self.kind])
@@ -39,7 +39,7 @@ class Unrepresentable:
 
     @property
     def hint(self) -> str:
-        """What to write instead."""
+        """The correction, as a hint."""
         number = as_whole(self.value)
         if self.kind.startswith("f"):
             return "a finite number that is within the type's range, or f64(x) for a `double`"
@@ -52,7 +52,7 @@ class Unrepresentable:
 
 
 def as_whole(value: Any) -> int | None:
-    """The integer that a value is; None for a float and whatever else is no integer."""
+    """The value as an integer; None for a float and any other type."""
     return int(value) if isinstance(value, int | np.integer | np.bool_) else None
 
 

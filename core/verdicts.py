@@ -159,7 +159,7 @@ def smallest(many: Iterable[Sizes]) -> dict[str, int]:
 
 
 def place_of(device: Device) -> str:
-    """Where a check on an open device ran: its chip, or its name where it has none."""
+    """The place of a check on an open device: its chip, or its name where it has none."""
     return chip_of(device) or str(device.name)
 
 
@@ -296,7 +296,7 @@ def ships(variant: Variant, registry: Registry) -> bool:
 
 
 def release_file(record: PluginRecord | None) -> Path | None:
-    """Where a plugin's own verdicts are, or would be; None for a plugin that is a single file."""
+    """The file of a plugin's own verdicts, existing or not; None for a plugin that is a single file."""
     if record is None or record.path is None or record.path.is_file():
         return None
     return record.path / RELEASED

@@ -15,7 +15,7 @@ from core.errors import BuildError
 
 
 class WeightFormat:
-    """What a plugin states of a format, and its methods. A format that is only read
+    """The base class of a plugin's format: its facts and its methods. A format that is only read
     has no `targets`, one that is only written no `recognise`.
 
     name: an identifier. kind: in words, with its article: "a Hugging Face folder". expected: how an error lists what a
@@ -40,11 +40,11 @@ class WeightFormat:
 
     @property
     def claims(self) -> list[str]:
-        """What only one format may have: a table of the models' TOML, and each target of `core export`."""
+        """The names that only one format may have: a table of the models' TOML, and each target of `core export`."""
         return [*([f"table [{self.table}]"] if self.table else []), *(f"target --to {name}" for name in self.targets)]
 
     def recognise(self, path: Path, head: bytes) -> str:
-        """What marks `path` as this format's, in words ("config.json"); "" for a path of another one.
+        """The mark by which `path` is of this format, in words ("config.json"); "" for a path of another format.
 
         head: the first 256 bytes of a file, or all of a shorter one; b"" for a folder. OSError as it comes.
         """
@@ -79,7 +79,8 @@ class WeightFormat:
         return None
 
     def other_tokenizer(self, path: Path) -> str:
-        """Which of a tokenizer's other files are there, and what makes one of them that `tokenizer` reads; ""."""
+        """A tokenizer's other files in the folder, and the program that makes one of them that `tokenizer` reads;
+        ""."""
         return ""
 
     def write(self, export: Any, registry: Any, out: Path, target: str) -> str:

@@ -94,7 +94,7 @@ def merge_heads(y):
 
 
 def visible(queries, keys, causal, window):
-    """Which of the keys at positions `keys` each of the queries at positions `queries` may see."""
+    """The mask of keys, at positions `keys`, that each query at positions `queries` may see."""
     distance = queries[:, None] - keys[None, :]
     seen = np.ones(distance.shape, bool)
     if causal:

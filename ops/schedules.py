@@ -20,7 +20,7 @@ def progress(step, steps, warmup):
 
 
 class Warmed(Schedule):
-    """What the schedules share: a remark on a warm-up that takes the whole run."""
+    """The base of schedules: a remark on a warm-up that takes the whole run."""
 
     def remarks(self, steps, options):
         if options["warmup"] > steps:

@@ -238,7 +238,7 @@ def reader_gone() -> int:
 
 
 def disk_full(error: OSError) -> int:
-    """What was being written, the output of `core ops > FILE` included, does not fit."""
+    """A write that does not fit on the disk, the output of `core ops > FILE` included."""
     reader_gone()
     target = error.filename or "the output"
     return expected(UsageError(f"{target} cannot be written: {error.strerror}", hint="make room on that disk"))
@@ -256,7 +256,7 @@ def unexpected(error: Exception) -> int:
 
 
 def refused(error: Exception) -> CoreError | None:
-    """What the operating system refused, as an expected error; None for what no system did."""
+    """An error of the operating system as an expected error; None for any other exception."""
     if isinstance(error, OSError) and error.errno not in OUR_MISTAKES:
         return UsageError(f"{_file_of(error)}: {error.strerror or error}", hint=way_out(error))
     if isinstance(error, ImportError):

@@ -95,7 +95,7 @@ def answer_lines(chat: Chat, lines: Iterable[str], as_json: bool) -> int:
 
 
 def form_of(tokenizer: Tokenizer, ends: Collection[int] = ()) -> tuple[Form, bool]:
-    """How a conversation is written for a tokenizer's model, and whether its own template says so. ends: ids that end
+    """The form of conversations for a tokenizer's model, and whether its own template gives it. ends: ids that end
     an answer, besides those of the template."""
     from core.generate import Form, plain_form
     from core.tokenizers.library import LibraryTokenizer

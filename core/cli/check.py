@@ -151,7 +151,7 @@ def doing(pairs: Sequence[tuple[Op, Variant]], done: int) -> str:
 
 @dataclass(frozen=True)
 class How:
-    """What was asked for besides the variants. against: "OP.VARIANT", or "" for each op's reference."""
+    """The options of a check besides its variants. against: "OP.VARIANT", or "" for each op's reference."""
 
     device: str
     seed: int
@@ -243,7 +243,7 @@ SHOWN = 8  # gaps of a variant that are printed without -v
 
 
 def advice_on(gaps: Sequence[str], verbose: bool = False) -> list[str]:
-    """What an author can do about lines that no example reaches."""
+    """The advice to an author about lines that no example reaches."""
     if not gaps:
         return []
     shown = list(gaps if verbose else gaps[:SHOWN])

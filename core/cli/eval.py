@@ -107,7 +107,7 @@ def command(
 
 
 def lines(result: dict[str, Any]) -> list[str]:
-    """What was measured, in words."""
+    """The measurements in words."""
     shown = []
     if "loss" in result:
         of = f"over {result['tokens']:,} tokens of {', '.join(result['data'])}"
@@ -126,7 +126,7 @@ def lines(result: dict[str, Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class Own:
-    """What a run's config says of its validation; empty where a model belongs to no run."""
+    """The validation settings of a run's config; empty where a model belongs to no run."""
 
     val: tuple[str, ...] = ()
     field: str = ""

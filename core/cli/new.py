@@ -142,7 +142,7 @@ def new_variant(op: str, name: str, out: Path | None, source: str, base: str, pl
 
 
 def _start(kind: str, name: str, out: Path | None, plugins: tuple[str, ...]) -> tuple[Registry, Path]:
-    """What there is, and the folder to make. Raises UsageError for a name or a folder that cannot be."""
+    """The registry and the folder to make. Raises UsageError for an invalid name or folder."""
     from core.loader import load_registry
 
     if not NAME.fullmatch(name):

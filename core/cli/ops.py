@@ -124,7 +124,7 @@ def _variant_lines(variant: Variant) -> list[str]:
 
 
 def _kernel_lines(registry: Registry, op: Op, variant: Variant) -> Iterator[str]:
-    """What the compiler says of each kernel; why not, where it says nothing."""
+    """The compiler's report on each kernel, or the reason why there is none."""
     from core.testing.check import kernels_of
 
     try:
@@ -154,7 +154,7 @@ def _author_class(variant: Variant) -> type:
 
 
 def declared(variant: Variant) -> dict[str, Any]:
-    """What a variant declares besides its identity, for listings."""
+    """A variant's declarations besides its identity, for listings."""
     return {
         "saved": dict(variant.saved),
         "reads": list(variant.reads),

@@ -164,7 +164,7 @@ def _print(report: dict[str, Any]) -> None:
 
 
 def _print_recompute(rows: list[dict[str, Any]]) -> None:
-    """What `[train] recompute` of each op would give and take; FLOPs are of matrix products."""
+    """Savings and costs of `[train] recompute` for each op; FLOPs are of matrix products."""
     from core.words import human, table
 
     click.echo("\nrecompute, less memory for more computation: --set 'train.recompute=[\"OP\"]'")

@@ -56,7 +56,7 @@ def summary(record: PluginRecord) -> str:
 
 
 def detail(record: PluginRecord) -> str:
-    """All that is known of one plugin."""
+    """All facts of one plugin."""
     lines = [
         f"{record.name} {record.version}".rstrip(),
         f"  {record.status}, {record.origin}, {record.path or 'no path'}",

@@ -177,7 +177,7 @@ def numbers(counts: Counts) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Trace:
-    """What one variant launched on one case."""
+    """The launches of one variant on one case."""
 
     op: str
     variant: str

@@ -50,7 +50,7 @@ def bounds(info: inspect.IntType | inspect.FloatType) -> str:
 
 
 def suggestion(name: str, table: type[Table], path: Keys) -> str:
-    """What an unknown key probably was: a close name here, or this name in another table."""
+    """The probable meaning of an unknown key: a close name here, or this name in another table."""
     here = did_you_mean(name, named_keys(table))
     homes = [t for t, key in keys(Schema).items() if key.table and name in named_keys(key.table) and (t,) != path]
     if path and name in named_keys(Schema):
@@ -61,7 +61,7 @@ def suggestion(name: str, table: type[Table], path: Keys) -> str:
 
 
 def remedy(value: Any, annotated: Any) -> str:
-    """What to write instead, where that is plain."""
+    """The correction of a value, where it is obvious."""
     info, _, _ = type_info(annotated)
     number = isinstance(info, inspect.IntType | inspect.FloatType)
     if isinstance(info, inspect.LiteralType) and isinstance(value, str):

@@ -109,7 +109,7 @@ def read_text(path: Path) -> str:
 
 
 def parse_toml(text: str, shown: str) -> Document:
-    """What a TOML text says. Raises UsageError with file, line and column; duplicate keys are such an error."""
+    """A TOML text, parsed. Raises UsageError with file, line and column, for duplicate keys too."""
     try:
         return tomli.loads(text)
     except tomli.TOMLDecodeError as error:
@@ -123,7 +123,7 @@ def parse_toml(text: str, shown: str) -> Document:
 
 
 def read_toml(path: Path) -> Document:
-    """What a TOML file says. Raises UsageError naming file, line and column."""
+    """A TOML file, parsed. Raises UsageError with file, line and column."""
     return read_source(path).document
 
 
@@ -158,6 +158,6 @@ def read_chain(path: Path) -> tuple[list[Source], list[str]]:
 
 
 def find_base(base: str, path: Path) -> Path | None:
-    """What `extends = base` in the file `path` names: a file relative to it, .toml or not, or a shipped one."""
+    """The file of `extends = base` in `path`: relative to it, with or without .toml, or a shipped one."""
     here = [path.parent / base, path.parent / f"{base}.toml"]
     return next((p for p in here if os.path.isfile(p)), None) or shipped(base)

@@ -12,7 +12,7 @@ LONGEST_NAME, LONGEST_PATH = 255, 4000  # bytes that common file systems take in
 
 
 def micro_steps(tokens_per_step: int, B: int, T: int, ranks: int = 1, where: str = "[train] tokens_per_step") -> int:
-    """How many micro-batches of B * T tokens each of `ranks` does for one optimizer step.
+    """The number of micro-batches of B * T tokens that each of `ranks` does for one optimizer step.
 
     Raises UsageError with the values and the nearest legal ones unless they divide.
     """

@@ -32,7 +32,7 @@ def show(value: Any) -> str:
 
 
 def shown_value(value: Any) -> str:
-    """What came, with its kind: the same digits may be a string."""
+    """The actual value with its kind: the same digits may be a string."""
     match value:
         case str():
             return f"the string {show(value)}"

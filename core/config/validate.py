@@ -83,7 +83,7 @@ def as_list(value: Any, annotated: Any) -> Any:
 
 
 def never_valid(value: Any) -> str:
-    """Why no key can take this value, whatever its type; "" when one might."""
+    """The reason why no key of any type can take this value; "" where one might."""
     match value:
         case list():
             return next(filter(None, map(never_valid, value)), "")

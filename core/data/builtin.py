@@ -27,7 +27,7 @@ HELD_OUT = 20  # every 20th document is validation: topics and modules of every 
 LEFT_OUT = {"test", "tests", "site-packages", "dist-packages", "__pycache__", "idlelib", "lib2to3", "turtledemo"}
 
 # A string in triple double quotes at the start of a file, or first behind the colon of a def or class. The literal's
-# inside is written so that no part can match in two ways: one pass, whatever the file holds.
+# inside is written so that no part can match in two ways: one pass for any file.
 DOCSTRING = re.compile(
     r'(?:\A(?:[ \t]*(?:#[^\n]*)?\n)*|:[ \t]*(?:#[^\n]*)?\n[ \t]+)([rRuU]?"""(?:[^"\\]|\\.|"(?!""))*""")', re.DOTALL
 )

@@ -35,7 +35,7 @@ RAW_CHUNK = 1 << 22  # tokens read at a time
 
 @dataclass(frozen=True)
 class ConvertedShards:
-    """What was written: the shards, their tokens, and the tokenizer (None for bare ids) with why it was taken."""
+    """Written shards, their tokens, and the tokenizer (None for bare ids) with the reason for its choice."""
 
     paths: list[Path]
     tokens: int

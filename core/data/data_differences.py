@@ -6,7 +6,8 @@ from typing import Any
 
 
 def diff_description(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs between two `describe()`, a line each, [] if a run can go on. A file that moved is the same file."""
+    """The differences of two `describe()`, a line each, [] if a run can continue. A file that moved is the same
+    file."""
     name = now["name"]
     lines = [
         f"{name}: {key} was {recorded.get(key)}, is {now[key]}"

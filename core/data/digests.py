@@ -33,8 +33,9 @@ class Digests:
 
 
 def mark_of(path: str | os.PathLike[str] | int) -> list[int]:
-    """What changes whenever a file is written or replaced, even by one of its size and time stamp: the inode and the
-    change time are not a program's to set."""
+    """The size, times and inode of a file, which change whenever it is written or replaced: no program sets the inode
+    or the
+    change time."""
     status = os.stat(path)
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
@@ -76,7 +77,7 @@ def file_sha256(path: Path) -> str:
 
 
 class Blocks:
-    """Which blocks of a file were read and found to be what their digests say."""
+    """The blocks of a file that were read and agreed with their digests."""
 
     def __init__(self, digests: Sequence[str]) -> None:
         self.digests = digests

@@ -23,7 +23,8 @@ class Document:
 
 @dataclass(frozen=True)
 class Reading:
-    """How files hold documents. field: of each line's object in a .jsonl, the one with the text. separator: the text
+    """The layout of documents in files. field: of each line's object in a .jsonl, the one with the text. separator: the
+    text
     between the documents of a text file; "": a file is one document."""
 
     field: str = ""

@@ -10,7 +10,7 @@ from core.errors import UsageError, did_you_mean
 
 
 def _names(folder: Path) -> list[str]:
-    """What a listing of a folder shows; nothing where it may not be listed."""
+    """The names in a folder; none where it may not be listed."""
     try:
         return sorted(name for name in os.listdir(folder) if not name.startswith("."))
     except OSError:

@@ -48,9 +48,9 @@ class DataConfig(Protocol):
 
 @dataclass
 class Data:
-    """What a run draws from. `tokenizer` is None where shards come without one: such a run has no samples.
+    """The data of a run. `tokenizer` is None where shards come without one: such a run has no samples.
 
-    `notes` are for the person: what was chosen and why, what was skipped, what looks wrong but is allowed.
+    `notes` are sentences for the user: choices with their reasons, skipped files, suspicious but legal settings.
     """
 
     train: TokenSource

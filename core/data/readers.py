@@ -72,7 +72,7 @@ class BuiltinReader(DataReader):
 
 
 def _json_form(path: Path) -> str:
-    """How a file holds JSON: "lines", "array", or "" for any other file."""
+    """The layout of JSON in a file: "lines", "array", or "" for any other file."""
     if path.suffix.lower() not in JSON or not path.is_file():
         return ""
     from core.data.json_lines import json_form

@@ -186,7 +186,7 @@ class InMemory:
 
 
 class Piece(Protocol):
-    """Tokens in their order, of a shard or of whatever a reader has: what `TokenSource` draws from."""
+    """Tokens in their order, of a shard or of a reader's own source, for `TokenSource`."""
 
     @property
     def name(self) -> str: ...
@@ -196,11 +196,11 @@ class Piece(Protocol):
         ...
 
     def open(self) -> Any:
-        """What slices of tokens come from: `[a:b]` is (b - a,) of an unsigned type."""
+        """The source of tokens: `[a:b]` is (b - a,) of an unsigned type."""
         ...
 
     def byte_offset(self, token: int) -> int:
-        """Where a token is, for errors."""
+        """The place of a token, for errors."""
         ...
 
     def describe(self) -> dict[str, Any]:
@@ -209,7 +209,7 @@ class Piece(Protocol):
 
 
 def quick_hash(size: int, sample: Callable[[int], bytes]) -> str:
-    """What checkpoints recorded before they had a sha256: of the size and of 64 samples, evenly spaced, sample(at)."""
+    """The hash of checkpoints before they had a sha256: of the size and of 64 samples, evenly spaced, sample(at)."""
     hasher = hashlib.sha256(str(size).encode())
     last = max(0, size - SAMPLE_BYTES)
     for at in sorted({last * i // (SAMPLES - 1) for i in range(SAMPLES)}):

@@ -98,15 +98,15 @@ class TokenSource:
         return np.ascontiguousarray(both[:, :-1]), np.ascontiguousarray(both[:, 1:])
 
     def order(self, first: int, count: int) -> NDArray[np.int64]:
-        """Which sequences of the data numbers first .. first + count - 1 of a run are: (count,)."""
+        """The sequences of the data behind numbers first .. first + count - 1 of a run: (count,)."""
         places = (divmod(number, self.sequences) for number in range(first, first + count))
         return np.array([self._span(epoch, place // SPAN)[place % SPAN] for epoch, place in places], np.int64)
 
     def val_batches(self, tokens: int, B: int | None = None, *, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
         """The first `tokens` targets of the data in order, or all of them if there are fewer, as batches (B, T).
 
-        The same targets whatever B, T and `ranks` are, each on one rank; every rank gets as many batches. Places beyond
-        the end have token 0 and target -1, which losses ignore.
+        The targets are the same for any B, T and `ranks`, each on one rank; every rank gets as many batches. Places
+        beyond the end have token 0 and target -1, which losses ignore.
         """
         B = B or self.B
         windows = self._windows(tokens)
@@ -127,7 +127,7 @@ class TokenSource:
                 self._check(i, at, tokens[at : at + (1 << 20)])
 
     def describe(self) -> dict[str, Any]:
-        """What decides the order and contents of batches, for state.json; compare with `diff_description`."""
+        """The facts that determine order and contents of batches, for state.json; compare with `diff_description`."""
         return {
             "name": self.name,
             "seed": self.seed,
@@ -211,7 +211,7 @@ class TokenSource:
 
 @functools.cache
 def most_open() -> int:
-    """How many shards are held open: a share of what the system allows this process (`ulimit -n`)."""
+    """The number of shards that stay open: a share of the files that this process may open (`ulimit -n`)."""
     try:
         import resource
     except ImportError:  # Windows

@@ -11,7 +11,7 @@ from core.outside import parse_json, read_whole
 
 
 def tokenizer_record(path: Path) -> dict[str, Any] | None:
-    """What the sidecar of a shard says of its tokenizer: kind, name, hash, vocab_size, eot. None if nothing does."""
+    """The record of the tokenizer in a shard's sidecar: kind, name, hash, vocab_size, eot. None without one."""
     sidecar = json_sidecar(path)
     if not sidecar.exists():
         return None

@@ -17,9 +17,9 @@ AUTO = "auto"  # of --device: hardware that is found, else the first device
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast a device is that a run may keep busy for hours unawares.
+    """The speed of a slow device, from which the duration of a run is estimated before it starts.
 
-    flops: FLOP/s of training steps. per_launch: FLOPs in whose time a step of a plan is done that does next to nothing.
+    flops: FLOP/s of training steps. per_launch: the fixed cost of a step of a plan, as the FLOPs of the same time.
     note: what the estimate leaves out, to follow a duration.
     """
 
@@ -75,7 +75,7 @@ class DeviceKind:
         return _function(self.opener)(number) if self.numbered else _function(self.opener)()
 
     def detected(self) -> str:
-        """What shows that its hardware is here, in words; "" for nothing, or for a device without hardware."""
+        """The evidence of its hardware on this machine, in words; "" without any, or for a device without hardware."""
         return "" if self.detector is None else str(_function(self.detector)())
 
     def planned(self, arch: str) -> Any:

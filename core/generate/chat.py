@@ -24,7 +24,7 @@ Message = Mapping[str, str]  # {"role": "system", "user" or "assistant", "conten
 
 
 class ChatSession(TokenSession, Protocol):
-    """What a chat needs of a decode session of one row, besides feeding."""
+    """The methods of a decode session of one row that a chat needs, besides `feed`."""
 
     capacity: int
     start: Array
@@ -34,7 +34,7 @@ class ChatSession(TokenSession, Protocol):
 
 @dataclass(frozen=True)
 class Form:
-    """How a conversation becomes tokens. render: the ids up to where the next answer begins. ends: ids that end an
+    """The form of a conversation in tokens. render: the ids up to where the next answer begins. ends: ids that end an
     answer besides the tokenizer's end of text; stops: texts that do."""
 
     render: Callable[[Sequence[Message]], Sequence[int] | Array]
@@ -103,7 +103,7 @@ class Chat:
         self.messages = list(self.system)
 
     def answer(self, text: str, show: Callable[[str], None], stopped: Callable[[], bool] = lambda: False) -> Answer:
-        """What the model answers to `text`; `show` gets it piece by piece. `stopped()` is asked between tokens.
+        """The model's answer to `text`; `show` gets it piece by piece. `stopped()` is called between tokens.
 
         When there is no room for text and answer, the oldest turns go. Raises UsageError for a text that has no room
         by itself, DataError for what a template does not take; the conversation is then as it was before.

@@ -18,7 +18,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Text(Protocol):
-    """What a prompt needs of a tokenizer."""
+    """The part of a tokenizer that a prompt needs."""
 
     @property
     def eot(self) -> int | None: ...
@@ -30,7 +30,8 @@ class Text(Protocol):
 
 
 class TokenSession(Protocol):
-    """What `generate` needs of a decode session: `feed` appends tokens and gives the logits behind the last ones."""
+    """The part of a decode session that `generate` needs: `feed` appends tokens and gives the logits behind the last
+    ones."""
 
     @property
     def room(self) -> int: ...
@@ -40,7 +41,7 @@ class TokenSession(Protocol):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn; one seed, one text.
+    """The settings of sampling. The same seed draws the same text.
 
     In this order: repetition_penalty, which divides the positive logits of tokens that the sequence holds already and
     multiplies the negative ones (arXiv:1909.05858); temperature, of which 0 takes the likeliest token; top_k, the

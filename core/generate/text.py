@@ -13,7 +13,7 @@ END, STOP, TOKENS = "end", "stop", "tokens"
 
 
 class Words(Text, Protocol):
-    """What a growing text needs of a tokenizer."""
+    """The part of a tokenizer that a growing text needs."""
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes: ...
 
@@ -75,7 +75,7 @@ class Continuation:
             self._show(text)
 
     def end(self, why: str = TOKENS) -> None:
-        """Nothing comes any more: what was held back is text."""
+        """End the text: the bytes that were held back become text."""
         if not self.ended:
             self.ended = why
             self._give(self._held + self._decoder.decode(b"", final=True))

@@ -236,7 +236,7 @@ class Expander:
         return scope.get(name)
 
     def _check_block(self, path: tuple[str, ...], spec: Mapping[str, Any], inside: tuple[str, ...]) -> int | None:
-        """How often the block is repeated; None, and a problem, if it cannot be unrolled."""
+        """The number of repeats of the block; None, and a problem, if it cannot be unrolled."""
         name, where = spec["block"], self.source.where(*path)
         try:
             repeat = evaluate(spec.get("repeat", 1), self.dims, f'{where} "repeat"')

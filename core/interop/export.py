@@ -78,6 +78,6 @@ def _difference(ours: Graph, theirs: Graph) -> str:
 
 
 def _meaning(node: Node) -> dict[str, Any]:
-    """What a node computes, by the names of things; how much the vocabulary is padded changes nothing."""
+    """The computation of a node as comparable text; the vocabulary's padding is left out."""
     attrs = {name: unpadded(value) if isinstance(value, int) else value for name, value in node.attrs.items()}
     return {"op": node.op.name, "inputs": node.inputs, "params": node.params, **attrs}

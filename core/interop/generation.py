@@ -37,7 +37,7 @@ class Generation:
 
 
 def of_state(state: Mapping[str, Any]) -> Generation:
-    """What `Generation.state` wrote."""
+    """The Generation that `Generation.state` wrote."""
     record = state.get(KEY)
     if not isinstance(record, dict) or not isinstance(record.get("ids"), dict):
         return Generation()

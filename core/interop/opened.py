@@ -28,10 +28,10 @@ Dims = Mapping[str, Number | str]
 
 @dataclass(frozen=True)
 class Opened:
-    """What was found at a path.
+    """The contents of a path.
 
     kind: in words. path: the checkpoint's folder, where a run was named. dims: over the model's
-    own. weights: by our names, without padding, read when asked for; None where they are to be drawn. recorded: node ->
+    own. weights: by our names, without padding, read on demand; None where they are to be drawn. recorded: node ->
     variant of a run. step: of a checkpoint. tokenizer_json: a checkpoint's. generation: how its texts begin and end.
     format: of another program's files.
     """

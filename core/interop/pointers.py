@@ -29,7 +29,7 @@ def point(run: Path, pointer: str, name: str | None) -> None:
 
 
 def said(run: Path, pointer: str) -> str:
-    """What the pointer holds; "" where there is none, or none that can be read; no link is followed."""
+    """The name that the pointer holds; "" where it is absent or unreadable; no link is followed."""
     with contextlib.suppress(OSError):
         return read_whole(run / pointer, LONGEST, follow=False).decode("utf-8", "replace").strip()
     return ""

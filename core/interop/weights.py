@@ -32,7 +32,7 @@ PICKLED = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  #
 
 
 def expected(registry: Registry) -> str:
-    """What a path may hold, for a hint."""
+    """The known formats of a path, for a hint."""
     formats = "".join(f"{one.expected or one.kind}, " for one in registry.formats.values())
     return f"expected a run's or checkpoint's folder, {formats}a model's TOML, or the name of a model (`core models`)"
 
@@ -136,13 +136,13 @@ def _asked(one: WeightFormat, question: Callable[[], str]) -> str:
 
 
 def of_format(one: WeightFormat, work: Callable[[], T]) -> T:
-    """What a format's method gives. BuildError, naming the plugin, for an exception that is none of ours."""
+    """Call a format's method. BuildError, naming the plugin, for any exception but a CoreError."""
     return of_plugin(one.origin, f"format {one.name}", work)
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a run can start from: parameters by the model's names, read when asked for, and what came with them.
+    """The start of a run: parameters by the model's names, read on demand, and the tokenizer that came with them.
 
     kind: in words. path: the checkpoint's folder, where a run was named. tokenizer_json: a checkpoint's. format: of
     another program's files.

@@ -182,7 +182,7 @@ def serve(link: Connection, problem: Path, submission: Path | None, seed: int, s
 
 
 def silence() -> None:
-    """What the process prints on stdout, a kernel's printf too, goes nowhere: the verdict is there alone."""
+    """Discard the process's output on stdout, a kernel's printf too: only the verdict is printed there."""
     with contextlib.suppress(OSError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)

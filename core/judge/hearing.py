@@ -40,7 +40,7 @@ class Waits(Exception):
 
 
 class Hearing:
-    """What the sub-verdicts share: contents, the truth, and runs in strict mode. seed: of all contents."""
+    """The state that sub-verdicts share: contents, the truth, and runs in strict mode. seed: of all contents."""
 
     def __init__(self, problem: Problem, submission: Submission, seed: int = 0, tell: Tell = no_progress) -> None:
         self.problem, self.submission, self.seed, self.tell = problem, submission, seed, tell
@@ -133,14 +133,14 @@ class Hearing:
             raise Wrong(f"{name}: {found}", case=case, seen=seen(scene, name), hint=self.early_read(name, pair))
 
     def early_read(self, name: str, pair: Compared) -> str:
-        """What to look for where a result is not a number and the truth is one."""
+        """A hint for a result that is NaN where the truth is a number."""
         starts = name in owed(self.problem) and pair.got.dtype.kind == "f"
         if starts and (np.isnan(pair.got) & ~np.isnan(pair.want)).any():
             return f"{name} and scratch begin as not-a-number: does the kernel read one before it writes it?"
         return ""
 
     def nearly(self, spec: BufferSpec, pair: Compared, single: Array, most: float, slack: float) -> str:
-        """How an output of floats is too far from the truth, in words; "" where it is not. single: the truth in f32,
+        """The excess error of an output of floats, in words; "" within the bounds. single: the truth in f32,
         most: the root mean square of the largest input."""
         with np.errstate(all="ignore"):
             held = spec.values(spec.stored(pair.want, pair.want.shape))  # what the element type can hold of it
@@ -179,7 +179,7 @@ def lost_in_f32(got: Array, want: Array, single: Array, share: float) -> Array:
 
 
 def exactly(pair: Compared) -> str:
-    """Where integers differ, in words; "" where they do not."""
+    """The difference of integers in words; "" where they agree."""
     off = pair.got != pair.want
     if not off.any():
         return ""

@@ -97,7 +97,7 @@ class BufferSpec:
             return np.ascontiguousarray(np.broadcast_to(values, shape), ELEMENTS[self.dtype])
 
     def values(self, stored: Array, single: bool = False) -> Array:
-        """What the truth computes with: floats in f64, or f32 for `single`; integers as they are."""
+        """Contents as the truth computes with them: floats in f64, or f32 for `single`; integers unchanged."""
         if self.integer:
             return stored.copy()
         with np.errstate(all="ignore"):
@@ -143,7 +143,7 @@ class KernelLaunch:
 
 @dataclass(frozen=True)
 class Problem:
-    """What a kernel has to compute, and how it is launched.
+    """The computation that a kernel must do, and its launch.
 
     truth: a function of inputs, scalars and dims by name; it gets NumPy arrays (floats in f64) and returns the output,
     or a dict of outputs by name. inputs, outputs, scratch: name -> BufferSpec line; a name among inputs and outputs is
@@ -328,7 +328,7 @@ def foreign(what: str, function: Callable[..., Any], *args: Any, **names: Any) -
 
 
 def load_problem(path: Path) -> Problem:
-    """The one Problem of a Python file, which is code of whoever sets the problem, and runs as such.
+    """The one Problem of a Python file, which is its author's code, and runs as such.
 
     Raises UsageError for a file that cannot be read, BuildError for one that raises or has no Problem.
     """

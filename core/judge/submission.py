@@ -140,7 +140,7 @@ class Submission:
 
 
 def included(text: str) -> Iterator[str]:
-    """What stands behind every #include of a text, however it is written; also of one in a comment that is not a line
+    """The name behind every #include of a text, in any spelling; also of one in a comment that is not a line
     of its own."""
     spliced = re.sub(r"\\[ \t]*\r?\n", "", re.sub(r"\?\?/\r?\n", "", text))
     lines = [line for line in spliced.splitlines() if not line.lstrip().startswith("//") or "*/" in line]

@@ -21,7 +21,7 @@ QUESTIONS = {
     "unchanged": "inputs keep their contents",
     "awkward": "right at awkward sizes",
     "guards": "the same bits with the buffers elsewhere, in wide red zones",
-    "repeatable": "the same bits again, in other orders of threads, whatever the outputs held",
+    "repeatable": "the same bits again, in other orders of threads, for any contents of outputs",
     "fresh": "right again for new contents at the same addresses",
     "hard": "right for NaN, infinities, denormal, zero, huge and distant numbers",
     "real": "right at real sizes",

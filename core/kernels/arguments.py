@@ -24,7 +24,7 @@ Argument = DeviceTensor | Scalar | TensorMap | None
 
 
 def as_argument(value: Any, index: int, where: str, parameter: str = "") -> Argument:
-    """What a launcher gives for a kernel's parameter, if it is something that a kernel can take. Raises BuildError.
+    """A launcher's value for a kernel's parameter, typed. Raises BuildError for a value that no kernel can take.
 
     parameter: as the source writes it, for the error; "" where the source does not show it.
     """
@@ -98,7 +98,7 @@ def source_text(path: Path) -> str:
 
 
 def as_arguments(kernel: Kernel, args: Sequence[Any], where: str) -> tuple[Argument, ...]:
-    """What a launcher gives for all parameters of a kernel. Raises BuildError for what no kernel can take."""
+    """A launcher's values for all parameters of a kernel, typed. Raises BuildError for one that no kernel can take."""
     names = signature(kernel) or []
     names = names if len(names) == len(args) else [""] * len(args)
     return tuple(as_argument(value, i, where, name) for i, (value, name) in enumerate(zip(args, names, strict=True)))

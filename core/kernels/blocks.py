@@ -13,7 +13,7 @@ BLOCK = 192 * 1024  # bytes of one array in a block: the handful that a formula 
 
 
 def grain(rows: int, row_bytes: int) -> int:
-    """How many rows make a block; a function of the shape alone, so that bits repeat."""
+    """The rows of a block, a function of the shape alone, so that bits repeat."""
     return max(1, min(rows, BLOCK // max(1, row_bytes)))
 
 

@@ -53,7 +53,7 @@ class Chip:
 
     @property
     def arch(self) -> str:
-        """What kernels are compiled for on this chip: sm_86; sm_90a and the like from 9.0 on, with all that it has."""
+        """The architecture that kernels are compiled for on this chip: sm_86; from 9.0 on sm_90a and the like."""
         return f"sm_{self.number}" + ("a" if self.number >= 90 else "")
 
     @property
@@ -119,7 +119,9 @@ def parse_arch(name: str) -> Arch:
 
 
 def architecture(major: int, minor: int) -> str:
-    """What kernels are compiled for on a chip of that compute capability: sm_86; sm_90a and the like from 9.0 on."""
+    """The architecture that kernels are compiled for on a chip of that compute capability: sm_86; from 9.0 on sm_90a
+    and
+    the like."""
     return Chip(10 * major + minor, "", 0, 0, 0, 0).arch
 
 
@@ -182,7 +184,7 @@ def shared_problem(chip: Chip, static: int, dynamic: int) -> str:
 def launch_problems(
     chip: Chip, registers: int, static: int, block: Sequence[int], dynamic: int, cluster: int = 1
 ) -> list[str]:
-    """What a chip would refuse a launch for, in words. registers: a thread's; static and dynamic: bytes of shared
+    """The limits of a chip that a launch exceeds, in words. registers: a thread's; static and dynamic: bytes of shared
     memory; block: sizes of a thread block; cluster: thread blocks."""
     threads = 1
     for size in block:

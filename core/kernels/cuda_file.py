@@ -57,7 +57,7 @@ class CudaFile:
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """Where includes of its own are looked for; with the prelude, which they need, corelm's headers too."""
+        """The folders of the file's own includes; with the prelude, which they need, corelm's headers too."""
         public = (include_folder(),) if self.prelude else ()
         return (self.source.resolve().parent, *(folder.resolve() for folder in self.include), *public)
 

@@ -54,7 +54,7 @@ typedef float elem;
 class Kernel:
     """An `extern "C"` kernel of a .cu file under some macros.
 
-    defines: (name, value) pairs, sorted. For errors: origin, which is op.variant or whoever asks, and line, where
+    defines: (name, value) pairs, sorted. For errors: origin, op.variant or the caller's name, and line, where
     its launcher names it. text: the source of a kernel without a file; `source` is then its name in errors.
     """
 
@@ -72,7 +72,7 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Resources:
-    """What ptxas says of a kernel: registers a thread; bytes of static shared memory a thread block; bytes a thread
+    """The report of ptxas on a kernel: registers a thread; bytes of static shared memory a thread block; bytes a thread
     of spills (stores and loads together) and of stack."""
 
     registers: int
@@ -144,7 +144,7 @@ def missing(kernel: Kernel, names: Iterable[str]) -> BuildError:
 
 
 def preamble(dtype: str = "f32") -> str:
-    """What the core puts in front of a kernel's file, for activations of `dtype`: the prelude, and `elem`."""
+    """The text in front of a kernel's file, for activations of `dtype`: the prelude, and `elem`."""
     return f"#define ELEM_BF16 {int(dtype == 'bf16')}\n{preamble_text()}"
 
 
@@ -156,7 +156,7 @@ def preamble_text() -> str:
 
 @dataclass(frozen=True)
 class Unit:
-    """All that a compilation depends on."""
+    """The inputs of a compilation."""
 
     name: str
     text: str
@@ -234,7 +234,7 @@ def compile_unit(unit: Unit, kernel: Kernel) -> Compiled:
 
 
 def cached(key: str, arch: str, build: Callable[[], tuple[bytes, str]]) -> Compiled:
-    """What `build` gives (code, log), kept under `key` in this process and on disk."""
+    """The result of `build` (code, log), kept under `key` in this process and on disk."""
     with _LOCK:
         held = _HELD.get(key)
     if held is not None:
@@ -257,7 +257,7 @@ def _store(entry: Path, compiled: Compiled) -> None:
 
 
 def _load(entry: Path, arch: str) -> Compiled | None:
-    """What a cache entry holds; None for one that is absent or damaged."""
+    """The contents of a cache entry; None for one that is absent or damaged."""
     try:
         data = entry.read_bytes()
     except OSError:
@@ -300,7 +300,7 @@ def _run_nvrtc(unit: Unit, kernel: Kernel) -> tuple[bytes, str]:
 
 
 def _output(size: Any, get: Any, program: Any) -> bytes:
-    """What NVRTC gives of a program, as many bytes as it announces."""
+    """A result of NVRTC for a program, of the size that it announces."""
     buffer = bytes(int(size(program)[1]))
     get(program, buffer)
     return buffer
@@ -357,7 +357,7 @@ def _entries(log: str) -> Iterator[tuple[str, str]]:
 
 
 def architectures_of(declared: str) -> tuple[str, ...]:
-    """What the op check compiles a variant of that `arch` for: the chips that it is for, as far as this NVRTC knows
+    """The architectures that the op check compiles a variant of that `arch` for, as far as this NVRTC knows
     them. Never empty for a chip of the table: where NVRTC knows none of them, compiling says so."""
     architectures = tuple(chip.arch for chip in chips_of(declared))
     return tuple(arch for arch in architectures if f"sm_{parse_arch(arch).number}" in supported()) or architectures

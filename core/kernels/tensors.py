@@ -110,7 +110,7 @@ def encode(values: Any, dtype: str, shape: Sequence[int]) -> Array:
 
 
 def decode(stored: Array, dtype: str) -> Array:
-    """What the host computes with: bf16 as f32, everything else as it is."""
+    """Stored contents as the host computes with them: bf16 as f32, all others unchanged."""
     return from_bf16(stored) if dtype == "bf16" else stored
 
 

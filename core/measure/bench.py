@@ -46,7 +46,7 @@ class Launched:
 
 @dataclass(frozen=True)
 class Row:
-    """What an op's launches of one kind have of the step. floor: seconds, None for a chip that is not known."""
+    """The share of an op's launches of one kind in the step. floor: seconds, None for a chip that is not known."""
 
     op: str
     variant: str

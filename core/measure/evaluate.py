@@ -53,7 +53,7 @@ def token_loss(engine: Engine) -> str:
 
 
 class Bytes:
-    """How many bytes of text tokens stand for: none for an end of text, and not the blank that a tokenizer puts before
+    """Counts the bytes of text behind tokens: none for an end of text, nor for the blank that a tokenizer puts before
     a text, which is a byte of its first token and not of the text."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:

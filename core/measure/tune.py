@@ -112,7 +112,8 @@ def write_choices(path: Path, chosen: Mapping[tuple[str, str], tuple[TunedChoice
 
 
 def measured(device: Device, timings: Mapping[str, list[Timed]]) -> dict[tuple[str, str], tuple[TunedChoice, str]]:
-    """What `write_choices` takes of candidates that were timed on a GPU: those winners that beat the best guess."""
+    """The rows for `write_choices` from candidates that were timed on a GPU: the winners that beat the default
+    choice."""
     chosen = {}
     for key, options in timings.items():
         best, first = min(options, key=lambda t: t.seconds), next(t for t in options if t.first)

@@ -18,7 +18,7 @@ FILE, FORMAT = "tuned.json", 1
 
 
 def chip_of(device: Device) -> str:
-    """What the winners are kept for: the GPU by its name and architecture, or the cpu with its cores."""
+    """The key of tuned choices: the GPU by its name and architecture, or the cpu with its cores."""
     if not device.real_time:
         raise DeviceError("the simulator's time does not predict a GPU's", hint="tune where the run will be")
     return place_of(device) if device.model else str(device.describe())
@@ -29,7 +29,7 @@ def tuned_path() -> Path:
 
 
 def load_tuned(device: Device) -> dict[str, TunedChoice]:
-    """What `core tune` found for this chip; nothing where it never ran."""
+    """The choices of `core tune` for this chip; none where it never ran."""
     if not device.real_time:
         return {}
     held = read_json(tuned_path())

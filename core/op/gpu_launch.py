@@ -62,7 +62,8 @@ class GpuLaunch(Launch, Protocol):
         ...
 
     def resident(self, kernel: str, *, block: int, smem: int = 0, define: Mapping[str, str | int] | None = None) -> int:
-        """How many thread blocks of `block` threads and `smem` bytes run at once on the whole device: a thread block
+        """The number of thread blocks of `block` threads and `smem` bytes that run at once on the whole device: a
+        thread block
         may wait for another only in a grid of that size. Raises BuildError where none fits."""
         ...
 

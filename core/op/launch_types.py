@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 
 class Launch(Protocol):
-    """What every device records: work of other ops. An optimizer's `step(p, launch)` has this and no more."""
+    """The calls that every device records: work of other ops. An optimizer's `step(p, launch)` has these and no
+    more."""
 
     def op(self, name: str, method: str = "forward", /, **values: Any) -> None:
         """Launch the variant that this run chose for another op.

@@ -44,5 +44,5 @@ class Schedule(ABC):
         """The learning rate of step 0 .. steps-1."""
 
     def remarks(self, steps: int, options: Mapping[str, Any]) -> Iterable[str]:
-        """What a person should know of these options in a run of `steps`, a sentence each; said before step 1."""
+        """Remarks on these options in a run of `steps`, a sentence each; printed before step 1."""
         return ()

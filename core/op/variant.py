@@ -38,7 +38,7 @@ class Variant:
     alias: ClassVar[Mapping[str, str]] = {}  # {"da": "dy"}: that gradient IS the other: no launch, no copy
     inplace: ClassVar[Mapping[str, str]] = {}  # {"dx": "dy"}: may share that tensor's memory
     partial: ClassVar[tuple[str, ...]] = ()  # parameters whose gradient it does not write whole
-    base: ClassVar[str] = ""  # a variant of the same op: whatever this class does not define comes from there
+    base: ClassVar[str] = ""  # a variant of the same op, from which this class inherits
     repeatable: ClassVar[bool] = True  # False: bits may differ between runs; never automatic
     slices: ClassVar[bool] = False  # it joins the ranks' own numbers (`t.slices`), of ops that use slices
     tolerance: ClassVar[Mapping[str, float]] = {}  # dtype -> relative 2-norm allowed by the check

@@ -25,7 +25,7 @@ def backward(builder: Builder) -> dict[str, Buffer]:
 
 
 class Backward:
-    """Who writes which gradient of `b`, where, and who adds."""
+    """The gradients of `b`: the step that writes each, its memory, and the steps that add."""
 
     def __init__(self, builder: Builder) -> None:
         self.b, self.live, self.nodes = builder, builder.live, builder.nodes

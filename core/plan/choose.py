@@ -28,7 +28,7 @@ NOTHING, BACKWARD, LOSS = "nothing", "backward", "loss"  # what a plan needs of 
 
 @dataclass(frozen=True)
 class NestedChoice:
-    """What a nested launch or a step of the update took, with the dims and shapes that it was asked for."""
+    """The variant of a nested launch or of a step of the update, with its dims and shapes."""
 
     choice: Choice
     op: Op
@@ -277,7 +277,7 @@ class Chooser:
 
 
 def tuning_key(node: Node, precision: str) -> str:
-    """What the speed of a variant depends on besides the chip: the op, every size and attribute, the dtype."""
+    """The key of a tuned choice besides the chip: the op, every size and attribute, the dtype."""
     dims = {k: list(v) if isinstance(v, tuple) else v for k, v in node.dims.items()}
     sizes = " ".join(f"{name}={dims[name]}".replace(" ", "") for name in sorted(dims))
     return f"{node.op.name} {precision} {sizes}"

@@ -53,7 +53,7 @@ def folded(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def config_of(plan: Plan, node: Node) -> dict[str, Any]:
-    """`t.config` of a node: its tiles, and whatever else the variant chooses by size. A run records it."""
+    """`t.config` of a node: its tiles, and other settings that the variant chooses by size. A run records it."""
     return plan.choices[node.name].config_for(specs(node, plan.graph, plan.precision))
 
 

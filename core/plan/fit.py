@@ -29,10 +29,10 @@ def needed(memory: Mapping[str, int]) -> int:
 def check_fit(
     plan: Plan, memory: Mapping[str, int], free: int, *, device: str = "", measure: Measure | None = None
 ) -> None:
-    """Nothing where the plan fits into `free` bytes; else DeviceError with the table and what would fit.
+    """DeviceError unless the plan fits into `free` bytes, with the table of its memory and the settings that would fit.
 
-    memory: `Engine.memory(plan)`. free: bytes that the device has for all of it. measure: what the same plan would
-    need under other dims and recompute; without it, no advice with figures is given.
+    memory: `Engine.memory(plan)`. free: the device's bytes for all of it. measure: the needs of the same plan under
+    other dims and recompute; without it the advice has no figures.
     """
     need = needed(memory)
     if need + RESERVE <= free:
@@ -59,7 +59,7 @@ def _table(plan: Plan, memory: Mapping[str, int], free: int) -> list[str]:
 
 
 def largest(plan: Plan, count: int = 6) -> list[dict[str, Any]]:
-    """What fills the arena at its fullest: rows of name (repeats folded into `h.*`), what and bytes."""
+    """The tensors in the arena at its fullest: rows of name (repeats folded into `h.*`), role and bytes."""
     rows = []
     for row in owners(plan, fullest(plan))[:count]:
         times = f"{row['count']} x " if row["count"] > 1 else ""
@@ -125,9 +125,9 @@ def recomputable(plan: Plan) -> list[str]:
 def recompute_options(
     plan: Plan, others: Mapping[str, Plan], memory: Callable[[Plan], int], work: Callable[[Plan], tuple[int, int]]
 ) -> list[dict[str, Any]]:
-    """What recompute of an op saves and what it costs, one row for each op that saves enough, the most first.
+    """Savings and costs of recomputing an op, one row for each op that saves enough, the largest saving first.
 
-    others: op -> the plan in which it is recomputed besides. memory: bytes that a plan needs in all. work: its launches
+    others: op -> the plan in which it is recomputed too. memory: bytes that a plan needs in all. work: its launches
     and the bytes that they move. A row: op; saves: bytes; flops: those of the matrix products that run again, and
     share: of a micro-step's; traffic: bytes that a micro-step moves more; launches: how many more there are; unfused:
     the fused ops that it takes out.

@@ -23,7 +23,7 @@ Bound = dict[str, str | None]  # a pattern's name -> value or parameter name; No
 
 @dataclass(frozen=True)
 class FusionRules:
-    """What fusion may touch.
+    """The rules of fusion: ops that it may form, and nodes that it must leave.
 
     patterns: fused ops that have a variant which can run, with their own attrs from `[fuse]`.
     keep: values that are requested. named(node): whether the config names this node or its op, which keeps it out.

@@ -87,7 +87,7 @@ class PlanReport:
         check_fit(self.plan, memory, free, device=self.device.describe(), measure=measure)
 
     def recompute_options(self) -> list[dict[str, Any]]:
-        """What recompute of each op would save and cost: `core.plan.fit.recompute_options`."""
+        """Savings and costs of recomputing each op: `core.plan.fit.recompute_options`."""
         from core.plan.fit import needed, recomputable, recompute_options
 
         others = {op: self._recomputing((op,)) for op in recomputable(self.plan)}

@@ -36,7 +36,7 @@ def first_config(variant: Variant, t: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Request:
-    """What a plan is for.
+    """A request for a plan.
 
     kind: "train", "evaluate" or "generate". outputs: values that must be readable after the run; a training plan
     adds the loss terms. capacity: tokens that a decode session can hold (generate). recompute: op names whose

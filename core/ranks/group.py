@@ -43,11 +43,11 @@ class Ranks:
         return "one process"
 
     def gather(self, data: bytes) -> list[bytes]:
-        """What every rank gave, in the order of ranks, on every rank."""
+        """The values of all ranks, in the order of ranks, on every rank."""
         return [data]
 
     def share(self, data: bytes) -> bytes:
-        """What rank 0 gave, on every rank."""
+        """The value of rank 0, on every rank."""
         return self.gather(data)[0]
 
     def agree(self, values: Sequence[float], how: str = "sum") -> Array:
@@ -74,7 +74,7 @@ class Ranks:
     # --- what follows ------------------------------------------------------------------------------------------
 
     def decide(self, choose: Callable[[], T]) -> T:
-        """What `choose()` gives on rank 0, which alone calls it, as JSON has it: on every rank."""
+        """The result of `choose()` on rank 0, which alone calls it, as JSON: on every rank."""
         if self.size == 1:
             return choose()
         text = json.dumps(choose()).encode() if self.leads else b""

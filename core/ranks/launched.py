@@ -52,7 +52,7 @@ class LaunchedProcess:
 
 
 def launched(environment: Mapping[str, str] = os.environ) -> LaunchedProcess:
-    """What the launcher says of this process; a size of 1 without a launcher.
+    """The launcher's variables of this process; a size of 1 without a launcher.
 
     Raises UsageError for variables that hold no ranks.
     """

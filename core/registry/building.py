@@ -109,7 +109,7 @@ def _add_ops(building: Building) -> None:
 
 
 def _check_patterns(building: Building) -> None:
-    """What a fused op replaces must be ops that exist, called with names that exist."""
+    """Check that the pattern of a fused op calls existing ops with existing names."""
     for contribution in building.contributions:
         for op in contribution.ops:
             try:

@@ -46,7 +46,7 @@ class StepHook:
 
 @dataclass
 class Contribution:
-    """What one plugin's hooks returned, with the right types and not yet registered."""
+    """The results of one plugin's hooks, with the right types and not yet registered."""
 
     plugin: Candidate
     ops: list[Op] = field(default_factory=list)

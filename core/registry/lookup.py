@@ -27,7 +27,7 @@ REFERENCE = "reference"
 
 @dataclass
 class Registry:
-    """Everything that plugins brought. Look-ups raise BuildError with the nearest name."""
+    """All contents of plugins by name. Look-ups raise BuildError with the nearest name."""
 
     ops: dict[str, Op] = field(default_factory=dict)
     variants: dict[str, dict[str, Variant]] = field(default_factory=dict)

@@ -160,7 +160,7 @@ def sectors(warps: Array, places: Array) -> Array:
 
 
 def fewest(warps: Array, places: Array, width: int) -> int:
-    """How many sectors would have held the bytes that warps ask for."""
+    """The least number of sectors that hold the bytes of warps' accesses."""
     distinct = np.unique((warps << 42) | (places // width)) >> 42  # accesses are aligned to their width
     _, each = np.unique(distinct, return_counts=True)
     return int((-(-each * width // SECTOR)).sum())
@@ -187,7 +187,7 @@ def conflicts(lanes: Array, places: Array, width: int) -> int:
 
 
 def _different(values: Array) -> int:
-    """How many different values."""
+    """The number of different values."""
     if len(values) == 0:
         return 0
     steps = np.diff(values)

@@ -57,7 +57,7 @@ class KernelError(DeviceError):
 
 @dataclass(frozen=True)
 class Finding:
-    """What strict mode lets pass and has to say. `kind` as of a KernelError."""
+    """A finding of strict mode that does not stop the kernel. `kind` as of a KernelError."""
 
     kind: str
     message: str

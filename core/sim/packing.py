@@ -63,7 +63,7 @@ class Buffers:
         self.maps: dict[bytes, int] = {}
 
     def address(self, array: Array, name: str) -> int:
-        """Where an array is; it is one buffer however often it is passed."""
+        """The address of an array, which is one buffer even if it is passed several times."""
         if id(array) not in self.known:
             start = self.memory.allocate(array.nbytes, name, itemsize=array.itemsize)
             self.known[id(array)] = start, array

@@ -63,7 +63,7 @@ class Group(Lanes):
 
 
 class Batch(ResidentBlocks):
-    """Resident thread blocks with their barriers and groups, and with whatever watches them.
+    """Resident thread blocks with their barriers, groups and observers.
 
     limit: branches that a thread block may take.
     """

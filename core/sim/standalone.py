@@ -219,7 +219,7 @@ class KernelFile:
         return [name for name in declared if name.endswith("<...>") or name not in heads]
 
     def _find(self, name: str) -> tuple[Simulator, str]:
-        """Where a kernel is, by its symbol or its C++ name."""
+        """A kernel, by its symbol or its C++ name."""
         if name not in self._named:
             self._named[name] = self._known(name) or self._instantiated(name)
         return self._named[name]

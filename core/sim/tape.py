@@ -128,7 +128,7 @@ class TapeStep:
 
 
 class LoopTurns:
-    """How often each lane of a warp has run instructions of a kind."""
+    """Counts how often each lane of a warp has run instructions of a kind."""
 
     def __init__(self) -> None:
         self.counts: dict[Hashable, list[int]] = {}
@@ -229,7 +229,8 @@ class Tape:
         )  # fmt: skip
 
     def _variable(self, ins: Instruction, pc: int, space: str, place: int, how: str) -> Variable | None:
-        """The variable at a place, by the name that whoever launches gave the buffer, or by the kernel's own words."""
+        """The variable at a place, by the name that the caller of the launch gave the buffer, or by the kernel's
+        own."""
         if space == "local":
             return None
         region = self.words.memory.region(place) if space == "global" else None

@@ -44,15 +44,16 @@ def check_decode(log: Log, trial: Trial) -> None:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Which axis of each input and output counts tokens, how many there are, in how many rows of the batch."""
+    """The axis of each input and output that counts tokens, their number, and the rows of the batch."""
 
     axes: Mapping[str, int]
     count: int
     rows: int
 
     def starts(self, at_once: int) -> list[Array]:
-        """Where the rows of the batch are continued, for each call to make: all at 0, all at their last token, each at
-        its own. With few tokens at once, as far apart as there are tokens: each is to see many that are cached."""
+        """The positions at which the rows of the batch continue, for each call: all at 0, all at their last token, each
+        at
+        its own. With few tokens at once they are spread over all tokens, so that each row sees many cached ones."""
         rows, last = np.arange(self.rows, dtype=np.int32), self.count - 1
         apart = last - rows * last // self.rows if at_once else rows % max(1, last)
         return [np.zeros_like(rows), np.full_like(rows, last), apart.astype(np.int32)]
@@ -122,8 +123,8 @@ def filled(log: Log, trial: Trial, tokens: Tokens, starts: Array) -> dict[str, A
 
 
 def at_once(trial: Trial) -> int:
-    """How many tokens of this example the variant takes in one call of a decode session: the most that halving them
-    leads to; 0 for none, and where nothing is decoded."""
+    """The tokens of this example that the variant takes in one call of a decode session: the largest number by halving;
+    0 for none, and where no decoding takes place."""
     tokens = tokens_of(trial)
     if tokens is None or not trial.op.state or trial.op.why_no_decode(trial.case.dims):
         return 0

@@ -190,7 +190,7 @@ def draw(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
 
 
 def padding(shape: tuple[int, ...]) -> Array:
-    """Where a tensor of this shape is padding."""
+    """The mask of padding in a tensor of this shape."""
     outside = np.zeros(shape, bool)
     if trim(shape) != shape:
         outside[...] = True
@@ -231,7 +231,7 @@ def ignores_negative(op: Op, name: str) -> bool:
 
 
 def draw_extras(op: Op, rng: np.random.Generator) -> dict[str, Array]:
-    """What an op uses besides its tensors: the random key, the control record of a step."""
+    """An op's inputs besides its tensors: the random key, the control record of a step."""
     extras: dict[str, Array] = {}
     if "random" in op.uses:
         extras["key"] = np.array([rng.integers(1, 2**31), rng.integers(1, 2**31), 3, 0], np.uint32)

@@ -71,7 +71,7 @@ def runs_on(device: str, registry: Registry) -> str:
 
 
 def runner_of(device: str, registry: Registry) -> Runner:
-    """What runs variants on a device in the op check. Raises UsageError for a name that no device has."""
+    """The runner of variants on a device in the op check. Raises UsageError for a name that no device has."""
     kind = registry.device(device)
     if not kind.compiles:
         return CpuRunner(registry, kind)

@@ -139,7 +139,7 @@ def check_configs(log: Log, trial: Trial) -> None:
 
 
 def check_zeros(log: Log, trial: Trial) -> None:
-    """Padding, ignored rows, and whatever else the truth leaves at exactly zero, is exactly zero.
+    """Elements that are exactly zero in the truth (padding, ignored rows and others) are exactly zero.
 
     That is whole rows, trailing columns, and what the schema's sizes were padded by: rounding cannot touch it.
     """
@@ -159,7 +159,7 @@ def check_zeros(log: Log, trial: Trial) -> None:
 
 
 def must_be_zero(want: Array, shape: tuple[int, ...]) -> Array:
-    """Where a tensor has to be exactly zero, by what the truth is and by the padding of `shape`."""
+    """The mask of elements that must be exactly zero, by the truth and by the padding of `shape`."""
     zero = padding(shape)
     if want.ndim and want.any():
         if want.ndim > 1:

@@ -43,7 +43,7 @@ LOOSEST = 4.0  # times the default: more than that is not rounding
 
 
 def bounds_of(variant: Variant, dtype: str) -> Bounds:
-    """The bounds that a variant is held to in `dtype`.
+    """The bounds of a variant's errors in `dtype`.
 
     `Variant.tolerance` may tighten the 2-norm freely, and loosen both up to LOOSEST times where `tolerance_why`
     says why. Raises BuildError for anything looser.

@@ -123,7 +123,7 @@ def _faults(lines: Sequence[str], kernel: Kernel) -> list[str]:
 
 
 def limits(used: Resources, arch: str, threads: int, smem: int, cluster: int = 1) -> list[str]:
-    """Which limits of an architecture a kernel does not keep, in words; smem is what it gets besides its static shared
+    """The limits of an architecture that a kernel exceeds, in words. smem: bytes of dynamic shared
     memory."""
     spills = [f"spills {used.spills} bytes a thread, at {used.registers} registers"] if used.spills else []
     return spills + launch_problems(chip_of(arch), used.registers, used.shared, (threads,), smem, cluster)

@@ -42,7 +42,7 @@ class Gap:
 
 @dataclass
 class Coverage:
-    """What the launches of a check reached, by program."""
+    """The instructions that the launches of a check reached, by program."""
 
     reached: dict[Program, set[int]] = field(default_factory=dict)
     looped: dict[Program, dict[int, int]] = field(default_factory=dict)
@@ -102,7 +102,7 @@ class Coverage:
 
 
 def back_to(program: Program, at: int) -> int | None:
-    """Where a branch jumps to, if that is back."""
+    """The target of a backward branch."""
     ins = program.instructions[at]
     if ins.names[0] != "bra":
         return None
@@ -111,7 +111,7 @@ def back_to(program: Program, at: int) -> int | None:
 
 
 def copies(body: Sequence[Instruction]) -> int:
-    """How many turns of its loop a body holds, by how often each kind of work comes in it."""
+    """The turns of its loop that an unrolled body holds, by the number of instructions of each kind."""
     counts = Counter(ins.names[0] for ins in body if ins.names[0] in WORK)
     return math.gcd(*counts.values()) if counts else 1
 

@@ -338,9 +338,9 @@ def _functions(ours: Any, theirs: Any, module: str) -> Iterator[tuple[types.Func
 
 
 def caught_after(number: int, seed: int = 0, most: int = MOST) -> tuple[int, str]:
-    """How many models it takes to see the fault FAULTS[number], and what the last one says; (0, "") for none.
+    """The number of models until one sees the fault FAULTS[number], and its message; (0, "") for none.
 
-    A fault with a shape of its own is shown that one alone.
+    A fault with a shape of its own is tried on that shape alone.
     """
     registry, fault = registry_of(()), FAULTS[number]
     shown = [shapes()[fault.shape]] if fault.shape else (random_model(seed + n, registry) for n in range(most))

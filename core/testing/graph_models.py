@@ -116,7 +116,7 @@ class ModelAuthor(NodeAuthor):
                     break
 
     def with_input(self, op: Op, place: int, value: str, scope: Scope) -> Made | None:
-        """The op with one input given, and whatever fits for one other."""
+        """The op with one input fixed, and any fitting value for another one."""
         others = [i for i, s in enumerate(op.inputs.values()) if i != place and not s.optional]
         if not others:
             return self.fits(op, self.attrs(op), {place: value}, scope)

@@ -35,7 +35,7 @@ WIDEST = 16  # features of a value that an adapter makes
 
 @dataclass(frozen=True)
 class Made:
-    """What a node would be: its attributes as the TOML has them, its outputs' shapes, dtypes and bounds, its params."""
+    """A node before it is added: its attributes as in the TOML, its outputs' shapes, dtypes and bounds, its params."""
 
     spec: dict[str, Any]
     outputs: dict[str, tuple[Shape, str | None, int | None]]

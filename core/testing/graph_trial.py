@@ -1,10 +1,10 @@
 """The test of the planner on one random model, by numeric derivatives and by comparison of its plans.
 
 Each model (core.testing.graph_models) is planned plainly (no fusion, aliases, in-place gradients or recompute) and its
-gradients are held to central differences in f64, one parameter at a time along a random direction. Everything else is
-held to that plan: with fusion, aliases, in-place gradients, recompute and frozen parameters; in micro-steps; with and
-without padding; resumed; and logits of all tokens at once to those of a decode session fed in pieces. Before every run
-all memory that the plan should write is filled with NaN.
+gradients are compared with central differences in f64, one parameter at a time along a random direction. Other plans
+are compared with that plan: with fusion, aliases, in-place gradients, recompute and frozen parameters; in micro-steps;
+with and without padding; resumed; and logits of all tokens at once to those of a decode session fed in pieces. Before
+every run all memory that the plan should write is filled with NaN.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Mismatch(Exception):
     """A model whose plan breaks a promise; the message says which one, by how much."""
 
 
-# --- what each model is held to --------------------------------------------------------------------------------------
+# --- the promises of each model --------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)

@@ -68,7 +68,7 @@ def report(seed: int, plugins: tuple[str, ...] = ()) -> tuple[int, str, tuple[st
     "--faults", is_flag=True, help="Break the planner, one fault at a time, and count the faults that are caught."
 )
 def command(graphs: int, seed: int, plugin: tuple[str, ...], jobs: int, faults: bool) -> None:
-    """Random models held to numeric derivatives, and to themselves."""
+    """Random models, compared with numeric derivatives and among their plans."""
     if faults:
         raise SystemExit(show(seed, jobs or cores()))
     wrong, features = 0, Counter[str]()

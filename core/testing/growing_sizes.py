@@ -16,7 +16,7 @@ FEWEST = 2  # rows or sequences of the first step
 GROWTH = 8  # of the following steps
 MOST = 16 * 1024  # rows of an example that is grown: the tokens of a micro-batch
 PER_ELEMENT = 200.0  # FLOPs in whose time an element is drawn, compared and copied
-COSTS = {  # what runs kernels -> seconds of a check, whatever its sizes; FLOP/s of the slower side
+COSTS = {  # executor -> seconds of a check of any size; FLOP/s of the slower side
     "": (0.3, 2e9),  # the reference in f64
     "native": (1.0, 1e9),  # beside kernels in the simulator
     "interpreter": (2.0, 30e6),

@@ -36,9 +36,9 @@ class StopChecks(Exception):
 
 @dataclass(frozen=True)
 class Failure:
-    """What a sub-check found, in words; `error` is relative.
+    """A failure of a sub-check, in words; `error` is relative.
 
-    seen: what the wrong values show, hint: what to do, both "" where there is nothing to say. raised: whether the
+    seen: a clue in the wrong values, hint: the remedy, both "" where there is none. raised: whether the
     launcher itself gave up, or the simulator did; details: the address and the PTX of its finding; in_kernel: whether
     the simulator names the accesses, which `core view --kernel` shows.
     """
@@ -91,7 +91,7 @@ class Log:
 
     @contextmanager
     def caught(self, check: str) -> Iterator[None]:
-        """What a variant raises is a finding; reading what it did not declare is one of `reads`."""
+        """A variant's exception becomes a failure; one for reading an undeclared tensor is a failure of `reads`."""
         try:
             yield
         except StopChecks:
@@ -123,7 +123,7 @@ def place_of(error: BaseException) -> str:
 
 
 def advice_on(error: Exception) -> str:
-    """What to do about an exception that many meet: an assignment into a gradient that is None."""
+    """The remedy for a frequent exception: an assignment into a gradient that is None."""
     frames = traceback.extract_tb(error.__traceback__)
     into = re.search(r"\bt\.(d\w+)\[", frames[-1].line or "") if frames else None
     if isinstance(error, TypeError) and "NoneType" in str(error) and into:
@@ -163,7 +163,7 @@ def compare(
 
 
 def compare_to_zero(log: Log, check: str, trial: Trial, name: str, got: Array, note: str) -> None:
-    """Where zero is expected everywhere there is no relative error: a bound relative to the largest tensor."""
+    """Compare with a truth of zeros, by a bound relative to the largest tensor: a relative error does not exist."""
     if not got.size:
         return
     allowed = UNITS * EPSILON[trial.dtype] * trial.largest
@@ -282,6 +282,6 @@ def returns_a_value(variant: Variant, method: str) -> bool:
 
 
 def kept_out(log: Log, got: Training | Outcome, note: str = "") -> None:
-    """Nothing outside of the tensors, and nothing that may only be read, was written to."""
+    """No byte outside of the tensors, and no read-only tensor, was written."""
     log.verdict("bounds", not got.overrun, f"wrote outside of {', '.join(got.overrun)}{note}")
     log.verdict("unchanged", not got.changed, f"changed what it may only read: {', '.join(got.changed)}{note}")

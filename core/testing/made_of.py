@@ -131,7 +131,7 @@ class Perturbed:
 
 
 def check_sample(log: Log, call: Perturbed, tensor: str, index: Index, boxes: Mapping[str, list[Ranges]]) -> None:
-    """Everything outside of the boxes at once, floats and then integers; and some elements of the boxes."""
+    """Perturb all elements outside of the boxes at once, floats and then integers; and some elements of the boxes."""
     outside = {name: call.outside(name, boxes.get(name, [])) for name in call.sources}
     for kind, rounding in (("f", 0.0), ("iu", ROUNDING)):
         contents = {n: v for n, v in outside.items() if v.dtype.kind in kind}

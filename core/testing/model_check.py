@@ -23,7 +23,7 @@ from core.registry import Registry
 from core.testing.small_model import CHOICES, RATE, Array, Objective, SmallModel
 from core.testing.transformers_peer import peers_values
 
-# relative 2-norms. transformers has norms and angles in f32, whatever the precision
+# relative 2-norms. transformers computes norms and angles in f32 in any precision
 LOGITS, GRADIENT, LOSSES = 2e-6, 1e-5, 1e-5
 SIMULATED = {"f32": LOSSES, "bf16": 2**-7}  # of losses in the simulator; bf16 keeps eight bits
 FRESH = 4e-6  # of golden values computed afresh: f32 sums are taken in another order on another CPU
@@ -73,7 +73,8 @@ class ModelReport:
 
 @dataclass
 class ModelCase(SmallModel):
-    """A model on small sizes, to be held to its peer and to golden values. The fields are those of `SmallModel`."""
+    """A model on small sizes, to be compared with its peer and with golden values. The fields are those of
+    `SmallModel`."""
 
     def check(self, choices: Sequence[str] = CHOICES, write: bool = False) -> ModelReport:
         """`check_model` of this case."""

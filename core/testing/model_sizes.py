@@ -2,8 +2,8 @@
 
 Rows, or sequences, come first few and then more, while the sizes that a kernel sweeps (columns, classes, keys) are the
 model's own from the start: a kernel that forgets all but its first tile is wrong in the first step already. Each
-step is held to the reference in f64. On a GPU, sizes at which the reference would take too long are held to the
-simplest other variant on the same GPU.
+step is compared with the reference in f64. On a GPU, sizes at which the reference would take too long are compared
+with the simplest other variant on the same GPU.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Task:
 
 
 def task_of(need: Need, examples: bool = False) -> Task:
-    """What to check of a plan's need: in a session of generation, decoding too."""
+    """The check of a plan's need: in a session of generation, decoding too."""
     names = need.op.name, need.variant.name
     return Task(*names, need.dtype, need.example, need.config, examples=examples, decode="S" in need.sizes)
 
@@ -175,7 +175,8 @@ class Climb:
     # --- the steps -------------------------------------------------------------------------------------------------
 
     def _examples(self) -> None:
-        """The smallest examples, in every way; of a reference in f64 too, where it is held to numeric derivatives."""
+        """The smallest examples, in every way; of a reference in f64 too, where it is compared with numeric
+        derivatives."""
         dtypes = {self.task.dtype, *(("f64",) if isinstance(self.variant, Reference) else ())}
         cases = [make_case(self.op, e, self.task.seed, i) for i, e in enumerate(self._all_examples())]
         able = [c for c in cases if all(self._can(c, dtype) for dtype in dtypes)]
@@ -227,7 +228,7 @@ class Climb:
             self._beside_another([e for e in steps[self.done :] if bytes_of(self.op, e) <= DRAWN_BYTES], steps[-1])
 
     def _beside_another(self, able: Sequence[Mapping[str, Any]], whole: Mapping[str, Any]) -> None:
-        """One step at the largest of these sizes, held to the simplest other variant on the device."""
+        """One step at the largest of these sizes, compared with the simplest other variant on the device."""
         peer = self._peer()
         if peer is None or not able or self._remaining() <= 0:
             return
@@ -306,7 +307,7 @@ class Climb:
 
 
 class StepTimes:
-    """How long steps take: the first one's time says little of the next, since kernels are compiled in it."""
+    """The times of steps. The first one's says little of the next, since it compiles kernels."""
 
     def __init__(self, simulated: bool) -> None:
         self.overhead, self.rate = costs(simulated)

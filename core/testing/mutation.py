@@ -176,7 +176,7 @@ class KernelSwap:
                     check(log, trial)
             except StopChecks:
                 return log.failures[0].check
-            except Exception as error:  # whatever a text breaks, it has been noticed
+            except Exception as error:  # any failure is a caught mutant
                 return f"{name}: {type(error).__name__}"
         return ""
 

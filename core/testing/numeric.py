@@ -107,7 +107,7 @@ def one_sided(trial: Trial, name: str, u: Array, h: float) -> float:
 
 
 def clue_of(trial: Trial, name: str) -> str:
-    """What can be seen in all gradients beside numeric ones, where these take no more than a second or two."""
+    """A clue from all gradients beside numeric ones, where these take no more than a second or two."""
     got = trial.train()
     infinite = [n for n, v in got.outputs.items() if not np.isfinite(v).all()]
     if infinite:

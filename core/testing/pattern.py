@@ -47,7 +47,7 @@ class Scene:
             return bool(scale > 0 and np.max(np.abs(a.astype(np.float64) - b)) <= NEAR[self.dtype] * 4 * scale)
 
     def wrong(self, name: str) -> Array:
-        """Which elements of a tensor are off."""
+        """The mask of wrong elements of a tensor."""
         one = self.tensors[name]
         got, want = one.got.astype(np.float64), one.want.astype(np.float64)
         with np.errstate(all="ignore"):
@@ -57,7 +57,7 @@ class Scene:
 
 
 def seen(scene: Scene, name: str) -> str:
-    """What can be seen in the tensor `name`; "" where nothing stands out."""
+    """The clue in the tensor `name`; "" without one."""
     one, off = scene.tensors[name], scene.wrong(name)
     if not off.any():
         return ""
@@ -80,7 +80,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def region(off: Array, fault: str = "wrong") -> str:
-    """Which rows or columns are at fault, where they are one stretch of rows or of columns."""
+    """The rows or columns at fault, where they are one stretch of rows or of columns."""
     if off.ndim == 0:
         return ""
     flat = off.reshape(-1, off.shape[-1])
@@ -103,7 +103,7 @@ def stretch(wrong: Array, one: str) -> str:
 
 
 def what_is_there(one: Compared, off: Array) -> str:
-    """What the wrong elements hold, where all of them hold the same kind of thing."""
+    """The contents of the wrong elements, where all of them are of one kind."""
     got = one.got[off].astype(np.float64)
     if np.isnan(got).all():
         return "there got is not a number"
@@ -121,7 +121,7 @@ def everywhere_nothing(scene: Scene, name: str, one: Compared) -> str:
 
 
 def not_added(scene: Scene, name: str, one: Compared) -> str:
-    """What happened to the contents that were to be added to."""
+    """The fate of contents to which a launcher should have added."""
     if one.start is None:
         return ""
     if scene.near(one.got, one.want - one.start):

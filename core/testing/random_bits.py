@@ -49,8 +49,9 @@ def check_random(log: Log, trial: Trial) -> None:
 
 @dataclass(frozen=True)
 class BatchAxis:
-    """What a batch can be divided along. dim: its name, "..." for the first of the leading sizes. size: how many.
-    rows: of the op's first input, in each. tensors: inputs and outputs that have it as their first axis."""
+    """The axis along which a batch can be divided. dim: its name, "..." for the first of the leading sizes. size: its
+    length.
+    rows: those of the op's first input in each. tensors: inputs and outputs that have it as their first axis."""
 
     dim: str = ""
     size: int = 1

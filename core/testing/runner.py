@@ -40,10 +40,10 @@ OTHER = 0xA5  # a second pattern: what an integer output may well hold under the
 
 @dataclass
 class Call:
-    """What to run. `method` is "forward", "backward" or "forward_backward".
+    """A call of a launcher. `method` is "forward", "backward" or "forward_backward".
 
-    given: tensors with contents (float arrays in f32 or f64, whatever the device keeps them in), and None for what
-    is absent. writes: tensors that the launcher has to fill, which start poisoned. shares: {"dx": "dy"} puts the
+    given: tensors with contents (float arrays in f32 or f64, independent of the device's types), and None for
+    absent ones. writes: tensors that the launcher must fill, which start poisoned. shares: {"dx": "dy"} puts the
     first into the memory of the second. may_change: given tensors that the launcher may write to.
     fill: the byte that all of `writes` starts as. fast: whether races need not be looked for, where that is slow.
     order: on the cpu, 0 runs rows as always and any other number shuffles the order of the row ranges; elsewhere, the
@@ -238,7 +238,7 @@ class GuardedArray:
 
 
 def unwritten(array: Array, fill: int = POISON) -> Array:
-    """Where a tensor that started as bytes of `fill` still is."""
+    """The mask of elements that still have the bytes of `fill`."""
     flat = np.ascontiguousarray(array).view(np.uint8).reshape(*array.shape, array.dtype.itemsize)
     return np.asarray((flat == fill).all(-1))
 

@@ -17,7 +17,7 @@ from core.testing.small_model import CONFIG, IGNORED, OPTIONS, RATE, STEPS, Arra
 
 
 def peers_values(case: SmallModel) -> dict[str, Array]:
-    """What transformers' class computes: logits, loss, gradients as "d" + our parameter, and `STEPS` losses.
+    """The results of transformers' class: logits, loss, gradients as "d" + our parameter, and `STEPS` losses.
 
     It loads our export, and its gradients come back through `save_pretrained` and our reader, so that neither side's
     names are written twice. Sums are in f64 where transformers has the choice. CheckFailed for what transformers reads
@@ -70,7 +70,7 @@ def load_peer(folder: Path, peer: str) -> Any:
 
 
 def check_saved(case: SmallModel, folder: Path) -> None:
-    """What transformers saves, with all that it writes into config.json, is read as the same weights."""
+    """Check that the files that transformers saves, config.json included, are read as the same weights."""
     back = case.read(folder)
     wrong = [name for name, value in case.weights.items() if not np.array_equal(back[name], value)]
     if wrong:

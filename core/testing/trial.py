@@ -25,9 +25,9 @@ LONG = 512  # an axis longer than this makes an example a large one
 
 @dataclass
 class Training:
-    """What one forward and backward left: outputs, saved tensors and gradients by name, and what went wrong.
+    """The results of one forward and backward: outputs, saved tensors and gradients by name, and failures.
 
-    starts: what gradients held before, where the variant was asked to add.
+    starts: earlier contents of gradients, where the variant had to add.
     """
 
     outputs: dict[str, Array]
@@ -47,7 +47,7 @@ class Training:
 
 @dataclass(frozen=True)
 class GradientRequest:
-    """How a plan asks for gradients.
+    """A plan's request for gradients.
 
     unwanted: gradients that are not needed. absent: output gradients that do not exist. add: gradients to
     add to. alias: whether declared aliases are used, so that those are not written. in_place: whether declared

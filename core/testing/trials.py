@@ -28,7 +28,7 @@ def reference_of(op: Op, registry: Registry) -> Reference:
 
 
 def quick_dtypes(variant: Variant) -> tuple[str, ...]:
-    """f64 for a reference, whose gradient is held to differences there; else f32."""
+    """f64 for a reference, whose gradient is compared with differences there; else f32."""
     wanted = "f64" if isinstance(variant, Reference) else "f32"
     return (wanted,) if wanted in variant.dtypes else tuple(variant.dtypes[:1])
 

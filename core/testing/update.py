@@ -66,7 +66,7 @@ def disturb(trial: Trial, call: int, slots: Mapping[str, float]) -> None:
 
 
 def carry(trial: Trial, tensors: Mapping[str, Array]) -> None:
-    """What the call left is what the next one starts from."""
+    """Start the next call from the state that this one left."""
     for name in trial.op.mutates:
         if trial.values[name] is not None:
             trial.values[name] = tensors[name]
@@ -95,7 +95,7 @@ def compare_all(
     before: Mapping[str, Array | None],
     note: str,
 ) -> None:
-    """Everything that the op may write against the reference; all other tensors keep their bits."""
+    """Compare all tensors that the op may write with the reference's; all others keep their bits."""
     written = [name for name in (*trial.op.mutates, *trial.op.outputs) if name in got]
     scene = Scene({n: Compared(got[n], want[n]) for n in written}, trial.case.dims, {}, trial.dtype)
     for extra in trial.case.extras:

@@ -42,7 +42,7 @@ PDEATHSIG = 1  # prctl: the signal for a child whose parent is gone
 
 @dataclass(frozen=True)
 class CheckPlace:
-    """Where the checks run: a device, and the plugins to load."""
+    """The place of checks: a device, and the plugins to load."""
 
     device: str
     plugins: tuple[str, ...] = ()

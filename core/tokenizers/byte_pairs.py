@@ -84,7 +84,7 @@ class BytePairTokenizer(Tokenizer):
         return hasher.hexdigest()
 
     def to_json(self) -> str:
-        """Everything, as JSON: the tokens in base64, separated by blanks, in the order of their ids."""
+        """The whole tokenizer as JSON: the tokens in base64, separated by blanks, in the order of their ids."""
         tokens = " ".join(base64.b64encode(token).decode() for token in self.tokens)
         pattern = None if self.kind == "bytes" else PATTERN
         return json.dumps({"format": FORMAT, **self.record(), "pattern": pattern, "tokens": tokens}, indent=2) + "\n"

@@ -159,7 +159,7 @@ def read_folder(folder: Path) -> Tokenizer | None:
 
 
 def other_forms(folder: Path) -> str:
-    """Which of a tokenizer's other files a folder holds, and what makes a tokenizer.json of them; "" for none."""
+    """The other files of a tokenizer in a folder, and the program that makes a tokenizer.json of them; "" for none."""
     files = [name for name in OTHER_FORMS if (folder / name).is_file()]
     if not files:
         return ""

@@ -99,7 +99,7 @@ class LibraryTokenizer(Tokenizer):
 
     @property
     def files(self) -> dict[str, bytes]:
-        """What lay in the folder that it came from."""
+        """The files of the folder that it came from."""
         config = json.dumps(self.config, indent=2, ensure_ascii=False) + "\n"
         return {"tokenizer.json": self.document.encode(), "tokenizer_config.json": config.encode()}
 
@@ -232,7 +232,7 @@ def _parsed(document: str, where: str) -> Any:
 
 @contextlib.contextmanager
 def _guarded(where: str) -> Iterator[None]:
-    """DataError for whatever the library raises: its panics are no Exceptions, and are printed before."""
+    """DataError for any exception of the library: its panics are no Exceptions, and are printed before."""
     try:
         with native_silenced():
             yield

@@ -44,7 +44,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def to_json(self) -> str:
-        """Everything, as a JSON object: `record`, and "format", by which the kind's `restore` is found."""
+        """The whole tokenizer as a JSON object: `record`, and "format", by which the kind's `restore` is found."""
 
     @property
     def whole(self) -> bool:
@@ -80,7 +80,7 @@ class Tokenizer(ABC):
         return frozenset([self.hash])
 
     def record(self) -> dict[str, Any]:
-        """What shards and runs note of their tokenizer."""
+        """The record of the tokenizer in shards and runs."""
         return {"kind": self.kind, "name": self.name, "hash": self.hash, "vocab_size": self.vocab_size, "eot": self.eot}
 
     @property

@@ -18,7 +18,7 @@ DEFAULT_VOCAB = 4096
 
 @dataclass(frozen=True)
 class TokenizerRequest:
-    """What a tokenizer is wanted for. `text` gives the training text, or is None where there is none; `digest` names
+    """A request for a tokenizer. `text` gives the training text, or is None where there is none; `digest` names
     that text, so that a trained tokenizer can be cached; `max_vocab` is the model's vocabulary."""
 
     text: Callable[[], Iterable[str]] | None = None
@@ -29,7 +29,7 @@ class TokenizerRequest:
 
 
 class TokenizerKind:
-    """What a plugin states of a kind, and its methods.
+    """The base class of a plugin's kind: its facts and its methods.
 
     name: the value of `[data] tokenizer`, and the `kind` of its tokenizers. forms: the values that it takes, for
     errors: ("words", "words:PATH"); () where only files and checkpoints bring it. fixed: there is one, which needs no
@@ -50,7 +50,7 @@ class TokenizerKind:
 
     @property
     def claims(self) -> list[str]:
-        """What only one kind may have."""
+        """The names that only one kind may have."""
         return [f'format of tokenizers "{self.format}"'] if self.format else []
 
     def make(self, path: Path | None, request: TokenizerRequest) -> Tokenizer:
@@ -61,7 +61,7 @@ class TokenizerKind:
         raise BuildError(f"the kind of tokenizers {self.name} defines no make")
 
     def why(self, request: TokenizerRequest) -> str:
-        """How one came to be made without a path, behind its name: ", trained on the run's own text"."""
+        """The origin of one that was made without a path, to follow its name: ", trained on the run's own text"."""
         return ""
 
     def reads(self, document: Mapping[str, Any]) -> bool:

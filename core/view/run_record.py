@@ -184,7 +184,7 @@ class RunRecord:
 
     @property
     def registry(self) -> Registry:
-        """Everything that the run's plugins brought."""
+        """The contents of the run's plugins."""
         return self._resolved[1]
 
     @cached_property

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LaunchOptions:
-    """How the kernels of `--kernel` are launched and taped.
+    """The options of `--kernel`: its launches and their tapes.
 
     shape: as of `core trace`. dtype: "" for the variant's first. direction: forward, backward or both. blocks: thread
     blocks that are taped; none for the first and the last. warp: the one whose steps a terminal shows.

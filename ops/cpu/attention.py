@@ -16,7 +16,7 @@ QUERIES = 128
 
 
 class Tasks:
-    """How an attention is cut: `heads` key heads (each with its group of queries) x `queries` at a time."""
+    """The tasks of an attention: `heads` key heads (each with its group of queries) x `queries` at a time."""
 
     def __init__(self, t):
         item = t.qkv.dtype.itemsize
@@ -148,7 +148,7 @@ class AttentionBlocked(Variant):
 
 
 def later(n, dtype):
-    """What hides from each of n tokens those behind it: -inf above the diagonal, to be added to scores."""
+    """The causal mask of n tokens, to be added to scores: -inf above the diagonal."""
     return np.triu(np.full((n, n), -math.inf, dtype), 1)
 
 

@@ -89,7 +89,7 @@ class HeadLossChunked(Variant):
         self.differentiate(t, launch, t.loss.reshape(-1))
 
     def backward(self, t, launch):
-        """Where loss and gradients do not come in one go, the logits are worked out again."""
+        """Compute the logits again, where loss and gradients are not made in one pass."""
         self.differentiate(t, launch, None)
 
     def chunks(self, t, launch):

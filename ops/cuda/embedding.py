@@ -15,7 +15,7 @@ PIECE = 32  # sorted places of a warp
 
 
 def count(t):
-    """How many ids there are; `rows` is the table's."""
+    """The number of ids; `rows` is the table's."""
     return math.prod(t.ids.shape)
 
 

@@ -143,7 +143,7 @@ def slices(config, rows, features, K):
 
 
 def partial_bytes(config, rows, features, K):
-    """What the slices of a weight gradient leave for each other; 0 for a single one."""
+    """Bytes of the partial sums of a weight gradient's slices; 0 for a single slice."""
     count, _ = slices(config, rows, features, K)
     sums = config["TILE_I"] * config["TILE_J"] + 4 * config["TILE_I"] * 2 * config["WARPS_J"]
     return 0 if count == 1 else 4 * sums * tiles(config, features, K) * count

@@ -54,7 +54,7 @@ BASE: dict[str, tuple[Any, ...] | None] = {
 
 @dataclass(frozen=True)
 class Size:
-    """Where config.json has a dim. absent, null: the dim where no key is there, and where it is JSON's null: a number
+    """The place of a dim in config.json. absent, null: the dim for an absent key, and for JSON's null: a number
     or arithmetic over the dims; None where that is refused. A number of `null` stands for null, and is written so.
     flag: config.json has true or false, the dim 1 or 0. loss: the dim is of the loss alone, so a run that starts from
     the weights may have another. note: a warning where the dim is not 0."""

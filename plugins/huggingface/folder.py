@@ -185,7 +185,7 @@ def _unknown(folder: Folder, registry: Registry) -> CheckpointError:
 
 
 def notes(match: ModelMatch) -> list[str]:
-    """What a model that was found computes in another way than its own program, as its [hf.dims] say it."""
+    """The remarks of a model's [hf.dims] on computations that differ from its own program's."""
     return [size.note for dim, size in sizes(match.source).items() if size.note and match.dims.get(dim)]
 
 
@@ -340,7 +340,7 @@ def _tensor(folder: Folder, name: str) -> Array:
 
 
 def generation(folder: Path, config: Mapping[str, Any]) -> Generation:
-    """How the texts of a folder whose config.json is `config` begin and end.
+    """The begin and end of texts of a folder whose config.json is `config`.
 
     CheckpointError for a damaged generation_config.json.
     """

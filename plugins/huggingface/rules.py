@@ -16,7 +16,7 @@ from .config import TABLE, listed
 
 @dataclass(frozen=True)
 class Rule:
-    """Where a parameter's numbers are: tensors[e][r], by Hugging Face's names without prefix.
+    """The place of a parameter's numbers: tensors[e][r], by Hugging Face's names without prefix.
 
     Each is transposed if `transpose`; the rows of tensors[e] follow one another, rows[r] of each; `stack`: a new first
     dim over e.
@@ -28,7 +28,7 @@ class Rule:
     stack: bool = False
 
     def part(self, whole: Array, e: int, r: int) -> Array:
-        """What tensors[e][r] holds of the parameter `whole`: the rule run backwards. A view."""
+        """The part of the parameter `whole` in tensors[e][r], a view: the rule read backwards."""
         group = whole[e] if self.stack else whole
         start = sum(self.rows[:r])
         rows = group[start : start + self.rows[r]] if group.ndim else group
@@ -81,7 +81,7 @@ def _rule(rule: Any, parameter: Parameter, numbers: Mapping[str, str], graph: Gr
 
 
 def _rows(sizes: Any, parts: int, total: int, graph: Graph, where: str) -> tuple[int, ...]:
-    """How many of a parameter's `total` rows each of its tensors has: equal parts unless `sizes` says otherwise."""
+    """The number of a parameter's `total` rows in each of its tensors: equal parts without `sizes`."""
     if sizes is None:
         if total % parts:
             raise BuildError(

@@ -72,7 +72,7 @@ class Part:
 
 
 def mark_of(path: Path, head: bytes) -> str:
-    """What marks a file that begins with `head` as llama2.c's, in words; "" for another one."""
+    """The mark by which a file that begins with `head` is llama2.c's, in words; "" for any other file."""
     if int.from_bytes(head[:4], "little") == MAGIC:
         return f"magic number {MAGIC:#x}"
     return "sizes that make up its length" if is_legacy(head, path.stat().st_size) else ""

@@ -49,7 +49,7 @@ muon_update = Op(
 
 
 def step_size(t):
-    """What the orthogonal direction is multiplied by, besides the learning rate."""
+    """The factor of the orthogonal direction besides the learning rate."""
     return 0.2 * max(t.A, t.B) ** 0.5
 
 

@@ -19,7 +19,7 @@ NO_MUTANT = (EQUIVALENT, IDENTICAL, BROKEN_TEXT)
 
 
 class AnyFault(Protocol):
-    """What faults_python.py and faults_cuda.py make. `before` and `after` are the statement's or the line's text."""
+    """A fault of faults_python.py or faults_cuda.py. `before` and `after` are the statement's or the line's text."""
 
     @property
     def function(self) -> str: ...
@@ -53,7 +53,7 @@ class Mutant:
 
     @property
     def kind(self) -> str:
-        """What kind of fault it is, where the maker of faults says so."""
+        """The kind of fault, where its maker gives one."""
         return getattr(self.fault, "kind", "")
 
 

@@ -117,7 +117,7 @@ def name_in(head: str) -> str:
 
 
 def closing(code: str, opening: int) -> int:
-    """Where the bracket at `opening` is closed."""
+    """The place of the bracket that closes the one at `opening`."""
     depth = 0
     for at in range(opening, len(code)):
         depth += (code[at] in "([{") - (code[at] in ")]}")
@@ -246,7 +246,7 @@ def of_operators(code: str, function: Function) -> Iterator[Edit]:
 
 
 def operand_end(code: str, at: int, symbol: str) -> int:
-    """Where the right operand of a binary operator ends."""
+    """The end of a binary operator's right operand."""
     mine = BINDING.get(symbol, 0)
     while at < len(code):
         if code[at] in "([{":

@@ -159,7 +159,7 @@ def is_docstring(node: ast.AST) -> bool:
 
 
 def replacements(site: Site, tensors: Mapping[str, tuple[str, ...]], numbers: set[str]) -> Iterator[ast.AST]:
-    """What may stand in a node's place and be wrong."""
+    """The wrong nodes that may replace a node."""
     node = site.node
     maker: Callable[[Any], Iterator[ast.AST]] | None = MAKERS.get(type(node))
     if maker is not None:

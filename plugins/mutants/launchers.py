@@ -79,13 +79,13 @@ class LauncherBench:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # overflows and the like, of mutants in the pool's threads
                 report = check_variant(self.op, variant, self.registry, stop=True, reference=own)
-        except Exception as error:  # whatever a mutant breaks, it has been noticed
+        except Exception as error:  # any failure is a caught mutant
             return type(error).__name__
         return report.failures[0].check if report.failures else ""
 
 
 def launchers_of(op: Op, variant: Variant) -> dict[type, list[str]]:
-    """What there is to break: class -> its launchers. The reference of an update defines it, and is left alone."""
+    """The functions to break: class -> its launchers. The reference of an update defines it, and is left alone."""
     if op.gradient:
         names = [
             n for n, has in zip(LAUNCHERS, (variant.has_backward, variant.has_forward_backward), strict=True) if has

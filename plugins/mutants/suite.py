@@ -36,7 +36,8 @@ Judge = Callable[[str, Sequence[int]], Sequence[str]]  # (op.variant, numbers of
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was said of a mutant: a sub-check, "" when none, EQUIVALENT by the reviewed list, or why it is no mutant."""
+    """The verdict on a mutant: the sub-check that failed, "" for none, EQUIVALENT by the reviewed list, or the reason
+    why it is no mutant."""
 
     mutant: Mutant
     said: str
@@ -48,10 +49,10 @@ class Verdict:
 
 @dataclass
 class Result:
-    """What became of the mutants of one variant.
+    """The verdicts on the mutants of one variant.
 
-    unbroken: sub-checks that the variant fails as it is; what those say of a mutant counts for nothing. A sample
-    takes it for granted that there are none.
+    unbroken: sub-checks that the unchanged variant fails; their failures on a mutant do not count. A sample assumes
+    that there are none.
     """
 
     name: str
@@ -68,7 +69,7 @@ class Result:
 
     @property
     def held(self) -> int:
-        """How many the check had to say no to."""
+        """The number of mutants that the check must reject."""
         return sum(v.counts for v in self.verdicts)
 
     def launchers(self) -> dict[str, tuple[int, int]]:

@@ -26,7 +26,7 @@ Count = Annotated[int, Meta(ge=0)]
 
 
 class Versioned(Struct):
-    """What every version of the two files has."""
+    """The fields that every version of the two files has."""
 
     format: int
 

@@ -57,7 +57,7 @@ class FileRecord(Struct):
 
 
 class SourceRecord(Struct):
-    """What decides the order and contents of batches: see `core.data`."""
+    """The facts that determine order and contents of batches: see `core.data`."""
 
     name: str
     seed: int
@@ -75,9 +75,10 @@ class DataRecord(Struct):
 
 
 class State(Struct):
-    """What state.json must hold, as far as a resume relies on it; other keys are kept as they are.
+    """The keys of state.json that a resume relies on; other keys are preserved.
 
-    tokens: drawn so far, which is where the data stands. best_step: whose checkpoint is the best by validation.
+    tokens: the number drawn so far, which is the position in the data. best_step: that of the best checkpoint by
+    validation.
     updates: of the optimizer, fewer than steps where some were skipped. windows, skipped, zeros: what spikes and
     gradients of zero are judged by. variants: node -> variant. made_with: what the numbers depend on besides the
     config: sources of kernels and plugins by hash, versions.

@@ -43,7 +43,7 @@ METADATA = {"format": "corelm"}  # of the safetensors files
 
 @dataclass(frozen=True)
 class Contents:
-    """What goes into a checkpoint. `optimizer` is state name -> parameter -> array; `state` goes to state.json."""
+    """The contents of a checkpoint. `optimizer` is state name -> parameter -> array; `state` goes to state.json."""
 
     parameters: Mapping[str, Array]
     optimizer: Mapping[str, Mapping[str, Array]]

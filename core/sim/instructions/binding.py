@@ -20,7 +20,7 @@ from core.sim.resident import Group
 
 
 def bind(program: Program, table: OpcodeTable) -> Program:
-    """Cut the instructions into blocks at branches, at their targets and at whatever may suspend a thread."""
+    """Cut the instructions into blocks at branches, at their targets and at instructions that may suspend a thread."""
     code, special = program.instructions, wgmma_registers(program)
     starts = {0, len(code)} | set(program.labels.values())
     for pc, instruction in enumerate(code):

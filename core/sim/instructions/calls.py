@@ -86,7 +86,7 @@ def _assert(program: Program, ins: Instruction) -> Step:
 
 @opcode("call.nowhere", "")
 def _nowhere(program: Program, ins: Instruction) -> Step:
-    """Where a call through a pointer comes when no function of its parameters is there (ptx/program.py)."""
+    """The target of a call through a pointer that no function with its parameters has (ptx/program.py)."""
     pointer = reader(program, ins.operands[0], TYPES["u64"])
 
     def fail(g: Group) -> None:

@@ -360,10 +360,10 @@ def _store_box(
 
 
 def _check(g: Group, ins: Instruction, m: BoxMap, at: list[int], place: int, lane: int) -> None:
-    """What the hardware asks of a tensor copy.
+    """The hardware's requirements on a tensor copy.
 
     Shared memory is aligned to 128 bytes, for every swizzle: CUDA C++ Programming Guide, "The Swizzle Modes", Table 12
-    (Programming Guide 13, 4.11, Table 25). 1,024, 512 and 256 bytes are where the patterns of 128, 64 and 32 repeat;
+    (Programming Guide 13, 4.11, Table 25). The patterns of 128, 64 and 32 repeat after 1,024, 512 and 256 bytes;
     they follow the absolute address (Table 11: offset = (smem_ptr / 128) % 8), as `swizzled` does.
     """
     problems = {

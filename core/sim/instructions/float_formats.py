@@ -29,7 +29,7 @@ LOW, HALF = np.int64(0x1FFFFFFF), np.int64(0x10000000)  # the bits of an f64 tha
 
 @dataclass(frozen=True)
 class FloatFormat:
-    """How values of a type are computed with: `bits` each, `packed` together in one register."""
+    """The arithmetic of a floating-point type: `bits` each, `packed` together in one register."""
 
     bits: int
     packed: int

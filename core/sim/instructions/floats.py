@@ -47,7 +47,7 @@ TOGETHER = 32768  # products of fma instructions that are computed in one go
 
 
 def _finish(ins: Instruction) -> Callable[[Array], Array]:
-    """What comes after an f32 result: canonical NaN, .ftz, .sat, .relu."""
+    """The modifiers of an f32 result: canonical NaN, .ftz, .sat, .relu."""
     ftz, sat = "ftz" in ins.names, "sat" in ins.names
 
     def finish(value: Array) -> Array:

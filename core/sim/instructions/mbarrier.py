@@ -22,7 +22,7 @@ Key = tuple[int, int]  # thread block in the batch, shared address
 
 
 def keys(g: Group, addresses: Array, lanes: Array) -> list[Key]:
-    """Which mbarrier each address means; its upper bits may name a peer of the cluster."""
+    """The mbarrier of each address; its upper bits may name a peer of the cluster."""
     rank = (addresses >> spaces.RANK_SHIFT & 0xFF) - 1
     own = g.block[lanes]
     cluster = g.batch.shape.cluster

@@ -106,9 +106,9 @@ Place = tuple[Array, Array]  # memory as elements, and indices into it
 
 
 def _shared_places(program: Program, ins: Instruction, operand: int, width: int, how: str) -> Callable[[Group], Place]:
-    """Where an access to shared memory goes, for all lanes; found anew only when the address register is.
+    """The places of an access to shared memory, for all lanes; computed anew only when the address register changes.
 
-    Unrolled loops over a tile read it at one register plus constants: their checks need not be made at every turn.
+    Unrolled loops over a tile read it at one register plus constants: their checks are not made again at every turn.
     """
     where = address_reader(program, ins.operands[operand])
     address = ins.operands[operand]

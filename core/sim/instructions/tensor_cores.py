@@ -43,7 +43,7 @@ DECODE: dict[str, tuple[int, Callable[[Array], Array]]] = {
 
 
 def whole(g: Group, ins: Instruction, size: int) -> int:
-    """How many warps (or warpgroups) of `size` lanes are concerned; all of their lanes must be."""
+    """The number of active warps (or warpgroups) of `size` lanes; all of their lanes must be active."""
     lanes = g.indices()
     if len(lanes) % size or (g.index is not None and (lanes.reshape(-1, size)[:, 0] % size).any()):
         raise g.batch.fault(

@@ -16,11 +16,11 @@ from core.sim.tape import Tape
 
 @dataclass
 class Report:
-    """What one launch did. instructions: of the groups that ran in lockstep; lanes: threads that ran them, summed.
+    """The report of one launch. instructions: of the groups that ran in lockstep; lanes: threads that ran them, summed.
 
-    program: what ran. reached: blocks of instructions that did, by their first instruction. looped: branch back to an
+    program: the kernel. reached: blocks of instructions that ran, by their first instruction. looped: branch back to an
     earlier instruction -> the most times that it was taken in a batch of thread blocks.
-    counts, tape: where they were asked for. findings: of strict mode, warnings all.
+    counts, tape: where they were requested. findings: of strict mode, warnings all.
     """
 
     kernel: str

@@ -125,7 +125,7 @@ class Simulator:
 
     @staticmethod
     def say(line: str) -> None:
-        """A note for whoever watches the command."""
+        """Print a note on stderr."""
         if line:
             print(line, file=sys.stderr)
 

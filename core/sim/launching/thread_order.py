@@ -73,7 +73,7 @@ def polls(program: Program) -> bool:
 
 
 def blocks_together(program: Program, shape: Shape, strict: bool) -> int:
-    """How many thread blocks make a batch; all of them where they wait for each other."""
+    """The thread blocks of a batch; all of them where they wait for each other."""
     if polls(program) or (strict and orders_blocks(program)):
         return shape.blocks
     if not strict and thread_order_shows(program):

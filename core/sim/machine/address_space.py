@@ -25,7 +25,7 @@ LONGEST_STRING = 65536  # bytes
 class Region:
     """A named range of addresses: [start, start + size).
 
-    tensor, sizes: the name and the shape of the tensor that it holds, where whoever launches has said so.
+    tensor, sizes: the name and the shape of the tensor that it holds, where the caller of the launch gave them.
     """
 
     name: str

@@ -38,7 +38,7 @@ class Work:
         self.moved = np.zeros(len(self.lanes), np.bool_)
 
     def happen(self, rows: Array | None = None) -> None:
-        """What has not happened of these rows (all by default) happens now."""
+        """Do the work of these rows (all by default) that has not happened so far."""
         rows = np.flatnonzero(~self.moved) if rows is None else rows[~self.moved[rows]]
         if rows.size:
             self.moved[rows] = True

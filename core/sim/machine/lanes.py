@@ -30,7 +30,7 @@ DENSE = 0.4  # share of the lanes from which computing for all is cheaper than g
 
 @dataclass(frozen=True)
 class Origin:
-    """Where an undefined value came from. fault: (lane, text appended to the sentence) -> the error."""
+    """The origin of an undefined value. fault: (lane, text appended to the sentence) -> the error."""
 
     ins: Instruction
     fault: Callable[[int, str], KernelError]
@@ -157,7 +157,7 @@ class Lanes:
         self.doubles.pop(register, None)
 
     def whole(self, register: int) -> Array:
-        """A register over all lanes, whatever the selection."""
+        """A register over all lanes, selected or not."""
         value = self.registers[register]
         return np.broadcast_to(value, (self.lanes,)) if value.size != self.lanes else value
 

@@ -34,7 +34,7 @@ class Barrier:
 
 @dataclass
 class Phase:
-    """What strict mode keeps with a barrier of phases: the clocks of those that arrived, before and in this phase."""
+    """Strict mode's record of a barrier with phases: the clocks of arrived threads, before and in this phase."""
 
     gathering: Array | None = None
     known: Array | None = None

@@ -151,7 +151,7 @@ class Wording:
         return self._variable(ins, based[0].name) if based[0].kind == "variable" else self._parameter(ins, based[0])
 
     def value(self, root: Root) -> int:
-        """What a pointer parameter holds."""
+        """The value of a pointer parameter."""
         start = self.program.places[root.name][1] + root.offset
         return int(self.memory.read(start, 8).view(np.uint64)[0])
 

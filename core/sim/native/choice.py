@@ -66,12 +66,12 @@ def _chosen(executor: str | None) -> tuple[str, str | None]:
 
 
 def default_executor() -> str | None:
-    """What CORELM_SIM_EXECUTOR says, None where it says nothing."""
+    """The executor that CORELM_SIM_EXECUTOR names, None where it is not set."""
     return os.environ.get(VARIABLE, "").strip() or None
 
 
 def described(executor: str | None = None) -> str:
-    """What runs launches that nothing watches, in words."""
+    """The executor of launches without an observer, in words."""
     if natively(executor, ""):
         return f"in native code ({describe()})"
     return "on NumPy" + ("" if executor or default_executor() else f"; {NO_COMPILER}")

@@ -58,7 +58,8 @@ class _Launch(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Terms:
-    """How thread blocks run. in_order: one after the other; fair: all at once, taking turns; limit: branches of one."""
+    """The order of thread blocks. in_order: one after the other; fair: all at once, taking turns; limit: branches of
+    one."""
 
     in_order: bool
     fair: bool
@@ -107,7 +108,8 @@ def linked(
 
 @dataclass
 class WorkDone:
-    """What a marked kernel did: by block of instructions the warps and lanes that ran it, by branch back the most times
+    """The work of a marked kernel: by block of instructions the warps and lanes that ran it, by branch back the most
+    times
     that a warp took it."""
 
     ran: np.ndarray[Any, Any]

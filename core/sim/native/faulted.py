@@ -18,7 +18,8 @@ LINE_BITS = 24  # of an assert's number, below the address of its file's name
 
 @dataclass(frozen=True)
 class MachineFault:
-    """What the machine says: the instruction, the thread's number in its block, the block's, an address and two numbers
+    """A fault of the machine: the instruction, the thread's number in its block, the block's, an address and two
+    numbers
     more, whose meaning goes by the kind."""
 
     kind: int

@@ -27,7 +27,7 @@ ARRAYS = {"ops": OP, "lists": np.dtype("<u4"), "pcs": np.dtype("<i8")}
 
 @dataclass(frozen=True)
 class KernelFacts:
-    """What a launch asks of a kernel besides its instructions.
+    """Facts of a kernel that a launch needs besides its instructions.
 
     Sizes in bytes; parameters: (size, offset) of each. heap: whether it allocates; prints: whether it prints; ordered:
     whether the order of thread blocks can show; polls: whether it waits in a loop.

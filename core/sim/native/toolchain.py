@@ -47,7 +47,7 @@ def compiler() -> tuple[str, ...] | None:
 
 
 def passed_over() -> str:
-    """What CC names where no C compiler is there that works, "" where CC is used or not set."""
+    """The value of CC that names no working C compiler, "" where CC is used or not set."""
     named = _named()
     return shlex.join(named) if named and compiler() != named else ""
 

@@ -34,7 +34,7 @@ KINDS = ("tid", "ntid", "ctaid", "nctaid", "clusterid", "nclusterid", "cluster_c
 
 
 class Missing(BuildError):
-    """What the machine does not have: the interpreter runs such a kernel."""
+    """A kernel needs an instruction that the machine lacks: the interpreter runs it."""
 
 
 @dataclass

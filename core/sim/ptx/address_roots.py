@@ -48,7 +48,7 @@ def address_of(ins: Instruction, written: bool | None = None) -> Address | None:
 
 
 def roots(program: Program, ins: Instruction, written: bool | None = None) -> frozenset[Root]:
-    """What the address of an access is based on; never nothing."""
+    """The roots of an access's address, at least one."""
     address = address_of(ins, written)
     return (address is not None and _Search(program).of(address.base)) or frozenset({UNKNOWN})
 
@@ -115,7 +115,7 @@ WRITING = ("st", "atom", "red", "cp", "stmatrix")
 
 @kept
 def stored(program: Program) -> frozenset[Root]:
-    """What the kernel's writes to global memory are based on."""
+    """The roots of the kernel's writes to global memory."""
     found: set[Root] = set()
     for ins in program.instructions:
         if ins.names[0] not in WRITING or "prefetch" in ins.names:
@@ -155,7 +155,7 @@ def first_guesses(program: Program) -> frozenset[int]:
 
 
 def _place(program: Program, operand: Operand) -> tuple[object, int]:
-    """What an address operand means: its base, followed through plain renamings, and the offset."""
+    """The meaning of an address operand: its base, followed through plain renamings, and the offset."""
     assert isinstance(operand, Address)
     base = operand.base
     while isinstance(base, Register):

@@ -60,7 +60,7 @@ class SourceText:
 
     @cached_property
     def starts(self) -> list[int]:
-        """Where each line starts."""
+        """The offset of each line."""
         return [0, *(found.end() for found in re.finditer("\n", self.plain))]
 
     def quoted(self, number: int) -> str:
@@ -108,7 +108,7 @@ class SourceText:
         return len(self.plain)
 
     def _statement(self, start: int) -> int:
-        """Where the statement that begins at or after `start` ends."""
+        """The end of the statement that begins at or after `start`."""
         text, place = self.plain, start
         while place < len(text) and text[place].isspace():
             place += 1
@@ -160,7 +160,7 @@ class Sources:
         return found.quoted(line) if found else ""
 
     def assignments(self, file: str, line: int) -> int:
-        """How many assignments stand in a line, those of a loop's header left out."""
+        """The number of assignments in a line, without those of a loop's header."""
         text = self.text(file)
         row = text.of_line(line) if text else Span(0, 0)
         plain = re.sub(r"\bfor\s*\([^)]*\)", " ", text.plain[row.start : row.stop]) if text else ""

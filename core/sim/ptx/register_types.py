@@ -48,12 +48,12 @@ class Type:
 
     @property
     def raw(self) -> np.dtype[Any]:
-        """How a register of this type is stored."""
+        """The NumPy type that stores a register of this type."""
         return BOOL if self.kind == "p" else UNSIGNED[self.bits]
 
     @property
     def numpy(self) -> np.dtype[Any]:
-        """What arithmetic of this type computes in; bits for the types that NumPy lacks."""
+        """The NumPy type of arithmetic in this type; bits for the types that NumPy lacks."""
         tables = {"s": SIGNED, "f": FLOAT, "p": {1: BOOL}}
         return tables.get(self.kind, UNSIGNED)[self.bits]
 

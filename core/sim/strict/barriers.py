@@ -57,7 +57,7 @@ def _after(program: Program, stop: int) -> list[int]:
 
 
 def successors(program: Program, branch: Instruction) -> list[int]:
-    """Where a branch may go, if it goes."""
+    """The targets of a taken branch."""
     if branch.names[0] == "brx":
         table = branch.operands[1]
         return [program.target(n) for n in program.tables[table.name]] if isinstance(table, Symbol) else []
@@ -133,7 +133,7 @@ def returns_early(sources: Sources, branch: tuple[str, int], barrier: tuple[str,
 
 
 def _barriers(text: SourceText, line: int) -> list[int]:
-    """Where a barrier may stand in a line."""
+    """The places of barriers in a line."""
     row = text.of_line(line)
     words = text.plain[row.start : row.stop]
     found = [row.start + one.start() for one in re.finditer(r"__syncthreads|\bsync\b", words)]
@@ -181,7 +181,7 @@ class Meetings:
         return np.asarray(g.block[lanes] * self.batch.padded + g.thread[lanes])
 
     def live(self) -> Array:
-        """Which threads of the batch have not exited."""
+        """The threads of the batch that have not exited."""
         found = np.zeros(len(self.batch.numbers) * self.batch.padded, np.bool_)
         for g in self.batch.groups:
             found[self._threads(g, np.arange(g.lanes))] = g.live

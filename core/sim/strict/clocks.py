@@ -160,14 +160,15 @@ class Clocks:
             self.partial[blocks] = True
 
     def snapshot(self, g: Lanes, lanes: Array) -> Array:
-        """What lanes know; what they do next is later."""
+        """The clocks of lanes; their next accesses are later."""
         here = self.here(g, lanes)
         latest: Array = self.clock[here].max(0)
         self._tick(here)
         return latest
 
     def publish(self, phase: Phase, g: Lanes, lanes: Array, relaxed: bool = False) -> None:
-        """Lanes arrive: what they know (relaxed: knew at their last fence) goes to whoever waits for the phase."""
+        """Lanes arrive: their clocks (relaxed: those of their last fence) pass to the threads that wait for the
+        phase."""
         known = self.snapshot(g, lanes)
         phase.gather(self.fenced[self.here(g, lanes)].max(0) if relaxed else known)
 

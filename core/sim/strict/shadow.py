@@ -52,8 +52,8 @@ class Shadow:
             self.latest[places[lost & same]] |= SEVERAL
 
     def also_read(self, places: Array, warps: Array, lanes: Array, since: Array) -> Array:
-        """Where another lane of the own warp has read, unordered with this one: its lane, -1 elsewhere; SEVERAL is
-        added where there are more."""
+        """The lane of the same warp that has read, unordered with this one, by place; -1 for none, SEVERAL added for
+        more than one."""
         before = self.latest[places]
         lane = before & ((1 << LANES_BITS) - 1)
         found = (before >> (LANES_BITS + TIME_BITS) == warps + 1) & (time_of(before) >= since) & (lane != lanes)

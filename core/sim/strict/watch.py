@@ -38,7 +38,8 @@ POISON = 0xFF  # shared memory before it is written: NaN in every float format
 
 
 def strength(ins: Instruction) -> int:
-    """How far an access may meet others of its kind without being ordered: atomics, relaxed loads and their like."""
+    """The strength of an access that may meet others of its kind without an order: atomics, relaxed loads and their
+    like."""
     if ins.names[0] in ("atom", "red") or ins.names[:2] == ("cp", "reduce"):
         return STRONG
     if not {"relaxed", "acquire", "release", "acq_rel", "mmio"}.isdisjoint(ins.names):

@@ -77,7 +77,7 @@ def check_places(kernels: Sequence[Json], blocks: Sequence[int], warp: int) -> N
 
 @dataclass
 class Taping:
-    """How launches are taped. dtype: "" for the variant's first. blocks: numbers in the grid; none for the first and
+    """The settings of taping. dtype: "" for the variant's first. blocks: numbers in the grid; none for the first and
     the last. budget: steps of a kernel; a launch takes at most half of those left.
     """
 

@@ -24,7 +24,7 @@ from core.view.subject import Subject
 from core.words import percent, printable, table
 
 STEPS, MORE_STEPS = 4, 12  # checkpoints: by default, and where more is asked for
-READ = 8 << 30  # bytes of all checkpoints that are read; the newest one is read whatever its size
+READ = 8 << 30  # bytes of all checkpoints that are read; the newest one is read at any size
 LARGEST = 16  # weights of a row, where all of them are too many
 MOST, MORE = 400_000, 4_000_000  # numbers of all maps together: by default, and where more is asked for
 BUSIEST = 3  # experts of a node in a terminal
