@@ -3,7 +3,7 @@
     python benchmarks/checkpoint.py                            five rounds, in a temporary folder
     python benchmarks/checkpoint.py --folder /mnt/disk --rounds 9 --json result.json
 
-`ours` is `core.interop.checkpoint.save`: staged, hashed (sha256 of every byte), synced, with a manifest, renamed, and
+`ours` is `core.checkpoint.save`: staged, hashed (sha256 of every byte), synced, with a manifest, renamed, and
 LATEST replaced. `plain` writes the same tensors' bytes into two files, one after the other, and syncs each: it leaves
 nothing that could be verified. Each peer is a process of its own with the same arrays. Rounds alternate, so does who
 is first in one (a disk may give more after a rest). Each save begins with what was there removed and the disk idle, and
@@ -56,8 +56,8 @@ def make_engine():
 
 
 def save_ours(engine, folder):
-    from core.interop import checkpoint
-    from core.interop.checkpoint import Contents
+    from core import checkpoint
+    from core.checkpoint import Contents
 
     contents = Contents(engine.parameters(), engine.optimizer_state(), "", None, {"step": 1})
     checkpoint.save(folder / "checkpoints", 1, contents)

@@ -47,6 +47,7 @@ from core.kernels.nvrtc import Kernel  # noqa: E402
 from core.kernels.nvrtc_library import nvrtc_version  # noqa: E402
 from core.kernels.tensors import tensor_map  # noqa: E402
 from core.loader import load_registry  # noqa: E402
+from core.plan import figures  # noqa: E402
 from core.plan.fit import RESERVE, needed  # noqa: E402
 from core.train.run import commit  # noqa: E402
 from core.train.wiring import build_engine  # noqa: E402
@@ -230,7 +231,7 @@ def sizes(device: CudaDevice) -> list[str]:
         config = load_config(str(ROOT / "configs/gpt2_124m.toml"), overrides=words, device="cuda")
         engine = build_engine(config, registry, load_model(config.model, registry), None, unbacked)
         plan = engine.plan("train")
-        if needed(engine.report(plan).memory() | engine.report(plan).scratch()) + RESERVE <= free:
+        if needed(engine.report(plan).memory() | figures.scratch(engine.report(plan))) + RESERVE <= free:
             break
     return [word for pair in words for word in ("--set", pair)]
 

@@ -6,10 +6,8 @@ listing of commands stays fast, and the source of a broken plugin can still be s
 
 from __future__ import annotations
 
-import functools
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
@@ -22,9 +20,6 @@ from core.hooks import GROUP
 BUILT_IN, SHIPPED, INSTALLED, GIVEN = "built-in", "shipped", "installed", "path"
 OWN = "corelm"  # the origin of built-in plugins
 LIMIT = "CORELM_PLUGINS"  # comma list: only these of the shipped and installed ones; "" is none of them
-
-LARGEST_SOURCE = 1 << 20  # bytes of a file that is searched for a name
-MOST_SOURCES = 200  # files of a plugin that are searched
 
 
 @dataclass(frozen=True)
@@ -44,38 +39,6 @@ class Candidate:
     entry: EntryPoint | None = None
     version: str = ""
     distribution: str = ""
-
-    def sources(self) -> Iterator[Path]:
-        """Its Python and TOML files."""
-        if self.home is None:
-            return
-        if self.home.is_file():
-            yield self.home
-            return
-        files = (p for p in sorted(self.home.rglob("*")) if p.suffix in (".py", ".toml"))
-        for count, path in enumerate(files):
-            if count == MOST_SOURCES:
-                return
-            yield path
-
-    def mentions(self, name: str) -> bool:
-        """Whether it seems to bring `name`: a quoted string in its sources, a hook of it, or a model of that stem."""
-        pattern = re.compile(rf"""(["']){re.escape(name)}\1|\bdef {re.escape(name)}\b""")
-        for path in self.sources():
-            if path.suffix == ".toml":
-                if path.stem == name:
-                    return True
-            elif pattern.search(_text(path)):
-                return True
-        return False
-
-
-@functools.lru_cache(maxsize=512)
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8", "replace") if path.stat().st_size <= LARGEST_SOURCE else ""
-    except OSError:
-        return ""
 
 
 @dataclass

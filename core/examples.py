@@ -7,7 +7,7 @@ an example takes in place of a shape: `examples=[{"x": far_rows(33)}]`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,48 +35,3 @@ def scaled_rows(columns: int) -> Array:
 def tied_rows(rows: int, columns: int) -> Array:
     """(rows, columns) of the numbers 0, 1 and 2, so that a row has its largest number several times."""
     return np.random.default_rng(columns).integers(0, 3, (rows, columns)).astype(np.float64)
-
-
-# --- contents that a standard normal tensor becomes; `smallest` and `largest` are of its element type's normal numbers
-
-
-def one_nan(values: Array, rng: np.random.Generator, smallest: float, largest: float) -> Array:
-    """One element is not a number."""
-    return _placed(values, rng, [np.nan])
-
-
-def infinities(values: Array, rng: np.random.Generator, smallest: float, largest: float) -> Array:
-    """One element is infinite, and one minus infinite where there is room."""
-    return _placed(values, rng, [np.inf, -np.inf])
-
-
-def denormals(values: Array, rng: np.random.Generator, smallest: float, largest: float) -> Array:
-    """All elements are below the smallest normal number."""
-    return np.asarray(np.clip(values, -3, 3) * smallest / 16)
-
-
-def zeros(values: Array, rng: np.random.Generator, smallest: float, largest: float) -> Array:
-    """All elements are zero, half of them minus zero."""
-    return np.asarray(np.copysign(0.0, values))
-
-
-def huge(values: Array, rng: np.random.Generator, smallest: float, largest: float) -> Array:
-    """One element is a quarter of the largest number: a second one could cancel it, and show the order of a sum."""
-    return _placed(values, rng, [largest / 4])
-
-
-def distant(values: Array, rng: np.random.Generator, smallest: float, largest: float) -> Array:
-    """A mean of 100 and a standard deviation of 1: in f32 the square of the mean leaves few digits for the variance."""
-    return np.asarray(values + 100.0)
-
-
-def _placed(values: Array, rng: np.random.Generator, numbers: Sequence[float]) -> Array:
-    placed = values.copy()
-    places = rng.permutation(values.size)[: len(numbers)]
-    placed.reshape(-1)[places] = numbers[: places.size]
-    return placed
-
-
-HARD: Mapping[str, Callable[[Array, np.random.Generator, float, float], Array]] = {
-    "nan": one_nan, "inf": infinities, "denormal": denormals, "zero": zeros, "huge": huge, "distant": distant,
-}  # fmt: skip

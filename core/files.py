@@ -1,9 +1,8 @@
-"""Files replaced whole: written beside their place, then renamed. The only module that renames.
+"""Files replaced whole and durably: written beside their place, synced, then renamed. For what must survive a power
+cut: checkpoints and a run's records. Others, such as caches: core.atomic_files.
 
-Two ways: `replace` and `staged_folder` are atomic (a reader sees the old contents or the new ones) and leave the time
-of the write to the disk, which suits caches. `replace_durably` also syncs file and folder, for files that must survive
-a power cut: checkpoints and a run's records. Each call of the durable way has a name; `POINT` is called before it with
-that name and the path, and a test puts a function there that raises or kills, and examines the disk afterwards.
+Each call has a name; `POINT` is called before it with that name and the path, and a test puts a function there that
+raises or kills, and examines the disk afterwards.
 """
 
 from __future__ import annotations
@@ -13,10 +12,8 @@ import hashlib
 import json
 import math
 import os
-import secrets
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,62 +27,6 @@ def _nothing(call: str, path: Path) -> None:
 POINT: Callable[[str, Path], None] = _nothing
 
 TEMPORARY = ".tmp"  # `.LATEST.tmp` is what becomes LATEST
-STAGED = ".staged-"
-STALE = 24 * 3600.0  # seconds after which a staged file or folder counts as left by a killed process
-
-
-# --- atomic ----------------------------------------------------------------------------------------------------------
-
-
-def staged_name(path: Path) -> Path:
-    """A name beside `path` that no other process uses; a file made there gets the usual rights, unlike tempfile's."""
-    return path.with_name(f"{STAGED}{os.getpid()}-{secrets.token_hex(6)}")
-
-
-def replace(path: Path, data: bytes) -> None:
-    """`path` holds its old contents or all of `data`, never a part; not synced. Makes missing folders. Raises OSError,
-    and leaves no staged file then."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staged = staged_name(path)
-    try:
-        staged.write_bytes(data)
-        os.replace(staged, path)
-    except BaseException:  # Ctrl-C too: nothing half-written stays
-        with contextlib.suppress(OSError):
-            staged.unlink()
-        raise
-
-
-@contextlib.contextmanager
-def staged_folder(target: Path) -> Iterator[Path]:
-    """A new folder that becomes `target` when the block ends well, and is removed when it does not.
-
-    Two processes may do this at once: the first to finish wins, the second's equal work is dropped.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(target.parent)
-    staged = staged_name(target)
-    staged.mkdir()
-    try:
-        yield staged
-        try:
-            os.replace(staged, target)
-        except OSError:
-            if not target.is_dir():
-                raise
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
-
-
-def _remove_stale(folder: Path) -> None:
-    """Remove the staged files and folders of killed processes."""
-    for left in folder.glob(f"{STAGED}*"):
-        with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > STALE:
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
-
-
-# --- durable ---------------------------------------------------------------------------------------------------------
 
 
 def create(path: Path) -> BinaryIO:
@@ -130,6 +71,11 @@ def make_folder(path: Path) -> None:
 
 def rename(source: Path, target: Path) -> None:
     POINT("rename", target)
+    os.replace(source, target)
+
+
+def put(source: Path, target: Path) -> None:
+    """`rename` without a name for tests: of what need not survive a power cut."""
     os.replace(source, target)
 
 

@@ -7,7 +7,6 @@ line, by a model that requires it, by an op that it would have defined. core.pla
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.util
 import inspect
@@ -16,7 +15,6 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -24,14 +22,8 @@ import pluggy
 
 from core import hooks, signals
 from core.containment import PASSES, contained
-from core.data_reader import DataReader
-from core.devices import DeviceKind
 from core.discovery import BUILT_IN, GIVEN, Candidate, describe, discover
-from core.errors import BuildError, CoreError, did_you_mean, words_of
-from core.evaluation import Evaluation
-from core.lens import Lens
-from core.op import Op, Optimizer, Schedule, Variant
-from core.ranks.ranks_kind import RanksKind
+from core.errors import BuildError, CoreError
 from core.registry import (
     BROKEN,
     DISABLED,
@@ -40,12 +32,8 @@ from core.registry import (
     PluginRecord,
     Registry,
     Rejected,
-    StepHook,
     build_registry,
-    shorten,
 )
-from core.tokenizers.tokenizer_kind import TokenizerKind
-from core.weight_format import WeightFormat
 
 
 def load_registry(
@@ -113,11 +101,13 @@ class Loading:
             else:
                 break
         for contribution in self.contributions:
-            self.records[id(contribution.plugin)].brings = brings(contribution)
+            self.records[id(contribution.plugin)].contribution = contribution
         return registry
 
     def _broken(self, record: PluginRecord, error: BaseException, fatal: bool = False) -> None:
         record.status = BROKEN
+        from core.registry.broken import reason_of
+
         record.reason = reason_of(error, record.candidate)
         record.traceback = "".join(traceback.format_exception(error))
         asked_for = record.kind in (BUILT_IN, GIVEN)
@@ -139,42 +129,6 @@ def _record(candidate: Candidate, status: str) -> PluginRecord:
         candidate.home,
         candidate,
     )
-
-
-def brings(contribution: Contribution) -> dict[str, list[str]]:
-    """Names by kind, kinds that are empty left out."""
-    named = {
-        "ops": [op.name for op in contribution.ops],
-        "variants": [f"{cls.op}.{cls.name}" for cls in contribution.variants],
-        "models": [Path(path).stem for path in contribution.models],
-        "optimizers": [cls.name for cls in contribution.optimizers],
-        "schedules": [cls.name for cls in contribution.schedules],
-        "evaluations": [cls.name for cls in contribution.evaluations],
-        "formats": [cls.name for cls in contribution.formats],
-        "devices": [kind.name for kind in contribution.devices],
-        "engines": [cls.name for cls in contribution.ranks],
-        "tokenizers": [cls.name for cls in contribution.tokenizers],
-        "readers": [cls.name for cls in contribution.data],
-        "lenses": [cls.name for cls in contribution.lenses],
-        "tuned": [Path(path).name for path in contribution.tuned],
-        "commands": [command.name or "" for command in contribution.commands],
-        "hooks": ["core_step_end" for _ in contribution.step_hooks],
-    }
-    return {kind: names for kind, names in named.items() if names}
-
-
-def reason_of(error: BaseException, candidate: Candidate) -> str:
-    """One line: the error, and the author's own file and line where it happened."""
-    if isinstance(error, CoreError):
-        return error.message
-    text = words_of(error).splitlines()[0]
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{type(error).__name__}: {error.msg} ({shorten(error.filename)}:{error.lineno})"
-    root = str(candidate.root or candidate.home or "")
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if root and frame.filename.startswith(root):
-            return f"{text} ({shorten(frame.filename)}:{frame.lineno})"
-    return text
 
 
 # --- importing ---------------------------------------------------------------------------------------------------
@@ -230,33 +184,33 @@ class PluginManager(pluggy.PluginManager):
                 "specname": None}  # fmt: skip
 
 
-def _is_class(base: type) -> Callable[[Any], bool]:
-    return lambda item: isinstance(item, type) and issubclass(item, base)
-
-
-def _is_command(item: Any) -> bool:
-    import click
-
-    return isinstance(item, click.Command)
-
-
-# hook -> what each item of its list is, in words, and the test for it
-ITEMS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "core_ops": ("an Op", lambda item: isinstance(item, Op)),
-    "core_variants": ("a class derived from Variant", _is_class(Variant)),
-    "core_models": ("a path", lambda item: isinstance(item, str | os.PathLike)),
-    "core_tuned": ("a path", lambda item: isinstance(item, str | os.PathLike)),
-    "core_optimizers": ("a class derived from Optimizer", _is_class(Optimizer)),
-    "core_schedules": ("a class derived from Schedule", _is_class(Schedule)),
-    "core_evaluations": ("a class derived from Evaluation", _is_class(Evaluation)),
-    "core_formats": ("a class derived from WeightFormat", _is_class(WeightFormat)),
-    "core_devices": ("a DeviceKind", lambda item: isinstance(item, DeviceKind)),
-    "core_ranks": ("a class derived from RanksKind", _is_class(RanksKind)),
-    "core_tokenizers": ("a class derived from TokenizerKind", _is_class(TokenizerKind)),
-    "core_data": ("a class derived from DataReader", _is_class(DataReader)),
-    "core_lenses": ("a class derived from Lens", _is_class(Lens)),
-    "core_commands": ("a click.Command", _is_command),
+DERIVED = "a class derived from "  # and the name of the class
+# hook -> what each item of its list is, in words, and the place of its class, which a plugin with the hook imports
+ITEMS = {
+    "core_ops": ("an Op", "core.op:Op"),
+    "core_variants": (DERIVED, "core.op:Variant"),
+    "core_models": ("a path", ""),
+    "core_tuned": ("a path", ""),
+    "core_optimizers": (DERIVED, "core.op:Optimizer"),
+    "core_schedules": (DERIVED, "core.op:Schedule"),
+    "core_evaluations": (DERIVED, "core.evaluation:Evaluation"),
+    "core_formats": (DERIVED, "core.weight_format:WeightFormat"),
+    "core_devices": ("a DeviceKind", "core.devices:DeviceKind"),
+    "core_ranks": (DERIVED, "core.ranks.ranks_kind:RanksKind"),
+    "core_tokenizers": (DERIVED, "core.tokenizers.tokenizer_kind:TokenizerKind"),
+    "core_data": (DERIVED, "core.data_reader:DataReader"),
+    "core_lenses": (DERIVED, "core.lens:Lens"),
+    "core_commands": ("a click.Command", "click:Command"),
 }
+
+
+def _fits(item: Any, words: str, place: str) -> bool:
+    """Whether an item of a hook's list is what ITEMS says."""
+    if not place:
+        return isinstance(item, str | os.PathLike)
+    module, _, name = place.partition(":")
+    kind = getattr(importlib.import_module(module), name)
+    return isinstance(item, type) and issubclass(item, kind) if words == DERIVED else isinstance(item, kind)
 
 
 def contribution_of(candidate: Candidate, module: ModuleType) -> Contribution:
@@ -277,26 +231,11 @@ def contribution_of(candidate: Candidate, module: ModuleType) -> Contribution:
             if name in ITEMS:
                 getattr(contribution, name.removeprefix("core_")).extend(_items(name, hook, written.function))
             else:
-                _by_name(written, tuple(inspect.signature(specification).parameters))
+                from core.registry.step_hooks import StepHook, take_by_name  # of the plugins that have one
+
+                take_by_name(written, tuple(inspect.signature(specification).parameters))
                 contribution.step_hooks.append(StepHook(candidate.name, hook))
     return contribution
-
-
-def _by_name(written: pluggy.HookImpl, names: tuple[str, ...]) -> None:
-    """Have an implementation take all arguments of its specification, and its function those that it names.
-
-    pluggy before 1.7 fills no parameter that has a default; so it is filled here, by every version.
-    """
-    function = written.function
-    takes = [name for name in inspect.signature(function).parameters if name in names]
-
-    @functools.wraps(function)
-    def called(*values: Any) -> Any:
-        arguments = dict(zip(names, values, strict=True))
-        return function(**{name: arguments[name] for name in takes})
-
-    implementation: Any = written  # its attributes are final to type checkers
-    implementation.function, implementation.argnames, implementation.kwargnames = called, names, ()
 
 
 def _check_api(module: ModuleType) -> None:
@@ -312,32 +251,22 @@ def _check_names(module: ModuleType) -> None:
     """A misspelt hook would be ignored without a word, and so would a module that is no plugin."""
     named = {n: v for n, v in vars(module).items() if n.startswith("core_") and callable(v) and n != "core_api"}
     for name, function in named.items():
-        place = place_of(function)
-        if name not in hooks.SPECS:
-            raise BuildError(
-                f"{place}: there is no hook {name}{did_you_mean(name, hooks.SPECS)}",
-                hint=f"the hooks are: {', '.join(hooks.SPECS)}; names core_* are kept for them",
-            )
-        _check_signature(name, function, place)
+        if name not in hooks.SPECS or not _callable_as(name, function):
+            from core.registry.broken import wrong_hook
+
+            raise wrong_hook(name, function)
     if not named:
-        raise BuildError(
-            f"{shorten(str(getattr(module, '__file__', None) or module.__name__))} defines no hook",
-            hint=f"a plugin defines at least one of: {', '.join(hooks.SPECS)}",
-        )
+        from core.registry.broken import no_hook
+
+        raise no_hook(module)
 
 
-def _check_signature(name: str, function: Any, place: str) -> None:
-    specified = inspect.signature(hooks.SPECS[name])
-    written = inspect.signature(function)
-    unknown = [p.name for p in written.parameters.values()
-               if p.name not in specified.parameters and (p.default is p.empty or p.kind in VARIADIC)]  # fmt: skip
-    if unknown or inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
-        keyword = "async def" if inspect.iscoroutinefunction(function) else "def"
-        raise BuildError(
-            f"{place}: written: {keyword} {name}{written.replace(return_annotation=written.empty)}; "
-            f"specified: def {name}({', '.join(specified.parameters)})",
-            hint="a plain function, neither generator nor async, with these arguments or fewer",
-        )
+def _callable_as(name: str, function: Any) -> bool:
+    """Whether a function can be called as the hook of this name: with its arguments or fewer, to return a list."""
+    arguments = inspect.signature(hooks.SPECS[name]).parameters
+    unknown = [p for p in inspect.signature(function).parameters.values() if p.name not in arguments]
+    more = any(p.default is p.empty or p.kind in VARIADIC for p in unknown)
+    return not (more or inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function))
 
 
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -346,20 +275,9 @@ VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 def _items(name: str, hook: Callable[[], list[Any]], function: Any) -> list[Any]:
     """The list that the plugin's one implementation of a hook returns; pluggy drops a None."""
     returned = next(iter(hook()), None)
-    words, fits = ITEMS[name]
-    if not isinstance(returned, list | tuple):
-        raise BuildError(f"{place_of(function)}: {name} returned {_kind(returned)}; expected a list")
-    for item in returned:
-        if not fits(item):
-            raise BuildError(f"{place_of(function)}: {name} returned a list with {_kind(item)}; expected {words}")
+    wrong = [item for item in returned if not _fits(item, *ITEMS[name])] if isinstance(returned, list | tuple) else []
+    if wrong or not isinstance(returned, list | tuple):
+        from core.registry.broken import wrong_list
+
+        raise wrong_list(name, function, returned, wrong, *ITEMS[name])
     return list(returned)
-
-
-def _kind(value: Any) -> str:
-    return f"the class {value.__name__}" if isinstance(value, type) else f"{type(value).__name__} {str(value)[:60]!r}"
-
-
-def place_of(function: Any) -> str:
-    """file:line of a function, as far as it is known."""
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    return shorten(f"{code.co_filename}:{code.co_firstlineno}") if code else getattr(function, "__module__", "?")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from core import files
+from core import atomic_files, files
 from core.errors import CheckpointError, UsageError
 
 
@@ -49,7 +49,7 @@ def _refuse_dash(path: Path, option: str) -> None:
 def write_target(path: Path, data: bytes, option: str) -> None:
     """Write `target_file`, whole or not at all. UsageError where the disk refuses."""
     try:
-        files.replace(target_file(path, option).resolve(), data)
+        atomic_files.replace(target_file(path, option).resolve(), data)
     except OSError as error:
         raise UsageError(f"{option} {path}: cannot be written: {error.strerror or error}") from None
 

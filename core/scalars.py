@@ -19,36 +19,10 @@ TYPES: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Unrepresentable:
-    """A value outside the range of the type `kind`."""
+    """A value outside the range of the type `kind`. In words: core.kernels.unrepresentable."""
 
     kind: str
     value: Any
-
-    @property
-    def limits(self) -> str:
-        """The range of the type, in words."""
-        if self.kind.startswith("f"):
-            return f"numbers up to {np.finfo(TYPES[self.kind]).max:.8g}"
-        held = np.iinfo(TYPES[self.kind])
-        return f"whole numbers from {held.min:,} to {held.max:,}"
-
-    @property
-    def problem(self) -> str:
-        """In words, what was given and what the type holds."""
-        return f"{self.kind}({self.value!r}), and {self.kind} holds {self.limits}"
-
-    @property
-    def hint(self) -> str:
-        """The correction, as a hint."""
-        number = as_whole(self.value)
-        if self.kind.startswith("f"):
-            return "a finite number that is within the type's range, or f64(x) for a `double`"
-        if number is None:
-            return f"convert it first: {self.kind}(int(x)), or {self.kind}(a // b) for a quotient"
-        if number < 0:
-            return "i32(n) and `int` hold negative numbers down to -2^31, i64(n) and `long long` down to -2^63"
-        wide = "u64(n), and `u64 n` in the kernel"
-        return f"{wide}; or a `why_not` that refuses such sizes in words" if number < 2**64 else "smaller sizes"
 
 
 def as_whole(value: Any) -> int | None:

@@ -18,7 +18,7 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -51,7 +51,7 @@ class Listener:
         self.stop: Stop | None = None  # of a run that trains
         self.foreign: set[int] = set()  # signals with a handler of their own, as Ctrl-C in a chat
         self._count = 0
-        self._before: dict[int, object] = {}
+        self.before: dict[int, object] = {}  # the handlers in whose place these are
         self._reader, self._writer = os.pipe()
         self._wakeup = -1
         self._deadline: threading.Timer | None = None
@@ -64,12 +64,12 @@ class Listener:
         for number in SIGNALS:
             before = signal.getsignal(number)
             if before is not signal.SIG_IGN or number == signal.SIGINT:
-                self._before[number] = before
+                self.before[number] = before
                 signal.signal(number, self.note)
 
     def end(self) -> None:
         """Give the signals back. A message under way is finished first."""
-        for number, handler in self._before.items():
+        for number, handler in self.before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         signal.set_wakeup_fd(self._wakeup)
         os.write(self._writer, bytes([CLOSED]))
@@ -82,12 +82,12 @@ class Listener:
 
     def keep(self) -> None:
         """Take the signals back from foreign code that took or blocked them."""
-        for number in self._before.keys() - self.foreign:
+        for number in self.before.keys() - self.foreign:
             if signal.getsignal(number) != self.note:
                 signal.signal(number, self.note)
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         if hasattr(signal, "pthread_sigmask"):
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, list(self._before))
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, list(self.before))
 
     def note(self, number: int, frame: FrameType | None = None) -> None:
         """The handler: runs in the main thread, between any two instructions."""
@@ -100,7 +100,7 @@ class Listener:
             for number in os.read(self._reader, 64):
                 if number == CLOSED:
                     return
-                if number in self._before and number not in self.foreign:
+                if number in self.before and number not in self.foreign:
                     self._came(number)
 
     def _came(self, number: int) -> None:
@@ -143,13 +143,18 @@ def listening(says: str = "") -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    listener = _listener = Listener(says)
-    listener.begin()
+    own = _listener = Listener(says)
+    own.begin()
     try:
         yield
     finally:
         _listener = None
-        listener.end()
+        own.end()
+
+
+def listener() -> Listener | None:
+    """The process's listener, inside of `listening`."""
+    return _listener
 
 
 def check() -> None:
@@ -185,20 +190,6 @@ def keep() -> None:
     """Called after foreign code has run: a plugin's import or hook may have set or blocked signals."""
     if _listener is not None and threading.current_thread() is threading.main_thread():
         _listener.keep()
-
-
-@contextlib.contextmanager
-def interrupts(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """While the block runs, Ctrl-C is `handler`'s alone, which may raise KeyboardInterrupt."""
-    before = signal.signal(signal.SIGINT, handler)
-    if _listener is not None:
-        _listener.foreign.add(signal.SIGINT)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if _listener is not None:
-            _listener.foreign.discard(signal.SIGINT)
 
 
 def default() -> None:
@@ -240,20 +231,6 @@ class Stop:
         if _listener is not None:
             _listener.stop = None
         self._listening.close()
-
-
-@contextlib.contextmanager
-def endable() -> Iterator[None]:
-    """For native calls that hold the interpreter, during which no thread of Python runs, and leave nothing half done:
-    the system's own action ends the process, for which a shell reports 130 or 143 as well."""
-    listener = _listener if threading.current_thread() is threading.main_thread() else None
-    for number in listener._before if listener is not None else ():
-        signal.signal(number, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        if listener is not None:
-            listener.keep()
 
 
 def tell(text: str) -> None:

@@ -10,11 +10,10 @@ store equals an empty one.
 from __future__ import annotations
 
 import functools
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import core
-from core import files
 from core.cache import cache_folder, read_json
 from core.devices import RESIDENT
 from core.discovery import BUILT_IN, SHIPPED
@@ -35,10 +33,8 @@ if TYPE_CHECKING:
 
 STORE = "checks.json"  # in the cache folder: the verdicts of this machine
 RELEASED = "verdicts.json"  # in a plugin's folder: the verdicts that come with it
-OLDEST = 4000  # records that a store keeps; the oldest go first
 ROWS = "rows"  # the size of `...`
 IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
-LARGEST = 1e300  # JSON has no infinities
 SHOWN = 2  # sizes that a table's cell names
 
 Sizes = Mapping[str, int]
@@ -180,8 +176,8 @@ class Verdicts:
     def __init__(self, registry: Registry, path: Path | None = None) -> None:
         self.registry = registry
         self.path = cache_folder() / STORE if path is None else path
-        self._known: dict[Path, dict[Name, list[Row]]] = {}
-        self._unwritten: list[Row] = []  # this process's own, where its file cannot be written
+        self.known: dict[Path, dict[Name, list[Row]]] = {}  # the records of each file that was read
+        self.unwritten: list[Row] = []  # this process's own, where its file cannot be written
 
     def lookup(self, variant: Variant, where: str, dtype: str) -> Verdict | None:
         """The verdict on a variant as it is now at a place (see `place_of`), else at its home, as in the simulator;
@@ -204,9 +200,9 @@ class Verdicts:
 
     def _rows(self, path: Path) -> dict[Name, list[Row]]:
         """A file's records by op, variant and dtype; read once."""
-        if path not in self._known:
-            self._known[path] = by_name(rows_in(path))
-        return self._known[path]
+        if path not in self.known:
+            self.known[path] = by_name(rows_in(path))
+        return self.known[path]
 
     def failure(self, variant: Variant, where: str, dtype: str) -> str | None:
         """Why a variant may not run at a place: what its check found there. None for one that has not failed."""
@@ -219,29 +215,6 @@ class Verdicts:
         """`failure` for variants on an open device, by the verdicts that are known at each call."""
         place = place_of(device)
         return lambda variant: self.failure(variant, place, dtype)
-
-    def keep(self, variant: Variant, verdict: Verdict, whole: bool = False) -> None:
-        """Add a verdict to this machine's. whole: of the whole op check, which replaces one that failed before.
-
-        Another process may do the same at the same time: the file is replaced whole.
-        """
-        stamp = {"op": variant.op, "variant": variant.name, "sources": key_of(variant, self.registry)}
-        stamp["numpy"] = np.__version__
-        rows, before = [], None
-        for row in (*rows_in(self.path), *self._unwritten):
-            old = verdict_of(row) if all(row.get(k) == v for k, v in stamp.items()) else None
-            if old is None or (old.where, old.dtype) != (verdict.where, verdict.dtype):
-                rows.append(row)
-            else:
-                before = old
-        if before is not None and not (whole and not before.passed):
-            verdict = before.with_more(verdict)
-        rows = [*rows, {**stamp, **as_row(verdict)}][-OLDEST:]
-        try:
-            write_rows(self.path, rows)
-        except OSError:
-            self._unwritten = rows
-        self._known[self.path] = by_name(rows)
 
 
 def by_name(rows: Iterable[Row]) -> dict[Name, list[Row]]:
@@ -256,19 +229,6 @@ def rows_in(path: Path) -> list[Row]:
     """The records of a file; none where it is absent or damaged."""
     held = read_json(path)
     return [row for row in held if isinstance(row, dict)] if isinstance(held, list) else []
-
-
-def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """One record a line. OSError as it comes."""
-    lines = ",\n".join(json.dumps(row) for row in rows)
-    files.replace(path, f"[\n{lines}\n]\n".encode())
-
-
-def as_row(verdict: Verdict) -> Row:
-    """The record as JSON, errors with two digits."""
-    row = asdict(verdict)
-    row["checks"] = {name: float(f"{min(worst, LARGEST):.1e}") for name, worst in verdict.checks.items()}
-    return {name: value for name, value in row.items() if value not in ("", (), {})}
 
 
 def verdict_of(row: Row) -> Verdict | None:

@@ -21,9 +21,8 @@ import numpy as np
 import pytest
 import small_run
 
-from core import files
-from core.interop import checkpoint
-from core.interop.checkpoint import Contents
+from core import checkpoint, files
+from core.checkpoint import Contents
 from core.loader import load_registry
 from core.registry import Registry
 from core.signals import Stop

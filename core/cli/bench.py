@@ -11,7 +11,7 @@ import click
 
 from core.cli.kernel_runs import refuse_untimed, status_line
 from core.cli.show import device_option, emit_json, json_option, plugin_option
-from core.config.layers import shipped
+from core.config.shipped import shipped
 from core.errors import UsageError, did_you_mean, nearest
 from core.words import human, ms, percent, table
 
@@ -86,6 +86,7 @@ def report(
     from core.measure.bench import bench, chrome_trace
     from core.outputs import target_file, write_target
     from core.plan import TRAIN
+    from core.plan.figures import check_fit
     from core.train.wiring import build_engine
 
     if profile is not None:
@@ -96,7 +97,7 @@ def report(
     B, T = int(engine.graph.dims["B"]), int(engine.graph.dims["T"])
     micro = micro_steps(loaded.train.tokens_per_step, B, T, where=loaded.where("train.tokens_per_step"))
     plan = engine.plan(TRAIN)
-    engine.report(plan).check_fit()
+    check_fit(engine.report(plan))
     engine.initialize(loaded.seed)
     click.echo(f"{engine.graph.name} on {engine.device.describe()}, in {engine.precision}; B = {B}, T = {T}", err=True)
     with status_line(f"timing {steps} steps of {micro} micro-steps"):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from core import signals
+from core import signal_handlers
 from core.cli.generation import drawing_options, open_text_model
 from core.cli.sample import show, silent
 from core.cli.show import json_option, plugin_option
@@ -186,7 +186,7 @@ def converse(chat: Chat, as_json: bool) -> None:
         import readline  # noqa: F401  # lines can be edited, and come back with the arrow keys
     interrupts = Interrupts()
     try:
-        with signals.interrupts(interrupts):
+        with signal_handlers.interrupts(interrupts):
             while True:
                 line = ask()
                 try:

@@ -21,7 +21,7 @@ from core.testing.check import check_variant, find, measure, runs_on
 from core.testing.check_report import CheckReport, VariantReport
 from core.testing.checks import MEANING
 from core.testing.processes import in_order, registry_of, say
-from core.testing.records import verdicts_of
+from core.testing.records import keep, verdicts_of
 from core.threads import cores
 from core.train.display import Display
 from core.verdicts import Verdicts, chip_of
@@ -130,7 +130,7 @@ def reports_of(
         reports.append(report)
         if not report.left_out and not how.partial:
             for verdict in verdicts_of(report, chip(registry.device(report.device))):
-                verdicts.keep(variant, verdict, whole=True)
+                keep(verdicts, variant, verdict, whole=True)
             if report.passed and timed:
                 report.times = measure(op, variant, registry, how.device)
         display.close()

@@ -79,22 +79,23 @@ def command(
 
 def way_of(node: str, config: Any, engine: Any, plan: Any) -> list[Any]:
     """The rows of a node's way, or of the optimizer's where no node has its name."""
-    from core.plan.record import paper
     from core.plan.way import way, way_of_update
 
     if node == config.optimizer.name and node not in {n.name for n in engine.graph.nodes}:
-        there = paper(engine.device)
+        there = engine.device.unbacked()
         optimizer = engine.registry.optimizer(node)
         return list(way_of_update(optimizer, engine.update_calls(there), there, engine.chooser))
     return list(way(plan, node, engine.device, engine.chooser))
 
 
 def _report(config: Any, engine: Any, plan: Any, every: bool) -> dict[str, Any]:
+    from core.plan import figures
     from core.plan.arena import buffer_rows, fullest
     from core.plan.describe import folded, fusions, node_rows
 
     rows = node_rows(plan)
-    launches, traffic = engine.report(plan).work()
+    about = engine.report(plan)
+    launches, traffic = figures.work(about)
     return {
         "model": plan.graph.name,
         "kind": plan.request.kind,
@@ -112,11 +113,11 @@ def _report(config: Any, engine: Any, plan: Any, every: bool) -> dict[str, Any]:
         "traffic": traffic,
         "buffers": buffer_rows(plan),
         "fullest_step": fullest(plan),
-        "bytes": engine.report(plan).memory() | engine.report(plan).scratch(),
-        "recompute": engine.report(plan).recompute_options(),
+        "bytes": about.memory() | figures.scratch(about),
+        "recompute": figures.recompute_options(about),
         "kernels": [
             {"kernel": kernel.name, "variant": kernel.origin, **vars(resources)}
-            for kernel, resources in engine.report(plan).compiled().items()
+            for kernel, resources in figures.compiled(about).items()
         ],
     }
 

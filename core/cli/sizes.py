@@ -20,6 +20,7 @@ from core.registry import Registry
 from core.testing.check import find
 from core.testing.growing_sizes import dims_of, estimate
 from core.testing.model_sizes import OVER, SizesOutcome, Task, Tell, rounds, share, task_of
+from core.testing.records import keep
 from core.testing.shapes import example_of
 from core.testing.worker import LAUNCH, Checker, CheckPlace
 from core.train.display import Display
@@ -202,7 +203,7 @@ class SizeChecks:
         chip = chip_of(self.registry.device(item.device).open())
         verdict = outcome.verdict(item.device, chip, item.task.dtype, [label(item.sizes)])
         if verdict is not None:
-            Verdicts(self.registry).keep(variant, verdict)
+            keep(Verdicts(self.registry), variant, verdict)
         return outcome
 
     def _checker(self, device: str) -> Checker:

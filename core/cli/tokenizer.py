@@ -54,7 +54,7 @@ def train(
     as_json: bool,
 ) -> None:
     """Train a byte-level BPE on text: files, folders, globs, or builtin."""
-    from core import files
+    from core import atomic_files
     from core.data.data_names import resolve
     from core.data.documents import Reading
     from core.loader import load_registry
@@ -71,7 +71,7 @@ def train(
         ["bpe"], text=lambda: (b for d in inputs.documents for b in d.blocks()), vocab_size=vocab_size
     )
     try:
-        files.replace(out, choice.tokenizer.to_json().encode())
+        atomic_files.replace(out, choice.tokenizer.to_json().encode())
     except OSError as error:
         raise UsageError(f"{out}: cannot be written: {error.strerror}", hint="choose another --out") from None
     if as_json:

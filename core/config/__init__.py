@@ -6,7 +6,7 @@ report a wrong name with `RunConfig.where`.
 
 from __future__ import annotations
 
-from core.config.layers import find_config, read_toml, shipped_configs
+from core.config.layers import find_config, read_toml
 from core.config.load import RunConfig, load_config
 from core.config.options import check_options
 from core.config.resolved import resolve_config
@@ -22,5 +22,4 @@ __all__ = [
     "micro_steps",
     "read_toml",
     "resolve_config",
-    "shipped_configs",
 ]

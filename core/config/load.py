@@ -13,10 +13,10 @@ import msgspec
 import tomli_w
 
 from core.config.key_types import keys, named_keys
-from core.config.layers import Source, find_config, read_chain, show_path
+from core.config.layers import Source, find_config, read_chain
 from core.config.rules import micro_steps
 from core.config.schema import NAMED, ConfigFile, Document, Schema
-from core.config.spelling import Keys, place, show
+from core.config.spelling import Keys, place, show, show_path
 from core.config.validate import (
     check_complete,
     check_table,

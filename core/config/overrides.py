@@ -8,7 +8,6 @@ from typing import Any
 
 import tomli
 
-from core.config.layers import AT
 from core.config.schema import Document
 from core.config.spelling import Keys, show
 
@@ -44,6 +43,8 @@ def parse_override(text: str) -> Override | str:
         parsed = tomli.loads(f"v = {right.strip()}")
     except (tomli.TOMLDecodeError, RecursionError, ValueError) as error:
         if right.strip()[:1] in ("[", "{", '"', "'"):  # meant as TOML: as a string it would be a strange one
+            from core.config.unreadable import AT
+
             return f"{shown}: the value is not TOML: {AT.sub('', str(error))}"
         return Override(shown, path, right)
     return Override(shown, path, parsed["v"] if list(parsed) == ["v"] else right)

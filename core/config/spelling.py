@@ -1,8 +1,10 @@
-"""Keys and values as TOML writes them, for messages."""
+"""Keys and values as TOML writes them, and paths, for messages."""
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -54,3 +56,11 @@ def place(file: str, path: Keys) -> str:
     *table, key = path
     inside = "[" + ".".join(bare(t) for t in table) + "] " if table else ""
     return f"{file} {inside}{bare(key)}"
+
+
+def show_path(path: Path) -> str:
+    """A path for a message: relative to the current directory if inside it."""
+    try:
+        return Path(os.path.realpath(path)).relative_to(Path.cwd()).as_posix()
+    except (ValueError, OSError):
+        return str(path)

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from core.data.documents import Document, Reading
 from core.data.inputs import Inputs
 from core.data.prepare import Data, open_data
-from core.data.shards import InMemory, Piece
 from core.data.source import TokenSource
 from core.lazy import imports_of
 
 if TYPE_CHECKING:
     from core.data.data_differences import diff_description as diff_description
+    from core.data.pieces import InMemory as InMemory
+    from core.data.pieces import Piece as Piece
 
 __all__ = [
     "Data",
@@ -31,4 +32,10 @@ __all__ = [
     "open_data",
 ]
 
-__getattr__ = imports_of(__name__, {"diff_description": "core.data.data_differences"})  # of runs that continue
+LATER = {
+    "InMemory": "core.data.pieces",
+    "Piece": "core.data.pieces",
+    "diff_description": "core.data.data_differences",
+}  # of readers of plugins, and of runs that continue
+
+__getattr__ = imports_of(__name__, LATER)

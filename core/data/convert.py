@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core import files
+from core.atomic_files import staged_folder
 from core.config.rules import name_problem
 from core.data.data_names import BUILTIN, Readers, expand, resolve
 from core.data.documents import WHOLE, Progress, Reading, corpus_digest
@@ -22,7 +23,6 @@ from core.data.shard_writer import ShardWriter
 from core.data.shards import SHARD_TOKENS, Format, format_for
 from core.data.tokenising import tokenise
 from core.errors import DataError, UsageError
-from core.files import staged_folder
 from core.outside import read_array
 from core.tokenizers.preference import choose_tokenizer
 from core.tokenizers.recorded import load_tokenizer

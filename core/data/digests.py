@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core import signals
-from core.cache import cache_folder, read_json, try_write, used
+from core.cache import cache_folder, read_json, used
 from core.outside import named, open_file
 
 BLOCK = 1 << 20  # bytes that have a digest of their own
@@ -67,6 +67,8 @@ def file_digests(path: Path) -> Digests:
             return Digests(str(entry_value["sha256"]), tuple(str(block) for block in entry_value["blocks"]))
     digests = read_digests(path)
     if mark[0] >= WORTH_REMEMBERING and time.time_ns() - max(mark[1:3]) > FRESH_NS and mark_of(path) == mark:
+        from core.cache.writing import try_write  # a file is hashed once
+
         try_write(entry, json.dumps({"mark": mark, "sha256": digests.sha256, "blocks": digests.blocks}).encode())
     return digests
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core import download, files
+from core import atomic_files, download, files
 from core.data.shards import sha256_sidecar
 from core.download import PartialFile, Progress, hash_rest, resume
 from core.errors import DataError, UsageError
@@ -219,4 +219,4 @@ def _download(remote: Remote, out: Path, progress: Progress | None) -> None:
     files.rename(path, out / remote.name)
     if len(remote.hash) == 64:
         sidecar = sha256_sidecar(out / remote.name)
-        files.replace(sidecar, f"{remote.hash}  {Path(remote.name).name}\n".encode())
+        atomic_files.replace(sidecar, f"{remote.hash}  {Path(remote.name).name}\n".encode())

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core.data.documents import Document
-from core.data.shards import Piece, Shard
+from core.data.shards import Shard
+
+if TYPE_CHECKING:
+    from core.data.pieces import Piece
 
 
 @dataclass

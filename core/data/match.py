@@ -170,3 +170,14 @@ def promised_tokenizer(
 
 def _short(record: dict[str, Any]) -> str:
     return f"{record.get('name')} (sha256 {str(record.get('hash'))[:16]}...)"
+
+
+def choose_without_text(
+    preference: list[str], vocab: int | None, where: str, offline: bool, notes: list[str], kinds: Kinds | None
+) -> TokenizerChoice | None:
+    """A tokenizer for pieces of tokens that name none: one that needs no text. None, with a note, without one."""
+    try:
+        return choose_tokenizer(preference, max_vocab=vocab, offline=offline, where=where, kinds=kinds)
+    except DataError as error:
+        notes.append(f"no samples: no tokenizer of these tokens is here ({error.message})")
+        return None

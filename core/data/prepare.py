@@ -6,44 +6,30 @@ A run calls `open_data`. Text is tokenised once and cached by the digests of its
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from core.cache import cache_folder, hold, read_json, wrote
+from core.cache import cache_folder, hold, read_json
 from core.data.data_names import Readers, resolve
 from core.data.documents import Document, Progress, Reading, corpus_digest
 from core.data.inputs import Inputs
-from core.data.shards import InMemory, Piece, Shard, format_for, open_shard, verify_shard
+from core.data.shards import Shard, open_shard, verify_shard
 from core.data.source import TokenSource
 from core.errors import DataError
-from core.files import staged_folder
 from core.outside import reads
 from core.roles import V
 from core.tokenizers.preference import TokenizerChoice, choose_tokenizer, recorded_choice
 from core.tokenizers.tokenizer import Tokenizer
 from core.tokenizers.tokenizer_kind import Kinds
 
+if TYPE_CHECKING:
+    from core.config.schema import DataTable
+    from core.data.pieces import Piece
+
 VERSION = 2  # of how text becomes cached tokens
-
-
-class DataConfig(Protocol):
-    """The `[data]` table of a run config. `field` and `separator`, where it has them, are those of `Reading`."""
-
-    @property
-    def train(self) -> str | Sequence[str]: ...
-    @property
-    def val(self) -> str | Sequence[str] | None: ...
-    @property
-    def tokenizer(self) -> str | Sequence[str]: ...
-    @property
-    def vocab_size(self) -> int: ...
 
 
 @dataclass
@@ -66,7 +52,7 @@ class Data:
 
 @reads(DataError, "the training data")
 def open_data(
-    data: DataConfig,
+    data: DataTable,
     *,
     dims: Mapping[str, Any],
     seed: int = 0,
@@ -81,10 +67,10 @@ def open_data(
 ) -> Data:
     """The data of a run.
 
-    dims: B and T, and V, the model's vocabulary, unless `vocab` gives it; tokenizer: the one that a checkpoint
-    or the weights brought, instead of a choice, and `why`; where: a config key such as "data.train" to its place, for
-    messages; offline: no download (CORELM_OFFLINE=1 says the same); kinds, readers: a registry's. UsageError where
-    names match nothing, DataError for the files' contents.
+    data: `[data]` of a run config. dims: B and T, and V, the model's vocabulary, unless `vocab` gives it; tokenizer:
+    the one that a checkpoint or the weights brought, instead of a choice, and `why`; where: a config key such as
+    "data.train" to its place, for messages; offline: no download (CORELM_OFFLINE=1 says the same); kinds, readers: a
+    registry's. UsageError where names match nothing, DataError for the files' contents.
     """
     B, T = int(dims["B"]), int(dims["T"])
     vocab = vocab if vocab is not None else int(dims[V]) if V in dims else None
@@ -130,38 +116,15 @@ def token_pieces(
         f"{VERSION} {corpus_digest(documents)} {tokenizer.hash} {tokenizer.frame}".encode()
     ).hexdigest()[:32]
     folder = cache_folder() / "tokens" / key
-    shards = _cached_tokens(folder, notes) if hold(folder) else []
-    if shards:
-        return list(shards)
-    from core.data.shard_writer import write_shards  # once for a text: a run reads its shards
-    from core.data.tokenising import tokenise
+    while True:
+        shards = _cached_tokens(folder, notes) if hold(folder) else []
+        if shards:
+            return list(shards)
+        from core.data.token_cache import tokenised  # once for a text
 
-    own: list[str] = []
-    before = len(notes)
-    try:
-        with staged_folder(folder) as staged:
-            hold(staged)
-            chunks = tokenise(documents, tokenizer, progress)
-            write_shards(chunks, staged, "tokens", format_for(tokenizer.vocab_size), {"tokenizer": tokenizer.record()})
-            own = notes[before:]
-            (staged / "notes.json").write_text(json.dumps(own), "utf-8")
-        if not hold(folder):  # another process's was there first, and is gone again
-            del notes[before:]
-            return token_pieces(documents, tokenizer, notes, progress, name)
-        wrote(sum(path.stat().st_size for path in folder.glob("*.bin")))
-        return [open_shard(path) for path in sorted(folder.glob("*.bin"))]
-    except OSError as error:
-        del notes[before:]
-        notes.append(
-            f"the cache {cache_folder()} cannot be written ({error.strerror or error}): "
-            f"{name} is tokenised again each time"
-        )
-        return [_in_memory(tokenise(documents, tokenizer, progress), tokenizer, name)]
-
-
-def _in_memory(chunks: Iterable[NDArray[np.int32]], tokenizer: Tokenizer, name: str) -> InMemory:
-    dtype = format_for(tokenizer.vocab_size).dtype
-    return InMemory(name, np.concatenate([chunk.astype(dtype) for chunk in chunks]))
+        made = tokenised(folder, documents, tokenizer, notes, progress, name)
+        if made is not None:
+            return made
 
 
 def _cached_tokens(folder: Path, notes: list[str]) -> list[Shard]:
@@ -181,7 +144,7 @@ def _cached_tokens(folder: Path, notes: list[str]) -> list[Shard]:
 
 
 def _choose(
-    data: DataConfig,
+    data: DataTable,
     train: Inputs,
     val: Inputs,
     vocab: int | None,
@@ -203,7 +166,9 @@ def _choose(
     if recorded is not None:
         return recorded_choice(recorded, why)
     if not train.documents and train.pieces:
-        return _known(preference, vocab, where, offline, notes, kinds)
+        from core.data.match import choose_without_text
+
+        return choose_without_text(preference, vocab, where, offline, notes, kinds)
     documents = train.documents
     return choose_tokenizer(
         preference,
@@ -215,14 +180,3 @@ def _choose(
         where=where,
         kinds=kinds,
     )
-
-
-def _known(
-    preference: list[str], vocab: int | None, where: str, offline: bool, notes: list[str], kinds: Kinds | None
-) -> TokenizerChoice | None:
-    """A tokenizer for pieces of tokens that name none: one that needs no text. None, with a note, without one."""
-    try:
-        return choose_tokenizer(preference, max_vocab=vocab, offline=offline, where=where, kinds=kinds)
-    except DataError as error:
-        notes.append(f"no samples: no tokenizer of these tokens is here ({error.message})")
-        return None

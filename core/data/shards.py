@@ -16,13 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.data.digests import BLOCK, Blocks, Digests, file_digests, mark_of, read_digests
-from core.data.magics import FILES, GPT2_SHARD, LLAMA3_SHARD
+from core.data.magics import GPT2_SHARD, LLAMA3_SHARD
 from core.errors import DataError
 from core.outside import named, open_file, parse_json, read_whole, reads
 
@@ -156,58 +156,6 @@ class Reader:
         self.close()
 
 
-@dataclass(frozen=True)
-class InMemory:
-    """Tokens without a file: a read-only cache, or a caller's array."""
-
-    name: str
-    array: Tokens
-
-    @property
-    def count(self) -> int:
-        return int(self.array.size)
-
-    def open(self) -> Tokens:
-        return self.array
-
-    def byte_offset(self, token: int) -> int:
-        return token * self.array.dtype.itemsize
-
-    def describe(self) -> dict[str, Any]:
-        """As a shard of these tokens describes itself: where they are kept makes no difference."""
-        raw = np.ascontiguousarray(self.array)
-        header = header_of(next(f for f in FORMATS if f.dtype.itemsize == raw.itemsize), self.count)
-        digest = hashlib.sha256(header)
-        digest.update(raw.data)
-        flat = raw.view(np.uint8)
-        quick = quick_hash(raw.nbytes, lambda at: flat[at : at + SAMPLE_BYTES].tobytes())
-        whole = digest.hexdigest()
-        return {"file": self.name, "tokens": self.count, "bytes": raw.nbytes, "hash": quick, "sha256": whole}
-
-
-class Piece(Protocol):
-    """Tokens in their order, of a shard or of a reader's own source, for `TokenSource`."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def count(self) -> int:
-        """Of tokens."""
-        ...
-
-    def open(self) -> Any:
-        """The source of tokens: `[a:b]` is (b - a,) of an unsigned type."""
-        ...
-
-    def byte_offset(self, token: int) -> int:
-        """The place of a token, for errors."""
-        ...
-
-    def describe(self) -> dict[str, Any]:
-        """Identity for a resume: {"file", "tokens", "bytes", "hash", "sha256"}, equal for equal tokens alone."""
-        ...
-
-
 def quick_hash(size: int, sample: Callable[[int], bytes]) -> str:
     """The hash of checkpoints before they had a sha256: of the size and of 64 samples, evenly spaced, sample(at)."""
     hasher = hashlib.sha256(str(size).encode())
@@ -228,52 +176,19 @@ def open_shard(path: Path) -> Shard:
     """Check a shard's header against its size. DataError names the file, the expected size and the actual one."""
     with reads(DataError, path):
         status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise DataError(
-                f"{path}: expected a token shard, got a folder", hint=f'write "{path}/*.bin" for the shards in it'
-            )
-        if not stat.S_ISREG(status.st_mode):
-            raise DataError(f"{path}: expected a token shard, got a pipe or a device", hint="save it in a file first")
-        size = status.st_size
-        with open_file(path) as file:
-            raw = file.read(HEADER_BYTES)
-    if len(raw) < HEADER_BYTES:
-        raise DataError(
-            f"{path}: expected a header of {HEADER_BYTES} bytes, the file has {size}", hint="fetch or write it again"
-        )
-    header = np.frombuffer(raw, "<i4")
-    format = _format(path, int(header[0]), int(header[1]))
-    itemsize = format.dtype.itemsize
-    count, rest = divmod(size - HEADER_BYTES, itemsize)
-    stated = int(header[2]) % 2**32  # beyond int32 the count wraps; the file's size says the rest
-    if rest or count % 2**32 != stated:
-        expected = HEADER_BYTES + stated * itemsize
-        problem = "truncated" if size < expected else "too long"
-        raise DataError(
-            f"{path}: {problem}: the header says {stated:,} tokens, so expected {expected:,} bytes, got {size:,}",
-            hint="fetch or write it again",
-        )
-    if count == 0:
-        raise DataError(f"{path}: the shard has zero tokens", hint="leave it out, or write it again")
+        raw = b""
+        if stat.S_ISREG(status.st_mode):
+            with open_file(path) as file:
+                raw = file.read(HEADER_BYTES)
+    magic, version, stated = (int(n) for n in np.frombuffer(raw[:12].ljust(12, b"\0"), "<i4"))
+    format = next((f for f in FORMATS if (f.magic, f.version) == (magic, version)), None)
+    count, rest = divmod(status.st_size - HEADER_BYTES, format.dtype.itemsize if format is not None else 1)
+    # beyond int32 the stated count wraps; the file's size says the rest
+    if format is None or len(raw) < HEADER_BYTES or rest or count % 2**32 != stated % 2**32 or count == 0:
+        from core.data.no_shard import no_shard
+
+        raise no_shard(path, status, HEADER_BYTES, (magic, version, stated), FORMATS)
     return Shard(path, format, count)
-
-
-def _format(path: Path, magic: int, version: int) -> Format:
-    formats = ", ".join(f"{f.magic} ({f.name})" for f in FORMATS)
-    for format in FORMATS:
-        if magic == format.magic:
-            if version != format.version:
-                raise DataError(
-                    f"{path}: expected version {format.version} of a {format.name} shard, got {version}",
-                    hint="write it again with `core data prepare`",
-                )
-            return format
-    if magic in FILES:
-        raise DataError(f"{path}: expected a token shard, got {FILES[magic]} of llm.c", hint="name token shards here")
-    raise DataError(
-        f"{path}: expected a token shard with magic number {formats}, got {magic}",
-        hint=f"a headerless file, as nanoGPT writes: `core data prepare {path} --raw uint16 --out FOLDER` converts it",
-    )
 
 
 def sha256_sidecar(path: Path) -> Path:

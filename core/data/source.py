@@ -17,15 +17,18 @@ import itertools
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.data.digests import Blocks, file_digests, mark_of
-from core.data.shards import InMemory, Piece, Reader, Shard, Tokens, open_shard
+from core.data.shards import Reader, Shard, Tokens, open_shard
 from core.errors import DataError
 from core.outside import reads
+
+if TYPE_CHECKING:
+    from core.data.pieces import Piece
 
 Ids = NDArray[np.int32]
 Batch = tuple[Ids, Ids]
@@ -254,5 +257,7 @@ def _piece(piece: Piece | Path | NDArray[Any], number: int, name: str) -> Piece:
                 f"{name}: expected arrays (n,) of ids, got {piece.dtype} {piece.shape}",
                 hint="flatten it, and use ids >= 0",
             )
+        from core.data.pieces import InMemory  # a run draws from shards
+
         return InMemory(f"{name}[{number}]", piece.astype(np.uint32))
     return piece

@@ -11,19 +11,22 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from core import blas, processor
 from core.device.available import zeros
-from core.device.measured import MeasuredTensor
 from core.device.nested import Pick, clocked
 from core.dtypes import NUMPY
 from core.errors import BuildError
-from core.op import CpuLaunch, Reference, Tensors, Variant
+from core.op import Reference, Tensors, Variant
 from core.pool import ALIGN, aligned_empty, pool
 from core.products import Product
+
+if TYPE_CHECKING:
+    from core.device.measured import MeasuredTensor
+    from core.op import CpuLaunch
 
 Array = np.ndarray[Any, Any]
 Command = Callable[[], None]
@@ -42,7 +45,7 @@ class RowsCommand:
         pool().rows(self.n, self.grain, self.f, self.scratch)
 
 
-class CpuRecorder(CpuLaunch):
+class CpuRecorder:
     """What a cpu launcher records into. Nothing is computed while recording."""
 
     def __init__(self, commands: list[Command], workspace: Array | None, pick: Pick | None) -> None:

@@ -1,11 +1,12 @@
-"""Memory that the operating system reports: of the machine, of a container, and of this process."""
+"""Memory that the operating system reports: of the machine, of a container, and the limit of this process."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from pathlib import Path
+
+from core.device.process_memory import pages
 
 CGROUPS = (  # folder, limit and use of a container: version 2, version 1
     ("/sys/fs/cgroup", "memory.max", "memory.current"),
@@ -20,24 +21,6 @@ def unused() -> list[int]:
     return [nbytes for nbytes in (_machine(), *map(_container, CGROUPS)) if nbytes is not None]
 
 
-def resident() -> int | None:
-    """Bytes of memory that this process holds, on macOS the most so far; None where the system does not say."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        return _pages()[1]
-    if sys.platform == "darwin":
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return None
-
-
-def address_space() -> int | None:
-    """Bytes of this process's address space; None where the system does not say."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        return _pages()[0]
-    return None
-
-
 def within_limit() -> int | None:
     """Bytes of addresses that `ulimit -v` leaves to this process; None without a limit."""
     with contextlib.suppress(ImportError, OSError, ValueError, IndexError):
@@ -45,15 +28,8 @@ def within_limit() -> int | None:
 
         limit = resource.getrlimit(resource.RLIMIT_AS)[0]
         if limit != resource.RLIM_INFINITY:
-            return max(0, limit - _pages()[0])
+            return max(0, limit - pages()[0])
     return None
-
-
-def _pages() -> list[int]:
-    """Bytes of this process: its address space, those in memory, and those that it shares. OSError where the system
-    does not say."""
-    size = os.sysconf("SC_PAGE_SIZE")
-    return [int(pages) * size for pages in Path("/proc/self/statm").read_text("ascii").split()[:3]]
 
 
 def _machine() -> int | None:

@@ -160,6 +160,8 @@ class BoundPlan:
 
     def trace(self, first: bool = True) -> Iterator[TraceEvent]:
         """Run one micro-step step by step."""
+        from core.plan.step_tensors import written_by
+
         self._bind()
         for recorded in self._recorded(first):
             step, t = recorded.step, recorded.t
@@ -174,7 +176,7 @@ class BoundPlan:
                     tensors[name] = None if array is None or buffer is None else trimmed(array, buffer.shape)
             node, op = (step.node.name, step.node.op.name) if step.node else ("", "")
             variant = step.variant.name if step.variant else ""
-            yield TraceEvent(step.kind, node, op, variant, tensors, tuple(n for n in step.written if n in tensors))
+            yield TraceEvent(step.kind, node, op, variant, tensors, tuple(n for n in written_by(step) if n in tensors))
 
     def timed(self) -> list[tuple[Step, float]]:
         """Run the first micro-step, each step timed by itself: (step, seconds)."""

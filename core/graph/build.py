@@ -187,13 +187,9 @@ class _Builder:
             candidates = [prefix + tie.source for prefix in tie.draft.prefixes]
             owner = next((c for c in candidates if c in names), None)
             if owner is None:
-                where = tie.draft.where
-                self.problems.add(
-                    where,
-                    f'{where}, node {tie.draft.name}: "tie" names "{tie.source}", which is no parameter'
-                    f"{did_you_mean(tie.source, names)}",
-                    'a parameter is its node\'s name and its role, as in "wte.weight"',
-                )
+                from core.graph.build_faults import report_unknown_tie
+
+                report_unknown_tie(tie.draft.where, tie.draft.name, tie.source, names, self.problems)
             else:
                 sources[tie.name] = owner
         for tie in self.ties:
@@ -206,25 +202,14 @@ class _Builder:
         while owner in sources and owner not in way:
             way.append(owner)
             owner = sources[owner]
-        if owner in way:
-            circle = " -> ".join([*way, owner])
-            self.problems.add(tie.draft.where, f"{where}: parameters are tied in a circle: {circle}")
-        elif owner in self.parameters:
-            parameter = self.parameters[owner]
-            if _sizes(parameter.shape) != _sizes(tie.shape):
-                self.problems.add(
-                    tie.draft.where,
-                    f"{where}: {tie.role} needs shape {described(tie.shape)}, but {owner}, which it is tied to, "
-                    f"has {described(parameter.shape)}",
-                )
+        shape = self.parameters[owner].shape if owner in self.parameters else None
+        if shape is not None and owner not in way:
             tie.names[tie.role] = owner
-            both = [role for role, name in tie.names.items() if name == owner]
-            if len(both) > 1:
-                self.problems.add(
-                    tie.draft.where,
-                    f"{where}: {' and '.join(both)} are one parameter, {owner}: a node takes a parameter in one place",
-                    "tie parameters of different nodes",
-                )
+        both = [role for role, name in tie.names.items() if name == owner]
+        if owner in way or len(both) > 1 or (shape is not None and _sizes(shape) != _sizes(tie.shape)):
+            from core.graph.build_faults import report_tie
+
+            report_tie(where, tie.draft.where, (tie.role, tie.shape), (owner, shape), way, both, self.problems)
 
     def _init(self) -> None:
         """Apply `[init]`: globs over parameter names, the last match wins. UsageError for one that matches nothing."""
@@ -300,19 +285,12 @@ class _Builder:
         """Report nodes and inputs that nothing asks for. A node of a block counts as used if one repeat's is."""
         used = {v for n in self.nodes for v in n.inputs.values()} | wanted
         alive = {d.path for d in drafts if used.intersection(d.outputs.values())}
-        for draft in drafts:
-            if draft.path not in alive:
-                self.problems.add(
-                    draft.where,
-                    f"{draft.where}, node {draft.name}: nothing uses it: no node, no loss, not the logits",
-                    "remove it, or name it where it belongs",
-                )
-        for name in self.source.document["inputs"]:
-            if name not in used:
-                where = self.source.where("inputs", name)
-                self.problems.add(
-                    where, f"{where}: no node uses this input", f"inputs = {{ {name} = false }} removes it"
-                )
+        unused = [draft for draft in drafts if draft.path not in alive]
+        idle = [name for name in self.source.document["inputs"] if name not in used]
+        if unused or idle:
+            from core.graph.build_faults import report_unused
+
+            report_unused(unused, {name: self.source.where("inputs", name) for name in idle}, self.problems)
 
 
 class _Tie:
@@ -348,16 +326,8 @@ def _check_batch_free(
 
 
 def _compare(graph: Graph, again: Graph, dim: str) -> None:
-    problems = Problems()
-    for name in {**graph.parameters, **again.parameters}:
-        sides = [(g, g.parameters.get(name)) for g in (graph, again)]
-        if sides[0][1] is None or sides[1][1] is None or _sizes(sides[0][1].shape) != _sizes(sides[1][1].shape):
-            owner = next(p.node for _, p in sides if p)
-            where = next(n.where for g in (graph, again) for n in g.nodes if n.name == owner)
-            seen = [f"{described(p.shape) if p else 'absent'} at {dim} = {g.dims[dim]}" for g, p in sides]
-            problems.add(
-                where,
-                f"{where}: the shape of parameter {name} follows {dim}: {', '.join(seen)}",
-                f"give it a dim of its own: {dim} changes from plan to plan",
-            )
-    problems.finish()
+    shapes, others = ({name: _sizes(p.shape) for name, p in g.parameters.items()} for g in (graph, again))
+    if shapes != others:
+        from core.graph.build_faults import refuse_shapes
+
+        refuse_shapes(graph, again, dim, [n for n in {**shapes, **others} if shapes.get(n) != others.get(n)])

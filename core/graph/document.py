@@ -9,7 +9,7 @@ from typing import Any
 
 import tomli_w
 
-from core.config.layers import show_path
+from core.config.spelling import show_path
 from core.expr import Number
 from core.graph.dims import check_overrides
 
@@ -46,3 +46,8 @@ class ModelDocument:
             return place
         table = f"[{'.'.join(path[:-1])}] " if path[:-1] else ""
         return f"{place} {table}{path[-1]}"
+
+
+def is_path(name: str) -> bool:
+    """Whether what names a model is the path of its file: a bare word is a registered name."""
+    return name.endswith(".toml") or "/" in name or "\\" in name

@@ -178,17 +178,10 @@ class Expander:
             return scope[name]
         if _head(name) in scope and scope[_head(name)] in self.lost:
             return scope[_head(name)]
-        message = (
-            f'{where}, {subject}: "in" names "{name}", which is neither a node of [{".".join(table)}] nor an input'
-        )
-        gone = self.source.removed.get((*table, name))
-        if gone:
-            self.problems.add(
-                where, f"{message}: {gone} removes it", f'give this node another "in" beside {name} = false'
-            )
-        else:
-            here = ", ".join(sorted(scope)) if len(scope) <= 30 else ", ".join(sorted(scope)[:30]) + ", ..."
-            self.problems.add(where, message + did_you_mean(name, scope), f"names here: {here or 'none'}")
+        from core.graph.expand_faults import unknown_input
+
+        gone = self.source.removed.get((*table, name), "")
+        self.problems.add(where, *unknown_input(f"{where}, {subject}", name, ".".join(table), scope, gone))
         return None
 
     # --- blocks --------------------------------------------------------------------------------------------------
@@ -230,9 +223,10 @@ class Expander:
 
     def _resolve_out(self, name: str, scope: Mapping[str, str], block: str, where: str) -> str | None:
         if name not in scope:
-            gone = self.source.removed.get(("block", block, name))
-            message = f'{where}: "out" names "{name}", which the block does not make{did_you_mean(name, scope)}'
-            self.problems.add(where, message, f"{gone} removes it" if gone else "")
+            from core.graph.expand_faults import unknown_output
+
+            gone = self.source.removed.get(("block", block, name), "")
+            self.problems.add(where, *unknown_output(where, name, scope, gone))
         return scope.get(name)
 
     def _check_block(self, path: tuple[str, ...], spec: Mapping[str, Any], inside: tuple[str, ...]) -> int | None:
@@ -243,32 +237,16 @@ class Expander:
         except BuildError as error:
             self.problems.take(where, error)
             return None
-        if name not in self.blocks:
-            message = f"{where}: there is no [block.{name}]{did_you_mean(name, self.blocks)}"
-        elif name in inside:
-            message = f"{where}: a block contains itself: {' -> '.join([*inside, name])}"
-        elif not isinstance(repeat, int) or repeat < 1:
-            message = f'{where}: "repeat" is {spec["repeat"]!r} = {repeat}; expected a whole number of at least 1'
-        elif repeat > MOST_NODES:
-            message = f'{where}: "repeat" is {repeat:,}; a graph has at most {MOST_NODES:,} nodes'
-        else:
-            message = _count_problem(self.blocks[name], name, spec, repeat, where)
-        if not message:
-            return repeat  # type: ignore[return-value]
-        self.problems.add(where, message)
+        body = self.blocks.get(name) if name not in inside else None
+        if body is not None and isinstance(repeat, int) and 1 <= repeat <= MOST_NODES:
+            takes, gives, passed = (len(as_list(names)) for names in (body["in"], body["out"], spec["in"]))
+            if passed == takes and (repeat == 1 or gives == takes):
+                return repeat
+        from core.graph.expand_faults import why_not_unrolled
+
+        message = why_not_unrolled(name, spec, repeat, self.blocks, inside, MOST_NODES)
+        self.problems.add(where, f"{where}: {message}")
         return None
-
-
-def _count_problem(body: Mapping[str, Any], name: str, spec: Mapping[str, Any], repeat: int, where: str) -> str:
-    takes, gives, passed = as_list(body["in"]), as_list(body["out"]), as_list(spec["in"])
-    if len(passed) != len(takes):
-        return f'{where}: "in" has {len(passed)} names, but [block.{name}] takes {len(takes)}: {", ".join(takes)}'
-    if repeat > 1 and len(gives) != len(takes):
-        return (
-            f"{where}: [block.{name}] cannot be repeated: it takes {len(takes)} ({', '.join(takes)}) and gives "
-            f"{len(gives)} ({', '.join(gives)}); what it gives is what its next repeat takes"
-        )
-    return ""
 
 
 def _head(name: str) -> str:
@@ -303,15 +281,9 @@ def in_order(drafts: Sequence[Draft], problems: Problems) -> list[Draft]:
             if left[j] == 0:
                 heapq.heappush(ready, j)
     if len(ordered) < len(drafts):
-        _report_cycle(drafts, needs, left, problems)
+        from core.graph.expand_faults import cycle
+
+        names = [drafts[i].name for i in cycle(needs, left)]
+        where = drafts[cycle(needs, left)[0]].where
+        problems.add(where, f"{where}: the nodes run in a circle: {' -> '.join([*names, names[0]])}")
     return ordered
-
-
-def _report_cycle(drafts: Sequence[Draft], needs: Sequence[set[int]], left: Sequence[int], problems: Problems) -> None:
-    at, seen = next(i for i, n in enumerate(left) if n), []
-    while at not in seen:
-        seen.append(at)
-        at = min(j for j in needs[at] if left[j])
-    cycle = [*reversed(seen[seen.index(at) :])]
-    names = " -> ".join(drafts[i].name for i in [*cycle, cycle[0]])
-    problems.add(drafts[cycle[0]].where, f"{drafts[cycle[0]].where}: the nodes run in a circle: {names}")

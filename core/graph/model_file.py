@@ -5,18 +5,17 @@ No shape is known here, and no op is looked up: that is build.py.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.config.layers import read_source, show_path, within
-from core.errors import BuildError, UsageError, did_you_mean
+from core.config.layers import read_source
+from core.errors import BuildError, did_you_mean
 from core.expr import Number
 from core.graph.build import build_graph
-from core.graph.document import KeyPath, ModelDocument
+from core.graph.document import KeyPath, ModelDocument, is_path
 from core.graph.model_schema import TOP
 from core.graph.problems import Problems
 from core.graph.types import Graph
@@ -133,13 +132,9 @@ def _resolve_name(name: str, registry: Registry) -> Path:
     """The file of a registered model, or the path itself. A bare word is a name; what looks like a path is one."""
     if name in registry.models:
         return Path(registry.models[name].path)
-    if _is_path(name):
+    if is_path(name):
         return Path(name)
     return Path(registry.model(name).path)  # raises, with the nearest name and the plugin that may have brought it
-
-
-def _is_path(name: str) -> bool:
-    return name.endswith(".toml") or "/" in name or "\\" in name
 
 
 def _read_chain(path: Path, registry: Registry, text: str | None) -> list[_File]:
@@ -147,40 +142,14 @@ def _read_chain(path: Path, registry: Registry, text: str | None) -> list[_File]
     chain = [_read(path, text)]
     check_requires(chain[0].requires, registry, chain[0].shown)
     while "extends" in chain[-1].document:
+        from core.graph.bases import base_of
+
         last = chain[-1]
-        base = _base_path(last, path, registry, chain)
-        shown = " -> ".join([*(f.shown for f in chain), show_path(base)])
-        if base.resolve() in {f.path.resolve() for f in chain}:
-            raise UsageError(f"extends runs in a circle: {shown}", hint="a model cannot be its own base")
+        where, named = last.place(("extends",)), last.document["extends"]
+        base = base_of(named, where, [(f.path, f.shown) for f in chain], registry)
         chain.append(_read(base))
         check_requires(chain[-1].requires, registry, chain[-1].shown)
     return chain
-
-
-def _base_path(file: _File, first: Path, registry: Registry, chain: Sequence[_File]) -> Path:
-    name = file.document["extends"]
-    where = f"{file.place(('extends',))} extends"
-    if not isinstance(name, str) or not name:
-        raise UsageError(f"{where} is {name!r}; expected a model's name or the path of its file")
-    if name in registry.models:
-        return Path(registry.models[name].path)
-    shown = " -> ".join([*(f.shown for f in chain), name])
-    if not _is_path(name):
-        raise UsageError(
-            f'{where}: no model is called "{name}"{did_you_mean(name, registry.models)} (extends: {shown})',
-            hint="`core models` lists the names; a path ends in .toml and is relative to the file that says it",
-        )
-    base = file.path.parent / name
-    if not os.path.isfile(base):
-        raise UsageError(
-            f"{where}: expected the file of a model, got {name!r}, which does not exist (extends: {shown})"
-        )
-    if not within(base, [Path.cwd(), first.parent, *(Path(m.path).parent for m in registry.models.values())]):
-        raise UsageError(
-            f"{where}: {show_path(base)} is outside the folders that a model may come from (extends: {shown})",
-            hint="a base is below the current directory, beside the loaded model, or a registered model",
-        )
-    return base
 
 
 def check_requires(names: Sequence[str], registry: Registry, where: str) -> None:

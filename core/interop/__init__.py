@@ -49,14 +49,17 @@ PUBLIC = {
     "PADDING": "core.interop.generation",
     "Generation": "core.interop.generation",
     "of_ids": "core.interop.generation",
-    "CHANGED": "core.interop.tensor_file",
-    "TensorFile": "core.interop.tensor_file",
-    "write_tensors": "core.interop.safetensors_file",
+    "CHANGED": "core.checkpoint.tensor_file",
+    "TensorFile": "core.checkpoint.tensor_file",
+    "write_tensors": "core.checkpoint.safetensors_file",
     "to_bf16": "core.kernels.tensors",
     "Registry": "core.registry",
 }
 
 if TYPE_CHECKING:
+    from core.checkpoint.safetensors_file import write_tensors as write_tensors
+    from core.checkpoint.tensor_file import CHANGED as CHANGED
+    from core.checkpoint.tensor_file import TensorFile as TensorFile
     from core.graph import Graph as Graph
     from core.graph import ModelDocument as ModelDocument
     from core.graph import ModelSource as ModelSource
@@ -95,9 +98,6 @@ if TYPE_CHECKING:
     from core.interop.generation import PADDING as PADDING
     from core.interop.generation import Generation as Generation
     from core.interop.generation import of_ids as of_ids
-    from core.interop.safetensors_file import write_tensors as write_tensors
-    from core.interop.tensor_file import CHANGED as CHANGED
-    from core.interop.tensor_file import TensorFile as TensorFile
     from core.kernels.tensors import to_bf16 as to_bf16
     from core.registry import Registry as Registry
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike
 
+from core.checkpoint.tensor_file import CHANGED
 from core.errors import CheckpointError
 from core.interop.fitting import Array, name_pattern
-from core.interop.tensor_file import CHANGED
 from core.outside import open_file, read_array, way_out
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from core import checkpoint
+from core.checkpoint import Contents
 from core.errors import UsageError
 from core.graph import Graph
-from core.interop import checkpoint
-from core.interop.checkpoint import Contents
 from core.interop.opened import Opened
 from core.outputs import new_path, staged
 from core.registry import Registry

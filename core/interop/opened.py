@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from core import checkpoint
+from core.checkpoint.tensor_file import TensorFile
 from core.errors import CheckpointError
 from core.expr import Number, trim
 from core.graph import Graph, ModelSource, load_model
-from core.interop import checkpoint
 from core.interop.fitting import Array, raise_some
 from core.interop.generation import Generation, of_state
-from core.interop.tensor_file import TensorFile
 from core.interop.weights import CHECKPOINT, MODEL, identify, of_format
 from core.registry import Registry
 from core.weight_format import WeightFormat

@@ -13,14 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from core import checkpoint
+from core.checkpoint.pointers import CHECKPOINTS
+from core.checkpoint.tensor_file import TensorFile
 from core.containment import PASSES, contained, of_plugin
 from core.errors import CheckpointError, CoreError, UsageError, did_you_mean, words_of
 from core.graph import Graph
-from core.interop import checkpoint
 from core.interop.fitting import Array
 from core.interop.generation import Generation, of_state
-from core.interop.pointers import CHECKPOINTS
-from core.interop.tensor_file import TensorFile
 from core.outside import open_file, way_out
 from core.registry import Registry
 from core.weight_format import WeightFormat

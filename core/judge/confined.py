@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from core import errors
-from core.device.system_memory import address_space
+from core.device.process_memory import address_space
 from core.errors import BuildError, CoreError, UsageError, words_of
 from core.judge.hearing import Tell, no_progress
 from core.judge.problem import load_problem

@@ -20,6 +20,7 @@ from core.judge.verdict import Wrong
 from core.kernels.arguments import check_signature
 from core.kernels.nvrtc import Kernel
 from core.kernels.tensors import DeviceTensor
+from core.kernels.unrepresentable import problem_of
 from core.scalars import TYPES, Unrepresentable
 from core.sim.faults import Finding
 from core.testing.runner import POISON
@@ -93,7 +94,9 @@ class Workbench:
             return self.arrays.get(name)
         number = self.problem.scalars[name] if name in self.problem.scalars else TYPES[kind or "i32"](self.dims[name])
         if isinstance(number, Unrepresentable):
-            raise BuildError(f"kernel {launch.kernel}, {name} is {number.problem}", hint=f'"{name}:i64" in arguments')
+            raise BuildError(
+                f"kernel {launch.kernel}, {name} is {problem_of(number)}", hint=f'"{name}:i64" in arguments'
+            )
         return number  # type: ignore[no-any-return]
 
     def check_arguments(self) -> None:

@@ -25,9 +25,10 @@ import numpy as np
 
 from core.dtypes import NUMPY
 from core.errors import BuildError, CoreError, UsageError, did_you_mean, words_of
-from core.examples import HARD
 from core.expr import evaluate
+from core.judge.hard_contents import HARD
 from core.kernels.tensors import from_bf16, to_bf16
+from core.kernels.unrepresentable import problem_of
 from core.outside import read_whole, reads
 from core.scalars import TYPES, Unrepresentable
 
@@ -150,7 +151,7 @@ class Problem:
     updated in place. scalars: typed numbers, f32(1e-5). launches: run one after another on the same buffers.
     sizes: awkward ones, small enough for strict mode; real: those of practice.
     contents: (rng, dims) -> contents of some inputs; the others are drawn, standard normal or below their bound.
-    hard: which contents of core.examples.HARD are tried. tolerance: relative 2-norm in place of that of the outputs'
+    hard: which of core.judge.hard_contents are tried. tolerance: relative 2-norm in place of that of the outputs'
     element type. zeroed: outputs and scratch that start at zero, as atomics want them. narrow: arithmetic narrower than
     the buffers is allowed. repeatable: False lets results depend on the order of threads, as float atomics make them.
     defines: macros. kernel_file: the submission, beside the problem's file, where none is named to the judge.
@@ -185,7 +186,7 @@ class Problem:
             self._check_dims(dims)
         for name, value in self.scalars.items():
             if isinstance(value, Unrepresentable) or not isinstance(value, np.generic):
-                problem = value.problem if isinstance(value, Unrepresentable) else repr(value)
+                problem = problem_of(value) if isinstance(value, Unrepresentable) else repr(value)
                 raise BuildError(f'scalar "{name}" is {problem}; a kernel\'s scalars are typed',
                                  hint="from core import f32, i32: f32(1e-5)")  # fmt: skip
         starting = [*self.outputs, *self.scratch]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from core.errors import BuildError
-from core.examples import HARD
+from core.judge.hard_contents import HARD
 from core.judge.hearing import (
     FRESH,
     HARDER,

@@ -17,6 +17,7 @@ from core.errors import BuildError
 from core.kernels.nvrtc import Kernel
 from core.kernels.sources import read_source
 from core.kernels.tensors import DeviceTensor, TensorMap
+from core.kernels.unrepresentable import hint_of, problem_of
 from core.scalars import Unrepresentable
 
 Scalar = np.generic
@@ -31,7 +32,7 @@ def as_argument(value: Any, index: int, where: str, parameter: str = "") -> Argu
     at = f"{where}, ...): argument {index + 1}"
     if isinstance(value, Unrepresentable):
         named = f", `{parameter}`," if parameter else ""
-        raise BuildError(f"{at}{named} is {value.problem}", hint=value.hint)
+        raise BuildError(f"{at}{named} is {problem_of(value)}", hint=hint_of(value))
     if value is None or isinstance(value, DeviceTensor | TensorMap):
         return value
     if isinstance(value, bool | np.bool_):

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from core import signals
-from core.cache import cache_folder, try_write, used
+from core.cache import cache_folder, used
+from core.cache.writing import try_write
 from core.errors import BuildError, did_you_mean
 from core.kernels.c_text import c_string
 from core.kernels.chips import chips_of, parse_arch

@@ -20,6 +20,7 @@ from core.engine import Engine
 from core.kernels.chips import gpu
 from core.plan import TRAIN
 from core.plan.cost import Flops, node_flops, per_token
+from core.plan.step_tensors import nbytes_of
 from core.plan.steps import Step
 
 Array = np.ndarray[Any, Any]
@@ -153,10 +154,12 @@ def random_batch(engine: Engine, seed: int) -> Mapping[str, Array]:
 def launched_step(step: Step, seconds: float) -> Launched:
     """A step of a plan with its bytes and FLOPs, and the seconds that it took."""
     if step.node is None or step.variant is None:
-        return Launched("", step.kind, "", "", seconds, step.nbytes, 0.0)
+        return Launched("", step.kind, "", "", seconds, nbytes_of(step), 0.0)
     backward = step.kind in BACKWARD
     flops = node_flops(step.node, forward=step.kind != "backward", backward=backward)
-    return Launched(step.node.name, step.node.op.name, step.variant.name, step.kind, seconds, step.nbytes, flops.needed)
+    return Launched(
+        step.node.name, step.node.op.name, step.variant.name, step.kind, seconds, nbytes_of(step), flops.needed
+    )
 
 
 def chrome_trace(timings: Bench, name: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import tomli_w
 
 import core
-from core import files
+from core import atomic_files
 from core.cache import read_json
 from core.engine import Engine
 from core.measure.choices_file import read_choices
@@ -97,7 +97,7 @@ def save_tuned(device: Device, winners: Mapping[str, TunedChoice]) -> Path:
     held = held if isinstance(held, dict) and held.get("format") == FORMAT else {"format": FORMAT, "chips": {}}
     ours = held["chips"].setdefault(chip_of(device), {})
     ours |= {key: {"variant": choice.variant, "config": choice.config} for key, choice in winners.items()}
-    files.replace(tuned_path(), (json.dumps(held, indent=1, sort_keys=True) + "\n").encode())
+    atomic_files.replace(tuned_path(), (json.dumps(held, indent=1, sort_keys=True) + "\n").encode())
     return tuned_path()
 
 
@@ -108,7 +108,7 @@ def write_choices(path: Path, chosen: Mapping[tuple[str, str], tuple[TunedChoice
         config = dict(better.config or {})
         held[arch, key] = {"arch": arch, "what": key, "variant": better.variant, "config": config, "source": source}
     text = tomli_w.dumps({"choice": [held[place] for place in sorted(held)]})
-    files.replace(path, (HEADER + text).encode())
+    atomic_files.replace(path, (HEADER + text).encode())
 
 
 def measured(device: Device, timings: Mapping[str, list[Timed]]) -> dict[tuple[str, str], tuple[TunedChoice, str]]:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from core.lazy import imports_of
 from core.op.definition import NAME, Op, Param, Statement, parse_statements
-from core.op.launch_types import CpuLaunch, Launch
 from core.op.optimizer import Optimizer, Schedule
 from core.op.shape_pattern import ACC, ACTIVATION, Pattern, Slot
 from core.op.variant import Reference, Variant
@@ -20,6 +19,8 @@ from core.step_record import CONTROL, SLOT
 
 if TYPE_CHECKING:
     from core.op.gpu_launch import GpuLaunch as GpuLaunch
+    from core.op.launch_types import CpuLaunch as CpuLaunch
+    from core.op.launch_types import Launch as Launch
 
 __all__ = [
     "CpuLaunch",
@@ -45,4 +46,6 @@ __all__ = [
     "parse_statements",
 ]
 
-__getattr__ = imports_of(__name__, {"GpuLaunch": "core.op.gpu_launch"})  # of devices with kernels
+TYPES = {"CpuLaunch": "core.op.launch_types", "GpuLaunch": "core.op.gpu_launch", "Launch": "core.op.launch_types"}
+
+__getattr__ = imports_of(__name__, TYPES)

@@ -13,15 +13,15 @@ from typing import Any
 
 from core.device.nested import Nested
 from core.dtypes import TF32, arithmetic, resolve
-from core.errors import BuildError, UsageError, did_you_mean
+from core.errors import BuildError
 from core.graph import Graph, Node
 from core.op import Op, Tensors, TensorSpec, Variant, make_tensors
 from core.plan.live import Live
-from core.plan.steps import Choice, Request
+from core.plan.steps import AUTO, Choice, Request
 from core.ranks.group import ALONE, Ranks
 from core.registry import Registry
 
-AUTO, RECORDED = "auto", "recorded"
+RECORDED = "recorded"
 ABLE = "it can run"
 NOTHING, BACKWARD, LOSS = "nothing", "backward", "loss"  # what a plan needs of a variant besides its forward
 
@@ -86,58 +86,11 @@ class Chooser:
 
     def check_names(self, graph: Graph) -> None:
         """UsageError for an op, node glob or variant that does not exist."""
-        by_node = {n.name: n.op.name for n in graph.nodes}
-        for table, entries in (("[ops]", self.ops), ("[ops.generate]", self.generate)):
-            for op, variant in entries.items():
-                if op not in self.registry.ops:
-                    raise UsageError(f"{table} {op}: no op of that name{did_you_mean(op, self.registry.ops)}")
-                self._check_variant(f"{table} {op}", op, variant)
-        for pattern, variant in self.nodes.items():
-            matched = {by_node[n] for n in fnmatch.filter(by_node, pattern)}
-            if not matched:
-                raise UsageError(
-                    f'[nodes] "{pattern}" matches no node of {graph.name}{did_you_mean(pattern, by_node)}',
-                    hint="`core plan` lists the nodes",
-                )
-            for op in sorted(matched):
-                self._check_node_variant(f'[nodes] "{pattern}"', op, variant)
+        if self.ops or self.generate or self.nodes:
+            from core.plan import named_variants  # a config that names none needs nothing of it
 
-    def _check_variant(self, where: str, op: str, variant: str) -> None:
-        variants = self.registry.variants.get(op, {})
-        if variant != AUTO and variant not in variants:
-            raise UsageError(
-                f'{where}: op "{op}" has no variant "{variant}"{did_you_mean(variant, variants)}',
-                hint=f"it has: {', '.join(sorted(variants)) or 'none'}, or {AUTO}",
-            )
-
-    def _check_node_variant(self, where: str, op: str, variant: str) -> None:
-        """A variant of the node's own op, or of a fused op that ends in it: the fused node has its last part's name."""
-        ending = [f for f, o in self.registry.ops.items() if o.statements and o.statements[-1].op == op]
-        if not any(self._meant(name, variant) for name in (op, *ending)):
-            named, _, short = variant.partition(".")
-            self._check_variant(where, *((named, short) if named in (op, *ending) else (op, variant)))
-
-    def _meant(self, op: str, variant: str) -> str | None:
-        """The variant of `op` that an entry of [nodes] means, "warp" or "mlp_gelu.warp"; None where it means none."""
-        if "." in variant:
-            named, _, variant = variant.partition(".")
-            if named != op:
-                return None
-        return variant if variant == AUTO or variant in self.registry.variants.get(op, {}) else None
-
-    def check_applied(self, graph: Graph, nodes: Sequence[Node]) -> None:
-        """UsageError for an entry of [nodes] that names a fused op's variant where the node does not run as that op.
-
-        nodes: those of a plan, fused.
-        """
-        for pattern, variant in self.nodes.items():
-            for node in nodes:
-                if fnmatch.fnmatchcase(node.name, pattern) and self._meant(node.op.name, variant) is None:
-                    raise UsageError(
-                        f'[nodes] "{pattern}" = "{variant}": node {node.name} runs as {node.op.name} here, which '
-                        "has no such variant",
-                        hint=f"it has: {', '.join(sorted(self.registry.variants.get(node.op.name, {}))) or 'none'}",
-                    )
+            tables = (("[ops]", self.ops), ("[ops.generate]", self.generate))
+            named_variants.check_names(graph, self.registry, tables, self.nodes)
 
     def explicit(self, node: Node, kind: str) -> tuple[str, str] | None:
         """(variant, config line) that the config names for this node, if it does; "auto" is no choice."""
@@ -146,9 +99,11 @@ class Chooser:
             if node.op.name in entries:
                 choice = (entries[node.op.name], f"[{table}] {node.op.name}")
         for pattern, variant in self.nodes.items():
-            meant = self._meant(node.op.name, variant) if fnmatch.fnmatchcase(node.name, pattern) else None
-            if meant is not None:
-                choice = (meant, f'[nodes] "{pattern}"')
+            if fnmatch.fnmatchcase(node.name, pattern):
+                from core.plan.named_variants import meant
+
+                if (name := meant(self.registry, node.op.name, variant)) is not None:
+                    choice = (name, f'[nodes] "{pattern}"')
         return choice if choice and choice[0] != AUTO else None
 
     def choose(self, node: Node, graph: Graph, kind: str, backward: bool) -> Choice:

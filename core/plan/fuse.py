@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from core.errors import BuildError, UsageError, did_you_mean
+from core.errors import BuildError, UsageError
 from core.graph import Graph, Node
 from core.graph.padding import padded_attribute, padded_input, padded_parameter
 from core.op import Op, Statement
@@ -61,8 +61,14 @@ def fuse(graph: Graph, request: Request, live: Live, chooser: Chooser) -> tuple[
 
     rules = FusionRules(_patterns(request, chooser), live.wanted, named, why_not)
     nodes = fused_nodes(graph, live.nodes, rules)
-    if request.kind == TRAIN:
-        _check_fused(graph, request, nodes, rules.blocked, chooser)
+    if request.kind == TRAIN and (request.fusion or request.recompute):
+        from core.plan.fuse_attributes import check_fused
+
+        check_fused(graph, request, nodes, rules.blocked, chooser)
+    if request.kind == TRAIN and chooser.nodes:
+        from core.plan.named_variants import check_applied
+
+        check_applied(chooser.registry, chooser.nodes, nodes)
     return nodes, rules.blocked
 
 
@@ -79,30 +85,6 @@ def _patterns(request: Request, chooser: Chooser) -> list[tuple[Op, Mapping[str,
         if setting is not False and chooser.candidates(op):
             patterns.append((op, setting if isinstance(setting, Mapping) else {}))
     return patterns
-
-
-def _check_fused(
-    graph: Graph, request: Request, nodes: list[Node], blocked: Mapping[str, set[str]], chooser: Chooser
-) -> None:
-    ops = {n.op.name for n in nodes}
-
-    def why_not(name: str) -> str:
-        op = chooser.registry.ops[name]
-        if not chooser.candidates(op):
-            return f"{name} has no variant for {chooser.runs}"
-        if request.fusion.get(name) is False:
-            return "[fuse] switches it off"
-        if named := blocked.get(name):
-            return f"the config names {' and '.join(sorted(named))}, which keeps their nodes apart"
-        return f"no nodes of {graph.name} can run as it here: {op.replaces}"
-
-    for name, setting in request.fusion.items():
-        if name not in ops and isinstance(setting, Mapping) and setting:
-            raise UsageError(f"[fuse] {name} sets {', '.join(setting)}, but {why_not(name)}")
-    for name in request.recompute:
-        if name not in ops and chooser.registry.ops[name].replaces:
-            raise UsageError(f'[train] recompute "{name}": {why_not(name)}')
-    chooser.check_applied(graph, nodes)
 
 
 # --- matching ----------------------------------------------------------------------------------------------------
@@ -258,22 +240,15 @@ def _line(op: Op, own: Mapping[str, Any]) -> str:
     return f"[fuse] {op.name} = {{ {', '.join(f'{k} = {v!r}' for k, v in own.items())} }}"
 
 
-# --- what the config may set --------------------------------------------------------------------------------------
-
-
 def check_fusion(fusion: Mapping[str, Any], ops: Mapping[str, Op], where: Callable[[str], str]) -> None:
     """UsageError for a name in `[fuse]` that is no fused op, or an attribute that is not its own or of another type.
 
     where: the place of a key such as "fuse.head_loss.chunk".
     """
-    fused = [name for name, op in ops.items() if op.replaces]
-    for name, setting in fusion.items():
-        if name not in fused:
-            raise UsageError(f"{where(f'fuse.{name}')}: no fused op of that name{did_you_mean(name, fused)}")
-        for key, value in (setting if isinstance(setting, Mapping) else {}).items():
-            from core.plan.fuse_attributes import check_attribute
+    if fusion:
+        from core.plan.fuse_attributes import check_settings
 
-            check_attribute(ops[name], key, value, ops, where(f"fuse.{name}.{key}"))
+        check_settings(fusion, ops, where)
 
 
 # --- attributes ----------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from core.dtypes import INTEGERS, itemsize, resolve
 from core.expr import cdiv
 from core.plan.buffers import ALIGN, Buffer
 from core.plan.layout import ParameterLayout
+from core.plan.step_tensors import written_by
 from core.plan.steps import Plan, Step
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class HealthRow:
 def written(plan: Plan) -> Iterator[tuple[Step, list[tuple[str, Buffer]]]]:
     """Each step of the plan that writes tensors for others, and these tensors: (schema name, buffer in the arena)."""
     for step in plan.steps:
-        named = ((name, step.tensors.get(name)) for name in step.written if step.kind not in NOTHING_NEW)
+        named = ((name, step.tensors.get(name)) for name in written_by(step) if step.kind not in NOTHING_NEW)
         tensors = [(n, b) for n, b in named if b is not None and b.home == "arena" and b.dtype not in INTEGERS]
         if tensors:
             yield step, tensors

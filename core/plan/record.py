@@ -1,12 +1,11 @@
 """Steps of a plan as recorded launches: a launcher is called once, with tensors at fixed addresses.
 
-An engine records on its device and replays; `on_paper` records on a device without memory, for plans that are only
-described.
+An engine records on its device to replay; core.plan.paper, for plans that only are described.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -67,23 +66,3 @@ def record_step(
 def control_record(device: Device) -> Any:
     """Memory for the control record: the numbers of a step, `core.step_record.CONTROL`, in f64."""
     return device.tensor(device.allocate(8 * len(CONTROL)), 0, (len(CONTROL),), "f64")
-
-
-def paper(device: Device) -> Any:
-    """The device without memory on which plans of `device` are recorded; the cpu, whose memory costs nothing until it
-    is touched, is its own."""
-    return device.unbacked()
-
-
-def on_paper(plan: Plan, device: Device, pick: Pick, steps: Sequence[Step] | None = None) -> list[RecordedStep]:
-    """The first micro-step of a plan, or those `steps` of it, recorded on a device of which only addresses are used."""
-    made: dict[Buffer, Any] = {}
-
-    def tensor_of(buffer: Buffer) -> Any:
-        if buffer not in made:
-            made[buffer] = device.tensor(device.allocate(buffer.nbytes), 0, buffer.shape, buffer.dtype)
-        return made[buffer]
-
-    if steps is not None:
-        return [record_step(plan, step, device, pick, tensor_of) for step in steps]
-    return record_steps(plan, device, pick, tensor_of, control_record(device))

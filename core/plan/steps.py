@@ -12,6 +12,7 @@ from core.op import Variant
 from core.plan.buffers import Buffer
 
 TRAIN, EVALUATE, GENERATE = "train", "evaluate", "generate"
+AUTO = "auto"  # in place of a variant's name: the best one that can run
 Tensor = Buffer | None
 
 
@@ -69,32 +70,6 @@ class Step:
     flags: dict[str, bool | str] = field(default_factory=dict)
     first_only: bool = False
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes that the step reads and writes, each tensor once."""
-        return sum(b.nbytes for b in set(self.tensors.values()) if b is not None)
-
-    @property
-    def written(self) -> tuple[str, ...]:
-        """Schema names of what the step writes for other nodes: outputs and gradients."""
-        if self.node is None:
-            return ("target",)
-        op = self.node.op
-        outputs = tuple(op.outputs) if self.kind != "backward" else ()
-        gradients = tuple(f"d{name}" for name in (*op.inputs, *op.params)) if "backward" in self.kind else ()
-        return outputs + gradients
-
-    @property
-    def writes(self) -> tuple[str, ...]:
-        """Schema names of all tensors that the step writes, those saved for its own backward and those updated in place
-        included."""
-        saved = tuple(self.variant.saved) if self.variant is not None and self.kind != "backward" else ()
-        if self.node is None:
-            return (*self.written, *saved)
-        op = self.node.op
-        record = () if op.outputs or op.mutates else ("step",)  # an op without results writes the control record
-        return (*self.written, *saved, *op.state, *op.mutates, *record)
-
 
 @dataclass
 class Plan:
@@ -140,11 +115,6 @@ class Plan:
         """
         nodes = [n for n in self.nodes if "random" in n.op.uses]
         return {n.name: math.prod(self.graph.values[_first(n)].shape[:-1]) for n in nodes}
-
-    @property
-    def traffic(self) -> int:
-        """Bytes read and written by all steps."""
-        return sum(step.nbytes for step in self.steps)
 
 
 def _first(node: Node) -> str:

@@ -22,7 +22,9 @@ from core.op import Optimizer, Tensors, Variant
 from core.plan.buffers import Buffer
 from core.plan.choose import Chooser
 from core.plan.describe import config_of, in_words
-from core.plan.record import RecordedStep, on_paper, paper
+from core.plan.paper import on_paper
+from core.plan.record import RecordedStep
+from core.plan.step_tensors import all_written_by
 from core.plan.steps import Plan, Step
 from core.products import Product
 
@@ -115,7 +117,7 @@ def _launched(plan: Plan, node: Node, variant: Variant, device: Device, chooser:
     """A row for each launcher of the node in the plan, and below it one for each kernel or function."""
     steps = [s for s in plan.steps if s.node is not None and s.node.name == node.name]
     rows: list[Row] = []
-    for recorded in on_paper(plan, paper(device), chooser.pick, steps):
+    for recorded in on_paper(plan, device.unbacked(), chooser.pick, steps):
         method = "forward" if recorded.step.kind == "recompute" else recorded.step.kind
         launcher = place_of(getattr(variant, method))
         rows.append({"what": recorded.step.kind, "where": launcher})
@@ -155,8 +157,9 @@ def _row_of(command: Any, recorded: RecordedStep, launcher: str) -> Row:
         return {**row, "reads": [], "writes": _shared((array,), recorded)}
     used = _used(function, recorded.t) or {n for n, b in step.tensors.items() if b is not None}
     names = [n for n in step.tensors if n in used and n not in ("workspace", "counters")]
-    writes = [_label(name, recorded) for name in names if name in step.writes]
-    reads = [_label(name, recorded) for name in names if name not in step.writes]
+    written = all_written_by(step)
+    writes = [_label(name, recorded) for name in names if name in written]
+    reads = [_label(name, recorded) for name in names if name not in written]
     return {**row, "reads": reads or [SCRATCH], "writes": writes or [SCRATCH]}
 
 

@@ -14,7 +14,6 @@ from core.registry.contribution import (
     ModelFile,
     PluginRecord,
     Rejected,
-    StepHook,
 )
 from core.registry.fields import LAUNCHERS, check_variant
 from core.registry.lookup import REFERENCE, Registry
@@ -31,7 +30,6 @@ __all__ = [
     "PluginRecord",
     "Registry",
     "Rejected",
-    "StepHook",
     "build_registry",
     "check_variant",
     "place_of_class",

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from core.data_reader import DataReader
-from core.devices import DeviceKind
 from core.discovery import Candidate
 from core.errors import CoreError
-from core.evaluation import Evaluation
-from core.lens import Lens
-from core.op import Op, Optimizer, Schedule, Variant
-from core.ranks.ranks_kind import RanksKind
-from core.tokenizers.tokenizer_kind import TokenizerKind
-from core.weight_format import WeightFormat
 
 if TYPE_CHECKING:
     import click
+
+    from core.data_reader import DataReader
+    from core.devices import DeviceKind
+    from core.evaluation import Evaluation
+    from core.lens import Lens
+    from core.op import Op, Optimizer, Schedule, Variant
+    from core.ranks.ranks_kind import RanksKind
+    from core.registry.step_hooks import StepHook
+    from core.tokenizers.tokenizer_kind import TokenizerKind
+    from core.weight_format import WeightFormat
 
 LOADED, BROKEN, DISABLED = "loaded", "broken", "disabled"
 
@@ -31,17 +32,6 @@ class ModelFile:
     name: str
     path: Path
     origin: str
-
-
-@dataclass(frozen=True)
-class StepHook:
-    """A plugin's `core_step_end`: pluggy calls it with the arguments that it asks for."""
-
-    plugin: str
-    hook: Callable[..., Any]
-
-    def __call__(self, run: Any, step: int, metrics: dict[str, Any]) -> None:
-        self.hook(run=run, step=step, metrics=metrics)
 
 
 @dataclass
@@ -68,7 +58,7 @@ class Contribution:
 
 @dataclass
 class PluginRecord:
-    """A plugin and what became of it. `brings` lists names by kind; `reason` is one line for a broken one."""
+    """A plugin and what became of it. `reason` is one line for a broken one."""
 
     name: str
     kind: str
@@ -77,9 +67,21 @@ class PluginRecord:
     version: str
     path: Path | None
     candidate: Candidate
-    brings: dict[str, list[str]] = field(default_factory=dict)
+    contribution: Contribution | None = None
     reason: str = ""
     traceback: str = ""
+
+    @property
+    def brings(self) -> dict[str, list[str]]:
+        """Names by kind, kinds that are empty left out; none of a plugin that is not loaded."""
+        from core.registry.brought import names_by_kind  # for listings
+
+        return names_by_kind(self.contribution) if self.contribution is not None else {}
+
+    @property
+    def brings_any(self) -> bool:
+        """Whether anything of it is registered."""
+        return self.contribution is not None and any(v for k, v in vars(self.contribution).items() if k != "plugin")
 
 
 class Rejected(Exception):

@@ -7,19 +7,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from core.data_reader import DataReader
 from core.devices import RESIDENT, DeviceKind, choose
 from core.errors import BuildError
-from core.evaluation import Evaluation
-from core.lens import Lens
-from core.op import Op, Optimizer, Schedule, Variant
-from core.ranks.ranks_kind import RanksKind
-from core.registry.contribution import LOADED, ModelFile, PluginRecord, StepHook
-from core.tokenizers.tokenizer_kind import TokenizerKind
-from core.weight_format import WeightFormat
+from core.registry.contribution import LOADED, ModelFile, PluginRecord
 
 if TYPE_CHECKING:
     import click
+
+    from core.data_reader import DataReader
+    from core.evaluation import Evaluation
+    from core.lens import Lens
+    from core.op import Op, Optimizer, Schedule, Variant
+    from core.ranks.ranks_kind import RanksKind
+    from core.registry.step_hooks import StepHook
+    from core.tokenizers.tokenizer_kind import TokenizerKind
+    from core.weight_format import WeightFormat
 
 T = TypeVar("T")
 REFERENCE = "reference"
@@ -119,8 +121,10 @@ class Registry:
 
     def suspects(self, name: str, hook: str = "") -> list[PluginRecord]:
         """Broken and disabled plugins whose sources mention `name`, and have the hook that would bring it."""
-        away = [r for r in self.plugins if r.status != LOADED and r.candidate.mentions(name)]
-        return [r for r in away if not hook or r.candidate.mentions(hook)]
+        from core.mentions import mentions
+
+        away = [r for r in self.plugins if r.status != LOADED and mentions(r.candidate, name)]
+        return [r for r in away if not hook or mentions(r.candidate, hook)]
 
     def _find(self, kind: str, name: str, table: Mapping[str, T], where: str) -> T:
         if name in table:

@@ -10,6 +10,7 @@ import numpy as np
 
 from core.errors import BuildError
 from core.kernels.tensors import DeviceTensor, TensorMap, tensor_map
+from core.kernels.unrepresentable import hint_of, problem_of
 from core.scalars import Unrepresentable
 from core.sim.instructions import tensormap
 from core.sim.machine.address_space import Memory
@@ -107,7 +108,7 @@ class Packer:
         if isinstance(value, bytes):
             return value
         if isinstance(value, Unrepresentable):
-            raise BuildError(f"argument {place} is {value.problem}", hint=value.hint)
+            raise BuildError(f"argument {place} is {problem_of(value)}", hint=hint_of(value))
         if isinstance(value, int | float) and parameter is not None:
             return _number(value, place, parameter)
         raise BuildError(

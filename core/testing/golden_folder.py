@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from core.checkpoint.safetensors_file import write_tensors
 from core.errors import CheckFailed
 from core.expr import trim
 from core.graph import load_model
-from core.interop.safetensors_file import write_tensors
 from core.registry import Registry
 from core.testing.model_check import distance
 from core.testing.small_model import CONFIG, TABLE, Array, shared_registry

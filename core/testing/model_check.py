@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from core.checkpoint.safetensors_file import write_tensors
 from core.devices import SIM
 from core.errors import BuildError, CheckFailed
 from core.expr import Number
-from core.interop.safetensors_file import write_tensors
 from core.loader import load_registry
 from core.registry import Registry
 from core.testing.small_model import CHOICES, RATE, Array, Objective, SmallModel

@@ -24,20 +24,18 @@ from core.registry import Registry
 from core.testing.check import check_variant
 from core.testing.check_report import VariantReport
 from core.testing.processes import processes, registry_of
-from core.testing.records import verdicts_of
+from core.testing.records import as_row, verdicts_of, write_rows
 from core.threads import cores
 from core.variant_sources import key_of
 from core.verdicts import (
     Row,
     Verdict,
     Verdicts,
-    as_row,
     plugin_of,
     release_file,
     rows_in,
     ships,
     verdict_of,
-    write_rows,
 )
 
 COMMAND = "python -m core.testing.release"

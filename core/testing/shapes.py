@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core.device.available import available, described
+from core.device.large_blocks import available, described
 from core.errors import BuildError, OutOfMemory, UsageError, did_you_mean
 from core.op import Op
 from core.testing.case import make_case

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from core.checkpoint.tensor_file import TensorFile
 from core.engine import Engine, Settings
 from core.errors import BuildError
 from core.expr import Number, trim
 from core.graph import Graph, ModelSource, load_model
 from core.interop.export import prepare
 from core.interop.opened import Opened
-from core.interop.tensor_file import TensorFile
 from core.interop.weights import MODEL
 from core.loader import load_registry
 from core.registry import Registry

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from core.errors import DataError
-from core.signals import endable
+from core.signal_handlers import endable
 from core.tokenizers.byte_pairs import PATTERN, BytePairTokenizer, split_runs
 from core.tokenizers.tokenizer import without_surrogates
 

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from core import download, variables
-from core.cache import cache_folder, read_json, try_write
+from core.cache import cache_folder, read_json
+from core.cache.writing import try_write
 from core.errors import DataError
 from core.outside import read_whole
 from core.tokenizers.byte_pairs import GPT2_HASH as HASH

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from core.cache import cache_folder, try_write, used
+from core.cache import cache_folder, used
 from core.errors import DataError, UsageError
 from core.outside import read_whole
 from core.tokenizers.byte_pairs import (
@@ -61,6 +61,8 @@ class BytePairKind(TokenizerKind):
 
         tokenizer = train_bpe(_limited(request.text()), size)
         if entry is not None:
+            from core.cache.writing import try_write
+
             try_write(entry, tokenizer.to_json().encode())
         return tokenizer
 

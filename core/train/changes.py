@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from core.interop.checkpoint import Checkpoint
+from core.checkpoint import Checkpoint
 from core.train.display import Display
 from core.train.provenance import machine_changes
 from core.train.wiring import Parts

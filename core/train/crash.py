@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from core import files
-from core.interop.safetensors_file import write_tensors
+from core.checkpoint.safetensors_file import write_tensors
 from core.train.run import to_line
 from core.words import printable
 

@@ -2,55 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.device.system_memory import resident
+from core.device.process_memory import resident
 from core.expr import cdiv
 from core.ranks.group import ALONE, Ranks
 from core.train.detect import Detector
 from core.train.display import Display
 from core.train.run import Run
 
+if TYPE_CHECKING:
+    from core.engine import Engine
+    from core.tokenizers.tokenizer import Tokenizer
+
 Array = np.ndarray[Any, Any]
 MOST_COLUMNS = 16  # of the ring of statistics on the device
-
-
-class Trainable(Protocol):
-    """The part of an engine that the loop uses."""
-
-    @property
-    def updates(self) -> int: ...
-    def step(
-        self,
-        micro_batches: Sequence[Mapping[str, Array]],
-        lr: float,
-        limits: tuple[float, float],
-        after_launch: Callable[[], None],
-        health: bool = False,
-    ) -> Any: ...
-    def take_health(self) -> list[Any]: ...
-    def replay(self, micro_batches: Sequence[Mapping[str, Array]]) -> Generator[tuple[int, Any], None, None]: ...
-    def zero_gradients(self) -> list[str]: ...
-    def parameter_gradients(self) -> Iterator[tuple[str, Array]]: ...
-    def evaluate(self, batch: Mapping[str, Array]) -> tuple[float, int]: ...
-    def session(self, rows: int, capacity: int = 0) -> Any: ...
-    def parameters(self) -> Mapping[str, Array]: ...
-    def optimizer_state(self) -> Mapping[str, Mapping[str, Array]]: ...
-
-
-class TextCodec(Protocol):
-    """The part of a tokenizer that the loop uses."""
-
-    vocab_size: int
-    eot: int | None
-    begin: tuple[int, ...]
-
-    def encode(self, text: str) -> Array: ...
-    def decode(self, ids: Sequence[int]) -> str: ...
 
 
 @dataclass
@@ -65,7 +35,7 @@ class Job:
     """
 
     run: Run
-    engine: Trainable
+    engine: Engine
     display: Display
     steps: int
     tokens_per_step: int
@@ -76,7 +46,7 @@ class Job:
     seed: int = 0
     detector: Detector = field(default_factory=Detector)
     val_batches: Callable[[], Iterator[Mapping[str, Array]]] | None = None
-    tokenizer: TextCodec | None = None
+    tokenizer: Tokenizer | None = None
     tokenizer_json: str | None = None
     val_every: int = 0
     sample_every: int = 0

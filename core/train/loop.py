@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from core import checkpoint
+from core.checkpoint import Contents
 from core.containment import PASSES, contained
 from core.errors import CheckpointError, CoreError, NumericsError, words_of
-from core.interop import checkpoint
-from core.interop.checkpoint import Contents
 from core.signals import Stop
 from core.train.detect import ABORT, Seen, not_finite
 from core.train.job import Job

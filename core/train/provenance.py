@@ -38,7 +38,7 @@ def made_with(
     versions = {"corelm": core.__version__, "commit": commit() or "unknown", "python": platform.python_version()}
     versions |= {name: version for name in PACKAGES if (version := _version(name))}
     versions |= device
-    versions |= {f"plugin {r.name}": r.version or "no version" for r in registry.plugins if r.brings}
+    versions |= {f"plugin {r.name}": r.version or "no version" for r in registry.plugins if r.brings_any}
     paths = {path for variant in variants for path in sources_of(variant, registry)}
     paths |= {path for each in others for path in _file_of(each)}
     for path in sorted(paths):

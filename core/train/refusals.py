@@ -7,11 +7,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from core import checkpoint
 from core.config import RunConfig
 from core.dtypes import itemsize, resolve
 from core.engine import Engine
 from core.expr import trim
-from core.interop import checkpoint
 from core.measure.estimate import estimate_seconds, refuse_long
 from core.plan import TRAIN, Plan
 from core.train.display import Display

@@ -7,11 +7,11 @@ from typing import Any
 
 import tomli
 
+from core import checkpoint
+from core.checkpoint import Checkpoint, pointers
 from core.config import RunConfig
 from core.engine import Engine
 from core.errors import BuildError, CheckpointError
-from core.interop import checkpoint, pointers
-from core.interop.checkpoint import Checkpoint
 from core.roles import BATCH
 from core.train.changes import differences, flat
 from core.train.display import Display

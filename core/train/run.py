@@ -26,10 +26,9 @@ from types import TracebackType
 from typing import Any
 
 import core
-from core import blas, files, processor
+from core import blas, checkpoint, files, processor
+from core.checkpoint.pointers import CHECKPOINTS
 from core.errors import CheckpointError, UsageError
-from core.interop import checkpoint
-from core.interop.pointers import CHECKPOINTS
 from core.outside import LONGEST_LOG, named, not_a_link, read_whole, way_out
 from core.train.lines import Lines
 

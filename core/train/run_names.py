@@ -9,8 +9,8 @@ from typing import Any
 
 import tomli
 
+from core import checkpoint
 from core.errors import UsageError, did_you_mean
-from core.interop import checkpoint
 from core.outside import read_whole
 from core.train.run import METRICS, RESOLVED, RUNS
 

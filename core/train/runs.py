@@ -15,9 +15,9 @@ from typing import Any
 
 import tomli
 
+from core import checkpoint
+from core.checkpoint.pointers import CHECKPOINTS
 from core.errors import CheckpointError
-from core.interop import checkpoint
-from core.interop.pointers import CHECKPOINTS
 from core.outside import open_file, parse_json, read_whole
 from core.train.run import LOCK, METRICS, RESOLVED, VARIANTS, read_lines
 

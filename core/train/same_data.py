@@ -9,7 +9,7 @@ from core.errors import DataError
 from core.train.display import Display
 
 if TYPE_CHECKING:
-    from core.interop.checkpoint import Checkpoint
+    from core.checkpoint import Checkpoint
 
 
 def check_same_data(start: Checkpoint, data: Data, allow_change: bool, display: Display) -> None:

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core import checkpoint
+from core.checkpoint import pointers
 from core.config import RunConfig, check_out, micro_steps, resolve_config
 from core.engine import Engine
 from core.graph import load_model
-from core.interop import checkpoint, pointers
 from core.plan import TRAIN
 from core.ranks.group import ALONE, Ranks
 from core.ranks.launched import launched
@@ -39,7 +40,7 @@ from core.train.wiring import (
 from core.verdicts import Verdicts
 
 if TYPE_CHECKING:
-    from core.interop.checkpoint import Checkpoint
+    from core.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,10 @@ def checked_parts(
     where = config.where("train.tokens_per_step")
     micro = micro_steps(config.train.tokens_per_step, B, T, engine.ranks.size, where)
     plan = engine.plan(TRAIN)
-    engine.report(plan).check_fit()
+    if engine.device.memory() is not None:  # else the operating system manages it
+        from core.plan.figures import check_fit
+
+        check_fit(engine.report(plan))
     estimate = check_estimate(config, engine, plan, micro, start.step if start else 0, arguments.long)
     lr = learning_rate(config, registry)
     weights = find_weights(config, registry, engine) if start is None else None

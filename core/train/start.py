@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from core import checkpoint
+from core.checkpoint import pointers
 from core.config import RunConfig
 from core.engine import Engine
 from core.errors import BuildError, CheckpointError, UsageError
-from core.interop import checkpoint, pointers
 from core.registry import Registry
 from core.train.display import Display
 from core.train.run import Run

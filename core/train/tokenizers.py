@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from core import checkpoint
 from core.errors import DataError
-from core.interop import checkpoint
 from core.interop.opened import Opened
 from core.interop.weights import Start, of_format
 from core.tokenizers.preference import parse_spec

@@ -10,17 +10,16 @@ import msgspec
 import numpy as np
 
 import core
+from core import checkpoint
 from core.config import RunConfig, check_options
 from core.config.key_types import named_keys
 from core.data import Data, TokenSource, open_data
-from core.device.system_memory import resident
+from core.device.process_memory import resident
 from core.engine import TARGETS, Engine, Settings
 from core.errors import DataError
 from core.graph import ModelSource
-from core.interop import checkpoint
 from core.measure.tuned import load_shipped, load_tuned
 from core.plan import TRAIN, Plan, TunedChoice, check_fusion
-from core.plan.cost import per_token
 from core.ranks.group import ALONE, Ranks
 from core.registry import Registry
 from core.roles import BATCH
@@ -31,8 +30,8 @@ from core.train.run import Run
 from core.verdicts import Verdicts
 
 if TYPE_CHECKING:
+    from core.checkpoint import Checkpoint
     from core.device.protocol import Device
-    from core.interop.checkpoint import Checkpoint
     from core.interop.weights import Start
 
 Array = np.ndarray[Any, Any]
@@ -210,6 +209,7 @@ def peak_tokens_per_s(engine: Engine, tokens: int) -> float | None:
     if not engine.device.model:
         return None
     from core.kernels.chips import gpu  # the cpu is no chip of that table
+    from core.plan.cost import per_token
 
     peaks = gpu(engine.device.model)
     peak = peaks.peak(engine.precision, engine.settings.tf32) if peaks else None

@@ -18,10 +18,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from core import checkpoint
+from core.checkpoint import Checkpoint
 from core.engine import Engine, Record, TraceEvent
 from core.errors import CheckpointError, UsageError
-from core.interop import checkpoint
-from core.interop.checkpoint import Checkpoint
 from core.measure.estimate import estimate_seconds
 from core.plan import TRAIN
 from core.tokenizers.tokenizer import Tokenizer

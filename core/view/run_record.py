@@ -9,15 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from core import checkpoint
+from core.checkpoint import Checkpoint
+from core.checkpoint.pointers import CHECKPOINTS
 from core.config import RunConfig, micro_steps, resolve_config
 from core.data import Data
 from core.devices import AUTO, DeviceKind
 from core.engine import Engine
 from core.errors import CheckpointError, UsageError
 from core.graph import ModelSource, load_model
-from core.interop import checkpoint
-from core.interop.checkpoint import Checkpoint
-from core.interop.pointers import CHECKPOINTS
 from core.outside import read_whole
 from core.registry import Registry
 from core.roles import BATCH

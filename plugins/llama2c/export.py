@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from core import files
+from core import atomic_files, files
 from core.errors import BuildError, DataError
 from core.expr import evaluate
 from core.interop import Array, Export, Registry, check_meaning
@@ -55,7 +55,7 @@ def _tokenizer_beside(export: Export, out: Path) -> str:
             return f"without a {FILE}: {error.message}; {way}"
     if beside.exists() and not _holds(beside, tokenizer.to_bytes()):
         return f"{beside} belongs to a different tokenizer and was kept: pass the model's own to run.c with -z"
-    files.replace(beside, tokenizer.to_bytes())
+    atomic_files.replace(beside, tokenizer.to_bytes())
     return f"with {beside}"
 
 

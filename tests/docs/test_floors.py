@@ -23,15 +23,17 @@ FLOORS = (
     ("errors", "lazy"),
     ("outside", "variables", "departure"),
     ("files", "held_files", "words"),
+    ("atomic_files", "checkpoint"),
     ("roles", "expr", "dtypes", "scalars", "cache", "signals", "examples", "blas", "processor"),
-    ("terminal", "containment", "threads", "outputs", "download"),
+    ("terminal", "containment", "threads", "outputs", "download", "signal_handlers"),
     ("kernels", "pool", "silence"),
     ("sim",),
     ("step_record",),
     ("op", "products", "evaluation", "weight_format", "devices", "tokenizers", "data_reader", "lens"),
     ("ranks",),
-    ("hooks", "contents"),
+    ("hooks", "contents", "stacked_products"),
     ("discovery",),
+    ("mentions",),
     ("registry", "path_import"),
     ("loader",),
     ("config",),
@@ -206,8 +208,8 @@ def test_circles_are_found_among_files_and_for_type_checkers() -> None:
 # Public modules for ops and plugins, the last line for formats of weights.
 KIT = (
     *("core.examples", "core.kernels.width", "core.kernels.columns", "core.kernels.blocks"),
-    *("core.errors", "core.expr", "core.files", "core.outside", "core.outputs", "core.data.magics"),
-    *("core.tokenizers.folder", "core.tokenizers.scored"),
+    *("core.atomic_files", "core.errors", "core.expr", "core.files", "core.outside", "core.outputs"),
+    *("core.data.magics", "core.tokenizers.folder", "core.tokenizers.scored"),
 )
 # Packages and modules whose `__all__` is public, to plugins and to their tests.
 DOORS = ("core", "core.cli", "core.data", "core.interop", "core.sim", "core.testing", "core.testing.mutation")

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import small_run
 
+from core.checkpoint.safetensors_file import write_tensors
+from core.checkpoint.tensor_file import TensorFile
 from core.data import TokenSource, digests, shards
 from core.data.digests import BLOCK
 from core.data.shard_writer import write_shards
 from core.data.shards import FORMATS, HEADER_BYTES, json_sidecar, open_shard, sha256_sidecar
 from core.errors import CheckpointError, DataError
-from core.interop.safetensors_file import write_tensors
-from core.interop.tensor_file import TensorFile
 from core.signals import Stop
 from core.train.display import Display
 from core.train.loop import Trainer

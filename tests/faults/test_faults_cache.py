@@ -14,6 +14,7 @@ import pytest
 import small_run
 
 from core import cache
+from core.cache import writing
 from core.data.prepare import token_pieces
 from core.data.shards import Shard
 from core.data.text_files import text_document
@@ -27,7 +28,7 @@ CONFIG = small_run.unwatched(train={"steps": 30, "checkpoint_every": 30})
 @pytest.fixture(autouse=True)
 def here(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CORELM_CACHE_LIMIT", "1")
-    monkeypatch.setattr(cache, "_written", 0)
+    monkeypatch.setattr(writing, "_written", 0)
     return workdir
 
 
@@ -46,25 +47,25 @@ def test_beyond_the_limit_what_was_not_used_for_longest_is_removed() -> None:
     kernels = [entry(f"kernels/{i}.bin", 190, days=i + 1) for i in range(3)]
     tokens = [entry(f"tokens/{i}/tokens_000000.bin", 300, days=10 + i) for i in range(3)]
     verdicts = entry("checks.json", 4000, days=400)
-    assert cache.sweep() > 0
+    assert writing.sweep() > 0
     assert [path.exists() for path in kernels] == [True] * 3
     assert [path.exists() for path in tokens] == [True, False, False], "the folder goes whole"
     assert not Path("cache/tokens/2").exists() and verdicts.exists(), "what cannot be made again stays"
-    assert cache.sweep() == 0
+    assert writing.sweep() == 0
 
 
 def test_entries_of_half_a_year_and_what_killed_processes_left_are_removed() -> None:
     old, new = entry("digests/a.json", days=181), entry("digests/b.json", days=179)
     left, fresh = entry("tokens/.staged-1-a/x.bin", days=2), entry("tokens/.staged-1-b/x.bin")
-    cache.sweep()
+    writing.sweep()
     assert not old.exists() and new.exists()
     assert not left.parent.exists() and fresh.exists()
 
 
 def test_more_entries_than_the_bound_are_swept_by_age(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "MOST_ENTRIES", 16)
+    monkeypatch.setattr(writing, "MOST_ENTRIES", 16)
     paths = [entry(f"digests/{i:02}.json", days=40 - i) for i in range(20)]
-    cache.sweep()
+    writing.sweep()
     assert [path.exists() for path in paths] == [False] * 6 + [True] * 14
 
 
@@ -76,14 +77,14 @@ def test_a_link_in_the_cache_is_removed_and_what_it_leads_to_stays() -> None:
     os.symlink(Path("mine/x").absolute(), "cache/tokens/b")
     for i in range(8):
         entry(f"kernels/{i}.bin", 200)
-    cache.sweep()
+    writing.sweep()
     assert Path("mine/x").stat().st_size == 2 << 20
 
 
 def test_a_use_makes_an_entry_the_newest() -> None:
     first, second = entry("kernels/a.bin", 600, days=9), entry("kernels/b.bin", 600, days=8)
     cache.used(first)
-    cache.sweep()
+    writing.sweep()
     assert first.exists() and not second.exists()
 
 
@@ -95,13 +96,13 @@ def test_a_folder_that_a_process_holds_is_not_swept() -> None:
     with subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdin is not None and other.stdout is not None
         assert other.stdout.readline() == b"True\n"
-        cache.sweep()
+        writing.sweep()
         assert held.exists() and not free.parent.exists()
         other.kill()
     os.utime(held.parent / cache.USED, (0, 0))
     for path in (held, held.parent):
         os.utime(path, (0, 0))
-    cache.sweep()
+    writing.sweep()
     assert not held.parent.exists(), "a lock ends with its process"
     assert not cache.hold(held.parent)
 
@@ -118,7 +119,7 @@ def test_a_tiny_limit_and_a_sweep_at_every_moment_break_no_run(here: Path) -> No
 
     def sweeping() -> None:
         while not ended.is_set():
-            cache.sweep()
+            writing.sweep()
             time.sleep(0.002)
 
     thread = threading.Thread(target=sweeping)
@@ -152,10 +153,10 @@ def test_tokens_that_were_swept_are_made_again() -> None:
     first = pieces()
     (folder,) = Path("cache/tokens").iterdir()
     assert (folder / cache.USED).exists()
-    cache._remove(cache.CacheEntry(folder, True, 0, 0.0))
+    writing._remove(writing.CacheEntry(folder, True, 0, 0.0))
     assert folder.exists(), "this process holds it"
     for mark in cache._held.values():
         os.close(mark)
     cache._held.clear()
-    assert cache._remove(cache.CacheEntry(folder, True, 0, 0.0)) and not folder.exists()
+    assert writing._remove(writing.CacheEntry(folder, True, 0, 0.0)) and not folder.exists()
     assert pieces() == first and notes == []

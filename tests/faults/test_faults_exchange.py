@@ -21,10 +21,9 @@ from core.plugins.huggingface import export as export_huggingface
 from core.plugins.llmc import export as export_llmc
 
 import core
-from core import cli, files
+from core import checkpoint, cli, files
 from core.data import fetch
 from core.errors import CheckpointError
-from core.interop import checkpoint
 from core.interop.export import prepare
 from core.interop.import_ import import_model
 from core.interop.opened import open_path

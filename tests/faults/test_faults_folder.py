@@ -17,12 +17,12 @@ import pytest
 import small_run
 from checkpoint_runs import started_quickly
 
-from core import files
+from core import checkpoint, files
+from core.checkpoint import pointers
+from core.checkpoint.tensor_file import TensorFile
 from core.cli import run as core_command
 from core.errors import CheckpointError, UsageError
-from core.interop import checkpoint, pointers
 from core.interop.opened import open_path
-from core.interop.tensor_file import TensorFile
 from core.loader import load_registry
 from core.signals import Stop
 from core.train.crash import Cause, Replay, leave
@@ -286,7 +286,7 @@ def test_a_checkpoint_that_retention_removes_is_read_to_its_end(
                 remove()
             return whole(path)
 
-        monkeypatch.setattr("core.interop.checkpoint.opening.load", gone)
+        monkeypatch.setattr("core.checkpoint.opening.load", gone)
     found = open_path("run", load_registry())
     if when == "after it was opened":
         remove()

@@ -17,10 +17,10 @@ import pytest
 import small_run
 
 from core import files, load
+from core.checkpoint.safetensors_file import write_tensors
 from core.cli import main
-from core.device import available, system_memory
+from core.device import available, large_blocks, system_memory
 from core.errors import CoreError
-from core.interop.safetensors_file import write_tensors
 from core.terminal import visible
 
 ESC = "\x1b]0;pwn\x07"
@@ -231,7 +231,7 @@ def test_no_verb_takes_more_memory_than_the_machine_has(words: str, monkeypatch:
 
 def test_blocks_that_were_given_and_not_touched_count_as_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system_memory, "_machine", lambda: 1 << 30)
-    monkeypatch.setattr(system_memory, "resident", lambda: 1 << 20)
+    monkeypatch.setattr(large_blocks, "resident", lambda: 1 << 20)
     blocks = [available.zeros(300 << 20, "") for _ in range(3)]
     with pytest.raises(CoreError, match=r"314,572,800 bytes \(300.0 MiB\) requested, 124.0 MiB free"):
         available.zeros(300 << 20, "")

@@ -11,9 +11,8 @@ import pytest
 import small_run
 from checkpoint_runs import curve, log, started_quickly, train
 
-from core import files
+from core import checkpoint, files
 from core.errors import CheckpointError
-from core.interop import checkpoint
 from core.train.health_file import read_health
 from core.train.run import Run
 

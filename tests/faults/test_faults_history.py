@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import small_run
 
+from core import checkpoint
 from core.errors import UsageError
-from core.interop import checkpoint
 from core.signals import Stop
 from core.train import setup
 from core.train.display import Display

@@ -18,9 +18,9 @@ from core.plugins.huggingface import folder as huggingface
 from core.plugins.llama2c import model_file as llama2c
 from core.plugins.llmc import model_file as llmc
 
+from core import checkpoint
+from core.checkpoint.tensor_file import TensorFile
 from core.errors import CheckpointError, CoreError, DataError, UsageError
-from core.interop import checkpoint
-from core.interop.tensor_file import TensorFile
 from core.tokenizers.byte_pairs import BytePairTokenizer as Tokenizer
 from core.tokenizers.folder import read_folder
 from core.tokenizers.library import LibraryTokenizer

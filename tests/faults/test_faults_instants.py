@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from core.interop import checkpoint
+from core import checkpoint
 from core.train.run import read_lines
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -15,11 +15,10 @@ import numpy as np
 import pytest
 import small_run
 
-from core import files
+from core import checkpoint, files
+from core.checkpoint.tensor_file import TensorFile
 from core.cli import run as core_command
 from core.errors import NumericsError
-from core.interop import checkpoint
-from core.interop.tensor_file import TensorFile
 from core.signals import Stop
 from core.train.crash import statistics
 from core.train.detect import MOST_SKIPS, Detector

@@ -23,15 +23,15 @@ import tomli_w
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from core import checkpoint
+from core.checkpoint import Contents
+from core.checkpoint.tensor_file import TensorFile
 from core.config import load_config
 from core.data import TokenSource
 from core.data.data_names import resolve
 from core.data.match import check_record, shards_record
 from core.errors import CheckpointError, CoreError
 from core.graph import load_model
-from core.interop import checkpoint
-from core.interop.checkpoint import Contents
-from core.interop.tensor_file import TensorFile
 from core.loader import load_registry
 
 MORE_MEMORY = 2 << 30  # bytes

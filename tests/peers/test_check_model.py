@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import tomli_w
 
+from core.checkpoint.safetensors_file import write_tensors
+from core.checkpoint.tensor_file import TensorFile
 from core.errors import BuildError, CheckFailed
-from core.interop.safetensors_file import write_tensors
-from core.interop.tensor_file import TensorFile
 from core.loader import load_registry
 from core.registry import Registry
 from core.testing import ModelCase, check_model, model_check

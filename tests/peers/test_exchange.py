@@ -18,8 +18,8 @@ from foreign_exports import WRITERS, export, refused, small_bpe
 from trained_run import run as core_command
 
 import core
+from core import checkpoint
 from core.errors import BuildError
-from core.interop import checkpoint
 from core.interop.export import prepare
 from core.interop.opened import open_path
 from core.tokenizers.folder import to_tokenizers

@@ -8,9 +8,9 @@ import shutil
 import pytest
 import small_run
 
-from core import cli
+from core import checkpoint, cli
+from core.checkpoint import pointers
 from core.errors import CheckpointError
-from core.interop import checkpoint, pointers
 from core.train import setup
 from core.train.refusals import due_steps
 from core.train.run import read_lines

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from core import checkpoint
+from core.checkpoint import Contents
+from core.checkpoint.safetensors_file import write_tensors
+from core.checkpoint.tensor_file import TensorFile
 from core.errors import CheckpointError
-from core.interop import checkpoint
-from core.interop.checkpoint import Contents
-from core.interop.safetensors_file import write_tensors
-from core.interop.tensor_file import TensorFile
 
 RNG = np.random.default_rng(0)
 TENSORS = {
@@ -85,7 +85,7 @@ def test_bf16_is_widened_to_the_same_values(tmp_path: Path) -> None:
 
 
 def test_views_with_gaps_are_written_as_their_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.interop.safetensors_file.CHUNK", 64)  # several chunks a tensor
+    monkeypatch.setattr("core.checkpoint.safetensors_file.CHUNK", 64)  # several chunks a tensor
     padded = RNG.standard_normal((50, 9)).astype(np.float32)
     views = {"columns": padded[:, :7], "rows": padded[:33], "turned": padded.T, "swapped": padded.astype(">f4")}
     write_tensors(tmp_path / "a", views, {})

@@ -56,7 +56,12 @@ def test_help_imports_no_verb_no_plugin_without_a_command_and_no_numpy() -> None
     environment = {k: v for k, v in os.environ.items() if k != "CORELM_PLUGINS"}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True, env=environment)
-    with_commands = ["core.plugins", "core.plugins.mutants", "core.plugins.mutants.command"]
+    with_commands = [
+        "core.cli.foreign_commands",
+        "core.plugins",
+        "core.plugins.mutants",
+        "core.plugins.mutants.command",
+    ]
     assert done.stdout.splitlines()[-1] == str(with_commands)
     assert all(verb in done.stdout for verb in cli.VERBS)
 

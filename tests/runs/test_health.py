@@ -12,13 +12,13 @@ import pytest
 import small_run
 from checkpoint_runs import curve, started_quickly, tensors_of, train, trainer
 
+from core import checkpoint
 from core.config import resolve_config
 from core.device.cpu import CpuDevice
 from core.engine import Engine
 from core.engine.health_ring import HealthColumn
 from core.errors import NumericsError
 from core.graph import load_model
-from core.interop import checkpoint
 from core.plan.health_rows import HealthRow, written
 from core.signals import Stop
 from core.train.health_file import line_of, read_health

@@ -10,8 +10,8 @@ from library_tokenizers import write_model
 from trained_run import run as ran
 
 import core
+from core import checkpoint
 from core.data.shards import FORMATS
-from core.interop import checkpoint
 from core.tokenizers.folder import read_folder
 
 tokenizers = pytest.importorskip("tokenizers")

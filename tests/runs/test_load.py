@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import core
+from core import checkpoint
+from core.checkpoint import Contents
 from core.engine import Engine, Settings
 from core.errors import BuildError, CheckpointError, CoreError, DataError, DeviceError, UsageError
 from core.graph import load_model
-from core.interop import checkpoint
-from core.interop.checkpoint import Contents
 from core.loader import load_registry
 from core.tokenizers.byte_pairs import bytes_tokenizer
 

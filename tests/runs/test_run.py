@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 import small_run
 
+from core import checkpoint
 from core.cli import run as core_command
 from core.device.cpu import CpuDevice
 from core.errors import CheckpointError, CoreError, DataError, NumericsError, UsageError
-from core.interop import checkpoint
 from core.kernels.chips import GPUS, Gpu
 from core.signals import Stop
 from core.train.display import Display

@@ -18,7 +18,7 @@ from core.loader import load_registry
 from core.testing import release
 from core.testing.case import make_case
 from core.testing.check import check_variant
-from core.testing.records import verdicts_of
+from core.testing.records import keep, verdicts_of
 from core.variant_sources import c_code, key_of, python_code, sources_of
 from core.verdicts import Verdict, Verdicts, sizes_of
 
@@ -53,26 +53,26 @@ def test_the_store_keeps_records_by_place_dtype_and_source(tmp_path: Path, monke
     verdicts = Verdicts(REAL, store)
     monkeypatch.setattr("core.verdicts.release_file", lambda record: None)
     assert verdicts.lookup(kernel, "sim", "f32") is None
-    verdicts.keep(kernel, PASSED)
+    keep(verdicts, kernel, PASSED)
     assert Verdicts(REAL, store).lookup(kernel, "NVIDIA H200, sm_90a", "f32") == PASSED, "the simulator's, for a GPU"
     assert verdicts.lookup(kernel, "sim", "bf16") is None and verdicts.at(kernel, "NVIDIA H200, sm_90a", "f32") is None
     failed = Verdict("cuda", "NVIDIA H200, sm_90a", "f32", False, finding="forward: y is wrong")
-    verdicts.keep(kernel, failed)
+    keep(verdicts, kernel, failed)
     assert verdicts.failure(kernel, "NVIDIA H200, sm_90a", "f32") == (
         "its check failed on NVIDIA H200, sm_90a: forward: y is wrong"
     )
     assert verdicts.failure(kernel, "NVIDIA A100, sm_80", "f32") is None
     passed = Verdict("cuda", "NVIDIA H200, sm_90a", "f32", True, {"forward": 0.0}, {"rows": 1})
-    verdicts.keep(kernel, passed)
+    keep(verdicts, kernel, passed)
     assert not Verdicts(REAL, store).at(kernel, failed.chip, "f32").passed, "part of a check clears no failure"
-    verdicts.keep(kernel, passed, whole=True)
+    keep(verdicts, kernel, passed, whole=True)
     assert Verdicts(REAL, store).at(kernel, failed.chip, "f32") == passed
     with monkeypatch.context() as patched:
         patched.setattr("core.variant_sources._part", lambda path: b"changed")
         assert Verdicts(REAL, store).lookup(kernel, "sim", "f32") is None
     refused = Verdicts(REAL, store / "a file is no folder")
-    refused.keep(kernel, failed)
-    refused.keep(kernel, PASSED)
+    keep(refused, kernel, failed)
+    keep(refused, kernel, PASSED)
     assert refused.at(kernel, "sim", "f32") == PASSED and refused.failure(kernel, failed.chip, "f32"), (
         "what cannot be written counts in this process"
     )

@@ -10,7 +10,7 @@ from core.engine import Engine, Settings
 from core.errors import DeviceError
 from core.graph import load_model
 from core.loader import load_registry
-from core.plan import arena, fit
+from core.plan import arena, figures, fit
 
 DIMS = {"B": 8, "T": 64, "S": 64, "V": 50, "P": 64, "C": 64, "H": 4, "L": 3}
 
@@ -108,7 +108,7 @@ def test_the_advised_recompute_fits():
 def test_the_options_of_recompute_have_the_figures_of_their_plans():
     made = engine()
     plan = made.plan("train")
-    options = {row.pop("op"): row for row in made.report(plan).recompute_options()}
+    options = {row.pop("op"): row for row in figures.recompute_options(made.report(plan))}
     assert {"gelu", "matmul", "attention"} <= set(options) and "embedding" not in options
     assert list(options) == sorted(options, key=lambda op: -options[op]["saves"])
     for op, row in options.items():
@@ -123,11 +123,11 @@ def test_the_options_of_recompute_have_the_figures_of_their_plans():
 
 def test_what_is_recomputed_already_is_no_option_and_stays_in_the_plans_of_the_others():
     made = engine(recompute=("gelu",))
-    options = {row["op"]: row for row in made.report(made.plan("train")).recompute_options()}
+    options = {row["op"]: row for row in figures.recompute_options(made.report(made.plan("train")))}
     assert "gelu" not in options
     assert options["layernorm"]["saves"] == need(recompute=("gelu",)) - need(recompute=("gelu", "layernorm"))
     evaluated = engine().report(engine().plan("evaluate", ("loss",)))
-    assert evaluated.recompute_options() == []
+    assert figures.recompute_options(evaluated) == []
 
 
 def test_a_model_that_fits_under_no_batch_says_so():

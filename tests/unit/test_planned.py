@@ -10,6 +10,7 @@ from core.errors import BuildError
 from core.graph import load_model
 from core.loader import load_registry
 from core.op import Variant
+from core.plan import figures
 from core.plan.fit import needed
 
 DIMS = {"B": 2, "T": 5, "S": 8, "V": 21, "P": 64, "C": 24, "H": 2, "L": 1}
@@ -73,7 +74,7 @@ def test_gpt2_keeps_to_its_memory_without_recompute():
     engine = gpt2(16, {})
     plan = engine.plan("train")
     assert needed(engine.report(plan).memory()) <= 9.5e9
-    options = {row["op"]: row for row in engine.report(plan).recompute_options()}
+    options = {row["op"]: row for row in figures.recompute_options(engine.report(plan))}
     assert options["gelu"]["saves"] > 1e9 and options["gelu"]["launches"] > 0
     assert options["gelu"]["unfused"] == ["mlp_gelu"]
 
@@ -83,14 +84,14 @@ def test_what_nested_launches_take_besides_the_arena_is_told_before_anything_is_
     settings = Settings(dims={"B": 2, "T": 64, "L": 2}, optimizer="muon", device="cuda", precision="bf16")
     engine = Engine(load_model("llama_125m", registry), registry, settings, PlannedDevice("sm_90a"))
     plan = engine.plan("train")
-    told = engine.report(plan).scratch()
+    told = figures.scratch(engine.report(plan))
     assert engine.device.scratch_bytes == 0
     engine.bound("train", (), {}).launches()
     engine._recorded_update()
     assert told == {"scratch": engine.device.scratch_bytes} and needed(told) == told["scratch"] > 0
     other = gpt2(1, {})
-    assert other.report(other.plan("train")).scratch()["scratch"] < 2**20, "the update's norm alone"
-    assert other.report(other.plan("evaluate", ["loss"])).scratch() == {}
+    assert figures.scratch(other.report(other.plan("train")))["scratch"] < 2**20, "the update's norm alone"
+    assert figures.scratch(other.report(other.plan("evaluate", ["loss"]))) == {}
 
 
 def test_a_micro_step_of_gpt2_keeps_to_its_launches_and_traffic():
@@ -99,7 +100,7 @@ def test_a_micro_step_of_gpt2_keeps_to_its_launches_and_traffic():
     def work(**fusion):
         engine = gpt2(64, fusion)
         plan = engine.plan("train")
-        return {n.op.name for n in plan.nodes}, *engine.report(plan).work()
+        return {n.op.name for n in plan.nodes}, *figures.work(engine.report(plan))
 
     ops, launches, traffic = work()
     assert {"embed", "matmul_add", "mlp_gelu", "head_loss"} <= ops

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from core.cache import cache_folder, try_write, used
+from core.cache import cache_folder, used
+from core.cache.writing import try_write
 from core.outside import read_whole
 from core.sim.native.translation import OP, Code
 from core.sim.ptx.syntax import Module, PtxVariable

@@ -22,7 +22,8 @@ from functools import cache
 from pathlib import Path
 
 from core import processor
-from core.cache import cache_folder, try_write, used
+from core.cache import cache_folder, used
+from core.cache.writing import try_write
 from core.errors import BuildError
 from core.sim.native import tables
 from core.threads import cores

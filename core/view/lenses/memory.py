@@ -8,6 +8,7 @@ from typing import Any
 from core.lens import Lens
 from core.plan import Plan
 from core.plan.arena import buffer_rows, folded_name, fullest, levels, owners, step_rows
+from core.plan.figures import scratch
 from core.view.subject import Subject
 from core.words import human, percent, table
 
@@ -27,7 +28,7 @@ class MemoryLens(Lens):
             return None
         report = subject.engine.report(subject.plan)
         about = {"run": subject.run.name, "device": subject.engine.device.describe()}
-        return about | {"parts": report.memory() | report.scratch()} | memory_data(subject.plan)
+        return about | {"parts": report.memory() | scratch(report)} | memory_data(subject.plan)
 
     def lines(self, data: Mapping[str, Any]) -> list[str]:
         """The parts, then the owners of the fullest step by role and by tensor."""

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from checkpoint_runs import contents, settle, started_quickly, train
 
-from core import files
+from core import checkpoint, files
 from core.data.shard_writer import write_shards
 from core.data.shards import format_for
-from core.interop import checkpoint
 from core.tokenizers.byte_pairs import bytes_tokenizer
 from core.train.run import read_lines
 

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from checkpoint_runs import ROOT, assert_same, damage, log, seal, train, trainer
 
+from core import checkpoint
+from core.checkpoint.safetensors_file import write_tensors
 from core.cli import run as core_command
 from core.errors import CheckpointError
-from core.interop import checkpoint
-from core.interop.safetensors_file import write_tensors
 
 
 @pytest.mark.parametrize("how", ["flipped bit", "cut short", "missing"])
@@ -142,7 +142,9 @@ def test_a_newer_format_is_refused_with_its_number(folder: Path, name: str) -> N
     (path / name).write_text(json.dumps({**json.loads((path / name).read_text()), "format": 99}))
     if name != checkpoint.MANIFEST:
         seal(path)
-    with pytest.raises(CheckpointError, match=rf"{name}: format 99; this version reads up to {checkpoint.FORMAT}"):
+    with pytest.raises(
+        CheckpointError, match=rf"{name}: format 99; this version reads up to {checkpoint.manifest.FORMAT}"
+    ):
         checkpoint.load(path)
 
 
@@ -187,7 +189,7 @@ def test_tensors_that_are_not_the_models_are_refused_by_name(
         f"{state}.{n}": np.array(a) for state, each in found.optimizer.items() for n, a in each.items()
     }  # fmt: skip
     change(tensors)
-    write_tensors(path / name, tensors, checkpoint.METADATA)
+    write_tensors(path / name, tensors, checkpoint.saving.METADATA)
     seal(path)
     with pytest.raises(CheckpointError, match=r"step_00000012: does not fit the model: .*(ln_f\.bias|evil|'x')"):
         trainer(ExitStack(), origin=path, out=Path("run"))

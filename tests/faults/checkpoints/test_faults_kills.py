@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from checkpoint_runs import ROOT, assert_is, assert_same, count_calls, in_child, posix_only, save_and_retain, train
 
+from core import checkpoint
+from core.checkpoint import pointers
 from core.cli import run as core_command
-from core.interop import checkpoint, pointers
 from core.train.run import Run, take_lock
 
 KILLER = """

@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 from checkpoint_runs import assert_same, curve, log, tensors_of, train, trainer
 
-from core import blas, processor
+from core import blas, checkpoint, processor
+from core.checkpoint import Contents
 from core.cli import run as core_command
 from core.engine import Engine, Settings
 from core.graph import load_model
-from core.interop import checkpoint
-from core.interop.checkpoint import Contents
 from core.loader import load_registry
 from core.pool import Pool, using
 from core.signals import Stop

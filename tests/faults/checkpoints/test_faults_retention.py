@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 from checkpoint_runs import assert_is, assert_same, contents, damage, log, posix_only, train
 
-from core import files
+from core import checkpoint, files
 from core.cli import run as core_command
 from core.errors import UsageError
-from core.interop import checkpoint
 from core.train.run import Run
 
 

@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 from checkpoint_runs import assert_is, contents, count_calls, in_child, log, posix_only, train
 
-from core import files
+from core import checkpoint, files
 from core.cli import run as core_command
 from core.errors import CheckpointError, UsageError
-from core.interop import checkpoint
 from core.outside import WAYS_OUT
 
 

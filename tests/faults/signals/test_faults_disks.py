@@ -13,9 +13,8 @@ import pytest
 from signalled_runs import at_step, curve, last_line, train_whole, trainer
 
 import core.loader
-from core import files
+from core import checkpoint, files
 from core.cli import run as core_command
-from core.interop import checkpoint
 from core.train.loop import run_job
 from core.train.run import read_lines
 

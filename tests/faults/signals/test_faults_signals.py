@@ -18,9 +18,8 @@ from typing import Any
 import pytest
 from signalled_runs import CODES, ROOT, at_step, last_line, send, trainer, within_step
 
-from core import files
+from core import checkpoint, files
 from core.cli import run as core_command
-from core.interop import checkpoint
 from core.kernels import nvrtc
 from core.signals import Ended, check, listening
 from core.tokenizers.byte_pairs import BytePairTokenizer as Tokenizer

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from signalled_runs import ROOT, Start, at, last_line, send, trainer, wait_for, within_step
 
-from core.interop import checkpoint
+from core import checkpoint
 from core.train.loop import run_job
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and terminals are POSIX's")

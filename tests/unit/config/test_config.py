@@ -17,9 +17,9 @@ from core.config import (
     check_out,
     check_run_name,
     find_config,
-    shipped_configs,
 )
 from core.config.reference import reference
+from core.config.shipped import shipped_configs
 from core.errors import UsageError
 
 ROOT = Path(__file__).parents[3]

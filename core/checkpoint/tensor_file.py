@@ -1,4 +1,4 @@
-"""A safetensors file as a mapping; every size and offset is checked. The format: core.interop.safetensors_file."""
+"""A safetensors file as a mapping; every size and offset is checked. The format: core.checkpoint.safetensors_file."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from core.checkpoint.safetensors_file import DTYPES
 from core.errors import CheckpointError
 from core.held_files import Held
-from core.interop.safetensors_file import DTYPES
 from core.outside import open_file, read_array, way_out
 
 CHANGED = "the file was changed or removed after it was opened, as a run does that still trains: try again"

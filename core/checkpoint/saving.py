@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from core import files
-from core.errors import CheckpointError
-from core.interop import pointers
-from core.interop.checkpoint.manifest import (
+from core.checkpoint import pointers
+from core.checkpoint.manifest import (
     DOOMED,
     FORMAT,
     MANIFEST,
@@ -32,7 +31,8 @@ from core.interop.checkpoint.manifest import (
     read,
     steps,
 )
-from core.interop.safetensors_file import THREADS, start_tensors
+from core.checkpoint.safetensors_file import THREADS, start_tensors
+from core.errors import CheckpointError
 from core.outside import way_out
 from core.words import human
 
@@ -114,7 +114,7 @@ def _same(target: Path, staged: Path) -> bool:
     """Whether a valid checkpoint is at `target`, with the very contents of the staged one."""
     try:
         ours, theirs = (decode(p / MANIFEST, read(p / MANIFEST), Manifest) for p in (staged, target))
-        from core.interop.checkpoint.opening import load  # read only where a checkpoint is there already
+        from core.checkpoint.opening import load  # read only where a checkpoint is there already
 
         return not target.is_symlink() and ours == theirs and bool(load(target))
     except CheckpointError:

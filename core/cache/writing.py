@@ -1,8 +1,6 @@
-"""The cache folder: its place, its entries, and the bound on its size.
+"""Writing to the cache: entries replaced whole, and the bound on its size.
 
-A cache only saves time: a missing or damaged entry is made again, and without a writable folder every command still
-works, more slowly. This module does not decide which results are cached, and never touches the files of other
-programs. The folders of SWEPT are bounded by bytes, entries and age: `sweep`.
+The folders of SWEPT are bounded by bytes, entries and age: a process sweeps them now and then.
 """
 
 from __future__ import annotations
@@ -10,62 +8,18 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
-from core import files, variables
-from core.outside import parse_json, read_whole
-
-fcntl: ModuleType | None
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from core import atomic_files, files, variables
+from core.cache import HOUR, USED, cache_folder, fcntl
 
 SWEPT = ("kernels", "machine", "digests", "builtin", "tokenizers/bpe", "tokens")  # caches that other files can rebuild
 LIMIT = 65_536  # MiB of all of it, where CORELM_CACHE_LIMIT says nothing
 MOST_ENTRIES = 20_000
-HOUR = 3600.0
 UNUSED = 180 * 24 * HOUR  # seconds
-USED = ".used"  # in an entry that is a folder: locked by those who use it
-
-
-def cache_folder() -> Path:
-    """CORELM_CACHE, else the platform's place for caches. The folder need not exist."""
-    named = os.environ.get("CORELM_CACHE")
-    if named:
-        return Path(named).expanduser()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "corelm" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "corelm"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "corelm"
-
-
-def try_write(path: Path, data: bytes) -> bool:
-    """`files.replace` of a cache entry, or False where the file system refuses. The cache is swept now and then."""
-    try:
-        files.replace(path, data)
-    except OSError:
-        return False
-    wrote(len(data))
-    return True
-
-
-def read_json(path: Path) -> Any:
-    """The JSON in a cache entry, or None when it is absent or damaged: it is then made again."""
-    try:
-        return parse_json(read_whole(path))
-    except (OSError, ValueError):
-        return None
-
-
-# --- the bound -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -79,7 +33,6 @@ class CacheEntry:
 
 
 _written: int | None = None  # bytes since this process swept; None before the first time
-_held: dict[int, int] = {}  # inode -> descriptor that locks it
 
 
 def limit() -> int:
@@ -96,31 +49,14 @@ def wrote(nbytes: int) -> None:
         sweep()
 
 
-def used(path: Path) -> None:
-    """Note that an entry was used, once an hour: what was not used for longest is swept first."""
-    with contextlib.suppress(OSError):
-        if time.time() - path.stat().st_mtime > HOUR:
-            os.utime(path)
-
-
-def hold(folder: Path) -> bool:
-    """Keep an entry that is a folder from being swept until this process ends. False where there is none."""
-    if fcntl is None:
-        return folder.is_dir()
+def try_write(path: Path, data: bytes) -> bool:
+    """Replace a cache entry whole, or False where the file system refuses. The cache is swept now and then."""
     try:
-        mark = os.open(folder / USED, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-    except OSError:  # gone; or on a disk that is read-only, where nothing is swept either
-        return folder.is_dir()
-    fcntl.flock(mark, fcntl.LOCK_SH)
-    number = os.fstat(mark).st_ino
-    with contextlib.suppress(OSError):
-        if os.stat(folder / USED).st_ino == number:
-            os.utime(mark)
-            os.close(_held.pop(number)) if number in _held else None
-            _held[number] = mark
-            return True
-    os.close(mark)  # swept between the two calls
-    return False
+        atomic_files.replace(path, data)
+    except OSError:
+        return False
+    wrote(len(data))
+    return True
 
 
 def sweep() -> int:
@@ -128,10 +64,10 @@ def sweep() -> int:
     longest. Only caches that other files can rebuild, never a folder that a process holds. Returns the bytes."""
     now, entries, removed = time.time(), [], 0
     for entry in _entries():
-        old = files.STALE if entry.path.name.startswith(files.STAGED) else UNUSED
+        old = atomic_files.STALE if entry.path.name.startswith(atomic_files.STAGED) else UNUSED
         if now - entry.used > old and _remove(entry):
             removed += entry.bytes
-        elif old is not files.STALE:
+        elif old is not atomic_files.STALE:
             entries.append(entry)
     total, count, most = sum(entry.bytes for entry in entries), len(entries), limit()
     if total <= most and count <= MOST_ENTRIES:
@@ -173,7 +109,7 @@ def _remove(entry: CacheEntry) -> bool:
             entry.path.unlink()
             return True
         if fcntl is None:
-            return time.time() - entry.used > files.STALE and _away(entry.path)
+            return time.time() - entry.used > atomic_files.STALE and _away(entry.path)
         mark = os.open(entry.path / USED, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -184,7 +120,7 @@ def _remove(entry: CacheEntry) -> bool:
 
 
 def _away(folder: Path) -> bool:
-    doomed = files.staged_name(folder)
+    doomed = atomic_files.staged_name(folder)
     files.rename(folder, doomed)
     shutil.rmtree(doomed, ignore_errors=True)
     return True

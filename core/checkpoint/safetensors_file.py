@@ -1,4 +1,4 @@
-"""Tensors in a safetensors file: a writer that streams and hashes. Its reader: core.interop.tensor_file.
+"""Tensors in a safetensors file: a writer that streams and hashes. Its reader: core.checkpoint.tensor_file.
 
 The format (https://huggingface.co/docs/safetensors): 8 bytes, the length n of the header; n bytes of JSON, name ->
 dtype, shape, [begin, end) in the data; then the data, little-endian, without gaps. The library's own writer wants

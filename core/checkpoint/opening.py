@@ -15,10 +15,8 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from core.errors import CheckpointError
-from core.held_files import Held
-from core.interop import pointers
-from core.interop.checkpoint.manifest import (
+from core.checkpoint import pointers
+from core.checkpoint.manifest import (
     MANIFEST,
     MODEL,
     MODEL_TOML,
@@ -34,7 +32,9 @@ from core.interop.checkpoint.manifest import (
     read,
     steps,
 )
-from core.interop.tensor_file import TensorFile
+from core.checkpoint.tensor_file import TensorFile
+from core.errors import CheckpointError
+from core.held_files import Held
 from core.outside import way_out
 
 Array = np.ndarray[Any, Any]

@@ -1,0 +1,63 @@
+"""Pieces of tokens: what `TokenSource` draws from. A shard is one, and so are tokens in memory."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from core.data.shards import FORMATS, SAMPLE_BYTES, Tokens, header_of, quick_hash
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Tokens without a file: a read-only cache, or a caller's array."""
+
+    name: str
+    array: Tokens
+
+    @property
+    def count(self) -> int:
+        return int(self.array.size)
+
+    def open(self) -> Tokens:
+        return self.array
+
+    def byte_offset(self, token: int) -> int:
+        return token * self.array.dtype.itemsize
+
+    def describe(self) -> dict[str, Any]:
+        """As a shard of these tokens describes itself: where they are kept makes no difference."""
+        raw = np.ascontiguousarray(self.array)
+        header = header_of(next(f for f in FORMATS if f.dtype.itemsize == raw.itemsize), self.count)
+        digest = hashlib.sha256(header)
+        digest.update(raw.data)
+        flat = raw.view(np.uint8)
+        quick = quick_hash(raw.nbytes, lambda at: flat[at : at + SAMPLE_BYTES].tobytes())
+        whole = digest.hexdigest()
+        return {"file": self.name, "tokens": self.count, "bytes": raw.nbytes, "hash": quick, "sha256": whole}
+
+
+class Piece(Protocol):
+    """Tokens in their order, of a shard or of a reader's own source, for `TokenSource`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def count(self) -> int:
+        """Of tokens."""
+        ...
+
+    def open(self) -> Any:
+        """The source of tokens: `[a:b]` is (b - a,) of an unsigned type."""
+        ...
+
+    def byte_offset(self, token: int) -> int:
+        """The place of a token, for errors."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Identity for a resume: {"file", "tokens", "bytes", "hash", "sha256"}, equal for equal tokens alone."""
+        ...
