@@ -13,6 +13,7 @@ import small_run
 from short_plugin import CONFIG, MODEL, plugin, train
 
 import core
+from core.cli import run
 from core.discovery import GIVEN
 from core.loader import load_registry
 from core.testing import release
@@ -226,6 +227,7 @@ def test_a_release_refuses_a_kernel_of_ours_with_a_line_that_no_example_runs_and
 
 def test_a_run_on_the_cpu_loads_neither_the_simulator_nor_the_op_check(here: Path) -> None:
     Path("model.toml").write_text(MODEL.replace('op = "total"', 'op = "gelu"'))
+    assert run(["train", "run.toml", "--device", "cpu", "--out", "first"]) == 0, "which prepares the text"
     code = "import sys; from core.cli import run; run(sys.argv[1:]); print(*sys.modules)"
     words = [sys.executable, "-c", code, "train", "run.toml", "--device", "cpu", "--out", "plain"]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
