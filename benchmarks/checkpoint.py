@@ -122,7 +122,8 @@ def measure(folder, rounds):
 def report(found):
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
     print(
-        "| peer | MiB | seconds, median | least | MiB/s | CPU seconds | memory added, MiB | median over plain | least |"
+        "| peer | MiB | seconds, median | minimum | MiB/s | CPU seconds | memory added, MiB "
+        "| median over plain | minimum |"
     )
     print("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
     base = [r["seconds"] for r in found["plain"]]

@@ -367,7 +367,7 @@ def summary(results, args):
 
 
 def print_summary(rows):
-    print("\n| peer | ms a step, median | least | tokens/s | peak memory | first loss | median over ours | least |")
+    print("\n| peer | ms a step, median | minimum | tokens/s | peak memory | first loss | median over ours | minimum |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|")
     for row in rows:
         ratios = [f"{row[key]:.2f}" if row[key] else "" for key in ("times_ours", "times_ours_least")]

@@ -133,7 +133,7 @@ def main() -> None:
         steps = training(path, given.layers, given.width, given.steps)
         result["training"] = compare(steps, given.rounds)
     touched = min(given.mib, given.steps * BATCH)
-    print("| part | MiB, at most | with, CPU s (median) | without | with, least | without | ratio | of the least |")
+    print("| part | MiB, at most | with, CPU s (median) | without | with, minimum | without | ratio | of the minimum |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|")
     print(row("reading", result["reading"], given.mib))
     print(row("training", result["training"], touched))

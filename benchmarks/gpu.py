@@ -217,7 +217,7 @@ def rows_of(results, args):
 
 
 def show(rows):
-    print("\n| B | peer | ms a step, median | least | tokens/s | memory in use | first loss | over ours |")
+    print("\n| B | peer | ms a step, median | minimum | tokens/s | memory in use | first loss | over ours |")
     print("|--:|---|--:|--:|--:|--:|--:|--:|")
     for row in rows:
         if "ms" not in row:

@@ -214,7 +214,7 @@ def main():
     rows = curves([losses for losses, *_ in f32], [losses for losses, *_ in half])
     show_curves(rows)
     strays = straying(rows)
-    print(f"bf16 strays from f32 in {len(strays)} of {len(rows)} windows", flush=True)
+    print(f"bf16 diverges from f32 in {len(strays)} of {len(rows)} windows", flush=True)
 
     start = engine("cpu", "f32")
     start.initialize(0)
