@@ -129,12 +129,12 @@ class Clerk:
             self.judgement.checks.append(value)
         self.tell(kind, value)
 
-    def cut_short(self, what: str, hint: str) -> Judgement:
+    def cut_short(self, problem: str, hint: str) -> Judgement:
         """The sub-verdict at hand fails, and those behind it are not made."""
         names = list(QUESTIONS)
         for name in names[names.index(self.doing) :]:
             last = name == self.doing
-            check = SubVerdict(name, FAILED if last else WAITING, what if last else f"waits for {self.doing}",
+            check = SubVerdict(name, FAILED if last else WAITING, problem if last else f"waits for {self.doing}",
                                hint if last else "", self.case if last else "")  # fmt: skip
             self.note("check", check)
         return self.judgement

@@ -103,16 +103,18 @@ class Workbench:
         """Wrong for arguments that are not the kernel's own: their number, sizes, and types as far as the source shows
         them. Raises BuildError for a kernel that the file lacks."""
         for launch in self.problem.each_launch:
-            given = [self.argument(launch, name, kind) for name, kind in launch.words]
+            arguments = [self.argument(launch, name, kind) for name, kind in launch.words]
             takes = ", ".join(self.submission.parameters(launch.kernel))
             hint = f"the problem gives {launch.arguments}" + (f"; the kernel takes {takes}" if takes else "")
             sizes = [variable.size for variable, _ in self.file.program(launch.kernel).parameters]
             try:
                 kernel = Kernel(Path(self.submission.name), launch.kernel, text=self.submission.text)
-                check_signature(kernel, [self.typed(one) for one in given], f"{launch.kernel}({launch.arguments}", "")
+                check_signature(
+                    kernel, [self.typed(one) for one in arguments], f"{launch.kernel}({launch.arguments}", ""
+                )
             except BuildError as error:
                 raise Wrong(error.message, hint=hint) from None
-            bytes_given = [8 if one is None or isinstance(one, np.ndarray) else one.nbytes for one in given]
+            bytes_given = [8 if one is None or isinstance(one, np.ndarray) else one.nbytes for one in arguments]
             if bytes_given != sizes:
                 problem = (
                     f"kernel {launch.kernel} takes parameters of {sizes} bytes, and the problem gives {bytes_given}"

@@ -124,13 +124,13 @@ class Hearing:
         scene = Scene(pairs, dict(dims), {}, "f32" if self.problem.narrowest >= MANTISSA["f32"] else "bf16")
         for name, pair in pairs.items():
             spec = self.problem.buffers[name]
-            found = exactly(pair) if spec.integer else self.nearly(spec, pair, single[name], most, slack)
-            if not found:
+            problem = exactly(pair) if spec.integer else self.nearly(spec, pair, single[name], most, slack)
+            if not problem:
                 continue
             hole = unwritten(got.buffers[name]) & scene.wrong(name)
             if hole.any() and name in owed(self.problem):
                 raise missing_elements(name, hole, case)
-            raise Wrong(f"{name}: {found}", case=case, seen=seen(scene, name), hint=self.early_read(name, pair))
+            raise Wrong(f"{name}: {problem}", case=case, seen=seen(scene, name), hint=self.early_read(name, pair))
 
     def early_read(self, name: str, pair: Compared) -> str:
         """A hint for a result that is NaN where the truth is a number."""
@@ -151,13 +151,13 @@ class Hearing:
         lost = lost_in_f32(pair.got, want, narrow, ELEMENT * bounds.norm)
         got = np.where(lost, want, pair.got)
         excuse = rounding(finite, np.where(lost | ~np.isfinite(want), finite, single), most, spec.dtype)
-        found = difference(got, want)
+        error = difference(got, want)
         if not finite.any():  # where zero is expected everywhere there is no relative error
             far = bool(np.max(np.where(np.isnan(got - want), 0, np.abs(got - want)), initial=0) > bounds.norm)
             kinds = np.isnan(got) != np.isnan(want)
-            return f"{found.described(bounds)}" if far or kinds.any() else ""
-        far = found.relative > ELEMENT * max(bounds.norm, excuse)
-        return found.described(bounds) if far or found.exceeds(bounds, excuse) else ""
+            return f"{error.described(bounds)}" if far or kinds.any() else ""
+        far = error.relative > ELEMENT * max(bounds.norm, excuse)
+        return error.described(bounds) if far or error.exceeds(bounds, excuse) else ""
 
     def bounds(self, dtype: str, size: int, slack: float) -> Bounds:
         norm = self.problem.tolerance
@@ -190,8 +190,8 @@ def exactly(pair: Compared) -> str:
 
 def missing_elements(name: str, hole: Array, case: str) -> Wrong:
     first = [int(i) for i in np.unravel_index(int(np.argmax(hole)), hole.shape)]
-    what = f"{name}: {int(hole.sum()):,} of {hole.size:,} elements not written, the first at {first}"
-    return Wrong(what, case=case, seen=region(hole, "not written"))
+    problem = f"{name}: {int(hole.sum()):,} of {hole.size:,} elements not written, the first at {first}"
+    return Wrong(problem, case=case, seen=region(hole, "not written"))
 
 
 def largest(problem: Problem, contents: Mapping[str, Array]) -> float:

@@ -124,22 +124,22 @@ class KernelLaunch:
     @property
     def words(self) -> list[tuple[str, str]]:
         """(name, type or "") of each argument."""
-        found = [word.partition(":") for word in re.split(r"[\s,]+", self.arguments.strip()) if word]
-        return [(name, kind) for name, _, kind in found]
+        pairs = [word.partition(":") for word in re.split(r"[\s,]+", self.arguments.strip()) if word]
+        return [(name, kind) for name, _, kind in pairs]
 
-    def sizes(self, what: str, dims: Dims) -> tuple[int, ...]:
+    def sizes(self, field: str, dims: Dims) -> tuple[int, ...]:
         """The grid or the thread block under `dims`."""
-        given = getattr(self, what)
-        given = given if isinstance(given, list | tuple) else (given,)
-        return tuple(self.number(one, dims, what) for one in given)
+        values = getattr(self, field)
+        values = values if isinstance(values, list | tuple) else (values,)
+        return tuple(self.number(one, dims, field) for one in values)
 
-    def number(self, given: int | str, dims: Dims, what: str) -> int:
-        """A size under `dims`; `what` names it in errors. Raises BuildError for one that is no whole number."""
-        found = evaluate(given, dims, f"{self.kernel}, {what}")
-        if not isinstance(found, int | np.integer):
-            raise BuildError(f"{self.kernel}, {what}: {given!r} is {found!r} under {described(dims)}; expected a whole "
-                             "number", hint="cdiv(n, 256) divides and rounds up")  # fmt: skip
-        return int(found)
+    def number(self, value: int | str, dims: Dims, field: str) -> int:
+        """A size under `dims`; `field` names it in errors. Raises BuildError for one that is no whole number."""
+        result = evaluate(value, dims, f"{self.kernel}, {field}")
+        if not isinstance(result, int | np.integer):
+            raise BuildError(f"{self.kernel}, {field}: {value!r} is {result!r} under {described(dims)}; expected a "
+                             "whole number", hint="cdiv(n, 256) divides and rounds up")  # fmt: skip
+        return int(result)
 
 
 @dataclass(frozen=True)
@@ -204,14 +204,14 @@ class Problem:
         for spec in self.buffers.values():
             spec.shape(dims)
         for launch in self.each_launch:
-            for what in ("grid", "block"):
-                launch.sizes(what, dims)
+            for part in ("grid", "block"):
+                launch.sizes(part, dims)
 
     def _check_argument(self, launch: KernelLaunch, name: str, kind: str) -> None:
-        known = [*self.buffers, *self.scalars, *self.sizes[0], NULL]
-        if name not in known:
-            raise BuildError(f'kernel {launch.kernel}: no buffer, scalar or dim "{name}"{did_you_mean(name, known)}',
-                             hint=f"it has {', '.join(known)}")  # fmt: skip
+        names = [*self.buffers, *self.scalars, *self.sizes[0], NULL]
+        if name not in names:
+            raise BuildError(f'kernel {launch.kernel}: no buffer, scalar or dim "{name}"{did_you_mean(name, names)}',
+                             hint=f"it has {', '.join(names)}")  # fmt: skip
         if kind and (kind not in TYPES or name not in self.sizes[0]):
             raise BuildError(f'kernel {launch.kernel}: argument "{name}:{kind}"; a dim has one of the types '
                              f"{', '.join(TYPES)}", hint="buffers and scalars have their own types")  # fmt: skip
@@ -233,14 +233,14 @@ class Problem:
     @property
     def buffers(self) -> dict[str, BufferSpec]:
         """All buffers, inputs first. Raises BuildError for an update in place whose two lines differ."""
-        found: dict[str, BufferSpec] = {}
+        specs: dict[str, BufferSpec] = {}
         for lines in (self.inputs, self.outputs, self.scratch):
             for name, text in lines.items():
                 spec = BufferSpec.parse(name, text)
-                if name in found and (found[name].tokens, found[name].dtype) != (spec.tokens, spec.dtype):
-                    raise BuildError(f'"{name}" is "{found[name].text}" in one place and "{text}" in another')
-                found.setdefault(name, spec)
-        return found
+                if name in specs and (specs[name].tokens, specs[name].dtype) != (spec.tokens, spec.dtype):
+                    raise BuildError(f'"{name}" is "{specs[name].text}" in one place and "{text}" in another')
+                specs.setdefault(name, spec)
+        return specs
 
     @property
     def narrowest(self) -> int:
@@ -263,18 +263,18 @@ class Problem:
     def draw(self, dims: Dims, seed: Sequence[int]) -> dict[str, Array]:
         """Contents of all inputs in the kernel's memory."""
         rng = np.random.default_rng(list(seed))
-        given = dict(foreign("contents", self.contents, rng, dict(dims))) if self.contents else {}
-        if unknown := [name for name in given if name not in self.inputs]:
+        own = dict(foreign("contents", self.contents, rng, dict(dims))) if self.contents else {}
+        if unknown := [name for name in own if name not in self.inputs]:
             raise BuildError(f'contents gives "{unknown[0]}", which is no input{did_you_mean(unknown[0], self.inputs)}')
-        found = {}
+        contents = {}
         for name in self.inputs:
             spec, shape = self.buffers[name], self.buffers[name].shape(dims)
-            values = np.asarray(given[name]) if name in given else self._drawn(spec, shape, dims, rng)
+            values = np.asarray(own[name]) if name in own else self._drawn(spec, shape, dims, rng)
             if values.shape != shape:
                 raise BuildError(f'contents gives "{name}" of shape {values.shape}; "{spec.text}" is {shape} under '
                                  f"{described(dims)}")  # fmt: skip
-            found[name] = spec.stored(values, shape)
-        return found
+            contents[name] = spec.stored(values, shape)
+        return contents
 
     def _drawn(self, spec: BufferSpec, shape: tuple[int, ...], dims: Dims, rng: np.random.Generator) -> Array:
         if not spec.integer:
@@ -289,16 +289,16 @@ class Problem:
         returns something else."""
         values: dict[str, Any] = {n: self.buffers[n].values(v, single) for n, v in contents.items()}
         values |= {**self.scalars, **dims}
-        found = foreign("truth", self.truth, **{name: values[name] for name in self.asked})
-        if not isinstance(found, Mapping):
-            found = found if isinstance(found, tuple) else (found,)
-            if len(found) != len(self.outputs):
-                raise BuildError(f"truth returns {len(found)} arrays; the outputs are {', '.join(self.outputs)}",
+        results = foreign("truth", self.truth, **{name: values[name] for name in self.asked})
+        if not isinstance(results, Mapping):
+            results = results if isinstance(results, tuple) else (results,)
+            if len(results) != len(self.outputs):
+                raise BuildError(f"truth returns {len(results)} arrays; the outputs are {', '.join(self.outputs)}",
                                  hint='return them in that order, or as a dict: {"y": ...}')  # fmt: skip
-            found = dict(zip(self.outputs, found, strict=True))
-        if set(found) != set(self.outputs):
-            raise BuildError(f"truth returns {', '.join(map(str, found))}; the outputs are {', '.join(self.outputs)}")
-        return {name: self._fitting(name, value, dims) for name, value in found.items()}
+            results = dict(zip(self.outputs, results, strict=True))
+        if set(results) != set(self.outputs):
+            raise BuildError(f"truth returns {', '.join(map(str, results))}; the outputs are {', '.join(self.outputs)}")
+        return {name: self._fitting(name, value, dims) for name, value in results.items()}
 
     def _fitting(self, name: str, value: Any, dims: Dims) -> Array:
         spec, array = self.buffers[name], np.asarray(value)
@@ -313,7 +313,7 @@ def described(dims: Dims) -> str:
     return ", ".join(f"{name} = {size:,}" for name, size in dims.items())
 
 
-def foreign(what: str, function: Callable[..., Any], *args: Any, **names: Any) -> Any:
+def foreign(label: str, function: Callable[..., Any], *args: Any, **names: Any) -> Any:
     """Call a function of the problem's file. Its exceptions become a BuildError that names the line."""
     try:
         with np.errstate(all="ignore"):
@@ -325,7 +325,7 @@ def foreign(what: str, function: Callable[..., Any], *args: Any, **names: Any) -
         places = [f for f in frames if "site-packages" not in f.filename and f.filename != __file__]
         place = places[-1] if places else None
         at = f" ({Path(place.filename).name}:{place.lineno})" if place else ""
-        raise BuildError(f"{what} raised {words_of(error)}{at}") from None
+        raise BuildError(f"{label} raised {words_of(error)}{at}") from None
 
 
 def load_problem(path: Path) -> Problem:
@@ -347,7 +347,7 @@ def load_problem(path: Path) -> Problem:
     except Exception as error:
         places = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         raise BuildError(f"{path}{f':{places[-1]}' if places else ''} raised {words_of(error)}") from None
-    found = [value for value in names.values() if isinstance(value, Problem)]
-    if len(found) != 1:
-        raise BuildError(f"{path} has {len(found)} problems; expected one", hint="problem = Problem(truth=..., ...)")
-    return found[0]
+    problems = [value for value in names.values() if isinstance(value, Problem)]
+    if len(problems) != 1:
+        raise BuildError(f"{path} has {len(problems)} problems; expected one", hint="problem = Problem(truth=..., ...)")
+    return problems[0]

@@ -91,14 +91,14 @@ def unchanged(hearing: Hearing) -> None:
 
 def awkward(hearing: Hearing) -> None:
     """Of the sizes that are wrong the first one that shows something is named."""
-    found: list[Wrong] = []
+    faults: list[Wrong] = []
     for dims, contents, got in hearing.completed():
         try:
             hearing.compare(dims, contents, got, described(dims))
         except Wrong as wrong:
-            found.append(wrong)
-    if found:
-        raise next((wrong for wrong in found if wrong.seen), found[0])
+            faults.append(wrong)
+    if faults:
+        raise next((wrong for wrong in faults if wrong.seen), faults[0])
 
 
 def guards(hearing: Hearing) -> None:
@@ -131,11 +131,11 @@ def fresh(hearing: Hearing) -> None:
     other = hearing.contents(dims, FRESH)
     bench, before = hearing.bench(dims), None
     calls = (("the first call", contents), ("a second call with new contents", other), ("a third call", contents))
-    for label, given in calls:
+    for label, drawn in calls:
         case = f"{described(dims)}, {label}"
-        got = hearing.run(bench, given, case)
+        got = hearing.run(bench, drawn, case)
         try:
-            hearing.hold(dims, given, got, case)
+            hearing.hold(dims, drawn, got, case)
         except Wrong as wrong:
             if before is not None and not before.same(got, hearing.problem.outputs):
                 raise Wrong(f"{label} gives the result of the call before it", case=case,
@@ -156,14 +156,14 @@ def hard(hearing: Hearing) -> None:
 
 def hardened(hearing: Hearing, dims: Dims, kind: str, number: int) -> dict[str, Array]:
     """Contents whose floats are made hard."""
-    found, rng = hearing.contents(dims, HARDER + number), np.random.default_rng([hearing.seed, HARDER + number])
-    for name, stored in found.items():
+    contents, rng = hearing.contents(dims, HARDER + number), np.random.default_rng([hearing.seed, HARDER + number])
+    for name, stored in contents.items():
         spec = hearing.problem.buffers[name]
         if not spec.integer:
             smallest, most = LIMITS[spec.dtype]
             values = HARD[kind](spec.values(stored), rng, smallest, most)
-            found[name] = spec.stored(values, stored.shape)
-    return found
+            contents[name] = spec.stored(values, stored.shape)
+    return contents
 
 
 # the smallest normal and the largest number of each float type
@@ -230,11 +230,11 @@ def hear(problem: Problem, submission: Submission, seed: int = 0, tell: Tell = n
     """All sub-verdicts, in this process and without limits; `tell` gets them as they come. Raises BuildError for a
     problem whose own truth or contents are at fault."""
     began, hearing = time.monotonic(), Hearing(problem, submission, seed, tell)
-    found = Judgement("", submission.name, seed, notes=hearing.notes)
+    judgement = Judgement("", submission.name, seed, notes=hearing.notes)
     for name in QUESTIONS:
         tell("doing", name)
         check = answer(hearing, name)
-        found.checks.append(check)
+        judgement.checks.append(check)
         tell("check", check)
-    found.seconds = time.monotonic() - began
-    return found
+    judgement.seconds = time.monotonic() - began
+    return judgement

@@ -87,9 +87,9 @@ class Submission:
 
     def check_host_code(self) -> None:
         """Wrong for code of the host: the judge launches kernels by itself, on no stream of the submission's."""
-        if found := HOST.search(blanked(self.text)):
-            line = self.text.count("\n", 0, found.start()) + 1
-            raise Wrong(f"{self.name}:{line} has host code, `{found[0].strip()}`, which is never run",
+        if match := HOST.search(blanked(self.text)):
+            line = self.text.count("\n", 0, match.start()) + 1
+            raise Wrong(f"{self.name}:{line} has host code, `{match[0].strip()}`, which is never run",
                         hint="hand in device code only; the problem says how it is launched")  # fmt: skip
 
     # --- the PTX -------------------------------------------------------------------------------------------------
@@ -120,8 +120,8 @@ class Submission:
             if ins.names[0] == "griddepcontrol":
                 raise Wrong(f"{place(kernel, ins)} lets the next kernel start early (griddepcontrol)",
                             hint="a launch ends before the next one begins")  # fmt: skip
-            if found := CLOCKS.search(ins.text):
-                raise Wrong(f"{place(kernel, ins)} reads {found[0]}: the result may depend on time",
+            if match := CLOCKS.search(ins.text):
+                raise Wrong(f"{place(kernel, ins)} reads {match[0]}: the result may depend on time",
                             hint="leave clocks out of the submission")  # fmt: skip
 
     def check_precision(self) -> list[str]:
@@ -144,8 +144,8 @@ def included(text: str) -> Iterator[str]:
     of its own."""
     spliced = re.sub(r"\\[ \t]*\r?\n", "", re.sub(r"\?\?/\r?\n", "", text))
     lines = [line for line in spliced.splitlines() if not line.lstrip().startswith("//") or "*/" in line]
-    for found in DIRECTIVE.finditer("\n".join(lines)):
-        yield found[1] if found[1] is not None else found[2]
+    for match in DIRECTIVE.finditer("\n".join(lines)):
+        yield match[1] if match[1] is not None else match[2]
 
 
 def allowed(written: str) -> bool:
@@ -173,8 +173,8 @@ def narrowing(ins: Instruction, least: int) -> str:
         and FORMATS[formats[0]] < min(least, MANTISSA["f32"], FORMATS[formats[1]])
     ):
         return f"rounds {formats[1]} to {formats[0]}"
-    if least >= MANTISSA["f32"] and (found := COARSE.get((ins.names[0], "approx"))) and "approx" in ins.names:
-        return f"approximates: {ins.names[0]}.approx, on a GPU {found}"
+    if least >= MANTISSA["f32"] and (format := COARSE.get((ins.names[0], "approx"))) and "approx" in ins.names:
+        return f"approximates: {ins.names[0]}.approx, on a GPU {format}"
     return ""
 
 

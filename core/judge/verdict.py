@@ -58,7 +58,7 @@ class SubVerdict:
         yield self.line
         if self.state == FAILED:
             notes = (("in", self.case), ("seen", self.seen), ("hint", self.hint), ("ptx", self.details * details))
-            yield from (f"      {what}: {text}" for what, text in notes if text)
+            yield from (f"      {label}: {text}" for label, text in notes if text)
 
 
 @dataclass

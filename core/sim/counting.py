@@ -95,10 +95,10 @@ class Counted:
 
     def in_files(self, files: Sequence[str]) -> dict[tuple[str, int], Counts]:
         """(file, line) -> counts, in the order of `files` and then of lines; an instruction counts at its `line_in`."""
-        found: dict[tuple[str, int], Counts] = {}
+        counts_of: dict[tuple[str, int], Counts] = {}
         for place, counts in self.lines.items():
-            found.setdefault(line_in(files, place), Counts()).__iadd__(counts)
-        return {line: found[line] for line in sorted(found, key=lambda at: (files.index(at[0]), at[1]))}
+            counts_of.setdefault(line_in(files, place), Counts()).__iadd__(counts)
+        return {line: counts_of[line] for line in sorted(counts_of, key=lambda at: (files.index(at[0]), at[1]))}
 
 
 def line_in(files: Sequence[str], place: Location) -> tuple[str, int]:
@@ -207,17 +207,17 @@ def flops_of(ins: Instruction) -> float:
 
 def counted(program: Program, counters: Iterable[Counter]) -> Counted:
     """The sum of all batches."""
-    found, touched = Counted(), np.zeros(0, np.bool_)
+    sums, touched = Counted(), np.zeros(0, np.bool_)
     for counter in counters:
         for start, warps in counter.warps.items():
             block, threads = program.blocks[start], counter.threads[start]
             for ins in program.instructions[block.start : block.stop]:
                 ran = Counts(instructions=warps, threads=threads, flops=round(flops_of(ins) * threads))
-                found.lines.setdefault(ins.location, Counts()).__iadd__(ran)
+                sums.lines.setdefault(ins.location, Counts()).__iadd__(ran)
         for ins, counts in counter.accesses.values():
-            found.lines.setdefault(ins.location, Counts()).__iadd__(counts)
+            sums.lines.setdefault(ins.location, Counts()).__iadd__(counts)
         touched = counter.touched if not touched.size else touched | counter.touched
-    for counts in found.lines.values():
-        found.total += counts
-    found.memory = SECTOR * int(np.count_nonzero(touched))
-    return found
+    for counts in sums.lines.values():
+        sums.total += counts
+    sums.memory = SECTOR * int(np.count_nonzero(touched))
+    return sums

@@ -77,10 +77,10 @@ class Buffers:
     def download(self, ids: set[int], kernel: str) -> None:
         """Copy back what the kernel wrote; that it wrote a read-only array is not lost without a word."""
         for address, array in (self.known[one] for one in ids | self.kept):
-            found = self.memory.read(address, array.nbytes).view(array.dtype).reshape(array.shape)
+            contents = self.memory.read(address, array.nbytes).view(array.dtype).reshape(array.shape)
             if array.flags.writeable:
-                array[...] = found
-            elif found.tobytes() != array.tobytes():
+                array[...] = contents
+            elif contents.tobytes() != array.tobytes():
                 raise BuildError(f"kernel {kernel} wrote into an array that is read-only")
 
 
@@ -117,9 +117,9 @@ class Packer:
         )
 
     def _address(self, array: Array, place: int) -> int:
-        found = self.buffers.address(array, f"argument {place}")
+        address = self.buffers.address(array, f"argument {place}")
         self.used.add(id(array))
-        return found
+        return address
 
     def _map(self, value: Map, place: int, size: int) -> bytes:
         address, kind = self._address(value.array, place), ELEMENTS.get(value.array.dtype.name)
@@ -140,14 +140,14 @@ def _number(value: int | float, place: int, parameter: PtxVariable) -> bytes:
     """A Python number in the parameter's own size and, where the PTX says it (.f32), type."""
     size, floating = parameter.size, parameter.kind.startswith("f")
     if isinstance(value, float) or floating:
-        known = FLOATS.get(size) if floating or not parameter.kind.startswith(("u", "s")) else None
-        if known is None:
+        number_type = FLOATS.get(size) if floating or not parameter.kind.startswith(("u", "s")) else None
+        if number_type is None:
             raise BuildError(
                 f"argument {place} is the float {value!r}; the parameter is no float of 4 or 8 bytes "
                 f"(.{parameter.kind}, {size} bytes)",
                 hint="a NumPy scalar has its own type: np.float16(x), np.int32(n)",
             )
-        return bytes(known(value).tobytes())
+        return bytes(number_type(value).tobytes())
     bits = 8 * size
     if size not in (1, 2, 4, 8) or not -(1 << bits - 1) <= value < 1 << bits:
         raise BuildError(f"argument {place} is {value}; the parameter has {size} bytes")

@@ -51,8 +51,8 @@ def run(
     tape: Taped = False,
 ) -> Report:
     """Load `source` and run one of its kernels: `load(source, ...).run(kernel, ...)`, whose docstrings say the rest."""
-    found = load(source, defines=defines, include=include, prelude=prelude, limit=limit)
-    return found.run(
+    module = load(source, defines=defines, include=include, prelude=prelude, limit=limit)
+    return module.run(
         kernel, grid, block, args, smem, cluster, strict, count=count, order=order, executor=executor, tape=tape
     )
 
@@ -189,20 +189,20 @@ class KernelFile:
 
     def _variable(self, name: str) -> tuple[int, int, Any]:
         """(address, bytes, element type if the PTX says it) of a variable."""
-        found = symbols.matching(name, self._variables)
-        if len(found) != 1:
-            known = [symbols.readable(s) for s in self._variables if not s.startswith("$")]
+        matching = symbols.matching(name, self._variables)
+        if len(matching) != 1:
+            names = [symbols.readable(s) for s in self._variables if not s.startswith("$")]
             raise BuildError(
-                f'there is no variable "{name}" in {self.where}{did_you_mean(name, known)}',
-                hint=f"it has {', '.join(known) or 'none'}; one that no kernel uses is left out by the compiler",
+                f'there is no variable "{name}" in {self.where}{did_you_mean(name, names)}',
+                hint=f"it has {', '.join(names) or 'none'}; one that no kernel uses is left out by the compiler",
             )
-        variable = next(v for s in self._simulators.values() if (v := s.module.variables.get(found[0])))
+        variable = next(v for s in self._simulators.values() if (v := s.module.variables.get(matching[0])))
         kind = (
             np.dtype(f"{variable.kind[0]}{int(variable.kind[1:]) // 8}".replace("s", "i"))
             if variable.kind[0] in "fus"
             else None
         )
-        return self._variables[found[0]], variable.size, kind
+        return self._variables[matching[0]], variable.size, kind
 
     # ------------------------------------------------------------------ names
     def _simulator(self, ptx: str) -> Simulator:
@@ -225,13 +225,13 @@ class KernelFile:
         return self._named[name]
 
     def _known(self, name: str) -> tuple[Simulator, str] | None:
-        found = symbols.matching(name, self._entries())
-        if len(found) > 1:
-            every = ", ".join(f'"{symbols.readable(s)}"' for s in found)
+        matching = symbols.matching(name, self._entries())
+        if len(matching) > 1:
+            every = ", ".join(f'"{symbols.readable(s)}"' for s in matching)
             raise BuildError(f'"{name}" may mean several kernels of {self.where}', hint=f"say which: {every}")
-        if not found:
+        if not matching:
             return None
-        return next(one for one in self._simulators.values() if found[0] in one.kernels), found[0]
+        return next(one for one in self._simulators.values() if matching[0] in one.kernels), matching[0]
 
     def _instantiated(self, name: str) -> tuple[Simulator, str]:
         """A kernel that is there only when it is asked for: of a template, or static."""
@@ -254,9 +254,9 @@ def _symbol(compiled: Compiled, name: str, simulator: Simulator, before: set[str
     """The symbol that a name stands for: NVRTC says it; of nvcc, the kernel that is new, or that is called so."""
     said = compiled.symbols.get(expression_of(name))
     new = [s for s in simulator.kernels if s not in before]
-    found = [said] if said else new if len(new) == 1 else symbols.matching(name, simulator.kernels)
-    return found[0] if len(found) == 1 else None
+    matching = [said] if said else new if len(new) == 1 else symbols.matching(name, simulator.kernels)
+    return matching[0] if len(matching) == 1 else None
 
 
-def _sizes(given: Sizes) -> tuple[int, ...]:
-    return (int(given),) if isinstance(given, int | np.integer) else tuple(int(n) for n in given)
+def _sizes(sizes: Sizes) -> tuple[int, ...]:
+    return (int(sizes),) if isinstance(sizes, int | np.integer) else tuple(int(n) for n in sizes)

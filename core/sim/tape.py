@@ -175,12 +175,12 @@ class Tape:
     @cached_property
     def _index(self) -> dict[Warp, list[tuple[int, int, int]]]:
         """The rows that a warp ran: (row, where its lanes begin in it, where they end)."""
-        found: dict[Warp, list[tuple[int, int, int]]] = {}
+        rows: dict[Warp, list[tuple[int, int, int]]] = {}
         for number, row in enumerate(self.rows):
             here = row.here
             for i, key in enumerate(here.warps):
-                found.setdefault(key, []).append((number, here.starts[i], here.starts[i + 1]))
-        return found
+                rows.setdefault(key, []).append((number, here.starts[i], here.starts[i + 1]))
+        return rows
 
     @cached_property
     def _shared_starts(self) -> list[int]:
@@ -237,21 +237,21 @@ class Tape:
         at = region.start if region is not None else bisect.bisect_right(self._shared_starts, place)
         key = pc, space, how, at
         if key not in self._variables:
-            found = self.words.array(ins, space, place, how)
+            variable = self.words.array(ins, space, place, how)
             if region is not None and region.tensor:
-                found = Variable(region.tensor, region.start, region.size, region.itemsize, region.sizes)
-            self._variables[key] = found
+                variable = Variable(region.tensor, region.start, region.size, region.itemsize, region.sizes)
+            self._variables[key] = variable
         return self._variables[key]
 
     def _barriers(self, at: int, first: int) -> tuple[BarrierState, ...]:
         """Those of a row that the warp whose lanes begin at `first` visits."""
-        found = []
+        barriers = []
         for place, v in enumerate(self.rows[at].visits):
             if any(first <= lane < first + WARP for lane in v.lanes):
                 came = self._timeline.came.get((at, place), ())
                 name = self._barrier_name(v)
-                found.append(BarrierState(name, v.kind, came, v.arrived, v.expected, v.bytes_left, v.complete))
-        return tuple(found)
+                barriers.append(BarrierState(name, v.kind, came, v.arrived, v.expected, v.bytes_left, v.complete))
+        return tuple(barriers)
 
     def _barrier_name(self, visit: Visit) -> str:
         if visit.kind in ("barrier", "cluster"):
@@ -281,11 +281,11 @@ def _values(row: TapeRow, start: int, stop: int, lanes: list[int], on: int) -> t
     if row.values is None:
         return None
     held = row.values[start:stop] if len(row.values) > 1 else np.broadcast_to(row.values, (stop - start,))
-    found: list[Any] = [None] * WARP
+    values: list[Any] = [None] * WARP
     for lane, value in zip(lanes, held.tolist(), strict=True):
         if on >> lane & 1:
-            found[lane] = value
-    return tuple(found)
+            values[lane] = value
+    return tuple(values)
 
 
 def lanes_in(mask: int) -> list[int]:
@@ -299,8 +299,8 @@ def _mask(lanes: list[int]) -> int:
 
 def _by_lane(lanes: Any, values: Any) -> tuple[int, ...]:
     """By lane, the first of its values; -1 for a lane that is not there."""
-    found = [-1] * WARP
+    by_lane = [-1] * WARP
     for lane, value in zip(lanes, values, strict=True):
-        if found[lane] < 0:
-            found[lane] = value
-    return tuple(found)
+        if by_lane[lane] < 0:
+            by_lane[lane] = value
+    return tuple(by_lane)

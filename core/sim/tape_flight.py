@@ -48,24 +48,24 @@ class Timeline:
 
 def timeline(program: Program, rows: Sequence[TapeRow]) -> Timeline:
     """The work under way, and who has come, at each row."""
-    found = Timeline()
-    _gather(rows, found)
+    line = Timeline()
+    _gather(rows, line)
     if any(issues(ins) for ins in program.instructions):
-        _follow(program, rows, found)
-    return found
+        _follow(program, rows, line)
+    return line
 
 
 # --- barriers ---------------------------------------------------------------------------------------------------
 
 
-def _gather(rows: Sequence[TapeRow], found: Timeline) -> None:
+def _gather(rows: Sequence[TapeRow], line: Timeline) -> None:
     phases: dict[tuple[bool, int, int], dict[Warp, None]] = {}
     for number, row in enumerate(rows):
         for place, visit in enumerate(row.visits):
             phase = phases.setdefault((visit.kind in ("barrier", "cluster"), visit.block, visit.place), {})
             if visit.kind not in ("wait", "copy"):
                 phase |= dict.fromkeys(_warps(row, visit))
-            found.came[number, place] = tuple(sorted(phase))
+            line.came[number, place] = tuple(sorted(phase))
             if visit.complete and visit.kind != "wait":
                 phase.clear()
 
@@ -149,7 +149,7 @@ class _Follower:
         return self.seen[warp]
 
 
-def _follow(program: Program, rows: Sequence[TapeRow], found: Timeline) -> None:
+def _follow(program: Program, rows: Sequence[TapeRow], line: Timeline) -> None:
     state, steps = _Follower(), dict[Warp, int]()
     for number, row in enumerate(rows):
         ins = program.instructions[row.pc]
@@ -165,7 +165,7 @@ def _follow(program: Program, rows: Sequence[TapeRow], found: Timeline) -> None:
             for visit in row.visits if on else ():
                 state.visit(warp, visit, ins)
             if state.flights and (flying := state.seen_by(warp)):
-                found.flying[number, warp] = flying
+                line.flying[number, warp] = flying
 
 
 def _running(row: TapeRow) -> Iterator[tuple[Warp, bool]]:

@@ -124,8 +124,8 @@ class TapeRecorder:
         elif space == "local":
             places = places - lanes * self.batch.local_stride
         if self.chosen is not None:
-            kept = self.chosen[g.block[lanes]]
-            lanes, places = lanes[kept], places[kept]
+            chosen = self.chosen[g.block[lanes]]
+            lanes, places = lanes[chosen], places[chosen]
         if len(lanes):
             self._row_of(ins).touched.append(RowAccess(space, how, width, lanes.copy(), places))
 

@@ -19,9 +19,9 @@ ELEMENTS = 64 * 1024  # of a block: fewer calls a block cost more than L2 gives 
 
 def squares(rows, sums):
     """sums[i] = the sum of rows[i]^2, in the rows' own type; in f64 where the squares leave its range, or are all 0."""
-    found = np.vecdot(rows, rows, dtype=rows.dtype)
-    sums[...] = found
-    for i in np.flatnonzero(~((found > LEAST) & (found < np.inf))):
+    partial = np.vecdot(rows, rows, dtype=rows.dtype)
+    sums[...] = partial
+    for i in np.flatnonzero(~((partial > LEAST) & (partial < np.inf))):
         row = rows[i].astype(np.float64)
         sums[i] = np.dot(row, row)
 

@@ -84,8 +84,8 @@ class AttentionBlocked(Variant):
     ]
 
     def why_not(self, t):
-        asked = {"a window": t.window, "softcap": t.softcap, "documents": t.documents is not None}
-        return next((f"it does without {feature}" for feature, there in asked.items() if there), None)
+        features = {"a window": t.window, "softcap": t.softcap, "documents": t.documents is not None}
+        return next((f"it does without {feature}" for feature, there in features.items() if there), None)
 
     def forward(self, t, launch):
         if t.start is not None:

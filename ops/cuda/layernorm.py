@@ -28,12 +28,12 @@ class LayerNormNaive(Variant):
         launch("naive_forward", t.y, t.mean, t.rstd, t.x, t.weight, t.bias, *sizes, grid=cdiv(t.rows, 64), block=64)
 
     def backward(self, t, launch):
-        given = (t.mean, t.rstd, i32(t.rows), i32(t.C))
+        inputs = (t.mean, t.rstd, i32(t.rows), i32(t.C))
         if t.dx is not None:
-            arguments = (t.dx, t.dy, t.x, t.weight, *given, i32(t.add_dx))
+            arguments = (t.dx, t.dy, t.x, t.weight, *inputs, i32(t.add_dx))
             launch("naive_dx", *arguments, grid=cdiv(t.rows, 64), block=64)
         if t.dweight is not None or t.dbias is not None:
-            arguments = (t.dweight, t.dbias, t.dy, t.x, *given, i32(t.add_dweight), i32(t.add_dbias))
+            arguments = (t.dweight, t.dbias, t.dy, t.x, *inputs, i32(t.add_dweight), i32(t.add_dbias))
             launch("naive_dparams", *arguments, grid=cdiv(t.C, 64), block=64)
 
 
@@ -55,15 +55,15 @@ class LayerNormWarp(Variant):
         return partial_bytes(t.rows, t.C, SLICE, sums=2)
 
     def backward(self, t, launch):
-        given = (t.mean, t.rstd, i32(t.rows), i32(t.C))
+        inputs = (t.mean, t.rstd, i32(t.rows), i32(t.C))
         slices = cdiv(t.rows, SLICE)
         if t.dx is not None:
-            arguments = (t.dx, t.dy, t.x, t.weight, *given, i32(t.add_dx))
+            arguments = (t.dx, t.dy, t.x, t.weight, *inputs, i32(t.add_dx))
             by_row = {"grid": cdiv(t.rows, WARPS), "block": (32, WARPS)}
             launch("warp_dx", *arguments, **by_row, define={"WIDTH": width(t.C, t.x)})
         if t.dweight is not None or t.dbias is not None:
             sums = launch.workspace
-            launch("warp_partials", sums, t.dy, t.x, *given, i32(SLICE), **by_slice(t.rows, t.C, SLICE))
+            launch("warp_partials", sums, t.dy, t.x, *inputs, i32(SLICE), **by_slice(t.rows, t.C, SLICE))
             arguments = (t.dweight, t.dbias, sums, i32(slices), i32(t.C), i32(t.add_dweight), i32(t.add_dbias))
             launch("warp_dparams", *arguments, **by_column(t.C))
 
@@ -94,9 +94,9 @@ class LayerNormShared(Variant):
         sums = launch.workspace if params else None
         count, each = self.slices(t)
         if params or t.dx is not None:
-            given = (t.dy, t.x, t.weight, t.mean, t.rstd, i32(t.rows), i32(t.C), i32(each), i32(t.add_dx))
+            inputs = (t.dy, t.x, t.weight, t.mean, t.rstd, i32(t.rows), i32(t.C), i32(each), i32(t.add_dx))
             how = {"grid": count, "block": (32, WARPS), "smem": WARPS * 2 * t.C * 4 if params else 0}
-            launch("shared_backward", t.dx, sums, *given, **how, define={"WIDTH": width(t.C, t.x)})
+            launch("shared_backward", t.dx, sums, *inputs, **how, define={"WIDTH": width(t.C, t.x)})
         if params:
             arguments = (t.dweight, t.dbias, sums, i32(count), i32(t.C), i32(t.add_dweight), i32(t.add_dbias))
             launch("shared_dparams", *arguments, grid=(cdiv(t.C, 32), 2), block=(32, 8))

@@ -18,12 +18,12 @@ def settle(space: str, addresses: Array) -> list[tuple[str, Array, Array | None]
     first = int(window[0])
     if (window == first).all():
         return [(_window(first), addresses & spaces.WINDOW_MASK if first in (1, 2) else addresses, None)]
-    found: list[tuple[str, Array, Array | None]] = []
+    parts: list[tuple[str, Array, Array | None]] = []
     for number in np.unique(window):
         where = np.flatnonzero(window == number)
         part = addresses[where]
-        found.append((_window(int(number)), part & spaces.WINDOW_MASK if number in (1, 2) else part, where))
-    return found
+        parts.append((_window(int(number)), part & spaces.WINDOW_MASK if number in (1, 2) else part, where))
+    return parts
 
 
 def _window(number: int) -> str:

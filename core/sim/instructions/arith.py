@@ -133,8 +133,8 @@ def find_highest(a: Array) -> Array:
 
 def shift_to_top(a: Array) -> Array:
     """bfind.shiftamt: how far left that bit has to go to become the top bit; all ones for none."""
-    found = find_highest(a)
-    return np.where(found == ~np.uint32(0), found, np.uint32(8 * a.dtype.itemsize - 1) - found)
+    highest = find_highest(a)
+    return np.where(highest == ~np.uint32(0), highest, np.uint32(8 * a.dtype.itemsize - 1) - highest)
 
 
 EXTREME = "$int | u16x2/s16x2 | relu s32/s16x2"

@@ -51,8 +51,8 @@ def _change(ins: Instruction, name: str, kind: Type) -> Change:
 
 def change_of(ins: Instruction, name: str = "", kind: Type | None = None) -> Change:
     """The change of a reducing copy, by its opcode."""
-    found = name or next(n for n in ins.names if n in CHANGES)
-    return _change(ins, found, kind or TYPES[ins.names[-1]])
+    change = name or next(n for n in ins.names if n in CHANGES)
+    return _change(ins, change, kind or TYPES[ins.names[-1]])
 
 
 def _float_change(name: str, kind: Type) -> Change:
@@ -95,9 +95,9 @@ OPERATIONS = "and/or/xor/exch/cas $bits | $reduce u32/u64/s32/s64 | add noftz? f
 def _atomic(program: Program, ins: Instruction) -> Step:
     kind = TYPES[ins.names[-1]]
     returns = ins.names[0] == "atom"
-    known = [n for n in ins.names if n in CHANGES or n == "cas"]
-    need(ins, len(known) == 1)
-    name, space = known[0], space_of(ins.names)
+    operations = [n for n in ins.names if n in CHANGES or n == "cas"]
+    need(ins, len(operations) == 1)
+    name, space = operations[0], space_of(ins.names)
     count = next((int(n[1:]) for n in ins.names if n in ("v2", "v4", "v8")), 1)
     need(ins, count == 1 or not returns, "a vector with a returned value")
     operands = ins.operands if returns else (None, *ins.operands)
@@ -115,20 +115,20 @@ def _atomic(program: Program, ins: Instruction) -> Step:
         old = np.empty(len(base), UNSIGNED[kind.bits])
         for i, value in enumerate(values):
             addresses = base + i * kind.bytes
-            given = g.spread(value(g))[turns]
-            other = g.spread(swap(g))[turns] if swap else given
+            amounts = g.spread(value(g))[turns]
+            other = g.spread(swap(g))[turns] if swap else amounts
             for place, part, positions in settle(space, addresses):
                 own = slice(None) if positions is None else positions
                 view, index = locate(g, ins, place, part, lanes[own], kind.bytes, "atomic")
-                old[own] = in_turn(view, index, given[own], other[own], change)
-        found = np.empty_like(old)
-        found[turns] = old
-        if change is None and (found != g.spread(values[0](g))).all():
+                old[own] = in_turn(view, index, amounts[own], other[own], change)
+        results = np.empty_like(old)
+        results[turns] = old
+        if change is None and (results != g.spread(values[0](g))).all():
             g.batch.polled += 1  # a lock that another thread holds
         else:
             g.batch.progress += 1
         if write is not None:
-            write(g, g.spread_back(found))
+            write(g, g.spread_back(results))
 
     return atomic
 
@@ -152,12 +152,12 @@ def in_turn(view: Array, index: Array, value: Array, swap: Array, change: Change
     for number in range(int(turn.max()) + 1 if len(turn) else 0):
         now = order[turn == number]
         at = index[now]
-        found = view[at]
-        old[now] = found
+        before = view[at]
+        old[now] = before
         if change is None:  # compare and swap: `value` is what must be there
-            view[at] = np.where(found == value[now], swap[now], found)
+            view[at] = np.where(before == value[now], swap[now], before)
         else:
-            view[at] = change(found, value[now])
+            view[at] = change(before, value[now])
     return old
 
 

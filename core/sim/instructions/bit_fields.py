@@ -191,10 +191,10 @@ def _lop3(program: Program, ins: Instruction) -> Step:
         result = np.zeros(1, np.uint32)
         for term in terms:
             result = result | ((x if term & 4 else ~x) & (y if term & 2 else ~y) & (z if term & 1 else ~z))
-        given = also(g) if also is not None else None
+        flag = also(g) if also is not None else None
         write(g, result)
-        if holds is not None and combine is not None and given is not None:
-            holds(g, combine(result != 0, given))
+        if holds is not None and combine is not None and flag is not None:
+            holds(g, combine(result != 0, flag))
 
     return logic
 
@@ -208,12 +208,12 @@ def _find_nth_set(program: Program, ins: Instruction) -> Step:
 
     def find(g: Group) -> None:
         start, nth = (g.spread(read(g)).astype(np.int64)[:, None] for read in (base, offset))
-        given = (g.spread(mask(g))[:, None] >> bits.astype(np.uint32)) & np.uint32(1) == 1
+        set_bits = (g.spread(mask(g))[:, None] >> bits.astype(np.uint32)) & np.uint32(1) == 1
         below = nth < 0
-        asked = given & np.where(below, bits <= start, np.where(nth == 0, bits == start, bits >= start))
-        upwards = np.cumsum(asked, 1)
+        candidates = set_bits & np.where(below, bits <= start, np.where(nth == 0, bits == start, bits >= start))
+        upwards = np.cumsum(candidates, 1)
         count = np.where(below, upwards[:, -1:] - upwards + 1, upwards)
-        hit = asked & (count == np.maximum(np.abs(nth), 1))
+        hit = candidates & (count == np.maximum(np.abs(nth), 1))
         write(g, g.spread_back(np.where(hit.any(1), hit.argmax(1), -1).astype(np.uint32)))
 
     return find

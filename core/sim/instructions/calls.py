@@ -41,10 +41,10 @@ def _slot(program: Program, symbol: str, nbytes: int) -> Place:
 
 
 def _inputs(program: Program, ins: Instruction, *sizes: int) -> list[Place]:
-    given = call_parameters(ins)[1]
-    if len(given) != len(sizes):
-        raise PtxError(f"`{ins.text}` ({ins.location}) has {len(given)} arguments; expected {len(sizes)}")
-    return [_slot(program, name, size) for name, size in zip(given, sizes, strict=True)]
+    names = call_parameters(ins)[1]
+    if len(names) != len(sizes):
+        raise PtxError(f"`{ins.text}` ({ins.location}) has {len(names)} arguments; expected {len(sizes)}")
+    return [_slot(program, name, size) for name, size in zip(names, sizes, strict=True)]
 
 
 def _values(g: Group, place: Place) -> Array:
@@ -62,13 +62,13 @@ def _bytes(g: Group, ins: Instruction, address: int, lane: int, count: int) -> b
 
 def _string(g: Group, ins: Instruction, address: int, lane: int) -> str:
     """The C string at a generic address."""
-    found = bytearray()
-    while len(found) < LONGEST_STRING:
-        one = _bytes(g, ins, address + len(found), lane, 1)
+    text = bytearray()
+    while len(text) < LONGEST_STRING:
+        one = _bytes(g, ins, address + len(text), lane, 1)
         if one == b"\0":
             break
-        found += one
-    return found.decode("utf-8", "replace")
+        text += one
+    return text.decode("utf-8", "replace")
 
 
 @opcode("call.__assertfail", "")
@@ -78,8 +78,10 @@ def _assert(program: Program, ins: Instruction) -> Step:
 
     def fail(g: Group) -> None:
         lane = int(g.indices()[0])
-        what, where, inside = (_string(g, ins, int(_values(g, p)[0]), lane) for p in (text, file, function))
-        raise g.batch.fault(ins, "assert", failed_assertion(what, where, inside, int(_values(g, line)[0])), g, lane)
+        condition, where, inside = (_string(g, ins, int(_values(g, p)[0]), lane) for p in (text, file, function))
+        raise g.batch.fault(
+            ins, "assert", failed_assertion(condition, where, inside, int(_values(g, line)[0])), g, lane
+        )
 
     return fail
 
@@ -102,19 +104,19 @@ def _printf(program: Program, ins: Instruction) -> Step:
     formats, buffers = _inputs(program, ins, 8, 8)
     results = call_parameters(ins)[0]
     result = _slot(program, results[0], 4) if results else None
-    known: dict[int, str] = {}
+    texts: dict[int, str] = {}
 
     def text_at(g: Group, address: int, lane: int) -> str:
-        if address not in known:
-            known[address] = _string(g, ins, address, lane)
-        return known[address]
+        if address not in texts:
+            texts[address] = _string(g, ins, address, lane)
+        return texts[address]
 
     def display(g: Group) -> None:
         g.batch.progress += 1
-        known.clear()
+        texts.clear()
         counts = []
-        where, given = _values(g, formats), _values(g, buffers)
-        for lane, at, buffer in zip(g.indices().tolist(), where.tolist(), given.tolist(), strict=True):
+        where, pointers = _values(g, formats), _values(g, buffers)
+        for lane, at, buffer in zip(g.indices().tolist(), where.tolist(), pointers.tolist(), strict=True):
 
             def read(offset: int, size: int, lane: int = lane, buffer: int = buffer) -> bytes:
                 return _bytes(g, ins, buffer + offset, lane, size)

@@ -57,23 +57,23 @@ def _shfl(program: Program, ins: Instruction) -> Step:
     inside = writer(program, target.second) if isinstance(target, Pair) else None
     value, b, c = (bits_reader(program, o, U32) for o in ins.operands[1:4])
     check, masks = _checked(program, ins, ins.operands[4]), bits_reader(program, ins.operands[4], U32)
-    known: dict[tuple[int, int, int], tuple[Array, Array]] = {}
+    sources: dict[tuple[int, int, int], tuple[Array, Array]] = {}
 
     def shuffle(g: Group) -> None:
         check(g)
         offset, clamp = b(g), c(g)
         if offset.size == 1 and clamp.size == 1:
             key = (g.lanes, int(offset[0]), int(clamp[0]))
-            if key not in known:
-                known[key] = shuffled_from(mode, g.lanes, offset, clamp)
-            place, good = known[key]
+            if key not in sources:
+                sources[key] = shuffled_from(mode, g.lanes, offset, clamp)
+            place, good = sources[key]
         else:
             place, good = shuffled_from(mode, g.lanes, over_lanes(g, offset), over_lanes(g, clamp))
-        given = value(g)
-        if given.size == 1 and g.picked is None:
-            write(g, given.copy())
+        values = value(g)
+        if values.size == 1 and g.picked is None:
+            write(g, values.copy())
         else:
-            write(g, back(g, over_lanes(g, given)[place]))
+            write(g, back(g, over_lanes(g, values)[place]))
         if inside is not None:
             inside(g, back(g, good))
         if g.batch.watch is not None:
@@ -288,7 +288,7 @@ def _reduce_block(g: Group, ins: Instruction, holds: Read, write: Write) -> None
             ins, "divergent reduction", "threads come to a reducing barrier apart", g, int(lanes[0]),
             hint="the simulator runs bar.red where a whole thread block reaches it together; use fast mode",
         )  # fmt: skip
-    found = np.bincount(blocks, weights=yes, minlength=count).astype(np.int64)
-    forms = {"popc": found.astype(np.uint32), "and": found == total, "or": found > 0}
+    sums = np.bincount(blocks, weights=yes, minlength=count).astype(np.int64)
+    forms = {"popc": sums.astype(np.uint32), "and": sums == total, "or": sums > 0}
     result = forms[next(n for n in ins.names if n in forms)]
     write(g, g.spread_back(result[blocks]))

@@ -237,17 +237,17 @@ def _land(
     """A copy in: when its bytes are there, its mbarrier, in the thread block that was written, counts them."""
     address = barrier if peer == target else (barrier & 0xFFFFFF) | (peer & ~0xFFFFFF)
     (key,) = keys(g, np.array([address]), np.array([lane]))
-    found = find(g, ins, key, lane)
-    visited(g, "copy", np.array([lane]), key, found)
+    mbarrier = find(g, ins, key, lane)
+    visited(g, "copy", np.array([lane]), key, mbarrier)
 
     def land() -> None:
         move()
-        g.batch.landed(found, count)
+        g.batch.landed(mbarrier, count)
 
     if g.batch.watch is None:
         land()
     else:
-        g.batch.watch.work.landing(g, lane, index, found.order, swizzle, key[0], land)
+        g.batch.watch.work.landing(g, lane, index, mbarrier.order, swizzle, key[0], land)
 
 
 @opcode("st.async", "weak? $cluster mbarrier::complete_tx::bytes $vector? b32/b64/u32/u64/s32/s64/f32/f64")
@@ -276,10 +276,10 @@ def _map(g: Group, ins: Instruction, address: int, lane: int) -> BoxMap:
     if address % 64:
         raise g.batch.fault(ins, "misaligned", "a tensor map is aligned to 64 bytes", g, lane, address)
     raw = _raw(g, ins, "global", address, BYTES, lane, "read").tobytes()
-    found = decode(raw)
-    if found is None:
+    decoded = decode(raw)
+    if decoded is None:
         raise g.batch.fault(ins, "tensor map", "there is no tensor map at this address", g, lane, address)
-    return found
+    return decoded
 
 
 @opcode(
@@ -373,6 +373,6 @@ def _check(g: Group, ins: Instruction, m: BoxMap, at: list[int], place: int, lan
             m.swizzle > 0 and m.box[0] * m.itemsize > m.swizzle
         ),
     }
-    found = [text for text, bad in problems.items() if bad]
-    if found:
-        raise g.batch.fault(ins, "tensor map", "; ".join(found), g, lane, place)
+    violated = [text for text, bad in problems.items() if bad]
+    if violated:
+        raise g.batch.fault(ins, "tensor map", "; ".join(violated), g, lane, place)

@@ -200,9 +200,9 @@ def _as_double(program: Program, operand: Operand) -> Read:
         if g.picked is not None:
             return read(g).astype(np.float64)
         value = g.registers[number]
-        known = g.doubles.get(number)
-        if known is not None and known[0] is value:
-            return known[1]
+        cached = g.doubles.get(number)
+        if cached is not None and cached[0] is value:
+            return cached[1]
         wide = value.view(np.float32).astype(np.float64)
         g.doubles[number] = (value, wide)
         return wide

@@ -37,27 +37,27 @@ def find(g: Group, ins: Instruction, key: Key, lane: int) -> MBarrier:
         raise g.batch.fault(
             ins, "exit in flight", text, g, lane, key[1], hint="a cluster barrier before that block's end"
         )
-    found = g.batch.mbarriers.get(key)
-    if found is None:
+    barrier = g.batch.mbarriers.get(key)
+    if barrier is None:
         raise g.batch.fault(
             ins, "mbarrier", "an mbarrier is used that was not initialised", g, lane, key[1],
             hint="mbarrier.init by one thread, then a barrier, before its first use",
         )  # fmt: skip
-    if g.batch.watch is not None and not g.batch.watch.clocks.knows(found.order, g, lane):
+    if g.batch.watch is not None and not g.batch.watch.clocks.knows(barrier.order, g, lane):
         raise g.batch.fault(
             ins, "mbarrier", "an mbarrier is used by a thread that cannot know of its initialisation", g, lane, key[1],
             hint="fence.mbarrier_init and a barrier of the block or cluster must stand between",
         )  # fmt: skip
-    return found
+    return barrier
 
 
 def find_all(g: Group, ins: Instruction, wanted: list[Key], lanes: Array) -> list[MBarrier]:
     """find() for every lane; what a warp knows is asked once for each mbarrier."""
-    known: dict[tuple[Key, int], MBarrier] = {}
+    barriers: dict[tuple[Key, int], MBarrier] = {}
     for key, lane in zip(wanted, lanes.tolist(), strict=True):
-        if (key, lane // 32) not in known:
-            known[key, lane // 32] = find(g, ins, key, lane)
-    return [known[key, warp] for key, warp in zip(wanted, (lanes // 32).tolist(), strict=True)]
+        if (key, lane // 32) not in barriers:
+            barriers[key, lane // 32] = find(g, ins, key, lane)
+    return [barriers[key, warp] for key, warp in zip(wanted, (lanes // 32).tolist(), strict=True)]
 
 
 def visited(g: Group, kind: str, lanes: Array, key: Key, barrier: MBarrier, complete: bool | None = None) -> None:
@@ -128,20 +128,20 @@ def _arrive(program: Program, ins: Instruction) -> Step:
 
     def arrive(g: Group) -> None:
         lanes = g.indices()
-        given = g.spread(amount(g)).astype(np.int64).tolist() if amount else [1] * len(lanes)
+        amounts = g.spread(amount(g)).astype(np.int64).tolist() if amount else [1] * len(lanes)
         states = np.zeros(len(lanes), np.uint64)
         for i, key in enumerate(keys(g, g.spread(where(g)), lanes)):
             barrier = find(g, ins, key, int(lanes[i]))
             states[i] = barrier.phase
             if expects:
-                barrier.bytes_left += given[i]
+                barrier.bytes_left += amounts[i]
             if completes:
-                barrier.bytes_left -= given[i]
+                barrier.bytes_left -= amounts[i]
             if g.batch.watch is not None:
                 g.batch.watch.leaving.arrives(g, int(lanes[i]), key[0])
                 g.batch.watch.clocks.publish(barrier.order, g, lanes[i : i + 1])
             if arrives:
-                arrivals = 1 if expects else given[i]
+                arrivals = 1 if expects else amounts[i]
                 if barrier.pending < arrivals:
                     raise g.batch.fault(
                         ins, "mbarrier", f"more arrivals at an mbarrier than its count of {barrier.expected}", g,
@@ -172,17 +172,17 @@ def _test_wait(program: Program, ins: Instruction) -> Step:
 
     def test(g: Group) -> None:
         lanes = g.indices()
-        asked = (g.spread(phase(g)) & np.uint64(1)).tolist()
+        parities = (g.spread(phase(g)) & np.uint64(1)).tolist()
         wanted = keys(g, g.spread(where(g)), lanes)
-        found = find_all(g, ins, wanted, lanes)
-        over = np.array([b.phase != p for b, p in zip(found, asked, strict=True)])
+        barriers = find_all(g, ins, wanted, lanes)
+        over = np.array([b.phase != p for b, p in zip(barriers, parities, strict=True)])
         if g.batch.tape is not None:
-            for i, (key, barrier) in enumerate(zip(wanted, found, strict=True)):
+            for i, (key, barrier) in enumerate(zip(wanted, barriers, strict=True)):
                 visited(g, "wait", lanes[i : i + 1], key, barrier, bool(over[i]))
         g.batch.polled += 0 if over.all() else 1
         if g.batch.watch is not None:
-            for barrier in dict.fromkeys(found):
-                members = over & np.array([one is barrier for one in found])
+            for barrier in dict.fromkeys(barriers):
+                members = over & np.array([one is barrier for one in barriers])
                 g.batch.watch.clocks.learn(barrier.order, g, lanes[members])
         write(g, g.spread_back(over))
 
@@ -199,14 +199,14 @@ def _try_wait(program: Program, ins: Instruction, pc: int) -> End:
 
     def wait(g: Group) -> int:
         lanes = g.indices()
-        asked = (g.spread(phase(g)) & np.uint64(1)).tolist()
+        parities = (g.spread(phase(g)) & np.uint64(1)).tolist()
         write(g, np.ones(1, np.bool_))
         parked: dict[Key, list[int]] = {}
         wanted = keys(g, g.spread(where(g)), lanes)
         learnt: dict[MBarrier, list[int]] = {}
         for i, (key, barrier) in enumerate(zip(wanted, find_all(g, ins, wanted, lanes), strict=True)):
-            visited(g, "wait", lanes[i : i + 1], key, barrier, barrier.phase != asked[i])
-            if barrier.phase == asked[i]:
+            visited(g, "wait", lanes[i : i + 1], key, barrier, barrier.phase != parities[i])
+            if barrier.phase == parities[i]:
                 parked.setdefault(key, []).append(int(lanes[i]))
             else:
                 learnt.setdefault(barrier, []).append(int(lanes[i]))

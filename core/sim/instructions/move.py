@@ -117,9 +117,9 @@ def _shared_places(program: Program, ins: Instruction, operand: int, width: int,
 
     def places(g: Group) -> Place:
         base = g.registers[number] if number >= 0 else g.shared_offset
-        known = g.places.get(id(ins))
-        if known is not None and known[0] is base:
-            return known[1], known[2]
+        cached = g.places.get(id(ins))
+        if cached is not None and cached[0] is base:
+            return cached[1], cached[2]
         view, index = locate(g, ins, "shared", g.concerned(where(g)), g.indices(), width, how)
         if number not in g.owned:  # an owned register may be changed in place
             g.places[id(ins)] = (base, view, index)
@@ -178,10 +178,10 @@ def _ld(program: Program, ins: Instruction) -> Step:
     def load(g: Group) -> None:
         if polls:
             g.batch.polled += 1
-            asked = g.concerned(where(g))
-            if not np.array_equal(asked, g.polled.get(id(ins), ())):  # who reads elsewhere than before does not wait
+            places = g.concerned(where(g))
+            if not np.array_equal(places, g.polled.get(id(ins), ())):  # who reads elsewhere than before does not wait
                 g.batch.progress += 1
-                g.polled[id(ins)] = asked
+                g.polled[id(ins)] = places
         raw = gather(g)
         if count == 1:
             writes[0](g, g.spread_back(raw.view(dtype)))

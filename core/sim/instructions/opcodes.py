@@ -151,11 +151,11 @@ def beginnings(names: tuple[str, ...]) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def _no_form(name: str, forms: str, rest: tuple[str, ...], instruction: Instruction) -> PtxError:
-    known = set(re.findall(r"[^\s/?|]+", written_out(forms).replace("::", ":")))
-    strange = [f".{one.replace(':', '::')}" for one in rest if one not in known]
-    what = f"{', '.join(strange)} of" if strange else "this form of"
+    modifiers = set(re.findall(r"[^\s/?|]+", written_out(forms).replace("::", ":")))
+    strange = [f".{one.replace(':', '::')}" for one in rest if one not in modifiers]
+    part = f"{', '.join(strange)} of" if strange else "this form of"
     return PtxError(
-        f"the simulator does not have {what} `{instruction.text}` ({instruction.location})",
+        f"the simulator does not have {part} `{instruction.text}` ({instruction.location})",
         hint=f"it has {name} {forms or 'alone'} (read as core/sim/instructions/opcodes.py says)",
     )
 
@@ -164,18 +164,18 @@ def _no_form(name: str, forms: str, rest: tuple[str, ...], instruction: Instruct
 def _arranged(forms: str, rest: tuple[str, ...]) -> tuple[str, ...] | None:
     """Modifiers in the order of the first form that they are some order of; the type stays last. None: of no form."""
     for form in written_out(forms).replace("::", ":").split("|"):
-        left, found = list(rest[:-1]), []
+        left, ordered = list(rest[:-1]), []
         *items, last = form.split()
         for item in items:
             word = next((w for w in left if w in item.rstrip("?").split("/")), None)
             if word is not None:
                 left.remove(word)
-                found.append(word)
+                ordered.append(word)
             elif not item.endswith("?"):
                 break
         else:
             if not left and rest[-1:] and rest[-1] in last.split("/"):
-                return (*found, rest[-1])
+                return (*ordered, rest[-1])
     return None
 
 

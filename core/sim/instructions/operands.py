@@ -162,8 +162,8 @@ def address_reader(program: Program, operand: Operand, bits: int = 64) -> Read:
     return lambda g: (narrow(g) + add32).astype(np.int64)
 
 
-def need(instruction: Instruction, condition: bool, what: str = "") -> None:
+def need(instruction: Instruction, condition: bool, problem: str = "") -> None:
     """Refuse a form of an opcode that the simulator does not have, with its text and line."""
     if not condition:
-        reason = f": {what}" if what else ""
+        reason = f": {problem}" if problem else ""
         raise PtxError(f"the simulator does not have `{instruction.text}`{reason} ({instruction.location})")

@@ -89,16 +89,16 @@ def to_bf16(value: Array, mode: str = "rn") -> Array:
     """f32 (or f64) -> bf16 bits as uint16; NaN becomes 0x7FFF."""
     single = value if value.dtype == np.float32 else f32_to_odd(value)
     bits = np.ascontiguousarray(single).view(np.uint32)
-    kept, last = bits >> np.uint32(16), (bits >> np.uint32(16)) & np.uint32(1)
+    upper, last = bits >> np.uint32(16), (bits >> np.uint32(16)) & np.uint32(1)
     if mode == "rn":
-        kept = (bits + (np.uint32(0x7FFF) + last)) >> np.uint32(16)
+        upper = (bits + (np.uint32(0x7FFF) + last)) >> np.uint32(16)
     elif mode == "rna":
-        kept = (bits + np.uint32(0x8000)) >> np.uint32(16)
+        upper = (bits + np.uint32(0x8000)) >> np.uint32(16)
     elif mode in ("rm", "rp"):
         away = ((bits >> np.uint32(31)) == 1) == (mode == "rm")
         lost = (bits & np.uint32(0xFFFF)) != 0
-        kept = np.where(away & lost & np.isfinite(single), kept + np.uint32(1), kept)
-    return np.where(np.isnan(single), np.uint16(0x7FFF), kept.astype(np.uint16))
+        upper = np.where(away & lost & np.isfinite(single), upper + np.uint32(1), upper)
+    return np.where(np.isnan(single), np.uint16(0x7FFF), upper.astype(np.uint16))
 
 
 def from_bf16(bits: Array) -> Array:

@@ -43,8 +43,8 @@ TERM = (
 
 def _shape(ins: Instruction) -> dict[str, tuple[int, int]]:
     """Rows and columns of a, b, and c and d."""
-    found = next(found for name in ins.names if (found := SHAPE.match(name)))
-    m, n, k = (int(one) for one in found.groups())
+    match = next(match for name in ins.names if (match := SHAPE.match(name)))
+    m, n, k = (int(one) for one in match.groups())
     return {"a": (m, k), "b": (k, n), "c": (m, n), "d": (m, n)}
 
 

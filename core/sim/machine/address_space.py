@@ -111,10 +111,10 @@ class Memory:
         place = bisect.bisect_right(self.starts, address) - 1
         if place < 1:
             return "in no allocation"
-        found = self.regions[place]
-        beyond = address - found.end
-        past = f"{beyond} bytes past its end" if beyond >= 0 else f"at its byte {address - found.start}"
-        return f"{past}: {found.name}, {found.size} bytes at {found.start:#x}"
+        region = self.regions[place]
+        beyond = address - region.end
+        past = f"{beyond} bytes past its end" if beyond >= 0 else f"at its byte {address - region.start}"
+        return f"{past}: {region.name}, {region.size} bytes at {region.start:#x}"
 
     def bounds(self) -> tuple[Array, Array]:
         """The addresses at which regions start and end, as u64."""
@@ -125,21 +125,21 @@ class Memory:
 
     def element(self, address: int) -> str:
         """The region and element at an address, in words."""
-        found = self.region(address)
-        if found is None:
+        region = self.region(address)
+        if region is None:
             return "outside all allocations"
-        what = "byte" if found.itemsize == 1 else "element"
-        return f"{what} {(address - found.start) // found.itemsize} of {found.name}, {found.size} bytes"
+        unit = "byte" if region.itemsize == 1 else "element"
+        return f"{unit} {(address - region.start) // region.itemsize} of {region.name}, {region.size} bytes"
 
     def outside(self, addresses: Array, width: int) -> Array | None:
         """Positions of the accesses of `width` bytes that are not within one region; None when all are inside one."""
         low, high = int(np.minimum.reduce(addresses)), int(np.maximum.reduce(addresses)) + width
-        known = self.last
-        if known.start <= low and high <= known.start + known.size:
+        last = self.last
+        if last.start <= low and high <= last.start + last.size:
             return None
-        found = self.region(low)
-        if found and high <= found.end:
-            self.last = found
+        region = self.region(low)
+        if region and high <= region.end:
+            self.last = region
             return None
         starts = np.array(self.starts)
         ends = np.array([r.end for r in self.regions])
@@ -173,10 +173,10 @@ class Heap:
 
     def free(self, address: int) -> bool:
         """Give a block back; False for an address that is none's start."""
-        found = next((one for one in self.blocks if one[0] == address), None)
-        if found is None:
+        block = next((one for one in self.blocks if one[0] == address), None)
+        if block is None:
             return False
-        self.blocks.remove(found)
+        self.blocks.remove(block)
         place = self.memory.starts.index(address)
         del self.memory.starts[place], self.memory.regions[place]
         self.memory.bounds_kept = None

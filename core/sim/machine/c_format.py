@@ -36,17 +36,17 @@ def c_format(text: str, read: Callable[[int, int], bytes], string: Callable[[int
     """(what printf prints, how many arguments it took). read: (offset, size) -> bytes of the argument buffer; string:
     address -> the C string there. A specifier that C does not have is printed as it is."""
     arguments = ArgumentReader(read)
-    return SPECIFIER.sub(lambda found: _one(found, arguments, string), text), arguments.count
+    return SPECIFIER.sub(lambda match: _one(match, arguments, string), text), arguments.count
 
 
-def _one(found: re.Match[str], arguments: ArgumentReader, string: Callable[[int], str]) -> str:
-    flags, kind, length = found["flags"], found["kind"], found["length"] or ""
+def _one(match: re.Match[str], arguments: ArgumentReader, string: Callable[[int], str]) -> str:
+    flags, kind, length = match["flags"], match["kind"], match["length"] or ""
     if kind == "%":
         return "%"
-    width = int(arguments.take("i")) if found["width"] == "*" else int(found["width"] or 0)
+    width = int(arguments.take("i")) if match["width"] == "*" else int(match["width"] or 0)
     if width < 0:
         flags, width = f"{flags}-", -width
-    precision = int(arguments.take("i")) if found["precision"] == "*" else _number(found["precision"])
+    precision = int(arguments.take("i")) if match["precision"] == "*" else _number(match["precision"])
     body = f"%{flags}{width or ''}" + (f".{precision}" if precision is not None and precision >= 0 else "")
     if kind in SIGNED or kind in UNSIGNED:
         bits = SHORT.get(length, 64 if length in LONG else 32)
@@ -65,7 +65,7 @@ def _one(found: re.Match[str], arguments: ArgumentReader, string: Callable[[int]
         return f"{body}s" % string(int(arguments.take("Q")))
     if kind == "p":
         return f"%{flags}{width or ''}s" % f"{int(arguments.take('Q')):#x}"
-    return found[0]
+    return match[0]
 
 
 def _integer(body: str, kind: str, flags: str, value: int) -> str:

@@ -117,13 +117,13 @@ class Queue:
         """(work, which of its lanes are done) when `lanes` wait until at most `keep` groups are left."""
         here = np.zeros(len(self.commits), np.bool_)
         here[lanes] = True
-        found = []
+        finished = []
         for one in self.work:
             old = (one.number != OPEN) & (one.number < self.commits[one.lanes] - keep)
             done = here[one.lanes] & (old | (also_open & (one.number == OPEN)))
             if done.any():
-                found.append((one, done))
-        return found
+                finished.append((one, done))
+        return finished
 
     def finish(self, work: Work, done: Array) -> None:
         keep = ~done

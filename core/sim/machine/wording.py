@@ -134,10 +134,10 @@ class Wording:
     # ------------------------------------------------------------------ memory
     def array(self, ins: Instruction, space: str, address: int, how: str = "read") -> Array | None:
         """The intended target of an access at an address of a space, in or out of bounds."""
-        found = self._based(ins, how, space)
+        variable = self._based(ins, how, space)
         if space == "shared":
-            return found or self.shared_at(address, ins)
-        return found or self._region(ins, address)
+            return variable or self.shared_at(address, ins)
+        return variable or self._region(ins, address)
 
     def _based(self, ins: Instruction, how: str, space: str) -> Array | None:
         """By what the address is computed from, if that is one thing."""
@@ -162,8 +162,8 @@ class Wording:
         value = self.value(root)
         region = self.memory.region(value)
         kind = " ".join(QUALIFIERS.sub(" ", declared.partition("*")[0]).split()) if "*" in declared else ""
-        known = region.itemsize if region and region.itemsize > 1 else 0
-        item = known or SIZES.get(kind) or _accessed(ins)
+        size = region.itemsize if region and region.itemsize > 1 else 0
+        item = size or SIZES.get(kind) or _accessed(ins)
         if region is None:
             return Array(name, value, 0, item, (0,))
         whole = region.end - value
@@ -183,29 +183,31 @@ class Wording:
 
     def _region(self, ins: Instruction, address: int) -> Array | None:
         """By the space that holds an address."""
-        found: Region | None = self.memory.region(address)
-        if found is None or found.start == spaces.PARAMETERS:
+        region: Region | None = self.memory.region(address)
+        if region is None or region.start == spaces.PARAMETERS:
             return None
-        item = found.itemsize if found.itemsize > 1 else _accessed(ins)
-        return Array(found.name, found.start, found.size, item, (found.size // item,))
+        item = region.itemsize if region.itemsize > 1 else _accessed(ins)
+        return Array(region.name, region.start, region.size, item, (region.size // item,))
 
     # ------------------------------------------------------------------ sentences; {who} is the thread
     def access(self, ins: Instruction, space: str, address: int, width: int, how: str) -> str:
         """ "{who} reads x[1]" """
-        found = self.array(ins, space, address, how)
-        what = found.element(address, width) if found else self._elsewhere(space, address)
-        return f"{{who}} {VERBS[how]} {what}"
+        variable = self.array(ins, space, address, how)
+        target = variable.element(address, width) if variable else self._elsewhere(space, address)
+        return f"{{who}} {VERBS[how]} {target}"
 
     def outside(self, ins: Instruction, space: str, address: int, width: int, how: str) -> str:
         """ "{who} reads x[1], and x has 1 element" """
         if space == "local":
             return f"{{who}} {VERBS[how]} {width} bytes at byte {address} of its local memory, which ends before"
-        found = self.array(ins, space, address, how)
-        if found is None:
+        variable = self.array(ins, space, address, how)
+        if variable is None:
             return f"{{who}} {VERBS[how]} {width} bytes outside of the kernel's memory: {self.memory.near(address)}"
-        limit = found.limit
-        if not found.size:
-            limit = f"{found.name} is a null pointer" if not found.start else f"{found.name} points to no memory"
+        limit = variable.limit
+        if not variable.size:
+            limit = (
+                f"{variable.name} is a null pointer" if not variable.start else f"{variable.name} points to no memory"
+            )
         return f"{self.access(ins, space, address, width, how)}, and {limit}"
 
     def late(self, how: str, block: int) -> str:
@@ -218,9 +220,9 @@ class Wording:
         for variable, _ in self.program.parameters if region else ():
             root = Root("param", variable.name)
             if variable.size == 8 and region and self.memory.region(self.value(root)) == region:
-                found = self._parameter(None, root)
-                if address >= found.start:
-                    return found.element(address, 1) + (f" ({found.of})" if found.of else "")
+                parameter = self._parameter(None, root)
+                if address >= parameter.start:
+                    return parameter.element(address, 1) + (f" ({parameter.of})" if parameter.of else "")
         return self.memory.element(address)
 
     def _elsewhere(self, space: str, address: int) -> str:
@@ -264,11 +266,11 @@ class Wording:
         """(the element's type, dims) of a variable that some file of the kernel declares; 0: a dim left open."""
         for file in dict.fromkeys(ins.location.file for ins in self.program.instructions):
             text = self.sources.text(file)
-            found = declares(text.plain, name) if text else None
-            if found is not None and text is not None:
-                kind, dims = found
-                known = constants(text.whole, self.sources.defines)
-                return kind, tuple(size_of(dim, known) for dim in dims)
+            declared = declares(text.plain, name) if text else None
+            if declared is not None and text is not None:
+                kind, dims = declared
+                values = constants(text.whole, self.sources.defines)
+                return kind, tuple(size_of(dim, values) for dim in dims)
         return None
 
 
@@ -280,8 +282,8 @@ def _index(flat: int, sizes: Sequence[int]) -> str:
 
 
 def _identifier(declared: str) -> str:
-    found = re.search(r"([A-Za-z_]\w*)\s*(?:\[[^\]]*\])?\s*$", declared)
-    return found[1] if found else ""
+    match = re.search(r"([A-Za-z_]\w*)\s*(?:\[[^\]]*\])?\s*$", declared)
+    return match[1] if match else ""
 
 
 def _accessed(ins: Instruction | None) -> int:

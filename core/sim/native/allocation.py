@@ -118,8 +118,8 @@ def _intervals(records: Sequence[OpRecord], flow: Flow, pinned: frozenset[int]) 
     spans: dict[int, tuple[int, int]] = {}
 
     def touch(r: int, place: int) -> None:
-        known = spans.get(r)
-        spans[r] = (place, place) if known is None else (min(known[0], place), max(known[1], place))
+        span = spans.get(r)
+        spans[r] = (place, place) if span is None else (min(span[0], place), max(span[1], place))
 
     for number, (first, stop, _) in enumerate(flow.blocks):
         for r in _members(flow.entering[number]):
@@ -141,23 +141,23 @@ def _blocks(records: Sequence[OpRecord], starts: Sequence[int], entry: int) -> l
             cuts.add(place + 1)
         cuts |= {starts[to] for to in (record.target, *record.targets) if to >= 0}
     ordered = sorted(cuts)
-    found = []
+    blocks = []
     for first, stop in zip(ordered, ordered[1:], strict=False):
         last = records[stop - 1]
         to = [starts[one] for one in (last.target, *last.targets) if one >= 0]
         if not last.ends and stop < len(records):
             to.append(stop)
-        found.append((first, stop, tuple(to)))
-    return found
+        blocks.append((first, stop, tuple(to)))
+    return blocks
 
 
 def _members(bits: int) -> list[int]:
     """The positions of the bits that are set."""
-    found = []
+    members = []
     text = bits.to_bytes((bits.bit_length() + 7) // 8, "little")
     for place, octet in enumerate(text):
         while octet:
             low = octet & -octet
-            found.append(8 * place + low.bit_length() - 1)
+            members.append(8 * place + low.bit_length() - 1)
             octet ^= low
-    return found
+    return members

@@ -369,9 +369,9 @@ def _multiply_carry(draft: Translation, ins: Instruction) -> None:
     half = made(draft, f"mul.{'hi' if high else 'lo'}.{kind}", a, b, wide=bits == 64)
     flag = draft.program.carry()
     taken = draft.source(flag, "b32") if takes else draft.constant(0)
-    kept = draft.target(flag, "b32")[0] if "cc" in ins.names else draft.fresh()
+    carry = draft.target(flag, "b32")[0] if "cc" in ins.names else draft.fresh()
     number, after = draft.target(ins.operands[0], f"b{bits}")
-    draft.emit(f"carried_add{bits}", [number, half, c, taken, kept])
+    draft.emit(f"carried_add{bits}", [number, half, c, taken, carry])
     after()
 
 
@@ -382,7 +382,7 @@ def _carry(draft: Translation, ins: Instruction) -> None:
     a, b = (draft.source(o, f"b{bits}") for o in ins.operands[1:3])
     flag = draft.program.carry()
     taken = draft.source(flag, "b32") if ins.names[0] in ("addc", "subc") else draft.constant(0)
-    kept = draft.target(flag, "b32")[0] if "cc" in ins.names else draft.fresh()
+    carry = draft.target(flag, "b32")[0] if "cc" in ins.names else draft.fresh()
     number, after = draft.target(ins.operands[0], f"b{bits}")
-    draft.emit(f"carried_{ins.names[0][:3]}{bits}", [number, a, b, taken, kept])
+    draft.emit(f"carried_{ins.names[0][:3]}{bits}", [number, a, b, taken, carry])
     after()

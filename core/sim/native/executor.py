@@ -152,12 +152,12 @@ def _address(array: np.ndarray[Any, Any]) -> int:
 
 def _launch(kernel: Linked, shape: Shape, smem: int, terms: Terms) -> _Launch:
     """A launch without its memory. What does not change between two of them is kept."""
-    known = kernel.launches.get((shape, smem, terms))
-    if known is None:
+    prepared = kernel.launches.get((shape, smem, terms))
+    if prepared is None:
         if len(kernel.launches) >= KEPT:
             kernel.launches.clear()
-        known = kernel.launches[shape, smem, terms] = bytes(_prepared(kernel, shape, smem, terms))
-    launch = _Launch.from_buffer_copy(known)
+        prepared = kernel.launches[shape, smem, terms] = bytes(_prepared(kernel, shape, smem, terms))
+    launch = _Launch.from_buffer_copy(prepared)
     alone = terms.in_order or terms.fair or launch.blocks <= launch.together
     launch.workers = 1 if alone else max(1, min(cores(), launch.blocks // launch.together))
     return launch

@@ -146,11 +146,11 @@ def accessed(draft: Translation, ins: Instruction, place: int) -> tuple[str, str
 @FAMILY.form("ld", "ldu")
 def _ld(draft: Translation, ins: Instruction) -> None:
     kind = TYPES[ins.names[-1]]
-    space, what = accessed(draft, ins, 1)
+    space, suffix = accessed(draft, ins, 1)
     width, base, offset = _for_space(draft, space, address(draft, ins.operands[1]))
     if space_of(ins.names) == "param" and space == "global" and _launch_constants(draft, ins):
         return
-    number, spelled = draft.row(f"ld.{space}{what}", lambda row: row.endswith(width))
+    number, spelled = draft.row(f"ld.{space}{suffix}", lambda row: row.endswith(width))
     if not {"acquire", "relaxed", "volatile"}.isdisjoint(ins.names):
         draft.emit("polls", [])
     parts = [draft.target(o, _spelled(kind)) for o in elements(ins.operands[0])]
@@ -182,20 +182,20 @@ def _launch_constants(draft: Translation, ins: Instruction) -> bool:
 
 @FAMILY.form("st")
 def _st(draft: Translation, ins: Instruction) -> None:
-    space, what = accessed(draft, ins, 0)
+    space, suffix = accessed(draft, ins, 0)
     width, base, offset = _for_space(draft, space, address(draft, ins.operands[0]))
-    number, spelled = draft.row(f"st.{space}{what}", lambda row: row.endswith(width))
-    bits = what.rpartition(".")[2]
+    number, spelled = draft.row(f"st.{space}{suffix}", lambda row: row.endswith(width))
+    bits = suffix.rpartition(".")[2]
     parts = [draft.source(o, bits) for o in elements(ins.operands[1])]
     record = draft.put(number, f"b {width}", [parts[0], base], imm=offset)
     slots(draft, record, parts, record.reads)
 
 
-def _for_space(draft: Translation, space: str, found: tuple[str, int, int]) -> tuple[str, int, int]:
+def _for_space(draft: Translation, space: str, place: tuple[str, int, int]) -> tuple[str, int, int]:
     """Global and generic addresses have 64 bits."""
-    width, base, offset = found
+    width, base, offset = place
     if width == "[b64]" or space in ("shared", "local"):
-        return found
+        return place
     made = draft.fresh(wide=True)
     if offset:
         summed = draft.fresh()
@@ -234,10 +234,10 @@ def _atom(draft: Translation, ins: Instruction) -> None:
         )
         base = summed
     number, _ = draft.row(f"atom.{space}.{name}.{kind.name}", lambda row: row == width)
-    given = draft.source(operands[2], f"b{kind.bits}", kind.kind == "f")
-    other = draft.source(operands[3], f"b{kind.bits}") if name == "cas" else given
+    amount = draft.source(operands[2], f"b{kind.bits}", kind.kind == "f")
+    other = draft.source(operands[3], f"b{kind.bits}") if name == "cas" else amount
     target, after = draft.target(operands[0], f"b{kind.bits}")
-    record = draft.put(number, f"=b {width} slot b more:b", [target, base, -1, given, other])
+    record = draft.put(number, f"=b {width} slot b more:b", [target, base, -1, amount, other])
     record.slots[2], record.plain = draft.windows, frozenset({2})
     draft.windows += 1
     after()

@@ -40,7 +40,7 @@ def fuse(
 
 def _chains(records: Sequence[OpRecord], cuts: set[int], fma: int, once: set[int]) -> list[Chain | None | bool]:
     """By record: the chain that ends there, None where it went into one, False for any other instruction."""
-    found: list[Chain | None | bool] = [False] * len(records)
+    chains: list[Chain | None | bool] = [False] * len(records)
     made: dict[int, int] = {}  # register -> the fma of this block that made it
     written: dict[int, int] = {}  # register -> the last record of this block that wrote it
     for place, record in enumerate(records):
@@ -50,21 +50,21 @@ def _chains(records: Sequence[OpRecord], cuts: set[int], fma: int, once: set[int
             d, a, b, c = record.slots
             chain = Chain(d, c, [(a, b)], dict.fromkeys((a, b, c), place))
             before = made.get(c, -1)
-            earlier = found[before] if before >= 0 else None
+            earlier = chains[before] if before >= 0 else None
             if isinstance(earlier, Chain) and c in once and c not in (a, b) and len(earlier.factors) < LONGEST:
                 unchanged = all(written.get(r, -1) < at for r, at in earlier.reads.items())
                 if unchanged:
                     chain = Chain(d, earlier.addend, [*earlier.factors, (a, b)], earlier.reads | {a: place, b: place})
                     for register, at in earlier.reads.items():
                         chain.reads[register] = min(at, chain.reads[register])
-                    found[before] = None
-            found[place] = chain
+                    chains[before] = None
+            chains[place] = chain
             made[d] = place
         for register in record.writes:
             written[register] = place
             if record.row != fma:
                 made.pop(register, None)
-    return found
+    return chains
 
 
 def _grouped(
@@ -113,13 +113,13 @@ def _joins(group: list[Chain], chain: Chain) -> bool:
 
 def _shared(group: Sequence[Chain]) -> tuple[int, ...]:
     """The factors that all chains have, one of each product; () where there are none."""
-    found = []
+    shared = []
     for products in zip(*(chain.factors for chain in group), strict=True):
         common = set(products[0]).intersection(*map(set, products[1:]))
         if not common:
             return ()
-        found.append(min(common, key=products[0].index))
-    return tuple(found)
+        shared.append(min(common, key=products[0].index))
+    return tuple(shared)
 
 
 def _record(group: Sequence[Chain], pc: int, rows: dict[int, int]) -> OpRecord:

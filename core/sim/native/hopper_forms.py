@@ -52,8 +52,8 @@ def _arrive(draft: Translation, ins: Instruction) -> None:
     base, offset = place(draft, operands[0])
     amount = draft.source(operands[1], "b32") if len(operands) > 1 else draft.constant(1)
     name = ".".join(ins.names[:2]) + (".expect_tx" if arrives and "expect_tx" in ins.names else "")
-    kept = returns and isinstance(ins.operands[0], Register)
-    number, after = draft.target(ins.operands[0], "b64") if kept else (draft.fresh(wide=True), lambda: None)
+    wanted = returns and isinstance(ins.operands[0], Register)
+    number, after = draft.target(ins.operands[0], "b64") if wanted else (draft.fresh(wide=True), lambda: None)
     draft.emit(name, [number, base, amount], imm=offset)
     after()
 
@@ -82,20 +82,20 @@ def _mapa(draft: Translation, ins: Instruction) -> None:
     bits = TYPES[ins.names[-1]].bits
     own, rank = draft.source(ins.operands[1], f"b{bits}"), draft.source(ins.operands[2], "b32")
     wide = own if bits == 64 else made(draft, "wide", own)
-    found = draft.fresh(wide=True)
-    draft.emit("mapa", [found, wide, rank], imm=0 if of_cluster(draft, ins) else spaces.SHARED_WINDOW)
+    mapped = draft.fresh(wide=True)
+    draft.emit("mapa", [mapped, wide, rank], imm=0 if of_cluster(draft, ins) else spaces.SHARED_WINDOW)
     number, after = draft.target(ins.operands[0], f"b{bits}")
-    draft.emit("mov.b64" if bits == 64 else "low.b32", [number, found])
+    draft.emit("mov.b64" if bits == 64 else "low.b32", [number, mapped])
     after()
 
 
 @FAMILY.form("getctarank")
 def _getctarank(draft: Translation, ins: Instruction) -> None:
     bits = TYPES[ins.names[-1]].bits
-    given = draft.source(ins.operands[1], f"b{bits}")
+    address = draft.source(ins.operands[1], f"b{bits}")
     number, after = draft.target(ins.operands[0], "b32")
     own = draft.special("%cluster_ctarank", wide=False)
-    draft.emit("getctarank", [number, given if bits == 64 else made(draft, "wide", given), own])
+    draft.emit("getctarank", [number, address if bits == 64 else made(draft, "wide", address), own])
     after()
 
 

@@ -40,15 +40,15 @@ class Simplified:
 
 
 def simplify(
-    records: Sequence[OpRecord], starts: Sequence[int], rows: Rows, given: Collection[int], varying: Collection[int]
+    records: Sequence[OpRecord], starts: Sequence[int], rows: Rows, defined: Collection[int], varying: Collection[int]
 ) -> Simplified:
-    """Run the four passes. given: registers that hold constants and special registers; varying: those of them that
+    """Run the four passes. defined: registers that hold constants and special registers; varying: those of them that
     differ between thread blocks."""
     draft = _Draft(list(records), list(starts), rows)
-    draft.direct(given)
-    draft.copies(given)
+    draft.direct(defined)
+    draft.copies(defined)
     draft.unread()
-    return draft.prologue(set(given) - set(varying))
+    return draft.prologue(set(defined) - set(varying))
 
 
 class _Draft:
@@ -73,32 +73,32 @@ class _Draft:
         """Remove records, and let labels follow."""
         if not gone:
             return
-        moved, kept = [], list[OpRecord]()
+        moved, remaining = [], list[OpRecord]()
         for place, record in enumerate(self.records):
-            moved.append(len(kept))
+            moved.append(len(remaining))
             if place not in gone:
-                kept.append(record)
-        moved.append(len(kept))
+                remaining.append(record)
+        moved.append(len(remaining))
         self.starts = [moved[place] for place in self.starts]
-        self.records = kept
+        self.records = remaining
         self._count()
 
     def _is_move(self, place: int) -> bool:
         return self.records[place].row in self.rows.moves and self._free(place)
 
-    def direct(self, given: Collection[int]) -> None:
+    def direct(self, defined: Collection[int]) -> None:
         gone = set[int]()
         for place in range(1, len(self.records)):
             if not self._is_move(place) or place in self.cuts or not self._free(place - 1) or place - 1 in gone:
                 continue
             before, (target, source) = self.records[place - 1], self.records[place].slots[:2]
-            once = self.writes[source] == self.reads[source] == 1 and source not in given
+            once = self.writes[source] == self.reads[source] == 1 and source not in defined
             if once and source in before.writes and target not in before.writes and source not in before.reads:
                 self.records[place - 1] = _renamed(before, {source: target})
                 gone.add(place)
         self._without(gone)
 
-    def copies(self, given: Collection[int]) -> None:
+    def copies(self, defined: Collection[int]) -> None:
         alive = Flow(self.records, self.starts).alive
 
         def settled(r: int) -> bool:
@@ -110,7 +110,7 @@ class _Draft:
             if not self._is_move(place):
                 continue
             target, source = record.slots[:2]
-            if settled(target) and (source in given or settled(source)):
+            if settled(target) and (source in defined or settled(source)):
                 names[target] = source
                 gone.add(place)
         for target in names:
@@ -148,8 +148,8 @@ class _Draft:
         results = dict.fromkeys(r for record in first for r in record.writes)
         first.append(OpRecord(self.rows.prepared, [-1] * 4, 0, ends=True))
         entry = len(first)
-        kept = [r for r in results if self.reads[r]]
-        return Simplified([*first, *self.records], [place + entry for place in self.starts], kept)
+        read_later = [r for r in results if self.reads[r]]
+        return Simplified([*first, *self.records], [place + entry for place in self.starts], read_later)
 
 
 def _renamed(record: OpRecord, names: dict[int, int]) -> OpRecord:

@@ -67,10 +67,10 @@ def outline_of(module: Module) -> PtxOutline:
 
 def known_outline(ptx: str) -> PtxOutline | None:
     """The outline that an earlier process left, None where there is none."""
-    found = _read(_entry(ptx))
-    if found is None:
+    entry = _read(_entry(ptx))
+    if entry is None:
         return None
-    header, _ = found
+    header, _ = entry
     return PtxOutline(tuple(header["kernels"]), tuple(_variable(one) for one in header["variables"]))
 
 
@@ -89,10 +89,10 @@ def _variable(one: dict[str, Any]) -> PtxVariable:
 
 def known_code(ptx: str, kernel: str, machine: str) -> tuple[KernelFacts, Code] | None:
     """A kernel that an earlier process translated for the machine with this key, None where there is none."""
-    found = _read(_entry(ptx, kernel, machine))
-    if found is None:
+    entry = _read(_entry(ptx, kernel, machine))
+    if entry is None:
         return None
-    header, data = found
+    header, data = entry
     arrays: dict[str, Any] = {}
     at = 0
     for name, dtype in ARRAYS.items():

@@ -78,8 +78,8 @@ def _compiles(command: tuple[str, ...]) -> bool:
 
 def describe() -> str:
     """The compiler in words, "" where there is none."""
-    found = compiler()
-    return "" if found is None else _version(found)
+    command = compiler()
+    return "" if command is None else _version(command)
 
 
 @cache
@@ -132,10 +132,10 @@ def machine() -> Machine:
                 _LOADED[command] = _load(command)
             except BuildError as error:  # not tried again for each kernel
                 _LOADED[command] = error
-        found = _LOADED[command]
-    if isinstance(found, BuildError):
-        raise found
-    return found
+        loaded = _LOADED[command]
+    if isinstance(loaded, BuildError):
+        raise loaded
+    return loaded
 
 
 def _load(command: tuple[str, ...]) -> Machine:
@@ -180,8 +180,8 @@ def _run(arguments: list[str]) -> None:
         done = subprocess.run(arguments, capture_output=True, text=True, timeout=SECONDS, check=False)
     except (OSError, subprocess.SubprocessError) as error:
         raise BuildError(f"the C compiler {arguments[0]} does not run: {error}") from None
-    if done.returncode and (given := next((o for o in arguments if o in LEFT_OUT), None)):
-        return _run([*(o for o in arguments if o != given), *LEFT_OUT[given]])
+    if done.returncode and (option := next((o for o in arguments if o in LEFT_OUT), None)):
+        return _run([*(o for o in arguments if o != option), *LEFT_OUT[option]])
     if done.returncode:
         lines = "\n".join(f"  {line}" for line in done.stderr.splitlines()[:20])
         raise BuildError(f"the C compiler {arguments[0]} does not compile the machine:\n{lines}",

@@ -122,9 +122,9 @@ class Translation:
             self.specials[name, wide] = self.fresh(wide)
         return self.specials[name, wide]
 
-    def missing(self, what: str = "") -> Missing:
+    def missing(self, name: str = "") -> Missing:
         assert self.ins is not None
-        return Missing(what or f"`{self.ins.text}`")
+        return Missing(name or f"`{self.ins.text}`")
 
     # ------------------------------------------------------------------ operands
     def source(self, operand: Operand, width: str, floating: bool = False) -> int:
@@ -210,10 +210,10 @@ class Translation:
         return ".".join(self.ins.names).replace(":", "::") if self.ins.names else ""
 
     def row(self, name: str, fits: Callable[[str], bool] = lambda operands: True) -> tuple[int, str]:
-        found = [row for row in self.machine.rows.get(name, ()) if fits(row[1])]
-        if not found:
+        rows = [row for row in self.machine.rows.get(name, ()) if fits(row[1])]
+        if not rows:
             raise self.missing()
-        return found[0]
+        return rows[0]
 
     def emit(self, name: str, registers: Sequence[int], **more: Any) -> OpRecord:
         """A record whose operands are registers already."""
@@ -284,14 +284,14 @@ class Translation:
     def code(self) -> Code:
         """The finished kernel."""
         chains = {n: self.machine.rows[f"chains.{n}.f32"][0][0] for n in range(1, LONGEST + 1)}
-        given = [*self.constants.values(), *self.parameters.values(), *self.specials.values()]
+        defined = [*self.constants.values(), *self.parameters.values(), *self.specials.values()]
         varying = [r for (name, _), r in self.specials.items() if self.machine.varies(_kind(name)[0])]
         moves = frozenset(self.machine.rows[name][0][0] for name in ("mov.b32", "mov.b64"))
         rows = Rows(self.machine.lanewise, moves, self.machine.rows["prepared"][0][0])
-        made = simplify(self.records, self.starts, rows, given, varying)
+        made = simplify(self.records, self.starts, rows, defined, varying)
         self.records, self.starts = fuse(made.records, made.starts, self.machine.rows["fma.rn.f32"][0][0], chains)
         entry = next((i + 1 for i, record in enumerate(self.records) if record.row == rows.prepared), 0)
-        places = allocate(self.records, self.starts, entry, self.wide, [*given, *made.kept])
+        places = allocate(self.records, self.starts, entry, self.wide, [*defined, *made.kept])
         ops, lists = np.zeros(len(self.records), OP), list[int]()
         for i, record in enumerate(self.records):
             slots = [0 if r < 0 else r if s in record.plain else places.at[r] for s, r in enumerate(record.slots)]

@@ -64,7 +64,7 @@ BYTES = {"f16": 2, "bf16": 2, "tf32": 4, "f32": 4, "s32": 4, "s8": 1, "u8": 1, "
 
 def _sizes(ins: Instruction) -> dict[str, tuple[int, int]]:
     """Rows and columns of a, b, c and d."""
-    shape = next(found for name in ins.names if (found := SHAPE.match(name)))
+    shape = next(match for name in ins.names if (match := SHAPE.match(name)))
     m, n, k = (int(one) for one in shape.groups())
     return {"a": (m, k), "b": (k, n), "c": (m, n), "d": (m, n)}
 
@@ -197,10 +197,10 @@ def _read(draft: Translation, ins: Instruction, size: int) -> int:
     """The register with the bytes that are read: all, as many as operand 3 says, or none where it is true."""
     if len(ins.operands) < 4:
         return draft.constant(size)
-    given = ins.operands[3]
-    if isinstance(given, Register) and draft.program.kind(given).bits == 1:
-        return made(draft, "selp.b32", draft.constant(0), draft.constant(size), draft.source(given, "p"), wide=False)
-    return draft.source(given, "b32")
+    operand = ins.operands[3]
+    if isinstance(operand, Register) and draft.program.kind(operand).bits == 1:
+        return made(draft, "selp.b32", draft.constant(0), draft.constant(size), draft.source(operand, "p"), wide=False)
+    return draft.source(operand, "b32")
 
 
 @FAMILY.form("match")

@@ -31,20 +31,20 @@ UNKNOWN = Root("unknown")
 @kept
 def writers(program: Program) -> dict[int, list[Instruction]]:
     """Register -> the instructions that write it."""
-    found: dict[int, list[Instruction]] = {}
+    by_register: dict[int, list[Instruction]] = {}
     for ins in program.instructions:
         if ins.operands and ins.names[0] not in WRITES_NOTHING:
             for register in numbers(program, elements(ins.operands[0])):
-                found.setdefault(register, []).append(ins)
-    return found
+                by_register.setdefault(register, []).append(ins)
+    return by_register
 
 
 def address_of(ins: Instruction, written: bool | None = None) -> Address | None:
     """The operand by which an instruction reaches memory; of a copy, the one that is `written`, or read."""
-    found = [o for o in ins.operands if isinstance(o, Address)]
-    if not found:
+    addresses = [o for o in ins.operands if isinstance(o, Address)]
+    if not addresses:
         return None
-    return found[1] if written is False and ins.names[0] == "cp" and len(found) > 1 else found[0]
+    return addresses[1] if written is False and ins.names[0] == "cp" and len(addresses) > 1 else addresses[0]
 
 
 def roots(program: Program, ins: Instruction, written: bool | None = None) -> frozenset[Root]:
@@ -62,13 +62,13 @@ class _Search:
         if isinstance(operand, Symbol):
             space = self.program.places.get(operand.name, ("", 0))[0]
             return frozenset({Root("variable", operand.name)} if space in ("shared", "global") else {UNKNOWN})
-        found: set[Root] = set()
+        roots_of: set[Root] = set()
         for register in numbers(self.program, [operand]):
             if register not in self.seen:
                 self.seen.add(register)
                 for ins in writers(self.program).get(register, []):
-                    found |= self._through(ins)
-        return frozenset(found)
+                    roots_of |= self._through(ins)
+        return frozenset(roots_of)
 
     def _through(self, ins: Instruction) -> frozenset[Root]:
         name = ins.names[0]
@@ -80,12 +80,12 @@ class _Search:
             return frozenset()
         if name == "mov" and len(elements(ins.operands[1])) > 1:  # put together from halves
             return frozenset({UNKNOWN})
-        found = frozenset[Root]()
+        sources = frozenset[Root]()
         # mad: only the addend is a pointer
         for operand in ins.operands[3:] if name in ("mad", "fma") else ins.operands[1:]:
             if not isinstance(operand, Immediate):
-                found |= self.of(operand) if isinstance(operand, Register | Symbol) else frozenset()
-        return found
+                sources |= self.of(operand) if isinstance(operand, Register | Symbol) else frozenset()
+        return sources
 
     def _loaded(self, ins: Instruction) -> frozenset[Root]:
         address = ins.operands[1]
@@ -100,13 +100,13 @@ class _Search:
 
     def _passed(self, symbol: Symbol) -> frozenset[Root]:
         """The argument of a function that was inlined."""
-        found = frozenset[Root]()
+        sources = frozenset[Root]()
         for ins in self.program.instructions:
             to = address_of(ins) if ins.names[:2] == ("st", "param") else None
             if to is not None and isinstance(to.base, Symbol) and to.base.name == symbol.name:
                 for operand in elements(ins.operands[1]):
-                    found |= self.of(operand)
-        return found or frozenset({UNKNOWN})
+                    sources |= self.of(operand)
+        return sources or frozenset({UNKNOWN})
 
 
 # ------------------------------------------------------------------ what a kernel writes
@@ -116,16 +116,16 @@ WRITING = ("st", "atom", "red", "cp", "stmatrix")
 @kept
 def stored(program: Program) -> frozenset[Root]:
     """The roots of the kernel's writes to global memory."""
-    found: set[Root] = set()
+    written: set[Root] = set()
     for ins in program.instructions:
         if ins.names[0] not in WRITING or "prefetch" in ins.names:
             continue
         space = space_of(ins.names)
         if ins.names[0] == "cp" and "bulk" in ins.names and "global" in ins.names:
-            found |= {UNKNOWN} if "tensor" in ins.names else roots(program, ins, written=True)
+            written |= {UNKNOWN} if "tensor" in ins.names else roots(program, ins, written=True)
         elif ins.names[0] != "cp" and space in ("global", "generic"):
-            found |= roots(program, ins)
-    return frozenset(found)
+            written |= roots(program, ins)
+    return frozenset(written)
 
 
 # ------------------------------------------------------------------ loops around atomicCAS
@@ -135,7 +135,7 @@ def first_guesses(program: Program) -> frozenset[int]:
 
     The value that such a load finds may be old or new: the compare-and-swap at the same address decides.
     """
-    found: set[int] = set()
+    guesses: set[int] = set()
     for ins in program.instructions:
         if ins.names[0] != "atom" or "cas" not in ins.names:
             continue
@@ -148,10 +148,10 @@ def first_guesses(program: Program) -> frozenset[int]:
             seen.add(register)
             for one in writers(program).get(register, []):
                 if one.names[0] == "ld" and _place(program, one.operands[1]) == place:
-                    found.add(id(one))
+                    guesses.add(id(one))
                 elif one.names[0] == "mov":
                     todo += numbers(program, [one.operands[1]])
-    return frozenset(found)
+    return frozenset(guesses)
 
 
 def _place(program: Program, operand: Operand) -> tuple[object, int]:

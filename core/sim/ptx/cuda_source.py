@@ -22,7 +22,7 @@ _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 def blanked(text: str) -> str:
     """The text with comments, strings and directives as spaces; places stay what they were."""
-    return _HIDDEN.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
+    return _HIDDEN.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,14 @@ class SourceText:
     @cached_property
     def starts(self) -> list[int]:
         """The offset of each line."""
-        return [0, *(found.end() for found in re.finditer("\n", self.plain))]
+        return [0, *(match.end() for match in re.finditer("\n", self.plain))]
 
     def quoted(self, number: int) -> str:
         """A line, without indent, comment and semicolon; "" where the file has no such line."""
         if not 1 <= number <= len(self.lines):
             return ""
-        kept = self.lines[number - 1].split("//")[0].strip().rstrip(";").rstrip()
-        return kept if len(kept) <= LONG else f"{kept[:LONG]}..."
+        code = self.lines[number - 1].split("//")[0].strip().rstrip(";").rstrip()
+        return code if len(code) <= LONG else f"{code[:LONG]}..."
 
     def of_line(self, number: int) -> Span:
         if not 1 <= number <= len(self.starts):
@@ -80,19 +80,19 @@ class SourceText:
         return list(self._statements())
 
     def _statements(self) -> Iterator[CudaStatement]:
-        for found in _KEYWORD.finditer(self.plain):
-            if found[1] == "do":
-                body = Span(found.end(), self._statement(found.end()))
-                yield CudaStatement(False, Span(found.start(), found.end()), body)
+        for match in _KEYWORD.finditer(self.plain):
+            if match[1] == "do":
+                body = Span(match.end(), self._statement(match.end()))
+                yield CudaStatement(False, Span(match.start(), match.end()), body)
                 continue
-            opening = re.compile(r"\s*(?:constexpr\b\s*)?\(").match(self.plain, found.end())
+            opening = re.compile(r"\s*(?:constexpr\b\s*)?\(").match(self.plain, match.end())
             if not opening:
                 continue
-            header = Span(found.start(), self._closed(opening.end() - 1))
+            header = Span(match.start(), self._closed(opening.end() - 1))
             body = Span(header.stop, self._statement(header.stop))
-            other = re.compile(r"\s*else\b").match(self.plain, body.stop) if found[1] == "if" else None
+            other = re.compile(r"\s*else\b").match(self.plain, body.stop) if match[1] == "if" else None
             otherwise = Span(other.end(), self._statement(other.end())) if other else None
-            yield CudaStatement(found[1] == "if", header, body, otherwise)
+            yield CudaStatement(match[1] == "if", header, body, otherwise)
 
     def _closed(self, opening: int) -> int:
         """One past the bracket that closes the one at `opening`."""
@@ -156,8 +156,8 @@ class Sources:
 
     def quoted(self, file: str, line: int) -> str:
         """The text of a line, "" where it cannot be had."""
-        found = self.text(file)
-        return found.quoted(line) if found else ""
+        source = self.text(file)
+        return source.quoted(line) if source else ""
 
     def assignments(self, file: str, line: int) -> int:
         """The number of assignments in a line, without those of a loop's header."""

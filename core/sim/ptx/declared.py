@@ -37,10 +37,10 @@ def plain_name(symbol: str) -> str:
 
 def declares(plain: str, name: str) -> tuple[str, list[str]] | None:
     """(type, dims as written) of `name` among a text's __shared__ and __device__ variables."""
-    for found in _VARIABLE.finditer(plain):
-        words = _TRIMMINGS.sub(" ", found[1])
-        if found[2] == "{" and re.match(r"\s*(?:struct|union|class)\b", words):
-            after = re.match(r"[^}]*\}\s*(\w+)", plain[found.end() :])
+    for match in _VARIABLE.finditer(plain):
+        words = _TRIMMINGS.sub(" ", match[1])
+        if match[2] == "{" and re.match(r"\s*(?:struct|union|class)\b", words):
+            after = re.match(r"[^}]*\}\s*(\w+)", plain[match.end() :])
             if after and after[1] == name:
                 return STRUCT, []
             continue
@@ -56,34 +56,34 @@ def declares(plain: str, name: str) -> tuple[str, list[str]] | None:
 
 def _parts(text: str) -> list[str]:
     """Split at commas outside of brackets."""
-    found, depth = [""], 0
+    parts, depth = [""], 0
     for letter in text:
         depth += {"[": 1, "(": 1, "<": 1, "]": -1, ")": -1, ">": -1}.get(letter, 0)
         if letter == "," and depth == 0:
-            found.append("")
+            parts.append("")
         else:
-            found[-1] += letter
-    return found
+            parts[-1] += letter
+    return parts
 
 
 def constants(text: str, defines: Mapping[str, str | int]) -> dict[str, int]:
     """Whole numbers that a text or the compilation gives a name."""
     written = re.findall(r"^[ \t]*#[ \t]*define[ \t]+(\w+)[ \t]+([^\n/]+)", text, re.MULTILINE)
     written += re.findall(r"\bconst(?:expr)?\s+(?:\w+\s+)*?(\w+)\s*=\s*([^;,{}]+)", text)
-    found: dict[str, int] = {}
+    values: dict[str, int] = {}
     for name, value in [*((n, str(v)) for n, v in defines.items()), *written]:
-        size = size_of(value, found)
+        size = size_of(value, values)
         if size > 0:
-            found.setdefault(name, size)
-    return found
+            values.setdefault(name, size)
+    return values
 
 
-def size_of(text: str, known: Mapping[str, int]) -> int:
+def size_of(text: str, values: Mapping[str, int]) -> int:
     """A dim; OPEN where none is written, UNKNOWN where it cannot be computed."""
     if not text.strip():
         return OPEN
     try:
-        value = evaluate(text.strip().replace("/", "//"), known)
+        value = evaluate(text.strip().replace("/", "//"), values)
     except CoreError:
         return UNKNOWN
     return int(value) if value == int(value) and value > 0 else UNKNOWN

@@ -17,19 +17,19 @@ def elements(operand: Operand) -> tuple[Operand, ...]:
 
 def numbers(program: Program, operands: Iterable[Operand]) -> set[int]:
     """The registers that operands name."""
-    found: set[int] = set()
+    registers: set[int] = set()
     for operand in operands:
         if isinstance(operand, Register) and operand.name != "_":
-            found.add(program.number(operand))
+            registers.add(program.number(operand))
         elif isinstance(operand, Vector):
-            found |= numbers(program, operand.parts)
+            registers |= numbers(program, operand.parts)
         elif isinstance(operand, Address):
-            found |= numbers(program, [operand.base])
+            registers |= numbers(program, [operand.base])
         elif isinstance(operand, Pair):
-            found |= numbers(program, [operand.first, operand.second])
+            registers |= numbers(program, [operand.first, operand.second])
         elif isinstance(operand, Negated):
-            found |= numbers(program, [operand.operand])
-    return found
+            registers |= numbers(program, [operand.operand])
+    return registers
 
 
 def uses_wgmma(program: Program) -> bool:
@@ -39,17 +39,17 @@ def uses_wgmma(program: Program) -> bool:
 def wgmma_registers(program: Program) -> set[int]:
     """All registers that some wgmma of the kernel touches as accumulator or as A, and those that they are moved from or
     to."""
-    found: set[int] = set()
+    registers: set[int] = set()
     for i in program.instructions:
         if i.names[:2] == ("wgmma", "mma_async"):
-            found |= numbers(program, [o for o in i.operands[:2] if isinstance(o, Vector)])
-    moves = [numbers(program, i.operands) for i in program.instructions if is_move(i)] if found else []
+            registers |= numbers(program, [o for o in i.operands[:2] if isinstance(o, Vector)])
+    moves = [numbers(program, i.operands) for i in program.instructions if is_move(i)] if registers else []
     size = -1
-    while size != len(found):
-        size = len(found)
+    while size != len(registers):
+        size = len(registers)
         for pair in moves:
-            found |= pair if not pair.isdisjoint(found) else set()
-    return found
+            registers |= pair if not pair.isdisjoint(registers) else set()
+    return registers
 
 
 def is_move(ins: Instruction) -> bool:

@@ -82,8 +82,8 @@ def parse(text: str) -> Module:
 
 
 def _next(text: str, start: int) -> int:
-    found = re.compile(r"[{;]").search(text, start)
-    return found.start() if found else -1
+    match = re.compile(r"[{;]").search(text, start)
+    return match.start() if match else -1
 
 
 def _closing(text: str, opening: int) -> int:
@@ -98,25 +98,25 @@ def _closing(text: str, opening: int) -> int:
 
 def _globals(text: str, module: Module) -> None:
     text = re.sub(r"\.section\s+\S+\s*\{[^}]*\}", " ", text)
-    for found in _GLOBAL.finditer(text):
-        variable = _variable(found[1], found[2], found[3])
+    for match in _GLOBAL.finditer(text):
+        variable = _variable(match[1], match[2], match[3])
         module.variables[variable.name] = variable
 
 
 def _variable(space: str, declaration: str, initial: str | None = None) -> PtxVariable:
-    found = _DECLARED.match(" ".join(declaration.split()))
-    if not found:
+    match = _DECLARED.match(" ".join(declaration.split()))
+    if not match:
         raise PtxError(f"cannot read the declaration `.{space} {declaration}`")
-    element = TYPES[found[3]].bytes if found[3] in TYPES else 0
+    element = TYPES[match[3]].bytes if match[3] in TYPES else 0
     if not element:
-        raise PtxError(f"cannot read the declaration `.{space} {declaration}`: type .{found[3]} is unknown")
-    dimensions = re.findall(r"\[(\d*)\]", found[5])
+        raise PtxError(f"cannot read the declaration `.{space} {declaration}`: type .{match[3]} is unknown")
+    dimensions = re.findall(r"\[(\d*)\]", match[5])
     size = element
     for dimension in dimensions:
         size *= int(dimension or 0)
-    align = int(found[1] or found[2] or element)
-    values = _initial(initial, TYPES[found[3]]) if initial else None
-    return PtxVariable(space, found[4], align, size, values, found[3])
+    align = int(match[1] or match[2] or element)
+    values = _initial(initial, TYPES[match[3]]) if initial else None
+    return PtxVariable(space, match[4], align, size, values, match[3])
 
 
 def _initial(text: str, kind: Type) -> bytes | tuple[str, ...]:
@@ -151,11 +151,11 @@ def _declarations(text: str | None, space: str) -> list[PtxVariable]:
 
 
 def _function(head: re.Match[str], directives: str, body: str, files: dict[str, str]) -> PtxFunction:
-    found = {
+    settings = {
         m[1]: tuple(int(n) for n in re.findall(r"\d+", m[2])) for m in re.finditer(r"\.(\w+)([\d,\s]*)", directives)
     }
     function = PtxFunction(
-        head[3], head[1] == "entry", _declarations(head[4], "param"), _declarations(head[2], "param"), found
+        head[3], head[1] == "entry", _declarations(head[4], "param"), _declarations(head[2], "param"), settings
     )
     _Body(function, files).read(body)
     return function
@@ -196,15 +196,15 @@ class _Body:
         self.scopes.append({})
         # A label may be used before its place: all of a scope's labels count from its start.
         depth, text = 0, piece.string
-        for found in re.compile(r"[{};]|([\w$%]+)\s*:(?!:)").finditer(text, piece.end()):
-            if found[0] == "{":
+        for match in re.compile(r"[{};]|([\w$%]+)\s*:(?!:)").finditer(text, piece.end()):
+            if match[0] == "{":
                 depth += 1
-            elif found[0] == "}":
+            elif match[0] == "}":
                 depth -= 1
                 if depth < 0:
                     break
-            elif found[1] and depth == 0:
-                self.scopes[-1][found[1]] = f"{found[1]}@{self.count}"
+            elif match[1] and depth == 0:
+                self.scopes[-1][match[1]] = f"{match[1]}@{self.count}"
 
     def on_close(self, piece: re.Match[str]) -> None:
         self.scopes.pop()
@@ -214,18 +214,18 @@ class _Body:
         self.function.body.append(Label(self.last_label))
 
     def on_loc(self, piece: re.Match[str]) -> None:
-        found = _LOC.match(piece["loc"])
-        if not found:
+        match = _LOC.match(piece["loc"])
+        if not match:
             return
         # Line 0 is the compiler's "no line": the last one stands.
-        if int(found[2]):
+        if int(match[2]):
             # A call that was inlined itself has been said before, with where.
-            call = found[4], found[5], found[6]
+            call = match[4], match[5], match[6]
             outer = (
-                self.calls.get(call) or Location(self.files.get(found[4], "ptx"), int(found[5])) if found[4] else None
+                self.calls.get(call) or Location(self.files.get(match[4], "ptx"), int(match[5])) if match[4] else None
             )
-            self.location = Location(self.files.get(found[1], "ptx"), int(found[2]), outer)
-            self.calls[found[1], found[2], found[3]] = self.location
+            self.location = Location(self.files.get(match[1], "ptx"), int(match[2]), outer)
+            self.calls[match[1], match[2], match[3]] = self.location
 
     def resolve(self, name: str) -> str:
         for scope in reversed(self.scopes):
@@ -262,21 +262,21 @@ class _Body:
     def registers(self, text: str) -> None:
         kind, names = text.split(None, 2)[1:]
         for name in names.split(","):
-            found = re.match(r"([\w$%]+)(?:<(\d+)>)?$", name.strip())
-            if not found or kind[1:] not in TYPES:
+            match = re.match(r"([\w$%]+)(?:<(\d+)>)?$", name.strip())
+            if not match or kind[1:] not in TYPES:
                 raise PtxError(f"cannot read `{text}` in function {self.function.name}")
-            every = [f"{found[1]}{i}" for i in range(int(found[2]))] if found[2] else [found[1]]
+            every = [f"{match[1]}{i}" for i in range(int(match[2]))] if match[2] else [match[1]]
             for one in every:
                 self.function.registers[self.declare(one)] = TYPES[kind[1:]]
 
     def instruction(self, text: str) -> Instruction:
-        found = re.match(r"(?:@(!?)([\w$%]+)\s+)?([a-z][\w.:]*)\s*(.*)$", text)
-        if not found:
+        match = re.match(r"(?:@(!?)([\w$%]+)\s+)?([a-z][\w.:]*)\s*(.*)$", text)
+        if not match:
             raise PtxError(f"cannot read `{text}` in function {self.function.name}")
-        predicate = Register(self.resolve(found[2])) if found[2] else None
-        operands = tuple(self.operand(token) for token in _OPERAND.findall(found[4]))
-        names = tuple(found[3].replace("::", ":").split("."))
-        return Instruction(found[3], operands, predicate, bool(found[1]), self.location, text, names)
+        predicate = Register(self.resolve(match[2])) if match[2] else None
+        operands = tuple(self.operand(token) for token in _OPERAND.findall(match[4]))
+        names = tuple(match[3].replace("::", ":").split("."))
+        return Instruction(match[3], operands, predicate, bool(match[1]), self.location, text, names)
 
     def operand(self, token: str) -> Operand:
         token = token.strip()
@@ -307,7 +307,7 @@ class _Body:
             coordinates = self.operand(tensor[2])
             assert isinstance(coordinates, Vector)
             return Address(self.operand(tensor[1]), 0, coordinates)
-        found = re.match(r"(.+?)\s*\+\s*(-?(?:0x[0-9a-fA-F]+|\d+))$", inner)
-        if found:
-            return Address(self.operand(found[1]), int(found[2], 0))
+        match = re.match(r"(.+?)\s*\+\s*(-?(?:0x[0-9a-fA-F]+|\d+))$", inner)
+        if match:
+            return Address(self.operand(match[1]), int(match[2], 0))
         return Address(self.operand(inner))

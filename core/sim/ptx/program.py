@@ -299,8 +299,8 @@ def _inline(program: Program, call: Instruction, prefix: str, stack: tuple[str, 
     pointer = next((o for o in call.operands if isinstance(o, Register)), None)
     callee = program.module.functions.get(symbols[0].name if symbols else "")
     if callee is None and pointer is None:  # one of CUDA's own, such as vprintf: an instruction (instructions/calls.py)
-        known = ("call", symbols[0].name) if symbols and symbols[0].name in EXTERNAL else ("call",)
-        program.instructions.append(replace(call, names=known, opcode=".".join(known)))
+        names = ("call", symbols[0].name) if symbols and symbols[0].name in EXTERNAL else ("call",)
+        program.instructions.append(replace(call, names=names, opcode=".".join(names)))
         return
     skip = f"{prefix}skip"
     if call.predicate is not None:

@@ -19,14 +19,14 @@ def _demangler() -> Any:
     """__cxa_demangle of the platform's C++ library; None where there is none."""
     for name in LIBRARIES:
         try:
-            found = ctypes.CDLL(name).__cxa_demangle
+            demangle = ctypes.CDLL(name).__cxa_demangle
         except (OSError, AttributeError):
             continue
-        found.restype, found.argtypes = (
+        demangle.restype, demangle.argtypes = (
             ctypes.c_void_p,
             [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p],
         )
-        return found
+        return demangle
     return None
 
 
@@ -59,9 +59,9 @@ def _without_result(text: str) -> str:
 def _base(symbol: str) -> str:
     """Without a demangler: the parts of the name, up to template arguments and parameters."""
     at, parts = (3, list[str]()) if symbol.startswith("_ZN") else (2, list[str]())
-    while found := re.compile(r"L?(\d+)").match(symbol, at):
-        start = found.end()
-        at = start + int(found[1])
+    while match := re.compile(r"L?(\d+)").match(symbol, at):
+        start = match.end()
+        at = start + int(match[1])
         parts.append(symbol[start:at])
         if not symbol.startswith("_ZN"):
             break
@@ -95,7 +95,7 @@ def matching(name: str, symbols: Iterable[str]) -> list[str]:
         lambda s: _bare(plain(head(s))).rpartition("::")[2] == wanted,
         lambda s: plain(head(s)).endswith(f"::{wanted}"),
     )
-    return next((found for way in ways if (found := [s for s in every if way(s)])), [])
+    return next((named for way in ways if (named := [s for s in every if way(s)])), [])
 
 
 def _bare(text: str) -> str:

@@ -73,7 +73,7 @@ def partings(program: Program) -> dict[int, dict[int, list[int]]]:
     for start, nexts in after.items():
         for one in nexts:
             before.setdefault(one, []).append(start)
-    found: dict[int, dict[int, list[int]]] = {}
+    by_branch: dict[int, dict[int, list[int]]] = {}
     for pc, ins in enumerate(program.instructions):
         if not is_whole(ins):
             continue
@@ -89,19 +89,19 @@ def partings(program: Program) -> dict[int, dict[int, list[int]]]:
             branch = program.blocks[start].stop - 1
             for one in after[start] if len(after[start]) > 1 else ():
                 if one not in comes:
-                    found.setdefault(branch, {}).setdefault(one, []).append(pc)
-    return found
+                    by_branch.setdefault(branch, {}).setdefault(one, []).append(pc)
+    return by_branch
 
 
 # ------------------------------------------------------------------ what the source says
 def _frames(place: Location) -> list[tuple[str, int]]:
     """The lines of a location, that of the kernel first, then those of functions that were inlined there."""
-    found: list[tuple[str, int]] = []
+    frames: list[tuple[str, int]] = []
     at: Location | None = place
     while at is not None:
-        found.append((at.file, at.line))
+        frames.append((at.file, at.line))
         at = at.outer
-    return found[::-1]
+    return frames[::-1]
 
 
 def meeting(branch: Location, barrier: Location) -> tuple[int, tuple[str, int], tuple[str, int]]:
@@ -121,23 +121,23 @@ def returns_early(sources: Sources, branch: tuple[str, int], barrier: tuple[str,
     if text is None or file != other:
         return None
     row = text.of_line(line)
-    asked = [s for s in text.statements if s.header.start < row.stop and s.header.stop > row.start]
-    if not asked:
+    around = [s for s in text.statements if s.header.start < row.stop and s.header.stop > row.start]
+    if not around:
         return None
     places = _barriers(text, where)
-    early = any(_early(text, statement, place) for statement in asked for place in places)
+    early = any(_early(text, statement, place) for statement in around for place in places)
     if line != where:
         return early
     # One line holds all: which `if` it was cannot be seen. None of them may hold the barrier.
-    return early and not any(_holds(s, place) for s in asked if s.branching for place in places)
+    return early and not any(_holds(s, place) for s in around if s.branching for place in places)
 
 
 def _barriers(text: SourceText, line: int) -> list[int]:
     """The places of barriers in a line."""
     row = text.of_line(line)
     words = text.plain[row.start : row.stop]
-    found = [row.start + one.start() for one in re.finditer(r"__syncthreads|\bsync\b", words)]
-    return found or [row.start + len(words) - len(words.lstrip())]
+    offsets = [row.start + one.start() for one in re.finditer(r"__syncthreads|\bsync\b", words)]
+    return offsets or [row.start + len(words) - len(words.lstrip())]
 
 
 def _holds(statement: CudaStatement, place: int) -> bool:
@@ -182,10 +182,10 @@ class Meetings:
 
     def live(self) -> Array:
         """The threads of the batch that have not exited."""
-        found = np.zeros(len(self.batch.numbers) * self.batch.padded, np.bool_)
+        mask = np.zeros(len(self.batch.numbers) * self.batch.padded, np.bool_)
         for g in self.batch.groups:
-            found[self._threads(g, np.arange(g.lanes))] = g.live
-        return found
+            mask[self._threads(g, np.arange(g.lanes))] = g.live
+        return mask
 
     def comes(self, g: Lanes, ins: Instruction, barrier: Barrier, index: Array) -> None:
         """Lanes come to a barrier of their thread block: all of it, or all of a warp, at the same instruction."""

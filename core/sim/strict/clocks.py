@@ -99,8 +99,8 @@ class Clocks:
         if self.count * self.team > QUICK:
             return None
         if self._over is None:
-            known = self.clock[:, : self.team].reshape(-1, self.team, self.team).min(1).reshape(-1)
-            self._over = np.minimum(known, self.met - 1)
+            slowest = self.clock[:, : self.team].reshape(-1, self.team, self.team).min(1).reshape(-1)
+            self._over = np.minimum(slowest, self.met - 1)
         return self._over
 
     # ------------------------------------------------------------------ what passes clocks on
@@ -109,10 +109,10 @@ class Clocks:
         self.clock[warps, self.column[warps]] = self.now[warps]
         self._over = None
 
-    def _learn(self, warps: Array, known: Array) -> None:
+    def _learn(self, warps: Array, clocks: Array) -> None:
         """Warps come to know a clock; their lanes' accesses that it covers are over."""
-        self.clock[warps] = np.maximum(self.clock[warps], known)
-        own = known[self.column[warps]] if known.ndim == 1 else known[np.arange(len(warps)), self.column[warps]]
+        self.clock[warps] = np.maximum(self.clock[warps], clocks)
+        own = clocks[self.column[warps]] if clocks.ndim == 1 else clocks[np.arange(len(warps)), self.column[warps]]
         self.met[warps] = np.maximum(self.met[warps], own + 1)
         self._over = None
 
@@ -169,8 +169,8 @@ class Clocks:
     def publish(self, phase: Phase, g: Lanes, lanes: Array, relaxed: bool = False) -> None:
         """Lanes arrive: their clocks (relaxed: those of their last fence) pass to the threads that wait for the
         phase."""
-        known = self.snapshot(g, lanes)
-        phase.gather(self.fenced[self.here(g, lanes)].max(0) if relaxed else known)
+        clocks = self.snapshot(g, lanes)
+        phase.gather(self.fenced[self.here(g, lanes)].max(0) if relaxed else clocks)
 
     def learn(self, phase: Phase, g: Lanes, lanes: Array) -> None:
         """Lanes have waited for a phase."""
@@ -198,9 +198,9 @@ class Clocks:
                 if names & {"acquire", "acq_rel"}:
                     self._learn(np.array([warp]), carried)
             if how != "read":
-                given = self.clock[warp] if names & {"release", "acq_rel"} else self.fenced[warp]
-                self.given[warp] = given
+                clock = self.clock[warp] if names & {"release", "acq_rel"} else self.fenced[warp]
+                self.given[warp] = clock
                 # A read-modify-write passes on what was there; a plain store starts anew.
                 keep = carried is not None and how == "atomic"
-                self.flags[key] = np.maximum(carried, given) if keep and carried is not None else given.copy()
+                self.flags[key] = np.maximum(carried, clock) if keep and carried is not None else clock.copy()
                 self._tick(np.array([warp]))

@@ -56,8 +56,8 @@ class Leaving:
             for work in line.work if name != "store" else ():
                 left = np.isin(work.lanes, lanes)
                 if left.any():
-                    what = {"copy": "cp.async", "bulk": "bulk store", "wgmma": "wgmma"}[name]
-                    message = f"{{who}} exits while its {what} is under way"
+                    operation = {"copy": "cp.async", "bulk": "bulk store", "wgmma": "wgmma"}[name]
+                    message = f"{{who}} exits while its {operation} is under way"
                     raise self._fault(g, message, int(work.lanes[left][0]), "wait_group 0 before the end")
         for warp in self.clocks.here(g, lanes).tolist():
             block = warp // self.clocks.block_warps

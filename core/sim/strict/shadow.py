@@ -56,8 +56,8 @@ class Shadow:
         more than one."""
         before = self.latest[places]
         lane = before & ((1 << LANES_BITS) - 1)
-        found = (before >> (LANES_BITS + TIME_BITS) == warps + 1) & (time_of(before) >= since) & (lane != lanes)
-        return np.where(found, lane, -1)
+        unordered = (before >> (LANES_BITS + TIME_BITS) == warps + 1) & (time_of(before) >= since) & (lane != lanes)
+        return np.where(unordered, lane, -1)
 
     def lane(self, place: int, warp: int) -> int:
         """The lane of a warp that read a place last, if no other lane did since; -1 where that is not known."""

@@ -54,10 +54,10 @@ class Undefined:
         """A load has read grains that nothing wrote. bad: by grain, in the order of lanes; lanes: of each grain."""
         width = TYPES[ins.names[-1]].bytes
         count = len(list(registers(ins.operands[0]))) if isinstance(ins.operands[0], Vector) else 1
-        found = np.zeros((g.lanes, count), np.bool_)
+        mask = np.zeros((g.lanes, count), np.bool_)
         parts = np.asarray(bad.reshape(-1, count, max(1, width // grain)).any(2))
-        found[lanes.reshape(len(parts), -1)[:, 0]] = parts
-        self.brought.append((found, origin))
+        mask[lanes.reshape(len(parts), -1)[:, 0]] = parts
+        self.brought.append((mask, origin))
 
     def shuffled(self, g: Lanes, ins: Instruction, place: Array, good: Array, masks: Array) -> None:
         """A shuffle has given each lane the value of lane `place`. masks: of the lanes concerned.
@@ -83,8 +83,8 @@ class Undefined:
             self.brought.append((bad[:, None], Origin(ins, fault)))
         for number in self._numbers(ins.operands[1]):
             mark = g.undefined.get(number)
-            if mark is not None and (given := mark.lanes[place] & here[place] & here).any():
-                self.brought.append((given[:, None], mark.origin))
+            if mark is not None and (marked := mark.lanes[place] & here[place] & here).any():
+                self.brought.append((marked[:, None], mark.origin))
 
     # ------------------------------------------------------------------ following
     def run(self, g: Lanes, block: Block) -> None:
@@ -151,19 +151,19 @@ class Undefined:
     def _made_of(self, g: Lanes, ins: Instruction) -> list[tuple[Array, Origin]]:
         """The undefined lanes of a result of registers; an operand that decides the result alone leaves none."""
         marks = [[g.undefined[n] for n in self._numbers(o) if n in g.undefined] for o in ins.operands[1:]]
-        found = [(i, m) for i, some in enumerate(marks) for m in some]
-        if not found:
+        undefined = [(i, m) for i, some in enumerate(marks) for m in some]
+        if not undefined:
             return []
-        kept = np.ones(g.lanes, np.bool_)
+        visible = np.ones(g.lanes, np.bool_)
         if ins.names[0] == "selp":
             chosen = self._value(g, ins.operands[3])
-            return [(m.lanes & (chosen if i == 0 else ~chosen if i == 1 else kept), m.origin) for i, m in found]
+            return [(m.lanes & (chosen if i == 0 else ~chosen if i == 1 else visible), m.origin) for i, m in undefined]
         neutral = self._deciding(ins)
         for i, operand in enumerate(ins.operands[1:]) if neutral is not None else ():
             # Of a comparison, only the predicate that it is combined with decides alone.
             if not marks[i] and (i == 2 or ins.names[0] not in ("set", "setp")):
-                kept = kept & (self._value(g, operand) != neutral)
-        return [(m.lanes & kept, m.origin) for _, m in found]
+                visible = visible & (self._value(g, operand) != neutral)
+        return [(m.lanes & visible, m.origin) for _, m in undefined]
 
     def _deciding(self, ins: Instruction) -> int | None:
         """The operand beside which the others do not count: 0 of `and`, true of `or`."""
@@ -180,13 +180,13 @@ class Undefined:
             return g.whole(self.program.number(operand))
         return np.ones(g.lanes, np.bool_)
 
-    def _put(self, g: Lanes, ins: Instruction, active: Array, found: list[tuple[Array, Origin]]) -> None:
+    def _put(self, g: Lanes, ins: Instruction, active: Array, marks: list[tuple[Array, Origin]]) -> None:
         """The results of an instruction are undefined in the lanes found, and defined in the others that it ran in."""
         for place, number in enumerate(self._numbers(ins.operands[0]) if ins.operands else ()):
             before = g.undefined.pop(number, None)
             lanes = np.zeros(g.lanes, np.bool_) if before is None else before.lanes & ~active
             origin = before.origin if before is not None and lanes.any() else None
-            for columns, source in found:
+            for columns, source in marks:
                 column = columns if columns.ndim == 1 else columns[:, min(place, columns.shape[1] - 1)]
                 if (column & active).any():
                     lanes, origin = lanes | (column & active), source
@@ -196,14 +196,14 @@ class Undefined:
     # ------------------------------------------------------------------ local memory
     def _stored_locally(self, g: Lanes, ins: Instruction) -> None:
         """Arrays and spilled registers: a value may stay in local memory for a while."""
-        found = [g.undefined[n] for n in self._numbers(ins.operands[1]) if n in g.undefined]
-        if found and g.number not in self.local:
-            self.local[g.number] = np.zeros(self.batch.local_memory(g).size, np.bool_), found[0].origin
+        marks = [g.undefined[n] for n in self._numbers(ins.operands[1]) if n in g.undefined]
+        if marks and g.number not in self.local:
+            self.local[g.number] = np.zeros(self.batch.local_memory(g).size, np.bool_), marks[0].origin
         if g.number in self.local:
             stained, _ = self.local[g.number]
             for index, lanes in self.touched:
                 bad = np.zeros(len(lanes), np.bool_)
-                for mark in found:
+                for mark in marks:
                     bad = bad | mark.lanes[lanes]
                 stained[index] = bad[:, None]
 
@@ -212,9 +212,9 @@ class Undefined:
             return
         stained, origin = self.local[g.number]
         for index, lanes in self.touched:
-            found = np.zeros(g.lanes, np.bool_)
-            found[lanes] = stained[index].any(1)
-            self.brought.append((found, origin))
+            mask = np.zeros(g.lanes, np.bool_)
+            mask[lanes] = stained[index].any(1)
+            self.brought.append((mask, origin))
 
     def local_access(self, g: Lanes, index: Array, lanes: Array, width: int) -> None:
         if not (g.undefined or self.local):

@@ -46,8 +46,8 @@ class UnderWay:
             self.report(at, filling, "in flight", ", which a copy is still filling", WAIT)
         agent = self.agent[at.places]
         if (agent >= 0).any():
-            known = self.clocks.clock[at.warps, self.clocks.team + np.maximum(agent, 0)] >= self.landed[at.places]
-            early = (agent >= 0) & ~known
+            ordered = self.clocks.clock[at.warps, self.clocks.team + np.maximum(agent, 0)] >= self.landed[at.places]
+            early = (agent >= 0) & ~ordered
             if early.any():
                 message = ", which a copy fills, without waiting for its mbarrier"
                 self.report(at, early, "in flight", message, WAIT)
@@ -168,8 +168,8 @@ class UnderWay:
         written = self.swizzle[index // self.shared.grain]
         bad = (written >= 0) & (written != swizzle)
         if bad.any():
-            found = int(written[bad][0])
-            message = f"a descriptor of swizzle {swizzle} reads what a tensor copy wrote with swizzle {found}"
+            written_swizzle = int(written[bad][0])
+            message = f"a descriptor of swizzle {swizzle} reads what a tensor copy wrote with swizzle {written_swizzle}"
             raise self.batch.fault(ins, "swizzle", message, g, lane)
 
     def proxy_fence(self, g: Lanes) -> None:
@@ -178,5 +178,5 @@ class UnderWay:
         writer = self.shared.writer[places] // WARP
         for warp in self.clocks.here(g).tolist():
             mine = writer == warp + self.clocks.first
-            known = self.clocks.ordered(np.full(len(places), warp), writer, self.shared.written_at[places])
-            self.dirty[places[mine | known]] = False
+            ordered = self.clocks.ordered(np.full(len(places), warp), writer, self.shared.written_at[places])
+            self.dirty[places[mine | ordered]] = False

@@ -178,8 +178,8 @@ class Watch:
         if id(ins) not in self.read_only:
             based = [self._region(root) for root in roots(self.batch.program, ins, written=False)]
             written = [self._region(root) for root in stored(self.batch.program)]
-            known = None not in based and None not in written
-            self.read_only[id(ins)] = known and set(based).isdisjoint(written)
+            rooted = None not in based and None not in written
+            self.read_only[id(ins)] = rooted and set(based).isdisjoint(written)
         return self.read_only[id(ins)]
 
     def _region(self, root: Root) -> Region | str | None:
@@ -240,24 +240,24 @@ class Watch:
     # ------------------------------------------------------------------ reports
     def _race(self, at: At, bad: Array, other: Callable[[int], Other]) -> None:
         first = int(np.flatnonzero(bad)[0])
-        found, words, code = other(first), self.batch.words, self.batch.program.instructions
+        earlier_access, words, code = other(first), self.batch.words, self.batch.program.instructions
         address = self._address(at, first)
         width = self.races.shadow(at).grain
         access = words.access(at.ins, at.space, address, width, at.how)
         place = access.split(maxsplit=2)[2]
-        them = words.of_grid(found.thread)
-        earlier = code[found.by] if found.by >= 0 else None
+        them = words.of_grid(earlier_access.thread)
+        earlier = code[earlier_access.by] if earlier_access.by >= 0 else None
         before = earlier.location if earlier is not None else None
-        theirs = fault_access(*divmod(found.thread, self.batch.padded), earlier, found.how, address)
-        if found.how == "write" and at.how == "write" and words.one_statement(at.ins, found.by):
+        theirs = fault_access(*divmod(earlier_access.thread, self.batch.padded), earlier, earlier_access.how, address)
+        if earlier_access.how == "write" and at.how == "write" and words.one_statement(at.ins, earlier_access.by):
             text = f"race: {them} writes {place}, {access}: each element wants one owner"
             raise self._fault(at, first, "race", text, OWNER, theirs)
-        them = f"another thread of the warp of {them}" if found.several else them
+        them = f"another thread of the warp of {them}" if earlier_access.several else them
         line = f" ({words.line(before)})" if before is not None and before != at.ins.location else ""
-        this, did = ("read" if at.how == "read" else "write"), ("read" if found.how == "read" else "written")
-        text = f"race: this {this} is not ordered after a {found.how}: {access}, which {them} has {did}{line}"
+        this, did = ("read" if at.how == "read" else "write"), ("read" if earlier_access.how == "read" else "written")
+        text = f"race: this {this} is not ordered after a {earlier_access.how}: {access}, which {them} has {did}{line}"
         time = int(self.races.shadow(at).written_at[at.places[first]])
-        raise self._fault(at, first, "race", text, hint(self.clocks, words, at, first, found, time), theirs)
+        raise self._fault(at, first, "race", text, hint(self.clocks, words, at, first, earlier_access, time), theirs)
 
     def _outside(self, at: At, bad: Array) -> None:
         """An access between two shared variables."""
@@ -269,11 +269,11 @@ class Watch:
         """Accesses that are accepted without proof."""
         return [Finding("divergent", note) for note in self.meetings.notes]
 
-    def _finding(self, at: At, bad: Array, kind: str, what: str, hint: str) -> None:
+    def _finding(self, at: At, bad: Array, kind: str, problem: str, hint: str) -> None:
         first = int(np.flatnonzero(bad)[0])
         grain = self.races.shadow(at).grain
         access = self.batch.words.access(at.ins, at.space, self._address(at, first), grain, at.how)
-        raise self._fault(at, first, kind, access + what, hint)
+        raise self._fault(at, first, kind, access + problem, hint)
 
     def _address(self, at: At, place: int) -> int:
         address = int(at.places[place]) * self.races.shadow(at).grain
