@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,67 @@ def test_commands_and_training_have_lost_the_dialect_in_their_texts() -> None:
     words = [word for word in CEILINGS if word != "what is"]
     back = [place for word in words for place in occurrences(word) if place.startswith(("core/cli/", "core/train/"))]
     assert not back
+
+
+# Patterns of the old dialect on pages -> an expert's words. Code, commands and addresses of links are left out.
+DIALECT = {
+    r"what(?![^.|]*\?)": "a noun; a question may have it",
+    r"against": "compared with",
+    r"says?|said|tells?|asks?|asked": "prints, states, has, requests",
+    r"by (itself|themselves)": "automatically, separately",
+    r"behind": "after",
+    r"besides": "in addition to",
+    r"so many": "a number, with its unit",
+    r"anew": "again",
+    r"held (to|against)": "compared with",
+    r"ways? out": "alternatives, the remedy",
+    r"looked (at|for)": "tested, detected",
+    r"taken for": "treated as",
+    r"as (it|they) stands?": "unchanged",
+    r"whoever|what one|everybody": "the user, the reader",
+    r"of (ours|practice)": "of corelm, practical",
+    r"mend(s|ed|ing)?": "fix",
+    r"(the|its) begin": "the start",
+    r"that (is|are) none": "invalid",
+    r"in words|the like": "as text, the cases by name",
+}  # fmt: skip
+
+
+@cache
+def pages() -> dict[str, str]:
+    """name -> prose of every page and README of the project; none is exempt."""
+    inside = [
+        p for folder in ("core", "docs", "benchmarks", "plugins", "tests") for p in (ROOT / folder).rglob("*.md*")
+    ]
+    paths = [p for p in (*ROOT.glob("*.md"), *inside) if p.name.endswith((".md", ".md.in"))]
+    return {str(path.relative_to(ROOT)): prose(path.read_text("utf-8")) for path in paths}
+
+
+def prose(text: str) -> str:
+    """The sentences of a page, each in its line: code and addresses of links become blanks."""
+    text = re.sub(r"^```.*?^```$", lambda block: "\n" * block[0].count("\n"), text, flags=re.M | re.S)
+    return re.sub(r"^    .*$|`[^`\n]*`|(?<=\])\([^)\s]*\)", " ", text, flags=re.M)
+
+
+def dialect(pattern: str, text: str) -> list[str]:
+    """line: words of every match of a pattern, also across the end of a line."""
+    matches = re.finditer(r"\b(?:" + pattern.replace(" ", r"\s+") + r")\b", text, re.IGNORECASE)
+    return [f"{text.count(chr(10), 0, match.start()) + 1}: {match[0]}" for match in matches]
+
+
+@pytest.mark.parametrize("pattern", DIALECT)
+def test_no_page_has_a_pattern_of_the_old_dialect(pattern: str) -> None:
+    places = [f"{name}:{place}" for name, text in pages().items() for place in dialect(pattern, text)]
+    assert not places, f"an expert writes: {DIALECT[pattern]}"
+
+
+def test_the_dialect_is_recognised_in_sentences_and_not_in_code() -> None:
+    text = "Held\nto what it says.\n\n    core check --against\n\n```sh\nwhat\n```\n`says` [a](what.md) What is it?\n"
+    assert {p: places for p in DIALECT if (places := dialect(p, prose(text)))} == {
+        r"what(?![^.|]*\?)": ["2: what"],
+        r"says?|said|tells?|asks?|asked": ["2: says"],
+        r"held (to|against)": ["1: Held\nto"],
+    }
 
 
 # Names that say nothing about the thing named, as a class, a field or a method. Keys of JSON stay.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).parent
 PAGE = TESTS.parents[1] / "docs" / "reliability.md"
-HEADER = "| fault | what happens | test |"
+HEADER = "| fault | result | test |"
 ROW = re.compile(r"\| (?P<fault>[^|]+) \| (?P<then>[^|]+) \| `(?P<test>test_faults_\w+\.py::test_\w+)` \|")
 
 

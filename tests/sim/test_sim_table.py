@@ -51,7 +51,7 @@ ROWS = {
         "__syncthreads(); if (last && t < 32) y[t] = x[t] + x[64 + t];", ""),
     "the first guess of a loop": (
         "int *p = (int*)y, old = *p, was; do { was = old; old = atomicCAS(p, was, was + 1); } while (was != old);", ""),
-    "in different turns of a loop": (
+    "in different iterations of a loop": (
         "\n#pragma unroll 1\nfor (int k = 0; k < int(x[0]) + 40; k++) if (k % 2 == t / 32) __syncthreads();", ""),
     "read before anything wrote": ("y[i] += 1;", ""),
 }  # fmt: skip
