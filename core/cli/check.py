@@ -99,7 +99,7 @@ def command(
     timed = timed and not quick and (not device or registry.device(device).real_time)
     pairs = chosen(target, registry, device)
     jobs = min(jobs or (1 if timed else cores()), len(pairs))
-    how = How(device, seed, quick, against, whole=verbose or as_json)
+    how = CheckOptions(device, seed, quick, against, whole=verbose or as_json)
     reports = reports_of(pairs, registry, plugin, how, jobs, timed, None if as_json else verbose)
     failed = [r.name for r in reports if not r.passed]
     if as_json:
@@ -114,8 +114,8 @@ def command(
 
 
 def reports_of(
-    pairs: Sequence[tuple[Op, Variant]], registry: Registry, plugin: tuple[str, ...], how: How, jobs: int, timed: bool,
-    verbose: bool | None,
+    pairs: Sequence[tuple[Op, Variant]], registry: Registry, plugin: tuple[str, ...], how: CheckOptions, jobs: int,
+    timed: bool, verbose: bool | None,
 ) -> list[VariantReport]:  # fmt: skip
     """Check and time variants, keep their verdicts, and print each report when it is there; None prints none."""
     verdicts = Verdicts(registry)
@@ -150,26 +150,26 @@ def doing(pairs: Sequence[tuple[Op, Variant]], done: int) -> str:
 
 
 @dataclass(frozen=True)
-class How:
-    """The options of a check besides its variants. against: "OP.VARIANT", or "" for each op's reference."""
+class CheckOptions:
+    """The options of a check besides its variants. standard: "OP.VARIANT", or "" for each op's reference."""
 
     device: str
     seed: int
     quick: bool
-    against: str
+    standard: str
     whole: bool
 
     @property
     def partial(self) -> bool:
         """Whether the result says less than a whole check, so that it is no verdict on the variant."""
-        return self.quick or bool(self.against)
+        return self.quick or bool(self.standard)
 
     def check(
         self, op: Op, variant: Variant, registry: Registry, tell: Callable[[str], None] = lambda text: None
     ) -> VariantReport:
         against = None
-        if self.against:
-            ((truth_op, truth),) = find(named(self.against), registry, "")
+        if self.standard:
+            ((truth_op, truth),) = find(named(self.standard), registry, "")
             against = (truth_op, truth)
         return check_variant(
             op, variant, registry, self.device, seed=self.seed, quick=self.quick, whole=self.whole, against=against,
@@ -186,7 +186,7 @@ def checked(
     pairs: Sequence[tuple[Op, Variant]],
     registry: Registry,
     plugins: tuple[str, ...],
-    how: How,
+    how: CheckOptions,
     jobs: int,
     tell: Callable[[str], None],
 ) -> Iterator[VariantReport]:
@@ -198,7 +198,7 @@ def checked(
     yield from in_order(jobs, partial(_checked, plugins, how), names, tell)
 
 
-def _checked(plugins: tuple[str, ...], how: How, name: str) -> VariantReport:
+def _checked(plugins: tuple[str, ...], how: CheckOptions, name: str) -> VariantReport:
     """In a process of its own."""
     registry = registry_of(plugins)
     ((op, variant),) = find(name, registry, how.device)

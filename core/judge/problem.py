@@ -195,7 +195,7 @@ class Problem:
         for launch in self.each_launch:
             for name, kind in launch.words:
                 self._check_argument(launch, name, kind)
-        _ = self.asked  # raises for a parameter of truth that the problem does not have
+        _ = self.truth_inputs  # raises for a parameter of truth that the problem does not have
 
     def _check_dims(self, dims: Dims) -> None:
         names = set(self.sizes[0])
@@ -248,7 +248,7 @@ class Problem:
         return min((MANTISSA[b.dtype] for b in self.buffers.values() if not b.integer), default=0)
 
     @property
-    def asked(self) -> list[str]:
+    def truth_inputs(self) -> list[str]:
         """The names that `truth` takes. Raises BuildError for one that the problem does not have."""
         have = [*self.inputs, *self.scalars, *self.sizes[0]]
         parameters = inspect.signature(self.truth).parameters.values()
@@ -289,7 +289,7 @@ class Problem:
         returns something else."""
         values: dict[str, Any] = {n: self.buffers[n].values(v, single) for n, v in contents.items()}
         values |= {**self.scalars, **dims}
-        results = foreign("truth", self.truth, **{name: values[name] for name in self.asked})
+        results = foreign("truth", self.truth, **{name: values[name] for name in self.truth_inputs})
         if not isinstance(results, Mapping):
             results = results if isinstance(results, tuple) else (results,)
             if len(results) != len(self.outputs):

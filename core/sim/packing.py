@@ -59,24 +59,24 @@ class Buffers:
 
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
-        self.known: dict[int, tuple[int, Array]] = {}  # id -> its address, and the array
-        self.kept: set[int] = set()  # ids of those whose addresses the caller holds
+        self.placed: dict[int, tuple[int, Array]] = {}  # id -> its address, and the array
+        self.held: set[int] = set()  # ids of those whose addresses the caller holds
         self.maps: dict[bytes, int] = {}
 
     def address(self, array: Array, name: str) -> int:
         """The address of an array, which is one buffer even if it is passed several times."""
-        if id(array) not in self.known:
+        if id(array) not in self.placed:
             start = self.memory.allocate(array.nbytes, name, itemsize=array.itemsize)
-            self.known[id(array)] = start, array
-        return self.known[id(array)][0]
+            self.placed[id(array)] = start, array
+        return self.placed[id(array)][0]
 
     def upload(self, ids: set[int]) -> None:
-        for address, array in (self.known[one] for one in ids | self.kept):
+        for address, array in (self.placed[one] for one in ids | self.held):
             self.memory.write(address, array)
 
     def download(self, ids: set[int], kernel: str) -> None:
         """Copy back what the kernel wrote; that it wrote a read-only array is not lost without a word."""
-        for address, array in (self.known[one] for one in ids | self.kept):
+        for address, array in (self.placed[one] for one in ids | self.held):
             contents = self.memory.read(address, array.nbytes).view(array.dtype).reshape(array.shape)
             if array.flags.writeable:
                 array[...] = contents

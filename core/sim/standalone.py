@@ -184,7 +184,7 @@ class KernelFile:
         """The address of an element of `array` (any shape and dtype), for arrays of pointers and structs; from then on
         the array is up to date before and after every launch."""
         start = self.buffers.address(array, "an array")
-        self.buffers.kept.add(id(array))
+        self.buffers.held.add(id(array))
         return np.uint64(start + index * array.itemsize)
 
     def _variable(self, name: str) -> tuple[int, int, Any]:

@@ -31,7 +31,7 @@ class Fault:
     """`old` in the source of `module`, once, becomes `new`. shape: the model of graph_shapes that is to see it; without
     one, a random model is."""
 
-    what: str
+    label: str
     module: str
     old: str
     new: str
@@ -306,7 +306,7 @@ def planted(fault: Fault) -> Iterator[None]:
     text = inspect.getsource(module)
     if text.count(fault.old) != 1:
         raise ValueError(
-            f"{fault.module} holds the text of {fault.what!r} {text.count(fault.old)} times; expected once"
+            f"{fault.module} holds the text of {fault.label!r} {text.count(fault.old)} times; expected once"
         )
     changed: dict[str, Any] = {**vars(module)}
     exec(compile(text.replace(fault.old, fault.new), str(module.__file__), "exec"), changed)
@@ -363,7 +363,7 @@ def show(seed: int, jobs: int) -> int:
         missed += not count
         first = said.splitlines()[0][:100] if said else ""
         by = "its shape" if FAULTS[number].shape else f"model {count}"
-        click.echo(f"{by if count else 'MISSED':>9}  {FAULTS[number].what}" + (f": {first}" if first else ""))
+        click.echo(f"{by if count else 'MISSED':>9}  {FAULTS[number].label}" + (f": {first}" if first else ""))
     shaped = sum(bool(fault.shape) for fault in FAULTS)
     click.echo(f"{len(FAULTS) - missed} of {len(FAULTS)} faults caught, {shaped} by shapes of their own")
     return 1 if missed else 0

@@ -98,7 +98,8 @@ class ModelCase(SmallModel):
         """
         report, built = ModelReport(self.name), self.engine(device=SIM.name, precision=precision)
         losses = [built.step([self.batch], RATE).loss for _ in range(steps)]
-        report.losses(f"AdamW's losses (sim, {precision})", losses, self.kept["losses"][:steps], SIMULATED[precision])
+        golden = self.golden_values["losses"][:steps]
+        report.losses(f"AdamW's losses (sim, {precision})", losses, golden, SIMULATED[precision])
         ran = {row["op"]: row["variant"] for row in built.report(built.plan("train")).table()}
         for op, variant in (variants or {}).items():
             if ran.get(op) != variant:
@@ -148,7 +149,7 @@ def expectations(case: ModelCase, report: ModelReport, write: bool) -> dict[str,
         if fresh is None:
             raise BuildError(f"{case.golden}: golden values are transformers', which is not installed")
         write_tensors(case.golden, fresh, {})
-    golden = case.kept
+    golden = case.golden_values
     report.held_to.append("golden values")
     for name, value in (fresh or {}).items():
         if name in golden:

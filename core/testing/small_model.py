@@ -67,7 +67,7 @@ class SmallModel:
     registry: Registry = field(default_factory=shared_registry)
 
     @property
-    def kept(self) -> dict[str, Array]:
+    def golden_values(self) -> dict[str, Array]:
         """The golden values, f32: logits (B, T, V), loss, gradients as "d" + our parameter, each of its shape, and the
         losses of `STEPS` AdamW steps. BuildError where there are none."""
         if self.golden is None or not self.golden.is_file():

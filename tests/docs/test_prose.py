@@ -113,10 +113,10 @@ def test_the_dialect_is_recognised_in_sentences_and_not_in_code() -> None:
 
 # Names that say nothing about the thing named, as a class, a field or a method. Keys of JSON stay.
 VAGUE = {"found", "told", "against", "asked", "kept", "apart", "what", "meanwhile"}
-JSON_KEYS = {("Diagnosis", "what"), ("Diagnosis", "found"), ("Cause", "what")}
+JSON_KEYS = {("Diagnosis", "what"), ("Diagnosis", "found"), ("Cause", "what"), ("Counts", "asked")}
 ROOMS = (
-    "config", "data", "device", "devices", "engine", "generate", "graph", "interop", "measure", "op", "plan",
-    "registry", "tokenizers", "train",
+    "cli", "config", "data", "device", "devices", "engine", "generate", "graph", "interop", "judge", "kernels",
+    "measure", "op", "plan", "ranks", "registry", "sim", "testing", "tokenizers", "train", "view",
 )  # fmt: skip
 
 

@@ -32,11 +32,11 @@ class Rows:
 
 @dataclass
 class Simplified:
-    """Optimized records. kept: the prologue's registers that later records read."""
+    """Optimized records. read_later: the prologue's registers that later records read."""
 
     records: list[OpRecord]
     starts: list[int]
-    kept: list[int]
+    read_later: list[int]
 
 
 def simplify(

@@ -291,7 +291,7 @@ class Translation:
         made = simplify(self.records, self.starts, rows, defined, varying)
         self.records, self.starts = fuse(made.records, made.starts, self.machine.rows["fma.rn.f32"][0][0], chains)
         entry = next((i + 1 for i, record in enumerate(self.records) if record.row == rows.prepared), 0)
-        places = allocate(self.records, self.starts, entry, self.wide, [*defined, *made.kept])
+        places = allocate(self.records, self.starts, entry, self.wide, [*defined, *made.read_later])
         ops, lists = np.zeros(len(self.records), OP), list[int]()
         for i, record in enumerate(self.records):
             slots = [0 if r < 0 else r if s in record.plain else places.at[r] for s, r in enumerate(record.slots)]

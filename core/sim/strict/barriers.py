@@ -195,7 +195,7 @@ class Meetings:
                 continue
             same = np.ones(len(index), np.bool_) if barrier.count is None else np.isin(threads // WARP, there // WARP)
             if same.any():
-                raise self._apart(g, ins, int(index[same][0]), before, int(there[0]))
+                raise self._divergent(g, ins, int(index[same][0]), before, int(there[0]))
         barrier.came.append((ins, threads))
 
     def complete(self, g: Lanes, ins: Instruction, index: Array, count: int | None, came: Array, block: int) -> None:
@@ -215,7 +215,7 @@ class Meetings:
                 raise self.batch.fault(ins, "divergent", message, g, int(index[0]), hint="a barrier counts whole warps")
 
     # ------------------------------------------------------------------ findings
-    def _apart(self, g: Lanes, ins: Instruction, lane: int, before: Instruction, other: int) -> KernelError:
+    def _divergent(self, g: Lanes, ins: Instruction, lane: int, before: Instruction, other: int) -> KernelError:
         where = self.batch.words.line(before.location)
         message = f"{{who}} reaches this barrier, and {self._named(other)} waits at another, {where}"
         return self.batch.fault(ins, "divergent", message, g, lane, hint=HINT)

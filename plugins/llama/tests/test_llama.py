@@ -75,7 +75,7 @@ def test_generation_through_the_cache_gives_the_tokens_of_the_uncached_path(case
 
 
 def computes(model, case):
-    return distance(model.logits(case.batch["tokens"]), case.kept["logits"]) < LOGITS
+    return distance(model.logits(case.batch["tokens"]), case.golden_values["logits"]) < LOGITS
 
 
 @each_case

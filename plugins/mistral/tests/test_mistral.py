@@ -25,7 +25,7 @@ each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 
 def computes(path, case):
-    return distance(core.load(path).logits(case.batch["tokens"]), case.kept["logits"]) < LOGITS
+    return distance(core.load(path).logits(case.batch["tokens"]), case.golden_values["logits"]) < LOGITS
 
 
 @each_case
