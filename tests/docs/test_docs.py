@@ -242,14 +242,19 @@ def squeezed(text: str) -> list[str]:
 # --- verbs, options, links, names -----------------------------------------------------------------------------------
 
 
-def invocations() -> Iterator[tuple[str, list[str]]]:
-    """(page, words) of everything on any page that reads like a call of `core`, in blocks and in the text."""
+def shown(program: str) -> Iterator[tuple[str, list[str]]]:
+    """(page, words after the program's name) of its calls on any page: in fenced and indented blocks, in the text."""
     for page in PAGES:
-        text = page.read_text("utf-8")
-        inline = [shlex.split(code) for code in re.findall(r"`(core [a-z][^`\n]*)`", text)]
-        for words in (*commands(page), *inline):
-            if words[0] == "core":
+        text = page.read_text("utf-8").replace("\\\n", " ")
+        indented = re.findall(rf"^    ({program} [^\n]*)$", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S), re.M)
+        inline = re.findall(rf"`({program} [^`\n]*)`", text)
+        for words in (*commands(page), *(shlex.split(code, comments=True) for code in (*indented, *inline))):
+            if words[0] == program:
                 yield page.name, words[1:]
+
+
+def invocations() -> Iterator[tuple[str, list[str]]]:
+    return ((page, words) for page, words in shown("core") if re.match(r"[a-z-]", words[0]))
 
 
 def test_every_verb_and_option_on_any_page_exists() -> None:
@@ -266,6 +271,21 @@ def test_every_verb_and_option_on_any_page_exists() -> None:
         given = {w.partition("=")[0] for w in words if w.startswith("-")}
         if command is None or given - options - {"-h", "--help"}:
             unknown.append(f"{page}: core {' '.join(words)}")
+    assert count > 20
+    assert not unknown
+
+
+def test_every_script_and_module_on_any_page_exists_with_its_options() -> None:
+    """`python benchmarks/cpu.py --quick`: the file exists and has the option. The changelog has removed ones."""
+    unknown, count = [], 0
+    for page, words in shown("python"):
+        name = words[1].replace(".", "/") + ".py" if words[0] == "-m" else words[0]
+        file = ROOT / (name if (ROOT / name).is_file() else name.removesuffix(".py") + "/__main__.py")
+        count += 1
+        options = {w.partition("=")[0] for w in words if w.startswith("--")}
+        gone = not file.is_file() or {o for o in options if o not in file.read_text("utf-8")}
+        if gone and page != "CHANGELOG.md":
+            unknown.append(f"{page}: python {' '.join(words)}")
     assert count > 20
     assert not unknown
 
