@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,27 +12,14 @@ from core.engine.batch import Array, Batch
 from core.engine.store import ParameterStore
 from core.errors import DataError
 from core.graph import TARGETS
-from core.plan import Buffer, Plan, Step, trimmed
+from core.plan import Buffer, Plan, Step
 from core.plan.record import Pick, RecordedStep, record_steps
 
 if TYPE_CHECKING:
     from core.device.protocol import Device
+    from core.engine.tracing import TraceEvent
 
 Beside = Callable[[RecordedStep], Sequence[Any]]
-
-
-@dataclass(frozen=True)
-class TraceEvent:
-    """One step of a traced run: `kind` ("forward", "backward", "add", ...), the node's name ("" for add, copy and
-    fill, which are no node's), its op, the variant's name, every tensor it saw after it ran, by schema name, without
-    padding, and the names of those that it wrote for others: outputs and gradients, not what it saved for itself."""
-
-    kind: str
-    node: str
-    op: str
-    variant: str
-    tensors: dict[str, Array | None]
-    written: tuple[str, ...]
 
 
 class Arena:
@@ -160,23 +146,10 @@ class BoundPlan:
 
     def trace(self, first: bool = True) -> Iterator[TraceEvent]:
         """Run one micro-step step by step."""
-        from core.plan.step_tensors import written_by
+        from core.engine.tracing import events  # training needs none
 
         self._bind()
-        for recorded in self._recorded(first):
-            step, t = recorded.step, recorded.t
-            self.device.run(recorded.commands)
-            if step.kind == "objective":
-                continue
-            tensors = {}
-            for name, buffer in step.tensors.items():
-                if name not in ("workspace", "counters"):
-                    tensor = getattr(t, name)
-                    array = tensor if tensor is None or isinstance(tensor, np.ndarray) else self.device.download(tensor)
-                    tensors[name] = None if array is None or buffer is None else trimmed(array, buffer.shape)
-            node, op = (step.node.name, step.node.op.name) if step.node else ("", "")
-            variant = step.variant.name if step.variant else ""
-            yield TraceEvent(step.kind, node, op, variant, tensors, tuple(n for n in written_by(step) if n in tensors))
+        return events(self._recorded(first), self.device)
 
     def timed(self) -> list[tuple[Step, float]]:
         """Run the first micro-step, each step timed by itself: (step, seconds)."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from core.dtypes import check_precision
 from core.engine.batch import Array, Batch, count_of, dims_of, input_dims_of
-from core.engine.bound import Arena, BoundPlan, TraceEvent
+from core.engine.bound import Arena, BoundPlan
 from core.engine.optimizer_step import update_of
 from core.engine.settings import NO_LIMITS, Record, Settings, chooser_of
 from core.engine.store import ParameterStore
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from core.device.protocol import Device
     from core.engine.decode import DecodeSession
     from core.engine.health_ring import Health, HealthColumn
+    from core.engine.tracing import TraceEvent
 
 
 class Engine:
