@@ -24,12 +24,14 @@ import numpy as np
 
 from core import files
 from core.checkpoint.safetensors_file import write_tensors
+from core.errors import NumericsError
 from core.train.run import to_line
 from core.words import printable
 
 Array = np.ndarray[Any, Any]
 Batches = Sequence[Mapping[str, Array]]
 REPORT, BATCH, TEXT, TENSORS = "crash.json", "batch.safetensors", "batch.txt", "tensors.jsonl"
+SPIKE_HINT = 'look at the batch; [detect] action = "skip" leaves such updates out'
 CHUNK = 1 << 20  # elements of a tensor that are looked at together
 
 
@@ -203,3 +205,22 @@ def decoded(batches: Batches, tokenizer: Decoder) -> str:
         for row, ids in enumerate(tokens):
             lines += [f"--- micro-batch {index}, {name}, row {row}", printable(tokenizer.decode(ids))]
     return "\n".join(lines) + "\n"
+
+
+def crashed(job: Any, step: int, record: Any, batches: Batches, lr: float, spike: str, newest: str) -> NumericsError:
+    """The error for a step that nothing was updated by, once its cause is known and its folder is left.
+
+    job: the run's `Job`; record: the step's, of an engine; spike: its words, "" for numbers that are not finite;
+    newest: the newest checkpoint, in words.
+    """
+    replay = Replay(job.engine, batches, lr)
+    job.display.status("looking for the cause")
+    cause = replay.spike(spike) if spike else replay.find()
+    report = {"step": step, "loss": record.loss, "norm": record.norm, "lr": replay.lr}
+    where = leave(job.run.path / folder_name(step), report, cause, replay, job.tokenizer)
+    numbers = "" if spike else f"loss is {record.loss:.6g}, gradient norm is {record.norm:.6g}: "
+    hint = SPIKE_HINT if spike else "lower optimizer.lr or raise schedule.warmup, if it is not the data or an op"
+    return NumericsError(
+        f"step {step}/{job.steps}: {numbers}{cause.what}; nothing was updated, and {newest}; {where}",
+        hint=f"{hint}; --resume continues from the newest checkpoint",
+    )

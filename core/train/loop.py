@@ -28,7 +28,6 @@ from core.train.step_line import step_line
 from core.words import duration, printable
 
 Array = np.ndarray[Any, Any]
-SPIKE_HINT = 'look at the batch; [detect] action = "skip" leaves such updates out'
 CONTINUE = "continue"  # of [train] save_errors
 
 
@@ -190,21 +189,10 @@ class Trainer:
 
     def _crash(self, record: Any, batches: Sequence[Mapping[str, Array]], lr: float, spike: str = "") -> NumericsError:
         """Find the cause of a step that nothing was updated by, leave the folder to study it by; the error to raise."""
-        from core.train import crash  # a run that ends well needs nothing of it
+        from core.train.crash import crashed  # a run that ends well needs nothing of it
 
         self._write_health()
-        job, step, replay = self.job, self.step + 1, crash.Replay(self.job.engine, batches, lr)
-        job.display.status("looking for the cause")
-        cause = replay.spike(spike) if spike else replay.find()
-        folder = job.run.path / crash.folder_name(step)
-        report = {"step": step, "loss": record.loss, "norm": record.norm, "lr": replay.lr}
-        where = crash.leave(folder, report, cause, replay, job.tokenizer)
-        numbers = "" if spike else f"loss is {record.loss:.6g}, gradient norm is {record.norm:.6g}: "
-        hint = SPIKE_HINT if spike else "lower optimizer.lr or raise schedule.warmup, if it is not the data or an op"
-        return NumericsError(
-            f"step {step}/{job.steps}: {numbers}{cause.what}; nothing was updated, and {self._newest()}; {where}",
-            hint=f"{hint}; --resume continues from the newest checkpoint",
-        )
+        return crashed(self.job, self.step + 1, record, batches, lr, spike, self._newest())
 
     def _newest(self) -> str:
         return f"the newest checkpoint is that of step {self.saved}" if self.saved else "there is no checkpoint yet"
