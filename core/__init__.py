@@ -57,7 +57,7 @@ PUBLIC = {
     "i64": "core.scalars",
     "u32": "core.scalars",
     "u64": "core.scalars",
-    "product": "core.stacked_products",
+    "product": "core.products",
     "hookimpl": "core.hooks",
     "contents_of": "core.contents",
     "load": "core.api",
@@ -94,6 +94,7 @@ if TYPE_CHECKING:
     from core.op import Schedule as Schedule
     from core.op import Tensors as Tensors
     from core.op import Variant as Variant
+    from core.products import product as product
     from core.ranks.group import Ranks as Ranks
     from core.ranks.ranks_kind import RanksKind as RanksKind
     from core.scalars import f32 as f32
@@ -102,7 +103,6 @@ if TYPE_CHECKING:
     from core.scalars import i64 as i64
     from core.scalars import u32 as u32
     from core.scalars import u64 as u64
-    from core.stacked_products import product as product
     from core.step_record import CHUNK as CHUNK
     from core.step_record import SLOT as SLOT
     from core.step_record import stretches as stretches

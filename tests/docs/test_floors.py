@@ -31,7 +31,7 @@ FLOORS = (
     ("step_record",),
     ("op", "products", "evaluation", "weight_format", "devices", "tokenizers", "data_reader", "lens"),
     ("ranks",),
-    ("hooks", "contents", "stacked_products"),
+    ("hooks", "contents"),
     ("discovery",),
     ("mentions",),
     ("registry", "path_import"),

@@ -17,8 +17,7 @@ from core.engine import Engine, Settings
 from core.graph import load_model
 from core.loader import load_registry
 from core.pool import Pool, aligned_empty, pool, using
-from core.products import LEAST, Cut, Product, cut
-from core.stacked_products import product
+from core.products import LEAST, Cut, Product, cut, product
 from core.threads import workers
 
 THREADS = (1, 2, 3, 8)
