@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from core.data.documents import Document, Reading
-from core.data.text_files import BLOCK_BYTES, read_blocks, size_and_digest
+from core.data.text_blocks import BLOCK_BYTES, read_blocks
+from core.data.text_files import size_and_digest
 from core.errors import DataError, did_you_mean
 from core.outside import open_file, parse_json, reads
 

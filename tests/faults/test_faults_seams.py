@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from core.cli import run as core_command
-from core.data.text_files import BLOCK_BYTES, read_blocks
+from core.data.text_blocks import BLOCK_BYTES, read_blocks
 from core.errors import BuildError, DataError
 from core.kernels.sources import read_source
 from core.loader import load_registry

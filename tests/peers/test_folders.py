@@ -89,7 +89,7 @@ WORDS = ["the", "cat", "sat", "on", "mat", "and", "dog", "log"]
 @pytest.mark.parametrize("form", [*KINDS, "metaspace"])
 @pytest.mark.parametrize("glue", [" ", "\n", "  ", " \n "])
 def test_tokens_do_not_depend_on_where_a_text_is_cut(form, glue, tmp_path, monkeypatch):
-    monkeypatch.setattr("core.data.text_files.BLOCK_BYTES", 700)
+    monkeypatch.setattr("core.data.text_blocks.BLOCK_BYTES", 700)
     metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": False}
     change = {"normalizer": None, "pre_tokenizer": metaspace, "decoder": metaspace} if form == "metaspace" else {}
     found = read_folder(write_tokenizer(tmp_path / "t", "sentencepiece" if change else form, **change))
@@ -101,7 +101,7 @@ def test_tokens_do_not_depend_on_where_a_text_is_cut(form, glue, tmp_path, monke
 
 
 def test_a_tokenizer_whose_tokens_go_over_blanks_gets_whole_texts(tmp_path, monkeypatch):
-    monkeypatch.setattr("core.data.text_files.BLOCK_BYTES", 100)
+    monkeypatch.setattr("core.data.text_blocks.BLOCK_BYTES", 100)
     document = KINDS["sentencepiece"]()
     vocabulary = document["model"]["vocab"]
     pair = next(m for m in document["model"]["merges"] if (m if isinstance(m, list) else m.split(" "))[0] == "c")

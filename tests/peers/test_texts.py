@@ -26,7 +26,7 @@ def ids_of(path, tokenizer, reading=WHOLE):
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be", "utf-8"])
 def test_a_text_is_read_by_its_mark(encoding, tmp_path, monkeypatch):
-    monkeypatch.setattr("core.data.text_files.BLOCK_BYTES", 101)
+    monkeypatch.setattr("core.data.text_blocks.BLOCK_BYTES", 101)
     text = "the cat — été 🎉\r\n" * 40
     (tmp_path / "a.txt").write_bytes(("\ufeff" + text).encode(encoding))
     assert "".join(text_document(tmp_path / "a.txt", []).blocks()) == text
@@ -80,7 +80,7 @@ def test_each_line_of_a_jsonl_is_a_document_by_its_field_and_never_braces(here, 
 
 
 def test_a_separator_makes_documents_of_a_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("core.data.text_files.BLOCK_BYTES", 16)
+    monkeypatch.setattr("core.data.text_blocks.BLOCK_BYTES", 16)
     (tmp_path / "a.txt").write_text("one cat\n<|endoftext|>\ntwo\n<|endoftext|><|endoftext|>three and four")
     bytes_ = core.tokenizers.byte_pairs.bytes_tokenizer()
     got = ids_of(tmp_path / "a.txt", bytes_, Reading(separator="<|endoftext|>"))

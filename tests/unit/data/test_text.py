@@ -7,9 +7,10 @@ import pytest
 from data_files import DIMS, Config, tokens_of
 
 from core.data import open_data, tokenising
-from core.data import text_files as text
+from core.data import text_blocks as text
 from core.data.builtin import builtin_documents
 from core.data.shard_writer import ShardWriter
+from core.data.text_files import text_document
 from core.errors import DataError
 from core.tokenizers.bpe_training import train_bpe
 
@@ -46,7 +47,7 @@ def test_a_table_is_text_and_a_note_says_so(tmp_path):
     notes = []
     for name in ("a.csv", "a.TSV", "a.txt"):
         (tmp_path / name).write_text('id,text\n1,"the cat, the dog"\n')
-        assert "".join(text.text_document(tmp_path / name, notes).blocks()).startswith("id,text\n1,")
+        assert "".join(text_document(tmp_path / name, notes).blocks()).startswith("id,text\n1,")
     assert [note.partition(":")[0] for note in notes] == [str(tmp_path / "a.csv"), str(tmp_path / "a.TSV")]
     assert all("a table is read as plain text" in note for note in notes)
 
