@@ -9,27 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
+from core.engine.decode import DecodeSession
 from core.errors import UsageError
-from core.generate.sample import Array, Sampling, Text, TokenSession, continue_steps
-from core.generate.text import Continuation, Words
+from core.generate.sample import Array, Sampling, continue_steps
+from core.generate.text import Continuation
+from core.tokenizers.tokenizer import Tokenizer
 
 CONTEXT, INTERRUPTED = "context", "interrupted"  # why an answer goes no further, besides what text.py knows
 PIECE = 128  # tokens that are fed between two questions whether to go on
 
 Message = Mapping[str, str]  # {"role": "system", "user" or "assistant", "content"}
-
-
-class ChatSession(TokenSession, Protocol):
-    """The methods of a decode session of one row that a chat needs, besides `feed`."""
-
-    capacity: int
-    start: Array
-
-    def rewind(self, count: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -45,7 +37,7 @@ class Form:
 PLAIN = {"user": "User", "assistant": "Assistant"}
 
 
-def plain_form(tokenizer: Text) -> Form:
+def plain_form(tokenizer: Tokenizer) -> Form:
     """A conversation as a text to continue, for a model that was not made for one: `User: ...`, `Assistant: ...`."""
 
     def render(messages: Sequence[Message]) -> list[int]:
@@ -77,8 +69,8 @@ class Chat:
 
     def __init__(
         self,
-        session: ChatSession,
-        tokenizer: Words,
+        session: DecodeSession,
+        tokenizer: Tokenizer,
         form: Form,
         sampling: Sampling,
         most: int,

@@ -8,35 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from core.errors import NumericsError, UsageError
 
+if TYPE_CHECKING:
+    from core.engine.decode import DecodeSession
+    from core.tokenizers.tokenizer import Tokenizer
+
 Array = np.ndarray[Any, Any]
-
-
-class Text(Protocol):
-    """The part of a tokenizer that a prompt needs."""
-
-    @property
-    def eot(self) -> int | None: ...
-
-    @property
-    def begin(self) -> tuple[int, ...]: ...
-
-    def encode(self, text: str) -> Array: ...
-
-
-class TokenSession(Protocol):
-    """The part of a decode session that `generate` needs: `feed` appends tokens and gives the logits behind the last
-    ones."""
-
-    @property
-    def room(self) -> int: ...
-
-    def feed(self, tokens: Array, counts: Array | None = None) -> Array: ...
 
 
 @dataclass(frozen=True)
@@ -65,7 +47,7 @@ class Sampling:
             raise UsageError(f"repetition_penalty is {self.repetition_penalty}; expected a number above 0 (1: none)")
 
 
-def prompt_ids(tokenizer: Text, prompt: str) -> list[int]:
+def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
     """The ids of a prompt, behind those that the tokenizer begins with; of an empty one, the id between documents."""
     ids = [*tokenizer.begin, *(int(i) for i in tokenizer.encode(prompt))]
     return ids or [tokenizer.eot if tokenizer.eot is not None else 0]
@@ -129,7 +111,7 @@ def _largest(values: Array, largest: Array, sampling: Sampling) -> tuple[Array |
 
 
 def generate_steps(
-    session: TokenSession,
+    session: DecodeSession,
     prompts: Sequence[Sequence[int]],
     tokens: int,
     sampling: Sampling,
@@ -160,7 +142,7 @@ def generate_steps(
 
 
 def continue_steps(
-    session: TokenSession,
+    session: DecodeSession,
     logits: Array,
     held: Sequence[Sequence[int]],
     tokens: int,
@@ -185,7 +167,7 @@ def continue_steps(
 
 
 def generate(
-    session: TokenSession,
+    session: DecodeSession,
     prompts: Sequence[Sequence[int]],
     tokens: int,
     sampling: Sampling = Sampling(),

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
 
-from core.generate.sample import Text
+from core.tokenizers.tokenizer import Tokenizer
 
 # why a text goes no further: the model ended it, a stop text came, it has as many tokens as were asked for
 END, STOP, TOKENS = "end", "stop", "tokens"
-
-
-class Words(Text, Protocol):
-    """The part of a tokenizer that a growing text needs."""
-
-    def decode_bytes(self, ids: Sequence[int]) -> bytes: ...
 
 
 class Continuation:
@@ -28,7 +21,7 @@ class Continuation:
 
     def __init__(
         self,
-        tokenizer: Words,
+        tokenizer: Tokenizer,
         stops: Sequence[str],
         prompt: str,
         show: Callable[[str], None],

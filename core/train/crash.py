@@ -15,16 +15,18 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from core import files
 from core.checkpoint.safetensors_file import write_tensors
+from core.engine import Engine
 from core.errors import NumericsError
+from core.tokenizers.tokenizer import Tokenizer
 from core.train.run import to_line
 from core.words import printable
 
@@ -33,20 +35,6 @@ Batches = Sequence[Mapping[str, Array]]
 REPORT, BATCH, TEXT, TENSORS = "crash.json", "batch.safetensors", "batch.txt", "tensors.jsonl"
 SPIKE_HINT = 'look at the batch; [detect] action = "skip" leaves such updates out'
 CHUNK = 1 << 20  # elements of a tensor that are looked at together
-
-
-class Traceable(Protocol):
-    """What a crash needs of an engine."""
-
-    def parameters(self) -> Mapping[str, Array]: ...
-    def parameter_gradients(self) -> Iterator[tuple[str, Array]]: ...
-    def replay(self, micro_batches: Sequence[Mapping[str, Array]]) -> Generator[tuple[int, Any], None, None]: ...
-
-
-class Decoder(Protocol):
-    """What it needs of a tokenizer."""
-
-    def decode(self, ids: Any) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -68,7 +56,7 @@ class Cause:
 class Replay:
     """A step that is run again. `statistics` fills while `find` looks for the cause."""
 
-    engine: Traceable
+    engine: Engine
     batches: Batches
     lr: float
     statistics: list[dict[str, Any]] = field(default_factory=list)
@@ -168,7 +156,7 @@ def folder_name(step: int) -> str:
     return f"crash-step_{step:08d}"
 
 
-def leave(folder: Path, report: Mapping[str, Any], cause: Cause, replay: Replay, tokenizer: Decoder | None) -> str:
+def leave(folder: Path, report: Mapping[str, Any], cause: Cause, replay: Replay, tokenizer: Tokenizer | None) -> str:
     """Write the folder; what to say of it. A disk that refuses must not hide why the run stops."""
     try:
         write(folder, report, cause, replay, tokenizer)
@@ -177,7 +165,7 @@ def leave(folder: Path, report: Mapping[str, Any], cause: Cause, replay: Replay,
     return f"the step is in {folder}"
 
 
-def write(folder: Path, report: Mapping[str, Any], cause: Cause, replay: Replay, tokenizer: Decoder | None) -> None:
+def write(folder: Path, report: Mapping[str, Any], cause: Cause, replay: Replay, tokenizer: Tokenizer | None) -> None:
     """Write the folder, in place of one that the same step left before. Raises OSError when the disk does."""
     staged = folder.with_name(f".{folder.name}.tmp")
     for old in (staged, folder):
@@ -197,7 +185,7 @@ def write(folder: Path, report: Mapping[str, Any], cause: Cause, replay: Replay,
     files.rename(staged, folder)
 
 
-def decoded(batches: Batches, tokenizer: Decoder) -> str:
+def decoded(batches: Batches, tokenizer: Tokenizer) -> str:
     """The batches' tokens as text, row by row."""
     lines = []
     for index, batch in enumerate(batches):
