@@ -10,13 +10,11 @@ from core.config.layers import find_config, read_toml
 from core.config.load import RunConfig, load_config
 from core.config.options import check_options
 from core.config.resolved import resolve_config
-from core.config.rules import check_out, check_run_name, micro_steps
+from core.config.rules import micro_steps
 
 __all__ = [
     "RunConfig",
     "check_options",
-    "check_out",
-    "check_run_name",
     "find_config",
     "load_config",
     "micro_steps",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from core import files
 from core.atomic_files import staged_folder
-from core.config.rules import name_problem
+from core.config.out_folder import name_problem
 from core.data.data_names import BUILTIN, Readers, expand, resolve
 from core.data.documents import WHOLE, Progress, Reading, corpus_digest
 from core.data.shard_writer import ShardWriter

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from core import checkpoint
 from core.checkpoint import pointers
-from core.config import RunConfig, check_out, micro_steps, resolve_config
+from core.config import RunConfig, micro_steps, resolve_config
 from core.engine import Engine
 from core.graph import load_model
 from core.plan import TRAIN
@@ -70,7 +70,10 @@ def prepare(arguments: TrainArguments, display: Display, stack: ExitStack) -> Tr
         arguments.config, overrides=arguments.overrides, device=arguments.device, plugins=arguments.plugins
     )
     ranks = ranks_of(registry, config)
-    out = check_out(arguments.out) if arguments.out else None
+    if out := arguments.out:
+        from core.config.out_folder import check_out
+
+        check_out(out)
     folder = Path(ranks.decide(lambda: str(choose_folder(out, config.path.stem, arguments.resume))))
     run = run_in(folder, ranks)
     if arguments.resume and occupied(folder):

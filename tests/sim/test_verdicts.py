@@ -227,9 +227,9 @@ def test_a_release_refuses_a_kernel_of_ours_with_a_line_that_no_example_runs_and
 
 def test_a_run_on_the_cpu_loads_neither_the_simulator_nor_the_op_check(here: Path) -> None:
     Path("model.toml").write_text(MODEL.replace('op = "total"', 'op = "gelu"'))
-    assert run(["train", "run.toml", "--device", "cpu", "--out", "first"]) == 0, "which prepares the text"
+    assert run(["train", "run.toml", "--device", "cpu"]) == 0, "which prepares the text"
     code = "import sys; from core.cli import run; run(sys.argv[1:]); print(*sys.modules)"
-    words = [sys.executable, "-c", code, "train", "run.toml", "--device", "cpu", "--out", "plain"]
+    words = [sys.executable, "-c", code, "train", "run.toml", "--device", "cpu"]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert "done: 1 steps" in done.stdout
     loaded = done.stdout.splitlines()[-1].split()

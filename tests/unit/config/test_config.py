@@ -14,10 +14,9 @@ from config_files import GOOD, loaded, refused
 
 from core.config import (
     check_options,
-    check_out,
-    check_run_name,
     find_config,
 )
+from core.config.out_folder import check_out
 from core.config.reference import reference
 from core.config.shipped import shipped_configs
 from core.errors import UsageError
@@ -215,13 +214,6 @@ def test_any_other_output_path_is_fine(write, tmp_path):
     for path in ("runs/a", "x" * 255, str(tmp_path / "new" / "deep"), ".", "ü/日本"):
         assert check_out(path) == Path(path)
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("name", ["../x", "..", ".", "/x", "a/b", "a\\b", "C:x", "~x", "a\0b", "x" * 300, ""])
-def test_a_run_name_is_one_component(name):
-    with pytest.raises(UsageError, match="run name"):
-        check_run_name(name)
-    assert check_run_name("tiny-2") == "tiny-2"
 
 
 def test_the_page_of_all_keys_is_up_to_date():

@@ -9,9 +9,9 @@ from config_files import GOOD, loaded, refused
 
 from core.config import (
     check_options,
-    check_out,
     micro_steps,
 )
+from core.config.out_folder import check_out
 from core.errors import UsageError
 
 BAD = [  # what replaces what in GOOD, and what the message says
