@@ -46,7 +46,7 @@ class RowsCommand:
 
 
 class CpuRecorder:
-    """What a cpu launcher records into. Nothing is computed while recording."""
+    """The recorder of a cpu launcher. Nothing is computed while recording."""
 
     def __init__(self, commands: list[Command], workspace: Array | None, pick: Pick | None) -> None:
         self.commands = commands
@@ -113,7 +113,8 @@ class CpuDevice:
         return f"cpu, {pool().workers} cores"
 
     def depends(self) -> dict[str, str]:
-        """What the bits of a run follow from: the processor's kind and the BLAS library, but not threads or cores."""
+        """The facts that a run's bits depend on: the processor's kind and the BLAS library, but not threads or
+        cores."""
         return {"device": self.name, "cpu": processor.describe(), "blas": blas.describe()}
 
     def memory(self) -> None:
@@ -125,7 +126,7 @@ class CpuDevice:
         return self
 
     def prepare(self, commands: Sequence[Command]) -> None:
-        """Nothing is compiled."""
+        """No-op: there is nothing to compile."""
 
     def can_run(self, variant: Variant) -> str | None:
         """Why a variant cannot run on this machine; None when it can."""

@@ -217,7 +217,8 @@ class CudaDevice(KernelDevice):
         return self._scratch[-1]
 
     def resident(self, kernel: Kernel, threads: int, smem: int) -> int:
-        """How many thread blocks of a kernel the whole GPU holds at once. Raises BuildError where none fits."""
+        """The number of thread blocks of a kernel that the whole GPU holds at once. Raises BuildError where none
+        fits."""
         return self.kernels.resident(kernel, threads, smem, self.sms)
 
     def as_command(self, launch: Recorded) -> CudaLaunch:

@@ -1,4 +1,4 @@
-"""What `launch` records for kernels, on a GPU and in the simulator alike.
+"""The records that `launch` makes for kernels, on a GPU and in the simulator alike.
 
 Nothing is compiled or run here. A launcher is called once, with tensors whose addresses are fixed; every
 `launch(...)` becomes a LaunchRecord.
@@ -126,7 +126,8 @@ Recorded = LaunchRecord | CallRecord | HostRecord
 
 @dataclass
 class Host:
-    """What recording asks of a device: multiprocessors, the chip's limits (None: any chip's), how many thread blocks
+    """The facts of a device that recording needs: multiprocessors, the chip's limits (None: any chip's), how many
+    thread blocks
     stay resident, zeroed memory."""
 
     sms: int = 1
@@ -138,7 +139,7 @@ class Host:
 
 @dataclass
 class KernelRecorder(GpuLaunch):
-    """What a kernel's launcher records into. Nothing is compiled or run while recording."""
+    """The recorder of a kernel's launcher. Nothing is compiled or run while recording."""
 
     variant: Variant
     method: str
@@ -224,7 +225,8 @@ class KernelRecorder(GpuLaunch):
         return Kernel(source, name, tuple(sorted(defines.items())), self.origin)
 
     def resident(self, kernel: str, *, block: int, smem: int = 0, define: Mapping[str, str | int] | None = None) -> int:
-        """How many thread blocks run at once: a thread block may wait for another only in a grid of that size."""
+        """The number of thread blocks that run at once: a thread block may wait for another only in a grid of that
+        size."""
         if self.host.resident is None:
             return self.sms
         return self.host.resident(replace(self.kernel(kernel, define), line=_caller()), block, smem)
@@ -237,7 +239,7 @@ class KernelRecorder(GpuLaunch):
 
 
 def nested(name: str, method: str, values: Mapping[str, Any], pick: Pick | None, host: Host) -> list[Recorded]:
-    """What `launch.op(name, method, **values)` launches."""
+    """The launches of `launch.op(name, method, **values)`."""
     if pick is None:
         raise BuildError(f'launch.op("{name}"): no registry to choose a variant from')
     variant, t = pick(name, method, values)
@@ -249,7 +251,7 @@ def nested(name: str, method: str, values: Mapping[str, Any], pick: Pick | None,
 
 
 class UpdateRecorder(Launch):
-    """What an optimizer's step records into: ops only."""
+    """The recorder of an optimizer's step: ops only."""
 
     def __init__(self, pick: Pick | None, host: Host) -> None:
         self.records: list[Recorded] = []
@@ -311,7 +313,7 @@ def record(
 
 
 def element_type(t: Tensors) -> str:
-    """What `elem` is for these tensors: bf16 where one of them is, since a precision has one activations' type."""
+    """The type `elem` for these tensors: bf16 where one of them is, since a precision has one activations' type."""
     return "bf16" if any(isinstance(v, DeviceTensor) and v.dtype == "bf16" for v in vars(t).values()) else "f32"
 
 

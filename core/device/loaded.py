@@ -1,4 +1,4 @@
-"""Kernels that a GPU's driver has loaded: compiled for its chip, each with what a launch of it may ask for."""
+"""Kernels that a GPU's driver has loaded: compiled for its chip, each with the limits of its launches."""
 
 from __future__ import annotations
 
@@ -83,7 +83,8 @@ class LoadedKernels:
         return function
 
     def resident(self, kernel: Kernel, threads: int, smem: int, sms: int) -> int:
-        """How many thread blocks of a kernel `sms` multiprocessors hold at once. Raises BuildError where none fits."""
+        """The number of thread blocks of a kernel that `sms` multiprocessors hold at once. Raises BuildError where none
+        fits."""
         function = self.function(kernel, (threads,), smem, 1, f"{kernel.where}, launch.resident ({kernel.line})")
         each = self.driver.call("cuOccupancyMaxActiveBlocksPerMultiprocessor", function.handle, threads, smem)
         if not int(each):

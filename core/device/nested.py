@@ -1,4 +1,4 @@
-"""What all devices share: launches of one op inside another op's launcher, and the clock of commands that block."""
+"""Shared by all devices: launches of one op inside another op's launcher, and the clock of commands that block."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Pick = Callable[[str, str, Mapping[str, Any]], tuple[Variant, Tensors]]
 
 @dataclass(frozen=True)
 class Nested:
-    """What `launch.op(name, method, **values)` asks for.
+    """The request of a `launch.op(name, method, **values)`.
 
     values: the op's inputs and params, with which dims and sizes follow; its outputs, gradients by their `d` names
     (absent ones are None), `add_d...` where one is added to; its attrs. Anything else is a tensor that the variant
-    saves in forward and reads in backward: whoever launches it keeps it in between, and gives it to both.
+    saves in forward and reads in backward: the launching variant keeps it in between, and passes it to both.
     """
 
     op: Op

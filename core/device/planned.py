@@ -1,4 +1,4 @@
-"""A GPU that is not there: launchers are recorded and their kernels compiled for its architecture; nothing runs.
+"""A planned GPU without hardware: launchers are recorded and their kernels compiled for its architecture; nothing runs.
 
 For plans, listings and checks of the compiler on any machine. Tensors have addresses and no contents: uploads
 are dropped, and downloads are zeros.
@@ -79,7 +79,7 @@ class PlannedDevice(KernelDevice):
         return np.zeros(tensor.shape, kind)
 
     def synchronize(self) -> None:
-        """Nothing is ever under way here."""
+        """No-op: no launch runs asynchronously."""
 
     @property
     def host(self) -> Host:

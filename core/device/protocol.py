@@ -1,4 +1,4 @@
-"""The type of a device: what plans, the engine and the trainer may use of one, capabilities included.
+"""Device, the type that plans, the engine and the trainer use, capabilities included.
 
 A capability is a field: no code asks for the name of a device, nor whether it has a method.
 """
@@ -51,7 +51,7 @@ class Device(Protocol):
         ...
 
     def depends(self) -> dict[str, str]:
-        """What the bits of a run follow from, by name."""
+        """The facts that a run's bits depend on, by name."""
         ...
 
     def can_run(self, variant: Variant) -> str | None:

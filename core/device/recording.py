@@ -1,6 +1,6 @@
-"""What every device of kernels does alike: it records launchers and its own primitives as launches.
+"""KernelDevice, the base of all devices of kernels: it records launchers and its own primitives as launches.
 
-Memory and replay are the device's own. `as_command` is what a launch becomes in its list of commands.
+Memory and replay are the device's own. `as_command` makes the entry of a launch in its list of commands.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class KernelDevice:
 
     @property
     def host(self) -> Host:
-        """What launchers may ask of the device."""
+        """The facts of the device that launchers may use."""
         raise TypeError(f"{type(self).__name__} says nothing of its host")
 
     @cached_property
@@ -57,7 +57,7 @@ class KernelDevice:
         return replace(self.host, scratch=self.scratch)
 
     def depends(self) -> dict[str, str]:
-        """What the bits of a run follow from, by name."""
+        """The facts that a run's bits depend on, by name."""
         return {"device": self.describe()}
 
     def as_command(self, launch: Recorded) -> Any:

@@ -83,7 +83,7 @@ class SimDevice(KernelDevice):
         return f"sim, the kernels' PTX ({SIMULATED}, NVRTC {nvrtc_version()}) {described(self.executor)}"
 
     def depends(self) -> dict[str, str]:
-        """What the bits of a run follow from: NumPy computes the instructions, and its loops follow from the cpu."""
+        """The facts that a run's bits depend on: NumPy computes the instructions, and its loops follow from the cpu."""
         return {**super().depends(), "cpu": processor.describe()}
 
     def can_run(self, variant: Variant) -> str | None:
@@ -115,7 +115,7 @@ class SimDevice(KernelDevice):
         return decode(stored.view(NUMPY[tensor.dtype]).reshape(tensor.shape), tensor.dtype)
 
     def synchronize(self) -> None:
-        """Nothing is ever under way here."""
+        """No-op: no launch runs asynchronously."""
 
     # --- recording ---------------------------------------------------------------------------------------------
 

@@ -56,7 +56,7 @@ def statistics(
 
 
 def _layout(shapes: Sequence[Sequence[int]]) -> tuple[int, int, int]:
-    """Where the workspace's counters and partial sums begin behind its entries, and its bytes in all."""
+    """The offsets of the workspace's counters and partial sums behind its entries, and its bytes in all."""
     counters = ENTRY.itemsize * len(shapes)
     partials = cdiv(counters + 4 * len(shapes), 8) * 8
     return counters, partials, partials + ROW * sum(map(_blocks, shapes))

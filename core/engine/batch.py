@@ -1,4 +1,4 @@
-"""A batch against a graph: its sizes, and how many targets a mean over it divides by."""
+"""A batch checked against a graph: its sizes, and the number of targets that a mean over it divides by."""
 
 from __future__ import annotations
 

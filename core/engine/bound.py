@@ -1,4 +1,4 @@
-"""A plan with addresses: what changes between steps, the recorded launches, and their replay."""
+"""A plan with addresses: the inputs that change between steps, the recorded launches, and their replay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoding: sequences that grow token by token, with a cache of what their attention has seen."""
+"""Decoding: sequences that grow token by token, with a cache of keys and values."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class DecodeSession:
         return taken
 
     def plan(self, tokens: int, logits: bool = True) -> Plan:
-        """What runs for `tokens` more of each row. BuildError for a model that cannot go on token by token."""
+        """The plan for `tokens` more of each row. BuildError for a model that cannot continue token by token."""
         return self._plan(tokens, logits)
 
     def _run(self, tokens: Array, logits: bool) -> BoundPlan:

@@ -1,7 +1,7 @@
 """Plans bound to a device: parameters in flat arenas, recorded steps, forward, backward, update, decoding.
 
 An Engine owns the memory. A plan is bound once: every tensor gets its address and each launcher is called once to
-record what it launches; a step replays the record. The first micro-step of a step and the later ones are two
+record its launches; a step replays the record. The first micro-step of a step and the later ones are two
 records, since the first writes parameter gradients and the others add to them.
 """
 
@@ -242,7 +242,7 @@ class Engine:
     def _write(
         self, plan: BoundPlan, batch: Batch, count: int, micro_steps: int, first_rows: Mapping[str, int]
     ) -> None:
-        """Everything that changes between micro-steps."""
+        """Write the inputs that change between micro-steps."""
         plan.write_inputs(batch)
         plan.write_seeds(count, micro_steps)
         plan.write_keys(self.settings.seed, self._step, first_rows)

@@ -1,6 +1,6 @@
 """Records statistics of the tensors that a training step writes, into a ring buffer on the device.
 
-The step's launches stay what they are: others run between them, read what was written, and write nothing else.
+The step's launches stay the same: others run between them, read the written tensors, and write only the ring.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a model is run, and what a training step reports."""
+"""The settings of an engine, and the record of a training step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NO_LIMITS = (math.inf, math.inf)
 
 @dataclass(frozen=True)
 class Settings:
-    """How a model is to be run: device, precision, chosen variants, fusion, what trains and how.
+    """The settings of an engine: device, precision, chosen variants, fusion, what trains and how.
 
     ops, generate: op -> variant. nodes: glob -> variant. recorded, configs: node -> variant, and its tiles, of the run
     that is resumed. tuned, shipped: choices of `core tune` and of the plugins' files, `core.plan.tuning_key` ->
@@ -60,7 +60,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Record:
-    """What a training step reports. loss: the objective, a mean over targets >= 0. ok: False if nothing was updated:
+    """The record of a training step. loss: the objective, a mean over targets >= 0. ok: False if nothing was updated:
     loss or norm was above its limit or, if `halted`, one of lr, loss and norm not finite. step: the updates so far."""
 
     loss: float

@@ -130,7 +130,8 @@ class ParameterStore:
         return ((name, self._read(self.grads, name)) for name in self.trainable())
 
     def zero_gradients(self) -> list[str]:
-        """What trains and whose gradient is exactly zero. It costs next to nothing: most differ from zero early on."""
+        """Parameters that train and whose gradient is exactly zero. The test is cheap: most differ from zero early
+        on."""
         return [name for name in self.trainable() if not self._any(self.grads, self.layout.places[name])]
 
     def _any(self, flat: Any, where: Place) -> bool:

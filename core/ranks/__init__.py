@@ -1,1 +1,1 @@
-"""Several processes in one run, a rank each: what a launcher says, and what the ranks do together."""
+"""Several processes in one run, a rank each: the launcher's variables, and the ranks' common operations."""

@@ -1,7 +1,7 @@
-"""Ranks, the processes of one run, and the few things that they do together besides collective ops.
+"""Ranks, the processes of one run, and their common operations besides collective ops.
 
 Tensors are summed and gathered by ops (`all_reduce`, `reduce_scatter`, `all_gather`), whose variants reach the engine's
-own communicator through `t.ranks`. A group carries the small rest: numbers, bytes, and the end.
+own communicator through `t.ranks`. A group exchanges small values: numbers, bytes, and the end of the run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The group of a run, from what the launcher says and the engines that plugins bring."""
+"""The group of a run, from the launcher's variables and the engines that plugins bring."""
 
 from __future__ import annotations
 

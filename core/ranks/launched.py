@@ -1,7 +1,7 @@
-"""Launchers: which environment variables name a process's rank, and how many ranks there are.
+"""Launchers: the environment variables that hold a process's rank and the number of ranks.
 
-A launcher is a row of `LAUNCHERS`. Nothing is imported and nothing is asked: mpiexec, srun and torchrun say all of it
-in the environment.
+A launcher is a row of `LAUNCHERS`. No library is imported or called: mpiexec, srun and torchrun put both numbers into
+the environment.
 """
 
 from __future__ import annotations

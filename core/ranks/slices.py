@@ -1,4 +1,4 @@
-"""The slices of the flat arenas, one for each rank: what an update works on where moments exist once in all ranks."""
+"""Slices of the flat arenas, one per rank: the part that a rank updates where moments exist once in all ranks."""
 
 from __future__ import annotations
 

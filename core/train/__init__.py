@@ -1,1 +1,1 @@
-"""Training: the loop, the run's folder, and what people see of it."""
+"""Training: the loop, the run's folder, and its display."""

@@ -1,6 +1,6 @@
-"""The rounds of checks before step 1: what has to be checked is, within its time, and what falls makes way.
+"""The rounds of checks before step 1, within their time; a variant that fails gives way to the next one.
 
-What has to be checked is `core.train.precheck`.
+`core.train.precheck` chooses the variants to check.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class CheckRounds:
 
 
 def outcome(need: Need, verdict: Verdict | None, left: str) -> str:
-    """What came of a check, in words."""
+    """The outcome of a check, in words."""
     if verdict is not None and not verdict.passed:
         return f"FAILED: {verdict.finding}"
     if verdict is None:

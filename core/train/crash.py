@@ -1,13 +1,13 @@
-"""What a step leaves behind that stops a run: its cause, and a folder to study it by.
+"""The crash of a step: its cause, and a folder with the batch and statistics of every tensor.
 
     runs/<name>/crash-step_00000004/
         crash.json          the step, its numbers, and the cause
         batch.safetensors   every micro-batch: "0.tokens", "0.targets", "1.tokens", ...
         batch.txt           the same as text, where the run has a tokenizer
-        tensors.jsonl       statistics, a line a tensor: parameters, then what each op wrote, in the order of execution
+        tensors.jsonl       statistics, a line a tensor: parameters, then each op's results, in the order of execution
 
 The cause is found by running the step again, op by op, without its update: the first op that writes a value that is not
-finite is the one, since everything before it was. It stops there. Nothing of training is changed by any of this.
+finite is the cause, since all earlier values were finite. The search stops there and changes no state of training.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CHUNK = 1 << 20  # elements of a tensor that are looked at together
 
 @dataclass(frozen=True)
 class Cause:
-    """Where the first number that is not finite came from. `what` says it in words; the rest are names, "" or None
+    """The origin of the first number that is not finite. `what` says it in words; the rest are names, "" or None
     where they have no meaning. kind: "lr", "parameter", a kind of step ("forward", "backward", ...), "norm",
     "spike", or "unknown"."""
 

@@ -1,7 +1,7 @@
-"""What a run watches: spikes of its loss and of its gradients' norm, and parameters that no gradient reaches.
+"""The detector of spikes of a run's loss and of its gradients' norm, and of parameters that no gradient reaches.
 
-It computes and remembers, and neither prints nor stops anything: the loop does. Its `state` is part of a checkpoint,
-so that a resumed run judges as the unbroken one. Non-finite numbers are not its concern: the device refuses them.
+It computes and remembers; the loop prints and stops. Its `state` is part of a checkpoint, so that a resumed run judges
+as the unbroken one. The device refuses non-finite numbers.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a step's loss and norm look like beside those before. spikes: a few words on each that is one."""
+    """The scores of a step's loss and norm among those before. spikes: a few words on each spike."""
 
     loss_z: float | None
     norm_z: float | None
@@ -146,7 +146,7 @@ class Detector:
     # --- in a checkpoint ---------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run must know: keys of state.json, checked there."""
+        """The state that a resumed run needs: keys of state.json, checked there."""
         windows = {"loss": self.losses.values(), "norm": self.norms.values()}
         return {"windows": windows, "skipped": self.skipped, "zeros": self.zeros}
 

@@ -2,7 +2,7 @@
 
 On a terminal the step's line is redrawn in place, with a carriage return and spaces and nothing else: no colours,
 no escape codes, so that NO_COLOR and dumb terminals need no case. Elsewhere there are plain lines. A stream that is
-closed (`| head`) is dropped without a word, and the run continues; so it does while a stream is not read (Ctrl-S).
+closed (`| head`) is dropped silently, and the run continues; so it does while a stream is not read (Ctrl-S).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Display:
             self._print(text)
 
     def status(self, text: str) -> None:
-        """The work under way: seen on a terminal only, replaced by whatever comes next. A safe point of signals."""
+        """The work under way: shown on a terminal only, replaced by the next line. A safe point of signals."""
         signals.check()
         if self.live:
             self._draw(text, keep=False)

@@ -1,4 +1,4 @@
-"""The run's folder as ranks other than 0 have it: they read, and rank 0 writes."""
+"""The run's folder on ranks other than 0, which only read it: rank 0 writes."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ class Follower(Run):
         return self
 
     def write_config(self, source: str, resolved: str) -> None:
-        """Nothing."""
+        """No-op: rank 0 writes."""
 
     def write_variants(self, variants: Mapping[str, Any]) -> None:
-        """Nothing."""
+        """No-op: rank 0 writes."""
 
     def log(self, text: str) -> None:
-        """Nothing."""
+        """No-op: rank 0 writes."""
 
     def metrics(self, record: Mapping[str, Any]) -> None:
-        """Nothing."""
+        """No-op: rank 0 writes."""
 
     def sample(self, record: Mapping[str, Any]) -> None:
-        """Nothing."""
+        """No-op: rank 0 writes."""
 
     def health(self, record: Mapping[str, Any]) -> None:
-        """Nothing."""
+        """No-op: rank 0 writes."""
 
     def sync(self) -> None:
-        """Nothing."""
+        """No-op: rank 0 writes."""
 
     def rewind(self, step: int, health: bool = False) -> None:
-        """Nothing."""
+        """No-op: rank 0 writes."""

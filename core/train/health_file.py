@@ -1,7 +1,7 @@
 """health.jsonl of a run: the statistics that [train] health_every records, written and read.
 
-A line is one step: `step`, and a list for each statistic with a number for each row. `rows` says what these are of, in
-the first line of each start; a line without it has the rows of the line before. Counts that are zero in all rows are
+A line is one step: `step`, and a list for each statistic with a number for each row. `rows` describes the rows, in the
+first line of each start; a line without it has the rows of the line before. Counts that are zero in all rows are
 left out.
 """
 

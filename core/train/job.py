@@ -25,7 +25,7 @@ MOST_COLUMNS = 16  # of the ring of statistics on the device
 
 @dataclass
 class Job:
-    """All that a run is.
+    """The parts and settings of a run.
 
     ranks: the processes of the run, of which each has such a job; files and lines are rank 0's. batches(step): this
     rank's micro-batches of step 0 .. steps-1, graph input -> (B, T) i32. lr(step): its learning rate.

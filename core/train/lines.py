@@ -1,7 +1,7 @@
 """Append-only files of a run: metrics, samples, the log.
 
-A full disk must not end a run because of them, and must not cost a line either: what the disk refuses is kept, and
-goes first next time.
+A full disk must neither end a run because of them nor lose a line: lines that the disk refuses are kept in memory, and
+written first the next time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Lines:
 
     @property
     def missing(self) -> int:
-        """How many lines the disk has not taken."""
+        """The number of lines that the disk has not taken."""
         return self._kept.count(b"\n")
 
     def cut(self, nbytes: int) -> None:

@@ -1,8 +1,8 @@
 """The training loop: draw, step, report; validate, sample and save when due, and at the end.
 
-It knows an engine, data and a run folder, and nothing of where they came from. Batches, learning rates and dropout
-follow from the step's number and the tokens drawn; what else it carries from step to step is in `Trainer.state`, so
-that a resumed run repeats an uninterrupted one bit for bit.
+It knows an engine, data and a run folder, and not their origin. Batches, learning rates and dropout follow from the
+step's number and the tokens drawn; the rest of the state between steps is in `Trainer.state`, so that a resumed run
+repeats an uninterrupted one bit for bit.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Trainer:
         self._refused: dict[str, str] = {}  # files whose lines the disk did not take, and why, as was said
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds beside tensors and `Job.state`: all of the loop's that later steps depend on."""
+        """The loop's state that later steps depend on, for a checkpoint beside tensors and `Job.state`."""
         return {
             "step": self.step,
             "steps": self.job.steps,
@@ -171,7 +171,7 @@ class Trainer:
                 self._ahead = self.job.batches(self.step + 1)
 
     def _warn(self, seen: Seen) -> None:
-        """What was seen in a step that lets the run go on."""
+        """Warn of anomalies in a step that do not stop the run."""
         detector, line = self.job.detector, self.job.display.line
         if seen.spikes:
             done = "its update is left out" if detector.refuses else "its update is made all the same"

@@ -1,4 +1,4 @@
-"""What a run's numbers depend on besides its config and data: sources of what runs, versions, the device.
+"""The provenance of a run's numbers besides its config and data: sources of its code, versions, the device.
 
 Each checkpoint records it, and a resumed run reports the changes since then. It decides nothing.
 """

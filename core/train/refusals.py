@@ -45,7 +45,8 @@ def check_disk(config: RunConfig, engine: Engine, run: Run, done: int, best: boo
 
 
 def due_steps(steps: int, done: int, every: Sequence[int]) -> int:
-    """How many of the steps done + 1 .. `steps` one of up to two periods divides, the last step counted in any case."""
+    """The number of steps among done + 1 .. `steps` that one of up to two periods divides, the last step always
+    counted."""
     both = math.lcm(*every) if len(every) == 2 else 0
 
     def until(last: int) -> int:

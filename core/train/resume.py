@@ -1,4 +1,4 @@
-"""How a run continues: the checkpoint that it starts from, what must be the same, and the engine as it was."""
+"""The continuation of a run: its checkpoint, the facts that must be the same, and the restored engine."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def same_architecture(start: Checkpoint, model_toml: str) -> None:
 def fill_from(start: Checkpoint, config: RunConfig, engine: Engine, display: Display) -> None:
     """Parameters and optimizer state of the checkpoint.
 
-    The states of another optimizer than the run's are left out, whatever their names, and that is said.
+    The states of another optimizer than the run's are left out, with a message.
     """
     before, now = start.state.get("optimizer", config.optimizer.name), config.optimizer.name
     load_state(engine, start, states=before == now)

@@ -328,7 +328,8 @@ def _lock_file(file: io.FileIO) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """What a run's numbers may depend on: versions, platform, cores, and the checkout's commit where there is one."""
+    """The environment that a run's numbers may depend on: versions, platform, cores, and the checkout's commit where
+    there is one."""
     packages = {}
     for name in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError, OSError):

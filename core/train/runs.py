@@ -1,6 +1,6 @@
-"""What run folders say of their runs, read while these may still be going on: summaries, curves, and where two part.
+"""Runs read from their folders, also while they run: summaries, curves, and the first difference of two runs.
 
-It reads and changes nothing; a folder that lacks a file, or has a damaged one, is listed with the rest.
+The module only reads; a folder that lacks a file, or has a damaged one, is listed with the rest.
 """
 
 from __future__ import annotations
@@ -151,9 +151,10 @@ SAME = ("step", "tokens")
 
 @dataclass(frozen=True)
 class Parting:
-    """How two runs compare. common: steps that both have. step, name, values: the first number that differs, or None.
+    """The comparison of two runs. common: steps that both have. step, name, values: the first number that differs, or
+    None.
 
-    settings: lines of what differs in configs and in what ran.
+    settings: lines of differences in configs and variants.
     """
 
     common: int
@@ -181,7 +182,7 @@ def parting(a: Path, b: Path) -> Parting:
 
 
 def settings_apart(a: Path, b: Path) -> Iterator[str]:
-    """What differs in the resolved configs, then in the variants that ran: `key: a's -> b's`."""
+    """The differences of the resolved configs, then of the variants: `key: a's -> b's`."""
     for kind, read in (("config", config_of), ("variant", variants_of)):
         before, after = flat(read(a)), flat(read(b))
         for key in dict.fromkeys([*before, *after]):

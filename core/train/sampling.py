@@ -1,4 +1,4 @@
-"""The samples of a run: a continuation of its prompt by the model as it is. Loaded by the runs that draw some."""
+"""The samples of a run: a continuation of its prompt by the present model. Only runs with samples load it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a run config to a Trainer at its first step, in the order in which things can go wrong.
+"""From a run config to a Trainer at its first step, in the order of possible errors.
 
 Typing errors come first and create nothing: config, device, registry, graph, estimate, data. Then the folder is made
 and locked, and memory is filled last. The steps themselves: start.py, wiring.py, refusals.py, announce.py.

@@ -1,4 +1,4 @@
-"""Where a run starts: at its own newest checkpoint, at another run's, at a model's weights, or at drawn parameters."""
+"""The start of a run: its own newest checkpoint, another run's, a model's weights, or drawn parameters."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def fill(config: RunConfig, engine: Engine, weights: Start | None) -> None:
 
 
 def find_weights(config: RunConfig, registry: Registry, engine: Engine) -> Start | None:
-    """What `weights` names, its parameters not yet read; None for a fresh start. CheckpointError if they do not fit."""
+    """The weights that `weights` names, not yet read; None for a fresh start. CheckpointError if they do not fit."""
     if not config.weights:
         return None
     with of_weights(config):

@@ -1,4 +1,4 @@
-"""What a run says: the line of a step, sizes and times as people read them. It prints nothing."""
+"""The line of a step, with its metrics as text. It prints nothing."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def tokenizer_of(opened: Opened | Start, kinds: Kinds) -> Tokenizer | None:
 
 
 def other_tokenizer(opened: Opened) -> str:
-    """Which of a tokenizer's other files came with a model, and what makes one of them that is read; ""."""
+    """A tokenizer's other files that came with a model, and the program that makes one of them that is read; ""."""
     one, path = opened.format, opened.path
     return of_format(one, lambda: one.other_tokenizer(path)) if one is not None else ""
 

@@ -172,7 +172,7 @@ def learning_rate(config: RunConfig, registry: Registry) -> Callable[[int], floa
 
 
 def schedule_remarks(config: RunConfig, registry: Registry) -> list[str]:
-    """What a person should know of the schedule's options in a run of so many steps."""
+    """Remarks on the schedule's options in a run of this many steps."""
     schedule = registry.schedule(config.schedule.name, config.where("schedule.name"))
     options = options_of(config, "schedule", schedule.options)
     return [f"{config.where('schedule.name')}: {r}" for r in schedule.remarks(config.train.steps, options)]
