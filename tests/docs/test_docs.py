@@ -1,13 +1,11 @@
-"""What the pages say is true: commands run, links lead somewhere, tables name what there is, examples train.
+"""The claims of the pages are true: commands run, tables list every plugin, field and hook, examples train.
 
-Commands run as they stand, in a folder of their own that has the checkout's configs and models, with one change: to
+Commands run unchanged, in a folder of their own that has the checkout's configs and models, with one change: to
 `core train` SMALLER is added, because the real runs take minutes.
 """
 
 from __future__ import annotations
 
-import ast
-import importlib.util
 import inspect
 import io
 import os
@@ -16,28 +14,21 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import pytest
 import stored_machine
 import tomli
+from page_commands import CONTRIBUTING, PLUGINS, READING, README, ROOT, VIEW, commands, fenced, in_order
 
 from core import cli, hooks
 from core.config import load_config
-from core.devices import RESIDENT
 from core.graph import load_model
 from core.loader import load_registry
 from core.op import Op, Param, Variant
 from core.testing import graph_faults
 from core.testing.reading import counted
 
-ROOT = Path(__file__).parents[2]
-README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
-PLUGINS, READING, IDEA = ROOT / "docs/plugins.md", ROOT / "docs/reading.md", ROOT / "docs/idea.md"
-VIEW = ROOT / "docs/view.md"
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
 TRIED = (README, PLUGINS, VIEW)  # every command of these is run
 
 # Two steps of a model of 32 channels, with a tokenizer that needs no network.
@@ -75,30 +66,6 @@ IN_SENTENCES = {
     "core train --device cpu": "tests/runs/test_run.py",
     "core train configs/gpt2_124m.toml --device sim": "tests/sim/test_cuda_variants.py",  # the same kernels, smaller
 }
-
-
-def fenced(page: Path, language: str) -> list[str]:
-    """The page's blocks in a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S)
-
-
-def in_order(text: str) -> Iterator[tuple[str, str] | list[str]]:
-    """What a page has its reader do: files as (path, contents), commands as words.
-
-    A file is a block that opens with a comment that is a path, `# rms/rms.py`.
-    """
-    for language, block in re.findall(r"^```(sh|python|toml|cuda)\n(.*?)^```$", text, re.M | re.S):
-        if language == "sh":
-            lines = block.replace("\\\n", " ").splitlines()
-            words = (shlex.split(part, comments=True) for line in lines for part in line.split(" && "))
-            yield from (w for w in words if w)
-        elif named := re.match(r"(?:#|//) ([\w./-]+\.(?:py|toml|cu))\b", block):
-            yield named[1], block
-
-
-def commands(page: Path) -> list[list[str]]:
-    """The commands of the page's shell blocks, one list of words each."""
-    return [step for step in in_order(page.read_text("utf-8")) if isinstance(step, list)]
 
 
 def put(folder: Path, page: Path) -> None:
@@ -237,117 +204,6 @@ def test_the_lines_that_the_readme_shows_are_printed(workplace: Path, capfd: pyt
 
 def squeezed(text: str) -> list[str]:
     return [" ".join(line.split()) for line in text.splitlines()]
-
-
-# --- verbs, options, links, names -----------------------------------------------------------------------------------
-
-
-def shown(program: str) -> Iterator[tuple[str, list[str]]]:
-    """(page, words after the program's name) of its calls on any page: in fenced and indented blocks, in the text."""
-    for page in PAGES:
-        text = page.read_text("utf-8").replace("\\\n", " ")
-        indented = re.findall(rf"^    ({program} [^\n]*)$", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S), re.M)
-        inline = re.findall(rf"`({program} [^`\n]*)`", text)
-        for words in (*commands(page), *(shlex.split(code, comments=True) for code in (*indented, *inline))):
-            if words[0] == program:
-                yield page.name, words[1:]
-
-
-def invocations() -> Iterator[tuple[str, list[str]]]:
-    return ((page, words) for page, words in shown("core") if re.match(r"[a-z-]", words[0]))
-
-
-def test_every_verb_and_option_on_any_page_exists() -> None:
-    unknown, count = [], 0
-    for page, words in invocations():
-        if words[0].startswith("-"):
-            continue
-        count += 1
-        command: click.Command | None = cli.core.get_command(click.Context(cli.core), words[0])
-        if isinstance(command, click.Group) and len(words) > 1:
-            command = command.get_command(click.Context(command), words[1])
-        params = command.get_params(click.Context(command)) if command else []
-        options = {o for p in params for o in p.opts + p.secondary_opts}
-        given = {w.partition("=")[0] for w in words if w.startswith("-")}
-        if command is None or given - options - {"-h", "--help"}:
-            unknown.append(f"{page}: core {' '.join(words)}")
-    assert count > 20
-    assert not unknown
-
-
-def test_every_script_and_module_on_any_page_exists_with_its_options() -> None:
-    """`python benchmarks/cpu.py --quick`: the file exists and has the option. The changelog has removed ones."""
-    unknown, count = [], 0
-    for page, words in shown("python"):
-        name = words[1].replace(".", "/") + ".py" if words[0] == "-m" else words[0]
-        file = ROOT / (name if (ROOT / name).is_file() else name.removesuffix(".py") + "/__main__.py")
-        count += 1
-        options = {w.partition("=")[0] for w in words if w.startswith("--")}
-        gone = not file.is_file() or {o for o in options if o not in file.read_text("utf-8")}
-        if gone and page != "CHANGELOG.md":
-            unknown.append(f"{page}: python {' '.join(words)}")
-    assert count > 20
-    assert not unknown
-
-
-def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as they are on code hosts."""
-    titles = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.M)
-    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_every_relative_link_leads_somewhere(page: Path) -> None:
-    prose = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.M | re.S)
-    broken = []
-    for link in re.findall(r"\]\(([^)\s]+)\)", prose):
-        path, _, anchor = link.partition("#")
-        target = (page.parent / path).resolve() if path else page
-        if link.startswith(("http://", "https://")):
-            continue
-        titled = target.suffix != ".html"  # a page of core view has views and states: tests/docs/test_view_page.py
-        if not target.exists() or (anchor and titled and anchor not in anchors(target)):
-            broken.append(link)
-    assert not broken
-
-
-def test_no_page_announces_what_is_here_and_each_device_is_shown() -> None:
-    assert not [p.name for p in PAGES if re.search(r"comes? (?:next|later)|coming soon", p.read_text("utf-8"))]
-    shown = {words[words.index("--device") + 1] for _, words in invocations() if "--device" in words[:-1]}
-    assert set(RESIDENT) - shown <= {"cpu"}
-
-
-def test_the_readme_leads_to_every_page() -> None:
-    links = set(re.findall(r"\]\(([^)\s]+\.md)\)", README.read_text("utf-8")))
-    pages = {p.relative_to(ROOT).as_posix() for p in [*(ROOT / "docs").glob("*.md"), CONTRIBUTING]}
-    assert pages <= links
-
-
-@pytest.mark.parametrize("page", [p for p in (README, CONTRIBUTING, READING, IDEA) if p.exists()], ids=lambda p: p.stem)
-def test_every_file_that_the_page_names_exists(page: Path) -> None:
-    folders = "core|ops|models|configs|tests|docs|benchmarks"
-    named = re.findall(rf"(?<![\w./])((?:{folders})/[\w./]*)", page.read_text("utf-8"))
-    assert not [name for name in named if not (ROOT / name.rstrip(".")).exists()]
-
-
-def test_contributing_lists_the_floors_that_are_tested() -> None:
-    tree = ast.parse((ROOT / "tests/docs/test_floors.py").read_text("utf-8"))
-    (floors,) = (
-        ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FLOORS"
-    )
-    stand = [n for floor in floors for n in floor if importlib.util.find_spec(f"core.{n}")]
-    (block,) = (b for b in fenced(CONTRIBUTING, "text") if b.startswith("errors"))
-    assert [n.strip() for line in block.splitlines() for n in line.split("  ")[0].split(",")] == stand
-
-
-def test_the_page_on_configs_lists_every_environment_variable() -> None:
-    read = {
-        n for file in (ROOT / "core").rglob("*.py") for n in re.findall(r"CORELM_[A-Z0-9_]+", file.read_text("utf-8"))
-    }
-    told = re.findall(r"^\| `(CORELM_\w+)` \|", (ROOT / "docs/config.md").read_text("utf-8"), re.M)
-    assert read == set(told)
 
 
 # --- the plugin -------------------------------------------------------------------------------------------------------
