@@ -116,7 +116,12 @@ def launch_variants(chip: int, registry: Registry) -> Iterator[tuple[str, str]]:
     device = device_of(chip)
     for held in registry.variants.values():
         for variant in held.values():
-            if variant.device != "cuda" or variant.library or not runs_on(variant.arch, device.arch):
+            if (
+                variant.device != "cuda"
+                or not variant.sources
+                or variant.library
+                or not runs_on(variant.arch, device.arch)
+            ):
                 continue
             trials, _ = trials_of(registry.op(variant.op), variant, registry)
             able = [trial for trial in trials if trial.dtype in device.precisions]

@@ -1,4 +1,4 @@
-"""Builds the stub of the driver, tests/stub_driver.c, with the limits of core/kernels/chips.py."""
+"""Builds the stubs of the driver, tests/stub_driver.c, with the limits of core/kernels/chips.py, and of NCCL."""
 
 from __future__ import annotations
 
@@ -19,8 +19,17 @@ def build(folder: Path) -> Path:
         f"{{{c.number},{c.sm_shared},{c.shared},{c.sm_threads},{c.sm_blocks},{c.cluster}}}" for c in CHIPS.values()
     )
     flags = ["-O1", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", f"-DCHIPS={rows}"]
-    command = [str(COMPILER), *flags, "-o", str(made), str(HERE / "stub_driver.c")]
+    return _compile(made, "stub_driver.c", flags)
+
+
+def build_nccl(folder: Path) -> Path:
+    """libnccl.so.2 in `folder`, for a process that loads it before it asks for NCCL: LD_PRELOAD."""
+    return _compile(folder / "libnccl.so.2", "stub_nccl.c", ["-O1", "-shared", "-fPIC", "-Wl,-soname,libnccl.so.2"])
+
+
+def _compile(made: Path, source: str, flags: list[str]) -> Path:
+    command = [str(COMPILER), *flags, "-o", str(made), str(HERE / source)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"the stub of the driver does not compile:\n{done.stderr}")
+        raise RuntimeError(f"{source} does not compile:\n{done.stderr}")
     return made

@@ -9,7 +9,11 @@
 // (13000: of the driver), STUB_GPUS (1), STUB_SMS (132), STUB_MEMORY (bytes, 1 GiB), STUB_LACKS (an entry point that this
 // driver does not have), STUB_FAIL = "function:status" or "function:status:nth call".
 //
-// Not modelled: more than one stream at work, time, what a kernel does, unloading, PTX (no JIT compiler is there), whether
+// A captured graph runs in the order in which it was captured; with STUB_ORDER = "early" work of other streams than the
+// first runs as soon as its events allow, with "late" as late as they allow. stub_busy(1) keeps events from completing.
+// stub_enqueue puts a call of another library's stub (tests/stub_nccl.c) on a stream.
+//
+// Not modelled: streams at work at the same time, time, what a kernel does, unloading, PTX (no JIT compiler is there), whether
 // a cubin was made for an architecture with an "a", and alignment of addresses within an allocation.
 
 #define _GNU_SOURCE
@@ -29,7 +33,8 @@ enum {  // CUresult
     SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_INITIALIZED = 3, INVALID_IMAGE = 200, INVALID_CONTEXT = 201,
     NO_BINARY_FOR_GPU = 209, JIT_COMPILER_NOT_FOUND = 221, INVALID_HANDLE = 400, NOT_FOUND = 500, NOT_READY = 600,
     ILLEGAL_ADDRESS = 700, OUT_OF_RESOURCES = 701, NOT_SUPPORTED = 801, CAPTURE_UNSUPPORTED = 900,
-    CAPTURE_INVALIDATED = 901, CAPTURED_EVENT = 907, INVALID_CLUSTER_SIZE = 912,
+    CAPTURE_INVALIDATED = 901, CAPTURE_UNJOINED = 904, CAPTURE_ISOLATION = 905, CAPTURED_EVENT = 907,
+    INVALID_CLUSTER_SIZE = 912,
 };
 
 // the chips of core/kernels/chips.py, put in by tests/stub.py
@@ -89,13 +94,19 @@ enum { RELAXED = 2 };                                           // CUstreamCaptu
 enum { DISABLE_TIMING = 2 };                                    // CUevent_flags
 
 // A captured launch has its own copy of the parameters, as in the driver; a captured copy or fill is done at once.
-struct node { struct launch_config config; struct attribute attributes[4]; void* function; void** parameters; struct node* next; };
-struct graph { u32 magic; struct node *first, **end; };
-struct stream { u32 magic; struct graph* capturing; int mode, invalid; };
-struct event { u32 magic, flags; int recorded, captured; };
+// call: another library's work, with its own copy of the arguments. awaited: the node that records the event that this
+// node waits for.
+struct node { struct launch_config config; struct attribute attributes[4]; void* function; void** parameters; struct node* next;
+              void (*call)(void*); void* argument; struct stream* on; struct node* awaited; int done; };
+struct graph { u32 magic; struct node *first, **end; struct stream *origin, *forked[4]; int forks; };
+// at: the stream's last work while it is captured; joined: the last one that the stream of the capture waits for
+struct stream { u32 magic; struct graph* capturing; int mode, invalid; struct node *at, *joined; };
+struct event { u32 magic, flags; int recorded, captured; struct node *node, *at; struct stream* on; };
 enum { STREAM = 0x57124d, EVENT = 0xe4e27, FUNCTION = 0xf2c710, GRAPH = 0x96a94, EXECUTABLE = 0xe8ec, GONE = 0xdead };
 #define IS(handle, kind) ((handle) && *(const u32*)(handle) == (kind))
 
+static int busy;                  // whether work is under way that does not end
+EXPORT void stub_busy(int on) { busy = on; }
 static struct stream* capturing;  // the stream that is captured, if one is
 static int alive;                 // executable graphs that nobody has destroyed
 
@@ -128,14 +139,54 @@ status cuEventCreate(struct event** event, u32 flags) {
     (*event)->flags = flags;
     return SUCCESS;
 }
+// an empty node at the end of a captured stream
+static struct node* append(struct stream* stream) {
+    struct node* node = calloc(1, sizeof *node);
+    node->on = stream;
+    *stream->capturing->end = node;
+    stream->capturing->end = &node->next;
+    return node;
+}
 status cuEventRecord(struct event* event, struct stream* stream) {
     ENTER(cuEventRecord);
     REFUSE(!IS(event, EVENT), INVALID_HANDLE);
     USE(stream);
     event->recorded = 1;
     event->captured = stream->capturing != NULL;
+    event->on = stream;
+    event->at = stream->at;
+    event->node = stream->capturing ? append(stream) : NULL;
     return SUCCESS;
 }
+// A stream that waits for a captured event joins the capture; a captured stream may wait for no other event.
+status cuStreamWaitEvent(struct stream* stream, struct event* event, u32 flags) {
+    ENTER(cuStreamWaitEvent);
+    REFUSE(!IS(event, EVENT), INVALID_HANDLE);
+    USE(stream);
+    if (!event->captured) return stream->capturing ? prohibited(stream, CAPTURE_ISOLATION) : SUCCESS;
+    REFUSE(!event->on->capturing, CAPTURED_EVENT);
+    struct graph* graph = event->on->capturing;
+    if (!stream->capturing) {
+        REFUSE(graph->forks == 4, INVALID_VALUE);
+        graph->forked[graph->forks++] = stream;
+        *stream = (struct stream){STREAM, graph, graph->origin->mode, 0, NULL, NULL};
+    }
+    append(stream)->awaited = event->node;
+    if (stream == graph->origin) event->on->joined = event->at;
+    return SUCCESS;
+}
+// A call of another library on a stream, with `size` bytes of arguments: at once, or whenever its graph is launched.
+EXPORT status stub_enqueue(struct stream* stream, void (*call)(void*), void* argument, size_t size) {
+    ENTER(stub_enqueue);
+    USE(stream);
+    if (!stream->capturing) { call(argument); return SUCCESS; }
+    struct node* node = append(stream);
+    node->call = call;
+    node->argument = memcpy(malloc(size), argument, size);
+    stream->at = node;
+    return SUCCESS;
+}
+EXPORT int stub_captures(struct stream* stream) { return IS(stream, STREAM) && stream->capturing != NULL; }
 static status waited(struct event* event) {
     REFUSE(!IS(event, EVENT), INVALID_HANDLE);
     if (!event->captured) return SUCCESS;
@@ -147,7 +198,8 @@ status cuEventSynchronize(struct event* event) {
 }
 status cuEventQuery(struct event* event) {
     ENTER(cuEventQuery);
-    return waited(event);
+    status found = waited(event);
+    return found ? found : busy ? NOT_READY : SUCCESS;
 }
 status cuEventElapsedTime_v2(float* milliseconds, struct event* from, struct event* to) {
     ENTER(cuEventElapsedTime);
@@ -168,13 +220,18 @@ status cuEventDestroy_v2(struct event* event) {
 
 // --- the device ------------------------------------------------------------------------------------------------------
 
+static int used;  // the device that was asked for last
 status cuInit(u32 flags) { CHECK(cuInit); initialized = 1; return SUCCESS; }
 status cuDriverGetVersion(int* version) { *version = driver_version(); return SUCCESS; }
 status cuDeviceGetCount(int* count) { REFUSE(!initialized, NOT_INITIALIZED); *count = setting("STUB_GPUS", 1); return SUCCESS; }
-status cuDeviceGet(int* device, int ordinal) { *device = ordinal; return SUCCESS; }
+status cuDeviceGet(int* device, int ordinal) { *device = used = ordinal; return SUCCESS; }
 status cuDeviceGetName(char* name, int length, int device) { snprintf(name, length, "Stub GPU"); return SUCCESS; }
 status cuDevicePrimaryCtxRetain(void** context, int device) { CHECK(cuDevicePrimaryCtxRetain); *context = (void*)8; return SUCCESS; }
 status cuCtxSetCurrent(void* context) { current = context != NULL; return SUCCESS; }
+status cuCtxGetCurrent(void** context) { *context = current ? (void*)8 : NULL; return SUCCESS; }
+status cuCtxGetDevice(int* device) { REFUSE(!current, INVALID_CONTEXT); *device = used; return SUCCESS; }
+// STUB_UUID: a number that all devices of this process have; by default each has its own
+status cuDeviceGetUuid(unsigned char* uuid, int device) { memset(uuid, setting("STUB_UUID", device), 16); return SUCCESS; }
 status cuDeviceGetAttribute(int* value, int kind, int device) {
     const struct chip c = chip();
     const int table[][2] = {  // CUdevice_attribute
@@ -414,19 +471,18 @@ static void check_addresses(const struct function* function, void** parameters) 
         if (address >= (u64)range && address < (u64)top && !inside(address, 0)) sticky = ILLEGAL_ADDRESS;
     }
 }
-static status keep(const struct launch_config* config, struct function* function, void** parameters, struct graph* graph) {
+static status keep(const struct launch_config* config, struct function* function, void** parameters, struct stream* stream) {
     const struct kernel* k = &function->kernel;
-    struct node* node = calloc(1, sizeof *node);
-    node->config = *config;
     REFUSE(config->count > 4, INVALID_VALUE);
+    struct node* node = append(stream);
+    stream->at = node;
+    node->config = *config;
     memcpy(node->attributes, config->attributes, config->count * sizeof *config->attributes);
     node->config.attributes = node->attributes;
     node->function = function;
     node->parameters = calloc(MAX_PARAMETERS, sizeof(void*));
     for (int i = 0; i < k->count; i++)
         node->parameters[i] = memcpy(aligned_alloc(128, up(k->sizes[i], 128)), parameters[i], k->sizes[i]);
-    *graph->end = node;
-    graph->end = &node->next;
     return SUCCESS;
 }
 static void note(const struct launch_config* config, const struct function* function, void** parameters) {
@@ -454,7 +510,7 @@ status cuLaunchKernelEx(const struct launch_config* config, struct function* fun
     USE(stream);
     status found = check_launch(config, function);
     REFUSE(found, found);
-    if (stream->capturing) return keep(config, function, parameters, stream->capturing);
+    if (stream->capturing) return keep(config, function, parameters, stream);
     if (pool) return pool_launch(function, config->grid, config->block, config->shared, cluster_of(config), parameters);
     check_addresses(function, parameters);
     note(config, function, parameters);
@@ -470,19 +526,28 @@ status cuStreamBeginCapture_v2(struct stream* stream, int mode) {
     struct graph* graph = calloc(1, sizeof *graph);
     graph->magic = GRAPH;
     graph->end = &graph->first;
-    *stream = (struct stream){STREAM, graph, mode, 0};
+    graph->origin = stream;
+    *stream = (struct stream){STREAM, graph, mode, 0, NULL, NULL};
     capturing = stream;
     return SUCCESS;
 }
 status cuStreamEndCapture(struct stream* stream, struct graph** graph) {
     *graph = NULL;
     REFUSE(!IS(stream, STREAM), INVALID_HANDLE);
-    REFUSE(!stream->capturing, INVALID_VALUE);
+    REFUSE(!stream->capturing || stream->capturing->origin != stream, INVALID_VALUE);
     struct stream ended = *stream;
-    *stream = (struct stream){STREAM, NULL, 0, 0};
+    int invalid = ended.invalid, unjoined = 0;
+    for (int i = 0; i < ended.capturing->forks; i++) {
+        struct stream* forked = ended.capturing->forked[i];
+        invalid |= forked->invalid;
+        unjoined |= forked->at != forked->joined;
+        *forked = (struct stream){STREAM};
+    }
+    *stream = (struct stream){STREAM};
     capturing = NULL;
     CHECK(cuStreamEndCapture);
-    REFUSE(ended.invalid, CAPTURE_INVALIDATED);
+    REFUSE(invalid, CAPTURE_INVALIDATED);
+    REFUSE(unjoined, CAPTURE_UNJOINED);
     *graph = ended.capturing;
     return SUCCESS;
 }
@@ -501,12 +566,32 @@ status cuGraphUpload(struct graph* executable, struct stream* stream) {
     USE(stream);
     return IS(executable, EXECUTABLE) ? SUCCESS : INVALID_VALUE;
 }
+// whether a node may run: all before it on its stream are done, and so is the one that it waits for
+static int ready(const struct graph* graph, const struct node* node) {
+    for (struct node* before = graph->first; before != node; before = before->next)
+        if (before->on == node->on && !before->done) return 0;
+    return !node->awaited || node->awaited->done;
+}
+static struct node* next_of(const struct graph* graph, const char* order) {
+    struct node* first = NULL;
+    for (struct node* node = graph->first; node; node = node->next) {
+        if (node->done || (order && !ready(graph, node))) continue;
+        if (!order) return node;
+        if (!first) first = node;
+        if ((node->on == graph->origin) == !strcmp(order, "late")) return node;
+    }
+    return first;
+}
 status cuGraphLaunch(struct graph* executable, struct stream* stream) {
     ENTER(cuGraphLaunch);
     USE(stream);
     REFUSE(!IS(executable, EXECUTABLE), INVALID_VALUE);
     REFUSE(stream->capturing, NOT_SUPPORTED);  // a graph within a graph: ours captures none
-    for (struct node* node = executable->first; node; node = node->next) {
+    const char* order = getenv("STUB_ORDER");
+    for (struct node* node = executable->first; node; node = node->next) node->done = 0;
+    for (struct node* node; (node = next_of(executable, order)); node->done = 1) {
+        if (node->call) node->call(node->argument);
+        if (!node->function) continue;
         status found = cuLaunchKernelEx(&node->config, node->function, node->parameters, NULL);
         REFUSE(found, found);
     }
@@ -517,6 +602,10 @@ status cuGraphExecDestroy(struct graph* executable) {
     executable->magic = GONE;
     alive--;
     return SUCCESS;
+}
+// where a device's memory is on the host; NULL for memory that is not allocated
+EXPORT void* stub_memory(u64 address, size_t size) {
+    return pool ? HOST(address) : inside(address, size) ? (void*)address : NULL;
 }
 EXPORT int stub_graphs(void) { return alive; }
 EXPORT u64 stub_launches(void) { return launch_count; }
@@ -562,7 +651,9 @@ static const struct { const char* name; int since; void* function; } table[] = {
     ENTRY(cuInit, 2000), ENTRY(cuDriverGetVersion, 2020), ENTRY(cuDeviceGetCount, 2000), ENTRY(cuDeviceGet, 2000),
     ENTRY(cuDeviceGetName, 2000), ENTRY(cuDeviceGetAttribute, 2000), ENTRY(cuDevicePrimaryCtxRetain, 7000),
     ENTRY(cuCtxSetCurrent, 4000), ENTRY(cuStreamCreate, 2000), ENTRY(cuStreamSynchronize, 2000),
-    ENTRY(cuEventCreate, 2000), ENTRY(cuEventRecord, 2000), ENTRY(cuEventSynchronize, 2000), ENTRY(cuEventQuery, 2000),
+    ENTRY(cuEventCreate, 2000), ENTRY(cuEventRecord, 2000),
+    ENTRY(cuStreamWaitEvent, 3020), ENTRY(cuCtxGetCurrent, 4000), ENTRY(cuCtxGetDevice, 2000), ENTRY(cuDeviceGetUuid, 9020),
+    ENTRY(cuEventSynchronize, 2000), ENTRY(cuEventQuery, 2000),
     {"cuEventElapsedTime", 2000, (void*)cuEventElapsedTime_v2}, {"cuEventDestroy", 4000, (void*)cuEventDestroy_v2},
     ENTRY(cuMemGetInfo, 3020), ENTRY(cuMemAlloc, 3020), ENTRY(cuMemFree, 3020), ENTRY(cuMemHostAlloc, 2020),
     ENTRY(cuMemsetD8Async, 3020), ENTRY(cuMemcpyHtoDAsync, 3020), ENTRY(cuMemcpyDtoHAsync, 3020),

@@ -23,6 +23,7 @@ from core.device.packed import Captured, CudaLaunch, LaunchPacker, Split, in_gra
 from core.device.planned import PlannedDevice, unbacked
 from core.device.recording import KernelDevice
 from core.device.staging import Staging
+from core.device.watched_wait import WatchedWait
 from core.dtypes import NUMPY
 from core.errors import DeviceError, OutOfMemory
 from core.kernels.c_text import c_string
@@ -50,7 +51,8 @@ class CudaMemory:
 
 
 class CudaDevice(KernelDevice):
-    """Memory, primitives and replay of one GPU. `ordinal` counts the GPUs that the process can see."""
+    """Memory, primitives and replay of one GPU. `ordinal` counts the GPUs that the process can see, from 0; where it
+    sees one alone, that one."""
 
     name = "cuda"
     real_time = True
@@ -59,6 +61,7 @@ class CudaDevice(KernelDevice):
         self.driver = Driver()
         call = self.driver.call
         count = int(call("cuDeviceGetCount"))
+        ordinal = 0 if count == 1 else ordinal
         if ordinal >= count:
             raise DeviceError(
                 f"there is no GPU {ordinal}: the driver shows {count or 'none'}",
@@ -76,6 +79,7 @@ class CudaDevice(KernelDevice):
         call("cuCtxSetCurrent", call("cuDevicePrimaryCtxRetain", self._device))
         self._stream = call("cuStreamCreate", int(self.driver.api.CUstream_flags.CU_STREAM_NON_BLOCKING))
         self._staging = Staging(self.driver, self._stream)
+        self._watched = WatchedWait(self.driver, self._stream)
         self.kernels = LoadedKernels(self.driver, self.arch, self.model, self.chip, shared)
         self._packer = LaunchPacker(self.driver, self._stream, self.kernels)
         self._log: deque[Sequence[CudaLaunch]] = deque(maxlen=LOGGED)  # replayed since the last wait
@@ -172,14 +176,23 @@ class CudaDevice(KernelDevice):
         """A copy of a tensor, bf16 as f32. Waits for all that was launched."""
         stored = np.empty(tensor.shape, NUMPY[tensor.dtype])
         if stored.nbytes:
+            self._wait_watched()
             self._wait("cuMemcpyDtoHAsync", stored.ctypes.data, tensor.pointer, stored.nbytes, self._stream)
         self.synchronize()
         return decode(stored, tensor.dtype)
 
     def synchronize(self) -> None:
         """Wait for all that was launched. Raises DeviceError for what went wrong meanwhile."""
+        self._wait_watched()
         self._wait("cuStreamSynchronize", self._stream)
         self._log.clear()
+
+    def _wait_watched(self) -> None:
+        """Wait for libraries whose work needs other processes, with their watches."""
+        try:
+            self._watched.wait()
+        except StickyError as error:
+            raise self._with_launches(error) from None
 
     def _wait(self, function: str, *args: Any) -> None:
         try:
@@ -237,16 +250,19 @@ class CudaDevice(KernelDevice):
         if isinstance(commands, Split):
             for part in commands.parts:
                 self.run(part)
-            return None
+            return
         if any(command.start is None for command in commands):
             self.prepare(commands)
             self._prepare_calls(commands)
         if self._waits:
-            return self._run_waiting(commands)
+            self._run_waiting(commands)
+            return
         self._log.append(commands)
         if isinstance(commands, Captured) and commands:
-            return self._run_graph(commands)
-        return self._launch(commands)
+            self._run_graph(commands)
+        else:
+            self._launch(commands)
+        self._watched.mark()
 
     def _launch(self, commands: Sequence[CudaLaunch]) -> None:
         for command in commands:
@@ -303,6 +319,7 @@ class CudaDevice(KernelDevice):
             self._log.append([command])
             if status := command.start():  # type: ignore[misc]
                 self._refused(command, status)
+            self._wait_watched()
             self._wait("cuStreamSynchronize", self._stream)
 
     def _refused(self, command: CudaLaunch, status: int) -> None:
@@ -324,6 +341,7 @@ class CudaDevice(KernelDevice):
         for command in commands:
             if command.start is None and isinstance(command.record, CallRecord):
                 self._packer.ready_call(command, command.record)
+                self._watched.add(command.record.watch)
             elif command.start is None and isinstance(command.record, HostRecord):
                 command.start = partial(self._run_host, command.record)
 

@@ -63,7 +63,8 @@ class CallRecord:
 
     `prepare(*addresses)` is called once, before the list first runs, and gives `start(stream)`, which puts the work on
     that stream: at each replay, or once while a graph is captured. So start may neither allocate nor wait; both raise
-    CoreError. args: the tensors whose addresses prepare gets, 0 for None.
+    CoreError. args: the tensors whose addresses prepare gets, 0 for None. watch: called with the seconds that the host
+    waits for the device, where the work needs other processes; it raises CoreError where they will not come.
     """
 
     prepare: Callable[..., Callable[[int], None]]
@@ -72,6 +73,7 @@ class CallRecord:
     node: str = ""
     method: str = ""
     line: str = ""
+    watch: Callable[[float], None] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -190,8 +192,14 @@ class KernelRecorder(GpuLaunch):
         _check_sizes(record, where, self.host.chip)
         self.records.append(record)
 
-    def call(self, prepare: Callable[..., Callable[[int], None]], *tensors: Any) -> None:
-        """Have a library do it: what CallRecord says of `prepare`. A variant that calls one declares it as `library`.
+    def call(
+        self,
+        prepare: Callable[..., Callable[[int], None]],
+        *tensors: Any,
+        watch: Callable[[float], None] | None = None,
+    ) -> None:
+        """Have a library do it: what CallRecord says of `prepare` and `watch`. A variant that calls one declares it as
+        `library`.
 
         Raises BuildError for an argument that is neither a tensor nor None.
         """
@@ -200,7 +208,7 @@ class KernelRecorder(GpuLaunch):
         if not self.variant.library:
             raise BuildError(f"{where}, ...): {self.origin} declares no `library`, so it may only launch kernels")
         _check_tensors([tensor for tensor in tensors if tensor is not None], where)
-        self.records.append(CallRecord(prepare, tensors, self.origin, self.node, self.method, line))
+        self.records.append(CallRecord(prepare, tensors, self.origin, self.node, self.method, line, watch))
 
     def on_host(self, work: Callable[..., Sequence[Any]], reads: Sequence[Any], writes: Sequence[Any]) -> None:
         """Have the host do it: what HostRecord says of `work`. BuildError for an argument that is no tensor."""

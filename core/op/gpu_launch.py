@@ -41,12 +41,18 @@ class GpuLaunch(Launch, Protocol):
         """
         ...
 
-    def call(self, prepare: Callable[..., Callable[[int], None]], *tensors: Any) -> None:
+    def call(
+        self,
+        prepare: Callable[..., Callable[[int], None]],
+        *tensors: Any,
+        watch: Callable[[float], None] | None = None,
+    ) -> None:
         """Record the work of a vendor's library, for a variant that declares it as `library`.
 
         `prepare(*addresses)`, an int for each tensor and 0 for None, is called once before the list first runs, and
-        gives `start(stream)`, which puts the work on that CUDA stream; it may neither allocate nor wait. Raises
-        BuildError for an argument that is neither a tensor nor None, and for a variant without `library`.
+        gives `start(stream)`, which puts the work on that CUDA stream; it may neither allocate nor wait. Where the work
+        needs other processes, `watch(seconds)` is called while the host waits for the device. Raises BuildError for an
+        argument that is neither a tensor nor None, and for a variant without `library`.
         """
         ...
 

@@ -26,7 +26,7 @@ class Variant:
     op: ClassVar[str] = ""
     name: ClassVar[str] = ""
     device: ClassVar[str] = "cuda"
-    source: ClassVar[str | tuple[str, ...]] = ""  # a .cu beside the class, or several; "" means <op>.cu
+    source: ClassVar[str | tuple[str, ...]] = ""  # a .cu beside the class, or several; "": <op>.cu, (): no kernels
     dtypes: ClassVar[tuple[str, ...]] = ("f32", "bf16")
     tf32: ClassVar[bool] = False  # in f32 its products are of TF32, 10 bits of mantissa: only where a run allows it
     arch: ClassVar[str] = "sm_75+"

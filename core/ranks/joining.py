@@ -25,7 +25,7 @@ def join(kinds: Mapping[str, RanksKind], device: DeviceKind, this: LaunchedProce
     for kind in sorted(kinds.values(), key=lambda kind: -kind.priority):
         reason = kind.why_not(this, device)
         if reason is None:
-            group = kind.open(this)
+            group = kind.open(this, device)
             check_world(group, this)
             before_exit(functools.partial(leave, group))
             return group

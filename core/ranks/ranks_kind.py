@@ -26,5 +26,7 @@ class RanksKind(ABC):
         None where it can. Imports no library."""
 
     @abstractmethod
-    def open(self, launched: LaunchedProcess) -> Ranks:
-        """The group, joined: all ranks call it. Raises DeviceError where the library cannot be used."""
+    def open(self, launched: LaunchedProcess, device: DeviceKind) -> Ranks:
+        """The group, joined, of processes that run on this kind of device: all ranks call it.
+
+        Raises DeviceError where the library cannot be used."""

@@ -247,9 +247,10 @@ def _add_rest(building: Building) -> None:
 def _sources(
     variant: Variant, cls: type[Variant], base: Variant | None, plugin: Candidate
 ) -> dict[str, tuple[Path, ...]]:
-    """The kernels' files of each launcher: the class's own, or its base's where the launcher comes from there."""
+    """The kernels' files of each launcher: the class's own, or its base's where the launcher comes from there; nothing
+    for a class whose `source` is (), which launches no kernels."""
     folder = folder_of_class(cls)
     files = (cls.source,) if isinstance(cls.source, str) else cls.source
     own = tuple(asset(plugin, folder, name, "source") if name else folder / f"{cls.op}.cu" for name in files)
     written = {name for parent in cls.__mro__[: cls.__mro__.index(Variant)] for name in vars(parent)}
-    return {**(base.sources if base is not None else {}), **{m: own for m in LAUNCHERS if m in written}}
+    return {**(base.sources if base is not None else {}), **{m: own for m in LAUNCHERS if m in written and own}}

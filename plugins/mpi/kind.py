@@ -18,7 +18,7 @@ class Mpi(RanksKind):
             return f"{launched.launcher} started no MPI world; mpiexec does, and srun --mpi=pmix"
         return None if find_spec("mpi4py") else f"mpi4py is not installed: {INSTALL}"
 
-    def open(self, launched):
+    def open(self, launched, device):
         try:
             from .world import MpiRanks
 

@@ -151,7 +151,7 @@ def chosen(registry: Registry, names: Sequence[str], device: str = "cpu") -> Ite
     for op in registry.ops.values():
         for variant in registry.variants.get(op.name, {}).values():
             wanted = not names or op.name in names or f"{op.name}.{variant.name}" in names
-            able = not variant.library if kind == "cuda" else bool(launchers_of(op, variant))
+            able = bool(variant.sources) and not variant.library if kind == "cuda" else bool(launchers_of(op, variant))
             if wanted and variant.device == kind and able:
                 yield op, variant
 

@@ -26,7 +26,7 @@ VARIANTS = {
     f"{v.op}.{v.name}": v
     for held in REGISTRY.variants.values()
     for v in held.values()
-    if v.device == "cuda" and not v.library
+    if v.device == "cuda" and v.sources and not v.library
 }
 
 

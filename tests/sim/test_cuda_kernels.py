@@ -18,7 +18,7 @@ FILES = sorted(FOLDER.glob("*.cu"))
 HEADERS = sorted(FOLDER.glob("*.cuh"))
 PUBLIC = sorted((include_folder() / "core").glob("*.cuh"))
 REGISTRY = load_registry()
-OPS = sorted({v.op for held in REGISTRY.variants.values() for v in held.values() if v.device == "cuda"})
+OPS = sorted({v.op for held in REGISTRY.variants.values() for v in held.values() if v.device == "cuda" and v.sources})
 KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(')
 LINES = 25  # of a naive kernel, its signature included
 ONE_IS_ENOUGH = ("route", "balance")  # a few numbers a token: nothing to gain

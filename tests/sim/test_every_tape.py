@@ -35,7 +35,7 @@ COMPARED: set[Kernel] = set()
 
 def every_variant() -> list[str]:
     ships = [v for held in REGISTRY.variants.values() for v in held.values() if REGISTRY.has_kernels(v)]
-    return sorted(f"{v.op}.{v.name}" for v in ships if not v.library)
+    return sorted(f"{v.op}.{v.name}" for v in ships if v.sources and not v.library)
 
 
 def smallest(op: Op, variant: Variant, dtype: str) -> Case:

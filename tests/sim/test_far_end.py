@@ -253,7 +253,12 @@ LEFT_OUT = {
 
 
 def variants(glob: str) -> list[Variant]:
-    held = [v for of in REGISTRY.variants.values() for v in of.values() if v.device == "cuda" and not v.library]
+    held = [
+        v
+        for of in REGISTRY.variants.values()
+        for v in of.values()
+        if v.device == "cuda" and v.sources and not v.library
+    ]
     return [v for v in held if fnmatch.fnmatchcase(f"{v.op}.{v.name}", glob)]
 
 
