@@ -10,6 +10,13 @@ from types import FrameType
 
 from core import signals
 
+_around_native: list[Callable[[bool], None]] = []
+
+
+def around_native(call: Callable[[bool], None]) -> None:
+    """Have `call(True)` made before native code that keeps all threads from running, and `call(False)` after it."""
+    _around_native.append(call)
+
 
 @contextlib.contextmanager
 def interrupts(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
@@ -33,8 +40,12 @@ def endable() -> Iterator[None]:
     listener = signals.listener() if threading.current_thread() is threading.main_thread() else None
     for number in listener.before if listener is not None else ():
         signal.signal(number, signal.SIG_DFL)
+    for call in _around_native:
+        call(True)
     try:
         yield
     finally:
+        for call in _around_native:
+            call(False)
         if listener is not None:
             listener.keep()

@@ -18,6 +18,7 @@ import os
 import select
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, TypeVar
@@ -122,6 +123,14 @@ class Listener:
 
 
 _listener: Listener | None = None
+_delay: float | None = 0.0  # seconds before a line on a signal; None: there is none
+
+
+def speak(delay: float | None) -> None:
+    """Have lines on signals wait some seconds, so that a process that the launcher ends says nothing; None: say none,
+    as on the ranks of a run other than the first."""
+    global _delay
+    _delay = delay
 
 
 @contextlib.contextmanager
@@ -181,6 +190,11 @@ def results(pool: Executor, futures: Sequence[Future[T]]) -> list[T]:
     return [future.result() for future in futures]
 
 
+def name_of(number: int) -> str:
+    """ "SIGTERM"."""
+    return signal.Signals(number).name
+
+
 def noted() -> int:
     """The signal that came first, or 0."""
     return _listener.noted if _listener is not None else 0
@@ -235,6 +249,10 @@ class Stop:
 
 def tell(text: str) -> None:
     """A line on stderr, unless stderr would make us wait or is gone."""
+    if _delay is None:
+        return
+    if _delay:
+        time.sleep(_delay)  # in the listener's thread
     with contextlib.suppress(OSError, ValueError):
         if os.name == "nt" or select.select([], [2], [], 0)[1]:
             os.write(2, f"\n{text}\n".encode())

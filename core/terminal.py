@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, TextIO
 
 from core import signals
@@ -76,12 +77,22 @@ def _own_descriptor(stream: io.TextIOWrapper) -> Any:
 
 
 _errors: Writer | None = None  # of stderr, once it did not take a line at once
+_instead: Callable[[str], None] | None = None  # what takes lines in the place of stderr
+
+
+def speak_to(taker: Callable[[str], None] | None) -> None:
+    """Give what `say` says to a function; None: to stderr again."""
+    global _instead
+    _instead = taker
 
 
 def say(text: str) -> None:
     """A line on stderr, without waiting for a reader who does not read: `settle` does. One that cannot be written (a
     full disk, no reader) is lost, and changes no exit code."""
     global _errors
+    if _instead is not None:
+        _instead(text)
+        return
     line = text + "\n"
     if _errors is not None and _errors.writes_to(sys.stderr):
         _errors.write(visible(line))

@@ -69,8 +69,8 @@ def within_step(made: Trainer, step: int, action: Callable[[], None]) -> None:
     engine = made.job.engine
     run = engine._micro_steps  # type: ignore[attr-defined]
 
-    def each(batches: Any) -> Iterator[Any]:
-        for index, plan in run(batches):
+    def each(*arguments: Any) -> Iterator[Any]:
+        for index, plan in run(*arguments):
             if index == 1 and made.step == step - 1:
                 action()
             yield index, plan

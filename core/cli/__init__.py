@@ -11,7 +11,7 @@ import keyword
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -20,6 +20,7 @@ import click
 from core import __version__, signals, terminal, variables
 from core.departure import depart
 from core.errors import did_you_mean, words_of
+from core.ranks.launched import launched
 
 __all__ = ["main", "run"]
 
@@ -51,6 +52,7 @@ VERBS = {
 }
 
 BUG = 70
+_at_end: list[Callable[[int, str], None]] = []  # takes the exit code, and the call that ended the command early
 
 
 class Verbs(click.Group):
@@ -114,12 +116,23 @@ def main(args: Sequence[str] | None = None) -> None:
     with signals.listening():
         terminal.guard()
         warnings.showwarning = warn
-        code = run(args)
-        terminal.settle()
-        depart(code)
+        try:
+            code = run(args)
+        except SystemExit as stop:  # of code that is not ours
+            ended(stop.code if isinstance(stop.code, int) else int(stop.code is not None), f"sys.exit({stop.code!r})")
+            raise
+        ended(code)
         number = signals.noted()
     signals.default()  # from here on nothing is left to put in order
     sys.exit(128 + number if number else code)
+
+
+def ended(code: int, by: str = "") -> None:
+    """The end of a command: all is printed, and a run's other ranks know of it. by: the call that ended it early."""
+    if _at_end:
+        _at_end.pop()(code, by)
+    terminal.settle()
+    depart(code)
 
 
 def open_closed_streams() -> None:
@@ -142,6 +155,12 @@ def warn(
 def run(args: Sequence[str] | None = None) -> int:
     """Run a verb; the exit code. Errors are printed on stderr here and nowhere else."""
     try:
+        this = launched()
+        if this.size > 1:
+            from core.cli import rank_messages  # of runs on several ranks
+
+            rank_messages.begin(this)
+            _at_end.append(rank_messages.end)
         variables.check_all()
         result = core.main(list(args) if args is not None else None, prog_name="core", standalone_mode=False)
         sys.stdout.flush()

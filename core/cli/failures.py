@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import sys
 import tempfile
@@ -19,6 +20,7 @@ import click
 from core import signals, terminal
 from core.errors import LONGEST_WORDS, BuildError, CoreError, DeviceError, UsageError, words_of
 from core.outside import way_out
+from core.ranks.launched import launched
 
 BUG, INTERRUPTED = 70, 130
 NO_THREAD = "can't start new thread"
@@ -33,8 +35,9 @@ def exit_code_of(error: BaseException) -> int:
         case click.exceptions.Exit():
             return error.exit_code
         case click.ClickException():
-            with contextlib.suppress(OSError):
-                error.show()
+            shown = io.StringIO()
+            error.show(shown)
+            terminal.say(shown.getvalue().rstrip("\n"))
             return error.exit_code
         case CoreError():
             return expected(error)
@@ -44,6 +47,8 @@ def exit_code_of(error: BaseException) -> int:
             hint = "a smaller B, T or model needs less"
             return expected(DeviceError(f"out of memory: {error}{described()}", hint=hint))
         case signals.Ended():
+            if launched().rank:  # whose other ranks do not know; rank 0 has said it when the signal came
+                terminal.say(f"core: ended by {signals.name_of(signals.noted())}")
             return error.exit_code
         case KeyboardInterrupt() | click.Abort():
             terminal.say("core: interrupted")

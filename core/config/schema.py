@@ -132,6 +132,14 @@ class TrainTable(Table, frozen=True, kw_only=True):
         bool,
         Meta(description="Replay a step's launches as CUDA graphs, on `cuda`. Results have the same bits without."),
     ] = True
+    rank_timeout: Annotated[
+        float,
+        Meta(
+            ge=2,
+            description="Seconds within which all ranks end when one of them dies, hangs or cannot be reached; "
+            "compilation, checks, preparation of data, saves, samples and validation may take longer.",
+        ),
+    ] = 60.0
     first_contact: Annotated[
         Seconds,
         Meta(

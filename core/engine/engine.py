@@ -200,14 +200,13 @@ class Engine:
             plan.run(index == 0, watch.beside if watch else None)
         if watch:
             watch.before_update()
+        self.ranks.states("the update")
         self.device.run(update)
         if watch:
             watch.after_update(self._step + 1)
         after_launch()
         self._record = self.device.download(self.control)
-        loss, norm, ok, step, halted = (
-            float(self._record[SLOT[name]]) for name in ("loss", "norm", "ok", "step", "halted")
-        )
+        loss, norm, ok, step, halted = (float(self._record[SLOT[n]]) for n in ("loss", "norm", "ok", "step", "halted"))
         return Record(loss, norm, bool(ok), int(step), bool(halted))
 
     @property

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
+import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -32,11 +35,25 @@ class Ranks:
     rank: int = 0
     size: int = 1
     local: int = 0
+    hosts: Sequence[str] = ()  # of each rank
+    waited = 0.0  # seconds in collectives so far
+    doing: Any = None  # the `Doing` of a rank among several
+    watcher: Any = None  # its `Watcher`
+    finished = False  # whether all ranks have done all that they do together
 
     @property
     def leads(self) -> bool:
         """Whether this is rank 0, which writes files and speaks."""
         return self.rank == 0
+
+    @property
+    def name(self) -> str:
+        """This rank in words: "rank 1 of 4 on node7"."""
+        return f"rank {self.rank} of {self.size} on {self.host(self.rank)}"
+
+    def host(self, rank: int) -> str:
+        """The name of a rank's host."""
+        return self.hosts[rank] if rank < len(self.hosts) else socket.gethostname()
 
     def describe(self) -> str:
         """One line for people: engine, version, ranks and hosts."""
@@ -62,6 +79,14 @@ class Ranks:
         """End all processes of the run with an exit code, at once."""
         os._exit(code)
 
+    def send(self, rank: int, data: bytes) -> None:
+        """Send a few bytes beside all collectives, from any thread, and return at once. An engine without a side
+        channel sends nothing: its ranks watch each other by no beats."""
+
+    def received(self) -> list[bytes]:
+        """What other ranks have sent to this one since the last call."""
+        return []
+
     def cuts(self, n: int) -> list[int]:
         """size + 1 offsets that cut n elements into equal slices, one for each rank.
 
@@ -70,6 +95,21 @@ class Ranks:
         if n % self.size:
             raise BuildError(f"{n} elements do not divide into {self.size} equal slices", hint="give cuts")
         return [n // self.size * rank for rank in range(self.size + 1)]
+
+    # --- what a rank is doing, which the others may ask -----------------------------------------------------------
+
+    def states(self, phase: str, step: int | None = None, long: bool = False) -> None:
+        """Say what this rank does from now on: `Doing`. step: as before where it is None."""
+        if self.size > 1:
+            from core.ranks.doing import begin  # of runs on several ranks
+
+            begin(self, phase, step, long)
+
+    def waits(self, collective: str) -> AbstractContextManager[None]:
+        """While the block runs, this rank waits for the others; a collective in pieces enters it once a piece."""
+        from core.ranks.doing import waiting
+
+        return waiting(self, collective)
 
     # --- what follows ------------------------------------------------------------------------------------------
 
@@ -93,13 +133,26 @@ class Ranks:
         """Return when every rank has called this."""
         self.gather(b"")
 
+    def finish(self) -> None:
+        """Return when every rank has called this: from then on a rank may end by itself."""
+        self.wait()
+        self.finished = True
+
 
 ALONE = Ranks()
+LAST_MESSAGE = 0.15  # seconds in which the others read that this rank ends the run
+UNFINISHED = 70  # the exit code of a rank that ended too early without one
 
 
 def leave(group: Ranks, code: int) -> None:
-    """The last step of a rank: with an exit code other than 0, all others end too, since they would wait for ever."""
-    if code and group.size > 1:
+    """The last step of a rank. One that ends before all have finished ends the others too, since they would wait for it
+    for ever."""
+    if group.watcher is not None and group.finished:
+        group.watcher.end()
+    elif group.size > 1:
+        if group.watcher is not None:
+            group.watcher.leaves()
         sys.stdout.flush()
         sys.stderr.flush()
-        group.abort(code)
+        time.sleep(LAST_MESSAGE)
+        group.abort(code or UNFINISHED)

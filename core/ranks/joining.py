@@ -11,11 +11,12 @@ from core.errors import DeviceError
 from core.ranks.group import ALONE, Ranks, leave
 from core.ranks.launched import LaunchedProcess
 from core.ranks.ranks_kind import RanksKind
+from core.ranks.watcher import Watcher
 
 
-def join(kinds: Mapping[str, RanksKind], device: DeviceKind, this: LaunchedProcess) -> Ranks:
+def join(kinds: Mapping[str, RanksKind], device: DeviceKind, this: LaunchedProcess, limit: float = 60.0) -> Ranks:
     """The processes that a launcher started for this run, joined by the first engine that can; ALONE without a
-    launcher. The group ends with the command: a rank that fails ends all.
+    launcher. The group ends with the command: a rank that fails ends all. limit: `[train] rank_timeout`, in seconds.
 
     Raises DeviceError where no engine can join them, or where the engine's world is not the launcher's.
     """
@@ -27,6 +28,8 @@ def join(kinds: Mapping[str, RanksKind], device: DeviceKind, this: LaunchedProce
         if reason is None:
             group = kind.open(this, device)
             check_world(group, this)
+            group.watcher = Watcher(group, limit)
+            group.watcher.begin()
             before_exit(functools.partial(leave, group))
             return group
         reasons[kind.name] = reason

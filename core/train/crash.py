@@ -13,10 +13,11 @@ finite is the cause, since all earlier values were finite. The search stops ther
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from core import files
 from core.checkpoint.safetensors_file import write_tensors
 from core.engine import Engine
 from core.errors import NumericsError
+from core.ranks.group import Ranks
 from core.tokenizers.tokenizer import Tokenizer
 from core.train.run import to_line
 from core.words import printable
@@ -41,7 +43,7 @@ CHUNK = 1 << 20  # elements of a tensor that are looked at together
 class Cause:
     """The origin of the first number that is not finite. `what` says it in words; the rest are names, "" or None
     where they have no meaning. kind: "lr", "parameter", a kind of step ("forward", "backward", ...), "norm",
-    "spike", or "unknown"."""
+    "spike", or "unknown". rank, host: of the process that found it, in a run on several."""
 
     kind: str
     what: str
@@ -50,6 +52,8 @@ class Cause:
     op: str = ""
     variant: str = ""
     micro_step: int | None = None
+    rank: int | None = None
+    host: str = ""
 
 
 @dataclass
@@ -106,7 +110,8 @@ class Replay:
             f"{who} is the first to write non-finite values: {tensor} of its {names['kind']} in micro-step {micro + 1} "
             f"holds {amount(self.statistics[-1])}"
         )
-        return Cause(what=sentence, tensor=tensor, micro_step=micro, **names)
+        kind, node, op, variant = (names[name] for name in ("kind", "node", "op", "variant"))
+        return Cause(kind, sentence, tensor, node, op, variant, micro)
 
     def _norm(self) -> Cause | None:
         """Gradients that are finite and too large to be squared."""
@@ -126,6 +131,9 @@ UNKNOWN = Cause(
     "run again, the same step has only finite numbers: either the machine made an error (memory, heat), or a kernel "
     "does not repeat, which `core check` finds",
 )
+
+
+IN_NO_RANK = ("spike", UNKNOWN.kind)  # kinds of a cause that no rank's own part of a step has
 
 
 def statistics(array: Array) -> dict[str, Any]:
@@ -195,6 +203,30 @@ def decoded(batches: Batches, tokenizer: Tokenizer) -> str:
     return "\n".join(lines) + "\n"
 
 
+def shared(ranks: Ranks, cause: Cause, replay: Replay) -> tuple[Cause, Replay]:
+    """(cause, replay) of the first rank whose own part of the step has the cause, with its batches and statistics, on
+    every rank; of rank 0 where no part has it."""
+    causes = [Cause(**json.loads(data)) for data in ranks.gather(json.dumps(asdict(cause)).encode())]
+    own = [rank for rank, one in enumerate(causes) if one.kind not in IN_NO_RANK]
+    if not own:
+        first = causes[0]
+        where = "" if first.kind == "spike" else f"on all {ranks.size} ranks: "
+        return replace(first, what=f"{where}{first.what}"), replay
+    rank = own[0]
+    theirs = replace(causes[rank], rank=rank, host=ranks.host(rank))
+    theirs = replace(theirs, what=f"rank {rank} on {theirs.host}: {theirs.what}")
+    sent = json.dumps(packed(replay)).encode() if rank == ranks.rank else b""
+    part = json.loads(ranks.gather(sent)[rank])
+    batches = [{name: np.array(values, np.int32) for name, values in batch.items()} for batch in part["batches"]]
+    return theirs, Replay(replay.engine, batches, replay.lr, part["statistics"])
+
+
+def packed(replay: Replay) -> dict[str, Any]:
+    """A replay's batches and statistics, as JSON has them."""
+    batches = [{name: np.asarray(values).tolist() for name, values in batch.items()} for batch in replay.batches]
+    return {"batches": batches, "statistics": [files.settled(row) for row in replay.statistics]}
+
+
 def crashed(job: Any, step: int, record: Any, batches: Batches, lr: float, spike: str, newest: str) -> NumericsError:
     """The error for a step that nothing was updated by, once its cause is known and its folder is left.
 
@@ -203,9 +235,13 @@ def crashed(job: Any, step: int, record: Any, batches: Batches, lr: float, spike
     """
     replay = Replay(job.engine, batches, lr)
     job.display.status("looking for the cause")
+    job.ranks.states("looking for the cause", long=True)
     cause = replay.spike(spike) if spike else replay.find()
+    if job.ranks.size > 1:
+        cause, replay = shared(job.ranks, cause, replay)
     report = {"step": step, "loss": record.loss, "norm": record.norm, "lr": replay.lr}
-    where = leave(job.run.path / folder_name(step), report, cause, replay, job.tokenizer)
+    folder = job.run.path / folder_name(step)
+    where = leave(folder, report, cause, replay, job.tokenizer) if job.ranks.leads else f"rank 0 writes {folder}"
     numbers = "" if spike else f"loss is {record.loss:.6g}, gradient norm is {record.norm:.6g}: "
     hint = SPIKE_HINT if spike else "lower optimizer.lr or raise schedule.warmup, if it is not the data or an op"
     return NumericsError(

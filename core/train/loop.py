@@ -50,6 +50,7 @@ class Trainer:
         self._seconds = 0.0  # of a step: a running mean, for the remaining time
         self._ahead: Sequence[Mapping[str, Array]] | None = None  # the next step's batches, drawn while this one ran
         self._events = 0.0  # seconds of validation, samples and checkpoints so far
+        self._roll: Any = None  # of the ranks, where there are several
         self._health_rows: Any = None  # what the lines of health.jsonl so far are of
         self._failed_hooks: set[int] = set()
         self._refused: dict[str, str] = {}  # files whose lines the disk did not take, and why, as was said
@@ -97,7 +98,7 @@ class Trainer:
         for name, (lines, why) in job.run.refused().items():
             job.display.line(f"warning: the last {lines} lines of {name} could not be written: {why}")
         job.display.line(self._closing(stop, time.perf_counter() - begun))
-        job.ranks.wait()
+        job.ranks.finish()
         return stop.exit_code
 
     def _ends(self, stop: Stop) -> bool:
@@ -119,12 +120,15 @@ class Trainer:
         """One optimizer step and its line; the metrics of it."""
         job, detector = self.job, self.job.detector
         lr = job.lr(self.step)
-        begun = time.perf_counter()
+        begun, waited = time.perf_counter(), job.ranks.waited
+        job.ranks.states("reading batches", self.step + 1, self.step == self._first)  # the first step also compiles
         batches = self._ahead if self._ahead is not None else job.batches(self.step)
         self._ahead = None
+        job.ranks.states("forward and backward", long=self.step == self._first)
         watched = job.health_every > 0 and (self.step + 1) % job.health_every == 0
         record = job.engine.step(batches, lr, detector.limits_of_updates(), self._draw_ahead, watched)
         seconds = time.perf_counter() - begun
+        self._roll_call(record, seconds - job.ranks.waited + waited)
         if record.halted:
             raise self._crash(record, batches, lr)
         seen = detector.see(record.loss, record.norm)
@@ -154,6 +158,16 @@ class Trainer:
         self._warn(seen)
         return metrics
 
+    def _roll_call(self, record: Any, seconds: float) -> None:
+        """On several ranks: all have done the same in this step. seconds: this rank's own part of it."""
+        if self.job.ranks.size == 1:
+            return
+        if self._roll is None:
+            from core.train.roll_call import RollCall  # of runs on several ranks
+
+            self._roll = RollCall(self.job.ranks, self.job.display.line)
+        self._roll.call(self.step + 1, record, seconds)
+
     def _write_health(self) -> None:
         """The statistics that the device holds, into health.jsonl."""
         if not self.job.health_every:
@@ -167,6 +181,7 @@ class Trainer:
     def _draw_ahead(self) -> None:
         """The next step's batches, drawn while the device computes this one. Their errors are the next step's."""
         if self.step + 1 < self.job.steps:
+            self.job.ranks.states("reading batches")
             with contextlib.suppress(CoreError):
                 self._ahead = self.job.batches(self.step + 1)
 
@@ -232,6 +247,7 @@ class Trainer:
         job = self.job
         if job.val_batches is None:
             return
+        job.ranks.states("validation", long=True)
         stopped, total, count = False, 0.0, 0
         for index, batch in enumerate(job.val_batches()):
             if stop.requested:
@@ -258,6 +274,7 @@ class Trainer:
         if job.tokenizer is None or self._sampler is None or not job.ranks.leads:
             return
         job.display.status("sampling")
+        job.ranks.states("sampling", long=True)
         line, text = self._sampler(job, self.step, stop)
         job.run.sample(line)
         job.display.line(f"sample at step {self.step}:\n" + indented(printable(text)))
@@ -275,6 +292,7 @@ class Trainer:
     def save(self) -> None:
         """A checkpoint of now, then the ones that it makes superfluous go. Raises CheckpointError."""
         job = self.job
+        job.ranks.states("saving", long=True)
         if not job.ranks.leads:
             self.saved = self.step
             return

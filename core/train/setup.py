@@ -88,6 +88,7 @@ def prepare(arguments: TrainArguments, display: Display, stack: ExitStack) -> Tr
     keep = keeps_best(config, parts.data)
     check_disk(config, engine, run, parts.done, keep)
     plugins = [*arguments.plugins, *config.plugins.load]
+    ranks.states("checking variants", long=True)
     checks = ranks.in_turn(lambda: check_first(config, plugins, engine, verdicts, bool(parts.data.tokenizer), display))
     parts = replace(parts, plan=engine.plan(TRAIN))  # again: a variant that failed its check is not taken
     table = table_of_choices(engine, parts.plan, checks)
@@ -96,6 +97,8 @@ def prepare(arguments: TrainArguments, display: Display, stack: ExitStack) -> Tr
         run = claimed(run, start is None, run.path if arguments.out or arguments.resume else None, config, ranks)
         stack.callback(run.close)
         display.log = run.log
+    if ranks.watcher is not None:
+        ranks.watcher.note = run.log
     resumed = tidy(run, parts, keep, display)
     run.write_config(config.source, config.to_toml())
     record = variants_record(config, registry, engine, parts.plan, table)
@@ -108,6 +111,7 @@ def prepare(arguments: TrainArguments, display: Display, stack: ExitStack) -> Tr
         display.line(f"warning: {remark}")
     fill_parameters(parts, display)
     display.status("compiling kernels")
+    ranks.states("compiling kernels", long=True)
     ranks.in_turn(engine.prepare)
     return Trainer(make_job(parts, run, display, record), resumed)
 
@@ -119,7 +123,7 @@ def ranks_of(registry: Registry, config: RunConfig) -> Ranks:
         return ALONE
     from core.ranks.joining import join  # of runs on several ranks
 
-    return join(registry.ranks, registry.device(config.device), this)
+    return join(registry.ranks, registry.device(config.device), this, config.train.rank_timeout)
 
 
 def run_in(folder: Path, ranks: Ranks) -> Run:
@@ -174,6 +178,7 @@ def checked_parts(
     estimate = check_estimate(config, engine, plan, micro, start.step if start else 0, arguments.long)
     lr = learning_rate(config, registry)
     weights = find_weights(config, registry, engine) if start is None else None
+    engine.ranks.states("preparing data", long=True)
     data = engine.ranks.in_turn(lambda: find_data(config, engine, start, weights, display))
     if start is not None:
         from core.train.same_data import check_same_data

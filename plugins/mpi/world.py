@@ -1,12 +1,15 @@
 """The group of all processes of an MPI world. Importing this begins MPI: mpi4py calls MPI_Init_thread."""
 
+import os
+import threading
+
 import numpy as np
 from mpi4py import MPI
 
 from core import Ranks
 
 PIECE = 16 << 20  # bytes summed at a time: one call for a whole arena takes twice as long (DISTRIBUTED in LOG.md)
-OPERATIONS = {"sum": MPI.SUM, "max": MPI.MAX, "min": MPI.MIN}
+LAST_WORDS = 1.0  # seconds for a daemon that does not answer, as behind a cable that was cut
 
 
 class MpiRanks(Ranks):
@@ -18,26 +21,51 @@ class MpiRanks(Ranks):
         self.comm = MPI.COMM_WORLD.Dup()
         self.rank, self.size, self.local = self.comm.rank, self.comm.size, local
         self.hosts = self.comm.allgather(MPI.Get_processor_name())
+        self.side = MPI.COMM_WORLD.Dup()
+        self.threaded = MPI.Query_thread() == MPI.THREAD_MULTIPLE  # whether a thread may send while another computes
+        self.sent = []  # of messages under way: the request and its bytes
+        self.sending = threading.Lock()
 
     def describe(self):
         version = MPI.Get_library_version().split(",")[0].strip("\0 ")
         return f"MPI ({version}), {self.size} ranks on {', '.join(dict.fromkeys(self.hosts))}"
 
     def gather(self, data):
-        return self.comm.allgather(data)
+        with self.waits("gather"):
+            return self.comm.allgather(data)
 
     def share(self, data):
-        return self.comm.bcast(data)
+        with self.waits("share"):
+            return self.comm.bcast(data)
 
     def abort(self, code):
+        last = threading.Timer(LAST_WORDS, os._exit, (code,))
+        last.daemon = True
+        last.start()
         MPI.COMM_WORLD.Abort(code)
+
+    def send(self, rank, data):
+        if not self.threaded:
+            return
+        with self.sending:
+            self.sent = [(request, data) for request, data in self.sent if not request.Test()]
+            self.sent.append((self.side.Isend(data, rank), data))
+
+    def received(self):
+        messages, status = [], MPI.Status()
+        while self.threaded and self.side.Iprobe(status=status):
+            data = bytearray(status.Get_count())
+            self.side.Recv(data, status.Get_source())
+            messages.append(bytes(data))
+        return messages
 
     # --- arrays, on the host -------------------------------------------------------------------------------------
 
     def all_reduce(self, flat):
         """flat (n,), contiguous: the sum over ranks in its place."""
         for piece in pieces(flat):
-            self.comm.Allreduce(MPI.IN_PLACE, piece)
+            with self.waits("all_reduce"):
+                self.comm.Allreduce(MPI.IN_PLACE, piece)
 
     def reduce_scatter(self, flat, part, cuts):
         """part (m,): the sum over ranks of this rank's slice of flat (n,), which it may be itself."""
@@ -46,7 +74,8 @@ class MpiRanks(Ranks):
             results = pieces(part) if owner == self.rank else [None] * len(pieces(inside))
             for piece, result in zip(pieces(inside), results, strict=True):
                 same = result is not None and np.shares_memory(piece, result)
-                self.comm.Reduce(MPI.IN_PLACE if same else piece, result, root=owner)
+                with self.waits("reduce_scatter"):
+                    self.comm.Reduce(MPI.IN_PLACE if same else piece, result, root=owner)
 
     def all_gather(self, part, flat, cuts):
         """flat (n,): the parts of all ranks in their slices."""
@@ -55,7 +84,8 @@ class MpiRanks(Ranks):
             own[...] = part
         for owner in range(self.size):
             for piece in pieces(flat[cuts[owner] : cuts[owner + 1]]):
-                self.comm.Bcast(piece.view(np.uint8), root=owner)
+                with self.waits("all_gather"):
+                    self.comm.Bcast(piece.view(np.uint8), root=owner)
 
 
 def pieces(flat):

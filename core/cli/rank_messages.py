@@ -1,0 +1,42 @@
+"""Messages of a process that a launcher started as one of several.
+
+An error that all ranks meet alike is rank 0's to print: the others hold their messages for a second, in which rank 0
+prints its own and ends the run. What they print after it, and so what they alone met, begins with their name.
+"""
+
+from __future__ import annotations
+
+import time
+
+from core import signals, terminal
+from core.ranks.launched import LaunchedProcess
+
+HEAD_START = 1.0  # seconds for rank 0
+AFTER_KILL = 0.5  # seconds before a line on a signal: mpiexec kills a quarter of a second behind SIGTERM
+
+_held: list[str] = []
+_name = ""
+
+
+def begin(this: LaunchedProcess) -> None:
+    """From now on this process speaks as that rank."""
+    global _name
+    signals.speak(None if this.rank else AFTER_KILL)
+    if this.rank:
+        _name = this.name
+        terminal.speak_to(_held.append)
+
+
+def end(code: int, by: str) -> None:
+    """Print what was held, at the command's end and before the run's other ranks are ended. by: the call that ended it
+    early, or ""."""
+    if by:
+        terminal.say(f"core: error: a call of {by} ended this rank")
+    if not _name:
+        return
+    if _held:
+        time.sleep(HEAD_START)
+    terminal.speak_to(None)
+    for text in _held:
+        terminal.say(f"{_name}: {text}")
+    _held.clear()

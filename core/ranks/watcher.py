@@ -1,0 +1,135 @@
+"""The thread of each rank that says what the rank does, hears of the others, and ends the run where one is dead.
+
+Rank 0 hears of all ranks; the others hear of rank 0 alone, so that its own death is noticed too. The ranks of one host
+also see whether each other's processes are there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+
+from core import signal_handlers
+from core.errors import DeviceError
+from core.ranks.beats import Beat, Heard, death, gone, leaves, patience
+from core.ranks.doing import doing
+from core.ranks.group import Ranks
+from core.terminal import visible
+
+LOOK = 0.1  # seconds between looks at what others sent
+BEAT, MANY = 0.5, 100  # seconds between beats in runs on at least so many ranks; in smaller ones they come faster
+ASLEEP = 1.0  # seconds between two looks of a rank that was not running itself
+NEXT = 1.0  # seconds that ranks behind rank 1 leave it to say that rank 0 is dead
+
+
+class Watcher:
+    """`note`: a function that keeps the last sentence, as in train.log."""
+
+    def __init__(self, group: Ranks, limit: float) -> None:
+        """limit: `[train] rank_timeout`, in seconds."""
+        self.group, self.limit = group, limit
+        self.note: Callable[[str], None] = lambda text: None
+        self._beats = {rank: Beat(rank, group.host(rank)) for rank in range(group.size)}
+        self._came = dict.fromkeys(self._beats, time.monotonic())
+        self._every = max(LOOK, BEAT * min(1.0, group.size / MANY))
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="core-ranks", daemon=True)
+        self._others = range(1, group.size) if group.leads else range(1)
+
+    def begin(self) -> None:
+        """Every rank calls it: pids are exchanged first."""
+        pids = [int(pid) for pid in self.group.gather(str(os.getpid()).encode())]
+        self._beats = {rank: replace(beat, pid=pids[rank]) for rank, beat in self._beats.items()}
+        signal_handlers.around_native(self._quiet)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Say no more, and watch no more."""
+        self._ended.set()
+        self._thread.join(1.0)
+
+    def leaves(self) -> None:
+        """Tell the others that this rank ends the run, and has said why."""
+        self._send(replace(self._own(), leaving=True))
+
+    def _quiet(self, begins: bool) -> None:
+        self._send(replace(self._own(), quiet=begins))
+
+    def _own(self) -> Beat:
+        """This rank's beat of now."""
+        now, rank = time.monotonic(), self.group.rank
+        does = doing(self.group)
+        seconds, busy = (round(now - since, 1) if since else 0.0 for since in (does.since, does.busy))
+        host = self.group.host(rank)
+        return Beat(rank, host, does.phase, does.step, does.collective, seconds, busy, does.long, pid=os.getpid())
+
+    def _send(self, beat: Beat) -> None:
+        for rank in self._others:
+            self.group.send(rank, beat.pack())
+
+    def _watch(self) -> None:
+        sent, looked = 0.0, time.monotonic()
+        while not (self._ended.wait(LOOK) or self.group.finished):
+            now = time.monotonic()
+            if now - looked > ASLEEP:  # stopped or starved: what the others sent is still to be read
+                self._came = dict.fromkeys(self._came, now)
+            looked = now
+            if now - sent >= self._every:
+                sent = now
+                self._send(self._own())
+            self._hear()
+            said = self._dead(self._heard())
+            if said and not self._ended.is_set():
+                self._end_all(said)
+
+    def _dead(self, heard: list[Heard]) -> str:
+        """A sentence on a rank that is dead, or "". Rank 0 judges all; the others judge a rank 0 that is silent."""
+        limit = self.limit + (NEXT if self.group.rank > 1 else 0.0)
+        said = gone(heard, self._processes_ended()) if self.group.rank < 2 else ""
+        if not said and (self.group.leads or heard[0].ago > patience(limit)):
+            said = death(heard, self.group.size, limit)
+        return said
+
+    def _hear(self) -> None:
+        for data in self.group.received():
+            beat, before = Beat.unpack(data), self._beats[Beat.unpack(data).rank]
+            if beat.leaving and not (before.leaving or beat.collective) and self.group.leads:
+                self._say(f"core: {leaves([Heard(beat), *(h for h in self._heard() if h.beat.rank != beat.rank)])}")
+            self._beats[beat.rank] = replace(beat, leaving=beat.leaving or before.leaving)
+            self._came[beat.rank] = time.monotonic()
+
+    def _heard(self) -> list[Heard]:
+        """This rank, and those that it hears of."""
+        now = time.monotonic()
+        others = [Heard(self._beats[rank], now - self._came[rank]) for rank in self._others]
+        return sorted([Heard(self._own()), *others], key=lambda heard: heard.beat.rank)
+
+    def _processes_ended(self) -> set[int]:
+        """Of the ranks of this host."""
+        host, ended = self.group.host(self.group.rank), set()
+        for rank in self._others:
+            if self.group.host(rank) == host and self._beats[rank].pid:
+                try:
+                    os.kill(self._beats[rank].pid, 0)
+                except ProcessLookupError:
+                    ended.add(rank)
+                except PermissionError:
+                    pass
+        return ended
+
+    def _end_all(self, said: str) -> None:
+        self._send(replace(self._own(), leaving=True))
+        self._say(f"core: error: {said}")
+        self.group.abort(DeviceError.exit_code)
+
+    def _say(self, line: str) -> None:
+        prefix = "" if self.group.leads else f"{self.group.name}: "
+        with suppress(OSError, ValueError):
+            os.write(sys.stderr.fileno(), f"{visible(prefix + line)}\n".encode())
+        with suppress(Exception):
+            self.note(line.removeprefix("core: "))
