@@ -59,6 +59,7 @@ class Op:
         an update has one on each rank, `core.ranks.slices.Slices`, where its inputs are slices; else None).
     commutes: whether the first two inputs may be swapped. gradient: False for updates and norms.
     mutates: inputs that the op writes to.
+    formulas: lines `y = expression` and `dx = expression`: a reference and kernels are made of them (docs/plugins.md).
     flops: of forward, as published utilisations count them: multiplications and additions of matrix products, an
     expression over dims, attrs and `rows`; "0" for the ops that are bound by memory. needed_flops: of these, the ones
     whose results are used, where that is fewer (causal attention). Backward counts twice as many.
@@ -90,6 +91,7 @@ class Op:
         commutes: bool = False,
         gradient: bool = True,
         mutates: Sequence[str] = (),
+        formulas: str = "",
         flops: str = "0",
         needed_flops: str = "",
         padding: Sequence[str] = (),
@@ -113,8 +115,7 @@ class Op:
         self.replaces = replaces
         self.statements = parse_statements(replaces, name) if replaces else ()
         self.uses = tuple(uses)
-        self.commutes = commutes
-        self.gradient = gradient
+        self.commutes, self.gradient, self.formulas = commutes, gradient, formulas
         self.mutates = tuple(mutates)
         self.flops, self.needed_flops = flops, needed_flops or flops
         self.padding, self.decodes = tuple(padding), tuple(decodes)

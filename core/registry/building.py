@@ -59,6 +59,7 @@ def build_registry(contributions: Sequence[Contribution]) -> Registry:
             _add_ops,
             _check_patterns,
             _add_variants,
+            _add_generated,
             _check_references,
             _add_models,
             _add_classes,
@@ -174,6 +175,26 @@ def _add_variant(building: Building, plugin: Candidate, cls: type[Variant]) -> N
     variant.folder = folder_of_class(cls)
     variant.sources = _sources(variant, cls, base, plugin) if registry.has_kernels(variant) else {}
     siblings[cls.name] = variant
+
+
+def _add_generated(building: Building) -> None:
+    """The variants that follow from ops' formulas."""
+    for contribution in building.contributions:
+        for op in contribution.ops:
+            if not op.formulas:
+                continue
+            from core.generated.formulas import Formulas  # of ops that have any
+            from core.generated.variants import variants_of
+
+            siblings = building.registry.variants[op.name]
+            try:
+                made = variants_of(Formulas(op), with_reference=REFERENCE not in siblings)
+            except BuildError as error:
+                raise Rejected(contribution, error) from None
+            for variant in made:
+                variant.schema, variant.origin = op, contribution.plugin.origin
+                variant.folder = Path(op.where.rpartition(":")[0]).parent
+                siblings.setdefault(variant.name, variant)
 
 
 def _check_references(building: Building) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from core.cache import cache_folder
 from core.config import RunConfig
 from core.engine import Engine
 from core.plan import Plan
@@ -47,6 +49,12 @@ def variants_record(
         "tiles": engine.report(plan).tiles(),
         "made_with": made_with(registry, (c.variant for c in choices.values()), others, engine.device.depends()),
     }
+
+
+def made_kernels(engine: Engine, plan: Plan) -> list[Path]:
+    """The files of chosen kernels in the cache: those made from formulas, which no plugin holds."""
+    files = (f for c in engine.report(plan).choices().values() for those in c.variant.sources.values() for f in those)
+    return sorted({path for path in files if path.is_relative_to(cache_folder())})
 
 
 def announce(parts: Parts, run: Run, table: Sequence[Mapping[str, Any]], display: Display) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from core.train.run import Run
@@ -17,7 +18,7 @@ class Follower(Run):
     def write_config(self, source: str, resolved: str) -> None:
         """No-op: rank 0 writes."""
 
-    def write_variants(self, variants: Mapping[str, Any]) -> None:
+    def write_variants(self, variants: Mapping[str, Any], kernels: Iterable[Path] = ()) -> None:
         """No-op: rank 0 writes."""
 
     def log(self, text: str) -> None:

@@ -19,7 +19,7 @@ import platform
 import socket
 import subprocess
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +37,7 @@ LOCK, METRICS, SAMPLES, LOG = "LOCK", "metrics.jsonl", "samples.jsonl", "train.l
 HEALTH = "health.jsonl"  # there with [train] health_every alone
 SOURCE, RESOLVED, VARIANTS, ENV = "config.source.toml", "config.resolved.toml", "variants.json", "env.json"
 CRASHES = "crash-*"
+KERNELS = "kernels"  # copies of those that were made from formulas
 MOST_STEPS = 1 << 53  # of a line of a log: a larger number is damage
 LOCKED_BYTE = 1 << 30  # Windows locks bytes against reading: a byte that is never read
 PACKAGES = ("numpy", "threadpoolctl", "tiktoken", "safetensors", "msgspec", "click", "pluggy", "rustbpe", "cuda-python")
@@ -179,9 +180,12 @@ class Run:
             files.replace_durably(self.path / RESOLVED, resolved.encode())
             files.replace_durably(self.path / ENV, files.to_json(environment()))
 
-    def write_variants(self, variants: Mapping[str, Any]) -> None:
-        """CheckpointError where the disk refuses."""
+    def write_variants(self, variants: Mapping[str, Any], kernels: Iterable[Path] = ()) -> None:
+        """variants.json, and copies of kernels that no plugin holds. CheckpointError where the disk refuses."""
         with self._writing():
+            for kernel in kernels:
+                (self.path / KERNELS).mkdir(exist_ok=True)
+                files.replace_durably(self.path / KERNELS / kernel.name, kernel.read_bytes())
             files.replace_durably(self.path / VARIANTS, files.to_json(variants))
 
     @contextlib.contextmanager

@@ -22,7 +22,7 @@ from core.ranks.group import ALONE, Ranks
 from core.ranks.launched import launched
 from core.registry import Registry
 from core.roles import BATCH
-from core.train.announce import announce, announce_start, table_of_choices, variants_record
+from core.train.announce import announce, announce_start, made_kernels, table_of_choices, variants_record
 from core.train.display import Display
 from core.train.loop import Trainer, run_job
 from core.train.refusals import check_disk, check_estimate, check_first
@@ -102,7 +102,7 @@ def prepare(arguments: TrainArguments, display: Display, stack: ExitStack) -> Tr
     resumed = tidy(run, parts, keep, display)
     run.write_config(config.source, config.to_toml())
     record = variants_record(config, registry, engine, parts.plan, table)
-    run.write_variants(record)
+    run.write_variants(record, made_kernels(engine, parts.plan))
     announce(parts, run, table, display)
     for note in checks.notes():
         display.line(f"  {note}")

@@ -34,6 +34,7 @@ FLOORS = (
     ("hooks", "contents"),
     ("discovery",),
     ("mentions",),
+    ("generated",),
     ("registry", "path_import"),
     ("loader",),
     ("config",),

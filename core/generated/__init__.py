@@ -1,0 +1,1 @@
+"""Variants made from an op's formulas: a reference in NumPy, forward and backward kernels in CUDA C++."""

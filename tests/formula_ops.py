@@ -1,0 +1,67 @@
+"""Ops that are formulas alone, as a plugin's file."""
+
+TEXT = '''"""Ops from formulas."""
+
+from core import Op, Param
+
+relu2 = Op(
+    "relu2",
+    inputs={"x": "..."},
+    outputs={"y": "..."},
+    examples=[{"x": (2, 3)}, {"x": (5, 67)}],
+    formulas="""
+        r = maximum(x, 0)
+        y = r**2
+        dx = 2 * r * dy
+    """,
+)
+gate = Op(
+    "gate",
+    inputs={"a": "...", "b": "..."},
+    outputs={"y": "...", "z": "..."},
+    attrs={"cap": 3.0, "leak": 0.1},
+    examples=[{"a": (2, 3), "b": (2, 3)}, {"a": (5, 67), "b": (5, 67), "cap": 0.7}],
+    formulas="""
+        s = sigmoid(a)
+        y = a * s * b
+        t = tanh(b / cap)
+        z = where(a > 0, cap * t, leak * cap * t)
+        da = dy * b * (s + a * s * (1 - s))
+        db = dy * a * s + dz * where(a > 0, 1, leak) * (1 - t * t)
+    """,
+)
+norm = Op(
+    "norm",
+    inputs={"x": "... C"},
+    outputs={"y": "... C"},
+    params={"weight": Param("C", init="ones", decay=False), "bias": Param("C", init="zeros", decay=False)},
+    attrs={"eps": 1e-5},
+    examples=[{"x": (4, 7, 64)}, {"x": (3, 33)}, {"x": (2, 5, 17), "eps": 0.3}, {"x": (131, 3)}],
+    formulas="""
+        m = mean(x)
+        r = rsqrt(mean((x - m)**2) + eps)
+        n = (x - m) * r
+        y = n * weight + bias
+        dn = dy * weight
+        dx = r * (dn - mean(dn) - n * mean(dn * n))  # the projections on 1 and n are removed
+        dweight = dy * n
+        dbias = dy
+    """,
+)
+soft = Op(
+    "soft",
+    inputs={"x": "... C"},
+    outputs={"y": "... C"},
+    examples=[{"x": (4, 7, 64)}, {"x": (3, 33)}, {"x": (1, 2)}],
+    formulas="""
+        e = exp(x - max(x))
+        y = e / sum(e)
+        dx = e / sum(e) * (dy - sum(dy * e) / sum(e))
+    """,
+)
+
+
+def core_ops():
+    return [relu2, gate, norm, soft]
+'''
+NAMES = ("relu2", "gate", "norm", "soft")
